@@ -1,0 +1,59 @@
+# `make demo` and `make test` need Python 3.10-3.13 and make; everything else is installed into $(VENV).
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+
+RUN := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+
+# Reaches the isolated environments that builds make for themselves, too.
+export PIP_CONSTRAINT := constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo ablations test test-all check format bench clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+install: $(STAMP)  ## create the environment; ends at once when nothing changed
+
+demo: $(STAMP)  ## draw two domains, train, adapt with BiCL, print the table, write runs/demo
+	$(RUN) -m reference.demo $(ARGS)
+
+ablations: $(STAMP)  ## every ingredient switched off in turn, over seeds; writes docs/results.md
+	$(RUN) -m reference.ablate $(ARGS)
+
+test: $(STAMP)  ## the suite, under 10 minutes on 2 cores
+	$(RUN) -m pytest $(ARGS)
+
+test-all: $(STAMP)  ## every configuration, long property runs, inductor; at most 60 minutes
+	$(RUN) -m pytest -m "slow or not slow" --hypothesis-profile=thorough --timeout=1800 $(ARGS)
+
+check: $(STAMP)  ## formatting, lint, types
+	$(RUN) -m ruff format --check .
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy
+
+format: $(STAMP)  ## rewrite files to pass the formatting and import-order checks
+	$(RUN) -m ruff format .
+	$(RUN) -m ruff check --fix .
+
+bench: $(STAMP)  ## time the library beside its alternatives in one run
+	$(RUN) -m pytest benchmarks --benchmark-enable $(ARGS)
+
+clean:  ## remove the environment and caches; runs/ stays
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || \
+	  { echo "make: expected $(PYTHON) on the PATH, got nothing. Hint: install Python 3.10-3.13 or run make PYTHON=/path/to/python3." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "make: expected Python 3.10-3.13, got $$($(PYTHON) --version 2>&1). Hint: run make PYTHON=python3.12." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "make: expected $(PYTHON) with the venv module, got one without it. Hint: on Debian and Ubuntu install the package python3-venv." >&2; exit 1; }
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	@echo 'Installing into $(VENV); torch is the large part.'
+	$(RUN) -m pip install pip setuptools wheel
+	$(RUN) -m pip install --no-build-isolation -e '.[reference,dev]'
+	@touch $@
