@@ -1,0 +1,136 @@
+"""What a user installs: the wheel holds the library alone, and every dependency is pinned."""
+
+import re
+import subprocess
+import sys
+from email.message import Message
+from email.parser import Parser
+from importlib import metadata
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import protocontrast
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> ZipFile:
+    """The wheel, built without a network from a copy, so that the checkout stays clean."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        (source / name).write_bytes((ROOT / name).read_bytes())
+    for room in ("protocontrast", "reference", "tests", "benchmarks"):
+        for path in (ROOT / room).rglob("*"):
+            if path.suffix in {".py", ".typed"}:
+                copy = source / path.relative_to(ROOT)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                copy.write_bytes(path.read_bytes())
+    command = ["-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(source)]
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.fail(f"the wheel does not build:\n{done.stdout}\n{done.stderr}")
+    (built,) = folder.glob("*.whl")
+    return ZipFile(built)
+
+
+@pytest.fixture(scope="module")
+def wheel_metadata(wheel: ZipFile) -> Message:
+    (name,) = (n for n in wheel.namelist() if n.endswith(".dist-info/METADATA"))
+    return Parser().parsestr(wheel.read(name).decode("utf-8"))
+
+
+def pins(text: str) -> dict[str, list[Requirement]]:
+    """Package -> its pins, one per environment marker."""
+    table: dict[str, list[Requirement]] = {}
+    for line in text.splitlines():
+        if line and not line.startswith("#"):
+            requirement = Requirement(line)
+            table.setdefault(canonicalize_name(requirement.name), []).append(requirement)
+    return table
+
+
+def reachable(requirements: list[str]) -> set[str]:
+    """Packages that `requirements` bring into this environment, followed to the end."""
+    found: set[str] = set()
+    queue = [(Requirement(text), "") for text in requirements]
+    while queue:
+        requirement, extra = queue.pop()
+        if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
+            continue
+        name = canonicalize_name(requirement.name)
+        if name not in found:
+            found.add(name)
+            needs = metadata.requires(requirement.name) or []
+            queue += [(Requirement(text), e) for text in needs for e in requirement.extras or [""]]
+    return found
+
+
+def test_wheel_holds_the_library_alone(wheel: ZipFile) -> None:
+    tops = {name.split("/")[0] for name in wheel.namelist()}
+    assert tops == {"protocontrast", f"protocontrast-{PROJECT['version']}.dist-info"}
+
+
+def test_wheel_holds_every_module_and_the_type_marker(wheel: ZipFile) -> None:
+    sources = (p for p in (ROOT / "protocontrast").rglob("*") if p.suffix in {".py", ".typed"})
+    expected = {str(path.relative_to(ROOT)) for path in sources}
+    packed = {name for name in wheel.namelist() if name.startswith("protocontrast/")}
+    assert "protocontrast/py.typed" in packed
+    assert packed == expected
+
+
+def test_wheel_metadata(wheel_metadata: Message) -> None:
+    assert wheel_metadata["Name"] == "protocontrast"
+    assert wheel_metadata["Requires-Python"] == ">=3.10"
+    assert wheel_metadata["License-Expression"] == "Apache-2.0"
+    extras = set(wheel_metadata.get_all("Provides-Extra", []))
+    assert extras == {"triton", "reference", "dev", "backbones"}
+
+
+def test_core_needs_torch_and_einops_only(wheel_metadata: Message) -> None:
+    required = [Requirement(text) for text in wheel_metadata.get_all("Requires-Dist", [])]
+    core = {r.name for r in required if "extra" not in str(r.marker)}
+    assert core == {"torch", "einops"}
+
+
+def test_version_is_written_once_and_agrees() -> None:
+    assert protocontrast.__version__ == PROJECT["version"]
+    changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    assert re.search(rf"^## {re.escape(PROJECT['version'])}\b", changelog, re.MULTILINE)
+
+
+def test_every_installed_dependency_is_pinned() -> None:
+    extras = PROJECT["optional-dependencies"]
+    needed = reachable(PROJECT["dependencies"] + extras["reference"] + extras["dev"])
+    # torch names the versions of its own CUDA packages exactly.
+    needed = {name for name in needed if not name.startswith(("nvidia-", "cuda-"))}
+    table = pins((ROOT / "constraints.txt").read_text("utf-8"))
+    assert needed - set(table) == set()
+    assert {"torch", "triton", "numpy", "pytest", "markupsafe"} <= set(table)
+
+
+@pytest.mark.parametrize("python", ["3.10", "3.11", "3.12", "3.13"])
+def test_pins_are_exact_and_unique_for_every_python(python: str) -> None:
+    environment = {"python_version": python, "python_full_version": f"{python}.0"}
+    for name, requirements in pins((ROOT / "constraints.txt").read_text("utf-8")).items():
+        meant = [r for r in requirements if not r.marker or r.marker.evaluate(environment)]
+        assert len(meant) == 1, f"{name} has {len(meant)} pins on Python {python}"
+        assert [s.operator for s in meant[0].specifier] == ["=="], name
+
+
+def test_a_missing_pin_is_found() -> None:
+    assert {"jinja2", "markupsafe"} <= reachable(["jinja2>=3"])
+    assert reachable(["jinja2>=3; python_version < '3'"]) == set()
+    assert set(pins("# note\njinja2==3.1.6\n")) == {"jinja2"}

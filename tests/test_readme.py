@@ -1,0 +1,135 @@
+"""What the documents show is true: code runs, commands, links, names and equations exist."""
+
+import ast
+import doctest
+import re
+import shlex
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+import protocontrast
+
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+DOCUMENTS = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+EQUATIONS = [f"M{i}" for i in range(1, 16)]
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """Fenced code blocks of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def commands(text: str) -> list[list[str]]:
+    """Words of each shell command, in fenced blocks and in inline code."""
+    lines = [line for block in blocks(text, "bash") for line in block.splitlines()]
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    lines += re.findall(r"`((?:make|python3?) [^`]+)`", prose)
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def unknown_commands(text: str, makefile: str) -> list[str]:
+    """Named make targets and reference modules that do not exist."""
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    unknown = []
+    for words in commands(text):
+        program = Path(words[0]).name
+        if program == "make":
+            named = [w for w in words[1:] if "=" not in w]
+            unknown += [f"make {target}" for target in named if target not in targets]
+        elif program.startswith("python") and words[1:2] == ["-m"] and not _found(words[2]):
+            unknown.append(f"python -m {words[2]}")
+    return unknown
+
+
+def _found(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def broken_links(document: Path) -> list[str]:
+    """Relative links of a document that lead to no file."""
+    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", document.read_text("utf-8"))
+    local = [link for link in links if not re.match(r"[a-z]+:", link)]
+    return [link for link in local if not (document.parent / link).exists()]
+
+
+def cited_equations(folder: Path) -> set[str]:
+    sources = (path.read_text("utf-8") for path in folder.rglob("*.py"))
+    return {cited for text in sources for cited in re.findall(r"\((M\d+)\)", text)}
+
+
+@pytest.mark.parametrize("index", range(len(blocks(README.read_text("utf-8"), "python"))))
+def test_readme_code_runs(index: int, capsys: pytest.CaptureFixture[str]) -> None:
+    block = blocks(README.read_text("utf-8"), "python")[index]
+    exec(compile(ast.parse(block), f"README block {index}", "exec"), {"__name__": "readme"})
+    printed = re.findall(r"^print.*# -> (.*)$", block, re.MULTILINE)
+    assert capsys.readouterr().out.splitlines() == printed
+
+
+def test_readme_has_code_and_fits() -> None:
+    text = README.read_text("utf-8")
+    assert blocks(text, "python")
+    assert len(text.splitlines()) <= 150
+    assert len((ROOT / "CONTRIBUTING.md").read_text("utf-8").splitlines()) <= 60
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_named_commands_exist(document: Path) -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    assert unknown_commands(document.read_text("utf-8"), makefile) == []
+
+
+def test_readme_names_the_two_commands() -> None:
+    named = commands(README.read_text("utf-8"))
+    assert ["make", "demo"] in named
+    assert ["make", "test"] in named
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document: Path) -> None:
+    assert broken_links(document) == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_doctests_in_documents(document: Path) -> None:
+    failed, _ = doctest.testfile(str(document), module_relative=False)
+    assert failed == 0
+
+
+def test_readme_table_names_public_functions() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|", README.read_text("utf-8"), re.MULTILINE)
+    assert len(rows) >= 10
+    assert [name for name in rows if name not in protocontrast.__all__] == []
+
+
+def test_every_equation_has_one_heading() -> None:
+    text = (ROOT / "docs" / "maths.md").read_text("utf-8")
+    assert re.findall(r"^## \((M\d+)\)", text, re.MULTILINE) == EQUATIONS
+
+
+@pytest.mark.parametrize("folder", ["protocontrast", "reference"])
+def test_cited_equations_exist(folder: str) -> None:
+    cited = cited_equations(ROOT / folder)
+    assert cited
+    assert cited <= set(EQUATIONS)
+
+
+def test_an_unknown_command_is_found() -> None:
+    text = "```bash\nmake tea  # hot\npython -m reference.nowhere\nmake test ARGS=-x\n```\n`make x`"
+    found = unknown_commands(text, "test: stamp\n\trun\n")
+    assert found == ["make tea", "python -m reference.nowhere", "make x"]
+
+
+def test_a_broken_link_is_found(tmp_path: Path) -> None:
+    (tmp_path / "here.md").write_text("[a](there.md) [b](here.md#top) [c](https://example.org)")
+    assert broken_links(tmp_path / "here.md") == ["there.md"]
+
+
+def test_a_cited_equation_is_found(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("# (M99)\n")
+    assert cited_equations(tmp_path) == {"M99"}
