@@ -1,0 +1,152 @@
+"""From a painted canvas to a picture: texture, sky, shadow, haze, and the camera's own faults."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFilter
+
+from reference.synthetic.camera import Camera
+from reference.synthetic.canvas import ON_GROUND, SUPERSAMPLE, Material
+from reference.synthetic.look import Setting
+from reference.synthetic.painter import Painter
+
+Floats = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
+
+# Share by which a texture lightens and darkens each material: pixel-fine grain, coarser patches.
+_GRAIN: Final[dict[Material, float]] = {
+    Material.SMOOTH: 0.02,
+    Material.ASPHALT: 0.10,
+    Material.PAVING: 0.06,
+    Material.GRASS: 0.24,
+    Material.FOLIAGE: 0.26,
+    Material.MASONRY: 0.07,
+    Material.GLASS: 0.04,
+    Material.SKY: 0.0,
+}
+_PATCHES: Final[dict[Material, float]] = {
+    Material.SMOOTH: 0.02,
+    Material.ASPHALT: 0.05,
+    Material.PAVING: 0.04,
+    Material.GRASS: 0.10,
+    Material.FOLIAGE: 0.14,
+    Material.MASONRY: 0.05,
+    Material.GLASS: 0.16,
+    Material.SKY: 0.0,
+}
+_SHADOW: Final = 0.48
+_JOINT: Final = 0.22
+# Share of the sky's own colour that haze leaves, at a haze range of 100 m.
+_SKY_HAZE: Final = 25.0
+
+
+def _per_material(shares: dict[Material, float], factor: float) -> Floats:
+    return np.array([shares[material] * factor for material in Material], dtype=np.float32)
+
+
+def _smooth_noise(rng: np.random.Generator, shape: tuple[int, int], cell: int) -> Floats:
+    """Return noise of unit spread that changes over about `cell` pixels."""
+    rows, columns = shape[0] // cell + 2, shape[1] // cell + 2
+    coarse = Image.fromarray(rng.standard_normal((rows, columns), dtype=np.float32))
+    return np.asarray(coarse.resize((shape[1], shape[0]), Image.Resampling.BICUBIC))
+
+
+def _ground_distance(camera: Camera, rows: int) -> Floats:
+    below = np.maximum(np.arange(rows) + 0.5 - camera.horizon, 0.5)
+    return np.minimum(camera.focal * camera.height / below, 250.0).astype(np.float32)
+
+
+def _joints(
+    camera: Camera, z: Floats, shape: tuple[int, int], tile: float
+) -> npt.NDArray[np.bool_]:
+    """Return where the joints between paving slabs run, on the ground plane."""
+    depth = z[:, None]
+    columns = np.arange(shape[1], dtype=np.float32) - camera.centre
+    x = columns[None, :] * (depth / camera.focal) - camera.curve * depth * depth + camera.lateral
+    return (np.mod(x, tile) < 0.12 * tile) | (np.mod(depth, tile) < 0.14 * tile)
+
+
+def _paint_sky(painter: Painter, picture: Floats, sky: npt.NDArray[np.bool_]) -> None:
+    rows, columns = sky.shape
+    high, low, cloud = (painter.look.colours[k][0] for k in ("sky high", "sky low", "cloud"))
+    height = (np.arange(rows) / max(painter.camera.horizon, 1.0)).clip(0, 1)[:, None, None]
+    field = _smooth_noise(painter.rng, (rows, columns), 40) + 0.6 * _smooth_noise(
+        painter.rng, (rows, columns), 14
+    )
+    cover = painter.between(-0.2, 1.4)
+    clouds = ((field - cover) * 0.8).clip(0, 1)[..., None]
+    blue = high + (low - high) * height
+    picture[sky] = (blue + (cloud - blue) * clouds).astype(np.float32)[sky]
+
+
+def _surface(painter: Painter, picture: Floats, codes: Bytes) -> Floats:
+    """Texture, shade and haze the painted colours; return them as light, 0..255."""
+    setting, camera, shape = painter.setting, painter.camera, codes.shape[:2]
+    material, distance = codes[..., 1], codes[..., 2]
+    ground = distance == ON_GROUND
+    row_distance = _ground_distance(camera, shape[0])
+    depth = np.where(ground, row_distance[:, None], distance.astype(np.float32))
+
+    sky = material == Material.SKY
+    _paint_sky(painter, picture, sky)
+    fine = painter.rng.standard_normal(shape, dtype=np.float32)
+    coarse = _smooth_noise(painter.rng, shape, 7)
+    texture = 1.0 + _per_material(_GRAIN, setting.grain)[material] * fine
+    texture += _per_material(_PATCHES, setting.patches)[material] * coarse
+    joints = _joints(camera, row_distance, shape, setting.tile) & (material == Material.PAVING)
+    texture[joints & (depth < 30.0)] -= _JOINT
+    shade = (np.asarray(painter.canvas.shade) > 0) & ground
+    texture[shade] *= 1.0 - _SHADOW
+    lit = picture * texture[..., None]
+
+    clear = np.exp(-depth / setting.haze_range)
+    clear[sky] = np.exp(-_SKY_HAZE / setting.haze_range)
+    haze = np.array(setting.haze, dtype=np.float32)
+    light = np.array(setting.light, dtype=np.float32)
+    return (haze + (lit * light - haze) * clear[..., None]).astype(np.float32)
+
+
+def _colour_matrix(setting: Setting) -> Floats:
+    """Return the 3x3 matrix that turns hues by `hue` radians and scales saturation."""
+    cosine, sine = np.cos(setting.hue), np.sin(setting.hue) / np.sqrt(3.0)
+    grey = np.full((3, 3), 1.0 / 3.0)
+    cross = np.array([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]])
+    turned = cosine * np.eye(3) + (1.0 - cosine) * grey + sine * cross
+    return (grey + setting.saturation * (turned - grey)).astype(np.float32)
+
+
+def _expose(painter: Painter, light: Floats) -> Floats:
+    """Apply colour response, exposure, gamma and the darkening towards the corners."""
+    setting, (rows, columns) = painter.setting, light.shape[:2]
+    exposure = setting.gain * (1.0 + setting.flicker * float(painter.rng.standard_normal()))
+    seen = (light @ _colour_matrix(setting).T).clip(0, None) * np.float32(exposure / 255.0)
+    down = np.linspace(-1, 1, rows, dtype=np.float32)[:, None] ** 2
+    across = np.linspace(-1, 1, columns, dtype=np.float32)[None, :] ** 2
+    seen *= (1.0 - setting.vignette * (down + across) / 2.0)[..., None]
+    return np.asarray(255.0 * seen.clip(0, 1) ** np.float32(setting.gamma), dtype=np.float32)
+
+
+def develop(painter: Painter) -> tuple[Bytes, Bytes]:
+    """Turn the painted canvas into the final picture and its labels.
+
+    Args:
+        painter: the hand whose canvas is finished; its generator draws texture and noise.
+
+    Returns:
+        image uint8 (H, W, 3) and train ids uint8 (H, W), smaller than the canvas by
+        `SUPERSAMPLE`. A pixel's label is that of one of the canvas pixels it averages.
+    """
+    codes = np.asarray(painter.canvas.codes)
+    train_ids = np.ascontiguousarray(codes[::SUPERSAMPLE, ::SUPERSAMPLE, 0])
+    light = _surface(painter, np.asarray(painter.canvas.colours).astype(np.float32), codes)
+    rows, columns = train_ids.shape
+    light = light.reshape(rows, SUPERSAMPLE, columns, SUPERSAMPLE, 3).mean(axis=(1, 3))
+    exposed = Image.fromarray(_expose(painter, light).astype(np.uint8))
+    if painter.setting.blur > 0:
+        exposed = exposed.filter(ImageFilter.GaussianBlur(painter.setting.blur))
+    noise = painter.rng.standard_normal((rows, columns, 3), dtype=np.float32)
+    noisy = np.asarray(exposed) + painter.setting.noise * noise
+    return noisy.clip(0, 255).astype(np.uint8), train_ids

@@ -1,0 +1,171 @@
+"""Everything that sets the two domains apart, and one dial between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from typing import Final, Literal
+
+from reference.synthetic.palette import Variants, blend
+
+Domain = Literal["source", "target"]
+DOMAINS: Final = ("source", "target")
+
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The numbers of a domain; every one is interpolated by the dial.
+
+    Camera: `camera_height` metres; `horizon` and `focal` as shares of image height and width;
+    `near_bonnet` share of the image height hidden by the own bonnet.
+    Light: `sun` 0 (overcast) .. 1 (hard shadows); `light` colour factor per channel;
+    `haze_range` metres until 63 % of a colour is haze; `haze` RGB 0..255.
+    Sensor: `gain`, `gamma`, `saturation` (1 = as is), `hue` radians, `blur` pixels, `noise`
+    RGB units, `vignette` share lost in the corners, `flicker` spread of exposure between images.
+    Texture: `grain` and `patches` factors on fine and coarse texture, `tile` metres per slab.
+    Contents: mean numbers per image, or shares 0..1 (`built`, `fenced`, `planted`).
+    """
+
+    camera_height: float
+    horizon: float
+    focal: float
+    sun: float
+    light: Triple
+    haze_range: float
+    haze: Triple
+    gain: float
+    gamma: float
+    saturation: float
+    hue: float
+    blur: float
+    noise: float
+    vignette: float
+    flicker: float
+    grain: float
+    patches: float
+    tile: float
+    built: float
+    fenced: float
+    planted: float
+    setback: float
+    storeys: float
+    road_width: float
+    cars: float
+    trucks: float
+    buses: float
+    persons: float
+    lights: float
+    signs: float
+    poles: float
+    street_trees: float
+
+
+SOURCE: Final = Setting(
+    camera_height=2.0,
+    horizon=0.42,
+    focal=0.72,
+    sun=1.0,
+    light=(1.06, 1.0, 0.92),
+    haze_range=400.0,
+    haze=(206, 218, 232),
+    gain=1.0,
+    gamma=1.0,
+    saturation=1.12,
+    hue=0.0,
+    blur=0.0,
+    noise=2.0,
+    vignette=0.0,
+    flicker=0.05,
+    grain=1.0,
+    patches=1.0,
+    tile=1.6,
+    built=0.62,
+    fenced=0.5,
+    planted=0.5,
+    setback=0.45,
+    storeys=3.2,
+    road_width=9.5,
+    cars=4.0,
+    trucks=0.7,
+    buses=0.6,
+    persons=3.0,
+    lights=1.6,
+    signs=2.0,
+    poles=4.0,
+    street_trees=1.2,
+)
+
+TARGET: Final = Setting(
+    camera_height=1.5,
+    horizon=0.52,
+    focal=0.84,
+    sun=0.1,
+    light=(0.88, 1.0, 1.04),
+    haze_range=75.0,
+    haze=(200, 206, 204),
+    gain=0.80,
+    gamma=1.25,
+    saturation=0.62,
+    hue=0.30,
+    blur=1.1,
+    noise=9.0,
+    vignette=0.25,
+    flicker=0.08,
+    grain=1.7,
+    patches=1.8,
+    tile=0.8,
+    built=0.72,
+    fenced=0.45,
+    planted=0.75,
+    setback=0.3,
+    storeys=4.2,
+    road_width=8.0,
+    cars=5.5,
+    trucks=0.5,
+    buses=0.5,
+    persons=4.5,
+    lights=1.8,
+    signs=2.8,
+    poles=5.0,
+    street_trees=2.0,
+)
+
+
+@dataclass(frozen=True)
+class Look:
+    """A `Setting` with the surface colours that go with it."""
+
+    setting: Setting
+    colours: Mapping[str, Variants]
+
+
+def _between(source: float | Triple, target: float | Triple, shift: float) -> float | Triple:
+    if isinstance(source, tuple) and isinstance(target, tuple):
+        r, g, b = (s + shift * (t - s) for s, t in zip(source, target, strict=True))
+        return (r, g, b)
+    if isinstance(source, tuple) or isinstance(target, tuple):
+        raise TypeError(f"_between: expected two numbers or two triples, got {source}, {target}.")
+    return source + shift * (target - source)
+
+
+@lru_cache(maxsize=16)
+def look_of(domain: Domain, shift: float) -> Look:
+    """Return the look of a domain.
+
+    Args:
+        domain: "source" or "target".
+        shift: 0..1; how far the target's look has moved from the source's. The source's own
+            look does not depend on it.
+
+    Returns:
+        The look; at shift 0 both domains share one.
+    """
+    amount = shift if domain == "target" else 0.0
+    numbers = {
+        field.name: _between(getattr(SOURCE, field.name), getattr(TARGET, field.name), amount)
+        for field in fields(Setting)
+    }
+    return Look(Setting(**numbers), blend(amount))  # type: ignore[arg-type]

@@ -1,0 +1,102 @@
+"""The hand that paints a scene: canvas, camera, look and one random generator together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from reference.synthetic.camera import Camera
+from reference.synthetic.canvas import Canvas, Colour, Stamp
+from reference.synthetic.look import Look, Setting
+
+Corner = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Painter:
+    """Paints street-space shapes; everything random comes from `rng`.
+
+    Args:
+        canvas: what is painted on.
+        camera: from metres to canvas pixels.
+        look: colours and numbers of the domain.
+        rng: the generator of this image.
+        sun_from: -1 when the sun stands on the left of the street, +1 on the right.
+    """
+
+    canvas: Canvas
+    camera: Camera
+    look: Look
+    rng: np.random.Generator
+    sun_from: int
+
+    @property
+    def setting(self) -> Setting:
+        """The numbers of the domain."""
+        return self.look.setting
+
+    def between(self, low: float, high: float) -> float:
+        """Draw a number uniformly from [low, high)."""
+        return low + (high - low) * float(self.rng.random())
+
+    def chance(self, probability: float) -> bool:
+        """Draw True with a probability."""
+        return float(self.rng.random()) < probability
+
+    def count(self, mean: float) -> int:
+        """Draw a Poisson number."""
+        return int(self.rng.poisson(mean))
+
+    def variant(self, thing: str) -> int:
+        """Draw one of the colour variants of a thing."""
+        return int(self.rng.integers(len(self.look.colours[thing])))
+
+    def colour(
+        self, thing: str, spread: float = 8.0, variant: int | None = None, factor: float = 1.0
+    ) -> Colour:
+        """Draw a colour of a thing.
+
+        Args:
+            thing: name in the palette.
+            spread: standard deviation of its brightness between two draws, RGB units.
+            variant: which variant; None draws one.
+            factor: brightness factor, for sides turned from or to the light.
+        """
+        chosen = self.variant(thing) if variant is None else variant
+        offset = spread * float(self.rng.standard_normal())
+        r, g, b = (
+            int(min(max((channel + offset) * factor, 0.0), 255.0))
+            for channel in self.look.colours[thing][chosen].tolist()
+        )
+        return (r, g, b)
+
+    def facing(self, side: int) -> float:
+        """Return the brightness of a wall of the left (-1) or right (+1) street side."""
+        return 1.0 - 0.2 * self.setting.sun * side * self.sun_from
+
+    def shape(self, corners: list[Corner], colour: Colour, stamp: Stamp) -> None:
+        """Fill a polygon given in metres."""
+        self.canvas.polygon(self.camera.points(*corners), colour, stamp)
+
+    def upright(
+        self, x: tuple[float, float], y: tuple[float, float], z: float, colour: Colour, stamp: Stamp
+    ) -> None:
+        """Fill a rectangle that faces the camera at distance `z`."""
+        (x0, x1), (y0, y1) = x, y
+        self.shape([(x0, y0, z), (x1, y0, z), (x1, y1, z), (x0, y1, z)], colour, stamp)
+
+    def along(
+        self, x: float, y: tuple[float, float], z: tuple[float, float], colour: Colour, stamp: Stamp
+    ) -> None:
+        """Fill a rectangle that runs along the street at a fixed `x`."""
+        (y0, y1), (z0, z1) = y, z
+        self.shape([(x, y0, z0), (x, y0, z1), (x, y1, z1), (x, y1, z0)], colour, stamp)
+
+    def disc(
+        self, middle: Corner, radius: float, colour: Colour, stamp: Stamp, squash: float = 1.0
+    ) -> None:
+        """Fill a disc that faces the camera; `squash` narrows it sideways."""
+        pixels = self.camera.pixels(radius, middle[2])
+        point = self.camera.point(*middle)
+        self.canvas.ellipse(point, pixels * squash, pixels, colour, stamp)

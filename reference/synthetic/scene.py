@@ -1,0 +1,102 @@
+"""Draw one street scene with its labels, from four numbers and a domain."""
+
+from __future__ import annotations
+
+from typing import Final, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from reference.synthetic.appearance import develop
+from reference.synthetic.camera import Camera
+from reference.synthetic.canvas import SUPERSAMPLE, Canvas
+from reference.synthetic.ground import paint_ground, paint_sky, plan_street
+from reference.synthetic.look import DOMAINS, Domain, look_of
+from reference.synthetic.painter import Painter
+from reference.synthetic.roadside import paint_roadside, paint_skyline
+from reference.synthetic.traffic import paint_traffic
+
+Bytes = npt.NDArray[np.uint8]
+Split = Literal["train", "val", "test"]
+
+SPLITS: Final[tuple[Split, ...]] = get_args(Split)
+SMALLEST: Final = 16
+
+
+def _check(
+    seed: int, domain: str, index: int, size: tuple[int, int], shift: float, split: str
+) -> None:
+    if seed < 0 or index < 0:
+        raise ValueError(
+            f"draw_scene: expected seed and index >= 0, got seed {seed} and index {index}."
+        )
+    if domain not in DOMAINS:
+        raise ValueError(f"draw_scene: expected domain one of {DOMAINS}, got {domain!r}.")
+    if split not in SPLITS:
+        raise ValueError(f"draw_scene: expected split one of {SPLITS}, got {split!r}.")
+    if min(size) < SMALLEST:
+        raise ValueError(
+            f"draw_scene: expected size (height, width) of at least {SMALLEST} pixels each, "
+            f"got {tuple(size)}."
+        )
+    if not 0.0 <= shift <= 1.0:
+        raise ValueError(f"draw_scene: expected shift in [0, 1], got {shift}.")
+
+
+def draw_scene(
+    seed: int,
+    domain: Domain,
+    index: int,
+    size: tuple[int, int] = (96, 192),
+    shift: float = 0.6,
+    split: Split = "train",
+) -> tuple[Bytes, Bytes]:
+    """Draw one street scene.
+
+    Its content depends on (seed, domain, split, index) alone: not on the images drawn before,
+    nor on how many are drawn.
+
+    Args:
+        seed: number of the data set, >= 0.
+        domain: "source" (sunny, crisp) or "target" (overcast, hazy, noisy).
+        index: number of the image, >= 0.
+        size: (height, width) in pixels, each at least 16.
+        shift: how far the target's look has moved from the source's, 0..1; no effect on the
+            source domain.
+        split: "train", "val" or "test"; different images of the same kind.
+
+    Returns:
+        image uint8 (H, W, 3), RGB, and train ids uint8 (H, W) without ignored pixels.
+
+    Raises:
+        ValueError: an unknown domain or split, a negative number, a size below 16 pixels, or
+            a shift outside [0, 1].
+
+    Example:
+        >>> image, train_ids = draw_scene(0, "target", 7)
+        >>> image.shape, train_ids.shape
+        ((96, 192, 3), (96, 192))
+    """
+    _check(seed, domain, index, size, shift, split)
+    rng = np.random.default_rng([seed, DOMAINS.index(domain), SPLITS.index(split), index])
+    look = look_of(domain, shift)
+    height, width = (SUPERSAMPLE * side for side in size)
+    setting = look.setting
+    camera = Camera(
+        focal=setting.focal * width,
+        centre=width * (0.5 + 0.05 * float(rng.standard_normal())),
+        horizon=height * (setting.horizon + 0.02 * float(rng.standard_normal())),
+        height=setting.camera_height * float(rng.uniform(0.92, 1.08)),
+        lateral=setting.road_width * float(rng.uniform(0.08, 0.28)),
+        curve=0.0006 * float(rng.standard_normal()),
+    )
+    sun_from = 1 if rng.random() < 0.5 else -1
+    painter = Painter(Canvas(height, width), camera, look, rng, sun_from)
+    street = plan_street(painter)
+    paint_sky(painter)
+    paint_skyline(painter)
+    paint_ground(painter, street)
+    for side in (-1, 1):
+        paint_roadside(painter, street, side)
+    paint_traffic(painter, street)
+    return develop(painter)

@@ -1,0 +1,107 @@
+"""Who and what stands on road and sidewalk: placed without overlap, painted from far to near."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from reference.synthetic.furniture import paint_lamp_post, paint_traffic_light, paint_traffic_sign
+from reference.synthetic.greenery import paint_tree
+from reference.synthetic.ground import Street
+from reference.synthetic.painter import Painter
+from reference.synthetic.people import paint_person
+from reference.synthetic.vehicles import paint_bus, paint_car, paint_truck
+
+# Distance and what paints the thing that stands there.
+Placed = tuple[float, Callable[[], None]]
+PaintVehicle = Callable[[Painter, float, float, bool], None]
+
+_TRIES: Final = 8
+
+
+class _Lanes:
+    """Four lanes, each a list of occupied stretches (from, to) in metres."""
+
+    def __init__(self, painter: Painter, street: Street) -> None:
+        parking = street.kerb - 1.15
+        driving = street.kerb * 0.42 if street.kerb > 4.6 else street.kerb * 0.3
+        self._middles = (-parking, -driving, driving, parking)
+        self._taken: tuple[list[tuple[float, float]], ...] = ([], [], [], [])
+        self._painter = painter
+
+    def free_spot(self, length: float, nearest: float) -> tuple[float, float, bool] | None:
+        """Return (x, z, oncoming) of a free stretch of `length` metres, or None."""
+        painter = self._painter
+        for _ in range(_TRIES):
+            lane = int(painter.rng.choice(4, p=(0.3, 0.25, 0.2, 0.25)))
+            z = nearest + 46.0 * float(painter.rng.random()) ** 1.4 + (3.0 if lane == 2 else 0.0)
+            stretches = self._taken[lane]
+            if lane in (1, 2):
+                stretches = stretches + self._taken[lane + (1 if lane == 2 else -1)]
+            if all(z + length + 1.0 < start or z > stop + 1.0 for start, stop in stretches):
+                self._taken[lane].append((z, z + length))
+                x = self._middles[lane] + painter.between(-0.15, 0.15)
+                return x, z, lane < 2
+        return None
+
+
+def _place_vehicles(painter: Painter, street: Street) -> list[Placed]:
+    lanes, setting = _Lanes(painter, street), painter.setting
+    kinds: tuple[tuple[PaintVehicle, float, float, float], ...] = (
+        (paint_bus, setting.buses, 11.5, 9.0),
+        (paint_truck, setting.trucks, 9.0, 8.0),
+        (paint_car, setting.cars, 4.6, 5.0),
+    )
+    placed: list[Placed] = []
+    for paint, mean, length, nearest in kinds:
+        for _ in range(painter.count(mean)):
+            spot = lanes.free_spot(length, nearest)
+            if spot is not None:
+                x, z, oncoming = spot
+                placed.append((z, partial(paint, painter, x, z, oncoming)))
+    return placed
+
+
+def _place_persons(painter: Painter, street: Street) -> list[Placed]:
+    placed: list[Placed] = []
+    for _ in range(painter.count(painter.setting.persons)):
+        z = painter.between(6.0, 26.0)
+        if painter.chance(0.15):
+            x = painter.between(-street.kerb, street.kerb)
+        else:
+            side = -1 if painter.chance(0.5) else 1
+            x = side * painter.between(street.kerb + 0.7, street.walk_of(side) - 0.2)
+        placed.append((z, partial(paint_person, painter, x, z)))
+    return placed
+
+
+def _place_furniture(painter: Painter, street: Street) -> list[Placed]:
+    setting = painter.setting
+    kinds: tuple[tuple[Callable[[Painter, float, float], None], float, float, float], ...] = (
+        (paint_lamp_post, setting.poles, 7.0, 40.0),
+        (paint_traffic_light, setting.lights, 8.0, 26.0),
+        (paint_traffic_sign, setting.signs, 7.0, 26.0),
+    )
+    placed: list[Placed] = []
+    for paint, mean, nearest, farthest in kinds:
+        for _ in range(painter.count(mean)):
+            z = painter.between(nearest, farthest)
+            side = -1 if painter.chance(0.5) else 1
+            x = side * (street.kerb + painter.between(0.35, 0.8))
+            placed.append((z, partial(paint, painter, x, z)))
+    for _ in range(painter.count(setting.street_trees)):
+        z = painter.between(9.0, 45.0)
+        side = -1 if painter.chance(0.5) else 1
+        x = side * (street.kerb + painter.between(0.9, 1.4))
+        placed.append((z, partial(paint_tree, painter, x, z, painter.between(4.0, 6.5))))
+    return placed
+
+
+def paint_traffic(painter: Painter, street: Street) -> None:
+    """Place vehicles, persons and street furniture, then paint them from far to near."""
+    placed = _place_vehicles(painter, street)
+    placed += _place_persons(painter, street)
+    placed += _place_furniture(painter, street)
+    for _, paint in sorted(placed, key=lambda thing: -thing[0]):
+        paint()
