@@ -77,8 +77,7 @@ def paint_traffic_sign(painter: Painter, x: float, z: float) -> None:
         painter.upright((x - 0.15 * size, x + 0.15 * size), (y - 0.6 * size, y), z, face, stamp)
     else:
         long = 1.7 * size
+        board = painter.colour("sign", 6, 2)
         painter.upright((x - long, x + long), (y - 0.5 * size, y + 0.6 * size), z, face, stamp)
-        inner = painter.colour("sign", 6, 2)
-        painter.upright(
-            (x - 0.88 * long, x + 0.88 * long), (y - 0.36 * size, y + 0.46 * size), z, inner, stamp
-        )
+        inside = (x - 0.88 * long, x + 0.88 * long)
+        painter.upright(inside, (y - 0.36 * size, y + 0.46 * size), z, board, stamp)
