@@ -1,0 +1,140 @@
+"""What an argument must be, said in one sentence: metadata checks, and `check_labels` for values.
+
+Metadata (shape, dtype, device, ranges of settings) costs nothing and is always checked. Values of labels are
+read here only, by `check_labels` and by the operators' CPU kernels.
+"""
+
+import math
+from collections.abc import Collection
+
+import torch
+from torch import Tensor
+
+FEATURE_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+LABEL_DTYPES = (
+    torch.uint8,
+    torch.int8,
+    torch.int16,
+    torch.int32,
+    torch.int64,
+    torch.uint16,
+    torch.uint32,
+)
+
+
+def sentence(function: str, argument: str, requirement: str, got: object, hint: str = "") -> str:
+    """The one form of every error message of this library."""
+    text = f"{function}: expected {argument} {requirement}, got {got}."
+    return f"{text} Hint: {hint}" if hint else text
+
+
+def check_tensor(function: str, argument: str, value: object) -> None:
+    """TypeError unless a tensor."""
+    if not isinstance(value, Tensor):
+        raise TypeError(sentence(function, argument, "to be a torch.Tensor", type(value).__name__))
+
+
+def check_floating(function: str, argument: str, value: object) -> None:
+    """TypeError unless a float16, bfloat16, float32 or float64 tensor."""
+    check_tensor(function, argument, value)
+    if value.dtype not in FEATURE_DTYPES:  # type: ignore[attr-defined]
+        dtype = value.dtype  # type: ignore[attr-defined]
+        raise TypeError(sentence(function, argument, "of a floating dtype", dtype))
+
+
+def check_integer(function: str, argument: str, value: object) -> None:
+    """TypeError unless an integer tensor."""
+    check_tensor(function, argument, value)
+    if value.dtype not in LABEL_DTYPES:  # type: ignore[attr-defined]
+        dtype = value.dtype  # type: ignore[attr-defined]
+        hint = "a boolean mask is not a label map; use labels.long()." if dtype == torch.bool else ""
+        raise TypeError(sentence(function, argument, "of an integer dtype", dtype, hint))
+
+
+def check_shape(
+    function: str, argument: str, value: Tensor, shape: tuple[int, ...], reason: str, hint: str = ""
+) -> None:
+    """ValueError unless the shape is exactly `shape`; `reason` says where that shape comes from."""
+    if tuple(value.shape) != tuple(shape):
+        requirement = f"of shape {tuple(shape)} {reason}"
+        raise ValueError(sentence(function, argument, requirement, tuple(value.shape), hint))
+
+
+def check_device(function: str, argument: str, value: Tensor, reference: Tensor, name: str) -> None:
+    """ValueError unless on the reference's device."""
+    if value.device != reference.device:
+        requirement = f"on {reference.device} like {name}"
+        raise ValueError(sentence(function, argument, requirement, value.device))
+
+
+def check_no_grad(function: str, argument: str, value: Tensor | None) -> None:
+    """TypeError if a gradient is asked for a tensor that never gets one."""
+    if value is not None and value.requires_grad and torch.is_grad_enabled():
+        hint = f"pass {argument}.detach(); gradients go to features and prototypes only."
+        raise TypeError(sentence(function, argument, "without gradient", "requires_grad=True", hint))
+
+
+def check_choice(function: str, argument: str, value: object, choices: Collection[object]) -> None:
+    """ValueError unless one of the choices."""
+    if value not in choices:
+        names = " or ".join(repr(choice) for choice in choices)
+        raise ValueError(sentence(function, argument, f"to be {names}", repr(value)))
+
+
+def check_positive(function: str, argument: str, value: float) -> None:
+    """ValueError unless a finite number above 0."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not (math.isfinite(value) and value > 0):
+        raise ValueError(sentence(function, argument, "to be a finite number > 0", repr(value)))
+
+
+def check_share(function: str, argument: str, value: float) -> None:
+    """ValueError unless a number in [0, 1]."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not 0 <= value <= 1:
+        raise ValueError(sentence(function, argument, "to be a number in [0, 1]", repr(value)))
+
+
+def check_count(function: str, argument: str, value: int) -> None:
+    """ValueError unless an integer of at least 1."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(sentence(function, argument, "to be an integer >= 1", repr(value)))
+
+
+def refuse_wrong_values(
+    function: str, labels: Tensor, num_classes: int, ignore_index: int
+) -> None:
+    """ValueError if a label is neither a class nor `ignore_index`; reads every value."""
+    wrong = ((labels < 0) | (labels >= num_classes)) & (labels != ignore_index)
+    if bool(wrong.any()):
+        value = int(labels[wrong].flatten()[0])
+        count = f"value {value} (first of {int(wrong.sum())} wrong among {labels.numel()} pixels)"
+        hint = "the usual ignore values are 255 and -100; is ignore_index the one of these labels?"
+        if value == num_classes:
+            hint = "is num_classes (the number of prototypes) too small by one? " + hint
+        requirement = f"in 0..{num_classes - 1} or ignore_index = {ignore_index}"
+        raise ValueError(sentence(function, "labels", requirement, count, hint))
+
+
+def check_labels(labels: Tensor, num_classes: int, *, ignore_index: int = 255) -> None:
+    """Raise if a label is neither a class nor `ignore_index`.
+
+    Args:
+        labels: any shape, any integer dtype, on any device.
+        num_classes: C; classes are 0..C-1.
+        ignore_index: the value of unlabelled pixels.
+
+    Returns:
+        None. On a GPU this waits for the device, so call it while searching for a mistake, not in every step.
+
+    Raises:
+        TypeError: `labels` is not an integer tensor.
+        ValueError: a wrong value occurs; the sentence names the value and how many there are.
+
+    Example:
+        >>> import torch
+        >>> check_labels(torch.tensor([0, 1, 255]), 2)
+    """
+    check_integer("check_labels", "labels", labels)
+    check_count("check_labels", "num_classes", num_classes)
+    refuse_wrong_values("check_labels", labels.long(), num_classes, ignore_index)

@@ -1,0 +1,181 @@
+"""Pixel-to-prototype contrast: (M3) to (M5) for `pixel_prototype_contrast`, one read of the features.
+
+`contrast` gives loss and log-sum-exp per pixel; `contrast_backward` reads the features a second time;
+`contrast_with_gradient` writes the gradient of the reduced loss in the forward sweep.
+"""
+
+import torch
+from torch import Tensor
+
+from protocontrast.eager.similarity import Scored, Similarity
+from protocontrast.eager.targets import Targets
+from protocontrast.eager.tiles import (
+    Tile,
+    accumulation_dtype,
+    holds_nonfinite,
+    tiles,
+    widened,
+    without,
+)
+
+
+def _prepare(
+    features: Tensor,
+    labels: Tensor,
+    prototypes: Tensor,
+    present: Tensor | None,
+    class_weight: Tensor | None,
+    pixel_weight: Tensor | None,
+    kind: str,
+    temperature: float,
+    floor: bool,
+    ignore_index: int,
+) -> tuple[Similarity, Targets]:
+    dtype = accumulation_dtype(features)
+    similarity = Similarity(prototypes, present, kind, temperature, floor, dtype)
+    targets = Targets(labels, similarity, class_weight, pixel_weight, floor, ignore_index)
+    return similarity, targets
+
+
+def _score(
+    features: Tensor, tile: Tile, similarity: Similarity, weight: Tensor
+) -> tuple[Tensor, Scored]:
+    """The tile and its logits; an ignored pixel that holds NaN or infinity is read as 0."""
+    block = widened(features, tile)
+    scored = similarity.scores(block)
+    if holds_nonfinite(scored.logits):
+        block = without(block, tile.of(weight) == 0)
+        scored = similarity.scores(block)
+    return block, scored
+
+
+def contrast(
+    features: Tensor,
+    labels: Tensor,
+    prototypes: Tensor,
+    present: Tensor | None,
+    class_weight: Tensor | None,
+    pixel_weight: Tensor | None,
+    kind: str,
+    temperature: float,
+    floor: bool,
+    ignore_index: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss, weight and log-sum-exp of every pixel, each (B, P)."""
+    similarity, targets = _prepare(
+        features, labels, prototypes, present, class_weight, pixel_weight,
+        kind, temperature, floor, ignore_index,
+    )  # fmt: skip
+    loss = torch.zeros_like(targets.weight)
+    normaliser = torch.zeros_like(targets.weight)
+    for tile in tiles(features):
+        _, scored = _score(features, tile, similarity, targets.weight)
+        logits = scored.logits + similarity.offset
+        peak = logits.amax(dim=0)
+        total = (logits - peak).exp_().sum(dim=0).log_().add_(peak)
+        weight = tile.of(targets.weight)
+        tile.of(loss).copy_(torch.where(weight == 0, 0, weight * total - targets.pulled(tile, logits)))
+        tile.of(normaliser).copy_(total)
+    return loss, targets.weight, normaliser
+
+
+def contrast_backward(
+    upstream: Tensor,
+    features: Tensor,
+    labels: Tensor,
+    prototypes: Tensor,
+    present: Tensor | None,
+    class_weight: Tensor | None,
+    pixel_weight: Tensor | None,
+    normaliser: Tensor,
+    kind: str,
+    temperature: float,
+    floor: bool,
+    ignore_index: int,
+    wants_features: bool,
+    wants_prototypes: bool,
+) -> tuple[Tensor, Tensor]:
+    """(M4) gradients of sum_i upstream_i loss_i; one that is not wanted comes back empty."""
+    similarity, targets = _prepare(
+        features, labels, prototypes, present, class_weight, pixel_weight,
+        kind, temperature, floor, ignore_index,
+    )  # fmt: skip
+    gradient = torch.empty_like(features) if wants_features else features.new_empty(0)
+    total = torch.zeros_like(similarity.matrix)
+    for tile in tiles(features):
+        block, scored = _score(features, tile, similarity, targets.weight)
+        weight = tile.of(targets.weight)
+        # An ignored pixel's upstream gradient may be anything; its own gradient is 0.
+        factor = torch.where(weight == 0, 0, tile.of(upstream))
+        slope = (scored.logits + similarity.offset).sub_(tile.of(normaliser)).exp_()
+        slope.mul_(weight * factor)
+        targets.subtract(tile, slope, factor)
+        similarity.pull_back(
+            block,
+            scored,
+            slope,
+            tile.of(gradient) if wants_features else None,
+            total if wants_prototypes else None,
+        )
+    if not wants_prototypes:
+        return gradient, prototypes.new_empty(0)
+    return gradient, similarity.finish(total)
+
+
+def contrast_with_gradient(
+    features: Tensor,
+    labels: Tensor,
+    prototypes: Tensor,
+    present: Tensor | None,
+    class_weight: Tensor | None,
+    pixel_weight: Tensor | None,
+    kind: str,
+    temperature: float,
+    floor: bool,
+    ignore_index: int,
+    mean: bool,
+    wants_features: bool,
+    wants_prototypes: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The summed or averaged loss () and its gradients, from one read of the features."""
+    similarity, targets = _prepare(
+        features, labels, prototypes, present, class_weight, pixel_weight,
+        kind, temperature, floor, ignore_index,
+    )  # fmt: skip
+    if mean:
+        mass = targets.weight.sum()
+        targets.scale(torch.where(mass == 0, 0, 1 / mass))
+    gradient = torch.empty_like(features) if wants_features else features.new_empty(0)
+    total = torch.zeros_like(similarity.matrix)
+    losses = []
+    for tile in tiles(features):
+        block, scored = _score(features, tile, similarity, targets.weight)
+        weight = tile.of(targets.weight)
+        logits = scored.logits + similarity.offset
+        peak = logits.amax(dim=0)
+        pulled = targets.pulled(tile, logits)
+        slope = logits.sub_(peak).exp_()
+        mass = slope.sum(dim=0)
+        losses.append(torch.where(weight == 0, 0, weight * (mass.log() + peak) - pulled).sum())
+        slope.mul_(weight / mass)
+        targets.subtract(tile, slope, None)
+        similarity.pull_back(
+            block,
+            scored,
+            slope,
+            tile.of(gradient) if wants_features else None,
+            total if wants_prototypes else None,
+        )
+    loss = torch.stack(losses).sum() if losses else total.new_zeros(())
+    return (
+        loss,
+        gradient,
+        similarity.finish(total) if wants_prototypes else prototypes.new_empty(0),
+    )
+
+
+def scale_in_place(gradient: Tensor, upstream: Tensor) -> Tensor:
+    """Multiply a gradient by a scalar upstream gradient; on CPU a factor of 1 costs no pass."""
+    if upstream.device.type == "cpu" and float(upstream) == 1.0:
+        return gradient
+    return gradient.mul_(upstream)

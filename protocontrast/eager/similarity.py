@@ -1,0 +1,100 @@
+"""Scores of a tile against all prototypes, and the way back: (M2) and its gradient."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+NEVER = -1e30
+"""Added to the logits of masked classes: exp(NEVER - max) is exactly 0, and 0 * NEVER is not NaN."""
+
+
+class Scored(NamedTuple):
+    """Logits (C, n) before the absent classes' offset, and the inverse lengths (1, n) under cosine."""
+
+    logits: Tensor
+    inverse_length: Tensor
+
+
+class Similarity:
+    """Prototypes made ready for one call: unit length and 1/tau folded in, absent rows never read."""
+
+    def __init__(
+        self,
+        prototypes: Tensor,
+        present: Tensor | None,
+        kind: str,
+        temperature: float,
+        floor: bool,
+        dtype: torch.dtype,
+    ) -> None:
+        self.kind = kind
+        self.temperature = temperature
+        self.original_dtype = prototypes.dtype
+        if present is None:
+            everywhere = torch.ones_like(prototypes[:, 0], dtype=torch.bool)
+            present = (prototypes != 0).any(dim=1) if kind == "cosine" else everywhere
+        self.present = present
+        rows = torch.where(present[:, None], prototypes, 0).to(dtype)
+        self.scale = torch.full((len(rows), 1), 1 / temperature, dtype=dtype, device=rows.device)
+        if kind == "cosine":
+            squared = rows.square().sum(dim=1, keepdim=True)
+            self.scale = torch.where(squared != 0, squared.rsqrt() / temperature, 0)
+        self.matrix = rows if kind == "euclidean" else rows * self.scale
+        offset = -1 / temperature if floor else NEVER
+        self.offset = torch.where(present, 0.0, offset).to(dtype)[:, None]
+        self.transposed = self.matrix.t().contiguous()
+        self.ones = torch.ones(1, rows.shape[1], dtype=dtype, device=rows.device)
+
+    def scores(self, block: Tensor) -> Scored:
+        """Logits of a tile (D, n). Zero length: inverse length 0, so cosine 0 to everything."""
+        if self.kind == "euclidean":
+            # Differences, not |f|^2 + |p|^2 - 2 f.p: near zero distance that would lose every digit.
+            exact = "donot_use_mm_for_euclid_dist"
+            distance = torch.cdist(self.matrix, block.t().contiguous(), compute_mode=exact)
+            return Scored(distance.div_(-self.temperature), self.ones[:, :0])
+        logits = self.matrix @ block
+        if self.kind == "dot":
+            return Scored(logits, self.ones[:, :0])
+        squared = self.ones @ (block * block)
+        inverse = squared.rsqrt().masked_fill_(squared == 0, 0)
+        return Scored(logits.mul_(inverse), inverse)
+
+    def pull_back(
+        self, block: Tensor, scored: Scored, slope: Tensor, into: Tensor | None, total: Tensor | None
+    ) -> None:
+        """Send dL/dlogits (C, n), overwritten here, to the tile's gradient and to the matrix's sum.
+
+        Cosine, z = M f / |f|: dL/df = M' a - f (sum_c slope z) / |f|^2 with a = slope / |f|, dL/dM += a f'.
+        Euclidean, z = -d / tau: dL/df = M' a - f sum_c a with a = slope / (tau d), and d = 0 gives a = 0.
+        """
+        radial = None
+        if self.kind == "cosine":
+            if into is not None:
+                radial = (slope * scored.logits).sum(dim=0, keepdim=True)
+                radial.mul_(scored.inverse_length).mul_(scored.inverse_length)
+            slope.mul_(scored.inverse_length)
+        elif self.kind == "euclidean":
+            reach = scored.logits * -(self.temperature**2)
+            slope = torch.where(reach != 0, slope / reach, 0)
+            radial = slope.sum(dim=0, keepdim=True)
+        if into is not None:
+            target = into if into.dtype == block.dtype else torch.empty_like(block)
+            torch.mm(self.transposed, slope, out=target)
+            if radial is not None:
+                target.addcmul_(block, radial, value=-1)
+            if target is not into:
+                into.copy_(target)
+        if total is not None:
+            total.addmm_(slope, block.t())
+            if self.kind == "euclidean":
+                total.addcmul_(self.matrix, slope.sum(dim=1, keepdim=True), value=-1)
+
+    def finish(self, total: Tensor) -> Tensor:
+        """Gradient of the given prototypes from the summed dL/dM; absent rows get exactly 0."""
+        if self.kind != "euclidean":
+            total = total * self.scale
+        if self.kind == "cosine":
+            units = self.matrix * self.temperature
+            total = total - units * (units * total).sum(dim=1, keepdim=True)
+        return torch.where(self.present[:, None], total, 0).to(self.original_dtype)

@@ -1,0 +1,85 @@
+"""Hard labels, soft targets and weights as one thing: a mass per pixel and class."""
+
+import torch
+from torch import Tensor
+
+from protocontrast.eager.similarity import Similarity
+from protocontrast.eager.tiles import Tile
+
+
+class Targets:
+    """What each pixel is pulled to: (M3) one-hot labels or (M5) soft targets, times the weights.
+
+    `weight` (B, P) is w_i sum_c t_ic cw_c, exactly 0 where the pixel is ignored.
+    """
+
+    def __init__(
+        self,
+        labels: Tensor,
+        similarity: Similarity,
+        class_weight: Tensor | None,
+        pixel_weight: Tensor | None,
+        floor: bool,
+        ignore_index: int,
+    ) -> None:
+        dtype = similarity.matrix.dtype
+        share = torch.ones_like(similarity.matrix[:, 0])
+        if class_weight is not None:
+            share = class_weight.to(dtype)
+        if not floor:
+            share = torch.where(similarity.present, share, 0)
+        self.share = share
+        self.pixel_weight = None if pixel_weight is None else pixel_weight.to(dtype)
+        self.soft = labels if labels.is_floating_point() else None
+        if self.soft is not None:
+            self.index = labels[:, :0]
+            self.weight = torch.empty(labels.shape[0], labels.shape[2], dtype=dtype, device=labels.device)
+            for image in range(len(labels)):
+                whole = Tile(image, 0, labels.shape[2])
+                self.weight[image] = self.mass(whole).sum(dim=0)
+            return
+        num_classes = len(share)
+        valid = labels != ignore_index
+        index = torch.where(valid, labels, 0).long()
+        weight = share[index.clamp(0, num_classes - 1)]
+        if pixel_weight is not None:
+            weight = torch.where(weight == 0, 0, weight * pixel_weight.to(dtype))
+        if labels.device.type != "cpu":
+            # A value that is no class was refused on CPU; here it must not pass for one.
+            weight = torch.where((index < 0) | (index >= num_classes), torch.nan, weight)
+            index = index.clamp(0, num_classes - 1)
+        self.index = index
+        self.weight = torch.where(valid, weight, 0)
+
+    def scale(self, factor: Tensor) -> None:
+        """Multiply every mass by a scalar tensor, such as one over the summed weights."""
+        self.weight = self.weight * factor
+        if self.soft is not None:
+            self.share = self.share * factor
+
+    def mass(self, tile: Tile) -> Tensor:
+        """Soft targets of a tile times class and pixel weights, (C, n); weight 0 wins over NaN."""
+        if self.soft is None:
+            raise RuntimeError("mass is defined for soft targets only")
+        share = self.share[:, None]
+        mass = torch.where(share == 0, 0, tile.of(self.soft).to(share.dtype) * share)
+        if self.pixel_weight is not None:
+            weight = tile.of(self.pixel_weight)
+            mass = torch.where(weight == 0, 0, mass * weight)
+        return mass
+
+    def pulled(self, tile: Tile, logits: Tensor) -> Tensor:
+        """sum_c mass_ic z_ic, (n,)."""
+        if self.soft is None:
+            return logits.gather(0, tile.of(self.index)[None])[0] * tile.of(self.weight)
+        return (self.mass(tile) * logits).sum(dim=0)
+
+    def subtract(self, tile: Tile, slope: Tensor, factor: Tensor | None) -> None:
+        """slope -= mass (times a factor per pixel), in place."""
+        if self.soft is None:
+            weight = tile.of(self.weight)
+            weight = -weight if factor is None else -weight * factor
+            slope.scatter_add_(0, tile.of(self.index)[None], weight[None])
+        else:
+            mass = self.mass(tile)
+            slope.sub_(mass if factor is None else mass * factor)

@@ -1,0 +1,57 @@
+"""Column blocks of a (B, D, P) map that stay in a core's second-level cache."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+TILE_BYTES = 512 * 1024
+"""float32 bytes of one tile: smaller ones pay for more calls, larger ones leave the cache."""
+
+
+class Tile(NamedTuple):
+    """Where a tile lies: image index and half-open pixel range."""
+
+    image: int
+    start: int
+    stop: int
+
+    def of(self, pixels: Tensor) -> Tensor:
+        """The tile's part of a (B, P) or (B, C, P) tensor, as a view (n,) or (C, n)."""
+        return pixels[self.image, ..., self.start : self.stop]
+
+
+def accumulation_dtype(features: Tensor) -> torch.dtype:
+    """float64 for float64 features, else float32."""
+    return torch.float64 if features.dtype == torch.float64 else torch.float32
+
+
+def tiles(features: Tensor) -> Iterator[Tile]:
+    """All tiles of a (B, D, P) map; their width depends on the shape alone, so sums have one order."""
+    images, channels, pixels = features.shape
+    width = max(64, TILE_BYTES // (4 * max(channels, 1)) // 64 * 64)
+    for image in range(images):
+        for start in range(0, pixels, width):
+            yield Tile(image, start, min(start + width, pixels))
+
+
+def widened(features: Tensor, tile: Tile) -> Tensor:
+    """The tile (D, n) in the accumulation dtype; a view where the features already have it."""
+    return tile.of(features).to(accumulation_dtype(features))
+
+
+def without(block: Tensor, dropped: Tensor) -> Tensor:
+    """A copy of a tile (D, n) whose `dropped` (n,) columns are 0, whatever they held."""
+    return torch.where(dropped, torch.zeros((), dtype=block.dtype, device=block.device), block)
+
+
+def holds_nonfinite(values: Tensor) -> bool:
+    """Whether a tile must be cleaned before use: answered from its values on CPU, "yes" elsewhere.
+
+    On other devices an answer would make the host wait, so the caller always takes the clean path there.
+    """
+    if values.device.type != "cpu":
+        return True
+    total = float(values.sum())
+    return total != total or total in (float("inf"), float("-inf"))

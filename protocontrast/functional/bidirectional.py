@@ -1,0 +1,227 @@
+"""Contrast in both directions between two domains: `bidirectional_contrast`."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from protocontrast.checks import check_choice, check_count, check_positive, check_shape, sentence
+from protocontrast.functional.class_prototypes import class_prototypes
+from protocontrast.functional.contrast import ABSENT, Absent, Backend, pixel_prototype_contrast
+from protocontrast.functional.labels import labels_to_grid
+from protocontrast.functional.pixels import (
+    Pixels,
+    check_per_class,
+    check_prototypes,
+    read_features,
+)
+
+FUNCTION = "bidirectional_contrast"
+
+
+class BidirectionalContrast(NamedTuple):
+    """The summed loss and its two directions, each ()."""
+
+    loss: Tensor
+    target_to_source: Tensor
+    source_to_target: Tensor
+
+
+class _Domain(NamedTuple):
+    """One domain: features, grid labels for prototypes, targets for the loss, prototypes, presence."""
+
+    features: Tensor
+    targets: Tensor
+    prototypes: Tensor
+    present: Tensor
+
+    def pair(self, image: int) -> "_Domain":
+        """One image with its own prototypes."""
+        one = slice(image, image + 1)
+        return _Domain(
+            self.features[one], self.targets[one], self.prototypes[image], self.present[image]
+        )
+
+
+def _grid_labels(
+    pixels: Pixels, labels: Tensor, side: str, num_classes: int, ignore_index: int
+) -> tuple[Tensor, Tensor]:
+    """Labels on the grid, and what the loss is taken on: those, or counts of full-resolution labels."""
+    features = pixels.original
+    if features.dim() != 4 or labels.dim() != 3:
+        hint = "labels are (B, H, W) at any resolution for features (B, D, H, W)."
+        reason = f"as in {side}_features {tuple(features.shape)}"
+        check_shape(FUNCTION, f"{side}_labels", labels, pixels.shape, reason, hint)
+        return labels, labels
+    if labels.shape[0] != features.shape[0]:
+        requirement = f"with {features.shape[0]} images as in {side}_features"
+        raise ValueError(sentence(FUNCTION, f"{side}_labels", requirement, tuple(labels.shape)))
+    if labels.shape[1:] == features.shape[2:]:
+        return labels, labels
+    size = (features.shape[2], features.shape[3])
+    grid = labels_to_grid(labels, size, ignore_index=ignore_index)
+    counts = labels_to_grid(
+        labels, size, mode="counts", num_classes=num_classes, ignore_index=ignore_index
+    )
+    return grid, counts
+
+
+def _domain(
+    side: str,
+    features: Tensor,
+    labels: Tensor,
+    prototypes: Tensor | None,
+    present: Tensor | None,
+    num_classes: int,
+    pairwise: bool,
+    ignore_index: int,
+    backend: Backend,
+) -> _Domain:
+    pixels = read_features(FUNCTION, features, f"{side}_features")
+    grid, targets = _grid_labels(pixels, labels, side, num_classes, ignore_index)
+    if prototypes is None:
+        if present is not None:
+            hint = "presence of this batch's own prototypes comes from the labels."
+            requirement = f"only beside {side}_prototypes"
+            raise ValueError(sentence(FUNCTION, f"{side}_present", requirement, "it alone", hint))
+        stats = class_prototypes(
+            features,
+            grid,
+            num_classes,
+            per_image=pairwise,
+            ignore_index=ignore_index,
+            backend=backend,
+        )
+        return _Domain(features, targets, stats.mean, stats.present)
+    check_prototypes(pixels, prototypes, f"{side}_prototypes")
+    reason = "= (num_classes, D)"
+    expected = (num_classes, pixels.channels)
+    check_shape(FUNCTION, f"{side}_prototypes", prototypes, expected, reason)
+    check_per_class(pixels, f"{side}_present", present, num_classes, boolean=True)
+    if present is None:
+        present = (prototypes != 0).any(dim=1)
+    return _Domain(features, targets, prototypes, present)
+
+
+def bidirectional_contrast(
+    source_features: Tensor,
+    source_labels: Tensor,
+    target_features: Tensor,
+    target_labels: Tensor,
+    *,
+    num_classes: int,
+    source_prototypes: Tensor | None = None,
+    target_prototypes: Tensor | None = None,
+    source_present: Tensor | None = None,
+    target_present: Tensor | None = None,
+    pairwise: bool = True,
+    temperature: float = 0.1,
+    absent: Absent = "mask",
+    ignore_index: int = 255,
+    backend: Backend = "auto",
+) -> BidirectionalContrast:
+    """Target pixels against source prototypes, and source pixels against target prototypes.
+
+        loss = target_to_source + source_to_target
+
+    each a `pixel_prototype_contrast` under cosine, in which only classes present in both domains carry
+    loss (a class weight of 0 or 1), while the denominator holds the classes of the prototypes' own domain
+    ("mask") or all C, absent ones at cosine -1 ("floor").
+
+    Args:
+        source_features: pixels of the labelled domain.
+        source_labels: its labels, on the features' grid or at image resolution. At image resolution,
+            prototypes and presence come from "nearest" labels on the grid and the loss from "counts" of the
+            full-resolution labels.
+        target_features: pixels of the other domain.
+        target_labels: its (pseudo) labels, likewise.
+        num_classes: C.
+        source_prototypes: given, for instance from a bank; else the class means of this batch, with gradient
+            through them. Needs `pairwise=False`.
+        target_prototypes: likewise.
+        source_present: which given source prototypes count, in the overlap in place of the label map.
+            None: rows that are not all zero.
+        target_present: likewise.
+        pairwise: image b against image b of the other domain, averaged over b; a pair without a common
+            class adds 0 and counts in the average. False: the batches against each other.
+        temperature: divides the cosine, > 0.
+        absent: "mask" or "floor", see above.
+        ignore_index: label of pixels without a class.
+        backend: "auto", or an implementation by name.
+
+    Shape:
+        features (B, D, h, w), or (B, D, P) or (N, D) with labels of the same pixels; labels (B, H, W);
+        prototypes (C, D); presence (C,). Every result ().
+
+    Returns:
+        `BidirectionalContrast`, in nats; exactly 0 with connected gradients where no class is shared.
+
+    Raises:
+        ValueError: shapes or settings disagree, batch sizes differ or prototypes are given under
+            `pairwise`, a presence without its prototypes, or (CPU) a label is no class.
+        TypeError: a wrong dtype.
+
+    Source:
+        Lee et al., ECCV 2022, arXiv 2207.10892; (M12) of docs/maths.md. With `pairwise=True` and
+        `absent="floor"` on image-resolution labels this is the step of the authors' released trainer.
+
+    Example:
+        >>> import torch
+        >>> maps = torch.eye(2).reshape(1, 2, 1, 2)
+        >>> out = bidirectional_contrast(
+        ...     maps, torch.tensor([[[0, 1]]]), maps, torch.tensor([[[0, 1]]]), num_classes=2
+        ... )
+        >>> f"{out.target_to_source.item():.6f}", f"{out.loss.item():.6f}"
+        ('0.000045', '0.000091')
+    """
+    check_count(FUNCTION, "num_classes", num_classes)
+    check_positive(FUNCTION, "temperature", temperature)
+    check_choice(FUNCTION, "absent", absent, ABSENT)
+    given = source_prototypes is not None or target_prototypes is not None
+    if pairwise and given:
+        hint = "given prototypes belong to no image pair."
+        requirement = "to be False with given prototypes"
+        raise ValueError(sentence(FUNCTION, "pairwise", requirement, "True", hint))
+    per_pair = bool(pairwise) and source_features.dim() > 2 and len(source_features) > 0
+    source = _domain(
+        "source", source_features, source_labels, source_prototypes, source_present,
+        num_classes, per_pair, ignore_index, backend,
+    )  # fmt: skip
+    target = _domain(
+        "target", target_features, target_labels, target_prototypes, target_present,
+        num_classes, per_pair, ignore_index, backend,
+    )  # fmt: skip
+    shapes = tuple(source_features.shape), tuple(target_features.shape)
+    if shapes[0][1] != shapes[1][1]:
+        requirement = f"with D = {shapes[0][1]} as in source_features {shapes[0]}"
+        raise ValueError(sentence(FUNCTION, "target_features", requirement, shapes[1]))
+    if pairwise and (source_features.dim() == 2 or target_features.dim() == 2):
+        hint = "pixels given as rows have no image; use pairwise=False."
+        requirement = "of shape (B, D, H, W) or (B, D, P) with pairwise=True"
+        raise ValueError(sentence(FUNCTION, "features", requirement, f"{shapes[0]}, {shapes[1]}", hint))
+    if pairwise and shapes[0][0] != shapes[1][0]:
+        hint = "use pairwise=False for batches of different size."
+        requirement = f"of {shapes[0][0]} images as in source_features with pairwise=True"
+        raise ValueError(sentence(FUNCTION, "target_features", requirement, shapes[1][0], hint))
+
+    def contrast(domain: _Domain, other: _Domain) -> Tensor:
+        return pixel_prototype_contrast(
+            domain.features,
+            domain.targets,
+            other.prototypes,
+            present=other.present,
+            class_weight=(domain.present & other.present).float(),
+            temperature=temperature,
+            absent=absent,
+            ignore_index=ignore_index,
+            backend=backend,
+        )
+
+    pairs = [(source, target)]
+    if per_pair:
+        pairs = [(source.pair(image), target.pair(image)) for image in range(len(source_features))]
+    target_to_source = torch.stack([contrast(t, s) for s, t in pairs]).mean()
+    source_to_target = torch.stack([contrast(s, t) for s, t in pairs]).mean()
+    return BidirectionalContrast(
+        target_to_source + source_to_target, target_to_source, source_to_target
+    )

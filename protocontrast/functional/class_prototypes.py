@@ -1,0 +1,99 @@
+"""Class means of pixel features: `class_prototypes`."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from protocontrast.checks import check_count, sentence
+from protocontrast.functional.contrast import Backend
+from protocontrast.functional.pixels import read_features, read_labels, read_pixel_weight
+from protocontrast.ops.backend import choose
+from protocontrast.ops.class_prototypes import class_sums
+
+
+class ClassPrototypes(NamedTuple):
+    """Class means and how much each rests on.
+
+    Attributes:
+        mean: (C, D), or (B, C, D) per image; 0 where the count is 0.
+        count: (C,) or (B, C), number of pixels or summed pixel weight.
+    """
+
+    mean: Tensor
+    count: Tensor
+
+    @property
+    def present(self) -> Tensor:
+        """Bool, (C,) or (B, C): the class occurs."""
+        return self.count > 0
+
+
+def class_prototypes(
+    features: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    *,
+    pixel_weight: Tensor | None = None,
+    normalize: bool = False,
+    per_image: bool = False,
+    ignore_index: int = 255,
+    backend: Backend = "auto",
+) -> ClassPrototypes:
+    """Mean feature of every class: masked average pooling, in one read of the features.
+
+        p_c = sum_{i: y_i = c} w_i f_i / sum_{i: y_i = c} w_i
+
+    Args:
+        features: pixels, any memory format.
+        labels: classes 0..C-1 or `ignore_index`, any integer dtype.
+        num_classes: C.
+        pixel_weight: w_i >= 0, any floating dtype; 0 ignores the pixel.
+        normalize: features to unit length before averaging; the mean is not renormalised.
+        per_image: one set of prototypes per image.
+        ignore_index: label of pixels without a class.
+        backend: "auto", or an implementation by name.
+
+    Shape:
+        features (B, D, H, W), (B, D, P) or (N, D); labels, pixel_weight (B, H, W), (B, P) or (N,).
+        mean (C, D) and count (C,), per image (B, C, D) and (B, C).
+
+    Returns:
+        `ClassPrototypes`, float32 (float64 for float64 features), differentiable in the features. A pixel
+        that is NaN makes its own class NaN and no other; ignored pixels are never read.
+
+    Raises:
+        ValueError: shapes disagree, `per_image` with (N, D) features, or (CPU) a label is no class.
+        TypeError: a wrong dtype.
+
+    Source:
+        Lee et al., ECCV 2022, arXiv 2207.10892 (masked average pooling); (M1) of docs/maths.md.
+
+    Example:
+        >>> import torch
+        >>> features = torch.tensor([[1.0, 0.0], [3.0, 0.0], [0.0, 5.0]])
+        >>> stats = class_prototypes(features, torch.tensor([0, 0, 255]), 2)
+        >>> stats.mean.tolist(), stats.count.tolist()
+        ([[2.0, 0.0], [0.0, 0.0]], [2.0, 0.0])
+    """
+    function = "class_prototypes"
+    pixels = read_features(function, features)
+    check_count(function, "num_classes", num_classes)
+    if per_image and features.dim() == 2:
+        hint = "pixels given as rows have no image; pass (B, D, P)."
+        requirement = "of shape (B, D, H, W) or (B, D, P) with per_image=True"
+        raise ValueError(sentence(function, "features", requirement, tuple(features.shape), hint))
+    sums, counts = class_sums(
+        pixels.features,
+        read_labels(pixels, labels, ignore_index),
+        read_pixel_weight(pixels, pixel_weight),
+        num_classes,
+        bool(normalize),
+        bool(per_image),
+        ignore_index,
+        choose(function, backend, "class_prototypes", features),
+    )
+    mean = sums / torch.where(counts == 0, 1, counts)[..., None]
+    if per_image:
+        return ClassPrototypes(mean, counts)
+    return ClassPrototypes(mean[0], counts[0])

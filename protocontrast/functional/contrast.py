@@ -1,0 +1,120 @@
+"""Contrast between pixels and class prototypes: `pixel_prototype_contrast`."""
+
+from typing import Literal
+
+from torch import Tensor
+
+from protocontrast.checks import check_choice, check_positive, sentence
+from protocontrast.functional.pixels import (
+    check_per_class,
+    check_prototypes,
+    read_features,
+    read_pixel_weight,
+    read_targets,
+)
+from protocontrast.ops.backend import choose
+from protocontrast.ops.contrast import Inputs, Settings, contrast
+
+SIMILARITIES = ("cosine", "dot", "euclidean")
+REDUCTIONS = ("mean", "sum", "none")
+ABSENT = ("mask", "floor")
+
+Similarity = Literal["cosine", "dot", "euclidean"]
+Reduction = Literal["mean", "sum", "none"]
+Absent = Literal["mask", "floor"]
+Backend = Literal["auto", "triton", "eager", "naive"]
+
+
+def pixel_prototype_contrast(
+    features: Tensor,
+    labels: Tensor,
+    prototypes: Tensor,
+    *,
+    present: Tensor | None = None,
+    class_weight: Tensor | None = None,
+    pixel_weight: Tensor | None = None,
+    similarity: Similarity = "cosine",
+    temperature: float = 0.1,
+    absent: Absent = "mask",
+    ignore_index: int = 255,
+    reduction: Reduction = "mean",
+    backend: Backend = "auto",
+) -> Tensor:
+    """Cross-entropy of every pixel over its similarities to all class prototypes.
+
+    With z_ic = sim(f_i, p_c) / temperature and hard labels y,
+
+        loss_i = w_i cw_{y_i} (logsumexp_c z_ic - z_{i y_i}),
+
+    with soft targets t (class counts or probabilities, not normalised: they weigh),
+
+        loss_i = w_i sum_c t_ic cw_c (logsumexp_k z_ik - z_ic).
+
+    Args:
+        features: pixels, any memory format; read in place, never copied whole.
+        labels: classes 0..C-1 or `ignore_index` in any integer dtype, or soft targets in a floating one.
+        prototypes: one row per class. Rows of absent classes are never read and may hold NaN.
+        present: which classes have a prototype. None: all, but under "cosine" all-zero rows are absent.
+        class_weight: cw_c, any floating dtype. 0 ignores the class's pixels.
+        pixel_weight: w_i, any floating dtype. 0 ignores the pixel.
+        similarity: "cosine" in [-1, 1], "dot", or "euclidean" (minus the distance).
+        temperature: divides the similarity, > 0.
+        absent: "mask" takes absent classes out of the denominator and ignores pixels labelled with one;
+            "floor" (cosine only) keeps them in at cosine -1, and such pixels stay valid.
+        ignore_index: label of pixels without a class.
+        reduction: "mean" divides by the summed weights w_i cw_{y_i} (soft: w_i t_ic cw_c; note that
+            `torch.nn.functional.cross_entropy` divides soft targets by N), "sum", or "none".
+        backend: "auto", or an implementation by name, which then never falls back.
+
+    Shape:
+        features (B, D, H, W), (B, D, P) or (N, D); labels (B, H, W), (B, P) or (N,), soft targets
+        (B, C, H, W), (B, C, P) or (N, C); prototypes (C, D); present, class_weight (C,); pixel_weight
+        like hard labels. Result () for "mean" and "sum", else the pixels' shape.
+
+    Returns:
+        Loss in nats, float32 (float64 for float64 features). Ignored pixels give exactly 0 and gradient 0
+        even where their features are NaN; with no valid pixel the loss is exactly 0 with zero, connected
+        gradients. A pixel of zero length has cosine 0 to everything and gradient 0. Gradients go to
+        features and, where they require it, to prototypes, once: differentiating them again raises.
+
+    Raises:
+        ValueError: shapes, devices or settings disagree, or (CPU) a label is no class. On a GPU a wrong
+            label turns the loss into NaN instead; `check_labels` names it.
+        TypeError: a wrong dtype, or a gradient asked for labels or weights.
+
+    Source:
+        Lee et al., ECCV 2022, arXiv 2207.10892; (M2) to (M5) of docs/maths.md.
+
+    Example:
+        >>> import torch
+        >>> features = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 3.0]])
+        >>> loss = pixel_prototype_contrast(features, torch.tensor([0, 1, 255]), torch.eye(2))
+        >>> f"{loss.item():.6f}"
+        '0.000045'
+    """
+    function = "pixel_prototype_contrast"
+    pixels = read_features(function, features)
+    check_prototypes(pixels, prototypes)
+    num_classes = prototypes.shape[0]
+    check_choice(function, "similarity", similarity, SIMILARITIES)
+    check_choice(function, "reduction", reduction, REDUCTIONS)
+    check_choice(function, "absent", absent, ABSENT)
+    check_positive(function, "temperature", temperature)
+    if absent == "floor" and similarity != "cosine":
+        requirement = 'to be "cosine" with absent="floor"'
+        hint = 'only a cosine has a lowest value; use absent="mask".'
+        raise ValueError(sentence(function, "similarity", requirement, repr(similarity), hint))
+    check_per_class(pixels, "present", present, num_classes, boolean=True)
+    check_per_class(pixels, "class_weight", class_weight, num_classes)
+    inputs = Inputs(
+        pixels.features,
+        read_targets(pixels, labels, num_classes, ignore_index),
+        prototypes,
+        present,
+        class_weight,
+        read_pixel_weight(pixels, pixel_weight),
+    )
+    settings = Settings(similarity, float(temperature), absent == "floor", ignore_index)
+    chosen = choose(function, backend, "contrast", features)
+    loss = contrast(inputs, settings, reduction, chosen)
+    return pixels.restored(loss) if reduction == "none" else loss

@@ -1,0 +1,147 @@
+"""The pixel layouts all functions take, and the one shape the operators see.
+
+features (B, D, H, W), (B, D, P) or (N, D) become (B, D, P) without a copy where strides allow;
+labels and weights (B, H, W), (B, P) or (N,) become (B, P); soft targets follow their features.
+"""
+
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from protocontrast.checks import (
+    check_device,
+    check_floating,
+    check_integer,
+    check_no_grad,
+    check_shape,
+    check_tensor,
+    sentence,
+)
+
+
+class Pixels(NamedTuple):
+    """Features as (B, D, P), and the pixels' own shape: (B, H, W), (B, P) or (N,)."""
+
+    function: str
+    original: Tensor
+    features: Tensor
+    shape: tuple[int, ...]
+
+    @property
+    def channels(self) -> int:
+        """D."""
+        return self.features.shape[1]
+
+    def restored(self, values: Tensor) -> Tensor:
+        """Values (B, P) in the pixels' own shape."""
+        return values.reshape(self.shape)
+
+
+def read_features(function: str, features: Tensor, argument: str = "features") -> Pixels:
+    """Check features and bring them to (B, D, P); TypeError or ValueError says what is wrong."""
+    check_floating(function, argument, features)
+    if features.dim() == 4:
+        shape = (features.shape[0], *features.shape[2:])
+        return Pixels(function, features, features.flatten(2), tuple(shape))
+    if features.dim() == 3:
+        return Pixels(function, features, features, (features.shape[0], features.shape[2]))
+    if features.dim() == 2:
+        return Pixels(function, features, features.t().unsqueeze(0), (features.shape[0],))
+    requirement = "of shape (B, D, H, W), (B, D, P) or (N, D)"
+    raise ValueError(sentence(function, argument, requirement, tuple(features.shape)))
+
+
+def comparable(labels: Tensor, ignore_index: int) -> Tensor:
+    """Labels in a dtype that can hold `ignore_index` and every class."""
+    if labels.dtype in (torch.int32, torch.int64):
+        return labels
+    if labels.dtype == torch.uint8 and 0 <= ignore_index <= 255:
+        return labels
+    return labels.long()
+
+
+def read_labels(
+    pixels: Pixels, labels: Tensor, ignore_index: int, argument: str = "labels"
+) -> Tensor:
+    """Hard labels as (B, P)."""
+    check_integer(pixels.function, argument, labels)
+    check_pixelwise(pixels, argument, labels)
+    return comparable(labels, ignore_index).reshape(pixels.features.shape[0], -1)
+
+
+def read_targets(pixels: Pixels, labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
+    """Hard labels as (B, P), or soft targets as (B, C, P)."""
+    check_tensor(pixels.function, "labels", labels)
+    if not labels.is_floating_point():
+        return read_labels(pixels, labels, ignore_index)
+    check_floating(pixels.function, "labels", labels)
+    check_no_grad(pixels.function, "labels", labels)
+    if len(pixels.shape) == 1:
+        shape: tuple[int, ...] = (pixels.shape[0], num_classes)
+    else:
+        shape = (pixels.shape[0], num_classes, *pixels.shape[1:])
+    hint = "hard labels need an integer dtype; soft targets have one channel per prototype."
+    reason = f"for features {tuple(pixels.original.shape)} and {num_classes} prototypes"
+    check_shape(pixels.function, "soft labels", labels, shape, reason, hint)
+    check_device(pixels.function, "labels", labels, pixels.original, "features")
+    if len(pixels.shape) == 1:
+        return rearrange(labels, "n c -> 1 c n")
+    return labels.flatten(2)
+
+
+def read_pixel_weight(pixels: Pixels, weight: Tensor | None) -> Tensor | None:
+    """Weights of pixels as (B, P)."""
+    if weight is None:
+        return None
+    check_floating(pixels.function, "pixel_weight", weight)
+    check_no_grad(pixels.function, "pixel_weight", weight)
+    check_pixelwise(pixels, "pixel_weight", weight)
+    return weight.reshape(pixels.features.shape[0], -1)
+
+
+def check_pixelwise(pixels: Pixels, argument: str, value: Tensor) -> None:
+    """Shape and device of something that has one value per pixel."""
+    hint = ""
+    if argument.endswith("labels"):
+        hint = "labels_to_grid brings labels to the features' size."
+    reason = f"as in features {tuple(pixels.original.shape)}"
+    check_shape(pixels.function, argument, value, pixels.shape, reason, hint)
+    check_device(pixels.function, argument, value, pixels.original, "features")
+
+
+def check_prototypes(
+    pixels: Pixels, prototypes: Tensor, argument: str = "prototypes"
+) -> None:
+    """Prototypes (C, D) with the features' D and device, C at least 1."""
+    check_floating(pixels.function, argument, prototypes)
+    shape = tuple(prototypes.shape)
+    if prototypes.dim() != 2 or shape[1] != pixels.channels:
+        requirement = (
+            f"of shape (C, D) with D = {pixels.channels} as in features "
+            f"{tuple(pixels.original.shape)}"
+        )
+        hint = "use the bank built for these features."
+        raise ValueError(sentence(pixels.function, argument, requirement, shape, hint))
+    if shape[0] == 0:
+        requirement = "of shape (C, D) with at least one class"
+        raise ValueError(sentence(pixels.function, argument, requirement, shape))
+    check_device(pixels.function, argument, prototypes, pixels.original, "features")
+
+
+def check_per_class(
+    pixels: Pixels, argument: str, value: Tensor | None, num_classes: int, boolean: bool = False
+) -> None:
+    """A (C,) tensor of weights, thresholds or presence, on the features' device, without gradient."""
+    if value is None:
+        return
+    check_tensor(pixels.function, argument, value)
+    if boolean and value.dtype != torch.bool:
+        hint = "count > 0 says which classes are present."
+        raise TypeError(sentence(pixels.function, argument, "of dtype torch.bool", value.dtype, hint))
+    if not boolean:
+        check_floating(pixels.function, argument, value)
+    check_shape(pixels.function, argument, value, (num_classes,), "= (C,)")
+    check_device(pixels.function, argument, value, pixels.original, "features")
+    check_no_grad(pixels.function, argument, value)

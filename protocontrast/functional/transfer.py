@@ -1,0 +1,111 @@
+"""Pseudo labels from the nearest prototype: `transfer_labels`."""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from protocontrast.checks import check_choice, check_positive, sentence
+from protocontrast.functional.contrast import SIMILARITIES, Backend, Similarity
+from protocontrast.functional.pixels import check_per_class, check_prototypes, read_features
+from protocontrast.ops.backend import choose
+from protocontrast.ops.transfer import transfer
+
+MEASURES = ("confidence", "similarity")
+
+Measure = Literal["confidence", "similarity"]
+
+
+class TransferredLabels(NamedTuple):
+    """Pseudo labels and what they were kept by.
+
+    Attributes:
+        labels: int64, the pixels' shape; `ignore_index` where the measure is below its threshold.
+        confidence: the measure's value, the pixels' shape, also where the label was dropped.
+    """
+
+    labels: Tensor
+    confidence: Tensor
+
+
+def transfer_labels(
+    features: Tensor,
+    prototypes: Tensor,
+    *,
+    present: Tensor | None = None,
+    threshold: float | Tensor = 0.8,
+    measure: Measure = "confidence",
+    similarity: Similarity = "cosine",
+    temperature: float = 0.1,
+    ignore_index: int = 255,
+    backend: Backend = "auto",
+) -> TransferredLabels:
+    """Label every pixel by its nearest prototype, where that is sure enough.
+
+        y_i = argmax_c sim(f_i, p_c)  if  m_i >= threshold_{y_i},  else ignore_index
+
+    with m_i the softmax over the present classes at `temperature`, or the similarity itself.
+
+    Args:
+        features: pixels, any memory format.
+        prototypes: one row per class; rows of absent classes are never read.
+        present: which classes have a prototype. None: all, but under "cosine" all-zero rows are absent.
+        threshold: one number, or one per class. A "confidence" lies in (0, 1], a cosine in [-1, 1]. With
+            19 classes at temperature 0.1 a confidence of 0.8 needs a cosine lead of 0.43 over tied rivals.
+        measure: "confidence" or "similarity".
+        similarity: "cosine", "dot", or "euclidean" (minus the distance).
+        temperature: of the confidence, > 0; the nearest prototype does not depend on it.
+        ignore_index: label of pixels that are not sure enough.
+        backend: "auto", or an implementation by name.
+
+    Shape:
+        features (B, D, H, W), (B, D, P) or (N, D); prototypes (C, D); present, threshold (C,).
+        Both results have the pixels' shape: (B, H, W), (B, P) or (N,).
+
+    Returns:
+        `TransferredLabels`, without gradient. Ties go to the lowest class. No class present: ignored,
+        confidence 0. A NaN pixel: ignored, confidence NaN.
+
+    Raises:
+        ValueError: shapes, devices or settings disagree.
+        TypeError: a wrong dtype.
+
+    Source:
+        Lee et al., ECCV 2022, arXiv 2207.10892 (non-parametric label transfer); (M6) of docs/maths.md.
+
+    Example:
+        >>> import torch
+        >>> found = transfer_labels(torch.tensor([[2.0, 0.1], [1.0, 1.0]]), torch.eye(2))
+        >>> found.labels.tolist()
+        [0, 255]
+    """
+    function = "transfer_labels"
+    pixels = read_features(function, features)
+    check_prototypes(pixels, prototypes)
+    check_choice(function, "similarity", similarity, SIMILARITIES)
+    check_choice(function, "measure", measure, MEASURES)
+    check_positive(function, "temperature", temperature)
+    num_classes = prototypes.shape[0]
+    check_per_class(pixels, "present", present, num_classes, boolean=True)
+    class_threshold = threshold if isinstance(threshold, Tensor) and threshold.dim() > 0 else None
+    check_per_class(pixels, "threshold", class_threshold, num_classes)
+    if isinstance(threshold, Tensor):
+        if class_threshold is None:
+            class_threshold = threshold.expand(num_classes)
+    elif not isinstance(threshold, (int, float)) or isinstance(threshold, bool):
+        requirement = "to be a number or a (C,) tensor"
+        raise TypeError(sentence(function, "threshold", requirement, type(threshold).__name__))
+    with torch.no_grad():
+        labels, confidence = transfer(
+            pixels.features,
+            prototypes,
+            present,
+            0.0 if isinstance(threshold, Tensor) else float(threshold),
+            class_threshold,
+            measure,
+            similarity,
+            float(temperature),
+            ignore_index,
+            choose(function, backend, "transfer", features),
+        )
+    return TransferredLabels(pixels.restored(labels), pixels.restored(confidence))

@@ -1,0 +1,172 @@
+"""The specification: one plain function per equation of docs/maths.md, with autograd for the gradients.
+
+Pixels are rows here: features (N, D), labels (N,) or soft targets (N, C), prototypes (C, D). Nothing is
+fused, tiled or saved; every other implementation is tested against this file.
+"""
+
+import torch
+from einops import rearrange, reduce, repeat
+from torch import Tensor
+
+
+def unit_rows(rows: Tensor) -> Tensor:
+    """Rows divided by their length; a row of zero length stays zero and has gradient zero."""
+    squared = reduce(rows.square(), "n d -> n 1", "sum")
+    nonzero = squared != 0  # True for NaN, which must reach the result
+    return torch.where(nonzero, rows * torch.where(nonzero, squared, 1).rsqrt(), 0)
+
+
+def present_rows(prototypes: Tensor, present: Tensor | None, similarity: str) -> Tensor:
+    """(C,) bool: the given presence, else every row, except all-zero rows under cosine."""
+    if present is not None:
+        return present
+    if similarity == "cosine":
+        return (prototypes != 0).any(dim=1)
+    return torch.ones(len(prototypes), dtype=torch.bool, device=prototypes.device)
+
+
+def similarities(features: Tensor, prototypes: Tensor, similarity: str) -> Tensor:
+    """(M2) sim(f_i, p_c) for every pixel and prototype, (N, C)."""
+    if similarity == "cosine":
+        return torch.einsum("nd,cd->nc", unit_rows(features), unit_rows(prototypes))
+    if similarity == "dot":
+        return torch.einsum("nd,cd->nc", features, prototypes)
+    gaps = rearrange(features, "n d -> n 1 d") - rearrange(prototypes, "c d -> 1 c d")
+    squared = reduce(gaps.square(), "n c d -> n c", "sum")
+    apart = squared != 0
+    return -torch.where(apart, torch.where(apart, squared, 1).sqrt(), 0)
+
+
+def prototype_logits(
+    features: Tensor,
+    prototypes: Tensor,
+    present: Tensor | None,
+    similarity: str,
+    temperature: float,
+    absent: str = "mask",
+) -> Tensor:
+    """(M2) z_ic = sim(f_i, p_c) / tau; an absent class has -inf ("mask") or cosine -1 ("floor")."""
+    present = present_rows(prototypes, present, similarity)
+    readable = torch.where(rearrange(present, "c -> c 1"), prototypes, 0).to(features.dtype)
+    logits = similarities(features, readable, similarity) / temperature
+    return torch.where(present, logits, -torch.inf if absent == "mask" else -1 / temperature)
+
+
+def pixel_prototype_contrast(
+    features: Tensor,
+    labels: Tensor,
+    prototypes: Tensor,
+    present: Tensor | None,
+    class_weight: Tensor | None,
+    pixel_weight: Tensor | None,
+    similarity: str,
+    temperature: float,
+    absent: str,
+    ignore_index: int,
+) -> tuple[Tensor, Tensor]:
+    """(M3), (M5) weighted loss and weight of every pixel, each (N,).
+
+    loss_i = w_i sum_c t_ic cw_c (logsumexp_k z_ik - z_ic), where t_i is the one-hot label or the soft target.
+    """
+    num_classes = len(prototypes)
+    present = present_rows(prototypes, present, similarity)
+    share = torch.ones(num_classes, dtype=features.dtype, device=features.device)
+    if class_weight is not None:
+        share = class_weight.to(features.dtype)
+    if absent == "mask":
+        share = torch.where(present, share, 0)
+    if labels.is_floating_point():
+        targets = labels.to(features.dtype)
+    else:
+        classes = torch.arange(num_classes, device=labels.device)
+        targets = (rearrange(labels, "n -> n 1") == classes).to(features.dtype)
+        targets = targets * rearrange(labels != ignore_index, "n -> n 1")
+    targets = torch.where(share == 0, 0, targets * share)
+    if pixel_weight is not None:
+        weight = rearrange(pixel_weight.to(features.dtype), "n -> n 1")
+        targets = torch.where(weight == 0, 0, targets * weight)
+    weight = reduce(targets, "n c -> n", "sum")
+    valid = weight != 0
+    # The ignored pixels' features may hold NaN, and 0 * NaN is NaN: they leave before any arithmetic.
+    readable = torch.where(rearrange(valid, "n -> n 1"), features, 0)
+    logits = prototype_logits(readable, prototypes, present, similarity, temperature, absent)
+    counted = rearrange(valid, "n -> n 1") & (targets != 0)
+    normaliser = torch.logsumexp(torch.where(valid[:, None], logits, 0), dim=1)
+    gap = repeat(normaliser, "n -> n c", c=num_classes) - torch.where(counted, logits, 0)
+    return reduce(torch.where(counted, targets * gap, 0), "n c -> n", "sum"), weight
+
+
+def class_sums(
+    features: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    pixel_weight: Tensor | None,
+    normalize: bool,
+    ignore_index: int,
+) -> tuple[Tensor, Tensor]:
+    """(M1) sum of w_i f_i and of w_i over the pixels of each class: (C, D) and (C,)."""
+    if normalize:
+        features = unit_rows(features)
+    weight = torch.ones_like(features[:, 0]) if pixel_weight is None else pixel_weight
+    weight = torch.where(labels == ignore_index, 0, weight.to(features.dtype))
+    sums, counts = [], []
+    for c in range(num_classes):
+        member = rearrange((labels == c) & (weight != 0), "n -> n 1")
+        mass = rearrange(weight, "n -> n 1")
+        sums.append(reduce(torch.where(member, features * mass, 0), "n d -> d", "sum"))
+        counts.append(torch.where(member, mass, 0).sum())
+    return torch.stack(sums), torch.stack(counts)
+
+
+def transfer_labels(
+    features: Tensor,
+    prototypes: Tensor,
+    present: Tensor | None,
+    threshold: Tensor,
+    measure: str,
+    similarity: str,
+    temperature: float,
+    ignore_index: int,
+) -> tuple[Tensor, Tensor]:
+    """(M6) nearest present prototype, kept where the measure reaches the class's threshold (C,)."""
+    present = present_rows(prototypes, present, similarity)
+    logits = prototype_logits(features, prototypes, present, similarity, temperature)
+    nearest = logits.argmax(dim=1)
+    if measure == "confidence":
+        value = torch.softmax(logits, dim=1).amax(dim=1)
+    else:
+        readable = torch.where(present[:, None], prototypes, 0).to(features.dtype)
+        scores = similarities(features, readable, similarity)
+        value = scores.gather(1, nearest[:, None])[:, 0]
+    unread = torch.isnan(features).any(dim=1)
+    value = torch.where(unread, torch.nan, torch.where(present.any(), value, 0))
+    kept = (value >= threshold[nearest]) & present.any() & ~unread
+    return torch.where(kept, nearest, ignore_index), value
+
+
+def fuse_labels(base: Tensor, other: Tensor, ignore_index: int) -> Tensor:
+    """(M7) the base label where there is one, else the other."""
+    return torch.where(base != ignore_index, base, other)
+
+
+def label_counts(labels: Tensor, num_classes: int, height: int, width: int) -> Tensor:
+    """(M8) pixels of each class in each cell of torch's nearest upsampling map, (B, C, height, width)."""
+    cells = torch.arange(height * width, dtype=torch.float64).reshape(1, 1, height, width)
+    cell_of = torch.nn.functional.interpolate(cells, size=labels.shape[1:], mode="nearest")[0, 0]
+    counts = torch.zeros(len(labels), num_classes, height, width)
+    for b in range(len(labels)):
+        for c in range(num_classes):
+            for cell in cell_of[labels[b] == c].long().tolist():
+                counts[b, c, cell // width, cell % width] += 1
+    return counts
+
+
+def moving_average(old: Tensor, batch: Tensor, momentum: float, present: Tensor) -> Tensor:
+    """(M9) momentum * old + (1 - momentum) * batch in the rows of present classes."""
+    new = momentum * old + (1 - momentum) * batch
+    return torch.where(rearrange(present, "c -> c 1"), new, old)
+
+
+def calibrate(prototypes: Tensor, bias: Tensor, strength: float) -> Tensor:
+    """(M11) every prototype moved by its class's domain bias."""
+    return prototypes + strength * bias

@@ -1,0 +1,35 @@
+"""Which implementation a call runs on."""
+
+import torch
+from torch import Tensor
+
+from protocontrast.checks import check_choice, sentence
+from protocontrast.kernels import OPERATORS
+
+BACKENDS = ("auto", "triton", "eager", "naive")
+
+
+def choose(function: str, backend: str, operator: str, features: Tensor) -> str:
+    """The backend by name; "auto" is Triton for GPU tensors where there is a kernel, else eager.
+
+    A named choice never falls back: ValueError where it cannot run.
+    """
+    check_choice(function, "backend", backend, BACKENDS)
+    has_kernel = operator in OPERATORS
+    if backend == "triton" and not has_kernel:
+        hint = 'backend="auto" takes the fastest implementation there is.'
+        requirement = f"for which {operator} is implemented"
+        raise ValueError(sentence(function, "backend", requirement, "'triton'", hint))
+    if backend == "auto":
+        return "triton" if features.is_cuda and has_kernel else "eager"
+    return backend
+
+
+def full_precision(features: Tensor) -> torch.autocast:
+    """The operators choose their own precision, so an autocast region around them must not."""
+    return torch.autocast(features.device.type, enabled=False)
+
+
+def transforms_active() -> bool:
+    """Whether torch.func transforms (grad, vmap) surround the call."""
+    return bool(torch._C._are_functorch_transforms_active())

@@ -1,0 +1,264 @@
+"""The contrast operator: loss, weight and log-sum-exp per pixel, and its gradients."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from protocontrast import naive
+from protocontrast.eager import contrast as eager_contrast
+from protocontrast.eager.tiles import accumulation_dtype
+from protocontrast.ops.backend import full_precision, transforms_active
+from protocontrast.ops.gradient import once
+from protocontrast.ops.labels import checked_labels, refuse_on_host
+
+FUNCTION = "pixel_prototype_contrast"
+
+
+class Settings(NamedTuple):
+    """What is not a tensor."""
+
+    similarity: str
+    temperature: float
+    floor: bool
+    ignore_index: int
+
+
+class Inputs(NamedTuple):
+    """The tensors of a call: features (B, D, P), labels (B, P) or soft (B, C, P), prototypes (C, D)."""
+
+    features: Tensor
+    labels: Tensor
+    prototypes: Tensor
+    present: Tensor | None
+    class_weight: Tensor | None
+    pixel_weight: Tensor | None
+
+
+INPUTS = (
+    "Tensor features, Tensor labels, Tensor prototypes, Tensor? present, Tensor? class_weight, "
+    "Tensor? pixel_weight"
+)
+SETTINGS = "str similarity, float temperature, bool floor, int ignore_index"
+WANTS = "bool wants_features, bool wants_prototypes"
+
+
+def _empty_pixels(features: Tensor) -> Tensor:
+    return features.new_empty(
+        features.shape[0], features.shape[2], dtype=accumulation_dtype(features)
+    )
+
+
+def _empty_gradients(features: Tensor, prototypes: Tensor, wants: Any) -> tuple[Tensor, Tensor]:
+    wants_features, wants_prototypes = wants
+    return (
+        torch.empty_like(features) if wants_features else features.new_empty(0),
+        torch.empty_like(prototypes) if wants_prototypes else prototypes.new_empty(0),
+    )
+
+
+@torch.library.custom_op(
+    "protocontrast::contrast",
+    mutates_args=(),
+    schema=f"({INPUTS}, {SETTINGS}) -> (Tensor, Tensor, Tensor)",
+)
+def contrast_op(
+    features: Tensor, labels: Tensor, prototypes: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss, weight and log-sum-exp of every pixel."""
+    refuse_on_host(FUNCTION, labels, len(prototypes), rest[-1])
+    with full_precision(features):
+        return eager_contrast.contrast(features, labels, prototypes, *rest)
+
+
+@contrast_op.register_fake
+def _(features: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return _empty_pixels(features), _empty_pixels(features), _empty_pixels(features)
+
+
+@torch.library.custom_op(
+    "protocontrast::contrast_backward",
+    mutates_args=(),
+    schema=f"(Tensor upstream, {INPUTS}, Tensor normaliser, {SETTINGS}, {WANTS}) -> (Tensor, Tensor)",
+)
+def contrast_backward_op(
+    upstream: Tensor, features: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor]:
+    """Gradients of features and prototypes; the features are read again."""
+    with full_precision(features):
+        return eager_contrast.contrast_backward(upstream, features, *rest)
+
+
+@contrast_backward_op.register_fake
+def _(upstream: Tensor, features: Tensor, labels: Tensor, prototypes: Tensor, *rest: Any) -> Any:
+    return _empty_gradients(features, prototypes, rest[-2:])
+
+
+@torch.library.custom_op(
+    "protocontrast::contrast_with_gradient",
+    mutates_args=(),
+    schema=f"({INPUTS}, {SETTINGS}, bool mean, {WANTS}) -> (Tensor, Tensor, Tensor)",
+)
+def contrast_with_gradient_op(
+    features: Tensor, labels: Tensor, prototypes: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The reduced loss and its gradients from one read of the features."""
+    refuse_on_host(FUNCTION, labels, len(prototypes), rest[-4])
+    with full_precision(features):
+        return eager_contrast.contrast_with_gradient(features, labels, prototypes, *rest)
+
+
+@contrast_with_gradient_op.register_fake
+def _(features: Tensor, labels: Tensor, prototypes: Tensor, *rest: Any) -> Any:
+    loss = features.new_empty((), dtype=accumulation_dtype(features))
+    return loss, *_empty_gradients(features, prototypes, rest[-2:])
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    features, labels, prototypes, present, class_weight, pixel_weight = inputs[:6]
+    # A bank may change its buffers before backward, so detached prototypes are kept as a private copy.
+    if not prototypes.requires_grad:
+        prototypes = prototypes.clone()
+    present = None if present is None else present.clone()
+    ctx.save_for_backward(
+        features, labels, prototypes, present, class_weight, pixel_weight, output[2]
+    )
+    ctx.settings = inputs[6:]
+
+
+def _gradients(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+    wants_features, wants_prototypes = ctx.needs_input_grad[0], ctx.needs_input_grad[2]
+    saved = ctx.saved_tensors
+    inputs, normaliser = saved[:6], saved[6]
+
+    def compute() -> tuple[Tensor, Tensor]:
+        return contrast_backward_op(  # type: ignore[no-any-return]
+            upstream, *inputs, normaliser, *ctx.settings, wants_features, wants_prototypes
+        )
+
+    to_features, to_prototypes = once(compute, upstream, inputs[0], inputs[2])
+    return (
+        to_features if wants_features else None,
+        None,
+        to_prototypes if wants_prototypes else None,
+        *[None] * 7,
+    )
+
+
+def _backward(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    return _gradients(ctx, upstream)
+
+
+contrast_op.register_autograd(
+    _backward, setup_context=lambda ctx, inputs, output: _save(ctx, inputs, output)
+)
+
+
+class _Contrast(torch.autograd.Function):
+    """Loss per pixel, differentiable in features and prototypes, transparent to torch.func."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
+        return contrast_op(*inputs)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.mark_non_differentiable(output[1], output[2])
+        _save(ctx, inputs, output)  # type: ignore[arg-type]
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        return _gradients(ctx, upstream)
+
+
+class _ReducedContrast(torch.autograd.Function):
+    """The reduced loss with its gradient written in the forward sweep: the features are read once.
+
+    The gradient is handed over by the first backward. A second one (retain_graph) computes it again, since
+    the buffer is then the caller's.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        mean = inputs[-1]
+        wants = ctx.needs_input_grad[0], ctx.needs_input_grad[2]
+        loss, *gradients = contrast_with_gradient_op(*inputs[:-1], mean, *wants)
+        features, labels, prototypes, present, *weights = inputs[:6]
+        if not wants[1]:
+            prototypes = prototypes.clone()
+        present = None if present is None else present.clone()
+        ctx.save_for_backward(features, labels, prototypes, present, *weights)
+        ctx.settings = inputs[6:]
+        ctx.gradients = gradients
+        return loss  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        wants_features, wants_prototypes = ctx.needs_input_grad[0], ctx.needs_input_grad[2]
+        inputs = ctx.saved_tensors
+        ready, ctx.gradients = ctx.gradients, None
+
+        def compute() -> tuple[Tensor, Tensor]:
+            pair = ready
+            if pair is None:
+                wants = wants_features, wants_prototypes
+                _, *pair = contrast_with_gradient_op(*inputs, *ctx.settings, *wants)
+            to_features = eager_contrast.scale_in_place(pair[0], upstream)
+            return to_features, eager_contrast.scale_in_place(pair[1], upstream)
+
+        to_features, to_prototypes = once(compute, upstream, inputs[0], inputs[2])
+        return (
+            to_features if wants_features else None,
+            None,
+            to_prototypes if wants_prototypes else None,
+            *[None] * 8,
+        )
+
+
+def _naive(inputs: Inputs, settings: Settings) -> tuple[Tensor, Tensor]:
+    features, labels, prototypes = inputs[:3]
+    if labels.is_floating_point():
+        rows = labels.transpose(1, 2).reshape(-1, labels.shape[1])
+    else:
+        labels = checked_labels(labels, len(prototypes), settings.ignore_index, FUNCTION)
+        rows = labels.flatten()
+    dtype = accumulation_dtype(features)
+    images, channels, pixels = features.shape
+    with full_precision(features):
+        loss, weight = naive.pixel_prototype_contrast(
+            features.transpose(1, 2).reshape(-1, channels).to(dtype),
+            rows,
+            prototypes.to(dtype),
+            inputs.present,
+            inputs.class_weight,
+            None if inputs.pixel_weight is None else inputs.pixel_weight.flatten(),
+            settings.similarity,
+            settings.temperature,
+            "floor" if settings.floor else "mask",
+            settings.ignore_index,
+        )
+    return loss.reshape(images, pixels), weight.reshape(images, pixels)
+
+
+def contrast(
+    inputs: Inputs, settings: Settings, reduction: str, backend: str
+) -> Tensor:
+    """The loss: (B, P) for "none", else () with 0 where no pixel is valid."""
+    features, prototypes = inputs.features, inputs.prototypes
+    if backend == "naive":
+        loss, weight = _naive(inputs, settings)
+    else:
+        wanted = features.requires_grad or prototypes.requires_grad
+        traced = torch.compiler.is_compiling() or transforms_active()
+        on_host = features.device.type == "cpu"
+        if reduction != "none" and wanted and torch.is_grad_enabled() and on_host and not traced:
+            return _ReducedContrast.apply(*inputs, *settings, reduction == "mean")  # type: ignore
+        loss, weight, _ = _Contrast.apply(*inputs, *settings)  # type: ignore
+    if reduction == "none":
+        return loss
+    if reduction == "sum":
+        return loss.sum()
+    mass = weight.sum()
+    return loss.sum() / torch.where(mass == 0, 1, mass)

@@ -1,0 +1,120 @@
+"""The logits operator and its gradients."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from protocontrast import naive
+from protocontrast.eager import logits as eager_logits
+from protocontrast.eager.tiles import accumulation_dtype
+from protocontrast.ops.backend import full_precision
+from protocontrast.ops.gradient import once
+
+INPUTS = (
+    "Tensor features, Tensor prototypes, Tensor? present, str similarity, float temperature"
+)
+
+
+@torch.library.custom_op(
+    "protocontrast::logits", mutates_args=(), schema=f"({INPUTS}) -> Tensor"
+)
+def logits_op(features: Tensor, *rest: Any) -> Tensor:
+    """(B, C, P) logits of (B, D, P) features."""
+    with full_precision(features):
+        return eager_logits.logits(features, *rest)
+
+
+@logits_op.register_fake
+def _(features: Tensor, prototypes: Tensor, *rest: Any) -> Tensor:
+    shape = features.shape[0], prototypes.shape[0], features.shape[2]
+    return features.new_empty(shape, dtype=accumulation_dtype(features))
+
+
+@torch.library.custom_op(
+    "protocontrast::logits_backward",
+    mutates_args=(),
+    schema=f"(Tensor upstream, {INPUTS}, bool wants_features, bool wants_prototypes)"
+    " -> (Tensor, Tensor)",
+)
+def logits_backward_op(upstream: Tensor, features: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    """Gradients of features and prototypes."""
+    with full_precision(features):
+        return eager_logits.logits_backward(upstream, features, *rest)
+
+
+@logits_backward_op.register_fake
+def _(upstream: Tensor, features: Tensor, prototypes: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    wants_features, wants_prototypes = rest[-2:]
+    return (
+        torch.empty_like(features) if wants_features else features.new_empty(0),
+        torch.empty_like(prototypes) if wants_prototypes else prototypes.new_empty(0),
+    )
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    features, prototypes, present = inputs[:3]
+    # A bank may change its buffers before backward, so detached prototypes are kept as a private copy.
+    if not prototypes.requires_grad:
+        prototypes = prototypes.clone()
+    ctx.save_for_backward(features, prototypes, None if present is None else present.clone())
+    ctx.settings = inputs[3:]
+
+
+def _gradients(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+    wants_features, wants_prototypes = ctx.needs_input_grad[:2]
+    inputs = ctx.saved_tensors
+
+    def compute() -> tuple[Tensor, Tensor]:
+        return logits_backward_op(  # type: ignore[no-any-return]
+            upstream, *inputs, *ctx.settings, wants_features, wants_prototypes
+        )
+
+    to_features, to_prototypes = once(compute, upstream, *inputs[:2])
+    return (
+        to_features if wants_features else None,
+        to_prototypes if wants_prototypes else None,
+        *[None] * 3,
+    )
+
+
+logits_op.register_autograd(
+    _gradients, setup_context=lambda ctx, inputs, output: _save(ctx, inputs, output)
+)
+
+
+class _Logits(torch.autograd.Function):
+    """Logits, differentiable in features and prototypes, transparent to torch.func."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(*inputs: Any) -> Tensor:
+        return logits_op(*inputs)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _save(ctx, inputs, output)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        return _gradients(ctx, upstream)
+
+
+def logits(
+    features: Tensor,
+    prototypes: Tensor,
+    present: Tensor | None,
+    similarity: str,
+    temperature: float,
+    backend: str,
+) -> Tensor:
+    """(B, C, P) logits of (B, D, P) features; absent classes -inf."""
+    if backend != "naive":
+        return _Logits.apply(features, prototypes, present, similarity, temperature)  # type: ignore
+    dtype = accumulation_dtype(features)
+    images, channels, pixels = features.shape
+    rows = features.transpose(1, 2).reshape(-1, channels).to(dtype)
+    with full_precision(features):
+        out = naive.prototype_logits(rows, prototypes.to(dtype), present, similarity, temperature)
+    return out.reshape(images, pixels, -1).transpose(1, 2)
