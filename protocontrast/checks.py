@@ -47,7 +47,9 @@ def check_integer(function: str, argument: str, value: object) -> None:
     check_tensor(function, argument, value)
     if value.dtype not in LABEL_DTYPES:  # type: ignore[attr-defined]
         dtype = value.dtype  # type: ignore[attr-defined]
-        hint = "a boolean mask is not a label map; use labels.long()." if dtype == torch.bool else ""
+        hint = (
+            "a boolean mask is not a label map; use labels.long()." if dtype == torch.bool else ""
+        )
         raise TypeError(sentence(function, argument, "of an integer dtype", dtype, hint))
 
 
@@ -71,7 +73,9 @@ def check_no_grad(function: str, argument: str, value: Tensor | None) -> None:
     """TypeError if a gradient is asked for a tensor that never gets one."""
     if value is not None and value.requires_grad and torch.is_grad_enabled():
         hint = f"pass {argument}.detach(); gradients go to features and prototypes only."
-        raise TypeError(sentence(function, argument, "without gradient", "requires_grad=True", hint))
+        raise TypeError(
+            sentence(function, argument, "without gradient", "requires_grad=True", hint)
+        )
 
 
 def check_choice(function: str, argument: str, value: object, choices: Collection[object]) -> None:
@@ -101,9 +105,7 @@ def check_count(function: str, argument: str, value: int) -> None:
         raise ValueError(sentence(function, argument, "to be an integer >= 1", repr(value)))
 
 
-def refuse_wrong_values(
-    function: str, labels: Tensor, num_classes: int, ignore_index: int
-) -> None:
+def refuse_wrong_values(function: str, labels: Tensor, num_classes: int, ignore_index: int) -> None:
     """ValueError if a label is neither a class nor `ignore_index`; reads every value."""
     wrong = ((labels < 0) | (labels >= num_classes)) & (labels != ignore_index)
     if bool(wrong.any()):

@@ -24,7 +24,9 @@ def _inverse_length(block: Tensor) -> Tensor:
 
 def _membership(tile: Tile, labels: Tensor, classes: Tensor, weight: Tensor) -> Tensor:
     """One-hot labels times weights, (C, n), in the accumulation dtype."""
-    member = torch.empty(len(classes), tile.stop - tile.start, dtype=weight.dtype, device=weight.device)
+    member = torch.empty(
+        len(classes), tile.stop - tile.start, dtype=weight.dtype, device=weight.device
+    )
     return torch.eq(tile.of(labels), classes, out=member).mul_(tile.of(weight))
 
 
@@ -79,7 +81,9 @@ def _separate_sum(
     if normalize:
         block = block * _inverse_length(block)
     out = torch.zeros(block.shape[0], member.shape[0], dtype=block.dtype, device=block.device)
-    return out.index_add_(1, torch.where(kept, labels, 0).long(), torch.where(kept, block * weight, 0))
+    return out.index_add_(
+        1, torch.where(kept, labels, 0).long(), torch.where(kept, block * weight, 0)
+    )
 
 
 def _marked_sum(block: Tensor, member: Tensor, weight: Tensor, normalize: bool) -> Tensor:

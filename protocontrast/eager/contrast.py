@@ -74,7 +74,9 @@ def contrast(
         peak = logits.amax(dim=0)
         total = (logits - peak).exp_().sum(dim=0).log_().add_(peak)
         weight = tile.of(targets.weight)
-        tile.of(loss).copy_(torch.where(weight == 0, 0, weight * total - targets.pulled(tile, logits)))
+        tile.of(loss).copy_(
+            torch.where(weight == 0, 0, weight * total - targets.pulled(tile, logits))
+        )
         tile.of(normaliser).copy_(total)
     return loss, targets.weight, normaliser
 

@@ -61,7 +61,12 @@ class Similarity:
         return Scored(logits.mul_(inverse), inverse)
 
     def pull_back(
-        self, block: Tensor, scored: Scored, slope: Tensor, into: Tensor | None, total: Tensor | None
+        self,
+        block: Tensor,
+        scored: Scored,
+        slope: Tensor,
+        into: Tensor | None,
+        total: Tensor | None,
     ) -> None:
         """Send dL/dlogits (C, n), overwritten here, to the tile's gradient and to the matrix's sum.
 

@@ -33,7 +33,9 @@ class Targets:
         self.soft = labels if labels.is_floating_point() else None
         if self.soft is not None:
             self.index = labels[:, :0]
-            self.weight = torch.empty(labels.shape[0], labels.shape[2], dtype=dtype, device=labels.device)
+            self.weight = torch.empty(
+                labels.shape[0], labels.shape[2], dtype=dtype, device=labels.device
+            )
             for image in range(len(labels)):
                 whole = Tile(image, 0, labels.shape[2])
                 self.weight[image] = self.mass(whole).sum(dim=0)

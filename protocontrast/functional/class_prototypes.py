@@ -21,7 +21,7 @@ class ClassPrototypes(NamedTuple):
     """
 
     mean: Tensor
-    count: Tensor
+    count: Tensor  # type: ignore[assignment]  # shadows tuple.count, as the contract names it
 
     @property
     def present(self) -> Tensor:

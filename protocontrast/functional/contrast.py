@@ -12,12 +12,13 @@ from protocontrast.functional.pixels import (
     read_pixel_weight,
     read_targets,
 )
-from protocontrast.ops.backend import choose
+from protocontrast.ops.backend import BACKENDS, choose
 from protocontrast.ops.contrast import Inputs, Settings, contrast
 
 SIMILARITIES = ("cosine", "dot", "euclidean")
 REDUCTIONS = ("mean", "sum", "none")
 ABSENT = ("mask", "floor")
+__all__ = ["ABSENT", "BACKENDS", "REDUCTIONS", "SIMILARITIES", "pixel_prototype_contrast"]
 
 Similarity = Literal["cosine", "dot", "euclidean"]
 Reduction = Literal["mean", "sum", "none"]
@@ -90,7 +91,7 @@ def pixel_prototype_contrast(
         >>> features = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 3.0]])
         >>> loss = pixel_prototype_contrast(features, torch.tensor([0, 1, 255]), torch.eye(2))
         >>> f"{loss.item():.6f}"
-        '0.000045'
+        '0.000046'
     """
     function = "pixel_prototype_contrast"
     pixels = read_features(function, features)

@@ -111,9 +111,7 @@ def check_pixelwise(pixels: Pixels, argument: str, value: Tensor) -> None:
     check_device(pixels.function, argument, value, pixels.original, "features")
 
 
-def check_prototypes(
-    pixels: Pixels, prototypes: Tensor, argument: str = "prototypes"
-) -> None:
+def check_prototypes(pixels: Pixels, prototypes: Tensor, argument: str = "prototypes") -> None:
     """Prototypes (C, D) with the features' D and device, C at least 1."""
     check_floating(pixels.function, argument, prototypes)
     shape = tuple(prototypes.shape)
@@ -139,7 +137,9 @@ def check_per_class(
     check_tensor(pixels.function, argument, value)
     if boolean and value.dtype != torch.bool:
         hint = "count > 0 says which classes are present."
-        raise TypeError(sentence(pixels.function, argument, "of dtype torch.bool", value.dtype, hint))
+        raise TypeError(
+            sentence(pixels.function, argument, "of dtype torch.bool", value.dtype, hint)
+        )
     if not boolean:
         check_floating(pixels.function, argument, value)
     check_shape(pixels.function, argument, value, (num_classes,), "= (C,)")

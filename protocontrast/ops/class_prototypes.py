@@ -93,7 +93,7 @@ class _ClassSums(torch.autograd.Function):
 
     @staticmethod
     def forward(*inputs: Any) -> tuple[Tensor, Tensor]:
-        return class_sums_op(*inputs)  # type: ignore[no-any-return]
+        return class_sums_op(*inputs)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -117,7 +117,7 @@ def class_sums(
 ) -> tuple[Tensor, Tensor]:
     """Sums (G, C, D) and counts (G, C); G = B per image, else 1."""
     if backend != "naive":
-        return _ClassSums.apply(  # type: ignore[no-any-return,no-untyped-call]
+        return _ClassSums.apply(
             features, labels, pixel_weight, num_classes, normalize, per_image, ignore_index
         )
     labels = checked_labels(labels, num_classes, ignore_index, FUNCTION)

@@ -81,9 +81,7 @@ def _(features: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     mutates_args=(),
     schema=f"(Tensor upstream, {INPUTS}, Tensor normaliser, {SETTINGS}, {WANTS}) -> (Tensor, Tensor)",
 )
-def contrast_backward_op(
-    upstream: Tensor, features: Tensor, *rest: Any
-) -> tuple[Tensor, Tensor]:
+def contrast_backward_op(upstream: Tensor, features: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     """Gradients of features and prototypes; the features are read again."""
     with full_precision(features):
         return eager_contrast.contrast_backward(upstream, features, *rest)
@@ -132,7 +130,7 @@ def _gradients(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
     inputs, normaliser = saved[:6], saved[6]
 
     def compute() -> tuple[Tensor, Tensor]:
-        return contrast_backward_op(  # type: ignore[no-any-return]
+        return contrast_backward_op(
             upstream, *inputs, normaliser, *ctx.settings, wants_features, wants_prototypes
         )
 
@@ -161,12 +159,12 @@ class _Contrast(torch.autograd.Function):
 
     @staticmethod
     def forward(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
-        return contrast_op(*inputs)  # type: ignore[no-any-return]
+        return contrast_op(*inputs)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.mark_non_differentiable(output[1], output[2])
-        _save(ctx, inputs, output)  # type: ignore[arg-type]
+        _save(ctx, inputs, output)
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
@@ -192,10 +190,10 @@ class _ReducedContrast(torch.autograd.Function):
         ctx.save_for_backward(features, labels, prototypes, present, *weights)
         ctx.settings = inputs[6:]
         ctx.gradients = gradients
-        return loss  # type: ignore[no-any-return]
+        return loss
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         wants_features, wants_prototypes = ctx.needs_input_grad[0], ctx.needs_input_grad[2]
         inputs = ctx.saved_tensors
         ready, ctx.gradients = ctx.gradients, None
@@ -242,9 +240,7 @@ def _naive(inputs: Inputs, settings: Settings) -> tuple[Tensor, Tensor]:
     return loss.reshape(images, pixels), weight.reshape(images, pixels)
 
 
-def contrast(
-    inputs: Inputs, settings: Settings, reduction: str, backend: str
-) -> Tensor:
+def contrast(inputs: Inputs, settings: Settings, reduction: str, backend: str) -> Tensor:
     """The loss: (B, P) for "none", else () with 0 where no pixel is valid."""
     features, prototypes = inputs.features, inputs.prototypes
     if backend == "naive":
@@ -254,8 +250,8 @@ def contrast(
         traced = torch.compiler.is_compiling() or transforms_active()
         on_host = features.device.type == "cpu"
         if reduction != "none" and wanted and torch.is_grad_enabled() and on_host and not traced:
-            return _ReducedContrast.apply(*inputs, *settings, reduction == "mean")  # type: ignore
-        loss, weight, _ = _Contrast.apply(*inputs, *settings)  # type: ignore
+            return _ReducedContrast.apply(*inputs, *settings, reduction == "mean")
+        loss, weight, _ = _Contrast.apply(*inputs, *settings)
     if reduction == "none":
         return loss
     if reduction == "sum":

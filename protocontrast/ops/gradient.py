@@ -37,5 +37,5 @@ def once(
     """The gradients of `compute`, which depend on `inputs`; differentiating them raises."""
     recorded = torch.is_grad_enabled() and not torch.compiler.is_compiling()
     if recorded and not transforms_active():
-        return _Once.apply(compute, *inputs)  # type: ignore[no-any-return]
+        return _Once.apply(compute, *inputs)
     return compute()

@@ -19,9 +19,7 @@ def label_counts(
 ) -> Tensor:
     """(B, C, height, width) float32: pixels of each class in each cell."""
     refuse_on_host("labels_to_grid", labels, num_classes, ignore_index)
-    return eager_grid.label_counts(
-        labels, rows, columns, num_classes, height, width, ignore_index
-    )
+    return eager_grid.label_counts(labels, rows, columns, num_classes, height, width, ignore_index)
 
 
 @label_counts.register_fake

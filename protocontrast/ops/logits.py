@@ -11,14 +11,10 @@ from protocontrast.eager.tiles import accumulation_dtype
 from protocontrast.ops.backend import full_precision
 from protocontrast.ops.gradient import once
 
-INPUTS = (
-    "Tensor features, Tensor prototypes, Tensor? present, str similarity, float temperature"
-)
+INPUTS = "Tensor features, Tensor prototypes, Tensor? present, str similarity, float temperature"
 
 
-@torch.library.custom_op(
-    "protocontrast::logits", mutates_args=(), schema=f"({INPUTS}) -> Tensor"
-)
+@torch.library.custom_op("protocontrast::logits", mutates_args=(), schema=f"({INPUTS}) -> Tensor")
 def logits_op(features: Tensor, *rest: Any) -> Tensor:
     """(B, C, P) logits of (B, D, P) features."""
     with full_precision(features):
@@ -66,7 +62,7 @@ def _gradients(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
     inputs = ctx.saved_tensors
 
     def compute() -> tuple[Tensor, Tensor]:
-        return logits_backward_op(  # type: ignore[no-any-return]
+        return logits_backward_op(
             upstream, *inputs, *ctx.settings, wants_features, wants_prototypes
         )
 
@@ -90,14 +86,14 @@ class _Logits(torch.autograd.Function):
 
     @staticmethod
     def forward(*inputs: Any) -> Tensor:
-        return logits_op(*inputs)  # type: ignore[no-any-return]
+        return logits_op(*inputs)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         _save(ctx, inputs, output)
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         return _gradients(ctx, upstream)
 
 
@@ -111,7 +107,7 @@ def logits(
 ) -> Tensor:
     """(B, C, P) logits of (B, D, P) features; absent classes -inf."""
     if backend != "naive":
-        return _Logits.apply(features, prototypes, present, similarity, temperature)  # type: ignore
+        return _Logits.apply(features, prototypes, present, similarity, temperature)
     dtype = accumulation_dtype(features)
     images, channels, pixels = features.shape
     rows = features.transpose(1, 2).reshape(-1, channels).to(dtype)

@@ -48,7 +48,7 @@ def transfer(
     """Labels (B, P) int64 and the measure's value (B, P)."""
     features, prototypes = features.detach(), prototypes.detach()
     if backend != "naive":
-        return transfer_op(  # type: ignore[no-any-return]
+        return transfer_op(
             features, prototypes, present, threshold, class_threshold, measure, similarity,
             temperature, ignore_index,
         )  # fmt: skip

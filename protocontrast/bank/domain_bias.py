@@ -1,0 +1,122 @@
+"""The class-wise shift between two domains' prototypes: `DomainBias` (buffers bias, present, count)."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from protocontrast.bank.buffers import WideBuffers
+from protocontrast.checks import (
+    check_choice,
+    check_count,
+    check_floating,
+    check_shape,
+    check_share,
+    sentence,
+)
+
+WARMUPS = ("zero", "copy")
+
+Warmup = Literal["zero", "copy"]
+
+
+class DomainBias(WideBuffers):
+    """How far target prototypes lie from source prototypes, class by class, estimated gradually.
+
+        xi_c <- momentum * xi_c + (1 - momentum) * (target_c - source_c)
+        calibrated_c = source_c + strength * xi_c
+
+    Args:
+        num_classes: C.
+        dim: D.
+        momentum: in [0, 1], weighs the OLD value.
+        warmup: "zero" starts every class at 0, so calibration grows gradually; "copy" starts at the class's
+            first difference.
+
+    Attributes:
+        bias: (C, D) float32.
+        present: (C,) bool, the class was seen in both domains.
+        count: (C,) int64, updates of the class.
+
+    Raises:
+        ValueError: a size below 1, a momentum outside [0, 1], an unknown warmup, or other shapes.
+
+    Source:
+        Lee et al., ECCV 2022, arXiv 2207.10892 (calibration of class-wise domain biases); our reading, (M10)
+        and (M11) of docs/maths.md.
+
+    Example:
+        >>> import torch
+        >>> bias = DomainBias(1, 2, momentum=0.5)
+        >>> bias.update(torch.zeros(1, 2), torch.tensor([[4.0, 0.0]]), torch.tensor([True]))
+        >>> bias.calibrate(torch.ones(1, 2)).tolist()
+        [[3.0, 1.0]]
+    """
+
+    bias: Tensor
+    present: Tensor
+    count: Tensor
+
+    def __init__(
+        self, num_classes: int, dim: int, *, momentum: float = 0.99, warmup: Warmup = "zero"
+    ) -> None:
+        super().__init__()
+        check_count("DomainBias", "num_classes", num_classes)
+        check_count("DomainBias", "dim", dim)
+        check_share("DomainBias", "momentum", momentum)
+        check_choice("DomainBias", "warmup", warmup, WARMUPS)
+        self.num_classes = num_classes
+        self.dim = dim
+        self.momentum = momentum
+        self.warmup = warmup
+        self.register_buffer("bias", torch.zeros(num_classes, dim))
+        self.register_buffer("present", torch.zeros(num_classes, dtype=torch.bool))
+        self.register_buffer("count", torch.zeros(num_classes, dtype=torch.int64))
+
+    def extra_repr(self) -> str:
+        """The constructor's arguments."""
+        return f"{self.num_classes}, {self.dim}, momentum={self.momentum}, warmup={self.warmup!r}"
+
+    @torch.no_grad()
+    def update(self, source: Tensor, target: Tensor, present: Tensor) -> None:
+        """Move the bias towards target - source, (C, D) each, for classes `present` (C,) in both.
+
+        Rows of other classes are never read; a class whose difference is not finite keeps its bias.
+        """
+        self._check("source", source)
+        self._check("target", target)
+        self._check_present(present)
+        difference = target.double() - source.double()
+        used = present & torch.isfinite(difference).all(dim=1)
+        difference = torch.where(used[:, None], difference, 0)
+        moved = self.momentum * self.bias.double() + (1 - self.momentum) * difference
+        if self.warmup == "copy":
+            moved = torch.where(self.present[:, None], moved, difference)
+        new = torch.where(used[:, None], moved.to(self.bias.dtype), self.bias)
+        self.bias.copy_(new)
+        self.present |= used
+        self.count += used
+
+    def calibrate(self, prototypes: Tensor, strength: float = 1.0) -> Tensor:
+        """Prototypes (C, D) moved by `strength` times the bias; classes without a bias stay.
+
+        `strength` is any finite number; 0 switches calibration off.
+        """
+        self._check("prototypes", prototypes)
+        return prototypes + strength * self.bias.to(prototypes.dtype)
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Forget everything."""
+        for buffer in self.buffers(recurse=False):
+            buffer.zero_()
+
+    def _check(self, argument: str, rows: Tensor) -> None:
+        check_floating("DomainBias", argument, rows)
+        reason = f"for {self.num_classes} classes and dim {self.dim}"
+        check_shape("DomainBias", argument, rows, (self.num_classes, self.dim), reason)
+
+    def _check_present(self, present: Tensor) -> None:
+        check_shape("DomainBias", "present", present, (self.num_classes,), "= (C,)")
+        if present.dtype != torch.bool:
+            raise TypeError(sentence("DomainBias", "present", "of dtype torch.bool", present.dtype))

@@ -1,0 +1,222 @@
+"""Losses as modules: settings stored, the function of the same name called."""
+
+import torch
+from torch import Tensor, nn
+
+from protocontrast.checks import check_choice, check_count, check_labels, check_positive, sentence
+from protocontrast.functional import (
+    BidirectionalContrast,
+    bidirectional_contrast,
+    pixel_prototype_contrast,
+)
+from protocontrast.functional.contrast import (
+    ABSENT,
+    BACKENDS,
+    REDUCTIONS,
+    SIMILARITIES,
+    Absent,
+    Backend,
+    Reduction,
+    Similarity,
+)
+
+
+class PixelPrototypeContrastLoss(nn.Module):
+    """`pixel_prototype_contrast` with its settings stored.
+
+    Args:
+        class_weight: (C,) weights, kept as a buffer that moves with the module.
+        similarity: "cosine", "dot" or "euclidean".
+        temperature: > 0.
+        absent: "mask" or "floor".
+        ignore_index: label of pixels without a class.
+        reduction: "mean", "sum" or "none".
+        validate: check label values on every call with `check_labels`; waits for a GPU.
+        backend: "auto", or an implementation by name.
+
+    Shape:
+        As in `pixel_prototype_contrast`.
+
+    Returns:
+        From `forward(features, labels, prototypes, *, present=None, pixel_weight=None)`: the loss.
+
+    Raises:
+        ValueError: an unknown setting.
+
+    Source:
+        Lee et al., ECCV 2022, arXiv 2207.10892; (M3) of docs/maths.md.
+
+    Example:
+        >>> import torch
+        >>> loss = PixelPrototypeContrastLoss(temperature=1.0)
+        >>> f"{loss(torch.eye(2), torch.tensor([0, 1]), torch.eye(2)).item():.4f}"
+        '0.3133'
+    """
+
+    class_weight: Tensor | None
+
+    def __init__(
+        self,
+        class_weight: Tensor | None = None,
+        *,
+        similarity: Similarity = "cosine",
+        temperature: float = 0.1,
+        absent: Absent = "mask",
+        ignore_index: int = 255,
+        reduction: Reduction = "mean",
+        validate: bool = False,
+        backend: Backend = "auto",
+    ) -> None:
+        super().__init__()
+        name = "PixelPrototypeContrastLoss"
+        check_choice(name, "similarity", similarity, SIMILARITIES)
+        check_positive(name, "temperature", temperature)
+        check_choice(name, "absent", absent, ABSENT)
+        if absent == "floor" and similarity != "cosine":
+            requirement = 'to be "cosine" with absent="floor"'
+            raise ValueError(sentence(name, "similarity", requirement, repr(similarity)))
+        check_choice(name, "reduction", reduction, REDUCTIONS)
+        check_choice(name, "backend", backend, BACKENDS)
+        self.register_buffer("class_weight", class_weight)
+        self.similarity = similarity
+        self.temperature = temperature
+        self.absent = absent
+        self.ignore_index = ignore_index
+        self.reduction = reduction
+        self.validate = validate
+        self.backend = backend
+
+    def extra_repr(self) -> str:
+        """The constructor's arguments."""
+        return (
+            f"similarity={self.similarity!r}, temperature={self.temperature}, "
+            f"absent={self.absent!r}, ignore_index={self.ignore_index}, "
+            f"reduction={self.reduction!r}, validate={self.validate}, backend={self.backend!r}"
+        )
+
+    def forward(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        prototypes: Tensor,
+        *,
+        present: Tensor | None = None,
+        pixel_weight: Tensor | None = None,
+    ) -> Tensor:
+        """The loss in nats: () for "mean" and "sum", else the pixels' shape."""
+        if self.validate and not torch.is_floating_point(labels):
+            check_labels(labels, len(prototypes), ignore_index=self.ignore_index)
+        return pixel_prototype_contrast(
+            features,
+            labels,
+            prototypes,
+            present=present,
+            class_weight=self.class_weight,
+            pixel_weight=pixel_weight,
+            similarity=self.similarity,
+            temperature=self.temperature,
+            absent=self.absent,
+            ignore_index=self.ignore_index,
+            reduction=self.reduction,
+            backend=self.backend,
+        )
+
+
+class BidirectionalContrastLoss(nn.Module):
+    """`bidirectional_contrast` with its settings stored.
+
+    Args:
+        num_classes: C.
+        pairwise: image against image, or batch against batch.
+        temperature: > 0.
+        absent: "mask" or "floor".
+        ignore_index: label of pixels without a class.
+        validate: check label values on every call with `check_labels`; waits for a GPU.
+        backend: "auto", or an implementation by name.
+
+    Shape:
+        As in `bidirectional_contrast`.
+
+    Returns:
+        From `forward(source_features, source_labels, target_features, target_labels, **given)`:
+        `BidirectionalContrast`; `given` are prototypes and presence as in the function.
+
+    Raises:
+        ValueError: an unknown setting.
+
+    Source:
+        Lee et al., ECCV 2022, arXiv 2207.10892; (M12) of docs/maths.md.
+
+    Example:
+        >>> import torch
+        >>> loss = BidirectionalContrastLoss(2, pairwise=False, temperature=1.0)
+        >>> rows, labels = torch.eye(2), torch.tensor([0, 1])
+        >>> f"{loss(rows, labels, rows, labels).loss.item():.4f}"
+        '0.6265'
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        pairwise: bool = True,
+        temperature: float = 0.1,
+        absent: Absent = "mask",
+        ignore_index: int = 255,
+        validate: bool = False,
+        backend: Backend = "auto",
+    ) -> None:
+        super().__init__()
+        name = "BidirectionalContrastLoss"
+        check_count(name, "num_classes", num_classes)
+        check_positive(name, "temperature", temperature)
+        check_choice(name, "absent", absent, ABSENT)
+        check_choice(name, "backend", backend, BACKENDS)
+        self.num_classes = num_classes
+        self.pairwise = pairwise
+        self.temperature = temperature
+        self.absent = absent
+        self.ignore_index = ignore_index
+        self.validate = validate
+        self.backend = backend
+
+    def extra_repr(self) -> str:
+        """The constructor's arguments."""
+        return (
+            f"{self.num_classes}, pairwise={self.pairwise}, temperature={self.temperature}, "
+            f"absent={self.absent!r}, ignore_index={self.ignore_index}, "
+            f"validate={self.validate}, backend={self.backend!r}"
+        )
+
+    def forward(
+        self,
+        source_features: Tensor,
+        source_labels: Tensor,
+        target_features: Tensor,
+        target_labels: Tensor,
+        *,
+        source_prototypes: Tensor | None = None,
+        target_prototypes: Tensor | None = None,
+        source_present: Tensor | None = None,
+        target_present: Tensor | None = None,
+    ) -> BidirectionalContrast:
+        """Loss, target_to_source and source_to_target, each () in nats."""
+        if self.validate:
+            for labels in (source_labels, target_labels):
+                check_labels(labels, self.num_classes, ignore_index=self.ignore_index)
+        return bidirectional_contrast(
+            source_features,
+            source_labels,
+            target_features,
+            target_labels,
+            num_classes=self.num_classes,
+            source_prototypes=source_prototypes,
+            target_prototypes=target_prototypes,
+            source_present=source_present,
+            target_present=target_present,
+            pairwise=self.pairwise,
+            temperature=self.temperature,
+            absent=self.absent,
+            ignore_index=self.ignore_index,
+            backend=self.backend,
+        )
