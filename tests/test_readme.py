@@ -112,11 +112,10 @@ def test_every_equation_has_one_heading() -> None:
     assert re.findall(r"^## \((M\d+)\)", text, re.MULTILINE) == EQUATIONS
 
 
-@pytest.mark.parametrize("folder", ["protocontrast", "reference"])
-def test_cited_equations_exist(folder: str) -> None:
-    cited = cited_equations(ROOT / folder)
-    assert cited
-    assert cited <= set(EQUATIONS)
+def test_cited_equations_exist() -> None:
+    package = cited_equations(ROOT / "protocontrast")
+    assert {"M1", "M3", "M6", "M12"} <= package
+    assert package | cited_equations(ROOT / "reference") <= set(EQUATIONS)
 
 
 def test_an_unknown_command_is_found() -> None:
