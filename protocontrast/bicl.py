@@ -32,8 +32,8 @@ class BiCLOutput(NamedTuple):
         source_to_target: source pixels against target prototypes, ().
         target_labels: the hybrid pseudo labels on the grid, (B, h, w) int64.
         coverage: share of target pixels with a label, () in [0, 1].
-        class_share: (C,) share of each class among the labelled target pixels over its share among the
-            labelled source pixels; 0 where source has none.
+        class_share: (C,) share of each class among the labelled target pixels over its share among
+            the labelled source pixels; 0 where source has none.
     """
 
     loss: Tensor
@@ -47,11 +47,12 @@ class BiCLOutput(NamedTuple):
 class BiCL(nn.Module):
     """Pull target pixels to source prototypes and source pixels to target prototypes.
 
-    A step, in this order: the source bank takes the batch (M9); the source prototypes are moved by the
-    domain bias (M11); target pixels are labelled by the nearest of those (M6); given static labels win where
-    valid (M7); the target bank takes the batch under the fused labels (M9); the bias moves towards this
-    batch's target mean minus the source bank, for classes in both (M10); both contrasts are taken against
-    uncalibrated prototypes (M12). The bias serves the transfer only.
+    A step, in this order: the source bank takes the batch (M9); the source prototypes are moved by
+    the domain bias (M11); target pixels are labelled by the nearest of those (M6); given static
+    labels win where valid (M7); the target bank takes the batch under the fused labels (M9); the
+    bias moves towards this batch's target mean minus the source bank, for classes in both (M10);
+    both contrasts are taken against uncalibrated prototypes (M12). The bias serves the transfer
+    only.
 
     Args:
         num_classes: C.
@@ -63,36 +64,40 @@ class BiCL(nn.Module):
         bias_momentum: of the bias, likewise.
         bias_warmup: "zero" or "copy", see `DomainBias`.
         normalize: of both banks: False, "features" or "prototypes".
-        prototypes: "bank" contrasts against detached momentum prototypes; source_to_target then sends
-            gradient to source features only. "batch" contrasts against this batch's class means with
-            gradient through them (the released code), the banks still serving the transfer.
-        bank_update: "before" the contrast, or "after": the step then sees the previous step's prototypes.
+        prototypes: "bank" contrasts against detached momentum prototypes; source_to_target then
+            sends gradient to source features only. "batch" contrasts against this batch's class
+            means with gradient through them (the released code), the banks still serving the
+            transfer.
+        bank_update: "before" the contrast, or "after": the step then sees the previous step's
+            prototypes.
         pairwise: with "batch", image b against image b of the other domain.
         calibrate: False leaves the source prototypes where they are; the bias is still estimated.
         absent: "mask" or "floor", see `pixel_prototype_contrast`.
         weights: of target_to_source and source_to_target in the loss.
         ignore_index: label of pixels without a class.
-        process_group: ranks that share banks and bias. None: all, where torch.distributed is initialised.
+        process_group: ranks that share banks and bias. None: all, where torch.distributed is
+            initialised.
         validate: check label values on every call; waits for a GPU.
         backend: "auto", or an implementation by name.
 
     Shape:
-        features (B, D, h, w); labels (B, H, W) at the grid or at image resolution. At image resolution they
-        are taken at the grid ("nearest"), and source_to_target uses the counts of the source labels.
+        features (B, D, h, w); labels (B, H, W) at the grid or at image resolution. At image
+        resolution they are taken at the grid ("nearest"), and source_to_target uses the counts of
+        the source labels.
 
     Returns:
-        `BiCLOutput` from `forward(source_features, source_labels, target_features, target_labels=None, *,
-        update=True)`. Until a class has a prototype it takes no part; with empty banks in eval the loss is
-        0. `update=False` and `eval()` change no state. Loss, coverage and class_share are local to the rank;
-        banks and bias are global.
+        `BiCLOutput` from `forward(source_features, source_labels, target_features,
+        target_labels=None, *, update=True)`. Until a class has a prototype it takes no part; with
+        empty banks in eval the loss is 0. `update=False` and `eval()` change no state. Loss,
+        coverage and class_share are local to the rank; banks and bias are global.
 
     Raises:
         ValueError: an unknown setting, `pairwise` without prototypes="batch", or bad shapes.
         TypeError: a wrong dtype.
 
     Source:
-        Lee et al., ECCV 2022, arXiv 2207.10892; (M13) of docs/maths.md. It has no parameters: keep it beside
-        the DDP model, not inside it, and outside activation checkpointing.
+        Lee et al., ECCV 2022, arXiv 2207.10892; (M13) of docs/maths.md. It has no parameters: keep
+        it beside the DDP model, not inside it, and outside activation checkpointing.
 
     Example:
         >>> import torch

@@ -1,7 +1,7 @@
 """What an argument must be, said in one sentence: metadata checks, and `check_labels` for values.
 
-Metadata (shape, dtype, device, ranges of settings) costs nothing and is always checked. Values of labels are
-read here only, by `check_labels` and by the operators' CPU kernels.
+Metadata (shape, dtype, device, ranges of settings) costs nothing and is always checked. Values of
+labels are read here only, by `check_labels` and by the operators' CPU kernels.
 """
 
 import math
@@ -127,7 +127,8 @@ def check_labels(labels: Tensor, num_classes: int, *, ignore_index: int = 255) -
         ignore_index: the value of unlabelled pixels.
 
     Returns:
-        None. On a GPU this waits for the device, so call it while searching for a mistake, not in every step.
+        None. On a GPU this waits for the device, so call it while searching for a mistake, not in
+        every step.
 
     Raises:
         TypeError: `labels` is not an integer tensor.

@@ -1,7 +1,7 @@
-"""The specification: one plain function per equation of docs/maths.md, with autograd for the gradients.
+"""The specification: one plain function per equation of docs/maths.md; autograd derives them.
 
-Pixels are rows here: features (N, D), labels (N,) or soft targets (N, C), prototypes (C, D). Nothing is
-fused, tiled or saved; every other implementation is tested against this file.
+Pixels are rows here: features (N, D), labels (N,) or soft targets (N, C), prototypes (C, D).
+Nothing is fused, tiled or saved; every other implementation is tested against this file.
 """
 
 import torch
@@ -66,7 +66,8 @@ def pixel_prototype_contrast(
 ) -> tuple[Tensor, Tensor]:
     """(M3), (M5) weighted loss and weight of every pixel, each (N,).
 
-    loss_i = w_i sum_c t_ic cw_c (logsumexp_k z_ik - z_ic), where t_i is the one-hot label or the soft target.
+    loss_i = w_i sum_c t_ic cw_c (logsumexp_k z_ik - z_ic), where t_i is the one-hot label or the
+    soft target.
     """
     num_classes = len(prototypes)
     present = present_rows(prototypes, present, similarity)
@@ -87,7 +88,8 @@ def pixel_prototype_contrast(
         targets = torch.where(weight == 0, 0, targets * weight)
     weight = reduce(targets, "n c -> n", "sum")
     valid = weight != 0
-    # The ignored pixels' features may hold NaN, and 0 * NaN is NaN: they leave before any arithmetic.
+    # The ignored pixels' features may hold NaN, and 0 * NaN is NaN: they leave before any
+    # arithmetic.
     readable = torch.where(rearrange(valid, "n -> n 1"), features, 0)
     logits = prototype_logits(readable, prototypes, present, similarity, temperature, absent)
     counted = rearrange(valid, "n -> n 1") & (targets != 0)
@@ -150,7 +152,7 @@ def fuse_labels(base: Tensor, other: Tensor, ignore_index: int) -> Tensor:
 
 
 def label_counts(labels: Tensor, num_classes: int, height: int, width: int) -> Tensor:
-    """(M8) pixels of each class in each cell of torch's nearest upsampling map, (B, C, height, width)."""
+    """(M8) pixels of each class in each cell of torch's nearest upsampling map, (B, C, h, w)."""
     cells = torch.arange(height * width, dtype=torch.float64).reshape(1, 1, height, width)
     cell_of = torch.nn.functional.interpolate(cells, size=labels.shape[1:], mode="nearest")[0, 0]
     counts = torch.zeros(len(labels), num_classes, height, width)

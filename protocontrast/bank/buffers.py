@@ -11,9 +11,10 @@ from torch import Tensor, nn
 class WideBuffers(nn.Module):
     """A module without parameters whose floating buffers never lose precision.
 
-    `.half()`, `.bfloat16()` and `.to(dtype)` leave prototypes and bias at float32 and counts at float64, since
-    a bfloat16 average at momentum 0.999 never moves and float32 counts stop at 2^24; `.double()` widens.
-    The process group is not state: it is shared by deep copies and left out of pickles.
+    `.half()`, `.bfloat16()` and `.to(dtype)` leave prototypes and bias at float32 and counts at
+    float64, since a bfloat16 average at momentum 0.999 never moves and float32 counts stop at 2^24;
+    `.double()` widens. The process group is not state: it is shared by deep copies and left out of
+    pickles.
     """
 
     counting: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""The class-wise shift between two domains' prototypes: `DomainBias` (buffers bias, present, count)."""
+"""The class-wise shift between two domains: `DomainBias` (buffers bias, present, count)."""
 
 from typing import Literal
 
@@ -30,8 +30,8 @@ class DomainBias(WideBuffers):
         num_classes: C.
         dim: D.
         momentum: in [0, 1], weighs the OLD value.
-        warmup: "zero" starts every class at 0, so calibration grows gradually; "copy" starts at the class's
-            first difference.
+        warmup: "zero" starts every class at 0, so calibration grows gradually; "copy" starts at the
+            class's first difference.
 
     Attributes:
         bias: (C, D) float32.
@@ -42,8 +42,8 @@ class DomainBias(WideBuffers):
         ValueError: a size below 1, a momentum outside [0, 1], an unknown warmup, or other shapes.
 
     Source:
-        Lee et al., ECCV 2022, arXiv 2207.10892 (calibration of class-wise domain biases); our reading, (M10)
-        and (M11) of docs/maths.md.
+        Lee et al., ECCV 2022, arXiv 2207.10892 (calibration of class-wise domain biases); our
+        reading, (M10) and (M11) of docs/maths.md.
 
     Example:
         >>> import torch

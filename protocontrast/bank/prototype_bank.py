@@ -1,4 +1,4 @@
-"""Class prototypes remembered over steps: `PrototypeBank` (buffers prototypes, count, present, skipped)."""
+"""Prototypes over time: `PrototypeBank` (buffers prototypes, count, present, skipped)."""
 
 from collections.abc import Iterable
 from typing import Literal
@@ -29,17 +29,18 @@ class PrototypeBank(WideBuffers):
 
         p_c <- momentum * p_c + (1 - momentum) * mean_c        for classes of the batch
 
-    `momentum` weighs the OLD value (torch's BatchNorm means the opposite). The first batch that holds a
-    class is copied; classes that are absent stay bit-identical; a class whose batch mean is not finite
-    keeps its value and is counted in `skipped`.
+    `momentum` weighs the OLD value (torch's BatchNorm means the opposite). The first batch that
+    holds a class is copied; classes that are absent stay bit-identical; a class whose batch mean is
+    not finite keeps its value and is counted in `skipped`.
 
     Args:
         num_classes: C.
         dim: D.
         momentum: in [0, 1], of the rule "ema".
-        rule: "ema" as above; "cumulative", the mean over everything seen, weighted by counts; "replace".
-        normalize: False; "features" averages features of unit length; "prototypes" renormalises each row
-            after its update.
+        rule: "ema" as above; "cumulative", the mean over everything seen, weighted by counts;
+            "replace".
+        normalize: False; "features" averages features of unit length; "prototypes" renormalises
+            each row after its update.
         process_group: ranks that share the bank. None: all, where torch.distributed is initialised.
 
     Attributes:
@@ -52,8 +53,8 @@ class PrototypeBank(WideBuffers):
         features and labels as in `class_prototypes`.
 
     Raises:
-        ValueError: a size below 1, a momentum outside [0, 1], an unknown rule, or statistics of another
-            shape.
+        ValueError: a size below 1, a momentum outside [0, 1], an unknown rule, or statistics of
+            another shape.
 
     Source:
         (M9) of docs/maths.md.
@@ -137,12 +138,12 @@ class PrototypeBank(WideBuffers):
     def update_from(self, stats: ClassPrototypes) -> ClassPrototypes:
         """Move the bank towards given class means.
 
-        With torch.distributed initialised every rank must call this, whatever its batch holds: sums and
-        counts are all-reduced, so that ranks equal one process on their union.
+        With torch.distributed initialised every rank must call this, whatever its batch holds: sums
+        and counts are all-reduced, so that ranks equal one process on their union.
 
         Args:
-            stats: mean (C, D) with count (C,), or (B, C, D) with (B, C), where each image that holds the
-                class then counts once.
+            stats: mean (C, D) with count (C,), or (B, C, D) with (B, C), where each image that
+                holds the class then counts once.
 
         Returns:
             The all-reduced class means (C, D) and counts (C,) that the bank was moved by.

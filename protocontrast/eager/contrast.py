@@ -1,7 +1,7 @@
-"""Pixel-to-prototype contrast: (M3) to (M5) for `pixel_prototype_contrast`, one read of the features.
+"""Contrast of pixels and prototypes: (M3) to (M5) for `pixel_prototype_contrast`.
 
-`contrast` gives loss and log-sum-exp per pixel; `contrast_backward` reads the features a second time;
-`contrast_with_gradient` writes the gradient of the reduced loss in the forward sweep.
+`contrast` gives loss and log-sum-exp per pixel; `contrast_backward` reads the features a second
+time; `contrast_with_gradient` writes the gradient of the reduced loss in the forward sweep.
 """
 
 import torch

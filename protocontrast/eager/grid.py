@@ -10,7 +10,8 @@ def label_counts(
 ) -> Tensor:  # fmt: skip
     """(B, C, height, width) float32 from labels (B, H, W) and each row's and column's cell.
 
-    A value that is neither class nor ignore_index turns its cell into NaN (on CPU it was refused before).
+    A value that is neither class nor ignore_index turns its cell into NaN (on CPU it was refused
+    before).
     """
     images = len(labels)
     cell = rows[:, None] * width + columns

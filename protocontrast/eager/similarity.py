@@ -6,18 +6,18 @@ import torch
 from torch import Tensor
 
 NEVER = -1e30
-"""Added to the logits of masked classes: exp(NEVER - max) is exactly 0, and 0 * NEVER is not NaN."""
+"""Added to masked classes' logits: exp(NEVER - max) is exactly 0, and 0 * NEVER is not NaN."""
 
 
 class Scored(NamedTuple):
-    """Logits (C, n) before the absent classes' offset, and the inverse lengths (1, n) under cosine."""
+    """Logits (C, n) before the absent classes' offset; inverse lengths (1, n) under cosine."""
 
     logits: Tensor
     inverse_length: Tensor
 
 
 class Similarity:
-    """Prototypes made ready for one call: unit length and 1/tau folded in, absent rows never read."""
+    """Prototypes made ready for one call: unit length and 1/tau folded in, absent rows unread."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Similarity:
     def scores(self, block: Tensor) -> Scored:
         """Logits of a tile (D, n). Zero length: inverse length 0, so cosine 0 to everything."""
         if self.kind == "euclidean":
-            # Differences, not |f|^2 + |p|^2 - 2 f.p: near zero distance that would lose every digit.
+            # Differences, not |f|^2 + |p|^2 - 2 f.p, which has no digit left near distance zero.
             exact = "donot_use_mm_for_euclid_dist"
             distance = torch.cdist(self.matrix, block.t().contiguous(), compute_mode=exact)
             return Scored(distance.div_(-self.temperature), self.ones[:, :0])
@@ -68,10 +68,11 @@ class Similarity:
         into: Tensor | None,
         total: Tensor | None,
     ) -> None:
-        """Send dL/dlogits (C, n), overwritten here, to the tile's gradient and to the matrix's sum.
+        """Send dL/dlogits (C, n), overwritten here, to the tile's gradient and the matrix's sum.
 
-        Cosine, z = M f / |f|: dL/df = M' a - f (sum_c slope z) / |f|^2 with a = slope / |f|, dL/dM += a f'.
-        Euclidean, z = -d / tau: dL/df = M' a - f sum_c a with a = slope / (tau d), and d = 0 gives a = 0.
+        Cosine, z = M f / |f|, a = slope / |f|: dL/df = M' a - f (sum_c slope z) / |f|^2 and
+        dL/dM += a f'. Euclidean, z = -d / tau, a = slope / (tau d) and 0 where d = 0:
+        dL/df = M' a - f sum_c a.
         """
         radial = None
         if self.kind == "cosine":

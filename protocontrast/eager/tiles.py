@@ -28,7 +28,7 @@ def accumulation_dtype(features: Tensor) -> torch.dtype:
 
 
 def tiles(features: Tensor) -> Iterator[Tile]:
-    """All tiles of a (B, D, P) map; their width depends on the shape alone, so sums have one order."""
+    """All tiles of a map (B, D, P); widths depend on the shape alone, so sums have one order."""
     images, channels, pixels = features.shape
     width = max(64, TILE_BYTES // (4 * max(channels, 1)) // 64 * 64)
     for image in range(images):
@@ -49,7 +49,8 @@ def without(block: Tensor, dropped: Tensor) -> Tensor:
 def holds_nonfinite(values: Tensor) -> bool:
     """Whether a tile must be cleaned before use: answered from its values on CPU, "yes" elsewhere.
 
-    On other devices an answer would make the host wait, so the caller always takes the clean path there.
+    On other devices an answer would make the host wait, so the caller always takes the clean path
+    there.
     """
     if values.device.type != "cpu":
         return True

@@ -1,4 +1,4 @@
-"""The public functions: metadata checked, shapes brought to one, the operator called, the loss reduced."""
+"""The public functions: metadata checked, shapes brought to one, the operator called."""
 
 from protocontrast.checks import check_labels
 from protocontrast.functional.bidirectional import BidirectionalContrast, bidirectional_contrast

@@ -28,7 +28,7 @@ class BidirectionalContrast(NamedTuple):
 
 
 class _Domain(NamedTuple):
-    """One domain: features, grid labels for prototypes, targets for the loss, prototypes, presence."""
+    """One domain: features, targets of the loss, prototypes and their presence."""
 
     features: Tensor
     targets: Tensor
@@ -46,7 +46,7 @@ class _Domain(NamedTuple):
 def _grid_labels(
     pixels: Pixels, labels: Tensor, side: str, num_classes: int, ignore_index: int
 ) -> tuple[Tensor, Tensor]:
-    """Labels on the grid, and what the loss is taken on: those, or counts of full-resolution labels."""
+    """Labels on the grid, and the loss's targets: those, or counts of full-resolution labels."""
     features = pixels.original
     if features.dim() != 4 or labels.dim() != 3:
         hint = "labels are (B, H, W) at any resolution for features (B, D, H, W)."
@@ -124,37 +124,38 @@ def bidirectional_contrast(
 
         loss = target_to_source + source_to_target
 
-    each a `pixel_prototype_contrast` under cosine, in which only classes present in both domains carry
-    loss (a class weight of 0 or 1), while the denominator holds the classes of the prototypes' own domain
-    ("mask") or all C, absent ones at cosine -1 ("floor").
+    each a `pixel_prototype_contrast` under cosine, in which only classes present in both domains
+    carry loss (a class weight of 0 or 1), while the denominator holds the classes of the
+    prototypes' own domain ("mask") or all C, absent ones at cosine -1 ("floor").
 
     Args:
         source_features: pixels of the labelled domain.
-        source_labels: its labels, on the features' grid or at image resolution. At image resolution,
-            prototypes and presence come from "nearest" labels on the grid and the loss from "counts" of the
-            full-resolution labels.
+        source_labels: its labels, on the features' grid or at image resolution. At image
+            resolution, prototypes and presence come from "nearest" labels on the grid and the loss
+            from "counts" of the full-resolution labels.
         target_features: pixels of the other domain.
         target_labels: its (pseudo) labels, likewise.
         num_classes: C.
-        source_prototypes: given, for instance from a bank; else the class means of this batch, with gradient
-            through them. Needs `pairwise=False`.
+        source_prototypes: given, for instance from a bank; else the class means of this batch, with
+            gradient through them. Needs `pairwise=False`.
         target_prototypes: likewise.
-        source_present: which given source prototypes count, in the overlap in place of the label map.
-            None: rows that are not all zero.
+        source_present: which given source prototypes count, in the overlap in place of the label
+            map. None: rows that are not all zero.
         target_present: likewise.
-        pairwise: image b against image b of the other domain, averaged over b; a pair without a common
-            class adds 0 and counts in the average. False: the batches against each other.
+        pairwise: image b against image b of the other domain, averaged over b; a pair without a
+            common class adds 0 and counts in the average. False: the batches against each other.
         temperature: divides the cosine, > 0.
         absent: "mask" or "floor", see above.
         ignore_index: label of pixels without a class.
         backend: "auto", or an implementation by name.
 
     Shape:
-        features (B, D, h, w), or (B, D, P) or (N, D) with labels of the same pixels; labels (B, H, W);
-        prototypes (C, D); presence (C,). Every result ().
+        features (B, D, h, w), or (B, D, P) or (N, D) with labels of the same pixels; labels (B, H,
+        W); prototypes (C, D); presence (C,). Every result ().
 
     Returns:
-        `BidirectionalContrast`, in nats; exactly 0 with connected gradients where no class is shared.
+        `BidirectionalContrast`, in nats; exactly 0 with connected gradients where no class is
+        shared.
 
     Raises:
         ValueError: shapes or settings disagree, batch sizes differ or prototypes are given under
@@ -163,7 +164,8 @@ def bidirectional_contrast(
 
     Source:
         Lee et al., ECCV 2022, arXiv 2207.10892; (M12) of docs/maths.md. With `pairwise=True` and
-        `absent="floor"` on image-resolution labels this is the step of the authors' released trainer.
+        `absent="floor"` on image-resolution labels this is the step of the authors' released
+        trainer.
 
     Example:
         >>> import torch

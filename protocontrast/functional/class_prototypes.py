@@ -59,8 +59,8 @@ def class_prototypes(
         mean (C, D) and count (C,), per image (B, C, D) and (B, C).
 
     Returns:
-        `ClassPrototypes`, float32 (float64 for float64 features), differentiable in the features. A pixel
-        that is NaN makes its own class NaN and no other; ignored pixels are never read.
+        `ClassPrototypes`, float32 (float64 for float64 features), differentiable in the features. A
+        pixel that is NaN makes its own class NaN and no other; ignored pixels are never read.
 
     Raises:
         ValueError: shapes disagree, `per_image` with (N, D) features, or (CPU) a label is no class.

@@ -53,15 +53,17 @@ def pixel_prototype_contrast(
 
     Args:
         features: pixels, any memory format; read in place, never copied whole.
-        labels: classes 0..C-1 or `ignore_index` in any integer dtype, or soft targets in a floating one.
+        labels: classes 0..C-1 or `ignore_index` in any integer dtype, or soft targets in a floating
+            one.
         prototypes: one row per class. Rows of absent classes are never read and may hold NaN.
-        present: which classes have a prototype. None: all, but under "cosine" all-zero rows are absent.
+        present: which classes have a prototype. None: all, but under "cosine" all-zero rows are
+            absent.
         class_weight: cw_c, any floating dtype. 0 ignores the class's pixels.
         pixel_weight: w_i, any floating dtype. 0 ignores the pixel.
         similarity: "cosine" in [-1, 1], "dot", or "euclidean" (minus the distance).
         temperature: divides the similarity, > 0.
-        absent: "mask" takes absent classes out of the denominator and ignores pixels labelled with one;
-            "floor" (cosine only) keeps them in at cosine -1, and such pixels stay valid.
+        absent: "mask" takes absent classes out of the denominator and ignores pixels labelled with
+            one; "floor" (cosine only) keeps them in at cosine -1, and such pixels stay valid.
         ignore_index: label of pixels without a class.
         reduction: "mean" divides by the summed weights w_i cw_{y_i} (soft: w_i t_ic cw_c; note that
             `torch.nn.functional.cross_entropy` divides soft targets by N), "sum", or "none".
@@ -69,18 +71,19 @@ def pixel_prototype_contrast(
 
     Shape:
         features (B, D, H, W), (B, D, P) or (N, D); labels (B, H, W), (B, P) or (N,), soft targets
-        (B, C, H, W), (B, C, P) or (N, C); prototypes (C, D); present, class_weight (C,); pixel_weight
-        like hard labels. Result () for "mean" and "sum", else the pixels' shape.
+        (B, C, H, W), (B, C, P) or (N, C); prototypes (C, D); present, class_weight (C,);
+        pixel_weight like hard labels. Result () for "mean" and "sum", else the pixels' shape.
 
     Returns:
-        Loss in nats, float32 (float64 for float64 features). Ignored pixels give exactly 0 and gradient 0
-        even where their features are NaN; with no valid pixel the loss is exactly 0 with zero, connected
-        gradients. A pixel of zero length has cosine 0 to everything and gradient 0. Gradients go to
-        features and, where they require it, to prototypes, once: differentiating them again raises.
+        Loss in nats, float32 (float64 for float64 features). Ignored pixels give exactly 0 and
+        gradient 0 even where their features are NaN; with no valid pixel the loss is exactly 0 with
+        zero, connected gradients. A pixel of zero length has cosine 0 to everything and gradient 0.
+        Gradients go to features and, where they require it, to prototypes, once: differentiating
+        them again raises.
 
     Raises:
-        ValueError: shapes, devices or settings disagree, or (CPU) a label is no class. On a GPU a wrong
-            label turns the loss into NaN instead; `check_labels` names it.
+        ValueError: shapes, devices or settings disagree, or (CPU) a label is no class. On a GPU a
+            wrong label turns the loss into NaN instead; `check_labels` names it.
         TypeError: a wrong dtype, or a gradient asked for labels or weights.
 
     Source:

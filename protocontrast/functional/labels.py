@@ -58,7 +58,7 @@ def fuse_labels(base: Tensor, *others: Tensor, ignore_index: int = 255) -> Tenso
 
 
 def nearest_index(cells: int, positions: int, device: torch.device) -> Tensor:
-    """For each of `positions`, the one of `cells` that torch's nearest interpolation reads, (positions,)."""
+    """The cell that torch's nearest interpolation reads for each position, (positions,)."""
     # Asked of torch itself: floor(i * cells / positions) in exact arithmetic differs from its map.
     ramp = torch.arange(cells, dtype=torch.float32, device=device)[None, None]
     return interpolate(ramp, size=positions, mode="nearest")[0, 0].long()
@@ -83,11 +83,12 @@ def labels_to_grid(
     Args:
         labels: classes 0..C-1 or `ignore_index`, any integer dtype.
         size: height and width of the grid.
-        mode: "nearest" samples like torch's nearest downsampling; "majority" takes the most frequent class
-            of a cell where its share of all the cell's pixels, ignored ones included, reaches `min_share`
-            (ties to the lowest class); "counts" gives the number of pixels of each class per cell. Cells are
-            those of torch's nearest upsampling, so contrast on counts equals contrast on nearest-upsampled
-            logits at the labels' resolution.
+        mode: "nearest" samples like torch's nearest downsampling; "majority" takes the most
+            frequent class of a cell where its share of all the cell's pixels, ignored ones
+            included, reaches `min_share` (ties to the lowest class); "counts" gives the number of
+            pixels of each class per cell. Cells are those of torch's nearest upsampling, so
+            contrast on counts equals contrast on nearest-upsampled logits at the labels'
+            resolution.
         num_classes: C, needed by "majority" and "counts".
         min_share: of "majority", in [0, 1].
         ignore_index: label of pixels without a class.
@@ -99,8 +100,8 @@ def labels_to_grid(
         Labels on the grid. A cell without any valid pixel is `ignore_index`, or 0 in every count.
 
     Raises:
-        ValueError: not three dimensions, a size below 1, `num_classes` missing, or (CPU, "majority" and
-            "counts") a label is no class.
+        ValueError: not three dimensions, a size below 1, `num_classes` missing, or (CPU, "majority"
+            and "counts") a label is no class.
         TypeError: `labels` is not an integer tensor.
 
     Source:

@@ -23,13 +23,14 @@ def prototype_logits(
 
         z_ic = sim(f_i, p_c) / temperature
 
-    C is small, so these fit: distribution contrast, rectified pseudo labels, the maximum over several
-    prototypes of a class, consistency losses and Sinkhorn assignment are one line on top.
+    C is small, so these fit: distribution contrast, rectified pseudo labels, the maximum over
+    several prototypes of a class, consistency losses and Sinkhorn assignment are one line on top.
 
     Args:
         features: pixels, any memory format.
         prototypes: one row per class; rows of absent classes are never read.
-        present: which classes have a prototype. None: all, but under "cosine" all-zero rows are absent.
+        present: which classes have a prototype. None: all, but under "cosine" all-zero rows are
+            absent.
         similarity: "cosine" in [-1, 1], "dot", or "euclidean" (minus the distance).
         temperature: divides the similarity, > 0.
         backend: "auto", or an implementation by name.
@@ -39,8 +40,8 @@ def prototype_logits(
         Result (B, C, H, W), (B, C, P) or (N, C).
 
     Returns:
-        float32 (float64 for float64 features), -inf where the class is absent; differentiable in features
-        and prototypes.
+        float32 (float64 for float64 features), -inf where the class is absent; differentiable in
+        features and prototypes.
 
     Raises:
         ValueError: shapes, devices or settings disagree.

@@ -131,7 +131,7 @@ def check_prototypes(pixels: Pixels, prototypes: Tensor, argument: str = "protot
 def check_per_class(
     pixels: Pixels, argument: str, value: Tensor | None, num_classes: int, boolean: bool = False
 ) -> None:
-    """A (C,) tensor of weights, thresholds or presence, on the features' device, without gradient."""
+    """Weights, thresholds or presence (C,), on the features' device, without gradient."""
     if value is None:
         return
     check_tensor(pixels.function, argument, value)

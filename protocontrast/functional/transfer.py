@@ -49,9 +49,11 @@ def transfer_labels(
     Args:
         features: pixels, any memory format.
         prototypes: one row per class; rows of absent classes are never read.
-        present: which classes have a prototype. None: all, but under "cosine" all-zero rows are absent.
-        threshold: one number, or one per class. A "confidence" lies in (0, 1], a cosine in [-1, 1]. With
-            19 classes at temperature 0.1 a confidence of 0.8 needs a cosine lead of 0.43 over tied rivals.
+        present: which classes have a prototype. None: all, but under "cosine" all-zero rows are
+            absent.
+        threshold: one number, or one per class. A "confidence" lies in (0, 1], a cosine in [-1, 1].
+            With 19 classes at temperature 0.1 a confidence of 0.8 needs a cosine lead of 0.43 over
+            tied rivals.
         measure: "confidence" or "similarity".
         similarity: "cosine", "dot", or "euclidean" (minus the distance).
         temperature: of the confidence, > 0; the nearest prototype does not depend on it.
@@ -63,15 +65,16 @@ def transfer_labels(
         Both results have the pixels' shape: (B, H, W), (B, P) or (N,).
 
     Returns:
-        `TransferredLabels`, without gradient. Ties go to the lowest class. No class present: ignored,
-        confidence 0. A NaN pixel: ignored, confidence NaN.
+        `TransferredLabels`, without gradient. Ties go to the lowest class. No class present:
+        ignored, confidence 0. A NaN pixel: ignored, confidence NaN.
 
     Raises:
         ValueError: shapes, devices or settings disagree.
         TypeError: a wrong dtype.
 
     Source:
-        Lee et al., ECCV 2022, arXiv 2207.10892 (non-parametric label transfer); (M6) of docs/maths.md.
+        Lee et al., ECCV 2022, arXiv 2207.10892 (non-parametric label transfer); (M6) of
+        docs/maths.md.
 
     Example:
         >>> import torch

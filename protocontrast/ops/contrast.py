@@ -25,7 +25,7 @@ class Settings(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """The tensors of a call: features (B, D, P), labels (B, P) or soft (B, C, P), prototypes (C, D)."""
+    """The tensors: features (B, D, P), labels (B, P) or soft (B, C, P), prototypes (C, D)."""
 
     features: Tensor
     labels: Tensor
@@ -79,7 +79,8 @@ def _(features: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
 @torch.library.custom_op(
     "protocontrast::contrast_backward",
     mutates_args=(),
-    schema=f"(Tensor upstream, {INPUTS}, Tensor normaliser, {SETTINGS}, {WANTS}) -> (Tensor, Tensor)",
+    schema=f"(Tensor upstream, {INPUTS}, Tensor normaliser, {SETTINGS}, {WANTS})"
+    " -> (Tensor, Tensor)",
 )
 def contrast_backward_op(upstream: Tensor, features: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     """Gradients of features and prototypes; the features are read again."""
@@ -114,7 +115,8 @@ def _(features: Tensor, labels: Tensor, prototypes: Tensor, *rest: Any) -> Any:
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     features, labels, prototypes, present, class_weight, pixel_weight = inputs[:6]
-    # A bank may change its buffers before backward, so detached prototypes are kept as a private copy.
+    # A bank may change its buffers before backward, so detached prototypes are kept as a private
+    # copy.
     if not prototypes.requires_grad:
         prototypes = prototypes.clone()
     present = None if present is None else present.clone()
@@ -162,7 +164,9 @@ class _Contrast(torch.autograd.Function):
         return contrast_op(*inputs)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    def setup_context(
+        ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]
+    ) -> None:
         ctx.mark_non_differentiable(output[1], output[2])
         _save(ctx, inputs, output)
 
@@ -174,8 +178,8 @@ class _Contrast(torch.autograd.Function):
 class _ReducedContrast(torch.autograd.Function):
     """The reduced loss with its gradient written in the forward sweep: the features are read once.
 
-    The gradient is handed over by the first backward. A second one (retain_graph) computes it again, since
-    the buffer is then the caller's.
+    The gradient is handed over by the first backward. A second one (retain_graph) computes it
+    again, since the buffer is then the caller's.
     """
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Label values as an operator, so that they are checked on CPU in compiled and exported programs too."""
+"""Label values, checked inside operators: on CPU, in compiled and exported programs too."""
 
 import torch
 from torch import Tensor

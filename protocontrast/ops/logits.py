@@ -50,7 +50,8 @@ def _(upstream: Tensor, features: Tensor, prototypes: Tensor, *rest: Any) -> tup
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     features, prototypes, present = inputs[:3]
-    # A bank may change its buffers before backward, so detached prototypes are kept as a private copy.
+    # A bank may change its buffers before backward, so detached prototypes are kept as a private
+    # copy.
     if not prototypes.requires_grad:
         prototypes = prototypes.clone()
     ctx.save_for_backward(features, prototypes, None if present is None else present.clone())
