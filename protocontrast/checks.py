@@ -107,6 +107,8 @@ def check_count(function: str, argument: str, value: int) -> None:
 
 def refuse_wrong_values(function: str, labels: Tensor, num_classes: int, ignore_index: int) -> None:
     """ValueError if a label is neither a class nor `ignore_index`; reads every value."""
+    if labels.is_meta:  # has none
+        return
     wrong = ((labels < 0) | (labels >= num_classes)) & (labels != ignore_index)
     if bool(wrong.any()):
         value = int(labels[wrong].flatten()[0])

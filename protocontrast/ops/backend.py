@@ -1,5 +1,8 @@
 """Which implementation a call runs on."""
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -25,11 +28,19 @@ def choose(function: str, backend: str, operator: str, features: Tensor) -> str:
     return backend
 
 
-def full_precision(features: Tensor) -> torch.autocast:
+def full_precision(features: Tensor) -> AbstractContextManager[Any]:
     """The operators choose their own precision, so an autocast region around them must not."""
+    if features.is_meta:
+        return nullcontext()
     return torch.autocast(features.device.type, enabled=False)
 
 
 def transforms_active() -> bool:
     """Whether torch.func transforms (grad, vmap) surround the call."""
     return bool(torch._C._are_functorch_transforms_active())
+
+
+def is_plain(value: Tensor) -> bool:
+    """Whether a tensor has values that may be looked at: not fake, not batched by a transform."""
+    batched = transforms_active() or torch._C._functorch.is_legacy_batchedtensor(value)
+    return type(value) is Tensor and not batched

@@ -72,13 +72,8 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 
 
 def _gradients(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-    features, labels, pixel_weight = ctx.saved_tensors
-
-    def compute() -> tuple[Tensor, Tensor]:
-        gradient = class_sums_backward_op(upstream, features, labels, pixel_weight, *ctx.settings)
-        return gradient, gradient.new_empty(0)
-
-    return once(compute, upstream, features)[0], *[None] * 6
+    gradient = once(class_sums_backward_op, upstream, *ctx.saved_tensors, *ctx.settings)
+    return gradient, *[None] * 6
 
 
 class_sums_op.register_autograd(

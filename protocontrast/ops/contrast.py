@@ -8,7 +8,7 @@ from torch import Tensor
 from protocontrast import naive
 from protocontrast.eager import contrast as eager_contrast
 from protocontrast.eager.tiles import accumulation_dtype
-from protocontrast.ops.backend import full_precision, transforms_active
+from protocontrast.ops.backend import full_precision, is_plain, transforms_active
 from protocontrast.ops.gradient import once
 from protocontrast.ops.labels import checked_labels, refuse_on_host
 
@@ -128,15 +128,10 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tenso
 
 def _gradients(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
     wants_features, wants_prototypes = ctx.needs_input_grad[0], ctx.needs_input_grad[2]
-    saved = ctx.saved_tensors
-    inputs, normaliser = saved[:6], saved[6]
-
-    def compute() -> tuple[Tensor, Tensor]:
-        return contrast_backward_op(
-            upstream, *inputs, normaliser, *ctx.settings, wants_features, wants_prototypes
-        )
-
-    to_features, to_prototypes = once(compute, upstream, inputs[0], inputs[2])
+    wants = wants_features, wants_prototypes
+    to_features, to_prototypes = once(
+        contrast_backward_op, upstream, *ctx.saved_tensors, *ctx.settings, *wants
+    )
     return (
         to_features if wants_features else None,
         None,
@@ -199,18 +194,21 @@ class _ReducedContrast(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         wants_features, wants_prototypes = ctx.needs_input_grad[0], ctx.needs_input_grad[2]
-        inputs = ctx.saved_tensors
         ready, ctx.gradients = ctx.gradients, None
 
-        def compute() -> tuple[Tensor, Tensor]:
+        def scaled(upstream: Tensor, *inputs: Any) -> tuple[Tensor, Tensor]:
             pair = ready
             if pair is None:
-                wants = wants_features, wants_prototypes
-                _, *pair = contrast_with_gradient_op(*inputs, *ctx.settings, *wants)
+                _, *pair = contrast_with_gradient_op(*inputs)
+            if not is_plain(upstream):  # a batch of upstream gradients does not fit the buffers
+                return pair[0] * upstream, pair[1] * upstream
             to_features = eager_contrast.scale_in_place(pair[0], upstream)
             return to_features, eager_contrast.scale_in_place(pair[1], upstream)
 
-        to_features, to_prototypes = once(compute, upstream, inputs[0], inputs[2])
+        wants = wants_features, wants_prototypes
+        to_features, to_prototypes = once(
+            scaled, upstream, *ctx.saved_tensors, *ctx.settings, *wants
+        )
         return (
             to_features if wants_features else None,
             None,

@@ -4,9 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
-
-from protocontrast.ops.backend import transforms_active
 
 MESSAGE = (
     "protocontrast: expected one backward pass, got a derivative of a gradient (double backward). "
@@ -20,22 +17,27 @@ class _Once(torch.autograd.Function):
     `once_differentiable` alone would drop a gradient penalty's term without a word.
     """
 
-    @staticmethod
-    def forward(
-        ctx: Any, compute: Callable[[], tuple[Tensor, Tensor]], *inputs: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        return compute()
+    generate_vmap_rule = True
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> Any:
+    def forward(compute: Callable[..., Any], *inputs: Any) -> Any:
+        return compute(*inputs)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Any) -> Any:
         raise RuntimeError(MESSAGE)
 
 
-def once(
-    compute: Callable[[], tuple[Tensor, Tensor]], *inputs: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """The gradients of `compute`, which depend on `inputs`; differentiating them raises."""
-    recorded = torch.is_grad_enabled() and not torch.compiler.is_compiling()
-    if recorded and not transforms_active():
+def once(compute: Callable[..., Any], *inputs: Any) -> Any:
+    """The gradients `compute(*inputs)`; differentiating them raises.
+
+    Every tensor that the gradients depend on is one of the inputs, so that torch.func can unwrap
+    it.
+    """
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
         return _Once.apply(compute, *inputs)
-    return compute()
+    return compute(*inputs)

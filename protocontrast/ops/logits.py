@@ -60,14 +60,10 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _gradients(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
     wants_features, wants_prototypes = ctx.needs_input_grad[:2]
-    inputs = ctx.saved_tensors
-
-    def compute() -> tuple[Tensor, Tensor]:
-        return logits_backward_op(
-            upstream, *inputs, *ctx.settings, wants_features, wants_prototypes
-        )
-
-    to_features, to_prototypes = once(compute, upstream, *inputs[:2])
+    wants = wants_features, wants_prototypes
+    to_features, to_prototypes = once(
+        logits_backward_op, upstream, *ctx.saved_tensors, *ctx.settings, *wants
+    )
     return (
         to_features if wants_features else None,
         to_prototypes if wants_prototypes else None,
