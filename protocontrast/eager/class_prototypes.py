@@ -3,31 +3,52 @@
 import torch
 from torch import Tensor
 
-from protocontrast.eager.tiles import Tile, accumulation_dtype, tiles, widened, without
+from protocontrast.eager.tiles import (
+    Tile,
+    accumulation_dtype,
+    holds_nonfinite,
+    tiles,
+    widened,
+    without,
+)
 
 
-def _weights(
-    features: Tensor, labels: Tensor, pixel_weight: Tensor | None, ignore_index: int
-) -> Tensor:
-    """Weight of every pixel (B, P), 0 where ignored."""
-    dtype = accumulation_dtype(features)
-    valid = labels != ignore_index
-    if pixel_weight is None:
-        return valid.to(dtype)
-    return torch.where(valid, pixel_weight.to(dtype), 0)
+class _Members:
+    """Which pixel counts how much for which class."""
+
+    def __init__(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        pixel_weight: Tensor | None,
+        num_classes: int,
+        ignore_index: int,
+    ) -> None:
+        dtype = accumulation_dtype(features)
+        used = labels != ignore_index
+        self.weight = None
+        if pixel_weight is not None:
+            self.weight = torch.where(used, pixel_weight.to(dtype), 0)
+            used = used & (self.weight != 0)
+        # Compared as floats, which is several times faster on CPU than as integers; -1 is no class.
+        self.key = torch.where(used, labels, -1).to(dtype)
+        self.classes = torch.arange(num_classes, dtype=dtype, device=labels.device)[:, None]
+
+    def of(self, tile: Tile) -> Tensor:
+        """One-hot labels times weights, (C, n)."""
+        key = tile.of(self.key)
+        member = torch.empty(len(self.classes), key.shape[0], dtype=key.dtype, device=key.device)
+        torch.eq(key, self.classes, out=member)
+        return member if self.weight is None else member.mul_(tile.of(self.weight))
+
+    def unused(self, tile: Tile) -> Tensor:
+        """Pixels of no class, (n,) bool."""
+        return tile.of(self.key) < 0
 
 
 def _inverse_length(block: Tensor) -> Tensor:
     squared = torch.ones_like(block[:, :1]).t() @ (block * block)
     return squared.rsqrt().masked_fill_(squared == 0, 0)
-
-
-def _membership(tile: Tile, labels: Tensor, classes: Tensor, weight: Tensor) -> Tensor:
-    """One-hot labels times weights, (C, n), in the accumulation dtype."""
-    member = torch.empty(
-        len(classes), tile.stop - tile.start, dtype=weight.dtype, device=weight.device
-    )
-    return torch.eq(tile.of(labels), classes, out=member).mul_(tile.of(weight))
 
 
 def class_sums(
@@ -40,59 +61,57 @@ def class_sums(
     ignore_index: int,
 ) -> tuple[Tensor, Tensor]:
     """Sums (G, C, D) and counts (G, C) with G = B per image, else 1."""
-    dtype = accumulation_dtype(features)
-    weight = _weights(features, labels, pixel_weight, ignore_index)
-    classes = torch.arange(num_classes, dtype=labels.dtype, device=labels.device)[:, None]
+    members = _Members(features, labels, pixel_weight, num_classes, ignore_index)
     images, channels, _ = features.shape
     groups = images if per_image else 1
-    sums = torch.zeros(groups, channels, num_classes, dtype=dtype, device=features.device)
-    counts = torch.zeros(groups, num_classes, dtype=dtype, device=features.device)
+    sums = members.key.new_zeros(groups, num_classes, channels)
+    counts = members.key.new_zeros(groups, num_classes)
     on_host = features.device.type == "cpu"
+    add = _add if on_host else _add_marked
     for tile in tiles(features):
         group = tile.image if per_image else 0
-        block = widened(features, tile)
-        member = _membership(tile, labels, classes, weight)
+        member = members.of(tile)
         counts[group] += member.sum(dim=1)
-        if on_host:
-            part = _plain_sum(block, member, normalize)
-            if not bool(torch.isfinite(part).all()):
-                part = _separate_sum(block, member, tile.of(labels), tile.of(weight), normalize)
-        else:
-            part = _marked_sum(block, member, tile.of(weight), normalize)
-        sums[group] += part
-    return sums.transpose(1, 2).contiguous(), counts
+        add(sums[group], widened(features, tile), member, members.unused(tile), normalize)
+    if on_host and holds_nonfinite(sums):
+        sums.zero_()
+        for tile in tiles(features):
+            total = sums[tile.image if per_image else 0]
+            _add_separately(total, widened(features, tile), members, tile, normalize)
+    return sums, counts
 
 
-def _plain_sum(block: Tensor, member: Tensor, normalize: bool) -> Tensor:
+def _add(total: Tensor, block: Tensor, member: Tensor, unused: Tensor, normalize: bool) -> None:
     if normalize:
         member = member * _inverse_length(block)
-    return block @ member.t()
+    total.addmm_(member, block.t())
 
 
-def _separate_sum(
-    block: Tensor, member: Tensor, labels: Tensor, weight: Tensor, normalize: bool
-) -> Tensor:
-    """The same sum where some pixel is NaN or infinite: it reaches its own class only.
+def _add_marked(
+    total: Tensor, block: Tensor, member: Tensor, unused: Tensor, normalize: bool
+) -> None:
+    """The same without asking the host: classes with a non-finite pixel are marked NaN."""
+    block = without(block, unused)
+    unread = ~torch.isfinite(block).all(dim=0)
+    marked = (member * unread).sum(dim=1, keepdim=True) != 0
+    _add(total, without(block, unread), member, unused, normalize)
+    total.masked_fill_(marked, torch.nan)
 
-    A product with one-hot labels would spread it to every class, since 0 * NaN is NaN.
+
+def _add_separately(
+    total: Tensor, block: Tensor, members: _Members, tile: Tile, normalize: bool
+) -> None:
+    """The same where some pixel is NaN or infinite: it reaches its own class only.
+
+    A product with one-hot labels spreads it to every class, since 0 * NaN is NaN.
     """
-    kept = weight != 0
-    block = without(block, ~kept)
+    unused = members.unused(tile)
+    block = without(block, unused)
     if normalize:
         block = block * _inverse_length(block)
-    out = torch.zeros(block.shape[0], member.shape[0], dtype=block.dtype, device=block.device)
-    return out.index_add_(
-        1, torch.where(kept, labels, 0).long(), torch.where(kept, block * weight, 0)
-    )
-
-
-def _marked_sum(block: Tensor, member: Tensor, weight: Tensor, normalize: bool) -> Tensor:
-    """The same sum without asking the host: classes with a non-finite pixel are marked NaN."""
-    block = without(block, weight == 0)
-    unread = ~torch.isfinite(block).all(dim=0)
-    part = _plain_sum(without(block, unread), member, normalize)
-    marked = (member * unread).sum(dim=1) != 0
-    return torch.where(marked, torch.nan, part)
+    if members.weight is not None:
+        block = without(block * tile.of(members.weight), unused)
+    total.index_add_(0, tile.of(members.key).clamp_min(0).long(), block.t())
 
 
 def class_sums_backward(
@@ -108,17 +127,15 @@ def class_sums_backward(
     Plain: dL/df_i = w_i g_y, and the features are not read. Normalised, q = f / |f|:
     dL/df_i = w_i (g_y - q (g_y . q)) / |f|.
     """
-    weight = _weights(features, labels, pixel_weight, ignore_index)
-    num_classes = upstream.shape[1]
-    classes = torch.arange(num_classes, dtype=labels.dtype, device=labels.device)[:, None]
+    members = _Members(features, labels, pixel_weight, upstream.shape[1], ignore_index)
     gradient = torch.empty_like(features)
-    columns = upstream.to(weight.dtype).transpose(1, 2).contiguous()
+    columns = upstream.to(members.key.dtype).transpose(1, 2).contiguous()
     for tile in tiles(features):
         slope = columns[tile.image if len(columns) > 1 else 0]
-        member = _membership(tile, labels, classes, weight)
+        member = members.of(tile)
         into = tile.of(gradient)
         if normalize:
-            block = without(widened(features, tile), tile.of(weight) == 0)
+            block = without(widened(features, tile), members.unused(tile))
             inverse = _inverse_length(block)
             pulled = slope @ member.mul_(inverse)
             radial = (pulled * block).sum(dim=0).mul_(inverse[0]).mul_(inverse[0])

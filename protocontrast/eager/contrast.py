@@ -61,7 +61,7 @@ def contrast(
     floor: bool,
     ignore_index: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss, weight and log-sum-exp of every pixel, each (B, P)."""
+    """Loss, weight and log-sum-exp of every pixel, each (B, P); the last is +inf where ignored."""
     similarity, targets = _prepare(
         features, labels, prototypes, present, class_weight, pixel_weight,
         kind, temperature, floor, ignore_index,
@@ -70,14 +70,14 @@ def contrast(
     normaliser = torch.zeros_like(targets.weight)
     for tile in tiles(features):
         _, scored = _score(features, tile, similarity, targets.weight)
-        logits = scored.logits + similarity.offset
-        peak = logits.amax(dim=0)
-        total = (logits - peak).exp_().sum(dim=0).log_().add_(peak)
+        exponentials, peak = similarity.exponentials(scored.logits)
+        total = exponentials.sum(dim=0).log_()
+        total = total if peak is None else total.add_(peak)
         weight = tile.of(targets.weight)
-        tile.of(loss).copy_(
-            torch.where(weight == 0, 0, weight * total - targets.pulled(tile, logits))
-        )
-        tile.of(normaliser).copy_(total)
+        pulled = targets.pulled(tile, similarity.with_offset(scored.logits))
+        tile.of(loss).copy_(torch.where(weight == 0, 0, weight * total - pulled))
+        # exp(z - inf) = 0: an ignored pixel has no softmax, whatever its features hold.
+        tile.of(normaliser).copy_(torch.where(weight == 0, torch.inf, total))
     return loss, targets.weight, normaliser
 
 
@@ -109,7 +109,7 @@ def contrast_backward(
         weight = tile.of(targets.weight)
         # An ignored pixel's upstream gradient may be anything; its own gradient is 0.
         factor = torch.where(weight == 0, 0, tile.of(upstream))
-        slope = (scored.logits + similarity.offset).sub_(tile.of(normaliser)).exp_()
+        slope = (similarity.with_offset(scored.logits) - tile.of(normaliser)).exp_()
         slope.mul_(weight * factor)
         targets.subtract(tile, slope, factor)
         similarity.pull_back(
@@ -153,13 +153,13 @@ def contrast_with_gradient(
     for tile in tiles(features):
         block, scored = _score(features, tile, similarity, targets.weight)
         weight = tile.of(targets.weight)
-        logits = scored.logits + similarity.offset
-        peak = logits.amax(dim=0)
-        pulled = targets.pulled(tile, logits)
-        slope = logits.sub_(peak).exp_()
+        pulled = targets.pulled(tile, similarity.with_offset(scored.logits))
+        slope, peak = similarity.exponentials(scored.logits)
         mass = slope.sum(dim=0)
-        losses.append(torch.where(weight == 0, 0, weight * (mass.log() + peak) - pulled).sum())
-        slope.mul_(weight / mass)
+        # No class is present where the mass is 0, and no pixel valid.
+        slope.mul_(torch.where(weight == 0, 0, weight / mass))
+        total_log = mass.log_() if peak is None else mass.log_().add_(peak)
+        losses.append(torch.where(weight == 0, 0, weight * total_log - pulled).sum())
         targets.subtract(tile, slope, None)
         similarity.pull_back(
             block,

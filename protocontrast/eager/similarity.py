@@ -9,6 +9,10 @@ NEVER = -1e30
 """Added to masked classes' logits: exp(NEVER - max) is exactly 0, and 0 * NEVER is not NaN."""
 
 
+LARGEST_EXPONENT = 60.0
+"""exp of a logit this large, and one over it, times any class count, stay normal in float32."""
+
+
 class Scored(NamedTuple):
     """Logits (C, n) before the absent classes' offset; inverse lengths (1, n) under cosine."""
 
@@ -43,6 +47,9 @@ class Similarity:
         self.matrix = rows if kind == "euclidean" else rows * self.scale
         offset = -1 / temperature if floor else NEVER
         self.offset = torch.where(present, 0.0, offset).to(dtype)[:, None]
+        on_host = prototypes.device.type == "cpu"
+        self.complete = on_host and bool(present.all())
+        self.bounded = kind == "cosine" and 1 / temperature <= LARGEST_EXPONENT
         self.transposed = self.matrix.t().contiguous()
         self.ones = torch.ones(1, rows.shape[1], dtype=dtype, device=rows.device)
 
@@ -59,6 +66,21 @@ class Similarity:
         squared = self.ones @ (block * block)
         inverse = squared.rsqrt().masked_fill_(squared == 0, 0)
         return Scored(logits.mul_(inverse), inverse)
+
+    def with_offset(self, logits: Tensor) -> Tensor:
+        """Logits (C, n) in which absent classes stand at -1/tau or NEVER."""
+        return logits if self.complete else logits + self.offset
+
+    def exponentials(self, logits: Tensor) -> tuple[Tensor, Tensor | None]:
+        """exp(z + offset - peak) of all classes (C, n), and the peak (n,); None where it is 0.
+
+        A cosine over a temperature is bounded, so exp needs no peak unless the temperature is tiny.
+        """
+        if self.bounded:
+            return self.with_offset(logits).exp(), None
+        shifted = logits + self.offset
+        peak = shifted.amax(dim=0)
+        return shifted.sub_(peak).exp_(), peak
 
     def pull_back(
         self,

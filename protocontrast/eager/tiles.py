@@ -19,7 +19,7 @@ class Tile(NamedTuple):
 
     def of(self, pixels: Tensor) -> Tensor:
         """The tile's part of a (B, P) or (B, C, P) tensor, as a view (n,) or (C, n)."""
-        return pixels[self.image, ..., self.start : self.stop]
+        return pixels.select(0, self.image).narrow(-1, self.start, self.stop - self.start)
 
 
 def accumulation_dtype(features: Tensor) -> torch.dtype:
