@@ -254,7 +254,8 @@ class BiCL(nn.Module):
     def _remember_target(self, features: Tensor, labels: Tensor) -> None:
         stats = self.target_bank.update_from(self._means(features, labels))
         both = stats.present & self.source_bank.present
-        self.domain_bias.update(self.source_bank.prototypes, stats.mean, both)
+        mean = self.target_bank.on_scale(stats.mean)
+        self.domain_bias.update(self.source_bank.prototypes, mean, both)
 
     def _contrast(
         self,

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 from torch import distributed as dist
+from torch.nn.functional import normalize as unit_rows
 
 from protocontrast.bank.buffers import WideBuffers
 from protocontrast.checks import (
@@ -122,14 +123,13 @@ class PrototypeBank(WideBuffers):
         ignore_index: int = 255,
     ) -> ClassPrototypes:
         """`update_from` the class means of a batch."""
-        normalize = self.normalize == "features"
         return self.update_from(
             class_prototypes(
                 features,
                 labels,
                 self.num_classes,
                 pixel_weight=pixel_weight,
-                normalize=normalize,
+                normalize=self.normalize == "features",
                 ignore_index=ignore_index,
             )
         )
@@ -174,14 +174,18 @@ class PrototypeBank(WideBuffers):
     ) -> "PrototypeBank":
         """Reset, then take the exact mean over all (features, labels) pairs of an iterable."""
         self.reset()
-        normalize = self.normalize == "features"
+        units = self.normalize == "features"
         for features, labels in batches:
             stats = class_prototypes(
-                features, labels, self.num_classes, normalize=normalize, ignore_index=ignore_index
+                features, labels, self.num_classes, normalize=units, ignore_index=ignore_index
             )
             self.accumulate(stats)
         self.commit()
         return self
+
+    def on_scale(self, rows: Tensor) -> Tensor:
+        """Rows (C, D) as this bank keeps them: of unit length under normalize="prototypes"."""
+        return unit_rows(rows, dim=1) if self.normalize == "prototypes" else rows
 
     @torch.no_grad()
     def reset(self) -> None:
@@ -240,9 +244,7 @@ class PrototypeBank(WideBuffers):
         else:
             moved = mean
         new = torch.where(self.present[:, None], moved, mean)
-        if self.normalize == "prototypes":
-            new = torch.nn.functional.normalize(new, dim=1)
-        new = new.to(self.prototypes.dtype)
+        new = self.on_scale(new).to(self.prototypes.dtype)
         self.prototypes.copy_(torch.where(used[:, None], new, self.prototypes))
         self.count += count
         self.present |= used
