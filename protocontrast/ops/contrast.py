@@ -9,7 +9,7 @@ from protocontrast import naive
 from protocontrast.eager import contrast as eager_contrast
 from protocontrast.eager.tiles import accumulation_dtype
 from protocontrast.ops.backend import full_precision, is_plain, transforms_active
-from protocontrast.ops.gradient import once
+from protocontrast.ops.gradient import differentiable, once
 from protocontrast.ops.labels import checked_labels, refuse_on_host
 
 FUNCTION = "pixel_prototype_contrast"
@@ -251,9 +251,12 @@ def contrast(inputs: Inputs, settings: Settings, reduction: str, backend: str) -
         wanted = features.requires_grad or prototypes.requires_grad
         traced = torch.compiler.is_compiling() or transforms_active()
         on_host = features.device.type == "cpu"
-        if reduction != "none" and wanted and torch.is_grad_enabled() and on_host and not traced:
+        # A float16 gradient written before the upstream factor, a loss scale, would underflow.
+        narrow = torch.float16 in (features.dtype, prototypes.dtype)
+        one_pass = reduction != "none" and wanted and torch.is_grad_enabled() and on_host
+        if one_pass and not traced and not narrow:
             return _ReducedContrast.apply(*inputs, *settings, reduction == "mean")
-        loss, weight, _ = _Contrast.apply(*inputs, *settings)
+        loss, weight, _ = differentiable(_Contrast, contrast_op, *inputs, *settings)
     if reduction == "none":
         return loss
     if reduction == "sum":
