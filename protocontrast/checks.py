@@ -88,7 +88,7 @@ def check_choice(function: str, argument: str, value: object, choices: Collectio
 def check_positive(function: str, argument: str, value: float) -> None:
     """ValueError unless a finite number above 0."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not (math.isfinite(value) and value > 0):
+    if not number or not 0 < value < math.inf:
         raise ValueError(sentence(function, argument, "to be a finite number > 0", repr(value)))
 
 
@@ -101,8 +101,16 @@ def check_share(function: str, argument: str, value: float) -> None:
 
 def check_count(function: str, argument: str, value: int) -> None:
     """ValueError unless an integer of at least 1."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    integer = isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool)
+    if not integer or value < 1:
         raise ValueError(sentence(function, argument, "to be an integer >= 1", repr(value)))
+
+
+def check_ignore_index(function: str, value: int) -> None:
+    """TypeError unless an integer."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        hint = "the usual ignore values are 255 and -100."
+        raise TypeError(sentence(function, "ignore_index", "to be an integer", repr(value), hint))
 
 
 def refuse_wrong_values(function: str, labels: Tensor, num_classes: int, ignore_index: int) -> None:
@@ -142,4 +150,5 @@ def check_labels(labels: Tensor, num_classes: int, *, ignore_index: int = 255) -
     """
     check_integer("check_labels", "labels", labels)
     check_count("check_labels", "num_classes", num_classes)
+    check_ignore_index("check_labels", ignore_index)
     refuse_wrong_values("check_labels", labels.long(), num_classes, ignore_index)

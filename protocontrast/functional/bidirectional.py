@@ -5,7 +5,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from protocontrast.checks import check_choice, check_count, check_positive, check_shape, sentence
+from protocontrast.checks import (
+    check_choice,
+    check_count,
+    check_floating,
+    check_ignore_index,
+    check_integer,
+    check_positive,
+    check_shape,
+    sentence,
+)
 from protocontrast.functional.class_prototypes import class_prototypes
 from protocontrast.functional.contrast import ABSENT, Absent, Backend, pixel_prototype_contrast
 from protocontrast.functional.labels import labels_to_grid
@@ -48,6 +57,7 @@ def _grid_labels(
 ) -> tuple[Tensor, Tensor]:
     """Labels on the grid, and the loss's targets: those, or counts of full-resolution labels."""
     features = pixels.original
+    check_integer(FUNCTION, f"{side}_labels", labels)
     if features.dim() != 4 or labels.dim() != 3:
         hint = "labels are (B, H, W) at any resolution for features (B, D, H, W)."
         reason = f"as in {side}_features {tuple(features.shape)}"
@@ -179,11 +189,13 @@ def bidirectional_contrast(
     check_count(FUNCTION, "num_classes", num_classes)
     check_positive(FUNCTION, "temperature", temperature)
     check_choice(FUNCTION, "absent", absent, ABSENT)
+    check_ignore_index(FUNCTION, ignore_index)
     given = source_prototypes is not None or target_prototypes is not None
     if pairwise and given:
         hint = "given prototypes belong to no image pair."
         requirement = "to be False with given prototypes"
         raise ValueError(sentence(FUNCTION, "pairwise", requirement, "True", hint))
+    check_floating(FUNCTION, "source_features", source_features)
     per_pair = bool(pairwise) and source_features.dim() > 2 and len(source_features) > 0
     source = _domain(
         "source", source_features, source_labels, source_prototypes, source_present,

@@ -4,7 +4,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from protocontrast.checks import check_choice, check_positive, sentence
+from protocontrast.checks import check_choice, check_ignore_index, check_positive, sentence
 from protocontrast.functional.pixels import (
     check_per_class,
     check_prototypes,
@@ -104,6 +104,7 @@ def pixel_prototype_contrast(
     check_choice(function, "reduction", reduction, REDUCTIONS)
     check_choice(function, "absent", absent, ABSENT)
     check_positive(function, "temperature", temperature)
+    check_ignore_index(function, ignore_index)
     if absent == "floor" and similarity != "cosine":
         requirement = 'to be "cosine" with absent="floor"'
         hint = 'only a cosine has a lowest value; use absent="mask".'

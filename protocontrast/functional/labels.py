@@ -6,7 +6,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from protocontrast.checks import check_choice, check_count, check_integer, check_share, sentence
+from protocontrast.checks import (
+    check_choice,
+    check_count,
+    check_ignore_index,
+    check_integer,
+    check_share,
+    sentence,
+)
 from protocontrast.functional.pixels import comparable
 from protocontrast.ops.grid import label_counts
 
@@ -43,6 +50,7 @@ def fuse_labels(base: Tensor, *others: Tensor, ignore_index: int = 255) -> Tenso
     """
     function = "fuse_labels"
     check_integer(function, "base", base)
+    check_ignore_index(function, ignore_index)
     fused = base.long()
     for position, other in enumerate(others, start=1):
         argument = f"map {position} of others"
@@ -120,6 +128,7 @@ def labels_to_grid(
     if labels.dim() != 3:
         raise ValueError(sentence(function, "labels", "of shape (B, H, W)", tuple(labels.shape)))
     check_choice(function, "mode", mode, MODES)
+    check_ignore_index(function, ignore_index)
     if not isinstance(size, (tuple, list, torch.Size)) or len(size) != 2:
         raise ValueError(sentence(function, "size", "to be (height, width)", repr(size)))
     height, width = size

@@ -34,6 +34,10 @@ class Pixels(NamedTuple):
         """D."""
         return self.features.shape[1]
 
+    def flattened(self, values: Tensor) -> Tensor:
+        """Values of the pixels' own shape as (B, P)."""
+        return values.reshape(self.features.shape[0], self.features.shape[2])
+
     def restored(self, values: Tensor) -> Tensor:
         """Values (B, P) in the pixels' own shape."""
         return values.reshape(self.shape)
@@ -42,6 +46,9 @@ class Pixels(NamedTuple):
 def read_features(function: str, features: Tensor, argument: str = "features") -> Pixels:
     """Check features and bring them to (B, D, P); TypeError or ValueError says what is wrong."""
     check_floating(function, argument, features)
+    if features.dim() in (2, 3, 4) and features.shape[1] == 0:
+        requirement = "with at least one channel"
+        raise ValueError(sentence(function, argument, requirement, tuple(features.shape)))
     if features.dim() == 4:
         shape = (features.shape[0], *features.shape[2:])
         return Pixels(function, features, features.flatten(2), tuple(shape))
@@ -68,7 +75,7 @@ def read_labels(
     """Hard labels as (B, P)."""
     check_integer(pixels.function, argument, labels)
     check_pixelwise(pixels, argument, labels)
-    return comparable(labels, ignore_index).reshape(pixels.features.shape[0], -1)
+    return pixels.flattened(comparable(labels, ignore_index))
 
 
 def read_targets(pixels: Pixels, labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
@@ -98,7 +105,7 @@ def read_pixel_weight(pixels: Pixels, weight: Tensor | None) -> Tensor | None:
     check_floating(pixels.function, "pixel_weight", weight)
     check_no_grad(pixels.function, "pixel_weight", weight)
     check_pixelwise(pixels, "pixel_weight", weight)
-    return weight.reshape(pixels.features.shape[0], -1)
+    return pixels.flattened(weight)
 
 
 def check_pixelwise(pixels: Pixels, argument: str, value: Tensor) -> None:

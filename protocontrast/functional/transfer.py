@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from protocontrast.checks import check_choice, check_positive, sentence
+from protocontrast.checks import check_choice, check_ignore_index, check_positive, sentence
 from protocontrast.functional.contrast import SIMILARITIES, Backend, Similarity
 from protocontrast.functional.pixels import check_per_class, check_prototypes, read_features
 from protocontrast.ops.backend import choose
@@ -88,13 +88,13 @@ def transfer_labels(
     check_choice(function, "similarity", similarity, SIMILARITIES)
     check_choice(function, "measure", measure, MEASURES)
     check_positive(function, "temperature", temperature)
+    check_ignore_index(function, ignore_index)
     num_classes = prototypes.shape[0]
     check_per_class(pixels, "present", present, num_classes, boolean=True)
-    class_threshold = threshold if isinstance(threshold, Tensor) and threshold.dim() > 0 else None
-    check_per_class(pixels, "threshold", class_threshold, num_classes)
+    class_threshold = None
     if isinstance(threshold, Tensor):
-        if class_threshold is None:
-            class_threshold = threshold.expand(num_classes)
+        class_threshold = threshold.expand(num_classes) if threshold.dim() == 0 else threshold
+        check_per_class(pixels, "threshold", class_threshold, num_classes)
     elif not isinstance(threshold, (int, float)) or isinstance(threshold, bool):
         requirement = "to be a number or a (C,) tensor"
         raise TypeError(sentence(function, "threshold", requirement, type(threshold).__name__))

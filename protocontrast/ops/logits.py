@@ -9,7 +9,7 @@ from protocontrast import naive
 from protocontrast.eager import logits as eager_logits
 from protocontrast.eager.tiles import accumulation_dtype
 from protocontrast.ops.backend import full_precision
-from protocontrast.ops.gradient import once
+from protocontrast.ops.gradient import differentiable, once
 
 INPUTS = "Tensor features, Tensor prototypes, Tensor? present, str similarity, float temperature"
 
@@ -104,10 +104,12 @@ def logits(
 ) -> Tensor:
     """(B, C, P) logits of (B, D, P) features; absent classes -inf."""
     if backend != "naive":
-        return _Logits.apply(features, prototypes, present, similarity, temperature)
+        return differentiable(
+            _Logits, logits_op, features, prototypes, present, similarity, temperature
+        )
     dtype = accumulation_dtype(features)
     images, channels, pixels = features.shape
     rows = features.transpose(1, 2).reshape(-1, channels).to(dtype)
     with full_precision(features):
         out = naive.prototype_logits(rows, prototypes.to(dtype), present, similarity, temperature)
-    return out.reshape(images, pixels, -1).transpose(1, 2)
+    return out.reshape(images, pixels, len(prototypes)).transpose(1, 2)
