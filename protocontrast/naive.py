@@ -82,10 +82,10 @@ def pixel_prototype_contrast(
         classes = torch.arange(num_classes, device=labels.device)
         targets = (rearrange(labels, "n -> n 1") == classes).to(features.dtype)
         targets = targets * rearrange(labels != ignore_index, "n -> n 1")
-    targets = torch.where(share == 0, 0, targets * share)
+    targets = torch.where((share == 0) | (targets == 0), 0, targets * share)
     if pixel_weight is not None:
         weight = rearrange(pixel_weight.to(features.dtype), "n -> n 1")
-        targets = torch.where(weight == 0, 0, targets * weight)
+        targets = torch.where((weight == 0) | (targets == 0), 0, targets * weight)
     weight = reduce(targets, "n c -> n", "sum")
     valid = weight != 0
     # The ignored pixels' features may hold NaN, and 0 * NaN is NaN: they leave before any

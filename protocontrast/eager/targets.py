@@ -60,14 +60,15 @@ class Targets:
             self.share = self.share * factor
 
     def mass(self, tile: Tile) -> Tensor:
-        """Soft targets of a tile times class and pixel weights, (C, n); weight 0 wins over NaN."""
+        """Soft targets of a tile times class and pixel weights, (C, n); 0 wins over NaN."""
         if self.soft is None:
             raise RuntimeError("mass is defined for soft targets only")
         share = self.share[:, None]
-        mass = torch.where(share == 0, 0, tile.of(self.soft).to(share.dtype) * share)
+        soft = tile.of(self.soft).to(share.dtype)
+        mass = torch.where((share == 0) | (soft == 0), 0, soft * share)
         if self.pixel_weight is not None:
             weight = tile.of(self.pixel_weight)
-            mass = torch.where(weight == 0, 0, mass * weight)
+            mass = torch.where((weight == 0) | (mass == 0), 0, mass * weight)
         return mass
 
     def pulled(self, tile: Tile, logits: Tensor) -> Tensor:
