@@ -1,0 +1,27 @@
+"""`pixel_prototype_contrast`: the eager backend equals `naive`, in value and every gradient."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocontrast import pixel_prototype_contrast
+from tests.agreement import assert_agrees, contrast_scales
+from tests.strategies import ContrastCase, contrast_cases, seeds
+
+WANTED = [("features",), ("prototypes",), ("features", "prototypes")]
+
+
+def assert_case_agrees(case: ContrastCase, wanted: tuple[str, ...], upstream_seed: int) -> None:
+    call = {**case.tensors(), **case.settings}
+    scales = contrast_scales(call, case.settings, upstream_seed)
+    assert_agrees(
+        pixel_prototype_contrast, call, wanted, scales=scales, upstream_seed=upstream_seed
+    )
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("similarity", ["cosine", "dot", "euclidean"])
+@given(data=st.data())
+def test_any_call(similarity: str, soft: bool, data: st.DataObject) -> None:
+    case = data.draw(contrast_cases(similarity=similarity, soft=soft))
+    assert_case_agrees(case, data.draw(st.sampled_from(WANTED)), data.draw(seeds))
