@@ -105,7 +105,8 @@ def _surface(painter: Painter, picture: Floats, codes: Bytes) -> Floats:
     clear = np.exp(-depth / setting.haze_range)
     clear[sky] = np.exp(-_SKY_HAZE / setting.haze_range)
     haze = np.array(setting.haze, dtype=np.float32)
-    light = np.array(setting.light, dtype=np.float32)
+    cast = 1.0 + setting.cast * painter.rng.standard_normal(3)
+    light = np.array(setting.light * cast, dtype=np.float32)
     return (haze + (lit * light - haze) * clear[..., None]).astype(np.float32)
 
 

@@ -26,17 +26,17 @@ def _paint_pole(painter: Painter, x: float, z: float, height: float, width: floa
 def paint_lamp_post(painter: Painter, x: float, z: float) -> None:
     """Paint a street lamp whose arm reaches over the road."""
     height = painter.between(5.5, 8.0)
-    _paint_pole(painter, x, z, height, 0.26)
+    _paint_pole(painter, x, z, height, 0.36)
     reach = -math.copysign(painter.between(1.2, 2.0), x)
     colour = painter.colour("pole", 5)
     span = (min(x, x + reach), max(x, x + reach))
-    painter.upright(span, (height - 0.18, height), z, colour, POLE.at(z))
+    painter.upright(span, (height - 0.3, height), z, colour, POLE.at(z))
 
 
 def paint_traffic_light(painter: Painter, x: float, z: float) -> None:
     """Paint a pole with a dark box of three lamps, one of them lit."""
     height = painter.between(3.0, 4.0)
-    _paint_pole(painter, x, z, height, 0.2)
+    _paint_pole(painter, x, z, height, 0.28)
     stamp = TRAFFIC_LIGHT.at(z)
     box = painter.colour("light box", 4)
     half, tall = 0.42, 1.7
@@ -52,7 +52,7 @@ def paint_traffic_light(painter: Painter, x: float, z: float) -> None:
 def paint_traffic_sign(painter: Painter, x: float, z: float) -> None:
     """Paint a pole with a round, triangular, square or rectangular plate."""
     height = painter.between(2.4, 3.2)
-    _paint_pole(painter, x, z, height + 0.4, 0.18)
+    _paint_pole(painter, x, z, height + 0.4, 0.26)
     stamp = TRAFFIC_SIGN.at(z)
     face = painter.colour("sign face", 5)
     y, size = height, painter.between(0.5, 0.75)

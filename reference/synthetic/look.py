@@ -24,7 +24,8 @@ class Setting:
     Light: `sun` 0 (overcast) .. 1 (hard shadows); `light` colour factor per channel;
     `haze_range` metres until 63 % of a colour is haze; `haze` RGB 0..255.
     Sensor: `gain`, `gamma`, `saturation` (1 = as is), `hue` radians, `blur` pixels, `noise`
-    RGB units, `vignette` share lost in the corners, `flicker` spread of exposure between images.
+    RGB units, `vignette` share lost in the corners, `flicker` and `cast` spread of
+    exposure and of white balance between images.
     Texture: `grain` and `patches` factors on fine and coarse texture, `tile` metres per slab.
     Contents: mean numbers per image, or shares 0..1 (`built`, `fenced`, `planted`).
     """
@@ -44,6 +45,7 @@ class Setting:
     noise: float
     vignette: float
     flicker: float
+    cast: float
     grain: float
     patches: float
     tile: float
@@ -68,7 +70,7 @@ SOURCE: Final = Setting(
     horizon=0.42,
     focal=0.72,
     sun=1.0,
-    light=(1.06, 1.0, 0.92),
+    light=(1.05, 1.0, 0.93),
     haze_range=400.0,
     haze=(206, 218, 232),
     gain=1.0,
@@ -76,14 +78,15 @@ SOURCE: Final = Setting(
     saturation=1.12,
     hue=0.0,
     blur=0.0,
-    noise=2.0,
+    noise=3.0,
     vignette=0.0,
-    flicker=0.05,
+    flicker=0.1,
+    cast=0.03,
     grain=1.0,
     patches=1.0,
     tile=1.6,
-    built=0.62,
-    fenced=0.5,
+    built=0.55,
+    fenced=0.65,
     planted=0.5,
     setback=0.45,
     storeys=3.2,
@@ -91,10 +94,10 @@ SOURCE: Final = Setting(
     cars=4.0,
     trucks=0.7,
     buses=0.6,
-    persons=3.0,
+    persons=3.5,
     lights=1.6,
     signs=2.0,
-    poles=4.0,
+    poles=3.0,
     street_trees=1.2,
 )
 
@@ -103,22 +106,23 @@ TARGET: Final = Setting(
     horizon=0.52,
     focal=0.84,
     sun=0.1,
-    light=(0.88, 1.0, 1.04),
-    haze_range=75.0,
+    light=(0.95, 1.0, 1.01),
+    haze_range=40.0,
     haze=(200, 206, 204),
-    gain=0.80,
-    gamma=1.25,
-    saturation=0.62,
-    hue=0.30,
-    blur=1.1,
-    noise=9.0,
+    gain=0.82,
+    gamma=1.3,
+    saturation=0.6,
+    hue=0.35,
+    blur=1.4,
+    noise=10.0,
     vignette=0.25,
-    flicker=0.08,
-    grain=1.7,
-    patches=1.8,
+    flicker=0.1,
+    cast=0.03,
+    grain=1.3,
+    patches=1.4,
     tile=0.8,
-    built=0.72,
-    fenced=0.45,
+    built=0.68,
+    fenced=0.55,
     planted=0.75,
     setback=0.3,
     storeys=4.2,
@@ -129,7 +133,7 @@ TARGET: Final = Setting(
     persons=4.5,
     lights=1.8,
     signs=2.8,
-    poles=5.0,
+    poles=3.6,
     street_trees=2.0,
 )
 

@@ -98,15 +98,15 @@ def _paint_end_windows(
 
 
 def _paint_fence(painter: Painter, x: float, near: float, far: float) -> None:
-    height = painter.between(1.2, 1.9)
+    height = painter.between(1.5, 2.2)
     variant = painter.variant("fence")
     stamp = FENCE.at((near + min(far, near + 15)) / 2)
-    painter.along(x, (0, height), (near, far), painter.colour("fence", 5, variant, 0.72), stamp)
-    picket = painter.colour("fence", 5, variant, 1.25)
-    pitch = painter.between(0.5, 0.9)
+    painter.along(x, (0, height), (near, far), painter.colour("fence", 5, variant, 0.55), stamp)
+    picket = painter.colour("fence", 5, variant, 1.1)
+    pitch = painter.between(0.6, 1.0)
     z = near
     while z < min(far, 45.0):
-        painter.along(x, (0, height), (z, z + 0.45 * pitch), picket, stamp)
+        painter.along(x, (0, height), (z, z + 0.5 * pitch), picket, stamp)
         z += pitch
     painter.along(x, (height - 0.2, height), (near, far), picket, stamp)
 

@@ -66,7 +66,7 @@ def _place_vehicles(painter: Painter, street: Street) -> list[Placed]:
 def _place_persons(painter: Painter, street: Street) -> list[Placed]:
     placed: list[Placed] = []
     for _ in range(painter.count(painter.setting.persons)):
-        z = painter.between(6.0, 26.0)
+        z = painter.between(4.5, 17.0)
         if painter.chance(0.15):
             x = painter.between(-street.kerb, street.kerb)
         else:
@@ -79,9 +79,9 @@ def _place_persons(painter: Painter, street: Street) -> list[Placed]:
 def _place_furniture(painter: Painter, street: Street) -> list[Placed]:
     setting = painter.setting
     kinds: tuple[tuple[Callable[[Painter, float, float], None], float, float, float], ...] = (
-        (paint_lamp_post, setting.poles, 7.0, 40.0),
-        (paint_traffic_light, setting.lights, 8.0, 26.0),
-        (paint_traffic_sign, setting.signs, 7.0, 26.0),
+        (paint_lamp_post, setting.poles, 6.0, 28.0),
+        (paint_traffic_light, setting.lights, 7.0, 22.0),
+        (paint_traffic_sign, setting.signs, 6.0, 22.0),
     )
     placed: list[Placed] = []
     for paint, mean, nearest, farthest in kinds:

@@ -6,6 +6,7 @@ the camera) and the flank that looks at the camera's path.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -104,10 +105,14 @@ def paint_car(painter: Painter, x: float, z: float, oncoming: bool) -> None:
     slope = 0.22 * body.length
 
     painter.along(body.flank, (0.3, waist), (body.z, back), flank, stamp)
-    inset = body.x + (body.flank - body.x) * 0.82
-    cabin = [(body.flank, waist, body.z + 0.2), (body.flank, waist, back - 0.6)]
-    cabin += [(inset, tall, back - 0.6 - slope), (inset, tall, body.z + 0.2 + 0.5 * slope)]
-    painter.shape(cabin, glass, pane)
+    top, roof_z = 0.78 * body.half, z + 0.5 * slope
+    inset = body.x + math.copysign(top, body.flank - body.x)
+    cabin = [(body.flank, waist, z), (body.flank, waist, back - 0.4)]
+    cabin += [(inset, tall, back - 0.4 - slope), (inset, tall, roof_z)]
+    painter.shape(cabin, flank, stamp)
+    panes = [(body.flank, waist, z + 0.5), (body.flank, waist, back - 0.8)]
+    panes += [(inset, tall - 0.14, back - 0.7 - slope), (inset, tall - 0.14, roof_z + 0.5)]
+    painter.shape(panes, glass, pane)
     face = [
         (body.left, 0.28, z),
         (body.right, 0.28, z),
@@ -115,7 +120,6 @@ def paint_car(painter: Painter, x: float, z: float, oncoming: bool) -> None:
         (body.left, waist, z),
     ]
     painter.shape(face, paint, stamp)
-    top, roof_z = 0.78 * body.half, z + 0.5 * slope
     rear = [(body.left + 0.04, waist, z), (body.right - 0.04, waist, z)]
     rear += [(body.x + top, tall, roof_z), (body.x - top, tall, roof_z)]
     painter.shape(rear, paint, stamp)
