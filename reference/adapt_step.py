@@ -1,0 +1,105 @@
+"""One step of adaptation: every term of the loss, one line per equation.
+
+The contrast is `protocontrast.BiCL`; its equations stand in docs/maths.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from torch import Tensor
+
+import protocontrast as pc
+from reference.classes import NUM_CLASSES
+from reference.config import Adaptation, Contrast
+from reference.losses import cell_labels, cross_entropy, entropy
+from reference.model import Output, SegmentationNetwork
+from reference.transforms import Batch
+
+# Above every cosine and every probability: no pixel gets a dynamic label.
+_NEVER: Final = 2.0
+
+
+def build_bicl(settings: Contrast, feature_dim: int) -> pc.BiCL:
+    """Translate settings into `protocontrast.BiCL`.
+
+    Args:
+        settings: of the contrast.
+        feature_dim: channels D of the features.
+    """
+    return pc.BiCL(
+        num_classes=NUM_CLASSES,
+        dim=feature_dim,
+        temperature=settings.temperature,
+        threshold=settings.threshold if settings.dynamic_labels else _NEVER,
+        measure=settings.measure,
+        momentum=settings.momentum,
+        bias_momentum=settings.bias_momentum,
+        bias_warmup=settings.bias_warmup,
+        normalize=settings.normalize,
+        prototypes=settings.prototypes,
+        calibrate=settings.calibrate,
+        weights=(settings.target_to_source, settings.source_to_target),
+    )
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """One step of adaptation: its terms, and what they were made from.
+
+    Args:
+        losses: term -> weighted scalar; their sum is minimised.
+        target: the network's output on the target images; None for the control.
+        contrast: what BiCL returned; None without contrast.
+    """
+
+    losses: dict[str, Tensor]
+    target: Output | None = None
+    contrast: pc.BiCLOutput | None = None
+
+
+def adapt_step(
+    network: SegmentationNetwork,
+    bicl: pc.BiCL | None,
+    source: Batch,
+    target: Batch | None,
+    static_labels: Tensor | None,
+    settings: Adaptation,
+    round_index: int,
+) -> Stepped:
+    """Compute the loss terms of one step.
+
+    L = CE(P_s, y_s) + w_F CE(P_t, y_F) + w_E H(P_t) + l_1 L(t -> rho_S) + l_2 L(s -> rho_T)
+
+    Args:
+        network: the network being trained.
+        bicl: prototypes, bias and both contrasts; updated by this call. None without contrast.
+        source: images and labels.
+        target: images; None for the control.
+        static_labels: y_F on the grid, flipped as the images are, 255 where none; None where
+            this round has none. They win over dynamic labels inside BiCL.
+        settings: weights of the terms.
+        round_index: from 0.
+
+    Shape:
+        static_labels (B, h, w), int64.
+    """
+    seen = network(source.images)
+    source_labels = cell_labels(source.labels)
+    losses = {"source_cross_entropy": cross_entropy(seen.logits, source_labels)}
+    if target is None:
+        return Stepped(losses)
+    new = network(target.images)
+    if static_labels is not None and settings.static_weight:
+        losses["static_cross_entropy"] = settings.static_weight * cross_entropy(
+            new.logits, static_labels
+        )
+    if settings.entropy_weight and round_index >= settings.entropy_from_round:
+        losses["entropy"] = settings.entropy_weight * entropy(new.logits)
+    if bicl is None or settings.contrast is None:
+        return Stepped(losses, new)
+    pulled = bicl(seen.features, source_labels, new.features, static_labels)
+    losses["target_to_source"] = settings.contrast.target_to_source * pulled.target_to_source
+    losses["source_to_target"] = settings.contrast.source_to_target * pulled.source_to_target
+    return Stepped(losses, new, pulled)

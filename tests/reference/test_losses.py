@@ -1,0 +1,69 @@
+"""Loss terms against numbers worked by hand."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import pytest
+import torch
+
+from reference.losses import (
+    NonFiniteLossError,
+    cell_labels,
+    cross_entropy,
+    entropy,
+    require_finite,
+)
+
+
+def test_the_middle_pixel_of_a_cell_is_taken():
+    labels = torch.full((1, 8, 12), 255, dtype=torch.uint8)
+    labels[0, 2::4, 2::4] = torch.tensor([[1, 2, 3], [4, 5, 6]], dtype=torch.uint8)
+    cells = cell_labels(labels)
+    assert cells.dtype == torch.int64
+    assert cells.tolist() == [[[1, 2, 3], [4, 5, 6]]]
+
+
+def test_cross_entropy_averages_over_labelled_cells_only():
+    logits = torch.tensor([[[[math.log(3.0), 9.0]], [[0.0, 0.0]]]])  # (1, 2, 1, 2)
+    loss = cross_entropy(logits, torch.tensor([[[0, 255]]]))
+    assert loss.item() == pytest.approx(math.log(4 / 3), abs=1e-6)
+
+
+def test_cross_entropy_without_labels_is_zero_with_zero_gradient():
+    logits = torch.randn(1, 3, 2, 2, requires_grad=True)
+    loss = cross_entropy(logits, torch.full((1, 2, 2), 255))
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad is not None
+    assert logits.grad.abs().max() == 0
+
+
+def test_entropy_runs_from_zero_to_the_logarithm_of_the_classes():
+    certain = torch.zeros(1, 4, 1, 1)
+    certain[0, 2] = 200.0
+    assert entropy(certain).item() == 0
+    assert entropy(torch.zeros(1, 4, 3, 3)).item() == pytest.approx(math.log(4), abs=1e-6)
+
+
+def test_entropy_of_a_three_to_one_bet():
+    logits = torch.tensor([math.log(3.0), 0.0]).view(1, 2, 1, 1)
+    expected = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+    assert entropy(logits).item() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_non_finite_term_is_named(value):
+    losses = {"entropy": torch.tensor(1.0), "target_to_source": torch.tensor(value)}
+    sentence = (
+        f"bicl: expected a finite loss, got target_to_source = {value} at step 37. "
+        "Hint: lower the learning rate or the weight of this term."
+    )
+    with pytest.raises(NonFiniteLossError, match=f"^{re.escape(sentence)}$"):
+        require_finite(losses, run="bicl", step=37)
+
+
+def test_finite_terms_are_read_as_numbers():
+    losses = {"entropy": torch.tensor(0.5, requires_grad=True)}
+    assert require_finite(losses, run="bicl", step=0) == {"entropy": 0.5}
