@@ -46,7 +46,8 @@ class Similarity:
             self.scale = torch.where(squared != 0, squared.rsqrt() / temperature, 0)
         self.matrix = rows if kind == "euclidean" else rows * self.scale
         offset = -1 / temperature if floor else NEVER
-        self.offset = torch.where(present, 0.0, offset).to(dtype)[:, None]
+        # masked_fill keeps the dtype; torch.where of two numbers would round to float32.
+        self.offset = torch.zeros_like(self.scale).masked_fill_(~present[:, None], offset)
         on_host = prototypes.device.type == "cpu"
         self.complete = on_host and bool(present.all())
         self.bounded = kind == "cosine" and 1 / temperature <= LARGEST_EXPONENT
@@ -93,19 +94,17 @@ class Similarity:
         """Send dL/dlogits (C, n), overwritten here, to the tile's gradient and the matrix's sum.
 
         Cosine, z = M f / |f|, a = slope / |f|: dL/df = M' a - f (sum_c slope z) / |f|^2 and
-        dL/dM += a f'. Euclidean, z = -d / tau, a = slope / (tau d) and 0 where d = 0:
-        dL/df = M' a - f sum_c a.
+        dL/dM += a f'.
         """
+        if self.kind == "euclidean":
+            self._pull_back_distance(block, scored, slope, into, total)
+            return
         radial = None
         if self.kind == "cosine":
             if into is not None:
                 radial = (slope * scored.logits).sum(dim=0, keepdim=True)
                 radial.mul_(scored.inverse_length).mul_(scored.inverse_length)
             slope.mul_(scored.inverse_length)
-        elif self.kind == "euclidean":
-            reach = scored.logits * -(self.temperature**2)
-            slope = torch.where(reach != 0, slope / reach, 0)
-            radial = slope.sum(dim=0, keepdim=True)
         if into is not None:
             target = into if into.dtype == block.dtype else torch.empty_like(block)
             torch.mm(self.transposed, slope, out=target)
@@ -115,8 +114,28 @@ class Similarity:
                 into.copy_(target)
         if total is not None:
             total.addmm_(slope, block.t())
-            if self.kind == "euclidean":
-                total.addcmul_(self.matrix, slope.sum(dim=1, keepdim=True), value=-1)
+
+    def _pull_back_distance(
+        self,
+        block: Tensor,
+        scored: Scored,
+        slope: Tensor,
+        into: Tensor | None,
+        total: Tensor | None,
+    ) -> None:
+        """Euclidean, z = -d / tau: dL/df = sum_c slope_c (p_c - f) / (tau d_c), 0 where d_c = 0."""
+        # Differences again: M' a - f sum_c a would cancel where a pixel is close to a prototype.
+        rows = block.t().contiguous()
+        distance = scored.logits * -self.temperature
+        slope = slope.div_(-self.temperature)
+        backward = torch.ops.aten._cdist_backward.default
+        if into is not None:
+            to_rows = backward(
+                slope.t().contiguous(), rows, self.matrix, 2.0, distance.t().contiguous()
+            )
+            into.copy_(to_rows.t())
+        if total is not None:
+            total.add_(backward(slope.contiguous(), self.matrix, rows, 2.0, distance.contiguous()))
 
     def finish(self, total: Tensor) -> Tensor:
         """Gradient of the given prototypes from the summed dL/dM; absent rows get exactly 0."""
