@@ -9,7 +9,7 @@ from protocontrast import naive
 from protocontrast.eager import class_prototypes as eager_class_prototypes
 from protocontrast.eager.tiles import accumulation_dtype
 from protocontrast.ops.backend import full_precision
-from protocontrast.ops.gradient import once
+from protocontrast.ops.gradient import differentiable, once
 from protocontrast.ops.labels import checked_labels, refuse_on_host
 
 FUNCTION = "class_prototypes"
@@ -112,9 +112,8 @@ def class_sums(
 ) -> tuple[Tensor, Tensor]:
     """Sums (G, C, D) and counts (G, C); G = B per image, else 1."""
     if backend != "naive":
-        return _ClassSums.apply(
-            features, labels, pixel_weight, num_classes, normalize, per_image, ignore_index
-        )
+        settings = num_classes, normalize, per_image, ignore_index
+        return differentiable(_ClassSums, class_sums_op, features, labels, pixel_weight, *settings)
     labels = checked_labels(labels, num_classes, ignore_index, FUNCTION)
     rows = features.transpose(1, 2).to(accumulation_dtype(features))
     groups = [slice(b, b + 1) for b in range(len(rows))] if per_image else [slice(None)]

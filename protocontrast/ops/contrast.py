@@ -9,7 +9,7 @@ from protocontrast import naive
 from protocontrast.eager import contrast as eager_contrast
 from protocontrast.eager.tiles import accumulation_dtype
 from protocontrast.ops.backend import full_precision, is_plain, transforms_active
-from protocontrast.ops.gradient import differentiable, once
+from protocontrast.ops.gradient import differentiable, kept, once, steady
 from protocontrast.ops.labels import checked_labels, refuse_on_host
 
 FUNCTION = "pixel_prototype_contrast"
@@ -115,13 +115,10 @@ def _(features: Tensor, labels: Tensor, prototypes: Tensor, *rest: Any) -> Any:
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     features, labels, prototypes, present, class_weight, pixel_weight = inputs[:6]
-    # A bank may change its buffers before backward, so detached prototypes are kept as a private
-    # copy.
     if not prototypes.requires_grad:
-        prototypes = prototypes.clone()
-    present = None if present is None else present.clone()
+        prototypes = kept(prototypes)
     ctx.save_for_backward(
-        features, labels, prototypes, present, class_weight, pixel_weight, output[2]
+        features, labels, prototypes, kept(present), kept(class_weight), pixel_weight, output[2]
     )
     ctx.settings = inputs[6:]
 
@@ -182,11 +179,12 @@ class _ReducedContrast(torch.autograd.Function):
         mean = inputs[-1]
         wants = ctx.needs_input_grad[0], ctx.needs_input_grad[2]
         loss, *gradients = contrast_with_gradient_op(*inputs[:-1], mean, *wants)
-        features, labels, prototypes, present, *weights = inputs[:6]
+        features, labels, prototypes, present, class_weight, pixel_weight = inputs[:6]
         if not wants[1]:
-            prototypes = prototypes.clone()
-        present = None if present is None else present.clone()
-        ctx.save_for_backward(features, labels, prototypes, present, *weights)
+            prototypes = kept(prototypes)
+        ctx.save_for_backward(
+            features, labels, prototypes, kept(present), kept(class_weight), pixel_weight
+        )
         ctx.settings = inputs[6:]
         ctx.gradients = gradients
         return loss
@@ -230,9 +228,9 @@ def _naive(inputs: Inputs, settings: Settings) -> tuple[Tensor, Tensor]:
         loss, weight = naive.pixel_prototype_contrast(
             features.transpose(1, 2).reshape(-1, channels).to(dtype),
             rows,
-            prototypes.to(dtype),
-            inputs.present,
-            inputs.class_weight,
+            (prototypes if prototypes.requires_grad else kept(prototypes)).to(dtype),
+            kept(inputs.present),
+            kept(inputs.class_weight),
             None if inputs.pixel_weight is None else inputs.pixel_weight.flatten(),
             settings.similarity,
             settings.temperature,
@@ -245,6 +243,11 @@ def _naive(inputs: Inputs, settings: Settings) -> tuple[Tensor, Tensor]:
 def contrast(inputs: Inputs, settings: Settings, reduction: str, backend: str) -> Tensor:
     """The loss: (B, P) for "none", else () with 0 where no pixel is valid."""
     features, prototypes = inputs.features, inputs.prototypes
+    inputs = inputs._replace(
+        prototypes=steady(prototypes),
+        present=steady(inputs.present),
+        class_weight=steady(inputs.class_weight),
+    )
     if backend == "naive":
         loss, weight = _naive(inputs, settings)
     else:

@@ -1,13 +1,21 @@
 """What all autograd functions here share: first derivatives only, said aloud."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+Optional = TypeVar("Optional", Tensor, Tensor | None)
 
 MESSAGE = (
     "protocontrast: expected one backward pass, got a derivative of a gradient (double backward). "
     'Hint: backend="naive" is differentiable twice.'
+)
+FORWARD_MODE = (
+    "protocontrast: expected reverse mode, got forward mode (jvp) in a compiled program. "
+    'Hint: backend="naive" has a jvp.'
 )
 
 
@@ -30,6 +38,63 @@ class _Once(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: Any) -> Any:
         raise RuntimeError(MESSAGE)
+
+
+def differentiable(
+    function: type[torch.autograd.Function], operator: Callable[..., Any], *inputs: Any
+) -> Any:
+    """`function` of the inputs; where a compiled program wants no gradient, its bare operator.
+
+    Without a gradient torch.compile cannot trace a function that has a `setup_context`.
+    """
+    if torch.compiler.is_compiling():
+        refusal = _what_would_be_silent()
+        if refusal:
+            raise RuntimeError(refusal)
+        tensors = [value for value in inputs if isinstance(value, Tensor)]
+        if not (torch.is_grad_enabled() and any(value.requires_grad for value in tensors)):
+            return operator(*inputs)
+    return function.apply(*inputs)
+
+
+def _what_would_be_silent() -> str:
+    """The transform around a traced call under which torch.compile would give zeros, or ""."""
+    if forward_ad._current_level >= 0:
+        return FORWARD_MODE
+    stack = torch._C._functorch.get_interpreter_stack() or ()
+    gradients = [one for one in stack if one.key() == torch._C._functorch.TransformType.Grad]
+    return MESSAGE if len(gradients) > 1 else ""
+
+
+# As torch.compiler.assume_constant_result does, which would import the compiler with the package.
+_what_would_be_silent._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+@torch.library.custom_op("protocontrast::copied", mutates_args=())
+def copied(value: Tensor) -> Tensor:
+    """A copy that torch.compile cannot see through."""
+    return value.clone()
+
+
+@copied.register_fake
+def _(value: Tensor) -> Tensor:
+    return value.clone()
+
+
+def steady(value: Optional) -> Optional:
+    """The value that a traced call reads; a copy, since a bank may change its buffers.
+
+    torch.compile takes a plain copy, or one that only backward reads, from the buffer as it finds
+    it in backward.
+    """
+    if value is None or value.requires_grad or not torch.compiler.is_compiling():
+        return value
+    return value if _what_would_be_silent() else copied(value)
+
+
+def kept(value: Optional) -> Optional:
+    """The value that backward reads: a private copy, which `steady` has made where compiling."""
+    return value if value is None or torch.compiler.is_compiling() else value.clone()
 
 
 def once(compute: Callable[..., Any], *inputs: Any) -> Any:

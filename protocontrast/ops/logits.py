@@ -9,7 +9,7 @@ from protocontrast import naive
 from protocontrast.eager import logits as eager_logits
 from protocontrast.eager.tiles import accumulation_dtype
 from protocontrast.ops.backend import full_precision
-from protocontrast.ops.gradient import differentiable, once
+from protocontrast.ops.gradient import differentiable, kept, once, steady
 
 INPUTS = "Tensor features, Tensor prototypes, Tensor? present, str similarity, float temperature"
 
@@ -50,11 +50,9 @@ def _(upstream: Tensor, features: Tensor, prototypes: Tensor, *rest: Any) -> tup
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     features, prototypes, present = inputs[:3]
-    # A bank may change its buffers before backward, so detached prototypes are kept as a private
-    # copy.
     if not prototypes.requires_grad:
-        prototypes = prototypes.clone()
-    ctx.save_for_backward(features, prototypes, None if present is None else present.clone())
+        prototypes = kept(prototypes)
+    ctx.save_for_backward(features, prototypes, kept(present))
     ctx.settings = inputs[3:]
 
 
@@ -103,6 +101,7 @@ def logits(
     backend: str,
 ) -> Tensor:
     """(B, C, P) logits of (B, D, P) features; absent classes -inf."""
+    prototypes, present = steady(prototypes), steady(present)
     if backend != "naive":
         return differentiable(
             _Logits, logits_op, features, prototypes, present, similarity, temperature
@@ -111,5 +110,6 @@ def logits(
     images, channels, pixels = features.shape
     rows = features.transpose(1, 2).reshape(-1, channels).to(dtype)
     with full_precision(features):
-        out = naive.prototype_logits(rows, prototypes.to(dtype), present, similarity, temperature)
+        own = (prototypes if prototypes.requires_grad else kept(prototypes)).to(dtype)
+        out = naive.prototype_logits(rows, own, kept(present), similarity, temperature)
     return out.reshape(images, pixels, len(prototypes)).transpose(1, 2)
