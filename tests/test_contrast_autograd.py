@@ -1,0 +1,213 @@
+"""`pixel_prototype_contrast` as a guest of autograd: graphs, buffers, strides, autocast."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from protocontrast import pixel_prototype_contrast
+from tests.strategies import ContrastCase, contrast_cases, normal, pixel_shape
+from tests.tolerance import assert_within
+
+SHAPE = (2, 7, 3, 5)
+REDUCTIONS = ["mean", "sum", "none"]
+
+
+def call_of(case: ContrastCase, **settings: Any) -> dict[str, Any]:
+    call = {**case.tensors(), **case.settings, **settings}
+    call["features"].requires_grad_()
+    call["prototypes"].requires_grad_()
+    return call
+
+
+def loss_of(call: dict[str, Any]) -> Tensor:
+    return pixel_prototype_contrast(**call).sum()
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_a_kept_graph_gives_the_same_gradient_again(reduction: str) -> None:
+    call = call_of(ContrastCase(0, SHAPE, 4, reduction=reduction))
+    leaves = [call["features"], call["prototypes"]]
+    loss = loss_of(call) * 3
+    first = torch.autograd.grad(loss, leaves, retain_graph=True)
+    kept = [gradient.clone() for gradient in first]
+    second = torch.autograd.grad(loss, leaves, retain_graph=True)
+    third = torch.autograd.grad(loss, leaves)
+    for results in zip(first, kept, second, third, strict=True):
+        assert all(torch.equal(results[0], result) for result in results[1:])
+    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+        torch.autograd.grad(loss, leaves)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_two_losses_on_the_same_features_add_up(reduction: str) -> None:
+    call = call_of(ContrastCase(0, SHAPE, 4, dtype=torch.float64, reduction=reduction))
+    other = {**call, "labels": call["labels"].flip(0), "temperature": 1.0}
+    features = call["features"]
+    parts = [torch.autograd.grad(loss_of(kind), features)[0] for kind in (call, other)]
+    (together,) = torch.autograd.grad(loss_of(call) + loss_of(other), features)
+    torch.testing.assert_close(together, parts[0] + parts[1])
+    loss_of(call).backward()
+    loss_of(other).backward()
+    torch.testing.assert_close(features.grad, parts[0] + parts[1])
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("factor", [1.0, 0.0, -2.5])
+def test_the_upstream_gradient_scales(factor: float, reduction: str) -> None:
+    call = call_of(ContrastCase(0, SHAPE, 4, dtype=torch.float64, reduction=reduction))
+    leaves = [call["features"], call["prototypes"]]
+    plain = torch.autograd.grad(loss_of(call), leaves)
+    scaled = torch.autograd.grad(factor * loss_of(call), leaves)
+    for one, other in zip(plain, scaled, strict=True):
+        torch.testing.assert_close(other, factor * one, rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("layout", ["expanded", "transposed", "strided", "reversed"])
+def test_upstream_gradients_of_any_stride(layout: str) -> None:
+    call = call_of(ContrastCase(0, SHAPE, 4, reduction="none"))
+    shape = pixel_shape(SHAPE)
+    upstream = normal(1, shape, torch.float32)
+    if layout == "expanded":
+        upstream = torch.tensor(0.7).expand(shape)
+    elif layout == "transposed":
+        upstream = normal(1, shape[::-1], torch.float32).permute(2, 1, 0)
+    elif layout == "strided":
+        upstream = normal(1, tuple(2 * n for n in shape), torch.float32)[::2, ::2, ::2]
+    else:
+        upstream = upstream.flip(2).transpose(0, 2).contiguous().transpose(0, 2)
+    loss = pixel_prototype_contrast(**call)
+    leaves = [call["features"], call["prototypes"]]
+    given_strides = torch.autograd.grad(loss, leaves, upstream, retain_graph=True)
+    contiguous = torch.autograd.grad(loss, leaves, upstream.contiguous())
+    assert all(torch.equal(a, b) for a, b in zip(given_strides, contiguous, strict=True))
+
+
+@given(case=contrast_cases(layout="contiguous"), backward=st.booleans())
+def test_inputs_are_never_written(case: ContrastCase, backward: bool) -> None:
+    call = case.tensors()
+    tensors = [tensor for tensor in call.values() if tensor is not None]
+    versions = [tensor._version for tensor in tensors]
+    copies = copy.deepcopy(tensors)
+    leaves = {name: call[name].detach().requires_grad_() for name in ("features", "prototypes")}
+    loss = pixel_prototype_contrast(**{**call, **(leaves if backward else {})}, **case.settings)
+    if backward:
+        torch.autograd.grad(2 * loss.sum(), list(leaves.values()))
+    assert [tensor._version for tensor in tensors] == versions
+    for tensor, before in zip(tensors, copies, strict=True):
+        # Compared as bytes, since NaN is not equal to itself.
+        assert tensor.flatten().view(torch.uint8).tolist() == before.flatten().view(torch.uint8).tolist()
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("shape", [SHAPE, (2, 7, 15), (15, 7)])
+def test_the_gradient_has_the_features_memory_format(
+    shape: tuple[int, ...], layout: str, dtype: torch.dtype, reduction: str
+) -> None:
+    case = ContrastCase(0, shape, 4, dtype=dtype, layout=layout, reduction=reduction)
+    call = call_of(case)
+    (gradient,) = torch.autograd.grad(loss_of(call), call["features"])
+    assert gradient.stride() == call["features"].stride()
+    assert gradient.dtype == dtype
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("backend", ["eager", "naive"])
+def test_autocast_around_the_call_changes_nothing(
+    backend: str, dtype: torch.dtype, reduction: str
+) -> None:
+    call = call_of(ContrastCase(0, (2, 33, 5, 5), 4, reduction=reduction), backend=backend)
+    leaves = [call["features"], call["prototypes"]]
+    expected = loss_of(call)
+    gradients = torch.autograd.grad(expected, leaves)
+    found = []
+    with torch.autocast("cpu", dtype=dtype):
+        loss = loss_of(call)
+        # Plain autograd, which naive uses, would run its backward in autocast, too.
+        if backend == "eager":
+            found.append(torch.autograd.grad(loss, leaves, retain_graph=True))
+    found.append(torch.autograd.grad(loss, leaves))
+    assert loss.dtype == torch.float32
+    assert torch.equal(loss, expected)
+    for pair in found:
+        assert all(torch.equal(a, b) for a, b in zip(pair, gradients, strict=True))
+
+
+def test_half_precision_features_beside_float32_prototypes() -> None:
+    """What autocast gives: features in bfloat16, a float32 bank."""
+    case = ContrastCase(0, SHAPE, 4, dtype=torch.bfloat16)
+    call = call_of(case)
+    loss = loss_of(call)
+    assert loss.dtype == torch.float32
+    to_features, to_prototypes = torch.autograd.grad(loss, [call["features"], call["prototypes"]])
+    assert (to_features.dtype, to_prototypes.dtype) == (torch.bfloat16, torch.float32)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("prototype_dtype", [torch.float16, torch.float32])
+def test_a_loss_scale_saves_small_half_precision_gradients(
+    prototype_dtype: torch.dtype, reduction: str
+) -> None:
+    case = ContrastCase(
+        0, SHAPE, 4, dtype=torch.float16, prototype_dtype=prototype_dtype, reduction=reduction
+    )
+    call = case.tensors()
+    leaves = {name: call[name].requires_grad_() for name in ("features", "prototypes")}
+    # Gradients of about 1e-9 vanish in float16; the scale brings them back to about 1.
+    found = []
+    for backend, widen in (("eager", False), ("naive", False), ("naive", True)):
+        inputs = {**call, **({k: v.double() for k, v in leaves.items()} if widen else leaves)}
+        small = 1e-9 * pixel_prototype_contrast(**inputs, **case.settings, backend=backend)
+        gradients = torch.autograd.grad(small * 1e9, [inputs[name] for name in leaves])
+        found.append(gradients)
+    for ours, plain, truth in zip(*found, strict=True):
+        assert_within(ours, plain, truth, scale=100.0)
+
+
+def test_the_one_pass_gradient_is_the_two_pass_gradient() -> None:
+    call = call_of(ContrastCase(0, SHAPE, 4, dtype=torch.float64, reduction="mean"))
+    leaves = [call["features"], call["prototypes"]]
+    one_pass = torch.autograd.grad(loss_of(call), leaves)
+    each = pixel_prototype_contrast(**{**call, "reduction": "none"})
+    mean = each.sum() / (call["labels"] != 255).sum()
+    assert torch.allclose(mean, loss_of(call), rtol=1e-14)
+    for one, other in zip(one_pass, torch.autograd.grad(mean, leaves), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_without_grad_the_value_is_the_same(reduction: str) -> None:
+    call = call_of(ContrastCase(0, SHAPE, 4, dtype=torch.float64, reduction=reduction))
+    with torch.no_grad():
+        silent = pixel_prototype_contrast(**call)
+    assert not silent.requires_grad
+    torch.testing.assert_close(silent, pixel_prototype_contrast(**call).detach(), rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_a_bank_may_change_between_forward_and_backward(reduction: str) -> None:
+    call = call_of(ContrastCase(0, SHAPE, 4, reduction=reduction, presence="given"))
+    bank, present = call["prototypes"].detach(), call["present"]
+    features = call["features"]
+    (expected,) = torch.autograd.grad(loss_of({**call, "prototypes": bank}), features)
+    loss = loss_of({**call, "prototypes": bank})
+    bank.mul_(-1).add_(0.3)
+    present.logical_not_()
+    assert torch.equal(torch.autograd.grad(loss, features)[0], expected)
+
+
+def test_the_same_call_gives_the_same_bits() -> None:
+    call = call_of(ContrastCase(0, (2, 33, 17, 13), 19))
+    leaves = [call["features"], call["prototypes"]]
+    runs = []
+    for _ in range(2):
+        loss = loss_of(call)
+        runs.append((loss, *torch.autograd.grad(loss, leaves)))
+    assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))

@@ -1,0 +1,216 @@
+"""`pixel_prototype_contrast` where pixels, classes or weights drop out."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from protocontrast import pixel_prototype_contrast
+from tests.strategies import (
+    LABEL_DTYPES,
+    NAN,
+    ContrastCase,
+    contrast_cases,
+    label_map,
+    normal,
+    pixel_mass,
+)
+
+BACKENDS = ["eager", "naive"]
+
+
+def gradients(loss: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+    return torch.autograd.grad(loss.sum(), tensors)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@given(case=contrast_cases(spoilt=NAN, presence="given"))
+def test_ignored_pixels_and_absent_rows_are_never_read(case: ContrastCase, backend: str) -> None:
+    call = case.tensors()
+    ignored = pixel_mass(call, case.settings) == 0
+    call["features"].requires_grad_()
+    call["prototypes"].requires_grad_()
+    settings = {**case.settings, "reduction": "none", "backend": backend}
+    loss = pixel_prototype_contrast(**call, **settings)
+    assert torch.isfinite(loss).all()
+    assert (loss[ignored] == 0).all()
+    to_features, to_prototypes = gradients(loss, call["features"], call["prototypes"])
+    assert torch.isfinite(to_features).all()
+    columns = to_features if to_features.dim() == 2 else to_features.movedim(1, -1)
+    assert (columns[ignored] == 0).all()
+    assert torch.isfinite(to_prototypes).all()
+    assert (to_prototypes[~call["present"]] == 0).all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        ContrastCase(0, (2, 5, 3, 4), 3, label_kind="all_ignored"),
+        ContrastCase(0, (2, 5, 3, 4), 3, label_kind="all_ignored", spoilt=NAN),
+        ContrastCase(0, (2, 5, 3, 4), 3, label_kind="all_ignored", soft=True, spoilt=NAN),
+        ContrastCase(0, (2, 5, 3, 4), 3, presence="none", label_kind="full"),
+        ContrastCase(0, (2, 5, 7), 3, presence="none", similarity="euclidean"),
+        ContrastCase(0, (0, 5, 3, 4), 3),
+        ContrastCase(0, (0, 5, 3, 4), 3, soft=True),
+        ContrastCase(0, (0, 5, 0), 3),
+        ContrastCase(0, (2, 5, 0, 4), 3),
+        ContrastCase(0, (0, 5), 3, similarity="dot"),
+    ],
+    ids=lambda case: f"{case.features_shape}-{case.label_kind}-{case.presence}-{case.soft}",
+)
+def test_no_valid_pixel_is_zero_and_connected(
+    case: ContrastCase, reduction: str, backend: str
+) -> None:
+    call = case.tensors()
+    features, prototypes = call["features"].requires_grad_(), call["prototypes"].requires_grad_()
+    settings = {**case.settings, "reduction": reduction, "backend": backend}
+    loss = pixel_prototype_contrast(**call, **settings)
+    assert loss.requires_grad
+    assert (loss == 0).all()
+    for gradient, tensor in zip(
+        gradients(loss, features, prototypes), (features, prototypes), strict=True
+    ):
+        assert gradient.shape == tensor.shape
+        assert (gradient == 0).all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("soft", [False, True])
+def test_weight_zero_is_ignored_to_the_bit(soft: bool, backend: str) -> None:
+    case = ContrastCase(3, (2, 7, 3, 5), 4, label_kind="full", soft=soft)
+    call = case.tensors()
+    dropped = torch.rand(2, 3, 5, generator=torch.Generator().manual_seed(0)) < 0.4
+    features = torch.where(dropped[:, None], NAN, call["features"]).requires_grad_()
+    ignoring = torch.where(dropped[:, None] if soft else dropped, 0 if soft else 255, call["labels"])
+    results = []
+    for labels, weight in ((call["labels"], (~dropped).float()), (ignoring, None)):
+        loss = pixel_prototype_contrast(
+            features, labels, call["prototypes"], pixel_weight=weight, backend=backend
+        )
+        results.append((loss, *gradients(loss, features)))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+    assert (results[0][1].movedim(1, -1)[dropped] == 0).all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("soft", [False, True])
+def test_a_pixel_without_mass_may_have_any_weight(soft: bool, backend: str) -> None:
+    """Confidences of unreadable pixels are NaN, and a class without pixels has weight 1 / 0."""
+    labels = torch.tensor([[1.0, 0.0], [0.0, 0.0]]) if soft else torch.tensor([0, 255])
+    loss = pixel_prototype_contrast(
+        torch.tensor([[1.0, 2.0], [3.0, 1.0]]),
+        labels,
+        torch.eye(2),
+        pixel_weight=torch.tensor([2.0, NAN]),
+        class_weight=torch.tensor([1.0, math.inf]),
+        backend=backend,
+    )
+    assert loss.item() == pytest.approx(math.log1p(math.exp(10 / math.sqrt(5))), rel=1e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@given(data=st.data())
+def test_every_integer_dtype_gives_the_same_bits(backend: str, data: st.DataObject) -> None:
+    dtype, ignore_index = data.draw(st.sampled_from(LABEL_DTYPES))
+    labels = label_map(data.draw(st.integers(0, 99)), (2, 6), 3, "mixed", dtype, ignore_index)
+    features, prototypes = normal(0, (2, 4, 6), torch.float32), normal(1, (3, 4), torch.float32)
+    narrow, wide = (
+        pixel_prototype_contrast(
+            features, labels.to(kind), prototypes, ignore_index=ignore_index, backend=backend
+        )
+        for kind in (dtype, torch.int64)
+    )
+    assert torch.equal(narrow, wide)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_ignore_index_may_be_a_class(backend: str) -> None:
+    features, prototypes = normal(0, (6, 4)), normal(1, (3, 4))
+    labels = torch.tensor([0, 1, 2, 0, 1, 2])
+    kept = labels != 1
+    ignoring = pixel_prototype_contrast(
+        features, labels, prototypes, ignore_index=1, backend=backend
+    )
+    removed = pixel_prototype_contrast(features[kept], labels[kept], prototypes, backend=backend)
+    torch.testing.assert_close(ignoring, removed, rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("present", [4, 1])
+def test_a_pixel_of_zero_length_is_equally_far_from_all(present: int, backend: str) -> None:
+    mask = torch.arange(4) < present
+    features = torch.zeros(3, 5, requires_grad=True)
+    prototypes = normal(0, (4, 5), torch.float32).requires_grad_()
+    labels = torch.zeros(3, dtype=torch.int64)
+    loss = pixel_prototype_contrast(features, labels, prototypes, present=mask, backend=backend)
+    assert loss.item() == pytest.approx(math.log(present), abs=1e-6)
+    for gradient in gradients(loss, features, prototypes):
+        assert (gradient == 0).all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_at_zero_distance_the_gradient_is_zero(backend: str) -> None:
+    features = torch.tensor([[1.0, 2.0], [0.0, 0.0]], dtype=torch.float64, requires_grad=True)
+    prototypes = torch.tensor([[1.0, 2.0]], dtype=torch.float64, requires_grad=True)
+    two = torch.cat([prototypes, prototypes + torch.tensor([[3.0, 4.0]])])
+    loss = pixel_prototype_contrast(
+        features[:1], torch.tensor([0]), two, similarity="euclidean", temperature=5.0,
+        backend=backend,
+    )  # fmt: skip
+    assert loss.item() == pytest.approx(math.log1p(math.exp(-1)), rel=1e-12)
+    (to_features,) = torch.autograd.grad(loss, features, retain_graph=True)
+    # Only the second prototype, at distance 5, pulls: pi_1 / tau * (f - p_1) / d, towards p_1 negated.
+    share = 1 / (1 + math.e) / 5
+    torch.testing.assert_close(
+        to_features, torch.tensor([[0.6 * share, 0.8 * share], [0, 0]], dtype=torch.float64)
+    )
+    assert torch.isfinite(torch.autograd.grad(loss, prototypes)[0]).all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_absent_classes_under_mask_and_floor(backend: str) -> None:
+    features, labels = torch.eye(2, dtype=torch.float64), torch.tensor([0, 1])
+    prototypes = torch.tensor([[1.0, 0.0], [NAN, NAN]])
+    present = torch.tensor([True, False])
+
+    def losses(absent: str) -> list[float]:
+        return pixel_prototype_contrast(
+            features, labels, prototypes, present=present, temperature=0.5, absent=absent,
+            reduction="none", backend=backend,
+        ).tolist()  # fmt: skip
+
+    assert losses("mask") == [0, 0]
+    # Cosines 1 and 0 to the present class, -1 to the absent one, over a temperature of a half.
+    expected = [math.log1p(math.exp(-4)), math.log1p(math.exp(2))]
+    assert losses("floor") == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("similarity", "is_absent"), [("cosine", True), ("dot", False)])
+def test_a_zero_row_is_absent_under_cosine_only(
+    similarity: str, is_absent: bool, backend: str
+) -> None:
+    features, labels = torch.tensor([[0.0, 3.0]]), torch.tensor([0])
+    prototypes = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
+    loss = pixel_prototype_contrast(
+        features, labels, prototypes, similarity=similarity, backend=backend
+    )
+    assert loss.item() == pytest.approx(0 if is_absent else math.log(2), abs=1e-6)
+
+
+@given(case=contrast_cases(soft=False, dtype=torch.float64, presence="given"))
+def test_a_one_hot_target_is_a_hard_label(case: ContrastCase) -> None:
+    call = case.tensors()
+    labels, ignored = call["labels"].long(), call["labels"].long() == case.label_dtype[1]
+    classes = torch.arange(case.num_classes).reshape(-1, *[1] * (labels.dim() - 1))
+    one_hot = (labels[:, None] == classes) & ~ignored[:, None]
+    hard, soft = (
+        pixel_prototype_contrast(**{**call, "labels": kind}, **case.settings)
+        for kind in (call["labels"], one_hot.double())
+    )
+    torch.testing.assert_close(soft, hard, rtol=1e-9, atol=1e-9)
