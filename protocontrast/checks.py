@@ -6,6 +6,7 @@ labels are read here only, by `check_labels` and by the operators' CPU kernels.
 
 import math
 from collections.abc import Collection
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -85,17 +86,26 @@ def check_choice(function: str, argument: str, value: object, choices: Collectio
         raise ValueError(sentence(function, argument, f"to be {names}", repr(value)))
 
 
+def is_number(value: object) -> bool:
+    """Whether a real number, which neither NaN nor a bool is; numpy's scalars are."""
+    return isinstance(value, Real) and not isinstance(value, bool) and value == value
+
+
+def check_number(function: str, argument: str, value: float) -> None:
+    """ValueError unless a number."""
+    if not is_number(value):
+        raise ValueError(sentence(function, argument, "to be a number", repr(value)))
+
+
 def check_positive(function: str, argument: str, value: float) -> None:
     """ValueError unless a finite number above 0."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not 0 < value < math.inf:
+    if not is_number(value) or not 0 < value < math.inf:
         raise ValueError(sentence(function, argument, "to be a finite number > 0", repr(value)))
 
 
 def check_share(function: str, argument: str, value: float) -> None:
     """ValueError unless a number in [0, 1]."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not 0 <= value <= 1:
+    if not is_number(value) or not 0 <= value <= 1:
         raise ValueError(sentence(function, argument, "to be a number in [0, 1]", repr(value)))
 
 

@@ -9,9 +9,12 @@ from protocontrast.bank.buffers import WideBuffers
 from protocontrast.checks import (
     check_choice,
     check_count,
+    check_device,
     check_floating,
+    check_number,
     check_shape,
     check_share,
+    check_tensor,
     sentence,
 )
 
@@ -87,7 +90,7 @@ class DomainBias(WideBuffers):
         self._check("target", target)
         self._check_present(present)
         difference = target.double() - source.double()
-        used = present & torch.isfinite(difference).all(dim=1)
+        used = present & torch.isfinite(difference.to(self.bias.dtype)).all(dim=1)
         difference = torch.where(used[:, None], difference, 0)
         moved = self.momentum * self.bias.double() + (1 - self.momentum) * difference
         if self.warmup == "copy":
@@ -100,9 +103,10 @@ class DomainBias(WideBuffers):
     def calibrate(self, prototypes: Tensor, strength: float = 1.0) -> Tensor:
         """Prototypes (C, D) moved by `strength` times the bias; classes without a bias stay.
 
-        `strength` is any finite number; 0 switches calibration off.
+        `strength` is any number; 0 switches calibration off.
         """
         self._check("prototypes", prototypes)
+        check_number("DomainBias", "strength", strength)
         return prototypes + strength * self.bias.to(prototypes.dtype)
 
     @torch.no_grad()
@@ -115,8 +119,11 @@ class DomainBias(WideBuffers):
         check_floating("DomainBias", argument, rows)
         reason = f"for {self.num_classes} classes and dim {self.dim}"
         check_shape("DomainBias", argument, rows, (self.num_classes, self.dim), reason)
+        check_device("DomainBias", argument, rows, self.bias, "the bias")
 
     def _check_present(self, present: Tensor) -> None:
-        check_shape("DomainBias", "present", present, (self.num_classes,), "= (C,)")
+        check_tensor("DomainBias", "present", present)
         if present.dtype != torch.bool:
             raise TypeError(sentence("DomainBias", "present", "of dtype torch.bool", present.dtype))
+        check_shape("DomainBias", "present", present, (self.num_classes,), "= (C,)")
+        check_device("DomainBias", "present", present, self.bias, "the bias")

@@ -12,14 +12,18 @@ from protocontrast.bank.buffers import WideBuffers
 from protocontrast.checks import (
     check_choice,
     check_count,
+    check_device,
     check_floating,
     check_shape,
     check_share,
+    sentence,
 )
 from protocontrast.functional import ClassPrototypes, class_prototypes
 
 RULES = ("ema", "cumulative", "replace")
 NORMALIZE = (False, "features", "prototypes")
+SMALLEST = 1e-300
+"""A divisor that no float64 count or length above 0 is below."""
 
 Rule = Literal["ema", "cumulative", "replace"]
 Normalize = Literal[False, "features", "prototypes"]
@@ -155,37 +159,45 @@ class PrototypeBank(WideBuffers):
     @torch.no_grad()
     def accumulate(self, stats: ClassPrototypes) -> None:
         """Keep a micro-batch for `commit`; local to the rank."""
-        mean, count = self._flatten(stats)
-        weight = count.double()[:, None]
-        self.pending_sum += torch.where(weight > 0, mean.double() * weight, 0)
-        self.pending_count += count.double()
+        total, count = self._weighted(self._flatten(stats))
+        self.pending_sum += total
+        self.pending_count += count
 
     @torch.no_grad()
     def commit(self) -> ClassPrototypes:
         """Update from all accumulated micro-batches as from one batch of their union."""
-        stats = self._pooled(self.pending_sum, self.pending_count)
+        shared = self.update_from(self._pooled(self.pending_sum, self.pending_count))
         self.pending_sum.zero_()
         self.pending_count.zero_()
-        return self.update_from(stats)
+        return shared
 
     @torch.no_grad()
     def fit(
         self, batches: Iterable[tuple[Tensor, Tensor]], *, ignore_index: int = 255
     ) -> "PrototypeBank":
-        """Reset, then take the exact mean over all (features, labels) pairs of an iterable."""
-        self.reset()
+        """Reset to the exact mean over all (features, labels) pairs of an iterable.
+
+        The bank stays as it was where a batch is refused.
+        """
+        total, number = torch.zeros_like(self.pending_sum), torch.zeros_like(self.pending_count)
         units = self.normalize == "features"
         for features, labels in batches:
             stats = class_prototypes(
                 features, labels, self.num_classes, normalize=units, ignore_index=ignore_index
             )
-            self.accumulate(stats)
-        self.commit()
+            part, count = self._weighted(self._flatten(stats))
+            total += part
+            number += count
+        self.reset()
+        self.update_from(self._pooled(total, number))
         return self
 
     def on_scale(self, rows: Tensor) -> Tensor:
         """Rows (C, D) as this bank keeps them: of unit length under normalize="prototypes"."""
-        return unit_rows(rows, dim=1) if self.normalize == "prototypes" else rows
+        if self.normalize != "prototypes":
+            return rows
+        # In float64 the square of no float32 vanishes, so only a zero row keeps its length.
+        return unit_rows(rows.double(), dim=1, eps=SMALLEST)
 
     @torch.no_grad()
     def reset(self) -> None:
@@ -194,6 +206,10 @@ class PrototypeBank(WideBuffers):
             buffer.zero_()
 
     def _flatten(self, stats: ClassPrototypes) -> ClassPrototypes:
+        if not isinstance(stats, tuple) or len(stats) != 2:
+            requirement = "to be ClassPrototypes(mean, count)"
+            got = type(stats).__name__
+            raise TypeError(sentence("PrototypeBank", "stats", requirement, got))
         mean, count = stats
         check_floating("PrototypeBank", "stats.mean", mean)
         check_floating("PrototypeBank", "stats.count", count)
@@ -205,6 +221,8 @@ class PrototypeBank(WideBuffers):
         )
         expected = (*images, self.num_classes)
         check_shape("PrototypeBank", "stats.count", count, expected, "like stats.mean")
+        check_device("PrototypeBank", "stats.mean", mean, self.prototypes, "the bank")
+        check_device("PrototypeBank", "stats.count", count, self.prototypes, "the bank")
         if not images:
             return ClassPrototypes(mean.detach(), count.detach())
         seen = (count > 0).to(mean.dtype)
@@ -215,12 +233,17 @@ class PrototypeBank(WideBuffers):
     def _share(self, stats: ClassPrototypes) -> ClassPrototypes:
         if not (dist.is_available() and dist.is_initialized()):
             return stats
-        mean, count = stats
-        weight = count.double()[:, None]
-        packed = torch.cat([torch.where(weight > 0, mean.double() * weight, 0), weight], dim=1)
+        total, count = self._weighted(stats)
+        packed = torch.cat([total, count[:, None]], dim=1)
         dist.all_reduce(packed, group=self.process_group)
         shared = self._pooled(packed[:, :-1], packed[:, -1])
-        return ClassPrototypes(shared.mean.to(mean.dtype), shared.count.to(count.dtype))
+        return ClassPrototypes(shared.mean.to(stats.mean.dtype), shared.count.to(stats.count.dtype))
+
+    def _weighted(self, stats: ClassPrototypes) -> ClassPrototypes:
+        """Sums in place of means, float64; 0 where the count is 0, whatever the mean holds."""
+        count = stats.count.double()
+        total = stats.mean.double() * count[:, None]
+        return ClassPrototypes(torch.where(count[:, None] > 0, total, 0), count)
 
     def _pooled(self, total: Tensor, count: Tensor) -> ClassPrototypes:
         mean = total / torch.where(count > 0, count, 1)[:, None]
@@ -229,7 +252,7 @@ class PrototypeBank(WideBuffers):
     def _absorb(self, stats: ClassPrototypes) -> None:
         mean, count = stats.mean.double(), stats.count.double()
         touched = count > 0
-        finite = torch.isfinite(mean).all(dim=1) & torch.isfinite(count)
+        finite = torch.isfinite(mean.to(self.prototypes.dtype)).all(dim=1) & torch.isfinite(count)
         self.skipped += (touched | ~torch.isfinite(count)) & ~finite
         used = touched & finite
         # Where a row is not used its batch value may be NaN, which no arithmetic below may meet.
@@ -239,7 +262,7 @@ class PrototypeBank(WideBuffers):
         if self.rule == "ema":
             moved = self.momentum * old + (1 - self.momentum) * mean
         elif self.rule == "cumulative":
-            share = (count / (self.count + count).clamp_min(1e-300))[:, None]
+            share = (count / (self.count + count).clamp_min(SMALLEST))[:, None]
             moved = old + share * (mean - old)
         else:
             moved = mean
