@@ -8,6 +8,7 @@ from torch import Tensor
 from protocontrast.checks import (
     check_choice,
     check_count,
+    check_device,
     check_floating,
     check_ignore_index,
     check_integer,
@@ -16,7 +17,13 @@ from protocontrast.checks import (
     sentence,
 )
 from protocontrast.functional.class_prototypes import class_prototypes
-from protocontrast.functional.contrast import ABSENT, Absent, Backend, pixel_prototype_contrast
+from protocontrast.functional.contrast import (
+    ABSENT,
+    BACKENDS,
+    Absent,
+    Backend,
+    pixel_prototype_contrast,
+)
 from protocontrast.functional.labels import labels_to_grid
 from protocontrast.functional.pixels import (
     Pixels,
@@ -58,6 +65,7 @@ def _grid_labels(
     """Labels on the grid, and the loss's targets: those, or counts of full-resolution labels."""
     features = pixels.original
     check_integer(FUNCTION, f"{side}_labels", labels)
+    check_device(FUNCTION, f"{side}_labels", labels, features, f"{side}_features")
     if features.dim() != 4 or labels.dim() != 3:
         hint = "labels are (B, H, W) at any resolution for features (B, D, H, W)."
         reason = f"as in {side}_features {tuple(features.shape)}"
@@ -189,14 +197,21 @@ def bidirectional_contrast(
     check_count(FUNCTION, "num_classes", num_classes)
     check_positive(FUNCTION, "temperature", temperature)
     check_choice(FUNCTION, "absent", absent, ABSENT)
+    check_choice(FUNCTION, "backend", backend, BACKENDS)
     check_ignore_index(FUNCTION, ignore_index)
     given = source_prototypes is not None or target_prototypes is not None
     if pairwise and given:
         hint = "given prototypes belong to no image pair."
         requirement = "to be False with given prototypes"
         raise ValueError(sentence(FUNCTION, "pairwise", requirement, "True", hint))
-    check_floating(FUNCTION, "source_features", source_features)
-    per_pair = bool(pairwise) and source_features.dim() > 2 and len(source_features) > 0
+    for side, features in (("source", source_features), ("target", target_features)):
+        check_floating(FUNCTION, f"{side}_features", features)
+        if pairwise and features.dim() == 2:
+            hint = "pixels given as rows have no image; use pairwise=False."
+            requirement = "of shape (B, D, H, W) or (B, D, P) with pairwise=True"
+            got = tuple(features.shape)
+            raise ValueError(sentence(FUNCTION, f"{side}_features", requirement, got, hint))
+    per_pair = bool(pairwise) and len(source_features) > 0
     source = _domain(
         "source", source_features, source_labels, source_prototypes, source_present,
         num_classes, per_pair, ignore_index, backend,
@@ -209,12 +224,6 @@ def bidirectional_contrast(
     if shapes[0][1] != shapes[1][1]:
         requirement = f"with D = {shapes[0][1]} as in source_features {shapes[0]}"
         raise ValueError(sentence(FUNCTION, "target_features", requirement, shapes[1]))
-    if pairwise and (source_features.dim() == 2 or target_features.dim() == 2):
-        hint = "pixels given as rows have no image; use pairwise=False."
-        requirement = "of shape (B, D, H, W) or (B, D, P) with pairwise=True"
-        raise ValueError(
-            sentence(FUNCTION, "features", requirement, f"{shapes[0]}, {shapes[1]}", hint)
-        )
     if pairwise and shapes[0][0] != shapes[1][0]:
         hint = "use pairwise=False for batches of different size."
         requirement = f"of {shapes[0][0]} images as in source_features with pairwise=True"

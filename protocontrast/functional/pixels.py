@@ -25,6 +25,7 @@ class Pixels(NamedTuple):
     """Features as (B, D, P), and the pixels' own shape: (B, H, W), (B, P) or (N,)."""
 
     function: str
+    argument: str
     original: Tensor
     features: Tensor
     shape: tuple[int, ...]
@@ -51,11 +52,13 @@ def read_features(function: str, features: Tensor, argument: str = "features") -
         raise ValueError(sentence(function, argument, requirement, tuple(features.shape)))
     if features.dim() == 4:
         shape = (features.shape[0], *features.shape[2:])
-        return Pixels(function, features, features.flatten(2), tuple(shape))
+        return Pixels(function, argument, features, features.flatten(2), tuple(shape))
     if features.dim() == 3:
-        return Pixels(function, features, features, (features.shape[0], features.shape[2]))
+        shape = (features.shape[0], features.shape[2])
+        return Pixels(function, argument, features, features, shape)
     if features.dim() == 2:
-        return Pixels(function, features, features.t().unsqueeze(0), (features.shape[0],))
+        rows = features.t().unsqueeze(0)
+        return Pixels(function, argument, features, rows, (features.shape[0],))
     requirement = "of shape (B, D, H, W), (B, D, P) or (N, D)"
     raise ValueError(sentence(function, argument, requirement, tuple(features.shape)))
 
@@ -92,7 +95,7 @@ def read_targets(pixels: Pixels, labels: Tensor, num_classes: int, ignore_index:
     hint = "hard labels need an integer dtype; soft targets have one channel per prototype."
     reason = f"for features {tuple(pixels.original.shape)} and {num_classes} prototypes"
     check_shape(pixels.function, "soft labels", labels, shape, reason, hint)
-    check_device(pixels.function, "labels", labels, pixels.original, "features")
+    check_device(pixels.function, "labels", labels, pixels.original, pixels.argument)
     if len(pixels.shape) == 1:
         return rearrange(labels, "n c -> 1 c n")
     return labels.flatten(2)
@@ -113,9 +116,9 @@ def check_pixelwise(pixels: Pixels, argument: str, value: Tensor) -> None:
     hint = ""
     if argument.endswith("labels"):
         hint = "labels_to_grid brings labels to the features' size."
-    reason = f"as in features {tuple(pixels.original.shape)}"
+    reason = f"as in {pixels.argument} {tuple(pixels.original.shape)}"
     check_shape(pixels.function, argument, value, pixels.shape, reason, hint)
-    check_device(pixels.function, argument, value, pixels.original, "features")
+    check_device(pixels.function, argument, value, pixels.original, pixels.argument)
 
 
 def check_prototypes(pixels: Pixels, prototypes: Tensor, argument: str = "prototypes") -> None:
@@ -124,7 +127,7 @@ def check_prototypes(pixels: Pixels, prototypes: Tensor, argument: str = "protot
     shape = tuple(prototypes.shape)
     if prototypes.dim() != 2 or shape[1] != pixels.channels:
         requirement = (
-            f"of shape (C, D) with D = {pixels.channels} as in features "
+            f"of shape (C, D) with D = {pixels.channels} as in {pixels.argument} "
             f"{tuple(pixels.original.shape)}"
         )
         hint = "use the bank built for these features."
@@ -132,7 +135,7 @@ def check_prototypes(pixels: Pixels, prototypes: Tensor, argument: str = "protot
     if shape[0] == 0:
         requirement = "of shape (C, D) with at least one class"
         raise ValueError(sentence(pixels.function, argument, requirement, shape))
-    check_device(pixels.function, argument, prototypes, pixels.original, "features")
+    check_device(pixels.function, argument, prototypes, pixels.original, pixels.argument)
 
 
 def check_per_class(
@@ -150,5 +153,5 @@ def check_per_class(
     if not boolean:
         check_floating(pixels.function, argument, value)
     check_shape(pixels.function, argument, value, (num_classes,), "= (C,)")
-    check_device(pixels.function, argument, value, pixels.original, "features")
+    check_device(pixels.function, argument, value, pixels.original, pixels.argument)
     check_no_grad(pixels.function, argument, value)
