@@ -17,9 +17,7 @@ Function = Callable[..., Any]
 def widened(call: Call) -> Call:
     """The call with every floating tensor in float64."""
     return {
-        name: value.double()
-        if isinstance(value, Tensor) and value.is_floating_point()
-        else value
+        name: value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
         for name, value in call.items()
     }
 

@@ -118,7 +118,7 @@ def soft_map(seed: int, shape: tuple[int, ...], num_classes: int, kind: str) -> 
     if kind == "all_ignored":
         return torch.zeros(full)
     if kind == "mixed":
-        counts = counts * (torch.rand(full[:1] + (1,) + full[2:], generator=generator) > 0.3)
+        counts = counts * (torch.rand((*full[:1], 1, *full[2:]), generator=generator) > 0.3)
     return counts
 
 
@@ -146,7 +146,7 @@ def prototype_rows(
 
 
 def pixel_mass(call: dict[str, Any], settings: dict[str, Any]) -> Tensor:
-    """w_i sum_c t_ic cw_c of a call of `pixel_prototype_contrast`, 0 where ignored, pixel-shaped."""
+    """w_i sum_c t_ic cw_c of `pixel_prototype_contrast`, 0 where ignored, in the pixels' shape."""
     labels, prototypes, present = call["labels"], call["prototypes"], call["present"]
     num_classes = len(prototypes)
     share = torch.ones(num_classes, dtype=torch.float64)

@@ -100,7 +100,10 @@ def test_inputs_are_never_written(case: ContrastCase, backward: bool) -> None:
     assert [tensor._version for tensor in tensors] == versions
     for tensor, before in zip(tensors, copies, strict=True):
         # Compared as bytes, since NaN is not equal to itself.
-        assert tensor.flatten().view(torch.uint8).tolist() == before.flatten().view(torch.uint8).tolist()
+        assert (
+            tensor.flatten().view(torch.uint8).tolist()
+            == before.flatten().view(torch.uint8).tolist()
+        )
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
@@ -188,7 +191,9 @@ def test_without_grad_the_value_is_the_same(reduction: str) -> None:
     with torch.no_grad():
         silent = pixel_prototype_contrast(**call)
     assert not silent.requires_grad
-    torch.testing.assert_close(silent, pixel_prototype_contrast(**call).detach(), rtol=1e-14, atol=0)
+    torch.testing.assert_close(
+        silent, pixel_prototype_contrast(**call).detach(), rtol=1e-14, atol=0
+    )
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)

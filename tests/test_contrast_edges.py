@@ -86,7 +86,9 @@ def test_weight_zero_is_ignored_to_the_bit(soft: bool, backend: str) -> None:
     call = case.tensors()
     dropped = torch.rand(2, 3, 5, generator=torch.Generator().manual_seed(0)) < 0.4
     features = torch.where(dropped[:, None], NAN, call["features"]).requires_grad_()
-    ignoring = torch.where(dropped[:, None] if soft else dropped, 0 if soft else 255, call["labels"])
+    ignoring = torch.where(
+        dropped[:, None] if soft else dropped, 0 if soft else 255, call["labels"]
+    )
     results = []
     for labels, weight in ((call["labels"], (~dropped).float()), (ignoring, None)):
         loss = pixel_prototype_contrast(
@@ -164,7 +166,7 @@ def test_at_zero_distance_the_gradient_is_zero(backend: str) -> None:
     )  # fmt: skip
     assert loss.item() == pytest.approx(math.log1p(math.exp(-1)), rel=1e-12)
     (to_features,) = torch.autograd.grad(loss, features, retain_graph=True)
-    # Only the second prototype, at distance 5, pulls: pi_1 / tau * (f - p_1) / d, towards p_1 negated.
+    # Only the second prototype, at distance 5, counts: pi_1 / tau * (p_1 - f) / d.
     share = 1 / (1 + math.e) / 5
     torch.testing.assert_close(
         to_features, torch.tensor([[0.6 * share, 0.8 * share], [0, 0]], dtype=torch.float64)

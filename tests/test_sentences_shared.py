@@ -19,11 +19,11 @@ CALLS: dict[str, Callable[..., Any]] = {
     "prototype_logits": lambda features=FEATURES, prototypes=PROTOTYPES, **rest: (
         pc.prototype_logits(features, prototypes, **rest)
     ),
-    "transfer_labels": lambda features=FEATURES, prototypes=PROTOTYPES, **rest: (
-        pc.transfer_labels(features, prototypes, **rest)
+    "transfer_labels": lambda features=FEATURES, prototypes=PROTOTYPES, **rest: pc.transfer_labels(
+        features, prototypes, **rest
     ),
-    "class_prototypes": lambda features=FEATURES, num_classes=3, **rest: (
-        pc.class_prototypes(features, LABELS, num_classes, **rest)
+    "class_prototypes": lambda features=FEATURES, num_classes=3, **rest: pc.class_prototypes(
+        features, LABELS, num_classes, **rest
     ),
 }
 WITH_PROTOTYPES = ["pixel_prototype_contrast", "prototype_logits", "transfer_labels"]
@@ -194,9 +194,7 @@ def test_images_of_rows() -> None:
         "expected features of shape (B, D, H, W) or (B, D, P) with per_image=True, got (30, 4). "
         "Hint: pixels given as rows have no image; pass (B, D, P)."
     )
-    assert_says(
-        "class_prototypes", ValueError, text, features=torch.ones(30, 4), per_image=True
-    )
+    assert_says("class_prototypes", ValueError, text, features=torch.ones(30, 4), per_image=True)
 
 
 def test_measure() -> None:

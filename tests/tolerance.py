@@ -48,7 +48,9 @@ def assert_within(
     ours, plain, truth = ours.detach(), plain.detach(), truth.detach()
     for side, tensor in (("ours", ours), ("plain", plain)):
         if tensor.shape != truth.shape:
-            raise AssertionError(f"{name}: {side} {tuple(tensor.shape)}, truth {tuple(truth.shape)}")
+            raise AssertionError(
+                f"{name}: {side} {tuple(tensor.shape)}, truth {tuple(truth.shape)}"
+            )
         pattern = torch.nan_to_num(tensor.double(), nan=2.0, posinf=1.0, neginf=-1.0)
         expected = torch.nan_to_num(truth, nan=2.0, posinf=1.0, neginf=-1.0)
         odd = ~torch.isfinite(truth)
