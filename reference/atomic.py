@@ -1,0 +1,47 @@
+"""Files that are either whole or absent, and folders that are never reused by mistake."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file in one step: a reader, or an interrupted run, sees all of it or none.
+
+    Args:
+        path: the file; missing folders above it are made, an older file is replaced.
+        content: text, written as UTF-8, or bytes.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def require_new_folder(caller: str, folder: Path, hint: str) -> None:
+    """Refuse a place that already holds something.
+
+    Args:
+        caller: begins the sentence.
+        folder: where results are to be written; it may be missing or empty.
+        hint: what to do instead, one sentence.
+
+    Raises:
+        ValueError: the path is a file, or a folder with anything in it.
+    """
+    if folder.is_dir():
+        entries = sorted(entry.name for entry in folder.iterdir())
+        if not entries:
+            return
+        found = f"{folder}, which holds {entries[0]}"
+        if len(entries) > 1:
+            found += f" and {len(entries) - 1} more"
+    elif folder.exists():
+        found = f"{folder}, which is a file"
+    else:
+        return
+    raise ValueError(f"{caller}: expected run to be a new or empty folder, got {found}. {hint}")

@@ -1,0 +1,121 @@
+"""The two domains of an experiment, drawn or found on disk, read by the real readers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from reference.config import PRESETS, Experiment
+from reference.datasets import GTA5, ArrayDomain, Cityscapes, Reader, load_domain
+from reference.synthetic import write_domains
+
+TOY: Final = "toy"
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What training, evaluation and diagnosis may look at.
+
+    Args:
+        source: images with labels.
+        target_images: unlabelled target images, uint8 (N, 3, H, W): all that adaptation sees.
+        target_truth: the same images with labels, for the oracle and for diagnosis only; None
+            where the data set has no training labels.
+        test: the test images at the network's size.
+        test_reader: reads the test images and labels at their own size, for scores.
+        split: name of the split that `test` is.
+        seconds: wall time of drawing and of reading.
+    """
+
+    source: ArrayDomain
+    target_images: Tensor
+    target_truth: ArrayDomain | None
+    test: ArrayDomain
+    test_reader: Reader
+    split: str
+    seconds: dict[str, float]
+
+    @property
+    def test_labels(self) -> Callable[[int], Tensor]:
+        """Labels of one test image at full size, uint8 (H, W)."""
+        return lambda index: torch.from_numpy(self.test_reader.labels(index))
+
+
+def has_training_labels(target: str) -> bool:
+    """Whether a target offers labels of its training images, which only the oracle needs."""
+    return target == TOY or (Path(target) / "gtFine" / "train").is_dir()
+
+
+def choose_experiment(target: str, seed: int) -> Experiment:
+    """Return the preset that belongs to a target.
+
+    Args:
+        target: "toy", or the root of a data set of photographs in the Cityscapes layout.
+        seed: of the drawn data, the weights and the batches.
+    """
+    return replace(PRESETS["toy" if target == TOY else "toy-to-photographs"], seed=seed)
+
+
+def data_folder(runs: Path, experiment: Experiment) -> Path:
+    """Return the usual place of the drawn images of an experiment, below the folder `runs`."""
+    data = experiment.data
+    return runs / "data" / f"toy-{data.width}x{data.height}-seed{experiment.seed}"
+
+
+def load_scenario(
+    experiment: Experiment, data: Path, target: str = TOY, *, progress: bool = False
+) -> Scenario:
+    """Draw what is missing, then read everything into memory.
+
+    The drawn target is tested on its split "test"; photographs on their split "val", because the
+    test labels of Cityscapes are not public.
+
+    Args:
+        experiment: sizes, shift and seed of the drawn images.
+        data: where the drawn images are, or will be written; see `write_domains`.
+        target: "toy" for the drawn target, else the root of a Cityscapes-like data set.
+        progress: show bars.
+
+    Raises:
+        ValueError: `data` holds other images, or a target that the reader refuses.
+    """
+    drawn = target == TOY
+    settings = experiment.data
+    size = (settings.height, settings.width)
+    sizes = settings.sizes
+    if not drawn:
+        sizes = replace(sizes, target_train=0, target_val=0, target_test=0)
+        # A wrong path is told before anything is drawn.
+        Cityscapes(target, "train", labels=False)
+        Cityscapes(target, "val", labels=True)
+    began = time.perf_counter()
+    domains = write_domains(
+        data, experiment.seed, sizes, size=size, shift=settings.shift, progress=progress
+    )
+    drawing = time.perf_counter() - began
+    root = domains.target if drawn else Path(target)
+    split = "test" if drawn else "val"
+    test_reader = Cityscapes(root, split, labels=True)
+    source = load_domain(GTA5(domains.source), size, progress=progress)
+    unlabelled = load_domain(Cityscapes(root, "train", labels=False), size, progress=progress)
+    # Its labels are read here as well, so that a broken file is told before hours of training.
+    test = load_domain(test_reader, size, progress=progress)
+    truth = None
+    if has_training_labels(target):
+        truth = load_domain(Cityscapes(root, "train", labels=True), size, progress=progress)
+    reading = time.perf_counter() - began - drawing
+    return Scenario(
+        source,
+        unlabelled.images,
+        truth,
+        test,
+        test_reader,
+        split,
+        {"drawing": drawing, "reading": reading},
+    )
