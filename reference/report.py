@@ -1,0 +1,173 @@
+"""One self-contained HTML page about a run: table, pictures, curves, settings.
+
+Pictures are data URIs and charts inline SVG, so the file can be mailed and opened offline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import jinja2
+from markupsafe import Markup
+
+from reference.classes import NAMES, PALETTE
+from reference.rows import CAPTIONS, CONTROL, Row
+from reference.verdict import explanation, gain, headline
+from reference.visualise import UNLABELLED_COLOUR, Series, Strip, line_chart
+
+COLOURS: Final = {
+    "source only": "#a9a9a2",
+    "continued": "#62625c",
+    "entropy only": "#d98324",
+    "BiCL": "#2457c5",
+    "oracle": "#2f8f5b",
+}
+_TERMS: Final = {
+    "cross_entropy": "Cross-entropy on labels",
+    "source_cross_entropy": "Cross-entropy on source labels",
+    "static_cross_entropy": "Cross-entropy on static labels",
+    "entropy": "Entropy on the target",
+    "target_to_source": "Contrast, target to source",
+    "source_to_target": "Contrast, source to target",
+}
+_LABELS: Final = {
+    "used by the contrast": ("pseudo_labels", "#2457c5"),
+    "static part": ("static_labels", "#8b5fbf"),
+    "all predictions": ("predictions", "#8a8a84"),
+}
+_STEPS_PER_POINT: Final = 10
+_PERCENT: Final = (0.0, 100.0)
+
+
+def _hex(colour: Sequence[int]) -> str:
+    return "#" + "".join(f"{int(value):02x}" for value in colour)
+
+
+def _averaged(values: Sequence[float | None]) -> Series:
+    """Average every 10 steps, where the term was active; x is the last step of each group."""
+    points = []
+    for start in range(0, len(values), _STEPS_PER_POINT):
+        group = [value for value in values[start : start + _STEPS_PER_POINT] if value is not None]
+        if group:
+            last = min(start + _STEPS_PER_POINT, len(values))
+            points.append((float(last), sum(group) / len(group)))
+    return points
+
+
+def loss_charts(rows: Mapping[str, Row]) -> list[str]:
+    """Draw one chart per loss term, one line per run that has the term."""
+    charts = []
+    for term, title in _TERMS.items():
+        series = {
+            CAPTIONS[name]: _averaged(row.trained.history.losses[term])
+            for name, row in rows.items()
+            if term in row.trained.history.losses
+        }
+        if series:
+            charts.append(
+                line_chart(title, series, COLOURS, x_label="step", y_label="nats, as weighted")
+            )
+    return charts
+
+
+def pseudo_label_charts(row: Row) -> list[str]:
+    """Draw how many pseudo labels a run has, and how many of them are right where that is known."""
+    windows = row.trained.history.windows
+    coverage = [(float(w.step), 100 * w.coverage) for w in windows if w.coverage is not None]
+    charts = [
+        line_chart(
+            "Coverage of pseudo labels",
+            {"BiCL": coverage},
+            COLOURS,
+            x_label="step",
+            y_label="% of target cells",
+            y_range=_PERCENT,
+        )
+    ]
+    if row.accuracy:
+        right: dict[str, Series] = {}
+        for caption, (field, _) in _LABELS.items():
+            values = [(float(point.step), getattr(point, field)) for point in row.accuracy]
+            right[caption] = [(step, value) for step, value in values if value is not None]
+        colours = {caption: colour for caption, (_, colour) in _LABELS.items()}
+        charts.append(
+            line_chart(
+                "Pseudo labels that are right",
+                right,
+                colours,
+                x_label="step",
+                y_label="% of labels",
+                y_range=_PERCENT,
+            )
+        )
+    return charts
+
+
+def _palette(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+    swatches = [(NAMES[label], _hex(PALETTE[label])) for label in results["train_ids"]]
+    return [*swatches, ("no label", _hex(UNLABELLED_COLOUR))]
+
+
+def flattened(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """List nested settings as (dotted name, value).
+
+    Example:
+        >>> flattened({"data": {"shift": 0.6}, "seed": 0})
+        [('data.shift', '0.6'), ('seed', '0')]
+    """
+    lines: list[tuple[str, str]] = []
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            lines += flattened(value, f"{prefix}{name}.")
+        else:
+            lines.append((f"{prefix}{name}", str(value)))
+    return lines
+
+
+def render(
+    results: Mapping[str, Any],
+    rows: Mapping[str, Row],
+    predictions: Sequence[Strip],
+    pseudo_labels: Sequence[Strip],
+) -> str:
+    """Compose the page.
+
+    Args:
+        results: as written to results.json.
+        rows: the trained rows by name; needs "bicl".
+        predictions: strips of test images.
+        pseudo_labels: strips of target training images.
+
+    Returns:
+        str: an HTML document that refers to nothing outside itself.
+    """
+    here = Path(__file__).parent
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(here),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    shown = [
+        {"name": name, "caption": caption, "colour": COLOURS[caption], **results[name]}
+        for name, caption in CAPTIONS.items()
+        if name in results
+    ]
+    return environment.get_template("report.html.jinja").render(
+        results=results,
+        headline=headline(results),
+        explanation=explanation(results),
+        gains={row["name"]: gain(results, row["name"], CONTROL) for row in shown},
+        rows=shown,
+        control=CONTROL,
+        palette=_palette(results),
+        predictions=predictions,
+        pseudo_labels=pseudo_labels,
+        label_charts=[Markup(chart) for chart in pseudo_label_charts(rows["bicl"])],
+        loss_charts=[Markup(chart) for chart in loss_charts(rows)],
+        steps_per_point=_STEPS_PER_POINT,
+        settings=flattened(results["settings"]),
+    )
