@@ -1,0 +1,54 @@
+"""A tiny experiment that is drawn, trained and scored once for all tests that look at results."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from reference.config import BICL, Data, Experiment, Supervised
+from reference.demo import train_rows
+from reference.rows import Row
+from reference.scenario import Scenario, load_scenario
+from reference.synthetic import Sizes
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def tiny_experiment() -> Experiment:
+    return Experiment(
+        data=Data(height=32, width=64, sizes=Sizes(6, 6, 2, 5)),
+        source=Supervised(steps=4, batch_size=2),
+        adaptation=replace(BICL, steps=4, source_batch=2, target_batch=2),
+        oracle=Supervised(steps=4, batch_size=2),
+    )
+
+
+@pytest.fixture(scope="session")
+def _place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("drawn") / "toy"
+
+
+@pytest.fixture(scope="session")
+def tiny_scenario(tiny_experiment: Experiment, _place: Path) -> Scenario:
+    return load_scenario(tiny_experiment, _place)
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tiny_scenario: Scenario, _place: Path) -> Path:
+    """The folder of the drawn images; not to be written to."""
+    return _place
+
+
+@pytest.fixture(scope="session")
+def tiny_rows(tiny_experiment: Experiment, tiny_scenario: Scenario) -> dict[str, Row]:
+    return train_rows(tiny_experiment, tiny_scenario, progress=False)
