@@ -1,0 +1,237 @@
+"""The ingredient matrix: which rows it has, and how one row of one seed becomes one JSON file.
+
+A stored row that was made with the same settings is reused, one made with other settings is
+refused, and nothing stored is ever replaced.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from reference.alarms import class_share, predicted_share
+from reference.atomic import write_atomically
+from reference.classes import NAMES
+from reference.config import ROWS, Adaptation, Contrast, Experiment, without
+from reference.model import SegmentationNetwork, build_network
+from reference.provenance import code_digest, machine, peak_mib, versions
+from reference.rows import Row, adaptation_of, adapted_row, on_schedule_of, oracle_row, source_row
+from reference.scenario import Scenario
+
+SOURCE: Final = "source_only"
+ORACLE: Final = "oracle"
+INGREDIENTS: Final[Mapping[str, str]] = {
+    "target_to_source": "BiCL without target to source",
+    "source_to_target": "BiCL without source to target",
+    "calibration": "BiCL without calibration",
+    "dynamic_labels": "BiCL without dynamic labels",
+    "static_labels": "BiCL without static labels",
+    "entropy": "BiCL without entropy",
+    "bank": "BiCL, gradient through prototypes of the batch",
+    "delay": "BiCL, entropy and static labels from the start",
+}
+# name in results -> what a table calls it, in the order of tables.
+LABELS: Final[Mapping[str, str]] = {
+    SOURCE: "source only",
+    "source_only_continued": "source only, continued (control)",
+    "self_training": "self-training on static labels",
+    "entropy_only": "entropy only",
+    "contrast_only": "contrast only",
+    "contrast_only_uncalibrated": "contrast only, no calibration",
+    "bicl": "BiCL",
+    **{f"without_{name}": label for name, label in INGREDIENTS.items()},
+    ORACLE: "oracle (target labels)",
+}
+# Photographs: the rows that tell whether anything transfers at all.
+MAIN_ROWS: Final = (
+    SOURCE,
+    "source_only_continued",
+    "self_training",
+    "entropy_only",
+    "contrast_only",
+    "bicl",
+    ORACLE,
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of one seed.
+
+    Args:
+        row: a key of `LABELS`.
+        experiment: the settings, its seed among them.
+        target: "toy" or a path, as `load_scenario` takes it.
+        folder: where the rows of this target are stored.
+    """
+
+    row: str
+    experiment: Experiment
+    target: str
+    folder: Path
+
+    @property
+    def path(self) -> Path:
+        """The file of this cell."""
+        return self.folder / f"seed{self.experiment.seed}" / f"{self.row}.json"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The source-only network that every adapted row of this seed starts from."""
+        return self.path.with_name(f"{SOURCE}.pt")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides the numbers of this cell, as JSON would return it."""
+        whole = asdict(self.experiment)
+        stages = {"seed": whole["seed"], "data": whole["data"], "target": Path(self.target).name}
+        if self.row == ORACLE:
+            stages["oracle"] = whole["oracle"]
+        else:
+            stages["source"] = whole["source"]
+        if self.row not in (SOURCE, ORACLE):
+            stages["adaptation"] = asdict(adaptation(self.row, self.experiment))
+        return json.loads(json.dumps(stages))
+
+
+def adaptation(row: str, experiment: Experiment) -> Adaptation:
+    """Return the adaptation settings of a row of the matrix.
+
+    Args:
+        row: a key of `LABELS` except "source_only" and "oracle".
+        experiment: its schedule holds for every row.
+    """
+    if row in ROWS:
+        return adaptation_of(row, experiment)
+    if row == "contrast_only_uncalibrated":
+        base = ROWS["contrast_only"]
+        settings = replace(base, contrast=replace(base.contrast or Contrast(), calibrate=False))
+    else:
+        settings = without(row.removeprefix("without_"))
+    return on_schedule_of(settings, experiment)
+
+
+def stored(cell: Cell) -> dict[str, Any] | None:
+    """Return a cell's record if there is one made with the same settings, else None.
+
+    A source-only record counts only together with its checkpoint.
+
+    Raises:
+        ValueError: there is one made with other settings, or the file is damaged.
+    """
+    if not cell.path.is_file() or (cell.row == SOURCE and not cell.checkpoint.is_file()):
+        return None
+    hint = "Hint: move the folder away, or choose another with --runs."
+    try:
+        record = json.loads(cell.path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"ablate: expected {cell.path} to hold JSON, got a damaged file ({error}). {hint}"
+        ) from error
+    found, wanted = dict(_leaves(record["settings"])), dict(_leaves(cell.settings))
+    for name in sorted({*found, *wanted}):
+        if found.get(name) != wanted.get(name):
+            raise ValueError(
+                f"ablate: expected {cell.path} to be made with {name} = {wanted.get(name)}, "
+                f"got {found.get(name)}. {hint}"
+            )
+    return record
+
+
+def _leaves(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    leaves: list[tuple[str, Any]] = []
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            leaves += _leaves(value, f"{prefix}{name}.")
+        else:
+            leaves.append((prefix + name, value))
+    return leaves
+
+
+def share_ratios(network: SegmentationNetwork, scenario: Scenario) -> tuple[float, float]:
+    """Compare predictions on the target with source labels, class by class.
+
+    Returns:
+        (largest, smallest) share of a class among the predictions over its share among source
+        labels, for classes that the source has. Perfect predictions need not give 1, because the
+        domains differ; no target label is used.
+
+    Raises:
+        ValueError: the source has no labels.
+    """
+    if scenario.source.labels is None:
+        raise ValueError("share_ratios: expected a source with labels, got none.")
+    expected = class_share(scenario.source.labels)
+    seen = predicted_share(network, scenario.target_images)
+    ratios = [now / share for now, share in zip(seen, expected, strict=True) if share > 0]
+    return max(ratios), min(ratios)
+
+
+def _trained_row(cell: Cell, scenario: Scenario) -> Row:
+    if cell.row == SOURCE:
+        return source_row(scenario, cell.experiment)
+    if cell.row == ORACLE:
+        return oracle_row(scenario, cell.experiment)
+    start = build_network(seed=cell.experiment.seed)
+    start.load_state_dict(torch.load(cell.checkpoint, weights_only=True))
+    settings = adaptation(cell.row, cell.experiment)
+    return adapted_row(cell.row, settings, start, scenario, cell.experiment)
+
+
+def compute(cell: Cell, scenario: Scenario) -> dict[str, Any]:
+    """Train and score one cell and store it.
+
+    Args:
+        cell: which; all rows but the source-only one and the oracle need the checkpoint that the
+            source-only cell of this seed leaves.
+        scenario: the data of this seed.
+
+    Returns:
+        dict: the record, as stored.
+
+    Raises:
+        NonFiniteLossError: a loss term became NaN or infinite; nothing is stored.
+    """
+    row = _trained_row(cell, scenario)
+    history = row.trained.history
+    largest, smallest = share_ratios(row.trained.network, scenario)
+    last = history.windows[-1] if history.windows else None
+    record = {
+        "row": cell.row,
+        "seed": cell.experiment.seed,
+        "miou": row.miou_percent,
+        "iou": dict(
+            zip((NAMES[label] for label in row.scores.occurring), row.iou_percent, strict=True)
+        ),
+        "pixel_accuracy": row.scores.pixel_accuracy_percent,
+        "share_ratio_max": largest,
+        "share_ratio_min": smallest,
+        "coverage_end": last and last.coverage,
+        "label_accuracy_end": row.accuracy[-1].pseudo_labels if row.accuracy else None,
+        "warnings": list(history.warnings.values()),
+        "seconds": history.seconds,
+        "evaluation_seconds": row.evaluation_seconds,
+        "peak_mib": peak_mib(),
+        "split": scenario.split,
+        "images": {
+            "source": len(scenario.source),
+            "target": len(scenario.target_images),
+            "test": len(scenario.test),
+        },
+        "settings": cell.settings,
+        "versions": versions(),
+        "machine": machine(),
+        "code": code_digest(),
+    }
+    if cell.row == SOURCE:
+        weights = io.BytesIO()
+        torch.save(row.trained.network.state_dict(), weights)
+        write_atomically(cell.checkpoint, weights.getvalue())
+    write_atomically(cell.path, json.dumps(record, indent=2) + "\n")
+    return record
