@@ -9,7 +9,15 @@ from torch import distributed as dist
 from protocontrast.bank import DomainBias, PrototypeBank
 from protocontrast.bank.domain_bias import Warmup
 from protocontrast.bank.prototype_bank import Normalize
-from protocontrast.checks import check_choice, check_labels, check_positive, sentence
+from protocontrast.checks import (
+    check_choice,
+    check_ignore_index,
+    check_labels,
+    check_number,
+    check_positive,
+    is_number,
+    sentence,
+)
 from protocontrast.functional import (
     BidirectionalContrast,
     ClassPrototypes,
@@ -20,6 +28,7 @@ from protocontrast.functional import (
     transfer_labels,
 )
 from protocontrast.functional.contrast import ABSENT, BACKENDS, Absent, Backend
+from protocontrast.functional.maps import check_feature_map, check_label_map, shares
 from protocontrast.functional.transfer import MEASURES, Measure
 
 
@@ -142,8 +151,12 @@ class BiCL(nn.Module):
             hint = "a bank belongs to no image pair."
             requirement = 'to be False with prototypes="bank"'
             raise ValueError(sentence("BiCL", "pairwise", requirement, "True", hint))
-        if len(weights) != 2:
+        for name, flag in {"pairwise": pairwise, "calibrate": calibrate}.items():
+            check_choice("BiCL", name, flag, (True, False))
+        check_number("BiCL", "threshold", threshold)
+        if not isinstance(weights, (tuple, list)) or not [*map(is_number, weights)] == [True, True]:
             raise ValueError(sentence("BiCL", "weights", "to be two numbers", repr(weights)))
+        check_ignore_index("BiCL", ignore_index)
         self.num_classes = num_classes
         self.dim = dim
         self.temperature = temperature
@@ -189,7 +202,18 @@ class BiCL(nn.Module):
         update: bool = True,
     ) -> BiCLOutput:
         """One step; see the class for order, shapes and edges."""
-        source_grid = self._at_grid("source", source_features, source_labels)
+        buffer = self.source_bank.prototypes
+        check_feature_map("BiCL", "source_features", source_features, self.dim, buffer)
+        check_feature_map("BiCL", "target_features", target_features, self.dim, buffer)
+        if self.pairwise and len(source_features) != len(target_features):
+            requirement = f"of {len(source_features)} images as in source_features, for pairs"
+            got = len(target_features)
+            raise ValueError(sentence("BiCL", "target_features", requirement, got))
+        # A wrong label is met here, before any state has changed.
+        source_grid = self._at_grid("source_labels", source_labels, source_features)
+        static = None
+        if target_labels is not None:
+            static = self._at_grid("target_labels", target_labels, target_features)
         updates = update and self.training
         early = updates and self.bank_update == "before"
         if early:
@@ -208,8 +232,7 @@ class BiCL(nn.Module):
             ignore_index=self.ignore_index,
             backend=self.backend,
         ).labels
-        if target_labels is not None:
-            static = self._at_grid("target", target_features, target_labels)
+        if static is not None:
             fused = fuse_labels(static, fused, ignore_index=self.ignore_index)
 
         if early:
@@ -219,26 +242,19 @@ class BiCL(nn.Module):
             self.source_bank.update_from(self._means(source_features, source_grid))
             self._remember_target(target_features, fused)
 
-        coverage, class_share = self._shares(source_grid, fused)
+        coverage, class_share = shares(source_grid, fused, self.num_classes, self.ignore_index)
         to_source, to_target = contrast.target_to_source, contrast.source_to_target
         loss = self.weights[0] * to_source + self.weights[1] * to_target
         return BiCLOutput(loss, to_source, to_target, fused, coverage, class_share)
 
-    def _at_grid(self, side: str, features: Tensor, labels: Tensor) -> Tensor:
-        if features.dim() != 4:
-            requirement = "of shape (B, D, h, w)"
-            raise ValueError(
-                sentence("BiCL", f"{side}_features", requirement, tuple(features.shape))
-            )
-        if features.shape[1] != self.dim:
-            requirement = f"with D = {self.dim} channels"
-            hint = "dim is the channel count of the features."
-            got = tuple(features.shape)
-            raise ValueError(sentence("BiCL", f"{side}_features", requirement, got, hint))
+    def _at_grid(self, argument: str, labels: Tensor, features: Tensor) -> Tensor:
+        check_label_map("BiCL", argument, labels, features)
         if self.validate:
             check_labels(labels, self.num_classes, ignore_index=self.ignore_index)
         size = (features.shape[2], features.shape[3])
-        return labels_to_grid(labels, size, ignore_index=self.ignore_index)
+        return labels_to_grid(
+            labels, size, num_classes=self.num_classes, ignore_index=self.ignore_index
+        )
 
     def _means(self, features: Tensor, labels: Tensor) -> ClassPrototypes:
         with torch.no_grad():
@@ -281,17 +297,3 @@ class BiCL(nn.Module):
             ignore_index=self.ignore_index,
             backend=self.backend,
         )
-
-    @torch.no_grad()
-    def _shares(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Coverage of the target labels, and class shares of target over source."""
-        classes = torch.arange(self.num_classes, device=source.device)[:, None]
-        of_source = (source.flatten() == classes).sum(dim=1).float()
-        of_target = (target.flatten() == classes).sum(dim=1).float()
-        coverage = of_target.sum() / max(target.numel(), 1)
-        source_share = of_source / of_source.sum().clamp_min(1)
-        target_share = of_target / of_target.sum().clamp_min(1)
-        share = torch.where(
-            of_source > 0, target_share / torch.where(of_source > 0, source_share, 1), 0
-        )
-        return coverage, share

@@ -16,6 +16,7 @@ from protocontrast.checks import (
 )
 from protocontrast.functional.pixels import comparable
 from protocontrast.ops.grid import label_counts
+from protocontrast.ops.labels import checked_labels
 
 MODES = ("nearest", "majority", "counts")
 
@@ -97,7 +98,7 @@ def labels_to_grid(
             pixels of each class per cell. Cells are those of torch's nearest upsampling, so
             contrast on counts equals contrast on nearest-upsampled logits at the labels'
             resolution.
-        num_classes: C, needed by "majority" and "counts".
+        num_classes: C, needed by "majority" and "counts"; with it "nearest" checks what it samples.
         min_share: of "majority", in [0, 1].
         ignore_index: label of pixels without a class.
 
@@ -108,8 +109,8 @@ def labels_to_grid(
         Labels on the grid. A cell without any valid pixel is `ignore_index`, or 0 in every count.
 
     Raises:
-        ValueError: not three dimensions, a size below 1, `num_classes` missing, or (CPU, "majority"
-            and "counts") a label is no class.
+        ValueError: not three dimensions, a size below 1, `num_classes` missing, or (CPU, with
+            `num_classes`) a label is no class.
         TypeError: `labels` is not an integer tensor.
 
     Source:
@@ -141,7 +142,11 @@ def labels_to_grid(
     if mode == "nearest":
         rows = nearest_index(rows_in, height, labels.device)
         columns = nearest_index(columns_in, width, labels.device)
-        return labels.long()[:, rows[:, None], columns]
+        nearest = labels.long()[:, rows[:, None], columns]
+        if num_classes is None:
+            return nearest
+        check_count(function, "num_classes", num_classes)
+        return checked_labels(nearest, num_classes, ignore_index, function)
     if num_classes is None:
         hint = "pass the number of classes; finding it in the labels would wait for the device."
         requirement = f'with mode="{mode}"'

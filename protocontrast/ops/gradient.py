@@ -81,6 +81,10 @@ def _(value: Tensor) -> Tensor:
     return value.clone()
 
 
+# An exported program may be given what required no gradient while it was exported.
+copied.register_autograd(lambda ctx, upstream: upstream)
+
+
 def steady(value: Optional) -> Optional:
     """The value that a traced call reads; a copy, since a bank may change its buffers.
 

@@ -1,0 +1,50 @@
+"""Feature maps and label maps of two domains: what they must be, and how their labels compare."""
+
+import torch
+from torch import Tensor
+
+from protocontrast.checks import check_device, check_floating, check_integer, sentence
+
+
+def check_feature_map(
+    function: str, argument: str, features: Tensor, channels: int, reference: Tensor
+) -> None:
+    """Features (B, D, h, w) with D = `channels`, on the device of the module's `reference`."""
+    check_floating(function, argument, features)
+    shape = tuple(features.shape)
+    if features.dim() != 4:
+        raise ValueError(sentence(function, argument, "of shape (B, D, h, w)", shape))
+    if shape[1] != channels:
+        hint = "dim is the channel count of the features."
+        requirement = f"with D = {channels} channels"
+        raise ValueError(sentence(function, argument, requirement, shape, hint))
+    check_device(function, argument, features, reference, "the module's buffers")
+
+
+def check_label_map(function: str, argument: str, labels: Tensor, features: Tensor) -> None:
+    """Labels (B, H, W) of any resolution for features (B, D, h, w), on their device."""
+    check_integer(function, argument, labels)
+    shape, images = tuple(labels.shape), features.shape[0]
+    if labels.dim() != 3 or shape[0] != images:
+        requirement = f"of shape ({images}, H, W) for features {tuple(features.shape)}"
+        raise ValueError(sentence(function, argument, requirement, shape))
+    check_device(function, argument, labels, features, "its features")
+
+
+@torch.no_grad()
+def shares(
+    source: Tensor, target: Tensor, num_classes: int, ignore_index: int
+) -> tuple[Tensor, Tensor]:
+    """Coverage of the target labels, (), and each class's share of them over its share of source.
+
+    The second is (C,), 0 where source has none of the class.
+    """
+    classes = torch.arange(num_classes, device=source.device)[:, None]
+    wanted = classes != ignore_index
+    of_source = ((source.flatten() == classes) & wanted).sum(dim=1).float()
+    of_target = ((target.flatten() == classes) & wanted).sum(dim=1).float()
+    coverage = of_target.sum() / max(target.numel(), 1)
+    source_share = of_source / of_source.sum().clamp_min(1)
+    target_share = of_target / of_target.sum().clamp_min(1)
+    ratio = target_share / torch.where(of_source > 0, source_share, 1)
+    return coverage, torch.where(of_source > 0, ratio, 0)
