@@ -1,0 +1,232 @@
+"""The specification, against numbers worked by hand and loops written like the formulas."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from protocontrast import naive
+from tests import slow_loops
+from tests.strategies import label_map, normal, prototype_rows, seeds, soft_map, weights
+
+KINDS = ["cosine", "dot", "euclidean"]
+SIZES = st.tuples(st.integers(0, 6), st.sampled_from([1, 2, 5]), st.integers(1, 5))
+
+
+def exact(rows: Any) -> Tensor:
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def assert_near(found: Tensor, expected: Any) -> None:
+    """Equal up to the rounding of a few float64 operations."""
+    expected = torch.as_tensor(expected, dtype=torch.float64).reshape(found.shape)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_near_can_fail() -> None:
+    with pytest.raises(AssertionError):
+        assert_near(exact([1.0, 2.0]), [1.0, 2.0 + 1e-8])
+    with pytest.raises(AssertionError):
+        assert_near(exact([math.nan]), [0.0])
+
+
+def test_unit_rows_by_hand() -> None:
+    assert_near(naive.unit_rows(exact([[3.0, 4.0], [0.0, 0.0]])), [[0.6, 0.8], [0.0, 0.0]])
+    assert torch.isnan(naive.unit_rows(exact([[math.nan, 1.0]]))).all()
+
+
+def test_similarities_by_hand() -> None:
+    features, prototypes = exact([[3.0, 4.0], [0.0, 0.0]]), exact([[2.0, 0.0], [3.0, 4.0]])
+    assert_near(naive.similarities(features, prototypes, "cosine"), [[0.6, 1.0], [0.0, 0.0]])
+    assert_near(naive.similarities(features, prototypes, "dot"), [[6.0, 25.0], [0.0, 0.0]])
+    distances = [[-math.sqrt(17), 0.0], [-2.0, -5.0]]
+    assert_near(naive.similarities(features, prototypes, "euclidean"), distances)
+
+
+def test_presence_by_hand() -> None:
+    rows = exact([[0.0, 0.0], [0.0, 1.0], [math.nan, 0.0]])
+    mask = torch.tensor([True, False, True])
+    assert naive.present_rows(rows, None, "cosine").tolist() == [False, True, True]
+    assert naive.present_rows(rows, None, "dot").tolist() == [True, True, True]
+    assert naive.present_rows(rows, mask, "cosine") is mask
+
+
+def test_logits_by_hand() -> None:
+    features, prototypes = exact([[3.0, 4.0]]), exact([[1.0, 0.0], [math.nan, 1.0], [0.0, 2.0]])
+    present = torch.tensor([True, False, True])
+    masked = naive.prototype_logits(features, prototypes, present, "cosine", 0.5)
+    assert_near(masked, [[1.2, -math.inf, 1.6]])
+    floored = naive.prototype_logits(features, prototypes, present, "cosine", 0.5, "floor")
+    assert_near(floored, [[1.2, -2.0, 1.6]])
+
+
+def contrast(features: Tensor, labels: Tensor, prototypes: Tensor, **given: Any) -> Any:
+    call = {
+        "present": None,
+        "class_weight": None,
+        "pixel_weight": None,
+        "similarity": "cosine",
+        "temperature": 1.0,
+        "absent": "mask",
+        "ignore_index": 255,
+        **given,
+    }
+    return naive.pixel_prototype_contrast(features, labels, prototypes, **call)
+
+
+def test_contrast_by_hand() -> None:
+    # Cosines (1, 0), (0, 1), (-1, 0): loss ln(e^a + e^b) - z_y with temperature 1.
+    features = exact([[2.0, 0.0], [0.0, 5.0], [-1.0, 0.0], [1.0, 1.0]])
+    loss, weight = contrast(features, torch.tensor([0, 0, 0, 255]), torch.eye(2).double())
+    right, wrong = math.log(1 + math.exp(-1)), math.log(1 + math.exp(1))
+    assert_near(loss, [right, wrong, wrong, 0.0])
+    assert_near(weight, [1.0, 1.0, 1.0, 0.0])
+
+
+def test_weights_by_hand() -> None:
+    features = exact([[2.0, 0.0], [0.0, 5.0], [math.nan, 0.0]])
+    loss, weight = contrast(
+        features,
+        torch.tensor([0, 1, 1]),
+        torch.eye(2).double(),
+        class_weight=exact([2.0, 3.0]),
+        pixel_weight=exact([0.5, 1.0, 0.0]),
+    )
+    right = math.log(1 + math.exp(-1))
+    assert_near(loss, [right, 3 * right, 0.0])
+    assert_near(weight, [1.0, 3.0, 0.0])
+
+
+def test_soft_targets_by_hand() -> None:
+    features = exact([[2.0, 0.0], [1.0, 1.0]])
+    targets = exact([[3.0, 1.0], [0.0, 0.0]])
+    loss, weight = contrast(features, targets, torch.eye(2).double())
+    assert_near(loss, [3 * math.log(1 + math.exp(-1)) + math.log(1 + math.e), 0.0])
+    assert_near(weight, [4.0, 0.0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(data=st.data())
+def test_contrast_by_loops(kind: str, data: st.DataObject) -> None:
+    pixels, depth, num_classes = data.draw(SIZES)
+    seed = data.draw(seeds)
+    absent = data.draw(st.sampled_from(["mask", "floor"])) if kind == "cosine" else "mask"
+    features = normal(seed, (pixels, depth))
+    features[torch.rand(pixels, generator=torch.Generator().manual_seed(seed)) < 0.2] = 0
+    presence = data.draw(st.sampled_from(["given", "all", "none"]))
+    prototypes, present = prototype_rows(seed, num_classes, depth, torch.float64, presence)
+    if data.draw(st.booleans()):
+        targets = soft_map(seed, (pixels,), num_classes, "mixed").double()
+        labels = targets
+    else:
+        labels = label_map(seed, (pixels,), num_classes)
+        targets = (labels[:, None] == torch.arange(num_classes)).double()
+    class_weight = weights(seed, (num_classes,), torch.float64)
+    pixel_weight = weights(seed + 1, (pixels,), torch.float64)
+    settings = {"similarity": kind, "temperature": 0.3, "absent": absent}
+    loss, weight = contrast(
+        features, labels, prototypes, present=present, class_weight=class_weight,
+        pixel_weight=pixel_weight, **settings,
+    )  # fmt: skip
+    here = [True] * num_classes if present is None else present.tolist()
+    expected = slow_loops.contrast(
+        features.tolist(), targets.tolist(), torch.nan_to_num(prototypes).tolist(), here,
+        class_weight.tolist(), pixel_weight.tolist(), kind, 0.3, absent,
+    )  # fmt: skip
+    assert_near(loss, expected[0])
+    assert_near(weight, expected[1])
+
+
+def test_class_sums_by_hand() -> None:
+    features = exact([[3.0, 4.0], [0.0, 2.0], [5.0, 0.0], [math.nan, 1.0]])
+    labels = torch.tensor([0, 0, 2, 255])
+    sums, counts = naive.class_sums(features, labels, 3, None, False, 255)
+    assert_near(sums, [[3.0, 6.0], [0.0, 0.0], [5.0, 0.0]])
+    assert_near(counts, [2.0, 0.0, 1.0])
+    weight = exact([0.5, 0.0, 2.0, math.nan])
+    sums, counts = naive.class_sums(features, labels, 3, weight, True, 255)
+    assert_near(sums, [[0.3, 0.4], [0.0, 0.0], [2.0, 0.0]])
+    assert_near(counts, [0.5, 0.0, 2.0])
+
+
+@given(sizes=SIZES, seed=seeds, normalize=st.booleans())
+def test_class_means_by_loops(sizes: tuple[int, int, int], seed: int, normalize: bool) -> None:
+    pixels, depth, num_classes = sizes
+    features, labels = (
+        normal(seed, (pixels + 1, depth)),
+        label_map(seed, (pixels + 1,), num_classes),
+    )
+    weight = weights(seed, (pixels + 1,), torch.float64)
+    sums, counts = naive.class_sums(features, labels, num_classes, weight, normalize, 255)
+    means, expected = slow_loops.class_means(
+        features.tolist(), labels.tolist(), num_classes, weight.tolist(), normalize
+    )
+    assert_near(counts, expected)
+    assert_near(sums, exact(means) * exact(expected)[:, None])
+
+
+def test_transfer_by_hand() -> None:
+    features = exact([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0], [math.nan, 0.0]])
+    prototypes = torch.eye(2).double()
+    limits = exact([0.7, 0.7])
+    labels, value = naive.transfer_labels(
+        features, prototypes, None, limits, "confidence", "cosine", 1.0, 255
+    )
+    assert labels.tolist() == [0, 255, 255, 255]
+    assert_near(value[:3], [math.e / (1 + math.e), 0.5, 0.5])
+    assert math.isnan(value[3])
+    labels, value = naive.transfer_labels(
+        features, prototypes, None, limits, "similarity", "cosine", 1.0, -100
+    )
+    assert labels.tolist() == [0, 0, -100, -100]
+    assert_near(value[:3], [1.0, math.sqrt(0.5), 0.0])
+
+
+@pytest.mark.parametrize("measure", ["confidence", "similarity"])
+@pytest.mark.parametrize("kind", KINDS)
+@given(sizes=SIZES, seed=seeds, presence=st.sampled_from(["given", "all", "none"]))
+def test_transfer_by_loops(
+    kind: str, measure: str, sizes: tuple[int, int, int], seed: int, presence: str
+) -> None:
+    pixels, depth, num_classes = sizes
+    features = normal(seed, (pixels, depth))
+    prototypes, present = prototype_rows(seed, num_classes, depth, torch.float64, presence)
+    limits = weights(seed, (num_classes,), torch.float64) - 0.5
+    labels, value = naive.transfer_labels(
+        features, prototypes, present, limits, measure, kind, 0.3, 255
+    )
+    here = [True] * num_classes if present is None else present.tolist()
+    rows = torch.nan_to_num(prototypes).tolist()
+    expected = [
+        slow_loops.transfer(row, rows, here, limits.tolist(), measure, kind, 0.3, 255)
+        for row in features.tolist()
+    ]
+    assert labels.tolist() == [label for label, _ in expected]
+    assert_near(value, [value for _, value in expected])
+
+
+def test_fusion_by_hand() -> None:
+    base, other = torch.tensor([0, 255, 255, 2]), torch.tensor([1, 0, 255, 255])
+    assert naive.fuse_labels(base, other, 255).tolist() == [0, 0, 255, 2]
+
+
+@given(
+    seed=seeds,
+    size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    grid=st.tuples(st.integers(1, 6), st.integers(1, 6)),
+)
+def test_label_counts_by_loops(seed: int, size: tuple[int, int], grid: tuple[int, int]) -> None:
+    labels = label_map(seed, (2, *size), 3)
+    expected = slow_loops.counts(labels, 3, *grid)
+    assert naive.label_counts(labels, 3, *grid).tolist() == expected
+
+
+def test_bank_equations_by_hand() -> None:
+    old, batch = exact([[1.0, 2.0], [3.0, 4.0]]), exact([[5.0, 6.0], [math.nan, math.nan]])
+    present = torch.tensor([True, False])
+    assert_near(naive.moving_average(old, batch, 0.75, present), [[2.0, 3.0], [3.0, 4.0]])
+    assert_near(naive.calibrate(old, exact([[1.0, 0.0], [0.0, -2.0]]), 0.5), [[1.5, 2], [3, 3]])
