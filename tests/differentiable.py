@@ -1,0 +1,91 @@
+"""Every differentiable public call on one small scene, for the tests of torch's contracts."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+import protocontrast as pc
+
+SIMILARITIES = ("cosine", "dot", "euclidean")
+
+
+class Scene(NamedTuple):
+    """Two images of four channels and six pixels, three classes, some pixels ignored."""
+
+    features: Tensor
+    labels: Tensor
+    prototypes: Tensor
+
+
+def scene(dtype: torch.dtype = torch.float64, seed: int = 0) -> Scene:
+    """The same numbers for the same seed, in any dtype."""
+    random = torch.Generator().manual_seed(seed)
+    features = torch.randn(2, 4, 6, generator=random, dtype=torch.float64).to(dtype)
+    prototypes = torch.randn(3, 4, generator=random, dtype=torch.float64).to(dtype)
+    labels = torch.tensor([[0, 1, 2, 255, 1, 0], [2, 2, 0, 1, 255, 255]])
+    return Scene(features, labels, prototypes)
+
+
+def soft_labels(labels: Tensor) -> Tensor:
+    """Class counts (B, 3, P) that add up differently per pixel; all-zero rows where ignored."""
+    hard = torch.nn.functional.one_hot(labels.clamp(max=2), 3).double()
+    spread = 2 * hard + 0.5 * hard.roll(1, dims=2)
+    return torch.where(labels[..., None] == 255, 0, spread).transpose(1, 2)
+
+
+Function = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""From features, labels and prototypes to something with a gradient."""
+
+
+def _contrast(features: Tensor, labels: Tensor, prototypes: Tensor, **settings: object) -> Tensor:
+    return pc.pixel_prototype_contrast(features, labels, prototypes, **settings)
+
+
+def _soft(features: Tensor, labels: Tensor, prototypes: Tensor, **settings: object) -> Tensor:
+    return pc.pixel_prototype_contrast(features, soft_labels(labels), prototypes, **settings)
+
+
+def _weighted(features: Tensor, labels: Tensor, prototypes: Tensor, **settings: object) -> Tensor:
+    weight = torch.linspace(0, 2, labels.numel()).reshape(labels.shape)
+    class_weight = torch.tensor([0.5, 0.0, 2.0])
+    return pc.pixel_prototype_contrast(
+        features, labels, prototypes, class_weight=class_weight, pixel_weight=weight, **settings
+    )
+
+
+def _logits(features: Tensor, labels: Tensor, prototypes: Tensor, **settings: object) -> Tensor:
+    return pc.prototype_logits(features, prototypes, **settings)
+
+
+def _means(features: Tensor, labels: Tensor, prototypes: Tensor, **settings: object) -> Tensor:
+    return pc.class_prototypes(features, labels, 3, **settings).mean
+
+
+def _bidirectional(features: Tensor, labels: Tensor, prototypes: Tensor) -> Tensor:
+    fixed = torch.linspace(-1, 1, features.numel()).sin().reshape(features.shape)
+    other = fixed.to(features.dtype)
+    return pc.bidirectional_contrast(features, labels, other, labels.flip(0), num_classes=3).loss
+
+
+CALLS: dict[str, Function] = {
+    "mean": _contrast,
+    "sum": partial(_contrast, reduction="sum"),
+    "none": partial(_contrast, reduction="none"),
+    "soft mean": _soft,
+    "soft none": partial(_soft, reduction="none"),
+    "weighted mean": _weighted,
+    "weighted none": partial(_weighted, reduction="none"),
+    "floor": partial(_contrast, absent="floor"),
+    "dot": partial(_contrast, similarity="dot", temperature=1.0),
+    "euclidean": partial(_contrast, similarity="euclidean", temperature=0.5),
+    "logits": _logits,
+    "euclidean logits": partial(_logits, similarity="euclidean"),
+    "class means": _means,
+    "unit class means": partial(_means, normalize=True, per_image=True),
+    "bidirectional": _bidirectional,
+}
+READS_PROTOTYPES = [name for name in CALLS if "means" not in name and name != "bidirectional"]
+ONE_OF_EACH = ["mean", "none", "logits", "unit class means", "bidirectional"]

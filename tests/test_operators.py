@@ -1,0 +1,74 @@
+"""Every operator passes `torch.library.opcheck`, and no operator is left out of it."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from tests.differentiable import scene, soft_labels
+
+INPUTS = FEATURES, LABELS, PROTOTYPES = scene(torch.float32)
+SETTINGS = "cosine", 0.1, False, 255
+NEAREST = "confidence", "cosine", 0.1, 255
+LOGITS = torch.ones(2, 3, 6)
+PIXELS = torch.linspace(-1, 1, 12).reshape(2, 6)
+WEIGHTS = torch.tensor([True, True, False]), torch.tensor([1.0, 0.5, 2.0]), PIXELS.abs()
+NONE = None, None, None
+GRID = torch.tensor([[[0, 1, 2, 255], [1, 1, 0, 0]]])
+LEAF, ROWS = FEATURES.clone().requires_grad_(), PROTOTYPES.clone().requires_grad_()
+
+CASES: list[tuple[str, tuple[Any, ...]]] = [
+    ("contrast", (LEAF, LABELS, ROWS, *NONE, *SETTINGS)),
+    ("contrast", (LEAF, LABELS.to(torch.uint8), PROTOTYPES, *WEIGHTS, *SETTINGS)),
+    ("contrast", (LEAF, soft_labels(LABELS), ROWS, *WEIGHTS, "euclidean", 1.0, False, 255)),
+    ("contrast", (LEAF.bfloat16().detach(), LABELS, PROTOTYPES, *NONE, "cosine", 0.1, True, 255)),
+    ("contrast", (FEATURES[:0], LABELS[:0], PROTOTYPES, *NONE, *SETTINGS)),
+    ("contrast_backward", (PIXELS, *INPUTS, *NONE, PIXELS, *SETTINGS, True, True)),
+    ("contrast_backward", (PIXELS, *INPUTS, *WEIGHTS, PIXELS, *SETTINGS, False, True)),
+    ("contrast_with_gradient", (*INPUTS, *NONE, *SETTINGS, True, True, True)),
+    ("contrast_with_gradient", (*INPUTS, *WEIGHTS, *SETTINGS, False, True, False)),
+    ("logits", (LEAF, ROWS, None, "cosine", 0.1)),
+    ("logits", (LEAF, PROTOTYPES, WEIGHTS[0], "dot", 1.0)),
+    ("logits_backward", (LOGITS, FEATURES, PROTOTYPES, None, "cosine", 0.1, True, True)),
+    ("class_sums", (LEAF, LABELS, None, 3, False, False, 255)),
+    ("class_sums", (LEAF, LABELS, WEIGHTS[2], 3, True, True, 255)),
+    ("class_sums_backward", (torch.ones(1, 3, 4), FEATURES, LABELS, None, True, 255)),
+    ("class_sums_backward", (torch.ones(2, 3, 4), FEATURES, LABELS, WEIGHTS[2], False, 255)),
+    ("transfer", (FEATURES, PROTOTYPES, None, 0.8, None, *NEAREST)),
+    ("transfer", (FEATURES, PROTOTYPES, *WEIGHTS[:1], 0.0, WEIGHTS[1], *NEAREST)),
+    ("label_counts", (GRID, torch.tensor([0, 0]), torch.tensor([0, 0, 1, 1]), 3, 1, 2, 255)),
+    ("checked_labels", (LABELS, 3, 255, "anything")),
+    ("copied", (ROWS,)),
+    ("copied", (WEIGHTS[0],)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"), CASES, ids=[f"{i}-{name}" for i, (name, _) in enumerate(CASES)]
+)
+def test_opcheck(name: str, arguments: tuple[Any, ...]) -> None:
+    operator = getattr(torch.ops.protocontrast, name).default
+    results = torch.library.opcheck(operator, arguments)
+    assert set(results.values()) == {"SUCCESS"}
+
+
+def test_every_registered_operator_is_checked() -> None:
+    registered = {
+        name.split("::")[1].split(".")[0]
+        for name in torch._C._dispatch_get_all_op_names()
+        if name.startswith("protocontrast::")
+    }
+    assert registered == {name for name, _ in CASES}
+
+
+def test_opcheck_can_fail() -> None:
+    @torch.library.custom_op("protocontrast_tests::grows", mutates_args=())
+    def grows(x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([x, x])
+
+    @grows.register_fake
+    def _(x: torch.Tensor) -> torch.Tensor:
+        return torch.empty_like(x)
+
+    with pytest.raises(torch.testing._internal.optests.generate_tests.OpCheckError):
+        torch.library.opcheck(torch.ops.protocontrast_tests.grows.default, (FEATURES,))

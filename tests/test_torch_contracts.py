@@ -1,0 +1,186 @@
+"""What torch asks of a differentiable function: right gradients, untouched inputs, every mode."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd import gradcheck
+from torch.utils.checkpoint import checkpoint
+
+import protocontrast as pc
+from tests.differentiable import CALLS, ONE_OF_EACH, READS_PROTOTYPES, SIMILARITIES, scene
+
+
+def gradients(name: str, *inputs: Tensor) -> tuple[Tensor, ...]:
+    """Result and gradients of features and, where read, of prototypes, from a fixed upstream."""
+    features, labels, prototypes = inputs
+    features = features.detach().clone().requires_grad_()
+    prototypes = prototypes.detach().clone().requires_grad_(name in READS_PROTOTYPES)
+    result = CALLS[name](features, labels, prototypes)
+    upstream = torch.linspace(0.5, 1.5, result.numel(), dtype=result.dtype)
+    result.backward(upstream.reshape(result.shape))
+    grads = [features.grad, prototypes.grad]
+    return result.detach(), *[grad for grad in grads if grad is not None]
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_gradcheck(name: str) -> None:
+    features, labels, prototypes = scene()
+    leaves = features.requires_grad_(), prototypes.requires_grad_(name in READS_PROTOTYPES)
+    assert gradcheck(
+        lambda f, p: CALLS[name](f, labels, p),
+        leaves,
+        check_undefined_grad=True,
+        check_batched_grad=True,
+        nondet_tol=0.0,
+    )
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+@pytest.mark.parametrize("wanted", ["features", "prototypes"])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_gradcheck_of_one_input_alone(similarity: str, wanted: str, reduction: str) -> None:
+    features, labels, prototypes = scene(seed=1)
+    leaf = (features if wanted == "features" else prototypes).requires_grad_()
+    assert gradcheck(
+        lambda _: pc.pixel_prototype_contrast(
+            features, labels, prototypes, similarity=similarity, reduction=reduction
+        ),
+        leaf,
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in CALLS if name != "bidirectional"])
+def test_naive_has_the_same_gradients(name: str) -> None:
+    features, labels, prototypes = scene()
+    ours = gradients(name, features, labels, prototypes)
+    leaves = features.requires_grad_(), prototypes.requires_grad_(name in READS_PROTOTYPES)
+    plain = CALLS[name](leaves[0], labels, leaves[1], backend="naive")
+    upstream = torch.linspace(0.5, 1.5, plain.numel(), dtype=plain.dtype).reshape(plain.shape)
+    wanted = [leaf for leaf in leaves if leaf.requires_grad]
+    truth = plain.detach(), *torch.autograd.grad(plain, wanted, upstream)
+    for mine, theirs in zip(ours, truth, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("name", CALLS)
+def test_checkpointing(name: str, reentrant: bool) -> None:
+    features, labels, prototypes = scene(torch.float32)
+    expected = gradients(name, features, labels, prototypes)
+    features.requires_grad_()
+    prototypes.requires_grad_(name in READS_PROTOTYPES)
+    result = checkpoint(CALLS[name], features, labels, prototypes, use_reentrant=reentrant)
+    upstream = torch.linspace(0.5, 1.5, result.numel()).reshape(result.shape)
+    result.backward(upstream)
+    got = [result.detach(), features.grad]
+    if name in READS_PROTOTYPES:
+        got.append(prototypes.grad)
+    # Reentrant checkpoints take the value without autograd, where the sweep sums in another order.
+    for mine, theirs in zip(got, expected, strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_saved_tensor_hooks(name: str) -> None:
+    features, labels, prototypes = scene(torch.float32)
+    expected = gradients(name, features, labels, prototypes)
+    packed: list[Tensor] = []
+
+    def pack(value: Tensor) -> int:
+        packed.append(value.detach().clone())
+        return len(packed) - 1
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, packed.__getitem__):
+        got = gradients(name, features, labels, prototypes)
+    assert packed
+    assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_uninitialised_memory_never_shows(name: str) -> None:
+    inputs = scene(torch.float32)
+    expected = gradients(name, *inputs)
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert torch.empty(3).isnan().all()
+        got = gradients(name, *inputs)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_inputs_are_never_written(name: str) -> None:
+    inputs = scene(torch.float32)
+    before = [(value.clone(), value._version) for value in inputs]
+    gradients(name, *inputs)
+    for value, (copy, version) in zip(inputs, before, strict=True):
+        assert torch.equal(value, copy)
+        assert value._version == version
+
+
+# The gradient of a plain class mean does not read the features.
+@pytest.mark.parametrize("name", [name for name in CALLS if name != "class means"])
+def test_features_changed_before_backward_are_noticed(name: str) -> None:
+    features, labels, prototypes = scene()
+    leaf = features.clone().requires_grad_()
+    moved = leaf * 1
+    result = CALLS[name](moved, labels, prototypes).sum()
+    with torch.no_grad():
+        moved.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        result.backward()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ONE_OF_EACH)
+def test_autocast_features_beside_float32_prototypes(name: str, dtype: torch.dtype) -> None:
+    features, labels, prototypes = scene(torch.float32)
+    narrow = features.to(dtype)
+    with torch.autocast("cpu", dtype):
+        got = gradients(name, narrow, labels, prototypes)
+    expected = gradients(name, narrow, labels, prototypes)
+    assert got[0].dtype == torch.float32
+    assert got[1].dtype == dtype
+    assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH)
+def test_no_grad_and_inference_mode_give_the_same_value(name: str) -> None:
+    features, labels, prototypes = scene(torch.float32)
+    expected = gradients(name, features, labels, prototypes)[0]
+    with torch.no_grad():
+        quiet = CALLS[name](features.clone().requires_grad_(), labels, prototypes)
+    with torch.inference_mode():
+        inferred = CALLS[name](features, labels, prototypes)
+    assert not quiet.requires_grad
+    torch.testing.assert_close(quiet, expected)
+    torch.testing.assert_close(inferred, expected)
+
+
+@pytest.mark.parametrize(
+    ("function", "argument", "shape"),
+    [
+        ("pixel_prototype_contrast", "pixel_weight", (2, 6)),
+        ("pixel_prototype_contrast", "class_weight", (3,)),
+        ("pixel_prototype_contrast", "labels", (2, 3, 6)),
+        ("class_prototypes", "pixel_weight", (2, 6)),
+        ("transfer_labels", "threshold", (3,)),
+    ],
+)
+def test_no_gradient_to_weights_or_labels(
+    function: str, argument: str, shape: tuple[int, ...]
+) -> None:
+    features, labels, prototypes = scene(torch.float32)
+    arguments = {
+        "pixel_prototype_contrast": {"labels": labels, "prototypes": prototypes},
+        "class_prototypes": {"labels": labels, "num_classes": 3},
+        "transfer_labels": {"prototypes": prototypes},
+    }[function]
+    arguments[argument] = torch.ones(shape, requires_grad=True)
+    with pytest.raises(TypeError) as caught:
+        getattr(pc, function)(features, **arguments)
+    assert str(caught.value) == (
+        f"{function}: expected {argument} without gradient, got requires_grad=True. "
+        f"Hint: pass {argument}.detach(); gradients go to features and prototypes only."
+    )
