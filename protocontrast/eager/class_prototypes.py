@@ -31,7 +31,7 @@ class _Members:
             self.weight = torch.where(used, pixel_weight.to(dtype), 0)
             used = used & (self.weight != 0)
         # Compared as floats, which is several times faster on CPU than as integers; -1 is no class.
-        self.key = torch.where(used, labels, -1).to(dtype)
+        self.key = torch.where(used, labels.to(dtype), -1)
         self.classes = torch.arange(num_classes, dtype=dtype, device=labels.device)[:, None]
 
     def of(self, tile: Tile) -> Tensor:

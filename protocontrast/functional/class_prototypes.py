@@ -86,7 +86,7 @@ def class_prototypes(
         raise ValueError(sentence(function, "features", requirement, tuple(features.shape), hint))
     sums, counts = class_sums(
         pixels.features,
-        read_labels(pixels, labels, ignore_index),
+        read_labels(pixels, labels, num_classes, ignore_index),
         read_pixel_weight(pixels, pixel_weight),
         num_classes,
         bool(normalize),

@@ -155,7 +155,7 @@ def labels_to_grid(
     check_share(function, "min_share", min_share)
     rows = nearest_index(height, rows_in, labels.device)
     columns = nearest_index(width, columns_in, labels.device)
-    comparable_labels = comparable(labels, ignore_index)
+    comparable_labels = comparable(labels, num_classes, ignore_index)
     counts = label_counts(
         comparable_labels, rows, columns, num_classes, height, width, ignore_index
     )

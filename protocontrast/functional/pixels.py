@@ -63,29 +63,30 @@ def read_features(function: str, features: Tensor, argument: str = "features") -
     raise ValueError(sentence(function, argument, requirement, tuple(features.shape)))
 
 
-def comparable(labels: Tensor, ignore_index: int) -> Tensor:
-    """Labels in a dtype that can hold `ignore_index` and every class."""
-    if labels.dtype in (torch.int32, torch.int64):
-        return labels
-    if labels.dtype == torch.uint8 and 0 <= ignore_index <= 255:
-        return labels
+def comparable(labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
+    """Labels in a dtype that can hold `ignore_index` and the number of classes.
+
+    In another one a comparison with them wraps: 300 is 44 among uint8.
+    """
+    if labels.dtype in (torch.uint8, torch.int32, torch.int64):
+        limits = torch.iinfo(labels.dtype)
+        if limits.min <= ignore_index <= limits.max and num_classes <= limits.max:
+            return labels
     return labels.long()
 
 
-def read_labels(
-    pixels: Pixels, labels: Tensor, ignore_index: int, argument: str = "labels"
-) -> Tensor:
+def read_labels(pixels: Pixels, labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
     """Hard labels as (B, P)."""
-    check_integer(pixels.function, argument, labels)
-    check_pixelwise(pixels, argument, labels)
-    return pixels.flattened(comparable(labels, ignore_index))
+    check_integer(pixels.function, "labels", labels)
+    check_pixelwise(pixels, "labels", labels)
+    return pixels.flattened(comparable(labels, num_classes, ignore_index))
 
 
 def read_targets(pixels: Pixels, labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
     """Hard labels as (B, P), or soft targets as (B, C, P)."""
     check_tensor(pixels.function, "labels", labels)
     if not labels.is_floating_point():
-        return read_labels(pixels, labels, ignore_index)
+        return read_labels(pixels, labels, num_classes, ignore_index)
     check_floating(pixels.function, "labels", labels)
     check_no_grad(pixels.function, "labels", labels)
     if len(pixels.shape) == 1:
