@@ -107,10 +107,12 @@ def class_sums(
     ignore_index: int,
 ) -> tuple[Tensor, Tensor]:
     """(M1) sum of w_i f_i and of w_i over the pixels of each class: (C, D) and (C,)."""
-    if normalize:
-        features = unit_rows(features)
     weight = torch.ones_like(features[:, 0]) if pixel_weight is None else pixel_weight
     weight = torch.where(labels == ignore_index, 0, weight.to(features.dtype))
+    # An ignored pixel may hold NaN, and 0 * NaN is NaN: it leaves before any arithmetic.
+    features = torch.where(rearrange(weight != 0, "n -> n 1"), features, 0)
+    if normalize:
+        features = unit_rows(features)
     sums, counts = [], []
     for c in range(num_classes):
         member = rearrange((labels == c) & (weight != 0), "n -> n 1")

@@ -130,5 +130,6 @@ def class_sums(
             for group in groups
         ]
     if not parts:
-        return rows.new_zeros(0, num_classes, rows.shape[2]), rows.new_zeros(0, num_classes)
+        sums = rows.sum(dim=1, keepdim=True).expand(0, num_classes, rows.shape[2])
+        return sums, rows.new_zeros(0, num_classes)
     return torch.stack([part[0] for part in parts]), torch.stack([part[1] for part in parts])
