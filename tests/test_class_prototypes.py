@@ -1,0 +1,261 @@
+"""`class_prototypes`: eager equals `naive`, and spoilt pixels stay with their class."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from protocontrast import ClassPrototypes, class_prototypes
+from protocontrast.eager.class_prototypes import _add_marked
+from tests.agreement import assert_agrees, values_and_gradients
+from tests.strategies import (
+    LABEL_DTYPES,
+    LABEL_KINDS,
+    NAN,
+    class_counts,
+    dtypes,
+    feature_shapes,
+    label_map,
+    laid_out,
+    layouts,
+    normal,
+    pixel_shape,
+    rows_of,
+    seeds,
+    weights,
+)
+
+BACKENDS = ["eager", "naive"]
+
+
+@st.composite
+def calls(draw: st.DrawFn, **fixed: Any) -> dict[str, Any]:
+    """Calls of any form; what is named is fixed."""
+    shape = fixed.pop("shape", None) or draw(feature_shapes())
+    seed, dtype = draw(seeds), fixed.pop("dtype", None) or draw(dtypes)
+    num_classes = draw(class_counts)
+    label_dtype, ignore_index = draw(st.sampled_from(LABEL_DTYPES))
+    kind, pixels = draw(st.sampled_from(LABEL_KINDS)), pixel_shape(shape)
+    weight_dtype = draw(st.sampled_from([None, torch.float32, torch.float64, torch.bfloat16]))
+    features = normal(seed, shape, dtype)
+    columns = features if features.dim() == 2 else features.movedim(1, -1)
+    chosen = torch.rand(pixels, generator=torch.Generator().manual_seed(seed))
+    if draw(st.booleans()):
+        columns[chosen < 0.2] = 0
+    call = {
+        "features": laid_out(features, draw(layouts)),
+        "labels": label_map(seed, pixels, num_classes, kind, label_dtype, ignore_index),
+        "num_classes": num_classes + draw(st.integers(0, 2)),
+        "ignore_index": ignore_index,
+        "pixel_weight": None if weight_dtype is None else weights(seed, pixels, weight_dtype),
+        "normalize": draw(st.booleans()),
+        "per_image": len(shape) > 2 and draw(st.booleans()),
+    }
+    return {**call, **fixed}
+
+
+def scales_of(call: dict[str, Any]) -> dict[str, float]:
+    """Sizes of the terms: the longest feature, and one over the smallest length and count."""
+    lengths = rows_of(call["features"]).double().norm(dim=1)
+    weight = call["pixel_weight"]
+    smallest = 1.0
+    if weight is not None and (weight > 0).any():
+        smallest = float(weight[weight > 0].min())
+    lengths = lengths[lengths > 0]
+    if not lengths.numel():
+        return {"value": 1.0, "features": 1.0}
+    reach = 1 / float(lengths.min()) if call["normalize"] else 1.0
+    return {"value": max(1.0, float(lengths.max())), "features": 10 * reach / smallest}
+
+
+@given(call=calls(), upstream_seed=seeds)
+def test_any_call(call: dict[str, Any], upstream_seed: int) -> None:
+    assert_agrees(
+        class_prototypes, call, ["features"], scales=scales_of(call), upstream_seed=upstream_seed
+    )
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@given(call=calls())
+def test_ignored_pixels_are_never_read(backend: str, call: dict[str, Any]) -> None:
+    ignored = call["labels"].long() == call["ignore_index"]
+    weight = call["pixel_weight"]
+    if weight is not None:
+        call["pixel_weight"] = torch.where(ignored, NAN, weight)
+        ignored = ignored | (weight == 0)
+    clean = {**call, "features": call["features"].contiguous(), "backend": backend}
+    spoilt = clean["features"].clone()
+    columns = spoilt if spoilt.dim() == 2 else spoilt.movedim(1, -1)
+    columns[ignored] = NAN
+    results = [
+        values_and_gradients(class_prototypes, {**clean, "features": features}, ["features"], 0)
+        for features in (clean["features"], spoilt)
+    ]
+    (values, gradients), (spoilt_values, spoilt_gradients) = results
+    for value, other in zip(values, spoilt_values, strict=True):
+        torch.testing.assert_close(other, value, rtol=1e-5, atol=1e-5)
+    gradient = spoilt_gradients["features"]
+    assert torch.isfinite(gradient).all()
+    torch.testing.assert_close(gradient, gradients["features"], rtol=1e-2, atol=1e-5)
+    columns = gradient if gradient.dim() == 2 else gradient.movedim(1, -1)
+    assert (columns[ignored] == 0).all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("dtype", "ignore_index"), LABEL_DTYPES)
+def test_a_spoilt_ignored_pixel_under_every_label_dtype(
+    dtype: torch.dtype, ignore_index: int, backend: str
+) -> None:
+    features = normal(0, (4, 3), torch.float32)
+    labels = torch.tensor([1, 1, 2, 1])
+    clean = class_prototypes(features[[0, 2, 3]], labels[[0, 2, 3]], 3)
+    features[1] = NAN
+    weight = torch.tensor([1.0, 0.0, 1.0, 1.0])
+    for ignored, weighted in ((ignore_index, None), (1, weight)):
+        if torch.iinfo(dtype).min <= ignored <= torch.iinfo(dtype).max:
+            labels[1] = ignored
+            found = class_prototypes(
+                features, labels.to(dtype), 3, pixel_weight=weighted, ignore_index=ignore_index,
+                backend=backend,
+            )  # fmt: skip
+            torch.testing.assert_close(found.mean, clean.mean)
+            assert torch.equal(found.count, clean.count)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("spoiler", [NAN, float("inf"), -float("inf")])
+def test_a_spoilt_pixel_spoils_its_own_class_alone(
+    spoiler: float, normalize: bool, backend: str
+) -> None:
+    features, labels = normal(0, (12, 3), torch.float32), torch.arange(12) % 4
+    features[5, 1] = spoiler
+    clean = class_prototypes(features[labels != 1], labels[labels != 1], 4, normalize=normalize)
+    found = class_prototypes(features, labels, 4, normalize=normalize, backend=backend)
+    assert not torch.isfinite(found.mean[1]).all()
+    assert found.count.tolist() == [3, 3, 3, 3]
+    others = [0, 2, 3]
+    torch.testing.assert_close(found.mean[others], clean.mean[others])
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_the_path_without_the_host_marks_the_same_classes(normalize: bool) -> None:
+    """On a GPU no value may decide the path; its sums equal those of the CPU's careful path."""
+    features = normal(0, (12, 3), torch.float32)
+    features[5, 1], features[8, 0], features[9, 2] = NAN, float("inf"), NAN
+    labels, weight = torch.arange(12) % 4, torch.ones(12)
+    weight[9] = 0
+    member = (labels == torch.arange(4)[:, None]) * weight
+    total = torch.zeros(4, 3)
+    _add_marked(total, features.t(), member, weight == 0, normalize)
+    careful = class_prototypes(features, labels, 4, pixel_weight=weight, normalize=normalize)
+    assert torch.isnan(total).all(dim=1).tolist() == [True, True, False, False]
+    assert torch.isfinite(careful.mean).all(dim=1).tolist() == [False, False, True, True]
+    expected = careful.mean * careful.count[:, None]
+    torch.testing.assert_close(total[2:], expected[2:])
+
+
+def test_the_result_names_its_parts() -> None:
+    stats = class_prototypes(torch.ones(3, 2), torch.tensor([0, 0, 255]), 2)
+    assert isinstance(stats, ClassPrototypes)
+    assert stats.present.tolist() == [True, False]
+    assert stats._fields == ("mean", "count")
+    assert not stats.count.requires_grad
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_the_result_is_wide(dtype: torch.dtype, backend: str) -> None:
+    features = torch.full((4096, 1), 1.001, dtype=dtype)
+    stats = class_prototypes(features, torch.zeros(4096, dtype=torch.uint8), 1, backend=backend)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    assert stats.mean.dtype == stats.count.dtype == wide
+    # A half-precision sum would stop at 2048.
+    assert stats.count.item() == 4096
+    assert stats.mean.item() == pytest.approx(features[0].item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("num_classes", [256, 300])
+def test_more_classes_than_the_label_dtype_holds(num_classes: int, backend: str) -> None:
+    labels = torch.tensor([0, 254, 254, 255], dtype=torch.uint8)
+    count = class_prototypes(torch.ones(4, 2), labels, num_classes, backend=backend).count
+    assert count.nonzero().flatten().tolist() == [0, 254]
+    kept = class_prototypes(torch.ones(4, 2), labels, 300, ignore_index=-100, backend=backend)
+    assert kept.count.nonzero().flatten().tolist() == [0, 254, 255]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("per_image", [False, True])
+def test_no_image_and_no_pixel(per_image: bool, backend: str) -> None:
+    for shape in [(0, 3, 2, 2), (0, 3, 0), (2, 3, 0, 4)]:
+        features = torch.ones(shape, requires_grad=True)
+        labels = torch.zeros(pixel_shape(shape), dtype=torch.int64)
+        stats = class_prototypes(features, labels, 4, per_image=per_image, backend=backend)
+        groups = (shape[0],) if per_image else ()
+        assert stats.mean.shape == (*groups, 4, 3)
+        assert (stats.mean == 0).all() and (stats.count == 0).all()
+        (gradient,) = torch.autograd.grad(stats.mean.sum(), features)
+        assert gradient.shape == shape
+
+
+def test_per_image_is_one_call_per_image() -> None:
+    features, labels = normal(0, (3, 5, 4, 4)), label_map(1, (3, 4, 4), 6)
+    stats = class_prototypes(features, labels, 6, per_image=True)
+    singles = [class_prototypes(features[b : b + 1], labels[b : b + 1], 6) for b in range(3)]
+    assert torch.equal(stats.mean, torch.stack([single.mean for single in singles]))
+    assert torch.equal(stats.count, torch.stack([single.count for single in singles]))
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("shape", [(2, 7, 3, 5), (2, 7, 15), (15, 7)])
+def test_the_gradient_has_the_features_memory_format(
+    shape: tuple[int, ...], layout: str, normalize: bool
+) -> None:
+    features = laid_out(normal(0, shape, torch.bfloat16), layout).requires_grad_()
+    labels = label_map(1, pixel_shape(shape), 4)
+    mean = class_prototypes(features, labels, 4, normalize=normalize).mean
+    (gradient,) = torch.autograd.grad(mean.sum(), features)
+    assert gradient.stride() == features.stride()
+    assert gradient.dtype == torch.bfloat16
+
+
+def gradient_of(mean: Tensor, features: Tensor, upstream: Tensor) -> Tensor:
+    return torch.autograd.grad(mean, features, upstream, retain_graph=True)[0]
+
+
+def test_a_kept_graph_and_upstream_gradients_of_any_stride() -> None:
+    features = normal(0, (2, 7, 3, 5), torch.float32).requires_grad_()
+    mean = class_prototypes(features, label_map(1, (2, 3, 5), 4), 4, normalize=True).mean
+    upstream = normal(2, (7, 4), torch.float32).t()
+    first = gradient_of(mean, features, upstream)
+    assert torch.equal(gradient_of(mean, features, upstream.contiguous()), first)
+    ones = torch.ones(1).expand(4, 7)
+    assert torch.equal(gradient_of(mean, features, ones), gradient_of(mean, features, ones.clone()))
+
+
+def test_inputs_are_never_written() -> None:
+    features, labels = normal(0, (2, 7, 3, 5), torch.float32), label_map(1, (2, 3, 5), 4)
+    weight = weights(2, (2, 3, 5), torch.float32)
+    tensors = [features, labels, weight]
+    before, versions = copy.deepcopy(tensors), [tensor._version for tensor in tensors]
+    leaf = features.detach().requires_grad_()
+    for normalize in (False, True):
+        mean = class_prototypes(leaf, labels, 4, pixel_weight=weight, normalize=normalize).mean
+        torch.autograd.grad(mean.sum(), leaf)
+    assert [tensor._version for tensor in tensors] == versions
+    assert all(torch.equal(a, b) for a, b in zip(tensors, before, strict=True))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_autocast_around_the_call_changes_nothing(backend: str) -> None:
+    features, labels = normal(0, (50, 33), torch.float32), label_map(1, (50,), 4)
+    expected = class_prototypes(features, labels, 4, normalize=True, backend=backend)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = class_prototypes(features, labels, 4, normalize=True, backend=backend)
+    assert torch.equal(found.mean, expected.mean)
