@@ -51,10 +51,16 @@ def differentiable(
         refusal = _what_would_be_silent()
         if refusal:
             raise RuntimeError(refusal)
-        tensors = [value for value in inputs if isinstance(value, Tensor)]
-        if not (torch.is_grad_enabled() and any(value.requires_grad for value in tensors)):
+        inputs = tuple(_viewed(v) if isinstance(v, Tensor) else v for v in inputs)
+        wanted = any(v.requires_grad for v in inputs if isinstance(v, Tensor))
+        if not (torch.is_grad_enabled() and wanted):
             return operator(*inputs)
     return function.apply(*inputs)
+
+
+def _viewed(value: Tensor) -> Tensor:
+    """The tensor; of func.grad's argument itself the compiler gets `requires_grad` wrong."""
+    return value.view_as(value)
 
 
 def _what_would_be_silent() -> str:
@@ -91,9 +97,10 @@ def steady(value: Optional) -> Optional:
     torch.compile takes a plain copy, or one that only backward reads, from the buffer as it finds
     it in backward.
     """
-    if value is None or value.requires_grad or not torch.compiler.is_compiling():
+    if value is None or not torch.compiler.is_compiling():
         return value
-    return value if _what_would_be_silent() else copied(value)
+    value = _viewed(value)
+    return value if value.requires_grad or _what_would_be_silent() else copied(value)
 
 
 def kept(value: Optional) -> Optional:
