@@ -122,6 +122,13 @@ def class_sums(
     return torch.stack(sums), torch.stack(counts)
 
 
+def first_of_equals(prototypes: Tensor, present: Tensor) -> Tensor:
+    """(C,) the lowest present class with the same prototype, so that rounding breaks no tie."""
+    pairs = rearrange(prototypes, "c d -> c 1 d") == rearrange(prototypes, "k d -> 1 k d")
+    same = pairs.all(dim=2) & present
+    return same.fill_diagonal_(True).long().argmax(dim=1)
+
+
 def transfer_labels(
     features: Tensor,
     prototypes: Tensor,
@@ -135,7 +142,7 @@ def transfer_labels(
     """(M6) nearest present prototype, kept where the measure reaches the class's threshold (C,)."""
     present = present_rows(prototypes, present, similarity)
     logits = prototype_logits(features, prototypes, present, similarity, temperature)
-    nearest = logits.argmax(dim=1)
+    nearest = first_of_equals(prototypes, present)[logits.argmax(dim=1)]
     if measure == "confidence":
         value = torch.softmax(logits, dim=1).amax(dim=1)
     else:

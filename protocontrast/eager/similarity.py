@@ -1,5 +1,6 @@
 """Scores of a tile against all prototypes, and the way back: (M2) and its gradient."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -82,6 +83,11 @@ class Similarity:
         shifted = logits + self.offset
         peak = shifted.amax(dim=0)
         return shifted.sub_(peak).exp_(), peak
+
+    def first_of_equals(self) -> Tensor:
+        """(C,) the lowest present class with the same row, so that rounding breaks no tie."""
+        same = (torch.cdist(self.matrix, self.matrix, p=math.inf) == 0) & self.present
+        return same.fill_diagonal_(True).to(self.matrix.dtype).argmax(dim=1)
 
     def pull_back(
         self,

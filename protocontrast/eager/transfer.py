@@ -29,7 +29,7 @@ def transfer(
     values = torch.empty(images, pixels, dtype=dtype, device=features.device)
     num_classes = len(prototypes)
     # argmax over rows is slow on CPU; the largest rank among the maxima is the lowest class.
-    rank = torch.arange(num_classes, 0, -1, dtype=dtype, device=features.device)[:, None]
+    rank = (num_classes - similarity.first_of_equals()).to(dtype)[:, None]
     for tile in tiles(features):
         logits = similarity.scores(widened(features, tile)).logits.add_(similarity.offset)
         peak = logits.amax(dim=0, keepdim=True)
