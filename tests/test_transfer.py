@@ -1,0 +1,232 @@
+"""`transfer_labels`: eager equals `naive`; ties, thresholds, absent classes, unreadable pixels."""
+
+import copy
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from protocontrast import TransferredLabels, transfer_labels
+from protocontrast.naive import prototype_logits
+from tests.agreement import similarity_scales, widened
+from tests.strategies import NAN, ContrastCase, contrast_cases, normal, rows_of
+from tests.tolerance import STEPS, assert_within
+
+BACKENDS = ["eager", "naive"]
+KINDS = ["cosine", "dot", "euclidean"]
+
+
+def undecided(call: dict[str, Any], value: Tensor, noise: float) -> Tensor:
+    """Pixels where rounding decides: two prototypes, or measure and threshold, lie that close."""
+    wide = widened(call)
+    rows = rows_of(wide["features"])
+    logits = prototype_logits(
+        rows, wide["prototypes"], wide["present"], wide["similarity"], wide["temperature"]
+    )
+    first = logits.max(dim=1)
+    gap = first.values[:, None] - logits
+    gap[torch.arange(len(rows)), first.indices] = math.inf
+    threshold = torch.as_tensor(wide["threshold"]).double().expand(logits.shape[1])
+    near = (value.flatten() - threshold[first.indices]).abs() <= noise
+    return ((gap.amin(dim=1) <= noise) | near).reshape(value.shape)
+
+
+def assert_transfer_agrees(call: dict[str, Any], backend: str = "eager") -> None:
+    """AssertionError unless labels equal naive's in float64, but where rounding may decide."""
+    ours = transfer_labels(**call, backend=backend)
+    plain = transfer_labels(**call, backend="naive")
+    truth = transfer_labels(**widened(call), backend="naive")
+    slope = torch.ones(truth.labels.numel())
+    scale = similarity_scales(call, slope, call["similarity"], call["temperature"])["value"]
+    scale = max(scale, 1.0)
+    assert_within(ours.confidence, plain.confidence, truth.confidence, scale=scale, name="measure")
+    dtype = torch.float64 if call["features"].dtype == torch.float64 else torch.float32
+    noise = STEPS * torch.finfo(dtype).eps * scale
+    differing = (ours.labels != truth.labels) & ~undecided(call, truth.confidence, noise)
+    if differing.any():
+        raise AssertionError(f"{int(differing.sum())} labels differ from naive's")
+
+
+@pytest.mark.parametrize("measure", ["confidence", "similarity"])
+@pytest.mark.parametrize("similarity", KINDS)
+@given(data=st.data())
+def test_any_call(similarity: str, measure: str, data: st.DataObject) -> None:
+    case = data.draw(contrast_cases(similarity=similarity, spoilt=None))
+    tensors = case.tensors()
+    per_class = normal(case.seed, (case.num_classes,)) * 0.3 + 0.4
+    threshold = data.draw(st.sampled_from([0.5, -3.0, torch.tensor(0.3), per_class]))
+    assert_transfer_agrees(
+        {
+            "features": tensors["features"],
+            "prototypes": tensors["prototypes"],
+            "present": tensors["present"],
+            "threshold": threshold,
+            "measure": measure,
+            "similarity": similarity,
+            "temperature": case.temperature,
+            "ignore_index": data.draw(st.sampled_from([255, -100, 0])),
+        }
+    )
+
+
+def test_the_check_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    call = {
+        "features": normal(0, (20, 4), torch.float32),
+        "prototypes": normal(1, (3, 4), torch.float32),
+        "present": None,
+        "threshold": 0.5,
+        "similarity": "cosine",
+        "temperature": 0.1,
+    }
+    assert_transfer_agrees(call)
+
+    right = transfer_labels
+
+    def wrong(**arguments: Any) -> TransferredLabels:
+        found = right(**arguments)
+        if arguments["backend"] == "eager":
+            found.labels[0] = 77
+        return found
+
+    monkeypatch.setitem(globals(), "transfer_labels", wrong)
+    with pytest.raises(AssertionError, match="1 labels differ"):
+        assert_transfer_agrees(call)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("similarity", KINDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_ties_go_to_the_lowest_class(dtype: torch.dtype, similarity: str, backend: str) -> None:
+    """Every prototype stands twice; the copies lie in other rows of the matrix product."""
+    for num_classes in (1, 2, 5, 10, 17):
+        rows = normal(num_classes, (num_classes, 33), dtype)
+        features = normal(99, (1, 33, 23, 29), dtype)
+        found = transfer_labels(
+            features, torch.cat([rows, rows]), threshold=-math.inf, similarity=similarity,
+            backend=backend,
+        )  # fmt: skip
+        assert int(found.labels.max()) < num_classes
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_pixel_of_zero_length_ties_with_all(backend: str) -> None:
+    present = torch.tensor([False, True, True])
+    found = transfer_labels(
+        torch.zeros(2, 4), normal(0, (3, 4), torch.float32), present=present, threshold=0.0,
+        backend=backend,
+    )  # fmt: skip
+    assert found.labels.tolist() == [1, 1]
+    assert found.confidence.tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("measure", ["confidence", "similarity"])
+def test_a_threshold_that_is_just_reached_keeps_the_label(measure: str, backend: str) -> None:
+    features, prototypes = torch.tensor([[2.0, 0.0]]), torch.tensor([[1.0, 0.0]])
+    for threshold, label in [(1.0, 0), (math.nextafter(1.0, 2.0), 0), (1.001, 255)]:
+        # The measure is exactly 1, and float32 cannot tell the second threshold from it.
+        found = transfer_labels(
+            features, prototypes, threshold=threshold, measure=measure, backend=backend
+        )
+        assert found.confidence.tolist() == [1.0]
+        assert found.labels.tolist() == [label]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_one_threshold_per_class(backend: str) -> None:
+    features = torch.eye(3)
+    for threshold, labels in [
+        (torch.tensor([0.0, 2.0, 0.0]), [0, 255, 2]),
+        (torch.tensor([2.0, 2.0, 0.5], dtype=torch.float64), [255, 255, 2]),
+        (torch.tensor(0.0), [0, 1, 2]),
+        (torch.tensor(2.0), [255, 255, 255]),
+        (0, [0, 1, 2]),
+    ]:
+        found = transfer_labels(features, torch.eye(3), threshold=threshold, backend=backend)
+        assert found.labels.tolist() == labels
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("measure", ["confidence", "similarity"])
+@pytest.mark.parametrize("similarity", KINDS)
+def test_no_class_present(similarity: str, measure: str, backend: str) -> None:
+    features = normal(0, (2, 3, 4, 5), torch.float32)
+    features[1, :, 2, 2] = NAN
+    found = transfer_labels(
+        features, torch.full((4, 3), NAN), present=torch.zeros(4, dtype=torch.bool),
+        threshold=-math.inf, measure=measure, similarity=similarity, ignore_index=-7,
+        backend=backend,
+    )  # fmt: skip
+    assert (found.labels == -7).all()
+    assert math.isnan(found.confidence[1, 2, 2])
+    assert torch.nan_to_num(found.confidence, nan=0.0).eq(0).all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("measure", ["confidence", "similarity"])
+@pytest.mark.parametrize("similarity", KINDS)
+def test_a_nan_pixel_is_ignored(similarity: str, measure: str, backend: str) -> None:
+    features = normal(0, (6, 3), torch.float32)
+    features[2, 1] = NAN
+    found = transfer_labels(
+        features, normal(1, (4, 3), torch.float32), threshold=-math.inf, measure=measure,
+        similarity=similarity, backend=backend,
+    )  # fmt: skip
+    assert torch.isnan(found.confidence).tolist() == [i == 2 for i in range(6)]
+    assert (found.labels == 255).tolist() == [i == 2 for i in range(6)]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_measure_stands_also_where_the_label_was_dropped(backend: str) -> None:
+    features, prototypes = torch.tensor([[3.0, 4.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    expected = {"cosine": 0.8, "dot": 4.0, "euclidean": -math.sqrt(18)}
+    for similarity, value in expected.items():
+        found = transfer_labels(
+            features, prototypes, threshold=9.0, measure="similarity", similarity=similarity,
+            temperature=0.07, backend=backend,
+        )  # fmt: skip
+        assert found.labels.tolist() == [255]
+        assert found.confidence.item() == pytest.approx(value, rel=1e-6)
+    share = 1 / (1 + math.exp(-0.2 / 0.5))
+    found = transfer_labels(features, prototypes, temperature=0.5, backend=backend)
+    assert found.confidence.item() == pytest.approx(share, rel=1e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("shape", [(0, 3), (0, 3, 4, 4), (2, 3, 0, 4), (2, 3, 5), (7, 3)])
+def test_shapes_and_dtypes(shape: tuple[int, ...], backend: str) -> None:
+    for dtype in (torch.float16, torch.float32, torch.float64):
+        found = transfer_labels(torch.ones(shape, dtype=dtype), torch.ones(2, 3), backend=backend)
+        assert isinstance(found, TransferredLabels)
+        pixels = shape[:1] if len(shape) == 2 else (shape[0], *shape[2:])
+        assert found.labels.shape == found.confidence.shape == pixels
+        assert found.labels.dtype == torch.int64
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
+        assert found.confidence.dtype == wide
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_no_gradient_and_nothing_written(backend: str) -> None:
+    call = ContrastCase(0, (2, 7, 3, 5), 4, presence="given").tensors()
+    tensors = [call[name] for name in ("features", "prototypes", "present")]
+    before, versions = copy.deepcopy(tensors), [tensor._version for tensor in tensors]
+    features, prototypes = (tensor.detach().requires_grad_() for tensor in tensors[:2])
+    found = transfer_labels(features, prototypes, present=tensors[2], backend=backend)
+    assert not found.confidence.requires_grad
+    assert [tensor._version for tensor in tensors] == versions
+    for tensor, copied in zip(tensors, before, strict=True):
+        torch.testing.assert_close(tensor, copied, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_autocast_around_the_call_changes_nothing(backend: str) -> None:
+    features, prototypes = normal(0, (99, 33), torch.float32), normal(1, (4, 33), torch.float32)
+    expected = transfer_labels(features, prototypes, backend=backend)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = transfer_labels(features, prototypes, backend=backend)
+    assert torch.equal(found.labels, expected.labels)
+    assert torch.equal(found.confidence, expected.confidence)
