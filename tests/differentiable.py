@@ -49,8 +49,8 @@ def _soft(features: Tensor, labels: Tensor, prototypes: Tensor, **settings: obje
 
 
 def _weighted(features: Tensor, labels: Tensor, prototypes: Tensor, **settings: object) -> Tensor:
-    weight = torch.linspace(0, 2, labels.numel()).reshape(labels.shape)
-    class_weight = torch.tensor([0.5, 0.0, 2.0])
+    weight = torch.linspace(0, 2, labels.numel(), device=labels.device).reshape(labels.shape)
+    class_weight = torch.tensor([0.5, 0.0, 2.0], device=labels.device)
     return pc.pixel_prototype_contrast(
         features, labels, prototypes, class_weight=class_weight, pixel_weight=weight, **settings
     )
@@ -65,8 +65,8 @@ def _means(features: Tensor, labels: Tensor, prototypes: Tensor, **settings: obj
 
 
 def _bidirectional(features: Tensor, labels: Tensor, prototypes: Tensor) -> Tensor:
-    fixed = torch.linspace(-1, 1, features.numel()).sin().reshape(features.shape)
-    other = fixed.to(features.dtype)
+    fixed = torch.linspace(-1, 1, features.numel(), device=features.device).sin()
+    other = fixed.reshape(features.shape).to(features.dtype)
     return pc.bidirectional_contrast(features, labels, other, labels.flip(0), num_classes=3).loss
 
 

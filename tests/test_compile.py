@@ -45,7 +45,7 @@ def label_maps() -> list[Tensor]:
     return [labels, torch.where(labels == 255, 0, labels), torch.full_like(labels, 255)]
 
 
-@pytest.mark.parametrize("name", ONE_OF_EACH)
+@pytest.mark.parametrize("name", ["mean", "none", "logits", "unit class means"])
 def test_forward_and_backward(name: str) -> None:
     features, _, prototypes = scene(torch.float32)
     wanted = [0, 2] if name in READS_PROTOTYPES else [0]

@@ -1,0 +1,127 @@
+"""`torch.export`: exported programs keep values, checks and gradients, at other sizes too."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, export
+
+import protocontrast as pc
+from tests.differentiable import CALLS, ONE_OF_EACH, READS_PROTOTYPES, scene
+
+
+class Called(nn.Module):
+    """One call as a module without state."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def forward(self, features: Tensor, labels: Tensor, prototypes: Tensor) -> Tensor:
+        return CALLS[self.name](features, labels, prototypes)
+
+
+def assert_same(program: Any, plain: Any, inputs: tuple[Tensor, ...], wanted: list[int]) -> None:
+    results = []
+    for call in (plain, program):
+        leaves = [value.detach().clone() for value in inputs]
+        for index in wanted:
+            leaves[index].requires_grad_()
+        result = call(*leaves)
+        gradients = torch.autograd.grad(result.square().sum(), [leaves[i] for i in wanted])
+        results.append((result.detach(), *gradients))
+    torch.testing.assert_close(results[1], results[0])
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("name", ONE_OF_EACH)
+def test_an_exported_program_back_propagates(name: str, strict: bool) -> None:
+    inputs = scene(torch.float32)
+    program = export(Called(name), tuple(inputs), strict=strict).module()
+    assert_same(program, CALLS[name], inputs, [0, 2] if name in READS_PROTOTYPES else [0])
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("name", ["mean", "unit class means"])
+def test_other_sizes(name: str, strict: bool) -> None:
+    images, pixels = Dim("images", min=2, max=64), Dim("pixels", min=2, max=4096)
+    sizes = {
+        "features": {0: images, 2: pixels},
+        "labels": {0: images, 1: pixels},
+        "prototypes": None,
+    }
+    inputs = tuple(scene(torch.float32))
+    program = export(Called(name), inputs, dynamic_shapes=sizes, strict=strict).module()
+    random = torch.Generator().manual_seed(0)
+    others = (
+        torch.randn(3, 4, 10, generator=random),
+        torch.randint(0, 3, (3, 10), generator=random),
+        inputs[2],
+    )
+    assert_same(program, CALLS[name], others, [0])
+
+
+class Grid(nn.Module):
+    """Both directions with labels at image resolution, whose grid follows the features."""
+
+    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
+        return pc.bidirectional_contrast(
+            features, labels, features.flip(0), labels.flip(0), num_classes=3, pairwise=False
+        ).loss
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_other_grids(strict: bool) -> None:
+    height, rows = Dim("height", min=2, max=64), Dim("rows", min=2, max=640)
+    labels = (torch.arange(2 * 9 * 6).reshape(2, 9, 6) // 5) % 3
+    features = scene(torch.float32).features.reshape(2, 4, 3, 2)
+    program = export(
+        Grid(), (features, labels), dynamic_shapes=({2: height}, {1: rows}), strict=strict
+    ).module()
+    taller = torch.linspace(-2, 2, 2 * 4 * 5 * 2).sin().reshape(2, 4, 5, 2)
+    for sizes in ((features, labels), (taller, labels.repeat(1, 2, 1))):
+        assert_same(program, Grid(), sizes, [0])
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_an_exported_program_refuses_wrong_labels(strict: bool) -> None:
+    features, labels, prototypes = scene(torch.float32)
+    program = export(Called("mean"), (features, labels, prototypes), strict=strict).module()
+    with pytest.raises(ValueError, match=r"expected labels in 0\.\.2 or ignore_index = 255"):
+        program(features, torch.where(labels == 1, 7, labels), prototypes)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_an_exported_program_refuses_a_gradient_penalty(strict: bool) -> None:
+    features, labels, prototypes = scene(torch.float32)
+    program = export(Called("mean"), (features, labels, prototypes), strict=strict).module()
+    leaf = features.clone().requires_grad_()
+    loss = program(leaf, labels, prototypes)
+    (gradient,) = torch.autograd.grad(loss, leaf, create_graph=True)
+    with pytest.raises(RuntimeError, match="got a derivative of a gradient"):
+        (loss + gradient.square().sum()).backward()
+
+
+class Inference(nn.Module):
+    """What a deployed labeller needs: nearest prototypes from stored ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bank = pc.PrototypeBank(3, 4)
+        self.bank.update(*scene(torch.float32)[:2])
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        found = pc.transfer_labels(
+            features, self.bank.prototypes, present=self.bank.present, threshold=0.5
+        )
+        return found.labels, found.confidence
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_stored_bank(strict: bool) -> None:
+    module, features = Inference(), scene(torch.float32, seed=3).features
+    program = export(module, (features,), strict=strict).module()
+    labels, confidence = program(features)
+    assert torch.equal(labels, module(features)[0])
+    assert torch.equal(confidence, module(features)[1])
