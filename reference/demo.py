@@ -40,7 +40,7 @@ from reference.rows import (
 )
 from reference.scenario import TOY, Scenario, choose_experiment, data_folder, load_scenario
 from reference.verdict import gain, headline
-from reference.visualise import prediction_strips, pseudo_label_strips
+from reference.visualise import domain_strips, prediction_strips, pseudo_label_strips
 
 INTERRUPTED: Final = 130
 
@@ -195,10 +195,14 @@ def run_demo(
     """
     rows = train_rows(experiment, scenario, progress=progress)
     networks = {CAPTIONS[name]: rows[name].trained.network for name in ("source_only", "bicl")}
-    predictions = prediction_strips(scenario, networks)
-    pseudo_labels = pseudo_label_strips(scenario, rows["bicl"].trained)
     results = summarise(options, experiment, scenario, rows)
-    report = render(results, rows, predictions, pseudo_labels)
+    report = render(
+        results,
+        rows,
+        domains=domain_strips(scenario),
+        predictions=prediction_strips(scenario, networks),
+        pseudo_labels=pseudo_label_strips(scenario, rows["bicl"].trained),
+    )
     require_new_folder("demo", options.run, "Hint: another run filled it meanwhile.")
     write_results(options.run, results, rows, report)
     return results

@@ -21,6 +21,7 @@ _CPU_TABLE: Final = Path("/proc/cpuinfo")
 _CANNOT_MATTER: Final = {
     "ablate.py",
     "atomic.py",
+    "charts.py",
     "demo.py",
     "progress.py",
     "provenance.py",

@@ -12,10 +12,11 @@ from typing import Any, Final
 import jinja2
 from markupsafe import Markup
 
+from reference.charts import Series, line_chart
 from reference.classes import NAMES, PALETTE
 from reference.rows import CAPTIONS, CONTROL, Row
-from reference.verdict import explanation, gain, headline
-from reference.visualise import UNLABELLED_COLOUR, Series, Strip, line_chart
+from reference.verdict import explanation, gain, headline, signed
+from reference.visualise import UNLABELLED_COLOUR, Strip
 
 COLOURS: Final = {
     "source only": "#a9a9a2",
@@ -129,6 +130,8 @@ def flattened(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, 
 def render(
     results: Mapping[str, Any],
     rows: Mapping[str, Row],
+    *,
+    domains: Sequence[Strip],
     predictions: Sequence[Strip],
     pseudo_labels: Sequence[Strip],
 ) -> str:
@@ -137,6 +140,7 @@ def render(
     Args:
         results: as written to results.json.
         rows: the trained rows by name; needs "bicl".
+        domains: strips of images of either domain.
         predictions: strips of test images.
         pseudo_labels: strips of target training images.
 
@@ -151,6 +155,7 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["signed"] = signed
     shown = [
         {"name": name, "caption": caption, "colour": COLOURS[caption], **results[name]}
         for name, caption in CAPTIONS.items()
@@ -164,6 +169,7 @@ def render(
         rows=shown,
         control=CONTROL,
         palette=_palette(results),
+        domains=domains,
         predictions=predictions,
         pseudo_labels=pseudo_labels,
         label_charts=[Markup(chart) for chart in pseudo_label_charts(rows["bicl"])],

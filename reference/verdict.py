@@ -12,6 +12,16 @@ def _points(value: float) -> str:
     return f"{abs(value):.1f} point{'' if f'{abs(value):.1f}' == '1.0' else 's'}"
 
 
+def signed(value: float, digits: int = 1) -> str:
+    """Write a difference with its sign, the minus as wide as the plus.
+
+    Example:
+        >>> signed(12.34), signed(-3.0, 0) == "\\N{MINUS SIGN}3"
+        ('+12.3', True)
+    """
+    return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
 def _compared(value: float, other: str) -> str:
     if abs(value) < 0.05:
         return f"no better and no worse than {other}"
@@ -30,7 +40,7 @@ def gain(results: Mapping[str, Any], row: str, base: str) -> float:
 def headline(results: Mapping[str, Any]) -> str:
     """Say in one sentence whether BiCL beats the fair control."""
     value = gain(results, "bicl", CONTROL)
-    scores = f"mean IoU {results['bicl']['miou']:.1f} % against {results[CONTROL]['miou']:.1f} %"
+    scores = f"mean IoU {results['bicl']['miou']:.1f}% against {results[CONTROL]['miou']:.1f}%"
     if value > 0.05:
         return f"BiCL gains {_points(value)} over the control: {scores}."
     return f"BiCL does not help here: {_compared(value, 'the control')}, {scores}."
@@ -50,9 +60,9 @@ def explanation(results: Mapping[str, Any]) -> list[str]:
     sentences = [
         "The control is the source-only network trained on the source for as many further steps "
         "as the adaptation takes, so its score says what more training alone would bring: "
-        f"{gain(results, CONTROL, 'source_only'):+.1f} points.",
+        f"{signed(gain(results, CONTROL, 'source_only'))} points.",
         "Minimising the entropy of target predictions, with nothing else, reaches "
-        f"{results['entropy_only']['miou']:.1f} %; BiCL is {_compared(over_entropy, 'that')}.",
+        f"{results['entropy_only']['miou']:.1f}%; BiCL is {_compared(over_entropy, 'that')}.",
     ]
     if over_entropy <= 0:
         sentences.append("So in this run the simpler method is at least as good.")
@@ -63,8 +73,10 @@ def explanation(results: Mapping[str, Any]) -> list[str]:
         )
     }
     order = sorted(changes, key=lambda name: -changes[name])
-    best = [f"{name} ({changes[name]:+.0f})" for name in order[:3] if changes[name] >= 1]
-    worst = [f"{name} ({changes[name]:+.0f})" for name in order[:-4:-1] if changes[name] <= -1]
+    best = [f"{name} ({signed(changes[name], 0)})" for name in order[:3] if changes[name] >= 1]
+    worst = [
+        f"{name} ({signed(changes[name], 0)})" for name in order[:-4:-1] if changes[name] <= -1
+    ]
     if best:
         sentences.append(f"Against the control it gains most on {_classes(best)}.")
     sentences.append(
@@ -75,11 +87,11 @@ def explanation(results: Mapping[str, Any]) -> list[str]:
         whole = gain(results, "oracle", CONTROL)
         sentence = (
             "The same network trained on the target's own labels "
-            f"reaches {results['oracle']['miou']:.1f} %"
+            f"reaches {results['oracle']['miou']:.1f}%"
         )
         if 0 < left < whole:
             closed = 100 * (1 - left / whole)
-            sentence += f"; adaptation closes {closed:.0f} % of the way from the control to it"
+            sentence += f"; adaptation closes {closed:.0f}% of the way from the control to it"
         sentences.append(sentence + ".")
     sentences.append(
         "This is one seed; docs/results.md has the spread over seeds, and every ingredient "

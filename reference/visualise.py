@@ -1,18 +1,15 @@
-"""Pictures of labels and predictions, and line charts, ready to stand inside one HTML file."""
+"""Pictures of images, labels and predictions, ready to stand inside one HTML file."""
 
 from __future__ import annotations
 
 import base64
 import io
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-import matplotlib
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
@@ -25,8 +22,6 @@ from reference.train import Trained
 
 UNLABELLED_COLOUR: Final = (232, 232, 228)
 LONGEST_SIDE: Final = 480
-
-Series = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -134,6 +129,25 @@ def spread_indices(count: int, wanted: int) -> list[int]:
     return [(2 * place + 1) * count // (2 * wanted) for place in range(wanted)]
 
 
+def domain_strips(scenario: Scenario, *, count: int = 4) -> list[Strip]:
+    """Show training images of both domains, evenly spaced over each set."""
+    sets = {"source": scenario.source.images, "target": scenario.target_images}
+    return [
+        Strip(
+            domain,
+            tuple(
+                photograph(f"training image {index}", _upright(images[index]))
+                for index in spread_indices(len(images), count)
+            ),
+        )
+        for domain, images in sets.items()
+    ]
+
+
+def _upright(image: Tensor) -> ByteArray:
+    return image.permute(1, 2, 0).numpy()
+
+
 def prediction_strips(
     scenario: Scenario, networks: Mapping[str, SegmentationNetwork], *, count: int = 4
 ) -> list[Strip]:
@@ -188,7 +202,7 @@ def pseudo_label_strips(scenario: Scenario, trained: Trained, *, count: int = 4)
         image = scenario.target_images[index : index + 1]
         features = network(unit_range(image)).features
         fixed = None if trained.static_labels is None else trained.static_labels[[index]].long()
-        panels = [photograph("image", image[0].permute(1, 2, 0).numpy())]
+        panels = [photograph("image", _upright(image[0]))]
         if fixed is not None:
             panels.append(label_map("static", fixed[0], enlarge=STRIDE))
         for caption, static in (("dynamic", None), ("hybrid", fixed)):
@@ -196,78 +210,6 @@ def pseudo_label_strips(scenario: Scenario, trained: Trained, *, count: int = 4)
             panels.append(label_map(caption, seen.target_labels[0], enlarge=STRIDE))
         truth = scenario.target_truth
         if truth is not None and truth.labels is not None:
-            panels.append(label_map("ground truth, unused", truth.labels[index]))
+            panels.append(label_map("ground truth, not used", truth.labels[index]))
         strips.append(Strip(f"target training image {index}", tuple(panels)))
     return strips
-
-
-def line_chart(
-    title: str,
-    series: Mapping[str, Series],
-    colours: Mapping[str, str],
-    *,
-    x_label: str,
-    y_label: str,
-    y_range: tuple[float, float] | None = None,
-) -> str:
-    """Draw lines as an SVG element for an HTML page.
-
-    Args:
-        title: stands above the chart and tells charts of one page apart.
-        series: name -> points (x, y); names without points are left out.
-        colours: name -> colour; grey where a name is missing.
-        x_label: with the unit.
-        y_label: with the unit.
-        y_range: ends of the vertical axis; None fits the points, from 0.
-
-    Returns:
-        str: an ``<svg>`` element, without the XML prologue that HTML forbids.
-    """
-    with matplotlib.rc_context(
-        {
-            "svg.fonttype": "none",
-            "svg.hashsalt": title,
-            "font.family": ["sans-serif"],
-            "font.size": 9,
-            "axes.edgecolor": "#8a8a84",
-            "axes.labelcolor": "#44443f",
-            "xtick.color": "#44443f",
-            "ytick.color": "#44443f",
-        }
-    ):
-        figure = Figure(figsize=(4.4, 2.7), layout="constrained")
-        axes = figure.add_subplot()
-        for name, points in series.items():
-            if points:
-                xs, ys = zip(*points, strict=True)
-                axes.plot(
-                    xs, ys, label=name, color=colours.get(name, "#777777"), linewidth=1.6,
-                    marker="o" if len(points) == 1 else None, markersize=3,
-                )  # fmt: skip
-        axes.set_title(title, loc="left", fontsize=10, fontweight="bold", color="#1d1d1b")
-        axes.set_xlabel(x_label)
-        axes.set_ylabel(y_label)
-        axes.grid(axis="y", color="#e4e4df", linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-        if y_range is not None:
-            axes.set_ylim(*y_range)
-        elif axes.lines:
-            axes.set_ylim(bottom=0)
-        if axes.lines:
-            axes.legend(frameon=False, fontsize=8, loc="best")
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return _for_html(buffer.getvalue(), title)
-
-
-def _for_html(svg: str, title: str) -> str:
-    """Drop what belongs to a file of its own, so that the page's font, width and ids hold."""
-    element = svg[svg.index("<svg") :]
-    element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
-    element = re.sub(r"<style.*?</style>", "", element, flags=re.DOTALL)
-    element = re.sub(r' id="[a-zA-Z0-9.]+_[^"]*"', "", element)
-    element = re.sub(r" font-family: [^;]*;", "", element)
-    for side in ("width", "height"):
-        element = re.sub(rf'(<svg[^>]*?) {side}="[^"]*"', r"\1", element, count=1)
-    return element.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)

@@ -1,11 +1,9 @@
-"""Pictures: right colours, right pixels, charts that an HTML page can hold."""
+"""Pictures: right colours, right pixels, labels where they belong."""
 
 from __future__ import annotations
 
 import base64
 import io
-import re
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -18,8 +16,8 @@ from reference.visualise import (
     UNLABELLED_COLOUR,
     Panel,
     colourise,
+    domain_strips,
     label_map,
-    line_chart,
     photograph,
     png_uri,
     prediction_strips,
@@ -76,31 +74,15 @@ def test_indices_are_spread_evenly(count, wanted, indices):
     assert spread_indices(count, wanted) == indices
 
 
-def test_a_chart_is_well_formed_and_holds_each_line_with_points():
-    series = {"BiCL": [(0.0, 1.0), (1.0, 2.0)], "oracle": [(1.0, 3.0)], "continued": []}
-    chart = line_chart("Entropy", series, {"BiCL": "#123456"}, x_label="step", y_label="nats")
-    root = ElementTree.fromstring(chart)
-    assert root.tag.endswith("svg")
-    assert root.get("width") is None
-    texts = {node.text for node in root.iter() if node.tag.endswith("text")}
-    assert {"Entropy", "step", "nats", "BiCL", "oracle"} <= texts
-    assert "continued" not in texts
-    assert "#123456" in chart
-
-
-def test_a_chart_without_points_is_still_a_chart():
-    chart = line_chart("None", {"BiCL": []}, {}, x_label="step", y_label="%", y_range=(0, 100))
-    assert ElementTree.fromstring(chart).tag.endswith("svg")
-
-
-def test_two_charts_of_one_page_share_no_id():
-    def ids(title: str) -> set[str]:
-        chart = line_chart(title, {"a": [(0.0, 0.0), (1.0, 1.0)]}, {}, x_label="", y_label="")
-        return set(re.findall(r' id="([^"]+)"', chart))
-
-    assert ids("one")
-    assert not ids("one") & ids("two")
-    assert ids("one") == ids("one")
+def test_domain_strips_show_training_images_as_stored(tiny_scenario):
+    source, target = domain_strips(tiny_scenario, count=2)
+    assert (source.stem, target.stem) == ("source", "target")
+    for strip, images in (
+        (source, tiny_scenario.source.images),
+        (target, tiny_scenario.target_images),
+    ):
+        assert [panel.caption for panel in strip.panels] == ["training image 1", "training image 4"]
+        assert np.array_equal(pixels_of(strip.panels[1]), images[4].permute(1, 2, 0).numpy())
 
 
 def test_prediction_strips_show_image_truth_and_every_network(tiny_scenario, tiny_rows):
@@ -119,7 +101,7 @@ def test_hybrid_labels_are_static_where_those_exist_and_dynamic_elsewhere(tiny_s
     before = {name: value.clone() for name, value in trained.bicl.state_dict().items()}
     for strip in pseudo_label_strips(tiny_scenario, trained, count=3):
         found = {panel.caption: pixels_of(panel) for panel in strip.panels}
-        assert list(found) == ["image", "static", "dynamic", "hybrid", "ground truth, unused"]
+        assert list(found) == ["image", "static", "dynamic", "hybrid", "ground truth, not used"]
         fixed = (found["static"] != UNLABELLED_COLOUR).any(axis=-1)
         assert fixed.any()
         assert np.array_equal(found["hybrid"][fixed], found["static"][fixed])
