@@ -180,7 +180,10 @@ def render(summary: Summary | None) -> str:
         main_table(summary),
     ]
     if worth := ingredient_table(summary):
-        parts += ["Every ingredient left out or replaced in turn, points of mean IoU, paired by seed:", worth]
+        parts += [
+            "Every ingredient left out or replaced in turn, points of mean IoU, paired by seed:",
+            worth,
+        ]
     parts += ["IoU per class in percent, mean over the seeds:", class_table(summary)]
     return "\n\n".join(parts)
 
