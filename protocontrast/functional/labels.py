@@ -52,7 +52,7 @@ def fuse_labels(base: Tensor, *others: Tensor, ignore_index: int = 255) -> Tenso
     function = "fuse_labels"
     check_integer(function, "base", base)
     check_ignore_index(function, ignore_index)
-    fused = base.long()
+    fused = base.to(torch.int64, copy=not others)
     for position, other in enumerate(others, start=1):
         argument = f"map {position} of others"
         check_integer(function, argument, other)
@@ -163,5 +163,6 @@ def labels_to_grid(
         return counts
     largest, majority = counts.max(dim=1)
     pixels = _sizes(rows, height)[:, None] * _sizes(columns, width)
-    kept = (largest > 0) & (largest >= min_share * pixels)
+    # A quotient in float64 is the number that was written: 7 of 100 pixels reach 0.07.
+    kept = (largest > 0) & (largest.double() / pixels >= min_share)
     return torch.where(kept, majority, ignore_index)
