@@ -1,0 +1,177 @@
+"""`fuse_labels` and `labels_to_grid`: against loops, torch's own maps and hand-worked cells."""
+
+import math
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from protocontrast import fuse_labels, labels_to_grid, naive
+from tests import slow_loops
+from tests.strategies import LABEL_DTYPES, label_map, seeds
+
+SIDES = st.integers(1, 17)
+GRIDS = st.tuples(st.integers(1, 9), st.integers(1, 9))
+
+
+@st.composite
+def label_maps(draw: st.DrawFn, num_classes: int = 3) -> tuple[Tensor, int]:
+    """(B, H, W) labels of any dtype and layout, with their ignore value."""
+    dtype, ignore_index = draw(st.sampled_from(LABEL_DTYPES))
+    shape = draw(st.integers(0, 2)), draw(SIDES), draw(SIDES)
+    labels = label_map(draw(seeds), shape, num_classes, "mixed", dtype, ignore_index)
+    if draw(st.booleans()):
+        labels = labels.transpose(1, 2).contiguous().transpose(1, 2)
+    return labels, ignore_index
+
+
+@given(maps=st.lists(label_maps(), min_size=1, max_size=1), grid=GRIDS)
+def test_nearest_is_torch_downsampling(
+    maps: list[tuple[Tensor, int]], grid: tuple[int, int]
+) -> None:
+    labels, ignore_index = maps[0]
+    found = labels_to_grid(labels, grid, ignore_index=ignore_index)
+    expected = interpolate(labels.double()[:, None], size=grid, mode="nearest")[:, 0]
+    assert found.dtype == torch.int64
+    assert torch.equal(found.double(), expected)
+
+
+@given(drawn=label_maps(), grid=GRIDS)
+def test_counts_are_counted(drawn: tuple[Tensor, int], grid: tuple[int, int]) -> None:
+    labels, ignore_index = drawn
+    found = labels_to_grid(labels, grid, mode="counts", num_classes=4, ignore_index=ignore_index)
+    wide = labels.long()
+    known = torch.where(wide == ignore_index, -1, wide)
+    assert found.dtype == torch.float32
+    assert found.shape == (len(labels), 4, *grid)
+    assert found.tolist() == slow_loops.counts(known, 4, *grid)
+    assert torch.equal(found, naive.label_counts(known, 4, *grid))
+    assert found.sum().item() == (known >= 0).sum().item()
+
+
+@given(
+    drawn=label_maps(),
+    grid=GRIDS,
+    min_share=st.sampled_from([0.0, 0.25, 1 / 3, 0.5, 0.75, 1.0]),
+)
+def test_majority_by_loops(
+    drawn: tuple[Tensor, int], grid: tuple[int, int], min_share: float
+) -> None:
+    labels, ignore_index = drawn
+    found = labels_to_grid(
+        labels, grid, mode="majority", num_classes=3, min_share=min_share,
+        ignore_index=ignore_index,
+    )  # fmt: skip
+    height, width = labels.shape[1:]
+    rows = [slow_loops.cell_of(y, height, grid[0]) for y in range(height)]
+    columns = [slow_loops.cell_of(x, width, grid[1]) for x in range(width)]
+    wide = torch.where(labels.long() == ignore_index, -1, labels.long())
+    counts = slow_loops.counts(wide, 3, *grid)
+    assert found.dtype == torch.int64
+    for b, image in enumerate(found.tolist()):
+        for y in range(grid[0]):
+            for x in range(grid[1]):
+                cell = [counts[b][c][y][x] for c in range(3)]
+                pixels = rows.count(y) * columns.count(x)
+                kept = max(cell) > 0 and max(cell) / pixels >= min_share
+                assert image[y][x] == (cell.index(max(cell)) if kept else ignore_index)
+
+
+def test_majority_by_hand() -> None:
+    # Cells of 2 x 2 pixels: three of one class, a tie, half ignored, all ignored.
+    labels = torch.tensor(
+        [[[1, 1, 2, 0, 1, 255, 255, 255], [1, 0, 0, 2, 255, 1, 255, 255]]], dtype=torch.uint8
+    )
+
+    def majority(min_share: float) -> list[int]:
+        found = labels_to_grid(labels, (1, 4), mode="majority", num_classes=3, min_share=min_share)
+        return found[0, 0].tolist()
+
+    assert majority(0.75) == [1, 255, 255, 255]
+    assert majority(0.76) == [255, 255, 255, 255]
+    assert majority(0.5) == [1, 0, 1, 255]
+    assert majority(0.0) == [1, 0, 1, 255]
+
+
+def test_a_grid_finer_than_the_labels() -> None:
+    labels = torch.tensor([[[0, 1]]])
+    assert labels_to_grid(labels, (2, 4)).tolist() == [[[0, 0, 1, 1], [0, 0, 1, 1]]]
+    # Upsampling reads few of the cells: the others hold no pixel.
+    counts = labels_to_grid(labels, (2, 4), mode="counts", num_classes=2)
+    assert counts.sum().item() == 2
+    assert counts[0, 0, 0].tolist() == [1, 0, 0, 0]
+    assert counts[0, 1, 0].tolist() == [0, 0, 1, 0]
+    majority = labels_to_grid(labels, (2, 4), mode="majority", num_classes=2)
+    assert majority.tolist() == [[[0, 255, 1, 255], [255] * 4]]
+
+
+def test_the_released_sizes_use_torchs_map_not_a_division() -> None:
+    rows = torch.arange(730)[None, :, None].expand(1, 730, 730) % 92
+    counts = labels_to_grid(rows, (92, 92), mode="counts", num_classes=92)
+    found = counts.sum(dim=(0, 1)).sum(dim=1) / 730
+    divided = [sum(1 for i in range(730) if i * 92 // 730 == cell) for cell in range(92)]
+    differing = [cell for cell in range(92) if found[cell] != divided[cell]]
+    # One row of 730 falls into another cell than the division says, so two cells differ.
+    assert len(differing) == 2
+    assert found.sum() == 730
+
+
+@given(drawn=label_maps())
+def test_the_same_size_is_the_same_map(drawn: tuple[Tensor, int]) -> None:
+    labels, ignore_index = drawn
+    found = labels_to_grid(labels, tuple(labels.shape[1:]), ignore_index=ignore_index)
+    assert torch.equal(found, labels.long())
+
+
+def test_size_may_be_any_pair() -> None:
+    labels = label_map(0, (1, 6, 6), 3)
+    expected = labels_to_grid(labels, (2, 3))
+    for size in ([2, 3], torch.Size([2, 3]), torch.ones(1, 5, 2, 3).shape[2:]):
+        assert torch.equal(labels_to_grid(labels, size), expected)
+
+
+def test_nothing_is_written() -> None:
+    labels = label_map(0, (2, 6, 6), 3)
+    before = labels.clone()
+    for mode in ("nearest", "majority", "counts"):
+        labels_to_grid(labels, (2, 3), mode=mode, num_classes=3)
+    fused = fuse_labels(labels)
+    fused[:] = 7
+    assert torch.equal(labels, before)
+    assert labels._version == 0
+
+
+@given(data=st.data(), count=st.integers(0, 3))
+def test_the_first_valid_label_wins(data: st.DataObject, count: int) -> None:
+    ignore_index = data.draw(st.sampled_from([255, -100, 1]))
+    drawn = [
+        label_map(data.draw(seeds), (3, 5), 3, "mixed", torch.int16, ignore_index)
+        for _ in range(count + 1)
+    ]
+    expected = drawn[0].long()
+    for other in drawn[1:]:
+        expected = naive.fuse_labels(expected, other.long(), ignore_index)
+    found = fuse_labels(*drawn, ignore_index=ignore_index)
+    assert found.dtype == torch.int64
+    assert torch.equal(found, expected)
+
+
+def test_fusion_mixes_dtypes() -> None:
+    base = torch.tensor([0, 255, 255], dtype=torch.uint8)
+    other = torch.tensor([9, 0, 255], dtype=torch.int32)
+    last = torch.tensor([9, 9, 2], dtype=torch.uint16)
+    assert fuse_labels(base, other, last).tolist() == [0, 0, 2]
+
+
+def test_a_share_is_of_all_pixels_of_the_cell() -> None:
+    for hundredths in range(1, 100):
+        labels = torch.full((1, 10, 10), 255)
+        labels.view(-1)[:hundredths] = 1
+        share = hundredths / 100
+        for min_share, label in [(share, 1), (math.nextafter(share, 1.0), 255)]:
+            found = labels_to_grid(
+                labels, (1, 1), mode="majority", num_classes=2, min_share=min_share
+            )
+            assert found.item() == label
