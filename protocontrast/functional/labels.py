@@ -68,7 +68,8 @@ def fuse_labels(base: Tensor, *others: Tensor, ignore_index: int = 255) -> Tenso
 
 def nearest_index(cells: int, positions: int, device: torch.device) -> Tensor:
     """The cell that torch's nearest interpolation reads for each position, (positions,)."""
-    # Asked of torch itself: floor(i * cells / positions) in exact arithmetic differs from its map.
+    # Asked of torch itself, in float32: floor(i * cells / positions) differs from its map, and so
+    # do the maps torch has for float64, one in forward and another in backward.
     ramp = torch.arange(cells, dtype=torch.float32, device=device)[None, None]
     return interpolate(ramp, size=positions, mode="nearest")[0, 0].long()
 
@@ -95,9 +96,9 @@ def labels_to_grid(
         mode: "nearest" samples like torch's nearest downsampling; "majority" takes the most
             frequent class of a cell where its share of all the cell's pixels, ignored ones
             included, reaches `min_share` (ties to the lowest class); "counts" gives the number of
-            pixels of each class per cell. Cells are those of torch's nearest upsampling, so
-            contrast on counts equals contrast on nearest-upsampled logits at the labels'
-            resolution.
+            pixels of each class per cell. Cells are those of torch's nearest upsampling
+            of float32 maps, so contrast on counts equals contrast on nearest-upsampled logits at
+            the labels' resolution.
         num_classes: C, needed by "majority" and "counts"; with it "nearest" checks what it samples.
         min_share: of "majority", in [0, 1].
         ignore_index: label of pixels without a class.
