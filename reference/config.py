@@ -34,7 +34,7 @@ class Data:
     height: int = 96
     width: int = 192
     sizes: Sizes = field(default_factory=Sizes)
-    shift: float = 0.6
+    shift: float = 0.7
     augmentation: Augmentation | None = None
 
     def __post_init__(self) -> None:
@@ -96,9 +96,9 @@ class Contrast:
     calibrate: bool = True
     temperature: float = 0.1
     measure: Literal["confidence", "similarity"] = "similarity"
-    threshold: float = 0.85
+    threshold: float = 0.8
     momentum: float = 0.99
-    bias_momentum: float = 0.99
+    bias_momentum: float = 0.997
     bias_warmup: Literal["zero", "copy"] = "zero"
     normalize: Literal["features", "prototypes"] | Literal[False] = "features"
     prototypes: Literal["bank", "batch"] = "bank"
@@ -141,7 +141,7 @@ class Adaptation:
     entropy_from_round: int = 0
     static_weight: float = 0.0
     static_from_round: int | None = None
-    static_share: float = 0.15
+    static_share: float = 0.4
 
     def __post_init__(self) -> None:
         _require("Adaptation", "rounds", self.rounds, ">= 1", self.rounds >= 1)
