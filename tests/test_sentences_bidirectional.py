@@ -1,12 +1,12 @@
 """What `bidirectional_contrast` says about its two domains: in full."""
 
-import re
 from typing import Any
 
 import pytest
 import torch
 
 from protocontrast import bidirectional_contrast
+from tests.sentences import assert_raises
 
 FEATURES = torch.ones(2, 4, 3, 5)
 LABELS = torch.zeros(2, 3, 5, dtype=torch.int64)
@@ -24,10 +24,8 @@ SIDES = ["source", "target"]
 
 def assert_says(error: type[Exception], text: str, **arguments: Any) -> None:
     call = {**RIGHT, **arguments}
-    pattern = f"^{re.escape(f'bidirectional_contrast: {text}')}$"
-    with pytest.raises(error, match=pattern) as caught:
-        bidirectional_contrast(**call)
-    assert caught.type is error
+    text = f"bidirectional_contrast: {text}"
+    assert_raises(error, text, lambda: bidirectional_contrast(**call))
 
 
 @pytest.mark.parametrize("side", SIDES)

@@ -1,12 +1,12 @@
 """What `pixel_prototype_contrast` and `class_prototypes` say about labels and weights: in full."""
 
-import re
 from typing import Any
 
 import pytest
 import torch
 
 from protocontrast import class_prototypes, pixel_prototype_contrast
+from tests.sentences import assert_raises
 
 FEATURES = torch.ones(2, 4, 3, 5)
 LABELS = torch.zeros(2, 3, 5, dtype=torch.int64)
@@ -28,9 +28,7 @@ CALLS = {"pixel_prototype_contrast": contrast, "class_prototypes": means}
 
 
 def assert_says(function: str, error: type[Exception], text: str, **arguments: Any) -> None:
-    with pytest.raises(error, match=f"^{re.escape(f'{function}: {text}')}$") as caught:
-        CALLS[function](**arguments)
-    assert caught.type is error
+    assert_raises(error, f"{function}: {text}", lambda: CALLS[function](**arguments))
 
 
 @pytest.mark.parametrize("function", CALLS)

@@ -1,23 +1,16 @@
 """What `check_labels`, `fuse_labels` and `labels_to_grid` say: in full."""
 
-import re
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
 from protocontrast import check_labels, fuse_labels, labels_to_grid
+from tests.sentences import assert_raises
 
 LABELS = torch.zeros(2, 4, 6, dtype=torch.int64)
 BOOL_HINT = "Hint: a boolean mask is not a label map; use labels.long()."
 IGNORE_HINT = "Hint: the usual ignore values are 255 and -100."
-
-
-def assert_says(error: type[Exception], text: str, call: Callable[[], Any]) -> None:
-    with pytest.raises(error, match=f"^{re.escape(text)}$") as caught:
-        call()
-    assert caught.type is error
 
 
 @pytest.mark.parametrize(
@@ -66,7 +59,7 @@ def test_check_labels(
     labels: Any, settings: dict[str, Any], error: type[Exception], text: str
 ) -> None:
     settings = {"num_classes": 3, **settings}
-    assert_says(error, f"check_labels: {text}", lambda: check_labels(labels, **settings))
+    assert_raises(error, f"check_labels: {text}", lambda: check_labels(labels, **settings))
 
 
 @pytest.mark.parametrize(
@@ -123,7 +116,7 @@ def test_right_labels_pass(labels: torch.Tensor, num_classes: int, ignore_index:
 def test_fuse_labels(
     maps: list[Any], settings: dict[str, Any], error: type[Exception], text: str
 ) -> None:
-    assert_says(error, f"fuse_labels: {text}", lambda: fuse_labels(*maps, **settings))
+    assert_raises(error, f"fuse_labels: {text}", lambda: fuse_labels(*maps, **settings))
 
 
 @pytest.mark.parametrize(
@@ -215,4 +208,4 @@ def test_labels_to_grid(
     labels: Any, settings: dict[str, Any], error: type[Exception], text: str
 ) -> None:
     settings = {"size": (2, 3), **settings}
-    assert_says(error, f"labels_to_grid: {text}", lambda: labels_to_grid(labels, **settings))
+    assert_raises(error, f"labels_to_grid: {text}", lambda: labels_to_grid(labels, **settings))

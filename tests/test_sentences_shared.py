@@ -1,6 +1,5 @@
 """What the four pixel functions say about features, prototypes, presence and settings: in full."""
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +7,7 @@ import pytest
 import torch
 
 import protocontrast as pc
+from tests.sentences import assert_raises
 
 FEATURES = torch.ones(2, 4, 3, 5)
 LABELS = torch.zeros(2, 3, 5, dtype=torch.int64)
@@ -37,10 +37,7 @@ OPERATORS = {
 
 
 def assert_says(function: str, error: type[Exception], text: str, **arguments: Any) -> None:
-    """The call raises exactly this error with exactly this sentence."""
-    with pytest.raises(error, match=f"^{re.escape(f'{function}: {text}')}$") as caught:
-        CALLS[function](**arguments)
-    assert caught.type is error
+    assert_raises(error, f"{function}: {text}", lambda: CALLS[function](**arguments))
 
 
 def test_the_calls_are_right_but_for_what_is_changed() -> None:
@@ -230,8 +227,14 @@ def test_threshold(threshold: Any, error: type[Exception], text: str) -> None:
     assert_says("transfer_labels", error, text, threshold=threshold)
 
 
-def test_the_check_itself_can_fail() -> None:
-    with pytest.raises(AssertionError):
-        assert_says("transfer_labels", ValueError, "expected measure", measure="margin")
-    with pytest.raises(pytest.fail.Exception):
-        assert_says("transfer_labels", ValueError, "expected anything")
+def test_the_check_can_fail() -> None:
+    def call() -> None:
+        pc.transfer_labels(FEATURES, PROTOTYPES, measure="margin")
+
+    text = "transfer_labels: expected measure to be 'confidence' or 'similarity', got 'margin'."
+    assert_raises(ValueError, text, call)
+    for error, wrong in [(ValueError, text[:-1]), (ValueError, text + " "), (Exception, text)]:
+        with pytest.raises(AssertionError, match="got ValueError: transfer_labels"):
+            assert_raises(error, wrong, call)
+    with pytest.raises(AssertionError, match="got no error"):
+        assert_raises(ValueError, text, lambda: None)
