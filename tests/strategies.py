@@ -70,16 +70,17 @@ def normal(seed: int, shape: tuple[int, ...], dtype: torch.dtype = torch.float64
 def laid_out(tensor: Tensor, layout: str) -> Tensor:
     """The same values in another memory layout; "expanded" repeats the first image or row.
 
-    What surrounds a strided or sliced view is NaN, so reading it would show.
+    What surrounds a strided or sliced view is NaN, or 99, which is no class: reading it would show.
     """
-    if layout == "channels_last":
+    filler = NAN if tensor.is_floating_point() else 99
+    if layout == "channels_last" and tensor.dim() > 1:
         return tensor.movedim(1, -1).contiguous().movedim(-1, 1)
     if layout == "strided":
-        whole = tensor.new_full([2 * n for n in tensor.shape], NAN)
+        whole = tensor.new_full([2 * n for n in tensor.shape], filler)
         view = whole[tuple(slice(None, None, 2) for _ in tensor.shape)]
         return view.copy_(tensor)
     if layout == "sliced":
-        whole = tensor.new_full([n + 2 for n in tensor.shape], NAN)
+        whole = tensor.new_full([n + 2 for n in tensor.shape], filler)
         view = whole[tuple(slice(1, n + 1) for n in tensor.shape)]
         return view.copy_(tensor)
     if layout == "expanded":
@@ -111,15 +112,17 @@ def label_map(
 
 
 def soft_map(seed: int, shape: tuple[int, ...], num_classes: int, kind: str) -> Tensor:
-    """Counts of classes, (B, C, ...) or (N, C), with rows of zeros."""
+    """Counts or shares of classes, (B, C, ...) or (N, C), with rows of zeros, in any dtype."""
     generator = torch.Generator().manual_seed(seed)
     full = (shape[0], num_classes, *shape[1:])
     counts = torch.randint(0, 4, full, generator=generator).float()
     if kind == "all_ignored":
-        return torch.zeros(full)
+        counts = torch.zeros(full)
     if kind == "mixed":
         counts = counts * (torch.rand((*full[:1], 1, *full[2:]), generator=generator) > 0.3)
-    return counts
+    if seed % 2:
+        counts = counts * torch.rand(full, generator=generator)
+    return counts.to((torch.float32, torch.float64, torch.float16, torch.bfloat16)[seed % 4])
 
 
 def weights(seed: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -173,6 +176,7 @@ class ContrastCase(NamedTuple):
     dtype: torch.dtype = torch.float32
     prototype_dtype: torch.dtype = torch.float32
     layout: str = "contiguous"
+    label_layout: str = "contiguous"
     similarity: str = "cosine"
     temperature: float = 0.1
     absent: str = "mask"
@@ -221,16 +225,17 @@ class ContrastCase(NamedTuple):
             columns[chosen > 0.8] = torch.nan_to_num(prototypes[0]).to(self.dtype)
         drawn = {
             "features": laid_out(features, self.layout),
-            "labels": labels,
+            "labels": laid_out(labels, self.label_layout),
             "prototypes": prototypes,
             "present": present,
-            "class_weight": None
-            if self.class_weight is None
-            else weights(self.seed + 4, (self.num_classes,), self.class_weight),
-            "pixel_weight": None
-            if self.pixel_weight is None
-            else weights(self.seed + 5, shape, self.pixel_weight),
+            "class_weight": None,
+            "pixel_weight": None,
         }
+        if self.class_weight is not None:
+            drawn["class_weight"] = weights(self.seed + 4, (self.num_classes,), self.class_weight)
+        if self.pixel_weight is not None:
+            weight = weights(self.seed + 5, shape, self.pixel_weight)
+            drawn["pixel_weight"] = laid_out(weight, self.label_layout)
         if self.spoilt is not None and self.layout != "expanded":
             features = drawn["features"]
             columns = features if features.dim() == 2 else features.movedim(1, -1)
@@ -252,6 +257,7 @@ def contrast_cases(draw: st.DrawFn, **fixed: Any) -> ContrastCase:
         "dtype": dtype,
         "prototype_dtype": draw(st.sampled_from([dtype, torch.float32])),
         "layout": draw(layouts),
+        "label_layout": draw(layouts),
         "similarity": similarity,
         "temperature": draw(st.sampled_from([0.07, 0.1, 0.5, 1.0, 20.0])),
         "absent": draw(st.sampled_from(["mask", "floor"])) if cosine else "mask",

@@ -116,6 +116,21 @@ def test_a_pixel_without_mass_may_have_any_weight(soft: bool, backend: str) -> N
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("settings", [{"class_weight": torch.tensor([1.0, 0.0])}, {}])
+def test_soft_targets_of_classes_without_weight_are_never_read(
+    settings: dict[str, Tensor], backend: str
+) -> None:
+    present = None if settings else torch.tensor([True, False])
+    targets = torch.tensor([[2.0, NAN], [0.0, NAN]])
+    features = torch.tensor([[1.0, 2.0], [NAN, 1.0]])
+    loss = pixel_prototype_contrast(
+        features, targets, torch.eye(2), present=present, backend=backend, **settings
+    )
+    expected = 0 if present is not None else math.log1p(math.exp(10 / math.sqrt(5)))
+    assert loss.item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 @given(data=st.data())
 def test_every_integer_dtype_gives_the_same_bits(backend: str, data: st.DataObject) -> None:
     dtype, ignore_index = data.draw(st.sampled_from(LABEL_DTYPES))
