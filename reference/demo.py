@@ -57,7 +57,7 @@ class Options:
         source: the labelled domain: drawn street scenes.
         target: "toy" for drawn street scenes with another look, or the root of photographs in the
             layout of Cityscapes.
-        threads: of torch, on the CPU; another number may change the last digits.
+        threads: of torch, on the CPU; another number rounds differently, which moves scores a little.
     """
 
     run: Path = Path("runs/demo")
