@@ -57,7 +57,7 @@ class Options:
         source: the labelled domain: drawn street scenes.
         target: "toy" for drawn street scenes with another look, or the root of photographs in the
             layout of Cityscapes.
-        threads: of torch, on the CPU; another number rounds differently, which moves scores a little.
+        threads: of torch, on the CPU; another number rounds differently and moves scores a little.
     """
 
     run: Path = Path("runs/demo")
@@ -79,8 +79,11 @@ def prepare(
         progress: show bars.
 
     Raises:
-        ValueError: the run folder is not empty, or the data are not what they should be.
+        ValueError: the run folder is not empty, the data are not what they should be, or threads
+            is below 1.
     """
+    if options.threads < 1:
+        raise ValueError(f"demo: expected threads of at least 1, got {options.threads}.")
     hint = f"Hint: choose another one with --run, such as {options.run}-2, or remove it first."
     require_new_folder("demo", options.run, hint)
     experiment = experiment or choose_experiment(options.target, options.seed)
@@ -211,7 +214,6 @@ def run_demo(
 def main() -> None:
     """Read the command line, run, print; a wrong input ends with one sentence."""
     options = tyro.cli(Options, prog="python -m reference.demo")
-    torch.set_num_threads(options.threads)
     console = Console()
     began = time.perf_counter()
     try:
@@ -219,6 +221,7 @@ def main() -> None:
             experiment, scenario = prepare(options)
         except ValueError as error:
             sys.exit(str(error))
+        torch.set_num_threads(options.threads)
         results = run_demo(options, experiment, scenario)
     except NonFiniteLossError as error:
         sys.exit(str(error))

@@ -120,6 +120,11 @@ def test_a_file_in_the_place_of_the_run_is_refused(tmp_path, tiny_experiment):
     assert tree(tmp_path) == {"demo": b"mine"}
 
 
+def test_no_thread_is_refused(tmp_path, tiny_experiment):
+    with pytest.raises(ValueError, match=r"^demo: expected threads of at least 1, got 0\.$"):
+        prepare(Options(run=tmp_path / "demo", threads=0), tiny_experiment, progress=False)
+
+
 def test_a_wrong_target_is_refused_before_anything_is_drawn(tmp_path, monkeypatch):
     monkeypatch.setattr(
         sys, "argv", ["demo", "--run", str(tmp_path / "demo"), "--target", str(tmp_path / "none")]
