@@ -8,7 +8,7 @@ target labels by mistake: gtFine may even be absent.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -16,7 +16,6 @@ from typing import Final, Protocol
 import numpy as np
 import torch
 from PIL import Image
-from rich.progress import track
 
 from reference.classes import (
     CITYSCAPES_LAST_ID,
@@ -27,6 +26,7 @@ from reference.classes import (
     NUM_CLASSES,
     ByteArray,
 )
+from reference.progress import track
 
 GTA5_PAIRS: Final = 24966
 
@@ -343,12 +343,9 @@ def load_domain(reader: Reader, size: tuple[int, int], *, progress: bool = False
     Raises:
         ValueError: a file is broken (see the readers).
     """
-    indices: Iterable[int] = range(len(reader))
-    if progress:
-        indices = track(indices, description="Reading images", total=len(reader))
     images = np.empty((len(reader), *size, 3), dtype=np.uint8)
     labels = np.empty((len(reader), *size), dtype=np.uint8) if reader.has_labels else None
-    for index in indices:
+    for index in track(len(reader), "Reading images", show=progress):
         images[index] = _resized(reader.image(index), size, Image.Resampling.BILINEAR)
         if labels is not None:
             labels[index] = _resized(reader.labels(index), size, Image.Resampling.NEAREST)

@@ -39,7 +39,7 @@ _PATCHES: Final[dict[Material, float]] = {
 }
 _SHADOW: Final = 0.48
 _JOINT: Final = 0.22
-# Share of the sky's own colour that haze leaves, at a haze range of 100 m.
+# The sky is hazed as if it were this near, metres; else no clouds would be left of it.
 _SKY_HAZE: Final = 25.0
 
 

@@ -19,15 +19,17 @@ Triple = tuple[float, float, float]
 class Setting:
     """The numbers of a domain; every one is interpolated by the dial.
 
-    Camera: `camera_height` metres; `horizon` and `focal` as shares of image height and width;
-    `near_bonnet` share of the image height hidden by the own bonnet.
+    Camera: `camera_height` metres; `horizon` and `focal` as shares of image height and width.
     Light: `sun` 0 (overcast) .. 1 (hard shadows); `light` colour factor per channel;
     `haze_range` metres until 63 % of a colour is haze; `haze` RGB 0..255.
     Sensor: `gain`, `gamma`, `saturation` (1 = as is), `hue` radians, `blur` pixels, `noise`
-    RGB units, `vignette` share lost in the corners, `flicker` and `cast` spread of
-    exposure and of white balance between images.
+    RGB units, `vignette` share lost in the corners, `flicker` and `cast` spread of exposure and
+    of white balance between images.
     Texture: `grain` and `patches` factors on fine and coarse texture, `tile` metres per slab.
-    Contents: mean numbers per image, or shares 0..1 (`built`, `fenced`, `planted`).
+    Street: `built` share of lots with a house, `setback` share of houses behind a strip of
+    grass, `storeys` mean number, `fenced` and `planted` shares of parks, `road_width` metres.
+    Things: mean number per image of `cars`, `trucks`, `buses`, `persons`, traffic `lights`,
+    traffic `signs`, lamp `poles` and `street_trees`; some of them lie outside the view.
     """
 
     camera_height: float

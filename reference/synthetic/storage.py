@@ -8,18 +8,19 @@ refused, and nothing that exists is ever overwritten.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import os
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from PIL import Image
-from rich.progress import track
 
+from reference.atomic import write_atomically
 from reference.classes import NUM_CLASSES, PALETTE, TRAIN_TO_CITYSCAPES, ByteArray
+from reference.progress import track
 from reference.synthetic.look import Domain
 from reference.synthetic.scene import Split, draw_scene
 
@@ -30,12 +31,23 @@ CITY: Final = "toytown"
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many images are drawn of each domain and split (images; own choice)."""
+    """How many images are drawn of each domain and split (images, >= 0; own choice).
+
+    Raises:
+        ValueError: a number is negative.
+    """
 
     source_train: int = 300
     target_train: int = 300
     target_val: int = 100
     target_test: int = 100
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if getattr(self, field.name) < 0:
+                raise ValueError(
+                    f"Sizes: expected {field.name} >= 0, got {getattr(self, field.name)}."
+                )
 
 
 @dataclass(frozen=True)
@@ -100,10 +112,9 @@ def _pairs(domains: Domains, sizes: Sizes) -> Iterator[_Pair]:
 
 def _save(picture: Image.Image, path: Path) -> None:
     """Save so that a run that is stopped half-way leaves no half-written file behind."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    picture.save(partial, format="PNG", compress_level=1)
-    os.replace(partial, path)
+    encoded = io.BytesIO()
+    picture.save(encoded, format="PNG", compress_level=1)
+    write_atomically(path, encoded.getvalue())
 
 
 def _fingerprint(seed: int, size: tuple[int, int], shift: float) -> str:
@@ -124,10 +135,7 @@ def _claim(root: Path, settings: dict[str, Any]) -> None:
                 f"write_domains: expected root to be a new or empty folder, got {root}, which "
                 f"holds other things and no {MANIFEST}. Hint: choose another folder."
             )
-        root.mkdir(parents=True, exist_ok=True)
-        partial = manifest.with_suffix(".partial")
-        partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, manifest)
+        write_atomically(manifest, json.dumps(settings, indent=2) + "\n")
         return
     try:
         found = json.loads(manifest.read_text(encoding="utf-8"))
@@ -187,15 +195,14 @@ def write_domains(
     }
     _claim(root, settings)
     domains = Domains(root / "gta5", root / "cityscapes")
-    missing: Iterable[_Pair] = [
+    missing = [
         pair
         for pair in _pairs(domains, wanted)
         if not (pair.image.is_file() and pair.labels.is_file())
     ]
-    if progress and missing:
-        missing = track(missing, description="Drawing street scenes")
     ids, palette = _id_table(), _id_palette()
-    for pair in missing:
+    for number in track(len(missing), "Drawing street scenes", show=progress and bool(missing)):
+        pair = missing[number]
         image, train_ids = draw_scene(seed, pair.domain, pair.index, size, shift, pair.split)
         labels = Image.fromarray(ids[train_ids])
         if pair.domain == "source":

@@ -149,6 +149,6 @@ def test_load_domain_shows_a_bar_only_when_asked(
 ) -> None:
     reader = Cityscapes(cityscapes, "val", labels=False)
     load_domain(reader, SIZE)
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr() == ("", "")
     load_domain(reader, SIZE, progress=True)
-    assert "Reading images" in capsys.readouterr().out
+    assert "Reading images" in capsys.readouterr().err

@@ -126,6 +126,12 @@ def test_bad_arguments_are_named(arguments: dict[str, object], sentence: str) ->
     assert str(caught.value) == sentence
 
 
+def test_a_negative_number_of_images_is_named() -> None:
+    with pytest.raises(ValueError) as caught:
+        Sizes(target_val=-3)
+    assert str(caught.value) == "Sizes: expected target_val >= 0, got -3."
+
+
 FEW = Sizes(source_train=2, target_train=2, target_val=1, target_test=1)
 
 
@@ -263,6 +269,6 @@ def test_a_damaged_manifest_is_refused(tmp_path: Path) -> None:
 
 def test_a_bar_is_shown_only_when_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_domains(tmp_path / "quiet", 0, Sizes(1, 0, 0, 0), size=SMALL)
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr() == ("", "")
     write_domains(tmp_path / "shown", 0, Sizes(1, 0, 0, 0), size=SMALL, progress=True)
-    assert "Drawing street scenes" in capsys.readouterr().out
+    assert "Drawing street scenes" in capsys.readouterr().err
