@@ -7,6 +7,7 @@ that stand before it in this list, so it can be read from top to bottom:
     progress        bars and warnings
     classes         names, colours and numberings of the 19 classes
     synthetic       drawn street scenes, source and target
+    picture_files   images and labels as PNG, checked
     datasets        readers of GTA5 and Cityscapes
     transforms      batches keyed by seed, iteration and slot
     config          every setting of a run

@@ -17,22 +17,18 @@ import numpy as np
 import torch
 from PIL import Image
 
-from reference.classes import (
-    CITYSCAPES_LAST_ID,
-    CITYSCAPES_TO_TRAIN,
-    GTA5_LAST_ID,
-    GTA5_TO_TRAIN,
-    IGNORE,
-    NUM_CLASSES,
-    ByteArray,
+from reference.classes import ByteArray
+from reference.picture_files import (
+    CITYSCAPES_IDS,
+    GTA5_IDS,
+    TRAIN_IDS,
+    Numbering,
+    decode_image,
+    decode_labels,
 )
 from reference.progress import track
 
 GTA5_PAIRS: Final = 24966
-
-_TRAIN_TO_TRAIN: Final = np.where(np.arange(256) < NUM_CLASSES, np.arange(256), IGNORE).astype(
-    np.uint8
-)
 
 
 class Reader(Protocol):
@@ -54,85 +50,6 @@ class Reader(Protocol):
 
     def labels(self, index: int) -> ByteArray:
         """Return the train ids of image `index`, uint8 (H, W)."""
-
-
-@dataclass(frozen=True)
-class _Numbering:
-    """How a label file numbers classes: its table to train ids, and which values may occur."""
-
-    table: ByteArray
-    allowed: frozenset[int]
-    described: str
-
-
-_GTA5_IDS: Final = _Numbering(
-    GTA5_TO_TRAIN, frozenset(range(GTA5_LAST_ID + 1)), f"ids 0..{GTA5_LAST_ID}"
-)
-# A licence plate is id -1, which some tools store as the byte 255.
-_CITYSCAPES_IDS: Final = _Numbering(
-    CITYSCAPES_TO_TRAIN,
-    frozenset({*range(CITYSCAPES_LAST_ID + 1), IGNORE}),
-    f"ids 0..{CITYSCAPES_LAST_ID} or {IGNORE}",
-)
-_TRAIN_IDS: Final = _Numbering(
-    _TRAIN_TO_TRAIN,
-    frozenset({*range(NUM_CLASSES), IGNORE}),
-    f"train ids 0..{NUM_CLASSES - 1} or {IGNORE}",
-)
-
-
-def _decode(caller: str, path: Path, modes: tuple[str, ...], hint: str) -> ByteArray:
-    """Read a PNG whole, or say in one sentence what is wrong with it."""
-    if path.stat().st_size == 0:
-        raise ValueError(
-            f"{caller}: expected a PNG file, got {path} with 0 bytes. "
-            "Hint: unpack or download it again."
-        )
-    try:
-        with Image.open(path) as file:
-            mode = file.mode
-            pixels = np.array(file)
-    except (OSError, SyntaxError, EOFError) as error:
-        raise ValueError(
-            f"{caller}: expected a readable PNG file, got {path} ({error}). "
-            "Hint: the file is damaged; unpack or download it again."
-        ) from error
-    if mode not in modes:
-        raise ValueError(
-            f"{caller}: expected {path} in Pillow mode {' or '.join(modes)}, got mode {mode}. "
-            f"Hint: {hint}"
-        )
-    return pixels
-
-
-def _decode_image(caller: str, path: Path) -> ByteArray:
-    return _decode(caller, path, ("RGB",), "save the image as 8-bit RGB.")
-
-
-def _decode_labels(
-    caller: str, path: Path, image: Path, modes: tuple[str, ...], numbering: _Numbering
-) -> ByteArray:
-    ids = _decode(
-        caller,
-        path,
-        modes,
-        "the file holds colours instead of class ids; use the file as downloaded.",
-    )
-    with Image.open(image) as file:
-        width, height = file.size
-    if ids.shape != (height, width):
-        raise ValueError(
-            f"{caller}: expected {path} of size {width}x{height} as its image, "
-            f"got {ids.shape[1]}x{ids.shape[0]}. Hint: image and labels are not of one frame."
-        )
-    counts = np.bincount(ids.ravel(), minlength=256)
-    strange = [value for value in np.flatnonzero(counts) if int(value) not in numbering.allowed]
-    if strange:
-        raise ValueError(
-            f"{caller}: expected {numbering.described} in {path}, got {strange[0]} in "
-            f"{counts[strange[0]]} pixels. Hint: the file uses another numbering of classes."
-        )
-    return numbering.table[ids]
 
 
 def _folder(caller: str, folder: Path, hint: str) -> Path:
@@ -205,7 +122,7 @@ class GTA5:
         Raises:
             ValueError: the file is empty, damaged or not RGB.
         """
-        return _decode_image("GTA5.image", self._images[index])
+        return decode_image("GTA5.image", self._images[index])
 
     def labels(self, index: int) -> ByteArray:
         """Return the train ids of image `index`, uint8 (H, W), 255 where not scored.
@@ -215,7 +132,7 @@ class GTA5:
                 size from its image, or holds an id above 34.
         """
         path, image = self._labels[index], self._images[index]
-        return _decode_labels("GTA5.labels", path, image, ("P", "L"), _GTA5_IDS)
+        return decode_labels("GTA5.labels", path, image, ("P", "L"), GTA5_IDS)
 
 
 class Cityscapes:
@@ -246,7 +163,7 @@ class Cityscapes:
             raise ValueError(
                 f"Cityscapes: expected files <city>/*_leftImg8bit.png in {folder}, got none."
             )
-        self._labels: tuple[tuple[Path, _Numbering], ...] | None = None
+        self._labels: tuple[tuple[Path, Numbering], ...] | None = None
         if labels:
             truth = _folder("Cityscapes", self.root / "gtFine" / split, hint)
             self._labels = tuple(
@@ -255,8 +172,8 @@ class Cityscapes:
             )
 
     @staticmethod
-    def _find_labels(folder: Path, stem: str) -> tuple[Path, _Numbering]:
-        kinds: Mapping[str, _Numbering] = {"labelIds": _CITYSCAPES_IDS, "labelTrainIds": _TRAIN_IDS}
+    def _find_labels(folder: Path, stem: str) -> tuple[Path, Numbering]:
+        kinds: Mapping[str, Numbering] = {"labelIds": CITYSCAPES_IDS, "labelTrainIds": TRAIN_IDS}
         for kind, numbering in kinds.items():
             path = folder / f"{stem}_gtFine_{kind}.png"
             if path.is_file():
@@ -286,7 +203,7 @@ class Cityscapes:
         Raises:
             ValueError: the file is empty, damaged or not RGB.
         """
-        return _decode_image("Cityscapes.image", self._images[index])
+        return decode_image("Cityscapes.image", self._images[index])
 
     def labels(self, index: int) -> ByteArray:
         """Return the train ids of image `index`, uint8 (H, W), 255 where not scored.
@@ -300,7 +217,7 @@ class Cityscapes:
                 "Cityscapes.labels: expected a reader made with labels=True, got labels=False."
             )
         path, numbering = self._labels[index]
-        return _decode_labels("Cityscapes.labels", path, self._images[index], ("L",), numbering)
+        return decode_labels("Cityscapes.labels", path, self._images[index], ("L",), numbering)
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def test_every_file_is_listed_once() -> None:
 
 def test_imports_point_to_earlier_files() -> None:
     imports = {room: set().union(*map(_rooms_imported, paths)) for room, paths in _files().items()}
-    assert imports["datasets"] == {"classes", "progress"}
+    assert imports["datasets"] == {"classes", "picture_files", "progress"}
     assert _backward(_listed(), imports) == []
 
 
