@@ -25,7 +25,10 @@ from reference.config import BICL, PRESETS, ROWS, Adaptation, Contrast, Data, Su
             "Supervised: expected learning_rate > 0, got 0.0.",
         ),
         (lambda: Adaptation(rounds=0), "Adaptation: expected rounds >= 1, got 0."),
-        (lambda: Adaptation(steps=1), "Adaptation: expected steps >= rounds = 2, got 1."),
+        (
+            lambda: Adaptation(steps=1, rounds=2),
+            "Adaptation: expected steps >= rounds = 2, got 1.",
+        ),
         (
             lambda: Adaptation(static_weight=0.3),
             "Adaptation: expected static_from_round to be set where static_weight is positive, "

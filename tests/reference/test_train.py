@@ -58,7 +58,7 @@ def start(source: ArrayDomain) -> Trained:
 
 
 def brief(settings: Adaptation) -> Adaptation:
-    return replace(settings, steps=4, source_batch=2, target_batch=2)
+    return replace(settings, steps=4, rounds=2, source_batch=2, target_batch=2)
 
 
 def weights(trained: Trained) -> Tensor:
