@@ -1,9 +1,17 @@
 """Losses as modules: settings stored, the function of the same name called."""
 
-import torch
 from torch import Tensor, nn
 
-from protocontrast.checks import check_choice, check_count, check_labels, check_positive, sentence
+from protocontrast.checks import (
+    check_choice,
+    check_count,
+    check_floating,
+    check_ignore_index,
+    check_labels,
+    check_no_grad,
+    check_positive,
+    sentence,
+)
 from protocontrast.functional import (
     BidirectionalContrast,
     bidirectional_contrast,
@@ -77,6 +85,10 @@ class PixelPrototypeContrastLoss(nn.Module):
             raise ValueError(sentence(name, "similarity", requirement, repr(similarity)))
         check_choice(name, "reduction", reduction, REDUCTIONS)
         check_choice(name, "backend", backend, BACKENDS)
+        check_ignore_index(name, ignore_index)
+        if class_weight is not None:
+            check_floating(name, "class_weight", class_weight)
+            check_no_grad(name, "class_weight", class_weight)
         self.register_buffer("class_weight", class_weight)
         self.similarity = similarity
         self.temperature = temperature
@@ -104,9 +116,7 @@ class PixelPrototypeContrastLoss(nn.Module):
         pixel_weight: Tensor | None = None,
     ) -> Tensor:
         """The loss in nats: () for "mean" and "sum", else the pixels' shape."""
-        if self.validate and not torch.is_floating_point(labels):
-            check_labels(labels, len(prototypes), ignore_index=self.ignore_index)
-        return pixel_prototype_contrast(
+        loss = pixel_prototype_contrast(
             features,
             labels,
             prototypes,
@@ -120,6 +130,9 @@ class PixelPrototypeContrastLoss(nn.Module):
             reduction=self.reduction,
             backend=self.backend,
         )
+        if self.validate and not labels.is_floating_point():
+            check_labels(labels, len(prototypes), ignore_index=self.ignore_index)
+        return loss
 
 
 class BidirectionalContrastLoss(nn.Module):
@@ -172,6 +185,8 @@ class BidirectionalContrastLoss(nn.Module):
         check_positive(name, "temperature", temperature)
         check_choice(name, "absent", absent, ABSENT)
         check_choice(name, "backend", backend, BACKENDS)
+        check_choice(name, "pairwise", pairwise, (True, False))
+        check_ignore_index(name, ignore_index)
         self.num_classes = num_classes
         self.pairwise = pairwise
         self.temperature = temperature
@@ -201,10 +216,7 @@ class BidirectionalContrastLoss(nn.Module):
         target_present: Tensor | None = None,
     ) -> BidirectionalContrast:
         """Loss, target_to_source and source_to_target, each () in nats."""
-        if self.validate:
-            for labels in (source_labels, target_labels):
-                check_labels(labels, self.num_classes, ignore_index=self.ignore_index)
-        return bidirectional_contrast(
+        losses = bidirectional_contrast(
             source_features,
             source_labels,
             target_features,
@@ -220,3 +232,7 @@ class BidirectionalContrastLoss(nn.Module):
             ignore_index=self.ignore_index,
             backend=self.backend,
         )
+        if self.validate:
+            for labels in (source_labels, target_labels):
+                check_labels(labels, self.num_classes, ignore_index=self.ignore_index)
+        return losses
