@@ -147,12 +147,12 @@ class BiCL(nn.Module):
         check_choice("BiCL", "bank_update", bank_update, ("before", "after"))
         check_choice("BiCL", "absent", absent, ABSENT)
         check_choice("BiCL", "backend", backend, BACKENDS)
+        for name, flag in {"pairwise": pairwise, "calibrate": calibrate}.items():
+            check_choice("BiCL", name, flag, (True, False))
         if pairwise and prototypes != "batch":
             hint = "a bank belongs to no image pair."
             requirement = 'to be False with prototypes="bank"'
             raise ValueError(sentence("BiCL", "pairwise", requirement, "True", hint))
-        for name, flag in {"pairwise": pairwise, "calibrate": calibrate}.items():
-            check_choice("BiCL", name, flag, (True, False))
         check_number("BiCL", "threshold", threshold)
         if not isinstance(weights, (tuple, list)) or not [*map(is_number, weights)] == [True, True]:
             raise ValueError(sentence("BiCL", "weights", "to be two numbers", repr(weights)))

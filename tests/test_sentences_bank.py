@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from protocontrast import ClassPrototypes, DomainBias, PrototypeBank
+from tests.sentences import assert_raises
 
 FEATURES, LABELS = torch.ones(6, 4), torch.tensor([0, 1, 2, 0, 1, 255])
 ROWS, COUNT = torch.ones(3, 4), torch.ones(3)
@@ -19,12 +20,6 @@ BIAS_SHAPE = "for 3 classes and dim 4"
 OWN_BANK = "Hint: use the bank built for these features."
 
 
-def refuses(call: Callable[[], object], error: type[Exception], text: str) -> None:
-    with pytest.raises(error) as caught:
-        call()
-    assert str(caught.value) == text
-
-
 @pytest.mark.parametrize("module", ["PrototypeBank", "DomainBias"])
 @pytest.mark.parametrize("argument", ["num_classes", "dim"])
 @pytest.mark.parametrize("value", [0, -1, 3.0, True, None, "3"])
@@ -32,7 +27,7 @@ def test_sizes(module: str, argument: str, value: Any) -> None:
     sizes = {"num_classes": 3, "dim": 4, argument: value}
     constructor = {"PrototypeBank": PrototypeBank, "DomainBias": DomainBias}[module]
     text = f"{module}: expected {argument} to be an integer >= 1, got {value!r}."
-    refuses(lambda: constructor(**sizes), ValueError, text)
+    assert_raises(ValueError, text, lambda: constructor(**sizes))
 
 
 @pytest.mark.parametrize("module", ["PrototypeBank", "DomainBias"])
@@ -42,7 +37,7 @@ def test_sizes(module: str, argument: str, value: Any) -> None:
 def test_momentum(module: str, value: Any) -> None:
     constructor = {"PrototypeBank": PrototypeBank, "DomainBias": DomainBias}[module]
     text = f"{module}: expected momentum to be a number in [0, 1], got {value!r}."
-    refuses(lambda: constructor(3, 4, momentum=value), ValueError, text)
+    assert_raises(ValueError, text, lambda: constructor(3, 4, momentum=value))
 
 
 @pytest.mark.parametrize("value", [0, 1, 0.5, np.float32(0.5), np.float64(0.5), np.int64(1)])
@@ -72,7 +67,7 @@ def test_any_number_is_a_momentum(value: Any) -> None:
     ],
 )
 def test_choices(call: Callable[[], object], text: str) -> None:
-    refuses(call, ValueError, text)
+    assert_raises(ValueError, text, call)
 
 
 STATISTICS: list[tuple[Any, type[Exception], str]] = [
@@ -124,7 +119,7 @@ def test_statistics(method: str, stats: Any, error: type[Exception], text: str) 
     bank = PrototypeBank(3, 4)
     bank.update(FEATURES, LABELS)
     before = {name: value.clone() for name, value in bank.named_buffers()}
-    refuses(lambda: getattr(bank, method)(stats), error, f"PrototypeBank: {text}")
+    assert_raises(error, f"PrototypeBank: {text}", lambda: getattr(bank, method)(stats))
     assert all(torch.equal(value, before[name]) for name, value in bank.named_buffers())
 
 
@@ -165,7 +160,7 @@ def test_batches(features: Any, labels: Any, error: type[Exception], text: str) 
     bank = PrototypeBank(3, 4)
     bank.update(FEATURES, LABELS)
     before = {name: value.clone() for name, value in bank.named_buffers()}
-    refuses(lambda: bank.update(features, labels), error, text)
+    assert_raises(error, text, lambda: bank.update(features, labels))
     assert all(torch.equal(value, before[name]) for name, value in bank.named_buffers())
 
 
@@ -203,7 +198,7 @@ def test_differences(arguments: tuple[Any, ...], error: type[Exception], text: s
     bias = DomainBias(3, 4)
     bias.update(ROWS, 2 * ROWS, PRESENT)
     before = {name: value.clone() for name, value in bias.named_buffers()}
-    refuses(lambda: bias.update(*arguments), error, f"DomainBias: {text}")
+    assert_raises(error, f"DomainBias: {text}", lambda: bias.update(*arguments))
     assert all(torch.equal(value, before[name]) for name, value in bias.named_buffers())
 
 
@@ -223,4 +218,4 @@ def test_differences(arguments: tuple[Any, ...], error: type[Exception], text: s
     ],
 )
 def test_calibration(arguments: tuple[Any, ...], error: type[Exception], text: str) -> None:
-    refuses(lambda: DomainBias(3, 4).calibrate(*arguments), error, f"DomainBias: {text}")
+    assert_raises(error, f"DomainBias: {text}", lambda: DomainBias(3, 4).calibrate(*arguments))
