@@ -14,7 +14,8 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         content: text, written as UTF-8, or bytes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
+    # Two commands may write the same file at the same time, such as a drawn image.
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
         os.replace(partial, path)
