@@ -120,12 +120,13 @@ def test_rows_are_stored_reused_and_told(options, tiny_experiment, capsys):
 def test_rows_of_other_settings_are_refused_and_kept(options, tiny_experiment):
     run(options, tiny_experiment)
     before = records(options)
-    weak = replace(tiny_experiment.adaptation, entropy_weight=0.1)
+    weak = replace(tiny_experiment.adaptation, entropy_weight=0.125)
+    found = tiny_experiment.adaptation.entropy_weight
     with pytest.raises(ValueError) as caught:
         prepare(options, replace(tiny_experiment, adaptation=weak))
     path = options.runs / "ablation" / "toy" / "seed0" / "bicl.json"
     assert str(caught.value) == (
-        f"ablate: expected {path} to be made with adaptation.entropy_weight = 0.1, got 0.3. "
+        f"ablate: expected {path} to be made with adaptation.entropy_weight = 0.125, got {found}. "
         "Hint: move the folder away, or choose another with --runs."
     )
     assert records(options) == before
