@@ -6,7 +6,7 @@ labels are read here only, by `check_labels` and by the operators' CPU kernels.
 
 import math
 from collections.abc import Collection
-from numbers import Real
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -111,14 +111,14 @@ def check_share(function: str, argument: str, value: float) -> None:
 
 def check_count(function: str, argument: str, value: int) -> None:
     """ValueError unless an integer of at least 1."""
-    integer = isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool)
+    integer = isinstance(value, (Integral, torch.SymInt)) and not isinstance(value, bool)
     if not integer or value < 1:
         raise ValueError(sentence(function, argument, "to be an integer >= 1", repr(value)))
 
 
 def check_ignore_index(function: str, value: int) -> None:
     """TypeError unless an integer."""
-    if not isinstance(value, int) or isinstance(value, bool):
+    if not isinstance(value, Integral) or isinstance(value, bool):
         hint = "the usual ignore values are 255 and -100."
         raise TypeError(sentence(function, "ignore_index", "to be an integer", repr(value), hint))
 

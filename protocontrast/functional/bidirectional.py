@@ -195,6 +195,7 @@ def bidirectional_contrast(
         ('0.000046', '0.000092')
     """
     check_count(FUNCTION, "num_classes", num_classes)
+    check_choice(FUNCTION, "pairwise", pairwise, (True, False))
     check_positive(FUNCTION, "temperature", temperature)
     check_choice(FUNCTION, "absent", absent, ABSENT)
     check_choice(FUNCTION, "backend", backend, BACKENDS)

@@ -1,11 +1,18 @@
 """Pseudo labels from the nearest prototype: `transfer_labels`."""
 
+from numbers import Real
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from protocontrast.checks import check_choice, check_ignore_index, check_positive, sentence
+from protocontrast.checks import (
+    check_choice,
+    check_ignore_index,
+    check_number,
+    check_positive,
+    sentence,
+)
 from protocontrast.functional.contrast import SIMILARITIES, Backend, Similarity
 from protocontrast.functional.pixels import check_per_class, check_prototypes, read_features
 from protocontrast.ops.backend import choose
@@ -95,9 +102,11 @@ def transfer_labels(
     if isinstance(threshold, Tensor):
         class_threshold = threshold.expand(num_classes) if threshold.dim() == 0 else threshold
         check_per_class(pixels, "threshold", class_threshold, num_classes)
-    elif not isinstance(threshold, (int, float)) or isinstance(threshold, bool):
+    elif not isinstance(threshold, Real) or isinstance(threshold, bool):
         requirement = "to be a number or a (C,) tensor"
         raise TypeError(sentence(function, "threshold", requirement, type(threshold).__name__))
+    else:
+        check_number(function, "threshold", threshold)
     with torch.no_grad():
         labels, confidence = transfer(
             pixels.features,

@@ -1,0 +1,192 @@
+"""Calls nobody planned: numpy's scalars, views, one of everything, values at the ends."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import protocontrast as pc
+from tests.differentiable import CALLS, SIMILARITIES, scene
+from tests.sentences import assert_raises
+
+FEATURES, LABELS, PROTOTYPES = scene(torch.float32)
+MAP = LABELS.reshape(2, 2, 3)
+
+
+@pytest.mark.parametrize("integer", [np.int64, np.int32, np.uint8])
+def test_integers_of_numpy(integer: Any) -> None:
+    three, ignored = integer(3), integer(255) if integer is not np.int32 else integer(-100)
+    labels = torch.where(LABELS == 255, int(ignored), LABELS)
+    fine = torch.where(MAP == 255, int(ignored), MAP)
+    calls: list[tuple[Callable[..., Any], Any, Any]] = [
+        (pc.class_prototypes, (FEATURES, labels, three), (FEATURES, labels, 3)),
+        (pc.check_labels, (labels, three), (labels, 3)),
+        (pc.fuse_labels, (labels, labels), (labels, labels)),
+        (pc.labels_to_grid, (fine, (integer(1), integer(2))), (fine, (1, 2))),
+    ]
+    for call, theirs, plain in calls:
+        one = call(*theirs, ignore_index=ignored)
+        other = call(*plain, ignore_index=int(ignored))
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    loss = pc.pixel_prototype_contrast(FEATURES, labels, PROTOTYPES, ignore_index=ignored)
+    assert torch.equal(loss, CALLS["mean"](FEATURES, LABELS, PROTOTYPES))
+    bank = pc.PrototypeBank(three, integer(4))
+    assert repr(bank) == repr(pc.PrototypeBank(3, 4))
+
+
+@pytest.mark.parametrize("number", [np.float32, np.float64, np.float16])
+def test_numbers_of_numpy(number: Any) -> None:
+    half = number(0.5)
+    plain = pc.pixel_prototype_contrast(FEATURES, LABELS, PROTOTYPES, temperature=0.5)
+    theirs = pc.pixel_prototype_contrast(FEATURES, LABELS, PROTOTYPES, temperature=half)
+    assert torch.equal(theirs, plain)
+    found = pc.transfer_labels(FEATURES, PROTOTYPES, threshold=half, temperature=half)
+    expected = pc.transfer_labels(FEATURES, PROTOTYPES, threshold=0.5, temperature=0.5)
+    assert torch.equal(found.labels, expected.labels)
+
+
+def test_flags_of_numpy_are_flags_and_words_are_not() -> None:
+    yes: Any = np.True_
+    stats = pc.class_prototypes(FEATURES, LABELS, 3, normalize=yes, per_image=yes)
+    expected = pc.class_prototypes(FEATURES, LABELS, 3, normalize=True, per_image=True)
+    assert torch.equal(stats.mean, expected.mean)
+    word: Any = "no"
+    for name in ("normalize", "per_image"):
+        text = f"class_prototypes: expected {name} to be True or False, got 'no'."
+        flags = {name: word}
+        assert_raises(
+            ValueError, text, lambda f=flags: pc.class_prototypes(FEATURES, LABELS, 3, **f)
+        )
+    text = "bidirectional_contrast: expected pairwise to be True or False, got 'no'."
+    call = FEATURES, LABELS, FEATURES, LABELS
+    assert_raises(
+        ValueError, text, lambda: pc.bidirectional_contrast(*call, num_classes=3, pairwise=word)
+    )
+
+
+def test_a_threshold_that_is_not_a_number_does_not_pass_for_a_strict_one() -> None:
+    text = "transfer_labels: expected threshold to be a number, got nan."
+    assert_raises(
+        ValueError, text, lambda: pc.transfer_labels(FEATURES, PROTOTYPES, threshold=math.nan)
+    )
+    for limit, kept in ((-math.inf, True), (math.inf, False)):
+        labels = pc.transfer_labels(FEATURES, PROTOTYPES, threshold=limit).labels
+        assert (labels != 255).all() == kept
+
+
+def test_a_class_whose_threshold_is_nan_is_never_given() -> None:
+    threshold = torch.tensor([math.nan, 0.0, 0.0])
+    labels = pc.transfer_labels(FEATURES, PROTOTYPES, threshold=threshold).labels
+    plain = pc.transfer_labels(FEATURES, PROTOTYPES, threshold=0.0).labels
+    assert (plain == 0).any()
+    assert torch.equal(labels, torch.where(plain == 0, 255, plain))
+
+
+VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
+    "transposed": lambda value: value.transpose(0, -1).contiguous().transpose(0, -1),
+    "every second": lambda value: torch.stack([value, value + 1], -1).flatten(-2)[..., ::2],
+    "inside a larger one": lambda value: nn.functional.pad(value, (3, 2))[..., 3:-2],
+    "negated twice": lambda value: torch._neg_view(-value),
+    "a parameter": lambda value: nn.Parameter(value),
+    "from numpy": lambda value: torch.from_numpy(value.numpy().copy()),
+}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("name", CALLS)
+def test_views_of_features_and_prototypes(name: str, view: str) -> None:
+    expected = CALLS[name](FEATURES, LABELS, PROTOTYPES)
+    features, prototypes = VIEWS[view](FEATURES), VIEWS[view](PROTOTYPES)
+    assert torch.equal(features.detach(), FEATURES)
+    torch.testing.assert_close(CALLS[name](features, LABELS, prototypes).detach(), expected)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_gradients_add_up_over_what_is_expanded(name: str) -> None:
+    one = FEATURES[:1].clone().requires_grad_()
+    CALLS[name](one.expand(2, 4, 6), LABELS, PROTOTYPES).sum().backward()
+    both = FEATURES[:1].repeat(2, 1, 1).requires_grad_()
+    CALLS[name](both, LABELS, PROTOTYPES).sum().backward()
+    assert one.grad is not None
+    assert both.grad is not None
+    torch.testing.assert_close(one.grad, both.grad.sum(dim=0, keepdim=True), rtol=1e-4, atol=1e-6)
+
+
+class Marked(Tensor):
+    """A subclass without behaviour of its own."""
+
+
+def test_a_subclass_goes_through() -> None:
+    leaf = FEATURES.clone().as_subclass(Marked).requires_grad_()
+    loss = pc.pixel_prototype_contrast(leaf, LABELS, PROTOTYPES)
+    loss.backward()
+    plain = FEATURES.clone().requires_grad_()
+    pc.pixel_prototype_contrast(plain, LABELS, PROTOTYPES).backward()
+    assert isinstance(loss, Marked)
+    assert leaf.grad is not None
+    torch.testing.assert_close(leaf.grad.as_subclass(Tensor), plain.grad)
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+@pytest.mark.parametrize("shape", [(1, 1), (1, 1, 1), (1, 1, 1, 1)])
+def test_one_of_everything(shape: tuple[int, ...], similarity: Any) -> None:
+    features, prototypes = torch.full(shape, 2.0, requires_grad=True), torch.full((1, 1), 3.0)
+    labels = torch.zeros(shape[:1] + shape[2:], dtype=torch.long)
+    loss = pc.pixel_prototype_contrast(features, labels, prototypes, similarity=similarity)
+    loss.backward()
+    assert loss == 0
+    assert features.grad is not None
+    assert not features.grad.any()
+    assert pc.class_prototypes(features, labels, 1).mean.item() == 2
+    assert pc.transfer_labels(features, prototypes, similarity=similarity).labels.item() == 0
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", [name for name in CALLS if "means" not in name])
+def test_what_is_not_finite_at_a_valid_pixel_comes_out(name: str, value: float) -> None:
+    broken = FEATURES.clone()
+    broken[0, 1, 2] = value
+    leaf = broken.requires_grad_()
+    result = CALLS[name](leaf, LABELS, PROTOTYPES).sum()
+    result.backward()
+    assert not result.isfinite()
+    assert leaf.grad is not None
+    assert not leaf.grad[0, :, 2].isfinite().all()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_mean_that_is_not_finite_is_its_class_alone(value: float) -> None:
+    broken = FEATURES.clone()
+    broken[0, 1, 2] = value
+    stats = pc.class_prototypes(broken, LABELS, 3)
+    plain = pc.class_prototypes(FEATURES, LABELS, 3)
+    assert LABELS[0, 2] == 2
+    assert not stats.mean[2].isfinite().all()
+    torch.testing.assert_close(stats.mean[:2], plain.mean[:2])
+    assert torch.equal(stats.count, plain.count)
+
+
+# In float32 a length is taken from a sum of squares, which holds from about 1e-19 to 1e19.
+@pytest.mark.parametrize("size", [1e-15, 1e-6, 1e6, 1e15])
+@pytest.mark.parametrize("name", ["mean", "none", "soft none", "floor", "logits"])
+def test_a_cosine_does_not_see_lengths(name: str, size: float) -> None:
+    expected = CALLS[name](FEATURES, LABELS, PROTOTYPES)
+    torch.testing.assert_close(CALLS[name](FEATURES * size, LABELS, PROTOTYPES), expected)
+    torch.testing.assert_close(CALLS[name](FEATURES, LABELS, PROTOTYPES * size), expected)
+
+
+@pytest.mark.parametrize("temperature", [1e-6, 1e-3, 1e3, 1e6])
+def test_temperatures_at_the_ends(temperature: float) -> None:
+    leaf = FEATURES.clone().requires_grad_()
+    loss = pc.pixel_prototype_contrast(leaf, LABELS, PROTOTYPES, temperature=temperature)
+    loss.backward()
+    truth = FEATURES.double().requires_grad_()
+    wide = pc.pixel_prototype_contrast(truth, LABELS, PROTOTYPES.double(), temperature=temperature)
+    wide.backward()
+    torch.testing.assert_close(loss.double(), wide, rtol=1e-5, atol=0)
+    assert leaf.grad is not None
+    assert leaf.grad.isfinite().all()
