@@ -68,7 +68,10 @@ def class_sums(
     counts = members.key.new_zeros(groups, num_classes)
     on_host = features.device.type == "cpu"
     add = _add if on_host else _add_marked
-    for tile in tiles(features):
+    # The features pass by once; what is read again, and is to stay in cache, are the members.
+    once = on_host and features.dtype == sums.dtype and not normalize
+    rows = num_classes if once else None
+    for tile in tiles(features, rows):
         group = tile.image if per_image else 0
         member = members.of(tile)
         counts[group] += member.sum(dim=1)

@@ -27,10 +27,13 @@ def accumulation_dtype(features: Tensor) -> torch.dtype:
     return torch.float64 if features.dtype == torch.float64 else torch.float32
 
 
-def tiles(features: Tensor) -> Iterator[Tile]:
-    """All tiles of a map (B, D, P); widths depend on the shape alone, so sums have one order."""
+def tiles(features: Tensor, rows: int | None = None) -> Iterator[Tile]:
+    """All tiles of a map (B, D, P), so wide that `rows` of one, by default D, fill `TILE_BYTES`.
+
+    Widths depend on shapes alone, so sums have one order.
+    """
     images, channels, pixels = features.shape
-    width = max(64, TILE_BYTES // (4 * max(channels, 1)) // 64 * 64)
+    width = max(64, TILE_BYTES // (4 * max(rows or channels, 1)) // 64 * 64)
     for image in range(images):
         for start in range(0, pixels, width):
             yield Tile(image, start, min(start + width, pixels))
