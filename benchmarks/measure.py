@@ -1,0 +1,212 @@
+"""Processor time and peak memory of all contenders of all cases, in this process's allocator.
+
+`python -m benchmarks.measure OUTPUT` writes the rows as JSON; `benchmarks.compare` calls it once
+per allocator setting, since a process reads that setting when it starts.
+"""
+
+import argparse
+import ctypes
+import gc
+import json
+import multiprocessing
+import resource
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.agreement import check_all
+from benchmarks.cases import (
+    CASES,
+    LIBRARY,
+    OPERATORS,
+    Case,
+    Operator,
+    build,
+    resized,
+    run,
+    with_compiled,
+)
+
+MIB = 1024 * 1024
+CHILD_SECONDS = 120.0
+REPETITIONS = 9
+STATUS = Path("/proc/self/status")
+RESET = Path("/proc/self/clear_refs")
+
+Call = Callable[[], object]
+
+
+def interleaved(calls: Mapping[str, Call], repetitions: int) -> dict[str, list[tuple[float, int]]]:
+    """Thread CPU time in ms and page faults of every call.
+
+    Each round runs all calls, beginning with another one, so that a disturbance or a slow clock
+    hits all alike.
+    """
+    taken: dict[str, list[tuple[float, int]]] = {name: [] for name in calls}
+    names = list(calls)
+    gc.collect()
+    gc.disable()
+    try:
+        for turn in range(repetitions):
+            first = turn % len(names)
+            for name in names[first:] + names[:first]:
+                faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+                start = time.thread_time()
+                result = calls[name]()
+                stop = time.thread_time()
+                faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
+                taken[name].append((1e3 * (stop - start), faults))
+                del result
+    finally:
+        gc.enable()
+    return taken
+
+
+def _status_kib(field: str) -> int:
+    (line,) = (x for x in STATUS.read_text().splitlines() if x.startswith(f"{field}:"))
+    return int(line.split()[1])
+
+
+def _send_peak(call: Call, sender: Connection) -> None:
+    # A forked child has none of its parent's worker threads, and would wait for them for ever.
+    torch.set_num_threads(1)
+    call()  # code pages and first-call caches are not the call's own
+    gc.collect()
+    # Freed memory that the allocator keeps would hide what the call needs.
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+    RESET.write_text("5")
+    before = _status_kib("VmRSS")
+    result = call()
+    sender.send(1024 * (_status_kib("VmHWM") - before))
+    del result
+
+
+def peak_extra_bytes(call: Call) -> int | None:
+    """Growth of peak resident memory during one call, results included.
+
+    Measured in a forked child with the kernel's peak counter reset. None where the kernel has no
+    such counter.
+    """
+    if not RESET.exists():
+        return None
+    fork = multiprocessing.get_context("fork")
+    receiver, sender = fork.Pipe(duplex=False)
+    child = fork.Process(target=_send_peak, args=(call, sender))
+    with warnings.catch_warnings():
+        # Python warns of forking beside threads; torch's idle ones hold no lock the call needs.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        # So that the child's collections look at its own objects only.
+        gc.freeze()
+        child.start()
+        gc.unfreeze()
+    sender.close()
+    try:
+        if not receiver.poll(CHILD_SECONDS):
+            raise RuntimeError(f"expected a peak within {CHILD_SECONDS} s, got none.")
+        peak: int = receiver.recv()
+    except EOFError as error:
+        child.join()
+        status = f"exit status {child.exitcode}"
+        raise RuntimeError(f"expected a peak from the child, got {status}.") from error
+    finally:
+        child.kill()
+        child.join()
+        receiver.close()
+    return peak
+
+
+def _spread(times: list[float]) -> float:
+    """Distance of the quartiles; 0 for a single time."""
+    if len(times) < 2:
+        return 0.0
+    low, _, high = statistics.quantiles(times, n=4, method="inclusive")
+    return high - low
+
+
+def rows(case: Case, operator: Operator, repetitions: int) -> list[dict[str, Any]]:
+    """One row per contender of a case, after all of them agree."""
+    inputs = build(case)
+    check_all(case, inputs, operator)
+    calls = {name: partial(run, operator, name, inputs) for name in operator.contenders}
+    peaks = {name: peak_extra_bytes(call) for name, call in calls.items()}
+    found = []
+    for name, taken in interleaved(calls, repetitions).items():
+        times = [milliseconds for milliseconds, _ in taken]
+        peak = peaks[name]
+        found.append(
+            {
+                "operator": case.operator,
+                "gradient": case.gradient,
+                "channels": case.channels,
+                "layout": case.layout,
+                "size": list(case.size),
+                "contender": name,
+                "time_ms": round(statistics.median(times), 3),
+                "spread_ms": round(_spread(times), 3),
+                "page_faults": statistics.median_low([faults for _, faults in taken]),
+                "peak_mib": None if peak is None else round(peak / MIB, 2),
+            }
+        )
+    return with_ratios(found)
+
+
+def with_ratios(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of one case with the library's gain over each contender.
+
+    speedup = contender's time / library's; memory_ratio = library's peak / contender's.
+    """
+    (library,) = (row for row in found if row["contender"] == LIBRARY)
+    for row in found:
+        row["speedup"] = round(row["time_ms"] / library["time_ms"], 2)
+        own, others = library["peak_mib"], row["peak_mib"]
+        row["memory_ratio"] = round(own / others, 2) if own is not None and others else None
+    return found
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Height and width of "128x256"."""
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        raise argparse.ArgumentTypeError(f"expected a size such as 128x256, got {text!r}.")
+    return int(height), int(width)
+
+
+def add_selection(parser: argparse.ArgumentParser) -> None:
+    """Options that choose what is measured, shared with `benchmarks.compare`."""
+    parser.add_argument("--size", type=parse_size, help="height x width in place of every case's")
+    parser.add_argument("--repetitions", type=int, default=REPETITIONS)
+    parser.add_argument("--operators", nargs="+", choices=OPERATORS, default=list(OPERATORS))
+    parser.add_argument("--compiled", action="store_true", help="torch.compile too; takes minutes")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure the cases and write their rows."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("output", type=Path)
+    add_selection(parser)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    chosen = [resized(case, options.size) for case in CASES if case.operator in options.operators]
+    chosen = list(dict.fromkeys(chosen))
+    found = []
+    for number, case in enumerate(chosen, start=1):
+        print(f"{number}/{len(chosen)} {case}", file=sys.stderr, flush=True)
+        operator = OPERATORS[case.operator]
+        if options.compiled:
+            operator = with_compiled(operator)
+        found += rows(case, operator, options.repetitions)
+    options.output.write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
