@@ -12,7 +12,9 @@ from torch import Tensor
 
 NAN = float("nan")
 LAYOUTS = ("contiguous", "channels_last", "strided", "sliced", "expanded")
-LABEL_KINDS = ("mixed", "mixed", "full", "one_class", "all_ignored")
+# Repeated names are drawn more often: most calls should hold valid pixels of present classes.
+LABEL_KINDS = ("mixed", "mixed", "mixed", "full", "full", "one_class", "all_ignored")
+PRESENCES = ("all", "given", "implied", "all", "given", "implied", "none")
 # Every integer dtype with an ignore value, some of which the dtype cannot hold or a class owns.
 LABEL_DTYPES = (
     (torch.uint8, 255),
@@ -32,23 +34,23 @@ FLOATS = (torch.float64, torch.float32, torch.float32, torch.bfloat16, torch.flo
 
 seeds = st.integers(0, 2**31 - 1)
 channels = st.sampled_from([1, 2, 3, 7, 16, 33, 76])
-class_counts = st.sampled_from([1, 2, 3, 5, 19])
+class_counts = st.sampled_from([3, 2, 5, 19, 5, 1])
 dtypes = st.sampled_from(FLOATS)
 layouts = st.sampled_from(LAYOUTS)
 
 
 @st.composite
-def feature_shapes(draw: st.DrawFn, forms: str = "BPN", most: int = 13) -> tuple[int, ...]:
-    """(B, D, H, W) for "B", (B, D, P) for "P", (N, D) for "N"; none, one and odd counts."""
+def feature_shapes(draw: st.DrawFn, forms: str = "BPN") -> tuple[int, ...]:
+    """(B, D, H, W) for "B", (B, D, P) for "P", (N, D) for "N"; some without any pixel."""
     form = draw(st.sampled_from(forms))
-    depth = draw(channels)
-    if form == "N":
-        return draw(st.sampled_from([0, 1, 2, 5, 67, 131])), depth
-    images = draw(st.integers(0, 3))
-    side = st.sampled_from([n for n in (0, 1, 2, 3, 5, 8, 13) if n <= most])
-    if form == "P":
-        return images, depth, draw(st.sampled_from([0, 1, 2, 7, 66, 129]))
-    return images, depth, draw(side), draw(side)
+    side = st.sampled_from([1, 2, 3, 5, 8, 13])
+    many = draw(st.sampled_from([2, 1, 5, 66, 67, 129, 131]))
+    images = draw(st.sampled_from([2, 1, 3]))
+    sizes = {"B": (images, draw(side), draw(side)), "P": (images, many), "N": (many,)}[form]
+    if draw(st.integers(0, 9)) == 9:
+        emptied = draw(st.integers(0, len(sizes) - 1))
+        sizes = tuple(0 if i == emptied else size for i, size in enumerate(sizes))
+    return sizes[0], draw(channels), *sizes[1:]
 
 
 def pixel_shape(features: tuple[int, ...]) -> tuple[int, ...]:
@@ -262,7 +264,7 @@ def contrast_cases(draw: st.DrawFn, **fixed: Any) -> ContrastCase:
         "temperature": draw(st.sampled_from([0.07, 0.1, 0.5, 1.0, 20.0])),
         "absent": draw(st.sampled_from(["mask", "floor"])) if cosine else "mask",
         "reduction": draw(st.sampled_from(["mean", "sum", "none"])),
-        "presence": draw(st.sampled_from(["all", "implied", "given", "none"])),
+        "presence": draw(st.sampled_from(PRESENCES)),
         "label_kind": draw(st.sampled_from(LABEL_KINDS)),
         "label_dtype": draw(st.sampled_from(LABEL_DTYPES)),
         "soft": draw(st.booleans()),

@@ -72,8 +72,14 @@ def scales_of(call: dict[str, Any]) -> dict[str, float]:
     return {"value": max(1.0, float(lengths.max())), "features": 10 * reach / smallest}
 
 
-@given(call=calls(), upstream_seed=seeds)
-def test_any_call(call: dict[str, Any], upstream_seed: int) -> None:
+@pytest.mark.parametrize("per_image", [False, True])
+@pytest.mark.parametrize("normalize", [False, True])
+@given(data=st.data(), upstream_seed=seeds)
+def test_any_call(
+    normalize: bool, per_image: bool, data: st.DataObject, upstream_seed: int
+) -> None:
+    shape = data.draw(feature_shapes("BP" if per_image else "BPN"))
+    call = data.draw(calls(shape=shape, normalize=normalize, per_image=per_image))
     assert_agrees(
         class_prototypes, call, ["features"], scales=scales_of(call), upstream_seed=upstream_seed
     )

@@ -25,3 +25,12 @@ def assert_case_agrees(case: ContrastCase, wanted: tuple[str, ...], upstream_see
 def test_any_call(similarity: str, soft: bool, data: st.DataObject) -> None:
     case = data.draw(contrast_cases(similarity=similarity, soft=soft))
     assert_case_agrees(case, data.draw(st.sampled_from(WANTED)), data.draw(seeds))
+
+
+@pytest.mark.parametrize("absent", ["mask", "floor"])
+@pytest.mark.parametrize("presence", ["given", "implied"])
+@given(data=st.data())
+def test_absent_classes(presence: str, absent: str, data: st.DataObject) -> None:
+    fixed = {"similarity": "cosine", "presence": presence, "absent": absent}
+    case = data.draw(contrast_cases(**fixed, label_kind="mixed"))
+    assert_case_agrees(case, WANTED[-1], data.draw(seeds))
