@@ -49,7 +49,7 @@ def _soft(features: Tensor, labels: Tensor, prototypes: Tensor, **settings: obje
 
 
 def _weighted(features: Tensor, labels: Tensor, prototypes: Tensor, **settings: object) -> Tensor:
-    weight = torch.linspace(0, 2, labels.numel(), device=labels.device).reshape(labels.shape)
+    weight = torch.arange(labels.numel(), device=labels.device).reshape(labels.shape) / 6
     class_weight = torch.tensor([0.5, 0.0, 2.0], device=labels.device)
     return pc.pixel_prototype_contrast(
         features, labels, prototypes, class_weight=class_weight, pixel_weight=weight, **settings
@@ -65,7 +65,7 @@ def _means(features: Tensor, labels: Tensor, prototypes: Tensor, **settings: obj
 
 
 def _bidirectional(features: Tensor, labels: Tensor, prototypes: Tensor) -> Tensor:
-    fixed = torch.linspace(-1, 1, features.numel(), device=features.device).sin()
+    fixed = (torch.arange(features.numel(), device=features.device) * 0.7).sin()
     other = fixed.reshape(features.shape).to(features.dtype)
     return pc.bidirectional_contrast(features, labels, other, labels.flip(0), num_classes=3).loss
 
