@@ -83,7 +83,9 @@ class Contrast:
         temperature: divides the cosine; released (a factor of 10).
         measure, threshold: a pixel is labelled where the cosine of its nearest prototype is at
             least the threshold; own (released: a softmax confidence of 0.8, then unused).
-        momentum, bias_momentum: weight of the old prototype and bias per step; own.
+        momentum, bias_momentum: weight of the old prototype and bias per step; own. A bias that
+            has caught up with the target turns labelling into clustering of the target, which
+            drifts; 0.997 keeps it part of the way over a few hundred steps.
         bias_warmup: "zero" lets the bias grow from 0; own reading of "gradually" (paper).
         normalize: "features" averages features of unit length; own.
         prototypes: "bank" contrasts against momentum prototypes without gradient; own. "batch"
@@ -121,8 +123,8 @@ class Adaptation:
         entropy_weight: weight of the entropy of target predictions; own (released: 0.12 of a
             weaker surrogate, with 0.4 on source). 0 switches it off.
         entropy_from_round: first round with entropy; own.
-        static_weight: weight of cross-entropy on static pseudo labels; released. 0 leaves them to
-            the contrast alone.
+        static_weight: weight of cross-entropy on static pseudo labels; own (released: 0.3). 0
+            leaves them to the contrast alone.
         static_from_round: first round with static labels; own (released: 0). None: never made.
             They are remade from the current network at the start of each such round.
         static_share: most confident share, 0..1, kept of every predicted class; own
