@@ -10,7 +10,6 @@ from PIL import Image, ImageFilter
 
 from reference.synthetic.camera import Camera
 from reference.synthetic.canvas import ON_GROUND, SUPERSAMPLE, Material
-from reference.synthetic.look import Setting
 from reference.synthetic.painter import Painter
 
 Floats = npt.NDArray[np.float32]
@@ -110,24 +109,21 @@ def _surface(painter: Painter, picture: Floats, codes: Bytes) -> Floats:
     return (haze + (lit * light - haze) * clear[..., None]).astype(np.float32)
 
 
-def _colour_matrix(setting: Setting) -> Floats:
-    """Return the 3x3 matrix that turns hues by `hue` radians and scales saturation."""
-    cosine, sine = np.cos(setting.hue), np.sin(setting.hue) / np.sqrt(3.0)
-    grey = np.full((3, 3), 1.0 / 3.0)
-    cross = np.array([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]])
-    turned = cosine * np.eye(3) + (1.0 - cosine) * grey + sine * cross
-    return (grey + setting.saturation * (turned - grey)).astype(np.float32)
+def _saturate(light: Floats, saturation: float) -> Floats:
+    """Scale the distance of every colour from grey."""
+    grey = light.mean(axis=-1, keepdims=True)
+    return np.asarray(grey + np.float32(saturation) * (light - grey), dtype=np.float32)
 
 
 def _expose(painter: Painter, light: Floats) -> Floats:
-    """Apply colour response, exposure, gamma and the darkening towards the corners."""
+    """Apply saturation, exposure and the darkening towards the corners; return 0..255."""
     setting, (rows, columns) = painter.setting, light.shape[:2]
-    exposure = setting.gain * (1.0 + setting.flicker * float(painter.rng.standard_normal()))
-    seen = (light @ _colour_matrix(setting).T).clip(0, None) * np.float32(exposure / 255.0)
+    exposure = 1.0 + setting.flicker * float(painter.rng.standard_normal())
+    seen = _saturate(light, setting.saturation).clip(0, None) * np.float32(exposure)
     down = np.linspace(-1, 1, rows, dtype=np.float32)[:, None] ** 2
     across = np.linspace(-1, 1, columns, dtype=np.float32)[None, :] ** 2
     seen *= (1.0 - setting.vignette * (down + across) / 2.0)[..., None]
-    return np.asarray(255.0 * seen.clip(0, 1) ** np.float32(setting.gamma), dtype=np.float32)
+    return seen.clip(0, 255)
 
 
 def develop(painter: Painter) -> tuple[Bytes, Bytes]:

@@ -22,9 +22,8 @@ class Setting:
     Camera: `camera_height` metres; `horizon` and `focal` as shares of image height and width.
     Light: `sun` 0 (overcast) .. 1 (hard shadows); `light` colour factor per channel;
     `haze_range` metres until 63 % of a colour is haze; `haze` RGB 0..255.
-    Sensor: `gain`, `gamma`, `saturation` (1 = as is), `hue` radians, `blur` pixels, `noise`
-    RGB units, `vignette` share lost in the corners, `flicker` and `cast` spread of exposure and
-    of white balance between images.
+    Sensor: `saturation` (1 = as is), `blur` pixels, `noise` RGB units, `vignette` share lost in
+    the corners, `flicker` and `cast` spread of exposure and of white balance between images.
     Texture: `grain` and `patches` factors on fine and coarse texture, `tile` metres per slab.
     Street: `built` share of lots with a house, `setback` share of houses behind a strip of
     grass, `storeys` mean number, `fenced` and `planted` shares of parks, `road_width` metres.
@@ -39,10 +38,7 @@ class Setting:
     light: Triple
     haze_range: float
     haze: Triple
-    gain: float
-    gamma: float
     saturation: float
-    hue: float
     blur: float
     noise: float
     vignette: float
@@ -75,10 +71,7 @@ SOURCE: Final = Setting(
     light=(1.05, 1.0, 0.93),
     haze_range=400.0,
     haze=(206, 218, 232),
-    gain=1.0,
-    gamma=1.0,
     saturation=1.12,
-    hue=0.0,
     blur=0.0,
     noise=3.0,
     vignette=0.0,
@@ -104,39 +97,36 @@ SOURCE: Final = Setting(
 )
 
 TARGET: Final = Setting(
-    camera_height=1.5,
-    horizon=0.52,
-    focal=0.84,
-    sun=0.1,
-    light=(0.95, 1.0, 1.01),
-    haze_range=40.0,
-    haze=(200, 206, 204),
-    gain=0.82,
-    gamma=1.3,
-    saturation=0.6,
-    hue=0.35,
-    blur=1.4,
-    noise=10.0,
-    vignette=0.25,
+    camera_height=1.64,
+    horizon=0.49,
+    focal=0.82,
+    sun=0.0,
+    light=(0.76, 0.96, 1.24),
+    haze_range=140.0,
+    haze=(203, 212, 226),
+    saturation=0.38,
+    blur=0.43,
+    noise=8.7,
+    vignette=0.17,
     flicker=0.1,
     cast=0.03,
     grain=1.3,
-    patches=1.4,
-    tile=0.8,
+    patches=1.36,
+    tile=0.89,
     built=0.68,
     fenced=0.55,
-    planted=0.75,
-    setback=0.3,
-    storeys=4.2,
-    road_width=8.0,
-    cars=5.5,
-    trucks=0.5,
-    buses=0.5,
+    planted=0.71,
+    setback=0.31,
+    storeys=4.06,
+    road_width=8.07,
+    cars=5.43,
+    trucks=0.56,
+    buses=0.46,
     persons=4.5,
-    lights=1.8,
-    signs=2.8,
-    poles=3.6,
-    street_trees=2.0,
+    lights=1.74,
+    signs=2.71,
+    poles=3.57,
+    street_trees=1.91,
 )
 
 

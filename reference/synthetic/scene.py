@@ -48,7 +48,7 @@ def draw_scene(
     domain: Domain,
     index: int,
     size: tuple[int, int] = (96, 192),
-    shift: float = 0.6,
+    shift: float = 0.7,
     split: Split = "train",
 ) -> tuple[Bytes, Bytes]:
     """Draw one street scene.
@@ -58,7 +58,7 @@ def draw_scene(
 
     Args:
         seed: number of the data set, >= 0.
-        domain: "source" (sunny, crisp) or "target" (overcast, hazy, noisy).
+        domain: "source" (sunny, crisp) or "target" (overcast, bluish, noisy).
         index: number of the image, >= 0.
         size: (height, width) in pixels, each at least 16.
         shift: how far the target's look has moved from the source's, 0..1; no effect on the

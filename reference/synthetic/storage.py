@@ -160,7 +160,7 @@ def write_domains(
     sizes: Sizes | None = None,
     *,
     size: tuple[int, int] = (96, 192),
-    shift: float = 0.6,
+    shift: float = 0.7,
     progress: bool = False,
 ) -> Domains:
     """Draw both domains into `root`, or find them there.
