@@ -28,7 +28,7 @@ def tiny_experiment() -> Experiment:
     return Experiment(
         data=Data(height=32, width=64, sizes=Sizes(6, 6, 2, 5)),
         source=Supervised(steps=4, batch_size=2),
-        adaptation=replace(BICL, steps=4, source_batch=2, target_batch=2),
+        adaptation=replace(BICL, steps=4, rounds=4, source_batch=2, target_batch=2),
         oracle=Supervised(steps=4, batch_size=2),
     )
 
