@@ -184,7 +184,10 @@ def test_a_class_that_is_not_finite_keeps_its_value(
     bank.update(features, labels)
     assert bank.skipped.tolist() == [0, 1, 0]
     for name in ("prototypes", "count", "present"):
-        assert torch.equal(getattr(bank, name), getattr(reference, name))
+        ours, expected = getattr(bank, name), getattr(reference, name)
+        assert torch.equal(ours[1], expected[1])
+        # Beside a non-finite pixel sums are added one by one, in another order than a product's.
+        torch.testing.assert_close(ours, expected)
 
 
 def test_a_class_that_was_never_finite_is_absent() -> None:
