@@ -9,6 +9,7 @@ from tests.differentiable import scene, soft_labels
 
 INPUTS = FEATURES, LABELS, PROTOTYPES = scene(torch.float32)
 SETTINGS = "cosine", 0.1, False, 255
+EAGER = "eager"
 NEAREST = "confidence", "cosine", 0.1, 255
 LOGITS = torch.ones(2, 3, 6)
 PIXELS = torch.linspace(-1, 1, 12).reshape(2, 6)

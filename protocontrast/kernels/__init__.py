@@ -1,7 +1,20 @@
 """The room of the Triton kernels: one file per operator, under the operator's own stem.
 
-No operator has a kernel yet: CUDA tensors run on the eager path.
+This file knows which operators have a kernel and whether kernels can run here; it never imports
+triton, so the package works without it. The others are imported when a call first needs them.
+
+`launch` runs or records launches, `configs` holds the table of tile sizes, `scores`, `targets` and
+`operands` are device functions shared by the operators, `prototypes` prepares the prototypes.
 """
 
-OPERATORS: frozenset[str] = frozenset()
+import os
+from importlib.util import find_spec
+
+OPERATORS: frozenset[str] = frozenset({"contrast", "class_prototypes", "transfer"})
 """Stems of the operators that have a Triton kernel."""
+
+AVAILABLE: bool = find_spec("triton") is not None
+"""Whether triton is installed."""
+
+INTERPRETED: bool = os.environ.get("TRITON_INTERPRET") == "1"
+"""Whether kernels run on CPU tensors, slowly; triton reads the variable when it is imported."""

@@ -40,6 +40,7 @@ INPUTS = (
     "Tensor? pixel_weight"
 )
 SETTINGS = "str similarity, float temperature, bool floor, int ignore_index"
+BACKEND = "str backend"
 WANTS = "bool wants_features, bool wants_prototypes"
 
 
@@ -60,15 +61,20 @@ def _empty_gradients(features: Tensor, prototypes: Tensor, wants: Any) -> tuple[
 @torch.library.custom_op(
     "protocontrast::contrast",
     mutates_args=(),
-    schema=f"({INPUTS}, {SETTINGS}) -> (Tensor, Tensor, Tensor)",
+    schema=f"({INPUTS}, {SETTINGS}, {BACKEND}) -> (Tensor, Tensor, Tensor)",
 )
 def contrast_op(
     features: Tensor, labels: Tensor, prototypes: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Loss, weight and log-sum-exp of every pixel."""
-    refuse_on_host(FUNCTION, labels, len(prototypes), rest[-1])
+    *inputs, ignore_index, backend = rest
+    refuse_on_host(FUNCTION, labels, len(prototypes), ignore_index)
     with full_precision(features):
-        return eager_contrast.contrast(features, labels, prototypes, *rest)
+        if backend == "triton":
+            from protocontrast.kernels import contrast as triton_contrast
+
+            return triton_contrast.contrast(features, labels, prototypes, *inputs, ignore_index)
+        return eager_contrast.contrast(features, labels, prototypes, *inputs, ignore_index)
 
 
 @contrast_op.register_fake
@@ -79,13 +85,19 @@ def _(features: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
 @torch.library.custom_op(
     "protocontrast::contrast_backward",
     mutates_args=(),
-    schema=f"(Tensor upstream, {INPUTS}, Tensor normaliser, {SETTINGS}, {WANTS})"
+    schema=f"(Tensor upstream, {INPUTS}, Tensor normaliser, {SETTINGS}, {BACKEND}, {WANTS})"
     " -> (Tensor, Tensor)",
 )
 def contrast_backward_op(upstream: Tensor, features: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     """Gradients of features and prototypes; the features are read again."""
+    *inputs, backend, wants_features, wants_prototypes = rest
+    wants = wants_features, wants_prototypes
     with full_precision(features):
-        return eager_contrast.contrast_backward(upstream, features, *rest)
+        if backend == "triton":
+            from protocontrast.kernels import contrast_backward as triton_backward
+
+            return triton_backward.contrast_backward(upstream, features, *inputs, *wants)
+        return eager_contrast.contrast_backward(upstream, features, *inputs, *wants)
 
 
 @contrast_backward_op.register_fake
@@ -133,7 +145,7 @@ def _gradients(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         to_features if wants_features else None,
         None,
         to_prototypes if wants_prototypes else None,
-        *[None] * 7,
+        *[None] * 8,
     )
 
 
@@ -257,9 +269,10 @@ def contrast(inputs: Inputs, settings: Settings, reduction: str, backend: str) -
         # A float16 gradient written before the upstream factor, a loss scale, would underflow.
         narrow = torch.float16 in (features.dtype, prototypes.dtype)
         one_pass = reduction != "none" and wanted and torch.is_grad_enabled() and on_host
+        one_pass = one_pass and backend == "eager"
         if one_pass and not traced and not narrow:
             return _ReducedContrast.apply(*inputs, *settings, reduction == "mean")
-        loss, weight, _ = differentiable(_Contrast, contrast_op, *inputs, *settings)
+        loss, weight, _ = differentiable(_Contrast, contrast_op, *inputs, *settings, backend)
     if reduction == "none":
         return loss
     if reduction == "sum":

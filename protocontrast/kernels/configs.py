@@ -1,0 +1,80 @@
+"""Tile sizes per kernel, architecture, element size, channels and classes: a table, never tuned
+at run time.
+
+The first row of `ROWS` that fits a call is its configuration. Ranges were chosen so that no kernel
+spills registers and shared memory stays below 99 KB on sm86 (163 KB on sm80, 227 KB on sm90).
+"""
+
+from typing import NamedTuple
+
+FAMILIES = ("interpreter", "sm80", "sm86", "sm90", "sm100", "gfx942")
+"""sm86 stands for all that have 99 KB of shared memory (sm_86, sm_89, sm_120)."""
+
+KERNELS = ("contrast", "contrast_backward", "class_sums", "class_sums_backward", "transfer")
+
+LARGEST_TILE = 128
+"""Pixels of the widest tile; every BLOCK_P divides it, so sums split at the same pixels."""
+
+
+class Config(NamedTuple):
+    """A tile of pixels and channels, and how a program runs."""
+
+    block_p: int
+    block_d: int
+    num_warps: int
+    num_stages: int
+
+
+class Row(NamedTuple):
+    """Where a configuration holds: one entry of `families`, `kernels` and `bytes`, up to the rest."""
+
+    families: tuple[str, ...]
+    kernels: tuple[str, ...]
+    widths: tuple[int, ...]
+    channels: int
+    classes: int
+    config: Config
+
+
+ANY = 1 << 30
+LARGE = ("sm80", "sm90", "sm100", "gfx942")
+GPUS = (*LARGE, "sm86")
+FORWARD = ("contrast", "transfer")
+SUMS = ("class_sums", "class_sums_backward")
+BACKWARD = ("contrast_backward",)
+
+ROWS: tuple[Row, ...] = (
+    # Small, so that a test of a hundred pixels and 33 channels meets every seam.
+    Row(("interpreter",), KERNELS, (2, 4, 8), ANY, ANY, Config(32, 32, 4, 1)),
+    # float64 serves gradient checks.
+    Row(GPUS, KERNELS, (8,), ANY, 32, Config(32, 32, 4, 1)),
+    Row(GPUS, KERNELS, (8,), ANY, ANY, Config(16, 16, 4, 1)),
+    # A tile of all channels stays in registers between the passes of a backward.
+    Row(LARGE, BACKWARD, (2,), 128, 32, Config(64, 128, 4, 1)),
+    Row(LARGE, BACKWARD, (2,), 256, 32, Config(64, 256, 8, 1)),
+    Row(LARGE, BACKWARD, (4,), 128, 32, Config(64, 128, 8, 1)),
+    Row(GPUS, FORWARD, (2,), ANY, 32, Config(128, 64, 4, 3)),
+    Row(GPUS, FORWARD, (4,), ANY, 32, Config(64, 64, 4, 2)),
+    Row(GPUS, BACKWARD, (2,), ANY, 32, Config(64, 64, 4, 2)),
+    Row(GPUS, BACKWARD, (4,), ANY, 32, Config(64, 32, 4, 2)),
+    Row(GPUS, SUMS, (2,), ANY, 32, Config(128, 64, 4, 2)),
+    Row(GPUS, SUMS, (4,), ANY, 32, Config(64, 64, 4, 2)),
+    Row(GPUS, FORWARD, (2, 4), ANY, 128, Config(64, 32, 4, 2)),
+    Row(GPUS, (*BACKWARD, *SUMS), (2, 4), ANY, 128, Config(64, 32, 8, 2)),
+    Row(GPUS, KERNELS, (2, 4), ANY, ANY, Config(64, 32, 8, 2)),
+)
+
+
+def power_of_two(least: int) -> int:
+    """The smallest power of two that is at least `least`, and at least 16 as matrix units need."""
+    return max(16, 1 << (least - 1).bit_length())
+
+
+def configuration(kernel: str, family: str, width: int, channels: int, classes: int) -> Config:
+    """The configuration of a kernel for features of `width` bytes per element."""
+    for row in ROWS:
+        fits = family in row.families and kernel in row.kernels and width in row.widths
+        if fits and channels <= row.channels and classes <= row.classes:
+            config = row.config
+            return config._replace(block_d=min(config.block_d, power_of_two(channels)))
+    raise RuntimeError(f"configuration: expected a row for {kernel} on {family}, got none.")
