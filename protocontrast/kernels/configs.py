@@ -26,7 +26,7 @@ class Config(NamedTuple):
 
 
 class Row(NamedTuple):
-    """Where a configuration holds: one entry of `families`, `kernels` and `bytes`, up to the rest."""
+    """Where a configuration holds: one of each of the first three, up to the last two."""
 
     families: tuple[str, ...]
     kernels: tuple[str, ...]

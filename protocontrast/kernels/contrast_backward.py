@@ -34,9 +34,7 @@ def add_to_slot(slot_ptr, part, offs_d, again, C: tl.constexpr, D: tl.constexpr)
     offs_c = tl.arange(0, part.shape[1])
     where_to = slot_ptr + offs_c[None, :] * D + offs_d[:, None]
     known = tl.where(again > 0, C, 0)
-    before = tl.load(
-        where_to, mask=(offs_c[None, :] < known) & (offs_d[:, None] < D), other=0.0
-    )
+    before = tl.load(where_to, mask=(offs_c[None, :] < known) & (offs_d[:, None] < D), other=0.0)
     tl.store(where_to, before + part, mask=(offs_c[None, :] < C) & (offs_d[:, None] < D))
 
 

@@ -126,8 +126,10 @@ def accumulation_dtype(features: Tensor) -> torch.dtype:
     return torch.float64 if features.dtype == torch.float64 else torch.float32
 
 
-def arithmetic(features: Tensor) -> dict[str, Any]:
+def arithmetic(features: Tensor, halved: torch.dtype | None = None) -> dict[str, Any]:
     """The constants ACC, OPERANDS and PRECISION of a kernel that reads these features.
+
+    `halved` is the dtype of 16-bit operands where that is not the features' own.
 
     OPERANDS: "wide" multiplies in the accumulation dtype; "split" multiplies 16-bit features by
     the upper and the lower half of a float32 factor, which loses nothing that float32 holds;
@@ -139,7 +141,7 @@ def arithmetic(features: Tensor) -> dict[str, Any]:
     precision = {"highest": "ieee", "high": "bf16x6" if on_amd else "tf32x3", "medium": "tf32"}
     operands = "wide"
     # The interpreter multiplies bfloat16 operands as raw bits.
-    readable = not (INTERPRETED and features.dtype == torch.bfloat16)
+    readable = not (INTERPRETED and (halved or features.dtype) == torch.bfloat16)
     if features.element_size() == 2 and readable:
         operands = "narrow" if wanted == "medium" else "split"
     return {

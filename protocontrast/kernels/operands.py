@@ -1,4 +1,4 @@
-"""Device functions for the factors of matrix products: loads, and float32 split into 16-bit halves."""
+"""Device functions for the factors of matrix products: loads, lengths, float32 in 16-bit halves."""
 
 import triton
 import triton.language as tl

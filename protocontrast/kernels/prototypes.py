@@ -36,6 +36,42 @@ def read_row(
 
 
 @triton.jit
+def lowest_equal(
+    prototypes_ptr, stride_c, stride_d, present_ptr, stride_present, row, present,
+    SIMILARITY: tl.constexpr, PRESENCE: tl.constexpr, ACC: tl.constexpr,
+    C: tl.constexpr, D: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """The lowest present class with the same prototype as the class `row`, [1]."""
+    others = tl.arange(0, BLOCK_C)
+    there = others < C
+    if PRESENCE:
+        there = tl.load(present_ptr + others * stride_present, mask=there, other=0) != 0
+    differing = tl.zeros([BLOCK_C], dtype=tl.int32)
+    filled = tl.zeros([BLOCK_C], dtype=tl.int32)
+    for start in range(0, D, BLOCK_D):
+        offs_d = start + tl.arange(0, BLOCK_D)
+        columns = prototypes_ptr + offs_d[None, :] * stride_d
+        inside = offs_d[None, :] < D
+        own = tl.load(
+            columns + row[:, None].to(tl.int64) * stride_c,
+            mask=present[:, None] & inside,
+            other=0.0,
+        ).to(ACC)
+        rows = tl.load(
+            columns + others[:, None].to(tl.int64) * stride_c,
+            mask=there[:, None] & inside,
+            other=0.0,
+        ).to(ACC)
+        differing += tl.sum((rows != own).to(tl.int32), axis=1)
+        filled += tl.sum((rows != 0.0).to(tl.int32), axis=1)
+    if not PRESENCE and SIMILARITY == "cosine":
+        there = filled > 0
+    first = tl.min(tl.where((differing == 0) & there, others, BLOCK_C), axis=0)
+    # A row that holds NaN is not equal to itself.
+    return tl.where(present & (first < row), first, row)
+
+
+@triton.jit
 def prepare_kernel(
     prototypes_ptr, stride_pc, stride_pd, present_ptr, stride_present, share_ptr, stride_share,
     matrix_ptr, table_ptr, inverse_high, inverse_low,
@@ -84,16 +120,10 @@ def prepare_kernel(
     tl.store(table_ptr + BLOCK_C + row, offset.to(ACC))
     tl.store(table_ptr + 2 * BLOCK_C + row, share.to(ACC))
     if EQUALS:
-        first = row
-        # From the highest down, so that the lowest equal class is what remains.
-        for step in range(C):
-            other = C - 1 - step + tl.arange(0, 1)
-            candidate, there = read_row(
-                prototypes_ptr, stride_pc, stride_pd, present_ptr, stride_present, other, offs_d,
-                SIMILARITY, PRESENCE, ACC, C, D,
-            )  # fmt: skip
-            differing = tl.sum((candidate != values).to(tl.int32), axis=1)
-            first = tl.where((differing == 0) & there & present, other, first)
+        first = lowest_equal(
+            prototypes_ptr, stride_pc, stride_pd, present_ptr, stride_present, row, present,
+            SIMILARITY, PRESENCE, ACC, C, D, BLOCK_C, 32,
+        )  # fmt: skip
         tl.store(table_ptr + 3 * BLOCK_C + row, first.to(ACC))
 
 

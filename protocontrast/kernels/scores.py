@@ -143,9 +143,7 @@ def to_rows(
 
 
 @triton.jit
-def weighted_sum(
-    tile, weight, OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr
-):
+def weighted_sum(tile, weight, OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr):
     """sum_i weight_ic f_i, [BLOCK_D, BLOCK_C], of a tile [BLOCK_P, BLOCK_D]."""
     if OPERANDS == "wide":
         across = tl.trans(tile.to(ACC))

@@ -28,7 +28,7 @@ def choose(function: str, backend: str, operator: str, features: Tensor) -> str:
         requirement = f"for which {operator} is implemented"
         raise ValueError(sentence(function, "backend", requirement, "'triton'", hint))
     if not kernels.AVAILABLE:
-        hint = f'install triton (Linux: pip install triton), or {hint}'
+        hint = f"install triton (Linux: pip install triton), or {hint}"
         requirement = "that is installed"
         raise ValueError(sentence(function, "backend", requirement, "'triton'", hint))
     if not (features.is_cuda or (kernels.INTERPRETED and features.device.type == "cpu")):

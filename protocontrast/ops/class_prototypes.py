@@ -1,6 +1,5 @@
 """The class-sum operator and its gradient."""
 
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -16,14 +15,6 @@ from protocontrast.ops.labels import checked_labels, refuse_on_host
 FUNCTION = "class_prototypes"
 
 
-def _implementation(backend: str) -> ModuleType:
-    if backend == "triton":
-        from protocontrast.kernels import class_prototypes as triton_class_prototypes
-
-        return triton_class_prototypes
-    return eager_class_prototypes
-
-
 @torch.library.custom_op(
     "protocontrast::class_sums",
     mutates_args=(),
@@ -34,12 +25,15 @@ def class_sums_op(
     features: Tensor, labels: Tensor, pixel_weight: Tensor | None, num_classes: int, *rest: Any
 ) -> tuple[Tensor, Tensor]:
     """Sums (G, C, D) and counts (G, C) of the pixels of each class."""
-    *settings, ignore_index, backend = rest
-    refuse_on_host(FUNCTION, labels, num_classes, ignore_index)
+    *settings, backend = rest
+    refuse_on_host(FUNCTION, labels, num_classes, settings[-1])
+    inputs = features, labels, pixel_weight, num_classes, *settings
     with full_precision(features):
-        return _implementation(backend).class_sums(
-            features, labels, pixel_weight, num_classes, *settings, ignore_index
-        )
+        if backend == "triton":
+            from protocontrast.kernels import class_prototypes as triton_class_prototypes
+
+            return triton_class_prototypes.class_sums(*inputs)
+        return eager_class_prototypes.class_sums(*inputs)
 
 
 @class_sums_op.register_fake
@@ -71,7 +65,11 @@ def class_sums_backward_op(upstream: Tensor, features: Tensor, *rest: Any) -> Te
     """Gradient of the features from that of the sums."""
     *inputs, backend = rest
     with full_precision(features):
-        return _implementation(backend).class_sums_backward(upstream, features, *inputs)
+        if backend == "triton":
+            from protocontrast.kernels import class_prototypes_backward as triton_backward
+
+            return triton_backward.class_sums_backward(upstream, features, *inputs)
+        return eager_class_prototypes.class_sums_backward(upstream, features, *inputs)
 
 
 @class_sums_backward_op.register_fake

@@ -67,14 +67,14 @@ def contrast_op(
     features: Tensor, labels: Tensor, prototypes: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Loss, weight and log-sum-exp of every pixel."""
-    *inputs, ignore_index, backend = rest
-    refuse_on_host(FUNCTION, labels, len(prototypes), ignore_index)
+    *inputs, backend = rest
+    refuse_on_host(FUNCTION, labels, len(prototypes), inputs[-1])
     with full_precision(features):
         if backend == "triton":
             from protocontrast.kernels import contrast as triton_contrast
 
-            return triton_contrast.contrast(features, labels, prototypes, *inputs, ignore_index)
-        return eager_contrast.contrast(features, labels, prototypes, *inputs, ignore_index)
+            return triton_contrast.contrast(features, labels, prototypes, *inputs)
+        return eager_contrast.contrast(features, labels, prototypes, *inputs)
 
 
 @contrast_op.register_fake
@@ -85,24 +85,23 @@ def _(features: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
 @torch.library.custom_op(
     "protocontrast::contrast_backward",
     mutates_args=(),
-    schema=f"(Tensor upstream, {INPUTS}, Tensor normaliser, {SETTINGS}, {BACKEND}, {WANTS})"
+    schema=f"(Tensor upstream, {INPUTS}, Tensor normaliser, {SETTINGS}, {WANTS}, {BACKEND})"
     " -> (Tensor, Tensor)",
 )
 def contrast_backward_op(upstream: Tensor, features: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     """Gradients of features and prototypes; the features are read again."""
-    *inputs, backend, wants_features, wants_prototypes = rest
-    wants = wants_features, wants_prototypes
+    *inputs, backend = rest
     with full_precision(features):
         if backend == "triton":
             from protocontrast.kernels import contrast_backward as triton_backward
 
-            return triton_backward.contrast_backward(upstream, features, *inputs, *wants)
-        return eager_contrast.contrast_backward(upstream, features, *inputs, *wants)
+            return triton_backward.contrast_backward(upstream, features, *inputs)
+        return eager_contrast.contrast_backward(upstream, features, *inputs)
 
 
 @contrast_backward_op.register_fake
 def _(upstream: Tensor, features: Tensor, labels: Tensor, prototypes: Tensor, *rest: Any) -> Any:
-    return _empty_gradients(features, prototypes, rest[-2:])
+    return _empty_gradients(features, prototypes, rest[-3:-1])
 
 
 @torch.library.custom_op(
@@ -137,9 +136,10 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tenso
 
 def _gradients(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
     wants_features, wants_prototypes = ctx.needs_input_grad[0], ctx.needs_input_grad[2]
+    *settings, backend = ctx.settings
     wants = wants_features, wants_prototypes
     to_features, to_prototypes = once(
-        contrast_backward_op, upstream, *ctx.saved_tensors, *ctx.settings, *wants
+        contrast_backward_op, upstream, *ctx.saved_tensors, *settings, *wants, backend
     )
     return (
         to_features if wants_features else None,

@@ -1,0 +1,42 @@
+"""Kernels on CPU: triton's interpreter on before triton is imported, and unwritten memory poisoned.
+
+These tests need a process of their own: `make test-kernels`, or pytest tests/interpreter.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+
+if "triton" in sys.modules:
+    raise RuntimeError(
+        "tests/interpreter: expected triton not to be imported yet, got it. "
+        "Hint: run pytest tests/interpreter in a process of its own."
+    )
+os.environ["TRITON_INTERPRET"] = "1"
+
+import pytest
+import torch
+from hypothesis import settings
+
+# A program costs milliseconds here, so a call costs as much as a hundred eager ones.
+FEWER = {"repeatable": 20, "thorough": 300}
+for name, examples in FEWER.items():
+    settings.register_profile(name, settings.get_profile(name), max_examples=examples)
+settings.load_profile("repeatable")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        # Numbers that are NaN by intention make numpy, in which the interpreter computes, warn.
+        item.add_marker(pytest.mark.filterwarnings("ignore::RuntimeWarning"))
+        if find_spec("triton") is None:
+            item.add_marker(pytest.mark.skip(reason="triton is not installed"))
+
+
+@pytest.fixture(autouse=True)
+def poisoned_memory() -> Iterator[None]:
+    """torch.empty is NaN, or the largest integer: an element that no kernel writes shows."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
