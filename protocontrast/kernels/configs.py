@@ -70,11 +70,16 @@ def power_of_two(least: int) -> int:
     return max(16, 1 << (least - 1).bit_length())
 
 
-def configuration(kernel: str, family: str, width: int, channels: int, classes: int) -> Config:
-    """The configuration of a kernel for features of `width` bytes per element."""
+def row_of(kernel: str, family: str, width: int, channels: int, classes: int) -> Row:
+    """The first row that fits."""
     for row in ROWS:
         fits = family in row.families and kernel in row.kernels and width in row.widths
         if fits and channels <= row.channels and classes <= row.classes:
-            config = row.config
-            return config._replace(block_d=min(config.block_d, power_of_two(channels)))
+            return row
     raise RuntimeError(f"configuration: expected a row for {kernel} on {family}, got none.")
+
+
+def configuration(kernel: str, family: str, width: int, channels: int, classes: int) -> Config:
+    """The configuration of a kernel for features of `width` bytes per element."""
+    config = row_of(kernel, family, width, channels, classes).config
+    return config._replace(block_d=min(config.block_d, power_of_two(channels)))
