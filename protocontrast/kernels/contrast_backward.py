@@ -167,7 +167,8 @@ def contrast_backward(
             torch.zeros_like(prototypes) if wants_prototypes else prototypes.new_empty(0)
         )
     prepared = prepare(features, prototypes, present, class_weight, kind, temperature, floor)
-    config = configuration("contrast_backward", family(features), width, channels, classes)
+    kernel = "contrast_backward_both" if wants_prototypes else "contrast_backward"
+    config = configuration(kernel, family(features), width, channels, classes)
     span = config.block_p
     partial = None
     if wants_prototypes:

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
+from typing import Any
 
 if "triton" in sys.modules:
     raise RuntimeError(
@@ -20,7 +21,7 @@ import torch
 from hypothesis import settings
 
 # A program costs milliseconds here, so a call costs as much as a hundred eager ones.
-FEWER = {"repeatable": 20, "thorough": 300}
+FEWER = {"repeatable": 15, "thorough": 300}
 for name, examples in FEWER.items():
     settings.register_profile(name, settings.get_profile(name), max_examples=examples)
 settings.load_profile("repeatable")
@@ -32,6 +33,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.filterwarnings("ignore::RuntimeWarning"))
         if find_spec("triton") is None:
             item.add_marker(pytest.mark.skip(reason="triton is not installed"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def device_functions_called_directly() -> Iterator[None]:
+    """Saves a third of the time: the interpreter prepares triton's language for every call anew.
+
+    A device function of ours sees the same `triton.language` as the kernel that calls it.
+    """
+    if find_spec("triton") is None:
+        yield
+        return
+    from triton.runtime.interpreter import InterpretedFunction
+
+    prepared_call = InterpretedFunction.__call__
+
+    def call(self: Any, *arguments: Any, **named: Any) -> Any:
+        if self.fn.__module__.startswith("protocontrast."):
+            return self.rewrite()(*arguments, **named)
+        return prepared_call(self, *arguments, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(InterpretedFunction, "__call__", call)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -47,7 +47,8 @@ def test_gradcheck(similarity: str) -> None:
             features, labels, prototypes, similarity=similarity, temperature=0.5, backend="triton"
         )
 
-    assert torch.autograd.gradcheck(loss, leaves)
+    # Along one random direction: every entry of a Jacobian costs two calls.
+    assert torch.autograd.gradcheck(loss, leaves, fast_mode=True)
 
 
 def test_compiled_in_one_graph() -> None:
