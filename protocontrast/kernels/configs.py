@@ -3,7 +3,7 @@ at run time.
 
 The first row of `ROWS` that fits a call is its configuration. Found by compiling ahead of time for
 sm_80 and sm_90: the largest tiles that spill no register and take less than 99 KB of shared memory
-(sm_86), except above 128 classes, where a backward spills a little at any size.
+(sm_86), except above 128 classes, where some backwards spill a little at any size.
 """
 
 from typing import NamedTuple
@@ -74,6 +74,7 @@ ROWS: tuple[Row, ...] = (
     Row(GPUS, FORWARD, (4,), ANY, ANY, Config(32, 16, 8, 2)),
     Row(GPUS, (*SUMS, *SLOPES), (4,), ANY, ANY, Config(32, 32, 8, 2)),
     Row(GPUS, SUMS, (2,), ANY, ANY, Config(32, 32, 8, 2)),
+    Row(GPUS, (*BACKWARD, *SLOPES), (2,), ANY, ANY, Config(16, 32, 8, 1)),
     Row(GPUS, KERNELS, (2, 4), ANY, ANY, Config(16, 16, 8, 1)),
 )
 
