@@ -101,7 +101,7 @@ def test_the_bare_operators(name: str) -> None:
             255,
             "eager",
         ),
-        "logits": (leaf, prototypes, None, "cosine", 0.1),
+        "logits": (leaf, prototypes, None, "cosine", 0.1, "eager"),
         "class_sums": (leaf, labels, None, 3, True, False, 255, "eager"),
     }[name]
     result = getattr(torch.ops.protocontrast, name)(*arguments)

@@ -92,6 +92,7 @@ CALLS = {
     "pixel_prototype_contrast": lambda backend: pc.pixel_prototype_contrast(
         FEATURES, LABELS, PROTOTYPES, backend=backend
     ),
+    "prototype_logits": lambda backend: pc.prototype_logits(FEATURES, PROTOTYPES, backend=backend),
     "class_prototypes": lambda backend: pc.class_prototypes(FEATURES, LABELS, 3, backend=backend),
     "transfer_labels": lambda backend: pc.transfer_labels(FEATURES, PROTOTYPES, backend=backend),
 }
@@ -127,7 +128,7 @@ class _OnGpu:
 
 
 @pytest.mark.parametrize("available", [True, False])
-@pytest.mark.parametrize("operator", ["contrast", "logits"])
+@pytest.mark.parametrize("operator", ["contrast", "label_counts"])
 def test_auto_takes_a_kernel_where_there_is_one(
     operator: str, available: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

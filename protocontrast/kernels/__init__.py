@@ -10,7 +10,7 @@ triton, so the package works without it. The others are imported when a call fir
 import os
 from importlib.util import find_spec
 
-OPERATORS: frozenset[str] = frozenset({"contrast", "class_prototypes", "transfer"})
+OPERATORS: frozenset[str] = frozenset({"contrast", "logits", "class_prototypes", "transfer"})
 """Stems of the operators that have a Triton kernel."""
 
 AVAILABLE: bool = find_spec("triton") is not None

@@ -13,6 +13,7 @@ FAMILIES = ("interpreter", "sm80", "sm86", "sm90", "sm100", "gfx942")
 
 KERNELS = (
     *("contrast", "contrast_backward", "contrast_backward_both", "transfer"),
+    *("logits", "logits_backward"),
     *("class_sums", "class_sums_backward"),
 )
 """`contrast_backward` to the features alone, `_both` also or only to the prototypes."""
@@ -43,9 +44,9 @@ class Row(NamedTuple):
 
 ANY = 1 << 30
 GPUS = FAMILIES[1:]
-FORWARD = ("contrast", "transfer")
+FORWARD = ("contrast", "transfer", "logits")
 FEATURES = ("contrast_backward",)
-BOTH = ("contrast_backward_both",)
+BOTH = ("contrast_backward_both", "logits_backward")
 BACKWARD = (*FEATURES, *BOTH)
 SUMS = ("class_sums",)
 SLOPES = ("class_sums_backward",)

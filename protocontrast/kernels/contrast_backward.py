@@ -39,6 +39,26 @@ def add_to_slot(slot_ptr, part, offs_d, again, C: tl.constexpr, D: tl.constexpr)
 
 
 @triton.jit
+def store_gradient(
+    tile, slope, radial, kept, matrix_ptr, image_ptr, stride_d, stride_p, offs_p, offs_d, pixels,
+    SIMILARITY: tl.constexpr, OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
+    C: tl.constexpr, D: tl.constexpr, ROW: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """A block of channels of the features' gradient written; exactly 0 where not `kept`."""
+    part = to_features(
+        tile, slope, radial, matrix_ptr, offs_d,
+        SIMILARITY, OPERANDS, PRECISION, ACC, C, ROW, BLOCK_C,
+    )  # fmt: skip
+    tl.store(
+        image_ptr
+        + offs_p[:, None].to(tl.int64) * stride_p
+        + offs_d[None, :].to(tl.int64) * stride_d,
+        tl.where(kept[:, None], part, 0.0).to(image_ptr.dtype.element_ty),
+        mask=(offs_p[:, None] < pixels) & (offs_d[None, :] < D),
+    )
+
+
+@triton.jit
 def contrast_backward_kernel(
     features_ptr, stride_xb, stride_xd, stride_xp,
     labels_ptr, stride_lb, stride_lc, stride_lp, weight_ptr, stride_wb, stride_wp,
@@ -111,19 +131,11 @@ def contrast_backward_kernel(
             if not RESIDENT:
                 tile = load_tile(image_ptr, stride_xd, stride_xp, offs_p, offs_d, pixels, D)
             if WANTS_FEATURES:
-                part = to_features(
-                    tile, slope * scale[None, :], radial, matrix_ptr, offs_d,
-                    SIMILARITY, OPERANDS, PRECISION, ACC, C, ROW, BLOCK_C,
+                store_gradient(
+                    tile, slope * scale[None, :], radial, kept, matrix_ptr,
+                    gradient_ptr + image * stride_gb, stride_gd, stride_gp, offs_p, offs_d, pixels,
+                    SIMILARITY, OPERANDS, PRECISION, ACC, C, D, ROW, BLOCK_C,
                 )  # fmt: skip
-                part = tl.where(kept[:, None], part, 0.0)
-                tl.store(
-                    gradient_ptr
-                    + image * stride_gb
-                    + offs_p[:, None].to(tl.int64) * stride_gp
-                    + offs_d[None, :].to(tl.int64) * stride_gd,
-                    part.to(gradient_ptr.dtype.element_ty),
-                    mask=inside[:, None] & (offs_d[None, :] < D),
-                )
             if WANTS_PROTOTYPES:
                 # A product mixes pixels: what an ignored one holds must not reach it.
                 clean = tl.where(kept[:, None], tile, tl.zeros_like(tile))

@@ -1,8 +1,22 @@
 """What the main suite asks of every backend, asked of the kernels."""
 
-from tests import test_bidirectional, test_class_prototypes, test_contrast_edges, test_transfer
+from tests import (
+    test_bidirectional,
+    test_class_prototypes,
+    test_contrast_edges,
+    test_logits,
+    test_transfer,
+)
 from tests.interpreter.on_triton import on_triton
 
-for module in (test_bidirectional, test_class_prototypes, test_contrast_edges, test_transfer):
+MODULES = (
+    test_bidirectional,
+    test_class_prototypes,
+    test_contrast_edges,
+    test_logits,
+    test_transfer,
+)
+
+for module in MODULES:
     for name, test in on_triton(module).items():
         globals()[f"{name}_of_{module.__name__.split('.')[-1].removeprefix('test_')}"] = test
