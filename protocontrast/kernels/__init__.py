@@ -3,8 +3,9 @@
 This file knows which operators have a kernel and whether kernels can run here; it never imports
 triton, so the package works without it. The others are imported when a call first needs them.
 
-`launch` runs or records launches, `configs` holds the table of tile sizes, `scores`, `targets` and
-`operands` are device functions shared by the operators, `prototypes` prepares the prototypes.
+`launch` runs launches or, within `recorded`, collects them to be compiled ahead of time; `configs`
+holds the table of tile sizes; `scores`, `targets` and `operands` are device functions that the
+operators share; `prototypes` prepares the prototypes and finishes their gradient.
 """
 
 import os

@@ -18,6 +18,7 @@ from protocontrast.kernels.launch import (
     accumulation_dtype,
     arithmetic,
     family,
+    options,
     run,
     span_of,
     tile_count,
@@ -145,8 +146,7 @@ def plan(
         "BLOCK_D": config.block_d,
         "BLOCK_P": config.block_p,
     }
-    options = {"num_warps": config.num_warps, "num_stages": config.num_stages}
-    return config, arguments, constants, options
+    return config, arguments, constants, options(config.num_warps, config.num_stages)
 
 
 def class_sums(
@@ -170,7 +170,7 @@ def class_sums(
             features.new_zeros(groups, num_classes, channels, dtype=acc),
             features.new_zeros(groups, num_classes, dtype=acc),
         )
-    config, arguments, constants, options = plan(
+    config, arguments, constants, how = plan(
         "class_sums", features, labels, pixel_weight, num_classes, normalize, ignore_index
     )
     span = span_of(images, channels, pixels, features.element_size(), num_classes)
@@ -183,7 +183,7 @@ def class_sums(
         images * spans * tile_count(channels, group),
         {**arguments, "partial_ptr": partial, "count_ptr": count},
         {**constants, "SPAN": span, "GROUP_D": group},
-        options,
+        how,
     )
     run(launch, features)
     if per_image:

@@ -107,7 +107,7 @@ def class_sums_backward(
     gradient = torch.empty_like(features)
     if images * pixels == 0:
         return gradient
-    _, arguments, constants, options = plan(
+    _, arguments, constants, how = plan(
         "class_sums_backward", features, labels, pixel_weight, upstream.shape[1], normalize,
         ignore_index,
     )  # fmt: skip
@@ -122,5 +122,5 @@ def class_sums_backward(
         "stride_gp": gradient.stride(2),
     }
     programs = images * tile_count(pixels, constants["BLOCK_P"])
-    run(Launch(class_sums_backward_kernel, programs, arguments, constants, options), features)
+    run(Launch(class_sums_backward_kernel, programs, arguments, constants, how), features)
     return gradient

@@ -44,6 +44,7 @@ class Row(NamedTuple):
 
 ANY = 1 << 30
 GPUS = FAMILIES[1:]
+NVIDIA = ("sm80", "sm86", "sm90", "sm100")
 FORWARD = ("contrast", "transfer", "logits")
 FEATURES = ("contrast_backward",)
 BOTH = ("contrast_backward_both", "logits_backward")
@@ -60,10 +61,13 @@ ROWS: tuple[Row, ...] = (
     # A tile of all channels stays in registers between the passes of a backward; beside the
     # prototypes' partial sums it does not fit, nor do float32 products, which use no tensor cores.
     Row(GPUS, FEATURES, (2,), 128, 32, Config(64, 128, 4, 1)),
-    Row(GPUS, FEATURES, (2,), 256, 32, Config(32, 256, 8, 1)),
-    Row(GPUS, FORWARD, (2,), ANY, 32, Config(128, 64, 4, 3)),
+    Row(NVIDIA, FEATURES, (2,), 256, 32, Config(32, 256, 8, 1)),
+    Row(("sm80", "sm90"), FORWARD, (2,), ANY, 32, Config(128, 64, 4, 3)),
+    Row(GPUS, FORWARD, (2,), ANY, 32, Config(128, 64, 4, 2)),
     Row(GPUS, BACKWARD, (2,), ANY, 32, Config(64, 64, 4, 2)),
-    Row(GPUS, (*SUMS, *SLOPES), (2,), ANY, 32, Config(128, 64, 4, 2)),
+    Row(GPUS, SUMS, (2,), ANY, 32, Config(128, 64, 4, 2)),
+    Row(GPUS, SLOPES, (2,), ANY, 32, Config(64, 64, 4, 2)),
+    Row(("gfx942",), BOTH, (4,), ANY, 32, Config(32, 32, 4, 2)),
     Row(GPUS, BOTH, (4,), ANY, 32, Config(64, 32, 8, 2)),
     Row(GPUS, KERNELS, (4,), ANY, 32, Config(64, 32, 4, 2)),
     Row(GPUS, FORWARD, (2,), ANY, 128, Config(64, 32, 4, 2)),

@@ -11,7 +11,14 @@ import triton.language as tl
 from torch import Tensor
 
 from protocontrast.kernels.configs import configuration
-from protocontrast.kernels.launch import Launch, accumulation_dtype, family, run, tile_count
+from protocontrast.kernels.launch import (
+    Launch,
+    accumulation_dtype,
+    family,
+    options,
+    run,
+    tile_count,
+)
 from protocontrast.kernels.prototypes import Prepared, prepare
 from protocontrast.kernels.scores import logits_of, read_scores
 from protocontrast.kernels.targets import masses
@@ -122,7 +129,7 @@ def contrast(
             "BLOCK_D": config.block_d,
             "BLOCK_P": config.block_p,
         },
-        {"num_warps": config.num_warps, "num_stages": config.num_stages},
+        options(config.num_warps, config.num_stages),
     )
     run(launch, features)
     return loss, mass, normaliser

@@ -15,6 +15,7 @@ from protocontrast.kernels.launch import (
     Launch,
     accumulation_dtype,
     family,
+    options,
     run,
     span_of,
     tile_count,
@@ -215,7 +216,7 @@ def contrast_backward(
             "BLOCK_D": config.block_d,
             "BLOCK_P": config.block_p,
         },
-        {"num_warps": config.num_warps, "num_stages": config.num_stages},
+        options(config.num_warps, config.num_stages),
     )
     run(launch, features)
     if partial is None:

@@ -102,9 +102,7 @@ def run(launch: Launch, features: Tensor) -> None:
         return
     # Triton launches on the current device, and with another one's pointers it reads rubbish.
     with torch.cuda.device_of(features) if features.is_cuda else nullcontext():
-        launch.kernel[(launch.programs,)](
-            **launch.arguments, **launch.constants, **launch.options, enable_fp_fusion=True
-        )
+        launch.kernel[(launch.programs,)](**launch.arguments, **launch.constants, **launch.options)
 
 
 def family(features: Tensor) -> str:
@@ -169,6 +167,11 @@ def span_of(images: int, channels: int, pixels: int, width: int, classes: int) -
     while span < pixels and images * -(-pixels // span) * slot > allowed:
         span *= 2
     return span
+
+
+def options(num_warps: int, num_stages: int) -> dict[str, Any]:
+    """Launch options; fusion is named because triton's default for it changes between versions."""
+    return {"num_warps": num_warps, "num_stages": num_stages, "enable_fp_fusion": True}
 
 
 def tile_count(pixels: int, block: int) -> int:

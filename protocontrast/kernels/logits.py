@@ -14,6 +14,7 @@ from protocontrast.kernels.launch import (
     Launch,
     accumulation_dtype,
     family,
+    options,
     run,
     span_of,
     tile_count,
@@ -139,7 +140,7 @@ def logits(
         images * tile_count(pixels, config.block_p),
         {**_of_features(features), **prepared_arguments(prepared), "logits_ptr": out},
         {**prepared.constants, "BLOCK_D": config.block_d, "BLOCK_P": config.block_p},
-        {"num_warps": config.num_warps, "num_stages": config.num_stages},
+        options(config.num_warps, config.num_stages),
     )
     run(launch, features)
     return out
@@ -196,7 +197,7 @@ def logits_backward(
             "BLOCK_D": config.block_d,
             "BLOCK_P": config.block_p,
         },
-        {"num_warps": config.num_warps, "num_stages": config.num_stages},
+        options(config.num_warps, config.num_stages),
     )
     run(launch, features)
     if partial is None:

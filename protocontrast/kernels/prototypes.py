@@ -8,7 +8,14 @@ import triton.language as tl
 from torch import Tensor
 
 from protocontrast.kernels.configs import power_of_two
-from protocontrast.kernels.launch import Launch, accumulation_dtype, arithmetic, halves, run
+from protocontrast.kernels.launch import (
+    Launch,
+    accumulation_dtype,
+    arithmetic,
+    halves,
+    options,
+    run,
+)
 from protocontrast.kernels.operands import inverse_length, split
 
 NEVER = tl.constexpr(-1e30)
@@ -226,8 +233,8 @@ def prepare(
         "D": channels,
         "BLOCK_ROW": block_row,
     }
-    options = {"num_warps": _warps(block_row), "num_stages": 1}
-    run(Launch(prepare_kernel, block_c, arguments, {**own, **shapes}, options), features)
+    how = options(_warps(block_row), 1)
+    run(Launch(prepare_kernel, block_c, arguments, {**own, **shapes}, how), features)
     return Prepared(matrix, table, {**constants, **shapes, "D": channels})
 
 
@@ -266,6 +273,6 @@ def finish(
         "D": channels,
         "BLOCK_ROW": block_row,
     }
-    options = {"num_warps": _warps(block_row), "num_stages": 1}
-    run(Launch(finish_kernel, classes, arguments, constants, options), features)
+    how = options(_warps(block_row), 1)
+    run(Launch(finish_kernel, classes, arguments, constants, how), features)
     return gradient

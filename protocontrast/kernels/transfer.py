@@ -12,6 +12,7 @@ from protocontrast.kernels.launch import (
     accumulation_dtype,
     family,
     halves,
+    options,
     run,
     tile_count,
 )
@@ -119,7 +120,7 @@ def transfer(
             "BLOCK_D": config.block_d,
             "BLOCK_P": config.block_p,
         },
-        {"num_warps": config.num_warps, "num_stages": config.num_stages},
+        options(config.num_warps, config.num_stages),
     )
     run(launch, features)
     return labels, values
