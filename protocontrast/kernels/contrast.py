@@ -6,6 +6,7 @@ in contrast_backward.py.
 
 from typing import Any
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -72,6 +73,10 @@ def pixel_arguments(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Run-time arguments and constants of features (B, D, P), labels and weights of any strides."""
     soft, weighted = labels.is_floating_point(), pixel_weight is not None
+    if features.dtype == torch.float64:
+        # Triton 3.7 fails to compile a float64 product of what was loaded in 16 bits.
+        labels = labels.double() if soft else labels
+        pixel_weight = None if pixel_weight is None else pixel_weight.double()
     arguments = {
         "features_ptr": features,
         "stride_xb": features.stride(0),

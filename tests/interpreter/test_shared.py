@@ -17,6 +17,10 @@ MODULES = (
     test_transfer,
 )
 
+# Thousands of pixels, which take minutes here; test_transfer.py beside this file has a small one.
+TOO_LARGE = {"test_ties_go_to_the_lowest_class"}
+
 for module in MODULES:
     for name, test in on_triton(module).items():
-        globals()[f"{name}_of_{module.__name__.split('.')[-1].removeprefix('test_')}"] = test
+        if name not in TOO_LARGE:
+            globals()[f"{name}_of_{module.__name__.split('.')[-1].removeprefix('test_')}"] = test

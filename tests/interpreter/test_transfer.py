@@ -1,10 +1,13 @@
 """The transfer kernel equals `naive` for calls of any form."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocontrast import transfer_labels
 from tests.strategies import contrast_cases, normal
 from tests.test_transfer import KINDS, assert_transfer_agrees
 
@@ -30,3 +33,15 @@ def test_any_call(similarity: str, measure: str, data: st.DataObject) -> None:
         },
         backend="triton",
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("similarity", KINDS)
+def test_ties_go_to_the_lowest_class(similarity: str, dtype: torch.dtype) -> None:
+    """Every prototype stands twice; the copies lie in other rows of the matrix product."""
+    rows = normal(0, (9, 33), dtype)
+    found = transfer_labels(
+        normal(1, (1, 33, 40), dtype), torch.cat([rows, rows]), threshold=-math.inf,
+        similarity=similarity, backend="triton",
+    )  # fmt: skip
+    assert int(found.labels.max()) < 9
