@@ -11,10 +11,10 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo ablations test test-all check format bench clean
+.PHONY: help install demo ablations test test-kernels test-all check format bench clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 install: $(STAMP)  ## create the environment; ends at once when nothing changed
 
@@ -26,9 +26,14 @@ ablations: $(STAMP)  ## every ingredient switched off in turn, over seeds; write
 
 test: $(STAMP)  ## the suite, under 10 minutes on 2 cores
 	$(RUN) -m pytest $(ARGS)
+	$(if $(ARGS),,$(RUN) -m pytest tests/interpreter)
+
+test-kernels: $(STAMP)  ## the kernels' own suite under the interpreter, which needs its own process
+	$(RUN) -m pytest tests/interpreter $(ARGS)
 
 test-all: $(STAMP)  ## every configuration, long property runs, inductor; at most 60 minutes
 	$(RUN) -m pytest -m "slow or not slow" --hypothesis-profile=thorough --timeout=1800 $(ARGS)
+	$(RUN) -m pytest tests/interpreter -m "slow or not slow" --hypothesis-profile=thorough --timeout=1800
 
 check: $(STAMP)  ## formatting, lint, types
 	$(RUN) -m ruff format --check .
@@ -56,5 +61,5 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	@echo 'Installing into $(VENV); torch is the large part.'
 	$(RUN) -m pip install pip setuptools wheel
-	$(RUN) -m pip install --no-build-isolation -e '.[reference,dev]'
+	$(RUN) -m pip install --no-build-isolation -e '.[reference,triton,dev]'
 	@touch $@

@@ -88,9 +88,21 @@ def test_the_bare_operators(name: str) -> None:
     features, labels, prototypes = scene()
     leaf = features.requires_grad_()
     arguments = {
-        "contrast": (leaf, labels, prototypes, None, None, None, "cosine", 0.1, False, 255),
-        "logits": (leaf, prototypes, None, "cosine", 0.1),
-        "class_sums": (leaf, labels, None, 3, True, False, 255),
+        "contrast": (
+            leaf,
+            labels,
+            prototypes,
+            None,
+            None,
+            None,
+            "cosine",
+            0.1,
+            False,
+            255,
+            "eager",
+        ),
+        "logits": (leaf, prototypes, None, "cosine", 0.1, "eager"),
+        "class_sums": (leaf, labels, None, 3, True, False, 255, "eager"),
     }[name]
     result = getattr(torch.ops.protocontrast, name)(*arguments)
     first = result[0] if isinstance(result, (tuple, list)) else result

@@ -9,6 +9,10 @@ from tests.differentiable import scene, soft_labels
 
 INPUTS = FEATURES, LABELS, PROTOTYPES = scene(torch.float32)
 SETTINGS = "cosine", 0.1, False, 255
+BACKEND = "eager"
+DISTANCE = "euclidean", 1.0, False, 255
+FLOOR = "cosine", 0.1, True, 255
+SLOPES = torch.ones(2, 3, 4)
 NEAREST = "confidence", "cosine", 0.1, 255
 LOGITS = torch.ones(2, 3, 6)
 PIXELS = torch.linspace(-1, 1, 12).reshape(2, 6)
@@ -18,24 +22,24 @@ GRID = torch.tensor([[[0, 1, 2, 255], [1, 1, 0, 0]]])
 LEAF, ROWS = FEATURES.clone().requires_grad_(), PROTOTYPES.clone().requires_grad_()
 
 CASES: list[tuple[str, tuple[Any, ...]]] = [
-    ("contrast", (LEAF, LABELS, ROWS, *NONE, *SETTINGS)),
-    ("contrast", (LEAF, LABELS.to(torch.uint8), PROTOTYPES, *WEIGHTS, *SETTINGS)),
-    ("contrast", (LEAF, soft_labels(LABELS), ROWS, *WEIGHTS, "euclidean", 1.0, False, 255)),
-    ("contrast", (LEAF.bfloat16().detach(), LABELS, PROTOTYPES, *NONE, "cosine", 0.1, True, 255)),
-    ("contrast", (FEATURES[:0], LABELS[:0], PROTOTYPES, *NONE, *SETTINGS)),
-    ("contrast_backward", (PIXELS, *INPUTS, *NONE, PIXELS, *SETTINGS, True, True)),
-    ("contrast_backward", (PIXELS, *INPUTS, *WEIGHTS, PIXELS, *SETTINGS, False, True)),
+    ("contrast", (LEAF, LABELS, ROWS, *NONE, *SETTINGS, BACKEND)),
+    ("contrast", (LEAF, LABELS.to(torch.uint8), PROTOTYPES, *WEIGHTS, *SETTINGS, BACKEND)),
+    ("contrast", (LEAF, soft_labels(LABELS), ROWS, *WEIGHTS, *DISTANCE, BACKEND)),
+    ("contrast", (LEAF.bfloat16().detach(), LABELS, PROTOTYPES, *NONE, *FLOOR, BACKEND)),
+    ("contrast", (FEATURES[:0], LABELS[:0], PROTOTYPES, *NONE, *SETTINGS, BACKEND)),
+    ("contrast_backward", (PIXELS, *INPUTS, *NONE, PIXELS, *SETTINGS, True, True, BACKEND)),
+    ("contrast_backward", (PIXELS, *INPUTS, *WEIGHTS, PIXELS, *SETTINGS, False, True, BACKEND)),
     ("contrast_with_gradient", (*INPUTS, *NONE, *SETTINGS, True, True, True)),
     ("contrast_with_gradient", (*INPUTS, *WEIGHTS, *SETTINGS, False, True, False)),
-    ("logits", (LEAF, ROWS, None, "cosine", 0.1)),
-    ("logits", (LEAF, PROTOTYPES, WEIGHTS[0], "dot", 1.0)),
-    ("logits_backward", (LOGITS, FEATURES, PROTOTYPES, None, "cosine", 0.1, True, True)),
-    ("class_sums", (LEAF, LABELS, None, 3, False, False, 255)),
-    ("class_sums", (LEAF, LABELS, WEIGHTS[2], 3, True, True, 255)),
-    ("class_sums_backward", (torch.ones(1, 3, 4), FEATURES, LABELS, None, True, 255)),
-    ("class_sums_backward", (torch.ones(2, 3, 4), FEATURES, LABELS, WEIGHTS[2], False, 255)),
-    ("transfer", (FEATURES, PROTOTYPES, None, 0.8, None, *NEAREST)),
-    ("transfer", (FEATURES, PROTOTYPES, *WEIGHTS[:1], 0.0, WEIGHTS[1], *NEAREST)),
+    ("logits", (LEAF, ROWS, None, "cosine", 0.1, BACKEND)),
+    ("logits", (LEAF, PROTOTYPES, WEIGHTS[0], "dot", 1.0, BACKEND)),
+    ("logits_backward", (LOGITS, FEATURES, PROTOTYPES, None, "cosine", 0.1, True, True, BACKEND)),
+    ("class_sums", (LEAF, LABELS, None, 3, False, False, 255, BACKEND)),
+    ("class_sums", (LEAF, LABELS, WEIGHTS[2], 3, True, True, 255, BACKEND)),
+    ("class_sums_backward", (SLOPES[:1], FEATURES, LABELS, None, True, 255, BACKEND)),
+    ("class_sums_backward", (SLOPES, FEATURES, LABELS, WEIGHTS[2], False, 255, BACKEND)),
+    ("transfer", (FEATURES, PROTOTYPES, None, 0.8, None, *NEAREST, BACKEND)),
+    ("transfer", (FEATURES, PROTOTYPES, *WEIGHTS[:1], 0.0, WEIGHTS[1], *NEAREST, BACKEND)),
     ("label_counts", (GRID, torch.tensor([0, 0]), torch.tensor([0, 0, 1, 1]), 3, 1, 2, 255)),
     ("checked_labels", (LABELS, 3, 255, "anything")),
     ("copied", (ROWS,)),

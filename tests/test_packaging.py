@@ -113,7 +113,9 @@ def test_version_is_written_once_and_agrees() -> None:
 
 def test_every_installed_dependency_is_pinned() -> None:
     extras = PROJECT["optional-dependencies"]
-    needed = reachable(PROJECT["dependencies"] + extras["reference"] + extras["dev"])
+    needed = reachable(
+        PROJECT["dependencies"] + extras["reference"] + extras["triton"] + extras["dev"]
+    )
     # torch names the versions of its own CUDA packages exactly.
     needed = {name for name in needed if not name.startswith(("nvidia-", "cuda-"))}
     table = pins((ROOT / "constraints.txt").read_text("utf-8"))

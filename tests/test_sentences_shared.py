@@ -83,8 +83,9 @@ def test_backends(function: str) -> None:
     assert_says(function, ValueError, text, backend="cuda")
 
 
-@pytest.mark.parametrize("function", [f for f in CALLS if OPERATORS[f] not in pc.kernels.OPERATORS])
-def test_a_missing_kernel(function: str) -> None:
+@pytest.mark.parametrize("function", CALLS)
+def test_a_missing_kernel(function: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pc.kernels, "OPERATORS", frozenset())
     text = (
         f"expected backend for which {OPERATORS[function]} is implemented, got 'triton'. "
         'Hint: backend="auto" takes the fastest implementation there is.'

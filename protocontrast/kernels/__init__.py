@@ -1,7 +1,21 @@
 """The room of the Triton kernels: one file per operator, under the operator's own stem.
 
-No operator has a kernel yet: CUDA tensors run on the eager path.
+This file knows which operators have a kernel and whether kernels can run here; it never imports
+triton, so the package works without it. The others are imported when a call first needs them.
+
+`launch` runs launches or, within `recorded`, collects them to be compiled ahead of time; `configs`
+holds the table of tile sizes; `scores`, `targets` and `operands` are device functions that the
+operators share; `prototypes` prepares the prototypes and finishes their gradient.
 """
 
-OPERATORS: frozenset[str] = frozenset()
+import os
+from importlib.util import find_spec
+
+OPERATORS: frozenset[str] = frozenset({"contrast", "logits", "class_prototypes", "transfer"})
 """Stems of the operators that have a Triton kernel."""
+
+AVAILABLE: bool = find_spec("triton") is not None
+"""Whether triton is installed."""
+
+INTERPRETED: bool = os.environ.get("TRITON_INTERPRET") == "1"
+"""Whether kernels run on CPU tensors, slowly; triton reads the variable when it is imported."""

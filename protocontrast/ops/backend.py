@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from protocontrast import kernels
 from protocontrast.checks import check_choice, sentence
-from protocontrast.kernels import OPERATORS
 
 BACKENDS = ("auto", "triton", "eager", "naive")
 
@@ -18,14 +18,25 @@ def choose(function: str, backend: str, operator: str, features: Tensor) -> str:
     A named choice never falls back: ValueError where it cannot run.
     """
     check_choice(function, "backend", backend, BACKENDS)
-    has_kernel = operator in OPERATORS
-    if backend == "triton" and not has_kernel:
-        hint = 'backend="auto" takes the fastest implementation there is.'
+    has_kernel = operator in kernels.OPERATORS
+    if backend == "auto":
+        return "triton" if features.is_cuda and has_kernel and kernels.AVAILABLE else "eager"
+    if backend != "triton":
+        return backend
+    hint = 'backend="auto" takes the fastest implementation there is.'
+    if not has_kernel:
         requirement = f"for which {operator} is implemented"
         raise ValueError(sentence(function, "backend", requirement, "'triton'", hint))
-    if backend == "auto":
-        return "triton" if features.is_cuda and has_kernel else "eager"
-    return backend
+    if not kernels.AVAILABLE:
+        hint = f"install triton (Linux: pip install triton), or {hint}"
+        requirement = "that is installed"
+        raise ValueError(sentence(function, "backend", requirement, "'triton'", hint))
+    if not (features.is_cuda or (kernels.INTERPRETED and features.device.type == "cpu")):
+        hint = f"{hint} TRITON_INTERPRET=1 before the import runs kernels on CPU, slowly."
+        requirement = "that runs where the features are"
+        got = f"'triton' for features on {features.device}"
+        raise ValueError(sentence(function, "backend", requirement, got, hint))
+    return "triton"
 
 
 def full_precision(features: Tensor) -> AbstractContextManager[Any]:

@@ -19,15 +19,21 @@ FUNCTION = "class_prototypes"
     "protocontrast::class_sums",
     mutates_args=(),
     schema="(Tensor features, Tensor labels, Tensor? pixel_weight, int num_classes, bool normalize,"
-    " bool per_image, int ignore_index) -> (Tensor, Tensor)",
+    " bool per_image, int ignore_index, str backend) -> (Tensor, Tensor)",
 )
 def class_sums_op(
     features: Tensor, labels: Tensor, pixel_weight: Tensor | None, num_classes: int, *rest: Any
 ) -> tuple[Tensor, Tensor]:
     """Sums (G, C, D) and counts (G, C) of the pixels of each class."""
-    refuse_on_host(FUNCTION, labels, num_classes, rest[-1])
+    *settings, backend = rest
+    refuse_on_host(FUNCTION, labels, num_classes, settings[-1])
+    inputs = features, labels, pixel_weight, num_classes, *settings
     with full_precision(features):
-        return eager_class_prototypes.class_sums(features, labels, pixel_weight, num_classes, *rest)
+        if backend == "triton":
+            from protocontrast.kernels import class_prototypes as triton_class_prototypes
+
+            return triton_class_prototypes.class_sums(*inputs)
+        return eager_class_prototypes.class_sums(*inputs)
 
 
 @class_sums_op.register_fake
@@ -39,6 +45,7 @@ def _(
     normalize: bool,
     per_image: bool,
     ignore_index: int,
+    backend: str,
 ) -> tuple[Tensor, Tensor]:
     dtype = accumulation_dtype(features)
     groups = features.shape[0] if per_image else 1
@@ -52,12 +59,17 @@ def _(
     "protocontrast::class_sums_backward",
     mutates_args=(),
     schema="(Tensor upstream, Tensor features, Tensor labels, Tensor? pixel_weight, bool normalize,"
-    " int ignore_index) -> Tensor",
+    " int ignore_index, str backend) -> Tensor",
 )
 def class_sums_backward_op(upstream: Tensor, features: Tensor, *rest: Any) -> Tensor:
     """Gradient of the features from that of the sums."""
+    *inputs, backend = rest
     with full_precision(features):
-        return eager_class_prototypes.class_sums_backward(upstream, features, *rest)
+        if backend == "triton":
+            from protocontrast.kernels import class_prototypes_backward as triton_backward
+
+            return triton_backward.class_sums_backward(upstream, features, *inputs)
+        return eager_class_prototypes.class_sums_backward(upstream, features, *inputs)
 
 
 @class_sums_backward_op.register_fake
@@ -66,14 +78,14 @@ def _(upstream: Tensor, features: Tensor, *rest: Any) -> Tensor:
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    features, labels, pixel_weight, _, normalize, _, ignore_index = inputs
+    features, labels, pixel_weight, _, normalize, _, ignore_index, backend = inputs
     ctx.save_for_backward(features, labels, pixel_weight)
-    ctx.settings = normalize, ignore_index
+    ctx.settings = normalize, ignore_index, backend
 
 
 def _gradients(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
     gradient = once(class_sums_backward_op, upstream, *ctx.saved_tensors, *ctx.settings)
-    return gradient, *[None] * 6
+    return gradient, *[None] * 7
 
 
 class_sums_op.register_autograd(
@@ -112,7 +124,7 @@ def class_sums(
 ) -> tuple[Tensor, Tensor]:
     """Sums (G, C, D) and counts (G, C); G = B per image, else 1."""
     if backend != "naive":
-        settings = num_classes, normalize, per_image, ignore_index
+        settings = num_classes, normalize, per_image, ignore_index, backend
         return differentiable(_ClassSums, class_sums_op, features, labels, pixel_weight, *settings)
     labels = checked_labels(labels, num_classes, ignore_index, FUNCTION)
     rows = features.transpose(1, 2).to(accumulation_dtype(features))

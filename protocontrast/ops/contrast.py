@@ -40,6 +40,7 @@ INPUTS = (
     "Tensor? pixel_weight"
 )
 SETTINGS = "str similarity, float temperature, bool floor, int ignore_index"
+BACKEND = "str backend"
 WANTS = "bool wants_features, bool wants_prototypes"
 
 
@@ -60,15 +61,20 @@ def _empty_gradients(features: Tensor, prototypes: Tensor, wants: Any) -> tuple[
 @torch.library.custom_op(
     "protocontrast::contrast",
     mutates_args=(),
-    schema=f"({INPUTS}, {SETTINGS}) -> (Tensor, Tensor, Tensor)",
+    schema=f"({INPUTS}, {SETTINGS}, {BACKEND}) -> (Tensor, Tensor, Tensor)",
 )
 def contrast_op(
     features: Tensor, labels: Tensor, prototypes: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Loss, weight and log-sum-exp of every pixel."""
-    refuse_on_host(FUNCTION, labels, len(prototypes), rest[-1])
+    *inputs, backend = rest
+    refuse_on_host(FUNCTION, labels, len(prototypes), inputs[-1])
     with full_precision(features):
-        return eager_contrast.contrast(features, labels, prototypes, *rest)
+        if backend == "triton":
+            from protocontrast.kernels import contrast as triton_contrast
+
+            return triton_contrast.contrast(features, labels, prototypes, *inputs)
+        return eager_contrast.contrast(features, labels, prototypes, *inputs)
 
 
 @contrast_op.register_fake
@@ -79,18 +85,23 @@ def _(features: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
 @torch.library.custom_op(
     "protocontrast::contrast_backward",
     mutates_args=(),
-    schema=f"(Tensor upstream, {INPUTS}, Tensor normaliser, {SETTINGS}, {WANTS})"
+    schema=f"(Tensor upstream, {INPUTS}, Tensor normaliser, {SETTINGS}, {WANTS}, {BACKEND})"
     " -> (Tensor, Tensor)",
 )
 def contrast_backward_op(upstream: Tensor, features: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     """Gradients of features and prototypes; the features are read again."""
+    *inputs, backend = rest
     with full_precision(features):
-        return eager_contrast.contrast_backward(upstream, features, *rest)
+        if backend == "triton":
+            from protocontrast.kernels import contrast_backward as triton_backward
+
+            return triton_backward.contrast_backward(upstream, features, *inputs)
+        return eager_contrast.contrast_backward(upstream, features, *inputs)
 
 
 @contrast_backward_op.register_fake
 def _(upstream: Tensor, features: Tensor, labels: Tensor, prototypes: Tensor, *rest: Any) -> Any:
-    return _empty_gradients(features, prototypes, rest[-2:])
+    return _empty_gradients(features, prototypes, rest[-3:-1])
 
 
 @torch.library.custom_op(
@@ -125,15 +136,16 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tenso
 
 def _gradients(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
     wants_features, wants_prototypes = ctx.needs_input_grad[0], ctx.needs_input_grad[2]
+    *settings, backend = ctx.settings
     wants = wants_features, wants_prototypes
     to_features, to_prototypes = once(
-        contrast_backward_op, upstream, *ctx.saved_tensors, *ctx.settings, *wants
+        contrast_backward_op, upstream, *ctx.saved_tensors, *settings, *wants, backend
     )
     return (
         to_features if wants_features else None,
         None,
         to_prototypes if wants_prototypes else None,
-        *[None] * 7,
+        *[None] * 8,
     )
 
 
@@ -257,9 +269,10 @@ def contrast(inputs: Inputs, settings: Settings, reduction: str, backend: str) -
         # A float16 gradient written before the upstream factor, a loss scale, would underflow.
         narrow = torch.float16 in (features.dtype, prototypes.dtype)
         one_pass = reduction != "none" and wanted and torch.is_grad_enabled() and on_host
+        one_pass = one_pass and backend == "eager"
         if one_pass and not traced and not narrow:
             return _ReducedContrast.apply(*inputs, *settings, reduction == "mean")
-        loss, weight, _ = differentiable(_Contrast, contrast_op, *inputs, *settings)
+        loss, weight, _ = differentiable(_Contrast, contrast_op, *inputs, *settings, backend)
     if reduction == "none":
         return loss
     if reduction == "sum":

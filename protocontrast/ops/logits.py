@@ -14,11 +14,18 @@ from protocontrast.ops.gradient import differentiable, kept, once, steady
 INPUTS = "Tensor features, Tensor prototypes, Tensor? present, str similarity, float temperature"
 
 
-@torch.library.custom_op("protocontrast::logits", mutates_args=(), schema=f"({INPUTS}) -> Tensor")
+@torch.library.custom_op(
+    "protocontrast::logits", mutates_args=(), schema=f"({INPUTS}, str backend) -> Tensor"
+)
 def logits_op(features: Tensor, *rest: Any) -> Tensor:
     """(B, C, P) logits of (B, D, P) features."""
+    *inputs, backend = rest
     with full_precision(features):
-        return eager_logits.logits(features, *rest)
+        if backend == "triton":
+            from protocontrast.kernels import logits as triton_logits
+
+            return triton_logits.logits(features, *inputs)
+        return eager_logits.logits(features, *inputs)
 
 
 @logits_op.register_fake
@@ -30,18 +37,23 @@ def _(features: Tensor, prototypes: Tensor, *rest: Any) -> Tensor:
 @torch.library.custom_op(
     "protocontrast::logits_backward",
     mutates_args=(),
-    schema=f"(Tensor upstream, {INPUTS}, bool wants_features, bool wants_prototypes)"
-    " -> (Tensor, Tensor)",
+    schema=f"(Tensor upstream, {INPUTS}, bool wants_features, bool wants_prototypes,"
+    " str backend) -> (Tensor, Tensor)",
 )
 def logits_backward_op(upstream: Tensor, features: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     """Gradients of features and prototypes."""
+    *inputs, backend = rest
     with full_precision(features):
-        return eager_logits.logits_backward(upstream, features, *rest)
+        if backend == "triton":
+            from protocontrast.kernels import logits as triton_logits
+
+            return triton_logits.logits_backward(upstream, features, *inputs)
+        return eager_logits.logits_backward(upstream, features, *inputs)
 
 
 @logits_backward_op.register_fake
 def _(upstream: Tensor, features: Tensor, prototypes: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    wants_features, wants_prototypes = rest[-2:]
+    wants_features, wants_prototypes = rest[-3:-1]
     return (
         torch.empty_like(features) if wants_features else features.new_empty(0),
         torch.empty_like(prototypes) if wants_prototypes else prototypes.new_empty(0),
@@ -58,14 +70,15 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _gradients(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
     wants_features, wants_prototypes = ctx.needs_input_grad[:2]
+    *settings, backend = ctx.settings
     wants = wants_features, wants_prototypes
     to_features, to_prototypes = once(
-        logits_backward_op, upstream, *ctx.saved_tensors, *ctx.settings, *wants
+        logits_backward_op, upstream, *ctx.saved_tensors, *settings, *wants, backend
     )
     return (
         to_features if wants_features else None,
         to_prototypes if wants_prototypes else None,
-        *[None] * 3,
+        *[None] * 4,
     )
 
 
@@ -103,9 +116,8 @@ def logits(
     """(B, C, P) logits of (B, D, P) features; absent classes -inf."""
     prototypes, present = steady(prototypes), steady(present)
     if backend != "naive":
-        return differentiable(
-            _Logits, logits_op, features, prototypes, present, similarity, temperature
-        )
+        settings = similarity, temperature, backend
+        return differentiable(_Logits, logits_op, features, prototypes, present, *settings)
     dtype = accumulation_dtype(features)
     images, channels, pixels = features.shape
     rows = features.transpose(1, 2).reshape(-1, channels).to(dtype)

@@ -15,13 +15,18 @@ from protocontrast.ops.backend import full_precision
     "protocontrast::transfer",
     mutates_args=(),
     schema="(Tensor features, Tensor prototypes, Tensor? present, float threshold,"
-    " Tensor? class_threshold, str measure, str similarity, float temperature, int ignore_index)"
-    " -> (Tensor, Tensor)",
+    " Tensor? class_threshold, str measure, str similarity, float temperature, int ignore_index,"
+    " str backend) -> (Tensor, Tensor)",
 )
 def transfer_op(features: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     """Labels (B, P) and the measure's value (B, P) of (B, D, P) features."""
+    *inputs, backend = rest
     with full_precision(features):
-        return eager_transfer.transfer(features, *rest)
+        if backend == "triton":
+            from protocontrast.kernels import transfer as triton_transfer
+
+            return triton_transfer.transfer(features, *inputs)
+        return eager_transfer.transfer(features, *inputs)
 
 
 @transfer_op.register_fake
@@ -50,7 +55,7 @@ def transfer(
     if backend != "naive":
         return transfer_op(
             features, prototypes, present, threshold, class_threshold, measure, similarity,
-            temperature, ignore_index,
+            temperature, ignore_index, backend,
         )  # fmt: skip
     dtype = accumulation_dtype(features)
     images, channels, pixels = features.shape

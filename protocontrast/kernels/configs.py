@@ -1,0 +1,106 @@
+"""Tile sizes per kernel, architecture, element size, channels and classes: a table, never tuned
+at run time.
+
+The first row of `ROWS` that fits a call is its configuration. Found by compiling ahead of time
+with triton 3.7: tiles that spill no register and take less than 99 KB of shared memory, the most
+that sm_86 has, except above 128 classes, where some backwards spill a little at any size. None was
+timed on a GPU.
+"""
+
+from typing import NamedTuple
+
+FAMILIES = ("interpreter", "sm80", "sm86", "sm90", "sm100", "gfx942")
+"""sm86 stands for all that have 99 KB of shared memory (sm_86, sm_89, sm_120)."""
+
+KERNELS = (
+    *("contrast", "contrast_backward", "contrast_backward_both", "transfer"),
+    *("logits", "logits_backward"),
+    *("class_sums", "class_sums_backward"),
+)
+"""`contrast_backward` to the features alone, `_both` also or only to the prototypes."""
+
+LARGEST_TILE = 128
+"""Pixels of the widest tile; every BLOCK_P divides it, so sums split at the same pixels."""
+
+
+class Config(NamedTuple):
+    """A tile of pixels and channels, and how a program runs."""
+
+    block_p: int
+    block_d: int
+    num_warps: int
+    num_stages: int
+
+
+class Row(NamedTuple):
+    """Where a configuration holds: one of each of the first three, up to the last two."""
+
+    families: tuple[str, ...]
+    kernels: tuple[str, ...]
+    widths: tuple[int, ...]
+    channels: int
+    classes: int
+    config: Config
+
+
+ANY = 1 << 30
+GPUS = FAMILIES[1:]
+NVIDIA = ("sm80", "sm86", "sm90", "sm100")
+FORWARD = ("contrast", "transfer", "logits")
+FEATURES = ("contrast_backward",)
+BOTH = ("contrast_backward_both", "logits_backward")
+BACKWARD = (*FEATURES, *BOTH)
+SUMS = ("class_sums",)
+SLOPES = ("class_sums_backward",)
+
+ROWS: tuple[Row, ...] = (
+    # Small, so that a test of a hundred pixels and 33 channels meets every seam.
+    Row(("interpreter",), KERNELS, (2, 4, 8), ANY, ANY, Config(32, 32, 4, 1)),
+    # float64 serves gradient checks.
+    Row(GPUS, KERNELS, (8,), ANY, 32, Config(32, 32, 4, 1)),
+    Row(GPUS, KERNELS, (8,), ANY, ANY, Config(16, 16, 8, 1)),
+    # A tile of all channels stays in registers between the passes of a backward; beside the
+    # prototypes' partial sums it does not fit, nor do float32 products, which use no tensor cores.
+    Row(GPUS, FEATURES, (2,), 128, 32, Config(64, 128, 4, 1)),
+    Row(NVIDIA, FEATURES, (2,), 256, 32, Config(32, 256, 8, 1)),
+    Row(("sm80", "sm90"), FORWARD, (2,), ANY, 32, Config(128, 64, 4, 3)),
+    Row(GPUS, FORWARD, (2,), ANY, 32, Config(128, 64, 4, 2)),
+    Row(("sm100",), BOTH, (2,), ANY, 32, Config(64, 64, 8, 2)),
+    Row(GPUS, BACKWARD, (2,), ANY, 32, Config(64, 64, 4, 2)),
+    Row(GPUS, SUMS, (2,), ANY, 32, Config(128, 64, 4, 2)),
+    Row(GPUS, SLOPES, (2,), ANY, 32, Config(64, 64, 4, 2)),
+    Row(("gfx942",), BOTH, (4,), ANY, 32, Config(32, 32, 4, 2)),
+    Row(GPUS, BOTH, (4,), ANY, 32, Config(64, 32, 8, 2)),
+    Row(GPUS, KERNELS, (4,), ANY, 32, Config(64, 32, 4, 2)),
+    Row(GPUS, FORWARD, (2,), ANY, 128, Config(64, 32, 4, 2)),
+    Row(GPUS, KERNELS, (2,), ANY, 64, Config(64, 32, 8, 2)),
+    Row(GPUS, (*FORWARD, *SUMS, *SLOPES), (4,), ANY, 64, Config(64, 32, 8, 2)),
+    Row(GPUS, SLOPES, (2,), ANY, 128, Config(32, 16, 8, 1)),
+    Row(GPUS, KERNELS, (2, 4), ANY, 128, Config(32, 32, 8, 2)),
+    Row(GPUS, FORWARD, (2,), ANY, ANY, Config(32, 32, 4, 2)),
+    Row(GPUS, FORWARD, (4,), ANY, ANY, Config(32, 16, 8, 2)),
+    Row(GPUS, (*SUMS, *SLOPES), (4,), ANY, ANY, Config(32, 32, 8, 2)),
+    Row(GPUS, SUMS, (2,), ANY, ANY, Config(32, 32, 8, 2)),
+    Row(GPUS, (*BACKWARD, *SLOPES), (2,), ANY, ANY, Config(16, 32, 8, 1)),
+    Row(GPUS, KERNELS, (2, 4), ANY, ANY, Config(16, 16, 8, 1)),
+)
+
+
+def power_of_two(least: int) -> int:
+    """The smallest power of two that is at least `least`, and at least 16 as matrix units need."""
+    return max(16, 1 << (least - 1).bit_length())
+
+
+def row_of(kernel: str, family: str, width: int, channels: int, classes: int) -> Row:
+    """The first row that fits."""
+    for row in ROWS:
+        fits = family in row.families and kernel in row.kernels and width in row.widths
+        if fits and channels <= row.channels and classes <= row.classes:
+            return row
+    raise RuntimeError(f"configuration: expected a row for {kernel} on {family}, got none.")
+
+
+def configuration(kernel: str, family: str, width: int, channels: int, classes: int) -> Config:
+    """The configuration of a kernel for features of `width` bytes per element."""
+    config = row_of(kernel, family, width, channels, classes).config
+    return config._replace(block_d=min(config.block_d, power_of_two(channels)))

@@ -1,0 +1,225 @@
+"""Gradients of the contrast: (M4) to the features and, in partial sums, to the prototypes.
+
+Where a tile of all channels fits a program (BLOCK_D >= D) the features are read once; else the
+second read of a tile, moments after the first, comes from cache.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from protocontrast.kernels.configs import configuration
+from protocontrast.kernels.contrast import pixel_arguments, prepared_arguments
+from protocontrast.kernels.launch import (
+    Launch,
+    accumulation_dtype,
+    family,
+    options,
+    run,
+    span_of,
+    tile_count,
+)
+from protocontrast.kernels.operands import load_tile
+from protocontrast.kernels.prototypes import finish, prepare
+from protocontrast.kernels.scores import add_scores, logits_of, read_scores, to_features, to_rows
+from protocontrast.kernels.targets import masses
+
+
+@triton.jit
+def add_to_slot(slot_ptr, part, offs_d, again, C: tl.constexpr, D: tl.constexpr):
+    """Partial sums [BLOCK_D, BLOCK_C] added to a program's own slot (C, D), or set the first time.
+
+    `again` is 0 the first time, so that nothing need be zero beforehand.
+    """
+    offs_c = tl.arange(0, part.shape[1])
+    where_to = slot_ptr + offs_c[None, :] * D + offs_d[:, None]
+    known = tl.where(again > 0, C, 0)
+    before = tl.load(where_to, mask=(offs_c[None, :] < known) & (offs_d[:, None] < D), other=0.0)
+    tl.store(where_to, before + part, mask=(offs_c[None, :] < C) & (offs_d[:, None] < D))
+
+
+@triton.jit
+def store_gradient(
+    tile, slope, radial, kept, matrix_ptr, image_ptr, stride_d, stride_p, offs_p, offs_d, pixels,
+    SIMILARITY: tl.constexpr, OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
+    C: tl.constexpr, D: tl.constexpr, ROW: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """A block of channels of the features' gradient written; exactly 0 where not `kept`."""
+    part = to_features(
+        tile, slope, radial, matrix_ptr, offs_d,
+        SIMILARITY, OPERANDS, PRECISION, ACC, C, ROW, BLOCK_C,
+    )  # fmt: skip
+    tl.store(
+        image_ptr
+        + offs_p[:, None].to(tl.int64) * stride_p
+        + offs_d[None, :].to(tl.int64) * stride_d,
+        tl.where(kept[:, None], part, 0.0).to(image_ptr.dtype.element_ty),
+        mask=(offs_p[:, None] < pixels) & (offs_d[None, :] < D),
+    )
+
+
+@triton.jit
+def contrast_backward_kernel(
+    features_ptr, stride_xb, stride_xd, stride_xp,
+    labels_ptr, stride_lb, stride_lc, stride_lp, weight_ptr, stride_wb, stride_wp,
+    upstream_ptr, stride_ub, stride_up, gradient_ptr, stride_gb, stride_gd, stride_gp,
+    matrix_ptr, table_ptr, normaliser_ptr, partial_ptr, pixels,
+    SIMILARITY: tl.constexpr, OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
+    SOFT: tl.constexpr, WEIGHTED: tl.constexpr, IGNORE_INDEX: tl.constexpr,
+    WANTS_FEATURES: tl.constexpr, WANTS_PROTOTYPES: tl.constexpr, SPAN: tl.constexpr,
+    C: tl.constexpr, D: tl.constexpr, ROW: tl.constexpr,
+    BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_P: tl.constexpr,
+):  # fmt: skip
+    """One program per SPAN pixels of one image, which it walks in tiles of BLOCK_P."""
+    RESIDENT: tl.constexpr = BLOCK_D >= D
+    spans = tl.cdiv(pixels, SPAN)
+    image = (tl.program_id(0) // spans).to(tl.int64)
+    first = (tl.program_id(0) % spans) * SPAN
+    offs_c = tl.arange(0, BLOCK_C)
+    scale = tl.load(table_ptr + offs_c)
+    offset = tl.load(table_ptr + BLOCK_C + offs_c)
+    share = tl.load(table_ptr + 2 * BLOCK_C + offs_c)
+    image_ptr = features_ptr + image * stride_xb
+    slot_ptr = partial_ptr
+    if WANTS_PROTOTYPES:
+        slot_ptr = partial_ptr + tl.program_id(0).to(tl.int64) * C * D
+        if RESIDENT:
+            whole = tl.zeros([BLOCK_D, BLOCK_C], dtype=ACC)
+    for step in range(0, SPAN, BLOCK_P):
+        offs_p = first + step + tl.arange(0, BLOCK_P)
+        inside = offs_p < pixels
+        mass, weight = masses(
+            labels_ptr + image * stride_lb, stride_lc, stride_lp,
+            weight_ptr + image * stride_wb if WEIGHTED else weight_ptr, stride_wp,
+            offs_p, pixels, share, SOFT, WEIGHTED, IGNORE_INDEX, C, BLOCK_C, ACC,
+        )  # fmt: skip
+        if RESIDENT:
+            tile = load_tile(
+                image_ptr, stride_xd, stride_xp, offs_p, tl.arange(0, BLOCK_D), pixels, D
+            )
+            total, squared = add_scores(
+                tile, tl.zeros([BLOCK_P, BLOCK_C], dtype=ACC), tl.zeros([BLOCK_P], dtype=ACC),
+                matrix_ptr, tl.arange(0, BLOCK_D),
+                SIMILARITY, OPERANDS, PRECISION, ACC, C, ROW, BLOCK_C,
+            )  # fmt: skip
+        else:
+            total, squared = read_scores(
+                image_ptr, stride_xd, stride_xp, offs_p, pixels, matrix_ptr,
+                SIMILARITY, OPERANDS, PRECISION, ACC, C, D, ROW, BLOCK_C, BLOCK_D, BLOCK_P,
+            )  # fmt: skip
+        logits, inverse = logits_of(total, squared, scale, SIMILARITY, ACC)
+        normaliser = tl.load(
+            normaliser_ptr + image * pixels + offs_p, mask=inside, other=float("inf")
+        )
+        upstream = tl.load(
+            upstream_ptr + image * stride_ub + offs_p.to(tl.int64) * stride_up,
+            mask=inside,
+            other=0.0,
+        ).to(ACC)
+        # An ignored pixel's features and upstream gradient may be anything; its gradient is 0.
+        kept = weight != 0.0
+        softmax = tl.exp(logits + offset[None, :] - normaliser[:, None])
+        slope = (softmax * weight[:, None] - mass) * upstream[:, None]
+        slope = tl.where(kept[:, None], slope, 0.0)
+        radial = tl.zeros([BLOCK_P], dtype=ACC)
+        if SIMILARITY == "cosine":
+            radial = tl.sum(slope * logits * inverse * inverse, axis=1)
+        slope *= inverse
+        slope = tl.where(kept[:, None], slope, 0.0)
+        for start in range(0, D, BLOCK_D):
+            offs_d = start + tl.arange(0, BLOCK_D)
+            if not RESIDENT:
+                tile = load_tile(image_ptr, stride_xd, stride_xp, offs_p, offs_d, pixels, D)
+            if WANTS_FEATURES:
+                store_gradient(
+                    tile, slope * scale[None, :], radial, kept, matrix_ptr,
+                    gradient_ptr + image * stride_gb, stride_gd, stride_gp, offs_p, offs_d, pixels,
+                    SIMILARITY, OPERANDS, PRECISION, ACC, C, D, ROW, BLOCK_C,
+                )  # fmt: skip
+            if WANTS_PROTOTYPES:
+                # A product mixes pixels: what an ignored one holds must not reach it.
+                clean = tl.where(kept[:, None], tile, tl.zeros_like(tile))
+                part = to_rows(
+                    clean, slope, matrix_ptr, offs_d,
+                    SIMILARITY, OPERANDS, PRECISION, ACC, C, ROW, BLOCK_C,
+                )  # fmt: skip
+                if RESIDENT:
+                    whole += part
+                else:
+                    add_to_slot(slot_ptr, part, offs_d, step, C, D)
+        if WANTS_PROTOTYPES and not RESIDENT:
+            # The next tile's loads of the slot may belong to other threads than these stores.
+            tl.debug_barrier()
+    if WANTS_PROTOTYPES and RESIDENT:
+        add_to_slot(slot_ptr, whole, tl.arange(0, BLOCK_D), 0, C, D)
+
+
+def contrast_backward(
+    upstream: Tensor,
+    features: Tensor,
+    labels: Tensor,
+    prototypes: Tensor,
+    present: Tensor | None,
+    class_weight: Tensor | None,
+    pixel_weight: Tensor | None,
+    normaliser: Tensor,
+    kind: str,
+    temperature: float,
+    floor: bool,
+    ignore_index: int,
+    wants_features: bool,
+    wants_prototypes: bool,
+) -> tuple[Tensor, Tensor]:
+    """(M4) gradients of sum_i upstream_i loss_i; one that is not wanted comes back empty."""
+    images, channels, pixels = features.shape
+    classes, width = len(prototypes), features.element_size()
+    gradient = torch.empty_like(features) if wants_features else features.new_empty(0)
+    if images * pixels == 0:
+        return gradient, (
+            torch.zeros_like(prototypes) if wants_prototypes else prototypes.new_empty(0)
+        )
+    prepared = prepare(features, prototypes, present, class_weight, kind, temperature, floor)
+    kernel = "contrast_backward_both" if wants_prototypes else "contrast_backward"
+    config = configuration(kernel, family(features), width, channels, classes)
+    span = config.block_p
+    partial = None
+    if wants_prototypes:
+        span = span_of(images, channels, pixels, width, classes)
+        slots = images * tile_count(pixels, span)
+        partial = features.new_empty(slots, classes, channels, dtype=accumulation_dtype(features))
+    arguments, constants = pixel_arguments(features, labels, pixel_weight)
+    strides = gradient.stride() if wants_features else (0, 0, 0)
+    launch = Launch(
+        contrast_backward_kernel,
+        images * tile_count(pixels, span),
+        {
+            **arguments,
+            **prepared_arguments(prepared),
+            "upstream_ptr": upstream,
+            "stride_ub": upstream.stride(0),
+            "stride_up": upstream.stride(1),
+            "gradient_ptr": gradient if wants_features else None,
+            "stride_gb": strides[0],
+            "stride_gd": strides[1],
+            "stride_gp": strides[2],
+            "normaliser_ptr": normaliser.contiguous(),
+            "partial_ptr": partial,
+        },
+        {
+            **prepared.constants,
+            **constants,
+            "IGNORE_INDEX": ignore_index,
+            "WANTS_FEATURES": wants_features,
+            "WANTS_PROTOTYPES": wants_prototypes,
+            "SPAN": span,
+            "BLOCK_D": config.block_d,
+            "BLOCK_P": config.block_p,
+        },
+        options(config.num_warps, config.num_stages),
+    )
+    run(launch, features)
+    if partial is None:
+        return gradient, prototypes.new_empty(0)
+    total = partial.sum(dim=0)
+    return gradient, finish(features, total, prototypes, present, kind, temperature)

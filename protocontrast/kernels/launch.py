@@ -1,0 +1,179 @@
+"""How kernels are started: on the right device, with the precision torch asks for, or on paper.
+
+A launcher hands `run` a `Launch`. Within `recorded(family)` launches are collected instead of run,
+so that any call, also on meta tensors and without a GPU, tells exactly what it would launch:
+
+    with recorded("sm90") as launches:
+        contrast(features, ...)                       # features.is_meta is enough
+    signature, constants, attributes = launches[0].specialised()
+    triton.compile(ASTSource(launches[0].kernel, signature, constants, attributes), target,
+                   launches[0].options)
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from ctypes import c_float
+from typing import Any, NamedTuple
+
+import torch
+import triton.language as tl
+from torch import Tensor
+
+from protocontrast.kernels import INTERPRETED
+from protocontrast.kernels.configs import LARGEST_TILE
+
+ELEMENTS = {
+    torch.float64: "fp64",
+    torch.float32: "fp32",
+    torch.float16: "fp16",
+    torch.bfloat16: "bf16",
+    torch.int64: "i64",
+    torch.int32: "i32",
+    torch.uint32: "u32",
+    torch.int16: "i16",
+    torch.uint16: "u16",
+    torch.int8: "i8",
+    torch.uint8: "u8",
+    torch.bool: "i1",
+}
+
+SLOT_BYTES = 4 * 2**20
+"""Partial sums may take a tenth of the features' memory, or this much where that is more."""
+
+
+class Launch(NamedTuple):
+    """One start of a kernel: run-time arguments, compile-time constants and launch options."""
+
+    kernel: Any
+    programs: int
+    arguments: dict[str, Any]
+    constants: dict[str, Any]
+    options: dict[str, Any]
+
+    def specialised(self) -> tuple[dict[str, str], dict[str, Any], dict[tuple[int], Any]]:
+        """Signature, constants and attributes as triton's own launcher would derive them.
+
+        An integer of 1 and None become constants; pointers and integers that 16 divides are marked.
+        """
+        names = list(self.kernel.arg_names)
+        signature, constants, attributes = {}, dict(self.constants), {}
+        for index, name in enumerate(names):
+            value = self.arguments.get(name)
+            if name in self.constants or value is None or (type(value) is int and value == 1):
+                signature[name] = "constexpr"
+                constants.setdefault(name, value)
+                continue
+            signature[name] = _kind(value)
+            number = value.data_ptr() if isinstance(value, Tensor) else value
+            if isinstance(number, int) and number % 16 == 0:
+                attributes[index,] = [["tt.divisibility", 16]]
+        return signature, constants, attributes
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return "*" + ELEMENTS[value.dtype]
+    if isinstance(value, float):
+        return "fp32"
+    return "i32" if -(2**31) <= value < 2**31 else "i64"
+
+
+_record: list[Launch] | None = None
+_family = ""
+
+
+@contextmanager
+def recorded(family: str) -> Iterator[list[Launch]]:
+    """Collect the launches inside, as for an architecture of `configs.FAMILIES`; none runs."""
+    global _record, _family
+    before = _record, _family
+    _record, _family = [], family
+    try:
+        yield _record
+    finally:
+        _record, _family = before
+
+
+def run(launch: Launch, features: Tensor) -> None:
+    """Start a kernel on the device of the features, whichever is the current one."""
+    if _record is not None:
+        _record.append(launch)
+        return
+    # Triton launches on the current device, and with another one's pointers it reads rubbish.
+    with torch.cuda.device_of(features) if features.is_cuda else nullcontext():
+        launch.kernel[(launch.programs,)](**launch.arguments, **launch.constants, **launch.options)
+
+
+def family(features: Tensor) -> str:
+    """The architecture family of the features' device."""
+    if _family:
+        return _family
+    if not features.is_cuda:
+        return "interpreter"
+    if torch.version.hip:
+        return "gfx942"
+    major, minor = torch.cuda.get_device_capability(features.device)
+    if major in (8, 12):
+        return "sm80" if (major, minor) == (8, 0) else "sm86"
+    return "sm90" if major == 9 else "sm100"
+
+
+def accumulation_dtype(features: Tensor) -> torch.dtype:
+    """float64 for float64 features, else float32."""
+    return torch.float64 if features.dtype == torch.float64 else torch.float32
+
+
+def arithmetic(features: Tensor, halved: torch.dtype | None = None) -> dict[str, Any]:
+    """The constants ACC, OPERANDS and PRECISION of a kernel that reads these features.
+
+    `halved` is the dtype of 16-bit operands where that is not the features' own.
+
+    OPERANDS: "wide" multiplies in the accumulation dtype; "split" multiplies 16-bit features by
+    the upper and the lower half of a float32 factor, which loses nothing that float32 holds;
+    "narrow", under torch.set_float32_matmul_precision("medium"), by the upper half alone.
+    """
+    wanted = torch.get_float32_matmul_precision()
+    double = features.dtype == torch.float64
+    on_amd = family(features) == "gfx942"
+    precision = {"highest": "ieee", "high": "bf16x6" if on_amd else "tf32x3", "medium": "tf32"}
+    operands = "wide"
+    # The interpreter multiplies bfloat16 operands as raw bits.
+    readable = not (INTERPRETED and (halved or features.dtype) == torch.bfloat16)
+    if features.element_size() == 2 and readable:
+        operands = "narrow" if wanted == "medium" else "split"
+    return {
+        "ACC": tl.float64 if double else tl.float32,
+        "OPERANDS": operands,
+        "PRECISION": "ieee" if double else precision[wanted],
+    }
+
+
+def halves(number: float) -> tuple[float, float]:
+    """A number as the sum of two float32 ones, since kernels take no float64 argument."""
+    high = c_float(number).value
+    return high, number - high if math.isfinite(high) else 0.0
+
+
+def span_of(images: int, channels: int, pixels: int, width: int, classes: int) -> int:
+    """Pixels over which one program sums, a power of two.
+
+    Every span leaves a (C, D) partial sum, so there may not be many. Shapes alone decide, never
+    the device, and so the order of a sum is the same everywhere.
+    """
+    slot = classes * channels * 4
+    allowed = max(SLOT_BYTES, images * channels * pixels * width // 10)
+    span = LARGEST_TILE
+    while span < pixels and images * -(-pixels // span) * slot > allowed:
+        span *= 2
+    return span
+
+
+def options(num_warps: int, num_stages: int) -> dict[str, Any]:
+    """Launch options; fusion is named because triton's default for it changes between versions."""
+    return {"num_warps": num_warps, "num_stages": num_stages, "enable_fp_fusion": True}
+
+
+def tile_count(pixels: int, block: int) -> int:
+    """Tiles of `block` pixels that cover an image."""
+    return -(-pixels // block)

@@ -1,0 +1,205 @@
+"""Logits of every pixel against every prototype: (M2) for `prototype_logits`, and the way back."""
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from protocontrast.kernels.configs import configuration
+from protocontrast.kernels.contrast import prepared_arguments
+from protocontrast.kernels.contrast_backward import add_to_slot, store_gradient
+from protocontrast.kernels.launch import (
+    Launch,
+    accumulation_dtype,
+    family,
+    options,
+    run,
+    span_of,
+    tile_count,
+)
+from protocontrast.kernels.operands import load_tile
+from protocontrast.kernels.prototypes import finish, prepare
+from protocontrast.kernels.scores import logits_of, read_scores, to_rows
+
+
+@triton.jit
+def logits_kernel(
+    features_ptr, stride_xb, stride_xd, stride_xp, matrix_ptr, table_ptr, logits_ptr, pixels,
+    SIMILARITY: tl.constexpr, OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
+    C: tl.constexpr, D: tl.constexpr, ROW: tl.constexpr,
+    BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_P: tl.constexpr,
+):  # fmt: skip
+    """One program per tile of BLOCK_P pixels of one image."""
+    tiles = tl.cdiv(pixels, BLOCK_P)
+    image = (tl.program_id(0) // tiles).to(tl.int64)
+    offs_p = (tl.program_id(0) % tiles) * BLOCK_P + tl.arange(0, BLOCK_P)
+    offs_c = tl.arange(0, BLOCK_C)
+    scale = tl.load(table_ptr + offs_c)
+    offset = tl.load(table_ptr + BLOCK_C + offs_c)
+    total, squared = read_scores(
+        features_ptr + image * stride_xb, stride_xd, stride_xp, offs_p, pixels, matrix_ptr,
+        SIMILARITY, OPERANDS, PRECISION, ACC, C, D, ROW, BLOCK_C, BLOCK_D, BLOCK_P,
+    )  # fmt: skip
+    logits, _ = logits_of(total, squared, scale, SIMILARITY, ACC)
+    tl.store(
+        logits_ptr + (image * C + offs_c[None, :]) * pixels + offs_p[:, None],
+        tl.where(offset[None, :] == 0.0, logits, float("-inf")),
+        mask=(offs_p[:, None] < pixels) & (offs_c[None, :] < C),
+    )
+
+
+@triton.jit
+def logits_backward_kernel(
+    features_ptr, stride_xb, stride_xd, stride_xp,
+    upstream_ptr, stride_ub, stride_uc, stride_up, gradient_ptr, stride_gb, stride_gd, stride_gp,
+    matrix_ptr, table_ptr, partial_ptr, pixels,
+    SIMILARITY: tl.constexpr, OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
+    WANTS_FEATURES: tl.constexpr, WANTS_PROTOTYPES: tl.constexpr, SPAN: tl.constexpr,
+    C: tl.constexpr, D: tl.constexpr, ROW: tl.constexpr,
+    BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_P: tl.constexpr,
+):  # fmt: skip
+    """One program per SPAN pixels of one image, which it walks in tiles of BLOCK_P."""
+    spans = tl.cdiv(pixels, SPAN)
+    image = (tl.program_id(0) // spans).to(tl.int64)
+    first = (tl.program_id(0) % spans) * SPAN
+    offs_c = tl.arange(0, BLOCK_C)
+    scale = tl.load(table_ptr + offs_c)
+    offset = tl.load(table_ptr + BLOCK_C + offs_c)
+    image_ptr = features_ptr + image * stride_xb
+    slot_ptr = partial_ptr
+    if WANTS_PROTOTYPES:
+        slot_ptr = partial_ptr + tl.program_id(0).to(tl.int64) * C * D
+    for step in range(0, SPAN, BLOCK_P):
+        offs_p = first + step + tl.arange(0, BLOCK_P)
+        inside = offs_p < pixels
+        total, squared = read_scores(
+            image_ptr, stride_xd, stride_xp, offs_p, pixels, matrix_ptr,
+            SIMILARITY, OPERANDS, PRECISION, ACC, C, D, ROW, BLOCK_C, BLOCK_D, BLOCK_P,
+        )  # fmt: skip
+        logits, inverse = logits_of(total, squared, scale, SIMILARITY, ACC)
+        upstream = tl.load(
+            upstream_ptr
+            + image * stride_ub
+            + offs_c[None, :].to(tl.int64) * stride_uc
+            + offs_p[:, None].to(tl.int64) * stride_up,
+            mask=inside[:, None] & (offs_c[None, :] < C),
+            other=0.0,
+        ).to(ACC)
+        # The logit of an absent class is -inf whatever the pixel, so nothing comes back from it.
+        slope = tl.where(offset[None, :] == 0.0, upstream, 0.0)
+        radial = tl.zeros([BLOCK_P], dtype=ACC)
+        if SIMILARITY == "cosine":
+            radial = tl.sum(slope * logits * inverse * inverse, axis=1)
+        slope *= inverse
+        for start in range(0, D, BLOCK_D):
+            offs_d = start + tl.arange(0, BLOCK_D)
+            tile = load_tile(image_ptr, stride_xd, stride_xp, offs_p, offs_d, pixels, D)
+            if WANTS_FEATURES:
+                store_gradient(
+                    tile, slope * scale[None, :], radial, inside, matrix_ptr,
+                    gradient_ptr + image * stride_gb, stride_gd, stride_gp, offs_p, offs_d, pixels,
+                    SIMILARITY, OPERANDS, PRECISION, ACC, C, D, ROW, BLOCK_C,
+                )  # fmt: skip
+            if WANTS_PROTOTYPES:
+                part = to_rows(
+                    tile, slope, matrix_ptr, offs_d,
+                    SIMILARITY, OPERANDS, PRECISION, ACC, C, ROW, BLOCK_C,
+                )  # fmt: skip
+                add_to_slot(slot_ptr, part, offs_d, step, C, D)
+        if WANTS_PROTOTYPES:
+            # The next tile's loads of the slot may belong to other threads than these stores.
+            tl.debug_barrier()
+
+
+def _of_features(features: Tensor) -> dict[str, Any]:
+    return {
+        "features_ptr": features,
+        "stride_xb": features.stride(0),
+        "stride_xd": features.stride(1),
+        "stride_xp": features.stride(2),
+        "pixels": features.shape[2],
+    }
+
+
+def logits(
+    features: Tensor, prototypes: Tensor, present: Tensor | None, kind: str, temperature: float
+) -> Tensor:
+    """(B, C, P); absent classes -inf."""
+    images, channels, pixels = features.shape
+    classes, acc = len(prototypes), accumulation_dtype(features)
+    out = features.new_empty(images, classes, pixels, dtype=acc)
+    if images * pixels == 0:
+        return out
+    prepared = prepare(features, prototypes, present, None, kind, temperature, False)
+    width = features.element_size()
+    config = configuration("logits", family(features), width, channels, classes)
+    launch = Launch(
+        logits_kernel,
+        images * tile_count(pixels, config.block_p),
+        {**_of_features(features), **prepared_arguments(prepared), "logits_ptr": out},
+        {**prepared.constants, "BLOCK_D": config.block_d, "BLOCK_P": config.block_p},
+        options(config.num_warps, config.num_stages),
+    )
+    run(launch, features)
+    return out
+
+
+def logits_backward(
+    upstream: Tensor,
+    features: Tensor,
+    prototypes: Tensor,
+    present: Tensor | None,
+    kind: str,
+    temperature: float,
+    wants_features: bool,
+    wants_prototypes: bool,
+) -> tuple[Tensor, Tensor]:
+    """Gradients from upstream (B, C, P); one that is not wanted comes back empty."""
+    images, channels, pixels = features.shape
+    classes, width = len(prototypes), features.element_size()
+    gradient = torch.empty_like(features) if wants_features else features.new_empty(0)
+    if images * pixels == 0:
+        return gradient, (
+            torch.zeros_like(prototypes) if wants_prototypes else prototypes.new_empty(0)
+        )
+    prepared = prepare(features, prototypes, present, None, kind, temperature, False)
+    config = configuration("logits_backward", family(features), width, channels, classes)
+    span = config.block_p
+    partial = None
+    if wants_prototypes:
+        span = span_of(images, channels, pixels, width, classes)
+        slots = images * tile_count(pixels, span)
+        partial = features.new_empty(slots, classes, channels, dtype=accumulation_dtype(features))
+    strides = gradient.stride() if wants_features else (0, 0, 0)
+    launch = Launch(
+        logits_backward_kernel,
+        images * tile_count(pixels, span),
+        {
+            **_of_features(features),
+            **prepared_arguments(prepared),
+            "upstream_ptr": upstream,
+            "stride_ub": upstream.stride(0),
+            "stride_uc": upstream.stride(1),
+            "stride_up": upstream.stride(2),
+            "gradient_ptr": gradient if wants_features else None,
+            "stride_gb": strides[0],
+            "stride_gd": strides[1],
+            "stride_gp": strides[2],
+            "partial_ptr": partial,
+        },
+        {
+            **prepared.constants,
+            "WANTS_FEATURES": wants_features,
+            "WANTS_PROTOTYPES": wants_prototypes,
+            "SPAN": span,
+            "BLOCK_D": config.block_d,
+            "BLOCK_P": config.block_p,
+        },
+        options(config.num_warps, config.num_stages),
+    )
+    run(launch, features)
+    if partial is None:
+        return gradient, prototypes.new_empty(0)
+    return gradient, finish(features, partial.sum(dim=0), prototypes, present, kind, temperature)

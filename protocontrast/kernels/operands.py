@@ -1,0 +1,50 @@
+"""Device functions for the factors of matrix products: loads, lengths, float32 in 16-bit halves."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def load_tile(image_ptr, stride_d, stride_p, offs_p, offs_d, pixels, D: tl.constexpr):
+    """[BLOCK_P, BLOCK_D] of one image in its own dtype, 0 outside."""
+    # The mask holds no value read from memory: one per pixel would forbid wide loads.
+    return tl.load(
+        image_ptr
+        + offs_p[:, None].to(tl.int64) * stride_p
+        + offs_d[None, :].to(tl.int64) * stride_d,
+        mask=(offs_p[:, None] < pixels) & (offs_d[None, :] < D),
+        other=0.0,
+    )
+
+
+@triton.jit
+def square_root(value, ACC: tl.constexpr):
+    """The square root, correctly rounded; the fast one takes tiny numbers for 0."""
+    if ACC == tl.float32:
+        return tl.sqrt_rn(value)
+    else:
+        return tl.sqrt(value)
+
+
+@triton.jit
+def inverse_length(squared, ACC: tl.constexpr):
+    """1 / sqrt, and 0 where the length is 0; NaN stays NaN."""
+    safe = tl.where(squared == 0.0, 1.0, squared)
+    return tl.where(squared == 0.0, 0.0, 1.0 / square_root(safe, ACC))
+
+
+@triton.jit
+def unit_of(factor, NARROW: tl.constexpr):
+    """A scalar to divide by before rounding to 16 bits: float16 has a short range of exponents."""
+    if NARROW == tl.float16:
+        largest = tl.max(tl.max(tl.abs(factor), axis=1), axis=0)
+        return tl.where((largest > 1e-30) & (largest < 1e30), largest, 1.0)
+    else:
+        return 1.0
+
+
+@triton.jit
+def split(factor, NARROW: tl.constexpr):
+    """Upper and lower half in a 16-bit dtype; together they hold 16 bits (bf16) or 22 (fp16)."""
+    high = factor.to(NARROW)
+    return high, (factor - high.to(tl.float32)).to(NARROW)

@@ -1,0 +1,278 @@
+"""Prototypes made ready for one call, and the last step of their gradient: one launch each."""
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from protocontrast.kernels.configs import power_of_two
+from protocontrast.kernels.launch import (
+    Launch,
+    accumulation_dtype,
+    arithmetic,
+    halves,
+    options,
+    run,
+)
+from protocontrast.kernels.operands import inverse_length, split
+
+NEVER = tl.constexpr(-1e30)
+"""Added to masked classes' logits: exp(NEVER - max) is exactly 0, and 0 * NEVER is not NaN."""
+
+
+@triton.jit
+def read_row(
+    prototypes_ptr, stride_c, stride_d, present_ptr, stride_present, row, offs_d,
+    SIMILARITY: tl.constexpr, PRESENCE: tl.constexpr, ACC: tl.constexpr,
+    C: tl.constexpr, D: tl.constexpr,
+):  # fmt: skip
+    """A row [1, BLOCK_ROW] and whether its class is present [1]; an absent one is not read."""
+    present = row < C
+    if PRESENCE:
+        present = tl.load(present_ptr + row * stride_present, mask=row < C, other=0) != 0
+    values = tl.load(
+        prototypes_ptr + row[:, None].to(tl.int64) * stride_c + offs_d[None, :] * stride_d,
+        mask=present[:, None] & (offs_d[None, :] < D),
+        other=0.0,
+    ).to(ACC)
+    if not PRESENCE and SIMILARITY == "cosine":
+        present = tl.sum((values != 0.0).to(tl.int32), axis=1) > 0
+    return values, present
+
+
+@triton.jit
+def lowest_equal(
+    prototypes_ptr, stride_c, stride_d, present_ptr, stride_present, row, present,
+    SIMILARITY: tl.constexpr, PRESENCE: tl.constexpr, ACC: tl.constexpr,
+    C: tl.constexpr, D: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """The lowest present class with the same prototype as the class `row`, [1]."""
+    others = tl.arange(0, BLOCK_C)
+    there = others < C
+    if PRESENCE:
+        there = tl.load(present_ptr + others * stride_present, mask=there, other=0) != 0
+    differing = tl.zeros([BLOCK_C], dtype=tl.int32)
+    filled = tl.zeros([BLOCK_C], dtype=tl.int32)
+    for start in range(0, D, BLOCK_D):
+        offs_d = start + tl.arange(0, BLOCK_D)
+        columns = prototypes_ptr + offs_d[None, :] * stride_d
+        inside = offs_d[None, :] < D
+        own = tl.load(
+            columns + row[:, None].to(tl.int64) * stride_c,
+            mask=present[:, None] & inside,
+            other=0.0,
+        ).to(ACC)
+        rows = tl.load(
+            columns + others[:, None].to(tl.int64) * stride_c,
+            mask=there[:, None] & inside,
+            other=0.0,
+        ).to(ACC)
+        differing += tl.sum((rows != own).to(tl.int32), axis=1)
+        filled += tl.sum((rows != 0.0).to(tl.int32), axis=1)
+    if not PRESENCE and SIMILARITY == "cosine":
+        there = filled > 0
+    first = tl.min(tl.where((differing == 0) & there, others, BLOCK_C), axis=0)
+    # A row that holds NaN is not equal to itself.
+    return tl.where(present & (first < row), first, row)
+
+
+@triton.jit
+def prepare_kernel(
+    prototypes_ptr, stride_pc, stride_pd, present_ptr, stride_present, share_ptr, stride_share,
+    matrix_ptr, table_ptr, inverse_high, inverse_low,
+    SIMILARITY: tl.constexpr, PRESENCE: tl.constexpr, SHARED: tl.constexpr, FLOOR: tl.constexpr,
+    EQUALS: tl.constexpr, OPERANDS: tl.constexpr, ACC: tl.constexpr,
+    C: tl.constexpr, D: tl.constexpr, ROW: tl.constexpr,
+    BLOCK_C: tl.constexpr, BLOCK_ROW: tl.constexpr,
+):  # fmt: skip
+    """One program per class, padding included: its row of the matrix and column of the table."""
+    row = tl.program_id(0) + tl.arange(0, 1)
+    offs_d = tl.arange(0, BLOCK_ROW)
+    values, present = read_row(
+        prototypes_ptr, stride_pc, stride_pd, present_ptr, stride_present, row, offs_d,
+        SIMILARITY, PRESENCE, ACC, C, D,
+    )  # fmt: skip
+    # Two float32 numbers, for a float64 one would be rounded on the way into a kernel.
+    inverse = tl.full([1], inverse_high, ACC) + tl.full([1], inverse_low, ACC)
+    scale = inverse
+    matrix = values
+    if SIMILARITY == "cosine":
+        matrix = values * inverse_length(tl.sum(values * values, axis=1), ACC)[:, None]
+    elif SIMILARITY == "dot" and OPERANDS != "wide":
+        # 16-bit halves of numbers at most 1: float16 has no larger ones than 65504.
+        largest = tl.max(tl.abs(values), axis=1)
+        largest = tl.where(largest == 0.0, 1.0, largest)
+        matrix = values / largest[:, None]
+        scale = inverse * largest
+    into = matrix_ptr + row[:, None] * ROW + offs_d[None, :]
+    mask = (offs_d < ROW)[None, :]
+    if OPERANDS == "wide" or SIMILARITY == "euclidean":
+        tl.store(into, matrix, mask=mask)
+    else:
+        upper, lower = split(matrix, matrix_ptr.dtype.element_ty)
+        tl.store(into, upper, mask=mask)
+        if OPERANDS == "split":
+            tl.store(into + BLOCK_C * ROW, lower, mask=mask)
+    offset = tl.where(present, 0.0, NEVER)
+    share = (row < C).to(ACC)
+    if SHARED:
+        share = tl.load(share_ptr + row * stride_share, mask=row < C, other=0.0).to(ACC)
+    if FLOOR:
+        offset = tl.where(present, 0.0, tl.where(row < C, -inverse, NEVER))
+    else:
+        share = tl.where(present, share, 0.0)
+    tl.store(table_ptr + row, scale)
+    tl.store(table_ptr + BLOCK_C + row, offset.to(ACC))
+    tl.store(table_ptr + 2 * BLOCK_C + row, share.to(ACC))
+    if EQUALS:
+        first = lowest_equal(
+            prototypes_ptr, stride_pc, stride_pd, present_ptr, stride_present, row, present,
+            SIMILARITY, PRESENCE, ACC, C, D, BLOCK_C, 32,
+        )  # fmt: skip
+        tl.store(table_ptr + 3 * BLOCK_C + row, first.to(ACC))
+
+
+@triton.jit
+def finish_kernel(
+    total_ptr, prototypes_ptr, stride_pc, stride_pd, present_ptr, stride_present,
+    gradient_ptr, stride_gc, stride_gd, inverse_high, inverse_low,
+    SIMILARITY: tl.constexpr, PRESENCE: tl.constexpr, ACC: tl.constexpr,
+    C: tl.constexpr, D: tl.constexpr, BLOCK_ROW: tl.constexpr,
+):  # fmt: skip
+    """One program per class: the gradient of its prototype; an absent one gets exactly 0.
+
+    dL/dp = total / tau; under cosine (total - u (u . total)) / (tau |p|) with u = p / |p|.
+    """
+    row = tl.program_id(0) + tl.arange(0, 1)
+    offs_d = tl.arange(0, BLOCK_ROW)
+    values, present = read_row(
+        prototypes_ptr, stride_pc, stride_pd, present_ptr, stride_present, row, offs_d,
+        SIMILARITY, PRESENCE, ACC, C, D,
+    )  # fmt: skip
+    mask = (row < C)[:, None] & (offs_d < D)[None, :]
+    total = tl.load(total_ptr + row[:, None] * D + offs_d[None, :], mask=mask, other=0.0)
+    total *= tl.full([1], inverse_high, ACC) + tl.full([1], inverse_low, ACC)
+    if SIMILARITY == "cosine":
+        inverse = inverse_length(tl.sum(values * values, axis=1), ACC)[:, None]
+        unit = values * inverse
+        total = (total - unit * tl.sum(unit * total, axis=1)[:, None]) * inverse
+    tl.store(
+        gradient_ptr + row[:, None].to(tl.int64) * stride_gc + offs_d[None, :] * stride_gd,
+        tl.where(present[:, None], total, 0.0).to(gradient_ptr.dtype.element_ty),
+        mask=mask,
+    )
+
+
+class Prepared(NamedTuple):
+    """What `prepare` wrote; `constants` go to every kernel that reads it."""
+
+    matrix: Tensor
+    table: Tensor
+    constants: dict[str, object]
+
+
+def _warps(block: int) -> int:
+    return 4 if block <= 2048 else 8
+
+
+def _given(value: Tensor | None) -> tuple[Tensor | None, int]:
+    return (None, 0) if value is None else (value, value.stride(0))
+
+
+def prepare(
+    features: Tensor,
+    prototypes: Tensor,
+    present: Tensor | None,
+    class_weight: Tensor | None,
+    kind: str,
+    temperature: float,
+    floor: bool,
+    equals: bool = False,
+) -> Prepared:
+    """Matrix [1 or 2, BLOCK_C, ROW] and table [3 or 4, BLOCK_C] for these features.
+
+    The table holds scale, offset and share of each class, with `equals` also the lowest present
+    class that has the same prototype.
+    """
+    classes, channels = prototypes.shape
+    block_c, row = power_of_two(classes), -(-channels // 16) * 16
+    constants = {"SIMILARITY": kind, **arithmetic(features)}
+    acc = accumulation_dtype(features)
+    wide = constants["OPERANDS"] == "wide" or kind == "euclidean"
+    halved = 2 if constants["OPERANDS"] == "split" and not wide else 1
+    matrix = features.new_empty(halved, block_c, row, dtype=acc if wide else features.dtype)
+    table = features.new_empty(4 if equals else 3, block_c, dtype=acc)
+    present, stride_present = _given(present)
+    class_weight, stride_share = _given(class_weight)
+    inverse_high, inverse_low = halves(1 / temperature)
+    shapes = {"C": classes, "ROW": row, "BLOCK_C": block_c}
+    block_row = power_of_two(row)
+    arguments = {
+        "prototypes_ptr": prototypes,
+        "stride_pc": prototypes.stride(0),
+        "stride_pd": prototypes.stride(1),
+        "present_ptr": present,
+        "stride_present": stride_present,
+        "share_ptr": class_weight,
+        "stride_share": stride_share,
+        "matrix_ptr": matrix,
+        "table_ptr": table,
+        "inverse_high": inverse_high,
+        "inverse_low": inverse_low,
+    }
+    own = {
+        "SIMILARITY": kind,
+        "PRESENCE": present is not None,
+        "SHARED": class_weight is not None,
+        "FLOOR": floor,
+        "EQUALS": equals,
+        "OPERANDS": constants["OPERANDS"],
+        "ACC": constants["ACC"],
+        "D": channels,
+        "BLOCK_ROW": block_row,
+    }
+    how = options(_warps(block_row), 1)
+    run(Launch(prepare_kernel, block_c, arguments, {**own, **shapes}, how), features)
+    return Prepared(matrix, table, {**constants, **shapes, "D": channels})
+
+
+def finish(
+    features: Tensor,
+    total: Tensor,
+    prototypes: Tensor,
+    present: Tensor | None,
+    kind: str,
+    temperature: float,
+) -> Tensor:
+    """Gradient of the prototypes from sum_i of slopes and pixels, (C, D) contiguous."""
+    classes, channels = prototypes.shape
+    gradient = torch.empty_like(prototypes)
+    present, stride_present = _given(present)
+    inverse_high, inverse_low = halves(1 / temperature)
+    block_row = power_of_two(channels)
+    arguments = {
+        "total_ptr": total,
+        "prototypes_ptr": prototypes,
+        "stride_pc": prototypes.stride(0),
+        "stride_pd": prototypes.stride(1),
+        "present_ptr": present,
+        "stride_present": stride_present,
+        "gradient_ptr": gradient,
+        "stride_gc": gradient.stride(0),
+        "stride_gd": gradient.stride(1),
+        "inverse_high": inverse_high,
+        "inverse_low": inverse_low,
+    }
+    constants = {
+        "SIMILARITY": kind,
+        "PRESENCE": present is not None,
+        "ACC": arithmetic(features)["ACC"],
+        "C": classes,
+        "D": channels,
+        "BLOCK_ROW": block_row,
+    }
+    how = options(_warps(block_row), 1)
+    run(Launch(finish_kernel, classes, arguments, constants, how), features)
+    return gradient

@@ -1,0 +1,158 @@
+"""Device functions for the logits of a tile of pixels and the way back: (M2) and its gradient.
+
+`prepare` of prototypes.py has written the matrix, [2 or 1, BLOCK_C, ROW], and the table
+[3 or 4, BLOCK_C] of scale, offset and share (and the lowest equal class). With q_i = f_i / |f_i|:
+
+    z_ic = scale_c matrix_c . q_i           cosine; |f_i| is 1 in what follows otherwise
+    z_ic = scale_c matrix_c . f_i           dot
+    z_ic = -scale_c |matrix_c - f_i|        euclidean
+"""
+
+import triton
+import triton.language as tl
+
+from protocontrast.kernels.operands import inverse_length, load_tile, split, square_root, unit_of
+
+
+@triton.jit
+def add_scores(
+    tile, total, squared, matrix_ptr, offs_d,
+    SIMILARITY: tl.constexpr, OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
+    C: tl.constexpr, ROW: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """A block of channels added to products [BLOCK_P, BLOCK_C] and squared lengths [BLOCK_P]."""
+    offs_c = tl.arange(0, BLOCK_C)
+    if SIMILARITY == "euclidean":
+        wide = tile.to(ACC)
+        for c in range(C):
+            row = tl.load(matrix_ptr + c * ROW + offs_d, mask=offs_d < ROW, other=0.0)
+            gap = wide - row[None, :]
+            distance = tl.sum(gap * gap, axis=1)
+            total += tl.where(offs_c[None, :] == c, distance[:, None], 0.0)
+    else:
+        if SIMILARITY == "cosine":
+            wide = tile.to(ACC)
+            squared += tl.sum(wide * wide, axis=1)
+        columns = matrix_ptr + offs_d[:, None] + offs_c[None, :] * ROW
+        mask = offs_d[:, None] < ROW
+        upper = tl.load(columns, mask=mask, other=0.0)  # [BLOCK_D, BLOCK_C]
+        if OPERANDS == "wide":
+            total = tl.dot(tile.to(ACC), upper, total, input_precision=PRECISION, out_dtype=ACC)
+        else:
+            total = tl.dot(tile, upper, total, input_precision=PRECISION, out_dtype=ACC)
+            if OPERANDS == "split":
+                lower = tl.load(columns + BLOCK_C * ROW, mask=mask, other=0.0)
+                total = tl.dot(tile, lower, total, input_precision=PRECISION, out_dtype=ACC)
+    return total, squared
+
+
+@triton.jit
+def read_scores(
+    image_ptr, stride_d, stride_p, offs_p, pixels, matrix_ptr,
+    SIMILARITY: tl.constexpr, OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
+    C: tl.constexpr, D: tl.constexpr, ROW: tl.constexpr,
+    BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_P: tl.constexpr,
+):  # fmt: skip
+    """Products and squared lengths of a tile of pixels over all channels."""
+    total = tl.zeros([BLOCK_P, BLOCK_C], dtype=ACC)
+    squared = tl.zeros([BLOCK_P], dtype=ACC)
+    for start in range(0, D, BLOCK_D):
+        offs_d = start + tl.arange(0, BLOCK_D)
+        tile = load_tile(image_ptr, stride_d, stride_p, offs_p, offs_d, pixels, D)
+        total, squared = add_scores(
+            tile, total, squared, matrix_ptr, offs_d,
+            SIMILARITY, OPERANDS, PRECISION, ACC, C, ROW, BLOCK_C,
+        )  # fmt: skip
+    return total, squared
+
+
+@triton.jit
+def logits_of(total, squared, scale, SIMILARITY: tl.constexpr, ACC: tl.constexpr):
+    """Logits [BLOCK_P, BLOCK_C] before the absent classes' offset, and d z / d product.
+
+    The second is the inverse length [BLOCK_P, 1] under cosine (0 where the length is 0), the
+    inverse distance [BLOCK_P, BLOCK_C] (0 at distance 0) under euclidean, and 1 for dot.
+    """
+    if SIMILARITY == "euclidean":
+        return square_root(total, ACC) * -scale[None, :], inverse_length(total, ACC)
+    elif SIMILARITY == "cosine":
+        inverse = inverse_length(squared, ACC)[:, None]
+        return total * scale[None, :] * inverse, inverse
+    else:
+        return total * scale[None, :], tl.full([1, 1], 1.0, ACC)
+
+
+@triton.jit
+def to_features(
+    tile, slope, radial, matrix_ptr, offs_d,
+    SIMILARITY: tl.constexpr, OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
+    C: tl.constexpr, ROW: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """Gradient [BLOCK_P, BLOCK_D] of a tile from that of the products, `slope` [BLOCK_P, BLOCK_C].
+
+    `radial` [BLOCK_P] is what to take off along the pixel itself, under cosine.
+    """
+    offs_c = tl.arange(0, BLOCK_C)
+    if SIMILARITY == "euclidean":
+        wide = tile.to(ACC)
+        gradient = tl.zeros(wide.shape, dtype=ACC)
+        for c in range(C):
+            row = tl.load(matrix_ptr + c * ROW + offs_d, mask=offs_d < ROW, other=0.0)
+            column = tl.sum(tl.where(offs_c[None, :] == c, slope, 0.0), axis=1)
+            # Differences: M' a - f sum_c a would cancel where a pixel is close to a prototype.
+            gradient += column[:, None] * (row[None, :] - wide)
+    else:
+        rows = matrix_ptr + offs_c[:, None] * ROW + offs_d[None, :]
+        mask = offs_d[None, :] < ROW
+        upper = tl.load(rows, mask=mask, other=0.0)  # [BLOCK_C, BLOCK_D]
+        if OPERANDS == "wide":
+            gradient = tl.dot(slope, upper, input_precision=PRECISION, out_dtype=ACC)
+        else:
+            unit = unit_of(slope, tile.dtype)
+            high, low = split(slope / unit, tile.dtype)
+            gradient = tl.dot(high, upper, input_precision=PRECISION, out_dtype=ACC)
+            if OPERANDS == "split":
+                lower = tl.load(rows + BLOCK_C * ROW, mask=mask, other=0.0)
+                gradient = tl.dot(high, lower, gradient, input_precision=PRECISION, out_dtype=ACC)
+                gradient = tl.dot(low, upper, gradient, input_precision=PRECISION, out_dtype=ACC)
+            gradient = gradient * unit
+        if SIMILARITY == "cosine":
+            gradient -= tile.to(ACC) * radial[:, None]
+    return gradient
+
+
+@triton.jit
+def to_rows(
+    tile, slope, matrix_ptr, offs_d,
+    SIMILARITY: tl.constexpr, OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
+    C: tl.constexpr, ROW: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """sum_i slope_ic f_i, [BLOCK_D, BLOCK_C]; under euclidean sum_i slope_ic (f_i - matrix_c)."""
+    if SIMILARITY == "euclidean":
+        offs_c = tl.arange(0, BLOCK_C)
+        wide = tile.to(ACC)
+        total = tl.zeros([wide.shape[1], BLOCK_C], dtype=ACC)
+        for c in range(C):
+            row = tl.load(matrix_ptr + c * ROW + offs_d, mask=offs_d < ROW, other=0.0)
+            column = tl.sum(tl.where(offs_c[None, :] == c, slope, 0.0), axis=1)
+            pulled = tl.sum(column[:, None] * (wide - row[None, :]), axis=0)
+            total += tl.where(offs_c[None, :] == c, pulled[:, None], 0.0)
+        return total
+    else:
+        return weighted_sum(tile, slope, OPERANDS, PRECISION, ACC)
+
+
+@triton.jit
+def weighted_sum(tile, weight, OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr):
+    """sum_i weight_ic f_i, [BLOCK_D, BLOCK_C], of a tile [BLOCK_P, BLOCK_D]."""
+    if OPERANDS == "wide":
+        across = tl.trans(tile.to(ACC))
+        return tl.dot(across, weight, input_precision=PRECISION, out_dtype=ACC)
+    else:
+        across = tl.trans(tile)
+        unit = unit_of(weight, tile.dtype)
+        high, low = split(weight / unit, tile.dtype)
+        total = tl.dot(across, high, input_precision=PRECISION, out_dtype=ACC)
+        if OPERANDS == "split":
+            total = tl.dot(across, low, total, input_precision=PRECISION, out_dtype=ACC)
+        return total * unit

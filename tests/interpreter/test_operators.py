@@ -1,0 +1,108 @@
+"""The operators with the kernels behind them: opcheck, gradcheck, torch.compile, the choice."""
+
+from typing import Any
+
+import pytest
+import torch
+
+import protocontrast as pc
+from protocontrast import kernels
+from tests.differentiable import scene
+from tests.test_operators import BACKEND, CASES
+
+
+def on_kernels(arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """The case's arguments with the backend exchanged; None where the operator takes none."""
+    places = [i for i, value in enumerate(arguments) if isinstance(value, str) and value == BACKEND]
+    return (*arguments[: places[0]], "triton", *arguments[places[0] + 1 :]) if places else None
+
+
+KERNEL_CASES = [(name, on_kernels(arguments)) for name, arguments in CASES]
+KERNEL_CASES = [(name, arguments) for name, arguments in KERNEL_CASES if arguments is not None]
+
+
+def test_every_kernel_has_a_case() -> None:
+    operators = {
+        *("contrast", "contrast_backward", "logits", "logits_backward"),
+        *("class_sums", "class_sums_backward", "transfer"),
+    }
+    assert {name for name, _ in KERNEL_CASES} == operators
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    KERNEL_CASES,
+    ids=[f"{i}-{name}" for i, (name, _) in enumerate(KERNEL_CASES)],
+)
+def test_opcheck(name: str, arguments: tuple[Any, ...]) -> None:
+    operator = getattr(torch.ops.protocontrast, name).default
+    results = torch.library.opcheck(operator, arguments)
+    assert set(results.values()) == {"SUCCESS"}
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot", "euclidean"])
+def test_gradcheck(similarity: str) -> None:
+    features, labels, prototypes = scene(torch.float64)
+    leaves = features.clone().requires_grad_(), prototypes.clone().requires_grad_()
+
+    def loss(features: torch.Tensor, prototypes: torch.Tensor) -> torch.Tensor:
+        return pc.pixel_prototype_contrast(
+            features, labels, prototypes, similarity=similarity, temperature=0.5, backend="triton"
+        )
+
+    # Along one random direction: every entry of a Jacobian costs two calls.
+    assert torch.autograd.gradcheck(loss, leaves, fast_mode=True)
+
+
+def test_compiled_in_one_graph() -> None:
+    features, labels, prototypes = scene(torch.float32)
+    leaf = features.clone().requires_grad_()
+
+    def step(leaf: torch.Tensor) -> torch.Tensor:
+        stats = pc.class_prototypes(leaf, labels, 3, backend="triton")
+        loss = pc.pixel_prototype_contrast(leaf, labels, prototypes, backend="triton")
+        return loss + stats.mean.square().sum()
+
+    eager = step(leaf)
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")(leaf)
+    torch.testing.assert_close(compiled, eager)
+    torch.testing.assert_close(
+        torch.autograd.grad(compiled, leaf)[0], torch.autograd.grad(eager, leaf)[0]
+    )
+
+
+def test_func_grad_and_vmap() -> None:
+    features, labels, prototypes = scene(torch.float32)
+
+    def loss(features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return pc.pixel_prototype_contrast(
+            features[None], labels[None], prototypes, reduction="sum", backend="triton"
+        )
+
+    found = torch.func.vmap(torch.func.grad(loss))(features, labels)
+    leaf = features.clone().requires_grad_()
+    total = pc.pixel_prototype_contrast(leaf, labels, prototypes, reduction="sum", backend="naive")
+    torch.testing.assert_close(found, torch.autograd.grad(total, leaf)[0])
+
+
+def test_auto_is_eager_for_cpu_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: Any) -> None:
+        raise AssertionError("a kernel was launched")
+
+    from protocontrast.kernels import class_prototypes, contrast, transfer
+
+    for module, name in ((contrast, "contrast"), (class_prototypes, "class_sums")):
+        monkeypatch.setattr(module, name, refuse)
+    monkeypatch.setattr(transfer, "transfer", refuse)
+    features, labels, prototypes = scene(torch.float32)
+    assert kernels.INTERPRETED
+    pc.pixel_prototype_contrast(features, labels, prototypes)
+    pc.class_prototypes(features, labels, 3)
+    pc.transfer_labels(features, prototypes)
+    with pytest.raises(AssertionError, match="launched"):
+        pc.transfer_labels(features, prototypes, backend="triton")
+
+
+def test_memory_is_poisoned() -> None:
+    """Otherwise the other tests of this folder could not see what a kernel leaves out."""
+    assert torch.isnan(torch.empty(1000)).all()

@@ -1,0 +1,26 @@
+"""What the main suite asks of every backend, asked of the kernels."""
+
+from tests import (
+    test_bidirectional,
+    test_class_prototypes,
+    test_contrast_edges,
+    test_logits,
+    test_transfer,
+)
+from tests.interpreter.on_triton import on_triton
+
+MODULES = (
+    test_bidirectional,
+    test_class_prototypes,
+    test_contrast_edges,
+    test_logits,
+    test_transfer,
+)
+
+# Thousands of pixels, which take minutes here; test_transfer.py beside this file has a small one.
+TOO_LARGE = {"test_ties_go_to_the_lowest_class"}
+
+for module in MODULES:
+    for name, test in on_triton(module).items():
+        if name not in TOO_LARGE:
+            globals()[f"{name}_of_{module.__name__.split('.')[-1].removeprefix('test_')}"] = test

@@ -1,0 +1,221 @@
+"""The kernels' room without a GPU: choice of a backend, what a launch is, what is banned."""
+
+import ast
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+
+import protocontrast as pc
+from protocontrast import kernels
+from protocontrast.kernels import configs
+from protocontrast.ops.backend import choose
+from tests.sentences import assert_raises
+
+ROOT = Path(__file__).resolve().parents[1]
+FEATURES, LABELS, PROTOTYPES = torch.ones(2, 4, 6), torch.zeros(2, 6).long(), torch.eye(4)
+needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
+
+# The host waits for a value, or the order of a sum depends on timing, or speed on the first calls.
+BANNED_ATTRIBUTES = {
+    *("item", "tolist", "nonzero", "argwhere", "masked_select", "equal", "cpu", "numpy"),
+    *("atomic_add", "atomic_cas", "atomic_xchg", "atomic_max", "atomic_min"),
+    *("autotune", "wrap_triton", "triton_op", "inline_asm_elementwise", "libdevice"),
+}
+CONVERSIONS = {"float", "int", "bool"}
+
+
+def banned(path: Path) -> list[str]:
+    """Banned attributes, and conversions of anything but a literal to a host number."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Attribute) and node.attr in BANNED_ATTRIBUTES:
+            found.append(f"{path.name}:{node.lineno} .{node.attr}")
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") in CONVERSIONS:
+            literal = all(isinstance(argument, ast.Constant) for argument in node.args)
+            if not literal:
+                found.append(f"{path.name}:{node.lineno} {node.func.id}()")
+    return found
+
+
+def launch_code() -> list[Path]:
+    operators = [ROOT / "protocontrast" / "ops" / f"{stem}.py" for stem in kernels.OPERATORS]
+    return [*sorted((ROOT / "protocontrast" / "kernels").glob("*.py")), *operators]
+
+
+def test_launch_code_never_waits_and_never_races() -> None:
+    assert len(launch_code()) > 10
+    assert [use for path in launch_code() for use in banned(path)] == []
+
+
+@pytest.mark.parametrize(
+    "line", ["x.item()", "float(x)", "bool(x.any())", "tl.atomic_add(p, x)", "@triton.autotune\nf"]
+)
+def test_a_banned_use_is_found(tmp_path: Path, line: str) -> None:
+    source = tmp_path / "kernel.py"
+    source.write_text(line.replace("\nf", "\ndef f(): ...") + "\nfloat('nan')\n")
+    assert len(banned(source)) == 1
+
+
+def test_import_and_cpu_calls_leave_the_kernels_alone() -> None:
+    """torch imports triton for itself when an operator first runs, but not before."""
+    code = (
+        "import sys, torch, protocontrast as pc\n"
+        "assert 'triton' not in sys.modules\n"
+        "pc.class_prototypes(torch.ones(3, 2), torch.tensor([0, 0, 1]), 2)\n"
+        "assert 'protocontrast.kernels.launch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_everything_but_the_kernels_works_without_triton() -> None:
+    """`None` in sys.modules is how Python says that a module cannot be imported."""
+    code = (
+        "import sys; sys.modules['triton'] = None\n"
+        "import torch, protocontrast as pc\n"
+        "features, labels = torch.ones(3, 2), torch.tensor([0, 0, 1])\n"
+        "assert pc.class_prototypes(features, labels, 2).count.tolist() == [2, 1]\n"
+        "try:\n"
+        "    pc.class_prototypes(features, labels, 2, backend='triton')\n"
+        "except ValueError as error:\n"
+        "    assert 'backend that is installed' in str(error), error\n"
+        "else:\n"
+        "    raise SystemExit('no error')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+CALLS = {
+    "pixel_prototype_contrast": lambda backend: pc.pixel_prototype_contrast(
+        FEATURES, LABELS, PROTOTYPES, backend=backend
+    ),
+    "prototype_logits": lambda backend: pc.prototype_logits(FEATURES, PROTOTYPES, backend=backend),
+    "class_prototypes": lambda backend: pc.class_prototypes(FEATURES, LABELS, 3, backend=backend),
+    "transfer_labels": lambda backend: pc.transfer_labels(FEATURES, PROTOTYPES, backend=backend),
+}
+
+
+@pytest.mark.parametrize("function", CALLS)
+def test_kernels_on_cpu_tensors(function: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "AVAILABLE", True)
+    assert not kernels.INTERPRETED
+    text = (
+        f"{function}: expected backend that runs where the features are, got 'triton' for "
+        'features on cpu. Hint: backend="auto" takes the fastest implementation there is. '
+        "TRITON_INTERPRET=1 before the import runs kernels on CPU, slowly."
+    )
+    assert_raises(ValueError, text, lambda: CALLS[function]("triton"))
+
+
+@pytest.mark.parametrize("function", CALLS)
+def test_triton_is_missing(function: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "AVAILABLE", False)
+    text = (
+        f"{function}: expected backend that is installed, got 'triton'. Hint: install triton "
+        '(Linux: pip install triton), or backend="auto" takes the fastest implementation there is.'
+    )
+    assert_raises(ValueError, text, lambda: CALLS[function]("triton"))
+
+
+class _OnGpu:
+    """What `choose` asks of a tensor, answered as a CUDA tensor would."""
+
+    is_cuda = True
+    device = torch.device("cuda", 0)
+
+
+@pytest.mark.parametrize("available", [True, False])
+@pytest.mark.parametrize("operator", ["contrast", "label_counts"])
+def test_auto_takes_a_kernel_where_there_is_one(
+    operator: str, available: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "AVAILABLE", available)
+    expected = "triton" if available and operator in kernels.OPERATORS else "eager"
+    assert choose("f", "auto", operator, _OnGpu()) == expected  # type: ignore[arg-type]
+    assert choose("f", "auto", operator, FEATURES) == "eager"
+
+
+@pytest.mark.parametrize("family", configs.FAMILIES)
+@pytest.mark.parametrize("kernel", configs.KERNELS)
+def test_every_call_has_a_configuration(kernel: str, family: str) -> None:
+    for width in (2, 4, 8):
+        for channels in (1, 16, 64, 76, 256, 720, 2048):
+            for classes in (1, 19, 150, 256):
+                config = configs.configuration(kernel, family, width, channels, classes)
+                assert configs.LARGEST_TILE % config.block_p == 0
+                assert 16 <= config.block_d <= configs.power_of_two(channels)
+                for size in (config.block_p, config.block_d, config.num_warps):
+                    assert size & (size - 1) == 0
+
+
+def test_every_row_of_the_table_is_used() -> None:
+    used = {
+        id(row.config)
+        for family in configs.FAMILIES
+        for kernel in configs.KERNELS
+        for width in (2, 4, 8)
+        for channels in (16, 128, 256, 2048)
+        for classes in (19, 64, 100, 256)
+        for row in [configs.row_of(kernel, family, width, channels, classes)]
+    }
+    assert used == {id(row.config) for row in configs.ROWS}
+
+
+def test_a_missing_row_is_an_error() -> None:
+    text = "configuration: expected a row for contrast on sm70, got none."
+    assert_raises(RuntimeError, text, lambda: configs.configuration("contrast", "sm70", 4, 64, 19))
+
+
+@needs_triton
+def test_a_recorded_call_tells_its_launches() -> None:
+    from protocontrast.kernels.contrast import contrast
+    from protocontrast.kernels.launch import recorded
+
+    features = torch.empty(2, 256, 8192, dtype=torch.bfloat16, device="meta")
+    labels = torch.empty(2, 8192, dtype=torch.int64, device="meta")
+    prototypes = torch.empty(19, 256, device="meta")
+    with recorded("sm90") as launches:
+        loss, _, _ = contrast(
+            features, labels, prototypes, None, None, None, "cosine", 0.1, False, 255
+        )
+    assert loss.is_meta and loss.shape == (2, 8192)
+    assert [launch.kernel.__name__ for launch in launches] == ["prepare_kernel", "contrast_kernel"]
+    launch = launches[1]
+    assert launch.programs * launch.constants["BLOCK_P"] == 2 * 8192
+    signature, constants, attributes = launch.specialised()
+    assert list(signature) == list(launch.kernel.arg_names)
+    assert signature["features_ptr"] == "*bf16" and signature["labels_ptr"] == "*i64"
+    assert signature["stride_xd"] == "i32"
+    # Unit strides and absent tensors are constants, as triton's launcher makes them.
+    assert signature["stride_xp"] == "constexpr" and constants["stride_xp"] == 1
+    assert signature["weight_ptr"] == "constexpr" and constants["weight_ptr"] is None
+    marked = {list(signature)[index] for (index,) in attributes}
+    assert {"features_ptr", "labels_ptr", "pixels", "stride_xd"} <= marked
+
+
+@needs_triton
+@pytest.mark.parametrize("images", [1, 2, 8])
+@pytest.mark.parametrize("pixels", [1, 128, 129, 8464, 262144])
+@pytest.mark.parametrize(("channels", "classes"), [(76, 19), (256, 19), (2048, 150)])
+def test_partial_sums_stay_small(images: int, pixels: int, channels: int, classes: int) -> None:
+    from protocontrast.kernels.launch import SLOT_BYTES, span_of, tile_count
+
+    span = span_of(images, channels, pixels, 2, classes)
+    assert span % configs.LARGEST_TILE == 0
+    slots = images * tile_count(pixels, span)
+    slot_bytes = slots * classes * channels * 4
+    allowed = max(SLOT_BYTES, images * channels * pixels * 2 // 10)
+    assert slot_bytes <= allowed or slots == images
+
+
+@needs_triton
+def test_a_float64_number_survives_the_way_into_a_kernel() -> None:
+    from protocontrast.kernels.launch import halves
+
+    for number in (0.1, 1 / 0.07, 1e-12, 12345.678):
+        high, low = (torch.tensor(part, dtype=torch.float32).double() for part in halves(number))
+        assert float(high + low) == pytest.approx(number, rel=1e-14)
+    assert halves(float("-inf")) == (float("-inf"), 0.0)
