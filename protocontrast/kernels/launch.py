@@ -35,7 +35,7 @@ ELEMENTS = {
     torch.uint16: "u16",
     torch.int8: "i8",
     torch.uint8: "u8",
-    torch.bool: "i1",
+    torch.bool: "u1",
 }
 
 SLOT_BYTES = 4 * 2**20

@@ -37,7 +37,7 @@ def inverse_length(squared, ACC: tl.constexpr):
 def unit_of(factor, NARROW: tl.constexpr):
     """A scalar to divide by before rounding to 16 bits: float16 has a short range of exponents."""
     if NARROW == tl.float16:
-        largest = tl.max(tl.max(tl.abs(factor), axis=1), axis=0)
+        largest = tl.max(tl.abs(factor))
         return tl.where((largest > 1e-30) & (largest < 1e30), largest, 1.0)
     else:
         return 1.0

@@ -1,0 +1,96 @@
+"""The budget file: registers of every case, and bytes of stack where spilling is allowed.
+
+`python -m tests.ahead_of_time.budget` compiles every case and rewrites it (minutes); it stops
+where a kernel is wrong in a way that no budget excuses.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
+from pathlib import Path
+
+import triton
+
+from tests.ahead_of_time.cases import SLOW, Case
+from tests.ahead_of_time.gate import Budget, objections, reason_to_spill
+from tests.ahead_of_time.resources import Resources, measured_case
+
+FILE = Path(__file__).with_name("budget.json")
+Table = dict[str, dict[str, dict[str, int]]]
+
+
+@contextmanager
+def compiling(cases: Iterable[Case]) -> Iterator[dict[Case, Future[Resources]]]:
+    """Resources of each case, compiled in as many processes as there are cores, at most 8."""
+    cases = list(cases)
+    processes = max(1, min(8, os.cpu_count() or 1, len(cases)))
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        try:
+            yield {case: pool.submit(measured_case, case) for case in cases}
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def read() -> dict[Case, Budget]:
+    """The budget of each case that the file knows."""
+    text = json.loads(FILE.read_text("utf-8"))
+    registers, stack = text["registers"], text["stack"]
+    found = {}
+    for case in SLOW:
+        number = registers.get(case.target, {}).get(case.kernel, {}).get(case.name)
+        if number is not None:
+            spilled = stack.get(case.target, {}).get(case.kernel, {}).get(case.name, {})
+            found[case] = Budget(number, spilled.get("bytes", 0))
+    return found
+
+
+def names() -> set[tuple[str, str, str]]:
+    """Target, kernel and name of every case in the file."""
+    registers = json.loads(FILE.read_text("utf-8"))["registers"]
+    return {
+        (target, kernel, name)
+        for target, kernels in registers.items()
+        for kernel, cases in kernels.items()
+        for name in cases
+    }
+
+
+def as_json(results: dict[Case, Resources]) -> str:
+    """The file's text: target -> kernel -> case -> number; stack with the reason for it."""
+    registers: Table = {}
+    stack: dict[str, dict[str, dict[str, dict[str, object]]]] = {}
+    for case, found in results.items():
+        registers.setdefault(case.target, {}).setdefault(case.kernel, {})[case.name] = (
+            found.registers
+        )
+        if found.stack:
+            entry = {"bytes": found.stack, "reason": reason_to_spill(case)}
+            stack.setdefault(case.target, {}).setdefault(case.kernel, {})[case.name] = entry
+    text = {"triton": triton.__version__, "registers": registers, "stack": stack}
+    return json.dumps(text, indent=1) + "\n"
+
+
+def main() -> int:
+    """Write the budget; 1 and a list of sentences where kernels are wrong."""
+    results: dict[Case, Resources] = {}
+    with compiling(SLOW) as futures:
+        for number, (case, future) in enumerate(futures.items(), 1):
+            results[case] = future.result()
+            print(f"\r{number} of {len(SLOW)}", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    wrong = [
+        sentence
+        for case, found in results.items()
+        for sentence in objections(case, found, Budget(found.registers, found.stack))
+    ]
+    print("\n".join(wrong))
+    FILE.write_text(as_json(results), "utf-8")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,242 @@
+"""What is compiled: every kernel, as real calls launch it, for every target.
+
+`everything` walks the calls that the library's users make; `SLOW` takes from them each kernel and
+each configuration in every arithmetic, `FAST` one configuration per kernel and target.
+"""
+
+from collections.abc import Callable, Iterator
+from itertools import product
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from protocontrast.kernels import class_prototypes, contrast, logits, transfer
+from protocontrast.kernels import class_prototypes_backward as class_sums_way_back
+from protocontrast.kernels import contrast_backward as contrast_way_back
+from protocontrast.kernels.configs import Row, power_of_two, row_of
+from protocontrast.kernels.launch import Launch, recorded
+
+
+class Case(NamedTuple):
+    """One call: the target, the kernel by name and what the choice of a configuration depends on.
+
+    `precision` is that of torch.set_float32_matmul_precision. `layout` is "nchw" (unit stride over
+    pixels), "channels_last" (unit stride over channels), "odd" (nchw with an odd number of pixels)
+    or "strided" (no unit stride, and a weight per pixel).
+    """
+
+    target: str
+    kernel: str
+    dtype: str
+    precision: str
+    channels: int
+    classes: int
+    layout: str
+    soft: bool
+    similarity: str
+
+    @property
+    def name(self) -> str:
+        """What distinguishes the case from others of the same kernel and target."""
+        labels = "soft" if self.soft else "hard"
+        size = f"D{self.channels}-C{self.classes}"
+        return f"{self.dtype}-{self.precision}-{size}-{self.layout}-{labels}-{self.similarity}"
+
+    def __str__(self) -> str:
+        return f"{self.target}-{self.kernel}-{self.name}"
+
+
+TARGETS = ("sm80", "sm86", "sm90", "sm100", "gfx942")
+CLASSES = (19, 60, 124, 150, 190)
+ENDS = (19, 150, 190)
+# dtype, precision, similarity, classes: all classes where the arithmetic is usual.
+ARITHMETIC = (
+    ("bf16", "highest", "cosine", CLASSES),
+    ("fp32", "highest", "cosine", CLASSES),
+    ("fp16", "highest", "cosine", ENDS),
+    ("fp64", "highest", "cosine", ENDS),
+    ("fp32", "high", "cosine", ENDS),
+    ("fp32", "medium", "cosine", (19,)),
+    ("bf16", "medium", "cosine", (19,)),
+    ("bf16", "highest", "euclidean", ENDS),
+)
+DTYPES = {
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp32": torch.float32,
+    "fp64": torch.float64,
+}
+CHANNELS = (76, 256, 2048, 64, 720)
+LAYOUTS = ("nchw", "channels_last")
+IMAGES, PIXELS = 2, 8464
+"""The map of the released model, 92 x 92; 16 divides it."""
+
+# Kernel -> its row of the configuration table. Which gradients are wanted is part of a kernel.
+TABLE = {
+    "contrast": "contrast",
+    "contrast_backward_features": "contrast_backward",
+    "contrast_backward_prototypes": "contrast_backward_both",
+    "contrast_backward_both": "contrast_backward_both",
+    "transfer": "transfer",
+    "logits": "logits",
+    "logits_backward_features": "logits_backward",
+    "logits_backward_both": "logits_backward",
+    "class_sums": "class_sums",
+    "class_sums_normalize": "class_sums",
+    "class_sums_backward": "class_sums_backward",
+    "class_sums_backward_normalize": "class_sums_backward",
+}
+WITHOUT_A_ROW = ("prepare", "finish")
+KERNELS = (*TABLE, *WITHOUT_A_ROW)
+SOFT = tuple(kernel for kernel in TABLE if kernel.startswith("contrast"))
+SUMS = tuple(kernel for kernel in TABLE if kernel.startswith("class_sums"))
+LESSER = ("contrast_backward_prototypes", "logits_backward_features", "class_sums_backward")
+"""These do less than another kernel of the same row, so one configuration will do."""
+
+
+def _features(case: Case) -> Tensor:
+    pixels = PIXELS + 1 if case.layout == "odd" else PIXELS
+    shape = {
+        "channels_last": (IMAGES, pixels, case.channels),
+        "strided": (IMAGES, case.channels, 3 * pixels),
+    }.get(case.layout, (IMAGES, case.channels, pixels))
+    whole = torch.empty(shape, dtype=DTYPES[case.dtype], device="meta")
+    if case.layout == "channels_last":
+        return whole.transpose(1, 2)
+    return whole[:, :, ::3] if case.layout == "strided" else whole
+
+
+def _calls(case: Case) -> dict[str, Callable[[], object]]:
+    """Kernel -> the call of a launcher that ends in it."""
+    features = _features(case)
+    pixels = features.shape[2]
+    acc = torch.float64 if case.dtype == "fp64" else torch.float32
+    every = {"dtype": acc, "device": "meta"}
+    labels = torch.empty(IMAGES, pixels, dtype=torch.int64, device="meta")
+    weight = None
+    if case.soft:
+        labels = torch.empty(IMAGES, case.classes, pixels, **every)
+    if case.layout == "strided":
+        weight = torch.empty(IMAGES, 2 * pixels, **every)[:, ::2]
+    prototypes = torch.empty(case.classes, case.channels, **every)
+    present = torch.empty(case.classes, dtype=torch.bool, device="meta")
+    per_pixel = torch.empty(IMAGES, pixels, **every)
+    # The gradient of a mean is one number for all pixels.
+    upstream = torch.empty((), **every).expand(IMAGES, pixels)
+    of_logits = torch.empty(IMAGES, case.classes, pixels, **every)
+    of_sums = torch.empty(1, case.classes, case.channels, **every)
+    inputs = features, labels, prototypes, present, None, weight
+    settings = case.similarity, 0.1, False, 255
+    kind = case.similarity, 0.1
+    sums = features, labels, weight
+
+    def contrasted(*wants: bool) -> object:
+        return contrast_way_back.contrast_backward(upstream, *inputs, per_pixel, *settings, *wants)
+
+    def looked_up(*wants: bool) -> object:
+        return logits.logits_backward(of_logits, features, prototypes, present, *kind, *wants)
+
+    return {
+        "contrast": lambda: contrast.contrast(*inputs, *settings),
+        "contrast_backward_features": lambda: contrasted(True, False),
+        "contrast_backward_prototypes": lambda: contrasted(False, True),
+        "contrast_backward_both": lambda: contrasted(True, True),
+        "transfer": lambda: transfer.transfer(
+            features, prototypes, present, 0.8, None, "confidence", *kind, 255
+        ),
+        "logits": lambda: logits.logits(features, prototypes, present, *kind),
+        "logits_backward_features": lambda: looked_up(True, False),
+        "logits_backward_both": lambda: looked_up(True, True),
+        "class_sums": lambda: class_prototypes.class_sums(*sums, case.classes, False, False, 255),
+        "class_sums_normalize": lambda: class_prototypes.class_sums(
+            *sums, case.classes, True, False, 255
+        ),
+        "class_sums_backward": lambda: class_sums_way_back.class_sums_backward(
+            of_sums, *sums, False, 255
+        ),
+        "class_sums_backward_normalize": lambda: class_sums_way_back.class_sums_backward(
+            of_sums, *sums, True, 255
+        ),
+        "prepare": lambda: transfer.transfer(
+            features, prototypes, present, 0.8, None, "confidence", *kind, 255
+        ),
+        "finish": lambda: contrasted(True, True),
+    }
+
+
+def launch_of(case: Case) -> Launch:
+    """What the launcher of the kernel would start."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(case.precision)
+    try:
+        with recorded(case.target) as launches:
+            _calls(case)[case.kernel]()
+    finally:
+        torch.set_float32_matmul_precision(before)
+    stem = case.kernel
+    for ending in ("_features", "_prototypes", "_both", "_normalize"):
+        stem = stem.removesuffix(ending)
+    (launch,) = (launch for launch in launches if launch.kernel.__name__ == f"{stem}_kernel")
+    return launch
+
+
+def row(case: Case) -> Row | None:
+    """The row of the table that the case reaches."""
+    if case.kernel in WITHOUT_A_ROW:
+        return None
+    width = DTYPES[case.dtype].itemsize
+    return row_of(TABLE[case.kernel], case.target, width, case.channels, case.classes)
+
+
+def everything(target: str, kernel: str) -> Iterator[Case]:
+    """Every call in question."""
+    labels = (False, True) if kernel in SOFT else (False,)
+    for dtype, precision, similarity, classes in ARITHMETIC:
+        if kernel in SUMS and similarity != "cosine":
+            continue
+        for count, channels, layout, soft in product(classes, CHANNELS, LAYOUTS, labels):
+            yield Case(target, kernel, dtype, precision, channels, count, layout, soft, similarity)
+
+
+def arithmetic(case: Case) -> tuple[str, ...] | None:
+    """What a kernel computes with; None where that is not compiled in every tile."""
+    usual = (case.precision, case.similarity) == ("highest", "cosine")
+    if case.target == "sm86" and not (usual and case.dtype in ("bf16", "fp32")):
+        return None  # the instructions of sm80 with less shared memory
+    if case.kernel in WITHOUT_A_ROW and not (usual and case.dtype in ("bf16", "fp64")):
+        return None  # a row of prototypes, whatever the precision of the products
+    return None if case.kernel in LESSER else (case.dtype, case.precision, case.similarity)
+
+
+def tile(case: Case) -> tuple[object, ...]:
+    """What the size of a call decides in the compiled kernel: the row of the table and its tile."""
+    block_c = power_of_two(case.classes)
+    reached = row(case)
+    if reached is None:
+        return (case.channels,)
+    return reached, min(reached.config.block_d, power_of_two(case.channels)), block_c
+
+
+def _selection() -> Iterator[Case]:
+    """One case of each arithmetic and each tile; the axes that are left take turns."""
+    for target, kernel in product(TARGETS, KERNELS):
+        groups: dict[object, list[Case]] = {}
+        for case in everything(target, kernel):
+            if arithmetic(case) is not None:
+                groups.setdefault((arithmetic(case), tile(case)), []).append(case)
+        for number, group in enumerate(groups.values()):
+            # Seven has no factor in common with the axes' lengths, so every value gets a turn.
+            yield group[(7 * number) % len(group)]
+
+
+FAST = tuple(
+    Case(target, kernel, "bf16", "highest", 256, 19, "nchw", False, "cosine")
+    for target, kernel in product(TARGETS, KERNELS)
+)
+ODD = tuple(
+    Case(target, kernel, "bf16", "highest", 256, 19, layout, kernel in SOFT, "cosine")
+    for target, layout in (*product(TARGETS, ("odd",)), ("sm90", "strided"))
+    for kernel in TABLE
+)
+SLOW = tuple(dict.fromkeys([*FAST, *ODD, *_selection()]))

@@ -1,0 +1,115 @@
+"""What a compiled kernel must satisfy, in sentences about what it does not."""
+
+import math
+from typing import NamedTuple
+
+from tests.ahead_of_time.cases import SUMS, WITHOUT_A_ROW, Case
+from tests.ahead_of_time.resources import SHARED_LIMIT, Resources
+
+TOLERANCE = 0.1
+"""Releases of triton move registers about; the pinned one is to move them less than this."""
+COMMAND = "python -m tests.ahead_of_time.budget"
+
+REASONS = {
+    "classes": "with more than 128 classes the slopes of a tile fill the registers at any size",
+    "double": "float64 serves gradient checks, which need no speed",
+    "unaligned": "without aligned runs of pixels or channels every element has its own address",
+}
+"""Why a kernel may spill at all; how much is written in the budget."""
+
+
+class Budget(NamedTuple):
+    """What a case took when the budget was written: registers and bytes of stack per thread."""
+
+    registers: int
+    stack: int
+
+
+def aligned(case: Case) -> bool:
+    """Whether the features start every run of pixels or channels at a multiple of 16."""
+    if case.layout == "channels_last":
+        return case.channels % 16 == 0
+    return case.layout == "nchw"
+
+
+def reason_to_spill(case: Case) -> str | None:
+    """Why this case may use the stack; None where it may not."""
+    if case.dtype == "fp64":
+        return REASONS["double"]
+    if case.classes > 128 and "backward" in case.kernel:
+        return REASONS["classes"]
+    if case.layout in ("odd", "strided"):
+        return REASONS["unaligned"]
+    return None
+
+
+def multiplies_matrices(case: Case) -> bool | None:
+    """Whether the kernel must use tensor cores (True), must not (False), or may (None)."""
+    if case.kernel in WITHOUT_A_ROW:
+        return False
+    if case.similarity == "euclidean" and case.kernel not in SUMS:
+        return False
+    if case.dtype == "fp64" or case.target == "gfx942":
+        # AMD's matrix units also multiply float32 and float64 exactly.
+        return None if case.dtype in ("fp64", "fp32") else True
+    return case.dtype != "fp32" or case.precision != "highest"
+
+
+def objections(case: Case, found: Resources, budget: Budget | None) -> list[str]:
+    """A sentence for each thing that is wrong; none if the kernel is as it should be."""
+    wrong = []
+
+    def expect(right: bool, expected: str, got: str, hint: str) -> None:
+        if not right:
+            wrong.append(f"{case}: expected {expected}, got {got}. Hint: {hint}")
+
+    rewrite = f"if this is meant, {COMMAND} rewrites the budget."
+    smaller = "choose a smaller tile in protocontrast/kernels/configs.py."
+    if budget is None:
+        expect(False, "a line in the budget", "none", f"{COMMAND} writes it.")
+    else:
+        # A few registers are no news where there are few.
+        most = max(math.floor(budget.registers * (1 + TOLERANCE)), budget.registers + 4)
+        expect(
+            found.registers <= most,
+            f"at most {most} registers a thread ({budget.registers} in the budget)",
+            f"{found.registers}",
+            rewrite,
+        )
+    allowed = 0
+    if budget is not None and reason_to_spill(case) is not None:
+        allowed = math.floor(budget.stack * (1 + TOLERANCE)) + 16 * (budget.stack > 0)
+    what = f"at most {allowed} bytes of stack" if allowed else "no stack"
+    spilled = f"{found.stack} bytes of spilled registers a thread"
+    expect(found.stack <= allowed, what, spilled, rewrite if allowed else smaller)
+    limit = SHARED_LIMIT[case.target]
+    expect(
+        found.shared <= limit,
+        f"at most {limit} bytes of shared memory",
+        f"{found.shared}",
+        smaller,
+    )
+    must = multiplies_matrices(case)
+    if must is not None:
+        expect(
+            (found.matrix_products > 0) is must,
+            "tensor-core instructions" if must else "no tensor-core instruction",
+            f"{found.matrix_products}",
+            "look at the operands of tl.dot and its input_precision.",
+        )
+    narrow_loads = found.two_byte_loads if case.dtype in ("bf16", "fp16") else 0
+    expect(
+        narrow_loads == 0 or not aligned(case) or case.kernel in WITHOUT_A_ROW,
+        "no two-byte load of aligned features",
+        f"{narrow_loads}",
+        "a mask with a value from memory, or a tile smaller than the program, forbids wide loads.",
+    )
+    # Offsets of prepare and finish stay inside the prototypes.
+    narrow = () if case.kernel in WITHOUT_A_ROW else found.narrow_products
+    expect(
+        not narrow,
+        "64-bit products of image index, strides and pixels",
+        " and ".join(narrow),
+        "widen with .to(tl.int64) before the product.",
+    )
+    return wrong

@@ -1,0 +1,119 @@
+"""What a launch costs on a target, from the compiled kernel: no GPU is needed.
+
+NVIDIA's `cuobjdump` and `nvdisasm` come with triton; AMD's assembly says it in plain text.
+"""
+
+import re
+import subprocess
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import triton
+from torch import Tensor
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from protocontrast.kernels.launch import Launch
+from tests.ahead_of_time.cases import Case, launch_of
+from tests.ahead_of_time.offsets import narrow_products
+
+TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+GPU_TARGETS = {
+    "sm80": GPUTarget("cuda", 80, 32),
+    "sm86": GPUTarget("cuda", 86, 32),
+    "sm90": GPUTarget("cuda", 90, 32),
+    "sm100": GPUTarget("cuda", 100, 32),
+    "gfx942": GPUTarget("hip", "gfx942", 64),
+}
+SHARED_LIMIT = {
+    "sm80": 163 * 1024,
+    "sm86": 99 * 1024,
+    "sm90": 227 * 1024,
+    "sm100": 227 * 1024,
+    "gfx942": 64 * 1024,
+}
+"""Bytes that one program may have."""
+
+MATRIX = re.compile(r"\b(?:HMMA|HGMMA|UTC[A-Z]*MMA|v_mfma_\w+)\b")
+"""Products of 16-bit or TF32 matrices (AMD: of any); not DMMA, which is float64."""
+TWO_BYTES = re.compile(r"\bLDG\.E\.[US]16\b|\b(?:global|buffer)_load_(?:u?short|[dbu]16)\w*")
+
+
+class Resources(NamedTuple):
+    """Per thread: registers (AMD: vector ones of both kinds) and bytes of stack; then per program
+    bytes of shared memory; then instructions, and products too narrow for a far offset."""
+
+    registers: int
+    stack: int
+    shared: int
+    matrix_products: int
+    two_byte_loads: int
+    narrow_products: tuple[str, ...]
+
+
+def specialised(
+    launch: Launch, target: str
+) -> tuple[dict[str, str], dict[str, Any], dict[tuple[int], Any]]:
+    """Signature, constants and attributes as triton's launcher derives them on this target.
+
+    On AMD it also marks tensors below 2 GB, whose offsets fit buffer instructions.
+    """
+    signature, constants, attributes = launch.specialised()
+    if GPU_TARGETS[target].backend == "hip":
+        for index, name in enumerate(signature):
+            value = launch.arguments.get(name)
+            if isinstance(value, Tensor) and value.untyped_storage().size() < 2**31:
+                marks = attributes.get((index,), [])
+                attributes[index,] = [*marks, ["tt.pointer_range", 32]]
+    return signature, constants, attributes
+
+
+def compiled(launch: Launch, target: str) -> Any:
+    """The kernel as triton compiles it for this launch."""
+    source = ASTSource(launch.kernel, *specialised(launch, target))
+    return triton.compile(source, target=GPU_TARGETS[target], options=launch.options)
+
+
+def measured(launch: Launch, target: str) -> Resources:
+    """The resources of a launch."""
+    kernel = compiled(launch, target)
+    far = tuple(narrow_products(kernel.asm["ttir"]))
+    if GPU_TARGETS[target].backend == "hip":
+        text = kernel.asm["amdgcn"]
+        registers, stack = (
+            _number(rf"\.{field}:\s+(\d+)", text)
+            for field in ("vgpr_count", "private_segment_fixed_size")
+        )
+    else:
+        with TemporaryDirectory() as folder:
+            cubin = Path(folder) / "kernel.cubin"
+            cubin.write_bytes(kernel.asm["cubin"])
+            usage = _output("cuobjdump", "-res-usage", str(cubin))
+            text = _output("nvdisasm", "-c", str(cubin))
+        registers, stack = (_number(rf"{field}:(\d+)", usage) for field in ("REG", "STACK"))
+    return Resources(
+        registers,
+        stack,
+        kernel.metadata.shared,
+        len(MATRIX.findall(text)),
+        len(TWO_BYTES.findall(text)),
+        far,
+    )
+
+
+def measured_case(case: Case) -> Resources:
+    """The resources of a case; at the top of a module, so that another process can be sent here."""
+    return measured(launch_of(case), case.target)
+
+
+def _output(tool: str, *arguments: str) -> str:
+    command = [str(TOOLS / tool), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def _number(pattern: str, text: str) -> int:
+    found = re.search(pattern, text)
+    if found is None:
+        raise RuntimeError(f"resources: expected {pattern} in the compiler's report, got none.")
+    return int(found.group(1))

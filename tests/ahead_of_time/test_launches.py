@@ -1,0 +1,163 @@
+"""What a public call starts: how many kernels, and specialised as triton's own launcher would."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from triton.backends.compiler import GPUTarget
+from triton.compiler.compiler import make_backend
+from triton.runtime.jit import create_function_from_signature
+
+import protocontrast as pc
+from protocontrast import kernels
+from protocontrast.kernels.launch import Launch, recorded
+from tests.ahead_of_time.cases import FAST, LAYOUTS, Case, launch_of
+from tests.ahead_of_time.resources import GPU_TARGETS, specialised
+
+FEATURES, LABELS = torch.zeros(2, 8, 4, 4), torch.zeros(2, 4, 4, dtype=torch.int64)
+PROTOTYPES = torch.eye(3, 8)
+
+
+@pytest.fixture
+def kernels_on_paper(monkeypatch: pytest.MonkeyPatch) -> None:
+    """backend="triton" takes CPU tensors, whose launches are to be recorded, not run.
+
+    What a kernel would have written is then rubbish, also as labels.
+    """
+    monkeypatch.setattr(kernels, "INTERPRETED", True)
+    monkeypatch.setattr("protocontrast.ops.labels.refuse_wrong_values", lambda *_: None)
+
+
+def contrasted(features: Tensor, prototypes: Tensor) -> Tensor:
+    return pc.pixel_prototype_contrast(features, LABELS, prototypes, backend="triton")
+
+
+def looked_up(features: Tensor, prototypes: Tensor) -> Tensor:
+    return pc.prototype_logits(features, prototypes, backend="triton").sum()
+
+
+def averaged(features: Tensor, normalize: bool) -> Tensor:
+    found = pc.class_prototypes(features, LABELS, 3, normalize=normalize, backend="triton")
+    return found.mean.sum()
+
+
+def wanted(tensor: Tensor) -> Tensor:
+    return tensor.clone().requires_grad_()
+
+
+FORWARD, BOTH = ["prepare", "contrast"], ["prepare", "contrast_backward", "finish"]
+# name -> the call, the kernels of its forward and those of its backward.
+CALLS: dict[str, tuple[Callable[[], Any], list[str], list[str]]] = {
+    "contrast": (
+        lambda: contrasted(wanted(FEATURES), PROTOTYPES),
+        FORWARD,
+        ["prepare", "contrast_backward"],
+    ),
+    "contrast, both gradients": (
+        lambda: contrasted(wanted(FEATURES), wanted(PROTOTYPES)),
+        FORWARD,
+        BOTH,
+    ),
+    "logits": (
+        lambda: looked_up(wanted(FEATURES), PROTOTYPES),
+        ["prepare", "logits"],
+        ["prepare", "logits_backward"],
+    ),
+    "logits, both gradients": (
+        lambda: looked_up(wanted(FEATURES), wanted(PROTOTYPES)),
+        ["prepare", "logits"],
+        ["prepare", "logits_backward", "finish"],
+    ),
+    "class sums": (
+        lambda: averaged(wanted(FEATURES), False),
+        ["class_sums"],
+        ["class_sums_backward"],
+    ),
+    "class sums, normalised": (
+        lambda: averaged(wanted(FEATURES), True),
+        ["class_sums"],
+        ["class_sums_backward"],
+    ),
+    "transfer": (
+        lambda: pc.transfer_labels(FEATURES, PROTOTYPES, backend="triton").confidence,
+        ["prepare", "transfer"],
+        [],
+    ),
+}
+
+
+def names(launches: list[Launch]) -> list[str]:
+    return [launch.kernel.__name__.removesuffix("_kernel") for launch in launches]
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.usefixtures("kernels_on_paper")
+def test_a_call_starts_these_kernels(call: str) -> None:
+    function, forward, backward = CALLS[call]
+    with recorded("sm90") as launches:
+        result = function()
+    assert names(launches) == forward
+    with recorded("sm90") as launches:
+        if result.requires_grad:
+            result.backward()
+    assert names(launches) == backward
+
+
+@pytest.mark.usefixtures("kernels_on_paper")
+def test_a_step_of_bicl_starts_this_many_kernels() -> None:
+    """Beside them a step makes torch's own launches: sums of partial sums, banks, the bias."""
+    method = pc.BiCL(3, 8, backend="triton")
+    for bank in (method.source_bank, method.target_bank):
+        bank.prototypes.copy_(PROTOTYPES)
+        bank.present.fill_(True)
+    with recorded("sm90") as launches:
+        method(wanted(FEATURES), LABELS, wanted(FEATURES)).loss.backward()
+    assert Counter(names(launches)) == {
+        "class_sums": 2,
+        "transfer": 1,
+        "contrast": 2,
+        "contrast_backward": 2,
+        "prepare": 5,
+    }
+
+
+def by_triton(launch: Launch, target: GPUTarget) -> tuple[dict[str, str], dict, dict]:
+    """Signature, constants and attributes as triton derives them when a kernel is called."""
+    backend = make_backend(target)
+    bind = create_function_from_signature(launch.kernel.signature, launch.kernel.params, backend)
+    bound, specialization, options = bind(**launch.arguments, **launch.constants, **launch.options)
+    _, signature, constants, attributes = launch.kernel._pack_args(
+        backend, options, bound, specialization, options
+    )
+    return signature, constants, attributes
+
+
+def by_name(launch: Launch, found: tuple[dict[str, str], dict, dict]) -> tuple[dict, dict, dict]:
+    """Constants and attributes keyed by the argument's name, without empty attributes."""
+    signature, constants, attributes = found
+    arguments = list(launch.kernel.arg_names)
+    named = {
+        key if isinstance(key, str) else arguments[key[0]]: value
+        for key, value in constants.items()
+    }
+    return signature, named, {arguments[i]: marks for (i,), marks in attributes.items() if marks}
+
+
+@pytest.mark.parametrize("layout", [*LAYOUTS, "odd", "strided"])
+@pytest.mark.parametrize("case", FAST, ids=str)
+def test_a_launch_is_specialised_as_by_triton(case: Case, layout: str) -> None:
+    for channels in (76, 256):
+        launch = launch_of(case._replace(layout=layout, channels=channels))
+        ours = by_name(launch, specialised(launch, case.target))
+        assert ours == by_name(launch, by_triton(launch, GPU_TARGETS[case.target]))
+
+
+def test_a_wrong_specialisation_differs() -> None:
+    """The same launch, told of pixels that 16 does not divide."""
+    launch = launch_of(FAST[0])
+    other = launch._replace(arguments={**launch.arguments, "pixels": 8465})
+    theirs = by_name(launch, by_triton(other, GPU_TARGETS["sm80"]))
+    assert by_name(launch, specialised(launch, "sm80")) != theirs

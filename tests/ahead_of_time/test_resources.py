@@ -1,0 +1,81 @@
+"""Every kernel compiles for every target, within registers, memory and instructions."""
+
+from collections.abc import Callable, Iterable
+
+import pytest
+
+from protocontrast.kernels import configs
+from tests.ahead_of_time import budget
+from tests.ahead_of_time.cases import (
+    CHANNELS,
+    CLASSES,
+    FAST,
+    KERNELS,
+    LAYOUTS,
+    LESSER,
+    SLOW,
+    SOFT,
+    TABLE,
+    TARGETS,
+    Case,
+    everything,
+    row,
+)
+from tests.ahead_of_time.gate import objections
+from tests.ahead_of_time.resources import Resources
+
+CASES = [
+    pytest.param(case, id=str(case), marks=[] if case in FAST else pytest.mark.slow)
+    for case in SLOW
+]
+BUDGET = budget.read()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_kernel_fits_its_target(case: Case, resources: Callable[[Case], Resources]) -> None:
+    assert objections(case, resources(case), BUDGET.get(case)) == []
+
+
+def test_fast_holds_every_kernel_on_every_target() -> None:
+    assert {(case.target, case.kernel) for case in FAST} == {
+        (target, kernel) for target in TARGETS for kernel in KERNELS
+    }
+
+
+def test_slow_holds_every_row_that_a_call_reaches() -> None:
+    """The interpreter's row apart, that is every row of the table."""
+    reached = {
+        (case.target, TABLE[case.kernel], id(row(case)))
+        for target in TARGETS
+        for kernel in TABLE
+        for case in everything(target, kernel)
+        if target != "sm86" or case.dtype in ("bf16", "fp32")
+    }
+    held = {(case.target, TABLE[case.kernel], id(row(case))) for case in SLOW if row(case)}
+    assert reached == held
+    rows = {id(each) for each in configs.ROWS if each.families != ("interpreter",)}
+    assert {identity for _, _, identity in held} == rows
+
+
+@pytest.mark.parametrize("kernel", [kernel for kernel in TABLE if kernel not in LESSER])
+@pytest.mark.parametrize("target", [target for target in TARGETS if target != "sm86"])
+def test_slow_turns_every_axis(target: str, kernel: str) -> None:
+    """On sm86, compiled in fewer ways, not every number of channels gets its turn."""
+    cases = [case for case in SLOW if (case.target, case.kernel) == (target, kernel)]
+    assert {case.channels for case in cases} == set(CHANNELS)
+    assert {case.classes for case in cases} >= set(CLASSES[:3])
+    assert {case.layout for case in cases} >= set(LAYOUTS)
+    assert {case.soft for case in cases} == ({False, True} if kernel in SOFT else {False})
+
+
+def names(cases: Iterable[Case]) -> set[tuple[str, str, str]]:
+    return {(case.target, case.kernel, case.name) for case in cases}
+
+
+def test_the_budget_names_no_other_case() -> None:
+    assert names(FAST) <= budget.names() <= names(SLOW)
+
+
+@pytest.mark.slow
+def test_the_budget_names_every_case() -> None:
+    assert budget.names() == names(SLOW)
