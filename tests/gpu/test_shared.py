@@ -23,7 +23,7 @@ FOR_EVERY_BACKEND = (
     test_logits,
     test_transfer,
 )
-OF_KERNELS = (kernel_class_prototypes, kernel_contrast, kernel_logits)
+OF_KERNELS = (kernel_class_prototypes, kernel_contrast, kernel_logits, kernel_transfer)
 # A kernel called with CPU tensors, without the library in between.
 ON_THE_HOST = {"test_a_label_that_is_no_class_turns_its_own_loss_into_nan"}
 
@@ -37,7 +37,7 @@ for module in (*FOR_EVERY_BACKEND, *OF_KERNELS):
 for module in FOR_EVERY_BACKEND:
     for name, test in on_triton(module).items():
         globals()[f"{name}_of_{_stem(module)}"] = test
-for module in (*OF_KERNELS, kernel_transfer):
+for module in OF_KERNELS:
     for name, test in vars(module).items():
         if name.startswith("test_") and name not in ON_THE_HOST:
             globals()[f"{name}_of_the_{_stem(module)}_kernel"] = test
