@@ -4,6 +4,8 @@ VENV ?= .venv
 ARGS ?=
 
 RUN := $(VENV)/bin/python
+# A machine with a GPU may have no network to install from: its own Python then, or the one named.
+ON_GPU := $(if $(filter file,$(origin PYTHON)),$(or $(wildcard $(RUN)),$(PYTHON)),$(PYTHON))
 STAMP := $(VENV)/.installed
 
 # Reaches the isolated environments that builds make for themselves, too.
@@ -11,7 +13,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo ablations test test-kernels test-all check format bench clean
+.PHONY: help install demo ablations test test-kernels test-gpu test-all check format bench bench-gpu clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -31,6 +33,9 @@ test: $(STAMP)  ## the suite, under 10 minutes on 2 cores
 test-kernels: $(STAMP)  ## the kernels' own suite under the interpreter, which needs its own process
 	$(RUN) -m pytest tests/interpreter $(ARGS)
 
+test-gpu:  ## the kernels on a CUDA device; installs nothing, skips with a line where there is none
+	$(ON_GPU) -m pytest -c tests/gpu/pytest.ini --rootdir=. tests/gpu $(ARGS)
+
 test-all: $(STAMP)  ## every configuration, long property runs, inductor; at most 60 minutes
 	$(RUN) -m pytest -m "slow or not slow" --hypothesis-profile=thorough --timeout=1800 $(ARGS)
 	$(RUN) -m pytest tests/interpreter -m "slow or not slow" --hypothesis-profile=thorough --timeout=1800
@@ -47,6 +52,9 @@ format: $(STAMP)  ## rewrite files to pass the formatting and import-order check
 bench: $(STAMP)  ## time the library beside its alternatives, under 10 minutes; writes docs/performance.md
 	$(RUN) -m pytest benchmarks --benchmark-enable --benchmark-columns=median,iqr,rounds
 	$(RUN) -m benchmarks.compare $(ARGS)
+
+bench-gpu:  ## the operators on a CUDA device against its limits; writes docs/performance.md
+	$(ON_GPU) -m benchmarks.gpu $(ARGS)
 
 clean:  ## remove the environment and caches; runs/ stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

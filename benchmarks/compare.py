@@ -63,7 +63,7 @@ def _git(*arguments: str) -> str:
         return "unknown"
 
 
-def _commit() -> str:
+def commit() -> str:
     """The commit, and whether what is measured differs from it."""
     changed = _git("status", "--porcelain", "--", "protocontrast", "benchmarks/*.py")
     return _git("rev-parse", "--short=12", "HEAD") + (" with changes" if changed else "")
@@ -83,7 +83,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "protocontrast": protocontrast.__version__,
-        "commit": _commit(),
+        "commit": commit(),
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
     }
 

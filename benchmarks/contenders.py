@@ -44,15 +44,17 @@ def contrast_tuned(features: Tensor, labels: Tensor, prototypes: Tensor) -> Tens
     return F.cross_entropy(logits, labels.flatten(1), ignore_index=IGNORE_INDEX)
 
 
-def one_hot(labels: Tensor, dtype: torch.dtype) -> Tensor:
+def one_hot(labels: Tensor, dtype: torch.dtype, num_classes: int = NUM_CLASSES) -> Tensor:
     """(B, C, P) in a floating dtype; `IGNORE_INDEX` is no class."""
-    classes = torch.arange(NUM_CLASSES, device=labels.device)[:, None]
+    classes = torch.arange(num_classes, device=labels.device)[:, None]
     return (labels.flatten(1)[:, None] == classes).to(dtype)
 
 
-def class_means_einsum(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def class_means_einsum(
+    features: Tensor, labels: Tensor, num_classes: int = NUM_CLASSES
+) -> tuple[Tensor, Tensor]:
     """Means (C, D) and counts (C,) by one product over all images."""
-    members = one_hot(labels, features.dtype)
+    members = one_hot(labels, features.dtype, num_classes)
     counts = members.sum(dim=(0, 2))
     sums = torch.einsum("bcp,bdp->cd", members, features.flatten(2))
     return sums / counts.clamp_min(1)[:, None], counts

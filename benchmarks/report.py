@@ -40,13 +40,15 @@ GOALS = [
 ]
 
 
-def _table(header: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
+def table(header: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
+    """A Markdown table."""
     head = list(header)
     rows = [head, ["---"] * len(head), *lines]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
 
 
-def _number(value: float | None, unit: str = "") -> str:
+def number(value: float | None, unit: str = "") -> str:
+    """Two decimals below 10, none above, "-" for nothing."""
     if value is None:
         return "-"
     return (f"{value:.2f}" if value < 10 else f"{value:.0f}") + unit
@@ -70,8 +72,8 @@ def _times(rows: list[Row], allocator: str, key: tuple[Any, ...], contender: str
     own = _find(rows, allocator, key, LIBRARY)
     if other is None or own is None:
         return ["-"] * 3
-    times = [f"{_number(row['time_ms'])} ({_number(row['spread_ms'])})" for row in (other, own)]
-    return [*times, _number(other["speedup"], "x")]
+    times = [f"{number(row['time_ms'])} ({number(row['spread_ms'])})" for row in (other, own)]
+    return [*times, number(other["speedup"], "x")]
 
 
 def comparison(rows: list[Row]) -> str:
@@ -88,9 +90,9 @@ def comparison(rows: list[Row]) -> str:
                 contender,
                 *_times(rows, DEFAULT, key, contender),
                 *_times(rows, NO_FAULTS, key, contender),
-                _number(row["peak_mib"]),
-                _number(own["peak_mib"] if own else None),
-                _number(row["memory_ratio"]),
+                number(row["peak_mib"]),
+                number(own["peak_mib"] if own else None),
+                number(row["memory_ratio"]),
             ]
         )
     header = [
@@ -99,7 +101,7 @@ def comparison(rows: list[Row]) -> str:
         "its ms, no page faults", "ours, ms", "speed-up",
         "its MiB", "ours, MiB", "share",
     ]  # fmt: skip
-    return _table(header, lines)
+    return table(header, lines)
 
 
 def _verdict(row: Row | None, field: str, at_least: float | None, at_most: float | None) -> str:
@@ -108,7 +110,7 @@ def _verdict(row: Row | None, field: str, at_least: float | None, at_most: float
         return "not measured"
     low = at_least is not None and value < at_least
     high = at_most is not None and value > at_most
-    return f"{_number(value)}, {'missed' if low or high else 'met'}"
+    return f"{number(value)}, {'missed' if low or high else 'met'}"
 
 
 def goals(rows: list[Row]) -> str:
@@ -125,7 +127,7 @@ def goals(rows: list[Row]) -> str:
             asked = f"at most {goal.memory_ratio:g} of its peak"
             lines.append([name, goal.contender, asked, *verdicts])
     header = ["case", "against", "asked for", "default allocator", "page faults removed"]
-    return _table(header, lines)
+    return table(header, lines)
 
 
 def conditions(measured: dict[str, Any]) -> str:
@@ -150,20 +152,20 @@ def render(measured: dict[str, Any]) -> str:
     )
 
 
-def insert(text: str, block: str) -> str:
+def insert(text: str, block: str, first: str = BEGIN, last: str = END) -> str:
     """A document with the text between its two markers replaced."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = text.partition(first)
+    _, end, after = rest.partition(last)
     if not (begin and end):
         raise ValueError(
-            f"insert: expected text with the lines {BEGIN!r} and {END!r}, got neither or one."
+            f"insert: expected text with the lines {first!r} and {last!r}, got neither or one."
         )
-    return f"{before}{BEGIN}\n\n{block}\n\n{END}{after}"
+    return f"{before}{first}\n\n{block}\n\n{last}{after}"
 
 
-def inserted(text: str) -> str:
+def inserted(text: str, first: str = BEGIN, last: str = END) -> str:
     """What stands between the markers of a document."""
-    return text.partition(BEGIN)[2].partition(END)[0].strip()
+    return text.partition(first)[2].partition(last)[0].strip()
 
 
 def update(document: Path, measured: dict[str, Any]) -> None:

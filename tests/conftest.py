@@ -5,13 +5,17 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-INTERPRETER = Path(__file__).parent / "interpreter"
+HERE = Path(__file__).parent
+OWN_PROCESS = {HERE / "interpreter", HERE / "gpu"}
+"""The interpreter must be on before triton is imported; the tests on a GPU exchange functions."""
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """The interpreter must be on before triton is imported: its tests run where they are named."""
-    if collection_path == INTERPRETER:
-        return not any(Path(arg).resolve() == INTERPRETER for arg in config.args) or None
+    """What needs a process of its own runs where it is named, as a folder or a file in it."""
+    if collection_path in OWN_PROCESS:
+        named = [Path(argument.partition("::")[0]).resolve() for argument in config.args]
+        wanted = any(collection_path in (path, *path.parents) for path in named)
+        return None if wanted else True
     return None
 
 

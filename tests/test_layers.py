@@ -30,6 +30,8 @@ PACKAGES: dict[str, set[str]] = {room: {"torch"} for room in ROOMS} | {
     "kernels": {"torch", "triton"},
     "functional": {"torch", "einops"},
 }
+# It finds rows for the table of tiles, and so has to know the table.
+MAY_LOOK_INSIDE = {"benchmarks/tune.py"}
 PUBLIC = {
     "protocontrast": frozenset(protocontrast.__all__) | {"functional", "__version__"},
     "protocontrast.functional": frozenset(functional.__all__),
@@ -86,6 +88,8 @@ def private_uses(folder: Path) -> list[str]:
     """Uses of anything but public names of the library in the scripts below `folder`."""
     faults = []
     for path in sorted(folder.rglob("*.py")):
+        if path.relative_to(folder.parent).as_posix() in MAY_LOOK_INSIDE:
+            continue
         tree = ast.parse(path.read_text("utf-8"))
         package = (folder.name, *path.relative_to(folder).with_suffix("").parts[:-1])
         for line, module, name in imports(tree, package):
