@@ -160,6 +160,40 @@ def fuse_labels(base: Tensor, other: Tensor, ignore_index: int) -> Tensor:
     return torch.where(base != ignore_index, base, other)
 
 
+def target_pass(
+    features: Tensor,
+    static: Tensor | None,
+    prototypes: Tensor,
+    nearest: Tensor,
+    present: Tensor,
+    counted: Tensor,
+    threshold: Tensor,
+    measure: str,
+    temperature: float,
+    absent: str,
+    normalize: bool,
+    ignore_index: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """(M6) from `nearest`, (M7), (M1) and (M3) of the fused labels, the last summed per class.
+
+    Fused labels and measure (N,), loss (C,) of the `counted` classes, sums (C, D), counts (C,).
+    """
+    labels, value = transfer_labels(
+        features, nearest, present, threshold, measure, "cosine", temperature, ignore_index
+    )
+    if static is not None:
+        labels = fuse_labels(static, labels, ignore_index)
+    loss, _ = pixel_prototype_contrast(
+        features, labels, prototypes, present, counted & present, None,
+        "cosine", temperature, absent, ignore_index,
+    )  # fmt: skip
+    classes = torch.arange(len(prototypes), device=labels.device)
+    member = (rearrange(labels, "n -> n 1") == classes) & (classes != ignore_index)
+    class_loss = reduce(torch.where(member, loss[:, None], 0), "n c -> c", "sum")
+    sums, counts = class_sums(features, labels, len(prototypes), None, normalize, ignore_index)
+    return labels, value, class_loss, sums, counts
+
+
 def label_counts(labels: Tensor, num_classes: int, height: int, width: int) -> Tensor:
     """(M8) pixels of each class in each cell of torch's nearest upsampling map, (B, C, h, w)."""
     cells = torch.arange(height * width, dtype=torch.float64).reshape(1, 1, height, width)

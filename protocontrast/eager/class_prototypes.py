@@ -46,7 +46,8 @@ class _Members:
         return tile.of(self.key) < 0
 
 
-def _inverse_length(block: Tensor) -> Tensor:
+def inverse_length(block: Tensor) -> Tensor:
+    """One over the length of each pixel of a tile (D, n), (1, n); 0 where that is 0."""
     squared = torch.ones_like(block[:, :1]).t() @ (block * block)
     return squared.rsqrt().masked_fill_(squared == 0, 0)
 
@@ -67,7 +68,7 @@ def class_sums(
     sums = members.key.new_zeros(groups, num_classes, channels)
     counts = members.key.new_zeros(groups, num_classes)
     on_host = features.device.type == "cpu"
-    add = _add if on_host else _add_marked
+    add = _add if on_host else add_marked
     # The features pass by once; what is read again, and is to stay in cache, are the members.
     once = on_host and features.dtype == sums.dtype and not normalize
     rows = num_classes if once else None
@@ -86,11 +87,11 @@ def class_sums(
 
 def _add(total: Tensor, block: Tensor, member: Tensor, unused: Tensor, normalize: bool) -> None:
     if normalize:
-        member = member * _inverse_length(block)
+        member = member * inverse_length(block)
     total.addmm_(member, block.t())
 
 
-def _add_marked(
+def add_marked(
     total: Tensor, block: Tensor, member: Tensor, unused: Tensor, normalize: bool
 ) -> None:
     """The same without asking the host: classes with a non-finite pixel are marked NaN."""
@@ -111,7 +112,7 @@ def _add_separately(
     unused = members.unused(tile)
     block = without(block, unused)
     if normalize:
-        block = block * _inverse_length(block)
+        block = block * inverse_length(block)
     if members.weight is not None:
         block = without(block * tile.of(members.weight), unused)
     total.index_add_(0, tile.of(members.key).clamp_min(0).long(), block.t())
@@ -139,7 +140,7 @@ def class_sums_backward(
         into = tile.of(gradient)
         if normalize:
             block = without(widened(features, tile), members.unused(tile))
-            inverse = _inverse_length(block)
+            inverse = inverse_length(block)
             pulled = slope @ member.mul_(inverse)
             radial = (pulled * block).sum(dim=0).mul_(inverse[0]).mul_(inverse[0])
             into.copy_(pulled.addcmul_(block, radial, value=-1))

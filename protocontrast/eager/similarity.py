@@ -55,14 +55,17 @@ class Similarity:
         self.transposed = self.matrix.t().contiguous()
         self.ones = torch.ones(1, rows.shape[1], dtype=dtype, device=rows.device)
 
-    def scores(self, block: Tensor) -> Scored:
-        """Logits of a tile (D, n). Zero length: inverse length 0, so cosine 0 to everything."""
+    def scores(self, block: Tensor, matrix: Tensor | None = None) -> Scored:
+        """Logits of a tile (D, n). Zero length: inverse length 0, so cosine 0 to everything.
+
+        `matrix` stands in for this one's own, such as several that share the product.
+        """
         if self.kind == "euclidean":
             # Differences, not |f|^2 + |p|^2 - 2 f.p, which has no digit left near distance zero.
             exact = "donot_use_mm_for_euclid_dist"
             distance = torch.cdist(self.matrix, block.t().contiguous(), compute_mode=exact)
             return Scored(distance.div_(-self.temperature), self.ones[:, :0])
-        logits = self.matrix @ block
+        logits = (self.matrix if matrix is None else matrix) @ block
         if self.kind == "dot":
             return Scored(logits, self.ones[:, :0])
         squared = self.ones @ (block * block)

@@ -7,6 +7,46 @@ from protocontrast.eager.similarity import Similarity
 from protocontrast.eager.tiles import accumulation_dtype, tiles, widened
 
 
+class Nearest:
+    """The nearest of some prototypes, tile by tile, and the measure of how near it is."""
+
+    def __init__(
+        self,
+        prototypes: Tensor,
+        present: Tensor | None,
+        measure: str,
+        kind: str,
+        temperature: float,
+        dtype: torch.dtype,
+    ) -> None:
+        self.confidence = measure == "confidence"
+        # The similarity itself is wanted exactly, so 1/tau stays out of it.
+        scale = temperature if self.confidence else 1.0
+        self.similarity = Similarity(prototypes, present, kind, scale, False, dtype)
+        self.num_classes = len(prototypes)
+        # argmax over rows is slow on CPU; the largest rank among the maxima is the lowest class.
+        rank = self.num_classes - self.similarity.first_of_equals()
+        self.rank = rank.to(dtype)[:, None]
+        self.somewhere = self.similarity.present.any()
+
+    def of(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Classes, as floats, and measure of a tile, (n,) each, from logits that are overwritten.
+
+        An unreadable pixel has the measure NaN and C, which is no class.
+        """
+        logits.add_(self.similarity.offset)
+        peak = logits.amax(dim=0, keepdim=True)
+        at_peak = torch.eq(logits, peak, out=torch.empty_like(logits))
+        found = self.num_classes - at_peak.mul_(self.rank).amax(dim=0)
+        if not self.confidence:
+            return found, peak[0]
+        return found, logits.sub_(peak).exp_().sum(dim=0).reciprocal_()
+
+    def seen(self, values: Tensor) -> Tensor:
+        """The measures, but 0 where there is no prototype at all."""
+        return torch.where(self.somewhere | torch.isnan(values), values, 0)
+
+
 def transfer(
     features: Tensor,
     prototypes: Tensor,
@@ -20,31 +60,18 @@ def transfer(
 ) -> tuple[Tensor, Tensor]:
     """Labels (B, P) int64 and the measure's value (B, P)."""
     dtype = accumulation_dtype(features)
-    confidence = measure == "confidence"
-    # The similarity itself is wanted exactly, so 1/tau stays out of it.
-    scale = temperature if confidence else 1.0
-    similarity = Similarity(prototypes, present, kind, scale, False, dtype)
+    nearest = Nearest(prototypes, present, measure, kind, temperature, dtype)
     images, _, pixels = features.shape
     labels = torch.empty(images, pixels, dtype=torch.int64, device=features.device)
     values = torch.empty(images, pixels, dtype=dtype, device=features.device)
-    num_classes = len(prototypes)
-    # argmax over rows is slow on CPU; the largest rank among the maxima is the lowest class.
-    rank = (num_classes - similarity.first_of_equals()).to(dtype)[:, None]
     for tile in tiles(features):
-        logits = similarity.scores(widened(features, tile)).logits.add_(similarity.offset)
-        peak = logits.amax(dim=0, keepdim=True)
-        at_peak = torch.eq(logits, peak, out=torch.empty_like(logits))
-        tile.of(labels).copy_(num_classes - at_peak.mul_(rank).amax(dim=0))
-        if confidence:
-            tile.of(values).copy_(logits.sub_(peak).exp_().sum(dim=0).reciprocal_())
-        else:
-            tile.of(values).copy_(peak[0])
-    somewhere = similarity.present.any()
-    values = torch.where(somewhere | torch.isnan(values), values, 0)
+        found, value = nearest.of(nearest.similarity.scores(widened(features, tile)).logits)
+        tile.of(labels).copy_(found)
+        tile.of(values).copy_(value)
+    values = nearest.seen(values)
     if class_threshold is None:
         kept = values >= threshold
     else:
-        nearest = labels.clamp(0, num_classes - 1)
-        kept = values >= class_threshold.to(dtype)[nearest]
-    kept &= somewhere
+        kept = values >= class_threshold.to(dtype)[labels.clamp(0, len(prototypes) - 1)]
+    kept &= nearest.somewhere
     return torch.where(kept, labels, ignore_index), values

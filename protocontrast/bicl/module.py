@@ -1,6 +1,6 @@
 """Bi-directional contrastive learning in one object: `BiCL` (state: two banks and a bias)."""
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -9,48 +9,20 @@ from torch import distributed as dist
 from protocontrast.bank import DomainBias, PrototypeBank
 from protocontrast.bank.domain_bias import Warmup
 from protocontrast.bank.prototype_bank import Normalize
-from protocontrast.checks import (
-    check_choice,
-    check_ignore_index,
-    check_labels,
-    check_number,
-    check_positive,
-    is_number,
-    sentence,
-)
+from protocontrast.bicl.output import BiCLOutput
+from protocontrast.bicl.settings import check_settings
+from protocontrast.checks import check_labels, sentence
 from protocontrast.functional import (
-    BidirectionalContrast,
     ClassPrototypes,
     bidirectional_contrast,
     class_prototypes,
-    fuse_labels,
     labels_to_grid,
-    transfer_labels,
+    pixel_prototype_contrast,
 )
-from protocontrast.functional.contrast import ABSENT, BACKENDS, Absent, Backend
+from protocontrast.functional.contrast import Absent, Backend
 from protocontrast.functional.maps import check_feature_map, check_label_map, shares
-from protocontrast.functional.transfer import MEASURES, Measure
-
-
-class BiCLOutput(NamedTuple):
-    """One step of `BiCL`.
-
-    Attributes:
-        loss: weights[0] * target_to_source + weights[1] * source_to_target, ().
-        target_to_source: target pixels against source prototypes, ().
-        source_to_target: source pixels against target prototypes, ().
-        target_labels: the hybrid pseudo labels on the grid, (B, h, w) int64.
-        coverage: share of target pixels with a label, () in [0, 1].
-        class_share: (C,) share of each class among the labelled target pixels over its share among
-            the labelled source pixels; 0 where source has none.
-    """
-
-    loss: Tensor
-    target_to_source: Tensor
-    source_to_target: Tensor
-    target_labels: Tensor
-    coverage: Tensor
-    class_share: Tensor
+from protocontrast.functional.target_pass import TargetPass, target_pass
+from protocontrast.functional.transfer import Measure
 
 
 class BiCL(nn.Module):
@@ -141,22 +113,19 @@ class BiCL(nn.Module):
         backend: Backend = "auto",
     ) -> None:
         super().__init__()
-        check_positive("BiCL", "temperature", temperature)
-        check_choice("BiCL", "measure", measure, MEASURES)
-        check_choice("BiCL", "prototypes", prototypes, ("bank", "batch"))
-        check_choice("BiCL", "bank_update", bank_update, ("before", "after"))
-        check_choice("BiCL", "absent", absent, ABSENT)
-        check_choice("BiCL", "backend", backend, BACKENDS)
-        for name, flag in {"pairwise": pairwise, "calibrate": calibrate}.items():
-            check_choice("BiCL", name, flag, (True, False))
-        if pairwise and prototypes != "batch":
-            hint = "a bank belongs to no image pair."
-            requirement = 'to be False with prototypes="bank"'
-            raise ValueError(sentence("BiCL", "pairwise", requirement, "True", hint))
-        check_number("BiCL", "threshold", threshold)
-        if not isinstance(weights, (tuple, list)) or not [*map(is_number, weights)] == [True, True]:
-            raise ValueError(sentence("BiCL", "weights", "to be two numbers", repr(weights)))
-        check_ignore_index("BiCL", ignore_index)
+        check_settings(
+            temperature=temperature,
+            threshold=threshold,
+            measure=measure,
+            prototypes=prototypes,
+            bank_update=bank_update,
+            pairwise=pairwise,
+            calibrate=calibrate,
+            absent=absent,
+            weights=weights,
+            ignore_index=ignore_index,
+            backend=backend,
+        )
         self.num_classes = num_classes
         self.dim = dim
         self.temperature = temperature
@@ -219,31 +188,31 @@ class BiCL(nn.Module):
         if early:
             self.source_bank.update_from(self._means(source_features, source_grid))
 
-        prototypes = self.source_bank.prototypes
-        if self.calibrate:
-            prototypes = self.domain_bias.calibrate(prototypes)
-        fused = transfer_labels(
-            target_features,
-            prototypes,
-            present=self.source_bank.present,
-            threshold=self.threshold,
-            measure=self.measure,
-            temperature=self.temperature,
-            ignore_index=self.ignore_index,
-            backend=self.backend,
-        ).labels
-        if static is not None:
-            fused = fuse_labels(static, fused, ignore_index=self.ignore_index)
-
+        passed = self._pass_target(target_features, static, early, updates)
+        fused = passed.labels
         if early:
-            self._remember_target(target_features, fused)
-        contrast = self._contrast(source_features, source_labels, target_features, fused)
+            self._remember_target(passed.prototypes)
+        if self.prototypes == "bank":
+            to_source, to_target = self._banked(passed, source_features, source_labels, source_grid)
+        else:
+            contrast = bidirectional_contrast(
+                source_features,
+                source_labels,
+                target_features,
+                fused,
+                num_classes=self.num_classes,
+                pairwise=self.pairwise,
+                temperature=self.temperature,
+                absent=self.absent,
+                ignore_index=self.ignore_index,
+                backend=self.backend,
+            )
+            to_source, to_target = contrast.target_to_source, contrast.source_to_target
         if updates and not early:
             self.source_bank.update_from(self._means(source_features, source_grid))
-            self._remember_target(target_features, fused)
+            self._remember_target(passed.prototypes)
 
         coverage, class_share = shares(source_grid, fused, self.num_classes, self.ignore_index)
-        to_source, to_target = contrast.target_to_source, contrast.source_to_target
         loss = self.weights[0] * to_source + self.weights[1] * to_target
         return BiCLOutput(loss, to_source, to_target, fused, coverage, class_share)
 
@@ -267,33 +236,61 @@ class BiCL(nn.Module):
                 backend=self.backend,
             )
 
-    def _remember_target(self, features: Tensor, labels: Tensor) -> None:
-        stats = self.target_bank.update_from(self._means(features, labels))
+    def _remember_target(self, means: ClassPrototypes) -> None:
+        stats = self.target_bank.update_from(means)
         both = stats.present & self.source_bank.present
         mean = self.target_bank.on_scale(stats.mean)
         self.domain_bias.update(self.source_bank.prototypes, mean, both)
 
-    def _contrast(
-        self,
-        source_features: Tensor,
-        source_labels: Tensor,
-        target_features: Tensor,
-        target_labels: Tensor,
-    ) -> BidirectionalContrast:
-        banked = self.prototypes == "bank"
-        return bidirectional_contrast(
-            source_features,
-            source_labels,
-            target_features,
-            target_labels,
-            num_classes=self.num_classes,
-            source_prototypes=self.source_bank.prototypes if banked else None,
-            target_prototypes=self.target_bank.prototypes if banked else None,
-            source_present=self.source_bank.present if banked else None,
-            target_present=self.target_bank.present if banked else None,
-            pairwise=self.pairwise,
+    def _pass_target(
+        self, features: Tensor, static: Tensor | None, early: bool, updates: bool
+    ) -> TargetPass:
+        """All that the target features are read for before the target bank moves."""
+        prototypes, present = self.source_bank.prototypes, self.source_bank.present
+        counted = None
+        if self.prototypes == "bank":
+            # Where the bank moves first, a class that is met here will be in it.
+            counted = present if early else present & self.target_bank.present
+        return target_pass(
+            features,
+            prototypes,
+            present=present,
+            counted=counted,
+            static=static,
+            nearest=self.domain_bias.calibrate(prototypes) if self.calibrate else None,
+            threshold=self.threshold,
+            measure=self.measure,
+            temperature=self.temperature,
+            absent=self.absent,
+            normalize=self.target_bank.normalize == "features",
+            wants_means=updates,
+            ignore_index=self.ignore_index,
+            backend=self.backend,
+        )
+
+    def _banked(
+        self, passed: TargetPass, source: Tensor, labels: Tensor, grid: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(M12) target to source, and source to target, against the banks."""
+        shared = self.source_bank.present & self.target_bank.present
+        targets = grid
+        if labels.shape != grid.shape:
+            targets = labels_to_grid(
+                labels,
+                (grid.shape[1], grid.shape[2]),
+                mode="counts",
+                num_classes=self.num_classes,
+                ignore_index=self.ignore_index,
+            )
+        to_target = pixel_prototype_contrast(
+            source,
+            targets,
+            self.target_bank.prototypes,
+            present=self.target_bank.present,
+            class_weight=shared.float(),
             temperature=self.temperature,
             absent=self.absent,
             ignore_index=self.ignore_index,
             backend=self.backend,
         )
+        return passed.mean_loss(shared), to_target

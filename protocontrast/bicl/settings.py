@@ -1,0 +1,45 @@
+"""What the settings of `BiCL` must be, where no bank or bias checks them itself."""
+
+from protocontrast.checks import (
+    check_choice,
+    check_ignore_index,
+    check_number,
+    check_positive,
+    is_number,
+    sentence,
+)
+from protocontrast.functional.contrast import ABSENT, BACKENDS
+from protocontrast.functional.transfer import MEASURES
+
+
+def check_settings(
+    *,
+    temperature: float,
+    threshold: float,
+    measure: str,
+    prototypes: str,
+    bank_update: str,
+    pairwise: bool,
+    calibrate: bool,
+    absent: str,
+    weights: tuple[float, float],
+    ignore_index: int,
+    backend: str,
+) -> None:
+    """ValueError, or TypeError for `ignore_index`, on the first setting that is wrong."""
+    check_positive("BiCL", "temperature", temperature)
+    check_choice("BiCL", "measure", measure, MEASURES)
+    check_choice("BiCL", "prototypes", prototypes, ("bank", "batch"))
+    check_choice("BiCL", "bank_update", bank_update, ("before", "after"))
+    check_choice("BiCL", "absent", absent, ABSENT)
+    check_choice("BiCL", "backend", backend, BACKENDS)
+    for name, flag in {"pairwise": pairwise, "calibrate": calibrate}.items():
+        check_choice("BiCL", name, flag, (True, False))
+    if pairwise and prototypes != "batch":
+        hint = "a bank belongs to no image pair."
+        requirement = 'to be False with prototypes="bank"'
+        raise ValueError(sentence("BiCL", "pairwise", requirement, "True", hint))
+    check_number("BiCL", "threshold", threshold)
+    if not isinstance(weights, (tuple, list)) or not [*map(is_number, weights)] == [True, True]:
+        raise ValueError(sentence("BiCL", "weights", "to be two numbers", repr(weights)))
+    check_ignore_index("BiCL", ignore_index)

@@ -1,0 +1,148 @@
+"""The target's part of a step in one read: (M1), (M3), (M6) and (M7) for `target_pass`."""
+
+import torch
+from torch import Tensor
+
+from protocontrast.eager.class_prototypes import add_marked, inverse_length
+from protocontrast.eager.contrast import scale_in_place
+from protocontrast.eager.similarity import Scored, Similarity
+from protocontrast.eager.tiles import accumulation_dtype, holds_nonfinite, tiles, widened, without
+from protocontrast.eager.transfer import Nearest
+
+
+class _Totals:
+    """Class sums, counts and losses of the tiles so far."""
+
+    def __init__(self, num_classes: int, channels: int, normalize: bool, like: Tensor) -> None:
+        self.normalize = normalize
+        self.sums = like.new_zeros(channels, num_classes)
+        self.counts = like.new_zeros(num_classes)
+        self.losses = like.new_zeros(num_classes)
+
+    def add(
+        self, block: Tensor, inverse: Tensor, member: Tensor, index: Tensor, spoilt: bool
+    ) -> None:
+        """The sums of a tile (D, n) under one-hot labels (C, n), also given as an index.
+
+        What is NaN or infinite in a `spoilt` tile reaches its own class only: a product with
+        one-hot labels would spread it to every class, since 0 * NaN is NaN.
+        """
+        if not spoilt:
+            self.sums.addmm_(block, (member * inverse if self.normalize else member).t())
+            return
+        unused = member.sum(dim=0) == 0
+        if block.device.type != "cpu":
+            add_marked(self.sums.t(), block, member, unused, self.normalize)
+            return
+        block = without(block, unused)
+        if self.normalize:
+            block = block * inverse_length(block)
+        self.sums.index_add_(1, index, block)
+
+    def lose(self, loss: Tensor, member: Tensor, spoilt: bool) -> None:
+        """The losses (n,) of a tile."""
+        if spoilt:
+            self.losses += torch.where(member == 0, 0, loss).sum(dim=1)
+        else:
+            self.losses.addmv_(member, loss)
+
+
+def target_pass(
+    features: Tensor,
+    static: Tensor | None,
+    prototypes: Tensor,
+    nearest: Tensor | None,
+    present: Tensor,
+    counted: Tensor | None,
+    threshold: float,
+    measure: str,
+    temperature: float,
+    floor: bool,
+    normalize: bool,
+    ignore_index: int,
+    wants_sums: bool,
+    wants_gradient: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Losses (C,), sums (C, D), counts (C,); fused labels, measure and log-sum-exp (B, P).
+
+    The last result is the gradient of the summed loss; what is not wanted comes back empty or 0.
+    """
+    dtype = accumulation_dtype(features)
+    images, channels, pixels = features.shape
+    num_classes = len(prototypes)
+    contrast = Similarity(prototypes, present, "cosine", temperature, floor, dtype)
+    others = prototypes if nearest is None else nearest
+    near = Nearest(others, present, measure, "cosine", temperature, dtype)
+    one_product = nearest is None and near.confidence
+    matrix = contrast.matrix
+    if counted is None:
+        matrix, share = near.similarity.matrix, torch.zeros_like(contrast.matrix[:, 0])
+    else:
+        share = (counted & present).to(dtype)
+        if not one_product:
+            matrix = torch.cat([contrast.matrix, near.similarity.matrix])
+    limit = torch.where(near.somewhere, threshold, torch.inf).to(dtype)
+    classes = torch.arange(num_classes, dtype=dtype, device=features.device)[:, None]
+    # Floats, in which comparisons are several times faster on CPU than in integers; -1: no class.
+    given = None if static is None else torch.where(static == ignore_index, -1, static.to(dtype))
+    keys, values, normaliser = (matrix.new_empty(images, pixels) for _ in range(3))
+    gradient = torch.empty_like(features) if wants_gradient else features.new_empty(0)
+    total = _Totals(num_classes, channels, normalize, matrix)
+    for tile in tiles(features):
+        block = widened(features, tile)
+        products, inverse = contrast.scores(block, matrix)
+        spoilt = holds_nonfinite(products)
+        logits = products[:num_classes]
+        nearby = products[-num_classes:]
+        key, value = near.of(nearby.clone() if one_product else nearby)
+        tile.of(values).copy_(value)
+        key = torch.where(value >= limit, key, -1)
+        if given is not None:
+            known = tile.of(given)
+            key = torch.where(known >= 0, known, key)
+        if 0 <= ignore_index < num_classes:
+            key = torch.where(key == ignore_index, -1, key)
+        tile.of(keys).copy_(key)
+        member = torch.eq(key, classes, out=torch.empty_like(logits))
+        index = key.clamp(0, num_classes - 1).long()
+        total.counts += member.sum(dim=1)
+        if wants_sums:
+            total.add(block, inverse, member, index, spoilt)
+        if counted is None:
+            continue
+        weight = share @ member
+        if spoilt:
+            block = without(block, weight == 0)
+            logits, inverse = contrast.scores(block)
+        slope, peak = contrast.exponentials(logits)
+        mass = slope.sum(dim=0)
+        log_mass = mass.log() if peak is None else mass.log().add_(peak)
+        tile.of(normaliser).copy_(log_mass)
+        pulled = contrast.with_offset(logits).gather(0, index[None])[0]
+        total.lose(log_mass - pulled, member, spoilt)
+        if wants_gradient:
+            # The mass is 0 where no class is present, and then no pixel counts.
+            slope.mul_(torch.where(weight == 0, 0, weight / mass))
+            slope.scatter_add_(0, index[None], -weight[None])
+            contrast.pull_back(block, Scored(logits, inverse), slope, tile.of(gradient), None)
+    labels = torch.where(keys < 0, ignore_index, keys.long())
+    ignored = (keys < 0) | (share[keys.clamp(0, num_classes - 1).long()] == 0)
+    losses = torch.where(share == 0, 0, total.losses)
+    if static is not None and features.device.type != "cpu":
+        # A value that is no class was refused on CPU; here it must not pass for one.
+        wrong = ((static < 0) | (static >= num_classes)) & (static != ignore_index)
+        losses = torch.where(wrong.any(), torch.nan, losses)
+    # exp(z - inf) = 0: an ignored pixel has no softmax, whatever its features hold. One that is NaN
+    # may turn out ignored when its class is left out; else its logits are NaN, too.
+    normaliser.masked_fill_(ignored | torch.isnan(normaliser), torch.inf)
+    sums = total.sums.t().contiguous()
+    return losses, sums, total.counts, labels, near.seen(values), normaliser, gradient
+
+
+def scaled_evenly(gradient: Tensor, weights: Tensor, used: Tensor) -> Tensor | None:
+    """The gradient times the classes' weights (C,), in place; None where `used` ones differ."""
+    low = torch.where(used, weights, torch.inf).amin()
+    high = torch.where(used, weights, -torch.inf).amax()
+    if bool(low > high):  # no class is used, and the gradient is 0
+        return gradient
+    return scale_in_place(gradient, high) if bool(low == high) else None

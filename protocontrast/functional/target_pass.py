@@ -1,0 +1,140 @@
+"""The target's part of a BiCL step in one read of its features: `target_pass`.
+
+Not among the public functions: it is what `BiCL` makes of four of them, and serves nothing else.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from protocontrast.functional.class_prototypes import ClassPrototypes
+from protocontrast.functional.contrast import Absent, Backend
+from protocontrast.functional.pixels import (
+    check_per_class,
+    check_prototypes,
+    read_features,
+    read_labels,
+)
+from protocontrast.functional.transfer import Measure
+from protocontrast.ops.backend import choose
+from protocontrast.ops.target_pass import Inputs, Settings
+from protocontrast.ops.target_pass import target_pass as operator
+
+
+class TargetPass(NamedTuple):
+    """What one read of the target features gives.
+
+    Attributes:
+        labels: the fused labels, int64, the pixels' shape.
+        confidence: the measure that dynamic labels were kept by, the pixels' shape.
+        prototypes: class means of the features under the fused labels, without gradient.
+        losses: (C,) contrast summed over the pixels of each class, differentiable in the features;
+            0 where a class is not counted.
+    """
+
+    labels: Tensor
+    confidence: Tensor
+    prototypes: ClassPrototypes
+    losses: Tensor
+
+    def mean_loss(self, shared: Tensor) -> Tensor:
+        """(M3) averaged over the pixels of the classes `shared` (C,), among those counted, ()."""
+        mass = torch.where(shared, self.prototypes.count, 0).sum()
+        total = torch.where(shared, self.losses, 0).sum()
+        return total / torch.where(mass == 0, 1, mass)
+
+
+def target_pass(
+    features: Tensor,
+    prototypes: Tensor,
+    *,
+    present: Tensor,
+    counted: Tensor | None,
+    static: Tensor | None = None,
+    nearest: Tensor | None = None,
+    threshold: float = 0.8,
+    measure: Measure = "confidence",
+    temperature: float = 0.1,
+    absent: Absent = "mask",
+    normalize: bool = False,
+    wants_means: bool = True,
+    ignore_index: int = 255,
+    backend: Backend = "auto",
+) -> TargetPass:
+    """`transfer_labels`, `fuse_labels`, `class_prototypes`, `pixel_prototype_contrast` at once.
+
+        y = fuse(static, transfer(f, nearest)),  losses_c = sum_{i: y_i = c} contrast_i(f, y, p)
+
+    Args:
+        features: pixels, any memory format.
+        prototypes: of the contrast, without gradient.
+        present: which classes have a prototype, here and among `nearest`.
+        counted: classes whose pixels carry loss, where they are present. None: no loss is taken.
+        static: labels that win where valid.
+        nearest: prototypes of the transfer. None: `prototypes`.
+        threshold: a dynamic label needs this `measure`.
+        measure: "confidence" or "similarity", see `transfer_labels`.
+        temperature: of contrast and confidence, > 0.
+        absent: "mask" or "floor", see `pixel_prototype_contrast`.
+        normalize: of the class means, see `class_prototypes`.
+        wants_means: False leaves the class means 0.
+        ignore_index: label of pixels without a class.
+        backend: "auto", or an implementation by name.
+
+    Shape:
+        features (B, D, H, W), (B, D, P) or (N, D); static the same pixels, any integer dtype;
+        prototypes, nearest (C, D); present, counted (C,) bool.
+
+    Returns:
+        `TargetPass`. Similarities are cosines.
+
+    Raises:
+        ValueError: shapes or devices disagree, or (CPU) a static label is no class.
+        TypeError: a wrong dtype, or prototypes that require grad.
+
+    Source:
+        Lee et al., ECCV 2022, arXiv 2207.10892; (M1), (M3), (M6), (M7) of docs/maths.md.
+
+    Example:
+        >>> import torch
+        >>> everywhere = torch.tensor([True, True])
+        >>> found = target_pass(
+        ...     2 * torch.eye(2), torch.eye(2), present=everywhere, counted=everywhere
+        ... )
+        >>> found.labels.tolist(), found.prototypes.mean.tolist()
+        ([0, 1], [[2.0, 0.0], [0.0, 2.0]])
+    """
+    function = "target_pass"
+    pixels = read_features(function, features)
+    check_prototypes(pixels, prototypes)
+    num_classes = prototypes.shape[0]
+    if nearest is not None:
+        check_prototypes(pixels, nearest, "nearest")
+    check_per_class(pixels, "present", present, num_classes, boolean=True)
+    check_per_class(pixels, "counted", counted, num_classes, boolean=True)
+    inputs = Inputs(
+        pixels.features.detach() if counted is None else pixels.features,
+        None if static is None else read_labels(pixels, static, num_classes, ignore_index),
+        prototypes.detach(),
+        None if nearest is None else nearest.detach(),
+        present,
+        counted,
+    )
+    settings = Settings(
+        float(threshold),
+        measure,
+        float(temperature),
+        absent == "floor",
+        bool(normalize),
+        ignore_index,
+        bool(wants_means),
+    )
+    found = operator(inputs, settings, choose(function, backend, "target_pass", features))
+    mean = found.sums / torch.where(found.counts == 0, 1, found.counts)[:, None]
+    return TargetPass(
+        pixels.restored(found.labels),
+        pixels.restored(found.measure),
+        ClassPrototypes(mean, found.counts),
+        found.losses,
+    )

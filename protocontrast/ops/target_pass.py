@@ -1,0 +1,242 @@
+"""The target's part of a step as one operator: labels, class sums, and losses with a gradient."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from protocontrast import naive
+from protocontrast.eager import target_pass as eager_target_pass
+from protocontrast.eager.tiles import accumulation_dtype
+from protocontrast.ops.backend import full_precision, is_plain, transforms_active
+from protocontrast.ops.contrast import contrast_backward_op
+from protocontrast.ops.gradient import differentiable, kept, once, steady
+from protocontrast.ops.labels import checked_labels, refuse_on_host
+
+FUNCTION = "target_pass"
+
+
+class Inputs(NamedTuple):
+    """Features (B, D, P), static labels (B, P), prototypes (C, D), those of the transfer; (C,)."""
+
+    features: Tensor
+    static: Tensor | None
+    prototypes: Tensor
+    nearest: Tensor | None
+    present: Tensor
+    counted: Tensor | None
+
+
+class Settings(NamedTuple):
+    """What is not a tensor."""
+
+    threshold: float
+    measure: str
+    temperature: float
+    floor: bool
+    normalize: bool
+    ignore_index: int
+    wants_sums: bool
+
+
+class Passed(NamedTuple):
+    """What one read gives: losses (C,), sums (C, D), counts (C,); labels, measure (B, P)."""
+
+    losses: Tensor
+    sums: Tensor
+    counts: Tensor
+    labels: Tensor
+    measure: Tensor
+
+
+Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+@torch.library.custom_op(
+    "protocontrast::target_pass",
+    mutates_args=(),
+    schema="(Tensor features, Tensor? static, Tensor prototypes, Tensor? nearest, Tensor present,"
+    " Tensor? counted, float threshold, str measure, float temperature, bool floor, bool normalize,"
+    " int ignore_index, bool wants_sums, bool wants_gradient, str backend)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+def target_pass_op(
+    features: Tensor, static: Tensor | None, prototypes: Tensor, *rest: Any
+) -> Outputs:
+    """Losses, sums, counts; labels, measure, log-sum-exp (B, P); gradient of the summed loss.
+
+    The last is written by the eager backend alone: elsewhere the features are read again.
+    """
+    *inputs, wants_gradient, backend = rest
+    if static is not None:
+        refuse_on_host(FUNCTION, static, len(prototypes), inputs[-2])
+    with full_precision(features):
+        if backend == "triton":
+            from protocontrast.kernels import target_pass as triton_target_pass
+
+            found = triton_target_pass.target_pass(features, static, prototypes, *inputs)
+            return *found, features.new_empty(0)
+        return eager_target_pass.target_pass(features, static, prototypes, *inputs, wants_gradient)
+
+
+@target_pass_op.register_fake
+def _(features: Tensor, static: Tensor | None, prototypes: Tensor, *rest: Any) -> Outputs:
+    dtype = accumulation_dtype(features)
+    pixels = features.shape[0], features.shape[2]
+    classes, channels = prototypes.shape
+    return (
+        features.new_empty(classes, dtype=dtype),
+        features.new_empty((classes, channels), dtype=dtype),
+        features.new_empty(classes, dtype=dtype),
+        features.new_empty(pixels, dtype=torch.int64),
+        features.new_empty(pixels, dtype=dtype),
+        features.new_empty(pixels, dtype=dtype),
+        torch.empty_like(features) if rest[-2:] == (True, "eager") else features.new_empty(0),
+    )
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
+    features, _, prototypes, _, present, counted = inputs[:6]
+    ctx.save_for_backward(
+        features, output[3], kept(prototypes), kept(present), kept(counted), output[5]
+    )
+    temperature, floor, _, ignore_index = inputs[8:12]
+    ctx.settings = temperature, floor, ignore_index, inputs[-1]
+
+
+def _read_again(
+    upstream: Tensor,
+    features: Tensor,
+    labels: Tensor,
+    prototypes: Tensor,
+    present: Tensor,
+    counted: Tensor | None,
+    normaliser: Tensor,
+    temperature: float,
+    floor: bool,
+    ignore_index: int,
+    backend: str,
+) -> Tensor:
+    """Gradient of the features from that of the losses (C,): a class weight of the contrast."""
+    used = torch.zeros_like(present) if counted is None else counted & present
+    share = torch.where(used, upstream, 0)
+    everywhere = torch.ones_like(normaliser[:, :1]).expand_as(normaliser)
+    gradient, _ = contrast_backward_op(
+        everywhere, features, labels, prototypes, present, share, None, normaliser,
+        "cosine", temperature, floor, ignore_index, True, False, backend,
+    )  # fmt: skip
+    return gradient
+
+
+def _gradients(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+    gradient = once(_read_again, upstream, *ctx.saved_tensors, *ctx.settings)
+    return gradient, *[None] * 14
+
+
+target_pass_op.register_autograd(
+    lambda ctx, *upstream: _gradients(ctx, upstream[0]),
+    setup_context=lambda ctx, inputs, output: _save(ctx, inputs, output),
+)
+
+
+class _TargetPass(torch.autograd.Function):
+    """The operator, its losses differentiable in the features, transparent to torch.func."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(*inputs: Any) -> Outputs:
+        return target_pass_op(*inputs)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
+        ctx.mark_non_differentiable(*output[1:])
+        _save(ctx, inputs, output)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        return _gradients(ctx, upstream[0])
+
+
+class _OneRead(torch.autograd.Function):
+    """The same with the gradient of the summed loss written in the forward sweep.
+
+    A gradient is linear in the losses' weights, so the first backward scales it where they are
+    equal in all classes that occur. Otherwise, and in a second backward, the features are read
+    again.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Outputs:
+        output = target_pass_op(*inputs)
+        ctx.mark_non_differentiable(*output[1:])
+        _save(ctx, inputs, output)
+        ctx.counts = output[2]
+        ctx.gradient = output[6]
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        ready, ctx.gradient = ctx.gradient, None
+        occurs = ctx.counts > 0
+
+        def scaled(upstream: Tensor, *inputs: Any) -> Tensor:
+            found = None
+            if ready is not None and is_plain(upstream):
+                _, _, _, present, counted, *_ = inputs
+                used = occurs & present & counted
+                found = eager_target_pass.scaled_evenly(ready, upstream, used)
+            return _read_again(upstream, *inputs) if found is None else found
+
+        gradient = once(scaled, upstream[0], *ctx.saved_tensors, *ctx.settings)
+        return gradient, *[None] * 14
+
+
+def _naive(inputs: Inputs, settings: Settings) -> Passed:
+    features, static, prototypes, nearest, present, counted = inputs
+    dtype = accumulation_dtype(features)
+    images, channels, pixels = features.shape
+    if static is not None:
+        static = checked_labels(static, len(prototypes), settings.ignore_index, FUNCTION).flatten()
+    prototypes = kept(prototypes).to(dtype)
+    with full_precision(features):
+        labels, measure, losses, sums, counts = naive.target_pass(
+            features.transpose(1, 2).reshape(-1, channels).to(dtype),
+            static,
+            prototypes,
+            prototypes if nearest is None else nearest.to(dtype),
+            kept(present),
+            torch.zeros_like(present) if counted is None else kept(counted),
+            torch.full_like(prototypes[:, 0], settings.threshold),
+            settings.measure,
+            settings.temperature,
+            "floor" if settings.floor else "mask",
+            settings.normalize,
+            settings.ignore_index,
+        )
+    if not settings.wants_sums:
+        sums = torch.zeros_like(sums)
+    labels, measure = labels.reshape(images, pixels), measure.detach().reshape(images, pixels)
+    return Passed(losses, sums.detach(), counts.detach(), labels, measure)
+
+
+def target_pass(inputs: Inputs, settings: Settings, backend: str) -> Passed:
+    """Losses are differentiable in the features, nothing else is; sums are 0 where not wanted."""
+    inputs = inputs._replace(
+        prototypes=steady(inputs.prototypes),
+        nearest=steady(inputs.nearest),
+        present=steady(inputs.present),
+        counted=steady(inputs.counted),
+    )
+    if backend == "naive":
+        return _naive(inputs, settings)
+    features = inputs.features
+    traced = torch.compiler.is_compiling() or transforms_active()
+    on_host = features.device.type == "cpu" and backend == "eager"
+    wanted = features.requires_grad and torch.is_grad_enabled() and inputs.counted is not None
+    # A float16 gradient has too short a range for a factor that is not known yet.
+    if wanted and on_host and not traced and features.dtype != torch.float16:
+        found = _OneRead.apply(*inputs, *settings, True, backend)
+    else:
+        found = differentiable(_TargetPass, target_pass_op, *inputs, *settings, False, backend)
+    return Passed(*found[:5])

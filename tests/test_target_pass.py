@@ -1,0 +1,313 @@
+"""`target_pass`: eager equals `naive`; what spoilt pixels and uneven weights do; derivatives."""
+
+import copy
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from protocontrast.functional.target_pass import TargetPass, target_pass
+from tests.agreement import similarity_scales, widened
+from tests.strategies import NAN, contrast_cases, label_map, normal, pixel_shape, rows_of, seeds
+from tests.test_transfer import undecided
+from tests.tolerance import STEPS, assert_within
+
+BACKENDS = ["eager", "naive"]
+Call = dict[str, Any]
+
+
+@st.composite
+def calls(draw: st.DrawFn, **fixed: Any) -> Call:
+    """Calls of any form; NaN in some pixels, labelled ones among them."""
+    case = draw(contrast_cases(similarity="cosine", soft=False, spoilt=None, **fixed))
+    tensors = case.tensors()
+    features, static, prototypes = tensors["features"], tensors["labels"], tensors["prototypes"]
+    present = tensors["present"]
+    if present is None:
+        present = (prototypes != 0).any(dim=1)
+    ignore_index = case.label_dtype[1]
+    random = torch.Generator().manual_seed(case.seed + 6)
+    limits = torch.iinfo(static.dtype)
+    if limits.min <= ignore_index <= limits.max:
+        dropped = torch.rand(static.shape, generator=random) < 0.6
+        static = torch.where(dropped, ignore_index, static.long()).to(static.dtype)
+    if draw(st.booleans()) and case.layout != "expanded":
+        columns = features if features.dim() == 2 else features.movedim(1, -1)
+        columns[torch.rand(static.shape, generator=random) < 0.1] = NAN
+    shape = tuple(prototypes.shape)
+    nearest = torch.where(present[:, None], normal(case.seed + 7, shape, prototypes.dtype), NAN)
+    counted = torch.rand(len(present), generator=random) < 0.8
+    return {
+        "features": features,
+        "prototypes": prototypes,
+        "present": present,
+        "counted": draw(st.sampled_from([counted, counted, None])),
+        "static": draw(st.sampled_from([static, static, None])),
+        "nearest": draw(st.sampled_from([nearest, nearest, None])),
+        "threshold": draw(st.sampled_from([0.5, 0.1, -3.0, 0.9])),
+        "measure": draw(st.sampled_from(["confidence", "similarity"])),
+        "temperature": case.temperature,
+        "absent": case.absent,
+        "normalize": draw(st.booleans()),
+        "ignore_index": ignore_index,
+    }
+
+
+def passed(call: Call, backend: str, upstream: Tensor) -> tuple[TargetPass, Tensor | None]:
+    """Everything the pass gives, and the gradient of its weighted losses."""
+    leaf = call["features"].detach().requires_grad_()
+    found = target_pass(**{**call, "features": leaf}, backend=backend)
+    if call["counted"] is None:
+        assert not found.losses.requires_grad
+        return found, None
+    weighted = (found.losses * upstream.to(found.losses.dtype)).sum()
+    return found, torch.autograd.grad(weighted, leaf)[0]
+
+
+def noise_of(call: Call) -> float:
+    """By how much the logits of a pixel may be off."""
+    dtype = torch.float64 if call["features"].dtype == torch.float64 else torch.float32
+    return STEPS * torch.finfo(dtype).eps * max(1 / call["temperature"], 1.0)
+
+
+def rounding_decides(call: Call) -> bool:
+    """Whether the label of some pixel is within the noise."""
+    confidence = target_pass(**widened(call), backend="naive").confidence
+    nearest = call["prototypes"] if call["nearest"] is None else call["nearest"]
+    near = {**call, "prototypes": nearest, "similarity": "cosine"}
+    near = {name: value for name, value in near.items() if name not in ("static", "counted")}
+    return bool(undecided(near, confidence, noise_of(call)).any())
+
+
+def assert_pass_agrees(call: Call, upstream: Tensor, backend: str = "eager") -> None:
+    """AssertionError unless labels equal naive's, and all numbers are within the tolerance."""
+    truth, true_gradient = passed(widened(call), "naive", upstream)
+    ours, gradient = passed(call, backend, upstream)
+    plain, plain_gradient = passed(call, "naive", upstream)
+    assert torch.equal(ours.labels, truth.labels)
+    assert torch.equal(ours.prototypes.count.double(), truth.prototypes.count)
+    features = torch.nan_to_num(call["features"].double())
+    longest = 1.0 if call["normalize"] else max(features.abs().flatten().tolist(), default=0.0)
+    temperature, pixels = call["temperature"], truth.labels.numel()
+    scales = {"confidence": 1 / temperature, "losses": (2 / temperature + 5) * max(pixels, 1)}
+    for name, scale in scales.items():
+        triple = (getattr(found, name) for found in (ours, plain, truth))
+        assert_within(*triple, scale=max(scale, 1.0), name=name)
+    means = (found.prototypes.mean for found in (ours, plain, truth))
+    assert_within(*means, scale=longest, name="means")
+    if gradient is None or plain_gradient is None or true_gradient is None:
+        return
+    weight = torch.cat([upstream.double() * call["counted"] * call["present"], torch.zeros(1)])
+    valid = truth.labels != call["ignore_index"]
+    slope = 2 * weight[torch.where(valid, truth.labels, len(weight) - 1)].abs().flatten()
+    # A pixel that is NaN has no length that could scale an error.
+    slope = torch.where(torch.isnan(rows_of(call["features"])).any(dim=1), 0, slope)
+    scales = similarity_scales(call, slope, "cosine", temperature)
+    triple = gradient, plain_gradient, true_gradient
+    assert_within(*triple, scale=scales["features"], name="gradient")
+
+
+@given(call=calls(), seed=seeds, even=st.booleans())
+def test_any_call(call: Call, seed: int, even: bool) -> None:
+    assume(not rounding_decides(call))
+    upstream = normal(seed, (len(call["prototypes"]),))
+    assert_pass_agrees(call, torch.full_like(upstream, 0.3) if even else upstream)
+
+
+def plain_call(dtype: torch.dtype = torch.float32, classes: int = 5) -> Call:
+    """Two images of 7 channels around 5 prototypes, a third of them labelled."""
+    prototypes = normal(0, (classes, 7), dtype)
+    truth = label_map(1, (2, 90), classes, "full")
+    features = (prototypes[truth] + 0.3 * normal(2, (2, 90, 7), dtype)).transpose(1, 2)
+    dropped = torch.rand(2, 90, generator=torch.Generator().manual_seed(3)) < 0.6
+    return {
+        "features": features.contiguous(),
+        "prototypes": prototypes,
+        "present": torch.ones(classes, dtype=torch.bool),
+        "counted": torch.ones(classes, dtype=torch.bool),
+        "static": torch.where(dropped, 255, truth),
+        "nearest": prototypes + 0.1 * normal(4, (classes, 7), dtype),
+        "threshold": 0.5,
+        "measure": "confidence",
+        "temperature": 0.1,
+        "absent": "mask",
+        "normalize": False,
+        "ignore_index": 255,
+    }
+
+
+def test_the_check_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    call, upstream = plain_call(), torch.ones(5)
+    assert_pass_agrees(call, upstream)
+    right = passed
+
+    def wrong(call: Call, backend: str, upstream: Tensor) -> tuple[TargetPass, Tensor | None]:
+        found, gradient = right(call, backend, upstream)
+        return found, gradient * 1.01 if backend == "eager" else gradient
+
+    monkeypatch.setitem(globals(), "passed", wrong)
+    with pytest.raises(AssertionError, match="gradient"):
+        assert_pass_agrees(call, upstream)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_mean_is_over_shared_classes(backend: Any) -> None:
+    found = target_pass(**plain_call(), backend=backend)
+    shared = torch.tensor([True, False, True, True, False])
+    mass = found.prototypes.count[shared].sum()
+    expected = found.losses[shared].sum() / mass
+    torch.testing.assert_close(found.mean_loss(shared), expected)
+    assert found.mean_loss(torch.zeros_like(shared)) == 0
+
+
+@pytest.mark.parametrize("backend", ["eager"])
+def test_a_class_that_is_left_out_afterwards_is_as_if_never_counted(backend: Any) -> None:
+    """A pixel that is NaN keeps its class out of a bank, and then out of loss and gradient.
+
+    The gradient of `naive` is NaN there, since autograd multiplies by 0.
+    """
+    call = plain_call()
+    call["features"][0, 2, 7] = NAN
+    label = 3
+    call["static"][0, 7] = label
+    shared = torch.arange(5) != label
+    losses, gradients = [], []
+    for counted in (call["counted"], shared):
+        leaf = call["features"].clone().requires_grad_()
+        found = target_pass(**{**call, "features": leaf, "counted": counted}, backend=backend)
+        assert torch.isnan(found.prototypes.mean).any(dim=1).tolist() == (~shared).tolist()
+        losses.append(found.mean_loss(shared))
+        gradients.append(torch.autograd.grad(losses[-1], leaf)[0])
+    assert math.isfinite(losses[0].item())
+    torch.testing.assert_close(*losses)
+    torch.testing.assert_close(*gradients)
+    assert not gradients[0].movedim(1, -1)[found.labels == label].any()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("wants", [False, True])
+def test_means_that_are_not_wanted_are_zero(wants: bool, backend: Any) -> None:
+    found = target_pass(**plain_call(), wants_means=wants, backend=backend)
+    assert bool(found.prototypes.mean.any()) == wants
+    assert found.prototypes.count.sum() == (found.labels != 255).sum()
+
+
+def test_every_backward_gives_the_same_gradient() -> None:
+    """The first takes what the forward sweep wrote, the others read the features again."""
+    call = plain_call(torch.float64)
+    leaf = call["features"].requires_grad_()
+    losses = target_pass(**call).losses
+    first, second = (torch.autograd.grad(losses.sum(), leaf, retain_graph=True) for _ in range(2))
+    torch.testing.assert_close(first, second, rtol=1e-12, atol=1e-12)
+    weights = torch.arange(5.0, dtype=torch.float64)
+    parts = [torch.autograd.grad(losses[c], leaf, retain_graph=True)[0] for c in range(5)]
+    (whole,) = torch.autograd.grad(losses, leaf, weights)
+    torch.testing.assert_close(whole, sum(w * part for w, part in zip(weights, parts, strict=True)))
+
+
+def test_an_upstream_gradient_may_be_nan_zero_or_empty() -> None:
+    call = plain_call()
+    for weights, expected in ((NAN, NAN), (0.0, 0.0)):
+        leaf = call["features"].clone().requires_grad_()
+        losses = target_pass(**{**call, "features": leaf}).losses
+        (gradient,) = torch.autograd.grad(losses, leaf, torch.full((5,), weights))
+        labelled = target_pass(**call).labels != 255
+        found = gradient.movedim(1, -1)[labelled].mean()
+        assert found.item() == expected or (math.isnan(expected) and math.isnan(found.item()))
+    for change in (
+        {"features": call["features"][:0], "static": None},
+        {"counted": ~call["counted"]},
+    ):
+        changed = {**call, **change}
+        leaf = changed["features"].clone().requires_grad_()
+        losses = target_pass(**{**changed, "features": leaf}).losses
+        (gradient,) = torch.autograd.grad(losses.sum(), leaf)
+        assert not losses.any() and not gradient.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_inputs_may_change_between_forward_and_backward(dtype: torch.dtype) -> None:
+    call = plain_call(dtype)
+    leaf = call["features"].requires_grad_()
+    (expected,) = torch.autograd.grad(target_pass(**call).losses.sum(), leaf)
+    moving = {name: call[name].clone() for name in ("prototypes", "nearest", "present", "counted")}
+    losses = target_pass(**{**call, **moving}).losses
+    for value in moving.values():
+        value.zero_()
+    assert torch.equal(torch.autograd.grad(losses.sum(), leaf)[0], expected)
+
+
+@pytest.mark.parametrize("backend", ["eager", "naive"])
+def test_gradcheck(backend: Any) -> None:
+    call = plain_call(torch.float64)
+    call["features"] = call["features"][:, :, :9].contiguous()
+    call["static"] = label_map(5, (2, 9), 5)
+
+    def losses(features: Tensor) -> Tensor:
+        changed = {**call, "features": features}
+        return target_pass(**changed, backend=backend).losses
+
+    assert torch.autograd.gradcheck(losses, call["features"].requires_grad_())
+
+
+def test_double_backward_raises() -> None:
+    call = plain_call()
+    leaf = call["features"].requires_grad_()
+    losses = target_pass(**call).losses
+    (gradient,) = torch.autograd.grad(losses.sum(), leaf, create_graph=True)
+    with pytest.raises(RuntimeError, match="double backward"):
+        torch.autograd.grad(gradient.square().sum(), leaf)
+
+
+def test_func_grad_and_vmap() -> None:
+    call = copy.deepcopy(plain_call())
+    features, static = call.pop("features"), call.pop("static")
+
+    def loss(features: Tensor, static: Tensor) -> Tensor:
+        return target_pass(features[None], static=static[None], **call).losses.sum()
+
+    found = torch.func.vmap(torch.func.grad(loss))(features, static)
+    leaf = features.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(target_pass(leaf, static=static, **call).losses.sum(), leaf)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_compiled_in_one_graph(counted: bool) -> None:
+    call = plain_call()
+    if not counted:
+        call["counted"] = None
+    leaf = call.pop("features").requires_grad_()
+
+    def step(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        found = target_pass(features, **call)
+        return found.losses, found.labels, found.prototypes.mean
+
+    plain = step(leaf)
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")(leaf)
+    for mine, other in zip(compiled, plain, strict=True):
+        torch.testing.assert_close(mine, other)
+    if counted:
+        gradients = (torch.autograd.grad(out[0].sum(), leaf)[0] for out in (compiled, plain))
+        torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_static_label_that_is_no_class_is_refused(backend: Any) -> None:
+    call = plain_call()
+    call["static"][1, 4] = 77
+    with pytest.raises(ValueError, match="value 77"):
+        target_pass(**call, backend=backend)
+
+
+def test_the_shape_is_the_pixels_shape() -> None:
+    call = plain_call()
+    shape = pixel_shape((2, 7, 9, 10))
+    call["features"] = call["features"].reshape(2, 7, 9, 10)
+    call["static"] = call["static"].reshape(shape)
+    found = target_pass(**call)
+    assert found.labels.shape == found.confidence.shape == shape
