@@ -11,7 +11,9 @@ operators share; `prototypes` prepares the prototypes and finishes their gradien
 import os
 from importlib.util import find_spec
 
-OPERATORS: frozenset[str] = frozenset({"contrast", "logits", "class_prototypes", "transfer"})
+OPERATORS: frozenset[str] = frozenset(
+    {"contrast", "logits", "class_prototypes", "transfer", "target_pass"}
+)
 """Stems of the operators that have a Triton kernel."""
 
 AVAILABLE: bool = find_spec("triton") is not None

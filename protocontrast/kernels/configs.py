@@ -15,7 +15,7 @@ FAMILIES = ("interpreter", "sm80", "sm86", "sm90", "sm100", "gfx942")
 KERNELS = (
     *("contrast", "contrast_backward", "contrast_backward_both", "transfer"),
     *("logits", "logits_backward"),
-    *("class_sums", "class_sums_backward"),
+    *("class_sums", "class_sums_backward", "target_pass"),
 )
 """`contrast_backward` to the features alone, `_both` also or only to the prototypes."""
 

@@ -21,6 +21,24 @@ from protocontrast.kernels.scores import logits_of, read_scores
 
 
 @triton.jit
+def nearest_of(logits, offset, lowest_equal, CONFIDENCE: tl.constexpr, BLOCK_C: tl.constexpr):
+    """Label, measure [BLOCK_P] and whether a class is present, from logits with their offset."""
+    peak = tl.max(logits, axis=1)
+    # Equal prototypes have equal logits but for rounding; the lowest of them takes the pixel.
+    candidates = tl.where(logits == peak[:, None], lowest_equal[None, :], BLOCK_C)
+    label = tl.min(candidates, axis=1).to(tl.int32)
+    if CONFIDENCE:
+        value = 1.0 / tl.sum(tl.exp(logits - peak[:, None]), axis=1)
+    else:
+        value = peak
+    # The maximum passes over NaN.
+    unread = tl.sum((logits != logits).to(tl.int32), axis=1) > 0
+    somewhere = tl.sum((offset == 0.0).to(tl.int32), axis=0) > 0
+    value = tl.where(somewhere, value, 0.0)
+    return label, tl.where(unread, float("nan"), value), somewhere
+
+
+@triton.jit
 def transfer_kernel(
     features_ptr, stride_xb, stride_xd, stride_xp, matrix_ptr, table_ptr,
     threshold_ptr, stride_t, threshold_high, threshold_low, label_ptr, value_ptr, pixels,
@@ -43,19 +61,7 @@ def transfer_kernel(
     )  # fmt: skip
     logits, _ = logits_of(total, squared, scale, SIMILARITY, ACC)
     logits += offset[None, :]
-    peak = tl.max(logits, axis=1)
-    # Equal prototypes have equal logits but for rounding; the lowest of them takes the pixel.
-    candidates = tl.where(logits == peak[:, None], lowest_equal[None, :], BLOCK_C)
-    label = tl.min(candidates, axis=1).to(tl.int32)
-    if CONFIDENCE:
-        value = 1.0 / tl.sum(tl.exp(logits - peak[:, None]), axis=1)
-    else:
-        value = peak
-    # The maximum passes over NaN.
-    unread = tl.sum((logits != logits).to(tl.int32), axis=1) > 0
-    somewhere = tl.sum((offset == 0.0).to(tl.int32), axis=0) > 0
-    value = tl.where(somewhere, value, 0.0)
-    value = tl.where(unread, float("nan"), value)
+    label, value, somewhere = nearest_of(logits, offset, lowest_equal, CONFIDENCE, BLOCK_C)
     if PER_CLASS:
         thresholds = tl.load(threshold_ptr + offs_c * stride_t, mask=offs_c < C, other=0.0)
         chosen = label[:, None] == offs_c[None, :]

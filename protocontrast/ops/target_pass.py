@@ -67,16 +67,16 @@ def target_pass_op(
 
     The last is written by the eager backend alone: elsewhere the features are read again.
     """
-    *inputs, wants_gradient, backend = rest
+    *inputs, backend = rest
     if static is not None:
-        refuse_on_host(FUNCTION, static, len(prototypes), inputs[-2])
+        refuse_on_host(FUNCTION, static, len(prototypes), inputs[-3])
     with full_precision(features):
         if backend == "triton":
             from protocontrast.kernels import target_pass as triton_target_pass
 
-            found = triton_target_pass.target_pass(features, static, prototypes, *inputs)
+            found = triton_target_pass.target_pass(features, static, prototypes, *inputs[:-1])
             return *found, features.new_empty(0)
-        return eager_target_pass.target_pass(features, static, prototypes, *inputs, wants_gradient)
+        return eager_target_pass.target_pass(features, static, prototypes, *inputs)
 
 
 @target_pass_op.register_fake

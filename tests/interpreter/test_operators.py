@@ -24,7 +24,7 @@ KERNEL_CASES = [(name, arguments) for name, arguments in KERNEL_CASES if argumen
 def test_every_kernel_has_a_case() -> None:
     operators = {
         *("contrast", "contrast_backward", "logits", "logits_backward"),
-        *("class_sums", "class_sums_backward", "transfer"),
+        *("class_sums", "class_sums_backward", "transfer", "target_pass"),
     }
     assert {name for name, _ in KERNEL_CASES} == operators
 

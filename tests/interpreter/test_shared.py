@@ -5,6 +5,7 @@ from tests import (
     test_class_prototypes,
     test_contrast_edges,
     test_logits,
+    test_target_pass,
     test_transfer,
 )
 from tests.interpreter.on_triton import on_triton
@@ -14,6 +15,7 @@ MODULES = (
     test_class_prototypes,
     test_contrast_edges,
     test_logits,
+    test_target_pass,
     test_transfer,
 )
 

@@ -1,0 +1,259 @@
+"""The target's part of a step in one read: (M1), (M3), (M6) and (M7) for `target_pass`, forward.
+
+Its gradient is the contrast's own, contrast_backward.py, under the fused labels.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from protocontrast.kernels.class_prototypes import spoilt_or_zero
+from protocontrast.kernels.configs import configuration
+from protocontrast.kernels.contrast_backward import add_to_slot
+from protocontrast.kernels.launch import (
+    Launch,
+    accumulation_dtype,
+    family,
+    halves,
+    options,
+    run,
+    span_of,
+    tile_count,
+)
+from protocontrast.kernels.operands import load_tile
+from protocontrast.kernels.prototypes import prepare
+from protocontrast.kernels.scores import add_scores, logits_of, weighted_sum
+from protocontrast.kernels.transfer import nearest_of
+
+
+@triton.jit
+def add_both_scores(
+    tile, near, own, squared, near_matrix_ptr, matrix_ptr, offs_d,
+    SIMILARITY: tl.constexpr, OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
+    TWO_PRODUCTS: tl.constexpr, C: tl.constexpr, ROW: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """A block of channels against both sets of prototypes, for which it is loaded once."""
+    near, squared = add_scores(
+        tile, near, squared, near_matrix_ptr, offs_d,
+        SIMILARITY, OPERANDS, PRECISION, ACC, C, ROW, BLOCK_C,
+    )  # fmt: skip
+    if TWO_PRODUCTS:
+        own, _ = add_scores(
+            tile, own, squared, matrix_ptr, offs_d,
+            "dot", OPERANDS, PRECISION, ACC, C, ROW, BLOCK_C,
+        )  # fmt: skip
+    return near, own, squared
+
+
+@triton.jit
+def target_pass_kernel(
+    features_ptr, stride_xb, stride_xd, stride_xp, static_ptr, stride_lb, stride_lp,
+    near_matrix_ptr, near_table_ptr, matrix_ptr, table_ptr, threshold_high, threshold_low,
+    label_ptr, value_ptr, normaliser_ptr, partial_ptr, count_ptr, loss_ptr, pixels,
+    SIMILARITY: tl.constexpr, OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
+    CONFIDENCE: tl.constexpr, STATIC: tl.constexpr, LOSS: tl.constexpr, SUMS: tl.constexpr,
+    TWO_PRODUCTS: tl.constexpr, NORMALIZE: tl.constexpr, IGNORE_INDEX: tl.constexpr,
+    SPAN: tl.constexpr, C: tl.constexpr, D: tl.constexpr, ROW: tl.constexpr,
+    BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_P: tl.constexpr,
+):  # fmt: skip
+    """One program per SPAN pixels of one image, which it walks in tiles of BLOCK_P."""
+    RESIDENT: tl.constexpr = BLOCK_D >= D
+    spans = tl.cdiv(pixels, SPAN)
+    image = (tl.program_id(0) // spans).to(tl.int64)
+    first = (tl.program_id(0) % spans) * SPAN
+    slot = tl.program_id(0).to(tl.int64)
+    offs_c = tl.arange(0, BLOCK_C)
+    near_scale = tl.load(near_table_ptr + offs_c)
+    near_offset = tl.load(near_table_ptr + BLOCK_C + offs_c)
+    lowest_equal = tl.load(near_table_ptr + 3 * BLOCK_C + offs_c)
+    if LOSS:
+        scale = tl.load(table_ptr + offs_c)
+        offset = tl.load(table_ptr + BLOCK_C + offs_c)
+        # Under "floor" an absent class has a share, too; here it carries no loss.
+        share = tl.where(near_offset == 0.0, tl.load(table_ptr + 2 * BLOCK_C + offs_c), 0.0)
+    image_ptr = features_ptr + image * stride_xb
+    # Two float32 numbers, for a float64 one would be rounded on the way into a kernel.
+    limit = tl.full([BLOCK_P], threshold_high, ACC) + tl.full([BLOCK_P], threshold_low, ACC)
+    one = (offs_c < C).to(ACC)
+    count = tl.zeros([BLOCK_C], dtype=ACC)
+    lost = tl.zeros([BLOCK_C], dtype=ACC)
+    if SUMS:
+        slot_ptr = partial_ptr + slot * C * D
+        if RESIDENT:
+            whole = tl.zeros([BLOCK_D, BLOCK_C], dtype=ACC)
+    for step in range(0, SPAN, BLOCK_P):
+        offs_p = first + step + tl.arange(0, BLOCK_P)
+        inside = offs_p < pixels
+        near = tl.zeros([BLOCK_P, BLOCK_C], dtype=ACC)
+        own = tl.zeros([BLOCK_P, BLOCK_C], dtype=ACC)
+        squared = tl.zeros([BLOCK_P], dtype=ACC)
+        if RESIDENT:
+            tile = load_tile(
+                image_ptr, stride_xd, stride_xp, offs_p, tl.arange(0, BLOCK_D), pixels, D
+            )
+            near, own, squared = add_both_scores(
+                tile, near, own, squared, near_matrix_ptr, matrix_ptr, tl.arange(0, BLOCK_D),
+                SIMILARITY, OPERANDS, PRECISION, ACC, TWO_PRODUCTS, C, ROW, BLOCK_C,
+            )  # fmt: skip
+        else:
+            for start in range(0, D, BLOCK_D):
+                offs_d = start + tl.arange(0, BLOCK_D)
+                tile = load_tile(image_ptr, stride_xd, stride_xp, offs_p, offs_d, pixels, D)
+                near, own, squared = add_both_scores(
+                    tile, near, own, squared, near_matrix_ptr, matrix_ptr, offs_d,
+                    SIMILARITY, OPERANDS, PRECISION, ACC, TWO_PRODUCTS, C, ROW, BLOCK_C,
+                )  # fmt: skip
+        logits, inverse = logits_of(near, squared, near_scale, SIMILARITY, ACC)
+        found, value, somewhere = nearest_of(
+            logits + near_offset[None, :], near_offset, lowest_equal, CONFIDENCE, BLOCK_C
+        )
+        into = image * pixels + offs_p
+        label = tl.where((value >= limit) & somewhere, found.to(tl.int64), IGNORE_INDEX)
+        if STATIC:
+            given = tl.load(
+                static_ptr + image * stride_lb + offs_p.to(tl.int64) * stride_lp,
+                mask=inside,
+                other=0,
+            ).to(tl.int64)
+            label = tl.where(given != IGNORE_INDEX, given, label)
+        tl.store(label_ptr + into, label, mask=inside)
+        tl.store(value_ptr + into, value, mask=inside)
+        used = inside & (label != IGNORE_INDEX)
+        member = tl.where(used[:, None] & (label[:, None] == offs_c[None, :]), one[None, :], 0.0)
+        count += tl.sum(member, axis=0)
+        if LOSS:
+            if TWO_PRODUCTS:
+                logits, _ = logits_of(own, squared, scale, SIMILARITY, ACC)
+            logits += offset[None, :]
+            peak = tl.max(logits, axis=1)
+            normaliser = peak + tl.log(tl.sum(tl.exp(logits - peak[:, None]), axis=1))
+            pulled = tl.sum(tl.where(member == 0.0, 0.0, logits), axis=1)
+            ignored = tl.sum(member * share[None, :], axis=1) == 0.0
+            loss = tl.where(ignored, 0.0, normaliser - pulled)
+            lost += tl.sum(tl.where(member == 0.0, 0.0, loss[:, None]), axis=0)
+            if STATIC:
+                wrong = used & ((label < 0) | (label >= C))
+                lost += tl.sum(tl.where(wrong, float("nan"), 0.0), axis=0)
+            # exp(z - inf) = 0: an ignored pixel has no softmax, whatever its features hold.
+            normaliser = tl.where(ignored, float("inf"), normaliser)
+        else:
+            normaliser = tl.full([BLOCK_P], float("inf"), ACC)
+        tl.store(normaliser_ptr + into, normaliser, mask=inside)
+        if SUMS:
+            weight = member
+            if NORMALIZE:
+                length = tl.sum(inverse, axis=1)  # of one column
+                # In a product NaN would reach every class; it is added to its own class instead.
+                readable = length == length
+                weight = member * tl.where(readable, length, 0.0)[:, None]
+                unread = (member != 0.0) & (length != length)[:, None]
+                unread = tl.sum(tl.where(unread, float("nan"), 0.0), axis=0)
+            for start in range(0, D, BLOCK_D):
+                offs_d = start + tl.arange(0, BLOCK_D)
+                if not RESIDENT:
+                    tile = load_tile(image_ptr, stride_xd, stride_xp, offs_p, offs_d, pixels, D)
+                clean, spoilt = spoilt_or_zero(tile, member, ACC)
+                part = weighted_sum(clean, weight, OPERANDS, PRECISION, ACC) + spoilt
+                if NORMALIZE:
+                    part += unread[None, :].to(ACC)
+                if RESIDENT:
+                    whole += part
+                else:
+                    add_to_slot(slot_ptr, part, offs_d, step, C, D)
+            if not RESIDENT:
+                # The next tile's loads of the slot may belong to other threads than these stores.
+                tl.debug_barrier()
+    if SUMS and RESIDENT:
+        add_to_slot(slot_ptr, whole, tl.arange(0, BLOCK_D), 0, C, D)
+    tl.store(count_ptr + slot * C + offs_c, count, mask=offs_c < C)
+    tl.store(loss_ptr + slot * C + offs_c, lost, mask=offs_c < C)
+
+
+def target_pass(
+    features: Tensor,
+    static: Tensor | None,
+    prototypes: Tensor,
+    nearest: Tensor | None,
+    present: Tensor,
+    counted: Tensor | None,
+    threshold: float,
+    measure: str,
+    temperature: float,
+    floor: bool,
+    normalize: bool,
+    ignore_index: int,
+    wants_sums: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Losses (C,), sums (C, D), counts (C,); fused labels, measure and log-sum-exp (B, P)."""
+    images, channels, pixels = features.shape
+    classes, width = len(prototypes), features.element_size()
+    acc = accumulation_dtype(features)
+    labels = features.new_empty(images, pixels, dtype=torch.int64)
+    values, normaliser = (features.new_empty(images, pixels, dtype=acc) for _ in range(2))
+    if images * pixels == 0:
+        zeros = (features.new_zeros(shape, dtype=acc) for shape in (classes, (classes, channels)))
+        losses, sums = zeros
+        return losses, sums, losses.clone(), labels, values, normaliser
+    confidence = measure == "confidence"
+    # The similarity itself is wanted exactly, so 1/tau stays out of it.
+    near_scale = temperature if confidence else 1.0
+    others = prototypes if nearest is None else nearest
+    near = prepare(features, others, present, None, "cosine", near_scale, False, equals=True)
+    own = near
+    if counted is not None:
+        own = prepare(features, prototypes, present, counted, "cosine", temperature, floor)
+    config = configuration("target_pass", family(features), width, channels, classes)
+    span = span_of(images, channels, pixels, width, classes)
+    spans = tile_count(pixels, span)
+    partial = None
+    if wants_sums:
+        partial = features.new_empty(images * spans, classes, channels, dtype=acc)
+    count, lost = (features.new_empty(images * spans, classes, dtype=acc) for _ in range(2))
+    threshold_high, threshold_low = halves(threshold)
+    launch = Launch(
+        target_pass_kernel,
+        images * spans,
+        {
+            "features_ptr": features,
+            "stride_xb": features.stride(0),
+            "stride_xd": features.stride(1),
+            "stride_xp": features.stride(2),
+            "static_ptr": static,
+            "stride_lb": 0 if static is None else static.stride(0),
+            "stride_lp": 0 if static is None else static.stride(1),
+            "near_matrix_ptr": near.matrix,
+            "near_table_ptr": near.table,
+            "matrix_ptr": own.matrix,
+            "table_ptr": own.table,
+            "threshold_high": threshold_high,
+            "threshold_low": threshold_low,
+            "label_ptr": labels,
+            "value_ptr": values,
+            "normaliser_ptr": normaliser,
+            "partial_ptr": partial,
+            "count_ptr": count,
+            "loss_ptr": lost,
+            "pixels": pixels,
+        },
+        {
+            **near.constants,
+            "CONFIDENCE": confidence,
+            "STATIC": static is not None,
+            "LOSS": counted is not None,
+            "SUMS": wants_sums,
+            "TWO_PRODUCTS": counted is not None and not (nearest is None and confidence),
+            "NORMALIZE": normalize,
+            "IGNORE_INDEX": ignore_index,
+            "SPAN": span,
+            "BLOCK_D": config.block_d,
+            "BLOCK_P": config.block_p,
+        },
+        options(config.num_warps, config.num_stages),
+    )
+    run(launch, features)
+    if partial is None:
+        sums = features.new_zeros(classes, channels, dtype=acc)
+    else:
+        sums = partial.sum(dim=0)
+    return lost.sum(dim=0), sums, count.sum(dim=0), labels, values, normaliser

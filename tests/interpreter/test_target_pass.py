@@ -1,0 +1,65 @@
+"""The kernel of the target pass equals `naive`, in values and gradient, for calls of any form."""
+
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from tests.interpreter.small_spans import span_budget
+from tests.strategies import normal, seeds
+from tests.test_target_pass import (
+    Call,
+    assert_pass_agrees,
+    calls,
+    passed,
+    plain_call,
+    rounding_decides,
+)
+
+
+@given(call=calls(), seed=seeds)
+def test_any_call(call: Call, seed: int) -> None:
+    assume(not rounding_decides(call))
+    assert_pass_agrees(call, normal(seed, (len(call["prototypes"]),)), "triton")
+
+
+@pytest.mark.parametrize("slot_bytes", [0, 2**30])
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("channels", [7, 76])
+@given(data=st.data())
+def test_sums_over_one_and_over_many_spans(
+    channels: int, normalize: bool, slot_bytes: int, data: st.DataObject
+) -> None:
+    """7 channels fit one block, which stays with the program; 76 do not."""
+    call = data.draw(calls(features_shape=(1, channels, 259), dtype=torch.float64))
+    call["normalize"] = normalize
+    assume(not rounding_decides(call))
+    with span_budget(slot_bytes):
+        assert_pass_agrees(call, torch.ones(len(call["prototypes"])), "triton")
+
+
+def test_two_runs_give_the_same_bits() -> None:
+    first, second = (passed(plain_call(), "triton", torch.ones(5)) for _ in range(2))
+    for mine, other in zip(first[0][:2] + first[0][3:], second[0][:2] + second[0][3:], strict=True):
+        assert torch.equal(mine, other)
+    assert torch.equal(first[0].prototypes.mean, second[0].prototypes.mean)
+    assert first[1] is not None and second[1] is not None
+    assert torch.equal(first[1], second[1])
+
+
+def test_a_static_label_that_is_no_class_turns_the_losses_into_nan() -> None:
+    """On a GPU labels are compared and never looked up; on CPU the operator refuses them first."""
+    from protocontrast.kernels.target_pass import target_pass
+
+    call = plain_call()
+    features, static, rows = call["features"], call["static"].clone(), call["prototypes"]
+    everywhere = call["present"]
+    settings = 0.5, "confidence", 0.1, False, False, 255, True
+    for wrong in (77, -1, 2**33):
+        static[1, 4] = wrong
+        losses, sums, counts, labels, *_ = target_pass(
+            features, static, rows, None, everywhere, everywhere, *settings
+        )
+        assert torch.isnan(losses).all()
+        assert torch.isfinite(sums).all()
+        assert counts.sum() == (labels != 255).sum() - 1
