@@ -1,0 +1,67 @@
+"""A whole BiCL step on the kernels, on paper: how many launches, how often each map passes by.
+
+A unit is one read or one write of one domain's feature map. A kernel that names a map among its
+pointers reads or writes each of its elements once from memory: where it loads a tile a second time,
+the first load was moments before.
+"""
+
+from importlib.util import find_spec
+from typing import Any
+
+import pytest
+import torch
+
+import protocontrast as pc
+from protocontrast import kernels
+
+pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
+SHAPE = 2, 76, 92, 92
+
+
+def launches_of(monkeypatch: pytest.MonkeyPatch, static: bool, **settings: Any) -> list[Any]:
+    """The launches of a step and its backward at the size of the released model."""
+    from protocontrast.kernels.launch import recorded
+
+    # Recorded launches do not run, so tensors on the CPU are as good as others.
+    monkeypatch.setattr(kernels, "INTERPRETED", True)
+    bicl = pc.BiCL(19, 76, backend="triton", **settings)
+    source, target = (torch.ones(SHAPE, requires_grad=True) for _ in range(2))
+    labels = torch.zeros(2, 92, 92, dtype=torch.int64)
+    with recorded("sm90") as launches:
+        out = bicl(source, labels, target, labels if static else None)
+        torch.autograd.grad(out.loss, (source, target))
+    return launches
+
+
+def units(launches: list[Any]) -> int:
+    """Reads and writes of whole maps."""
+    elements = torch.Size(SHAPE).numel()
+    pointers = [value for launch in launches for value in launch.arguments.values()]
+    return sum(isinstance(value, torch.Tensor) and value.numel() == elements for value in pointers)
+
+
+@pytest.mark.parametrize("static", [False, True])
+@pytest.mark.parametrize(
+    "settings", [{}, {"bank_update": "after"}, {"calibrate": False}, {"normalize": "features"}]
+)
+def test_launches_and_units_of_a_step(
+    static: bool, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launches = launches_of(monkeypatch, static, **settings)
+    readers = [
+        launch.kernel.__name__ for launch in launches if launch.kernel.__name__ != "prepare_kernel"
+    ]
+    # One backward sweep per map; which comes first is autograd's choice.
+    backwards = ["contrast_backward_kernel"] * 2
+    forwards = {"class_sums_kernel", "target_pass_kernel", "contrast_kernel"}
+    assert {*readers[:3]} == forwards
+    assert readers[3:] == backwards or settings.get("bank_update") == "after"
+    assert sorted(readers) == sorted([*forwards, *backwards])
+    assert len(launches) == 10
+    assert units(launches) == 7
+
+
+def test_one_direction_alone_has_no_sweep_for_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    launches = launches_of(monkeypatch, True, prototypes="batch")
+    assert "target_pass_kernel" in [launch.kernel.__name__ for launch in launches]
+    assert units(launches) > 7
