@@ -59,9 +59,3 @@ def test_launches_and_units_of_a_step(
     assert sorted(readers) == sorted([*forwards, *backwards])
     assert len(launches) == 10
     assert units(launches) == 7
-
-
-def test_one_direction_alone_has_no_sweep_for_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    launches = launches_of(monkeypatch, True, prototypes="batch")
-    assert "target_pass_kernel" in [launch.kernel.__name__ for launch in launches]
-    assert units(launches) > 7
