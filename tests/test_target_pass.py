@@ -1,6 +1,5 @@
 """`target_pass`: eager equals `naive`; what spoilt pixels and uneven weights do; derivatives."""
 
-import copy
 import math
 from typing import Any
 
@@ -194,106 +193,6 @@ def test_means_that_are_not_wanted_are_zero(wants: bool, backend: Any) -> None:
     found = target_pass(**plain_call(), wants_means=wants, backend=backend)
     assert bool(found.prototypes.mean.any()) == wants
     assert found.prototypes.count.sum() == (found.labels != 255).sum()
-
-
-def test_every_backward_gives_the_same_gradient() -> None:
-    """The first takes what the forward sweep wrote, the others read the features again."""
-    call = plain_call(torch.float64)
-    leaf = call["features"].requires_grad_()
-    losses = target_pass(**call).losses
-    first, second = (torch.autograd.grad(losses.sum(), leaf, retain_graph=True) for _ in range(2))
-    torch.testing.assert_close(first, second, rtol=1e-12, atol=1e-12)
-    weights = torch.arange(5.0, dtype=torch.float64)
-    parts = [torch.autograd.grad(losses[c], leaf, retain_graph=True)[0] for c in range(5)]
-    (whole,) = torch.autograd.grad(losses, leaf, weights)
-    torch.testing.assert_close(whole, sum(w * part for w, part in zip(weights, parts, strict=True)))
-
-
-def test_an_upstream_gradient_may_be_nan_zero_or_empty() -> None:
-    call = plain_call()
-    for weights, expected in ((NAN, NAN), (0.0, 0.0)):
-        leaf = call["features"].clone().requires_grad_()
-        losses = target_pass(**{**call, "features": leaf}).losses
-        (gradient,) = torch.autograd.grad(losses, leaf, torch.full((5,), weights))
-        labelled = target_pass(**call).labels != 255
-        found = gradient.movedim(1, -1)[labelled].mean()
-        assert found.item() == expected or (math.isnan(expected) and math.isnan(found.item()))
-    for change in (
-        {"features": call["features"][:0], "static": None},
-        {"counted": ~call["counted"]},
-    ):
-        changed = {**call, **change}
-        leaf = changed["features"].clone().requires_grad_()
-        losses = target_pass(**{**changed, "features": leaf}).losses
-        (gradient,) = torch.autograd.grad(losses.sum(), leaf)
-        assert not losses.any() and not gradient.any()
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_inputs_may_change_between_forward_and_backward(dtype: torch.dtype) -> None:
-    call = plain_call(dtype)
-    leaf = call["features"].requires_grad_()
-    (expected,) = torch.autograd.grad(target_pass(**call).losses.sum(), leaf)
-    moving = {name: call[name].clone() for name in ("prototypes", "nearest", "present", "counted")}
-    losses = target_pass(**{**call, **moving}).losses
-    for value in moving.values():
-        value.zero_()
-    assert torch.equal(torch.autograd.grad(losses.sum(), leaf)[0], expected)
-
-
-@pytest.mark.parametrize("backend", ["eager", "naive"])
-def test_gradcheck(backend: Any) -> None:
-    call = plain_call(torch.float64)
-    call["features"] = call["features"][:, :, :9].contiguous()
-    call["static"] = label_map(5, (2, 9), 5)
-
-    def losses(features: Tensor) -> Tensor:
-        changed = {**call, "features": features}
-        return target_pass(**changed, backend=backend).losses
-
-    assert torch.autograd.gradcheck(losses, call["features"].requires_grad_())
-
-
-def test_double_backward_raises() -> None:
-    call = plain_call()
-    leaf = call["features"].requires_grad_()
-    losses = target_pass(**call).losses
-    (gradient,) = torch.autograd.grad(losses.sum(), leaf, create_graph=True)
-    with pytest.raises(RuntimeError, match="double backward"):
-        torch.autograd.grad(gradient.square().sum(), leaf)
-
-
-def test_func_grad_and_vmap() -> None:
-    call = copy.deepcopy(plain_call())
-    features, static = call.pop("features"), call.pop("static")
-
-    def loss(features: Tensor, static: Tensor) -> Tensor:
-        return target_pass(features[None], static=static[None], **call).losses.sum()
-
-    found = torch.func.vmap(torch.func.grad(loss))(features, static)
-    leaf = features.clone().requires_grad_()
-    (expected,) = torch.autograd.grad(target_pass(leaf, static=static, **call).losses.sum(), leaf)
-    torch.testing.assert_close(found, expected)
-
-
-@pytest.mark.parametrize("counted", [True, False])
-def test_compiled_in_one_graph(counted: bool) -> None:
-    call = plain_call()
-    if not counted:
-        call["counted"] = None
-    leaf = call.pop("features").requires_grad_()
-
-    def step(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        found = target_pass(features, **call)
-        return found.losses, found.labels, found.prototypes.mean
-
-    plain = step(leaf)
-    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")(leaf)
-    for mine, other in zip(compiled, plain, strict=True):
-        torch.testing.assert_close(mine, other)
-    if counted:
-        gradients = (torch.autograd.grad(out[0].sum(), leaf)[0] for out in (compiled, plain))
-        torch.testing.assert_close(*gradients)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
