@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from protocontrast import ClassPrototypes, class_prototypes
-from protocontrast.eager.class_prototypes import _add_marked
+from protocontrast.eager.class_prototypes import add_marked
 from tests.agreement import assert_agrees, values_and_gradients
 from tests.strategies import (
     LABEL_DTYPES,
@@ -157,7 +157,7 @@ def test_the_path_without_the_host_marks_the_same_classes(normalize: bool) -> No
     weight[9] = 0
     member = (labels == torch.arange(4)[:, None]) * weight
     total = torch.zeros(4, 3)
-    _add_marked(total, features.t(), member, weight == 0, normalize)
+    add_marked(total, features.t(), member, weight == 0, normalize)
     careful = class_prototypes(features, labels, 4, pixel_weight=weight, normalize=normalize)
     assert torch.isnan(total).all(dim=1).tolist() == [True, True, False, False]
     assert torch.isfinite(careful.mean).all(dim=1).tolist() == [False, False, True, True]
