@@ -144,6 +144,13 @@ OPERATORS = {
         },
         "loss",
     ),
+    "BiCL step": Operator(
+        {
+            LIBRARY: _step(plain.bicl_step),
+            "public functions": _step(plain.bicl_step_composed),
+        },
+        "loss",
+    ),
 }
 
 CASES = [
@@ -172,6 +179,9 @@ CASES = [
         ]
     ),
 ]
+
+STEPS = [Case("BiCL step", "both features", channels) for channels in (64, 256)]
+"""Timed by pytest alone; `CASES` are what the published tables hold."""
 
 
 def _pixels(directions: Tensor, classes: Tensor, layout: str, random: torch.Generator) -> Tensor:

@@ -166,3 +166,41 @@ def library_step(source: Tensor, source_labels: Tensor, target: Tensor) -> tuple
         temperature=TEMPERATURE,
     )
     return out.loss, target_labels
+
+
+def bicl_step(source: Tensor, source_labels: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """The first step of `BiCL`, whose banks then hold the means of this batch, detached."""
+    bicl = pc.BiCL(NUM_CLASSES, source.shape[1], temperature=TEMPERATURE, threshold=THRESHOLD)
+    out = bicl.to(source.device)(source, source_labels, target)
+    return out.loss, out.target_labels
+
+
+def bicl_step_composed(
+    source: Tensor, source_labels: Tensor, target: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The same step from public functions, each of which reads the features."""
+    banks = [pc.PrototypeBank(NUM_CLASSES, source.shape[1]).to(source.device) for _ in range(2)]
+    with torch.no_grad():
+        banks[0].update_from(pc.class_prototypes(source, source_labels, NUM_CLASSES))
+        target_labels = pc.transfer_labels(
+            target,
+            banks[0].prototypes,
+            present=banks[0].present,
+            threshold=THRESHOLD,
+            temperature=TEMPERATURE,
+        ).labels
+        banks[1].update_from(pc.class_prototypes(target, target_labels, NUM_CLASSES))
+    out = pc.bidirectional_contrast(
+        source,
+        source_labels,
+        target,
+        target_labels,
+        num_classes=NUM_CLASSES,
+        source_prototypes=banks[0].prototypes,
+        target_prototypes=banks[1].prototypes,
+        source_present=banks[0].present,
+        target_present=banks[1].present,
+        pairwise=False,
+        temperature=TEMPERATURE,
+    )
+    return out.loss, target_labels

@@ -169,6 +169,38 @@ def transfer() -> Picture:
     return picture
 
 
+def target_pass() -> Picture:
+    """The target's part of a step."""
+    picture = Picture("The target pass: one tile, two products, labels, loss and class sums")
+    feature_map(picture)
+    program(picture)
+    block(picture, 346, 88, 60, 84, "z, calibrated", 6, 6)
+    block(picture, 424, 88, 18, 84, "label", 1, 6)
+    block(picture, 470, 88, 60, 84, "z, own", 6, 6)
+    block(picture, 548, 88, 18, 84, "loss", 1, 6)
+    picture.arrow((408, 130), (422, 130))
+    picture.arrow((532, 130), (546, 130))
+    picture.box(322, 238, 130, 22, PROTOTYPES)
+    picture.words(387, 253, "moved by the bias", size=12, anchor="middle")
+    picture.box(470, 238, 142, 22, PROTOTYPES)
+    picture.words(541, 253, "as they are", size=12, anchor="middle")
+    picture.arrow((376, 238), (376, 196))
+    picture.arrow((500, 238), (500, 196))
+    picture.arrow((182, 131), (344, 131))
+    picture.arrow((612, 108), (658, 108))
+    picture.arrow((612, 176), (658, 176))
+    picture.box(662, 88, 132, 40, WRITTEN)
+    picture.words(728, 104, "labels, measure,", size=12, anchor="middle")
+    picture.words(728, 120, "log-sum-exp", size=12, anchor="middle")
+    picture.note(728, 80, "per pixel")
+    picture.box(662, 156, 132, 40, WRITTEN, dark=True)
+    picture.words(728, 172, "sums (C, D), counts,", size=12, anchor="middle")
+    picture.words(728, 188, "losses (C,)", size=12, anchor="middle")
+    picture.note(728, 212, "one slot per span")
+    picture.note(160, 246, "each tile is loaded once for both products")
+    return picture
+
+
 def logits() -> Picture:
     """Logits."""
     picture = Picture("Logits: the tile of the contrast, written instead of reduced")
@@ -218,6 +250,7 @@ PICTURES = {
     "class_sums": class_sums,
     "class_sums_backward": class_sums_backward,
     "transfer": transfer,
+    "target_pass": target_pass,
     "logits": logits,
     "halves": halves,
 }

@@ -73,7 +73,7 @@ ROWS: tuple[Row, ...] = (
     Row(GPUS, SLOPES, (2,), ANY, 32, Config(64, 64, 4, 2)),
     Row(("gfx942",), BOTH, (4,), ANY, 32, Config(32, 32, 4, 2)),
     Row(("sm80", "sm86"), BOTH, (4,), ANY, 32, Config(32, 32, 8, 2)),
-    Row(GPUS, BOTH, (4,), ANY, 32, Config(64, 32, 8, 2)),
+    Row(GPUS, (*BOTH, "target_pass"), (4,), ANY, 32, Config(64, 32, 8, 2)),
     Row(GPUS, KERNELS, (4,), ANY, 32, Config(64, 32, 4, 2)),
     Row(GPUS, FORWARD, (2,), ANY, 128, Config(64, 32, 4, 2)),
     Row(GPUS, KERNELS, (2,), ANY, 64, Config(64, 32, 8, 2)),

@@ -116,9 +116,9 @@ def test_a_step_of_bicl_starts_this_many_kernels() -> None:
     with recorded("sm90") as launches:
         method(wanted(FEATURES), LABELS, wanted(FEATURES)).loss.backward()
     assert Counter(names(launches)) == {
-        "class_sums": 2,
-        "transfer": 1,
-        "contrast": 2,
+        "class_sums": 1,
+        "target_pass": 1,
+        "contrast": 1,
         "contrast_backward": 2,
         "prepare": 5,
     }
