@@ -103,6 +103,7 @@ def call_of(job: Job, features: torch.Tensor, labels: torch.Tensor) -> Callable[
         "logits": lambda: pc.prototype_logits(leaf, rows, backend="triton"),
         "class_sums": lambda: pc.class_prototypes(leaf, labels, classes, backend="triton").mean,
         "transfer": lambda: pc.transfer_labels(leaf, rows, backend="triton").confidence,
+        "target_pass": lambda: step_loss(leaf[..., None], labels[..., None], rows),
     }
     (operator,) = (f for name, f in operators.items() if job.kernel in kernels_of(name))
 
@@ -114,6 +115,13 @@ def call_of(job: Job, features: torch.Tensor, labels: torch.Tensor) -> Callable[
         return list(torch.autograd.grad(result, leaves, torch.ones_like(result)))
 
     return call
+
+
+def step_loss(features: torch.Tensor, labels: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """The loss of a BiCL step of a fresh object, so that every call sees the same banks."""
+    method = pc.BiCL(*rows.shape, temperature=TEMPERATURE, backend="triton").to(rows.device)
+    method.source_bank.update_from(pc.ClassPrototypes(rows, torch.ones_like(rows[:, 0])))
+    return method(features, labels, features).loss
 
 
 def kernels_of(operator: str) -> tuple[str, ...]:
