@@ -131,10 +131,12 @@ def target_pass_kernel(
             pulled = tl.sum(tl.where(member == 0.0, 0.0, logits), axis=1)
             ignored = tl.sum(member * share[None, :], axis=1) == 0.0
             loss = tl.where(ignored, 0.0, normaliser - pulled)
-            lost += tl.sum(tl.where(member == 0.0, 0.0, loss[:, None]), axis=0)
+            by_class = tl.where(member == 0.0, 0.0, loss[:, None])
             if STATIC:
                 wrong = used & ((label < 0) | (label >= C))
-                lost += tl.sum(tl.where(wrong, float("nan"), 0.0), axis=0)
+                # Of two axes: triton 3.7 has no layout on sm_100 for the sum of a row to a number.
+                by_class = tl.where(wrong[:, None], float("nan"), by_class)
+            lost += tl.sum(by_class, axis=0)
             # exp(z - inf) = 0: an ignored pixel has no softmax, whatever its features hold.
             normaliser = tl.where(ignored, float("inf"), normaliser)
         else:

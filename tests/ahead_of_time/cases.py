@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from protocontrast.kernels import class_prototypes, contrast, logits, transfer
+from protocontrast.kernels import class_prototypes, contrast, logits, target_pass, transfer
 from protocontrast.kernels import class_prototypes_backward as class_sums_way_back
 from protocontrast.kernels import contrast_backward as contrast_way_back
 from protocontrast.kernels.configs import Row, power_of_two, row_of
@@ -79,6 +79,7 @@ TABLE = {
     "contrast_backward_prototypes": "contrast_backward_both",
     "contrast_backward_both": "contrast_backward_both",
     "transfer": "transfer",
+    "target_pass": "target_pass",
     "logits": "logits",
     "logits_backward_features": "logits_backward",
     "logits_backward_both": "logits_backward",
@@ -90,7 +91,10 @@ TABLE = {
 WITHOUT_A_ROW = ("prepare", "finish")
 KERNELS = (*TABLE, *WITHOUT_A_ROW)
 SOFT = tuple(kernel for kernel in TABLE if kernel.startswith("contrast"))
-SUMS = tuple(kernel for kernel in TABLE if kernel.startswith("class_sums"))
+COSINE_AT_MOST = tuple(
+    kernel for kernel in TABLE if kernel.startswith("class_sums") or kernel == "target_pass"
+)
+"""These know no similarity, or the cosine alone."""
 LESSER = ("contrast_backward_prototypes", "logits_backward_features", "class_sums_backward")
 """These do less than another kernel of the same row, so one configuration will do."""
 
@@ -158,6 +162,21 @@ def _calls(case: Case) -> dict[str, Callable[[], object]]:
         "class_sums_backward_normalize": lambda: class_sums_way_back.class_sums_backward(
             of_sums, *sums, True, 255
         ),
+        "target_pass": lambda: target_pass.target_pass(
+            features,
+            labels,
+            prototypes,
+            prototypes,
+            present,
+            present,
+            0.8,
+            "confidence",
+            0.1,
+            False,
+            False,
+            255,
+            True,
+        ),
         "prepare": lambda: transfer.transfer(
             features, prototypes, present, 0.8, None, "confidence", *kind, 255
         ),
@@ -193,7 +212,7 @@ def everything(target: str, kernel: str) -> Iterator[Case]:
     """Every call in question."""
     labels = (False, True) if kernel in SOFT else (False,)
     for dtype, precision, similarity, classes in ARITHMETIC:
-        if kernel in SUMS and similarity != "cosine":
+        if kernel in COSINE_AT_MOST and similarity != "cosine":
             continue
         for count, channels, layout, soft in product(classes, CHANNELS, LAYOUTS, labels):
             yield Case(target, kernel, dtype, precision, channels, count, layout, soft, similarity)

@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-from tests.ahead_of_time.cases import SUMS, WITHOUT_A_ROW, Case
+from tests.ahead_of_time.cases import COSINE_AT_MOST, WITHOUT_A_ROW, Case
 from tests.ahead_of_time.resources import SHARED_LIMIT, Resources
 
 TOLERANCE = 0.1
@@ -47,7 +47,7 @@ def multiplies_matrices(case: Case) -> bool | None:
     """Whether the kernel must use tensor cores (True), must not (False), or may (None)."""
     if case.kernel in WITHOUT_A_ROW:
         return False
-    if case.similarity == "euclidean" and case.kernel not in SUMS:
+    if case.similarity == "euclidean" and case.kernel not in COSINE_AT_MOST:
         return False
     if case.dtype == "fp64" or case.target == "gfx942":
         # AMD's matrix units also multiply float32 and float64 exactly.
