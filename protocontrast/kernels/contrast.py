@@ -16,6 +16,7 @@ from protocontrast.kernels.launch import (
     Launch,
     accumulation_dtype,
     family,
+    feature_arguments,
     options,
     run,
     tile_count,
@@ -78,10 +79,7 @@ def pixel_arguments(
         labels = labels.double() if soft else labels
         pixel_weight = None if pixel_weight is None else pixel_weight.double()
     arguments = {
-        "features_ptr": features,
-        "stride_xb": features.stride(0),
-        "stride_xd": features.stride(1),
-        "stride_xp": features.stride(2),
+        **feature_arguments(features),
         "labels_ptr": labels,
         "stride_lb": labels.stride(0),
         "stride_lc": labels.stride(1) if soft else 0,
@@ -89,7 +87,6 @@ def pixel_arguments(
         "weight_ptr": pixel_weight,
         "stride_wb": 0 if pixel_weight is None else pixel_weight.stride(0),
         "stride_wp": 0 if pixel_weight is None else pixel_weight.stride(1),
-        "pixels": features.shape[2],
     }
     return arguments, {"SOFT": soft, "WEIGHTED": weighted}
 

@@ -119,6 +119,17 @@ def family(features: Tensor) -> str:
     return "sm90" if major == 9 else "sm100"
 
 
+def feature_arguments(features: Tensor) -> dict[str, Any]:
+    """Run-time arguments of features (B, D, P) of any strides."""
+    return {
+        "features_ptr": features,
+        "stride_xb": features.stride(0),
+        "stride_xd": features.stride(1),
+        "stride_xp": features.stride(2),
+        "pixels": features.shape[2],
+    }
+
+
 def accumulation_dtype(features: Tensor) -> torch.dtype:
     """float64 for float64 features, else float32."""
     return torch.float64 if features.dtype == torch.float64 else torch.float32

@@ -1,7 +1,5 @@
 """Logits of every pixel against every prototype: (M2) for `prototype_logits`, and the way back."""
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -14,6 +12,7 @@ from protocontrast.kernels.launch import (
     Launch,
     accumulation_dtype,
     family,
+    feature_arguments,
     options,
     run,
     span_of,
@@ -113,16 +112,6 @@ def logits_backward_kernel(
             tl.debug_barrier()
 
 
-def _of_features(features: Tensor) -> dict[str, Any]:
-    return {
-        "features_ptr": features,
-        "stride_xb": features.stride(0),
-        "stride_xd": features.stride(1),
-        "stride_xp": features.stride(2),
-        "pixels": features.shape[2],
-    }
-
-
 def logits(
     features: Tensor, prototypes: Tensor, present: Tensor | None, kind: str, temperature: float
 ) -> Tensor:
@@ -138,7 +127,7 @@ def logits(
     launch = Launch(
         logits_kernel,
         images * tile_count(pixels, config.block_p),
-        {**_of_features(features), **prepared_arguments(prepared), "logits_ptr": out},
+        {**feature_arguments(features), **prepared_arguments(prepared), "logits_ptr": out},
         {**prepared.constants, "BLOCK_D": config.block_d, "BLOCK_P": config.block_p},
         options(config.num_warps, config.num_stages),
     )
@@ -177,7 +166,7 @@ def logits_backward(
         logits_backward_kernel,
         images * tile_count(pixels, span),
         {
-            **_of_features(features),
+            **feature_arguments(features),
             **prepared_arguments(prepared),
             "upstream_ptr": upstream,
             "stride_ub": upstream.stride(0),

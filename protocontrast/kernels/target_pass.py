@@ -15,6 +15,7 @@ from protocontrast.kernels.launch import (
     Launch,
     accumulation_dtype,
     family,
+    feature_arguments,
     halves,
     options,
     run,
@@ -217,10 +218,7 @@ def target_pass(
         target_pass_kernel,
         images * spans,
         {
-            "features_ptr": features,
-            "stride_xb": features.stride(0),
-            "stride_xd": features.stride(1),
-            "stride_xp": features.stride(2),
+            **feature_arguments(features),
             "static_ptr": static,
             "stride_lb": 0 if static is None else static.stride(0),
             "stride_lp": 0 if static is None else static.stride(1),
@@ -236,7 +234,6 @@ def target_pass(
             "partial_ptr": partial,
             "count_ptr": count,
             "loss_ptr": lost,
-            "pixels": pixels,
         },
         {
             **near.constants,

@@ -11,6 +11,7 @@ from protocontrast.kernels.launch import (
     Launch,
     accumulation_dtype,
     family,
+    feature_arguments,
     halves,
     options,
     run,
@@ -105,10 +106,7 @@ def transfer(
         transfer_kernel,
         images * tile_count(pixels, config.block_p),
         {
-            "features_ptr": features,
-            "stride_xb": features.stride(0),
-            "stride_xd": features.stride(1),
-            "stride_xp": features.stride(2),
+            **feature_arguments(features),
             **prepared_arguments(prepared),
             "threshold_ptr": class_threshold,
             "stride_t": 0 if class_threshold is None else class_threshold.stride(0),
@@ -116,7 +114,6 @@ def transfer(
             "threshold_low": threshold_low,
             "label_ptr": labels,
             "value_ptr": values,
-            "pixels": pixels,
         },
         {
             **prepared.constants,
