@@ -22,14 +22,10 @@ from typing import Any, Final
 import torch
 import tyro
 
-from reference import tables
 from reference.atomic import write_atomically
-from reference.config import Experiment
-from reference.losses import NonFiniteLossError
-from reference.matrix import LABELS, MAIN_ROWS, ORACLE, SOURCE, Cell, compute, stored
-from reference.progress import CONSOLE, track
-from reference.provenance import code_digest
-from reference.scenario import (
+from reference.experiments import tables
+from reference.experiments.matrix import LABELS, MAIN_ROWS, ORACLE, SOURCE, Cell, compute, stored
+from reference.experiments.scenario import (
     TOY,
     Scenario,
     choose_experiment,
@@ -37,6 +33,10 @@ from reference.scenario import (
     has_training_labels,
     load_scenario,
 )
+from reference.progress import CONSOLE, track
+from reference.provenance import code_digest
+from reference.training.config import Experiment
+from reference.training.losses import NonFiniteLossError
 
 INTERRUPTED: Final = 130
 

@@ -24,12 +24,8 @@ from rich.console import Console
 from rich.table import Table
 
 from reference.atomic import require_new_folder, write_atomically
-from reference.classes import NAMES
-from reference.config import ROWS, Experiment
-from reference.losses import NonFiniteLossError
-from reference.provenance import code_digest, machine, peak_mib, versions
-from reference.report import render
-from reference.rows import (
+from reference.data.classes import NAMES
+from reference.experiments.rows import (
     CAPTIONS,
     CONTROL,
     Row,
@@ -38,9 +34,19 @@ from reference.rows import (
     oracle_row,
     source_row,
 )
-from reference.scenario import TOY, Scenario, choose_experiment, data_folder, load_scenario
-from reference.verdict import gain, headline
-from reference.visualise import domain_strips, prediction_strips, pseudo_label_strips
+from reference.experiments.scenario import (
+    TOY,
+    Scenario,
+    choose_experiment,
+    data_folder,
+    load_scenario,
+)
+from reference.experiments.verdict import gain, headline
+from reference.pictures.report import render
+from reference.pictures.visualise import domain_strips, prediction_strips, pseudo_label_strips
+from reference.provenance import code_digest, machine, peak_mib, versions
+from reference.training.config import ROWS, Experiment
+from reference.training.losses import NonFiniteLossError
 
 INTERRUPTED: Final = 130
 

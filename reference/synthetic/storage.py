@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from reference.atomic import write_atomically
-from reference.classes import NUM_CLASSES, PALETTE, TRAIN_TO_CITYSCAPES, ByteArray
+from reference.data.classes import NUM_CLASSES, PALETTE, TRAIN_TO_CITYSCAPES, ByteArray
 from reference.progress import track
 from reference.synthetic.look import Domain
 from reference.synthetic.scene import Split, draw_scene

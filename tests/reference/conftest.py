@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from reference.config import BICL, Data, Experiment, Supervised
 from reference.demo import train_rows
-from reference.rows import Row
-from reference.scenario import Scenario, load_scenario
+from reference.experiments.rows import Row
+from reference.experiments.scenario import Scenario, load_scenario
 from reference.synthetic import Sizes
+from reference.training.config import BICL, Data, Experiment, Supervised
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from reference import ablate, matrix, tables
+from reference import ablate
 from reference.ablate import (
     Failure,
     Options,
@@ -20,10 +20,11 @@ from reference.ablate import (
     stored_cells,
     train_missing,
 )
-from reference.config import BICL, ROWS, without
-from reference.losses import NonFiniteLossError
-from reference.matrix import INGREDIENTS, LABELS, MAIN_ROWS, adaptation
-from reference.scenario import data_folder
+from reference.experiments import matrix, tables
+from reference.experiments.matrix import INGREDIENTS, LABELS, MAIN_ROWS, adaptation
+from reference.experiments.scenario import data_folder
+from reference.training.config import BICL, ROWS, without
+from reference.training.losses import NonFiniteLossError
 
 ROOT = Path(__file__).resolve().parents[2]
 

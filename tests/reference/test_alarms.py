@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from reference.alarms import class_share, judge, predicted_share
-from reference.classes import NAMES, NUM_CLASSES
-from reference.model import build_network
+from reference.data.classes import NAMES, NUM_CLASSES
+from reference.networks.toy import build_network
+from reference.training.alarms import class_share, judge, predicted_share
 
 SOURCE = [0.0] * NUM_CLASSES
 for _name, _share in {

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reference.datasets import GTA5, Cityscapes
+from reference.data.datasets import GTA5, Cityscapes
 from tests.reference.small_sets import (
     SIZE,
     first_label,

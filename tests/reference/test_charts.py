@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree
 
-from reference.charts import line_chart
+from reference.pictures.charts import line_chart
 
 
 def test_a_chart_is_well_formed_and_holds_each_line_with_points():

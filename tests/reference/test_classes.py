@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from reference.classes import (
+from reference.data.classes import (
     CAMVID_CLASSES,
     CITYSCAPES_TO_TRAIN,
     GTA5_TO_TRAIN,

@@ -8,7 +8,16 @@ import re
 
 import pytest
 
-from reference.config import BICL, PRESETS, ROWS, Adaptation, Contrast, Data, Supervised, without
+from reference.training.config import (
+    BICL,
+    PRESETS,
+    ROWS,
+    Adaptation,
+    Contrast,
+    Data,
+    Supervised,
+    without,
+)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reference.classes import IGNORE
-from reference.datasets import GTA5, GTA5_PAIRS, Cityscapes, load_domain
+from reference.data.classes import IGNORE
+from reference.data.datasets import GTA5, GTA5_PAIRS, Cityscapes, load_domain
 from tests.reference.small_sets import SIZE, make_cityscapes, make_gta5, only, save_ids, save_image
 
 

@@ -14,11 +14,11 @@ import pytest
 from rich.console import Console
 
 from reference import demo
-from reference.config import PRESETS, Experiment
 from reference.demo import Options, prepare, run_demo, summarise, table, train_rows
-from reference.losses import NonFiniteLossError
-from reference.rows import CAPTIONS, adaptation_of
-from reference.scenario import choose_experiment, data_folder, load_scenario
+from reference.experiments.rows import CAPTIONS, adaptation_of
+from reference.experiments.scenario import choose_experiment, data_folder, load_scenario
+from reference.training.config import PRESETS, Experiment
+from reference.training.losses import NonFiniteLossError
 
 ROW_NAMES = ["source_only", "source_only_continued", "entropy_only", "bicl", "oracle"]
 

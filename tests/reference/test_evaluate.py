@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from reference.classes import NUM_CLASSES
-from reference.evaluate import Scores, confusion_matrix, evaluate, predict
-from reference.model import Output
+from reference.data.classes import NUM_CLASSES
+from reference.evaluation.evaluate import Scores, confusion_matrix, evaluate, predict
+from reference.networks.toy import Output
 
 
 class Ramp(nn.Module):

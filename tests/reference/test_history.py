@@ -7,8 +7,8 @@ import json
 import pytest
 import torch
 
-from reference.classes import NUM_CLASSES
-from reference.history import History
+from reference.data.classes import NUM_CLASSES
+from reference.training.history import History
 
 
 def flat(label: int) -> torch.Tensor:

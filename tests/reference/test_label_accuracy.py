@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from reference.history import Observation
-from reference.label_accuracy import AccuracyPoint, PseudoLabelAccuracy
+from reference.evaluation.label_accuracy import AccuracyPoint, PseudoLabelAccuracy
+from reference.training.history import Observation
 
 # Two images of 4x8: their cells have the labels (1, 2) and (3, not scored).
 TRUTH = torch.tensor([[1, 2], [3, 255]], dtype=torch.uint8)

@@ -8,7 +8,7 @@ import re
 import pytest
 import torch
 
-from reference.losses import (
+from reference.training.losses import (
     NonFiniteLossError,
     cell_labels,
     cross_entropy,

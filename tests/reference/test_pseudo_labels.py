@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from reference.classes import IGNORE, NUM_CLASSES
-from reference.model import Output
-from reference.pseudo_labels import select_class_balanced, static_pseudo_labels
+from reference.data.classes import IGNORE, NUM_CLASSES
+from reference.networks.toy import Output
+from reference.training.pseudo_labels import select_class_balanced, static_pseudo_labels
 
 
 class Stripes(nn.Module):

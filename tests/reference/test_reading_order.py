@@ -1,63 +1,82 @@
-"""The list in `reference/__init__.py` names every file and is an order in which to read them."""
+"""The lists in `reference/` and its rooms name every file, in an order in which to read them."""
 
 import ast
 import re
 from pathlib import Path
 
+import pytest
+
 import reference
 
 FOLDER = Path(reference.__file__).parent
+# The scenes are parts of one drawing, which their own page explains.
+LISTING = sorted(
+    path.parent for path in FOLDER.rglob("__init__.py") if path.parent.name != "synthetic"
+)
 
 
-def _listed() -> list[str]:
-    return re.findall(r"^ {4}(\w+) ", reference.__doc__ or "", flags=re.MULTILINE)
+def _listed(folder: Path) -> list[str]:
+    tree = ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))
+    doc = ast.get_docstring(tree, clean=False)
+    return re.findall(r"^ {0,4}(\w+) {2,}", doc or "", flags=re.MULTILINE)
 
 
-def _files() -> dict[str, list[Path]]:
-    """Room -> its files; a folder is one room."""
-    rooms = {path.stem: [path] for path in FOLDER.glob("*.py") if path.stem != "__init__"}
-    rooms |= {
+def _files(folder: Path) -> dict[str, list[Path]]:
+    """Name -> its files; a folder inside is one name."""
+    files = {path.stem: [path] for path in folder.glob("*.py") if path.stem != "__init__"}
+    return files | {
         path.name: sorted(path.rglob("*.py"))
-        for path in FOLDER.iterdir()
+        for path in folder.iterdir()
         if (path / "__init__.py").is_file()
     }
-    return rooms
 
 
-def _rooms_imported(path: Path) -> set[str]:
-    rooms: set[str] = set()
+def _imported(path: Path, package: str) -> set[str]:
+    """Names inside `package` that a file imports."""
+    modules: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):
-            parts = (node.module or "").split(".")
-            if parts == ["reference"]:
-                rooms |= {alias.name for alias in node.names}
-            elif parts[0] == "reference":
-                rooms.add(parts[1])
+            modules |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Import):
-            names = (alias.name.split(".") for alias in node.names)
-            rooms |= {name[1] for name in names if name[0] == "reference" and len(name) > 1}
-    return rooms
+            modules |= {alias.name for alias in node.names}
+    inside = [
+        name.removeprefix(f"{package}.") for name in modules if name.startswith(f"{package}.")
+    ]
+    return {name.split(".")[0] for name in inside}
+
+
+def _imports(folder: Path) -> dict[str, set[str]]:
+    package = ".".join(folder.relative_to(FOLDER.parent).parts)
+    return {
+        name: set().union(*(_imported(path, package) for path in paths))
+        for name, paths in _files(folder).items()
+    }
 
 
 def _backward(order: list[str], imports: dict[str, set[str]]) -> list[str]:
-    """Imports that do not point to an earlier room."""
-    place = {room: number for number, room in enumerate(order)}
+    """Imports that do not point to an earlier name."""
+    place = {name: number for number, name in enumerate(order)}
     return [
-        f"{room} imports {other}"
-        for room in order
-        for other in sorted(imports[room] - {room})
-        if place[other] > place[room]
+        f"{name} imports {other}"
+        for name in order
+        for other in sorted(imports[name] - {name})
+        if place[other] > place[name]
     ]
 
 
-def test_every_file_is_listed_once() -> None:
-    assert sorted(_listed()) == sorted(_files())
+@pytest.mark.parametrize("folder", LISTING, ids=lambda folder: folder.name)
+def test_every_file_is_listed_once(folder: Path) -> None:
+    assert sorted(_listed(folder)) == sorted(_files(folder))
 
 
-def test_imports_point_to_earlier_files() -> None:
-    imports = {room: set().union(*map(_rooms_imported, paths)) for room, paths in _files().items()}
-    assert imports["datasets"] == {"classes", "picture_files", "progress"}
-    assert _backward(_listed(), imports) == []
+@pytest.mark.parametrize("folder", LISTING, ids=lambda folder: folder.name)
+def test_imports_point_to_earlier_files(folder: Path) -> None:
+    assert _backward(_listed(folder), _imports(folder)) == []
+
+
+def test_imports_are_seen() -> None:
+    assert _imports(FOLDER / "data")["transforms"] >= {"datasets"}
+    assert _imports(FOLDER)["training"] >= {"data", "networks"}
 
 
 def test_an_import_of_a_later_file_is_found() -> None:

@@ -10,9 +10,9 @@ from html.parser import HTMLParser
 import pytest
 
 from reference.demo import Options, summarise
-from reference.report import flattened, loss_charts, pseudo_label_charts, render
-from reference.verdict import explanation, headline
-from reference.visualise import Panel, Strip
+from reference.experiments.verdict import explanation, headline
+from reference.pictures.report import flattened, loss_charts, pseudo_label_charts, render
+from reference.pictures.visualise import Panel, Strip
 
 VOID = {"meta", "img", "br", "link"}
 

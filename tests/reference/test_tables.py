@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from reference import tables
-from reference.tables import (
+from reference.experiments import tables
+from reference.experiments.tables import (
     class_table,
     ingredient_table,
     main_table,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from reference.datasets import ArrayDomain
-from reference.transforms import Augmentation, augment, batch, matching, to_float
+from reference.data.datasets import ArrayDomain
+from reference.data.transforms import Augmentation, augment, batch, matching, to_float
 
 HEIGHT, WIDTH, COUNT = 6, 8, 12
 

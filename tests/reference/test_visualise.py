@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from reference.classes import IGNORE, PALETTE
-from reference.visualise import (
+from reference.data.classes import IGNORE, PALETTE
+from reference.pictures.visualise import (
     LONGEST_SIDE,
     UNLABELLED_COLOUR,
     Panel,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from reference.rows import CONTROL
+from reference.experiments.rows import CONTROL
 
 
 def _points(value: float) -> str:

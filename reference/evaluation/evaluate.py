@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reference.classes import IGNORE, NUM_CLASSES, SUBSETS
-from reference.model import unit_range
+from reference.data.classes import IGNORE, NUM_CLASSES, SUBSETS
+from reference.networks.toy import unit_range
 from reference.progress import track
 
 

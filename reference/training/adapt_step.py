@@ -11,11 +11,11 @@ from typing import Final
 from torch import Tensor
 
 import protocontrast as pc
-from reference.classes import NUM_CLASSES
-from reference.config import Adaptation, Contrast
-from reference.losses import cell_labels, cross_entropy, entropy
-from reference.model import Output, SegmentationNetwork
-from reference.transforms import Batch
+from reference.data.classes import NUM_CLASSES
+from reference.data.transforms import Batch
+from reference.networks.toy import Output, SegmentationNetwork
+from reference.training.config import Adaptation, Contrast
+from reference.training.losses import cell_labels, cross_entropy, entropy
 
 # Above every cosine and every probability: no pixel gets a dynamic label.
 _NEVER: Final = 2.0

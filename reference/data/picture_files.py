@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from reference.classes import (
+from reference.data.classes import (
     CITYSCAPES_LAST_ID,
     CITYSCAPES_TO_TRAIN,
     GTA5_LAST_ID,

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
+from reference.data.transforms import Augmentation
 from reference.synthetic import Sizes
-from reference.transforms import Augmentation
 
 
 def _require(owner: str, name: str, value: float, wanted: str, ok: bool) -> None:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from reference.datasets import ArrayDomain
+from reference.data.datasets import ArrayDomain
 
 Range = tuple[float, float]
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 import torch.nn.functional as F
 from torch import Tensor
 
-from reference.classes import IGNORE
-from reference.model import STRIDE
+from reference.data.classes import IGNORE
+from reference.networks.toy import STRIDE
 
 
 class NonFiniteLossError(RuntimeError):

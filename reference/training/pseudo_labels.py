@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reference.classes import IGNORE
-from reference.model import unit_range
+from reference.data.classes import IGNORE
+from reference.networks.toy import unit_range
 from reference.progress import track
 
 

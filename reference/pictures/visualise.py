@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from reference.classes import IGNORE, PALETTE, ByteArray
-from reference.evaluate import predict
-from reference.losses import cell_labels
-from reference.model import STRIDE, SegmentationNetwork, unit_range
-from reference.scenario import Scenario
-from reference.train import Trained
+from reference.data.classes import IGNORE, PALETTE, ByteArray
+from reference.evaluation.evaluate import predict
+from reference.experiments.scenario import Scenario
+from reference.networks.toy import STRIDE, SegmentationNetwork, unit_range
+from reference.training.losses import cell_labels
+from reference.training.stages import Trained
 
 UNLABELLED_COLOUR: Final = (232, 232, 228)
 LONGEST_SIDE: Final = 480

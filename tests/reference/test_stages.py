@@ -12,18 +12,18 @@ import pytest
 import torch
 from torch import Tensor
 
-import reference.adapt_step
-import reference.history
-import reference.pseudo_labels
-import reference.train
-from reference.adapt_step import adapt_step, build_bicl
-from reference.config import BICL, ROWS, Adaptation, Contrast, Supervised, without
-from reference.datasets import ArrayDomain
-from reference.history import Observation
-from reference.losses import NonFiniteLossError
-from reference.model import build_network
-from reference.train import Trained, adapt, train_supervised
-from reference.transforms import batch
+import reference.training.adapt_step
+import reference.training.history
+import reference.training.pseudo_labels
+import reference.training.stages
+from reference.data.datasets import ArrayDomain
+from reference.data.transforms import batch
+from reference.networks.toy import build_network
+from reference.training.adapt_step import adapt_step, build_bicl
+from reference.training.config import BICL, ROWS, Adaptation, Contrast, Supervised, without
+from reference.training.history import Observation
+from reference.training.losses import NonFiniteLossError
+from reference.training.stages import Trained, adapt, train_supervised
 
 SHORT = Supervised(steps=20, batch_size=2)
 
@@ -230,11 +230,19 @@ def test_an_observer_sees_every_step_and_changes_nothing(source, target_images, 
 
 def test_training_has_no_way_to_a_target_label():
     assert inspect.signature(adapt).parameters["target_images"].annotation == "Tensor"
-    modules = (reference.train, reference.adapt_step, reference.pseudo_labels, reference.history)
+    modules = (
+        reference.training.stages,
+        reference.training.adapt_step,
+        reference.training.pseudo_labels,
+        reference.training.history,
+    )
     for module in modules:
         tree = ast.parse(inspect.getsource(module))
         imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-        assert not imported & {"reference.label_accuracy", "reference.evaluate"}
+        assert not imported & {
+            "reference.evaluation.label_accuracy",
+            "reference.evaluation.evaluate",
+        }
 
 
 def test_a_term_that_explodes_stops_the_run_by_name(source, target_images, start):

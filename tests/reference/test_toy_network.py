@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 
-from reference.model import build_network
+from reference.networks.toy import build_network
 
 
 def test_logits_and_features_come_at_stride_4():

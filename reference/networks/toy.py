@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reference.classes import NUM_CLASSES
+from reference.data.classes import NUM_CLASSES
 
 STRIDE: Final = 4
 _DEEPEST_STRIDE: Final = 8

@@ -15,14 +15,21 @@ from typing import Any, Final
 
 import torch
 
-from reference.alarms import class_share, predicted_share
 from reference.atomic import write_atomically
-from reference.classes import NAMES
-from reference.config import ROWS, Adaptation, Contrast, Experiment, without
-from reference.model import SegmentationNetwork, build_network
+from reference.data.classes import NAMES
+from reference.experiments.rows import (
+    Row,
+    adaptation_of,
+    adapted_row,
+    on_schedule_of,
+    oracle_row,
+    source_row,
+)
+from reference.experiments.scenario import Scenario
+from reference.networks.toy import SegmentationNetwork, build_network
 from reference.provenance import code_digest, machine, peak_mib, versions
-from reference.rows import Row, adaptation_of, adapted_row, on_schedule_of, oracle_row, source_row
-from reference.scenario import Scenario
+from reference.training.alarms import class_share, predicted_share
+from reference.training.config import ROWS, Adaptation, Contrast, Experiment, without
 
 SOURCE: Final = "source_only"
 ORACLE: Final = "oracle"

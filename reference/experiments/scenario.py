@@ -11,9 +11,9 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from reference.config import PRESETS, Experiment
-from reference.datasets import GTA5, ArrayDomain, Cityscapes, Reader, load_domain
+from reference.data.datasets import GTA5, ArrayDomain, Cityscapes, Reader, load_domain
 from reference.synthetic import write_domains
+from reference.training.config import PRESETS, Experiment
 
 TOY: Final = "toy"
 

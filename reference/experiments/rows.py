@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from reference.config import ROWS, Adaptation, Experiment
-from reference.evaluate import Scores, evaluate
-from reference.label_accuracy import AccuracyPoint, PseudoLabelAccuracy
-from reference.model import SegmentationNetwork
-from reference.scenario import Scenario
-from reference.train import Trained, adapt, train_supervised
+from reference.evaluation.evaluate import Scores, evaluate
+from reference.evaluation.label_accuracy import AccuracyPoint, PseudoLabelAccuracy
+from reference.experiments.scenario import Scenario
+from reference.networks.toy import SegmentationNetwork
+from reference.training.config import ROWS, Adaptation, Experiment
+from reference.training.stages import Trained, adapt, train_supervised
 
 # The rows of the demo, in the order of its table: name in results -> caption.
 CAPTIONS: Final[Mapping[str, str]] = {

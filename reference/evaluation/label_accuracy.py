@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from reference.classes import IGNORE
-from reference.history import Observation
-from reference.losses import cell_labels
+from reference.data.classes import IGNORE
+from reference.training.history import Observation
+from reference.training.losses import cell_labels
 
 
 @dataclass

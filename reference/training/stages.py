@@ -22,16 +22,16 @@ import torch
 from torch import Tensor
 
 import protocontrast as pc
-from reference.adapt_step import Stepped, adapt_step, build_bicl
-from reference.alarms import class_share, predicted_share
-from reference.config import Adaptation, Supervised
-from reference.datasets import ArrayDomain
-from reference.history import History, Observation, Observer
-from reference.losses import cell_labels, cross_entropy, require_finite
-from reference.model import Output, SegmentationNetwork, build_network
+from reference.data.datasets import ArrayDomain
+from reference.data.transforms import Augmentation, Batch, batch, matching
+from reference.networks.toy import Output, SegmentationNetwork, build_network
 from reference.progress import track
-from reference.pseudo_labels import static_pseudo_labels
-from reference.transforms import Augmentation, Batch, batch, matching
+from reference.training.adapt_step import Stepped, adapt_step, build_bicl
+from reference.training.alarms import class_share, predicted_share
+from reference.training.config import Adaptation, Supervised
+from reference.training.history import History, Observation, Observer
+from reference.training.losses import cell_labels, cross_entropy, require_finite
+from reference.training.pseudo_labels import static_pseudo_labels
 
 # Streams of random numbers: one step draws from both domains.
 _SOURCE, _TARGET = 0, 1

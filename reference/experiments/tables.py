@@ -1,6 +1,6 @@
 """Tables of docs/results.md, composed from the numbers in docs/results/*.json.
 
-    python -m reference.tables
+    python -m reference.experiments.tables
 
 writes the generated parts of docs/results.md anew, between their markers; the text around them
 is written by hand and stays. `python -m reference.ablate` stores the numbers and calls this.
@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from reference.atomic import write_atomically
-from reference.classes import NAMES
-from reference.matrix import INGREDIENTS, LABELS
-from reference.rows import CAPTIONS, CONTROL
+from reference.data.classes import NAMES
+from reference.experiments.matrix import INGREDIENTS, LABELS
+from reference.experiments.rows import CAPTIONS, CONTROL
 
 SECTIONS: Final = ("toy", "photographs")
-DOCS: Final = Path(__file__).resolve().parents[1] / "docs"
+DOCS: Final = Path(__file__).resolve().parents[2] / "docs"
 
 Record = Mapping[str, Any]
 Summary = Mapping[str, Any]

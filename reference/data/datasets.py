@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from reference.classes import ByteArray
-from reference.picture_files import (
+from reference.data.classes import ByteArray
+from reference.data.picture_files import (
     CITYSCAPES_IDS,
     GTA5_IDS,
     TRAIN_IDS,

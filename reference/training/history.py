@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from reference.alarms import class_share, judge
 from reference.progress import warn
+from reference.training.alarms import class_share, judge
 
 
 @dataclass(frozen=True)

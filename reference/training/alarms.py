@@ -18,8 +18,8 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from reference.classes import IGNORE, NAMES, NUM_CLASSES
-from reference.model import unit_range
+from reference.data.classes import IGNORE, NAMES, NUM_CLASSES
+from reference.networks.toy import unit_range
 
 
 @dataclass(frozen=True)

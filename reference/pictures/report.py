@@ -12,11 +12,11 @@ from typing import Any, Final
 import jinja2
 from markupsafe import Markup
 
-from reference.charts import Series, line_chart
-from reference.classes import NAMES, PALETTE
-from reference.rows import CAPTIONS, CONTROL, Row
-from reference.verdict import explanation, gain, headline, signed
-from reference.visualise import UNLABELLED_COLOUR, Strip
+from reference.data.classes import NAMES, PALETTE
+from reference.experiments.rows import CAPTIONS, CONTROL, Row
+from reference.experiments.verdict import explanation, gain, headline, signed
+from reference.pictures.charts import Series, line_chart
+from reference.pictures.visualise import UNLABELLED_COLOUR, Strip
 
 COLOURS: Final = {
     "source only": "#a9a9a2",
