@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -193,6 +193,8 @@ def test_transfer_by_loops(
     kind: str, measure: str, sizes: tuple[int, int, int], seed: int, presence: str
 ) -> None:
     pixels, depth, num_classes = sizes
+    # One channel has the cosines 1 and -1 alone, and rounding would decide between classes.
+    assume(kind != "cosine" or depth > 1)
     features = normal(seed, (pixels, depth))
     prototypes, present = prototype_rows(seed, num_classes, depth, torch.float64, presence)
     limits = weights(seed, (num_classes,), torch.float64) - 0.5
