@@ -163,6 +163,7 @@ def fuse_labels(base: Tensor, other: Tensor, ignore_index: int) -> Tensor:
 def target_pass(
     features: Tensor,
     static: Tensor | None,
+    targets: Tensor | None,
     prototypes: Tensor,
     nearest: Tensor,
     present: Tensor,
@@ -173,25 +174,32 @@ def target_pass(
     absent: str,
     normalize: bool,
     ignore_index: int,
+    transfer: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """(M6) from `nearest`, (M7), (M1) and (M3) of the fused labels, the last summed per class.
+
+    Soft `targets` (N, C) take the fused labels' place in the contrast, (M5).
 
     Fused labels and measure (N,), loss (C,) of the `counted` classes, sums (C, D), counts (C,).
     """
     labels, value = transfer_labels(
         features, nearest, present, threshold, measure, "cosine", temperature, ignore_index
     )
+    if not transfer:
+        labels, value = torch.full_like(labels, ignore_index), torch.zeros_like(value)
     if static is not None:
         labels = fuse_labels(static, labels, ignore_index)
-    loss, _ = pixel_prototype_contrast(
-        features, labels, prototypes, present, counted & present, None,
-        "cosine", temperature, absent, ignore_index,
-    )  # fmt: skip
+    pulled_to = labels if targets is None else targets
     classes = torch.arange(len(prototypes), device=labels.device)
-    member = (rearrange(labels, "n -> n 1") == classes) & (classes != ignore_index)
-    class_loss = reduce(torch.where(member, loss[:, None], 0), "n c -> c", "sum")
+    losses = []
+    for c in range(len(prototypes)):
+        loss, _ = pixel_prototype_contrast(
+            features, pulled_to, prototypes, present, counted & present & (classes == c), None,
+            "cosine", temperature, absent, ignore_index,
+        )  # fmt: skip
+        losses.append(loss.sum())
     sums, counts = class_sums(features, labels, len(prototypes), None, normalize, ignore_index)
-    return labels, value, class_loss, sums, counts
+    return labels, value, torch.stack(losses), sums, counts
 
 
 def label_counts(labels: Tensor, num_classes: int, height: int, width: int) -> Tensor:

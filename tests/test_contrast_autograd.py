@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from protocontrast import pixel_prototype_contrast
-from tests.strategies import ContrastCase, contrast_cases, normal, pixel_shape
+from protocontrast import class_prototypes, pixel_prototype_contrast
+from tests.strategies import ContrastCase, contrast_cases, label_map, normal, pixel_shape
 from tests.tolerance import assert_within
 
 SHAPE = (2, 7, 3, 5)
@@ -212,3 +212,26 @@ def test_the_same_call_gives_the_same_bits() -> None:
         loss = loss_of(call)
         runs.append((loss, *torch.autograd.grad(loss, leaves)))
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
+
+
+class _Dropped(torch.autograd.Function):
+    """Passes a value on and no gradient back."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> None:
+        return None
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+def test_a_gradient_may_not_arrive(reduction: Any) -> None:
+    features = normal(0, (2, 4, 3)).requires_grad_()
+    labels, rows = label_map(1, (2, 3), 3), normal(2, (3, 4))
+    loss = pixel_prototype_contrast(features, labels, rows, reduction=reduction)
+    sums = class_prototypes(features, labels, 3).mean
+    total = _Dropped.apply(loss).sum() + _Dropped.apply(sums).sum() + features.sum()
+    (gradient,) = torch.autograd.grad(total, features)
+    assert torch.equal(gradient, torch.ones_like(features))

@@ -19,9 +19,10 @@ PIXELS = torch.linspace(-1, 1, 12).reshape(2, 6)
 WEIGHTS = torch.tensor([True, True, False]), torch.tensor([1.0, 0.5, 2.0]), PIXELS.abs()
 NONE = None, None, None
 PRESENT = WEIGHTS[0], WEIGHTS[0]
-FUSED = 0.5, "confidence", 0.1, False, False, 255, True
-LOST = None, 0.5, "similarity", 0.1, True, True, 255, False
+FUSED = 0.5, "confidence", 0.1, False, False, 255, True, True
+LOST = None, 0.5, "similarity", 0.1, True, True, 255, True, False
 NEARBY = PROTOTYPES + 0.1
+NEAR = PROTOTYPES, None
 GRID = torch.tensor([[[0, 1, 2, 255], [1, 1, 0, 0]]])
 LEAF, ROWS = FEATURES.clone().requires_grad_(), PROTOTYPES.clone().requires_grad_()
 
@@ -44,9 +45,10 @@ CASES: list[tuple[str, tuple[Any, ...]]] = [
     ("class_sums_backward", (SLOPES, FEATURES, LABELS, WEIGHTS[2], False, 255, BACKEND)),
     ("transfer", (FEATURES, PROTOTYPES, None, 0.8, None, *NEAREST, BACKEND)),
     ("transfer", (FEATURES, PROTOTYPES, *WEIGHTS[:1], 0.0, WEIGHTS[1], *NEAREST, BACKEND)),
-    ("target_pass", (LEAF, LABELS, PROTOTYPES, NEARBY, *PRESENT, *FUSED, False, BACKEND)),
-    ("target_pass", (LEAF.detach(), None, PROTOTYPES, None, *PRESENT, *FUSED, True, BACKEND)),
-    ("target_pass", (FEATURES, LABELS, PROTOTYPES, None, PRESENT[0], *LOST, False, BACKEND)),
+    ("target_pass", (LEAF, LABELS, None, PROTOTYPES, NEARBY, *PRESENT, *FUSED, False, BACKEND)),
+    ("target_pass", (LEAF, LABELS, soft_labels(LABELS), *NEAR, *PRESENT, *FUSED, False, BACKEND)),
+    ("target_pass", (LEAF.detach(), None, None, *NEAR, *PRESENT, *FUSED, True, BACKEND)),
+    ("target_pass", (FEATURES, LABELS, None, *NEAR, PRESENT[0], *LOST, False, BACKEND)),
     ("label_counts", (GRID, torch.tensor([0, 0]), torch.tensor([0, 0, 1, 1]), 3, 1, 2, 255)),
     ("checked_labels", (LABELS, 3, 255, "anything")),
     ("copied", (ROWS,)),

@@ -11,7 +11,16 @@ from torch import Tensor
 
 from protocontrast.functional.target_pass import TargetPass, target_pass
 from tests.agreement import similarity_scales, widened
-from tests.strategies import NAN, contrast_cases, label_map, normal, pixel_shape, rows_of, seeds
+from tests.strategies import (
+    NAN,
+    contrast_cases,
+    label_map,
+    normal,
+    pixel_shape,
+    rows_of,
+    seeds,
+    soft_map,
+)
 from tests.test_transfer import undecided
 from tests.tolerance import STEPS, assert_within
 
@@ -40,10 +49,13 @@ def calls(draw: st.DrawFn, **fixed: Any) -> Call:
     shape = tuple(prototypes.shape)
     nearest = torch.where(present[:, None], normal(case.seed + 7, shape, prototypes.dtype), NAN)
     counted = torch.rand(len(present), generator=random) < 0.8
+    kind = draw(st.sampled_from(["mixed", "full", "all_ignored"]))
+    soft = soft_map(case.seed + 8, tuple(static.shape), len(present), kind)
     return {
         "features": features,
         "prototypes": prototypes,
         "present": present,
+        "targets": draw(st.sampled_from([None, None, soft])),
         "counted": draw(st.sampled_from([counted, counted, None])),
         "static": draw(st.sampled_from([static, static, None])),
         "nearest": draw(st.sampled_from([nearest, nearest, None])),
@@ -52,6 +64,7 @@ def calls(draw: st.DrawFn, **fixed: Any) -> Call:
         "temperature": case.temperature,
         "absent": case.absent,
         "normalize": draw(st.booleans()),
+        "transfer": draw(st.sampled_from([True, True, False])),
         "ignore_index": ignore_index,
     }
 
@@ -89,10 +102,11 @@ def assert_pass_agrees(call: Call, upstream: Tensor, backend: str = "eager") -> 
     plain, plain_gradient = passed(call, "naive", upstream)
     assert torch.equal(ours.labels, truth.labels)
     assert torch.equal(ours.prototypes.count.double(), truth.prototypes.count)
+    torch.testing.assert_close(ours.mass.double(), truth.mass, rtol=1e-5, atol=0)
     features = torch.nan_to_num(call["features"].double())
     longest = 1.0 if call["normalize"] else max(features.abs().flatten().tolist(), default=0.0)
-    temperature, pixels = call["temperature"], truth.labels.numel()
-    scales = {"confidence": 1 / temperature, "losses": (2 / temperature + 5) * max(pixels, 1)}
+    temperature, mass = call["temperature"], truth.mass.sum().item()
+    scales = {"confidence": 1 / temperature, "losses": (2 / temperature + 5) * max(mass, 1)}
     for name, scale in scales.items():
         triple = (getattr(found, name) for found in (ours, plain, truth))
         assert_within(*triple, scale=max(scale, 1.0), name=name)
@@ -100,9 +114,13 @@ def assert_pass_agrees(call: Call, upstream: Tensor, backend: str = "eager") -> 
     assert_within(*means, scale=longest, name="means")
     if gradient is None or plain_gradient is None or true_gradient is None:
         return
-    weight = torch.cat([upstream.double() * call["counted"] * call["present"], torch.zeros(1)])
-    valid = truth.labels != call["ignore_index"]
-    slope = 2 * weight[torch.where(valid, truth.labels, len(weight) - 1)].abs().flatten()
+    weight = (upstream.double() * call["counted"] * call["present"]).abs()
+    if call["targets"] is None:
+        valid = truth.labels != call["ignore_index"]
+        padded = torch.cat([weight, torch.zeros(1)])
+        slope = 2 * padded[torch.where(valid, truth.labels, len(weight))].flatten()
+    else:
+        slope = 2 * rows_of(call["targets"]).double() @ weight
     # A pixel that is NaN has no length that could scale an error.
     slope = torch.where(torch.isnan(rows_of(call["features"])).any(dim=1), 0, slope)
     scales = similarity_scales(call, slope, "cosine", temperature)
@@ -129,8 +147,10 @@ def plain_call(dtype: torch.dtype = torch.float32, classes: int = 5) -> Call:
         "present": torch.ones(classes, dtype=torch.bool),
         "counted": torch.ones(classes, dtype=torch.bool),
         "static": torch.where(dropped, 255, truth),
+        "targets": None,
         "nearest": prototypes + 0.1 * normal(4, (classes, 7), dtype),
         "threshold": 0.5,
+        "transfer": True,
         "measure": "confidence",
         "temperature": 0.1,
         "absent": "mask",

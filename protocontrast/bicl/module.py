@@ -1,6 +1,7 @@
 """Bi-directional contrastive learning in one object: `BiCL` (state: two banks and a bias)."""
 
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -9,18 +10,18 @@ from torch import distributed as dist
 from protocontrast.bank import DomainBias, PrototypeBank
 from protocontrast.bank.domain_bias import Warmup
 from protocontrast.bank.prototype_bank import Normalize
+from protocontrast.bicl.labels import at_grid, grid_or_counts
 from protocontrast.bicl.output import BiCLOutput
 from protocontrast.bicl.settings import check_settings
-from protocontrast.checks import check_labels, sentence
+from protocontrast.checks import sentence
 from protocontrast.functional import (
     ClassPrototypes,
     bidirectional_contrast,
     class_prototypes,
-    labels_to_grid,
     pixel_prototype_contrast,
 )
 from protocontrast.functional.contrast import Absent, Backend
-from protocontrast.functional.maps import check_feature_map, check_label_map, shares
+from protocontrast.functional.maps import check_feature_map, shares
 from protocontrast.functional.target_pass import TargetPass, target_pass
 from protocontrast.functional.transfer import Measure
 
@@ -140,17 +141,11 @@ class BiCL(nn.Module):
         self.ignore_index = ignore_index
         self.validate = validate
         self.backend = backend
-        banks = [
-            PrototypeBank(
-                num_classes,
-                dim,
-                momentum=momentum,
-                normalize=normalize,
-                process_group=process_group,
-            )
-            for _ in range(2)
-        ]
-        self.source_bank, self.target_bank = banks
+        bank = partial(
+            PrototypeBank, num_classes, dim, momentum=momentum, normalize=normalize,
+            process_group=process_group,
+        )  # fmt: skip
+        self.source_bank, self.target_bank = bank(), bank()
         self.domain_bias = DomainBias(num_classes, dim, momentum=bias_momentum, warmup=bias_warmup)
 
     def extra_repr(self) -> str:
@@ -179,10 +174,13 @@ class BiCL(nn.Module):
             got = len(target_features)
             raise ValueError(sentence("BiCL", "target_features", requirement, got))
         # A wrong label is met here, before any state has changed.
-        source_grid = self._at_grid("source_labels", source_labels, source_features)
+        known = self.num_classes, self.ignore_index
+        source_grid = at_grid(
+            "source_labels", source_labels, source_features, *known, self.validate
+        )
         static = None
         if target_labels is not None:
-            static = self._at_grid("target_labels", target_labels, target_features)
+            static = at_grid("target_labels", target_labels, target_features, *known, self.validate)
         updates = update and self.training
         early = updates and self.bank_update == "before"
         if early:
@@ -192,8 +190,17 @@ class BiCL(nn.Module):
         fused = passed.labels
         if early:
             self._remember_target(passed.prototypes)
+        means = None
         if self.prototypes == "bank":
-            to_source, to_target = self._banked(passed, source_features, source_labels, source_grid)
+            shared = self.source_bank.present & self.target_bank.present
+            to_source = passed.mean_loss(shared)
+            pulled_to = grid_or_counts(source_labels, source_grid, *known)
+            if updates and not early:
+                # Both prototypes are known beforehand, so source features are read once, too.
+                sources = self._pass_source(source_features, source_grid, pulled_to, shared)
+                to_target, means = sources.mean_loss(shared), sources.prototypes
+            else:
+                to_target = self._to_target(source_features, pulled_to, shared)
         else:
             contrast = bidirectional_contrast(
                 source_features,
@@ -202,28 +209,26 @@ class BiCL(nn.Module):
                 fused,
                 num_classes=self.num_classes,
                 pairwise=self.pairwise,
-                temperature=self.temperature,
-                absent=self.absent,
-                ignore_index=self.ignore_index,
-                backend=self.backend,
+                **self._in_common(),
             )
             to_source, to_target = contrast.target_to_source, contrast.source_to_target
         if updates and not early:
-            self.source_bank.update_from(self._means(source_features, source_grid))
+            means = self._means(source_features, source_grid) if means is None else means
+            self.source_bank.update_from(means)
             self._remember_target(passed.prototypes)
 
         coverage, class_share = shares(source_grid, fused, self.num_classes, self.ignore_index)
         loss = self.weights[0] * to_source + self.weights[1] * to_target
         return BiCLOutput(loss, to_source, to_target, fused, coverage, class_share)
 
-    def _at_grid(self, argument: str, labels: Tensor, features: Tensor) -> Tensor:
-        check_label_map("BiCL", argument, labels, features)
-        if self.validate:
-            check_labels(labels, self.num_classes, ignore_index=self.ignore_index)
-        size = (features.shape[2], features.shape[3])
-        return labels_to_grid(
-            labels, size, num_classes=self.num_classes, ignore_index=self.ignore_index
-        )
+    def _in_common(self) -> dict[str, Any]:
+        """Settings of every contrast."""
+        return {
+            "temperature": self.temperature,
+            "absent": self.absent,
+            "ignore_index": self.ignore_index,
+            "backend": self.backend,
+        }
 
     def _means(self, features: Tensor, labels: Tensor) -> ClassPrototypes:
         with torch.no_grad():
@@ -260,37 +265,34 @@ class BiCL(nn.Module):
             nearest=self.domain_bias.calibrate(prototypes) if self.calibrate else None,
             threshold=self.threshold,
             measure=self.measure,
-            temperature=self.temperature,
-            absent=self.absent,
             normalize=self.target_bank.normalize == "features",
             wants_means=updates,
-            ignore_index=self.ignore_index,
-            backend=self.backend,
+            **self._in_common(),
         )
 
-    def _banked(
-        self, passed: TargetPass, source: Tensor, labels: Tensor, grid: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """(M12) target to source, and source to target, against the banks."""
-        shared = self.source_bank.present & self.target_bank.present
-        targets = grid
-        if labels.shape != grid.shape:
-            targets = labels_to_grid(
-                labels,
-                (grid.shape[1], grid.shape[2]),
-                mode="counts",
-                num_classes=self.num_classes,
-                ignore_index=self.ignore_index,
-            )
-        to_target = pixel_prototype_contrast(
-            source,
-            targets,
+    def _pass_source(
+        self, features: Tensor, grid: Tensor, pulled_to: Tensor, shared: Tensor
+    ) -> TargetPass:
+        """Class sums and contrast of the source in one read."""
+        return target_pass(
+            features,
+            self.target_bank.prototypes,
+            present=self.target_bank.present,
+            counted=shared,
+            static=grid,
+            targets=pulled_to if pulled_to.is_floating_point() else None,
+            transfer=False,
+            normalize=self.source_bank.normalize == "features",
+            **self._in_common(),
+        )
+
+    def _to_target(self, features: Tensor, pulled_to: Tensor, shared: Tensor) -> Tensor:
+        """(M12) source to target, against the bank."""
+        return pixel_prototype_contrast(
+            features,
+            pulled_to,
             self.target_bank.prototypes,
             present=self.target_bank.present,
             class_weight=shared.float(),
-            temperature=self.temperature,
-            absent=self.absent,
-            ignore_index=self.ignore_index,
-            backend=self.backend,
+            **self._in_common(),
         )
-        return passed.mean_loss(shared), to_target

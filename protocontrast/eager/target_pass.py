@@ -39,17 +39,16 @@ class _Totals:
             block = block * inverse_length(block)
         self.sums.index_add_(1, index, block)
 
-    def lose(self, loss: Tensor, member: Tensor, spoilt: bool) -> None:
-        """The losses (n,) of a tile."""
-        if spoilt:
-            self.losses += torch.where(member == 0, 0, loss).sum(dim=1)
-        else:
-            self.losses.addmv_(member, loss)
+    def lose(self, log_mass: Tensor, logits: Tensor, mass: Tensor, spoilt: bool) -> None:
+        """The losses of a tile whose pixels count with a mass (C, n); 0 wins over NaN."""
+        losses = (log_mass - logits).mul_(mass)
+        self.losses += (torch.where(mass == 0, 0, losses) if spoilt else losses).sum(dim=1)
 
 
 def target_pass(
     features: Tensor,
     static: Tensor | None,
+    targets: Tensor | None,
     prototypes: Tensor,
     nearest: Tensor | None,
     present: Tensor,
@@ -60,6 +59,7 @@ def target_pass(
     floor: bool,
     normalize: bool,
     ignore_index: int,
+    transfer: bool,
     wants_sums: bool,
     wants_gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -73,7 +73,7 @@ def target_pass(
     contrast = Similarity(prototypes, present, "cosine", temperature, floor, dtype)
     others = prototypes if nearest is None else nearest
     near = Nearest(others, present, measure, "cosine", temperature, dtype)
-    one_product = nearest is None and near.confidence
+    one_product = not transfer or (nearest is None and near.confidence)
     matrix = contrast.matrix
     if counted is None:
         matrix, share = near.similarity.matrix, torch.zeros_like(contrast.matrix[:, 0])
@@ -85,7 +85,9 @@ def target_pass(
     classes = torch.arange(num_classes, dtype=dtype, device=features.device)[:, None]
     # Floats, in which comparisons are several times faster on CPU than in integers; -1: no class.
     given = None if static is None else torch.where(static == ignore_index, -1, static.to(dtype))
-    keys, values, normaliser = (matrix.new_empty(images, pixels) for _ in range(3))
+    keys, values = (matrix.new_zeros(images, pixels) for _ in range(2))
+    nowhere = matrix.new_full((), -1).expand(images, pixels)
+    normaliser = matrix.new_full((images, pixels), torch.inf)
     gradient = torch.empty_like(features) if wants_gradient else features.new_empty(0)
     total = _Totals(num_classes, channels, normalize, matrix)
     for tile in tiles(features):
@@ -93,13 +95,15 @@ def target_pass(
         products, inverse = contrast.scores(block, matrix)
         spoilt = holds_nonfinite(products)
         logits = products[:num_classes]
-        nearby = products[-num_classes:]
-        key, value = near.of(nearby.clone() if one_product else nearby)
-        tile.of(values).copy_(value)
-        key = torch.where(value >= limit, key, -1)
+        key = tile.of(nowhere)
+        if transfer:
+            nearby = products[-num_classes:]
+            key, value = near.of(nearby.clone() if one_product else nearby)
+            tile.of(values).copy_(value)
+            key = torch.where(value >= limit, key, -1)
         if given is not None:
             known = tile.of(given)
-            key = torch.where(known >= 0, known, key)
+            key = torch.where(known >= 0, known, key) if transfer else known
         if 0 <= ignore_index < num_classes:
             key = torch.where(key == ignore_index, -1, key)
         tile.of(keys).copy_(key)
@@ -110,31 +114,32 @@ def target_pass(
             total.add(block, inverse, member, index, spoilt)
         if counted is None:
             continue
-        weight = share @ member
+        mass = member * share[:, None]
+        if targets is not None:
+            soft = tile.of(targets).to(dtype)
+            mass = torch.where((share[:, None] == 0) | (soft == 0), 0, soft * share[:, None])
+        weight = mass.sum(dim=0)
         if spoilt:
             block = without(block, weight == 0)
             logits, inverse = contrast.scores(block)
         slope, peak = contrast.exponentials(logits)
-        mass = slope.sum(dim=0)
-        log_mass = mass.log() if peak is None else mass.log().add_(peak)
-        tile.of(normaliser).copy_(log_mass)
-        pulled = contrast.with_offset(logits).gather(0, index[None])[0]
-        total.lose(log_mass - pulled, member, spoilt)
+        whole = slope.sum(dim=0)
+        log_whole = whole.log() if peak is None else whole.log().add_(peak)
+        # exp(z - inf) = 0: an ignored pixel has no softmax, whatever its features hold.
+        tile.of(normaliser).copy_(log_whole.masked_fill(weight == 0, torch.inf))
+        total.lose(log_whole, contrast.with_offset(logits), mass, spoilt)
         if wants_gradient:
-            # The mass is 0 where no class is present, and then no pixel counts.
-            slope.mul_(torch.where(weight == 0, 0, weight / mass))
-            slope.scatter_add_(0, index[None], -weight[None])
+            # It is 0 where no class is present, and then no pixel counts.
+            slope.mul_(torch.where(weight == 0, 0, weight / whole)).sub_(mass)
             contrast.pull_back(block, Scored(logits, inverse), slope, tile.of(gradient), None)
     labels = torch.where(keys < 0, ignore_index, keys.long())
-    ignored = (keys < 0) | (share[keys.clamp(0, num_classes - 1).long()] == 0)
     losses = torch.where(share == 0, 0, total.losses)
     if static is not None and features.device.type != "cpu":
         # A value that is no class was refused on CPU; here it must not pass for one.
         wrong = ((static < 0) | (static >= num_classes)) & (static != ignore_index)
         losses = torch.where(wrong.any(), torch.nan, losses)
-    # exp(z - inf) = 0: an ignored pixel has no softmax, whatever its features hold. One that is NaN
-    # may turn out ignored when its class is left out; else its logits are NaN, too.
-    normaliser.masked_fill_(ignored | torch.isnan(normaliser), torch.inf)
+    # A pixel that is NaN may turn out ignored when its class is left out; else its logits are NaN.
+    normaliser.masked_fill_(torch.isnan(normaliser), torch.inf)
     sums = total.sums.t().contiguous()
     return losses, sums, total.counts, labels, near.seen(values), normaliser, gradient
 

@@ -1,4 +1,4 @@
-"""Column blocks of a (B, D, P) map that stay in a core's second-level cache."""
+"""Column blocks of a (B, D, P) map that stay in a core's caches."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -6,8 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-TILE_BYTES = 512 * 1024
-"""float32 bytes of one tile: smaller ones pay for more calls, larger ones leave the cache."""
+TILE_BYTES = 1024 * 1024
+"""float32 bytes of one tile: smaller ones pay for more calls, larger ones leave the caches."""
 
 
 class Tile(NamedTuple):

@@ -15,6 +15,7 @@ from protocontrast.functional.pixels import (
     check_prototypes,
     read_features,
     read_labels,
+    read_targets,
 )
 from protocontrast.functional.transfer import Measure
 from protocontrast.ops.backend import choose
@@ -31,16 +32,18 @@ class TargetPass(NamedTuple):
         prototypes: class means of the features under the fused labels, without gradient.
         losses: (C,) contrast summed over the pixels of each class, differentiable in the features;
             0 where a class is not counted.
+        mass: (C,) number of pixels in `losses`, or what the targets weigh.
     """
 
     labels: Tensor
     confidence: Tensor
     prototypes: ClassPrototypes
     losses: Tensor
+    mass: Tensor
 
     def mean_loss(self, shared: Tensor) -> Tensor:
         """(M3) averaged over the pixels of the classes `shared` (C,), among those counted, ()."""
-        mass = torch.where(shared, self.prototypes.count, 0).sum()
+        mass = torch.where(shared, self.mass, 0).sum()
         total = torch.where(shared, self.losses, 0).sum()
         return total / torch.where(mass == 0, 1, mass)
 
@@ -52,12 +55,14 @@ def target_pass(
     present: Tensor,
     counted: Tensor | None,
     static: Tensor | None = None,
+    targets: Tensor | None = None,
     nearest: Tensor | None = None,
     threshold: float = 0.8,
     measure: Measure = "confidence",
     temperature: float = 0.1,
     absent: Absent = "mask",
     normalize: bool = False,
+    transfer: bool = True,
     wants_means: bool = True,
     ignore_index: int = 255,
     backend: Backend = "auto",
@@ -72,19 +77,22 @@ def target_pass(
         present: which classes have a prototype, here and among `nearest`.
         counted: classes whose pixels carry loss, where they are present. None: no loss is taken.
         static: labels that win where valid.
+        targets: soft targets of the contrast, such as counts. None: the fused labels.
         nearest: prototypes of the transfer. None: `prototypes`.
         threshold: a dynamic label needs this `measure`.
         measure: "confidence" or "similarity", see `transfer_labels`.
         temperature: of contrast and confidence, > 0.
         absent: "mask" or "floor", see `pixel_prototype_contrast`.
         normalize: of the class means, see `class_prototypes`.
+        transfer: False gives no dynamic labels, and confidence 0.
         wants_means: False leaves the class means 0.
         ignore_index: label of pixels without a class.
         backend: "auto", or an implementation by name.
 
     Shape:
         features (B, D, H, W), (B, D, P) or (N, D); static the same pixels, any integer dtype;
-        prototypes, nearest (C, D); present, counted (C,) bool.
+        targets (B, C, H, W), (B, C, P) or (N, C), float; prototypes, nearest (C, D); present,
+        counted (C,) bool.
 
     Returns:
         `TargetPass`. Similarities are cosines.
@@ -116,6 +124,7 @@ def target_pass(
     inputs = Inputs(
         pixels.features.detach() if counted is None else pixels.features,
         None if static is None else read_labels(pixels, static, num_classes, ignore_index),
+        None if targets is None else read_targets(pixels, targets, num_classes, ignore_index),
         prototypes.detach(),
         None if nearest is None else nearest.detach(),
         present,
@@ -128,6 +137,7 @@ def target_pass(
         absent == "floor",
         bool(normalize),
         ignore_index,
+        bool(transfer),
         bool(wants_means),
     )
     found = operator(inputs, settings, choose(function, backend, "target_pass", features))
@@ -137,4 +147,5 @@ def target_pass(
         pixels.restored(found.measure),
         ClassPrototypes(mean, found.counts),
         found.losses,
+        found.counts if inputs.targets is None else inputs.targets.sum((0, 2), dtype=mean.dtype),
     )

@@ -25,6 +25,7 @@ from protocontrast.kernels.launch import (
 from protocontrast.kernels.operands import load_tile
 from protocontrast.kernels.prototypes import prepare
 from protocontrast.kernels.scores import add_scores, logits_of, weighted_sum
+from protocontrast.kernels.targets import soft_masses
 from protocontrast.kernels.transfer import nearest_of
 
 
@@ -50,10 +51,12 @@ def add_both_scores(
 @triton.jit
 def target_pass_kernel(
     features_ptr, stride_xb, stride_xd, stride_xp, static_ptr, stride_lb, stride_lp,
+    targets_ptr, stride_tb, stride_tc, stride_tp,
     near_matrix_ptr, near_table_ptr, matrix_ptr, table_ptr, threshold_high, threshold_low,
     label_ptr, value_ptr, normaliser_ptr, partial_ptr, count_ptr, loss_ptr, pixels,
     SIMILARITY: tl.constexpr, OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
-    CONFIDENCE: tl.constexpr, STATIC: tl.constexpr, LOSS: tl.constexpr, SUMS: tl.constexpr,
+    TRANSFER: tl.constexpr, CONFIDENCE: tl.constexpr, STATIC: tl.constexpr, SOFT: tl.constexpr,
+    LOSS: tl.constexpr, SUMS: tl.constexpr,
     TWO_PRODUCTS: tl.constexpr, NORMALIZE: tl.constexpr, IGNORE_INDEX: tl.constexpr,
     SPAN: tl.constexpr, C: tl.constexpr, D: tl.constexpr, ROW: tl.constexpr,
     BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_P: tl.constexpr,
@@ -67,7 +70,8 @@ def target_pass_kernel(
     offs_c = tl.arange(0, BLOCK_C)
     near_scale = tl.load(near_table_ptr + offs_c)
     near_offset = tl.load(near_table_ptr + BLOCK_C + offs_c)
-    lowest_equal = tl.load(near_table_ptr + 3 * BLOCK_C + offs_c)
+    if TRANSFER:
+        lowest_equal = tl.load(near_table_ptr + 3 * BLOCK_C + offs_c)
     if LOSS:
         scale = tl.load(table_ptr + offs_c)
         offset = tl.load(table_ptr + BLOCK_C + offs_c)
@@ -106,11 +110,14 @@ def target_pass_kernel(
                     SIMILARITY, OPERANDS, PRECISION, ACC, TWO_PRODUCTS, C, ROW, BLOCK_C,
                 )  # fmt: skip
         logits, inverse = logits_of(near, squared, near_scale, SIMILARITY, ACC)
-        found, value, somewhere = nearest_of(
-            logits + near_offset[None, :], near_offset, lowest_equal, CONFIDENCE, BLOCK_C
-        )
         into = image * pixels + offs_p
-        label = tl.where((value >= limit) & somewhere, found.to(tl.int64), IGNORE_INDEX)
+        label = tl.full([BLOCK_P], IGNORE_INDEX, tl.int64)
+        value = tl.zeros([BLOCK_P], dtype=ACC)
+        if TRANSFER:
+            found, value, somewhere = nearest_of(
+                logits + near_offset[None, :], near_offset, lowest_equal, CONFIDENCE, BLOCK_C
+            )
+            label = tl.where((value >= limit) & somewhere, found.to(tl.int64), label)
         if STATIC:
             given = tl.load(
                 static_ptr + image * stride_lb + offs_p.to(tl.int64) * stride_lp,
@@ -129,10 +136,15 @@ def target_pass_kernel(
             logits += offset[None, :]
             peak = tl.max(logits, axis=1)
             normaliser = peak + tl.log(tl.sum(tl.exp(logits - peak[:, None]), axis=1))
-            pulled = tl.sum(tl.where(member == 0.0, 0.0, logits), axis=1)
-            ignored = tl.sum(member * share[None, :], axis=1) == 0.0
-            loss = tl.where(ignored, 0.0, normaliser - pulled)
-            by_class = tl.where(member == 0.0, 0.0, loss[:, None])
+            if SOFT:
+                mass = soft_masses(
+                    targets_ptr + image * stride_tb, stride_tc, stride_tp, offs_p, pixels, share,
+                    C, BLOCK_C, ACC,
+                )  # fmt: skip
+            else:
+                mass = member * share[None, :]
+            ignored = tl.sum(mass, axis=1) == 0.0
+            by_class = tl.where(mass == 0.0, 0.0, mass * (normaliser[:, None] - logits))
             if STATIC:
                 wrong = used & ((label < 0) | (label >= C))
                 # Of two axes: triton 3.7 has no layout on sm_100 for the sum of a row to a number.
@@ -176,6 +188,7 @@ def target_pass_kernel(
 def target_pass(
     features: Tensor,
     static: Tensor | None,
+    targets: Tensor | None,
     prototypes: Tensor,
     nearest: Tensor | None,
     present: Tensor,
@@ -186,6 +199,7 @@ def target_pass(
     floor: bool,
     normalize: bool,
     ignore_index: int,
+    transfer: bool,
     wants_sums: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Losses (C,), sums (C, D), counts (C,); fused labels, measure and log-sum-exp (B, P)."""
@@ -202,10 +216,14 @@ def target_pass(
     # The similarity itself is wanted exactly, so 1/tau stays out of it.
     near_scale = temperature if confidence else 1.0
     others = prototypes if nearest is None else nearest
-    near = prepare(features, others, present, None, "cosine", near_scale, False, equals=True)
-    own = near
+    one_product = not transfer or (nearest is None and confidence)
+    own = None
     if counted is not None:
         own = prepare(features, prototypes, present, counted, "cosine", temperature, floor)
+    near = own
+    if near is None or transfer:
+        near = prepare(features, others, present, None, "cosine", near_scale, False, equals=True)
+    own = near if own is None else own
     config = configuration("target_pass", family(features), width, channels, classes)
     span = span_of(images, channels, pixels, width, classes)
     spans = tile_count(pixels, span)
@@ -213,6 +231,9 @@ def target_pass(
     if wants_sums:
         partial = features.new_empty(images * spans, classes, channels, dtype=acc)
     count, lost = (features.new_empty(images * spans, classes, dtype=acc) for _ in range(2))
+    if targets is not None and features.dtype == torch.float64:
+        # Triton 3.7 fails to compile a float64 product of what was loaded in 16 bits.
+        targets = targets.double()
     threshold_high, threshold_low = halves(threshold)
     launch = Launch(
         target_pass_kernel,
@@ -222,6 +243,10 @@ def target_pass(
             "static_ptr": static,
             "stride_lb": 0 if static is None else static.stride(0),
             "stride_lp": 0 if static is None else static.stride(1),
+            "targets_ptr": targets,
+            "stride_tb": 0 if targets is None else targets.stride(0),
+            "stride_tc": 0 if targets is None else targets.stride(1),
+            "stride_tp": 0 if targets is None else targets.stride(2),
             "near_matrix_ptr": near.matrix,
             "near_table_ptr": near.table,
             "matrix_ptr": own.matrix,
@@ -237,11 +262,13 @@ def target_pass(
         },
         {
             **near.constants,
+            "TRANSFER": transfer,
             "CONFIDENCE": confidence,
             "STATIC": static is not None,
+            "SOFT": targets is not None,
             "LOSS": counted is not None,
             "SUMS": wants_sums,
-            "TWO_PRODUCTS": counted is not None and not (nearest is None and confidence),
+            "TWO_PRODUCTS": counted is not None and not one_product,
             "NORMALIZE": normalize,
             "IGNORE_INDEX": ignore_index,
             "SPAN": span,

@@ -5,6 +5,23 @@ import triton.language as tl
 
 
 @triton.jit
+def soft_masses(
+    targets_ptr, stride_c, stride_p, offs_p, pixels, share,
+    C: tl.constexpr, BLOCK_C: tl.constexpr, ACC: tl.constexpr,
+):  # fmt: skip
+    """(M5) mass t_ic cw_c [BLOCK_P, BLOCK_C] of soft targets, 0 outside the image."""
+    offs_c = tl.arange(0, BLOCK_C)
+    soft = tl.load(
+        targets_ptr
+        + offs_p[:, None].to(tl.int64) * stride_p
+        + offs_c[None, :].to(tl.int64) * stride_c,
+        mask=(offs_p[:, None] < pixels) & (offs_c[None, :] < C),
+        other=0.0,
+    ).to(ACC)
+    return tl.where((soft == 0.0) | (share[None, :] == 0.0), 0.0, soft * share[None, :])
+
+
+@triton.jit
 def masses(
     labels_ptr, stride_c, stride_p, weight_ptr, stride_w, offs_p, pixels, share,
     SOFT: tl.constexpr, WEIGHTED: tl.constexpr, IGNORE_INDEX: tl.constexpr,
@@ -19,12 +36,7 @@ def masses(
     inside = offs_p < pixels
     where_p = offs_p.to(tl.int64)
     if SOFT:
-        soft = tl.load(
-            labels_ptr + where_p[:, None] * stride_p + offs_c[None, :].to(tl.int64) * stride_c,
-            mask=inside[:, None] & (offs_c[None, :] < C),
-            other=0.0,
-        ).to(ACC)
-        mass = tl.where((soft == 0.0) | (share[None, :] == 0.0), 0.0, soft * share[None, :])
+        mass = soft_masses(labels_ptr, stride_c, stride_p, offs_p, pixels, share, C, BLOCK_C, ACC)
     else:
         label = tl.load(labels_ptr + where_p * stride_p, mask=inside, other=0).to(tl.int64)
         used = inside & (label != IGNORE_INDEX)

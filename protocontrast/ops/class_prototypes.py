@@ -9,7 +9,7 @@ from protocontrast import naive
 from protocontrast.eager import class_prototypes as eager_class_prototypes
 from protocontrast.eager.tiles import accumulation_dtype
 from protocontrast.ops.backend import full_precision
-from protocontrast.ops.gradient import differentiable, once
+from protocontrast.ops.gradient import differentiable, once, only_first_differentiable
 from protocontrast.ops.labels import checked_labels, refuse_on_host
 
 FUNCTION = "class_prototypes"
@@ -104,12 +104,12 @@ class _ClassSums(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        ctx.mark_non_differentiable(output[1])
+        only_first_differentiable(ctx, output)
         _save(ctx, inputs, output)
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        return _gradients(ctx, upstream)
+    def backward(ctx: Any, upstream: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+        return (None,) * 8 if upstream is None else _gradients(ctx, upstream)
 
 
 def class_sums(

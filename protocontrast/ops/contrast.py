@@ -9,7 +9,7 @@ from protocontrast import naive
 from protocontrast.eager import contrast as eager_contrast
 from protocontrast.eager.tiles import accumulation_dtype
 from protocontrast.ops.backend import full_precision, is_plain, transforms_active
-from protocontrast.ops.gradient import differentiable, kept, once, steady
+from protocontrast.ops.gradient import differentiable, kept, once, only_first_differentiable, steady
 from protocontrast.ops.labels import checked_labels, refuse_on_host
 
 FUNCTION = "pixel_prototype_contrast"
@@ -171,12 +171,12 @@ class _Contrast(torch.autograd.Function):
     def setup_context(
         ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]
     ) -> None:
-        ctx.mark_non_differentiable(output[1], output[2])
+        only_first_differentiable(ctx, output)
         _save(ctx, inputs, output)
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        return _gradients(ctx, upstream)
+    def backward(ctx: Any, upstream: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+        return (None,) * 11 if upstream is None else _gradients(ctx, upstream)
 
 
 class _ReducedContrast(torch.autograd.Function):

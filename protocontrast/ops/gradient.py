@@ -40,6 +40,16 @@ class _Once(torch.autograd.Function):
         raise RuntimeError(MESSAGE)
 
 
+def only_first_differentiable(ctx: Any, output: tuple[Tensor, ...]) -> None:
+    """Mark the others, without the zeros that would stand for their gradients in backward.
+
+    Backward then gets None where no gradient reaches the first result either.
+    """
+    ctx.mark_non_differentiable(*output[1:])
+    if not torch.compiler.is_compiling():
+        ctx.set_materialize_grads(False)
+
+
 def differentiable(
     function: type[torch.autograd.Function], operator: Callable[..., Any], *inputs: Any
 ) -> Any:

@@ -10,17 +10,20 @@ from protocontrast.eager import target_pass as eager_target_pass
 from protocontrast.eager.tiles import accumulation_dtype
 from protocontrast.ops.backend import full_precision, is_plain, transforms_active
 from protocontrast.ops.contrast import contrast_backward_op
-from protocontrast.ops.gradient import differentiable, kept, once, steady
+from protocontrast.ops.gradient import differentiable, kept, once, only_first_differentiable, steady
 from protocontrast.ops.labels import checked_labels, refuse_on_host
 
 FUNCTION = "target_pass"
 
 
 class Inputs(NamedTuple):
-    """Features (B, D, P), static labels (B, P), prototypes (C, D), those of the transfer; (C,)."""
+    """Features (B, D, P), static labels (B, P), soft targets (B, C, P) or None: the fused labels;
+    prototypes (C, D), those of the transfer; (C,).
+    """
 
     features: Tensor
     static: Tensor | None
+    targets: Tensor | None
     prototypes: Tensor
     nearest: Tensor | None
     present: Tensor
@@ -36,6 +39,7 @@ class Settings(NamedTuple):
     floor: bool
     normalize: bool
     ignore_index: int
+    transfer: bool
     wants_sums: bool
 
 
@@ -55,13 +59,18 @@ Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 @torch.library.custom_op(
     "protocontrast::target_pass",
     mutates_args=(),
-    schema="(Tensor features, Tensor? static, Tensor prototypes, Tensor? nearest, Tensor present,"
-    " Tensor? counted, float threshold, str measure, float temperature, bool floor, bool normalize,"
-    " int ignore_index, bool wants_sums, bool wants_gradient, str backend)"
+    schema="(Tensor features, Tensor? static, Tensor? targets, Tensor prototypes, Tensor? nearest,"
+    " Tensor present, Tensor? counted, float threshold, str measure, float temperature,"
+    " bool floor, bool normalize, int ignore_index, bool transfer, bool wants_sums,"
+    " bool wants_gradient, str backend)"
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 def target_pass_op(
-    features: Tensor, static: Tensor | None, prototypes: Tensor, *rest: Any
+    features: Tensor,
+    static: Tensor | None,
+    targets: Tensor | None,
+    prototypes: Tensor,
+    *rest: Any,
 ) -> Outputs:
     """Losses, sums, counts; labels, measure, log-sum-exp (B, P); gradient of the summed loss.
 
@@ -69,18 +78,26 @@ def target_pass_op(
     """
     *inputs, backend = rest
     if static is not None:
-        refuse_on_host(FUNCTION, static, len(prototypes), inputs[-3])
+        refuse_on_host(FUNCTION, static, len(prototypes), inputs[-4])
     with full_precision(features):
         if backend == "triton":
             from protocontrast.kernels import target_pass as triton_target_pass
 
-            found = triton_target_pass.target_pass(features, static, prototypes, *inputs[:-1])
+            found = triton_target_pass.target_pass(
+                features, static, targets, prototypes, *inputs[:-1]
+            )
             return *found, features.new_empty(0)
-        return eager_target_pass.target_pass(features, static, prototypes, *inputs)
+        return eager_target_pass.target_pass(features, static, targets, prototypes, *inputs)
 
 
 @target_pass_op.register_fake
-def _(features: Tensor, static: Tensor | None, prototypes: Tensor, *rest: Any) -> Outputs:
+def _(
+    features: Tensor,
+    static: Tensor | None,
+    targets: Tensor | None,
+    prototypes: Tensor,
+    *rest: Any,
+) -> Outputs:
     dtype = accumulation_dtype(features)
     pixels = features.shape[0], features.shape[2]
     classes, channels = prototypes.shape
@@ -96,11 +113,12 @@ def _(features: Tensor, static: Tensor | None, prototypes: Tensor, *rest: Any) -
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
-    features, _, prototypes, _, present, counted = inputs[:6]
+    features, _, targets, prototypes, _, present, counted = inputs[:7]
+    pulled_to = output[3] if targets is None else targets
     ctx.save_for_backward(
-        features, output[3], kept(prototypes), kept(present), kept(counted), output[5]
+        features, pulled_to, kept(prototypes), kept(present), kept(counted), output[5]
     )
-    temperature, floor, _, ignore_index = inputs[8:12]
+    temperature, floor, _, ignore_index = inputs[9:13]
     ctx.settings = temperature, floor, ignore_index, inputs[-1]
 
 
@@ -130,7 +148,7 @@ def _read_again(
 
 def _gradients(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
     gradient = once(_read_again, upstream, *ctx.saved_tensors, *ctx.settings)
-    return gradient, *[None] * 14
+    return gradient, *[None] * 16
 
 
 target_pass_op.register_autograd(
@@ -150,12 +168,12 @@ class _TargetPass(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
-        ctx.mark_non_differentiable(*output[1:])
+        only_first_differentiable(ctx, output)
         _save(ctx, inputs, output)
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        return _gradients(ctx, upstream[0])
+    def backward(ctx: Any, upstream: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+        return (None,) * 17 if upstream is None else _gradients(ctx, upstream)
 
 
 class _OneRead(torch.autograd.Function):
@@ -167,18 +185,22 @@ class _OneRead(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Outputs:
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
         output = target_pass_op(*inputs)
-        ctx.mark_non_differentiable(*output[1:])
+        only_first_differentiable(ctx, output[:6])
         _save(ctx, inputs, output)
-        ctx.counts = output[2]
+        soft = inputs[2] is not None
+        ctx.occurs = torch.ones_like(inputs[5]) if soft else output[2] > 0
+        # As a result it would be met in backward by zeros of its size.
         ctx.gradient = output[6]
-        return output
+        return output[:6]
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, upstream: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+        if upstream is None:
+            return (None,) * 17
         ready, ctx.gradient = ctx.gradient, None
-        occurs = ctx.counts > 0
+        occurs = ctx.occurs
 
         def scaled(upstream: Tensor, *inputs: Any) -> Tensor:
             found = None
@@ -188,12 +210,12 @@ class _OneRead(torch.autograd.Function):
                 found = eager_target_pass.scaled_evenly(ready, upstream, used)
             return _read_again(upstream, *inputs) if found is None else found
 
-        gradient = once(scaled, upstream[0], *ctx.saved_tensors, *ctx.settings)
-        return gradient, *[None] * 14
+        gradient = once(scaled, upstream, *ctx.saved_tensors, *ctx.settings)
+        return gradient, *[None] * 16
 
 
 def _naive(inputs: Inputs, settings: Settings) -> Passed:
-    features, static, prototypes, nearest, present, counted = inputs
+    features, static, targets, prototypes, nearest, present, counted = inputs
     dtype = accumulation_dtype(features)
     images, channels, pixels = features.shape
     if static is not None:
@@ -203,6 +225,7 @@ def _naive(inputs: Inputs, settings: Settings) -> Passed:
         labels, measure, losses, sums, counts = naive.target_pass(
             features.transpose(1, 2).reshape(-1, channels).to(dtype),
             static,
+            None if targets is None else targets.transpose(1, 2).reshape(-1, len(prototypes)),
             prototypes,
             prototypes if nearest is None else nearest.to(dtype),
             kept(present),
@@ -213,6 +236,7 @@ def _naive(inputs: Inputs, settings: Settings) -> Passed:
             "floor" if settings.floor else "mask",
             settings.normalize,
             settings.ignore_index,
+            settings.transfer,
         )
     if not settings.wants_sums:
         sums = torch.zeros_like(sums)

@@ -80,6 +80,7 @@ TABLE = {
     "contrast_backward_both": "contrast_backward_both",
     "transfer": "transfer",
     "target_pass": "target_pass",
+    "target_pass_soft": "target_pass",
     "logits": "logits",
     "logits_backward_features": "logits_backward",
     "logits_backward_both": "logits_backward",
@@ -92,7 +93,9 @@ WITHOUT_A_ROW = ("prepare", "finish")
 KERNELS = (*TABLE, *WITHOUT_A_ROW)
 SOFT = tuple(kernel for kernel in TABLE if kernel.startswith("contrast"))
 COSINE_AT_MOST = tuple(
-    kernel for kernel in TABLE if kernel.startswith("class_sums") or kernel == "target_pass"
+    kernel
+    for kernel in TABLE
+    if kernel.startswith("class_sums") or kernel.startswith("target_pass")
 )
 """These know no similarity, or the cosine alone."""
 LESSER = ("contrast_backward_prototypes", "logits_backward_features", "class_sums_backward")
@@ -141,6 +144,12 @@ def _calls(case: Case) -> dict[str, Callable[[], object]]:
     def looked_up(*wants: bool) -> object:
         return logits.logits_backward(of_logits, features, prototypes, present, *kind, *wants)
 
+    def passed(targets: Tensor | None, nearest: Tensor | None) -> object:
+        return target_pass.target_pass(
+            features, labels, targets, prototypes, nearest, present, present,
+            0.8, "confidence", 0.1, False, False, 255, targets is None, True,
+        )  # fmt: skip
+
     return {
         "contrast": lambda: contrast.contrast(*inputs, *settings),
         "contrast_backward_features": lambda: contrasted(True, False),
@@ -162,21 +171,8 @@ def _calls(case: Case) -> dict[str, Callable[[], object]]:
         "class_sums_backward_normalize": lambda: class_sums_way_back.class_sums_backward(
             of_sums, *sums, True, 255
         ),
-        "target_pass": lambda: target_pass.target_pass(
-            features,
-            labels,
-            prototypes,
-            prototypes,
-            present,
-            present,
-            0.8,
-            "confidence",
-            0.1,
-            False,
-            False,
-            255,
-            True,
-        ),
+        "target_pass": lambda: passed(None, prototypes),
+        "target_pass_soft": lambda: passed(of_logits, None),
         "prepare": lambda: transfer.transfer(
             features, prototypes, present, 0.8, None, "confidence", *kind, 255
         ),
@@ -194,7 +190,7 @@ def launch_of(case: Case) -> Launch:
     finally:
         torch.set_float32_matmul_precision(before)
     stem = case.kernel
-    for ending in ("_features", "_prototypes", "_both", "_normalize"):
+    for ending in ("_features", "_prototypes", "_both", "_normalize", "_soft"):
         stem = stem.removesuffix(ending)
     (launch,) = (launch for launch in launches if launch.kernel.__name__ == f"{stem}_kernel")
     return launch

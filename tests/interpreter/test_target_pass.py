@@ -52,11 +52,11 @@ def test_a_static_label_that_is_no_class_turns_the_losses_into_nan() -> None:
     call = plain_call()
     features, static, rows = call["features"], call["static"].clone(), call["prototypes"]
     everywhere = call["present"]
-    settings = 0.5, "confidence", 0.1, False, False, 255, True
+    settings = 0.5, "confidence", 0.1, False, False, 255, True, True
     for wrong in (77, -1, 2**33):
         static[1, 4] = wrong
         losses, sums, counts, labels, *_ = target_pass(
-            features, static, rows, None, everywhere, everywhere, *settings
+            features, static, None, rows, None, everywhere, everywhere, *settings
         )
         assert torch.isnan(losses).all()
         assert torch.isfinite(sums).all()

@@ -1,0 +1,33 @@
+"""Labels of a step at the grid of its features, checked."""
+
+from torch import Tensor
+
+from protocontrast.checks import check_labels
+from protocontrast.functional import labels_to_grid
+from protocontrast.functional.maps import check_label_map
+
+
+def at_grid(
+    argument: str,
+    labels: Tensor,
+    features: Tensor,
+    num_classes: int,
+    ignore_index: int,
+    validate: bool,
+) -> Tensor:
+    """Labels (B, H, W) of any size, (B, h, w)."""
+    check_label_map("BiCL", argument, labels, features)
+    if validate:
+        check_labels(labels, num_classes, ignore_index=ignore_index)
+    size = (features.shape[2], features.shape[3])
+    return labels_to_grid(labels, size, num_classes=num_classes, ignore_index=ignore_index)
+
+
+def grid_or_counts(labels: Tensor, grid: Tensor, num_classes: int, ignore_index: int) -> Tensor:
+    """What pixels are pulled to: the labels of the grid, or counts (B, C, h, w) of larger ones."""
+    if labels.shape == grid.shape:
+        return grid
+    size = (grid.shape[1], grid.shape[2])
+    return labels_to_grid(
+        labels, size, mode="counts", num_classes=num_classes, ignore_index=ignore_index
+    )
