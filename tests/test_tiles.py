@@ -20,7 +20,7 @@ from tests.strategies import ContrastCase, contrast_cases, label_map, laid_out, 
 # More pixels than one narrow tile, some ending on a seam.
 WIDE_SHAPES = [(1, 3, 64), (2, 7, 65), (1, 5, 9, 15), (3, 2, 8, 16), (193, 4), (1, 33, 13, 13)]
 wide_shapes = st.sampled_from(WIDE_SHAPES)
-# 76 channels and 4232 pixels: three tiles of the real size.
+# 76 channels and 4232 pixels: two tiles of the real size.
 REAL = (2, 76, 46, 92)
 
 
