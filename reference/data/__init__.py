@@ -1,7 +1,13 @@
 """What is trained on, from files to batches:
 
 classes         names, colours and numberings of the 19 classes
-picture_files   images and labels as PNG, checked
-datasets        readers of GTA5 and Cityscapes
-transforms      batches keyed by seed, iteration and slot
+faults          what can be wrong with a file, in one sentence and in fields
+headers         size and bit depth of a picture, and whether it is whole
+picture_files   images and labels, decoded whole and checked
+readers         what every reader offers, and the listing of its files
+gta5            reader of GTA5
+cityscapes      reader of Cityscapes
+synthia         reader of SYNTHIA-RAND-CITYSCAPES
+arrays          a small set in memory
+transforms      batches of it, keyed by seed, iteration and slot
 """

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from reference.data.datasets import ArrayDomain
+from reference.data.arrays import ArrayDomain
 
 Range = tuple[float, float]
 

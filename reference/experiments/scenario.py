@@ -11,7 +11,10 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from reference.data.datasets import GTA5, ArrayDomain, Cityscapes, Reader, load_domain
+from reference.data.arrays import ArrayDomain, load_domain
+from reference.data.cityscapes import Cityscapes
+from reference.data.gta5 import GTA5
+from reference.data.readers import Reader
 from reference.synthetic import write_domains
 from reference.training.config import PRESETS, Experiment
 

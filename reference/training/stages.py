@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 import protocontrast as pc
-from reference.data.datasets import ArrayDomain
+from reference.data.arrays import ArrayDomain
 from reference.data.transforms import Augmentation, Batch, batch, matching
 from reference.networks.toy import Output, SegmentationNetwork, build_network
 from reference.progress import track

@@ -1,7 +1,8 @@
-"""Tiny sets on disk in the layouts of GTA5 and Cityscapes, for the tests of the readers."""
+"""Tiny sets on disk in the layouts of GTA5, SYNTHIA and Cityscapes, for the tests."""
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -32,6 +33,13 @@ def first_label(root: Path) -> Path:
     return root / "labels" / "00001.png"
 
 
+def cut_short(path: Path, share: float = 0.6) -> Path:
+    """Keep the first part of a file, as a download does that stops."""
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    return path
+
+
 def make_gta5(root: Path) -> Path:
     for number in (1, 2):
         save_image(root / "images" / f"0000{number}.png", value=number)
@@ -45,4 +53,40 @@ def make_cityscapes(root: Path) -> Path:
         save_image(root / "leftImg8bit" / split / city / f"{stem}_leftImg8bit.png")
         truth = root / "gtFine" / split / city / f"{stem}_gtFine_labelIds.png"
         save_ids(truth, [7, 0, 33, 255], palette=False)
+    return root
+
+
+def save_deep(
+    path: Path,
+    ids: list[int],
+    *,
+    size: tuple[int, int] = SIZE,
+    channels: int = 3,
+) -> Path:
+    """A label file of SYNTHIA: red is the class, green the number of the object."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    blue_green_red = np.zeros((*size, channels), dtype=np.uint16)
+    blue_green_red[..., 2] = np.resize(np.array(ids), size)
+    blue_green_red[..., 1] = 970
+    blue_green_red[..., 3:] = np.iinfo(np.uint16).max
+    path.write_bytes(cv2.imencode(".png", blue_green_red)[1].tobytes())
+    return path
+
+
+SYNTHIA_SAMPLE = [3, 0, 8, 22, 21, 1]
+SYNTHIA_TRAIN_IDS = [0, 255, 13, 255, 3, 10]
+
+
+def make_synthia(root: Path, *, channels: int = 3) -> Path:
+    for number in (0, 1):
+        save_image(root / "RGB" / f"000000{number}.png", value=number)
+        label = root / "GT" / "LABELS" / f"000000{number}.png"
+        save_deep(label, SYNTHIA_SAMPLE, channels=channels)
+    return root
+
+
+def make_shallow_synthia(root: Path, folder: str) -> Path:
+    for number in (0, 1):
+        save_image(root / "RGB" / f"000000{number}.png", value=number)
+        save_ids(root / folder / f"000000{number}.png", SYNTHIA_SAMPLE, palette=False)
     return root

@@ -12,6 +12,7 @@ from reference.data.classes import (
     NUM_CLASSES,
     PALETTE,
     SUBSETS,
+    SYNTHIA_TO_TRAIN,
     TOY_CLASSES,
     TRAIN_TO_CITYSCAPES,
 )
@@ -31,6 +32,20 @@ def test_ids_of_both_sets_map_to_train_ids(train_id: int, cityscapes_id: int) ->
     assert CITYSCAPES_TO_TRAIN[cityscapes_id] == train_id
     assert GTA5_TO_TRAIN[cityscapes_id] == train_id
     assert TRAIN_TO_CITYSCAPES[train_id] == cityscapes_id
+
+
+_SYNTHIA_IDS = (3, 4, 2, 21, 5, 7, 15, 9, 6, 16, 1, 10, 17, 8, 18, 19, 20, 12, 11)
+
+
+@pytest.mark.parametrize(("train_id", "synthia_id"), list(enumerate(_SYNTHIA_IDS)))
+def test_ids_of_synthia_map_to_train_ids(train_id: int, synthia_id: int) -> None:
+    assert SYNTHIA_TO_TRAIN[synthia_id] == train_id
+
+
+def test_every_other_id_of_synthia_is_ignored() -> None:
+    others = np.setdiff1d(np.arange(256), _SYNTHIA_IDS)
+    assert {0, 13, 14, 22} <= set(others.tolist())
+    assert (SYNTHIA_TO_TRAIN[others] == IGNORE).all()
 
 
 @pytest.mark.parametrize("table", [CITYSCAPES_TO_TRAIN, GTA5_TO_TRAIN])
@@ -64,7 +79,8 @@ def test_classes_of_the_small_sets() -> None:
 
 
 @pytest.mark.parametrize(
-    "table", [PALETTE, TRAIN_TO_CITYSCAPES, CITYSCAPES_TO_TRAIN, GTA5_TO_TRAIN]
+    "table",
+    [PALETTE, TRAIN_TO_CITYSCAPES, CITYSCAPES_TO_TRAIN, GTA5_TO_TRAIN, SYNTHIA_TO_TRAIN],
 )
 def test_tables_cannot_be_changed_by_accident(table: np.ndarray) -> None:
     with pytest.raises(ValueError, match="read-only"):

@@ -129,7 +129,7 @@ def test_a_wrong_target_is_refused_before_anything_is_drawn(tmp_path, monkeypatc
         sys, "argv", ["demo", "--run", str(tmp_path / "demo"), "--target", str(tmp_path / "none")]
     )
     with pytest.raises(
-        SystemExit, match=r"^Cityscapes: expected a folder .*none/leftImg8bit/train"
+        SystemExit, match=r"^Cityscapes: expected .*none/leftImg8bit/train to be a folder"
     ):
         demo.main()
     assert tree(tmp_path) == {}
@@ -231,5 +231,5 @@ def test_a_broken_test_label_is_told_before_training(tmp_path, tiny_experiment, 
     shutil.copytree(tiny_data, data)
     label = next((data / "cityscapes" / "gtFine" / "test").rglob("*.png"))
     label.write_bytes(b"")
-    with pytest.raises(ValueError, match="with 0 bytes"):
+    with pytest.raises(ValueError, match="to be a picture, got 0 bytes"):
         load_scenario(tiny_experiment, data)

@@ -16,7 +16,7 @@ import reference.training.adapt_step
 import reference.training.history
 import reference.training.pseudo_labels
 import reference.training.stages
-from reference.data.datasets import ArrayDomain
+from reference.data.arrays import ArrayDomain
 from reference.data.transforms import batch
 from reference.networks.toy import build_network
 from reference.training.adapt_step import adapt_step, build_bicl

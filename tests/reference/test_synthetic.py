@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from reference.data.cityscapes import Cityscapes
 from reference.data.classes import NAMES, PALETTE, TOY_CLASSES
-from reference.data.datasets import GTA5, Cityscapes
+from reference.data.gta5 import GTA5
 from reference.synthetic import Sizes, draw_scene, write_domains
 from reference.synthetic.look import SOURCE, TARGET, Domain, look_of
 

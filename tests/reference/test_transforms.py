@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from reference.data.datasets import ArrayDomain
+from reference.data.arrays import ArrayDomain
 from reference.data.transforms import Augmentation, augment, batch, matching, to_float
 
 HEIGHT, WIDTH, COUNT = 6, 8, 12
