@@ -8,6 +8,9 @@ readers         what every reader offers, and the listing of its files
 gta5            reader of GTA5
 cityscapes      reader of Cityscapes
 synthia         reader of SYNTHIA-RAND-CITYSCAPES
+worker_pool     one function over many files, in several processes
+index           how many pixels of each class every label file holds
+rare_classes    probabilities of classes, and images that show them
 arrays          a small set in memory
 transforms      batches of it, keyed by seed, iteration and slot
 """
