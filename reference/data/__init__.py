@@ -11,6 +11,9 @@ synthia         reader of SYNTHIA-RAND-CITYSCAPES
 worker_pool     one function over many files, in several processes
 index           how many pixels of each class every label file holds
 rare_classes    probabilities of classes, and images that show them
+resizing        scaling of images and labels
+colour          colour jitter and blur
+crops           resize, scale, crop, mirror
 arrays          a small set in memory
 transforms      batches of it, keyed by seed, iteration and slot
 """
