@@ -14,6 +14,8 @@ rare_classes    probabilities of classes, and images that show them
 resizing        scaling of images and labels
 colour          colour jitter and blur
 crops           resize, scale, crop, mirror
+order           which image stands in which slot of which iteration
+loading         batches of the real sets, read by worker processes
 arrays          a small set in memory
 transforms      batches of it, keyed by seed, iteration and slot
 """
