@@ -8,10 +8,13 @@ readers         what every reader offers, and the listing of its files
 gta5            reader of GTA5
 cityscapes      reader of Cityscapes
 synthia         reader of SYNTHIA-RAND-CITYSCAPES
+prepared        reader of a smaller copy of any of them
+sets            any of them by its name
 worker_pool     one function over many files, in several processes
 index           how many pixels of each class every label file holds
 rare_classes    probabilities of classes, and images that show them
 resizing        scaling of images and labels
+preparing       makes the smaller copy
 colour          colour jitter and blur
 crops           resize, scale, crop, mirror
 order           which image stands in which slot of which iteration
