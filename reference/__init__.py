@@ -14,6 +14,7 @@ list of its ``__init__.py``, so all can be read from top to bottom:
     evaluation      confusion matrix, IoU, how right pseudo labels are
     experiments     an experiment's data, its rows and tables
     pictures        predictions, curves, the report's page
+    check_data      the command that checks downloaded sets
     prepare         the command that makes a smaller copy of them
     demo            the command that newcomers run
     ablate          the command that switches every ingredient off in turn

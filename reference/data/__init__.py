@@ -12,6 +12,7 @@ prepared        reader of a smaller copy of any of them
 sets            any of them by its name
 worker_pool     one function over many files, in several processes
 index           how many pixels of each class every label file holds
+checking        every fault of a set on disk
 rare_classes    probabilities of classes, and images that show them
 resizing        scaling of images and labels
 preparing       makes the smaller copy
