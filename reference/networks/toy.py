@@ -7,28 +7,19 @@ place where prototypes live, and a 1x1 convolution turns it into class logits.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reference.data.classes import NUM_CLASSES
+from reference.networks.output import Output, Segmenter
 
 STRIDE: Final = 4
 _DEEPEST_STRIDE: Final = 8
 _GROUPS: Final = 8
-
-
-class Output(NamedTuple):
-    """What the network says about a batch of images.
-
-    Shape:
-        logits (B, 19, H / 4, W / 4); features (B, D, H / 4, W / 4), signed and not normalised.
-    """
-
-    logits: Tensor
-    features: Tensor
 
 
 def _convolution(inputs: int, outputs: int, *, stride: int = 1, dilation: int = 1) -> nn.Sequential:
@@ -54,7 +45,7 @@ class _Residual(nn.Module):
         return F.relu(x + self.norm(self.second(self.first(x))))
 
 
-class SegmentationNetwork(nn.Module):
+class SegmentationNetwork(Segmenter):
     """A fully convolutional network trained from random weights.
 
     The colour normalisation sits in two buffers, so a saved network cannot be evaluated with the
@@ -90,13 +81,21 @@ class SegmentationNetwork(nn.Module):
         stem_width: int = 24,
         near_width: int = 48,
         far_width: int = 64,
-        dilations: tuple[int, ...] = (1, 2, 4),
+        dilations: Sequence[int] = (1, 2, 4),
         feature_dim: int = 64,
         num_classes: int = NUM_CLASSES,
     ) -> None:
-        super().__init__()
-        self.feature_dim = feature_dim
-        self.num_classes = num_classes
+        super().__init__(
+            feature_dim=feature_dim, num_classes=num_classes, stride=STRIDE, align_corners=False
+        )
+        self._options = {
+            "stem_width": stem_width,
+            "near_width": near_width,
+            "far_width": far_width,
+            "dilations": list(dilations),
+            "feature_dim": feature_dim,
+            "num_classes": num_classes,
+        }
         # The colour mean and spread of ImageNet, as in RGB recipes built on torchvision.
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1))
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1))
@@ -111,6 +110,10 @@ class SegmentationNetwork(nn.Module):
         )
         self.fuse = nn.Conv2d(near_width + far_width, feature_dim, 1)
         self.head = nn.Conv2d(feature_dim, num_classes, 1)
+
+    def options(self) -> dict[str, Any]:
+        """Return the keyword arguments that build this network anew, as JSON can hold them."""
+        return dict(self._options)
 
     def forward(self, images: Tensor) -> Output:
         """Compute logits and features at stride 4; see the class for shapes."""

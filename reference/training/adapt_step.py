@@ -13,7 +13,8 @@ from torch import Tensor
 import protocontrast as pc
 from reference.data.classes import NUM_CLASSES
 from reference.data.transforms import Batch
-from reference.networks.toy import Output, SegmentationNetwork
+from reference.networks.output import Output
+from reference.networks.toy import SegmentationNetwork
 from reference.training.config import Adaptation, Contrast
 from reference.training.losses import cell_labels, cross_entropy, entropy
 

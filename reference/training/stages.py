@@ -24,7 +24,8 @@ from torch import Tensor
 import protocontrast as pc
 from reference.data.arrays import ArrayDomain
 from reference.data.transforms import Augmentation, Batch, batch, matching
-from reference.networks.toy import Output, SegmentationNetwork, build_network
+from reference.networks.output import Output
+from reference.networks.toy import SegmentationNetwork, build_network
 from reference.progress import track
 from reference.training.adapt_step import Stepped, adapt_step, build_bicl
 from reference.training.alarms import class_share, predicted_share

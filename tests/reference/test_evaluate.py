@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from reference.data.classes import NUM_CLASSES
 from reference.evaluation.evaluate import Scores, confusion_matrix, evaluate, predict
-from reference.networks.toy import Output
+from reference.networks.output import Output
 
 
 class Ramp(nn.Module):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from reference.data.classes import IGNORE, NUM_CLASSES
-from reference.networks.toy import Output
+from reference.networks.output import Output
 from reference.training.pseudo_labels import select_class_balanced, static_pseudo_labels
 
 
