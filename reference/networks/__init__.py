@@ -2,4 +2,10 @@
 
 output          what every network takes and gives
 toy             a small network for small drawn images
+normalisation   colours in buffers
+resnet          the dilated backbone
+timm_backbone   any backbone of timm, where it is installed
+heads           the two heads called DeepLab-V2
+deeplab         backbone, head and the place of the prototypes
+card            a network described in JSON, and built from it
 """

@@ -1,0 +1,220 @@
+"""ResNet with output stride 8, as DeepLab-V2 uses it: the last two stages dilate, not shrink.
+
+Parameters carry the names that torchvision and timm use, so that their weights fit as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Final, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+BatchNorm = Literal["trained", "affine_frozen", "frozen"]
+Domain = Literal["source", "target"]
+Stems = Literal["shared", "per_domain"]
+
+# Bottleneck blocks per stage; 14 and 26 are for tests and small machines.
+BLOCKS: Final = {
+    14: (1, 1, 1, 1),
+    26: (2, 2, 2, 2),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
+OUTPUT_STRIDE: Final = 8
+_EXPANSION: Final = 4
+_STRIDES: Final = (1, 2, 1, 1)
+_DILATIONS: Final = (1, 1, 2, 4)
+
+
+@contextmanager
+def _statistics_at_rest(block: nn.Module) -> Iterator[None]:
+    """Normalise by the batch without moving the running statistics of BatchNorm."""
+    moving = [
+        module
+        for module in block.modules()
+        if isinstance(module, _BatchNorm) and module.track_running_stats
+    ]
+    for module in moving:
+        module.track_running_stats = False
+    try:
+        yield
+    finally:
+        for module in moving:
+            module.track_running_stats = True
+
+
+class _Bottleneck(nn.Module):
+    def __init__(
+        self, inputs: int, width: int, *, stride: int, dilation: int, stride_in_1x1: bool
+    ) -> None:
+        super().__init__()
+        outputs = width * _EXPANSION
+        first, second = (stride, 1) if stride_in_1x1 else (1, stride)
+        self.conv1 = nn.Conv2d(inputs, width, 1, stride=first, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(
+            width, width, 3, stride=second, padding=dilation, dilation=dilation, bias=False
+        )
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, outputs, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(outputs)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = (
+            nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm2d(outputs)
+            )
+            if stride != 1 or inputs != outputs
+            else None
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        return self.relu(self.bn3(self.conv3(x)) + shortcut)
+
+
+class _Stem(nn.Module):
+    """Everything that a domain may have for itself: conv1, bn1 and layer1."""
+
+    def __init__(self, width: int, layer1: nn.Sequential, *, ceil_mode: bool) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=ceil_mode)
+        self.layer1 = layer1
+
+
+class ResNet(nn.Module):
+    """A bottleneck ResNet whose last feature map has 1/8 of the image's height and width.
+
+    layer3 has dilation 2 and layer4 dilation 4 in all of their blocks.
+
+    Args:
+        depth: 14, 26, 50, 101 or 152 layers.
+        width: channels after the first convolution; 64 in every published network.
+        stride_in_1x1: put the stride of layer2 into its first 1x1 convolution, as Caffe did;
+            otherwise into the 3x3 convolution, as torchvision and timm do.
+        ceil_mode: round the size after max-pooling up, as Caffe did.
+        stems: "shared", or "per_domain" for a conv1, bn1 and layer1 of the target's own.
+        batch_norm: "trained"; "affine_frozen" stops the gradients of scale and shift while the
+            statistics follow `train` and `eval`; "frozen" keeps the running statistics as well.
+        checkpointing: recompute the blocks in the backward pass: less memory, more time. The
+            running statistics move once per step all the same.
+
+    Shape:
+        x (B, 3, H, W), normalised. Result: (B, 32 * width, h, w).
+
+    Raises:
+        ValueError: an unknown depth or option.
+
+    Source:
+        He et al., Deep Residual Learning, CVPR 2016; Chen et al., DeepLab, arXiv 1606.00915.
+    """
+
+    def __init__(
+        self,
+        depth: int = 101,
+        *,
+        width: int = 64,
+        stride_in_1x1: bool = True,
+        ceil_mode: bool = True,
+        stems: Stems = "shared",
+        batch_norm: BatchNorm = "affine_frozen",
+        checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        if depth not in BLOCKS:
+            known = ", ".join(map(str, BLOCKS))
+            raise ValueError(f"ResNet: expected depth to be one of {known}, got {depth}.")
+        for name, value, kind in (("stems", stems, Stems), ("batch_norm", batch_norm, BatchNorm)):
+            if value not in get_args(kind):
+                known = " or ".join(f'"{known}"' for known in get_args(kind))
+                raise ValueError(f"ResNet: expected {name} {known}, got {value!r}.")
+        self.batch_norm = batch_norm
+        self.checkpointing = checkpointing
+        self.stride = OUTPUT_STRIDE
+        self.channels = 8 * width * _EXPANSION
+
+        def stage(number: int) -> nn.Sequential:
+            inputs = width if number == 0 else width * 2 ** (number - 1) * _EXPANSION
+            planes = width * 2**number
+            blocks = []
+            for index in range(BLOCKS[depth][number]):
+                blocks.append(
+                    _Bottleneck(
+                        inputs if index == 0 else planes * _EXPANSION,
+                        planes,
+                        stride=_STRIDES[number] if index == 0 else 1,
+                        dilation=_DILATIONS[number],
+                        stride_in_1x1=stride_in_1x1,
+                    )
+                )
+            return nn.Sequential(*blocks)
+
+        first = _Stem(width, stage(0), ceil_mode=ceil_mode)
+        self.conv1, self.bn1, self.layer1 = first.conv1, first.bn1, first.layer1
+        self.relu, self.maxpool = first.relu, first.maxpool
+        self.layer2, self.layer3, self.layer4 = stage(1), stage(2), stage(3)
+        self.target = _Stem(width, stage(0), ceil_mode=ceil_mode) if stems == "per_domain" else None
+        self._initialise()
+        self.train()
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        for norm in self._norms():
+            norm.requires_grad_(self.batch_norm == "trained")
+        if self.target is not None:
+            # Both domains start alike.
+            own = {
+                name: value
+                for name, value in self.state_dict().items()
+                if name.split(".")[0] in ("conv1", "bn1", "layer1")
+            }
+            self.target.load_state_dict(own)
+
+    def _norms(self) -> Iterator[_BatchNorm]:
+        return (module for module in self.modules() if isinstance(module, _BatchNorm))
+
+    def train(self, mode: bool = True) -> ResNet:
+        """Switch to training; frozen statistics stay in evaluation."""
+        super().train(mode)
+        if self.batch_norm == "frozen":
+            for norm in self._norms():
+                norm.eval()
+        return self
+
+    def _run(self, layer: nn.Sequential, x: Tensor) -> Tensor:
+        if not (self.checkpointing and self.training and torch.is_grad_enabled()):
+            return layer(x)
+        for block in layer:
+
+            def contexts(
+                block: nn.Module = block,
+            ) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+                return nullcontext(), _statistics_at_rest(block)
+
+            x = checkpoint(block, x, use_reentrant=False, context_fn=contexts)
+        return x
+
+    def forward(self, x: Tensor, domain: Domain = "target") -> Tensor:
+        """Compute the last feature map.
+
+        Args:
+            x: normalised images.
+            domain: whose stem reads them; without a stem per domain it makes no difference.
+        """
+        stem = self if domain == "source" or self.target is None else self.target
+        x = stem.maxpool(stem.relu(stem.bn1(stem.conv1(x))))
+        for layer in (stem.layer1, self.layer2, self.layer3, self.layer4):
+            x = self._run(layer, x)
+        return x

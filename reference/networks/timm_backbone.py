@@ -1,0 +1,63 @@
+"""Any backbone of timm, which stays optional: it is imported when the first one is built."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from torch import Tensor, nn
+
+
+def load_timm() -> Any:
+    """Import timm.
+
+    Raises:
+        ImportError: timm, or the torchvision it needs, cannot be imported here.
+    """
+    try:
+        return importlib.import_module("timm")
+    # A torchvision that was built for another torch fails with RuntimeError, not ImportError.
+    except (ImportError, RuntimeError) as error:
+        raise ImportError(
+            "TimmBackbone: expected timm and torchvision to be importable, got "
+            f"{type(error).__name__}: {str(error).rstrip('.')}. Hint: install "
+            "protocontrast[backbones] and the torchvision that belongs to the installed torch, or "
+            'choose the backbone "resnet101", which needs neither.'
+        ) from error
+
+
+class TimmBackbone(nn.Module):
+    """The last feature map of a network of timm, with random weights.
+
+    Args:
+        name: as timm knows it, such as "resnet50" or "convnext_tiny".
+        output_stride: pixels per cell that are asked for; networks that cannot dilate refuse it.
+
+    Shape:
+        x (B, 3, H, W), normalised. Result: (B, `channels`, H / `stride`, W / `stride`).
+
+    Raises:
+        ImportError: timm cannot be imported.
+        ValueError: timm does not know the name, or cannot build it at this stride.
+    """
+
+    def __init__(self, name: str, *, output_stride: int = 8) -> None:
+        super().__init__()
+        timm = load_timm()
+        try:
+            self.model = timm.create_model(
+                name, pretrained=False, features_only=True, output_stride=output_stride
+            )
+        except (RuntimeError, TypeError, NotImplementedError, AttributeError) as error:
+            raise ValueError(
+                f"TimmBackbone: expected a feature network of timm at output stride "
+                f"{output_stride}, got {name!r} ({str(error).rstrip('.')}). Hint: "
+                "timm.list_models() lists the names."
+            ) from error
+        self.channels = int(self.model.feature_info.channels()[-1])
+        self.stride = int(self.model.feature_info.reduction()[-1])
+
+    def forward(self, x: Tensor, domain: str = "target") -> Tensor:
+        """Compute the last feature map; `domain` makes no difference here."""
+        del domain
+        return self.model(x)[-1]
