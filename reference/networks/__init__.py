@@ -7,5 +7,6 @@ resnet          the dilated backbone
 timm_backbone   any backbone of timm, where it is installed
 heads           the two heads called DeepLab-V2
 deeplab         backbone, head and the place of the prototypes
+weights         weights of torchvision, timm and old Caffe files
 card            a network described in JSON, and built from it
 """

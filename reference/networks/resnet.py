@@ -35,18 +35,17 @@ _DILATIONS: Final = (1, 1, 2, 4)
 @contextmanager
 def _statistics_at_rest(block: nn.Module) -> Iterator[None]:
     """Normalise by the batch without moving the running statistics of BatchNorm."""
-    moving = [
-        module
-        for module in block.modules()
-        if isinstance(module, _BatchNorm) and module.track_running_stats
-    ]
-    for module in moving:
-        module.track_running_stats = False
+    # Recomputation must save the same tensors as the pass before, so the statistics stay part of
+    # the computation and move by 0.
+    norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
+    held = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for module in moving:
-            module.track_running_stats = True
+        for norm, (momentum, counter) in zip(norms, held, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, counter
 
 
 class _Bottleneck(nn.Module):
