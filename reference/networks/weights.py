@@ -135,12 +135,12 @@ def _bare(name: str) -> str:
     return name
 
 
-def _head_name(bare: str, chosen: str) -> str | None:
+def _bare_head(bare: str, chosen: str) -> str:
+    """Turn ``layer5.conv2d_list.0.weight`` into the name that the sum head has for it."""
     old = _OLD_HEAD.fullmatch(bare)
-    if old is None:
-        return None
-    layer, number, kind = old.groups()
-    return f"head.branches.{number}.{kind}" if layer == chosen else None
+    if old is None or old[1] != chosen:
+        return bare
+    return f"head.branches.{old[2]}.{old[3]}"
 
 
 def _chosen_head(bare: Mapping[str, Tensor], network: DeepLab) -> str:
@@ -173,8 +173,8 @@ def translate(state: Mapping[str, Tensor], network: DeepLab) -> tuple[Naming, di
     chosen = _chosen_head(bare, network)
     renamed: dict[str, Tensor] = {}
     for name, value in state.items():
-        short = _TARGET_STEM.sub(r"target.\1.", _bare(name))
-        renamed[places.get(short) or _head_name(short, chosen) or name] = value
+        short = _bare_head(_TARGET_STEM.sub(r"target.\1.", _bare(name)), chosen)
+        renamed[places.get(short, name)] = value
     for short, name in places.items():
         if short.startswith("target.") and name not in renamed:
             shared = renamed.get(places[short.removeprefix("target.")])
@@ -218,7 +218,8 @@ def load_weights(network: DeepLab, path: Path) -> WeightReport:
         ValueError: the file is unreadable, or a tensor of the backbone is missing or has another
             shape.
     """
-    naming, state = translate(read_weights(path), network)
+    held = read_weights(path)
+    naming, state = translate(held, network)
     own = network.state_dict()
     fits = {name for name in own if name in state and own[name].shape == state[name].shape}
     # Caffe has no counter of batches, and nothing here reads it.
@@ -239,7 +240,7 @@ def load_weights(network: DeepLab, path: Path) -> WeightReport:
         raise ValueError(
             f"load_weights: expected {path} to fill all {len(backbone)} tensors of the backbone, "
             f"got {len(backbone) - len(unfilled)}; the first unfilled is {unfilled[0]}, and the "
-            f"file begins with {next(iter(state))}. Hint: the file belongs to another network; "
+            f"file begins with {next(iter(held))}. Hint: the file belongs to another network; "
             "compare depth and naming."
         )
     network.load_state_dict({name: state[name] for name in fits}, strict=False)
