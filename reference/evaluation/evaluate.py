@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from reference.data.classes import IGNORE, NUM_CLASSES, SUBSETS
+from reference.networks.output import Segmenter
 from reference.networks.toy import unit_range
 from reference.progress import track
 
@@ -104,23 +105,37 @@ class Scores:
 
 
 @torch.no_grad()
-def predict(network: nn.Module, images: Tensor, size: tuple[int, int]) -> Tensor:
+def upsampled_logits(network: Segmenter, images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Compute logits and upsample them bilinearly, by the network's own corner convention.
+
+    Args:
+        network: any.
+        images: a batch, float in [0, 1].
+        size: height and width of the result, pixels.
+
+    Shape:
+        images (B, 3, h, w). Result: (B, C, H, W).
+    """
+    logits = network(images).logits.float()
+    return F.interpolate(logits, size=size, mode="bilinear", align_corners=network.align_corners)
+
+
+def predict(network: Segmenter, images: Tensor, size: tuple[int, int]) -> Tensor:
     """Label every pixel: logits upsampled bilinearly, then the best class.
 
     Args:
-        network: gives `Output` for float images.
+        network: any.
         images: a batch as stored.
         size: height and width of the result, pixels.
 
     Shape:
         images (B, 3, h, w), uint8. Result: (B, H, W), int64 train ids.
     """
-    logits = network(unit_range(images)).logits
-    return F.interpolate(logits, size=size, mode="bilinear", align_corners=False).argmax(dim=1)
+    return upsampled_logits(network, unit_range(images), size).argmax(dim=1)
 
 
 def evaluate(
-    network: nn.Module,
+    network: Segmenter,
     images: Tensor,
     labels: Callable[[int], Tensor] | Tensor,
     *,
@@ -131,7 +146,7 @@ def evaluate(
     """Score a network on labelled images, at the labels' own size.
 
     Args:
-        network: gives `Output` for float images.
+        network: any.
         images: the images at the network's input size.
         labels: all labels as one tensor, or a function from the image's index to its labels; then
             sizes may differ between images.

@@ -16,6 +16,8 @@ from reference.networks.output import Output
 class Ramp(nn.Module):
     """Class 1 beats class 0 where the first colour, averaged over 4x4 cells, exceeds one half."""
 
+    align_corners = False
+
     def forward(self, images: Tensor) -> Output:
         red = nn.functional.avg_pool2d(images[:, :1], 4)
         logits = torch.full((len(images), NUM_CLASSES, *red.shape[-2:]), -9.0)
@@ -109,6 +111,15 @@ def test_logits_are_upsampled_bilinearly_to_the_size_of_the_labels():
     assert predict(Ramp(), halves(), (8, 16)).unique(dim=1).tolist() == [[[0] * 8 + [1] * 8]]
     # Upsampled class maps would put the border at a multiple of 5 columns, not at 10.
     assert predict(Ramp(), halves(), (10, 20)).unique(dim=1).tolist() == [[[0] * 10 + [1] * 10]]
+
+
+def test_the_network_says_how_its_corners_are_upsampled():
+    network, narrow = Ramp(), torch.zeros(1, 3, 8, 12, dtype=torch.uint8)
+    narrow[:, 0, :, 8:] = 255
+    # Cells 0, 0, 1 on 9 columns: aligned corners put the border half a cell further left.
+    assert predict(network, narrow, (8, 9))[0, 0].tolist() == [0] * 6 + [1] * 3
+    network.align_corners = True
+    assert predict(network, narrow, (8, 9))[0, 0].tolist() == [0] * 7 + [1] * 2
 
 
 def test_every_image_is_scored_at_its_own_size():
