@@ -7,6 +7,9 @@ resnet          the dilated backbone
 timm_backbone   any backbone of timm, where it is installed
 heads           the two heads called DeepLab-V2
 deeplab         backbone, head and the place of the prototypes
+tensor_files    files of tensors, read without running them
 weights         weights of torchvision, timm and old Caffe files
 card            a network described in JSON, and built from it
+release         weights and card in files
+program         a network that runs without this code
 """

@@ -162,6 +162,10 @@ class DeepLab(Segmenter):
         # The buffers bring numbers of their own kind; the name only starts them.
         return asdict(now) | ({} if kind == "custom" else {"normalisation": kind})
 
+    def colours(self) -> dict[str, Any]:
+        """Return the colour normalisation in words and figures, for people who read a card."""
+        return self.normalise.describe()
+
     def forward(self, images: Tensor, domain: Domain = "target") -> Output:
         """Compute logits and features.
 

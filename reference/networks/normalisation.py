@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -81,7 +81,7 @@ class ColourNormalisation(nn.Module):
                 return name
         return "custom"
 
-    def describe(self) -> dict[str, object]:
+    def describe(self) -> dict[str, Any]:
         """Return the numbers in words and figures, for people who read a model card."""
         return {
             "kind": self.kind(),

@@ -49,6 +49,10 @@ class Segmenter(nn.Module):
         """Return the keyword arguments that build this network anew, as JSON can hold them."""
         raise NotImplementedError
 
+    def colours(self) -> dict[str, Any]:
+        """Return the colour normalisation in words and figures, for people who read a card."""
+        raise NotImplementedError
+
     # A Python bool in the state dict: as a buffer, reading it would make the host wait for a GPU.
     def get_extra_state(self) -> Tensor:
         """Return the corner convention, as the state dict stores it."""

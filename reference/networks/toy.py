@@ -115,6 +115,17 @@ class SegmentationNetwork(Segmenter):
         """Return the keyword arguments that build this network anew, as JSON can hold them."""
         return dict(self._options)
 
+    def colours(self) -> dict[str, Any]:
+        """Return the colour normalisation in words and figures, for people who read a card."""
+        return {
+            "kind": "imagenet",
+            "input": "RGB in [0, 1]",
+            "channel_order": "RGB",
+            "scale": 1.0,
+            "mean": self.mean.flatten().tolist(),
+            "std": self.std.flatten().tolist(),
+        }
+
     def forward(self, images: Tensor) -> Output:
         """Compute logits and features at stride 4; see the class for shapes."""
         height, width = images.shape[-2:]

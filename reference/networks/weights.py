@@ -7,25 +7,30 @@ not wholly filled stops the run.
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from reference.networks.deeplab import DeepLab
 from reference.networks.heads import SumHead
+from reference.networks.tensor_files import read_stored
 
 Naming = Literal["torchvision or timm", "caffe", "own"]
 
 # Around the weights in files of training loops, and in front of names in those of wrappers.
-_NESTS: Final = ("state_dict", "model_state_dict", "model_state", "model", "network", "student")
+_NESTS: Final = (
+    "state_dict",
+    "model_state_dict",
+    "model_state",
+    "model",
+    "network",
+    "student",
+    "teacher",
+)
 _PREFIXES: Final = (
     "module.", "_orig_mod.", "backbone.", "Scale.", "encoder.", "model.", "body.",
 )  # fmt: skip
@@ -88,29 +93,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             such as "state_dict", are opened.
 
     Raises:
-        ValueError: there is no such file, it is damaged, holds something else than tensors and
-            plain values, or no tensors at all.
+        ValueError: the file is missing, damaged or refused (see `read_stored`), or holds no
+            tensors.
     """
-    if not path.is_file():
-        raise ValueError(f"read_weights: expected a file {path}, got none.")
-    try:
-        held: Any = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"read_weights: expected tensors and plain values in {path}, got a pickle that torch "
-            "refuses to load without running code, or no pickle. Hint: save the state dict alone, "
-            "or convert the file to safetensors where you trust it."
-        ) from error
-    except (SafetensorError, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(
-            f"read_weights: expected a readable file of weights, got {path} ({reason}). "
-            "Hint: the file is damaged; download or copy it again."
-        ) from error
+    held = read_stored(path)
     while isinstance(held, Mapping):
         tensors = {name: value for name, value in held.items() if isinstance(value, Tensor)}
         if tensors:
@@ -119,9 +105,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if inner is None:
             break
         held = inner
-    found = f"a table of {', '.join(map(str, held))}" if isinstance(held, Mapping) else (
-        type(held).__name__
-    )  # fmt: skip
+    table = isinstance(held, Mapping)
+    found = f"a table of {', '.join(map(str, held))}" if table else type(held).__name__
     raise ValueError(
         f"read_weights: expected a table of tensors in {path}, or one inside "
         f"{', '.join(_NESTS)}, got {found}."

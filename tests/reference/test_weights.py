@@ -237,7 +237,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path, zipp
     else:
         path.write_bytes(pickle.dumps(_Bomb(mark), protocol=2))
     sentence = (
-        f"read_weights: expected tensors and plain values in {path}, got a pickle that torch "
+        f"read_stored: expected tensors and plain values in {path}, got a pickle that torch "
         "refuses to load without running code, or no pickle. Hint: save the state dict alone, "
         "or convert the file to safetensors where you trust it."
     )
@@ -254,10 +254,10 @@ def test_the_bomb_is_live(tmp_path):
 def test_files_without_weights_are_refused(tmp_path):
     path = tmp_path / "none.pth"
     with pytest.raises(
-        ValueError, match=f"^{re.escape(f'read_weights: expected a file {path}, got none.')}$"
+        ValueError, match=f"^{re.escape(f'read_stored: expected a file {path}, got none.')}$"
     ):
         read_weights(path)
-    nests = "state_dict, model_state_dict, model_state, model, network, student"
+    nests = "state_dict, model_state_dict, model_state, model, network, student, teacher"
     for held, found in [({"epoch": 3, "lr": 0.1}, "a table of epoch, lr"), ([1, 2], "list")]:
         torch.save(held, path)
         sentence = (
@@ -279,7 +279,7 @@ def test_damaged_files_are_refused(tmp_path, donor, name):
     with pytest.raises(ValueError) as caught:
         read_weights(path)
     sentence = (
-        rf"read_weights: expected a readable file of weights, got {re.escape(str(path))} "
+        rf"read_stored: expected a readable file of weights, got {re.escape(str(path))} "
         r"\(.+\)\. Hint: the file is damaged; download or copy it again\."
     )
     assert re.fullmatch(sentence, str(caught.value))
