@@ -18,4 +18,6 @@ list of its ``__init__.py``, so all can be read from top to bottom:
     prepare         the command that makes a smaller copy of them
     demo            the command that newcomers run
     ablate          the command that switches every ingredient off in turn
+    export          the command that turns a checkpoint into weights and a card
+    predict         the command that labels a folder of images
 """

@@ -23,13 +23,14 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
-def require_new_folder(caller: str, folder: Path, hint: str) -> None:
+def require_new_folder(caller: str, folder: Path, hint: str, *, argument: str = "run") -> None:
     """Refuse a place that already holds something.
 
     Args:
         caller: begins the sentence.
         folder: where results are to be written; it may be missing or empty.
         hint: what to do instead, one sentence.
+        argument: what the caller calls the folder.
 
     Raises:
         ValueError: the path is a file, or a folder with anything in it.
@@ -45,4 +46,6 @@ def require_new_folder(caller: str, folder: Path, hint: str) -> None:
         found = f"{folder}, which is a file"
     else:
         return
-    raise ValueError(f"{caller}: expected run to be a new or empty folder, got {found}. {hint}")
+    raise ValueError(
+        f"{caller}: expected {argument} to be a new or empty folder, got {found}. {hint}"
+    )

@@ -16,7 +16,6 @@ from typing import Any, Final
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor
 
 from reference.atomic import write_atomically
 from reference.data.classes import NAMES, PALETTE
@@ -71,7 +70,9 @@ def write_release(
     Returns:
         Path: the card.
     """
-    state = {name: value.detach().cpu().contiguous() for name, value in _tensors(network).items()}
+    state = {
+        name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()
+    }
     weights = save(state)
     card = {
         "format": FORMAT,
@@ -90,10 +91,6 @@ def write_release(
     write_atomically(folder / WEIGHTS, weights)
     write_atomically(folder / CARD, json.dumps(card, indent=2) + "\n")
     return folder / CARD
-
-
-def _tensors(network: Segmenter) -> dict[str, Tensor]:
-    return dict(network.state_dict())
 
 
 def _read_card(path: Path) -> dict[str, Any]:
@@ -121,6 +118,11 @@ def _read_card(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"read_release: expected the {len(NAMES)} classes of Cityscapes in {path}, got "
             f"{len(card['classes'])}, the first {card['classes'][:1]}."
+        )
+    size = card["input_size"]
+    if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+        raise ValueError(
+            f"read_release: expected input_size of a height and a width in {path}, got {size}."
         )
     if Path(card["weights"]).name != card["weights"]:
         raise ValueError(
