@@ -3,6 +3,7 @@
 output          what every network takes and gives
 toy             a small network for small drawn images
 normalisation   colours in buffers
+batch_norm      how far BatchNorm is trained
 resnet          the dilated backbone
 timm_backbone   any backbone of timm, where it is installed
 heads           the two heads called DeepLab-V2

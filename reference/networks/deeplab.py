@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from reference.data.classes import NUM_CLASSES
+from reference.networks.batch_norm import BatchNorm
 from reference.networks.heads import RATES, GroupNormHead, SumHead
 from reference.networks.normalisation import ColourNormalisation, Normalisation
-from reference.networks.output import Output, Segmenter
-from reference.networks.resnet import BLOCKS, BatchNorm, Domain, ResNet, Stems
+from reference.networks.output import Domain, Output, Segmenter
+from reference.networks.resnet import BLOCKS, ResNet, Stems
 from reference.networks.timm_backbone import TimmBackbone
 
 Head = Literal["dlv2", "dlv2_gn"]
@@ -43,9 +44,10 @@ class DeepLabOptions:
         stride_in_1x1: stride in the 1x1 convolution as in Caffe; False for torchvision and timm.
         ceil_mode: round up after max-pooling as in Caffe; False for torchvision and timm.
         stems: "shared", or "per_domain" for a conv1, bn1 and layer1 of the target's own.
-        batch_norm: "trained", "affine_frozen" or "frozen"; see `ResNet`.
+        batch_norm: "trained", "affine_frozen" or "frozen"; see `WithBatchNorm`.
         checkpointing: recompute the backbone's blocks in the backward pass to save memory.
-        width: channels after the first convolution; less than 64 is for tests.
+        width: channels after the first convolution; less than 64 is for tests. Like the two
+            options of Caffe, it shapes a resnet and leaves a network of timm as it is.
     """
 
     backbone: str = "resnet101"
@@ -72,12 +74,14 @@ TORCHVISION: Final = DeepLabOptions(
 
 def _backbone(options: DeepLabOptions) -> ResNet | TimmBackbone:
     if options.backbone.startswith(TIMM_PREFIX):
-        if options.stems != "shared":
+        if options.stems != "shared" or options.checkpointing:
             raise ValueError(
-                f'DeepLab: expected stems "shared" with the backbone {options.backbone!r}, '
-                f"got {options.stems!r}. Hint: stems per domain need a resnet."
+                f'DeepLab: expected stems "shared" and no checkpointing with the backbone '
+                f"{options.backbone!r}, got {options.stems!r} and {options.checkpointing}. "
+                "Hint: both need a resnet."
             )
-        return TimmBackbone(options.backbone.removeprefix(TIMM_PREFIX))
+        name = options.backbone.removeprefix(TIMM_PREFIX)
+        return TimmBackbone(name, batch_norm=options.batch_norm)
     names = [f"{_RESNET_PREFIX}{depth}" for depth in BLOCKS]
     if options.backbone not in names:
         raise ValueError(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+Domain = Literal["source", "target"]
 
 
 class Output(NamedTuple):
@@ -33,7 +35,8 @@ class Segmenter(nn.Module):
         align_corners: how the logits are to be upsampled, as in `torch.nn.functional.interpolate`.
 
     Shape:
-        images (B, 3, H, W), float in [0, 1], RGB. Result: `Output`.
+        images (B, 3, H, W), float in [0, 1], RGB, all of one domain; a network with a stem per
+        domain reads them with the one that is named, by default the target's. Result: `Output`.
     """
 
     def __init__(

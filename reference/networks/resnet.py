@@ -5,17 +5,16 @@ Parameters carry the names that torchvision and timm use, so that their weights 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Final, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-BatchNorm = Literal["trained", "affine_frozen", "frozen"]
-Domain = Literal["source", "target"]
+from reference.networks.batch_norm import BatchNorm, WithBatchNorm, statistics_at_rest
+from reference.networks.output import Domain
+
 Stems = Literal["shared", "per_domain"]
 
 # Bottleneck blocks per stage; 14 and 26 are for tests and small machines.
@@ -30,22 +29,6 @@ OUTPUT_STRIDE: Final = 8
 _EXPANSION: Final = 4
 _STRIDES: Final = (1, 2, 1, 1)
 _DILATIONS: Final = (1, 1, 2, 4)
-
-
-@contextmanager
-def _statistics_at_rest(block: nn.Module) -> Iterator[None]:
-    """Normalise by the batch without moving the running statistics of BatchNorm."""
-    # Recomputation must save the same tensors as the pass before, so the statistics stay part of
-    # the computation and move by 0.
-    norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
-    held = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
-    try:
-        yield
-    finally:
-        for norm, (momentum, counter) in zip(norms, held, strict=True):
-            norm.momentum, norm.num_batches_tracked = momentum, counter
 
 
 class _Bottleneck(nn.Module):
@@ -91,7 +74,7 @@ class _Stem(nn.Module):
         self.layer1 = layer1
 
 
-class ResNet(nn.Module):
+class ResNet(WithBatchNorm):
     """A bottleneck ResNet whose last feature map has 1/8 of the image's height and width.
 
     layer3 has dilation 2 and layer4 dilation 4 in all of their blocks.
@@ -103,8 +86,7 @@ class ResNet(nn.Module):
             otherwise into the 3x3 convolution, as torchvision and timm do.
         ceil_mode: round the size after max-pooling up, as Caffe did.
         stems: "shared", or "per_domain" for a conv1, bn1 and layer1 of the target's own.
-        batch_norm: "trained"; "affine_frozen" stops the gradients of scale and shift while the
-            statistics follow `train` and `eval`; "frozen" keeps the running statistics as well.
+        batch_norm: "trained", "affine_frozen" or "frozen"; see `WithBatchNorm`.
         checkpointing: recompute the blocks in the backward pass: less memory, more time. The
             running statistics move once per step all the same.
 
@@ -129,15 +111,13 @@ class ResNet(nn.Module):
         batch_norm: BatchNorm = "affine_frozen",
         checkpointing: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(batch_norm)
         if depth not in BLOCKS:
             known = ", ".join(map(str, BLOCKS))
             raise ValueError(f"ResNet: expected depth to be one of {known}, got {depth}.")
-        for name, value, kind in (("stems", stems, Stems), ("batch_norm", batch_norm, BatchNorm)):
-            if value not in get_args(kind):
-                known = " or ".join(f'"{known}"' for known in get_args(kind))
-                raise ValueError(f"ResNet: expected {name} {known}, got {value!r}.")
-        self.batch_norm = batch_norm
+        if stems not in get_args(Stems):
+            known = " or ".join(f'"{name}"' for name in get_args(Stems))
+            raise ValueError(f"ResNet: expected stems {known}, got {stems!r}.")
         self.checkpointing = checkpointing
         self.stride = OUTPUT_STRIDE
         self.channels = 8 * width * _EXPANSION
@@ -164,14 +144,12 @@ class ResNet(nn.Module):
         self.layer2, self.layer3, self.layer4 = stage(1), stage(2), stage(3)
         self.target = _Stem(width, stage(0), ceil_mode=ceil_mode) if stems == "per_domain" else None
         self._initialise()
-        self.train()
+        self.settle_batch_norm()
 
     def _initialise(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        for norm in self._norms():
-            norm.requires_grad_(self.batch_norm == "trained")
         if self.target is not None:
             # Both domains start alike.
             own = {
@@ -181,17 +159,6 @@ class ResNet(nn.Module):
             }
             self.target.load_state_dict(own)
 
-    def _norms(self) -> Iterator[_BatchNorm]:
-        return (module for module in self.modules() if isinstance(module, _BatchNorm))
-
-    def train(self, mode: bool = True) -> ResNet:
-        """Switch to training; frozen statistics stay in evaluation."""
-        super().train(mode)
-        if self.batch_norm == "frozen":
-            for norm in self._norms():
-                norm.eval()
-        return self
-
     def _run(self, layer: nn.Sequential, x: Tensor) -> Tensor:
         if not (self.checkpointing and self.training and torch.is_grad_enabled()):
             return layer(x)
@@ -200,7 +167,7 @@ class ResNet(nn.Module):
             def contexts(
                 block: nn.Module = block,
             ) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-                return nullcontext(), _statistics_at_rest(block)
+                return nullcontext(), statistics_at_rest(block)
 
             x = checkpoint(block, x, use_reentrant=False, context_fn=contexts)
         return x

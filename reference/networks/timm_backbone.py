@@ -5,7 +5,10 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
+
+from reference.networks.batch_norm import BatchNorm, WithBatchNorm
+from reference.networks.output import Domain
 
 
 def load_timm() -> Any:
@@ -26,12 +29,13 @@ def load_timm() -> Any:
         ) from error
 
 
-class TimmBackbone(nn.Module):
+class TimmBackbone(WithBatchNorm):
     """The last feature map of a network of timm, with random weights.
 
     Args:
         name: as timm knows it, such as "resnet50" or "convnext_tiny".
         output_stride: pixels per cell that are asked for; networks that cannot dilate refuse it.
+        batch_norm: "trained", "affine_frozen" or "frozen"; see `WithBatchNorm`.
 
     Shape:
         x (B, 3, H, W), normalised. Result: (B, `channels`, H / `stride`, W / `stride`).
@@ -41,8 +45,10 @@ class TimmBackbone(nn.Module):
         ValueError: timm does not know the name, or cannot build it at this stride.
     """
 
-    def __init__(self, name: str, *, output_stride: int = 8) -> None:
-        super().__init__()
+    def __init__(
+        self, name: str, *, output_stride: int = 8, batch_norm: BatchNorm = "affine_frozen"
+    ) -> None:
+        super().__init__(batch_norm)
         timm = load_timm()
         try:
             self.model = timm.create_model(
@@ -56,8 +62,9 @@ class TimmBackbone(nn.Module):
             ) from error
         self.channels = int(self.model.feature_info.channels()[-1])
         self.stride = int(self.model.feature_info.reduction()[-1])
+        self.settle_batch_norm()
 
-    def forward(self, x: Tensor, domain: str = "target") -> Tensor:
+    def forward(self, x: Tensor, domain: Domain = "target") -> Tensor:
         """Compute the last feature map; `domain` makes no difference here."""
         del domain
         return self.model(x)[-1]

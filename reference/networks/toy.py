@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reference.data.classes import NUM_CLASSES
-from reference.networks.output import Output, Segmenter
+from reference.networks.output import Domain, Output, Segmenter
 
 STRIDE: Final = 4
 _DEEPEST_STRIDE: Final = 8
@@ -126,8 +126,9 @@ class SegmentationNetwork(Segmenter):
             "std": self.std.flatten().tolist(),
         }
 
-    def forward(self, images: Tensor) -> Output:
-        """Compute logits and features at stride 4; see the class for shapes."""
+    def forward(self, images: Tensor, domain: Domain = "target") -> Output:
+        """Compute logits and features at stride 4, the same for both domains."""
+        del domain
         height, width = images.shape[-2:]
         if images.ndim != 4 or height % _DEEPEST_STRIDE or width % _DEEPEST_STRIDE:
             raise ValueError(

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from reference.networks.deeplab import DeepLab
 from reference.networks.heads import SumHead
+from reference.networks.resnet import ResNet
 from reference.networks.tensor_files import read_stored
 
 Naming = Literal["torchvision or timm", "caffe", "own"]
@@ -174,11 +175,16 @@ def _warnings(network: DeepLab, naming: Naming) -> tuple[str, ...]:
     if naming == "own":
         return ()
     options = network.options()
-    expected = (
-        {"normalisation": "caffe", "align_corners": True, "stride_in_1x1": True, "ceil_mode": True}
-        if naming == "caffe"
-        else {"normalisation": "imagenet", "stride_in_1x1": False, "ceil_mode": False}
-    )
+    expected = {"normalisation": "imagenet", "stride_in_1x1": False, "ceil_mode": False}
+    if naming == "caffe":
+        expected = {
+            "normalisation": "caffe",
+            "align_corners": True,
+            "stride_in_1x1": True,
+            "ceil_mode": True,
+        }
+    if not isinstance(network.backbone, ResNet):
+        del expected["stride_in_1x1"], expected["ceil_mode"]
     return tuple(
         f"files named as in {naming} usually go with {name}={value!r}, the network has "
         f"{options[name]!r}"

@@ -205,8 +205,8 @@ def test_conventions_of_torchvision():
         ),
         (
             {"backbone": "timm/resnet50", "stems": "per_domain"},
-            "DeepLab: expected stems \"shared\" with the backbone 'timm/resnet50', "
-            "got 'per_domain'. Hint: stems per domain need a resnet.",
+            'DeepLab: expected stems "shared" and no checkpointing with the backbone '
+            "'timm/resnet50', got 'per_domain' and False. Hint: both need a resnet.",
         ),
     ],
 )

@@ -137,7 +137,7 @@ def test_every_domain_has_a_stem_of_its_own_and_both_start_alike():
         ),
         (
             {"depth": 14, "batch_norm": "off"},
-            'ResNet: expected batch_norm "trained" or "affine_frozen" or "frozen", got \'off\'.',
+            'DeepLab: expected batch_norm "trained" or "affine_frozen" or "frozen", got \'off\'.',
         ),
     ],
 )
