@@ -20,6 +20,7 @@ import tyro
 
 from reference.atomic import require_new_folder
 from reference.evaluation.class_table import LAST
+from reference.evaluation.protocol import Source
 from reference.networks.program import write_program
 from reference.networks.release import read_checkpoint, write_release
 
@@ -43,7 +44,7 @@ class Options:
     checkpoint: Annotated[Path, tyro.conf.Positional]
     out: Path
     which: Literal["student", "teacher"] = "student"
-    source: Literal["gta5", "synthia", "toy"] = "gta5"
+    source: Source = "gta5"
     size: tuple[int, int] = (512, 1024)
     scores: Path | None = None
     program: bool = True

@@ -1,6 +1,7 @@
 """Label a folder of images with a trained network.
 
     python -m reference.predict photographs --weights released/card.json --out predictions
+    python -m reference.predict photographs --weights runs/gta5/last.pth --out predictions
 
 writes three PNG files of the image's own size for every image: ``labelIds/``, class ids as the
 Cityscapes server wants them; ``colour/``, the classes in their colours; ``overlay/``, both blended.
@@ -21,8 +22,8 @@ from PIL import Image
 
 from reference.atomic import require_new_folder, write_atomically
 from reference.data.classes import TRAIN_TO_CITYSCAPES, ByteArray
-from reference.evaluation.protocol import Protocol, class_scores
-from reference.networks.release import Release, read_release
+from reference.evaluation.protocol import Protocol, Source, class_scores
+from reference.networks.release import Release, read_checkpoint, read_release
 from reference.pictures.visualise import colourise
 from reference.progress import track
 
@@ -38,9 +39,14 @@ class Options:
 
     Args:
         folder: images, PNG or JPEG, also in folders inside it.
-        weights: the card of a trained network; its weights lie beside it.
+        weights: the card of a trained network, whose weights lie beside it, or a checkpoint of a
+            run.
         out: folder for the results; must be new or empty.
-        size: height and width at which the network sees the images, pixels; by default the card's.
+        size: height and width at which the network sees the images, pixels; by default the card's,
+            or 512 1024 for a checkpoint.
+        source: the data set with labels that the network was trained on, which says which classes
+            it knows; by default the card's, or gta5 for a checkpoint.
+        which: of a checkpoint: the trained network, or its moving average.
         scales: times the size; several are averaged.
         flip: average with the mirrored image.
         device: where to compute; "auto" takes a GPU where there is one.
@@ -51,6 +57,8 @@ class Options:
     weights: Path
     out: Path
     size: tuple[int, int] | None = None
+    source: Source | None = None
+    which: Literal["student", "teacher"] = "student"
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -141,9 +149,13 @@ def prepare(options: Options) -> tuple[list[Path], Release, Protocol]:
         raise ValueError(f"predict: expected threads of at least 1, got {options.threads}.")
     if options.device == "cuda" and not torch.cuda.is_available():
         raise ValueError('predict: expected a GPU for device "cuda", got none.')
-    release = read_release(options.weights)
-    height, width = options.size or release.card["input_size"]
-    source = release.card["source"]
+    if options.weights.suffix == ".json":
+        release = read_release(options.weights)
+    else:
+        release = read_checkpoint(options.weights, options.which)
+    default = Protocol()
+    height, width = options.size or release.card.get("input_size", default.size)
+    source = options.source or release.card.get("source", default.source)
     protocol = Protocol((height, width), source, options.scales, options.flip)
     return find_images(options.folder), release, protocol
 

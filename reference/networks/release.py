@@ -80,7 +80,7 @@ def write_release(
         "weights": WEIGHTS,
         "sha256": hashlib.sha256(weights).hexdigest(),
         "classes": list(NAMES),
-        "palette": PALETTE.tolist(),
+        "palette": [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in PALETTE.tolist()],
         "normalisation": network.colours(),
         "input_size": list(input_size),
         "stride": network.stride,

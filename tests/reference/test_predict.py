@@ -13,7 +13,8 @@ from PIL import Image
 
 from reference import predict
 from reference.data.classes import CITYSCAPES_TO_TRAIN, PALETTE
-from reference.networks.release import write_release
+from reference.networks.card import describe
+from reference.networks.release import read_release, write_release
 from reference.predict import Options, pictures, prepare, run_predict
 from tests.reference.small_networks import small_deeplab
 from tests.reference.small_sets import save_image
@@ -52,6 +53,20 @@ def test_ids_colours_and_overlay_of_the_images_own_size(options):
     assert (colour == PALETTE[1]).all()
     overlay = np.asarray(Image.open(options.out / "overlay" / names[1]))
     assert (overlay == np.round(0.5 * 9 + 0.5 * PALETTE[1].astype(float))).all()
+
+
+def test_a_checkpoint_of_a_run_does_as_well(options, tmp_path):
+    network = read_release(options.weights).network
+    path = tmp_path / "last.pth"
+    torch.save({"description": describe(network), "teacher": network.state_dict()}, path)
+    raw = replace(options, weights=path, which="teacher", size=(16, 24))
+    run(raw)
+    street = "labelIds/street.png"
+    # With a GTA5 source, the default of a checkpoint, terrain (id 22) is known.
+    assert set(np.asarray(Image.open(options.out / street)).ravel()) == {22}
+    run(replace(raw, source="synthia", out=tmp_path / "again"))
+    assert set(np.asarray(Image.open(tmp_path / "again" / street)).ravel()) == {8}
+    assert prepare(replace(raw, size=None, out=tmp_path / "third"))[2].size == (512, 1024)
 
 
 def test_every_class_gets_the_id_of_the_server():

@@ -82,7 +82,7 @@ def test_the_card_says_what_a_user_must_know(tmp_path):
     card = write_release(tmp_path, network, input_size=(16, 24), source="synthia", facts=facts)
     held = json.loads(card.read_text())
     assert held["classes"] == list(NAMES)
-    assert held["palette"][0] == [128, 64, 128]
+    assert held["palette"][:2] == ["#804080", "#f423e8"]
     assert held["normalisation"] == {
         "kind": "caffe",
         "input": "RGB in [0, 1]",
