@@ -19,5 +19,6 @@ list of its ``__init__.py``, so all can be read from top to bottom:
     demo            the command that newcomers run
     ablate          the command that switches every ingredient off in turn
     export          the command that turns a checkpoint into weights and a card
+    score           the command that scores a network as published tables do
     predict         the command that labels a folder of images
 """

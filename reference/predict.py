@@ -23,7 +23,7 @@ from PIL import Image
 from reference.atomic import require_new_folder, write_atomically
 from reference.data.classes import TRAIN_TO_CITYSCAPES, ByteArray
 from reference.evaluation.protocol import Protocol, Source, class_scores
-from reference.networks.release import Release, read_checkpoint, read_release
+from reference.networks.release import Release, read_trained
 from reference.pictures.visualise import colourise
 from reference.progress import track
 
@@ -149,10 +149,7 @@ def prepare(options: Options) -> tuple[list[Path], Release, Protocol]:
         raise ValueError(f"predict: expected threads of at least 1, got {options.threads}.")
     if options.device == "cuda" and not torch.cuda.is_available():
         raise ValueError('predict: expected a GPU for device "cuda", got none.')
-    if options.weights.suffix == ".json":
-        release = read_release(options.weights)
-    else:
-        release = read_checkpoint(options.weights, options.which)
+    release = read_trained(options.weights, options.which)
     default = Protocol()
     height, width = options.size or release.card.get("input_size", default.size)
     source = options.source or release.card.get("source", default.source)

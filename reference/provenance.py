@@ -32,6 +32,7 @@ _CANNOT_MATTER: Final = {
     "published.py",
     "release.py",
     "report.py",
+    "score.py",
     "tables.py",
     "verdict.py",
     "visualise.py",

@@ -10,13 +10,16 @@ import csv
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+import torch
+
 from reference.atomic import write_atomically
-from reference.data.classes import NAMES, SUBSETS
-from reference.evaluation.protocol import Evaluation
+from reference.data.classes import NAMES, NUM_CLASSES, SUBSETS
+from reference.evaluation.evaluate import Scores
+from reference.evaluation.protocol import Evaluation, Protocol
 from reference.evaluation.published import ROWS, Published
 
 LAST: Final = "this run, last checkpoint"
@@ -53,17 +56,23 @@ class ClassTable:
 
     Args:
         header: lines that say what was scored and how.
-        classes: train ids of the columns.
-        means: names of the means, columns after the classes.
         rows: from top to bottom.
-        confusion: of the first row: pixel counts, true class by row.
+        evaluation: of the first row.
     """
 
     header: tuple[str, ...]
-    classes: tuple[int, ...]
-    means: tuple[str, ...]
     rows: tuple[Row, ...]
-    confusion: tuple[tuple[int, ...], ...]
+    evaluation: Evaluation
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """Train ids of the columns."""
+        return self.evaluation.protocol.classes
+
+    @property
+    def means(self) -> tuple[str, ...]:
+        """Names of the columns after the classes."""
+        return (*self.evaluation.means_percent, _ACCURACY)
 
     def _cells(self, row: Row, form: str) -> list[str]:
         values = [row.iou_percent.get(label) for label in self.classes]
@@ -103,9 +112,12 @@ class ClassTable:
                 }
                 for row in self.rows
             ],
-            "confusion": {
-                "rows": "true class, in train-id order",
-                "pixels": [list(line) for line in self.confusion],
+            "evaluation": {
+                "protocol": asdict(self.evaluation.protocol),
+                "images": self.evaluation.images,
+                "align_corners": self.evaluation.align_corners,
+                # True class by row, predicted class by column, in train-id order.
+                "confusion": self.evaluation.scores.confusion.tolist(),
             },
         }
 
@@ -164,7 +176,7 @@ def class_table(
 
     Args:
         last: of the last checkpoint: the headline.
-        network: what was scored, in words; must name the head, as two go by one name.
+        network: what was scored, of `in_words`: it names the head, as two go by one name.
         previous: the evaluation before; adds it and the change since.
         best: of the checkpoint with the highest score; shown as "oracle-selected".
         references: add published rows of the same source.
@@ -188,10 +200,8 @@ def class_table(
         rows += [_reference(row, last) for row in ROWS[last.protocol.source]]
     return ClassTable(
         header=(f"IoU in percent, source {last.protocol.source}; {network}", last.header),
-        classes=last.protocol.classes,
-        means=(*last.means_percent, _ACCURACY),
         rows=tuple(rows),
-        confusion=tuple(tuple(line) for line in last.scores.confusion.tolist()),
+        evaluation=last,
     )
 
 
@@ -206,3 +216,36 @@ def write_class_table(folder: Path, table: ClassTable, *, stem: str = "classes")
     write_atomically(folder / f"{stem}.md", table.markdown())
     write_atomically(folder / f"{stem}.csv", table.csv())
     write_atomically(folder / f"{stem}.json", json.dumps(table.as_dict(), indent=2) + "\n")
+
+
+def read_evaluation(path: Path) -> Evaluation:
+    """Read the evaluation of the last checkpoint back from the JSON file of a table.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ValueError: there is no such file, or it holds something else.
+    """
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))["evaluation"]
+        told = held["protocol"]
+        protocol = Protocol(
+            size=(int(told["size"][0]), int(told["size"][1])),
+            source=told["source"],
+            scales=tuple(map(float, told["scales"])),
+            flip=bool(told["flip"]),
+        )
+        confusion = torch.tensor(held["confusion"], dtype=torch.int64)
+        images, corners = int(held["images"]), bool(held["align_corners"])
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise ValueError(
+            f"read_evaluation: expected the JSON file of a table per class, got {path} "
+            f"({type(error).__name__}). Hint: write_class_table writes it."
+        ) from error
+    if confusion.shape != (NUM_CLASSES, NUM_CLASSES):
+        raise ValueError(
+            f"read_evaluation: expected a matrix of {NUM_CLASSES}x{NUM_CLASSES} classes in {path}, "
+            f"got shape {tuple(confusion.shape)}."
+        )
+    return Evaluation(Scores(confusion), protocol, images, corners)

@@ -49,6 +49,32 @@ def describe(network: Segmenter) -> dict[str, Any]:
     raise TypeError(f"describe: expected network to be {known}, got {type(network).__name__}.")
 
 
+def in_words(network: Segmenter) -> str:
+    """Name what a score depends on, for the line above a table.
+
+    Args:
+        network: `SegmentationNetwork` or `DeepLab`.
+
+    Returns:
+        str: kind, and of a DeepLab backbone, head and place of the features: two heads go by the
+        name DeepLab-V2.
+
+    Example:
+        >>> in_words(SegmentationNetwork())
+        'toy network, 64 features'
+    """
+    description = describe(network)
+    if description["network"] == "toy":
+        return f"toy network, {network.feature_dim} features"
+    options = description["options"]
+    branches = f" of {options['aspp_branches']} branches" if options["head"] == "dlv2" else ""
+    return (
+        f"DeepLab, backbone {options['backbone']}, head {options['head']}{branches}, "
+        f"{network.feature_dim} features ({options['features']}), "
+        f"colours {network.colours()['kind']}"
+    )
+
+
 def build(description: Mapping[str, Any], *, seed: int = 0) -> Segmenter:
     """Build the network that a description stands for.
 

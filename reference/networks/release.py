@@ -172,6 +172,20 @@ def read_release(path: Path) -> Release:
     return Release(_fill("read_release", build(card["description"]), state, weights), card)
 
 
+def read_trained(path: Path, which: str) -> Release:
+    """Read a card (``*.json``) with its weights, or one network of a checkpoint (any other name).
+
+    Args:
+        path: the file.
+        which: of a checkpoint: "student" or "teacher".
+
+    Raises:
+        ValueError: as `read_release` and `read_checkpoint` do.
+        ImportError: the network needs timm, which cannot be imported.
+    """
+    return read_release(path) if path.suffix == ".json" else read_checkpoint(path, which)
+
+
 def read_checkpoint(path: Path, which: str) -> Release:
     """Read one network out of a checkpoint of a run.
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from reference.networks.card import build, describe
+from reference.networks.card import build, describe, in_words
 from reference.networks.toy import SegmentationNetwork, build_network
 from tests.reference.small_networks import small_deeplab
 
@@ -56,6 +56,16 @@ def test_corners_that_came_with_weights_are_described():
     network = small_deeplab(align_corners=True)
     network.load_state_dict(small_deeplab(align_corners=False).state_dict())
     assert describe(network)["options"]["align_corners"] is False
+
+
+def test_the_head_is_named_in_words():
+    assert in_words(build_network(seed=0, feature_dim=32)) == "toy network, 32 features"
+    assert in_words(small_deeplab(aspp_branches=2)) == (
+        "DeepLab, backbone resnet14, head dlv2 of 2 branches, 38 features (branches), colours caffe"
+    )
+    assert in_words(small_deeplab(head="dlv2_gn", features="bottleneck")) == (
+        "DeepLab, backbone resnet14, head dlv2_gn, 256 features (bottleneck), colours caffe"
+    )
 
 
 def test_another_class_is_refused():

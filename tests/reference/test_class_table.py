@@ -10,7 +10,14 @@ import pytest
 import torch
 
 from reference.data.classes import NUM_CLASSES
-from reference.evaluation.class_table import BEST, DELTA, LAST, class_table, write_class_table
+from reference.evaluation.class_table import (
+    BEST,
+    DELTA,
+    LAST,
+    class_table,
+    read_evaluation,
+    write_class_table,
+)
 from reference.evaluation.evaluate import Scores
 from reference.evaluation.protocol import Evaluation, Protocol
 
@@ -78,7 +85,7 @@ def test_three_files_say_the_same(tmp_path):
         "evaluation-000100.md",
     ]
     held = json.loads((tmp_path / "evaluation-000100.json").read_text())
-    assert held["confusion"]["pixels"][0][:2] == [60, 40]
+    assert held["evaluation"]["confusion"][0][:2] == [60, 40]
     text = (tmp_path / "evaluation-000100.csv").read_text().splitlines()
     assert text[:2] == [f"# {line}" for line in table.header]
     rows = list(csv.DictReader(text[2:]))
@@ -98,6 +105,49 @@ def test_a_file_of_an_older_table_is_replaced(tmp_path):
     for right in (60, 70):
         write_class_table(tmp_path, class_table(evaluation(right), network="DeepLab dlv2"))
     assert json.loads((tmp_path / "classes.json").read_text())["rows"][0]["iou"]["road"] == 70
+
+
+def test_an_evaluation_comes_back_from_the_file(tmp_path):
+    written = Evaluation(
+        evaluation(60).scores, Protocol((64, 96), "synthia", (1.0, 1.5), True), 7, False
+    )
+    write_class_table(tmp_path, class_table(written, network="DeepLab dlv2"))
+    found = read_evaluation(tmp_path / "classes.json")
+    assert torch.equal(found.scores.confusion, written.scores.confusion)
+    assert (found.protocol, found.images, found.align_corners) == (written.protocol, 7, False)
+    assert found.header == written.header
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        (None, "FileNotFoundError"),
+        ("{", "JSONDecodeError"),
+        ("{}", "KeyError"),
+        ('{"evaluation": {"protocol": {"size": [1]}}}', "IndexError"),
+    ],
+)
+def test_what_is_no_evaluation_is_refused(tmp_path, content, error):
+    path = tmp_path / "classes.json"
+    if content is not None:
+        path.write_text(content)
+    sentence = (
+        f"read_evaluation: expected the JSON file of a table per class, got {path} ({error}). "
+        "Hint: write_class_table writes it."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        read_evaluation(path)
+
+
+def test_a_matrix_of_other_classes_is_refused(tmp_path):
+    path = tmp_path / "classes.json"
+    write_class_table(tmp_path, class_table(evaluation(60), network="DeepLab dlv2"))
+    held = json.loads(path.read_text())
+    held["evaluation"]["confusion"] = [[1]]
+    path.write_text(json.dumps(held))
+    sentence = f"read_evaluation: expected a matrix of 19x19 classes in {path}, got shape (1, 1)."
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        read_evaluation(path)
 
 
 def test_evaluations_that_were_measured_otherwise_do_not_share_a_table():

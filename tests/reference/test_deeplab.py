@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from reference.networks.deeplab import TORCHVISION, DeepLab, parameter_groups
 from reference.networks.heads import GroupNormHead, SumHead
@@ -145,6 +146,15 @@ def test_normalisation_and_corners_come_with_the_weights():
     assert other.options()["align_corners"] is True
     assert other.options()["normalisation"] == "caffe"
     assert torch.equal(other(IMAGES).logits, saved(IMAGES).logits)
+
+
+def test_averaging_all_buffers_keeps_the_colours():
+    network = small_deeplab()
+    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.999), use_buffers=True)
+    for _ in range(3):
+        average.update_parameters(network)
+    assert average.module.normalise.kind() == "caffe"
+    assert average.module.align_corners is True
 
 
 def test_unknown_colours_keep_their_numbers_and_have_no_name():
