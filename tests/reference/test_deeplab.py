@@ -83,6 +83,14 @@ def test_the_group_norm_head_is_built_as_proda_builds_it():
     torch.testing.assert_close(F.conv2d(features, head.classifier.weight), logits)
 
 
+def test_dropout_reaches_the_logits_and_not_the_features():
+    head = GroupNormHead(32, 19).train()
+    x = torch.rand(2, 32, 5, 6)
+    (logits, features), (again, same) = head(x), head(x)
+    assert torch.equal(features, same)
+    assert not torch.equal(logits, again)
+
+
 def test_the_gate_weighs_channels_by_their_mean():
     gate = GroupNormHead(32, 19).gate
     x = torch.rand(1, 1280, 2, 3)

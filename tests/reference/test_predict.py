@@ -125,6 +125,16 @@ def test_a_file_that_is_no_image_stops_before_anything_is_written(options, conte
     assert not options.out.exists()
 
 
+def test_a_png_with_a_flipped_bit_stops_before_anything_is_written(options):
+    path = save_image(options.folder / "z.png", size=(64, 64))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"^predict: expected a readable image, got .*z\.png "):
+        run(options)
+    assert not options.out.exists()
+
+
 def test_an_image_that_is_cut_short_is_named_and_earlier_results_stay(options):
     whole = save_image(options.folder / "z.jpg", size=(64, 64))
     whole.write_bytes(whole.read_bytes()[:-40])
