@@ -19,7 +19,7 @@ import torch
 import tyro
 
 from reference.atomic import require_new_folder
-from reference.data.datasets import Cityscapes
+from reference.data.cityscapes import Cityscapes
 from reference.evaluation.class_table import (
     ClassTable,
     class_table,

@@ -10,13 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from reference.data.classes import NAMES, NUM_CLASSES, SUBSETS, TOY_CLASSES, ByteArray
-from reference.data.datasets import Reader
+from reference.data.readers import Reader
+from reference.data.resizing import resize_image
 from reference.evaluation.evaluate import Scores, confusion_matrix, upsampled_logits
 from reference.networks.output import Segmenter
 from reference.networks.toy import unit_range
@@ -129,10 +128,7 @@ class Evaluation:
 
 
 def _as_batch(pixels: ByteArray, size: tuple[int, int], device: torch.device) -> Tensor:
-    if pixels.shape[:2] != size:
-        image = Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BILINEAR)
-        pixels = np.asarray(image)
-    stored = torch.from_numpy(pixels.copy()).permute(2, 0, 1).unsqueeze(0)
+    stored = torch.from_numpy(resize_image(pixels, size).copy()).permute(2, 0, 1).unsqueeze(0)
     return unit_range(stored.to(device))
 
 
