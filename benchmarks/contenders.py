@@ -180,16 +180,19 @@ def bicl_step_composed(
 ) -> tuple[Tensor, Tensor]:
     """The same step from public functions, each of which reads the features."""
     banks = [pc.PrototypeBank(NUM_CLASSES, source.shape[1]).to(source.device) for _ in range(2)]
+    bias = pc.DomainBias(NUM_CLASSES, source.shape[1]).to(source.device)
     with torch.no_grad():
         banks[0].update_from(pc.class_prototypes(source, source_labels, NUM_CLASSES))
         target_labels = pc.transfer_labels(
             target,
-            banks[0].prototypes,
+            bias.calibrate(banks[0].prototypes),
             present=banks[0].present,
             threshold=THRESHOLD,
             temperature=TEMPERATURE,
         ).labels
         banks[1].update_from(pc.class_prototypes(target, target_labels, NUM_CLASSES))
+        both = banks[0].present & banks[1].present
+        bias.update(banks[0].prototypes, banks[1].prototypes, both)
     out = pc.bidirectional_contrast(
         source,
         source_labels,

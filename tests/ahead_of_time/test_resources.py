@@ -27,9 +27,8 @@ from tests.ahead_of_time.resources import Resources
 BUDGET = budget.read()
 CASES = [
     pytest.param(case, id=str(case), marks=[] if case in FAST else pytest.mark.slow)
-    for case in dict.fromkeys([*FAST, *BUDGET])
+    for case in SLOW
 ]
-"""What the budget file names is held to it."""
 
 
 @pytest.mark.parametrize("case", CASES)
