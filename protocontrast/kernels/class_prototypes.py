@@ -10,9 +10,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from protocontrast.kernels.backward import add_to_slot
 from protocontrast.kernels.configs import Config, configuration, power_of_two
 from protocontrast.kernels.contrast import pixel_arguments
-from protocontrast.kernels.contrast_backward import add_to_slot
 from protocontrast.kernels.launch import (
     Launch,
     accumulation_dtype,

@@ -4,59 +4,15 @@ Where a tile of all channels fits a program (BLOCK_D >= D) the features are read
 second read of a tile, moments after the first, comes from cache.
 """
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from protocontrast.kernels.configs import configuration
-from protocontrast.kernels.contrast import pixel_arguments, prepared_arguments
-from protocontrast.kernels.launch import (
-    Launch,
-    accumulation_dtype,
-    family,
-    options,
-    run,
-    span_of,
-    tile_count,
-)
+from protocontrast.kernels.backward import add_to_slot, send_back, store_gradient
+from protocontrast.kernels.contrast import pixel_arguments
 from protocontrast.kernels.operands import load_tile
-from protocontrast.kernels.prototypes import finish, prepare
-from protocontrast.kernels.scores import add_scores, logits_of, read_scores, to_features, to_rows
+from protocontrast.kernels.scores import add_scores, logits_of, read_scores, to_rows
 from protocontrast.kernels.targets import masses
-
-
-@triton.jit
-def add_to_slot(slot_ptr, part, offs_d, again, C: tl.constexpr, D: tl.constexpr):
-    """Partial sums [BLOCK_D, BLOCK_C] added to a program's own slot (C, D), or set the first time.
-
-    `again` is 0 the first time, so that nothing need be zero beforehand.
-    """
-    offs_c = tl.arange(0, part.shape[1])
-    where_to = slot_ptr + offs_c[None, :] * D + offs_d[:, None]
-    known = tl.where(again > 0, C, 0)
-    before = tl.load(where_to, mask=(offs_c[None, :] < known) & (offs_d[:, None] < D), other=0.0)
-    tl.store(where_to, before + part, mask=(offs_c[None, :] < C) & (offs_d[:, None] < D))
-
-
-@triton.jit
-def store_gradient(
-    tile, slope, radial, kept, matrix_ptr, image_ptr, stride_d, stride_p, offs_p, offs_d, pixels,
-    SIMILARITY: tl.constexpr, OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
-    C: tl.constexpr, D: tl.constexpr, ROW: tl.constexpr, BLOCK_C: tl.constexpr,
-):  # fmt: skip
-    """A block of channels of the features' gradient written; exactly 0 where not `kept`."""
-    part = to_features(
-        tile, slope, radial, matrix_ptr, offs_d,
-        SIMILARITY, OPERANDS, PRECISION, ACC, C, ROW, BLOCK_C,
-    )  # fmt: skip
-    tl.store(
-        image_ptr
-        + offs_p[:, None].to(tl.int64) * stride_p
-        + offs_d[None, :].to(tl.int64) * stride_d,
-        tl.where(kept[:, None], part, 0.0).to(image_ptr.dtype.element_ty),
-        mask=(offs_p[:, None] < pixels) & (offs_d[None, :] < D),
-    )
 
 
 @triton.jit
@@ -172,54 +128,25 @@ def contrast_backward(
     wants_prototypes: bool,
 ) -> tuple[Tensor, Tensor]:
     """(M4) gradients of sum_i upstream_i loss_i; one that is not wanted comes back empty."""
-    images, channels, pixels = features.shape
-    classes, width = len(prototypes), features.element_size()
-    gradient = torch.empty_like(features) if wants_features else features.new_empty(0)
-    if images * pixels == 0:
-        return gradient, (
-            torch.zeros_like(prototypes) if wants_prototypes else prototypes.new_empty(0)
-        )
-    prepared = prepare(features, prototypes, present, class_weight, kind, temperature, floor)
-    kernel = "contrast_backward_both" if wants_prototypes else "contrast_backward"
-    config = configuration(kernel, family(features), width, channels, classes)
-    span = config.block_p
-    partial = None
-    if wants_prototypes:
-        span = span_of(images, channels, pixels, width, classes)
-        slots = images * tile_count(pixels, span)
-        partial = features.new_empty(slots, classes, channels, dtype=accumulation_dtype(features))
     arguments, constants = pixel_arguments(features, labels, pixel_weight)
-    strides = gradient.stride() if wants_features else (0, 0, 0)
-    launch = Launch(
+    return send_back(
         contrast_backward_kernel,
-        images * tile_count(pixels, span),
+        "contrast_backward_both" if wants_prototypes else "contrast_backward",
+        features,
+        prototypes,
+        present,
+        class_weight,
+        kind,
+        temperature,
+        floor,
         {
             **arguments,
-            **prepared_arguments(prepared),
             "upstream_ptr": upstream,
             "stride_ub": upstream.stride(0),
             "stride_up": upstream.stride(1),
-            "gradient_ptr": gradient if wants_features else None,
-            "stride_gb": strides[0],
-            "stride_gd": strides[1],
-            "stride_gp": strides[2],
             "normaliser_ptr": normaliser.contiguous(),
-            "partial_ptr": partial,
         },
-        {
-            **prepared.constants,
-            **constants,
-            "IGNORE_INDEX": ignore_index,
-            "WANTS_FEATURES": wants_features,
-            "WANTS_PROTOTYPES": wants_prototypes,
-            "SPAN": span,
-            "BLOCK_D": config.block_d,
-            "BLOCK_P": config.block_p,
-        },
-        options(config.num_warps, config.num_stages),
+        {**constants, "IGNORE_INDEX": ignore_index},
+        wants_features,
+        wants_prototypes,
     )
-    run(launch, features)
-    if partial is None:
-        return gradient, prototypes.new_empty(0)
-    total = partial.sum(dim=0)
-    return gradient, finish(features, total, prototypes, present, kind, temperature)

@@ -1,13 +1,12 @@
 """Logits of every pixel against every prototype: (M2) for `prototype_logits`, and the way back."""
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from protocontrast.kernels.backward import add_to_slot, send_back, store_gradient
 from protocontrast.kernels.configs import configuration
 from protocontrast.kernels.contrast import prepared_arguments
-from protocontrast.kernels.contrast_backward import add_to_slot, store_gradient
 from protocontrast.kernels.launch import (
     Launch,
     accumulation_dtype,
@@ -15,11 +14,10 @@ from protocontrast.kernels.launch import (
     feature_arguments,
     options,
     run,
-    span_of,
     tile_count,
 )
 from protocontrast.kernels.operands import load_tile
-from protocontrast.kernels.prototypes import finish, prepare
+from protocontrast.kernels.prototypes import prepare
 from protocontrast.kernels.scores import logits_of, read_scores, to_rows
 
 
@@ -146,49 +144,24 @@ def logits_backward(
     wants_prototypes: bool,
 ) -> tuple[Tensor, Tensor]:
     """Gradients from upstream (B, C, P); one that is not wanted comes back empty."""
-    images, channels, pixels = features.shape
-    classes, width = len(prototypes), features.element_size()
-    gradient = torch.empty_like(features) if wants_features else features.new_empty(0)
-    if images * pixels == 0:
-        return gradient, (
-            torch.zeros_like(prototypes) if wants_prototypes else prototypes.new_empty(0)
-        )
-    prepared = prepare(features, prototypes, present, None, kind, temperature, False)
-    config = configuration("logits_backward", family(features), width, channels, classes)
-    span = config.block_p
-    partial = None
-    if wants_prototypes:
-        span = span_of(images, channels, pixels, width, classes)
-        slots = images * tile_count(pixels, span)
-        partial = features.new_empty(slots, classes, channels, dtype=accumulation_dtype(features))
-    strides = gradient.stride() if wants_features else (0, 0, 0)
-    launch = Launch(
+    return send_back(
         logits_backward_kernel,
-        images * tile_count(pixels, span),
+        "logits_backward",
+        features,
+        prototypes,
+        present,
+        None,
+        kind,
+        temperature,
+        False,
         {
             **feature_arguments(features),
-            **prepared_arguments(prepared),
             "upstream_ptr": upstream,
             "stride_ub": upstream.stride(0),
             "stride_uc": upstream.stride(1),
             "stride_up": upstream.stride(2),
-            "gradient_ptr": gradient if wants_features else None,
-            "stride_gb": strides[0],
-            "stride_gd": strides[1],
-            "stride_gp": strides[2],
-            "partial_ptr": partial,
         },
-        {
-            **prepared.constants,
-            "WANTS_FEATURES": wants_features,
-            "WANTS_PROTOTYPES": wants_prototypes,
-            "SPAN": span,
-            "BLOCK_D": config.block_d,
-            "BLOCK_P": config.block_p,
-        },
-        options(config.num_warps, config.num_stages),
+        {},
+        wants_features,
+        wants_prototypes,
     )
-    run(launch, features)
-    if partial is None:
-        return gradient, prototypes.new_empty(0)
-    return gradient, finish(features, partial.sum(dim=0), prototypes, present, kind, temperature)

@@ -8,9 +8,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from protocontrast.kernels.backward import add_to_slot
 from protocontrast.kernels.class_prototypes import spoilt_or_zero
 from protocontrast.kernels.configs import configuration
-from protocontrast.kernels.contrast_backward import add_to_slot
 from protocontrast.kernels.launch import (
     Launch,
     accumulation_dtype,
