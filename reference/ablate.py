@@ -2,6 +2,7 @@
 
     python -m reference.ablate
     python -m reference.ablate --target /data/photographs
+    python -m reference.ablate --target /data/photographs --sequence dusk
 
 Every row of every seed is one JSON file below runs/ablation. A stopped command goes on where it
 stopped: rows stored with the same settings are reused, other settings are refused.
@@ -32,6 +33,7 @@ from reference.experiments.scenario import (
     data_folder,
     has_training_labels,
     load_scenario,
+    load_sequences,
 )
 from reference.progress import CONSOLE, track
 from reference.provenance import code_digest
@@ -49,6 +51,8 @@ class Options:
         seeds: of the drawn images, the weights and the batches; one experiment each.
         rows: names of rows; by default all for the toy, the main ones for photographs.
         target: "toy", or the root of photographs in the layout of Cityscapes.
+        sequence: a sequence of these photographs that is the target alone; the others of its split
+            "train" are then the source, with labels, and nothing is drawn.
         jobs: processes side by side, of one thread each.
         runs: rows are stored in <runs>/ablation, drawn images in <runs>/data.
         docs: folder of results.md and results/.
@@ -57,6 +61,7 @@ class Options:
     seeds: tuple[int, ...] = (0, 1, 2)
     rows: tuple[str, ...] = ()
     target: str = TOY
+    sequence: str = ""
     jobs: int = 2
     runs: Path = Path("runs")
     docs: Path = tables.DOCS
@@ -72,6 +77,7 @@ class Failure:
 
 def _folder(options: Options) -> Path:
     name = TOY if options.target == TOY else f"photographs-{Path(options.target).name}"
+    name += f"-{options.sequence}" if options.sequence else ""
     return options.runs / "ablation" / name
 
 
@@ -83,7 +89,8 @@ def _cells(
         for seed in seeds
     ]
     folder = _folder(options)
-    return [Cell(row, each, options.target, folder) for row in rows for each in experiments]
+    where = options.target, folder, options.sequence
+    return [Cell(row, each, *where) for row in rows for each in experiments]
 
 
 def chosen_cells(options: Options, base: Experiment | None = None) -> list[Cell]:
@@ -101,6 +108,11 @@ def chosen_cells(options: Options, base: Experiment | None = None) -> list[Cell]
         raise ValueError(f"ablate: expected rows among {', '.join(LABELS)}, got {unknown[0]}.")
     if not options.seeds or len({*options.seeds}) < len(options.seeds):
         raise ValueError(f"ablate: expected different seeds, at least one, got {options.seeds}.")
+    if options.sequence and options.target == TOY:
+        raise ValueError(
+            f"ablate: expected the root of photographs as target beside sequence "
+            f"{options.sequence}, got toy. Hint: give --target."
+        )
     if options.jobs < 1:
         raise ValueError(f"ablate: expected jobs of at least 1, got {options.jobs}.")
     usual = tuple(LABELS) if options.target == TOY else MAIN_ROWS
@@ -124,7 +136,11 @@ def stored_cells(options: Options, base: Experiment | None = None) -> dict[Cell,
 
 
 @cache
-def _scenario(experiment: Experiment, runs: Path, target: str, progress: bool = False) -> Scenario:
+def _scenario(
+    experiment: Experiment, runs: Path, target: str, sequence: str, progress: bool = False
+) -> Scenario:
+    if sequence:
+        return load_sequences(experiment, target, sequence, progress=progress)
     return load_scenario(experiment, data_folder(runs, experiment), target, progress=progress)
 
 
@@ -133,7 +149,7 @@ def _work(cell: Cell, runs: Path) -> Failure | dict[str, Any]:
     # One thread whatever `jobs` is, so that the numbers do not depend on it.
     torch.set_num_threads(1)
     try:
-        return compute(cell, _scenario(cell.experiment, runs, cell.target))
+        return compute(cell, _scenario(cell.experiment, runs, cell.target, cell.sequence))
     except NonFiniteLossError as error:
         return Failure(cell, str(error))
 
@@ -198,7 +214,7 @@ def prepare(options: Options, base: Experiment | None = None) -> list[Cell]:
         )
     # Here and once, before several processes want the same images.
     for experiment in dict.fromkeys(cell.experiment for cell in missing):
-        _scenario(experiment, options.runs, options.target, True)
+        _scenario(experiment, options.runs, options.target, options.sequence, True)
     return missing
 
 
@@ -228,10 +244,12 @@ def store_tables(options: Options, base: Experiment | None = None) -> str:
     """
     records = list(stored_cells(options, base).values())
     toy = options.target == TOY
-    section = "toy" if toy else "photographs"
-    target = TOY if toy else Path(options.target).name
+    section = "toy" if toy else "sequence" if options.sequence else "photographs"
+    name = TOY if toy else Path(options.target).name
+    target = f"{name}, {options.sequence}" if options.sequence else name
     command = f"python -m reference.ablate --jobs {options.jobs}"
-    command += "" if toy else f" --target <root of {target}>"
+    command += "" if toy else f" --target <root of {name}>"
+    command += f" --sequence {options.sequence}" if options.sequence else ""
     summary = tables.summarise(records, target=target, command=command)
     path = options.docs / "results" / f"{section}.json"
     before = tables.load_summary(options.docs, section)

@@ -7,6 +7,7 @@ picture_files   images and labels, decoded whole and checked
 readers         what every reader offers, and the listing of its files
 gta5            reader of GTA5
 cityscapes      reader of Cityscapes
+sequences       sequences of one set as domains of their own
 synthia         reader of SYNTHIA-RAND-CITYSCAPES
 prepared        reader of a smaller copy of any of them
 sets            any of them by its name

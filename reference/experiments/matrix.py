@@ -76,12 +76,14 @@ class Cell:
         experiment: the settings, its seed among them.
         target: "toy" or a path, as `load_scenario` takes it.
         folder: where the rows of this target are stored.
+        sequence: of the target, where the others of the same set are the source; else "".
     """
 
     row: str
     experiment: Experiment
     target: str
     folder: Path
+    sequence: str = ""
 
     @property
     def path(self) -> Path:
@@ -97,7 +99,8 @@ class Cell:
     def settings(self) -> dict[str, Any]:
         """Everything that decides the numbers of this cell, as JSON would return it."""
         whole = asdict(self.experiment)
-        stages = {"seed": whole["seed"], "data": whole["data"], "target": Path(self.target).name}
+        target = "/".join([Path(self.target).name, *filter(None, [self.sequence])])
+        stages = {"seed": whole["seed"], "data": whole["data"], "target": target}
         if self.row == ORACLE:
             stages["oracle"] = whole["oracle"]
         else:

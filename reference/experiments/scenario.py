@@ -15,6 +15,7 @@ from reference.data.arrays import ArrayDomain, load_domain
 from reference.data.cityscapes import Cityscapes
 from reference.data.gta5 import GTA5
 from reference.data.readers import Reader
+from reference.data.sequences import halves, part_where
 from reference.synthetic import write_domains
 from reference.training.config import PRESETS, Experiment
 
@@ -63,6 +64,41 @@ def choose_experiment(target: str, seed: int) -> Experiment:
         seed: of the drawn data, the weights and the batches.
     """
     return replace(PRESETS["toy" if target == TOY else "toy-to-photographs"], seed=seed)
+
+
+def load_sequences(
+    experiment: Experiment, root: str, sequence: str, *, progress: bool = False
+) -> Scenario:
+    """Read one set of photographs as two domains: a sequence as the target, the others as source.
+
+    The sequence is cut in the middle: its first half is adapted to without labels, its second half
+    is the test. Nothing is drawn.
+
+    Args:
+        experiment: size of the images.
+        root: of a data set in the Cityscapes layout, its split "train" with labels.
+        sequence: name of the target sequence, a folder of that split.
+        progress: show bars.
+
+    Raises:
+        ValueError: there is no such sequence, or no other, or one has fewer than two images.
+    """
+    size = (experiment.data.height, experiment.data.width)
+    began = time.perf_counter()
+    labelled = Cityscapes(root, "train", labels=True)
+    images = Cityscapes(root, "train", labels=False)
+    source = part_where(labelled, lambda name: name != sequence)
+    first, last = halves(part_where(labelled, lambda name: name == sequence))
+    unlabelled, _ = halves(part_where(images, lambda name: name == sequence))
+    return Scenario(
+        load_domain(source, size, progress=progress),
+        load_domain(unlabelled, size, progress=progress).images,
+        load_domain(first, size, progress=progress),
+        load_domain(last, size, progress=progress),
+        last,
+        f"second half of {sequence}",
+        {"drawing": 0.0, "reading": time.perf_counter() - began},
+    )
 
 
 def data_folder(runs: Path, experiment: Experiment) -> Path:

@@ -20,7 +20,7 @@ from reference.data.classes import NAMES
 from reference.experiments.matrix import INGREDIENTS, LABELS
 from reference.experiments.rows import CAPTIONS, CONTROL
 
-SECTIONS: Final = ("toy", "photographs")
+SECTIONS: Final = ("toy", "photographs", "sequence")
 DOCS: Final = Path(__file__).resolve().parents[2] / "docs"
 
 Record = Mapping[str, Any]

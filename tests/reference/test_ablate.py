@@ -96,6 +96,11 @@ def test_the_matrix_asks_for_every_row_and_seed_and_for_fewer_on_photographs(tmp
         ({"seeds": (1, 1)}, "ablate: expected different seeds, at least one, got (1, 1)."),
         ({"seeds": ()}, "ablate: expected different seeds, at least one, got ()."),
         ({"jobs": 0}, "ablate: expected jobs of at least 1, got 0."),
+        (
+            {"sequence": "dusk"},
+            "ablate: expected the root of photographs as target beside sequence dusk, got toy. "
+            "Hint: give --target.",
+        ),
     ],
 )
 def test_bad_options_are_refused_in_one_sentence(changes, sentence):
