@@ -13,10 +13,10 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo ablations test test-kernels test-gpu test-all check format bench bench-gpu clean
+.PHONY: help install demo ablations test test-kernels test-gpu test-all check format bench bench-compare bench-gpu clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
 install: $(STAMP)  ## create the environment; ends at once when nothing changed
 
@@ -52,6 +52,9 @@ format: $(STAMP)  ## rewrite files to pass the formatting and import-order check
 bench: $(STAMP)  ## time the library beside its alternatives, under 10 minutes; writes docs/performance.md
 	$(RUN) -m pytest benchmarks --benchmark-enable --benchmark-columns=median,iqr,rounds
 	$(RUN) -m benchmarks.compare $(ARGS)
+
+bench-compare: $(STAMP)  ## this tree beside another commit, in turns: make bench-compare BASE=<commit>
+	$(RUN) -m benchmarks.commits $(BASE) $(ARGS)
 
 bench-gpu:  ## the operators on a CUDA device against its limits; writes docs/performance.md
 	$(ON_GPU) -m benchmarks.gpu $(ARGS)
