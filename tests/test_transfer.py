@@ -230,3 +230,15 @@ def test_autocast_around_the_call_changes_nothing(backend: str) -> None:
         found = transfer_labels(features, prototypes, backend=backend)
     assert torch.equal(found.labels, expected.labels)
     assert torch.equal(found.confidence, expected.confidence)
+
+
+@pytest.mark.parametrize("differing", [None, 0, 9, 10])
+def test_prototypes_that_are_equal_share_the_lowest_label(differing: int | None) -> None:
+    """A difference in a single channel, whichever it is, makes them two."""
+    prototypes = normal(0, (4, 11), torch.float64)
+    prototypes[3] = prototypes[1]
+    if differing is not None:
+        prototypes[3, differing] += 1.0
+    pixels = prototypes[[3, 1, 0]]
+    found = transfer_labels(pixels, prototypes, threshold=0.0)
+    assert found.labels.tolist() == [1 if differing is None else 3, 1, 0]

@@ -89,6 +89,13 @@ class Similarity:
 
     def first_of_equals(self) -> Tensor:
         """(C,) the lowest present class with the same row, so that rounding breaks no tie."""
+        if self.matrix.device.type == "cpu":
+            # Rows that differ in some channel are different, and those of a bank nearly always do.
+            alike = self.present[:, None] & self.present
+            for column in self.matrix.t()[:: max(1, self.matrix.shape[1] // 4)]:
+                alike &= column[:, None] == column
+            if not bool(alike.fill_diagonal_(False).any()):
+                return torch.arange(len(alike), device=alike.device)
         same = (torch.cdist(self.matrix, self.matrix, p=math.inf) == 0) & self.present
         return same.fill_diagonal_(True).to(self.matrix.dtype).argmax(dim=1)
 
