@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -19,6 +22,43 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     try:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
         os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def replace_durably(partial: Path, path: Path) -> None:
+    """Give a written file its name in one step that a power failure does not undo.
+
+    Args:
+        partial: the file, whole and on the disk.
+        path: its name; an older file of that name is replaced.
+    """
+    os.replace(partial, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+@contextmanager
+def durable_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that appears under its name when it is whole and on the disk, or not at all.
+
+    Args:
+        path: the file; missing folders above it are made, an older file is replaced at the end.
+
+    Yields:
+        BinaryIO: to be written to.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        replace_durably(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 

@@ -40,6 +40,8 @@ def build_bicl(settings: Contrast, feature_dim: int) -> pc.BiCL:
         bias_warmup=settings.bias_warmup,
         normalize=settings.normalize,
         prototypes=settings.prototypes,
+        pairwise=settings.pairwise,
+        absent=settings.absent,
         calibrate=settings.calibrate,
         weights=(settings.target_to_source, settings.source_to_target),
     )

@@ -90,6 +90,9 @@ class Contrast:
         normalize: "features" averages features of unit length; own.
         prototypes: "bank" contrasts against momentum prototypes without gradient; own. "batch"
             uses the means of the batch with gradient through them; released.
+        pairwise: with "batch", image b of one domain against image b of the other; released.
+        absent: "mask" leaves classes without a prototype out of the softmax; own. "floor" keeps
+            them at a cosine of -1; released.
     """
 
     target_to_source: float = 0.4
@@ -104,6 +107,8 @@ class Contrast:
     bias_warmup: Literal["zero", "copy"] = "zero"
     normalize: Literal["features", "prototypes"] | Literal[False] = "features"
     prototypes: Literal["bank", "batch"] = "bank"
+    pairwise: bool = False
+    absent: Literal["mask", "floor"] = "mask"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,176 @@
+"""The images of a run, opened when they are first needed, and the batches of a phase."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+from reference.data.index import index_of
+from reference.data.loading import SourceBatch, TargetBatch, source_batches, target_batches
+from reference.data.prepared import SetName
+from reference.data.rare_classes import RareClasses, RareClassSampler
+from reference.data.readers import FileReader
+from reference.data.sets import open_set
+from reference.engine.phases import Phase
+from reference.engine.processes import Processes
+from reference.engine.settings import DataSettings, Settings
+from reference.synthetic import Domains, write_domains
+
+_FOLDERS: Final[dict[str, SetName]] = {"gta5": "gta5", "synthia": "synthia", "toy": "gta5"}
+
+
+def _below(root: Path | None, name: str, flag: str) -> Path:
+    if root is not None and root.is_dir():
+        for folder in sorted(root.iterdir()):
+            if folder.is_dir() and folder.name.lower() == name:
+                return folder
+    where = "no folder" if root is None else f"{root}, which holds no such folder"
+    raise ValueError(
+        f"train: expected a folder {name} below data.root, got {where}. "
+        f"Hint: give --data.root with GTA5, SYNTHIA or cityscapes in it, or --data.{flag}."
+    )
+
+
+def set_folders(settings: DataSettings) -> tuple[Path, Path]:
+    """Return the folders of the source set and of Cityscapes.
+
+    Args:
+        settings: of the data; not those of the toy.
+
+    Raises:
+        ValueError: one is not there.
+    """
+    source = settings.source or _below(settings.root, settings.source_set, "source")
+    target = settings.target or _below(settings.root, "cityscapes", "target")
+    return source, target
+
+
+class RunDomains:
+    """Source, target and validation images of a run.
+
+    None is opened before it is asked for, so a run in mode "source-only" never touches the target
+    training images. The target reader holds no labels by construction.
+
+    Args:
+        settings: of the run.
+        drawn: folder of the drawn images, for the toy.
+        processes: who shares the batches.
+    """
+
+    def __init__(self, settings: Settings, drawn: Path, processes: Processes) -> None:
+        self.settings = settings
+        self.processes = processes
+        self._drawn = drawn
+
+    @cached_property
+    def _folders(self) -> Domains:
+        data = self.settings.data
+        if data.source_set != "toy":
+            return Domains(*set_folders(data))
+        root = data.root or self._drawn
+        # One process draws, the others find what it drew.
+        if not self.processes.leads:
+            self.processes.wait()
+        folders = write_domains(
+            root, self.settings.seed, data.drawn, size=data.drawn_size, shift=data.drawn_shift
+        )
+        if self.processes.leads:
+            self.processes.wait()
+        return folders
+
+    @cached_property
+    def source(self) -> FileReader:
+        """The labelled images."""
+        return open_set(_FOLDERS[self.settings.data.source_set], self._folders.source)
+
+    @cached_property
+    def target(self) -> FileReader:
+        """The target training images, without labels."""
+        return open_set("cityscapes", self._folders.target, "train", labels=False)
+
+    @cached_property
+    def validation(self) -> FileReader:
+        """The target validation images, with labels, for scores only."""
+        return open_set("cityscapes", self._folders.target, "val")
+
+    @cached_property
+    def _index_folder(self) -> Path:
+        return self._drawn.parent / "index"
+
+    def _sampler(self, wanted: bool, settings: RareClasses) -> RareClassSampler | None:
+        if not wanted:
+            return None
+        index = index_of(self.source, self._index_folder, workers=self.settings.data.workers)
+        return RareClassSampler(index, settings)
+
+    def require_parts(self) -> None:
+        """Refuse batches that cannot be cut into equal parts.
+
+        Raises:
+            ValueError: processes times parts do not divide a batch.
+        """
+        if self.settings.mode != "adapt":
+            self._part(self.settings.source.batch_size)
+        if self.settings.mode != "source-only":
+            self._part(self.settings.adaptation.batch_size)
+
+    def _part(self, batch_size: int) -> int:
+        parts = self.processes.world * self.settings.machine.accumulate
+        if batch_size % parts:
+            raise ValueError(
+                f"train: expected a batch_size that {self.processes.world} processes times "
+                f"accumulate {self.settings.machine.accumulate} divide, got {batch_size}. "
+                "Hint: a batch counts images of all processes and parts together."
+            )
+        return batch_size // parts
+
+    def source_parts(self, phase: Phase, start: int) -> Iterator[SourceBatch]:
+        """Yield this process's source images, `accumulate` parts per iteration.
+
+        Args:
+            phase: whose settings hold.
+            start: first iteration; the phase ends the rest.
+        """
+        stage = self.settings.adaptation if phase.adapts else self.settings.source
+        crops = (
+            self.settings.adaptation.source_crops if phase.adapts else self.settings.source.crops
+        )
+        parts = self.settings.machine.accumulate
+        return source_batches(
+            self.source,
+            crops,
+            seed=self.settings.seed,
+            start=start * parts,
+            stop=phase.stop * parts,
+            batch_size=self._part(stage.batch_size),
+            rank=self.processes.rank,
+            world=self.processes.world,
+            workers=self.settings.data.workers,
+            rare=self._sampler(stage.rare_classes, stage.rare),
+            pin_memory=self.processes.device.type == "cuda",
+        )
+
+    def target_parts(self, phase: Phase, start: int, static: Path | None) -> Iterator[TargetBatch]:
+        """Yield this process's target images, as `source_parts` does.
+
+        Args:
+            phase: whose settings hold.
+            start: first iteration.
+            static: folder of the round's static labels; None without.
+        """
+        parts = self.settings.machine.accumulate
+        return target_batches(
+            self.target,
+            self.settings.adaptation.target_crops,
+            seed=self.settings.seed,
+            start=start * parts,
+            stop=phase.stop * parts,
+            batch_size=self._part(self.settings.adaptation.batch_size),
+            rank=self.processes.rank,
+            world=self.processes.world,
+            workers=self.settings.data.workers,
+            static=static,
+            pin_memory=self.processes.device.type == "cuda",
+        )
