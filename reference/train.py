@@ -54,7 +54,7 @@ class Options:
     resume: Literal["never", "auto"] = "never"
     dry_run: bool = False
     print_config: bool = False
-    settings: Annotated[Settings, tyro.conf.OmitArgPrefixes] = field(default_factory=Settings)
+    settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
 
 
 def read_options(arguments: Sequence[str] | None = None) -> Options:
@@ -153,7 +153,7 @@ def run_training(options: Options, group: Processes) -> bool:
     readers = [domains.source]
     if settings.mode != "source-only":
         readers.append(domains.target)
-    state = RunState(settings, group)
+    state = RunState(settings, group, held)
     if held is not None:
         done = max(0, held["iteration"] - 1)
         state.load(held, next(p for p in phases(settings) if done < p.stop))

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from reference.engine.stage_settings import (
     AdaptationStage,
@@ -87,7 +89,7 @@ class Machine:
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    compile: bool = False
+    compile: Annotated[bool, tyro.conf.arg(aliases=["--compile"])] = False
     channels_last: bool = True
     accumulate: int = 1
     sync_batch_norm: bool = False

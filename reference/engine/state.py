@@ -20,7 +20,7 @@ from reference.engine.optimisation import Precision, build_optimiser
 from reference.engine.phases import Phase
 from reference.engine.processes import Processes
 from reference.engine.settings import NetworkSettings, Settings
-from reference.networks.card import describe
+from reference.networks.card import build, describe
 from reference.networks.deeplab import DeepLab, DeepLabOptions, seeded
 from reference.networks.output import Segmenter
 from reference.networks.release import read_checkpoint
@@ -70,18 +70,25 @@ class RunState:
     Args:
         settings: of the run.
         processes: says on which device.
+        held: checkpoint that will be loaded, whose network needs no other weights; None for a new
+            run.
 
     Raises:
         ValueError: the weights to start from are missing or do not fit.
         ImportError: the network needs timm, which cannot be imported.
     """
 
-    def __init__(self, settings: Settings, processes: Processes) -> None:
+    def __init__(
+        self, settings: Settings, processes: Processes, held: Mapping[str, Any] | None = None
+    ) -> None:
         self.settings = settings
         self.leads = processes.leads
         device = processes.device
         self.report: WeightReport | None = None
-        if settings.start is not None:
+        network: Segmenter
+        if held is not None:
+            network = build(held["description"])
+        elif settings.start is not None:
             network = read_checkpoint(settings.start, "student").network
         else:
             network, self.report = new_network(settings.network, settings.seed)
