@@ -125,8 +125,9 @@ def digest(value: Any) -> str:
 
 LONG = replace(
     EVERYTHING,
-    source=replace(EVERYTHING.source, iterations=10),
-    adaptation=replace(EVERYTHING.adaptation, iterations=30),
+    source=replace(EVERYTHING.source, iterations=6),
+    adaptation=replace(EVERYTHING.adaptation, iterations=14),
+    reporting=replace(EVERYTHING.reporting, checkpoint_every=4),
 )
 RUNS = {"long": LONG}
 
