@@ -89,7 +89,7 @@ def class_thresholds(counts: Tensor, share: float) -> Tensor:
         counts (C, bins), int64. Result: (C,), int64; the number of bins where nothing is kept.
     """
     above = counts.flip(1).cumsum(1).flip(1)
-    wanted = (counts.sum(1) * share).ceil()
+    wanted = (counts.sum(1).double() * share).ceil()
     enough = above >= wanted[:, None]
     last = enough.long().cumsum(1).argmax(dim=1)
     kept = (wanted > 0) & enough.any(dim=1)
