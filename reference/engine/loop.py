@@ -30,6 +30,10 @@ from reference.engine.validation import Validation, protocol_of
 from reference.training.losses import require_finite
 
 
+class _AskedToStop(Exception):
+    """Ends the making of static labels, which are then made anew."""
+
+
 class Loop:
     """Trains a run from where its state stands to its end, or until it is asked to stop.
 
@@ -89,9 +93,12 @@ class Loop:
     def _run_phase(self, phase: Phase) -> bool:
         state = self.state
         entered = state.iteration == phase.start
+        try:
+            static = self._static_folder(phase, entered) if phase.static else None
+        except _AskedToStop:
+            return self._stop()
         if entered:
             state.enter(phase)
-        static = self._static_folder(phase, entered) if phase.static else None
         read = self._reading(phase)
         sources = self.domains.source_parts(phase, state.iteration)
         targets: Iterator[TargetBatch] | None = None
@@ -99,10 +106,19 @@ class Loop:
             targets = self.domains.target_parts(phase, state.iteration, static)
         while state.iteration < phase.stop:
             if self._step(phase, read, sources, targets):
-                self._save()
-                self.console.say(f"asked to stop: saved iteration {state.iteration}")
-                return False
+                return self._stop()
         return True
+
+    def _stop(self) -> bool:
+        self._save()
+        self.console.say(f"asked to stop: saved iteration {self.state.iteration}")
+        return False
+
+    def _labelled(self, done: int, count: int) -> None:
+        self.console.advance(done, count)
+        # Several processes stop together, after the next step.
+        if self.asked.yes and not self.processes.shared:
+            raise _AskedToStop
 
     def _static_folder(self, phase: Phase, entered: bool) -> Path:
         folder = self.run / "labels" / phase.name.replace(" ", "-")
@@ -116,7 +132,7 @@ class Loop:
             masked=protocol_of(self.settings).masked,
             precision=self.state.precision,
             processes=self.processes,
-            advance=self.console.advance,
+            advance=self._labelled,
         )
         self.console.say(f"{phase.name}: static labels cover {found.coverage:.1%} of the target")
         return folder
