@@ -77,8 +77,10 @@ def read_options(arguments: Sequence[str] | None = None) -> Options:
 
 def drawn_folder(options: Options) -> Path:
     """Return where the toy's images are drawn, beside the run folder."""
-    height, width = options.settings.data.drawn_size
-    name = f"drawn-{width}x{height}-seed{options.settings.seed}"
+    data = options.settings.data
+    height, width = data.drawn_size
+    counts = f"{data.drawn.source_train}-{data.drawn.target_train}-{data.drawn.target_val}"
+    name = f"drawn-{width}x{height}-{counts}-seed{options.settings.seed}"
     return options.run.parent / "data" / name
 
 

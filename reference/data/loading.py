@@ -7,6 +7,7 @@ changed. Target batches have no ground truth by type: their reader has no labels
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,11 +153,18 @@ def _target_batch(samples: list[Any]) -> TargetBatch | _Refused:
     return TargetBatch(torch.stack(images), torch.tensor(indices), stacked)
 
 
-def _one_thread(_: int) -> None:
-    """Keep a worker to one core: there are as many workers as cores are wanted."""
+def _settle_worker(_: int) -> None:
+    """Keep a worker to one core, and let the process that trains decide when it ends.
+
+    A cluster sends its request to stop to every process. A worker that died from it would take the
+    run along in the middle of a step; so it goes on until its loader closes.
+    """
     import cv2
 
+    # There are as many workers as cores are wanted.
     cv2.setNumThreads(0)
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _batches(
@@ -167,7 +175,7 @@ def _batches(
         batch_sampler=order,
         collate_fn=collate,
         num_workers=workers,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_settle_worker,
         pin_memory=pin_memory,
         # Its own generator: a loader without one draws from torch's global stream when it starts,
         # which would shift dropout after a resume.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -36,7 +37,7 @@ def stopped_at(process: subprocess.Popen[str], folder: Path, row: int, number: i
     while rows(folder) < row and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
     assert process.poll() is None, log_of(folder).read_text()
-    process.send_signal(number)
+    os.killpg(process.pid, number)
     process.wait(timeout=60)
 
 
@@ -54,11 +55,12 @@ def test_a_run_that_is_killed_twice_ends_with_the_same_bits(uninterrupted: Path,
     assert rows(folder) == rows(uninterrupted) == 20
 
 
-def test_sigterm_saves_and_exits_with_0(uninterrupted: Path, tmp_path: Path):
+def test_sigterm_to_all_processes_saves_and_exits_with_0(uninterrupted: Path, tmp_path: Path):
     folder = tmp_path / "run"
-    process = spawn("long", folder)
+    process = spawn("workers", folder)
     stopped_at(process, folder, 9, signal.SIGTERM)
-    assert process.returncode == 0
+    assert process.returncode == 0, log_of(folder).read_text()
+    assert "asked to stop: saved iteration" in log_of(folder).read_text()
     stopped = held(folder)["iteration"]
     assert 9 <= stopped < 20
     assert rows(folder) == stopped

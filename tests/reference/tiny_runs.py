@@ -87,6 +87,7 @@ def spawn(name: str, folder: Path, *launcher: str) -> subprocess.Popen[str]:
             stdout=log,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,
         )
 
 
@@ -129,7 +130,8 @@ LONG = replace(
     adaptation=replace(EVERYTHING.adaptation, iterations=14),
     reporting=replace(EVERYTHING.reporting, checkpoint_every=4),
 )
-RUNS = {"long": LONG}
+WORKERS = replace(LONG, data=replace(LONG.data, workers=1))
+RUNS = {"long": LONG, "workers": WORKERS}
 
 
 def main(name: str, folder: str) -> None:
