@@ -11,6 +11,7 @@ folder. ``--resume auto`` goes on where a run was stopped or killed, with the sa
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -31,7 +32,7 @@ from reference.engine.recorded_settings import as_plain
 from reference.engine.run_folder import open_run, record
 from reference.engine.settings import Settings
 from reference.engine.signals import asked_to_stop
-from reference.engine.state import RunState, new_network
+from reference.engine.state import RunState, first_network
 from reference.training.losses import NonFiniteLossError
 
 INTERRUPTED: Final = 130
@@ -95,7 +96,7 @@ def plan(options: Options) -> str:
         ImportError: the network needs timm, which cannot be imported.
     """
     settings = options.settings
-    network, report = new_network(settings.network, settings.seed)
+    network, report = first_network(settings)
     millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
     lines = [f"run folder {options.run}"]
     if settings.data.source_set == "toy":
@@ -186,7 +187,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     machine = options.settings.machine
     if machine.threads:
         torch.set_num_threads(machine.threads)
-    torch.use_deterministic_algorithms(machine.deterministic)
+    if machine.deterministic:
+        # cuBLAS repeats its sums only with a workspace of a fixed size.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
     try:
         if options.dry_run:
             print(plan(options))

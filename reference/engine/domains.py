@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from reference.data.index import index_of
+from reference.data.index import FOLDER, SetIndex, index_of
 from reference.data.loading import SourceBatch, TargetBatch, source_batches, target_batches
 from reference.data.prepared import SetName
 from reference.data.rare_classes import RareClasses, RareClassSampler
@@ -70,15 +71,10 @@ class RunDomains:
         if data.source_set != "toy":
             return Domains(*set_folders(data))
         root = data.root or self._drawn
-        # One process draws, the others find what it drew.
-        if not self.processes.leads:
-            self.processes.wait()
-        folders = write_domains(
-            root, self.settings.seed, data.drawn, size=data.drawn_size, shift=data.drawn_shift
-        )
-        if self.processes.leads:
-            self.processes.wait()
-        return folders
+        with self._one_first():
+            return write_domains(
+                root, self.settings.seed, data.drawn, size=data.drawn_size, shift=data.drawn_shift
+            )
 
     @cached_property
     def source(self) -> FileReader:
@@ -95,15 +91,25 @@ class RunDomains:
         """The target validation images, with labels, for scores only."""
         return open_set("cityscapes", self._folders.target, "val")
 
-    @cached_property
-    def _index_folder(self) -> Path:
-        return self._drawn.parent / "index"
-
     def _sampler(self, wanted: bool, settings: RareClasses) -> RareClassSampler | None:
-        if not wanted:
-            return None
-        index = index_of(self.source, self._index_folder, workers=self.settings.data.workers)
-        return RareClassSampler(index, settings)
+        return RareClassSampler(self._index, settings) if wanted else None
+
+    @cached_property
+    def _index(self) -> SetIndex:
+        data = self.settings.data
+        # What check_data has counted of a downloaded set is found again.
+        folder = self._drawn.parent / "index" if data.source_set == "toy" else FOLDER
+        with self._one_first():
+            return index_of(self.source, folder, workers=data.workers)
+
+    @contextmanager
+    def _one_first(self) -> Iterator[None]:
+        """Let the first process do something before the others, which then find it done."""
+        if not self.processes.leads:
+            self.processes.wait()
+        yield
+        if self.processes.leads:
+            self.processes.wait()
 
     def require_parts(self) -> None:
         """Refuse batches that cannot be cut into equal parts.

@@ -29,18 +29,22 @@ from reference.networks.weights import WeightReport, load_weights
 from reference.training.adapt_step import build_bicl
 
 
-def new_network(settings: NetworkSettings, seed: int) -> tuple[Segmenter, WeightReport | None]:
-    """Build the network of a run with the weights that it starts from.
+def first_network(settings: Settings) -> tuple[Segmenter, WeightReport | None]:
+    """Build the network that a run begins with, and say what became of its weights.
 
     Args:
-        settings: of the network.
-        seed: of the random part of its weights.
+        settings: of the run.
 
     Raises:
-        ValueError: no file of weights is given and random ones are not asked for, or the file
-            does not fit.
+        ValueError: the weights to start from are missing or do not fit.
         ImportError: the network needs timm, which cannot be imported.
     """
+    if settings.start is not None:
+        return read_checkpoint(settings.start, "student").network, None
+    return _new_network(settings.network, settings.seed)
+
+
+def _new_network(settings: NetworkSettings, seed: int) -> tuple[Segmenter, WeightReport | None]:
     if settings.kind == "toy":
         return seeded(SegmentationNetwork, seed), None
     options: DeepLabOptions = settings.deeplab
@@ -54,7 +58,7 @@ def new_network(settings: NetworkSettings, seed: int) -> tuple[Segmenter, Weight
             )
         return network, None
     if not isinstance(network, DeepLab):
-        raise TypeError(f"new_network: expected a DeepLab, got {type(network).__name__}.")
+        raise TypeError(f"train: expected a DeepLab, got {type(network).__name__}.")
     return network, load_weights(network, settings.weights)
 
 
@@ -85,13 +89,10 @@ class RunState:
         self.leads = processes.leads
         device = processes.device
         self.report: WeightReport | None = None
-        network: Segmenter
         if held is not None:
-            network = build(held["description"])
-        elif settings.start is not None:
-            network = read_checkpoint(settings.start, "student").network
+            network: Segmenter = build(held["description"])
         else:
-            network, self.report = new_network(settings.network, settings.seed)
+            network, self.report = first_network(settings)
         memory = torch.channels_last if settings.machine.channels_last else torch.contiguous_format
         # The format is a keyword that the types of torch leave out.
         place: dict[str, Any] = {"device": device, "memory_format": memory}

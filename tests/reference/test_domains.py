@@ -10,9 +10,12 @@ import pytest
 import torch
 
 import reference.engine.domains
+from reference.data.rare_classes import RareClasses
 from reference.engine.domains import RunDomains, set_folders
 from reference.engine.phases import phases
+from reference.engine.processes import Processes
 from reference.engine.settings import DataSettings
+from reference.synthetic import Domains
 from tests.reference.tiny_runs import ALONE, EVERYTHING, held, run
 
 
@@ -65,6 +68,30 @@ def test_parts_of_a_batch_are_counted_per_iteration(drawn: Path):
     parts = list(domains.target_parts(phase, 1, None))
     assert [len(part.images) for part in parts] == [1, 1, 1, 1]
     assert parts[0].static is None
+
+
+def test_rare_classes_choose_the_source_images(drawn: Path):
+    source = replace(EVERYTHING.source, rare_classes=True, rare=RareClasses(min_pixels=20))
+    domains = RunDomains(replace(EVERYTHING, source=source), drawn, ALONE)
+    phase = phases(EVERYTHING)[0]
+    rare = torch.cat([part.indices for part in domains.source_parts(phase, 0)])
+    usual = RunDomains(EVERYTHING, drawn, ALONE).source_parts(phase, 0)
+    assert rare.tolist() != torch.cat([part.indices for part in usual]).tolist()
+    assert list((drawn.parent / "index").glob("gta5-*.json"))
+
+
+def test_the_first_process_draws_before_the_others(drawn: Path, monkeypatch: pytest.MonkeyPatch):
+    order: list[str] = []
+    monkeypatch.setattr(Processes, "wait", lambda self: order.append("wait"))
+    monkeypatch.setattr(
+        reference.engine.domains,
+        "write_domains",
+        lambda *arguments, **named: order.append("draw") or Domains(drawn, drawn),
+    )
+    for rank in (0, 1):
+        group = Processes(rank, 2, torch.device("cpu"))
+        assert RunDomains(EVERYTHING, drawn, group)._folders.source == drawn
+    assert order == ["draw", "wait", "wait", "draw"]
 
 
 def test_folders_are_found_in_any_case(tmp_path: Path):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 import reference.engine.clock
+import reference.engine.console
 from reference.data.classes import NUM_CLASSES
 from reference.engine.clock import ESTIMATE_AFTER, Clock
 from reference.engine.console import RunConsole
@@ -77,6 +80,22 @@ def test_lines_are_plain_where_there_is_no_terminal(capsys: pytest.CaptureFixtur
         "round 0  4/10  ce_s 1.250  cover 50%  lr 5.0e-01  3.00 it/s  data 25%\n"
         "warning: sky floods the target.\n"
     )
+
+
+def test_a_terminal_shows_a_bar_with_every_term(monkeypatch: pytest.MonkeyPatch):
+    screen = io.StringIO()
+    monkeypatch.setattr(
+        reference.engine.console,
+        "Console",
+        lambda **named: Console(file=screen, force_terminal=True, width=200),
+    )
+    with RunConsole(True, 10, 2) as console:
+        console.at(4, "round 0")
+        console.row(ROW)
+        console.say("a line above")
+    shown = screen.getvalue()
+    assert "a line above" in shown
+    assert "4/10" in shown and "ce_s 1.250" in shown and "data 25%" in shown
 
 
 def test_the_other_ranks_are_silent(capsys: pytest.CaptureFixture[str]):

@@ -39,6 +39,16 @@ def test_a_preset_runs_from_the_warm_up_to_the_last_round(name: str, tmp_path: P
     assert (tmp_path / "run" / "classes.md").is_file()
 
 
+def test_sizes_that_nothing_divides_fit_prototypes_and_labels(tmp_path: Path):
+    settings = tiny(PRESETS["gta5-to-cityscapes-released"][1])
+    stage = settings.adaptation
+    source, target = (
+        replace(crops, crop=(27, 45)) for crops in (stage.source_crops, stage.target_crops)
+    )
+    stage = replace(stage, iterations=2, source_crops=source, target_crops=target)
+    assert run(replace(settings, adaptation=stage), tmp_path / "run")
+
+
 def test_the_released_presets_switch_off_what_the_release_lacks():
     contrast = PRESETS["gta5-to-cityscapes-released"][1].adaptation.contrast
     assert not contrast.dynamic_labels and not contrast.calibrate

@@ -169,6 +169,13 @@ def test_a_plan_names_every_phase_and_writes_nothing(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_plan_to_adapt_needs_the_checkpoint_and_no_weights(uninterrupted: Path):
+    settings = replace(EVERYTHING, mode="adapt", start=uninterrupted / "last.pth")
+    network = replace(settings.network, random_weights=False)
+    options = replace(read_options(["toy"]), settings=replace(settings, network=network))
+    assert "round 1: iterations 3..5" in plan(options)
+
+
 def test_folders_of_sets_are_asked_for_in_one_sentence(tmp_path: Path):
     options = read_options(
         ["gta5-to-cityscapes", "--network.random-weights", "--data.root", str(tmp_path)]
