@@ -32,10 +32,11 @@ from reference.networks.output import Segmenter
 from reference.networks.toy import unit_range
 
 COMPLETE: Final = "complete.json"
-# Log-odds of the best of 19 classes lie between -ln 18 and what float32 can tell from certainty.
+# Log-odds of the best of 19 classes are at least -ln 18. A trained network leads by up to a few
+# tens; pixels beyond the highest would share a bin, and a class keeps its last bin whole.
 _LOWEST: Final = -math.log(NUM_CLASSES - 1)
-_HIGHEST: Final = 17.0
-_BINS: Final = 4096
+_HIGHEST: Final = 80.0
+_BINS: Final = 8192
 
 
 @dataclass(frozen=True)
