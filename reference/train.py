@@ -103,6 +103,7 @@ def plan(options: Options) -> str:
         lines.append(f"drawn scenes in {settings.data.root or drawn_folder(options)}")
     else:
         domains = RunDomains(settings, drawn_folder(options), Processes(0, 1, torch.device("cpu")))
+        domains.check()
         source, target = set_folders(settings.data)
         lines.append(f"source {source}: {len(domains.source)} images with labels")
         if settings.mode != "source-only":
@@ -152,10 +153,7 @@ def run_training(options: Options, group: Processes) -> bool:
         raise ValueError(problem)
     held = checkpoints.newest()
     domains = RunDomains(settings, drawn_folder(options), group)
-    domains.require_parts()
-    readers = [domains.source]
-    if settings.mode != "source-only":
-        readers.append(domains.target)
+    domains.check()
     state = RunState(settings, group, held)
     if held is not None:
         done = max(0, held["iteration"] - 1)

@@ -111,16 +111,24 @@ class RunDomains:
         if self.processes.leads:
             self.processes.wait()
 
-    def require_parts(self) -> None:
-        """Refuse batches that cannot be cut into equal parts.
+    def check(self) -> None:
+        """Open what the run will need, so that a fault is told before anything is written.
 
         Raises:
-            ValueError: processes times parts do not divide a batch.
+            ValueError: a set is not what its reader wants, or processes times parts do not divide
+                a batch.
         """
         if self.settings.mode != "adapt":
             self._part(self.settings.source.batch_size)
         if self.settings.mode != "source-only":
             self._part(self.settings.adaptation.batch_size)
+        wanted = [self.source]
+        if self.settings.mode != "source-only":
+            wanted.append(self.target)
+        if self.settings.reporting.evaluate:
+            wanted.append(self.validation)
+        if empty := [type(reader).__name__ for reader in wanted if not len(reader)]:
+            raise ValueError(f"train: expected images in every set, got none in {empty[0]}.")
 
     def _part(self, batch_size: int) -> int:
         parts = self.processes.world * self.settings.machine.accumulate

@@ -124,6 +124,7 @@ class Loop:
         folder = self.run / "labels" / phase.name.replace(" ", "-")
         if not entered:
             return require_complete(folder)
+        self.state.share_buffers(self.processes)
         found = write_static_labels(
             folder,
             self.state.labeller,

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch import distributed as dist
 
 from reference.engine.settings import Machine
@@ -55,6 +55,12 @@ class Processes:
         said = [sentence]
         dist.broadcast_object_list(said)
         return said[0]
+
+    def share_buffers(self, module: nn.Module) -> None:
+        """Give every process the buffers of the first, such as the statistics of BatchNorm."""
+        if self.shared:
+            for buffer in module.buffers():
+                dist.broadcast(buffer, src=0)
 
     def total(self, values: Tensor) -> Tensor:
         """Sum a tensor over all processes; the argument is not changed."""

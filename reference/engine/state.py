@@ -140,6 +140,18 @@ class RunState:
         if self.teacher is not None:
             self.teacher.update_parameters(self.network)
 
+    def share_buffers(self, processes: Processes) -> None:
+        """Give all processes the statistics of the first, which are those that are stored.
+
+        Each process meets its own images, and labels would differ with whoever makes them.
+
+        Args:
+            processes: all must call this.
+        """
+        processes.share_buffers(self.network)
+        if self.teacher is not None:
+            processes.share_buffers(self.teacher)
+
     def state(self, plain: Mapping[str, Any]) -> dict[str, Any]:
         """Return the checkpoint: tensors and plain values.
 

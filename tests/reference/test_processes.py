@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 
 from reference.engine.processes import processes
 from reference.engine.settings import Machine
-from tests.reference.tiny_runs import ALONE, held
+from tests.reference.tiny_runs import ALONE, digest, held
 from tests.reference.two_ranks import gradients, part
 
 
@@ -65,6 +66,14 @@ def test_two_ranks_do_a_whole_run(folder: Path):
     assert held(folder / "run")["iteration"] == 9
     assert len(list((folder / "run" / "labels" / "round-1").glob("*.png"))) == 4
     assert held(folder / "run")["bicl"]["source_bank.present"].any()
+
+
+def test_two_ranks_that_stopped_before_labels_are_made_go_on_with_the_same_bits(folder: Path):
+    starts = json.loads((folder / "broken" / "origin.json").read_text())["starts"]
+    # Static labels are made at iteration 6, by both, with batch statistics that only one stored.
+    assert [start["iteration"] for start in starts] == [0, 4]
+    found, expected = held(folder / "broken"), held(folder / "run")
+    assert digest(found) == digest(expected)
 
 
 def test_without_torchrun_a_process_is_alone():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import protocontrast as pc
 from reference.data.loading import SourceBatch, TargetBatch
+from reference.engine.loop import Loop
 from reference.engine.optimisation import Precision
 from reference.engine.processes import Processes, processes
 from reference.engine.settings import Machine
@@ -87,6 +89,19 @@ def main(folder: str) -> None:
         settings = replace(EVERYTHING, machine=replace(EVERYTHING.machine, accumulate=1))
         complete = run_training(Options(run=Path(folder) / "run", settings=settings), group)
         (Path(folder) / f"complete{group.rank}").write_text(str(complete))
+        broken = Options(run=Path(folder) / "broken", resume="auto", settings=settings)
+        real = Loop._after
+        with contextlib.suppress(InterruptedError):
+            Loop._after = _fails_late  # type: ignore[method-assign]
+            run_training(broken, group)
+        Loop._after = real  # type: ignore[method-assign]
+        run_training(broken, group)
+
+
+def _fails_late(loop: Loop, *arguments: Any, after: Any = Loop._after) -> None:
+    after(loop, *arguments)
+    if loop.state.iteration == 5:
+        raise InterruptedError
 
 
 if __name__ == "__main__":
