@@ -12,12 +12,13 @@ list of its ``__init__.py``, so all can be read from top to bottom:
     networks        the networks, all with one output
     training        settings, loss terms, both stages
     evaluation      confusion matrix, IoU, how right pseudo labels are
-    engine          runs on real data, from settings to checkpoints
     experiments     an experiment's data, its rows and tables
-    pictures        predictions, curves, the report's page
+    pictures        predictions, curves, prototypes, the pages of reports
+    engine          runs on real data, from settings to checkpoints
     check_data      the command that checks downloaded sets
     prepare         the command that makes a smaller copy of them
     train           the command that trains on real data
+    report          the command that makes a page about such a run
     demo            the command that newcomers run
     ablate          the command that switches every ingredient off in turn
     export          the command that turns a checkpoint into weights and a card

@@ -17,7 +17,10 @@ metrics             CSV and TensorBoard
 clock               speed, memory, time left
 console             what a person sees
 validation          scores while a run goes on
+expectations        what a source network reaches, and why it may not
+panels              pictures and prototypes while a run goes on
 run_folder          what belongs to a run, and where it comes from
 signals             being asked to stop
 loop                phases and steps
+recorded_run        a run read back from its folder
 """

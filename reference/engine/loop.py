@@ -16,16 +16,22 @@ from reference.engine.checkpoints import Checkpoints
 from reference.engine.clock import Clock
 from reference.engine.console import RunConsole
 from reference.engine.domains import RunDomains
-from reference.engine.metrics import Metrics
+from reference.engine.expectations import Band, expected_band
+from reference.engine.metrics import SHARES, Metrics
 from reference.engine.optimisation import set_learning_rate
+from reference.engine.panels import RunPanels
 from reference.engine.phases import Phase, phases
 from reference.engine.processes import Processes
-from reference.engine.pseudo_label_files import require_complete, write_static_labels
+from reference.engine.pseudo_label_files import (
+    labels_folder,
+    require_complete,
+    write_static_labels,
+)
 from reference.engine.recorded_settings import as_plain
 from reference.engine.settings import Settings
 from reference.engine.signals import Asked
 from reference.engine.state import RunState, seed_dropout
-from reference.engine.terms import BothDomains, Part, part_losses, shares
+from reference.engine.terms import BothDomains, Part, next_parts, part_losses, shares
 from reference.engine.validation import Validation, protocol_of
 from reference.training.losses import require_finite
 
@@ -69,6 +75,9 @@ class Loop:
         self.validation: Validation | None = None
         if settings.reporting.evaluate and processes.leads:
             self.validation = Validation(run, settings, domains.validation)
+        self.panels: RunPanels | None = None
+        if settings.reporting.panels_every and processes.leads:
+            self.panels = RunPanels(run, settings, domains)
         self._sums: dict[str, float] = {}
         self._steps = 0
 
@@ -121,7 +130,7 @@ class Loop:
             raise _AskedToStop
 
     def _static_folder(self, phase: Phase, entered: bool) -> Path:
-        folder = self.run / "labels" / phase.name.replace(" ", "-")
+        folder = labels_folder(self.run, phase)
         if not entered:
             return require_complete(folder)
         self.state.share_buffers(self.processes)
@@ -155,23 +164,8 @@ class Loop:
         self, sources: Iterator[SourceBatch], targets: Iterator[TargetBatch] | None
     ) -> list[Part]:
         self.clock.ask()
-        device = self.processes.device
-        channels_last = self.settings.machine.channels_last
-        memory = torch.channels_last if channels_last else torch.contiguous_format
-
-        def images(stored: Tensor) -> Tensor:
-            return stored.to(device, non_blocking=True, memory_format=memory)
-
-        parts = []
-        for _ in range(self.settings.machine.accumulate):
-            read = next(sources)
-            source = SourceBatch(images(read.images), read.labels.to(device), read.indices)
-            target = None
-            if targets is not None:
-                new = next(targets)
-                labels = None if new.static is None else new.static.to(device)
-                target = TargetBatch(images(new.images), new.indices, labels)
-            parts.append(Part(source, target))
+        machine, device = self.settings.machine, self.processes.device
+        parts = next_parts(sources, targets, machine, device)
         self.clock.receive()
         return parts
 
@@ -244,8 +238,11 @@ class Loop:
             self._report(phase, rate)
         every = reporting.evaluate_every
         last = iteration == self.last
-        if reporting.evaluate and (last or (every and iteration % every == 0)):
-            self._evaluate(phase)
+        band = expected_band(self.settings, iteration)
+        if reporting.evaluate and (last or band or (every and iteration % every == 0)):
+            self._evaluate(phase, band)
+        if self.panels is not None and (last or self.panels.due(iteration)):
+            self.panels(self.state, phase)
         if last or iteration % reporting.checkpoint_every == 0:
             self._save()
 
@@ -261,6 +258,7 @@ class Loop:
             "iterations_per_second": speed,
             "data_wait_share": waited,
             "peak_mib": self.clock.peak_mib,
+            **dict(zip(SHARES, self.state.monitor.now or (), strict=False)),
         }
         self._sums.clear()
         self._steps = 0
@@ -270,7 +268,7 @@ class Loop:
         for sentence in alarms:
             self.console.warn(f"{phase.name}, iteration {self.state.iteration}: {sentence}")
 
-    def _evaluate(self, phase: Phase) -> None:
+    def _evaluate(self, phase: Phase, band: Band | None) -> None:
         if self.validation is not None and self.metrics is not None:
             found = self.validation(self.state)
             self.metrics.write(
@@ -285,6 +283,8 @@ class Loop:
             self.console.say(
                 f"iteration {self.state.iteration}: {found.name} {found.student:.2f}{teacher}"
             )
+            if band is not None:
+                self.console.say(band.verdict(found.student))
             if self.state.best is None or found.student > self.state.best:
                 self.state.best = found.student
                 self.checkpoints.save_best(self.state.state(self.plain))

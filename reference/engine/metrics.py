@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from reference.atomic import write_atomically
+from reference.data.classes import NAMES
 
 FILE: Final = "metrics.csv"
 TERMS: Final = (
@@ -20,6 +21,8 @@ TERMS: Final = (
     "target_to_source",
     "source_to_target",
 )
+# Share of every class among the predictions on the target, 0..1.
+SHARES: Final = tuple(f"share_{name.replace(' ', '_')}" for name in NAMES)
 COLUMNS: Final = (
     "iteration",
     "phase",
@@ -31,6 +34,7 @@ COLUMNS: Final = (
     "peak_mib",
     "miou_percent",
     "teacher_miou_percent",
+    *SHARES,
 )
 
 

@@ -24,12 +24,14 @@ def _share(counts: Tensor) -> list[float]:
 class Monitor:
     """Class shares of source labels and of target predictions, judged by `alarms.judge`.
 
-    Every alarm is told once per run.
+    Every alarm is told once per run. `now` holds, per class, its share among the predictions of the
+    window that was closed last, 0..1; None where that saw no target.
     """
 
     def __init__(self) -> None:
         self.source = torch.zeros(NUM_CLASSES, dtype=torch.int64)
         self.start: list[float] | None = None
+        self.now: list[float] | None = None
         self.told: list[str] = []
         self.open: list[tuple[Tensor, Tensor, Tensor | None]] = []
 
@@ -49,6 +51,7 @@ class Monitor:
         Args:
             processes: whose counts are added up; all must call this.
         """
+        self.now = None
         if not self.open:
             return None, []
         device = processes.device
@@ -58,7 +61,7 @@ class Monitor:
         known = [value.to(device) for _, _, value in self.open if value is not None]
         self.open.clear()
         source, predicted = processes.total(torch.stack(rows).sum(0)).cpu()
-        now = _share(predicted)
+        now = self.now = _share(predicted)
         coverage = None
         if known:
             mean = processes.total(torch.stack(known).double().mean()) / processes.world

@@ -101,7 +101,9 @@ _TOY: Final = Settings(
         entropy_weight=0.1,
         entropy_from_round=1,
     ),
-    reporting=Reporting(every=20, checkpoint_every=100, evaluate_every=200, size=(96, 192)),
+    reporting=Reporting(
+        every=20, checkpoint_every=100, evaluate_every=100, size=(96, 192), panels_every=50
+    ),
 )
 
 

@@ -25,6 +25,7 @@ from reference.data.classes import IGNORE, NUM_CLASSES
 from reference.data.readers import ImageReader
 from reference.data.resizing import resize_image
 from reference.engine.optimisation import Precision
+from reference.engine.phases import Phase
 from reference.engine.processes import Processes
 from reference.engine.stage_settings import StaticLabels
 from reference.evaluation.evaluate import upsampled_logits
@@ -37,6 +38,11 @@ COMPLETE: Final = "complete.json"
 _LOWEST: Final = -math.log(NUM_CLASSES - 1)
 _HIGHEST: Final = 80.0
 _BINS: Final = 8192
+
+
+def labels_folder(run: Path, phase: Phase) -> Path:
+    """Return where the static labels of a round are kept."""
+    return run / "labels" / phase.name.replace(" ", "-")
 
 
 @dataclass(frozen=True)

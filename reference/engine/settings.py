@@ -111,7 +111,10 @@ class Reporting:
         evaluate_every: iterations per evaluation on the validation images; 0 evaluates only the
             last one.
         evaluate: whether to evaluate at all.
-        size: (height, width) at which the network sees validation images, pixels.
+        size: (height, width) at which the network sees validation images and panels, pixels.
+        panels_every: iterations per set of panels, which are also drawn at the end; 0 draws none.
+        panel_ids: numbers of the images that panels show, the same of every set, from 0; none
+            takes two, evenly spaced.
     """
 
     every: int = 50
@@ -120,11 +123,16 @@ class Reporting:
     evaluate_every: int = 4000
     evaluate: bool = True
     size: tuple[int, int] = (512, 1024)
+    panels_every: int = 2000
+    panel_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("every", "checkpoint_every", "keep"):
             at_least("Reporting", name, getattr(self, name), 1)
-        at_least("Reporting", "evaluate_every", self.evaluate_every, 0)
+        for name in ("evaluate_every", "panels_every"):
+            at_least("Reporting", name, getattr(self, name), 0)
+        for number in self.panel_ids:
+            at_least("Reporting", "panel_ids", number, 0)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ gives the gradient of one process on the union of their images.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,6 +23,7 @@ from reference.data.classes import IGNORE
 from reference.data.loading import SourceBatch, TargetBatch
 from reference.engine.optimisation import Precision
 from reference.engine.processes import Processes
+from reference.engine.settings import Machine
 from reference.engine.stage_settings import AdaptationStage
 from reference.networks.output import Domain, Output, Segmenter
 from reference.training.losses import entropy
@@ -33,6 +34,38 @@ class Part(NamedTuple):
 
     source: SourceBatch
     target: TargetBatch | None
+
+
+def next_parts(
+    sources: Iterator[SourceBatch],
+    targets: Iterator[TargetBatch] | None,
+    machine: Machine,
+    device: torch.device,
+) -> list[Part]:
+    """Take the parts of one iteration to the device.
+
+    Args:
+        sources: labelled batches, one per part.
+        targets: likewise; None in the warm-up.
+        machine: number of parts and memory format of images.
+        device: of the network.
+    """
+    memory = torch.channels_last if machine.channels_last else torch.contiguous_format
+
+    def images(stored: Tensor) -> Tensor:
+        return stored.to(device, non_blocking=True, memory_format=memory)
+
+    parts = []
+    for _ in range(machine.accumulate):
+        read = next(sources)
+        source = SourceBatch(images(read.images), read.labels.to(device), read.indices)
+        target = None
+        if targets is not None:
+            new = next(targets)
+            labels = None if new.static is None else new.static.to(device)
+            target = TargetBatch(images(new.images), new.indices, labels)
+        parts.append(Part(source, target))
+    return parts
 
 
 class BothDomains(nn.Module):

@@ -1,6 +1,12 @@
 """What a run looks like:
 
 visualise       pictures of predictions
+strip_files     the same as files that a run leaves behind
 charts          curves and bars
-report          one self-contained page
+prototypes      prototypes of both domains
+feature_space   where they lie
+similarity      how alike they are
+page            what all reports have in common
+report          the page of the demo
+run_page        the page of a run on real data
 """

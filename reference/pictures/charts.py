@@ -1,15 +1,40 @@
-"""Line charts as SVG elements that an HTML page can hold."""
+"""Charts as SVG elements that an HTML page can hold."""
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Final
 
 import matplotlib
 from matplotlib.figure import Figure
 
 Series = Sequence[tuple[float, float]]
+INK: Final = "#1d1d1b"
+
+
+@contextmanager
+def drawing(title: str) -> Iterator[None]:
+    """Draw in the look of the reports, with text as text.
+
+    Args:
+        title: tells the ids of charts of one page apart.
+    """
+    with matplotlib.rc_context(
+        {
+            "svg.fonttype": "none",
+            "svg.hashsalt": title,
+            "font.family": ["sans-serif"],
+            "font.size": 9,
+            "axes.edgecolor": "#8a8a84",
+            "axes.labelcolor": "#44443f",
+            "xtick.color": "#44443f",
+            "ytick.color": "#44443f",
+        }
+    ):
+        yield
 
 
 def line_chart(
@@ -34,18 +59,7 @@ def line_chart(
     Returns:
         str: an ``<svg>`` element, without the XML prologue that HTML forbids.
     """
-    with matplotlib.rc_context(
-        {
-            "svg.fonttype": "none",
-            "svg.hashsalt": title,
-            "font.family": ["sans-serif"],
-            "font.size": 9,
-            "axes.edgecolor": "#8a8a84",
-            "axes.labelcolor": "#44443f",
-            "xtick.color": "#44443f",
-            "ytick.color": "#44443f",
-        }
-    ):
+    with drawing(title):
         figure = Figure(figsize=(4.4, 2.7), layout="constrained")
         axes = figure.add_subplot()
         for name, points in series.items():
@@ -55,7 +69,7 @@ def line_chart(
                     xs, ys, label=name, color=colours.get(name, "#777777"), linewidth=1.6,
                     marker="o" if len(points) == 1 else None, markersize=3,
                 )  # fmt: skip
-        axes.set_title(title, loc="left", fontsize=10, fontweight="bold", color="#1d1d1b")
+        axes.set_title(title, loc="left", fontsize=10, fontweight="bold", color=INK)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         axes.grid(axis="y", color="#e4e4df", linewidth=0.8)
@@ -67,8 +81,18 @@ def line_chart(
             axes.set_ylim(bottom=0)
         if axes.lines:
             axes.legend(frameon=False, fontsize=8, loc="best")
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+        return as_svg(figure, title)
+
+
+def as_svg(figure: Figure, title: str) -> str:
+    """Write a figure as an ``<svg>`` element; inside `drawing`.
+
+    Args:
+        figure: the chart.
+        title: what it shows, for those who cannot see it.
+    """
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     return _for_html(buffer.getvalue(), title)
 
 

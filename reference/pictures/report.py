@@ -1,22 +1,17 @@
-"""One self-contained HTML page about a run: table, pictures, curves, settings.
-
-Pictures are data URIs and charts inline SVG, so the file can be mailed and opened offline.
-"""
+"""The page of the demo: what adaptation changed, in a table, pictures and curves."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
-import jinja2
 from markupsafe import Markup
 
-from reference.data.classes import NAMES, PALETTE
 from reference.experiments.rows import CAPTIONS, CONTROL, Row
-from reference.experiments.verdict import explanation, gain, headline, signed
+from reference.experiments.verdict import explanation, gain, headline
 from reference.pictures.charts import Series, line_chart
-from reference.pictures.visualise import UNLABELLED_COLOUR, Strip
+from reference.pictures.page import FeatureSpace, compose, flattened, swatches
+from reference.pictures.visualise import Strip
 
 COLOURS: Final = {
     "source only": "#a9a9a2",
@@ -40,10 +35,6 @@ _LABELS: Final = {
 }
 _STEPS_PER_POINT: Final = 10
 _PERCENT: Final = (0.0, 100.0)
-
-
-def _hex(colour: Sequence[int]) -> str:
-    return "#" + "".join(f"{int(value):02x}" for value in colour)
 
 
 def _averaged(values: Sequence[float | None]) -> Series:
@@ -106,27 +97,6 @@ def pseudo_label_charts(row: Row) -> list[str]:
     return charts
 
 
-def _palette(results: Mapping[str, Any]) -> list[tuple[str, str]]:
-    swatches = [(NAMES[label], _hex(PALETTE[label])) for label in results["train_ids"]]
-    return [*swatches, ("no label", _hex(UNLABELLED_COLOUR))]
-
-
-def flattened(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """List nested settings as (dotted name, value).
-
-    Example:
-        >>> flattened({"data": {"shift": 0.6}, "seed": 0})
-        [('data.shift', '0.6'), ('seed', '0')]
-    """
-    lines: list[tuple[str, str]] = []
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            lines += flattened(value, f"{prefix}{name}.")
-        else:
-            lines.append((f"{prefix}{name}", str(value)))
-    return lines
-
-
 def render(
     results: Mapping[str, Any],
     rows: Mapping[str, Row],
@@ -134,6 +104,7 @@ def render(
     domains: Sequence[Strip],
     predictions: Sequence[Strip],
     pseudo_labels: Sequence[Strip],
+    space: FeatureSpace | None = None,
 ) -> str:
     """Compose the page.
 
@@ -143,37 +114,31 @@ def render(
         domains: strips of images of either domain.
         predictions: strips of test images.
         pseudo_labels: strips of target training images.
+        space: prototypes before and after; None leaves them out.
 
     Returns:
         str: an HTML document that refers to nothing outside itself.
     """
-    here = Path(__file__).parent
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(here),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["signed"] = signed
     shown = [
         {"name": name, "caption": caption, "colour": COLOURS[caption], **results[name]}
         for name, caption in CAPTIONS.items()
         if name in results
     ]
-    return environment.get_template("report.html.jinja").render(
+    return compose(
+        "report.html.jinja",
         results=results,
         headline=headline(results),
         explanation=explanation(results),
         gains={row["name"]: gain(results, row["name"], CONTROL) for row in shown},
         rows=shown,
         control=CONTROL,
-        palette=_palette(results),
+        palette=swatches(results["train_ids"]),
         domains=domains,
         predictions=predictions,
         pseudo_labels=pseudo_labels,
         label_charts=[Markup(chart) for chart in pseudo_label_charts(rows["bicl"])],
         loss_charts=[Markup(chart) for chart in loss_charts(rows)],
+        space=space,
         steps_per_point=_STEPS_PER_POINT,
         settings=flattened(results["settings"]),
     )

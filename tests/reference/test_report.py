@@ -11,7 +11,8 @@ import pytest
 
 from reference.demo import Options, summarise
 from reference.experiments.verdict import explanation, headline
-from reference.pictures.report import flattened, loss_charts, pseudo_label_charts, render
+from reference.pictures.page import flattened
+from reference.pictures.report import loss_charts, pseudo_label_charts, render
 from reference.pictures.visualise import Panel, Strip
 
 VOID = {"meta", "img", "br", "link"}
