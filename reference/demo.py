@@ -42,7 +42,7 @@ from reference.experiments.scenario import (
     load_scenario,
 )
 from reference.experiments.verdict import gain, headline
-from reference.pictures.report import render
+from reference.pictures.report import prototype_section, render
 from reference.pictures.visualise import domain_strips, prediction_strips, pseudo_label_strips
 from reference.provenance import code_digest, machine, peak_mib, versions
 from reference.training.config import ROWS, Experiment
@@ -211,6 +211,7 @@ def run_demo(
         domains=domain_strips(scenario),
         predictions=prediction_strips(scenario, networks),
         pseudo_labels=pseudo_label_strips(scenario, rows["bicl"].trained),
+        space=prototype_section(rows, scenario),
     )
     require_new_folder("demo", options.run, "Hint: another run filled it meanwhile.")
     write_results(options.run, results, rows, report)

@@ -8,5 +8,8 @@ feature_space   where they lie
 similarity      how alike they are
 page            what all reports have in common
 report          the page of the demo
+run_facts       what a run folder says
+run_charts      its curves
+time_lapse      its images over time
 run_page        the page of a run on real data
 """

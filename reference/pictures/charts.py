@@ -45,6 +45,9 @@ def line_chart(
     x_label: str,
     y_label: str,
     y_range: tuple[float, float] | None = None,
+    marks: Sequence[float] = (),
+    logarithmic: bool = False,
+    legend: bool = True,
 ) -> str:
     """Draw lines as an SVG element for an HTML page.
 
@@ -54,7 +57,10 @@ def line_chart(
         colours: name -> colour; grey where a name is missing.
         x_label: with the unit.
         y_label: with the unit.
-        y_range: ends of the vertical axis; None fits the points, from 0.
+        y_range: ends of the vertical axis; None fits the points, from 0 unless logarithmic.
+        marks: places on the horizontal axis with a thin line, such as the start of a round.
+        logarithmic: scale the vertical axis by powers of ten; points must then be above 0.
+        legend: name the lines inside the chart.
 
     Returns:
         str: an ``<svg>`` element, without the XML prologue that HTML forbids.
@@ -62,6 +68,8 @@ def line_chart(
     with drawing(title):
         figure = Figure(figsize=(4.4, 2.7), layout="constrained")
         axes = figure.add_subplot()
+        for mark in marks:
+            axes.axvline(mark, color="#d2d2cb", linewidth=0.8, zorder=0)
         for name, points in series.items():
             if points:
                 xs, ys = zip(*points, strict=True)
@@ -75,11 +83,15 @@ def line_chart(
         axes.grid(axis="y", color="#e4e4df", linewidth=0.8)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
+        drawn = any(series.values())
+        if logarithmic and drawn:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")
         if y_range is not None:
             axes.set_ylim(*y_range)
-        elif axes.lines:
+        elif drawn and not logarithmic:
             axes.set_ylim(bottom=0)
-        if axes.lines:
+        if drawn and legend:
             axes.legend(frameon=False, fontsize=8, loc="best")
         return as_svg(figure, title)
 

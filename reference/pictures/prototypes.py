@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 import protocontrast as pc
+from reference.data.arrays import ArrayDomain
+from reference.networks.toy import SegmentationNetwork, unit_range
+from reference.pictures.visualise import spread_indices
+from reference.training.losses import cell_labels
+
+_MOST: Final = 100
+_BATCH: Final = 10
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,45 @@ def prototypes_of(state: Mapping[str, Any]) -> Prototypes:
             f"{', '.join(sorted(map(str, state)))}."
         ) from error
     return Prototypes(source, target, bias.calibrate(source), present[0], present[1])
+
+
+@torch.no_grad()
+def fitted_prototypes(
+    network: SegmentationNetwork, source: ArrayDomain, target_images: Tensor, like: pc.PrototypeBank
+) -> Prototypes:
+    """Take exact class means of a network's features over both domains, without a bias.
+
+    Source cells go by their labels, target cells by the network's own predictions, so that no
+    target label is needed.
+
+    Args:
+        network: any; is read only.
+        source: images with labels; at most 100, evenly spaced, are read.
+        target_images: likewise, without labels.
+        like: whose normalisation is taken over.
+
+    Shape:
+        target_images (N, 3, H, W), uint8.
+
+    Raises:
+        ValueError: the source has no labels.
+    """
+
+    def batches(images: Tensor, labels: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
+        for group in torch.tensor(spread_indices(len(images), _MOST)).split(_BATCH):
+            output = network(unit_range(images[group]))
+            known = output.logits.argmax(dim=1) if labels is None else cell_labels(labels[group])
+            yield output.features, known
+
+    if source.labels is None:
+        raise ValueError("fitted_prototypes: expected a source with labels, got one without.")
+
+    def fitted(images: Tensor, labels: Tensor | None) -> pc.PrototypeBank:
+        bank = pc.PrototypeBank(like.num_classes, like.dim, normalize=like.normalize)
+        return bank.fit(batches(images, labels))
+
+    one, other = fitted(source.images, source.labels), fitted(target_images, None)
+    return Prototypes(one.prototypes, other.prototypes, None, one.present, other.present)
 
 
 @dataclass(frozen=True)

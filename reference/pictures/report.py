@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from markupsafe import Markup
 
 from reference.experiments.rows import CAPTIONS, CONTROL, Row
+from reference.experiments.scenario import Scenario
 from reference.experiments.verdict import explanation, gain, headline
 from reference.pictures.charts import Series, line_chart
-from reference.pictures.page import FeatureSpace, compose, flattened, swatches
+from reference.pictures.page import (
+    FeatureSpace,
+    compose,
+    feature_space_section,
+    flattened,
+    swatches,
+)
+from reference.pictures.prototypes import fitted_prototypes, prototypes_of
 from reference.pictures.visualise import Strip
 
 COLOURS: Final = {
@@ -95,6 +104,35 @@ def pseudo_label_charts(row: Row) -> list[str]:
             )
         )
     return charts
+
+
+def prototype_section(rows: Mapping[str, Row], scenario: Scenario) -> FeatureSpace:
+    """Draw where the classes of both domains lie before and after adaptation with BiCL.
+
+    Args:
+        rows: the trained rows by name; needs "source_only" and "bicl".
+        scenario: the data.
+
+    Raises:
+        ValueError: the run had no contrast, or the source has no labels.
+    """
+    trained = rows["bicl"].trained
+    if trained.bicl is None:
+        raise ValueError(
+            "prototype_section: expected a run with contrast, got one whose bicl is None."
+        )
+    network = rows["source_only"].trained.network
+    bank = trained.bicl.source_bank
+    before = fitted_prototypes(network, scenario.source, scenario.target_images, bank)
+    after = prototypes_of(trained.bicl.state_dict())
+    if not trained.bicl.calibrate:
+        after = replace(after, calibrated=None)
+    about = (
+        "Before: exact means of the source-only network's features over training images, target "
+        "cells by the network's own predictions. After: the banks and the bias of BiCL at the end, "
+        "moving averages over batches, target cells by the labels of the contrast."
+    )
+    return feature_space_section(about, ["Before adaptation", "After"], [before, after])
 
 
 def render(

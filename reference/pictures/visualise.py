@@ -81,7 +81,7 @@ def colourise(labels: ByteArray) -> ByteArray:
 
 
 def png_uri(pixels: ByteArray) -> str:
-    """Encode (H, W, 3) uint8 pixels as a PNG data URI."""
+    """Encode uint8 pixels, (H, W, 3) in colour or (H, W) in grey, as a PNG data URI."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
