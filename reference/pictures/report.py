@@ -132,7 +132,7 @@ def prototype_section(rows: Mapping[str, Row], scenario: Scenario) -> FeatureSpa
         "cells by the network's own predictions. After: the banks and the bias of BiCL at the end, "
         "moving averages over batches, target cells by the labels of the contrast."
     )
-    return feature_space_section(about, ["Before adaptation", "After"], [before, after])
+    return feature_space_section(about, ["Before adaptation", "After adaptation"], [before, after])
 
 
 def render(

@@ -13,6 +13,7 @@ from reference.experiments.rows import Row
 from reference.experiments.scenario import Scenario, load_scenario
 from reference.synthetic import Sizes
 from reference.training.config import BICL, Data, Experiment, Supervised
+from tests.reference.tiny_runs import SEEN, run
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -52,3 +53,11 @@ def tiny_data(tiny_scenario: Scenario, _place: Path) -> Path:
 @pytest.fixture(scope="session")
 def tiny_rows(tiny_experiment: Experiment, tiny_scenario: Scenario) -> dict[str, Row]:
     return train_rows(tiny_experiment, tiny_scenario, progress=False)
+
+
+@pytest.fixture(scope="session")
+def seen_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run with panels and evaluations; not to be written to."""
+    folder = tmp_path_factory.mktemp("seen") / "run"
+    assert run(SEEN, folder)
+    return folder

@@ -124,6 +124,11 @@ def digest(value: Any) -> str:
     return found.hexdigest()
 
 
+# The same, looked at as often as it can be.
+SEEN = replace(
+    EVERYTHING,
+    reporting=replace(EVERYTHING.reporting, evaluate=True, evaluate_every=3, panels_every=3),
+)
 LONG = replace(
     EVERYTHING,
     source=replace(EVERYTHING.source, iterations=6),
