@@ -17,7 +17,7 @@ from reference.engine.presets import PRESETS
 from reference.engine.recorded_settings import as_plain, differences
 from reference.engine.run_folder import ORIGIN, SETTINGS
 from reference.networks.tensor_files import read_stored
-from reference.pictures.prototypes import Prototypes, prototypes_of
+from reference.pictures.domain_prototypes import Prototypes, prototypes_of
 from reference.pictures.run_facts import RunFacts
 from reference.pictures.strip_files import FOLDER, StripFile, read_strip
 

@@ -3,7 +3,7 @@
 Only directions count in the contrast, so every prototype is drawn at unit length. The plane is
 that of the two largest principal components of all prototypes that are shown, the same for
 every moment, so that moments can be compared. A plane keeps a part of the variance, which stands
-at its axes; the matrix of cosines (`similarity`) leaves nothing out.
+at its axes; the matrix of cosines (`cosine_matrix`) leaves nothing out.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from matplotlib.lines import Line2D
 
 from reference.data.classes import NAMES, PALETTE
 from reference.pictures.charts import INK, as_svg, drawing
-from reference.pictures.prototypes import Prototypes, units
+from reference.pictures.domain_prototypes import Prototypes, units
 
 Points = npt.NDArray[np.float64]
 

@@ -15,9 +15,9 @@ from markupsafe import Markup
 
 from reference.data.classes import NAMES, PALETTE
 from reference.experiments.verdict import signed
+from reference.pictures.cosine_matrix import similarity_matrix
+from reference.pictures.domain_prototypes import Prototypes, alignment
 from reference.pictures.feature_space import feature_space
-from reference.pictures.prototypes import Prototypes, alignment
-from reference.pictures.similarity import similarity_matrix
 from reference.pictures.visualise import UNLABELLED_COLOUR
 
 

@@ -12,6 +12,7 @@ from reference.experiments.rows import CAPTIONS, CONTROL, Row
 from reference.experiments.scenario import Scenario
 from reference.experiments.verdict import explanation, gain, headline
 from reference.pictures.charts import Series, line_chart
+from reference.pictures.domain_prototypes import fitted_prototypes, prototypes_of
 from reference.pictures.page import (
     FeatureSpace,
     compose,
@@ -19,7 +20,6 @@ from reference.pictures.page import (
     flattened,
     swatches,
 )
-from reference.pictures.prototypes import fitted_prototypes, prototypes_of
 from reference.pictures.visualise import Strip
 
 COLOURS: Final = {

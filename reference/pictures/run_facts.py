@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reference.pictures.charts import Series
-from reference.pictures.prototypes import Prototypes
+from reference.pictures.domain_prototypes import Prototypes
 from reference.pictures.strip_files import StripFile
 
 

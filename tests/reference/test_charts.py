@@ -33,3 +33,22 @@ def test_two_charts_of_one_page_share_no_id():
     assert ids("one")
     assert not ids("one") & ids("two")
     assert ids("one") == ids("one")
+
+
+def test_marks_scale_and_legend_can_be_chosen():
+    def chart(**settings: object) -> str:
+        points = {"one": [(0.0, 0.01), (10.0, 100.0)]}
+        return line_chart("Shares", points, {}, x_label="", y_label="", **settings)
+
+    plain = chart()
+    assert ">one<" in plain and ">one<" not in chart(legend=False)
+    assert "#d2d2cb" not in plain
+    assert chart(marks=[3.0, 7.0]).count("#d2d2cb") == 2
+    assert ">0.01<" not in plain and {">0.01<", ">1<", ">100<"} <= set(
+        re.findall(r">[\d.]+<", chart(logarithmic=True))
+    )
+
+
+def test_a_chart_of_marks_alone_has_no_legend():
+    chart = line_chart("None", {}, {}, x_label="", y_label="", marks=[1.0], logarithmic=True)
+    assert ElementTree.fromstring(chart).tag.endswith("svg")

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from reference.data.classes import NAMES
+from reference.pictures.domain_prototypes import Prototypes, units
 from reference.pictures.feature_space import _plane, _room_for, _spots, feature_space
-from reference.pictures.prototypes import Prototypes, units
 
 GENERATOR = torch.Generator().manual_seed(0)
 

@@ -141,6 +141,19 @@ def test_an_alarm_is_told_once_and_remembered_over_a_resume():
     assert len(resumed.start) == NUM_CLASSES
 
 
+def test_a_window_leaves_the_shares_of_its_predictions_behind():
+    monitor = Monitor()
+    assert monitor.now is None
+    source = torch.tensor([0, 255])
+    for _ in range(2):
+        monitor.see(source, torch.tensor([0, 0, 0, 13]), None)
+        monitor.close(ALONE)
+        assert monitor.now is not None
+        assert (monitor.now[0], monitor.now[13], sum(monitor.now)) == (0.75, 0.25, 1.0)
+    monitor.close(ALONE)
+    assert monitor.now is None
+
+
 def test_an_open_window_belongs_to_the_process_that_stored_it():
     monitor = Monitor()
     monitor.see(torch.zeros(4), torch.zeros(4), None)

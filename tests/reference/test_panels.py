@@ -23,7 +23,7 @@ from reference.engine.settings import Settings
 from reference.engine.state import RunState
 from reference.networks.release import read_checkpoint
 from reference.networks.tensor_files import read_stored
-from reference.pictures.prototypes import prototypes_of
+from reference.pictures.domain_prototypes import prototypes_of
 from reference.pictures.strip_files import FOLDER, read_strip
 from reference.pictures.visualise import colourise
 from tests.reference.tiny_runs import ALONE, EVERYTHING, SEEN, digest, held, run, tiny

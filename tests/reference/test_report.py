@@ -12,7 +12,7 @@ import pytest
 from reference.demo import Options, summarise
 from reference.experiments.verdict import explanation, headline
 from reference.pictures.page import flattened
-from reference.pictures.report import loss_charts, pseudo_label_charts, render
+from reference.pictures.report import loss_charts, prototype_section, pseudo_label_charts, render
 from reference.pictures.visualise import Panel, Strip
 
 VOID = {"meta", "img", "br", "link"}
@@ -165,6 +165,28 @@ def test_names_from_files_cannot_break_the_page(results, tiny_rows):
     document = render(results, tiny_rows, **STRIPS)
     assert "town &lt;1&gt;" in document
     assert "town <1>" not in document
+
+
+def test_prototypes_before_and_after_stand_on_the_page(results, tiny_rows, tiny_scenario):
+    space = prototype_section(tiny_rows, tiny_scenario)
+    assert [len(space.planes), len(space.matrices)] == [2, 2]
+    assert ">calibrated<" not in space.planes[0] and ">calibrated<" in space.planes[1]
+    document = render(results, tiny_rows, **STRIPS, space=space)
+    page = parsed(document)
+    assert (page.faults, page.open, foreign(page, document)) == ([], [], [])
+    text = " ".join(page.text)
+    assert "Before adaptation" in text and "After adaptation" in text
+    assert "target cells by the network's own predictions" in html.unescape(text)
+    assert "Prototypes" not in " ".join(parsed(render(results, tiny_rows, **STRIPS)).text)
+
+
+def test_without_contrast_there_are_no_prototypes_to_show(tiny_rows, tiny_scenario):
+    rows = {**tiny_rows, "bicl": tiny_rows["entropy_only"]}
+    with pytest.raises(ValueError) as caught:
+        prototype_section(rows, tiny_scenario)
+    assert str(caught.value) == (
+        "prototype_section: expected a run with contrast, got one whose bicl is None."
+    )
 
 
 def test_warnings_stand_on_the_page(results, tiny_rows):

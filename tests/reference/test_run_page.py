@@ -13,7 +13,7 @@ import torch
 from reference.data.classes import NAMES
 from reference.engine.presets import PRESETS
 from reference.engine.recorded_settings import as_plain
-from reference.pictures.prototypes import Prototypes
+from reference.pictures.domain_prototypes import Prototypes
 from reference.pictures.run_charts import course_charts, loss_charts, score_charts, thinned
 from reference.pictures.run_facts import RunFacts
 from reference.pictures.run_page import headline, render_run, score_rows

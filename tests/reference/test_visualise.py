@@ -51,6 +51,7 @@ def test_a_picture_survives_the_way_into_the_page():
     image = np.random.default_rng(0).integers(0, 256, (7, 9, 3), dtype=np.uint8)
     assert np.array_equal(pixels_of(Panel("", png_uri(image))), image)
     assert np.array_equal(pixels_of(photograph("image", image)), image)
+    assert np.array_equal(pixels_of(Panel("", png_uri(image[..., 0]))), image[..., 0])
 
 
 def test_a_large_picture_is_scaled_down():

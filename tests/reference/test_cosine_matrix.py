@@ -6,8 +6,8 @@ from xml.etree import ElementTree
 
 import torch
 
-from reference.pictures.prototypes import Prototypes
-from reference.pictures.similarity import similarity_matrix
+from reference.pictures.cosine_matrix import similarity_matrix
+from reference.pictures.domain_prototypes import Prototypes
 
 
 def test_known_pairs_have_their_cosine():

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from reference.data.classes import NAMES
 from reference.pictures.charts import INK, as_svg, drawing
-from reference.pictures.prototypes import Prototypes
+from reference.pictures.domain_prototypes import Prototypes
 
 
 def similarity_matrix(title: str, moment: Prototypes) -> str:

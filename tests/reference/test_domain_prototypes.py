@@ -10,7 +10,7 @@ import torch
 import protocontrast as pc
 from reference.data.arrays import ArrayDomain
 from reference.networks.toy import unit_range
-from reference.pictures.prototypes import (
+from reference.pictures.domain_prototypes import (
     Prototypes,
     alignment,
     fitted_prototypes,
