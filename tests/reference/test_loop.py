@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import reference.engine.loop
+from reference.engine.expectations import Band
 from reference.engine.settings import Settings
 from reference.engine.signals import Asked
 from reference.training.losses import NonFiniteLossError
@@ -127,3 +128,19 @@ def test_every_ingredient_off_is_a_control_that_sees_source_labels_alone(tmp_pat
     assert last["source_cross_entropy"] and not any(last[name] for name in off)
     assert not (tmp_path / "run" / "labels").exists()
     assert held(tmp_path / "run")["bicl"] is None
+
+
+def test_an_early_score_is_judged_where_it_is_due(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def band(settings: Settings, iteration: int) -> Band | None:
+        return Band(2, 0.0) if iteration == 2 else None
+
+    monkeypatch.setattr(reference.engine.loop, "expected_band", band)
+    reporting = replace(SHORT.reporting, evaluate=True, evaluate_every=0, panels_every=0)
+    assert run(replace(SHORT, mode="source-only", reporting=reporting), tmp_path / "run")
+    told = [line for line in capsys.readouterr().err.splitlines() if "does it train?" in line]
+    assert len(told) == 1
+    assert told[0].endswith("after 2 iterations, expected 0 or more: OK")
+    scored = [row["iteration"] for row in rows(tmp_path / "run") if row["miou_percent"]]
+    assert scored == ["2", "3"]

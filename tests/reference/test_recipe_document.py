@@ -1,0 +1,92 @@
+"""The commands and keys of the documents about training are those that exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import tyro
+
+from reference.engine.expectations import LIMITS
+from reference.engine.presets import PRESETS
+from reference.train import read_options
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+RECIPE = (DOCS / "recipe.md").read_text(encoding="utf-8")
+TRAINING = (DOCS / "training.md").read_text(encoding="utf-8")
+
+
+def command_lines(text: str) -> list[list[str]]:
+    """Words of every command of the recipe in fenced blocks."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    lines = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
+    return [words for words in lines if words[:2] == ["python", "-m"]]
+
+
+def keys(text: str) -> list[list[str]]:
+    """Words of every option of a run in inline code."""
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    return [shlex.split(found) for found in re.findall(r"`(--[^`]+)`", prose)]
+
+
+def understood(words: list[str]) -> bool:
+    """Whether a command line is one that its command takes."""
+    module, arguments = words[2], words[3:]
+    try:
+        if module == "reference.train":
+            read_options(arguments)
+        else:
+            tyro.cli(import_module(module).Options, args=arguments)
+    except SystemExit:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    "words", command_lines(RECIPE) + command_lines(TRAINING), ids=lambda words: " ".join(words[2:5])
+)
+def test_every_command_is_understood(words: list[str]) -> None:
+    assert understood(words)
+
+
+OF_OTHER_COMMANDS = [["--synthia"], ["--source", "synthia"]]
+# Named without a value.
+BARE = ["--data.workers", "--reporting.panels-every", "--machine.precision"]
+SHOWING = [["--help"], ["--print-config"]]
+CHECKED = [
+    words for words in keys(RECIPE) + keys(TRAINING) if words not in OF_OTHER_COMMANDS + SHOWING
+]
+
+
+@pytest.mark.parametrize("words", CHECKED, ids=lambda words: words[0])
+def test_every_key_is_one_of_training(words: list[str]) -> None:
+    if words[0] in BARE and len(words) == 1:
+        words = [*words, "fp32" if words[0] == "--machine.precision" else "1"]
+    assert understood(["python", "-m", "reference.train", "gta5-to-cityscapes", *words])
+
+
+def test_every_key_of_the_table_changes_a_setting() -> None:
+    table = RECIPE.split("## Ablations")[1].split("##")[0]
+    found = [shlex.split(line) for line in re.findall(r"\| `(--[^`]+)` \|", table)]
+    assert len(found) >= 15
+    usual = PRESETS["gta5-to-cityscapes"][1]
+    for words in found:
+        assert read_options(["gta5-to-cityscapes", *words]).settings != usual, words
+
+
+def test_the_limits_are_those_that_are_printed() -> None:
+    for name, row in (("gta5", "GTA5"), ("synthia", "SYNTHIA")):
+        cells = next(line for line in RECIPE.splitlines() if line.startswith(f"| {row}, mIoU"))
+        told = [float(cell) for cell in cells.split("|")[2:4]]
+        assert told == [least for _, least in LIMITS[name]]
+
+
+def test_an_unknown_key_is_found() -> None:
+    assert not understood(
+        ["python", "-m", "reference.train", "toy", "--adaptation.temprature", "1"]
+    )
+    assert not understood(["python", "-m", "reference.report"])
+    assert keys("`--a 1`\n```bash\n`--b`\n```\n`make`") == [["--a", "1"]]
