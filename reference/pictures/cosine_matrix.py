@@ -38,7 +38,8 @@ def similarity_matrix(title: str, moment: Prototypes) -> str:
                     value = float(cosines[row, column])
                     axes.text(
                         column + 0.5, row + 0.5, f"{value:.2f}".replace("0.", ".", 1),
-                        ha="center", va="center", in_layout=False, fontsize=6 if count > 14 else 7,
+                        ha="center", va="center", in_layout=False,
+                        fontsize=5.5 if count > 14 else 7,
                         fontweight="bold" if row == column else "normal",
                         color="white" if abs(value) > 0.7 else INK,
                     )  # fmt: skip

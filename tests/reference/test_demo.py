@@ -61,7 +61,8 @@ def test_three_whole_files_are_left_and_no_other(finished):
     assert list(history) == list(CAPTIONS)
     assert len(history["bicl"]["losses"]["target_to_source"]) == 4
     report = (options.run / "report.html").read_text(encoding="utf-8")
-    assert report.count("data:image/png;base64,") == 2 * 4 + 4 * 4 + 4 * 5
+    assert report.count('src="data:image/png;base64,') == 2 * 4 + 4 * 4 + 4 * 5
+    assert "<h2>Prototypes</h2>" in report
     assert f"{results['bicl']['miou']:.1f}" in report
 
 

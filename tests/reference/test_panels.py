@@ -138,7 +138,8 @@ def test_a_source_only_run_opens_no_target_training_image(tmp_path: Path):
     panels = RunPanels(tmp_path / "run", settings, made)
     assert list(panels.readers) == ["source", "validation"]
     assert "target" not in vars(made)
-    assert not panels.due(0) or panels._early is None
+    panels = RunPanels(tmp_path / "run", reporting(settings, panels_every=4), made)
+    assert [iteration for iteration in range(1, 9) if panels.due(iteration)] == [4, 8]
 
 
 def test_a_stem_per_domain_shows_the_source_by_its_own(tmp_path: Path):
