@@ -24,7 +24,8 @@ def blocks(text: str, language: str) -> list[str]:
 
 def commands(text: str) -> list[list[str]]:
     """Words of each shell command, in fenced blocks and in inline code."""
-    lines = [line for block in blocks(text, "bash") for line in block.splitlines()]
+    joined = "\n".join(blocks(text, "bash")).replace("\\\n", "")
+    lines = joined.splitlines()
     prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
     lines += re.findall(r"`((?:make|python3?) [^`]+)`", prose)
     return [words for line in lines if (words := shlex.split(line, comments=True))]

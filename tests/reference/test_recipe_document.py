@@ -21,7 +21,8 @@ TRAINING = (DOCS / "training.md").read_text(encoding="utf-8")
 
 def command_lines(text: str) -> list[list[str]]:
     """Words of every command of the recipe in fenced blocks."""
-    blocks = re.findall(r"^```bash\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    joined = text.replace("\\\n", "")
+    blocks = re.findall(r"^```bash\n(.*?)^```", joined, re.MULTILINE | re.DOTALL)
     lines = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
     return [words for words in lines if words[:2] == ["python", "-m"]]
 
