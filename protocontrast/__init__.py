@@ -17,8 +17,13 @@ from protocontrast.functional import (
     pixel_prototype_contrast,
     prototype_logits,
     transfer_labels,
+    upsampled_cross_entropy,
 )
-from protocontrast.losses import BidirectionalContrastLoss, PixelPrototypeContrastLoss
+from protocontrast.losses import (
+    BidirectionalContrastLoss,
+    PixelPrototypeContrastLoss,
+    UpsampledCrossEntropyLoss,
+)
 
 __version__ = "0.1.0"
 
@@ -32,6 +37,7 @@ __all__ = [
     "PixelPrototypeContrastLoss",
     "PrototypeBank",
     "TransferredLabels",
+    "UpsampledCrossEntropyLoss",
     "bidirectional_contrast",
     "check_labels",
     "class_prototypes",
@@ -40,4 +46,5 @@ __all__ = [
     "pixel_prototype_contrast",
     "prototype_logits",
     "transfer_labels",
+    "upsampled_cross_entropy",
 ]

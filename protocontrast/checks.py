@@ -70,10 +70,12 @@ def check_device(function: str, argument: str, value: Tensor, reference: Tensor,
         raise ValueError(sentence(function, argument, requirement, value.device))
 
 
-def check_no_grad(function: str, argument: str, value: Tensor | None) -> None:
-    """TypeError if a gradient is asked for a tensor that never gets one."""
+def check_no_grad(
+    function: str, argument: str, value: Tensor | None, to: str = "features and prototypes"
+) -> None:
+    """TypeError if a gradient is asked for a tensor that never gets one; `to` says which do."""
     if value is not None and value.requires_grad and torch.is_grad_enabled():
-        hint = f"pass {argument}.detach(); gradients go to features and prototypes only."
+        hint = f"pass {argument}.detach(); gradients go to {to} only."
         raise TypeError(
             sentence(function, argument, "without gradient", "requires_grad=True", hint)
         )

@@ -1,6 +1,6 @@
 """The CPU path, and the fallback where Triton is missing: tiles over pixels, analytic gradients.
 
 Every function takes features as (B, D, P) of any strides and never copies them whole. One file per
-operator: `contrast`, `logits`, `class_prototypes`, `transfer`, `grid`; `tiles`, `similarity` and
-`targets` are what they share.
+operator: `contrast`, `logits`, `class_prototypes`, `transfer`, `grid`, `target_pass`,
+`upsampled_cross_entropy`; `tiles`, `similarity`, `targets` and `resampling` are what they use.
 """

@@ -57,5 +57,5 @@ def holds_nonfinite(values: Tensor) -> bool:
     """
     if values.device.type != "cpu":
         return True
-    total = float(values.sum())
+    total = float(values.sum(dtype=accumulation_dtype(values)))
     return total != total or total in (float("inf"), float("-inf"))

@@ -7,6 +7,7 @@ from protocontrast.functional.contrast import pixel_prototype_contrast
 from protocontrast.functional.labels import fuse_labels, labels_to_grid
 from protocontrast.functional.logits import prototype_logits
 from protocontrast.functional.transfer import TransferredLabels, transfer_labels
+from protocontrast.functional.upsampled_cross_entropy import upsampled_cross_entropy
 
 __all__ = [
     "BidirectionalContrast",
@@ -20,4 +21,5 @@ __all__ = [
     "pixel_prototype_contrast",
     "prototype_logits",
     "transfer_labels",
+    "upsampled_cross_entropy",
 ]

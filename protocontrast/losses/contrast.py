@@ -1,4 +1,4 @@
-"""Losses as modules: settings stored, the function of the same name called."""
+"""Contrast as modules: `PixelPrototypeContrastLoss` and `BidirectionalContrastLoss`."""
 
 from torch import Tensor, nn
 

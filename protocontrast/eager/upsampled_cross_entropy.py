@@ -1,0 +1,168 @@
+"""Cross-entropy of bilinearly upsampled logits, which are never whole in memory: (M16).
+
+Each tile of output rows is blended, becomes its softmax in place, then its gradient, and is blended
+back to the logits' own size while it is in cache.
+"""
+
+import torch
+from torch import Tensor
+
+from protocontrast.eager.resampling import Upsampling
+from protocontrast.eager.tiles import accumulation_dtype, holds_nonfinite
+
+DEEPEST = {torch.float32: 60.0, torch.float64: 600.0}
+"""How far below 0 every logit of a pixel may lie for its exponentials to keep all digits."""
+
+
+class _Targets:
+    """Class and weight of each pixel, taken from the labels a few rows at a time."""
+
+    def __init__(
+        self,
+        labels: Tensor,
+        class_weight: Tensor | None,
+        num_classes: int,
+        ignore_index: int,
+        dtype: torch.dtype,
+    ) -> None:
+        self.labels = labels
+        self.share = None if class_weight is None else class_weight.to(dtype)
+        self.num_classes = num_classes
+        self.ignore_index = ignore_index
+        self.dtype = dtype
+
+    def rows(self, image: int, rows: slice) -> tuple[Tensor, Tensor]:
+        """Classes and weights (rows, W); a weight is exactly 0 where the pixel is ignored."""
+        labels = self.labels[image, rows]
+        valid = labels != self.ignore_index
+        index = labels.clamp(0, self.num_classes - 1).long()
+        weight = valid.to(self.dtype)
+        if self.share is not None:
+            weight = torch.where(valid, self.share[index], 0)
+        if labels.device.type != "cpu":
+            # A value that is no class was refused on CPU; here it must not pass for one.
+            wrong = valid & ((labels < 0) | (labels >= self.num_classes))
+            weight = torch.where(wrong, torch.nan, weight)
+        return index, weight
+
+
+def _sweep(
+    logits: Tensor,
+    labels: Tensor,
+    class_weight: Tensor | None,
+    ignore_index: int,
+    align_corners: bool,
+    each: Tensor | None,
+    upstream: Tensor | None,
+    gradient: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Summed loss and summed weight, each ().
+
+    Also the loss of every pixel, written to `each` (B, H, W), and the gradient of
+    sum(upstream * loss), added to `gradient` (B, C, h, w); upstream 1 if not given.
+    """
+    dtype = accumulation_dtype(logits)
+    images, channels, height, width = logits.shape
+    size = labels.shape[1], labels.shape[2]
+    given = [value for value in (logits, class_weight, upstream) if value is not None]
+    gathers = any(holds_nonfinite(value) for value in given)
+    shape = channels, height, width
+    upsampling = Upsampling(shape, size, align_corners, dtype, logits.device, gathers)
+    targets = _Targets(labels, class_weight, channels, ignore_index, dtype)
+    losses, masses = [], []
+    for image in range(images):
+        for chunk in upsampling.chunks:
+            block = logits[image, :, chunk.inputs].transpose(0, 1).to(dtype)
+            deep = True
+            if not gathers:
+                # Blended like the logits, their peaks are above every blend of logits.
+                block = block - block.amax(dim=1, keepdim=True)
+                deep = float(block.amin()) < -DEEPEST[dtype]
+            wide = upsampling.stretch(block)
+            total = None if gradient is None else torch.zeros_like(wide)
+            index, weight = targets.rows(image, chunk.outputs)
+            masses.append(weight.sum())
+            factor = weight
+            if upstream is not None:
+                # An ignored pixel's upstream gradient may be anything; its own gradient is 0.
+                factor = torch.where(weight == 0, 0, weight * upstream[image, chunk.outputs])
+            loss = torch.empty_like(weight)
+            for tile in chunk.tiles:
+                own = index[tile.outputs, None]
+                slope = upsampling.blend(wide, tile)
+                if deep:
+                    slope.sub_(slope.amax(dim=1, keepdim=True))
+                picked = slope.gather(1, own)[:, 0]
+                mass = slope.exp_().sum(dim=1)
+                torch.sub(mass.log(), picked, out=loss[tile.outputs])
+                if total is None:
+                    continue
+                slope.mul_((factor[tile.outputs] / mass)[:, None])
+                slope.scatter_add_(1, own, -factor[tile.outputs, None])
+                if gathers:
+                    slope = torch.where(weight[tile.outputs, None] == 0, 0, slope)
+                upsampling.blend_back(slope, total, tile)
+            loss.mul_(weight)
+            if gathers:
+                loss = torch.where(weight == 0, 0, loss)
+            if each is not None:
+                each[image, chunk.outputs] = loss
+            losses.append(loss.sum())
+            if gradient is not None and total is not None:
+                pulled = upsampling.shrink(total, width).transpose(0, 1)
+                gradient[image, :, chunk.inputs].add_(pulled)
+    zero = logits.new_zeros((), dtype=dtype)
+    if not losses:
+        return zero, zero.clone()
+    return torch.stack(losses).sum(), torch.stack(masses).sum()
+
+
+def upsampled_cross_entropy(
+    logits: Tensor,
+    labels: Tensor,
+    class_weight: Tensor | None,
+    ignore_index: int,
+    align_corners: bool,
+) -> tuple[Tensor, Tensor]:
+    """Loss of every pixel (B, H, W), and the sum of their weights ()."""
+    each = torch.empty(labels.shape, dtype=accumulation_dtype(logits), device=logits.device)
+    _, mass = _sweep(
+        logits, labels, class_weight, ignore_index, align_corners, each, None, None
+    )  # fmt: skip
+    return each, mass
+
+
+def upsampled_cross_entropy_backward(
+    upstream: Tensor,
+    logits: Tensor,
+    labels: Tensor,
+    class_weight: Tensor | None,
+    ignore_index: int,
+    align_corners: bool,
+) -> Tensor:
+    """The gradient of sum(upstream * loss); the logits are upsampled again."""
+    gradient = torch.zeros_like(logits, dtype=accumulation_dtype(logits))
+    _sweep(logits, labels, class_weight, ignore_index, align_corners, None, upstream, gradient)
+    return gradient.to(logits.dtype)
+
+
+def upsampled_cross_entropy_with_gradient(
+    logits: Tensor,
+    labels: Tensor,
+    class_weight: Tensor | None,
+    ignore_index: int,
+    align_corners: bool,
+    mean: bool,
+) -> tuple[Tensor, Tensor]:
+    """The summed or averaged loss () and its gradient, which stays in the accumulation dtype.
+
+    So a factor that backward brings reaches it before it is rounded.
+    """
+    gradient = torch.zeros_like(logits, dtype=accumulation_dtype(logits))
+    loss, mass = _sweep(
+        logits, labels, class_weight, ignore_index, align_corners, None, None, gradient
+    )  # fmt: skip
+    if not mean:
+        return loss, gradient
+    mass = torch.where(mass == 0, 1, mass)
+    return loss / mass, gradient.div_(mass)

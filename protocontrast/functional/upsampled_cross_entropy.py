@@ -1,0 +1,107 @@
+"""Cross-entropy at the labels' resolution from smaller logits: `upsampled_cross_entropy`."""
+
+from torch import Tensor
+
+from protocontrast.checks import (
+    check_choice,
+    check_device,
+    check_floating,
+    check_ignore_index,
+    check_integer,
+    check_no_grad,
+    check_shape,
+    sentence,
+)
+from protocontrast.functional.contrast import REDUCTIONS, Backend, Reduction
+from protocontrast.functional.pixels import comparable
+from protocontrast.ops import upsampled_cross_entropy as operator
+from protocontrast.ops.backend import choose
+
+
+def upsampled_cross_entropy(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    class_weight: Tensor | None = None,
+    ignore_index: int = 255,
+    align_corners: bool = False,
+    reduction: Reduction = "mean",
+    backend: Backend = "auto",
+) -> Tensor:
+    """Cross-entropy of bilinearly upsampled logits, without the upsampled map.
+
+    With z the logits at the size of the labels, as `torch.nn.functional.interpolate` makes them,
+
+        loss_i = cw_{y_i} (logsumexp_c z_ic - z_{i y_i}).
+
+    Value and gradient are those of interpolate and cross_entropy in a row, but memory does not grow
+    with the size of the labels.
+
+    Args:
+        logits: any memory format; scores of each class on a grid.
+        labels: classes 0..C-1 or `ignore_index` in any integer dtype, at least as high and as wide
+            as the logits.
+        class_weight: cw_c, any floating dtype. 0 ignores the class's pixels.
+        ignore_index: label of pixels without a class.
+        align_corners: whether the centres of the corner cells fall on those of the corner pixels,
+            or their outer corners do. Take what the network was trained with.
+        reduction: "mean" divides by the summed weights, "sum", or "none".
+        backend: "auto", or an implementation by name. There is no kernel of this function yet:
+            "auto" is "eager" on a GPU, too, and "triton" raises.
+
+    Shape:
+        logits (B, C, h, w); labels (B, H, W) with H >= h and W >= w; class_weight (C,). Result ()
+        for "mean" and "sum", (B, H, W) for "none".
+
+    Returns:
+        Loss in nats, float32 (float64 for float64 logits). Ignored pixels give exactly 0 and no
+        gradient even where they read NaN; with no valid pixel the loss is exactly 0 with a zero,
+        connected gradient. Differentiating the gradient again raises.
+
+    Raises:
+        ValueError: shapes, devices or settings disagree, labels are smaller than the logits, or
+            (CPU) a label is no class. On a GPU a wrong label turns the loss into NaN instead;
+            `check_labels` names it.
+        TypeError: a wrong dtype, or a gradient asked for the weights.
+
+    Source:
+        (M16) of docs/maths.md.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.tensor([[[[4.0, 0.0]], [[0.0, 4.0]]]])
+        >>> labels = torch.tensor([[[0, 0, 1, 255]]])
+        >>> upsampled_cross_entropy(logits, labels, reduction="none")
+        tensor([[[0.0181, 0.1269, 0.1269, 0.0000]]])
+    """
+    function = "upsampled_cross_entropy"
+    check_floating(function, "logits", logits)
+    shape = tuple(logits.shape)
+    if len(shape) != 4:
+        raise ValueError(sentence(function, "logits", "of shape (B, C, h, w)", shape))
+    if 0 in shape[1:]:
+        requirement = "with at least one class, row and column"
+        raise ValueError(sentence(function, "logits", requirement, shape))
+    images, num_classes, height, width = shape
+    check_integer(function, "labels", labels)
+    size = tuple(labels.shape)
+    if len(size) != 3 or size[0] != images or size[1] < height or size[2] < width:
+        requirement = (
+            f"of shape ({images}, H, W) with H >= {height} and W >= {width} for logits {shape}"
+        )
+        hint = "labels_to_grid makes smaller labels; logits are never downsampled."
+        raise ValueError(sentence(function, "labels", requirement, size, hint))
+    check_device(function, "labels", labels, logits, "logits")
+    if class_weight is not None:
+        check_floating(function, "class_weight", class_weight)
+        check_shape(function, "class_weight", class_weight, (num_classes,), "= (C,)")
+        check_device(function, "class_weight", class_weight, logits, "logits")
+        check_no_grad(function, "class_weight", class_weight, to="logits")
+    check_ignore_index(function, ignore_index)
+    check_choice(function, "align_corners", align_corners, (True, False))
+    check_choice(function, "reduction", reduction, REDUCTIONS)
+    chosen = choose(function, backend, "upsampled_cross_entropy", logits)
+    labels = comparable(labels, num_classes, ignore_index)
+    return operator.upsampled_cross_entropy(
+        logits, labels, class_weight, ignore_index, bool(align_corners), reduction, chosen
+    )

@@ -1,0 +1,94 @@
+"""Cross-entropy at the labels' resolution as a module: `UpsampledCrossEntropyLoss`."""
+
+from torch import Tensor, nn
+
+from protocontrast.checks import (
+    check_choice,
+    check_floating,
+    check_ignore_index,
+    check_labels,
+    check_no_grad,
+)
+from protocontrast.functional.contrast import BACKENDS, REDUCTIONS, Backend, Reduction
+from protocontrast.functional.upsampled_cross_entropy import upsampled_cross_entropy
+
+
+class UpsampledCrossEntropyLoss(nn.Module):
+    """`upsampled_cross_entropy` with its settings stored.
+
+    Args:
+        class_weight: (C,) weights, kept as a buffer that moves with the module.
+        ignore_index: label of pixels without a class.
+        align_corners: as the network was trained.
+        reduction: "mean", "sum" or "none".
+        validate: check label values on every call with `check_labels`; waits for a GPU.
+        backend: "auto", or an implementation by name.
+
+    Shape:
+        As in `upsampled_cross_entropy`.
+
+    Returns:
+        From `forward(logits, labels)`: the loss.
+
+    Raises:
+        ValueError: an unknown setting.
+
+    Source:
+        (M16) of docs/maths.md.
+
+    Example:
+        >>> import torch
+        >>> loss = UpsampledCrossEntropyLoss()
+        >>> f"{loss(torch.zeros(1, 4, 2, 2), torch.ones(1, 8, 8).long()).item():.4f}"
+        '1.3863'
+    """
+
+    class_weight: Tensor | None
+
+    def __init__(
+        self,
+        class_weight: Tensor | None = None,
+        *,
+        ignore_index: int = 255,
+        align_corners: bool = False,
+        reduction: Reduction = "mean",
+        validate: bool = False,
+        backend: Backend = "auto",
+    ) -> None:
+        super().__init__()
+        name = "UpsampledCrossEntropyLoss"
+        check_ignore_index(name, ignore_index)
+        check_choice(name, "align_corners", align_corners, (True, False))
+        check_choice(name, "reduction", reduction, REDUCTIONS)
+        check_choice(name, "backend", backend, BACKENDS)
+        if class_weight is not None:
+            check_floating(name, "class_weight", class_weight)
+            check_no_grad(name, "class_weight", class_weight, to="logits")
+        self.register_buffer("class_weight", class_weight)
+        self.ignore_index = ignore_index
+        self.align_corners = align_corners
+        self.reduction = reduction
+        self.validate = validate
+        self.backend = backend
+
+    def extra_repr(self) -> str:
+        """The constructor's arguments."""
+        return (
+            f"ignore_index={self.ignore_index}, align_corners={self.align_corners}, "
+            f"reduction={self.reduction!r}, validate={self.validate}, backend={self.backend!r}"
+        )
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss in nats: () for "mean" and "sum", else the labels' shape."""
+        loss = upsampled_cross_entropy(
+            logits,
+            labels,
+            class_weight=self.class_weight,
+            ignore_index=self.ignore_index,
+            align_corners=self.align_corners,
+            reduction=self.reduction,
+            backend=self.backend,
+        )
+        if self.validate:
+            check_labels(labels, logits.shape[1], ignore_index=self.ignore_index)
+        return loss
