@@ -70,6 +70,12 @@ def _bidirectional(features: Tensor, labels: Tensor, prototypes: Tensor) -> Tens
     return pc.bidirectional_contrast(features, labels, other, labels.flip(0), num_classes=3).loss
 
 
+def _upsampled(features: Tensor, labels: Tensor, prototypes: Tensor, **settings: object) -> Tensor:
+    """The features are logits of a single row, of four classes."""
+    wide = labels[:, None].repeat_interleave(2, dim=2).repeat(1, 3, 1)
+    return pc.upsampled_cross_entropy(features[:, :, None], wide, **settings)
+
+
 CALLS: dict[str, Function] = {
     "mean": _contrast,
     "sum": partial(_contrast, reduction="sum"),
@@ -86,6 +92,11 @@ CALLS: dict[str, Function] = {
     "class means": _means,
     "unit class means": partial(_means, normalize=True, per_image=True),
     "bidirectional": _bidirectional,
+    "upsampled": _upsampled,
+    "upsampled none": partial(_upsampled, reduction="none", align_corners=True),
 }
-READS_PROTOTYPES = [name for name in CALLS if "means" not in name and name != "bidirectional"]
-ONE_OF_EACH = ["mean", "none", "logits", "unit class means", "bidirectional"]
+WITHOUT_PROTOTYPES = ("class means", "unit class means", "bidirectional")
+READS_PROTOTYPES = [
+    name for name in CALLS if name not in WITHOUT_PROTOTYPES and "upsampled" not in name
+]
+ONE_OF_EACH = ["mean", "none", "logits", "unit class means", "bidirectional", "upsampled"]

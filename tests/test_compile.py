@@ -45,7 +45,7 @@ def label_maps() -> list[Tensor]:
     return [labels, torch.where(labels == 255, 0, labels), torch.full_like(labels, 255)]
 
 
-@pytest.mark.parametrize("name", ["mean", "none", "logits", "unit class means"])
+@pytest.mark.parametrize("name", ["mean", "none", "logits", "unit class means", "upsampled"])
 def test_forward_and_backward(name: str) -> None:
     features, _, prototypes = scene(torch.float32)
     wanted = [0, 2] if name in READS_PROTOTYPES else [0]
@@ -77,7 +77,7 @@ def assert_one_graph_for_all_shapes(name: str) -> None:
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
-@pytest.mark.parametrize("name", ["none", "unit class means"])
+@pytest.mark.parametrize("name", ["none", "unit class means", "upsampled"])
 def test_dynamic_shapes(name: str) -> None:
     assert_one_graph_for_all_shapes(name)
 

@@ -83,7 +83,7 @@ def test_nested_transforms(name: str, outer: Callable[..., Callable[..., Tensor]
     refused(lambda: outer(penalty)(features))
 
 
-@pytest.mark.parametrize("name", ["contrast", "logits", "class_sums"])
+@pytest.mark.parametrize("name", ["contrast", "logits", "class_sums", "upsampled_cross_entropy"])
 def test_the_bare_operators(name: str) -> None:
     features, labels, prototypes = scene()
     leaf = features.requires_grad_()
@@ -103,6 +103,14 @@ def test_the_bare_operators(name: str) -> None:
         ),
         "logits": (leaf, prototypes, None, "cosine", 0.1, "eager"),
         "class_sums": (leaf, labels, None, 3, True, False, 255, "eager"),
+        "upsampled_cross_entropy": (
+            leaf[:, :, None],
+            labels[:, None],
+            None,
+            255,
+            False,
+            "eager",
+        ),
     }[name]
     result = getattr(torch.ops.protocontrast, name)(*arguments)
     first = result[0] if isinstance(result, (tuple, list)) else result

@@ -24,6 +24,11 @@ LOST = None, 0.5, "similarity", 0.1, True, True, 255, True, False
 NEARBY = PROTOTYPES + 0.1
 NEAR = PROTOTYPES, None
 GRID = torch.tensor([[[0, 1, 2, 255], [1, 1, 0, 0]]])
+MAP = FEATURES.reshape(2, 4, 2, 3)
+FINE = torch.tensor([0, 1, 2, 3, 255]).repeat(12).reshape(2, 5, 6)
+FINE_SLOPES = torch.linspace(-1, 1, 60).reshape(2, 5, 6)
+SHARE = torch.tensor([1.0, 0.0, 2.0, 0.5])
+MAP_LEAF = MAP.clone().requires_grad_()
 LEAF, ROWS = FEATURES.clone().requires_grad_(), PROTOTYPES.clone().requires_grad_()
 
 CASES: list[tuple[str, tuple[Any, ...]]] = [
@@ -50,6 +55,12 @@ CASES: list[tuple[str, tuple[Any, ...]]] = [
     ("target_pass", (LEAF.detach(), None, None, *NEAR, *PRESENT, *FUSED, True, BACKEND)),
     ("target_pass", (FEATURES, LABELS, None, *NEAR, PRESENT[0], *LOST, False, BACKEND)),
     ("label_counts", (GRID, torch.tensor([0, 0]), torch.tensor([0, 0, 1, 1]), 3, 1, 2, 255)),
+    ("upsampled_cross_entropy", (MAP_LEAF, FINE, None, 255, False, BACKEND)),
+    ("upsampled_cross_entropy", (MAP_LEAF.bfloat16().detach(), FINE, SHARE, 255, True, BACKEND)),
+    ("upsampled_cross_entropy", (MAP[:0], FINE[:0], None, 255, True, BACKEND)),
+    ("upsampled_cross_entropy_backward", (FINE_SLOPES, MAP, FINE, SHARE, 255, False, BACKEND)),
+    ("upsampled_cross_entropy_with_gradient", (MAP, FINE, None, 255, False, True)),
+    ("upsampled_cross_entropy_with_gradient", (MAP.bfloat16(), FINE, SHARE, 255, True, False)),
     ("checked_labels", (LABELS, 3, 255, "anything")),
     ("copied", (ROWS,)),
     ("copied", (WEIGHTS[0],)),
