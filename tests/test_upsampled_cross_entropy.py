@@ -1,0 +1,103 @@
+"""`upsampled_cross_entropy`: eager equals `naive`, and both equal interpolate and cross_entropy."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from protocontrast import upsampled_cross_entropy
+from protocontrast.eager import resampling
+from protocontrast.eager import upsampled_cross_entropy as eager
+from tests.agreement import assert_agrees, values_and_gradients, widened
+from tests.strategies import seeds
+from tests.tolerance import assert_within
+from tests.upsampled_cases import Case, cases, composed, scales
+
+BACKENDS = ["eager", "naive"]
+
+
+@given(case=cases(), upstream_seed=seeds)
+def test_any_call(case: Case, upstream_seed: int) -> None:
+    assert_agrees(
+        upsampled_cross_entropy, case.call(), ("logits",), scales=scales(case),
+        upstream_seed=upstream_seed,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles of a row, chunks of two and products of a few columns: every seam there is."""
+    monkeypatch.setattr(resampling, "TILE_BYTES", 1)
+    monkeypatch.setattr(resampling, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(resampling, "COLUMNS", 3)
+
+
+@pytest.mark.usefixtures("small_tiles")
+@pytest.mark.parametrize("size", [(3, 4), (4, 5), (7, 9), (33, 41)])
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_seams(reduction: str, align_corners: bool, size: tuple[int, int]) -> None:
+    case = Case(size=size, align_corners=align_corners, reduction=reduction)
+    assert_agrees(upsampled_cross_entropy, case.call(), ("logits",), scales=scales(case))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@given(data=st.data())
+def test_the_composition(backend: str, data: st.DataObject) -> None:
+    case = data.draw(cases(dtype=torch.float64))
+    call = case.call()
+    found = values_and_gradients(
+        lambda **rest: upsampled_cross_entropy(**rest, backend=backend), call, ("logits",), 0
+    )
+    expected = values_and_gradients(composed, call, ("logits",), 0)
+    # Over nothing the composition is 0 / 0.
+    values, gradient = [v.nan_to_num(0.0) for v in expected[0]], expected[1]["logits"]
+    size = scales(case)
+    for ours, truth in zip(found[0], values, strict=True):
+        assert_within(ours, truth, truth, scale=size["value"])
+    truth = gradient.nan_to_num(0.0)
+    assert_within(found[1]["logits"], truth, truth, scale=size["logits"])
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("size", [(130, 257), (33, 65), (73, 91)])
+def test_sizes_of_several_tiles(size: tuple[int, int], align_corners: bool) -> None:
+    case = Case(shape=(1, 19, 33, 65), size=size, align_corners=align_corners)
+    call = case.call()
+    found = values_and_gradients(upsampled_cross_entropy, call, ("logits",), 0)
+    truth = values_and_gradients(composed, widened(call), ("logits",), 0)
+    torch.testing.assert_close(found[0][0].double(), truth[0][0], rtol=1e-6, atol=0)
+    error = (found[1]["logits"] - truth[1]["logits"]).abs().max()
+    assert error <= 1e-6 * truth[1]["logits"].abs().max()
+
+
+class _Watch(torch.utils._python_dispatch.TorchDispatchMode):
+    """Notes the bytes of the largest tensor that appears."""
+
+    largest = 0
+
+    def __torch_dispatch__(
+        self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        result = function(*args, **(kwargs or {}))
+        for value in torch.utils._pytree.tree_leaves(result):
+            if isinstance(value, Tensor):
+                self.largest = max(self.largest, value.untyped_storage().nbytes())
+        return result
+
+
+@pytest.mark.parametrize("scale", [4, 8])
+def test_the_largest_tensor_does_not_grow_with_the_labels(scale: int) -> None:
+    case = Case(shape=(1, 19, 40, 64), size=(40 * scale, 64 * scale))
+    call = case.call()
+    labels = call["labels"].to(torch.uint8)
+    with _Watch() as watch:
+        eager.upsampled_cross_entropy_with_gradient(call["logits"], labels, None, 255, False, True)
+    assert 0 < watch.largest <= resampling.CHUNK_BYTES
+    with _Watch() as watch:
+        composed(**call)
+    assert watch.largest == 4 * call["logits"].numel() * scale**2
