@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,10 @@ LIBRARY = "protocontrast"
 IMAGES = 2
 LARGE, SMALL = (128, 256), (24, 48)
 """Height and width of the feature maps: a training crop at stride 4, and the demo's."""
+RELEASED, RELEASED_LABELS = (91, 91), (730, 730)
+"""Logits and labels of BiCL's released trainer."""
+STRIDE = 4
+"""Pixels of labels for one of logits in each direction, elsewhere."""
 IGNORED_SHARE = 0.3
 UNCLEAR_SHARE = 0.3
 """Share of pixels that are noise, so that label transfer leaves about as many out."""
@@ -55,6 +60,15 @@ class Case:
     layout: str = "NCHW"
     size: tuple[int, int] = LARGE
 
+    @property
+    def label_size(self) -> tuple[int, int]:
+        """Height and width of the labels."""
+        if self.operator not in UPSAMPLED:
+            return self.size
+        if self.size == RELEASED:
+            return RELEASED_LABELS
+        return STRIDE * self.size[0], STRIDE * self.size[1]
+
     def __str__(self) -> str:
         height, width = self.size
         where = f"D={self.channels}, {height}x{width}, {self.layout}"
@@ -62,10 +76,15 @@ class Case:
 
 
 class Operator(NamedTuple):
-    """Contenders by name, the library among them, and the output that can be differentiated."""
+    """Contenders by name, the library among them, and the output that can be differentiated.
+
+    `tolerance` is the largest error over the largest value; float32 compositions stay below 4e-6 of
+    it here, but where a comment says why.
+    """
 
     contenders: dict[str, Contender]
     differentiated: str | None
+    tolerance: float = 1e-5
 
 
 def _loss(function: Callable[..., Tensor]) -> Contender:
@@ -110,6 +129,19 @@ def _step(function: Callable[..., tuple[Tensor, Tensor]]) -> Contender:
     )
 
 
+def _upsampled(align_corners: bool) -> dict[str, Contender]:
+    ours = partial(pc.upsampled_cross_entropy, align_corners=align_corners)
+    eager = partial(plain.upsampled_cross_entropy, align_corners=align_corners)
+    functions: dict[str, Callable[..., Tensor]] = {LIBRARY: ours, "eager": eager}
+    return {
+        name: lambda given, f=function: {"loss": f(given.features, given.labels)}
+        for name, function in functions.items()
+    }
+
+
+UPSAMPLED = {"upsampled CE": False, "upsampled CE, corners": True}
+"""Cross-entropy of upsampled logits, by `align_corners`; D counts the classes."""
+
 OPERATORS = {
     "contrast": Operator(
         {
@@ -151,6 +183,8 @@ OPERATORS = {
         },
         "loss",
     ),
+    # With aligned corners F.interpolate takes its positions from a rounded float32 step.
+    **{name: Operator(_upsampled(a), "loss", 5e-5 if a else 1e-5) for name, a in UPSAMPLED.items()},
 }
 
 CASES = [
@@ -169,6 +203,9 @@ CASES = [
         ]
         for channels in (64, 256)
     ),
+    *(Case(name, "features", plain.NUM_CLASSES) for name in UPSAMPLED),
+    Case("upsampled CE", "features", plain.NUM_CLASSES, "channels_last"),
+    *(Case(name, "features", plain.NUM_CLASSES, size=RELEASED) for name in UPSAMPLED),
     *(
         Case(operator, gradient, 64, size=SMALL)
         for operator, gradient in [
@@ -203,7 +240,10 @@ def resized(case: Case, size: tuple[int, int] | None) -> Case:
 
 
 def build(case: Case) -> Inputs:
-    """The case's inputs in float32, the same ones in every process."""
+    """The case's inputs in float32, the same ones in every process.
+
+    Of upsampled logits, which stand in the features' place, labels are finer.
+    """
     random = torch.Generator().manual_seed(0)
     pixels = (IMAGES, *case.size)
     shape = plain.NUM_CLASSES, case.channels
@@ -214,9 +254,14 @@ def build(case: Case) -> Inputs:
     upstream = torch.tensor(0.5 if "x 0.5" in case.gradient else 1.0)
     if case.operator == "class_prototypes":
         upstream = torch.randn(shape, generator=random)
+    labels = torch.where(ignored, plain.IGNORE_INDEX, classes[0])
+    if case.operator in UPSAMPLED:
+        fine = IMAGES, *case.label_size
+        labels = torch.randint(plain.NUM_CLASSES, fine, generator=random)
+        labels[torch.rand(fine, generator=random) < IGNORED_SHARE] = plain.IGNORE_INDEX
     inputs = Inputs(
         features=_pixels(directions, classes[0], case.layout, random),
-        labels=torch.where(ignored, plain.IGNORE_INDEX, classes[0]),
+        labels=labels,
         prototypes=directions,
         target=_pixels(shifted, classes[1], case.layout, random),
         upstream=upstream,

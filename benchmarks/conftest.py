@@ -44,8 +44,9 @@ def timed(
 
     def time_it(case: Case, contender: str) -> Outputs:
         inputs, expected = prepared(resized(case, size))
-        arguments = OPERATORS[case.operator], contender, inputs
-        check(run(*arguments), expected, f"{case}, {contender}")
+        operator = OPERATORS[case.operator]
+        arguments = operator, contender, inputs
+        check(run(*arguments), expected, f"{case}, {contender}", operator.tolerance)
         return benchmark.pedantic(run, arguments, rounds=ROUNDS)
 
     return time_it

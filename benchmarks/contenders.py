@@ -44,6 +44,13 @@ def contrast_tuned(features: Tensor, labels: Tensor, prototypes: Tensor) -> Tens
     return F.cross_entropy(logits, labels.flatten(1), ignore_index=IGNORE_INDEX)
 
 
+def upsampled_cross_entropy(logits: Tensor, labels: Tensor, align_corners: bool) -> Tensor:
+    """F.interpolate + F.cross_entropy."""
+    size = labels.shape[1:]
+    upsampled = F.interpolate(logits, size, mode="bilinear", align_corners=align_corners)
+    return F.cross_entropy(upsampled, labels, ignore_index=IGNORE_INDEX)
+
+
 def one_hot(labels: Tensor, dtype: torch.dtype, num_classes: int = NUM_CLASSES) -> Tensor:
     """(B, C, P) in a floating dtype; `IGNORE_INDEX` is no class."""
     classes = torch.arange(num_classes, device=labels.device)[:, None]

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.cases import LARGE, LIBRARY
+from benchmarks.cases import LARGE, LIBRARY, RELEASED, UPSAMPLED
+from benchmarks.contenders import NUM_CLASSES
 
 BEGIN = "<!-- measured: begin, written by `make bench` -->"
 END = "<!-- measured: end -->"
@@ -23,6 +24,7 @@ class Goal(NamedTuple):
     contender: str
     speedup: float
     memory_ratio: float | None
+    size: tuple[int, int] = LARGE
 
 
 GOALS = [
@@ -37,6 +39,11 @@ GOALS = [
         for channels in (64, 256)
     ),
     *(Goal("transfer_labels", "none", channels, "eager", 3.0, None) for channels in (64, 256)),
+    *(
+        Goal(name, "features", NUM_CLASSES, "eager", speedup, 0.1, size)
+        for size, speedup in ((LARGE, 3.5), (RELEASED, 2.5))
+        for name in UPSAMPLED
+    ),
 ]
 
 
@@ -117,9 +124,11 @@ def goals(rows: list[Row]) -> str:
     """What was asked for beside what was measured, under both allocators."""
     lines = []
     for goal in GOALS:
-        key = goal.operator, goal.gradient, goal.channels, "{}x{}".format(*LARGE), "NCHW"
+        key = goal.operator, goal.gradient, goal.channels, "{}x{}".format(*goal.size), "NCHW"
         found = [_find(rows, allocator, key, goal.contender) for allocator in (DEFAULT, NO_FAULTS)]
         name = f"{goal.operator}, gradient: {goal.gradient}, D = {goal.channels}"
+        if goal.size != LARGE:
+            name += ", {}x{}".format(*goal.size)
         verdicts = [_verdict(row, "speedup", goal.speedup, None) for row in found]
         lines.append([name, goal.contender, f"at least {goal.speedup:g} times as fast", *verdicts])
         if goal.memory_ratio is not None:
