@@ -11,13 +11,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-TILE_BYTES = 640 * 1024
+TILE_BYTES = 960 * 1024
 """float32 bytes of a tile (rows, C, W) of upsampled logits; a row is the least."""
 
 CHUNK_BYTES = 1024 * 1024
 """float32 bytes of the stretched rows (rows, C, W) that tiles share; two rows are the least."""
 
-COLUMNS = 64
+COLUMNS = 128
 """Output columns per product: more of them read more inputs, most of them with weight 0."""
 
 ROWS = 16
@@ -114,6 +114,7 @@ class Upsampling:
             most = max(len(tile.weights) for c in self.chunks for tile in c.tiles)
             inner = self.channels, self.width
             self._wide = torch.empty(deepest, *inner, dtype=dtype, device=device)
+            self._total = torch.empty_like(self._wide)
             self._tile = torch.empty(most, *inner, dtype=dtype, device=device)
 
     def _chunks(self) -> Iterator[Chunk]:
@@ -165,6 +166,10 @@ class Upsampling:
         for outputs, inputs, weights in self.products:
             target[:, inputs].addmm_(source[:, outputs], weights)
         return block
+
+    def nothing(self, wide: Tensor) -> Tensor:
+        """Zeros for `blend_back` to add to, of the size of stretched rows."""
+        return torch.zeros_like(wide) if self.gathers else self._total[: len(wide)].zero_()
 
     def blend(self, wide: Tensor, tile: Tile) -> Tensor:
         """The tile (n, C, W) from its chunk's stretched rows; the next call may overwrite it."""

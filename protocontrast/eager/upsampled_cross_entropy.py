@@ -79,38 +79,38 @@ def _sweep(
                 block = block - block.amax(dim=1, keepdim=True)
                 deep = float(block.amin()) < -DEEPEST[dtype]
             wide = upsampling.stretch(block)
-            total = None if gradient is None else torch.zeros_like(wide)
+            total = None if gradient is None else upsampling.nothing(wide)
             index, weight = targets.rows(image, chunk.outputs)
             masses.append(weight.sum())
             factor = weight
             if upstream is not None:
                 # An ignored pixel's upstream gradient may be anything; its own gradient is 0.
                 factor = torch.where(weight == 0, 0, weight * upstream[image, chunk.outputs])
-            loss = torch.empty_like(weight)
+            pulled, picked, mass = -factor, torch.empty_like(weight), torch.empty_like(weight)
             for tile in chunk.tiles:
-                own = index[tile.outputs, None]
+                rows = tile.outputs
+                own = index[rows, None]
                 slope = upsampling.blend(wide, tile)
                 if deep:
                     slope.sub_(slope.amax(dim=1, keepdim=True))
-                picked = slope.gather(1, own)[:, 0]
-                mass = slope.exp_().sum(dim=1)
-                torch.sub(mass.log(), picked, out=loss[tile.outputs])
+                torch.gather(slope, 1, own, out=picked[rows, None])
+                torch.sum(slope.exp_(), dim=1, out=mass[rows])
                 if total is None:
                     continue
-                slope.mul_((factor[tile.outputs] / mass)[:, None])
-                slope.scatter_add_(1, own, -factor[tile.outputs, None])
+                slope.mul_((factor[rows] / mass[rows])[:, None])
+                slope.scatter_add_(1, own, pulled[rows, None])
                 if gathers:
-                    slope = torch.where(weight[tile.outputs, None] == 0, 0, slope)
+                    slope = torch.where(weight[rows, None] == 0, 0, slope)
                 upsampling.blend_back(slope, total, tile)
-            loss.mul_(weight)
+            loss = mass.log_().sub_(picked).mul_(weight)
             if gathers:
                 loss = torch.where(weight == 0, 0, loss)
             if each is not None:
                 each[image, chunk.outputs] = loss
             losses.append(loss.sum())
             if gradient is not None and total is not None:
-                pulled = upsampling.shrink(total, width).transpose(0, 1)
-                gradient[image, :, chunk.inputs].add_(pulled)
+                given_back = upsampling.shrink(total, width).transpose(0, 1)
+                gradient[image, :, chunk.inputs].add_(given_back)
     zero = logits.new_zeros((), dtype=dtype)
     if not losses:
         return zero, zero.clone()
