@@ -14,7 +14,7 @@ import protocontrast
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 DOCUMENTS = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-EQUATIONS = [f"M{i}" for i in range(1, 16)]
+EQUATIONS = [f"M{i}" for i in range(1, 17)]
 
 
 def blocks(text: str, language: str) -> list[str]:
