@@ -62,9 +62,7 @@ class Case:
 
     @property
     def label_size(self) -> tuple[int, int]:
-        """Height and width of the labels."""
-        if self.operator not in UPSAMPLED:
-            return self.size
+        """Height and width of the labels of upsampled logits."""
         if self.size == RELEASED:
             return RELEASED_LABELS
         return STRIDE * self.size[0], STRIDE * self.size[1]
@@ -257,7 +255,7 @@ def build(case: Case) -> Inputs:
     labels = torch.where(ignored, plain.IGNORE_INDEX, classes[0])
     if case.operator in UPSAMPLED:
         fine = IMAGES, *case.label_size
-        labels = torch.randint(plain.NUM_CLASSES, fine, generator=random)
+        labels = torch.randint(case.channels, fine, generator=random)
         labels[torch.rand(fine, generator=random) < IGNORED_SHARE] = plain.IGNORE_INDEX
     inputs = Inputs(
         features=_pixels(directions, classes[0], case.layout, random),
