@@ -46,8 +46,7 @@ def upsampled_cross_entropy(
         align_corners: whether the centres of the corner cells fall on those of the corner pixels,
             or their outer corners do. Take what the network was trained with.
         reduction: "mean" divides by the summed weights, "sum", or "none".
-        backend: "auto", or an implementation by name. There is no kernel of this function yet:
-            "auto" is "eager" on a GPU, too, and "triton" raises.
+        backend: "auto", or an implementation by name, which then never falls back.
 
     Shape:
         logits (B, C, h, w); labels (B, H, W) with H >= h and W >= w; class_weight (C,). Result ()

@@ -12,7 +12,10 @@ import os
 from importlib.util import find_spec
 
 OPERATORS: frozenset[str] = frozenset(
-    {"contrast", "logits", "class_prototypes", "transfer", "target_pass"}
+    {
+        *("contrast", "logits", "class_prototypes", "transfer", "target_pass"),
+        "upsampled_cross_entropy",
+    }
 )
 """Stems of the operators that have a Triton kernel."""
 

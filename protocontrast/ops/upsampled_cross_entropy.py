@@ -26,12 +26,15 @@ def upsampled_cross_entropy_op(
     logits: Tensor, labels: Tensor, class_weight: Tensor | None, ignore_index: int, *rest: Any
 ) -> tuple[Tensor, Tensor]:
     """Loss of every pixel (B, H, W) and the sum of their weights ()."""
-    align_corners, _ = rest
+    align_corners, backend = rest
     refuse_on_host(FUNCTION, labels, logits.shape[1], ignore_index)
+    inputs = logits, labels, class_weight, ignore_index, align_corners
     with full_precision(logits):
-        return eager_upsampled.upsampled_cross_entropy(
-            logits, labels, class_weight, ignore_index, align_corners
-        )
+        if backend == "triton":
+            from protocontrast.kernels import upsampled_cross_entropy as triton_upsampled
+
+            return triton_upsampled.upsampled_cross_entropy(*inputs)
+        return eager_upsampled.upsampled_cross_entropy(*inputs)
 
 
 @upsampled_cross_entropy_op.register_fake
@@ -47,8 +50,12 @@ def _(logits: Tensor, labels: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
 )
 def upsampled_cross_entropy_backward_op(upstream: Tensor, logits: Tensor, *rest: Any) -> Tensor:
     """Gradient of the logits, which are upsampled again."""
-    *inputs, _ = rest
+    *inputs, backend = rest
     with full_precision(logits):
+        if backend == "triton":
+            from protocontrast.kernels import upsampled_cross_entropy as triton_upsampled
+
+            return triton_upsampled.upsampled_cross_entropy_backward(upstream, logits, *inputs)
         return eager_upsampled.upsampled_cross_entropy_backward(upstream, logits, *inputs)
 
 

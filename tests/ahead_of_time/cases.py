@@ -11,7 +11,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from protocontrast.kernels import class_prototypes, contrast, logits, target_pass, transfer
+from protocontrast.kernels import (
+    class_prototypes,
+    contrast,
+    logits,
+    target_pass,
+    transfer,
+    upsampled_cross_entropy,
+)
 from protocontrast.kernels import class_prototypes_backward as class_sums_way_back
 from protocontrast.kernels import contrast_backward as contrast_way_back
 from protocontrast.kernels.configs import Row, power_of_two, row_of
@@ -89,7 +96,9 @@ TABLE = {
     "class_sums_backward": "class_sums_backward",
     "class_sums_backward_normalize": "class_sums_backward",
 }
-WITHOUT_A_ROW = ("prepare", "finish")
+OF_PROTOTYPES = ("prepare", "finish")
+UPSAMPLED = ("upsampled_cross_entropy", "upsampled_cross_entropy_backward")
+WITHOUT_A_ROW = (*OF_PROTOTYPES, *UPSAMPLED)
 KERNELS = (*TABLE, *WITHOUT_A_ROW)
 SOFT = tuple(kernel for kernel in TABLE if kernel.startswith("contrast"))
 COSINE_AT_MOST = tuple(
@@ -119,7 +128,8 @@ def _calls(case: Case) -> dict[str, Callable[[], object]]:
     features = _features(case)
     pixels = features.shape[2]
     acc = torch.float64 if case.dtype == "fp64" else torch.float32
-    every = {"dtype": acc, "device": "meta"}
+    here = {"device": "meta"}
+    every = {"dtype": acc, **here}
     labels = torch.empty(IMAGES, pixels, dtype=torch.int64, device="meta")
     weight = None
     if case.soft:
@@ -143,6 +153,14 @@ def _calls(case: Case) -> dict[str, Callable[[], object]]:
 
     def looked_up(*wants: bool) -> object:
         return logits.logits_backward(of_logits, features, prototypes, present, *kind, *wants)
+
+    def upsampled(call: Callable[..., object], *before: Tensor) -> object:
+        rows = columns = 92
+        coarse = torch.empty(IMAGES, case.classes, rows, columns, dtype=features.dtype, **here)
+        if case.layout == "channels_last":
+            coarse = coarse.to(memory_format=torch.channels_last)
+        fine = torch.empty(IMAGES, 8 * rows, 8 * columns, dtype=torch.int64, **here)
+        return call(*before, coarse, fine, present.to(acc), 255, True)
 
     def passed(targets: Tensor | None, nearest: Tensor | None) -> object:
         return target_pass.target_pass(
@@ -173,6 +191,13 @@ def _calls(case: Case) -> dict[str, Callable[[], object]]:
         ),
         "target_pass": lambda: passed(None, prototypes),
         "target_pass_soft": lambda: passed(of_logits, None),
+        "upsampled_cross_entropy": lambda: upsampled(
+            upsampled_cross_entropy.upsampled_cross_entropy
+        ),
+        "upsampled_cross_entropy_backward": lambda: upsampled(
+            upsampled_cross_entropy.upsampled_cross_entropy_backward,
+            torch.empty((), **every).expand(IMAGES, 736, 736),
+        ),
         "prepare": lambda: transfer.transfer(
             features, prototypes, present, 0.8, None, "confidence", *kind, 255
         ),
@@ -220,7 +245,7 @@ def arithmetic(case: Case) -> tuple[str, ...] | None:
     if case.target == "sm86" and not (usual and case.dtype in ("bf16", "fp32")):
         return None  # the instructions of sm80 with less shared memory
     if case.kernel in WITHOUT_A_ROW and not (usual and case.dtype in ("bf16", "fp64")):
-        return None  # a row of prototypes, whatever the precision of the products
+        return None  # no products, so no precision of theirs
     return None if case.kernel in LESSER else (case.dtype, case.precision, case.similarity)
 
 
@@ -229,7 +254,7 @@ def tile(case: Case) -> tuple[object, ...]:
     block_c = power_of_two(case.classes)
     reached = row(case)
     if reached is None:
-        return (case.channels,)
+        return (block_c if case.kernel in UPSAMPLED else case.channels,)
     return reached, min(reached.config.block_d, power_of_two(case.channels)), block_c
 
 

@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-from tests.ahead_of_time.cases import COSINE_AT_MOST, WITHOUT_A_ROW, Case
+from tests.ahead_of_time.cases import COSINE_AT_MOST, OF_PROTOTYPES, WITHOUT_A_ROW, Case
 from tests.ahead_of_time.resources import SHARED_LIMIT, Resources
 
 TOLERANCE = 0.1
@@ -105,7 +105,7 @@ def objections(case: Case, found: Resources, budget: Budget | None) -> list[str]
         "a mask with a value from memory, or a tile smaller than the program, forbids wide loads.",
     )
     # Offsets of prepare and finish stay inside the prototypes.
-    narrow = () if case.kernel in WITHOUT_A_ROW else found.narrow_products
+    narrow = () if case.kernel in OF_PROTOTYPES else found.narrow_products
     expect(
         not narrow,
         "64-bit products of image index, strides and pixels",

@@ -44,6 +44,11 @@ def averaged(features: Tensor, normalize: bool) -> Tensor:
     return found.mean.sum()
 
 
+def upsampled(logits: Tensor) -> Tensor:
+    labels = torch.zeros(2, 8, 8, dtype=torch.int64)
+    return pc.upsampled_cross_entropy(logits, labels, backend="triton")
+
+
 def wanted(tensor: Tensor) -> Tensor:
     return tensor.clone().requires_grad_()
 
@@ -80,6 +85,11 @@ CALLS: dict[str, tuple[Callable[[], Any], list[str], list[str]]] = {
         lambda: averaged(wanted(FEATURES), True),
         ["class_sums"],
         ["class_sums_backward"],
+    ),
+    "upsampled": (
+        lambda: upsampled(wanted(FEATURES)),
+        ["upsampled_cross_entropy"],
+        ["upsampled_cross_entropy_backward"],
     ),
     "transfer": (
         lambda: pc.transfer_labels(FEATURES, PROTOTYPES, backend="triton").confidence,

@@ -88,6 +88,12 @@ def _bidirectional(given: Scene) -> list[Tensor]:
     return list(found)
 
 
+def _upsampled(given: Scene) -> list[Tensor]:
+    labels = given.labels.repeat_interleave(3, dim=1).repeat_interleave(2, dim=2)
+    each = pc.upsampled_cross_entropy(given.features.detach(), labels, reduction="none")
+    return [pc.upsampled_cross_entropy(given.features, labels), each]
+
+
 CALLS: dict[str, Call] = {
     "contrast": _contrast,
     "euclidean contrast": _euclidean,
@@ -96,6 +102,7 @@ CALLS: dict[str, Call] = {
     "unit class means": _unit_means,
     "transfer": _transfer,
     "bidirectional": _bidirectional,
+    "upsampled": _upsampled,
 }
 
 

@@ -8,12 +8,15 @@ from tests import (
     test_contrast_edges,
     test_logits,
     test_transfer,
+    test_upsampled_cross_entropy,
+    test_upsampled_edges,
 )
 from tests.gpu.on_device import carry
 from tests.interpreter import test_class_prototypes as kernel_class_prototypes
 from tests.interpreter import test_contrast as kernel_contrast
 from tests.interpreter import test_logits as kernel_logits
 from tests.interpreter import test_transfer as kernel_transfer
+from tests.interpreter import test_upsampled_cross_entropy as kernel_upsampled
 from tests.interpreter.on_triton import on_triton
 
 FOR_EVERY_BACKEND = (
@@ -22,8 +25,16 @@ FOR_EVERY_BACKEND = (
     test_contrast_edges,
     test_logits,
     test_transfer,
+    test_upsampled_cross_entropy,
+    test_upsampled_edges,
 )
-OF_KERNELS = (kernel_class_prototypes, kernel_contrast, kernel_logits, kernel_transfer)
+OF_KERNELS = (
+    kernel_class_prototypes,
+    kernel_contrast,
+    kernel_logits,
+    kernel_transfer,
+    kernel_upsampled,
+)
 # A kernel called with CPU tensors, without the library in between.
 ON_THE_HOST = {"test_a_label_that_is_no_class_turns_its_own_loss_into_nan"}
 

@@ -7,6 +7,8 @@ from tests import (
     test_logits,
     test_target_pass,
     test_transfer,
+    test_upsampled_cross_entropy,
+    test_upsampled_edges,
 )
 from tests.interpreter.on_triton import on_triton
 
@@ -17,6 +19,8 @@ MODULES = (
     test_logits,
     test_target_pass,
     test_transfer,
+    test_upsampled_cross_entropy,
+    test_upsampled_edges,
 )
 
 # Thousands of pixels, which take minutes here; test_transfer.py beside this file has a small one.
