@@ -84,8 +84,7 @@ def _sweep(
             masses.append(weight.sum())
             factor = weight
             if upstream is not None:
-                # An ignored pixel's upstream gradient may be anything; its own gradient is 0.
-                factor = torch.where(weight == 0, 0, weight * upstream[image, chunk.outputs])
+                factor = weight * upstream[image, chunk.outputs]
             pulled, picked, mass = -factor, torch.empty_like(weight), torch.empty_like(weight)
             for tile in chunk.tiles:
                 rows = tile.outputs
@@ -100,6 +99,7 @@ def _sweep(
                 slope.mul_((factor[rows] / mass[rows])[:, None])
                 slope.scatter_add_(1, own, pulled[rows, None])
                 if gathers:
+                    # What an ignored pixel reads, or its upstream gradient, may be anything.
                     slope = torch.where(weight[rows, None] == 0, 0, slope)
                 upsampling.blend_back(slope, total, tile)
             loss = mass.log_().sub_(picked).mul_(weight)
