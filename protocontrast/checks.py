@@ -22,6 +22,9 @@ LABEL_DTYPES = (
     torch.uint32,
 )
 
+LOOKED_AT = 2**17
+"""Labels whose values are checked at a time on a CPU."""
+
 
 def sentence(function: str, argument: str, requirement: str, got: object, hint: str = "") -> str:
     """The one form of every error message of this library."""
@@ -129,8 +132,14 @@ def refuse_wrong_values(function: str, labels: Tensor, num_classes: int, ignore_
     """ValueError if a label is neither a class nor `ignore_index`; reads every value."""
     if labels.is_meta:  # has none
         return
-    wrong = ((labels < 0) | (labels >= num_classes)) & (labels != ignore_index)
-    if bool(wrong.any()):
+
+    def marked(some: Tensor) -> Tensor:
+        return ((some < 0) | (some >= num_classes)) & (some != ignore_index)
+
+    # A host looks at a few at a time, which stay in its caches; a device is asked once.
+    parts = labels.flatten().split(LOOKED_AT) if labels.device.type == "cpu" else (labels,)
+    if any(bool(marked(part).any()) for part in parts):
+        wrong = marked(labels)
         value = int(labels[wrong].flatten()[0])
         count = f"value {value} (first of {int(wrong.sum())} wrong among {labels.numel()} pixels)"
         hint = "the usual ignore values are 255 and -100; is ignore_index the one of these labels?"
