@@ -10,6 +10,7 @@ from torch import Tensor
 
 import protocontrast as pc
 from benchmarks import contenders as plain
+from benchmarks.peers import contrast_peers
 
 LIBRARY = "protocontrast"
 IMAGES = 2
@@ -146,6 +147,7 @@ OPERATORS = {
             LIBRARY: _loss(_library_contrast),
             "eager": _loss(plain.contrast),
             "tuned eager": _loss(plain.contrast_tuned),
+            **{name: _loss(function) for name, function in contrast_peers().items()},
         },
         "loss",
     ),
@@ -198,6 +200,7 @@ CASES = [
             ("class_prototypes", "features", "NCHW"),
             ("transfer_labels", "none", "NCHW"),
             ("bidirectional step", "both features", "NCHW"),
+            ("BiCL step", "both features", "NCHW"),
         ]
         for channels in (64, 256)
     ),
@@ -214,9 +217,6 @@ CASES = [
         ]
     ),
 ]
-
-STEPS = [Case("BiCL step", "both features", channels) for channels in (64, 256)]
-"""Timed by pytest alone; `CASES` are what the published tables hold."""
 
 
 def _pixels(directions: Tensor, classes: Tensor, layout: str, random: torch.Generator) -> Tensor:

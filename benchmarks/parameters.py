@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.cases import CASES, OPERATORS, STEPS
+from benchmarks.cases import CASES, OPERATORS
 
 
 def contenders_of(operator: str) -> list[Any]:
@@ -20,7 +20,7 @@ def contenders_of(operator: str) -> list[Any]:
             id=f"{case}, {contender}",
             marks=pytest.mark.benchmark(group=str(case), timer=time.thread_time),
         )
-        for case in (*CASES, *STEPS)
+        for case in CASES
         if case.operator == operator
         for contender in OPERATORS[operator].contenders
     ]

@@ -4,6 +4,7 @@ torch's own `linear_cross_entropy` takes normalised pixels. pytorch-metric-learn
 labels, so the valid pixels are gathered; its losses own their prototypes, and are handed ours.
 """
 
+from collections.abc import Callable
 from importlib.util import find_spec
 
 import torch.nn.functional as F
@@ -56,9 +57,9 @@ def proxy_nca(features: Tensor, labels: Tensor, prototypes: Tensor) -> Tensor:
     return found
 
 
-def contrast_peers() -> dict[str, object]:
+def contrast_peers() -> dict[str, Callable[..., Tensor]]:
     """Those that can be imported here, by the name a table shows."""
-    peers: dict[str, object] = {}
+    peers: dict[str, Callable[..., Tensor]] = {}
     if hasattr(F, "linear_cross_entropy"):
         peers["F.linear_cross_entropy"] = linear_cross_entropy
     if find_spec("pytorch_metric_learning") is not None:
