@@ -94,10 +94,20 @@ def _library_contrast(features: Tensor, labels: Tensor, prototypes: Tensor) -> T
     return pc.pixel_prototype_contrast(features, labels, prototypes, temperature=plain.TEMPERATURE)
 
 
-def _means(function: Callable[..., tuple[Tensor, Tensor]]) -> Contender:
-    return lambda given: dict(
-        zip(("mean", "count"), function(given.features, given.labels), strict=True)
+def _pair(
+    names: tuple[str, str], arguments: tuple[str, ...]
+) -> Callable[[Callable[..., tuple[Tensor, Tensor]]], Contender]:
+    """How a function of these inputs becomes a contender with two outputs of these names."""
+    return lambda function: (
+        lambda given: dict(
+            zip(names, function(*(getattr(given, name) for name in arguments)), strict=True)
+        )
     )
+
+
+_means = _pair(("mean", "count"), ("features", "labels"))
+_labels = _pair(("labels", "confidence"), ("features", "prototypes"))
+_step = _pair(("loss", "target_labels"), ("features", "labels", "target"))
 
 
 def _library_means(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,27 +115,11 @@ def _library_means(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return mean, count
 
 
-def _labels(function: Callable[..., tuple[Tensor, Tensor]]) -> Contender:
-    return lambda given: dict(
-        zip(("labels", "confidence"), function(given.features, given.prototypes), strict=True)
-    )
-
-
 def _library_transfer(features: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
     labels, confidence = pc.transfer_labels(
         features, prototypes, threshold=plain.THRESHOLD, temperature=plain.TEMPERATURE
     )
     return labels, confidence
-
-
-def _step(function: Callable[..., tuple[Tensor, Tensor]]) -> Contender:
-    return lambda given: dict(
-        zip(
-            ("loss", "target_labels"),
-            function(given.features, given.labels, given.target),
-            strict=True,
-        )
-    )
 
 
 def _upsampled(align_corners: bool) -> dict[str, Contender]:
@@ -147,8 +141,12 @@ OPERATORS = {
             LIBRARY: _loss(_library_contrast),
             "eager": _loss(plain.contrast),
             "tuned eager": _loss(plain.contrast_tuned),
-            **{name: _loss(function) for name, function in contrast_peers().items()},
         },
+        "loss",
+    ),
+    "contrast, libraries": Operator(
+        {LIBRARY: _loss(_library_contrast)}
+        | {name: _loss(function) for name, function in contrast_peers().items()},
         "loss",
     ),
     "class_prototypes": Operator(
@@ -195,6 +193,7 @@ CASES = [
             ("contrast", "features", "channels_last"),
             ("contrast", "features, loss x 0.5", "NCHW"),
             ("contrast", "features + prototypes", "NCHW"),
+            ("contrast, libraries", "features + prototypes", "NCHW"),
             ("class_prototypes", "none", "NCHW"),
             ("class_prototypes", "none", "channels_last"),
             ("class_prototypes", "features", "NCHW"),
