@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 import protocontrast as pc
@@ -133,11 +132,10 @@ def shares(parts: Sequence[Part], processes: Processes) -> Shares:
 def _pixel_cross_entropy(
     network: Segmenter, logits: Tensor, labels: Tensor, count: Tensor, world: int
 ) -> Tensor:
-    size = (labels.shape[1], labels.shape[2])
-    wide = F.interpolate(logits, size=size, mode="bilinear", align_corners=network.align_corners)
-    # As rows, because the form for maps has no repeatable gradient on a GPU.
-    rows = wide.movedim(1, -1).flatten(0, -2)
-    total = F.cross_entropy(rows, labels.flatten(), ignore_index=IGNORE, reduction="sum")
+    # At the size of the labels, whose upsampled logits would be the largest tensor of the step.
+    total = pc.upsampled_cross_entropy(
+        logits, labels, ignore_index=IGNORE, align_corners=network.align_corners, reduction="sum"
+    )
     return total * (world / count).to(total.dtype)
 
 
