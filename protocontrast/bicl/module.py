@@ -21,7 +21,7 @@ from protocontrast.functional import (
     pixel_prototype_contrast,
 )
 from protocontrast.functional.contrast import Absent, Backend
-from protocontrast.functional.maps import check_feature_map, shares
+from protocontrast.functional.maps import check_feature_map, class_counts, shares
 from protocontrast.functional.target_pass import TargetPass, target_pass
 from protocontrast.functional.transfer import Measure
 
@@ -183,14 +183,14 @@ class BiCL(nn.Module):
             static = at_grid("target_labels", target_labels, target_features, *known, self.validate)
         updates = update and self.training
         early = updates and self.bank_update == "before"
-        if early:
-            self.source_bank.update_from(self._means(source_features, source_grid))
+        means = self._means(source_features, source_grid) if early else None
+        if means is not None:
+            self.source_bank.update_from(means)
 
         passed = self._pass_target(target_features, static, early, updates)
         fused = passed.labels
         if early:
             self._remember_target(passed.prototypes)
-        means = None
         if self.prototypes == "bank":
             shared = self.source_bank.present & self.target_bank.present
             to_source = passed.mean_loss(shared)
@@ -217,7 +217,8 @@ class BiCL(nn.Module):
             self.source_bank.update_from(means)
             self._remember_target(passed.prototypes)
 
-        coverage, class_share = shares(source_grid, fused, self.num_classes, self.ignore_index)
+        of_source = class_counts(source_grid, *known) if means is None else means.count
+        coverage, class_share = shares(of_source, passed.prototypes.count, fused.numel())
         loss = self.weights[0] * to_source + self.weights[1] * to_target
         return BiCLOutput(loss, to_source, to_target, fused, coverage, class_share)
 

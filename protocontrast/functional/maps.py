@@ -32,18 +32,21 @@ def check_label_map(function: str, argument: str, labels: Tensor, features: Tens
 
 
 @torch.no_grad()
-def shares(
-    source: Tensor, target: Tensor, num_classes: int, ignore_index: int
-) -> tuple[Tensor, Tensor]:
+def class_counts(labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
+    """Pixels of each class, (C,)."""
+    classes = torch.arange(num_classes, device=labels.device)[:, None]
+    return ((labels.flatten() == classes) & (classes != ignore_index)).sum(dim=1)
+
+
+@torch.no_grad()
+def shares(of_source: Tensor, of_target: Tensor, pixels: int) -> tuple[Tensor, Tensor]:
     """Coverage of the target labels, (), and each class's share of them over its share of source.
 
-    The second is (C,), 0 where source has none of the class.
+    From the pixels of each class (C,), and how many pixels the target has. The second is (C,), 0
+    where source has none of the class.
     """
-    classes = torch.arange(num_classes, device=source.device)[:, None]
-    wanted = classes != ignore_index
-    of_source = ((source.flatten() == classes) & wanted).sum(dim=1).float()
-    of_target = ((target.flatten() == classes) & wanted).sum(dim=1).float()
-    coverage = of_target.sum() / max(target.numel(), 1)
+    of_source, of_target = of_source.float(), of_target.float()
+    coverage = of_target.sum() / max(pixels, 1)
     source_share = of_source / of_source.sum().clamp_min(1)
     target_share = of_target / of_target.sum().clamp_min(1)
     ratio = target_share / torch.where(of_source > 0, source_share, 1)
