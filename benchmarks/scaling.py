@@ -1,6 +1,6 @@
 """`python -m benchmarks.scaling`: cost per pixel as maps, channels and classes grow.
 
-Writes benchmarks/results/scaling.json, docs/pictures/scaling.svg and the table in
+Writes benchmarks/results/cpu_scaling.json, docs/pictures/scaling.svg and the table in
 docs/performance.md; `--draw` draws both again from the stored numbers.
 """
 
@@ -22,7 +22,7 @@ from benchmarks.contenders import IGNORE_INDEX, NUM_CLASSES
 from benchmarks.measure import interleaved
 from benchmarks.report import insert, table
 
-RESULTS = Path(__file__).parent / "results" / "scaling.json"
+RESULTS = Path(__file__).parent / "results" / "cpu_scaling.json"
 PICTURE = ROOT / "docs" / "pictures" / "scaling.svg"
 BEGIN = "<!-- scaling: begin, written by `python -m benchmarks.scaling` -->"
 END = "<!-- scaling: end -->"
