@@ -20,9 +20,9 @@ class _Totals:
         self.losses = like.new_zeros(num_classes)
 
     def add(
-        self, block: Tensor, inverse: Tensor, member: Tensor, index: Tensor, spoilt: bool
+        self, block: Tensor, inverse: Tensor, member: Tensor, key: Tensor, spoilt: bool
     ) -> None:
-        """The sums of a tile (D, n) under one-hot labels (C, n), also given as an index.
+        """The sums of a tile (D, n) under one-hot labels (C, n), also given as floats, -1 for none.
 
         What is NaN or infinite in a `spoilt` tile reaches its own class only: a product with
         one-hot labels would spread it to every class, since 0 * NaN is NaN.
@@ -37,7 +37,7 @@ class _Totals:
         block = without(block, unused)
         if self.normalize:
             block = block * inverse_length(block)
-        self.sums.index_add_(1, index, block)
+        self.sums.index_add_(1, key.clamp(0, len(member) - 1).long(), block)
 
     def lose(self, log_mass: Tensor, logits: Tensor, mass: Tensor, spoilt: bool) -> None:
         """The losses of a tile whose pixels count with a mass (C, n); 0 wins over NaN."""
@@ -108,10 +108,9 @@ def target_pass(
             key = torch.where(key == ignore_index, -1, key)
         tile.of(keys).copy_(key)
         member = torch.eq(key, classes, out=torch.empty_like(logits))
-        index = key.clamp(0, num_classes - 1).long()
         total.counts += member.sum(dim=1)
         if wants_sums:
-            total.add(block, inverse, member, index, spoilt)
+            total.add(block, inverse, member, key, spoilt)
         if counted is None:
             continue
         mass = member * share[:, None]
