@@ -95,6 +95,19 @@ class Canvas:
         self._colour_pen.line(points, fill=colour, width=thickness)
         self._code_pen.line(points, fill=stamp.code, width=thickness)
 
+    def relabel(self, middle: Point, rx: float, ry: float, train_id: int) -> None:
+        """Give an ellipse another class and leave its colours, materials and distances."""
+        u, v = middle
+        left, top = max(int(u - rx), 0), max(int(v - ry), 0)
+        right, bottom = min(int(u + rx) + 1, self.width), min(int(v + ry) + 1, self.height)
+        if left >= right or top >= bottom:
+            return
+        part = (left, top, right, bottom)
+        classes, *others = self.codes.crop(part).split()
+        pen = ImageDraw.Draw(classes)
+        pen.ellipse((u - rx - left, v - ry - top, u + rx - left, v + ry - top), fill=train_id)
+        self.codes.paste(Image.merge("RGB", (classes, *others)), part)
+
     def cast_shadow(self, corners: Sequence[Point]) -> None:
         """Mark a polygon of the ground as lying in shadow."""
         self._shade_pen.polygon(corners, fill=255)

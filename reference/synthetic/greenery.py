@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from reference.synthetic.canvas import Material, Stamp
@@ -27,10 +28,35 @@ def paint_bush(painter: Painter, x: float, z: float, size: float, puffs: int = 8
     _paint_puffs(painter, x, 0.45 * size, z, size, puffs)
 
 
+def _paint_branches(painter: Painter, x: float, z: float, height: float) -> None:
+    bark = VEGETATION.of(Material.SMOOTH).at(z)
+    colour = painter.colour("trunk", 12, factor=painter.between(0.5, 1.0))
+    height *= 1.5
+    middle = (x, 0.66 * height, z)
+    radius = painter.camera.pixels(0.36 * height, z)
+    # The crown is a veil: sky and walls show through it and count as vegetation.
+    painter.canvas.relabel(painter.camera.point(*middle), radius, radius, VEGETATION.train_id)
+    fork = (x, 0.3 * height, z)
+    for _ in range(int(painter.between(7, 14))):
+        angle, reach = painter.between(-1.25, 1.25), painter.between(0.4, 0.72) * height
+        tip = (x + reach * math.sin(angle), fork[1] + reach * math.cos(angle), z)
+        thickness = painter.camera.pixels(0.008 * height, z)
+        painter.canvas.line(painter.camera.points(fork, tip), thickness, colour, bark)
+        for _ in range(9):
+            along, bend = painter.between(0.2, 1.0), angle + painter.between(-0.8, 0.8)
+            root = tuple(a + along * (b - a) for a, b in zip(fork, tip, strict=True))
+            twig = (root[0] + 0.4 * reach * math.sin(bend), root[1] + 0.4 * reach * math.cos(bend), z)
+            painter.canvas.line(painter.camera.points(root, twig), thickness / 2, colour, bark)
+
+
 def paint_tree(painter: Painter, x: float, z: float, height: float) -> None:
     """Paint a tree `height` metres tall; its trunk counts as vegetation."""
+    bare = painter.setting.bare > 0 and painter.chance(painter.setting.bare)
     width = 0.035 * height
     bark = VEGETATION.of(Material.SMOOTH).at(z)
     trunk = painter.colour("trunk", 6)
     painter.upright((x - width, x + width), (0, 0.6 * height), z, trunk, bark)
-    _paint_puffs(painter, x, 0.68 * height, z, 0.34 * height, 16)
+    if bare:
+        _paint_branches(painter, x, z, height)
+    else:
+        _paint_puffs(painter, x, 0.68 * height, z, 0.34 * height, 16)

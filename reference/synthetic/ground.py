@@ -40,7 +40,9 @@ class Street:
 def plan_street(painter: Painter) -> Street:
     """Draw the widths of road and sidewalks."""
     kerb = painter.setting.road_width / 2 * painter.between(0.85, 1.2)
-    return Street(kerb, (kerb + painter.between(1.6, 3.4), kerb + painter.between(1.6, 3.4)))
+    wide = painter.setting.walk_width
+    left, right = (wide * painter.between(1.6, 3.4) for _ in range(2))
+    return Street(kerb, (kerb + left, kerb + right))
 
 
 def paint_sky(painter: Painter) -> None:

@@ -28,7 +28,8 @@ class Setting:
     Street: `built` share of lots with a house, `setback` share of houses behind a strip of
     grass, `storeys` mean number, `fenced` and `planted` shares of parks, `road_width` metres.
     Things: mean number per image of `cars`, `trucks`, `buses`, `persons`, traffic `lights`,
-    traffic `signs`, lamp `poles` and `street_trees`; some of them lie outside the view.
+    traffic `signs`, lamp `poles`, `street_trees` and cars `parked` at the kerb; some of them lie
+    outside the view. `bare`: share of trees without leaves.
     """
 
     camera_height: float
@@ -61,6 +62,11 @@ class Setting:
     signs: float
     poles: float
     street_trees: float
+    parked: float = 0.0
+    bare: float = 0.0
+    gabled: float = 0.0
+    walk_width: float = 1.0
+    wander: float = 0.05
 
 
 SOURCE: Final = Setting(

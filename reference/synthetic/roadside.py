@@ -55,9 +55,27 @@ def _paint_house(painter: Painter, side: int, x: float, near: float, far: float)
     painter.along(x, (0, height), (near, far), front, stamp)
     roof = _scale(base, 0.7)
     painter.along(x, (height - 0.35, height), (near, far), roof, stamp)
+    if painter.setting.gabled > 0 and painter.chance(painter.setting.gabled):
+        _paint_gable(painter, (x, x + depth), height, (near, far), stamp)
     if near < _WINDOWS_TO:
         _paint_front(painter, side, x, (near, far), storeys, stamp)
         _paint_end_windows(painter, (x, depth), near, storeys, stamp.at(near))
+
+
+def _paint_gable(
+    painter: Painter,
+    wall: tuple[float, float],
+    height: float,
+    z: tuple[float, float],
+    stamp: Stamp,
+) -> None:
+    """Paint a pitched roof whose ridge runs along the street."""
+    (x0, x1), (near, far) = wall, z
+    ridge, top = (x0 + x1) / 2, height + painter.between(2.0, 4.0)
+    tiles = painter.colour("trunk", 14, factor=painter.between(0.7, 1.5))
+    painter.shape([(x0, height, near), (x1, height, near), (ridge, top, near)], tiles, stamp.at(near))
+    slope = [(x0, height, near), (x0, height, far), (ridge, top, far), (ridge, top, near)]
+    painter.shape(slope, _scale(tiles, 1.15), stamp)
 
 
 def _paint_front(

@@ -15,6 +15,7 @@ from reference.synthetic.look import DOMAINS, Domain, look_of
 from reference.synthetic.painter import Painter
 from reference.synthetic.roadside import paint_roadside, paint_skyline
 from reference.synthetic.traffic import paint_traffic
+from reference.synthetic.variety import varied_look
 
 Bytes = npt.NDArray[np.uint8]
 Split = Literal["train", "val", "test"]
@@ -50,6 +51,7 @@ def draw_scene(
     size: tuple[int, int] = (96, 192),
     shift: float = 0.7,
     split: Split = "train",
+    variety: bool = False,
 ) -> tuple[Bytes, Bytes]:
     """Draw one street scene.
 
@@ -79,12 +81,12 @@ def draw_scene(
     """
     _check(seed, domain, index, size, shift, split)
     rng = np.random.default_rng([seed, DOMAINS.index(domain), SPLITS.index(split), index])
-    look = look_of(domain, shift)
+    look = varied_look(rng) if variety and domain == "source" else look_of(domain, shift)
     height, width = (SUPERSAMPLE * side for side in size)
     setting = look.setting
     camera = Camera(
         focal=setting.focal * width,
-        centre=width * (0.5 + 0.05 * float(rng.standard_normal())),
+        centre=width * (0.5 + setting.wander * float(rng.standard_normal())),
         horizon=height * (setting.horizon + 0.02 * float(rng.standard_normal())),
         height=setting.camera_height * float(rng.uniform(0.92, 1.08)),
         lateral=setting.road_width * float(rng.uniform(0.08, 0.28)),

@@ -98,10 +98,24 @@ def _place_furniture(painter: Painter, street: Street) -> list[Placed]:
     return placed
 
 
+def _place_parked(painter: Painter, street: Street) -> list[Placed]:
+    """Fill the kerbs with rows of cars, some of them with gaps."""
+    placed: list[Placed] = []
+    for side in (-1, 1):
+        z, left = painter.between(3.5, 16.0), painter.count(painter.setting.parked / 2)
+        while left > 0 and z < 60.0:
+            x = side * (street.kerb - painter.between(0.95, 1.25))
+            placed.append((z, partial(paint_car, painter, x, z, painter.chance(0.5))))
+            z, left = z + painter.between(5.2, 8.0), left - 1
+    return placed
+
+
 def paint_traffic(painter: Painter, street: Street) -> None:
     """Place vehicles, persons and street furniture, then paint them from far to near."""
     placed = _place_vehicles(painter, street)
     placed += _place_persons(painter, street)
+    if painter.setting.parked > 0:
+        placed += _place_parked(painter, street)
     placed += _place_furniture(painter, street)
     for _, paint in sorted(placed, key=lambda thing: -thing[0]):
         paint()
