@@ -2,6 +2,7 @@
 
     python -m reference.ablate
     python -m reference.ablate --target /data/photographs
+    python -m reference.ablate --target /data/photographs --varied
     python -m reference.ablate --target /data/photographs --sequence dusk
 
 Every row of every seed is one JSON file below runs/ablation. A stopped command goes on where it
@@ -25,7 +26,18 @@ import tyro
 
 from reference.atomic import write_atomically
 from reference.experiments import tables
-from reference.experiments.matrix import LABELS, MAIN_ROWS, ORACLE, SOURCE, Cell, compute, stored
+from reference.experiments.matrix import (
+    LABELS,
+    MAIN_ROWS,
+    ORACLE,
+    SOURCE,
+    STARTS,
+    UNAUGMENTED,
+    Cell,
+    compute,
+    stored,
+)
+from reference.experiments.options import Options
 from reference.experiments.scenario import (
     TOY,
     Scenario,
@@ -44,30 +56,6 @@ INTERRUPTED: Final = 130
 
 
 @dataclass(frozen=True)
-class Options:
-    """Switch every ingredient off in turn, over seeds, and write docs/results.md.
-
-    Args:
-        seeds: of the drawn images, the weights and the batches; one experiment each.
-        rows: names of rows; by default all for the toy, the main ones for photographs.
-        target: "toy", or the root of photographs in the layout of Cityscapes.
-        sequence: a sequence of these photographs that is the target alone; the others of its split
-            "train" are then the source, with labels, and nothing is drawn.
-        jobs: processes side by side, of one thread each.
-        runs: rows are stored in <runs>/ablation, drawn images in <runs>/data.
-        docs: folder of results.md and results/.
-    """
-
-    seeds: tuple[int, ...] = (0, 1, 2)
-    rows: tuple[str, ...] = ()
-    target: str = TOY
-    sequence: str = ""
-    jobs: int = 2
-    runs: Path = Path("runs")
-    docs: Path = tables.DOCS
-
-
-@dataclass(frozen=True)
 class Failure:
     """A row that could not be trained, and why."""
 
@@ -75,20 +63,16 @@ class Failure:
     sentence: str
 
 
-def _folder(options: Options) -> Path:
-    name = TOY if options.target == TOY else f"photographs-{Path(options.target).name}"
-    name += f"-{options.sequence}" if options.sequence else ""
-    return options.runs / "ablation" / name
-
-
 def _cells(
     options: Options, rows: Sequence[str], seeds: Sequence[int], base: Experiment | None
 ) -> list[Cell]:
     experiments = [
-        choose_experiment(options.target, seed) if base is None else replace(base, seed=seed)
+        choose_experiment(options.target, seed, varied=options.varied)
+        if base is None
+        else replace(base, seed=seed)
         for seed in seeds
     ]
-    folder = _folder(options)
+    folder = options.folder
     where = options.target, folder, options.sequence
     return [Cell(row, each, *where) for row in rows for each in experiments]
 
@@ -113,9 +97,15 @@ def chosen_cells(options: Options, base: Experiment | None = None) -> list[Cell]
             f"ablate: expected the root of photographs as target beside sequence "
             f"{options.sequence}, got toy. Hint: give --target."
         )
+    if options.varied and (options.target == TOY or options.sequence):
+        raise ValueError(
+            f"ablate: expected photographs without a sequence as target beside varied, got "
+            f"{options.sequence or options.target}. Hint: give --target alone."
+        )
     if options.jobs < 1:
         raise ValueError(f"ablate: expected jobs of at least 1, got {options.jobs}.")
-    usual = tuple(LABELS) if options.target == TOY else MAIN_ROWS
+    plain = tuple(row for row in LABELS if row != UNAUGMENTED)
+    usual = plain if options.target == TOY else MAIN_ROWS
     wanted = {SOURCE, *(options.rows or usual)}
     if not has_training_labels(options.target):
         wanted.discard(ORACLE)
@@ -129,7 +119,7 @@ def stored_cells(options: Options, base: Experiment | None = None) -> dict[Cell,
     Raises:
         ValueError: one of them was made with other settings, or is damaged.
     """
-    names = (path.name.removeprefix("seed") for path in _folder(options).glob("seed*"))
+    names = (path.name.removeprefix("seed") for path in options.folder.glob("seed*"))
     seeds = sorted(int(name) for name in names if name.isdigit())
     cells = _cells(options, tuple(LABELS), seeds, base)
     return {cell: record for cell in cells if (record := stored(cell)) is not None}
@@ -208,7 +198,7 @@ def prepare(options: Options, base: Experiment | None = None) -> list[Cell]:
     digest = code_digest()
     if any(record["code"] != digest for record in found.values()):
         CONSOLE.print(
-            f"warning: some rows in {_folder(options)} were made by other code than this; "
+            f"warning: some rows in {options.folder} were made by other code than this; "
             "move them away to make them anew.",
             style="yellow",
         )
@@ -224,7 +214,7 @@ def train_missing(missing: Sequence[Cell], options: Options) -> list[Failure]:
     Returns:
         list: rows that failed. A seed whose source stage failed is left out.
     """
-    first = [cell for cell in missing if cell.row in (SOURCE, ORACLE)]
+    first = [cell for cell in missing if cell.row in STARTS]
     failures = _compute_all(first, options, "source stages, oracles")
     broken = {failure.cell.experiment.seed for failure in failures if failure.cell.row == SOURCE}
     rest = [c for c in missing if c not in first and c.experiment.seed not in broken]
@@ -243,23 +233,16 @@ def store_tables(options: Options, base: Experiment | None = None) -> str:
         already are not replaced by fewer rows or seeds, nor by those of another data set.
     """
     records = list(stored_cells(options, base).values())
-    toy = options.target == TOY
-    section = "toy" if toy else "sequence" if options.sequence else "photographs"
-    name = TOY if toy else Path(options.target).name
-    target = f"{name}, {options.sequence}" if options.sequence else name
-    command = f"python -m reference.ablate --jobs {options.jobs}"
-    command += "" if toy else f" --target <root of {name}>"
-    command += f" --sequence {options.sequence}" if options.sequence else ""
-    summary = tables.summarise(records, target=target, command=command)
-    path = options.docs / "results" / f"{section}.json"
-    before = tables.load_summary(options.docs, section)
+    summary = tables.summarise(records, target=options.name, command=options.command)
+    path = options.docs / "results" / f"{options.section}.json"
+    before = tables.load_summary(options.docs, options.section)
     if before is not None:
         had = {(row["row"], row["seed"]) for row in before["rows"]}
         have = {(row["row"], row["seed"]) for row in summary["rows"]}
-        if before["target"] != target or not had <= have:
+        if before["target"] != options.name or not had <= have:
             return (
                 f"{path} is left as it is: it holds {len(had)} rows of {before['target']}, "
-                f"and the {len(have)} stored rows of {target} do not cover them."
+                f"and the {len(have)} stored rows of {options.name} do not cover them."
             )
     write_atomically(path, json.dumps(summary, indent=1) + "\n")
     tables.main(options.docs)

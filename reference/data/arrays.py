@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -30,6 +31,26 @@ class ArrayDomain:
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.stems)
+
+    def merged(self, pairs: Sequence[tuple[int, int]]) -> ArrayDomain:
+        """Return the same images with some classes read as others.
+
+        Args:
+            pairs: (a, b): pixels of train id a become b. All at once, so (1, 2), (2, 3) leaves no 3
+                that was a 1.
+
+        Example:
+            >>> labels = torch.tensor([[[1, 2, 255]]], dtype=torch.uint8)
+            >>> domain = ArrayDomain(torch.zeros(1, 3, 1, 3, dtype=torch.uint8), labels, ("a",))
+            >>> domain.merged([(1, 2), (2, 3)]).labels.tolist()
+            [[[2, 3, 255]]]
+        """
+        if self.labels is None or not pairs:
+            return self
+        table = torch.arange(256, dtype=torch.uint8)
+        for before, after in pairs:
+            table[before] = after
+        return replace(self, labels=table[self.labels.long()])
 
 
 def _resized(pixels: ByteArray, size: tuple[int, int], how: Image.Resampling) -> ByteArray:

@@ -21,17 +21,19 @@ from reference.experiments.rows import (
     Row,
     adaptation_of,
     adapted_row,
+    new_network,
     on_schedule_of,
     oracle_row,
     source_row,
 )
 from reference.experiments.scenario import Scenario
-from reference.networks.toy import SegmentationNetwork, build_network
+from reference.networks.toy import SegmentationNetwork
 from reference.provenance import code_digest, machine, peak_mib, versions
 from reference.training.alarms import class_share, predicted_share
 from reference.training.config import ROWS, Adaptation, Contrast, Experiment, without
 
 SOURCE: Final = "source_only"
+UNAUGMENTED: Final = "source_only_unaugmented"
 ORACLE: Final = "oracle"
 INGREDIENTS: Final[Mapping[str, str]] = {
     "target_to_source": "BiCL without target to source",
@@ -45,6 +47,7 @@ INGREDIENTS: Final[Mapping[str, str]] = {
 }
 # name in results -> what a table calls it, in the order of tables.
 LABELS: Final[Mapping[str, str]] = {
+    UNAUGMENTED: "source only, no augmentation",
     SOURCE: "source only",
     "source_only_continued": "source only, continued (control)",
     "self_training": "self-training on static labels",
@@ -57,6 +60,7 @@ LABELS: Final[Mapping[str, str]] = {
 }
 # Photographs: the rows that tell whether anything transfers at all.
 MAIN_ROWS: Final = (
+    UNAUGMENTED,
     SOURCE,
     "source_only_continued",
     "self_training",
@@ -65,6 +69,8 @@ MAIN_ROWS: Final = (
     "bicl",
     ORACLE,
 )
+# Rows that start from random weights and not from another row.
+STARTS: Final = (UNAUGMENTED, SOURCE, ORACLE)
 
 
 @dataclass(frozen=True)
@@ -100,12 +106,12 @@ class Cell:
         """Everything that decides the numbers of this cell, as JSON would return it."""
         whole = asdict(self.experiment)
         target = "/".join([Path(self.target).name, *filter(None, [self.sequence])])
-        stages = {"seed": whole["seed"], "data": whole["data"], "target": target}
+        stages = {name: whole[name] for name in ("seed", "data", "network")} | {"target": target}
         if self.row == ORACLE:
             stages["oracle"] = whole["oracle"]
         else:
             stages["source"] = whole["source"]
-        if self.row not in (SOURCE, ORACLE):
+        if self.row not in STARTS:
             stages["adaptation"] = asdict(adaptation(self.row, self.experiment))
         return json.loads(json.dumps(stages))
 
@@ -114,7 +120,7 @@ def adaptation(row: str, experiment: Experiment) -> Adaptation:
     """Return the adaptation settings of a row of the matrix.
 
     Args:
-        row: a key of `LABELS` except "source_only" and "oracle".
+        row: a key of `LABELS` except those of `STARTS`.
         experiment: its schedule holds for every row.
     """
     if row in ROWS:
@@ -184,11 +190,11 @@ def share_ratios(network: SegmentationNetwork, scenario: Scenario) -> tuple[floa
 
 
 def _trained_row(cell: Cell, scenario: Scenario) -> Row:
-    if cell.row == SOURCE:
-        return source_row(scenario, cell.experiment)
+    if cell.row in (SOURCE, UNAUGMENTED):
+        return source_row(scenario, cell.experiment, name=cell.row, augmented=cell.row == SOURCE)
     if cell.row == ORACLE:
         return oracle_row(scenario, cell.experiment)
-    start = build_network(seed=cell.experiment.seed)
+    start = new_network(cell.experiment)
     start.load_state_dict(torch.load(cell.checkpoint, weights_only=True))
     settings = adaptation(cell.row, cell.experiment)
     return adapted_row(cell.row, settings, start, scenario, cell.experiment)

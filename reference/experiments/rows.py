@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Final
 
 from reference.evaluation.evaluate import Scores, evaluate
 from reference.evaluation.label_accuracy import AccuracyPoint, PseudoLabelAccuracy
 from reference.experiments.scenario import Scenario
-from reference.networks.toy import SegmentationNetwork
+from reference.networks.toy import SegmentationNetwork, build_network
 from reference.training.config import ROWS, Adaptation, Experiment
 from reference.training.stages import Trained, adapt, train_supervised
 
@@ -39,16 +39,23 @@ def on_schedule_of(settings: Adaptation, experiment: Experiment) -> Adaptation:
         source_batch=schedule.source_batch,
         target_batch=schedule.target_batch,
         learning_rate=schedule.learning_rate,
+        full_resolution=schedule.full_resolution,
         weight_decay=schedule.weight_decay,
         poly_power=schedule.poly_power,
     )
 
 
 def adaptation_of(name: str, experiment: Experiment) -> Adaptation:
-    """Return the settings of one of `config.ROWS`; "bicl" is the experiment's own adaptation."""
+    """Return the settings of one of `config.ROWS`; "bicl" is the experiment's own adaptation.
+
+    A row with contrast has the contrast of the experiment.
+    """
     if name == "bicl":
         return experiment.adaptation
-    return on_schedule_of(ROWS[name], experiment)
+    settings = ROWS[name]
+    if settings.contrast is not None:
+        settings = replace(settings, contrast=experiment.adaptation.contrast)
+    return on_schedule_of(settings, experiment)
 
 
 @dataclass(frozen=True)
@@ -95,17 +102,38 @@ def _scored(
     return Row(name, trained, scores, accuracy, time.perf_counter() - began)
 
 
-def source_row(scenario: Scenario, experiment: Experiment, *, progress: bool = False) -> Row:
-    """Train on source labels alone: where every adapted row starts."""
+def new_network(experiment: Experiment) -> SegmentationNetwork:
+    """Make the network of an experiment with its initial weights."""
+    return build_network(seed=experiment.seed, **asdict(experiment.network))
+
+
+def source_row(
+    scenario: Scenario,
+    experiment: Experiment,
+    *,
+    name: str = "source_only",
+    augmented: bool = True,
+    progress: bool = False,
+) -> Row:
+    """Train on source labels alone: where every adapted row starts.
+
+    Args:
+        scenario: the data.
+        experiment: seed, network, augmentation and the settings of the stage.
+        name: as in results.
+        augmented: False leaves the experiment's augmentation out.
+        progress: show bars.
+    """
     trained = train_supervised(
         scenario.source,
         experiment.source,
         seed=experiment.seed,
-        augmentation=experiment.data.augmentation,
-        run="source_only",
+        network=new_network(experiment),
+        augmentation=experiment.data.augmentation if augmented else None,
+        run=name,
         progress=progress,
     )
-    return _scored("source_only", trained, scenario, [], progress)
+    return _scored(name, trained, scenario, [], progress)
 
 
 def adapted_row(
@@ -159,6 +187,7 @@ def oracle_row(scenario: Scenario, experiment: Experiment, *, progress: bool = F
         scenario.target_truth,
         experiment.oracle,
         seed=experiment.seed,
+        network=new_network(experiment),
         run="oracle",
         progress=progress,
     )

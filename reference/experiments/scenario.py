@@ -56,14 +56,16 @@ def has_training_labels(target: str) -> bool:
     return target == TOY or (Path(target) / "gtFine" / "train").is_dir()
 
 
-def choose_experiment(target: str, seed: int) -> Experiment:
+def choose_experiment(target: str, seed: int, *, varied: bool = False) -> Experiment:
     """Return the preset that belongs to a target.
 
     Args:
         target: "toy", or the root of a data set of photographs in the Cityscapes layout.
         seed: of the drawn data, the weights and the batches.
+        varied: for photographs: a varied source, and a larger network trained longer.
     """
-    return replace(PRESETS["toy" if target == TOY else "toy-to-photographs"], seed=seed)
+    name = TOY if target == TOY else "varied-to-photographs" if varied else "toy-to-photographs"
+    return replace(PRESETS[name], seed=seed)
 
 
 def load_sequences(
@@ -104,7 +106,8 @@ def load_sequences(
 def data_folder(runs: Path, experiment: Experiment) -> Path:
     """Return the usual place of the drawn images of an experiment, below the folder `runs`."""
     data = experiment.data
-    return runs / "data" / f"toy-{data.width}x{data.height}-seed{experiment.seed}"
+    kind = "varied" if data.varied else "toy"
+    return runs / "data" / f"{kind}-{data.width}x{data.height}-seed{experiment.seed}"
 
 
 def load_scenario(
@@ -135,13 +138,19 @@ def load_scenario(
         Cityscapes(target, "val", labels=True)
     began = time.perf_counter()
     domains = write_domains(
-        data, experiment.seed, sizes, size=size, shift=settings.shift, progress=progress
+        data,
+        experiment.seed,
+        sizes,
+        size=size,
+        shift=settings.shift,
+        varied=settings.varied,
+        progress=progress,
     )
     drawing = time.perf_counter() - began
     root = domains.target if drawn else Path(target)
     split = "test" if drawn else "val"
     test_reader = Cityscapes(root, split, labels=True)
-    source = load_domain(GTA5(domains.source), size, progress=progress)
+    source = load_domain(GTA5(domains.source), size, progress=progress).merged(settings.merged)
     unlabelled = load_domain(Cityscapes(root, "train", labels=False), size, progress=progress)
     # Its labels are read here as well, so that a broken file is told before hours of training.
     test = load_domain(test_reader, size, progress=progress)

@@ -17,10 +17,10 @@ from typing import Any, Final
 
 from reference.atomic import write_atomically
 from reference.data.classes import NAMES
-from reference.experiments.matrix import INGREDIENTS, LABELS
+from reference.experiments.matrix import INGREDIENTS, LABELS, SOURCE, UNAUGMENTED
 from reference.experiments.rows import CAPTIONS, CONTROL
 
-SECTIONS: Final = ("toy", "photographs", "sequence")
+SECTIONS: Final = ("toy", "photographs", "varied", "sequence")
 DOCS: Final = Path(__file__).resolve().parents[2] / "docs"
 
 Record = Mapping[str, Any]
@@ -95,6 +95,8 @@ def main_table(summary: Summary) -> str:
         scores = [record["miou"] for record in row.values()]
         gains = _paired(row, rows.get(CONTROL, {})) if name != CONTROL else []
         label = f"**{LABELS[name]}**" if name == "bicl" else LABELS[name]
+        if name == SOURCE and UNAUGMENTED in rows:
+            label += ", augmented"
         lines.append(
             [
                 label,

@@ -149,16 +149,16 @@ def unit_range(stored: Tensor) -> Tensor:
     return stored.float() / 255.0
 
 
-def build_network(*, seed: int, feature_dim: int = 64) -> SegmentationNetwork:
-    """Make a network whose random weights depend on `seed` alone.
+def build_network(*, seed: int, **options: Any) -> SegmentationNetwork:
+    """Make a network whose random weights depend on `seed` and `options` alone.
 
     Args:
         seed: seed of the initial weights; torch's own random state is left as it was.
-        feature_dim: channels D of the feature map.
+        options: keyword arguments of `SegmentationNetwork`.
 
     Returns:
         SegmentationNetwork: untrained, on the CPU.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return SegmentationNetwork(feature_dim=feature_dim)
+        return SegmentationNetwork(**options)

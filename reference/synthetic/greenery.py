@@ -45,7 +45,11 @@ def _paint_branches(painter: Painter, x: float, z: float, height: float) -> None
         for _ in range(9):
             along, bend = painter.between(0.2, 1.0), angle + painter.between(-0.8, 0.8)
             root = tuple(a + along * (b - a) for a, b in zip(fork, tip, strict=True))
-            twig = (root[0] + 0.4 * reach * math.sin(bend), root[1] + 0.4 * reach * math.cos(bend), z)
+            twig = (
+                root[0] + 0.4 * reach * math.sin(bend),
+                root[1] + 0.4 * reach * math.cos(bend),
+                z,
+            )
             painter.canvas.line(painter.camera.points(root, twig), thickness / 2, colour, bark)
 
 

@@ -73,7 +73,9 @@ def _paint_gable(
     (x0, x1), (near, far) = wall, z
     ridge, top = (x0 + x1) / 2, height + painter.between(2.0, 4.0)
     tiles = painter.colour("trunk", 14, factor=painter.between(0.7, 1.5))
-    painter.shape([(x0, height, near), (x1, height, near), (ridge, top, near)], tiles, stamp.at(near))
+    painter.shape(
+        [(x0, height, near), (x1, height, near), (ridge, top, near)], tiles, stamp.at(near)
+    )
     slope = [(x0, height, near), (x0, height, far), (ridge, top, far), (ridge, top, near)]
     painter.shape(slope, _scale(tiles, 1.15), stamp)
 

@@ -51,7 +51,7 @@ def draw_scene(
     size: tuple[int, int] = (96, 192),
     shift: float = 0.7,
     split: Split = "train",
-    variety: bool = False,
+    varied: bool = False,
 ) -> tuple[Bytes, Bytes]:
     """Draw one street scene.
 
@@ -66,6 +66,7 @@ def draw_scene(
         shift: how far the target's look has moved from the source's, 0..1; no effect on the
             source domain.
         split: "train", "val" or "test"; different images of the same kind.
+        varied: draw a look for this image alone; no effect on the target domain.
 
     Returns:
         image uint8 (H, W, 3), RGB, and train ids uint8 (H, W) without ignored pixels.
@@ -81,7 +82,7 @@ def draw_scene(
     """
     _check(seed, domain, index, size, shift, split)
     rng = np.random.default_rng([seed, DOMAINS.index(domain), SPLITS.index(split), index])
-    look = varied_look(rng) if variety and domain == "source" else look_of(domain, shift)
+    look = varied_look(rng) if varied and domain == "source" else look_of(domain, shift)
     height, width = (SUPERSAMPLE * side for side in size)
     setting = look.setting
     camera = Camera(

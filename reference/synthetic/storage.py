@@ -117,11 +117,11 @@ def _save(picture: Image.Image, path: Path) -> None:
     write_atomically(path, encoded.getvalue())
 
 
-def _fingerprint(seed: int, size: tuple[int, int], shift: float) -> str:
+def _fingerprint(seed: int, size: tuple[int, int], shift: float, varied: bool) -> str:
     digest = hashlib.sha256()
     domains: tuple[Domain, ...] = ("source", "target")
     for domain in domains:
-        for pixels in draw_scene(seed, domain, 0, size, shift):
+        for pixels in draw_scene(seed, domain, 0, size, shift, varied=varied):
             digest.update(pixels.tobytes())
     return digest.hexdigest()[:16]
 
@@ -161,6 +161,7 @@ def write_domains(
     *,
     size: tuple[int, int] = (96, 192),
     shift: float = 0.7,
+    varied: bool = False,
     progress: bool = False,
 ) -> Domains:
     """Draw both domains into `root`, or find them there.
@@ -176,6 +177,7 @@ def write_domains(
         sizes: how many images; None means the defaults of `Sizes`.
         size: (height, width) of every image, pixels.
         shift: how far the target's look has moved from the source's, 0..1.
+        varied: give every source image a look of its own.
         progress: show a progress bar with the time left.
 
     Returns:
@@ -191,8 +193,10 @@ def write_domains(
         "sizes": asdict(wanted),
         "size": list(size),
         "shift": shift,
-        "drawing": _fingerprint(seed, size, shift),
+        "drawing": _fingerprint(seed, size, shift, varied),
     }
+    if varied:
+        settings["varied"] = True
     _claim(root, settings)
     domains = Domains(root / "gta5", root / "cityscapes")
     missing = [
@@ -203,7 +207,9 @@ def write_domains(
     ids, palette = _id_table(), _id_palette()
     for number in track(len(missing), "Drawing street scenes", show=progress and bool(missing)):
         pair = missing[number]
-        image, train_ids = draw_scene(seed, pair.domain, pair.index, size, shift, pair.split)
+        image, train_ids = draw_scene(
+            seed, pair.domain, pair.index, size, shift, pair.split, varied=varied
+        )
         labels = Image.fromarray(ids[train_ids])
         if pair.domain == "source":
             labels.putpalette(palette)

@@ -48,7 +48,9 @@ _RANGES: Final[dict[str, tuple[float, float]]] = {
     "bare": (0.0, 1.0),
 }
 # Things whose colours tell a class and are varied less.
-_LOYAL: Final = frozenset({"lamp", "sign", "tail lamp", "head lamp", "skin", "marking", "foliage", "grass"})
+_LOYAL: Final = frozenset(
+    {"lamp", "sign", "tail lamp", "head lamp", "skin", "marking", "foliage", "grass"}
+)
 _SKY: Final = frozenset({"sky high", "sky low", "cloud"})
 
 
@@ -58,7 +60,9 @@ def _recoloured(rng: np.random.Generator, colours: Variants, loyal: bool) -> Var
     for row, colour in enumerate(np.asarray(colours, dtype=np.float64) / 255.0):
         hue, saturation, value = colorsys.rgb_to_hsv(*colour)
         turn = 0.04 if loyal else 0.5
-        hue = (hue + turn * rng.uniform(-1, 1) * (1.0 if loyal or rng.random() < 0.5 else 0.1)) % 1.0
+        hue = (
+            hue + turn * rng.uniform(-1, 1) * (1.0 if loyal or rng.random() < 0.5 else 0.1)
+        ) % 1.0
         saturation = min(saturation * rng.uniform(0.3, 1.3), 1.0)
         value = min(max(value * rng.uniform(0.6, 1.35) + rng.uniform(-0.1, 0.1), 0.03), 1.0)
         result[row] = colorsys.hsv_to_rgb(hue, saturation, value)
@@ -83,7 +87,9 @@ def varied_look(rng: np.random.Generator) -> Look:
     Args:
         rng: where every number is drawn from; always the same number of draws.
     """
-    numbers: dict[str, object] = {name: max(float(rng.uniform(*span)), 0.0) for name, span in _RANGES.items()}
+    numbers: dict[str, object] = {
+        name: max(float(rng.uniform(*span)), 0.0) for name, span in _RANGES.items()
+    }
     light = float(np.exp(rng.uniform(np.log(0.3), np.log(1.15))))
     numbers["light"] = tuple(light * (1.0 + 0.08 * rng.standard_normal(3)))
     grey = rng.uniform(150, 240) * light

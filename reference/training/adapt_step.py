@@ -16,7 +16,7 @@ from reference.data.transforms import Batch
 from reference.networks.output import Output
 from reference.networks.toy import SegmentationNetwork
 from reference.training.config import Adaptation, Contrast
-from reference.training.losses import cell_labels, cross_entropy, entropy
+from reference.training.losses import cell_labels, cross_entropy, entropy, source_cross_entropy
 
 # Above every cosine and every probability: no pixel gets a dynamic label.
 _NEVER: Final = 2.0
@@ -90,7 +90,11 @@ def adapt_step(
     """
     seen = network(source.images)
     source_labels = cell_labels(source.labels)
-    losses = {"source_cross_entropy": cross_entropy(seen.logits, source_labels)}
+    losses = {
+        "source_cross_entropy": source_cross_entropy(
+            seen.logits, source.labels, full_resolution=settings.full_resolution
+        )
+    }
     if target is None:
         return Stepped(losses)
     new = network(target.images)

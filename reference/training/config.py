@@ -29,6 +29,9 @@ class Data:
         shift: how far the drawn target is from the source, 0 (same look) .. 1; own.
         augmentation: colour, blur and noise changes of source images; own. None for the toy,
             where it would narrow the gap that adaptation is to close; used for photographs.
+        varied: give every source image a look of its own; own. For photographs.
+        merged: pairs of train ids; the first is read as the second in the source. For targets
+            whose labels do not tell them apart.
     """
 
     height: int = 96
@@ -36,6 +39,8 @@ class Data:
     sizes: Sizes = field(default_factory=Sizes)
     shift: float = 0.7
     augmentation: Augmentation | None = None
+    varied: bool = False
+    merged: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("height", "width"):
@@ -43,6 +48,16 @@ class Data:
             _require(
                 "Data", name, value, "to be a positive multiple of 8", value > 0 and value % 8 == 0
             )
+
+
+@dataclass(frozen=True)
+class Widths:
+    """Size of the network; see `SegmentationNetwork`. All own."""
+
+    stem_width: int = 24
+    near_width: int = 48
+    far_width: int = 64
+    dilations: tuple[int, ...] = (1, 2, 4)
 
 
 @dataclass(frozen=True)
@@ -55,6 +70,8 @@ class Supervised:
         learning_rate: of AdamW at step 0; own (the release: SGD 7.5e-5 from ImageNet weights).
         weight_decay: of AdamW; own.
         poly_power: learning rate = learning_rate * (1 - step / steps) ** poly_power; released.
+        full_resolution: take cross-entropy on upsampled logits against every label; released.
+            False takes one label per cell of the network's grid, a twentieth of the work.
     """
 
     steps: int = 500
@@ -62,6 +79,7 @@ class Supervised:
     learning_rate: float = 4e-3
     weight_decay: float = 0.01
     poly_power: float = 0.9
+    full_resolution: bool = False
 
     def __post_init__(self) -> None:
         _require("Supervised", "steps", self.steps, ">= 1", self.steps >= 1)
@@ -134,6 +152,7 @@ class Adaptation:
             They are remade from the current network at the start of each such round.
         static_share: most confident share, 0..1, kept of every predicted class; own
             (released: 0.1, and 0.1 of every image besides).
+        full_resolution: of source cross-entropy, as in `Supervised`.
     """
 
     steps: int = 600
@@ -149,6 +168,7 @@ class Adaptation:
     static_weight: float = 0.0
     static_from_round: int | None = None
     static_share: float = 0.4
+    full_resolution: bool = False
 
     def __post_init__(self) -> None:
         _require("Adaptation", "rounds", self.rounds, ">= 1", self.rounds >= 1)
@@ -227,12 +247,13 @@ class Experiment:
 
     Args:
         seed: of the drawn data, the initial weights and every batch.
-        data, source, adaptation, oracle: the stages. The oracle trains from the same initial
-            weights on target labels, for as many steps as both stages together.
+        data, network, source, adaptation, oracle: the stages. The oracle trains from the same
+            initial weights on target labels, for as many steps as both stages together.
     """
 
     seed: int = 0
     data: Data = field(default_factory=Data)
+    network: Widths = field(default_factory=Widths)
     source: Supervised = field(default_factory=Supervised)
     adaptation: Adaptation = BICL
     oracle: Supervised = field(default_factory=lambda: Supervised(steps=1100))
@@ -240,4 +261,21 @@ class Experiment:
 
 TOY: Final = Experiment()
 PHOTOGRAPHS: Final = Experiment(data=Data(height=120, width=160, augmentation=Augmentation()))
-PRESETS: Final[Mapping[str, Experiment]] = {"toy": TOY, "toy-to-photographs": PHOTOGRAPHS}
+# The usual eleven classes of CamVid count traffic lights as signs, grass as vegetation, and trucks
+# and buses as cars (Sturgess et al., BMVC 2009).
+CAMVID_CLASSES: Final = ((6, 7), (9, 8), (14, 13), (15, 13))
+# No setting here was chosen with a label of a photograph; docs/results.md says how.
+VARIED: Final = Experiment(
+    data=replace(
+        PHOTOGRAPHS.data, sizes=Sizes(source_train=600), varied=True, merged=CAMVID_CLASSES
+    ),
+    network=Widths(stem_width=32, near_width=64, far_width=96, dilations=(1, 2, 4, 8)),
+    source=Supervised(steps=1000, full_resolution=True),
+    adaptation=replace(BICL, steps=400, rounds=4, full_resolution=True),
+    oracle=Supervised(steps=1400, full_resolution=True),
+)
+PRESETS: Final[Mapping[str, Experiment]] = {
+    "toy": TOY,
+    "toy-to-photographs": PHOTOGRAPHS,
+    "varied-to-photographs": VARIED,
+}

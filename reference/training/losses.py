@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import torch.nn.functional as F
 from torch import Tensor
 
+import protocontrast as pc
 from reference.data.classes import IGNORE
 from reference.networks.toy import STRIDE
 
@@ -61,6 +62,25 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """
     total = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")
     return total / (labels != IGNORE).sum().clamp(min=1)
+
+
+def source_cross_entropy(logits: Tensor, labels: Tensor, *, full_resolution: bool) -> Tensor:
+    """Cross-entropy on labels at image size, on every label or on one per cell of the grid.
+
+    Args:
+        logits: class scores on the grid.
+        labels: train ids; 255 is left out.
+        full_resolution: blend the logits up to the labels' size first.
+
+    Shape:
+        logits (B, C, h, w), float; labels (B, H, W), integer. Result: (), in nats, >= 0.
+
+    Returns:
+        Tensor: exactly 0 with zero gradient where nothing has a label.
+    """
+    if full_resolution:
+        return pc.upsampled_cross_entropy(logits, labels.long(), ignore_index=IGNORE)
+    return cross_entropy(logits, cell_labels(labels))
 
 
 def entropy(logits: Tensor) -> Tensor:

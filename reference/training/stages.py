@@ -31,7 +31,7 @@ from reference.training.adapt_step import Stepped, adapt_step, build_bicl
 from reference.training.alarms import class_share, predicted_share
 from reference.training.config import Adaptation, Supervised
 from reference.training.history import History, Observation, Observer
-from reference.training.losses import cell_labels, cross_entropy, require_finite
+from reference.training.losses import cell_labels, require_finite, source_cross_entropy
 from reference.training.pseudo_labels import static_pseudo_labels
 
 # Streams of random numbers: one step draws from both domains.
@@ -114,7 +114,11 @@ def train_supervised(
     for step in track(settings.steps, run, show=progress):
         drawn = batch(domain, seed, step, settings.batch_size, augmentation=augmentation)
         logits = network(drawn.images).logits
-        losses = {"cross_entropy": cross_entropy(logits, cell_labels(drawn.labels))}
+        losses = {
+            "cross_entropy": source_cross_entropy(
+                logits, drawn.labels, full_resolution=settings.full_resolution
+            )
+        }
         _minimise(optimiser, losses, history, step, _poly(settings, step))
     history.seconds = time.perf_counter() - began
     return Trained(network, history)

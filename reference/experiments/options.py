@@ -1,0 +1,64 @@
+"""What the command `ablate` is asked for, and how the results of a request are called."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from reference.experiments import tables
+from reference.experiments.scenario import TOY
+
+
+@dataclass(frozen=True)
+class Options:
+    """Switch every ingredient off in turn, over seeds, and write docs/results.md.
+
+    Args:
+        seeds: of the drawn images, the weights and the batches; one experiment each.
+        rows: names of rows; by default all for the toy, the main ones for photographs.
+        target: "toy", or the root of photographs in the layout of Cityscapes.
+        sequence: a sequence of these photographs that is the target alone; the others of its split
+            "train" are then the source, with labels, and nothing is drawn.
+        varied: draw every source image with a look of its own, and train a larger network longer;
+            for photographs.
+        jobs: processes side by side, of one thread each.
+        runs: rows are stored in <runs>/ablation, drawn images in <runs>/data.
+        docs: folder of results.md and results/.
+    """
+
+    seeds: tuple[int, ...] = (0, 1, 2)
+    rows: tuple[str, ...] = ()
+    target: str = TOY
+    sequence: str = ""
+    varied: bool = False
+    jobs: int = 2
+    runs: Path = Path("runs")
+    docs: Path = tables.DOCS
+
+    @property
+    def name(self) -> str:
+        """What tables call the target."""
+        name = TOY if self.target == TOY else Path(self.target).name
+        return f"{name}, {self.sequence}" if self.sequence else name
+
+    @property
+    def section(self) -> str:
+        """The part of docs/results.md that these rows fill."""
+        if self.target == TOY:
+            return TOY
+        return "sequence" if self.sequence else "varied" if self.varied else "photographs"
+
+    @property
+    def folder(self) -> Path:
+        """Where the rows of this target are stored."""
+        name = TOY if self.target == TOY else f"photographs-{Path(self.target).name}"
+        name += f"-{self.sequence}" if self.sequence else ""
+        return self.runs / "ablation" / (name + ("-varied" if self.varied else ""))
+
+    @property
+    def command(self) -> str:
+        """The command line that asks for all rows, without paths of this machine."""
+        command = f"python -m reference.ablate --jobs {self.jobs}"
+        command += "" if self.target == TOY else f" --target <root of {Path(self.target).name}>"
+        command += f" --sequence {self.sequence}" if self.sequence else ""
+        return command + (" --varied" if self.varied else "")
