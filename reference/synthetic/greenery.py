@@ -44,7 +44,11 @@ def _paint_branches(painter: Painter, x: float, z: float, height: float) -> None
         painter.canvas.line(painter.camera.points(fork, tip), thickness, colour, bark)
         for _ in range(9):
             along, bend = painter.between(0.2, 1.0), angle + painter.between(-0.8, 0.8)
-            root = tuple(a + along * (b - a) for a, b in zip(fork, tip, strict=True))
+            root = (
+                fork[0] + along * (tip[0] - fork[0]),
+                fork[1] + along * (tip[1] - fork[1]),
+                z,
+            )
             twig = (
                 root[0] + 0.4 * reach * math.sin(bend),
                 root[1] + 0.4 * reach * math.cos(bend),

@@ -64,7 +64,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return total / (labels != IGNORE).sum().clamp(min=1)
 
 
-def source_cross_entropy(logits: Tensor, labels: Tensor, *, full_resolution: bool) -> Tensor:
+def source_cross_entropy(logits: Tensor, labels: Tensor | None, *, full_resolution: bool) -> Tensor:
     """Cross-entropy on labels at image size, on every label or on one per cell of the grid.
 
     Args:
@@ -78,7 +78,7 @@ def source_cross_entropy(logits: Tensor, labels: Tensor, *, full_resolution: boo
     Returns:
         Tensor: exactly 0 with zero gradient where nothing has a label.
     """
-    if full_resolution:
+    if full_resolution and labels is not None:
         return pc.upsampled_cross_entropy(logits, labels.long(), ignore_index=IGNORE)
     return cross_entropy(logits, cell_labels(labels))
 

@@ -20,8 +20,9 @@ from reference.ablate import (
     stored_cells,
     train_missing,
 )
+from reference.data.transforms import Augmentation
 from reference.experiments import matrix, tables
-from reference.experiments.matrix import INGREDIENTS, LABELS, MAIN_ROWS, adaptation
+from reference.experiments.matrix import INGREDIENTS, LABELS, MAIN_ROWS, UNAUGMENTED, adaptation
 from reference.experiments.scenario import data_folder
 from reference.training.config import BICL, ROWS, without
 from reference.training.losses import NonFiniteLossError
@@ -80,7 +81,8 @@ def test_contrast_alone_has_neither_entropy_nor_target_cross_entropy(tiny_experi
 
 def test_the_matrix_asks_for_every_row_and_seed_and_for_fewer_on_photographs(tmp_path):
     cells = chosen_cells(Options(seeds=(0, 1, 2)))
-    assert [(c.row, c.experiment.seed) for c in cells] == [(r, s) for r in LABELS for s in range(3)]
+    rows = [row for row in LABELS if row != UNAUGMENTED]
+    assert [(c.row, c.experiment.seed) for c in cells] == [(r, s) for r in rows for s in range(3)]
     (tmp_path / "gtFine" / "train").mkdir(parents=True)
     photographs = chosen_cells(Options(seeds=(0,), target=str(tmp_path)))
     assert [cell.row for cell in photographs] == list(MAIN_ROWS)
@@ -100,6 +102,16 @@ def test_the_matrix_asks_for_every_row_and_seed_and_for_fewer_on_photographs(tmp
             {"sequence": "dusk"},
             "ablate: expected the root of photographs as target beside sequence dusk, got toy. "
             "Hint: give --target.",
+        ),
+        (
+            {"varied": True},
+            "ablate: expected photographs without a sequence as target beside varied, got toy. "
+            "Hint: give --target alone.",
+        ),
+        (
+            {"varied": True, "target": "/data/town", "sequence": "dusk"},
+            "ablate: expected photographs without a sequence as target beside varied, got dusk. "
+            "Hint: give --target alone.",
         ),
     ],
 )
@@ -218,3 +230,34 @@ def test_processes_side_by_side_give_the_same_numbers(options, tiny_experiment):
     for cell, record in stored_cells(options, tiny_experiment).items():
         path = beside.runs / "ablation" / "toy" / "seed0" / cell.path.name
         assert json.loads(path.read_text())["iou"] == record["iou"]
+
+
+def test_what_is_asked_for_decides_where_results_go():
+    asked = [
+        Options(),
+        Options(target="/data/town", jobs=1),
+        Options(target="/data/town", varied=True),
+        Options(target="/data/town", sequence="dusk"),
+    ]
+    assert [o.section for o in asked] == ["toy", "photographs", "varied", "sequence"]
+    assert {o.section for o in asked} == {*tables.SECTIONS}
+    assert len({o.folder for o in asked}) == len(asked)
+    assert [o.command for o in asked] == [
+        "python -m reference.ablate --jobs 2",
+        "python -m reference.ablate --jobs 1 --target <root of town>",
+        "python -m reference.ablate --jobs 2 --target <root of town> --varied",
+        "python -m reference.ablate --jobs 2 --target <root of town> --sequence dusk",
+    ]
+
+
+def test_one_source_row_is_trained_without_augmentation(options, tiny_experiment):
+    data = replace(tiny_experiment.data, augmentation=Augmentation(noise=0.5))
+    experiment = replace(tiny_experiment, data=data)
+    asked = replace(options, rows=(UNAUGMENTED,))
+    run(asked, experiment)
+    plain, augmented = (
+        json.loads(records(asked)[f"{row}.json"])["iou"] for row in (UNAUGMENTED, "source_only")
+    )
+    assert plain != augmented
+    table = (options.docs / "results.md").read_text()
+    assert "| source only, no augmentation |" in table and "| source only, augmented |" in table

@@ -7,6 +7,7 @@ import re
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from reference.training.losses import (
     NonFiniteLossError,
@@ -14,6 +15,7 @@ from reference.training.losses import (
     cross_entropy,
     entropy,
     require_finite,
+    source_cross_entropy,
 )
 
 
@@ -67,3 +69,18 @@ def test_a_non_finite_term_is_named(value):
 def test_finite_terms_are_read_as_numbers():
     losses = {"entropy": torch.tensor(0.5, requires_grad=True)}
     assert require_finite(losses, run="bicl", step=0) == {"entropy": 0.5}
+
+
+@pytest.mark.parametrize("full_resolution", [False, True])
+def test_source_cross_entropy_sees_every_label_or_one_per_cell(full_resolution):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 19, 3, 4, generator=generator)
+    labels = torch.randint(0, 19, (2, 12, 16), generator=generator)
+    labels[0, :5] = 255
+    if full_resolution:
+        large = F.interpolate(logits, (12, 16), mode="bilinear", align_corners=False)
+        expected = F.cross_entropy(large, labels, ignore_index=255)
+    else:
+        expected = F.cross_entropy(logits, labels[:, 2::4, 2::4], ignore_index=255)
+    loss = source_cross_entropy(logits, labels, full_resolution=full_resolution)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
