@@ -20,7 +20,7 @@ import tyro
 
 from reference.atomic import require_new_folder
 from reference.evaluation.class_table import LAST
-from reference.evaluation.protocol import Source
+from reference.evaluation.protocol import Source, protocol_for
 from reference.networks.program import write_program
 from reference.networks.release import read_checkpoint, write_release
 
@@ -35,8 +35,10 @@ class Options:
         checkpoint: file of a run.
         out: folder for the files; must be new or empty.
         which: the trained network, or its moving average.
-        source: the data set with labels that it was trained on; it says which classes it knows.
-        size: height and width at which images are to be seen, pixels.
+        source: the data set with labels that it was trained on, which says which classes it knows;
+            by default that of the checkpoint's run.
+        size: height and width at which images are to be seen, pixels; by default those at which
+            the run evaluated.
         scores: JSON file of an evaluation of this checkpoint, for the card.
         program: write the torch.export program as well.
     """
@@ -44,8 +46,8 @@ class Options:
     checkpoint: Annotated[Path, tyro.conf.Positional]
     out: Path
     which: Literal["student", "teacher"] = "student"
-    source: Source = "gta5"
-    size: tuple[int, int] = (512, 1024)
+    source: Source | None = None
+    size: tuple[int, int] | None = None
     scores: Path | None = None
     program: bool = True
 
@@ -83,22 +85,26 @@ def run_export(options: Options) -> Path:
         Path: the card.
 
     Raises:
-        ValueError: the output folder is not empty, or an input is not what it should be.
+        ValueError: the output folder is not empty, an input is not what it should be, or nothing
+            says what the network was trained on.
         ImportError: the network needs timm, which cannot be imported.
     """
     hint = "Hint: choose another one with --out."
     require_new_folder("export", options.out, hint, argument="out")
-    if min(options.size) < 1:
+    if options.size is not None and min(options.size) < 1:
         raise ValueError(f"export: expected a positive size, got {options.size}.")
     scores = None if options.scores is None else read_scores(options.scores)
     release = read_checkpoint(options.checkpoint, options.which)
+    protocol = protocol_for(
+        "export", options.checkpoint, release.card, size=options.size, source=options.source
+    )
     if options.program:
-        write_program(options.out / PROGRAM, release.network, options.size)
+        write_program(options.out / PROGRAM, release.network, protocol.size)
     return write_release(
         options.out,
         release.network,
-        input_size=options.size,
-        source=options.source,
+        input_size=protocol.size,
+        source=protocol.source,
         facts={
             "which": options.which,
             "iteration": release.card.get("iteration"),

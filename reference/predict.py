@@ -22,7 +22,7 @@ from PIL import Image
 
 from reference.atomic import require_new_folder, write_atomically
 from reference.data.classes import TRAIN_TO_CITYSCAPES, ByteArray
-from reference.evaluation.protocol import Protocol, Source, class_scores
+from reference.evaluation.protocol import Protocol, Source, class_scores, protocol_for
 from reference.networks.release import Release, read_trained
 from reference.pictures.visualise import colourise
 from reference.progress import track
@@ -42,10 +42,10 @@ class Options:
         weights: the card of a trained network, whose weights lie beside it, or a checkpoint of a
             run.
         out: folder for the results; must be new or empty.
-        size: height and width at which the network sees the images, pixels; by default the card's,
-            or 512 1024 for a checkpoint.
+        size: height and width at which the network sees the images, pixels; by default those of the
+            card, or of the checkpoint's run.
         source: the data set with labels that the network was trained on, which says which classes
-            it knows; by default the card's, or gta5 for a checkpoint.
+            it knows; by default that of the card, or of the checkpoint's run.
         which: of a checkpoint: the trained network, or its moving average.
         scales: times the size; several are averaged.
         flip: average with the mirrored image.
@@ -150,10 +150,15 @@ def prepare(options: Options) -> tuple[list[Path], Release, Protocol]:
     if options.device == "cuda" and not torch.cuda.is_available():
         raise ValueError('predict: expected a GPU for device "cuda", got none.')
     release = read_trained(options.weights, options.which)
-    default = Protocol()
-    height, width = options.size or release.card.get("input_size", default.size)
-    source = options.source or release.card.get("source", default.source)
-    protocol = Protocol((height, width), source, options.scales, options.flip)
+    protocol = protocol_for(
+        "predict",
+        options.weights,
+        release.card,
+        size=options.size,
+        source=options.source,
+        scales=options.scales,
+        flip=options.flip,
+    )
     return find_images(options.folder), release, protocol
 
 

@@ -26,7 +26,7 @@ from reference.evaluation.class_table import (
     read_evaluation,
     write_class_table,
 )
-from reference.evaluation.protocol import Protocol, Source, evaluate_reader
+from reference.evaluation.protocol import Source, evaluate_reader, protocol_for
 from reference.networks.card import in_words
 from reference.networks.release import read_trained
 
@@ -41,10 +41,10 @@ class Options:
             run.
         out: folder for the table; must be new or empty.
         split: folder of the images and labels.
-        size: height and width at which the network sees the images, pixels; by default the card's,
-            or 512 1024 for a checkpoint.
+        size: height and width at which the network sees the images, pixels; by default those of the
+            card, or of the checkpoint's run.
         source: the data set with labels that the network was trained on, which says which classes
-            it knows; by default the card's, or gta5 for a checkpoint.
+            it knows; by default that of the card, or of the checkpoint's run.
         which: of a checkpoint: the trained network, or its moving average.
         scales: times the size; several are averaged. Published single-scale rows use 1.
         flip: average with the mirrored image.
@@ -77,8 +77,8 @@ def run_score(options: Options, *, progress: bool = True) -> ClassTable:
         progress: show a bar.
 
     Raises:
-        ValueError: an input is not what it should be, the evaluation before was measured
-            otherwise, or the output folder is not empty.
+        ValueError: an input is not what it should be, nothing says what the network was trained on,
+            the evaluation before was measured otherwise, or the output folder is not empty.
         ImportError: the network needs timm, which cannot be imported.
     """
     hint = "Hint: choose another one with --out."
@@ -87,11 +87,16 @@ def run_score(options: Options, *, progress: bool = True) -> ClassTable:
     if options.device == "cuda" and not gpu:
         raise ValueError('score: expected a GPU for device "cuda", got none.')
     release = read_trained(options.weights, options.which)
-    default = Protocol()
-    height, width = options.size or release.card.get("input_size", default.size)
-    source = options.source or release.card.get("source", default.source)
+    protocol = protocol_for(
+        "score",
+        options.weights,
+        release.card,
+        size=options.size,
+        source=options.source,
+        scales=options.scales,
+        flip=options.flip,
+    )
     previous = None if options.previous is None else read_evaluation(options.previous)
-    protocol = Protocol((height, width), source, options.scales, options.flip)
     reader = Cityscapes(options.root, options.split, labels=True)
     corners = release.network.align_corners
     header = protocol.describe(len(reader), align_corners=corners)

@@ -7,8 +7,10 @@ the score. Means over 19, 16 and 13 classes are means of rows of this one matrix
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from pathlib import Path
+from typing import Any, Final, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -98,6 +100,40 @@ class Protocol:
             names = ", ".join(NAMES[label] for label in self.masked)
             parts.append(f"outputs without labels in the source masked: {names}")
         return "; ".join(parts)
+
+
+def protocol_for(
+    caller: str,
+    weights: Path,
+    card: Mapping[str, Any],
+    *,
+    size: tuple[int, int] | None = None,
+    source: Source | None = None,
+    scales: tuple[float, ...] = (1.0,),
+    flip: bool = False,
+) -> Protocol:
+    """Return how a trained network is run: as asked for, else as its file says.
+
+    Args:
+        caller: begins the sentence when the source is not known.
+        weights: the file.
+        card: of the network; "input_size" and "source" are looked for.
+        size: height and width, pixels; None takes the card's, or that of published tables.
+        source: None takes the card's.
+        scales, flip: as of `Protocol`.
+
+    Raises:
+        ValueError: neither says what the network was trained on.
+    """
+    height, width = size or card.get("input_size", Protocol.size)
+    source = source or card.get("source")
+    if source is None:
+        raise ValueError(
+            f"{caller}: expected the data set that the network was trained on, got no source and "
+            f"none in {weights}. Hint: give --source {', '.join(get_args(Source)[:-1])} or "
+            f"{get_args(Source)[-1]}; it says which classes the network knows."
+        )
+    return Protocol((height, width), source, scales, flip)
 
 
 @dataclass(frozen=True)

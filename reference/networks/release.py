@@ -43,7 +43,8 @@ class Release:
 
     Args:
         network: with its weights.
-        card: everything the card says; of a checkpoint, its description alone.
+        card: everything the card says; of a checkpoint, its description and what its run was set
+            to: "source" and "input_size".
     """
 
     network: Segmenter
@@ -191,7 +192,7 @@ def read_checkpoint(path: Path, which: str) -> Release:
 
     Args:
         path: a file of `torch.save`: a table with "description", of `describe`, and a state dict
-            under each name that `which` may take.
+            under each name that `which` may take; perhaps with "settings", of the run.
         which: "student" or "teacher".
 
     Raises:
@@ -208,4 +209,8 @@ def read_checkpoint(path: Path, which: str) -> Release:
         )
     network = _fill("read_checkpoint", build(held["description"]), held[which], path)
     facts = {name: held[name] for name in ("iteration",) if name in held}
+    if "settings" in held:
+        settings = held["settings"]
+        facts["source"] = settings["data"]["source_set"]
+        facts["input_size"] = list(settings["reporting"]["size"])
     return Release(network, {"description": held["description"], "which": which, **facts})

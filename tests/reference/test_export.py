@@ -29,7 +29,7 @@ def options(tmp_path):
     torch.save(
         {"description": describe(network), "student": network.state_dict(), "iteration": 7}, path
     )
-    return Options(path, tmp_path / "out", size=(16, 24), program=False)
+    return Options(path, tmp_path / "out", source="gta5", size=(16, 24), program=False)
 
 
 def scores(folder: Path) -> Path:
@@ -58,6 +58,28 @@ def test_the_card_carries_the_headline_of_an_evaluation(options, tmp_path):
     assert held["scores_percent"]["means"]["miou19"] == pytest.approx((60 + 100 / 1.4) / 2)
     assert held["scores_percent"]["header"][0] == "IoU in percent, source gta5; DeepLab dlv2"
     assert (held["which"], held["iteration"]) == ("student", 7)
+
+
+def test_source_and_size_are_those_of_the_run(options):
+    held = torch.load(options.checkpoint, weights_only=True)
+    settings = {"data": {"source_set": "synthia"}, "reporting": {"size": [24, 40]}}
+    torch.save({**held, "settings": settings}, options.checkpoint)
+    card = json.loads(run_export(replace(options, source=None, size=None)).read_text())
+    assert (card["source"], card["input_size"]) == ("synthia", [24, 40])
+    other = replace(options, out=options.out / "other")
+    card = json.loads(run_export(other).read_text())
+    assert (card["source"], card["input_size"]) == ("gta5", [16, 24])
+
+
+def test_a_source_that_nothing_names_is_asked_for(options):
+    sentence = (
+        "export: expected the data set that the network was trained on, got no source and none in "
+        f"{options.checkpoint}. Hint: give --source gta5, synthia or toy; it says which classes "
+        "the network knows."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        run_export(replace(options, source=None))
+    assert not options.out.exists()
 
 
 def test_without_an_evaluation_the_card_has_no_scores(options):
@@ -96,6 +118,7 @@ def test_wrong_inputs_write_nothing(options, tmp_path):
 
 def test_the_command_prints_what_it_wrote(options, monkeypatch, capsys):
     words = [str(options.checkpoint), "--out", str(options.out), "--size", "16", "24"]
+    words += ["--source", "gta5"]
     monkeypatch.setattr(sys, "argv", ["export", *words, "--no-program"])
     export.main()
     assert capsys.readouterr().out.splitlines() == [

@@ -58,15 +58,27 @@ def test_ids_colours_and_overlay_of_the_images_own_size(options):
 def test_a_checkpoint_of_a_run_does_as_well(options, tmp_path):
     network = read_release(options.weights).network
     path = tmp_path / "last.pth"
-    torch.save({"description": describe(network), "teacher": network.state_dict()}, path)
-    raw = replace(options, weights=path, which="teacher", size=(16, 24))
+    held = {"description": describe(network), "teacher": network.state_dict()}
+    settings = {"data": {"source_set": "synthia"}, "reporting": {"size": [16, 32]}}
+    torch.save({**held, "settings": settings}, path)
+    raw = replace(options, weights=path, which="teacher")
+    assert prepare(raw)[2].size == (16, 32)
     run(raw)
     street = "labelIds/street.png"
-    # With a GTA5 source, the default of a checkpoint, terrain (id 22) is known.
-    assert set(np.asarray(Image.open(options.out / street)).ravel()) == {22}
-    run(replace(raw, source="synthia", out=tmp_path / "again"))
-    assert set(np.asarray(Image.open(tmp_path / "again" / street)).ravel()) == {8}
-    assert prepare(replace(raw, size=None, out=tmp_path / "third"))[2].size == (512, 1024)
+    assert set(np.asarray(Image.open(options.out / street)).ravel()) == {8}
+    # With a GTA5 source terrain (id 22) is known.
+    run(replace(raw, source="gta5", size=(16, 24), out=tmp_path / "again"))
+    assert set(np.asarray(Image.open(tmp_path / "again" / street)).ravel()) == {22}
+    torch.save(held, path)
+    third = replace(raw, out=tmp_path / "third")
+    assert prepare(replace(third, source="gta5"))[2].size == (512, 1024)
+    sentence = (
+        "predict: expected the data set that the network was trained on, got no source and none in "
+        f"{path}. Hint: give --source gta5, synthia or toy; it says which classes the network "
+        "knows."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        prepare(third)
 
 
 def test_every_class_gets_the_id_of_the_server():

@@ -12,7 +12,8 @@ import torch
 
 from reference import score
 from reference.evaluation.class_table import DELTA, LAST, read_evaluation
-from reference.networks.release import write_release
+from reference.networks.card import describe
+from reference.networks.release import read_release, write_release
 from reference.score import Options, run_score
 from tests.reference.small_networks import small_deeplab
 from tests.reference.small_sets import make_cityscapes
@@ -66,6 +67,37 @@ def test_the_evaluation_before_and_the_flags_reach_the_table(options, tmp_path):
     with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
         run_score(other, progress=False)
     assert not other.out.exists()
+
+
+def test_a_checkpoint_of_a_run_names_its_source_and_size(options, tmp_path):
+    network = read_release(options.weights).network
+    held = {"description": describe(network), "student": network.state_dict()}
+    settings = {"data": {"source_set": "synthia"}, "reporting": {"size": [16, 32]}}
+    torch.save({**held, "settings": settings}, tmp_path / "last.pth")
+    table = run_score(replace(options, weights=tmp_path / "last.pth"), progress=False)
+    assert table.header[0].startswith("IoU in percent, source synthia; student: DeepLab")
+    assert table.header[1].startswith("2 images at 32x16; single scale")
+    other = replace(options, weights=tmp_path / "last.pth", source="gta5", size=(16, 24))
+    table = run_score(replace(other, out=tmp_path / "other"), progress=False)
+    assert table.header[0].startswith("IoU in percent, source gta5;")
+    assert table.header[1].startswith("2 images at 24x16; single scale")
+
+
+def test_a_source_that_nothing_names_is_asked_for(options, tmp_path):
+    network = read_release(options.weights).network
+    path = tmp_path / "last.pth"
+    torch.save({"description": describe(network), "student": network.state_dict()}, path)
+    sentence = (
+        "score: expected the data set that the network was trained on, got no source and none in "
+        f"{path}. Hint: give --source gta5, synthia or toy; it says which classes the network "
+        "knows."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        run_score(replace(options, weights=path))
+    assert not options.out.exists()
+    assert (
+        "miou19" in run_score(replace(options, weights=path, source="gta5")).rows[0].means_percent
+    )
 
 
 def test_a_folder_that_holds_something_is_left_alone(options):
