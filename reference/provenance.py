@@ -19,39 +19,40 @@ _ROOT: Final = Path(__file__).resolve().parents[1]
 _CPU_TABLE: Final = Path("/proc/cpuinfo")
 # Files that print, draw or store results, and so cannot change a number.
 _CANNOT_MATTER: Final = {
-    "ablate.py",
-    "atomic.py",
-    "charts.py",
-    "class_table.py",
-    "clock.py",
-    "console.py",
-    "cosine_matrix.py",
-    "demo.py",
-    "domain_prototypes.py",
-    "expectations.py",
-    "export.py",
-    "feature_space.py",
-    "metrics.py",
-    "page.py",
-    "panels.py",
-    "predict.py",
-    "program.py",
-    "progress.py",
-    "provenance.py",
-    "published.py",
-    "recorded_run.py",
-    "release.py",
-    "report.py",
-    "run_charts.py",
-    "run_facts.py",
-    "run_folder.py",
-    "run_page.py",
-    "score.py",
-    "strip_files.py",
-    "tables.py",
-    "time_lapse.py",
-    "verdict.py",
-    "visualise.py",
+    "reference/ablate.py",
+    "reference/atomic.py",
+    "reference/demo.py",
+    "reference/engine/clock.py",
+    "reference/engine/console.py",
+    "reference/engine/expectations.py",
+    "reference/engine/metrics.py",
+    "reference/engine/panels.py",
+    "reference/engine/recorded_run.py",
+    "reference/engine/run_folder.py",
+    "reference/evaluation/class_table.py",
+    "reference/evaluation/published.py",
+    "reference/experiments/tables.py",
+    "reference/experiments/verdict.py",
+    "reference/export.py",
+    "reference/networks/program.py",
+    "reference/networks/release.py",
+    "reference/pictures/charts.py",
+    "reference/pictures/cosine_matrix.py",
+    "reference/pictures/domain_prototypes.py",
+    "reference/pictures/feature_space.py",
+    "reference/pictures/page.py",
+    "reference/pictures/report.py",
+    "reference/pictures/run_charts.py",
+    "reference/pictures/run_facts.py",
+    "reference/pictures/run_page.py",
+    "reference/pictures/strip_files.py",
+    "reference/pictures/time_lapse.py",
+    "reference/pictures/visualise.py",
+    "reference/predict.py",
+    "reference/progress.py",
+    "reference/provenance.py",
+    "reference/report.py",
+    "reference/score.py",
 }
 
 
@@ -90,12 +91,17 @@ def peak_mib() -> float:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def code_digest() -> str:
-    """Return 12 hexadecimal digits that change with any source file that can change a number."""
+def code_digest(root: Path = _ROOT) -> str:
+    """Return 12 hexadecimal digits that change with any source file that can change a number.
+
+    Args:
+        root: folder of ``protocontrast`` and ``reference``.
+    """
     digest = hashlib.sha256()
     for package in ("protocontrast", "reference"):
-        for path in sorted((_ROOT / package).rglob("*.py")):
-            if path.name not in _CANNOT_MATTER:
-                digest.update(path.relative_to(_ROOT).as_posix().encode())
+        for path in sorted((root / package).rglob("*.py")):
+            place = path.relative_to(root).as_posix()
+            if place not in _CANNOT_MATTER:
+                digest.update(place.encode())
                 digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
