@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -31,12 +32,17 @@ def rows(folder: Path) -> int:
     return len(path.read_text().splitlines()) - 1 if path.is_file() else -1
 
 
-def stopped_at(process: subprocess.Popen[str], folder: Path, row: int, number: int) -> None:
-    """Send a signal once so many iterations are on record."""
+def wait_for_row(process: subprocess.Popen[str], folder: Path, row: int) -> None:
+    """Return once so many iterations are on record."""
     deadline = time.monotonic() + 60
     while rows(folder) < row and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
     assert process.poll() is None, log_of(folder).read_text()
+
+
+def stopped_at(process: subprocess.Popen[str], folder: Path, row: int, number: int) -> None:
+    """Send a signal once so many iterations are on record."""
+    wait_for_row(process, folder, row)
     os.killpg(process.pid, number)
     process.wait(timeout=60)
 
@@ -55,10 +61,13 @@ def test_a_run_that_is_killed_twice_ends_with_the_same_bits(uninterrupted: Path,
     assert rows(folder) == rows(uninterrupted) == 20
 
 
-def test_sigterm_to_all_processes_saves_and_exits_with_0(uninterrupted: Path, tmp_path: Path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_all_processes_saves_and_exits_with_0(
+    number: signal.Signals, uninterrupted: Path, tmp_path: Path
+):
     folder = tmp_path / "run"
     process = spawn("workers", folder)
-    stopped_at(process, folder, 9, signal.SIGTERM)
+    stopped_at(process, folder, 9, number)
     assert process.returncode == 0, log_of(folder).read_text()
     assert "asked to stop: saved iteration" in log_of(folder).read_text()
     stopped = held(folder)["iteration"]
@@ -66,6 +75,21 @@ def test_sigterm_to_all_processes_saves_and_exits_with_0(uninterrupted: Path, tm
     assert rows(folder) == stopped
     assert run(LONG, folder, resume=True)
     assert digest(held(folder)) == digest(held(uninterrupted))
+
+
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGUSR1]
+)
+def test_torchrun_passes_a_signal_on_and_all_ranks_save(number: signal.Signals, tmp_path: Path):
+    folder = tmp_path / "run"
+    ranks = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    process = spawn("long", folder, sys.executable, *ranks, "--signals-to-handle=SIGTERM,SIGUSR1")
+    wait_for_row(process, folder, 3)
+    process.send_signal(number)
+    process.wait(timeout=60)
+    told = log_of(folder).read_text()
+    assert "asked to stop: saved iteration" in told
+    assert 3 <= held(folder)["iteration"] == rows(folder) < 20
 
 
 def test_the_digest_sees_one_bit():
