@@ -49,20 +49,26 @@ class Reader:
 class ByColour(Segmenter):
     """Class = the first colour; confidence grows with the second."""
 
-    def __init__(self) -> None:
+    def __init__(self, loudness: float = 1.0) -> None:
         super().__init__(feature_dim=3, num_classes=19, stride=1, align_corners=False)
+        self.loudness = loudness
 
     def forward(self, images: Tensor, domain: str = "target") -> Output:
         colours = (images * 255).round()
         logits = torch.zeros(len(images), 19, *images.shape[-2:])
         logits.scatter_(1, colours[:, :1].long(), 4 + colours[:, 1:2] / 16)
-        return Output(logits, images)
+        return Output(self.loudness * logits, images)
 
 
-def write(folder: Path, settings: StaticLabels = SETTINGS, masked: tuple[int, ...] = ()):
+def write(
+    folder: Path,
+    settings: StaticLabels = SETTINGS,
+    masked: tuple[int, ...] = (),
+    loudness: float = 1.0,
+):
     return write_static_labels(
         folder,
-        ByColour().train(),
+        ByColour(loudness).train(),
         Reader(),
         settings,
         masked=masked,
@@ -84,6 +90,21 @@ def test_the_most_confident_share_of_each_class_over_all_images_is_kept(tmp_path
     assert (kept[:, :6] == 255).all()
     assert found.predicted_share[3] == found.predicted_share[5] == 0.5
     assert found.thresholds[3] is not None and found.thresholds[0] is None
+
+
+@pytest.mark.parametrize("loudness", [0.01, 20.0, 1e6])
+def test_the_share_is_kept_however_sure_the_network_is(loudness: float, tmp_path: Path):
+    """Before its warm-up a network is surer by millions than a trained one ever is."""
+    found = write(tmp_path, loudness=loudness)
+    assert found.coverage == pytest.approx(0.25)
+    odds = log_odds(loudness * torch.tensor([4.0 + 96 / 16] + 18 * [0.0]).view(19, 1, 1))[1]
+    # The least sure pixels that are kept lie in the bin that begins at the threshold.
+    assert found.thresholds[3] == pytest.approx(odds.item(), rel=0.002, abs=0.002)
+    assert found.thresholds[3] <= odds.item()
+
+
+def test_pixels_that_tie_are_kept_together(tmp_path: Path):
+    assert write(tmp_path, loudness=0.0).coverage == 1.0
 
 
 def test_a_masked_class_never_wins(tmp_path: Path):
