@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from reference.data.classes import ByteArray
-from reference.data.picture_files import CITYSCAPES_IDS, TRAIN_IDS, decode_image, decode_labels
-from reference.data.readers import CONVERTED, Listing, require_folder, require_pictures
+from reference.data.picture_files import CITYSCAPES_IDS, TRAIN_IDS, decode_labels
+from reference.data.readers import CONVERTED, ListedSet, Listing, require_folder, require_pictures
 
 CITYSCAPES_IMAGES: Final = {"train": 2975, "val": 500, "test": 1525}
 _IMAGE: Final = "_leftImg8bit"
@@ -84,7 +84,7 @@ def _label_files(folder: Path) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-class Cityscapes:
+class Cityscapes(ListedSet):
     """The Cityscapes set: ``leftImg8bit/<split>/<city>`` and ``gtFine/<split>/<city>``.
 
     ``*_labelIds.png`` is read as downloaded; where only ``*_labelTrainIds.png`` exists, that.
@@ -103,36 +103,5 @@ class Cityscapes:
     """
 
     def __init__(self, root: str | Path, split: str, *, labels: bool) -> None:
-        listing = list_cityscapes(root, split, labels=labels)
-        self.root = listing.root
+        super().__init__(list_cityscapes(root, split, labels=labels))
         self.split = split
-        self.has_labels = labels
-        self.stems = tuple(listing.images)
-        self.image_files = tuple(listing.images.values())
-        self.label_files = listing.require_labels()
-
-    def __len__(self) -> int:
-        """Return the number of images."""
-        return len(self.image_files)
-
-    def image(self, index: int) -> ByteArray:
-        """Return image `index`, uint8 (H, W, 3), RGB.
-
-        Raises:
-            DataError: the file is empty, damaged or not RGB.
-        """
-        return decode_image("Cityscapes.image", self.image_files[index])
-
-    def labels(self, index: int) -> ByteArray:
-        """Return the train ids of image `index`, uint8 (H, W), 255 where not scored.
-
-        Raises:
-            ValueError: the reader was made without labels.
-            DataError: the file is empty, damaged, holds colours instead of ids, differs in size
-                from its image, or holds unknown ids.
-        """
-        if not self.has_labels:
-            raise ValueError(
-                "Cityscapes.labels: expected a reader made with labels=True, got labels=False."
-            )
-        return read_cityscapes_labels(self.label_files[index], self.image_files[index])

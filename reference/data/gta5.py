@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from reference.data.classes import ByteArray
-from reference.data.picture_files import GTA5_IDS, decode_image, decode_labels
-from reference.data.readers import Listing, pictures, require_folder, require_pictures
+from reference.data.picture_files import GTA5_IDS, decode_labels
+from reference.data.readers import ListedSet, Listing, pictures, require_folder, require_pictures
 
 GTA5_PAIRS: Final = 24966
 # Numbers that a smaller download in use lacks (bupt-ai-cz/IAST-ECCV2020, issue 2).
@@ -70,7 +70,7 @@ def list_gta5(root: str | Path) -> Listing:
     )
 
 
-class GTA5:
+class GTA5(ListedSet):
     """The GTA5 set: ``images/NNNNN.png`` and ``labels/NNNNN.png``.
 
     Both layouts in use are read: ``images/`` and ``images/images/`` (likewise labels). Images
@@ -86,14 +86,9 @@ class GTA5:
         Richter et al., Playing for Data, ECCV 2016.
     """
 
-    has_labels: Final = True
-
     def __init__(self, root: str | Path) -> None:
         listing = list_gta5(root)
-        self.root = listing.root
-        self.stems = tuple(listing.images)
-        self.image_files = tuple(listing.images.values())
-        self.label_files = listing.require_labels()
+        super().__init__(listing)
         self._warn_if_incomplete(len(listing.labels or ()))
 
     def _warn_if_incomplete(self, label_files: int) -> None:
@@ -111,24 +106,3 @@ class GTA5:
                 f"files; the complete set has {GTA5_PAIRS} pairs.",
                 stacklevel=3,
             )
-
-    def __len__(self) -> int:
-        """Return the number of pairs."""
-        return len(self.image_files)
-
-    def image(self, index: int) -> ByteArray:
-        """Return image `index`, uint8 (H, W, 3), RGB.
-
-        Raises:
-            DataError: the file is empty, damaged or not RGB.
-        """
-        return decode_image("GTA5.image", self.image_files[index])
-
-    def labels(self, index: int) -> ByteArray:
-        """Return the train ids of image `index`, uint8 (H, W), 255 where not scored.
-
-        Raises:
-            DataError: the file is empty, damaged, holds colours instead of ids, differs in
-                size from its image, or holds an id above 34.
-        """
-        return read_gta5_labels(self.label_files[index], self.image_files[index])

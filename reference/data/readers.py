@@ -1,4 +1,4 @@
-"""What every reader of a data set offers, and the listing of files that each is built on.
+"""What every reader of a data set offers, and what those of downloaded sets are built on.
 
 Labels come out as train ids 0..18 and 255, remapped on the fly; no conversion step is needed.
 """
@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 from reference.data.classes import ByteArray
 from reference.data.faults import Fault, refuse
+from reference.data.picture_files import decode_image
 
 ReadLabels = Callable[[Path, Path], ByteArray]
 
@@ -118,6 +119,51 @@ class Listing:
             found = f"none; {len(missing)} of {len(self.images)} images lack theirs"
             raise refuse(self.name, missing_labels(missing[0], found, self.unpack))
         return tuple(self.labels[stem] for stem in self.images)
+
+
+class ListedSet:
+    """Reader of the files of a listing: all of a downloaded set but how its folders lie.
+
+    Args:
+        listing: of the set; without labels the reader holds no path to one.
+
+    Raises:
+        DataError: an image has no labels, and they were asked for.
+    """
+
+    def __init__(self, listing: Listing) -> None:
+        self.root = listing.root
+        self.has_labels = listing.labels is not None
+        self.stems = tuple(listing.images)
+        self.image_files = tuple(listing.images.values())
+        self.label_files = listing.require_labels()
+        self._name = listing.name
+        self._read_labels = listing.read_labels
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.image_files)
+
+    def image(self, index: int) -> ByteArray:
+        """Return image `index`, uint8 (H, W, 3), RGB.
+
+        Raises:
+            DataError: the file is empty, damaged or not RGB.
+        """
+        return decode_image(f"{self._name}.image", self.image_files[index])
+
+    def labels(self, index: int) -> ByteArray:
+        """Return the train ids of image `index`, uint8 (H, W), 255 where not scored.
+
+        Raises:
+            ValueError: the reader was made without labels.
+            DataError: the file is refused by the function that reads the labels of the set.
+        """
+        if not self.has_labels:
+            raise ValueError(
+                f"{self._name}.labels: expected a reader made with labels=True, got labels=False."
+            )
+        return self._read_labels(self.label_files[index], self.image_files[index])
 
 
 def missing_labels(path: Path, found: str, fix: str) -> Fault:

@@ -22,12 +22,11 @@ from reference.data.headers import damaged, has_end, truncated
 from reference.data.picture_files import (
     SYNTHIA_IDS,
     decode_ids,
-    decode_image,
     read_picture,
     require_size,
     to_train_ids,
 )
-from reference.data.readers import Listing, pictures, require_folder, require_pictures
+from reference.data.readers import ListedSet, Listing, pictures, require_folder, require_pictures
 
 SYNTHIA_PAIRS: Final = 9400
 PRODUCT: Final = "SYNTHIA-RAND-CITYSCAPES (CVPR16)"
@@ -116,7 +115,7 @@ def list_synthia(root: str | Path) -> Listing:
     )
 
 
-class Synthia:
+class Synthia(ListedSet):
     """The SYNTHIA-RAND-CITYSCAPES set: ``RGB/NNNNNNN.png`` and ``GT/LABELS/NNNNNNN.png``.
 
     Read with and without a folder ``RAND_CITYSCAPES`` around both. Where ``GT/LABELS`` is absent,
@@ -134,35 +133,8 @@ class Synthia:
         Ros et al., The SYNTHIA Dataset, CVPR 2016.
     """
 
-    has_labels: Final = True
-
     def __init__(self, root: str | Path) -> None:
-        listing = list_synthia(root)
-        self.root = listing.root
-        self.stems = tuple(listing.images)
-        self.image_files = tuple(listing.images.values())
-        self.label_files = listing.require_labels()
-
-    def __len__(self) -> int:
-        """Return the number of pairs."""
-        return len(self.image_files)
-
-    def image(self, index: int) -> ByteArray:
-        """Return image `index`, uint8 (H, W, 3), RGB.
-
-        Raises:
-            DataError: the file is empty, damaged or not RGB.
-        """
-        return decode_image("Synthia.image", self.image_files[index])
-
-    def labels(self, index: int) -> ByteArray:
-        """Return the train ids of image `index`, uint8 (H, W), 255 where not scored.
-
-        Raises:
-            DataError: the file is empty, damaged, was cut to 8 bits, holds colours instead of
-                ids, differs in size from its image, or holds an id above 22.
-        """
-        return read_synthia_labels(self.label_files[index], self.image_files[index])
+        super().__init__(list_synthia(root))
 
 
 def read_synthia_labels(path: Path, image: Path) -> ByteArray:
