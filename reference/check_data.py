@@ -29,6 +29,7 @@ from reference.data.classes import NAMES
 from reference.data.index import FOLDER
 from reference.data.prepared import SetName
 from reference.data.rare_classes import RareClasses, class_probabilities
+from reference.data.sets import given_roots
 
 FAILED: Final = 2
 INTERRUPTED: Final = 130
@@ -76,19 +77,14 @@ def parts(options: Options) -> list[tuple[SetName, Path, str, bool]]:
         raise ValueError(f"check_data: expected sample of at least 1, got {options.sample}.")
     if options.workers < 0:
         raise ValueError(f"check_data: expected workers of at least 0, got {options.workers}.")
+    roots = given_roots(
+        "check_data", gta5=options.gta5, synthia=options.synthia, cityscapes=options.cityscapes
+    )
     found: list[tuple[SetName, Path, str, bool]] = []
-    if options.gta5 is not None:
-        found.append(("gta5", options.gta5, "train", True))
-    if options.synthia is not None:
-        found.append(("synthia", options.synthia, "train", True))
-    if options.cityscapes is not None:
-        found.append(("cityscapes", options.cityscapes, "train", options.train_labels))
-        found.append(("cityscapes", options.cityscapes, "val", True))
-    if not found:
-        raise ValueError(
-            "check_data: expected the root of a set, got none. Hint: give --gta5, --synthia or "
-            "--cityscapes."
-        )
+    for name, root in roots.items():
+        found.append((name, root, "train", name != "cityscapes" or options.train_labels))
+        if name == "cityscapes":
+            found.append((name, root, "val", True))
     return found
 
 

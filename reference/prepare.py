@@ -19,9 +19,9 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from reference.data.prepared import Prepared, SetName
+from reference.data.prepared import Prepared
 from reference.data.preparing import Plan, claim, copy_all, decode_time_ms, make_plan
-from reference.data.sets import open_set
+from reference.data.sets import given_roots, open_set
 
 INTERRUPTED: Final = 130
 DIVISORS: Final = {"half": 2, "full": 1}
@@ -80,16 +80,12 @@ def plans(options: Options) -> list[list[Plan]]:
     """
     if options.workers < 0:
         raise ValueError(f"prepare: expected workers of at least 0, got {options.workers}.")
-    roots: dict[SetName, Path | None] = {
-        "gta5": options.gta5,
-        "synthia": options.synthia,
-        "cityscapes": options.cityscapes,
-    }
+    roots = given_roots(
+        "prepare", gta5=options.gta5, synthia=options.synthia, cityscapes=options.cityscapes
+    )
     divisor = DIVISORS[options.size]
     found = []
     for name, root in roots.items():
-        if root is None:
-            continue
         splits = {"train": name != "cityscapes" or options.labels}
         if name == "cityscapes":
             splits["val"] = True
@@ -105,11 +101,6 @@ def plans(options: Options) -> list[list[Plan]]:
                 )
                 for split, labels in splits.items()
             ]
-        )
-    if not found:
-        raise ValueError(
-            "prepare: expected the root of a set, got none. Hint: give --gta5, --synthia or "
-            "--cityscapes."
         )
     return found
 

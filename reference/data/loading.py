@@ -22,7 +22,7 @@ from reference.data.classes import ByteArray
 from reference.data.colour import change_colours
 from reference.data.crops import SourceCrops, TargetCrops, Window, draw_window, moved
 from reference.data.faults import Fault, refuse
-from reference.data.order import SOURCE_STREAM, TARGET_STREAM, Key, Order
+from reference.data.order import SOURCE_STREAM, TARGET_STREAM, Batching, Key, Order
 from reference.data.picture_files import TRAIN_IDS, decode_ids, to_train_ids
 from reference.data.rare_classes import RareClassSampler
 from reference.data.readers import ImageReader, Reader
@@ -168,15 +168,15 @@ def _settle_worker(_: int) -> None:
 
 
 def _batches(
-    dataset: Dataset[Any], order: Order, collate: Any, workers: int, pin_memory: bool
+    dataset: Dataset[Any], order: Order, collate: Any, batching: Batching
 ) -> Iterator[Any]:
     loader = DataLoader(
         dataset,
         batch_sampler=order,
         collate_fn=collate,
-        num_workers=workers,
+        num_workers=batching.workers,
         worker_init_fn=_settle_worker,
-        pin_memory=pin_memory,
+        pin_memory=batching.pin_memory,
         # Its own generator: a loader without one draws from torch's global stream when it starts,
         # which would shift dropout after a resume.
         generator=torch.Generator(),
@@ -190,18 +190,11 @@ def _batches(
 def source_batches(
     reader: Reader,
     crops: SourceCrops,
+    batching: Batching,
     *,
-    seed: int,
-    start: int,
-    stop: int,
-    batch_size: int,
-    rank: int = 0,
-    world: int = 1,
-    workers: int = 0,
     rare: RareClassSampler | None = None,
-    pin_memory: bool = False,
 ) -> Iterator[SourceBatch]:
-    """Yield the source batches of iterations start .. stop - 1.
+    """Yield the source batches of some iterations.
 
     Without `rare` every image comes once an epoch. The slots of a batch are divided among ranks:
     two ranks with batch size 1 see what one rank with batch size 2 sees.
@@ -209,15 +202,8 @@ def source_batches(
     Args:
         reader: a set with labels.
         crops: how its images are cut and coloured.
-        seed: number of the run, >= 0.
-        start: first iteration, >= 0.
-        stop: one past the last iteration.
-        batch_size: images of a batch on this rank, at least 1.
-        rank: number of this process, 0 .. world - 1.
-        world: number of processes.
-        workers: processes that read; 0 reads in this one.
+        batching: which batches.
         rare: draws the images by class and the crops so that they show it.
-        pin_memory: copy batches to memory from which a GPU copies faster.
 
     Yields:
         SourceBatch: one per iteration.
@@ -230,42 +216,27 @@ def source_batches(
         raise ValueError(
             f"source_batches: expected a reader with labels, got {type(reader).__name__} without."
         )
-    order = Order(len(reader), seed, SOURCE_STREAM, start, stop, batch_size, rank, world, rare)
-    dataset = _Source(reader, crops, order)
-    return _batches(dataset, order, _source_batch, workers, pin_memory)
+    order = batching.order(len(reader), SOURCE_STREAM, rare)
+    return _batches(_Source(reader, crops, order), order, _source_batch, batching)
 
 
 def target_batches(
     reader: ImageReader,
     crops: TargetCrops,
+    batching: Batching,
     *,
-    seed: int,
-    start: int,
-    stop: int,
-    batch_size: int,
-    rank: int = 0,
-    world: int = 1,
-    workers: int = 0,
     static: Path | None = None,
-    pin_memory: bool = False,
 ) -> Iterator[TargetBatch]:
-    """Yield the target batches of iterations start .. stop - 1.
+    """Yield the target batches of some iterations.
 
     Every image comes once an epoch; slots are divided among ranks as by `source_batches`.
 
     Args:
         reader: a set without labels.
         crops: how its images are cut.
-        seed: number of the run, >= 0.
-        start: first iteration, >= 0.
-        stop: one past the last iteration.
-        batch_size: images of a batch on this rank, at least 1.
-        rank: number of this process, 0 .. world - 1.
-        world: number of processes.
-        workers: processes that read; 0 reads in this one.
+        batching: which batches.
         static: folder of pseudo labels ``<stem>.png``, uint8 train ids with 255 for none, of any
             size; cut as their images are.
-        pin_memory: copy batches to memory from which a GPU copies faster.
 
     Yields:
         TargetBatch: one per iteration.
@@ -279,6 +250,5 @@ def target_batches(
             f"target_batches: expected a reader without labels, got {type(reader).__name__} with "
             "labels. Hint: make it with labels=False, so that no ground truth can be read."
         )
-    order = Order(len(reader), seed, TARGET_STREAM, start, stop, batch_size, rank, world)
-    dataset = _Target(reader, crops, order, static)
-    return _batches(dataset, order, _target_batch, workers, pin_memory)
+    order = batching.order(len(reader), TARGET_STREAM)
+    return _batches(_Target(reader, crops, order, static), order, _target_batch, batching)

@@ -117,3 +117,51 @@ class Order:
     def generator(self, key: Key) -> np.random.Generator:
         """Return where everything that is done with one image is drawn from."""
         return np.random.default_rng([self.seed, self.stream, key.iteration, key.slot, key.image])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batching:
+    """Which batches a process reads: those of iterations start .. stop - 1.
+
+    Args:
+        seed: number of the run, >= 0.
+        start: first iteration, >= 0.
+        stop: one past the last iteration.
+        batch_size: images of a batch on this rank, at least 1.
+        rank: number of this process, 0 .. world - 1.
+        world: number of processes.
+        workers: processes that read; 0 reads in this one.
+        pin_memory: copy batches to memory from which a GPU copies faster.
+    """
+
+    seed: int
+    start: int
+    stop: int
+    batch_size: int
+    rank: int = 0
+    world: int = 1
+    workers: int = 0
+    pin_memory: bool = False
+
+    def order(self, count: int, stream: int, rare: RareClassSampler | None = None) -> Order:
+        """Return the keys of the batches.
+
+        Args:
+            count: images of the set.
+            stream: tells apart source and target.
+            rare: draws the images by class; None takes every image once an epoch.
+
+        Raises:
+            ValueError: a number is out of its range.
+        """
+        return Order(
+            count,
+            self.seed,
+            stream,
+            self.start,
+            self.stop,
+            self.batch_size,
+            self.rank,
+            self.world,
+            rare,
+        )

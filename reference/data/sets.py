@@ -14,6 +14,32 @@ from reference.data.synthia import Synthia, list_synthia
 SET_NAMES: Final[tuple[SetName, ...]] = get_args(SetName)
 
 
+def given_roots(
+    caller: str, *, gta5: Path | None, synthia: Path | None, cityscapes: Path | None
+) -> dict[SetName, Path]:
+    """Return the folders that a command was given, by set.
+
+    Args:
+        caller: begins the sentence.
+        gta5, synthia, cityscapes: root of the set; None where it was not given.
+
+    Raises:
+        ValueError: none was given.
+    """
+    named: dict[SetName, Path | None] = {
+        "gta5": gta5,
+        "synthia": synthia,
+        "cityscapes": cityscapes,
+    }
+    found = {name: root for name, root in named.items() if root is not None}
+    if not found:
+        raise ValueError(
+            f"{caller}: expected the root of a set, got none. Hint: give --gta5, --synthia or "
+            "--cityscapes."
+        )
+    return found
+
+
 def list_files(name: SetName, root: Path, split: str, *, labels: bool) -> Listing:
     """List the files of a downloaded set.
 

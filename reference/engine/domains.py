@@ -10,6 +10,7 @@ from typing import Final
 
 from reference.data.index import FOLDER, SetIndex, index_of
 from reference.data.loading import SourceBatch, TargetBatch, source_batches, target_batches
+from reference.data.order import Batching
 from reference.data.prepared import SetName
 from reference.data.rare_classes import RareClasses, RareClassSampler
 from reference.data.readers import FileReader
@@ -140,6 +141,19 @@ class RunDomains:
             )
         return batch_size // parts
 
+    def _batching(self, phase: Phase, start: int, batch_size: int) -> Batching:
+        parts = self.settings.machine.accumulate
+        return Batching(
+            seed=self.settings.seed,
+            start=start * parts,
+            stop=phase.stop * parts,
+            batch_size=self._part(batch_size),
+            rank=self.processes.rank,
+            world=self.processes.world,
+            workers=self.settings.data.workers,
+            pin_memory=self.processes.device.type == "cuda",
+        )
+
     def source_parts(self, phase: Phase, start: int) -> Iterator[SourceBatch]:
         """Yield this process's source images, `accumulate` parts per iteration.
 
@@ -151,19 +165,11 @@ class RunDomains:
         crops = (
             self.settings.adaptation.source_crops if phase.adapts else self.settings.source.crops
         )
-        parts = self.settings.machine.accumulate
         return source_batches(
             self.source,
             crops,
-            seed=self.settings.seed,
-            start=start * parts,
-            stop=phase.stop * parts,
-            batch_size=self._part(stage.batch_size),
-            rank=self.processes.rank,
-            world=self.processes.world,
-            workers=self.settings.data.workers,
+            self._batching(phase, start, stage.batch_size),
             rare=self._sampler(stage.rare_classes, stage.rare),
-            pin_memory=self.processes.device.type == "cuda",
         )
 
     def target_parts(self, phase: Phase, start: int, static: Path | None) -> Iterator[TargetBatch]:
@@ -174,17 +180,6 @@ class RunDomains:
             start: first iteration.
             static: folder of the round's static labels; None without.
         """
-        parts = self.settings.machine.accumulate
-        return target_batches(
-            self.target,
-            self.settings.adaptation.target_crops,
-            seed=self.settings.seed,
-            start=start * parts,
-            stop=phase.stop * parts,
-            batch_size=self._part(self.settings.adaptation.batch_size),
-            rank=self.processes.rank,
-            world=self.processes.world,
-            workers=self.settings.data.workers,
-            static=static,
-            pin_memory=self.processes.device.type == "cuda",
-        )
+        stage = self.settings.adaptation
+        batching = self._batching(phase, start, stage.batch_size)
+        return target_batches(self.target, stage.target_crops, batching, static=static)

@@ -24,18 +24,20 @@ def main() -> None:
     from reference.data.cityscapes import Cityscapes
     from reference.data.crops import SourceCrops, TargetCrops
     from reference.data.loading import source_batches, target_batches
+    from reference.data.order import Batching
     from reference.data.resizing import Resize
 
     sys.addaudithook(_note)
-    size, settings = Resize(size=(4, 6)), {"seed": 0, "start": 0, "stop": 3, "batch_size": 2}
+    size = Resize(size=(4, 6))
+    batching = Batching(seed=0, start=0, stop=3, batch_size=2, workers=workers)
     if pipeline == "target":
         blind = Cityscapes(root, "train", labels=False)
         crops = TargetCrops(size, crop=(4, 4))
-        batches = list(target_batches(blind, crops, workers=workers, **settings))
+        batches = list(target_batches(blind, crops, batching))
     else:
         seeing = Cityscapes(root, "train", labels=True)
         source = SourceCrops(size, crop=(4, 4))
-        batches = list(source_batches(seeing, source, workers=workers, **settings))
+        batches = list(source_batches(seeing, source, batching))
     images = sum("leftImg8bit" in path for path in LOG)
     print(f"{len(batches)} batches, {images} paths of images")
 

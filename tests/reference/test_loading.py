@@ -1,7 +1,9 @@
 """Batches of real sets: keyed, the same from any start and with any workers, ranks disjoint."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,9 @@ from reference.data.crops import SourceCrops, TargetCrops
 from reference.data.gta5 import GTA5
 from reference.data.index import index_of
 from reference.data.loading import SourceBatch, TargetBatch, source_batches, target_batches
+from reference.data.order import Batching
 from reference.data.rare_classes import RareClasses, RareClassSampler
+from reference.data.readers import ImageReader, Reader
 from reference.data.resizing import Resize
 from tests.reference.small_sets import make_cityscapes, save_ids
 
@@ -59,14 +63,17 @@ def static(target: Cityscapes, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder
 
 
-def _source(reader: GTA5, **changes: object) -> list[SourceBatch]:
-    settings = {"seed": 0, "start": 0, "stop": 6, "batch_size": 2}
-    return list(source_batches(reader, SOURCE, **{**settings, **changes}))  # type: ignore[arg-type]
+SIX = Batching(seed=0, start=0, stop=6, batch_size=2)
 
 
-def _target(reader: Cityscapes, **changes: object) -> list[TargetBatch]:
-    settings = {"seed": 0, "start": 0, "stop": 6, "batch_size": 2}
-    return list(target_batches(reader, TARGET, **{**settings, **changes}))  # type: ignore[arg-type]
+def _source(
+    reader: Reader, rare: RareClassSampler | None = None, **changes: Any
+) -> list[SourceBatch]:
+    return list(source_batches(reader, SOURCE, replace(SIX, **changes), rare=rare))
+
+
+def _target(reader: ImageReader, static: Path | None = None, **changes: Any) -> list[TargetBatch]:
+    return list(target_batches(reader, TARGET, replace(SIX, **changes), static=static))
 
 
 def _same(first: list, again: list) -> bool:
@@ -140,7 +147,7 @@ def test_global_random_state_is_neither_read_nor_changed(source: GTA5, workers: 
 
 def test_images_without_colour_are_the_files_cut(source: GTA5, target: Cityscapes) -> None:
     crops = SourceCrops(Resize(size=(HEIGHT, WIDTH)), crop=None, flip=0.0)
-    for batch in source_batches(source, crops, seed=0, start=0, stop=3, batch_size=2):
+    for batch in source_batches(source, crops, replace(SIX, stop=3)):
         for image, labels, index in zip(*batch, strict=True):
             number = int(index)
             expected = torch.from_numpy(source.image(number)).permute(2, 0, 1) / 255
@@ -150,8 +157,7 @@ def test_images_without_colour_are_the_files_cut(source: GTA5, target: Cityscape
 
 def test_colour_changes_images_and_nothing_else(source: GTA5) -> None:
     plain = SourceCrops(SOURCE.resize, SOURCE.scale, SOURCE.crop)
-    settings = {"seed": 0, "start": 0, "stop": 4, "batch_size": 2}
-    without = list(source_batches(source, plain, **settings))
+    without = list(source_batches(source, plain, replace(SIX, stop=4)))
     for changed, kept in zip(_source(source), without, strict=False):
         assert torch.equal(changed.labels, kept.labels)
         assert torch.equal(changed.indices, kept.indices)
@@ -162,9 +168,8 @@ def test_static_labels_are_cut_and_mirrored_as_their_images(
     target: Cityscapes, static: Path
 ) -> None:
     crops = TargetCrops(Resize(size=(HEIGHT, WIDTH)), crop=(8, 10))
-    settings = {"seed": 0, "start": 0, "stop": 20, "batch_size": 2}
     labelled = 0
-    for batch in target_batches(target, crops, static=static, **settings):
+    for batch in target_batches(target, crops, replace(SIX, stop=20), static=static):
         assert batch.static is not None and batch.static.dtype == torch.int64
         red = (batch.images[:, 0] * 255).round().long()
         assert torch.equal(batch.static, torch.where(red < 19, red, 255))
@@ -207,7 +212,7 @@ def test_crops_are_moved_until_they_show_the_class(tmp_path: Path) -> None:
         shown = [
             int((batch.labels == 18).sum()) >= 4
             for batch in source_batches(
-                reader, crops, seed=0, start=0, stop=20, batch_size=1, rare=rare
+                reader, crops, Batching(seed=0, start=0, stop=20, batch_size=1), rare=rare
             )
         ]
         share[tries] = np.mean(shown)
@@ -234,7 +239,7 @@ def test_a_broken_source_file_is_told_in_its_own_sentence(tmp_path: Path) -> Non
     reader = Cityscapes(root, "train", labels=True)
     reader.label_files[0].write_bytes(b"")
     with pytest.raises(ValueError, match=r"^Cityscapes\.labels: expected .* got 0 bytes\."):
-        _source(reader)  # type: ignore[arg-type]
+        _source(reader)
 
 
 def test_missing_static_labels_are_named(target: Cityscapes, tmp_path: Path) -> None:
@@ -250,7 +255,7 @@ def test_missing_static_labels_are_named(target: Cityscapes, tmp_path: Path) -> 
 def test_a_target_with_labels_is_refused_at_once(tmp_path: Path) -> None:
     reader = Cityscapes(make_cityscapes(tmp_path), "train", labels=True)
     with pytest.raises(ValueError) as caught:
-        target_batches(reader, TARGET, seed=0, start=0, stop=1, batch_size=1)
+        target_batches(reader, TARGET, SIX)
     assert str(caught.value) == (
         "target_batches: expected a reader without labels, got Cityscapes with labels. "
         "Hint: make it with labels=False, so that no ground truth can be read."
@@ -259,7 +264,7 @@ def test_a_target_with_labels_is_refused_at_once(tmp_path: Path) -> None:
 
 def test_a_source_without_labels_is_refused_at_once(target: Cityscapes) -> None:
     with pytest.raises(ValueError) as caught:
-        source_batches(target, SOURCE, seed=0, start=0, stop=1, batch_size=1)
+        source_batches(target, SOURCE, SIX)
     assert str(caught.value) == (
         "source_batches: expected a reader with labels, got Cityscapes without."
     )
@@ -267,4 +272,4 @@ def test_a_source_without_labels_is_refused_at_once(target: Cityscapes) -> None:
 
 def test_wrong_numbers_are_refused_at_once(source: GTA5) -> None:
     with pytest.raises(ValueError, match=r"^Order: expected batch_size of at least 1, got 0\.$"):
-        source_batches(source, SOURCE, seed=0, start=0, stop=1, batch_size=0)
+        source_batches(source, SOURCE, replace(SIX, batch_size=0))
