@@ -51,26 +51,29 @@ def assert_transfer_agrees(call: dict[str, Any], backend: str = "eager") -> None
         raise AssertionError(f"{int(differing.sum())} labels differ from naive's")
 
 
+@st.composite
+def calls(draw: st.DrawFn, similarity: str, measure: str) -> dict[str, Any]:
+    """Calls of any form, but for the backend."""
+    case = draw(contrast_cases(similarity=similarity, spoilt=None))
+    tensors = case.tensors()
+    per_class = normal(case.seed, (case.num_classes,)) * 0.3 + 0.4
+    return {
+        "features": tensors["features"],
+        "prototypes": tensors["prototypes"],
+        "present": tensors["present"],
+        "threshold": draw(st.sampled_from([0.5, -3.0, torch.tensor(0.3), per_class])),
+        "measure": measure,
+        "similarity": similarity,
+        "temperature": case.temperature,
+        "ignore_index": draw(st.sampled_from([255, -100, 0])),
+    }
+
+
 @pytest.mark.parametrize("measure", ["confidence", "similarity"])
 @pytest.mark.parametrize("similarity", KINDS)
 @given(data=st.data())
 def test_any_call(similarity: str, measure: str, data: st.DataObject) -> None:
-    case = data.draw(contrast_cases(similarity=similarity, spoilt=None))
-    tensors = case.tensors()
-    per_class = normal(case.seed, (case.num_classes,)) * 0.3 + 0.4
-    threshold = data.draw(st.sampled_from([0.5, -3.0, torch.tensor(0.3), per_class]))
-    assert_transfer_agrees(
-        {
-            "features": tensors["features"],
-            "prototypes": tensors["prototypes"],
-            "present": tensors["present"],
-            "threshold": threshold,
-            "measure": measure,
-            "similarity": similarity,
-            "temperature": case.temperature,
-            "ignore_index": data.draw(st.sampled_from([255, -100, 0])),
-        }
-    )
+    assert_transfer_agrees(data.draw(calls(similarity, measure)))
 
 
 def test_the_check_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,19 +100,24 @@ def test_the_check_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
         assert_transfer_agrees(call)
 
 
+def assert_ties_go_lowest(
+    num_classes: int, pixels: int, dtype: torch.dtype, similarity: str, backend: str
+) -> None:
+    """Every prototype stands twice; the copies lie in other rows of the matrix product."""
+    rows = normal(num_classes, (num_classes, 33), dtype)
+    found = transfer_labels(
+        normal(99, (1, 33, pixels), dtype), torch.cat([rows, rows]), threshold=-math.inf,
+        similarity=similarity, backend=backend,
+    )  # fmt: skip
+    assert int(found.labels.max()) < num_classes
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("similarity", KINDS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_ties_go_to_the_lowest_class(dtype: torch.dtype, similarity: str, backend: str) -> None:
-    """Every prototype stands twice; the copies lie in other rows of the matrix product."""
     for num_classes in (1, 2, 5, 10, 17):
-        rows = normal(num_classes, (num_classes, 33), dtype)
-        features = normal(99, (1, 33, 23, 29), dtype)
-        found = transfer_labels(
-            features, torch.cat([rows, rows]), threshold=-math.inf, similarity=similarity,
-            backend=backend,
-        )  # fmt: skip
-        assert int(found.labels.max()) < num_classes
+        assert_ties_go_lowest(num_classes, 23 * 29, dtype, similarity, backend)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
