@@ -49,6 +49,17 @@ def read() -> dict[Case, Budget]:
     return found
 
 
+def of_another_triton(installed: str = triton.__version__) -> str | None:
+    """Why kernels cannot be held to the file, which another triton wrote; None where none did.
+
+    Releases allocate registers as they like; a build's own suffix, such as "+rocm", is no release.
+    """
+    wanted = json.loads(FILE.read_text("utf-8"))["triton"]
+    if installed.partition("+")[0] == wanted:
+        return None
+    return f"the budget holds the registers of triton {wanted}, and {installed} is installed"
+
+
 def names() -> set[tuple[str, str, str]]:
     """Target, kernel and name of every case in the file."""
     registers = json.loads(FILE.read_text("utf-8"))["registers"]

@@ -25,12 +25,14 @@ from tests.ahead_of_time.gate import objections
 from tests.ahead_of_time.resources import Resources
 
 BUDGET = budget.read()
+OTHER = budget.of_another_triton()
 CASES = [
     pytest.param(case, id=str(case), marks=[] if case in FAST else pytest.mark.slow)
     for case in SLOW
 ]
 
 
+@pytest.mark.skipif(OTHER is not None, reason=OTHER or "")
 @pytest.mark.parametrize("case", CASES)
 def test_a_kernel_fits_its_target(case: Case, resources: Callable[[Case], Resources]) -> None:
     assert objections(case, resources(case), BUDGET.get(case)) == []
@@ -66,6 +68,16 @@ def test_slow_turns_every_axis(target: str, kernel: str) -> None:
     assert {case.classes for case in cases} >= set(CLASSES[:3])
     assert {case.layout for case in cases} >= set(LAYOUTS)
     assert {case.soft for case in cases} == ({False, True} if kernel in SOFT else {False})
+
+
+def test_the_budget_is_that_of_the_pinned_triton() -> None:
+    lines = (budget.FILE.parents[2] / "constraints.txt").read_text("utf-8").splitlines()
+    (pinned,) = (line.removeprefix("triton==") for line in lines if line.startswith("triton=="))
+    assert budget.of_another_triton(pinned) is None
+    assert budget.of_another_triton(f"{pinned}+rocm") is None
+    assert budget.of_another_triton("3.6.0") == (
+        f"the budget holds the registers of triton {pinned}, and 3.6.0 is installed"
+    )
 
 
 def names(cases: Iterable[Case]) -> set[tuple[str, str, str]]:
