@@ -37,7 +37,8 @@ class Optimiser:
 
     Args:
         kind: "sgd" with momentum is released; "adamw" is usual for transformers.
-        learning_rate: of the backbone at the start of a stage.
+        learning_rate: of the backbone at the start of a stage; own, and usual for source-only
+            DeepLab-V2 (released for adaptation: 7.5e-5).
         head_factor: times this for everything beside the backbone; released.
         momentum: of SGD, 0..1; released.
         weight_decay: released.
@@ -73,7 +74,7 @@ class SourceStage:
         crops: how they are cut; own (released: short side 720, crop 600).
         optimiser: as `Optimiser`.
         rare_classes: draw images by the classes they show; own, off in the release.
-        rare: settings of that.
+        rare: settings of that; own, as in DAFormer.
     """
 
     iterations: int = 20000

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import reference.engine.clock
 import reference.engine.loop
 from reference.engine.expectations import Band
 from reference.engine.settings import Settings
@@ -128,6 +129,20 @@ def test_every_ingredient_off_is_a_control_that_sees_source_labels_alone(tmp_pat
     assert last["source_cross_entropy"] and not any(last[name] for name in off)
     assert not (tmp_path / "run" / "labels").exists()
     assert held(tmp_path / "run")["bicl"] is None
+
+
+def test_a_run_says_once_how_long_it_takes_and_its_peak_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(reference.engine.clock, "ESTIMATE_AFTER", 2)
+    assert run(SHORT, tmp_path / "run")
+    told = [line for line in capsys.readouterr().err.splitlines() if "peak memory" in line]
+    assert len(told) == 1
+    assert re.fullmatch(
+        r"about \S+ (s|min) for the 3 iterations left at \S+ it/s, without evaluations and static "
+        r"labels; peak memory of the process \d+\.\d GiB",
+        told[0],
+    )
 
 
 def test_an_early_score_is_judged_where_it_is_due(

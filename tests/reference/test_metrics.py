@@ -121,7 +121,12 @@ def test_speed_and_waiting_are_measured_and_an_estimate_is_given_once(
     assert clock.window() == (0.5, 0.5)
     told = [sentence for sentence in estimates if sentence]
     assert len(told) == 1 and estimates[ESTIMATE_AFTER - 1] == told[0]
-    assert told[0].startswith("about 3.3 min for the 100 iterations left at 0.50 it/s")
+    # Each iteration takes two ticks; the first is not counted.
+    assert told[0] == (
+        "about 3.3 min for the 100 iterations left at 0.50 it/s, without evaluations and static "
+        f"labels; peak memory of the process {clock.peak_mib / 1024:.1f} GiB"
+    )
+    assert clock.peak_mib > 10
 
 
 def test_an_alarm_is_told_once_and_remembered_over_a_resume():

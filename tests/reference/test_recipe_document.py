@@ -53,7 +53,7 @@ def test_every_command_is_understood(words: list[str]) -> None:
     assert understood(words)
 
 
-OF_OTHER_COMMANDS = [["--synthia"], ["--source", "synthia"]]
+OF_OTHER_COMMANDS = [["--synthia"], ["--signals-to-handle", "SIGTERM,SIGUSR1"]]
 # Named without a value.
 BARE = ["--data.workers", "--reporting.panels-every", "--machine.precision"]
 SHOWING = [["--help"], ["--print-config"]]

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from reference.engine.presets import PRESETS
+from reference.networks.deeplab import DeepLab
 from reference.train import main, plan, read_options
 from tests.reference.tiny_runs import EVERYTHING, LONG, digest, held, log_of, run, spawn
 
@@ -148,6 +149,27 @@ def test_nothing_is_written_where_an_input_is_wrong(tmp_path: Path):
     with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
         run(broken, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_tells_what_became_of_its_weights_and_stops_where_the_backbone_differs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    settings = replace(EVERYTHING, mode="source-only")
+    options = settings.network.deeplab
+    for name, width in (("right", 8), ("wrong", 16)):
+        torch.save(DeepLab(replace(options, width=width)).state_dict(), tmp_path / f"{name}.pth")
+        network = replace(settings.network, weights=tmp_path / f"{name}.pth")
+        given = replace(settings, network=replace(network, random_weights=False))
+        if name == "right":
+            assert run(given, tmp_path / name)
+            told = capsys.readouterr().err
+            report = [line.split()[0] for line in told.splitlines() if line.startswith("  ")]
+            assert f"weights {tmp_path / 'right.pth'}, named as in own" in told
+            assert report == ["matched", "missing", "unexpected", "shape"]
+        else:
+            with pytest.raises(ValueError, match=r"^load_weights: expected .* to fill all "):
+                run(given, tmp_path / name)
+            assert not (tmp_path / name).exists()
 
 
 def test_a_batch_that_cannot_be_cut_is_refused(tmp_path: Path):
