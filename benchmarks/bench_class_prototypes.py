@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from benchmarks.cases import Case, Outputs
+from benchmarks.cases import Case
+from benchmarks.operators import Outputs
 from benchmarks.parameters import contenders_of
 
 

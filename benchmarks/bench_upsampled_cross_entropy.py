@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from benchmarks.cases import UPSAMPLED, Case, Outputs
+from benchmarks.cases import UPSAMPLED, Case
+from benchmarks.operators import Outputs
 from benchmarks.parameters import contenders_of
 
 CALLS = [call for operator in UPSAMPLED for call in contenders_of(operator)]

@@ -19,8 +19,9 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.cases import CASES, LIBRARY, OPERATORS, build, resized, run
-from benchmarks.measure import add_selection, interleaved
+from benchmarks.inputs import build
+from benchmarks.measure import add_selection, chosen, interleaved, selection
+from benchmarks.operators import LIBRARY, OPERATORS, run
 from benchmarks.report import number, table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,10 +33,7 @@ def library_times(options: argparse.Namespace) -> Times:
     """Thread CPU time in ms of the library's part of every case, in this process."""
     torch.set_num_threads(1)
     found: Times = {}
-    for case in CASES:
-        if case.operator not in options.operators:
-            continue
-        case = resized(case, options.size)
+    for case in chosen(options):
         call = partial(run, OPERATORS[case.operator], LIBRARY, build(case))
         call()  # the first call is slower than the rest
         taken = interleaved({LIBRARY: call}, options.repetitions)[LIBRARY]
@@ -71,11 +69,11 @@ def tree_of(base: str) -> Iterator[Path]:
             subprocess.run([*git, "worktree", "remove", "--force", str(tree)], check=True)
 
 
-def times_in(tree: Path, selection: list[str]) -> Times:
+def times_in(tree: Path, words: list[str]) -> Times:
     """What a process of its own measures with the library of a checkout."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "times.json"
-        command = [sys.executable, "-m", "benchmarks.commits", "--write", str(output), *selection]
+        command = [sys.executable, "-m", "benchmarks.commits", "--write", str(output), *words]
         single = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(tree)}
         subprocess.run(command, check=True, cwd=tree, env=single)
         found: Times = json.loads(output.read_text())
@@ -108,9 +106,7 @@ def main(arguments: list[str] | None = None) -> None:
     if not options.base:
         hint = "Hint: make bench-compare BASE=HEAD~1."
         parser.error(f"expected a commit to compare with, got none. {hint}")
-    selection = ["--repetitions", str(options.repetitions), "--operators", *options.operators]
-    if options.size:
-        selection += ["--size", "{}x{}".format(*options.size)]
+    words = selection(options)
     sides: dict[str, list[Times]] = {"base": [], "own": []}
     try:
         with tree_of(options.base) as tree:
@@ -118,7 +114,7 @@ def main(arguments: list[str] | None = None) -> None:
             for turn in range(options.rounds):
                 for side in sorted(places, reverse=turn % 2 == 1):
                     print(f"round {turn + 1} of {options.rounds}: {side}", file=sys.stderr)
-                    sides[side].append(times_in(places[side], selection))
+                    sides[side].append(times_in(places[side], words))
     except ValueError as error:
         sys.exit(str(error))
     print(comparison(sides["base"], sides["own"]))

@@ -7,9 +7,11 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.agreement import check, reference
-from benchmarks.cases import OPERATORS, Case, Inputs, Outputs, build, resized, run
+from benchmarks.agreement import check, reference, tolerance_of
+from benchmarks.cases import Case, resized
+from benchmarks.inputs import Inputs, build
 from benchmarks.measure import parse_size
+from benchmarks.operators import OPERATORS, Outputs, run
 
 ROUNDS = 5
 
@@ -46,7 +48,7 @@ def timed(
         inputs, expected = prepared(resized(case, size))
         operator = OPERATORS[case.operator]
         arguments = operator, contender, inputs
-        check(run(*arguments), expected, f"{case}, {contender}", operator.tolerance)
+        check(run(*arguments), expected, f"{case}, {contender}", tolerance_of(case, contender))
         return benchmark.pedantic(run, arguments, rounds=ROUNDS)
 
     return time_it

@@ -12,6 +12,8 @@ from torch import Tensor
 import protocontrast as pc
 
 TEMPERATURE = 0.1
+DISTANCE = 1.0
+"""Temperature of Euclidean distances."""
 THRESHOLD = 0.8
 IGNORE_INDEX = 255
 NUM_CLASSES = 19
@@ -21,14 +23,14 @@ NEVER = -1e9
 
 def cosine_logits(features: Tensor, prototypes: Tensor) -> Tensor:
     """(B, C, H, W) from unit pixels."""
-    units = F.normalize(prototypes, dim=1)
+    units = F.normalize(prototypes, dim=1).to(features.dtype)
     return torch.einsum("bdhw,cd->bchw", F.normalize(features, dim=1), units) / TEMPERATURE
 
 
 def cosine_logits_tuned(features: Tensor, prototypes: Tensor) -> Tensor:
     """(B, C, P), without a normalised copy of the features."""
     rows = features.flatten(2)
-    units = F.normalize(prototypes, dim=1) / TEMPERATURE
+    units = F.normalize(prototypes, dim=1).to(features.dtype) / TEMPERATURE
     inverse_length = rows.square().sum(dim=1, keepdim=True).clamp_min(1e-24).rsqrt()
     return torch.bmm(units.expand(len(rows), *units.shape), rows) * inverse_length
 
@@ -42,6 +44,14 @@ def contrast_tuned(features: Tensor, labels: Tensor, prototypes: Tensor) -> Tens
     """The same loss from logits divided by length."""
     logits = cosine_logits_tuned(features, prototypes)
     return F.cross_entropy(logits, labels.flatten(1), ignore_index=IGNORE_INDEX)
+
+
+def soft_contrast(features: Tensor, targets: Tensor, prototypes: Tensor) -> Tensor:
+    """torch.cdist + log_softmax, weighed by distributions (B, C, H, W) that may be all zero."""
+    distances = torch.cdist(features.flatten(2).transpose(1, 2), prototypes)
+    shares = (-distances / DISTANCE).log_softmax(dim=2)
+    weights = targets.flatten(2).transpose(1, 2)
+    return -(weights * shares).sum() / weights.sum()
 
 
 def upsampled_cross_entropy(logits: Tensor, labels: Tensor, align_corners: bool) -> Tensor:

@@ -15,6 +15,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -23,21 +24,17 @@ from typing import Any
 import torch
 
 from benchmarks.agreement import check_all
-from benchmarks.cases import (
-    CASES,
-    LIBRARY,
-    OPERATORS,
-    Case,
-    Operator,
-    build,
-    resized,
-    run,
-    with_compiled,
-)
+from benchmarks.cases import CASES, Case, resized
+from benchmarks.inputs import build, maps_read
+from benchmarks.operators import LIBRARY, OPERATORS, Operator, run, with_compiled
 
 MIB = 1024 * 1024
 CHILD_SECONDS = 120.0
 REPETITIONS = 9
+SLOW_SECONDS, SLOW_REPETITIONS = 1.0, 5
+"""A round of all contenders that takes longer is repeated less often."""
+COPY = "copy of the features"
+"""The floor: every map that a case reads, read and written once."""
 STATUS = Path("/proc/self/status")
 RESET = Path("/proc/self/clear_refs")
 
@@ -133,43 +130,61 @@ def _spread(times: list[float]) -> float:
     return high - low
 
 
+def _figures(
+    taken: list[tuple[float, int]], peak: int | None, first_call_s: float | None, error: float
+) -> dict[str, Any]:
+    times = [milliseconds for milliseconds, _ in taken]
+    return {
+        "repetitions": len(times),
+        "time_ms": round(statistics.median(times), 3),
+        "spread_ms": round(_spread(times), 3),
+        "page_faults": statistics.median_low([faults for _, faults in taken]),
+        "peak_mib": None if peak is None else round(peak / MIB, 2),
+        "first_call_s": None if first_call_s is None else round(first_call_s, 3),
+        "error": float(f"{error:.1e}"),
+    }
+
+
 def rows(case: Case, operator: Operator, repetitions: int) -> list[dict[str, Any]]:
-    """One row per contender of a case, after all of them agree."""
+    """One row per contender of a case, after all of them agree, and one of a copy."""
     inputs = build(case)
-    check_all(case, inputs, operator)
-    calls = {name: partial(run, operator, name, inputs) for name in operator.contenders}
+    agreement = check_all(case, inputs, operator)
+    calls: dict[str, Call] = {
+        name: partial(run, operator, name, inputs) for name in operator.contenders
+    }
     peaks = {name: peak_extra_bytes(call) for name, call in calls.items()}
+    maps = maps_read(case, inputs)
+    calls[COPY] = lambda: [given.clone() for given in maps]
+    copied = sum(given.numel() * given.element_size() for given in maps)
+    peaks[COPY] = copied
+    start = time.thread_time()
+    interleaved(calls, 1)
+    if time.thread_time() - start > SLOW_SECONDS:
+        repetitions = min(repetitions, SLOW_REPETITIONS)
+    described = asdict(case)
+    del described["compiled"]
     found = []
     for name, taken in interleaved(calls, repetitions).items():
-        times = [milliseconds for milliseconds, _ in taken]
-        peak = peaks[name]
-        found.append(
-            {
-                "operator": case.operator,
-                "gradient": case.gradient,
-                "channels": case.channels,
-                "layout": case.layout,
-                "size": list(case.size),
-                "contender": name,
-                "time_ms": round(statistics.median(times), 3),
-                "spread_ms": round(_spread(times), 3),
-                "page_faults": statistics.median_low([faults for _, faults in taken]),
-                "peak_mib": None if peak is None else round(peak / MIB, 2),
-            }
-        )
+        first_call_s, error = agreement.get(name, (None, 0.0))
+        figures = _figures(taken, peaks[name], first_call_s, error)
+        found.append({**described, "size": list(case.size), "contender": name, **figures})
     return with_ratios(found)
 
 
 def with_ratios(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of one case with the library's gain over each contender.
+    """Rows of one case with the library's gain over each contender, and all in copies.
 
-    speedup = contender's time / library's; memory_ratio = library's peak / contender's.
+    speedup = contender's time / library's; memory_ratio = library's peak / contender's;
+    time_copies and peak_copies are the contender's time and peak over those of a copy.
     """
     (library,) = (row for row in found if row["contender"] == LIBRARY)
+    (copy,) = (row for row in found if row["contender"] == COPY)
     for row in found:
         row["speedup"] = round(row["time_ms"] / library["time_ms"], 2)
         own, others = library["peak_mib"], row["peak_mib"]
         row["memory_ratio"] = round(own / others, 2) if own is not None and others else None
+        row["time_copies"] = round(row["time_ms"] / copy["time_ms"], 2)
+        row["peak_copies"] = None if others is None else round(others / copy["peak_mib"], 3)
     return found
 
 
@@ -186,23 +201,40 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=parse_size, help="height x width in place of every case's")
     parser.add_argument("--repetitions", type=int, default=REPETITIONS)
     parser.add_argument("--operators", nargs="+", choices=OPERATORS, default=list(OPERATORS))
-    parser.add_argument("--compiled", action="store_true", help="torch.compile too; takes minutes")
+    parser.add_argument("--only", default="", help="cases whose name holds this, such as sepico")
+
+
+def selection(options: argparse.Namespace) -> list[str]:
+    """The options of `add_selection` as another process is given them."""
+    words = ["--repetitions", str(options.repetitions), "--operators", *options.operators]
+    if options.size is not None:
+        words += ["--size", "{}x{}".format(*options.size)]
+    return [*words, "--only", options.only]
+
+
+def chosen(options: argparse.Namespace) -> list[Case]:
+    """The cases that the options leave, in order, each once."""
+    left = [case for case in CASES if case.operator in options.operators]
+    left = [case for case in left if options.only in str(case)]
+    return list(dict.fromkeys(resized(case, options.size) for case in left))
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure the cases and write their rows."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("output", type=Path)
+    parser.add_argument("--no-compile", action="store_true", help="without torch.compile")
     add_selection(parser)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    chosen = [resized(case, options.size) for case in CASES if case.operator in options.operators]
-    chosen = list(dict.fromkeys(chosen))
+    cases = chosen(options)
     found = []
-    for number, case in enumerate(chosen, start=1):
-        print(f"{number}/{len(chosen)} {case}", file=sys.stderr, flush=True)
+    begin = time.perf_counter()
+    for number, case in enumerate(cases, start=1):
+        seconds = time.perf_counter() - begin
+        print(f"{seconds:.0f} s, {number}/{len(cases)} {case}", file=sys.stderr, flush=True)
         operator = OPERATORS[case.operator]
-        if options.compiled:
+        if case.compiled and not options.no_compile:
             operator = with_compiled(operator)
         found += rows(case, operator, options.repetitions)
     options.output.write_text(json.dumps(found))

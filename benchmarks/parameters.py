@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.cases import CASES, OPERATORS
+from benchmarks.cases import CASES
+from benchmarks.operators import OPERATORS
 
 
 def contenders_of(operator: str) -> list[Any]:

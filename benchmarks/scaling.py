@@ -16,11 +16,14 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmarks.agreement import check_all
-from benchmarks.cases import LIBRARY, OPERATORS, Case, Inputs, run
-from benchmarks.compare import DOCUMENT, ROOT, environment
+from benchmarks.cases import Case
+from benchmarks.compare import environment
 from benchmarks.contenders import IGNORE_INDEX, NUM_CLASSES
+from benchmarks.inputs import Inputs
 from benchmarks.measure import interleaved
-from benchmarks.report import insert, table
+from benchmarks.operators import LIBRARY, OPERATORS, run
+from benchmarks.report import ROOT, insert, table
+from benchmarks.table import DOCUMENT
 
 RESULTS = Path(__file__).parent / "results" / "cpu_scaling.json"
 PICTURE = ROOT / "docs" / "pictures" / "scaling.svg"

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from benchmarks.released import released_step
 from protocontrast import (
     BidirectionalContrast,
     bidirectional_contrast,
@@ -17,7 +18,6 @@ from protocontrast import (
     pixel_prototype_contrast,
 )
 from tests.agreement import assert_agrees
-from tests.released_step import released_step
 from tests.strategies import NAN, label_map, normal, seeds
 from tests.tolerance import assert_within
 

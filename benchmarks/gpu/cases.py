@@ -12,7 +12,7 @@ from torch import Tensor
 
 import protocontrast as pc
 from benchmarks import contenders as plain
-from benchmarks.cases import IGNORED_SHARE, UNCLEAR_SHARE
+from benchmarks.inputs import IGNORED_SHARE, UNCLEAR_SHARE
 
 LIBRARY, EAGER, COMPILED = "protocontrast", "eager", "torch.compile"
 LAYOUTS = ("NCHW", "channels_last")

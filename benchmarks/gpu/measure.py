@@ -7,6 +7,8 @@ from typing import Any
 import torch
 
 from benchmarks import cases as cpu_cases
+from benchmarks import inputs as cpu_inputs
+from benchmarks import operators as cpu_operators
 from benchmarks.agreement import Disagreement
 from benchmarks.gpu import bounds
 from benchmarks.gpu.cases import (
@@ -174,11 +176,11 @@ def step_rows(
     found = []
     size = side, side
     case = cpu_cases.Case("bidirectional step", "both features", STEP_CHANNELS, size=size)
-    inputs = cpu_cases.Inputs(*(value.detach().to(device) for value in cpu_cases.build(case)))
-    inputs = cpu_cases.asking(case, inputs)
-    operator = cpu_cases.OPERATORS[case.operator]
-    for name in (cpu_cases.LIBRARY, "eager"):
-        call = partial(cpu_cases.run, operator, name, inputs)
+    inputs = cpu_inputs.Inputs(*(value.detach().to(device) for value in cpu_inputs.build(case)))
+    inputs = cpu_inputs.asking(case, inputs)
+    operator = cpu_operators.OPERATORS[case.operator]
+    for name in (cpu_operators.LIBRARY, "eager"):
+        call = partial(cpu_operators.run, operator, name, inputs)
         clock.warm_up(call)
         profile = clock.profile(call)
         replay = clock.replay_us(call)

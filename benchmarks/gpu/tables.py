@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.compare import DOCUMENT
 from benchmarks.gpu.store import published
 from benchmarks.report import insert, inserted, number, table
+from benchmarks.table import DOCUMENT
 
 BEGIN = "<!-- measured on GPUs: begin, written by `make bench-gpu` -->"
 END = "<!-- measured on GPUs: end -->"

@@ -1,0 +1,137 @@
+"""What was asked for, beside what was measured."""
+
+from typing import Any, NamedTuple
+
+from benchmarks.cases import BOTH, LARGE, PROTOTYPES, RELEASED, UPSAMPLED
+from benchmarks.contenders import NUM_CLASSES
+from benchmarks.measure import COPY
+from benchmarks.operators import COMPILED, LIBRARY
+from benchmarks.report import DEFAULT, NO_FAULTS, Key, Measured, name_of, number, table
+
+ASKED = {
+    "speedup": "at least {:g} times as fast",
+    "memory_ratio": "at most {:g} of its peak",
+    "time_copies": "at most {:g} of its time",
+    "peak_copies": "at most {:g} of its memory",
+    "peak_mib": "at most {:g} MiB",
+}
+"""Field of a row -> the sentence; only the first is a least value."""
+ALONE = ""
+
+
+class Goal(NamedTuple):
+    """A bound of one figure; `without_faults` where another one holds without page faults."""
+
+    operator: str
+    gradient: str
+    channels: int
+    against: str
+    field: str
+    bound: float
+    without_faults: float | None = None
+    layout: str = "NCHW"
+    dtype: str = "float32"
+    size: tuple[int, int] = LARGE
+    use: str = ""
+
+    @property
+    def key(self) -> Key:
+        """The case it is about."""
+        return (
+            self.use, self.operator, self.gradient, self.channels, NUM_CLASSES, self.size,
+            self.layout, self.dtype,
+        )  # fmt: skip
+
+    @property
+    def subject(self) -> str:
+        """Whose row has the figure: the gain over a contender stands in the contender's."""
+        return self.against if self.field in ("speedup", "memory_ratio") else LIBRARY
+
+
+CONTRAST, MEANS, TRANSFER, STEP = (
+    "contrast", "class_prototypes", "transfer_labels", "bidirectional step",
+)  # fmt: skip
+GOALS = [
+    *(
+        goal
+        for channels in (64, 256)
+        for goal in (
+            Goal(CONTRAST, "features", channels, "eager", "speedup", 6, 4.5),
+            Goal(CONTRAST, "features", channels, COMPILED, "speedup", 1.3),
+            Goal(CONTRAST, "features", channels, COPY, "time_copies", 5.5),
+            Goal(CONTRAST, "features", channels, COPY, "peak_copies", 1.2),
+            Goal(CONTRAST, "features", channels, "eager", "memory_ratio", 0.3),
+            Goal(CONTRAST, PROTOTYPES, channels, "eager", "speedup", 5),
+            Goal(CONTRAST, PROTOTYPES, channels, COPY, "time_copies", 7),
+            Goal(CONTRAST, PROTOTYPES, channels, COPY, "peak_copies", 1.2),
+            Goal(MEANS, "none", channels, "one-hot einsum", "speedup", 3.2),
+            Goal(MEANS, "none", channels, "index_add", "speedup", 2.7),
+            Goal(MEANS, "none", channels, "one-hot bmm", "speedup", 3),
+            Goal(MEANS, "none", channels, COPY, "time_copies", 1.7),
+            Goal(MEANS, "none", channels, ALONE, "peak_mib", 1),
+            Goal(TRANSFER, "none", channels, "eager", "speedup", 3.7),
+            Goal(TRANSFER, "none", channels, COPY, "time_copies", 3),
+            Goal(TRANSFER, "none", channels, ALONE, "peak_mib", 3),
+            Goal(STEP, BOTH, channels, "eager", "speedup", 5),
+            Goal(STEP, BOTH, channels, "tuned eager", "speedup", 4.8),
+            Goal(STEP, BOTH, channels, COPY, "time_copies", 9.5),
+            Goal(STEP, BOTH, channels, COPY, "peak_copies", 1.35),
+        )
+    ),
+    Goal(CONTRAST, PROTOTYPES, 64, COMPILED, "speedup", 1.25),
+    Goal(CONTRAST, "features", 64, COMPILED, "speedup", 3, dtype="bfloat16"),
+    Goal(MEANS, "none", 64, COMPILED, "speedup", 1.8),
+    Goal(MEANS, "none", 64, "one-hot einsum", "speedup", 2.4, layout="channels_last"),
+    Goal(MEANS, "none", 64, "index_add", "speedup", 1.7, layout="channels_last"),
+    Goal(TRANSFER, "none", 64, COMPILED, "speedup", 1.6),
+    Goal(TRANSFER, "none", 64, "eager", "speedup", 1.6, layout="channels_last"),
+    Goal(STEP, BOTH, 64, COMPILED, "speedup", 1.5),
+    Goal(f"{STEP}, by class", BOTH, 64, "passes by class", "speedup", 15),
+    Goal(STEP, BOTH, 76, "eager", "speedup", 4.3, size=RELEASED, use="bicl"),
+    Goal(STEP, BOTH, 76, "tuned eager", "speedup", 3.8, size=RELEASED, use="bicl"),
+    Goal(
+        "released step", BOTH, 76, "passes by class", "speedup", 10, size=RELEASED, use="bicl"
+    ),
+    *(
+        goal
+        for name in UPSAMPLED
+        for goal in (
+            Goal(name, "features", NUM_CLASSES, "eager", "speedup", 3.9),
+            Goal(name, "features", NUM_CLASSES, "eager", "memory_ratio", 0.1),
+            Goal(name, "features", NUM_CLASSES, ALONE, "peak_mib", 25),
+            Goal(
+                name, "features", NUM_CLASSES, "eager", "speedup", 2.5, size=RELEASED, use="bicl"
+            ),
+        )
+    ),
+    Goal("upsampled CE", "features", NUM_CLASSES, COMPILED, "speedup", 2.6),
+    Goal(
+        "upsampled CE", "features", NUM_CLASSES, "eager", "speedup", 3.2, layout="channels_last"
+    ),
+]  # fmt: skip
+
+
+def _verdict(value: float | None, goal: Goal, bound: float) -> str:
+    if value is None:
+        return "not measured"
+    met = value >= bound if goal.field == "speedup" else value <= bound
+    return f"{number(value)}, {'met' if met else 'missed'}"
+
+
+def _asked(goal: Goal) -> str:
+    asked = ASKED[goal.field].format(goal.bound)
+    return asked if goal.without_faults is None else f"{asked}; {goal.without_faults:g}"
+
+
+def goals(measured: Measured) -> str:
+    """A line per goal with its verdict under both allocators."""
+    lines: list[list[Any]] = []
+    for goal in sorted(GOALS, key=lambda goal: (goal.key[1:], goal.against, goal.field)):
+        bounds = {DEFAULT: goal.bound, NO_FAULTS: goal.without_faults or goal.bound}
+        verdicts = [
+            _verdict(measured.value(allocator, goal.key, goal.subject, goal.field), goal, bound)
+            for allocator, bound in bounds.items()
+        ]
+        lines.append([name_of(goal.key), goal.against, _asked(goal), *verdicts])
+    header = ["case", "against", "asked for", "default allocator", "page faults removed"]
+    return table(header, lines)

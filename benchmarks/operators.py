@@ -1,0 +1,206 @@
+"""For every operator its contenders on the same inputs, the library among them."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+import protocontrast as pc
+from benchmarks import contenders as plain
+from benchmarks import released
+from benchmarks.cases import UPSAMPLED
+from benchmarks.inputs import Inputs
+from benchmarks.peers import contrast_peers
+
+LIBRARY = "protocontrast"
+COMPILED = "torch.compile"
+
+Outputs = dict[str, Tensor]
+Contender = Callable[[Inputs], Outputs]
+
+
+class Operator(NamedTuple):
+    """Contenders by name, the library among them, and the output that can be differentiated.
+
+    `tolerance` is the largest error over the largest value in float32; compositions stay below 4e-6
+    of it here, but where a comment says why.
+    """
+
+    contenders: dict[str, Contender]
+    differentiated: str | None
+    tolerance: float = 1e-5
+    reference: Contender | None = None
+
+    @property
+    def plainest(self) -> str:
+        """The first alternative, which torch.compile is given."""
+        return next(name for name in self.contenders if name != LIBRARY)
+
+    @property
+    def truth(self) -> Contender:
+        """What is computed in float64: the first alternative, where no other one is named."""
+        return self.reference or self.contenders[self.plainest]
+
+
+def _loss(function: Callable[..., Tensor]) -> Contender:
+    return lambda given: {"loss": function(given.features, given.labels, given.prototypes)}
+
+
+def _pair(
+    names: tuple[str, str], arguments: tuple[str, ...]
+) -> Callable[[Callable[..., tuple[Tensor, Tensor]]], Contender]:
+    """How a function of these inputs becomes a contender with two outputs of these names."""
+    return lambda function: (
+        lambda given: dict(
+            zip(names, function(*(getattr(given, name) for name in arguments)), strict=True)
+        )
+    )
+
+
+_means = _pair(("mean", "count"), ("features", "labels"))
+_labels = _pair(("labels", "confidence"), ("features", "prototypes"))
+_step = _pair(("loss", "target_labels"), ("features", "labels", "target"))
+
+
+def _labelled_step(function: Callable[..., tuple[Tensor, Tensor]]) -> Contender:
+    """A step whose target labels are given, as the sum of its directions."""
+    return lambda given: {
+        "loss": sum(
+            function(
+                given.features, given.labels, given.target, given.target_labels,
+                num_classes=plain.NUM_CLASSES,
+            )
+        )
+    }  # fmt: skip
+
+
+def _library_contrast(features: Tensor, labels: Tensor, prototypes: Tensor) -> Tensor:
+    return pc.pixel_prototype_contrast(features, labels, prototypes, temperature=plain.TEMPERATURE)
+
+
+def _library_soft(features: Tensor, targets: Tensor, prototypes: Tensor) -> Tensor:
+    return pc.pixel_prototype_contrast(
+        features, targets, prototypes, similarity="euclidean", temperature=plain.DISTANCE
+    )
+
+
+def _library_means(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    mean, count = pc.class_prototypes(features, labels, plain.NUM_CLASSES)
+    return mean, count
+
+
+def _library_transfer(features: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
+    labels, confidence = pc.transfer_labels(
+        features, prototypes, threshold=plain.THRESHOLD, temperature=plain.TEMPERATURE
+    )
+    return labels, confidence
+
+
+def _library_released(
+    source: Tensor, labels: Tensor, target: Tensor, target_labels: Tensor, num_classes: int
+) -> tuple[Tensor, Tensor]:
+    out = pc.bidirectional_contrast(
+        source, labels, target, target_labels, num_classes=num_classes, pairwise=True,
+        temperature=plain.TEMPERATURE, absent="floor",
+    )  # fmt: skip
+    return out.target_to_source, out.source_to_target
+
+
+def _upsampled(align_corners: bool) -> dict[str, Contender]:
+    ours = partial(pc.upsampled_cross_entropy, align_corners=align_corners)
+    eager = partial(plain.upsampled_cross_entropy, align_corners=align_corners)
+    functions: dict[str, Callable[..., Tensor]] = {LIBRARY: ours, "eager": eager}
+    return {
+        name: lambda given, f=function: {"loss": f(given.features, given.labels)}
+        for name, function in functions.items()
+    }
+
+
+OPERATORS = {
+    "contrast": Operator(
+        {
+            LIBRARY: _loss(_library_contrast),
+            "eager": _loss(plain.contrast),
+            "tuned eager": _loss(plain.contrast_tuned),
+        },
+        "loss",
+    ),
+    "contrast, libraries": Operator(
+        {LIBRARY: _loss(_library_contrast)}
+        | {name: _loss(function) for name, function in contrast_peers().items()},
+        "loss",
+    ),
+    "contrast, soft": Operator(
+        {LIBRARY: _loss(_library_soft), "eager": _loss(plain.soft_contrast)}, "loss"
+    ),
+    "class_prototypes": Operator(
+        {
+            LIBRARY: _means(_library_means),
+            "one-hot einsum": _means(plain.class_means_einsum),
+            "one-hot bmm": _means(plain.class_means_bmm),
+            "index_add": _means(plain.class_means_index_add),
+        },
+        "mean",
+    ),
+    "transfer_labels": Operator(
+        {
+            LIBRARY: _labels(_library_transfer),
+            "eager": _labels(plain.transfer),
+            "tuned eager": _labels(plain.transfer_tuned),
+        },
+        None,
+    ),
+    "bidirectional step": Operator(
+        {
+            LIBRARY: _step(plain.library_step),
+            "eager": _step(plain.bidirectional_step),
+            "tuned eager": _step(plain.bidirectional_step_tuned),
+        },
+        "loss",
+    ),
+    "bidirectional step, by class": Operator(
+        {LIBRARY: _step(plain.library_step), "passes by class": _step(released.step_by_class)},
+        "loss",
+        reference=_step(plain.bidirectional_step),
+    ),
+    "released step": Operator(
+        {
+            LIBRARY: _labelled_step(_library_released),
+            "passes by class": _labelled_step(released.released_step),
+        },
+        "loss",
+    ),
+    "BiCL step": Operator(
+        {
+            LIBRARY: _step(plain.bicl_step),
+            "public functions": _step(plain.bicl_step_composed),
+        },
+        "loss",
+    ),
+    # With aligned corners F.interpolate takes its positions from a rounded float32 step.
+    **{name: Operator(_upsampled(a), "loss", 5e-5 if a else 1e-5) for name, a in UPSAMPLED.items()},
+}
+
+
+def with_compiled(operator: Operator) -> Operator:
+    """The operator with torch.compile of its plainest alternative among the contenders."""
+    compiled = torch.compile(operator.contenders[operator.plainest], dynamic=False)
+    return operator._replace(contenders=operator.contenders | {COMPILED: compiled})
+
+
+def evaluated(operator: Operator, contender: Contender, inputs: Inputs) -> Outputs:
+    """Outputs and gradients by name, from one call and one backward."""
+    outputs = contender(inputs)
+    leaves = {name: value for name, value in inputs._asdict().items() if value.requires_grad}
+    if operator.differentiated is not None and leaves:
+        top = outputs[operator.differentiated]
+        gradients = torch.autograd.grad(top, list(leaves.values()), inputs.upstream)
+        outputs |= {f"gradient of {k}": v for k, v in zip(leaves, gradients, strict=True)}
+    return {name: value.detach() for name, value in outputs.items()}
+
+
+def run(operator: Operator, contender: str, inputs: Inputs) -> Outputs:
+    """`evaluated` of a contender by its name."""
+    return evaluated(operator, operator.contenders[contender], inputs)
