@@ -13,7 +13,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo ablations test test-kernels test-gpu test-all check format bench bench-compare bench-gpu clean
+.PHONY: help install demo ablations test test-kernels test-gpu test-all check format bench bench-table bench-compare bench-gpu clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -60,8 +60,10 @@ format: $(STAMP)  ## rewrite files to pass the formatting and import-order check
 
 bench: $(STAMP)  ## time the library beside its alternatives, under 10 minutes; writes docs/performance.md
 	$(RUN) -m pip install -q --no-build-isolation -e '.[bench]'
-	$(RUN) -m pytest benchmarks --benchmark-enable --benchmark-columns=median,iqr,rounds
 	$(RUN) -m benchmarks.compare $(ARGS)
+
+bench-table: $(STAMP)  ## tables, picture and CSV from benchmarks/results/cpu.json again, without measuring
+	$(RUN) -m benchmarks.table
 
 bench-compare: $(STAMP)  ## this tree beside another commit, in turns: make bench-compare BASE=<commit>
 	$(RUN) -m benchmarks.commits $(BASE) $(ARGS)

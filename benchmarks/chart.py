@@ -11,7 +11,7 @@ from benchmarks.cases import BOTH, LARGE, PROTOTYPES, RELEASED
 from benchmarks.contenders import NUM_CLASSES
 from benchmarks.measure import COPY
 from benchmarks.operators import COMPILED, LIBRARY
-from benchmarks.report import NO_FAULTS, Key, Measured, number
+from benchmarks.report import DEFAULT, NO_FAULTS, Key, Measured, number
 
 INK, MUTED, PAPER, LINE = "#1f2328", "#656d76", "#ffffff", "#d8dee4"
 OURS, COMPILE, PLAIN, TUNED, BY_CLASS = "#2f6db5", "#b8661b", "#656d76", "#2c7a3d", "#7443a6"
@@ -131,7 +131,8 @@ def values(measured: Measured, line: Line, field: str) -> dict[str, float]:
             if contender not in KINDS:
                 first = contender == plainest and key == line.keys[0]
                 kind = "eager" if first else "tuned eager"
-            value = measured.value(NO_FAULTS, key, contender, field)
+            allocator = DEFAULT if field.startswith("peak") else NO_FAULTS
+            value = measured.value(allocator, key, contender, field)
             if value is None or (kind == LIBRARY and kind in found):
                 continue
             found[kind] = min(value, found.get(kind, value))

@@ -107,8 +107,10 @@ def _measure(
     """Rows of one allocator setting, from a process of its own."""
     clean = {name: v for name, v in os.environ.items() if not name.startswith("MALLOC_")}
     words = selection(options)
-    if compiler() == "none":
+    if options.no_compile or compiler() == "none":
         words.append("--no-compile")
+    if settings:  # the peak hardly depends on them
+        words.append("--no-memory")
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "rows.json"
         command = [sys.executable, "-m", "benchmarks.measure", str(output), *words]
@@ -148,12 +150,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     add_selection(parser)
     parser.add_argument("--quick", action="store_true", help="3 repetitions, to try a case")
+    parser.add_argument("--no-compile", action="store_true", help="without torch.compile")
     parser.add_argument("--output", type=Path, help="where the numbers go, JSON")
     options = parser.parse_args(arguments)
     if options.quick:
         options.repetitions = min(options.repetitions, QUICK_REPETITIONS)
-    reduced = options.size is not None or options.repetitions < REPETITIONS or options.only
-    reduced = bool(reduced) or set(options.operators) != set(OPERATORS)
+    reduced = options.size is not None or options.repetitions < REPETITIONS
+    reduced = reduced or bool(options.only) or options.no_compile
+    reduced = reduced or set(options.operators) != set(OPERATORS)
     output = options.output or (None if reduced else RESULTS)
     publishes = output is not None and output.resolve() == RESULTS
     if publishes and reduced:

@@ -113,7 +113,7 @@ GOALS = [
 
 def _verdict(value: float | None, goal: Goal, bound: float) -> str:
     if value is None:
-        return "not measured"
+        return "-"
     met = value >= bound if goal.field == "speedup" else value <= bound
     return f"{number(value)}, {'met' if met else 'missed'}"
 

@@ -16,6 +16,7 @@ UNCLEAR_SHARE = 0.3
 class Inputs(NamedTuple):
     """Two domains' features (B, D, H, W) and labels (B, H, W), prototypes (C, D).
 
+    Where nothing reads the target, it is the first domain's map.
     Of upsampled logits, which stand in the features' place, and of the released step labels are
     finer; soft labels are (B, C, H, W). `upstream` is the gradient of the differentiated output;
     what requires grad says which gradients are taken.
@@ -63,9 +64,10 @@ def build(case: Case) -> Inputs:
     directions = torch.randn(shape, generator=random)
     shifted = directions + 0.3 * torch.randn(shape, generator=random)
     classes = torch.randint(case.classes, (2, *pixels), generator=random)
+    domains = (directions, shifted)[: 2 if case.gradient == "both features" else 1]
     maps = [
         _pixels(rows, members, case.layout, random).to(dtype)
-        for rows, members in zip((directions, shifted), classes, strict=True)
+        for rows, members in zip(domains, classes, strict=False)
     ]
     if case.finely_labelled:
         fine = 2, IMAGES, *case.label_size
@@ -81,7 +83,7 @@ def build(case: Case) -> Inputs:
         features=maps[0],
         labels=labels,
         prototypes=directions.to(dtype).float(),
-        target=maps[1],
+        target=maps[-1],
         target_labels=target_labels,
         upstream=upstream,
     )

@@ -31,7 +31,7 @@ from benchmarks.operators import LIBRARY, OPERATORS, Operator, run, with_compile
 MIB = 1024 * 1024
 CHILD_SECONDS = 120.0
 REPETITIONS = 9
-SLOW_SECONDS, SLOW_REPETITIONS = 1.0, 5
+SLOW_SECONDS, SLOW_REPETITIONS = 0.4, 5
 """A round of all contenders that takes longer is repeated less often."""
 COPY = "copy of the features"
 """The floor: every map that a case reads, read and written once."""
@@ -145,18 +145,20 @@ def _figures(
     }
 
 
-def rows(case: Case, operator: Operator, repetitions: int) -> list[dict[str, Any]]:
+def rows(
+    case: Case, operator: Operator, repetitions: int, memory: bool = True
+) -> list[dict[str, Any]]:
     """One row per contender of a case, after all of them agree, and one of a copy."""
     inputs = build(case)
     agreement = check_all(case, inputs, operator)
     calls: dict[str, Call] = {
         name: partial(run, operator, name, inputs) for name in operator.contenders
     }
-    peaks = {name: peak_extra_bytes(call) for name, call in calls.items()}
+    peaks = {name: peak_extra_bytes(call) if memory else None for name, call in calls.items()}
     maps = maps_read(case, inputs)
     calls[COPY] = lambda: [given.clone() for given in maps]
     copied = sum(given.numel() * given.element_size() for given in maps)
-    peaks[COPY] = copied
+    peaks[COPY] = copied if memory else None
     start = time.thread_time()
     interleaved(calls, 1)
     if time.thread_time() - start > SLOW_SECONDS:
@@ -224,6 +226,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("output", type=Path)
     parser.add_argument("--no-compile", action="store_true", help="without torch.compile")
+    parser.add_argument("--no-memory", action="store_true", help="without peaks of memory")
     add_selection(parser)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -236,7 +239,7 @@ def main(arguments: list[str] | None = None) -> None:
         operator = OPERATORS[case.operator]
         if case.compiled and not options.no_compile:
             operator = with_compiled(operator)
-        found += rows(case, operator, options.repetitions)
+        found += rows(case, operator, options.repetitions, memory=not options.no_memory)
     options.output.write_text(json.dumps(found))
 
 
