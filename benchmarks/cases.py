@@ -84,7 +84,7 @@ PLAIN = [
     Case("contrast", "features, loss x 0.5", 64),
     Case("contrast", PROTOTYPES, 256),
     Case("contrast", PROTOTYPES, 64, dtype="bfloat16"),
-    *(Case("contrast, libraries", PROTOTYPES, channels) for channels in (64, 256)),
+    Case("contrast, libraries", PROTOTYPES, 64),
     Case("class_prototypes", "none", 64, dtype="bfloat16"),
     Case("class_prototypes", "none", 256),
     Case("class_prototypes", "features", 64),
@@ -132,9 +132,9 @@ BY_USE = [
     Case("contrast", "features", 512, size=(80, 80), use="sepico"),
     Case("class_prototypes", "none", 512, size=(80, 80), use="sepico"),
     Case("contrast", "features", 512, size=(32, 64), use="confeti"),
-    Case("contrast, soft", "features", 256, size=(128, 224), use="proda, half"),
+    Case("contrast, soft", "features", 256, size=(128, 112), use="proda, a quarter"),
     Case(
-        "contrast", "features", 720, size=(128, 128), classes=190, use="protoseg, an eighth"
+        "contrast", "features", 720, size=(128, 64), classes=190, use="protoseg, a 16th"
     ),
 ]  # fmt: skip
 CASES = [*COMPILED, *PLAIN, *CHANNELS_LAST, *ON_SMALL_MAPS, *BY_USE]

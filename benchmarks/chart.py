@@ -69,10 +69,10 @@ LINES = [
         _key("contrast", "features", 2048, use="spcl", size=(64, 64)),)),
     Line("SePiCo, 80x80, D = 512: contrast", (
         _key("contrast", "features", 512, use="sepico", size=(80, 80)),)),
-    Line("ProDA, 128x224, D = 256: soft contrast", (
-        _key("contrast, soft", "features", 256, use="proda, half", size=(128, 224)),)),
-    Line("ProtoSeg, 128x128, D = 720, C = 190", (
-        _key("contrast", "features", 720, use="protoseg, an eighth", size=(128, 128),
+    Line("ProDA, 128x112, D = 256: soft contrast", (
+        _key("contrast, soft", "features", 256, use="proda, a quarter", size=(128, 112)),)),
+    Line("ProtoSeg, 128x64, D = 720, C = 190", (
+        _key("contrast", "features", 720, use="protoseg, a 16th", size=(128, 64),
              classes=190),)),
 ]  # fmt: skip
 

@@ -31,8 +31,8 @@ from benchmarks.operators import LIBRARY, OPERATORS, Operator, run, with_compile
 MIB = 1024 * 1024
 CHILD_SECONDS = 120.0
 REPETITIONS = 9
-SLOW_SECONDS, SLOW_REPETITIONS = 0.4, 5
-"""A round of all contenders that takes longer is repeated less often."""
+FEWEST, SECONDS = 3, 1.5
+"""Rounds of all contenders stop at this time, after this many at least."""
 COPY = "copy of the features"
 """The floor: every map that a case reads, read and written once."""
 STATUS = Path("/proc/self/status")
@@ -161,8 +161,8 @@ def rows(
     peaks[COPY] = copied if memory else None
     start = time.thread_time()
     interleaved(calls, 1)
-    if time.thread_time() - start > SLOW_SECONDS:
-        repetitions = min(repetitions, SLOW_REPETITIONS)
+    fitting = int(SECONDS / (time.thread_time() - start))
+    repetitions = min(repetitions, max(FEWEST, fitting))
     described = asdict(case)
     del described["compiled"]
     found = []

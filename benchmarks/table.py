@@ -27,7 +27,7 @@ WHERE = ("device", "threads", "libc", "torch", "compiler", "python", "protocontr
 
 def conditions(stored: dict[str, Any]) -> str:
     """One paragraph: on what, with what and when this was measured."""
-    where, slow = stored["environment"], stored["slow"]
+    where, fewest = stored["environment"], stored["fewest_repetitions"]
     compiled = where["compiler"]
     if compiled == "none":
         compiled = "no C++ compiler, so no torch.compile"
@@ -38,9 +38,8 @@ def conditions(stored: dict[str, Any]) -> str:
         f"protocontrast {where['protocontrast']} at {where['commit']}, {where['date']}. Features "
         f"({stored['images']}, D, height, width), {stored['ignored_share']:.0%} of labels ignored; "
         "float32, NCHW and C = 19 where a case does not say otherwise. Medians of "
-        f"{stored['repetitions']} repetitions, of {slow['repetitions']} where a round took more "
-        f"than {slow['seconds']:g} s; in brackets the distance of the quartiles. The run took "
-        f"{stored['minutes']:g} minutes."
+        f"{stored['repetitions']} repetitions, of down to {fewest} in slow cases; in brackets the "
+        f"distance of the quartiles. The run took {stored['minutes']:g} minutes."
     )
 
 

@@ -92,11 +92,13 @@ def test_where_the_library_is_slower_a_reason_is_shown() -> None:
     small = Case("contrast", "features", 64, size=SMALL)
     text = slower.explained(Measured(rows(ours=20, eager=15, case=small)))
     assert text.splitlines()[2].startswith(
-        "| contrast, gradient: features, D = 64, 24x48 | eager | 0.75x | 0.75x | the fixed price"
+        "| contrast, gradient: features, D = 64, 24x48 | eager | 0.75x | 0.75x | a call has a fixed price"
     )
     unknown = Case("nothing of ours", "none", 64)
     text = slower.explained(Measured(rows(ours=20, eager=15, case=unknown)))
     assert text.endswith(f"| {slower.UNEXPLAINED} |")
+    text = slower.explained(Measured(rows(ours=20, eager=19.6, case=unknown)))
+    assert text.endswith(f"| {slower.WITHIN_SPREAD} |")
     assert slower.explained(Measured(rows(ours=20, eager=21))) == "Nowhere in this run."
 
 

@@ -121,9 +121,7 @@ def test_nothing_is_measured_before_all_agree() -> None:
         return {"loss": 1.01 * right.contenders["eager"](given)["loss"]}
 
     operator = right._replace(contenders=right.contenders | {"warmer": warmer})
-    with pytest.raises(
-        Disagreement, match="6x8, NCHW, float32, warmer: expected loss"
-    ):
+    with pytest.raises(Disagreement, match="6x8, NCHW, float32, warmer: expected loss"):
         measure.rows(Case("contrast", "features", 16, size=(6, 8)), operator, repetitions=3)
     assert calls == ["warmer"]
 
