@@ -52,8 +52,8 @@ REASONS = [
         against=("index_add",),
     ),
     Reason(
-        "the same product with one-hot labels, in place; ours looks at every label's value and goes "
-        "tile by tile, so it holds less",
+        "the same product with one-hot labels, in place; ours looks at every label's value and "
+        "goes tile by tile, so it holds less",
         operator="class_prototypes",
     ),
     Reason(
@@ -83,7 +83,7 @@ def slower(measured: Measured) -> Iterator[tuple[Key, str, list[float | None]]]:
 
 
 def _within_spread(measured: Measured, key: Key, contender: str) -> bool:
-    """Whether the distance of the medians is below that of the quartiles wherever ours is slower."""
+    """Whether medians are nearer to each other than quartiles, wherever ours is slower."""
     for allocator in (DEFAULT, NO_FAULTS):
         own, other = (measured(allocator, key, who) for who in (LIBRARY, contender))
         if own is None or other is None:
@@ -103,14 +103,9 @@ def reason(measured: Measured, key: Key, contender: str) -> str:
 
 def explained(measured: Measured) -> str:
     """A line for every case and contender that is faster than the library."""
-    lines = [
-        [
-            name_of(key),
-            contender,
-            *(number(g, "x") for g in gains),
-            reason(measured, key, contender),
-        ]
-        for key, contender, gains in slower(measured)
-    ]
+    lines = []
+    for key, contender, gains in slower(measured):
+        shown = [number(gain, "x") for gain in gains]
+        lines.append([name_of(key), contender, *shown, reason(measured, key, contender)])
     header = ["case", "faster", "ours gains", "no page faults", "why"]
     return table(header, lines) if lines else "Nowhere in this run."
