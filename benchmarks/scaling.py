@@ -61,7 +61,7 @@ def inputs_of(point: Point, gradient: str) -> Inputs:
     features = features.permute(0, 3, 1, 2).contiguous().requires_grad_(gradient != "none")
     ignored = torch.rand(classes.shape, generator=random) < 0.3
     labels = torch.where(ignored, IGNORE_INDEX, classes)
-    return Inputs(features, labels, rows, features.detach(), torch.tensor(1.0))
+    return Inputs(features, labels, rows, features.detach(), labels, torch.tensor(1.0))
 
 
 def measured(sweeps: dict[str, list[Point]], repetitions: int) -> Iterator[dict[str, Any]]:
