@@ -14,6 +14,7 @@ ASKED = {
     "time_copies": "at most {:g} of its time",
     "peak_copies": "at most {:g} of its memory",
     "peak_mib": "at most {:g} MiB",
+    "error": "an error of at most {:g}",
 }
 """Field of a row -> the sentence; only the first is a least value."""
 ALONE = ""
@@ -78,6 +79,9 @@ GOALS = [
             Goal(STEP, BOTH, channels, COPY, "peak_copies", 1.35),
         )
     ),
+    *(Goal(CONTRAST, "features", channels, ALONE, "error", 1e-6) for channels in (64, 256)),
+    Goal(CONTRAST, "features", 64, ALONE, "error", 4e-3, dtype="bfloat16"),
+    Goal(MEANS, "none", 64, ALONE, "error", 1e-6, dtype="bfloat16"),
     Goal(CONTRAST, PROTOTYPES, 64, COMPILED, "speedup", 1.25),
     Goal(CONTRAST, "features", 64, COMPILED, "speedup", 3, dtype="bfloat16"),
     Goal(MEANS, "none", 64, COMPILED, "speedup", 1.8),
@@ -115,7 +119,8 @@ def _verdict(value: float | None, goal: Goal, bound: float) -> str:
     if value is None:
         return "-"
     met = value >= bound if goal.field == "speedup" else value <= bound
-    return f"{number(value)}, {'met' if met else 'missed'}"
+    shown = f"{value:.0e}" if goal.field == "error" else number(value)
+    return f"{shown}, {'met' if met else 'missed'}"
 
 
 def _asked(goal: Goal) -> str:

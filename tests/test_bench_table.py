@@ -77,6 +77,7 @@ def test_a_goal_is_met_missed_or_not_measured() -> None:
     assert f"{name}eager | at most 0.3 of its peak | 0.15, met | - |" in found
     assert f"{name}{COPY} | at most 5.5 of its time | 5.00, met | 5.00, met |" in found
     assert f"{name}{COPY} | at most 1.2 of its memory | 1.12, met | - |" in found
+    assert f"{name}{goals.ALONE} | an error of at most 1e-06 | 1e-07, met | 1e-07, met |" in found
     assert f"{name}{COMPILED} | at least 1.3 times as fast | - | - |" in found
 
 
