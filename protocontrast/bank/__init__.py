@@ -1,6 +1,7 @@
-"""What is remembered between steps: class prototypes and the bias between domains."""
+"""What is remembered between steps: class prototypes, domain bias, thresholds of confidence."""
 
+from protocontrast.bank.class_thresholds import ClassThresholds
 from protocontrast.bank.domain_bias import DomainBias
 from protocontrast.bank.prototype_bank import PrototypeBank
 
-__all__ = ["DomainBias", "PrototypeBank"]
+__all__ = ["ClassThresholds", "DomainBias", "PrototypeBank"]

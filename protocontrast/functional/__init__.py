@@ -4,22 +4,49 @@ from protocontrast.checks import check_labels
 from protocontrast.functional.bidirectional import BidirectionalContrast, bidirectional_contrast
 from protocontrast.functional.class_prototypes import ClassPrototypes, class_prototypes
 from protocontrast.functional.contrast import pixel_prototype_contrast
+from protocontrast.functional.entropy import entropy
+from protocontrast.functional.frequencies import frequency_weights
 from protocontrast.functional.labels import fuse_labels, labels_to_grid
 from protocontrast.functional.logits import prototype_logits
+from protocontrast.functional.mixing import ClassMix, class_mix
+from protocontrast.functional.mrkld import mrkld
+from protocontrast.functional.prototype_pull import prototype_pull
+from protocontrast.functional.rectify import rectify
+from protocontrast.functional.sampling import SampledPixels, sample_pixels
+from protocontrast.functional.selection import confident_share, select_labels
+from protocontrast.functional.similarity_kl import similarity_kl
+from protocontrast.functional.sinkhorn import sinkhorn
+from protocontrast.functional.spread import spread
+from protocontrast.functional.symmetric_cross_entropy import symmetric_cross_entropy
 from protocontrast.functional.transfer import TransferredLabels, transfer_labels
 from protocontrast.functional.upsampled_cross_entropy import upsampled_cross_entropy
 
 __all__ = [
     "BidirectionalContrast",
+    "ClassMix",
     "ClassPrototypes",
+    "SampledPixels",
     "TransferredLabels",
     "bidirectional_contrast",
     "check_labels",
+    "class_mix",
     "class_prototypes",
+    "confident_share",
+    "entropy",
+    "frequency_weights",
     "fuse_labels",
     "labels_to_grid",
+    "mrkld",
     "pixel_prototype_contrast",
     "prototype_logits",
+    "prototype_pull",
+    "rectify",
+    "sample_pixels",
+    "select_labels",
+    "similarity_kl",
+    "sinkhorn",
+    "spread",
+    "symmetric_cross_entropy",
     "transfer_labels",
     "upsampled_cross_entropy",
 ]

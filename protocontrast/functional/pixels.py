@@ -102,12 +102,14 @@ def read_targets(pixels: Pixels, labels: Tensor, num_classes: int, ignore_index:
     return labels.flatten(2)
 
 
-def read_pixel_weight(pixels: Pixels, weight: Tensor | None) -> Tensor | None:
-    """Weights of pixels as (B, P)."""
+def read_pixel_weight(
+    pixels: Pixels, weight: Tensor | None, to: str = "features and prototypes"
+) -> Tensor | None:
+    """Weights of pixels as (B, P); `to` says what gets a gradient in their place."""
     if weight is None:
         return None
     check_floating(pixels.function, "pixel_weight", weight)
-    check_no_grad(pixels.function, "pixel_weight", weight)
+    check_no_grad(pixels.function, "pixel_weight", weight, to)
     check_pixelwise(pixels, "pixel_weight", weight)
     return pixels.flattened(weight)
 

@@ -1,0 +1,80 @@
+"""Class scores of pixels, and the weighted mean over pixels that the losses on them share."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from protocontrast.checks import check_choice, check_device, check_floating, check_shape
+from protocontrast.functional.contrast import REDUCTIONS
+from protocontrast.functional.pixels import Pixels, read_features, read_labels, read_pixel_weight
+from protocontrast.ops.labels import checked_labels
+
+
+class Scores(NamedTuple):
+    """Logits (B, C, P), 0 on pixels that are ignored, and the weights of all pixels (B, P)."""
+
+    pixels: Pixels
+    values: Tensor
+    weight: Tensor
+
+    def without(self, ignored: Tensor) -> "Scores":
+        """The same with the pixels `ignored` (B, P) left out, too."""
+        weight = torch.where(ignored, 0, self.weight)
+        return Scores(self.pixels, torch.where(weight[:, None] != 0, self.values, 0), weight)
+
+    def reduced(self, losses: Tensor, reduction: str) -> Tensor:
+        """Losses (B, P) weighted, in the pixels' own shape or summed; "mean" divides by weights."""
+        losses = losses * self.weight
+        if reduction == "none":
+            return self.pixels.restored(losses)
+        if reduction == "sum":
+            return losses.sum()
+        total = self.weight.sum()
+        return losses.sum() / torch.where(total == 0, 1, total)
+
+
+def widened(values: Tensor) -> Tensor:
+    """Floating values in float32, or in float64 where they are."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
+def read_scores(
+    function: str, argument: str, values: Tensor, pixel_weight: Tensor | None, reduction: str
+) -> Scores:
+    """Check logits and bring them to (B, C, P).
+
+    A pixel is ignored where its weight is 0, and where no class is present, all being -inf.
+    """
+    pixels = read_features(function, values, argument)
+    check_choice(function, "reduction", reduction, REDUCTIONS)
+    wide = widened(pixels.features)
+    given = read_pixel_weight(pixels, pixel_weight, to=argument)
+    weight = torch.ones_like(wide[:, 0]) if given is None else given.to(wide.dtype)
+    # NaN differs from -inf, so that a spoilt pixel is not taken for one without classes.
+    scores = Scores(pixels, wide, weight.detach())
+    return scores.without((wide == -torch.inf).all(dim=1))
+
+
+def same_as(scores: Scores, argument: str, values: Tensor, like: str) -> Tensor:
+    """Other scores (B, C, P) of the same shape and device, in the same dtype."""
+    original = scores.pixels.original
+    check_floating(scores.pixels.function, argument, values)
+    shape = tuple(original.shape)
+    check_shape(scores.pixels.function, argument, values, shape, f"like {like}")
+    check_device(scores.pixels.function, argument, values, original, like)
+    return read_features(scores.pixels.function, values, argument).features.to(scores.values.dtype)
+
+
+def read_classes(pixels: Pixels, labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
+    """Hard labels as (B, P), int64; wrong values raise on a CPU."""
+    flat = read_labels(pixels, labels, num_classes, ignore_index)
+    return checked_labels(flat, num_classes, ignore_index, pixels.function).long()
+
+
+def at_label(values: Tensor, labels: Tensor) -> Tensor:
+    """The value (B, P) of each pixel's label among (B, C, P); NaN where that is no class."""
+    # A gather by a wrong label would stop a GPU, so the index is forced inside and compared.
+    index = labels.clamp(0, values.shape[1] - 1)
+    picked = values.gather(1, index[:, None])[:, 0]
+    return torch.where(index == labels, picked, torch.nan)

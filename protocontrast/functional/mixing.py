@@ -1,0 +1,152 @@
+"""Images of two domains in one: `class_mix`."""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from protocontrast.checks import (
+    check_choice,
+    check_count,
+    check_device,
+    check_ignore_index,
+    check_integer,
+    check_shape,
+    check_tensor,
+    sentence,
+)
+from protocontrast.functional.randomness import uniform
+from protocontrast.ops.labels import checked_labels
+
+CANDIDATES = ("image", "batch")
+
+Candidates = Literal["image", "batch"]
+
+
+class ClassMix(NamedTuple):
+    """Mixed images and labels, and where they come from the source.
+
+    Attributes:
+        images: (B, C, H, W), source where `mask`, else target.
+        labels: (B, H, W), int64, likewise.
+        mask: (B, H, W), bool.
+    """
+
+    images: Tensor
+    labels: Tensor
+    mask: Tensor
+
+
+def _half(candidates: Tensor, order: Tensor) -> Tensor:
+    """The first ceil(n / 2) of each image's n candidates (B, K) in a random order, bool."""
+    place = torch.where(candidates, order, torch.inf).argsort(dim=1, stable=True).argsort(dim=1)
+    wanted = (candidates.sum(dim=1, keepdim=True) + 1) // 2
+    return candidates & (place < wanted)
+
+
+def class_mix(
+    source_images: Tensor,
+    source_labels: Tensor,
+    target_images: Tensor,
+    target_labels: Tensor,
+    *,
+    num_classes: int,
+    classes: Tensor | None = None,
+    candidates: Candidates = "image",
+    generator: torch.Generator | None = None,
+    ignore_index: int = 255,
+) -> ClassMix:
+    """Paste the pixels of some source classes, with their labels, onto target images.
+
+    Of the n classes that an image shows, ceil(n / 2) are drawn, each set of them equally likely.
+
+    Args:
+        source_images: any dtype; image b is pasted onto target image b.
+        source_labels: classes 0..C-1 or `ignore_index`, any integer dtype.
+        target_images: of the source images' shape and dtype.
+        target_labels: pseudo labels, any values; they are passed on.
+        num_classes: C.
+        classes: which classes are pasted, in place of the drawing.
+        candidates: what is drawn from. "image": the classes of that image. "batch": those of the
+            whole batch and, where some pixel is unlabelled, `ignore_index` as one more, as a family
+            of released trainers has it; an image may then receive few of its own classes.
+        generator: repeats the drawing; None: torch's own of the device.
+        ignore_index: label of pixels without a class; never pasted under "image".
+
+    Shape:
+        images (B, K, H, W) with any K channels; labels (B, H, W); classes (C,) or (B, C), bool.
+
+    Returns:
+        `ClassMix`, differentiable in both images. An image without any label is the target's. For a
+        confidence weight of the target's pixels: `torch.where(mix.mask, 1.0, share)`.
+
+    Raises:
+        ValueError: shapes or devices disagree, or (CPU) a source label is no class.
+        TypeError: a wrong dtype.
+
+    Source:
+        Tranheden et al., WACV 2021, arXiv 2007.08702; (P9) of docs/parts.md.
+
+    Example:
+        >>> import torch
+        >>> labels = torch.tensor([[[0, 1, 1, 255]]])
+        >>> images = torch.tensor([[[[5, 6, 7, 8]]]])
+        >>> blank, none = torch.zeros_like(images), torch.full_like(labels, 255)
+        >>> ones = torch.tensor([False, True])
+        >>> mix = class_mix(images, labels, blank, none, num_classes=2, classes=ones)
+        >>> mix.images.flatten().tolist(), mix.labels.flatten().tolist()
+        ([0, 6, 7, 0], [255, 1, 1, 255])
+    """
+    function = "class_mix"
+    check_tensor(function, "source_images", source_images)
+    shape = tuple(source_images.shape)
+    if source_images.dim() != 4:
+        raise ValueError(sentence(function, "source_images", "of shape (B, K, H, W)", shape))
+    check_tensor(function, "target_images", target_images)
+    check_shape(function, "target_images", target_images, shape, "like source_images")
+    check_device(function, "target_images", target_images, source_images, "source_images")
+    if target_images.dtype != source_images.dtype:
+        requirement = f"of dtype {source_images.dtype} like source_images"
+        raise TypeError(sentence(function, "target_images", requirement, target_images.dtype))
+    for argument, labels in (("source_labels", source_labels), ("target_labels", target_labels)):
+        check_integer(function, argument, labels)
+        expected = (shape[0], *shape[2:])
+        hint = "mix at the labels' resolution."
+        check_shape(function, argument, labels, expected, "for these images", hint)
+        check_device(function, argument, labels, source_images, "source_images")
+    check_count(function, "num_classes", num_classes)
+    check_choice(function, "candidates", candidates, CANDIDATES)
+    check_ignore_index(function, ignore_index)
+    wide = checked_labels(source_labels.long(), num_classes, ignore_index, function)
+    # Unlabelled pixels have a column of their own; wrong values, on a GPU, share it.
+    labelled = (wide >= 0) & (wide < num_classes) & (wide != ignore_index)
+    column = torch.where(labelled, wide, num_classes).flatten(1)
+    if classes is not None:
+        chosen = _given(function, classes, shape[0], num_classes, source_images)
+    else:
+        shown = torch.zeros(shape[0], num_classes + 1, dtype=torch.bool, device=wide.device)
+        shown = shown.scatter(1, column, True)
+        if candidates == "batch":
+            shown = shown.any(dim=0).expand(shape[0], -1)
+        else:
+            shown = shown & (torch.arange(num_classes + 1, device=wide.device) < num_classes)
+        order = uniform(function, (shape[0], num_classes + 1), wide, generator)
+        chosen = _half(shown, order)
+    mask = chosen.gather(1, column).reshape(wide.shape)
+    images = torch.where(mask[:, None], source_images, target_images)
+    return ClassMix(images, torch.where(mask, wide, target_labels.long()), mask)
+
+
+def _given(
+    function: str, classes: Tensor, images: int, num_classes: int, reference: Tensor
+) -> Tensor:
+    """Given classes as (B, C + 1): what has no class is not pasted."""
+    check_tensor(function, "classes", classes)
+    if classes.dtype != torch.bool:
+        raise TypeError(sentence(function, "classes", "of dtype torch.bool", classes.dtype))
+    if tuple(classes.shape) not in ((num_classes,), (images, num_classes)):
+        requirement = f"of shape ({num_classes},) or ({images}, {num_classes})"
+        raise ValueError(sentence(function, "classes", requirement, tuple(classes.shape)))
+    check_device(function, "classes", classes, reference, "source_images")
+    rows = classes.expand(images, num_classes)
+    return torch.cat([rows, torch.zeros_like(rows[:, :1])], dim=1)

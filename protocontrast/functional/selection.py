@@ -1,0 +1,169 @@
+"""Pseudo labels from probabilities: `select_labels` and `confident_share`."""
+
+from numbers import Real
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from protocontrast.checks import (
+    check_choice,
+    check_ignore_index,
+    check_number,
+    check_share,
+    sentence,
+)
+from protocontrast.functional.class_scores import widened
+from protocontrast.functional.pixels import check_per_class, read_features
+from protocontrast.functional.transfer import TransferredLabels
+
+SELECT_MEASURES = ("confidence", "log_odds")
+
+SelectMeasure = Literal["confidence", "log_odds"]
+
+
+class Best(NamedTuple):
+    """The most probable class of every pixel, (B, P) each."""
+
+    labels: Tensor
+    confidence: Tensor
+    log_odds: Tensor
+
+
+def most_probable(probabilities: Tensor) -> Best:
+    """The best class of (B, C, P), its probability, and log p - log(1 - p)."""
+    shares = widened(probabilities)
+    confidence, labels = shares.max(dim=1)
+    # The others are summed on their own: 1 - p is 0 in float32 long before they are.
+    others = shares.scatter(1, labels[:, None], 0).sum(dim=1)
+    return Best(labels, confidence, confidence.log() - others.log())
+
+
+def _number_of(share: float, pixels: int) -> int:
+    """The largest number of pixels that is no larger share of them."""
+    number = int(share * pixels)
+    # A product may round down what was written: 0.29 * 100 is below 29.
+    return number + 1 if number < pixels and (number + 1) / pixels <= share else number
+
+
+@torch.no_grad()
+def select_labels(
+    probabilities: Tensor,
+    threshold: float | Tensor,
+    *,
+    measure: SelectMeasure = "confidence",
+    image_share: float = 0.0,
+    ignore_index: int = 255,
+) -> TransferredLabels:
+    """Label every pixel by its most probable class, where that is sure enough.
+
+        y_i = argmax_c p_ic  if  m_i >= threshold_{y_i}  or i is among its image's surest,
+
+    else ignore_index, with m_i the probability of that class, or its log-odds log p - log(1 - p).
+    The class's own threshold decides, never that of another class.
+
+    Args:
+        probabilities: softmax over the classes, of at least float32 if classes are to differ near
+            1.
+        threshold: one number, or one per class, such as `ClassThresholds.thresholds()`; in [0, 1]
+            for "confidence", any for "log_odds". Infinity keeps nothing.
+        measure: "confidence", or "log_odds", which still tells pixels apart whose probability
+            rounds to 1.
+        image_share: in [0, 1]; this share of each image's pixels, rounded down, is kept whatever
+            the class: those strictly surer than the surest pixel left out, so that ties at the edge
+            are dropped.
+        ignore_index: label of pixels that are not sure enough.
+
+    Shape:
+        probabilities (B, C, H, W), (B, C, P) or (N, C); threshold (C,). Both results have the
+        pixels' shape: (B, H, W), (B, P) or (N,), which is one image.
+
+    Returns:
+        `TransferredLabels(labels, confidence)`, int64 and float32 (float64), without gradient. The
+        second is the measure's value, also where the label was dropped. Ties go to the lowest
+        class. A NaN pixel is ignored.
+
+    Raises:
+        ValueError: shapes, devices or settings disagree.
+        TypeError: a wrong dtype.
+
+    Source:
+        Zou et al., ECCV 2018, arXiv 1810.07911 (thresholds per class); the share per image as in
+        the release of Lee et al., ECCV 2022; (M15) of docs/maths.md and (P11) of docs/parts.md.
+
+    Example:
+        >>> import torch
+        >>> probabilities = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7]])
+        >>> select_labels(probabilities, torch.tensor([0.8, 0.5])).labels.tolist()
+        [0, 255, 1]
+    """
+    function = "select_labels"
+    pixels = read_features(function, probabilities, "probabilities")
+    check_choice(function, "measure", measure, SELECT_MEASURES)
+    check_share(function, "image_share", image_share)
+    check_ignore_index(function, ignore_index)
+    best = most_probable(pixels.features)
+    value = best.confidence if measure == "confidence" else best.log_odds
+    least: float | Tensor
+    if isinstance(threshold, Tensor):
+        per_class = threshold.expand(pixels.channels) if threshold.dim() == 0 else threshold
+        check_per_class(pixels, "threshold", per_class, pixels.channels)
+        least = per_class[best.labels]
+    elif not isinstance(threshold, Real) or isinstance(threshold, bool):
+        requirement = "to be a number or a (C,) tensor"
+        raise TypeError(sentence(function, "threshold", requirement, type(threshold).__name__))
+    else:
+        check_number(function, "threshold", threshold)
+        least = float(threshold)
+    kept = value >= least
+    count = value.shape[1]
+    number = _number_of(float(image_share), count)
+    if number:
+        sureness = torch.where(best.log_odds.isnan(), -torch.inf, best.log_odds)
+        edge = torch.full_like(sureness[:, :1], -torch.inf)
+        if number < count:
+            edge = sureness.kthvalue(count - number, dim=1, keepdim=True).values
+        kept = kept | (sureness > edge)
+    labels = torch.where(kept, best.labels, ignore_index)
+    return TransferredLabels(pixels.restored(labels), pixels.restored(value))
+
+
+@torch.no_grad()
+def confident_share(probabilities: Tensor, threshold: float, *, per_image: bool = False) -> Tensor:
+    """Share of the pixels whose most probable class reaches a probability.
+
+        s = (1/N) #{ i : max_c p_ic >= threshold }
+
+    Class-mix trainers weigh the target's loss by it.
+
+    Args:
+        probabilities: softmax over the classes.
+        threshold: in [0, 1]; 0.968 in DACS and what follows it.
+        per_image: one share per image.
+
+    Shape:
+        probabilities (B, C, H, W), (B, C, P) or (N, C), which is one image. Result (), or (B,).
+
+    Returns:
+        In [0, 1], float32, without gradient; 0 without pixels. A NaN pixel is not confident.
+
+    Raises:
+        ValueError: shapes or settings disagree.
+        TypeError: a wrong dtype.
+
+    Source:
+        Tranheden et al., WACV 2021, arXiv 2007.08702; (P12) of docs/parts.md.
+
+    Example:
+        >>> import torch
+        >>> confident_share(torch.tensor([[0.99, 0.01], [0.6, 0.4]]), 0.968).item()
+        0.5
+    """
+    function = "confident_share"
+    pixels = read_features(function, probabilities, "probabilities")
+    check_share(function, "threshold", threshold)
+    check_choice(function, "per_image", per_image, (True, False))
+    sure = (pixels.features.amax(dim=1) >= threshold).float()
+    if per_image:
+        return sure.sum(dim=1) / max(sure.shape[1], 1)
+    return sure.sum() / max(sure.numel(), 1)

@@ -1,0 +1,84 @@
+"""Balanced assignment of pixels to prototypes: `sinkhorn`."""
+
+import torch
+from torch import Tensor
+
+from protocontrast.checks import (
+    check_count,
+    check_device,
+    check_floating,
+    check_positive,
+    check_shape,
+)
+from protocontrast.functional.class_scores import read_scores
+
+
+@torch.no_grad()
+def sinkhorn(
+    scores: Tensor,
+    prior: Tensor | None = None,
+    *,
+    epsilon: float = 0.05,
+    iterations: int = 3,
+    pixel_weight: Tensor | None = None,
+) -> Tensor:
+    """Share every pixel among the prototypes so that each prototype gets its part of the pixels.
+
+    From Q = exp(scores / epsilon), `iterations` times: columns are scaled to the prior, sum_i w_i
+    Q_ic = prior_c, then rows to one, sum_c Q_ic = 1. All in logarithms, so that no score overflows.
+
+    Args:
+        scores: similarity of every pixel to every prototype, such as `prototype_logits` at
+            temperature 1; -inf where a pixel may not go.
+        prior: share of the pixels that each prototype is to get, >= 0, in any scale; a prototype of
+            share 0 gets nothing. None: equal shares.
+        epsilon: > 0; the smaller, the nearer to a hard assignment.
+        iterations: >= 1. Rows always sum to one; columns come nearer to the prior with each.
+        pixel_weight: w_i, any floating dtype. A pixel of weight 0 takes no part.
+
+    Shape:
+        scores (B, C, H, W), (B, C, P) or (N, C); prior (C,); pixel_weight (B, H, W), (B, P) or
+        (N,). Result like `scores`: all pixels are balanced together, on each rank alone.
+
+    Returns:
+        Soft labels, float32 (float64 for float64 scores), without gradient; 0 for pixels that take
+        no part. One NaN score spoils all pixels, which share the columns.
+
+    Raises:
+        ValueError: shapes, devices or settings disagree.
+        TypeError: a wrong dtype.
+
+    Source:
+        Cuturi, NeurIPS 2013, arXiv 1306.0895; the prior as in Li et al., CVPR 2022, arXiv
+        2203.09744; (P7) of docs/parts.md.
+
+    Example:
+        >>> import torch
+        >>> scores = torch.tensor([[0.3, 0.0], [0.2, 0.0], [0.1, 0.0], [0.0, 0.0]])
+        >>> shares = sinkhorn(scores, iterations=20)
+        >>> shares.argmax(dim=1).tolist(), [round(part, 3) for part in shares.sum(dim=0).tolist()]
+        ([0, 0, 1, 1], [2.0, 2.0])
+    """
+    function = "sinkhorn"
+    read = read_scores(function, "scores", scores, pixel_weight, "none")
+    check_positive(function, "epsilon", epsilon)
+    check_count(function, "iterations", iterations)
+    columns = read.values.new_ones(read.pixels.channels)
+    if prior is not None:
+        check_floating(function, "prior", prior)
+        check_shape(function, "prior", prior, (read.pixels.channels,), "= (C,)")
+        check_device(function, "prior", prior, scores, "scores")
+        columns = prior.to(read.values.dtype)
+    log_prior = (columns / columns.sum()).log()[:, None]
+    log_weight = read.weight.log()[:, None]
+    shares = torch.where(read.weight[:, None] != 0, read.values / epsilon, 0)
+    for _ in range(iterations):
+        weighed = (shares + log_weight).logsumexp(dim=(0, 2), keepdim=True)
+        # A column without any pixel stays empty; -inf less -inf would be NaN.
+        shares = shares + log_prior - torch.where(weighed == -torch.inf, 0, weighed)
+        reached = shares.logsumexp(dim=1, keepdim=True)
+        shares = shares - torch.where(reached == -torch.inf, 0, reached)
+    taken = torch.where(read.weight[:, None] != 0, shares.exp(), 0)
+    if scores.dim() == 2:
+        return taken[0].t()
+    return taken.reshape(scores.shape)

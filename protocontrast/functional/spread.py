@@ -1,0 +1,106 @@
+"""The mean feature among the prototypes: `spread`."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import log_softmax
+
+from protocontrast.checks import check_choice, check_ignore_index, check_positive
+from protocontrast.functional.class_prototypes import class_prototypes
+from protocontrast.functional.contrast import SIMILARITIES, Backend, Similarity
+from protocontrast.functional.pixels import (
+    check_per_class,
+    check_prototypes,
+    read_features,
+    read_labels,
+)
+from protocontrast.ops.backend import choose
+from protocontrast.ops.logits import logits as similarities
+
+TOWARD = ("uniform", "released")
+
+Toward = Literal["uniform", "released"]
+
+
+def spread(
+    features: Tensor,
+    labels: Tensor | None,
+    prototypes: Tensor,
+    *,
+    toward: Toward,
+    present: Tensor | None = None,
+    similarity: Similarity = "dot",
+    temperature: float = 0.1,
+    ignore_index: int = 255,
+    backend: Backend = "auto",
+) -> Tensor:
+    """How evenly the mean feature is similar to all prototypes.
+
+        r = sum_c log softmax_c( sim(mean_i f_i, p_c) / temperature ) / (C ln C)
+
+    "released" is r, whose *largest* value -1 is the uniform one: minimising it drives the mean
+    feature away from uniform, towards some prototypes and without bound. "uniform" is -r, which is
+    least, 1, where all similarities are equal. The release's authors call the term a diversity
+    regulariser and did not answer which is meant, so there is no default. At temperature 100 either
+    hardly moves.
+
+    Args:
+        features: pixels, any memory format.
+        labels: where not `ignore_index`, the pixel enters the mean. None: all pixels do.
+        prototypes: one row per class; rows of absent classes are never read.
+        toward: "uniform" or "released".
+        present: which classes have a prototype; C counts these. None: all, but under "cosine"
+            all-zero rows are absent.
+        similarity: "dot", "cosine" or "euclidean" (minus the distance).
+        temperature: divides the similarity, > 0.
+        ignore_index: label of pixels without a class.
+        backend: "auto", or an implementation of mean and similarities by name.
+
+    Shape:
+        features (B, D, H, W), (B, D, P) or (N, D); labels (B, H, W), (B, P) or (N,); prototypes
+        (C, D); present (C,). Result ().
+
+    Returns:
+        float32 (float64 for float64 features), differentiable in features and prototypes; exactly 0
+        with gradient 0 where no pixel enters the mean or fewer than two classes are present.
+
+    Raises:
+        ValueError: shapes, devices or settings disagree.
+        TypeError: a wrong dtype.
+
+    Source:
+        Xie et al., TPAMI 2023, arXiv 2204.08808, as released; (P5) of docs/parts.md.
+
+    Example:
+        >>> import torch
+        >>> features, prototypes = torch.tensor([[2.0, 0.0], [0.0, 2.0]]), torch.eye(2)
+        >>> spread(features, None, prototypes, toward="uniform").item()
+        1.0
+        >>> spread(features, None, prototypes, toward="released").item()
+        -1.0
+    """
+    function = "spread"
+    pixels = read_features(function, features)
+    check_prototypes(pixels, prototypes)
+    check_choice(function, "toward", toward, TOWARD)
+    check_choice(function, "similarity", similarity, SIMILARITIES)
+    check_positive(function, "temperature", temperature)
+    check_ignore_index(function, ignore_index)
+    check_per_class(pixels, "present", present, prototypes.shape[0], boolean=True)
+    chosen = choose(function, backend, "logits", features)
+    one_class = torch.zeros(pixels.features[:, 0].shape, dtype=torch.int64, device=features.device)
+    if labels is not None:
+        flat = read_labels(pixels, labels, prototypes.shape[0], ignore_index)
+        one_class = torch.where(flat == ignore_index, 255, one_class)
+    mean = class_prototypes(pixels.features, one_class, 1, backend=backend)
+    row = mean.mean[..., None]
+    values = similarities(row, prototypes, present, similarity, float(temperature), chosen)[0, :, 0]
+    seen = values != -torch.inf
+    number = seen.sum()
+    usable = (number > 1) & (mean.count[0] > 0)
+    # A softmax over nothing is NaN, and so would be the gradient of what is not used.
+    log_share = log_softmax(torch.where(usable, values, 0), dim=0)
+    total = torch.where(seen & usable, log_share, 0).sum()
+    many = number.clamp_min(2).to(total.dtype)
+    return total / (many * many.log()) * (1 if toward == "released" else -1)
