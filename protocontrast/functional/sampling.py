@@ -71,8 +71,9 @@ def sample_pixels(
 
     Returns:
         `SampledPixels`, of one size whatever the labels hold, so the host never waits. The drawn
-        rows of features (B, D, H, W) are `features.movedim(1, -1).flatten(0, 2)[sample.positions]`, and
-        go with `sample.labels` into a contrast, which ignores the empty places.
+        rows of features (B, D, H, W) are
+        `features.movedim(1, -1).flatten(0, -2)[sample.positions]`; with `sample.labels` they go
+        into a contrast, which ignores the empty places.
 
     Raises:
         ValueError: shapes or settings disagree, something needed is missing, or (CPU) a label is no

@@ -75,7 +75,6 @@ def symmetric_cross_entropy(
     scores = scores.without(classes == ignore_index)
     classes = torch.where(scores.weight != 0, classes, 0)
     log_share = at_label(log_softmax(scores.values, dim=1), classes)
-    # 1 - p without cancellation where p is near 1.
-    missed = -torch.expm1(log_share)
-    losses = reverse_weight * -math.log(floor) * missed - cross_entropy_weight * log_share
+    reverse = -math.log(floor) * (1 - log_share.exp())
+    losses = reverse_weight * reverse - cross_entropy_weight * log_share
     return scores.reduced(losses, reduction)
