@@ -14,7 +14,10 @@ import protocontrast
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 DOCUMENTS = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-EQUATIONS = [f"M{i}" for i in range(1, 17)]
+EQUATIONS = {
+    "maths.md": [f"M{i}" for i in range(1, 17)],
+    "parts.md": [f"P{i}" for i in range(1, 13)],
+}
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -61,7 +64,7 @@ def broken_links(document: Path) -> list[str]:
 
 def cited_equations(folder: Path) -> set[str]:
     sources = (path.read_text("utf-8") for path in folder.rglob("*.py"))
-    return {cited for text in sources for cited in re.findall(r"\((M\d+)\)", text)}
+    return {cited for text in sources for cited in re.findall(r"\(([MP]\d+)\)", text)}
 
 
 @pytest.mark.parametrize("index", range(len(blocks(README.read_text("utf-8"), "python"))))
@@ -108,15 +111,17 @@ def test_readme_table_names_public_functions() -> None:
     assert [name for name in rows if name not in protocontrast.__all__] == []
 
 
-def test_every_equation_has_one_heading() -> None:
-    text = (ROOT / "docs" / "maths.md").read_text("utf-8")
-    assert re.findall(r"^## \((M\d+)\)", text, re.MULTILINE) == EQUATIONS
+@pytest.mark.parametrize("document", EQUATIONS)
+def test_every_equation_has_one_heading(document: str) -> None:
+    text = (ROOT / "docs" / document).read_text("utf-8")
+    assert re.findall(r"^## \(([MP]\d+)\)", text, re.MULTILINE) == EQUATIONS[document]
 
 
 def test_cited_equations_exist() -> None:
     package = cited_equations(ROOT / "protocontrast")
     assert {"M1", "M3", "M6", "M12"} <= package
-    assert package | cited_equations(ROOT / "reference") <= set(EQUATIONS)
+    assert set(EQUATIONS["parts.md"]) <= package
+    assert package | cited_equations(ROOT / "reference") <= set().union(*EQUATIONS.values())
 
 
 def test_an_unknown_command_is_found() -> None:
@@ -131,5 +136,5 @@ def test_a_broken_link_is_found(tmp_path: Path) -> None:
 
 
 def test_a_cited_equation_is_found(tmp_path: Path) -> None:
-    (tmp_path / "a.py").write_text("# (M99)\n")
-    assert cited_equations(tmp_path) == {"M99"}
+    (tmp_path / "a.py").write_text("# (M99), (P98)\n")
+    assert cited_equations(tmp_path) == {"M99", "P98"}

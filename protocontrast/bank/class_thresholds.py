@@ -15,6 +15,8 @@ from protocontrast.functional.selection import most_probable
 BINS = 8192
 HIGHEST = 80.0
 """Log-odds of the last bin: softmax in float32 has none much above, others round to 0 there."""
+PARTS = 2**16
+"""What a pixel is divided into, since a momentum leaves fractions of pixels."""
 
 
 class ClassThresholds(WideBuffers):
@@ -131,7 +133,9 @@ class ClassThresholds(WideBuffers):
 
         A class that was never predicted, or a share of 0, has the cap, or infinity without one.
         """
-        above = self.mass.flip(1).cumsum(1).flip(1)
+        # Sums of integers have one result; a GPU adds up floats in no fixed order.
+        parts = (self.mass * PARTS).round().long()
+        above = parts.flip(1).cumsum(1).flip(1).double()
         total = above[:, :1]
         # A quotient, because 0.1 * 30 is above 3.
         enough = above / torch.where(total > 0, total, 1) >= self.share

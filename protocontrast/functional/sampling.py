@@ -63,14 +63,15 @@ def sample_pixels(
             gives min(per_class, number // G) pixels, so none where G is above `number`.
         min_pixels: a class of an image with fewer pixels gives none. The released trainers ask for
             more than `per_class`: 101.
-        generator: repeats the drawing; None: torch's own of the device.
+        generator: repeats the drawing; one of the CPU does so on every device, at the price of a
+            copy that a GPU waits for. None: torch's own of the device.
         ignore_index: label of pixels without a class.
 
     Shape:
         labels, predictions (B, H, W), (B, P), or (N,), which is one image.
 
     Returns:
-        `SampledPixels`, of one size whatever the labels hold, so the host never waits. The drawn
+        `SampledPixels`, of one size whatever the labels hold. The drawn
         rows of features (B, D, H, W) are
         `features.movedim(1, -1).flatten(0, -2)[sample.positions]`; with `sample.labels` they go
         into a contrast, which ignores the empty places.

@@ -122,7 +122,8 @@ def select_labels(
         sureness = torch.where(best.log_odds.isnan(), -torch.inf, best.log_odds)
         edge = torch.full_like(sureness[:, :1], -torch.inf)
         if number < count:
-            edge = sureness.kthvalue(count - number, dim=1, keepdim=True).values
+            surest = sureness.topk(number + 1, dim=1, sorted=False).values
+            edge = surest.amin(dim=1, keepdim=True)
         kept = kept | (sureness > edge)
     labels = torch.where(kept, best.labels, ignore_index)
     return TransferredLabels(pixels.restored(labels), pixels.restored(value))
@@ -163,7 +164,7 @@ def confident_share(probabilities: Tensor, threshold: float, *, per_image: bool 
     pixels = read_features(function, probabilities, "probabilities")
     check_share(function, "threshold", threshold)
     check_choice(function, "per_image", per_image, (True, False))
-    sure = (pixels.features.amax(dim=1) >= threshold).float()
+    sure = (widened(pixels.features.amax(dim=1)) >= threshold).float()
     if per_image:
         return sure.sum(dim=1) / max(sure.shape[1], 1)
     return sure.sum() / max(sure.numel(), 1)
