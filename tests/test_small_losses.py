@@ -45,6 +45,7 @@ LOSSES: dict[str, Loss] = {
     "prototype_pull": _pull,
     "spread": _spread,
 }
+SLOW = pytest.mark.slow
 WEIGHTED = [name for name in LOSSES if name != "spread"]
 
 
@@ -181,7 +182,13 @@ def test_narrow_inputs_are_read_in_float32(name: str, dtype: torch.dtype) -> Non
     assert_within(loss, plain, LOSSES[name](values.double(), labels), scale=10.0)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in ("spread", "symmetric_cross_entropy") else pytest.param(name, marks=SLOW)
+        for name in LOSSES
+    ],
+)
 def test_compiled_in_one_graph(name: str) -> None:
     torch.compiler.reset()
     values, labels = scene(0, torch.float32)

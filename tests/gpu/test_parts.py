@@ -9,7 +9,7 @@ from torch import Tensor
 
 import protocontrast as pc
 from tests.gpu.test_contracts import waiting_is_an_error
-from tests.test_small_losses import LOSSES, scene
+from tests.test_small_losses import LOSSES, PROTOTYPES, scene
 
 SHARES = (3 * torch.randn(2, 5, 40, 30, generator=torch.Generator().manual_seed(0))).softmax(1)
 OTHERS = torch.rand(2, 5, 40, 30, generator=torch.Generator().manual_seed(1))
@@ -83,7 +83,8 @@ def test_a_generator_of_the_cpu_draws_the_same_everywhere(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*CALLS, *DRAWINGS, *LOSSES])
-def test_the_host_never_waits(name: str) -> None:
+def test_the_host_never_waits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.test_small_losses.PROTOTYPES", PROTOTYPES.float().cuda())
     values = [value.cuda() for value in (SHARES, OTHERS, LABELS, LEAST, CHOSEN)]
     generator = torch.Generator("cuda")
     logits, labels = (value.cuda() for value in scene(0, torch.float32))
