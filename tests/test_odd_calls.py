@@ -49,6 +49,32 @@ def test_numbers_of_numpy(number: Any) -> None:
     assert torch.equal(found.labels, expected.labels)
 
 
+@pytest.mark.parametrize("number", [np.float32, np.float64, np.float16])
+def test_numbers_of_numpy_in_small_parts(number: Any) -> None:
+    half = number(0.5)
+    logits, labels = torch.linspace(-1, 1, 24).sin().reshape(6, 4), torch.arange(6) % 4
+    shares = logits.softmax(dim=1)
+
+    def results(value: Any) -> list[Tensor]:
+        thresholds = pc.ClassThresholds(4, share=value, cap=value, momentum=value)
+        for _ in range(2):
+            thresholds.update(shares)
+        return [
+            pc.symmetric_cross_entropy(
+                logits, labels, cross_entropy_weight=value, reverse_weight=value, floor=value
+            ),
+            pc.frequency_weights(labels + 1, strength=value),
+            pc.sinkhorn(logits, epsilon=value),
+            pc.select_labels(shares, value, image_share=value).labels,
+            pc.confident_share(shares, value),
+            thresholds.thresholds(),
+        ]
+
+    for theirs, plain in zip(results(half), results(0.5), strict=True):
+        assert type(theirs) is Tensor
+        assert torch.equal(theirs, plain)
+
+
 def test_flags_of_numpy_are_flags_and_words_are_not() -> None:
     yes: Any = np.True_
     stats = pc.class_prototypes(FEATURES, LABELS, 3, normalize=yes, per_image=yes)

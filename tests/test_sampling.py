@@ -194,5 +194,6 @@ def test_meta_and_compiled(mode: Any) -> None:
         )
 
     assert draw(labels.to("meta"))[0].shape == (9,)
-    traced = torch.compile(draw, fullgraph=True, backend="aot_eager")
-    assert_drawn(SampledPixels(*traced(labels)), labels, 9, 9 if mode == "random" else 6)
+    traced = torch.compile(draw, fullgraph=True, dynamic=True, backend="aot_eager")
+    for some in (labels, label_map(1, (2, 7, 6), 3)):
+        assert_drawn(SampledPixels(*traced(some)), some, 9, 9 if mode == "random" else 6)

@@ -84,10 +84,10 @@ class ClassThresholds(WideBuffers):
         if momentum is not None:
             check_share("ClassThresholds", "momentum", momentum)
         self.num_classes = num_classes
-        self.share = share
-        self.cap = cap
-        self.image_share = image_share
-        self.momentum = momentum
+        self.share = float(share)
+        self.cap = float(cap)
+        self.image_share = float(image_share)
+        self.momentum = None if momentum is None else float(momentum)
         self.process_group = process_group
         # The best of C classes has at least 1/C, but for rounding.
         lowest = -math.log(max(num_classes - 1, 1))

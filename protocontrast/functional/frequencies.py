@@ -57,5 +57,7 @@ def frequency_weights(counts: Tensor, *, strength: float = 0.05) -> Tensor:
     mean = torch.where(seen, logs, 0).sum() / number.clamp_min(1)
     rarity = torch.where(seen, mean - logs, 0)
     deviation = (rarity.square().sum() / (number - 1).clamp_min(1)).sqrt()
-    weights = torch.where(deviation <= SAME, 1, 1 + strength * rarity / deviation).clamp_min(0)
+    weights = torch.where(deviation <= SAME, 1, 1 + float(strength) * rarity / deviation).clamp_min(
+        0
+    )
     return weights.to(torch.float64 if counts.dtype == torch.float64 else torch.float32)

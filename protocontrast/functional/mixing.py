@@ -71,7 +71,7 @@ def class_mix(
             whole batch and, where some pixel is unlabelled, `ignore_index` as one more, as a family
             of released trainers has it; an image may then receive few of its own classes.
         generator: repeats the drawing; one of the CPU does so on every device, at the price of a
-            copy that a GPU waits for. None: torch's own of the device.
+            copy that a GPU waits for. None: torch's own of the device, which compiled code needs.
         ignore_index: label of pixels without a class; never pasted under "image".
 
     Shape:

@@ -10,8 +10,9 @@ def uniform(
     function: str, shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None
 ) -> Tensor:
     """Numbers in [0, 1), drawn where the generator lives, on the device of `like`."""
-    if generator is not None and not isinstance(generator, torch.Generator):
+    if generator is None:
+        return torch.rand(shape, device=like.device)
+    if not isinstance(generator, torch.Generator):
         requirement = "to be a torch.Generator"
         raise TypeError(sentence(function, "generator", requirement, type(generator).__name__))
-    device = like.device if generator is None else generator.device
-    return torch.rand(shape, generator=generator, device=device).to(like.device)
+    return torch.rand(shape, generator=generator, device=generator.device).to(like.device)

@@ -64,7 +64,7 @@ def sample_pixels(
         min_pixels: a class of an image with fewer pixels gives none. The released trainers ask for
             more than `per_class`: 101.
         generator: repeats the drawing; one of the CPU does so on every device, at the price of a
-            copy that a GPU waits for. None: torch's own of the device.
+            copy that a GPU waits for. None: torch's own of the device, which compiled code needs.
         ignore_index: label of pixels without a class.
 
     Shape:

@@ -76,5 +76,5 @@ def symmetric_cross_entropy(
     classes = torch.where(scores.weight != 0, classes, 0)
     log_share = at_label(log_softmax(scores.values, dim=1), classes)
     reverse = -math.log(floor) * (1 - log_share.exp())
-    losses = reverse_weight * reverse - cross_entropy_weight * log_share
+    losses = float(reverse_weight) * reverse - float(cross_entropy_weight) * log_share
     return scores.reduced(losses, reduction)
