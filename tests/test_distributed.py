@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from protocontrast import BiCL, PrototypeBank, class_prototypes
+from protocontrast import BiCL, PrototypeBank, class_prototypes, class_statistics
 from tests.bicl_steps import CLASSES, DIM, assert_state_is, batch
 from tests.two_ranks import on_two_ranks
 
@@ -19,6 +19,8 @@ BANKS: list[dict[str, Any]] = [
     {"rule": "replace"},
     {"normalize": "features"},
     {"normalize": "prototypes"},
+    {"variance": True},
+    {"variance": True, "rule": "cumulative", "normalize": "features"},
 ]
 
 
@@ -61,7 +63,8 @@ def bank_rank(rank: int) -> list[Any]:
         for step in range(2):
             part = pixels(50 + 2 * step + rank, "full" if step else ["empty", "full"][rank])
             units = bank.normalize == "features"
-            bank.accumulate(class_prototypes(*part, CLASSES, normalize=units))
+            take = class_prototypes if bank.variance is None else class_statistics
+            bank.accumulate(take(*part, CLASSES, normalize=units))
         seen.append(noted(bank, bank.commit()))
         bank.fit(pixels(70 + 2 * part + rank) for part in range(2 + rank))
         seen.append(noted(bank))
@@ -101,6 +104,8 @@ def test_two_ranks_equal_one_process_on_the_union(ranks: list[Any]) -> None:
         assert torch.equal(state["present"], whole[0]["present"])
         assert torch.equal(state["count"], whole[0]["count"])
         assert_near(state["prototypes"], whole[0]["prototypes"])
+        if "variance" in state:
+            assert_near(state["variance"], whole[0]["variance"])
         for value, expected in zip(stats, whole[1], strict=True):
             assert_near(value.double(), expected.double())
     assert any(state["skipped"][1] > 0 for state, _ in first)

@@ -15,10 +15,11 @@ ROOT = Path(__file__).resolve().parents[1]
 # room -> what its modules may import: other rooms, and packages beside the standard library.
 ROOMS: dict[str, set[str]] = {
     "naive": set(),
+    "naive_distribution": {"naive"},
     "eager": set(),
     "kernels": set(),
     "checks": set(),
-    "ops": {"naive", "eager", "kernels", "checks"},
+    "ops": {"naive", "naive_distribution", "eager", "kernels", "checks"},
     "functional": {"ops", "checks"},
     "losses": {"functional", "checks"},
     "bank": {"functional", "checks"},
@@ -27,6 +28,7 @@ ROOMS: dict[str, set[str]] = {
 }
 PACKAGES: dict[str, set[str]] = {room: {"torch"} for room in ROOMS} | {
     "naive": {"torch", "einops"},
+    "naive_distribution": {"torch", "einops"},
     "kernels": {"torch", "triton"},
     "functional": {"torch", "einops"},
 }

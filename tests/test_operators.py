@@ -48,6 +48,8 @@ CASES: list[tuple[str, tuple[Any, ...]]] = [
     ("class_sums", (LEAF, LABELS, WEIGHTS[2], 3, True, True, 255, BACKEND)),
     ("class_sums_backward", (SLOPES[:1], FEATURES, LABELS, None, True, 255, BACKEND)),
     ("class_sums_backward", (SLOPES, FEATURES, LABELS, WEIGHTS[2], False, 255, BACKEND)),
+    ("class_squares", (FEATURES, LABELS, None, PROTOTYPES[None], False, 255)),
+    ("class_squares", (FEATURES.bfloat16(), LABELS, WEIGHTS[2], SLOPES, True, 255)),
     ("transfer", (FEATURES, PROTOTYPES, None, 0.8, None, *NEAREST, BACKEND)),
     ("transfer", (FEATURES, PROTOTYPES, *WEIGHTS[:1], 0.0, WEIGHTS[1], *NEAREST, BACKEND)),
     ("target_pass", (LEAF, LABELS, None, PROTOTYPES, NEARBY, *PRESENT, *FUSED, False, BACKEND)),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from protocontrast import ClassPrototypes, DomainBias, PrototypeBank
+from protocontrast import ClassPrototypes, ClassStatistics, DomainBias, PrototypeBank
 from tests.sentences import assert_raises
 
 FEATURES, LABELS = torch.ones(6, 4), torch.tensor([0, 1, 2, 0, 1, 255])
@@ -61,6 +61,15 @@ def test_any_number_is_a_momentum(value: Any) -> None:
             "got True.",
         ),
         (
+            lambda: PrototypeBank(3, 4, variance=2.0),
+            "PrototypeBank: expected variance to be True or False, got 2.0.",
+        ),
+        (
+            lambda: PrototypeBank(3, 4, variance=True, normalize="prototypes"),
+            'PrototypeBank: expected variance to be False with normalize="prototypes", got True. '
+            'Hint: rows of unit length are no means; normalize="features" has a variance.',
+        ),
+        (
             lambda: DomainBias(3, 4, warmup="linear"),
             "DomainBias: expected warmup to be 'zero' or 'copy', got 'linear'.",
         ),
@@ -111,6 +120,44 @@ STATISTICS: list[tuple[Any, type[Exception], str]] = [
     ((ROWS.to(META), COUNT), ValueError, "expected stats.mean on cpu like the bank, got meta."),
     ((ROWS, COUNT.to(META)), ValueError, "expected stats.count on cpu like the bank, got meta."),
 ]
+
+
+WITH_VARIANCE: list[tuple[Any, type[Exception], str]] = [
+    (
+        ClassPrototypes(ROWS, COUNT),
+        TypeError,
+        "expected stats to be ClassStatistics(mean, count, variance), got ClassPrototypes.",
+    ),
+    (
+        (ROWS, COUNT, ROWS[:, :2]),
+        ValueError,
+        "expected stats.variance of shape (3, 4) like stats.mean, got (3, 2).",
+    ),
+    (
+        (ROWS, COUNT, ROWS.long()),
+        TypeError,
+        "expected stats.variance of a floating dtype, got torch.int64.",
+    ),
+    (
+        (ROWS, COUNT, ROWS.to(META)),
+        ValueError,
+        "expected stats.variance on cpu like the bank, got meta.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("stats", "error", "text"), WITH_VARIANCE)
+def test_statistics_with_variance(stats: Any, error: type[Exception], text: str) -> None:
+    bank = PrototypeBank(3, 4, variance=True)
+    assert_raises(error, f"PrototypeBank: {text}", lambda: bank.update_from(stats))
+    assert not bank.present.any()
+
+
+def test_a_plain_bank_takes_no_variance() -> None:
+    text = "expected stats to be ClassPrototypes(mean, count), got ClassStatistics."
+    stats = ClassStatistics(ROWS, COUNT, ROWS)
+    refused = PrototypeBank(3, 4).update_from
+    assert_raises(TypeError, f"PrototypeBank: {text}", lambda: refused(stats))
 
 
 @pytest.mark.parametrize("method", ["update_from", "accumulate"])

@@ -1,4 +1,4 @@
-"""Prototypes over time: `PrototypeBank` (buffers prototypes, count, present, skipped)."""
+"""Prototypes over time: `PrototypeBank` (buffers prototypes, count, present, skipped, variance)."""
 
 from collections.abc import Iterable
 from typing import Literal
@@ -9,16 +9,14 @@ from torch import distributed as dist
 from torch.nn.functional import normalize as unit_rows
 
 from protocontrast.bank.buffers import WideBuffers
-from protocontrast.checks import (
-    check_choice,
-    check_count,
-    check_device,
-    check_floating,
-    check_shape,
-    check_share,
-    sentence,
+from protocontrast.bank.moments import Moments, averaged, mixed, read_statistics, summed
+from protocontrast.checks import check_choice, check_count, check_share, sentence
+from protocontrast.functional import (
+    ClassPrototypes,
+    ClassStatistics,
+    class_prototypes,
+    class_statistics,
 )
-from protocontrast.functional import ClassPrototypes, class_prototypes
 
 RULES = ("ema", "cumulative", "replace")
 NORMALIZE = (False, "features", "prototypes")
@@ -36,7 +34,13 @@ class PrototypeBank(WideBuffers):
 
     `momentum` weighs the OLD value (torch's BatchNorm means the opposite). The first batch that
     holds a class is copied; classes that are absent stay bit-identical; a class whose batch mean is
-    not finite keeps its value and is counted in `skipped`.
+    not finite keeps its value and is counted in `skipped`. With `variance` the bank also holds how
+    far the features of each class lie from its prototype: that of the mixture in which the batch
+    has the weight it has in the prototype,
+
+        S_c <- (1 - a) S_c + a V_c + a (1 - a) (mean_c - p_c)^2,    a = 1 - momentum under "ema",
+
+    which under "cumulative" is the variance over everything seen.
 
     Args:
         num_classes: C.
@@ -46,13 +50,16 @@ class PrototypeBank(WideBuffers):
             "replace".
         normalize: False; "features" averages features of unit length; "prototypes" renormalises
             each row after its update.
+        variance: keep a variance per class and channel; not with normalize="prototypes", whose rows
+            are no means.
         process_group: ranks that share the bank. None: all, where torch.distributed is initialised.
 
     Attributes:
         prototypes: (C, D) float32, zero rows for classes never seen.
         count: (C,) float64, summed counts of all batches that were used.
         present: (C,) bool, the class has a prototype.
-        skipped: (C,) int64, batches whose mean was not finite.
+        skipped: (C,) int64, batches whose mean or variance was not finite.
+        variance: (C, D) float32 and >= 0, zero rows for classes never seen; None without it.
 
     Shape:
         features and labels as in `class_prototypes`.
@@ -60,9 +67,10 @@ class PrototypeBank(WideBuffers):
     Raises:
         ValueError: a size below 1, a momentum outside [0, 1], an unknown rule, or statistics of
             another shape.
+        TypeError: statistics without a variance for a bank that keeps it, or the reverse.
 
     Source:
-        (M9) of docs/maths.md.
+        (M9) of docs/maths.md; (M31) of docs/distributions.md for the variance.
 
     Example:
         >>> import torch
@@ -79,7 +87,9 @@ class PrototypeBank(WideBuffers):
     skipped: Tensor
     pending_sum: Tensor
     pending_count: Tensor
-    counting = ("count", "pending_sum", "pending_count")
+    variance: Tensor | None
+    pending_square: Tensor | None
+    counting = ("count", "pending_sum", "pending_count", "pending_square")
 
     def __init__(
         self,
@@ -89,6 +99,7 @@ class PrototypeBank(WideBuffers):
         momentum: float = 0.99,
         rule: Rule = "ema",
         normalize: Normalize = False,
+        variance: bool = False,
         process_group: "dist.ProcessGroup | None" = None,
     ) -> None:
         super().__init__()
@@ -97,6 +108,11 @@ class PrototypeBank(WideBuffers):
         check_share("PrototypeBank", "momentum", momentum)
         check_choice("PrototypeBank", "rule", rule, RULES)
         check_choice("PrototypeBank", "normalize", normalize, NORMALIZE)
+        check_choice("PrototypeBank", "variance", variance, (True, False))
+        if variance and normalize == "prototypes":
+            requirement = 'to be False with normalize="prototypes"'
+            hint = 'rows of unit length are no means; normalize="features" has a variance.'
+            raise ValueError(sentence("PrototypeBank", "variance", requirement, variance, hint))
         self.num_classes = num_classes
         self.dim = dim
         self.momentum = momentum
@@ -109,12 +125,15 @@ class PrototypeBank(WideBuffers):
         self.register_buffer("skipped", torch.zeros(num_classes, dtype=torch.int64))
         self.register_buffer("pending_sum", torch.zeros(num_classes, dim, dtype=torch.float64))
         self.register_buffer("pending_count", torch.zeros(num_classes, dtype=torch.float64))
+        spread = torch.zeros(num_classes, dim) if variance else None
+        self.register_buffer("variance", spread)
+        self.register_buffer("pending_square", None if spread is None else spread.double())
 
     def extra_repr(self) -> str:
         """The constructor's arguments."""
         return (
             f"{self.num_classes}, {self.dim}, momentum={self.momentum}, rule={self.rule!r}, "
-            f"normalize={self.normalize!r}"
+            f"normalize={self.normalize!r}" + ("" if self.variance is None else ", variance=True")
         )
 
     @torch.no_grad()
@@ -127,69 +146,67 @@ class PrototypeBank(WideBuffers):
         ignore_index: int = 255,
     ) -> ClassPrototypes:
         """`update_from` the class means of a batch."""
-        return self.update_from(
-            class_prototypes(
-                features,
-                labels,
-                self.num_classes,
-                pixel_weight=pixel_weight,
-                normalize=self.normalize == "features",
-                ignore_index=ignore_index,
-            )
-        )
+        return self.update_from(self._statistics(features, labels, pixel_weight, ignore_index))
 
     @torch.no_grad()
-    def update_from(self, stats: ClassPrototypes) -> ClassPrototypes:
-        """Move the bank towards given class means.
+    def update_from(self, stats: ClassPrototypes | ClassStatistics) -> ClassPrototypes:
+        """Move the bank towards given class means, and variances where it keeps them.
 
         With torch.distributed initialised every rank must call this, whatever its batch holds: sums
         and counts are all-reduced, so that ranks equal one process on their union.
 
         Args:
             stats: mean (C, D) with count (C,), or (B, C, D) with (B, C), where each image that
-                holds the class then counts once.
+                holds the class then counts once; of `class_statistics` for a bank with variance.
 
         Returns:
             The all-reduced class means (C, D) and counts (C,) that the bank was moved by.
         """
-        shared = self._share(self._flatten(stats))
+        shared = self._share(self._read(stats))
         self._absorb(shared)
-        return shared
+        return ClassPrototypes(shared.mean, shared.count)
 
     @torch.no_grad()
-    def accumulate(self, stats: ClassPrototypes) -> None:
+    def accumulate(self, stats: ClassPrototypes | ClassStatistics) -> None:
         """Keep a micro-batch for `commit`; local to the rank."""
-        total, count = self._weighted(self._flatten(stats))
-        self.pending_sum += total
-        self.pending_count += count
+        part = summed(self._read(stats))
+        self.pending_sum += part.mean
+        self.pending_count += part.count
+        if self.pending_square is not None and part.variance is not None:
+            self.pending_square += part.variance
 
     @torch.no_grad()
     def commit(self) -> ClassPrototypes:
         """Update from all accumulated micro-batches as from one batch of their union."""
-        shared = self.update_from(self._pooled(self.pending_sum, self.pending_count))
-        self.pending_sum.zero_()
-        self.pending_count.zero_()
-        return shared
+        pending = Moments(self.pending_sum, self.pending_count, self.pending_square)
+        shared = self._share(averaged(pending))
+        self._absorb(shared)
+        for buffer in pending:
+            if buffer is not None:
+                buffer.zero_()
+        return ClassPrototypes(shared.mean, shared.count)
 
     @torch.no_grad()
     def fit(
         self, batches: Iterable[tuple[Tensor, Tensor]], *, ignore_index: int = 255
     ) -> "PrototypeBank":
-        """Reset to the exact mean over all (features, labels) pairs of an iterable.
+        """Reset to the exact mean, and variance, over all (features, labels) pairs of an iterable.
 
         The bank stays as it was where a batch is refused.
         """
-        total, number = torch.zeros_like(self.pending_sum), torch.zeros_like(self.pending_count)
-        units = self.normalize == "features"
+        square = self.pending_square
+        whole = Moments(
+            torch.zeros_like(self.pending_sum),
+            torch.zeros_like(self.pending_count),
+            None if square is None else torch.zeros_like(square),
+        )
         for features, labels in batches:
-            stats = class_prototypes(
-                features, labels, self.num_classes, normalize=units, ignore_index=ignore_index
-            )
-            part, count = self._weighted(self._flatten(stats))
-            total += part
-            number += count
+            part = summed(self._read(self._statistics(features, labels, None, ignore_index)))
+            for total, more in zip(whole, part, strict=True):
+                if total is not None and more is not None:
+                    total += more
         self.reset()
-        self.update_from(self._pooled(total, number))
+        self._absorb(self._share(averaged(whole)))
         return self
 
     def on_scale(self, rows: Tensor) -> Tensor:
@@ -205,54 +222,45 @@ class PrototypeBank(WideBuffers):
         for buffer in self.buffers(recurse=False):
             buffer.zero_()
 
-    def _flatten(self, stats: ClassPrototypes) -> ClassPrototypes:
-        if not isinstance(stats, tuple) or len(stats) != 2:
-            requirement = "to be ClassPrototypes(mean, count)"
-            got = type(stats).__name__
-            raise TypeError(sentence("PrototypeBank", "stats", requirement, got))
-        mean, count = stats
-        check_floating("PrototypeBank", "stats.mean", mean)
-        check_floating("PrototypeBank", "stats.count", count)
-        images = (mean.shape[0],) if mean.dim() == 3 else ()
-        reason = f"for a bank of {self.num_classes} classes and dim {self.dim}"
-        hint = "use the bank built for these features."
-        check_shape(
-            "PrototypeBank", "stats.mean", mean, (*images, self.num_classes, self.dim), reason, hint
+    def _statistics(
+        self, features: Tensor, labels: Tensor, pixel_weight: Tensor | None, ignore_index: int
+    ) -> ClassPrototypes | ClassStatistics:
+        take = class_prototypes if self.variance is None else class_statistics
+        return take(
+            features,
+            labels,
+            self.num_classes,
+            pixel_weight=pixel_weight,
+            normalize=self.normalize == "features",
+            ignore_index=ignore_index,
         )
-        expected = (*images, self.num_classes)
-        check_shape("PrototypeBank", "stats.count", count, expected, "like stats.mean")
-        check_device("PrototypeBank", "stats.mean", mean, self.prototypes, "the bank")
-        check_device("PrototypeBank", "stats.count", count, self.prototypes, "the bank")
-        if not images:
-            return ClassPrototypes(mean.detach(), count.detach())
-        seen = (count > 0).to(mean.dtype)
-        total = torch.where(seen[..., None] > 0, mean, 0).sum(dim=0)
-        number = seen.sum(dim=0)
-        return ClassPrototypes(total / number.clamp_min(1)[:, None], number)
 
-    def _share(self, stats: ClassPrototypes) -> ClassPrototypes:
+    def _read(self, stats: ClassPrototypes | ClassStatistics) -> Moments:
+        return read_statistics(stats, self.prototypes, self.variance is not None)
+
+    def _share(self, stats: Moments) -> Moments:
         if not (dist.is_available() and dist.is_initialized()):
             return stats
-        total, count = self._weighted(stats)
-        packed = torch.cat([total, count[:, None]], dim=1)
+        total, count, square = summed(stats)
+        parts = [total, count[:, None]] if square is None else [total, count[:, None], square]
+        packed = torch.cat(parts, dim=1)
         dist.all_reduce(packed, group=self.process_group)
-        shared = self._pooled(packed[:, :-1], packed[:, -1])
-        return ClassPrototypes(shared.mean.to(stats.mean.dtype), shared.count.to(stats.count.dtype))
+        rest = packed[:, self.dim + 1 :]
+        shared = averaged(
+            Moments(packed[:, : self.dim], packed[:, self.dim], None if square is None else rest)
+        )
+        return Moments(
+            shared.mean.to(stats.mean.dtype), shared.count.to(stats.count.dtype), shared.variance
+        )
 
-    def _weighted(self, stats: ClassPrototypes) -> ClassPrototypes:
-        """Sums in place of means, float64; 0 where the count is 0, whatever the mean holds."""
-        count = stats.count.double()
-        total = stats.mean.double() * count[:, None]
-        return ClassPrototypes(torch.where(count[:, None] > 0, total, 0), count)
-
-    def _pooled(self, total: Tensor, count: Tensor) -> ClassPrototypes:
-        mean = total / torch.where(count > 0, count, 1)[:, None]
-        return ClassPrototypes(mean, count.clone())
-
-    def _absorb(self, stats: ClassPrototypes) -> None:
+    def _absorb(self, stats: Moments) -> None:
         mean, count = stats.mean.double(), stats.count.double()
         touched = count > 0
         finite = torch.isfinite(mean.to(self.prototypes.dtype)).all(dim=1) & torch.isfinite(count)
+        spread = stats.variance
+        if spread is not None:
+            spread = spread.double()
+            finite &= torch.isfinite(spread.to(self.prototypes.dtype)).all(dim=1)
         self.skipped += (touched | ~torch.isfinite(count)) & ~finite
         used = touched & finite
         # Where a row is not used its batch value may be NaN, which no arithmetic below may meet.
@@ -260,14 +268,22 @@ class PrototypeBank(WideBuffers):
         count = torch.where(used, count, 0)
         old = self.prototypes.double()
         if self.rule == "ema":
+            share = torch.full_like(count, 1 - self.momentum)[:, None]
             moved = self.momentum * old + (1 - self.momentum) * mean
         elif self.rule == "cumulative":
             share = (count / (self.count + count).clamp_min(SMALLEST))[:, None]
             moved = old + share * (mean - old)
         else:
+            share = torch.ones_like(count)[:, None]
             moved = mean
         new = torch.where(self.present[:, None], moved, mean)
         new = self.on_scale(new).to(self.prototypes.dtype)
+        if self.variance is not None and spread is not None:
+            spread = torch.where(used[:, None], spread, 0)
+            share = torch.where(self.present[:, None], share, 1)
+            wider = mixed(self.variance.double(), spread, mean - old, share)
+            wider = wider.to(self.variance.dtype)
+            self.variance.copy_(torch.where(used[:, None], wider, self.variance))
         self.prototypes.copy_(torch.where(used[:, None], new, self.prototypes))
         self.count += count
         self.present |= used

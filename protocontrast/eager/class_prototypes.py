@@ -13,7 +13,7 @@ from protocontrast.eager.tiles import (
 )
 
 
-class _Members:
+class Members:
     """Which pixel counts how much for which class."""
 
     def __init__(
@@ -62,7 +62,7 @@ def class_sums(
     ignore_index: int,
 ) -> tuple[Tensor, Tensor]:
     """Sums (G, C, D) and counts (G, C) with G = B per image, else 1."""
-    members = _Members(features, labels, pixel_weight, num_classes, ignore_index)
+    members = Members(features, labels, pixel_weight, num_classes, ignore_index)
     images, channels, _ = features.shape
     groups = images if per_image else 1
     sums = members.key.new_zeros(groups, num_classes, channels)
@@ -103,7 +103,7 @@ def add_marked(
 
 
 def _add_separately(
-    total: Tensor, block: Tensor, members: _Members, tile: Tile, normalize: bool
+    total: Tensor, block: Tensor, members: Members, tile: Tile, normalize: bool
 ) -> None:
     """The same where some pixel is NaN or infinite: it reaches its own class only.
 
@@ -131,7 +131,7 @@ def class_sums_backward(
     Plain: dL/df_i = w_i g_y, and the features are not read. Normalised, q = f / |f|:
     dL/df_i = w_i (g_y - q (g_y . q)) / |f|.
     """
-    members = _Members(features, labels, pixel_weight, upstream.shape[1], ignore_index)
+    members = Members(features, labels, pixel_weight, upstream.shape[1], ignore_index)
     gradient = torch.empty_like(features)
     columns = upstream.to(members.key.dtype).transpose(1, 2).contiguous()
     for tile in tiles(features):

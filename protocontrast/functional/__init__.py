@@ -3,6 +3,7 @@
 from protocontrast.checks import check_labels
 from protocontrast.functional.bidirectional import BidirectionalContrast, bidirectional_contrast
 from protocontrast.functional.class_prototypes import ClassPrototypes, class_prototypes
+from protocontrast.functional.class_statistics import ClassStatistics, class_statistics
 from protocontrast.functional.contrast import pixel_prototype_contrast
 from protocontrast.functional.entropy import entropy
 from protocontrast.functional.frequencies import frequency_weights
@@ -26,6 +27,7 @@ __all__ = [
     "ClassMix",
     "ClassPrototypes",
     "SampledPixels",
+    "ClassStatistics",
     "TransferredLabels",
     "bidirectional_contrast",
     "check_labels",
@@ -34,6 +36,7 @@ __all__ = [
     "confident_share",
     "entropy",
     "frequency_weights",
+    "class_statistics",
     "fuse_labels",
     "labels_to_grid",
     "mrkld",

@@ -76,7 +76,37 @@ def class_prototypes(
         >>> stats.mean.tolist(), stats.count.tolist()
         ([[2.0, 0.0], [0.0, 0.0]], [2.0, 0.0])
     """
-    function = "class_prototypes"
+    means = grouped_means(
+        "class_prototypes", features, labels, num_classes, pixel_weight, normalize, per_image,
+        ignore_index, backend,
+    )  # fmt: skip
+    if per_image:
+        return ClassPrototypes(means.mean, means.count)
+    return ClassPrototypes(means.mean[0], means.count[0])
+
+
+class GroupedMeans(NamedTuple):
+    """Means (G, C, D) and counts (G, C) with the operands they were taken from; G is B or 1."""
+
+    features: Tensor
+    labels: Tensor
+    pixel_weight: Tensor | None
+    mean: Tensor
+    count: Tensor  # type: ignore[assignment]  # shadows tuple.count
+
+
+def grouped_means(
+    function: str,
+    features: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    pixel_weight: Tensor | None,
+    normalize: bool,
+    per_image: bool,
+    ignore_index: int,
+    backend: Backend,
+) -> GroupedMeans:
+    """Check the arguments of `function`, then take the class means."""
     pixels = read_features(function, features)
     check_count(function, "num_classes", num_classes)
     check_choice(function, "normalize", normalize, (True, False))
@@ -86,10 +116,12 @@ def class_prototypes(
         hint = "pixels given as rows have no image; pass (B, D, P)."
         requirement = "of shape (B, D, H, W) or (B, D, P) with per_image=True"
         raise ValueError(sentence(function, "features", requirement, tuple(features.shape), hint))
+    index = read_labels(pixels, labels, num_classes, ignore_index)
+    weight = read_pixel_weight(pixels, pixel_weight)
     sums, counts = class_sums(
         pixels.features,
-        read_labels(pixels, labels, num_classes, ignore_index),
-        read_pixel_weight(pixels, pixel_weight),
+        index,
+        weight,
         num_classes,
         bool(normalize),
         bool(per_image),
@@ -97,6 +129,4 @@ def class_prototypes(
         choose(function, backend, "class_prototypes", features),
     )
     mean = sums / torch.where(counts == 0, 1, counts)[..., None]
-    if per_image:
-        return ClassPrototypes(mean, counts)
-    return ClassPrototypes(mean[0], counts[0])
+    return GroupedMeans(pixels.features, index, weight, mean, counts)

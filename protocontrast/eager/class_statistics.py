@@ -1,0 +1,45 @@
+"""Class sums of squared deviations in one read: (M30) for `class_statistics`."""
+
+import torch
+from torch import Tensor
+
+from protocontrast.eager.class_prototypes import Members, add_marked, inverse_length
+from protocontrast.eager.tiles import Tile, holds_nonfinite, tiles, widened, without
+
+
+def class_squares(
+    features: Tensor,
+    labels: Tensor,
+    pixel_weight: Tensor | None,
+    means: Tensor,
+    normalize: bool,
+    ignore_index: int,
+) -> Tensor:
+    """Sums of w_i (f_i - mean_y)^2 like the means (G, C, D): G = B per image, else 1."""
+    members = Members(features, labels, pixel_weight, means.shape[1], ignore_index)
+    columns = means.to(members.key.dtype).transpose(1, 2).contiguous()
+    squares = torch.zeros_like(means, dtype=members.key.dtype)
+
+    def deviations(tile: Tile) -> Tensor:
+        """Squared distance of each channel from its class's mean, (D, n); 0 where unused."""
+        block = widened(features, tile)
+        if normalize:
+            block = block * inverse_length(block)
+        centre = columns[tile.image if len(columns) > 1 else 0]
+        index = tile.of(members.key).clamp(0, means.shape[1] - 1).long()
+        gap = block - centre.index_select(1, index)
+        return without(gap.square_(), members.unused(tile))
+
+    on_host = features.device.type == "cpu"
+    if on_host:
+        for tile in tiles(features):
+            group = tile.image if len(squares) > 1 else 0
+            squares[group].addmm_(members.of(tile), deviations(tile).t())
+        if not holds_nonfinite(squares):
+            return squares
+        squares.zero_()
+    for tile in tiles(features):
+        group = tile.image if len(squares) > 1 else 0
+        unused = members.unused(tile)
+        add_marked(squares[group], deviations(tile), members.of(tile), unused, False)
+    return squares

@@ -1,0 +1,103 @@
+"""Class means with the variance of every channel: `class_statistics`."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from protocontrast.functional.class_prototypes import grouped_means
+from protocontrast.functional.contrast import Backend
+from protocontrast.functional.pixels import read_features
+from protocontrast.ops.backend import choose
+from protocontrast.ops.class_statistics import class_squares
+
+
+class ClassStatistics(NamedTuple):
+    """Class means, how much each rests on, and how far the features lie from them.
+
+    Attributes:
+        mean: (C, D), or (B, C, D) per image; 0 where the count is 0.
+        count: (C,) or (B, C), number of pixels or summed pixel weight.
+        variance: like the mean; 0 where the count is 0.
+    """
+
+    mean: Tensor
+    count: Tensor  # type: ignore[assignment]  # shadows tuple.count, as in ClassPrototypes
+    variance: Tensor
+
+    @property
+    def present(self) -> Tensor:
+        """Bool, (C,) or (B, C): the class occurs."""
+        return self.count > 0
+
+
+@torch.no_grad()
+def class_statistics(
+    features: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    *,
+    pixel_weight: Tensor | None = None,
+    normalize: bool = False,
+    per_image: bool = False,
+    ignore_index: int = 255,
+    backend: Backend = "auto",
+) -> ClassStatistics:
+    """Mean and variance of every class and channel, the variance around the mean itself.
+
+        p_c = sum_{i: y_i = c} w_i f_i / n_c,    n_c = sum_{i: y_i = c} w_i
+        S_c = sum_{i: y_i = c} w_i (f_i - p_c)^2 / n_c
+
+    The features are read twice: a variance from sums of squares would lose its digits where the
+    mean is large beside it.
+
+    Args:
+        features: pixels, any memory format.
+        labels: classes 0..C-1 or `ignore_index`, any integer dtype.
+        num_classes: C.
+        pixel_weight: w_i >= 0, any floating dtype; 0 ignores the pixel.
+        normalize: features to unit length first; the mean is not renormalised.
+        per_image: one set of statistics per image.
+        ignore_index: label of pixels without a class.
+        backend: "auto", "eager" or "naive"; there is no Triton kernel, so "auto" is "eager".
+
+    Shape:
+        features (B, D, H, W), (B, D, P) or (N, D); labels, pixel_weight (B, H, W), (B, P) or (N,).
+        mean and variance (C, D), count (C,), per image (B, C, D) and (B, C).
+
+    Returns:
+        `ClassStatistics`, float32 (float64 for float64 features), without gradient; the population
+        variance, >= 0. A pixel that is not finite makes the variance of its own class NaN and no
+        other; ignored pixels are never read.
+
+    Raises:
+        ValueError: shapes disagree, `per_image` with (N, D) features, backend="triton", or (CPU) a
+            label is no class.
+        TypeError: a wrong dtype.
+
+    Source:
+        Xie et al., SePiCo, arXiv 2204.08808 (diagonal variance per class); (M30) of
+        docs/distributions.md.
+
+    Example:
+        >>> import torch
+        >>> features = torch.tensor([[1.0, 0.0], [3.0, 0.0], [0.0, 5.0]])
+        >>> stats = class_statistics(features, torch.tensor([0, 0, 255]), 2)
+        >>> stats.mean.tolist(), stats.variance.tolist()
+        ([[2.0, 0.0], [0.0, 0.0]], [[1.0, 0.0], [0.0, 0.0]])
+    """
+    function = "class_statistics"
+    read_features(function, features)
+    chosen = choose(function, backend, "class_statistics", features)
+    means = grouped_means(
+        function, features, labels, num_classes, pixel_weight, normalize, per_image,
+        ignore_index, backend,
+    )  # fmt: skip
+    squares = class_squares(
+        means.features, means.labels, means.pixel_weight, means.mean, bool(normalize),
+        ignore_index, chosen,
+    )  # fmt: skip
+    variance = squares / torch.where(means.count == 0, 1, means.count)[..., None]
+    if per_image:
+        return ClassStatistics(means.mean, means.count, variance)
+    return ClassStatistics(means.mean[0], means.count[0], variance[0])
