@@ -28,3 +28,61 @@ def class_squares(
         terms = rearrange(weight, "n -> n 1") * (features - mean).square()
         squares.append(reduce(torch.where(member, terms, 0), "n d -> d", "sum"))
     return torch.stack(squares)
+
+
+def pulls(
+    labels: Tensor,
+    share: Tensor,
+    pixel_weight: Tensor | None,
+    ignore_index: int,
+) -> Tensor:
+    """(M3), (M5) mass w_i t_ic v_c with which a pixel is pulled to each class, (N, C)."""
+    if labels.is_floating_point():
+        targets = labels.to(share.dtype)
+    else:
+        classes = torch.arange(len(share), device=labels.device)
+        targets = (rearrange(labels, "n -> n 1") == classes).to(share.dtype)
+        targets = targets * rearrange(labels != ignore_index, "n -> n 1")
+    mass = torch.where((share == 0) | (targets == 0), 0, targets * share)
+    if pixel_weight is None:
+        return mass
+    weight = rearrange(pixel_weight.to(share.dtype), "n -> n 1")
+    return torch.where((weight == 0) | (mass == 0), 0, mass * weight)
+
+
+def distribution_contrast(
+    features: Tensor,
+    labels: Tensor,
+    prototypes: Tensor,
+    variance: Tensor,
+    present: Tensor | None,
+    class_weight: Tensor | None,
+    pixel_weight: Tensor | None,
+    normalize: bool,
+    temperature: float,
+    ignore_index: int,
+) -> tuple[Tensor, Tensor]:
+    """(M32) weighted loss and weight of every pixel, each (N,).
+
+    loss_i = sum_c mass_ic (logsumexp_k z_ik - f_i.mu_c / tau), with
+    z_ic = f_i.mu_c / tau + sum_d f_id^2 S_cd / (2 tau^2).
+    """
+    share = torch.ones(len(prototypes), dtype=features.dtype, device=features.device)
+    here = torch.ones_like(share, dtype=torch.bool) if present is None else present
+    if class_weight is not None:
+        share = class_weight.to(features.dtype)
+    mass = pulls(labels, torch.where(here, share, 0), pixel_weight, ignore_index)
+    weight = reduce(mass, "n c -> n", "sum")
+    # An ignored pixel may hold NaN, and 0 * NaN is NaN: it leaves before any arithmetic.
+    readable = torch.where(rearrange(weight != 0, "n -> n 1"), features, 0)
+    if normalize:
+        readable = unit_rows(readable)
+    rows = rearrange(here, "c -> c 1")
+    means = torch.where(rows, prototypes, 0).to(features.dtype)
+    spread = torch.where(rows, variance, 0).to(features.dtype)
+    linear = torch.einsum("nd,cd->nc", readable, means) / temperature
+    bonus = torch.einsum("nd,cd->nc", readable.square(), spread) / (2 * temperature**2)
+    logits = torch.where(here, linear + bonus, -torch.inf)
+    logits = torch.where(rearrange(weight != 0, "n -> n 1"), logits, 0)
+    gap = rearrange(torch.logsumexp(logits, dim=1), "n -> n 1") - linear
+    return reduce(torch.where(mass != 0, mass * gap, 0), "n c -> n", "sum"), weight

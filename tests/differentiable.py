@@ -76,6 +76,15 @@ def _upsampled(features: Tensor, labels: Tensor, prototypes: Tensor, **settings:
     return pc.upsampled_cross_entropy(features[:, :, None], wide, **settings)
 
 
+def _distribution(
+    features: Tensor, labels: Tensor, prototypes: Tensor, **settings: object
+) -> Tensor:
+    """The variance follows the prototypes, so that theirs is the gradient of both."""
+    variance = prototypes.square().roll(1, dims=0)
+    settings = {"temperature": 0.5, **settings}
+    return pc.distribution_contrast(features, labels, prototypes, variance, **settings)
+
+
 CALLS: dict[str, Function] = {
     "mean": _contrast,
     "sum": partial(_contrast, reduction="sum"),
@@ -92,6 +101,8 @@ CALLS: dict[str, Function] = {
     "class means": _means,
     "unit class means": partial(_means, normalize=True, per_image=True),
     "bidirectional": _bidirectional,
+    "distribution": _distribution,
+    "distribution none": partial(_distribution, reduction="none", normalize=False),
     "upsampled": _upsampled,
     "upsampled none": partial(_upsampled, reduction="none", align_corners=True),
 }
@@ -99,4 +110,7 @@ WITHOUT_PROTOTYPES = ("class means", "unit class means", "bidirectional")
 READS_PROTOTYPES = [
     name for name in CALLS if name not in WITHOUT_PROTOTYPES and "upsampled" not in name
 ]
-ONE_OF_EACH = ["mean", "none", "logits", "unit class means", "bidirectional", "upsampled"]
+ONE_OF_EACH = [
+    *("mean", "none", "logits", "unit class means", "bidirectional", "upsampled"),
+    "distribution",
+]

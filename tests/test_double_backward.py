@@ -83,7 +83,10 @@ def test_nested_transforms(name: str, outer: Callable[..., Callable[..., Tensor]
     refused(lambda: outer(penalty)(features))
 
 
-@pytest.mark.parametrize("name", ["contrast", "logits", "class_sums", "upsampled_cross_entropy"])
+@pytest.mark.parametrize(
+    "name",
+    ["contrast", "logits", "class_sums", "distribution_contrast", "upsampled_cross_entropy"],
+)
 def test_the_bare_operators(name: str) -> None:
     features, labels, prototypes = scene()
     leaf = features.requires_grad_()
@@ -103,6 +106,18 @@ def test_the_bare_operators(name: str) -> None:
         ),
         "logits": (leaf, prototypes, None, "cosine", 0.1, "eager"),
         "class_sums": (leaf, labels, None, 3, True, False, 255, "eager"),
+        "distribution_contrast": (
+            leaf,
+            labels,
+            prototypes,
+            prototypes.square(),
+            None,
+            None,
+            None,
+            True,
+            1.0,
+            255,
+        ),
         "upsampled_cross_entropy": (
             leaf[:, :, None],
             labels[:, None],

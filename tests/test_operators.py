@@ -27,6 +27,9 @@ GRID = torch.tensor([[[0, 1, 2, 255], [1, 1, 0, 0]]])
 MAP = FEATURES.reshape(2, 4, 2, 3)
 FINE = torch.tensor([0, 1, 2, 3, 255]).repeat(12).reshape(2, 5, 6)
 FINE_SLOPES = torch.linspace(-1, 1, 60).reshape(2, 5, 6)
+SPREAD = PROTOTYPES.square()
+SPREAD_LEAF = SPREAD.clone().requires_grad_()
+UNIT, RAW = (True, 0.5, 255), (False, 2.0, 255)
 SHARE = torch.tensor([1.0, 0.0, 2.0, 0.5])
 MAP_LEAF = MAP.clone().requires_grad_()
 LEAF, ROWS = FEATURES.clone().requires_grad_(), PROTOTYPES.clone().requires_grad_()
@@ -41,6 +44,17 @@ CASES: list[tuple[str, tuple[Any, ...]]] = [
     ("contrast_backward", (PIXELS, *INPUTS, *WEIGHTS, PIXELS, *SETTINGS, False, True, BACKEND)),
     ("contrast_with_gradient", (*INPUTS, *NONE, *SETTINGS, True, True, True)),
     ("contrast_with_gradient", (*INPUTS, *WEIGHTS, *SETTINGS, False, True, False)),
+    ("distribution_contrast", (LEAF, LABELS, ROWS, SPREAD_LEAF, *NONE, *UNIT)),
+    ("distribution_contrast", (LEAF, soft_labels(LABELS), ROWS, SPREAD, *WEIGHTS, *RAW)),
+    ("distribution_contrast", (LEAF.bfloat16().detach(), LABELS, ROWS, SPREAD, *NONE, *UNIT)),
+    ("distribution_contrast_backward",
+     (PIXELS, *INPUTS, SPREAD, *NONE, PIXELS, *UNIT, True, True, True)),
+    ("distribution_contrast_backward",
+     (PIXELS, *INPUTS, SPREAD, *WEIGHTS, PIXELS, *RAW, False, True, False)),
+    ("distribution_contrast_with_gradient",
+     (*INPUTS, SPREAD, *NONE, *UNIT, True, True, True, True)),
+    ("distribution_contrast_with_gradient",
+     (*INPUTS, SPREAD, *WEIGHTS, *RAW, False, True, False, False)),
     ("logits", (LEAF, ROWS, None, "cosine", 0.1, BACKEND)),
     ("logits", (LEAF, PROTOTYPES, WEIGHTS[0], "dot", 1.0, BACKEND)),
     ("logits_backward", (LOGITS, FEATURES, PROTOTYPES, None, "cosine", 0.1, True, True, BACKEND)),

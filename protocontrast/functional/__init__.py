@@ -7,6 +7,7 @@ from protocontrast.functional.class_statistics import ClassStatistics, class_sta
 from protocontrast.functional.contrast import pixel_prototype_contrast
 from protocontrast.functional.entropy import entropy
 from protocontrast.functional.frequencies import frequency_weights
+from protocontrast.functional.distribution_contrast import distribution_contrast
 from protocontrast.functional.labels import fuse_labels, labels_to_grid
 from protocontrast.functional.logits import prototype_logits
 from protocontrast.functional.mixing import ClassMix, class_mix
@@ -37,6 +38,7 @@ __all__ = [
     "entropy",
     "frequency_weights",
     "class_statistics",
+    "distribution_contrast",
     "fuse_labels",
     "labels_to_grid",
     "mrkld",

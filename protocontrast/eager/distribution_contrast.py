@@ -1,0 +1,242 @@
+"""Contrast with class distributions: (M32) for `distribution_contrast`, and its gradient.
+
+The squares of a tile serve the bonus of the variance and the pixels' lengths in one product.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from protocontrast.eager.similarity import Similarity
+from protocontrast.eager.targets import Targets
+from protocontrast.eager.tiles import (
+    Tile,
+    accumulation_dtype,
+    holds_nonfinite,
+    tiles,
+    widened,
+    without,
+)
+
+
+class _Scored(NamedTuple):
+    """A tile (D, n) and its squares, scores (C, n), bonus (C, n), inverse lengths (1, n) or None.
+
+    The scores are f.mu / tau, the bonus is the variance's part of the logits.
+    """
+
+    block: Tensor
+    squares: Tensor
+    scores: Tensor
+    bonus: Tensor
+    inverse: Tensor | None
+
+
+class _Gradients(NamedTuple):
+    """Where gradients are summed or written; empty where not wanted."""
+
+    features: Tensor | None
+    matrix: Tensor | None
+    spread: Tensor | None
+
+
+class _Distribution:
+    """Means and variances made ready for one call: temperature folded in, absent rows unread."""
+
+    def __init__(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        prototypes: Tensor,
+        variance: Tensor,
+        present: Tensor | None,
+        class_weight: Tensor | None,
+        pixel_weight: Tensor | None,
+        normalize: bool,
+        temperature: float,
+        ignore_index: int,
+    ) -> None:
+        dtype = accumulation_dtype(features)
+        self.features = features
+        self.means = Similarity(prototypes, present, "dot", temperature, False, dtype)
+        self.targets = Targets(labels, self.means, class_weight, pixel_weight, False, ignore_index)
+        self.normalize = normalize
+        self.halved = 1 / (2 * temperature**2)
+        self.variance_dtype = variance.dtype
+        rows = torch.where(self.means.present[:, None], variance, 0).to(dtype) * self.halved
+        # The last row sums the squares: the length, in the same product.
+        self.spread = torch.cat([rows, torch.ones_like(rows[:1])])
+        self.transposed = self.spread[:-1].t().contiguous()
+
+    def score(self, tile: Tile) -> _Scored:
+        """Scores of a tile; an ignored pixel that holds NaN or infinity is read as 0."""
+        scored = self._score(widened(self.features, tile))
+        if holds_nonfinite(scored.scores) or holds_nonfinite(scored.bonus):
+            ignored = tile.of(self.targets.weight) == 0
+            scored = self._score(without(scored.block, ignored))
+        return scored
+
+    def _score(self, block: Tensor) -> _Scored:
+        squares = block * block
+        scores, bonus = self.means.matrix @ block, self.spread @ squares
+        if not self.normalize:
+            return _Scored(block, squares, scores, bonus[:-1], None)
+        inverse = bonus[-1:].rsqrt().masked_fill_(bonus[-1:] == 0, 0)
+        bonus = bonus[:-1].mul_(inverse).mul_(inverse)
+        return _Scored(block, squares, scores.mul_(inverse), bonus, inverse)
+
+    def pull_back(
+        self, scored: _Scored, slope: Tensor, pull: Tensor, tile: Tile, to: _Gradients
+    ) -> None:
+        """Send dL/dlogits `slope` and dL/dscores `pull`, both (C, n), overwritten, on.
+
+        With q = f / |f|: dL/dq = M' pull + 2 q (V' slope), dL/df = (dL/dq - q (q.dL/dq)) / |f|.
+        """
+        radial = None
+        if scored.inverse is not None:
+            if to.features is not None:
+                radial = (pull * scored.scores).sum(dim=0, keepdim=True)
+                radial.add_((slope * scored.bonus).sum(dim=0, keepdim=True), alpha=2)
+                radial.mul_(scored.inverse).mul_(scored.inverse)
+            pull.mul_(scored.inverse)
+            slope.mul_(scored.inverse).mul_(scored.inverse)
+        if to.features is not None:
+            factor = (self.transposed @ slope).mul_(2)
+            if radial is not None:
+                factor.sub_(radial)
+            whole = torch.addmm(factor.mul_(scored.block), self.means.transposed, pull)
+            tile.of(to.features).copy_(whole)
+        if to.matrix is not None:
+            to.matrix.addmm_(pull, scored.block.t())
+        if to.spread is not None:
+            to.spread.addmm_(slope, scored.squares.t())
+
+    def gradients(self, wanted: tuple[bool, bool, bool]) -> _Gradients:
+        """Room for what is wanted."""
+        return _Gradients(
+            torch.empty_like(self.features) if wanted[0] else None,
+            torch.zeros_like(self.means.matrix) if wanted[1] else None,
+            torch.zeros_like(self.means.matrix) if wanted[2] else None,
+        )
+
+    def finish(self, sums: _Gradients) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients of features, prototypes and variance; empty where not wanted."""
+        empty = self.features.new_empty
+        to_features = empty(0) if sums.features is None else sums.features
+        to_prototypes = empty(0, dtype=self.means.original_dtype)
+        if sums.matrix is not None:
+            to_prototypes = self.means.finish(sums.matrix)
+        to_variance = empty(0, dtype=self.variance_dtype)
+        if sums.spread is not None:
+            present = self.means.present[:, None]
+            to_variance = torch.where(present, sums.spread * self.halved, 0).to(self.variance_dtype)
+        return to_features, to_prototypes, to_variance
+
+
+def distribution_contrast(
+    features: Tensor,
+    labels: Tensor,
+    prototypes: Tensor,
+    variance: Tensor,
+    present: Tensor | None,
+    class_weight: Tensor | None,
+    pixel_weight: Tensor | None,
+    normalize: bool,
+    temperature: float,
+    ignore_index: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss, weight and log-sum-exp of every pixel, each (B, P); the last is +inf where ignored."""
+    call = _Distribution(
+        features, labels, prototypes, variance, present, class_weight, pixel_weight,
+        normalize, temperature, ignore_index,
+    )  # fmt: skip
+    targets = call.targets
+    loss, normaliser = torch.zeros_like(targets.weight), torch.zeros_like(targets.weight)
+    for tile in tiles(features):
+        scored = call.score(tile)
+        total = call.means.with_offset(scored.scores + scored.bonus).logsumexp(dim=0)
+        weight = tile.of(targets.weight)
+        pulled = targets.pulled(tile, scored.scores)
+        tile.of(loss).copy_(torch.where(weight == 0, 0, weight * total - pulled))
+        # exp(z - inf) = 0: an ignored pixel has no softmax, whatever its features hold.
+        tile.of(normaliser).copy_(torch.where(weight == 0, torch.inf, total))
+    return loss, targets.weight, normaliser
+
+
+def distribution_contrast_backward(
+    upstream: Tensor,
+    features: Tensor,
+    labels: Tensor,
+    prototypes: Tensor,
+    variance: Tensor,
+    present: Tensor | None,
+    class_weight: Tensor | None,
+    pixel_weight: Tensor | None,
+    normaliser: Tensor,
+    normalize: bool,
+    temperature: float,
+    ignore_index: int,
+    wants_features: bool,
+    wants_prototypes: bool,
+    wants_variance: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of sum_i upstream_i loss_i; one that is not wanted comes back empty."""
+    call = _Distribution(
+        features, labels, prototypes, variance, present, class_weight, pixel_weight,
+        normalize, temperature, ignore_index,
+    )  # fmt: skip
+    targets, sums = call.targets, call.gradients((wants_features, wants_prototypes, wants_variance))
+    for tile in tiles(features):
+        scored = call.score(tile)
+        weight = tile.of(targets.weight)
+        # An ignored pixel's upstream gradient may be anything; its own gradient is 0.
+        factor = torch.where(weight == 0, 0, tile.of(upstream))
+        logits = call.means.with_offset(scored.scores + scored.bonus)
+        slope = (logits - tile.of(normaliser)).exp_().mul_(weight * factor)
+        pull = slope.clone()
+        targets.subtract(tile, pull, factor)
+        call.pull_back(scored, slope, pull, tile, sums)
+    return call.finish(sums)
+
+
+def distribution_contrast_with_gradient(
+    features: Tensor,
+    labels: Tensor,
+    prototypes: Tensor,
+    variance: Tensor,
+    present: Tensor | None,
+    class_weight: Tensor | None,
+    pixel_weight: Tensor | None,
+    normalize: bool,
+    temperature: float,
+    ignore_index: int,
+    mean: bool,
+    wants_features: bool,
+    wants_prototypes: bool,
+    wants_variance: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The summed or averaged loss () and its gradients, from one read of the features."""
+    call = _Distribution(
+        features, labels, prototypes, variance, present, class_weight, pixel_weight,
+        normalize, temperature, ignore_index,
+    )  # fmt: skip
+    targets, sums = call.targets, call.gradients((wants_features, wants_prototypes, wants_variance))
+    if mean:
+        mass = targets.weight.sum()
+        targets.scale(torch.where(mass == 0, 0, 1 / mass))
+    losses = []
+    for tile in tiles(features):
+        scored = call.score(tile)
+        weight = tile.of(targets.weight)
+        logits = call.means.with_offset(scored.scores + scored.bonus)
+        total = logits.logsumexp(dim=0)
+        pulled = targets.pulled(tile, scored.scores)
+        losses.append(torch.where(weight == 0, 0, weight * total - pulled).sum())
+        # An ignored pixel has no softmax, whatever its features hold.
+        slope = (logits - torch.where(weight == 0, torch.inf, total)).exp_().mul_(weight)
+        pull = slope.clone()
+        targets.subtract(tile, pull, None)
+        call.pull_back(scored, slope, pull, tile, sums)
+    loss = torch.stack(losses).sum() if losses else targets.weight.new_zeros(())
+    return loss, *call.finish(sums)
