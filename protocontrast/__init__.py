@@ -4,6 +4,7 @@ Functions in `protocontrast.functional`, modules here; both are re-exported at t
 """
 
 from protocontrast.bank import ClassThresholds, DomainBias, PrototypeBank
+from protocontrast.bank import ClassQueue, DomainBias, PrototypeBank, QueuedKeys
 from protocontrast.bicl import BiCL, BiCLOutput
 from protocontrast.functional import (
     BidirectionalContrast,
@@ -53,11 +54,13 @@ __all__ = [
     "ClassMix",
     "ClassPrototypes",
     "ClassThresholds",
+    "ClassQueue",
     "ClassStatistics",
     "DomainBias",
     "PixelPrototypeContrastLoss",
     "PrototypeBank",
     "SampledPixels",
+    "QueuedKeys",
     "TransferredLabels",
     "UpsampledCrossEntropyLoss",
     "bidirectional_contrast",

@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from protocontrast import BiCL, PrototypeBank, class_prototypes, class_statistics
+from protocontrast import (
+    BiCL,
+    ClassQueue,
+    PrototypeBank,
+    class_prototypes,
+    class_statistics,
+)
 from tests.bicl_steps import CLASSES, DIM, assert_state_is, batch
 from tests.two_ranks import on_two_ranks
 
@@ -199,6 +205,16 @@ def subgroups(rank: int) -> tuple[Tensor, Tensor]:
     return alone.prototypes, shared.prototypes
 
 
+def queue_rank(members: list[int]) -> list[dict[str, Tensor]]:
+    """The states of a queue that one rank, or one process for several, pushes to."""
+    queue, seen = ClassQueue(CLASSES, 5, DIM), []
+    for step, kinds in enumerate(KINDS):
+        for rank in members:
+            queue.push(*pixels(2 * step + rank, kinds[rank]), per_class=(None, 2, 9)[step % 3])
+        seen.append({name: value.clone() for name, value in queue.state_dict().items()})
+    return seen
+
+
 def everything(rank: int) -> dict[str, Any]:
     """All in one meeting, since starting two processes costs seconds."""
     return {
@@ -206,12 +222,22 @@ def everything(rank: int) -> dict[str, Any]:
         "bicl": bicl_rank(rank),
         "alone": evaluate_alone(rank),
         "groups": subgroups(rank),
+        "queue": queue_rank([rank]),
     }
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     return on_two_ranks(everything, tmp_path_factory.mktemp("ranks"))
+
+
+def test_queues_of_two_ranks_equal_one_that_takes_turns(ranks: list[Any]) -> None:
+    first, second = (seen["queue"] for seen in ranks)
+    for mine, theirs, alone in zip(first, second, queue_rank([0, 1]), strict=True):
+        for name, value in mine.items():
+            assert torch.equal(value, theirs[name])
+            assert torch.equal(value, alone[name])
+    assert first[-1]["skipped"][1] > 0
 
 
 def test_a_process_group_bounds_the_sharing(ranks: list[Any]) -> None:

@@ -5,3 +5,10 @@ from protocontrast.bank.domain_bias import DomainBias
 from protocontrast.bank.prototype_bank import PrototypeBank
 
 __all__ = ["ClassThresholds", "DomainBias", "PrototypeBank"]
+"""What is remembered between steps: prototypes, queues of features and the bias between domains."""
+
+from protocontrast.bank.class_queue import ClassQueue, QueuedKeys
+from protocontrast.bank.domain_bias import DomainBias
+from protocontrast.bank.prototype_bank import PrototypeBank
+
+__all__ = ["ClassQueue", "DomainBias", "PrototypeBank", "QueuedKeys"]

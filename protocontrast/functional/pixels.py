@@ -19,6 +19,7 @@ from protocontrast.checks import (
     check_tensor,
     sentence,
 )
+from protocontrast.ops.labels import checked_labels
 
 
 class Pixels(NamedTuple):
@@ -158,3 +159,11 @@ def check_per_class(
     check_shape(pixels.function, argument, value, (num_classes,), "= (C,)")
     check_device(pixels.function, argument, value, pixels.original, pixels.argument)
     check_no_grad(pixels.function, argument, value)
+
+
+def read_checked_labels(
+    pixels: Pixels, labels: Tensor, num_classes: int, ignore_index: int
+) -> Tensor:
+    """Hard labels as (B, P), their values checked on a CPU, for what no operator of ours reads."""
+    index = read_labels(pixels, labels, num_classes, ignore_index)
+    return checked_labels(index, num_classes, ignore_index, pixels.function)

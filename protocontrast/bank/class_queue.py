@@ -1,0 +1,191 @@
+"""The latest features of every class: `ClassQueue` (buffers keys, count, skipped)."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from protocontrast.bank.buffers import WideBuffers
+from protocontrast.checks import check_count, check_device, check_ignore_index, sentence
+from protocontrast.functional.class_members import members_of, spread_out
+from protocontrast.functional.pixels import read_checked_labels, read_features
+
+
+class QueuedKeys(NamedTuple):
+    """What a queue holds.
+
+    Attributes:
+        keys: (C * L, D); 0 where nothing is.
+        labels: (C * L,) int64, the class, or the ignore value where nothing is.
+        valid: (C * L,) bool.
+    """
+
+    keys: Tensor
+    labels: Tensor
+    valid: Tensor
+
+
+class ClassQueue(WideBuffers):
+    """The `length` latest features of every class, first in first out, equal on all ranks.
+
+    Features may be pixels, or class means of a batch with `torch.arange(C)` as their labels. A
+    feature that is not finite is left out and counted in `skipped`.
+
+    Args:
+        num_classes: C.
+        length: L, features kept of each class.
+        dim: D.
+        process_group: ranks that share the queue. None: all, where torch.distributed is
+            initialised.
+
+    Attributes:
+        keys: (C, L, D) float32; the next feature of class c goes to place count[c] % L.
+        count: (C,) int64, features pushed so far.
+        skipped: (C,) int64, features that were not finite.
+
+    Raises:
+        ValueError: a size below 1, or features and labels that do not fit.
+        TypeError: a wrong dtype.
+
+    Source:
+        Xie et al., SePiCo, arXiv 2204.08808 (a bank of class means); Wang et al., Exploring
+        Cross-Image Pixel Contrast, arXiv 2101.11939 (queues of pixels and regions).
+
+    Example:
+        >>> import torch
+        >>> queue = ClassQueue(2, 2, 1)
+        >>> for value in (1.0, 2.0, 3.0):
+        ...     queue.push(torch.tensor([[value]]), torch.tensor([0]))
+        >>> keys, labels, valid = queue.read()
+        >>> keys.tolist(), labels.tolist()
+        ([[3.0], [2.0], [0.0], [0.0]], [0, 0, 255, 255])
+    """
+
+    keys: Tensor
+    count: Tensor
+    skipped: Tensor
+
+    def __init__(
+        self,
+        num_classes: int,
+        length: int,
+        dim: int,
+        *,
+        process_group: "dist.ProcessGroup | None" = None,
+    ) -> None:
+        super().__init__()
+        check_count("ClassQueue", "num_classes", num_classes)
+        check_count("ClassQueue", "length", length)
+        check_count("ClassQueue", "dim", dim)
+        self.num_classes = num_classes
+        self.length = length
+        self.dim = dim
+        self.process_group = process_group
+        self.register_buffer("keys", torch.zeros(num_classes, length, dim))
+        self.register_buffer("count", torch.zeros(num_classes, dtype=torch.int64))
+        self.register_buffer("skipped", torch.zeros(num_classes, dtype=torch.int64))
+
+    def extra_repr(self) -> str:
+        """The constructor's arguments."""
+        return f"{self.num_classes}, {self.length}, {self.dim}"
+
+    @torch.no_grad()
+    def push(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        *,
+        per_class: int | None = None,
+        ignore_index: int = 255,
+    ) -> None:
+        """Append features to the queues of their classes, in order; the oldest make room.
+
+        With torch.distributed initialised every rank must call this, with the same `per_class`,
+        whatever its batch holds: the ranks' features are gathered and appended rank by rank, so
+        that all queues stay equal, to those of one process that pushes the batches in turn.
+
+        Args:
+            features: (B, D, H, W), (B, D, P) or (N, D), any memory format.
+            labels: (B, H, W), (B, P) or (N,), classes 0..C-1 or `ignore_index`.
+            per_class: at most this many of each class of this rank's batch, at equal distances
+                among its pixels. None: all.
+            ignore_index: label of pixels without a class.
+        """
+        pixels = read_features("ClassQueue", features)
+        if pixels.channels != self.dim:
+            requirement = f"with D = {self.dim} channels"
+            got, hint = tuple(features.shape), "dim is the channel count of the features."
+            raise ValueError(sentence("ClassQueue", "features", requirement, got, hint))
+        check_device("ClassQueue", "features", features, self.keys, "the queue")
+        check_ignore_index("ClassQueue", ignore_index)
+        if per_class is not None:
+            check_count("ClassQueue", "per_class", per_class)
+        index = read_checked_labels(pixels, labels, self.num_classes, ignore_index)
+        members = members_of(index.flatten(), self.num_classes, ignore_index)
+        slots = torch.arange(min(self.length, per_class or self.length), device=self.keys.device)
+        picks = members.count[:, None]
+        if per_class is not None:
+            picks = picks.clamp_max(per_class)
+        # Of more picks than places the last ones stay.
+        slots = slots + (picks - len(slots)).clamp_min(0)
+        chosen = members.at(spread_out(members.count[:, None], picks, slots))
+        used = slots < picks
+        if index.numel() == 0:
+            found = self.keys.new_zeros(*chosen.shape, self.dim)
+        else:
+            side = pixels.features.shape[2]
+            found = pixels.features.transpose(1, 2)[chosen // side, chosen % side]
+        found = found.to(self.keys.dtype)
+        finite = torch.isfinite(found).all(dim=2)
+        for part, kept, lost in self._gathered(found, used & finite, used & ~finite):
+            self.skipped += lost.sum(dim=1)
+            self._append(part, kept)
+
+    @torch.no_grad()
+    def read(self, *, ignore_index: int = 255) -> QueuedKeys:
+        """A copy of all keys, so that the queue may move on before a backward pass reads them.
+
+        Within a class they stand in no order of age.
+        """
+        device = self.keys.device
+        valid = torch.arange(self.length, device=device) < self.count[:, None]
+        classes = torch.arange(self.num_classes, device=device)[:, None]
+        labels = torch.where(valid, classes, ignore_index)
+        return QueuedKeys(self.keys.flatten(0, 1).clone(), labels.flatten(), valid.flatten())
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Forget everything."""
+        for buffer in self.buffers(recurse=False):
+            buffer.zero_()
+
+    def _append(self, found: Tensor, kept: Tensor) -> None:
+        """Write what is `kept` (C, K) of candidates (C, K, D), in order, with K <= L."""
+        # What is not kept goes to the end of the row, whose places are then written with what they
+        # hold: every place occurs once, so no write meets another.
+        order = torch.sort((~kept).to(torch.uint8), dim=1, stable=True).indices
+        number = kept.sum(dim=1)
+        slots = torch.arange(kept.shape[1], device=kept.device)
+        places = (self.count[:, None] + slots) % self.length
+        rows = order[:, :, None].expand_as(found)
+        into = places[:, :, None].expand_as(found)
+        new = (slots < number[:, None])[:, :, None]
+        values = torch.where(new, found.gather(1, rows), self.keys.gather(1, into))
+        self.keys.scatter_(1, into, values)
+        self.count += number
+
+    def _gathered(
+        self, found: Tensor, kept: Tensor, lost: Tensor
+    ) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Candidates of every rank, in the order of the ranks."""
+        if not (dist.is_available() and dist.is_initialized()):
+            return [(found, kept, lost)]
+        ranks = range(dist.get_world_size(self.process_group))
+        flags = torch.stack([kept, lost]).to(torch.uint8)
+        all_found = [torch.empty_like(found) for _ in ranks]
+        all_flags = [torch.empty_like(flags) for _ in ranks]
+        dist.all_gather(all_found, found.contiguous(), group=self.process_group)
+        dist.all_gather(all_flags, flags, group=self.process_group)
+        pairs = zip(all_found, all_flags, strict=True)
+        return [(part, flag[0].bool(), flag[1].bool()) for part, flag in pairs]
