@@ -13,6 +13,7 @@ from protocontrast.functional import (
     SampledPixels,
     ClassStatistics,
     TransferredLabels,
+    assign_subclasses,
     bidirectional_contrast,
     check_labels,
     class_mix,
@@ -35,6 +36,7 @@ from protocontrast.functional import (
     sinkhorn,
     spread,
     symmetric_cross_entropy,
+    subclass_max,
     transfer_labels,
     upsampled_cross_entropy,
 )
@@ -63,6 +65,7 @@ __all__ = [
     "QueuedKeys",
     "TransferredLabels",
     "UpsampledCrossEntropyLoss",
+    "assign_subclasses",
     "bidirectional_contrast",
     "check_labels",
     "class_mix",
@@ -85,6 +88,7 @@ __all__ = [
     "sinkhorn",
     "spread",
     "symmetric_cross_entropy",
+    "subclass_max",
     "transfer_labels",
     "upsampled_cross_entropy",
 ]

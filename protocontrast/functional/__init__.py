@@ -20,6 +20,7 @@ from protocontrast.functional.similarity_kl import similarity_kl
 from protocontrast.functional.sinkhorn import sinkhorn
 from protocontrast.functional.spread import spread
 from protocontrast.functional.symmetric_cross_entropy import symmetric_cross_entropy
+from protocontrast.functional.subclasses import assign_subclasses, subclass_max
 from protocontrast.functional.transfer import TransferredLabels, transfer_labels
 from protocontrast.functional.upsampled_cross_entropy import upsampled_cross_entropy
 
@@ -30,6 +31,7 @@ __all__ = [
     "SampledPixels",
     "ClassStatistics",
     "TransferredLabels",
+    "assign_subclasses",
     "bidirectional_contrast",
     "check_labels",
     "class_mix",
@@ -52,6 +54,7 @@ __all__ = [
     "sinkhorn",
     "spread",
     "symmetric_cross_entropy",
+    "subclass_max",
     "transfer_labels",
     "upsampled_cross_entropy",
 ]
