@@ -5,6 +5,7 @@ Functions in `protocontrast.functional`, modules here; both are re-exported at t
 
 from protocontrast.bank import ClassThresholds, DomainBias, PrototypeBank
 from protocontrast.bank import ClassQueue, DomainBias, PrototypeBank, QueuedKeys
+from protocontrast.bank import ClassQueue, DomainBias, LogitBalance, PrototypeBank, QueuedKeys
 from protocontrast.bicl import BiCL, BiCLOutput
 from protocontrast.functional import (
     BidirectionalContrast,
@@ -59,6 +60,7 @@ __all__ = [
     "ClassQueue",
     "ClassStatistics",
     "DomainBias",
+    "LogitBalance",
     "PixelPrototypeContrastLoss",
     "PrototypeBank",
     "SampledPixels",

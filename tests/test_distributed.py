@@ -11,11 +11,13 @@ from torch import distributed as dist
 from protocontrast import (
     BiCL,
     ClassQueue,
+    LogitBalance,
     PrototypeBank,
     class_prototypes,
     class_statistics,
 )
 from tests.bicl_steps import CLASSES, DIM, assert_state_is, batch
+from tests.strategies import normal
 from tests.two_ranks import on_two_ranks
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch without gloo")
@@ -215,6 +217,20 @@ def queue_rank(members: list[int]) -> list[dict[str, Tensor]]:
     return seen
 
 
+def balance_rank(members: list[int]) -> list[dict[str, Tensor]]:
+    """Tables of one rank, or of one process for several; rank 1 lacks what rank 0 has at last."""
+    balance, seen = LogitBalance(3, 2, pixels=4 * len(members)), []
+    for step in range(3):
+        # Four rows each of three classes per rank, rank after rank within each class.
+        rows = normal(step, (3, 2, 4, 3), torch.float32)[:, members] * 2
+        labels = torch.arange(3)[:, None, None].expand(3, len(members), 4).clone()
+        if step == 2:
+            labels[2, members.index(1) if 1 in members else 0] = 255 if 1 in members else 2
+        balance.update(rows.flatten(0, 2), labels.flatten(), domain=("source", "target")[step % 2])
+        seen.append({name: value.clone() for name, value in balance.state_dict().items()})
+    return seen
+
+
 def everything(rank: int) -> dict[str, Any]:
     """All in one meeting, since starting two processes costs seconds."""
     return {
@@ -223,6 +239,7 @@ def everything(rank: int) -> dict[str, Any]:
         "alone": evaluate_alone(rank),
         "groups": subgroups(rank),
         "queue": queue_rank([rank]),
+        "balance": balance_rank([rank]),
     }
 
 
@@ -238,6 +255,17 @@ def test_queues_of_two_ranks_equal_one_that_takes_turns(ranks: list[Any]) -> Non
             assert torch.equal(value, theirs[name])
             assert torch.equal(value, alone[name])
     assert first[-1]["skipped"][1] > 0
+
+
+def test_two_ranks_fit_the_samples_of_both(ranks: list[Any]) -> None:
+    first, second = (seen["balance"] for seen in ranks)
+    for step, states in enumerate(zip(first, second, balance_rank([0, 1]), strict=True)):
+        for name, value in states[0].items():
+            assert torch.equal(value, states[1][name])
+            if step < 2:
+                torch.testing.assert_close(value, states[2][name])
+    # The third class has samples on one rank alone, which is enough.
+    assert first[2]["count"].tolist() == [[2, 2, 2], [1, 1, 1]]
 
 
 def test_a_process_group_bounds_the_sharing(ranks: list[Any]) -> None:

@@ -17,6 +17,7 @@ DOCUMENTS = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.m
 EQUATIONS = {
     "maths.md": [f"M{i}" for i in range(1, 17)],
     "parts.md": [f"P{i}" for i in range(1, 13)],
+    "distributions.md": [f"M{i}" for i in range(30, 37)],
 }
 
 

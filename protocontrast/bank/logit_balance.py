@@ -1,0 +1,293 @@
+"""Logits of all classes on one distribution: `LogitBalance` (tables, anchors, counts)."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from protocontrast.bank import mixtures
+from protocontrast.bank.buffers import WideBuffers
+from protocontrast.bank.mixture_fit import fit_anchors, fit_classes
+from protocontrast.bank.mixtures import Mixtures
+from protocontrast.checks import (
+    check_choice,
+    check_count,
+    check_device,
+    check_ignore_index,
+    check_number,
+    check_share,
+    sentence,
+)
+from protocontrast.functional.class_members import members_of, spread_out
+from protocontrast.functional.pixels import Pixels, read_checked_labels, read_features
+
+DOMAINS = ("source", "target")
+TILE = 2**18
+"""Logits of a tile, so that what is worked out for each stays small."""
+
+Domain = Literal["source", "target"]
+
+
+class LogitBalance(WideBuffers):
+    """Moves logits towards what they would be if all classes had the same distribution of logits.
+
+    For pixels of class l the logits of channel c follow a mixture of K normal distributions, F_lc,
+    one table per domain; an anchor A is the mixture of all logits of pixels' own classes (l = c),
+    another that of all others, both of the source.
+
+        delta = A^{-1}(F_lc(z)) - z,    balanced = z - strength * delta
+
+    `update` follows the distributions; the module itself gives the balanced logits, for a
+    cross-entropy in training. With F_lc(z) held to [0.01, 0.99].
+
+    Args:
+        num_classes: C.
+        components: K, normal distributions of each mixture.
+        momentum: in [0, 1], weighs the OLD table; momentum^s for a class not seen for s updates.
+            The first tables are averaged: the n-th update of a class weighs at least 1 / n.
+        strength: any number; the share of the difference that is taken off.
+        pixels: pixels sampled of each class in an update; classes with fewer take no part in it.
+        seed: where sampling starts, any integer.
+        process_group: ranks that share the tables. None: all, where torch.distributed is
+            initialised.
+
+    Attributes:
+        weight, mean, variance: (2, C, C, K) float32, by domain (source, target), class of the
+            pixel, channel and component.
+        anchor_weight, anchor_mean, anchor_variance: (2, K) float32, own class and others.
+        count: (2, C) int64, updates of the class.
+        latest: (2, C) int64, the step of the latest one.
+        step: (2,) int64, calls of `update`.
+
+    Shape:
+        logits (B, C, H, W), (B, C, P) or (N, C); labels (B, H, W), (B, P) or (N,). Balanced logits
+        and `delta` have the shape of the logits.
+
+    Raises:
+        ValueError: a size below 1, a momentum outside [0, 1], an unknown domain, or shapes that
+            disagree.
+        TypeError: a wrong dtype.
+
+    Source:
+        Balanced Learning for Domain Adaptive Semantic Segmentation, arXiv 2512.06886; (M35), (M36)
+        of docs/distributions.md.
+
+    Example:
+        >>> import torch
+        >>> balance = LogitBalance(2, 1, pixels=2)
+        >>> logits = torch.tensor([[4.0, 0.0], [6.0, 0.0], [0.0, 1.0], [0.0, 3.0]])
+        >>> labels = torch.tensor([0, 0, 1, 1])
+        >>> balance.update(logits, labels)
+        >>> own = balance.delta(logits, labels).gather(1, labels[:, None])
+        >>> (own < 0).flatten().tolist()
+        [True, True, False, False]
+    """
+
+    weight: Tensor
+    mean: Tensor
+    variance: Tensor
+    anchor_weight: Tensor
+    anchor_mean: Tensor
+    anchor_variance: Tensor
+    count: Tensor
+    latest: Tensor
+    step: Tensor
+
+    def __init__(
+        self,
+        num_classes: int,
+        components: int = 5,
+        *,
+        momentum: float = 0.99,
+        strength: float = 0.1,
+        pixels: int = 500,
+        seed: int = 0,
+        process_group: "dist.ProcessGroup | None" = None,
+    ) -> None:
+        super().__init__()
+        check_count("LogitBalance", "num_classes", num_classes)
+        check_count("LogitBalance", "components", components)
+        check_share("LogitBalance", "momentum", momentum)
+        check_number("LogitBalance", "strength", strength)
+        check_count("LogitBalance", "pixels", pixels)
+        check_number("LogitBalance", "seed", seed)
+        self.num_classes = num_classes
+        self.components = components
+        self.momentum = momentum
+        self.strength = strength
+        self.pixels = pixels
+        self.seed = seed
+        self.process_group = process_group
+        for name, shape in (("", (2, num_classes, num_classes)), ("anchor_", (2,))):
+            for part in Mixtures._fields:
+                self.register_buffer(name + part, torch.zeros(*shape, components))
+        self.register_buffer("count", torch.zeros(2, num_classes, dtype=torch.int64))
+        self.register_buffer("latest", torch.zeros(2, num_classes, dtype=torch.int64))
+        self.register_buffer("step", torch.zeros(2, dtype=torch.int64))
+
+    def extra_repr(self) -> str:
+        """The constructor's arguments."""
+        return (
+            f"{self.num_classes}, {self.components}, momentum={self.momentum}, "
+            f"strength={self.strength}, pixels={self.pixels}, seed={self.seed}"
+        )
+
+    def forward(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        *,
+        domain: Domain = "source",
+        ignore_index: int = 255,
+    ) -> Tensor:
+        """Logits minus `strength` times `delta`; the gradient passes as through the identity."""
+        delta = self.delta(logits, labels, domain=domain, ignore_index=ignore_index)
+        return logits - (self.strength * delta).to(logits.dtype)
+
+    @torch.no_grad()
+    def update(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        *,
+        domain: Domain = "source",
+        ignore_index: int = 255,
+    ) -> None:
+        """Fit the tables of a domain to a batch and move towards them; source moves the anchors.
+
+        `pixels` pixels of each class are taken at equal distances in the order of the batch, from a
+        start that follows from seed and step alone. Classes of fewer pixels, or of logits that are
+        not finite, keep their tables. With torch.distributed initialised every rank must call this:
+        the fit is to the samples of all ranks.
+        """
+        pixels, classes = self._read(logits, labels, domain, ignore_index)
+        which = DOMAINS.index(domain)
+        samples, used = self._samples(pixels, classes, ignore_index, which)
+        present = self._move_tables(samples, used, which)
+        if which == 0:
+            self._move_anchors(samples, used)
+        self.step[which] += 1
+        self.count[which] += present
+        self.latest[which] = torch.where(present, self.step[which], self.latest[which])
+
+    @torch.no_grad()
+    def delta(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        *,
+        domain: Domain = "source",
+        ignore_index: int = 255,
+    ) -> Tensor:
+        """(M36) how far each logit lies below its place on the anchor; float32 (float64).
+
+        0 for ignored pixels, for classes without a table, and before the source was seen.
+        """
+        pixels, classes = self._read(logits, labels, domain, ignore_index)
+        which = DOMAINS.index(domain)
+        wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
+        # Components first, then channels, so that a component's numbers of a tile are one gather.
+        tables = [one[which].permute(2, 1, 0).to(wide) for one in self._tables()]
+        tables[2] = tables[2].clamp_min(mixtures.NARROWEST).rsqrt()
+        pieces = mixtures.inverse(self._anchors()).to(wide).flatten(0, 1)
+        pieces = pieces.t().contiguous()
+        ready = (self.count[which] > 0) & (self.count[0] > 0).any()
+        out = torch.empty_like(pixels.features, dtype=wide)
+        channels = torch.arange(self.num_classes, device=classes.device)[:, None]
+        width = max(1, TILE // self.num_classes)
+        for image, rows, into in zip(pixels.features, classes, out, strict=True):
+            for value, label, place in zip(
+                image.split(width, 1), rows.split(width), into.split(width, 1), strict=True
+            ):
+                valid = (label != ignore_index) & (label >= 0) & (label < self.num_classes)
+                own = torch.where(valid, label, 0).long()
+                value = value.to(wide)
+                share = torch.zeros_like(value)
+                for weight, mean, inverse_length in zip(*tables, strict=True):
+                    gap = value - mean.index_select(1, own)
+                    gap.mul_(inverse_length.index_select(1, own))
+                    below = mixtures.normal_distribution(gap)
+                    share.addcmul_(weight.index_select(1, own), below)
+                moved = mixtures.at(share, pieces, (channels != own).long())
+                known = valid & ready[own]
+                place.copy_(torch.where(known, moved - value, 0))
+        if logits.dim() == 2:
+            return out[0].t()
+        return out.reshape(logits.shape)
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Forget everything."""
+        for buffer in self.buffers(recurse=False):
+            buffer.zero_()
+
+    def _tables(self) -> Mixtures:
+        return Mixtures(self.weight, self.mean, self.variance)
+
+    def _anchors(self) -> Mixtures:
+        spread = self.anchor_variance.clamp_min(mixtures.NARROWEST)
+        return Mixtures(self.anchor_weight, self.anchor_mean, spread)
+
+    def _read(
+        self, logits: Tensor, labels: Tensor, domain: Domain, ignore_index: int
+    ) -> tuple[Pixels, Tensor]:
+        pixels = read_features("LogitBalance", logits, "logits")
+        if pixels.channels != self.num_classes:
+            requirement = f"with C = {self.num_classes} channels"
+            raise ValueError(sentence("LogitBalance", "logits", requirement, tuple(logits.shape)))
+        check_device("LogitBalance", "logits", logits, self.mean, "the tables")
+        check_choice("LogitBalance", "domain", domain, DOMAINS)
+        check_ignore_index("LogitBalance", ignore_index)
+        return pixels, read_checked_labels(pixels, labels, self.num_classes, ignore_index)
+
+    def _samples(
+        self, pixels: Pixels, classes: Tensor, ignore_index: int, which: int
+    ) -> tuple[Tensor, Tensor]:
+        """Logits (C, C, n) of n pixels per class, channels second, and which classes count (C,)."""
+        members = members_of(classes.flatten(), self.num_classes, ignore_index)
+        # Steps along the golden ratio never come back to a start, and spread evenly.
+        start = 0.7548776662466927 * self.seed + 0.6180339887498949 * self.step[which].double()
+        slots = torch.arange(self.pixels, device=classes.device)
+        number = members.count[:, None]
+        places = spread_out(number, torch.full_like(number, self.pixels), slots, start % 1)
+        chosen = members.at(places)
+        side = max(pixels.features.shape[2], 1)
+        if classes.numel() == 0:
+            found = self.mean.new_zeros(*chosen.shape, self.num_classes)
+        else:
+            found = pixels.features.transpose(1, 2)[chosen // side, chosen % side]
+        found = found.double().transpose(1, 2)
+        used = (members.count >= self.pixels) & torch.isfinite(found).all(dim=2).all(dim=1)
+        return torch.where(used[:, None, None], found, 0), used
+
+    def _total(self, value: Tensor) -> Tensor:
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(value, group=self.process_group)
+        return value
+
+    def _move_tables(self, samples: Tensor, used: Tensor, which: int) -> Tensor:
+        """Move the tables of a domain; which classes (C,) were seen on any rank."""
+        old = Mixtures(*(one[which] for one in self._tables()))
+        fitted, present = fit_classes(samples, used, self.count[which] > 0, old, self._total)
+        waited = self.step[which] + 1 - self.latest[which]
+        momentum = self._momentum(self.count[which], waited)[:, None, None]
+        for buffer, new in zip(self._tables(), fitted, strict=True):
+            moved = torch.lerp(new, buffer[which].double(), momentum).to(buffer.dtype)
+            buffer[which] = torch.where(present[:, None, None], moved, buffer[which])
+        return present
+
+    def _move_anchors(self, samples: Tensor, used: Tensor) -> None:
+        seen = (self.count[0] > 0).any()
+        fitted, present = fit_anchors(samples, used, seen, self._anchors(), self._total)
+        momentum = self._momentum(self.step[0], torch.ones_like(self.step[0]))
+        momentum = torch.where(seen, momentum, 0)
+        buffers = self.anchor_weight, self.anchor_mean, self.anchor_variance
+        for buffer, new in zip(buffers, fitted, strict=True):
+            moved = torch.lerp(new, buffer.double(), momentum).to(buffer.dtype)
+            buffer.copy_(torch.where(present[:, None], moved, buffer))
+
+    def _momentum(self, count: Tensor, waited: Tensor) -> Tensor:
+        """Weight of the old table: an average at first, less for what was not seen for long."""
+        average = count.double() / (count + 1)
+        return torch.minimum(average, self.momentum ** waited.double())

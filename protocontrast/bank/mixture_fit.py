@@ -1,0 +1,123 @@
+"""Normal mixtures fitted to samples, by expectation and maximisation: (M35) for `LogitBalance`.
+
+Samples are logits (C, C, n): class of the pixel, channel, pixel. `total` adds up over ranks what it
+is given, so that a fit is to the samples of all.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from protocontrast.bank.mixtures import NARROWEST, Mixtures
+
+EM_STEPS = 3
+"""Of each fit: a table moves slowly, and the next batch goes on from it."""
+
+Total = Callable[[Tensor], Tensor]
+
+
+def first_guess(sums: Tensor, components: int) -> Mixtures:
+    """Equal components along the quantiles of a normal distribution.
+
+    From sums (R, 3) of ones, values and their squares.
+    """
+    number = sums[:, 0].clamp_min(1)
+    mean = sums[:, 1] / number
+    variance = (sums[:, 2] / number - mean.square()).clamp_min(NARROWEST)
+    at = (torch.arange(components, device=mean.device).double() + 0.5) / components
+    quantiles = math.sqrt(2) * torch.erfinv(2 * at - 1)
+    # What the components' means do not spread is left to each of them.
+    rest = (1 - quantiles.square().mean()) * variance
+    weight = torch.full_like(variance, 1 / components)[:, None].expand(-1, components)
+    return Mixtures(
+        weight,
+        mean[:, None] + variance.sqrt()[:, None] * quantiles,
+        rest[:, None].expand_as(weight),
+    )
+
+
+def responsibilities(values: Tensor, mixtures: Mixtures) -> Tensor:
+    """Probability that a value (R, n) comes from each component of mixtures (R, K): (R, n, K)."""
+    gaps = values[..., None] - mixtures.mean[:, None]
+    spread = mixtures.variance[:, None]
+    return (mixtures.weight[:, None].log() - 0.5 * (gaps.square() / spread + spread.log())).softmax(
+        -1
+    )
+
+
+def sums_of(values: Tensor, mixtures: Mixtures) -> Tensor:
+    """Responsibility, times value, times its square, summed over values (R, n): (R, K, 3)."""
+    share = responsibilities(values, mixtures)
+    powers = torch.stack([torch.ones_like(values), values, values.square()], dim=-1)
+    return share.transpose(1, 2) @ powers
+
+
+def refitted(sums: Tensor, before: Mixtures) -> Mixtures:
+    """(M35) the mixtures (R, K) that the sums (R, K, 3) ask for; empty components stay in place."""
+    mass, total, square = sums.unbind(dim=-1)
+    number = mass.sum(dim=-1, keepdim=True)
+    weight = mass / number.clamp_min(1e-300)
+    empty = mass < 1e-9
+    divisor = torch.where(empty, 1, mass)
+    mean = torch.where(empty, before.mean, total / divisor)
+    variance = (square / divisor - mean.square()).clamp_min(NARROWEST)
+    return Mixtures(weight.clamp_min(1e-12), mean, torch.where(empty, before.variance, variance))
+
+
+def begun(sums: Tensor, known: Tensor, old: Mixtures) -> Mixtures:
+    """Where a fit starts: the old mixtures (R, K), or a first guess where they are not `known`."""
+    guess = first_guess(sums, old.mean.shape[-1])
+    pairs = zip(old, guess, strict=True)
+    return Mixtures(*(torch.where(known[:, None], one.double(), new) for one, new in pairs))
+
+
+def moments(samples: Tensor) -> Tensor:
+    """Sums (..., 3) of ones, values and their squares over samples (..., n)."""
+    powers = [torch.ones_like(samples), samples, samples.square()]
+    return torch.stack([one.sum(dim=-1) for one in powers], dim=-1)
+
+
+def fit_classes(
+    samples: Tensor, used: Tensor, known: Tensor, old: Mixtures, total: Total
+) -> tuple[Mixtures, Tensor]:
+    """Mixtures (C, C, K) of every class and channel, and which classes (C,) have samples.
+
+    `used` (C,) says which classes have samples here, `known` (C,) which have an old mixture.
+    """
+    num_classes = len(samples)
+    counted = used.to(samples.dtype)[:, None, None]
+    sums = total(moments(samples) * counted).flatten(0, 1)
+    flat = Mixtures(*(one.flatten(0, 1) for one in old))
+    fitted = begun(sums, known.repeat_interleave(num_classes), flat)
+    for _ in range(EM_STEPS):
+        # Class by class, so that no table of all pixels, channels and components exists.
+        rows = [one.split(num_classes) for one in fitted]
+        parts = [sums_of(own, Mixtures(*each)) for own, *each in zip(samples, *rows, strict=True)]
+        fitted = refitted(total(torch.stack(parts) * counted[..., None]).flatten(0, 1), fitted)
+    shaped = Mixtures(*(one.unflatten(0, (num_classes, num_classes)) for one in fitted))
+    return shaped, sums.unflatten(0, (num_classes, num_classes))[:, 0, 0] > 0
+
+
+def fit_anchors(
+    samples: Tensor, used: Tensor, known: Tensor, old: Mixtures, total: Total
+) -> tuple[Mixtures, Tensor]:
+    """Mixtures (2, K) of logits of pixels' own classes and of others, and which have samples (2,).
+
+    `known` () says whether there are old ones.
+    """
+    own = torch.eye(len(samples), dtype=torch.bool, device=samples.device)
+    kinds = torch.stack([own, ~own]) & used[:, None]
+    shares = kinds.to(samples.dtype)[..., None]
+    sums = total((moments(samples) * shares).sum(dim=(1, 2)))
+    fitted = begun(sums, known.expand(2), old)
+    for _ in range(EM_STEPS):
+        parts = []
+        for share, *anchor in zip(shares, *fitted, strict=True):
+            one = Mixtures(*(value[None] for value in anchor))
+            pairs = zip(samples, share, strict=True)
+            found = [(sums_of(rows, one) * weight[:, None]).sum(dim=0) for rows, weight in pairs]
+            parts.append(torch.stack(found).sum(dim=0))
+        fitted = refitted(total(torch.stack(parts)), fitted)
+    return fitted, sums[:, 0] > 0

@@ -1,0 +1,320 @@
+"""`LogitBalance`: mixtures, their fit, and the way from one distribution to another."""
+
+import copy
+import io
+import math
+from itertools import pairwise
+from statistics import NormalDist
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from protocontrast import LogitBalance
+from protocontrast.bank import mixture_fit, mixtures
+from protocontrast.bank.mixtures import Mixtures
+from tests.strategies import NAN, label_map, normal, seeds
+
+NAMES = ("weight", "mean", "variance")
+
+
+FEW = settings(max_examples=8)
+
+
+def mixtures_of(seed: int, *shape: int, apart: float = 1.0) -> Mixtures:
+    """Random mixtures of a shape (..., K), their components more or less far apart."""
+    weight = normal(seed, shape).exp()
+    return Mixtures(
+        weight / weight.sum(dim=-1, keepdim=True),
+        normal(seed + 1, shape) * apart,
+        normal(seed + 2, shape).square() + 1,
+    )
+
+
+def below(z: float, weight: list[float], mean: list[float], variance: list[float]) -> float:
+    """F(z) by the standard library."""
+    parts = zip(weight, mean, variance, strict=True)
+    return sum(w * NormalDist(m, math.sqrt(v)).cdf(z) for w, m, v in parts)
+
+
+def inverse_of(u: float, *parts: list[float]) -> float:
+    """The z with F(z) = u, by halving."""
+    low, high = -100.0, 100.0
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if below(middle, *parts) < u else (low, middle)
+    return (low + high) / 2
+
+
+def rows_of(table: Mixtures, *index: int) -> list[list[float]]:
+    return [part[index].tolist() for part in table]
+
+
+def balance_with(seed: int, classes: int = 3, components: int = 2, **how: Any) -> LogitBalance:
+    """A module whose tables are random, as if seen."""
+    balance = LogitBalance(classes, components, **how).double()
+    for name, part in zip(NAMES, mixtures_of(seed, 2, classes, classes, components), strict=True):
+        getattr(balance, name).copy_(part)
+    for name, part in zip(NAMES, mixtures_of(seed + 5, 2, components), strict=True):
+        getattr(balance, f"anchor_{name}").copy_(part)
+    balance.count += 1
+    return balance
+
+
+@FEW
+@given(seed=seeds, components=st.integers(1, 5))
+def test_the_distribution(seed: int, components: int) -> None:
+    table = mixtures_of(seed, 2, components)
+    values = torch.linspace(-9, 9, 40, dtype=torch.float64).expand(2, -1)
+    found = mixtures.distribution(values, table)
+    assert (found.diff(dim=1) >= 0).all()
+    for row in range(2):
+        for z, share in zip(values[row].tolist(), found[row].tolist(), strict=True):
+            assert share == pytest.approx(below(z, *rows_of(table, row)), abs=1e-12)
+
+
+@FEW
+@given(seed=seeds, components=st.integers(1, 5))
+def test_the_inverse_undoes_the_distribution(seed: int, components: int) -> None:
+    table = mixtures_of(seed, 2, components)
+    pieces = mixtures.inverse(table).flatten(0, 1).t().contiguous()
+    share = torch.linspace(0.01, 0.99, 1999, dtype=torch.float64).expand(2, -1)
+    kind = torch.tensor([[0], [1]]).expand(2, 1999)
+    values = mixtures.at(share.clone(), pieces, kind)
+    assert (values.diff(dim=1) >= 0).all()
+    torch.testing.assert_close(mixtures.distribution(values, table), share, rtol=0, atol=1e-5)
+    outside = torch.tensor([[0.0, 1.0], [-1.0, 2.0]], dtype=torch.float64)
+    ends = mixtures.at(outside, pieces, kind[:, :2])
+    torch.testing.assert_close(ends, values[:, [0, -1]])
+
+
+def test_a_gap_between_components_is_crossed_without_a_swing() -> None:
+    table = Mixtures(
+        *torch.tensor([[[0.5, 0.5]], [[-9.0, 9.0]], [[0.01, 0.01]]], dtype=torch.float64)
+    )
+    pieces = mixtures.inverse(table).flatten(0, 1).t().contiguous()
+    share = torch.linspace(0.01, 0.99, 10_001, dtype=torch.float64)[None]
+    values = mixtures.at(share, pieces, torch.zeros_like(share, dtype=torch.long))
+    assert (values.diff(dim=1) >= -1e-12).all()
+    assert values.abs().max() < 9.3
+    # Within the gap a value may be anything, but its share is right to one piece.
+    error = (mixtures.distribution(values, table) - share).abs().max()
+    assert error < 1 / mixtures.INTERVALS
+
+
+@FEW
+@given(seed=seeds, components=st.integers(1, 3), domain=st.sampled_from(["source", "target"]))
+def test_delta_by_loops(seed: int, components: int, domain: Any) -> None:
+    balance = balance_with(seed, components=components)
+    logits, labels = normal(seed + 9, (6, 3)) * 3, label_map(seed, (6,), 3)
+    found = balance.delta(logits, labels, domain=domain)
+    which = ["source", "target"].index(domain)
+    tables = Mixtures(*(getattr(balance, name)[which] for name in NAMES))
+    anchors = Mixtures(*(getattr(balance, f"anchor_{name}") for name in NAMES))
+    for i, label in enumerate(labels.tolist()):
+        for c in range(3):
+            if label == 255:
+                assert found[i, c] == 0
+                continue
+            z = logits[i, c].item()
+            share = min(max(below(z, *rows_of(tables, label, c)), 0.01), 0.99)
+            moved = inverse_of(share, *rows_of(anchors, int(label != c)))
+            assert found[i, c].item() == pytest.approx(moved - z, abs=1e-3)
+
+
+def test_no_difference_where_the_class_has_the_anchors_distribution() -> None:
+    balance = balance_with(0, components=3)
+    for name in NAMES:
+        anchor, table = getattr(balance, f"anchor_{name}"), getattr(balance, name)
+        own = torch.eye(3, dtype=torch.bool)[:, :, None]
+        table.copy_(torch.where(own, anchor[0], anchor[1]).expand_as(table))
+    logits, labels = normal(3, (2, 3, 500)) * 2, label_map(4, (2, 500), 3)
+    delta = balance.delta(logits, labels)
+    kinds = (labels[:, None] != torch.arange(3)[:, None]).long()
+    anchors = Mixtures(*(getattr(balance, f"anchor_{name}") for name in NAMES))
+    shares = torch.stack(
+        [mixtures.distribution(logits, Mixtures(*(p[k] for p in anchors))) for k in (0, 1)]
+    )
+    share = torch.where(kinds == 0, shares[0], shares[1])
+    inside = (share > 0.0101) & (share < 0.9899)
+    assert inside.sum() > 1000
+    assert delta[inside].abs().max() < 1e-5
+
+
+def test_one_component_is_a_shift_and_a_stretch() -> None:
+    balance = balance_with(0, classes=2, components=1)
+    logits, labels = normal(1, (40, 2)) * 0.5, torch.arange(40) % 2
+    logits = logits + balance.mean[0, labels, :, 0]
+    moved = logits + balance.delta(logits, labels)
+    for i, label in enumerate(labels.tolist()):
+        for c in range(2):
+            mean, spread = balance.mean[0, label, c, 0], balance.variance[0, label, c, 0].sqrt()
+            kind = int(label != c)
+            standard = ((logits[i, c] - mean) / spread).clamp(
+                *(NormalDist().inv_cdf(u) for u in (0.01, 0.99))
+            )
+            expected = (
+                balance.anchor_mean[kind, 0] + balance.anchor_variance[kind, 0].sqrt() * standard
+            )
+            assert moved[i, c].item() == pytest.approx(expected.item(), abs=1e-5)
+
+
+def test_the_first_fit_of_one_component_is_mean_and_variance() -> None:
+    balance = LogitBalance(2, 1, pixels=5).double()
+    logits, labels = normal(0, (10, 2)), torch.arange(10) % 2
+    balance.update(logits, labels)
+    for c in range(2):
+        rows = logits[labels == c]
+        torch.testing.assert_close(balance.mean[0, c, :, 0], rows.mean(dim=0))
+        torch.testing.assert_close(balance.variance[0, c, :, 0], rows.var(dim=0, unbiased=False))
+    own, others = logits[range(10), labels], logits[range(10), 1 - labels]
+    torch.testing.assert_close(balance.anchor_mean[:, 0], torch.stack([own.mean(), others.mean()]))
+    assert balance.weight[0].eq(1).all()
+    assert not balance.weight[1].any()
+    assert balance.count.tolist() == [[1, 1], [0, 0]]
+
+
+def test_the_table_moves_as_momentum_says() -> None:
+    balance = LogitBalance(1, 1, momentum=0.6, pixels=3).double()
+    label = torch.zeros(3).long()
+    expected = None
+    for step, value in enumerate([1.0, 2.0, 5.0, 3.0]):
+        balance.update(torch.full((3, 1), value).double(), label)
+        momentum = min(step / (step + 1), 0.6)
+        expected = value if expected is None else momentum * expected + (1 - momentum) * value
+        assert balance.mean[0, 0, 0].item() == pytest.approx(expected)
+    for _ in range(2):
+        balance.update(torch.full((3, 1), 9.0).double(), label + 255)
+    assert balance.mean[0, 0, 0].item() == pytest.approx(expected)
+    balance.update(torch.full((3, 1), 9.0).double(), label)
+    assert balance.mean[0, 0, 0].item() == pytest.approx(0.6**3 * expected + (1 - 0.6**3) * 9)
+
+
+def test_a_fit_finds_two_clusters_and_never_gets_less_likely() -> None:
+    random = torch.Generator().manual_seed(0)
+    high = torch.rand(3000, generator=random, dtype=torch.float64) < 0.3
+    noise = torch.randn(3000, generator=random, dtype=torch.float64)
+    rows = torch.where(high, 4 + 0.5 * noise, -2 + noise)[None]
+    fitted = mixture_fit.first_guess(mixture_fit.moments(rows), 2)
+    likelihoods = []
+    for _ in range(60):
+        likelihoods.append(mixtures.density(rows, fitted).log().mean().item())
+        fitted = mixture_fit.refitted(mixture_fit.sums_of(rows, fitted), fitted)
+    assert all(after >= before - 1e-12 for before, after in pairwise(likelihoods))
+    assert fitted.weight[0].tolist() == pytest.approx([0.7, 0.3], abs=0.02)
+    assert fitted.mean[0].tolist() == pytest.approx([-2, 4], abs=0.1)
+    assert fitted.variance[0].tolist() == pytest.approx([1, 0.25], abs=0.1)
+
+
+def batch(seed: int, pixels: int = 60) -> tuple[Tensor, Tensor]:
+    return normal(seed, (2, 3, pixels), torch.float32) * 2, label_map(seed, (2, pixels), 3, "full")
+
+
+def test_balancing_brings_classes_together() -> None:
+    """The rare class has low logits; afterwards its own logits lie where the anchor's do."""
+    logits, labels = batch(0, 600)
+    own = labels[:, None] == torch.arange(3)[:, None]
+    logits = logits + torch.where(own, torch.tensor([6.0, 4.0, -1.0])[:, None], 0)
+    balance = LogitBalance(3, 3, pixels=100, strength=-1.0)
+    for _ in range(5):
+        balance.update(logits, labels)
+    moved = balance(logits, labels)
+    means = [moved[:, c][labels == c].mean().item() for c in range(3)]
+    before = [logits[:, c][labels == c].mean().item() for c in range(3)]
+    assert max(before) - min(before) > 6
+    assert max(means) - min(means) < 0.5
+
+
+def test_samples_are_equal_in_number_spread_and_seeded() -> None:
+    balances = [LogitBalance(2, 1, pixels=10, seed=seed).double() for seed in (0, 0, 1)]
+    logits = torch.arange(1000.0).double()[:, None].expand(-1, 2)
+    labels = (torch.arange(1000) >= 900).long()
+    for balance in balances:
+        balance.update(logits, labels)
+    means = [balance.mean[0, :, 0, 0] for balance in balances]
+    assert torch.equal(means[0], means[1])
+    assert not torch.equal(means[0], means[2])
+    for mean in means:
+        assert abs(mean[0] - 450) <= 45
+        assert abs(mean[1] - 950) <= 5
+    balances[0].update(logits, torch.where(labels == 1, 255, labels))
+    assert balances[0].count.tolist() == [[2, 1], [0, 0]]
+
+
+@pytest.mark.parametrize("value", [NAN, float("inf")])
+def test_what_is_not_finite_keeps_the_class_as_it_was(value: float) -> None:
+    balance = LogitBalance(3, 2, pixels=4)
+    balance.update(*batch(0))
+    before = copy.deepcopy(balance)
+    logits, labels = batch(1)
+    logits[:, 1] = torch.where(labels == 2, value, logits[:, 1])
+    balance.update(logits, labels)
+    assert balance.count.tolist() == [[2, 2, 1], [0, 0, 0]]
+    for name in NAMES:
+        mine, old = getattr(balance, name), getattr(before, name)
+        assert torch.equal(mine[0, 2], old[0, 2])
+        assert not torch.equal(mine[0, 0], old[0, 0])
+        assert getattr(balance, f"anchor_{name}").isfinite().all()
+
+
+@FEW
+@given(seed=seeds, form=st.sampled_from([(2, 3, 4, 5), (2, 3, 20), (40, 3), (0, 3, 4)]))
+def test_any_form(seed: int, form: tuple[int, ...]) -> None:
+    balance = balance_with(0)
+    logits, labels = normal(seed, form), label_map(seed, (form[0], *form[2:]), 3)
+    found = balance.delta(logits, labels)
+    assert found.shape == logits.shape
+    columns = found if found.dim() == 2 else found.movedim(1, -1)
+    assert (columns[labels == 255] == 0).all()
+    rows = logits if logits.dim() == 2 else logits.flatten(2).transpose(1, 2).flatten(0, 1)
+    flat = balance.delta(rows, labels.flatten())
+    assert torch.equal(columns.flatten(0, -2), flat)
+    balance.update(logits, labels)
+
+
+def test_tiles_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    balance, (logits, labels) = balance_with(0).float(), batch(3)
+    whole = balance.delta(logits, labels)
+    monkeypatch.setattr("protocontrast.bank.logit_balance.TILE", 21)
+    torch.testing.assert_close(balance.delta(logits, labels), whole, rtol=1e-6, atol=1e-6)
+
+
+def test_no_table_no_difference_and_the_identity_gradient() -> None:
+    balance, (logits, labels) = LogitBalance(3, 2, pixels=4), batch(0)
+    assert torch.equal(balance(logits, labels), logits)
+    balance.update(logits, labels, domain="target")
+    assert torch.equal(balance(logits, labels, domain="target"), logits)
+    balance.update(logits, torch.where(labels == 2, 255, labels))
+    leaf = logits.clone().requires_grad_()
+    moved = balance(leaf, labels)
+    unseen = (labels == 2)[:, None].expand_as(logits)
+    assert torch.equal(moved[unseen], logits[unseen])
+    assert not torch.equal(moved[~unseen], logits[~unseen])
+    upstream = normal(5, tuple(moved.shape), torch.float32)
+    assert torch.equal(torch.autograd.grad(moved, leaf, upstream)[0], upstream)
+    assert balance(logits.bfloat16(), labels).dtype == torch.bfloat16
+
+
+def test_save_load_continue_is_continue() -> None:
+    going_on = LogitBalance(3, 2, momentum=0.8, pixels=5)
+    for seed in range(3):
+        going_on.update(*batch(seed), domain=("source", "target")[seed % 2])
+    file = io.BytesIO()
+    torch.save(going_on.state_dict(), file)
+    file.seek(0)
+    loaded = LogitBalance(3, 2, momentum=0.8, pixels=5)
+    loaded.load_state_dict(torch.load(file, weights_only=True))
+    twin = copy.deepcopy(going_on).half()
+    for balance in (going_on, loaded, twin):
+        balance.update(*batch(7))
+    for other in (loaded, twin):
+        for name, value in going_on.state_dict().items():
+            assert torch.equal(other.state_dict()[name], value)
+    loaded.reset()
+    assert not any(buffer.any() for buffer in loaded.buffers())
+    assert list(loaded.parameters()) == []
+    text = "LogitBalance(3, 2, momentum=0.8, strength=0.1, pixels=5, seed=0)"
+    assert repr(loaded) == repr(eval(text)) == text
