@@ -15,7 +15,7 @@ def class_squares(
     normalize: bool,
     ignore_index: int,
 ) -> Tensor:
-    """(M30) sum of w_i (f_i - means_c)^2 over the pixels of each class, channel by channel."""
+    """(D1) sum of w_i (f_i - means_c)^2 over the pixels of each class, channel by channel."""
     weight = torch.ones_like(features[:, 0]) if pixel_weight is None else pixel_weight
     weight = torch.where(labels == ignore_index, 0, weight.to(features.dtype))
     # An ignored pixel may hold NaN, and 0 * NaN is NaN: it leaves before any arithmetic.
@@ -62,7 +62,7 @@ def distribution_contrast(
     temperature: float,
     ignore_index: int,
 ) -> tuple[Tensor, Tensor]:
-    """(M32) weighted loss and weight of every pixel, each (N,).
+    """(D3) weighted loss and weight of every pixel, each (N,).
 
     loss_i = sum_c mass_ic (logsumexp_k z_ik - f_i.mu_c / tau), with
     z_ic = f_i.mu_c / tau + sum_d f_id^2 S_cd / (2 tau^2).

@@ -17,7 +17,7 @@ DOCUMENTS = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.m
 EQUATIONS = {
     "maths.md": [f"M{i}" for i in range(1, 17)],
     "parts.md": [f"P{i}" for i in range(1, 13)],
-    "distributions.md": [f"M{i}" for i in range(30, 37)],
+    "distributions.md": [f"D{i}" for i in range(1, 8)],
 }
 
 
@@ -65,7 +65,7 @@ def broken_links(document: Path) -> list[str]:
 
 def cited_equations(folder: Path) -> set[str]:
     sources = (path.read_text("utf-8") for path in folder.rglob("*.py"))
-    return {cited for text in sources for cited in re.findall(r"\(([MP]\d+)\)", text)}
+    return {cited for text in sources for cited in re.findall(r"\(([DMP]\d+)\)", text)}
 
 
 @pytest.mark.parametrize("index", range(len(blocks(README.read_text("utf-8"), "python"))))
@@ -115,7 +115,7 @@ def test_readme_table_names_public_functions() -> None:
 @pytest.mark.parametrize("document", EQUATIONS)
 def test_every_equation_has_one_heading(document: str) -> None:
     text = (ROOT / "docs" / document).read_text("utf-8")
-    assert re.findall(r"^## \(([MP]\d+)\)", text, re.MULTILINE) == EQUATIONS[document]
+    assert re.findall(r"^## \(([DMP]\d+)\)", text, re.MULTILINE) == EQUATIONS[document]
 
 
 def test_cited_equations_exist() -> None:

@@ -70,7 +70,7 @@ class LogitBalance(WideBuffers):
         TypeError: a wrong dtype.
 
     Source:
-        Balanced Learning for Domain Adaptive Semantic Segmentation, arXiv 2512.06886; (M35), (M36)
+        Balanced Learning for Domain Adaptive Semantic Segmentation, arXiv 2512.06886; (D6), (D7)
         of docs/distributions.md.
 
     Example:
@@ -180,7 +180,7 @@ class LogitBalance(WideBuffers):
         domain: Domain = "source",
         ignore_index: int = 255,
     ) -> Tensor:
-        """(M36) how far each logit lies below its place on the anchor; float32 (float64).
+        """(D7) how far each logit lies below its place on the anchor; float32 (float64).
 
         0 for ignored pixels, for classes without a table, and before the source was seen.
         """

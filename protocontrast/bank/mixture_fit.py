@@ -1,4 +1,4 @@
-"""Normal mixtures fitted to samples, by expectation and maximisation: (M35) for `LogitBalance`.
+"""Normal mixtures fitted to samples, by expectation and maximisation: (D6) for `LogitBalance`.
 
 Samples are logits (C, C, n): class of the pixel, channel, pixel. `total` adds up over ranks what it
 is given, so that a fit is to the samples of all.
@@ -55,7 +55,7 @@ def sums_of(values: Tensor, mixtures: Mixtures) -> Tensor:
 
 
 def refitted(sums: Tensor, before: Mixtures) -> Mixtures:
-    """(M35) the mixtures (R, K) that the sums (R, K, 3) ask for; empty components stay in place."""
+    """(D6) the mixtures (R, K) that the sums (R, K, 3) ask for; empty components stay in place."""
     mass, total, square = sums.unbind(dim=-1)
     number = mass.sum(dim=-1, keepdim=True)
     weight = mass / number.clamp_min(1e-300)

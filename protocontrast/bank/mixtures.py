@@ -32,7 +32,7 @@ def normal_distribution(value: Tensor) -> Tensor:
 
 
 def distribution(value: Tensor, mixtures: Mixtures) -> Tensor:
-    """(M35) F(z): value (..., n) of mixtures (..., K)."""
+    """(D6) F(z): value (..., n) of mixtures (..., K)."""
     total = torch.zeros_like(value)
     for k in range(mixtures.weight.shape[-1]):
         weight, mean, variance = (one[..., k : k + 1] for one in mixtures)

@@ -90,5 +90,5 @@ def averaged(sums: Moments) -> Moments:
 
 
 def mixed(old: Tensor, new: Tensor, gap: Tensor, share: Tensor) -> Tensor:
-    """(M31) variance of a mixture that takes a `share` of the new; `gap` is between the means."""
+    """(D2) variance of a mixture that takes a `share` of the new; `gap` is between the means."""
     return (1 - share) * old + share * new + share * (1 - share) * gap.square()

@@ -70,7 +70,7 @@ class PrototypeBank(WideBuffers):
         TypeError: statistics without a variance for a bank that keeps it, or the reverse.
 
     Source:
-        (M9) of docs/maths.md; (M31) of docs/distributions.md for the variance.
+        (M9) of docs/maths.md; (D2) of docs/distributions.md for the variance.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Class sums of squared deviations in one read: (M30) for `class_statistics`."""
+"""Class sums of squared deviations in one read: (D1) for `class_statistics`."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Contrast with class distributions: (M32) for `distribution_contrast`, and its gradient.
+"""Contrast with class distributions: (D3) for `distribution_contrast`, and its gradient.
 
 The squares of a tile serve the bonus of the variance and the pixels' lengths in one product.
 """

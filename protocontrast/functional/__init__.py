@@ -5,9 +5,9 @@ from protocontrast.functional.bidirectional import BidirectionalContrast, bidire
 from protocontrast.functional.class_prototypes import ClassPrototypes, class_prototypes
 from protocontrast.functional.class_statistics import ClassStatistics, class_statistics
 from protocontrast.functional.contrast import pixel_prototype_contrast
+from protocontrast.functional.distribution_contrast import distribution_contrast
 from protocontrast.functional.entropy import entropy
 from protocontrast.functional.frequencies import frequency_weights
-from protocontrast.functional.distribution_contrast import distribution_contrast
 from protocontrast.functional.labels import fuse_labels, labels_to_grid
 from protocontrast.functional.logits import prototype_logits
 from protocontrast.functional.mixing import ClassMix, class_mix
@@ -19,8 +19,8 @@ from protocontrast.functional.selection import confident_share, select_labels
 from protocontrast.functional.similarity_kl import similarity_kl
 from protocontrast.functional.sinkhorn import sinkhorn
 from protocontrast.functional.spread import spread
-from protocontrast.functional.symmetric_cross_entropy import symmetric_cross_entropy
 from protocontrast.functional.subclasses import assign_subclasses, subclass_max
+from protocontrast.functional.symmetric_cross_entropy import symmetric_cross_entropy
 from protocontrast.functional.transfer import TransferredLabels, transfer_labels
 from protocontrast.functional.upsampled_cross_entropy import upsampled_cross_entropy
 
@@ -28,19 +28,19 @@ __all__ = [
     "BidirectionalContrast",
     "ClassMix",
     "ClassPrototypes",
-    "SampledPixels",
     "ClassStatistics",
+    "SampledPixels",
     "TransferredLabels",
     "assign_subclasses",
     "bidirectional_contrast",
     "check_labels",
     "class_mix",
     "class_prototypes",
+    "class_statistics",
     "confident_share",
+    "distribution_contrast",
     "entropy",
     "frequency_weights",
-    "class_statistics",
-    "distribution_contrast",
     "fuse_labels",
     "labels_to_grid",
     "mrkld",
@@ -53,8 +53,8 @@ __all__ = [
     "similarity_kl",
     "sinkhorn",
     "spread",
-    "symmetric_cross_entropy",
     "subclass_max",
+    "symmetric_cross_entropy",
     "transfer_labels",
     "upsampled_cross_entropy",
 ]

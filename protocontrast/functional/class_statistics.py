@@ -76,7 +76,7 @@ def class_statistics(
         TypeError: a wrong dtype.
 
     Source:
-        Xie et al., SePiCo, arXiv 2204.08808 (diagonal variance per class); (M30) of
+        Xie et al., SePiCo, arXiv 2204.08808 (diagonal variance per class); (D1) of
         docs/distributions.md.
 
     Example:

@@ -83,7 +83,7 @@ def distribution_contrast(
         TypeError: a wrong dtype, or a gradient asked for labels or weights.
 
     Source:
-        Xie et al., SePiCo, arXiv 2204.08808 (distribution-aware contrast); (M32) of
+        Xie et al., SePiCo, arXiv 2204.08808 (distribution-aware contrast); (D3) of
         docs/distributions.md.
 
     Example:

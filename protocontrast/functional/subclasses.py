@@ -66,7 +66,7 @@ def assign_subclasses(
 
     Source:
         Zhou et al., Rethinking Semantic Segmentation: A Prototype View, arXiv 2203.15102 (online
-        clustering within each class); (M33) of docs/distributions.md.
+        clustering within each class); (D4) of docs/distributions.md.
 
     Example:
         >>> import torch
@@ -163,7 +163,7 @@ def subclass_max(logits: Tensor, num_classes: int) -> Tensor:
 
     Source:
         Zhou et al., Rethinking Semantic Segmentation: A Prototype View, arXiv 2203.15102 (winner
-        among the prototypes of a class); (M34) of docs/distributions.md.
+        among the prototypes of a class); (D5) of docs/distributions.md.
 
     Example:
         >>> import torch
