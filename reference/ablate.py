@@ -30,6 +30,7 @@ from reference.experiments.matrix import (
     LABELS,
     MAIN_ROWS,
     ORACLE,
+    SAFER_ROW,
     SOURCE,
     STARTS,
     UNAUGMENTED,
@@ -104,7 +105,7 @@ def chosen_cells(options: Options, base: Experiment | None = None) -> list[Cell]
         )
     if options.jobs < 1:
         raise ValueError(f"ablate: expected jobs of at least 1, got {options.jobs}.")
-    plain = tuple(row for row in LABELS if row != UNAUGMENTED)
+    plain = tuple(row for row in LABELS if row not in (UNAUGMENTED, SAFER_ROW))
     usual = plain if options.target == TOY else MAIN_ROWS
     wanted = {SOURCE, *(options.rows or usual)}
     if not has_training_labels(options.target):

@@ -30,10 +30,11 @@ from reference.experiments.scenario import Scenario
 from reference.networks.toy import SegmentationNetwork
 from reference.provenance import code_digest, machine, peak_mib, versions
 from reference.training.alarms import class_share, predicted_share
-from reference.training.config import ROWS, Adaptation, Contrast, Experiment, without
+from reference.training.config import ROWS, SAFER, Adaptation, Contrast, Experiment, without
 
 SOURCE: Final = "source_only"
 UNAUGMENTED: Final = "source_only_unaugmented"
+SAFER_ROW: Final = "bicl_safer"
 ORACLE: Final = "oracle"
 INGREDIENTS: Final[Mapping[str, str]] = {
     "target_to_source": "BiCL without target to source",
@@ -55,6 +56,7 @@ LABELS: Final[Mapping[str, str]] = {
     "contrast_only": "contrast only",
     "contrast_only_uncalibrated": "contrast only, no calibration",
     "bicl": "BiCL",
+    SAFER_ROW: "BiCL, safer labels",
     **{f"without_{name}": label for name, label in INGREDIENTS.items()},
     ORACLE: "oracle (target labels)",
 }
@@ -67,6 +69,7 @@ MAIN_ROWS: Final = (
     "entropy_only",
     "contrast_only",
     "bicl",
+    SAFER_ROW,
     ORACLE,
 )
 # Rows that start from random weights and not from another row.
@@ -128,6 +131,8 @@ def adaptation(row: str, experiment: Experiment) -> Adaptation:
     if row == "contrast_only_uncalibrated":
         base = ROWS["contrast_only"]
         settings = replace(base, contrast=replace(base.contrast or Contrast(), calibrate=False))
+    elif row == SAFER_ROW:
+        settings = SAFER
     else:
         settings = without(row.removeprefix("without_"))
     return on_schedule_of(settings, experiment)

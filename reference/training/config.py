@@ -213,6 +213,14 @@ ROWS: Final[Mapping[str, Adaptation]] = {
     "bicl": BICL,
 }
 
+# For a start whose labels deserve less trust: only similar pixels are labelled, the contrast pulls
+# gently, static labels hold from the first round, and nothing sharpens what is uncertain.
+SAFER: Final = Adaptation(
+    contrast=Contrast(target_to_source=0.1, source_to_target=0.1, threshold=0.9),
+    static_weight=0.6,
+    static_from_round=0,
+)
+
 
 def without(name: str) -> Adaptation:
     """Return full BiCL with one ingredient switched off.

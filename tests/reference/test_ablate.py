@@ -22,7 +22,14 @@ from reference.ablate import (
 )
 from reference.data.transforms import Augmentation
 from reference.experiments import matrix, tables
-from reference.experiments.matrix import INGREDIENTS, LABELS, MAIN_ROWS, UNAUGMENTED, adaptation
+from reference.experiments.matrix import (
+    INGREDIENTS,
+    LABELS,
+    MAIN_ROWS,
+    SAFER_ROW,
+    UNAUGMENTED,
+    adaptation,
+)
 from reference.experiments.scenario import data_folder
 from reference.training.config import BICL, ROWS, without
 from reference.training.losses import NonFiniteLossError
@@ -76,12 +83,17 @@ def test_contrast_alone_has_neither_entropy_nor_target_cross_entropy(tiny_experi
         assert row.contrast.calibrate is calibrate
         assert (row.entropy_weight, row.static_weight, row.static_from_round) == (0, 0, None)
     assert adaptation("bicl", replace(tiny_experiment, adaptation=BICL)) == BICL
+    safer = adaptation(SAFER_ROW, tiny_experiment)
+    assert safer.contrast is not None and safer.static_from_round == 0
+    assert safer.contrast.threshold > BICL.contrast.threshold
+    assert safer.contrast.target_to_source < BICL.contrast.target_to_source
+    assert safer.steps == tiny_experiment.adaptation.steps and safer.entropy_weight == 0
     assert without("entropy").entropy_weight == 0 and ROWS["bicl"] == BICL
 
 
 def test_the_matrix_asks_for_every_row_and_seed_and_for_fewer_on_photographs(tmp_path):
     cells = chosen_cells(Options(seeds=(0, 1, 2)))
-    rows = [row for row in LABELS if row != UNAUGMENTED]
+    rows = [row for row in LABELS if row not in (UNAUGMENTED, SAFER_ROW)]
     assert [(c.row, c.experiment.seed) for c in cells] == [(r, s) for r in rows for s in range(3)]
     (tmp_path / "gtFine" / "train").mkdir(parents=True)
     photographs = chosen_cells(Options(seeds=(0,), target=str(tmp_path)))
