@@ -32,6 +32,7 @@ from protocontrast.functional import (
     fuse_labels,
     labels_to_grid,
     mrkld,
+    pair_contrast,
     pixel_prototype_contrast,
     prototype_logits,
     prototype_pull,
@@ -48,6 +49,7 @@ from protocontrast.functional import (
 )
 from protocontrast.losses import (
     BidirectionalContrastLoss,
+    PairContrastLoss,
     PixelPrototypeContrastLoss,
     UpsampledCrossEntropyLoss,
 )
@@ -66,6 +68,7 @@ __all__ = [
     "ClassThresholds",
     "DomainBias",
     "LogitBalance",
+    "PairContrastLoss",
     "PixelPrototypeContrastLoss",
     "PrototypeBank",
     "QueuedKeys",
@@ -85,6 +88,7 @@ __all__ = [
     "fuse_labels",
     "labels_to_grid",
     "mrkld",
+    "pair_contrast",
     "pixel_prototype_contrast",
     "prototype_logits",
     "prototype_pull",

@@ -12,6 +12,7 @@ from protocontrast.functional.labels import fuse_labels, labels_to_grid
 from protocontrast.functional.logits import prototype_logits
 from protocontrast.functional.mixing import ClassMix, class_mix
 from protocontrast.functional.mrkld import mrkld
+from protocontrast.functional.pair_contrast import pair_contrast
 from protocontrast.functional.prototype_pull import prototype_pull
 from protocontrast.functional.rectify import rectify
 from protocontrast.functional.sampling import SampledPixels, sample_pixels
@@ -44,6 +45,7 @@ __all__ = [
     "fuse_labels",
     "labels_to_grid",
     "mrkld",
+    "pair_contrast",
     "pixel_prototype_contrast",
     "prototype_logits",
     "prototype_pull",

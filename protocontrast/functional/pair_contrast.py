@@ -1,0 +1,181 @@
+"""Contrast between pairs of pixels: `pair_contrast`."""
+
+from typing import Literal
+
+from torch import Tensor
+
+from protocontrast.checks import (
+    check_choice,
+    check_device,
+    check_floating,
+    check_ignore_index,
+    check_integer,
+    check_no_grad,
+    check_positive,
+    check_shape,
+    sentence,
+)
+from protocontrast.functional.contrast import REDUCTIONS, Backend, Reduction
+from protocontrast.ops.backend import choose
+from protocontrast.ops.pair_contrast import Inputs, Settings
+from protocontrast.ops.pair_contrast import pair_contrast as contrasted
+
+FUNCTION = "pair_contrast"
+PAIR_SIMILARITIES = ("cosine", "dot")
+DENOMINATORS = ("negatives", "all")
+
+PairSimilarity = Literal["cosine", "dot"]
+Denominator = Literal["negatives", "all"]
+
+
+def _check_rows(argument: str, rows: Tensor, anchors: Tensor) -> None:
+    """Rows (K, D) with the anchors' D, on their device."""
+    check_floating(FUNCTION, argument, rows)
+    shape, channels = tuple(rows.shape), anchors.shape[1]
+    if len(shape) != 2 or shape[1] != channels:
+        requirement = f"of shape (K, D) with D = {channels} as in anchors {tuple(anchors.shape)}"
+        raise ValueError(sentence(FUNCTION, argument, requirement, shape))
+    check_device(FUNCTION, argument, rows, anchors, "anchors")
+
+
+def _read_labels(argument: str, labels: Tensor, of: str, rows: Tensor) -> Tensor:
+    """One class per row, int64."""
+    check_integer(FUNCTION, argument, labels)
+    reason = f"as in {of} {tuple(rows.shape)}"
+    check_shape(FUNCTION, argument, labels, (rows.shape[0],), reason)
+    check_device(FUNCTION, argument, labels, rows, of)
+    return labels.long()
+
+
+def _read_negatives(
+    negatives: Tensor | None, labels: Tensor | None, anchors: Tensor
+) -> tuple[Tensor | None, Tensor | None]:
+    """Both or neither."""
+    if negatives is None and labels is None:
+        return None, None
+    if negatives is None or labels is None:
+        given, missing = "negatives", "negative_labels"
+        if negatives is None:
+            given, missing = missing, given
+        raise ValueError(sentence(FUNCTION, missing, f"beside {given}", "None"))
+    _check_rows("negatives", negatives, anchors)
+    return negatives, _read_labels("negative_labels", labels, "negatives", negatives)
+
+
+def _check_weight(weight: Tensor | None, anchors: Tensor) -> None:
+    if weight is None:
+        return
+    check_floating(FUNCTION, "anchor_weight", weight)
+    check_no_grad(FUNCTION, "anchor_weight", weight, "anchors, keys and negatives")
+    reason = f"as in anchors {tuple(anchors.shape)}"
+    check_shape(FUNCTION, "anchor_weight", weight, (anchors.shape[0],), reason)
+    check_device(FUNCTION, "anchor_weight", weight, anchors, "anchors")
+
+
+def pair_contrast(
+    anchors: Tensor,
+    anchor_labels: Tensor,
+    keys: Tensor,
+    key_labels: Tensor,
+    *,
+    negatives: Tensor | None = None,
+    negative_labels: Tensor | None = None,
+    anchor_weight: Tensor | None = None,
+    similarity: PairSimilarity = "cosine",
+    temperature: float = 0.1,
+    denominator: Denominator = "negatives",
+    exclude_self: bool = False,
+    ignore_index: int = 255,
+    reduction: Reduction = "mean",
+    backend: Backend = "auto",
+) -> Tensor:
+    """Contrast of every anchor with single pixels: those of its own class against all others.
+
+    With s_ij = sim(a_i, k_j) / temperature, positives P_i (keys of the anchor's class) and
+    negatives N_i (keys, or `negatives`, of another class),
+
+        loss_i = w_i / |P_i| sum_{p in P_i} -log( e^{s_ip} / (e^{s_ip} + sum_{n in N_i} e^{s_in}) ),
+
+    and with denominator="all" every positive stands in each sum, as in SupCon:
+
+        loss_i = w_i / |P_i| sum_{p in P_i} -log( e^{s_ip} / sum_{j in P_i or N_i} e^{s_ij} ).
+
+    Keys are streamed: nothing of the size A x K is ever held, in either direction. Cases of it:
+
+        PiPa, ContrastiveSeg: pair_contrast(rows, labels, rows, labels, exclude_self=True);
+        a bank of pixels: keys and key_labels are the bank's;
+        PatchNCE: labels torch.arange(A) on both sides, `ignore_index=-1`, temperature 0.07;
+        BankCL of SePiCo: the means of each class's rows as `negatives` (the mean of products is the
+        product with the mean), similarity="dot", temperature 100.
+
+    Args:
+        anchors: pixels that are contrasted, rows of any stride.
+        anchor_labels: any integer names a class; `ignore_index` is none.
+        keys: pixels that anchors are pulled to and pushed from, such as a bank or the anchors.
+        key_labels: classes of the keys; an ignored key takes no part.
+        negatives: rows to be pushed from instead of keys; keys are then positives only.
+        negative_labels: classes of the negatives.
+        anchor_weight: w_i, any floating dtype. 0 ignores the anchor.
+        similarity: "cosine" in [-1, 1] or "dot".
+        temperature: divides the similarity, > 0.
+        denominator: "negatives" or "all", as above.
+        exclude_self: key i is anchor i itself, and no positive of its own.
+        ignore_index: label of rows without a class. Other libraries number rows from 0: 255 is then
+            the 256th, so name another one.
+        reduction: "mean" divides by the summed weights of the anchors that count, "sum", or "none".
+        backend: "auto", or an implementation by name, which then never falls back.
+
+    Shape:
+        anchors (A, D); anchor_labels, anchor_weight (A,); keys (K, D); key_labels (K,);
+        negatives (M, D); negative_labels (M,). Result () for "mean" and "sum", else (A,).
+
+    Returns:
+        Loss in nats, float32 (float64 where a row is float64). An anchor that is ignored or has no
+        positive does not count: exactly 0 with gradient 0, even where it holds NaN; without
+        negatives the loss is 0. With no anchor that counts it is exactly 0 with zero, connected
+        gradients. A row of zero length has cosine 0 to everything and gradient 0. Gradients go to
+        anchors, keys and negatives where they require it, once: differentiating them again raises.
+        Keys are read again in backward, so move a bank afterwards; torch raises if it has moved.
+
+    Raises:
+        ValueError: shapes, devices or settings disagree.
+        TypeError: a wrong dtype, or a gradient asked for weights.
+
+    Source:
+        Wang et al., ICCV 2021, arXiv 2101.11939; Chen et al., ACM MM 2023, arXiv 2211.07609; for
+        "all" Khosla et al., NeurIPS 2020, arXiv 2004.11362; (M17) of docs/maths.md.
+
+    Example:
+        >>> import torch
+        >>> rows, labels = torch.eye(3)[[0, 0, 1]], torch.tensor([4, 4, 7])
+        >>> loss = pair_contrast(rows, labels, rows, labels, temperature=1.0, exclude_self=True)
+        >>> f"{loss.item():.4f}"  # log(1 + e^(0 - 1)); the third has no positive
+        '0.3133'
+    """
+    check_floating(FUNCTION, "anchors", anchors)
+    if anchors.dim() != 2 or anchors.shape[1] == 0:
+        requirement = "of shape (A, D) with at least one channel"
+        hint = "features (B, D, H, W) are rows as features.movedim(1, -1).flatten(0, 2)."
+        raise ValueError(sentence(FUNCTION, "anchors", requirement, tuple(anchors.shape), hint))
+    _check_rows("keys", keys, anchors)
+    own_labels = _read_labels("anchor_labels", anchor_labels, "anchors", anchors)
+    other_labels = _read_labels("key_labels", key_labels, "keys", keys)
+    negatives, negative_labels = _read_negatives(negatives, negative_labels, anchors)
+    _check_weight(anchor_weight, anchors)
+    check_choice(FUNCTION, "similarity", similarity, PAIR_SIMILARITIES)
+    check_positive(FUNCTION, "temperature", temperature)
+    check_choice(FUNCTION, "denominator", denominator, DENOMINATORS)
+    check_choice(FUNCTION, "exclude_self", exclude_self, (True, False))
+    check_choice(FUNCTION, "reduction", reduction, REDUCTIONS)
+    check_ignore_index(FUNCTION, ignore_index)
+    if exclude_self and keys.shape[0] != anchors.shape[0]:
+        requirement = f"to be the {anchors.shape[0]} anchors with exclude_self=True"
+        hint = "key i must be anchor i."
+        raise ValueError(sentence(FUNCTION, "keys", requirement, f"{keys.shape[0]} rows", hint))
+    inputs = Inputs(
+        anchors, own_labels, keys, other_labels, negatives, negative_labels, anchor_weight
+    )
+    settings = Settings(
+        similarity, float(temperature), denominator == "all", bool(exclude_self), ignore_index
+    )
+    return contrasted(inputs, settings, reduction, choose(FUNCTION, backend, FUNCTION, anchors))

@@ -1,0 +1,114 @@
+"""Contrast between pairs of pixels as a module: `PairContrastLoss`."""
+
+from torch import Tensor, nn
+
+from protocontrast.checks import check_choice, check_ignore_index, check_positive
+from protocontrast.functional import pair_contrast
+from protocontrast.functional.contrast import BACKENDS, REDUCTIONS, Backend, Reduction
+from protocontrast.functional.pair_contrast import (
+    DENOMINATORS,
+    PAIR_SIMILARITIES,
+    Denominator,
+    PairSimilarity,
+)
+
+
+class PairContrastLoss(nn.Module):
+    """`pair_contrast` with its settings stored.
+
+    Args:
+        similarity: "cosine" or "dot".
+        temperature: > 0.
+        denominator: "negatives" or "all".
+        exclude_self: key i is anchor i itself, and no positive of its own.
+        ignore_index: label of rows without a class.
+        reduction: "mean", "sum" or "none".
+        backend: "auto", or an implementation by name.
+
+    Shape:
+        As in `pair_contrast`.
+
+    Returns:
+        From `forward(anchors, anchor_labels, keys=None, key_labels=None, *, negatives=None,
+        negative_labels=None, anchor_weight=None)`: the loss. Without keys the anchors are the keys.
+
+    Raises:
+        ValueError: an unknown setting.
+
+    Source:
+        Wang et al., ICCV 2021, arXiv 2101.11939; (M17) of docs/maths.md.
+
+    Example:
+        >>> import torch
+        >>> loss = PairContrastLoss(temperature=1.0, exclude_self=True)
+        >>> f"{loss(torch.eye(3)[[0, 0, 1]], torch.tensor([4, 4, 7])).item():.4f}"
+        '0.3133'
+    """
+
+    def __init__(
+        self,
+        *,
+        similarity: PairSimilarity = "cosine",
+        temperature: float = 0.1,
+        denominator: Denominator = "negatives",
+        exclude_self: bool = False,
+        ignore_index: int = 255,
+        reduction: Reduction = "mean",
+        backend: Backend = "auto",
+    ) -> None:
+        super().__init__()
+        name = "PairContrastLoss"
+        check_choice(name, "similarity", similarity, PAIR_SIMILARITIES)
+        check_positive(name, "temperature", temperature)
+        check_choice(name, "denominator", denominator, DENOMINATORS)
+        check_choice(name, "exclude_self", exclude_self, (True, False))
+        check_choice(name, "reduction", reduction, REDUCTIONS)
+        check_choice(name, "backend", backend, BACKENDS)
+        check_ignore_index(name, ignore_index)
+        self.similarity = similarity
+        self.temperature = temperature
+        self.denominator = denominator
+        self.exclude_self = exclude_self
+        self.ignore_index = ignore_index
+        self.reduction = reduction
+        self.backend = backend
+
+    def extra_repr(self) -> str:
+        """The constructor's arguments."""
+        return (
+            f"similarity={self.similarity!r}, temperature={self.temperature}, "
+            f"denominator={self.denominator!r}, exclude_self={self.exclude_self}, "
+            f"ignore_index={self.ignore_index}, reduction={self.reduction!r}, "
+            f"backend={self.backend!r}"
+        )
+
+    def forward(
+        self,
+        anchors: Tensor,
+        anchor_labels: Tensor,
+        keys: Tensor | None = None,
+        key_labels: Tensor | None = None,
+        *,
+        negatives: Tensor | None = None,
+        negative_labels: Tensor | None = None,
+        anchor_weight: Tensor | None = None,
+    ) -> Tensor:
+        """The loss in nats: () for "mean" and "sum", else (A,)."""
+        if keys is None and key_labels is None:
+            keys, key_labels = anchors, anchor_labels
+        return pair_contrast(
+            anchors,
+            anchor_labels,
+            keys,  # type: ignore[arg-type]  # one without the other is refused with a sentence
+            key_labels,  # type: ignore[arg-type]
+            negatives=negatives,
+            negative_labels=negative_labels,
+            anchor_weight=anchor_weight,
+            similarity=self.similarity,
+            temperature=self.temperature,
+            denominator=self.denominator,
+            exclude_self=self.exclude_self,
+            ignore_index=self.ignore_index,
+            reduction=self.reduction,
+            backend=self.backend,
+        )
