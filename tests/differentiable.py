@@ -70,6 +70,24 @@ def _bidirectional(features: Tensor, labels: Tensor, prototypes: Tensor) -> Tens
     return pc.bidirectional_contrast(features, labels, other, labels.flip(0), num_classes=3).loss
 
 
+def _pairs(features: Tensor, labels: Tensor, prototypes: Tensor, **settings: object) -> Tensor:
+    """Pixels against the prototypes and the pixels of the other image."""
+    rows, flat = features.movedim(1, -1).flatten(0, 1), labels.flatten()
+    keys = torch.cat([prototypes, rows.flip(0)])
+    classes = torch.arange(3, device=labels.device)
+    return pc.pair_contrast(rows, flat, keys, torch.cat([classes, flat.flip(0)]), **settings)
+
+
+def _opposed(features: Tensor, labels: Tensor, prototypes: Tensor, **settings: object) -> Tensor:
+    """Pixels pulled together and pushed from prototypes of other classes."""
+    rows, flat = features.movedim(1, -1).flatten(0, 1), labels.flatten()
+    return pc.pair_contrast(
+        rows, flat, rows, flat, negatives=prototypes, exclude_self=True,
+        negative_labels=torch.arange(3, device=labels.device),
+        anchor_weight=torch.arange(1, len(flat) + 1, device=labels.device) / 4, **settings,
+    )  # fmt: skip
+
+
 def _upsampled(features: Tensor, labels: Tensor, prototypes: Tensor, **settings: object) -> Tensor:
     """The features are logits of a single row, of four classes."""
     wide = labels[:, None].repeat_interleave(2, dim=2).repeat(1, 3, 1)
@@ -103,6 +121,8 @@ CALLS: dict[str, Function] = {
     "bidirectional": _bidirectional,
     "distribution": _distribution,
     "distribution none": partial(_distribution, reduction="none", normalize=False),
+    "pairs": _pairs,
+    "pairs none": partial(_opposed, reduction="none", denominator="all", similarity="dot"),
     "upsampled": _upsampled,
     "upsampled none": partial(_upsampled, reduction="none", align_corners=True),
 }
@@ -114,3 +134,4 @@ ONE_OF_EACH = [
     *("mean", "none", "logits", "unit class means", "bidirectional", "upsampled"),
     "distribution",
 ]
+ONE_OF_EACH = ["mean", "none", "logits", "unit class means", "bidirectional", "pairs", "upsampled"]

@@ -31,6 +31,13 @@ SPREAD = PROTOTYPES.square()
 SPREAD_LEAF = SPREAD.clone().requires_grad_()
 UNIT, RAW = (True, 0.5, 255), (False, 2.0, 255)
 SHARE = torch.tensor([1.0, 0.0, 2.0, 0.5])
+ALIKE = "cosine", 0.1, False, False, 255
+EVERY = "dot", 1.0, True, True, 255
+ANCHORS, ANCHOR_LABELS = FEATURES.movedim(1, -1).flatten(0, 1), LABELS.flatten()
+ANCHOR_LEAF = ANCHORS.clone().requires_grad_()
+ROLES = torch.tensor([0, 1, 2]), torch.tensor([255, 0, 1])
+SELF = ANCHORS, ANCHOR_LABELS, ANCHORS.clone(), ANCHOR_LABELS, ANCHOR_LABELS.clone()
+STATISTICS = torch.stack([SLOPES.flatten()[:12], PIXELS.flatten(), PIXELS.flatten()])
 MAP_LEAF = MAP.clone().requires_grad_()
 LEAF, ROWS = FEATURES.clone().requires_grad_(), PROTOTYPES.clone().requires_grad_()
 
@@ -70,6 +77,11 @@ CASES: list[tuple[str, tuple[Any, ...]]] = [
     ("target_pass", (LEAF, LABELS, soft_labels(LABELS), *NEAR, *PRESENT, *FUSED, False, BACKEND)),
     ("target_pass", (LEAF.detach(), None, None, *NEAR, *PRESENT, *FUSED, True, BACKEND)),
     ("target_pass", (FEATURES, LABELS, None, *NEAR, PRESENT[0], *LOST, False, BACKEND)),
+    ("pair_contrast", (ANCHOR_LEAF, ANCHOR_LABELS, ROWS, *ROLES, None, *ALIKE, BACKEND)),
+    ("pair_contrast", (*SELF, PIXELS.flatten().abs(), *EVERY, BACKEND)),
+    ("pair_contrast", (ANCHORS[:0], ANCHOR_LABELS[:0], PROTOTYPES, *ROLES, None, *ALIKE, BACKEND)),
+    ("pair_contrast_backward", (PIXELS.flatten(), *SELF, STATISTICS, *EVERY, True, True, BACKEND)),
+    ("pair_contrast_backward", (PIXELS.flatten(), *SELF, STATISTICS, *ALIKE, False, True, BACKEND)),
     ("label_counts", (GRID, torch.tensor([0, 0]), torch.tensor([0, 0, 1, 1]), 3, 1, 2, 255)),
     ("upsampled_cross_entropy", (MAP_LEAF, FINE, None, 255, False, BACKEND)),
     ("upsampled_cross_entropy", (MAP_LEAF.bfloat16().detach(), FINE, SHARE, 255, True, BACKEND)),

@@ -134,8 +134,8 @@ def pair_contrast(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Loss and weight (A,) of the anchors, and (3, A) what backward needs.
 
-    That is the rivals' log-sum-exp, the weight of each positive pair and of the rivals together,
-    of which the last two are 0 where an anchor does not count.
+    That is the rivals' log-sum-exp and the weights of each positive pair and of the rivals
+    together: +inf and twice 0 where an anchor does not count.
     """
     pairs = _Pairs(
         anchors, anchor_labels, keys, positive_labels, negative_labels,
@@ -166,6 +166,8 @@ def pair_contrast(
     per_positive = weight / count.clamp_min(1)
     loss = torch.where(counted, per_positive * loss, 0)
     mass = weight if every else torch.where(counted, per_positive * mass, 0)
+    # exp(s - inf) = 0: an anchor that does not count pulls nothing, whatever it holds.
+    normaliser = torch.where(counted, normaliser, torch.inf)
     backwards = torch.empty_like(order)
     backwards[order] = torch.arange(len(order), device=order.device)
     statistics = torch.stack([normaliser, per_positive, mass])

@@ -3,13 +3,13 @@
 from torch import Tensor, nn
 
 from protocontrast.checks import check_choice, check_ignore_index, check_positive
-from protocontrast.functional import pair_contrast
 from protocontrast.functional.contrast import BACKENDS, REDUCTIONS, Backend, Reduction
 from protocontrast.functional.pair_contrast import (
     DENOMINATORS,
     PAIR_SIMILARITIES,
     Denominator,
     PairSimilarity,
+    pair_contrast,
 )
 
 

@@ -1,0 +1,225 @@
+"""`pair_contrast`: eager equals `naive`, and `naive` equals loops over pairs."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from protocontrast import pair_contrast
+from protocontrast.eager import pair_contrast as eager
+from tests.agreement import assert_agrees, values_and_gradients
+from tests.pair_cases import WANTED, Case, cases, looped, mass, scales
+from tests.strategies import normal, seeds
+
+BACKENDS = ["eager", "naive"]
+LOOPED = {
+    "keys": Case(),
+    "self": Case(exclude_self=True),
+    "negatives": Case(negatives=7),
+    "weights": Case(anchor_weight=torch.float32),
+    "one class": Case(label_kind="one_class"),
+}
+
+
+def assert_case_agrees(case: Case, upstream_seed: int, backend: str = "eager") -> None:
+    call = case.call()
+    assert_agrees(
+        pair_contrast, call, case.wanted, scales=scales(call, upstream_seed),
+        upstream_seed=upstream_seed, backend=backend,
+    )  # fmt: skip
+
+
+@given(case=cases(), upstream_seed=seeds)
+def test_any_call(case: Case, upstream_seed: int) -> None:
+    assert_case_agrees(case, upstream_seed)
+
+
+@pytest.mark.parametrize("denominator", ["negatives", "all"])
+@pytest.mark.parametrize("temperature", [0.1, 0.001])
+@pytest.mark.parametrize("name", LOOPED)
+def test_seams(
+    name: str, temperature: float, denominator: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tiles of a few pairs; so low a temperature needs the peak of each."""
+    monkeypatch.setattr(eager, "BLOCK", 3)
+    monkeypatch.setattr(eager, "TILE", 4)
+    assert_case_agrees(LOOPED[name]._replace(temperature=temperature, denominator=denominator), 1)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("denominator", ["negatives", "all"])
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+@pytest.mark.parametrize("name", LOOPED)
+def test_loops_over_pairs(name: str, similarity: str, denominator: str, backend: str) -> None:
+    case = LOOPED[name]._replace(
+        dtype=torch.float64, key_dtype=torch.float64, similarity=similarity,
+        denominator=denominator, temperature=0.5, reduction="none",
+    )  # fmt: skip
+    call = {**case.call(), "backend": backend}
+    found = values_and_gradients(pair_contrast, call, case.wanted, 1)
+    expected = values_and_gradients(lambda **call: looped(call), call, case.wanted, 1)
+    torch.testing.assert_close(found[0], expected[0], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(found[1], expected[1], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_reductions(backend: str, reduction: str) -> None:
+    call = Case(anchor_weight=torch.float32).call()
+    each = pair_contrast(**{**call, "reduction": "none"}, backend=backend)
+    total = each.sum() / (mass(call, call).sum() if reduction == "mean" else 1)
+    found = pair_contrast(**{**call, "reduction": reduction}, backend=backend)
+    torch.testing.assert_close(found, total.float())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("denominator", ["negatives", "all"])
+def test_who_does_not_count(denominator: str, backend: str) -> None:
+    """Ignored, without a positive, of weight 0: 0 with gradient 0, whatever they hold."""
+    anchors = normal(0, (5, 4), torch.float32)
+    anchors[1:4] = float("nan")
+    anchors.requires_grad_()
+    keys = normal(1, (4, 4), torch.float32)
+    keys[3] = float("nan")
+    keys.requires_grad_()
+    labels = torch.tensor([0, 255, 7, 1, 1])
+    weight = torch.tensor([1.0, 1.0, 1.0, 0.0, 2.0])
+    call: dict[str, Any] = {"denominator": denominator, "backend": backend}
+    rest = anchors, labels, keys, torch.tensor([0, 1, 1, 255])
+    each = pair_contrast(*rest, anchor_weight=weight, reduction="none", **call)
+    assert each[1:4].tolist() == [0, 0, 0]
+    assert (each[[0, 4]] > 0).all()
+    torch.testing.assert_close(
+        pair_contrast(*rest, anchor_weight=weight, **call), each.sum() / 3, rtol=1e-6, atol=0
+    )
+    upstream = torch.tensor([1.0, float("nan"), float("inf"), float("nan"), 1.0])
+    to_anchors, to_keys = torch.autograd.grad(each, (anchors, keys), upstream)
+    assert (to_anchors[1:4] == 0).all()
+    assert (to_keys[3] == 0).all()
+    assert to_anchors.isfinite().all()
+    assert to_keys.isfinite().all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("anchors", "keys", "labels"), [(0, 3, 0), (3, 0, 0), (0, 0, 0), (3, 3, 255), (3, 3, 9)]
+)
+def test_nothing_counts(anchors: int, keys: int, labels: int, backend: str) -> None:
+    leaf = normal(0, (anchors, 4), torch.float32).requires_grad_()
+    others = normal(1, (keys, 4), torch.float32).requires_grad_()
+    own = torch.full((anchors,), labels)
+    loss = pair_contrast(leaf, own, others, torch.arange(keys), backend=backend)
+    assert loss == 0
+    gradients = torch.autograd.grad(loss, (leaf, others))
+    assert all((gradient == 0).all() for gradient in gradients)
+    assert [gradient.shape for gradient in gradients] == [leaf.shape, others.shape]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("temperature", [0.1, 1e-3])
+def test_without_negatives_the_loss_is_zero(temperature: float, backend: str) -> None:
+    rows = normal(0, (4, 3), torch.float32).requires_grad_()
+    labels = torch.zeros(4, dtype=torch.int64)
+    loss = pair_contrast(rows, labels, rows, labels, temperature=temperature, backend=backend)
+    assert loss == 0
+    assert (torch.autograd.grad(loss, rows)[0] == 0).all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_valid_row_that_is_nan_gives_nan(backend: str) -> None:
+    anchors = normal(0, (3, 4), torch.float32)
+    anchors[1, 2] = float("nan")
+    each = pair_contrast(
+        anchors, torch.tensor([0, 1, 0]), normal(1, (2, 4), torch.float32), torch.tensor([0, 1]),
+        reduction="none", backend=backend,
+    )  # fmt: skip
+    assert torch.isnan(each).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("denominator", ["negatives", "all"])
+@given(data=st.data())
+def test_order_and_names_of_classes_do_not_matter(denominator: str, data: st.DataObject) -> None:
+    case = data.draw(cases(denominator=denominator, exclude_self=False, dtype=torch.float64))
+    call = case._replace(spoilt=None, label_dtype=(torch.int64, 255), reduction="none").call()
+    generator = torch.Generator().manual_seed(case.seed)
+    to_anchors = torch.randperm(case.anchors, generator=generator)
+    to_keys = torch.randperm(case.keys, generator=generator)
+    names = torch.cat([torch.randperm(999, generator=generator) - 1000, torch.tensor([255])])
+    shuffled = {
+        **call,
+        "anchors": call["anchors"][to_anchors],
+        "anchor_labels": names[call["anchor_labels"].clamp(max=999)][to_anchors],
+        "keys": call["keys"][to_keys],
+        "key_labels": names[call["key_labels"].clamp(max=999)][to_keys],
+    }
+    for labels, order in (("anchor_labels", to_anchors), ("key_labels", to_keys)):
+        ignored = call[labels][order] == 255
+        shuffled[labels] = torch.where(ignored, 255, shuffled[labels])
+    if case.negatives is not None:
+        ignored = call["negative_labels"] == 255
+        renamed = names[call["negative_labels"].clamp(max=999)]
+        shuffled["negative_labels"] = torch.where(ignored, 255, renamed)
+    if case.anchor_weight is not None:
+        shuffled["anchor_weight"] = call["anchor_weight"][to_anchors]
+    found, expected = pair_contrast(**shuffled), pair_contrast(**call)[to_anchors]
+    # Sums of another order, of terms as large as the largest score.
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9 / case.temperature)
+
+
+def test_two_runs_give_the_same_bits() -> None:
+    call = Case(anchors=600, keys=2100, depth=16, reduction="none").call()
+    runs = [values_and_gradients(pair_contrast, call, WANTED, 0) for _ in range(2)]
+    assert torch.equal(runs[0][0][0], runs[1][0][0])
+    assert all(torch.equal(runs[0][1][name], runs[1][1][name]) for name in WANTED)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "transposed"])
+def test_gradients_have_the_rows_memory_format(layout: str) -> None:
+    call = Case(layout=layout, key_layout=layout, dtype=torch.bfloat16).call()
+    _, gradients = values_and_gradients(pair_contrast, call, WANTED, 0)
+    for name in WANTED:
+        assert gradients[name].stride() == call[name].stride()
+        assert gradients[name].dtype == call[name].dtype
+
+
+def test_a_bank_that_moves_before_backward_is_noticed() -> None:
+    call = Case().call()
+    leaf = call["anchors"].requires_grad_()
+    loss = pair_contrast(**call)
+    call["keys"].zero_()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.grad(loss, leaf)
+
+
+class _Watch(torch.utils._python_dispatch.TorchDispatchMode):
+    """Notes the elements of the largest tensor that appears."""
+
+    largest = 0
+
+    def __torch_dispatch__(
+        self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        result = function(*args, **(kwargs or {}))
+        for value in torch.utils._pytree.tree_leaves(result):
+            if isinstance(value, Tensor):
+                self.largest = max(self.largest, value.numel())
+        return result
+
+
+@pytest.mark.parametrize("exclude_self", [False, True])
+def test_pairs_are_never_held(exclude_self: bool) -> None:
+    """A x K is 4 million numbers here; the largest that appears is a tile, or the rows."""
+    call = Case(anchors=2048, keys=2048, depth=3, exclude_self=exclude_self).call()
+    settings = "cosine", 0.1, False, exclude_self, 255
+    rows = call["anchors"], call["anchor_labels"], call["keys"], call["key_labels"]
+    with _Watch() as watch:
+        _, _, statistics = eager.pair_contrast(*rows, call["key_labels"], None, *settings)
+        upstream = torch.ones(2048)
+        eager.pair_contrast_backward(
+            upstream, *rows, call["key_labels"], statistics, *settings, True, True
+        )
+    assert 0 < watch.largest <= eager.BLOCK * eager.TILE
