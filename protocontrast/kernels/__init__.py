@@ -14,7 +14,7 @@ from importlib.util import find_spec
 OPERATORS: frozenset[str] = frozenset(
     {
         *("contrast", "logits", "class_prototypes", "transfer", "target_pass"),
-        "upsampled_cross_entropy",
+        *("upsampled_cross_entropy", "pair_contrast"),
     }
 )
 """Stems of the operators that have a Triton kernel."""

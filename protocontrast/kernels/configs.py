@@ -17,6 +17,7 @@ KERNELS = (
     *("contrast", "contrast_backward", "contrast_backward_both", "transfer"),
     *("logits", "logits_backward"),
     *("class_sums", "class_sums_backward", "target_pass"),
+    *("pair_contrast", "pair_contrast_backward"),
 )
 """`contrast_backward` to the features alone, `_both` also or only to the prototypes."""
 

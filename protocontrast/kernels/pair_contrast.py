@@ -1,0 +1,296 @@
+"""Contrast between pairs of pixels: (M17) for `pair_contrast`, forward.
+
+A program has a block of anchors and a span of keys, which it walks in tiles: first for the
+log-sum-exp of the anchors' rivals, then, in a second launch, for their positives against it. What
+spans leave is added in order. Its gradients are in pair_contrast_backward.py.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from protocontrast.kernels.configs import LARGEST_TILE, configuration
+from protocontrast.kernels.launch import (
+    Launch,
+    accumulation_dtype,
+    arithmetic,
+    family,
+    options,
+    run,
+    tile_count,
+)
+from protocontrast.kernels.operands import load_tile
+
+PROGRAMS = 1024
+"""Spans of keys are as long as they can be while so many blocks of 64 rows are at work."""
+
+
+@triton.jit
+def products(
+    left, right, total, OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr
+):
+    """A block of channels added to the products [BLOCK_O, BLOCK_R] of two tiles."""
+    if OPERANDS == "wide":
+        left, right = left.to(ACC), right.to(ACC)
+    return tl.dot(left, tl.trans(right), total, input_precision=PRECISION, out_dtype=ACC)
+
+
+@triton.jit
+def read_products(
+    rows_ptr, stride_xr, stride_xd, others_ptr, stride_xo, stride_xe, offs_r, offs_o, rows, others,
+    OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
+    D: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """Products of a tile of others and a block of rows over all channels."""
+    total = tl.zeros([BLOCK, BLOCK], dtype=ACC)
+    for start in range(0, D, BLOCK_D):
+        offs_d = start + tl.arange(0, BLOCK_D)
+        left = load_tile(others_ptr, stride_xe, stride_xo, offs_o, offs_d, others, D)
+        right = load_tile(rows_ptr, stride_xd, stride_xr, offs_r, offs_d, rows, D)
+        total = products(left, right, total, OPERANDS, PRECISION, ACC)
+    return total
+
+
+@triton.jit
+def roles(
+    own, plus, minus, anchor, key,
+    EVERY: tl.constexpr, EXCLUDE_SELF: tl.constexpr, IGNORE_INDEX: tl.constexpr,
+):  # fmt: skip
+    """Which keys are positives of an anchor, and which stand in its denominator.
+
+    Labels and places of anchors and of keys, one of them a column and the other a row.
+    """
+    positive = (own == plus) & (own != IGNORE_INDEX)
+    if EXCLUDE_SELF:
+        positive = positive & (anchor != key)
+    rival = (own != minus) & (own != IGNORE_INDEX) & (minus != IGNORE_INDEX)
+    if EVERY:
+        rival = rival | positive
+    return positive, rival
+
+
+@triton.jit
+def pair_normaliser_kernel(
+    rows_ptr, stride_xr, stride_xd, others_ptr, stride_xo, stride_xe,
+    row_scale_ptr, other_scale_ptr, own_ptr, plus_ptr, minus_ptr, partial_ptr, rows, others,
+    OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
+    EVERY: tl.constexpr, EXCLUDE_SELF: tl.constexpr, IGNORE_INDEX: tl.constexpr,
+    SPAN: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """The log-sum-exp of a block of anchors' rivals within a span of keys, -inf for none."""
+    spans = tl.cdiv(others, SPAN)
+    span = tl.program_id(0) % spans
+    offs_r = (tl.program_id(0) // spans) * BLOCK + tl.arange(0, BLOCK)
+    inside = offs_r < rows
+    own = tl.load(own_ptr + offs_r, mask=inside, other=IGNORE_INDEX)
+    scale = tl.load(row_scale_ptr + offs_r, mask=inside, other=0.0)
+    peak = tl.full([BLOCK], float("-inf"), dtype=ACC)
+    total = tl.zeros([BLOCK], dtype=ACC)
+    for step in range(0, SPAN, BLOCK):
+        offs_o = span * SPAN + step + tl.arange(0, BLOCK)
+        there = offs_o < others
+        plus = tl.load(plus_ptr + offs_o, mask=there, other=IGNORE_INDEX)
+        minus = tl.load(minus_ptr + offs_o, mask=there, other=IGNORE_INDEX)
+        factor = tl.load(other_scale_ptr + offs_o, mask=there, other=0.0)
+        scores = read_products(
+            rows_ptr, stride_xr, stride_xd, others_ptr, stride_xo, stride_xe,
+            offs_r, offs_o, rows, others, OPERANDS, PRECISION, ACC, D, BLOCK, BLOCK_D,
+        )  # fmt: skip
+        scores *= factor[:, None] * scale[None, :]
+        _, rival = roles(
+            own[None, :], plus[:, None], minus[:, None], offs_r[None, :], offs_o[:, None],
+            EVERY, EXCLUDE_SELF, IGNORE_INDEX,
+        )  # fmt: skip
+        scores = tl.where(rival, scores, float("-inf"))
+        higher = tl.maximum(peak, tl.max(scores, axis=0))
+        # Where there was no rival yet, -inf less -inf would be NaN.
+        safe = tl.where(higher == float("-inf"), 0.0, higher)
+        total = total * tl.exp(peak - safe) + tl.sum(tl.exp(scores - safe[None, :]), axis=0)
+        peak = higher
+    normaliser = tl.where(total == 0.0, float("-inf"), peak + tl.log(total))
+    tl.store(partial_ptr + span.to(tl.int64) * rows + offs_r, normaliser, mask=inside)
+
+
+@triton.jit
+def pair_contrast_kernel(
+    rows_ptr, stride_xr, stride_xd, others_ptr, stride_xo, stride_xe,
+    row_scale_ptr, other_scale_ptr, own_ptr, plus_ptr, minus_ptr, normaliser_ptr,
+    partial_ptr, rows, others,
+    OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
+    EVERY: tl.constexpr, EXCLUDE_SELF: tl.constexpr, IGNORE_INDEX: tl.constexpr,
+    SPAN: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """Sums over a block of anchors' positives within a span of keys: loss, slope and count."""
+    spans = tl.cdiv(others, SPAN)
+    span = tl.program_id(0) % spans
+    offs_r = (tl.program_id(0) // spans) * BLOCK + tl.arange(0, BLOCK)
+    inside = offs_r < rows
+    own = tl.load(own_ptr + offs_r, mask=inside, other=IGNORE_INDEX)
+    scale = tl.load(row_scale_ptr + offs_r, mask=inside, other=0.0)
+    normaliser = tl.load(normaliser_ptr + offs_r, mask=inside, other=0.0)
+    loss = tl.zeros([BLOCK], dtype=ACC)
+    slope = tl.zeros([BLOCK], dtype=ACC)
+    count = tl.zeros([BLOCK], dtype=ACC)
+    for step in range(0, SPAN, BLOCK):
+        offs_o = span * SPAN + step + tl.arange(0, BLOCK)
+        there = offs_o < others
+        plus = tl.load(plus_ptr + offs_o, mask=there, other=IGNORE_INDEX)
+        minus = tl.load(minus_ptr + offs_o, mask=there, other=IGNORE_INDEX)
+        factor = tl.load(other_scale_ptr + offs_o, mask=there, other=0.0)
+        scores = read_products(
+            rows_ptr, stride_xr, stride_xd, others_ptr, stride_xo, stride_xe,
+            offs_r, offs_o, rows, others, OPERANDS, PRECISION, ACC, D, BLOCK, BLOCK_D,
+        )  # fmt: skip
+        scores *= factor[:, None] * scale[None, :]
+        positive, _ = roles(
+            own[None, :], plus[:, None], minus[:, None], offs_r[None, :], offs_o[:, None],
+            EVERY, EXCLUDE_SELF, IGNORE_INDEX,
+        )  # fmt: skip
+        gap = normaliser[None, :] - scores
+        if not EVERY:
+            # log(1 + e^gap), and its slope; e^-|gap| is at most 1.
+            small = tl.exp(-tl.abs(gap))
+            share = tl.where(gap > 0.0, 1.0, small) / (1.0 + small)
+            slope += tl.sum(tl.where(positive, share, 0.0), axis=0)
+            gap = tl.where(gap > 0.0, gap, 0.0) + tl.log(1.0 + small)
+        loss += tl.sum(tl.where(positive, gap, 0.0), axis=0)
+        count += tl.sum(positive.to(ACC), axis=0)
+    into = partial_ptr + span.to(tl.int64) * 3 * rows + offs_r
+    tl.store(into, loss, mask=inside)
+    tl.store(into + rows, slope, mask=inside)
+    tl.store(into + 2 * rows.to(tl.int64), count, mask=inside)
+
+
+class Side(NamedTuple):
+    """One side's rows with their inverse lengths, 1 under dot; 1/tau is in the anchors' scale."""
+
+    rows: Tensor
+    inverse_length: Tensor
+    scale: Tensor
+
+
+def side_of(rows: Tensor, kind: str, temperature: float) -> Side:
+    """Rows and what their products are multiplied by; a row of zero length has 0."""
+    dtype = accumulation_dtype(rows)
+    if kind == "cosine":
+        length = torch.linalg.vector_norm(rows, dim=1, dtype=dtype)
+        inverse = torch.where(length == 0, 0, 1 / length)
+    else:
+        inverse = rows.new_ones(len(rows), dtype=dtype)
+    return Side(rows, inverse, inverse / temperature)
+
+
+def span_of_pairs(rows: int, others: int, slots: int | None = None) -> int:
+    """Others over which one program sums, a power of two; shapes alone decide.
+
+    As many spans as keep `PROGRAMS` at work, and no more than `slots`.
+    """
+    most = max(1, PROGRAMS // tile_count(rows, 64))
+    most = most if slots is None else min(most, max(1, slots))
+    span = LARGEST_TILE
+    while tile_count(others, span) > most:
+        span *= 2
+    return span
+
+
+def pair_launch(
+    kernel: Any,
+    row: str,
+    side: Side,
+    other: Side,
+    labels: tuple[Tensor, Tensor, Tensor],
+    span: int,
+    arguments: dict[str, Any],
+    constants: dict[str, Any],
+) -> None:
+    """Start a kernel of the `row` of tile sizes for every block of rows and span of others."""
+    (rows, channels), others = side.rows.shape, len(other.rows)
+    width = side.rows.element_size()
+    config = configuration(row, family(side.rows), width, channels, 1)
+    launch = Launch(
+        kernel,
+        tile_count(rows, config.block_p) * tile_count(others, span),
+        {
+            "rows_ptr": side.rows,
+            "stride_xr": side.rows.stride(0),
+            "stride_xd": side.rows.stride(1),
+            "others_ptr": other.rows,
+            "stride_xo": other.rows.stride(0),
+            "stride_xe": other.rows.stride(1),
+            "row_scale_ptr": side.scale,
+            "other_scale_ptr": other.scale,
+            **dict(zip(("own_ptr", "plus_ptr", "minus_ptr"), labels, strict=True)),
+            "rows": rows,
+            "others": others,
+            **arguments,
+        },
+        {
+            **arithmetic(side.rows),
+            **constants,
+            "SPAN": span,
+            "D": channels,
+            "BLOCK": config.block_p,
+            "BLOCK_D": config.block_d,
+        },
+        options(config.num_warps, config.num_stages),
+    )
+    run(launch, side.rows)
+
+
+def role_constants(every: bool, exclude_self: bool, ignore_index: int) -> dict[str, Any]:
+    """The constants of `roles`."""
+    return {"EVERY": every, "EXCLUDE_SELF": exclude_self, "IGNORE_INDEX": ignore_index}
+
+
+def pair_contrast(
+    anchors: Tensor,
+    anchor_labels: Tensor,
+    keys: Tensor,
+    positive_labels: Tensor,
+    negative_labels: Tensor,
+    anchor_weight: Tensor | None,
+    kind: str,
+    temperature: float,
+    every: bool,
+    exclude_self: bool,
+    ignore_index: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss and weight (A,) of the anchors, and (3, A) what backward needs.
+
+    That is the rivals' log-sum-exp and the weights of each positive pair and of the rivals
+    together: +inf and twice 0 where an anchor does not count.
+    """
+    count, dtype = len(anchors), accumulation_dtype(anchors)
+    if count == 0 or len(keys) == 0:
+        nothing = anchors.new_zeros(5, count, dtype=dtype)
+        nothing[2] = torch.inf
+        return nothing[0].clone(), nothing[1].clone(), nothing[2:].clone()
+    span = span_of_pairs(count, len(keys))
+    spans = tile_count(len(keys), span)
+    shared = (
+        "pair_contrast",
+        side_of(anchors, kind, temperature),
+        side_of(keys, kind, 1.0),
+        (anchor_labels.contiguous(), positive_labels.contiguous(), negative_labels.contiguous()),
+        span,
+    )
+    constants = role_constants(every, exclude_self, ignore_index)
+    logs = anchors.new_empty(spans, count, dtype=dtype)
+    pair_launch(pair_normaliser_kernel, *shared, {"partial_ptr": logs}, constants)
+    normaliser = logs.logsumexp(dim=0)
+    sums = anchors.new_empty(spans, 3, count, dtype=dtype)
+    arguments = {"normaliser_ptr": normaliser, "partial_ptr": sums}
+    pair_launch(pair_contrast_kernel, *shared, arguments, constants)
+    loss, slope, positives = sums.sum(dim=0)
+    used = (positives != 0) & (anchor_labels != ignore_index)
+    weight = torch.ones_like(loss) if anchor_weight is None else anchor_weight.to(dtype)
+    weight = torch.where(used, weight, 0)
+    per_positive = weight / positives.clamp_min(1)
+    counted = weight != 0
+    mass = weight if every else torch.where(counted, per_positive * slope, 0)
+    # exp(s - inf) = 0: an anchor that does not count pulls nothing, whatever it holds.
+    statistics = [torch.where(counted, normaliser, torch.inf), per_positive, mass]
+    return torch.where(counted, per_positive * loss, 0), weight, torch.stack(statistics)

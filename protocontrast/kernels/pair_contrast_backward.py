@@ -1,0 +1,217 @@
+"""Gradients of the contrast between pairs of pixels, (M17): one launch for each side.
+
+A program has a block of one side's rows and walks a span of the other's. The scores are taken
+again; the slope times the other side's tile is added to the block's slot, and torch adds the slots.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from protocontrast.kernels.backward import add_to_slot
+from protocontrast.kernels.configs import configuration
+from protocontrast.kernels.launch import (
+    SLOT_BYTES,
+    accumulation_dtype,
+    family,
+    tile_count,
+)
+from protocontrast.kernels.operands import load_tile
+from protocontrast.kernels.pair_contrast import (
+    Side,
+    pair_launch,
+    products,
+    read_products,
+    role_constants,
+    roles,
+    side_of,
+    span_of_pairs,
+)
+from protocontrast.kernels.scores import weighted_sum
+
+
+@triton.jit
+def of_anchors(statistics_ptr, offs_a, anchors):
+    """Log-sum-exp, pull and push of anchors; 0 weighs what lies outside."""
+    inside = offs_a < anchors
+    normaliser = tl.load(statistics_ptr + offs_a, mask=inside, other=float("inf"))
+    pull = tl.load(statistics_ptr + anchors + offs_a, mask=inside, other=0.0)
+    push = tl.load(statistics_ptr + 2 * anchors.to(tl.int64) + offs_a, mask=inside, other=0.0)
+    return normaliser, pull, push
+
+
+@triton.jit
+def slope_of(scores, normaliser, pull, push, positive, rival, EVERY: tl.constexpr):
+    """dL/ds of pairs; exactly 0 where an anchor does not count, whatever it holds."""
+    relative = tl.exp(scores - normaliser)
+    counts = pull != 0.0
+    slope = tl.where(rival & counts, push * relative, 0.0)
+    if EVERY:
+        return slope - tl.where(positive & counts, pull + tl.zeros_like(scores), 0.0)
+    else:
+        return slope - tl.where(positive & counts, pull / (1.0 + relative), 0.0)
+
+
+@triton.jit
+def pair_contrast_backward_kernel(
+    rows_ptr, stride_xr, stride_xd, others_ptr, stride_xo, stride_xe,
+    row_scale_ptr, other_scale_ptr, own_ptr, plus_ptr, minus_ptr, statistics_ptr,
+    partial_ptr, radial_ptr, rows, others,
+    OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr, OF_KEYS: tl.constexpr,
+    EVERY: tl.constexpr, EXCLUDE_SELF: tl.constexpr, IGNORE_INDEX: tl.constexpr,
+    SPAN: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """Rows are the anchors or, OF_KEYS, the keys; others the other side."""
+    RESIDENT: tl.constexpr = BLOCK_D >= D
+    spans = tl.cdiv(others, SPAN)
+    span = tl.program_id(0) % spans
+    block = tl.program_id(0) // spans
+    offs_r = block * BLOCK + tl.arange(0, BLOCK)
+    inside = offs_r < rows
+    scale = tl.load(row_scale_ptr + offs_r, mask=inside, other=0.0)
+    slot = (span * tl.cdiv(rows, BLOCK) + block).to(tl.int64) * BLOCK
+    slot_ptr = partial_ptr + slot * D
+    radial = tl.zeros([BLOCK], dtype=ACC)
+    if RESIDENT:
+        offs_d = tl.arange(0, BLOCK_D)
+        whole = tl.zeros([BLOCK_D, BLOCK], dtype=ACC)
+        right = load_tile(rows_ptr, stride_xd, stride_xr, offs_r, offs_d, rows, D)
+    for step in range(0, SPAN, BLOCK):
+        offs_o = span * SPAN + step + tl.arange(0, BLOCK)
+        there = offs_o < others
+        factor = tl.load(other_scale_ptr + offs_o, mask=there, other=0.0)
+        if RESIDENT:
+            left = load_tile(others_ptr, stride_xe, stride_xo, offs_o, offs_d, others, D)
+            scores = tl.zeros([BLOCK, BLOCK], dtype=ACC)
+            scores = products(left, right, scores, OPERANDS, PRECISION, ACC)
+        else:
+            scores = read_products(
+                rows_ptr, stride_xr, stride_xd, others_ptr, stride_xo, stride_xe,
+                offs_r, offs_o, rows, others, OPERANDS, PRECISION, ACC, D, BLOCK, BLOCK_D,
+            )  # fmt: skip
+        both = factor[:, None] * scale[None, :]
+        scores *= both
+        if OF_KEYS:
+            own = tl.load(own_ptr + offs_o, mask=there, other=IGNORE_INDEX)
+            plus = tl.load(plus_ptr + offs_r, mask=inside, other=IGNORE_INDEX)
+            minus = tl.load(minus_ptr + offs_r, mask=inside, other=IGNORE_INDEX)
+            normaliser, pull, push = of_anchors(statistics_ptr, offs_o, others)
+            positive, rival = roles(
+                own[:, None], plus[None, :], minus[None, :], offs_o[:, None], offs_r[None, :],
+                EVERY, EXCLUDE_SELF, IGNORE_INDEX,
+            )  # fmt: skip
+            slope = slope_of(
+                scores, normaliser[:, None], pull[:, None], push[:, None], positive, rival, EVERY
+            )
+            used = pull != 0.0
+        else:
+            own = tl.load(own_ptr + offs_r, mask=inside, other=IGNORE_INDEX)
+            plus = tl.load(plus_ptr + offs_o, mask=there, other=IGNORE_INDEX)
+            minus = tl.load(minus_ptr + offs_o, mask=there, other=IGNORE_INDEX)
+            normaliser, pull, push = of_anchors(statistics_ptr, offs_r, rows)
+            positive, rival = roles(
+                own[None, :], plus[:, None], minus[:, None], offs_r[None, :], offs_o[:, None],
+                EVERY, EXCLUDE_SELF, IGNORE_INDEX,
+            )  # fmt: skip
+            slope = slope_of(
+                scores, normaliser[None, :], pull[None, :], push[None, :], positive, rival, EVERY
+            )
+            used = (plus != IGNORE_INDEX) | (minus != IGNORE_INDEX)
+        radial += tl.sum(tl.where(slope == 0.0, 0.0, slope * scores), axis=0)
+        slope = tl.where(slope == 0.0, 0.0, slope * both)
+        # A product mixes rows: what one that takes no part holds must not reach the others.
+        if RESIDENT:
+            clean = tl.where(used[:, None], left, tl.zeros_like(left))
+            whole += weighted_sum(clean, slope, OPERANDS, PRECISION, ACC)
+        else:
+            for start in range(0, D, BLOCK_D):
+                offs_d = start + tl.arange(0, BLOCK_D)
+                tile = load_tile(others_ptr, stride_xe, stride_xo, offs_o, offs_d, others, D)
+                clean = tl.where(used[:, None], tile, tl.zeros_like(tile))
+                part = weighted_sum(clean, slope, OPERANDS, PRECISION, ACC)
+                add_to_slot(slot_ptr, part, offs_d, step, BLOCK, D)
+            # The next tile's loads of the slot may belong to other threads than these stores.
+            tl.debug_barrier()
+    if RESIDENT:
+        add_to_slot(slot_ptr, whole, tl.arange(0, BLOCK_D), 0, BLOCK, D)
+    tl.store(radial_ptr + slot + tl.arange(0, BLOCK), radial)
+
+
+def _gradient(
+    side: Side,
+    other: Side,
+    labels: tuple[Tensor, Tensor, Tensor],
+    statistics: Tensor,
+    of_keys: bool,
+    cosine: bool,
+    constants: dict[str, object],
+) -> Tensor:
+    """The gradient of one side's rows, in their memory format."""
+    gradient = torch.empty_like(side.rows)
+    rows, channels = side.rows.shape
+    if rows == 0 or len(other.rows) == 0:
+        return gradient.zero_()
+    acc = accumulation_dtype(side.rows)
+    # Slots take as much memory as both sides together in float32, or SLOT_BYTES where that is more.
+    allowed = max(SLOT_BYTES, 4 * channels * (rows + len(other.rows)))
+    span = span_of_pairs(rows, len(other.rows), allowed // (4 * channels * rows))
+    width = side.rows.element_size()
+    block = configuration("pair_contrast_backward", family(side.rows), width, channels, 1).block_p
+    padded = block * tile_count(rows, block)
+    spans = tile_count(len(other.rows), span)
+    partial = side.rows.new_empty(spans, padded, channels, dtype=acc)
+    radial = side.rows.new_empty(spans, padded, dtype=acc)
+    pair_launch(
+        pair_contrast_backward_kernel,
+        "pair_contrast_backward",
+        side,
+        other,
+        labels,
+        span,
+        {"statistics_ptr": statistics, "partial_ptr": partial, "radial_ptr": radial},
+        {**constants, "OF_KEYS": of_keys},
+    )
+    total = partial.sum(dim=0)[:rows]
+    if cosine:
+        radial = radial.sum(dim=0)[:rows, None]
+        along = radial * side.inverse_length[:, None].square() * side.rows
+        # A row that takes no part may hold NaN.
+        total = torch.where(radial == 0, total, total - along)
+    return gradient.copy_(total)
+
+
+def pair_contrast_backward(
+    upstream: Tensor,
+    anchors: Tensor,
+    anchor_labels: Tensor,
+    keys: Tensor,
+    positive_labels: Tensor,
+    negative_labels: Tensor,
+    statistics: Tensor,
+    kind: str,
+    temperature: float,
+    every: bool,
+    exclude_self: bool,
+    ignore_index: int,
+    wants_anchors: bool,
+    wants_keys: bool,
+) -> tuple[Tensor, Tensor]:
+    """(M17) gradients of sum_i upstream_i loss_i; one that is not wanted comes back empty."""
+    normaliser, per_positive, mass = statistics
+    # The upstream gradient of an anchor that does not count may be anything.
+    factor = torch.where(per_positive != 0, upstream, 0)
+    weighed = torch.stack([normaliser, per_positive * factor, mass * factor])
+    left, right = side_of(anchors, kind, temperature), side_of(keys, kind, 1.0)
+    labels = (
+        anchor_labels.contiguous(), positive_labels.contiguous(), negative_labels.contiguous()
+    )  # fmt: skip
+    cosine, constants = kind == "cosine", role_constants(every, exclude_self, ignore_index)
+    return (
+        _gradient(left, right, labels, weighed, False, cosine, constants)
+        if wants_anchors
+        else anchors.new_empty(0),
+        _gradient(right, left, labels, weighed, True, cosine, constants)
+        if wants_keys
+        else keys.new_empty(0),
+    )
