@@ -71,20 +71,19 @@ def _bidirectional(features: Tensor, labels: Tensor, prototypes: Tensor) -> Tens
 
 
 def _pairs(features: Tensor, labels: Tensor, prototypes: Tensor, **settings: object) -> Tensor:
-    """Pixels against the prototypes and the pixels of the other image."""
-    rows, flat = features.movedim(1, -1).flatten(0, 1), labels.flatten()
-    keys = torch.cat([prototypes, rows.flip(0)])
-    classes = torch.arange(3, device=labels.device)
-    return pc.pair_contrast(rows, flat, keys, torch.cat([classes, flat.flip(0)]), **settings)
+    """Pixels of one image against those of the other and the prototypes."""
+    keys = torch.cat([prototypes, features[0].t()])
+    key_labels = torch.cat([torch.arange(3, device=labels.device), labels[0]])
+    return pc.pair_contrast(features[-1].t(), labels[-1], keys, key_labels, **settings)
 
 
 def _opposed(features: Tensor, labels: Tensor, prototypes: Tensor, **settings: object) -> Tensor:
-    """Pixels pulled together and pushed from prototypes of other classes."""
-    rows, flat = features.movedim(1, -1).flatten(0, 1), labels.flatten()
+    """Pixels of one image pulled together and pushed from prototypes of other classes."""
+    rows, own = features[0].t(), labels[0]
     return pc.pair_contrast(
-        rows, flat, rows, flat, negatives=prototypes, exclude_self=True,
+        rows, own, rows, own, negatives=prototypes, exclude_self=True,
         negative_labels=torch.arange(3, device=labels.device),
-        anchor_weight=torch.arange(1, len(flat) + 1, device=labels.device) / 4, **settings,
+        anchor_weight=torch.arange(1, len(own) + 1, device=labels.device) / 4, **settings,
     )  # fmt: skip
 
 

@@ -95,6 +95,9 @@ CALLS = {
     "prototype_logits": lambda backend: pc.prototype_logits(FEATURES, PROTOTYPES, backend=backend),
     "class_prototypes": lambda backend: pc.class_prototypes(FEATURES, LABELS, 3, backend=backend),
     "transfer_labels": lambda backend: pc.transfer_labels(FEATURES, PROTOTYPES, backend=backend),
+    "pair_contrast": lambda backend: pc.pair_contrast(
+        FEATURES[0].t(), LABELS[0], PROTOTYPES, LABELS[0, :4], backend=backend
+    ),
     "upsampled_cross_entropy": lambda backend: pc.upsampled_cross_entropy(
         FEATURES[..., None], LABELS[..., None], backend=backend
     ),

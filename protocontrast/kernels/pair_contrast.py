@@ -29,6 +29,14 @@ PROGRAMS = 1024
 
 
 @triton.jit
+def place(rows, SPAN: tl.constexpr, BLOCK: tl.constexpr):
+    """A program's block of rows, its span of others (int64), and the first of these."""
+    blocks = tl.cdiv(rows, BLOCK)
+    span = (tl.program_id(0) // blocks).to(tl.int64)
+    return tl.program_id(0) % blocks, span, (span * SPAN).to(tl.int32)
+
+
+@triton.jit
 def products(
     left, right, total, OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr
 ):
@@ -81,16 +89,15 @@ def pair_normaliser_kernel(
     SPAN: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """The log-sum-exp of a block of anchors' rivals within a span of keys, -inf for none."""
-    spans = tl.cdiv(others, SPAN)
-    span = tl.program_id(0) % spans
-    offs_r = (tl.program_id(0) // spans) * BLOCK + tl.arange(0, BLOCK)
+    block, span, first = place(rows, SPAN, BLOCK)
+    offs_r = block * BLOCK + tl.arange(0, BLOCK)
     inside = offs_r < rows
     own = tl.load(own_ptr + offs_r, mask=inside, other=IGNORE_INDEX)
     scale = tl.load(row_scale_ptr + offs_r, mask=inside, other=0.0)
     peak = tl.full([BLOCK], float("-inf"), dtype=ACC)
     total = tl.zeros([BLOCK], dtype=ACC)
     for step in range(0, SPAN, BLOCK):
-        offs_o = span * SPAN + step + tl.arange(0, BLOCK)
+        offs_o = first + step + tl.arange(0, BLOCK)
         there = offs_o < others
         plus = tl.load(plus_ptr + offs_o, mask=there, other=IGNORE_INDEX)
         minus = tl.load(minus_ptr + offs_o, mask=there, other=IGNORE_INDEX)
@@ -111,7 +118,7 @@ def pair_normaliser_kernel(
         total = total * tl.exp(peak - safe) + tl.sum(tl.exp(scores - safe[None, :]), axis=0)
         peak = higher
     normaliser = tl.where(total == 0.0, float("-inf"), peak + tl.log(total))
-    tl.store(partial_ptr + span.to(tl.int64) * rows + offs_r, normaliser, mask=inside)
+    tl.store(partial_ptr + span * rows + offs_r, normaliser, mask=inside)
 
 
 @triton.jit
@@ -124,9 +131,8 @@ def pair_contrast_kernel(
     SPAN: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Sums over a block of anchors' positives within a span of keys: loss, slope and count."""
-    spans = tl.cdiv(others, SPAN)
-    span = tl.program_id(0) % spans
-    offs_r = (tl.program_id(0) // spans) * BLOCK + tl.arange(0, BLOCK)
+    block, span, first = place(rows, SPAN, BLOCK)
+    offs_r = block * BLOCK + tl.arange(0, BLOCK)
     inside = offs_r < rows
     own = tl.load(own_ptr + offs_r, mask=inside, other=IGNORE_INDEX)
     scale = tl.load(row_scale_ptr + offs_r, mask=inside, other=0.0)
@@ -135,7 +141,7 @@ def pair_contrast_kernel(
     slope = tl.zeros([BLOCK], dtype=ACC)
     count = tl.zeros([BLOCK], dtype=ACC)
     for step in range(0, SPAN, BLOCK):
-        offs_o = span * SPAN + step + tl.arange(0, BLOCK)
+        offs_o = first + step + tl.arange(0, BLOCK)
         there = offs_o < others
         plus = tl.load(plus_ptr + offs_o, mask=there, other=IGNORE_INDEX)
         minus = tl.load(minus_ptr + offs_o, mask=there, other=IGNORE_INDEX)
@@ -158,10 +164,10 @@ def pair_contrast_kernel(
             gap = tl.where(gap > 0.0, gap, 0.0) + tl.log(1.0 + small)
         loss += tl.sum(tl.where(positive, gap, 0.0), axis=0)
         count += tl.sum(positive.to(ACC), axis=0)
-    into = partial_ptr + span.to(tl.int64) * 3 * rows + offs_r
+    into = partial_ptr + span * 3 * rows + offs_r
     tl.store(into, loss, mask=inside)
     tl.store(into + rows, slope, mask=inside)
-    tl.store(into + 2 * rows.to(tl.int64), count, mask=inside)
+    tl.store(into + rows + rows, count, mask=inside)
 
 
 class Side(NamedTuple):

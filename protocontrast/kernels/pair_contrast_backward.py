@@ -21,6 +21,7 @@ from protocontrast.kernels.operands import load_tile
 from protocontrast.kernels.pair_contrast import (
     Side,
     pair_launch,
+    place,
     products,
     read_products,
     role_constants,
@@ -37,7 +38,7 @@ def of_anchors(statistics_ptr, offs_a, anchors):
     inside = offs_a < anchors
     normaliser = tl.load(statistics_ptr + offs_a, mask=inside, other=float("inf"))
     pull = tl.load(statistics_ptr + anchors + offs_a, mask=inside, other=0.0)
-    push = tl.load(statistics_ptr + 2 * anchors.to(tl.int64) + offs_a, mask=inside, other=0.0)
+    push = tl.load(statistics_ptr + anchors + anchors + offs_a, mask=inside, other=0.0)
     return normaliser, pull, push
 
 
@@ -64,13 +65,11 @@ def pair_contrast_backward_kernel(
 ):  # fmt: skip
     """Rows are the anchors or, OF_KEYS, the keys; others the other side."""
     RESIDENT: tl.constexpr = BLOCK_D >= D
-    spans = tl.cdiv(others, SPAN)
-    span = tl.program_id(0) % spans
-    block = tl.program_id(0) // spans
+    block, span, first = place(rows, SPAN, BLOCK)
     offs_r = block * BLOCK + tl.arange(0, BLOCK)
     inside = offs_r < rows
     scale = tl.load(row_scale_ptr + offs_r, mask=inside, other=0.0)
-    slot = (span * tl.cdiv(rows, BLOCK) + block).to(tl.int64) * BLOCK
+    slot = (span * tl.cdiv(rows, BLOCK) + block) * BLOCK
     slot_ptr = partial_ptr + slot * D
     radial = tl.zeros([BLOCK], dtype=ACC)
     if RESIDENT:
@@ -78,7 +77,7 @@ def pair_contrast_backward_kernel(
         whole = tl.zeros([BLOCK_D, BLOCK], dtype=ACC)
         right = load_tile(rows_ptr, stride_xd, stride_xr, offs_r, offs_d, rows, D)
     for step in range(0, SPAN, BLOCK):
-        offs_o = span * SPAN + step + tl.arange(0, BLOCK)
+        offs_o = first + step + tl.arange(0, BLOCK)
         there = offs_o < others
         factor = tl.load(other_scale_ptr + offs_o, mask=there, other=0.0)
         if RESIDENT:

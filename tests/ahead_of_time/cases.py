@@ -15,12 +15,14 @@ from protocontrast.kernels import (
     class_prototypes,
     contrast,
     logits,
+    pair_contrast,
     target_pass,
     transfer,
     upsampled_cross_entropy,
 )
 from protocontrast.kernels import class_prototypes_backward as class_sums_way_back
 from protocontrast.kernels import contrast_backward as contrast_way_back
+from protocontrast.kernels import pair_contrast_backward as pairs_back
 from protocontrast.kernels.configs import Row, power_of_two, row_of
 from protocontrast.kernels.launch import Launch, recorded
 
@@ -95,6 +97,10 @@ TABLE = {
     "class_sums_normalize": "class_sums",
     "class_sums_backward": "class_sums_backward",
     "class_sums_backward_normalize": "class_sums_backward",
+    "pair_normaliser": "pair_contrast",
+    "pair_contrast": "pair_contrast",
+    "pair_contrast_backward": "pair_contrast_backward",
+    "pair_contrast_backward_keys": "pair_contrast_backward",
 }
 OF_PROTOTYPES = ("prepare", "finish")
 UPSAMPLED = ("upsampled_cross_entropy", "upsampled_cross_entropy_backward")
@@ -102,9 +108,7 @@ WITHOUT_A_ROW = (*OF_PROTOTYPES, *UPSAMPLED)
 KERNELS = (*TABLE, *WITHOUT_A_ROW)
 SOFT = tuple(kernel for kernel in TABLE if kernel.startswith("contrast"))
 COSINE_AT_MOST = tuple(
-    kernel
-    for kernel in TABLE
-    if kernel.startswith("class_sums") or kernel.startswith("target_pass")
+    kernel for kernel in TABLE if kernel.startswith(("class_sums", "target_pass", "pair_"))
 )
 """These know no similarity, or the cosine alone."""
 LESSER = ("contrast_backward_prototypes", "logits_backward_features", "class_sums_backward")
@@ -154,6 +158,14 @@ def _calls(case: Case) -> dict[str, Callable[[], object]]:
     def looked_up(*wants: bool) -> object:
         return logits.logits_backward(of_logits, features, prototypes, present, *kind, *wants)
 
+    def paired(*wants: bool) -> object:
+        rows = features[0].t(), labels[0], features[1].t(), labels[1], labels[1]
+        settings = "cosine", 0.1, False, False, 255
+        if not wants:
+            return pair_contrast.pair_contrast(*rows, None, *settings)
+        statistics = torch.empty(3, pixels, **every)
+        return pairs_back.pair_contrast_backward(per_pixel[0], *rows, statistics, *settings, *wants)
+
     def upsampled(call: Callable[..., object], *before: Tensor) -> object:
         rows = columns = 92
         coarse = torch.empty(IMAGES, case.classes, rows, columns, dtype=features.dtype, **here)
@@ -198,6 +210,10 @@ def _calls(case: Case) -> dict[str, Callable[[], object]]:
             upsampled_cross_entropy.upsampled_cross_entropy_backward,
             torch.empty((), **every).expand(IMAGES, 736, 736),
         ),
+        "pair_normaliser": lambda: paired(),
+        "pair_contrast": lambda: paired(),
+        "pair_contrast_backward": lambda: paired(True, False),
+        "pair_contrast_backward_keys": lambda: paired(False, True),
         "prepare": lambda: transfer.transfer(
             features, prototypes, present, 0.8, None, "confidence", *kind, 255
         ),
@@ -215,7 +231,7 @@ def launch_of(case: Case) -> Launch:
     finally:
         torch.set_float32_matmul_precision(before)
     stem = case.kernel
-    for ending in ("_features", "_prototypes", "_both", "_normalize", "_soft"):
+    for ending in ("_features", "_prototypes", "_both", "_normalize", "_soft", "_keys"):
         stem = stem.removesuffix(ending)
     (launch,) = (launch for launch in launches if launch.kernel.__name__ == f"{stem}_kernel")
     return launch
@@ -235,7 +251,8 @@ def everything(target: str, kernel: str) -> Iterator[Case]:
     for dtype, precision, similarity, classes in ARITHMETIC:
         if kernel in COSINE_AT_MOST and similarity != "cosine":
             continue
-        for count, channels, layout, soft in product(classes, CHANNELS, LAYOUTS, labels):
+        counts = classes[:1] if kernel.startswith("pair_") else classes  # pairs know no classes
+        for count, channels, layout, soft in product(counts, CHANNELS, LAYOUTS, labels):
             yield Case(target, kernel, dtype, precision, channels, count, layout, soft, similarity)
 
 

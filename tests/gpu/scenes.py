@@ -88,6 +88,15 @@ def _bidirectional(given: Scene) -> list[Tensor]:
     return list(found)
 
 
+def _pairs(given: Scene) -> list[Tensor]:
+    """Some pixels of the first image against those of the last."""
+    channels = given.features.shape[1]
+    rows = [given.features[i].reshape(channels, -1).t() for i in (0, -1)]
+    labels = [given.labels[i].flatten() for i in (0, -1)]
+    call = rows[0][:300], labels[0][:300], rows[1][:900], labels[1][:900]
+    return [pc.pair_contrast(*call, reduction="none")]
+
+
 def _upsampled(given: Scene) -> list[Tensor]:
     labels = given.labels.repeat_interleave(3, dim=1).repeat_interleave(2, dim=2)
     each = pc.upsampled_cross_entropy(given.features.detach(), labels, reduction="none")
@@ -102,6 +111,7 @@ CALLS: dict[str, Call] = {
     "unit class means": _unit_means,
     "transfer": _transfer,
     "bidirectional": _bidirectional,
+    "pairs": _pairs,
     "upsampled": _upsampled,
 }
 

@@ -7,6 +7,8 @@ from tests import (
     test_class_prototypes,
     test_contrast_edges,
     test_logits,
+    test_pair_contrast,
+    test_pair_contrast_methods,
     test_transfer,
     test_upsampled_cross_entropy,
     test_upsampled_edges,
@@ -15,6 +17,7 @@ from tests.gpu.on_device import carry
 from tests.interpreter import test_class_prototypes as kernel_class_prototypes
 from tests.interpreter import test_contrast as kernel_contrast
 from tests.interpreter import test_logits as kernel_logits
+from tests.interpreter import test_pair_contrast as kernel_pair_contrast
 from tests.interpreter import test_transfer as kernel_transfer
 from tests.interpreter import test_upsampled_cross_entropy as kernel_upsampled
 from tests.interpreter.on_triton import on_triton
@@ -24,6 +27,8 @@ FOR_EVERY_BACKEND = (
     test_class_prototypes,
     test_contrast_edges,
     test_logits,
+    test_pair_contrast,
+    test_pair_contrast_methods,
     test_transfer,
     test_upsampled_cross_entropy,
     test_upsampled_edges,
@@ -32,6 +37,7 @@ OF_KERNELS = (
     kernel_class_prototypes,
     kernel_contrast,
     kernel_logits,
+    kernel_pair_contrast,
     kernel_transfer,
     kernel_upsampled,
 )

@@ -5,6 +5,8 @@ from tests import (
     test_class_prototypes,
     test_contrast_edges,
     test_logits,
+    test_pair_contrast,
+    test_pair_contrast_methods,
     test_target_pass,
     test_transfer,
     test_upsampled_cross_entropy,
@@ -17,6 +19,8 @@ MODULES = (
     test_class_prototypes,
     test_contrast_edges,
     test_logits,
+    test_pair_contrast,
+    test_pair_contrast_methods,
     test_target_pass,
     test_transfer,
     test_upsampled_cross_entropy,
@@ -24,7 +28,7 @@ MODULES = (
 )
 
 # Thousands of pixels, which take minutes here; test_transfer.py beside this file has a small one.
-TOO_LARGE = {"test_ties_go_to_the_lowest_class"}
+TOO_LARGE = {"test_ties_go_to_the_lowest_class", "test_identical_pixels"}
 
 for module in MODULES:
     for name, test in on_triton(module).items():
