@@ -1,0 +1,199 @@
+"""Contrast between pairs of pixels, loss and gradient, beside compositions that hold all pairs.
+
+`python -m benchmarks.bench_pair_contrast` measures the peak memory of each at growing numbers of
+anchors, and says where it passes this machine's memory: measured where a size does, extrapolated
+along the last two sizes elsewhere.
+"""
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from typing import NamedTuple
+
+import pytest
+import torch
+import torch.nn.functional as F
+from pytest_benchmark.fixture import BenchmarkFixture
+from torch import Tensor
+
+import protocontrast as pc
+from benchmarks.measure import peak_extra_bytes
+
+LIBRARY = "protocontrast"
+TEMPERATURE = 0.1
+NUM_CLASSES = 16
+CHANNELS = 256
+SIZES = (512, 1024)
+"""Anchors: half of PiPa's, and as many as PiPa's."""
+TOLERANCE = 1e-5
+MIB = 2**20
+GROWTH = (256, 512, 1024, 2048, 4096)
+STEEP = (32, 64, 96, 128)
+"""Anchors whose memory is measured; the second where it grows with their fourth power."""
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def streamed(rows: Tensor, labels: Tensor) -> Tensor:
+    """The library's."""
+    return pc.pair_contrast(rows, labels, rows, labels, exclude_self=True, temperature=TEMPERATURE)
+
+
+def dense(rows: Tensor, labels: Tensor) -> Tensor:
+    """What a user would write: all pairs at once, and autograd."""
+    units = F.normalize(rows, dim=1)
+    scores = units @ units.t() / TEMPERATURE
+    same = labels[:, None] == labels
+    rivals = scores.masked_fill(same, -torch.inf).logsumexp(dim=1, keepdim=True)
+    gap = F.softplus(rivals - scores)
+    positive = same & ~torch.eye(len(rows), dtype=torch.bool)
+    each = torch.where(positive, gap, 0).sum(dim=1) / positive.sum(dim=1).clamp_min(1)
+    return each.mean()
+
+
+def ntxent(rows: Tensor, labels: Tensor) -> Tensor:
+    """NTXentLoss of pytorch-metric-learning: the mean over pairs, ours where classes are equal."""
+    from pytorch_metric_learning.losses import NTXentLoss
+
+    found: Tensor = NTXentLoss(temperature=TEMPERATURE)(rows, labels)
+    return found
+
+
+def streamed_all(rows: Tensor, labels: Tensor) -> Tensor:
+    """The library's, with every positive in each sum."""
+    return pc.pair_contrast(
+        rows, labels, rows, labels, exclude_self=True, temperature=TEMPERATURE, denominator="all"
+    )
+
+
+def supcon(rows: Tensor, labels: Tensor) -> Tensor:
+    """SupConLoss of pytorch-metric-learning."""
+    from pytorch_metric_learning.losses import SupConLoss
+
+    found: Tensor = SupConLoss(temperature=TEMPERATURE)(rows, labels)
+    return found
+
+
+class Contender(NamedTuple):
+    """A loss, what it must equal, and the sizes at which its memory is measured."""
+
+    loss: Loss
+    reference: Loss
+    growth: tuple[int, ...] = GROWTH
+
+
+def contenders() -> dict[str, Contender]:
+    """Those that can be imported here, by the name a table shows."""
+    found = {
+        LIBRARY: Contender(streamed, dense),
+        "all pairs": Contender(dense, dense),
+        f"{LIBRARY}, all": Contender(streamed_all, streamed_all),
+    }
+    if find_spec("pytorch_metric_learning") is not None:
+        found["PML NTXentLoss"] = Contender(ntxent, dense, STEEP)
+        found["PML SupConLoss"] = Contender(supcon, streamed_all)
+    return found
+
+
+def rows_of(anchors: int) -> tuple[Tensor, Tensor]:
+    """Pixels around their class's direction, as many of each class as of the others."""
+    random = torch.Generator().manual_seed(0)
+    labels = torch.arange(anchors) % NUM_CLASSES
+    directions = torch.randn(NUM_CLASSES, CHANNELS, generator=random)
+    rows = directions[labels] + 3 * torch.randn(anchors, CHANNELS, generator=random)
+    return rows.requires_grad_(), labels
+
+
+def evaluated(loss: Loss, rows: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Value and gradient."""
+    value = loss(rows, labels)
+    return value.detach(), torch.autograd.grad(value, rows)[0]
+
+
+def check(contender: Contender, anchors: int) -> None:
+    """ValueError unless value and gradient are those of the reference in float64."""
+    rows, labels = rows_of(anchors)
+    exact = rows.detach().double().requires_grad_()
+    found = evaluated(contender.loss, rows, labels)
+    for ours, truth in zip(found, evaluated(contender.reference, exact, labels), strict=True):
+        error = float((ours.double() - truth).abs().max() / truth.abs().max())
+        if not error <= TOLERANCE:
+            raise ValueError(f"check: expected an error of at most {TOLERANCE}, got {error:.2e}.")
+
+
+@pytest.mark.parametrize(
+    ("anchors", "name"),
+    [
+        pytest.param(
+            anchors,
+            name,
+            marks=pytest.mark.benchmark(group=f"pairs, A={anchors}", timer=time.thread_time),
+        )
+        for anchors in SIZES
+        for name in contenders()
+        if anchors <= contenders()[name].growth[-1]
+    ],
+)
+def test_pair_contrast(benchmark: BenchmarkFixture, name: str, anchors: int) -> None:
+    contender = contenders()[name]
+    check(contender, contender.growth[0])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        benchmark.pedantic(evaluated, (contender.loss, *rows_of(anchors)), rounds=5)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def peak_mib(name: str, anchors: int) -> float | None:
+    """What loss and gradient add to a process's size; None where there is no answer."""
+    loss = contenders()[name].loss
+    # What a first call loads and keeps is no part of it.
+    evaluated(loss, *rows_of(2 * NUM_CLASSES))
+    rows, labels = rows_of(anchors)
+    found = peak_extra_bytes(lambda: evaluated(loss, rows, labels))
+    return None if found is None else found / MIB
+
+
+def passes(sizes: list[tuple[int, float]], limit_mib: float) -> tuple[int, bool] | None:
+    """Anchors at which the memory passes the limit, and whether that was measured.
+
+    None where it does not grow between the last two sizes.
+    """
+    for anchors, mib in sizes:
+        if mib > limit_mib:
+            return anchors, True
+    (before, low), (last, high) = sizes[-2:]
+    if not high > low > 0:
+        return None
+    power = math.log(high / low) / math.log(last / before)
+    return round(last * (limit_mib / high) ** (1 / power)), False
+
+
+def lines(limit_mib: float) -> Iterator[str]:
+    """A table: peak memory by anchors, and where it passes the limit."""
+    yield f"Peak MiB of loss and gradient, A anchors against A keys, D = {CHANNELS}."
+    for name, contender in contenders().items():
+        check(contender, contender.growth[0])
+        sizes = [(a, mib) for a in contender.growth if (mib := peak_mib(name, a)) is not None]
+        shown = ", ".join(f"{anchors}: {mib:.0f}" for anchors, mib in sizes)
+        limit = passes(sizes, limit_mib)
+        where = "no growth seen"
+        if limit is not None:
+            how = "measured" if limit[1] else "extrapolated"
+            where = f"passes {limit_mib / 1024:.0f} GiB at A = {limit[0]} ({how})"
+        yield f"{name}: {shown}; {where}"
+
+
+def main() -> None:
+    """Print the table; on one thread, whose memory a forked process can measure."""
+    torch.set_num_threads(1)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / MIB
+    for line in lines(memory):
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
