@@ -12,7 +12,7 @@ def test_contenders_agree(name: str) -> None:
 
 
 def test_a_contender_that_differs_is_refused() -> None:
-    wrong = bench.Contender(lambda rows, labels: 1.01 * bench.dense(rows, labels), bench.dense)
+    wrong = bench.Contender(lambda rows, labels: 1.01 * bench.dense(rows, labels), bench.dense, 2)
     with pytest.raises(ValueError, match=r"check: expected an error of at most 1e-05, got 1"):
         bench.check(wrong, 48)
 
@@ -24,18 +24,11 @@ def test_dense_gradients_are_finite() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sizes", "expected"),
-    [
-        ([(10, 1.0), (20, 4.0)], (320, False)),
-        ([(10, 1.0), (20, 16.0)], (57, False)),
-        ([(10, 1.0), (20, 2000.0)], (20, True)),
-        ([(10, 1.0), (20, 1.0)], None),
-    ],
+    ("last", "power", "expected"),
+    [(4.0, 2, (320, False)), (4.0, 4, (80, False)), (2000.0, 2, (20, True))],
 )
-def test_where_memory_ends(
-    sizes: list[tuple[int, float]], expected: tuple[int, bool] | None
-) -> None:
-    assert bench.passes(sizes, 1024.0) == expected
+def test_where_memory_ends(last: float, power: int, expected: tuple[int, bool]) -> None:
+    assert bench.passes([(10, 1.0), (20, last)], 1024.0, power) == expected
 
 
 def test_the_peak_grows_with_the_pairs() -> None:

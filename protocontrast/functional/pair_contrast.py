@@ -104,7 +104,8 @@ def pair_contrast(
 
         PiPa, ContrastiveSeg: pair_contrast(rows, labels, rows, labels, exclude_self=True);
         a bank of pixels: keys and key_labels are the bank's;
-        PatchNCE: labels torch.arange(A) on both sides, `ignore_index=-1`, temperature 0.07;
+        PatchNCE: one image's rows, labels torch.arange(A) on both sides, `ignore_index=-1`,
+            temperature 0.07;
         BankCL of SePiCo: the means of each class's rows as `negatives` (the mean of products is the
         product with the mean), similarity="dot", temperature 100.
 
