@@ -5,7 +5,8 @@ triton, so the package works without it. The others are imported when a call fir
 
 `launch` runs launches or, within `recorded`, collects them to be compiled ahead of time; `configs`
 holds the table of tile sizes; `scores`, `targets` and `operands` are device functions that the
-operators share; `prototypes` prepares the prototypes and finishes their gradient.
+operators share, `pairs` what the kernels of pairs share; `prototypes` prepares the prototypes and
+finishes their gradient.
 """
 
 import os

@@ -55,6 +55,7 @@ BACKWARD = (*FEATURES, *BOTH)
 SUMS = ("class_sums",)
 SLOPES = ("class_sums_backward",)
 PASS = ("target_pass",)
+PAIRS = ("pair_contrast", "pair_contrast_backward")
 
 ROWS: tuple[Row, ...] = (
     # Small, so that a test of a hundred pixels and 33 channels meets every seam.
@@ -77,6 +78,9 @@ ROWS: tuple[Row, ...] = (
     Row(GPUS, SUMS, (2,), ANY, 32, Config(128, 64, 4, 2)),
     Row(GPUS, SLOPES, (2,), ANY, 32, Config(64, 64, 4, 2)),
     Row(("gfx942",), BOTH, (4,), ANY, 32, Config(32, 32, 4, 2)),
+    # BLOCK_P rows of one side meet as many of the other, and classes do not matter.
+    Row(GPUS, PAIRS[1:], (4,), ANY, ANY, Config(32, 32, 8, 1)),
+    Row(GPUS, PAIRS[:1], (4,), ANY, ANY, Config(32, 32, 4, 2)),
     Row(("sm80", "sm86"), BOTH, (4,), ANY, 32, Config(32, 32, 8, 2)),
     Row(("sm100",), BOTH, (4,), ANY, 32, Config(64, 32, 8, 1)),
     Row(NVIDIA, PASS, (4,), ANY, 32, Config(64, 16, 8, 2)),

@@ -1,83 +1,25 @@
 """Contrast between pairs of pixels: (M17) for `pair_contrast`, forward.
 
-A program has a block of anchors and a span of keys, which it walks in tiles: first for the
-log-sum-exp of the anchors' rivals, then, in a second launch, for their positives against it. What
-spans leave is added in order. Its gradients are in pair_contrast_backward.py.
+A program has a block of anchors and a span of keys: first for the log-sum-exp of the anchors'
+rivals, then, in a second launch, for their positives against it. What spans leave is added in
+order. Its gradients are in pair_contrast_backward.py.
 """
-
-from typing import Any, NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from protocontrast.kernels.configs import LARGEST_TILE, configuration
-from protocontrast.kernels.launch import (
-    Launch,
-    accumulation_dtype,
-    arithmetic,
-    family,
-    options,
-    run,
-    tile_count,
+from protocontrast.kernels.launch import accumulation_dtype, tile_count
+from protocontrast.kernels.pairs import (
+    pair_launch,
+    place,
+    read_products,
+    role_constants,
+    roles,
+    side_of,
+    span_of_pairs,
 )
-from protocontrast.kernels.operands import load_tile
-
-PROGRAMS = 1024
-"""Spans of keys are as long as they can be while so many blocks of 64 rows are at work."""
-
-
-@triton.jit
-def place(rows, SPAN: tl.constexpr, BLOCK: tl.constexpr):
-    """A program's block of rows, its span of others (int64), and the first of these."""
-    blocks = tl.cdiv(rows, BLOCK)
-    span = (tl.program_id(0) // blocks).to(tl.int64)
-    return tl.program_id(0) % blocks, span, (span * SPAN).to(tl.int32)
-
-
-@triton.jit
-def products(
-    left, right, total, OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr
-):
-    """A block of channels added to the products [BLOCK_O, BLOCK_R] of two tiles."""
-    if OPERANDS == "wide":
-        left, right = left.to(ACC), right.to(ACC)
-    return tl.dot(left, tl.trans(right), total, input_precision=PRECISION, out_dtype=ACC)
-
-
-@triton.jit
-def read_products(
-    rows_ptr, stride_xr, stride_xd, others_ptr, stride_xo, stride_xe, offs_r, offs_o, rows, others,
-    OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
-    D: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
-):  # fmt: skip
-    """Products of a tile of others and a block of rows over all channels."""
-    total = tl.zeros([BLOCK, BLOCK], dtype=ACC)
-    for start in range(0, D, BLOCK_D):
-        offs_d = start + tl.arange(0, BLOCK_D)
-        left = load_tile(others_ptr, stride_xe, stride_xo, offs_o, offs_d, others, D)
-        right = load_tile(rows_ptr, stride_xd, stride_xr, offs_r, offs_d, rows, D)
-        total = products(left, right, total, OPERANDS, PRECISION, ACC)
-    return total
-
-
-@triton.jit
-def roles(
-    own, plus, minus, anchor, key,
-    EVERY: tl.constexpr, EXCLUDE_SELF: tl.constexpr, IGNORE_INDEX: tl.constexpr,
-):  # fmt: skip
-    """Which keys are positives of an anchor, and which stand in its denominator.
-
-    Labels and places of anchors and of keys, one of them a column and the other a row.
-    """
-    positive = (own == plus) & (own != IGNORE_INDEX)
-    if EXCLUDE_SELF:
-        positive = positive & (anchor != key)
-    rival = (own != minus) & (own != IGNORE_INDEX) & (minus != IGNORE_INDEX)
-    if EVERY:
-        rival = rival | positive
-    return positive, rival
 
 
 @triton.jit
@@ -168,87 +110,6 @@ def pair_contrast_kernel(
     tl.store(into, loss, mask=inside)
     tl.store(into + rows, slope, mask=inside)
     tl.store(into + rows + rows, count, mask=inside)
-
-
-class Side(NamedTuple):
-    """One side's rows with their inverse lengths, 1 under dot; 1/tau is in the anchors' scale."""
-
-    rows: Tensor
-    inverse_length: Tensor
-    scale: Tensor
-
-
-def side_of(rows: Tensor, kind: str, temperature: float) -> Side:
-    """Rows and what their products are multiplied by; a row of zero length has 0."""
-    dtype = accumulation_dtype(rows)
-    if kind == "cosine":
-        length = torch.linalg.vector_norm(rows, dim=1, dtype=dtype)
-        inverse = torch.where(length == 0, 0, 1 / length)
-    else:
-        inverse = rows.new_ones(len(rows), dtype=dtype)
-    return Side(rows, inverse, inverse / temperature)
-
-
-def span_of_pairs(rows: int, others: int, slots: int | None = None) -> int:
-    """Others over which one program sums, a power of two; shapes alone decide.
-
-    As many spans as keep `PROGRAMS` at work, and no more than `slots`.
-    """
-    most = max(1, PROGRAMS // tile_count(rows, 64))
-    most = most if slots is None else min(most, max(1, slots))
-    span = LARGEST_TILE
-    while tile_count(others, span) > most:
-        span *= 2
-    return span
-
-
-def pair_launch(
-    kernel: Any,
-    row: str,
-    side: Side,
-    other: Side,
-    labels: tuple[Tensor, Tensor, Tensor],
-    span: int,
-    arguments: dict[str, Any],
-    constants: dict[str, Any],
-) -> None:
-    """Start a kernel of the `row` of tile sizes for every block of rows and span of others."""
-    (rows, channels), others = side.rows.shape, len(other.rows)
-    width = side.rows.element_size()
-    config = configuration(row, family(side.rows), width, channels, 1)
-    launch = Launch(
-        kernel,
-        tile_count(rows, config.block_p) * tile_count(others, span),
-        {
-            "rows_ptr": side.rows,
-            "stride_xr": side.rows.stride(0),
-            "stride_xd": side.rows.stride(1),
-            "others_ptr": other.rows,
-            "stride_xo": other.rows.stride(0),
-            "stride_xe": other.rows.stride(1),
-            "row_scale_ptr": side.scale,
-            "other_scale_ptr": other.scale,
-            **dict(zip(("own_ptr", "plus_ptr", "minus_ptr"), labels, strict=True)),
-            "rows": rows,
-            "others": others,
-            **arguments,
-        },
-        {
-            **arithmetic(side.rows),
-            **constants,
-            "SPAN": span,
-            "D": channels,
-            "BLOCK": config.block_p,
-            "BLOCK_D": config.block_d,
-        },
-        options(config.num_warps, config.num_stages),
-    )
-    run(launch, side.rows)
-
-
-def role_constants(every: bool, exclude_self: bool, ignore_index: int) -> dict[str, Any]:
-    """The constants of `roles`."""
-    return {"EVERY": every, "EXCLUDE_SELF": exclude_self, "IGNORE_INDEX": ignore_index}
 
 
 def pair_contrast(

@@ -18,7 +18,7 @@ from protocontrast.kernels.launch import (
     tile_count,
 )
 from protocontrast.kernels.operands import load_tile
-from protocontrast.kernels.pair_contrast import (
+from protocontrast.kernels.pairs import (
     Side,
     pair_launch,
     place,

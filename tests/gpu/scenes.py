@@ -89,12 +89,14 @@ def _bidirectional(given: Scene) -> list[Tensor]:
 
 
 def _pairs(given: Scene) -> list[Tensor]:
-    """Some pixels of the first image against those of the last."""
-    channels = given.features.shape[1]
+    """Some pixels of the first image against those of the last, and prototypes."""
+    channels, classes = given.features.shape[1], len(given.prototypes)
     rows = [given.features[i].reshape(channels, -1).t() for i in (0, -1)]
     labels = [given.labels[i].flatten() for i in (0, -1)]
     call = rows[0][:300], labels[0][:300], rows[1][:900], labels[1][:900]
-    return [pc.pair_contrast(*call, reduction="none")]
+    names = torch.arange(classes, device=given.labels.device)
+    others = {"negatives": given.prototypes, "negative_labels": names}
+    return [pc.pair_contrast(*call, **others, denominator="all", reduction="none")]
 
 
 def _upsampled(given: Scene) -> list[Tensor]:

@@ -43,10 +43,10 @@ def test_every_layout_and_dtype(depth: int, dtype: torch.dtype, layout: str) -> 
 def test_sums_over_one_and_over_many_spans(
     denominator: str, depth: int, programs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from protocontrast.kernels import pair_contrast as kernel
+    from protocontrast.kernels import pairs
 
-    monkeypatch.setattr(kernel, "PROGRAMS", programs)
-    assert kernel.span_of_pairs(200, 300) == (512 if programs == 1 else 128)
+    monkeypatch.setattr(pairs, "PROGRAMS", programs)
+    assert pairs.span_of_pairs(200, 300) == (512 if programs == 1 else 128)
     case = Case(
         4, 200, 300, depth, 5, torch.float64, torch.float64, denominator=denominator,
         temperature=0.01, similarity="dot" if depth == 7 else "cosine",
