@@ -49,6 +49,11 @@ def upsampled(logits: Tensor) -> Tensor:
     return pc.upsampled_cross_entropy(logits, labels, backend="triton")
 
 
+def paired(anchors: Tensor, keys: Tensor) -> Tensor:
+    labels = torch.zeros(len(anchors), dtype=torch.int64), torch.zeros(len(keys), dtype=torch.int64)
+    return pc.pair_contrast(anchors, labels[0], keys, labels[1], backend="triton")
+
+
 def wanted(tensor: Tensor) -> Tensor:
     return tensor.clone().requires_grad_()
 
@@ -90,6 +95,16 @@ CALLS: dict[str, tuple[Callable[[], Any], list[str], list[str]]] = {
         lambda: upsampled(wanted(FEATURES)),
         ["upsampled_cross_entropy"],
         ["upsampled_cross_entropy_backward"],
+    ),
+    "pairs": (
+        lambda: paired(wanted(PROTOTYPES), PROTOTYPES),
+        ["pair_normaliser", "pair_contrast"],
+        ["pair_contrast_backward"],
+    ),
+    "pairs, both gradients": (
+        lambda: paired(wanted(PROTOTYPES), wanted(PROTOTYPES)),
+        ["pair_normaliser", "pair_contrast"],
+        ["pair_contrast_backward", "pair_contrast_backward"],
     ),
     "transfer": (
         lambda: pc.transfer_labels(FEATURES, PROTOTYPES, backend="triton").confidence,
