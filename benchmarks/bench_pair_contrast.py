@@ -126,28 +126,34 @@ def check(contender: Contender, anchors: int) -> None:
             raise ValueError(f"check: expected an error of at most {TOLERANCE}, got {error:.2e}.")
 
 
+CALLS = [
+    (anchors, name)
+    for anchors in SIZES
+    for name, contender in contenders().items()
+    if anchors <= contender.growth[-1]
+]
+"""What is timed."""
+
+
 @pytest.mark.parametrize(
     ("anchors", "name"),
     [
         pytest.param(
-            anchors,
-            name,
-            marks=pytest.mark.benchmark(group=f"pairs, A={anchors}", timer=time.thread_time),
+            *call,
+            marks=pytest.mark.benchmark(group=f"pairs, A={call[0]}", timer=time.thread_time),
         )
-        for anchors in SIZES
-        for name in contenders()
-        if anchors <= contenders()[name].growth[-1]
+        for call in CALLS
     ],
 )
-def test_pair_contrast(benchmark: BenchmarkFixture, name: str, anchors: int) -> None:
+@pytest.mark.usefixtures("one_thread")
+def test_pair_contrast(
+    benchmark: BenchmarkFixture, pytestconfig: pytest.Config, name: str, anchors: int
+) -> None:
     contender = contenders()[name]
     check(contender, contender.growth[0])
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        benchmark.pedantic(evaluated, (contender.loss, *rows_of(anchors)), rounds=5)
-    finally:
-        torch.set_num_threads(threads)
+    size = pytestconfig.getoption("--map-size")
+    rows, labels = rows_of(anchors if size is None else size[0] * size[1])
+    benchmark.pedantic(evaluated, (contender.loss, rows, labels), rounds=5)
 
 
 def peak_mib(name: str, anchors: int) -> float | None:

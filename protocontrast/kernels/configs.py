@@ -79,6 +79,7 @@ ROWS: tuple[Row, ...] = (
     Row(GPUS, SLOPES, (2,), ANY, 32, Config(64, 64, 4, 2)),
     Row(("gfx942",), BOTH, (4,), ANY, 32, Config(32, 32, 4, 2)),
     # BLOCK_P rows of one side meet as many of the other, and classes do not matter.
+    Row(("sm100",), PAIRS[1:], (2,), ANY, ANY, Config(32, 32, 4, 2)),
     Row(GPUS, PAIRS[1:], (4,), ANY, ANY, Config(32, 32, 8, 1)),
     Row(GPUS, PAIRS[:1], (4,), ANY, ANY, Config(32, 32, 4, 2)),
     Row(("sm80", "sm86"), BOTH, (4,), ANY, 32, Config(32, 32, 8, 2)),
