@@ -130,7 +130,6 @@ READS_PROTOTYPES = [
     name for name in CALLS if name not in WITHOUT_PROTOTYPES and "upsampled" not in name
 ]
 ONE_OF_EACH = [
-    *("mean", "none", "logits", "unit class means", "bidirectional", "upsampled"),
+    *("mean", "none", "logits", "unit class means", "bidirectional", "pairs", "upsampled"),
     "distribution",
 ]
-ONE_OF_EACH = ["mean", "none", "logits", "unit class means", "bidirectional", "pairs", "upsampled"]

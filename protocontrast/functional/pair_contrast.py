@@ -144,7 +144,7 @@ def pair_contrast(
 
     Source:
         Wang et al., ICCV 2021, arXiv 2101.11939; Chen et al., ACM MM 2023, arXiv 2211.07609; for
-        "all" Khosla et al., NeurIPS 2020, arXiv 2004.11362; (M17) of docs/maths_peers.md.
+        "all" Khosla et al., NeurIPS 2020, arXiv 2004.11362; (M17) of docs/pairs.md.
 
     Example:
         >>> import torch

@@ -36,7 +36,7 @@ class PairContrastLoss(nn.Module):
         ValueError: an unknown setting.
 
     Source:
-        Wang et al., ICCV 2021, arXiv 2101.11939; (M17) of docs/maths_peers.md.
+        Wang et al., ICCV 2021, arXiv 2101.11939; (M17) of docs/pairs.md.
 
     Example:
         >>> import torch
