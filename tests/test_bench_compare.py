@@ -39,8 +39,8 @@ def test_the_checkout_holds_the_other_library_and_these_benchmarks() -> None:
     with commits.tree_of("HEAD") as tree:
         here = ROOT / "benchmarks" / "commits.py"
         assert (tree / "benchmarks" / "commits.py").read_text() == here.read_text()
-        assert (tree / "protocontrast" / "naive.py").read_text() == git(
-            "show", "HEAD:protocontrast/naive.py"
+        assert (tree / "protocontrast" / "checks.py").read_text() == git(
+            "show", "HEAD:protocontrast/checks.py"
         )
     assert not tree.exists()
     assert git("worktree", "list") == before

@@ -15,12 +15,10 @@ ROOT = Path(__file__).resolve().parents[1]
 # room -> what its modules may import: other rooms, and packages beside the standard library.
 ROOMS: dict[str, set[str]] = {
     "naive": set(),
-    "naive_distribution": {"naive"},
-    "naive_pairs": {"naive"},
     "eager": set(),
     "kernels": set(),
     "checks": set(),
-    "ops": {"naive", "naive_distribution", "naive_pairs", "eager", "kernels", "checks"},
+    "ops": {"naive", "eager", "kernels", "checks"},
     "functional": {"ops", "checks"},
     "losses": {"functional", "checks"},
     "bank": {"functional", "checks"},
@@ -29,8 +27,6 @@ ROOMS: dict[str, set[str]] = {
 }
 PACKAGES: dict[str, set[str]] = {room: {"torch"} for room in ROOMS} | {
     "naive": {"torch", "einops"},
-    "naive_distribution": {"torch", "einops"},
-    "naive_pairs": {"torch", "einops"},
     "kernels": {"torch", "triton"},
     "functional": {"torch", "einops"},
 }

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from protocontrast import naive_distribution
+from protocontrast import naive
 from protocontrast.eager import class_statistics as eager_class_statistics
 from protocontrast.eager.tiles import accumulation_dtype
 from protocontrast.ops.backend import full_precision
@@ -51,7 +51,7 @@ def class_squares(
     groups = [slice(b, b + 1) for b in range(len(rows))] if per_image else [slice(None)]
     with full_precision(features):
         parts = [
-            naive_distribution.class_squares(
+            naive.class_squares(
                 rows[group].flatten(0, 1),
                 labels[group].flatten(),
                 None if pixel_weight is None else pixel_weight[group].flatten(),

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from protocontrast import naive_distribution
+from protocontrast import naive
 from protocontrast.eager import distribution_contrast as eager_distribution
 from protocontrast.eager.contrast import scale_in_place
 from protocontrast.eager.tiles import accumulation_dtype
@@ -202,7 +202,7 @@ def _naive(inputs: Inputs, settings: Settings) -> tuple[Tensor, Tensor]:
     dtype = accumulation_dtype(features)
     images, channels, pixels = features.shape
     with full_precision(features):
-        loss, weight = naive_distribution.distribution_contrast(
+        loss, weight = naive.distribution_contrast(
             features.transpose(1, 2).reshape(-1, channels).to(dtype),
             rows,
             (prototypes if prototypes.requires_grad else kept(prototypes)).to(dtype),

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from protocontrast import naive_pairs
+from protocontrast import naive
 from protocontrast.eager import pair_contrast as eager_pair_contrast
 from protocontrast.eager.tiles import accumulation_dtype
 from protocontrast.ops.backend import full_precision
@@ -156,7 +156,7 @@ def _naive(inputs: Inputs, settings: Settings) -> tuple[Tensor, Tensor]:
     anchors, anchor_labels, keys, key_labels, negatives, negative_labels, weight = inputs
     dtype = accumulation_dtype(anchors)
     with full_precision(anchors):
-        return naive_pairs.pair_contrast(
+        return naive.pair_contrast(
             anchors.to(dtype),
             anchor_labels,
             keys.to(dtype),

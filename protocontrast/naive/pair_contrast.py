@@ -1,13 +1,10 @@
-"""The specification of pairs of pixels, beside naive.py: (M17), a line of it at a time.
-
-Pixels are rows: anchors (A, D), keys (K, D), negatives (M, D), each with its labels.
-"""
+"""Contrast between single pixels (M17), a line of it at a time."""
 
 import torch
 from einops import rearrange, reduce
 from torch import Tensor
 
-from protocontrast.naive import similarities
+from protocontrast.naive.similarity import similarities
 
 
 def pairs(anchor_labels: Tensor, labels: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,50 @@
+"""Cross-entropy of upsampled logits (M16)."""
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+
+def bilinear_reads(
+    inputs: int, outputs: int, align_corners: bool, like: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(M16) where each output position reads: lower and upper input, and the share of the upper."""
+    positions = torch.arange(outputs, device=like.device, dtype=torch.float64)
+    if align_corners:
+        source = positions * ((inputs - 1) / max(outputs - 1, 1))
+    else:
+        source = ((positions + 0.5) * (inputs / outputs) - 0.5).clamp_min(0)
+    lower = source.long().clamp_max(inputs - 1)
+    share = (source - lower).clamp(0, 1)
+    return lower, (lower + 1).clamp_max(inputs - 1), share.to(like.dtype)
+
+
+def bilinear(logits: Tensor, height: int, width: int, align_corners: bool) -> Tensor:
+    """(M16) logits (B, C, h, w) at the size of the labels, (B, C, height, width)."""
+    left, right, share = bilinear_reads(logits.shape[3], width, align_corners, logits)
+    wide = logits[..., left] * (1 - share) + logits[..., right] * share
+    top, bottom, share = bilinear_reads(logits.shape[2], height, align_corners, logits)
+    share = rearrange(share, "h -> h 1")
+    return wide[..., top, :] * (1 - share) + wide[..., bottom, :] * share
+
+
+def upsampled_cross_entropy(
+    logits: Tensor,
+    labels: Tensor,
+    class_weight: Tensor | None,
+    ignore_index: int,
+    align_corners: bool,
+) -> tuple[Tensor, Tensor]:
+    """(M16) v_y (logsumexp_k z_k - z_y) of the upsampled logits z, and v_y, each (B, H, W)."""
+    num_classes, (height, width) = logits.shape[1], labels.shape[1:]
+    share = torch.ones(num_classes, dtype=logits.dtype, device=logits.device)
+    if class_weight is not None:
+        share = class_weight.to(logits.dtype)
+    index = torch.where(labels == ignore_index, 0, labels).long()
+    weight = torch.where(labels == ignore_index, 0, share[index])
+    upsampled = bilinear(logits, height, width, align_corners)
+    # An ignored pixel may read NaN, and 0 * NaN is NaN: it leaves before any arithmetic.
+    upsampled = torch.where(rearrange(weight != 0, "b h w -> b 1 h w"), upsampled, 0)
+    own = upsampled.gather(1, rearrange(index, "b h w -> b 1 h w"))
+    gap = torch.logsumexp(upsampled, dim=1) - rearrange(own, "b 1 h w -> b h w")
+    return torch.where(weight == 0, 0, weight * gap), weight
