@@ -160,25 +160,21 @@ def bidirectional_step_tuned(
 
 def library_step(source: Tensor, source_labels: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """The same step from the library's functions."""
-    source_means = pc.class_prototypes(source, source_labels, NUM_CLASSES)
-    target_labels = pc.transfer_labels(
-        target,
-        source_means.mean,
-        present=source_means.present,
-        threshold=THRESHOLD,
-        temperature=TEMPERATURE,
-    ).labels
-    target_means = pc.class_prototypes(target, target_labels, NUM_CLASSES)
+    with torch.no_grad():
+        means = pc.class_prototypes(source, source_labels, NUM_CLASSES)
+        target_labels = pc.transfer_labels(
+            target,
+            means.mean,
+            present=means.present,
+            threshold=THRESHOLD,
+            temperature=TEMPERATURE,
+        ).labels
     out = pc.bidirectional_contrast(
         source,
         source_labels,
         target,
         target_labels,
         num_classes=NUM_CLASSES,
-        source_prototypes=source_means.mean,
-        target_prototypes=target_means.mean,
-        source_present=source_means.present,
-        target_present=target_means.present,
         pairwise=False,
         temperature=TEMPERATURE,
     )

@@ -138,8 +138,12 @@ def contrast_with_gradient(
     mean: bool,
     wants_features: bool,
     wants_prototypes: bool,
+    gradient: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The summed or averaged loss () and its gradients, from one read of the features."""
+    """The summed or averaged loss () and its gradients, from one read of the features.
+
+    `gradient` is where that of the features is written; None: a new tensor.
+    """
     similarity, targets = _prepare(
         features, labels, prototypes, present, class_weight, pixel_weight,
         kind, temperature, floor, ignore_index,
@@ -147,7 +151,8 @@ def contrast_with_gradient(
     if mean:
         mass = targets.weight.sum()
         targets.scale(torch.where(mass == 0, 0, 1 / mass))
-    gradient = torch.empty_like(features) if wants_features else features.new_empty(0)
+    if gradient is None or not wants_features:
+        gradient = torch.empty_like(features) if wants_features else features.new_empty(0)
     total = torch.zeros_like(similarity.matrix)
     losses = []
     for tile in tiles(features):

@@ -30,7 +30,10 @@ from protocontrast.functional.pixels import (
     check_per_class,
     check_prototypes,
     read_features,
+    read_labels,
+    read_targets,
 )
+from protocontrast.ops import bidirectional as operator
 
 FUNCTION = "bidirectional_contrast"
 
@@ -44,17 +47,27 @@ class BidirectionalContrast(NamedTuple):
 
 
 class _Domain(NamedTuple):
-    """One domain: features, targets of the loss, prototypes and their presence."""
+    """One domain: its pixels, labels on their grid, targets of the loss and given prototypes."""
+
+    pixels: Pixels
+    grid: Tensor
+    targets: Tensor
+    prototypes: Tensor | None
+    present: Tensor | None
+
+
+class _Side(NamedTuple):
+    """One domain of a contrast: features, targets of the loss, prototypes and their presence."""
 
     features: Tensor
     targets: Tensor
     prototypes: Tensor
     present: Tensor
 
-    def pair(self, image: int) -> "_Domain":
+    def pair(self, image: int) -> "_Side":
         """One image with its own prototypes."""
         one = slice(image, image + 1)
-        return _Domain(
+        return _Side(
             self.features[one], self.targets[one], self.prototypes[image], self.present[image]
         )
 
@@ -91,9 +104,7 @@ def _domain(
     prototypes: Tensor | None,
     present: Tensor | None,
     num_classes: int,
-    pairwise: bool,
     ignore_index: int,
-    backend: Backend,
 ) -> _Domain:
     pixels = read_features(FUNCTION, features, f"{side}_features")
     grid, targets = _grid_labels(pixels, labels, side, num_classes, ignore_index)
@@ -102,15 +113,7 @@ def _domain(
             hint = "presence of this batch's own prototypes comes from the labels."
             requirement = f"only beside {side}_prototypes"
             raise ValueError(sentence(FUNCTION, f"{side}_present", requirement, "it alone", hint))
-        stats = class_prototypes(
-            features,
-            grid,
-            num_classes,
-            per_image=pairwise,
-            ignore_index=ignore_index,
-            backend=backend,
-        )
-        return _Domain(features, targets, stats.mean, stats.present)
+        return _Domain(pixels, grid, targets, None, None)
     check_prototypes(pixels, prototypes, f"{side}_prototypes")
     reason = "= (num_classes, D)"
     expected = (num_classes, pixels.channels)
@@ -118,7 +121,31 @@ def _domain(
     check_per_class(pixels, f"{side}_present", present, num_classes, boolean=True)
     if present is None:
         present = (prototypes != 0).any(dim=1)
-    return _Domain(features, targets, prototypes, present)
+    return _Domain(pixels, grid, targets, prototypes, present)
+
+
+def _whole(domain: _Domain, num_classes: int, ignore_index: int) -> operator.Domain:
+    """What the operator of a whole step reads."""
+    pixels = domain.pixels
+    return operator.Domain(
+        pixels.features,
+        read_labels(pixels, domain.grid, num_classes, ignore_index),
+        read_targets(pixels, domain.targets, num_classes, ignore_index),
+    )
+
+
+def _side(
+    domain: _Domain, num_classes: int, per_pair: bool, ignore_index: int, backend: Backend
+) -> _Side:
+    features = domain.pixels.original
+    prototypes, present = domain.prototypes, domain.present
+    if prototypes is None or present is None:
+        stats = class_prototypes(
+            features, domain.grid, num_classes,
+            per_image=per_pair, ignore_index=ignore_index, backend=backend,
+        )  # fmt: skip
+        prototypes, present = stats.mean, stats.present
+    return _Side(features, domain.targets, prototypes, present)
 
 
 def bidirectional_contrast(
@@ -212,14 +239,13 @@ def bidirectional_contrast(
             requirement = "of shape (B, D, H, W) or (B, D, P) with pairwise=True"
             got = tuple(features.shape)
             raise ValueError(sentence(FUNCTION, f"{side}_features", requirement, got, hint))
-    per_pair = bool(pairwise) and len(source_features) > 0
     source = _domain(
         "source", source_features, source_labels, source_prototypes, source_present,
-        num_classes, per_pair, ignore_index, backend,
+        num_classes, ignore_index,
     )  # fmt: skip
     target = _domain(
         "target", target_features, target_labels, target_prototypes, target_present,
-        num_classes, per_pair, ignore_index, backend,
+        num_classes, ignore_index,
     )  # fmt: skip
     shapes = tuple(source_features.shape), tuple(target_features.shape)
     if shapes[0][1] != shapes[1][1]:
@@ -230,7 +256,16 @@ def bidirectional_contrast(
         requirement = f"of {shapes[0][0]} images as in source_features with pairwise=True"
         raise ValueError(sentence(FUNCTION, "target_features", requirement, shapes[1][0], hint))
 
-    def contrast(domain: _Domain, other: _Domain) -> Tensor:
+    per_pair = bool(pairwise) and len(source_features) > 0
+    maps = source.pixels.features, target.pixels.features
+    if not given and operator.applies(*maps, backend):
+        floor = absent == "floor"
+        settings = operator.Settings(num_classes, float(temperature), floor, ignore_index, per_pair)
+        whole = [_whole(domain, num_classes, ignore_index) for domain in (source, target)]
+        to_target, to_source = operator.bidirectional(whole[0], whole[1], settings)
+        return BidirectionalContrast(to_source + to_target, to_source, to_target)
+
+    def contrast(domain: _Side, other: _Side) -> Tensor:
         return pixel_prototype_contrast(
             domain.features,
             domain.targets,
@@ -243,9 +278,13 @@ def bidirectional_contrast(
             backend=backend,
         )
 
-    pairs = [(source, target)]
+    sides = [
+        _side(domain, num_classes, per_pair, ignore_index, backend) for domain in (source, target)
+    ]
+    pairs = [(sides[0], sides[1])]
     if per_pair:
-        pairs = [(source.pair(image), target.pair(image)) for image in range(len(source_features))]
+        images = range(len(source_features))
+        pairs = [(sides[0].pair(image), sides[1].pair(image)) for image in images]
     target_to_source = torch.stack([contrast(t, s) for s, t in pairs]).mean()
     source_to_target = torch.stack([contrast(s, t) for s, t in pairs]).mean()
     return BidirectionalContrast(
