@@ -102,4 +102,4 @@ def bidirectional(source: Domain, target: Domain, settings: Settings) -> tuple[T
     """The losses of moving source and target pixels, each ()."""
     for domain in (source, target):
         refuse_on_host(FUNCTION, domain.labels, settings.num_classes, settings.ignore_index)
-    return _Bidirectional.apply(*source, *target, *settings)  # type: ignore[no-any-return]
+    return _Bidirectional.apply(*source, *target, *settings)
