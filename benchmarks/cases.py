@@ -91,7 +91,6 @@ PLAIN = [
     Case("class_prototypes", "features", 256),
     Case("transfer_labels", "none", 256),
     Case("bidirectional step", BOTH, 256),
-    Case("bidirectional step", BOTH, 64, dtype="bfloat16"),
     Case("bidirectional step, by class", BOTH, 64),
     *(Case("BiCL step", BOTH, channels) for channels in (64, 256)),
     Case("upsampled CE, corners", "features", NUM_CLASSES),

@@ -31,7 +31,7 @@ from benchmarks.operators import COMPILED, LIBRARY, OPERATORS, Operator, run, wi
 MIB = 1024 * 1024
 CHILD_SECONDS = 600.0
 REPETITIONS = 9
-FEWEST, SECONDS = 3, 1.5
+FEWEST, SECONDS = 3, 1.0
 """Rounds of all contenders stop at this time, after this many at least."""
 COPY = "copy of the features"
 """The floor: every map that a case reads, read and written once."""
