@@ -7,6 +7,9 @@ With N pixels, D channels, C classes and e bytes per element of the features:
 Floor bytes are those of the features and their gradient, each touched once, of the labels and of
 the numbers per pixel that one pass hands to the next. What a kernel touches beyond that is its own
 doing and lowers its fraction of the bound.
+
+Upsampled logits are features of as many channels as classes, with more labels than pixels. They
+take no products; the exponentials, one per label and class, are not in the bound.
 """
 
 from typing import NamedTuple
@@ -42,17 +45,25 @@ TRAFFIC = {
     ("class_prototypes", "forward"): Traffic(1, 0, True, False),
     ("class_prototypes", "backward"): Traffic(0, 1, True, False),
     ("transfer_labels", "forward"): Traffic(1, 0, True, True),
+    ("upsampled_cross_entropy", "forward"): Traffic(1, 0, True, False),
+    ("upsampled_cross_entropy", "backward"): Traffic(1, 1, True, False),
+    ("upsampled_cross_entropy_aligned", "forward"): Traffic(1, 0, True, False),
+    ("upsampled_cross_entropy_aligned", "backward"): Traffic(1, 1, True, False),
 }
 
 # Products of features with prototypes ("scores"), of slopes with prototypes ("pull") and of slopes
 # with features ("sum") that a pass takes.
-PRODUCTS = {
+PRODUCTS: dict[tuple[str, str], tuple[str, ...]] = {
     ("contrast", "forward"): ("scores",),
     ("contrast", "backward"): ("scores", "pull"),
     ("contrast", "backward to both"): ("scores", "pull", "sum"),
     ("class_prototypes", "forward"): ("sum",),
     ("class_prototypes", "backward"): ("pull",),
     ("transfer_labels", "forward"): ("scores",),
+    ("upsampled_cross_entropy", "forward"): (),
+    ("upsampled_cross_entropy", "backward"): (),
+    ("upsampled_cross_entropy_aligned", "forward"): (),
+    ("upsampled_cross_entropy_aligned", "backward"): (),
 }
 
 # A float32 factor beside 16-bit features is two 16-bit halves; where both factors are float32 the
@@ -61,11 +72,14 @@ HALVES = {"scores": 2, "sum": 2, "pull": 3}
 ELEMENT_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 
 
-def floor_bytes(operator: str, direction: str, pixels: int, channels: int, dtype: str) -> int:
-    """Bytes that the pass must move."""
+def floor_bytes(
+    operator: str, direction: str, pixels: int, channels: int, dtype: str, labelled: int
+) -> int:
+    """Bytes that the pass must move; `labelled` counts labels, `pixels` unless they are finer."""
     traffic = TRAFFIC[operator, direction]
     features = (traffic.reads + traffic.writes) * channels * ELEMENT_BYTES[dtype]
-    return pixels * (features + traffic.label * LABEL_BYTES + traffic.statistic * STATISTIC_BYTES)
+    labels = labelled * traffic.label * LABEL_BYTES
+    return pixels * (features + traffic.statistic * STATISTIC_BYTES) + labels
 
 
 def padded(size: int) -> int:

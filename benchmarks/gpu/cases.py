@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -28,17 +28,31 @@ OTHER_SIZES = (
     ((2, 160, 160), 256, 150),
     ((2, 160, 160), 256, 190),
 )
+# (B, h, w) of logits and (H, W) of labels: four times as large, and a ratio that is no integer.
+UPSAMPLED_SIZES = (((2, 128, 256), (512, 1024)), ((2, 91, 91), (730, 730)))
+UPSAMPLED_CLASSES = (19, 150)
+UPSAMPLED = "upsampled_cross_entropy"
+ALIGNED = f"{UPSAMPLED}_aligned"
+"""With align_corners."""
 BACKWARD, BOTH = "backward", "backward to both"
 PASSES = {
     "contrast": ("forward", BACKWARD, BOTH),
     "class_prototypes": ("forward", BACKWARD),
     "transfer_labels": ("forward",),
+    UPSAMPLED: ("forward", BACKWARD),
+    ALIGNED: ("forward", BACKWARD),
 }
+FEATURES = tuple(operator for operator in PASSES if operator not in (UPSAMPLED, ALIGNED))
+"""Operators of features and prototypes; the others read logits and finer labels."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One operator on one kind of input; `goal` says whether a fraction of the bound is asked."""
+    """One operator on one kind of input; `goal` says whether a fraction of the bound is asked.
+
+    Logits stand in the features' place, one channel per class; `label_size` is (H, W) of labels
+    that are finer than the pixels.
+    """
 
     operator: str
     images: tuple[int, int, int]
@@ -48,6 +62,7 @@ class Case:
     precision: str
     layout: str
     goal: bool
+    label_size: tuple[int, int] | None = None
 
     @property
     def pixels(self) -> int:
@@ -55,27 +70,51 @@ class Case:
         count, height, width = self.images
         return count * height * width
 
+    @property
+    def labels(self) -> tuple[int, int, int]:
+        """Shape of the labels."""
+        return self.images[0], *(self.label_size or self.images[1:])
+
     def __str__(self) -> str:
         size = f"{self.pixels}x{self.channels}, C={self.classes}"
+        if self.label_size:
+            size += f", labels {self.label_size[0]}x{self.label_size[1]}"
         return f"{self.operator}, {size}, {self.dtype} {self.precision}, {self.layout}"
 
 
 def cases() -> list[Case]:
-    """All cases, those with a goal first and of them the commonest first: time may run out."""
+    """All cases, those asked for something first and the commonest first: time may run out."""
     found = []
     for layout in LAYOUTS:
         for dtype, precision in MODES:
             how = dtype, precision, layout
             for images, channels in GOAL_SIZES:
-                found += [Case(o, images, channels, GOAL_CLASSES, *how, True) for o in PASSES]
+                found += [Case(o, images, channels, GOAL_CLASSES, *how, True) for o in FEATURES]
+    found += upsampled_cases()
     for dtype, precision in MODES:
         for size in OTHER_SIZES:
-            found += [Case(o, *size, dtype, precision, "NCHW", False) for o in PASSES]
+            found += [Case(o, *size, dtype, precision, "NCHW", False) for o in FEATURES]
+    return found
+
+
+def upsampled_cases() -> list[Case]:
+    """Those of logits and finer labels; nothing is multiplied, so no precision but the highest."""
+    found = []
+    for dtype in ("bfloat16", "float32"):
+        for images, label_size in UPSAMPLED_SIZES:
+            for classes in UPSAMPLED_CLASSES:
+                case = Case(
+                    UPSAMPLED, images, classes, classes, dtype, "highest", "NCHW", False, label_size
+                )
+                found += [case, replace(case, operator=ALIGNED)]
     return found
 
 
 class Inputs(NamedTuple):
-    """Features (B, D, H, W), labels (B, H, W), prototypes (C, D) float32."""
+    """Features (B, D, H, W), labels (B, H, W), prototypes (C, D) float32.
+
+    Or logits (B, C, h, w) and labels (B, H, W), and prototypes that nothing reads.
+    """
 
     features: Tensor
     labels: Tensor
@@ -106,6 +145,19 @@ def _library_transfer(given: Inputs) -> Outputs:
     return found._asdict()
 
 
+def _library_upsampled(align_corners: bool) -> Function:
+    def function(given: Inputs) -> Outputs:
+        loss = pc.upsampled_cross_entropy(
+            given.features,
+            given.labels,
+            ignore_index=plain.IGNORE_INDEX,
+            align_corners=align_corners,
+        )
+        return {"loss": loss}
+
+    return function
+
+
 def _logits(given: Inputs) -> Tensor:
     """Products in the features' dtype, as under autocast, and everything after them in float32."""
     rows = given.prototypes.to(given.features.dtype)
@@ -129,17 +181,34 @@ def _eager_transfer(given: Inputs) -> Outputs:
     return {"labels": labels, "confidence": confidence}
 
 
+def _eager_upsampled(align_corners: bool) -> Function:
+    def function(given: Inputs) -> Outputs:
+        loss = plain.upsampled_cross_entropy(given.features, given.labels, align_corners)
+        return {"loss": loss}
+
+    return function
+
+
 LIBRARY_FUNCTIONS: dict[str, Function] = {
     "contrast": _library_contrast,
     "class_prototypes": _library_means,
     "transfer_labels": _library_transfer,
+    UPSAMPLED: _library_upsampled(False),
+    ALIGNED: _library_upsampled(True),
 }
 EAGER_FUNCTIONS: dict[str, Function] = {
     "contrast": _eager_contrast,
     "class_prototypes": _eager_means,
     "transfer_labels": _eager_transfer,
+    UPSAMPLED: _eager_upsampled(False),
+    ALIGNED: _eager_upsampled(True),
 }
-DIFFERENTIATED = {"contrast": "loss", "class_prototypes": "mean"}
+DIFFERENTIATED = {
+    "contrast": "loss",
+    "class_prototypes": "mean",
+    UPSAMPLED: "loss",
+    ALIGNED: "loss",
+}
 
 
 def functions(operator: str, compiled: bool) -> dict[str, Function]:
@@ -164,7 +233,9 @@ def build(case: Case, device: torch.device) -> Inputs:
     rows += normal(rows.shape)
     memory = torch.channels_last if case.layout == "channels_last" else torch.contiguous_format
     features = rows.to(getattr(torch, case.dtype)).permute(0, 3, 1, 2)
-    ignored = uniform(case.images) < IGNORED_SHARE
+    if case.label_size:
+        classes = torch.randint(case.classes, case.labels, generator=random, device=device)
+    ignored = uniform(case.labels) < IGNORED_SHARE
     return Inputs(
         features.contiguous(memory_format=memory),
         torch.where(ignored, plain.IGNORE_INDEX, classes),

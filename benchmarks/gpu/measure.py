@@ -1,5 +1,6 @@
 """Rows of numbers: a case's passes, each contender after it agrees; and the bidirectional step."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -38,7 +39,9 @@ Row = dict[str, Any]
 def bound_of(case: Case, direction: str, limits: dict[str, Any]) -> bounds.Bound:
     """The least time of a pass on a device with these limits."""
     mix = bounds.TRAFFIC[case.operator, direction].mix
-    moved = bounds.floor_bytes(case.operator, direction, case.pixels, case.channels, case.dtype)
+    moved = bounds.floor_bytes(
+        case.operator, direction, case.pixels, case.channels, case.dtype, math.prod(case.labels)
+    )
     flops = bounds.padded_flops(
         case.operator, direction, case.pixels, case.channels, case.classes, case.dtype,
         case.precision,
@@ -145,6 +148,8 @@ def described(case: Case, direction: str) -> Row:
         "N": case.pixels,
         "D": case.channels,
         "C": case.classes,
+        "images": list(case.images),
+        "labels": list(case.labels),
         "dtype": case.dtype,
         "precision": case.precision,
         "layout": case.layout,
