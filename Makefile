@@ -58,7 +58,7 @@ format: $(STAMP)  ## rewrite files to pass the formatting and import-order check
 	$(RUN) -m ruff format .
 	$(RUN) -m ruff check --fix .
 
-bench: $(STAMP)  ## time the library beside its alternatives, under 10 minutes; writes docs/performance.md
+bench: $(STAMP)  ## time the library beside its alternatives; writes docs/performance.md
 	$(RUN) -m pip install -q --no-build-isolation -e '.[bench]'
 	$(RUN) -m benchmarks.compare $(ARGS)
 
