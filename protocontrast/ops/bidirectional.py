@@ -94,7 +94,9 @@ def applies(source: Tensor, target: Tensor, backend: str) -> bool:
     on_host = all(one.device.type == "cpu" for one in both)
     # A float16 gradient written before the upstream factor, a loss scale, would underflow.
     narrow = any(one.dtype == torch.float16 for one in both)
-    traced = torch.compiler.is_compiling() or transforms_active()
+    # A subclass, such as a fake tensor, has no values to check or to write a gradient from.
+    plain = all(type(one) in (Tensor, torch.nn.Parameter) for one in both)
+    traced = torch.compiler.is_compiling() or transforms_active() or not plain
     return backend in ("auto", "eager") and wanted and on_host and not narrow and not traced
 
 
