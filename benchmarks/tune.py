@@ -33,6 +33,8 @@ DIFFERENCE = 1e-2
 """Largest error over largest value against the table's own row: another order of sums, rounded."""
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 TEMPERATURE = 0.1
+KEYS = 4096
+"""Pixels that pairs are made with, at most."""
 
 
 class Job(NamedTuple):
@@ -103,6 +105,7 @@ def call_of(job: Job, features: torch.Tensor, labels: torch.Tensor) -> Callable[
         "logits": lambda: pc.prototype_logits(leaf, rows, backend="triton"),
         "class_sums": lambda: pc.class_prototypes(leaf, labels, classes, backend="triton").mean,
         "transfer": lambda: pc.transfer_labels(leaf, rows, backend="triton").confidence,
+        "pair_contrast": lambda: pairs_loss(leaf[0].t(), labels[0]),
         "target_pass": lambda: step_loss(leaf[..., None], labels[..., None], rows),
     }
     (operator,) = (f for name, f in operators.items() if job.kernel in kernels_of(name))
@@ -122,6 +125,14 @@ def step_loss(features: torch.Tensor, labels: torch.Tensor, rows: torch.Tensor) 
     method = pc.BiCL(*rows.shape, temperature=TEMPERATURE, backend="triton").to(rows.device)
     method.source_bank.update_from(pc.ClassPrototypes(rows, torch.ones_like(rows[:, 0])))
     return method(features, labels, features).loss
+
+
+def pairs_loss(rows: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Every pixel as an anchor, against the first few as keys."""
+    anchors, keys = rows.contiguous(), rows[:KEYS].detach().contiguous()
+    return pc.pair_contrast(
+        anchors, labels, keys, labels[:KEYS], temperature=TEMPERATURE, backend="triton"
+    )
 
 
 def kernels_of(operator: str) -> tuple[str, ...]:

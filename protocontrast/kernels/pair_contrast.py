@@ -28,25 +28,25 @@ def pair_normaliser_kernel(
     row_scale_ptr, other_scale_ptr, own_ptr, plus_ptr, minus_ptr, partial_ptr, rows, others,
     OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
     EVERY: tl.constexpr, EXCLUDE_SELF: tl.constexpr, IGNORE_INDEX: tl.constexpr,
-    SPAN: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
+    SPAN: tl.constexpr, D: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """The log-sum-exp of a block of anchors' rivals within a span of keys, -inf for none."""
-    block, span, first = place(rows, SPAN, BLOCK)
-    offs_r = block * BLOCK + tl.arange(0, BLOCK)
+    block, span, first = place(rows, SPAN, BLOCK_P)
+    offs_r = block * BLOCK_P + tl.arange(0, BLOCK_P)
     inside = offs_r < rows
     own = tl.load(own_ptr + offs_r, mask=inside, other=IGNORE_INDEX)
     scale = tl.load(row_scale_ptr + offs_r, mask=inside, other=0.0)
-    peak = tl.full([BLOCK], float("-inf"), dtype=ACC)
-    total = tl.zeros([BLOCK], dtype=ACC)
-    for step in range(0, SPAN, BLOCK):
-        offs_o = first + step + tl.arange(0, BLOCK)
+    peak = tl.full([BLOCK_P], float("-inf"), dtype=ACC)
+    total = tl.zeros([BLOCK_P], dtype=ACC)
+    for step in range(0, SPAN, BLOCK_P):
+        offs_o = first + step + tl.arange(0, BLOCK_P)
         there = offs_o < others
         plus = tl.load(plus_ptr + offs_o, mask=there, other=IGNORE_INDEX)
         minus = tl.load(minus_ptr + offs_o, mask=there, other=IGNORE_INDEX)
         factor = tl.load(other_scale_ptr + offs_o, mask=there, other=0.0)
         scores = read_products(
             rows_ptr, stride_xr, stride_xd, others_ptr, stride_xo, stride_xe,
-            offs_r, offs_o, rows, others, OPERANDS, PRECISION, ACC, D, BLOCK, BLOCK_D,
+            offs_r, offs_o, rows, others, OPERANDS, PRECISION, ACC, D, BLOCK_P, BLOCK_D,
         )  # fmt: skip
         scores *= factor[:, None] * scale[None, :]
         _, rival = roles(
@@ -70,27 +70,27 @@ def pair_contrast_kernel(
     partial_ptr, rows, others,
     OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
     EVERY: tl.constexpr, EXCLUDE_SELF: tl.constexpr, IGNORE_INDEX: tl.constexpr,
-    SPAN: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
+    SPAN: tl.constexpr, D: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Sums over a block of anchors' positives within a span of keys: loss, slope and count."""
-    block, span, first = place(rows, SPAN, BLOCK)
-    offs_r = block * BLOCK + tl.arange(0, BLOCK)
+    block, span, first = place(rows, SPAN, BLOCK_P)
+    offs_r = block * BLOCK_P + tl.arange(0, BLOCK_P)
     inside = offs_r < rows
     own = tl.load(own_ptr + offs_r, mask=inside, other=IGNORE_INDEX)
     scale = tl.load(row_scale_ptr + offs_r, mask=inside, other=0.0)
     normaliser = tl.load(normaliser_ptr + offs_r, mask=inside, other=0.0)
-    loss = tl.zeros([BLOCK], dtype=ACC)
-    slope = tl.zeros([BLOCK], dtype=ACC)
-    count = tl.zeros([BLOCK], dtype=ACC)
-    for step in range(0, SPAN, BLOCK):
-        offs_o = first + step + tl.arange(0, BLOCK)
+    loss = tl.zeros([BLOCK_P], dtype=ACC)
+    slope = tl.zeros([BLOCK_P], dtype=ACC)
+    count = tl.zeros([BLOCK_P], dtype=ACC)
+    for step in range(0, SPAN, BLOCK_P):
+        offs_o = first + step + tl.arange(0, BLOCK_P)
         there = offs_o < others
         plus = tl.load(plus_ptr + offs_o, mask=there, other=IGNORE_INDEX)
         minus = tl.load(minus_ptr + offs_o, mask=there, other=IGNORE_INDEX)
         factor = tl.load(other_scale_ptr + offs_o, mask=there, other=0.0)
         scores = read_products(
             rows_ptr, stride_xr, stride_xd, others_ptr, stride_xo, stride_xe,
-            offs_r, offs_o, rows, others, OPERANDS, PRECISION, ACC, D, BLOCK, BLOCK_D,
+            offs_r, offs_o, rows, others, OPERANDS, PRECISION, ACC, D, BLOCK_P, BLOCK_D,
         )  # fmt: skip
         scores *= factor[:, None] * scale[None, :]
         positive, _ = roles(

@@ -61,33 +61,33 @@ def pair_contrast_backward_kernel(
     partial_ptr, radial_ptr, rows, others,
     OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr, OF_KEYS: tl.constexpr,
     EVERY: tl.constexpr, EXCLUDE_SELF: tl.constexpr, IGNORE_INDEX: tl.constexpr,
-    SPAN: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
+    SPAN: tl.constexpr, D: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Rows are the anchors or, OF_KEYS, the keys; others the other side."""
     RESIDENT: tl.constexpr = BLOCK_D >= D
-    block, span, first = place(rows, SPAN, BLOCK)
-    offs_r = block * BLOCK + tl.arange(0, BLOCK)
+    block, span, first = place(rows, SPAN, BLOCK_P)
+    offs_r = block * BLOCK_P + tl.arange(0, BLOCK_P)
     inside = offs_r < rows
     scale = tl.load(row_scale_ptr + offs_r, mask=inside, other=0.0)
-    slot = (span * tl.cdiv(rows, BLOCK) + block) * BLOCK
+    slot = (span * tl.cdiv(rows, BLOCK_P) + block) * BLOCK_P
     slot_ptr = partial_ptr + slot * D
-    radial = tl.zeros([BLOCK], dtype=ACC)
+    radial = tl.zeros([BLOCK_P], dtype=ACC)
     if RESIDENT:
         offs_d = tl.arange(0, BLOCK_D)
-        whole = tl.zeros([BLOCK_D, BLOCK], dtype=ACC)
+        whole = tl.zeros([BLOCK_D, BLOCK_P], dtype=ACC)
         right = load_tile(rows_ptr, stride_xd, stride_xr, offs_r, offs_d, rows, D)
-    for step in range(0, SPAN, BLOCK):
-        offs_o = first + step + tl.arange(0, BLOCK)
+    for step in range(0, SPAN, BLOCK_P):
+        offs_o = first + step + tl.arange(0, BLOCK_P)
         there = offs_o < others
         factor = tl.load(other_scale_ptr + offs_o, mask=there, other=0.0)
         if RESIDENT:
             left = load_tile(others_ptr, stride_xe, stride_xo, offs_o, offs_d, others, D)
-            scores = tl.zeros([BLOCK, BLOCK], dtype=ACC)
+            scores = tl.zeros([BLOCK_P, BLOCK_P], dtype=ACC)
             scores = products(left, right, scores, OPERANDS, PRECISION, ACC)
         else:
             scores = read_products(
                 rows_ptr, stride_xr, stride_xd, others_ptr, stride_xo, stride_xe,
-                offs_r, offs_o, rows, others, OPERANDS, PRECISION, ACC, D, BLOCK, BLOCK_D,
+                offs_r, offs_o, rows, others, OPERANDS, PRECISION, ACC, D, BLOCK_P, BLOCK_D,
             )  # fmt: skip
         both = factor[:, None] * scale[None, :]
         scores *= both
@@ -129,12 +129,12 @@ def pair_contrast_backward_kernel(
                 tile = load_tile(others_ptr, stride_xe, stride_xo, offs_o, offs_d, others, D)
                 clean = tl.where(used[:, None], tile, tl.zeros_like(tile))
                 part = weighted_sum(clean, slope, OPERANDS, PRECISION, ACC)
-                add_to_slot(slot_ptr, part, offs_d, step, BLOCK, D)
+                add_to_slot(slot_ptr, part, offs_d, step, BLOCK_P, D)
             # The next tile's loads of the slot may belong to other threads than these stores.
             tl.debug_barrier()
     if RESIDENT:
-        add_to_slot(slot_ptr, whole, tl.arange(0, BLOCK_D), 0, BLOCK, D)
-    tl.store(radial_ptr + slot + tl.arange(0, BLOCK), radial)
+        add_to_slot(slot_ptr, whole, tl.arange(0, BLOCK_D), 0, BLOCK_P, D)
+    tl.store(radial_ptr + slot + tl.arange(0, BLOCK_P), radial)
 
 
 def _gradient(

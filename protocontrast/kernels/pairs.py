@@ -27,9 +27,9 @@ PROGRAMS = 1024
 
 
 @triton.jit
-def place(rows, SPAN: tl.constexpr, BLOCK: tl.constexpr):
+def place(rows, SPAN: tl.constexpr, BLOCK_P: tl.constexpr):
     """A program's block of rows, its span of others (int64), and the first of these."""
-    blocks = tl.cdiv(rows, BLOCK)
+    blocks = tl.cdiv(rows, BLOCK_P)
     span = (tl.program_id(0) // blocks).to(tl.int64)
     return tl.program_id(0) % blocks, span, (span * SPAN).to(tl.int32)
 
@@ -48,10 +48,10 @@ def products(
 def read_products(
     rows_ptr, stride_xr, stride_xd, others_ptr, stride_xo, stride_xe, offs_r, offs_o, rows, others,
     OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
-    D: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
+    D: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Products of a tile of others and a block of rows over all channels."""
-    total = tl.zeros([BLOCK, BLOCK], dtype=ACC)
+    total = tl.zeros([BLOCK_P, BLOCK_P], dtype=ACC)
     for start in range(0, D, BLOCK_D):
         offs_d = start + tl.arange(0, BLOCK_D)
         left = load_tile(others_ptr, stride_xe, stride_xo, offs_o, offs_d, others, D)
@@ -146,7 +146,7 @@ def pair_launch(
             **constants,
             "SPAN": span,
             "D": channels,
-            "BLOCK": config.block_p,
+            "BLOCK_P": config.block_p,
             "BLOCK_D": config.block_d,
         },
         options(config.num_warps, config.num_stages),
