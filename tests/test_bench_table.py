@@ -176,7 +176,6 @@ def test_the_sheet_has_every_row_with_device_versions_commit_and_allocator(
     assert re.fullmatch(r"[0-9a-f]{12}", lines[0]["commit"])
 
 
-@pytest.mark.xfail(strict=True, reason="the stored run is of two cases; `make bench` stores all")
 def test_every_case_is_published_under_both_allocators(published: dict[str, Any]) -> None:
     found = {(r["allocator"], report.key_of(r), r["contender"]) for r in published["rows"]}
     compiles = published["environment"]["compiler"] != "none"
