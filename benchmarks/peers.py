@@ -57,12 +57,18 @@ def proxy_nca(features: Tensor, labels: Tensor, prototypes: Tensor) -> Tensor:
     return found
 
 
+OPTIONAL: dict[str, Callable[..., Tensor]] = {
+    "PML NormalizedSoftmaxLoss": normalized_softmax,
+    "PML ProxyNCALoss": proxy_nca,
+}
+"""Those of a library that `make bench` installs."""
+
+
 def contrast_peers() -> dict[str, Callable[..., Tensor]]:
     """Those that can be imported here, by the name a table shows."""
     peers: dict[str, Callable[..., Tensor]] = {}
     if hasattr(F, "linear_cross_entropy"):
         peers["F.linear_cross_entropy"] = linear_cross_entropy
     if find_spec("pytorch_metric_learning") is not None:
-        peers["PML NormalizedSoftmaxLoss"] = normalized_softmax
-        peers["PML ProxyNCALoss"] = proxy_nca
+        peers |= OPTIONAL
     return peers

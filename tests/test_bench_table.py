@@ -14,6 +14,7 @@ from benchmarks import chart, compare, goals, measure, report, slower, table
 from benchmarks.cases import CASES, SMALL, Case
 from benchmarks.measure import COPY
 from benchmarks.operators import COMPILED, LIBRARY, OPERATORS
+from benchmarks.peers import OPTIONAL
 from benchmarks.report import DEFAULT, NO_FAULTS, Measured
 
 CONTRAST = Case("contrast", "features", 64)
@@ -189,7 +190,9 @@ def test_every_case_is_published_under_both_allocators(published: dict[str, Any]
             *([COMPILED] if case.compiled and compiles else []),
         ]
     }
-    assert expected == found
+    # A library that is not installed here may have been where the run was made.
+    beside = {row for row in found if row[2] in OPTIONAL}
+    assert expected | beside == found
 
 
 def test_everything_slower_than_an_alternative_has_its_line_in_the_document(
