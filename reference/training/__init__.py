@@ -5,6 +5,7 @@ losses          cross-entropy and entropy
 pseudo_labels   static pseudo labels
 alarms          label-free signs of a run that goes wrong
 history         what a run reports while it trains
-adapt_step      the loss terms of one step: the method on one screen
+method          what a method is to the loop
+adapt_step      BiCL: the loss terms of one step, the method on one screen
 stages          both stages
 """

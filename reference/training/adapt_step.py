@@ -5,18 +5,18 @@ The contrast is `protocontrast.BiCL`; its equations stand in docs/maths.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from torch import Tensor
 
 import protocontrast as pc
 from reference.data.classes import NUM_CLASSES
-from reference.data.transforms import Batch
-from reference.networks.output import Output
+from reference.data.transforms import Batch, matching
 from reference.networks.toy import SegmentationNetwork
 from reference.training.config import Adaptation, Contrast
 from reference.training.losses import cell_labels, cross_entropy, entropy, source_cross_entropy
+from reference.training.method import Method, Step, Stepped
+from reference.training.pseudo_labels import static_pseudo_labels
 
 # Above every cosine and every probability: no pixel gets a dynamic label.
 _NEVER: Final = 2.0
@@ -45,21 +45,6 @@ def build_bicl(settings: Contrast, feature_dim: int) -> pc.BiCL:
         calibrate=settings.calibrate,
         weights=(settings.target_to_source, settings.source_to_target),
     )
-
-
-@dataclass(frozen=True)
-class Stepped:
-    """One step of adaptation: its terms, and what they were made from.
-
-    Args:
-        losses: term -> weighted scalar; their sum is minimised.
-        target: the network's output on the target images; None for the control.
-        contrast: what BiCL returned; None without contrast.
-    """
-
-    losses: dict[str, Tensor]
-    target: Output | None = None
-    contrast: pc.BiCLOutput | None = None
 
 
 def adapt_step(
@@ -105,8 +90,40 @@ def adapt_step(
     if settings.entropy_weight and round_index >= settings.entropy_from_round:
         losses["entropy"] = settings.entropy_weight * entropy(new.logits)
     if bicl is None or settings.contrast is None:
-        return Stepped(losses, new)
+        return Stepped(losses, new, labels=static_labels, static_labels=static_labels)
     pulled = bicl(seen.features, source_labels, new.features, static_labels)
     losses["target_to_source"] = settings.contrast.target_to_source * pulled.target_to_source
     losses["source_to_target"] = settings.contrast.source_to_target * pulled.source_to_target
-    return Stepped(losses, new, pulled)
+    return Stepped(losses, new, pulled, pulled.target_labels, static_labels)
+
+
+class Ingredients(Method):
+    """BiCL, or what is left of it with ingredients switched off, as a method of the loop.
+
+    Args:
+        settings: which terms are active, with what weight, from which round.
+        feature_dim: channels D of the features.
+    """
+
+    def __init__(self, settings: Adaptation, feature_dim: int) -> None:
+        super().__init__()
+        self.settings = settings
+        self.uses_target = settings.uses_target
+        self.bicl = None
+        if settings.contrast is not None:
+            self.bicl = build_bicl(settings.contrast, feature_dim)
+        self.static_labels: Tensor | None = None
+
+    def forward(self, step: Step) -> Stepped:
+        """Remake static labels where a round begins, then compute the terms."""
+        if self.settings.remakes_static_labels(step.index):
+            self.static_labels = static_pseudo_labels(
+                step.network, step.target_images, share=self.settings.static_share
+            )
+        fixed = None
+        if self.static_labels is not None and step.target is not None:
+            fixed = matching(self.static_labels, step.target).long()
+        return adapt_step(
+            step.network, self.bicl, step.source, step.target, fixed, self.settings,
+            step.round_index,
+        )  # fmt: skip

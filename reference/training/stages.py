@@ -7,7 +7,8 @@ Interface for whoever runs experiments (`demo`, `ablate`):
 
 `train_supervised` on the source is the source stage; on the target *with* labels it is the
 oracle. `adapt` takes target images as a bare tensor, so no label can reach it; `settings` is one
-of `config.ROWS`, `config.BICL` or `config.without(...)`. Both copy the network they are given.
+of `config.ROWS`, `config.BICL` or `config.without(...)`, and `method` one of `reference.methods`
+in place of their terms. Both copy the network they are given.
 A caller who owns target labels may pass `observe` to see each step's pseudo labels (for instance
 `label_accuracy.PseudoLabelAccuracy`); nothing flows back.
 """
@@ -16,23 +17,23 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import protocontrast as pc
 from reference.data.arrays import ArrayDomain
-from reference.data.transforms import Augmentation, Batch, batch, matching
-from reference.networks.output import Output
+from reference.data.transforms import Augmentation, batch
 from reference.networks.toy import SegmentationNetwork, build_network
 from reference.progress import track
-from reference.training.adapt_step import Stepped, adapt_step, build_bicl
+from reference.training.adapt_step import Ingredients
 from reference.training.alarms import class_share, predicted_share
 from reference.training.config import Adaptation, Supervised
 from reference.training.history import History, Observation, Observer
 from reference.training.losses import cell_labels, require_finite, source_cross_entropy
-from reference.training.pseudo_labels import static_pseudo_labels
+from reference.training.method import Method, Start, Step, Stepped
 
 # Streams of random numbers: one step draws from both domains.
 _SOURCE, _TARGET = 0, 1
@@ -45,14 +46,22 @@ class Trained:
     Args:
         network: the trained network.
         history: its course.
-        bicl: prototypes and bias at the end of an adaptation with contrast.
-        static_labels: the last static pseudo labels, (N, H / 4, W / 4), uint8, 255 where none.
+        method: what was minimised, as it was at the end; None for training on labels alone.
     """
 
     network: SegmentationNetwork
     history: History
-    bicl: pc.BiCL | None = None
-    static_labels: Tensor | None = None
+    method: Method | None = None
+
+    @property
+    def bicl(self) -> pc.BiCL | None:
+        """Prototypes and bias at the end of an adaptation by BiCL's contrast."""
+        return self.method.bicl if isinstance(self.method, Ingredients) else None
+
+    @property
+    def static_labels(self) -> Tensor | None:
+        """BiCL's last static pseudo labels, (N, H / 4, W / 4), uint8, 255 where none."""
+        return self.method.static_labels if isinstance(self.method, Ingredients) else None
 
 
 def _minimise(
@@ -75,10 +84,10 @@ def _poly(settings: Supervised | Adaptation, step: int) -> float:
 
 
 def _optimiser(
-    network: SegmentationNetwork, settings: Supervised | Adaptation
+    parameters: Iterable[nn.Parameter], settings: Supervised | Adaptation
 ) -> torch.optim.Optimizer:
     return torch.optim.AdamW(
-        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
     )
 
 
@@ -108,7 +117,7 @@ def train_supervised(
         NonFiniteLossError: the loss became NaN or infinite.
     """
     network = build_network(seed=seed) if network is None else copy.deepcopy(network)
-    optimiser = _optimiser(network, settings)
+    optimiser = _optimiser(network.parameters(), settings)
     history = History(run, source_share=class_share(cell_labels(domain.labels)))
     began = time.perf_counter()
     for step in track(settings.steps, run, show=progress):
@@ -124,25 +133,23 @@ def train_supervised(
     return Trained(network, history)
 
 
-def _report(
-    step: int,
-    done: Stepped,
-    target: Output,
-    unlabelled: Batch,
-    fixed: Tensor | None,
-    history: History,
-    observe: Observer | None,
-) -> None:
-    predictions = target.logits.argmax(dim=1)
-    if done.contrast is None:
-        coverage, ratio, labels = None, None, None
-    else:
+def _report(step: Step, done: Stepped, history: History, observe: Observer | None) -> None:
+    if done.target is None:
+        return
+    predictions = done.target.logits.argmax(dim=1)
+    coverage = ratio = labels = None
+    if done.contrast is not None:
         coverage, ratio = done.contrast.coverage, done.contrast.class_share
         labels = done.contrast.target_labels
-    history.observe(step, predictions, coverage, ratio)
+    history.observe(step.index, predictions, coverage, ratio)
     if observe is not None:
-        indices, flipped = unlabelled.indices, unlabelled.flipped
-        observe(Observation(step, indices, flipped, predictions, labels, fixed))
+        drawn = step.target_batch
+        observe(
+            Observation(
+                step.index, drawn.indices, drawn.flipped, predictions,
+                done.labels if labels is None else labels, done.static_labels,
+            )
+        )  # fmt: skip
 
 
 def adapt(
@@ -152,6 +159,7 @@ def adapt(
     settings: Adaptation,
     *,
     seed: int,
+    method: Method | None = None,
     augmentation: Augmentation | None = None,
     run: str = "bicl",
     observe: Observer | None = None,
@@ -162,9 +170,11 @@ def adapt(
     Args:
         network: the source-only network; it is copied.
         source: images with labels.
-        target_images: images without labels; not touched if `settings.uses_target` is False.
-        settings: which terms are active, with what weight, from which round.
+        target_images: images without labels; not touched if the method does not use them.
+        settings: steps, rounds, batches and optimiser; without a method, which terms are active,
+            with what weight, from which round, too.
         seed: of the batches.
+        method: what every step minimises; None takes the terms of `settings`.
         augmentation: changes the look of source images; None leaves them as they are.
         run: name for the history, the bar and error messages.
         observe: called after each step that looked at target images.
@@ -177,32 +187,29 @@ def adapt(
         NonFiniteLossError: a loss term became NaN or infinite.
     """
     network = copy.deepcopy(network)
-    bicl = None
-    if settings.contrast is not None:
-        bicl = build_bicl(settings.contrast, network.feature_dim)
-    optimiser = _optimiser(network, settings)
+    if method is None:
+        method = Ingredients(settings, network.feature_dim)
+    method.begin(Start(network, source, target_images, seed))
+    optimiser = _optimiser([*network.parameters(), *method.trained()], settings)
     history = History(run, source_share=class_share(cell_labels(source.labels)))
     target = ArrayDomain(target_images, None, tuple(map(str, range(len(target_images)))))
-    if settings.uses_target:
+    if method.uses_target:
         history.start_share = predicted_share(network, target_images)
-    static: Tensor | None = None
     began = time.perf_counter()
-    for step in track(settings.steps, run, show=progress):
-        if settings.remakes_static_labels(step):
-            static = static_pseudo_labels(network, target_images, share=settings.static_share)
+    for index in track(settings.steps, run, show=progress):
         labelled = batch(
-            source, seed, step, settings.source_batch, stream=_SOURCE, augmentation=augmentation
+            source, seed, index, settings.source_batch, stream=_SOURCE, augmentation=augmentation
         )
-        unlabelled, fixed = None, None
-        if settings.uses_target:
-            unlabelled = batch(target, seed, step, settings.target_batch, stream=_TARGET)
-        if static is not None and unlabelled is not None:
-            fixed = matching(static, unlabelled).long()
-        done = adapt_step(
-            network, bicl, labelled, unlabelled, fixed, settings, settings.round_of(step)
-        )
-        _minimise(optimiser, done.losses, history, step, _poly(settings, step))
-        if done.target is not None and unlabelled is not None:
-            _report(step, done, done.target, unlabelled, fixed, history, observe)
+        unlabelled = None
+        if method.uses_target:
+            unlabelled = batch(target, seed, index, settings.target_batch, stream=_TARGET)
+        step = Step(
+            network, labelled, unlabelled, index, settings.steps, settings.round_of(index), seed,
+            settings.full_resolution, target_images,
+        )  # fmt: skip
+        done = method(step)
+        _minimise(optimiser, done.losses, history, index, _poly(settings, index))
+        method.after(network)
+        _report(step, done, history, observe)
     history.seconds = time.perf_counter() - began
-    return Trained(network, history, bicl, static)
+    return Trained(network, history, method)

@@ -1,0 +1,36 @@
+"""The methods by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
+
+from reference.methods.dacs import DACS
+from reference.training.method import Method
+
+
+class Entry(NamedTuple):
+    """What a table calls a method, and how one is made for features of D channels."""
+
+    label: str
+    build: Callable[[int], Method]
+
+
+METHODS: Final[Mapping[str, Entry]] = {
+    "dacs": Entry("DACS (mean teacher, class mix)", lambda dim: DACS()),
+}
+
+
+def build_method(name: str, feature_dim: int) -> Method:
+    """Make a method by its name.
+
+    Args:
+        name: a key of `METHODS`.
+        feature_dim: channels D of the network's features.
+
+    Raises:
+        ValueError: no method has this name.
+    """
+    if name not in METHODS:
+        raise ValueError(f"build_method: expected one of {', '.join(METHODS)}, got {name!r}.")
+    return METHODS[name].build(feature_dim)

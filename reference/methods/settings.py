@@ -1,0 +1,17 @@
+"""Settings that methods share, and what stands here for a number of their schedules.
+
+A schedule of 40 000 iterations becomes one of some hundred steps: what is counted in iterations is
+taken as the same share of the run.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+TEACHER: Final = 0.99
+"""Weight of a teacher's old weights per step; published 0.999 of 40 000 steps. Own: at the same
+share of a run of 600 steps it would forget within 15."""
+CONFIDENT: Final = 0.968
+"""Probability from which a teacher's label counts as sure; released by DACS."""
+WARMUP: Final = 3000 / 40000
+"""Share of the run before the contrast of SePiCo and CONFETI starts; published."""
