@@ -4,6 +4,7 @@
     python -m reference.ablate --target /data/photographs
     python -m reference.ablate --target /data/photographs --varied
     python -m reference.ablate --target /data/photographs --sequence dusk
+    python -m reference.ablate --method all
 
 Every row of every seed is one JSON file below runs/ablation. A stopped command goes on where it
 stopped: rows stored with the same settings are reused, other settings are refused.
@@ -26,19 +27,17 @@ import tyro
 
 from reference.atomic import write_atomically
 from reference.experiments import tables
-from reference.experiments.matrix import (
+from reference.experiments.matrix import Cell, compute, stored
+from reference.experiments.options import Options
+from reference.experiments.row_names import (
     LABELS,
     MAIN_ROWS,
     ORACLE,
-    SAFER_ROW,
     SOURCE,
     STARTS,
-    UNAUGMENTED,
-    Cell,
-    compute,
-    stored,
+    TOY_ROWS,
+    method_rows,
 )
-from reference.experiments.options import Options
 from reference.experiments.scenario import (
     TOY,
     Scenario,
@@ -103,10 +102,16 @@ def chosen_cells(options: Options, base: Experiment | None = None) -> list[Cell]
             f"ablate: expected photographs without a sequence as target beside varied, got "
             f"{options.sequence or options.target}. Hint: give --target alone."
         )
+    if options.method and (options.rows or options.sequence or options.varied):
+        raise ValueError(
+            f"ablate: expected neither rows, sequence nor varied beside method, got "
+            f"{options.method[0]} with one of them. Hint: give --method alone."
+        )
     if options.jobs < 1:
         raise ValueError(f"ablate: expected jobs of at least 1, got {options.jobs}.")
-    plain = tuple(row for row in LABELS if row not in (UNAUGMENTED, SAFER_ROW))
-    usual = plain if options.target == TOY else MAIN_ROWS
+    usual = TOY_ROWS if options.target == TOY else MAIN_ROWS
+    if options.method:
+        usual = method_rows(options.method)
     wanted = {SOURCE, *(options.rows or usual)}
     if not has_training_labels(options.target):
         wanted.discard(ORACLE)
@@ -233,7 +238,9 @@ def store_tables(options: Options, base: Experiment | None = None) -> str:
         str: what was done, or why the documents were left alone: numbers that stand there
         already are not replaced by fewer rows or seeds, nor by those of another data set.
     """
-    records = list(stored_cells(options, base).values())
+    found = stored_cells(options, base)
+    fitting = options.fitting_rows
+    records = [record for cell, record in found.items() if cell.row in fitting]
     summary = tables.summarise(records, target=options.name, command=options.command)
     path = options.docs / "results" / f"{options.section}.json"
     before = tables.load_summary(options.docs, options.section)

@@ -25,9 +25,9 @@ from rich.table import Table
 
 from reference.atomic import require_new_folder, write_atomically
 from reference.data.classes import NAMES
+from reference.experiments.row_names import CONTROL
 from reference.experiments.rows import (
     CAPTIONS,
-    CONTROL,
     Row,
     adaptation_of,
     adapted_row,

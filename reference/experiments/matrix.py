@@ -11,12 +11,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 
 from reference.atomic import write_atomically
 from reference.data.classes import NAMES
+from reference.experiments.row_names import METHOD, ORACLE, SAFER_ROW, SOURCE, STARTS, UNAUGMENTED
 from reference.experiments.rows import (
     Row,
     adaptation_of,
@@ -27,53 +28,11 @@ from reference.experiments.rows import (
     source_row,
 )
 from reference.experiments.scenario import Scenario
+from reference.methods.registry import build_method
 from reference.networks.toy import SegmentationNetwork
 from reference.provenance import code_digest, machine, peak_mib, versions
 from reference.training.alarms import class_share, predicted_share
 from reference.training.config import ROWS, SAFER, Adaptation, Contrast, Experiment, without
-
-SOURCE: Final = "source_only"
-UNAUGMENTED: Final = "source_only_unaugmented"
-SAFER_ROW: Final = "bicl_safer"
-ORACLE: Final = "oracle"
-INGREDIENTS: Final[Mapping[str, str]] = {
-    "target_to_source": "BiCL without target to source",
-    "source_to_target": "BiCL without source to target",
-    "calibration": "BiCL without calibration",
-    "dynamic_labels": "BiCL without dynamic labels",
-    "static_labels": "BiCL without static labels",
-    "entropy": "BiCL without entropy",
-    "bank": "BiCL, gradient through prototypes of the batch",
-    "delay": "BiCL, entropy and static labels from the start",
-}
-# name in results -> what a table calls it, in the order of tables.
-LABELS: Final[Mapping[str, str]] = {
-    UNAUGMENTED: "source only, no augmentation",
-    SOURCE: "source only",
-    "source_only_continued": "source only, continued (control)",
-    "self_training": "self-training on static labels",
-    "entropy_only": "entropy only",
-    "contrast_only": "contrast only",
-    "contrast_only_uncalibrated": "contrast only, no calibration",
-    "bicl": "BiCL",
-    SAFER_ROW: "BiCL, safer labels",
-    **{f"without_{name}": label for name, label in INGREDIENTS.items()},
-    ORACLE: "oracle (target labels)",
-}
-# Photographs: the rows that tell whether anything transfers at all.
-MAIN_ROWS: Final = (
-    UNAUGMENTED,
-    SOURCE,
-    "source_only_continued",
-    "self_training",
-    "entropy_only",
-    "contrast_only",
-    "bicl",
-    SAFER_ROW,
-    ORACLE,
-)
-# Rows that start from random weights and not from another row.
-STARTS: Final = (UNAUGMENTED, SOURCE, ORACLE)
 
 
 @dataclass(frozen=True)
@@ -116,6 +75,8 @@ class Cell:
             stages["source"] = whole["source"]
         if self.row not in STARTS:
             stages["adaptation"] = asdict(adaptation(self.row, self.experiment))
+        if self.row.startswith(METHOD):
+            stages["method"] = self.row.removeprefix(METHOD)
         return json.loads(json.dumps(stages))
 
 
@@ -124,7 +85,7 @@ def adaptation(row: str, experiment: Experiment) -> Adaptation:
 
     Args:
         row: a key of `LABELS` except those of `STARTS`.
-        experiment: its schedule holds for every row.
+        experiment: its schedule holds for every row; of a method it is all there is.
     """
     if row in ROWS:
         return adaptation_of(row, experiment)
@@ -133,6 +94,8 @@ def adaptation(row: str, experiment: Experiment) -> Adaptation:
         settings = replace(base, contrast=replace(base.contrast or Contrast(), calibrate=False))
     elif row == SAFER_ROW:
         settings = SAFER
+    elif row.startswith(METHOD):
+        settings = Adaptation()
     else:
         settings = without(row.removeprefix("without_"))
     return on_schedule_of(settings, experiment)
@@ -202,7 +165,10 @@ def _trained_row(cell: Cell, scenario: Scenario) -> Row:
     start = new_network(cell.experiment)
     start.load_state_dict(torch.load(cell.checkpoint, weights_only=True))
     settings = adaptation(cell.row, cell.experiment)
-    return adapted_row(cell.row, settings, start, scenario, cell.experiment)
+    method = None
+    if cell.row.startswith(METHOD):
+        method = build_method(cell.row.removeprefix(METHOD), start.feature_dim)
+    return adapted_row(cell.row, settings, start, scenario, cell.experiment, method=method)
 
 
 def compute(cell: Cell, scenario: Scenario) -> dict[str, Any]:

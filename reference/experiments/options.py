@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reference.experiments import tables
+from reference.experiments.row_names import LABELS, METHOD, method_rows
 from reference.experiments.scenario import TOY
 
 
@@ -19,6 +20,7 @@ class Options:
         target: "toy", or the root of photographs in the layout of Cityscapes.
         sequence: a sequence of these photographs that is the target alone; the others of its split
             "train" are then the source, with labels, and nothing is drawn.
+        method: names of related methods, or "all", beside the control in place of other rows.
         varied: draw every source image with a look of its own, and train a larger network longer;
             for photographs.
         jobs: processes side by side, of one thread each.
@@ -30,6 +32,7 @@ class Options:
     rows: tuple[str, ...] = ()
     target: str = TOY
     sequence: str = ""
+    method: tuple[str, ...] = ()
     varied: bool = False
     jobs: int = 2
     runs: Path = Path("runs")
@@ -45,8 +48,17 @@ class Options:
     def section(self) -> str:
         """The part of docs/results.md that these rows fill."""
         if self.target == TOY:
-            return TOY
+            return "methods" if self.method else TOY
+        if self.method:
+            return "methods-photographs"
         return "sequence" if self.sequence else "varied" if self.varied else "photographs"
+
+    @property
+    def fitting_rows(self) -> frozenset[str]:
+        """The rows that stand in this part, whatever was asked for."""
+        if self.method:
+            return frozenset(method_rows(("all",)))
+        return frozenset(row for row in LABELS if not row.startswith(METHOD))
 
     @property
     def folder(self) -> Path:
@@ -61,4 +73,5 @@ class Options:
         command = f"python -m reference.ablate --jobs {self.jobs}"
         command += "" if self.target == TOY else f" --target <root of {Path(self.target).name}>"
         command += f" --sequence {self.sequence}" if self.sequence else ""
+        command += " --method all" if self.method else ""
         return command + (" --varied" if self.varied else "")

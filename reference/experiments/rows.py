@@ -16,6 +16,7 @@ from reference.evaluation.label_accuracy import AccuracyPoint, PseudoLabelAccura
 from reference.experiments.scenario import Scenario
 from reference.networks.toy import SegmentationNetwork, build_network
 from reference.training.config import ROWS, Adaptation, Experiment
+from reference.training.method import Method
 from reference.training.stages import Trained, adapt, train_supervised
 
 # The rows of the demo, in the order of its table: name in results -> caption.
@@ -26,7 +27,6 @@ CAPTIONS: Final[Mapping[str, str]] = {
     "bicl": "BiCL",
     "oracle": "oracle",
 }
-CONTROL: Final = "source_only_continued"
 
 
 def on_schedule_of(settings: Adaptation, experiment: Experiment) -> Adaptation:
@@ -143,6 +143,7 @@ def adapted_row(
     scenario: Scenario,
     experiment: Experiment,
     *,
+    method: Method | None = None,
     progress: bool = False,
 ) -> Row:
     """Adapt the source-only network without any target label.
@@ -153,6 +154,7 @@ def adapted_row(
         start: the source-only network; it is not changed.
         scenario: the data.
         experiment: seed and augmentation.
+        method: what every step minimises in place of the settings' terms.
         progress: show bars.
     """
     observer = None
@@ -164,6 +166,7 @@ def adapted_row(
         scenario.target_images,
         settings,
         seed=experiment.seed,
+        method=method,
         augmentation=experiment.data.augmentation,
         run=name,
         observe=observer,

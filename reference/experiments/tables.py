@@ -17,10 +17,13 @@ from typing import Any, Final
 
 from reference.atomic import write_atomically
 from reference.data.classes import NAMES
-from reference.experiments.matrix import INGREDIENTS, LABELS, SOURCE, UNAUGMENTED
-from reference.experiments.rows import CAPTIONS, CONTROL
+from reference.experiments import method_tables
+from reference.experiments.row_names import CONTROL, INGREDIENTS, LABELS, SOURCE, UNAUGMENTED
+from reference.experiments.rows import CAPTIONS
 
 SECTIONS: Final = ("toy", "photographs", "varied", "sequence")
+# What a column of the methods' table calls a target, and the file with its numbers.
+METHODS: Final = {"drawn streets": "methods", "photographs": "methods-photographs"}
 DOCS: Final = Path(__file__).resolve().parents[2] / "docs"
 
 Record = Mapping[str, Any]
@@ -217,12 +220,22 @@ def rendered(docs: Path) -> str:
     text = (docs / "results.md").read_text(encoding="utf-8")
     for section in SECTIONS:
         text = replace_section(text, section, render(load_summary(docs, section)))
-    return text
+    return replace_section(text, "methods", method_tables.render(methods(docs)))
+
+
+def methods(docs: Path) -> dict[str, Summary | None]:
+    """What is stored about related methods, by target."""
+    return {name: load_summary(docs, file) for name, file in METHODS.items()}
 
 
 def main(docs: Path = DOCS) -> None:
-    """Write docs/results.md anew."""
+    """Write docs/results.md anew, and the picture of the methods' gains."""
     write_atomically(docs / "results.md", rendered(docs))
+    found = methods(docs)
+    if any(found.values()):
+        (docs / "pictures").mkdir(exist_ok=True)
+        picture = method_tables.picture(found)
+        write_atomically(docs / "pictures" / method_tables.PICTURE, picture)
 
 
 if __name__ == "__main__":

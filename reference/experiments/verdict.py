@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from reference.experiments.rows import CONTROL
+from reference.experiments.row_names import CONTROL
 
 
 def _points(value: float) -> str:

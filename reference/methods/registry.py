@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
+from reference.methods.bicl import BiCL
 from reference.methods.dacs import DACS
 from reference.training.method import Method
 
@@ -17,6 +18,7 @@ class Entry(NamedTuple):
 
 
 METHODS: Final[Mapping[str, Entry]] = {
+    "bicl": Entry("BiCL, published weights", BiCL),
     "dacs": Entry("DACS (mean teacher, class mix)", lambda dim: DACS()),
 }
 

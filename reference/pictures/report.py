@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from markupsafe import Markup
 
-from reference.experiments.rows import CAPTIONS, CONTROL, Row
+from reference.experiments.row_names import CONTROL
+from reference.experiments.rows import CAPTIONS, Row
 from reference.experiments.scenario import Scenario
 from reference.experiments.verdict import explanation, gain, headline
 from reference.pictures.charts import Series, line_chart

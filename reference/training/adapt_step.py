@@ -116,7 +116,7 @@ class Ingredients(Method):
 
     def forward(self, step: Step) -> Stepped:
         """Remake static labels where a round begins, then compute the terms."""
-        if self.settings.remakes_static_labels(step.index):
+        if step.starts_round and self.settings.remakes_static_labels(step.round_index):
             self.static_labels = static_pseudo_labels(
                 step.network, step.target_images, share=self.settings.static_share
             )

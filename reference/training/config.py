@@ -189,11 +189,13 @@ class Adaptation:
         """The round, from 0, that a step belongs to."""
         return step * self.rounds // self.steps
 
-    def remakes_static_labels(self, step: int) -> bool:
-        """Whether static labels are made anew just before this step."""
-        if self.static_from_round is None or self.round_of(step) < self.static_from_round:
-            return False
+    def starts_round(self, step: int) -> bool:
+        """Whether this step is the first of its round."""
         return step == 0 or self.round_of(step) > self.round_of(step - 1)
+
+    def remakes_static_labels(self, round_index: int) -> bool:
+        """Whether static labels are made anew at the start of this round."""
+        return self.static_from_round is not None and round_index >= self.static_from_round
 
 
 BICL: Final = Adaptation(

@@ -50,6 +50,7 @@ class Step:
         index: number of the step, from 0.
         steps: of the whole run.
         round_index: the round, from 0, that the step belongs to.
+        starts_round: whether it is the first of its round.
         seed: of the run.
         full_resolution: take source cross-entropy on upsampled logits.
         target_images: the images that `target.indices` counts, uint8 (N, 3, H, W).
@@ -61,6 +62,7 @@ class Step:
     index: int
     steps: int
     round_index: int
+    starts_round: bool
     seed: int
     full_resolution: bool
     target_images: Tensor

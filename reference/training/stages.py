@@ -204,8 +204,8 @@ def adapt(
         if method.uses_target:
             unlabelled = batch(target, seed, index, settings.target_batch, stream=_TARGET)
         step = Step(
-            network, labelled, unlabelled, index, settings.steps, settings.round_of(index), seed,
-            settings.full_resolution, target_images,
+            network, labelled, unlabelled, index, settings.steps, settings.round_of(index),
+            settings.starts_round(index), seed, settings.full_resolution, target_images,
         )  # fmt: skip
         done = method(step)
         _minimise(optimiser, done.losses, history, index, _poly(settings, index))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from reference.ablate import Options
 from reference.demo import train_rows
+from reference.experiments import tables
 from reference.experiments.rows import Row
-from reference.experiments.scenario import Scenario, load_scenario
+from reference.experiments.scenario import Scenario, data_folder, load_scenario
 from reference.synthetic import Sizes
 from reference.training.config import BICL, Data, Experiment, Supervised
 from tests.reference.tiny_runs import SEEN, run
@@ -61,3 +64,15 @@ def seen_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("seen") / "run"
     assert run(SEEN, folder)
     return folder
+
+
+@pytest.fixture
+def options(tmp_path, tiny_data, tiny_experiment) -> Options:
+    """A command over seed 0 whose images are drawn already."""
+    runs, docs = tmp_path / "runs", tmp_path / "docs"
+    shutil.copytree(tiny_data, data_folder(runs, tiny_experiment))
+    docs.mkdir()
+    names = (*tables.SECTIONS, "methods")
+    markers = (f"<!-- generated: {name} -->\n<!-- end: {name} -->" for name in names)
+    (docs / "results.md").write_text("# Results\n\n" + "\n\nBy hand.\n\n".join(markers) + "\n")
+    return Options(seeds=(0,), rows=("entropy_only", "bicl"), jobs=1, runs=runs, docs=docs)

@@ -22,30 +22,20 @@ from reference.ablate import (
 )
 from reference.data.transforms import Augmentation
 from reference.experiments import matrix, tables
-from reference.experiments.matrix import (
+from reference.experiments.matrix import adaptation
+from reference.experiments.row_names import (
     INGREDIENTS,
     LABELS,
     MAIN_ROWS,
+    METHOD,
     SAFER_ROW,
     UNAUGMENTED,
-    adaptation,
 )
-from reference.experiments.scenario import data_folder
+from reference.methods.registry import METHODS
 from reference.training.config import BICL, ROWS, without
 from reference.training.losses import NonFiniteLossError
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def options(tmp_path, tiny_data, tiny_experiment) -> Options:
-    """A command over seed 0 whose images are drawn already."""
-    runs, docs = tmp_path / "runs", tmp_path / "docs"
-    shutil.copytree(tiny_data, data_folder(runs, tiny_experiment))
-    docs.mkdir()
-    markers = (f"<!-- generated: {name} -->\n<!-- end: {name} -->" for name in tables.SECTIONS)
-    (docs / "results.md").write_text("# Results\n\n" + "\n\nBy hand.\n\n".join(markers) + "\n")
-    return Options(seeds=(0,), rows=("entropy_only", "bicl"), jobs=1, runs=runs, docs=docs)
 
 
 def run(options: Options, experiment) -> str:
@@ -93,7 +83,8 @@ def test_contrast_alone_has_neither_entropy_nor_target_cross_entropy(tiny_experi
 
 def test_the_matrix_asks_for_every_row_and_seed_and_for_fewer_on_photographs(tmp_path):
     cells = chosen_cells(Options(seeds=(0, 1, 2)))
-    rows = [row for row in LABELS if row not in (UNAUGMENTED, SAFER_ROW)]
+    beside = (UNAUGMENTED, SAFER_ROW)
+    rows = [row for row in LABELS if row not in beside and not row.startswith(METHOD)]
     assert [(c.row, c.experiment.seed) for c in cells] == [(r, s) for r in rows for s in range(3)]
     (tmp_path / "gtFine" / "train").mkdir(parents=True)
     photographs = chosen_cells(Options(seeds=(0,), target=str(tmp_path)))
@@ -106,6 +97,15 @@ def test_the_matrix_asks_for_every_row_and_seed_and_for_fewer_on_photographs(tmp
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
+        (
+            {"method": ("bicle",), "rows": ()},
+            f"ablate: expected methods among all, {', '.join(METHODS)}, got bicle.",
+        ),
+        (
+            {"method": ("bicl",), "rows": ("bicl",)},
+            "ablate: expected neither rows, sequence nor varied beside method, got bicl with one "
+            "of them. Hint: give --method alone.",
+        ),
         ({"rows": ("magic",)}, f"ablate: expected rows among {', '.join(LABELS)}, got magic."),
         ({"seeds": (1, 1)}, "ablate: expected different seeds, at least one, got (1, 1)."),
         ({"seeds": ()}, "ablate: expected different seeds, at least one, got ()."),
@@ -252,6 +252,11 @@ def test_what_is_asked_for_decides_where_results_go():
         Options(target="/data/town", sequence="dusk"),
     ]
     assert [o.section for o in asked] == ["toy", "photographs", "varied", "sequence"]
+    methods = [Options(method=("all",)), Options(target="/data/town", method=("spcl",))]
+    assert [o.section for o in methods] == [*tables.METHODS.values()]
+    assert methods[1].command == (
+        "python -m reference.ablate --jobs 2 --target <root of town> --method all"
+    )
     assert {o.section for o in asked} == {*tables.SECTIONS}
     assert len({o.folder for o in asked}) == len(asked)
     assert [o.command for o in asked] == [

@@ -65,11 +65,12 @@ def test_the_control_never_looks_at_the_target_and_every_other_row_does():
 def test_static_labels_are_made_at_the_start_of_each_round_from_the_first_that_has_them():
     settings = Adaptation(steps=10, rounds=3, static_from_round=1, static_weight=0.3)
     assert [settings.round_of(step) for step in range(10)] == [0, 0, 0, 0, 1, 1, 1, 2, 2, 2]
-    assert [step for step in range(10) if settings.remakes_static_labels(step)] == [4, 7]
+    assert [step for step in range(10) if settings.starts_round(step)] == [0, 4, 7]
+    assert [r for r in range(3) if settings.remakes_static_labels(r)] == [1, 2]
     from_the_start = dataclasses.replace(settings, static_from_round=0)
-    assert [s for s in range(10) if from_the_start.remakes_static_labels(s)] == [0, 4, 7]
+    assert all(from_the_start.remakes_static_labels(r) for r in range(3))
     never = Adaptation(steps=10, rounds=3)
-    assert not any(never.remakes_static_labels(step) for step in range(10))
+    assert not any(never.remakes_static_labels(r) for r in range(3))
 
 
 @pytest.mark.parametrize(

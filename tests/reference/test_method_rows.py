@@ -1,0 +1,74 @@
+"""Related methods as rows of results: what is trained, stored, laid out and drawn."""
+
+from __future__ import annotations
+
+import json
+from xml.etree import ElementTree
+
+from reference.ablate import Options, chosen_cells
+from reference.experiments import method_tables
+from reference.experiments.row_names import BESIDE_METHODS, METHOD
+from reference.training.config import Experiment
+from tests.reference.test_ablate import records, run
+
+DACS = "DACS (mean teacher, class mix)"
+
+
+def summary(**scores: tuple[float, ...]) -> dict:
+    return {
+        "rows": [
+            {"row": row, "seed": seed, "miou": miou, "seconds": 12.0}
+            for row, found in scores.items()
+            for seed, miou in enumerate(found)
+        ]
+    }
+
+
+def cells(table: str) -> dict[str, list[str]]:
+    lines = [[c.strip() for c in line.strip("|").split("|")] for line in table.splitlines()]
+    assert len({len(line) for line in lines}) == 1
+    return {line[0]: line[1:] for line in lines}
+
+
+def test_methods_are_rows_beside_the_control_and_go_into_a_part_of_their_own(
+    options: Options, tiny_experiment: Experiment
+) -> None:
+    asked = Options(seeds=(0,), method=("dacs",), jobs=1, runs=options.runs, docs=options.docs)
+    rows = [cell.row for cell in chosen_cells(asked, tiny_experiment)]
+    assert rows == [*BESIDE_METHODS, f"{METHOD}dacs"]
+    assert run(asked, tiny_experiment).startswith("Wrote")
+    stored = json.loads((options.docs / "results" / "methods.json").read_text())
+    assert {row["row"] for row in stored["rows"]} == {*rows}
+    assert f"| {DACS} |" in (options.docs / "results.md").read_text()
+    assert (options.docs / "pictures" / "methods.svg").read_text().startswith("<svg")
+    settings = json.loads(records(asked)[f"{METHOD}dacs.json"])["settings"]
+    assert settings["method"] == "dacs"
+    assert not (options.docs / "results" / "toy.json").exists()
+
+
+def test_the_table_pairs_gains_with_the_control_of_each_target() -> None:
+    near = summary(source_only_continued=(40.0, 50.0), method_dacs=(43.0, 51.0), bicl=(39.0, 52.0))
+    far = summary(source_only_continued=(20.0, 22.0), method_dacs=(19.0, 21.5))
+    lines = cells(method_tables.table({"near": near, "far": far}))
+    assert lines["row"][:2] == ["near (sd)", "gain"]
+    assert lines[DACS] == [
+        "47.0 (5.7)", "+2.0", "+3.0 +1.0", "helps", "12",
+        "20.2 (1.8)", "-0.8", "-1.0 -0.5", "harms", "12",
+    ]  # fmt: skip
+    assert lines["BiCL, settings of this recipe"][:4] == [
+        "45.5 (9.2)",
+        "+0.5",
+        "-1.0 +2.0",
+        "mixed",
+    ]
+    assert lines["BiCL, settings of this recipe"][5:] == [""] * 5
+    assert lines["source only, continued (control)"][1:4] == [""] * 3
+
+
+def test_the_picture_names_every_method_and_target() -> None:
+    near = summary(source_only_continued=(40.0, 50.0), method_dacs=(43.0, 51.0))
+    drawn = method_tables.picture({"near": near, "far": None})
+    assert drawn == method_tables.picture({"near": near, "far": None})
+    root = ElementTree.fromstring(drawn)
+    words = " ".join(text.strip() for text in root.itertext())
+    assert DACS in words and "near" in words and "control" not in words.split(DACS)[0]
