@@ -7,21 +7,19 @@ extrapolated from the largest.
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import NamedTuple
 
 import pytest
 import torch
-import torch.nn.functional as F
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
-import protocontrast as pc
 from benchmarks.measure import peak_extra_bytes
+from benchmarks.pairs import Loss, dense, dense_all, ntxent, streamed, streamed_all, supcon
 
 LIBRARY = "protocontrast"
-TEMPERATURE = 0.1
 NUM_CLASSES = 16
 CHANNELS = 256
 SIZES = (512, 1024)
@@ -31,48 +29,6 @@ MIB = 2**20
 GROWTH = (256, 512, 1024, 2048)
 STEEP = (32, 64, 96, 128)
 """Anchors whose memory is measured; the second where it grows with their fourth power."""
-
-Loss = Callable[[Tensor, Tensor], Tensor]
-
-
-def streamed(rows: Tensor, labels: Tensor) -> Tensor:
-    """The library's."""
-    return pc.pair_contrast(rows, labels, rows, labels, exclude_self=True, temperature=TEMPERATURE)
-
-
-def dense(rows: Tensor, labels: Tensor) -> Tensor:
-    """What a user would write: all pairs at once, and autograd."""
-    units = F.normalize(rows, dim=1)
-    scores = units @ units.t() / TEMPERATURE
-    same = labels[:, None] == labels
-    rivals = scores.masked_fill(same, -torch.inf).logsumexp(dim=1, keepdim=True)
-    gap = F.softplus(rivals - scores)
-    positive = same & ~torch.eye(len(rows), dtype=torch.bool)
-    each = torch.where(positive, gap, 0).sum(dim=1) / positive.sum(dim=1).clamp_min(1)
-    return each.mean()
-
-
-def ntxent(rows: Tensor, labels: Tensor) -> Tensor:
-    """NTXentLoss of pytorch-metric-learning: the mean over pairs, ours where classes are equal."""
-    from pytorch_metric_learning.losses import NTXentLoss
-
-    found: Tensor = NTXentLoss(temperature=TEMPERATURE)(rows, labels)
-    return found
-
-
-def streamed_all(rows: Tensor, labels: Tensor) -> Tensor:
-    """The library's, with every positive in each sum."""
-    return pc.pair_contrast(
-        rows, labels, rows, labels, exclude_self=True, temperature=TEMPERATURE, denominator="all"
-    )
-
-
-def supcon(rows: Tensor, labels: Tensor) -> Tensor:
-    """SupConLoss of pytorch-metric-learning."""
-    from pytorch_metric_learning.losses import SupConLoss
-
-    found: Tensor = SupConLoss(temperature=TEMPERATURE)(rows, labels)
-    return found
 
 
 class Contender(NamedTuple):
@@ -92,11 +48,11 @@ def contenders() -> dict[str, Contender]:
     found = {
         LIBRARY: Contender(streamed, dense, 1),
         "all pairs": Contender(dense, dense, 2),
-        f"{LIBRARY}, all": Contender(streamed_all, streamed_all, 1),
+        f"{LIBRARY}, all": Contender(streamed_all, dense_all, 1),
     }
     if find_spec("pytorch_metric_learning") is not None:
         found["PML NTXentLoss"] = Contender(ntxent, dense, 4, STEEP)
-        found["PML SupConLoss"] = Contender(supcon, streamed_all, 2)
+        found["PML SupConLoss"] = Contender(supcon, dense_all, 2)
     return found
 
 

@@ -5,6 +5,10 @@ from dataclasses import dataclass, replace
 from benchmarks.contenders import NUM_CLASSES
 
 IMAGES = 2
+PIPA = (16, 32)
+"""PiPa's 1 024 anchors, as two maps."""
+PAIRS = ("pair contrast", "pair contrast, all")
+"""Contrast of every pixel with every other one, by what the sums hold."""
 LARGE, SMALL = (128, 256), (24, 48)
 """Height and width of the feature maps: a training crop at stride 4, and the demo's."""
 RELEASED, RELEASED_LABELS = (92, 92), (730, 730)
@@ -91,7 +95,6 @@ PLAIN = [
     Case("class_prototypes", "features", 256),
     Case("transfer_labels", "none", 256),
     Case("bidirectional step", BOTH, 256),
-    Case("bidirectional step, by class", BOTH, 64),
     *(Case("BiCL step", BOTH, channels) for channels in (64, 256)),
     Case("upsampled CE, corners", "features", NUM_CLASSES),
     Case("upsampled CE", "features", NUM_CLASSES, dtype="bfloat16"),
@@ -121,6 +124,7 @@ BY_USE = [
             ("contrast", "features", True),
             ("transfer_labels", "none", False),
             ("bidirectional step", BOTH, False),
+            ("bidirectional step, by class", BOTH, False),
             ("released step", BOTH, False),
             ("BiCL step", BOTH, False),
         ]
@@ -130,7 +134,10 @@ BY_USE = [
     Case("class_prototypes", "none", 2048, size=(64, 64), use="spcl"),
     Case("contrast", "features", 512, size=(80, 80), use="sepico"),
     Case("class_prototypes", "none", 512, size=(80, 80), use="sepico"),
+    Case("distribution contrast", "features", 512, size=(80, 80), use="sepico"),
+    Case("class_statistics", "none", 512, size=(80, 80), use="sepico"),
     Case("contrast", "features", 512, size=(32, 64), use="confeti"),
+    *(Case(name, "features", 256, size=PIPA, use="pipa") for name in PAIRS),
     Case("contrast, soft", "features", 256, size=(128, 112), use="proda, a quarter"),
     Case(
         "contrast", "features", 720, size=(128, 64), classes=190, use="protoseg, a 16th"

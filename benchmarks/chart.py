@@ -60,10 +60,12 @@ LINES = [
         _key("contrast", PROTOTYPES, 64), _key("contrast, libraries", PROTOTYPES, 64))),
     Line("class prototypes, D = 64", (_key("class_prototypes", "none", 64),)),
     Line("label transfer, D = 64", (_key("transfer_labels", "none", 64),)),
-    Line("bidirectional step, D = 64", (
-        _key("bidirectional step", BOTH, 64), _key("bidirectional step, by class", BOTH, 64))),
+    Line("bidirectional step, D = 64", (_key("bidirectional step", BOTH, 64),)),
     Line("bidirectional step, D = 256", (_key("bidirectional step", BOTH, 256),)),
     Line("upsampled cross-entropy, C = 19", (_key("upsampled CE", "features", NUM_CLASSES),)),
+    Line("BiCL, 92x92, D = 76: step", (
+        _key("bidirectional step", BOTH, 76, use="bicl", size=RELEASED),
+        _key("bidirectional step, by class", BOTH, 76, use="bicl", size=RELEASED))),
     Line("BiCL, 92x92, D = 76: released step", (
         _key("released step", BOTH, 76, use="bicl", size=RELEASED),)),
     Line("SPCL, 64x64, D = 2048: contrast", (

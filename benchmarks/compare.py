@@ -109,8 +109,8 @@ def _measure(
     words = selection(options)
     if options.no_compile or compiler() == "none":
         words.append("--no-compile")
-    if settings:  # the peak hardly depends on them
-        words.append("--no-memory")
+    if settings:  # values do not depend on them, and the peak hardly
+        words.append("--times")
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "rows.json"
         command = [sys.executable, "-m", "benchmarks.measure", str(output), *words]

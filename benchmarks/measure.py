@@ -131,7 +131,10 @@ def _spread(times: list[float]) -> float:
 
 
 def _figures(
-    taken: list[tuple[float, int]], peak: int | None, first_call_s: float | None, error: float
+    taken: list[tuple[float, int]],
+    peak: int | None,
+    first_call_s: float | None,
+    error: float | None,
 ) -> dict[str, Any]:
     times = [milliseconds for milliseconds, _ in taken]
     return {
@@ -141,24 +144,28 @@ def _figures(
         "page_faults": statistics.median_low([faults for _, faults in taken]),
         "peak_mib": None if peak is None else round(peak / MIB, 2),
         "first_call_s": None if first_call_s is None else round(first_call_s, 3),
-        "error": float(f"{error:.1e}"),
+        "error": None if error is None else float(f"{error:.1e}"),
     }
 
 
 def rows(
-    case: Case, operator: Operator, repetitions: int, memory: bool = True
+    case: Case, operator: Operator, repetitions: int, first: bool = True
 ) -> list[dict[str, Any]]:
-    """One row per contender of a case, after all of them agree, and one of a copy."""
+    """One row per contender of a case and one of a copy.
+
+    The `first` process that runs a case refuses contenders that do not agree and measures memory;
+    another one runs the same code on the same inputs for its times alone.
+    """
     inputs = build(case)
-    agreement = check_all(case, inputs, operator)
+    agreement = check_all(case, inputs, operator) if first else {}
     calls: dict[str, Call] = {
         name: partial(run, operator, name, inputs) for name in operator.contenders
     }
-    peaks = {name: peak_extra_bytes(call) if memory else None for name, call in calls.items()}
+    peaks = {name: peak_extra_bytes(call) if first else None for name, call in calls.items()}
     maps = maps_read(case, inputs)
     calls[COPY] = lambda: [given.clone() for given in maps]
     copied = sum(given.numel() * given.element_size() for given in maps)
-    peaks[COPY] = copied if memory else None
+    peaks[COPY] = copied if first else None
     start = time.thread_time()
     interleaved(calls, 1)
     fitting = int(SECONDS / (time.thread_time() - start))
@@ -167,22 +174,22 @@ def rows(
     del described["compiled"]
     found = []
     for name, taken in interleaved(calls, repetitions).items():
-        first_call_s, error = agreement.get(name, (None, 0.0))
+        first_call_s, error = agreement.get(name, (None, None))
         figures = _figures(taken, peaks[name], first_call_s, error)
         found.append({**described, "size": list(case.size), "contender": name, **figures})
     return with_ratios(found)
 
 
-def measured(case: Case, compiles: bool, repetitions: int, memory: bool) -> list[dict[str, Any]]:
+def measured(case: Case, compiles: bool, repetitions: int, first: bool) -> list[dict[str, Any]]:
     """Rows of a case; where torch.compile fails or disagrees, a line says so and it has no row."""
     operator = OPERATORS[case.operator]
     if compiles and case.compiled:
         try:
-            return rows(case, with_compiled(operator), repetitions, memory)
+            return rows(case, with_compiled(operator), repetitions, first)
         except Exception as refused:
             # Inductor says in many ways that it cannot; a run of minutes is not lost over it.
             print(f"{case}: without {COMPILED}, {refused}", file=sys.stderr, flush=True)
-    return rows(case, operator, repetitions, memory)
+    return rows(case, operator, repetitions, first)
 
 
 def with_ratios(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -238,7 +245,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("output", type=Path)
     parser.add_argument("--no-compile", action="store_true", help="without torch.compile")
-    parser.add_argument("--no-memory", action="store_true", help="without peaks of memory")
+    parser.add_argument("--times", action="store_true", help="neither agreement nor memory")
     add_selection(parser)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -248,7 +255,7 @@ def main(arguments: list[str] | None = None) -> None:
     for number, case in enumerate(cases, start=1):
         seconds = time.perf_counter() - begin
         print(f"{seconds:.0f} s, {number}/{len(cases)} {case}", file=sys.stderr, flush=True)
-        settings = options.repetitions, not options.no_memory
+        settings = options.repetitions, not options.times
         found += measured(case, not options.no_compile, *settings)
     options.output.write_text(json.dumps(found))
 

@@ -9,10 +9,10 @@ from torch import Tensor
 
 import protocontrast as pc
 from benchmarks import contenders as plain
-from benchmarks import released
+from benchmarks import distributions, pairs, released
 from benchmarks.cases import UPSAMPLED
 from benchmarks.inputs import Inputs
-from benchmarks.peers import contrast_peers
+from benchmarks.peers import contrast_peers, valid_rows
 
 LIBRARY = "protocontrast"
 COMPILED = "torch.compile"
@@ -60,6 +60,7 @@ def _pair(
 
 
 _means = _pair(("mean", "count"), ("features", "labels"))
+_moments = _pair(("mean", "variance"), ("features", "labels"))
 _labels = _pair(("labels", "confidence"), ("features", "prototypes"))
 _step = _pair(("loss", "target_labels"), ("features", "labels", "target"))
 
@@ -106,6 +107,26 @@ def _library_released(
         temperature=plain.TEMPERATURE, absent="floor",
     )  # fmt: skip
     return out.target_to_source, out.source_to_target
+
+
+def _distribution(function: Callable[..., Tensor]) -> Contender:
+    """Contrast with distributions of the size that normalised features have."""
+
+    def loss(given: Inputs) -> Outputs:
+        means = given.prototypes / plain.NUM_CLASSES
+        return {"loss": function(given.features, given.labels, means, means.square())}
+
+    return loss
+
+
+def _pairs(function: pairs.Loss) -> Contender:
+    """Contrast between all valid pixels."""
+
+    def loss(given: Inputs) -> Outputs:
+        rows, labels = valid_rows(given.features, given.labels)
+        return {"loss": function(rows, labels)}
+
+    return loss
 
 
 def _upsampled(align_corners: bool) -> dict[str, Contender]:
@@ -177,6 +198,28 @@ OPERATORS = {
             LIBRARY: _step(plain.bicl_step),
             "public functions": _step(plain.bicl_step_composed),
         },
+        "loss",
+    ),
+    "distribution contrast": Operator(
+        {
+            LIBRARY: _distribution(distributions.library_contrast),
+            "eager": _distribution(distributions.eager_contrast),
+        },
+        "loss",
+    ),
+    "class_statistics": Operator(
+        {
+            LIBRARY: _moments(distributions.library_statistics),
+            "one-hot einsum": _moments(distributions.one_hot_statistics),
+        },
+        None,
+    ),
+    "pair contrast": Operator(
+        {LIBRARY: _pairs(pairs.streamed), "all pairs": _pairs(pairs.dense)}, "loss"
+    ),
+    "pair contrast, all": Operator(
+        {LIBRARY: _pairs(pairs.streamed_all), "all pairs": _pairs(pairs.dense_all)}
+        | {name: _pairs(function) for name, function in pairs.pair_peers().items()},
         "loss",
     ),
     # With aligned corners F.interpolate takes its positions from a rounded float32 step.

@@ -26,7 +26,8 @@ def linear_cross_entropy(features: Tensor, labels: Tensor, prototypes: Tensor) -
     )
 
 
-def _valid(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def valid_rows(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Pixels (N, D) with a label, and their labels (N,); a copy."""
     rows = features.movedim(1, -1).flatten(0, -2)
     used = labels.flatten() != IGNORE_INDEX
     return rows[used], labels.flatten()[used]
@@ -44,7 +45,7 @@ def normalized_softmax(features: Tensor, labels: Tensor, prototypes: Tensor) -> 
     from pytorch_metric_learning.losses import NormalizedSoftmaxLoss
 
     loss = NormalizedSoftmaxLoss(*prototypes.shape, temperature=TEMPERATURE)
-    found: Tensor = _handed(loss, "W", prototypes.t())(*_valid(features, labels))
+    found: Tensor = _handed(loss, "W", prototypes.t())(*valid_rows(features, labels))
     return found
 
 
@@ -53,7 +54,7 @@ def proxy_nca(features: Tensor, labels: Tensor, prototypes: Tensor) -> Tensor:
     from pytorch_metric_learning.losses import ProxyNCALoss
 
     loss = ProxyNCALoss(*prototypes.shape, softmax_scale=1 / (2 * TEMPERATURE))
-    found: Tensor = _handed(loss, "proxies", prototypes)(*_valid(features, labels))
+    found: Tensor = _handed(loss, "proxies", prototypes)(*valid_rows(features, labels))
     return found
 
 

@@ -37,6 +37,11 @@ class Reason(NamedTuple):
 
 REASONS = [
     Reason(
+        "717 pixels are left, whose pairs take 2 MB: a composition keeps them all, ours takes the "
+        "products again in the backward, as it must where they do not fit",
+        operator="pair contrast",
+    ),
+    Reason(
         "a call has a fixed price: checks of labels, an operator of its own with a gradient, some "
         "dozen small calls of torch; on a map of 24x48 that outlasts the work",
         pixels=24 * 48,

@@ -1,7 +1,8 @@
 """`python -m benchmarks.table`: everything that shows benchmarks/results/cpu.json, written again.
 
-The tables of docs/performance.md, the picture in it and in README.md, and the same rows as
-benchmarks/results/cpu.csv. Nothing is measured, and the same numbers give the same files.
+The tables of docs/performance.md, all rows in benchmarks/results/cpu.md and as
+benchmarks/results/cpu.csv, and the picture in docs and README.md. Nothing is measured, and the same
+numbers give the same files.
 """
 
 import csv
@@ -17,6 +18,9 @@ from benchmarks.slower import explained
 
 RESULTS = Path(__file__).parent / "results" / "cpu.json"
 SHEET = RESULTS.with_suffix(".csv")
+ROWS = RESULTS.with_suffix(".md")
+ROWS_LINK = f"../benchmarks/results/{ROWS.name}"
+EXPLAINED = "[docs/performance.md](../../docs/performance.md) says what is compared, and how."
 DOCUMENT = ROOT / "docs" / "performance.md"
 README = ROOT / "README.md"
 PICTURE = ROOT / "docs" / "pictures" / "benchmarks.svg"
@@ -49,11 +53,17 @@ def render(stored: dict[str, Any]) -> str:
     parts = [
         conditions(stored),
         f"![Time and memory in copies of the features](pictures/{PICTURE.name})",
+        f"All cases and contenders stand in [benchmarks/results/{ROWS.name}]({ROWS_LINK}).",
         "### Goals", goals(measured),
         "### Where it is slower", explained(measured),
-        "### All cases", comparison(measured),
     ]  # fmt: skip
     return "\n\n".join(parts)
+
+
+def all_rows(stored: dict[str, Any]) -> str:
+    """Every case and contender, as a page of its own."""
+    parts = ["# All cases on a CPU", EXPLAINED, conditions(stored)]
+    return "\n\n".join([*parts, comparison(Measured(stored["rows"]))]) + "\n"
 
 
 def sheet(stored: dict[str, Any]) -> str:
@@ -74,6 +84,7 @@ def written() -> dict[Path, str]:
         DOCUMENT: insert(DOCUMENT.read_text("utf-8"), render(stored), BEGIN, END),
         PICTURE: draw(stored),
         SHEET: sheet(stored),
+        ROWS: all_rows(stored),
     }
 
 
