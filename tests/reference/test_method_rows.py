@@ -6,7 +6,7 @@ import json
 from xml.etree import ElementTree
 
 from reference.ablate import Options, chosen_cells
-from reference.experiments import method_tables
+from reference.experiments import method_tables, tables
 from reference.experiments.row_names import BESIDE_METHODS, METHOD
 from reference.training.config import Experiment
 from tests.reference.test_ablate import records, run
@@ -72,3 +72,10 @@ def test_the_picture_names_every_method_and_target() -> None:
     root = ElementTree.fromstring(drawn)
     words = " ".join(text.strip() for text in root.itertext())
     assert DACS in words and "near" in words and "control" not in words.split(DACS)[0]
+
+
+def test_the_stored_picture_is_the_one_that_the_numbers_give() -> None:
+    found = tables.methods(tables.DOCS)
+    drawn = method_tables.picture(found) if any(found.values()) else None
+    path = tables.DOCS / "pictures" / method_tables.PICTURE
+    assert drawn == (path.read_text("utf-8") if path.exists() else None)
