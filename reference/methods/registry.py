@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 from reference.methods.bicl import BiCL
 from reference.methods.dacs import DACS
+from reference.methods.sepico import SePiCo
 from reference.training.method import Method
 
 
@@ -20,6 +21,9 @@ class Entry(NamedTuple):
 METHODS: Final[Mapping[str, Entry]] = {
     "bicl": Entry("BiCL, published weights", BiCL),
     "dacs": Entry("DACS (mean teacher, class mix)", lambda dim: DACS()),
+    "sepico_proto": Entry("SePiCo, prototypes", lambda dim: SePiCo(dim, "proto")),
+    "sepico_dist": Entry("SePiCo, distributions", lambda dim: SePiCo(dim, "dist")),
+    "sepico_bank": Entry("SePiCo, bank", lambda dim: SePiCo(dim, "bank")),
 }
 
 
