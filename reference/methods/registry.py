@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 from reference.methods.bicl import BiCL
 from reference.methods.dacs import DACS
+from reference.methods.pipa import PiPa
 from reference.methods.sepico import SePiCo
 from reference.training.method import Method
 
@@ -24,6 +25,7 @@ METHODS: Final[Mapping[str, Entry]] = {
     "sepico_proto": Entry("SePiCo, prototypes", lambda dim: SePiCo(dim, "proto")),
     "sepico_dist": Entry("SePiCo, distributions", lambda dim: SePiCo(dim, "dist")),
     "sepico_bank": Entry("SePiCo, bank", lambda dim: SePiCo(dim, "bank")),
+    "pipa": Entry("PiPa (pixels and patches)", PiPa),
 }
 
 

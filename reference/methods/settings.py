@@ -15,3 +15,5 @@ CONFIDENT: Final = 0.968
 """Probability from which a teacher's label counts as sure; released by DACS."""
 WARMUP: Final = 3000 / 40000
 """Share of the run before the contrast of SePiCo and CONFETI starts; published."""
+PATCHES: Final = 10000 / 40000
+"""Share of the run before the patch contrast of PiPa starts; published."""
