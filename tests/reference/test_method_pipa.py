@@ -28,7 +28,10 @@ TARGET = ArrayDomain(blocks(5, shade=0.6, seed=1).images, None, ("",) * 5)
 
 def step_of(network: SegmentationNetwork, index: int, steps: int = 4) -> Step:
     source, target = batch(SOURCE, 0, index, 2), batch(TARGET, 0, index, 2, stream=1)
-    return Step(network, source, target, index, steps, 0, 0, False, TARGET.images)
+    return Step(
+        network=network, source=source, target=target, index=index, steps=steps, round_index=0,
+        starts_round=False, seed=0, full_resolution=False, target_images=TARGET.images,
+    )  # fmt: skip
 
 
 def begun(**released: Any) -> tuple[PiPa, SegmentationNetwork]:

@@ -14,7 +14,7 @@ from reference.data.classes import NUM_CLASSES
 from reference.data.transforms import batch
 from reference.methods.projector import Projector
 from reference.methods.sepico import SePiCo
-from reference.networks.toy import build_network
+from reference.networks.toy import SegmentationNetwork, build_network
 from reference.training.method import Start, Step
 from tests.reference.test_stages import blocks
 
@@ -24,12 +24,15 @@ SOURCE = blocks(6)
 TARGET = ArrayDomain(blocks(5, shade=0.6, seed=1).images, None, ("",) * 5)
 
 
-def step_of(network: torch.nn.Module, index: int, steps: int = 4) -> Step:
+def step_of(network: SegmentationNetwork, index: int, steps: int = 4) -> Step:
     source, target = batch(SOURCE, 0, index, 2), batch(TARGET, 0, index, 2, stream=1)
-    return Step(network, source, target, index, steps, 0, 0, False, TARGET.images)  # type: ignore[arg-type]
+    return Step(
+        network=network, source=source, target=target, index=index, steps=steps, round_index=0,
+        starts_round=False, seed=0, full_resolution=False, target_images=TARGET.images,
+    )  # fmt: skip
 
 
-def begun(kind: str, *, uniform: bool = False) -> tuple[SePiCo, torch.nn.Module]:
+def begun(kind: str, *, uniform: bool = False) -> tuple[SePiCo, SegmentationNetwork]:
     network = build_network(seed=0, stem_width=8, near_width=8, far_width=8, dilations=(1,))
     method = SePiCo(network.feature_dim, kind, uniform=uniform)
     method.begin(Start(network, SOURCE, TARGET.images, 0))
@@ -163,7 +166,7 @@ def test_the_projector_is_of_its_seed_and_learns_and_its_teacher_does_not() -> N
     torch.testing.assert_close(first.norm(dim=1), torch.ones(2, 3, 5))
     method, network = begun("proto")
     assert {id(p) for p in method.trained()} == {id(p) for p in method.projector.parameters()}
-    sum(method(step_of(network, 1)).losses.values()).backward()  # type: ignore[union-attr]
+    torch.stack(list(method(step_of(network, 1)).losses.values())).sum().backward()
     assert all(p.grad is not None and bool(p.grad.any()) for p in method.projector.parameters())
     with torch.no_grad():
         for parameter in method.projector.parameters():
