@@ -38,6 +38,13 @@ def test_any_call(case: Case, upstream_seed: int) -> None:
     assert_case_agrees(case, upstream_seed)
 
 
+@given(case=cases(), upstream_seed=seeds)
+def test_any_call_on_a_device_that_must_not_be_waited_for(case: Case, upstream_seed: int) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(eager, "may_read", lambda rows: False)
+        assert_case_agrees(case, upstream_seed)
+
+
 @pytest.mark.parametrize("denominator", ["negatives", "all"])
 @pytest.mark.parametrize("temperature", [0.1, 0.001])
 @pytest.mark.parametrize("name", LOOPED)

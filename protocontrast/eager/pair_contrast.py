@@ -1,11 +1,12 @@
 """Contrast between pairs of pixels, (M17) for `pair_contrast`, a tile of the pairs at a time.
 
-`pair_contrast` walks the keys twice: the log-sum-exp of an anchor's rivals first, then its
-positives against it. `pair_contrast_backward` takes the scores a third time. Both sides are sorted
-by label, so that most tiles hold no positive pair and a CPU passes them over the second time.
+All rows are sorted by label. Then the positives of a block of anchors, and the keys that are no
+rivals of all of them, are one short stretch: everything else takes no mask, and most keys no
+second look. Backward takes the scores again.
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,34 +20,72 @@ TILE = 1024
 """Anchors and keys of a tile: its scores take 1 MB, which stays in a core's caches."""
 
 
-class _Rows:
-    """One side's rows, sorted by label: of unit length under cosine, 0 where not used."""
+def may_read(rows: Tensor) -> bool:
+    """Whether looking at a value keeps nobody waiting."""
+    return rows.device.type == "cpu"
 
-    def __init__(
-        self, rows: Tensor, labels: Tensor, used: Tensor, kind: str, temperature: float
-    ) -> None:
-        self.given = rows
+
+class _Rows:
+    """Rows that have a label, sorted by it, of unit length under cosine.
+
+    On a CPU the others are left out; elsewhere that would make the host wait, so they stay as
+    zeros, and masks tell them.
+    """
+
+    def __init__(self, given: Tensor, labels: Tensor, used: Tensor, kind: str) -> None:
+        self.given = given
         self.kind = kind
-        self.temperature = temperature
-        self.order = torch.argsort(labels, stable=True)
-        # A product mixes pixels: what an unused one holds must not reach it.
-        unused = ~used[self.order]
-        dtype = accumulation_dtype(rows)
-        self.matrix = rows[self.order].to(dtype).masked_fill_(unused[:, None], 0)
+        self.on_host = may_read(given)
+        if self.on_host:
+            kept = used.nonzero().squeeze(1)
+            self.order = kept[torch.argsort(labels[kept], stable=True)]
+        else:
+            self.order = torch.argsort(labels, stable=True)
+        self.labels = labels[self.order].contiguous()
+        self.used = used[self.order]
+        self.matrix = given[self.order].to(accumulation_dtype(given))
+        if not self.on_host:  # a product mixes pixels: what an unused one holds must not reach it
+            self.matrix.masked_fill_(~self.used[:, None], 0)
         if kind == "cosine":
             squared = self.matrix.square().sum(dim=1, keepdim=True)
             self.inverse_length = squared.rsqrt().masked_fill_(squared == 0, 0)
             self.matrix.mul_(self.inverse_length)
 
-    def finish(self, total: Tensor) -> Tensor:
-        """The given rows' gradient from that of the scores' products, in their memory format."""
-        total.div_(self.temperature)
+    def blocks(self) -> list[slice]:
+        """Anchors at a time."""
+        count = len(self.matrix)
+        return [slice(i, min(i + BLOCK, count)) for i in range(0, count, BLOCK)]
+
+    def stretches(self, anchors: "_Rows") -> list[tuple[int, int]]:
+        """For each block of anchors where the rows with one of its labels begin and end."""
+        blocks = anchors.blocks()
+        if not self.on_host:
+            return [(0, len(self.matrix))] * len(blocks)
+        first = anchors.labels[[block.start for block in blocks]]
+        last = anchors.labels[[block.stop - 1 for block in blocks]]
+        begin = torch.searchsorted(self.labels, first)
+        end = torch.searchsorted(self.labels, last, right=True)
+        return list(zip(begin.tolist(), end.tolist(), strict=True))
+
+    def add_gradient(self, total: Tensor, gradient: Tensor) -> None:
+        """Add to the given rows' gradient what follows from that of `matrix`."""
         if self.kind == "cosine":
             radial = (self.matrix * total).sum(dim=1, keepdim=True)
             total.addcmul_(self.matrix, radial, value=-1).mul_(self.inverse_length)
-        gradient = torch.empty_like(self.given)
-        gradient[self.order] = total.to(gradient.dtype)
-        return gradient
+        gradient[self.order] += total.to(gradient.dtype)
+
+
+def _tiles(begin: int, end: int) -> Iterator[slice]:
+    """Keys at a time; sizes depend on shapes and labels alone, so sums have one order."""
+    return (slice(i, min(i + TILE, end)) for i in range(begin, end, TILE))
+
+
+class _Block(NamedTuple):
+    """Anchors `rows`, their positives' and non-rivals' stretches."""
+
+    rows: slice
+    positives: tuple[int, int]
+    kin: tuple[int, int]
 
 
 class _Pairs:
@@ -62,56 +101,44 @@ class _Pairs:
         used: Tensor,
         kind: str,
         temperature: float,
-        every: bool,
         exclude_self: bool,
         ignore_index: int,
     ) -> None:
-        self.anchors = _Rows(anchors, anchor_labels, used, kind, temperature)
-        labelled = (positive_labels != ignore_index) | (negative_labels != ignore_index)
-        self.keys = _Rows(keys, positive_labels, labelled, kind, temperature)
-        self.used = used[self.anchors.order]
-        self.anchor_labels = anchor_labels[self.anchors.order]
-        self.positive_labels = positive_labels[self.keys.order]
-        self.negative_labels = negative_labels[self.keys.order]
-        self.temperature = temperature
-        self.every = every
+        self.anchors = _Rows(anchors, anchor_labels, used, kind)
+        self.scaled = self.anchors.matrix / temperature
+        is_positive, is_rival = positive_labels != ignore_index, negative_labels != ignore_index
+        self.positives = _Rows(keys, positive_labels, is_positive, kind)
+        self.rivals = self.positives
+        if not (self.anchors.on_host and torch.equal(positive_labels, negative_labels)):
+            self.rivals = _Rows(keys, negative_labels, is_rival, kind)
         self.exclude_self = exclude_self
-        self.ignore_index = ignore_index
         self.bounded = kind == "cosine" and 1 / temperature <= LARGEST_EXPONENT
-        self.on_host = anchors.device.type == "cpu"
 
-    def blocks(self) -> Iterator[slice]:
-        """Anchors at a time."""
-        count = len(self.anchors.matrix)
-        return (slice(i, min(i + BLOCK, count)) for i in range(0, count, BLOCK))
+    def blocks(self) -> Iterator[_Block]:
+        """Anchors at a time, with where their labels lie among the keys."""
+        sides = self.positives.stretches(self.anchors), self.rivals.stretches(self.anchors)
+        return map(_Block, self.anchors.blocks(), *sides)
 
-    def tiles(self) -> Iterator[slice]:
-        """Keys at a time; sizes depend on shapes alone, so sums have one order."""
-        count = len(self.keys.matrix)
-        return (slice(i, min(i + TILE, count)) for i in range(0, count, TILE))
-
-    def scores(self, block: slice, tile: slice) -> Tensor:
-        """(a, k) similarities over the temperature."""
-        product = self.anchors.matrix[block] @ self.keys.matrix[tile].t()
-        return product.div_(self.temperature)
-
-    def positives(self, block: slice, tile: slice) -> Tensor | None:
-        """(a, k) which pairs share a class; None where a CPU sees that none does."""
-        own = self.anchor_labels[block, None]
-        positive = own == self.positive_labels[tile]
-        positive &= self.used[block, None]
+    def positive(self, block: slice, tile: slice) -> Tensor:
+        """(a, k) which pairs share a class."""
+        keys = self.positives
+        positive = self.anchors.labels[block, None] == keys.labels[tile]
+        if not keys.on_host:
+            positive &= self.anchors.used[block, None] & keys.used[tile]
         if self.exclude_self:
-            positive &= self.anchors.order[block, None] != self.keys.order[tile]
-        return None if self.on_host and not bool(positive.any()) else positive
+            positive &= self.anchors.order[block, None] != keys.order[tile]
+        return positive
 
-    def rivals(self, block: slice, tile: slice, positive: Tensor | None) -> Tensor:
-        """(a, k) which keys stand in an anchor's denominator beside the positive itself."""
-        own, others = self.anchor_labels[block, None], self.negative_labels[tile]
-        rival = (own != others).logical_and_(self.used[block, None])
-        rival &= others != self.ignore_index
-        if self.every and positive is not None:
-            rival |= positive
-        return rival
+    def hide_kin(self, scores: Tensor, block: _Block, tile: slice) -> Tensor:
+        """Scores (a, k) of rivals; -inf where a key is none."""
+        begin, end = max(block.kin[0], tile.start), min(block.kin[1], tile.stop)
+        if begin < end:
+            own, others = self.anchors.labels[block.rows, None], self.rivals.labels[begin:end]
+            kin = own == others
+            if not self.rivals.on_host:
+                kin |= ~self.rivals.used[begin:end]
+            scores[:, begin - tile.start : end - tile.start].masked_fill_(kin, -torch.inf)
+        return scores
 
 
 def _used(anchor_labels: Tensor, weight: Tensor | None, ignore_index: int) -> Tensor:
@@ -140,27 +167,23 @@ def pair_contrast(
     pairs = _Pairs(
         anchors, anchor_labels, keys, positive_labels, negative_labels,
         _used(anchor_labels, anchor_weight, ignore_index),
-        kind, temperature, every, exclude_self, ignore_index,
+        kind, temperature, exclude_self, ignore_index,
     )  # fmt: skip
-    dtype = accumulation_dtype(anchors)
     order = pairs.anchors.order
-    weight = torch.ones_like(order, dtype=dtype)
-    if anchor_weight is not None:
-        weight = anchor_weight[order].to(dtype)
-    loss, mass, count = (torch.zeros_like(weight) for _ in range(3))
-    normaliser = torch.full_like(weight, -torch.inf)
+    loss, mass, count = (torch.zeros_like(pairs.scaled[:, 0]) for _ in range(3))
+    weight = torch.ones_like(loss) if anchor_weight is None else anchor_weight[order].to(loss.dtype)
+    normaliser = torch.full_like(loss, -torch.inf)
     for block in pairs.blocks():
-        normaliser[block] = _normaliser(pairs, block)
-        for tile in pairs.tiles():
-            positive = pairs.positives(block, tile)
-            if positive is None:
-                continue
-            gap = normaliser[block, None] - pairs.scores(block, tile)
-            count[block] += positive.sum(dim=1)
+        rows = block.rows
+        normaliser[rows] = _normaliser(pairs, block, every)
+        for tile in _tiles(*block.positives):
+            positive = pairs.positive(rows, tile)
+            gap = normaliser[rows, None] - pairs.scaled[rows] @ pairs.positives.matrix[tile].t()
+            count[rows] += positive.sum(dim=1)
             if not every:
-                mass[block] += gap.sigmoid().masked_fill_(~positive, 0).sum(dim=1)
+                mass[rows] += gap.sigmoid().masked_fill_(~positive, 0).sum(dim=1)
                 gap = F.softplus(gap, threshold=50)
-            loss[block] += gap.masked_fill_(~positive, 0).sum(dim=1)
+            loss[rows] += gap.masked_fill_(~positive, 0).sum(dim=1)
     counted = count != 0
     weight = torch.where(counted, weight, 0)
     per_positive = weight / count.clamp_min(1)
@@ -168,27 +191,34 @@ def pair_contrast(
     mass = weight if every else torch.where(counted, per_positive * mass, 0)
     # exp(s - inf) = 0: an anchor that does not count pulls nothing, whatever it holds.
     normaliser = torch.where(counted, normaliser, torch.inf)
-    backwards = torch.empty_like(order)
-    backwards[order] = torch.arange(len(order), device=order.device)
-    statistics = torch.stack([normaliser, per_positive, mass])
-    return loss[backwards], weight[backwards], statistics[:, backwards]
+    found = loss.new_zeros(5, len(anchors))
+    found[2] = torch.inf
+    found[:, order] = torch.stack([loss, weight, normaliser, per_positive, mass])
+    return found[0].clone(), found[1].clone(), found[2:].clone()
 
 
-def _normaliser(pairs: _Pairs, block: slice) -> Tensor:
+def _normaliser(pairs: _Pairs, block: _Block, every: bool) -> Tensor:
     """The log-sum-exp of the rivals' scores, -inf where an anchor has none."""
-    width = block.stop - block.start
-    total = pairs.anchors.matrix.new_zeros(width)
+    rows = block.rows
+    total = pairs.scaled.new_zeros(rows.stop - rows.start)
     normaliser = torch.full_like(total, -torch.inf)
-    for tile in pairs.tiles():
-        positive = pairs.positives(block, tile) if pairs.every else None
-        absent = pairs.rivals(block, tile, positive).logical_not_()
-        scores = pairs.scores(block, tile)
+    for scores in _denominator(pairs, block, every):
         if pairs.bounded:  # a cosine over a temperature: exp needs no peak
-            total += scores.exp_().masked_fill_(absent, 0).sum(dim=1)
+            total += scores.exp_().sum(dim=1)
         else:
-            part = scores.masked_fill_(absent, -torch.inf).logsumexp(dim=1)
-            normaliser = torch.logaddexp(normaliser, part)
+            normaliser = torch.logaddexp(normaliser, scores.logsumexp(dim=1))
     return total.log_() if pairs.bounded else normaliser
+
+
+def _denominator(pairs: _Pairs, block: _Block, every: bool) -> Iterator[Tensor]:
+    """Scores (a, k) of what stands in the sums, -inf elsewhere: rivals, then any positives."""
+    rows, rivals, positives = block.rows, pairs.rivals.matrix, pairs.positives.matrix
+    for tile in _tiles(0, len(rivals)):
+        yield pairs.hide_kin(pairs.scaled[rows] @ rivals[tile].t(), block, tile)
+    if every:
+        for tile in _tiles(*block.positives):
+            scores = pairs.scaled[rows] @ positives[tile].t()
+            yield scores.masked_fill_(~pairs.positive(rows, tile), -torch.inf)
 
 
 def pair_contrast_backward(
@@ -211,30 +241,48 @@ def pair_contrast_backward(
     counted = statistics[1] != 0
     pairs = _Pairs(
         anchors, anchor_labels, keys, positive_labels, negative_labels, counted,
-        kind, temperature, every, exclude_self, ignore_index,
+        kind, temperature, exclude_self, ignore_index,
     )  # fmt: skip
     order = pairs.anchors.order
     normaliser, per_positive, mass = statistics[:, order, None]
     # The upstream gradient of an anchor that does not count may be anything.
     factor = torch.where(counted, upstream, 0)[order, None]
     per_positive, mass = per_positive * factor, mass * factor
-    to_anchors, to_keys = (torch.zeros_like(side.matrix) for side in (pairs.anchors, pairs.keys))
+    to_anchors = torch.zeros_like(pairs.scaled)
+    to_positives = torch.zeros_like(pairs.positives.matrix)
+    to_rivals = to_positives
+    if pairs.rivals is not pairs.positives:
+        to_rivals = torch.zeros_like(pairs.rivals.matrix)
     for block in pairs.blocks():
-        for tile in pairs.tiles():
-            scores = pairs.scores(block, tile)
-            positive = pairs.positives(block, tile)
-            absent = pairs.rivals(block, tile, positive).logical_not_()
-            slope = (scores - normaliser[block]).exp_().masked_fill_(absent, 0).mul_(mass[block])
-            if positive is not None:
-                pull = per_positive[block] * positive
-                if not every:
-                    pull *= (normaliser[block] - scores).sigmoid_()
-                slope -= pull
+        rows = block.rows
+        own, pulled, pushed = pairs.scaled[rows], to_anchors[rows], mass[rows] * pairs.scaled[rows]
+        for tile in _tiles(0, len(pairs.rivals.matrix)):
+            others = pairs.rivals.matrix[tile]
+            scores = torch.addmm(normaliser[rows].neg(), own, others.t())
+            share = pairs.hide_kin(scores, block, tile).exp_()
             if wants_anchors:
-                to_anchors[block].addmm_(slope, pairs.keys.matrix[tile])
+                pulled.addcmul_(share @ others, mass[rows])
             if wants_keys:
-                to_keys[tile].addmm_(slope.t(), pairs.anchors.matrix[block])
-    return (
-        pairs.anchors.finish(to_anchors) if wants_anchors else anchors.new_empty(0),
-        pairs.keys.finish(to_keys) if wants_keys else keys.new_empty(0),
-    )
+                to_rivals[tile].addmm_(share.t(), pushed)
+        for tile in _tiles(*block.positives):
+            others = pairs.positives.matrix[tile]
+            gap = torch.addmm(normaliser[rows], own, others.t(), alpha=-1)
+            if every:
+                slope = gap.neg_().exp_().mul_(mass[rows]).sub_(per_positive[rows])
+            else:
+                slope = gap.sigmoid_().mul_(-per_positive[rows])
+            slope.masked_fill_(~pairs.positive(rows, tile), 0)
+            if wants_anchors:
+                pulled.addmm_(slope, others)
+            if wants_keys:
+                to_positives[tile].addmm_(slope.t(), own)
+    gradients = anchors.new_empty(0), keys.new_empty(0)
+    if wants_anchors:
+        gradients = torch.zeros_like(anchors), gradients[1]
+        pairs.anchors.add_gradient(to_anchors.div_(temperature), gradients[0])
+    if wants_keys:
+        gradients = gradients[0], torch.zeros_like(keys)
+        pairs.positives.add_gradient(to_positives, gradients[1])
+        if pairs.rivals is not pairs.positives:
+            pairs.rivals.add_gradient(to_rivals, gradients[1])
+    return gradients
