@@ -123,6 +123,14 @@ def test_the_only_pixel_of_a_class_goes_to_the_first() -> None:
     assert assign_subclasses(features, torch.tensor([0]), prototypes).tolist() == [0]
 
 
+def test_autocast_changes_no_assignment() -> None:
+    features, prototypes = normal(0, (20000, 8), torch.float32), normal(1, (3, 4, 8)).float()
+    labels = label_map(2, (20000,), 3)
+    alone = assign_subclasses(features, labels, prototypes)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(assign_subclasses(features, labels, prototypes), alone)
+
+
 def test_it_compiles_whole() -> None:
     features, prototypes = normal(0, (2, 5, 12), torch.float32), normal(1, (3, 2, 5)).float()
     traced = torch.compile(assign_subclasses, fullgraph=True, backend="aot_eager")

@@ -10,6 +10,7 @@ from protocontrast.checks import (
     check_positive,
     check_shape,
 )
+from protocontrast.functional.balance import balanced
 from protocontrast.functional.class_scores import read_scores
 
 
@@ -69,16 +70,12 @@ def sinkhorn(
         check_shape(function, "prior", prior, (read.pixels.channels,), "= (C,)")
         check_device(function, "prior", prior, scores, "scores")
         columns = prior.to(read.values.dtype)
-    log_prior = (columns / columns.sum()).log()[:, None]
-    log_weight = read.weight.log()[:, None]
-    shares = torch.where(read.weight[:, None] != 0, read.values / epsilon, 0)
-    for _ in range(iterations):
-        weighed = (shares + log_weight).logsumexp(dim=(0, 2), keepdim=True)
-        # A column without any pixel stays empty; -inf less -inf would be NaN.
-        shares = shares + log_prior - torch.where(weighed == -torch.inf, 0, weighed)
-        reached = shares.logsumexp(dim=1, keepdim=True)
-        shares = shares - torch.where(reached == -torch.inf, 0, reached)
-    taken = torch.where(read.weight[:, None] != 0, shares.exp(), 0)
+    rows = read.values.transpose(1, 2).flatten(0, 1)
+    weight = read.weight.flatten()
+    together = torch.zeros_like(weight, dtype=torch.int64)
+    log_prior = (columns / columns.sum()).log()
+    plan = balanced(rows / epsilon, weight.log(), log_prior, together, 1, iterations)
+    shares = torch.where(weight[:, None] != 0, plan.exp(), 0)
     if scores.dim() == 2:
-        return taken[0].t()
-    return taken.reshape(scores.shape)
+        return shares
+    return shares.unflatten(0, read.weight.shape).transpose(1, 2).reshape(scores.shape)

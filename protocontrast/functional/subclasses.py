@@ -11,6 +11,7 @@ from protocontrast.checks import (
     check_positive,
     sentence,
 )
+from protocontrast.functional.balance import balanced
 from protocontrast.functional.contrast import Backend
 from protocontrast.functional.logits import prototype_logits
 from protocontrast.functional.pixels import read_checked_labels, read_features
@@ -114,31 +115,11 @@ def assign_subclasses(
         return pixels.restored(index)
     cosines = torch.cat(scores).transpose(1, 2).flatten(0, 1)
     valid = valid.flatten() & torch.isfinite(cosines).all(dim=1)
-    plan = _balanced(cosines / epsilon, classes.flatten(), valid, num_classes, iterations)
-    found = classes.flatten() * each + plan.argmax(dim=1)
+    classes = classes.flatten()
+    log_weight = torch.where(valid, 0.0, -torch.inf).to(cosines.dtype)
+    plan = balanced(cosines / epsilon, log_weight, 0.0, classes, num_classes, iterations)
+    found = classes * each + plan.argmax(dim=1)
     return pixels.restored(torch.where(valid, found, ignore_index))
-
-
-def _balanced(
-    logits: Tensor, classes: Tensor, valid: Tensor, num_classes: int, iterations: int
-) -> Tensor:
-    """Logarithms of the plan (N, M) after scaling columns per class, then rows, in turns."""
-    member = torch.arange(num_classes, device=classes.device)[:, None] == classes
-    member = (member & valid).to(logits.dtype)
-    plan = torch.where(valid[:, None], logits, 0)
-    lowest = torch.full((num_classes, logits.shape[1]), -torch.inf, device=logits.device)
-    lowest = lowest.to(logits.dtype)
-    into = classes[:, None].expand_as(plan)
-    for _ in range(iterations):
-        masked = torch.where(valid[:, None], plan, -torch.inf)
-        peak = lowest.scatter_reduce(0, into, masked, "amax")
-        peak = torch.where(torch.isfinite(peak), peak, 0)
-        # Sums over the pixels of a class as a product, whose order is fixed on every device.
-        mass = member @ torch.where(valid[:, None], (plan - peak[classes]).exp(), 0)
-        total = peak + torch.where(mass > 0, mass, 1).log()
-        plan = torch.where(valid[:, None], plan - total[classes], 0)
-        plan = plan - plan.logsumexp(dim=1, keepdim=True)
-    return plan
 
 
 def subclass_max(logits: Tensor, num_classes: int) -> Tensor:
