@@ -53,9 +53,7 @@ class DACS(Method):
 
     def begin(self, start: Start) -> None:
         """Copy the teacher."""
-        average = get_ema_multi_avg_fn(TEACHER)
-        self.teacher = AveragedModel(start.network, multi_avg_fn=average, use_buffers=True)
-        self.teacher.requires_grad_(False)
+        self.teacher = mean_teacher(start.network)
 
     def after(self, network: SegmentationNetwork) -> None:
         """Move the teacher."""
@@ -92,6 +90,13 @@ class DACS(Method):
             step.network(step.source.images), step.network(strong(mix.images, step)), taught,
             labels, mix.images, mix.labels, mix.mask, pc.confident_share(sure, CONFIDENT),
         )  # fmt: skip
+
+
+def mean_teacher(network: SegmentationNetwork) -> AveragedModel:
+    """A copy that `update_parameters` moves after the network, without gradient."""
+    average = get_ema_multi_avg_fn(TEACHER)
+    teacher = AveragedModel(network, multi_avg_fn=average, use_buffers=True)
+    return teacher.requires_grad_(False)
 
 
 def at_image_size(labels: Tensor) -> Tensor:

@@ -8,7 +8,11 @@ from typing import Final, NamedTuple
 from reference.methods.bicl import BiCL
 from reference.methods.dacs import DACS
 from reference.methods.pipa import PiPa
+from reference.methods.proca import ProCA
+from reference.methods.proda import ProDA
+from reference.methods.protoseg import ProtoSeg
 from reference.methods.sepico import SePiCo
+from reference.methods.spcl import SPCL
 from reference.training.method import Method
 
 
@@ -22,10 +26,14 @@ class Entry(NamedTuple):
 METHODS: Final[Mapping[str, Entry]] = {
     "bicl": Entry("BiCL, published weights", BiCL),
     "dacs": Entry("DACS (mean teacher, class mix)", lambda dim: DACS()),
+    "spcl": Entry("SPCL (source prototypes, both domains)", SPCL),
     "sepico_proto": Entry("SePiCo, prototypes", lambda dim: SePiCo(dim, "proto")),
     "sepico_dist": Entry("SePiCo, distributions", lambda dim: SePiCo(dim, "dist")),
     "sepico_bank": Entry("SePiCo, bank", lambda dim: SePiCo(dim, "bank")),
+    "proca": Entry("ProCA (prototypes of both domains, two levels)", ProCA),
+    "proda": Entry("ProDA (rectified labels, mean teacher)", ProDA),
     "pipa": Entry("PiPa (pixels and patches)", PiPa),
+    "protoseg": Entry("ProtoSeg (ten prototypes per class, source alone)", ProtoSeg),
 }
 
 

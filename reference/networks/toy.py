@@ -109,7 +109,7 @@ class SegmentationNetwork(Segmenter):
             *(_Residual(far_width, dilation) for dilation in dilations),
         )
         self.fuse = nn.Conv2d(near_width + far_width, feature_dim, 1)
-        self.head = nn.Conv2d(feature_dim, num_classes, 1)
+        self.head: nn.Module = nn.Conv2d(feature_dim, num_classes, 1)
 
     def options(self) -> dict[str, Any]:
         """Return the keyword arguments that build this network anew, as JSON can hold them."""

@@ -20,7 +20,7 @@ from tests.reference.test_stages import blocks, weights
 FOLDER = Path(reference.methods.__file__).parent
 LONGEST = 80
 """Lines of a method's file."""
-SHARED = {"__init__.py", "dacs.py", "settings.py", "registry.py"}
+SHARED = {"__init__.py", "dacs.py", "passes.py", "settings.py", "registry.py"}
 BRIEF = Adaptation(steps=4, rounds=2, source_batch=2, target_batch=2)
 
 
