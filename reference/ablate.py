@@ -1,6 +1,7 @@
 """Run the ingredient matrix over seeds and write its tables into docs/results.md.
 
     python -m reference.ablate
+    python -m reference.ablate --target night
     python -m reference.ablate --target /data/photographs
     python -m reference.ablate --target /data/photographs --varied
     python -m reference.ablate --target /data/photographs --sequence dusk
@@ -39,7 +40,7 @@ from reference.experiments.row_names import (
     method_rows,
 )
 from reference.experiments.scenario import (
-    TOY,
+    DRAWN,
     Scenario,
     choose_experiment,
     data_folder,
@@ -92,12 +93,12 @@ def chosen_cells(options: Options, base: Experiment | None = None) -> list[Cell]
         raise ValueError(f"ablate: expected rows among {', '.join(LABELS)}, got {unknown[0]}.")
     if not options.seeds or len({*options.seeds}) < len(options.seeds):
         raise ValueError(f"ablate: expected different seeds, at least one, got {options.seeds}.")
-    if options.sequence and options.target == TOY:
+    if options.sequence and options.target in DRAWN:
         raise ValueError(
             f"ablate: expected the root of photographs as target beside sequence "
-            f"{options.sequence}, got toy. Hint: give --target."
+            f"{options.sequence}, got {options.target}. Hint: give --target."
         )
-    if options.varied and (options.target == TOY or options.sequence):
+    if options.varied and (options.target in DRAWN or options.sequence):
         raise ValueError(
             f"ablate: expected photographs without a sequence as target beside varied, got "
             f"{options.sequence or options.target}. Hint: give --target alone."
@@ -109,7 +110,7 @@ def chosen_cells(options: Options, base: Experiment | None = None) -> list[Cell]
         )
     if options.jobs < 1:
         raise ValueError(f"ablate: expected jobs of at least 1, got {options.jobs}.")
-    usual = TOY_ROWS if options.target == TOY else MAIN_ROWS
+    usual = TOY_ROWS if options.target in DRAWN else MAIN_ROWS
     if options.method:
         usual = method_rows(options.method)
     wanted = {SOURCE, *(options.rows or usual)}
@@ -137,7 +138,9 @@ def _scenario(
 ) -> Scenario:
     if sequence:
         return load_sequences(experiment, target, sequence, progress=progress)
-    return load_scenario(experiment, data_folder(runs, experiment), target, progress=progress)
+    return load_scenario(
+        experiment, data_folder(runs, experiment, target), target, progress=progress
+    )
 
 
 def _work(cell: Cell, runs: Path) -> Failure | dict[str, Any]:

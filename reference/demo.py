@@ -35,6 +35,7 @@ from reference.experiments.rows import (
     source_row,
 )
 from reference.experiments.scenario import (
+    NIGHT,
     TOY,
     Scenario,
     choose_experiment,
@@ -49,6 +50,10 @@ from reference.training.config import ROWS, Experiment
 from reference.training.losses import NonFiniteLossError
 
 INTERRUPTED: Final = 130
+_TARGETS: Final = {
+    TOY: "drawn street scenes, another look",
+    NIGHT: "drawn street scenes, another look, after dark",
+}
 
 
 @dataclass(frozen=True)
@@ -61,8 +66,8 @@ class Options:
         data: folder of the drawn images, reused if they were drawn with the same settings; by
             default data/ beside the run folder.
         source: the labelled domain: drawn street scenes.
-        target: "toy" for drawn street scenes with another look, or the root of photographs in the
-            layout of Cityscapes.
+        target: "toy" for drawn street scenes with another look, "night" for them after dark, or the
+            root of photographs in the layout of Cityscapes.
         threads: of torch, on the CPU; another number rounds differently and moves scores a little.
     """
 
@@ -93,7 +98,7 @@ def prepare(
     hint = f"Hint: choose another one with --run, such as {options.run}-2, or remove it first."
     require_new_folder("demo", options.run, hint)
     experiment = experiment or choose_experiment(options.target, options.seed)
-    data = options.data or data_folder(options.run.parent, experiment)
+    data = options.data or data_folder(options.run.parent, experiment, options.target)
     return experiment, load_scenario(experiment, data, options.target, progress=progress)
 
 
@@ -136,9 +141,7 @@ def summarise(
             sentence for row in rows.values() for sentence in row.trained.history.warnings.values()
         ],
         "source": "drawn street scenes",
-        "target": "drawn street scenes, another look"
-        if options.target == TOY
-        else Path(options.target).name,
+        "target": _TARGETS.get(options.target, Path(options.target).name),
         "split": scenario.split,
         "images": {
             "source": len(scenario.source),

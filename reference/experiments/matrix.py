@@ -42,7 +42,7 @@ class Cell:
     Args:
         row: a key of `LABELS`.
         experiment: the settings, its seed among them.
-        target: "toy" or a path, as `load_scenario` takes it.
+        target: "toy", "night" or a path, as `load_scenario` takes it.
         folder: where the rows of this target are stored.
         sequence: of the target, where the others of the same set are the source; else "".
     """

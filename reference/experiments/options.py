@@ -7,7 +7,7 @@ from pathlib import Path
 
 from reference.experiments import tables
 from reference.experiments.row_names import LABELS, METHOD, method_rows
-from reference.experiments.scenario import TOY
+from reference.experiments.scenario import DRAWN, TOY
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Options:
     Args:
         seeds: of the drawn images, the weights and the batches; one experiment each.
         rows: names of rows; by default all for the toy, the main ones for photographs.
-        target: "toy", or the root of photographs in the layout of Cityscapes.
+        target: "toy", "night", or the root of photographs in the layout of Cityscapes.
         sequence: a sequence of these photographs that is the target alone; the others of its split
             "train" are then the source, with labels, and nothing is drawn.
         method: names of related methods, or "all", beside the control in place of other rows.
@@ -41,16 +41,17 @@ class Options:
     @property
     def name(self) -> str:
         """What tables call the target."""
-        name = TOY if self.target == TOY else Path(self.target).name
+        name = self.target if self.target in DRAWN else Path(self.target).name
         return f"{name}, {self.sequence}" if self.sequence else name
 
     @property
     def section(self) -> str:
         """The part of docs/results.md that these rows fill."""
-        if self.target == TOY:
-            return "methods" if self.method else TOY
         if self.method:
-            return "methods-photographs"
+            kind = self.target if self.target in DRAWN else "photographs"
+            return "methods" if kind == TOY else f"methods-{kind}"
+        if self.target in DRAWN:
+            return self.target
         return "sequence" if self.sequence else "varied" if self.varied else "photographs"
 
     @property
@@ -63,7 +64,8 @@ class Options:
     @property
     def folder(self) -> Path:
         """Where the rows of this target are stored."""
-        name = TOY if self.target == TOY else f"photographs-{Path(self.target).name}"
+        drawn = self.target in DRAWN
+        name = self.target if drawn else f"photographs-{Path(self.target).name}"
         name += f"-{self.sequence}" if self.sequence else ""
         return self.runs / "ablation" / (name + ("-varied" if self.varied else ""))
 
@@ -71,7 +73,10 @@ class Options:
     def command(self) -> str:
         """The command line that asks for all rows, without paths of this machine."""
         command = f"python -m reference.ablate --jobs {self.jobs}"
-        command += "" if self.target == TOY else f" --target <root of {Path(self.target).name}>"
+        if self.target != TOY:
+            drawn = self.target in DRAWN
+            target = self.target if drawn else f"<root of {Path(self.target).name}>"
+            command += f" --target {target}"
         command += f" --sequence {self.sequence}" if self.sequence else ""
         command += " --method all" if self.method else ""
         return command + (" --varied" if self.varied else "")

@@ -167,6 +167,7 @@ def adapted_row(
         settings,
         seed=experiment.seed,
         method=method,
+        day_images=scenario.day_images,
         augmentation=experiment.data.augmentation,
         run=name,
         observe=observer,

@@ -20,6 +20,8 @@ from reference.synthetic import write_domains
 from reference.training.config import PRESETS, Experiment
 
 TOY: Final = "toy"
+NIGHT: Final = "night"
+DRAWN: Final = (TOY, NIGHT)
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class Scenario:
         test_reader: reads the test images and labels at their own size, for scores.
         split: name of the split that `test` is.
         seconds: wall time of drawing and of reading.
+        day_images: row i shows the street of target image i by day, with other traffic, uint8
+            (N, 3, H, W), unlabelled; None where the target has no such images.
     """
 
     source: ArrayDomain
@@ -44,6 +48,7 @@ class Scenario:
     test_reader: Reader
     split: str
     seconds: dict[str, float]
+    day_images: Tensor | None = None
 
     @property
     def test_labels(self) -> Callable[[int], Tensor]:
@@ -53,18 +58,18 @@ class Scenario:
 
 def has_training_labels(target: str) -> bool:
     """Whether a target offers labels of its training images, which only the oracle needs."""
-    return target == TOY or (Path(target) / "gtFine" / "train").is_dir()
+    return target in DRAWN or (Path(target) / "gtFine" / "train").is_dir()
 
 
 def choose_experiment(target: str, seed: int, *, varied: bool = False) -> Experiment:
     """Return the preset that belongs to a target.
 
     Args:
-        target: "toy", or the root of a data set of photographs in the Cityscapes layout.
+        target: "toy", "night", or the root of a data set of photographs in the Cityscapes layout.
         seed: of the drawn data, the weights and the batches.
         varied: for photographs: a varied source, and a larger network trained longer.
     """
-    name = TOY if target == TOY else "varied-to-photographs" if varied else "toy-to-photographs"
+    name = TOY if target in DRAWN else "varied-to-photographs" if varied else "toy-to-photographs"
     return replace(PRESETS[name], seed=seed)
 
 
@@ -103,10 +108,10 @@ def load_sequences(
     )
 
 
-def data_folder(runs: Path, experiment: Experiment) -> Path:
+def data_folder(runs: Path, experiment: Experiment, target: str = TOY) -> Path:
     """Return the usual place of the drawn images of an experiment, below the folder `runs`."""
     data = experiment.data
-    kind = "varied" if data.varied else "toy"
+    kind = "varied" if data.varied else NIGHT if target == NIGHT else TOY
     return runs / "data" / f"{kind}-{data.width}x{data.height}-seed{experiment.seed}"
 
 
@@ -121,13 +126,14 @@ def load_scenario(
     Args:
         experiment: sizes, shift and seed of the drawn images.
         data: where the drawn images are, or will be written; see `write_domains`.
-        target: "toy" for the drawn target, else the root of a Cityscapes-like data set.
+        target: "toy" for the drawn target, "night" for the same streets after dark, else the root
+            of a Cityscapes-like data set.
         progress: show bars.
 
     Raises:
         ValueError: `data` holds other images, or a target that the reader refuses.
     """
-    drawn = target == TOY
+    drawn = target in DRAWN
     settings = experiment.data
     size = (settings.height, settings.width)
     sizes = settings.sizes
@@ -144,6 +150,7 @@ def load_scenario(
         size=size,
         shift=settings.shift,
         varied=settings.varied,
+        night=target == NIGHT,
         progress=progress,
     )
     drawing = time.perf_counter() - began
@@ -157,6 +164,10 @@ def load_scenario(
     truth = None
     if has_training_labels(target):
         truth = load_domain(Cityscapes(root, "train", labels=True), size, progress=progress)
+    day = None
+    if domains.day is not None:
+        reader = Cityscapes(domains.day, "train", labels=False)
+        day = load_domain(reader, size, progress=progress).images
     reading = time.perf_counter() - began - drawing
     return Scenario(
         source,
@@ -166,4 +177,5 @@ def load_scenario(
         test_reader,
         split,
         {"drawing": drawing, "reading": reading},
+        day,
     )

@@ -10,6 +10,7 @@ from PIL import Image, ImageFilter
 
 from reference.synthetic.camera import Camera
 from reference.synthetic.canvas import ON_GROUND, SUPERSAMPLE, Material
+from reference.synthetic.night import lamplight, shining
 from reference.synthetic.painter import Painter
 
 Floats = npt.NDArray[np.float32]
@@ -106,7 +107,12 @@ def _surface(painter: Painter, picture: Floats, codes: Bytes) -> Floats:
     haze = np.array(setting.haze, dtype=np.float32)
     cast = 1.0 + setting.cast * painter.rng.standard_normal(3)
     light = np.array(setting.light * cast, dtype=np.float32)
-    return (haze + (lit * light - haze) * clear[..., None]).astype(np.float32)
+    if setting.lamps > 0:
+        light = light + setting.lamps * lamplight(painter, depth)
+    seen = haze + (lit * light - haze) * clear[..., None]
+    if setting.lamps > 0:
+        seen += setting.lamps * shining(painter, codes, _smooth_noise(painter.rng, shape, 9))
+    return seen.astype(np.float32)
 
 
 def _saturate(light: Floats, saturation: float) -> Floats:

@@ -59,8 +59,29 @@ class Stamp:
         return (self.train_id, int(self.material), self.distance)
 
 
+@dataclass(frozen=True)
+class Lamp:
+    """A lamp that shines after dark.
+
+    Args:
+        at: its pixel (u, v).
+        foot: the pixel of the road below it.
+        metre: length of one metre at its distance, pixels.
+        z: its distance, metres.
+        colour: of its light, RGB 0..255.
+        reach: how far it lights what stands around, metres; 0 for a lamp that is only seen.
+    """
+
+    at: Point
+    foot: Point
+    metre: float
+    z: float
+    colour: Colour
+    reach: float
+
+
 class Canvas:
-    """Colour image, code image and shade mask of one scene, painted back to front.
+    """Colour image, code image and shade mask and lamps of one scene, painted back to front.
 
     Args:
         height: rows of the canvas, pixels.
@@ -73,6 +94,7 @@ class Canvas:
         self.colours = Image.new("RGB", (width, height))
         self.codes = Image.new("RGB", (width, height))
         self.shade = Image.new("L", (width, height))
+        self.lamps: list[Lamp] = []
         self._colour_pen = ImageDraw.Draw(self.colours)
         self._code_pen = ImageDraw.Draw(self.codes)
         self._shade_pen = ImageDraw.Draw(self.shade)

@@ -8,6 +8,8 @@ from typing import Final
 from reference.synthetic.canvas import Stamp
 from reference.synthetic.painter import Painter
 
+STREET_LIGHT: Final = (255, 196, 120)
+STREET_LIGHT_REACH: Final = 9.0
 POLE: Final = Stamp(5)
 TRAFFIC_LIGHT: Final = Stamp(6)
 TRAFFIC_SIGN: Final = Stamp(7)
@@ -31,6 +33,7 @@ def paint_lamp_post(painter: Painter, x: float, z: float) -> None:
     colour = painter.colour("pole", 5)
     span = (min(x, x + reach), max(x, x + reach))
     painter.upright(span, (height - 0.3, height), z, colour, POLE.at(z))
+    painter.lamp((x + 0.9 * reach, height - 0.15, z), STREET_LIGHT, STREET_LIGHT_REACH)
 
 
 def paint_traffic_light(painter: Painter, x: float, z: float) -> None:
@@ -47,6 +50,8 @@ def paint_traffic_light(painter: Painter, x: float, z: float) -> None:
         y = height - 0.2 + tall * (5 - 2 * lamp) / 6
         colour = painter.colour("lamp", 6, lamp, factor)
         painter.disc((x, y, z), 0.24, colour, stamp)
+        if lamp == lit:
+            painter.lamp((x, y, z), colour)
 
 
 def paint_traffic_sign(painter: Painter, x: float, z: float) -> None:

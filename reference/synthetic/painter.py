@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from reference.synthetic.camera import Camera
-from reference.synthetic.canvas import Canvas, Colour, Stamp
+from reference.synthetic.canvas import Canvas, Colour, Lamp, Stamp
 from reference.synthetic.look import Look, Setting
 
 Corner = tuple[float, float, float]
@@ -74,6 +74,13 @@ class Painter:
     def facing(self, side: int) -> float:
         """Return the brightness of a wall of the left (-1) or right (+1) street side."""
         return 1.0 - 0.2 * self.setting.sun * side * self.sun_from
+
+    def lamp(self, at: Corner, colour: Colour, reach: float = 0.0) -> None:
+        """Note a lamp that shines after dark: where, in metres, how coloured, and how far."""
+        x, _, z = at
+        point, foot = self.camera.points(at, (x, 0.0, z))
+        lamp = Lamp(point, foot, self.camera.pixels(1.0, z), z, colour, reach)
+        self.canvas.lamps.append(lamp)
 
     def shape(self, corners: list[Corner], colour: Colour, stamp: Stamp) -> None:
         """Fill a polygon given in metres."""

@@ -52,6 +52,8 @@ def draw_scene(
     shift: float = 0.7,
     split: Split = "train",
     varied: bool = False,
+    night: bool = False,
+    other_traffic: bool = False,
 ) -> tuple[Bytes, Bytes]:
     """Draw one street scene.
 
@@ -67,6 +69,8 @@ def draw_scene(
             source domain.
         split: "train", "val" or "test"; different images of the same kind.
         varied: draw a look for this image alone; no effect on the target domain.
+        night: draw the target after dark, by the light of lamps; no effect on the source domain.
+        other_traffic: put other vehicles and persons into the same street.
 
     Returns:
         image uint8 (H, W, 3), RGB, and train ids uint8 (H, W) without ignored pixels.
@@ -81,8 +85,9 @@ def draw_scene(
         ((96, 192, 3), (96, 192))
     """
     _check(seed, domain, index, size, shift, split)
-    rng = np.random.default_rng([seed, DOMAINS.index(domain), SPLITS.index(split), index])
-    look = varied_look(rng) if varied and domain == "source" else look_of(domain, shift)
+    key = [seed, DOMAINS.index(domain), SPLITS.index(split), index]
+    rng = np.random.default_rng(key)
+    look = varied_look(rng) if varied and domain == "source" else look_of(domain, shift, night)
     height, width = (SUPERSAMPLE * side for side in size)
     setting = look.setting
     camera = Camera(
@@ -101,5 +106,5 @@ def draw_scene(
     paint_ground(painter, street)
     for side in (-1, 1):
         paint_roadside(painter, street, side)
-    paint_traffic(painter, street)
+    paint_traffic(painter, street, np.random.default_rng([*key, 1]) if other_traffic else None)
     return develop(painter)

@@ -57,21 +57,29 @@ class Domains:
     Args:
         source: root for the `GTA5` reader.
         target: root for the `Cityscapes` reader.
+        day: the same, of a day image of every training image of the night; its own split "train",
+            without labels. None where the target is no night.
     """
 
     source: Path
     target: Path
+    day: Path | None = None
 
 
 @dataclass(frozen=True)
 class _Pair:
-    """One image with its labels, to be drawn into two files."""
+    """One image with its labels, to be drawn into two files; without labels, into one."""
 
     domain: Domain
     split: Split
     index: int
     image: Path
-    labels: Path
+    labels: Path | None
+
+    @property
+    def drawn(self) -> bool:
+        """Whether all its files are there."""
+        return self.image.is_file() and (self.labels is None or self.labels.is_file())
 
 
 def _id_table() -> ByteArray:
@@ -108,6 +116,11 @@ def _pairs(domains: Domains, sizes: Sizes) -> Iterator[_Pair]:
                 images / f"{stem}_leftImg8bit.png",
                 labels / f"{stem}_gtFine_labelIds.png",
             )
+    if domains.day is not None:
+        images = domains.day / "leftImg8bit" / "train" / CITY
+        for index in range(sizes.target_train):
+            image = images / f"{CITY}_{index:06d}_000000_leftImg8bit.png"
+            yield _Pair("target", "train", index, image, None)
 
 
 def _save(picture: Image.Image, path: Path) -> None:
@@ -117,11 +130,11 @@ def _save(picture: Image.Image, path: Path) -> None:
     write_atomically(path, encoded.getvalue())
 
 
-def _fingerprint(seed: int, size: tuple[int, int], shift: float, varied: bool) -> str:
+def _fingerprint(seed: int, size: tuple[int, int], shift: float, varied: bool, night: bool) -> str:
     digest = hashlib.sha256()
     domains: tuple[Domain, ...] = ("source", "target")
     for domain in domains:
-        for pixels in draw_scene(seed, domain, 0, size, shift, varied=varied):
+        for pixels in draw_scene(seed, domain, 0, size, shift, varied=varied, night=night):
             digest.update(pixels.tobytes())
     return digest.hexdigest()[:16]
 
@@ -162,6 +175,7 @@ def write_domains(
     size: tuple[int, int] = (96, 192),
     shift: float = 0.7,
     varied: bool = False,
+    night: bool = False,
     progress: bool = False,
 ) -> Domains:
     """Draw both domains into `root`, or find them there.
@@ -178,6 +192,8 @@ def write_domains(
         size: (height, width) of every image, pixels.
         shift: how far the target's look has moved from the source's, 0..1.
         varied: give every source image a look of its own.
+        night: draw the target after dark, and for every training image of it a day image of the
+            same street, with other vehicles and persons, below ``day`` in place of ``cityscapes``.
         progress: show a progress bar with the time left.
 
     Returns:
@@ -193,26 +209,27 @@ def write_domains(
         "sizes": asdict(wanted),
         "size": list(size),
         "shift": shift,
-        "drawing": _fingerprint(seed, size, shift, varied),
+        "drawing": _fingerprint(seed, size, shift, varied, night),
     }
     if varied:
         settings["varied"] = True
+    if night:
+        settings["night"] = True
     _claim(root, settings)
-    domains = Domains(root / "gta5", root / "cityscapes")
-    missing = [
-        pair
-        for pair in _pairs(domains, wanted)
-        if not (pair.image.is_file() and pair.labels.is_file())
-    ]
+    domains = Domains(root / "gta5", root / "cityscapes", root / "day" if night else None)
+    missing = [pair for pair in _pairs(domains, wanted) if not pair.drawn]
     ids, palette = _id_table(), _id_palette()
     for number in track(len(missing), "Drawing street scenes", show=progress and bool(missing)):
         pair = missing[number]
         image, train_ids = draw_scene(
-            seed, pair.domain, pair.index, size, shift, pair.split, varied=varied
-        )
+            seed, pair.domain, pair.index, size, shift, pair.split, varied=varied,
+            night=night and pair.labels is not None, other_traffic=pair.labels is None,
+        )  # fmt: skip
+        _save(Image.fromarray(image), pair.image)
+        if pair.labels is None:
+            continue
         labels = Image.fromarray(ids[train_ids])
         if pair.domain == "source":
             labels.putpalette(palette)
-        _save(Image.fromarray(image), pair.image)
         _save(labels, pair.labels)
     return domains

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
+import numpy as np
+
+from reference.synthetic.canvas import Canvas
 from reference.synthetic.furniture import paint_lamp_post, paint_traffic_light, paint_traffic_sign
 from reference.synthetic.greenery import paint_tree
 from reference.synthetic.ground import Street
@@ -110,12 +114,30 @@ def _place_parked(painter: Painter, street: Street) -> list[Placed]:
     return placed
 
 
-def paint_traffic(painter: Painter, street: Street) -> None:
-    """Place vehicles, persons and street furniture, then paint them from far to near."""
-    placed = _place_vehicles(painter, street)
-    placed += _place_persons(painter, street)
+def _place_movable(painter: Painter, street: Street) -> list[Placed]:
+    placed = _place_vehicles(painter, street) + _place_persons(painter, street)
     if painter.setting.parked > 0:
         placed += _place_parked(painter, street)
-    placed += _place_furniture(painter, street)
+    return placed
+
+
+def paint_traffic(
+    painter: Painter, street: Street, others: np.random.Generator | None = None
+) -> None:
+    """Place vehicles, persons and street furniture, then paint them from far to near.
+
+    Args:
+        painter: the hand.
+        street: widths of road and sidewalks.
+        others: draws other vehicles and persons for the same street and furniture; None leaves the
+            scene its own.
+    """
+    own = painter
+    if others is not None:
+        # Its own traffic is still painted, out of sight: the furniture then draws the same numbers.
+        own = replace(painter, canvas=Canvas(painter.canvas.height, painter.canvas.width))
+    placed = _place_movable(own, street) + _place_furniture(painter, street)
+    if others is not None:
+        placed += _place_movable(replace(painter, rng=others), street)
     for _, paint in sorted(placed, key=lambda thing: -thing[0]):
         paint()

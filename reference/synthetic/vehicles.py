@@ -91,6 +91,7 @@ def _lamps(painter: Painter, body: Body, y: float, size: float, stamp: Stamp) ->
         painter.upright(
             (x - size, x + size), (y - size * 0.6, y + size * 0.6), body.z, colour, stamp
         )
+        painter.lamp((x, y, body.z), colour, 2.5)
 
 
 def paint_car(painter: Painter, x: float, z: float, oncoming: bool) -> None:

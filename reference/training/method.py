@@ -31,12 +31,15 @@ class Start:
         source: the whole source, with labels.
         target_images: all unlabelled target images, uint8 (N, 3, H, W).
         seed: of the run.
+        day_images: row i shows the place of target image i by day, uint8 (N, 3, H, W), without
+            labels; None where the target has no such images.
     """
 
     network: SegmentationNetwork
     source: ArrayDomain
     target_images: Tensor
     seed: int
+    day_images: Tensor | None = None
 
 
 @dataclass(frozen=True)

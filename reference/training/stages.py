@@ -160,6 +160,7 @@ def adapt(
     *,
     seed: int,
     method: Method | None = None,
+    day_images: Tensor | None = None,
     augmentation: Augmentation | None = None,
     run: str = "bicl",
     observe: Observer | None = None,
@@ -175,13 +176,14 @@ def adapt(
             with what weight, from which round, too.
         seed: of the batches.
         method: what every step minimises; None takes the terms of `settings`.
+        day_images: row i shows the place of target image i by day; for methods that ask for them.
         augmentation: changes the look of source images; None leaves them as they are.
         run: name for the history, the bar and error messages.
         observe: called after each step that looked at target images.
         progress: show bars.
 
     Shape:
-        target_images (N, 3, H, W), uint8.
+        target_images and day_images (N, 3, H, W), uint8.
 
     Raises:
         NonFiniteLossError: a loss term became NaN or infinite.
@@ -189,7 +191,7 @@ def adapt(
     network = copy.deepcopy(network)
     if method is None:
         method = Ingredients(settings, network.feature_dim)
-    method.begin(Start(network, source, target_images, seed))
+    method.begin(Start(network, source, target_images, seed, day_images))
     optimiser = _optimiser([*network.parameters(), *method.trained()], settings)
     history = History(run, source_share=class_share(cell_labels(source.labels)))
     target = ArrayDomain(target_images, None, tuple(map(str, range(len(target_images)))))

@@ -247,12 +247,17 @@ def test_processes_side_by_side_give_the_same_numbers(options, tiny_experiment):
 def test_what_is_asked_for_decides_where_results_go():
     asked = [
         Options(),
+        Options(target="night"),
         Options(target="/data/town", jobs=1),
         Options(target="/data/town", varied=True),
         Options(target="/data/town", sequence="dusk"),
     ]
-    assert [o.section for o in asked] == ["toy", "photographs", "varied", "sequence"]
-    methods = [Options(method=("all",)), Options(target="/data/town", method=("spcl",))]
+    assert [o.section for o in asked] == ["toy", "night", "photographs", "varied", "sequence"]
+    methods = [
+        Options(method=("all",)),
+        Options(target="/data/town", method=("spcl",)),
+        Options(target="night", method=("all",)),
+    ]
     assert [o.section for o in methods] == [*tables.METHODS.values()]
     assert methods[1].command == (
         "python -m reference.ablate --jobs 2 --target <root of town> --method all"
@@ -261,6 +266,7 @@ def test_what_is_asked_for_decides_where_results_go():
     assert len({o.folder for o in asked}) == len(asked)
     assert [o.command for o in asked] == [
         "python -m reference.ablate --jobs 2",
+        "python -m reference.ablate --jobs 2 --target night",
         "python -m reference.ablate --jobs 1 --target <root of town>",
         "python -m reference.ablate --jobs 2 --target <root of town> --varied",
         "python -m reference.ablate --jobs 2 --target <root of town> --sequence dusk",

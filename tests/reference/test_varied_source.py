@@ -23,8 +23,8 @@ VARIED = PRESETS["varied-to-photographs"]
 
 def test_every_image_has_its_own_look_from_the_ranges():
     looks = [varied_look(np.random.default_rng(seed)) for seed in range(40)]
-    drawn_apart = {"light", "haze"}
-    assert {field.name for field in fields(Setting)} == {*RANGES} | drawn_apart
+    drawn_apart, never_by_day = {"light", "haze"}, {"lamps"}
+    assert {field.name for field in fields(Setting)} == {*RANGES} | drawn_apart | never_by_day
     for name, (low, high) in RANGES.items():
         values = [getattr(look.setting, name) for look in looks]
         assert all(max(low, 0.0) <= value <= high for value in values), name
