@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
+from reference.methods.bi_mix import BiMix
 from reference.methods.bicl import BiCL
 from reference.methods.dacs import DACS
 from reference.methods.pipa import PiPa
@@ -30,6 +31,7 @@ METHODS: Final[Mapping[str, Entry]] = {
     "sepico_proto": Entry("SePiCo, prototypes", lambda dim: SePiCo(dim, "proto")),
     "sepico_dist": Entry("SePiCo, distributions", lambda dim: SePiCo(dim, "dist")),
     "sepico_bank": Entry("SePiCo, bank", lambda dim: SePiCo(dim, "bank")),
+    "bi_mix": Entry("Bi-Mix (day partners, relighting, mixing)", lambda dim: BiMix()),
     "proca": Entry("ProCA (prototypes of both domains, two levels)", ProCA),
     "proda": Entry("ProDA (rectified labels, mean teacher)", ProDA),
     "pipa": Entry("PiPa (pixels and patches)", PiPa),

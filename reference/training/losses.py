@@ -64,22 +64,33 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return total / (labels != IGNORE).sum().clamp(min=1)
 
 
-def source_cross_entropy(logits: Tensor, labels: Tensor | None, *, full_resolution: bool) -> Tensor:
+def source_cross_entropy(
+    logits: Tensor,
+    labels: Tensor | None,
+    *,
+    full_resolution: bool,
+    class_weight: Tensor | None = None,
+) -> Tensor:
     """Cross-entropy on labels at image size, on every label or on one per cell of the grid.
 
     Args:
         logits: class scores on the grid.
         labels: train ids; 255 is left out.
         full_resolution: blend the logits up to the labels' size first.
+        class_weight: of every pixel by its label, and of the mean; None weighs all alike.
 
     Shape:
-        logits (B, C, h, w), float; labels (B, H, W), integer. Result: (), in nats, >= 0.
+        logits (B, C, h, w), float; labels (B, H, W), integer; class_weight (C,). Result: (), in
+        nats, >= 0.
 
     Returns:
         Tensor: exactly 0 with zero gradient where nothing has a label.
     """
-    if full_resolution and labels is not None:
-        return pc.upsampled_cross_entropy(logits, labels.long(), ignore_index=IGNORE)
+    if labels is not None and (full_resolution or class_weight is not None):
+        chosen = labels.long() if full_resolution else cell_labels(labels)
+        return pc.upsampled_cross_entropy(
+            logits, chosen, class_weight=class_weight, ignore_index=IGNORE
+        )
     return cross_entropy(logits, cell_labels(labels))
 
 

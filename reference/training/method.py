@@ -96,10 +96,13 @@ class Step:
             raise ValueError("Step: expected a target batch, got None. Hint: set uses_target.")
         return self.target
 
-    def source_loss(self, logits: Tensor) -> Tensor:
-        """Source cross-entropy of logits (B, C, h, w)."""
+    def source_loss(self, logits: Tensor, class_weight: Tensor | None = None) -> Tensor:
+        """Source cross-entropy of logits (B, C, h, w), classes weighted by (C,)."""
         return source_cross_entropy(
-            logits, self.source.labels, full_resolution=self.full_resolution
+            logits,
+            self.source.labels,
+            full_resolution=self.full_resolution,
+            class_weight=class_weight,
         )
 
     def numpy_random(self, slot: int) -> np.random.Generator:
@@ -150,6 +153,9 @@ class Method(nn.Module):
 
     def after(self, network: SegmentationNetwork) -> None:
         """Look at the network after its weights have moved."""
+
+    def end(self, network: SegmentationNetwork) -> None:
+        """Give the trained network what it needs at test time beside its weights."""
 
     def trained(self) -> Iterator[nn.Parameter]:
         """Parameters that the loop's optimiser moves beside the network's."""

@@ -213,5 +213,6 @@ def adapt(
         _minimise(optimiser, done.losses, history, index, _poly(settings, index))
         method.after(network)
         _report(step, done, history, observe)
+    method.end(network)
     history.seconds = time.perf_counter() - began
     return Trained(network, history, method)

@@ -20,7 +20,9 @@ from tests.reference.test_stages import blocks, weights
 FOLDER = Path(reference.methods.__file__).parent
 LONGEST = 80
 """Lines of a method's file."""
-SHARED = {"__init__.py", "dacs.py", "passes.py", "settings.py", "registry.py"}
+SHARED = {
+    "__init__.py", "dacs.py", "passes.py", "settings.py", "registry.py", "relighting.py",
+}  # fmt: skip
 BRIEF = Adaptation(steps=4, rounds=2, source_batch=2, target_batch=2)
 
 
@@ -28,7 +30,11 @@ def trained(name: str) -> Trained:
     network = build_network(seed=0, stem_width=8, near_width=8, far_width=8, dilations=(1,))
     method = build_method(name, network.feature_dim)
     images = blocks(5, shade=0.6, seed=1).images
-    return adapt(network, blocks(6), images, BRIEF, seed=0, method=method, run=name)
+    # Methods that do not ask for day images never look at them.
+    return adapt(
+        network, blocks(6), images, BRIEF, seed=0, method=method, run=name,
+        day_images=blocks(5, shade=0.9, seed=1).images,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -1,0 +1,100 @@
+"""Relighting: a small network that gives images of every hour one light, and its loss."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_WIDTH: Final = 16
+# The light of a scene changes over many pixels: it is estimated on a coarser grid.
+_COARSE: Final = 4
+_CURVES: Final = 2
+_PATCH: Final = 2
+_TV_WEIGHT: Final = 10.0
+_SSIM_1: Final = 0.01**2
+_SSIM_2: Final = 0.03**2
+
+
+def _coarse(images: Tensor) -> Tensor:
+    return F.avg_pool2d(images, _COARSE)
+
+
+class Relighting(nn.Module):
+    """r(x) = x_2 - x, x_0 = x, x_k = x_{k-1} + a (x_{k-1}^2 - x_{k-1}), a in (-1, 1) per pixel.
+
+    Images in [0, 1] stay there; a < 0 brightens. Its size, and 2 curves for 8, are own: the toy's
+    network is small, and relighting should not cost more than it.
+
+    Args:
+        seed: of the initial weights; torch's own random state is left as it was.
+
+    Shape:
+        images (B, 3, H, W), H and W multiples of 4. Result: r, the same.
+
+    Source:
+        Li et al., Zero-DCE++, TPAMI 2021, arXiv 2103.00860: one map of curves, on a coarser grid.
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.curves = nn.Sequential(
+                nn.Conv2d(3, _WIDTH, 3, padding=1),
+                nn.ReLU(inplace=True),
+                nn.Conv2d(_WIDTH, _WIDTH, 3, padding=1),
+                nn.ReLU(inplace=True),
+                nn.Conv2d(_WIDTH, 3, 3, padding=1),
+                nn.Tanh(),
+                nn.Upsample(scale_factor=_COARSE, mode="bilinear", align_corners=False),
+            )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute what relighting adds to images."""
+        curves, relit = self.curves(_coarse(images)), images
+        for _ in range(_CURVES):
+            relit = torch.lerp(relit, relit * relit, curves)
+        return relit - images
+
+
+def relighting_loss(images: Tensor, residual: Tensor, light: Tensor) -> Tensor:
+    """10 TV(r) + (1 - SSIM(x + r, x)) / 2 + mean over patches of (mean(x + r) - light)^2, by image.
+
+    All of it is taken on a grid of a quarter of the size, where the noise of images is averaged
+    away; own, for speed. TV counts differences per pixel of the images.
+
+    Args:
+        images: x, in [0, 1].
+        residual: r.
+        light: (), the brightness that relit images should have.
+
+    Shape:
+        images and residual (B, 3, H, W), H and W multiples of 8. Result: (B,), >= 0.
+
+    Source:
+        Wu et al., DANNet, CVPR 2021, arXiv 2104.10834, which Bi-Mix keeps.
+    """
+    seen, added = _coarse(images), _coarse(residual)
+    relit = seen + added
+    down = (added[:, :, 1:] - added[:, :, :-1]).square().mean(dim=(2, 3)).sum(dim=1)
+    across = (added[..., 1:] - added[..., :-1]).square().mean(dim=(2, 3)).sum(dim=1)
+    variation = 2 * (down + across) / _COARSE**2
+    exposure = (F.avg_pool2d(relit.mean(dim=1), _PATCH) - light).square().mean(dim=(1, 2))
+    return _TV_WEIGHT * variation + _dissimilarity(relit, seen) + exposure
+
+
+def _dissimilarity(x: Tensor, y: Tensor) -> Tensor:
+    """(1 - SSIM) / 2 over windows of 3 x 3 pixels, within [0, 1]."""
+
+    def means(maps: Tensor) -> Tensor:
+        return F.avg_pool2d(maps, 3, 1)
+
+    mean_x, mean_y = means(x), means(y)
+    spread = means(x * x) - mean_x**2 + means(y * y) - mean_y**2
+    together = means(x * y) - mean_x * mean_y
+    above = (2 * mean_x * mean_y + _SSIM_1) * (2 * together + _SSIM_2)
+    below = (mean_x**2 + mean_y**2 + _SSIM_1) * (spread + _SSIM_2)
+    return ((1 - above / below) / 2).clamp(0, 1).mean(dim=(1, 2, 3))
