@@ -41,6 +41,7 @@ from reference.experiments.row_names import (
 )
 from reference.experiments.scenario import (
     DRAWN,
+    NIGHT,
     Scenario,
     choose_experiment,
     data_folder,
@@ -112,7 +113,7 @@ def chosen_cells(options: Options, base: Experiment | None = None) -> list[Cell]
         raise ValueError(f"ablate: expected jobs of at least 1, got {options.jobs}.")
     usual = TOY_ROWS if options.target in DRAWN else MAIN_ROWS
     if options.method:
-        usual = method_rows(options.method)
+        usual = method_rows(options.method, day_images=options.target == NIGHT)
     wanted = {SOURCE, *(options.rows or usual)}
     if not has_training_labels(options.target):
         wanted.discard(ORACLE)

@@ -60,20 +60,28 @@ BESIDE_METHODS: Final = (SOURCE, CONTROL, "self_training", "bicl")
 STARTS: Final = (UNAUGMENTED, SOURCE, ORACLE)
 
 
-def method_rows(names: tuple[str, ...]) -> tuple[str, ...]:
+def method_rows(names: tuple[str, ...], *, day_images: bool = True) -> tuple[str, ...]:
     """Rows of methods, and those beside them.
 
     Args:
-        names: of methods, or "all" alone.
+        names: of methods, or "all" alone: then those that the target allows.
+        day_images: whether the target has a day image of every image, as some methods need.
 
     Raises:
-        ValueError: no method has such a name.
+        ValueError: no method has such a name, or the target has no day images for it.
     """
     unknown = [name for name in names if name not in METHODS]
+    allowed = [name for name in METHODS if day_images or not METHODS[name].needs_day_images]
     if names == ("all",):
-        names = tuple(METHODS)
+        names = tuple(allowed)
     elif unknown:
         raise ValueError(
             f"ablate: expected methods among all, {', '.join(METHODS)}, got {unknown[0]}."
         )
+    for name in names:
+        if name not in allowed:
+            raise ValueError(
+                f"ablate: expected target night beside method {name}, got one without day images. "
+                "Hint: give --target night."
+            )
     return (*BESIDE_METHODS, *(f"{METHOD}{name}" for name in names))

@@ -18,10 +18,17 @@ from reference.training.method import Method
 
 
 class Entry(NamedTuple):
-    """What a table calls a method, and how one is made for features of D channels."""
+    """What a table calls a method, and how one is made for features of D channels.
+
+    Args:
+        label: in tables.
+        build: makes one.
+        needs_day_images: whether the target has to have a day image of every image.
+    """
 
     label: str
     build: Callable[[int], Method]
+    needs_day_images: bool = False
 
 
 METHODS: Final[Mapping[str, Entry]] = {
@@ -31,7 +38,7 @@ METHODS: Final[Mapping[str, Entry]] = {
     "sepico_proto": Entry("SePiCo, prototypes", lambda dim: SePiCo(dim, "proto")),
     "sepico_dist": Entry("SePiCo, distributions", lambda dim: SePiCo(dim, "dist")),
     "sepico_bank": Entry("SePiCo, bank", lambda dim: SePiCo(dim, "bank")),
-    "bi_mix": Entry("Bi-Mix (day partners, relighting, mixing)", lambda dim: BiMix()),
+    "bi_mix": Entry("Bi-Mix (day images, relighting, mixing)", lambda dim: BiMix(), True),
     "proca": Entry("ProCA (prototypes of both domains, two levels)", ProCA),
     "proda": Entry("ProDA (rectified labels, mean teacher)", ProDA),
     "pipa": Entry("PiPa (pixels and patches)", PiPa),

@@ -43,7 +43,11 @@ def started(method: BiMix) -> tuple[SegmentationNetwork, Step]:
     method.begin(Start(network, source, night, 0, day))
     target = ArrayDomain(night, None, ("",) * 5)
     drawn = batch(source, 0, 1, 2), batch(target, 0, 1, 2, stream=1)
-    return network, Step(network, *drawn, 1, 4, 0, 0, False, night)
+    step = Step(
+        network, *drawn, index=1, steps=4, round_index=0, starts_round=False, seed=0,
+        full_resolution=False, target_images=night,
+    )  # fmt: skip
+    return network, step
 
 
 def gradients(loss: Callable[[Tensor], Tensor], at: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from reference.ablate import Options, chosen_cells
 from reference.data.classes import NAMES
 from reference.experiments.rows import adapted_row, new_network
 from reference.experiments.scenario import (
@@ -106,6 +108,23 @@ def test_night_is_a_target_by_name(tiny_experiment: Experiment) -> None:
     assert has_training_labels(NIGHT)
     folders = {data_folder(Path("runs"), tiny_experiment, target) for target in ("toy", NIGHT)}
     assert [folder.name for folder in sorted(folders)] == ["night-64x32-seed0", "toy-64x32-seed0"]
+
+
+def test_a_method_that_needs_day_images_is_asked_for_at_night_alone() -> None:
+    rows = {
+        target: [cell.row for cell in chosen_cells(Options(target=target, method=("all",)))]
+        for target in ("toy", NIGHT)
+    }
+    assert set(rows[NIGHT]) - set(rows["toy"]) == {"method_bi_mix"}
+    assert "method_bi_mix" in {
+        c.row for c in chosen_cells(Options(target=NIGHT, method=("bi_mix",)))
+    }
+    sentence = (
+        "ablate: expected target night beside method bi_mix, got one without day images. "
+        "Hint: give --target night."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        chosen_cells(Options(method=("bi_mix",)))
 
 
 def test_row_i_of_the_day_images_is_the_partner_of_target_image_i(
