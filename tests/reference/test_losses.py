@@ -84,3 +84,21 @@ def test_source_cross_entropy_sees_every_label_or_one_per_cell(full_resolution):
         expected = F.cross_entropy(logits, labels[:, 2::4, 2::4], ignore_index=255)
     loss = source_cross_entropy(logits, labels, full_resolution=full_resolution)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("full_resolution", [False, True])
+def test_source_cross_entropy_weighs_classes_and_divides_by_their_weights(full_resolution):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 19, 3, 4, generator=generator)
+    labels = torch.randint(0, 19, (2, 12, 16), generator=generator)
+    labels[0, :5] = 255
+    weight = torch.rand(19, generator=generator) + 0.5
+    seen, chosen = logits, labels[:, 2::4, 2::4]
+    if full_resolution:
+        seen = F.interpolate(logits, (12, 16), mode="bilinear", align_corners=False)
+        chosen = labels
+    expected = F.cross_entropy(seen, chosen, weight=weight, ignore_index=255)
+    loss = source_cross_entropy(
+        logits, labels, full_resolution=full_resolution, class_weight=weight
+    )
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
