@@ -11,6 +11,7 @@ list of its ``__init__.py``, so all can be read from top to bottom:
     synthetic       drawn street scenes, source and target
     networks        the networks, all with one output
     training        settings, loss terms, both stages
+    methods         related methods, one short file each
     evaluation      confusion matrix, IoU, how right pseudo labels are
     experiments     an experiment's data, its rows and tables
     pictures        predictions, curves, prototypes, the pages of reports

@@ -49,6 +49,7 @@ from reference.experiments.scenario import (
     load_scenario,
     load_sequences,
 )
+from reference.pictures import method_gains
 from reference.progress import CONSOLE, track
 from reference.provenance import code_digest
 from reference.training.config import Experiment
@@ -258,6 +259,7 @@ def store_tables(options: Options, base: Experiment | None = None) -> str:
             )
     write_atomically(path, json.dumps(summary, indent=1) + "\n")
     tables.main(options.docs)
+    method_gains.write(options.docs)
     return f"Wrote {path} and {options.docs / 'results.md'}"
 
 

@@ -1,4 +1,4 @@
-"""Related methods side by side: one table over the targets, and the picture of their gains."""
+"""Related methods side by side: one table over the targets."""
 
 from __future__ import annotations
 
@@ -6,15 +6,11 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from matplotlib.figure import Figure
-
-from reference.experiments.row_names import CONTROL, LABELS, METHOD
-from reference.pictures.charts import INK, as_svg, drawing
+from reference.experiments.row_names import CONTROL, LABELS
 
 Summary = Mapping[str, Any]
 PICTURE: Final = "methods.svg"
 TITLE: Final = "Gain over the continued control, points of mean IoU"
-GAIN, LOSS, REST = "#2f6db5", "#b8661b", "#8a8a84"
 
 
 class Result(NamedTuple):
@@ -61,66 +57,35 @@ def verdict(gains: Sequence[float]) -> str:
 
 def _cells(result: Result | None, row: str) -> list[str]:
     if result is None:
-        return ["", "", "", "", ""]
+        return ["", "", ""]
     spread = statistics.stdev(result.scores) if len(result.scores) > 1 else 0.0
     mean = f"{statistics.mean(result.scores):.1f} ({spread:.1f})"
-    seconds = f"{result.seconds:.0f}"
     if row == CONTROL or not result.gains:
-        return [mean, "", "", "", seconds]
-    each = " ".join(f"{gain:+.1f}" for gain in result.gains)
-    return [mean, f"{statistics.mean(result.gains):+.1f}", each, verdict(result.gains), seconds]
+        return [mean, "", ""]
+    gain = f"{statistics.mean(result.gains):+.1f}"
+    if verdict(result.gains) == "helps":
+        gain = f"**{gain}**"
+    return [mean, gain, " ".join(f"{gain:+.1f}" for gain in result.gains)]
 
 
 def table(targets: Mapping[str, Summary | None]) -> str:
-    """Lay out every row with mean, spread, gain and verdict, target by target.
+    """Lay out every row with mean, spread and gain, target by target, and its seconds of training.
 
     Args:
         targets: what a column calls a target -> its numbers.
     """
-    found = {name: results_of(summary) for name, summary in targets.items()}
+    found = {name: results_of(summary) for name, summary in targets.items() if summary is not None}
     header = ["row"]
-    for name in targets:
-        header += [f"{name} (sd)", "gain", "each seed", "in every seed", "s"]
+    for name in found:
+        header += [f"{name} (sd)", "gain", "each seed"]
+    header.append("s")
     lines = [header, ["---", *("---:" for _ in header[1:])]]
     for row in LABELS:
-        if any(row in results for results in found.values()):
-            cells = [_cells(results.get(row), row) for results in found.values()]
-            lines.append([label_of(row), *(cell for group in cells for cell in group)])
+        given = [results[row] for results in found.values() if row in results]
+        if given:
+            cells = [cell for results in found.values() for cell in _cells(results.get(row), row)]
+            lines.append([label_of(row), *cells, f"{given[0].seconds:.0f}"])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def picture(targets: Mapping[str, Summary | None]) -> str:
-    """Draw the gain of every method: its mean, and every seed."""
-    found = {name: results_of(summary) for name, summary in targets.items()}
-    shown = [
-        row
-        for row in LABELS
-        if (row.startswith(METHOD) or row in ("self_training", "bicl"))
-        and any(row in results for results in found.values())
-    ]
-    with drawing(TITLE):
-        figure = Figure(figsize=(8.6, 0.9 + 0.26 * len(shown)), layout="constrained")
-        panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
-        for axes, (name, results) in zip(panels, found.items(), strict=True):
-            axes.axvline(0, color=REST, linewidth=1)
-            for place, row in enumerate(shown):
-                if row not in results or not results[row].gains:
-                    continue
-                gains = results[row].gains
-                middle = statistics.mean(gains)
-                colour = {"helps": GAIN, "harms": LOSS}.get(verdict(gains), REST)
-                axes.plot([min(gains), max(gains)], [place, place], color=colour, linewidth=1.4)
-                axes.plot(gains, [place] * len(gains), "|", color=colour, markersize=7)
-                axes.plot([middle], [place], "o", color=colour, markersize=6)
-            axes.set_yticks(range(len(shown)), [label_of(row) for row in shown])
-            axes.set_ylim(len(shown) - 0.5, -0.5)
-            axes.set_title(name, loc="left", fontsize=10, fontweight="bold", color=INK)
-            axes.grid(axis="x", color="#e4e4df", linewidth=0.8)
-            axes.set_axisbelow(True)
-            axes.tick_params(axis="y", length=0)
-            axes.spines[["top", "right", "left"]].set_visible(False)
-        figure.supxlabel(f"{TITLE}; dot: mean, strokes: seeds", fontsize=9, color="#44443f")
-        return as_svg(figure, TITLE)
 
 
 def render(targets: Mapping[str, Summary | None]) -> str:
@@ -137,4 +102,9 @@ def render(targets: Mapping[str, Summary | None]) -> str:
             f"unlabelled target and {images['test']} test images (split {summary['split']}); torch "
             f"{version['torch']}, {machines}, one thread per run."
         )
+    parts.append(
+        "Mean IoU in percent, in brackets its standard deviation over the seeds, then the gain "
+        "over the continued control, its mean and every seed; bold where every seed gains. "
+        "Seconds of training on the first target named."
+    )
     return "\n\n".join([*parts, f"![{TITLE}](pictures/{PICTURE})", table(stored)])

@@ -233,13 +233,8 @@ def methods(docs: Path) -> dict[str, Summary | None]:
 
 
 def main(docs: Path = DOCS) -> None:
-    """Write docs/results.md anew, and the picture of the methods' gains."""
+    """Write docs/results.md anew."""
     write_atomically(docs / "results.md", rendered(docs))
-    found = methods(docs)
-    if any(found.values()):
-        (docs / "pictures").mkdir(exist_ok=True)
-        picture = method_tables.picture(found)
-        write_atomically(docs / "pictures" / method_tables.PICTURE, picture)
 
 
 if __name__ == "__main__":

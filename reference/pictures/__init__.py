@@ -3,6 +3,7 @@
 visualise           pictures of predictions
 strip_files         the same as files that a run leaves behind
 charts              curves and bars
+method_gains        what related methods gain
 domain_prototypes   prototypes of both domains
 feature_space       where they lie
 cosine_matrix       how alike they are

@@ -1,4 +1,4 @@
-"""docs/methods.md quotes the files that it explains, and leaves no method out."""
+"""docs/methods.md and its second part quote the files they explain, and leave no method out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from reference.methods.registry import METHODS
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "reference" / "methods"
-TEXT = (ROOT / "docs" / "methods.md").read_text("utf-8")
+TEXT = "\n".join(
+    (ROOT / "docs" / name).read_text("utf-8") for name in ("methods.md", "methods_teacher.md")
+)
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", TEXT, flags=re.DOTALL | re.MULTILINE))
 
 

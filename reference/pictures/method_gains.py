@@ -1,0 +1,75 @@
+"""`python -m reference.pictures.method_gains`: gains of related methods, docs/pictures/methods.svg.
+
+Drawn from the numbers in docs/results; `python -m reference.ablate` calls it, too.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from matplotlib.figure import Figure
+
+from reference.atomic import write_atomically
+from reference.experiments import tables
+from reference.experiments.method_tables import (
+    PICTURE,
+    TITLE,
+    Summary,
+    label_of,
+    results_of,
+    verdict,
+)
+from reference.experiments.row_names import LABELS, METHOD
+from reference.pictures.charts import INK, as_svg, drawing
+
+GAIN, LOSS, REST = "#2f6db5", "#b8661b", "#8a8a84"
+BESIDE: Final = ("self_training", "bicl")
+
+
+def draw(targets: Mapping[str, Summary | None]) -> str:
+    """Draw the gain of every method: its mean, and every seed."""
+    found = {name: results_of(summary) for name, summary in targets.items() if summary is not None}
+    shown = [
+        row
+        for row in LABELS
+        if (row.startswith(METHOD) or row in BESIDE)
+        and any(row in results for results in found.values())
+    ]
+    with drawing(TITLE):
+        figure = Figure(figsize=(8.6, 0.9 + 0.26 * len(shown)), layout="constrained")
+        panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
+        for axes, (name, results) in zip(panels, found.items(), strict=True):
+            axes.axvline(0, color=REST, linewidth=1)
+            for place, row in enumerate(shown):
+                if row not in results or not results[row].gains:
+                    continue
+                gains = results[row].gains
+                middle = statistics.mean(gains)
+                colour = {"helps": GAIN, "harms": LOSS}.get(verdict(gains), REST)
+                axes.plot([min(gains), max(gains)], [place, place], color=colour, linewidth=1.4)
+                axes.plot(gains, [place] * len(gains), "|", color=colour, markersize=7)
+                axes.plot([middle], [place], "o", color=colour, markersize=6)
+            axes.set_yticks(range(len(shown)), [label_of(row) for row in shown])
+            axes.set_ylim(len(shown) - 0.5, -0.5)
+            axes.set_title(name, loc="left", fontsize=10, fontweight="bold", color=INK)
+            axes.grid(axis="x", color="#e4e4df", linewidth=0.8)
+            axes.set_axisbelow(True)
+            axes.tick_params(axis="y", length=0)
+            axes.spines[["top", "right", "left"]].set_visible(False)
+        figure.supxlabel(f"{TITLE}; dot: mean, strokes: seeds", fontsize=9, color="#44443f")
+        return as_svg(figure, TITLE)
+
+
+def write(docs: Path = tables.DOCS) -> None:
+    """Write the picture, if anything is stored that it could show."""
+    found = tables.methods(docs)
+    if any(found.values()):
+        (docs / "pictures").mkdir(exist_ok=True)
+        write_atomically(docs / "pictures" / PICTURE, draw(found))
+
+
+if __name__ == "__main__":
+    write()
