@@ -11,6 +11,7 @@ bicl            BiCL with its published weights
 dacs            DACS: a mean teacher, and images mixed by class
 spcl            SPCL: both domains contrasted against source prototypes
 sepico          SePiCo with prototypes, distributions or a bank
+blda            BLDA: balanced logits
 bi_mix          Bi-Mix: nights from labelled days, by relighting and mixing both ways
 proca           ProCA: contrast at two levels, prototypes of both domains
 proda           ProDA: saved predictions rectified by prototypes, and a mean teacher
