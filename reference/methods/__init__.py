@@ -4,6 +4,8 @@ settings        what several of them share, and how their schedules are shortene
 projector       heads between features and a contrast
 crops           two overlapping crops of a batch, on one grid
 passes          what the network says about a whole domain
+activation_prototypes  the teacher's prototypes where the class activation is largest
+translator      source images in the look of the target
 relighting      a net that gives images of every hour one light
 discriminators  judges of predictions
 static_classes  labels of what stands still, from day images
@@ -11,6 +13,7 @@ bicl            BiCL with its published weights
 dacs            DACS: a mean teacher, and images mixed by class
 spcl            SPCL: both domains contrasted against source prototypes
 sepico          SePiCo with prototypes, distributions or a bank
+confeti         CONFETI: contrast with prototypes, and translated source images
 blda            BLDA: balanced logits
 bi_mix          Bi-Mix: nights from labelled days, by relighting and mixing both ways
 proca           ProCA: contrast at two levels, prototypes of both domains

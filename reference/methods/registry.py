@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 from reference.methods.bi_mix import BiMix
 from reference.methods.bicl import BiCL
 from reference.methods.blda import BLDA
+from reference.methods.confeti import CONFETI
 from reference.methods.dacs import DACS
 from reference.methods.pipa import PiPa
 from reference.methods.proca import ProCA
@@ -39,6 +40,7 @@ METHODS: Final[Mapping[str, Entry]] = {
     "sepico_proto": Entry("SePiCo, prototypes", lambda dim: SePiCo(dim, "proto")),
     "sepico_dist": Entry("SePiCo, distributions", lambda dim: SePiCo(dim, "dist")),
     "sepico_bank": Entry("SePiCo, bank", lambda dim: SePiCo(dim, "bank")),
+    "confeti": Entry("CONFETI (prototypes, translated images)", CONFETI),
     "blda": Entry("BLDA (balanced logits)", lambda dim: BLDA()),
     "bi_mix": Entry("Bi-Mix (day images, relighting, mixing)", lambda dim: BiMix(), True),
     "proca": Entry("ProCA (prototypes of both domains, two levels)", ProCA),

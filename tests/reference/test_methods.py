@@ -22,6 +22,7 @@ LONGEST = 80
 """Lines of a method's file."""
 SHARED = {
     "__init__.py", "dacs.py", "passes.py", "settings.py", "registry.py", "relighting.py",
+    "translator.py",
 }  # fmt: skip
 BRIEF = Adaptation(steps=4, rounds=2, source_batch=2, target_batch=2)
 

@@ -1,0 +1,78 @@
+"""The prototypes of CONFETI: a teacher's projection where the class activation is largest."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+import protocontrast as pc
+from reference.data.classes import NUM_CLASSES
+from reference.methods.settings import TEACHER
+
+DIM: Final = 64
+"""Channels of the projection; own (published: 512)."""
+STRONGEST: Final = 32
+"""Cells of a class that make its prototype; published, of pixels."""
+
+
+class ActivationPrototypes(nn.Module):
+    """P_c <- unit(m P_c + (1 - m) unit(sum_i a_ic u_i / sum_i a_ic)) over the 32 largest a_ic.
+
+    u is a 1x1 projection and a = max(0, A f) the class activation, both of the teacher.
+
+    Args:
+        feature_dim: channels D of the features f.
+        ramp: m = min(1 - 1 / (n + 1), 0.99) after n steps; False: m = 0.99 but for a first row.
+    """
+
+    def __init__(self, feature_dim: int, *, ramp: bool) -> None:
+        super().__init__()
+        self.ramp = ramp
+        self.project = nn.Conv2d(feature_dim, DIM, 1)
+        self.activate = nn.Conv2d(feature_dim, NUM_CLASSES, 1, bias=False)
+        self.match = nn.Conv2d(DIM, DIM, 1)
+        average = get_ema_multi_avg_fn(TEACHER)
+        self.slow_project = AveragedModel(self.project, multi_avg_fn=average)
+        self.slow_activate = AveragedModel(self.activate, multi_avg_fn=average)
+        self.slow_project.requires_grad_(False)
+        self.slow_activate.requires_grad_(False)
+        self.bank = pc.PrototypeBank(NUM_CLASSES, DIM, momentum=TEACHER, normalize="prototypes")
+
+    def presence(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Teach the activation which classes an image of labels (B, h, w) shows."""
+        counts = pc.labels_to_grid(labels, (1, 1), mode="counts", num_classes=NUM_CLASSES)
+        mean = self.activate(features.detach()).mean(dim=(2, 3), keepdim=True)
+        return F.binary_cross_entropy_with_logits(mean, (counts > 0).float())
+
+    def similarity(self, source: Tensor, styled: Tensor) -> Tensor:
+        """Mean squared difference of u P^T on a source image and M(u) P^T on its translation."""
+        apart = self.match(self.project(styled)) - self.project(source)
+        table = self.bank.prototypes
+        differences = pc.prototype_logits(apart, table, similarity="dot", temperature=1.0)
+        return differences.square().mean()
+
+    @torch.no_grad()
+    def update(self, features: Tensor, labels: Tensor, weight: Tensor | None, step: int) -> None:
+        """Move by the teacher's features (B, D, h, w); `weight` stands for the activation."""
+        self.slow_project.update_parameters(self.project)
+        self.slow_activate.update_parameters(self.activate)
+        if weight is None:
+            weight = strongest(self.slow_activate(features).relu(), labels)
+        projected = self.slow_project(features)
+        mean, count = pc.class_prototypes(projected, labels, NUM_CLASSES, pixel_weight=weight)
+        if self.ramp:
+            self.bank.momentum = min(1 - 1 / (step + 1), TEACHER)
+        self.bank.update_from(pc.ClassPrototypes(self.bank.on_scale(mean), count))
+
+
+def strongest(scores: Tensor, labels: Tensor) -> Tensor:
+    """Scores (B, C, h, w) of the cells' own class, 0 but for the 32 largest of each: (B, h, w)."""
+    same = labels.flatten() == torch.arange(scores.shape[1])[:, None]
+    own = scores.gather(1, labels[:, None])[:, 0]
+    rows = torch.where(same, own.flatten(), -1)
+    least = rows.topk(min(STRONGEST, rows.shape[1]), dim=1).values[:, -1]
+    return torch.where(own >= least[labels], own, 0)

@@ -1,0 +1,125 @@
+"""A small CUT (Park et al., ECCV 2020): source images in the target's look, trained beside CONFETI.
+
+The encoder sees an image at strides 2 and 4; its maps are what PatchNCE compares.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+import protocontrast as pc
+
+WIDTHS: Final = (16, 24)
+"""Channels at strides 2 and 4; own."""
+PATCHES: Final = 64
+"""Places of a map that PatchNCE draws, all where there are fewer; own (published: 256, of more)."""
+NCE_TEMPERATURE: Final = 0.07
+"""Published."""
+EMBEDDING: Final = 32
+"""Channels in which places are compared; own (published: 256)."""
+LEARNING_RATE: Final = 1e-3
+"""Of the discriminator's Adam: what the loop begins with for the translator; own."""
+
+
+def _down(inputs: int, outputs: int, slope: float, stride: int = 2) -> nn.Sequential:
+    padding = (4 - stride) // 2
+    convolution = nn.Conv2d(inputs, outputs, 4, stride=stride, padding=padding, bias=False)
+    return nn.Sequential(convolution, nn.GroupNorm(8, outputs), nn.LeakyReLU(slope))
+
+
+class _Residual(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for _ in range(2):
+            layers += [nn.Conv2d(width, width, 3, padding=1, bias=False), nn.GroupNorm(8, width)]
+        self.body = nn.Sequential(*layers[:2], nn.ReLU(), *layers[2:])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)
+
+
+class Translator(nn.Module):
+    """G(x) = sigmoid(logit(x) + change), which is x at first, with a discriminator D.
+
+        L = mean (D(G(x)) - 1)^2 + mean over strides of PatchNCE,  D: mean (D(t) - 1)^2 + D(G(x))^2
+
+    D is frozen but in its own step: the loop's optimiser does not take it, and no gradient of L is
+    left on it.
+
+    Source:
+        Park et al., ECCV 2020, arXiv 2007.15651.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        shallow, deep = WIDTHS
+        self.encoder = nn.ModuleList([_down(3, shallow, 0.0), _down(shallow, deep, 0.0)])
+        self.heads = nn.ModuleList(
+            nn.Sequential(nn.Linear(width, EMBEDDING), nn.ReLU(), nn.Linear(EMBEDDING, EMBEDDING))
+            for width in WIDTHS
+        )
+        last = nn.Conv2d(deep, 3 * 4 * 4, 3, padding=1)
+        for parameter in last.parameters():
+            nn.init.zeros_(parameter)
+        self.decoder = nn.Sequential(_Residual(deep), last, nn.PixelShuffle(4))
+        self.discriminator = nn.Sequential(
+            _down(3, shallow, 0.2, stride=4),
+            _down(shallow, deep, 0.2),
+            nn.Conv2d(deep, 1, 4, padding=1),
+        )
+        self.discriminator.requires_grad_(False)
+        self._optimiser = torch.optim.Adam(
+            self.discriminator.parameters(), lr=LEARNING_RATE, betas=(0.5, 0.999)
+        )
+
+    def encode(self, images: Tensor) -> list[Tensor]:
+        """The maps at strides 2 and 4."""
+        maps = [images]
+        for layer in self.encoder:
+            maps.append(layer(maps[-1]))
+        return maps[1:]
+
+    def forward(
+        self, images: Tensor, target: Tensor, random: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Translate images (B, 3, H, W) and train the discriminator on the result.
+
+        Returns:
+            The images in the look of `target`, and the translator's loss.
+        """
+        maps = self.encode(images)
+        changed = torch.sigmoid(torch.logit(images, eps=1 / 510) + self.decoder(maps[-1]))
+        self.judge(changed.detach(), target)
+        adversarial = (self.discriminator(changed) - 1).square().mean()
+        return changed, adversarial + self.patch_nce(self.encode(changed), maps, random)
+
+    def judge(self, changed: Tensor, target: Tensor) -> None:
+        """One step of the discriminator."""
+        self.discriminator.requires_grad_(True)
+        true, false = self.discriminator(target), self.discriminator(changed)
+        self._optimiser.zero_grad()
+        (0.5 * ((true - 1).square().mean() + false.square().mean())).backward()
+        self._optimiser.step()
+        self.discriminator.requires_grad_(False)
+
+    def patch_nce(
+        self, queries: list[Tensor], keys: list[Tensor], random: torch.Generator
+    ) -> Tensor:
+        """Each place of a translated image against the places of the image it comes from."""
+        losses = []
+        for head, *maps in zip(self.heads, queries, keys, strict=True):
+            places = torch.randperm(maps[0][0, 0].numel(), generator=random)[:PATCHES]
+            rows = (head(one.flatten(2)[:, :, places].transpose(1, 2)) for one in maps)
+            own = torch.arange(len(places))
+            for query, key in zip(*rows, strict=True):
+                losses.append(
+                    pc.pair_contrast(
+                        query, own, key.detach(), own,
+                        temperature=NCE_TEMPERATURE, ignore_index=-1,
+                    )
+                )  # fmt: skip
+        return torch.stack(losses).mean()
