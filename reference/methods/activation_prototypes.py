@@ -46,7 +46,7 @@ class ActivationPrototypes(nn.Module):
         """Teach the activation which classes an image of labels (B, h, w) shows."""
         counts = pc.labels_to_grid(labels, (1, 1), mode="counts", num_classes=NUM_CLASSES)
         mean = self.activate(features.detach()).mean(dim=(2, 3), keepdim=True)
-        return F.binary_cross_entropy_with_logits(mean, (counts > 0).float())
+        return F.binary_cross_entropy_with_logits(mean, (counts > 0).to(mean.dtype))
 
     def similarity(self, source: Tensor, styled: Tensor) -> Tensor:
         """Mean squared difference of u P^T on a source image and M(u) P^T on its translation."""
