@@ -95,11 +95,25 @@ def test_the_loss_trains_all_but_the_discriminator_which_trains_itself() -> None
     assert torch.equal(weights(module.discriminator), moved)
 
 
+def test_the_loss_is_adversarial_and_patch_nce() -> None:
+    module, seen = translator(), images(0)
+    changed, loss = module(seen, images(1), random())
+    fooled = (module.discriminator(changed) - 1).square().mean()
+    likeness = module.patch_nce(module.encode(changed), module.encode(seen), random())
+    torch.testing.assert_close(loss, fooled + likeness)
+    leaves = tuple(module.decoder[1].parameters())
+    pairs = (
+        torch.autograd.grad(one, leaves, retain_graph=True) for one in (loss, fooled + likeness)
+    )
+    for ours, theirs in zip(*pairs, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_the_discriminator_learns_to_tell() -> None:
     module = translator()
     dark, bright = images(0) * 0.4, images(1) * 0.4 + 0.6
     for _ in range(40):
-        module.judge(dark, bright)
+        module(dark, bright, random())
     with torch.no_grad():
         true, false = module.discriminator(bright), module.discriminator(dark)
     assert true.mean() > 0.75
