@@ -4,7 +4,7 @@ settings        what several of them share, and how their schedules are shortene
 projector       heads between features and a contrast
 crops           two overlapping crops of a batch, on one grid
 passes          what the network says about a whole domain
-activation_prototypes  the teacher's prototypes where the class activation is largest
+activations     prototypes where a teacher's class activation is largest
 translator      source images in the look of the target
 relighting      a net that gives images of every hour one light
 discriminators  judges of predictions

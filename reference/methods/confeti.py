@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import protocontrast as pc
-from reference.methods.activation_prototypes import ActivationPrototypes
+from reference.methods.activations import ActivationPrototypes
 from reference.methods.dacs import DACS, Seen, cells
 from reference.methods.settings import WARMUP
 from reference.methods.translator import Translator

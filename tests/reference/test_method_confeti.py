@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from reference.methods.activation_prototypes import ActivationPrototypes, strongest
+from reference.methods.activations import ActivationPrototypes, strongest
 from reference.methods.confeti import CONFETI
 from reference.networks.toy import build_network
 from reference.training.method import Start
