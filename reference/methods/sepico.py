@@ -74,7 +74,7 @@ class SePiCo(DACS):
             )  # fmt: skip
         else:
             loss = pc.pixel_prototype_contrast(
-                f, y, p, present=seen, similarity="dot", temperature=TAU
-            )
+                f, y, p, present=seen, similarity="dot", temperature=TAU,
+            )  # fmt: skip
         r = pc.spread(f, y, p, present=seen, temperature=TAU, toward="released")
         return {f"{domain}_contrast": loss, f"{domain}_spread": -r if self.uniform else r}
