@@ -43,7 +43,6 @@ from reference.experiments.scenario import (
     DRAWN,
     NIGHT,
     Scenario,
-    choose_experiment,
     data_folder,
     has_training_labels,
     load_scenario,
@@ -70,10 +69,7 @@ def _cells(
     options: Options, rows: Sequence[str], seeds: Sequence[int], base: Experiment | None
 ) -> list[Cell]:
     experiments = [
-        choose_experiment(options.target, seed, varied=options.varied)
-        if base is None
-        else replace(base, seed=seed)
-        for seed in seeds
+        options.experiment(seed) if base is None else replace(base, seed=seed) for seed in seeds
     ]
     folder = options.folder
     where = options.target, folder, options.sequence

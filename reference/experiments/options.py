@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reference.experiments import tables
 from reference.experiments.row_names import LABELS, METHOD, method_rows
-from reference.experiments.scenario import DRAWN, TOY
+from reference.experiments.scenario import DRAWN, TOY, choose_experiment
+from reference.training.config import Experiment
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Options:
         method: names of related methods, or "all", beside the control in place of other rows.
         varied: draw every source image with a look of its own, and train a larger network longer;
             for photographs.
+        steps: of the adaptation, in place of the preset's, in rounds as long as those.
         jobs: processes side by side, of one thread each.
         runs: rows are stored in <runs>/ablation, drawn images in <runs>/data.
         docs: folder of results.md and results/.
@@ -34,6 +36,7 @@ class Options:
     sequence: str = ""
     method: tuple[str, ...] = ()
     varied: bool = False
+    steps: int | None = None
     jobs: int = 2
     runs: Path = Path("runs")
     docs: Path = tables.DOCS
@@ -67,7 +70,21 @@ class Options:
         drawn = self.target in DRAWN
         name = self.target if drawn else f"photographs-{Path(self.target).name}"
         name += f"-{self.sequence}" if self.sequence else ""
-        return self.runs / "ablation" / (name + ("-varied" if self.varied else ""))
+        name += "-varied" if self.varied else ""
+        return self.runs / "ablation" / (name + (f"-{self.steps}-steps" if self.steps else ""))
+
+    def experiment(self, seed: int) -> Experiment:
+        """The settings of one seed.
+
+        Raises:
+            ValueError: less than one step.
+        """
+        found = choose_experiment(self.target, seed, varied=self.varied)
+        if self.steps is None:
+            return found
+        preset = found.adaptation
+        rounds = max(1, self.steps * preset.rounds // preset.steps)
+        return replace(found, adaptation=replace(preset, steps=self.steps, rounds=rounds))
 
     @property
     def command(self) -> str:
@@ -78,5 +95,6 @@ class Options:
             target = self.target if drawn else f"<root of {Path(self.target).name}>"
             command += f" --target {target}"
         command += f" --sequence {self.sequence}" if self.sequence else ""
-        command += " --method all" if self.method else ""
+        command += f" --method {' '.join(self.method)}" if self.method else ""
+        command += f" --steps {self.steps}" if self.steps else ""
         return command + (" --varied" if self.varied else "")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from xml.etree import ElementTree
+
+import pytest
 
 from reference.ablate import Options, chosen_cells
 from reference.experiments import method_tables, tables
@@ -74,3 +77,14 @@ def test_the_stored_picture_is_the_one_that_the_numbers_give() -> None:
     drawn = method_gains.draw(found) if any(found.values()) else None
     path = tables.DOCS / "pictures" / method_tables.PICTURE
     assert drawn == (path.read_text("utf-8") if path.exists() else None)
+
+
+def test_fewer_steps_are_rounds_as_long_in_a_folder_of_their_own() -> None:
+    asked = Options(steps=300, method=("dacs", "spcl"))
+    adaptation, preset = asked.experiment(1).adaptation, Options().experiment(1).adaptation
+    assert (adaptation.steps, adaptation.rounds) == (300, 3)
+    assert replace(adaptation, steps=preset.steps, rounds=preset.rounds) == preset
+    assert asked.folder.name == "toy-300-steps"
+    assert asked.command.endswith("--method dacs spcl --steps 300")
+    with pytest.raises(ValueError, match="expected steps >= rounds = 1, got -1"):
+        Options(steps=-1).experiment(0)
