@@ -18,7 +18,6 @@ class Result(NamedTuple):
 
     scores: list[float]
     gains: list[float]
-    seconds: float
 
 
 def results_of(summary: Summary | None) -> dict[str, Result]:
@@ -36,7 +35,6 @@ def results_of(summary: Summary | None) -> dict[str, Result]:
                 rows[name][seed]["miou"] - control[seed]["miou"]
                 for seed in sorted({*rows[name]} & {*control})
             ],
-            statistics.mean(record["seconds"] for record in rows[name].values()),
         )
         for name in LABELS
         if name in rows
@@ -69,7 +67,7 @@ def _cells(result: Result | None, row: str) -> list[str]:
 
 
 def table(targets: Mapping[str, Summary | None]) -> str:
-    """Lay out every row with mean, spread and gain, target by target, and its seconds of training.
+    """Lay out every row with mean, spread and gain, target by target.
 
     Args:
         targets: what a column calls a target -> its numbers.
@@ -78,13 +76,11 @@ def table(targets: Mapping[str, Summary | None]) -> str:
     header = ["row"]
     for name in found:
         header += [f"{name} (sd)", "gain", "each seed"]
-    header.append("s")
     lines = [header, ["---", *("---:" for _ in header[1:])]]
     for row in LABELS:
-        given = [results[row] for results in found.values() if row in results]
-        if given:
+        if any(row in results for results in found.values()):
             cells = [cell for results in found.values() for cell in _cells(results.get(row), row)]
-            lines.append([label_of(row), *cells, f"{given[0].seconds:.0f}"])
+            lines.append([label_of(row), *cells])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
@@ -104,7 +100,6 @@ def render(targets: Mapping[str, Summary | None]) -> str:
         )
     parts.append(
         "Mean IoU in percent, in brackets its standard deviation over the seeds, then the gain "
-        "over the continued control, its mean and every seed; bold where every seed gains. "
-        "Seconds of training on the first target named."
+        "over the continued control, its mean and every seed; bold where every seed gains."
     )
     return "\n\n".join([*parts, f"![{TITLE}](pictures/{PICTURE})", table(stored)])
