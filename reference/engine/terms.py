@@ -25,7 +25,6 @@ from reference.engine.processes import Processes
 from reference.engine.settings import Machine
 from reference.engine.stage_settings import AdaptationStage
 from reference.networks.output import Domain, Output, Segmenter
-from reference.training.losses import entropy
 
 
 class Part(NamedTuple):
@@ -196,10 +195,10 @@ def part_losses(
     if round_index >= stage.entropy_from_round:
         if stage.source_entropy_weight:
             losses["source_entropy"] = (
-                stage.source_entropy_weight * entropy(seen.logits) / common.parts
+                stage.source_entropy_weight * pc.entropy(seen.logits) / common.parts
             )
         if stage.entropy_weight:
-            losses["entropy"] = stage.entropy_weight * entropy(new.logits) / common.parts
+            losses["entropy"] = stage.entropy_weight * pc.entropy(new.logits) / common.parts
     if bicl is None:
         return PartLosses(losses, new)
     pulled = bicl(seen.features, part.source.labels, new.features, target.static)

@@ -1,7 +1,7 @@
 """Training, from a setting to a trained network:
 
 config          every setting of a run
-losses          cross-entropy and entropy
+losses          cross-entropy
 pseudo_labels   static pseudo labels
 alarms          label-free signs of a run that goes wrong
 history         what a run reports while it trains

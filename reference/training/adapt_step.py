@@ -14,7 +14,7 @@ from reference.data.classes import NUM_CLASSES
 from reference.data.transforms import Batch, matching
 from reference.networks.toy import SegmentationNetwork
 from reference.training.config import Adaptation, Contrast
-from reference.training.losses import cell_labels, cross_entropy, entropy, source_cross_entropy
+from reference.training.losses import cell_labels, cross_entropy, source_cross_entropy
 from reference.training.method import Method, Step, Stepped
 from reference.training.pseudo_labels import static_pseudo_labels
 
@@ -88,7 +88,7 @@ def adapt_step(
             new.logits, static_labels
         )
     if settings.entropy_weight and round_index >= settings.entropy_from_round:
-        losses["entropy"] = settings.entropy_weight * entropy(new.logits)
+        losses["entropy"] = settings.entropy_weight * pc.entropy(new.logits)
     if bicl is None or settings.contrast is None:
         return Stepped(losses, new, labels=static_labels, static_labels=static_labels)
     pulled = bicl(seen.features, source_labels, new.features, static_labels)

@@ -1,6 +1,6 @@
-"""The loss terms that stand beside BiCL's: cross-entropy at stride 4, entropy, and a guard.
+"""The loss terms that stand beside BiCL's: cross-entropy at stride 4, and a guard.
 
-The contrastive terms are `protocontrast.BiCL`'s and are not repeated here.
+Contrast and entropy are protocontrast's and are not repeated here.
 """
 
 from __future__ import annotations
@@ -92,27 +92,6 @@ def source_cross_entropy(
             logits, chosen, class_weight=class_weight, ignore_index=IGNORE
         )
     return cross_entropy(logits, cell_labels(labels))
-
-
-def entropy(logits: Tensor) -> Tensor:
-    """Average the entropy of the predicted class distribution: -sum_c p_c log p_c.
-
-    This is the true entropy, in [0, ln C]; the authors' release takes a log-softmax of
-    probabilities instead, which stays within [2.03, 2.94] for 19 classes and hardly moves.
-
-    Args:
-        logits: class scores.
-
-    Shape:
-        logits (B, C, h, w). Result: (), in nats.
-
-    Example:
-        >>> import torch
-        >>> round(entropy(torch.zeros(1, 19, 2, 2)).item(), 4)
-        2.9444
-    """
-    log_probability = F.log_softmax(logits, dim=1)
-    return -(log_probability.exp() * log_probability).sum(dim=1).mean()
 
 
 def require_finite(losses: Mapping[str, Tensor], *, run: str, step: int) -> dict[str, float]:

@@ -13,7 +13,6 @@ from reference.training.losses import (
     NonFiniteLossError,
     cell_labels,
     cross_entropy,
-    entropy,
     require_finite,
     source_cross_entropy,
 )
@@ -40,19 +39,6 @@ def test_cross_entropy_without_labels_is_zero_with_zero_gradient():
     assert loss.item() == 0
     assert logits.grad is not None
     assert logits.grad.abs().max() == 0
-
-
-def test_entropy_runs_from_zero_to_the_logarithm_of_the_classes():
-    certain = torch.zeros(1, 4, 1, 1)
-    certain[0, 2] = 200.0
-    assert entropy(certain).item() == 0
-    assert entropy(torch.zeros(1, 4, 3, 3)).item() == pytest.approx(math.log(4), abs=1e-6)
-
-
-def test_entropy_of_a_three_to_one_bet():
-    logits = torch.tensor([math.log(3.0), 0.0]).view(1, 2, 1, 1)
-    expected = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
-    assert entropy(logits).item() == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
