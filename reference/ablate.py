@@ -1,11 +1,11 @@
 """Run the ingredient matrix over seeds and write its tables into docs/results.md.
 
     python -m reference.ablate
-    python -m reference.ablate --target night
     python -m reference.ablate --target /data/photographs
     python -m reference.ablate --target /data/photographs --varied
     python -m reference.ablate --target /data/photographs --sequence dusk
     python -m reference.ablate --method all
+    python -m reference.ablate --method all --target night
 
 Every row of every seed is one JSON file below runs/ablation. A stopped command goes on where it
 stopped: rows stored with the same settings are reused, other settings are refused.
@@ -109,8 +109,8 @@ def chosen_cells(options: Options, base: Experiment | None = None) -> list[Cell]
     if options.jobs < 1:
         raise ValueError(f"ablate: expected jobs of at least 1, got {options.jobs}.")
     usual = TOY_ROWS if options.target in DRAWN else MAIN_ROWS
-    if options.method:
-        usual = method_rows(options.method, day_images=options.target == NIGHT)
+    if options.methods:
+        usual = method_rows(options.methods, day_images=options.target == NIGHT)
     wanted = {SOURCE, *(options.rows or usual)}
     if not has_training_labels(options.target):
         wanted.discard(ORACLE)

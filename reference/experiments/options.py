@@ -7,7 +7,7 @@ from pathlib import Path
 
 from reference.experiments import tables
 from reference.experiments.row_names import LABELS, METHOD, method_rows
-from reference.experiments.scenario import DRAWN, TOY, choose_experiment
+from reference.experiments.scenario import DRAWN, NIGHT, TOY, choose_experiment
 from reference.training.config import Experiment
 
 
@@ -48,19 +48,24 @@ class Options:
         return f"{name}, {self.sequence}" if self.sequence else name
 
     @property
+    def methods(self) -> tuple[str, ...]:
+        """Names of related methods that are asked for; the night is there for them alone."""
+        return self.method or (("all",) if self.target == NIGHT and not self.rows else ())
+
+    @property
     def section(self) -> str:
         """The part of docs/results.md that these rows fill."""
-        if self.method:
+        if self.methods or self.target == NIGHT:
             kind = self.target if self.target in DRAWN else "photographs"
             return "methods" if kind == TOY else f"methods-{kind}"
-        if self.target in DRAWN:
-            return self.target
+        if self.target == TOY:
+            return TOY
         return "sequence" if self.sequence else "varied" if self.varied else "photographs"
 
     @property
     def fitting_rows(self) -> frozenset[str]:
         """The rows that stand in this part, whatever was asked for."""
-        if self.method:
+        if self.section.startswith("methods"):
             return frozenset(method_rows(("all",)))
         return frozenset(row for row in LABELS if not row.startswith(METHOD))
 
@@ -95,6 +100,6 @@ class Options:
             target = self.target if drawn else f"<root of {Path(self.target).name}>"
             command += f" --target {target}"
         command += f" --sequence {self.sequence}" if self.sequence else ""
-        command += f" --method {' '.join(self.method)}" if self.method else ""
+        command += f" --method {' '.join(self.methods)}" if self.methods else ""
         command += f" --steps {self.steps}" if self.steps else ""
         return command + (" --varied" if self.varied else "")

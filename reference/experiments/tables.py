@@ -21,7 +21,7 @@ from reference.experiments import method_tables
 from reference.experiments.row_names import CONTROL, INGREDIENTS, LABELS, SOURCE, UNAUGMENTED
 from reference.experiments.rows import CAPTIONS
 
-SECTIONS: Final = ("toy", "night", "photographs", "varied", "sequence")
+SECTIONS: Final = ("toy", "photographs", "varied", "sequence")
 # What a column of the methods' table calls a target, and the file with its numbers.
 METHODS: Final = {
     "drawn streets": "methods",

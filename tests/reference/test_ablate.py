@@ -252,7 +252,8 @@ def test_what_is_asked_for_decides_where_results_go():
         Options(target="/data/town", varied=True),
         Options(target="/data/town", sequence="dusk"),
     ]
-    assert [o.section for o in asked] == ["toy", "night", "photographs", "varied", "sequence"]
+    sections = [option.section for option in asked]
+    assert sections == ["toy", "methods-night", "photographs", "varied", "sequence"]
     methods = [
         Options(method=("all",)),
         Options(target="/data/town", method=("spcl",)),
@@ -262,11 +263,11 @@ def test_what_is_asked_for_decides_where_results_go():
     assert methods[1].command == (
         "python -m reference.ablate --jobs 2 --target <root of town> --method spcl"
     )
-    assert {o.section for o in asked} == {*tables.SECTIONS}
+    assert {*sections} == {*tables.SECTIONS, tables.METHODS["drawn nights"]}
     assert len({o.folder for o in asked}) == len(asked)
     assert [o.command for o in asked] == [
         "python -m reference.ablate --jobs 2",
-        "python -m reference.ablate --jobs 2 --target night",
+        "python -m reference.ablate --jobs 2 --target night --method all",
         "python -m reference.ablate --jobs 1 --target <root of town>",
         "python -m reference.ablate --jobs 2 --target <root of town> --varied",
         "python -m reference.ablate --jobs 2 --target <root of town> --sequence dusk",
