@@ -72,7 +72,9 @@ class ActivationPrototypes(nn.Module):
 def strongest(scores: Tensor, labels: Tensor) -> Tensor:
     """Scores (B, C, h, w) of the cells' own class, 0 but for the 32 largest of each: (B, h, w)."""
     same = labels.flatten() == torch.arange(scores.shape[1])[:, None]
+    known = labels < scores.shape[1]
+    labels = torch.where(known, labels, 0)
     own = scores.gather(1, labels[:, None])[:, 0]
     rows = torch.where(same, own.flatten(), -1)
     least = rows.topk(min(STRONGEST, rows.shape[1]), dim=1).values[:, -1]
-    return torch.where(own >= least[labels], own, 0)
+    return torch.where(known & (own >= least[labels]), own, 0)

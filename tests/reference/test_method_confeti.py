@@ -91,6 +91,9 @@ def test_the_strongest_cells_by_loops() -> None:
         expected = torch.where(own >= own.sort(descending=True).values[31], own, 0)
         assert torch.equal(found[labels == c], expected)
         assert (expected > 0).sum() == 32
+    labels[0, :2] = 255
+    found = strongest(scores, labels)
+    assert (found[labels == 255] == 0).all() and (found > 0).sum() == 3 * 32
 
 
 @pytest.mark.parametrize("ramp", [True, False])
