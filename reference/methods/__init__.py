@@ -11,6 +11,7 @@ discriminators  judges of predictions
 static_classes  labels of what stands still, from day images
 bicl            BiCL with its published weights
 dacs            DACS: a mean teacher, and images mixed by class
+bicl_dacs       BiCL's contrast on DACS
 spcl            SPCL: both domains contrasted against source prototypes
 sepico          SePiCo with prototypes, distributions or a bank
 confeti         CONFETI: contrast with prototypes, and translated source images

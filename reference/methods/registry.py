@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 from reference.methods.bi_mix import BiMix
 from reference.methods.bicl import BiCL
+from reference.methods.bicl_dacs import BiCLOnDACS
 from reference.methods.blda import BLDA
 from reference.methods.confeti import CONFETI
 from reference.methods.dacs import DACS
@@ -36,6 +37,7 @@ class Entry(NamedTuple):
 METHODS: Final[Mapping[str, Entry]] = {
     "bicl": Entry("BiCL, published weights", BiCL),
     "dacs": Entry("DACS (mean teacher, class mix)", lambda dim: DACS()),
+    "bicl_dacs": Entry("BiCL's contrast on DACS", BiCLOnDACS),
     "spcl": Entry("SPCL (source prototypes, both domains)", SPCL),
     "sepico_proto": Entry("SePiCo, prototypes", lambda dim: SePiCo(dim, "proto")),
     "sepico_dist": Entry("SePiCo, distributions", lambda dim: SePiCo(dim, "dist")),
