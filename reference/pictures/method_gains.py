@@ -59,7 +59,11 @@ def draw(targets: Mapping[str, Summary | None]) -> str:
             axes.set_axisbelow(True)
             axes.tick_params(axis="y", length=0)
             axes.spines[["top", "right", "left"]].set_visible(False)
-        figure.supxlabel(f"{TITLE}; dot: mean, strokes: seeds", fontsize=9, color="#44443f")
+        figure.supxlabel(
+            f"{TITLE}; dot: mean, strokes: seeds, blue: every seed gains, orange: none",
+            fontsize=9,
+            color="#44443f",
+        )
         return as_svg(figure, TITLE)
 
 
