@@ -97,7 +97,7 @@ def call_of(job: Job, features: torch.Tensor, labels: torch.Tensor) -> Callable[
     prototypes = torch.randn(classes, job.channels, generator=random, device=features.device)
     wants = job.kernel.endswith(("_backward", "_both"))
     leaf = features.detach().requires_grad_(wants)
-    rows = prototypes.requires_grad_(job.kernel in configs.BOTH)
+    rows = prototypes.requires_grad_(job.kernel in configs.BOTH + configs.DISTRIBUTION_BOTH)
     operators = {
         "contrast": lambda: pc.pixel_prototype_contrast(
             leaf, labels, rows, temperature=TEMPERATURE, backend="triton"
@@ -105,6 +105,9 @@ def call_of(job: Job, features: torch.Tensor, labels: torch.Tensor) -> Callable[
         "logits": lambda: pc.prototype_logits(leaf, rows, backend="triton"),
         "class_sums": lambda: pc.class_prototypes(leaf, labels, classes, backend="triton").mean,
         "transfer": lambda: pc.transfer_labels(leaf, rows, backend="triton").confidence,
+        "distribution_contrast": lambda: pc.distribution_contrast(
+            leaf, labels, rows, rows.square(), temperature=1.0, backend="triton"
+        ),
         "pair_contrast": lambda: pairs_loss(leaf[0].t(), labels[0]),
         "target_pass": lambda: step_loss(leaf[..., None], labels[..., None], rows),
     }

@@ -3,57 +3,9 @@
 from pathlib import Path
 
 from drawing import FEATURES, PROTOTYPES, REGISTERS, WRITTEN, Picture
+from kernel_parts import block, feature_map, outputs, pixel_row, program, prototypes
 
 FOLDER = Path(__file__).parent / "pictures"
-
-
-def feature_map(picture: Picture, *, x: float = 50, y: float = 82, looked_at: int = 1) -> None:
-    """One image's features, a tile of pixels in it, and one block of its channels."""
-    picture.words(x + 110, y - 22, "features of one image", size=12, anchor="middle")
-    picture.box(x, y, 220, 132, FEATURES)
-    for block in range(4):
-        picture.box(x + 88, y + 33 * block, 44, 33, FEATURES, dark=block == looked_at, rounded=0)
-    picture.note(x + 110, y - 7, "BLOCK_P pixels")
-    picture.note(x + 82, y + 33 * looked_at + 20, "BLOCK_D", anchor="end")
-    picture.note(x - 8, y + 70, "D", anchor="end")
-    picture.note(x + 214, y + 126, "P", anchor="end")
-
-
-def pixel_row(picture: Picture, name: str, *, x: float = 50, y: float = 232) -> None:
-    """What is read once per pixel."""
-    picture.box(x, y, 220, 20, FEATURES)
-    picture.box(x + 88, y, 44, 20, FEATURES, dark=True, rounded=0)
-    picture.note(x + 110, y + 36, name)
-
-
-def program(picture: Picture, *, x: float = 322, w: float = 290, top: float = 56) -> None:
-    """The panel of what one program holds."""
-    picture.box(x, top, w, 158, REGISTERS, dashed=True, rounded=8)
-    picture.words(x + 12, top + 20, "one program", size=12, color=REGISTERS.line, weight=600)
-
-
-def block(
-    picture: Picture, x: float, y: float, w: float, h: float, name: str, across: int, down: int
-) -> None:  # fmt: skip
-    """A block in registers with its name below."""
-    picture.box(x, y, w, h, REGISTERS, dark=True)
-    picture.grid(x, y, w, h, across, down)
-    picture.note(x + w / 2, y + h + 15, name)
-
-
-def prototypes(picture: Picture, *, x: float = 322, w: float = 290, up: float = 390) -> None:
-    """The prepared matrix below the program."""
-    picture.box(x, 238, w, 22, PROTOTYPES)
-    picture.words(x + w / 2, 253, "matrix (C', D), table of scales", size=12, anchor="middle")
-    picture.arrow((up, 238), (up, 216))
-
-
-def outputs(picture: Picture, *names: str, x: float = 672, height: float = 110) -> None:
-    """Columns that are written per pixel."""
-    for i, name in enumerate(names):
-        picture.box(x + 46 * i, 84, 24, height, WRITTEN, dark=True)
-        picture.grid(x + 46 * i, 84, 24, height, 1, 6)
-        picture.note(x + 46 * i + 12, 84 + height + 15 + 14 * (i % 2), name)
 
 
 def contrast() -> Picture:
@@ -222,6 +174,33 @@ def logits() -> Picture:
     return picture
 
 
+def distribution_contrast() -> Picture:
+    """Both directions of the contrast with class distributions."""
+    picture = Picture("Contrast with distributions: a tile meets means, its squares variances")
+    feature_map(picture)
+    pixel_row(picture, "labels, weights")
+    program(picture)
+    block(picture, 346, 88, 66, 84, "f · mean", 6, 6)
+    block(picture, 436, 88, 66, 84, "f² · variance", 6, 6)
+    block(picture, 526, 88, 66, 84, "z: their sum", 6, 6)
+    picture.words(424, 134, "+", size=14, anchor="middle")
+    picture.arrow((504, 130), (524, 130))
+    picture.box(322, 238, 138, 22, PROTOTYPES)
+    picture.words(391, 253, "means (C', D)", size=12, anchor="middle")
+    picture.box(474, 238, 138, 22, PROTOTYPES)
+    picture.words(543, 253, "variances (C', D)", size=12, anchor="middle")
+    picture.arrow((379, 238), (379, 196))
+    picture.arrow((486, 238), (486, 196))
+    picture.arrow((182, 131), (344, 131))
+    picture.arrow((612, 112), (664, 112))
+    outputs(picture, "loss", "weight", "lse", height=66)
+    picture.box(672, 206, 116, 22, WRITTEN, dashed=True)
+    picture.words(730, 221, "two slots (C, D)", size=12, anchor="middle")
+    picture.arrow((612, 204), (640, 204), (640, 217), (668, 217))
+    picture.note(730, 244, "backward, if rows want one")
+    return picture
+
+
 def halves() -> Picture:
     """Float32 factors in 16-bit products."""
     picture = Picture("Split operands: a float32 factor as two 16-bit halves", height=264)
@@ -284,6 +263,7 @@ PICTURES = {
     "transfer": transfer,
     "target_pass": target_pass,
     "logits": logits,
+    "distribution_contrast": distribution_contrast,
     "upsampled_cross_entropy": upsampled_cross_entropy,
     "halves": halves,
 }

@@ -117,6 +117,7 @@ def test_the_bare_operators(name: str) -> None:
             True,
             1.0,
             255,
+            "eager",
         ),
         "upsampled_cross_entropy": (
             leaf[:, :, None],

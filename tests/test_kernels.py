@@ -98,6 +98,9 @@ CALLS = {
     "pair_contrast": lambda backend: pc.pair_contrast(
         FEATURES[0].t(), LABELS[0], PROTOTYPES, LABELS[0, :4], backend=backend
     ),
+    "distribution_contrast": lambda backend: pc.distribution_contrast(
+        FEATURES, LABELS, PROTOTYPES, PROTOTYPES, backend=backend
+    ),
     "upsampled_cross_entropy": lambda backend: pc.upsampled_cross_entropy(
         FEATURES[..., None], LABELS[..., None], backend=backend
     ),

@@ -103,10 +103,9 @@ def test_label_values(call: str) -> None:
     assert_raises(ValueError, f"{name}: {text}", lambda: CALLS[call][1](labels=wrong))
 
 
-@pytest.mark.parametrize("call", ["distribution_contrast", "class_statistics"])
-def test_there_is_no_kernel(call: str) -> None:
-    text = f"expected backend for which {call} is implemented, got 'triton'. {AUTO}"
-    assert_says(call, ValueError, text, backend="triton")
+def test_there_is_no_kernel() -> None:
+    text = f"expected backend for which class_statistics is implemented, got 'triton'. {AUTO}"
+    assert_says("class_statistics", ValueError, text, backend="triton")
 
 
 @pytest.mark.parametrize("call", ["distribution_contrast", "class_statistics", "assign_subclasses"])

@@ -63,7 +63,7 @@ def distribution_contrast(
             of unit vectors differ in the second digit only.
         ignore_index: label of pixels without a class.
         reduction: "mean" divides by the summed weights w_i cw_{y_i}, "sum", or "none".
-        backend: "auto", "eager" or "naive"; there is no Triton kernel, so "auto" is "eager".
+        backend: "auto", or an implementation by name, which then never falls back.
 
     Shape:
         features (B, D, H, W), (B, D, P) or (N, D); labels (B, H, W), (B, P) or (N,), soft targets
@@ -78,8 +78,8 @@ def distribution_contrast(
         where they require it, to prototypes and variance, once.
 
     Raises:
-        ValueError: shapes, devices or settings disagree, backend="triton", or (CPU) a label is no
-            class. On a GPU a wrong label turns the loss into NaN instead.
+        ValueError: shapes, devices or settings disagree, or (CPU) a label is no class. On a GPU a
+            wrong label turns the loss into NaN instead.
         TypeError: a wrong dtype, or a gradient asked for labels or weights.
 
     Source:

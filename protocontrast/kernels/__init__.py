@@ -5,8 +5,8 @@ triton, so the package works without it. The others are imported when a call fir
 
 `launch` runs launches or, within `recorded`, collects them to be compiled ahead of time; `configs`
 holds the table of tile sizes; `scores`, `targets` and `operands` are device functions that the
-operators share, `pairs` what the kernels of pairs share; `prototypes` prepares the prototypes and
-finishes their gradient.
+operators share, `pairs` what the kernels of pairs share and `spreads` what a variance adds;
+`prototypes` prepares the prototypes and finishes their gradient.
 """
 
 import os
@@ -15,7 +15,7 @@ from importlib.util import find_spec
 OPERATORS: frozenset[str] = frozenset(
     {
         *("contrast", "logits", "class_prototypes", "transfer", "target_pass"),
-        *("upsampled_cross_entropy", "pair_contrast"),
+        *("upsampled_cross_entropy", "pair_contrast", "distribution_contrast"),
     }
 )
 """Stems of the operators that have a Triton kernel."""

@@ -45,6 +45,12 @@ def store_gradient(
         tile, slope, radial, matrix_ptr, offs_d,
         SIMILARITY, OPERANDS, PRECISION, ACC, C, ROW, BLOCK_C,
     )  # fmt: skip
+    store_part(part, kept, image_ptr, stride_d, stride_p, offs_p, offs_d, pixels, D)
+
+
+@triton.jit
+def store_part(part, kept, image_ptr, stride_d, stride_p, offs_p, offs_d, pixels, D: tl.constexpr):
+    """[BLOCK_P, BLOCK_D] of an image's gradient written; exactly 0 where not `kept`."""
     tl.store(
         image_ptr
         + offs_p[:, None].to(tl.int64) * stride_p

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from protocontrast.kernels.class_prototypes import plan
 from protocontrast.kernels.launch import Launch, accumulation_dtype, run, tile_count
-from protocontrast.kernels.operands import inverse_length, load_tile, split
+from protocontrast.kernels.operands import add_product, inverse_length, load_tile
 from protocontrast.kernels.targets import masses
 
 
@@ -22,17 +22,7 @@ def pulled_block(
     rows = slopes_ptr + offs_c[:, None] * D + offs_d[None, :]
     mask = (offs_c[:, None] < C) & (offs_d[None, :] < D)
     slopes = tl.load(rows, mask=mask, other=0.0)
-    if OPERANDS == "wide":
-        return tl.dot(member, slopes, input_precision=PRECISION, out_dtype=ACC)
-    else:
-        # Halves in bfloat16, whose exponents reach as far as float32's.
-        high, low = split(member, tl.bfloat16)
-        upper, lower = split(slopes, tl.bfloat16)
-        total = tl.dot(high, upper, input_precision=PRECISION, out_dtype=ACC)
-        if OPERANDS == "split":
-            total = tl.dot(high, lower, total, input_precision=PRECISION, out_dtype=ACC)
-            total = tl.dot(low, upper, total, input_precision=PRECISION, out_dtype=ACC)
-        return total
+    return add_product(member, slopes, None, OPERANDS, PRECISION, ACC)
 
 
 @triton.jit

@@ -18,6 +18,8 @@ KERNELS = (
     *("logits", "logits_backward"),
     *("class_sums", "class_sums_backward", "target_pass"),
     *("pair_contrast", "pair_contrast_backward"),
+    *("distribution_contrast", "distribution_contrast_backward"),
+    "distribution_contrast_backward_both",
 )
 """`contrast_backward` to the features alone, `_both` also or only to the prototypes."""
 
@@ -56,6 +58,10 @@ SUMS = ("class_sums",)
 SLOPES = ("class_sums_backward",)
 PASS = ("target_pass",)
 PAIRS = ("pair_contrast", "pair_contrast_backward")
+DISTRIBUTION = ("distribution_contrast",)
+DISTRIBUTION_FEATURES = ("distribution_contrast_backward",)
+DISTRIBUTION_BOTH = ("distribution_contrast_backward_both",)
+DISTRIBUTIONS = (*DISTRIBUTION, *DISTRIBUTION_FEATURES, *DISTRIBUTION_BOTH)
 
 ROWS: tuple[Row, ...] = (
     # Small, so that a test of a hundred pixels and 33 channels meets every seam.
@@ -82,6 +88,16 @@ ROWS: tuple[Row, ...] = (
     Row(("sm100",), PAIRS[1:], (2,), ANY, ANY, Config(32, 32, 4, 2)),
     Row(GPUS, PAIRS[1:], (4,), ANY, ANY, Config(32, 32, 8, 1)),
     Row(GPUS, PAIRS[:1], (4,), ANY, ANY, Config(32, 32, 4, 2)),
+    # Two products of a tile, and of 16-bit features the squares in halves.
+    Row(GPUS, DISTRIBUTION, (2,), ANY, 32, Config(64, 64, 4, 2)),
+    Row(GPUS, DISTRIBUTION_FEATURES, (2,), ANY, 32, Config(64, 32, 8, 2)),
+    Row(GPUS, DISTRIBUTION_BOTH, (2,), ANY, 32, Config(32, 32, 4, 2)),
+    Row(GPUS, DISTRIBUTION, (4,), ANY, 32, Config(64, 32, 4, 2)),
+    Row(GPUS, DISTRIBUTIONS[1:], (4,), ANY, 32, Config(32, 32, 8, 2)),
+    Row(GPUS, DISTRIBUTION, (2, 4), ANY, 128, Config(32, 32, 8, 2)),
+    Row(GPUS, DISTRIBUTION, (2, 4), ANY, ANY, Config(32, 16, 8, 2)),
+    Row(GPUS, DISTRIBUTIONS[1:], (2,), ANY, ANY, Config(16, 32, 8, 1)),
+    Row(GPUS, DISTRIBUTIONS[1:], (4,), ANY, ANY, Config(16, 16, 8, 1)),
     Row(("sm80", "sm86"), BOTH, (4,), ANY, 32, Config(32, 32, 8, 2)),
     Row(("sm100",), BOTH, (4,), ANY, 32, Config(64, 32, 8, 1)),
     Row(NVIDIA, PASS, (4,), ANY, 32, Config(64, 16, 8, 2)),

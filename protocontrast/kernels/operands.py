@@ -48,3 +48,21 @@ def split(factor, NARROW: tl.constexpr):
     """Upper and lower half in a 16-bit dtype; together they hold 16 bits (bf16) or 22 (fp16)."""
     high = factor.to(NARROW)
     return high, (factor - high.to(tl.float32)).to(NARROW)
+
+
+@triton.jit
+def add_product(
+    left, right, total, OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr
+):
+    """`total`, or nothing where that is None, and the product of two factors in ACC."""
+    if OPERANDS == "wide":
+        return tl.dot(left, right, total, input_precision=PRECISION, out_dtype=ACC)
+    else:
+        # Halves in bfloat16, whose exponents reach as far as float32's.
+        high, low = split(left, tl.bfloat16)
+        upper, lower = split(right, tl.bfloat16)
+        total = tl.dot(high, upper, total, input_precision=PRECISION, out_dtype=ACC)
+        if OPERANDS == "split":
+            total = tl.dot(high, lower, total, input_precision=PRECISION, out_dtype=ACC)
+            total = tl.dot(low, upper, total, input_precision=PRECISION, out_dtype=ACC)
+        return total

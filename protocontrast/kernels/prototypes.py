@@ -190,15 +190,18 @@ def prepare(
     temperature: float,
     floor: bool,
     equals: bool = False,
+    whole: bool = False,
 ) -> Prepared:
     """Matrix [1 or 2, BLOCK_C, ROW] and table [3 or 4, BLOCK_C] for these features.
 
     The table holds scale, offset and share of each class, with `equals` also the lowest present
-    class that has the same prototype.
+    class that has the same prototype. With `whole` the matrix is not split into halves.
     """
     classes, channels = prototypes.shape
     block_c, row = power_of_two(classes), -(-channels // 16) * 16
     constants = {"SIMILARITY": kind, **arithmetic(features)}
+    if whole:
+        constants["OPERANDS"] = "wide"
     acc = accumulation_dtype(features)
     wide = constants["OPERANDS"] == "wide" or kind == "euclidean"
     halved = 2 if constants["OPERANDS"] == "split" and not wide else 1

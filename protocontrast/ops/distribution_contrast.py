@@ -41,6 +41,7 @@ INPUTS = (
     "Tensor? class_weight, Tensor? pixel_weight"
 )
 SETTINGS = "bool normalize, float temperature, int ignore_index"
+BACKEND = "str backend"
 WANTS = "bool wants_features, bool wants_prototypes, bool wants_variance"
 DIFFERENTIABLE = (0, 2, 3)
 """Places of features, prototypes and variance among the inputs."""
@@ -55,15 +56,20 @@ def _empty_gradients(inputs: Any, wants: Any) -> tuple[Tensor, ...]:
 @torch.library.custom_op(
     "protocontrast::distribution_contrast",
     mutates_args=(),
-    schema=f"({INPUTS}, {SETTINGS}) -> (Tensor, Tensor, Tensor)",
+    schema=f"({INPUTS}, {SETTINGS}, {BACKEND}) -> (Tensor, Tensor, Tensor)",
 )
 def distribution_contrast_op(
     features: Tensor, labels: Tensor, prototypes: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Loss, weight and log-sum-exp of every pixel."""
-    refuse_on_host(FUNCTION, labels, len(prototypes), rest[-1])
+    *inputs, backend = rest
+    refuse_on_host(FUNCTION, labels, len(prototypes), inputs[-1])
     with full_precision(features):
-        return eager_distribution.distribution_contrast(features, labels, prototypes, *rest)
+        if backend == "triton":
+            from protocontrast.kernels import distribution_contrast as triton_distribution
+
+            return triton_distribution.distribution_contrast(features, labels, prototypes, *inputs)
+        return eager_distribution.distribution_contrast(features, labels, prototypes, *inputs)
 
 
 @distribution_contrast_op.register_fake
@@ -75,20 +81,25 @@ def _(features: Tensor, *rest: Any) -> tuple[Tensor, ...]:
 @torch.library.custom_op(
     "protocontrast::distribution_contrast_backward",
     mutates_args=(),
-    schema=f"(Tensor upstream, {INPUTS}, Tensor normaliser, {SETTINGS}, {WANTS})"
+    schema=f"(Tensor upstream, {INPUTS}, Tensor normaliser, {SETTINGS}, {WANTS}, {BACKEND})"
     " -> (Tensor, Tensor, Tensor)",
 )
 def distribution_contrast_backward_op(
     upstream: Tensor, features: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of features, prototypes and variance; empty where not wanted."""
+    *inputs, backend = rest
     with full_precision(features):
-        return eager_distribution.distribution_contrast_backward(upstream, features, *rest)
+        if backend == "triton":
+            from protocontrast.kernels import distribution_contrast_backward as triton_backward
+
+            return triton_backward.distribution_contrast_backward(upstream, features, *inputs)
+        return eager_distribution.distribution_contrast_backward(upstream, features, *inputs)
 
 
 @distribution_contrast_backward_op.register_fake
 def _(upstream: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    return _empty_gradients(rest, rest[-3:])
+    return _empty_gradients(rest, rest[-4:-1])
 
 
 @torch.library.custom_op(
@@ -133,9 +144,10 @@ def _placed(ctx: Any, gradients: Any, number: int) -> tuple[Tensor | None, ...]:
 
 def _gradients(ctx: Any, upstream: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
     wants = [ctx.needs_input_grad[place] for place in DIFFERENTIABLE]
+    *settings, backend = ctx.settings
     operator = distribution_contrast_backward_op
-    found = once(operator, upstream, *ctx.saved_tensors, *ctx.settings, *wants)
-    return _placed(ctx, found, 10)
+    found = once(operator, upstream, *ctx.saved_tensors, *settings, *wants, backend)
+    return _placed(ctx, found, 11)
 
 
 distribution_contrast_op.register_autograd(
@@ -159,7 +171,7 @@ class _DistributionContrast(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-        return (None,) * 10 if upstream is None else _gradients(ctx, upstream)
+        return (None,) * 11 if upstream is None else _gradients(ctx, upstream)
 
 
 class _Reduced(torch.autograd.Function):
@@ -234,11 +246,11 @@ def distribution_contrast(
         traced = torch.compiler.is_compiling() or transforms_active()
         # A float16 gradient written before the upstream factor, a loss scale, would underflow.
         narrow = any(one.dtype == torch.float16 for one in leaves)  # type: ignore[union-attr]
-        on_host = features.device.type == "cpu"
-        if reduction != "none" and wanted and on_host and not traced and not narrow:
+        one_pass = backend == "eager" and features.device.type == "cpu"
+        if reduction != "none" and wanted and one_pass and not traced and not narrow:
             return _Reduced.apply(*inputs, *settings, reduction == "mean")
         function, operator = _DistributionContrast, distribution_contrast_op
-        loss, weight, _ = differentiable(function, operator, *inputs, *settings)
+        loss, weight, _ = differentiable(function, operator, *inputs, *settings, backend)
     if reduction == "none":
         return loss
     if reduction == "sum":

@@ -1,30 +1,16 @@
-"""What is compiled: every kernel, as real calls launch it, for every target.
+"""What is compiled: every kernel, as the calls of calls.py launch it, for every target.
 
 `everything` walks the calls that the library's users make; `SLOW` takes from them each kernel and
 each configuration in every arithmetic, `FAST` one configuration per kernel and target.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import product
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
-from protocontrast.kernels import (
-    class_prototypes,
-    contrast,
-    logits,
-    pair_contrast,
-    target_pass,
-    transfer,
-    upsampled_cross_entropy,
-)
-from protocontrast.kernels import class_prototypes_backward as class_sums_way_back
-from protocontrast.kernels import contrast_backward as contrast_way_back
-from protocontrast.kernels import pair_contrast_backward as pairs_back
 from protocontrast.kernels.configs import Row, power_of_two, row_of
-from protocontrast.kernels.launch import Launch, recorded
 
 
 class Case(NamedTuple):
@@ -87,6 +73,9 @@ TABLE = {
     "contrast_backward_features": "contrast_backward",
     "contrast_backward_prototypes": "contrast_backward_both",
     "contrast_backward_both": "contrast_backward_both",
+    "distribution_contrast": "distribution_contrast",
+    "distribution_contrast_backward_features": "distribution_contrast_backward",
+    "distribution_contrast_backward_both": "distribution_contrast_backward_both",
     "transfer": "transfer",
     "target_pass": "target_pass",
     "target_pass_soft": "target_pass",
@@ -106,135 +95,15 @@ OF_PROTOTYPES = ("prepare", "finish")
 UPSAMPLED = ("upsampled_cross_entropy", "upsampled_cross_entropy_backward")
 WITHOUT_A_ROW = (*OF_PROTOTYPES, *UPSAMPLED)
 KERNELS = (*TABLE, *WITHOUT_A_ROW)
-SOFT = tuple(kernel for kernel in TABLE if kernel.startswith("contrast"))
+SOFT = tuple(kernel for kernel in TABLE if kernel.startswith(("contrast", "distribution")))
 COSINE_AT_MOST = tuple(
-    kernel for kernel in TABLE if kernel.startswith(("class_sums", "target_pass", "pair_"))
+    kernel
+    for kernel in TABLE
+    if kernel.startswith(("class_sums", "target_pass", "pair_", "distribution"))
 )
 """These know no similarity, or the cosine alone."""
 LESSER = ("contrast_backward_prototypes", "logits_backward_features", "class_sums_backward")
 """These do less than another kernel of the same row, so one configuration will do."""
-
-
-def _features(case: Case) -> Tensor:
-    pixels = PIXELS + 1 if case.layout == "odd" else PIXELS
-    shape = {
-        "channels_last": (IMAGES, pixels, case.channels),
-        "strided": (IMAGES, case.channels, 3 * pixels),
-    }.get(case.layout, (IMAGES, case.channels, pixels))
-    whole = torch.empty(shape, dtype=DTYPES[case.dtype], device="meta")
-    if case.layout == "channels_last":
-        return whole.transpose(1, 2)
-    return whole[:, :, ::3] if case.layout == "strided" else whole
-
-
-def _calls(case: Case) -> dict[str, Callable[[], object]]:
-    """Kernel -> the call of a launcher that ends in it."""
-    features = _features(case)
-    pixels = features.shape[2]
-    acc = torch.float64 if case.dtype == "fp64" else torch.float32
-    here = {"device": "meta"}
-    every = {"dtype": acc, **here}
-    labels = torch.empty(IMAGES, pixels, dtype=torch.int64, device="meta")
-    weight = None
-    if case.soft:
-        labels = torch.empty(IMAGES, case.classes, pixels, **every)
-    if case.layout == "strided":
-        weight = torch.empty(IMAGES, 2 * pixels, **every)[:, ::2]
-    prototypes = torch.empty(case.classes, case.channels, **every)
-    present = torch.empty(case.classes, dtype=torch.bool, device="meta")
-    per_pixel = torch.empty(IMAGES, pixels, **every)
-    # The gradient of a mean is one number for all pixels.
-    upstream = torch.empty((), **every).expand(IMAGES, pixels)
-    of_logits = torch.empty(IMAGES, case.classes, pixels, **every)
-    of_sums = torch.empty(1, case.classes, case.channels, **every)
-    inputs = features, labels, prototypes, present, None, weight
-    settings = case.similarity, 0.1, False, 255
-    kind = case.similarity, 0.1
-    sums = features, labels, weight
-
-    def contrasted(*wants: bool) -> object:
-        return contrast_way_back.contrast_backward(upstream, *inputs, per_pixel, *settings, *wants)
-
-    def looked_up(*wants: bool) -> object:
-        return logits.logits_backward(of_logits, features, prototypes, present, *kind, *wants)
-
-    def paired(*wants: bool) -> object:
-        rows = features[0].t(), labels[0], features[1].t(), labels[1], labels[1]
-        settings = "cosine", 0.1, False, False, 255
-        if not wants:
-            return pair_contrast.pair_contrast(*rows, None, *settings)
-        statistics = torch.empty(3, pixels, **every)
-        return pairs_back.pair_contrast_backward(per_pixel[0], *rows, statistics, *settings, *wants)
-
-    def upsampled(call: Callable[..., object], *before: Tensor) -> object:
-        rows = columns = 92
-        coarse = torch.empty(IMAGES, case.classes, rows, columns, dtype=features.dtype, **here)
-        if case.layout == "channels_last":
-            coarse = coarse.to(memory_format=torch.channels_last)
-        fine = torch.empty(IMAGES, 8 * rows, 8 * columns, dtype=torch.int64, **here)
-        return call(*before, coarse, fine, present.to(acc), 255, True)
-
-    def passed(targets: Tensor | None, nearest: Tensor | None) -> object:
-        return target_pass.target_pass(
-            features, labels, targets, prototypes, nearest, present, present,
-            0.8, "confidence", 0.1, False, False, 255, targets is None, True,
-        )  # fmt: skip
-
-    return {
-        "contrast": lambda: contrast.contrast(*inputs, *settings),
-        "contrast_backward_features": lambda: contrasted(True, False),
-        "contrast_backward_prototypes": lambda: contrasted(False, True),
-        "contrast_backward_both": lambda: contrasted(True, True),
-        "transfer": lambda: transfer.transfer(
-            features, prototypes, present, 0.8, None, "confidence", *kind, 255
-        ),
-        "logits": lambda: logits.logits(features, prototypes, present, *kind),
-        "logits_backward_features": lambda: looked_up(True, False),
-        "logits_backward_both": lambda: looked_up(True, True),
-        "class_sums": lambda: class_prototypes.class_sums(*sums, case.classes, False, False, 255),
-        "class_sums_normalize": lambda: class_prototypes.class_sums(
-            *sums, case.classes, True, False, 255
-        ),
-        "class_sums_backward": lambda: class_sums_way_back.class_sums_backward(
-            of_sums, *sums, False, 255
-        ),
-        "class_sums_backward_normalize": lambda: class_sums_way_back.class_sums_backward(
-            of_sums, *sums, True, 255
-        ),
-        "target_pass": lambda: passed(None, prototypes),
-        "target_pass_soft": lambda: passed(of_logits, None),
-        "upsampled_cross_entropy": lambda: upsampled(
-            upsampled_cross_entropy.upsampled_cross_entropy
-        ),
-        "upsampled_cross_entropy_backward": lambda: upsampled(
-            upsampled_cross_entropy.upsampled_cross_entropy_backward,
-            torch.empty((), **every).expand(IMAGES, 736, 736),
-        ),
-        "pair_normaliser": lambda: paired(),
-        "pair_contrast": lambda: paired(),
-        "pair_contrast_backward": lambda: paired(True, False),
-        "pair_contrast_backward_keys": lambda: paired(False, True),
-        "prepare": lambda: transfer.transfer(
-            features, prototypes, present, 0.8, None, "confidence", *kind, 255
-        ),
-        "finish": lambda: contrasted(True, True),
-    }
-
-
-def launch_of(case: Case) -> Launch:
-    """What the launcher of the kernel would start."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(case.precision)
-    try:
-        with recorded(case.target) as launches:
-            _calls(case)[case.kernel]()
-    finally:
-        torch.set_float32_matmul_precision(before)
-    stem = case.kernel
-    for ending in ("_features", "_prototypes", "_both", "_normalize", "_soft", "_keys"):
-        stem = stem.removesuffix(ending)
-    (launch,) = (launch for launch in launches if launch.kernel.__name__ == f"{stem}_kernel")
-    return launch
 
 
 def row(case: Case) -> Row | None:

@@ -15,7 +15,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from protocontrast.kernels.launch import Launch
-from tests.ahead_of_time.cases import Case, launch_of
+from tests.ahead_of_time.calls import launch_of
+from tests.ahead_of_time.cases import Case
 from tests.ahead_of_time.offsets import narrow_products
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"

@@ -9,7 +9,8 @@ import triton
 import triton.language as tl
 
 from protocontrast.kernels.launch import Launch
-from tests.ahead_of_time.cases import FAST, Case, launch_of
+from tests.ahead_of_time.calls import launch_of
+from tests.ahead_of_time.cases import FAST, Case
 from tests.ahead_of_time.gate import REASONS, Budget, objections, reason_to_spill
 from tests.ahead_of_time.offsets import narrow_products
 from tests.ahead_of_time.resources import Resources, compiled, measured

@@ -14,7 +14,8 @@ from triton.runtime.jit import create_function_from_signature
 import protocontrast as pc
 from protocontrast import kernels
 from protocontrast.kernels.launch import Launch, recorded
-from tests.ahead_of_time.cases import FAST, LAYOUTS, Case, launch_of
+from tests.ahead_of_time.calls import launch_of
+from tests.ahead_of_time.cases import FAST, LAYOUTS, Case
 from tests.ahead_of_time.resources import GPU_TARGETS, specialised
 
 FEATURES, LABELS = torch.zeros(2, 8, 4, 4), torch.zeros(2, 4, 4, dtype=torch.int64)
@@ -52,6 +53,10 @@ def upsampled(logits: Tensor) -> Tensor:
 def paired(anchors: Tensor, keys: Tensor) -> Tensor:
     labels = torch.zeros(len(anchors), dtype=torch.int64), torch.zeros(len(keys), dtype=torch.int64)
     return pc.pair_contrast(anchors, labels[0], keys, labels[1], backend="triton")
+
+
+def distributed(features: Tensor, prototypes: Tensor, variance: Tensor) -> Tensor:
+    return pc.distribution_contrast(features, LABELS, prototypes, variance, backend="triton")
 
 
 def wanted(tensor: Tensor) -> Tensor:
@@ -105,6 +110,16 @@ CALLS: dict[str, tuple[Callable[[], Any], list[str], list[str]]] = {
         lambda: paired(wanted(PROTOTYPES), wanted(PROTOTYPES)),
         ["pair_normaliser", "pair_contrast"],
         ["pair_contrast_backward", "pair_contrast_backward"],
+    ),
+    "distribution": (
+        lambda: distributed(wanted(FEATURES), PROTOTYPES, PROTOTYPES),
+        ["prepare", "prepare", "distribution_contrast"],
+        ["prepare", "prepare", "distribution_contrast_backward"],
+    ),
+    "distribution, every gradient": (
+        lambda: distributed(wanted(FEATURES), wanted(PROTOTYPES), wanted(PROTOTYPES)),
+        ["prepare", "prepare", "distribution_contrast"],
+        ["prepare", "prepare", "distribution_contrast_backward", "finish", "finish"],
     ),
     "transfer": (
         lambda: pc.transfer_labels(FEATURES, PROTOTYPES, backend="triton").confidence,

@@ -99,6 +99,13 @@ def _pairs(given: Scene) -> list[Tensor]:
     return [pc.pair_contrast(*call, **others, denominator="all", reduction="none")]
 
 
+def _distribution(given: Scene) -> list[Tensor]:
+    """The variance follows the prototypes, so that theirs is the gradient of both."""
+    spread = given.prototypes.square().roll(1, dims=0)
+    features, labels, means = given
+    return [pc.distribution_contrast(features, labels, means, spread, temperature=1.0)]
+
+
 def _upsampled(given: Scene) -> list[Tensor]:
     labels = given.labels.repeat_interleave(3, dim=1).repeat_interleave(2, dim=2)
     each = pc.upsampled_cross_entropy(given.features.detach(), labels, reduction="none")
@@ -114,6 +121,7 @@ CALLS: dict[str, Call] = {
     "transfer": _transfer,
     "bidirectional": _bidirectional,
     "pairs": _pairs,
+    "distribution": _distribution,
     "upsampled": _upsampled,
 }
 

@@ -6,6 +6,7 @@ from tests import (
     test_bidirectional,
     test_class_prototypes,
     test_contrast_edges,
+    test_distribution_contrast,
     test_logits,
     test_pair_contrast,
     test_pair_contrast_methods,
@@ -16,6 +17,7 @@ from tests import (
 from tests.gpu.on_device import carry
 from tests.interpreter import test_class_prototypes as kernel_class_prototypes
 from tests.interpreter import test_contrast as kernel_contrast
+from tests.interpreter import test_distribution_contrast as kernel_distribution
 from tests.interpreter import test_logits as kernel_logits
 from tests.interpreter import test_pair_contrast as kernel_pair_contrast
 from tests.interpreter import test_transfer as kernel_transfer
@@ -26,6 +28,7 @@ FOR_EVERY_BACKEND = (
     test_bidirectional,
     test_class_prototypes,
     test_contrast_edges,
+    test_distribution_contrast,
     test_logits,
     test_pair_contrast,
     test_pair_contrast_methods,
@@ -36,6 +39,7 @@ FOR_EVERY_BACKEND = (
 OF_KERNELS = (
     kernel_class_prototypes,
     kernel_contrast,
+    kernel_distribution,
     kernel_logits,
     kernel_pair_contrast,
     kernel_transfer,

@@ -26,6 +26,7 @@ def test_every_kernel_has_a_case() -> None:
         *("contrast", "contrast_backward", "logits", "logits_backward"),
         *("class_sums", "class_sums_backward", "transfer", "target_pass"),
         *("pair_contrast", "pair_contrast_backward"),
+        *("distribution_contrast", "distribution_contrast_backward"),
         *("upsampled_cross_entropy", "upsampled_cross_entropy_backward"),
     }
     assert {name for name, _ in KERNEL_CASES} == operators

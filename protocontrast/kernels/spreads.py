@@ -1,0 +1,115 @@
+"""Device functions for what a variance per class and channel adds to logits, and back: (D3).
+
+`prepare` of prototypes.py has written the means as a matrix and, whole, the variance as another.
+With q_i = f_i / |f_i| (cosine), or f_i itself (dot), the parts of a logit are
+
+    score_ic = scale_c matrix_c . q_i,    bonus_ic = breadth spread_c . q_i^2.
+"""
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from protocontrast.kernels.launch import arithmetic
+from protocontrast.kernels.operands import add_product, load_tile
+from protocontrast.kernels.prototypes import prepare
+from protocontrast.kernels.scores import add_scores, logits_of
+
+
+@triton.jit
+def add_parts(
+    tile, total, squared, bonus, matrix_ptr, spread_ptr, offs_d,
+    SIMILARITY: tl.constexpr, OPERANDS: tl.constexpr, SPREAD_OPERANDS: tl.constexpr,
+    PRECISION: tl.constexpr, ACC: tl.constexpr,
+    C: tl.constexpr, ROW: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """A block of channels added to products with means and spreads, and to squared lengths."""
+    total, squared = add_scores(
+        tile, total, squared, matrix_ptr, offs_d,
+        SIMILARITY, OPERANDS, PRECISION, ACC, C, ROW, BLOCK_C,
+    )  # fmt: skip
+    columns = spread_ptr + offs_d[:, None] + tl.arange(0, BLOCK_C)[None, :] * ROW
+    spread = tl.load(columns, mask=offs_d[:, None] < ROW, other=0.0)  # [BLOCK_D, BLOCK_C]
+    wide = tile.to(ACC)
+    # 16 bits do not hold the square of a 16-bit number.
+    bonus = add_product(wide * wide, spread, bonus, SPREAD_OPERANDS, PRECISION, ACC)
+    return total, squared, bonus
+
+
+@triton.jit
+def read_parts(
+    image_ptr, stride_d, stride_p, offs_p, pixels, matrix_ptr, spread_ptr,
+    SIMILARITY: tl.constexpr, OPERANDS: tl.constexpr, SPREAD_OPERANDS: tl.constexpr,
+    PRECISION: tl.constexpr, ACC: tl.constexpr, C: tl.constexpr, D: tl.constexpr,
+    ROW: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_P: tl.constexpr,
+):  # fmt: skip
+    """Products and squared lengths of a tile of pixels over all channels."""
+    total = tl.zeros([BLOCK_P, BLOCK_C], dtype=ACC)
+    squared = tl.zeros([BLOCK_P], dtype=ACC)
+    bonus = tl.zeros([BLOCK_P, BLOCK_C], dtype=ACC)
+    for start in range(0, D, BLOCK_D):
+        offs_d = start + tl.arange(0, BLOCK_D)
+        tile = load_tile(image_ptr, stride_d, stride_p, offs_p, offs_d, pixels, D)
+        total, squared, bonus = add_parts(
+            tile, total, squared, bonus, matrix_ptr, spread_ptr, offs_d,
+            SIMILARITY, OPERANDS, SPREAD_OPERANDS, PRECISION, ACC, C, ROW, BLOCK_C,
+        )  # fmt: skip
+    return total, squared, bonus
+
+
+@triton.jit
+def parts_of(total, squared, bonus, scale, breadth, SIMILARITY: tl.constexpr, ACC: tl.constexpr):
+    """Scores and bonus [BLOCK_P, BLOCK_C] of the products, and the inverse lengths."""
+    scores, inverse = logits_of(total, squared, scale, SIMILARITY, ACC)
+    return scores, bonus * breadth[None, :] * inverse * inverse, inverse
+
+
+@triton.jit
+def along_spread(
+    tile, slope, spread_ptr, offs_d,
+    SPREAD_OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
+    ROW: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """2 f_id sum_c slope_ic spread_cd, [BLOCK_P, BLOCK_D]."""
+    rows = spread_ptr + tl.arange(0, BLOCK_C)[:, None] * ROW + offs_d[None, :]
+    spread = tl.load(rows, mask=offs_d[None, :] < ROW, other=0.0)  # [BLOCK_C, BLOCK_D]
+    return 2 * tile.to(ACC) * add_product(slope, spread, None, SPREAD_OPERANDS, PRECISION, ACC)
+
+
+@triton.jit
+def squares_to_rows(
+    tile, slope, SPREAD_OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr
+):
+    """sum_i slope_ic f_i^2, [BLOCK_D, BLOCK_C]."""
+    across = tl.trans(tile.to(ACC))
+    return add_product(across * across, slope, None, SPREAD_OPERANDS, PRECISION, ACC)
+
+
+def prepare_both(
+    features: Tensor,
+    prototypes: Tensor,
+    variance: Tensor,
+    present: Tensor | None,
+    class_weight: Tensor | None,
+    normalize: bool,
+    temperature: float,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Means and variances made ready: run-time arguments and constants of a kernel of both."""
+    means = prepare(features, prototypes, present, class_weight, "dot", temperature, False)
+    halved = 2 * temperature * temperature
+    spreads = prepare(features, variance, present, None, "dot", halved, False, whole=True)
+    arguments = {
+        "matrix_ptr": means.matrix,
+        "table_ptr": means.table,
+        "spread_ptr": spreads.matrix,
+        "breadth_ptr": spreads.table,
+    }
+    constants = {
+        **means.constants,
+        "SIMILARITY": "cosine" if normalize else "dot",
+        "SPREAD_OPERANDS": arithmetic(features, torch.bfloat16)["OPERANDS"],
+    }
+    return arguments, constants
