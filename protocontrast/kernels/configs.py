@@ -94,7 +94,7 @@ ROWS: tuple[Row, ...] = (
     Row(GPUS, DISTRIBUTION_BOTH, (2,), ANY, 32, Config(32, 32, 4, 2)),
     Row(GPUS, DISTRIBUTION, (4,), ANY, 32, Config(64, 32, 4, 2)),
     Row(GPUS, DISTRIBUTIONS[1:], (4,), ANY, 32, Config(32, 32, 8, 2)),
-    Row(GPUS, DISTRIBUTION, (2, 4), ANY, 128, Config(32, 32, 8, 2)),
+    Row(GPUS, DISTRIBUTION, (2, 4), ANY, 64, Config(32, 32, 8, 2)),
     Row(GPUS, DISTRIBUTION, (2, 4), ANY, ANY, Config(32, 16, 8, 2)),
     Row(GPUS, DISTRIBUTIONS[1:], (2,), ANY, ANY, Config(16, 32, 8, 1)),
     Row(GPUS, DISTRIBUTIONS[1:], (4,), ANY, ANY, Config(16, 16, 8, 1)),
