@@ -2,7 +2,7 @@
 
 Loss and gradient of A anchors against as many keys, in a child that may take 8 GiB, at growing A
 until it fails; the library beside a composition and pytorch-metric-learning. Writes
-benchmarks/results/pairs.json and its table in docs/performance.md.
+benchmarks/results/cpu_pairs.json and its table in docs/performance.md.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from benchmarks.pairs import Loss, dense, dense_all, ntxent, streamed, streamed_
 from benchmarks.report import insert, number, table
 from benchmarks.table import DOCUMENT, RESULTS
 
-STORED = RESULTS.with_name("pairs.json")
+STORED = RESULTS.with_name("cpu_pairs.json")
 BEGIN = "<!-- pairs: begin, written by `python -m benchmarks.pair_memory` -->"
 END = "<!-- pairs: end -->"
 NUM_CLASSES = 16

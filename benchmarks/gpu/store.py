@@ -15,7 +15,7 @@ import protocontrast
 from benchmarks.compare import commit
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
-ON_CPU = ("cpu.json", "cpu_scaling.json")
+ON_CPU = ("cpu.json", "cpu_pairs.json", "cpu_scaling.json")
 
 
 def slug(device: str) -> str:
