@@ -1,6 +1,7 @@
 """Related methods, written from the parts of protocontrast: one file each, for the same loop.
 
 settings        what several of them share, and how their schedules are shortened
+mean_teacher    the moving average of a network or a head
 projector       heads between features and a contrast
 crops           two overlapping crops of a batch, on one grid
 passes          what the network says about a whole domain

@@ -7,10 +7,10 @@ from typing import Final
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import protocontrast as pc
 from reference.data.classes import NUM_CLASSES
+from reference.methods.mean_teacher import mean_teacher
 from reference.methods.settings import TEACHER
 
 DIM: Final = 64
@@ -35,11 +35,8 @@ class ActivationPrototypes(nn.Module):
         self.project = nn.Conv2d(feature_dim, DIM, 1)
         self.activate = nn.Conv2d(feature_dim, NUM_CLASSES, 1, bias=False)
         self.match = nn.Conv2d(DIM, DIM, 1)
-        average = get_ema_multi_avg_fn(TEACHER)
-        self.slow_project = AveragedModel(self.project, multi_avg_fn=average)
-        self.slow_activate = AveragedModel(self.activate, multi_avg_fn=average)
-        self.slow_project.requires_grad_(False)
-        self.slow_activate.requires_grad_(False)
+        self.slow_project = mean_teacher(self.project)
+        self.slow_activate = mean_teacher(self.activate)
         self.bank = pc.PrototypeBank(NUM_CLASSES, DIM, momentum=TEACHER, normalize="prototypes")
 
     def presence(self, features: Tensor, labels: Tensor) -> Tensor:

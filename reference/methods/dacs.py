@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import protocontrast as pc
 from reference.data.classes import IGNORE, NUM_CLASSES
 from reference.data.transforms import Augmentation, augment
-from reference.methods.settings import CONFIDENT, TEACHER
+from reference.methods.mean_teacher import mean_teacher
+from reference.methods.settings import CONFIDENT
 from reference.networks.output import Output
 from reference.networks.toy import STRIDE, SegmentationNetwork
 from reference.training.losses import cell_labels
@@ -90,13 +90,6 @@ class DACS(Method):
             step.network(step.source.images), step.network(strong(mix.images, step)), taught,
             labels, mix.images, mix.labels, mix.mask, pc.confident_share(sure, CONFIDENT),
         )  # fmt: skip
-
-
-def mean_teacher(network: SegmentationNetwork) -> AveragedModel:
-    """A copy that `update_parameters` moves after the network, without gradient."""
-    average = get_ema_multi_avg_fn(TEACHER)
-    teacher = AveragedModel(network, multi_avg_fn=average, use_buffers=True)
-    return teacher.requires_grad_(False)
 
 
 def at_image_size(labels: Tensor) -> Tensor:

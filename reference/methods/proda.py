@@ -8,7 +8,8 @@ from torch import Tensor
 import protocontrast as pc
 from reference.data.classes import NUM_CLASSES
 from reference.data.transforms import matching
-from reference.methods.dacs import mean_teacher, strong
+from reference.methods.dacs import strong
+from reference.methods.mean_teacher import mean_teacher
 from reference.methods.passes import whole_output
 from reference.methods.settings import TEACHER
 from reference.networks.output import Output
@@ -28,8 +29,7 @@ class ProDA(Method):
     Args:
         feature_dim: channels D of the features.
 
-    Source:
-        Zhang et al., ProDA, CVPR 2021, arXiv 2101.10979; its first stage.
+    Source: Zhang et al., ProDA, CVPR 2021, arXiv 2101.10979; its first stage.
     """
 
     def __init__(self, feature_dim: int) -> None:

@@ -7,11 +7,9 @@ from typing import Final
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import protocontrast as pc
 from reference.data.classes import IGNORE
-from reference.methods.settings import TEACHER
 
 _GROUPS: Final = 8
 
@@ -41,12 +39,6 @@ class Projector(nn.Sequential):
     def forward(self, features: Tensor) -> Tensor:
         """Compute features of unit length."""
         return F.normalize(super().forward(features), dim=1)
-
-
-def mean_teacher(student: nn.Module) -> AveragedModel:
-    """A moving average of a module, which nothing trains."""
-    average = get_ema_multi_avg_fn(TEACHER)
-    return AveragedModel(student, multi_avg_fn=average, use_buffers=True).requires_grad_(False)
 
 
 def pixel_rows(features: Tensor) -> Tensor:

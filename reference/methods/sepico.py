@@ -10,7 +10,8 @@ from torch import Tensor
 import protocontrast as pc
 from reference.data.classes import NUM_CLASSES
 from reference.methods.dacs import DACS, Seen, strong
-from reference.methods.projector import Projector, classes_of, mean_teacher, pixel_rows
+from reference.methods.mean_teacher import mean_teacher
+from reference.methods.projector import Projector, classes_of, pixel_rows
 from reference.methods.settings import WARMUP
 from reference.training.method import Start, Step
 
@@ -27,7 +28,6 @@ class SePiCo(DACS):
         dim: channels D of the network's features.
         contrast: "proto", "dist" or "bank", as published.
         uniform: own: add -r, least where all similarities are equal; r is largest there.
-
     Source: Xie et al., TPAMI 2023, arXiv 2204.08808.
     """
 
