@@ -12,6 +12,7 @@ COMMAND = "python -m tests.ahead_of_time.budget"
 
 REASONS = {
     "classes": "with more than 128 classes the scores of a tile fill the registers at any size",
+    "distributions": "with more than 64 classes the scores of both products do so, too",
     "double": "float64 serves gradient checks, which need no speed",
     "unaligned": "without aligned runs of pixels or channels every element has its own address",
 }
@@ -38,6 +39,8 @@ def reason_to_spill(case: Case) -> str | None:
         return REASONS["double"]
     if case.classes > 128 and ("backward" in case.kernel or case.kernel.startswith("target_pass")):
         return REASONS["classes"]
+    if case.classes > 64 and case.kernel == "distribution_contrast_backward_both":
+        return REASONS["distributions"]
     if not aligned(case):
         return REASONS["unaligned"]
     return None

@@ -146,3 +146,10 @@ def test_an_allowed_spill_is_held_to_its_number() -> None:
     assert "expected at most 126 bytes of stack, got 127 bytes" in sentence
     assert reason_to_spill(case._replace(classes=124)) is None
     assert reason_to_spill(case._replace(kernel="contrast")) is None
+
+
+def test_both_products_of_distributions_may_spill_earlier() -> None:
+    case = WAY_BACK._replace(kernel="distribution_contrast_backward_both", classes=124)
+    assert reason_to_spill(case) == REASONS["distributions"]
+    assert reason_to_spill(case._replace(classes=64)) is None
+    assert reason_to_spill(case._replace(kernel="distribution_contrast_backward_features")) is None
