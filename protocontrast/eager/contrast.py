@@ -76,7 +76,7 @@ def contrast(
         weight = tile.of(targets.weight)
         pulled = targets.pulled(tile, similarity.with_offset(scored.logits))
         tile.of(loss).copy_(torch.where(weight == 0, 0, weight * total - pulled))
-        # exp(z - inf) = 0: an ignored pixel has no softmax, whatever its features hold.
+        # An ignored pixel has no softmax, whatever its features hold.
         tile.of(normaliser).copy_(torch.where(weight == 0, torch.inf, total))
     return loss, targets.weight, normaliser
 
@@ -109,8 +109,7 @@ def contrast_backward(
         weight = tile.of(targets.weight)
         # An ignored pixel's upstream gradient may be anything; its own gradient is 0.
         factor = torch.where(weight == 0, 0, tile.of(upstream))
-        slope = (similarity.with_offset(scored.logits) - tile.of(normaliser)).exp_()
-        slope.mul_(weight * factor)
+        slope = similarity.softmax(scored.logits, tile.of(normaliser)).mul_(weight * factor)
         targets.subtract(tile, slope, factor)
         similarity.pull_back(
             block,

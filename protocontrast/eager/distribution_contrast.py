@@ -159,7 +159,7 @@ def distribution_contrast(
         weight = tile.of(targets.weight)
         pulled = targets.pulled(tile, scored.scores)
         tile.of(loss).copy_(torch.where(weight == 0, 0, weight * total - pulled))
-        # exp(z - inf) = 0: an ignored pixel has no softmax, whatever its features hold.
+        # An ignored pixel has no softmax, whatever its features hold.
         tile.of(normaliser).copy_(torch.where(weight == 0, torch.inf, total))
     return loss, targets.weight, normaliser
 
@@ -192,8 +192,8 @@ def distribution_contrast_backward(
         weight = tile.of(targets.weight)
         # An ignored pixel's upstream gradient may be anything; its own gradient is 0.
         factor = torch.where(weight == 0, 0, tile.of(upstream))
-        logits = call.means.with_offset(scored.scores + scored.bonus)
-        slope = (logits - tile.of(normaliser)).exp_().mul_(weight * factor)
+        slope = call.means.softmax(scored.scores + scored.bonus, tile.of(normaliser))
+        slope.mul_(weight * factor)
         pull = slope.clone()
         targets.subtract(tile, pull, factor)
         call.pull_back(scored, slope, pull, tile, sums)
@@ -229,12 +229,11 @@ def distribution_contrast_with_gradient(
     for tile in tiles(features):
         scored = call.score(tile)
         weight = tile.of(targets.weight)
-        logits = call.means.with_offset(scored.scores + scored.bonus)
-        total = logits.logsumexp(dim=0)
+        logits = scored.scores + scored.bonus
+        total = call.means.with_offset(logits).logsumexp(dim=0)
         pulled = targets.pulled(tile, scored.scores)
         losses.append(torch.where(weight == 0, 0, weight * total - pulled).sum())
-        # An ignored pixel has no softmax, whatever its features hold.
-        slope = (logits - torch.where(weight == 0, torch.inf, total)).exp_().mul_(weight)
+        slope = call.means.softmax(logits, total).mul_(weight)
         pull = slope.clone()
         targets.subtract(tile, pull, None)
         call.pull_back(scored, slope, pull, tile, sums)

@@ -13,6 +13,18 @@ NEVER = -1e30
 LARGEST_EXPONENT = 60.0
 """exp of a logit this large, and one over it, times any class count, stay normal in float32."""
 
+SMALLEST_EXPONENT = {torch.float32: -LARGEST_EXPONENT, torch.float64: -600.0}
+"""Beside exp(0), exp of this is nothing; times a weight it is still a normal number."""
+
+
+def exp_of_differences_(exponents: Tensor) -> Tensor:
+    """exp in place, of logits less their peak or log-sum-exp; what is next to 0 may stay above it.
+
+    exp of what underflows, of -inf too, and products of denormal numbers take up to a hundred times
+    as long on a CPU as all others.
+    """
+    return exponents.clamp_min_(SMALLEST_EXPONENT[exponents.dtype]).exp_()
+
 
 class Scored(NamedTuple):
     """Logits (C, n) before the absent classes' offset; inverse lengths (1, n) under cosine."""
@@ -52,6 +64,8 @@ class Similarity:
         on_host = prototypes.device.type == "cpu"
         self.complete = on_host and bool(present.all())
         self.bounded = kind == "cosine" and 1 / temperature <= LARGEST_EXPONENT
+        # exp(z + offset) = exp(z) * exp(offset); a peak is subtracted from z + offset itself.
+        self.factor = self.offset.exp() if self.bounded else (self.offset != NEVER).to(dtype)
         self.transposed = self.matrix.t().contiguous()
         self.ones = torch.ones(1, rows.shape[1], dtype=dtype, device=rows.device)
 
@@ -81,11 +95,19 @@ class Similarity:
 
         A cosine over a temperature is bounded, so exp needs no peak unless the temperature is tiny.
         """
+        peak = None
         if self.bounded:
-            return self.with_offset(logits).exp(), None
-        shifted = logits + self.offset
-        peak = shifted.amax(dim=0)
-        return shifted.sub_(peak).exp_(), peak
+            shares = logits.exp()
+        else:
+            shifted = logits + self.offset
+            peak = shifted.amax(dim=0)
+            shares = exp_of_differences_(shifted.sub_(peak))
+        return shares if self.complete else shares.mul_(self.factor), peak
+
+    def softmax(self, logits: Tensor, normaliser: Tensor) -> Tensor:
+        """exp(z + offset - normaliser) of all classes (C, n); next to 0 where that is +inf."""
+        shares = exp_of_differences_(self.with_offset(logits) - normaliser)
+        return shares if self.complete else shares.masked_fill_(self.offset == NEVER, 0)
 
     def first_of_equals(self) -> Tensor:
         """(C,) the lowest present class with the same row, so that rounding breaks no tie."""

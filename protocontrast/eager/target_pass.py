@@ -124,7 +124,7 @@ def target_pass(
         slope, peak = contrast.exponentials(logits)
         whole = slope.sum(dim=0)
         log_whole = whole.log() if peak is None else whole.log().add_(peak)
-        # exp(z - inf) = 0: an ignored pixel has no softmax, whatever its features hold.
+        # An ignored pixel has no softmax, whatever its features hold.
         tile.of(normaliser).copy_(log_whole.masked_fill(weight == 0, torch.inf))
         total.lose(log_whole, contrast.with_offset(logits), mass, spoilt)
         if wants_gradient:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from protocontrast.eager.similarity import Similarity
+from protocontrast.eager.similarity import Similarity, exp_of_differences_
 from protocontrast.eager.tiles import accumulation_dtype, tiles, widened
 
 
@@ -40,7 +40,7 @@ class Nearest:
         found = self.num_classes - at_peak.mul_(self.rank).amax(dim=0)
         if not self.confidence:
             return found, peak[0]
-        return found, logits.sub_(peak).exp_().sum(dim=0).reciprocal_()
+        return found, exp_of_differences_(logits.sub_(peak)).sum(dim=0).reciprocal_()
 
     def seen(self, values: Tensor) -> Tensor:
         """The measures, but 0 where there is no prototype at all."""
