@@ -1,4 +1,4 @@
-"""Exponentials of a softmax: what underflows counts for nothing, and an absent class is exactly 0."""
+"""Exponentials of a softmax: what underflows is nothing, and an absent class is exactly 0."""
 
 import pytest
 import torch
