@@ -13,6 +13,7 @@ from protocontrast import (
     prototype_logits,
     transfer_labels,
 )
+from protocontrast.eager.tiles import accumulation_dtype, class_rows
 from tests.agreement import assert_agrees, contrast_scales, similarity_scales
 from tests.small_tiles import count_tiles, small_tiles
 from tests.strategies import ContrastCase, contrast_cases, label_map, laid_out, normal, weights
@@ -111,3 +112,37 @@ def test_a_spoilt_tile_leaves_the_others_alone() -> None:
     spoilt = torch.arange(200) == 70
     assert torch.equal(torch.isnan(loss[0]), spoilt)
     assert torch.equal(torch.isnan(gradient[0]).any(dim=0), spoilt)
+
+
+def test_sums_are_stored_by_channel_where_rows_of_pixels_crowd() -> None:
+    def stored(channels: int, pixels: int, classes: int = 19, **kind: Any) -> tuple[int, ...]:
+        rows = class_rows(torch.zeros(1, channels, pixels, **kind), classes)
+        assert rows.shape == (classes, channels)
+        assert rows.dtype == accumulation_dtype(torch.zeros(0, **kind))
+        return rows.stride()
+
+    assert stored(64, 1024) == stored(64, 2048) == (1, 19)
+    assert stored(64, 512, dtype=torch.float64) == (1, 19)
+    assert stored(64, 1000) == stored(64, 1024, dtype=torch.bfloat16) == (64, 1)
+    assert stored(32, 1024) == (32, 1)
+    assert stored(256, 1024) == (256, 1)
+    assert stored(64, 1024, 33) == stored(64, 1024, 15) == (64, 1)
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+def test_sums_stored_by_channel(similarity: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(2, 64, 32, 32, generator=generator)
+    labels = torch.randint(0, 19, (2, 32, 32), generator=generator)
+    prototypes = torch.randn(19, 64, generator=generator)
+    found = []
+    for backend in ("naive", "eager"):
+        leaves = features.clone().requires_grad_(), prototypes.clone().requires_grad_()
+        loss = pixel_prototype_contrast(
+            leaves[0], labels, leaves[1], similarity=similarity, backend=backend
+        )
+        gradients = torch.autograd.grad(loss, leaves)
+        means = class_prototypes(features, labels, 19, backend=backend).mean
+        assert all(one.is_contiguous() for one in (*gradients, means))
+        found.append((*gradients, means))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-6)

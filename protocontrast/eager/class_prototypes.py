@@ -6,6 +6,7 @@ from torch import Tensor
 from protocontrast.eager.tiles import (
     Tile,
     accumulation_dtype,
+    class_rows,
     holds_nonfinite,
     tiles,
     widened,
@@ -65,24 +66,25 @@ def class_sums(
     members = Members(features, labels, pixel_weight, num_classes, ignore_index)
     images, channels, _ = features.shape
     groups = images if per_image else 1
-    sums = members.key.new_zeros(groups, num_classes, channels)
+    sums = [class_rows(features, num_classes) for _ in range(groups)]
     counts = members.key.new_zeros(groups, num_classes)
     on_host = features.device.type == "cpu"
     add = _add if on_host else add_marked
     # The features pass by once; what is read again, and is to stay in cache, are the members.
-    once = on_host and features.dtype == sums.dtype and not normalize
+    once = on_host and features.dtype == members.key.dtype and not normalize
     rows = num_classes if once else None
     for tile in tiles(features, rows):
         group = tile.image if per_image else 0
         member = members.of(tile)
         counts[group] += member.sum(dim=1)
         add(sums[group], widened(features, tile), member, members.unused(tile), normalize)
-    if on_host and holds_nonfinite(sums):
-        sums.zero_()
+    found = torch.stack(sums) if groups else members.key.new_zeros(0, num_classes, channels)
+    if on_host and holds_nonfinite(found):
+        found.zero_()
         for tile in tiles(features):
-            total = sums[tile.image if per_image else 0]
+            total = found[tile.image if per_image else 0]
             _add_separately(total, widened(features, tile), members, tile, normalize)
-    return sums, counts
+    return found, counts
 
 
 def _add(total: Tensor, block: Tensor, member: Tensor, unused: Tensor, normalize: bool) -> None:

@@ -12,6 +12,7 @@ from protocontrast.eager.targets import Targets
 from protocontrast.eager.tiles import (
     Tile,
     accumulation_dtype,
+    class_rows,
     holds_nonfinite,
     tiles,
     widened,
@@ -103,7 +104,7 @@ def contrast_backward(
         kind, temperature, floor, ignore_index,
     )  # fmt: skip
     gradient = torch.empty_like(features) if wants_features else features.new_empty(0)
-    total = torch.zeros_like(similarity.matrix)
+    total = class_rows(features, len(similarity.matrix))
     for tile in tiles(features):
         block, scored = _score(features, tile, similarity, targets.weight)
         weight = tile.of(targets.weight)
@@ -152,7 +153,7 @@ def contrast_with_gradient(
         targets.scale(torch.where(mass == 0, 0, 1 / mass))
     if gradient is None or not wants_features:
         gradient = torch.empty_like(features) if wants_features else features.new_empty(0)
-    total = torch.zeros_like(similarity.matrix)
+    total = class_rows(features, len(similarity.matrix))
     losses = []
     for tile in tiles(features):
         block, scored = _score(features, tile, similarity, targets.weight)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from protocontrast.eager.similarity import Similarity
-from protocontrast.eager.tiles import accumulation_dtype, tiles, widened
+from protocontrast.eager.tiles import accumulation_dtype, class_rows, tiles, widened
 
 
 def logits(
@@ -34,7 +34,7 @@ def logits_backward(
     dtype = accumulation_dtype(features)
     similarity = Similarity(prototypes, present, kind, temperature, False, dtype)
     gradient = torch.empty_like(features) if wants_features else features.new_empty(0)
-    total = torch.zeros_like(similarity.matrix)
+    total = class_rows(features, len(similarity.matrix))
     for tile in tiles(features):
         block = widened(features, tile)
         slope = torch.where(similarity.present[:, None], tile.of(upstream), 0).to(dtype)

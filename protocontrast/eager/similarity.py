@@ -182,4 +182,5 @@ class Similarity:
         if self.kind == "cosine":
             units = self.matrix * self.temperature
             total = total - units * (units * total).sum(dim=1, keepdim=True)
-        return torch.where(self.present[:, None], total, 0).to(self.original_dtype)
+        rows = torch.where(self.present[:, None], total, 0).to(self.original_dtype)
+        return rows.contiguous()
