@@ -93,15 +93,13 @@ def test_where_the_library_is_slower_a_reason_is_shown() -> None:
     small = Case("contrast", "features", 64, size=SMALL)
     text = slower.explained(Measured(rows(ours=20, eager=15, case=small)))
     line = text.splitlines()[2]
-    assert line.startswith(
-        "| contrast, gradient: features, D = 64, 24x48 | eager | 0.75x | 0.75x |"
-    )
-    assert "a call has a fixed price" in line
+    assert line.startswith("| a call has a fixed price")
+    assert line.endswith("| contrast, gradient: features, D = 64, 24x48: eager 0.75x, 0.75x |")
     unknown = Case("nothing of ours", "none", 64)
     text = slower.explained(Measured(rows(ours=20, eager=15, case=unknown)))
-    assert text.endswith(f"| {slower.UNEXPLAINED} |")
+    assert text.splitlines()[2].startswith(f"| {slower.UNEXPLAINED} |")
     text = slower.explained(Measured(rows(ours=20, eager=19.6, case=unknown)))
-    assert text.endswith(f"| {slower.WITHIN_SPREAD} |")
+    assert text.splitlines()[2].startswith(f"| {slower.WITHIN_SPREAD} |")
     assert slower.explained(Measured(rows(ours=20, eager=21))) == "Nowhere in this run."
 
 
@@ -198,9 +196,14 @@ def test_everything_slower_than_an_alternative_has_its_line_in_the_document(
     published: dict[str, Any],
 ) -> None:
     text = table.DOCUMENT.read_text("utf-8")
-    section = text.partition("### Where it is slower")[2].partition("###")[0]
-    lines = [line.strip("| ").split(" | ") for line in section.splitlines() if "x | " in line]
-    shown = {(name, contender): why for name, contender, *_, why in lines}
+    section = text.partition("### Where it is slower")[2].partition("<!-- measured: end")[0]
+    shown: dict[tuple[str, str], str] = {}
+    for line in section.splitlines()[4:]:
+        if line.startswith("| "):
+            why, places = line.strip("| ").split(" | ")
+            for place in places.split("<br>"):
+                name, _, rest = place.rpartition(": ")
+                shown[name, rest.rsplit(" ", 2)[0]] = why
     beaten = [r for r in published["rows"] if r["contender"] != COPY and r["speedup"] < 1]
     expected = {(report.name_of(report.key_of(r)), r["contender"]) for r in beaten}
     assert shown.keys() == expected
