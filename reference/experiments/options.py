@@ -100,6 +100,6 @@ class Options:
             target = self.target if drawn else f"<root of {Path(self.target).name}>"
             command += f" --target {target}"
         command += f" --sequence {self.sequence}" if self.sequence else ""
-        command += f" --method {' '.join(self.methods)}" if self.methods else ""
+        command += " --method all" if self.section.startswith("methods") else ""
         command += f" --steps {self.steps}" if self.steps else ""
         return command + (" --varied" if self.varied else "")

@@ -261,7 +261,7 @@ def test_what_is_asked_for_decides_where_results_go():
     ]
     assert [o.section for o in methods] == [*tables.METHODS.values()]
     assert methods[1].command == (
-        "python -m reference.ablate --jobs 2 --target <root of town> --method spcl"
+        "python -m reference.ablate --jobs 2 --target <root of town> --method all"
     )
     assert {*sections} == {*tables.SECTIONS, tables.METHODS["drawn nights"]}
     assert len({o.folder for o in asked}) == len(asked)

@@ -85,6 +85,6 @@ def test_fewer_steps_are_rounds_as_long_in_a_folder_of_their_own() -> None:
     assert (adaptation.steps, adaptation.rounds) == (300, 3)
     assert replace(adaptation, steps=preset.steps, rounds=preset.rounds) == preset
     assert asked.folder.name == "toy-300-steps"
-    assert asked.command.endswith("--method dacs spcl --steps 300")
+    assert asked.command.endswith("--method all --steps 300")
     with pytest.raises(ValueError, match="expected steps >= rounds = 1, got -1"):
         Options(steps=-1).experiment(0)
