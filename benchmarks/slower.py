@@ -17,6 +17,7 @@ class Reason(NamedTuple):
     why: str
     operator: str = ""
     against: tuple[str, ...] = ()
+    layout: str = ""
     dtype: str = ""
     gradient: str = ""
     pixels: int = 0
@@ -29,6 +30,7 @@ class Reason(NamedTuple):
         return (
             case["operator"].startswith(self.operator)
             and (not self.against or contender in self.against)
+            and self.layout in ("", case["layout"])
             and self.dtype in ("", case["dtype"])
             and self.gradient in ("", case["gradient"])
             and (not self.pixels or height * width <= self.pixels)
@@ -52,7 +54,13 @@ REASONS = [
         gradient="features",
     ),
     Reason(
-        "pixels lie one after another in memory and are added row by row, without a product",
+        "where pixels lie one after another they are added to their class without a product; ours "
+        "looks at every label's value first, and adds up in parts, whose sums keep more digits",
+        operator="class_prototypes",
+        layout="channels_last",
+    ),
+    Reason(
+        "pixels are copied one after another and added row by row, without a product",
         operator="class_prototypes",
         against=("index_add",),
     ),

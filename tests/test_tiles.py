@@ -13,6 +13,7 @@ from protocontrast import (
     prototype_logits,
     transfer_labels,
 )
+from protocontrast.eager.class_prototypes import lie_as_rows
 from protocontrast.eager.tiles import accumulation_dtype, class_rows
 from tests.agreement import assert_agrees, contrast_scales, similarity_scales
 from tests.small_tiles import count_tiles, small_tiles
@@ -146,3 +147,31 @@ def test_sums_stored_by_channel(similarity: str) -> None:
         found.append((*gradients, means))
     assert all(one.is_contiguous() for one in found[1])
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("per_image", [False, True])
+@pytest.mark.parametrize("classes", [3, 150])
+def test_pixels_that_lie_as_rows(
+    classes: int, per_image: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("protocontrast.eager.class_prototypes.ROWS", 100)
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(2, 6, 14, 15, generator=generator)
+    labels = torch.randint(0, classes, (2, 14, 15), generator=generator, dtype=torch.int32)
+    labels[torch.rand(labels.shape, generator=generator) < 0.3] = 255
+    features = torch.where((labels == 255)[:, None], torch.nan, features)
+    features[0, :, 0, 0], labels[0, 0, 0] = torch.inf, 1
+    upstream = torch.randn(2 if per_image else 1, classes, 6, generator=generator).nan_to_num()
+    found = []
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        leaf = features.contiguous(memory_format=memory_format).requires_grad_()
+        assert lie_as_rows(leaf.flatten(2)) is (memory_format is torch.channels_last)
+        means = class_prototypes(leaf, labels, classes, per_image=per_image, backend="eager")
+        loss = (means.mean.reshape(upstream.shape) * upstream)[:, 2:].sum()
+        (gradient,) = torch.autograd.grad(loss, leaf)
+        assert gradient.is_contiguous(memory_format=memory_format)
+        found.append((means.mean, means.count, gradient))
+    torch.testing.assert_close(found[0], found[1], equal_nan=True)
+    mean = found[1][0].reshape(-1, classes, 6)
+    assert bool((mean[0, 1] == torch.inf).all())
+    assert bool(torch.isfinite(mean[0, torch.arange(classes) != 1]).all())

@@ -13,6 +13,9 @@ from protocontrast.eager.tiles import (
     without,
 )
 
+ROWS = 4096
+"""Pixels that are added up one after another before the sum joins the others, to keep digits."""
+
 
 class Members:
     """Which pixel counts how much for which class."""
@@ -63,6 +66,8 @@ def class_sums(
     ignore_index: int,
 ) -> tuple[Tensor, Tensor]:
     """Sums (G, C, D) and counts (G, C) with G = B per image, else 1."""
+    if lie_as_rows(features) and pixel_weight is None and not normalize:
+        return _sums_of_rows(features, labels, num_classes, per_image, ignore_index)
     members = Members(features, labels, pixel_weight, num_classes, ignore_index)
     images, channels, _ = features.shape
     groups = images if per_image else 1
@@ -85,6 +90,36 @@ def class_sums(
             total = found[tile.image if per_image else 0]
             _add_separately(total, widened(features, tile), members, tile, normalize)
     return found, counts
+
+
+def lie_as_rows(features: Tensor) -> bool:
+    """Whether pixels lie one after another, all channels of each together, in the final dtype."""
+    on_host = features.device.type == "cpu"
+    return on_host and features.stride(1) == 1 and features.dtype == accumulation_dtype(features)
+
+
+def _sums_of_rows(
+    features: Tensor, labels: Tensor, num_classes: int, per_image: bool, ignore_index: int
+) -> tuple[Tensor, Tensor]:
+    """The same by adding each pixel to its class: no product, whatever the number of classes.
+
+    Ignored pixels have a row of their own, so what they hold reaches no class.
+    """
+    images, channels, pixels = features.shape
+    groups = images if per_image else 1
+    key = labels.long()
+    key = torch.where(key == ignore_index, num_classes, key)
+    sums = features.new_zeros(groups, num_classes, channels)
+    counts = features.new_zeros(groups, num_classes)
+    for image in range(images):
+        group = image if per_image else 0
+        for start in range(0, pixels, ROWS):
+            some = slice(start, start + ROWS)
+            rows = features.new_zeros(num_classes + 1, channels)
+            rows.index_add_(0, key[image, some], features[image, :, some].t())
+            sums[group] += rows[:num_classes]
+        counts[group] += torch.bincount(key[image], minlength=num_classes + 1)[:num_classes]
+    return sums, counts
 
 
 def _add(total: Tensor, block: Tensor, member: Tensor, unused: Tensor, normalize: bool) -> None:
@@ -133,6 +168,8 @@ def class_sums_backward(
     Plain: dL/df_i = w_i g_y, and the features are not read. Normalised, q = f / |f|:
     dL/df_i = w_i (g_y - q (g_y . q)) / |f|.
     """
+    if lie_as_rows(features) and pixel_weight is None and not normalize:
+        return _rows_of_classes(upstream, features, labels, ignore_index)
     members = Members(features, labels, pixel_weight, upstream.shape[1], ignore_index)
     gradient = torch.empty_like(features)
     columns = upstream.to(members.key.dtype).transpose(1, 2).contiguous()
@@ -148,4 +185,22 @@ def class_sums_backward(
             into.copy_(pulled.addcmul_(block, radial, value=-1))
         else:
             into.copy_(slope @ member)
+    return gradient
+
+
+def _rows_of_classes(
+    upstream: Tensor, features: Tensor, labels: Tensor, ignore_index: int
+) -> Tensor:
+    """The plain gradient where pixels lie as rows: each is its class's row, or 0."""
+    groups, num_classes, _ = upstream.shape
+    key = labels.long()
+    key = torch.where(key == ignore_index, num_classes, key)
+    rows = torch.nn.functional.pad(upstream.to(features.dtype), (0, 0, 0, 1))
+    gradient = torch.empty_like(features)
+    for image, into in enumerate(gradient):
+        own = rows[image if groups > 1 else 0]
+        if into.t().is_contiguous():
+            torch.index_select(own, 0, key[image], out=into.t())
+        else:
+            into.copy_(own[key[image]].t())
     return gradient
