@@ -13,7 +13,7 @@ from protocontrast import (
     prototype_logits,
     transfer_labels,
 )
-from protocontrast.eager.class_prototypes import lie_as_rows
+from protocontrast.eager.class_prototypes import added_by_pixel, lie_as_rows
 from protocontrast.eager.tiles import accumulation_dtype, class_rows
 from tests.agreement import assert_agrees, contrast_scales, similarity_scales
 from tests.small_tiles import count_tiles, small_tiles
@@ -165,7 +165,9 @@ def test_pixels_that_lie_as_rows(
     found = []
     for memory_format in (torch.contiguous_format, torch.channels_last):
         leaf = features.contiguous(memory_format=memory_format).requires_grad_()
-        assert lie_as_rows(leaf.flatten(2)) is (memory_format is torch.channels_last)
+        last = memory_format is torch.channels_last
+        assert lie_as_rows(leaf.flatten(2)) is last
+        assert added_by_pixel(leaf.flatten(2), classes) is (last or classes == 150)
         means = class_prototypes(leaf, labels, classes, per_image=per_image, backend="eager")
         loss = (means.mean.reshape(upstream.shape) * upstream)[:, 2:].sum()
         (gradient,) = torch.autograd.grad(loss, leaf)
@@ -173,5 +175,6 @@ def test_pixels_that_lie_as_rows(
         found.append((means.mean, means.count, gradient))
     torch.testing.assert_close(found[0], found[1], equal_nan=True)
     mean = found[1][0].reshape(-1, classes, 6)
+    assert not added_by_pixel(torch.zeros(1, 129, 64), 150)
     assert bool((mean[0, 1] == torch.inf).all())
     assert bool(torch.isfinite(mean[0, torch.arange(classes) != 1]).all())

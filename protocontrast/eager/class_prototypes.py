@@ -66,7 +66,7 @@ def class_sums(
     ignore_index: int,
 ) -> tuple[Tensor, Tensor]:
     """Sums (G, C, D) and counts (G, C) with G = B per image, else 1."""
-    if lie_as_rows(features) and pixel_weight is None and not normalize:
+    if added_by_pixel(features, num_classes) and pixel_weight is None and not normalize:
         return _sums_of_rows(features, labels, num_classes, per_image, ignore_index)
     members = Members(features, labels, pixel_weight, num_classes, ignore_index)
     images, channels, _ = features.shape
@@ -96,6 +96,16 @@ def lie_as_rows(features: Tensor) -> bool:
     """Whether pixels lie one after another, all channels of each together, in the final dtype."""
     on_host = features.device.type == "cpu"
     return on_host and features.stride(1) == 1 and features.dtype == accumulation_dtype(features)
+
+
+def added_by_pixel(features: Tensor, num_classes: int) -> bool:
+    """Whether sums of pixels cost less than a product with one-hot labels, which counts classes.
+
+    Pixels that do not lie as rows are copied to do so, which many channels make dear.
+    """
+    on_host = features.device.type == "cpu" and features.dtype == accumulation_dtype(features)
+    cheap = num_classes >= 100 and features.shape[1] <= 128
+    return lie_as_rows(features) or (on_host and cheap)
 
 
 def _sums_of_rows(
