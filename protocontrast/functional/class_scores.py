@@ -9,6 +9,7 @@ from protocontrast.checks import check_choice, check_device, check_floating, che
 from protocontrast.functional.contrast import REDUCTIONS
 from protocontrast.functional.pixels import Pixels, read_features, read_labels, read_pixel_weight
 from protocontrast.ops.labels import checked_labels
+from protocontrast.ops.reduction import reduced
 
 
 class Scores(NamedTuple):
@@ -26,12 +27,8 @@ class Scores(NamedTuple):
     def reduced(self, losses: Tensor, reduction: str) -> Tensor:
         """Losses (B, P) weighted, in the pixels' own shape or summed; "mean" divides by weights."""
         losses = losses * self.weight
-        if reduction == "none":
-            return self.pixels.restored(losses)
-        if reduction == "sum":
-            return losses.sum()
-        total = self.weight.sum()
-        return losses.sum() / torch.where(total == 0, 1, total)
+        losses = reduced(losses, self.weight, reduction)
+        return self.pixels.restored(losses) if reduction == "none" else losses
 
 
 def widened(values: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from protocontrast.eager.tiles import accumulation_dtype
 from protocontrast.ops.backend import full_precision, is_plain, transforms_active
 from protocontrast.ops.gradient import differentiable, kept, once, only_first_differentiable, steady
 from protocontrast.ops.labels import checked_labels, refuse_on_host
+from protocontrast.ops.reduction import reduced
 
 FUNCTION = "pixel_prototype_contrast"
 
@@ -273,9 +274,4 @@ def contrast(inputs: Inputs, settings: Settings, reduction: str, backend: str) -
         if one_pass and not traced and not narrow:
             return _ReducedContrast.apply(*inputs, *settings, reduction == "mean")
         loss, weight, _ = differentiable(_Contrast, contrast_op, *inputs, *settings, backend)
-    if reduction == "none":
-        return loss
-    if reduction == "sum":
-        return loss.sum()
-    mass = weight.sum()
-    return loss.sum() / torch.where(mass == 0, 1, mass)
+    return reduced(loss, weight, reduction)

@@ -12,6 +12,7 @@ from protocontrast.eager.tiles import accumulation_dtype
 from protocontrast.ops.backend import full_precision, is_plain, transforms_active
 from protocontrast.ops.gradient import differentiable, kept, once, only_first_differentiable, steady
 from protocontrast.ops.labels import checked_labels, refuse_on_host
+from protocontrast.ops.reduction import reduced
 
 FUNCTION = "distribution_contrast"
 
@@ -251,9 +252,4 @@ def distribution_contrast(
             return _Reduced.apply(*inputs, *settings, reduction == "mean")
         function, operator = _DistributionContrast, distribution_contrast_op
         loss, weight, _ = differentiable(function, operator, *inputs, *settings, backend)
-    if reduction == "none":
-        return loss
-    if reduction == "sum":
-        return loss.sum()
-    mass = weight.sum()
-    return loss.sum() / torch.where(mass == 0, 1, mass)
+    return reduced(loss, weight, reduction)

@@ -10,6 +10,7 @@ from protocontrast.eager import pair_contrast as eager_pair_contrast
 from protocontrast.eager.tiles import accumulation_dtype
 from protocontrast.ops.backend import full_precision
 from protocontrast.ops.gradient import differentiable, kept, once, only_first_differentiable, steady
+from protocontrast.ops.reduction import reduced
 
 
 class Settings(NamedTuple):
@@ -214,9 +215,4 @@ def pair_contrast(inputs: Inputs, settings: Settings, reduction: str, backend: s
             *settings,
             backend,
         )
-    if reduction == "none":
-        return loss
-    if reduction == "sum":
-        return loss.sum()
-    mass = weight.sum()
-    return loss.sum() / torch.where(mass == 0, 1, mass)
+    return reduced(loss, weight, reduction)

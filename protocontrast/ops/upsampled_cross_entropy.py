@@ -12,6 +12,7 @@ from protocontrast.eager.tiles import accumulation_dtype
 from protocontrast.ops.backend import full_precision, is_plain, transforms_active
 from protocontrast.ops.gradient import differentiable, kept, once, only_first_differentiable, steady
 from protocontrast.ops.labels import checked_labels, refuse_on_host
+from protocontrast.ops.reduction import reduced
 
 FUNCTION = "upsampled_cross_entropy"
 INPUTS = "Tensor logits, Tensor labels, Tensor? class_weight, int ignore_index, bool align_corners"
@@ -190,8 +191,4 @@ def upsampled_cross_entropy(
             return _Reduced.apply(*inputs, reduction == "mean")
         function, operator = _UpsampledCrossEntropy, upsampled_cross_entropy_op
         loss, mass = differentiable(function, operator, *inputs, backend)
-    if reduction == "none":
-        return loss
-    if reduction == "sum":
-        return loss.sum()
-    return loss.sum() / torch.where(mass == 0, 1, mass)
+    return reduced(loss, mass, reduction)
