@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 NEVER = -1e30
-"""Added to masked classes' logits: exp(NEVER - max) is exactly 0, and 0 * NEVER is not NaN."""
-
+"""Added to masked classes' logits: never a pixel's largest, and 0 * NEVER is not NaN."""
 
 LARGEST_EXPONENT = 60.0
 """exp of a logit this large, and one over it, times any class count, stay normal in float32."""
