@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from protocontrast import pixel_prototype_contrast, transfer_labels
-from protocontrast.eager.similarity import SMALLEST_EXPONENT, Similarity, exp_of_differences_
+from protocontrast.eager.exponentials import SMALLEST_EXPONENT, exp_of_differences_
+from protocontrast.eager.similarity import Similarity
 
 DTYPES = (torch.float32, torch.float64)
 

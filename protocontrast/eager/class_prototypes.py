@@ -104,8 +104,14 @@ def added_by_pixel(features: Tensor, num_classes: int) -> bool:
     Pixels that do not lie as rows are copied to do so, which many channels make dear.
     """
     on_host = features.device.type == "cpu" and features.dtype == accumulation_dtype(features)
-    cheap = num_classes >= 100 and features.shape[1] <= 128
-    return lie_as_rows(features) or (on_host and cheap)
+    many_for_a_product = num_classes >= 100 and features.shape[1] <= 128
+    return on_host and (features.stride(1) == 1 or many_for_a_product)
+
+
+def _row_of(labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
+    """The row of each pixel's class; ignored pixels share one behind the classes."""
+    key = labels.long()
+    return torch.where(key == ignore_index, num_classes, key)
 
 
 def _sums_of_rows(
@@ -117,8 +123,7 @@ def _sums_of_rows(
     """
     images, channels, pixels = features.shape
     groups = images if per_image else 1
-    key = labels.long()
-    key = torch.where(key == ignore_index, num_classes, key)
+    key = _row_of(labels, num_classes, ignore_index)
     sums = features.new_zeros(groups, num_classes, channels)
     counts = features.new_zeros(groups, num_classes)
     for image in range(images):
@@ -203,8 +208,7 @@ def _rows_of_classes(
 ) -> Tensor:
     """The plain gradient where pixels lie as rows: each is its class's row, or 0."""
     groups, num_classes, _ = upstream.shape
-    key = labels.long()
-    key = torch.where(key == ignore_index, num_classes, key)
+    key = _row_of(labels, num_classes, ignore_index)
     rows = torch.nn.functional.pad(upstream.to(features.dtype), (0, 0, 0, 1))
     gradient = torch.empty_like(features)
     for image, into in enumerate(gradient):

@@ -6,23 +6,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from protocontrast.eager.exponentials import exp_of_differences_
+
 NEVER = -1e30
 """Added to masked classes' logits: never a pixel's largest, and 0 * NEVER is not NaN."""
 
 LARGEST_EXPONENT = 60.0
 """exp of a logit this large, and one over it, times any class count, stay normal in float32."""
-
-SMALLEST_EXPONENT = {torch.float32: -LARGEST_EXPONENT, torch.float64: -600.0}
-"""Beside exp(0), exp of this is nothing; times a weight it is still a normal number."""
-
-
-def exp_of_differences_(exponents: Tensor) -> Tensor:
-    """exp in place, of logits less their peak or log-sum-exp; what is next to 0 may stay above it.
-
-    exp of what underflows, of -inf too, and products of denormal numbers take up to a hundred times
-    as long on a CPU as all others.
-    """
-    return exponents.clamp_min_(SMALLEST_EXPONENT[exponents.dtype]).exp_()
 
 
 class Scored(NamedTuple):

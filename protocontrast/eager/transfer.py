@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from protocontrast.eager.similarity import Similarity, exp_of_differences_
+from protocontrast.eager.exponentials import exp_of_differences_
+from protocontrast.eager.similarity import Similarity
 from protocontrast.eager.tiles import accumulation_dtype, tiles, widened
 
 

@@ -7,11 +7,9 @@ back to the logits' own size while it is in cache.
 import torch
 from torch import Tensor
 
+from protocontrast.eager.exponentials import SMALLEST_EXPONENT
 from protocontrast.eager.resampling import Upsampling
 from protocontrast.eager.tiles import accumulation_dtype, holds_nonfinite
-
-DEEPEST = {torch.float32: 60.0, torch.float64: 600.0}
-"""How far below 0 every logit of a pixel may lie for its exponentials to keep all digits."""
 
 
 class _Targets:
@@ -77,7 +75,7 @@ def _sweep(
             if not gathers:
                 # Blended like the logits, their peaks are above every blend of logits.
                 block = block - block.amax(dim=1, keepdim=True)
-                deep = float(block.amin()) < -DEEPEST[dtype]
+                deep = float(block.amin()) < SMALLEST_EXPONENT[dtype]
             wide = upsampling.stretch(block)
             total = None if gradient is None else upsampling.nothing(wide)
             index, weight = targets.rows(image, chunk.outputs)

@@ -12,7 +12,7 @@ COMMAND = "python -m tests.ahead_of_time.budget"
 
 REASONS = {
     "classes": "with more than 128 classes the scores of a tile fill the registers at any size",
-    "distributions": "with more than 64 classes the scores of both products do so, too",
+    "distributions": "with more than 64 classes both products fill the registers at any size",
     "double": "float64 serves gradient checks, which need no speed",
     "unaligned": "without aligned runs of pixels or channels every element has its own address",
 }
