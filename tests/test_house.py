@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-MAX_LINES = 300
+MAX_LINES = 400
 TEXT = {".py", ".md", ".toml", ".txt", ".html", ".j2", ".css"}
 NOT_OURS = {"build", "dist", "runs", "__pycache__"}
 EMPTY_NAMES = {"utils", "util", "helpers", "helper", "misc", "common"}
@@ -31,7 +31,9 @@ def house_files(root: Path) -> Iterator[Path]:
 
 
 def long_files(root: Path) -> list[str]:
-    counts = {path: len(path.read_text("utf-8").splitlines()) for path in house_files(root)}
+    # Prose may be as long as it takes to explain.
+    code = (path for path in house_files(root) if path.suffix != ".md")
+    counts = {path: len(path.read_text("utf-8").splitlines()) for path in code}
     return [f"{path.relative_to(root)}: {n} lines" for path, n in counts.items() if n > MAX_LINES]
 
 
