@@ -82,22 +82,22 @@ def moments(samples: Tensor) -> Tensor:
 def fit_classes(
     samples: Tensor, used: Tensor, known: Tensor, old: Mixtures, total: Total
 ) -> tuple[Mixtures, Tensor]:
-    """Mixtures (C, C, K) of every class and channel, and which classes (C,) have samples.
+    """Mixtures (C, C, K) of every class and channel, and which of them (C, C) have samples.
 
-    `used` (C,) says which classes have samples here, `known` (C,) which have an old mixture.
+    `used` (C, C) says which have samples here, `known` (C, C) which have an old mixture.
     """
     num_classes = len(samples)
-    counted = used.to(samples.dtype)[:, None, None]
+    counted = used.to(samples.dtype)[..., None]
     sums = total(moments(samples) * counted).flatten(0, 1)
     flat = Mixtures(*(one.flatten(0, 1) for one in old))
-    fitted = begun(sums, known.repeat_interleave(num_classes), flat)
+    fitted = begun(sums, known.flatten(), flat)
     for _ in range(EM_STEPS):
         # Class by class, so that no table of all pixels, channels and components exists.
         rows = [one.split(num_classes) for one in fitted]
         parts = [sums_of(own, Mixtures(*each)) for own, *each in zip(samples, *rows, strict=True)]
         fitted = refitted(total(torch.stack(parts) * counted[..., None]).flatten(0, 1), fitted)
     shaped = Mixtures(*(one.unflatten(0, (num_classes, num_classes)) for one in fitted))
-    return shaped, sums.unflatten(0, (num_classes, num_classes))[:, 0, 0] > 0
+    return shaped, sums.unflatten(0, (num_classes, num_classes))[..., 0] > 0
 
 
 def fit_anchors(
@@ -105,10 +105,10 @@ def fit_anchors(
 ) -> tuple[Mixtures, Tensor]:
     """Mixtures (2, K) of logits of pixels' own classes and of others, and which have samples (2,).
 
-    `known` () says whether there are old ones.
+    `used` (C, C) says which have samples here, `known` () whether there are old ones.
     """
     own = torch.eye(len(samples), dtype=torch.bool, device=samples.device)
-    kinds = torch.stack([own, ~own]) & used[:, None]
+    kinds = torch.stack([own, ~own]) & used
     shares = kinds.to(samples.dtype)[..., None]
     sums = total((moments(samples) * shares).sum(dim=(1, 2)))
     fitted = begun(sums, known.expand(2), old)

@@ -219,7 +219,10 @@ class BiCL(nn.Module):
 
         of_source = class_counts(source_grid, *known) if means is None else means.count
         coverage, class_share = shares(of_source, passed.prototypes.count, fused.numel())
-        loss = self.weights[0] * to_source + self.weights[1] * to_target
+        terms = zip(self.weights, (to_source, to_target), strict=True)
+        # A term without weight is 0 whatever it holds, and still gives a gradient of zeros.
+        parts = [w * term if w else 0 * term.nan_to_num(0, 0, 0) for w, term in terms]
+        loss = parts[0] + parts[1]
         return BiCLOutput(loss, to_source, to_target, fused, coverage, class_share)
 
     def _in_common(self) -> dict[str, Any]:

@@ -19,13 +19,18 @@ def bilinear_reads(
     return lower, (lower + 1).clamp_max(inputs - 1), share.to(like.dtype)
 
 
+def part(values: Tensor, share: Tensor) -> Tensor:
+    """Values times their share of a blend; what has no share is not read, infinity times 0 is 0."""
+    return torch.where(share == 0, 0, values * share)
+
+
 def bilinear(logits: Tensor, height: int, width: int, align_corners: bool) -> Tensor:
     """(M16) logits (B, C, h, w) at the size of the labels, (B, C, height, width)."""
     left, right, share = bilinear_reads(logits.shape[3], width, align_corners, logits)
-    wide = logits[..., left] * (1 - share) + logits[..., right] * share
+    wide = part(logits[..., left], 1 - share) + part(logits[..., right], share)
     top, bottom, share = bilinear_reads(logits.shape[2], height, align_corners, logits)
     share = rearrange(share, "h -> h 1")
-    return wide[..., top, :] * (1 - share) + wide[..., bottom, :] * share
+    return part(wide[..., top, :], 1 - share) + part(wide[..., bottom, :], share)
 
 
 def upsampled_cross_entropy(
@@ -35,7 +40,10 @@ def upsampled_cross_entropy(
     ignore_index: int,
     align_corners: bool,
 ) -> tuple[Tensor, Tensor]:
-    """(M16) v_y (logsumexp_k z_k - z_y) of the upsampled logits z, and v_y, each (B, H, W)."""
+    """(M16) v_y (logsumexp_k z_k - z_y) of the upsampled logits z, and v_y, each (B, H, W).
+
+    Both are 0 where z_y is -inf: there the pixel's class is absent.
+    """
     num_classes, (height, width) = logits.shape[1], labels.shape[1:]
     share = torch.ones(num_classes, dtype=logits.dtype, device=logits.device)
     if class_weight is not None:
@@ -43,6 +51,8 @@ def upsampled_cross_entropy(
     index = torch.where(labels == ignore_index, 0, labels).long()
     weight = torch.where(labels == ignore_index, 0, share[index])
     upsampled = bilinear(logits, height, width, align_corners)
+    absent = upsampled.gather(1, rearrange(index, "b h w -> b 1 h w")) == -torch.inf
+    weight = torch.where(rearrange(absent, "b 1 h w -> b h w"), 0, weight)
     # An ignored pixel may read NaN, and 0 * NaN is NaN: it leaves before any arithmetic.
     upsampled = torch.where(rearrange(weight != 0, "b h w -> b 1 h w"), upsampled, 0)
     own = upsampled.gather(1, rearrange(index, "b h w -> b 1 h w"))
