@@ -82,7 +82,7 @@ class ClassQueue(WideBuffers):
         self.length = length
         self.dim = dim
         self.process_group = process_group
-        self.register_buffer("keys", torch.zeros(num_classes, length, dim))
+        self.register_buffer("keys", torch.zeros(num_classes, length, dim, dtype=torch.float32))
         self.register_buffer("count", torch.zeros(num_classes, dtype=torch.int64))
         self.register_buffer("skipped", torch.zeros(num_classes, dtype=torch.int64))
 

@@ -72,7 +72,7 @@ class DomainBias(WideBuffers):
         self.dim = dim
         self.momentum = momentum
         self.warmup = warmup
-        self.register_buffer("bias", torch.zeros(num_classes, dim))
+        self.register_buffer("bias", torch.zeros(num_classes, dim, dtype=torch.float32))
         self.register_buffer("present", torch.zeros(num_classes, dtype=torch.bool))
         self.register_buffer("count", torch.zeros(num_classes, dtype=torch.int64))
 

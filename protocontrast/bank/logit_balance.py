@@ -121,7 +121,9 @@ class LogitBalance(WideBuffers):
         self.process_group = process_group
         for name, shape in (("", (2, num_classes, num_classes)), ("anchor_", (2,))):
             for part in Mixtures._fields:
-                self.register_buffer(name + part, torch.zeros(*shape, components))
+                self.register_buffer(
+                    name + part, torch.zeros(*shape, components, dtype=torch.float32)
+                )
         self.register_buffer("count", torch.zeros(2, num_classes, dtype=torch.int64))
         self.register_buffer("latest", torch.zeros(2, num_classes, dtype=torch.int64))
         self.register_buffer("step", torch.zeros(2, dtype=torch.int64))

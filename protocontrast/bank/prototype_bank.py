@@ -119,13 +119,13 @@ class PrototypeBank(WideBuffers):
         self.rule = rule
         self.normalize = normalize
         self.process_group = process_group
-        self.register_buffer("prototypes", torch.zeros(num_classes, dim))
+        self.register_buffer("prototypes", torch.zeros(num_classes, dim, dtype=torch.float32))
         self.register_buffer("count", torch.zeros(num_classes, dtype=torch.float64))
         self.register_buffer("present", torch.zeros(num_classes, dtype=torch.bool))
         self.register_buffer("skipped", torch.zeros(num_classes, dtype=torch.int64))
         self.register_buffer("pending_sum", torch.zeros(num_classes, dim, dtype=torch.float64))
         self.register_buffer("pending_count", torch.zeros(num_classes, dtype=torch.float64))
-        spread = torch.zeros(num_classes, dim) if variance else None
+        spread = torch.zeros(num_classes, dim, dtype=torch.float32) if variance else None
         self.register_buffer("variance", spread)
         self.register_buffer("pending_square", None if spread is None else spread.double())
 
