@@ -91,6 +91,13 @@ def check_choice(function: str, argument: str, value: object, choices: Collectio
         raise ValueError(sentence(function, argument, f"to be {names}", repr(value)))
 
 
+def check_flag(function: str, argument: str, value: object) -> None:
+    """TypeError unless True or False; numpy's are, 0 and 1 are not."""
+    numpys = type(value).__module__ == "numpy" and type(value).__name__ in ("bool", "bool_")
+    if not (isinstance(value, bool) or numpys):
+        raise TypeError(sentence(function, argument, "to be True or False", repr(value)))
+
+
 def is_number(value: object) -> bool:
     """Whether a real number, which neither NaN nor a bool is; numpy's scalars are."""
     return isinstance(value, Real) and not isinstance(value, bool) and value == value

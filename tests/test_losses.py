@@ -14,6 +14,7 @@ from torch import Tensor
 from protocontrast import (
     BidirectionalContrastLoss,
     PixelPrototypeContrastLoss,
+    UpsampledCrossEntropyLoss,
     bidirectional_contrast,
     pixel_prototype_contrast,
 )
@@ -230,10 +231,20 @@ def test_num_classes(value: Any) -> None:
     assert_raises(ValueError, text, lambda: BidirectionalContrastLoss(value))
 
 
+@pytest.mark.parametrize("value", ["abc", 1, None])
+@pytest.mark.parametrize(
+    "loss", [PixelPrototypeContrastLoss, BidirectionalContrastLoss, UpsampledCrossEntropyLoss]
+)
+def test_validate_is_a_bool(loss: Any, value: Any) -> None:
+    first = (3,) if loss is BidirectionalContrastLoss else ()
+    text = f"{loss.__name__}: expected validate to be True or False, got {value!r}."
+    assert_raises(TypeError, text, lambda: loss(*first, validate=value))
+
+
 def test_pairwise_is_a_bool() -> None:
     text = "BidirectionalContrastLoss: expected pairwise to be True or False, got 'no'."
     refused: Any = "no"
-    assert_raises(ValueError, text, lambda: BidirectionalContrastLoss(3, pairwise=refused))
+    assert_raises(TypeError, text, lambda: BidirectionalContrastLoss(3, pairwise=refused))
     taken: Any = np.False_
     assert BidirectionalContrastLoss(3, pairwise=taken)(FEATURES, LABELS, OTHER, LABELS).loss > 0
 

@@ -38,8 +38,10 @@ IGNORE = "Hint: the usual ignore values are 255 and -100."
         ({"prototypes": None}, ValueError, "prototypes to be 'bank' or 'batch', got None."),
         ({"bank_update": "now"}, ValueError, "bank_update to be 'before' or 'after', got 'now'."),
         ({"absent": "keep"}, ValueError, "absent to be 'mask' or 'floor', got 'keep'."),
-        ({"calibrate": "no"}, ValueError, "calibrate to be True or False, got 'no'."),
-        ({"pairwise": "yes"}, ValueError, "pairwise to be True or False, got 'yes'."),
+        ({"calibrate": "no"}, TypeError, "calibrate to be True or False, got 'no'."),
+        ({"pairwise": "yes"}, TypeError, "pairwise to be True or False, got 'yes'."),
+        ({"pairwise": 1}, TypeError, "pairwise to be True or False, got 1."),
+        ({"validate": "abc"}, TypeError, "validate to be True or False, got 'abc'."),
         (
             {"pairwise": True},
             ValueError,
@@ -166,6 +168,15 @@ def assert_refused(bicl: BiCL, call: tuple[Any, ...], error: type[Exception], te
 @pytest.mark.parametrize(("changed", "error", "text"), CALLS)
 def test_calls(changed: Any, error: type[Exception], text: str, settings: Any) -> None:
     assert_refused(BiCL(3, 4, **settings), replaced(**changed), error, f"BiCL: expected {text}")
+
+
+@pytest.mark.parametrize("value", ["False", None, 0])
+def test_update_is_a_flag(value: Any) -> None:
+    bicl = BiCL(3, 4)
+    before = {name: value.clone() for name, value in bicl.state_dict().items()}
+    text = f"BiCL: expected update to be True or False, got {value!r}."
+    assert_raises(TypeError, text, lambda: bicl(*replaced(), update=value))
+    assert all(torch.equal(value, before[name]) for name, value in bicl.state_dict().items())
 
 
 @pytest.mark.parametrize("validate", [False, True])

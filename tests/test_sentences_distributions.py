@@ -139,7 +139,7 @@ def test_backends(call: str) -> None:
             "expected prototypes of shape (C, D) with D = 4 as in features (2, 4, 3, 5), "
             "got (3, 64). Hint: use the bank built for these features.",
         ),
-        ({"normalize": 2}, ValueError, "expected normalize to be True or False, got 2."),
+        ({"normalize": 2}, TypeError, "expected normalize to be True or False, got 2."),
         (
             {"temperature": 0},
             ValueError,
@@ -174,19 +174,20 @@ def test_distribution_contrast(given: Any, error: type[Exception], text: str) ->
 
 
 @pytest.mark.parametrize(
-    ("given", "text"),
+    ("given", "error", "text"),
     [
-        ({"num_classes": 0}, "expected num_classes to be an integer >= 1, got 0."),
-        ({"normalize": None}, "expected normalize to be True or False, got None."),
+        ({"num_classes": 0}, ValueError, "expected num_classes to be an integer >= 1, got 0."),
+        ({"normalize": None}, TypeError, "expected normalize to be True or False, got None."),
         (
             {"features": torch.ones(30, 4), "per_image": True},
+            ValueError,
             "expected features of shape (B, D, H, W) or (B, D, P) with per_image=True, "
             "got (30, 4). Hint: pixels given as rows have no image; pass (B, D, P).",
         ),
     ],
 )
-def test_class_statistics(given: Any, text: str) -> None:
-    assert_says("class_statistics", ValueError, text, **given)
+def test_class_statistics(given: Any, error: type[Exception], text: str) -> None:
+    assert_says("class_statistics", error, text, **given)
 
 
 @pytest.mark.parametrize(

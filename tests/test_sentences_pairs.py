@@ -98,7 +98,7 @@ GRAD_HINT = "gradients go to anchors, keys and negatives only."
         ),
         ("temperature", 0, ValueError, "temperature to be a finite number > 0, got 0."),
         ("denominator", "each", ValueError, "denominator to be 'negatives' or 'all', got 'each'."),
-        ("exclude_self", None, ValueError, "exclude_self to be True or False, got None."),
+        ("exclude_self", None, TypeError, "exclude_self to be True or False, got None."),
         (
             "exclude_self",
             True,
@@ -145,7 +145,7 @@ def test_negatives_are_checked_as_keys_are() -> None:
         ("similarity", "l2", ValueError, "similarity to be 'cosine' or 'dot', got 'l2'."),
         ("temperature", -1, ValueError, "temperature to be a finite number > 0, got -1."),
         ("denominator", "each", ValueError, "denominator to be 'negatives' or 'all', got 'each'."),
-        ("exclude_self", "no", ValueError, "exclude_self to be True or False, got 'no'."),
+        ("exclude_self", "no", TypeError, "exclude_self to be True or False, got 'no'."),
         ("reduction", "max", ValueError, "reduction to be 'mean' or 'sum' or 'none', got 'max'."),
         (
             "backend",

@@ -118,7 +118,7 @@ OTHERS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     (
         "confident_share",
         {"per_image": "yes"},
-        ValueError,
+        TypeError,
         "expected per_image to be True or False, got 'yes'.",
     ),
     (

@@ -135,7 +135,7 @@ SETTINGS = [
     ),
     (
         {"align_corners": None},
-        ValueError,
+        TypeError,
         "expected align_corners to be True or False, got None.",
     ),
     (

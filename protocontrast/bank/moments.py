@@ -1,5 +1,6 @@
 """Class means, counts and variances as numbers that can be added up: for `PrototypeBank`."""
 
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -62,6 +63,21 @@ def read_statistics(
         around = variance + (mean - centre).square()
         variance = torch.where(seen[..., None] > 0, around, 0).sum(dim=0) / divisor
     return Moments(centre, number, variance)
+
+
+def read_batches(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """The pairs of an iterable, each looked at when its turn comes."""
+    requirement = "to be an iterable of (features, labels) pairs"
+    if isinstance(batches, (str, bytes, Tensor)) or not isinstance(batches, Iterable):
+        got = type(batches).__name__
+        raise TypeError(sentence("PrototypeBank", "batches", requirement, got))
+    for batch in batches:
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+            sized = isinstance(batch, (tuple, list))
+            got = f"{type(batch).__name__} of {len(batch)}" if sized else type(batch).__name__
+            raise TypeError(sentence("PrototypeBank", "batches", requirement, got))
+        features, labels = batch
+        yield features, labels
 
 
 def summed(stats: Moments) -> Moments:

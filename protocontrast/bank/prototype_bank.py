@@ -9,8 +9,15 @@ from torch import distributed as dist
 from torch.nn.functional import normalize as unit_rows
 
 from protocontrast.bank.buffers import WideBuffers
-from protocontrast.bank.moments import Moments, averaged, mixed, read_statistics, summed
-from protocontrast.checks import check_choice, check_count, check_share, sentence
+from protocontrast.bank.moments import (
+    Moments,
+    averaged,
+    mixed,
+    read_batches,
+    read_statistics,
+    summed,
+)
+from protocontrast.checks import check_choice, check_count, check_flag, check_share, sentence
 from protocontrast.functional import (
     ClassPrototypes,
     ClassStatistics,
@@ -108,7 +115,7 @@ class PrototypeBank(WideBuffers):
         check_share("PrototypeBank", "momentum", momentum)
         check_choice("PrototypeBank", "rule", rule, RULES)
         check_choice("PrototypeBank", "normalize", normalize, NORMALIZE)
-        check_choice("PrototypeBank", "variance", variance, (True, False))
+        check_flag("PrototypeBank", "variance", variance)
         if variance and normalize == "prototypes":
             requirement = 'to be False with normalize="prototypes"'
             hint = 'rows of unit length are no means; normalize="features" has a variance.'
@@ -200,13 +207,14 @@ class PrototypeBank(WideBuffers):
             torch.zeros_like(self.pending_count),
             None if square is None else torch.zeros_like(square),
         )
-        for features, labels in batches:
+        for features, labels in read_batches(batches):
             part = summed(self._read(self._statistics(features, labels, None, ignore_index)))
             for total, more in zip(whole, part, strict=True):
                 if total is not None and more is not None:
                     total += more
+        shared = self._share(averaged(whole))
         self.reset()
-        self._absorb(self._share(averaged(whole)))
+        self._absorb(shared)
         return self
 
     def on_scale(self, rows: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from protocontrast.bank.prototype_bank import Normalize
 from protocontrast.bicl.labels import at_grid, grid_or_counts
 from protocontrast.bicl.output import BiCLOutput
 from protocontrast.bicl.settings import check_settings
-from protocontrast.checks import sentence
+from protocontrast.checks import check_flag, sentence
 from protocontrast.functional import (
     ClassPrototypes,
     bidirectional_contrast,
@@ -125,6 +125,7 @@ class BiCL(nn.Module):
             absent=absent,
             weights=weights,
             ignore_index=ignore_index,
+            validate=validate,
             backend=backend,
         )
         self.num_classes = num_classes
@@ -166,6 +167,7 @@ class BiCL(nn.Module):
         update: bool = True,
     ) -> BiCLOutput:
         """One step; see the class for order, shapes and edges."""
+        check_flag("BiCL", "update", update)
         buffer = self.source_bank.prototypes
         check_feature_map("BiCL", "source_features", source_features, self.dim, buffer)
         check_feature_map("BiCL", "target_features", target_features, self.dim, buffer)

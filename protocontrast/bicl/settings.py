@@ -2,6 +2,7 @@
 
 from protocontrast.checks import (
     check_choice,
+    check_flag,
     check_ignore_index,
     check_number,
     check_positive,
@@ -24,17 +25,19 @@ def check_settings(
     absent: str,
     weights: tuple[float, float],
     ignore_index: int,
+    validate: bool,
     backend: str,
 ) -> None:
-    """ValueError, or TypeError for `ignore_index`, on the first setting that is wrong."""
+    """ValueError, or TypeError for `ignore_index` and flags, on the first setting that is wrong."""
     check_positive("BiCL", "temperature", temperature)
     check_choice("BiCL", "measure", measure, MEASURES)
     check_choice("BiCL", "prototypes", prototypes, ("bank", "batch"))
     check_choice("BiCL", "bank_update", bank_update, ("before", "after"))
     check_choice("BiCL", "absent", absent, ABSENT)
     check_choice("BiCL", "backend", backend, BACKENDS)
-    for name, flag in {"pairwise": pairwise, "calibrate": calibrate}.items():
-        check_choice("BiCL", name, flag, (True, False))
+    flags = {"pairwise": pairwise, "calibrate": calibrate, "validate": validate}
+    for name, flag in flags.items():
+        check_flag("BiCL", name, flag)
     if pairwise and prototypes != "batch":
         hint = "a bank belongs to no image pair."
         requirement = 'to be False with prototypes="bank"'

@@ -9,6 +9,7 @@ from protocontrast.checks import (
     check_choice,
     check_count,
     check_device,
+    check_flag,
     check_floating,
     check_ignore_index,
     check_integer,
@@ -222,7 +223,7 @@ def bidirectional_contrast(
         ('0.000046', '0.000092')
     """
     check_count(FUNCTION, "num_classes", num_classes)
-    check_choice(FUNCTION, "pairwise", pairwise, (True, False))
+    check_flag(FUNCTION, "pairwise", pairwise)
     check_positive(FUNCTION, "temperature", temperature)
     check_choice(FUNCTION, "absent", absent, ABSENT)
     check_choice(FUNCTION, "backend", backend, BACKENDS)

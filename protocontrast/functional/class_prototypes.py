@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from protocontrast.checks import check_choice, check_count, check_ignore_index, sentence
+from protocontrast.checks import check_count, check_flag, check_ignore_index, sentence
 from protocontrast.functional.contrast import Backend
 from protocontrast.functional.pixels import read_features, read_labels, read_pixel_weight
 from protocontrast.ops.backend import choose
@@ -109,8 +109,8 @@ def grouped_means(
     """Check the arguments of `function`, then take the class means."""
     pixels = read_features(function, features)
     check_count(function, "num_classes", num_classes)
-    check_choice(function, "normalize", normalize, (True, False))
-    check_choice(function, "per_image", per_image, (True, False))
+    check_flag(function, "normalize", normalize)
+    check_flag(function, "per_image", per_image)
     check_ignore_index(function, ignore_index)
     if per_image and features.dim() == 2:
         hint = "pixels given as rows have no image; pass (B, D, P)."

@@ -5,6 +5,7 @@ from torch import Tensor
 from protocontrast.checks import (
     check_choice,
     check_device,
+    check_flag,
     check_floating,
     check_ignore_index,
     check_positive,
@@ -104,7 +105,7 @@ def distribution_contrast(
     check_shape(function, "variance", variance, tuple(prototypes.shape), "like prototypes")
     check_device(function, "variance", variance, features, "features")
     check_choice(function, "reduction", reduction, REDUCTIONS)
-    check_choice(function, "normalize", normalize, (True, False))
+    check_flag(function, "normalize", normalize)
     check_positive(function, "temperature", temperature)
     check_ignore_index(function, ignore_index)
     check_per_class(pixels, "present", present, num_classes, boolean=True)

@@ -7,6 +7,7 @@ from torch import Tensor
 from protocontrast.checks import (
     check_choice,
     check_device,
+    check_flag,
     check_floating,
     check_ignore_index,
     check_integer,
@@ -166,7 +167,7 @@ def pair_contrast(
     check_choice(FUNCTION, "similarity", similarity, PAIR_SIMILARITIES)
     check_positive(FUNCTION, "temperature", temperature)
     check_choice(FUNCTION, "denominator", denominator, DENOMINATORS)
-    check_choice(FUNCTION, "exclude_self", exclude_self, (True, False))
+    check_flag(FUNCTION, "exclude_self", exclude_self)
     check_choice(FUNCTION, "reduction", reduction, REDUCTIONS)
     check_ignore_index(FUNCTION, ignore_index)
     if exclude_self and keys.shape[0] != anchors.shape[0]:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from protocontrast.checks import (
     check_choice,
+    check_flag,
     check_ignore_index,
     check_number,
     check_share,
@@ -163,7 +164,7 @@ def confident_share(probabilities: Tensor, threshold: float, *, per_image: bool 
     function = "confident_share"
     pixels = read_features(function, probabilities, "probabilities")
     check_share(function, "threshold", threshold)
-    check_choice(function, "per_image", per_image, (True, False))
+    check_flag(function, "per_image", per_image)
     sure = (widened(pixels.features.amax(dim=1)) >= threshold).float()
     if per_image:
         return sure.sum(dim=1) / max(sure.shape[1], 1)

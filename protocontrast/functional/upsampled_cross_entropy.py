@@ -5,6 +5,7 @@ from torch import Tensor
 from protocontrast.checks import (
     check_choice,
     check_device,
+    check_flag,
     check_floating,
     check_ignore_index,
     check_integer,
@@ -97,7 +98,7 @@ def upsampled_cross_entropy(
         check_device(function, "class_weight", class_weight, logits, "logits")
         check_no_grad(function, "class_weight", class_weight, to="logits")
     check_ignore_index(function, ignore_index)
-    check_choice(function, "align_corners", align_corners, (True, False))
+    check_flag(function, "align_corners", align_corners)
     check_choice(function, "reduction", reduction, REDUCTIONS)
     chosen = choose(function, backend, "upsampled_cross_entropy", logits)
     labels = comparable(labels, num_classes, ignore_index)

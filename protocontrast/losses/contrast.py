@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from protocontrast.checks import (
     check_choice,
     check_count,
+    check_flag,
     check_floating,
     check_ignore_index,
     check_labels,
@@ -85,6 +86,7 @@ class PixelPrototypeContrastLoss(nn.Module):
             raise ValueError(sentence(name, "similarity", requirement, repr(similarity)))
         check_choice(name, "reduction", reduction, REDUCTIONS)
         check_choice(name, "backend", backend, BACKENDS)
+        check_flag(name, "validate", validate)
         check_ignore_index(name, ignore_index)
         if class_weight is not None:
             check_floating(name, "class_weight", class_weight)
@@ -185,7 +187,8 @@ class BidirectionalContrastLoss(nn.Module):
         check_positive(name, "temperature", temperature)
         check_choice(name, "absent", absent, ABSENT)
         check_choice(name, "backend", backend, BACKENDS)
-        check_choice(name, "pairwise", pairwise, (True, False))
+        check_flag(name, "pairwise", pairwise)
+        check_flag(name, "validate", validate)
         check_ignore_index(name, ignore_index)
         self.num_classes = num_classes
         self.pairwise = pairwise

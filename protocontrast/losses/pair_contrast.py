@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from protocontrast.checks import check_choice, check_ignore_index, check_positive
+from protocontrast.checks import check_choice, check_flag, check_ignore_index, check_positive
 from protocontrast.functional.contrast import BACKENDS, REDUCTIONS, Backend, Reduction
 from protocontrast.functional.pair_contrast import (
     DENOMINATORS,
@@ -61,7 +61,7 @@ class PairContrastLoss(nn.Module):
         check_choice(name, "similarity", similarity, PAIR_SIMILARITIES)
         check_positive(name, "temperature", temperature)
         check_choice(name, "denominator", denominator, DENOMINATORS)
-        check_choice(name, "exclude_self", exclude_self, (True, False))
+        check_flag(name, "exclude_self", exclude_self)
         check_choice(name, "reduction", reduction, REDUCTIONS)
         check_choice(name, "backend", backend, BACKENDS)
         check_ignore_index(name, ignore_index)

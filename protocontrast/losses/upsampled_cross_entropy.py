@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from protocontrast.checks import (
     check_choice,
+    check_flag,
     check_floating,
     check_ignore_index,
     check_labels,
@@ -58,7 +59,8 @@ class UpsampledCrossEntropyLoss(nn.Module):
         super().__init__()
         name = "UpsampledCrossEntropyLoss"
         check_ignore_index(name, ignore_index)
-        check_choice(name, "align_corners", align_corners, (True, False))
+        check_flag(name, "align_corners", align_corners)
+        check_flag(name, "validate", validate)
         check_choice(name, "reduction", reduction, REDUCTIONS)
         check_choice(name, "backend", backend, BACKENDS)
         if class_weight is not None:
