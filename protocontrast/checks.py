@@ -128,11 +128,20 @@ def check_count(function: str, argument: str, value: int) -> None:
         raise ValueError(sentence(function, argument, "to be an integer >= 1", repr(value)))
 
 
-def check_ignore_index(function: str, value: int) -> None:
-    """TypeError unless an integer."""
+def check_ignore_index(
+    function: str,
+    value: int,
+    num_classes: int | None = None,
+    classes: str = "the classes",
+    hint: str = "pixels of that class would be lost; the usual ignore value below 0 is -100.",
+) -> None:
+    """TypeError unless an integer, ValueError if it is one of the `num_classes` classes."""
     if not isinstance(value, Integral) or isinstance(value, bool):
         hint = "the usual ignore values are 255 and -100."
         raise TypeError(sentence(function, "ignore_index", "to be an integer", repr(value), hint))
+    if num_classes is not None and 0 <= value < num_classes:
+        requirement = f"outside 0..{num_classes - 1}, {classes}"
+        raise ValueError(sentence(function, "ignore_index", requirement, value, hint))
 
 
 def refuse_wrong_values(function: str, labels: Tensor, num_classes: int, ignore_index: int) -> None:
@@ -170,7 +179,8 @@ def check_labels(labels: Tensor, num_classes: int, *, ignore_index: int = 255) -
 
     Raises:
         TypeError: `labels` is not an integer tensor.
-        ValueError: a wrong value occurs; the sentence names the value and how many there are.
+        ValueError: a wrong value occurs; the sentence names the value and how many there are. Or
+            `ignore_index` is a class.
 
     Example:
         >>> import torch
@@ -178,5 +188,5 @@ def check_labels(labels: Tensor, num_classes: int, *, ignore_index: int = 255) -
     """
     check_integer("check_labels", "labels", labels)
     check_count("check_labels", "num_classes", num_classes)
-    check_ignore_index("check_labels", ignore_index)
+    check_ignore_index("check_labels", ignore_index, num_classes)
     refuse_wrong_values("check_labels", labels.long(), num_classes, ignore_index)

@@ -122,7 +122,7 @@ def cases(draw: st.DrawFn, **fixed: Any) -> Case:
         "layout": draw(st.sampled_from(ROW_LAYOUTS)),
         "key_layout": draw(st.sampled_from(ROW_LAYOUTS)),
         "label_kind": draw(st.sampled_from(LABEL_KINDS)),
-        "label_dtype": draw(st.sampled_from(LABEL_DTYPES)),
+        "label_dtype": draw(st.sampled_from((*LABEL_DTYPES, (torch.int64, 0)))),
         "similarity": draw(st.sampled_from(["cosine", "dot"])),
         "temperature": draw(st.sampled_from([0.01, 0.07, 0.1, 1.0, 20.0])),
         "denominator": draw(st.sampled_from(["negatives", "all"])),

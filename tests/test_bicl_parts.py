@@ -191,14 +191,6 @@ def test_coverage_and_class_share_by_hand() -> None:
     torch.testing.assert_close(out.class_share, torch.tensor([0.25 / 0.75, 0.5 / 0.25, 0.0]))
 
 
-def test_an_ignored_class_is_not_covered() -> None:
-    bicl = BiCL(2, 2, threshold=2.0, ignore_index=0)
-    labels = torch.tensor([[[0, 1, 0, 0]]])
-    out = bicl(torch.ones(1, 2, 1, 4), labels, torch.ones(1, 2, 1, 4), labels)
-    assert out.coverage.item() == 0.25
-    assert out.class_share.tolist() == [0.0, 1.0]
-
-
 def test_one_step_by_hand() -> None:
     bicl = BiCL(2, 2, temperature=1.0, threshold=0.7, weights=(1.0, 10.0))
     target = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).t().reshape(1, 2, 1, 2) * 3

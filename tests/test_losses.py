@@ -31,12 +31,12 @@ CONTRAST: list[dict[str, Any]] = [
     {"similarity": "dot", "temperature": 1.0},
     {"similarity": "euclidean", "temperature": 2},
     {"absent": "floor", "reduction": "sum"},
-    {"reduction": "none", "ignore_index": 2, "backend": "naive"},
+    {"reduction": "none", "ignore_index": 3, "backend": "naive"},
 ]
 BOTH: list[dict[str, Any]] = [
     {},
     {"pairwise": False, "temperature": 0.5},
-    {"absent": "floor", "backend": "naive", "ignore_index": 0},
+    {"absent": "floor", "backend": "naive", "ignore_index": -1},
 ]
 
 

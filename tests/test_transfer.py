@@ -65,7 +65,7 @@ def calls(draw: st.DrawFn, similarity: str, measure: str) -> dict[str, Any]:
         "measure": measure,
         "similarity": similarity,
         "temperature": case.temperature,
-        "ignore_index": draw(st.sampled_from([255, -100, 0])),
+        "ignore_index": draw(st.sampled_from([255, -100, 2**40])),
     }
 
 

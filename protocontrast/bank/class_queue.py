@@ -118,7 +118,7 @@ class ClassQueue(WideBuffers):
             got, hint = tuple(features.shape), "dim is the channel count of the features."
             raise ValueError(sentence("ClassQueue", "features", requirement, got, hint))
         check_device("ClassQueue", "features", features, self.keys, "the queue")
-        check_ignore_index("ClassQueue", ignore_index)
+        check_ignore_index("ClassQueue", ignore_index, self.num_classes)
         if per_class is not None:
             check_count("ClassQueue", "per_class", per_class)
         index = read_checked_labels(pixels, labels, self.num_classes, ignore_index)
@@ -151,6 +151,7 @@ class ClassQueue(WideBuffers):
 
         Within a class they stand in no order of age.
         """
+        check_ignore_index("ClassQueue", ignore_index, self.num_classes)
         device = self.keys.device
         valid = torch.arange(self.length, device=device) < self.count[:, None]
         classes = torch.arange(self.num_classes, device=device)[:, None]

@@ -240,7 +240,7 @@ class LogitBalance(WideBuffers):
             raise ValueError(sentence("LogitBalance", "logits", requirement, tuple(logits.shape)))
         check_device("LogitBalance", "logits", logits, self.mean, "the tables")
         check_choice("LogitBalance", "domain", domain, DOMAINS)
-        check_ignore_index("LogitBalance", ignore_index)
+        check_ignore_index("LogitBalance", ignore_index, self.num_classes)
         return pixels, read_checked_labels(pixels, labels, self.num_classes, ignore_index)
 
     def _samples(

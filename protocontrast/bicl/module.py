@@ -115,6 +115,7 @@ class BiCL(nn.Module):
     ) -> None:
         super().__init__()
         check_settings(
+            num_classes=num_classes,
             temperature=temperature,
             threshold=threshold,
             measure=measure,

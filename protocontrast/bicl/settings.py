@@ -15,6 +15,7 @@ from protocontrast.functional.transfer import MEASURES
 
 def check_settings(
     *,
+    num_classes: int,
     temperature: float,
     threshold: float,
     measure: str,
@@ -46,3 +47,6 @@ def check_settings(
     if not isinstance(weights, (tuple, list)) or not [*map(is_number, weights)] == [True, True]:
         raise ValueError(sentence("BiCL", "weights", "to be two numbers", repr(weights)))
     check_ignore_index("BiCL", ignore_index)
+    # A bank says what is wrong with a number of classes that is none.
+    if isinstance(num_classes, int):
+        check_ignore_index("BiCL", ignore_index, num_classes)

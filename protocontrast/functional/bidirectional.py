@@ -227,7 +227,7 @@ def bidirectional_contrast(
     check_positive(FUNCTION, "temperature", temperature)
     check_choice(FUNCTION, "absent", absent, ABSENT)
     check_choice(FUNCTION, "backend", backend, BACKENDS)
-    check_ignore_index(FUNCTION, ignore_index)
+    check_ignore_index(FUNCTION, ignore_index, num_classes)
     given = source_prototypes is not None or target_prototypes is not None
     if pairwise and given:
         hint = "given prototypes belong to no image pair."

@@ -147,12 +147,14 @@ def labels_to_grid(
         if num_classes is None:
             return nearest
         check_count(function, "num_classes", num_classes)
+        check_ignore_index(function, ignore_index, num_classes)
         return checked_labels(nearest, num_classes, ignore_index, function)
     if num_classes is None:
         hint = "pass the number of classes; finding it in the labels would wait for the device."
         requirement = f'with mode="{mode}"'
         raise ValueError(sentence(function, "num_classes", requirement, "None", hint))
     check_count(function, "num_classes", num_classes)
+    check_ignore_index(function, ignore_index, num_classes)
     check_share(function, "min_share", min_share)
     rows = nearest_index(height, rows_in, labels.device)
     columns = nearest_index(width, columns_in, labels.device)

@@ -117,7 +117,7 @@ def class_mix(
         check_device(function, argument, labels, source_images, "source_images")
     check_count(function, "num_classes", num_classes)
     check_choice(function, "candidates", candidates, CANDIDATES)
-    check_ignore_index(function, ignore_index)
+    check_ignore_index(function, ignore_index, num_classes)
     wide = checked_labels(source_labels.long(), num_classes, ignore_index, function)
     # Unlabelled pixels have a column of their own; wrong values, on a GPU, share it.
     labelled = (wide >= 0) & (wide < num_classes) & (wide != ignore_index)

@@ -13,6 +13,7 @@ from torch import Tensor
 from protocontrast.checks import (
     check_device,
     check_floating,
+    check_ignore_index,
     check_integer,
     check_no_grad,
     check_shape,
@@ -77,7 +78,8 @@ def comparable(labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
 
 
 def read_labels(pixels: Pixels, labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
-    """Hard labels as (B, P)."""
+    """Hard labels as (B, P); `ignore_index` may not be a class."""
+    check_ignore_index(pixels.function, ignore_index, num_classes)
     check_integer(pixels.function, "labels", labels)
     check_pixelwise(pixels, "labels", labels)
     return pixels.flattened(comparable(labels, num_classes, ignore_index))

@@ -105,6 +105,7 @@ def sample_pixels(
     if mode == "random":
         if num_classes is not None:
             check_count(function, "num_classes", num_classes)
+            check_ignore_index(function, ignore_index, num_classes)
             wide = checked_labels(wide, num_classes, ignore_index, function)
         drawn = uniform(function, (wide.shape[0],), wide, generator)
         # 2 is above every number drawn, so unlabelled pixels come last.
@@ -114,6 +115,7 @@ def sample_pixels(
         hint = "pass the number of classes; finding it in the labels would wait for the device."
         raise ValueError(sentence(function, "num_classes", f'with mode="{mode}"', "None", hint))
     check_count(function, "num_classes", num_classes)
+    check_ignore_index(function, ignore_index, num_classes)
     right = torch.ones_like(wide, dtype=torch.bool)
     if mode == "hard_easy":
         if predictions is None:

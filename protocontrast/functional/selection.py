@@ -102,7 +102,7 @@ def select_labels(
     pixels = read_features(function, probabilities, "probabilities")
     check_choice(function, "measure", measure, SELECT_MEASURES)
     check_share(function, "image_share", image_share)
-    check_ignore_index(function, ignore_index)
+    check_ignore_index(function, ignore_index, pixels.channels)
     best = most_probable(pixels.features)
     value = best.confidence if measure == "confidence" else best.log_odds
     least: float | Tensor

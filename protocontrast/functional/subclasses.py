@@ -88,13 +88,9 @@ def assign_subclasses(
     check_device(function, "prototypes", prototypes, features, "features")
     check_positive(function, "epsilon", epsilon)
     check_count(function, "iterations", iterations)
-    check_ignore_index(function, ignore_index)
     num_classes, each, _ = shape
-    if 0 <= ignore_index < num_classes * each:
-        requirement = f"outside 0..{num_classes * each - 1}, the labels of {each} x {num_classes}"
-        raise ValueError(
-            sentence(function, "ignore_index", f"{requirement} sub-classes", ignore_index)
-        )
+    whole = f"the labels of {each} x {num_classes} sub-classes"
+    check_ignore_index(function, ignore_index, num_classes * each, whole, hint="")
     chosen: Backend = choose(function, backend, "logits", features)  # type: ignore[assignment]
     index = read_checked_labels(pixels, labels, num_classes, ignore_index).long()
     valid = index != ignore_index

@@ -95,8 +95,8 @@ def transfer_labels(
     check_choice(function, "similarity", similarity, SIMILARITIES)
     check_choice(function, "measure", measure, MEASURES)
     check_positive(function, "temperature", temperature)
-    check_ignore_index(function, ignore_index)
     num_classes = prototypes.shape[0]
+    check_ignore_index(function, ignore_index, num_classes)
     check_per_class(pixels, "present", present, num_classes, boolean=True)
     class_threshold = None
     if isinstance(threshold, Tensor):

@@ -97,7 +97,7 @@ def upsampled_cross_entropy(
         check_shape(function, "class_weight", class_weight, (num_classes,), "= (C,)")
         check_device(function, "class_weight", class_weight, logits, "logits")
         check_no_grad(function, "class_weight", class_weight, to="logits")
-    check_ignore_index(function, ignore_index)
+    check_ignore_index(function, ignore_index, num_classes)
     check_flag(function, "align_corners", align_corners)
     check_choice(function, "reduction", reduction, REDUCTIONS)
     chosen = choose(function, backend, "upsampled_cross_entropy", logits)

@@ -189,7 +189,7 @@ class BidirectionalContrastLoss(nn.Module):
         check_choice(name, "backend", backend, BACKENDS)
         check_flag(name, "pairwise", pairwise)
         check_flag(name, "validate", validate)
-        check_ignore_index(name, ignore_index)
+        check_ignore_index(name, ignore_index, num_classes)
         self.num_classes = num_classes
         self.pairwise = pairwise
         self.temperature = temperature
