@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from protocontrast.eager.lengths import lengths, unit_columns
 from protocontrast.eager.tiles import (
     Tile,
     accumulation_dtype,
@@ -48,12 +49,6 @@ class Members:
     def unused(self, tile: Tile) -> Tensor:
         """Pixels of no class, (n,) bool."""
         return tile.of(self.key) < 0
-
-
-def inverse_length(block: Tensor) -> Tensor:
-    """One over the length of each pixel of a tile (D, n), (1, n); 0 where that is 0."""
-    squared = torch.ones_like(block[:, :1]).t() @ (block * block)
-    return squared.rsqrt().masked_fill_(squared == 0, 0)
 
 
 def class_sums(
@@ -139,7 +134,8 @@ def _sums_of_rows(
 
 def _add(total: Tensor, block: Tensor, member: Tensor, unused: Tensor, normalize: bool) -> None:
     if normalize:
-        member = member * inverse_length(block)
+        block, inverse, _ = lengths(block)
+        member = member * inverse
     total.addmm_(member, block.t())
 
 
@@ -164,7 +160,7 @@ def _add_separately(
     unused = members.unused(tile)
     block = without(block, unused)
     if normalize:
-        block = block * inverse_length(block)
+        block = unit_columns(block)
     if members.weight is not None:
         block = without(block * tile.of(members.weight), unused)
     total.index_add_(0, tile.of(members.key).clamp_min(0).long(), block.t())
@@ -194,10 +190,11 @@ def class_sums_backward(
         into = tile.of(gradient)
         if normalize:
             block = without(widened(features, tile), members.unused(tile))
-            inverse = inverse_length(block)
+            block, inverse, size = lengths(block)
             pulled = slope @ member.mul_(inverse)
             radial = (pulled * block).sum(dim=0).mul_(inverse[0]).mul_(inverse[0])
-            into.copy_(pulled.addcmul_(block, radial, value=-1))
+            pulled.addcmul_(block, radial, value=-1)
+            into.copy_(pulled if size is None else pulled.div_(size))
         else:
             into.copy_(slope @ member)
     return gradient

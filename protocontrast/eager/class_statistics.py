@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from protocontrast.eager.class_prototypes import Members, add_marked, inverse_length
+from protocontrast.eager.class_prototypes import Members, add_marked
+from protocontrast.eager.lengths import unit_columns
 from protocontrast.eager.tiles import Tile, holds_nonfinite, tiles, widened, without
 
 
@@ -24,7 +25,7 @@ def class_squares(
         """Squared distance of each channel from its class's mean, (D, n); 0 where unused."""
         block = widened(features, tile)
         if normalize:
-            block = block * inverse_length(block)
+            block = unit_columns(block)
         centre = columns[tile.image if len(columns) > 1 else 0]
         index = tile.of(members.key).clamp(0, means.shape[1] - 1).long()
         gap = block - centre.index_select(1, index)

@@ -38,16 +38,13 @@ def _prepare(
     return similarity, targets
 
 
-def _score(
-    features: Tensor, tile: Tile, similarity: Similarity, weight: Tensor
-) -> tuple[Tensor, Scored]:
-    """The tile and its logits; an ignored pixel that holds NaN or infinity is read as 0."""
+def _score(features: Tensor, tile: Tile, similarity: Similarity, weight: Tensor) -> Scored:
+    """The logits of a tile; an ignored pixel that holds NaN or infinity is read as 0."""
     block = widened(features, tile)
     scored = similarity.scores(block)
     if holds_nonfinite(scored.logits):
-        block = without(block, tile.of(weight) == 0)
-        scored = similarity.scores(block)
-    return block, scored
+        return similarity.scores(without(block, tile.of(weight) == 0))
+    return scored
 
 
 def contrast(
@@ -70,7 +67,7 @@ def contrast(
     loss = torch.zeros_like(targets.weight)
     normaliser = torch.zeros_like(targets.weight)
     for tile in tiles(features):
-        _, scored = _score(features, tile, similarity, targets.weight)
+        scored = _score(features, tile, similarity, targets.weight)
         exponentials, peak = similarity.exponentials(scored.logits)
         total = exponentials.sum(dim=0).log_()
         total = total if peak is None else total.add_(peak)
@@ -106,14 +103,13 @@ def contrast_backward(
     gradient = torch.empty_like(features) if wants_features else features.new_empty(0)
     total = class_rows(features, len(similarity.matrix))
     for tile in tiles(features):
-        block, scored = _score(features, tile, similarity, targets.weight)
+        scored = _score(features, tile, similarity, targets.weight)
         weight = tile.of(targets.weight)
         # An ignored pixel's upstream gradient may be anything; its own gradient is 0.
         factor = torch.where(weight == 0, 0, tile.of(upstream))
         slope = similarity.softmax(scored.logits, tile.of(normaliser)).mul_(weight * factor)
         targets.subtract(tile, slope, factor)
         similarity.pull_back(
-            block,
             scored,
             slope,
             tile.of(gradient) if wants_features else None,
@@ -156,7 +152,7 @@ def contrast_with_gradient(
     total = class_rows(features, len(similarity.matrix))
     losses = []
     for tile in tiles(features):
-        block, scored = _score(features, tile, similarity, targets.weight)
+        scored = _score(features, tile, similarity, targets.weight)
         weight = tile.of(targets.weight)
         pulled = targets.pulled(tile, similarity.with_offset(scored.logits))
         slope, peak = similarity.exponentials(scored.logits)
@@ -167,7 +163,6 @@ def contrast_with_gradient(
         losses.append(torch.where(weight == 0, 0, weight * total_log - pulled).sum())
         targets.subtract(tile, slope, None)
         similarity.pull_back(
-            block,
             scored,
             slope,
             tile.of(gradient) if wants_features else None,

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from protocontrast.eager.lengths import are_safe, inverse_of, sizes
 from protocontrast.eager.similarity import Similarity
 from protocontrast.eager.targets import Targets
 from protocontrast.eager.tiles import (
@@ -21,9 +22,10 @@ from protocontrast.eager.tiles import (
 
 
 class _Scored(NamedTuple):
-    """A tile (D, n) and its squares, scores (C, n), bonus (C, n), inverse lengths (1, n) or None.
+    """A tile (D, n), scores (C, n), bonus (C, n), and inverse lengths (1, n) or None.
 
-    The scores are f.mu / tau, the bonus is the variance's part of the logits.
+    The scores are f.mu / tau, the bonus is the variance's part of the logits. The squares are those
+    of the tile over `size` (1, n), as is the tile itself where there are lengths; None: 1.
     """
 
     block: Tensor
@@ -31,6 +33,7 @@ class _Scored(NamedTuple):
     scores: Tensor
     bonus: Tensor
     inverse: Tensor | None
+    size: Tensor | None
 
 
 class _Gradients(NamedTuple):
@@ -79,12 +82,20 @@ class _Distribution:
 
     def _score(self, block: Tensor) -> _Scored:
         squares = block * block
-        scores, bonus = self.means.matrix @ block, self.spread @ squares
-        if not self.normalize:
-            return _Scored(block, squares, scores, bonus[:-1], None)
-        inverse = bonus[-1:].rsqrt().masked_fill_(bonus[-1:] == 0, 0)
-        bonus = bonus[:-1].mul_(inverse).mul_(inverse)
-        return _Scored(block, squares, scores.mul_(inverse), bonus, inverse)
+        bonus, size = self.spread @ squares, None
+        if not are_safe(bonus[-1:], block):
+            size = sizes(block, 0)
+            small = block / size
+            squares = small * small
+            bonus = self.spread @ squares
+            block = small if self.normalize else block
+        scores = self.means.matrix @ block
+        if self.normalize:
+            inverse = inverse_of(bonus[-1:])
+            bonus = bonus[:-1].mul_(inverse).mul_(inverse)
+            return _Scored(block, squares, scores.mul_(inverse), bonus, inverse, size)
+        bonus = bonus[:-1] if size is None else bonus[:-1].mul_(size).mul_(size)
+        return _Scored(block, squares, scores, bonus, None, size)
 
     def pull_back(
         self, scored: _Scored, slope: Tensor, pull: Tensor, tile: Tile, to: _Gradients
@@ -106,10 +117,14 @@ class _Distribution:
             if radial is not None:
                 factor.sub_(radial)
             whole = torch.addmm(factor.mul_(scored.block), self.means.transposed, pull)
+            if scored.inverse is not None and scored.size is not None:
+                whole.div_(scored.size)
             tile.of(to.features).copy_(whole)
         if to.matrix is not None:
             to.matrix.addmm_(pull, scored.block.t())
         if to.spread is not None:
+            if scored.inverse is None and scored.size is not None:
+                slope.mul_(scored.size).mul_(scored.size)
             to.spread.addmm_(slope, scored.squares.t())
 
     def gradients(self, wanted: tuple[bool, bool, bool]) -> _Gradients:

@@ -36,11 +36,9 @@ def logits_backward(
     gradient = torch.empty_like(features) if wants_features else features.new_empty(0)
     total = class_rows(features, len(similarity.matrix))
     for tile in tiles(features):
-        block = widened(features, tile)
         slope = torch.where(similarity.present[:, None], tile.of(upstream), 0).to(dtype)
         similarity.pull_back(
-            block,
-            similarity.scores(block),
+            similarity.scores(widened(features, tile)),
             slope,
             tile.of(gradient) if wants_features else None,
             total if wants_prototypes else None,

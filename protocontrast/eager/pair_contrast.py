@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from protocontrast.eager.lengths import lengths
 from protocontrast.eager.similarity import LARGEST_EXPONENT
 from protocontrast.eager.tiles import accumulation_dtype
 
@@ -47,8 +48,8 @@ class _Rows:
         if not self.on_host:  # a product mixes pixels: what an unused one holds must not reach it
             self.matrix.masked_fill_(~self.used[:, None], 0)
         if kind == "cosine":
-            squared = self.matrix.square().sum(dim=1, keepdim=True)
-            self.inverse_length = squared.rsqrt().masked_fill_(squared == 0, 0)
+            rows, inverse, self.size = lengths(self.matrix.t())
+            self.matrix, self.inverse_length = rows.t().contiguous(), inverse.t()
             self.matrix.mul_(self.inverse_length)
 
     def blocks(self) -> list[slice]:
@@ -72,6 +73,8 @@ class _Rows:
         if self.kind == "cosine":
             radial = (self.matrix * total).sum(dim=1, keepdim=True)
             total.addcmul_(self.matrix, radial, value=-1).mul_(self.inverse_length)
+            if self.size is not None:
+                total.div_(self.size.t())
         gradient[self.order] += total.to(gradient.dtype)
 
 

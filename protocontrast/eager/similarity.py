@@ -6,7 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from protocontrast.eager.distances import distances
 from protocontrast.eager.exponentials import exp_of_differences_
+from protocontrast.eager.lengths import Lengths, inverse_of, lengths, sizes
 
 NEVER = -1e30
 """Added to masked classes' logits: never a pixel's largest, and 0 * NEVER is not NaN."""
@@ -16,10 +18,13 @@ LARGEST_EXPONENT = 60.0
 
 
 class Scored(NamedTuple):
-    """Logits (C, n) before the absent classes' offset; inverse lengths (1, n) under cosine."""
+    """Logits (C, n) before the absent classes' offset, and the tile they are of.
+
+    Under cosine that tile stands over its pixels' sizes, with lengths to match.
+    """
 
     logits: Tensor
-    inverse_length: Tensor
+    pixels: Lengths
 
 
 class Similarity:
@@ -43,9 +48,11 @@ class Similarity:
         self.present = present
         rows = torch.where(present[:, None], prototypes, 0).to(dtype)
         self.scale = torch.full((len(rows), 1), 1 / temperature, dtype=dtype, device=rows.device)
+        self.sizes = torch.ones_like(self.scale)
         if kind == "cosine":
-            squared = rows.square().sum(dim=1, keepdim=True)
-            self.scale = torch.where(squared != 0, squared.rsqrt() / temperature, 0)
+            self.sizes = sizes(rows, 1)
+            rows = rows / self.sizes
+            self.scale = inverse_of(rows.square().sum(dim=1, keepdim=True)) / temperature
         self.matrix = rows if kind == "euclidean" else rows * self.scale
         offset = -1 / temperature if floor else NEVER
         # masked_fill keeps the dtype; torch.where of two numbers would round to float32.
@@ -63,17 +70,15 @@ class Similarity:
 
         `matrix` stands in for this one's own, such as several that share the product.
         """
+        plain = Lengths(block, self.ones[:, :0], None)
         if self.kind == "euclidean":
-            # Differences, not |f|^2 + |p|^2 - 2 f.p, which has no digit left near distance zero.
-            exact = "donot_use_mm_for_euclid_dist"
-            distance = torch.cdist(self.matrix, block.t().contiguous(), compute_mode=exact)
-            return Scored(distance.div_(-self.temperature), self.ones[:, :0])
-        logits = (self.matrix if matrix is None else matrix) @ block
+            distance = distances(self.matrix, block.t().contiguous())
+            return Scored(distance.div_(-self.temperature), plain)
+        matrix = self.matrix if matrix is None else matrix
         if self.kind == "dot":
-            return Scored(logits, self.ones[:, :0])
-        squared = self.ones @ (block * block)
-        inverse = squared.rsqrt().masked_fill_(squared == 0, 0)
-        return Scored(logits.mul_(inverse), inverse)
+            return Scored(matrix @ block, plain)
+        pixels = lengths(block, self.ones @ (block * block))
+        return Scored((matrix @ pixels.block).mul_(pixels.inverse), pixels)
 
     def with_offset(self, logits: Tensor) -> Tensor:
         """Logits (C, n) in which absent classes stand at -1/tau or NEVER."""
@@ -111,18 +116,14 @@ class Similarity:
         return same.fill_diagonal_(True).to(self.matrix.dtype).argmax(dim=1)
 
     def pull_back(
-        self,
-        block: Tensor,
-        scored: Scored,
-        slope: Tensor,
-        into: Tensor | None,
-        total: Tensor | None,
+        self, scored: Scored, slope: Tensor, into: Tensor | None, total: Tensor | None
     ) -> None:
         """Send dL/dlogits (C, n), overwritten here, to the tile's gradient and the matrix's sum.
 
         Cosine, z = M f / |f|, a = slope / |f|: dL/df = M' a - f (sum_c slope z) / |f|^2 and
-        dL/dM += a f'.
+        dL/dM += a f'. With f over its size both hold, but dL/df is that of the quotient.
         """
+        block, inverse, size = scored.pixels
         if self.kind == "euclidean":
             self._pull_back_distance(block, scored, slope, into, total)
             return
@@ -130,13 +131,15 @@ class Similarity:
         if self.kind == "cosine":
             if into is not None:
                 radial = (slope * scored.logits).sum(dim=0, keepdim=True)
-                radial.mul_(scored.inverse_length).mul_(scored.inverse_length)
-            slope.mul_(scored.inverse_length)
+                radial.mul_(inverse).mul_(inverse)
+            slope.mul_(inverse)
         if into is not None:
             target = into if into.dtype == block.dtype else torch.empty_like(block)
             torch.mm(self.transposed, slope, out=target)
             if radial is not None:
                 target.addcmul_(block, radial, value=-1)
+            if size is not None:
+                target.div_(size)
             if target is not into:
                 into.copy_(target)
         if total is not None:
@@ -170,6 +173,6 @@ class Similarity:
             total = total * self.scale
         if self.kind == "cosine":
             units = self.matrix * self.temperature
-            total = total - units * (units * total).sum(dim=1, keepdim=True)
+            total = (total - units * (units * total).sum(dim=1, keepdim=True)) / self.sizes
         rows = torch.where(self.present[:, None], total, 0).to(self.original_dtype)
         return rows.contiguous()

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from protocontrast.eager.class_prototypes import add_marked, inverse_length
+from protocontrast.eager.class_prototypes import add_marked
 from protocontrast.eager.contrast import scale_in_place
+from protocontrast.eager.lengths import Lengths, unit_columns
 from protocontrast.eager.similarity import Scored, Similarity
 from protocontrast.eager.tiles import accumulation_dtype, holds_nonfinite, tiles, widened, without
 from protocontrast.eager.transfer import Nearest
@@ -20,7 +21,7 @@ class _Totals:
         self.losses = like.new_zeros(num_classes)
 
     def add(
-        self, block: Tensor, inverse: Tensor, member: Tensor, key: Tensor, spoilt: bool
+        self, block: Tensor, pixels: Lengths, member: Tensor, key: Tensor, spoilt: bool
     ) -> None:
         """The sums of a tile (D, n) under one-hot labels (C, n), also given as floats, -1 for none.
 
@@ -28,7 +29,10 @@ class _Totals:
         one-hot labels would spread it to every class, since 0 * NaN is NaN.
         """
         if not spoilt:
-            self.sums.addmm_(block, (member * inverse if self.normalize else member).t())
+            if self.normalize:
+                self.sums.addmm_(pixels.block, (member * pixels.inverse).t())
+            else:
+                self.sums.addmm_(block, member.t())
             return
         unused = member.sum(dim=0) == 0
         if block.device.type != "cpu":
@@ -36,7 +40,7 @@ class _Totals:
             return
         block = without(block, unused)
         if self.normalize:
-            block = block * inverse_length(block)
+            block = unit_columns(block)
         self.sums.index_add_(1, key.clamp(0, len(member) - 1).long(), block)
 
     def lose(self, log_mass: Tensor, logits: Tensor, mass: Tensor, spoilt: bool) -> None:
@@ -92,7 +96,7 @@ def target_pass(
     total = _Totals(num_classes, channels, normalize, matrix)
     for tile in tiles(features):
         block = widened(features, tile)
-        products, inverse = contrast.scores(block, matrix)
+        products, read = contrast.scores(block, matrix)
         spoilt = holds_nonfinite(products)
         logits = products[:num_classes]
         key = tile.of(nowhere)
@@ -110,7 +114,7 @@ def target_pass(
         member = torch.eq(key, classes, out=torch.empty_like(logits))
         total.counts += member.sum(dim=1)
         if wants_sums:
-            total.add(block, inverse, member, key, spoilt)
+            total.add(block, read, member, key, spoilt)
         if counted is None:
             continue
         mass = member * share[:, None]
@@ -119,8 +123,7 @@ def target_pass(
             mass = torch.where((share[:, None] == 0) | (soft == 0), 0, soft * share[:, None])
         weight = mass.sum(dim=0)
         if spoilt:
-            block = without(block, weight == 0)
-            logits, inverse = contrast.scores(block)
+            logits, read = contrast.scores(without(block, weight == 0))
         slope, peak = contrast.exponentials(logits)
         whole = slope.sum(dim=0)
         log_whole = whole.log() if peak is None else whole.log().add_(peak)
@@ -130,7 +133,7 @@ def target_pass(
         if wants_gradient:
             # It is 0 where no class is present, and then no pixel counts.
             slope.mul_(torch.where(weight == 0, 0, weight / whole)).sub_(mass)
-            contrast.pull_back(block, Scored(logits, inverse), slope, tile.of(gradient), None)
+            contrast.pull_back(Scored(logits, read), slope, tile.of(gradient), None)
     labels = torch.where(keys < 0, ignore_index, keys.long())
     losses = torch.where(share == 0, 0, total.losses)
     if static is not None and features.device.type != "cpu":

@@ -23,7 +23,8 @@ from protocontrast.kernels.launch import (
     span_of,
     tile_count,
 )
-from protocontrast.kernels.operands import inverse_length, load_tile
+from protocontrast.kernels.lengths import inverse_of, pixel_lengths
+from protocontrast.kernels.operands import load_tile
 from protocontrast.kernels.scores import weighted_sum
 from protocontrast.kernels.targets import masses
 
@@ -39,7 +40,11 @@ def read_lengths(
         offs_d = start + tl.arange(0, BLOCK_D)
         wide = load_tile(image_ptr, stride_d, stride_p, offs_p, offs_d, pixels, D).to(ACC)
         squared += tl.sum(wide * wide, axis=1)
-    return inverse_length(squared, ACC)
+    return inverse_of(
+        pixel_lengths(
+            squared, image_ptr, stride_d, stride_p, offs_p, pixels, ACC, D, BLOCK_D, BLOCK_P
+        )
+    )
 
 
 @triton.jit

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from protocontrast.kernels.class_prototypes import plan
 from protocontrast.kernels.launch import Launch, accumulation_dtype, run, tile_count
-from protocontrast.kernels.operands import add_product, inverse_length, load_tile
+from protocontrast.kernels.lengths import inverse_of, pixel_lengths
+from protocontrast.kernels.operands import add_product, load_tile
 from protocontrast.kernels.targets import masses
 
 
@@ -60,15 +61,19 @@ def class_sums_backward_kernel(
                 member, image_slopes, offs_d, OPERANDS, PRECISION, ACC, C, D, BLOCK_C
             )
             radial += tl.sum(pulled * tile, axis=1)
-        inverse = inverse_length(squared, ACC)
-        radial *= inverse * inverse * inverse
+        inverse = inverse_of(
+            pixel_lengths(
+                squared, image_ptr, stride_xd, stride_xp, offs_p, pixels, ACC, D, BLOCK_D, BLOCK_P
+            )
+        )
+        radial = radial * inverse * inverse
         member *= inverse[:, None]
     for start in range(0, D, BLOCK_D):
         offs_d = start + tl.arange(0, BLOCK_D)
         part = pulled_block(member, image_slopes, offs_d, OPERANDS, PRECISION, ACC, C, D, BLOCK_C)
         if NORMALIZE:
             tile = load_tile(image_ptr, stride_xd, stride_xp, offs_p, offs_d, pixels, D).to(ACC)
-            part -= tile * radial[:, None]
+            part -= tile * inverse[:, None] * radial[:, None]
         part = tl.where(kept[:, None], part, 0.0)
         tl.store(
             gradient_ptr

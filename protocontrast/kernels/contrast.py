@@ -21,6 +21,7 @@ from protocontrast.kernels.launch import (
     run,
     tile_count,
 )
+from protocontrast.kernels.lengths import lengths_of
 from protocontrast.kernels.prototypes import Prepared, prepare
 from protocontrast.kernels.scores import logits_of, read_scores
 from protocontrast.kernels.targets import masses
@@ -53,7 +54,11 @@ def contrast_kernel(
         features_ptr + image * stride_xb, stride_xd, stride_xp, offs_p, pixels, matrix_ptr,
         SIMILARITY, OPERANDS, PRECISION, ACC, C, D, ROW, BLOCK_C, BLOCK_D, BLOCK_P,
     )  # fmt: skip
-    logits, _ = logits_of(total, squared, scale, SIMILARITY, ACC)
+    length = lengths_of(
+        total, squared, features_ptr + image * stride_xb, stride_xd, stride_xp, offs_p, pixels,
+        matrix_ptr, SIMILARITY, ACC, C, D, ROW, BLOCK_C, BLOCK_D, BLOCK_P,
+    )  # fmt: skip
+    logits, _ = logits_of(total, length, scale, SIMILARITY, ACC)
     logits += offset[None, :]
     peak = tl.max(logits, axis=1)
     normaliser = peak + tl.log(tl.sum(tl.exp(logits - peak[:, None]), axis=1))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from protocontrast.kernels.backward import add_to_slot, send_back, store_gradient
 from protocontrast.kernels.contrast import pixel_arguments
+from protocontrast.kernels.lengths import lengths_of
 from protocontrast.kernels.operands import load_tile
 from protocontrast.kernels.scores import add_scores, logits_of, read_scores, to_rows
 from protocontrast.kernels.targets import masses
@@ -64,7 +65,11 @@ def contrast_backward_kernel(
                 image_ptr, stride_xd, stride_xp, offs_p, pixels, matrix_ptr,
                 SIMILARITY, OPERANDS, PRECISION, ACC, C, D, ROW, BLOCK_C, BLOCK_D, BLOCK_P,
             )  # fmt: skip
-        logits, inverse = logits_of(total, squared, scale, SIMILARITY, ACC)
+        length = lengths_of(
+            total, squared, image_ptr, stride_xd, stride_xp, offs_p, pixels, matrix_ptr,
+            SIMILARITY, ACC, C, D, ROW, BLOCK_C, BLOCK_D, BLOCK_P,
+        )  # fmt: skip
+        logits, inverse = logits_of(total, length, scale, SIMILARITY, ACC)
         normaliser = tl.load(
             normaliser_ptr + image * pixels + offs_p, mask=inside, other=float("inf")
         )
@@ -80,7 +85,7 @@ def contrast_backward_kernel(
         slope = tl.where(kept[:, None], slope, 0.0)
         radial = tl.zeros([BLOCK_P], dtype=ACC)
         if SIMILARITY == "cosine":
-            radial = tl.sum(slope * logits * inverse * inverse, axis=1)
+            radial = tl.sum(slope * logits * inverse, axis=1)
         slope *= inverse
         slope = tl.where(kept[:, None], slope, 0.0)
         for start in range(0, D, BLOCK_D):
@@ -89,7 +94,7 @@ def contrast_backward_kernel(
                 tile = load_tile(image_ptr, stride_xd, stride_xp, offs_p, offs_d, pixels, D)
             if WANTS_FEATURES:
                 store_gradient(
-                    tile, slope * scale[None, :], radial, kept, matrix_ptr,
+                    tile, slope * scale[None, :], radial, inverse, kept, matrix_ptr,
                     gradient_ptr + image * stride_gb, stride_gd, stride_gp, offs_p, offs_d, pixels,
                     SIMILARITY, OPERANDS, PRECISION, ACC, C, D, ROW, BLOCK_C,
                 )  # fmt: skip

@@ -52,7 +52,11 @@ def distribution_contrast_kernel(
         weight_ptr + image * stride_wb if WEIGHTED else weight_ptr, stride_wp,
         offs_p, pixels, share, SOFT, WEIGHTED, IGNORE_INDEX, C, BLOCK_C, ACC,
     )  # fmt: skip
-    scores, bonus, _ = parts_of(total, squared, bonus, scale, breadth, SIMILARITY, ACC)
+    scores, bonus, _ = parts_of(
+        total, squared, bonus, scale, breadth,
+        features_ptr + image * stride_xb, stride_xd, stride_xp, offs_p, pixels,
+        matrix_ptr, spread_ptr, SIMILARITY, ACC, C, D, ROW, BLOCK_C, BLOCK_D, BLOCK_P,
+    )  # fmt: skip
     logits = scores + bonus + offset[None, :]
     peak = tl.max(logits, axis=1)
     normaliser = peak + tl.log(tl.sum(tl.exp(logits - peak[:, None]), axis=1))

@@ -85,7 +85,10 @@ def distribution_contrast_backward_kernel(
                 SIMILARITY, OPERANDS, SPREAD_OPERANDS, PRECISION, ACC,
                 C, D, ROW, BLOCK_C, BLOCK_D, BLOCK_P,
             )  # fmt: skip
-        scores, bonus, inverse = parts_of(total, squared, bonus, scale, breadth, SIMILARITY, ACC)
+        scores, bonus, inverse = parts_of(
+            total, squared, bonus, scale, breadth, image_ptr, stride_xd, stride_xp, offs_p, pixels,
+            matrix_ptr, spread_ptr, SIMILARITY, ACC, C, D, ROW, BLOCK_C, BLOCK_D, BLOCK_P,
+        )  # fmt: skip
         normaliser = tl.load(
             normaliser_ptr + image * pixels + offs_p, mask=inside, other=float("inf")
         )
@@ -102,20 +105,21 @@ def distribution_contrast_backward_kernel(
         radial = tl.zeros([BLOCK_P], dtype=ACC)
         if SIMILARITY == "cosine":
             along = slope * scores + 2 * push * bonus
-            radial = tl.sum(along * inverse * inverse, axis=1)
+            radial = tl.sum(along * inverse, axis=1)
             slope = tl.where(kept[:, None], slope * inverse, 0.0)
-            push = tl.where(kept[:, None], push * inverse * inverse, 0.0)
+        # What an ignored pixel holds may have no length.
+        over = tl.where(kept[:, None], inverse, 0.0)
         for start in range(0, D, BLOCK_D):
             offs_d = start + tl.arange(0, BLOCK_D)
             if not RESIDENT:
                 tile = load_tile(image_ptr, stride_xd, stride_xp, offs_p, offs_d, pixels, D)
             if WANTS_FEATURES:
                 part = to_features(
-                    tile, slope * scale[None, :], radial, matrix_ptr, offs_d,
+                    tile, slope * scale[None, :], radial, inverse, matrix_ptr, offs_d,
                     SIMILARITY, OPERANDS, PRECISION, ACC, C, ROW, BLOCK_C,
                 )  # fmt: skip
                 part += along_spread(
-                    tile, push * breadth[None, :], spread_ptr, offs_d,
+                    tile.to(ACC) * inverse, push * breadth[None, :] * inverse, spread_ptr, offs_d,
                     SPREAD_OPERANDS, PRECISION, ACC, ROW, BLOCK_C,
                 )  # fmt: skip
                 store_part(
@@ -128,7 +132,8 @@ def distribution_contrast_backward_kernel(
                 rows = weighted_sum(clean, slope, OPERANDS, PRECISION, ACC)
                 add_to_slot(mean_sums_ptr + slot, rows, offs_d, step, C, D)
             if WANTS_VARIANCE:
-                rows = squares_to_rows(clean, push, SPREAD_OPERANDS, PRECISION, ACC)
+                directions = clean.to(ACC) * over
+                rows = squares_to_rows(directions, push, SPREAD_OPERANDS, PRECISION, ACC)
                 add_to_slot(square_sums_ptr + slot, rows, offs_d, step, C, D)
         if WANTS_PROTOTYPES or WANTS_VARIANCE:
             # The next tile's loads of the slot may belong to other threads than these stores.

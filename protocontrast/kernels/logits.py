@@ -16,6 +16,7 @@ from protocontrast.kernels.launch import (
     run,
     tile_count,
 )
+from protocontrast.kernels.lengths import lengths_of
 from protocontrast.kernels.operands import load_tile
 from protocontrast.kernels.prototypes import prepare
 from protocontrast.kernels.scores import logits_of, read_scores, to_rows
@@ -39,7 +40,11 @@ def logits_kernel(
         features_ptr + image * stride_xb, stride_xd, stride_xp, offs_p, pixels, matrix_ptr,
         SIMILARITY, OPERANDS, PRECISION, ACC, C, D, ROW, BLOCK_C, BLOCK_D, BLOCK_P,
     )  # fmt: skip
-    logits, _ = logits_of(total, squared, scale, SIMILARITY, ACC)
+    length = lengths_of(
+        total, squared, features_ptr + image * stride_xb, stride_xd, stride_xp, offs_p, pixels,
+        matrix_ptr, SIMILARITY, ACC, C, D, ROW, BLOCK_C, BLOCK_D, BLOCK_P,
+    )  # fmt: skip
+    logits, _ = logits_of(total, length, scale, SIMILARITY, ACC)
     tl.store(
         logits_ptr + (image * C + offs_c[None, :]) * pixels + offs_p[:, None],
         tl.where(offset[None, :] == 0.0, logits, float("-inf")),
@@ -75,7 +80,11 @@ def logits_backward_kernel(
             image_ptr, stride_xd, stride_xp, offs_p, pixels, matrix_ptr,
             SIMILARITY, OPERANDS, PRECISION, ACC, C, D, ROW, BLOCK_C, BLOCK_D, BLOCK_P,
         )  # fmt: skip
-        logits, inverse = logits_of(total, squared, scale, SIMILARITY, ACC)
+        length = lengths_of(
+            total, squared, image_ptr, stride_xd, stride_xp, offs_p, pixels, matrix_ptr,
+            SIMILARITY, ACC, C, D, ROW, BLOCK_C, BLOCK_D, BLOCK_P,
+        )  # fmt: skip
+        logits, inverse = logits_of(total, length, scale, SIMILARITY, ACC)
         upstream = tl.load(
             upstream_ptr
             + image * stride_ub
@@ -88,14 +97,14 @@ def logits_backward_kernel(
         slope = tl.where(offset[None, :] == 0.0, upstream, 0.0)
         radial = tl.zeros([BLOCK_P], dtype=ACC)
         if SIMILARITY == "cosine":
-            radial = tl.sum(slope * logits * inverse * inverse, axis=1)
+            radial = tl.sum(slope * logits * inverse, axis=1)
         slope *= inverse
         for start in range(0, D, BLOCK_D):
             offs_d = start + tl.arange(0, BLOCK_D)
             tile = load_tile(image_ptr, stride_xd, stride_xp, offs_p, offs_d, pixels, D)
             if WANTS_FEATURES:
                 store_gradient(
-                    tile, slope * scale[None, :], radial, inside, matrix_ptr,
+                    tile, slope * scale[None, :], radial, inverse, inside, matrix_ptr,
                     gradient_ptr + image * stride_gb, stride_gd, stride_gp, offs_p, offs_d, pixels,
                     SIMILARITY, OPERANDS, PRECISION, ACC, C, D, ROW, BLOCK_C,
                 )  # fmt: skip

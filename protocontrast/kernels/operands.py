@@ -27,13 +27,6 @@ def square_root(value, ACC: tl.constexpr):
 
 
 @triton.jit
-def inverse_length(squared, ACC: tl.constexpr):
-    """1 / sqrt, and 0 where the length is 0; NaN stays NaN."""
-    safe = tl.where(squared == 0.0, 1.0, squared)
-    return tl.where(squared == 0.0, 0.0, 1.0 / square_root(safe, ACC))
-
-
-@triton.jit
 def unit_of(factor, NARROW: tl.constexpr):
     """A scalar to divide by before rounding to 16 bits: float16 has a short range of exponents."""
     if NARROW == tl.float16:

@@ -176,7 +176,7 @@ def _gradient(
         radial = radial.sum(dim=0)[:rows, None]
         along = radial * side.inverse_length[:, None].square() * side.rows
         # A row that takes no part may hold NaN.
-        total = torch.where(radial == 0, total, total - along)
+        total = torch.where(radial == 0, total, total - along) / side.size
     return gradient.copy_(total)
 
 

@@ -79,22 +79,30 @@ def roles(
 
 
 class Side(NamedTuple):
-    """One side's rows with their inverse lengths, 1 under dot; 1/tau is in the anchors' scale."""
+    """One side's rows with their inverse lengths, 1 under dot; 1/tau is in the anchors' scale.
+
+    Under cosine they are the given rows over their `size` (n, 1).
+    """
 
     rows: Tensor
     inverse_length: Tensor
     scale: Tensor
+    size: Tensor | None
 
 
 def side_of(rows: Tensor, kind: str, temperature: float) -> Side:
     """Rows and what their products are multiplied by; a row of zero length has 0."""
-    dtype = accumulation_dtype(rows)
+    dtype, size = accumulation_dtype(rows), None
     if kind == "cosine":
+        # Products of two rows, and not only squares, would leave the range of exponents.
+        largest = torch.linalg.vector_norm(rows, torch.inf, dim=1, keepdim=True, dtype=dtype)
+        size = torch.exp2((torch.frexp(largest).exponent - 1).to(dtype)).to(rows.dtype)
+        rows = rows / size
         length = torch.linalg.vector_norm(rows, dim=1, dtype=dtype)
         inverse = torch.where(length == 0, 0, 1 / length)
     else:
         inverse = rows.new_ones(len(rows), dtype=dtype)
-    return Side(rows, inverse, inverse / temperature)
+    return Side(rows, inverse, inverse / temperature, size)
 
 
 def span_of_pairs(rows: int, others: int, slots: int | None = None) -> int:

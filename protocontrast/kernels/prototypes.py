@@ -16,7 +16,8 @@ from protocontrast.kernels.launch import (
     options,
     run,
 )
-from protocontrast.kernels.operands import inverse_length, split
+from protocontrast.kernels.lengths import inverse_of, size_of
+from protocontrast.kernels.operands import split, square_root
 
 NEVER = tl.constexpr(-1e30)
 """Added to masked classes' logits: exp(NEVER - max) is exactly 0, and 0 * NEVER is not NaN."""
@@ -40,6 +41,15 @@ def read_row(
     if not PRESENCE and SIMILARITY == "cosine":
         present = tl.sum((values != 0.0).to(tl.int32), axis=1) > 0
     return values, present
+
+
+@triton.jit
+def unit_rows(values, ACC: tl.constexpr):
+    """Rows at unit length, 0 where they are 0, and one over their lengths."""
+    size = size_of(tl.max(tl.abs(values), axis=1))
+    values = values / size[:, None]
+    inverse = inverse_of(square_root(tl.sum(values * values, axis=1), ACC))
+    return values * inverse[:, None], inverse / size
 
 
 @triton.jit
@@ -99,7 +109,7 @@ def prepare_kernel(
     scale = inverse
     matrix = values
     if SIMILARITY == "cosine":
-        matrix = values * inverse_length(tl.sum(values * values, axis=1), ACC)[:, None]
+        matrix, _ = unit_rows(values, ACC)
     elif SIMILARITY == "dot" and OPERANDS != "wide":
         # 16-bit halves of numbers at most 1: float16 has no larger ones than 65504.
         largest = tl.max(tl.abs(values), axis=1)
@@ -155,9 +165,8 @@ def finish_kernel(
     total = tl.load(total_ptr + row[:, None] * D + offs_d[None, :], mask=mask, other=0.0)
     total *= tl.full([1], inverse_high, ACC) + tl.full([1], inverse_low, ACC)
     if SIMILARITY == "cosine":
-        inverse = inverse_length(tl.sum(values * values, axis=1), ACC)[:, None]
-        unit = values * inverse
-        total = (total - unit * tl.sum(unit * total, axis=1)[:, None]) * inverse
+        unit, inverse = unit_rows(values, ACC)
+        total = (total - unit * tl.sum(unit * total, axis=1)[:, None]) * inverse[:, None]
     tl.store(
         gradient_ptr + row[:, None].to(tl.int64) * stride_gc + offs_d[None, :] * stride_gd,
         tl.where(present[:, None], total, 0.0).to(gradient_ptr.dtype.element_ty),

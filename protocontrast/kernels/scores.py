@@ -11,7 +11,8 @@
 import triton
 import triton.language as tl
 
-from protocontrast.kernels.operands import inverse_length, load_tile, split, square_root, unit_of
+from protocontrast.kernels.lengths import inverse_of
+from protocontrast.kernels.operands import load_tile, split, unit_of
 
 
 @triton.jit
@@ -67,16 +68,17 @@ def read_scores(
 
 
 @triton.jit
-def logits_of(total, squared, scale, SIMILARITY: tl.constexpr, ACC: tl.constexpr):
+def logits_of(total, length, scale, SIMILARITY: tl.constexpr, ACC: tl.constexpr):
     """Logits [BLOCK_P, BLOCK_C] before the absent classes' offset, and d z / d product.
 
+    `length` is that of `lengths_of`.
     The second is the inverse length [BLOCK_P, 1] under cosine (0 where the length is 0), the
     inverse distance [BLOCK_P, BLOCK_C] (0 at distance 0) under euclidean, and 1 for dot.
     """
     if SIMILARITY == "euclidean":
-        return square_root(total, ACC) * -scale[None, :], inverse_length(total, ACC)
+        return length * -scale[None, :], inverse_of(length)
     elif SIMILARITY == "cosine":
-        inverse = inverse_length(squared, ACC)[:, None]
+        inverse = inverse_of(length)[:, None]
         return total * scale[None, :] * inverse, inverse
     else:
         return total * scale[None, :], tl.full([1, 1], 1.0, ACC)
@@ -84,13 +86,14 @@ def logits_of(total, squared, scale, SIMILARITY: tl.constexpr, ACC: tl.constexpr
 
 @triton.jit
 def to_features(
-    tile, slope, radial, matrix_ptr, offs_d,
+    tile, slope, radial, inverse, matrix_ptr, offs_d,
     SIMILARITY: tl.constexpr, OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
     C: tl.constexpr, ROW: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """Gradient [BLOCK_P, BLOCK_D] of a tile from that of the products, `slope` [BLOCK_P, BLOCK_C].
 
-    `radial` [BLOCK_P] is what to take off along the pixel itself, under cosine.
+    Under cosine `radial` [BLOCK_P] is what to take off along the pixel's direction, which is the
+    tile times `inverse` [BLOCK_P, 1].
     """
     offs_c = tl.arange(0, BLOCK_C)
     if SIMILARITY == "euclidean":
@@ -117,7 +120,7 @@ def to_features(
                 gradient = tl.dot(low, upper, gradient, input_precision=PRECISION, out_dtype=ACC)
             gradient = gradient * unit
         if SIMILARITY == "cosine":
-            gradient -= tile.to(ACC) * radial[:, None]
+            gradient -= tile.to(ACC) * inverse * radial[:, None]
     return gradient
 
 

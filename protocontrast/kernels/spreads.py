@@ -14,6 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from protocontrast.kernels.launch import arithmetic
+from protocontrast.kernels.lengths import lengths_of, out_of_range
 from protocontrast.kernels.operands import add_product, load_tile
 from protocontrast.kernels.prototypes import prepare
 from protocontrast.kernels.scores import add_scores, logits_of
@@ -61,30 +62,68 @@ def read_parts(
 
 
 @triton.jit
-def parts_of(total, squared, bonus, scale, breadth, SIMILARITY: tl.constexpr, ACC: tl.constexpr):
-    """Scores and bonus [BLOCK_P, BLOCK_C] of the products, and the inverse lengths."""
-    scores, inverse = logits_of(total, squared, scale, SIMILARITY, ACC)
-    return scores, bonus * breadth[None, :] * inverse * inverse, inverse
+def parts_of(
+    total, squared, bonus, scale, breadth, image_ptr, stride_d, stride_p, offs_p, pixels,
+    matrix_ptr, spread_ptr, SIMILARITY: tl.constexpr, ACC: tl.constexpr, C: tl.constexpr,
+    D: tl.constexpr, ROW: tl.constexpr,
+    BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_P: tl.constexpr,
+):  # fmt: skip
+    """Scores and bonus [BLOCK_P, BLOCK_C] of the products, and the inverse lengths [BLOCK_P, 1]."""
+    length = lengths_of(
+        total, squared, image_ptr, stride_d, stride_p, offs_p, pixels, matrix_ptr,
+        SIMILARITY, ACC, C, D, ROW, BLOCK_C, BLOCK_D, BLOCK_P,
+    )  # fmt: skip
+    scores, inverse = logits_of(total, length, scale, SIMILARITY, ACC)
+    bonus *= inverse * inverse
+    if SIMILARITY == "cosine":
+        bonus = unit_bonus(
+            squared, bonus, inverse, image_ptr, stride_d, stride_p, offs_p, pixels, spread_ptr,
+            ACC, C, D, ROW, BLOCK_C, BLOCK_D, BLOCK_P,
+        )  # fmt: skip
+    return scores, bonus * breadth[None, :], inverse
+
+
+@triton.jit
+def unit_bonus(
+    squared, bonus, inverse, image_ptr, stride_d, stride_p, offs_p, pixels, spread_ptr,
+    ACC: tl.constexpr, C: tl.constexpr, D: tl.constexpr, ROW: tl.constexpr,
+    BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_P: tl.constexpr,
+):  # fmt: skip
+    """spread_c . q_i^2 of a tile, read again where squares of a pixel left the dtype's range."""
+    offs_c = tl.arange(0, BLOCK_C)
+    doubtful = out_of_range(squared, ACC) & (offs_p < pixels)
+    if tl.max(doubtful[:, None].to(tl.int32)) > 0:
+        again = tl.zeros([BLOCK_P, BLOCK_C], dtype=ACC)
+        for start in range(0, D, BLOCK_D):
+            offs_d = start + tl.arange(0, BLOCK_D)
+            tile = load_tile(image_ptr, stride_d, stride_p, offs_p, offs_d, pixels, D)
+            unit = tile.to(ACC) * inverse
+            for c in range(C):
+                row = tl.load(spread_ptr + c * ROW + offs_d, mask=offs_d < ROW, other=0.0)
+                part = tl.sum(unit * unit * row[None, :], axis=1)
+                again += tl.where(offs_c[None, :] == c, part[:, None], 0.0)
+        bonus = tl.where(doubtful[:, None], again, bonus)
+    return bonus
 
 
 @triton.jit
 def along_spread(
-    tile, slope, spread_ptr, offs_d,
+    direction, slope, spread_ptr, offs_d,
     SPREAD_OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
     ROW: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """2 f_id sum_c slope_ic spread_cd, [BLOCK_P, BLOCK_D]."""
+    """2 q_id sum_c slope_ic spread_cd, [BLOCK_P, BLOCK_D], of directions in ACC."""
     rows = spread_ptr + tl.arange(0, BLOCK_C)[:, None] * ROW + offs_d[None, :]
     spread = tl.load(rows, mask=offs_d[None, :] < ROW, other=0.0)  # [BLOCK_C, BLOCK_D]
-    return 2 * tile.to(ACC) * add_product(slope, spread, None, SPREAD_OPERANDS, PRECISION, ACC)
+    return 2 * direction * add_product(slope, spread, None, SPREAD_OPERANDS, PRECISION, ACC)
 
 
 @triton.jit
 def squares_to_rows(
-    tile, slope, SPREAD_OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr
+    direction, slope, SPREAD_OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr
 ):
-    """sum_i slope_ic f_i^2, [BLOCK_D, BLOCK_C]."""
-    across = tl.trans(tile.to(ACC))
+    """sum_i slope_ic q_i^2, [BLOCK_D, BLOCK_C], of directions in ACC."""
+    across = tl.trans(direction)
     return add_product(across * across, slope, None, SPREAD_OPERANDS, PRECISION, ACC)
 
 

@@ -22,6 +22,7 @@ from protocontrast.kernels.launch import (
     span_of,
     tile_count,
 )
+from protocontrast.kernels.lengths import lengths_of
 from protocontrast.kernels.operands import load_tile
 from protocontrast.kernels.prototypes import prepare
 from protocontrast.kernels.scores import add_scores, logits_of, weighted_sum
@@ -109,7 +110,11 @@ def target_pass_kernel(
                     tile, near, own, squared, near_matrix_ptr, matrix_ptr, offs_d,
                     SIMILARITY, OPERANDS, PRECISION, ACC, TWO_PRODUCTS, C, ROW, BLOCK_C,
                 )  # fmt: skip
-        logits, inverse = logits_of(near, squared, near_scale, SIMILARITY, ACC)
+        length = lengths_of(
+            near, squared, image_ptr, stride_xd, stride_xp, offs_p, pixels, near_matrix_ptr,
+            SIMILARITY, ACC, C, D, ROW, BLOCK_C, BLOCK_D, BLOCK_P,
+        )  # fmt: skip
+        logits, inverse = logits_of(near, length, near_scale, SIMILARITY, ACC)
         into = image * pixels + offs_p
         label = tl.full([BLOCK_P], IGNORE_INDEX, tl.int64)
         value = tl.zeros([BLOCK_P], dtype=ACC)
@@ -132,7 +137,7 @@ def target_pass_kernel(
         count += tl.sum(member, axis=0)
         if LOSS:
             if TWO_PRODUCTS:
-                logits, _ = logits_of(own, squared, scale, SIMILARITY, ACC)
+                logits, _ = logits_of(own, length, scale, SIMILARITY, ACC)
             logits += offset[None, :]
             peak = tl.max(logits, axis=1)
             normaliser = peak + tl.log(tl.sum(tl.exp(logits - peak[:, None]), axis=1))
@@ -158,11 +163,11 @@ def target_pass_kernel(
         if SUMS:
             weight = member
             if NORMALIZE:
-                length = tl.sum(inverse, axis=1)  # of one column
+                over = tl.sum(inverse, axis=1)  # of one column
                 # In a product NaN would reach every class; it is added to its own class instead.
-                readable = length == length
-                weight = member * tl.where(readable, length, 0.0)[:, None]
-                unread = (member != 0.0) & (length != length)[:, None]
+                readable = over == over
+                weight = member * tl.where(readable, over, 0.0)[:, None]
+                unread = (member != 0.0) & (over != over)[:, None]
                 unread = tl.sum(tl.where(unread, float("nan"), 0.0), axis=0)
             for start in range(0, D, BLOCK_D):
                 offs_d = start + tl.arange(0, BLOCK_D)

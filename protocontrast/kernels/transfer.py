@@ -17,6 +17,7 @@ from protocontrast.kernels.launch import (
     run,
     tile_count,
 )
+from protocontrast.kernels.lengths import lengths_of
 from protocontrast.kernels.prototypes import prepare
 from protocontrast.kernels.scores import logits_of, read_scores
 
@@ -60,7 +61,11 @@ def transfer_kernel(
         features_ptr + image * stride_xb, stride_xd, stride_xp, offs_p, pixels, matrix_ptr,
         SIMILARITY, OPERANDS, PRECISION, ACC, C, D, ROW, BLOCK_C, BLOCK_D, BLOCK_P,
     )  # fmt: skip
-    logits, _ = logits_of(total, squared, scale, SIMILARITY, ACC)
+    length = lengths_of(
+        total, squared, features_ptr + image * stride_xb, stride_xd, stride_xp, offs_p, pixels,
+        matrix_ptr, SIMILARITY, ACC, C, D, ROW, BLOCK_C, BLOCK_D, BLOCK_P,
+    )  # fmt: skip
+    logits, _ = logits_of(total, length, scale, SIMILARITY, ACC)
     logits += offset[None, :]
     label, value, somewhere = nearest_of(logits, offset, lowest_equal, CONFIDENCE, BLOCK_C)
     if PER_CLASS:

@@ -58,7 +58,9 @@ def distribution_contrast(
     means = torch.where(rows, prototypes, 0).to(features.dtype)
     spread = torch.where(rows, variance, 0).to(features.dtype)
     linear = torch.einsum("nd,cd->nc", readable, means) / temperature
-    bonus = torch.einsum("nd,cd->nc", readable.square(), spread) / (2 * temperature**2)
+    # Not f^2 times S: where the product is a number of the dtype, the square need not be one.
+    wide = rearrange(readable, "n d -> n 1 d")
+    bonus = reduce(wide * (wide * spread), "n c d -> n c", "sum") / (2 * temperature**2)
     logits = torch.where(here, linear + bonus, -torch.inf)
     logits = torch.where(rearrange(weight != 0, "n -> n 1"), logits, 0)
     gap = rearrange(torch.logsumexp(logits, dim=1), "n -> n 1") - linear

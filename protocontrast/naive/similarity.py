@@ -5,8 +5,21 @@ from einops import rearrange, reduce
 from torch import Tensor
 
 
+def sizes(values: Tensor) -> Tensor:
+    """The power of two below the largest magnitude along the last dimension, which stays with one.
+
+    1 where that is 0 or not finite. Divided by it, values can be squared: neither large nor tiny
+    ones leave the range of their dtype. It is a constant to autograd: what is made of the quotients
+    and multiplied back does not depend on it.
+    """
+    largest = values.detach().abs().amax(dim=-1, keepdim=True)
+    usable = (largest > 0) & torch.isfinite(largest)
+    return torch.exp2(torch.log2(torch.where(usable, largest, 1)).floor())
+
+
 def unit_rows(rows: Tensor) -> Tensor:
     """Rows divided by their length; a row of zero length stays zero and has gradient zero."""
+    rows = rows / sizes(rows)
     squared = reduce(rows.square(), "n d -> n 1", "sum")
     nonzero = squared != 0  # True for NaN, which must reach the result
     return torch.where(nonzero, rows * torch.where(nonzero, squared, 1).rsqrt(), 0)
@@ -28,6 +41,8 @@ def similarities(features: Tensor, prototypes: Tensor, similarity: str) -> Tenso
     if similarity == "dot":
         return torch.einsum("nd,cd->nc", features, prototypes)
     gaps = rearrange(features, "n d -> n 1 d") - rearrange(prototypes, "c d -> 1 c d")
-    squared = reduce(gaps.square(), "n c d -> n c", "sum")
+    size = sizes(gaps)
+    squared = reduce((gaps / size).square(), "n c d -> n c", "sum")
     apart = squared != 0
-    return -torch.where(apart, torch.where(apart, squared, 1).sqrt(), 0)
+    length = torch.where(apart, squared, 1).sqrt() * rearrange(size, "n c 1 -> n c")
+    return -torch.where(apart, length, 0)
