@@ -187,17 +187,6 @@ def test_upsampling_compiles_and_maps_over_a_batch() -> None:
     torch.testing.assert_close(found, expected[0])
 
 
-def test_the_operators_of_depth_pass_torchs_own_check() -> None:
-    ops = torch.ops.protocontrast
-    for dtype in (torch.float32, torch.bfloat16):
-        logits = normal(0, (2, 3, 2, 3, 2), dtype).requires_grad_()
-        torch.library.opcheck(ops.stretched_depth.default, (logits, 5, True))
-    upstream = normal(1, (2, 5, 3, 3, 2), torch.float32)
-    torch.library.opcheck(
-        ops.stretched_depth_backward.default, (upstream, 2, False, torch.bfloat16)
-    )
-
-
 def test_the_module_checks_volumes() -> None:
     logits, labels = normal(0, SCENE["shape"]), label_map(1, (2, *SCENE["size"]), 3)
     settings: dict[str, Any] = {"align_corners": True, "reduction": "none"}
