@@ -39,6 +39,8 @@ ROLES = torch.tensor([0, 1, 2]), torch.tensor([255, 0, 1])
 SELF = ANCHORS, ANCHOR_LABELS, ANCHORS.clone(), ANCHOR_LABELS, ANCHOR_LABELS.clone()
 STATISTICS = torch.stack([SLOPES.flatten()[:12], PIXELS.flatten(), PIXELS.flatten()])
 MAP_LEAF = MAP.clone().requires_grad_()
+VOLUME_LEAF = FEATURES.reshape(2, 4, 3, 2, 1).clone().requires_grad_()
+VOLUME_SLOPES = FEATURES.reshape(2, 6, 4, 1, 1).transpose(2, 3)
 LEAF, ROWS = FEATURES.clone().requires_grad_(), PROTOTYPES.clone().requires_grad_()
 
 CASES: list[tuple[str, tuple[Any, ...]]] = [
@@ -90,6 +92,9 @@ CASES: list[tuple[str, tuple[Any, ...]]] = [
     ("upsampled_cross_entropy_backward", (FINE_SLOPES, MAP, FINE, SHARE, 255, False, BACKEND)),
     ("upsampled_cross_entropy_with_gradient", (MAP, FINE, None, 255, False, True)),
     ("upsampled_cross_entropy_with_gradient", (MAP.bfloat16(), FINE, SHARE, 255, True, False)),
+    ("stretched_depth", (VOLUME_LEAF, 5, True)),
+    ("stretched_depth", (VOLUME_LEAF.bfloat16().detach(), 3, False)),
+    ("stretched_depth_backward", (VOLUME_SLOPES, 3, False, torch.bfloat16)),
     ("checked_labels", (LABELS, 3, 255, "anything")),
     ("copied", (ROWS,)),
     ("copied", (WEIGHTS[0],)),

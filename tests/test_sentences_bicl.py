@@ -118,7 +118,7 @@ CALLS: list[tuple[dict[str, Any], type[Exception], str]] = [
     (
         {"source": FEATURES.flatten(2)},
         ValueError,
-        "source_features of shape (B, D, h, w), got (2, 4, 6).",
+        "source_features of shape (B, D, z, h, w) or (B, D, h, w), got (2, 4, 6).",
     ),
     (
         {"target": FEATURES[:, :2]},

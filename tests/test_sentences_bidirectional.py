@@ -37,7 +37,7 @@ def assert_says(error: type[Exception], text: str, **arguments: Any) -> None:
         (
             torch.ones(4),
             ValueError,
-            "of shape (B, D, H, W), (B, D, P) or (N, D), got (4,).",
+            "of shape (B, D, Z, H, W), (B, D, H, W), (B, D, P) or (N, D), got (4,).",
         ),
         (torch.ones(2, 0, 15), ValueError, "with at least one channel, got (2, 0, 15)."),
     ],
@@ -217,7 +217,8 @@ def test_given_prototypes_and_pairs(side: str) -> None:
                     f"{side}_labels": torch.zeros(30, dtype=torch.int64),
                 },
                 ValueError,
-                f"{side}_features of shape (B, D, H, W) or (B, D, P) with pairwise=True, "
+                f"{side}_features of shape (B, D, Z, H, W), (B, D, H, W) or (B, D, P) "
+                "with pairwise=True, "
                 "got (30, 4). Hint: pixels given as rows have no image; use pairwise=False.",
             )
             for side in SIDES

@@ -78,7 +78,7 @@ def test_features_labels_and_ignore_index(call: str) -> None:
     given = {first: [1.0]}
     assert_says(call, TypeError, f"expected {first} to be a torch.Tensor, got list.", **given)
     given = {first: torch.ones(4)}
-    shapes = "of shape (B, D, H, W), (B, D, P) or (N, D)"
+    shapes = "of shape (B, D, Z, H, W), (B, D, H, W), (B, D, P) or (N, D)"
     assert_says(call, ValueError, f"expected {first} {shapes}, got (4,).", **given)
     text = "expected labels of an integer dtype, got torch.bool. "
     text += "Hint: a boolean mask is not a label map; use labels.long()."
@@ -181,7 +181,8 @@ def test_distribution_contrast(given: Any, error: type[Exception], text: str) ->
         (
             {"features": torch.ones(30, 4), "per_image": True},
             ValueError,
-            "expected features of shape (B, D, H, W) or (B, D, P) with per_image=True, "
+            "expected features of shape (B, D, Z, H, W), (B, D, H, W) or (B, D, P) "
+            "with per_image=True, "
             "got (30, 4). Hint: pixels given as rows have no image; pass (B, D, P).",
         ),
     ],
@@ -230,10 +231,10 @@ def test_assign_subclasses(given: Any, error: type[Exception], text: str) -> Non
                 torch.ones(shape),
                 4,
                 ValueError,
-                "expected logits of shape (B, C * M, H, W), (B, C * M, P) or (N, C * M) "
-                f"with C = 4, got {shape}.",
+                "expected logits of shape (B, C * M, Z, H, W), (B, C * M, H, W), (B, C * M, P) "
+                f"or (N, C * M) with C = 4, got {shape}.",
             )
-            for shape in [(2, 6), (2, 0), (8,), (2, 8, 1, 1, 1)]
+            for shape in [(2, 6), (2, 0), (8,), (2, 8, 1, 1, 1, 1)]
         ),
     ],
 )

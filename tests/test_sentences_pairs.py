@@ -13,7 +13,7 @@ LABELS = torch.zeros(5, dtype=torch.int64)
 KEYS = torch.ones(7, 4)
 KEY_LABELS = torch.zeros(7, dtype=torch.int64)
 GIVEN = {"anchors": ANCHORS, "anchor_labels": LABELS, "keys": KEYS, "key_labels": KEY_LABELS}
-FORM_HINT = "Hint: features (B, D, H, W) are rows as features.movedim(1, -1).flatten(0, 2)."
+FORM_HINT = "Hint: features (B, D, H, W) are rows as features.movedim(1, -1).flatten(0, -2)."
 MASK_HINT = "Hint: a boolean mask is not a label map; use labels.long()."
 GRAD_HINT = "gradients go to anchors, keys and negatives only."
 

@@ -35,7 +35,11 @@ def test_the_call_is_right_but_for_what_is_changed() -> None:
     [
         ([1.0], TypeError, "expected logits to be a torch.Tensor, got list."),
         (LOGITS.long(), TypeError, "expected logits of a floating dtype, got torch.int64."),
-        (LOGITS[0], ValueError, "expected logits of shape (B, C, h, w), got (4, 3, 5)."),
+        (
+            LOGITS[0],
+            ValueError,
+            "expected logits of shape (B, C, z, h, w) or (B, C, h, w), got (4, 3, 5).",
+        ),
         *(
             (
                 torch.ones(shape),

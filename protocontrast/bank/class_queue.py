@@ -106,8 +106,8 @@ class ClassQueue(WideBuffers):
         that all queues stay equal, to those of one process that pushes the batches in turn.
 
         Args:
-            features: (B, D, H, W), (B, D, P) or (N, D), any memory format.
-            labels: (B, H, W), (B, P) or (N,), classes 0..C-1 or `ignore_index`.
+            features: (B, D, Z, H, W), (B, D, H, W), (B, D, P) or (N, D), any memory format.
+            labels: (B, Z, H, W), (B, H, W), (B, P) or (N,), classes 0..C-1 or `ignore_index`.
             per_class: at most this many of each class of this rank's batch, at equal distances
                 among its pixels. None: all.
             ignore_index: label of pixels without a class.

@@ -41,7 +41,7 @@ class ClassThresholds(WideBuffers):
         mass: (C, bins) float64, pixels predicted as a class by their log-odds.
 
     Shape:
-        probabilities (B, C, H, W), (B, C, P) or (N, C).
+        probabilities (B, C, Z, H, W), (B, C, H, W), (B, C, P) or (N, C).
 
     Raises:
         ValueError: a setting out of its range, or probabilities of other classes.

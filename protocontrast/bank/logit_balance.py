@@ -61,8 +61,8 @@ class LogitBalance(WideBuffers):
         step: (2,) int64, calls of `update`.
 
     Shape:
-        logits (B, C, H, W), (B, C, P) or (N, C); labels (B, H, W), (B, P) or (N,). Balanced logits
-        and `delta` have the shape of the logits.
+        logits (B, C, Z, H, W), (B, C, H, W), (B, C, P) or (N, C); labels (B, Z, H, W), (B, H, W),
+        (B, P) or (N,). Balanced logits and `delta` have the shape of the logits.
 
     Raises:
         ValueError: a size below 1, a momentum outside [0, 1], an unknown domain, or shapes that

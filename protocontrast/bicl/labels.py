@@ -15,19 +15,19 @@ def at_grid(
     ignore_index: int,
     validate: bool,
 ) -> Tensor:
-    """Labels (B, H, W) of any size, (B, h, w)."""
+    """Labels (B, H, W) or (B, Z, H, W) of any size, (B, h, w) or (B, z, h, w)."""
     check_label_map("BiCL", argument, labels, features)
     if validate:
         check_labels(labels, num_classes, ignore_index=ignore_index)
-    size = (features.shape[2], features.shape[3])
+    size = tuple(features.shape[2:])
     return labels_to_grid(labels, size, num_classes=num_classes, ignore_index=ignore_index)
 
 
 def grid_or_counts(labels: Tensor, grid: Tensor, num_classes: int, ignore_index: int) -> Tensor:
-    """What pixels are pulled to: the labels of the grid, or counts (B, C, h, w) of larger ones."""
+    """What pixels are pulled to: the labels of the grid, or counts of larger ones."""
     if labels.shape == grid.shape:
         return grid
-    size = (grid.shape[1], grid.shape[2])
+    size = tuple(grid.shape[1:])
     return labels_to_grid(
         labels, size, mode="counts", num_classes=num_classes, ignore_index=ignore_index
     )

@@ -63,9 +63,9 @@ class BiCL(nn.Module):
         backend: "auto", or an implementation by name.
 
     Shape:
-        features (B, D, h, w); labels (B, H, W) at the grid or at image resolution. At image
-        resolution they are taken at the grid ("nearest"), and source_to_target uses the counts of
-        the source labels.
+        features (B, D, h, w) with labels (B, H, W), or (B, D, z, h, w) with labels (B, Z, H, W), at
+        the grid or at image resolution. At image resolution they are taken at the grid ("nearest"),
+        and source_to_target uses the counts of the source labels.
 
     Returns:
         `BiCLOutput` from `forward(source_features, source_labels, target_features,

@@ -80,7 +80,7 @@ def _grid_labels(
     features = pixels.original
     check_integer(FUNCTION, f"{side}_labels", labels)
     check_device(FUNCTION, f"{side}_labels", labels, features, f"{side}_features")
-    if features.dim() != 4 or labels.dim() != 3:
+    if features.dim() not in (4, 5) or labels.dim() != features.dim() - 1:
         hint = "labels are (B, H, W) at any resolution for features (B, D, H, W)."
         reason = f"as in {side}_features {tuple(features.shape)}"
         check_shape(FUNCTION, f"{side}_labels", labels, pixels.shape, reason, hint)
@@ -90,7 +90,7 @@ def _grid_labels(
         raise ValueError(sentence(FUNCTION, f"{side}_labels", requirement, tuple(labels.shape)))
     if labels.shape[1:] == features.shape[2:]:
         return labels, labels
-    size = (features.shape[2], features.shape[3])
+    size = tuple(features.shape[2:])
     grid = labels_to_grid(labels, size, ignore_index=ignore_index)
     counts = labels_to_grid(
         labels, size, mode="counts", num_classes=num_classes, ignore_index=ignore_index
@@ -196,8 +196,9 @@ def bidirectional_contrast(
         backend: "auto", or an implementation by name.
 
     Shape:
-        features (B, D, h, w), or (B, D, P) or (N, D) with labels of the same pixels; labels (B, H,
-        W); prototypes (C, D); presence (C,). Every result ().
+        features (B, D, h, w) with labels (B, H, W), (B, D, z, h, w) with labels (B, Z, H, W), or
+        (B, D, P) or (N, D) with labels of the same pixels; prototypes (C, D); presence (C,). Every
+        result ().
 
     Returns:
         `BidirectionalContrast`, in nats; exactly 0 with connected gradients where no class is
@@ -237,7 +238,7 @@ def bidirectional_contrast(
         check_floating(FUNCTION, f"{side}_features", features)
         if pairwise and features.dim() == 2:
             hint = "pixels given as rows have no image; use pairwise=False."
-            requirement = "of shape (B, D, H, W) or (B, D, P) with pairwise=True"
+            requirement = "of shape (B, D, Z, H, W), (B, D, H, W) or (B, D, P) with pairwise=True"
             got = tuple(features.shape)
             raise ValueError(sentence(FUNCTION, f"{side}_features", requirement, got, hint))
     source = _domain(

@@ -55,8 +55,8 @@ def class_prototypes(
         backend: "auto", or an implementation by name.
 
     Shape:
-        features (B, D, H, W), (B, D, P) or (N, D); labels, pixel_weight (B, H, W), (B, P) or (N,).
-        mean (C, D) and count (C,), per image (B, C, D) and (B, C).
+        features (B, D, Z, H, W), (B, D, H, W), (B, D, P) or (N, D); labels, pixel_weight (B, Z, H,
+        W), (B, H, W), (B, P) or (N,). mean (C, D) and count (C,), per image (B, C, D) and (B, C).
 
     Returns:
         `ClassPrototypes`, float32 (float64 for float64 features), differentiable in the features. A
@@ -114,7 +114,7 @@ def grouped_means(
     check_ignore_index(function, ignore_index)
     if per_image and features.dim() == 2:
         hint = "pixels given as rows have no image; pass (B, D, P)."
-        requirement = "of shape (B, D, H, W) or (B, D, P) with per_image=True"
+        requirement = "of shape (B, D, Z, H, W), (B, D, H, W) or (B, D, P) with per_image=True"
         raise ValueError(sentence(function, "features", requirement, tuple(features.shape), hint))
     index = read_labels(pixels, labels, num_classes, ignore_index)
     weight = read_pixel_weight(pixels, pixel_weight)

@@ -70,9 +70,10 @@ def pixel_prototype_contrast(
         backend: "auto", or an implementation by name, which then never falls back.
 
     Shape:
-        features (B, D, H, W), (B, D, P) or (N, D); labels (B, H, W), (B, P) or (N,), soft targets
-        (B, C, H, W), (B, C, P) or (N, C); prototypes (C, D); present, class_weight (C,);
-        pixel_weight like hard labels. Result () for "mean" and "sum", else the pixels' shape.
+        features (B, D, Z, H, W), (B, D, H, W), (B, D, P) or (N, D); labels (B, Z, H, W), (B, H, W),
+        (B, P) or (N,), soft targets (B, C, Z, H, W), (B, C, H, W), (B, C, P) or (N, C); prototypes
+        (C, D); present, class_weight (C,); pixel_weight like hard labels. Result () for "mean" and
+        "sum", else the pixels' shape.
 
     Returns:
         Loss in nats, float32 (float64 for float64 features). Ignored pixels give exactly 0 and

@@ -67,9 +67,10 @@ def distribution_contrast(
         backend: "auto", or an implementation by name, which then never falls back.
 
     Shape:
-        features (B, D, H, W), (B, D, P) or (N, D); labels (B, H, W), (B, P) or (N,), soft targets
-        (B, C, H, W), (B, C, P) or (N, C); prototypes, variance (C, D); present, class_weight (C,);
-        pixel_weight like hard labels. Result () for "mean" and "sum", else the pixels' shape.
+        features (B, D, Z, H, W), (B, D, H, W), (B, D, P) or (N, D); labels (B, Z, H, W), (B, H, W),
+        (B, P) or (N,), soft targets (B, C, Z, H, W), (B, C, H, W), (B, C, P) or (N, C); prototypes,
+        variance (C, D); present, class_weight (C,); pixel_weight like hard labels. Result () for
+        "mean" and "sum", else the pixels' shape.
 
     Returns:
         Loss in nats, >= 0 with one class per pixel, float32 (float64 for float64 features). Ignored

@@ -1,5 +1,6 @@
 """Label maps: `labels_to_grid` and `fuse_labels`."""
 
+import math
 from typing import Literal
 
 import torch
@@ -79,9 +80,32 @@ def _sizes(cell_of: Tensor, cells: int) -> Tensor:
     return (cell_of == torch.arange(cells, device=cell_of.device)[:, None]).sum(dim=1)
 
 
+def _crossed(reads: list[Tensor]) -> list[Tensor]:
+    """Positions along each axis, each of its own dimension, so that as an index they cross."""
+    last = len(reads) - 1
+    return [read.reshape(-1, *(1,) * (last - axis)) for axis, read in enumerate(reads)]
+
+
+def _read_size(labels: Tensor, size: tuple[int, ...]) -> tuple[int, ...]:
+    """The size of the grid, one number for each axis of the labels, none of them empty."""
+    function, shape = "labels_to_grid", tuple(labels.shape)
+    names = ("depth", "height", "width")[-(len(shape) - 1) :]
+    if not isinstance(size, (tuple, list, torch.Size)) or len(size) != len(names):
+        requirement = f"to be ({', '.join(names)})"
+        raise ValueError(sentence(function, "size", requirement, repr(size)))
+    for name, value in zip(names, size, strict=True):
+        check_count(function, f"{name} in size", value)
+    if 0 in shape[1:]:
+        requirement = "with at least one row and one column"
+        if len(names) == 3:
+            requirement = "with at least one slice, row and column"
+        raise ValueError(sentence(function, "labels", requirement, shape))
+    return tuple(size)
+
+
 def labels_to_grid(
     labels: Tensor,
-    size: tuple[int, int],
+    size: tuple[int, ...],
     *,
     mode: Mode = "nearest",
     num_classes: int | None = None,
@@ -92,7 +116,7 @@ def labels_to_grid(
 
     Args:
         labels: classes 0..C-1 or `ignore_index`, any integer dtype.
-        size: height and width of the grid.
+        size: height and width of the grid, or depth, height and width for volumes.
         mode: "nearest" samples like torch's nearest downsampling; "majority" takes the most
             frequent class of a cell where its share of all the cell's pixels, ignored ones
             included, reaches `min_share` (ties to the lowest class); "counts" gives the number of
@@ -104,14 +128,15 @@ def labels_to_grid(
         ignore_index: label of pixels without a class.
 
     Shape:
-        labels (B, H, W). Result (B, h, w) int64, or (B, C, h, w) float32 for "counts".
+        labels (B, H, W) or (B, Z, H, W). Result (B, h, w) or (B, z, h, w) int64; for "counts"
+        (B, C, h, w) or (B, C, z, h, w) float32.
 
     Returns:
         Labels on the grid. A cell without any valid pixel is `ignore_index`, or 0 in every count.
 
     Raises:
-        ValueError: not three dimensions, a size below 1, `num_classes` missing, or (CPU, with
-            `num_classes`) a label is no class.
+        ValueError: not three or four dimensions, a size below 1 or of another number of axes,
+            `num_classes` missing, or (CPU, with `num_classes`) a label is no class.
         TypeError: `labels` is not an integer tensor.
 
     Source:
@@ -127,23 +152,16 @@ def labels_to_grid(
     """
     function = "labels_to_grid"
     check_integer(function, "labels", labels)
-    if labels.dim() != 3:
-        raise ValueError(sentence(function, "labels", "of shape (B, H, W)", tuple(labels.shape)))
+    if labels.dim() not in (3, 4):
+        requirement = "of shape (B, Z, H, W) or (B, H, W)"
+        raise ValueError(sentence(function, "labels", requirement, tuple(labels.shape)))
     check_choice(function, "mode", mode, MODES)
     check_ignore_index(function, ignore_index)
-    if not isinstance(size, (tuple, list, torch.Size)) or len(size) != 2:
-        raise ValueError(sentence(function, "size", "to be (height, width)", repr(size)))
-    height, width = size
-    check_count(function, "height in size", height)
-    check_count(function, "width in size", width)
-    rows_in, columns_in = labels.shape[1:]
-    if rows_in == 0 or columns_in == 0:
-        requirement = "with at least one row and one column"
-        raise ValueError(sentence(function, "labels", requirement, tuple(labels.shape)))
+    grid = _read_size(labels, size)
+    sides = tuple(labels.shape[1:])
     if mode == "nearest":
-        rows = nearest_index(rows_in, height, labels.device)
-        columns = nearest_index(columns_in, width, labels.device)
-        nearest = labels.long()[:, rows[:, None], columns]
+        reads = [nearest_index(*pair, labels.device) for pair in zip(sides, grid, strict=True)]
+        nearest = labels.long()[(slice(None), *_crossed(reads))]
         if num_classes is None:
             return nearest
         check_count(function, "num_classes", num_classes)
@@ -156,16 +174,21 @@ def labels_to_grid(
     check_count(function, "num_classes", num_classes)
     check_ignore_index(function, ignore_index, num_classes)
     check_share(function, "min_share", min_share)
-    rows = nearest_index(height, rows_in, labels.device)
-    columns = nearest_index(width, columns_in, labels.device)
-    comparable_labels = comparable(labels, num_classes, ignore_index)
+    cells = [nearest_index(*pair, labels.device) for pair in zip(grid, sides, strict=True)]
+    # A volume is a map whose rows are those of all its slices.
+    rows, height = cells[-2], math.prod(grid[:-1])
+    if len(grid) == 3:
+        rows = (cells[0][:, None] * grid[1] + rows).flatten()
     counts = label_counts(
-        comparable_labels, rows, columns, num_classes, height, width, ignore_index
-    )
+        comparable(labels, num_classes, ignore_index).flatten(1, -2),
+        rows, cells[-1], num_classes, height, grid[-1], ignore_index,
+    ).reshape(labels.shape[0], num_classes, *grid)  # fmt: skip
     if mode == "counts":
         return counts
     largest, majority = counts.max(dim=1)
-    pixels = _sizes(rows, height)[:, None] * _sizes(columns, width)
+    pixels = _sizes(cells[0], grid[0])
+    for cell_of, number in zip(cells[1:], grid[1:], strict=True):
+        pixels = pixels[..., None] * _sizes(cell_of, number)
     # A quotient in float64 is the number that was written: 7 of 100 pixels reach 0.07.
     kept = (largest > 0) & (largest.double() / pixels >= min_share)
     return torch.where(kept, majority, ignore_index)

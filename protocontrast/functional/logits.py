@@ -36,8 +36,8 @@ def prototype_logits(
         backend: "auto", or an implementation by name.
 
     Shape:
-        features (B, D, H, W), (B, D, P) or (N, D); prototypes (C, D); present (C,).
-        Result (B, C, H, W), (B, C, P) or (N, C).
+        features (B, D, Z, H, W), (B, D, H, W), (B, D, P) or (N, D); prototypes (C, D); present
+        (C,). Result (B, C, Z, H, W), (B, C, H, W), (B, C, P) or (N, C).
 
     Returns:
         float32 (float64 for float64 features), -inf where the class is absent; differentiable in

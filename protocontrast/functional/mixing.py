@@ -27,9 +27,9 @@ class ClassMix(NamedTuple):
     """Mixed images and labels, and where they come from the source.
 
     Attributes:
-        images: (B, C, H, W), source where `mask`, else target.
-        labels: (B, H, W), int64, likewise.
-        mask: (B, H, W), bool.
+        images: like the source images, which they are where `mask`, else the target's.
+        labels: int64, the pixels' shape, likewise.
+        mask: bool, the pixels' shape.
     """
 
     images: Tensor
@@ -75,7 +75,8 @@ def class_mix(
         ignore_index: label of pixels without a class; never pasted under "image".
 
     Shape:
-        images (B, K, H, W) with any K channels; labels (B, H, W); classes (C,) or (B, C), bool.
+        images (B, K, H, W) with any K channels and labels (B, H, W), or (B, K, Z, H, W) and
+        (B, Z, H, W); classes (C,) or (B, C), bool.
 
     Returns:
         `ClassMix`, differentiable in both images. An image without any label is the target's. For a
@@ -101,8 +102,9 @@ def class_mix(
     function = "class_mix"
     check_tensor(function, "source_images", source_images)
     shape = tuple(source_images.shape)
-    if source_images.dim() != 4:
-        raise ValueError(sentence(function, "source_images", "of shape (B, K, H, W)", shape))
+    if source_images.dim() not in (4, 5):
+        requirement = "of shape (B, K, Z, H, W) or (B, K, H, W)"
+        raise ValueError(sentence(function, "source_images", requirement, shape))
     check_tensor(function, "target_images", target_images)
     check_shape(function, "target_images", target_images, shape, "like source_images")
     check_device(function, "target_images", target_images, source_images, "source_images")

@@ -157,7 +157,7 @@ def pair_contrast(
     check_floating(FUNCTION, "anchors", anchors)
     if anchors.dim() != 2 or anchors.shape[1] == 0:
         requirement = "of shape (A, D) with at least one channel"
-        hint = "features (B, D, H, W) are rows as features.movedim(1, -1).flatten(0, 2)."
+        hint = "features (B, D, H, W) are rows as features.movedim(1, -1).flatten(0, -2)."
         raise ValueError(sentence(FUNCTION, "anchors", requirement, tuple(anchors.shape), hint))
     _check_rows("keys", keys, anchors)
     own_labels = _read_labels("anchor_labels", anchor_labels, "anchors", anchors)

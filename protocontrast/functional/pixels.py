@@ -1,7 +1,8 @@
 """The pixel layouts all functions take, and the one shape the operators see.
 
-features (B, D, H, W), (B, D, P) or (N, D) become (B, D, P) without a copy where strides allow;
-labels and weights (B, H, W), (B, P) or (N,) become (B, P); soft targets follow their features.
+features (B, D, Z, H, W), (B, D, H, W), (B, D, P) or (N, D) become (B, D, P) without a copy where
+strides allow; labels and weights (B, Z, H, W), (B, H, W), (B, P) or (N,) become (B, P); soft
+targets follow their features.
 """
 
 from typing import NamedTuple
@@ -24,7 +25,7 @@ from protocontrast.ops.labels import checked_labels
 
 
 class Pixels(NamedTuple):
-    """Features as (B, D, P), and the pixels' own shape: (B, H, W), (B, P) or (N,)."""
+    """Features as (B, D, P), and the pixels' own shape, such as (B, H, W) or (N,)."""
 
     function: str
     argument: str
@@ -49,10 +50,10 @@ class Pixels(NamedTuple):
 def read_features(function: str, features: Tensor, argument: str = "features") -> Pixels:
     """Check features and bring them to (B, D, P); TypeError or ValueError says what is wrong."""
     check_floating(function, argument, features)
-    if features.dim() in (2, 3, 4) and features.shape[1] == 0:
+    if features.dim() in (2, 3, 4, 5) and features.shape[1] == 0:
         requirement = "with at least one channel"
         raise ValueError(sentence(function, argument, requirement, tuple(features.shape)))
-    if features.dim() == 4:
+    if features.dim() in (4, 5):
         shape = (features.shape[0], *features.shape[2:])
         return Pixels(function, argument, features, features.flatten(2), tuple(shape))
     if features.dim() == 3:
@@ -61,7 +62,7 @@ def read_features(function: str, features: Tensor, argument: str = "features") -
     if features.dim() == 2:
         rows = features.t().unsqueeze(0)
         return Pixels(function, argument, features, rows, (features.shape[0],))
-    requirement = "of shape (B, D, H, W), (B, D, P) or (N, D)"
+    requirement = "of shape (B, D, Z, H, W), (B, D, H, W), (B, D, P) or (N, D)"
     raise ValueError(sentence(function, argument, requirement, tuple(features.shape)))
 
 

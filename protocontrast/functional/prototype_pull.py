@@ -45,8 +45,9 @@ def prototype_pull(
         backend: "auto", or an implementation of the similarities by name.
 
     Shape:
-        features (B, D, H, W), (B, D, P) or (N, D); labels, pixel_weight (B, H, W), (B, P) or (N,);
-        prototypes (C, D); present (C,). Result () for "mean" and "sum", else the pixels' shape.
+        features (B, D, Z, H, W), (B, D, H, W), (B, D, P) or (N, D); labels, pixel_weight (B, Z, H,
+        W), (B, H, W), (B, P) or (N,); prototypes (C, D); present (C,). Result () for "mean" and
+        "sum", else the pixels' shape.
 
     Returns:
         0 for a pixel along its prototype, 1 at a right angle, 4 opposite; float32 (float64 for

@@ -68,11 +68,11 @@ def sample_pixels(
         ignore_index: label of pixels without a class.
 
     Shape:
-        labels, predictions (B, H, W), (B, P), or (N,), which is one image.
+        labels, predictions (B, Z, H, W), (B, H, W), (B, P), or (N,), which is one image.
 
     Returns:
         `SampledPixels`, of one size whatever the labels hold. The drawn
-        rows of features (B, D, H, W) are
+        rows of features (B, D, H, W) or (B, D, Z, H, W) are
         `features.movedim(1, -1).flatten(0, -2)[sample.positions]`; with `sample.labels` they go
         into a contrast, which ignores the empty places.
 
@@ -93,8 +93,8 @@ def sample_pixels(
     """
     function = "sample_pixels"
     check_integer(function, "labels", labels)
-    if labels.dim() not in (1, 2, 3):
-        requirement = "of shape (B, H, W), (B, P) or (N,)"
+    if labels.dim() not in (1, 2, 3, 4):
+        requirement = "of shape (B, Z, H, W), (B, H, W), (B, P) or (N,)"
         raise ValueError(sentence(function, "labels", requirement, tuple(labels.shape)))
     check_count(function, "number", number)
     check_choice(function, "mode", mode, MODES)

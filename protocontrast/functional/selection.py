@@ -76,8 +76,8 @@ def select_labels(
         ignore_index: label of pixels that are not sure enough.
 
     Shape:
-        probabilities (B, C, H, W), (B, C, P) or (N, C); threshold (C,). Both results have the
-        pixels' shape: (B, H, W), (B, P) or (N,), which is one image.
+        probabilities (B, C, Z, H, W), (B, C, H, W), (B, C, P) or (N, C); threshold (C,). Both
+        results have the pixels' shape: (B, Z, H, W), (B, H, W), (B, P) or (N,), which is one image.
 
     Returns:
         `TransferredLabels(labels, confidence)`, int64 and float32 (float64), without gradient. The
@@ -144,7 +144,8 @@ def confident_share(probabilities: Tensor, threshold: float, *, per_image: bool 
         per_image: one share per image.
 
     Shape:
-        probabilities (B, C, H, W), (B, C, P) or (N, C), which is one image. Result (), or (B,).
+        probabilities (B, C, Z, H, W), (B, C, H, W), (B, C, P) or (N, C), which is one image. Result
+        (), or (B,).
 
     Returns:
         In [0, 1], float32, without gradient; 0 without pixels. A NaN pixel is not confident.

@@ -58,8 +58,8 @@ def spread(
         backend: "auto", or an implementation of mean and similarities by name.
 
     Shape:
-        features (B, D, H, W), (B, D, P) or (N, D); labels (B, H, W), (B, P) or (N,); prototypes
-        (C, D); present (C,). Result ().
+        features (B, D, Z, H, W), (B, D, H, W), (B, D, P) or (N, D); labels (B, Z, H, W), (B, H, W),
+        (B, P) or (N,); prototypes (C, D); present (C,). Result ().
 
     Returns:
         float32 (float64 for float64 features), differentiable in features and prototypes; exactly 0

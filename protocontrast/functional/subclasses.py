@@ -51,8 +51,8 @@ def assign_subclasses(
         backend: of the cosines.
 
     Shape:
-        features (B, D, H, W), (B, D, P) or (N, D); labels (B, H, W), (B, P) or (N,);
-        prototypes (C, M, D). Result int64 like labels.
+        features (B, D, Z, H, W), (B, D, H, W), (B, D, P) or (N, D); labels (B, Z, H, W), (B, H, W),
+        (B, P) or (N,); prototypes (C, M, D). Result int64 like labels.
 
     Returns:
         Labels of sub-classes, 0..C*M-1 or `ignore_index`, without gradient; ties go to the lowest.
@@ -128,7 +128,8 @@ def subclass_max(logits: Tensor, num_classes: int) -> Tensor:
         num_classes: C, a divisor of the number of prototypes.
 
     Shape:
-        logits (B, C * M, H, W), (B, C * M, P) or (N, C * M). Result with C in place of C * M.
+        logits (B, C * M, Z, H, W), (B, C * M, H, W), (B, C * M, P) or (N, C * M). Result with C in
+        place of C * M.
 
     Returns:
         Logits in the same dtype. The gradient goes to the largest, and in equal parts to equal
@@ -150,8 +151,8 @@ def subclass_max(logits: Tensor, num_classes: int) -> Tensor:
     check_floating("subclass_max", "logits", logits)
     check_count("subclass_max", "num_classes", num_classes)
     shape = tuple(logits.shape)
-    if logits.dim() not in (2, 3, 4) or shape[1] == 0 or shape[1] % num_classes:
-        requirement = "of shape (B, C * M, H, W), (B, C * M, P) or (N, C * M)"
+    if logits.dim() not in (2, 3, 4, 5) or shape[1] == 0 or shape[1] % num_classes:
+        requirement = "of shape (B, C * M, Z, H, W), (B, C * M, H, W), (B, C * M, P) or (N, C * M)"
         requirement += f" with C = {num_classes}"
         raise ValueError(sentence("subclass_max", "logits", requirement, shape))
     return logits.unflatten(1, (num_classes, shape[1] // num_classes)).amax(dim=2)

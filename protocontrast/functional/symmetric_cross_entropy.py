@@ -40,8 +40,8 @@ def symmetric_cross_entropy(
         reduction: "mean" divides by the summed weights of labelled pixels, "sum", or "none".
 
     Shape:
-        logits (B, C, H, W), (B, C, P) or (N, C); labels, pixel_weight (B, H, W), (B, P) or (N,).
-        Result () for "mean" and "sum", else the pixels' shape.
+        logits (B, C, Z, H, W), (B, C, H, W), (B, C, P) or (N, C); labels, pixel_weight (B, Z, H,
+        W), (B, H, W), (B, P) or (N,). Result () for "mean" and "sum", else the pixels' shape.
 
     Returns:
         Nats, float32 (float64 for float64 logits). The reverse term alone lies in [0, -log(floor)],

@@ -90,9 +90,9 @@ def target_pass(
         backend: "auto", or an implementation by name.
 
     Shape:
-        features (B, D, H, W), (B, D, P) or (N, D); static the same pixels, any integer dtype;
-        targets (B, C, H, W), (B, C, P) or (N, C), float; prototypes, nearest (C, D); present,
-        counted (C,) bool.
+        features (B, D, Z, H, W), (B, D, H, W), (B, D, P) or (N, D); static the same pixels, any
+        integer dtype; targets (B, C, Z, H, W), (B, C, H, W), (B, C, P) or (N, C), float;
+        prototypes, nearest (C, D); present, counted (C,) bool.
 
     Returns:
         `TargetPass`. Similarities are cosines.

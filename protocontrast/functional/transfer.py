@@ -68,8 +68,9 @@ def transfer_labels(
         backend: "auto", or an implementation by name.
 
     Shape:
-        features (B, D, H, W), (B, D, P) or (N, D); prototypes (C, D); present, threshold (C,).
-        Both results have the pixels' shape: (B, H, W), (B, P) or (N,).
+        features (B, D, Z, H, W), (B, D, H, W), (B, D, P) or (N, D); prototypes (C, D); present,
+        threshold (C,). Both results have the pixels' shape: (B, Z, H, W), (B, H, W), (B, P) or
+        (N,).
 
     Returns:
         `TransferredLabels`, without gradient. Ties go to the lowest class. No class present:

@@ -19,13 +19,23 @@ def bilinear_reads(
     return lower, (lower + 1).clamp_max(inputs - 1), share.to(like.dtype)
 
 
-def bilinear(logits: Tensor, height: int, width: int, align_corners: bool) -> Tensor:
-    """(M16) logits (B, C, h, w) at the size of the labels, (B, C, height, width)."""
+def bilinear(logits: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
+    """(M16) logits (B, C, h, w) at the size of the labels, (B, C, *size)."""
+    height, width = size
     left, right, share = bilinear_reads(logits.shape[3], width, align_corners, logits)
     wide = logits[..., left] * (1 - share) + logits[..., right] * share
     top, bottom, share = bilinear_reads(logits.shape[2], height, align_corners, logits)
     share = rearrange(share, "h -> h 1")
     return wide[..., top, :] * (1 - share) + wide[..., bottom, :] * share
+
+
+def trilinear(logits: Tensor, size: tuple[int, int, int], align_corners: bool) -> Tensor:
+    """(M16) logits (B, C, z, h, w) of a volume at the size of the labels, (B, C, *size)."""
+    below, above, share = bilinear_reads(logits.shape[2], size[0], align_corners, logits)
+    share = rearrange(share, "z -> z 1 1")
+    deep = logits[:, :, below] * (1 - share) + logits[:, :, above] * share
+    slices = bilinear(rearrange(deep, "b c z h w -> (b z) c h w"), size[1:], align_corners)
+    return rearrange(slices, "(b z) c h w -> b c z h w", z=size[0])
 
 
 def upsampled_cross_entropy(
@@ -35,16 +45,17 @@ def upsampled_cross_entropy(
     ignore_index: int,
     align_corners: bool,
 ) -> tuple[Tensor, Tensor]:
-    """(M16) v_y (logsumexp_k z_k - z_y) of the upsampled logits z, and v_y, each (B, H, W)."""
-    num_classes, (height, width) = logits.shape[1], labels.shape[1:]
+    """(M16) v_y (logsumexp_k z_k - z_y) of the upsampled logits z, and v_y, like the labels."""
+    num_classes, size = logits.shape[1], labels.shape[1:]
     share = torch.ones(num_classes, dtype=logits.dtype, device=logits.device)
     if class_weight is not None:
         share = class_weight.to(logits.dtype)
     index = torch.where(labels == ignore_index, 0, labels).long()
     weight = torch.where(labels == ignore_index, 0, share[index])
-    upsampled = bilinear(logits, height, width, align_corners)
+    upsample = bilinear if len(size) == 2 else trilinear
+    upsampled = upsample(logits, size, align_corners)
     # An ignored pixel may read NaN, and 0 * NaN is NaN: it leaves before any arithmetic.
-    upsampled = torch.where(rearrange(weight != 0, "b h w -> b 1 h w"), upsampled, 0)
-    own = upsampled.gather(1, rearrange(index, "b h w -> b 1 h w"))
-    gap = torch.logsumexp(upsampled, dim=1) - rearrange(own, "b 1 h w -> b h w")
+    upsampled = torch.where(rearrange(weight != 0, "b ... -> b 1 ..."), upsampled, 0)
+    own = upsampled.gather(1, rearrange(index, "b ... -> b 1 ..."))
+    gap = torch.logsumexp(upsampled, dim=1) - rearrange(own, "b 1 ... -> b ...")
     return torch.where(weight == 0, 0, weight * gap), weight

@@ -10,6 +10,7 @@ from protocontrast.eager import upsampled_cross_entropy as eager_upsampled
 from protocontrast.eager.contrast import scale_in_place
 from protocontrast.eager.tiles import accumulation_dtype
 from protocontrast.ops.backend import full_precision, is_plain, transforms_active
+from protocontrast.ops.depth import stretched_depth
 from protocontrast.ops.gradient import differentiable, kept, once, only_first_differentiable, steady
 from protocontrast.ops.labels import checked_labels, refuse_on_host
 from protocontrast.ops.reduction import reduced
@@ -179,7 +180,13 @@ def upsampled_cross_entropy(
     reduction: str,
     backend: str,
 ) -> Tensor:
-    """The loss: (B, H, W) for "none", else () with 0 where no pixel is valid."""
+    """The loss: like the labels for "none", else () with 0 where no pixel is valid."""
+    if logits.dim() == 5 and backend != "naive":
+        # Of each slice a map: the sums over all of them are those of the volumes.
+        slices = stretched_depth(logits, labels.shape[1], align_corners).flatten(0, 1)
+        maps = labels.flatten(0, 1), class_weight, ignore_index, align_corners
+        loss = upsampled_cross_entropy(slices, *maps, reduction, backend)
+        return loss.reshape(labels.shape) if reduction == "none" else loss
     inputs = logits, labels, steady(class_weight), ignore_index, align_corners
     if backend == "naive":
         loss, mass = _naive(*inputs)
