@@ -1,5 +1,6 @@
 """Logits of all classes on one distribution: `LogitBalance` (tables, anchors, counts)."""
 
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -8,7 +9,7 @@ from torch import distributed as dist
 
 from protocontrast.bank import mixtures
 from protocontrast.bank.buffers import WideBuffers
-from protocontrast.bank.mixture_fit import fit_anchors, fit_classes
+from protocontrast.bank.mixture_fit import Kinds, fit_anchors, fit_classes, kinds_of
 from protocontrast.bank.mixtures import Mixtures
 from protocontrast.checks import (
     check_choice,
@@ -33,8 +34,8 @@ class LogitBalance(WideBuffers):
     """Moves logits towards what they would be if all classes had the same distribution of logits.
 
     For pixels of class l the logits of channel c follow a mixture of K normal distributions, F_lc,
-    one table per domain; an anchor A is the mixture of all logits of pixels' own classes (l = c),
-    another that of all others, both of the source.
+    one table per domain; an anchor A is the mixture of the logits of pixels' own classes (l = c),
+    another that of all others, both of every labelled pixel of the source.
 
         delta = A^{-1}(F_lc(z)) - z,    balanced = z - strength * delta
 
@@ -45,9 +46,10 @@ class LogitBalance(WideBuffers):
         num_classes: C.
         components: K, normal distributions of each mixture.
         momentum: in [0, 1], weighs the OLD table; momentum^s for a class not seen for s updates.
-            The first tables are averaged: the n-th update of a class weighs at least 1 / n.
+        ramp: updates of a domain over which its momentum rises from 0, in equal steps.
         strength: any number; the share of the difference that is taken off.
         pixels: pixels sampled of each class in an update; classes with fewer take no part in it.
+            An anchor stays where it is in a batch with fewer logits of its kind.
         seed: where sampling starts, any integer.
         process_group: ranks that share the tables. None: all, where torch.distributed is
             initialised.
@@ -100,6 +102,7 @@ class LogitBalance(WideBuffers):
         components: int = 5,
         *,
         momentum: float = 0.99,
+        ramp: int = 1500,
         strength: float = 0.1,
         pixels: int = 500,
         seed: int = 0,
@@ -109,12 +112,14 @@ class LogitBalance(WideBuffers):
         check_count("LogitBalance", "num_classes", num_classes)
         check_count("LogitBalance", "components", components)
         check_share("LogitBalance", "momentum", momentum)
+        check_count("LogitBalance", "ramp", ramp)
         check_number("LogitBalance", "strength", strength)
         check_count("LogitBalance", "pixels", pixels)
         check_number("LogitBalance", "seed", seed)
         self.num_classes = num_classes
         self.components = components
         self.momentum = momentum
+        self.ramp = ramp
         self.strength = strength
         self.pixels = pixels
         self.seed = seed
@@ -132,7 +137,7 @@ class LogitBalance(WideBuffers):
         """The constructor's arguments."""
         return (
             f"{self.num_classes}, {self.components}, momentum={self.momentum}, "
-            f"strength={self.strength}, pixels={self.pixels}, seed={self.seed}"
+            f"ramp={self.ramp}, strength={self.strength}, pixels={self.pixels}, seed={self.seed}"
         )
 
     def forward(
@@ -160,15 +165,16 @@ class LogitBalance(WideBuffers):
 
         `pixels` pixels of each class are taken at equal distances in the order of the batch, from a
         start that follows from seed and step alone. Classes of fewer pixels, or of logits that are
-        not finite, keep their tables. With torch.distributed initialised every rank must call this:
-        the fit is to the samples of all ranks.
+        not finite, keep their tables. The anchors are fitted to every labelled pixel of finite
+        logits. With torch.distributed initialised every rank must call this: the fit is to the
+        pixels of all ranks.
         """
         pixels, classes = self._read(logits, labels, domain, ignore_index)
         which = DOMAINS.index(domain)
         samples, used = self._samples(pixels, classes, ignore_index, which)
         present = self._move_tables(samples, used, which)
         if which == 0:
-            self._move_anchors(samples, used)
+            self._move_anchors(pixels, classes, ignore_index)
         self.step[which] += 1
         self.count[which] += present
         self.latest[which] = torch.where(present, self.step[which], self.latest[which])
@@ -194,7 +200,7 @@ class LogitBalance(WideBuffers):
         tables[2] = tables[2].clamp_min(mixtures.NARROWEST).rsqrt()
         pieces = mixtures.inverse(self._anchors()).to(wide).flatten(0, 1)
         pieces = pieces.t().contiguous()
-        ready = (self.count[which] > 0) & (self.count[0] > 0).any()
+        ready = (self.count[which] > 0) & self._begun()[0]
         out = torch.empty_like(pixels.features, dtype=wide)
         channels = torch.arange(self.num_classes, device=classes.device)[:, None]
         width = max(1, TILE // self.num_classes)
@@ -273,23 +279,34 @@ class LogitBalance(WideBuffers):
         old = Mixtures(*(one[which] for one in self._tables()))
         fitted, present = fit_classes(samples, used, self.count[which] > 0, old, self._total)
         waited = self.step[which] + 1 - self.latest[which]
-        momentum = self._momentum(self.count[which], waited)[:, None, None]
+        momentum = torch.where(self.count[which] > 0, self._momentum(which, waited), 0)
+        momentum = momentum[:, None, None]
         for buffer, new in zip(self._tables(), fitted, strict=True):
             moved = torch.lerp(new, buffer[which].double(), momentum).to(buffer.dtype)
             buffer[which] = torch.where(present[:, None, None], moved, buffer[which])
         return present
 
-    def _move_anchors(self, samples: Tensor, used: Tensor) -> None:
-        seen = (self.count[0] > 0).any()
-        fitted, present = fit_anchors(samples, used, seen, self._anchors(), self._total)
-        momentum = self._momentum(self.step[0], torch.ones_like(self.step[0]))
-        momentum = torch.where(seen, momentum, 0)
+    def _move_anchors(self, pixels: Pixels, classes: Tensor, ignore_index: int) -> None:
+        def tiles() -> Iterator[Kinds]:
+            width = max(1, TILE // self.num_classes)
+            for image, rows in zip(pixels.features, classes, strict=True):
+                for value, label in zip(image.split(width, 1), rows.split(width), strict=True):
+                    yield kinds_of(value, label, ignore_index)
+
+        seen = self._begun()
+        fitted, number = fit_anchors(tiles, seen, self._anchors(), self._total)
+        momentum = torch.where(seen, self._momentum(0, torch.ones_like(self.step[0])), 0)[:, None]
+        enough = (number >= self.pixels)[:, None]
         buffers = self.anchor_weight, self.anchor_mean, self.anchor_variance
         for buffer, new in zip(buffers, fitted, strict=True):
             moved = torch.lerp(new, buffer.double(), momentum).to(buffer.dtype)
-            buffer.copy_(torch.where(present[:, None], moved, buffer))
+            buffer.copy_(torch.where(enough, moved, buffer))
 
-    def _momentum(self, count: Tensor, waited: Tensor) -> Tensor:
-        """Weight of the old table: an average at first, less for what was not seen for long."""
-        average = count.double() / (count + 1)
-        return torch.minimum(average, self.momentum ** waited.double())
+    def _begun(self) -> Tensor:
+        """Which anchors (2,) have been fitted: weights sum to 1 from then on."""
+        return self.anchor_weight.sum(dim=1) > 0
+
+    def _momentum(self, which: int, waited: Tensor) -> Tensor:
+        """Weight of a domain's old table: little at first, and for what was not seen for long."""
+        grown = (self.step[which].double() / self.ramp).clamp_max(1)
+        return (self.momentum * grown) ** waited.double()
