@@ -79,6 +79,15 @@ def _sizes(cell_of: Tensor, cells: int) -> Tensor:
     return (cell_of == torch.arange(cells, device=cell_of.device)[:, None]).sum(dim=1)
 
 
+def pixels_per_cell(labels: Tensor, size: tuple[int, int]) -> Tensor:
+    """How many pixels of labels (B, H, W) each cell of a grid has, (h, w) float32, at least 1."""
+    rows, columns = (
+        _sizes(nearest_index(cells, positions, labels.device), cells)
+        for cells, positions in zip(size, labels.shape[1:], strict=True)
+    )
+    return (rows[:, None] * columns).clamp_min(1).to(torch.float32)
+
+
 def labels_to_grid(
     labels: Tensor,
     size: tuple[int, int],
