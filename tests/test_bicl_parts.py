@@ -123,7 +123,7 @@ def test_in_the_batch_mode_gradient_flows_through_the_prototypes() -> None:
 def test_the_batch_mode_is_the_function(pairwise: bool) -> None:
     bicl = made(prototypes="batch", pairwise=pairwise)
     run(bicl, 0)
-    source, labels, target, static = batch(1, "image")
+    source, labels, target, static = batch(1, "grid")
     out = bicl(source.float(), labels, target.float(), static)
     direct = bidirectional_contrast(
         source.float(),

@@ -41,6 +41,7 @@ STATISTICS = torch.stack([SLOPES.flatten()[:12], PIXELS.flatten(), PIXELS.flatte
 MAP_LEAF = MAP.clone().requires_grad_()
 VOLUME_LEAF = FEATURES.reshape(2, 4, 3, 2, 1).clone().requires_grad_()
 VOLUME_SLOPES = FEATURES.reshape(2, 6, 4, 1, 1).transpose(2, 3)
+SOFT, FILLING = soft_labels(LABELS), torch.arange(1.0, LABELS.shape[1] + 1)
 LEAF, ROWS = FEATURES.clone().requires_grad_(), PROTOTYPES.clone().requires_grad_()
 
 CASES: list[tuple[str, tuple[Any, ...]]] = [
@@ -76,10 +77,12 @@ CASES: list[tuple[str, tuple[Any, ...]]] = [
     ("class_squares", (FEATURES.bfloat16(), LABELS, WEIGHTS[2], SLOPES, True, 255)),
     ("transfer", (FEATURES, PROTOTYPES, None, 0.8, None, *NEAREST, BACKEND)),
     ("transfer", (FEATURES, PROTOTYPES, *WEIGHTS[:1], 0.0, WEIGHTS[1], *NEAREST, BACKEND)),
-    ("target_pass", (LEAF, LABELS, None, PROTOTYPES, NEARBY, *PRESENT, *FUSED, False, BACKEND)),
-    ("target_pass", (LEAF, LABELS, soft_labels(LABELS), *NEAR, *PRESENT, *FUSED, False, BACKEND)),
-    ("target_pass", (LEAF.detach(), None, None, *NEAR, *PRESENT, *FUSED, True, BACKEND)),
-    ("target_pass", (FEATURES, LABELS, None, *NEAR, PRESENT[0], *LOST, False, BACKEND)),
+    ("target_pass",
+     (LEAF, LABELS, None, None, PROTOTYPES, NEARBY, *PRESENT, *FUSED, False, BACKEND)),
+    ("target_pass", (LEAF, LABELS, SOFT, None, *NEAR, *PRESENT, *FUSED, False, BACKEND)),
+    ("target_pass", (LEAF, LABELS, SOFT, FILLING, *NEAR, *PRESENT, *FUSED, True, BACKEND)),
+    ("target_pass", (LEAF.detach(), None, None, None, *NEAR, *PRESENT, *FUSED, True, BACKEND)),
+    ("target_pass", (FEATURES, LABELS, None, None, *NEAR, PRESENT[0], *LOST, False, BACKEND)),
     ("pair_contrast", (ANCHOR_LEAF, ANCHOR_LABELS, ROWS, *ROLES, None, *ALIKE, BACKEND)),
     ("pair_contrast", (*SELF, PIXELS.flatten().abs(), *EVERY, BACKEND)),
     ("pair_contrast", (ANCHORS[:0], ANCHOR_LABELS[:0], PROTOTYPES, *ROLES, None, *ALIKE, BACKEND)),

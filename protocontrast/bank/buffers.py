@@ -1,14 +1,36 @@
 """Modules whose numbers live in buffers that keep their precision."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 
-class WideBuffers(nn.Module):
+class WholeLoads(nn.Module):
+    """A module whose buffers, and its children's, are all loaded or, where refused, all kept."""
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """As in torch, but that a refused state leaves every buffer as it was."""
+        owned = [
+            (module._buffers, name, buffer, buffer.clone())
+            for module in self.modules()
+            for name, buffer in module._buffers.items()
+            if buffer is not None
+        ]
+        try:
+            return super().load_state_dict(state_dict, strict=strict, assign=assign)
+        except Exception:
+            with torch.no_grad():
+                for buffers, name, buffer, before in owned:
+                    buffers[name] = buffer.copy_(before)
+            raise
+
+
+class WideBuffers(WholeLoads):
     """A module without parameters whose floating buffers never lose precision.
 
     `.half()`, `.bfloat16()` and `.to(dtype)` leave prototypes and bias at float32 and counts at

@@ -172,9 +172,15 @@ class LogitBalance(WideBuffers):
         pixels, classes = self._read(logits, labels, domain, ignore_index)
         which = DOMAINS.index(domain)
         samples, used = self._samples(pixels, classes, ignore_index, which)
-        present = self._move_tables(samples, used, which)
-        if which == 0:
-            self._move_anchors(pixels, classes, ignore_index)
+        tables, present = self._moved_tables(samples, used, which)
+        anchors = self._moved_anchors(pixels, classes, ignore_index) if which == 0 else None
+        # Ranks meet in the fits above, so nothing has moved where one of them failed.
+        for buffer, new in zip(self._tables(), tables, strict=True):
+            buffer[which] = new
+        if anchors is not None:
+            buffers = self.anchor_weight, self.anchor_mean, self.anchor_variance
+            for buffer, new in zip(buffers, anchors, strict=True):
+                buffer.copy_(new)
         self.step[which] += 1
         self.count[which] += present
         self.latest[which] = torch.where(present, self.step[which], self.latest[which])
@@ -274,19 +280,24 @@ class LogitBalance(WideBuffers):
             dist.all_reduce(value, group=self.process_group)
         return value
 
-    def _move_tables(self, samples: Tensor, used: Tensor, which: int) -> Tensor:
-        """Move the tables of a domain; which classes (C,) were seen on any rank."""
+    def _moved_tables(
+        self, samples: Tensor, used: Tensor, which: int
+    ) -> tuple[list[Tensor], Tensor]:
+        """The tables of a domain, moved; which classes (C,) were seen on any rank."""
         old = Mixtures(*(one[which] for one in self._tables()))
         fitted, present = fit_classes(samples, used, self.count[which] > 0, old, self._total)
         waited = self.step[which] + 1 - self.latest[which]
         momentum = torch.where(self.count[which] > 0, self._momentum(which, waited), 0)
         momentum = momentum[:, None, None]
+        tables = []
         for buffer, new in zip(self._tables(), fitted, strict=True):
             moved = torch.lerp(new, buffer[which].double(), momentum).to(buffer.dtype)
-            buffer[which] = torch.where(present[:, None, None], moved, buffer[which])
-        return present
+            tables.append(torch.where(present[:, None, None], moved, buffer[which]))
+        return tables, present
 
-    def _move_anchors(self, pixels: Pixels, classes: Tensor, ignore_index: int) -> None:
+    def _moved_anchors(self, pixels: Pixels, classes: Tensor, ignore_index: int) -> list[Tensor]:
+        """The anchors, moved."""
+
         def tiles() -> Iterator[Kinds]:
             width = max(1, TILE // self.num_classes)
             for image, rows in zip(pixels.features, classes, strict=True):
@@ -297,10 +308,11 @@ class LogitBalance(WideBuffers):
         fitted, number = fit_anchors(tiles, seen, self._anchors(), self._total)
         momentum = torch.where(seen, self._momentum(0, torch.ones_like(self.step[0])), 0)[:, None]
         enough = (number >= self.pixels)[:, None]
-        buffers = self.anchor_weight, self.anchor_mean, self.anchor_variance
+        buffers, anchors = (self.anchor_weight, self.anchor_mean, self.anchor_variance), []
         for buffer, new in zip(buffers, fitted, strict=True):
             moved = torch.lerp(new, buffer.double(), momentum).to(buffer.dtype)
-            buffer.copy_(torch.where(enough, moved, buffer))
+            anchors.append(torch.where(enough, moved, buffer))
+        return anchors
 
     def _begun(self) -> Tensor:
         """Which anchors (2,) have been fitted: weights sum to 1 from then on."""

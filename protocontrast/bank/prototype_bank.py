@@ -1,7 +1,7 @@
 """Prototypes over time: `PrototypeBank` (buffers prototypes, count, present, skipped, variance)."""
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,6 +32,16 @@ SMALLEST = 1e-300
 
 Rule = Literal["ema", "cumulative", "replace"]
 Normalize = Literal[False, "features", "prototypes"]
+
+
+class BankState(NamedTuple):
+    """What an update changes: the buffers of these names."""
+
+    prototypes: Tensor
+    count: Tensor  # type: ignore[assignment]  # shadows tuple.count
+    present: Tensor
+    skipped: Tensor
+    variance: Tensor | None
 
 
 class PrototypeBank(WideBuffers):
@@ -169,9 +179,29 @@ class PrototypeBank(WideBuffers):
         Returns:
             The all-reduced class means (C, D) and counts (C,) that the bank was moved by.
         """
+        state, shared = self.moved_by(stats)
+        self.take(state)
+        return shared
+
+    @torch.no_grad()
+    def moved_by(
+        self, stats: ClassPrototypes | ClassStatistics
+    ) -> tuple[BankState, ClassPrototypes]:
+        """What `update_from` would make of the bank, which stays as it is, and would return."""
         shared = self._share(self._read(stats))
-        self._absorb(shared)
-        return ClassPrototypes(shared.mean, shared.count)
+        return self._after(shared), ClassPrototypes(shared.mean, shared.count)
+
+    @torch.no_grad()
+    def take(self, state: BankState) -> None:
+        """Go on from a state that `moved_by` gave."""
+        for name, new in zip(BankState._fields, state, strict=True):
+            if new is not None:
+                getattr(self, name).copy_(new)
+
+    @property
+    def state(self) -> BankState:
+        """The buffers themselves."""
+        return BankState(*(getattr(self, name) for name in BankState._fields))
 
     @torch.no_grad()
     def accumulate(self, stats: ClassPrototypes | ClassStatistics) -> None:
@@ -187,7 +217,7 @@ class PrototypeBank(WideBuffers):
         """Update from all accumulated micro-batches as from one batch of their union."""
         pending = Moments(self.pending_sum, self.pending_count, self.pending_square)
         shared = self._share(averaged(pending))
-        self._absorb(shared)
+        self.take(self._after(shared))
         for buffer in pending:
             if buffer is not None:
                 buffer.zero_()
@@ -214,7 +244,7 @@ class PrototypeBank(WideBuffers):
                     total += more
         shared = self._share(averaged(whole))
         self.reset()
-        self._absorb(shared)
+        self.take(self._after(shared))
         return self
 
     def on_scale(self, rows: Tensor) -> Tensor:
@@ -261,7 +291,8 @@ class PrototypeBank(WideBuffers):
             shared.mean.to(stats.mean.dtype), shared.count.to(stats.count.dtype), shared.variance
         )
 
-    def _absorb(self, stats: Moments) -> None:
+    def _after(self, stats: Moments) -> BankState:
+        """The state once all-reduced statistics have moved it."""
         mean, count = stats.mean.double(), stats.count.double()
         touched = count > 0
         finite = torch.isfinite(mean.to(self.prototypes.dtype)).all(dim=1) & torch.isfinite(count)
@@ -269,7 +300,7 @@ class PrototypeBank(WideBuffers):
         if spread is not None:
             spread = spread.double()
             finite &= torch.isfinite(spread.to(self.prototypes.dtype)).all(dim=1)
-        self.skipped += (touched | ~torch.isfinite(count)) & ~finite
+        skipped = self.skipped + ((touched | ~torch.isfinite(count)) & ~finite)
         used = touched & finite
         # Where a row is not used its batch value may be NaN, which no arithmetic below may meet.
         mean = torch.where(used[:, None], mean, 0)
@@ -286,12 +317,16 @@ class PrototypeBank(WideBuffers):
             moved = mean
         new = torch.where(self.present[:, None], moved, mean)
         new = self.on_scale(new).to(self.prototypes.dtype)
-        if self.variance is not None and spread is not None:
+        variance = self.variance
+        if variance is not None and spread is not None:
             spread = torch.where(used[:, None], spread, 0)
             share = torch.where(self.present[:, None], share, 1)
-            wider = mixed(self.variance.double(), spread, mean - old, share)
-            wider = wider.to(self.variance.dtype)
-            self.variance.copy_(torch.where(used[:, None], wider, self.variance))
-        self.prototypes.copy_(torch.where(used[:, None], new, self.prototypes))
-        self.count += count
-        self.present |= used
+            wider = mixed(variance.double(), spread, mean - old, share).to(variance.dtype)
+            variance = torch.where(used[:, None], wider, variance)
+        return BankState(
+            torch.where(used[:, None], new, self.prototypes),
+            self.count + count,
+            self.present | used,
+            skipped,
+            variance,
+        )

@@ -258,7 +258,47 @@ def bidirectional_contrast(
         requirement = f"of {shapes[0][0]} images as in source_features with pairwise=True"
         raise ValueError(sentence(FUNCTION, "target_features", requirement, shapes[1][0], hint))
 
-    per_pair = bool(pairwise) and len(source_features) > 0
+    return _between(
+        source, target, num_classes, pairwise, temperature, absent, ignore_index, backend
+    )
+
+
+def contrast_of_batch(
+    source: tuple[Tensor, Tensor, Tensor],
+    target: tuple[Tensor, Tensor, Tensor],
+    *,
+    num_classes: int,
+    pairwise: bool,
+    temperature: float,
+    absent: Absent,
+    ignore_index: int,
+    backend: Backend,
+) -> BidirectionalContrast:
+    """`bidirectional_contrast` of (features, labels on their grid, targets of the loss) per domain.
+
+    Targets are labels, or soft (B, C, h, w). What `BiCL` has checked is not checked again.
+    """
+    sides = zip(("source", "target"), (source, target), strict=True)
+    domains = [
+        _Domain(read_features(FUNCTION, features, f"{side}_features"), grid, targets, None, None)
+        for side, (features, grid, targets) in sides
+    ]
+    return _between(*domains, num_classes, pairwise, temperature, absent, ignore_index, backend)
+
+
+def _between(
+    source: _Domain,
+    target: _Domain,
+    num_classes: int,
+    pairwise: bool,
+    temperature: float,
+    absent: Absent,
+    ignore_index: int,
+    backend: Backend,
+) -> BidirectionalContrast:
+    given = source.prototypes is not None or target.prototypes is not None
+    images = len(source.pixels.original)
+    per_pair = bool(pairwise) and images > 0
     maps = source.pixels.features, target.pixels.features
     if not given and operator.applies(*maps, backend):
         floor = absent == "floor"
@@ -285,8 +325,7 @@ def bidirectional_contrast(
     ]
     pairs = [(sides[0], sides[1])]
     if per_pair:
-        images = range(len(source_features))
-        pairs = [(sides[0].pair(image), sides[1].pair(image)) for image in images]
+        pairs = [(sides[0].pair(image), sides[1].pair(image)) for image in range(images)]
     target_to_source = torch.stack([contrast(t, s) for s, t in pairs]).mean()
     source_to_target = torch.stack([contrast(s, t) for s, t in pairs]).mean()
     return BidirectionalContrast(

@@ -80,6 +80,21 @@ def _sizes(cell_of: Tensor, cells: int) -> Tensor:
     return (cell_of == torch.arange(cells, device=cell_of.device)[:, None]).sum(dim=1)
 
 
+def pixels_per_cell(labels: Tensor, size: tuple[int, ...]) -> Tensor:
+    """How many pixels of labels (B, *sides) each cell of a grid has, float32, at least 1."""
+    sides = zip(size, labels.shape[1:], strict=True)
+    cells = [nearest_index(*pair, labels.device) for pair in sides]
+    return _cell_sizes(cells, size).clamp_min(1).to(torch.float32)
+
+
+def _cell_sizes(cells: list[Tensor], size: tuple[int, ...]) -> Tensor:
+    """How many pixels each cell of a grid has, from the cells along each axis."""
+    pixels = _sizes(cells[0], size[0])
+    for cell_of, number in zip(cells[1:], size[1:], strict=True):
+        pixels = pixels[..., None] * _sizes(cell_of, number)
+    return pixels
+
+
 def _crossed(reads: list[Tensor]) -> list[Tensor]:
     """Positions along each axis, each of its own dimension, so that as an index they cross."""
     last = len(reads) - 1
@@ -186,9 +201,7 @@ def labels_to_grid(
     if mode == "counts":
         return counts
     largest, majority = counts.max(dim=1)
-    pixels = _sizes(cells[0], grid[0])
-    for cell_of, number in zip(cells[1:], grid[1:], strict=True):
-        pixels = pixels[..., None] * _sizes(cell_of, number)
+    pixels = _cell_sizes(cells, grid)
     # A quotient in float64 is the number that was written: 7 of 100 pixels reach 0.07.
     kept = (largest > 0) & (largest.double() / pixels >= min_share)
     return torch.where(kept, majority, ignore_index)
