@@ -25,7 +25,7 @@ from protocontrast.kernels.launch import (
 from protocontrast.kernels.lengths import lengths_of
 from protocontrast.kernels.operands import load_tile
 from protocontrast.kernels.prototypes import prepare
-from protocontrast.kernels.scores import add_scores, logits_of, weighted_sum
+from protocontrast.kernels.scores import add_scores, logits_of, waited_for, weighted_sum
 from protocontrast.kernels.targets import soft_masses
 from protocontrast.kernels.transfer import nearest_of
 
@@ -46,6 +46,7 @@ def add_both_scores(
             tile, own, squared, matrix_ptr, offs_d,
             "dot", OPERANDS, PRECISION, ACC, C, ROW, BLOCK_C,
         )  # fmt: skip
+        own = waited_for(own)
     return near, own, squared
 
 
