@@ -15,6 +15,6 @@ it 0.999 of 40 000. Own for them: at the same share of a run of 600 steps they w
 CONFIDENT: Final = 0.968
 """Probability from which a teacher's label counts as sure; released by DACS."""
 WARMUP: Final = 3000 / 40000
-"""Share of the run before the contrast of SePiCo and CONFETI starts; published."""
+"""Share of the run before the contrast of SePiCo starts; published."""
 PATCHES: Final = 10000 / 40000
 """Share of the run before the patch contrast of PiPa starts; published."""
