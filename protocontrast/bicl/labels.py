@@ -16,7 +16,7 @@ def at_grid(
     validate: bool,
 ) -> Tensor:
     """Labels (B, H, W) or (B, Z, H, W) of any size, (B, h, w) or (B, z, h, w)."""
-    check_label_map("BiCL", argument, labels, features)
+    check_label_map("BiCL", argument, labels, features, num_classes)
     if validate:
         check_labels(labels, num_classes, ignore_index=ignore_index)
     size = tuple(features.shape[2:])
