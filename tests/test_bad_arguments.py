@@ -159,3 +159,21 @@ def test_integers_have_64_bits(value: int) -> None:
         assert_raises(ValueError, text, lambda: checks.check_count("f", "x", value))
     checks.check_ignore_index("f", 2**63 - 1)
     checks.check_ignore_index("f", -(2**63))
+
+
+@pytest.mark.parametrize("dtype", checks.LABEL_DTYPES)
+def test_labels_of_any_integer_dtype(dtype: torch.dtype) -> None:
+    def result(name: str, arguments: dict[str, Any], dtype: torch.dtype) -> list[Tensor]:
+        labels = {
+            argument: torch.where(value == 255, 0, value).to(dtype)
+            for argument, value in arguments.items()
+            if argument.endswith("labels") or argument in ("base", "predictions", "counts")
+        }
+        torch.manual_seed(0)
+        return tensors(calls()[name].function(**{**arguments, **labels}))
+
+    for name, call in calls().items():
+        expected = result(name, call.arguments, torch.int64)
+        torch.testing.assert_close(
+            result(name, call.arguments, dtype), expected, rtol=0, atol=0, equal_nan=True
+        )

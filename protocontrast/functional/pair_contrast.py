@@ -12,7 +12,6 @@ from protocontrast.checks import (
     check_integer,
     check_no_grad,
     check_positive,
-    check_shape,
     sentence,
 )
 from protocontrast.functional import hints
@@ -71,8 +70,11 @@ def _check_weight(weight: Tensor | None, anchors: Tensor) -> None:
         return
     check_floating(FUNCTION, "anchor_weight", weight)
     check_no_grad(FUNCTION, "anchor_weight", weight, "anchors, keys and negatives")
-    reason = f"as in anchors {tuple(anchors.shape)}"
-    check_shape(FUNCTION, "anchor_weight", weight, (anchors.shape[0],), reason)
+    got, wanted = tuple(weight.shape), (anchors.shape[0],)
+    if got != wanted:
+        requirement = f"of shape {wanted} as in anchors {tuple(anchors.shape)}"
+        hint = hints.one_per_pixel("anchor_weight", got, wanted)
+        raise ValueError(sentence(FUNCTION, "anchor_weight", requirement, got, hint))
     check_device(FUNCTION, "anchor_weight", weight, anchors, "anchors")
 
 
