@@ -1,7 +1,7 @@
 """Label maps: `labels_to_grid` and `fuse_labels`."""
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -170,7 +170,8 @@ def labels_to_grid(
     sides = tuple(labels.shape[1:])
     if mode == "nearest":
         reads = [nearest_index(*pair, labels.device) for pair in zip(sides, grid, strict=True)]
-        nearest = labels.long()[(slice(None), *_crossed(reads))]
+        index: list[Any] = [slice(None), *_crossed(reads)]
+        nearest = labels.long()[tuple(index)]
         if num_classes is None:
             return nearest
         check_count(function, "num_classes", num_classes)
