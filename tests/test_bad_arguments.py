@@ -3,7 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -24,9 +24,14 @@ RESULTS = {
 }  # fmt: skip
 
 
-def parameters(function: Callable[..., Any]) -> list[str]:
+def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     called = function.forward if isinstance(function, nn.Module) else function
-    return [name for name in inspect.signature(called).parameters if name not in UNCHECKED]
+    every = inspect.signature(called).parameters
+    return {name: one for name, one in every.items() if name not in UNCHECKED}
+
+
+def takes_none(parameter: inspect.Parameter) -> bool:
+    return parameter.default is None or type(None) in get_args(parameter.annotation)
 
 
 def what_is_wrong(call: Call, argument: str, value: Any) -> str:
@@ -57,10 +62,11 @@ def test_the_right_arguments_are_taken(name: str) -> None:
 def test_wrong_arguments_are_refused_in_a_sentence(name: str) -> None:
     call = CALLS[name]
     found = []
-    for argument in parameters(call.function):
+    for argument, parameter in parameters(call.function).items():
         values = NO_CHOICE if argument in CHOICES else BY_NAME.get(argument)
         values = call.replaced.get(argument, values)
         assert values is not None, f"nothing is known about {argument}"
+        values = values if takes_none(parameter) else [*values, None]
         found += [what_is_wrong(call, argument, value) for value in values]
     assert [one for one in found if one] == []
 
