@@ -25,6 +25,7 @@ LABEL_DTYPES = (
     (torch.int16, 255),
     (torch.uint16, 255),
     (torch.uint32, 255),
+    (torch.uint64, 255),
     (torch.int32, -100),
     (torch.int64, 255),
     (torch.int64, -100),

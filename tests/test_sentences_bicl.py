@@ -118,7 +118,8 @@ CALLS: list[tuple[dict[str, Any], type[Exception], str]] = [
     (
         {"source": FEATURES.flatten(2)},
         ValueError,
-        "source_features of shape (B, D, z, h, w) or (B, D, h, w), got (2, 4, 6).",
+        "source_features of shape (B, D, z, h, w) or (B, D, h, w), got (2, 4, 6). "
+        "Hint: source_features.unflatten(2, (h, w)) is a map.",
     ),
     (
         {"target": FEATURES[:, :2]},
@@ -151,7 +152,8 @@ CALLS: list[tuple[dict[str, Any], type[Exception], str]] = [
     (
         {"static": LABELS[:, None]},
         ValueError,
-        "target_labels of shape (2, H, W) for features (2, 4, 2, 3), got (2, 1, 2, 3).",
+        "target_labels of shape (2, H, W) for features (2, 4, 2, 3), got (2, 1, 2, 3). "
+        "Hint: target_labels.squeeze(1).",
     ),
     ({"labels": LABELS.to(META)}, ValueError, "source_labels on cpu like its features, got meta."),
 ]

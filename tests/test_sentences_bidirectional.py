@@ -107,7 +107,8 @@ def test_label_values(side: str, size: int, given: dict[str, Any]) -> None:
             torch.ones(3, 5),
             ValueError,
             "of shape (C, D) with D = 4 as in {side}_features (2, 4, 3, 5), got (3, 5). "
-            "Hint: use the bank built for these features.",
+            "Hint: channels are dimension 1; where they come last, "
+            "{side}_features.movedim(-1, 1).",
         ),
         (
             torch.ones(0, 4),

@@ -206,7 +206,7 @@ def test_class_statistics(given: Any, error: type[Exception], text: str) -> None
                 "expected prototypes of shape (C, M, D) with D = 4 as in features (2, 4, 3, 5), "
                 f"got {shape}. Hint: prototypes[:, None] is one prototype per class.",
             )
-            for shape in [(3, 4), (3, 2, 5), (0, 2, 4), (3, 0, 4)]
+            for shape in [(3, 4), (3, 2, 6), (0, 2, 4), (3, 0, 4)]
         ),
         ({"epsilon": -1.0}, ValueError, "expected epsilon to be a finite number > 0, got -1.0."),
         ({"iterations": 0}, ValueError, "expected iterations to be an integer >= 1, got 0."),

@@ -65,7 +65,7 @@ GRAD_HINT = "gradients go to anchors, keys and negatives only."
             "key_labels",
             KEY_LABELS[None],
             ValueError,
-            "key_labels of shape (7,) as in keys (7, 4), got (1, 7).",
+            "key_labels of shape (7,) as in keys (7, 4), got (1, 7). Hint: key_labels.flatten().",
         ),
         (
             "key_labels",

@@ -72,7 +72,13 @@ def test_logits(logits: Any, error: type[Exception], text: str) -> None:
                 "expected labels of shape (2, H, W) with H >= 3 and W >= 5 for logits "
                 f"(2, 4, 3, 5), got {shape}. {SMALLER}",
             )
-            for shape in [(2, 2, 10), (2, 6, 4), (1, 6, 10), (2, 60), (2, 1, 6, 10)]
+            for shape in [(2, 2, 10), (2, 6, 4), (1, 6, 10), (2, 60), (2, 6, 10, 1, 1)]
+        ),
+        (
+            LABELS[:, None],
+            ValueError,
+            "expected labels of shape (2, H, W) with H >= 3 and W >= 5 for logits "
+            f"(2, 4, 3, 5), got {(2, 1, *LABELS.shape[1:])}. Hint: labels.squeeze(1).",
         ),
         (LABELS.to("meta"), ValueError, "expected labels on cpu like logits, got meta."),
     ],

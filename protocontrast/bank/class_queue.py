@@ -8,6 +8,7 @@ from torch import distributed as dist
 
 from protocontrast.bank.buffers import WideBuffers
 from protocontrast.checks import check_count, check_device, check_ignore_index, sentence
+from protocontrast.functional import hints
 from protocontrast.functional.class_members import members_of, spread_out
 from protocontrast.functional.pixels import read_checked_labels, read_features
 
@@ -115,7 +116,9 @@ class ClassQueue(WideBuffers):
         pixels = read_features("ClassQueue", features)
         if pixels.channels != self.dim:
             requirement = f"with D = {self.dim} channels"
-            got, hint = tuple(features.shape), "dim is the channel count of the features."
+            got = tuple(features.shape)
+            hint = hints.channels_last("features", got, self.dim)
+            hint = hint or "dim is the channel count of the features."
             raise ValueError(sentence("ClassQueue", "features", requirement, got, hint))
         check_device("ClassQueue", "features", features, self.keys, "the queue")
         check_ignore_index("ClassQueue", ignore_index, self.num_classes)

@@ -8,7 +8,7 @@ from torch import distributed as dist
 
 from protocontrast.bank.buffers import WideBuffers
 from protocontrast.checks import check_count, check_device, check_share, sentence
-from protocontrast.functional import TransferredLabels, select_labels
+from protocontrast.functional import TransferredLabels, hints, select_labels
 from protocontrast.functional.pixels import read_features
 from protocontrast.functional.selection import most_probable
 
@@ -169,7 +169,8 @@ class ClassThresholds(WideBuffers):
         if pixels.channels != self.num_classes:
             requirement = f"with {self.num_classes} classes"
             got = tuple(probabilities.shape)
-            raise ValueError(sentence("ClassThresholds", "probabilities", requirement, got))
+            hint = hints.channels_last("probabilities", got, self.num_classes)
+            raise ValueError(sentence("ClassThresholds", "probabilities", requirement, got, hint))
         check_device("ClassThresholds", "probabilities", probabilities, self.mass, "the counts")
         return pixels.features
 

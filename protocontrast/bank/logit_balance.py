@@ -20,6 +20,7 @@ from protocontrast.checks import (
     check_share,
     sentence,
 )
+from protocontrast.functional import hints
 from protocontrast.functional.class_members import members_of, spread_out
 from protocontrast.functional.pixels import Pixels, read_checked_labels, read_features
 
@@ -249,7 +250,9 @@ class LogitBalance(WideBuffers):
         pixels = read_features("LogitBalance", logits, "logits")
         if pixels.channels != self.num_classes:
             requirement = f"with C = {self.num_classes} channels"
-            raise ValueError(sentence("LogitBalance", "logits", requirement, tuple(logits.shape)))
+            got = tuple(logits.shape)
+            hint = hints.channels_last("logits", got, self.num_classes)
+            raise ValueError(sentence("LogitBalance", "logits", requirement, got, hint))
         check_device("LogitBalance", "logits", logits, self.mean, "the tables")
         check_choice("LogitBalance", "domain", domain, DOMAINS)
         check_ignore_index("LogitBalance", ignore_index, self.num_classes)

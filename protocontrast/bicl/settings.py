@@ -8,6 +8,7 @@ from protocontrast.checks import (
     check_positive,
     is_number,
     sentence,
+    shown,
 )
 from protocontrast.functional.contrast import ABSENT, BACKENDS
 from protocontrast.functional.transfer import MEASURES
@@ -45,7 +46,7 @@ def check_settings(
         raise ValueError(sentence("BiCL", "pairwise", requirement, "True", hint))
     check_number("BiCL", "threshold", threshold)
     if not isinstance(weights, (tuple, list)) or not [*map(is_number, weights)] == [True, True]:
-        raise ValueError(sentence("BiCL", "weights", "to be two numbers", repr(weights)))
+        raise ValueError(sentence("BiCL", "weights", "to be two numbers", shown(weights)))
     check_ignore_index("BiCL", ignore_index)
     # A bank says what is wrong with a number of classes that is none.
     if isinstance(num_classes, int):

@@ -17,6 +17,7 @@ from protocontrast.checks import (
     check_shape,
     sentence,
 )
+from protocontrast.functional import hints
 from protocontrast.functional.class_prototypes import class_prototypes
 from protocontrast.functional.contrast import (
     ABSENT,
@@ -82,8 +83,13 @@ def _grid_labels(
     check_device(FUNCTION, f"{side}_labels", labels, features, f"{side}_features")
     if features.dim() not in (4, 5) or labels.dim() != features.dim() - 1:
         hint = "labels are (B, H, W) at any resolution for features (B, D, H, W)."
+        got, meant = tuple(labels.shape), ""
+        if features.dim() in (4, 5):
+            meant = hints.label_map(f"{side}_labels", got, features.dim() - 2, num_classes)
+        elif got != pixels.shape:
+            meant = hints.one_per_pixel(f"{side}_labels", got, pixels.shape, num_classes)
         reason = f"as in {side}_features {tuple(features.shape)}"
-        check_shape(FUNCTION, f"{side}_labels", labels, pixels.shape, reason, hint)
+        check_shape(FUNCTION, f"{side}_labels", labels, pixels.shape, reason, meant or hint)
         return labels, labels
     if labels.shape[0] != features.shape[0]:
         requirement = f"with {features.shape[0]} images as in {side}_features"

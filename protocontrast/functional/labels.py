@@ -1,7 +1,7 @@
 """Label maps: `labels_to_grid` and `fuse_labels`."""
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,7 +14,9 @@ from protocontrast.checks import (
     check_integer,
     check_share,
     sentence,
+    shown,
 )
+from protocontrast.functional import hints
 from protocontrast.functional.pixels import comparable
 from protocontrast.ops.grid import label_counts
 from protocontrast.ops.labels import checked_labels
@@ -58,8 +60,10 @@ def fuse_labels(base: Tensor, *others: Tensor, ignore_index: int = 255) -> Tenso
         argument = f"map {position} of others"
         check_integer(function, argument, other)
         if other.shape != base.shape:
-            requirement = f"of shape {tuple(base.shape)} like base"
-            raise ValueError(sentence(function, argument, requirement, tuple(other.shape)))
+            wanted, got = tuple(base.shape), tuple(other.shape)
+            hint = hints.one_per_pixel(f"others[{position - 1}]", got, wanted)
+            requirement = f"of shape {wanted} like base"
+            raise ValueError(sentence(function, argument, requirement, got, hint))
         if other.device != base.device:
             requirement = f"on {base.device} like base"
             raise ValueError(sentence(function, argument, requirement, other.device))
@@ -101,13 +105,18 @@ def _crossed(reads: list[Tensor]) -> list[Tensor]:
     return [read.reshape(-1, *(1,) * (last - axis)) for axis, read in enumerate(reads)]
 
 
-def _read_size(labels: Tensor, size: tuple[int, ...]) -> tuple[int, ...]:
+def _read_size(labels: Tensor, size: tuple[int, ...], num_classes: int | None) -> tuple[int, ...]:
     """The size of the grid, one number for each axis of the labels, none of them empty."""
     function, shape = "labels_to_grid", tuple(labels.shape)
     names = ("depth", "height", "width")[-(len(shape) - 1) :]
     if not isinstance(size, (tuple, list, torch.Size)) or len(size) != len(names):
         requirement = f"to be ({', '.join(names)})"
-        raise ValueError(sentence(function, "size", requirement, repr(size)))
+        if len(names) == 3:
+            requirement += f" for labels {shape}"
+        hint = ""
+        if isinstance(size, (tuple, list, torch.Size)) and isinstance(num_classes, int | None):
+            hint = hints.label_map("labels", shape, len(size), num_classes)
+        raise ValueError(sentence(function, "size", requirement, shown(size), hint))
     for name, value in zip(names, size, strict=True):
         check_count(function, f"{name} in size", value)
     if 0 in shape[1:]:
@@ -172,11 +181,12 @@ def labels_to_grid(
         raise ValueError(sentence(function, "labels", requirement, tuple(labels.shape)))
     check_choice(function, "mode", mode, MODES)
     check_ignore_index(function, ignore_index)
-    grid = _read_size(labels, size)
+    grid = _read_size(labels, size, num_classes)
     sides = tuple(labels.shape[1:])
     if mode == "nearest":
         reads = [nearest_index(*pair, labels.device) for pair in zip(sides, grid, strict=True)]
-        nearest = labels.long()[(slice(None), *_crossed(reads))]
+        index: list[Any] = [slice(None), *_crossed(reads)]
+        nearest = labels.long()[tuple(index)]
         if num_classes is None:
             return nearest
         check_count(function, "num_classes", num_classes)

@@ -15,6 +15,7 @@ from protocontrast.checks import (
     check_tensor,
     sentence,
 )
+from protocontrast.functional import hints
 from protocontrast.functional.randomness import uniform
 from protocontrast.ops.labels import checked_labels
 
@@ -105,6 +106,7 @@ def class_mix(
     if source_images.dim() not in (4, 5):
         requirement = "of shape (B, K, Z, H, W) or (B, K, H, W)"
         raise ValueError(sentence(function, "source_images", requirement, shape))
+    check_count(function, "num_classes", num_classes)
     check_tensor(function, "target_images", target_images)
     check_shape(function, "target_images", target_images, shape, "like source_images")
     check_device(function, "target_images", target_images, source_images, "source_images")
@@ -114,10 +116,13 @@ def class_mix(
     for argument, labels in (("source_labels", source_labels), ("target_labels", target_labels)):
         check_integer(function, argument, labels)
         expected = (shape[0], *shape[2:])
-        hint = "mix at the labels' resolution."
-        check_shape(function, argument, labels, expected, "for these images", hint)
+        got = tuple(labels.shape)
+        if got != expected:
+            hint = hints.one_per_pixel(argument, got, expected, num_classes)
+            hint = hint or "mix at the labels' resolution."
+            requirement = f"of shape {expected} for these images"
+            raise ValueError(sentence(function, argument, requirement, got, hint))
         check_device(function, argument, labels, source_images, "source_images")
-    check_count(function, "num_classes", num_classes)
     check_choice(function, "candidates", candidates, CANDIDATES)
     check_ignore_index(function, ignore_index, num_classes)
     wide = checked_labels(source_labels.long(), num_classes, ignore_index, function)

@@ -13,9 +13,9 @@ from protocontrast.checks import (
     check_integer,
     check_no_grad,
     check_positive,
-    check_shape,
     sentence,
 )
+from protocontrast.functional import hints
 from protocontrast.functional.contrast import REDUCTIONS, Backend, Reduction
 from protocontrast.ops.backend import choose
 from protocontrast.ops.pair_contrast import Inputs, Settings
@@ -42,8 +42,11 @@ def _check_rows(argument: str, rows: Tensor, anchors: Tensor) -> None:
 def _read_labels(argument: str, labels: Tensor, of: str, rows: Tensor) -> Tensor:
     """One class per row, int64."""
     check_integer(FUNCTION, argument, labels)
-    reason = f"as in {of} {tuple(rows.shape)}"
-    check_shape(FUNCTION, argument, labels, (rows.shape[0],), reason)
+    got, wanted = tuple(labels.shape), (rows.shape[0],)
+    if got != wanted:
+        requirement = f"of shape {wanted} as in {of} {tuple(rows.shape)}"
+        hint = hints.one_per_pixel(argument, got, wanted, got[1] if len(got) == 2 else None)
+        raise ValueError(sentence(FUNCTION, argument, requirement, got, hint))
     check_device(FUNCTION, argument, labels, rows, of)
     return labels.long()
 
@@ -68,8 +71,11 @@ def _check_weight(weight: Tensor | None, anchors: Tensor) -> None:
         return
     check_floating(FUNCTION, "anchor_weight", weight)
     check_no_grad(FUNCTION, "anchor_weight", weight, "anchors, keys and negatives")
-    reason = f"as in anchors {tuple(anchors.shape)}"
-    check_shape(FUNCTION, "anchor_weight", weight, (anchors.shape[0],), reason)
+    got, wanted = tuple(weight.shape), (anchors.shape[0],)
+    if got != wanted:
+        requirement = f"of shape {wanted} as in anchors {tuple(anchors.shape)}"
+        hint = hints.one_per_pixel("anchor_weight", got, wanted)
+        raise ValueError(sentence(FUNCTION, "anchor_weight", requirement, got, hint))
     check_device(FUNCTION, "anchor_weight", weight, anchors, "anchors")
 
 

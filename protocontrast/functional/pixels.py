@@ -21,6 +21,7 @@ from protocontrast.checks import (
     check_tensor,
     sentence,
 )
+from protocontrast.functional import hints
 from protocontrast.ops.labels import checked_labels
 
 
@@ -82,7 +83,7 @@ def read_labels(pixels: Pixels, labels: Tensor, num_classes: int, ignore_index: 
     """Hard labels as (B, P); `ignore_index` may not be a class."""
     check_ignore_index(pixels.function, ignore_index, num_classes)
     check_integer(pixels.function, "labels", labels)
-    check_pixelwise(pixels, "labels", labels)
+    check_pixelwise(pixels, "labels", labels, num_classes)
     return pixels.flattened(comparable(labels, num_classes, ignore_index))
 
 
@@ -118,13 +119,19 @@ def read_pixel_weight(
     return pixels.flattened(weight)
 
 
-def check_pixelwise(pixels: Pixels, argument: str, value: Tensor) -> None:
+def check_pixelwise(
+    pixels: Pixels, argument: str, value: Tensor, num_classes: int | None = None
+) -> None:
     """Shape and device of something that has one value per pixel."""
-    hint = ""
-    if argument.endswith("labels"):
-        hint = "labels_to_grid brings labels to the features' size."
-    reason = f"as in {pixels.argument} {tuple(pixels.original.shape)}"
-    check_shape(pixels.function, argument, value, pixels.shape, reason, hint)
+    got, original = tuple(value.shape), tuple(pixels.original.shape)
+    if got != pixels.shape:
+        hint = hints.one_per_pixel(argument, got, pixels.shape, num_classes)
+        if not hint and got == original[:-1]:
+            hint = hints.channels_last(pixels.argument, original, original[-1])
+        if not hint and argument.endswith("labels") and len(got) == len(pixels.shape) > 2:
+            hint = hints.GRID
+        requirement = f"of shape {pixels.shape} as in {pixels.argument} {original}"
+        raise ValueError(sentence(pixels.function, argument, requirement, got, hint))
     check_device(pixels.function, argument, value, pixels.original, pixels.argument)
 
 
@@ -138,6 +145,9 @@ def check_prototypes(pixels: Pixels, prototypes: Tensor, argument: str = "protot
             f"{tuple(pixels.original.shape)}"
         )
         hint = "use the bank built for these features."
+        if prototypes.dim() == 2:
+            original = tuple(pixels.original.shape)
+            hint = hints.channels_last(pixels.argument, original, shape[1]) or hint
         raise ValueError(sentence(pixels.function, argument, requirement, shape, hint))
     if shape[0] == 0:
         requirement = "of shape (C, D) with at least one class"

@@ -15,6 +15,7 @@ from protocontrast.checks import (
     check_shape,
     sentence,
 )
+from protocontrast.functional import hints
 from protocontrast.functional.randomness import uniform
 from protocontrast.ops.labels import checked_labels
 
@@ -121,7 +122,9 @@ def sample_pixels(
         if predictions is None:
             raise ValueError(sentence(function, "predictions", f'with mode="{mode}"', "None"))
         check_integer(function, "predictions", predictions)
-        check_shape(function, "predictions", predictions, tuple(labels.shape), "like labels")
+        wanted, got = tuple(labels.shape), tuple(predictions.shape)
+        hint = "" if got == wanted else hints.one_per_pixel("predictions", got, wanted, num_classes)
+        check_shape(function, "predictions", predictions, wanted, "like labels", hint)
         check_device(function, "predictions", predictions, labels, "labels")
         right = predictions.long().flatten() == wide
     wide = checked_labels(wide, num_classes, ignore_index, function)

@@ -11,6 +11,7 @@ from protocontrast.checks import (
     check_positive,
     sentence,
 )
+from protocontrast.functional import hints
 from protocontrast.functional.balance import balanced
 from protocontrast.functional.contrast import Backend
 from protocontrast.functional.logits import prototype_logits
@@ -84,6 +85,8 @@ def assign_subclasses(
         requirement = f"of shape (C, M, D) with D = {pixels.channels} as in features"
         requirement += f" {tuple(features.shape)}"
         hint = "prototypes[:, None] is one prototype per class."
+        if prototypes.dim() == 3:
+            hint = hints.channels_last("features", tuple(features.shape), shape[2]) or hint
         raise ValueError(sentence(function, "prototypes", requirement, shape, hint))
     check_device(function, "prototypes", prototypes, features, "features")
     check_positive(function, "epsilon", epsilon)

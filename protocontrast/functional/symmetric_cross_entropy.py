@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from protocontrast.checks import check_ignore_index, check_number, is_number, sentence
+from protocontrast.checks import check_ignore_index, check_number, is_number, sentence, shown
 from protocontrast.functional.class_scores import at_label, read_classes, read_scores
 from protocontrast.functional.contrast import Reduction
 
@@ -69,7 +69,7 @@ def symmetric_cross_entropy(
     check_number(function, "cross_entropy_weight", cross_entropy_weight)
     check_number(function, "reverse_weight", reverse_weight)
     if not is_number(floor) or not 0 < floor <= 1:
-        raise ValueError(sentence(function, "floor", "to be a number in (0, 1]", repr(floor)))
+        raise ValueError(sentence(function, "floor", "to be a number in (0, 1]", shown(floor)))
     check_ignore_index(function, ignore_index)
     classes = read_classes(scores.pixels, labels, scores.pixels.channels, ignore_index)
     scores = scores.without(classes == ignore_index)

@@ -13,6 +13,7 @@ from protocontrast.checks import (
     check_shape,
     sentence,
 )
+from protocontrast.functional import hints
 from protocontrast.functional.contrast import REDUCTIONS, Backend, Reduction
 from protocontrast.functional.pixels import comparable
 from protocontrast.ops import upsampled_cross_entropy as operator
@@ -29,7 +30,8 @@ def _check_size(function: str, labels: tuple[int, ...], logits: tuple[int, ...])
     *first, last = [f"{name} >= {least}" for name, least in zip(names, grid, strict=True)]
     least = f"{', '.join(first)} and {last}"
     requirement = f"of shape ({images}, {', '.join(names)}) with {least} for logits {logits}"
-    hint = "labels_to_grid makes smaller labels; logits are never downsampled."
+    hint = hints.label_map("labels", labels, len(grid), logits[1])
+    hint = hint or "labels_to_grid makes smaller labels; logits are never downsampled."
     raise ValueError(sentence(function, "labels", requirement, labels, hint))
 
 

@@ -91,6 +91,9 @@ class PixelPrototypeContrastLoss(nn.Module):
         if class_weight is not None:
             check_floating(name, "class_weight", class_weight)
             check_no_grad(name, "class_weight", class_weight)
+            if class_weight.dim() != 1:
+                got = tuple(class_weight.shape)
+                raise ValueError(sentence(name, "class_weight", "of shape (C,)", got))
         self.register_buffer("class_weight", class_weight)
         self.similarity = similarity
         self.temperature = temperature

@@ -9,6 +9,7 @@ from protocontrast.checks import (
     check_ignore_index,
     check_labels,
     check_no_grad,
+    sentence,
 )
 from protocontrast.functional.contrast import BACKENDS, REDUCTIONS, Backend, Reduction
 from protocontrast.functional.upsampled_cross_entropy import upsampled_cross_entropy
@@ -66,6 +67,9 @@ class UpsampledCrossEntropyLoss(nn.Module):
         if class_weight is not None:
             check_floating(name, "class_weight", class_weight)
             check_no_grad(name, "class_weight", class_weight, to="logits")
+            if class_weight.dim() != 1:
+                got = tuple(class_weight.shape)
+                raise ValueError(sentence(name, "class_weight", "of shape (C,)", got))
         self.register_buffer("class_weight", class_weight)
         self.ignore_index = ignore_index
         self.align_corners = align_corners

@@ -19,7 +19,7 @@ def bilinear_reads(
     return lower, (lower + 1).clamp_max(inputs - 1), share.to(like.dtype)
 
 
-def bilinear(logits: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
+def bilinear(logits: Tensor, size: tuple[int, ...], align_corners: bool) -> Tensor:
     """(M16) logits (B, C, h, w) at the size of the labels, (B, C, *size)."""
     height, width = size
     left, right, share = bilinear_reads(logits.shape[3], width, align_corners, logits)
@@ -29,7 +29,7 @@ def bilinear(logits: Tensor, size: tuple[int, int], align_corners: bool) -> Tens
     return wide[..., top, :] * (1 - share) + wide[..., bottom, :] * share
 
 
-def trilinear(logits: Tensor, size: tuple[int, int, int], align_corners: bool) -> Tensor:
+def trilinear(logits: Tensor, size: tuple[int, ...], align_corners: bool) -> Tensor:
     """(M16) logits (B, C, z, h, w) of a volume at the size of the labels, (B, C, *size)."""
     below, above, share = bilinear_reads(logits.shape[2], size[0], align_corners, logits)
     share = rearrange(share, "z -> z 1 1")
