@@ -1,20 +1,22 @@
 """What the settings of `BiCL` must be, where no bank or bias checks them itself."""
 
+from torch import Tensor
+
 from protocontrast.checks import (
     check_choice,
     check_ignore_index,
     check_number,
-    check_positive,
     is_number,
     sentence,
 )
 from protocontrast.functional.contrast import ABSENT, BACKENDS
+from protocontrast.functional.temperature import check_temperature
 from protocontrast.functional.transfer import MEASURES
 
 
 def check_settings(
     *,
-    temperature: float,
+    temperature: float | Tensor,
     threshold: float,
     measure: str,
     prototypes: str,
@@ -27,7 +29,7 @@ def check_settings(
     backend: str,
 ) -> None:
     """ValueError, or TypeError for `ignore_index`, on the first setting that is wrong."""
-    check_positive("BiCL", "temperature", temperature)
+    check_temperature("BiCL", temperature)
     check_choice("BiCL", "measure", measure, MEASURES)
     check_choice("BiCL", "prototypes", prototypes, ("bank", "batch"))
     check_choice("BiCL", "bank_update", bank_update, ("before", "after"))
