@@ -18,9 +18,10 @@ LOGITS = torch.ones(2, 3, 6)
 PIXELS = torch.linspace(-1, 1, 12).reshape(2, 6)
 WEIGHTS = torch.tensor([True, True, False]), torch.tensor([1.0, 0.5, 2.0]), PIXELS.abs()
 NONE = None, None, None
+ANNEALED = torch.tensor(0.3)
 PRESENT = WEIGHTS[0], WEIGHTS[0]
 FUSED = 0.5, "confidence", 0.1, False, False, 255, True, True
-LOST = None, 0.5, "similarity", 0.1, True, True, 255, True, False
+LOST = None, None, 0.5, "similarity", 0.1, True, True, 255, True, False
 NEARBY = PROTOTYPES + 0.1
 NEAR = PROTOTYPES, None
 GRID = torch.tensor([[[0, 1, 2, 255], [1, 1, 0, 0]]])
@@ -45,15 +46,19 @@ SOFT, FILLING = soft_labels(LABELS), torch.arange(1.0, LABELS.shape[1] + 1)
 LEAF, ROWS = FEATURES.clone().requires_grad_(), PROTOTYPES.clone().requires_grad_()
 
 CASES: list[tuple[str, tuple[Any, ...]]] = [
-    ("contrast", (LEAF, LABELS, ROWS, *NONE, *SETTINGS, BACKEND)),
-    ("contrast", (LEAF, LABELS.to(torch.uint8), PROTOTYPES, *WEIGHTS, *SETTINGS, BACKEND)),
-    ("contrast", (LEAF, soft_labels(LABELS), ROWS, *WEIGHTS, *DISTANCE, BACKEND)),
-    ("contrast", (LEAF.bfloat16().detach(), LABELS, PROTOTYPES, *NONE, *FLOOR, BACKEND)),
-    ("contrast", (FEATURES[:0], LABELS[:0], PROTOTYPES, *NONE, *SETTINGS, BACKEND)),
-    ("contrast_backward", (PIXELS, *INPUTS, *NONE, PIXELS, *SETTINGS, True, True, BACKEND)),
-    ("contrast_backward", (PIXELS, *INPUTS, *WEIGHTS, PIXELS, *SETTINGS, False, True, BACKEND)),
-    ("contrast_with_gradient", (*INPUTS, *NONE, *SETTINGS, True, True, True)),
-    ("contrast_with_gradient", (*INPUTS, *WEIGHTS, *SETTINGS, False, True, False)),
+    ("contrast", (LEAF, LABELS, ROWS, *NONE, None, *SETTINGS, BACKEND)),
+    ("contrast", (LEAF, LABELS.to(torch.uint8), PROTOTYPES, *WEIGHTS, None, *SETTINGS, BACKEND)),
+    ("contrast", (LEAF, soft_labels(LABELS), ROWS, *WEIGHTS, None, *DISTANCE, BACKEND)),
+    ("contrast", (LEAF.bfloat16().detach(), LABELS, PROTOTYPES, *NONE, None, *FLOOR, BACKEND)),
+    ("contrast", (FEATURES[:0], LABELS[:0], PROTOTYPES, *NONE, None, *SETTINGS, BACKEND)),
+    ("contrast", (LEAF, LABELS, ROWS, *NONE, ANNEALED, *SETTINGS, BACKEND)),
+    ("contrast_backward", (PIXELS, *INPUTS, *NONE, None, PIXELS, *SETTINGS, True, True, BACKEND)),
+    ("contrast_backward",
+     (PIXELS, *INPUTS, *WEIGHTS, None, PIXELS, *SETTINGS, False, True, BACKEND)),
+    ("contrast_backward",
+     (PIXELS, *INPUTS, *NONE, ANNEALED, PIXELS, *SETTINGS, True, True, BACKEND)),
+    ("contrast_with_gradient", (*INPUTS, *NONE, None, *SETTINGS, True, True, True)),
+    ("contrast_with_gradient", (*INPUTS, *WEIGHTS, None, *SETTINGS, False, True, False)),
     ("distribution_contrast", (LEAF, LABELS, ROWS, SPREAD_LEAF, *NONE, *UNIT, BACKEND)),
     ("distribution_contrast", (LEAF, soft_labels(LABELS), ROWS, SPREAD, *WEIGHTS, *RAW, BACKEND)),
     ("distribution_contrast",
@@ -75,13 +80,16 @@ CASES: list[tuple[str, tuple[Any, ...]]] = [
     ("class_sums_backward", (SLOPES, FEATURES, LABELS, WEIGHTS[2], False, 255, BACKEND)),
     ("class_squares", (FEATURES, LABELS, None, PROTOTYPES[None], False, 255)),
     ("class_squares", (FEATURES.bfloat16(), LABELS, WEIGHTS[2], SLOPES, True, 255)),
-    ("transfer", (FEATURES, PROTOTYPES, None, 0.8, None, *NEAREST, BACKEND)),
-    ("transfer", (FEATURES, PROTOTYPES, *WEIGHTS[:1], 0.0, WEIGHTS[1], *NEAREST, BACKEND)),
+    ("transfer", (FEATURES, PROTOTYPES, None, 0.8, None, None, *NEAREST, BACKEND)),
+    ("transfer", (FEATURES, PROTOTYPES, *WEIGHTS[:1], 0.0, WEIGHTS[1], None, *NEAREST, BACKEND)),
+    ("transfer", (FEATURES, PROTOTYPES, None, 0.8, None, ANNEALED, *NEAREST, BACKEND)),
+    ("target_pass", (LEAF, LABELS, None, None, *NEAR, *PRESENT, ANNEALED, *FUSED, False, BACKEND)),
     ("target_pass",
-     (LEAF, LABELS, None, None, PROTOTYPES, NEARBY, *PRESENT, *FUSED, False, BACKEND)),
-    ("target_pass", (LEAF, LABELS, SOFT, None, *NEAR, *PRESENT, *FUSED, False, BACKEND)),
-    ("target_pass", (LEAF, LABELS, SOFT, FILLING, *NEAR, *PRESENT, *FUSED, True, BACKEND)),
-    ("target_pass", (LEAF.detach(), None, None, None, *NEAR, *PRESENT, *FUSED, True, BACKEND)),
+     (LEAF, LABELS, None, None, PROTOTYPES, NEARBY, *PRESENT, None, *FUSED, False, BACKEND)),
+    ("target_pass", (LEAF, LABELS, SOFT, None, *NEAR, *PRESENT, None, *FUSED, False, BACKEND)),
+    ("target_pass", (LEAF, LABELS, SOFT, FILLING, *NEAR, *PRESENT, None, *FUSED, True, BACKEND)),
+    ("target_pass",
+     (LEAF.detach(), None, None, None, *NEAR, *PRESENT, None, *FUSED, True, BACKEND)),
     ("target_pass", (FEATURES, LABELS, None, None, *NEAR, PRESENT[0], *LOST, False, BACKEND)),
     ("pair_contrast", (ANCHOR_LEAF, ANCHOR_LABELS, ROWS, *ROLES, None, *ALIKE, BACKEND)),
     ("pair_contrast", (*SELF, PIXELS.flatten().abs(), *EVERY, BACKEND)),

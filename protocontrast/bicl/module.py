@@ -25,6 +25,7 @@ from protocontrast.functional.bidirectional import contrast_of_batch
 from protocontrast.functional.contrast import Absent, Backend
 from protocontrast.functional.maps import check_feature_map, class_counts, shares
 from protocontrast.functional.target_pass import TargetPass, target_pass
+from protocontrast.functional.temperature import check_temperature
 from protocontrast.functional.transfer import Measure
 
 
@@ -41,7 +42,8 @@ class BiCL(WholeLoads):
     Args:
         num_classes: C.
         dim: D of the features.
-        temperature: tau of contrast and confidence, > 0.
+        temperature: tau of contrast and confidence, > 0, a number or a tensor (). The attribute may
+            be replaced between steps; compiled, a tensor is annealed without another compilation.
         threshold: a dynamic label needs this `measure`.
         measure: "confidence" or "similarity", see `transfer_labels`.
         momentum: of both banks, in [0, 1], weighs the old value.
@@ -97,7 +99,7 @@ class BiCL(WholeLoads):
         num_classes: int,
         dim: int,
         *,
-        temperature: float = 0.1,
+        temperature: float | Tensor = 0.1,
         threshold: float = 0.8,
         measure: Measure = "confidence",
         momentum: float = 0.99,
@@ -175,6 +177,7 @@ class BiCL(WholeLoads):
         buffer = self.source_bank.prototypes
         check_feature_map("BiCL", "source_features", source_features, self.dim, buffer)
         check_feature_map("BiCL", "target_features", target_features, self.dim, buffer)
+        check_temperature("BiCL", self.temperature, source_features, "source_features")
         if self.pairwise and len(source_features) != len(target_features):
             requirement = f"of {len(source_features)} images as in source_features, for pairs"
             got = len(target_features)

@@ -1,23 +1,25 @@
 """What the settings of `BiCL` must be, where no bank or bias checks them itself."""
 
+from torch import Tensor
+
 from protocontrast.checks import (
     check_choice,
     check_flag,
     check_ignore_index,
     check_number,
-    check_positive,
     is_number,
     sentence,
     shown,
 )
 from protocontrast.functional.contrast import ABSENT, BACKENDS
+from protocontrast.functional.temperature import check_temperature
 from protocontrast.functional.transfer import MEASURES
 
 
 def check_settings(
     *,
     num_classes: int,
-    temperature: float,
+    temperature: float | Tensor,
     threshold: float,
     measure: str,
     prototypes: str,
@@ -31,7 +33,7 @@ def check_settings(
     backend: str,
 ) -> None:
     """ValueError, or TypeError for `ignore_index` and flags, on the first setting that is wrong."""
-    check_positive("BiCL", "temperature", temperature)
+    check_temperature("BiCL", temperature)
     check_choice("BiCL", "measure", measure, MEASURES)
     check_choice("BiCL", "prototypes", prototypes, ("bank", "batch"))
     check_choice("BiCL", "bank_update", bank_update, ("before", "after"))

@@ -60,7 +60,7 @@ def target_pass(
     counted: Tensor | None,
     threshold: float,
     measure: str,
-    temperature: float,
+    temperature: float | Tensor,
     floor: bool,
     normalize: bool,
     ignore_index: int,

@@ -13,7 +13,6 @@ from protocontrast.checks import (
     check_floating,
     check_ignore_index,
     check_integer,
-    check_positive,
     check_shape,
     sentence,
 )
@@ -35,6 +34,7 @@ from protocontrast.functional.pixels import (
     read_labels,
     read_targets,
 )
+from protocontrast.functional.temperature import read_temperature
 from protocontrast.ops import bidirectional as operator
 
 FUNCTION = "bidirectional_contrast"
@@ -167,7 +167,7 @@ def bidirectional_contrast(
     source_present: Tensor | None = None,
     target_present: Tensor | None = None,
     pairwise: bool = True,
-    temperature: float = 0.1,
+    temperature: float | Tensor = 0.1,
     absent: Absent = "mask",
     ignore_index: int = 255,
     backend: Backend = "auto",
@@ -196,7 +196,8 @@ def bidirectional_contrast(
         target_present: likewise.
         pairwise: image b against image b of the other domain, averaged over b; a pair without a
             common class adds 0 and counts in the average. False: the batches against each other.
-        temperature: divides the cosine, > 0.
+        temperature: divides the cosine, > 0: a number or a tensor (), as in
+            `pixel_prototype_contrast`.
         absent: "mask" or "floor", see above.
         ignore_index: label of pixels without a class.
         backend: "auto", or an implementation by name.
@@ -231,7 +232,6 @@ def bidirectional_contrast(
     """
     check_count(FUNCTION, "num_classes", num_classes)
     check_flag(FUNCTION, "pairwise", pairwise)
-    check_positive(FUNCTION, "temperature", temperature)
     check_choice(FUNCTION, "absent", absent, ABSENT)
     check_choice(FUNCTION, "backend", backend, BACKENDS)
     check_ignore_index(FUNCTION, ignore_index, num_classes)
@@ -247,6 +247,7 @@ def bidirectional_contrast(
             requirement = "of shape (B, D, Z, H, W), (B, D, H, W) or (B, D, P) with pairwise=True"
             got = tuple(features.shape)
             raise ValueError(sentence(FUNCTION, f"{side}_features", requirement, got, hint))
+    temperature = read_temperature(FUNCTION, temperature, source_features, "source_features")
     source = _domain(
         "source", source_features, source_labels, source_prototypes, source_present,
         num_classes, ignore_index,
@@ -275,7 +276,7 @@ def contrast_of_batch(
     *,
     num_classes: int,
     pairwise: bool,
-    temperature: float,
+    temperature: float | Tensor,
     absent: Absent,
     ignore_index: int,
     backend: Backend,
@@ -289,6 +290,7 @@ def contrast_of_batch(
         _Domain(read_features(FUNCTION, features, f"{side}_features"), grid, targets, None, None)
         for side, (features, grid, targets) in sides
     ]
+    temperature = read_temperature(FUNCTION, temperature, source[0], "source_features")
     return _between(*domains, num_classes, pairwise, temperature, absent, ignore_index, backend)
 
 
@@ -297,7 +299,7 @@ def _between(
     target: _Domain,
     num_classes: int,
     pairwise: bool,
-    temperature: float,
+    temperature: float | Tensor,
     absent: Absent,
     ignore_index: int,
     backend: Backend,
@@ -306,9 +308,9 @@ def _between(
     images = len(source.pixels.original)
     per_pair = bool(pairwise) and images > 0
     maps = source.pixels.features, target.pixels.features
-    if not given and operator.applies(*maps, backend):
+    if not given and operator.applies(*maps, backend) and isinstance(temperature, float):
         floor = absent == "floor"
-        settings = operator.Settings(num_classes, float(temperature), floor, ignore_index, per_pair)
+        settings = operator.Settings(num_classes, temperature, floor, ignore_index, per_pair)
         whole = [_whole(domain, num_classes, ignore_index) for domain in (source, target)]
         to_target, to_source = operator.bidirectional(whole[0], whole[1], settings)
         return BidirectionalContrast(to_source + to_target, to_source, to_target)

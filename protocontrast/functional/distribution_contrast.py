@@ -8,7 +8,6 @@ from protocontrast.checks import (
     check_flag,
     check_floating,
     check_ignore_index,
-    check_positive,
     check_shape,
 )
 from protocontrast.functional.contrast import REDUCTIONS, Backend, Reduction
@@ -19,6 +18,7 @@ from protocontrast.functional.pixels import (
     read_pixel_weight,
     read_targets,
 )
+from protocontrast.functional.temperature import read_temperature
 from protocontrast.ops import distribution_contrast as operator
 from protocontrast.ops.backend import choose
 
@@ -33,7 +33,7 @@ def distribution_contrast(
     class_weight: Tensor | None = None,
     pixel_weight: Tensor | None = None,
     normalize: bool = True,
-    temperature: float = 100.0,
+    temperature: float | Tensor = 100.0,
     ignore_index: int = 255,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
@@ -61,7 +61,9 @@ def distribution_contrast(
         pixel_weight: w_i, any floating dtype. 0 ignores the pixel.
         normalize: features to unit length; means and variances are not touched.
         temperature: divides the products, > 0. The default is that of the source, at which losses
-            of unit vectors differ in the second digit only.
+            of unit vectors differ in the second digit only. A number, for each of which
+            `torch.compile` makes a program, or a tensor (), which may be annealed within one, or
+            learnt: it divides the classes' rows, and nothing more is held.
         ignore_index: label of pixels without a class.
         reduction: "mean" divides by the summed weights w_i cw_{y_i}, "sum", or "none".
         backend: "auto", or an implementation by name, which then never falls back.
@@ -77,7 +79,7 @@ def distribution_contrast(
         pixels give exactly 0 and gradient 0 even where their features are NaN; with no valid pixel
         the loss is exactly 0 with zero, connected gradients. With zero variance it is
         `pixel_prototype_contrast` under "dot", of unit features. Gradients go to features and,
-        where they require it, to prototypes and variance, once.
+        where they require it, to prototypes, variance and a temperature, once.
 
     Raises:
         ValueError: shapes, devices or settings disagree, or (CPU) a label is no class. On a GPU a
@@ -107,7 +109,7 @@ def distribution_contrast(
     check_device(function, "variance", variance, features, "features")
     check_choice(function, "reduction", reduction, REDUCTIONS)
     check_flag(function, "normalize", normalize)
-    check_positive(function, "temperature", temperature)
+    temperature = read_temperature(function, temperature, features)
     check_ignore_index(function, ignore_index)
     check_per_class(pixels, "present", present, num_classes, boolean=True)
     check_per_class(pixels, "class_weight", class_weight, num_classes)
@@ -120,7 +122,7 @@ def distribution_contrast(
         class_weight,
         read_pixel_weight(pixels, pixel_weight),
     )
-    settings = operator.Settings(bool(normalize), float(temperature), ignore_index)
+    settings = operator.Settings(bool(normalize), temperature, ignore_index)
     chosen = choose(function, backend, "distribution_contrast", features)
     loss = operator.distribution_contrast(inputs, settings, reduction, chosen)
     return pixels.restored(loss) if reduction == "none" else loss

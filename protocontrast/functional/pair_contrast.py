@@ -12,11 +12,11 @@ from protocontrast.checks import (
     check_ignore_index,
     check_integer,
     check_no_grad,
-    check_positive,
     sentence,
 )
 from protocontrast.functional import hints
 from protocontrast.functional.contrast import REDUCTIONS, Backend, Reduction
+from protocontrast.functional.temperature import read_temperature
 from protocontrast.ops.backend import choose
 from protocontrast.ops.pair_contrast import Inputs, Settings
 from protocontrast.ops.pair_contrast import pair_contrast as contrasted
@@ -89,7 +89,7 @@ def pair_contrast(
     negative_labels: Tensor | None = None,
     anchor_weight: Tensor | None = None,
     similarity: PairSimilarity = "cosine",
-    temperature: float = 0.1,
+    temperature: float | Tensor = 0.1,
     denominator: Denominator = "negatives",
     exclude_self: bool = False,
     ignore_index: int = 255,
@@ -125,7 +125,9 @@ def pair_contrast(
         negative_labels: classes of the negatives.
         anchor_weight: w_i, any floating dtype. 0 ignores the anchor.
         similarity: "cosine" in [-1, 1] or "dot".
-        temperature: divides the similarity, > 0.
+        temperature: divides the similarity, > 0: a number, for each of which `torch.compile` has
+            its program, or a tensor (), which may be annealed within one, or learnt. Copies of the
+            rows are then held, at unit length under "cosine"; pairs never are.
         denominator: "negatives" or "all", as above.
         exclude_self: key i is anchor i itself, and no positive of its own.
         ignore_index: label of rows without a class. Other libraries number rows from 0: 255 is then
@@ -142,7 +144,8 @@ def pair_contrast(
         positive does not count: exactly 0 with gradient 0, even where it holds NaN; without
         negatives the loss is 0. With no anchor that counts it is exactly 0 with zero, connected
         gradients. A row of zero length has cosine 0 to everything and gradient 0. Gradients go to
-        anchors, keys and negatives where they require it, once: differentiating them again raises.
+        anchors, keys, negatives and a temperature where they require it, once: differentiating them
+        again raises.
         Keys are read again in backward, so move a bank afterwards; torch raises if it has moved.
 
     Raises:
@@ -171,7 +174,7 @@ def pair_contrast(
     negatives, negative_labels = _read_negatives(negatives, negative_labels, anchors)
     _check_weight(anchor_weight, anchors)
     check_choice(FUNCTION, "similarity", similarity, PAIR_SIMILARITIES)
-    check_positive(FUNCTION, "temperature", temperature)
+    temperature = read_temperature(FUNCTION, temperature, anchors, "anchors")
     check_choice(FUNCTION, "denominator", denominator, DENOMINATORS)
     check_flag(FUNCTION, "exclude_self", exclude_self)
     check_choice(FUNCTION, "reduction", reduction, REDUCTIONS)
@@ -184,6 +187,6 @@ def pair_contrast(
         anchors, own_labels, keys, other_labels, negatives, negative_labels, anchor_weight
     )
     settings = Settings(
-        similarity, float(temperature), denominator == "all", bool(exclude_self), ignore_index
+        similarity, temperature, denominator == "all", bool(exclude_self), ignore_index
     )
     return contrasted(inputs, settings, reduction, choose(FUNCTION, backend, FUNCTION, anchors))

@@ -17,6 +17,7 @@ from protocontrast.functional.pixels import (
     read_labels,
     read_targets,
 )
+from protocontrast.functional.temperature import read_temperature
 from protocontrast.functional.transfer import Measure
 from protocontrast.ops.backend import choose
 from protocontrast.ops.target_pass import Inputs, Settings
@@ -63,7 +64,7 @@ def target_pass(
     nearest: Tensor | None = None,
     threshold: float = 0.8,
     measure: Measure = "confidence",
-    temperature: float = 0.1,
+    temperature: float | Tensor = 0.1,
     absent: Absent = "mask",
     normalize: bool = False,
     transfer: bool = True,
@@ -87,7 +88,8 @@ def target_pass(
         nearest: prototypes of the transfer. None: `prototypes`.
         threshold: a dynamic label needs this `measure`.
         measure: "confidence" or "similarity", see `transfer_labels`.
-        temperature: of contrast and confidence, > 0.
+        temperature: of contrast and confidence, > 0: a number or a tensor (), as in
+            `pixel_prototype_contrast`.
         absent: "mask" or "floor", see `pixel_prototype_contrast`.
         normalize: of the class means, see `class_prototypes`.
         transfer: False gives no dynamic labels, and confidence 0.
@@ -140,7 +142,7 @@ def target_pass(
     settings = Settings(
         float(threshold),
         measure,
-        float(temperature),
+        read_temperature(function, temperature, features),
         absent == "floor",
         bool(normalize),
         ignore_index,

@@ -10,11 +10,11 @@ from protocontrast.checks import (
     check_choice,
     check_ignore_index,
     check_number,
-    check_positive,
     sentence,
 )
 from protocontrast.functional.contrast import SIMILARITIES, Backend, Similarity
 from protocontrast.functional.pixels import check_per_class, check_prototypes, read_features
+from protocontrast.functional.temperature import read_temperature
 from protocontrast.ops.backend import choose
 from protocontrast.ops.transfer import transfer
 
@@ -43,7 +43,7 @@ def transfer_labels(
     threshold: float | Tensor = 0.8,
     measure: Measure = "confidence",
     similarity: Similarity = "cosine",
-    temperature: float = 0.1,
+    temperature: float | Tensor = 0.1,
     ignore_index: int = 255,
     backend: Backend = "auto",
 ) -> TransferredLabels:
@@ -63,7 +63,8 @@ def transfer_labels(
             tied rivals.
         measure: "confidence" or "similarity".
         similarity: "cosine", "dot", or "euclidean" (minus the distance).
-        temperature: of the confidence, > 0; the nearest prototype does not depend on it.
+        temperature: of the confidence, > 0; the nearest prototype does not depend on it. A number,
+            or a tensor (), which a compiled program takes without another compilation.
         ignore_index: label of pixels that are not sure enough.
         backend: "auto", or an implementation by name.
 
@@ -95,7 +96,8 @@ def transfer_labels(
     check_prototypes(pixels, prototypes)
     check_choice(function, "similarity", similarity, SIMILARITIES)
     check_choice(function, "measure", measure, MEASURES)
-    check_positive(function, "temperature", temperature)
+    with torch.no_grad():
+        temperature = read_temperature(function, temperature, features)
     num_classes = prototypes.shape[0]
     check_ignore_index(function, ignore_index, num_classes)
     check_per_class(pixels, "present", present, num_classes, boolean=True)
@@ -117,7 +119,7 @@ def transfer_labels(
             class_threshold,
             measure,
             similarity,
-            float(temperature),
+            temperature,
             ignore_index,
             choose(function, backend, "transfer", features),
         )

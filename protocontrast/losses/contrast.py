@@ -10,7 +10,6 @@ from protocontrast.checks import (
     check_ignore_index,
     check_labels,
     check_no_grad,
-    check_positive,
     sentence,
 )
 from protocontrast.functional import (
@@ -28,6 +27,7 @@ from protocontrast.functional.contrast import (
     Reduction,
     Similarity,
 )
+from protocontrast.functional.temperature import check_temperature
 
 
 class PixelPrototypeContrastLoss(nn.Module):
@@ -36,7 +36,7 @@ class PixelPrototypeContrastLoss(nn.Module):
     Args:
         class_weight: (C,) weights, kept as a buffer that moves with the module.
         similarity: "cosine", "dot" or "euclidean".
-        temperature: > 0.
+        temperature: > 0, a number or a tensor (); an `nn.Parameter` is learnt.
         absent: "mask" or "floor".
         ignore_index: label of pixels without a class.
         reduction: "mean", "sum" or "none".
@@ -69,7 +69,7 @@ class PixelPrototypeContrastLoss(nn.Module):
         class_weight: Tensor | None = None,
         *,
         similarity: Similarity = "cosine",
-        temperature: float = 0.1,
+        temperature: float | Tensor = 0.1,
         absent: Absent = "mask",
         ignore_index: int = 255,
         reduction: Reduction = "mean",
@@ -79,7 +79,7 @@ class PixelPrototypeContrastLoss(nn.Module):
         super().__init__()
         name = "PixelPrototypeContrastLoss"
         check_choice(name, "similarity", similarity, SIMILARITIES)
-        check_positive(name, "temperature", temperature)
+        check_temperature(name, temperature)
         check_choice(name, "absent", absent, ABSENT)
         if absent == "floor" and similarity != "cosine":
             requirement = 'to be "cosine" with absent="floor"'
@@ -146,7 +146,7 @@ class BidirectionalContrastLoss(nn.Module):
     Args:
         num_classes: C.
         pairwise: image against image, or batch against batch.
-        temperature: > 0.
+        temperature: > 0, a number or a tensor (); an `nn.Parameter` is learnt.
         absent: "mask" or "floor".
         ignore_index: label of pixels without a class.
         validate: check label values on every call with `check_labels`; waits for a GPU.
@@ -178,7 +178,7 @@ class BidirectionalContrastLoss(nn.Module):
         num_classes: int,
         *,
         pairwise: bool = True,
-        temperature: float = 0.1,
+        temperature: float | Tensor = 0.1,
         absent: Absent = "mask",
         ignore_index: int = 255,
         validate: bool = False,
@@ -187,7 +187,7 @@ class BidirectionalContrastLoss(nn.Module):
         super().__init__()
         name = "BidirectionalContrastLoss"
         check_count(name, "num_classes", num_classes)
-        check_positive(name, "temperature", temperature)
+        check_temperature(name, temperature)
         check_choice(name, "absent", absent, ABSENT)
         check_choice(name, "backend", backend, BACKENDS)
         check_flag(name, "pairwise", pairwise)

@@ -16,7 +16,7 @@ def pixel_prototype_contrast(
     class_weight: Tensor | None,
     pixel_weight: Tensor | None,
     similarity: str,
-    temperature: float,
+    temperature: float | Tensor,
     absent: str,
     ignore_index: int,
 ) -> tuple[Tensor, Tensor]:

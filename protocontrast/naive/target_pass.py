@@ -19,7 +19,7 @@ def target_pass(
     counted: Tensor,
     threshold: Tensor,
     measure: str,
-    temperature: float,
+    temperature: float | Tensor,
     absent: str,
     normalize: bool,
     ignore_index: int,

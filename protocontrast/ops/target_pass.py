@@ -8,10 +8,12 @@ from torch import Tensor
 from protocontrast import naive
 from protocontrast.eager import target_pass as eager_target_pass
 from protocontrast.eager.tiles import accumulation_dtype
+from protocontrast.ops import temperature as temperatures
 from protocontrast.ops.backend import full_precision, is_plain, transforms_active
 from protocontrast.ops.contrast import contrast_backward_op
 from protocontrast.ops.gradient import differentiable, kept, once, only_first_differentiable, steady
 from protocontrast.ops.labels import checked_labels, refuse_on_host
+from protocontrast.ops.learnt import learnt_contrast
 
 FUNCTION = "target_pass"
 
@@ -30,6 +32,7 @@ class Inputs(NamedTuple):
     nearest: Tensor | None
     present: Tensor
     counted: Tensor | None
+    annealed: Tensor | None = None
 
 
 class Settings(NamedTuple):
@@ -37,7 +40,7 @@ class Settings(NamedTuple):
 
     threshold: float
     measure: str
-    temperature: float
+    temperature: float | Tensor
     floor: bool
     normalize: bool
     ignore_index: int
@@ -66,7 +69,7 @@ Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
     mutates_args=(),
     schema="(Tensor features, Tensor? static, Tensor? targets, Tensor? filling,"
     " Tensor prototypes, Tensor? nearest, Tensor present, Tensor? counted,"
-    " float threshold, str measure, float temperature,"
+    f" {temperatures.SCHEMA}, float threshold, str measure, float temperature,"
     " bool floor, bool normalize, int ignore_index, bool transfer, bool wants_sums,"
     " bool wants_gradient, str backend)"
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
@@ -85,6 +88,7 @@ def target_pass_op(
     are read again. Targets are filled where there are any and labels are transferred.
     """
     *inputs, backend = rest
+    inputs = temperatures.settled(inputs, 3, 6)
     if static is not None:
         refuse_on_host(FUNCTION, static, len(prototypes), inputs[-4])
     with full_precision(features):
@@ -127,13 +131,12 @@ def _(
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
-    features, _, targets, _, prototypes, _, present, counted = inputs[:8]
-    transfer = inputs[14]
+    features, _, targets, _, prototypes, _, present, counted, annealed = inputs[:9]
+    transfer = inputs[15]
     pulled_to = output[3] if targets is None else output[6] if transfer else targets
-    ctx.save_for_backward(
-        features, pulled_to, kept(prototypes), kept(present), kept(counted), output[5]
-    )
-    temperature, floor, _, ignore_index = inputs[10:14]
+    own = kept(prototypes), kept(present), kept(counted), kept(annealed)
+    ctx.save_for_backward(features, pulled_to, *own, output[5])
+    temperature, floor, _, ignore_index = inputs[11:15]
     ctx.settings = temperature, floor, ignore_index, inputs[-1]
 
 
@@ -144,6 +147,7 @@ def _read_again(
     prototypes: Tensor,
     present: Tensor,
     counted: Tensor | None,
+    annealed: Tensor | None,
     normaliser: Tensor,
     temperature: float,
     floor: bool,
@@ -155,7 +159,7 @@ def _read_again(
     share = torch.where(used, upstream, 0)
     everywhere = torch.ones_like(normaliser[:, :1]).expand_as(normaliser)
     gradient, _ = contrast_backward_op(
-        everywhere, features, labels, prototypes, present, share, None, normaliser,
+        everywhere, features, labels, prototypes, present, share, None, annealed, normaliser,
         "cosine", temperature, floor, ignore_index, True, False, backend,
     )  # fmt: skip
     return gradient
@@ -163,7 +167,7 @@ def _read_again(
 
 def _gradients(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
     gradient = once(_read_again, upstream, *ctx.saved_tensors, *ctx.settings)
-    return gradient, *[None] * 17
+    return gradient, *[None] * 18
 
 
 target_pass_op.register_autograd(
@@ -188,7 +192,7 @@ class _TargetPass(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-        return (None,) * 18 if upstream is None else _gradients(ctx, upstream)
+        return (None,) * 19 if upstream is None else _gradients(ctx, upstream)
 
 
 class _OneRead(torch.autograd.Function):
@@ -204,7 +208,7 @@ class _OneRead(torch.autograd.Function):
         output = target_pass_op(*inputs)
         only_first_differentiable(ctx, output[:7])
         _save(ctx, inputs, output)
-        soft = inputs[2] if inputs[2] is None or not inputs[14] else output[6]
+        soft = inputs[2] if inputs[2] is None or not inputs[15] else output[6]
         ctx.occurs = (output[2] if soft is None else soft.sum(dim=(0, 2))) > 0
         # As a result it would be met in backward by zeros of its size.
         ctx.gradient = output[7]
@@ -213,7 +217,7 @@ class _OneRead(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
         if upstream is None:
-            return (None,) * 18
+            return (None,) * 19
         ready, ctx.gradient = ctx.gradient, None
         occurs = ctx.occurs
 
@@ -226,11 +230,11 @@ class _OneRead(torch.autograd.Function):
             return _read_again(upstream, *inputs) if found is None else found
 
         gradient = once(scaled, upstream, *ctx.saved_tensors, *ctx.settings)
-        return gradient, *[None] * 17
+        return gradient, *[None] * 18
 
 
 def _naive(inputs: Inputs, settings: Settings) -> Passed:
-    features, static, targets, filling, prototypes, nearest, present, counted = inputs
+    features, static, targets, filling, prototypes, nearest, present, counted = inputs[:8]
     dtype = accumulation_dtype(features)
     images, channels, pixels = features.shape
     if static is not None:
@@ -248,7 +252,7 @@ def _naive(inputs: Inputs, settings: Settings) -> Passed:
             torch.zeros_like(present) if counted is None else kept(counted),
             torch.full_like(prototypes[:, 0], settings.threshold),
             settings.measure,
-            settings.temperature,
+            temperatures.private(settings.temperature),
             "floor" if settings.floor else "mask",
             settings.normalize,
             settings.ignore_index,
@@ -262,6 +266,22 @@ def _naive(inputs: Inputs, settings: Settings) -> Passed:
     return Passed(losses, sums.detach(), counts.detach(), labels, measure, targets)
 
 
+def _learnt(inputs: Inputs, settings: Settings, backend: str) -> Passed:
+    """The same with a gradient to the temperature: losses of a pass of their own."""
+    features, _, _, _, prototypes, _, present, counted = inputs[:8]
+    rest = inputs._replace(features=features.detach(), counted=None)
+    temperature = settings.temperature
+    found = target_pass(rest, settings._replace(temperature=temperature.detach()), backend)  # type: ignore[union-attr]
+    if counted is None:
+        return found
+    losses, _ = learnt_contrast(
+        features, found.labels if found.targets is None else found.targets, prototypes, present,
+        counted & present, None, "cosine", temperature, settings.floor,  # type: ignore[arg-type]
+        settings.ignore_index, backend, FUNCTION,
+    )  # fmt: skip
+    return found._replace(losses=losses.sum(dim=(0, 2)))
+
+
 def target_pass(inputs: Inputs, settings: Settings, backend: str) -> Passed:
     """Losses are differentiable in the features, nothing else is; sums are 0 where not wanted."""
     inputs = inputs._replace(
@@ -272,6 +292,9 @@ def target_pass(inputs: Inputs, settings: Settings, backend: str) -> Passed:
     )
     if backend == "naive":
         return _naive(inputs, settings)
+    if temperatures.is_learnt(settings.temperature):
+        return _learnt(inputs, settings, backend)
+    inputs, settings = temperatures.in_inputs(inputs, settings)
     features = inputs.features
     traced = torch.compiler.is_compiling() or transforms_active()
     on_host = features.device.type == "cpu" and backend == "eager"
