@@ -166,9 +166,10 @@ class LogitBalance(WideBuffers):
 
         `pixels` pixels of each class are taken at equal distances in the order of the batch, from a
         start that follows from seed and step alone. Classes of fewer pixels, or of logits that are
-        not finite, keep their tables. The anchors are fitted to every labelled pixel of finite
-        logits. With torch.distributed initialised every rank must call this: the fit is to the
-        pixels of all ranks.
+        not finite, keep their tables; a channel that is -inf on all of a class's pixels is absent
+        and keeps its own alone. The anchors are fitted to every labelled pixel of finite logits,
+        absent channels left out. With torch.distributed initialised every rank must call this: the
+        fit is to the pixels of all ranks.
         """
         pixels, classes = self._read(logits, labels, domain, ignore_index)
         which = DOMAINS.index(domain)
@@ -197,7 +198,7 @@ class LogitBalance(WideBuffers):
     ) -> Tensor:
         """(D7) how far each logit lies below its place on the anchor; float32 (float64).
 
-        0 for ignored pixels, for classes without a table, and before the source was seen.
+        0 for ignored pixels, for classes without a table, before the source was seen, and at -inf.
         """
         pixels, classes = self._read(logits, labels, domain, ignore_index)
         which = DOMAINS.index(domain)
@@ -207,7 +208,7 @@ class LogitBalance(WideBuffers):
         tables[2] = tables[2].clamp_min(mixtures.NARROWEST).rsqrt()
         pieces = mixtures.inverse(self._anchors()).to(wide).flatten(0, 1)
         pieces = pieces.t().contiguous()
-        ready = (self.count[which] > 0) & self._begun()[0]
+        ready = self._known(which).t() & self._begun()[0]
         out = torch.empty_like(pixels.features, dtype=wide)
         channels = torch.arange(self.num_classes, device=classes.device)[:, None]
         width = max(1, TILE // self.num_classes)
@@ -225,7 +226,8 @@ class LogitBalance(WideBuffers):
                     below = mixtures.normal_distribution(gap)
                     share.addcmul_(weight.index_select(1, own), below)
                 moved = mixtures.at(share, pieces, (channels != own).long())
-                known = valid & ready[own]
+                # An absent class stays so, whatever the strength.
+                known = valid & ready.index_select(1, own) & (value != -torch.inf)
                 place.copy_(torch.where(known, moved - value, 0))
         if logits.dim() == 2:
             return out[0].t()
@@ -261,7 +263,10 @@ class LogitBalance(WideBuffers):
     def _samples(
         self, pixels: Pixels, classes: Tensor, ignore_index: int, which: int
     ) -> tuple[Tensor, Tensor]:
-        """Logits (C, C, n) of n pixels per class, channels second, and which classes count (C,)."""
+        """Logits (C, C, n) of n pixels per class, channels second, and which of them count (C, C).
+
+        A channel that is -inf on all of a class's pixels does not: it is absent there.
+        """
         members = members_of(classes.flatten(), self.num_classes, ignore_index)
         # Steps along the golden ratio never come back to a start, and spread evenly.
         start = 0.7548776662466927 * self.seed + 0.6180339887498949 * self.step[which].double()
@@ -275,28 +280,35 @@ class LogitBalance(WideBuffers):
         else:
             found = pixels.features.transpose(1, 2)[chosen // side, chosen % side]
         found = found.double().transpose(1, 2)
-        used = (members.count >= self.pixels) & torch.isfinite(found).all(dim=2).all(dim=1)
-        return torch.where(used[:, None, None], found, 0), used
+        absent = (found == -torch.inf).all(dim=2)
+        readable = torch.isfinite(found).all(dim=2) | absent
+        used = (members.count >= self.pixels) & readable.all(dim=1) & ~absent.diagonal()
+        pairs = used[:, None] & ~absent
+        return torch.where(pairs[..., None], found, 0), pairs
 
     def _total(self, value: Tensor) -> Tensor:
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(value, group=self.process_group)
         return value
 
+    def _known(self, which: int) -> Tensor:
+        """Which classes and channels (C, C) of a domain have a table."""
+        return self.weight[which].sum(dim=2) > 0
+
     def _moved_tables(
         self, samples: Tensor, used: Tensor, which: int
     ) -> tuple[list[Tensor], Tensor]:
         """The tables of a domain, moved; which classes (C,) were seen on any rank."""
         old = Mixtures(*(one[which] for one in self._tables()))
-        fitted, present = fit_classes(samples, used, self.count[which] > 0, old, self._total)
+        known = self._known(which)
+        fitted, present = fit_classes(samples, used, known, old, self._total)
         waited = self.step[which] + 1 - self.latest[which]
-        momentum = torch.where(self.count[which] > 0, self._momentum(which, waited), 0)
-        momentum = momentum[:, None, None]
+        momentum = torch.where(known, self._momentum(which, waited)[:, None], 0)[..., None]
         tables = []
         for buffer, new in zip(self._tables(), fitted, strict=True):
             moved = torch.lerp(new, buffer[which].double(), momentum).to(buffer.dtype)
-            tables.append(torch.where(present[:, None, None], moved, buffer[which]))
-        return tables, present
+            tables.append(torch.where(present[..., None], moved, buffer[which]))
+        return tables, present.any(dim=1)
 
     def _moved_anchors(self, pixels: Pixels, classes: Tensor, ignore_index: int) -> list[Tensor]:
         """The anchors, moved."""

@@ -84,37 +84,40 @@ def moments(samples: Tensor) -> Tensor:
 def fit_classes(
     samples: Tensor, used: Tensor, known: Tensor, old: Mixtures, total: Total
 ) -> tuple[Mixtures, Tensor]:
-    """Mixtures (C, C, K) of every class and channel, and which classes (C,) have samples.
+    """Mixtures (C, C, K) of every class and channel, and which of them (C, C) have samples.
 
-    `used` (C,) says which classes have samples here, `known` (C,) which have an old mixture.
+    `used` (C, C) says which have samples here, `known` (C, C) which have an old mixture.
     """
     num_classes = len(samples)
-    counted = used.to(samples.dtype)[:, None, None]
+    counted = used.to(samples.dtype)[..., None]
     sums = total(moments(samples) * counted).flatten(0, 1)
     flat = Mixtures(*(one.flatten(0, 1) for one in old))
-    fitted = begun(sums, known.repeat_interleave(num_classes), flat)
+    fitted = begun(sums, known.flatten(), flat)
     for _ in range(EM_STEPS):
         # Class by class, so that no table of all pixels, channels and components exists.
         rows = [one.split(num_classes) for one in fitted]
         parts = [sums_of(own, Mixtures(*each)) for own, *each in zip(samples, *rows, strict=True)]
         fitted = refitted(total(torch.stack(parts) * counted[..., None]).flatten(0, 1), fitted)
     shaped = Mixtures(*(one.unflatten(0, (num_classes, num_classes)) for one in fitted))
-    return shaped, sums.unflatten(0, (num_classes, num_classes))[:, 0, 0] > 0
+    return shaped, sums.unflatten(0, (num_classes, num_classes))[..., 0] > 0
 
 
 def kinds_of(logits: Tensor, labels: Tensor, ignore_index: int) -> Kinds:
     """The logits (C, n) of pixels' own classes and of the others, each with its weight.
 
-    Weights are 1, and 0 for pixels without a label and for those of a logit that is not finite.
+    Weights are 1, and 0 for pixels without a label, for those of a logit that is NaN or infinite,
+    and for logits at -inf, whose class is absent.
     """
     num_classes = len(logits)
+    absent = logits == -torch.inf
     used = (labels != ignore_index) & (labels >= 0) & (labels < num_classes)
-    used = used & torch.isfinite(logits).all(dim=0)
+    used = used & (torch.isfinite(logits) | absent).all(dim=0)
     place = torch.where(used, labels, 0).long()
-    finite = torch.where(used, logits, 0).double()
-    other = used & (torch.arange(num_classes, device=labels.device)[:, None] != place)
-    own = finite.gather(0, place[None])[0]
-    return (own, used.double()), (finite.flatten(), other.flatten().double())
+    counted = used & ~absent
+    finite = torch.where(counted, logits, 0).double()
+    other = counted & (torch.arange(num_classes, device=labels.device)[:, None] != place)
+    own = finite.gather(0, place[None])[0], counted.gather(0, place[None])[0].double()
+    return own, (finite.flatten(), other.flatten().double())
 
 
 def weighted_sums(values: Tensor, weight: Tensor, mixture: Mixtures) -> Tensor:

@@ -225,7 +225,10 @@ class BiCL(WholeLoads):
         counts = class_counts(of_source.grid, *known[:2]) if means is None else means.count
         found = passed.prototypes.count
         coverage, class_share = shares(counts, found, passed.labels.numel())
-        loss = self.weights[0] * to_source + self.weights[1] * to_target
+        terms = zip(self.weights, (to_source, to_target), strict=True)
+        # A term without weight is 0 whatever it holds, and still gives a gradient of zeros.
+        parts = [w * term if w else 0 * term.nan_to_num(0, 0, 0) for w, term in terms]
+        loss = parts[0] + parts[1]
         if bias is not None:
             self.source_bank.take(source)
             self.target_bank.take(target)

@@ -88,7 +88,8 @@ def add_shares(
     """factor * own + share_factor * the share of each pixel's class, in place in one pass."""
     gradient, share = written
     members = Members(gradient, labels, None, share.shape[1], ignore_index)
-    columns = (share * share_factor).to(members.key.dtype).transpose(1, 2).contiguous()
+    share = share * share_factor if share_factor else torch.zeros_like(share)
+    columns = share.to(members.key.dtype).transpose(1, 2).contiguous()
     for tile in tiles(gradient):
         column = columns[tile.image if len(columns) > 1 else 0]
         into = tile.of(gradient)

@@ -102,12 +102,16 @@ def contrast_backward(
     )  # fmt: skip
     gradient = torch.empty_like(features) if wants_features else features.new_empty(0)
     total = class_rows(features, len(similarity.matrix))
+    # An ignored pixel's upstream gradient may be anything, and a pixel whose upstream gradient is 0
+    # may hold anything: nothing comes back to either.
+    asked = torch.where(upstream == 0, 0, targets.weight)
     for tile in tiles(features):
-        scored = _score(features, tile, similarity, targets.weight)
+        scored = _score(features, tile, similarity, asked)
         weight = tile.of(targets.weight)
-        # An ignored pixel's upstream gradient may be anything; its own gradient is 0.
-        factor = torch.where(weight == 0, 0, tile.of(upstream))
-        slope = similarity.softmax(scored.logits, tile.of(normaliser)).mul_(weight * factor)
+        unasked = tile.of(asked) == 0
+        factor = torch.where(unasked, 0, tile.of(upstream))
+        total_log = torch.where(unasked, torch.inf, tile.of(normaliser))
+        slope = similarity.softmax(scored.logits, total_log).mul_(weight * factor)
         targets.subtract(tile, slope, factor)
         similarity.pull_back(
             scored,
@@ -145,8 +149,7 @@ def contrast_with_gradient(
         kind, temperature, floor, ignore_index,
     )  # fmt: skip
     if mean:
-        mass = targets.weight.sum()
-        targets.scale(torch.where(mass == 0, 0, 1 / mass))
+        targets.average()
     if gradient is None or not wants_features:
         gradient = torch.empty_like(features) if wants_features else features.new_empty(0)
     total = class_rows(features, len(similarity.matrix))
@@ -177,7 +180,10 @@ def contrast_with_gradient(
 
 
 def scale_in_place(gradient: Tensor, upstream: Tensor) -> Tensor:
-    """Multiply a gradient by a scalar upstream gradient; on CPU a factor of 1 costs no pass."""
-    if upstream.device.type == "cpu" and float(upstream) == 1.0:
-        return gradient
+    """Multiply a gradient by a scalar upstream gradient; on CPU a factor of 1 costs no pass.
+
+    A factor of 0 leaves 0, whatever the gradient holds.
+    """
+    if upstream.device.type == "cpu" and float(upstream) in (0.0, 1.0):
+        return gradient if float(upstream) else gradient.zero_()
     return gradient.mul_(upstream)

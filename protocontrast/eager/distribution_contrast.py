@@ -72,12 +72,12 @@ class _Distribution:
         self.spread = torch.cat([rows, torch.ones_like(rows[:1])])
         self.transposed = self.spread[:-1].t().contiguous()
 
-    def score(self, tile: Tile) -> _Scored:
-        """Scores of a tile; an ignored pixel that holds NaN or infinity is read as 0."""
+    def score(self, tile: Tile, weight: Tensor) -> _Scored:
+        """Scores of a tile; a pixel of weight 0 that holds NaN or infinity is read as 0."""
         scored = self._score(widened(self.features, tile))
         if holds_nonfinite(scored.scores) or holds_nonfinite(scored.bonus):
-            ignored = tile.of(self.targets.weight) == 0
-            scored = self._score(without(scored.block, ignored))
+            block = widened(self.features, tile)
+            scored = self._score(without(block, tile.of(weight) == 0))
         return scored
 
     def _score(self, block: Tensor) -> _Scored:
@@ -169,7 +169,7 @@ def distribution_contrast(
     targets = call.targets
     loss, normaliser = torch.zeros_like(targets.weight), torch.zeros_like(targets.weight)
     for tile in tiles(features):
-        scored = call.score(tile)
+        scored = call.score(tile, targets.weight)
         total = call.means.with_offset(scored.scores + scored.bonus).logsumexp(dim=0)
         weight = tile.of(targets.weight)
         pulled = targets.pulled(tile, scored.scores)
@@ -202,12 +202,16 @@ def distribution_contrast_backward(
         normalize, temperature, ignore_index,
     )  # fmt: skip
     targets, sums = call.targets, call.gradients((wants_features, wants_prototypes, wants_variance))
+    # An ignored pixel's upstream gradient may be anything, and a pixel whose upstream gradient is 0
+    # may hold anything: nothing comes back to either.
+    asked = torch.where(upstream == 0, 0, targets.weight)
     for tile in tiles(features):
-        scored = call.score(tile)
+        scored = call.score(tile, asked)
         weight = tile.of(targets.weight)
-        # An ignored pixel's upstream gradient may be anything; its own gradient is 0.
-        factor = torch.where(weight == 0, 0, tile.of(upstream))
-        slope = call.means.softmax(scored.scores + scored.bonus, tile.of(normaliser))
+        unasked = tile.of(asked) == 0
+        factor = torch.where(unasked, 0, tile.of(upstream))
+        total = torch.where(unasked, torch.inf, tile.of(normaliser))
+        slope = call.means.softmax(scored.scores + scored.bonus, total)
         slope.mul_(weight * factor)
         pull = slope.clone()
         targets.subtract(tile, pull, factor)
@@ -238,11 +242,10 @@ def distribution_contrast_with_gradient(
     )  # fmt: skip
     targets, sums = call.targets, call.gradients((wants_features, wants_prototypes, wants_variance))
     if mean:
-        mass = targets.weight.sum()
-        targets.scale(torch.where(mass == 0, 0, 1 / mass))
+        targets.average()
     losses = []
     for tile in tiles(features):
-        scored = call.score(tile)
+        scored = call.score(tile, targets.weight)
         weight = tile.of(targets.weight)
         logits = scored.scores + scored.bonus
         total = call.means.with_offset(logits).logsumexp(dim=0)

@@ -241,14 +241,15 @@ def pair_contrast_backward(
     wants_keys: bool,
 ) -> tuple[Tensor, Tensor]:
     """(M17) gradients of sum_i upstream_i loss_i; one that is not wanted comes back empty."""
-    counted = statistics[1] != 0
+    # The upstream gradient of an anchor that does not count may be anything, and an anchor whose
+    # upstream gradient is 0 may hold anything: nothing comes back to either.
+    counted = (statistics[1] != 0) & (upstream != 0)
     pairs = _Pairs(
         anchors, anchor_labels, keys, positive_labels, negative_labels, counted,
         kind, temperature, exclude_self, ignore_index,
     )  # fmt: skip
     order = pairs.anchors.order
     normaliser, per_positive, mass = statistics[:, order, None]
-    # The upstream gradient of an anchor that does not count may be anything.
     factor = torch.where(counted, upstream, 0)[order, None]
     per_positive, mass = per_positive * factor, mass * factor
     to_anchors = torch.zeros_like(pairs.scaled)

@@ -148,7 +148,7 @@ class Upsampling:
         if self.gathers:
             share = self.columns.share.to(self.dtype)
             left, right = block[..., self.columns.lower], block[..., self.columns.upper]
-            return left * (1 - share) + right * share
+            return _blended(left, right, share)
         wide = self._wide[: len(block)]
         source, target = block.flatten(0, 1), wide.flatten(0, 1)
         for outputs, inputs, weights in self.products:
@@ -159,8 +159,8 @@ class Upsampling:
         """The transpose of `stretch`: (rows, C, W) as (rows, C, w)."""
         if self.gathers:
             share = self.columns.share.to(self.dtype)
-            left = _summed(wide * (1 - share), self.columns.lower, self.columns.first, width)
-            return left + _summed(wide * share, self.columns.upper, self.columns.last, width)
+            left = _summed(_part(wide, 1 - share), self.columns.lower, self.columns.first, width)
+            return left + _summed(_part(wide, share), self.columns.upper, self.columns.last, width)
         block = wide.new_zeros(len(wide), self.channels, width)
         source, target = wide.flatten(0, 1), block.flatten(0, 1)
         for outputs, inputs, weights in self.products:
@@ -175,7 +175,7 @@ class Upsampling:
         """The tile (n, C, W) from its chunk's stretched rows; the next call may overwrite it."""
         rows = wide[tile.inputs]
         if self.gathers:
-            return rows[0] * (1 - tile.weights) + rows[-1] * tile.weights
+            return _blended(rows[0], rows[-1], tile.weights)
         blended = self._tile[: len(tile.weights)]
         torch.mm(tile.weights, rows.flatten(1), out=blended.flatten(1))
         return blended
@@ -184,10 +184,20 @@ class Upsampling:
         """total += the transpose of `blend` of the slope (n, C, W) of a tile."""
         rows = total[tile.inputs]
         if self.gathers:
-            rows[0].add_((slope * (1 - tile.weights)).sum(dim=0))
-            rows[-1].add_((slope * tile.weights).sum(dim=0))
+            rows[0].add_(_part(slope, 1 - tile.weights).sum(dim=0))
+            rows[-1].add_(_part(slope, tile.weights).sum(dim=0))
             return
         rows.flatten(1).addmm_(tile.weights.t(), slope.flatten(1))
+
+
+def _part(values: Tensor, share: Tensor) -> Tensor:
+    """Values times their share of a blend; what has no share is not read, infinity times 0 is 0."""
+    return torch.where(share == 0, 0, values * share)
+
+
+def _blended(lower: Tensor, upper: Tensor, share: Tensor) -> Tensor:
+    """The upper values with their share, the lower with the rest."""
+    return _part(lower, 1 - share).add_(_part(upper, share))
 
 
 def _summed(values: Tensor, read: Tensor, read_on_host: list[int], inputs: int) -> Tensor:

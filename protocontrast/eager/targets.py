@@ -53,11 +53,14 @@ class Targets:
         self.index = index
         self.weight = torch.where(valid, weight, 0)
 
-    def scale(self, factor: Tensor) -> None:
-        """Multiply every mass by a scalar tensor, such as one over the summed weights."""
-        self.weight = self.weight * factor
+    def average(self) -> None:
+        """Divide every mass by the sum of them all; without any they stay 0."""
+        whole = self.weight.sum()
+        # Not times one over it, which is infinite where the sum is as small as a float can be.
+        whole = torch.where(whole == 0, 1, whole)
+        self.weight = self.weight / whole
         if self.soft is not None:
-            self.share = self.share * factor
+            self.share = self.share / whole
 
     def mass(self, tile: Tile) -> Tensor:
         """Soft targets of a tile times class and pixel weights, (C, n); 0 wins over NaN."""

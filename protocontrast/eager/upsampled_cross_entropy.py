@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from protocontrast.eager.exponentials import SMALLEST_EXPONENT
-from protocontrast.eager.resampling import Upsampling
+from protocontrast.eager.resampling import Chunk, Upsampling
 from protocontrast.eager.tiles import accumulation_dtype, holds_nonfinite
 
 
@@ -42,6 +42,17 @@ class _Targets:
             wrong = valid & ((labels < 0) | (labels >= self.num_classes))
             weight = torch.where(wrong, torch.nan, weight)
         return index, weight
+
+
+def _without_absent(
+    weight: Tensor, index: Tensor, wide: Tensor, upsampling: Upsampling, chunk: Chunk
+) -> Tensor:
+    """Weights (rows, W), 0 where the logit of the pixel's own class is -inf."""
+    own = [
+        upsampling.blend(wide, tile).gather(1, index[tile.outputs, None])[:, 0]
+        for tile in chunk.tiles
+    ]
+    return torch.where(torch.cat(own) == -torch.inf, 0, weight)
 
 
 def _sweep(
@@ -79,10 +90,17 @@ def _sweep(
             wide = upsampling.stretch(block)
             total = None if gradient is None else upsampling.nothing(wide)
             index, weight = targets.rows(image, chunk.outputs)
+            if gathers:
+                weight = _without_absent(weight, index, wide, upsampling, chunk)
             masses.append(weight.sum())
             factor = weight
             if upstream is not None:
                 factor = weight * upstream[image, chunk.outputs]
+            if gathers:
+                # An ignored pixel's upstream gradient may be anything, and what a pixel reads whose
+                # upstream gradient is 0: nothing comes back from either.
+                unasked = (weight == 0) | (factor == 0)
+                factor = torch.where(unasked, 0, factor)
             pulled, picked, mass = -factor, torch.empty_like(weight), torch.empty_like(weight)
             for tile in chunk.tiles:
                 rows = tile.outputs
@@ -97,8 +115,7 @@ def _sweep(
                 slope.mul_((factor[rows] / mass[rows])[:, None])
                 slope.scatter_add_(1, own, pulled[rows, None])
                 if gathers:
-                    # What an ignored pixel reads, or its upstream gradient, may be anything.
-                    slope = torch.where(weight[rows, None] == 0, 0, slope)
+                    slope = torch.where(unasked[rows, None], 0, slope)
                 upsampling.blend_back(slope, total, tile)
             loss = mass.log_().sub_(picked).mul_(weight)
             if gathers:

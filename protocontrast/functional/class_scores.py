@@ -41,7 +41,8 @@ def read_scores(
 ) -> Scores:
     """Check logits and bring them to (B, C, P).
 
-    A pixel is ignored where its weight is 0, and where no class is present, all being -inf.
+    A pixel is ignored where its weight is 0, and where no class is present, all being -inf. What is
+    -inf has gradient 0.
     """
     pixels = read_features(function, values, argument)
     check_choice(function, "reduction", reduction, REDUCTIONS)
@@ -49,8 +50,10 @@ def read_scores(
     given = read_pixel_weight(pixels, pixel_weight, to=argument)
     weight = torch.ones_like(wide[:, 0]) if given is None else given.to(wide.dtype)
     # NaN differs from -inf, so that a spoilt pixel is not taken for one without classes.
-    scores = Scores(pixels, wide, weight.detach())
-    return scores.without((wide == -torch.inf).all(dim=1))
+    absent = wide == -torch.inf
+    # An absent class gets no gradient, also where a loss asks for it and is infinite.
+    wide = torch.where(absent, -torch.inf, wide)
+    return Scores(pixels, wide, weight.detach()).without(absent.all(dim=1))
 
 
 def same_as(scores: Scores, argument: str, values: Tensor, like: str) -> Tensor:

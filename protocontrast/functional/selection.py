@@ -116,7 +116,8 @@ def select_labels(
     else:
         check_number(function, "threshold", threshold)
         least = float(threshold)
-    kept = value >= least
+    # The odds of a class without any other are infinite, too.
+    kept = (value >= least) & (least < torch.inf)
     count = value.shape[1]
     number = _number_of(float(image_share), count)
     if number:

@@ -45,8 +45,9 @@ def symmetric_cross_entropy(
 
     Returns:
         Nats, float32 (float64 for float64 logits). The reverse term alone lies in [0, -log(floor)],
-        at floor 1e-4 up to 9.2103. Ignored pixels and pixels without a class give exactly 0 and
-        gradient 0; no valid pixel gives exactly 0.
+        at floor 1e-4 up to 9.2103. A label whose class is at -inf is impossible: the reverse term
+        is at its upper end, and the other infinite unless its weight is 0. Ignored pixels and
+        pixels without a class give exactly 0 and gradient 0; no valid pixel gives exactly 0.
 
     Raises:
         ValueError: shapes, devices or settings disagree, or (CPU) a label is no class. On a GPU a
@@ -75,6 +76,7 @@ def symmetric_cross_entropy(
     scores = scores.without(classes == ignore_index)
     classes = torch.where(scores.weight != 0, classes, 0)
     log_share = at_label(log_softmax(scores.values, dim=1), classes)
-    reverse = -math.log(floor) * (1 - log_share.exp())
-    losses = float(reverse_weight) * reverse - float(cross_entropy_weight) * log_share
+    losses = float(reverse_weight) * (-math.log(floor) * (1 - log_share.exp()))
+    if cross_entropy_weight != 0:  # a term without weight may be infinite
+        losses = losses - float(cross_entropy_weight) * log_share
     return scores.reduced(losses, reduction)

@@ -41,9 +41,7 @@ def read_lengths(
         wide = load_tile(image_ptr, stride_d, stride_p, offs_p, offs_d, pixels, D).to(ACC)
         squared += tl.sum(wide * wide, axis=1)
     return inverse_of(
-        pixel_lengths(
-            squared, image_ptr, stride_d, stride_p, offs_p, pixels, ACC, D, BLOCK_D, BLOCK_P
-        )
+        pixel_lengths(squared, image_ptr, stride_d, stride_p, offs_p, pixels, ACC, D, BLOCK_P)
     )
 
 

@@ -62,9 +62,7 @@ def class_sums_backward_kernel(
             )
             radial += tl.sum(pulled * tile, axis=1)
         inverse = inverse_of(
-            pixel_lengths(
-                squared, image_ptr, stride_xd, stride_xp, offs_p, pixels, ACC, D, BLOCK_D, BLOCK_P
-            )
+            pixel_lengths(squared, image_ptr, stride_xd, stride_xp, offs_p, pixels, ACC, D, BLOCK_P)
         )
         radial = radial * inverse * inverse
         member *= inverse[:, None]

@@ -56,7 +56,7 @@ def contrast_kernel(
     )  # fmt: skip
     length = lengths_of(
         total, squared, features_ptr + image * stride_xb, stride_xd, stride_xp, offs_p, pixels,
-        matrix_ptr, SIMILARITY, ACC, C, D, ROW, BLOCK_C, BLOCK_D, BLOCK_P,
+        matrix_ptr, SIMILARITY, ACC, C, D, ROW, BLOCK_C, BLOCK_P,
     )  # fmt: skip
     logits, _ = logits_of(total, length, scale, SIMILARITY, ACC)
     logits += offset[None, :]

@@ -67,7 +67,7 @@ def contrast_backward_kernel(
             )  # fmt: skip
         length = lengths_of(
             total, squared, image_ptr, stride_xd, stride_xp, offs_p, pixels, matrix_ptr,
-            SIMILARITY, ACC, C, D, ROW, BLOCK_C, BLOCK_D, BLOCK_P,
+            SIMILARITY, ACC, C, D, ROW, BLOCK_C, BLOCK_P,
         )  # fmt: skip
         logits, inverse = logits_of(total, length, scale, SIMILARITY, ACC)
         normaliser = tl.load(
@@ -78,8 +78,9 @@ def contrast_backward_kernel(
             mask=inside,
             other=0.0,
         ).to(ACC)
-        # An ignored pixel's features and upstream gradient may be anything; its gradient is 0.
-        kept = weight != 0.0
+        # An ignored pixel's features and upstream gradient may be anything, and so may the features
+        # of a pixel whose upstream gradient is 0: nothing comes back to either.
+        kept = (weight != 0.0) & (upstream != 0.0)
         softmax = tl.exp(logits + offset[None, :] - normaliser[:, None])
         slope = (softmax * weight[:, None] - mass) * upstream[:, None]
         slope = tl.where(kept[:, None], slope, 0.0)

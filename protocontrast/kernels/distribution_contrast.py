@@ -55,7 +55,7 @@ def distribution_contrast_kernel(
     scores, bonus, _ = parts_of(
         total, squared, bonus, scale, breadth,
         features_ptr + image * stride_xb, stride_xd, stride_xp, offs_p, pixels,
-        matrix_ptr, spread_ptr, SIMILARITY, ACC, C, D, ROW, BLOCK_C, BLOCK_D, BLOCK_P,
+        matrix_ptr, spread_ptr, SIMILARITY, ACC, C, D, ROW, BLOCK_C, BLOCK_P,
     )  # fmt: skip
     logits = scores + bonus + offset[None, :]
     peak = tl.max(logits, axis=1)

@@ -87,7 +87,7 @@ def distribution_contrast_backward_kernel(
             )  # fmt: skip
         scores, bonus, inverse = parts_of(
             total, squared, bonus, scale, breadth, image_ptr, stride_xd, stride_xp, offs_p, pixels,
-            matrix_ptr, spread_ptr, SIMILARITY, ACC, C, D, ROW, BLOCK_C, BLOCK_D, BLOCK_P,
+            matrix_ptr, spread_ptr, SIMILARITY, ACC, C, D, ROW, BLOCK_C, BLOCK_P,
         )  # fmt: skip
         normaliser = tl.load(
             normaliser_ptr + image * pixels + offs_p, mask=inside, other=float("inf")
@@ -97,8 +97,9 @@ def distribution_contrast_backward_kernel(
             mask=inside,
             other=0.0,
         ).to(ACC)
-        # An ignored pixel's features and upstream gradient may be anything; its gradient is 0.
-        kept = weight != 0.0
+        # An ignored pixel's features and upstream gradient may be anything, and so may the features
+        # of a pixel whose upstream gradient is 0: nothing comes back to either.
+        kept = (weight != 0.0) & (upstream != 0.0)
         softmax = tl.exp(scores + bonus + offset[None, :] - normaliser[:, None])
         push = tl.where(kept[:, None], softmax * weight[:, None] * upstream[:, None], 0.0)
         slope = tl.where(kept[:, None], push - mass * upstream[:, None], 0.0)

@@ -9,6 +9,9 @@ import triton.language as tl
 
 from protocontrast.kernels.operands import load_tile, square_root
 
+AT_ONCE = tl.constexpr(16)
+"""Channels of a second read: few, so that it takes few registers beside those of the first."""
+
 
 @triton.jit
 def out_of_range(squared, ACC: tl.constexpr):
@@ -34,79 +37,78 @@ def inverse_of(length):
 @triton.jit
 def pixel_lengths(
     squared, image_ptr, stride_d, stride_p, offs_p, pixels,
-    ACC: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_P: tl.constexpr,
+    ACC: tl.constexpr, D: tl.constexpr, BLOCK_P: tl.constexpr,
 ):  # fmt: skip
     """Lengths [BLOCK_P] of a tile of pixels from their squares."""
     length = square_root(squared, ACC)
     doubtful = out_of_range(squared, ACC) & (offs_p < pixels)
-    if tl.max(doubtful[:, None].to(tl.int32)) > 0:
-        largest = tl.zeros([BLOCK_P], dtype=ACC)
-        for start in range(0, D, BLOCK_D):
-            offs_d = start + tl.arange(0, BLOCK_D)
-            wide = load_tile(image_ptr, stride_d, stride_p, offs_p, offs_d, pixels, D).to(ACC)
-            largest = tl.maximum(largest, tl.max(tl.abs(wide), axis=1))
-        size = size_of(largest)
-        again = tl.zeros([BLOCK_P], dtype=ACC)
-        for start in range(0, D, BLOCK_D):
-            offs_d = start + tl.arange(0, BLOCK_D)
-            wide = load_tile(image_ptr, stride_d, stride_p, offs_p, offs_d, pixels, D).to(ACC)
-            part = wide / size[:, None]
-            again += tl.sum(part * part, axis=1)
-        length = tl.where(doubtful, square_root(again, ACC) * size, length)
-    return length
+    # Loops of no step, rather than a branch, where nothing is in doubt.
+    stop = tl.max(doubtful[:, None].to(tl.int32)) * D
+    largest = tl.zeros([BLOCK_P], dtype=ACC)
+    for start in range(0, stop, AT_ONCE):
+        offs_d = start + tl.arange(0, AT_ONCE)
+        wide = load_tile(image_ptr, stride_d, stride_p, offs_p, offs_d, pixels, D).to(ACC)
+        largest = tl.maximum(largest, tl.max(tl.abs(wide), axis=1))
+    size = size_of(largest)
+    again = tl.zeros([BLOCK_P], dtype=ACC)
+    for start in range(0, stop, AT_ONCE):
+        offs_d = start + tl.arange(0, AT_ONCE)
+        wide = load_tile(image_ptr, stride_d, stride_p, offs_p, offs_d, pixels, D).to(ACC)
+        part = wide / size[:, None]
+        again += tl.sum(part * part, axis=1)
+    return tl.where(doubtful, square_root(again, ACC) * size, length)
 
 
 @triton.jit
 def distances(
     squared, image_ptr, stride_d, stride_p, offs_p, pixels, matrix_ptr,
     ACC: tl.constexpr, C: tl.constexpr, D: tl.constexpr, ROW: tl.constexpr,
-    BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
 ):  # fmt: skip
     """Distances [BLOCK_P, BLOCK_C] of a tile of pixels to the matrix's rows from their squares."""
     distance = square_root(squared, ACC)
     offs_c = tl.arange(0, BLOCK_C)
     there = (offs_p < pixels)[:, None] & (offs_c < C)[None, :]
     doubtful = out_of_range(squared, ACC) & there
-    if tl.max(doubtful.to(tl.int32)) > 0:
-        largest = tl.zeros([BLOCK_P, BLOCK_C], dtype=ACC)
-        for start in range(0, D, BLOCK_D):
-            offs_d = start + tl.arange(0, BLOCK_D)
-            wide = load_tile(image_ptr, stride_d, stride_p, offs_p, offs_d, pixels, D).to(ACC)
-            for c in range(C):
-                row = tl.load(matrix_ptr + c * ROW + offs_d, mask=offs_d < ROW, other=0.0)
-                reach = tl.max(tl.abs(wide - row[None, :]), axis=1)
-                reach = tl.where(offs_c[None, :] == c, reach[:, None], 0.0)
-                largest = tl.maximum(largest, reach)
-        size = size_of(largest)
-        again = tl.zeros([BLOCK_P, BLOCK_C], dtype=ACC)
-        for start in range(0, D, BLOCK_D):
-            offs_d = start + tl.arange(0, BLOCK_D)
-            wide = load_tile(image_ptr, stride_d, stride_p, offs_p, offs_d, pixels, D).to(ACC)
-            for c in range(C):
-                row = tl.load(matrix_ptr + c * ROW + offs_d, mask=offs_d < ROW, other=0.0)
-                own = tl.sum(tl.where(offs_c[None, :] == c, size, 0.0), axis=1)
-                part = (wide - row[None, :]) / own[:, None]
-                total = tl.sum(part * part, axis=1)
-                again += tl.where(offs_c[None, :] == c, total[:, None], 0.0)
-        distance = tl.where(doubtful, square_root(again, ACC) * size, distance)
-    return distance
+    stop = tl.max(doubtful.to(tl.int32)) * D
+    largest = tl.zeros([BLOCK_P, BLOCK_C], dtype=ACC)
+    for start in range(0, stop, AT_ONCE):
+        offs_d = start + tl.arange(0, AT_ONCE)
+        wide = load_tile(image_ptr, stride_d, stride_p, offs_p, offs_d, pixels, D).to(ACC)
+        for c in range(C):
+            row = tl.load(matrix_ptr + c * ROW + offs_d, mask=offs_d < ROW, other=0.0)
+            reach = tl.max(tl.abs(wide - row[None, :]), axis=1)
+            reach = tl.where(offs_c[None, :] == c, reach[:, None], 0.0)
+            largest = tl.maximum(largest, reach)
+    size = size_of(largest)
+    again = tl.zeros([BLOCK_P, BLOCK_C], dtype=ACC)
+    for start in range(0, stop, AT_ONCE):
+        offs_d = start + tl.arange(0, AT_ONCE)
+        wide = load_tile(image_ptr, stride_d, stride_p, offs_p, offs_d, pixels, D).to(ACC)
+        for c in range(C):
+            row = tl.load(matrix_ptr + c * ROW + offs_d, mask=offs_d < ROW, other=0.0)
+            own = tl.sum(tl.where(offs_c[None, :] == c, size, 0.0), axis=1)
+            part = (wide - row[None, :]) / own[:, None]
+            total = tl.sum(part * part, axis=1)
+            again += tl.where(offs_c[None, :] == c, total[:, None], 0.0)
+    return tl.where(doubtful, square_root(again, ACC) * size, distance)
 
 
 @triton.jit
 def lengths_of(
     total, squared, image_ptr, stride_d, stride_p, offs_p, pixels, matrix_ptr,
     SIMILARITY: tl.constexpr, ACC: tl.constexpr, C: tl.constexpr, D: tl.constexpr,
-    ROW: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_P: tl.constexpr,
+    ROW: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
 ):  # fmt: skip
     """What `logits_of` divides by: lengths [BLOCK_P] under cosine, distances under euclidean."""
     if SIMILARITY == "euclidean":
         return distances(
             total, image_ptr, stride_d, stride_p, offs_p, pixels, matrix_ptr,
-            ACC, C, D, ROW, BLOCK_C, BLOCK_D, BLOCK_P,
+            ACC, C, D, ROW, BLOCK_C, BLOCK_P,
         )  # fmt: skip
     elif SIMILARITY == "cosine":
         return pixel_lengths(
-            squared, image_ptr, stride_d, stride_p, offs_p, pixels, ACC, D, BLOCK_D, BLOCK_P
+            squared, image_ptr, stride_d, stride_p, offs_p, pixels, ACC, D, BLOCK_P
         )
     else:
         return squared

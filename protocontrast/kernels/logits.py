@@ -42,7 +42,7 @@ def logits_kernel(
     )  # fmt: skip
     length = lengths_of(
         total, squared, features_ptr + image * stride_xb, stride_xd, stride_xp, offs_p, pixels,
-        matrix_ptr, SIMILARITY, ACC, C, D, ROW, BLOCK_C, BLOCK_D, BLOCK_P,
+        matrix_ptr, SIMILARITY, ACC, C, D, ROW, BLOCK_C, BLOCK_P,
     )  # fmt: skip
     logits, _ = logits_of(total, length, scale, SIMILARITY, ACC)
     tl.store(
@@ -82,7 +82,7 @@ def logits_backward_kernel(
         )  # fmt: skip
         length = lengths_of(
             total, squared, image_ptr, stride_xd, stride_xp, offs_p, pixels, matrix_ptr,
-            SIMILARITY, ACC, C, D, ROW, BLOCK_C, BLOCK_D, BLOCK_P,
+            SIMILARITY, ACC, C, D, ROW, BLOCK_C, BLOCK_P,
         )  # fmt: skip
         logits, inverse = logits_of(total, length, scale, SIMILARITY, ACC)
         upstream = tl.load(

@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from protocontrast.kernels.launch import arithmetic
-from protocontrast.kernels.lengths import lengths_of, out_of_range
+from protocontrast.kernels.lengths import AT_ONCE, lengths_of, out_of_range
 from protocontrast.kernels.operands import add_product, load_tile
 from protocontrast.kernels.prototypes import prepare
 from protocontrast.kernels.scores import add_scores, logits_of
@@ -66,19 +66,19 @@ def parts_of(
     total, squared, bonus, scale, breadth, image_ptr, stride_d, stride_p, offs_p, pixels,
     matrix_ptr, spread_ptr, SIMILARITY: tl.constexpr, ACC: tl.constexpr, C: tl.constexpr,
     D: tl.constexpr, ROW: tl.constexpr,
-    BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
 ):  # fmt: skip
     """Scores and bonus [BLOCK_P, BLOCK_C] of the products, and the inverse lengths [BLOCK_P, 1]."""
     length = lengths_of(
         total, squared, image_ptr, stride_d, stride_p, offs_p, pixels, matrix_ptr,
-        SIMILARITY, ACC, C, D, ROW, BLOCK_C, BLOCK_D, BLOCK_P,
+        SIMILARITY, ACC, C, D, ROW, BLOCK_C, BLOCK_P,
     )  # fmt: skip
     scores, inverse = logits_of(total, length, scale, SIMILARITY, ACC)
     bonus *= inverse * inverse
     if SIMILARITY == "cosine":
         bonus = unit_bonus(
             squared, bonus, inverse, image_ptr, stride_d, stride_p, offs_p, pixels, spread_ptr,
-            ACC, C, D, ROW, BLOCK_C, BLOCK_D, BLOCK_P,
+            ACC, C, D, ROW, BLOCK_C, BLOCK_P,
         )  # fmt: skip
     return scores, bonus * breadth[None, :], inverse
 
@@ -87,23 +87,22 @@ def parts_of(
 def unit_bonus(
     squared, bonus, inverse, image_ptr, stride_d, stride_p, offs_p, pixels, spread_ptr,
     ACC: tl.constexpr, C: tl.constexpr, D: tl.constexpr, ROW: tl.constexpr,
-    BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
 ):  # fmt: skip
     """spread_c . q_i^2 of a tile, read again where squares of a pixel left the dtype's range."""
     offs_c = tl.arange(0, BLOCK_C)
     doubtful = out_of_range(squared, ACC) & (offs_p < pixels)
-    if tl.max(doubtful[:, None].to(tl.int32)) > 0:
-        again = tl.zeros([BLOCK_P, BLOCK_C], dtype=ACC)
-        for start in range(0, D, BLOCK_D):
-            offs_d = start + tl.arange(0, BLOCK_D)
-            tile = load_tile(image_ptr, stride_d, stride_p, offs_p, offs_d, pixels, D)
-            unit = tile.to(ACC) * inverse
-            for c in range(C):
-                row = tl.load(spread_ptr + c * ROW + offs_d, mask=offs_d < ROW, other=0.0)
-                part = tl.sum(unit * unit * row[None, :], axis=1)
-                again += tl.where(offs_c[None, :] == c, part[:, None], 0.0)
-        bonus = tl.where(doubtful[:, None], again, bonus)
-    return bonus
+    stop = tl.max(doubtful[:, None].to(tl.int32)) * D
+    again = tl.zeros([BLOCK_P, BLOCK_C], dtype=ACC)
+    for start in range(0, stop, AT_ONCE):
+        offs_d = start + tl.arange(0, AT_ONCE)
+        tile = load_tile(image_ptr, stride_d, stride_p, offs_p, offs_d, pixels, D)
+        unit = tile.to(ACC) * inverse
+        for c in range(C):
+            row = tl.load(spread_ptr + c * ROW + offs_d, mask=offs_d < ROW, other=0.0)
+            part = tl.sum(unit * unit * row[None, :], axis=1)
+            again += tl.where(offs_c[None, :] == c, part[:, None], 0.0)
+    return tl.where(doubtful[:, None], again, bonus)
 
 
 @triton.jit

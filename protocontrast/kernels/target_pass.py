@@ -113,7 +113,7 @@ def target_pass_kernel(
                 )  # fmt: skip
         length = lengths_of(
             near, squared, image_ptr, stride_xd, stride_xp, offs_p, pixels, near_matrix_ptr,
-            SIMILARITY, ACC, C, D, ROW, BLOCK_C, BLOCK_D, BLOCK_P,
+            SIMILARITY, ACC, C, D, ROW, BLOCK_C, BLOCK_P,
         )  # fmt: skip
         logits, inverse = logits_of(near, length, near_scale, SIMILARITY, ACC)
         into = image * pixels + offs_p

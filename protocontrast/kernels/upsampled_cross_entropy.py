@@ -64,6 +64,16 @@ def cells(
 
 
 @triton.jit
+def blended(lower, upper, share):
+    """The upper values [N, BLOCK_C] with their share [N]; what has no share is not read.
+
+    The lower ones always have some.
+    """
+    part = tl.where(share[:, None] == 0.0, 0.0, upper * share[:, None])
+    return lower * (1.0 - share)[:, None] + part
+
+
+@triton.jit
 def scored(
     image_ptr, stride_xc, stride_xh, stride_xw,
     label_ptr, stride_yh, stride_yw, share_ptr, row, column, inside,
@@ -74,28 +84,25 @@ def scored(
     """Exponentials [N, BLOCK_C] of the pixels' logits under their peak, and per pixel: their sum,
     the own logit under the peak, the weight; whether a class is the pixel's own [N, BLOCK_C].
 
-    A weight is 0 where the pixel is ignored, and NaN where its label is no class.
+    A weight is 0 where the pixel is ignored or its own logit is -inf, and NaN where its label is no
+    class.
     """
     offs_c = tl.arange(0, BLOCK_C)
-    upper = (
-        cells(image_ptr, stride_xc, stride_xh, stride_xw, top, left, inside, ACC, C, BLOCK_C)
-        * (1.0 - across)[:, None]
+    upper = blended(
+        cells(image_ptr, stride_xc, stride_xh, stride_xw, top, left, inside, ACC, C, BLOCK_C),
+        cells(image_ptr, stride_xc, stride_xh, stride_xw, top, right, inside, ACC, C, BLOCK_C),
+        across,
     )
-    upper += (
-        cells(image_ptr, stride_xc, stride_xh, stride_xw, top, right, inside, ACC, C, BLOCK_C)
-        * across[:, None]
+    lower = blended(
+        cells(image_ptr, stride_xc, stride_xh, stride_xw, bottom, left, inside, ACC, C, BLOCK_C),
+        cells(image_ptr, stride_xc, stride_xh, stride_xw, bottom, right, inside, ACC, C, BLOCK_C),
+        across,
     )
-    lower = (
-        cells(image_ptr, stride_xc, stride_xh, stride_xw, bottom, left, inside, ACC, C, BLOCK_C)
-        * (1.0 - across)[:, None]
-    )
-    lower += (
-        cells(image_ptr, stride_xc, stride_xh, stride_xw, bottom, right, inside, ACC, C, BLOCK_C)
-        * across[:, None]
-    )
-    logits = upper * (1.0 - down)[:, None] + lower * down[:, None]
+    logits = blended(upper, lower, down)
     logits = tl.where(offs_c[None, :] < C, logits, float("-inf"))
-    logits -= tl.max(logits, axis=1)[:, None]
+    peak = tl.max(logits, axis=1)
+    # Where no class is present, -inf less -inf would be NaN.
+    logits -= tl.where(peak == float("-inf"), 0.0, peak)[:, None]
     exponentials = tl.exp(logits)
     label = tl.load(label_ptr + row * stride_yh + column * stride_yw, mask=inside, other=0)
     label = label.to(tl.int64)
@@ -108,6 +115,7 @@ def scored(
         weight = used.to(ACC)
     weight = tl.where(used & ((label < 0) | (label >= C)), float("nan"), weight)
     own = tl.sum(tl.where(member, logits, 0.0), axis=1)
+    weight = tl.where(own == float("-inf"), 0.0, weight)
     return exponentials, tl.sum(exponentials, axis=1), own, weight, member
 
 
@@ -184,7 +192,8 @@ def upsampled_cross_entropy_backward_kernel(
             slope = exponentials / mass[:, None] - tl.where(member, 1.0, 0.0)
             slope *= (weight * upstream)[:, None]
             # Ignored pixels may read NaN, and pixels that do not read the cell are not there.
-            total += tl.where((weight == 0.0)[:, None], 0.0, slope * part[:, None])
+            none = (weight == 0.0) | (upstream == 0.0)
+            total += tl.where(none[:, None], 0.0, slope * part[:, None])
     where = image * stride_gb + cell_y * stride_gh + cell_x * stride_gw
     tl.store(
         gradient_ptr + where[:, None] + offs_c[None, :].to(tl.int64) * stride_gc,

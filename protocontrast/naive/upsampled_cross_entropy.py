@@ -19,21 +19,26 @@ def bilinear_reads(
     return lower, (lower + 1).clamp_max(inputs - 1), share.to(like.dtype)
 
 
+def part(values: Tensor, share: Tensor) -> Tensor:
+    """Values times their share of a blend; what has no share is not read, infinity times 0 is 0."""
+    return torch.where(share == 0, 0, values * share)
+
+
 def bilinear(logits: Tensor, size: tuple[int, ...], align_corners: bool) -> Tensor:
     """(M16) logits (B, C, h, w) at the size of the labels, (B, C, *size)."""
     height, width = size
     left, right, share = bilinear_reads(logits.shape[3], width, align_corners, logits)
-    wide = logits[..., left] * (1 - share) + logits[..., right] * share
+    wide = part(logits[..., left], 1 - share) + part(logits[..., right], share)
     top, bottom, share = bilinear_reads(logits.shape[2], height, align_corners, logits)
     share = rearrange(share, "h -> h 1")
-    return wide[..., top, :] * (1 - share) + wide[..., bottom, :] * share
+    return part(wide[..., top, :], 1 - share) + part(wide[..., bottom, :], share)
 
 
 def trilinear(logits: Tensor, size: tuple[int, ...], align_corners: bool) -> Tensor:
     """(M16) logits (B, C, z, h, w) of a volume at the size of the labels, (B, C, *size)."""
     below, above, share = bilinear_reads(logits.shape[2], size[0], align_corners, logits)
     share = rearrange(share, "z -> z 1 1")
-    deep = logits[:, :, below] * (1 - share) + logits[:, :, above] * share
+    deep = part(logits[:, :, below], 1 - share) + part(logits[:, :, above], share)
     slices = bilinear(rearrange(deep, "b c z h w -> (b z) c h w"), size[1:], align_corners)
     return rearrange(slices, "(b z) c h w -> b c z h w", z=size[0])
 
@@ -45,7 +50,10 @@ def upsampled_cross_entropy(
     ignore_index: int,
     align_corners: bool,
 ) -> tuple[Tensor, Tensor]:
-    """(M16) v_y (logsumexp_k z_k - z_y) of the upsampled logits z, and v_y, like the labels."""
+    """(M16) v_y (logsumexp_k z_k - z_y) of the upsampled logits z, and v_y, like the labels.
+
+    Both are 0 where z_y is -inf: there the pixel's class is absent.
+    """
     num_classes, size = logits.shape[1], labels.shape[1:]
     share = torch.ones(num_classes, dtype=logits.dtype, device=logits.device)
     if class_weight is not None:
@@ -54,6 +62,8 @@ def upsampled_cross_entropy(
     weight = torch.where(labels == ignore_index, 0, share[index])
     upsample = bilinear if len(size) == 2 else trilinear
     upsampled = upsample(logits, size, align_corners)
+    absent = upsampled.gather(1, rearrange(index, "b ... -> b 1 ...")) == -torch.inf
+    weight = torch.where(rearrange(absent, "b 1 ... -> b ..."), 0, weight)
     # An ignored pixel may read NaN, and 0 * NaN is NaN: it leaves before any arithmetic.
     upsampled = torch.where(rearrange(weight != 0, "b ... -> b 1 ..."), upsampled, 0)
     own = upsampled.gather(1, rearrange(index, "b ... -> b 1 ..."))
