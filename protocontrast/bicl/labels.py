@@ -39,10 +39,12 @@ def at_grid(
     if validate:
         check_labels(labels, num_classes, ignore_index=ignore_index)
     size = (features.shape[2], features.shape[3])
-    known = {"num_classes": num_classes, "ignore_index": ignore_index}
     if labels.shape[1:] == features.shape[2:]:
-        return GridLabels(labels_to_grid(labels, size, **known), None, None)
+        grid = labels_to_grid(labels, size, num_classes=num_classes, ignore_index=ignore_index)
+        return GridLabels(grid, None, None)
     # Counts read every pixel, so that a wrong one is met here; "nearest" would pass by most.
-    counts = labels_to_grid(labels, size, mode="counts", **known)
+    counts = labels_to_grid(
+        labels, size, mode="counts", num_classes=num_classes, ignore_index=ignore_index
+    )
     grid = labels_to_grid(labels, size, ignore_index=ignore_index)
     return GridLabels(grid, counts, pixels_per_cell(labels, size))
