@@ -31,6 +31,24 @@ IGNORE = "Hint: the usual ignore values are 255 and -100."
             "threshold to be a number, got tensor([0.5000]).",
         ),
         (
+            {"threshold": 7.0},
+            ValueError,
+            "threshold in [0, 1] as a confidence is, got 7.0. "
+            "Hint: math.inf keeps no label, -math.inf every one.",
+        ),
+        (
+            {"threshold": -0.5},
+            ValueError,
+            "threshold in [0, 1] as a confidence is, got -0.5. "
+            "Hint: math.inf keeps no label, -math.inf every one.",
+        ),
+        (
+            {"threshold": 1.5, "measure": "similarity"},
+            ValueError,
+            "threshold in [-1, 1] as a cosine similarity is, got 1.5. "
+            "Hint: math.inf keeps no label, -math.inf every one.",
+        ),
+        (
             {"measure": "cosine"},
             ValueError,
             "measure to be 'confidence' or 'similarity', got 'cosine'.",

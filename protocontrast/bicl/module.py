@@ -44,7 +44,8 @@ class BiCL(WholeLoads):
         dim: D of the features.
         temperature: tau of contrast and confidence, > 0, a number or a tensor (). The attribute may
             be replaced between steps; compiled, a tensor is annealed without another compilation.
-        threshold: a dynamic label needs this `measure`.
+        threshold: a dynamic label needs this `measure`; in [0, 1] for a confidence, in [-1, 1] for
+            a similarity. math.inf: no dynamic labels.
         measure: "confidence" or "similarity", see `transfer_labels`.
         momentum: of both banks, in [0, 1], weighs the old value.
         bias_momentum: of the bias, likewise.

@@ -6,14 +6,13 @@ from protocontrast.checks import (
     check_choice,
     check_flag,
     check_ignore_index,
-    check_number,
     is_number,
     sentence,
     shown,
 )
 from protocontrast.functional.contrast import ABSENT, BACKENDS
 from protocontrast.functional.temperature import check_temperature
-from protocontrast.functional.transfer import MEASURES
+from protocontrast.functional.transfer import MEASURES, RANGES, check_threshold
 
 
 def check_settings(
@@ -46,7 +45,8 @@ def check_settings(
         hint = "a bank belongs to no image pair."
         requirement = 'to be False with prototypes="bank"'
         raise ValueError(sentence("BiCL", "pairwise", requirement, "True", hint))
-    check_number("BiCL", "threshold", threshold)
+    kind = "cosine" if measure == "similarity" else measure
+    check_threshold("BiCL", threshold, kind, RANGES[kind][0])
     if not isinstance(weights, (tuple, list)) or not [*map(is_number, weights)] == [True, True]:
         raise ValueError(sentence("BiCL", "weights", "to be two numbers", shown(weights)))
     check_ignore_index("BiCL", ignore_index)

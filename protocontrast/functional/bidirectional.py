@@ -285,13 +285,20 @@ def contrast_of_batch(
 
     Targets are labels, or soft (B, C, h, w). What `BiCL` has checked is not checked again.
     """
-    sides = zip(("source", "target"), (source, target), strict=True)
-    domains = [
-        _Domain(read_features(FUNCTION, features, f"{side}_features"), grid, targets, None, None)
-        for side, (features, grid, targets) in sides
+    pixels = [
+        read_features(FUNCTION, features, f"{side}_features")
+        for side, (features, *_) in (("source", source), ("target", target))
     ]
-    temperature = read_temperature(FUNCTION, temperature, source[0], "source_features")
-    return _between(*domains, num_classes, pairwise, temperature, absent, ignore_index, backend)
+    return _between(
+        _Domain(pixels[0], *source[1:], None, None),
+        _Domain(pixels[1], *target[1:], None, None),
+        num_classes,
+        pairwise,
+        read_temperature(FUNCTION, temperature, source[0], "source_features"),
+        absent,
+        ignore_index,
+        backend,
+    )
 
 
 def _between(

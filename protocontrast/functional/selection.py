@@ -10,13 +10,12 @@ from protocontrast.checks import (
     check_choice,
     check_flag,
     check_ignore_index,
-    check_number,
     check_share,
     sentence,
 )
 from protocontrast.functional.class_scores import widened
 from protocontrast.functional.pixels import check_per_class, read_features
-from protocontrast.functional.transfer import TransferredLabels
+from protocontrast.functional.transfer import TransferredLabels, check_threshold
 
 SELECT_MEASURES = ("confidence", "log_odds")
 
@@ -67,7 +66,8 @@ def select_labels(
         probabilities: softmax over the classes, of at least float32 if classes are to differ near
             1.
         threshold: one number, or one per class, such as `ClassThresholds.thresholds()`; in [0, 1]
-            for "confidence", any for "log_odds". Infinity keeps nothing.
+            for "confidence", any for "log_odds". Infinity keeps nothing. Another number that
+            no pixel can reach is refused; thresholds per class are data and not looked at.
         measure: "confidence", or "log_odds", which still tells pixels apart whose probability
             rounds to 1.
         image_share: in [0, 1]; this share of each image's pixels, rounded down, is kept whatever
@@ -114,7 +114,7 @@ def select_labels(
         requirement = "to be a number or a (C,) tensor"
         raise TypeError(sentence(function, "threshold", requirement, type(threshold).__name__))
     else:
-        check_number(function, "threshold", threshold)
+        check_threshold(function, threshold, measure)
         least = float(threshold)
     # The odds of a class without any other are infinite, too.
     kept = (value >= least) & (least < torch.inf)

@@ -304,5 +304,6 @@ def target_pass(inputs: Inputs, settings: Settings, backend: str) -> Passed:
         found = _OneRead.apply(*inputs, *settings, True, backend)
     else:
         found = differentiable(_TargetPass, target_pass_op, *inputs, *settings, False, backend)
-    filled = inputs.targets is not None and settings.transfer
-    return Passed(*found[:5], found[6] if filled else inputs.targets)
+    losses, sums, counts, labels, measure, _, filled = found[:7]
+    targets = filled if inputs.targets is not None and settings.transfer else inputs.targets
+    return Passed(losses, sums, counts, labels, measure, targets)

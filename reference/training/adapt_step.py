@@ -5,6 +5,7 @@ The contrast is `protocontrast.BiCL`; its equations stand in docs/maths.md.
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from torch import Tensor
@@ -18,8 +19,8 @@ from reference.training.losses import cell_labels, cross_entropy, source_cross_e
 from reference.training.method import Method, Step, Stepped
 from reference.training.pseudo_labels import static_pseudo_labels
 
-# Above every cosine and every probability: no pixel gets a dynamic label.
-_NEVER: Final = 2.0
+_NEVER: Final = math.inf
+"""A threshold that no pixel reaches: no dynamic labels."""
 
 
 def build_bicl(settings: Contrast, feature_dim: int) -> pc.BiCL:
