@@ -1,5 +1,6 @@
 """The code in a hint mends the call it was given for: the result is that of the right call."""
 
+import contextlib
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -23,7 +24,7 @@ ANY_SHAPE = {("check_labels", "labels"), ("sample_pixels", "labels")}
 
 def mended(call: Call, arguments: dict[str, Any]) -> dict[str, Any]:
     """The arguments after what the hint of the refused call says about one of them."""
-    with pytest.raises(ValueError, match=r" Hint: ") as caught:
+    with pytest.raises((TypeError, ValueError), match=r" Hint: ") as caught:
         call.function(**arguments)
     hint = str(caught.value).partition(" Hint: ")[2]
     found = re.search(r"(\w+)(\.\w+\([^()]*(\([^()]*\))?[^()]*\))+", hint)
@@ -38,14 +39,14 @@ def result(name: str, arguments: dict[str, Any]) -> list[Tensor]:
 
 
 def assert_mended(name: str, arguments: dict[str, Any], right: dict[str, Any]) -> None:
-    call = calls()[name]
-    while True:
-        try:
+    # One sentence names one argument, and two may be wrong.
+    for _ in range(2):
+        arguments = mended(calls()[name], arguments)
+        with contextlib.suppress(TypeError, ValueError):
             found = result(name, arguments)
-        except ValueError:
-            arguments = mended(call, arguments)
-            continue
-        break
+            break
+    else:
+        raise AssertionError(f"{name} refuses what the hints made of its arguments")
     torch.testing.assert_close(found, result(name, right), equal_nan=True)
 
 
@@ -72,6 +73,23 @@ def test_one_hot_labels(name: str, argument: str, last: bool) -> None:
     if not last and one_hot.dim() > 2:
         one_hot = one_hot.movedim(-1, 1)
     assert_mended(name, {**right, argument: one_hot}, right)
+
+
+SOFT = {"pixel_prototype_contrast", "PixelPrototypeContrastLoss.forward", "distribution_contrast"}
+HARD = {
+    "class_prototypes", "class_statistics", "symmetric_cross_entropy", "prototype_pull", "spread",
+    "assign_subclasses", "ClassQueue.push", "LogitBalance.update", "PrototypeBank.update",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(SOFT | HARD))
+def test_one_hot_labels_of_a_floating_dtype(name: str) -> None:
+    right = dict(calls()[name].arguments)
+    right["labels"] = torch.where(right["labels"] == 255, 0, right["labels"])
+    last = nn.functional.one_hot(right["labels"], 3).float()
+    assert_mended(name, {**right, "labels": last}, right)
+    if name in HARD:
+        assert_mended(name, {**right, "labels": last.movedim(-1, 1)}, right)
 
 
 @pytest.mark.parametrize(
