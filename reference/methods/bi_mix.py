@@ -10,7 +10,7 @@ import torch
 import protocontrast as pc
 from reference.data.classes import NUM_CLASSES
 from reference.data.transforms import matching, to_float
-from reference.methods.dacs import at_image_size, cells, weighted_cross_entropy
+from reference.methods.dacs import at_image_size, cells, half_mix, weighted_cross_entropy
 from reference.methods.discriminators import Discriminators
 from reference.methods.relighting import Relighting, relighting_loss
 from reference.methods.settings import CONFIDENT
@@ -55,7 +55,7 @@ class BiMix(Method):
         self.shown, self.progress = seen.logits.softmax(dim=1).chunk(3), step.progress
         labels = fused_labels(self.shown[1], self.shown[2], self.weight)
         known = at_image_size(without_things(labels) if self.static_mix else labels)
-        mix = paste(source, step.image_labels, night, known, generator=step.random())
+        mix = half_mix(step, night, known)
         by_day = step.network(day).logits.argmax(dim=1)
         moved = paste(day, at_image_size(by_day), night, known, classes=PASTED)
         weight = cells(torch.where(mix.mask, 1.0, pc.confident_share(self.shown[2], CONFIDENT)))

@@ -84,18 +84,25 @@ class DACS(Method):
             taught = self.teacher(images)
         sure = taught.logits.softmax(dim=1)
         labels = sure.argmax(dim=1)
-        # Unlabelled pixels are drawn as one class more, as released.
-        known = step.image_labels
-        mix = pc.class_mix(
-            step.source.images, known.masked_fill(known == IGNORE, NUM_CLASSES),
-            images, at_image_size(labels), num_classes=NUM_CLASSES + 1, generator=step.random(),
-        )  # fmt: skip
+        mix = half_mix(step, images, at_image_size(labels))
         mixed = strong(mix.images, step)
         return Seen(
             step.network(step.source.images), step.network(mixed), taught, labels, mixed,
-            mix.labels.masked_fill(mix.labels == NUM_CLASSES, IGNORE), mix.mask,
-            pc.confident_share(sure, CONFIDENT),
+            mix.labels, mix.mask, pc.confident_share(sure, CONFIDENT),
         )  # fmt: skip
+
+
+def half_mix(step: Step, images: Tensor, labels: Tensor) -> pc.ClassMix:
+    """Paste half of every source image's classes onto images (B, 3, H, W) of labels (B, H, W).
+
+    Its unlabelled pixels are drawn as if they were one class more, as released.
+    """
+    known = step.image_labels
+    mix = pc.class_mix(
+        step.source.images, known.masked_fill(known == IGNORE, NUM_CLASSES), images, labels,
+        num_classes=NUM_CLASSES + 1, generator=step.random(),
+    )  # fmt: skip
+    return mix._replace(labels=mix.labels.masked_fill(mix.labels == NUM_CLASSES, IGNORE))
 
 
 def at_image_size(labels: Tensor) -> Tensor:

@@ -56,10 +56,12 @@ def adapt_step(
     static_labels: Tensor | None,
     settings: Adaptation,
     round_index: int,
+    source_entropy: float = 0.0,
 ) -> Stepped:
     """Compute the loss terms of one step.
 
     L = CE(P_s, y_s) + w_F CE(P_t, y_F) + w_E H(P_t) + l_1 L(t -> rho_S) + l_2 L(s -> rho_T)
+        + w_S H(P_s)
 
     Args:
         network: the network being trained.
@@ -70,6 +72,7 @@ def adapt_step(
             this round has none. They win over dynamic labels inside BiCL.
         settings: weights of the terms.
         round_index: from 0.
+        source_entropy: w_S, from the first round on.
 
     Shape:
         static_labels (B, h, w), int64.
@@ -90,6 +93,8 @@ def adapt_step(
         )
     if settings.entropy_weight and round_index >= settings.entropy_from_round:
         losses["entropy"] = settings.entropy_weight * pc.entropy(new.logits)
+    if source_entropy:
+        losses["source_entropy"] = source_entropy * pc.entropy(seen.logits)
     if bicl is None or settings.contrast is None:
         return Stepped(losses, new, labels=static_labels, static_labels=static_labels)
     pulled = bicl(seen.features, source_labels, new.features, static_labels)
@@ -105,6 +110,9 @@ class Ingredients(Method):
         settings: which terms are active, with what weight, from which round.
         feature_dim: channels D of the features.
     """
+
+    source_entropy = 0.0
+    """Weight of the entropy of source predictions; released 0.4, own 0."""
 
     def __init__(self, settings: Adaptation, feature_dim: int) -> None:
         super().__init__()
@@ -126,5 +134,5 @@ class Ingredients(Method):
             fixed = matching(self.static_labels, step.target).long()
         return adapt_step(
             step.network, self.bicl, step.source, step.target, fixed, self.settings,
-            step.round_index,
+            step.round_index, self.source_entropy,
         )  # fmt: skip
