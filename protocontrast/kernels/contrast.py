@@ -42,14 +42,6 @@ def contrast_kernel(
     image = (tl.program_id(0) // tiles).to(tl.int64)
     offs_p = (tl.program_id(0) % tiles) * BLOCK_P + tl.arange(0, BLOCK_P)
     offs_c = tl.arange(0, BLOCK_C)
-    scale = tl.load(table_ptr + offs_c)
-    offset = tl.load(table_ptr + BLOCK_C + offs_c)
-    share = tl.load(table_ptr + 2 * BLOCK_C + offs_c)
-    mass, weight = masses(
-        labels_ptr + image * stride_lb, stride_lc, stride_lp,
-        weight_ptr + image * stride_wb if WEIGHTED else weight_ptr, stride_wp,
-        offs_p, pixels, share, SOFT, WEIGHTED, IGNORE_INDEX, C, BLOCK_C, ACC,
-    )  # fmt: skip
     total, squared = read_scores(
         features_ptr + image * stride_xb, stride_xd, stride_xp, offs_p, pixels, matrix_ptr,
         SIMILARITY, OPERANDS, PRECISION, ACC, C, D, ROW, BLOCK_C, BLOCK_D, BLOCK_P,
@@ -57,6 +49,14 @@ def contrast_kernel(
     length = lengths_of(
         total, squared, features_ptr + image * stride_xb, stride_xd, stride_xp, offs_p, pixels,
         matrix_ptr, SIMILARITY, ACC, C, D, ROW, BLOCK_C, BLOCK_P,
+    )  # fmt: skip
+    scale = tl.load(table_ptr + offs_c)
+    offset = tl.load(table_ptr + BLOCK_C + offs_c)
+    share = tl.load(table_ptr + 2 * BLOCK_C + offs_c)
+    mass, weight = masses(
+        labels_ptr + image * stride_lb, stride_lc, stride_lp,
+        weight_ptr + image * stride_wb if WEIGHTED else weight_ptr, stride_wp,
+        offs_p, pixels, share, SOFT, WEIGHTED, IGNORE_INDEX, C, BLOCK_C, ACC,
     )  # fmt: skip
     logits, _ = logits_of(total, length, scale, SIMILARITY, ACC)
     logits += offset[None, :]

@@ -9,8 +9,8 @@ import triton.language as tl
 
 from protocontrast.kernels.operands import load_tile, square_root
 
-AT_ONCE = tl.constexpr(16)
-"""Channels of a second read: few, so that it takes few registers beside those of the first."""
+AT_ONCE = tl.constexpr(1024)
+"""Numbers in a block of a second read: few, so that it takes few registers beside the first."""
 
 
 @triton.jit
@@ -40,19 +40,20 @@ def pixel_lengths(
     ACC: tl.constexpr, D: tl.constexpr, BLOCK_P: tl.constexpr,
 ):  # fmt: skip
     """Lengths [BLOCK_P] of a tile of pixels from their squares."""
+    STEP: tl.constexpr = AT_ONCE // BLOCK_P
     length = square_root(squared, ACC)
     doubtful = out_of_range(squared, ACC) & (offs_p < pixels)
     # Loops of no step, rather than a branch, where nothing is in doubt.
     stop = tl.max(doubtful[:, None].to(tl.int32)) * D
     largest = tl.zeros([BLOCK_P], dtype=ACC)
-    for start in range(0, stop, AT_ONCE):
-        offs_d = start + tl.arange(0, AT_ONCE)
+    for start in range(0, stop, STEP):
+        offs_d = start + tl.arange(0, STEP)
         wide = load_tile(image_ptr, stride_d, stride_p, offs_p, offs_d, pixels, D).to(ACC)
         largest = tl.maximum(largest, tl.max(tl.abs(wide), axis=1))
     size = size_of(largest)
     again = tl.zeros([BLOCK_P], dtype=ACC)
-    for start in range(0, stop, AT_ONCE):
-        offs_d = start + tl.arange(0, AT_ONCE)
+    for start in range(0, stop, STEP):
+        offs_d = start + tl.arange(0, STEP)
         wide = load_tile(image_ptr, stride_d, stride_p, offs_p, offs_d, pixels, D).to(ACC)
         part = wide / size[:, None]
         again += tl.sum(part * part, axis=1)
@@ -66,14 +67,15 @@ def distances(
     BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
 ):  # fmt: skip
     """Distances [BLOCK_P, BLOCK_C] of a tile of pixels to the matrix's rows from their squares."""
+    STEP: tl.constexpr = AT_ONCE // BLOCK_P
     distance = square_root(squared, ACC)
     offs_c = tl.arange(0, BLOCK_C)
     there = (offs_p < pixels)[:, None] & (offs_c < C)[None, :]
     doubtful = out_of_range(squared, ACC) & there
     stop = tl.max(doubtful.to(tl.int32)) * D
     largest = tl.zeros([BLOCK_P, BLOCK_C], dtype=ACC)
-    for start in range(0, stop, AT_ONCE):
-        offs_d = start + tl.arange(0, AT_ONCE)
+    for start in range(0, stop, STEP):
+        offs_d = start + tl.arange(0, STEP)
         wide = load_tile(image_ptr, stride_d, stride_p, offs_p, offs_d, pixels, D).to(ACC)
         for c in range(C):
             row = tl.load(matrix_ptr + c * ROW + offs_d, mask=offs_d < ROW, other=0.0)
@@ -82,8 +84,8 @@ def distances(
             largest = tl.maximum(largest, reach)
     size = size_of(largest)
     again = tl.zeros([BLOCK_P, BLOCK_C], dtype=ACC)
-    for start in range(0, stop, AT_ONCE):
-        offs_d = start + tl.arange(0, AT_ONCE)
+    for start in range(0, stop, STEP):
+        offs_d = start + tl.arange(0, STEP)
         wide = load_tile(image_ptr, stride_d, stride_p, offs_p, offs_d, pixels, D).to(ACC)
         for c in range(C):
             row = tl.load(matrix_ptr + c * ROW + offs_d, mask=offs_d < ROW, other=0.0)

@@ -34,8 +34,6 @@ def logits_kernel(
     image = (tl.program_id(0) // tiles).to(tl.int64)
     offs_p = (tl.program_id(0) % tiles) * BLOCK_P + tl.arange(0, BLOCK_P)
     offs_c = tl.arange(0, BLOCK_C)
-    scale = tl.load(table_ptr + offs_c)
-    offset = tl.load(table_ptr + BLOCK_C + offs_c)
     total, squared = read_scores(
         features_ptr + image * stride_xb, stride_xd, stride_xp, offs_p, pixels, matrix_ptr,
         SIMILARITY, OPERANDS, PRECISION, ACC, C, D, ROW, BLOCK_C, BLOCK_D, BLOCK_P,
@@ -44,6 +42,8 @@ def logits_kernel(
         total, squared, features_ptr + image * stride_xb, stride_xd, stride_xp, offs_p, pixels,
         matrix_ptr, SIMILARITY, ACC, C, D, ROW, BLOCK_C, BLOCK_P,
     )  # fmt: skip
+    scale = tl.load(table_ptr + offs_c)
+    offset = tl.load(table_ptr + BLOCK_C + offs_c)
     logits, _ = logits_of(total, length, scale, SIMILARITY, ACC)
     tl.store(
         logits_ptr + (image * C + offs_c[None, :]) * pixels + offs_p[:, None],

@@ -90,12 +90,13 @@ def unit_bonus(
     BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
 ):  # fmt: skip
     """spread_c . q_i^2 of a tile, read again where squares of a pixel left the dtype's range."""
+    STEP: tl.constexpr = AT_ONCE // BLOCK_P
     offs_c = tl.arange(0, BLOCK_C)
     doubtful = out_of_range(squared, ACC) & (offs_p < pixels)
     stop = tl.max(doubtful[:, None].to(tl.int32)) * D
     again = tl.zeros([BLOCK_P, BLOCK_C], dtype=ACC)
-    for start in range(0, stop, AT_ONCE):
-        offs_d = start + tl.arange(0, AT_ONCE)
+    for start in range(0, stop, STEP):
+        offs_d = start + tl.arange(0, STEP)
         tile = load_tile(image_ptr, stride_d, stride_p, offs_p, offs_d, pixels, D)
         unit = tile.to(ACC) * inverse
         for c in range(C):
