@@ -67,17 +67,22 @@ class BiCL(WholeLoads):
 
     Shape:
         features (B, D, h, w); labels (B, H, W) at the grid or at image resolution. At image
-        resolution they are taken at the grid ("nearest"), and source_to_target uses the counts of
-        the source labels.
+        resolution they are taken at the grid ("nearest"), every pixel of them is checked, and both
+        contrasts use their counts; a target cell without any given label has its transferred one,
+        which counts for all of its pixels.
 
     Returns:
         `BiCLOutput` from `forward(source_features, source_labels, target_features,
         target_labels=None, *, update=True)`. Until a class has a prototype it takes no part; with
         empty banks in eval the loss is 0. `update=False` and `eval()` change no state. Loss,
-        coverage and class_share are local to the rank; banks and bias are global.
+        coverage and class_share are local to the rank; banks and bias are global. A refused call
+        changes no state. Where no target pixel has had a label in the first 20 updates, one
+        UserWarning says what helps.
 
     Raises:
-        ValueError: an unknown setting, `pairwise` without prototypes="batch", or bad shapes.
+        ValueError: an unknown setting, a threshold that nothing reaches, an `ignore_index` that is
+            a class, `pairwise` without prototypes="batch", bad shapes, or (CPU, else with
+            `validate`) a label that is no class.
         TypeError: a wrong dtype.
 
     Source:
