@@ -59,7 +59,7 @@ class BiCL(WholeLoads):
         calibrate: False leaves the source prototypes where they are; the bias is still estimated.
         absent: "mask" or "floor", see `pixel_prototype_contrast`.
         weights: of target_to_source and source_to_target in the loss.
-        ignore_index: label of pixels without a class.
+        ignore_index: label of pixels without a class, outside 0..C-1.
         process_group: ranks that share banks and bias. None: all, where torch.distributed is
             initialised.
         validate: check label values on every call; waits for a GPU.

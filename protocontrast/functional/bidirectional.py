@@ -192,7 +192,7 @@ def bidirectional_contrast(
             common class adds 0 and counts in the average. False: the batches against each other.
         temperature: divides the cosine, > 0.
         absent: "mask" or "floor", see above.
-        ignore_index: label of pixels without a class.
+        ignore_index: label of pixels without a class, outside 0..C-1.
         backend: "auto", or an implementation by name.
 
     Shape:

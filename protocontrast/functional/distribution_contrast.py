@@ -62,7 +62,7 @@ def distribution_contrast(
         normalize: features to unit length; means and variances are not touched.
         temperature: divides the products, > 0. The default is that of the source, at which losses
             of unit vectors differ in the second digit only.
-        ignore_index: label of pixels without a class.
+        ignore_index: label of pixels without a class, outside 0..C-1.
         reduction: "mean" divides by the summed weights w_i cw_{y_i}, "sum", or "none".
         backend: "auto", or an implementation by name, which then never falls back.
 

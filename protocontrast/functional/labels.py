@@ -110,7 +110,7 @@ def labels_to_grid(
             the labels' resolution.
         num_classes: C, needed by "majority" and "counts"; with it "nearest" checks what it samples.
         min_share: of "majority", in [0, 1].
-        ignore_index: label of pixels without a class.
+        ignore_index: label of pixels without a class, outside 0..C-1.
 
     Shape:
         labels (B, H, W). Result (B, h, w) int64, or (B, C, h, w) float32 for "counts".
