@@ -21,6 +21,7 @@ from protocontrast.checks import (
 )
 from protocontrast.functional.class_members import members_of, spread_out
 from protocontrast.functional.pixels import Pixels, read_checked_labels, read_features
+from protocontrast.functional.precision import widest
 
 DOMAINS = ("source", "target")
 TILE = 2**18
@@ -255,7 +256,7 @@ class LogitBalance(WideBuffers):
         """Logits (C, C, n) of n pixels per class, channels second, and which classes count (C,)."""
         members = members_of(classes.flatten(), self.num_classes, ignore_index)
         # Steps along the golden ratio never come back to a start, and spread evenly.
-        start = 0.7548776662466927 * self.seed + 0.6180339887498949 * self.step[which].double()
+        start = 0.7548776662466927 * self.seed + 0.6180339887498949 * widest(self.step[which])
         slots = torch.arange(self.pixels, device=classes.device)
         number = members.count[:, None]
         places = spread_out(number, torch.full_like(number, self.pixels), slots, start % 1)
@@ -265,7 +266,7 @@ class LogitBalance(WideBuffers):
             found = self.mean.new_zeros(*chosen.shape, self.num_classes)
         else:
             found = pixels.features.transpose(1, 2)[chosen // side, chosen % side]
-        found = found.double().transpose(1, 2)
+        found = widest(found).transpose(1, 2)
         used = (members.count >= self.pixels) & torch.isfinite(found).all(dim=2).all(dim=1)
         return torch.where(used[:, None, None], found, 0), used
 
@@ -284,7 +285,7 @@ class LogitBalance(WideBuffers):
         momentum = self._momentum(self.count[which], waited)[:, None, None]
         tables = []
         for buffer, new in zip(self._tables(), fitted, strict=True):
-            moved = torch.lerp(new, buffer[which].double(), momentum).to(buffer.dtype)
+            moved = torch.lerp(new, widest(buffer[which]), momentum).to(buffer.dtype)
             tables.append(torch.where(present[:, None, None], moved, buffer[which]))
         return tables, present
 
@@ -296,11 +297,11 @@ class LogitBalance(WideBuffers):
         momentum = torch.where(seen, momentum, 0)
         buffers, anchors = (self.anchor_weight, self.anchor_mean, self.anchor_variance), []
         for buffer, new in zip(buffers, fitted, strict=True):
-            moved = torch.lerp(new, buffer.double(), momentum).to(buffer.dtype)
+            moved = torch.lerp(new, widest(buffer), momentum).to(buffer.dtype)
             anchors.append(torch.where(present[:, None], moved, buffer))
         return anchors
 
     def _momentum(self, count: Tensor, waited: Tensor) -> Tensor:
         """Weight of the old table: an average at first, less for what was not seen for long."""
-        average = count.double() / (count + 1)
-        return torch.minimum(average, self.momentum ** waited.double())
+        average = widest(count) / (count + 1)
+        return torch.minimum(average, self.momentum ** widest(waited))

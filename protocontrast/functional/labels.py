@@ -15,6 +15,7 @@ from protocontrast.checks import (
     sentence,
 )
 from protocontrast.functional.pixels import comparable
+from protocontrast.functional.precision import widest
 from protocontrast.ops.grid import label_counts
 from protocontrast.ops.labels import checked_labels
 
@@ -176,5 +177,5 @@ def labels_to_grid(
     largest, majority = counts.max(dim=1)
     pixels = _sizes(rows, height)[:, None] * _sizes(columns, width)
     # A quotient in float64 is the number that was written: 7 of 100 pixels reach 0.07.
-    kept = (largest > 0) & (largest.double() / pixels >= min_share)
+    kept = (largest > 0) & (widest(largest) / pixels >= min_share)
     return torch.where(kept, majority, ignore_index)
