@@ -111,7 +111,7 @@ class ClassQueue(WideBuffers):
             labels: (B, Z, H, W), (B, H, W), (B, P) or (N,), classes 0..C-1 or `ignore_index`.
             per_class: at most this many of each class of this rank's batch, at equal distances
                 among its pixels. None: all.
-            ignore_index: label of pixels without a class.
+            ignore_index: label of pixels without a class, outside 0..C-1.
         """
         pixels = read_features("ClassQueue", features)
         if pixels.channels != self.dim:

@@ -17,6 +17,7 @@ from protocontrast.checks import (
     check_tensor,
     sentence,
 )
+from protocontrast.functional.precision import widest
 
 WARMUPS = ("zero", "copy")
 
@@ -102,10 +103,10 @@ class DomainBias(WideBuffers):
         self._check("source", source)
         self._check("target", target)
         self._check_present(present)
-        difference = target.double() - source.double()
+        difference = widest(target) - widest(source)
         used = present & torch.isfinite(difference.to(self.bias.dtype)).all(dim=1)
         difference = torch.where(used[:, None], difference, 0)
-        moved = self.momentum * self.bias.double() + (1 - self.momentum) * difference
+        moved = self.momentum * widest(self.bias) + (1 - self.momentum) * difference
         if self.warmup == "copy":
             moved = torch.where(self.present[:, None], moved, difference)
         new = torch.where(used[:, None], moved.to(self.bias.dtype), self.bias)

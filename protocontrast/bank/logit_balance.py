@@ -23,6 +23,7 @@ from protocontrast.checks import (
 from protocontrast.functional import hints
 from protocontrast.functional.class_members import members_of, spread_out
 from protocontrast.functional.pixels import Pixels, read_checked_labels, read_features
+from protocontrast.functional.precision import widest
 
 DOMAINS = ("source", "target")
 TILE = 2**18
@@ -269,7 +270,7 @@ class LogitBalance(WideBuffers):
         """
         members = members_of(classes.flatten(), self.num_classes, ignore_index)
         # Steps along the golden ratio never come back to a start, and spread evenly.
-        start = 0.7548776662466927 * self.seed + 0.6180339887498949 * self.step[which].double()
+        start = 0.7548776662466927 * self.seed + 0.6180339887498949 * widest(self.step[which])
         slots = torch.arange(self.pixels, device=classes.device)
         number = members.count[:, None]
         places = spread_out(number, torch.full_like(number, self.pixels), slots, start % 1)
@@ -279,7 +280,7 @@ class LogitBalance(WideBuffers):
             found = self.mean.new_zeros(*chosen.shape, self.num_classes)
         else:
             found = pixels.features.transpose(1, 2)[chosen // side, chosen % side]
-        found = found.double().transpose(1, 2)
+        found = widest(found).transpose(1, 2)
         absent = (found == -torch.inf).all(dim=2)
         readable = torch.isfinite(found).all(dim=2) | absent
         used = (members.count >= self.pixels) & readable.all(dim=1) & ~absent.diagonal()
@@ -306,7 +307,7 @@ class LogitBalance(WideBuffers):
         momentum = torch.where(known, self._momentum(which, waited)[:, None], 0)[..., None]
         tables = []
         for buffer, new in zip(self._tables(), fitted, strict=True):
-            moved = torch.lerp(new, buffer[which].double(), momentum).to(buffer.dtype)
+            moved = torch.lerp(new, widest(buffer[which]), momentum).to(buffer.dtype)
             tables.append(torch.where(present[..., None], moved, buffer[which]))
         return tables, present.any(dim=1)
 
@@ -325,7 +326,7 @@ class LogitBalance(WideBuffers):
         enough = (number >= self.pixels)[:, None]
         buffers, anchors = (self.anchor_weight, self.anchor_mean, self.anchor_variance), []
         for buffer, new in zip(buffers, fitted, strict=True):
-            moved = torch.lerp(new, buffer.double(), momentum).to(buffer.dtype)
+            moved = torch.lerp(new, widest(buffer), momentum).to(buffer.dtype)
             anchors.append(torch.where(enough, moved, buffer))
         return anchors
 
@@ -335,5 +336,5 @@ class LogitBalance(WideBuffers):
 
     def _momentum(self, which: int, waited: Tensor) -> Tensor:
         """Weight of a domain's old table: little at first, and for what was not seen for long."""
-        grown = (self.step[which].double() / self.ramp).clamp_max(1)
-        return (self.momentum * grown) ** waited.double()
+        grown = (widest(self.step[which]) / self.ramp).clamp_max(1)
+        return (self.momentum * grown) ** widest(waited)

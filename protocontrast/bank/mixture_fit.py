@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from protocontrast.bank.mixtures import NARROWEST, Mixtures
+from protocontrast.functional.precision import smallest, widest
 
 EM_STEPS = 3
 """Of each fit: a table moves slowly, and the next batch goes on from it."""
@@ -28,7 +29,7 @@ def first_guess(sums: Tensor, components: int) -> Mixtures:
     number = sums[:, 0].clamp_min(1)
     mean = sums[:, 1] / number
     variance = (sums[:, 2] / number - mean.square()).clamp_min(NARROWEST)
-    at = (torch.arange(components, device=mean.device).double() + 0.5) / components
+    at = (widest(torch.arange(components, device=mean.device)) + 0.5) / components
     quantiles = math.sqrt(2) * torch.erfinv(2 * at - 1)
     # What the components' means do not spread is left to each of them.
     rest = (1 - quantiles.square().mean()) * variance
@@ -60,7 +61,7 @@ def refitted(sums: Tensor, before: Mixtures) -> Mixtures:
     """(D6) the mixtures (R, K) that the sums (R, K, 3) ask for; empty components stay in place."""
     mass, total, square = sums.unbind(dim=-1)
     number = mass.sum(dim=-1, keepdim=True)
-    weight = mass / number.clamp_min(1e-300)
+    weight = mass / number.clamp_min(smallest(number))
     empty = mass < 1e-9
     divisor = torch.where(empty, 1, mass)
     mean = torch.where(empty, before.mean, total / divisor)
@@ -72,7 +73,7 @@ def begun(sums: Tensor, known: Tensor, old: Mixtures) -> Mixtures:
     """Where a fit starts: the old mixtures (R, K), or a first guess where they are not `known`."""
     guess = first_guess(sums, old.mean.shape[-1])
     pairs = zip(old, guess, strict=True)
-    return Mixtures(*(torch.where(known[:, None], one.double(), new) for one, new in pairs))
+    return Mixtures(*(torch.where(known[:, None], widest(one), new) for one, new in pairs))
 
 
 def moments(samples: Tensor) -> Tensor:

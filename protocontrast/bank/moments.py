@@ -8,6 +8,7 @@ from torch import Tensor
 
 from protocontrast.checks import check_device, check_floating, check_shape, sentence
 from protocontrast.functional import ClassPrototypes, ClassStatistics
+from protocontrast.functional.precision import widest
 
 
 class Moments(NamedTuple):
@@ -85,13 +86,13 @@ def summed(stats: Moments) -> Moments:
 
     0 where the count is 0, whatever the statistics hold.
     """
-    count = stats.count.double()
+    count = widest(stats.count)
     counted = count[:, None] > 0
-    mean = stats.mean.double()
+    mean = widest(stats.mean)
     total = torch.where(counted, mean * count[:, None], 0)
     if stats.variance is None:
         return Moments(total, count, None)
-    square = (stats.variance.double() + mean.square()) * count[:, None]
+    square = (widest(stats.variance) + mean.square()) * count[:, None]
     return Moments(total, count, torch.where(counted, square, 0))
 
 

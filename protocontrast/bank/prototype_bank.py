@@ -8,7 +8,7 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.nn.functional import normalize as unit_rows
 
-from protocontrast.bank.buffers import WideBuffers
+from protocontrast.bank.buffers import WideBuffers, new_counts
 from protocontrast.bank.moments import (
     Moments,
     averaged,
@@ -24,12 +24,10 @@ from protocontrast.functional import (
     class_prototypes,
     class_statistics,
 )
+from protocontrast.functional.precision import smallest, widest
 
 RULES = ("ema", "cumulative", "replace")
 NORMALIZE = (False, "features", "prototypes")
-SMALLEST = 1e-300
-"""A divisor that no float64 count or length above 0 is below."""
-
 Rule = Literal["ema", "cumulative", "replace"]
 Normalize = Literal[False, "features", "prototypes"]
 
@@ -137,14 +135,17 @@ class PrototypeBank(WideBuffers):
         self.normalize = normalize
         self.process_group = process_group
         self.register_buffer("prototypes", torch.zeros(num_classes, dim, dtype=torch.float32))
-        self.register_buffer("count", torch.zeros(num_classes, dtype=torch.float64))
+        wide = new_counts()
+        self.register_buffer("count", torch.zeros(num_classes, dtype=wide))
         self.register_buffer("present", torch.zeros(num_classes, dtype=torch.bool))
         self.register_buffer("skipped", torch.zeros(num_classes, dtype=torch.int64))
-        self.register_buffer("pending_sum", torch.zeros(num_classes, dim, dtype=torch.float64))
-        self.register_buffer("pending_count", torch.zeros(num_classes, dtype=torch.float64))
+        self.register_buffer("pending_sum", torch.zeros(num_classes, dim, dtype=wide))
+        self.register_buffer("pending_count", torch.zeros(num_classes, dtype=wide))
         spread = torch.zeros(num_classes, dim, dtype=torch.float32) if variance else None
         self.register_buffer("variance", spread)
-        self.register_buffer("pending_square", None if spread is None else spread.double())
+        self.register_buffer(
+            "pending_square", None if spread is None else torch.zeros_like(spread, dtype=wide)
+        )
 
     def extra_repr(self) -> str:
         """The constructor's arguments."""
@@ -252,7 +253,11 @@ class PrototypeBank(WideBuffers):
         if self.normalize != "prototypes":
             return rows
         # In float64 the square of no float32 vanishes, so only a zero row keeps its length.
-        return unit_rows(rows.double(), dim=1, eps=SMALLEST)
+        rows = widest(rows)
+        if rows.dtype != torch.float64:
+            largest = rows.abs().amax(dim=1, keepdim=True)
+            rows = rows / torch.where(largest == 0, 1, largest)
+        return unit_rows(rows, dim=1, eps=smallest(rows))
 
     @torch.no_grad()
     def reset(self) -> None:
@@ -293,24 +298,24 @@ class PrototypeBank(WideBuffers):
 
     def _after(self, stats: Moments) -> BankState:
         """The state once all-reduced statistics have moved it."""
-        mean, count = stats.mean.double(), stats.count.double()
+        mean, count = widest(stats.mean), widest(stats.count)
         touched = count > 0
         finite = torch.isfinite(mean.to(self.prototypes.dtype)).all(dim=1) & torch.isfinite(count)
         spread = stats.variance
         if spread is not None:
-            spread = spread.double()
+            spread = widest(spread)
             finite &= torch.isfinite(spread.to(self.prototypes.dtype)).all(dim=1)
         skipped = self.skipped + ((touched | ~torch.isfinite(count)) & ~finite)
         used = touched & finite
         # Where a row is not used its batch value may be NaN, which no arithmetic below may meet.
         mean = torch.where(used[:, None], mean, 0)
         count = torch.where(used, count, 0)
-        old = self.prototypes.double()
+        old = widest(self.prototypes)
         if self.rule == "ema":
             share = torch.full_like(count, 1 - self.momentum)[:, None]
             moved = self.momentum * old + (1 - self.momentum) * mean
         elif self.rule == "cumulative":
-            share = (count / (self.count + count).clamp_min(SMALLEST))[:, None]
+            share = (count / (self.count + count).clamp_min(smallest(count)))[:, None]
             moved = old + share * (mean - old)
         else:
             share = torch.ones_like(count)[:, None]
@@ -321,7 +326,7 @@ class PrototypeBank(WideBuffers):
         if variance is not None and spread is not None:
             spread = torch.where(used[:, None], spread, 0)
             share = torch.where(self.present[:, None], share, 1)
-            wider = mixed(variance.double(), spread, mean - old, share).to(variance.dtype)
+            wider = mixed(widest(variance), spread, mean - old, share).to(variance.dtype)
             variance = torch.where(used[:, None], wider, variance)
         return BankState(
             torch.where(used[:, None], new, self.prototypes),

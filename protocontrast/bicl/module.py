@@ -61,7 +61,7 @@ class BiCL(WholeLoads):
         calibrate: False leaves the source prototypes where they are; the bias is still estimated.
         absent: "mask" or "floor", see `pixel_prototype_contrast`.
         weights: of target_to_source and source_to_target in the loss.
-        ignore_index: label of pixels without a class.
+        ignore_index: label of pixels without a class, outside 0..C-1.
         process_group: ranks that share banks and bias. None: all, where torch.distributed is
             initialised.
         validate: check label values on every call; waits for a GPU.
@@ -70,16 +70,21 @@ class BiCL(WholeLoads):
     Shape:
         features (B, D, h, w) with labels (B, H, W), or (B, D, z, h, w) with labels (B, Z, H, W), at
         the grid or at image resolution. At image resolution they are taken at the grid ("nearest"),
-        and source_to_target uses the counts of the source labels.
+        every pixel of them is checked, and both contrasts use their counts; a target cell without
+        any given label has its transferred one, which counts for all of its pixels.
 
     Returns:
         `BiCLOutput` from `forward(source_features, source_labels, target_features,
         target_labels=None, *, update=True)`. Until a class has a prototype it takes no part; with
         empty banks in eval the loss is 0. `update=False` and `eval()` change no state. Loss,
-        coverage and class_share are local to the rank; banks and bias are global.
+        coverage and class_share are local to the rank; banks and bias are global. A refused call
+        changes no state. Where no target pixel has had a label in the first 20 updates, one
+        UserWarning says what helps.
 
     Raises:
-        ValueError: an unknown setting, `pairwise` without prototypes="batch", or bad shapes.
+        ValueError: an unknown setting, a threshold that nothing reaches, an `ignore_index` that is
+            a class, `pairwise` without prototypes="batch", bad shapes, or (CPU, else with
+            `validate`) a label that is no class.
         TypeError: a wrong dtype.
 
     Source:

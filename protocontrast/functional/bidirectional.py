@@ -199,7 +199,7 @@ def bidirectional_contrast(
         temperature: divides the cosine, > 0: a number or a tensor (), as in
             `pixel_prototype_contrast`.
         absent: "mask" or "floor", see above.
-        ignore_index: label of pixels without a class.
+        ignore_index: label of pixels without a class, outside 0..C-1.
         backend: "auto", or an implementation by name.
 
     Shape:

@@ -51,7 +51,7 @@ def class_prototypes(
         pixel_weight: w_i >= 0, any floating dtype; 0 ignores the pixel.
         normalize: features to unit length before averaging; the mean is not renormalised.
         per_image: one set of prototypes per image.
-        ignore_index: label of pixels without a class.
+        ignore_index: label of pixels without a class, outside 0..C-1.
         backend: "auto", or an implementation by name.
 
     Shape:

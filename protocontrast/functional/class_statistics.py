@@ -58,7 +58,7 @@ def class_statistics(
         pixel_weight: w_i >= 0, any floating dtype; 0 ignores the pixel.
         normalize: features to unit length first; the mean is not renormalised.
         per_image: one set of statistics per image.
-        ignore_index: label of pixels without a class.
+        ignore_index: label of pixels without a class, outside 0..C-1.
         backend: "auto", "eager" or "naive"; there is no Triton kernel, so "auto" is "eager".
 
     Shape:

@@ -68,7 +68,7 @@ def pixel_prototype_contrast(
             copy of the features are then held. What a tensor holds on a device is not checked.
         absent: "mask" takes absent classes out of the denominator and ignores pixels labelled with
             one; "floor" (cosine only) keeps them in at cosine -1, and such pixels stay valid.
-        ignore_index: label of pixels without a class.
+        ignore_index: label of pixels without a class, outside 0..C-1.
         reduction: "mean" divides by the summed weights w_i cw_{y_i} (soft: w_i t_ic cw_c; note that
             `torch.nn.functional.cross_entropy` divides soft targets by N), "sum", or "none".
         backend: "auto", or an implementation by name, which then never falls back.

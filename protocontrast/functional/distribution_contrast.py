@@ -64,7 +64,7 @@ def distribution_contrast(
             of unit vectors differ in the second digit only. A number, for each of which
             `torch.compile` makes a program, or a tensor (), which may be annealed within one, or
             learnt: it divides the classes' rows, and nothing more is held.
-        ignore_index: label of pixels without a class.
+        ignore_index: label of pixels without a class, outside 0..C-1.
         reduction: "mean" divides by the summed weights w_i cw_{y_i}, "sum", or "none".
         backend: "auto", or an implementation by name, which then never falls back.
 

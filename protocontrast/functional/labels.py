@@ -18,6 +18,7 @@ from protocontrast.checks import (
 )
 from protocontrast.functional import hints
 from protocontrast.functional.pixels import comparable
+from protocontrast.functional.precision import widest
 from protocontrast.ops.grid import label_counts
 from protocontrast.ops.labels import checked_labels
 
@@ -149,7 +150,7 @@ def labels_to_grid(
             the labels' resolution.
         num_classes: C, needed by "majority" and "counts"; with it "nearest" checks what it samples.
         min_share: of "majority", in [0, 1].
-        ignore_index: label of pixels without a class.
+        ignore_index: label of pixels without a class, outside 0..C-1.
 
     Shape:
         labels (B, H, W) or (B, Z, H, W). Result (B, h, w) or (B, z, h, w) int64; for "counts"
@@ -213,5 +214,5 @@ def labels_to_grid(
     largest, majority = counts.max(dim=1)
     pixels = _cell_sizes(cells, grid)
     # A quotient in float64 is the number that was written: 7 of 100 pixels reach 0.07.
-    kept = (largest > 0) & (largest.double() / pixels >= min_share)
+    kept = (largest > 0) & (widest(largest) / pixels >= min_share)
     return torch.where(kept, majority, ignore_index)

@@ -40,7 +40,7 @@ def prototype_pull(
         prototypes: one per row; rows of absent classes are never read.
         present: which rows are. None: all but all-zero rows.
         pixel_weight: w_i, any floating dtype. 0 ignores the pixel.
-        ignore_index: label of pixels without a class.
+        ignore_index: label of pixels without a class, outside 0..C-1.
         reduction: "mean" divides by the summed weights of valid pixels, "sum", or "none".
         backend: "auto", or an implementation of the similarities by name.
 

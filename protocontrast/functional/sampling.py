@@ -66,7 +66,7 @@ def sample_pixels(
             more than `per_class`: 101.
         generator: repeats the drawing; one of the CPU does so on every device, at the price of a
             copy that a GPU waits for. None: torch's own of the device, which compiled code needs.
-        ignore_index: label of pixels without a class.
+        ignore_index: label of pixels without a class, outside 0..C-1.
 
     Shape:
         labels, predictions (B, Z, H, W), (B, H, W), (B, P), or (N,), which is one image.

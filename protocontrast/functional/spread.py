@@ -55,7 +55,7 @@ def spread(
             all-zero rows are absent.
         similarity: "dot", "cosine" or "euclidean" (minus the distance).
         temperature: divides the similarity, > 0: a number or a tensor (), which may be learnt.
-        ignore_index: label of pixels without a class.
+        ignore_index: label of pixels without a class, outside 0..C-1.
         backend: "auto", or an implementation of mean and similarities by name.
 
     Shape:

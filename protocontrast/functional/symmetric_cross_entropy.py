@@ -36,7 +36,7 @@ def symmetric_cross_entropy(
         reverse_weight: b, any number.
         floor: of the one-hot label, in (0, 1]; 1 switches the reverse term off.
         pixel_weight: w_i, any floating dtype. 0 ignores the pixel.
-        ignore_index: label of pixels without a class.
+        ignore_index: label of pixels without a class, outside 0..C-1.
         reduction: "mean" divides by the summed weights of labelled pixels, "sum", or "none".
 
     Shape:

@@ -94,7 +94,7 @@ def target_pass(
         normalize: of the class means, see `class_prototypes`.
         transfer: False gives no dynamic labels, and confidence 0.
         wants_means: False leaves the class means 0.
-        ignore_index: label of pixels without a class.
+        ignore_index: label of pixels without a class, outside 0..C-1.
         backend: "auto", or an implementation by name.
 
     Shape:

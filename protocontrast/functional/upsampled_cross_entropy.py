@@ -60,7 +60,7 @@ def upsampled_cross_entropy(
         labels: classes 0..C-1 or `ignore_index` in any integer dtype, along no axis smaller than
             the logits.
         class_weight: cw_c, any floating dtype. 0 ignores the class's pixels.
-        ignore_index: label of pixels without a class.
+        ignore_index: label of pixels without a class, outside 0..C-1.
         align_corners: whether the centres of the corner cells fall on those of the corner pixels,
             or their outer corners do. Take what the network was trained with.
         reduction: "mean" divides by the summed weights, "sum", or "none".

@@ -38,7 +38,7 @@ class PixelPrototypeContrastLoss(nn.Module):
         similarity: "cosine", "dot" or "euclidean".
         temperature: > 0, a number or a tensor (); an `nn.Parameter` is learnt.
         absent: "mask" or "floor".
-        ignore_index: label of pixels without a class.
+        ignore_index: label of pixels without a class, outside 0..C-1.
         reduction: "mean", "sum" or "none".
         validate: check label values on every call with `check_labels`; waits for a GPU.
         backend: "auto", or an implementation by name.
@@ -148,7 +148,7 @@ class BidirectionalContrastLoss(nn.Module):
         pairwise: image against image, or batch against batch.
         temperature: > 0, a number or a tensor (); an `nn.Parameter` is learnt.
         absent: "mask" or "floor".
-        ignore_index: label of pixels without a class.
+        ignore_index: label of pixels without a class, outside 0..C-1.
         validate: check label values on every call with `check_labels`; waits for a GPU.
         backend: "auto", or an implementation by name.
 

@@ -20,7 +20,7 @@ class UpsampledCrossEntropyLoss(nn.Module):
 
     Args:
         class_weight: (C,) weights, kept as a buffer that moves with the module.
-        ignore_index: label of pixels without a class.
+        ignore_index: label of pixels without a class, outside 0..C-1.
         align_corners: as the network was trained.
         reduction: "mean", "sum" or "none".
         validate: check label values on every call with `check_labels`; waits for a GPU.

@@ -92,10 +92,9 @@ def _calls(case: Case) -> dict[str, Callable[[], object]]:
         return call(*before, coarse, fine, present.to(acc), 255, True)
 
     def passed(targets: Tensor | None, nearest: Tensor | None) -> object:
-        filling = None if targets is None else torch.empty(pixels, **every)
         return target_pass.target_pass(
-            features, labels, targets, filling, prototypes, nearest, present, present,
-            0.8, "confidence", 0.1, False, False, 255, True, True,
+            features, labels, targets, None, prototypes, nearest, present, present,
+            0.8, "confidence", 0.1, False, False, 255, targets is None, True,
         )  # fmt: skip
 
     return {
