@@ -219,3 +219,39 @@ def test_a_case_of_it_would_show() -> None:
     call = {**case.tensors(), **case.settings}
     plain, smooth = (pc.pixel_prototype_contrast(**call, label_smoothing=e) for e in (0.0, 0.1))
     assert (plain - smooth).abs() > 1e-3
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("weight", [None, torch.tensor([0.5, 2.0, 0.0, 1.0])])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_logits_of_absent_classes(reduction: str, weight: Tensor | None, backend: str) -> None:
+    """A class at -inf is none: as without it, its own pixels being ignored."""
+    logits = scene()[0].reshape(2, 4, 2, 3)
+    labels = torch.tensor([0, 1, 2, 3, 255]).repeat(12).reshape(2, 5, 6)
+    how = {"label_smoothing": 0.3, "reduction": reduction, "backend": backend}
+    gone = logits.clone()
+    gone[:, 1] = -torch.inf
+    kept = torch.tensor([0, 2, 3])
+    fewer = torch.tensor([0, 255, 1, 2])[labels.clamp(max=3)]
+    fewer = torch.where(labels == 255, 255, fewer)
+    less = None if weight is None else weight[kept]
+    ours = both(
+        lambda z: pc.upsampled_cross_entropy(z, labels, class_weight=weight, **how),
+        (gone.requires_grad_(),),
+    )
+    theirs = both(
+        lambda z: pc.upsampled_cross_entropy(z, fewer, class_weight=less, **how),
+        (logits[:, kept].requires_grad_(),),
+    )
+    torch.testing.assert_close(ours[0], theirs[0])
+    torch.testing.assert_close(ours[1][:, kept], theirs[1])
+    assert (ours[1][:, 1] == 0).all()
+
+
+def test_volumes() -> None:
+    logits = scene()[0].reshape(1, 2, 4, 2, 3).transpose(1, 2)
+    labels = torch.tensor([0, 1, 2, 3, 255]).repeat(12).reshape(1, 3, 4, 5)
+    found = pc.upsampled_cross_entropy(logits, labels, label_smoothing=0.2)
+    wide = F.interpolate(logits, (3, 4, 5), mode="trilinear")
+    expected = F.cross_entropy(wide, labels, ignore_index=255, label_smoothing=0.2)
+    torch.testing.assert_close(found, expected)

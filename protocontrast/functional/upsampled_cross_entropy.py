@@ -66,8 +66,8 @@ def upsampled_cross_entropy(
         align_corners: whether the centres of the corner cells fall on those of the corner pixels,
             or their outer corners do. Take what the network was trained with.
         label_smoothing: eps in [0, 1], as in `torch.nn.functional.cross_entropy`: (1 - eps) of the
-            loss and eps / C of its sum over all classes in place of y. A pixel of a class of weight
-            0 keeps the second part.
+            loss and eps / C of its sum over all classes in place of y, classes at -inf left out. A
+            pixel of a class of weight 0 keeps the second part.
         reduction: "mean" divides by the summed weights, "sum", or "none".
         backend: "auto", or an implementation by name, which then never falls back.
 
