@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from protocontrast import PairContrastLoss, kernels, pair_contrast
+from protocontrast import PairContrastLoss, pair_contrast
 from tests.sentences import assert_raises
 
 ANCHORS = torch.ones(5, 4)
@@ -162,12 +162,3 @@ def test_keys_without_labels() -> None:
     assert_raises(
         TypeError, text, lambda: PairContrastLoss()(ANCHORS, LABELS, key_labels=KEY_LABELS)
     )
-
-
-def test_distances_have_no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "AVAILABLE", True)
-    monkeypatch.setattr(kernels, "INTERPRETED", True)
-    text = "pair_contrast: expected similarity to be 'cosine' or 'dot' with backend='triton', "
-    text += "got 'euclidean'. Hint: backend=\"auto\" takes the fastest implementation there is."
-    how = {"similarity": "euclidean", "backend": "triton"}
-    assert_raises(ValueError, text, lambda: pair_contrast(**GIVEN, **how))

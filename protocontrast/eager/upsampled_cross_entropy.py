@@ -113,7 +113,7 @@ def _smoothed(
         labelled = _without_absent(labelled, index, wide, upsampling, chunk)
         there = [upsampling.blend(wide, tile) != -torch.inf for tile in chunk.tiles]
         found = [targets.all_weights(one) for one in there]
-        everything, count = (torch.cat(parts) for parts in zip(*found, strict=True))  # type: ignore[arg-type]
+        everything, count = (torch.cat(parts) for parts in zip(*found, strict=True))
     even = labelled * targets.label_smoothing / count
     own = weight * (1 - targets.label_smoothing)
     return _Weights(own + even * everything, own, even)

@@ -79,18 +79,6 @@ def _check_weight(weight: Tensor | None, anchors: Tensor) -> None:
     check_device(FUNCTION, "anchor_weight", weight, anchors, "anchors")
 
 
-def _chosen(backend: str, similarity: str, anchors: Tensor) -> str:
-    """The backend by name; there is no kernel of distances."""
-    chosen = choose(FUNCTION, backend, FUNCTION, anchors)
-    if chosen != "triton" or similarity != "euclidean":
-        return chosen
-    if backend == "auto":
-        return "eager"
-    requirement = "to be 'cosine' or 'dot' with backend='triton'"
-    hint = 'backend="auto" takes the fastest implementation there is.'
-    raise ValueError(sentence(FUNCTION, "similarity", requirement, repr(similarity), hint))
-
-
 def pair_contrast(
     anchors: Tensor,
     anchor_labels: Tensor,
@@ -137,8 +125,7 @@ def pair_contrast(
         negative_labels: classes of the negatives.
         anchor_weight: w_i, any floating dtype. 0 ignores the anchor.
         similarity: "cosine" in [-1, 1], "dot", or "euclidean" (minus the distance, whose
-            gradient is 0 at distance 0). There is no Triton kernel of the last: "auto" takes the
-            eager backend for it everywhere.
+            gradient is 0 at distance 0).
         temperature: divides the similarity, > 0: a number, for each of which `torch.compile` has
             its program, or a tensor (), which may be annealed within one, or learnt. Copies of the
             rows are then held, at unit length under "cosine"; pairs never are.
@@ -203,4 +190,4 @@ def pair_contrast(
     settings = Settings(
         similarity, temperature, denominator == "all", bool(exclude_self), ignore_index
     )
-    return contrasted(inputs, settings, reduction, _chosen(backend, similarity, anchors))
+    return contrasted(inputs, settings, reduction, choose(FUNCTION, backend, FUNCTION, anchors))

@@ -3,7 +3,6 @@
 import pytest
 import torch
 from hypothesis import given
-from hypothesis import strategies as st
 
 from protocontrast import pair_contrast
 from tests.agreement import assert_agrees, values_and_gradients
@@ -19,11 +18,7 @@ def assert_case_agrees(case: Case, upstream_seed: int) -> None:
     )  # fmt: skip
 
 
-def of_kind(similarity: str) -> st.SearchStrategy[Case]:
-    return cases(similarity=similarity)
-
-
-@given(case=st.sampled_from(["cosine", "dot"]).flatmap(of_kind), upstream_seed=seeds)
+@given(case=cases(), upstream_seed=seeds)
 def test_any_call(case: Case, upstream_seed: int) -> None:
     assert_case_agrees(case, upstream_seed)
 
