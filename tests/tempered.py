@@ -74,6 +74,7 @@ CALLS: dict[str, Tempered] = {
     "logits": _logits,
     "pairs": _pairs(),
     "dot pairs": _pairs(similarity="dot", reduction="sum"),
+    "distant pairs": _pairs(similarity="euclidean"),
     "opposed": _opposed,
     "distribution": _distribution(),
     "raw distribution": _distribution(normalize=False, reduction="none"),

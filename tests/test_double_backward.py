@@ -126,6 +126,7 @@ def test_the_bare_operators(name: str) -> None:
             None,
             255,
             False,
+            0.0,
             "eager",
         ),
     }[name]

@@ -150,7 +150,8 @@ def test_repr_is_the_constructor_call() -> None:
     loss = PixelPrototypeContrastLoss(temperature=0.5, similarity="dot")
     assert repr(loss) == (
         "PixelPrototypeContrastLoss(similarity='dot', temperature=0.5, absent='mask', "
-        "ignore_index=255, reduction='mean', validate=False, backend='auto')"
+        "ignore_index=255, label_smoothing=0.0, reduction='mean', validate=False, "
+        "backend='auto')"
     )
     assert repr(eval(repr(loss))) == repr(loss)
     both = BidirectionalContrastLoss(3)

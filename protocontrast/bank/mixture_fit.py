@@ -115,10 +115,10 @@ def kinds_of(logits: Tensor, labels: Tensor, ignore_index: int) -> Kinds:
     used = used & (torch.isfinite(logits) | absent).all(dim=0)
     place = torch.where(used, labels, 0).long()
     counted = used & ~absent
-    finite = torch.where(counted, logits, 0).double()
+    finite = widest(torch.where(counted, logits, 0))
     other = counted & (torch.arange(num_classes, device=labels.device)[:, None] != place)
-    own = finite.gather(0, place[None])[0], counted.gather(0, place[None])[0].double()
-    return own, (finite.flatten(), other.flatten().double())
+    own = finite.gather(0, place[None])[0], counted.gather(0, place[None])[0].to(finite.dtype)
+    return own, (finite.flatten(), other.flatten().to(finite.dtype))
 
 
 def weighted_sums(values: Tensor, weight: Tensor, mixture: Mixtures) -> Tensor:

@@ -4,7 +4,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from protocontrast.checks import check_choice, check_ignore_index, sentence
+from protocontrast.checks import check_choice, check_ignore_index, check_share, sentence
 from protocontrast.functional.pixels import (
     check_per_class,
     check_prototypes,
@@ -39,6 +39,7 @@ def pixel_prototype_contrast(
     temperature: float | Tensor = 0.1,
     absent: Absent = "mask",
     ignore_index: int = 255,
+    label_smoothing: float = 0.0,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
 ) -> Tensor:
@@ -69,6 +70,10 @@ def pixel_prototype_contrast(
         absent: "mask" takes absent classes out of the denominator and ignores pixels labelled with
             one; "floor" (cosine only) keeps them in at cosine -1, and such pixels stay valid.
         ignore_index: label of pixels without a class, outside 0..C-1.
+        label_smoothing: eps in [0, 1], as in `torch.nn.functional.cross_entropy`: targets become
+            (1 - eps) t_ic + eps / C sum_k t_ik, under "mask" over the classes that are present. The
+            weights of "mean" stay those of the targets themselves, and a pixel of a class of weight
+            0 keeps its smoothed part. Above 0, soft targets (B, C, P) are held.
         reduction: "mean" divides by the summed weights w_i cw_{y_i} (soft: w_i t_ic cw_c; note that
             `torch.nn.functional.cross_entropy` divides soft targets by N), "sum", or "none".
         backend: "auto", or an implementation by name, which then never falls back.
@@ -110,6 +115,7 @@ def pixel_prototype_contrast(
     check_choice(function, "absent", absent, ABSENT)
     temperature = read_temperature(function, temperature, features)
     check_ignore_index(function, ignore_index)
+    check_share(function, "label_smoothing", label_smoothing)
     if absent == "floor" and similarity != "cosine":
         requirement = 'to be "cosine" with absent="floor"'
         hint = 'only a cosine has a lowest value; use absent="mask".'
@@ -126,5 +132,5 @@ def pixel_prototype_contrast(
     )
     settings = Settings(similarity, temperature, absent == "floor", ignore_index)
     chosen = choose(function, backend, "contrast", features)
-    loss = contrast(inputs, settings, reduction, chosen)
+    loss = contrast(inputs, settings, reduction, chosen, float(label_smoothing))
     return pixels.restored(loss) if reduction == "none" else loss

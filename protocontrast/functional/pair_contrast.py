@@ -22,10 +22,10 @@ from protocontrast.ops.pair_contrast import Inputs, Settings
 from protocontrast.ops.pair_contrast import pair_contrast as contrasted
 
 FUNCTION = "pair_contrast"
-PAIR_SIMILARITIES = ("cosine", "dot")
+PAIR_SIMILARITIES = ("cosine", "dot", "euclidean")
 DENOMINATORS = ("negatives", "all")
 
-PairSimilarity = Literal["cosine", "dot"]
+PairSimilarity = Literal["cosine", "dot", "euclidean"]
 Denominator = Literal["negatives", "all"]
 
 
@@ -124,7 +124,8 @@ def pair_contrast(
         negatives: rows to be pushed from instead of keys; keys are then positives only.
         negative_labels: classes of the negatives.
         anchor_weight: w_i, any floating dtype. 0 ignores the anchor.
-        similarity: "cosine" in [-1, 1] or "dot".
+        similarity: "cosine" in [-1, 1], "dot", or "euclidean" (minus the distance, whose
+            gradient is 0 at distance 0).
         temperature: divides the similarity, > 0: a number, for each of which `torch.compile` has
             its program, or a tensor (), which may be annealed within one, or learnt. Copies of the
             rows are then held, at unit length under "cosine"; pairs never are.

@@ -11,6 +11,7 @@ from protocontrast.checks import (
     check_integer,
     check_no_grad,
     check_shape,
+    check_share,
     sentence,
 )
 from protocontrast.functional import hints
@@ -42,6 +43,7 @@ def upsampled_cross_entropy(
     class_weight: Tensor | None = None,
     ignore_index: int = 255,
     align_corners: bool = False,
+    label_smoothing: float = 0.0,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
 ) -> Tensor:
@@ -63,6 +65,9 @@ def upsampled_cross_entropy(
         ignore_index: label of pixels without a class, outside 0..C-1.
         align_corners: whether the centres of the corner cells fall on those of the corner pixels,
             or their outer corners do. Take what the network was trained with.
+        label_smoothing: eps in [0, 1], as in `torch.nn.functional.cross_entropy`: (1 - eps) of the
+            loss and eps / C of its sum over all classes in place of y, classes at -inf left out. A
+            pixel of a class of weight 0 keeps the second part.
         reduction: "mean" divides by the summed weights, "sum", or "none".
         backend: "auto", or an implementation by name, which then never falls back.
 
@@ -112,9 +117,11 @@ def upsampled_cross_entropy(
         check_no_grad(function, "class_weight", class_weight, to="logits")
     check_ignore_index(function, ignore_index, num_classes)
     check_flag(function, "align_corners", align_corners)
+    check_share(function, "label_smoothing", label_smoothing)
     check_choice(function, "reduction", reduction, REDUCTIONS)
     chosen = choose(function, backend, "upsampled_cross_entropy", logits)
     labels = comparable(labels, num_classes, ignore_index)
     return operator.upsampled_cross_entropy(
-        logits, labels, class_weight, ignore_index, bool(align_corners), reduction, chosen
-    )
+        logits, labels, class_weight, ignore_index, bool(align_corners), float(label_smoothing),
+        reduction, chosen,
+    )  # fmt: skip

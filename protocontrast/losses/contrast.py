@@ -10,6 +10,7 @@ from protocontrast.checks import (
     check_ignore_index,
     check_labels,
     check_no_grad,
+    check_share,
     sentence,
 )
 from protocontrast.functional import (
@@ -39,6 +40,7 @@ class PixelPrototypeContrastLoss(nn.Module):
         temperature: > 0, a number or a tensor (); an `nn.Parameter` is learnt.
         absent: "mask" or "floor".
         ignore_index: label of pixels without a class, outside 0..C-1.
+        label_smoothing: in [0, 1].
         reduction: "mean", "sum" or "none".
         validate: check label values on every call with `check_labels`; waits for a GPU.
         backend: "auto", or an implementation by name.
@@ -72,6 +74,7 @@ class PixelPrototypeContrastLoss(nn.Module):
         temperature: float | Tensor = 0.1,
         absent: Absent = "mask",
         ignore_index: int = 255,
+        label_smoothing: float = 0.0,
         reduction: Reduction = "mean",
         validate: bool = False,
         backend: Backend = "auto",
@@ -84,6 +87,7 @@ class PixelPrototypeContrastLoss(nn.Module):
         if absent == "floor" and similarity != "cosine":
             requirement = 'to be "cosine" with absent="floor"'
             raise ValueError(sentence(name, "similarity", requirement, repr(similarity)))
+        check_share(name, "label_smoothing", label_smoothing)
         check_choice(name, "reduction", reduction, REDUCTIONS)
         check_choice(name, "backend", backend, BACKENDS)
         check_flag(name, "validate", validate)
@@ -99,6 +103,7 @@ class PixelPrototypeContrastLoss(nn.Module):
         self.temperature = temperature
         self.absent = absent
         self.ignore_index = ignore_index
+        self.label_smoothing = label_smoothing
         self.reduction = reduction
         self.validate = validate
         self.backend = backend
@@ -108,6 +113,7 @@ class PixelPrototypeContrastLoss(nn.Module):
         return (
             f"similarity={self.similarity!r}, temperature={self.temperature}, "
             f"absent={self.absent!r}, ignore_index={self.ignore_index}, "
+            f"label_smoothing={self.label_smoothing}, "
             f"reduction={self.reduction!r}, validate={self.validate}, backend={self.backend!r}"
         )
 
@@ -132,6 +138,7 @@ class PixelPrototypeContrastLoss(nn.Module):
             temperature=self.temperature,
             absent=self.absent,
             ignore_index=self.ignore_index,
+            label_smoothing=self.label_smoothing,
             reduction=self.reduction,
             backend=self.backend,
         )

@@ -18,7 +18,7 @@ class PairContrastLoss(nn.Module):
     """`pair_contrast` with its settings stored.
 
     Args:
-        similarity: "cosine" or "dot".
+        similarity: "cosine", "dot" or "euclidean".
         temperature: > 0, a number or a tensor (); an `nn.Parameter` is learnt.
         denominator: "negatives" or "all".
         exclude_self: key i is anchor i itself, and no positive of its own.

@@ -9,6 +9,7 @@ from protocontrast.checks import (
     check_ignore_index,
     check_labels,
     check_no_grad,
+    check_share,
     sentence,
 )
 from protocontrast.functional.contrast import BACKENDS, REDUCTIONS, Backend, Reduction
@@ -22,6 +23,7 @@ class UpsampledCrossEntropyLoss(nn.Module):
         class_weight: (C,) weights, kept as a buffer that moves with the module.
         ignore_index: label of pixels without a class, outside 0..C-1.
         align_corners: as the network was trained.
+        label_smoothing: in [0, 1].
         reduction: "mean", "sum" or "none".
         validate: check label values on every call with `check_labels`; waits for a GPU.
         backend: "auto", or an implementation by name.
@@ -53,6 +55,7 @@ class UpsampledCrossEntropyLoss(nn.Module):
         *,
         ignore_index: int = 255,
         align_corners: bool = False,
+        label_smoothing: float = 0.0,
         reduction: Reduction = "mean",
         validate: bool = False,
         backend: Backend = "auto",
@@ -62,6 +65,7 @@ class UpsampledCrossEntropyLoss(nn.Module):
         check_ignore_index(name, ignore_index)
         check_flag(name, "align_corners", align_corners)
         check_flag(name, "validate", validate)
+        check_share(name, "label_smoothing", label_smoothing)
         check_choice(name, "reduction", reduction, REDUCTIONS)
         check_choice(name, "backend", backend, BACKENDS)
         if class_weight is not None:
@@ -73,6 +77,7 @@ class UpsampledCrossEntropyLoss(nn.Module):
         self.register_buffer("class_weight", class_weight)
         self.ignore_index = ignore_index
         self.align_corners = align_corners
+        self.label_smoothing = label_smoothing
         self.reduction = reduction
         self.validate = validate
         self.backend = backend
@@ -81,6 +86,7 @@ class UpsampledCrossEntropyLoss(nn.Module):
         """The constructor's arguments."""
         return (
             f"ignore_index={self.ignore_index}, align_corners={self.align_corners}, "
+            f"label_smoothing={self.label_smoothing}, "
             f"reduction={self.reduction!r}, validate={self.validate}, backend={self.backend!r}"
         )
 
@@ -92,6 +98,7 @@ class UpsampledCrossEntropyLoss(nn.Module):
             class_weight=self.class_weight,
             ignore_index=self.ignore_index,
             align_corners=self.align_corners,
+            label_smoothing=self.label_smoothing,
             reduction=self.reduction,
             backend=self.backend,
         )

@@ -49,10 +49,12 @@ def upsampled_cross_entropy(
     class_weight: Tensor | None,
     ignore_index: int,
     align_corners: bool,
+    label_smoothing: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """(M16) v_y (logsumexp_k z_k - z_y) of the upsampled logits z, and v_y, like the labels.
 
-    Both are 0 where z_y is -inf: there the pixel's class is absent.
+    Both are 0 where z_y is -inf: there the pixel's class is absent. Smoothed, it is (1 - eps) of
+    that and eps / C' of the sum over all C' classes of the pixel, in place of y.
     """
     num_classes, size = logits.shape[1], labels.shape[1:]
     share = torch.ones(num_classes, dtype=logits.dtype, device=logits.device)
@@ -65,7 +67,20 @@ def upsampled_cross_entropy(
     absent = upsampled.gather(1, rearrange(index, "b ... -> b 1 ...")) == -torch.inf
     weight = torch.where(rearrange(absent, "b 1 ... -> b ..."), 0, weight)
     # An ignored pixel may read NaN, and 0 * NaN is NaN: it leaves before any arithmetic.
-    upsampled = torch.where(rearrange(weight != 0, "b ... -> b 1 ..."), upsampled, 0)
+    read = weight != 0
+    if label_smoothing:
+        there = upsampled != -torch.inf
+        shares = torch.where(there.movedim(1, -1), share, 0)
+        own_class = rearrange(~absent, "b 1 ... -> b ...")
+        read = (labels != ignore_index) & own_class & (shares != 0).any(dim=-1)
+    upsampled = torch.where(rearrange(read, "b ... -> b 1 ..."), upsampled, 0)
     own = upsampled.gather(1, rearrange(index, "b ... -> b 1 ..."))
-    gap = torch.logsumexp(upsampled, dim=1) - rearrange(own, "b 1 ... -> b ...")
-    return torch.where(weight == 0, 0, weight * gap), weight
+    normaliser = torch.logsumexp(upsampled, dim=1)
+    gap = normaliser - rearrange(own, "b 1 ... -> b ...")
+    loss = torch.where(weight == 0, 0, weight * gap)
+    if label_smoothing:
+        gaps = (rearrange(normaliser, "b ... -> b 1 ...") - upsampled).movedim(1, -1)
+        even = torch.where(shares == 0, 0, gaps * shares).sum(dim=-1)
+        even = even / there.sum(dim=1).clamp_min(1)
+        loss = (1 - label_smoothing) * loss + label_smoothing * torch.where(read, even, 0)
+    return loss, weight

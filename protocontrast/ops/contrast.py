@@ -14,6 +14,7 @@ from protocontrast.ops.gradient import differentiable, kept, once, only_first_di
 from protocontrast.ops.labels import checked_labels, refuse_on_host
 from protocontrast.ops.learnt import learnt_contrast
 from protocontrast.ops.reduction import reduced
+from protocontrast.ops.smoothing import smoothed
 
 FUNCTION = "pixel_prototype_contrast"
 
@@ -232,7 +233,7 @@ class _ReducedContrast(torch.autograd.Function):
         )
 
 
-def _naive(inputs: Inputs, settings: Settings) -> tuple[Tensor, Tensor]:
+def _naive(inputs: Inputs, settings: Settings, label_smoothing: float) -> tuple[Tensor, Tensor]:
     features, labels, prototypes = inputs[:3]
     if labels.is_floating_point():
         rows = labels.transpose(1, 2).reshape(-1, labels.shape[1])
@@ -253,11 +254,31 @@ def _naive(inputs: Inputs, settings: Settings) -> tuple[Tensor, Tensor]:
             temperatures.private(settings.temperature),
             "floor" if settings.floor else "mask",
             settings.ignore_index,
+            label_smoothing,
         )
     return loss.reshape(images, pixels), weight.reshape(images, pixels)
 
 
-def contrast(inputs: Inputs, settings: Settings, reduction: str, backend: str) -> Tensor:
+def _smoothed(
+    inputs: Inputs, settings: Settings, reduction: str, backend: str, label_smoothing: float
+) -> Tensor:
+    """The contrast of smoothed targets, which are soft ones; "mean" goes by the targets' own."""
+    kind, _, floor, ignore_index = settings
+    targets, weight = smoothed(*inputs[:6], kind, floor, ignore_index, label_smoothing, FUNCTION)
+    inputs = inputs._replace(labels=targets)
+    if reduction != "mean":
+        return contrast(inputs, settings, reduction, backend)
+    total = contrast(inputs, settings, "sum", backend)
+    return torch.where(weight == 0, 0, total / torch.where(weight == 0, 1, weight))
+
+
+def contrast(
+    inputs: Inputs,
+    settings: Settings,
+    reduction: str,
+    backend: str,
+    label_smoothing: float = 0.0,
+) -> Tensor:
     """The loss: (B, P) for "none", else () with 0 where no pixel is valid."""
     features, prototypes = inputs.features, inputs.prototypes
     inputs = inputs._replace(
@@ -266,7 +287,11 @@ def contrast(inputs: Inputs, settings: Settings, reduction: str, backend: str) -
         class_weight=steady(inputs.class_weight),
     )
     if backend == "naive":
-        loss, weight = _naive(inputs, settings)
+        loss, weight = _naive(inputs, settings, label_smoothing)
+        if label_smoothing and reduction == "mean":
+            loss = torch.where(weight.sum() == 0, 0, loss)
+    elif label_smoothing:
+        return _smoothed(inputs, settings, reduction, backend, label_smoothing)
     elif temperatures.is_learnt(settings.temperature):
         losses, masses = learnt_contrast(*inputs[:6], *settings, backend, FUNCTION)  # type: ignore[arg-type]
         loss, weight = losses.sum(dim=1), masses.sum(dim=1)

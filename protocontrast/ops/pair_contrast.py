@@ -175,21 +175,27 @@ def _naive(inputs: Inputs, settings: Settings) -> tuple[Tensor, Tensor]:
 
 
 def _over_temperature(inputs: Inputs, settings: Settings) -> tuple[Inputs, Settings]:
-    """A temperature that is a tensor divides the anchors, which carry its gradient."""
+    """A temperature that is a tensor divides the anchors, which carry its gradient.
+
+    A distance is that of all rows over the temperature.
+    """
     temperature = temperatures.private(settings.temperature)
     if not isinstance(temperature, Tensor):
         return inputs, settings
-    unit = settings.similarity == "cosine"
+    unit, apart = settings.similarity == "cosine", settings.similarity == "euclidean"
 
     def other(rows: Tensor) -> Tensor:
-        return _divided(steady(rows), unit, None) if unit else rows
+        if unit or apart:
+            return _divided(steady(rows), unit, temperature if apart else None)
+        return rows
 
     inputs = inputs._replace(
         anchors=_divided(inputs.anchors, unit, temperature),
         keys=other(inputs.keys),
         negatives=None if inputs.negatives is None else other(inputs.negatives),
     )
-    return inputs, settings._replace(similarity="dot", temperature=1.0)
+    kind = "dot" if unit else settings.similarity
+    return inputs, settings._replace(similarity=kind, temperature=1.0)
 
 
 def _divided(rows: Tensor, unit: bool, divisor: Tensor | None) -> Tensor:
