@@ -165,6 +165,14 @@ def check_count(function: str, argument: str, value: int) -> None:
         raise ValueError(sentence(function, argument, requirement, shown(value)))
 
 
+def check_integer_number(function: str, argument: str, value: int) -> None:
+    """ValueError unless an integer of 64 bits."""
+    integer = isinstance(value, Integral) and not isinstance(value, bool)
+    if not integer or not -LARGEST_INTEGER - 1 <= value <= LARGEST_INTEGER:
+        requirement = "to be an integer of 64 bits"
+        raise ValueError(sentence(function, argument, requirement, shown(value)))
+
+
 def check_ignore_index(
     function: str,
     value: int,

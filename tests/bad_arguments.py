@@ -90,10 +90,11 @@ BY_NAME: dict[str, list[Any]] = {
     "temperature": NO_LENGTH, "epsilon": NO_LENGTH, "momentum": NO_SHARE,
     "bias_momentum": NO_SHARE, "min_share": NO_SHARE, "image_share": NO_SHARE,
     "share": NO_SHARE, "cap": NO_SHARE, "strength": NO_NUMBER, "cross_entropy_weight": NO_NUMBER,
-    "reverse_weight": NO_NUMBER, "floor": [*NO_NUMBER, 0, 1.5, -1.0], "seed": NO_NUMBER,
+    "reverse_weight": NO_NUMBER, "floor": [*NO_NUMBER, 0, 1.5, -1.0],
+    "seed": [*NO_NUMBER, 0.5, float("inf"), 2**63],
     "num_classes": NO_COUNT, "dim": NO_COUNT, "length": NO_COUNT, "components": NO_COUNT,
-    "pixels": NO_COUNT, "iterations": NO_COUNT, "number": NO_COUNT, "per_class": NO_COUNT,
-    "min_pixels": NO_COUNT, "ignore_index": NO_IGNORE_INDEX, "size": NO_SIZE,
+    "pixels": NO_COUNT, "ramp": NO_COUNT, "iterations": NO_COUNT, "number": NO_COUNT,
+    "per_class": NO_COUNT, "min_pixels": NO_COUNT, "ignore_index": NO_IGNORE_INDEX, "size": NO_SIZE,
     "generator": NO_GENERATOR, "stats": NO_STATISTICS, "counts": [
         *NO_TENSOR, PRESENT, PER_CLASS[None], PER_CLASS[0], PER_CLASS[:0],
         PER_CLASS.to(torch.complex64),
@@ -108,10 +109,10 @@ BY_NAME: dict[str, list[Any]] = {
 CHOICES = {
     "similarity", "absent", "reduction", "backend", "mode", "measure", "toward", "denominator",
     "candidates", "rule", "warmup", "bias_warmup", "bank_update", "domain", "normalize",
-    "pairwise", "exclude_self", "per_image", "align_corners", "calibrate",
+    "pairwise", "exclude_self", "per_image", "align_corners", "calibrate", "validate", "update",
 }  # fmt: skip
 """`normalize` and those after it are True or False, or also that."""
-UNCHECKED = {"process_group", "validate", "update", "batches", "others"}
+UNCHECKED = {"process_group", "others"}
 
 
 class Call(NamedTuple):
@@ -257,6 +258,10 @@ def calls() -> dict[str, Call]:
         "PrototypeBank": Call(pc.PrototypeBank, {"num_classes": 3, "dim": 4}),
         "PrototypeBank.update": Call(bank.update, {**pixels, "pixel_weight": WEIGHT}, unlearnt),
         "PrototypeBank.update_from": Call(bank.update_from, {"stats": means}),
+        "PrototypeBank.fit": Call(bank.fit, {"batches": [(FEATURES, LABELS)]}, {"batches": [
+            3, "pairs", FEATURES, [FEATURES], [(FEATURES,)], [(FEATURES, LABELS, LABELS)], [3],
+            [None], [(LABELS, FEATURES)], [(FEATURES, None)], object(),
+        ]}),
         "PrototypeBank.accumulate": Call(spread.accumulate, {"stats": wide}),
         "UpsampledCrossEntropyLoss": Call(
             pc.UpsampledCrossEntropyLoss, {"class_weight": PER_CLASS}, any_classes

@@ -290,7 +290,7 @@ def test_sizes_of_a_queue(place: int) -> None:
         ({"pixels": True}, "expected pixels to be an integer >= 1, got True."),
         ({"momentum": 1.5}, "expected momentum to be a number in [0, 1], got 1.5."),
         ({"strength": "1"}, "expected strength to be a number, got '1'."),
-        ({"seed": None}, "expected seed to be a number, got None."),
+        ({"seed": None}, "expected seed to be an integer of 64 bits, got None."),
     ],
 )
 def test_settings_of_a_balance(given: Any, text: str) -> None:

@@ -153,6 +153,21 @@ def test_what_no_labelled_pixel_reads_may_be_anything() -> None:
     assert torch.autograd.grad(loss, leaf)[0].isfinite().all()
 
 
+@pytest.mark.parametrize("backend", ["eager", "naive"])
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_a_class_that_is_not_there_carries_no_mass(align_corners: bool, backend: Any) -> None:
+    logits, labels = normal(0, SCENE["shape"]), label_map(1, (2, *SCENE["size"]), 2)
+    absent = logits.clone()
+    absent[:, 2] = -torch.inf
+    settings: dict[str, Any] = {"align_corners": align_corners, "backend": backend}
+    found, expected = [], []
+    for leaf, results in ((absent, found), (logits[:, :2].clone(), expected)):
+        loss = upsampled_cross_entropy(leaf.requires_grad_(), labels, **settings)
+        results += [loss, torch.autograd.grad(loss, leaf)[0][:, :2]]
+        assert torch.isfinite(loss)
+    torch.testing.assert_close(found, expected)
+
+
 def test_gradcheck_of_upsampling() -> None:
     leaf, labels = normal(0, (1, 3, 2, 2, 3)).requires_grad_(), label_map(1, (1, 4, 3, 5), 3)
     for reduction in ("mean", "none"):

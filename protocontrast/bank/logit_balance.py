@@ -16,6 +16,7 @@ from protocontrast.checks import (
     check_count,
     check_device,
     check_ignore_index,
+    check_integer_number,
     check_number,
     check_share,
     sentence,
@@ -117,7 +118,7 @@ class LogitBalance(WideBuffers):
         check_count("LogitBalance", "ramp", ramp)
         check_number("LogitBalance", "strength", strength)
         check_count("LogitBalance", "pixels", pixels)
-        check_number("LogitBalance", "seed", seed)
+        check_integer_number("LogitBalance", "seed", seed)
         self.num_classes = num_classes
         self.components = components
         self.momentum = momentum

@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from protocontrast.checks import (
+    LARGEST_INTEGER,
     check_choice,
     check_flag,
     check_ignore_index,
@@ -51,5 +52,5 @@ def check_settings(
         raise ValueError(sentence("BiCL", "weights", "to be two numbers", shown(weights)))
     check_ignore_index("BiCL", ignore_index)
     # A bank says what is wrong with a number of classes that is none.
-    if isinstance(num_classes, int):
+    if isinstance(num_classes, int) and num_classes <= LARGEST_INTEGER:
         check_ignore_index("BiCL", ignore_index, num_classes)
