@@ -287,6 +287,7 @@ def test_sizes_of_a_queue(place: int) -> None:
     [
         ({"num_classes": 0}, "expected num_classes to be an integer >= 1, got 0."),
         ({"components": 0}, "expected components to be an integer >= 1, got 0."),
+        ({"ramp": 0}, "expected ramp to be an integer >= 1, got 0."),
         ({"pixels": True}, "expected pixels to be an integer >= 1, got True."),
         ({"momentum": 1.5}, "expected momentum to be a number in [0, 1], got 1.5."),
         ({"strength": "1"}, "expected strength to be a number, got '1'."),

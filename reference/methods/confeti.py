@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 import protocontrast as pc
-from protocontrast.functional.spread import Toward
 from reference.methods.activations import ActivationPrototypes
 from reference.methods.dacs import DACS, Seen, cells
 from reference.methods.projector import pixel_rows
@@ -18,14 +18,14 @@ from reference.training.losses import cell_labels
 from reference.training.method import Start, Step, Stepped
 
 MIXED, WARMUP = 2000 / 80000, 3000 / 80000  # Shares of the run; released.
+Toward = Literal["released", "uniform"]
 
 
 class CONFETI(DACS):
     """DACS + 0.5 CE(v P^T / 0.1) + 2 spread + CUT + 0.1 (u_s P^T - M(u_G) P^T)^2 + presence.
 
-    u is a 1x1 projection and v the same at unit length: of translated source, of mixed and, times
-    the confident share, of target images. DACS sees source images translated, too. CUT and the
-    similarities move the translator, all else the network and the projection.
+    u is a 1x1 projection, v the same at unit length: of translated source, mixed and, times q, of
+    target images. CUT and similarities move the translator, all else takes its images as given.
 
     Args:
         dim: channels of the network's features.
