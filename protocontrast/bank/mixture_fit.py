@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from protocontrast.bank.mixtures import NARROWEST, Mixtures
-from protocontrast.functional.precision import smallest, widest
+from protocontrast.functional.precision import smallest, widest, widest_dtype
 
 EM_STEPS = 3
 """Of each fit: a table moves slowly, and the next batch goes on from it."""
@@ -106,7 +106,7 @@ def fit_classes(
 def kinds_of(logits: Tensor, labels: Tensor, ignore_index: int) -> Kinds:
     """The logits (C, n) of pixels' own classes and of the others, each with its weight.
 
-    Weights are 1, and 0 for pixels without a label, for those of a logit that is NaN or infinite,
+    Weights are 1, and 0 for pixels without a label, for those of a logit that is NaN or +inf,
     and for logits at -inf, whose class is absent.
     """
     num_classes = len(logits)
@@ -141,15 +141,15 @@ def fit_anchors(
 
     `tiles` goes over the batch from its start; `known` (2,) says which have an old mixture.
     """
-    device = known.device
-    sums = torch.zeros(2, 3, dtype=torch.float64, device=device)
+    device, dtype = known.device, widest_dtype(known.device)
+    sums = torch.zeros(2, 3, dtype=dtype, device=device)
     for kinds in tiles():
         for into, (values, weight) in zip(sums, kinds, strict=True):
             into += torch.stack([weight.sum(), weight @ values, weight @ values.square()])
     sums = total(sums)
     fitted = begun(sums, known, old)
     for _ in range(EM_STEPS):
-        parts = torch.zeros(2, fitted.mean.shape[-1], 3, dtype=torch.float64, device=device)
+        parts = torch.zeros(2, fitted.mean.shape[-1], 3, dtype=dtype, device=device)
         for kinds in tiles():
             for into, (values, weight), *anchor in zip(parts, kinds, *fitted, strict=True):
                 into += weighted_sums(values, weight, Mixtures(*anchor))
