@@ -5,7 +5,7 @@ labels are read here only, by `check_labels` and by the operators' CPU kernels.
 """
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Hashable
 from numbers import Integral, Real
 
 import torch
@@ -20,7 +20,16 @@ LABEL_DTYPES = (
     torch.int64,
     torch.uint16,
     torch.uint32,
+    torch.uint64,
 )
+
+SMALLEST_DIVISOR = 2.0**-126
+"""The least normal float32. Of smaller divisors some are taken for 0, some have no inverse."""
+
+LARGEST_INTEGER = 2**63 - 1
+
+LONGEST_VALUE = 80
+"""Letters of a value that a sentence shows; of a longer one it names the type."""
 
 LOOKED_AT = 2**17
 """Labels whose values are checked at a time on a CPU."""
@@ -30,6 +39,20 @@ def sentence(function: str, argument: str, requirement: str, got: object, hint: 
     """The one form of every error message of this library."""
     text = f"{function}: expected {argument} {requirement}, got {got}."
     return f"{text} Hint: {hint}" if hint else text
+
+
+def shown(value: object) -> str:
+    """The value as a sentence shows it: in one line, whatever it is."""
+    try:
+        text = repr(value)
+    except Exception:  # such as an integer of more digits than Python prints
+        text = ""
+    if text and len(text) <= LONGEST_VALUE and "\n" not in text:
+        return text
+    name, shape = type(value).__name__, getattr(value, "shape", None)
+    if isinstance(shape, tuple):
+        return f"{name} of shape {tuple(shape)}"
+    return f"a value of type {name}"
 
 
 def check_tensor(function: str, argument: str, value: object) -> None:
@@ -86,46 +109,88 @@ def check_no_grad(
 
 def check_choice(function: str, argument: str, value: object, choices: Collection[object]) -> None:
     """ValueError unless one of the choices."""
-    if value not in choices:
+    # Compared with a string or a flag, an array or a tensor gives more than one answer, or True.
+    plain = isinstance(value, Hashable) and not isinstance(value, Tensor)
+    if not plain or value not in choices:
         names = " or ".join(repr(choice) for choice in choices)
-        raise ValueError(sentence(function, argument, f"to be {names}", repr(value)))
+        raise ValueError(sentence(function, argument, f"to be {names}", shown(value)))
+
+
+def check_flag(function: str, argument: str, value: object) -> None:
+    """TypeError unless True or False; numpy's are, 0 and 1 are not."""
+    numpys = type(value).__module__ == "numpy" and type(value).__name__ in ("bool", "bool_")
+    if not (isinstance(value, bool) or numpys):
+        raise TypeError(sentence(function, argument, "to be True or False", shown(value)))
 
 
 def is_number(value: object) -> bool:
-    """Whether a real number, which neither NaN nor a bool is; numpy's scalars are."""
-    return isinstance(value, Real) and not isinstance(value, bool) and value == value
+    """Whether a real number that a float holds, which neither NaN nor a bool is; numpy's are."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return False
+    try:
+        number = float(value)
+    except OverflowError:
+        return False
+    return number == number
 
 
 def check_number(function: str, argument: str, value: float) -> None:
     """ValueError unless a number."""
     if not is_number(value):
-        raise ValueError(sentence(function, argument, "to be a number", repr(value)))
+        raise ValueError(sentence(function, argument, "to be a number", shown(value)))
 
 
 def check_positive(function: str, argument: str, value: float) -> None:
-    """ValueError unless a finite number above 0."""
+    """ValueError unless a finite number above 0, and not so small that float32 loses it."""
     if not is_number(value) or not 0 < value < math.inf:
-        raise ValueError(sentence(function, argument, "to be a finite number > 0", repr(value)))
+        raise ValueError(sentence(function, argument, "to be a finite number > 0", shown(value)))
+    if float(value) < SMALLEST_DIVISOR:
+        requirement = "to be a number >= 2**-126, the least that float32 divides by"
+        raise ValueError(sentence(function, argument, requirement, shown(value)))
 
 
 def check_share(function: str, argument: str, value: float) -> None:
     """ValueError unless a number in [0, 1]."""
     if not is_number(value) or not 0 <= value <= 1:
-        raise ValueError(sentence(function, argument, "to be a number in [0, 1]", repr(value)))
+        raise ValueError(sentence(function, argument, "to be a number in [0, 1]", shown(value)))
 
 
 def check_count(function: str, argument: str, value: int) -> None:
     """ValueError unless an integer of at least 1."""
     integer = isinstance(value, (Integral, torch.SymInt)) and not isinstance(value, bool)
     if not integer or value < 1:
-        raise ValueError(sentence(function, argument, "to be an integer >= 1", repr(value)))
+        raise ValueError(sentence(function, argument, "to be an integer >= 1", shown(value)))
+    if isinstance(value, Integral) and value > LARGEST_INTEGER:
+        requirement = "to be an integer of 64 bits"
+        raise ValueError(sentence(function, argument, requirement, shown(value)))
 
 
-def check_ignore_index(function: str, value: int) -> None:
-    """TypeError unless an integer."""
+def check_integer_number(function: str, argument: str, value: int) -> None:
+    """ValueError unless an integer of 64 bits."""
+    integer = isinstance(value, Integral) and not isinstance(value, bool)
+    if not integer or not -LARGEST_INTEGER - 1 <= value <= LARGEST_INTEGER:
+        requirement = "to be an integer of 64 bits"
+        raise ValueError(sentence(function, argument, requirement, shown(value)))
+
+
+def check_ignore_index(
+    function: str,
+    value: int,
+    num_classes: int | None = None,
+    classes: str = "the classes",
+    hint: str = "pixels of that class would be lost; the usual ignore value below 0 is -100.",
+) -> None:
+    """TypeError unless an integer, ValueError unless one of 64 bits or if one of the classes."""
     if not isinstance(value, Integral) or isinstance(value, bool):
         hint = "the usual ignore values are 255 and -100."
-        raise TypeError(sentence(function, "ignore_index", "to be an integer", repr(value), hint))
+        raise TypeError(sentence(function, "ignore_index", "to be an integer", shown(value), hint))
+    if not -LARGEST_INTEGER - 1 <= value <= LARGEST_INTEGER:
+        hint = "labels are at most of 64 bits; the usual ignore values are 255 and -100."
+        requirement = "to be an integer of 64 bits"
+        raise ValueError(sentence(function, "ignore_index", requirement, shown(value), hint))
+    if num_classes is not None and 0 <= value < num_classes:
+        requirement = f"outside 0..{num_classes - 1}, {classes}"
+        raise ValueError(sentence(function, "ignore_index", requirement, value, hint))
 
 
 def refuse_wrong_values(function: str, labels: Tensor, num_classes: int, ignore_index: int) -> None:
@@ -163,7 +228,8 @@ def check_labels(labels: Tensor, num_classes: int, *, ignore_index: int = 255) -
 
     Raises:
         TypeError: `labels` is not an integer tensor.
-        ValueError: a wrong value occurs; the sentence names the value and how many there are.
+        ValueError: a wrong value occurs; the sentence names the value and how many there are. Or
+            `ignore_index` is a class.
 
     Example:
         >>> import torch
@@ -171,5 +237,5 @@ def check_labels(labels: Tensor, num_classes: int, *, ignore_index: int = 255) -
     """
     check_integer("check_labels", "labels", labels)
     check_count("check_labels", "num_classes", num_classes)
-    check_ignore_index("check_labels", ignore_index)
+    check_ignore_index("check_labels", ignore_index, num_classes)
     refuse_wrong_values("check_labels", labels.long(), num_classes, ignore_index)

@@ -47,6 +47,22 @@ def at_grid(labels: Tensor, features: Tensor) -> Tensor:
     return interpolate(labels[:, None].double(), size=size, mode="nearest")[:, 0].long()
 
 
+def hybrid(static: Tensor, moved: Tensor) -> Tensor:
+    """Given labels (B, H, W); cells of the grid without any get their transferred label (B, h, w).
+
+    Every pixel of such a cell gets it.
+    """
+    cells = torch.arange(moved[0].numel(), dtype=torch.float32).reshape(1, 1, *moved.shape[1:])
+    cell_of = interpolate(cells, size=static.shape[1:], mode="nearest")[0, 0].long()
+    filled = static.clone()
+    for image, labels, own in zip(filled, static, moved.flatten(1), strict=True):
+        for cell, label in enumerate(own.tolist()):
+            inside = cell_of == cell
+            if bool((labels[inside] == IGNORED).all()):
+                image[inside] = label
+    return filled
+
+
 def class_means(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     """Means (C, D), 0 where absent, and presence (C,), over all images given."""
     pixels = features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
@@ -142,7 +158,8 @@ class HandBiCL:
                 self.bias[c] = m * self.bias[c] + (1 - m) * difference
             self.biased[c] = True
 
-    def pseudo_labels(self, features: Tensor, static: Tensor | None) -> Tensor:
+    def pseudo_labels(self, features: Tensor, static: Tensor | None) -> tuple[Tensor, Tensor]:
+        """On the grid, and as target pixels are pulled to them."""
         settings = self.settings
         prototypes = self.source.prototypes + (self.bias if settings.calibrate else 0)
         present = self.source.present
@@ -155,12 +172,17 @@ class HandBiCL:
         kept = (value >= settings.threshold) & present.any()
         labels = torch.where(kept, nearest, IGNORED)
         if static is None:
-            return labels
+            return labels, labels
         grid = at_grid(static, features)
-        return torch.where(grid != IGNORED, grid, labels)
+        return torch.where(grid != IGNORED, grid, labels), hybrid(static, labels)
 
     def contrasts(
-        self, source: Tensor, source_labels: Tensor, target: Tensor, target_labels: Tensor
+        self,
+        source: Tensor,
+        source_labels: Tensor,
+        target: Tensor,
+        target_labels: Tensor,
+        pulled_to: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Target to source and source to target, for one set of prototypes."""
         settings = self.settings
@@ -173,7 +195,7 @@ class HandBiCL:
             of_target = class_means(target, target_labels, self.classes)
         shared = of_source[1] & of_target[1]
         return (
-            contrast(target, target_labels, *of_source, shared, settings),
+            contrast(target, pulled_to, *of_source, shared, settings),
             contrast(source, source_labels, *of_target, shared, settings),
         )
 
@@ -190,13 +212,16 @@ class HandBiCL:
         grid = at_grid(source_labels, source)
         if before:
             self.remember_source(source, grid)
-        labels = self.pseudo_labels(target, static)
+        labels, pulled_to = self.pseudo_labels(target, static)
         if before:
             self.remember_target(target, labels)
         images = [slice(None)]
         if settings.pairwise:
             images = [slice(b, b + 1) for b in range(len(source))]
-        pairs = [self.contrasts(source[i], source_labels[i], target[i], labels[i]) for i in images]
+        pairs = [
+            self.contrasts(source[i], source_labels[i], target[i], labels[i], pulled_to[i])
+            for i in images
+        ]
         to_source, to_target = (torch.stack(terms).mean() for terms in zip(*pairs, strict=True))
         if update and not before:
             self.remember_source(source, grid)

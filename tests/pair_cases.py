@@ -122,8 +122,8 @@ def cases(draw: st.DrawFn, **fixed: Any) -> Case:
         "layout": draw(st.sampled_from(ROW_LAYOUTS)),
         "key_layout": draw(st.sampled_from(ROW_LAYOUTS)),
         "label_kind": draw(st.sampled_from(LABEL_KINDS)),
-        "label_dtype": draw(st.sampled_from(LABEL_DTYPES)),
-        "similarity": draw(st.sampled_from(["cosine", "dot"])),
+        "label_dtype": draw(st.sampled_from((*LABEL_DTYPES, (torch.int64, 0)))),
+        "similarity": draw(st.sampled_from(["cosine", "dot", "euclidean"])),
         "temperature": draw(st.sampled_from([0.01, 0.07, 0.1, 1.0, 20.0])),
         "denominator": draw(st.sampled_from(["negatives", "all"])),
         "exclude_self": draw(st.booleans()),
@@ -164,6 +164,8 @@ def looped(call: dict[str, Any]) -> Tensor:
         others, labels = keys, call["key_labels"]
 
     def score(anchor: Tensor, other: Tensor) -> Tensor:
+        if call["similarity"] == "euclidean":
+            return -(anchor - other).norm() / call["temperature"]
         product = anchor @ other
         if call["similarity"] == "cosine":
             product = product / (anchor.norm() * other.norm())

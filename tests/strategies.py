@@ -15,7 +15,7 @@ LAYOUTS = ("contiguous", "channels_last", "strided", "sliced", "expanded")
 # Repeated names are drawn more often: most calls should hold valid pixels of present classes.
 LABEL_KINDS = ("mixed", "mixed", "mixed", "full", "full", "one_class", "all_ignored")
 PRESENCES = ("all", "given", "implied", "all", "given", "implied", "none")
-# Every integer dtype with an ignore value, some of which the dtype cannot hold or a class owns.
+# Every integer dtype with an ignore value, some of which the dtype cannot hold.
 LABEL_DTYPES = (
     (torch.uint8, 255),
     (torch.uint8, -100),
@@ -25,10 +25,11 @@ LABEL_DTYPES = (
     (torch.int16, 255),
     (torch.uint16, 255),
     (torch.uint32, 255),
+    (torch.uint64, 255),
     (torch.int32, -100),
     (torch.int64, 255),
     (torch.int64, -100),
-    (torch.int64, 0),
+    (torch.int64, 2**40),
 )
 FLOATS = (torch.float64, torch.float32, torch.float32, torch.bfloat16, torch.float16)
 

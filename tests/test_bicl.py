@@ -29,7 +29,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "one way": {"weights": (1.0, 0.0)},
     "no memory": {"momentum": 0.0, "bias_momentum": 0.0},
     "everything accepted": {"threshold": 0.0},
-    "nothing accepted": {"threshold": 2.0},
+    "nothing accepted": {"threshold": math.inf},
 }
 
 

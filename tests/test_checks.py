@@ -12,7 +12,7 @@ import torch
 from protocontrast import checks
 from tests.sentences import assert_raises
 
-INTEGERS = ["uint8", "int8", "int16", "int32", "int64", "uint16", "uint32"]
+INTEGERS = ["uint8", "int8", "int16", "int32", "int64", "uint16", "uint32", "uint64"]
 FLOATS = ["float16", "bfloat16", "float32", "float64"]
 NEITHER = ["complex64", "float8_e4m3fn"]
 

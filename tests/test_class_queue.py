@@ -3,6 +3,7 @@
 import copy
 import io
 from collections import deque
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -107,6 +108,36 @@ def test_what_is_not_finite_is_left_out(value: float) -> None:
     assert contents(queue, 0) == [[0.0], [2.0], [5.0]]
     assert queue.skipped.tolist() == [1, 0]
     assert queue.count.tolist() == [3, 1]
+
+
+def test_the_last_features_are_the_last_finite_ones() -> None:
+    queue = ClassQueue(1, 2, 1)
+    queue.push(torch.tensor([[1.0], [2.0], [NAN], [NAN]]), torch.zeros(4, dtype=torch.long))
+    assert contents(queue, 0) == [[1.0], [2.0]]
+    assert (queue.count.tolist(), queue.skipped.tolist()) == ([2], [2])
+
+
+@given(
+    values=st.lists(st.sampled_from([1.0, 2.0, 3.0, NAN, float("inf")]), min_size=1, max_size=12),
+    length=st.integers(1, 5),
+    data=st.data(),
+)
+def test_a_push_in_pieces_is_one_push(values: list[float], length: int, data: Any) -> None:
+    """Also counts: a feature is pushed or skipped, whether or not a later one takes its place."""
+    number = len(values)
+    classes = data.draw(st.lists(st.sampled_from([0, 1, 255]), min_size=number, max_size=number))
+    cuts = data.draw(st.lists(st.integers(0, number), max_size=4))
+    features, labels = torch.tensor(values)[:, None], torch.tensor(classes)
+    whole, pieces = ClassQueue(2, length, 1), ClassQueue(2, length, 1)
+    whole.push(features, labels)
+    for begin, end in pairwise(sorted({0, number, *cuts})):
+        pieces.push(features[begin:end], labels[begin:end])
+    for name, value in pieces.state_dict().items():
+        assert torch.equal(whole.state_dict()[name], value), name
+    finite = torch.isfinite(features[:, 0])
+    for c in range(2):
+        assert whole.count[c] == (finite & (labels == c)).sum()
+        assert whole.skipped[c] == (~finite & (labels == c)).sum()
 
 
 def test_reading_is_a_copy_without_gradient() -> None:

@@ -146,18 +146,6 @@ def test_every_integer_dtype_gives_the_same_bits(backend: str, data: st.DataObje
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_ignore_index_may_be_a_class(backend: str) -> None:
-    features, prototypes = normal(0, (6, 4)), normal(1, (3, 4))
-    labels = torch.tensor([0, 1, 2, 0, 1, 2])
-    kept = labels != 1
-    ignoring = pixel_prototype_contrast(
-        features, labels, prototypes, ignore_index=1, backend=backend
-    )
-    removed = pixel_prototype_contrast(features[kept], labels[kept], prototypes, backend=backend)
-    torch.testing.assert_close(ignoring, removed, rtol=1e-14, atol=0)
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("present", [4, 1])
 def test_a_pixel_of_zero_length_is_equally_far_from_all(present: int, backend: str) -> None:
     mask = torch.arange(4) < present

@@ -98,6 +98,7 @@ def test_the_bare_operators(name: str) -> None:
             None,
             None,
             None,
+            None,
             "cosine",
             0.1,
             False,
@@ -125,6 +126,7 @@ def test_the_bare_operators(name: str) -> None:
             None,
             255,
             False,
+            0.0,
             "eager",
         ),
     }[name]

@@ -30,7 +30,7 @@ from tests.stand_ins import daformer, lightning, mmsegmentation, segmentation_mo
 from tests.two_ranks import on_two_ranks
 
 CLASSES = 19
-LONGEST = 280
+LONGEST = 320
 
 
 def assert_trained(backbone: nn.Module) -> None:
@@ -59,6 +59,7 @@ def assert_bank_saw(bank: nn.Module, classes: Tensor) -> None:
 def test_every_block_of_the_document_is_run_here() -> None:
     assert list(BLOCKS) == [
         "From a formula to a method",
+        "Volumes",
         "Is a new loss right?",
         "MMSegmentation",
         "segmentation-models-pytorch",
@@ -82,6 +83,16 @@ def test_the_method_of_the_document_trains() -> None:
         for network in (before, after.network)
     )
     assert not torch.equal(start, end)
+
+
+def test_the_step_on_volumes() -> None:
+    torch.manual_seed(0)
+    names = run("Volumes")
+    assert_trained(names["encoder"])
+    assert_trained(names["classify"])
+    assert names["bicl"].source_bank.present.all()
+    assert names["bicl"].target_bank.present.any()
+    assert names["grid"].shape == (2, 8, 16, 16)
 
 
 def test_the_comparison_of_the_document_can_fail() -> None:

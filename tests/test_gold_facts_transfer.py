@@ -157,7 +157,7 @@ def test_the_margin_that_a_confidence_of_eight_tenths_needs(
 @given(seed=seeds)
 def test_thresholds_only_remove_labels(seed: int) -> None:
     features, prototypes = normal(seed, (40, 4)), normal(seed + 1, (5, 4))
-    thresholds = [0.0, 0.3, 0.5, 0.8, 0.99, 1.0001]
+    thresholds = [0.0, 0.3, 0.5, 0.8, 0.99, math.inf]
     maps = [transfer_labels(features, prototypes, threshold=t).labels for t in thresholds]
     assert (maps[0] != 255).all()
     assert (maps[-1] == 255).all()

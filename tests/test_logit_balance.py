@@ -103,20 +103,99 @@ def test_the_first_fit_of_one_component_is_mean_and_variance() -> None:
     assert balance.count.tolist() == [[1, 1], [0, 0]]
 
 
-def test_the_table_moves_as_momentum_says() -> None:
-    balance = LogitBalance(1, 1, momentum=0.6, pixels=3).double()
+@pytest.mark.parametrize("ramp", [1, 2, 5])
+def test_the_table_moves_as_momentum_says(ramp: int) -> None:
+    balance = LogitBalance(1, 1, momentum=0.6, ramp=ramp, pixels=3).double()
     label = torch.zeros(3).long()
-    expected = None
+    expected = 0.0
     for step, value in enumerate([1.0, 2.0, 5.0, 3.0]):
         balance.update(torch.full((3, 1), value).double(), label)
-        momentum = min(step / (step + 1), 0.6)
-        expected = value if expected is None else momentum * expected + (1 - momentum) * value
+        momentum = 0.6 * min(step / ramp, 1)
+        expected = momentum * expected + (1 - momentum) * value
         assert balance.mean[0, 0, 0].item() == pytest.approx(expected)
+        assert balance.anchor_mean[0, 0].item() == pytest.approx(expected)
     for _ in range(2):
         balance.update(torch.full((3, 1), 9.0).double(), label + 255)
     assert balance.mean[0, 0, 0].item() == pytest.approx(expected)
     balance.update(torch.full((3, 1), 9.0).double(), label)
     assert balance.mean[0, 0, 0].item() == pytest.approx(0.6**3 * expected + (1 - 0.6**3) * 9)
+
+
+def test_a_class_that_comes_late_starts_from_its_own_fit() -> None:
+    balance = LogitBalance(2, 1, momentum=0.6, ramp=1, pixels=3).double()
+    rows, labels = torch.full((3, 2), 2.0).double(), torch.zeros(3).long()
+    for _ in range(3):
+        balance.update(rows, labels)
+    balance.update(rows + 5, labels + 1)
+    assert balance.mean[0, 1].flatten().tolist() == pytest.approx([7.0, 7.0])
+
+
+def fitted_by_loops(values: list[float], start: Any) -> list[list[float]]:
+    """Three steps of expectation and maximisation, one value after another."""
+    weight, mean, variance = start
+    for _ in range(3):
+        mass, total, square = ([0.0] * len(mean) for _ in range(3))
+        for value in values:
+            peaks = [
+                w * NormalDist(m, v**0.5).pdf(value)
+                for w, m, v in zip(weight, mean, variance, strict=True)
+            ]
+            for k, peak in enumerate(peaks):
+                mass[k] += peak / sum(peaks)
+                total[k] += peak / sum(peaks) * value
+                square[k] += peak / sum(peaks) * value**2
+        weight = [m / len(values) for m in mass]
+        mean = [t / m for t, m in zip(total, mass, strict=True)]
+        variance = [max(s / m - a**2, 1e-6) for s, m, a in zip(square, mass, mean, strict=True)]
+    return [weight, mean, variance]
+
+
+def test_anchors_are_fitted_to_every_labelled_pixel() -> None:
+    """However rare its class, and whether or not the class has enough pixels for a table."""
+    balance = LogitBalance(3, 2, momentum=0.9, ramp=2, pixels=8).double()
+    old: list[list[list[float]]] = []
+    for step in range(2):
+        logits = normal(step, (2, 3, 30)) * 2 + torch.tensor([5.0, 0.0, -4.0])[:, None]
+        # 18 pixels of the first class for one of each other.
+        labels = (torch.arange(60).view(2, 30) % 20 - 17).clamp_min(0)
+        labels[1, ::5] = 255
+        logits[1, 2, 7] = NAN
+        balance.update(logits, labels)
+        assert (balance.count[0] == 0).any()
+        rows, flat = logits.transpose(1, 2).flatten(0, 1), labels.flatten()
+        valid = [i for i, c in enumerate(flat.tolist()) if c != 255 and rows[i].isfinite().all()]
+        found = []
+        for kind in range(2):
+            values = [
+                rows[i, c].item() for i in valid for c in range(3) if (c != flat[i].item()) == kind
+            ]
+            assert len(values) == len(valid) * (1, 2)[kind]
+            if step:
+                start = old[kind]
+            else:
+                rest = torch.tensor(values).double()
+                centre, spread = rest.mean().item(), rest.var(unbiased=False).item()
+                middle = NormalDist().inv_cdf(0.75)
+                start = [[0.5, 0.5], [centre - middle * spread**0.5, centre + middle * spread**0.5]]
+                start.append([(1 - middle**2) * spread] * 2)
+            new = fitted_by_loops(values, start)
+            momentum = 0.9 * step / 2
+            blend = [
+                [momentum * a + (1 - momentum) * b for a, b in zip(*pair, strict=True)]
+                for pair in zip(start, new, strict=True)
+            ]
+            for name, part in zip(NAMES, blend, strict=True):
+                anchor = getattr(balance, f"anchor_{name}")[kind]
+                assert anchor.tolist() == pytest.approx(part, rel=1e-6)
+            found.append(blend)
+        old = found
+
+
+def test_an_anchor_waits_for_as_many_logits_as_a_table() -> None:
+    balance = LogitBalance(3, 1, pixels=8).double()
+    balance.update(normal(0, (7, 3)), torch.zeros(7).long())
+    assert (balance.anchor_weight > 0).flatten().tolist() == [False, True]
+    assert torch.equal(balance(normal(1, (2, 3)), torch.tensor([0, 1])), normal(1, (2, 3)))
 
 
 def batch(seed: int, pixels: int = 60) -> tuple[Tensor, Tensor]:
@@ -187,9 +266,12 @@ def test_any_form(seed: int, form: tuple[int, ...]) -> None:
 
 def test_tiles_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     balance, (logits, labels) = balance_with(0).float(), batch(3)
-    whole = balance.delta(logits, labels)
+    whole, twin = balance.delta(logits, labels), copy.deepcopy(balance)
+    twin.update(logits, labels)
     monkeypatch.setattr("protocontrast.bank.logit_balance.TILE", 21)
     torch.testing.assert_close(balance.delta(logits, labels), whole, rtol=1e-6, atol=1e-6)
+    balance.update(logits, labels)
+    torch.testing.assert_close(balance.anchor_mean, twin.anchor_mean, rtol=1e-6, atol=1e-6)
 
 
 def test_no_table_no_difference_and_the_identity_gradient() -> None:
@@ -226,5 +308,5 @@ def test_save_load_continue_is_continue() -> None:
     loaded.reset()
     assert not any(buffer.any() for buffer in loaded.buffers())
     assert list(loaded.parameters()) == []
-    text = "LogitBalance(3, 2, momentum=0.8, strength=0.1, pixels=5, seed=0)"
+    text = "LogitBalance(3, 2, momentum=0.8, ramp=1500, strength=0.1, pixels=5, seed=0)"
     assert repr(loaded) == repr(eval(text)) == text

@@ -14,6 +14,7 @@ from torch import Tensor
 from protocontrast import (
     BidirectionalContrastLoss,
     PixelPrototypeContrastLoss,
+    UpsampledCrossEntropyLoss,
     bidirectional_contrast,
     pixel_prototype_contrast,
 )
@@ -30,12 +31,12 @@ CONTRAST: list[dict[str, Any]] = [
     {"similarity": "dot", "temperature": 1.0},
     {"similarity": "euclidean", "temperature": 2},
     {"absent": "floor", "reduction": "sum"},
-    {"reduction": "none", "ignore_index": 2, "backend": "naive"},
+    {"reduction": "none", "ignore_index": 3, "backend": "naive"},
 ]
 BOTH: list[dict[str, Any]] = [
     {},
     {"pairwise": False, "temperature": 0.5},
-    {"absent": "floor", "backend": "naive", "ignore_index": 0},
+    {"absent": "floor", "backend": "naive", "ignore_index": -1},
 ]
 
 
@@ -149,7 +150,8 @@ def test_repr_is_the_constructor_call() -> None:
     loss = PixelPrototypeContrastLoss(temperature=0.5, similarity="dot")
     assert repr(loss) == (
         "PixelPrototypeContrastLoss(similarity='dot', temperature=0.5, absent='mask', "
-        "ignore_index=255, reduction='mean', validate=False, backend='auto')"
+        "ignore_index=255, label_smoothing=0.0, reduction='mean', validate=False, "
+        "backend='auto')"
     )
     assert repr(eval(repr(loss))) == repr(loss)
     both = BidirectionalContrastLoss(3)
@@ -230,10 +232,20 @@ def test_num_classes(value: Any) -> None:
     assert_raises(ValueError, text, lambda: BidirectionalContrastLoss(value))
 
 
+@pytest.mark.parametrize("value", ["abc", 1, None])
+@pytest.mark.parametrize(
+    "loss", [PixelPrototypeContrastLoss, BidirectionalContrastLoss, UpsampledCrossEntropyLoss]
+)
+def test_validate_is_a_bool(loss: Any, value: Any) -> None:
+    first = (3,) if loss is BidirectionalContrastLoss else ()
+    text = f"{loss.__name__}: expected validate to be True or False, got {value!r}."
+    assert_raises(TypeError, text, lambda: loss(*first, validate=value))
+
+
 def test_pairwise_is_a_bool() -> None:
     text = "BidirectionalContrastLoss: expected pairwise to be True or False, got 'no'."
     refused: Any = "no"
-    assert_raises(ValueError, text, lambda: BidirectionalContrastLoss(3, pairwise=refused))
+    assert_raises(TypeError, text, lambda: BidirectionalContrastLoss(3, pairwise=refused))
     taken: Any = np.False_
     assert BidirectionalContrastLoss(3, pairwise=taken)(FEATURES, LABELS, OTHER, LABELS).loss > 0
 

@@ -38,8 +38,8 @@ def test_upsampled(settings: dict[str, Any], weighted: bool, validate: bool) -> 
 def test_repr_of_upsampled() -> None:
     loss = UpsampledCrossEntropyLoss(align_corners=True)
     assert repr(loss) == (
-        "UpsampledCrossEntropyLoss(ignore_index=255, align_corners=True, reduction='mean', "
-        "validate=False, backend='auto')"
+        "UpsampledCrossEntropyLoss(ignore_index=255, align_corners=True, label_smoothing=0.0, "
+        "reduction='mean', validate=False, backend='auto')"
     )
     assert repr(eval(repr(loss))) == repr(loss)
 

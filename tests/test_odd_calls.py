@@ -85,12 +85,12 @@ def test_flags_of_numpy_are_flags_and_words_are_not() -> None:
         text = f"class_prototypes: expected {name} to be True or False, got 'no'."
         flags = {name: word}
         assert_raises(
-            ValueError, text, lambda f=flags: pc.class_prototypes(FEATURES, LABELS, 3, **f)
+            TypeError, text, lambda f=flags: pc.class_prototypes(FEATURES, LABELS, 3, **f)
         )
     text = "bidirectional_contrast: expected pairwise to be True or False, got 'no'."
     call = FEATURES, LABELS, FEATURES, LABELS
     assert_raises(
-        ValueError, text, lambda: pc.bidirectional_contrast(*call, num_classes=3, pairwise=word)
+        TypeError, text, lambda: pc.bidirectional_contrast(*call, num_classes=3, pairwise=word)
     )
 
 

@@ -18,9 +18,10 @@ LOGITS = torch.ones(2, 3, 6)
 PIXELS = torch.linspace(-1, 1, 12).reshape(2, 6)
 WEIGHTS = torch.tensor([True, True, False]), torch.tensor([1.0, 0.5, 2.0]), PIXELS.abs()
 NONE = None, None, None
+ANNEALED = torch.tensor(0.3)
 PRESENT = WEIGHTS[0], WEIGHTS[0]
 FUSED = 0.5, "confidence", 0.1, False, False, 255, True, True
-LOST = None, 0.5, "similarity", 0.1, True, True, 255, True, False
+LOST = None, None, 0.5, "similarity", 0.1, True, True, 255, True, False
 NEARBY = PROTOTYPES + 0.1
 NEAR = PROTOTYPES, None
 GRID = torch.tensor([[[0, 1, 2, 255], [1, 1, 0, 0]]])
@@ -39,18 +40,25 @@ ROLES = torch.tensor([0, 1, 2]), torch.tensor([255, 0, 1])
 SELF = ANCHORS, ANCHOR_LABELS, ANCHORS.clone(), ANCHOR_LABELS, ANCHOR_LABELS.clone()
 STATISTICS = torch.stack([SLOPES.flatten()[:12], PIXELS.flatten(), PIXELS.flatten()])
 MAP_LEAF = MAP.clone().requires_grad_()
+VOLUME_LEAF = FEATURES.reshape(2, 4, 3, 2, 1).clone().requires_grad_()
+VOLUME_SLOPES = FEATURES.reshape(2, 6, 4, 1, 1).transpose(2, 3)
+SOFT, FILLING = soft_labels(LABELS), torch.arange(1.0, LABELS.shape[1] + 1)
 LEAF, ROWS = FEATURES.clone().requires_grad_(), PROTOTYPES.clone().requires_grad_()
 
 CASES: list[tuple[str, tuple[Any, ...]]] = [
-    ("contrast", (LEAF, LABELS, ROWS, *NONE, *SETTINGS, BACKEND)),
-    ("contrast", (LEAF, LABELS.to(torch.uint8), PROTOTYPES, *WEIGHTS, *SETTINGS, BACKEND)),
-    ("contrast", (LEAF, soft_labels(LABELS), ROWS, *WEIGHTS, *DISTANCE, BACKEND)),
-    ("contrast", (LEAF.bfloat16().detach(), LABELS, PROTOTYPES, *NONE, *FLOOR, BACKEND)),
-    ("contrast", (FEATURES[:0], LABELS[:0], PROTOTYPES, *NONE, *SETTINGS, BACKEND)),
-    ("contrast_backward", (PIXELS, *INPUTS, *NONE, PIXELS, *SETTINGS, True, True, BACKEND)),
-    ("contrast_backward", (PIXELS, *INPUTS, *WEIGHTS, PIXELS, *SETTINGS, False, True, BACKEND)),
-    ("contrast_with_gradient", (*INPUTS, *NONE, *SETTINGS, True, True, True)),
-    ("contrast_with_gradient", (*INPUTS, *WEIGHTS, *SETTINGS, False, True, False)),
+    ("contrast", (LEAF, LABELS, ROWS, *NONE, None, *SETTINGS, BACKEND)),
+    ("contrast", (LEAF, LABELS.to(torch.uint8), PROTOTYPES, *WEIGHTS, None, *SETTINGS, BACKEND)),
+    ("contrast", (LEAF, soft_labels(LABELS), ROWS, *WEIGHTS, None, *DISTANCE, BACKEND)),
+    ("contrast", (LEAF.bfloat16().detach(), LABELS, PROTOTYPES, *NONE, None, *FLOOR, BACKEND)),
+    ("contrast", (FEATURES[:0], LABELS[:0], PROTOTYPES, *NONE, None, *SETTINGS, BACKEND)),
+    ("contrast", (LEAF, LABELS, ROWS, *NONE, ANNEALED, *SETTINGS, BACKEND)),
+    ("contrast_backward", (PIXELS, *INPUTS, *NONE, None, PIXELS, *SETTINGS, True, True, BACKEND)),
+    ("contrast_backward",
+     (PIXELS, *INPUTS, *WEIGHTS, None, PIXELS, *SETTINGS, False, True, BACKEND)),
+    ("contrast_backward",
+     (PIXELS, *INPUTS, *NONE, ANNEALED, PIXELS, *SETTINGS, True, True, BACKEND)),
+    ("contrast_with_gradient", (*INPUTS, *NONE, None, *SETTINGS, True, True, True)),
+    ("contrast_with_gradient", (*INPUTS, *WEIGHTS, None, *SETTINGS, False, True, False)),
     ("distribution_contrast", (LEAF, LABELS, ROWS, SPREAD_LEAF, *NONE, *UNIT, BACKEND)),
     ("distribution_contrast", (LEAF, soft_labels(LABELS), ROWS, SPREAD, *WEIGHTS, *RAW, BACKEND)),
     ("distribution_contrast",
@@ -72,24 +80,33 @@ CASES: list[tuple[str, tuple[Any, ...]]] = [
     ("class_sums_backward", (SLOPES, FEATURES, LABELS, WEIGHTS[2], False, 255, BACKEND)),
     ("class_squares", (FEATURES, LABELS, None, PROTOTYPES[None], False, 255)),
     ("class_squares", (FEATURES.bfloat16(), LABELS, WEIGHTS[2], SLOPES, True, 255)),
-    ("transfer", (FEATURES, PROTOTYPES, None, 0.8, None, *NEAREST, BACKEND)),
-    ("transfer", (FEATURES, PROTOTYPES, *WEIGHTS[:1], 0.0, WEIGHTS[1], *NEAREST, BACKEND)),
-    ("target_pass", (LEAF, LABELS, None, PROTOTYPES, NEARBY, *PRESENT, *FUSED, False, BACKEND)),
-    ("target_pass", (LEAF, LABELS, soft_labels(LABELS), *NEAR, *PRESENT, *FUSED, False, BACKEND)),
-    ("target_pass", (LEAF.detach(), None, None, *NEAR, *PRESENT, *FUSED, True, BACKEND)),
-    ("target_pass", (FEATURES, LABELS, None, *NEAR, PRESENT[0], *LOST, False, BACKEND)),
+    ("transfer", (FEATURES, PROTOTYPES, None, 0.8, None, None, *NEAREST, BACKEND)),
+    ("transfer", (FEATURES, PROTOTYPES, *WEIGHTS[:1], 0.0, WEIGHTS[1], None, *NEAREST, BACKEND)),
+    ("transfer", (FEATURES, PROTOTYPES, None, 0.8, None, ANNEALED, *NEAREST, BACKEND)),
+    ("target_pass", (LEAF, LABELS, None, None, *NEAR, *PRESENT, ANNEALED, *FUSED, False, BACKEND)),
+    ("target_pass",
+     (LEAF, LABELS, None, None, PROTOTYPES, NEARBY, *PRESENT, None, *FUSED, False, BACKEND)),
+    ("target_pass", (LEAF, LABELS, SOFT, None, *NEAR, *PRESENT, None, *FUSED, False, BACKEND)),
+    ("target_pass", (LEAF, LABELS, SOFT, FILLING, *NEAR, *PRESENT, None, *FUSED, True, BACKEND)),
+    ("target_pass",
+     (LEAF.detach(), None, None, None, *NEAR, *PRESENT, None, *FUSED, True, BACKEND)),
+    ("target_pass", (FEATURES, LABELS, None, None, *NEAR, PRESENT[0], *LOST, False, BACKEND)),
     ("pair_contrast", (ANCHOR_LEAF, ANCHOR_LABELS, ROWS, *ROLES, None, *ALIKE, BACKEND)),
     ("pair_contrast", (*SELF, PIXELS.flatten().abs(), *EVERY, BACKEND)),
     ("pair_contrast", (ANCHORS[:0], ANCHOR_LABELS[:0], PROTOTYPES, *ROLES, None, *ALIKE, BACKEND)),
     ("pair_contrast_backward", (PIXELS.flatten(), *SELF, STATISTICS, *EVERY, True, True, BACKEND)),
     ("pair_contrast_backward", (PIXELS.flatten(), *SELF, STATISTICS, *ALIKE, False, True, BACKEND)),
     ("label_counts", (GRID, torch.tensor([0, 0]), torch.tensor([0, 0, 1, 1]), 3, 1, 2, 255)),
-    ("upsampled_cross_entropy", (MAP_LEAF, FINE, None, 255, False, BACKEND)),
-    ("upsampled_cross_entropy", (MAP_LEAF.bfloat16().detach(), FINE, SHARE, 255, True, BACKEND)),
-    ("upsampled_cross_entropy", (MAP[:0], FINE[:0], None, 255, True, BACKEND)),
-    ("upsampled_cross_entropy_backward", (FINE_SLOPES, MAP, FINE, SHARE, 255, False, BACKEND)),
-    ("upsampled_cross_entropy_with_gradient", (MAP, FINE, None, 255, False, True)),
-    ("upsampled_cross_entropy_with_gradient", (MAP.bfloat16(), FINE, SHARE, 255, True, False)),
+    ("upsampled_cross_entropy", (MAP_LEAF, FINE, None, 255, False, 0.0, BACKEND)),
+    ("upsampled_cross_entropy",
+     (MAP_LEAF.bfloat16().detach(), FINE, SHARE, 255, True, 0.1, BACKEND)),
+    ("upsampled_cross_entropy", (MAP[:0], FINE[:0], None, 255, True, 0.1, BACKEND)),
+    ("upsampled_cross_entropy_backward", (FINE_SLOPES, MAP, FINE, SHARE, 255, False, 0.1, BACKEND)),
+    ("upsampled_cross_entropy_with_gradient", (MAP, FINE, None, 255, False, 0.0, True)),
+    ("upsampled_cross_entropy_with_gradient", (MAP.bfloat16(), FINE, SHARE, 255, True, 0.1, False)),
+    ("stretched_depth", (VOLUME_LEAF, 5, True)),
+    ("stretched_depth", (VOLUME_LEAF.bfloat16().detach(), 3, False)),
+    ("stretched_depth_backward", (VOLUME_SLOPES, 3, False, torch.bfloat16)),
     ("checked_labels", (LABELS, 3, 255, "anything")),
     ("copied", (ROWS,)),
     ("copied", (WEIGHTS[0],)),

@@ -46,20 +46,27 @@ def test_any_call_on_a_device_that_must_not_be_waited_for(case: Case, upstream_s
 
 
 @pytest.mark.parametrize("denominator", ["negatives", "all"])
-@pytest.mark.parametrize("temperature", [0.1, 0.001])
+@pytest.mark.parametrize(
+    ("similarity", "temperature"), [("cosine", 0.1), ("cosine", 0.001), ("euclidean", 0.3)]
+)
 @pytest.mark.parametrize("name", LOOPED)
 def test_seams(
-    name: str, temperature: float, denominator: str, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    similarity: str,
+    temperature: float,
+    denominator: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Tiles of a few pairs; so low a temperature needs the peak of each."""
     monkeypatch.setattr(eager, "BLOCK", 3)
     monkeypatch.setattr(eager, "TILE", 4)
-    assert_case_agrees(LOOPED[name]._replace(temperature=temperature, denominator=denominator), 1)
+    how = {"temperature": temperature, "denominator": denominator, "similarity": similarity}
+    assert_case_agrees(LOOPED[name]._replace(**how), 1)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("denominator", ["negatives", "all"])
-@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+@pytest.mark.parametrize("similarity", ["cosine", "dot", "euclidean"])
 @pytest.mark.parametrize("name", LOOPED)
 def test_loops_over_pairs(name: str, similarity: str, denominator: str, backend: str) -> None:
     case = LOOPED[name]._replace(
@@ -84,8 +91,9 @@ def test_reductions(backend: str, reduction: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("similarity", ["cosine", "euclidean"])
 @pytest.mark.parametrize("denominator", ["negatives", "all"])
-def test_who_does_not_count(denominator: str, backend: str) -> None:
+def test_who_does_not_count(denominator: str, similarity: str, backend: str) -> None:
     """Ignored, without a positive, of weight 0: 0 with gradient 0, whatever they hold."""
     anchors = normal(0, (5, 4), torch.float32)
     anchors[1:4] = float("nan")
@@ -96,6 +104,7 @@ def test_who_does_not_count(denominator: str, backend: str) -> None:
     labels = torch.tensor([0, 255, 7, 1, 1])
     weight = torch.tensor([1.0, 1.0, 1.0, 0.0, 2.0])
     call: dict[str, Any] = {"denominator": denominator, "backend": backend}
+    call["similarity"] = similarity
     rest = anchors, labels, keys, torch.tensor([0, 1, 1, 255])
     each = pair_contrast(*rest, anchor_weight=weight, reduction="none", **call)
     assert each[1:4].tolist() == [0, 0, 0]
@@ -217,11 +226,12 @@ class _Watch(torch.utils._python_dispatch.TorchDispatchMode):
         return result
 
 
+@pytest.mark.parametrize("similarity", ["cosine", "euclidean"])
 @pytest.mark.parametrize("exclude_self", [False, True])
-def test_pairs_are_never_held(exclude_self: bool) -> None:
+def test_pairs_are_never_held(exclude_self: bool, similarity: str) -> None:
     """A x K is 4 million numbers here; the largest that appears is a tile, or the rows."""
     call = Case(anchors=2048, keys=2048, depth=3, exclude_self=exclude_self).call()
-    settings = "cosine", 0.1, False, exclude_self, 255
+    settings = similarity, 0.1, False, exclude_self, 255
     rows = call["anchors"], call["anchor_labels"], call["keys"], call["key_labels"]
     with _Watch() as watch:
         _, _, statistics = eager.pair_contrast(*rows, call["key_labels"], None, *settings)

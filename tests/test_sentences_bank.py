@@ -61,10 +61,6 @@ def test_any_number_is_a_momentum(value: Any) -> None:
             "got True.",
         ),
         (
-            lambda: PrototypeBank(3, 4, variance=2.0),
-            "PrototypeBank: expected variance to be True or False, got 2.0.",
-        ),
-        (
             lambda: PrototypeBank(3, 4, variance=True, normalize="prototypes"),
             'PrototypeBank: expected variance to be False with normalize="prototypes", got True. '
             'Hint: rows of unit length are no means; normalize="features" has a variance.',
@@ -77,6 +73,34 @@ def test_any_number_is_a_momentum(value: Any) -> None:
 )
 def test_choices(call: Callable[[], object], text: str) -> None:
     assert_raises(ValueError, text, call)
+
+
+def test_variance_is_a_flag() -> None:
+    text = "PrototypeBank: expected variance to be True or False, got 2.0."
+    assert_raises(TypeError, text, lambda: PrototypeBank(3, 4, variance=2.0))  # type: ignore[arg-type]
+
+
+PAIRS = "PrototypeBank: expected batches to be an iterable of (features, labels) pairs, got"
+
+
+@pytest.mark.parametrize(
+    ("batches", "got"),
+    [
+        (None, "NoneType"),
+        (3, "int"),
+        (FEATURES, "Tensor"),
+        ("ab", "str"),
+        ([FEATURES], "Tensor"),
+        ([(FEATURES, LABELS), (FEATURES, LABELS, LABELS)], "tuple of 3"),
+        ([(FEATURES, LABELS), None], "NoneType"),
+    ],
+)
+def test_what_a_bank_is_fitted_to(batches: Any, got: str) -> None:
+    bank = PrototypeBank(3, 4)
+    bank.update(FEATURES, LABELS)
+    before = {name: value.clone() for name, value in bank.named_buffers()}
+    assert_raises(TypeError, f"{PAIRS} {got}.", lambda: bank.fit(batches))
+    assert all(torch.equal(value, before[name]) for name, value in bank.named_buffers())
 
 
 STATISTICS: list[tuple[Any, type[Exception], str]] = [

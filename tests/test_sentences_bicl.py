@@ -31,6 +31,24 @@ IGNORE = "Hint: the usual ignore values are 255 and -100."
             "threshold to be a number, got tensor([0.5000]).",
         ),
         (
+            {"threshold": 7.0},
+            ValueError,
+            "threshold in [0, 1] as a confidence is, got 7.0. "
+            "Hint: math.inf keeps no label, -math.inf every one.",
+        ),
+        (
+            {"threshold": -0.5},
+            ValueError,
+            "threshold in [0, 1] as a confidence is, got -0.5. "
+            "Hint: math.inf keeps no label, -math.inf every one.",
+        ),
+        (
+            {"threshold": 1.5, "measure": "similarity"},
+            ValueError,
+            "threshold in [-1, 1] as a cosine similarity is, got 1.5. "
+            "Hint: math.inf keeps no label, -math.inf every one.",
+        ),
+        (
             {"measure": "cosine"},
             ValueError,
             "measure to be 'confidence' or 'similarity', got 'cosine'.",
@@ -38,8 +56,10 @@ IGNORE = "Hint: the usual ignore values are 255 and -100."
         ({"prototypes": None}, ValueError, "prototypes to be 'bank' or 'batch', got None."),
         ({"bank_update": "now"}, ValueError, "bank_update to be 'before' or 'after', got 'now'."),
         ({"absent": "keep"}, ValueError, "absent to be 'mask' or 'floor', got 'keep'."),
-        ({"calibrate": "no"}, ValueError, "calibrate to be True or False, got 'no'."),
-        ({"pairwise": "yes"}, ValueError, "pairwise to be True or False, got 'yes'."),
+        ({"calibrate": "no"}, TypeError, "calibrate to be True or False, got 'no'."),
+        ({"pairwise": "yes"}, TypeError, "pairwise to be True or False, got 'yes'."),
+        ({"pairwise": 1}, TypeError, "pairwise to be True or False, got 1."),
+        ({"validate": "abc"}, TypeError, "validate to be True or False, got 'abc'."),
         (
             {"pairwise": True},
             ValueError,
@@ -116,7 +136,8 @@ CALLS: list[tuple[dict[str, Any], type[Exception], str]] = [
     (
         {"source": FEATURES.flatten(2)},
         ValueError,
-        "source_features of shape (B, D, h, w), got (2, 4, 6).",
+        "source_features of shape (B, D, z, h, w) or (B, D, h, w), got (2, 4, 6). "
+        "Hint: source_features.unflatten(2, (h, w)) is a map.",
     ),
     (
         {"target": FEATURES[:, :2]},
@@ -149,7 +170,8 @@ CALLS: list[tuple[dict[str, Any], type[Exception], str]] = [
     (
         {"static": LABELS[:, None]},
         ValueError,
-        "target_labels of shape (2, H, W) for features (2, 4, 2, 3), got (2, 1, 2, 3).",
+        "target_labels of shape (2, H, W) for features (2, 4, 2, 3), got (2, 1, 2, 3). "
+        "Hint: target_labels.squeeze(1).",
     ),
     ({"labels": LABELS.to(META)}, ValueError, "source_labels on cpu like its features, got meta."),
 ]
@@ -166,6 +188,15 @@ def assert_refused(bicl: BiCL, call: tuple[Any, ...], error: type[Exception], te
 @pytest.mark.parametrize(("changed", "error", "text"), CALLS)
 def test_calls(changed: Any, error: type[Exception], text: str, settings: Any) -> None:
     assert_refused(BiCL(3, 4, **settings), replaced(**changed), error, f"BiCL: expected {text}")
+
+
+@pytest.mark.parametrize("value", ["False", None, 0])
+def test_update_is_a_flag(value: Any) -> None:
+    bicl = BiCL(3, 4)
+    before = {name: value.clone() for name, value in bicl.state_dict().items()}
+    text = f"BiCL: expected update to be True or False, got {value!r}."
+    assert_raises(TypeError, text, lambda: bicl(*replaced(), update=value))
+    assert all(torch.equal(value, before[name]) for name, value in bicl.state_dict().items())
 
 
 @pytest.mark.parametrize("validate", [False, True])

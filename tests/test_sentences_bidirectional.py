@@ -37,7 +37,7 @@ def assert_says(error: type[Exception], text: str, **arguments: Any) -> None:
         (
             torch.ones(4),
             ValueError,
-            "of shape (B, D, H, W), (B, D, P) or (N, D), got (4,).",
+            "of shape (B, D, Z, H, W), (B, D, H, W), (B, D, P) or (N, D), got (4,).",
         ),
         (torch.ones(2, 0, 15), ValueError, "with at least one channel, got (2, 0, 15)."),
     ],
@@ -107,7 +107,8 @@ def test_label_values(side: str, size: int, given: dict[str, Any]) -> None:
             torch.ones(3, 5),
             ValueError,
             "of shape (C, D) with D = 4 as in {side}_features (2, 4, 3, 5), got (3, 5). "
-            "Hint: use the bank built for these features.",
+            "Hint: channels are dimension 1; where they come last, "
+            "{side}_features.movedim(-1, 1).",
         ),
         (
             torch.ones(0, 4),
@@ -217,7 +218,8 @@ def test_given_prototypes_and_pairs(side: str) -> None:
                     f"{side}_labels": torch.zeros(30, dtype=torch.int64),
                 },
                 ValueError,
-                f"{side}_features of shape (B, D, H, W) or (B, D, P) with pairwise=True, "
+                f"{side}_features of shape (B, D, Z, H, W), (B, D, H, W) or (B, D, P) "
+                "with pairwise=True, "
                 "got (30, 4). Hint: pixels given as rows have no image; use pairwise=False.",
             )
             for side in SIDES

@@ -48,11 +48,6 @@ def assert_says(function: str, error: type[Exception], text: str, **arguments: A
             "expected labels of an integer dtype, got torch.complex64.",
         ),
         (
-            LABELS.to(torch.uint64),
-            TypeError,
-            "expected labels of an integer dtype, got torch.uint64.",
-        ),
-        (
             torch.zeros(2, 6, 10, dtype=torch.uint8),
             ValueError,
             "expected labels of shape (2, 3, 5) as in features (2, 4, 3, 5), "
@@ -62,7 +57,7 @@ def assert_says(function: str, error: type[Exception], text: str, **arguments: A
             LABELS.flatten(1),
             ValueError,
             "expected labels of shape (2, 3, 5) as in features (2, 4, 3, 5), "
-            f"got (2, 15). {GRID_HINT}",
+            "got (2, 15). Hint: labels.unflatten(1, (3, 5)).",
         ),
         (LABELS.to("meta"), ValueError, "expected labels on cpu like features, got meta."),
     ],
@@ -76,7 +71,7 @@ def test_labels(function: str, labels: Any, error: type[Exception], text: str) -
 def test_the_shape_of_labels_follows_the_form(
     function: str, features: tuple[int, ...], shape: tuple[int, ...]
 ) -> None:
-    text = f"expected labels of shape {shape} as in features {features}, got (2, 3, 5). {GRID_HINT}"
+    text = f"expected labels of shape {shape} as in features {features}, got (2, 3, 5)."
     assert_says(function, ValueError, text, features=torch.ones(features))
 
 

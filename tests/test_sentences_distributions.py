@@ -78,7 +78,7 @@ def test_features_labels_and_ignore_index(call: str) -> None:
     given = {first: [1.0]}
     assert_says(call, TypeError, f"expected {first} to be a torch.Tensor, got list.", **given)
     given = {first: torch.ones(4)}
-    shapes = "of shape (B, D, H, W), (B, D, P) or (N, D)"
+    shapes = "of shape (B, D, Z, H, W), (B, D, H, W), (B, D, P) or (N, D)"
     assert_says(call, ValueError, f"expected {first} {shapes}, got (4,).", **given)
     text = "expected labels of an integer dtype, got torch.bool. "
     text += "Hint: a boolean mask is not a label map; use labels.long()."
@@ -139,7 +139,7 @@ def test_backends(call: str) -> None:
             "expected prototypes of shape (C, D) with D = 4 as in features (2, 4, 3, 5), "
             "got (3, 64). Hint: use the bank built for these features.",
         ),
-        ({"normalize": 2}, ValueError, "expected normalize to be True or False, got 2."),
+        ({"normalize": 2}, TypeError, "expected normalize to be True or False, got 2."),
         (
             {"temperature": 0},
             ValueError,
@@ -174,19 +174,21 @@ def test_distribution_contrast(given: Any, error: type[Exception], text: str) ->
 
 
 @pytest.mark.parametrize(
-    ("given", "text"),
+    ("given", "error", "text"),
     [
-        ({"num_classes": 0}, "expected num_classes to be an integer >= 1, got 0."),
-        ({"normalize": None}, "expected normalize to be True or False, got None."),
+        ({"num_classes": 0}, ValueError, "expected num_classes to be an integer >= 1, got 0."),
+        ({"normalize": None}, TypeError, "expected normalize to be True or False, got None."),
         (
             {"features": torch.ones(30, 4), "per_image": True},
-            "expected features of shape (B, D, H, W) or (B, D, P) with per_image=True, "
+            ValueError,
+            "expected features of shape (B, D, Z, H, W), (B, D, H, W) or (B, D, P) "
+            "with per_image=True, "
             "got (30, 4). Hint: pixels given as rows have no image; pass (B, D, P).",
         ),
     ],
 )
-def test_class_statistics(given: Any, text: str) -> None:
-    assert_says("class_statistics", ValueError, text, **given)
+def test_class_statistics(given: Any, error: type[Exception], text: str) -> None:
+    assert_says("class_statistics", error, text, **given)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +206,7 @@ def test_class_statistics(given: Any, text: str) -> None:
                 "expected prototypes of shape (C, M, D) with D = 4 as in features (2, 4, 3, 5), "
                 f"got {shape}. Hint: prototypes[:, None] is one prototype per class.",
             )
-            for shape in [(3, 4), (3, 2, 5), (0, 2, 4), (3, 0, 4)]
+            for shape in [(3, 4), (3, 2, 6), (0, 2, 4), (3, 0, 4)]
         ),
         ({"epsilon": -1.0}, ValueError, "expected epsilon to be a finite number > 0, got -1.0."),
         ({"iterations": 0}, ValueError, "expected iterations to be an integer >= 1, got 0."),
@@ -229,10 +231,10 @@ def test_assign_subclasses(given: Any, error: type[Exception], text: str) -> Non
                 torch.ones(shape),
                 4,
                 ValueError,
-                "expected logits of shape (B, C * M, H, W), (B, C * M, P) or (N, C * M) "
-                f"with C = 4, got {shape}.",
+                "expected logits of shape (B, C * M, Z, H, W), (B, C * M, H, W), (B, C * M, P) "
+                f"or (N, C * M) with C = 4, got {shape}.",
             )
-            for shape in [(2, 6), (2, 0), (8,), (2, 8, 1, 1, 1)]
+            for shape in [(2, 6), (2, 0), (8,), (2, 8, 1, 1, 1, 1)]
         ),
     ],
 )
@@ -285,10 +287,11 @@ def test_sizes_of_a_queue(place: int) -> None:
     [
         ({"num_classes": 0}, "expected num_classes to be an integer >= 1, got 0."),
         ({"components": 0}, "expected components to be an integer >= 1, got 0."),
+        ({"ramp": 0}, "expected ramp to be an integer >= 1, got 0."),
         ({"pixels": True}, "expected pixels to be an integer >= 1, got True."),
         ({"momentum": 1.5}, "expected momentum to be a number in [0, 1], got 1.5."),
         ({"strength": "1"}, "expected strength to be a number, got '1'."),
-        ({"seed": None}, "expected seed to be a number, got None."),
+        ({"seed": None}, "expected seed to be an integer of 64 bits, got None."),
     ],
 )
 def test_settings_of_a_balance(given: Any, text: str) -> None:

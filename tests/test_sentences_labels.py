@@ -124,7 +124,12 @@ def test_fuse_labels(
     [
         (None, {}, TypeError, "expected labels to be a torch.Tensor, got NoneType."),
         (LABELS.float(), {}, TypeError, "expected labels of an integer dtype, got torch.float32."),
-        (LABELS[0], {}, ValueError, "expected labels of shape (B, H, W), got (4, 6)."),
+        (
+            LABELS[0],
+            {},
+            ValueError,
+            "expected labels of shape (B, Z, H, W) or (B, H, W), got (4, 6).",
+        ),
         (
             LABELS[:, :0],
             {},

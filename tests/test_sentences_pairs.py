@@ -13,8 +13,9 @@ LABELS = torch.zeros(5, dtype=torch.int64)
 KEYS = torch.ones(7, 4)
 KEY_LABELS = torch.zeros(7, dtype=torch.int64)
 GIVEN = {"anchors": ANCHORS, "anchor_labels": LABELS, "keys": KEYS, "key_labels": KEY_LABELS}
-FORM_HINT = "Hint: features (B, D, H, W) are rows as features.movedim(1, -1).flatten(0, 2)."
+FORM_HINT = "Hint: features (B, D, H, W) are rows as features.movedim(1, -1).flatten(0, -2)."
 MASK_HINT = "Hint: a boolean mask is not a label map; use labels.long()."
+NAMES = "'cosine' or 'dot' or 'euclidean'"
 GRAD_HINT = "gradients go to anchors, keys and negatives only."
 
 
@@ -65,7 +66,7 @@ GRAD_HINT = "gradients go to anchors, keys and negatives only."
             "key_labels",
             KEY_LABELS[None],
             ValueError,
-            "key_labels of shape (7,) as in keys (7, 4), got (1, 7).",
+            "key_labels of shape (7,) as in keys (7, 4), got (1, 7). Hint: key_labels.flatten().",
         ),
         (
             "key_labels",
@@ -89,16 +90,10 @@ GRAD_HINT = "gradients go to anchors, keys and negatives only."
             "anchor_weight without gradient, got requires_grad=True. "
             f"Hint: pass anchor_weight.detach(); {GRAD_HINT}",
         ),
-        ("similarity", "l2", ValueError, "similarity to be 'cosine' or 'dot', got 'l2'."),
-        (
-            "similarity",
-            "euclidean",
-            ValueError,
-            "similarity to be 'cosine' or 'dot', got 'euclidean'.",
-        ),
+        ("similarity", "l2", ValueError, f"similarity to be {NAMES}, got 'l2'."),
         ("temperature", 0, ValueError, "temperature to be a finite number > 0, got 0."),
         ("denominator", "each", ValueError, "denominator to be 'negatives' or 'all', got 'each'."),
-        ("exclude_self", None, ValueError, "exclude_self to be True or False, got None."),
+        ("exclude_self", None, TypeError, "exclude_self to be True or False, got None."),
         (
             "exclude_self",
             True,
@@ -142,10 +137,10 @@ def test_negatives_are_checked_as_keys_are() -> None:
 @pytest.mark.parametrize(
     ("setting", "value", "error", "text"),
     [
-        ("similarity", "l2", ValueError, "similarity to be 'cosine' or 'dot', got 'l2'."),
+        ("similarity", "l2", ValueError, f"similarity to be {NAMES}, got 'l2'."),
         ("temperature", -1, ValueError, "temperature to be a finite number > 0, got -1."),
         ("denominator", "each", ValueError, "denominator to be 'negatives' or 'all', got 'each'."),
-        ("exclude_self", "no", ValueError, "exclude_self to be True or False, got 'no'."),
+        ("exclude_self", "no", TypeError, "exclude_self to be True or False, got 'no'."),
         ("reduction", "max", ValueError, "reduction to be 'mean' or 'sum' or 'none', got 'max'."),
         (
             "backend",

@@ -67,7 +67,11 @@ READS = [
     [
         ([1.0], TypeError, "to be a torch.Tensor, got list."),
         (LABELS, TypeError, "of a floating dtype, got torch.int64."),
-        (LOGITS[0, 0, 0], ValueError, "of shape (B, D, H, W), (B, D, P) or (N, D), got (5,)."),
+        (
+            LOGITS[0, 0, 0],
+            ValueError,
+            "of shape (B, D, Z, H, W), (B, D, H, W), (B, D, P) or (N, D), got (5,).",
+        ),
         (LOGITS[:, :0], ValueError, "with at least one channel, got (2, 0, 3, 5)."),
     ],
 )
@@ -118,14 +122,14 @@ OTHERS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     (
         "confident_share",
         {"per_image": "yes"},
-        ValueError,
+        TypeError,
         "expected per_image to be True or False, got 'yes'.",
     ),
     (
         "sample_pixels",
         {"labels": LABELS[0, 0, 0]},
         ValueError,
-        "expected labels of shape (B, H, W), (B, P) or (N,), got ().",
+        "expected labels of shape (B, Z, H, W), (B, H, W), (B, P) or (N,), got ().",
     ),
     (
         "sample_pixels",
@@ -180,7 +184,7 @@ OTHERS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
         "class_mix",
         {"source_images": IMAGES[0]},
         ValueError,
-        "expected source_images of shape (B, K, H, W), got (3, 3, 5).",
+        "expected source_images of shape (B, K, Z, H, W) or (B, K, H, W), got (3, 3, 5).",
     ),
     (
         "class_mix",

@@ -12,6 +12,7 @@ from tests.sentences import assert_raises
 FEATURES = torch.ones(2, 4, 3, 5)
 LABELS = torch.zeros(2, 3, 5, dtype=torch.int64)
 PROTOTYPES = torch.ones(3, 4)
+SHAPES = "(B, D, Z, H, W), (B, D, H, W), (B, D, P) or (N, D)"
 CALLS: dict[str, Callable[..., Any]] = {
     "pixel_prototype_contrast": lambda features=FEATURES, prototypes=PROTOTYPES, **rest: (
         pc.pixel_prototype_contrast(features, LABELS, prototypes, **rest)
@@ -59,12 +60,12 @@ def test_the_calls_are_right_but_for_what_is_changed() -> None:
         (
             torch.ones(4),
             ValueError,
-            "expected features of shape (B, D, H, W), (B, D, P) or (N, D), got (4,).",
+            f"expected features of shape {SHAPES}, got (4,).",
         ),
         (
-            torch.ones(1, 2, 3, 4, 5),
+            torch.ones(1, 2, 3, 4, 5, 6),
             ValueError,
-            "expected features of shape (B, D, H, W), (B, D, P) or (N, D), got (1, 2, 3, 4, 5).",
+            f"expected features of shape {SHAPES}, got (1, 2, 3, 4, 5, 6).",
         ),
         (
             torch.ones(2, 0, 3, 5),
@@ -189,7 +190,8 @@ def test_num_classes(value: Any) -> None:
 
 def test_images_of_rows() -> None:
     text = (
-        "expected features of shape (B, D, H, W) or (B, D, P) with per_image=True, got (30, 4). "
+        "expected features of shape (B, D, Z, H, W), (B, D, H, W) or (B, D, P) "
+        "with per_image=True, got (30, 4). "
         "Hint: pixels given as rows have no image; pass (B, D, P)."
     )
     assert_says("class_prototypes", ValueError, text, features=torch.ones(30, 4), per_image=True)

@@ -65,7 +65,11 @@ READS = [
     [
         ([1.0], TypeError, "to be a torch.Tensor, got list."),
         (LABELS, TypeError, "of a floating dtype, got torch.int64."),
-        (LOGITS[0, 0, 0], ValueError, "of shape (B, D, H, W), (B, D, P) or (N, D), got (5,)."),
+        (
+            LOGITS[0, 0, 0],
+            ValueError,
+            "of shape (B, D, Z, H, W), (B, D, H, W), (B, D, P) or (N, D), got (5,).",
+        ),
         (LOGITS[:, :0], ValueError, "with at least one channel, got (2, 0, 3, 5)."),
     ],
 )

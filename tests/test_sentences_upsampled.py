@@ -35,7 +35,11 @@ def test_the_call_is_right_but_for_what_is_changed() -> None:
     [
         ([1.0], TypeError, "expected logits to be a torch.Tensor, got list."),
         (LOGITS.long(), TypeError, "expected logits of a floating dtype, got torch.int64."),
-        (LOGITS[0], ValueError, "expected logits of shape (B, C, h, w), got (4, 3, 5)."),
+        (
+            LOGITS[0],
+            ValueError,
+            "expected logits of shape (B, C, z, h, w) or (B, C, h, w), got (4, 3, 5).",
+        ),
         *(
             (
                 torch.ones(shape),
@@ -68,7 +72,13 @@ def test_logits(logits: Any, error: type[Exception], text: str) -> None:
                 "expected labels of shape (2, H, W) with H >= 3 and W >= 5 for logits "
                 f"(2, 4, 3, 5), got {shape}. {SMALLER}",
             )
-            for shape in [(2, 2, 10), (2, 6, 4), (1, 6, 10), (2, 60), (2, 1, 6, 10)]
+            for shape in [(2, 2, 10), (2, 6, 4), (1, 6, 10), (2, 60), (2, 6, 10, 1, 1)]
+        ),
+        (
+            LABELS[:, None],
+            ValueError,
+            "expected labels of shape (2, H, W) with H >= 3 and W >= 5 for logits "
+            f"(2, 4, 3, 5), got {(2, 1, *LABELS.shape[1:])}. Hint: labels.squeeze(1).",
         ),
         (LABELS.to("meta"), ValueError, "expected labels on cpu like logits, got meta."),
     ],
@@ -135,7 +145,7 @@ SETTINGS = [
     ),
     (
         {"align_corners": None},
-        ValueError,
+        TypeError,
         "expected align_corners to be True or False, got None.",
     ),
     (

@@ -50,12 +50,14 @@ def calls(draw: st.DrawFn, **fixed: Any) -> Call:
     nearest = torch.where(present[:, None], normal(case.seed + 7, shape, prototypes.dtype), NAN)
     counted = torch.rand(len(present), generator=random) < 0.8
     kind = draw(st.sampled_from(["mixed", "full", "all_ignored"]))
+    filling = 1 + torch.rand(static.shape[1:] or static.shape, generator=random)
     soft = soft_map(case.seed + 8, tuple(static.shape), len(present), kind)
     return {
         "features": features,
         "prototypes": prototypes,
         "present": present,
         "targets": draw(st.sampled_from([None, None, soft])),
+        "filling": draw(st.sampled_from([None, filling])),
         "counted": draw(st.sampled_from([counted, counted, None])),
         "static": draw(st.sampled_from([static, static, None])),
         "nearest": draw(st.sampled_from([nearest, nearest, None])),
@@ -120,7 +122,8 @@ def assert_pass_agrees(call: Call, upstream: Tensor, backend: str = "eager") -> 
         padded = torch.cat([weight, torch.zeros(1)])
         slope = 2 * padded[torch.where(valid, truth.labels, len(weight))].flatten()
     else:
-        slope = 2 * rows_of(call["targets"]).double() @ weight
+        assert truth.targets is not None
+        slope = 2 * rows_of(truth.targets).double() @ weight
     # A pixel that is NaN has no length that could scale an error.
     slope = torch.where(torch.isnan(rows_of(call["features"])).any(dim=1), 0, slope)
     scales = similarity_scales(call, slope, "cosine", temperature)
@@ -148,6 +151,7 @@ def plain_call(dtype: torch.dtype = torch.float32, classes: int = 5) -> Call:
         "counted": torch.ones(classes, dtype=torch.bool),
         "static": torch.where(dropped, 255, truth),
         "targets": None,
+        "filling": None,
         "nearest": prototypes + 0.1 * normal(4, (classes, 7), dtype),
         "threshold": 0.5,
         "transfer": True,

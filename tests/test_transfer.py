@@ -57,15 +57,17 @@ def calls(draw: st.DrawFn, similarity: str, measure: str) -> dict[str, Any]:
     case = draw(contrast_cases(similarity=similarity, spoilt=None))
     tensors = case.tensors()
     per_class = normal(case.seed, (case.num_classes,)) * 0.3 + 0.4
+    # A distance is not below 0.
+    number = -0.5 if (similarity, measure) == ("euclidean", "similarity") else 0.5
     return {
         "features": tensors["features"],
         "prototypes": tensors["prototypes"],
         "present": tensors["present"],
-        "threshold": draw(st.sampled_from([0.5, -3.0, torch.tensor(0.3), per_class])),
+        "threshold": draw(st.sampled_from([number, -3.0, torch.tensor(0.3), per_class])),
         "measure": measure,
         "similarity": similarity,
         "temperature": case.temperature,
-        "ignore_index": draw(st.sampled_from([255, -100, 0])),
+        "ignore_index": draw(st.sampled_from([255, -100, 2**40])),
     }
 
 
@@ -194,7 +196,7 @@ def test_the_measure_stands_also_where_the_label_was_dropped(backend: str) -> No
     expected = {"cosine": 0.8, "dot": 4.0, "euclidean": -math.sqrt(18)}
     for similarity, value in expected.items():
         found = transfer_labels(
-            features, prototypes, threshold=9.0, measure="similarity", similarity=similarity,
+            features, prototypes, threshold=math.inf, measure="similarity", similarity=similarity,
             temperature=0.07, backend=backend,
         )  # fmt: skip
         assert found.labels.tolist() == [255]

@@ -34,6 +34,7 @@ class Case(NamedTuple):
     label_dtype: tuple[torch.dtype, int] = (torch.int64, 255)
     class_weight: torch.dtype | None = None
     align_corners: bool = False
+    label_smoothing: float = 0.0
     reduction: str = "mean"
     spread: float = 1.0
 
@@ -53,6 +54,7 @@ class Case(NamedTuple):
             "class_weight": weight,
             "ignore_index": self.label_dtype[1],
             "align_corners": self.align_corners,
+            "label_smoothing": self.label_smoothing,
             "reduction": self.reduction,
         }
 
@@ -74,6 +76,7 @@ def cases(draw: st.DrawFn, **fixed: Any) -> Case:
         "label_dtype": draw(st.sampled_from(LABEL_DTYPES)),
         "class_weight": draw(st.sampled_from([None, torch.float32, torch.float16])),
         "align_corners": draw(st.booleans()),
+        "label_smoothing": draw(st.sampled_from([0.0, 0.0, 0.1, 1.0])),
         "reduction": draw(st.sampled_from(["mean", "sum", "none"])),
         "spread": draw(st.sampled_from([1.0, 10.0, 300.0])),
     }
@@ -102,5 +105,6 @@ def composed(logits: Tensor, labels: Tensor, **settings: Any) -> Tensor:
         labels.long(),
         None if weight is None else weight.to(logits.dtype),
         ignore_index=settings["ignore_index"],
+        label_smoothing=settings["label_smoothing"],
         reduction=settings["reduction"],
     )

@@ -1,35 +1,78 @@
 """Modules whose numbers live in buffers that keep their precision."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from protocontrast.functional.precision import has_float64, widest_dtype
 
-class WideBuffers(nn.Module):
+
+def new_counts() -> torch.dtype:
+    """Of counts that are made on the default device."""
+    return widest_dtype(torch.get_default_device())
+
+
+class WholeLoads(nn.Module):
+    """A module whose buffers, and its children's, are all loaded or, where refused, all kept."""
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """As in torch, but that a refused state leaves every buffer as it was."""
+        owned = [
+            (module._buffers, name, buffer, buffer.clone())
+            for module in self.modules()
+            for name, buffer in module._buffers.items()
+            if buffer is not None
+        ]
+        try:
+            return super().load_state_dict(state_dict, strict=strict, assign=assign)
+        except Exception:
+            with torch.no_grad():
+                for buffers, name, buffer, before in owned:
+                    buffers[name] = buffer.copy_(before)
+            raise
+
+
+class WideBuffers(WholeLoads):
     """A module without parameters whose floating buffers never lose precision.
 
     `.half()`, `.bfloat16()` and `.to(dtype)` leave prototypes and bias at float32 and counts at
     float64, since a bfloat16 average at momentum 0.999 never moves and float32 counts stop at 2^24;
-    `.double()` widens. The process group is not state: it is shared by deep copies and left out of
-    pickles.
+    `.double()` widens. On a device without float64 counts are float32 while they lie there, and
+    float64 again once they have left it. The process group is not state: it is shared by deep
+    copies and left out of pickles.
     """
 
     counting: tuple[str, ...] = ()
-    """Buffers that hold counts or sums and stay float64."""
+    """Buffers that hold counts or sums and stay float64 where there is such a type."""
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "WideBuffers":
         before = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
+        if not all(map(has_float64, self._destinations(fn))):
+            before = {
+                name: old.float() if old.dtype == torch.float64 else old
+                for name, old in before.items()
+            }
+            self._buffers.update(before)
         super()._apply(fn, recurse)
         for name, old in before.items():
             new = self._buffers[name]
-            narrower = old.is_floating_point() and new is not None and new.itemsize < old.itemsize
-            keeps = torch.float64 if name in self.counting else torch.float32
-            if narrower and new is not None and new.dtype != keeps:
+            if new is None or not old.is_floating_point():
+                continue
+            counts = name in self.counting
+            keeps = widest_dtype(new.device) if counts else torch.float32
+            if new.dtype != keeps and (counts or new.itemsize < old.itemsize):
                 self._buffers[name] = old.to(new.device, keeps)
         return self
+
+    def _destinations(self, fn: Callable[[Tensor], Tensor]) -> set[torch.device]:
+        """Where `fn` takes buffers to."""
+        homes = {one.device for one in self._buffers.values() if one is not None}
+        return {fn(torch.zeros((), dtype=torch.float32, device=home)).device for home in homes}
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()

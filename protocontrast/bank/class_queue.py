@@ -8,6 +8,7 @@ from torch import distributed as dist
 
 from protocontrast.bank.buffers import WideBuffers
 from protocontrast.checks import check_count, check_device, check_ignore_index, sentence
+from protocontrast.functional import hints
 from protocontrast.functional.class_members import members_of, spread_out
 from protocontrast.functional.pixels import read_checked_labels, read_features
 
@@ -82,7 +83,7 @@ class ClassQueue(WideBuffers):
         self.length = length
         self.dim = dim
         self.process_group = process_group
-        self.register_buffer("keys", torch.zeros(num_classes, length, dim))
+        self.register_buffer("keys", torch.zeros(num_classes, length, dim, dtype=torch.float32))
         self.register_buffer("count", torch.zeros(num_classes, dtype=torch.int64))
         self.register_buffer("skipped", torch.zeros(num_classes, dtype=torch.int64))
 
@@ -106,40 +107,45 @@ class ClassQueue(WideBuffers):
         that all queues stay equal, to those of one process that pushes the batches in turn.
 
         Args:
-            features: (B, D, H, W), (B, D, P) or (N, D), any memory format.
-            labels: (B, H, W), (B, P) or (N,), classes 0..C-1 or `ignore_index`.
+            features: (B, D, Z, H, W), (B, D, H, W), (B, D, P) or (N, D), any memory format.
+            labels: (B, Z, H, W), (B, H, W), (B, P) or (N,), classes 0..C-1 or `ignore_index`.
             per_class: at most this many of each class of this rank's batch, at equal distances
                 among its pixels. None: all.
-            ignore_index: label of pixels without a class.
+            ignore_index: label of pixels without a class, outside 0..C-1.
         """
         pixels = read_features("ClassQueue", features)
         if pixels.channels != self.dim:
             requirement = f"with D = {self.dim} channels"
-            got, hint = tuple(features.shape), "dim is the channel count of the features."
+            got = tuple(features.shape)
+            hint = hints.channels_last("features", got, self.dim)
+            hint = hint or "dim is the channel count of the features."
             raise ValueError(sentence("ClassQueue", "features", requirement, got, hint))
         check_device("ClassQueue", "features", features, self.keys, "the queue")
-        check_ignore_index("ClassQueue", ignore_index)
+        check_ignore_index("ClassQueue", ignore_index, self.num_classes)
         if per_class is not None:
             check_count("ClassQueue", "per_class", per_class)
         index = read_checked_labels(pixels, labels, self.num_classes, ignore_index)
-        members = members_of(index.flatten(), self.num_classes, ignore_index)
+        classes = index.flatten().long()
+        side = max(pixels.features.shape[2], 1)
+        picked = self._picked(classes, per_class, ignore_index)
+        finite = torch.isfinite(pixels.features.to(self.keys.dtype)).all(dim=1).flatten()
+        lost = members_of(
+            torch.where(picked & ~finite, classes, ignore_index), self.num_classes, ignore_index
+        ).count
+        # Of more features than places the last ones stay, whatever else was pushed between them.
+        members = members_of(
+            torch.where(picked & finite, classes, ignore_index), self.num_classes, ignore_index
+        )
+        number = members.count[:, None]
         slots = torch.arange(min(self.length, per_class or self.length), device=self.keys.device)
-        picks = members.count[:, None]
-        if per_class is not None:
-            picks = picks.clamp_max(per_class)
-        # Of more picks than places the last ones stay.
-        slots = slots + (picks - len(slots)).clamp_min(0)
-        chosen = members.at(spread_out(members.count[:, None], picks, slots))
-        used = slots < picks
+        chosen = members.at(slots + (number - len(slots)).clamp_min(0))
         if index.numel() == 0:
             found = self.keys.new_zeros(*chosen.shape, self.dim)
         else:
-            side = pixels.features.shape[2]
             found = pixels.features.transpose(1, 2)[chosen // side, chosen % side]
         found = found.to(self.keys.dtype)
-        finite = torch.isfinite(found).all(dim=2)
-        for part, kept, lost in self._gathered(found, used & finite, used & ~finite):
-            self.skipped += lost.sum(dim=1)
+        for part, kept, skipped in self._gathered(found, members.count, lost):
+            self.skipped += skipped
             self._append(part, kept)
 
     @torch.no_grad()
@@ -148,6 +154,7 @@ class ClassQueue(WideBuffers):
 
         Within a class they stand in no order of age.
         """
+        check_ignore_index("ClassQueue", ignore_index, self.num_classes)
         device = self.keys.device
         valid = torch.arange(self.length, device=device) < self.count[:, None]
         classes = torch.arange(self.num_classes, device=device)[:, None]
@@ -160,32 +167,43 @@ class ClassQueue(WideBuffers):
         for buffer in self.buffers(recurse=False):
             buffer.zero_()
 
-    def _append(self, found: Tensor, kept: Tensor) -> None:
-        """Write what is `kept` (C, K) of candidates (C, K, D), in order, with K <= L."""
-        # What is not kept goes to the end of the row, whose places are then written with what they
-        # hold: every place occurs once, so no write meets another.
-        order = torch.sort((~kept).to(torch.uint8), dim=1, stable=True).indices
-        number = kept.sum(dim=1)
-        slots = torch.arange(kept.shape[1], device=kept.device)
-        places = (self.count[:, None] + slots) % self.length
-        rows = order[:, :, None].expand_as(found)
+    def _picked(self, classes: Tensor, per_class: int | None, ignore_index: int) -> Tensor:
+        """Which pixels (N,) are pushed: all, or `per_class` of each class at equal distances."""
+        number = len(classes)
+        if per_class is None or per_class >= number:
+            return torch.ones_like(classes, dtype=torch.bool)
+        members = members_of(classes, self.num_classes, ignore_index)
+        picks = members.count[:, None].clamp_max(per_class)
+        slots = torch.arange(per_class, device=classes.device)
+        chosen = members.at(spread_out(members.count[:, None], picks, slots))
+        # What is no pick goes to a place of its own, which is dropped.
+        chosen = torch.where(slots < picks, chosen, number).flatten()
+        picked = torch.zeros(number + 1, dtype=torch.bool, device=classes.device)
+        return picked.scatter(0, chosen, torch.ones_like(chosen, dtype=torch.bool))[:number]
+
+    def _append(self, found: Tensor, number: Tensor) -> None:
+        """Write candidates (C, K, D), in order, K <= L; the last K of `number` (C,) pushed."""
+        width = found.shape[1]
+        slots = torch.arange(width, device=found.device)
+        first = self.count + (number - width).clamp_min(0)
+        places = (first[:, None] + slots) % self.length
         into = places[:, :, None].expand_as(found)
         new = (slots < number[:, None])[:, :, None]
-        values = torch.where(new, found.gather(1, rows), self.keys.gather(1, into))
-        self.keys.scatter_(1, into, values)
+        # Other places are written with what they hold: each occurs once, so no write meets another.
+        self.keys.scatter_(1, into, torch.where(new, found, self.keys.gather(1, into)))
         self.count += number
 
     def _gathered(
         self, found: Tensor, kept: Tensor, lost: Tensor
     ) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Candidates of every rank, in the order of the ranks."""
+        """Candidates (C, K, D) and numbers (C,) of every rank, in the order of the ranks."""
         if not (dist.is_available() and dist.is_initialized()):
             return [(found, kept, lost)]
         ranks = range(dist.get_world_size(self.process_group))
-        flags = torch.stack([kept, lost]).to(torch.uint8)
+        numbers = torch.stack([kept, lost])
         all_found = [torch.empty_like(found) for _ in ranks]
-        all_flags = [torch.empty_like(flags) for _ in ranks]
+        all_numbers = [torch.empty_like(numbers) for _ in ranks]
         dist.all_gather(all_found, found.contiguous(), group=self.process_group)
-        dist.all_gather(all_flags, flags, group=self.process_group)
-        pairs = zip(all_found, all_flags, strict=True)
-        return [(part, flag[0].bool(), flag[1].bool()) for part, flag in pairs]
+        dist.all_gather(all_numbers, numbers, group=self.process_group)
+        pairs = zip(all_found, all_numbers, strict=True)
+        return [(part, number[0], number[1]) for part, number in pairs]

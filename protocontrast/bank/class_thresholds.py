@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from protocontrast.bank.buffers import WideBuffers
+from protocontrast.bank.buffers import WideBuffers, new_counts
 from protocontrast.checks import check_count, check_device, check_share, sentence
-from protocontrast.functional import TransferredLabels, select_labels
+from protocontrast.functional import TransferredLabels, hints, select_labels
 from protocontrast.functional.pixels import read_features
+from protocontrast.functional.precision import widest
 from protocontrast.functional.selection import most_probable
 
 BINS = 8192
@@ -41,7 +42,7 @@ class ClassThresholds(WideBuffers):
         mass: (C, bins) float64, pixels predicted as a class by their log-odds.
 
     Shape:
-        probabilities (B, C, H, W), (B, C, P) or (N, C).
+        probabilities (B, C, Z, H, W), (B, C, H, W), (B, C, P) or (N, C).
 
     Raises:
         ValueError: a setting out of its range, or probabilities of other classes.
@@ -91,10 +92,12 @@ class ClassThresholds(WideBuffers):
         self.process_group = process_group
         # The best of C classes has at least 1/C, but for rounding.
         lowest = -math.log(max(num_classes - 1, 1))
-        edges = torch.linspace(lowest, HIGHEST, BINS, dtype=torch.float64).float()
+        # Made on the host, so that they are the same everywhere.
+        edges = torch.linspace(lowest, HIGHEST, BINS, dtype=torch.float64, device="cpu").float()
+        edges = edges.to(torch.get_default_device())
         edges[0] = -torch.inf
         self.register_buffer("edges", edges, persistent=False)
-        self.register_buffer("mass", torch.zeros(num_classes, BINS, dtype=torch.float64))
+        self.register_buffer("mass", torch.zeros(num_classes, BINS, dtype=new_counts()))
 
     def extra_repr(self) -> str:
         """The constructor's arguments."""
@@ -116,7 +119,7 @@ class ClassThresholds(WideBuffers):
         cell = torch.where(best.log_odds.isnan(), self.mass.numel(), cell).flatten()
         number = torch.zeros(self.mass.numel() + 1, dtype=torch.int64, device=self.mass.device)
         number = number.scatter_add(0, cell, torch.ones_like(cell))
-        batch = number[:-1].view_as(self.mass).double()
+        batch = number[:-1].view_as(self.mass).to(self.mass.dtype)
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(batch, group=self.process_group)
         if self.momentum is None:
@@ -135,7 +138,7 @@ class ClassThresholds(WideBuffers):
         """
         # Sums of integers have one result; a GPU adds up floats in no fixed order.
         parts = (self.mass * PARTS).round().long()
-        above = parts.flip(1).cumsum(1).flip(1).double()
+        above = widest(parts.flip(1).cumsum(1).flip(1))
         total = above[:, :1]
         # A quotient, because 0.1 * 30 is above 3.
         enough = above / torch.where(total > 0, total, 1) >= self.share
@@ -146,7 +149,7 @@ class ClassThresholds(WideBuffers):
     @torch.no_grad()
     def confidence(self) -> Tensor:
         """The same as probabilities, (C,) float32; 1 where nothing is kept."""
-        return self.thresholds().double().sigmoid().float()
+        return widest(self.thresholds()).sigmoid().float()
 
     def select(self, probabilities: Tensor, *, ignore_index: int = 255) -> TransferredLabels:
         """`select_labels` by these thresholds and `image_share`; `confidence` is in log-odds."""
@@ -169,7 +172,8 @@ class ClassThresholds(WideBuffers):
         if pixels.channels != self.num_classes:
             requirement = f"with {self.num_classes} classes"
             got = tuple(probabilities.shape)
-            raise ValueError(sentence("ClassThresholds", "probabilities", requirement, got))
+            hint = hints.channels_last("probabilities", got, self.num_classes)
+            raise ValueError(sentence("ClassThresholds", "probabilities", requirement, got, hint))
         check_device("ClassThresholds", "probabilities", probabilities, self.mass, "the counts")
         return pixels.features
 

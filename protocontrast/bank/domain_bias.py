@@ -1,6 +1,6 @@
 """The class-wise shift between two domains: `DomainBias` (buffers bias, present, count)."""
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,10 +17,19 @@ from protocontrast.checks import (
     check_tensor,
     sentence,
 )
+from protocontrast.functional.precision import widest
 
 WARMUPS = ("zero", "copy")
 
 Warmup = Literal["zero", "copy"]
+
+
+class BiasState(NamedTuple):
+    """What an update changes: the buffers of these names."""
+
+    bias: Tensor
+    present: Tensor
+    count: Tensor  # type: ignore[assignment]  # shadows tuple.count
 
 
 class DomainBias(WideBuffers):
@@ -72,7 +81,7 @@ class DomainBias(WideBuffers):
         self.dim = dim
         self.momentum = momentum
         self.warmup = warmup
-        self.register_buffer("bias", torch.zeros(num_classes, dim))
+        self.register_buffer("bias", torch.zeros(num_classes, dim, dtype=torch.float32))
         self.register_buffer("present", torch.zeros(num_classes, dtype=torch.bool))
         self.register_buffer("count", torch.zeros(num_classes, dtype=torch.int64))
 
@@ -86,19 +95,28 @@ class DomainBias(WideBuffers):
 
         Rows of other classes are never read; a class whose difference is not finite keeps its bias.
         """
+        self.take(self.moved_by(source, target, present))
+
+    @torch.no_grad()
+    def moved_by(self, source: Tensor, target: Tensor, present: Tensor) -> BiasState:
+        """What `update` would make of the bias, which stays as it is."""
         self._check("source", source)
         self._check("target", target)
         self._check_present(present)
-        difference = target.double() - source.double()
+        difference = widest(target) - widest(source)
         used = present & torch.isfinite(difference.to(self.bias.dtype)).all(dim=1)
         difference = torch.where(used[:, None], difference, 0)
-        moved = self.momentum * self.bias.double() + (1 - self.momentum) * difference
+        moved = self.momentum * widest(self.bias) + (1 - self.momentum) * difference
         if self.warmup == "copy":
             moved = torch.where(self.present[:, None], moved, difference)
         new = torch.where(used[:, None], moved.to(self.bias.dtype), self.bias)
-        self.bias.copy_(new)
-        self.present |= used
-        self.count += used
+        return BiasState(new, self.present | used, self.count + used)
+
+    @torch.no_grad()
+    def take(self, state: BiasState) -> None:
+        """Go on from a state that `moved_by` gave."""
+        for name, new in zip(BiasState._fields, state, strict=True):
+            getattr(self, name).copy_(new)
 
     def calibrate(self, prototypes: Tensor, strength: float = 1.0) -> Tensor:
         """Prototypes (C, D) moved by `strength` times the bias; classes without a bias stay.

@@ -1,5 +1,6 @@
 """Logits of all classes on one distribution: `LogitBalance` (tables, anchors, counts)."""
 
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -8,19 +9,22 @@ from torch import distributed as dist
 
 from protocontrast.bank import mixtures
 from protocontrast.bank.buffers import WideBuffers
-from protocontrast.bank.mixture_fit import fit_anchors, fit_classes
+from protocontrast.bank.mixture_fit import Kinds, fit_anchors, fit_classes, kinds_of
 from protocontrast.bank.mixtures import Mixtures
 from protocontrast.checks import (
     check_choice,
     check_count,
     check_device,
     check_ignore_index,
+    check_integer_number,
     check_number,
     check_share,
     sentence,
 )
+from protocontrast.functional import hints
 from protocontrast.functional.class_members import members_of, spread_out
 from protocontrast.functional.pixels import Pixels, read_checked_labels, read_features
+from protocontrast.functional.precision import widest
 
 DOMAINS = ("source", "target")
 TILE = 2**18
@@ -33,8 +37,8 @@ class LogitBalance(WideBuffers):
     """Moves logits towards what they would be if all classes had the same distribution of logits.
 
     For pixels of class l the logits of channel c follow a mixture of K normal distributions, F_lc,
-    one table per domain; an anchor A is the mixture of all logits of pixels' own classes (l = c),
-    another that of all others, both of the source.
+    one table per domain; an anchor A is the mixture of the logits of pixels' own classes (l = c),
+    another that of all others, both of every labelled pixel of the source.
 
         delta = A^{-1}(F_lc(z)) - z,    balanced = z - strength * delta
 
@@ -45,9 +49,10 @@ class LogitBalance(WideBuffers):
         num_classes: C.
         components: K, normal distributions of each mixture.
         momentum: in [0, 1], weighs the OLD table; momentum^s for a class not seen for s updates.
-            The first tables are averaged: the n-th update of a class weighs at least 1 / n.
+        ramp: updates of a domain over which its momentum rises from 0, in equal steps.
         strength: any number; the share of the difference that is taken off.
         pixels: pixels sampled of each class in an update; classes with fewer take no part in it.
+            An anchor stays where it is in a batch with fewer logits of its kind.
         seed: where sampling starts, any integer.
         process_group: ranks that share the tables. None: all, where torch.distributed is
             initialised.
@@ -61,8 +66,8 @@ class LogitBalance(WideBuffers):
         step: (2,) int64, calls of `update`.
 
     Shape:
-        logits (B, C, H, W), (B, C, P) or (N, C); labels (B, H, W), (B, P) or (N,). Balanced logits
-        and `delta` have the shape of the logits.
+        logits (B, C, Z, H, W), (B, C, H, W), (B, C, P) or (N, C); labels (B, Z, H, W), (B, H, W),
+        (B, P) or (N,). Balanced logits and `delta` have the shape of the logits.
 
     Raises:
         ValueError: a size below 1, a momentum outside [0, 1], an unknown domain, or shapes that
@@ -100,6 +105,7 @@ class LogitBalance(WideBuffers):
         components: int = 5,
         *,
         momentum: float = 0.99,
+        ramp: int = 1500,
         strength: float = 0.1,
         pixels: int = 500,
         seed: int = 0,
@@ -109,19 +115,23 @@ class LogitBalance(WideBuffers):
         check_count("LogitBalance", "num_classes", num_classes)
         check_count("LogitBalance", "components", components)
         check_share("LogitBalance", "momentum", momentum)
+        check_count("LogitBalance", "ramp", ramp)
         check_number("LogitBalance", "strength", strength)
         check_count("LogitBalance", "pixels", pixels)
-        check_number("LogitBalance", "seed", seed)
+        check_integer_number("LogitBalance", "seed", seed)
         self.num_classes = num_classes
         self.components = components
         self.momentum = momentum
+        self.ramp = ramp
         self.strength = strength
         self.pixels = pixels
         self.seed = seed
         self.process_group = process_group
         for name, shape in (("", (2, num_classes, num_classes)), ("anchor_", (2,))):
             for part in Mixtures._fields:
-                self.register_buffer(name + part, torch.zeros(*shape, components))
+                self.register_buffer(
+                    name + part, torch.zeros(*shape, components, dtype=torch.float32)
+                )
         self.register_buffer("count", torch.zeros(2, num_classes, dtype=torch.int64))
         self.register_buffer("latest", torch.zeros(2, num_classes, dtype=torch.int64))
         self.register_buffer("step", torch.zeros(2, dtype=torch.int64))
@@ -130,7 +140,7 @@ class LogitBalance(WideBuffers):
         """The constructor's arguments."""
         return (
             f"{self.num_classes}, {self.components}, momentum={self.momentum}, "
-            f"strength={self.strength}, pixels={self.pixels}, seed={self.seed}"
+            f"ramp={self.ramp}, strength={self.strength}, pixels={self.pixels}, seed={self.seed}"
         )
 
     def forward(
@@ -159,15 +169,22 @@ class LogitBalance(WideBuffers):
         `pixels` pixels of each class are taken at equal distances in the order of the batch, from a
         start that follows from seed and step alone. Classes of fewer pixels, or of logits that are
         not finite, keep their tables; a channel that is -inf on all of a class's pixels is absent
-        and keeps its own alone. With torch.distributed initialised every rank must call this:
-        the fit is to the samples of all ranks.
+        and keeps its own alone. The anchors are fitted to every labelled pixel of finite logits,
+        absent channels left out. With torch.distributed initialised every rank must call this: the
+        fit is to the pixels of all ranks.
         """
         pixels, classes = self._read(logits, labels, domain, ignore_index)
         which = DOMAINS.index(domain)
         samples, used = self._samples(pixels, classes, ignore_index, which)
-        present = self._move_tables(samples, used, which)
-        if which == 0:
-            self._move_anchors(samples, used)
+        tables, present = self._moved_tables(samples, used, which)
+        anchors = self._moved_anchors(pixels, classes, ignore_index) if which == 0 else None
+        # Ranks meet in the fits above, so nothing has moved where one of them failed.
+        for buffer, new in zip(self._tables(), tables, strict=True):
+            buffer[which] = new
+        if anchors is not None:
+            buffers = self.anchor_weight, self.anchor_mean, self.anchor_variance
+            for buffer, new in zip(buffers, anchors, strict=True):
+                buffer.copy_(new)
         self.step[which] += 1
         self.count[which] += present
         self.latest[which] = torch.where(present, self.step[which], self.latest[which])
@@ -193,7 +210,7 @@ class LogitBalance(WideBuffers):
         tables[2] = tables[2].clamp_min(mixtures.NARROWEST).rsqrt()
         pieces = mixtures.inverse(self._anchors()).to(wide).flatten(0, 1)
         pieces = pieces.t().contiguous()
-        ready = self._known(which).t() & (self.count[0] > 0).any()
+        ready = self._known(which).t() & self._begun()[0]
         out = torch.empty_like(pixels.features, dtype=wide)
         channels = torch.arange(self.num_classes, device=classes.device)[:, None]
         width = max(1, TILE // self.num_classes)
@@ -237,10 +254,12 @@ class LogitBalance(WideBuffers):
         pixels = read_features("LogitBalance", logits, "logits")
         if pixels.channels != self.num_classes:
             requirement = f"with C = {self.num_classes} channels"
-            raise ValueError(sentence("LogitBalance", "logits", requirement, tuple(logits.shape)))
+            got = tuple(logits.shape)
+            hint = hints.channels_last("logits", got, self.num_classes)
+            raise ValueError(sentence("LogitBalance", "logits", requirement, got, hint))
         check_device("LogitBalance", "logits", logits, self.mean, "the tables")
         check_choice("LogitBalance", "domain", domain, DOMAINS)
-        check_ignore_index("LogitBalance", ignore_index)
+        check_ignore_index("LogitBalance", ignore_index, self.num_classes)
         return pixels, read_checked_labels(pixels, labels, self.num_classes, ignore_index)
 
     def _samples(
@@ -252,7 +271,7 @@ class LogitBalance(WideBuffers):
         """
         members = members_of(classes.flatten(), self.num_classes, ignore_index)
         # Steps along the golden ratio never come back to a start, and spread evenly.
-        start = 0.7548776662466927 * self.seed + 0.6180339887498949 * self.step[which].double()
+        start = 0.7548776662466927 * self.seed + 0.6180339887498949 * widest(self.step[which])
         slots = torch.arange(self.pixels, device=classes.device)
         number = members.count[:, None]
         places = spread_out(number, torch.full_like(number, self.pixels), slots, start % 1)
@@ -262,7 +281,7 @@ class LogitBalance(WideBuffers):
             found = self.mean.new_zeros(*chosen.shape, self.num_classes)
         else:
             found = pixels.features.transpose(1, 2)[chosen // side, chosen % side]
-        found = found.double().transpose(1, 2)
+        found = widest(found).transpose(1, 2)
         absent = (found == -torch.inf).all(dim=2)
         readable = torch.isfinite(found).all(dim=2) | absent
         used = (members.count >= self.pixels) & readable.all(dim=1) & ~absent.diagonal()
@@ -278,30 +297,45 @@ class LogitBalance(WideBuffers):
         """Which classes and channels (C, C) of a domain have a table."""
         return self.weight[which].sum(dim=2) > 0
 
-    def _move_tables(self, samples: Tensor, used: Tensor, which: int) -> Tensor:
-        """Move the tables of a domain; which classes (C,) were seen on any rank."""
+    def _moved_tables(
+        self, samples: Tensor, used: Tensor, which: int
+    ) -> tuple[list[Tensor], Tensor]:
+        """The tables of a domain, moved; which classes (C,) were seen on any rank."""
         old = Mixtures(*(one[which] for one in self._tables()))
         known = self._known(which)
         fitted, present = fit_classes(samples, used, known, old, self._total)
         waited = self.step[which] + 1 - self.latest[which]
-        momentum = self._momentum(self.count[which], waited)[:, None]
-        momentum = torch.where(known, momentum, 0)[..., None]
+        momentum = torch.where(known, self._momentum(which, waited)[:, None], 0)[..., None]
+        tables = []
         for buffer, new in zip(self._tables(), fitted, strict=True):
-            moved = torch.lerp(new, buffer[which].double(), momentum).to(buffer.dtype)
-            buffer[which] = torch.where(present[..., None], moved, buffer[which])
-        return present.any(dim=1)
+            moved = torch.lerp(new, widest(buffer[which]), momentum).to(buffer.dtype)
+            tables.append(torch.where(present[..., None], moved, buffer[which]))
+        return tables, present.any(dim=1)
 
-    def _move_anchors(self, samples: Tensor, used: Tensor) -> None:
-        seen = (self.count[0] > 0).any()
-        fitted, present = fit_anchors(samples, used, seen, self._anchors(), self._total)
-        momentum = self._momentum(self.step[0], torch.ones_like(self.step[0]))
-        momentum = torch.where(seen, momentum, 0)
-        buffers = self.anchor_weight, self.anchor_mean, self.anchor_variance
+    def _moved_anchors(self, pixels: Pixels, classes: Tensor, ignore_index: int) -> list[Tensor]:
+        """The anchors, moved."""
+
+        def tiles() -> Iterator[Kinds]:
+            width = max(1, TILE // self.num_classes)
+            for image, rows in zip(pixels.features, classes, strict=True):
+                for value, label in zip(image.split(width, 1), rows.split(width), strict=True):
+                    yield kinds_of(value, label, ignore_index)
+
+        seen = self._begun()
+        fitted, number = fit_anchors(tiles, seen, self._anchors(), self._total)
+        momentum = torch.where(seen, self._momentum(0, torch.ones_like(self.step[0])), 0)[:, None]
+        enough = (number >= self.pixels)[:, None]
+        buffers, anchors = (self.anchor_weight, self.anchor_mean, self.anchor_variance), []
         for buffer, new in zip(buffers, fitted, strict=True):
-            moved = torch.lerp(new, buffer.double(), momentum).to(buffer.dtype)
-            buffer.copy_(torch.where(present[:, None], moved, buffer))
+            moved = torch.lerp(new, widest(buffer), momentum).to(buffer.dtype)
+            anchors.append(torch.where(enough, moved, buffer))
+        return anchors
 
-    def _momentum(self, count: Tensor, waited: Tensor) -> Tensor:
-        """Weight of the old table: an average at first, less for what was not seen for long."""
-        average = count.double() / (count + 1)
-        return torch.minimum(average, self.momentum ** waited.double())
+    def _begun(self) -> Tensor:
+        """Which anchors (2,) have been fitted: weights sum to 1 from then on."""
+        return self.anchor_weight.sum(dim=1) > 0
+
+    def _momentum(self, which: int, waited: Tensor) -> Tensor:
+        """Weight of a domain's old table: little at first, and for what was not seen for long."""
+        grown = (widest(self.step[which]) / self.ramp).clamp_max(1)
+        return (self.momentum * grown) ** widest(waited)

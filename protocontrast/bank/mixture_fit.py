@@ -1,21 +1,24 @@
 """Normal mixtures fitted to samples, by expectation and maximisation: (D6) for `LogitBalance`.
 
-Samples are logits (C, C, n): class of the pixel, channel, pixel. `total` adds up over ranks what it
-is given, so that a fit is to the samples of all.
+Samples are logits (C, C, n): class of the pixel, channel, pixel. Anchors are fitted to all pixels,
+tile by tile. `total` adds up over ranks what it is given, so that a fit is to the logits of all.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from protocontrast.bank.mixtures import NARROWEST, Mixtures
+from protocontrast.functional.precision import smallest, widest, widest_dtype
 
 EM_STEPS = 3
 """Of each fit: a table moves slowly, and the next batch goes on from it."""
 
 Total = Callable[[Tensor], Tensor]
+Kinds = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Logits of pixels' own classes and of others, (n,) and (C n,), each with their weights."""
 
 
 def first_guess(sums: Tensor, components: int) -> Mixtures:
@@ -26,7 +29,7 @@ def first_guess(sums: Tensor, components: int) -> Mixtures:
     number = sums[:, 0].clamp_min(1)
     mean = sums[:, 1] / number
     variance = (sums[:, 2] / number - mean.square()).clamp_min(NARROWEST)
-    at = (torch.arange(components, device=mean.device).double() + 0.5) / components
+    at = (widest(torch.arange(components, device=mean.device)) + 0.5) / components
     quantiles = math.sqrt(2) * torch.erfinv(2 * at - 1)
     # What the components' means do not spread is left to each of them.
     rest = (1 - quantiles.square().mean()) * variance
@@ -58,7 +61,7 @@ def refitted(sums: Tensor, before: Mixtures) -> Mixtures:
     """(D6) the mixtures (R, K) that the sums (R, K, 3) ask for; empty components stay in place."""
     mass, total, square = sums.unbind(dim=-1)
     number = mass.sum(dim=-1, keepdim=True)
-    weight = mass / number.clamp_min(1e-300)
+    weight = mass / number.clamp_min(smallest(number))
     empty = mass < 1e-9
     divisor = torch.where(empty, 1, mass)
     mean = torch.where(empty, before.mean, total / divisor)
@@ -70,7 +73,7 @@ def begun(sums: Tensor, known: Tensor, old: Mixtures) -> Mixtures:
     """Where a fit starts: the old mixtures (R, K), or a first guess where they are not `known`."""
     guess = first_guess(sums, old.mean.shape[-1])
     pairs = zip(old, guess, strict=True)
-    return Mixtures(*(torch.where(known[:, None], one.double(), new) for one, new in pairs))
+    return Mixtures(*(torch.where(known[:, None], widest(one), new) for one, new in pairs))
 
 
 def moments(samples: Tensor) -> Tensor:
@@ -100,24 +103,55 @@ def fit_classes(
     return shaped, sums.unflatten(0, (num_classes, num_classes))[..., 0] > 0
 
 
-def fit_anchors(
-    samples: Tensor, used: Tensor, known: Tensor, old: Mixtures, total: Total
-) -> tuple[Mixtures, Tensor]:
-    """Mixtures (2, K) of logits of pixels' own classes and of others, and which have samples (2,).
+def kinds_of(logits: Tensor, labels: Tensor, ignore_index: int) -> Kinds:
+    """The logits (C, n) of pixels' own classes and of the others, each with its weight.
 
-    `used` (C, C) says which have samples here, `known` () whether there are old ones.
+    Weights are 1, and 0 for pixels without a label, for those of a logit that is NaN or +inf,
+    and for logits at -inf, whose class is absent.
     """
-    own = torch.eye(len(samples), dtype=torch.bool, device=samples.device)
-    kinds = torch.stack([own, ~own]) & used
-    shares = kinds.to(samples.dtype)[..., None]
-    sums = total((moments(samples) * shares).sum(dim=(1, 2)))
-    fitted = begun(sums, known.expand(2), old)
+    num_classes = len(logits)
+    absent = logits == -torch.inf
+    used = (labels != ignore_index) & (labels >= 0) & (labels < num_classes)
+    used = used & (torch.isfinite(logits) | absent).all(dim=0)
+    place = torch.where(used, labels, 0).long()
+    counted = used & ~absent
+    finite = widest(torch.where(counted, logits, 0))
+    other = counted & (torch.arange(num_classes, device=labels.device)[:, None] != place)
+    own = finite.gather(0, place[None])[0], counted.gather(0, place[None])[0].to(finite.dtype)
+    return own, (finite.flatten(), other.flatten().to(finite.dtype))
+
+
+def weighted_sums(values: Tensor, weight: Tensor, mixture: Mixtures) -> Tensor:
+    """`sums_of` one mixture (K,) over values (n,) with a weight each: (K, 3).
+
+    Components come first and are worked on in place: anchors read every logit of a batch.
+    """
+    scale = (-0.5 / mixture.variance)[:, None]
+    height = (mixture.weight.log() - 0.5 * mixture.variance.log())[:, None]
+    share = (values - mixture.mean[:, None]).square_().mul_(scale).add_(height)
+    share.sub_(share.amax(dim=0)).exp_()
+    share.mul_(weight / share.sum(dim=0))
+    return torch.stack([share.sum(dim=1), share @ values, share @ values.square()], dim=1)
+
+
+def fit_anchors(
+    tiles: Callable[[], Iterator[Kinds]], known: Tensor, old: Mixtures, total: Total
+) -> tuple[Mixtures, Tensor]:
+    """Mixtures (2, K) of logits of pixels' own classes and of others, and their numbers (2,).
+
+    `tiles` goes over the batch from its start; `known` (2,) says which have an old mixture.
+    """
+    device, dtype = known.device, widest_dtype(known.device)
+    sums = torch.zeros(2, 3, dtype=dtype, device=device)
+    for kinds in tiles():
+        for into, (values, weight) in zip(sums, kinds, strict=True):
+            into += torch.stack([weight.sum(), weight @ values, weight @ values.square()])
+    sums = total(sums)
+    fitted = begun(sums, known, old)
     for _ in range(EM_STEPS):
-        parts = []
-        for share, *anchor in zip(shares, *fitted, strict=True):
-            one = Mixtures(*(value[None] for value in anchor))
-            pairs = zip(samples, share, strict=True)
-            found = [(sums_of(rows, one) * weight[:, None]).sum(dim=0) for rows, weight in pairs]
-            parts.append(torch.stack(found).sum(dim=0))
-        fitted = refitted(total(torch.stack(parts)), fitted)
-    return fitted, sums[:, 0] > 0
+        parts = torch.zeros(2, fitted.mean.shape[-1], 3, dtype=dtype, device=device)
+        for kinds in tiles():
+            for into, (values, weight), *anchor in zip(parts, kinds, *fitted, strict=True):
+                into += weighted_sums(values, weight, Mixtures(*anchor))
+        fitted = refitted(total(parts), fitted)
+    return fitted, sums[:, 0]

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from protocontrast.functional.precision import smallest, widest
+
 LOWEST, HIGHEST = 0.01, 0.99
 """Quantiles outside are taken at these: beyond them a fit to samples says nothing."""
 INTERVALS = 1024
@@ -55,9 +57,9 @@ def inverse(mixtures: Mixtures) -> Tensor:
     between LOWEST + j h and LOWEST + (j + 1) h. It never falls: where a gap between components
     makes it steep, slopes are held to three times the neighbouring rises.
     """
-    wide = Mixtures(*(one.double() for one in mixtures))
+    wide = Mixtures(*(widest(one) for one in mixtures))
     share = torch.linspace(
-        LOWEST, HIGHEST, INTERVALS + 1, dtype=torch.float64, device=wide.mean.device
+        LOWEST, HIGHEST, INTERVALS + 1, dtype=wide.mean.dtype, device=wide.mean.device
     )
     reach = 8 * wide.variance.sqrt()
     low = (wide.mean - reach).amin(dim=-1, keepdim=True).expand(-1, len(share))
@@ -68,7 +70,8 @@ def inverse(mixtures: Mixtures) -> Tensor:
         low, high = torch.where(below, middle, low), torch.where(below, high, middle)
     value = (low + high) / 2
     rise = value.diff(dim=-1)
-    slope = (HIGHEST - LOWEST) / INTERVALS / density(value, wide).clamp_min(1e-300)
+    slope = density(value, wide)
+    slope = (HIGHEST - LOWEST) / INTERVALS / slope.clamp_min(smallest(slope))
     gentlest = torch.minimum(
         torch.cat([rise[..., :1], rise], dim=-1), torch.cat([rise, rise[..., -1:]], dim=-1)
     )

@@ -1,5 +1,6 @@
 """Class means, counts and variances as numbers that can be added up: for `PrototypeBank`."""
 
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor
 
 from protocontrast.checks import check_device, check_floating, check_shape, sentence
 from protocontrast.functional import ClassPrototypes, ClassStatistics
+from protocontrast.functional.precision import widest
 
 
 class Moments(NamedTuple):
@@ -64,18 +66,33 @@ def read_statistics(
     return Moments(centre, number, variance)
 
 
+def read_batches(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """The pairs of an iterable, each looked at when its turn comes."""
+    requirement = "to be an iterable of (features, labels) pairs"
+    if isinstance(batches, (str, bytes, Tensor)) or not isinstance(batches, Iterable):
+        got = type(batches).__name__
+        raise TypeError(sentence("PrototypeBank", "batches", requirement, got))
+    for batch in batches:
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+            sized = isinstance(batch, (tuple, list))
+            got = f"{type(batch).__name__} of {len(batch)}" if sized else type(batch).__name__
+            raise TypeError(sentence("PrototypeBank", "batches", requirement, got))
+        features, labels = batch
+        yield features, labels
+
+
 def summed(stats: Moments) -> Moments:
     """Sums of features and of their squares in place of means and variances, float64.
 
     0 where the count is 0, whatever the statistics hold.
     """
-    count = stats.count.double()
+    count = widest(stats.count)
     counted = count[:, None] > 0
-    mean = stats.mean.double()
+    mean = widest(stats.mean)
     total = torch.where(counted, mean * count[:, None], 0)
     if stats.variance is None:
         return Moments(total, count, None)
-    square = (stats.variance.double() + mean.square()) * count[:, None]
+    square = (widest(stats.variance) + mean.square()) * count[:, None]
     return Moments(total, count, torch.where(counted, square, 0))
 
 

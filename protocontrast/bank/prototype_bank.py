@@ -1,30 +1,45 @@
 """Prototypes over time: `PrototypeBank` (buffers prototypes, count, present, skipped, variance)."""
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 from torch.nn.functional import normalize as unit_rows
 
-from protocontrast.bank.buffers import WideBuffers
-from protocontrast.bank.moments import Moments, averaged, mixed, read_statistics, summed
-from protocontrast.checks import check_choice, check_count, check_share, sentence
+from protocontrast.bank.buffers import WideBuffers, new_counts
+from protocontrast.bank.moments import (
+    Moments,
+    averaged,
+    mixed,
+    read_batches,
+    read_statistics,
+    summed,
+)
+from protocontrast.checks import check_choice, check_count, check_flag, check_share, sentence
 from protocontrast.functional import (
     ClassPrototypes,
     ClassStatistics,
     class_prototypes,
     class_statistics,
 )
+from protocontrast.functional.precision import smallest, widest
 
 RULES = ("ema", "cumulative", "replace")
 NORMALIZE = (False, "features", "prototypes")
-SMALLEST = 1e-300
-"""A divisor that no float64 count or length above 0 is below."""
-
 Rule = Literal["ema", "cumulative", "replace"]
 Normalize = Literal[False, "features", "prototypes"]
+
+
+class BankState(NamedTuple):
+    """What an update changes: the buffers of these names."""
+
+    prototypes: Tensor
+    count: Tensor  # type: ignore[assignment]  # shadows tuple.count
+    present: Tensor
+    skipped: Tensor
+    variance: Tensor | None
 
 
 class PrototypeBank(WideBuffers):
@@ -108,7 +123,7 @@ class PrototypeBank(WideBuffers):
         check_share("PrototypeBank", "momentum", momentum)
         check_choice("PrototypeBank", "rule", rule, RULES)
         check_choice("PrototypeBank", "normalize", normalize, NORMALIZE)
-        check_choice("PrototypeBank", "variance", variance, (True, False))
+        check_flag("PrototypeBank", "variance", variance)
         if variance and normalize == "prototypes":
             requirement = 'to be False with normalize="prototypes"'
             hint = 'rows of unit length are no means; normalize="features" has a variance.'
@@ -119,15 +134,18 @@ class PrototypeBank(WideBuffers):
         self.rule = rule
         self.normalize = normalize
         self.process_group = process_group
-        self.register_buffer("prototypes", torch.zeros(num_classes, dim))
-        self.register_buffer("count", torch.zeros(num_classes, dtype=torch.float64))
+        self.register_buffer("prototypes", torch.zeros(num_classes, dim, dtype=torch.float32))
+        wide = new_counts()
+        self.register_buffer("count", torch.zeros(num_classes, dtype=wide))
         self.register_buffer("present", torch.zeros(num_classes, dtype=torch.bool))
         self.register_buffer("skipped", torch.zeros(num_classes, dtype=torch.int64))
-        self.register_buffer("pending_sum", torch.zeros(num_classes, dim, dtype=torch.float64))
-        self.register_buffer("pending_count", torch.zeros(num_classes, dtype=torch.float64))
-        spread = torch.zeros(num_classes, dim) if variance else None
+        self.register_buffer("pending_sum", torch.zeros(num_classes, dim, dtype=wide))
+        self.register_buffer("pending_count", torch.zeros(num_classes, dtype=wide))
+        spread = torch.zeros(num_classes, dim, dtype=torch.float32) if variance else None
         self.register_buffer("variance", spread)
-        self.register_buffer("pending_square", None if spread is None else spread.double())
+        self.register_buffer(
+            "pending_square", None if spread is None else torch.zeros_like(spread, dtype=wide)
+        )
 
     def extra_repr(self) -> str:
         """The constructor's arguments."""
@@ -162,9 +180,29 @@ class PrototypeBank(WideBuffers):
         Returns:
             The all-reduced class means (C, D) and counts (C,) that the bank was moved by.
         """
+        state, shared = self.moved_by(stats)
+        self.take(state)
+        return shared
+
+    @torch.no_grad()
+    def moved_by(
+        self, stats: ClassPrototypes | ClassStatistics
+    ) -> tuple[BankState, ClassPrototypes]:
+        """What `update_from` would make of the bank, which stays as it is, and would return."""
         shared = self._share(self._read(stats))
-        self._absorb(shared)
-        return ClassPrototypes(shared.mean, shared.count)
+        return self._after(shared), ClassPrototypes(shared.mean, shared.count)
+
+    @torch.no_grad()
+    def take(self, state: BankState) -> None:
+        """Go on from a state that `moved_by` gave."""
+        for name, new in zip(BankState._fields, state, strict=True):
+            if new is not None:
+                getattr(self, name).copy_(new)
+
+    @property
+    def state(self) -> BankState:
+        """The buffers themselves."""
+        return BankState(*(getattr(self, name) for name in BankState._fields))
 
     @torch.no_grad()
     def accumulate(self, stats: ClassPrototypes | ClassStatistics) -> None:
@@ -180,7 +218,7 @@ class PrototypeBank(WideBuffers):
         """Update from all accumulated micro-batches as from one batch of their union."""
         pending = Moments(self.pending_sum, self.pending_count, self.pending_square)
         shared = self._share(averaged(pending))
-        self._absorb(shared)
+        self.take(self._after(shared))
         for buffer in pending:
             if buffer is not None:
                 buffer.zero_()
@@ -200,13 +238,14 @@ class PrototypeBank(WideBuffers):
             torch.zeros_like(self.pending_count),
             None if square is None else torch.zeros_like(square),
         )
-        for features, labels in batches:
+        for features, labels in read_batches(batches):
             part = summed(self._read(self._statistics(features, labels, None, ignore_index)))
             for total, more in zip(whole, part, strict=True):
                 if total is not None and more is not None:
                     total += more
+        shared = self._share(averaged(whole))
         self.reset()
-        self._absorb(self._share(averaged(whole)))
+        self.take(self._after(shared))
         return self
 
     def on_scale(self, rows: Tensor) -> Tensor:
@@ -214,7 +253,11 @@ class PrototypeBank(WideBuffers):
         if self.normalize != "prototypes":
             return rows
         # In float64 the square of no float32 vanishes, so only a zero row keeps its length.
-        return unit_rows(rows.double(), dim=1, eps=SMALLEST)
+        rows = widest(rows)
+        if rows.dtype != torch.float64:
+            largest = rows.abs().amax(dim=1, keepdim=True)
+            rows = rows / torch.where(largest == 0, 1, largest)
+        return unit_rows(rows, dim=1, eps=smallest(rows))
 
     @torch.no_grad()
     def reset(self) -> None:
@@ -253,37 +296,42 @@ class PrototypeBank(WideBuffers):
             shared.mean.to(stats.mean.dtype), shared.count.to(stats.count.dtype), shared.variance
         )
 
-    def _absorb(self, stats: Moments) -> None:
-        mean, count = stats.mean.double(), stats.count.double()
+    def _after(self, stats: Moments) -> BankState:
+        """The state once all-reduced statistics have moved it."""
+        mean, count = widest(stats.mean), widest(stats.count)
         touched = count > 0
         finite = torch.isfinite(mean.to(self.prototypes.dtype)).all(dim=1) & torch.isfinite(count)
         spread = stats.variance
         if spread is not None:
-            spread = spread.double()
+            spread = widest(spread)
             finite &= torch.isfinite(spread.to(self.prototypes.dtype)).all(dim=1)
-        self.skipped += (touched | ~torch.isfinite(count)) & ~finite
+        skipped = self.skipped + ((touched | ~torch.isfinite(count)) & ~finite)
         used = touched & finite
         # Where a row is not used its batch value may be NaN, which no arithmetic below may meet.
         mean = torch.where(used[:, None], mean, 0)
         count = torch.where(used, count, 0)
-        old = self.prototypes.double()
+        old = widest(self.prototypes)
         if self.rule == "ema":
             share = torch.full_like(count, 1 - self.momentum)[:, None]
             moved = self.momentum * old + (1 - self.momentum) * mean
         elif self.rule == "cumulative":
-            share = (count / (self.count + count).clamp_min(SMALLEST))[:, None]
+            share = (count / (self.count + count).clamp_min(smallest(count)))[:, None]
             moved = old + share * (mean - old)
         else:
             share = torch.ones_like(count)[:, None]
             moved = mean
         new = torch.where(self.present[:, None], moved, mean)
         new = self.on_scale(new).to(self.prototypes.dtype)
-        if self.variance is not None and spread is not None:
+        variance = self.variance
+        if variance is not None and spread is not None:
             spread = torch.where(used[:, None], spread, 0)
             share = torch.where(self.present[:, None], share, 1)
-            wider = mixed(self.variance.double(), spread, mean - old, share)
-            wider = wider.to(self.variance.dtype)
-            self.variance.copy_(torch.where(used[:, None], wider, self.variance))
-        self.prototypes.copy_(torch.where(used[:, None], new, self.prototypes))
-        self.count += count
-        self.present |= used
+            wider = mixed(widest(variance), spread, mean - old, share).to(variance.dtype)
+            variance = torch.where(used[:, None], wider, variance)
+        return BankState(
+            torch.where(used[:, None], new, self.prototypes),
+            self.count + count,
+            self.present | used,
+            skipped,
+            variance,
+        )

@@ -1,10 +1,29 @@
 """Labels of a step at the grid of its features, checked."""
 
+from typing import NamedTuple
+
 from torch import Tensor
 
 from protocontrast.checks import check_labels
 from protocontrast.functional import labels_to_grid
+from protocontrast.functional.labels import pixels_per_cell
 from protocontrast.functional.maps import check_label_map
+
+
+class GridLabels(NamedTuple):
+    """Labels (B, h, w) on the grid; of larger ones counts (B, C, h, w), and a cell's pixels (h, w).
+
+    Without counts, None, pixels are pulled to the labels of the grid.
+    """
+
+    grid: Tensor
+    counts: Tensor | None
+    cell: Tensor | None
+
+    @property
+    def targets(self) -> Tensor:
+        """What pixels are pulled to."""
+        return self.grid if self.counts is None else self.counts
 
 
 def at_grid(
@@ -14,20 +33,18 @@ def at_grid(
     num_classes: int,
     ignore_index: int,
     validate: bool,
-) -> Tensor:
-    """Labels (B, H, W) of any size, (B, h, w)."""
-    check_label_map("BiCL", argument, labels, features)
+) -> GridLabels:
+    """Labels of any size at the grid of their features; on a CPU every one is checked."""
+    check_label_map("BiCL", argument, labels, features, num_classes)
     if validate:
         check_labels(labels, num_classes, ignore_index=ignore_index)
-    size = (features.shape[2], features.shape[3])
-    return labels_to_grid(labels, size, num_classes=num_classes, ignore_index=ignore_index)
-
-
-def grid_or_counts(labels: Tensor, grid: Tensor, num_classes: int, ignore_index: int) -> Tensor:
-    """What pixels are pulled to: the labels of the grid, or counts (B, C, h, w) of larger ones."""
-    if labels.shape == grid.shape:
-        return grid
-    size = (grid.shape[1], grid.shape[2])
-    return labels_to_grid(
+    size = tuple(features.shape[2:])
+    if labels.shape[1:] == features.shape[2:]:
+        grid = labels_to_grid(labels, size, num_classes=num_classes, ignore_index=ignore_index)
+        return GridLabels(grid, None, None)
+    # Counts read every pixel, so that a wrong one is met here; "nearest" would pass by most.
+    counts = labels_to_grid(
         labels, size, mode="counts", num_classes=num_classes, ignore_index=ignore_index
     )
+    grid = labels_to_grid(labels, size, ignore_index=ignore_index)
+    return GridLabels(grid, counts, pixels_per_cell(labels, size))

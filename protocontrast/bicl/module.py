@@ -4,29 +4,32 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch import distributed as dist
 
 from protocontrast.bank import DomainBias, PrototypeBank
-from protocontrast.bank.domain_bias import Warmup
-from protocontrast.bank.prototype_bank import Normalize
-from protocontrast.bicl.labels import at_grid, grid_or_counts
+from protocontrast.bank.buffers import WholeLoads
+from protocontrast.bank.domain_bias import BiasState, Warmup
+from protocontrast.bank.prototype_bank import BankState, Normalize
+from protocontrast.bicl.labels import GridLabels, at_grid
 from protocontrast.bicl.output import BiCLOutput
 from protocontrast.bicl.settings import check_settings
-from protocontrast.checks import sentence
+from protocontrast.bicl.silence import Silence
+from protocontrast.checks import check_flag, sentence
 from protocontrast.functional import (
     ClassPrototypes,
-    bidirectional_contrast,
     class_prototypes,
     pixel_prototype_contrast,
 )
+from protocontrast.functional.bidirectional import contrast_of_batch
 from protocontrast.functional.contrast import Absent, Backend
 from protocontrast.functional.maps import check_feature_map, class_counts, shares
 from protocontrast.functional.target_pass import TargetPass, target_pass
+from protocontrast.functional.temperature import check_temperature
 from protocontrast.functional.transfer import Measure
 
 
-class BiCL(nn.Module):
+class BiCL(WholeLoads):
     """Pull target pixels to source prototypes and source pixels to target prototypes.
 
     A step, in this order: the source bank takes the batch (M9); the source prototypes are moved by
@@ -39,8 +42,10 @@ class BiCL(nn.Module):
     Args:
         num_classes: C.
         dim: D of the features.
-        temperature: tau of contrast and confidence, > 0.
-        threshold: a dynamic label needs this `measure`.
+        temperature: tau of contrast and confidence, > 0, a number or a tensor (). The attribute may
+            be replaced between steps; compiled, a tensor is annealed without another compilation.
+        threshold: a dynamic label needs this `measure`; in [0, 1] for a confidence, in [-1, 1] for
+            a similarity. math.inf: no dynamic labels.
         measure: "confidence" or "similarity", see `transfer_labels`.
         momentum: of both banks, in [0, 1], weighs the old value.
         bias_momentum: of the bias, likewise.
@@ -56,25 +61,30 @@ class BiCL(nn.Module):
         calibrate: False leaves the source prototypes where they are; the bias is still estimated.
         absent: "mask" or "floor", see `pixel_prototype_contrast`.
         weights: of target_to_source and source_to_target in the loss.
-        ignore_index: label of pixels without a class.
+        ignore_index: label of pixels without a class, outside 0..C-1.
         process_group: ranks that share banks and bias. None: all, where torch.distributed is
             initialised.
         validate: check label values on every call; waits for a GPU.
         backend: "auto", or an implementation by name.
 
     Shape:
-        features (B, D, h, w); labels (B, H, W) at the grid or at image resolution. At image
-        resolution they are taken at the grid ("nearest"), and source_to_target uses the counts of
-        the source labels.
+        features (B, D, h, w) with labels (B, H, W), or (B, D, z, h, w) with labels (B, Z, H, W), at
+        the grid or at image resolution. At image resolution they are taken at the grid ("nearest"),
+        every pixel of them is checked, and both contrasts use their counts; a target cell without
+        any given label has its transferred one, which counts for all of its pixels.
 
     Returns:
         `BiCLOutput` from `forward(source_features, source_labels, target_features,
         target_labels=None, *, update=True)`. Until a class has a prototype it takes no part; with
         empty banks in eval the loss is 0. `update=False` and `eval()` change no state. Loss,
-        coverage and class_share are local to the rank; banks and bias are global.
+        coverage and class_share are local to the rank; banks and bias are global. A refused call
+        changes no state. Where no target pixel has had a label in the first 20 updates, one
+        UserWarning says what helps.
 
     Raises:
-        ValueError: an unknown setting, `pairwise` without prototypes="batch", or bad shapes.
+        ValueError: an unknown setting, a threshold that nothing reaches, an `ignore_index` that is
+            a class, `pairwise` without prototypes="batch", bad shapes, or (CPU, else with
+            `validate`) a label that is no class.
         TypeError: a wrong dtype.
 
     Source:
@@ -95,7 +105,7 @@ class BiCL(nn.Module):
         num_classes: int,
         dim: int,
         *,
-        temperature: float = 0.1,
+        temperature: float | Tensor = 0.1,
         threshold: float = 0.8,
         measure: Measure = "confidence",
         momentum: float = 0.99,
@@ -115,6 +125,7 @@ class BiCL(nn.Module):
     ) -> None:
         super().__init__()
         check_settings(
+            num_classes=num_classes,
             temperature=temperature,
             threshold=threshold,
             measure=measure,
@@ -125,6 +136,7 @@ class BiCL(nn.Module):
             absent=absent,
             weights=weights,
             ignore_index=ignore_index,
+            validate=validate,
             backend=backend,
         )
         self.num_classes = num_classes
@@ -147,6 +159,7 @@ class BiCL(nn.Module):
         )  # fmt: skip
         self.source_bank, self.target_bank = bank(), bank()
         self.domain_bias = DomainBias(num_classes, dim, momentum=bias_momentum, warmup=bias_warmup)
+        self.silence = Silence()
 
     def extra_repr(self) -> str:
         """The settings that the banks do not show."""
@@ -166,64 +179,68 @@ class BiCL(nn.Module):
         update: bool = True,
     ) -> BiCLOutput:
         """One step; see the class for order, shapes and edges."""
+        check_flag("BiCL", "update", update)
         buffer = self.source_bank.prototypes
         check_feature_map("BiCL", "source_features", source_features, self.dim, buffer)
         check_feature_map("BiCL", "target_features", target_features, self.dim, buffer)
+        check_temperature("BiCL", self.temperature, source_features, "source_features")
         if self.pairwise and len(source_features) != len(target_features):
             requirement = f"of {len(source_features)} images as in source_features, for pairs"
             got = len(target_features)
             raise ValueError(sentence("BiCL", "target_features", requirement, got))
-        # A wrong label is met here, before any state has changed.
-        known = self.num_classes, self.ignore_index
-        source_grid = at_grid(
-            "source_labels", source_labels, source_features, *known, self.validate
-        )
+        # A wrong label is met here, before ranks meet and any state has changed.
+        known = self.num_classes, self.ignore_index, self.validate
+        of_source = at_grid("source_labels", source_labels, source_features, *known)
         static = None
         if target_labels is not None:
-            static = at_grid("target_labels", target_labels, target_features, *known, self.validate)
+            static = at_grid("target_labels", target_labels, target_features, *known)
         updates = update and self.training
         early = updates and self.bank_update == "before"
-        means = self._means(source_features, source_grid) if early else None
-        if means is not None:
-            self.source_bank.update_from(means)
-
-        passed = self._pass_target(target_features, static, early, updates)
-        fused = passed.labels
+        # What will be the state stands beside the buffers until the step has come to its end.
+        source, target = self.source_bank.state, self.target_bank.state
+        bias, means = None, None
         if early:
-            self._remember_target(passed.prototypes)
+            means = self._means(source_features, of_source.grid)
+            source, _ = self.source_bank.moved_by(means)
+        passed = self._pass_target(target_features, static, source, early, updates)
+        if early:
+            target, bias = self._moved_target(passed.prototypes, source)
         if self.prototypes == "bank":
-            shared = self.source_bank.present & self.target_bank.present
+            shared = source.present & target.present
             to_source = passed.mean_loss(shared)
-            pulled_to = grid_or_counts(source_labels, source_grid, *known)
             if updates and not early:
                 # Both prototypes are known beforehand, so source features are read once, too.
-                sources = self._pass_source(source_features, source_grid, pulled_to, shared)
+                sources = self._pass_source(source_features, of_source, target, shared)
                 to_target, means = sources.mean_loss(shared), sources.prototypes
             else:
-                to_target = self._to_target(source_features, pulled_to, shared)
+                to_target = self._to_target(source_features, of_source.targets, target, shared)
         else:
-            contrast = bidirectional_contrast(
-                source_features,
-                source_labels,
-                target_features,
-                fused,
+            targets = passed.labels if passed.targets is None else passed.targets
+            _, to_source, to_target = contrast_of_batch(
+                (source_features, of_source.grid, of_source.targets),
+                (target_features, passed.labels, targets),
                 num_classes=self.num_classes,
                 pairwise=self.pairwise,
                 **self._in_common(),
             )
-            to_source, to_target = contrast.target_to_source, contrast.source_to_target
         if updates and not early:
-            means = self._means(source_features, source_grid) if means is None else means
-            self.source_bank.update_from(means)
-            self._remember_target(passed.prototypes)
+            means = self._means(source_features, of_source.grid) if means is None else means
+            source, _ = self.source_bank.moved_by(means)
+            target, bias = self._moved_target(passed.prototypes, source)
 
-        of_source = class_counts(source_grid, *known) if means is None else means.count
-        coverage, class_share = shares(of_source, passed.prototypes.count, fused.numel())
+        counts = class_counts(of_source.grid, *known[:2]) if means is None else means.count
+        found = passed.prototypes.count
+        coverage, class_share = shares(counts, found, passed.labels.numel())
         terms = zip(self.weights, (to_source, to_target), strict=True)
         # A term without weight is 0 whatever it holds, and still gives a gradient of zeros.
         parts = [w * term if w else 0 * term.nan_to_num(0, 0, 0) for w, term in terms]
         loss = parts[0] + parts[1]
-        return BiCLOutput(loss, to_source, to_target, fused, coverage, class_share)
+        if bias is not None:
+            self.source_bank.take(source)
+            self.target_bank.take(target)
+            self.domain_bias.take(bias)
+            self.silence.note((found > 0).any(), self.threshold, self.measure)
+        return BiCLOutput(loss, to_source, to_target, passed.labels, coverage, class_share)
 
     def _in_common(self) -> dict[str, Any]:
         """Settings of every contrast."""
@@ -245,28 +262,38 @@ class BiCL(nn.Module):
                 backend=self.backend,
             )
 
-    def _remember_target(self, means: ClassPrototypes) -> None:
-        stats = self.target_bank.update_from(means)
-        both = stats.present & self.source_bank.present
+    def _moved_target(
+        self, means: ClassPrototypes, source: BankState
+    ) -> tuple[BankState, BiasState]:
+        """Target bank and bias after this batch; `source` has taken it, too."""
+        target, stats = self.target_bank.moved_by(means)
+        both = stats.present & source.present
         mean = self.target_bank.on_scale(stats.mean)
-        self.domain_bias.update(self.source_bank.prototypes, mean, both)
+        return target, self.domain_bias.moved_by(source.prototypes, mean, both)
 
     def _pass_target(
-        self, features: Tensor, static: Tensor | None, early: bool, updates: bool
+        self,
+        features: Tensor,
+        static: GridLabels | None,
+        source: BankState,
+        early: bool,
+        updates: bool,
     ) -> TargetPass:
         """All that the target features are read for before the target bank moves."""
-        prototypes, present = self.source_bank.prototypes, self.source_bank.present
         counted = None
         if self.prototypes == "bank":
             # Where the bank moves first, a class that is met here will be in it.
-            counted = present if early else present & self.target_bank.present
+            counted = source.present
+            counted = counted if early else counted & self.target_bank.present
         return target_pass(
             features,
-            prototypes,
-            present=present,
+            source.prototypes,
+            present=source.present,
             counted=counted,
-            static=static,
-            nearest=self.domain_bias.calibrate(prototypes) if self.calibrate else None,
+            static=None if static is None else static.grid,
+            targets=None if static is None else static.counts,
+            filling=None if static is None else static.cell,
+            nearest=self.domain_bias.calibrate(source.prototypes) if self.calibrate else None,
             threshold=self.threshold,
             measure=self.measure,
             normalize=self.target_bank.normalize == "features",
@@ -275,28 +302,30 @@ class BiCL(nn.Module):
         )
 
     def _pass_source(
-        self, features: Tensor, grid: Tensor, pulled_to: Tensor, shared: Tensor
+        self, features: Tensor, labels: GridLabels, target: BankState, shared: Tensor
     ) -> TargetPass:
         """Class sums and contrast of the source in one read."""
         return target_pass(
             features,
-            self.target_bank.prototypes,
-            present=self.target_bank.present,
+            target.prototypes,
+            present=target.present,
             counted=shared,
-            static=grid,
-            targets=pulled_to if pulled_to.is_floating_point() else None,
+            static=labels.grid,
+            targets=labels.counts,
             transfer=False,
             normalize=self.source_bank.normalize == "features",
             **self._in_common(),
         )
 
-    def _to_target(self, features: Tensor, pulled_to: Tensor, shared: Tensor) -> Tensor:
+    def _to_target(
+        self, features: Tensor, targets: Tensor, target: BankState, shared: Tensor
+    ) -> Tensor:
         """(M12) source to target, against the bank."""
         return pixel_prototype_contrast(
             features,
-            pulled_to,
-            self.target_bank.prototypes,
-            present=self.target_bank.present,
+            targets,
+            target.prototypes,
+            present=target.present,
             class_weight=shared.float(),
             **self._in_common(),
         )

@@ -12,7 +12,7 @@ class BiCLOutput(NamedTuple):
         loss: weights[0] * target_to_source + weights[1] * source_to_target, ().
         target_to_source: target pixels against source prototypes, ().
         source_to_target: source pixels against target prototypes, ().
-        target_labels: the hybrid pseudo labels on the grid, (B, h, w) int64.
+        target_labels: the hybrid pseudo labels on the grid, (B, h, w) or (B, z, h, w) int64.
         coverage: share of target pixels with a label, () in [0, 1].
         class_share: (C,) share of each class among the labelled target pixels over its share among
             the labelled source pixels; 0 where source has none.

@@ -1,20 +1,25 @@
 """What the settings of `BiCL` must be, where no bank or bias checks them itself."""
 
+from torch import Tensor
+
 from protocontrast.checks import (
+    LARGEST_INTEGER,
     check_choice,
+    check_flag,
     check_ignore_index,
-    check_number,
-    check_positive,
     is_number,
     sentence,
+    shown,
 )
 from protocontrast.functional.contrast import ABSENT, BACKENDS
-from protocontrast.functional.transfer import MEASURES
+from protocontrast.functional.temperature import check_temperature
+from protocontrast.functional.transfer import MEASURES, RANGES, check_threshold
 
 
 def check_settings(
     *,
-    temperature: float,
+    num_classes: int,
+    temperature: float | Tensor,
     threshold: float,
     measure: str,
     prototypes: str,
@@ -24,22 +29,28 @@ def check_settings(
     absent: str,
     weights: tuple[float, float],
     ignore_index: int,
+    validate: bool,
     backend: str,
 ) -> None:
-    """ValueError, or TypeError for `ignore_index`, on the first setting that is wrong."""
-    check_positive("BiCL", "temperature", temperature)
+    """ValueError, or TypeError for `ignore_index` and flags, on the first setting that is wrong."""
+    check_temperature("BiCL", temperature)
     check_choice("BiCL", "measure", measure, MEASURES)
     check_choice("BiCL", "prototypes", prototypes, ("bank", "batch"))
     check_choice("BiCL", "bank_update", bank_update, ("before", "after"))
     check_choice("BiCL", "absent", absent, ABSENT)
     check_choice("BiCL", "backend", backend, BACKENDS)
-    for name, flag in {"pairwise": pairwise, "calibrate": calibrate}.items():
-        check_choice("BiCL", name, flag, (True, False))
+    flags = {"pairwise": pairwise, "calibrate": calibrate, "validate": validate}
+    for name, flag in flags.items():
+        check_flag("BiCL", name, flag)
     if pairwise and prototypes != "batch":
         hint = "a bank belongs to no image pair."
         requirement = 'to be False with prototypes="bank"'
         raise ValueError(sentence("BiCL", "pairwise", requirement, "True", hint))
-    check_number("BiCL", "threshold", threshold)
+    kind = "cosine" if measure == "similarity" else measure
+    check_threshold("BiCL", threshold, kind, RANGES[kind][0])
     if not isinstance(weights, (tuple, list)) or not [*map(is_number, weights)] == [True, True]:
-        raise ValueError(sentence("BiCL", "weights", "to be two numbers", repr(weights)))
+        raise ValueError(sentence("BiCL", "weights", "to be two numbers", shown(weights)))
     check_ignore_index("BiCL", ignore_index)
+    # A bank says what is wrong with a number of classes that is none.
+    if isinstance(num_classes, int) and num_classes <= LARGEST_INTEGER:
+        check_ignore_index("BiCL", ignore_index, num_classes)

@@ -18,7 +18,9 @@ def label_counts(
     valid = (labels >= 0) & (labels < num_classes) & (labels != ignore_index)
     wrong = ~valid & (labels != ignore_index)
     index = torch.where(valid, labels, 0).long() * (height * width) + cell
-    counts = torch.zeros(images, num_classes * height * width, device=labels.device)
+    counts = torch.zeros(
+        images, num_classes * height * width, dtype=torch.float32, device=labels.device
+    )
     mass = torch.where(wrong, torch.nan, valid.to(counts.dtype))
     counts.scatter_add_(1, index.flatten(1), mass.flatten(1))
     return counts.reshape(images, num_classes, height, width)

@@ -8,7 +8,11 @@ from protocontrast.eager.tiles import accumulation_dtype, class_rows, tiles, wid
 
 
 def logits(
-    features: Tensor, prototypes: Tensor, present: Tensor | None, kind: str, temperature: float
+    features: Tensor,
+    prototypes: Tensor,
+    present: Tensor | None,
+    kind: str,
+    temperature: float | Tensor,
 ) -> Tensor:
     """(B, C, P); absent classes -inf."""
     dtype = accumulation_dtype(features)
@@ -26,7 +30,7 @@ def logits_backward(
     prototypes: Tensor,
     present: Tensor | None,
     kind: str,
-    temperature: float,
+    temperature: float | Tensor,
     wants_features: bool,
     wants_prototypes: bool,
 ) -> tuple[Tensor, Tensor]:

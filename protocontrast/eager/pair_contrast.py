@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from protocontrast.eager.lengths import lengths
+from protocontrast.eager.lengths import lengths, sizes
 from protocontrast.eager.similarity import LARGEST_EXPONENT
 from protocontrast.eager.tiles import accumulation_dtype
 
@@ -107,15 +107,44 @@ class _Pairs:
         exclude_self: bool,
         ignore_index: int,
     ) -> None:
+        self.kind = kind
         self.anchors = _Rows(anchors, anchor_labels, used, kind)
-        self.scaled = self.anchors.matrix / temperature
         is_positive, is_rival = positive_labels != ignore_index, negative_labels != ignore_index
         self.positives = _Rows(keys, positive_labels, is_positive, kind)
         self.rivals = self.positives
         if not (self.anchors.on_host and torch.equal(positive_labels, negative_labels)):
             self.rivals = _Rows(keys, negative_labels, is_rival, kind)
+        if kind == "euclidean":
+            self._bring_near(temperature)
+        else:
+            self.scaled = self.anchors.matrix / temperature
         self.exclude_self = exclude_self
         self.bounded = kind == "cosine" and 1 / temperature <= LARGEST_EXPONENT
+
+    def _bring_near(self, temperature: float) -> None:
+        """Divide all rows by their largest number, so that squared distances stay numbers."""
+        sides = [self.anchors, self.positives]
+        if self.rivals is not self.positives:
+            sides.append(self.rivals)
+        parts = [side.matrix.detach().flatten() for side in sides if side.matrix.numel()]
+        # One part at a time: each has a largest number of its own.
+        largest = [part.abs().amax() for part in parts] or [self.anchors.matrix.new_ones(())]
+        size = sizes(torch.stack(largest), 0)[0]
+        for side in sides:
+            side.matrix = side.matrix / size
+        self.factor = -size / temperature
+        self.scaled = self.anchors.matrix
+
+    def distances(self, block: slice, keys: Tensor) -> Tensor:
+        """(a, k) distances between some anchors and keys, over the largest number of all."""
+        exact = "donot_use_mm_for_euclid_dist"
+        return torch.cdist(self.scaled[block], keys, compute_mode=exact)
+
+    def scores(self, block: slice, keys: Tensor) -> Tensor:
+        """(a, k) similarities over the temperature."""
+        if self.kind == "euclidean":
+            return self.distances(block, keys).mul_(self.factor)
+        return self.scaled[block] @ keys.t()
 
     def blocks(self) -> Iterator[_Block]:
         """Anchors at a time, with where their labels lie among the keys."""
@@ -181,7 +210,7 @@ def pair_contrast(
         normaliser[rows] = _normaliser(pairs, block, every)
         for tile in _tiles(*block.positives):
             positive = pairs.positive(rows, tile)
-            gap = normaliser[rows, None] - pairs.scaled[rows] @ pairs.positives.matrix[tile].t()
+            gap = normaliser[rows, None] - pairs.scores(rows, pairs.positives.matrix[tile])
             count[rows] += positive.sum(dim=1)
             if not every:
                 mass[rows] += gap.sigmoid().masked_fill_(~positive, 0).sum(dim=1)
@@ -217,11 +246,29 @@ def _denominator(pairs: _Pairs, block: _Block, every: bool) -> Iterator[Tensor]:
     """Scores (a, k) of what stands in the sums, -inf elsewhere: rivals, then any positives."""
     rows, rivals, positives = block.rows, pairs.rivals.matrix, pairs.positives.matrix
     for tile in _tiles(0, len(rivals)):
-        yield pairs.hide_kin(pairs.scaled[rows] @ rivals[tile].t(), block, tile)
+        yield pairs.hide_kin(pairs.scores(rows, rivals[tile]), block, tile)
     if every:
         for tile in _tiles(*block.positives):
-            scores = pairs.scaled[rows] @ positives[tile].t()
+            scores = pairs.scores(rows, positives[tile])
             yield scores.masked_fill_(~pairs.positive(rows, tile), -torch.inf)
+
+
+def _pull_apart(
+    slope: Tensor,
+    distance: Tensor,
+    anchors: Tensor,
+    keys: Tensor,
+    to_anchors: Tensor | None,
+    to_keys: Tensor | None,
+) -> None:
+    """Add what follows from dL/d(-distance), (a, k), to the sides' gradients; 0 at distance 0."""
+    backward = torch.ops.aten._cdist_backward.default
+    slope = slope.neg()
+    if to_anchors is not None:
+        to_anchors += backward(slope, anchors, keys, 2.0, distance)
+    if to_keys is not None:
+        across = slope.t().contiguous(), keys, anchors, 2.0, distance.t().contiguous()
+        to_keys += backward(*across)
 
 
 def pair_contrast_backward(
@@ -262,6 +309,15 @@ def pair_contrast_backward(
         own, pulled, pushed = pairs.scaled[rows], to_anchors[rows], mass[rows] * pairs.scaled[rows]
         for tile in _tiles(0, len(pairs.rivals.matrix)):
             others = pairs.rivals.matrix[tile]
+            if kind == "euclidean":
+                distance = pairs.distances(rows, others)
+                scores = torch.addcmul(normaliser[rows].neg(), distance, pairs.factor)
+                slope = pairs.hide_kin(scores, block, tile).exp_().mul_(mass[rows])
+                _pull_apart(
+                    slope, distance, own, others,
+                    pulled if wants_anchors else None, to_rivals[tile] if wants_keys else None,
+                )  # fmt: skip
+                continue
             scores = torch.addmm(normaliser[rows].neg(), own, others.t())
             share = pairs.hide_kin(scores, block, tile).exp_()
             if wants_anchors:
@@ -270,12 +326,22 @@ def pair_contrast_backward(
                 to_rivals[tile].addmm_(share.t(), pushed)
         for tile in _tiles(*block.positives):
             others = pairs.positives.matrix[tile]
-            gap = torch.addmm(normaliser[rows], own, others.t(), alpha=-1)
+            if kind == "euclidean":
+                distance = pairs.distances(rows, others)
+                gap = torch.addcmul(normaliser[rows], distance, pairs.factor, value=-1)
+            else:
+                gap = torch.addmm(normaliser[rows], own, others.t(), alpha=-1)
             if every:
                 slope = gap.neg_().exp_().mul_(mass[rows]).sub_(per_positive[rows])
             else:
                 slope = gap.sigmoid_().mul_(-per_positive[rows])
             slope.masked_fill_(~pairs.positive(rows, tile), 0)
+            if kind == "euclidean":
+                _pull_apart(
+                    slope, distance, own, others,
+                    pulled if wants_anchors else None, to_positives[tile] if wants_keys else None,
+                )  # fmt: skip
+                continue
             if wants_anchors:
                 pulled.addmm_(slope, others)
             if wants_keys:
@@ -285,6 +351,9 @@ def pair_contrast_backward(
         gradients = torch.zeros_like(anchors), gradients[1]
         pairs.anchors.add_gradient(to_anchors.div_(temperature), gradients[0])
     if wants_keys:
+        if kind == "euclidean":
+            for total in {id(total): total for total in (to_positives, to_rivals)}.values():
+                total.div_(temperature)
         gradients = gradients[0], torch.zeros_like(keys)
         pairs.positives.add_gradient(to_positives, gradients[1])
         if pairs.rivals is not pairs.positives:

@@ -55,7 +55,9 @@ def axis(inputs: int, outputs: int, align_corners: bool, device: torch.device) -
     step = (inputs - 1) / max(outputs - 1, 1) if align_corners else inputs / outputs
     top = inputs - 1
     first = [min(int(max((i + half) * step - half, 0.0)), top) for i in range(outputs)]
-    positions = torch.arange(outputs, dtype=torch.float64, device=device)
+    # Apple's GPUs have no float64.
+    wide = torch.float32 if device.type == "mps" else torch.float64
+    positions = torch.arange(outputs, dtype=wide, device=device)
     source = ((positions + half) * step - half).clamp_min_(0)
     lower = source.long().clamp_max_(top)
     share = (source - lower).clamp_(0, 1)

@@ -35,7 +35,7 @@ class Similarity:
         prototypes: Tensor,
         present: Tensor | None,
         kind: str,
-        temperature: float,
+        temperature: float | Tensor,
         floor: bool,
         dtype: torch.dtype,
     ) -> None:
@@ -47,19 +47,21 @@ class Similarity:
             present = (prototypes != 0).any(dim=1) if kind == "cosine" else everywhere
         self.present = present
         rows = torch.where(present[:, None], prototypes, 0).to(dtype)
-        self.scale = torch.full((len(rows), 1), 1 / temperature, dtype=dtype, device=rows.device)
+        self.scale = torch.ones_like(rows[:, :1]) * (1 / temperature)
         self.sizes = torch.ones_like(self.scale)
         if kind == "cosine":
             self.sizes = sizes(rows, 1)
             rows = rows / self.sizes
             self.scale = inverse_of(rows.square().sum(dim=1, keepdim=True)) / temperature
         self.matrix = rows if kind == "euclidean" else rows * self.scale
-        offset = -1 / temperature if floor else NEVER
-        # masked_fill keeps the dtype; torch.where of two numbers would round to float32.
-        self.offset = torch.zeros_like(self.scale).masked_fill_(~present[:, None], offset)
+        # masked_fill asks a device for a temperature that is there.
+        absent = torch.ones_like(self.scale) * (-1 / temperature if floor else NEVER)
+        self.offset = torch.where(present[:, None], 0, absent)
         on_host = prototypes.device.type == "cpu"
         self.complete = on_host and bool(present.all())
-        self.bounded = kind == "cosine" and 1 / temperature <= LARGEST_EXPONENT
+        # What a tensor holds on a device is not asked for.
+        known = not isinstance(temperature, Tensor)
+        self.bounded = kind == "cosine" and known and 1 / temperature <= LARGEST_EXPONENT
         # exp(z + offset) = exp(z) * exp(offset); a peak is subtracted from z + offset itself.
         self.factor = self.offset.exp() if self.bounded else (self.offset != NEVER).to(dtype)
         self.transposed = self.matrix.t().contiguous()

@@ -53,23 +53,25 @@ def target_pass(
     features: Tensor,
     static: Tensor | None,
     targets: Tensor | None,
+    filling: Tensor | None,
     prototypes: Tensor,
     nearest: Tensor | None,
     present: Tensor,
     counted: Tensor | None,
     threshold: float,
     measure: str,
-    temperature: float,
+    temperature: float | Tensor,
     floor: bool,
     normalize: bool,
     ignore_index: int,
     transfer: bool,
     wants_sums: bool,
     wants_gradient: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Losses (C,), sums (C, D), counts (C,); fused labels, measure and log-sum-exp (B, P).
 
-    The last result is the gradient of the summed loss; what is not wanted comes back empty or 0.
+    The last results are the targets with transferred labels where they had no mass, and the
+    gradient of the summed loss; what is not wanted comes back empty or 0.
     """
     dtype = accumulation_dtype(features)
     images, channels, pixels = features.shape
@@ -93,6 +95,9 @@ def target_pass(
     nowhere = matrix.new_full((), -1).expand(images, pixels)
     normaliser = matrix.new_full((images, pixels), torch.inf)
     gradient = torch.empty_like(features) if wants_gradient else features.new_empty(0)
+    filled = features.new_empty(0)
+    if targets is not None and transfer:
+        filled = targets.new_empty(targets.shape)
     total = _Totals(num_classes, channels, normalize, matrix)
     for tile in tiles(features):
         block = widened(features, tile)
@@ -105,6 +110,12 @@ def target_pass(
             key, value = near.of(nearby.clone() if one_product else nearby)
             tile.of(values).copy_(value)
             key = torch.where(value >= limit, key, -1)
+        soft = None if targets is None else tile.of(targets)
+        if soft is not None and transfer:
+            moved = torch.where(soft.sum(dim=0) == 0, key, -1) == classes
+            each = 1 if filling is None else filling[tile.start : tile.stop].to(soft.dtype)
+            soft = torch.where(moved, each, soft)
+            tile.of(filled).copy_(soft)
         if given is not None:
             known = tile.of(given)
             key = torch.where(known >= 0, known, key) if transfer else known
@@ -118,8 +129,8 @@ def target_pass(
         if counted is None:
             continue
         mass = member * share[:, None]
-        if targets is not None:
-            soft = tile.of(targets).to(dtype)
+        if soft is not None:
+            soft = soft.to(dtype)
             mass = torch.where((share[:, None] == 0) | (soft == 0), 0, soft * share[:, None])
         weight = mass.sum(dim=0)
         if spoilt:
@@ -143,7 +154,7 @@ def target_pass(
     # A pixel that is NaN may turn out ignored when its class is left out; else its logits are NaN.
     normaliser.masked_fill_(torch.isnan(normaliser), torch.inf)
     sums = total.sums.t().contiguous()
-    return losses, sums, total.counts, labels, near.seen(values), normaliser, gradient
+    return losses, sums, total.counts, labels, near.seen(values), normaliser, filled, gradient
 
 
 def scaled_evenly(gradient: Tensor, weights: Tensor, used: Tensor) -> Tensor | None:

@@ -17,7 +17,7 @@ class Nearest:
         present: Tensor | None,
         measure: str,
         kind: str,
-        temperature: float,
+        temperature: float | Tensor,
         dtype: torch.dtype,
     ) -> None:
         self.confidence = measure == "confidence"
@@ -56,7 +56,7 @@ def transfer(
     class_threshold: Tensor | None,
     measure: str,
     kind: str,
-    temperature: float,
+    temperature: float | Tensor,
     ignore_index: int,
 ) -> tuple[Tensor, Tensor]:
     """Labels (B, P) int64 and the measure's value (B, P)."""

@@ -4,12 +4,26 @@ Each tile of output rows is blended, becomes its softmax in place, then its grad
 back to the logits' own size while it is in cache.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from protocontrast.eager.exponentials import SMALLEST_EXPONENT
 from protocontrast.eager.resampling import Chunk, Upsampling
 from protocontrast.eager.tiles import accumulation_dtype, holds_nonfinite
+
+
+class _Weights(NamedTuple):
+    """What a pixel's loss counts: its log-sum-exp, its own logit, and, smoothed, every logit."""
+
+    whole: Tensor
+    own: Tensor
+    even: Tensor | None
+
+    def times(self, upstream: Tensor) -> "_Weights":
+        """Multiplied by the gradients of the pixels' losses."""
+        return _Weights(*(None if one is None else one * upstream for one in self))  # type: ignore[arg-type]
 
 
 class _Targets:
@@ -21,13 +35,40 @@ class _Targets:
         class_weight: Tensor | None,
         num_classes: int,
         ignore_index: int,
+        label_smoothing: float,
         dtype: torch.dtype,
     ) -> None:
         self.labels = labels
         self.share = None if class_weight is None else class_weight.to(dtype)
         self.num_classes = num_classes
         self.ignore_index = ignore_index
+        self.label_smoothing = label_smoothing
         self.dtype = dtype
+
+    def labelled(self, image: int, rows: slice) -> Tensor:
+        """1 where a pixel has a label, else 0, (rows, W)."""
+        return (self.labels[image, rows] != self.ignore_index).to(self.dtype)
+
+    def all_weights(self, there: Tensor | None) -> tuple[Tensor | float, Tensor | int]:
+        """The classes' weights in all and their number, of each pixel that lacks some."""
+        if there is not None:
+            share = 1 if self.share is None else self.share[:, None]
+            return (there * share).sum(dim=1), there.sum(dim=1).clamp_min_(1)
+        return self.num_classes if self.share is None else self.share.sum(), self.num_classes
+
+    def over_classes(self, logits: Tensor, absent: Tensor | None) -> Tensor:
+        """sum_c v_c z_c of logits (rows, C, W)."""
+        if self.share is not None:
+            share = self.share[:, None]
+            logits = torch.where(share == 0, 0, logits * share)
+        return (logits if absent is None else torch.where(absent, 0, logits)).sum(dim=1)
+
+    def evenly(self, even: Tensor, absent: Tensor | None) -> Tensor:
+        """even v_c of every class, to be broadcast against (rows, C, W)."""
+        even = even[:, None]
+        if self.share is not None:
+            even = even * self.share[:, None]
+        return even if absent is None else torch.where(absent, 0, even)
 
     def rows(self, image: int, rows: slice) -> tuple[Tensor, Tensor]:
         """Classes and weights (rows, W); a weight is exactly 0 where the pixel is ignored."""
@@ -55,12 +96,36 @@ def _without_absent(
     return torch.where(torch.cat(own) == -torch.inf, 0, weight)
 
 
+def _smoothed(
+    weight: Tensor,
+    index: Tensor,
+    targets: _Targets,
+    image: int,
+    wide: Tensor,
+    upsampling: Upsampling,
+    chunk: Chunk,
+    gathers: bool,
+) -> _Weights:
+    """(M16) from the weights v_y of pixels; a class whose logit is -inf is none of a pixel's."""
+    labelled = targets.labelled(image, chunk.outputs)
+    everything, count = targets.all_weights(None)
+    if gathers:
+        labelled = _without_absent(labelled, index, wide, upsampling, chunk)
+        there = [upsampling.blend(wide, tile) != -torch.inf for tile in chunk.tiles]
+        found = [targets.all_weights(one) for one in there]
+        everything, count = (torch.cat(parts) for parts in zip(*found, strict=True))
+    even = labelled * targets.label_smoothing / count
+    own = weight * (1 - targets.label_smoothing)
+    return _Weights(own + even * everything, own, even)
+
+
 def _sweep(
     logits: Tensor,
     labels: Tensor,
     class_weight: Tensor | None,
     ignore_index: int,
     align_corners: bool,
+    label_smoothing: float,
     each: Tensor | None,
     upstream: Tensor | None,
     gradient: Tensor | None,
@@ -77,7 +142,7 @@ def _sweep(
     gathers = any(holds_nonfinite(value) for value in given)
     shape = channels, height, width
     upsampling = Upsampling(shape, size, align_corners, dtype, logits.device, gathers)
-    targets = _Targets(labels, class_weight, channels, ignore_index, dtype)
+    targets = _Targets(labels, class_weight, channels, ignore_index, label_smoothing, dtype)
     losses, masses = [], []
     for image in range(images):
         for chunk in upsampling.chunks:
@@ -93,15 +158,21 @@ def _sweep(
             if gathers:
                 weight = _without_absent(weight, index, wide, upsampling, chunk)
             masses.append(weight.sum())
-            factor = weight
+            weights = _Weights(weight, weight, None)
+            if label_smoothing:
+                weights = _smoothed(weight, index, targets, image, wide, upsampling, chunk, gathers)
+            back = weights
             if upstream is not None:
-                factor = weight * upstream[image, chunk.outputs]
+                back = weights.times(upstream[image, chunk.outputs])
+            weight, factor, pulled = weights.whole, back.whole, -back.own
             if gathers:
                 # An ignored pixel's upstream gradient may be anything, and what a pixel reads whose
                 # upstream gradient is 0: nothing comes back from either.
                 unasked = (weight == 0) | (factor == 0)
                 factor = torch.where(unasked, 0, factor)
-            pulled, picked, mass = -factor, torch.empty_like(weight), torch.empty_like(weight)
+                pulled = torch.where(unasked, 0, pulled)
+            picked, mass = torch.empty_like(weight), torch.empty_like(weight)
+            spread = weight if weights.even is None else torch.empty_like(weight)
             for tile in chunk.tiles:
                 rows = tile.outputs
                 own = index[rows, None]
@@ -109,15 +180,24 @@ def _sweep(
                 if deep:
                     slope.sub_(slope.amax(dim=1, keepdim=True))
                 torch.gather(slope, 1, own, out=picked[rows, None])
+                if weights.even is not None:
+                    absent = slope == -torch.inf if gathers else None
+                    spread[rows] = targets.over_classes(slope, absent)
                 torch.sum(slope.exp_(), dim=1, out=mass[rows])
                 if total is None:
                     continue
                 slope.mul_((factor[rows] / mass[rows])[:, None])
                 slope.scatter_add_(1, own, pulled[rows, None])
+                if back.even is not None:
+                    slope.sub_(targets.evenly(back.even[rows], absent))
                 if gathers:
                     slope = torch.where(unasked[rows, None], 0, slope)
                 upsampling.blend_back(slope, total, tile)
-            loss = mass.log_().sub_(picked).mul_(weight)
+            loss = mass.log_()
+            if weights.even is None:
+                loss.sub_(picked).mul_(weight)
+            else:
+                loss.mul_(weight).sub_(picked.mul_(weights.own)).sub_(spread.mul_(weights.even))
             if gathers:
                 loss = torch.where(weight == 0, 0, loss)
             if each is not None:
@@ -138,11 +218,13 @@ def upsampled_cross_entropy(
     class_weight: Tensor | None,
     ignore_index: int,
     align_corners: bool,
+    label_smoothing: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Loss of every pixel (B, H, W), and the sum of their weights ()."""
     each = torch.empty(labels.shape, dtype=accumulation_dtype(logits), device=logits.device)
     _, mass = _sweep(
-        logits, labels, class_weight, ignore_index, align_corners, each, None, None
+        logits, labels, class_weight, ignore_index, align_corners, label_smoothing,
+        each, None, None,
     )  # fmt: skip
     return each, mass
 
@@ -154,10 +236,14 @@ def upsampled_cross_entropy_backward(
     class_weight: Tensor | None,
     ignore_index: int,
     align_corners: bool,
+    label_smoothing: float = 0.0,
 ) -> Tensor:
     """The gradient of sum(upstream * loss); the logits are upsampled again."""
     gradient = torch.zeros_like(logits, dtype=accumulation_dtype(logits))
-    _sweep(logits, labels, class_weight, ignore_index, align_corners, None, upstream, gradient)
+    _sweep(
+        logits, labels, class_weight, ignore_index, align_corners, label_smoothing,
+        None, upstream, gradient,
+    )  # fmt: skip
     return gradient.to(logits.dtype)
 
 
@@ -167,6 +253,7 @@ def upsampled_cross_entropy_with_gradient(
     class_weight: Tensor | None,
     ignore_index: int,
     align_corners: bool,
+    label_smoothing: float,
     mean: bool,
 ) -> tuple[Tensor, Tensor]:
     """The summed or averaged loss () and its gradient, which stays in the accumulation dtype.
@@ -175,9 +262,13 @@ def upsampled_cross_entropy_with_gradient(
     """
     gradient = torch.zeros_like(logits, dtype=accumulation_dtype(logits))
     loss, mass = _sweep(
-        logits, labels, class_weight, ignore_index, align_corners, None, None, gradient
+        logits, labels, class_weight, ignore_index, align_corners, label_smoothing,
+        None, None, gradient,
     )  # fmt: skip
     if not mean:
         return loss, gradient
-    mass = torch.where(mass == 0, 1, mass)
+    # What is smoothed may count where nothing weighs.
+    empty, mass = mass == 0, torch.where(mass == 0, 1, mass)
+    if label_smoothing:
+        loss, mass = torch.where(empty, 0, loss), torch.where(empty, torch.inf, mass)
     return loss / mass, gradient.div_(mass)

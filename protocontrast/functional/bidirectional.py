@@ -9,13 +9,14 @@ from protocontrast.checks import (
     check_choice,
     check_count,
     check_device,
+    check_flag,
     check_floating,
     check_ignore_index,
     check_integer,
-    check_positive,
     check_shape,
     sentence,
 )
+from protocontrast.functional import hints
 from protocontrast.functional.class_prototypes import class_prototypes
 from protocontrast.functional.contrast import (
     ABSENT,
@@ -33,6 +34,7 @@ from protocontrast.functional.pixels import (
     read_labels,
     read_targets,
 )
+from protocontrast.functional.temperature import read_temperature
 from protocontrast.ops import bidirectional as operator
 
 FUNCTION = "bidirectional_contrast"
@@ -79,17 +81,22 @@ def _grid_labels(
     features = pixels.original
     check_integer(FUNCTION, f"{side}_labels", labels)
     check_device(FUNCTION, f"{side}_labels", labels, features, f"{side}_features")
-    if features.dim() != 4 or labels.dim() != 3:
+    if features.dim() not in (4, 5) or labels.dim() != features.dim() - 1:
         hint = "labels are (B, H, W) at any resolution for features (B, D, H, W)."
+        got, meant = tuple(labels.shape), ""
+        if features.dim() in (4, 5):
+            meant = hints.label_map(f"{side}_labels", got, features.dim() - 2, num_classes)
+        elif got != pixels.shape:
+            meant = hints.one_per_pixel(f"{side}_labels", got, pixels.shape, num_classes)
         reason = f"as in {side}_features {tuple(features.shape)}"
-        check_shape(FUNCTION, f"{side}_labels", labels, pixels.shape, reason, hint)
+        check_shape(FUNCTION, f"{side}_labels", labels, pixels.shape, reason, meant or hint)
         return labels, labels
     if labels.shape[0] != features.shape[0]:
         requirement = f"with {features.shape[0]} images as in {side}_features"
         raise ValueError(sentence(FUNCTION, f"{side}_labels", requirement, tuple(labels.shape)))
     if labels.shape[1:] == features.shape[2:]:
         return labels, labels
-    size = (features.shape[2], features.shape[3])
+    size = tuple(features.shape[2:])
     grid = labels_to_grid(labels, size, ignore_index=ignore_index)
     counts = labels_to_grid(
         labels, size, mode="counts", num_classes=num_classes, ignore_index=ignore_index
@@ -160,7 +167,7 @@ def bidirectional_contrast(
     source_present: Tensor | None = None,
     target_present: Tensor | None = None,
     pairwise: bool = True,
-    temperature: float = 0.1,
+    temperature: float | Tensor = 0.1,
     absent: Absent = "mask",
     ignore_index: int = 255,
     backend: Backend = "auto",
@@ -189,14 +196,16 @@ def bidirectional_contrast(
         target_present: likewise.
         pairwise: image b against image b of the other domain, averaged over b; a pair without a
             common class adds 0 and counts in the average. False: the batches against each other.
-        temperature: divides the cosine, > 0.
+        temperature: divides the cosine, > 0: a number or a tensor (), as in
+            `pixel_prototype_contrast`.
         absent: "mask" or "floor", see above.
-        ignore_index: label of pixels without a class.
+        ignore_index: label of pixels without a class, outside 0..C-1.
         backend: "auto", or an implementation by name.
 
     Shape:
-        features (B, D, h, w), or (B, D, P) or (N, D) with labels of the same pixels; labels (B, H,
-        W); prototypes (C, D); presence (C,). Every result ().
+        features (B, D, h, w) with labels (B, H, W), (B, D, z, h, w) with labels (B, Z, H, W), or
+        (B, D, P) or (N, D) with labels of the same pixels; prototypes (C, D); presence (C,). Every
+        result ().
 
     Returns:
         `BidirectionalContrast`, in nats; exactly 0 with connected gradients where no class is
@@ -222,11 +231,10 @@ def bidirectional_contrast(
         ('0.000046', '0.000092')
     """
     check_count(FUNCTION, "num_classes", num_classes)
-    check_choice(FUNCTION, "pairwise", pairwise, (True, False))
-    check_positive(FUNCTION, "temperature", temperature)
+    check_flag(FUNCTION, "pairwise", pairwise)
     check_choice(FUNCTION, "absent", absent, ABSENT)
     check_choice(FUNCTION, "backend", backend, BACKENDS)
-    check_ignore_index(FUNCTION, ignore_index)
+    check_ignore_index(FUNCTION, ignore_index, num_classes)
     given = source_prototypes is not None or target_prototypes is not None
     if pairwise and given:
         hint = "given prototypes belong to no image pair."
@@ -236,9 +244,10 @@ def bidirectional_contrast(
         check_floating(FUNCTION, f"{side}_features", features)
         if pairwise and features.dim() == 2:
             hint = "pixels given as rows have no image; use pairwise=False."
-            requirement = "of shape (B, D, H, W) or (B, D, P) with pairwise=True"
+            requirement = "of shape (B, D, Z, H, W), (B, D, H, W) or (B, D, P) with pairwise=True"
             got = tuple(features.shape)
             raise ValueError(sentence(FUNCTION, f"{side}_features", requirement, got, hint))
+    temperature = read_temperature(FUNCTION, temperature, source_features, "source_features")
     source = _domain(
         "source", source_features, source_labels, source_prototypes, source_present,
         num_classes, ignore_index,
@@ -256,11 +265,59 @@ def bidirectional_contrast(
         requirement = f"of {shapes[0][0]} images as in source_features with pairwise=True"
         raise ValueError(sentence(FUNCTION, "target_features", requirement, shapes[1][0], hint))
 
-    per_pair = bool(pairwise) and len(source_features) > 0
+    return _between(
+        source, target, num_classes, pairwise, temperature, absent, ignore_index, backend
+    )
+
+
+def contrast_of_batch(
+    source: tuple[Tensor, Tensor, Tensor],
+    target: tuple[Tensor, Tensor, Tensor],
+    *,
+    num_classes: int,
+    pairwise: bool,
+    temperature: float | Tensor,
+    absent: Absent,
+    ignore_index: int,
+    backend: Backend,
+) -> BidirectionalContrast:
+    """`bidirectional_contrast` of (features, labels on their grid, targets of the loss) per domain.
+
+    Targets are labels, or soft (B, C, h, w). What `BiCL` has checked is not checked again.
+    """
+    pixels = [
+        read_features(FUNCTION, features, f"{side}_features")
+        for side, (features, *_) in (("source", source), ("target", target))
+    ]
+    return _between(
+        _Domain(pixels[0], *source[1:], None, None),
+        _Domain(pixels[1], *target[1:], None, None),
+        num_classes,
+        pairwise,
+        read_temperature(FUNCTION, temperature, source[0], "source_features"),
+        absent,
+        ignore_index,
+        backend,
+    )
+
+
+def _between(
+    source: _Domain,
+    target: _Domain,
+    num_classes: int,
+    pairwise: bool,
+    temperature: float | Tensor,
+    absent: Absent,
+    ignore_index: int,
+    backend: Backend,
+) -> BidirectionalContrast:
+    given = source.prototypes is not None or target.prototypes is not None
+    images = len(source.pixels.original)
+    per_pair = bool(pairwise) and images > 0
     maps = source.pixels.features, target.pixels.features
-    if not given and operator.applies(*maps, backend):
+    if not given and operator.applies(*maps, backend) and isinstance(temperature, float):
         floor = absent == "floor"
-        settings = operator.Settings(num_classes, float(temperature), floor, ignore_index, per_pair)
+        settings = operator.Settings(num_classes, temperature, floor, ignore_index, per_pair)
         whole = [_whole(domain, num_classes, ignore_index) for domain in (source, target)]
         to_target, to_source = operator.bidirectional(whole[0], whole[1], settings)
         return BidirectionalContrast(to_source + to_target, to_source, to_target)
@@ -283,8 +340,7 @@ def bidirectional_contrast(
     ]
     pairs = [(sides[0], sides[1])]
     if per_pair:
-        images = range(len(source_features))
-        pairs = [(sides[0].pair(image), sides[1].pair(image)) for image in images]
+        pairs = [(sides[0].pair(image), sides[1].pair(image)) for image in range(images)]
     target_to_source = torch.stack([contrast(t, s) for s, t in pairs]).mean()
     source_to_target = torch.stack([contrast(s, t) for s, t in pairs]).mean()
     return BidirectionalContrast(

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from protocontrast.functional.precision import widest
+
 
 class Members(NamedTuple):
     """Pixels sorted by class: those of class c are `order[start[c] : start[c] + count[c]]`.
@@ -45,5 +47,5 @@ def spread_out(count: Tensor, picks: Tensor, slots: Tensor, shift: float | Tenso
     All (C, 1) or (C, K). `shift` in [0, 1) moves all of them within their distance; no two are the
     same where picks <= count.
     """
-    distance = count.double() / picks.clamp_min(1)
-    return ((slots + shift) * distance).long().clamp_min(0)
+    distance = widest(count) / picks.clamp_min(1)
+    return ((widest(slots) + shift) * distance).long().clamp_min(0)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from protocontrast.checks import check_choice, check_count, check_ignore_index, sentence
+from protocontrast.checks import check_count, check_flag, check_ignore_index, sentence
 from protocontrast.functional.contrast import Backend
 from protocontrast.functional.pixels import read_features, read_labels, read_pixel_weight
 from protocontrast.ops.backend import choose
@@ -51,12 +51,12 @@ def class_prototypes(
         pixel_weight: w_i >= 0, any floating dtype; 0 ignores the pixel.
         normalize: features to unit length before averaging; the mean is not renormalised.
         per_image: one set of prototypes per image.
-        ignore_index: label of pixels without a class.
+        ignore_index: label of pixels without a class, outside 0..C-1.
         backend: "auto", or an implementation by name.
 
     Shape:
-        features (B, D, H, W), (B, D, P) or (N, D); labels, pixel_weight (B, H, W), (B, P) or (N,).
-        mean (C, D) and count (C,), per image (B, C, D) and (B, C).
+        features (B, D, Z, H, W), (B, D, H, W), (B, D, P) or (N, D); labels, pixel_weight (B, Z, H,
+        W), (B, H, W), (B, P) or (N,). mean (C, D) and count (C,), per image (B, C, D) and (B, C).
 
     Returns:
         `ClassPrototypes`, float32 (float64 for float64 features), differentiable in the features. A
@@ -109,12 +109,12 @@ def grouped_means(
     """Check the arguments of `function`, then take the class means."""
     pixels = read_features(function, features)
     check_count(function, "num_classes", num_classes)
-    check_choice(function, "normalize", normalize, (True, False))
-    check_choice(function, "per_image", per_image, (True, False))
+    check_flag(function, "normalize", normalize)
+    check_flag(function, "per_image", per_image)
     check_ignore_index(function, ignore_index)
     if per_image and features.dim() == 2:
         hint = "pixels given as rows have no image; pass (B, D, P)."
-        requirement = "of shape (B, D, H, W) or (B, D, P) with per_image=True"
+        requirement = "of shape (B, D, Z, H, W), (B, D, H, W) or (B, D, P) with per_image=True"
         raise ValueError(sentence(function, "features", requirement, tuple(features.shape), hint))
     index = read_labels(pixels, labels, num_classes, ignore_index)
     weight = read_pixel_weight(pixels, pixel_weight)

@@ -58,12 +58,13 @@ def class_statistics(
         pixel_weight: w_i >= 0, any floating dtype; 0 ignores the pixel.
         normalize: features to unit length first; the mean is not renormalised.
         per_image: one set of statistics per image.
-        ignore_index: label of pixels without a class.
+        ignore_index: label of pixels without a class, outside 0..C-1.
         backend: "auto", "eager" or "naive"; there is no Triton kernel, so "auto" is "eager".
 
     Shape:
-        features (B, D, H, W), (B, D, P) or (N, D); labels, pixel_weight (B, H, W), (B, P) or (N,).
-        mean and variance (C, D), count (C,), per image (B, C, D) and (B, C).
+        features (B, D, Z, H, W), (B, D, H, W), (B, D, P) or (N, D); labels, pixel_weight (B, Z, H,
+        W), (B, H, W), (B, P) or (N,). mean and variance (C, D), count (C,), per image (B, C, D) and
+        (B, C).
 
     Returns:
         `ClassStatistics`, float32 (float64 for float64 features), without gradient; the population

@@ -4,7 +4,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from protocontrast.checks import check_choice, check_ignore_index, check_positive, sentence
+from protocontrast.checks import check_choice, check_ignore_index, check_share, sentence
 from protocontrast.functional.pixels import (
     check_per_class,
     check_prototypes,
@@ -12,6 +12,7 @@ from protocontrast.functional.pixels import (
     read_pixel_weight,
     read_targets,
 )
+from protocontrast.functional.temperature import read_temperature
 from protocontrast.ops.backend import BACKENDS, choose
 from protocontrast.ops.contrast import Inputs, Settings, contrast
 
@@ -35,9 +36,10 @@ def pixel_prototype_contrast(
     class_weight: Tensor | None = None,
     pixel_weight: Tensor | None = None,
     similarity: Similarity = "cosine",
-    temperature: float = 0.1,
+    temperature: float | Tensor = 0.1,
     absent: Absent = "mask",
     ignore_index: int = 255,
+    label_smoothing: float = 0.0,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
 ) -> Tensor:
@@ -61,25 +63,33 @@ def pixel_prototype_contrast(
         class_weight: cw_c, any floating dtype. 0 ignores the class's pixels.
         pixel_weight: w_i, any floating dtype. 0 ignores the pixel.
         similarity: "cosine" in [-1, 1], "dot", or "euclidean" (minus the distance).
-        temperature: divides the similarity, > 0.
+        temperature: divides the similarity, > 0: a number, for each of which `torch.compile` has
+            its program, or a tensor (), on the CPU or beside the features, which may be annealed
+            within one. A tensor that requires a gradient gets it; a handful of maps (B, C, P) and a
+            copy of the features are then held. What a tensor holds on a device is not checked.
         absent: "mask" takes absent classes out of the denominator and ignores pixels labelled with
             one; "floor" (cosine only) keeps them in at cosine -1, and such pixels stay valid.
-        ignore_index: label of pixels without a class.
+        ignore_index: label of pixels without a class, outside 0..C-1.
+        label_smoothing: eps in [0, 1], as in `torch.nn.functional.cross_entropy`: targets become
+            (1 - eps) t_ic + eps / C sum_k t_ik, under "mask" over the classes that are present. The
+            weights of "mean" stay those of the targets themselves, and a pixel of a class of weight
+            0 keeps its smoothed part. Above 0, soft targets (B, C, P) are held.
         reduction: "mean" divides by the summed weights w_i cw_{y_i} (soft: w_i t_ic cw_c; note that
             `torch.nn.functional.cross_entropy` divides soft targets by N), "sum", or "none".
         backend: "auto", or an implementation by name, which then never falls back.
 
     Shape:
-        features (B, D, H, W), (B, D, P) or (N, D); labels (B, H, W), (B, P) or (N,), soft targets
-        (B, C, H, W), (B, C, P) or (N, C); prototypes (C, D); present, class_weight (C,);
-        pixel_weight like hard labels. Result () for "mean" and "sum", else the pixels' shape.
+        features (B, D, Z, H, W), (B, D, H, W), (B, D, P) or (N, D); labels (B, Z, H, W), (B, H, W),
+        (B, P) or (N,), soft targets (B, C, Z, H, W), (B, C, H, W), (B, C, P) or (N, C); prototypes
+        (C, D); present, class_weight (C,); pixel_weight like hard labels. Result () for "mean" and
+        "sum", else the pixels' shape.
 
     Returns:
         Loss in nats, float32 (float64 for float64 features). Ignored pixels give exactly 0 and
         gradient 0 even where their features are NaN; with no valid pixel the loss is exactly 0 with
         zero, connected gradients. A pixel of zero length has cosine 0 to everything and gradient 0.
-        Gradients go to features and, where they require it, to prototypes, once: differentiating
-        them again raises.
+        Gradients go to features and, where they require it, to prototypes and a temperature, once:
+        differentiating them again raises.
 
     Raises:
         ValueError: shapes, devices or settings disagree, or (CPU) a label is no class. On a GPU a
@@ -103,8 +113,9 @@ def pixel_prototype_contrast(
     check_choice(function, "similarity", similarity, SIMILARITIES)
     check_choice(function, "reduction", reduction, REDUCTIONS)
     check_choice(function, "absent", absent, ABSENT)
-    check_positive(function, "temperature", temperature)
+    temperature = read_temperature(function, temperature, features)
     check_ignore_index(function, ignore_index)
+    check_share(function, "label_smoothing", label_smoothing)
     if absent == "floor" and similarity != "cosine":
         requirement = 'to be "cosine" with absent="floor"'
         hint = 'only a cosine has a lowest value; use absent="mask".'
@@ -119,7 +130,7 @@ def pixel_prototype_contrast(
         class_weight,
         read_pixel_weight(pixels, pixel_weight),
     )
-    settings = Settings(similarity, float(temperature), absent == "floor", ignore_index)
+    settings = Settings(similarity, temperature, absent == "floor", ignore_index)
     chosen = choose(function, backend, "contrast", features)
-    loss = contrast(inputs, settings, reduction, chosen)
+    loss = contrast(inputs, settings, reduction, chosen, float(label_smoothing))
     return pixels.restored(loss) if reduction == "none" else loss

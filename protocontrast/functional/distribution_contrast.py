@@ -5,9 +5,9 @@ from torch import Tensor
 from protocontrast.checks import (
     check_choice,
     check_device,
+    check_flag,
     check_floating,
     check_ignore_index,
-    check_positive,
     check_shape,
 )
 from protocontrast.functional.contrast import REDUCTIONS, Backend, Reduction
@@ -18,6 +18,7 @@ from protocontrast.functional.pixels import (
     read_pixel_weight,
     read_targets,
 )
+from protocontrast.functional.temperature import read_temperature
 from protocontrast.ops import distribution_contrast as operator
 from protocontrast.ops.backend import choose
 
@@ -32,7 +33,7 @@ def distribution_contrast(
     class_weight: Tensor | None = None,
     pixel_weight: Tensor | None = None,
     normalize: bool = True,
-    temperature: float = 100.0,
+    temperature: float | Tensor = 100.0,
     ignore_index: int = 255,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
@@ -60,22 +61,25 @@ def distribution_contrast(
         pixel_weight: w_i, any floating dtype. 0 ignores the pixel.
         normalize: features to unit length; means and variances are not touched.
         temperature: divides the products, > 0. The default is that of the source, at which losses
-            of unit vectors differ in the second digit only.
-        ignore_index: label of pixels without a class.
+            of unit vectors differ in the second digit only. A number, for each of which
+            `torch.compile` makes a program, or a tensor (), which may be annealed within one, or
+            learnt: it divides the classes' rows, and nothing more is held.
+        ignore_index: label of pixels without a class, outside 0..C-1.
         reduction: "mean" divides by the summed weights w_i cw_{y_i}, "sum", or "none".
         backend: "auto", or an implementation by name, which then never falls back.
 
     Shape:
-        features (B, D, H, W), (B, D, P) or (N, D); labels (B, H, W), (B, P) or (N,), soft targets
-        (B, C, H, W), (B, C, P) or (N, C); prototypes, variance (C, D); present, class_weight (C,);
-        pixel_weight like hard labels. Result () for "mean" and "sum", else the pixels' shape.
+        features (B, D, Z, H, W), (B, D, H, W), (B, D, P) or (N, D); labels (B, Z, H, W), (B, H, W),
+        (B, P) or (N,), soft targets (B, C, Z, H, W), (B, C, H, W), (B, C, P) or (N, C); prototypes,
+        variance (C, D); present, class_weight (C,); pixel_weight like hard labels. Result () for
+        "mean" and "sum", else the pixels' shape.
 
     Returns:
         Loss in nats, >= 0 with one class per pixel, float32 (float64 for float64 features). Ignored
         pixels give exactly 0 and gradient 0 even where their features are NaN; with no valid pixel
         the loss is exactly 0 with zero, connected gradients. With zero variance it is
         `pixel_prototype_contrast` under "dot", of unit features. Gradients go to features and,
-        where they require it, to prototypes and variance, once.
+        where they require it, to prototypes, variance and a temperature, once.
 
     Raises:
         ValueError: shapes, devices or settings disagree, or (CPU) a label is no class. On a GPU a
@@ -104,8 +108,8 @@ def distribution_contrast(
     check_shape(function, "variance", variance, tuple(prototypes.shape), "like prototypes")
     check_device(function, "variance", variance, features, "features")
     check_choice(function, "reduction", reduction, REDUCTIONS)
-    check_choice(function, "normalize", normalize, (True, False))
-    check_positive(function, "temperature", temperature)
+    check_flag(function, "normalize", normalize)
+    temperature = read_temperature(function, temperature, features)
     check_ignore_index(function, ignore_index)
     check_per_class(pixels, "present", present, num_classes, boolean=True)
     check_per_class(pixels, "class_weight", class_weight, num_classes)
@@ -118,7 +122,7 @@ def distribution_contrast(
         class_weight,
         read_pixel_weight(pixels, pixel_weight),
     )
-    settings = operator.Settings(bool(normalize), float(temperature), ignore_index)
+    settings = operator.Settings(bool(normalize), temperature, ignore_index)
     chosen = choose(function, backend, "distribution_contrast", features)
     loss = operator.distribution_contrast(inputs, settings, reduction, chosen)
     return pixels.restored(loss) if reduction == "none" else loss

@@ -26,8 +26,8 @@ def entropy(
         reduction: "mean" divides by the summed weights, "sum", or "none".
 
     Shape:
-        logits (B, C, H, W), (B, C, P) or (N, C); pixel_weight (B, H, W), (B, P) or (N,). Result ()
-        for "mean" and "sum", else the pixels' shape.
+        logits (B, C, Z, H, W), (B, C, H, W), (B, C, P) or (N, C); pixel_weight (B, Z, H, W), (B, H,
+        W), (B, P) or (N,). Result () for "mean" and "sum", else the pixels' shape.
 
     Returns:
         Nats, in [0, ln C], float32 (float64 for float64 logits). Ignored pixels and pixels without

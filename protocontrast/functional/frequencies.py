@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from protocontrast.checks import FEATURE_DTYPES, LABEL_DTYPES, check_number, check_tensor, sentence
+from protocontrast.functional.precision import widest
 
 SAME = 1e-9
 """Logarithms of frequencies that lie closer are equal: what rounding leaves is no deviation."""
@@ -52,7 +53,7 @@ def frequency_weights(counts: Tensor, *, strength: float = 0.05) -> Tensor:
         raise ValueError(sentence(function, "counts", requirement, tuple(counts.shape)))
     check_number(function, "strength", strength)
     seen = counts != 0
-    logs = counts.double().log()
+    logs = widest(counts).log()
     number = seen.sum()
     mean = torch.where(seen, logs, 0).sum() / number.clamp_min(1)
     rarity = torch.where(seen, mean - logs, 0)

@@ -1,6 +1,7 @@
 """Label maps: `labels_to_grid` and `fuse_labels`."""
 
-from typing import Literal
+import math
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,8 +14,11 @@ from protocontrast.checks import (
     check_integer,
     check_share,
     sentence,
+    shown,
 )
+from protocontrast.functional import hints
 from protocontrast.functional.pixels import comparable
+from protocontrast.functional.precision import widest
 from protocontrast.ops.grid import label_counts
 from protocontrast.ops.labels import checked_labels
 
@@ -57,8 +61,10 @@ def fuse_labels(base: Tensor, *others: Tensor, ignore_index: int = 255) -> Tenso
         argument = f"map {position} of others"
         check_integer(function, argument, other)
         if other.shape != base.shape:
-            requirement = f"of shape {tuple(base.shape)} like base"
-            raise ValueError(sentence(function, argument, requirement, tuple(other.shape)))
+            wanted, got = tuple(base.shape), tuple(other.shape)
+            hint = hints.one_per_pixel(f"others[{position - 1}]", got, wanted)
+            requirement = f"of shape {wanted} like base"
+            raise ValueError(sentence(function, argument, requirement, got, hint))
         if other.device != base.device:
             requirement = f"on {base.device} like base"
             raise ValueError(sentence(function, argument, requirement, other.device))
@@ -79,9 +85,52 @@ def _sizes(cell_of: Tensor, cells: int) -> Tensor:
     return (cell_of == torch.arange(cells, device=cell_of.device)[:, None]).sum(dim=1)
 
 
+def pixels_per_cell(labels: Tensor, size: tuple[int, ...]) -> Tensor:
+    """How many pixels of labels (B, *sides) each cell of a grid has, float32, at least 1."""
+    sides = zip(size, labels.shape[1:], strict=True)
+    cells = [nearest_index(*pair, labels.device) for pair in sides]
+    return _cell_sizes(cells, size).clamp_min(1).to(torch.float32)
+
+
+def _cell_sizes(cells: list[Tensor], size: tuple[int, ...]) -> Tensor:
+    """How many pixels each cell of a grid has, from the cells along each axis."""
+    pixels = _sizes(cells[0], size[0])
+    for cell_of, number in zip(cells[1:], size[1:], strict=True):
+        pixels = pixels[..., None] * _sizes(cell_of, number)
+    return pixels
+
+
+def _crossed(reads: list[Tensor]) -> list[Tensor]:
+    """Positions along each axis, each of its own dimension, so that as an index they cross."""
+    last = len(reads) - 1
+    return [read.reshape(-1, *(1,) * (last - axis)) for axis, read in enumerate(reads)]
+
+
+def _read_size(labels: Tensor, size: tuple[int, ...], num_classes: int | None) -> tuple[int, ...]:
+    """The size of the grid, one number for each axis of the labels, none of them empty."""
+    function, shape = "labels_to_grid", tuple(labels.shape)
+    names = ("depth", "height", "width")[-(len(shape) - 1) :]
+    if not isinstance(size, (tuple, list, torch.Size)) or len(size) != len(names):
+        requirement = f"to be ({', '.join(names)})"
+        if len(names) == 3:
+            requirement += f" for labels {shape}"
+        hint = ""
+        if isinstance(size, (tuple, list, torch.Size)) and isinstance(num_classes, int | None):
+            hint = hints.label_map("labels", shape, len(size), num_classes)
+        raise ValueError(sentence(function, "size", requirement, shown(size), hint))
+    for name, value in zip(names, size, strict=True):
+        check_count(function, f"{name} in size", value)
+    if 0 in shape[1:]:
+        requirement = "with at least one row and one column"
+        if len(names) == 3:
+            requirement = "with at least one slice, row and column"
+        raise ValueError(sentence(function, "labels", requirement, shape))
+    return tuple(size)
+
+
 def labels_to_grid(
     labels: Tensor,
-    size: tuple[int, int],
+    size: tuple[int, ...],
     *,
     mode: Mode = "nearest",
     num_classes: int | None = None,
@@ -92,7 +141,7 @@ def labels_to_grid(
 
     Args:
         labels: classes 0..C-1 or `ignore_index`, any integer dtype.
-        size: height and width of the grid.
+        size: height and width of the grid, or depth, height and width for volumes.
         mode: "nearest" samples like torch's nearest downsampling; "majority" takes the most
             frequent class of a cell where its share of all the cell's pixels, ignored ones
             included, reaches `min_share` (ties to the lowest class); "counts" gives the number of
@@ -101,17 +150,18 @@ def labels_to_grid(
             the labels' resolution.
         num_classes: C, needed by "majority" and "counts"; with it "nearest" checks what it samples.
         min_share: of "majority", in [0, 1].
-        ignore_index: label of pixels without a class.
+        ignore_index: label of pixels without a class, outside 0..C-1.
 
     Shape:
-        labels (B, H, W). Result (B, h, w) int64, or (B, C, h, w) float32 for "counts".
+        labels (B, H, W) or (B, Z, H, W). Result (B, h, w) or (B, z, h, w) int64; for "counts"
+        (B, C, h, w) or (B, C, z, h, w) float32.
 
     Returns:
         Labels on the grid. A cell without any valid pixel is `ignore_index`, or 0 in every count.
 
     Raises:
-        ValueError: not three dimensions, a size below 1, `num_classes` missing, or (CPU, with
-            `num_classes`) a label is no class.
+        ValueError: not three or four dimensions, a size below 1 or of another number of axes,
+            `num_classes` missing, or (CPU, with `num_classes`) a label is no class.
         TypeError: `labels` is not an integer tensor.
 
     Source:
@@ -127,43 +177,42 @@ def labels_to_grid(
     """
     function = "labels_to_grid"
     check_integer(function, "labels", labels)
-    if labels.dim() != 3:
-        raise ValueError(sentence(function, "labels", "of shape (B, H, W)", tuple(labels.shape)))
+    if labels.dim() not in (3, 4):
+        requirement = "of shape (B, Z, H, W) or (B, H, W)"
+        raise ValueError(sentence(function, "labels", requirement, tuple(labels.shape)))
     check_choice(function, "mode", mode, MODES)
     check_ignore_index(function, ignore_index)
-    if not isinstance(size, (tuple, list, torch.Size)) or len(size) != 2:
-        raise ValueError(sentence(function, "size", "to be (height, width)", repr(size)))
-    height, width = size
-    check_count(function, "height in size", height)
-    check_count(function, "width in size", width)
-    rows_in, columns_in = labels.shape[1:]
-    if rows_in == 0 or columns_in == 0:
-        requirement = "with at least one row and one column"
-        raise ValueError(sentence(function, "labels", requirement, tuple(labels.shape)))
+    grid = _read_size(labels, size, num_classes)
+    sides = tuple(labels.shape[1:])
     if mode == "nearest":
-        rows = nearest_index(rows_in, height, labels.device)
-        columns = nearest_index(columns_in, width, labels.device)
-        nearest = labels.long()[:, rows[:, None], columns]
+        reads = [nearest_index(*pair, labels.device) for pair in zip(sides, grid, strict=True)]
+        index: list[Any] = [slice(None), *_crossed(reads)]
+        nearest = labels.long()[tuple(index)]
         if num_classes is None:
             return nearest
         check_count(function, "num_classes", num_classes)
+        check_ignore_index(function, ignore_index, num_classes)
         return checked_labels(nearest, num_classes, ignore_index, function)
     if num_classes is None:
         hint = "pass the number of classes; finding it in the labels would wait for the device."
         requirement = f'with mode="{mode}"'
         raise ValueError(sentence(function, "num_classes", requirement, "None", hint))
     check_count(function, "num_classes", num_classes)
+    check_ignore_index(function, ignore_index, num_classes)
     check_share(function, "min_share", min_share)
-    rows = nearest_index(height, rows_in, labels.device)
-    columns = nearest_index(width, columns_in, labels.device)
-    comparable_labels = comparable(labels, num_classes, ignore_index)
+    cells = [nearest_index(*pair, labels.device) for pair in zip(grid, sides, strict=True)]
+    # A volume is a map whose rows are those of all its slices.
+    rows, height = cells[-2], math.prod(grid[:-1])
+    if len(grid) == 3:
+        rows = (cells[0][:, None] * grid[1] + rows).flatten()
     counts = label_counts(
-        comparable_labels, rows, columns, num_classes, height, width, ignore_index
-    )
+        comparable(labels, num_classes, ignore_index).flatten(1, -2),
+        rows, cells[-1], num_classes, height, grid[-1], ignore_index,
+    ).reshape(labels.shape[0], num_classes, *grid)  # fmt: skip
     if mode == "counts":
         return counts
     largest, majority = counts.max(dim=1)
-    pixels = _sizes(rows, height)[:, None] * _sizes(columns, width)
+    pixels = _cell_sizes(cells, grid)
     # A quotient in float64 is the number that was written: 7 of 100 pixels reach 0.07.
-    kept = (largest > 0) & (largest.double() / pixels >= min_share)
+    kept = (largest > 0) & (widest(largest) / pixels >= min_share)
     return torch.where(kept, majority, ignore_index)

@@ -3,11 +3,12 @@
 from einops import rearrange
 from torch import Tensor
 
-from protocontrast.checks import check_choice, check_positive
+from protocontrast.checks import check_choice
 from protocontrast.functional.contrast import SIMILARITIES, Backend, Similarity
 from protocontrast.functional.pixels import check_per_class, check_prototypes, read_features
+from protocontrast.functional.temperature import read_temperature
 from protocontrast.ops.backend import choose
-from protocontrast.ops.logits import logits
+from protocontrast.ops.logits import tempered
 
 
 def prototype_logits(
@@ -16,7 +17,7 @@ def prototype_logits(
     *,
     present: Tensor | None = None,
     similarity: Similarity = "cosine",
-    temperature: float = 0.1,
+    temperature: float | Tensor = 0.1,
     backend: Backend = "auto",
 ) -> Tensor:
     """Similarity of every pixel to every prototype over the temperature.
@@ -32,16 +33,18 @@ def prototype_logits(
         present: which classes have a prototype. None: all, but under "cosine" all-zero rows are
             absent.
         similarity: "cosine" in [-1, 1], "dot", or "euclidean" (minus the distance).
-        temperature: divides the similarity, > 0.
+        temperature: divides the similarity, > 0: a number, for each of which `torch.compile` has
+            its program, or a tensor (), which may be annealed within one, or learnt. A tensor
+            divides the finished logits, which are then held twice.
         backend: "auto", or an implementation by name.
 
     Shape:
-        features (B, D, H, W), (B, D, P) or (N, D); prototypes (C, D); present (C,).
-        Result (B, C, H, W), (B, C, P) or (N, C).
+        features (B, D, Z, H, W), (B, D, H, W), (B, D, P) or (N, D); prototypes (C, D); present
+        (C,). Result (B, C, Z, H, W), (B, C, H, W), (B, C, P) or (N, C).
 
     Returns:
         float32 (float64 for float64 features), -inf where the class is absent; differentiable in
-        features and prototypes.
+        features, prototypes and a temperature that requires it.
 
     Raises:
         ValueError: shapes, devices or settings disagree.
@@ -60,10 +63,10 @@ def prototype_logits(
     check_prototypes(pixels, prototypes)
     num_classes = prototypes.shape[0]
     check_choice(function, "similarity", similarity, SIMILARITIES)
-    check_positive(function, "temperature", temperature)
+    temperature = read_temperature(function, temperature, features)
     check_per_class(pixels, "present", present, num_classes, boolean=True)
     chosen = choose(function, backend, "logits", features)
-    out = logits(pixels.features, prototypes, present, similarity, float(temperature), chosen)
+    out = tempered(pixels.features, prototypes, present, similarity, temperature, chosen)
     if features.dim() == 2:
         return rearrange(out, "1 c n -> n c")
     return out.reshape(pixels.shape[0], num_classes, *pixels.shape[1:])

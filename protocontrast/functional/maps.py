@@ -4,30 +4,38 @@ import torch
 from torch import Tensor
 
 from protocontrast.checks import check_device, check_floating, check_integer, sentence
+from protocontrast.functional import hints
 
 
 def check_feature_map(
     function: str, argument: str, features: Tensor, channels: int, reference: Tensor
 ) -> None:
-    """Features (B, D, h, w) with D = `channels`, on the device of the module's `reference`."""
+    """Features of images or volumes with D = `channels`, on the device of the `reference`."""
     check_floating(function, argument, features)
     shape = tuple(features.shape)
-    if features.dim() != 4:
-        raise ValueError(sentence(function, argument, "of shape (B, D, h, w)", shape))
+    if features.dim() not in (4, 5):
+        requirement = "of shape (B, D, z, h, w) or (B, D, h, w)"
+        hint = hints.map_of_tokens(argument, shape, channels)
+        raise ValueError(sentence(function, argument, requirement, shape, hint))
     if shape[1] != channels:
-        hint = "dim is the channel count of the features."
+        hint = hints.channels_last(argument, shape, channels)
+        hint = hint or "dim is the channel count of the features."
         requirement = f"with D = {channels} channels"
         raise ValueError(sentence(function, argument, requirement, shape, hint))
     check_device(function, argument, features, reference, "the module's buffers")
 
 
-def check_label_map(function: str, argument: str, labels: Tensor, features: Tensor) -> None:
-    """Labels (B, H, W) of any resolution for features (B, D, h, w), on their device."""
+def check_label_map(
+    function: str, argument: str, labels: Tensor, features: Tensor, num_classes: int
+) -> None:
+    """Labels of any resolution, with as many axes as their features, on their device."""
     check_integer(function, argument, labels)
     shape, images = tuple(labels.shape), features.shape[0]
-    if labels.dim() != 3 or shape[0] != images:
-        requirement = f"of shape ({images}, H, W) for features {tuple(features.shape)}"
-        raise ValueError(sentence(function, argument, requirement, shape))
+    if labels.dim() != features.dim() - 1 or shape[0] != images:
+        axes = "H, W" if features.dim() == 4 else "Z, H, W"
+        requirement = f"of shape ({images}, {axes}) for features {tuple(features.shape)}"
+        hint = hints.label_map(argument, shape, features.dim() - 2, num_classes)
+        raise ValueError(sentence(function, argument, requirement, shape, hint))
     check_device(function, argument, labels, features, "its features")
 
 

@@ -15,6 +15,7 @@ from protocontrast.checks import (
     check_tensor,
     sentence,
 )
+from protocontrast.functional import hints
 from protocontrast.functional.randomness import uniform
 from protocontrast.ops.labels import checked_labels
 
@@ -27,9 +28,9 @@ class ClassMix(NamedTuple):
     """Mixed images and labels, and where they come from the source.
 
     Attributes:
-        images: (B, C, H, W), source where `mask`, else target.
-        labels: (B, H, W), int64, likewise.
-        mask: (B, H, W), bool.
+        images: like the source images, which they are where `mask`, else the target's.
+        labels: int64, the pixels' shape, likewise.
+        mask: bool, the pixels' shape.
     """
 
     images: Tensor
@@ -75,7 +76,8 @@ def class_mix(
         ignore_index: label of pixels without a class; never pasted under "image".
 
     Shape:
-        images (B, K, H, W) with any K channels; labels (B, H, W); classes (C,) or (B, C), bool.
+        images (B, K, H, W) with any K channels and labels (B, H, W), or (B, K, Z, H, W) and
+        (B, Z, H, W); classes (C,) or (B, C), bool.
 
     Returns:
         `ClassMix`, differentiable in both images. An image without any label is the target's. For a
@@ -101,8 +103,10 @@ def class_mix(
     function = "class_mix"
     check_tensor(function, "source_images", source_images)
     shape = tuple(source_images.shape)
-    if source_images.dim() != 4:
-        raise ValueError(sentence(function, "source_images", "of shape (B, K, H, W)", shape))
+    if source_images.dim() not in (4, 5):
+        requirement = "of shape (B, K, Z, H, W) or (B, K, H, W)"
+        raise ValueError(sentence(function, "source_images", requirement, shape))
+    check_count(function, "num_classes", num_classes)
     check_tensor(function, "target_images", target_images)
     check_shape(function, "target_images", target_images, shape, "like source_images")
     check_device(function, "target_images", target_images, source_images, "source_images")
@@ -112,12 +116,15 @@ def class_mix(
     for argument, labels in (("source_labels", source_labels), ("target_labels", target_labels)):
         check_integer(function, argument, labels)
         expected = (shape[0], *shape[2:])
-        hint = "mix at the labels' resolution."
-        check_shape(function, argument, labels, expected, "for these images", hint)
+        got = tuple(labels.shape)
+        if got != expected:
+            hint = hints.one_per_pixel(argument, got, expected, num_classes)
+            hint = hint or "mix at the labels' resolution."
+            requirement = f"of shape {expected} for these images"
+            raise ValueError(sentence(function, argument, requirement, got, hint))
         check_device(function, argument, labels, source_images, "source_images")
-    check_count(function, "num_classes", num_classes)
     check_choice(function, "candidates", candidates, CANDIDATES)
-    check_ignore_index(function, ignore_index)
+    check_ignore_index(function, ignore_index, num_classes)
     wide = checked_labels(source_labels.long(), num_classes, ignore_index, function)
     # Unlabelled pixels have a column of their own; wrong values, on a GPU, share it.
     labelled = (wide >= 0) & (wide < num_classes) & (wide != ignore_index)

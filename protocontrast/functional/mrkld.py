@@ -25,8 +25,8 @@ def mrkld(
         reduction: "mean" divides by the summed weights, "sum", or "none".
 
     Shape:
-        logits (B, C, H, W), (B, C, P) or (N, C); pixel_weight (B, H, W), (B, P) or (N,). Result ()
-        for "mean" and "sum", else the pixels' shape.
+        logits (B, C, Z, H, W), (B, C, H, W), (B, C, P) or (N, C); pixel_weight (B, Z, H, W), (B, H,
+        W), (B, P) or (N,). Result () for "mean" and "sum", else the pixels' shape.
 
     Returns:
         Nats, at least ln C, which a uniform prediction has; float32 (float64 for float64 logits).

@@ -7,24 +7,25 @@ from torch import Tensor
 from protocontrast.checks import (
     check_choice,
     check_device,
+    check_flag,
     check_floating,
     check_ignore_index,
     check_integer,
     check_no_grad,
-    check_positive,
-    check_shape,
     sentence,
 )
+from protocontrast.functional import hints
 from protocontrast.functional.contrast import REDUCTIONS, Backend, Reduction
+from protocontrast.functional.temperature import read_temperature
 from protocontrast.ops.backend import choose
 from protocontrast.ops.pair_contrast import Inputs, Settings
 from protocontrast.ops.pair_contrast import pair_contrast as contrasted
 
 FUNCTION = "pair_contrast"
-PAIR_SIMILARITIES = ("cosine", "dot")
+PAIR_SIMILARITIES = ("cosine", "dot", "euclidean")
 DENOMINATORS = ("negatives", "all")
 
-PairSimilarity = Literal["cosine", "dot"]
+PairSimilarity = Literal["cosine", "dot", "euclidean"]
 Denominator = Literal["negatives", "all"]
 
 
@@ -41,8 +42,11 @@ def _check_rows(argument: str, rows: Tensor, anchors: Tensor) -> None:
 def _read_labels(argument: str, labels: Tensor, of: str, rows: Tensor) -> Tensor:
     """One class per row, int64."""
     check_integer(FUNCTION, argument, labels)
-    reason = f"as in {of} {tuple(rows.shape)}"
-    check_shape(FUNCTION, argument, labels, (rows.shape[0],), reason)
+    got, wanted = tuple(labels.shape), (rows.shape[0],)
+    if got != wanted:
+        requirement = f"of shape {wanted} as in {of} {tuple(rows.shape)}"
+        hint = hints.one_per_pixel(argument, got, wanted, got[1] if len(got) == 2 else None)
+        raise ValueError(sentence(FUNCTION, argument, requirement, got, hint))
     check_device(FUNCTION, argument, labels, rows, of)
     return labels.long()
 
@@ -67,8 +71,11 @@ def _check_weight(weight: Tensor | None, anchors: Tensor) -> None:
         return
     check_floating(FUNCTION, "anchor_weight", weight)
     check_no_grad(FUNCTION, "anchor_weight", weight, "anchors, keys and negatives")
-    reason = f"as in anchors {tuple(anchors.shape)}"
-    check_shape(FUNCTION, "anchor_weight", weight, (anchors.shape[0],), reason)
+    got, wanted = tuple(weight.shape), (anchors.shape[0],)
+    if got != wanted:
+        requirement = f"of shape {wanted} as in anchors {tuple(anchors.shape)}"
+        hint = hints.one_per_pixel("anchor_weight", got, wanted)
+        raise ValueError(sentence(FUNCTION, "anchor_weight", requirement, got, hint))
     check_device(FUNCTION, "anchor_weight", weight, anchors, "anchors")
 
 
@@ -82,7 +89,7 @@ def pair_contrast(
     negative_labels: Tensor | None = None,
     anchor_weight: Tensor | None = None,
     similarity: PairSimilarity = "cosine",
-    temperature: float = 0.1,
+    temperature: float | Tensor = 0.1,
     denominator: Denominator = "negatives",
     exclude_self: bool = False,
     ignore_index: int = 255,
@@ -117,8 +124,11 @@ def pair_contrast(
         negatives: rows to be pushed from instead of keys; keys are then positives only.
         negative_labels: classes of the negatives.
         anchor_weight: w_i, any floating dtype. 0 ignores the anchor.
-        similarity: "cosine" in [-1, 1] or "dot".
-        temperature: divides the similarity, > 0.
+        similarity: "cosine" in [-1, 1], "dot", or "euclidean" (minus the distance, whose
+            gradient is 0 at distance 0).
+        temperature: divides the similarity, > 0: a number, for each of which `torch.compile` has
+            its program, or a tensor (), which may be annealed within one, or learnt. Copies of the
+            rows are then held, at unit length under "cosine"; pairs never are.
         denominator: "negatives" or "all", as above.
         exclude_self: key i is anchor i itself, and no positive of its own.
         ignore_index: label of rows without a class. Other libraries number rows from 0: 255 is then
@@ -135,7 +145,8 @@ def pair_contrast(
         positive does not count: exactly 0 with gradient 0, even where it holds NaN; without
         negatives the loss is 0. With no anchor that counts it is exactly 0 with zero, connected
         gradients. A row of zero length has cosine 0 to everything and gradient 0. Gradients go to
-        anchors, keys and negatives where they require it, once: differentiating them again raises.
+        anchors, keys, negatives and a temperature where they require it, once: differentiating them
+        again raises.
         Keys are read again in backward, so move a bank afterwards; torch raises if it has moved.
 
     Raises:
@@ -156,7 +167,7 @@ def pair_contrast(
     check_floating(FUNCTION, "anchors", anchors)
     if anchors.dim() != 2 or anchors.shape[1] == 0:
         requirement = "of shape (A, D) with at least one channel"
-        hint = "features (B, D, H, W) are rows as features.movedim(1, -1).flatten(0, 2)."
+        hint = "features (B, D, H, W) are rows as features.movedim(1, -1).flatten(0, -2)."
         raise ValueError(sentence(FUNCTION, "anchors", requirement, tuple(anchors.shape), hint))
     _check_rows("keys", keys, anchors)
     own_labels = _read_labels("anchor_labels", anchor_labels, "anchors", anchors)
@@ -164,9 +175,9 @@ def pair_contrast(
     negatives, negative_labels = _read_negatives(negatives, negative_labels, anchors)
     _check_weight(anchor_weight, anchors)
     check_choice(FUNCTION, "similarity", similarity, PAIR_SIMILARITIES)
-    check_positive(FUNCTION, "temperature", temperature)
+    temperature = read_temperature(FUNCTION, temperature, anchors, "anchors")
     check_choice(FUNCTION, "denominator", denominator, DENOMINATORS)
-    check_choice(FUNCTION, "exclude_self", exclude_self, (True, False))
+    check_flag(FUNCTION, "exclude_self", exclude_self)
     check_choice(FUNCTION, "reduction", reduction, REDUCTIONS)
     check_ignore_index(FUNCTION, ignore_index)
     if exclude_self and keys.shape[0] != anchors.shape[0]:
@@ -177,6 +188,6 @@ def pair_contrast(
         anchors, own_labels, keys, other_labels, negatives, negative_labels, anchor_weight
     )
     settings = Settings(
-        similarity, float(temperature), denominator == "all", bool(exclude_self), ignore_index
+        similarity, temperature, denominator == "all", bool(exclude_self), ignore_index
     )
     return contrasted(inputs, settings, reduction, choose(FUNCTION, backend, FUNCTION, anchors))

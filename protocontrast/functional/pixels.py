@@ -1,7 +1,8 @@
 """The pixel layouts all functions take, and the one shape the operators see.
 
-features (B, D, H, W), (B, D, P) or (N, D) become (B, D, P) without a copy where strides allow;
-labels and weights (B, H, W), (B, P) or (N,) become (B, P); soft targets follow their features.
+features (B, D, Z, H, W), (B, D, H, W), (B, D, P) or (N, D) become (B, D, P) without a copy where
+strides allow; labels and weights (B, Z, H, W), (B, H, W), (B, P) or (N,) become (B, P); soft
+targets follow their features.
 """
 
 from typing import NamedTuple
@@ -13,17 +14,19 @@ from torch import Tensor
 from protocontrast.checks import (
     check_device,
     check_floating,
+    check_ignore_index,
     check_integer,
     check_no_grad,
     check_shape,
     check_tensor,
     sentence,
 )
+from protocontrast.functional import hints
 from protocontrast.ops.labels import checked_labels
 
 
 class Pixels(NamedTuple):
-    """Features as (B, D, P), and the pixels' own shape: (B, H, W), (B, P) or (N,)."""
+    """Features as (B, D, P), and the pixels' own shape, such as (B, H, W) or (N,)."""
 
     function: str
     argument: str
@@ -48,10 +51,10 @@ class Pixels(NamedTuple):
 def read_features(function: str, features: Tensor, argument: str = "features") -> Pixels:
     """Check features and bring them to (B, D, P); TypeError or ValueError says what is wrong."""
     check_floating(function, argument, features)
-    if features.dim() in (2, 3, 4) and features.shape[1] == 0:
+    if features.dim() in (2, 3, 4, 5) and features.shape[1] == 0:
         requirement = "with at least one channel"
         raise ValueError(sentence(function, argument, requirement, tuple(features.shape)))
-    if features.dim() == 4:
+    if features.dim() in (4, 5):
         shape = (features.shape[0], *features.shape[2:])
         return Pixels(function, argument, features, features.flatten(2), tuple(shape))
     if features.dim() == 3:
@@ -60,7 +63,7 @@ def read_features(function: str, features: Tensor, argument: str = "features") -
     if features.dim() == 2:
         rows = features.t().unsqueeze(0)
         return Pixels(function, argument, features, rows, (features.shape[0],))
-    requirement = "of shape (B, D, H, W), (B, D, P) or (N, D)"
+    requirement = "of shape (B, D, Z, H, W), (B, D, H, W), (B, D, P) or (N, D)"
     raise ValueError(sentence(function, argument, requirement, tuple(features.shape)))
 
 
@@ -77,9 +80,14 @@ def comparable(labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
 
 
 def read_labels(pixels: Pixels, labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
-    """Hard labels as (B, P)."""
+    """Hard labels as (B, P); `ignore_index` may not be a class."""
+    check_ignore_index(pixels.function, ignore_index, num_classes)
+    if isinstance(labels, Tensor) and labels.is_floating_point():
+        hint = hints.one_per_pixel("labels", tuple(labels.shape), pixels.shape, num_classes)
+        requirement = "of an integer dtype"
+        raise TypeError(sentence(pixels.function, "labels", requirement, labels.dtype, hint))
     check_integer(pixels.function, "labels", labels)
-    check_pixelwise(pixels, "labels", labels)
+    check_pixelwise(pixels, "labels", labels, num_classes)
     return pixels.flattened(comparable(labels, num_classes, ignore_index))
 
 
@@ -95,6 +103,8 @@ def read_targets(pixels: Pixels, labels: Tensor, num_classes: int, ignore_index:
     else:
         shape = (pixels.shape[0], num_classes, *pixels.shape[1:])
     hint = "hard labels need an integer dtype; soft targets have one channel per prototype."
+    if tuple(labels.shape) == (*pixels.shape, num_classes):
+        hint = "the classes of soft targets are dimension 1: labels.movedim(-1, 1)."
     reason = f"for features {tuple(pixels.original.shape)} and {num_classes} prototypes"
     check_shape(pixels.function, "soft labels", labels, shape, reason, hint)
     check_device(pixels.function, "labels", labels, pixels.original, pixels.argument)
@@ -115,13 +125,19 @@ def read_pixel_weight(
     return pixels.flattened(weight)
 
 
-def check_pixelwise(pixels: Pixels, argument: str, value: Tensor) -> None:
+def check_pixelwise(
+    pixels: Pixels, argument: str, value: Tensor, num_classes: int | None = None
+) -> None:
     """Shape and device of something that has one value per pixel."""
-    hint = ""
-    if argument.endswith("labels"):
-        hint = "labels_to_grid brings labels to the features' size."
-    reason = f"as in {pixels.argument} {tuple(pixels.original.shape)}"
-    check_shape(pixels.function, argument, value, pixels.shape, reason, hint)
+    got, original = tuple(value.shape), tuple(pixels.original.shape)
+    if got != pixels.shape:
+        hint = hints.one_per_pixel(argument, got, pixels.shape, num_classes)
+        if not hint and got == original[:-1]:
+            hint = hints.channels_last(pixels.argument, original, original[-1])
+        if not hint and argument.endswith("labels") and len(got) == len(pixels.shape) > 2:
+            hint = hints.GRID
+        requirement = f"of shape {pixels.shape} as in {pixels.argument} {original}"
+        raise ValueError(sentence(pixels.function, argument, requirement, got, hint))
     check_device(pixels.function, argument, value, pixels.original, pixels.argument)
 
 
@@ -135,6 +151,9 @@ def check_prototypes(pixels: Pixels, prototypes: Tensor, argument: str = "protot
             f"{tuple(pixels.original.shape)}"
         )
         hint = "use the bank built for these features."
+        if prototypes.dim() == 2:
+            original = tuple(pixels.original.shape)
+            hint = hints.channels_last(pixels.argument, original, shape[1]) or hint
         raise ValueError(sentence(pixels.function, argument, requirement, shape, hint))
     if shape[0] == 0:
         requirement = "of shape (C, D) with at least one class"

@@ -40,13 +40,14 @@ def prototype_pull(
         prototypes: one per row; rows of absent classes are never read.
         present: which rows are. None: all but all-zero rows.
         pixel_weight: w_i, any floating dtype. 0 ignores the pixel.
-        ignore_index: label of pixels without a class.
+        ignore_index: label of pixels without a class, outside 0..C-1.
         reduction: "mean" divides by the summed weights of valid pixels, "sum", or "none".
         backend: "auto", or an implementation of the similarities by name.
 
     Shape:
-        features (B, D, H, W), (B, D, P) or (N, D); labels, pixel_weight (B, H, W), (B, P) or (N,);
-        prototypes (C, D); present (C,). Result () for "mean" and "sum", else the pixels' shape.
+        features (B, D, Z, H, W), (B, D, H, W), (B, D, P) or (N, D); labels, pixel_weight (B, Z, H,
+        W), (B, H, W), (B, P) or (N,); prototypes (C, D); present (C,). Result () for "mean" and
+        "sum", else the pixels' shape.
 
     Returns:
         0 for a pixel along its prototype, 1 at a right angle, 4 opposite; float32 (float64 for

@@ -11,8 +11,9 @@ def uniform(
 ) -> Tensor:
     """Numbers in [0, 1), drawn where the generator lives, on the device of `like`."""
     if generator is None:
-        return torch.rand(shape, device=like.device)
+        return torch.rand(shape, dtype=torch.float32, device=like.device)
     if not isinstance(generator, torch.Generator):
         requirement = "to be a torch.Generator"
         raise TypeError(sentence(function, "generator", requirement, type(generator).__name__))
-    return torch.rand(shape, generator=generator, device=generator.device).to(like.device)
+    drawn = torch.rand(shape, dtype=torch.float32, generator=generator, device=generator.device)
+    return drawn.to(like.device)

@@ -22,7 +22,7 @@ def rectify(probabilities: Tensor, weights: Tensor) -> Tensor:
         weights: >= 0, of the same pixels; what multiplies all of a pixel's weights cancels.
 
     Shape:
-        probabilities, weights (B, C, H, W), (B, C, P) or (N, C). Result the same.
+        probabilities, weights (B, C, Z, H, W), (B, C, H, W), (B, C, P) or (N, C). Result the same.
 
     Returns:
         Probabilities, float32 (float64 for float64), differentiable in both. Where every product is

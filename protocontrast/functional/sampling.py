@@ -15,6 +15,7 @@ from protocontrast.checks import (
     check_shape,
     sentence,
 )
+from protocontrast.functional import hints
 from protocontrast.functional.randomness import uniform
 from protocontrast.ops.labels import checked_labels
 
@@ -65,14 +66,14 @@ def sample_pixels(
             more than `per_class`: 101.
         generator: repeats the drawing; one of the CPU does so on every device, at the price of a
             copy that a GPU waits for. None: torch's own of the device, which compiled code needs.
-        ignore_index: label of pixels without a class.
+        ignore_index: label of pixels without a class, outside 0..C-1.
 
     Shape:
-        labels, predictions (B, H, W), (B, P), or (N,), which is one image.
+        labels, predictions (B, Z, H, W), (B, H, W), (B, P), or (N,), which is one image.
 
     Returns:
         `SampledPixels`, of one size whatever the labels hold. The drawn
-        rows of features (B, D, H, W) are
+        rows of features (B, D, H, W) or (B, D, Z, H, W) are
         `features.movedim(1, -1).flatten(0, -2)[sample.positions]`; with `sample.labels` they go
         into a contrast, which ignores the empty places.
 
@@ -93,8 +94,8 @@ def sample_pixels(
     """
     function = "sample_pixels"
     check_integer(function, "labels", labels)
-    if labels.dim() not in (1, 2, 3):
-        requirement = "of shape (B, H, W), (B, P) or (N,)"
+    if labels.dim() not in (1, 2, 3, 4):
+        requirement = "of shape (B, Z, H, W), (B, H, W), (B, P) or (N,)"
         raise ValueError(sentence(function, "labels", requirement, tuple(labels.shape)))
     check_count(function, "number", number)
     check_choice(function, "mode", mode, MODES)
@@ -105,6 +106,7 @@ def sample_pixels(
     if mode == "random":
         if num_classes is not None:
             check_count(function, "num_classes", num_classes)
+            check_ignore_index(function, ignore_index, num_classes)
             wide = checked_labels(wide, num_classes, ignore_index, function)
         drawn = uniform(function, (wide.shape[0],), wide, generator)
         # 2 is above every number drawn, so unlabelled pixels come last.
@@ -114,12 +116,15 @@ def sample_pixels(
         hint = "pass the number of classes; finding it in the labels would wait for the device."
         raise ValueError(sentence(function, "num_classes", f'with mode="{mode}"', "None", hint))
     check_count(function, "num_classes", num_classes)
+    check_ignore_index(function, ignore_index, num_classes)
     right = torch.ones_like(wide, dtype=torch.bool)
     if mode == "hard_easy":
         if predictions is None:
             raise ValueError(sentence(function, "predictions", f'with mode="{mode}"', "None"))
         check_integer(function, "predictions", predictions)
-        check_shape(function, "predictions", predictions, tuple(labels.shape), "like labels")
+        wanted, got = tuple(labels.shape), tuple(predictions.shape)
+        hint = "" if got == wanted else hints.one_per_pixel("predictions", got, wanted, num_classes)
+        check_shape(function, "predictions", predictions, wanted, "like labels", hint)
         check_device(function, "predictions", predictions, labels, "labels")
         right = predictions.long().flatten() == wide
     wide = checked_labels(wide, num_classes, ignore_index, function)

@@ -8,14 +8,14 @@ from torch import Tensor
 
 from protocontrast.checks import (
     check_choice,
+    check_flag,
     check_ignore_index,
-    check_number,
     check_share,
     sentence,
 )
 from protocontrast.functional.class_scores import widened
 from protocontrast.functional.pixels import check_per_class, read_features
-from protocontrast.functional.transfer import TransferredLabels
+from protocontrast.functional.transfer import TransferredLabels, check_threshold
 
 SELECT_MEASURES = ("confidence", "log_odds")
 
@@ -66,7 +66,8 @@ def select_labels(
         probabilities: softmax over the classes, of at least float32 if classes are to differ near
             1.
         threshold: one number, or one per class, such as `ClassThresholds.thresholds()`; in [0, 1]
-            for "confidence", any for "log_odds". Infinity keeps nothing.
+            for "confidence", any for "log_odds". Infinity keeps nothing. Another number that
+            no pixel can reach is refused; thresholds per class are data and not looked at.
         measure: "confidence", or "log_odds", which still tells pixels apart whose probability
             rounds to 1.
         image_share: in [0, 1]; this share of each image's pixels, rounded down, is kept whatever
@@ -75,8 +76,8 @@ def select_labels(
         ignore_index: label of pixels that are not sure enough.
 
     Shape:
-        probabilities (B, C, H, W), (B, C, P) or (N, C); threshold (C,). Both results have the
-        pixels' shape: (B, H, W), (B, P) or (N,), which is one image.
+        probabilities (B, C, Z, H, W), (B, C, H, W), (B, C, P) or (N, C); threshold (C,). Both
+        results have the pixels' shape: (B, Z, H, W), (B, H, W), (B, P) or (N,), which is one image.
 
     Returns:
         `TransferredLabels(labels, confidence)`, int64 and float32 (float64), without gradient. The
@@ -101,7 +102,7 @@ def select_labels(
     pixels = read_features(function, probabilities, "probabilities")
     check_choice(function, "measure", measure, SELECT_MEASURES)
     check_share(function, "image_share", image_share)
-    check_ignore_index(function, ignore_index)
+    check_ignore_index(function, ignore_index, pixels.channels)
     best = most_probable(pixels.features)
     value = best.confidence if measure == "confidence" else best.log_odds
     least: float | Tensor
@@ -113,7 +114,7 @@ def select_labels(
         requirement = "to be a number or a (C,) tensor"
         raise TypeError(sentence(function, "threshold", requirement, type(threshold).__name__))
     else:
-        check_number(function, "threshold", threshold)
+        check_threshold(function, threshold, measure)
         least = float(threshold)
     # The odds of a class without any other are infinite, too.
     kept = (value >= least) & (least < torch.inf)
@@ -144,7 +145,8 @@ def confident_share(probabilities: Tensor, threshold: float, *, per_image: bool 
         per_image: one share per image.
 
     Shape:
-        probabilities (B, C, H, W), (B, C, P) or (N, C), which is one image. Result (), or (B,).
+        probabilities (B, C, Z, H, W), (B, C, H, W), (B, C, P) or (N, C), which is one image. Result
+        (), or (B,).
 
     Returns:
         In [0, 1], float32, without gradient; 0 without pixels. A NaN pixel is not confident.
@@ -164,7 +166,7 @@ def confident_share(probabilities: Tensor, threshold: float, *, per_image: bool 
     function = "confident_share"
     pixels = read_features(function, probabilities, "probabilities")
     check_share(function, "threshold", threshold)
-    check_choice(function, "per_image", per_image, (True, False))
+    check_flag(function, "per_image", per_image)
     sure = (widened(pixels.features.amax(dim=1)) >= threshold).float()
     if per_image:
         return sure.sum(dim=1) / max(sure.shape[1], 1)

@@ -31,8 +31,8 @@ def similarity_kl(
             by C as well: its weight 10 is 10 / C here.
 
     Shape:
-        logits, target_logits (B, C, H, W), (B, C, P) or (N, C); pixel_weight (B, H, W), (B, P) or
-        (N,). Result () for "mean" and "sum", else the pixels' shape.
+        logits, target_logits (B, C, Z, H, W), (B, C, H, W), (B, C, P) or (N, C); pixel_weight (B,
+        Z, H, W), (B, H, W), (B, P) or (N,). Result () for "mean" and "sum", else the pixels' shape.
 
     Returns:
         Nats, >= 0; infinite where the learning view lacks a class that the other gives a share.

@@ -38,8 +38,9 @@ def sinkhorn(
         pixel_weight: w_i, any floating dtype. A pixel of weight 0 takes no part.
 
     Shape:
-        scores (B, C, H, W), (B, C, P) or (N, C); prior (C,); pixel_weight (B, H, W), (B, P) or
-        (N,). Result like `scores`: all pixels are balanced together, on each rank alone.
+        scores (B, C, Z, H, W), (B, C, H, W), (B, C, P) or (N, C); prior (C,); pixel_weight (B, Z,
+        H, W), (B, H, W), (B, P) or (N,). Result like `scores`: all pixels are balanced together, on
+        each rank alone.
 
     Returns:
         Soft labels, float32 (float64 for float64 scores), without gradient; 0 for pixels that take

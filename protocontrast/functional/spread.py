@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from protocontrast.checks import check_choice, check_ignore_index, check_positive
+from protocontrast.checks import check_choice, check_ignore_index
 from protocontrast.functional.class_prototypes import class_prototypes
 from protocontrast.functional.contrast import SIMILARITIES, Backend, Similarity
 from protocontrast.functional.pixels import (
@@ -15,8 +15,9 @@ from protocontrast.functional.pixels import (
     read_features,
     read_labels,
 )
+from protocontrast.functional.temperature import read_temperature
 from protocontrast.ops.backend import choose
-from protocontrast.ops.logits import logits as similarities
+from protocontrast.ops.logits import tempered
 
 TOWARD = ("uniform", "released")
 
@@ -31,7 +32,7 @@ def spread(
     toward: Toward,
     present: Tensor | None = None,
     similarity: Similarity = "dot",
-    temperature: float = 0.1,
+    temperature: float | Tensor = 0.1,
     ignore_index: int = 255,
     backend: Backend = "auto",
 ) -> Tensor:
@@ -53,13 +54,13 @@ def spread(
         present: which classes have a prototype; C counts these. None: all, but under "cosine"
             all-zero rows are absent.
         similarity: "dot", "cosine" or "euclidean" (minus the distance).
-        temperature: divides the similarity, > 0.
-        ignore_index: label of pixels without a class.
+        temperature: divides the similarity, > 0: a number or a tensor (), which may be learnt.
+        ignore_index: label of pixels without a class, outside 0..C-1.
         backend: "auto", or an implementation of mean and similarities by name.
 
     Shape:
-        features (B, D, H, W), (B, D, P) or (N, D); labels (B, H, W), (B, P) or (N,); prototypes
-        (C, D); present (C,). Result ().
+        features (B, D, Z, H, W), (B, D, H, W), (B, D, P) or (N, D); labels (B, Z, H, W), (B, H, W),
+        (B, P) or (N,); prototypes (C, D); present (C,). Result ().
 
     Returns:
         float32 (float64 for float64 features), differentiable in features and prototypes; exactly 0
@@ -85,7 +86,7 @@ def spread(
     check_prototypes(pixels, prototypes)
     check_choice(function, "toward", toward, TOWARD)
     check_choice(function, "similarity", similarity, SIMILARITIES)
-    check_positive(function, "temperature", temperature)
+    temperature = read_temperature(function, temperature, features)
     check_ignore_index(function, ignore_index)
     check_per_class(pixels, "present", present, prototypes.shape[0], boolean=True)
     chosen = choose(function, backend, "logits", features)
@@ -95,7 +96,7 @@ def spread(
         one_class = torch.where(flat == ignore_index, 255, one_class)
     mean = class_prototypes(pixels.features, one_class, 1, backend=backend)
     row = mean.mean[..., None]
-    values = similarities(row, prototypes, present, similarity, float(temperature), chosen)[0, :, 0]
+    values = tempered(row, prototypes, present, similarity, temperature, chosen)[0, :, 0]
     seen = values != -torch.inf
     number = seen.sum()
     usable = (number > 1) & (mean.count[0] > 0)

@@ -11,6 +11,7 @@ from protocontrast.checks import (
     check_positive,
     sentence,
 )
+from protocontrast.functional import hints
 from protocontrast.functional.balance import balanced
 from protocontrast.functional.contrast import Backend
 from protocontrast.functional.logits import prototype_logits
@@ -51,8 +52,8 @@ def assign_subclasses(
         backend: of the cosines.
 
     Shape:
-        features (B, D, H, W), (B, D, P) or (N, D); labels (B, H, W), (B, P) or (N,);
-        prototypes (C, M, D). Result int64 like labels.
+        features (B, D, Z, H, W), (B, D, H, W), (B, D, P) or (N, D); labels (B, Z, H, W), (B, H, W),
+        (B, P) or (N,); prototypes (C, M, D). Result int64 like labels.
 
     Returns:
         Labels of sub-classes, 0..C*M-1 or `ignore_index`, without gradient; ties go to the lowest.
@@ -84,17 +85,15 @@ def assign_subclasses(
         requirement = f"of shape (C, M, D) with D = {pixels.channels} as in features"
         requirement += f" {tuple(features.shape)}"
         hint = "prototypes[:, None] is one prototype per class."
+        if prototypes.dim() == 3:
+            hint = hints.channels_last("features", tuple(features.shape), shape[2]) or hint
         raise ValueError(sentence(function, "prototypes", requirement, shape, hint))
     check_device(function, "prototypes", prototypes, features, "features")
     check_positive(function, "epsilon", epsilon)
     check_count(function, "iterations", iterations)
-    check_ignore_index(function, ignore_index)
     num_classes, each, _ = shape
-    if 0 <= ignore_index < num_classes * each:
-        requirement = f"outside 0..{num_classes * each - 1}, the labels of {each} x {num_classes}"
-        raise ValueError(
-            sentence(function, "ignore_index", f"{requirement} sub-classes", ignore_index)
-        )
+    whole = f"the labels of {each} x {num_classes} sub-classes"
+    check_ignore_index(function, ignore_index, num_classes * each, whole, hint="")
     chosen: Backend = choose(function, backend, "logits", features)  # type: ignore[assignment]
     index = read_checked_labels(pixels, labels, num_classes, ignore_index).long()
     valid = index != ignore_index
@@ -132,7 +131,8 @@ def subclass_max(logits: Tensor, num_classes: int) -> Tensor:
         num_classes: C, a divisor of the number of prototypes.
 
     Shape:
-        logits (B, C * M, H, W), (B, C * M, P) or (N, C * M). Result with C in place of C * M.
+        logits (B, C * M, Z, H, W), (B, C * M, H, W), (B, C * M, P) or (N, C * M). Result with C in
+        place of C * M.
 
     Returns:
         Logits in the same dtype. The gradient goes to the largest, and in equal parts to equal
@@ -154,8 +154,8 @@ def subclass_max(logits: Tensor, num_classes: int) -> Tensor:
     check_floating("subclass_max", "logits", logits)
     check_count("subclass_max", "num_classes", num_classes)
     shape = tuple(logits.shape)
-    if logits.dim() not in (2, 3, 4) or shape[1] == 0 or shape[1] % num_classes:
-        requirement = "of shape (B, C * M, H, W), (B, C * M, P) or (N, C * M)"
+    if logits.dim() not in (2, 3, 4, 5) or shape[1] == 0 or shape[1] % num_classes:
+        requirement = "of shape (B, C * M, Z, H, W), (B, C * M, H, W), (B, C * M, P) or (N, C * M)"
         requirement += f" with C = {num_classes}"
         raise ValueError(sentence("subclass_max", "logits", requirement, shape))
     return logits.unflatten(1, (num_classes, shape[1] // num_classes)).amax(dim=2)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from protocontrast.checks import check_ignore_index, check_number, is_number, sentence
+from protocontrast.checks import check_ignore_index, check_number, is_number, sentence, shown
 from protocontrast.functional.class_scores import at_label, read_classes, read_scores
 from protocontrast.functional.contrast import Reduction
 
@@ -36,12 +36,12 @@ def symmetric_cross_entropy(
         reverse_weight: b, any number.
         floor: of the one-hot label, in (0, 1]; 1 switches the reverse term off.
         pixel_weight: w_i, any floating dtype. 0 ignores the pixel.
-        ignore_index: label of pixels without a class.
+        ignore_index: label of pixels without a class, outside 0..C-1.
         reduction: "mean" divides by the summed weights of labelled pixels, "sum", or "none".
 
     Shape:
-        logits (B, C, H, W), (B, C, P) or (N, C); labels, pixel_weight (B, H, W), (B, P) or (N,).
-        Result () for "mean" and "sum", else the pixels' shape.
+        logits (B, C, Z, H, W), (B, C, H, W), (B, C, P) or (N, C); labels, pixel_weight (B, Z, H,
+        W), (B, H, W), (B, P) or (N,). Result () for "mean" and "sum", else the pixels' shape.
 
     Returns:
         Nats, float32 (float64 for float64 logits). The reverse term alone lies in [0, -log(floor)],
@@ -70,7 +70,7 @@ def symmetric_cross_entropy(
     check_number(function, "cross_entropy_weight", cross_entropy_weight)
     check_number(function, "reverse_weight", reverse_weight)
     if not is_number(floor) or not 0 < floor <= 1:
-        raise ValueError(sentence(function, "floor", "to be a number in (0, 1]", repr(floor)))
+        raise ValueError(sentence(function, "floor", "to be a number in (0, 1]", shown(floor)))
     check_ignore_index(function, ignore_index)
     classes = read_classes(scores.pixels, labels, scores.pixels.channels, ignore_index)
     scores = scores.without(classes == ignore_index)

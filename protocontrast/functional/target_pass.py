@@ -17,6 +17,7 @@ from protocontrast.functional.pixels import (
     read_labels,
     read_targets,
 )
+from protocontrast.functional.temperature import read_temperature
 from protocontrast.functional.transfer import Measure
 from protocontrast.ops.backend import choose
 from protocontrast.ops.target_pass import Inputs, Settings
@@ -33,6 +34,8 @@ class TargetPass(NamedTuple):
         losses: (C,) contrast summed over the pixels of each class, differentiable in the features;
             0 where a class is not counted.
         mass: (C,) number of pixels in `losses`, or what the targets weigh.
+        targets: the soft targets of `losses`, with transferred labels where those given had no
+            mass; None where none were given.
     """
 
     labels: Tensor
@@ -40,6 +43,7 @@ class TargetPass(NamedTuple):
     prototypes: ClassPrototypes
     losses: Tensor
     mass: Tensor
+    targets: Tensor | None
 
     def mean_loss(self, shared: Tensor) -> Tensor:
         """(M3) averaged over the pixels of the classes `shared` (C,), among those counted, ()."""
@@ -56,10 +60,11 @@ def target_pass(
     counted: Tensor | None,
     static: Tensor | None = None,
     targets: Tensor | None = None,
+    filling: Tensor | None = None,
     nearest: Tensor | None = None,
     threshold: float = 0.8,
     measure: Measure = "confidence",
-    temperature: float = 0.1,
+    temperature: float | Tensor = 0.1,
     absent: Absent = "mask",
     normalize: bool = False,
     transfer: bool = True,
@@ -77,22 +82,25 @@ def target_pass(
         present: which classes have a prototype, here and among `nearest`.
         counted: classes whose pixels carry loss, where they are present. None: no loss is taken.
         static: labels that win where valid.
-        targets: soft targets of the contrast, such as counts. None: the fused labels.
+        targets: soft targets of the contrast, such as counts; where they are 0 for all classes, the
+            transferred label counts. None: the fused labels.
+        filling: mass of such a label, like a row of pixels of one image. None: 1.
         nearest: prototypes of the transfer. None: `prototypes`.
         threshold: a dynamic label needs this `measure`.
         measure: "confidence" or "similarity", see `transfer_labels`.
-        temperature: of contrast and confidence, > 0.
+        temperature: of contrast and confidence, > 0: a number or a tensor (), as in
+            `pixel_prototype_contrast`.
         absent: "mask" or "floor", see `pixel_prototype_contrast`.
         normalize: of the class means, see `class_prototypes`.
         transfer: False gives no dynamic labels, and confidence 0.
         wants_means: False leaves the class means 0.
-        ignore_index: label of pixels without a class.
+        ignore_index: label of pixels without a class, outside 0..C-1.
         backend: "auto", or an implementation by name.
 
     Shape:
-        features (B, D, H, W), (B, D, P) or (N, D); static the same pixels, any integer dtype;
-        targets (B, C, H, W), (B, C, P) or (N, C), float; prototypes, nearest (C, D); present,
-        counted (C,) bool.
+        features (B, D, Z, H, W), (B, D, H, W), (B, D, P) or (N, D); static the same pixels, any
+        integer dtype; targets (B, C, Z, H, W), (B, C, H, W), (B, C, P) or (N, C), float; filling
+        (Z, H, W), (H, W), (P,) or (N,); prototypes, nearest (C, D); present, counted (C,) bool.
 
     Returns:
         `TargetPass`. Similarities are cosines.
@@ -125,6 +133,7 @@ def target_pass(
         pixels.features.detach() if counted is None else pixels.features,
         None if static is None else read_labels(pixels, static, num_classes, ignore_index),
         None if targets is None else read_targets(pixels, targets, num_classes, ignore_index),
+        None if filling is None else filling.flatten(),
         prototypes.detach(),
         None if nearest is None else nearest.detach(),
         present,
@@ -133,7 +142,7 @@ def target_pass(
     settings = Settings(
         float(threshold),
         measure,
-        float(temperature),
+        read_temperature(function, temperature, features),
         absent == "floor",
         bool(normalize),
         ignore_index,
@@ -141,11 +150,20 @@ def target_pass(
         bool(wants_means),
     )
     found = operator(inputs, settings, choose(function, backend, "target_pass", features))
+    soft = found.targets
     mean = found.sums / torch.where(found.counts == 0, 1, found.counts)[:, None]
     return TargetPass(
         pixels.restored(found.labels),
         pixels.restored(found.measure),
         ClassPrototypes(mean, found.counts),
         found.losses,
-        found.counts if inputs.targets is None else inputs.targets.sum((0, 2), dtype=mean.dtype),
+        found.counts if soft is None else soft.sum((0, 2), dtype=mean.dtype),
+        None if soft is None else _restored(soft, targets),
     )
+
+
+def _restored(soft: Tensor, like: Tensor | None) -> Tensor:
+    """Soft targets (B, C, P) in the form in which they were given."""
+    if like is None or like.dim() > 2:
+        return soft if like is None else soft.reshape(like.shape)
+    return soft[0].t()

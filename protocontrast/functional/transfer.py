@@ -1,5 +1,6 @@
 """Pseudo labels from the nearest prototype: `transfer_labels`."""
 
+import math
 from numbers import Real
 from typing import Literal, NamedTuple
 
@@ -10,11 +11,11 @@ from protocontrast.checks import (
     check_choice,
     check_ignore_index,
     check_number,
-    check_positive,
     sentence,
 )
 from protocontrast.functional.contrast import SIMILARITIES, Backend, Similarity
 from protocontrast.functional.pixels import check_per_class, check_prototypes, read_features
+from protocontrast.functional.temperature import read_temperature
 from protocontrast.ops.backend import choose
 from protocontrast.ops.transfer import transfer
 
@@ -35,6 +36,27 @@ class TransferredLabels(NamedTuple):
     confidence: Tensor
 
 
+RANGES = {"confidence": (0.0, 1.0), "cosine": (-1.0, 1.0), "euclidean": (-math.inf, 0.0)}
+"""Of a measure: the confidence, or the similarity itself."""
+ROUNDING = 0.01
+"""By how much a threshold made of 16-bit numbers may lie beyond the range of its measure."""
+
+
+def check_threshold(function: str, threshold: float, kind: str, lowest: float = -math.inf) -> None:
+    """ValueError unless a number that a measure of this kind may reach, or infinite.
+
+    A number below the measure's range keeps every label; below `lowest` it is refused, too.
+    """
+    check_number(function, "threshold", threshold)
+    low, high = RANGES.get(kind, (-math.inf, math.inf))
+    if abs(threshold) != math.inf and not lowest <= threshold <= high + ROUNDING:
+        within = f"<= {high:g}" if math.isinf(low) else f"in [{low:g}, {high:g}]"
+        hint = "math.inf keeps no label, -math.inf every one."
+        name = "a confidence" if kind == "confidence" else f"a {kind} similarity"
+        requirement = f"{within} as {name} is"
+        raise ValueError(sentence(function, "threshold", requirement, repr(threshold), hint))
+
+
 def transfer_labels(
     features: Tensor,
     prototypes: Tensor,
@@ -43,7 +65,7 @@ def transfer_labels(
     threshold: float | Tensor = 0.8,
     measure: Measure = "confidence",
     similarity: Similarity = "cosine",
-    temperature: float = 0.1,
+    temperature: float | Tensor = 0.1,
     ignore_index: int = 255,
     backend: Backend = "auto",
 ) -> TransferredLabels:
@@ -58,18 +80,22 @@ def transfer_labels(
         prototypes: one row per class; rows of absent classes are never read.
         present: which classes have a prototype. None: all, but under "cosine" all-zero rows are
             absent.
-        threshold: one number, or one per class. A "confidence" lies in (0, 1], a cosine in [-1, 1].
-            With 19 classes at temperature 0.1 a confidence of 0.8 needs a cosine lead of 0.43 over
-            tied rivals.
+        threshold: one number, or one per class. A "confidence" lies in (0, 1], a cosine in [-1, 1];
+            a number that no pixel can reach is refused, but for math.inf, which keeps no label.
+            Thresholds per class are data and not looked at: a class whose own is out of reach gets
+            no label. With 19 classes at temperature 0.1 a confidence of 0.8
+            needs a cosine lead of 0.43 over tied rivals.
         measure: "confidence" or "similarity".
         similarity: "cosine", "dot", or "euclidean" (minus the distance).
-        temperature: of the confidence, > 0; the nearest prototype does not depend on it.
+        temperature: of the confidence, > 0; the nearest prototype does not depend on it. A number,
+            or a tensor (), which a compiled program takes without another compilation.
         ignore_index: label of pixels that are not sure enough.
         backend: "auto", or an implementation by name.
 
     Shape:
-        features (B, D, H, W), (B, D, P) or (N, D); prototypes (C, D); present, threshold (C,).
-        Both results have the pixels' shape: (B, H, W), (B, P) or (N,).
+        features (B, D, Z, H, W), (B, D, H, W), (B, D, P) or (N, D); prototypes (C, D); present,
+        threshold (C,). Both results have the pixels' shape: (B, Z, H, W), (B, H, W), (B, P) or
+        (N,).
 
     Returns:
         `TransferredLabels`, without gradient. Ties go to the lowest class. No class present:
@@ -94,9 +120,10 @@ def transfer_labels(
     check_prototypes(pixels, prototypes)
     check_choice(function, "similarity", similarity, SIMILARITIES)
     check_choice(function, "measure", measure, MEASURES)
-    check_positive(function, "temperature", temperature)
-    check_ignore_index(function, ignore_index)
+    with torch.no_grad():
+        temperature = read_temperature(function, temperature, features)
     num_classes = prototypes.shape[0]
+    check_ignore_index(function, ignore_index, num_classes)
     check_per_class(pixels, "present", present, num_classes, boolean=True)
     class_threshold = None
     if isinstance(threshold, Tensor):
@@ -106,7 +133,8 @@ def transfer_labels(
         requirement = "to be a number or a (C,) tensor"
         raise TypeError(sentence(function, "threshold", requirement, type(threshold).__name__))
     else:
-        check_number(function, "threshold", threshold)
+        kind = similarity if measure == "similarity" else measure
+        check_threshold(function, threshold, kind)
     with torch.no_grad():
         labels, confidence = transfer(
             pixels.features,
@@ -116,7 +144,7 @@ def transfer_labels(
             class_threshold,
             measure,
             similarity,
-            float(temperature),
+            temperature,
             ignore_index,
             choose(function, backend, "transfer", features),
         )

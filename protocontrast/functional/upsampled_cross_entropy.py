@@ -5,17 +5,35 @@ from torch import Tensor
 from protocontrast.checks import (
     check_choice,
     check_device,
+    check_flag,
     check_floating,
     check_ignore_index,
     check_integer,
     check_no_grad,
     check_shape,
+    check_share,
     sentence,
 )
+from protocontrast.functional import hints
 from protocontrast.functional.contrast import REDUCTIONS, Backend, Reduction
 from protocontrast.functional.pixels import comparable
 from protocontrast.ops import upsampled_cross_entropy as operator
 from protocontrast.ops.backend import choose
+
+
+def _check_size(function: str, labels: tuple[int, ...], logits: tuple[int, ...]) -> None:
+    """As many images and axes as the logits, and along no axis smaller."""
+    images, grid = logits[0], logits[2:]
+    fits = len(labels) == 1 + len(grid) and labels[0] == images
+    if fits and all(size >= least for size, least in zip(labels[1:], grid, strict=True)):
+        return
+    names = "ZHW"[-len(grid) :]
+    *first, last = [f"{name} >= {least}" for name, least in zip(names, grid, strict=True)]
+    least = f"{', '.join(first)} and {last}"
+    requirement = f"of shape ({images}, {', '.join(names)}) with {least} for logits {logits}"
+    hint = hints.label_map("labels", labels, len(grid), logits[1])
+    hint = hint or "labels_to_grid makes smaller labels; logits are never downsampled."
+    raise ValueError(sentence(function, "labels", requirement, labels, hint))
 
 
 def upsampled_cross_entropy(
@@ -25,6 +43,7 @@ def upsampled_cross_entropy(
     class_weight: Tensor | None = None,
     ignore_index: int = 255,
     align_corners: bool = False,
+    label_smoothing: float = 0.0,
     reduction: Reduction = "mean",
     backend: Backend = "auto",
 ) -> Tensor:
@@ -35,22 +54,27 @@ def upsampled_cross_entropy(
         loss_i = cw_{y_i} (logsumexp_c z_ic - z_{i y_i}).
 
     Value and gradient are those of interpolate and cross_entropy in a row, but memory does not grow
-    with the size of the labels.
+    with the height and width of the labels. Logits of volumes are upsampled trilinearly: first
+    along the depth, which holds (B, C, Z, h, w) and its gradient, then slice by slice.
 
     Args:
         logits: any memory format; scores of each class on a grid.
-        labels: classes 0..C-1 or `ignore_index` in any integer dtype, at least as high and as wide
-            as the logits.
+        labels: classes 0..C-1 or `ignore_index` in any integer dtype, along no axis smaller than
+            the logits.
         class_weight: cw_c, any floating dtype. 0 ignores the class's pixels.
-        ignore_index: label of pixels without a class.
+        ignore_index: label of pixels without a class, outside 0..C-1.
         align_corners: whether the centres of the corner cells fall on those of the corner pixels,
             or their outer corners do. Take what the network was trained with.
+        label_smoothing: eps in [0, 1], as in `torch.nn.functional.cross_entropy`: (1 - eps) of the
+            loss and eps / C of its sum over all classes in place of y, classes at -inf left out. A
+            pixel of a class of weight 0 keeps the second part.
         reduction: "mean" divides by the summed weights, "sum", or "none".
         backend: "auto", or an implementation by name, which then never falls back.
 
     Shape:
-        logits (B, C, h, w); labels (B, H, W) with H >= h and W >= w; class_weight (C,). Result ()
-        for "mean" and "sum", (B, H, W) for "none".
+        logits (B, C, h, w) with labels (B, H, W), or (B, C, z, h, w) with labels (B, Z, H, W), with
+        Z >= z, H >= h and W >= w; class_weight (C,). Result () for "mean" and "sum", else like the
+        labels.
 
     Returns:
         Loss in nats, float32 (float64 for float64 logits). Ignored pixels give exactly 0 and no
@@ -76,31 +100,28 @@ def upsampled_cross_entropy(
     function = "upsampled_cross_entropy"
     check_floating(function, "logits", logits)
     shape = tuple(logits.shape)
-    if len(shape) != 4:
-        raise ValueError(sentence(function, "logits", "of shape (B, C, h, w)", shape))
+    if len(shape) not in (4, 5):
+        requirement = "of shape (B, C, z, h, w) or (B, C, h, w)"
+        raise ValueError(sentence(function, "logits", requirement, shape))
     if 0 in shape[1:]:
         requirement = "with at least one class, row and column"
         raise ValueError(sentence(function, "logits", requirement, shape))
-    images, num_classes, height, width = shape
+    num_classes = shape[1]
     check_integer(function, "labels", labels)
-    size = tuple(labels.shape)
-    if len(size) != 3 or size[0] != images or size[1] < height or size[2] < width:
-        requirement = (
-            f"of shape ({images}, H, W) with H >= {height} and W >= {width} for logits {shape}"
-        )
-        hint = "labels_to_grid makes smaller labels; logits are never downsampled."
-        raise ValueError(sentence(function, "labels", requirement, size, hint))
+    _check_size(function, tuple(labels.shape), shape)
     check_device(function, "labels", labels, logits, "logits")
     if class_weight is not None:
         check_floating(function, "class_weight", class_weight)
         check_shape(function, "class_weight", class_weight, (num_classes,), "= (C,)")
         check_device(function, "class_weight", class_weight, logits, "logits")
         check_no_grad(function, "class_weight", class_weight, to="logits")
-    check_ignore_index(function, ignore_index)
-    check_choice(function, "align_corners", align_corners, (True, False))
+    check_ignore_index(function, ignore_index, num_classes)
+    check_flag(function, "align_corners", align_corners)
+    check_share(function, "label_smoothing", label_smoothing)
     check_choice(function, "reduction", reduction, REDUCTIONS)
     chosen = choose(function, backend, "upsampled_cross_entropy", logits)
     labels = comparable(labels, num_classes, ignore_index)
     return operator.upsampled_cross_entropy(
-        logits, labels, class_weight, ignore_index, bool(align_corners), reduction, chosen
-    )
+        logits, labels, class_weight, ignore_index, bool(align_corners), float(label_smoothing),
+        reduction, chosen,
+    )  # fmt: skip

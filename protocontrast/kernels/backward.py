@@ -69,7 +69,7 @@ def send_back(
     present: Tensor | None,
     class_weight: Tensor | None,
     kind: str,
-    temperature: float,
+    temperature: float | Tensor,
     floor: bool,
     arguments: dict[str, Any],
     constants: dict[str, Any],

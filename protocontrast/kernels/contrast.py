@@ -109,7 +109,7 @@ def contrast(
     class_weight: Tensor | None,
     pixel_weight: Tensor | None,
     kind: str,
-    temperature: float,
+    temperature: float | Tensor,
     floor: bool,
     ignore_index: int,
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -127,7 +127,7 @@ def contrast_backward(
     pixel_weight: Tensor | None,
     normaliser: Tensor,
     kind: str,
-    temperature: float,
+    temperature: float | Tensor,
     floor: bool,
     ignore_index: int,
     wants_features: bool,

@@ -17,7 +17,7 @@ from protocontrast.kernels.pairs import (
     read_products,
     role_constants,
     roles,
-    side_of,
+    sides_of,
     span_of_pairs,
 )
 
@@ -27,7 +27,8 @@ def pair_normaliser_kernel(
     rows_ptr, stride_xr, stride_xd, others_ptr, stride_xo, stride_xe,
     row_scale_ptr, other_scale_ptr, own_ptr, plus_ptr, minus_ptr, partial_ptr, rows, others,
     OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
-    EVERY: tl.constexpr, EXCLUDE_SELF: tl.constexpr, IGNORE_INDEX: tl.constexpr,
+    DISTANCE: tl.constexpr, EVERY: tl.constexpr, EXCLUDE_SELF: tl.constexpr,
+    IGNORE_INDEX: tl.constexpr,
     SPAN: tl.constexpr, D: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """The log-sum-exp of a block of anchors' rivals within a span of keys, -inf for none."""
@@ -46,7 +47,7 @@ def pair_normaliser_kernel(
         factor = tl.load(other_scale_ptr + offs_o, mask=there, other=0.0)
         scores = read_products(
             rows_ptr, stride_xr, stride_xd, others_ptr, stride_xo, stride_xe,
-            offs_r, offs_o, rows, others, OPERANDS, PRECISION, ACC, D, BLOCK_P, BLOCK_D,
+            offs_r, offs_o, rows, others, DISTANCE, OPERANDS, PRECISION, ACC, D, BLOCK_P, BLOCK_D,
         )  # fmt: skip
         scores *= factor[:, None] * scale[None, :]
         _, rival = roles(
@@ -69,7 +70,8 @@ def pair_contrast_kernel(
     row_scale_ptr, other_scale_ptr, own_ptr, plus_ptr, minus_ptr, normaliser_ptr,
     partial_ptr, rows, others,
     OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
-    EVERY: tl.constexpr, EXCLUDE_SELF: tl.constexpr, IGNORE_INDEX: tl.constexpr,
+    DISTANCE: tl.constexpr, EVERY: tl.constexpr, EXCLUDE_SELF: tl.constexpr,
+    IGNORE_INDEX: tl.constexpr,
     SPAN: tl.constexpr, D: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Sums over a block of anchors' positives within a span of keys: loss, slope and count."""
@@ -90,7 +92,7 @@ def pair_contrast_kernel(
         factor = tl.load(other_scale_ptr + offs_o, mask=there, other=0.0)
         scores = read_products(
             rows_ptr, stride_xr, stride_xd, others_ptr, stride_xo, stride_xe,
-            offs_r, offs_o, rows, others, OPERANDS, PRECISION, ACC, D, BLOCK_P, BLOCK_D,
+            offs_r, offs_o, rows, others, DISTANCE, OPERANDS, PRECISION, ACC, D, BLOCK_P, BLOCK_D,
         )  # fmt: skip
         scores *= factor[:, None] * scale[None, :]
         positive, _ = roles(
@@ -139,12 +141,11 @@ def pair_contrast(
     spans = tile_count(len(keys), span)
     shared = (
         "pair_contrast",
-        side_of(anchors, kind, temperature),
-        side_of(keys, kind, 1.0),
+        *sides_of(anchors, keys, kind, temperature),
         (anchor_labels.contiguous(), positive_labels.contiguous(), negative_labels.contiguous()),
         span,
     )
-    constants = role_constants(every, exclude_self, ignore_index)
+    constants = role_constants(kind, every, exclude_self, ignore_index)
     logs = anchors.new_empty(spans, count, dtype=dtype)
     pair_launch(pair_normaliser_kernel, *shared, {"partial_ptr": logs}, constants)
     normaliser = logs.logsumexp(dim=0)

@@ -20,13 +20,14 @@ from protocontrast.kernels.launch import (
 from protocontrast.kernels.operands import load_tile
 from protocontrast.kernels.pairs import (
     Side,
+    gaps,
     pair_launch,
     place,
     products,
     read_products,
     role_constants,
     roles,
-    side_of,
+    sides_of,
     span_of_pairs,
 )
 from protocontrast.kernels.scores import weighted_sum
@@ -60,11 +61,12 @@ def pair_contrast_backward_kernel(
     row_scale_ptr, other_scale_ptr, own_ptr, plus_ptr, minus_ptr, statistics_ptr,
     partial_ptr, radial_ptr, rows, others,
     OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr, OF_KEYS: tl.constexpr,
-    EVERY: tl.constexpr, EXCLUDE_SELF: tl.constexpr, IGNORE_INDEX: tl.constexpr,
+    DISTANCE: tl.constexpr, EVERY: tl.constexpr, EXCLUDE_SELF: tl.constexpr,
+    IGNORE_INDEX: tl.constexpr,
     SPAN: tl.constexpr, D: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Rows are the anchors or, OF_KEYS, the keys; others the other side."""
-    RESIDENT: tl.constexpr = BLOCK_D >= D
+    RESIDENT: tl.constexpr = (BLOCK_D >= D) & (DISTANCE == 0)
     block, span, first = place(rows, SPAN, BLOCK_P)
     offs_r = block * BLOCK_P + tl.arange(0, BLOCK_P)
     inside = offs_r < rows
@@ -87,9 +89,11 @@ def pair_contrast_backward_kernel(
         else:
             scores = read_products(
                 rows_ptr, stride_xr, stride_xd, others_ptr, stride_xo, stride_xe,
-                offs_r, offs_o, rows, others, OPERANDS, PRECISION, ACC, D, BLOCK_P, BLOCK_D,
+                offs_r, offs_o, rows, others,
+                DISTANCE, OPERANDS, PRECISION, ACC, D, BLOCK_P, BLOCK_D,
             )  # fmt: skip
         both = factor[:, None] * scale[None, :]
+        distance = -scores
         scores *= both
         if OF_KEYS:
             own = tl.load(own_ptr + offs_o, mask=there, other=IGNORE_INDEX)
@@ -119,8 +123,20 @@ def pair_contrast_backward_kernel(
             used = (plus != IGNORE_INDEX) | (minus != IGNORE_INDEX)
         radial += tl.sum(tl.where(slope == 0.0, 0.0, slope * scores), axis=0)
         slope = tl.where(slope == 0.0, 0.0, slope * both)
-        # A product mixes rows: what one that takes no part holds must not reach the others.
-        if RESIDENT:
+        if DISTANCE:
+            # ds/dr = (o - r) / (tau |o - r|), 0 where they are equal.
+            apart = (slope != 0.0) & (distance != 0.0)
+            slope = tl.where(apart, slope / tl.where(apart, distance, 1.0), 0.0)
+            for channel in range(D):
+                gap = gaps(
+                    rows_ptr, stride_xr, stride_xd, others_ptr, stride_xo, stride_xe,
+                    offs_r, offs_o, rows, others, channel, ACC,
+                )  # fmt: skip
+                part = tl.sum(tl.where(apart, slope * gap, 0.0), axis=0)
+                add_to_slot(slot_ptr, part[None, :], channel + tl.arange(0, 1), step, BLOCK_P, D)
+            tl.debug_barrier()
+        elif RESIDENT:
+            # A product mixes rows: what one that takes no part holds must not reach the others.
             clean = tl.where(used[:, None], left, tl.zeros_like(left))
             whole += weighted_sum(clean, slope, OPERANDS, PRECISION, ACC)
         else:
@@ -176,7 +192,9 @@ def _gradient(
         radial = radial.sum(dim=0)[:rows, None]
         along = radial * side.inverse_length[:, None].square() * side.rows
         # A row that takes no part may hold NaN.
-        total = torch.where(radial == 0, total, total - along) / side.size
+        total = torch.where(radial == 0, total, total - along)
+    if side.size is not None:
+        total = total / side.size
     return gradient.copy_(total)
 
 
@@ -201,11 +219,11 @@ def pair_contrast_backward(
     # The upstream gradient of an anchor that does not count may be anything.
     factor = torch.where(per_positive != 0, upstream, 0)
     weighed = torch.stack([normaliser, per_positive * factor, mass * factor])
-    left, right = side_of(anchors, kind, temperature), side_of(keys, kind, 1.0)
+    left, right = sides_of(anchors, keys, kind, temperature)
     labels = (
         anchor_labels.contiguous(), positive_labels.contiguous(), negative_labels.contiguous()
     )  # fmt: skip
-    cosine, constants = kind == "cosine", role_constants(every, exclude_self, ignore_index)
+    cosine, constants = kind == "cosine", role_constants(kind, every, exclude_self, ignore_index)
     return (
         _gradient(left, right, labels, weighed, False, cosine, constants)
         if wants_anchors

@@ -20,7 +20,7 @@ from protocontrast.kernels.launch import (
     run,
     tile_count,
 )
-from protocontrast.kernels.operands import load_tile
+from protocontrast.kernels.operands import load_tile, square_root
 
 PROGRAMS = 1024
 """Spans are as long as they can be while so many blocks of 64 rows are at work."""
@@ -45,19 +45,48 @@ def products(
 
 
 @triton.jit
+def gaps(
+    rows_ptr, stride_xr, stride_xd, others_ptr, stride_xo, stride_xe,
+    offs_r, offs_o, rows, others, channel, ACC: tl.constexpr,
+):  # fmt: skip
+    """A channel of a tile of others less that of a block of rows, [BLOCK_O, BLOCK_R]."""
+    left = tl.load(
+        others_ptr + offs_o.to(tl.int64) * stride_xo + channel * stride_xe,
+        mask=offs_o < others,
+        other=0.0,
+    ).to(ACC)
+    right = tl.load(
+        rows_ptr + offs_r.to(tl.int64) * stride_xr + channel * stride_xd,
+        mask=offs_r < rows,
+        other=0.0,
+    ).to(ACC)
+    return left[:, None] - right[None, :]
+
+
+@triton.jit
 def read_products(
     rows_ptr, stride_xr, stride_xd, others_ptr, stride_xo, stride_xe, offs_r, offs_o, rows, others,
-    OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
+    DISTANCE: tl.constexpr, OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
     D: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Products of a tile of others and a block of rows over all channels."""
+    """Products of a tile of others and a block of rows over all channels, or minus distances."""
     total = tl.zeros([BLOCK_P, BLOCK_P], dtype=ACC)
-    for start in range(0, D, BLOCK_D):
-        offs_d = start + tl.arange(0, BLOCK_D)
-        left = load_tile(others_ptr, stride_xe, stride_xo, offs_o, offs_d, others, D)
-        right = load_tile(rows_ptr, stride_xd, stride_xr, offs_r, offs_d, rows, D)
-        total = products(left, right, total, OPERANDS, PRECISION, ACC)
-    return total
+    if DISTANCE:
+        # Differences: of squares and products no digit is left where rows are close.
+        for channel in range(D):
+            gap = gaps(
+                rows_ptr, stride_xr, stride_xd, others_ptr, stride_xo, stride_xe,
+                offs_r, offs_o, rows, others, channel, ACC,
+            )  # fmt: skip
+            total += gap * gap
+        return -square_root(total, ACC)
+    else:
+        for start in range(0, D, BLOCK_D):
+            offs_d = start + tl.arange(0, BLOCK_D)
+            left = load_tile(others_ptr, stride_xe, stride_xo, offs_o, offs_d, others, D)
+            right = load_tile(rows_ptr, stride_xd, stride_xr, offs_r, offs_d, rows, D)
+            total = products(left, right, total, OPERANDS, PRECISION, ACC)
+        return total
 
 
 @triton.jit
@@ -81,7 +110,8 @@ def roles(
 class Side(NamedTuple):
     """One side's rows with their inverse lengths, 1 under dot; 1/tau is in the anchors' scale.
 
-    Under cosine they are the given rows over their `size` (n, 1).
+    Under cosine they are the given rows over their `size` (n, 1), under euclidean over one `size`
+    of both sides.
     """
 
     rows: Tensor
@@ -103,6 +133,27 @@ def side_of(rows: Tensor, kind: str, temperature: float) -> Side:
     else:
         inverse = rows.new_ones(len(rows), dtype=dtype)
     return Side(rows, inverse, inverse / temperature, size)
+
+
+def sides_of(anchors: Tensor, keys: Tensor, kind: str, temperature: float) -> tuple[Side, Side]:
+    """Both sides; in distances both over their largest number, whose square may be none."""
+    left, right = side_of(anchors, kind, temperature), side_of(keys, kind, 1.0)
+    if kind != "euclidean":
+        return left, right
+    dtype = left.scale.dtype
+    largest = torch.ones((), dtype=dtype, device=anchors.device)
+    given = [rows for rows in (anchors, keys) if rows.numel()]
+    if given:
+        # What takes no part may be anything.
+        finite = [torch.where(rows.isfinite(), rows, 0).abs().amax() for rows in given]
+        found = torch.stack(finite).amax().to(dtype)
+        largest = torch.where(found == 0, 1, found)
+    size = torch.exp2((torch.frexp(largest).exponent - 1).to(dtype))
+    near = [rows / size.to(rows.dtype) for rows in (anchors, keys)]
+    return (
+        left._replace(rows=near[0], scale=left.scale * size, size=size),
+        right._replace(rows=near[1], size=size),
+    )
 
 
 def span_of_pairs(rows: int, others: int, slots: int | None = None) -> int:
@@ -162,6 +213,11 @@ def pair_launch(
     run(launch, side.rows)
 
 
-def role_constants(every: bool, exclude_self: bool, ignore_index: int) -> dict[str, Any]:
-    """The constants of `roles`."""
-    return {"EVERY": every, "EXCLUDE_SELF": exclude_self, "IGNORE_INDEX": ignore_index}
+def role_constants(kind: str, every: bool, exclude_self: bool, ignore_index: int) -> dict[str, Any]:
+    """The constants of `roles`, and of `read_products` what it reads."""
+    return {
+        "DISTANCE": kind == "euclidean",
+        "EVERY": every,
+        "EXCLUDE_SELF": exclude_self,
+        "IGNORE_INDEX": ignore_index,
+    }

@@ -1,6 +1,6 @@
 """Prototypes made ready for one call, and the last step of their gradient: one launch each."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -89,11 +89,21 @@ def lowest_equal(
 
 
 @triton.jit
+def inverse_temperature(high, low, temperature_ptr, ANNEALED: tl.constexpr, ACC: tl.constexpr):
+    """One over the temperature, [1], which a tensor holds where that is annealed."""
+    if ANNEALED:
+        return 1.0 / tl.load(temperature_ptr + tl.arange(0, 1)).to(ACC)
+    else:
+        # Two float32 numbers, for a float64 one would be rounded on the way into a kernel.
+        return tl.full([1], high, ACC) + tl.full([1], low, ACC)
+
+
+@triton.jit
 def prepare_kernel(
     prototypes_ptr, stride_pc, stride_pd, present_ptr, stride_present, share_ptr, stride_share,
-    matrix_ptr, table_ptr, inverse_high, inverse_low,
+    matrix_ptr, table_ptr, inverse_high, inverse_low, temperature_ptr,
     SIMILARITY: tl.constexpr, PRESENCE: tl.constexpr, SHARED: tl.constexpr, FLOOR: tl.constexpr,
-    EQUALS: tl.constexpr, OPERANDS: tl.constexpr, ACC: tl.constexpr,
+    EQUALS: tl.constexpr, OPERANDS: tl.constexpr, ACC: tl.constexpr, ANNEALED: tl.constexpr,
     C: tl.constexpr, D: tl.constexpr, ROW: tl.constexpr,
     BLOCK_C: tl.constexpr, BLOCK_ROW: tl.constexpr,
 ):  # fmt: skip
@@ -104,8 +114,7 @@ def prepare_kernel(
         prototypes_ptr, stride_pc, stride_pd, present_ptr, stride_present, row, offs_d,
         SIMILARITY, PRESENCE, ACC, C, D,
     )  # fmt: skip
-    # Two float32 numbers, for a float64 one would be rounded on the way into a kernel.
-    inverse = tl.full([1], inverse_high, ACC) + tl.full([1], inverse_low, ACC)
+    inverse = inverse_temperature(inverse_high, inverse_low, temperature_ptr, ANNEALED, ACC)
     scale = inverse
     matrix = values
     if SIMILARITY == "cosine":
@@ -147,8 +156,8 @@ def prepare_kernel(
 @triton.jit
 def finish_kernel(
     total_ptr, prototypes_ptr, stride_pc, stride_pd, present_ptr, stride_present,
-    gradient_ptr, stride_gc, stride_gd, inverse_high, inverse_low,
-    SIMILARITY: tl.constexpr, PRESENCE: tl.constexpr, ACC: tl.constexpr,
+    gradient_ptr, stride_gc, stride_gd, inverse_high, inverse_low, temperature_ptr,
+    SIMILARITY: tl.constexpr, PRESENCE: tl.constexpr, ACC: tl.constexpr, ANNEALED: tl.constexpr,
     C: tl.constexpr, D: tl.constexpr, BLOCK_ROW: tl.constexpr,
 ):  # fmt: skip
     """One program per class: the gradient of its prototype; an absent one gets exactly 0.
@@ -163,7 +172,7 @@ def finish_kernel(
     )  # fmt: skip
     mask = (row < C)[:, None] & (offs_d < D)[None, :]
     total = tl.load(total_ptr + row[:, None] * D + offs_d[None, :], mask=mask, other=0.0)
-    total *= tl.full([1], inverse_high, ACC) + tl.full([1], inverse_low, ACC)
+    total *= inverse_temperature(inverse_high, inverse_low, temperature_ptr, ANNEALED, ACC)
     if SIMILARITY == "cosine":
         unit, inverse = unit_rows(values, ACC)
         total = (total - unit * tl.sum(unit * total, axis=1)[:, None]) * inverse[:, None]
@@ -190,13 +199,21 @@ def _given(value: Tensor | None) -> tuple[Tensor | None, int]:
     return (None, 0) if value is None else (value, value.stride(0))
 
 
+def _inverse(temperature: float | Tensor) -> tuple[dict[str, Any], bool]:
+    """Arguments of `inverse_temperature`, and whether the temperature is a tensor."""
+    if isinstance(temperature, Tensor):
+        return {"inverse_high": 1.0, "inverse_low": 0.0, "temperature_ptr": temperature}, True
+    high, low = halves(1 / temperature)
+    return {"inverse_high": high, "inverse_low": low, "temperature_ptr": None}, False
+
+
 def prepare(
     features: Tensor,
     prototypes: Tensor,
     present: Tensor | None,
     class_weight: Tensor | None,
     kind: str,
-    temperature: float,
+    temperature: float | Tensor,
     floor: bool,
     equals: bool = False,
     whole: bool = False,
@@ -218,7 +235,7 @@ def prepare(
     table = features.new_empty(4 if equals else 3, block_c, dtype=acc)
     present, stride_present = _given(present)
     class_weight, stride_share = _given(class_weight)
-    inverse_high, inverse_low = halves(1 / temperature)
+    inverse, annealed = _inverse(temperature)
     shapes = {"C": classes, "ROW": row, "BLOCK_C": block_c}
     block_row = power_of_two(row)
     arguments = {
@@ -231,8 +248,7 @@ def prepare(
         "stride_share": stride_share,
         "matrix_ptr": matrix,
         "table_ptr": table,
-        "inverse_high": inverse_high,
-        "inverse_low": inverse_low,
+        **inverse,
     }
     own = {
         "SIMILARITY": kind,
@@ -242,6 +258,7 @@ def prepare(
         "EQUALS": equals,
         "OPERANDS": constants["OPERANDS"],
         "ACC": constants["ACC"],
+        "ANNEALED": annealed,
         "D": channels,
         "BLOCK_ROW": block_row,
     }
@@ -256,13 +273,13 @@ def finish(
     prototypes: Tensor,
     present: Tensor | None,
     kind: str,
-    temperature: float,
+    temperature: float | Tensor,
 ) -> Tensor:
     """Gradient of the prototypes from sum_i of slopes and pixels, (C, D) contiguous."""
     classes, channels = prototypes.shape
     gradient = torch.empty_like(prototypes)
     present, stride_present = _given(present)
-    inverse_high, inverse_low = halves(1 / temperature)
+    inverse, annealed = _inverse(temperature)
     block_row = power_of_two(channels)
     arguments = {
         "total_ptr": total,
@@ -274,13 +291,13 @@ def finish(
         "gradient_ptr": gradient,
         "stride_gc": gradient.stride(0),
         "stride_gd": gradient.stride(1),
-        "inverse_high": inverse_high,
-        "inverse_low": inverse_low,
+        **inverse,
     }
     constants = {
         "SIMILARITY": kind,
         "PRESENCE": present is not None,
         "ACC": arithmetic(features)["ACC"],
+        "ANNEALED": annealed,
         "C": classes,
         "D": channels,
         "BLOCK_ROW": block_row,

@@ -25,7 +25,7 @@ from protocontrast.kernels.launch import (
 from protocontrast.kernels.lengths import lengths_of
 from protocontrast.kernels.operands import load_tile
 from protocontrast.kernels.prototypes import prepare
-from protocontrast.kernels.scores import add_scores, logits_of, weighted_sum
+from protocontrast.kernels.scores import add_scores, logits_of, waited_for, weighted_sum
 from protocontrast.kernels.targets import soft_masses
 from protocontrast.kernels.transfer import nearest_of
 
@@ -46,18 +46,19 @@ def add_both_scores(
             tile, own, squared, matrix_ptr, offs_d,
             "dot", OPERANDS, PRECISION, ACC, C, ROW, BLOCK_C,
         )  # fmt: skip
+        own = waited_for(own)
     return near, own, squared
 
 
 @triton.jit
 def target_pass_kernel(
     features_ptr, stride_xb, stride_xd, stride_xp, static_ptr, stride_lb, stride_lp,
-    targets_ptr, stride_tb, stride_tc, stride_tp,
+    targets_ptr, stride_tb, stride_tc, stride_tp, filling_ptr,
     near_matrix_ptr, near_table_ptr, matrix_ptr, table_ptr, threshold_high, threshold_low,
-    label_ptr, value_ptr, normaliser_ptr, partial_ptr, count_ptr, loss_ptr, pixels,
+    label_ptr, moved_ptr, value_ptr, normaliser_ptr, partial_ptr, count_ptr, loss_ptr, pixels,
     SIMILARITY: tl.constexpr, OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
     TRANSFER: tl.constexpr, CONFIDENCE: tl.constexpr, STATIC: tl.constexpr, SOFT: tl.constexpr,
-    LOSS: tl.constexpr, SUMS: tl.constexpr,
+    FILLING: tl.constexpr, LOSS: tl.constexpr, SUMS: tl.constexpr,
     TWO_PRODUCTS: tl.constexpr, NORMALIZE: tl.constexpr, IGNORE_INDEX: tl.constexpr,
     SPAN: tl.constexpr, C: tl.constexpr, D: tl.constexpr, ROW: tl.constexpr,
     BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_P: tl.constexpr,
@@ -123,6 +124,21 @@ def target_pass_kernel(
                 logits + near_offset[None, :], near_offset, lowest_equal, CONFIDENCE, BLOCK_C
             )
             label = tl.where((value >= limit) & somewhere, found.to(tl.int64), label)
+        if SOFT:
+            soft = soft_masses(
+                targets_ptr + image * stride_tb, stride_tc, stride_tp, offs_p, pixels, one,
+                C, BLOCK_C, ACC,
+            )  # fmt: skip
+            if TRANSFER:
+                # Where the targets have a mass they win.
+                moved = tl.where(tl.sum(soft, axis=1) == 0.0, label, IGNORE_INDEX)
+                tl.store(moved_ptr + into, moved, mask=inside)
+                filling = one[None, :]
+                if FILLING:
+                    filling *= tl.load(filling_ptr + offs_p, mask=inside, other=0.0).to(ACC)[
+                        :, None
+                    ]
+                soft = tl.where(moved[:, None] == offs_c[None, :], filling, soft)
         if STATIC:
             given = tl.load(
                 static_ptr + image * stride_lb + offs_p.to(tl.int64) * stride_lp,
@@ -142,10 +158,8 @@ def target_pass_kernel(
             peak = tl.max(logits, axis=1)
             normaliser = peak + tl.log(tl.sum(tl.exp(logits - peak[:, None]), axis=1))
             if SOFT:
-                mass = soft_masses(
-                    targets_ptr + image * stride_tb, stride_tc, stride_tp, offs_p, pixels, share,
-                    C, BLOCK_C, ACC,
-                )  # fmt: skip
+                unused = (soft == 0.0) | (share[None, :] == 0.0)
+                mass = tl.where(unused, 0.0, soft * share[None, :])
             else:
                 mass = member * share[None, :]
             ignored = tl.sum(mass, axis=1) == 0.0
@@ -194,29 +208,36 @@ def target_pass(
     features: Tensor,
     static: Tensor | None,
     targets: Tensor | None,
+    filling: Tensor | None,
     prototypes: Tensor,
     nearest: Tensor | None,
     present: Tensor,
     counted: Tensor | None,
     threshold: float,
     measure: str,
-    temperature: float,
+    temperature: float | Tensor,
     floor: bool,
     normalize: bool,
     ignore_index: int,
     transfer: bool,
     wants_sums: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Losses (C,), sums (C, D), counts (C,); fused labels, measure and log-sum-exp (B, P)."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Losses (C,), sums (C, D), counts (C,); fused labels, measure and log-sum-exp (B, P).
+
+    The last result is the targets with transferred labels where they had no mass, or empty.
+    """
     images, channels, pixels = features.shape
     classes, width = len(prototypes), features.element_size()
     acc = accumulation_dtype(features)
     labels = features.new_empty(images, pixels, dtype=torch.int64)
     values, normaliser = (features.new_empty(images, pixels, dtype=acc) for _ in range(2))
+    filled = features.new_empty(0)
+    if targets is not None and transfer:
+        filled = targets.new_empty(targets.shape)
     if images * pixels == 0:
         zeros = (features.new_zeros(shape, dtype=acc) for shape in (classes, (classes, channels)))
         losses, sums = zeros
-        return losses, sums, losses.clone(), labels, values, normaliser
+        return losses, sums, losses.clone(), labels, values, normaliser, filled
     confidence = measure == "confidence"
     # The similarity itself is wanted exactly, so 1/tau stays out of it.
     near_scale = temperature if confidence else 1.0
@@ -236,6 +257,7 @@ def target_pass(
     if wants_sums:
         partial = features.new_empty(images * spans, classes, channels, dtype=acc)
     count, lost = (features.new_empty(images * spans, classes, dtype=acc) for _ in range(2))
+    given, moved = targets, torch.empty_like(labels) if filled.numel() else None
     if targets is not None and features.dtype == torch.float64:
         # Triton 3.7 fails to compile a float64 product of what was loaded in 16 bits.
         targets = targets.double()
@@ -252,6 +274,7 @@ def target_pass(
             "stride_tb": 0 if targets is None else targets.stride(0),
             "stride_tc": 0 if targets is None else targets.stride(1),
             "stride_tp": 0 if targets is None else targets.stride(2),
+            "filling_ptr": filling,
             "near_matrix_ptr": near.matrix,
             "near_table_ptr": near.table,
             "matrix_ptr": own.matrix,
@@ -259,6 +282,7 @@ def target_pass(
             "threshold_high": threshold_high,
             "threshold_low": threshold_low,
             "label_ptr": labels,
+            "moved_ptr": moved,
             "value_ptr": values,
             "normaliser_ptr": normaliser,
             "partial_ptr": partial,
@@ -271,6 +295,7 @@ def target_pass(
             "CONFIDENCE": confidence,
             "STATIC": static is not None,
             "SOFT": targets is not None,
+            "FILLING": filling is not None,
             "LOSS": counted is not None,
             "SUMS": wants_sums,
             "TWO_PRODUCTS": counted is not None and not one_product,
@@ -287,4 +312,8 @@ def target_pass(
         sums = features.new_zeros(classes, channels, dtype=acc)
     else:
         sums = partial.sum(dim=0)
-    return lost.sum(dim=0), sums, count.sum(dim=0), labels, values, normaliser
+    if given is not None and moved is not None:
+        mass = 1 if filling is None else filling.to(given.dtype)
+        rows = torch.arange(classes, device=moved.device)[:, None]
+        filled = torch.where(moved[:, None] == rows, mass, given).contiguous()
+    return lost.sum(dim=0), sums, count.sum(dim=0), labels, values, normaliser, filled

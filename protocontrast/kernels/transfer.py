@@ -90,7 +90,7 @@ def transfer(
     class_threshold: Tensor | None,
     measure: str,
     kind: str,
-    temperature: float,
+    temperature: float | Tensor,
     ignore_index: int,
 ) -> tuple[Tensor, Tensor]:
     """Labels (B, P) int64 and the measure's value (B, P)."""

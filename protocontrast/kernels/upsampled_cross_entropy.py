@@ -83,6 +83,7 @@ def scored(
 ):  # fmt: skip
     """Exponentials [N, BLOCK_C] of the pixels' logits under their peak, and per pixel: their sum,
     the own logit under the peak, the weight; whether a class is the pixel's own [N, BLOCK_C].
+    Then the logits and, per pixel, whether it has a label, which smoothing alone reads.
 
     A weight is 0 where the pixel is ignored or its own logit is -inf, and NaN where its label is no
     class.
@@ -116,7 +117,30 @@ def scored(
     weight = tl.where(used & ((label < 0) | (label >= C)), float("nan"), weight)
     own = tl.sum(tl.where(member, logits, 0.0), axis=1)
     weight = tl.where(own == float("-inf"), 0.0, weight)
-    return exponentials, tl.sum(exponentials, axis=1), own, weight, member
+    used = used & (own != float("-inf"))
+    return exponentials, tl.sum(exponentials, axis=1), own, weight, member, logits, used
+
+
+@triton.jit
+def smoothed(
+    share_ptr, weight, used, logits,
+    WEIGHTED: tl.constexpr, SMOOTHING: tl.constexpr, ACC: tl.constexpr,
+    C: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """What a pixel's log-sum-exp, its own logit and every logit count [N], and the weights of the
+    pixel's classes [N, BLOCK_C]; one whose logit is -inf is none of them."""
+    offs_c = tl.arange(0, BLOCK_C)
+    there = logits != float("-inf")
+    if WEIGHTED:
+        share = tl.load(share_ptr + offs_c, mask=offs_c < C, other=0.0).to(ACC)
+        share = tl.where(there, share[None, :], 0.0)
+    else:
+        share = there.to(ACC)
+    smoothing = tl.full([1], SMOOTHING, ACC)
+    count = tl.maximum(tl.sum(there.to(ACC), axis=1), 1.0)
+    even = tl.where(used, smoothing / count, 0.0)
+    own = weight * (1.0 - smoothing)
+    return own + even * tl.sum(share, axis=1), own, even, share
 
 
 @triton.jit
@@ -125,7 +149,7 @@ def upsampled_cross_entropy_kernel(
     labels_ptr, stride_yb, stride_yh, stride_yw, share_ptr, loss_ptr, mass_ptr,
     height, width, rows, columns,
     WEIGHTED: tl.constexpr, IGNORE_INDEX: tl.constexpr, ALIGNED: tl.constexpr, ACC: tl.constexpr,
-    C: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
+    SMOOTHING: tl.constexpr, C: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
 ):  # fmt: skip
     """One program per BLOCK_P pixels of one image; it also sums their weights."""
     tiles = tl.cdiv(rows * columns, BLOCK_P)
@@ -135,13 +159,21 @@ def upsampled_cross_entropy_kernel(
     row, column = offs_p // columns, offs_p % columns
     top, bottom, down = reads(row, height, rows, ALIGNED, ACC)
     left, right, across = reads(column, width, columns, ALIGNED, ACC)
-    _, total, own, weight, _ = scored(
+    _, total, own, weight, _, logits, used = scored(
         logits_ptr + image * stride_xb, stride_xc, stride_xh, stride_xw,
         labels_ptr + image * stride_yb, stride_yh, stride_yw, share_ptr, row, column, inside,
         top, bottom, down, left, right, across,
         WEIGHTED, IGNORE_INDEX, ACC, C, BLOCK_C,
     )  # fmt: skip
-    loss = tl.where(weight == 0.0, 0.0, weight * (tl.log(total) - own))
+    if SMOOTHING == 0.0:
+        loss = tl.where(weight == 0.0, 0.0, weight * (tl.log(total) - own))
+    else:
+        whole, pulled, even, share = smoothed(
+            share_ptr, weight, used, logits, WEIGHTED, SMOOTHING, ACC, C, BLOCK_C
+        )
+        spread = tl.sum(tl.where(share == 0.0, 0.0, share * logits), axis=1)
+        loss = whole * tl.log(total) - pulled * own - even * spread
+        loss = tl.where(whole == 0.0, 0.0, loss)
     first = image * rows * columns
     tl.store(loss_ptr + first + offs_p, loss, mask=inside)
     tl.store(mass_ptr + tl.program_id(0), tl.sum(weight, axis=0))
@@ -155,7 +187,7 @@ def upsampled_cross_entropy_backward_kernel(
     upstream_ptr, stride_ub, stride_uh, stride_uw,
     height, width, rows, columns, most_rows, most_columns,
     WEIGHTED: tl.constexpr, IGNORE_INDEX: tl.constexpr, ALIGNED: tl.constexpr, ACC: tl.constexpr,
-    C: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
+    SMOOTHING: tl.constexpr, C: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
 ):  # fmt: skip
     """One program per BLOCK_P cells of one image: at most most_rows x most_columns pixels each."""
     tiles = tl.cdiv(height * width, BLOCK_P)
@@ -178,7 +210,7 @@ def upsampled_cross_entropy_backward_kernel(
             inside = reads_y & (column < columns) & ((left == cell_x) | (right == cell_x))
             part = tl.where(left == cell_x, 1.0 - across, 0.0)
             part = (part + tl.where(right == cell_x, across, 0.0)) * part_y
-            exponentials, mass, _, weight, member = scored(
+            exponentials, mass, _, weight, member, logits, used = scored(
                 logits_ptr + image * stride_xb, stride_xc, stride_xh, stride_xw,
                 labels_ptr + image * stride_yb, stride_yh, stride_yw, share_ptr,
                 row, column, inside, top, bottom, down, left, right, across,
@@ -189,8 +221,17 @@ def upsampled_cross_entropy_backward_kernel(
                 mask=inside,
                 other=0.0,
             ).to(ACC)
-            slope = exponentials / mass[:, None] - tl.where(member, 1.0, 0.0)
-            slope *= (weight * upstream)[:, None]
+            if SMOOTHING == 0.0:
+                slope = exponentials / mass[:, None] - tl.where(member, 1.0, 0.0)
+                slope *= (weight * upstream)[:, None]
+            else:
+                whole, pulled, even, share = smoothed(
+                    share_ptr, weight, used, logits, WEIGHTED, SMOOTHING, ACC, C, BLOCK_C
+                )
+                slope = exponentials * (whole / mass)[:, None]
+                slope -= tl.where(member, pulled[:, None], 0.0) + even[:, None] * share
+                slope *= upstream[:, None]
+                weight = whole
             # Ignored pixels may read NaN, and pixels that do not read the cell are not there.
             none = (weight == 0.0) | (upstream == 0.0)
             total += tl.where(none[:, None], 0.0, slope * part[:, None])
@@ -221,7 +262,12 @@ def _arguments(logits: Tensor, labels: Tensor, class_weight: Tensor | None) -> d
 
 
 def _constants(
-    tile: int, logits: Tensor, class_weight: Tensor | None, ignore_index: int, align_corners: bool
+    tile: int,
+    logits: Tensor,
+    class_weight: Tensor | None,
+    ignore_index: int,
+    align_corners: bool,
+    label_smoothing: float,
 ) -> dict[str, Any]:
     classes = logits.shape[1]
     block_c = power_of_two(classes)
@@ -229,6 +275,7 @@ def _constants(
         "WEIGHTED": class_weight is not None,
         "IGNORE_INDEX": ignore_index,
         "ALIGNED": align_corners,
+        "SMOOTHING": label_smoothing,
         "ACC": tl.float64 if logits.dtype == torch.float64 else tl.float32,
         "C": classes,
         "BLOCK_C": block_c,
@@ -250,13 +297,14 @@ def upsampled_cross_entropy(
     class_weight: Tensor | None,
     ignore_index: int,
     align_corners: bool,
+    label_smoothing: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Loss of every pixel (B, H, W), and the sum of their weights ()."""
     dtype = accumulation_dtype(logits)
     loss = logits.new_empty(labels.shape, dtype=dtype)
     if labels.numel() == 0:
         return loss, logits.new_zeros((), dtype=dtype)
-    constants = _constants(TILE, logits, class_weight, ignore_index, align_corners)
+    constants = _constants(TILE, logits, class_weight, ignore_index, align_corners, label_smoothing)
     tiles = tile_count(labels.shape[1] * labels.shape[2], constants["BLOCK_P"])
     mass = logits.new_empty(len(labels) * tiles, dtype=dtype)
     arguments = _arguments(logits, labels, class_weight)
@@ -278,12 +326,15 @@ def upsampled_cross_entropy_backward(
     class_weight: Tensor | None,
     ignore_index: int,
     align_corners: bool,
+    label_smoothing: float = 0.0,
 ) -> Tensor:
     """The gradient of sum(upstream * loss)."""
     gradient = torch.empty_like(logits)
     if labels.numel() == 0:
         return gradient
-    constants = _constants(BACKWARD_TILE, logits, class_weight, ignore_index, align_corners)
+    constants = _constants(
+        BACKWARD_TILE, logits, class_weight, ignore_index, align_corners, label_smoothing
+    )
     height, width = logits.shape[2:]
     gradient_strides = ("stride_gb", "stride_gc", "stride_gh", "stride_gw")
     upstream_strides = ("stride_ub", "stride_uh", "stride_uw")

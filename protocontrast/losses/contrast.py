@@ -5,11 +5,12 @@ from torch import Tensor, nn
 from protocontrast.checks import (
     check_choice,
     check_count,
+    check_flag,
     check_floating,
     check_ignore_index,
     check_labels,
     check_no_grad,
-    check_positive,
+    check_share,
     sentence,
 )
 from protocontrast.functional import (
@@ -27,6 +28,7 @@ from protocontrast.functional.contrast import (
     Reduction,
     Similarity,
 )
+from protocontrast.functional.temperature import check_temperature
 
 
 class PixelPrototypeContrastLoss(nn.Module):
@@ -35,9 +37,10 @@ class PixelPrototypeContrastLoss(nn.Module):
     Args:
         class_weight: (C,) weights, kept as a buffer that moves with the module.
         similarity: "cosine", "dot" or "euclidean".
-        temperature: > 0.
+        temperature: > 0, a number or a tensor (); an `nn.Parameter` is learnt.
         absent: "mask" or "floor".
-        ignore_index: label of pixels without a class.
+        ignore_index: label of pixels without a class, outside 0..C-1.
+        label_smoothing: in [0, 1].
         reduction: "mean", "sum" or "none".
         validate: check label values on every call with `check_labels`; waits for a GPU.
         backend: "auto", or an implementation by name.
@@ -68,9 +71,10 @@ class PixelPrototypeContrastLoss(nn.Module):
         class_weight: Tensor | None = None,
         *,
         similarity: Similarity = "cosine",
-        temperature: float = 0.1,
+        temperature: float | Tensor = 0.1,
         absent: Absent = "mask",
         ignore_index: int = 255,
+        label_smoothing: float = 0.0,
         reduction: Reduction = "mean",
         validate: bool = False,
         backend: Backend = "auto",
@@ -78,22 +82,28 @@ class PixelPrototypeContrastLoss(nn.Module):
         super().__init__()
         name = "PixelPrototypeContrastLoss"
         check_choice(name, "similarity", similarity, SIMILARITIES)
-        check_positive(name, "temperature", temperature)
+        check_temperature(name, temperature)
         check_choice(name, "absent", absent, ABSENT)
         if absent == "floor" and similarity != "cosine":
             requirement = 'to be "cosine" with absent="floor"'
             raise ValueError(sentence(name, "similarity", requirement, repr(similarity)))
+        check_share(name, "label_smoothing", label_smoothing)
         check_choice(name, "reduction", reduction, REDUCTIONS)
         check_choice(name, "backend", backend, BACKENDS)
+        check_flag(name, "validate", validate)
         check_ignore_index(name, ignore_index)
         if class_weight is not None:
             check_floating(name, "class_weight", class_weight)
             check_no_grad(name, "class_weight", class_weight)
+            if class_weight.dim() != 1:
+                got = tuple(class_weight.shape)
+                raise ValueError(sentence(name, "class_weight", "of shape (C,)", got))
         self.register_buffer("class_weight", class_weight)
         self.similarity = similarity
         self.temperature = temperature
         self.absent = absent
         self.ignore_index = ignore_index
+        self.label_smoothing = label_smoothing
         self.reduction = reduction
         self.validate = validate
         self.backend = backend
@@ -103,6 +113,7 @@ class PixelPrototypeContrastLoss(nn.Module):
         return (
             f"similarity={self.similarity!r}, temperature={self.temperature}, "
             f"absent={self.absent!r}, ignore_index={self.ignore_index}, "
+            f"label_smoothing={self.label_smoothing}, "
             f"reduction={self.reduction!r}, validate={self.validate}, backend={self.backend!r}"
         )
 
@@ -127,6 +138,7 @@ class PixelPrototypeContrastLoss(nn.Module):
             temperature=self.temperature,
             absent=self.absent,
             ignore_index=self.ignore_index,
+            label_smoothing=self.label_smoothing,
             reduction=self.reduction,
             backend=self.backend,
         )
@@ -141,9 +153,9 @@ class BidirectionalContrastLoss(nn.Module):
     Args:
         num_classes: C.
         pairwise: image against image, or batch against batch.
-        temperature: > 0.
+        temperature: > 0, a number or a tensor (); an `nn.Parameter` is learnt.
         absent: "mask" or "floor".
-        ignore_index: label of pixels without a class.
+        ignore_index: label of pixels without a class, outside 0..C-1.
         validate: check label values on every call with `check_labels`; waits for a GPU.
         backend: "auto", or an implementation by name.
 
@@ -173,7 +185,7 @@ class BidirectionalContrastLoss(nn.Module):
         num_classes: int,
         *,
         pairwise: bool = True,
-        temperature: float = 0.1,
+        temperature: float | Tensor = 0.1,
         absent: Absent = "mask",
         ignore_index: int = 255,
         validate: bool = False,
@@ -182,11 +194,12 @@ class BidirectionalContrastLoss(nn.Module):
         super().__init__()
         name = "BidirectionalContrastLoss"
         check_count(name, "num_classes", num_classes)
-        check_positive(name, "temperature", temperature)
+        check_temperature(name, temperature)
         check_choice(name, "absent", absent, ABSENT)
         check_choice(name, "backend", backend, BACKENDS)
-        check_choice(name, "pairwise", pairwise, (True, False))
-        check_ignore_index(name, ignore_index)
+        check_flag(name, "pairwise", pairwise)
+        check_flag(name, "validate", validate)
+        check_ignore_index(name, ignore_index, num_classes)
         self.num_classes = num_classes
         self.pairwise = pairwise
         self.temperature = temperature

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from protocontrast.checks import check_choice, check_ignore_index, check_positive
+from protocontrast.checks import check_choice, check_flag, check_ignore_index
 from protocontrast.functional.contrast import BACKENDS, REDUCTIONS, Backend, Reduction
 from protocontrast.functional.pair_contrast import (
     DENOMINATORS,
@@ -11,14 +11,15 @@ from protocontrast.functional.pair_contrast import (
     PairSimilarity,
     pair_contrast,
 )
+from protocontrast.functional.temperature import check_temperature
 
 
 class PairContrastLoss(nn.Module):
     """`pair_contrast` with its settings stored.
 
     Args:
-        similarity: "cosine" or "dot".
-        temperature: > 0.
+        similarity: "cosine", "dot" or "euclidean".
+        temperature: > 0, a number or a tensor (); an `nn.Parameter` is learnt.
         denominator: "negatives" or "all".
         exclude_self: key i is anchor i itself, and no positive of its own.
         ignore_index: label of rows without a class.
@@ -49,7 +50,7 @@ class PairContrastLoss(nn.Module):
         self,
         *,
         similarity: PairSimilarity = "cosine",
-        temperature: float = 0.1,
+        temperature: float | Tensor = 0.1,
         denominator: Denominator = "negatives",
         exclude_self: bool = False,
         ignore_index: int = 255,
@@ -59,9 +60,9 @@ class PairContrastLoss(nn.Module):
         super().__init__()
         name = "PairContrastLoss"
         check_choice(name, "similarity", similarity, PAIR_SIMILARITIES)
-        check_positive(name, "temperature", temperature)
+        check_temperature(name, temperature)
         check_choice(name, "denominator", denominator, DENOMINATORS)
-        check_choice(name, "exclude_self", exclude_self, (True, False))
+        check_flag(name, "exclude_self", exclude_self)
         check_choice(name, "reduction", reduction, REDUCTIONS)
         check_choice(name, "backend", backend, BACKENDS)
         check_ignore_index(name, ignore_index)

@@ -4,10 +4,13 @@ from torch import Tensor, nn
 
 from protocontrast.checks import (
     check_choice,
+    check_flag,
     check_floating,
     check_ignore_index,
     check_labels,
     check_no_grad,
+    check_share,
+    sentence,
 )
 from protocontrast.functional.contrast import BACKENDS, REDUCTIONS, Backend, Reduction
 from protocontrast.functional.upsampled_cross_entropy import upsampled_cross_entropy
@@ -18,8 +21,9 @@ class UpsampledCrossEntropyLoss(nn.Module):
 
     Args:
         class_weight: (C,) weights, kept as a buffer that moves with the module.
-        ignore_index: label of pixels without a class.
+        ignore_index: label of pixels without a class, outside 0..C-1.
         align_corners: as the network was trained.
+        label_smoothing: in [0, 1].
         reduction: "mean", "sum" or "none".
         validate: check label values on every call with `check_labels`; waits for a GPU.
         backend: "auto", or an implementation by name.
@@ -51,6 +55,7 @@ class UpsampledCrossEntropyLoss(nn.Module):
         *,
         ignore_index: int = 255,
         align_corners: bool = False,
+        label_smoothing: float = 0.0,
         reduction: Reduction = "mean",
         validate: bool = False,
         backend: Backend = "auto",
@@ -58,15 +63,21 @@ class UpsampledCrossEntropyLoss(nn.Module):
         super().__init__()
         name = "UpsampledCrossEntropyLoss"
         check_ignore_index(name, ignore_index)
-        check_choice(name, "align_corners", align_corners, (True, False))
+        check_flag(name, "align_corners", align_corners)
+        check_flag(name, "validate", validate)
+        check_share(name, "label_smoothing", label_smoothing)
         check_choice(name, "reduction", reduction, REDUCTIONS)
         check_choice(name, "backend", backend, BACKENDS)
         if class_weight is not None:
             check_floating(name, "class_weight", class_weight)
             check_no_grad(name, "class_weight", class_weight, to="logits")
+            if class_weight.dim() != 1:
+                got = tuple(class_weight.shape)
+                raise ValueError(sentence(name, "class_weight", "of shape (C,)", got))
         self.register_buffer("class_weight", class_weight)
         self.ignore_index = ignore_index
         self.align_corners = align_corners
+        self.label_smoothing = label_smoothing
         self.reduction = reduction
         self.validate = validate
         self.backend = backend
@@ -75,6 +86,7 @@ class UpsampledCrossEntropyLoss(nn.Module):
         """The constructor's arguments."""
         return (
             f"ignore_index={self.ignore_index}, align_corners={self.align_corners}, "
+            f"label_smoothing={self.label_smoothing}, "
             f"reduction={self.reduction!r}, validate={self.validate}, backend={self.backend!r}"
         )
 
@@ -86,6 +98,7 @@ class UpsampledCrossEntropyLoss(nn.Module):
             class_weight=self.class_weight,
             ignore_index=self.ignore_index,
             align_corners=self.align_corners,
+            label_smoothing=self.label_smoothing,
             reduction=self.reduction,
             backend=self.backend,
         )

@@ -16,14 +16,16 @@ def pixel_prototype_contrast(
     class_weight: Tensor | None,
     pixel_weight: Tensor | None,
     similarity: str,
-    temperature: float,
+    temperature: float | Tensor,
     absent: str,
     ignore_index: int,
+    label_smoothing: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """(M3), (M5) weighted loss and weight of every pixel, each (N,).
 
     loss_i = w_i sum_c t_ic cw_c (logsumexp_k z_ik - z_ic), where t_i is the one-hot label or the
-    soft target.
+    soft target. Smoothed, it is (1 - eps) t_ic + eps / C' sum_k t_ik over the C' classes that stand
+    in the denominator; the weight stays that of t_i itself.
     """
     num_classes = len(prototypes)
     present = present_rows(prototypes, present, similarity)
@@ -38,12 +40,22 @@ def pixel_prototype_contrast(
         classes = torch.arange(num_classes, device=labels.device)
         targets = (rearrange(labels, "n -> n 1") == classes).to(features.dtype)
         targets = targets * rearrange(labels != ignore_index, "n -> n 1")
-    targets = torch.where((share == 0) | (targets == 0), 0, targets * share)
-    if pixel_weight is not None:
+
+    def weighted(targets: Tensor) -> Tensor:
+        mass = torch.where((share == 0) | (targets == 0), 0, targets * share)
+        if pixel_weight is None:
+            return mass
         weight = rearrange(pixel_weight.to(features.dtype), "n -> n 1")
-        targets = torch.where((weight == 0) | (targets == 0), 0, targets * weight)
-    weight = reduce(targets, "n c -> n", "sum")
-    valid = weight != 0
+        return torch.where((weight == 0) | (mass == 0), 0, mass * weight)
+
+    weight = reduce(weighted(targets), "n c -> n", "sum")
+    if label_smoothing:
+        here = present | (absent == "floor")
+        own = torch.where(here, targets, 0)
+        each = reduce(own, "n c -> n 1", "sum") / here.sum().clamp_min(1)
+        targets = (1 - label_smoothing) * own + label_smoothing * torch.where(here, each, 0)
+    targets = weighted(targets)
+    valid = reduce(targets, "n c -> n", "sum") != 0
     # The ignored pixels' features may hold NaN, and 0 * NaN is NaN: they leave before any
     # arithmetic.
     readable = torch.where(rearrange(valid, "n -> n 1"), features, 0)

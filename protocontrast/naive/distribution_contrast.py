@@ -36,7 +36,7 @@ def distribution_contrast(
     class_weight: Tensor | None,
     pixel_weight: Tensor | None,
     normalize: bool,
-    temperature: float,
+    temperature: float | Tensor,
     ignore_index: int,
 ) -> tuple[Tensor, Tensor]:
     """(D3) weighted loss and weight of every pixel, each (N,).

@@ -12,7 +12,7 @@ def prototype_logits(
     prototypes: Tensor,
     present: Tensor | None,
     similarity: str,
-    temperature: float,
+    temperature: float | Tensor,
     absent: str = "mask",
 ) -> Tensor:
     """(M2) z_ic = sim(f_i, p_c) / tau; an absent class has -inf ("mask") or cosine -1 ("floor")."""

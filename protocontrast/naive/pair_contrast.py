@@ -23,7 +23,7 @@ def pair_contrast(
     negative_labels: Tensor | None,
     anchor_weight: Tensor | None,
     similarity: str,
-    temperature: float,
+    temperature: float | Tensor,
     denominator: str,
     exclude_self: bool,
     ignore_index: int,

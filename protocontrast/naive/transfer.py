@@ -22,7 +22,7 @@ def transfer_labels(
     threshold: Tensor,
     measure: str,
     similarity: str,
-    temperature: float,
+    temperature: float | Tensor,
     ignore_index: int,
 ) -> tuple[Tensor, Tensor]:
     """(M6) nearest present prototype, kept where the measure reaches the class's threshold (C,)."""

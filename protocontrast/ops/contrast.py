@@ -8,10 +8,13 @@ from torch import Tensor
 from protocontrast import naive
 from protocontrast.eager import contrast as eager_contrast
 from protocontrast.eager.tiles import accumulation_dtype
+from protocontrast.ops import temperature as temperatures
 from protocontrast.ops.backend import full_precision, is_plain, transforms_active
 from protocontrast.ops.gradient import differentiable, kept, once, only_first_differentiable, steady
 from protocontrast.ops.labels import checked_labels, refuse_on_host
+from protocontrast.ops.learnt import learnt_contrast
 from protocontrast.ops.reduction import reduced
+from protocontrast.ops.smoothing import smoothed
 
 FUNCTION = "pixel_prototype_contrast"
 
@@ -20,7 +23,7 @@ class Settings(NamedTuple):
     """What is not a tensor."""
 
     similarity: str
-    temperature: float
+    temperature: float | Tensor
     floor: bool
     ignore_index: int
 
@@ -34,11 +37,12 @@ class Inputs(NamedTuple):
     present: Tensor | None
     class_weight: Tensor | None
     pixel_weight: Tensor | None
+    annealed: Tensor | None = None
 
 
 INPUTS = (
     "Tensor features, Tensor labels, Tensor prototypes, Tensor? present, Tensor? class_weight, "
-    "Tensor? pixel_weight"
+    f"Tensor? pixel_weight, {temperatures.SCHEMA}"
 )
 SETTINGS = "str similarity, float temperature, bool floor, int ignore_index"
 BACKEND = "str backend"
@@ -69,6 +73,7 @@ def contrast_op(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Loss, weight and log-sum-exp of every pixel."""
     *inputs, backend = rest
+    inputs = temperatures.settled(inputs, 3, 5)
     refuse_on_host(FUNCTION, labels, len(prototypes), inputs[-1])
     with full_precision(features):
         if backend == "triton":
@@ -92,6 +97,7 @@ def _(features: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
 def contrast_backward_op(upstream: Tensor, features: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     """Gradients of features and prototypes; the features are read again."""
     *inputs, backend = rest
+    inputs = temperatures.settled(inputs, 5, 8)
     with full_precision(features):
         if backend == "triton":
             from protocontrast.kernels import contrast_backward as triton_backward
@@ -115,8 +121,9 @@ def contrast_with_gradient_op(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The reduced loss and its gradients from one read of the features."""
     refuse_on_host(FUNCTION, labels, len(prototypes), rest[-4])
+    inputs = temperatures.settled(rest, 3, 5)
     with full_precision(features):
-        return eager_contrast.contrast_with_gradient(features, labels, prototypes, *rest)
+        return eager_contrast.contrast_with_gradient(features, labels, prototypes, *inputs)
 
 
 @contrast_with_gradient_op.register_fake
@@ -126,13 +133,12 @@ def _(features: Tensor, labels: Tensor, prototypes: Tensor, *rest: Any) -> Any:
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    features, labels, prototypes, present, class_weight, pixel_weight = inputs[:6]
+    features, labels, prototypes, present, class_weight, pixel_weight, annealed = inputs[:7]
     if not prototypes.requires_grad:
         prototypes = kept(prototypes)
-    ctx.save_for_backward(
-        features, labels, prototypes, kept(present), kept(class_weight), pixel_weight, output[2]
-    )
-    ctx.settings = inputs[6:]
+    own = kept(present), kept(class_weight), pixel_weight, kept(annealed)
+    ctx.save_for_backward(features, labels, prototypes, *own, output[2])
+    ctx.settings = inputs[7:]
 
 
 def _gradients(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
@@ -146,7 +152,7 @@ def _gradients(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         to_features if wants_features else None,
         None,
         to_prototypes if wants_prototypes else None,
-        *[None] * 8,
+        *[None] * 9,
     )
 
 
@@ -177,7 +183,7 @@ class _Contrast(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-        return (None,) * 11 if upstream is None else _gradients(ctx, upstream)
+        return (None,) * 12 if upstream is None else _gradients(ctx, upstream)
 
 
 class _ReducedContrast(torch.autograd.Function):
@@ -192,13 +198,12 @@ class _ReducedContrast(torch.autograd.Function):
         mean = inputs[-1]
         wants = ctx.needs_input_grad[0], ctx.needs_input_grad[2]
         loss, *gradients = contrast_with_gradient_op(*inputs[:-1], mean, *wants)
-        features, labels, prototypes, present, class_weight, pixel_weight = inputs[:6]
+        features, labels, prototypes, present, class_weight, pixel_weight, annealed = inputs[:7]
         if not wants[1]:
             prototypes = kept(prototypes)
-        ctx.save_for_backward(
-            features, labels, prototypes, kept(present), kept(class_weight), pixel_weight
-        )
-        ctx.settings = inputs[6:]
+        own = kept(present), kept(class_weight), pixel_weight, kept(annealed)
+        ctx.save_for_backward(features, labels, prototypes, *own)
+        ctx.settings = inputs[7:]
         ctx.gradients = gradients
         return loss
 
@@ -224,11 +229,11 @@ class _ReducedContrast(torch.autograd.Function):
             to_features if wants_features else None,
             None,
             to_prototypes if wants_prototypes else None,
-            *[None] * 8,
+            *[None] * 9,
         )
 
 
-def _naive(inputs: Inputs, settings: Settings) -> tuple[Tensor, Tensor]:
+def _naive(inputs: Inputs, settings: Settings, label_smoothing: float) -> tuple[Tensor, Tensor]:
     features, labels, prototypes = inputs[:3]
     if labels.is_floating_point():
         rows = labels.transpose(1, 2).reshape(-1, labels.shape[1])
@@ -246,14 +251,34 @@ def _naive(inputs: Inputs, settings: Settings) -> tuple[Tensor, Tensor]:
             kept(inputs.class_weight),
             None if inputs.pixel_weight is None else inputs.pixel_weight.flatten(),
             settings.similarity,
-            settings.temperature,
+            temperatures.private(settings.temperature),
             "floor" if settings.floor else "mask",
             settings.ignore_index,
+            label_smoothing,
         )
     return loss.reshape(images, pixels), weight.reshape(images, pixels)
 
 
-def contrast(inputs: Inputs, settings: Settings, reduction: str, backend: str) -> Tensor:
+def _smoothed(
+    inputs: Inputs, settings: Settings, reduction: str, backend: str, label_smoothing: float
+) -> Tensor:
+    """The contrast of smoothed targets, which are soft ones; "mean" goes by the targets' own."""
+    kind, _, floor, ignore_index = settings
+    targets, weight = smoothed(*inputs[:6], kind, floor, ignore_index, label_smoothing, FUNCTION)
+    inputs = inputs._replace(labels=targets)
+    if reduction != "mean":
+        return contrast(inputs, settings, reduction, backend)
+    total = contrast(inputs, settings, "sum", backend)
+    return torch.where(weight == 0, 0, total / torch.where(weight == 0, 1, weight))
+
+
+def contrast(
+    inputs: Inputs,
+    settings: Settings,
+    reduction: str,
+    backend: str,
+    label_smoothing: float = 0.0,
+) -> Tensor:
     """The loss: (B, P) for "none", else () with 0 where no pixel is valid."""
     features, prototypes = inputs.features, inputs.prototypes
     inputs = inputs._replace(
@@ -262,8 +287,16 @@ def contrast(inputs: Inputs, settings: Settings, reduction: str, backend: str) -
         class_weight=steady(inputs.class_weight),
     )
     if backend == "naive":
-        loss, weight = _naive(inputs, settings)
+        loss, weight = _naive(inputs, settings, label_smoothing)
+        if label_smoothing and reduction == "mean":
+            loss = torch.where(weight.sum() == 0, 0, loss)
+    elif label_smoothing:
+        return _smoothed(inputs, settings, reduction, backend, label_smoothing)
+    elif temperatures.is_learnt(settings.temperature):
+        losses, masses = learnt_contrast(*inputs[:6], *settings, backend, FUNCTION)  # type: ignore[arg-type]
+        loss, weight = losses.sum(dim=1), masses.sum(dim=1)
     else:
+        inputs, settings = temperatures.in_inputs(inputs, settings)
         wanted = features.requires_grad or prototypes.requires_grad
         traced = torch.compiler.is_compiling() or transforms_active()
         on_host = features.device.type == "cpu"

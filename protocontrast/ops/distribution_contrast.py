@@ -9,6 +9,7 @@ from protocontrast import naive
 from protocontrast.eager import distribution_contrast as eager_distribution
 from protocontrast.eager.contrast import scale_in_place
 from protocontrast.eager.tiles import accumulation_dtype
+from protocontrast.ops import temperature as temperatures
 from protocontrast.ops.backend import full_precision, is_plain, transforms_active
 from protocontrast.ops.gradient import differentiable, kept, once, only_first_differentiable, steady
 from protocontrast.ops.labels import checked_labels, refuse_on_host
@@ -33,7 +34,7 @@ class Settings(NamedTuple):
     """What is not a tensor."""
 
     normalize: bool
-    temperature: float
+    temperature: float | Tensor
     ignore_index: int
 
 
@@ -223,9 +224,28 @@ def _naive(inputs: Inputs, settings: Settings) -> tuple[Tensor, Tensor]:
             kept(inputs.present),
             kept(inputs.class_weight),
             None if inputs.pixel_weight is None else inputs.pixel_weight.flatten(),
-            *settings,
+            *settings._replace(temperature=temperatures.private(settings.temperature)),
         )
     return loss.reshape(images, pixels), weight.reshape(images, pixels)
+
+
+def _over_temperature(inputs: Inputs, settings: Settings) -> tuple[Inputs, Settings]:
+    """A temperature that is a tensor divides the classes' rows, which carry its gradient."""
+    temperature = temperatures.private(settings.temperature)
+    if not isinstance(temperature, Tensor):
+        return inputs, settings
+
+    def divided(rows: Tensor, divisor: Tensor) -> Tensor:
+        own = rows if rows.requires_grad else kept(rows)
+        own = own.to(torch.promote_types(own.dtype, torch.float32))
+        if inputs.present is not None:  # what absent rows hold may be NaN, and 0 * NaN is NaN
+            own = torch.where(kept(inputs.present)[:, None], own, 0)
+        return own / divisor
+
+    prototypes = divided(inputs.prototypes, temperature)
+    variance = divided(inputs.variance, temperature.square())
+    inputs = inputs._replace(prototypes=prototypes, variance=variance)
+    return inputs, settings._replace(temperature=1.0)
 
 
 def distribution_contrast(
@@ -242,6 +262,7 @@ def distribution_contrast(
     if backend == "naive":
         loss, weight = _naive(inputs, settings)
     else:
+        inputs, settings = _over_temperature(inputs, settings)
         leaves = [inputs[place] for place in DIFFERENTIABLE]
         wanted = torch.is_grad_enabled() and any(one.requires_grad for one in leaves)  # type: ignore[union-attr]
         traced = torch.compiler.is_compiling() or transforms_active()

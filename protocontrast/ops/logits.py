@@ -8,6 +8,7 @@ from torch import Tensor
 from protocontrast import naive
 from protocontrast.eager import logits as eager_logits
 from protocontrast.eager.tiles import accumulation_dtype
+from protocontrast.ops import temperature as temperatures
 from protocontrast.ops.backend import full_precision
 from protocontrast.ops.gradient import differentiable, kept, once, steady
 
@@ -125,3 +126,22 @@ def logits(
         own = (prototypes if prototypes.requires_grad else kept(prototypes)).to(dtype)
         out = naive.prototype_logits(rows, own, kept(present), similarity, temperature)
     return out.reshape(images, pixels, len(prototypes)).transpose(1, 2)
+
+
+def tempered(
+    features: Tensor,
+    prototypes: Tensor,
+    present: Tensor | None,
+    similarity: str,
+    temperature: float | Tensor,
+    backend: str,
+) -> Tensor:
+    """The same over a temperature that may be a tensor, differentiable in it, too."""
+    if not isinstance(temperature, Tensor):
+        return logits(features, prototypes, present, similarity, temperature, backend)
+    values = logits(features, prototypes, present, similarity, 1.0, backend)
+    # -inf over a number is -inf, but has no gradient to it.
+    there = values != -torch.inf
+    return torch.where(
+        there, torch.where(there, values, 0) / temperatures.private(temperature), values
+    )

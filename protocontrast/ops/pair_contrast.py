@@ -8,6 +8,7 @@ from torch import Tensor
 from protocontrast import naive
 from protocontrast.eager import pair_contrast as eager_pair_contrast
 from protocontrast.eager.tiles import accumulation_dtype
+from protocontrast.ops import temperature as temperatures
 from protocontrast.ops.backend import full_precision
 from protocontrast.ops.gradient import differentiable, kept, once, only_first_differentiable, steady
 from protocontrast.ops.reduction import reduced
@@ -17,7 +18,7 @@ class Settings(NamedTuple):
     """What is not a tensor."""
 
     similarity: str
-    temperature: float
+    temperature: float | Tensor
     every: bool
     exclude_self: bool
     ignore_index: int
@@ -166,11 +167,56 @@ def _naive(inputs: Inputs, settings: Settings) -> tuple[Tensor, Tensor]:
             negative_labels,
             kept(weight),
             settings.similarity,
-            settings.temperature,
+            temperatures.private(settings.temperature),
             "all" if settings.every else "negatives",
             settings.exclude_self,
             settings.ignore_index,
         )
+
+
+def _over_temperature(inputs: Inputs, settings: Settings) -> tuple[Inputs, Settings]:
+    """A temperature that is a tensor divides the anchors, which carry its gradient.
+
+    A distance is that of all rows over the temperature.
+    """
+    temperature = temperatures.private(settings.temperature)
+    if not isinstance(temperature, Tensor):
+        return inputs, settings
+    unit, apart = settings.similarity == "cosine", settings.similarity == "euclidean"
+
+    def other(rows: Tensor) -> Tensor:
+        if unit or apart:
+            return _divided(steady(rows), unit, temperature if apart else None)
+        return rows
+
+    inputs = inputs._replace(
+        anchors=_divided(inputs.anchors, unit, temperature),
+        keys=other(inputs.keys),
+        negatives=None if inputs.negatives is None else other(inputs.negatives),
+    )
+    kind = "dot" if unit else settings.similarity
+    return inputs, settings._replace(similarity=kind, temperature=1.0)
+
+
+def _divided(rows: Tensor, unit: bool, divisor: Tensor | None) -> Tensor:
+    """Rows, if wanted of unit length, over a divisor; one that is not finite has no gradient.
+
+    Without a gradient it would be NaN where nothing comes back to it.
+    """
+    wide = rows.to(accumulation_dtype(rows))
+    finite = torch.isfinite(wide).all(dim=1, keepdim=True)
+    found = torch.where(finite, wide, 0)
+    other = torch.where(finite, 0, wide.detach())
+    if unit:
+        # Squares of large and of tiny numbers are no numbers.
+        largest = found.detach().abs().amax(dim=1, keepdim=True)
+        nothing = largest == 0
+        found = found / torch.where(nothing, 1, largest)
+        length = torch.where(nothing, 1, found).norm(dim=1, keepdim=True)
+        found, other = torch.where(nothing, 0, found / length), other * torch.nan
+    if divisor is not None:
+        found, other = found / divisor, other / divisor.detach()
+    return torch.where(finite, found, other)
 
 
 def _in_one_dtype(inputs: Inputs) -> Inputs:
@@ -201,6 +247,8 @@ def _roles(inputs: Inputs, ignore_index: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def pair_contrast(inputs: Inputs, settings: Settings, reduction: str, backend: str) -> Tensor:
     """The loss: (A,) for "none", else () with 0 where no anchor counts."""
+    if backend != "naive":
+        inputs, settings = _over_temperature(inputs, settings)
     inputs = _in_one_dtype(inputs)
     if backend == "naive":
         loss, weight = _naive(inputs, settings)

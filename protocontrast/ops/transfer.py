@@ -8,6 +8,7 @@ from torch import Tensor
 from protocontrast import naive
 from protocontrast.eager import transfer as eager_transfer
 from protocontrast.eager.tiles import accumulation_dtype
+from protocontrast.ops import temperature as temperatures
 from protocontrast.ops.backend import full_precision
 
 
@@ -15,12 +16,13 @@ from protocontrast.ops.backend import full_precision
     "protocontrast::transfer",
     mutates_args=(),
     schema="(Tensor features, Tensor prototypes, Tensor? present, float threshold,"
-    " Tensor? class_threshold, str measure, str similarity, float temperature, int ignore_index,"
-    " str backend) -> (Tensor, Tensor)",
+    f" Tensor? class_threshold, {temperatures.SCHEMA}, str measure, str similarity,"
+    " float temperature, int ignore_index, str backend) -> (Tensor, Tensor)",
 )
 def transfer_op(features: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     """Labels (B, P) and the measure's value (B, P) of (B, D, P) features."""
     *inputs, backend = rest
+    inputs = temperatures.settled(inputs, 4, 7)
     with full_precision(features):
         if backend == "triton":
             from protocontrast.kernels import transfer as triton_transfer
@@ -46,16 +48,19 @@ def transfer(
     class_threshold: Tensor | None,
     measure: str,
     similarity: str,
-    temperature: float,
+    temperature: float | Tensor,
     ignore_index: int,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
     """Labels (B, P) int64 and the measure's value (B, P)."""
     features, prototypes = features.detach(), prototypes.detach()
     if backend != "naive":
+        annealed, number = None, temperature
+        if isinstance(temperature, Tensor):
+            annealed, number = temperature, 1.0
         return transfer_op(
-            features, prototypes, present, threshold, class_threshold, measure, similarity,
-            temperature, ignore_index, backend,
+            features, prototypes, present, threshold, class_threshold, annealed, measure,
+            similarity, number, ignore_index, backend,
         )  # fmt: skip
     dtype = accumulation_dtype(features)
     images, channels, pixels = features.shape

@@ -10,12 +10,16 @@ from protocontrast.eager import upsampled_cross_entropy as eager_upsampled
 from protocontrast.eager.contrast import scale_in_place
 from protocontrast.eager.tiles import accumulation_dtype
 from protocontrast.ops.backend import full_precision, is_plain, transforms_active
+from protocontrast.ops.depth import stretched_depth
 from protocontrast.ops.gradient import differentiable, kept, once, only_first_differentiable, steady
 from protocontrast.ops.labels import checked_labels, refuse_on_host
 from protocontrast.ops.reduction import reduced
 
 FUNCTION = "upsampled_cross_entropy"
-INPUTS = "Tensor logits, Tensor labels, Tensor? class_weight, int ignore_index, bool align_corners"
+INPUTS = (
+    "Tensor logits, Tensor labels, Tensor? class_weight, int ignore_index, bool align_corners, "
+    "float label_smoothing"
+)
 
 
 @torch.library.custom_op(
@@ -27,9 +31,9 @@ def upsampled_cross_entropy_op(
     logits: Tensor, labels: Tensor, class_weight: Tensor | None, ignore_index: int, *rest: Any
 ) -> tuple[Tensor, Tensor]:
     """Loss of every pixel (B, H, W) and the sum of their weights ()."""
-    align_corners, backend = rest
+    *settings, backend = rest
     refuse_on_host(FUNCTION, labels, logits.shape[1], ignore_index)
-    inputs = logits, labels, class_weight, ignore_index, align_corners
+    inputs = logits, labels, class_weight, ignore_index, *settings
     with full_precision(logits):
         if backend == "triton":
             from protocontrast.kernels import upsampled_cross_entropy as triton_upsampled
@@ -95,7 +99,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 def _gradients(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
     operator = upsampled_cross_entropy_backward_op
-    return once(operator, upstream, *ctx.saved_tensors, *ctx.settings), *[None] * 5
+    return once(operator, upstream, *ctx.saved_tensors, *ctx.settings), *[None] * 6
 
 
 upsampled_cross_entropy_op.register_autograd(
@@ -119,7 +123,7 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-        return (None,) * 6 if upstream is None else _gradients(ctx, upstream)
+        return (None,) * 7 if upstream is None else _gradients(ctx, upstream)
 
 
 class _Reduced(torch.autograd.Function):
@@ -148,7 +152,7 @@ class _Reduced(torch.autograd.Function):
                 gradient = gradient * upstream
             return gradient.to(logits.dtype)
 
-        return once(scaled, upstream, *ctx.saved_tensors, *ctx.settings), *[None] * 5
+        return once(scaled, upstream, *ctx.saved_tensors, *ctx.settings), *[None] * 6
 
 
 def _naive(
@@ -157,6 +161,7 @@ def _naive(
     class_weight: Tensor | None,
     ignore_index: int,
     align_corners: bool,
+    label_smoothing: float,
 ) -> tuple[Tensor, Tensor]:
     labels = checked_labels(labels, logits.shape[1], ignore_index, FUNCTION)
     with full_precision(logits):
@@ -166,6 +171,7 @@ def _naive(
             kept(class_weight),
             ignore_index,
             align_corners,
+            label_smoothing,
         )
     return loss, weight.sum()
 
@@ -176,11 +182,18 @@ def upsampled_cross_entropy(
     class_weight: Tensor | None,
     ignore_index: int,
     align_corners: bool,
+    label_smoothing: float,
     reduction: str,
     backend: str,
 ) -> Tensor:
-    """The loss: (B, H, W) for "none", else () with 0 where no pixel is valid."""
-    inputs = logits, labels, steady(class_weight), ignore_index, align_corners
+    """The loss: like the labels for "none", else () with 0 where no pixel is valid."""
+    if logits.dim() == 5 and backend != "naive":
+        # Of each slice a map: the sums over all of them are those of the volumes.
+        slices = stretched_depth(logits, labels.shape[1], align_corners).flatten(0, 1)
+        maps = labels.flatten(0, 1), class_weight, ignore_index, align_corners
+        loss = upsampled_cross_entropy(slices, *maps, label_smoothing, reduction, backend)
+        return loss.reshape(labels.shape) if reduction == "none" else loss
+    inputs = logits, labels, steady(class_weight), ignore_index, align_corners, label_smoothing
     if backend == "naive":
         loss, mass = _naive(*inputs)
     else:
@@ -191,4 +204,6 @@ def upsampled_cross_entropy(
             return _Reduced.apply(*inputs, reduction == "mean")
         function, operator = _UpsampledCrossEntropy, upsampled_cross_entropy_op
         loss, mass = differentiable(function, operator, *inputs, backend)
+    if label_smoothing and reduction == "mean":  # what is smoothed may count where nothing weighs
+        loss = torch.where(mass == 0, 0, loss)
     return reduced(loss, mass, reduction)

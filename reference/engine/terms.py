@@ -143,6 +143,24 @@ def _labelled(labels: Tensor, classes: Tensor) -> Tensor:
     return (valid & classes[torch.where(valid, labels, 0)]).sum().double()
 
 
+def _pulled(grid: Tensor, static: Tensor | None, classes: Tensor) -> Tensor:
+    """Pixels of these classes that the target's contrast is a mean over.
+
+    Given labels of a cell, or all of its pixels where it has none; a cell that is labelled by a
+    pixel beyond its edge counts for that label.
+    """
+    if static is None or static.shape == grid.shape:
+        return _labelled(grid, classes)
+    size = (grid.shape[1], grid.shape[2])
+    given = pc.labels_to_grid(static, size, mode="counts", num_classes=len(classes))
+    every = torch.zeros_like(static[:1])
+    pixels = pc.labels_to_grid(every, size, mode="counts", num_classes=1)[:, 0].clamp(min=1)
+    valid = (grid != IGNORE) & (given.sum(dim=1) == 0)
+    moved = valid & classes[torch.where(valid, grid, 0)]
+    own = (given.double().sum(dim=(0, 2, 3)) * classes).sum()
+    return own + (moved * pixels).double().sum()
+
+
 @dataclass(frozen=True)
 class PartLosses:
     """The terms of one part.
@@ -202,7 +220,9 @@ def part_losses(
     if bicl is None:
         return PartLosses(losses, new)
     pulled = bicl(seen.features, part.source.labels, new.features, target.static)
-    to_source, to_target = _contrast_weights(bicl, pulled, part.source.labels, common)
+    to_source, to_target = _contrast_weights(
+        bicl, pulled, part.source.labels, target.static, common
+    )
     contrast = stage.contrast
     if contrast.target_to_source:
         losses["target_to_source"] = contrast.target_to_source * to_source * pulled.target_to_source
@@ -212,7 +232,11 @@ def part_losses(
 
 
 def _contrast_weights(
-    bicl: pc.BiCL, pulled: pc.BiCLOutput, source_labels: Tensor, common: Shares
+    bicl: pc.BiCL,
+    pulled: pc.BiCLOutput,
+    source_labels: Tensor,
+    static: Tensor | None,
+    common: Shares,
 ) -> tuple[Tensor | float, Tensor | float]:
     """Weigh this rank's means by how many pixels they are over.
 
@@ -221,7 +245,8 @@ def _contrast_weights(
     if not common.processes.shared or bicl.prototypes == "batch":
         return 1 / common.parts, 1 / common.parts
     shared = bicl.source_bank.present & bicl.target_bank.present
-    own = torch.stack([_labelled(pulled.target_labels, shared), _labelled(source_labels, shared)])
+    of_target = _pulled(pulled.target_labels, static, shared)
+    own = torch.stack([of_target, _labelled(source_labels, shared)])
     weights = own * common.processes.world / common.processes.total(own).clamp(min=1)
     to_source, to_target = (weights / common.parts).float()
     return to_source, to_target

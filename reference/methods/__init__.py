@@ -9,6 +9,7 @@ activations     prototypes where a teacher's class activation is largest
 translator      source images in the look of the target
 relighting      a net that gives images of every hour one light
 discriminators  judges of predictions
+lovasz          a surrogate of the mean IoU
 static_classes  labels of what stands still, from day images
 bicl            BiCL with its published weights
 dacs            DACS: a mean teacher, and images mixed by class

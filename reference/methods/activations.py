@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import protocontrast as pc
-from reference.data.classes import NUM_CLASSES
+from reference.data.classes import IGNORE, NUM_CLASSES
 from reference.methods.mean_teacher import mean_teacher
 from reference.methods.settings import TEACHER
 
@@ -32,7 +32,7 @@ class ActivationPrototypes(nn.Module):
     def __init__(self, feature_dim: int, *, ramp: bool) -> None:
         super().__init__()
         self.ramp = ramp
-        self.project = nn.Conv2d(feature_dim, DIM, 1)
+        self.project = nn.Conv2d(feature_dim, DIM, 1, bias=False)
         self.activate = nn.Conv2d(feature_dim, NUM_CLASSES, 1, bias=False)
         self.match = nn.Conv2d(DIM, DIM, 1)
         self.slow_project = mean_teacher(self.project)
@@ -40,26 +40,28 @@ class ActivationPrototypes(nn.Module):
         self.bank = pc.PrototypeBank(NUM_CLASSES, DIM, momentum=TEACHER, normalize="prototypes")
 
     def presence(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Teach the activation which classes an image of labels (B, h, w) shows."""
+        """Teach activation and features which classes images of labels (B, H, W) show."""
         counts = pc.labels_to_grid(labels, (1, 1), mode="counts", num_classes=NUM_CLASSES)
-        mean = self.activate(features.detach()).mean(dim=(2, 3), keepdim=True)
+        mean = self.activate(features).mean(dim=(2, 3), keepdim=True)
         return F.binary_cross_entropy_with_logits(mean, (counts > 0).to(mean.dtype))
 
     def similarity(self, source: Tensor, styled: Tensor) -> Tensor:
-        """Mean squared difference of u P^T on a source image and M(u) P^T on its translation."""
-        apart = self.match(self.project(styled)) - self.project(source)
+        """Mean (M(u_styled) P^T - u_source P^T)^2; projection and the source's side are held."""
+        projected = F.conv2d(styled, self.project.weight.detach())
+        apart = self.match(projected) - self.project(source).detach()
         table = self.bank.prototypes
         differences = pc.prototype_logits(apart, table, similarity="dot", temperature=1.0)
         return differences.square().mean()
 
     @torch.no_grad()
-    def update(self, features: Tensor, labels: Tensor, weight: Tensor | None, step: int) -> None:
-        """Move by the teacher's features (B, D, h, w); `weight` stands for the activation."""
+    def update(self, features: Tensor, labels: Tensor, pasted: Tensor | None, step: int) -> None:
+        """Move by the teacher's features (B, D, h, w); of `pasted` cells, all alike, if given."""
         self.slow_project.update_parameters(self.project)
         self.slow_activate.update_parameters(self.activate)
-        if weight is None:
-            weight = strongest(self.slow_activate(features).relu(), labels)
-        projected = self.slow_project(features)
+        scores = self.slow_activate(features).relu()
+        if pasted is not None:
+            labels, scores = labels.masked_fill(~pasted, IGNORE), torch.ones_like(scores)
+        projected, weight = self.slow_project(features), strongest(scores, labels)
         mean, count = pc.class_prototypes(projected, labels, NUM_CLASSES, pixel_weight=weight)
         if self.ramp:
             self.bank.momentum = min(1 - 1 / (step + 1), TEACHER)
@@ -67,11 +69,10 @@ class ActivationPrototypes(nn.Module):
 
 
 def strongest(scores: Tensor, labels: Tensor) -> Tensor:
-    """Scores (B, C, h, w) of the cells' own class, 0 but for the 32 largest of each: (B, h, w)."""
+    """Scores (B, C, h, w) of cells' own class, but 32 of each, largest then first, 0: (B, h, w)."""
     same = labels.flatten() == torch.arange(scores.shape[1])[:, None]
-    known = labels < scores.shape[1]
-    labels = torch.where(known, labels, 0)
-    own = scores.gather(1, labels[:, None])[:, 0]
+    own = scores.gather(1, labels.masked_fill(labels >= scores.shape[1], 0)[:, None])[:, 0]
     rows = torch.where(same, own.flatten(), -1)
-    least = rows.topk(min(STRONGEST, rows.shape[1]), dim=1).values[:, -1]
-    return torch.where(known & (own >= least[labels]), own, 0)
+    first = rows.sort(dim=1, descending=True, stable=True).indices[:, :STRONGEST]
+    kept = torch.zeros_like(same).scatter_(1, first, True) & same
+    return torch.where(kept.any(dim=0).view_as(labels), own, 0)

@@ -10,7 +10,7 @@ import torch
 import protocontrast as pc
 from reference.data.classes import NUM_CLASSES
 from reference.data.transforms import matching, to_float
-from reference.methods.dacs import at_image_size, cells, weighted_cross_entropy
+from reference.methods.dacs import at_image_size, cells, half_mix, weighted_cross_entropy
 from reference.methods.discriminators import Discriminators
 from reference.methods.relighting import Relighting, relighting_loss
 from reference.methods.settings import CONFIDENT
@@ -49,15 +49,15 @@ class BiMix(Method):
         """Compute the terms of one step."""
         source, night = step.source.images, step.target_batch.images
         day = to_float(matching(self.day_images, step.target_batch))
-        images = torch.cat([source, day, night])
-        r = self.relighting(images)
+        r = self.relighting(images := torch.cat([source, day, night]))
         seen = step.network(images + r)
         on_source, _, on_night = seen.logits.chunk(3)
         self.shown, self.progress = seen.logits.softmax(dim=1).chunk(3), step.progress
         labels = fused_labels(self.shown[1], self.shown[2], self.weight)
         known = at_image_size(without_things(labels) if self.static_mix else labels)
-        mix = paste(source, step.image_labels, night, known, generator=step.random())
-        moved = paste(day, at_image_size(self.shown[1].argmax(dim=1)), night, known, classes=PASTED)
+        mix = half_mix(step, night, known)
+        by_day = step.network(day).logits.argmax(dim=1)
+        moved = paste(day, at_image_size(by_day), night, known, classes=PASTED)
         weight = cells(torch.where(mix.mask, 1.0, pc.confident_share(self.shown[2], CONFIDENT)))
         mixed = step.network(mix.images).logits, cells(mix.labels), weight
         lights = relighting_loss(images, r, night.mean()).view(3, -1).mean(dim=1)

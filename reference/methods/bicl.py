@@ -35,7 +35,7 @@ entropy is taken as the true one, its halving of the learning rate every round i
 
 
 class BiCL(Ingredients):
-    """L = CE(P_s, y_s) + 0.3 CE(P_t, y_F) + 0.12 H(P_t) + 0.1 L(t -> rho_S) + 0.1 L(s -> rho_T)
+    """CE(P_s, y_s) + 0.3 CE(P_t, y_F) + 0.4 H(P_s) + 0.12 H(P_t) + 0.1 L(t -> s) + 0.1 L(s -> t).
 
     Args:
         feature_dim: channels D of the features.
@@ -43,6 +43,8 @@ class BiCL(Ingredients):
     Source:
         Lee et al., ECCV 2022, arXiv 2207.10892; (M1) to (M16) of docs/maths.md.
     """
+
+    source_entropy = 0.4
 
     def __init__(self, feature_dim: int) -> None:
         super().__init__(PUBLISHED, feature_dim)

@@ -30,7 +30,8 @@ class Seen:
         source, mixed: the network's output on source and mixed images.
         taught: the teacher's output on target images, without gradient.
         labels: the teacher's labels of target images on the grid, (B, h, w).
-        mixed_images, mixed_labels: float (B, 3, H, W) and train ids (B, H, W).
+        mixed_images, mixed_labels: float (B, 3, H, W), after the strong change of their look, and
+            train ids (B, H, W).
         from_source: bool (B, H, W), which pixels of the mixed images come from the source.
         share: (), of the target's pixels of which the teacher is confident, 0..1.
     """
@@ -48,7 +49,8 @@ class Seen:
 class DACS(Method):
     """L = CE(P_s, y_s) + mean_i w_i CE(P_mix, y_mix), w_i = 1 on source pixels, q on the target's.
 
-    q is the share of target pixels whose probability is at least 0.968.
+    q is the share of target pixels whose probability is at least 0.968. Half of an image's classes
+    are pasted, for which its unlabelled pixels are a class, too; the mean is over all pixels.
     """
 
     def begin(self, start: Start) -> None:
@@ -82,14 +84,25 @@ class DACS(Method):
             taught = self.teacher(images)
         sure = taught.logits.softmax(dim=1)
         labels = sure.argmax(dim=1)
-        mix = pc.class_mix(
-            step.source.images, step.image_labels, images, at_image_size(labels),
-            num_classes=NUM_CLASSES, generator=step.random(),
-        )  # fmt: skip
+        mix = half_mix(step, images, at_image_size(labels))
+        mixed = strong(mix.images, step)
         return Seen(
-            step.network(step.source.images), step.network(strong(mix.images, step)), taught,
-            labels, mix.images, mix.labels, mix.mask, pc.confident_share(sure, CONFIDENT),
+            step.network(step.source.images), step.network(mixed), taught, labels, mixed,
+            mix.labels, mix.mask, pc.confident_share(sure, CONFIDENT),
         )  # fmt: skip
+
+
+def half_mix(step: Step, images: Tensor, labels: Tensor) -> pc.ClassMix:
+    """Paste half of every source image's classes onto images (B, 3, H, W) of labels (B, H, W).
+
+    Its unlabelled pixels are drawn as if they were one class more, as released.
+    """
+    known = step.image_labels
+    mix = pc.class_mix(
+        step.source.images, known.masked_fill(known == IGNORE, NUM_CLASSES), images, labels,
+        num_classes=NUM_CLASSES + 1, generator=step.random(),
+    )  # fmt: skip
+    return mix._replace(labels=mix.labels.masked_fill(mix.labels == NUM_CLASSES, IGNORE))
 
 
 def at_image_size(labels: Tensor) -> Tensor:
@@ -109,6 +122,6 @@ def strong(images: Tensor, step: Step) -> Tensor:
 
 
 def weighted_cross_entropy(logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
-    """Mean over labelled pixels of weight times cross-entropy, as released: not over the weight."""
+    """Mean over all pixels of weight times cross-entropy, which is 0 without a label; released."""
     each = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
-    return (weight * each).sum() / (labels != IGNORE).sum().clamp(min=1)
+    return (weight * each).mean()

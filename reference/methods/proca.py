@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 import torch
@@ -9,28 +10,30 @@ from torch import Tensor
 
 import protocontrast as pc
 from reference.data.classes import IGNORE, NUM_CLASSES
+from reference.methods.lovasz import lovasz_softmax
 from reference.methods.passes import whole_output
 from reference.networks.output import Output
 from reference.training.losses import cell_labels
 from reference.training.method import Method, Start, Step, Stepped
 
-TEMPERATURE: Final = 50.0
+ALL: Final = torch.ones(NUM_CLASSES, dtype=torch.bool)
+contrast: Final = partial(pc.pixel_prototype_contrast, present=ALL, temperature=50.0)
 LEAST_LOGIT: Final = 0.9
 """Of a target pixel that is labelled: of the logit itself, not of a probability; released."""
 
 
 class ProCA(Method):
-    """L = CE(P_s, y_s) + sum over features and logits of L(s -> p) + L(t -> p), by cosine.
+    """CE(P_s, y_s) + 0.75 Lovasz(P_s, y_s) + sum over both levels of L(s -> p) + L(t -> p), cosine.
 
     A prototype is the mean over all pixels of its class seen so far, of source and target, each of
     the same weight: p <- (n p + sum of the batch) / (n + pixels of the batch). A pass over the
-    source starts it. It moves by the target, then by the source, then the loss is taken.
+    source starts it. It moves by the target, then by the source, then the loss is taken. That of a
+    class that nothing has shown is 0 and stays in the sum, with a cosine of 0.
 
     Args:
         feature_dim: channels D of the features.
 
-    Source:
-        Jiang et al., ProCA, ECCV 2022, arXiv 2207.06654.
+    Source: Jiang et al., ProCA, ECCV 2022, arXiv 2207.06654.
     """
 
     def __init__(self, feature_dim: int) -> None:
@@ -51,6 +54,7 @@ class ProCA(Method):
         self.update(seen, step.source_labels)
         losses = {
             "source_cross_entropy": step.source_loss(seen.logits),
+            "source_lovasz": 0.75 * lovasz_softmax(seen.logits, step.source_labels),
             **self.contrast("source", seen, step.source_labels),
             **self.contrast("target", new, kept),
         }
@@ -65,9 +69,7 @@ class ProCA(Method):
         """The terms of a domain, one per level."""
         banks = {"logits": self.logits, "features": self.features}
         return {
-            f"{domain}_{level}": pc.pixel_prototype_contrast(
-                pixels, labels, bank.prototypes, present=bank.present, temperature=TEMPERATURE
-            )
+            f"{domain}_{level}": contrast(pixels, labels, bank.prototypes)
             for (level, bank), pixels in zip(banks.items(), seen, strict=True)
         }
 

@@ -24,7 +24,7 @@ class ProDA(Method):
     W = softmax_c(-|f - p_c|) of the teacher's features; W_strong is that of the network's on a
     strongly changed image. Prototypes are means of the teacher's features by its own prediction,
     in which each image that shows a class counts once. The released KL is a mean over classes, too.
-    Teacher and prototypes keep 0.99 per step; published 0.9999, at the same share of the run.
+    Teacher and prototypes keep 0.99 per step; released 0.999 and 0.9999, of a longer schedule.
 
     Args:
         feature_dim: channels D of the features.
@@ -38,7 +38,7 @@ class ProDA(Method):
 
     def begin(self, start: Start) -> None:
         """Copy the teacher, save its probabilities, and take prototypes from the target."""
-        self.teacher = mean_teacher(start.network)
+        self.teacher = mean_teacher(start.network, ramp=False)
         seen = whole_output(start.network, start.target_images)
         self.saved = seen.logits.softmax(dim=1)
         self.bank.update_from(image_means(seen))

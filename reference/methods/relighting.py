@@ -87,10 +87,10 @@ def relighting_loss(images: Tensor, residual: Tensor, light: Tensor) -> Tensor:
 
 
 def _dissimilarity(x: Tensor, y: Tensor) -> Tensor:
-    """(1 - SSIM) / 2 over windows of 3 x 3 pixels, within [0, 1]."""
+    """(1 - SSIM) / 2 over windows of 3 x 3 pixels, within [0, 1]; borders are mirrored."""
 
     def means(maps: Tensor) -> Tensor:
-        return F.avg_pool2d(maps, 3, 1)
+        return F.avg_pool2d(F.pad(maps, (1, 1, 1, 1), mode="reflect"), 3, 1)
 
     mean_x, mean_y = means(x), means(y)
     spread = means(x * x) - mean_x**2 + means(y * y) - mean_y**2

@@ -9,8 +9,10 @@ from typing import Final
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 import protocontrast as pc
+from reference.networks.toy import SegmentationNetwork
 
 WIDTHS: Final = (16, 24)
 """Channels at strides 2 and 4; own."""
@@ -123,3 +125,9 @@ class Translator(nn.Module):
                     )
                 )  # fmt: skip
         return torch.stack(losses).mean()
+
+
+def held_features(network: SegmentationNetwork, *images: Tensor) -> list[Tensor]:
+    """What the network, as it is, sees of images (B, 3, H, W): its weights get no gradient."""
+    held = {name: weight.detach() for name, weight in network.named_parameters()}
+    return [functional_call(network, held, each).features for each in images]

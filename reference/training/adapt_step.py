@@ -5,6 +5,7 @@ The contrast is `protocontrast.BiCL`; its equations stand in docs/maths.md.
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from torch import Tensor
@@ -18,8 +19,8 @@ from reference.training.losses import cell_labels, cross_entropy, source_cross_e
 from reference.training.method import Method, Step, Stepped
 from reference.training.pseudo_labels import static_pseudo_labels
 
-# Above every cosine and every probability: no pixel gets a dynamic label.
-_NEVER: Final = 2.0
+_NEVER: Final = math.inf
+"""A threshold that no pixel reaches: no dynamic labels."""
 
 
 def build_bicl(settings: Contrast, feature_dim: int) -> pc.BiCL:
@@ -55,10 +56,12 @@ def adapt_step(
     static_labels: Tensor | None,
     settings: Adaptation,
     round_index: int,
+    source_entropy: float = 0.0,
 ) -> Stepped:
     """Compute the loss terms of one step.
 
     L = CE(P_s, y_s) + w_F CE(P_t, y_F) + w_E H(P_t) + l_1 L(t -> rho_S) + l_2 L(s -> rho_T)
+        + w_S H(P_s)
 
     Args:
         network: the network being trained.
@@ -69,6 +72,7 @@ def adapt_step(
             this round has none. They win over dynamic labels inside BiCL.
         settings: weights of the terms.
         round_index: from 0.
+        source_entropy: w_S, from the first round on.
 
     Shape:
         static_labels (B, h, w), int64.
@@ -89,6 +93,8 @@ def adapt_step(
         )
     if settings.entropy_weight and round_index >= settings.entropy_from_round:
         losses["entropy"] = settings.entropy_weight * pc.entropy(new.logits)
+    if source_entropy:
+        losses["source_entropy"] = source_entropy * pc.entropy(seen.logits)
     if bicl is None or settings.contrast is None:
         return Stepped(losses, new, labels=static_labels, static_labels=static_labels)
     pulled = bicl(seen.features, source_labels, new.features, static_labels)
@@ -104,6 +110,9 @@ class Ingredients(Method):
         settings: which terms are active, with what weight, from which round.
         feature_dim: channels D of the features.
     """
+
+    source_entropy = 0.0
+    """Weight of the entropy of source predictions; released 0.4, own 0."""
 
     def __init__(self, settings: Adaptation, feature_dim: int) -> None:
         super().__init__()
@@ -125,5 +134,5 @@ class Ingredients(Method):
             fixed = matching(self.static_labels, step.target).long()
         return adapt_step(
             step.network, self.bicl, step.source, step.target, fixed, self.settings,
-            step.round_index,
+            step.round_index, self.source_entropy,
         )  # fmt: skip

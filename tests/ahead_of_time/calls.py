@@ -93,7 +93,7 @@ def _calls(case: Case) -> dict[str, Callable[[], object]]:
 
     def passed(targets: Tensor | None, nearest: Tensor | None) -> object:
         return target_pass.target_pass(
-            features, labels, targets, prototypes, nearest, present, present,
+            features, labels, targets, None, prototypes, nearest, present, present,
             0.8, "confidence", 0.1, False, False, 255, targets is None, True,
         )  # fmt: skip
 

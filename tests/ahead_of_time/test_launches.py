@@ -14,9 +14,12 @@ from triton.runtime.jit import create_function_from_signature
 import protocontrast as pc
 from protocontrast import kernels
 from protocontrast.kernels.launch import Launch, recorded
+from protocontrast.kernels.pair_contrast import pair_contrast
+from protocontrast.kernels.pair_contrast_backward import pair_contrast_backward
+from protocontrast.kernels.prototypes import finish, prepare
 from tests.ahead_of_time.calls import launch_of
 from tests.ahead_of_time.cases import FAST, LAYOUTS, Case
-from tests.ahead_of_time.resources import GPU_TARGETS, specialised
+from tests.ahead_of_time.resources import GPU_TARGETS, compiled, measured, specialised
 
 FEATURES, LABELS = torch.zeros(2, 8, 4, 4), torch.zeros(2, 4, 4, dtype=torch.int64)
 PROTOTYPES = torch.eye(3, 8)
@@ -201,3 +204,31 @@ def test_a_wrong_specialisation_differs() -> None:
     other = launch._replace(arguments={**launch.arguments, "pixels": 8465})
     theirs = by_name(launch, by_triton(other, GPU_TARGETS["sm80"]))
     assert by_name(launch, specialised(launch, "sm80")) != theirs
+
+
+@pytest.mark.parametrize("target", ["sm90", "gfx942"])
+def test_a_temperature_in_memory_compiles(target: str) -> None:
+    features = torch.empty(2, 64, 100, device="meta", dtype=torch.bfloat16)
+    prototypes, temperature = torch.empty(19, 64, device="meta"), torch.empty((), device="meta")
+    with recorded(target) as launches:
+        prepare(features, prototypes, None, None, "cosine", temperature, True)
+        finish(features, prototypes, prototypes, None, "cosine", temperature)
+    for launch in launches:
+        assert launch.arguments["temperature_ptr"] is temperature
+        assert compiled(launch, target).asm
+
+
+@pytest.mark.parametrize("target", ["sm90", "gfx942"])
+def test_pairs_by_distances_compile(target: str) -> None:
+    anchors, keys = (torch.empty(count, 64, device="meta") for count in (512, 1024))
+    labels = [torch.empty(len(rows), device="meta", dtype=torch.int64) for rows in (anchors, keys)]
+    upstream, statistics = torch.empty(512, device="meta"), torch.empty(3, 512, device="meta")
+    inputs = anchors, labels[0], keys, labels[1], labels[1]
+    settings = "euclidean", 0.1, False, True, 255
+    with recorded(target) as launches:
+        pair_contrast(*inputs, None, *settings)
+        pair_contrast_backward(upstream, *inputs, statistics, *settings, True, True)
+    assert len(launches) == 4
+    for launch in launches:
+        assert launch.constants["DISTANCE"]
+        assert measured(launch, target).stack == 0

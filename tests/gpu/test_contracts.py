@@ -12,6 +12,7 @@ import protocontrast as pc
 from tests.differentiable import scene
 from tests.gpu.scenes import CALLS, DTYPES, Call, Scene, gradients, make
 from tests.interpreter.test_operators import KERNEL_CASES
+from tests.tempered import CALLS as TEMPERED
 
 RUNS = 20
 
@@ -73,6 +74,25 @@ def test_the_host_never_waits(name: str) -> None:
     gradients(CALLS[name], given)
     with waiting_is_an_error():
         gradients(CALLS[name], given)
+
+
+@pytest.mark.parametrize("learnt", [False, True])
+@pytest.mark.parametrize("name", TEMPERED)
+def test_a_temperature_on_the_device(name: str, learnt: bool) -> None:
+    """It gives what its number gives, and nobody asks for that number."""
+    features, labels, prototypes = (value.cuda() for value in scene(torch.float32))
+    leaf = features.requires_grad_()
+    temperature = torch.tensor(0.3, device="cuda", requires_grad=learnt)
+
+    def found(given: object) -> list[Tensor]:
+        value = TEMPERED[name](leaf, labels, prototypes, given)
+        return [value.detach(), *torch.autograd.grad(value.sum(), leaf)]
+
+    expected = found(0.3)
+    found(temperature)  # compiles
+    with waiting_is_an_error():
+        ours = found(temperature)
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_waiting_would_be_found() -> None:

@@ -13,6 +13,7 @@ from tests import (
     test_transfer,
     test_upsampled_cross_entropy,
     test_upsampled_edges,
+    test_volume_backends,
 )
 from tests.gpu.on_device import carry
 from tests.interpreter import test_class_prototypes as kernel_class_prototypes
@@ -35,6 +36,7 @@ FOR_EVERY_BACKEND = (
     test_transfer,
     test_upsampled_cross_entropy,
     test_upsampled_edges,
+    test_volume_backends,
 )
 OF_KERNELS = (
     kernel_class_prototypes,

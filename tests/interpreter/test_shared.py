@@ -11,6 +11,7 @@ from tests import (
     test_transfer,
     test_upsampled_cross_entropy,
     test_upsampled_edges,
+    test_volume_backends,
 )
 from tests.interpreter.on_triton import on_triton
 
@@ -25,6 +26,7 @@ MODULES = (
     test_transfer,
     test_upsampled_cross_entropy,
     test_upsampled_edges,
+    test_volume_backends,
 )
 
 # Thousands of pixels, which take minutes here; test_transfer.py beside this file has a small one.

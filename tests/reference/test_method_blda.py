@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import protocontrast as pc
 from reference.data.arrays import ArrayDomain
 from reference.data.transforms import batch
 from reference.methods.blda import BLDA
-from reference.methods.dacs import DACS
+from reference.methods.dacs import DACS, Seen, cells, weighted_cross_entropy
 from reference.networks.toy import build_network
 from reference.training.losses import cell_labels
 from reference.training.method import Method, Start, Step
@@ -55,7 +56,7 @@ def released_delta(balance: pc.LogitBalance, logits: Tensor, labels: Tensor, whi
 
 @pytest.mark.parametrize("domain", ["source", "target"])
 def test_the_loss_is_the_released_one(domain: Any) -> None:
-    balance = pc.LogitBalance(3, 5, pixels=30)
+    balance = pc.LogitBalance(3, 5, ramp=2, pixels=30)
     for seed in range(4):
         for name in ("source", "target"):
             shift = torch.tensor([4.0, 1.0, -1.0]) - float(name == "target")
@@ -85,22 +86,120 @@ def step_of(method: Method, index: int = 0) -> Step:
     )  # fmt: skip
 
 
-def test_tables_follow_source_and_mixed_logits() -> None:
-    method, base = BLDA(pixels=8), DACS()
-    step = step_of(method)
-    plain = base.seen(step_of(base))
-    seen = method.seen(step)
-    by_hand = pc.LogitBalance(19, 5, pixels=8)
-    mixed_labels = cell_labels(seen.mixed_labels)
-    by_hand.update(plain.source.logits, step.source_labels, domain="source")
-    source = by_hand(plain.source.logits, step.source_labels, domain="source")
-    by_hand.update(plain.mixed.logits, mixed_labels, domain="target")
-    mixed = by_hand(plain.mixed.logits, mixed_labels, domain="target")
-    assert torch.equal(seen.source.logits, source)
-    assert torch.equal(seen.mixed.logits, mixed)
-    for balanced, before in ((source, plain.source.logits), (mixed, plain.mixed.logits)):
-        assert (balanced - before).abs().max() > 1e-3
+def mixed_by_release(
+    balance: pc.LogitBalance, logits: Tensor, labels: Tensor, pasted: Tensor
+) -> Tensor:
+    """Both tables gathered for every pixel, then chosen by its origin."""
+    rows, flat = logits.movedim(1, -1).flatten(0, 2), labels.flatten()
+    deltas = [released_delta(balance, rows.double(), flat, which) for which in (0, 1)]
+    delta = torch.where(pasted.flatten()[:, None], *deltas)
+    # A class that has no table yet is left as it is.
+    ready = balance.count[torch.where(pasted.flatten(), 0, 1), flat.clamp_max(18)] > 0
+    delta = torch.where(ready[:, None], delta, 0)
+    return (rows - 0.1 * delta).unflatten(0, labels.shape).movedim(-1, 1)
+
+
+def test_target_pixels_fit_the_targets_table_and_pasted_ones_read_the_sources() -> None:
+    method, base = BLDA(pixels=4), DACS()
+    step, plain_step = step_of(method), step_of(base)
+    plain = base.seen(plain_step)
+    plain = replace(plain, share=torch.tensor(0.5))
+    seen = seen_with(method, plain, step)
+    y, pasted = cell_labels(plain.mixed_labels), cells(plain.from_source)
+    assert pasted.any() and not pasted.all()
+    by_hand = pc.LogitBalance(19, 5, ramp=1, pixels=4)
+    by_hand.update(plain.source.logits, step.source_labels)
+    before = by_hand.mean[0].clone()
+    by_hand.update(plain.mixed.logits, torch.where(pasted, 255, y), domain="target")
+    for name in PARTS:
+        assert torch.equal(getattr(method.balance, name), getattr(by_hand, name)), name
+    assert torch.equal(method.balance.mean[0], before)
     assert (by_hand.count.sum(dim=1) > 0).all()
+    expected = mixed_by_release(by_hand, plain.mixed.logits.detach(), y, pasted)
+    torch.testing.assert_close(seen.mixed.logits.double(), expected, rtol=0, atol=2e-3)
+    for own in (pasted, ~pasted):
+        moved = (seen.mixed.logits - plain.mixed.logits).abs().amax(dim=1)
+        assert moved[own].max() > 1e-3
+
+
+def seen_with(method: BLDA, plain: Seen, step: Step) -> Seen:
+    """What BLDA makes of what DACS has seen."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DACS, "seen", lambda self, step: plain)
+        return method.seen(step)
+
+
+def test_pixels_of_no_weight_fit_no_table() -> None:
+    method = BLDA(pixels=4)
+    step = step_of(method)
+    plain = replace(DACS.seen(method, step), share=torch.tensor(0.0))
+    seen = seen_with(method, plain, step)
+    assert not method.balance.count[1].any()
+    pasted = cells(plain.from_source)[:, None].expand_as(plain.mixed.logits)
+    assert torch.equal(seen.mixed.logits[~pasted], plain.mixed.logits[~pasted])
+    assert not torch.equal(seen.mixed.logits[pasted], plain.mixed.logits[pasted])
+
+
+def test_the_gradient_of_the_losses_is_that_of_the_release() -> None:
+    """d CE(z - 0.1 delta) / dz at delta without gradient, on both halves of a mixture."""
+    method = BLDA(pixels=4)
+    step = step_of(method)
+    plain = replace(DACS.seen(method, step), share=torch.tensor(0.5))
+    leaf = plain.mixed.logits.detach().clone().requires_grad_()
+    plain = replace(plain, mixed=plain.mixed._replace(logits=leaf))
+    seen = seen_with(method, plain, step)
+    y, pasted = cell_labels(plain.mixed_labels), cells(plain.from_source)
+    weight = torch.where(pasted, 1.0, 0.5)
+    found = weighted_cross_entropy(seen.mixed.logits, y, weight)
+    moved = mixed_by_release(method.balance, leaf.detach(), y, pasted) - leaf.detach()
+    each = F.cross_entropy(leaf + moved, y, ignore_index=255, reduction="none")
+    expected = (weight * each).mean()
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-4)
+    ours, theirs = (torch.autograd.grad(loss, leaf)[0] for loss in (found, expected))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+
+
+def test_the_momentum_rises_over_the_released_share_of_the_run() -> None:
+    method = BLDA()
+    step = step_of(method)
+    for steps, ramp in ((40000, 1500), (600, 22), (4, 1)):
+        method.seen(replace(step, steps=steps))
+        assert method.balance.ramp == ramp
+
+
+def test_at_test_time_every_class_is_scored_as_if_it_were_the_label() -> None:
+    method = BLDA(pixels=8)
+    step = step_of(method)
+    method(step)
+    network, plain = step.network, step.network(step.target_batch.images)
+    method.balance.ramp = 1500
+    for c in (0, 4):
+        rows = normal(c, (40, 19), torch.float32) + torch.linspace(-4, 4, 19)
+        method.balance.update(rows, torch.full((40,), c), domain="target")
+    method.end(network)
+    found = network(step.target_batch.images)
+    assert torch.equal(found.features, plain.features)
+    rows = plain.logits.movedim(1, -1).flatten(0, 2).detach().double()
+    unseen = (method.balance.count[1] == 0).nonzero()[0].item()
+    for c in (0, 4, unseen):
+        label = torch.full((len(rows),), c)
+        delta = released_delta(method.balance, rows, label, 1)
+        if c == unseen:
+            delta = torch.zeros_like(rows)
+        score = (rows + 0.2 * delta).softmax(dim=1)[:, c]
+        ours = found.logits[:, c].flatten().exp().double()
+        torch.testing.assert_close(ours, score, rtol=0, atol=1e-4)
+        changed = (ours - rows.softmax(dim=1)[:, c]).abs().max() > 1e-3
+        assert changed == (c != unseen)
+
+
+def test_without_a_test_strength_the_network_is_left_as_it_is() -> None:
+    method = BLDA(test_strength=0, pixels=8)
+    step = step_of(method)
+    method(step)
+    before = step.network(step.target_batch.images)
+    method.end(step.network)
+    assert torch.equal(step.network(step.target_batch.images).logits, before.logits)
 
 
 def test_strength_zero_is_dacs() -> None:

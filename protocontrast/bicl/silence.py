@@ -1,0 +1,83 @@
+"""A step without any target label looks like a perfect one: said once, in a warning."""
+
+import math
+import warnings
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from protocontrast.checks import sentence
+
+PATIENCE = 20
+"""Updating steps without a labelled target pixel after which a module warns."""
+
+
+class Answer(NamedTuple):
+    """A bool on its way to the host; `arrived` never waits."""
+
+    value: Tensor
+    event: Any
+
+    def arrived(self) -> bool:
+        """Whether the value may be read."""
+        return self.event is None or bool(self.event.query())
+
+
+def sent(flag: Tensor) -> Answer | None:
+    """A flag () copied to the host behind the work that makes it; None where that would wait."""
+    if flag.device.type == "cpu":
+        return Answer(flag.detach().clone(), None)
+    if flag.device.type != "cuda" or torch.cuda.is_current_stream_capturing():
+        return None
+    value = torch.empty((), dtype=torch.bool, pin_memory=True)
+    value.copy_(flag, non_blocking=True)
+    event = torch.cuda.Event()
+    event.record()
+    return Answer(value, event)
+
+
+class Silence:
+    """Counts a module's first updating steps until a target pixel has a label, or warns.
+
+    It is no state: copies and loaded modules begin to count anew where they are.
+    """
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.over = False
+        self.waiting: list[Answer] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        # An event belongs to its process.
+        return {**self.__dict__, "waiting": []}
+
+    def note(self, labelled: Tensor, threshold: float, measure: str) -> None:
+        """One more step: whether any of its target pixels is `labelled` ()."""
+        if torch.compiler.is_compiling() or self.over or math.isinf(threshold):
+            return
+        if type(labelled) is not Tensor or labelled.is_meta:
+            return
+        if torch._C._are_functorch_transforms_active():
+            return
+        answer = sent(labelled)
+        if answer is not None:
+            self.waiting.append(answer)
+        while self.waiting and self.waiting[0].arrived():
+            self._hear(bool(self.waiting.pop(0).value), threshold, measure)
+
+    def _hear(self, labelled: bool, threshold: float, measure: str) -> None:
+        self.steps += 1
+        if labelled or self.over:
+            self.over = True
+        elif self.steps == PATIENCE:
+            self.over = True
+            hint = (
+                f"lower the threshold (now {threshold} of the {measure}), fill the source bank "
+                "first, `bicl.source_bank.fit(batches)`, or train on the source for longer; "
+                "`coverage` and `class_share` of every step say what helps."
+            )
+            requirement = f"with a label in the first {PATIENCE} updates"
+            got = "none: coverage and the loss are 0"
+            text = sentence("BiCL", "target pixels", requirement, got, hint)
+            warnings.warn(text, UserWarning, stacklevel=2)

@@ -1,0 +1,195 @@
+"""torch's default dtype belongs to the caller: no number of ours, and no buffer, follows it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import protocontrast as pc
+from tests.differentiable import CALLS, scene
+
+MAPS = scene(torch.float32).features.reshape(2, 4, 3, 2)
+LABELS = scene().labels.reshape(2, 3, 2)
+FINE = LABELS.repeat_interleave(2, 1).repeat_interleave(2, 2)
+ROWS = scene(torch.float32).prototypes
+LOGITS = MAPS[:, :3]
+SURE = LOGITS.softmax(dim=1)
+
+
+DEFAULTS_OF_THEIR_OWN = ("weighted mean", "weighted none", "pairs none", "bidirectional")
+"""Calls whose weights or features are written in the default dtype by the tests themselves."""
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def drawn(call: Callable[[torch.Generator | None], Any]) -> Any:
+    """What is drawn from a generator, and from the global one."""
+    torch.manual_seed(3)
+    return *call(torch.Generator().manual_seed(3)), *call(None)
+
+
+FUNCTIONS: dict[str, Callable[[], Any]] = {
+    "transfer": lambda: pc.transfer_labels(MAPS, ROWS, threshold=0.6),
+    "transfer per class": lambda: pc.transfer_labels(
+        MAPS, ROWS, threshold=torch.tensor([0.1, 0.5, 0.9], dtype=torch.float32), backend="naive"
+    ),
+    "majority": lambda: pc.labels_to_grid(FINE, (2, 3), mode="majority", num_classes=3),
+    "counts": lambda: pc.labels_to_grid(FINE, (2, 3), mode="counts", num_classes=3),
+    "statistics": lambda: pc.class_statistics(MAPS, LABELS, 3),
+    "statistics naive": lambda: pc.class_statistics(MAPS, LABELS, 3, backend="naive"),
+    "pairs of images": lambda: pc.bidirectional_contrast(MAPS, FINE, MAPS, LABELS, num_classes=3),
+    "mix": lambda: drawn(
+        lambda random: pc.class_mix(
+            MAPS, LABELS, MAPS.flip(0), LABELS.flip(0), num_classes=3, generator=random
+        )
+    ),
+    "random pixels": lambda: drawn(
+        lambda random: pc.sample_pixels(LABELS.expand(60, 2, 3, 2)[:, 0], 20, generator=random)
+    ),
+    "hard pixels": lambda: drawn(
+        lambda random: pc.sample_pixels(
+            LABELS,
+            8,
+            mode="per_class",
+            num_classes=3,
+            predictions=LABELS.flip(0),
+            min_pixels=1,
+            generator=random,
+        )
+    ),
+    "selection": lambda: pc.select_labels(SURE, 0.6, measure="log_odds", image_share=0.3),
+    "confident share": lambda: pc.confident_share(SURE, 0.5, per_image=True),
+    "confident share of all": lambda: pc.confident_share(SURE, 0.5),
+    "sinkhorn": lambda: pc.sinkhorn(LOGITS),
+    "rectify": lambda: pc.rectify(SURE, SURE.flip(0)),
+    "entropy": lambda: pc.entropy(LOGITS),
+    "mrkld": lambda: pc.mrkld(LOGITS),
+    "similarity": lambda: pc.similarity_kl(LOGITS, LOGITS.flip(0)),
+    "symmetric": lambda: pc.symmetric_cross_entropy(LOGITS, LABELS),
+    "spread": lambda: pc.spread(MAPS, LABELS, ROWS, toward="uniform"),
+    "spread of all": lambda: pc.spread(MAPS, None, ROWS, toward="uniform", backend="naive"),
+    "pull": lambda: pc.prototype_pull(MAPS, LABELS, ROWS),
+    "sub-classes": lambda: pc.assign_subclasses(MAPS, LABELS, torch.stack([ROWS, -ROWS], dim=1)),
+    "frequencies": lambda: pc.frequency_weights(torch.tensor([1, 20, 300])),
+    "no frequencies": lambda: pc.frequency_weights(torch.tensor([0, 0, 0])),
+}
+
+
+def of_each_function(name: str, **settings: Any) -> list[Tensor]:
+    leaves = [value.clone().requires_grad_() for value in (MAPS.flatten(2), ROWS)]
+    result = CALLS[name](leaves[0], LABELS.flatten(1), leaves[1], **settings)
+    upstream = torch.linspace(0.5, 1.5, result.numel(), dtype=result.dtype).reshape(result.shape)
+    gradients = torch.autograd.grad(result, leaves, upstream, allow_unused=True)
+    return [result, *(one for one in gradients if one is not None)]
+
+
+def bank(**settings: Any) -> torch.nn.Module:
+    made = pc.PrototypeBank(3, 4, momentum=0.6, **settings)
+    for shift in (0.0, 0.1):
+        made.update(MAPS + shift, LABELS)
+    return made
+
+
+def bias() -> torch.nn.Module:
+    made = pc.DomainBias(3, 4, momentum=0.6)
+    for share in (0.1, 0.2):
+        made.update(ROWS, share * ROWS, torch.tensor([True, False, True]))
+    return made
+
+
+def queue() -> torch.nn.Module:
+    made = pc.ClassQueue(3, 2, 4)
+    made.push(MAPS, LABELS)
+    return made
+
+
+def thresholds(**settings: Any) -> torch.nn.Module:
+    made = pc.ClassThresholds(3, **settings)
+    for probabilities in (SURE, SURE.flip(0)):
+        made.update(probabilities)
+    return made
+
+
+def balance() -> torch.nn.Module:
+    made = pc.LogitBalance(3, 2, pixels=2)
+    for logits in (LOGITS, LOGITS.flip(0)):
+        made.update(logits, LABELS)
+    return made
+
+
+def bicl(**settings: Any) -> tuple[pc.BiCL, list[Tensor]]:
+    made = pc.BiCL(3, 4, threshold=0.5, momentum=0.6, bias_momentum=0.6, **settings)
+    results: list[Tensor] = []
+    for shift in (0.0, 0.1):
+        results += made(MAPS + shift, FINE, MAPS.flip(0) + shift, LABELS)
+    return made, results
+
+
+def module_with_results(name: str) -> tuple[torch.nn.Module, list[Tensor]]:
+    if name.startswith("bicl"):
+        return bicl(**{"bicl": {}, "bicl batch": {"prototypes": "batch"}}[name])
+    made = MODULES[name]()
+    if isinstance(made, pc.ClassThresholds):
+        return made, [made.thresholds(), made.confidence(), *made.select(SURE)]
+    if isinstance(made, pc.LogitBalance):
+        return made, [made.delta(LOGITS, LABELS), made(LOGITS, LABELS)]
+    if isinstance(made, pc.ClassQueue):
+        return made, [*made.read()]
+    return made, []
+
+
+MODULES: dict[str, Callable[[], torch.nn.Module]] = {
+    "bank": bank,
+    "bank with variance": lambda: bank(variance=True, rule="cumulative"),
+    "unit bank": lambda: bank(normalize="prototypes"),
+    "bias": bias,
+    "queue": queue,
+    "thresholds": thresholds,
+    "moving thresholds": lambda: thresholds(momentum=0.9),
+    "balance": balance,
+}
+
+
+def assert_same(found: list[Tensor], expected: list[Tensor]) -> None:
+    for mine, theirs in zip(found, expected, strict=True):
+        assert mine.dtype == theirs.dtype
+        assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+class TestDefault:
+    @pytest.mark.parametrize("name", FUNCTIONS)
+    def test_functions(self, name: str, dtype: torch.dtype) -> None:
+        found = FUNCTIONS[name]()
+        expected = [found] if isinstance(found, Tensor) else [*found]
+        with default_dtype(dtype):
+            again = FUNCTIONS[name]()
+        assert_same([again] if isinstance(again, Tensor) else [*again], expected)
+
+    @pytest.mark.parametrize("backend", ["eager", "naive"])
+    @pytest.mark.parametrize("name", [name for name in CALLS if name not in DEFAULTS_OF_THEIR_OWN])
+    def test_gradients(self, name: str, backend: str, dtype: torch.dtype) -> None:
+        expected = of_each_function(name, backend=backend)
+        with default_dtype(dtype):
+            found = of_each_function(name, backend=backend)
+        assert_same(found, expected)
+
+    @pytest.mark.parametrize("name", [*MODULES, "bicl", "bicl batch"])
+    def test_modules(self, name: str, dtype: torch.dtype) -> None:
+        module, results = module_with_results(name)
+        with default_dtype(dtype):
+            twin, again = module_with_results(name)
+        assert [*twin.state_dict()] == [*module.state_dict()]
+        assert_same([*twin.state_dict().values()], [*module.state_dict().values()])
+        assert_same(again, results)

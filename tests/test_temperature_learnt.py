@@ -1,0 +1,151 @@
+"""A temperature that is learnt: its gradient, and everything else as for a float."""
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+import protocontrast as pc
+from tests import pair_cases
+from tests.differentiable import scene
+from tests.strategies import ContrastCase, contrast_cases
+from tests.tempered import CALLS
+
+
+def learnt(number: float = 0.3, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.tensor(number, dtype=dtype, requires_grad=True)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_gradients(name: str) -> None:
+    features, labels, prototypes = scene()
+    leaves = features.requires_grad_(), prototypes.requires_grad_(), learnt()
+    assert torch.autograd.gradcheck(lambda f, p, t: CALLS[name](f, labels, p, t), leaves)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_the_rest_is_as_for_a_float(name: str) -> None:
+    features, labels, prototypes = scene()
+    leaves = features.requires_grad_(), prototypes.requires_grad_()
+    found = []
+    for temperature in (0.3, learnt(), learnt(dtype=torch.float32)):
+        value = CALLS[name](leaves[0], labels, leaves[1], temperature)
+        gradients = torch.autograd.grad(value.sum(), leaves, allow_unused=True)
+        found.append([value.detach(), *(one for one in gradients if one is not None)])
+        assert value.dtype == torch.float64
+    torch.testing.assert_close(found[1], found[0])
+    torch.testing.assert_close(found[2], found[0], rtol=1e-5, atol=1e-6)
+
+
+def assert_as_naive(call: dict[str, Any], function: Any, leaves: tuple[str, ...]) -> None:
+    """Value and every gradient: with a float, learnt, and learnt by the specification."""
+    number, found = call["temperature"], []
+    for backend in ("eager", "naive", "float"):
+        temperature = learnt(number)
+        given = call | {"temperature": temperature, "backend": backend}
+        if backend == "float":
+            given |= {"temperature": number, "backend": "eager"}
+        value = function(**given)
+        wanted = [call[name] for name in leaves]
+        if backend != "float":
+            wanted.append(temperature)
+        gradients = torch.autograd.grad(value.sum(), wanted, allow_unused=True)
+        filled = [torch.zeros_like(leaf) if g is None else g
+                  for g, leaf in zip(gradients, wanted, strict=True)]  # fmt: skip
+        found.append([value.detach(), *filled])
+    torch.testing.assert_close(found[0], found[1], rtol=1e-7, atol=1e-9 / number**2)
+    torch.testing.assert_close(found[0][:-1], found[2], rtol=1e-7, atol=1e-9 / number**2)
+    for values in found:
+        assert all(torch.isfinite(value).all() for value in values)
+
+
+@given(data=st.data())
+def test_any_contrast(data: st.DataObject) -> None:
+    """Soft targets, weights, absent classes and reductions; ignored pixels that hold NaN."""
+    case = data.draw(contrast_cases(dtype=torch.float64, prototype_dtype=torch.float64))
+    case = case._replace(layout="contiguous" if case.layout == "expanded" else case.layout)
+    call = {**case.tensors(), **case.settings}
+    for name in ("features", "prototypes"):
+        call[name].requires_grad_()
+    assert_as_naive(call, pc.pixel_prototype_contrast, ("features", "prototypes"))
+
+
+@given(data=st.data())
+def test_any_pairs(data: st.DataObject) -> None:
+    case = data.draw(pair_cases.cases())
+    case = case._replace(dtype=torch.float64, key_dtype=torch.float64, layout="contiguous")
+    call = case.call()
+    for name in case.wanted:
+        call[name].requires_grad_()
+    assert_as_naive(call, pc.pair_contrast, case.wanted)
+
+
+@pytest.mark.parametrize("absent", ["mask", "floor"])
+def test_nothing_valid(absent: str) -> None:
+    features, labels, prototypes = scene()
+    temperature = learnt()
+    loss = pc.pixel_prototype_contrast(
+        features.fill_(torch.nan).requires_grad_(), torch.full_like(labels, 255), prototypes,
+        temperature=temperature, absent=absent,
+    )  # fmt: skip
+    gradients = torch.autograd.grad(loss, (features, temperature))
+    assert loss == 0
+    assert all((gradient == 0).all() for gradient in gradients)
+
+
+def test_wrong_labels_are_refused() -> None:
+    features, labels, prototypes = scene()
+    with pytest.raises(ValueError, match=r"^pixel_prototype_contrast: expected labels in 0\.\.2 "):
+        CALLS["contrast"](features, labels.clamp(max=7), prototypes, learnt())
+
+
+def test_a_bank_may_change_before_backward() -> None:
+    case = ContrastCase(0, (2, 4, 3, 3), 3, dtype=torch.float64, presence="given")
+    for function in (pc.pixel_prototype_contrast, pc.distribution_contrast):
+        call = {**case.tensors(), "temperature": learnt()}
+        if function is pc.distribution_contrast:
+            call["variance"] = call["prototypes"].square()
+        leaf = call["features"].requires_grad_()
+        loss = function(**call)
+        expected = torch.autograd.grad(loss, (leaf, call["temperature"]), retain_graph=True)
+        call["prototypes"].fill_(3.0)
+        call["present"].fill_(True)
+        assert all(
+            torch.equal(*pair)
+            for pair in zip(
+                torch.autograd.grad(loss, (leaf, call["temperature"])), expected, strict=True
+            )
+        )
+
+
+def test_transforms_see_it() -> None:
+    features, labels, prototypes = scene()
+    slope = torch.func.grad(lambda t: CALLS["contrast"](features, labels, prototypes, t))
+    temperature = learnt()
+    loss = CALLS["contrast"](features, labels, prototypes, temperature)
+    torch.testing.assert_close(
+        slope(temperature.detach()), torch.autograd.grad(loss, temperature)[0]
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["contrast", *(pytest.param(n, marks=pytest.mark.slow) for n in ("pairs", "distribution"))],
+)
+def test_compiled(name: str) -> None:
+    torch.compiler.reset()
+    features, labels, prototypes = scene()
+    traced = torch.compile(CALLS[name], fullgraph=True, backend="aot_eager")
+    torch._dynamo.utils.counters.clear()
+    for number in (0.3, 0.2, 1.0):
+        found = []
+        for call in (CALLS[name], traced):
+            temperature = learnt(number)
+            loss = call(features, labels, prototypes, temperature)
+            found.append((loss.detach(), *torch.autograd.grad(loss, temperature)))
+        torch.testing.assert_close(found[1], found[0])
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+    torch.compiler.reset()
