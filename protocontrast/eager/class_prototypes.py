@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from protocontrast.eager.lengths import lengths, unit_columns
+from protocontrast.eager.products import add_product
 from protocontrast.eager.tiles import (
     Tile,
     accumulation_dtype,
@@ -136,7 +137,7 @@ def _add(total: Tensor, block: Tensor, member: Tensor, unused: Tensor, normalize
     if normalize:
         block, inverse, _ = lengths(block)
         member = member * inverse
-    total.addmm_(member, block.t())
+    add_product(total, member, block)
 
 
 def add_marked(

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from protocontrast.eager.class_prototypes import Members, add_marked
 from protocontrast.eager.lengths import unit_columns
+from protocontrast.eager.products import add_product
 from protocontrast.eager.tiles import Tile, holds_nonfinite, tiles, widened, without
 
 
@@ -35,7 +36,7 @@ def class_squares(
     if on_host:
         for tile in tiles(features):
             group = tile.image if len(squares) > 1 else 0
-            squares[group].addmm_(members.of(tile), deviations(tile).t())
+            add_product(squares[group], members.of(tile), deviations(tile))
         if not holds_nonfinite(squares):
             return squares
         squares.zero_()

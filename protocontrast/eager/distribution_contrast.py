@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from protocontrast.eager.lengths import are_safe, inverse_of, sizes
+from protocontrast.eager.products import add_product, product
 from protocontrast.eager.similarity import Similarity
 from protocontrast.eager.targets import Targets
 from protocontrast.eager.tiles import (
@@ -82,14 +83,14 @@ class _Distribution:
 
     def _score(self, block: Tensor) -> _Scored:
         squares = block * block
-        bonus, size = self.spread @ squares, None
+        bonus, size = product(self.spread, squares), None
         if not are_safe(bonus[-1:], block):
             size = sizes(block, 0)
             small = block / size
             squares = small * small
-            bonus = self.spread @ squares
+            bonus = product(self.spread, squares)
             block = small if self.normalize else block
-        scores = self.means.matrix @ block
+        scores = product(self.means.matrix, block)
         if self.normalize:
             inverse = inverse_of(bonus[-1:])
             bonus = bonus[:-1].mul_(inverse).mul_(inverse)
@@ -121,11 +122,11 @@ class _Distribution:
                 whole.div_(scored.size)
             tile.of(to.features).copy_(whole)
         if to.matrix is not None:
-            to.matrix.addmm_(pull, scored.block.t())
+            add_product(to.matrix, pull, scored.block)
         if to.spread is not None:
             if scored.inverse is None and scored.size is not None:
                 slope.mul_(scored.size).mul_(scored.size)
-            to.spread.addmm_(slope, scored.squares.t())
+            add_product(to.spread, slope, scored.squares)
 
     def gradients(self, wanted: tuple[bool, bool, bool]) -> _Gradients:
         """Room for what is wanted."""

@@ -55,19 +55,25 @@ def are_safe(squared: Tensor, block: Tensor) -> bool:
     return bool(((largest == 0) | (largest == torch.inf)).all())
 
 
-def lengths(block: Tensor, squared: Tensor | None = None) -> Lengths:
-    """Lengths of the columns of a tile (D, n), from its squared ones (1, n) where they are known.
+def squares_of(block: Tensor) -> Tensor:
+    """Squared lengths (1, n) of the columns of a tile (D, n).
+
+    As a product with a row of ones their bits would depend on the number of threads.
+    """
+    return (block * block).sum(dim=0, keepdim=True)
+
+
+def lengths(block: Tensor) -> Lengths:
+    """Lengths of the columns of a tile (D, n).
 
     Divided by its size, a column has a squared length from 1 to 4 D.
     """
-    ones = block.new_ones(1, len(block))
-    if squared is None:
-        squared = ones @ (block * block)
+    squared = squares_of(block)
     if are_safe(squared, block):
         return Lengths(block, inverse_of(squared), None)
     size = sizes(block, 0)
     block = block / size
-    return Lengths(block, inverse_of(ones @ (block * block)), size)
+    return Lengths(block, inverse_of(squares_of(block)), size)
 
 
 def unit_columns(block: Tensor) -> Tensor:

@@ -17,8 +17,11 @@ from protocontrast.eager.similarity import LARGEST_EXPONENT
 from protocontrast.eager.tiles import accumulation_dtype
 
 BLOCK = 256
-TILE = 1024
-"""Anchors and keys of a tile: its scores take 1 MB, which stays in a core's caches."""
+TILE = 512
+"""Anchors and keys of a tile: its scores take 0.5 MB, which stay in a core's caches.
+
+So few that a product over either does not depend on the number of threads.
+"""
 
 
 def may_read(rows: Tensor) -> bool:

@@ -9,6 +9,7 @@ from torch import Tensor
 from protocontrast.eager.distances import distances
 from protocontrast.eager.exponentials import exp_of_differences_
 from protocontrast.eager.lengths import Lengths, inverse_of, lengths, sizes
+from protocontrast.eager.products import add_product, product
 
 NEVER = -1e30
 """Added to masked classes' logits: never a pixel's largest, and 0 * NEVER is not NaN."""
@@ -78,9 +79,9 @@ class Similarity:
             return Scored(distance.div_(-self.temperature), plain)
         matrix = self.matrix if matrix is None else matrix
         if self.kind == "dot":
-            return Scored(matrix @ block, plain)
-        pixels = lengths(block, self.ones @ (block * block))
-        return Scored((matrix @ pixels.block).mul_(pixels.inverse), pixels)
+            return Scored(product(matrix, block), plain)
+        pixels = lengths(block)
+        return Scored(product(matrix, pixels.block).mul_(pixels.inverse), pixels)
 
     def with_offset(self, logits: Tensor) -> Tensor:
         """Logits (C, n) in which absent classes stand at -1/tau or NEVER."""
@@ -145,7 +146,7 @@ class Similarity:
             if target is not into:
                 into.copy_(target)
         if total is not None:
-            total.addmm_(slope, block.t())
+            add_product(total, slope, block)
 
     def _pull_back_distance(
         self,

@@ -6,6 +6,7 @@ from torch import Tensor
 from protocontrast.eager.class_prototypes import add_marked
 from protocontrast.eager.contrast import scale_in_place
 from protocontrast.eager.lengths import Lengths, unit_columns
+from protocontrast.eager.products import add_product
 from protocontrast.eager.similarity import Scored, Similarity
 from protocontrast.eager.tiles import accumulation_dtype, holds_nonfinite, tiles, widened, without
 from protocontrast.eager.transfer import Nearest
@@ -30,9 +31,9 @@ class _Totals:
         """
         if not spoilt:
             if self.normalize:
-                self.sums.addmm_(pixels.block, (member * pixels.inverse).t())
+                add_product(self.sums.t(), member * pixels.inverse, pixels.block)
             else:
-                self.sums.addmm_(block, member.t())
+                add_product(self.sums.t(), member, block)
             return
         unused = member.sum(dim=0) == 0
         if block.device.type != "cpu":

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from protocontrast.eager.products import total_of
 from protocontrast.eager.similarity import Similarity
 from protocontrast.eager.tiles import Tile
 
@@ -55,7 +56,7 @@ class Targets:
 
     def average(self) -> None:
         """Divide every mass by the sum of them all; without any they stay 0."""
-        whole = self.weight.sum()
+        whole = total_of(self.weight)
         # Not times one over it, which is infinite where the sum is as small as a float can be.
         whole = torch.where(whole == 0, 1, whole)
         self.weight = self.weight / whole

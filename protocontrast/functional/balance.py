@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from protocontrast.ops.backend import full_precision
+from protocontrast.ops.reduction import product
 
 
 def balanced(
@@ -40,7 +41,7 @@ def balanced(
         peak = torch.where(torch.isfinite(peak), peak, 0)
         # Sums over the pixels of a group as a product, whose order is fixed on every device.
         with full_precision(logits):
-            mass = member.to(logits.dtype) @ (weighed - peak[group]).exp()
+            mass = product(member.to(logits.dtype), (weighed - peak[group]).exp())
         # A column without any pixel stays empty; -inf less -inf would be NaN.
         total = peak + torch.where(mass == 0, 1, mass).log()
         plan = plan + log_prior - total[group]
