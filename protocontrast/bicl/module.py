@@ -239,7 +239,7 @@ class BiCL(WholeLoads):
             self.source_bank.take(source)
             self.target_bank.take(target)
             self.domain_bias.take(bias)
-            self.silence.note((found > 0).any(), self.threshold, self.measure)
+            self.silence.note(found, self.threshold, self.measure)
         return BiCLOutput(loss, to_source, to_target, passed.labels, coverage, class_share)
 
     def _in_common(self) -> dict[str, Any]:

@@ -27,8 +27,8 @@ class Answer(NamedTuple):
 def sent(flag: Tensor) -> Answer | None:
     """A flag () copied to the host behind the work that makes it; None where that would wait."""
     if flag.device.type == "cpu":
-        return Answer(flag.detach().clone(), None)
-    if flag.device.type != "cuda" or torch.cuda.is_current_stream_capturing():
+        return Answer(flag, None)
+    if flag.device.type != "cuda":
         return None
     value = torch.empty((), dtype=torch.bool, pin_memory=True)
     value.copy_(flag, non_blocking=True)
@@ -52,15 +52,18 @@ class Silence:
         # An event belongs to its process.
         return {**self.__dict__, "waiting": []}
 
-    def note(self, labelled: Tensor, threshold: float, measure: str) -> None:
-        """One more step: whether any of its target pixels is `labelled` ()."""
+    def note(self, counts: Tensor, threshold: float, measure: str) -> None:
+        """One more step, whose target has so many labelled pixels of each class, (C,)."""
         if torch.compiler.is_compiling() or self.over or math.isinf(threshold):
             return
-        if type(labelled) is not Tensor or labelled.is_meta:
+        if type(counts) is not Tensor or counts.is_meta:
+            return
+        # An event may not even be asked while a graph is captured.
+        if counts.is_cuda and torch.cuda.is_current_stream_capturing():
             return
         if torch._C._are_functorch_transforms_active():
             return
-        answer = sent(labelled)
+        answer = sent((counts > 0).any())
         if answer is not None:
             self.waiting.append(answer)
         while self.waiting and self.waiting[0].arrived():

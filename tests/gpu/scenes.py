@@ -108,8 +108,9 @@ def _distribution(given: Scene) -> list[Tensor]:
 
 def _upsampled(given: Scene) -> list[Tensor]:
     labels = given.labels.repeat_interleave(3, dim=1).repeat_interleave(2, dim=2)
-    each = pc.upsampled_cross_entropy(given.features.detach(), labels, reduction="none")
-    return [pc.upsampled_cross_entropy(given.features, labels), each]
+    logits = given.features[:, :255]
+    each = pc.upsampled_cross_entropy(logits.detach(), labels, reduction="none")
+    return [pc.upsampled_cross_entropy(logits, labels), each]
 
 
 CALLS: dict[str, Call] = {
