@@ -116,6 +116,7 @@ def test_the_module() -> None:
     assert torch.equal(module(rows, LABELS), expected)
 
 
+@pytest.mark.slow
 def test_compiled() -> None:
     torch.compiler.reset()
     rows = normal(0, (8, 5), torch.float32)

@@ -15,7 +15,7 @@ from tests.differentiable import scene
 from tests.sentences import assert_raises
 from tests.tempered import CALLS
 
-COMPILED = ["contrast", "opposed"]
+COMPILED = ["contrast", pytest.param("opposed", marks=pytest.mark.slow)]
 
 
 @pytest.fixture(autouse=True)
@@ -218,11 +218,6 @@ def test_a_step_of_bicl_is_compiled_once(settings: dict[str, Any]) -> None:
     assert_bicl_is_compiled_once(settings)
 
 
-@torch.no_grad()
-def test_bicl_is_compiled_once() -> None:
-    assert_bicl_is_compiled_once({"calibrate": False})
-
-
 def assert_bicl_is_compiled_once(settings: dict[str, Any]) -> None:
     plain = made(**settings)
     mirror = copy.deepcopy(plain)
@@ -240,9 +235,10 @@ def assert_bicl_is_compiled_once(settings: dict[str, Any]) -> None:
     assert counts[-1] == counts[0]
 
 
+@pytest.mark.parametrize("kind", ["grid", "image", "image without static"])
 @pytest.mark.parametrize("update", ["before", "after"])
 @pytest.mark.parametrize("prototypes", ["bank", "batch"])
-def test_bicl_learns_its_temperature(prototypes: str, update: str) -> None:
+def test_bicl_learns_its_temperature(prototypes: str, update: str, kind: str) -> None:
     settings = {"prototypes": prototypes, "bank_update": update, "threshold": 0.0}
     learnt = made(temperature=nn.Parameter(torch.tensor(0.3, dtype=torch.float64)), **settings)
     run(learnt, 0)
@@ -251,8 +247,8 @@ def test_bicl_learns_its_temperature(prototypes: str, update: str) -> None:
     for number in (0.3 - 1e-4, 0.3, 0.3 + 1e-4):
         one = copy.deepcopy(twin)
         one.temperature = number
-        losses[number] = one(*batch(1, "grid")).loss
-    loss = learnt(*batch(1, "grid")).loss
+        losses[number] = one(*batch(1, kind)).loss
+    loss = learnt(*batch(1, kind)).loss
     (slope,) = torch.autograd.grad(loss, learnt.temperature)
     low, middle, high = losses.values()
     torch.testing.assert_close(loss.detach(), middle)

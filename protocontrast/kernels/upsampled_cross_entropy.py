@@ -108,7 +108,8 @@ def scored(
     label = tl.load(label_ptr + row * stride_yh + column * stride_yw, mask=inside, other=0)
     label = label.to(tl.int64)
     used = inside & (label != IGNORE_INDEX)
-    member = used[:, None] & (label[:, None] == offs_c[None, :])
+    # A wrong label among the padding is no absent class.
+    member = used[:, None] & (label[:, None] == offs_c[None, :]) & (offs_c[None, :] < C)
     if WEIGHTED:
         share = tl.load(share_ptr + offs_c, mask=offs_c < C, other=0.0).to(ACC)
         weight = tl.sum(tl.where(member, share[None, :], 0.0), axis=1)

@@ -35,8 +35,8 @@ def of_labels(temperature: float | Tensor, dtype: torch.dtype, kind: str) -> tup
 def of_target(temperature: float | Tensor, dtype: torch.dtype, kind: str) -> tuple[Tensor, ...]:
     features, labels, prototypes = scene(dtype)
     return target_pass(
-        features, labels, None, prototypes, prototypes + 1, PRESENT, PRESENT, 0.4, "confidence",
-        temperature, False, False, 255, True, True,
+        features, labels, None, None, prototypes, prototypes + 1, PRESENT, PRESENT, 0.4,
+        "confidence", temperature, False, False, 255, True, True,
     )  # fmt: skip
 
 
