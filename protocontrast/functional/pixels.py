@@ -82,7 +82,8 @@ def comparable(labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
 def read_labels(pixels: Pixels, labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
     """Hard labels as (B, P); `ignore_index` may not be a class."""
     check_ignore_index(pixels.function, ignore_index, num_classes)
-    if isinstance(labels, Tensor) and labels.is_floating_point():
+    check_tensor(pixels.function, "labels", labels)
+    if labels.is_floating_point():
         hint = hints.one_per_pixel("labels", tuple(labels.shape), pixels.shape, num_classes)
         requirement = "of an integer dtype"
         raise TypeError(sentence(pixels.function, "labels", requirement, labels.dtype, hint))
