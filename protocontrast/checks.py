@@ -149,7 +149,7 @@ def check_number(function: str, argument: str, value: float) -> None:
 
 def check_positive(function: str, argument: str, value: float) -> None:
     """ValueError unless a finite number above 0, and not so small that float32 loses it."""
-    if not is_number(value) or not 0 < value < math.inf:
+    if not is_number(value) or not 0 < float(value) < math.inf:
         raise ValueError(sentence(function, argument, "to be a finite number > 0", shown(value)))
     if float(value) < SMALLEST_DIVISOR:
         requirement = "to be a number >= 2**-126, the least that float32 divides by"

@@ -43,6 +43,7 @@ NO_NUMBER: list[Any] = [
     np.array("1"), torch.ones(1), torch.ones(2, 2), 10**400, -(10**400), 10**5000, object(),
 ]  # fmt: skip
 NO_LENGTH = [*NO_NUMBER, 0, -1.0, float("inf"), 1e-320, 1e-40, np.float64(1e-310)]
+NO_LENGTH += [np.longdouble("1e400"), np.longdouble("1e-400")]
 NO_SHARE = [*NO_NUMBER, -0.5, 1.5, float("inf")]
 NO_COUNT = [*NO_NUMBER, 0, -1, 1.0, 1.5, np.float64(2), torch.tensor(2), 2**70]
 NO_IGNORE_INDEX = [
@@ -96,7 +97,8 @@ BY_NAME: dict[str, list[Any]] = {
     "pixel_weight": NO_PIXEL_WEIGHT, "anchor_weight": NO_PIXEL_WEIGHT,
     "temperature": NO_LENGTH, "epsilon": NO_LENGTH, "momentum": NO_SHARE,
     "bias_momentum": NO_SHARE, "min_share": NO_SHARE, "image_share": NO_SHARE,
-    "share": NO_SHARE, "cap": NO_SHARE, "strength": NO_NUMBER, "cross_entropy_weight": NO_NUMBER,
+    "label_smoothing": NO_SHARE, "share": NO_SHARE, "cap": NO_SHARE,
+    "strength": NO_NUMBER, "cross_entropy_weight": NO_NUMBER,
     "reverse_weight": NO_NUMBER, "floor": [*NO_NUMBER, 0, 1.5, -1.0],
     "seed": [*NO_NUMBER, 0.5, float("inf"), 2**63],
     "num_classes": NO_COUNT, "dim": NO_COUNT, "length": NO_COUNT, "components": NO_COUNT,
