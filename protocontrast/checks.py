@@ -4,6 +4,7 @@ Metadata (shape, dtype, device, ranges of settings) costs nothing and is always 
 labels are read here only, by `check_labels` and by the operators' CPU kernels.
 """
 
+import contextlib
 import math
 from collections.abc import Collection, Hashable
 from numbers import Integral, Real
@@ -43,22 +44,28 @@ def sentence(function: str, argument: str, requirement: str, got: object, hint: 
 
 def shown(value: object) -> str:
     """The value as a sentence shows it: in one line, whatever it is."""
-    try:
+    text, name, shape = "", type(value).__name__, None
+    # An integer may have more digits than Python prints, a nested tensor has no shape.
+    with contextlib.suppress(Exception):
         text = repr(value)
-    except Exception:  # such as an integer of more digits than Python prints
-        text = ""
+        shape = getattr(value, "shape", None)
     if text and len(text) <= LONGEST_VALUE and "\n" not in text:
         return text
-    name, shape = type(value).__name__, getattr(value, "shape", None)
-    if isinstance(shape, tuple):
-        return f"{name} of shape {tuple(shape)}"
-    return f"a value of type {name}"
+    return (
+        f"{name} of shape {tuple(shape)}" if isinstance(shape, tuple) else f"a value of type {name}"
+    )
 
 
 def check_tensor(function: str, argument: str, value: object) -> None:
-    """TypeError unless a tensor."""
+    """TypeError unless a tensor that has a number in every place."""
     if not isinstance(value, Tensor):
         raise TypeError(sentence(function, argument, "to be a torch.Tensor", type(value).__name__))
+    if value.is_nested:
+        hint = f"torch.stack({argument}.unbind()) where all parts are of one size."
+        raise TypeError(sentence(function, argument, "to be a dense tensor", "a nested one", hint))
+    if value.layout != torch.strided:
+        hint = f"{argument}.to_dense()."
+        raise TypeError(sentence(function, argument, "to be a dense tensor", value.layout, hint))
 
 
 def check_floating(function: str, argument: str, value: object) -> None:
@@ -142,7 +149,7 @@ def check_number(function: str, argument: str, value: float) -> None:
 
 def check_positive(function: str, argument: str, value: float) -> None:
     """ValueError unless a finite number above 0, and not so small that float32 loses it."""
-    if not is_number(value) or not 0 < value < math.inf:
+    if not is_number(value) or not 0 < float(value) < math.inf:
         raise ValueError(sentence(function, argument, "to be a finite number > 0", shown(value)))
     if float(value) < SMALLEST_DIVISOR:
         requirement = "to be a number >= 2**-126, the least that float32 divides by"

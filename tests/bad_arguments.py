@@ -1,5 +1,6 @@
 """Every public call with right arguments, and what each kind of argument may not be."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -21,7 +22,13 @@ PER_CLASS = torch.ones(3)
 ROWS, ROW_LABELS = FEATURES.movedim(1, -1).flatten(0, -2), LABELS.flatten()
 ROW_WEIGHT = torch.ones(12)
 
-NO_TENSOR: list[Any] = ["features", [1.0], np.ones((2, 4, 2, 3)), 3, 1.5, {}, object()]
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # nested tensors are called a prototype
+    NESTED = torch.nested.nested_tensor([torch.ones(2, 3), torch.ones(4, 3)])
+NO_TENSOR: list[Any] = [
+    "features", [1.0], np.ones((2, 4, 2, 3)), 3, 1.5, {}, object(), NESTED, FEATURES.to_sparse(),
+    FEATURES.to_mkldnn(),
+]  # fmt: skip
 COMPLEX = torch.ones(2, 4, 2, 3, dtype=torch.complex64)
 NO_FEATURES = [
     *NO_TENSOR, COMPLEX, FEATURES.long(), FEATURES > 0, FEATURES.to(torch.float8_e4m3fn),
@@ -36,6 +43,7 @@ NO_NUMBER: list[Any] = [
     np.array("1"), torch.ones(1), torch.ones(2, 2), 10**400, -(10**400), 10**5000, object(),
 ]  # fmt: skip
 NO_LENGTH = [*NO_NUMBER, 0, -1.0, float("inf"), 1e-320, 1e-40, np.float64(1e-310)]
+NO_LENGTH += [np.longdouble("1e400"), np.longdouble("1e-400")]
 NO_SHARE = [*NO_NUMBER, -0.5, 1.5, float("inf")]
 NO_COUNT = [*NO_NUMBER, 0, -1, 1.0, 1.5, np.float64(2), torch.tensor(2), 2**70]
 NO_IGNORE_INDEX = [
@@ -44,7 +52,7 @@ NO_IGNORE_INDEX = [
 NO_CHOICE: list[Any] = [
     "nothing of this", 7, 1.5, ["cosine"], ("cosine",), {"cosine"}, {}, np.array(["cosine", "dot"]),
     np.array(["cosine"]), np.ones(3), torch.ones(3), torch.ones(1), torch.ones(()),
-    float("nan"), object(), b"cosine",
+    float("nan"), object(), b"cosine", NESTED,
 ]  # fmt: skip
 NO_SIZE: list[Any] = [
     None, 2, "23", (2,), (2, 3, 4), (0, 3), (2, True), (2, 3.0), (2, float("nan")), {2: 3},
@@ -89,7 +97,8 @@ BY_NAME: dict[str, list[Any]] = {
     "pixel_weight": NO_PIXEL_WEIGHT, "anchor_weight": NO_PIXEL_WEIGHT,
     "temperature": NO_LENGTH, "epsilon": NO_LENGTH, "momentum": NO_SHARE,
     "bias_momentum": NO_SHARE, "min_share": NO_SHARE, "image_share": NO_SHARE,
-    "share": NO_SHARE, "cap": NO_SHARE, "strength": NO_NUMBER, "cross_entropy_weight": NO_NUMBER,
+    "label_smoothing": NO_SHARE, "share": NO_SHARE, "cap": NO_SHARE,
+    "strength": NO_NUMBER, "cross_entropy_weight": NO_NUMBER,
     "reverse_weight": NO_NUMBER, "floor": [*NO_NUMBER, 0, 1.5, -1.0],
     "seed": [*NO_NUMBER, 0.5, float("inf"), 2**63],
     "num_classes": NO_COUNT, "dim": NO_COUNT, "length": NO_COUNT, "components": NO_COUNT,
@@ -113,6 +122,10 @@ CHOICES = {
 }  # fmt: skip
 """`normalize` and those after it are True or False, or also that."""
 UNCHECKED = {"process_group", "others"}
+
+
+def has_shape(value: Any, shape: tuple[int, ...]) -> bool:
+    return isinstance(value, Tensor) and not value.is_nested and tuple(value.shape) == shape
 
 
 class Call(NamedTuple):
@@ -155,9 +168,7 @@ def calls() -> dict[str, Call]:
     thresholds, balance = pc.ClassThresholds(3), pc.LogitBalance(3, 2, pixels=2)
     # What has no gradient takes weights that want one.
     unlearnt = {"pixel_weight": NO_PIXEL_WEIGHT[:-1]}
-    any_classes = {
-        "class_weight": [one for one in NO_CLASS_WEIGHT if getattr(one, "shape", ()) != (4,)]
-    }
+    any_classes = {"class_weight": [one for one in NO_CLASS_WEIGHT if not has_shape(one, (4,))]}
     any_labels = {"labels": [*NO_TENSOR, COMPLEX, LABELS > 0, LABELS.float()]}
     return {
         "assign_subclasses": Call(
@@ -188,7 +199,7 @@ def calls() -> dict[str, Call]:
         "labels_to_grid": Call(
             pc.labels_to_grid,
             {"labels": LABELS, "size": (1, 2), "mode": "majority", "num_classes": 3},
-            {"labels": [one for one in NO_LABELS if getattr(one, "shape", ()) != (6, 2, 1)]},
+            {"labels": [one for one in NO_LABELS if not has_shape(one, (6, 2, 1))]},
         ),
         "mrkld": Call(pc.mrkld, weighted),
         "pair_contrast": Call(pc.pair_contrast, pairs),

@@ -82,7 +82,8 @@ def comparable(labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
 def read_labels(pixels: Pixels, labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
     """Hard labels as (B, P); `ignore_index` may not be a class."""
     check_ignore_index(pixels.function, ignore_index, num_classes)
-    if isinstance(labels, Tensor) and labels.is_floating_point():
+    check_tensor(pixels.function, "labels", labels)
+    if labels.is_floating_point():
         hint = hints.one_per_pixel("labels", tuple(labels.shape), pixels.shape, num_classes)
         requirement = "of an integer dtype"
         raise TypeError(sentence(pixels.function, "labels", requirement, labels.dtype, hint))
@@ -103,7 +104,9 @@ def read_targets(pixels: Pixels, labels: Tensor, num_classes: int, ignore_index:
     else:
         shape = (pixels.shape[0], num_classes, *pixels.shape[1:])
     hint = "hard labels need an integer dtype; soft targets have one channel per prototype."
-    if tuple(labels.shape) == (*pixels.shape, num_classes):
+    got = tuple(labels.shape)
+    # Asked only of a wrong shape: what is asked of a size is a guard in a program of any size.
+    if got != shape and got == (*pixels.shape, num_classes):
         hint = "the classes of soft targets are dimension 1: labels.movedim(-1, 1)."
     reason = f"for features {tuple(pixels.original.shape)} and {num_classes} prototypes"
     check_shape(pixels.function, "soft labels", labels, shape, reason, hint)

@@ -108,9 +108,11 @@ def _distribution(given: Scene) -> list[Tensor]:
 
 def _upsampled(given: Scene) -> list[Tensor]:
     labels = given.labels.repeat_interleave(3, dim=1).repeat_interleave(2, dim=2)
-    logits = given.features[:, :255]
-    each = pc.upsampled_cross_entropy(logits.detach(), labels, reduction="none")
-    return [pc.upsampled_cross_entropy(logits, labels), each]
+    # The channels are classes here, and 255 is one of 300.
+    labels = torch.where(labels == IGNORE_INDEX, -100, labels.long())
+    features, known = given.features, {"ignore_index": -100}
+    each = pc.upsampled_cross_entropy(features.detach(), labels, reduction="none", **known)
+    return [pc.upsampled_cross_entropy(features, labels, **known), each]
 
 
 CALLS: dict[str, Call] = {
