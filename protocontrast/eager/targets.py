@@ -31,6 +31,7 @@ class Targets:
             share = torch.where(similarity.present, share, 0)
         self.share = share
         self.pixel_weight = None if pixel_weight is None else pixel_weight.to(dtype)
+        self.whole: Tensor | None = None
         self.soft = labels if labels.is_floating_point() else None
         if self.soft is not None:
             self.index = labels[:, :0]
@@ -60,8 +61,7 @@ class Targets:
         # Not times one over it, which is infinite where the sum is as small as a float can be.
         whole = torch.where(whole == 0, 1, whole)
         self.weight = self.weight / whole
-        if self.soft is not None:
-            self.share = self.share / whole
+        self.whole = whole
 
     def mass(self, tile: Tile) -> Tensor:
         """Soft targets of a tile times class and pixel weights, (C, n); 0 wins over NaN."""
@@ -73,7 +73,7 @@ class Targets:
         if self.pixel_weight is not None:
             weight = tile.of(self.pixel_weight)
             mass = torch.where((weight == 0) | (mass == 0), 0, mass * weight)
-        return mass
+        return mass if self.whole is None else mass.div_(self.whole)
 
     def pulled(self, tile: Tile, logits: Tensor) -> Tensor:
         """sum_c mass_ic z_ic, (n,)."""

@@ -58,7 +58,8 @@ def upsampled_cross_entropy(
     along the depth, which holds (B, C, Z, h, w) and its gradient, then slice by slice.
 
     Args:
-        logits: any memory format; scores of each class on a grid.
+        logits: any memory format; scores of each class on a grid. A class at -inf is absent, and so
+            it is between cells, wherever such a one has a share in the blend.
         labels: classes 0..C-1 or `ignore_index` in any integer dtype, along no axis smaller than
             the logits.
         class_weight: cw_c, any floating dtype. 0 ignores the class's pixels.
@@ -78,8 +79,9 @@ def upsampled_cross_entropy(
 
     Returns:
         Loss in nats, float32 (float64 for float64 logits). Ignored pixels give exactly 0 and no
-        gradient even where they read NaN; with no valid pixel the loss is exactly 0 with a zero,
-        connected gradient. Differentiating the gradient again raises.
+        gradient even where they read NaN; so do pixels whose own class is absent, since a prototype
+        may be missing. With no valid pixel the loss is exactly 0 with a zero, connected gradient.
+        Absent classes get gradient 0. Differentiating the gradient again raises.
 
     Raises:
         ValueError: shapes, devices or settings disagree, labels are smaller than the logits, or
