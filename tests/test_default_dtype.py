@@ -114,6 +114,14 @@ def queue() -> torch.nn.Module:
     return made
 
 
+def picked_queue() -> torch.nn.Module:
+    """More picks than bfloat16 can number."""
+    made = pc.ClassQueue(1, 400, 1)
+    features = torch.arange(1000, dtype=torch.float32)[:, None]
+    made.push(features, torch.zeros(1000, dtype=torch.int64), per_class=400)
+    return made
+
+
 def thresholds(**settings: Any) -> torch.nn.Module:
     made = pc.ClassThresholds(3, **settings)
     for probabilities in (SURE, SURE.flip(0)):
@@ -155,6 +163,7 @@ MODULES: dict[str, Callable[[], torch.nn.Module]] = {
     "unit bank": lambda: bank(normalize="prototypes"),
     "bias": bias,
     "queue": queue,
+    "queue of picks": picked_queue,
     "thresholds": thresholds,
     "moving thresholds": lambda: thresholds(momentum=0.9),
     "balance": balance,

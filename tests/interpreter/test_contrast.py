@@ -66,7 +66,9 @@ def test_every_layout_and_dtype(channels: int, dtype: torch.dtype, layout: str) 
 
 @pytest.mark.parametrize("classes", [1, 16, 17, 150, 256])
 def test_every_width_of_the_class_block(classes: int) -> None:
-    case = ContrastCase(4, (1, 33, 5, 9), classes, presence="given")
+    case = ContrastCase(
+        4, (1, 33, 5, 9), classes, presence="given", label_dtype=(torch.int64, -100)
+    )
     assert_case_agrees(case, WANTED[-1], 5)
 
 
