@@ -79,17 +79,21 @@ SOFT = {"pixel_prototype_contrast", "PixelPrototypeContrastLoss.forward", "distr
 HARD = {
     "class_prototypes", "class_statistics", "symmetric_cross_entropy", "prototype_pull", "spread",
     "assign_subclasses", "ClassQueue.push", "LogitBalance.update", "PrototypeBank.update",
+    "BiCL.forward", "bidirectional_contrast", "BidirectionalContrastLoss.forward", "class_mix",
+    "labels_to_grid", "upsampled_cross_entropy", "UpsampledCrossEntropyLoss.forward",
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", sorted(SOFT | HARD))
-def test_one_hot_labels_of_a_floating_dtype(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "argument"), sorted(one for one in cases(LABELS) if one[0] in SOFT | HARD)
+)
+def test_one_hot_labels_of_a_floating_dtype(name: str, argument: str) -> None:
     right = dict(calls()[name].arguments)
-    right["labels"] = torch.where(right["labels"] == 255, 0, right["labels"])
-    last = nn.functional.one_hot(right["labels"], 3).float()
-    assert_mended(name, {**right, "labels": last}, right)
+    right[argument] = torch.where(right[argument] == 255, 0, right[argument])
+    last = nn.functional.one_hot(right[argument], 3).float()
+    assert_mended(name, {**right, argument: last}, right)
     if name in HARD:
-        assert_mended(name, {**right, "labels": last.movedim(-1, 1)}, right)
+        assert_mended(name, {**right, argument: last.movedim(-1, 1)}, right)
 
 
 @pytest.mark.parametrize(
@@ -136,6 +140,7 @@ def test_where_nobody_can_tell_there_is_no_hint() -> None:
     assert hints.one_per_pixel("labels", (2, 7), (2, 3, 5)) == ""
     assert hints.one_per_pixel("labels", (2, 3, 5, 4), (2, 3, 5), 3) == ""
     assert hints.label_map("labels", (2, 4, 5, 6), 2, 3) == ""
+    assert "or dim=-1" in hints.label_map("labels", (2, 3, 5, 3), 2, 3)
     assert hints.channels_last("features", (12, 4), 4) == ""
     assert hints.channels_last("features", (2, 12, 4), 5) == ""
     assert hints.map_of_tokens("features", (2, 12, 4), 5) == ""

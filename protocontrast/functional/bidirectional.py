@@ -12,7 +12,6 @@ from protocontrast.checks import (
     check_flag,
     check_floating,
     check_ignore_index,
-    check_integer,
     check_shape,
     sentence,
 )
@@ -26,6 +25,7 @@ from protocontrast.functional.contrast import (
     pixel_prototype_contrast,
 )
 from protocontrast.functional.labels import labels_to_grid
+from protocontrast.functional.maps import check_classes
 from protocontrast.functional.pixels import (
     Pixels,
     check_per_class,
@@ -79,10 +79,12 @@ def _grid_labels(
 ) -> tuple[Tensor, Tensor]:
     """Labels on the grid, and the loss's targets: those, or counts of full-resolution labels."""
     features = pixels.original
-    check_integer(FUNCTION, f"{side}_labels", labels)
+    check_classes(FUNCTION, f"{side}_labels", labels, features.dim() - 2, num_classes)
     check_device(FUNCTION, f"{side}_labels", labels, features, f"{side}_features")
     if features.dim() not in (4, 5) or labels.dim() != features.dim() - 1:
         hint = "labels are (B, H, W) at any resolution for features (B, D, H, W)."
+        if features.dim() == 5:
+            hint = hint.replace("H,", "Z, H,")
         got, meant = tuple(labels.shape), ""
         if features.dim() in (4, 5):
             meant = hints.label_map(f"{side}_labels", got, features.dim() - 2, num_classes)

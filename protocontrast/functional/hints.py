@@ -42,6 +42,8 @@ def label_map(argument: str, got: Shape, axes: int, num_classes: int | None = No
         return ""
     if got[1] == 1:
         return f"{argument}.squeeze(1)."
+    if got[1] == num_classes == got[-1]:
+        return f"{argument}.argmax(dim=1), or dim=-1 where classes come last, {ONE_HOT}"
     if got[1] == num_classes:
         return f"{argument}.argmax(dim=1) {ONE_HOT}"
     if got[-1] == num_classes:

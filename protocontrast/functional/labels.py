@@ -17,6 +17,7 @@ from protocontrast.checks import (
     shown,
 )
 from protocontrast.functional import hints
+from protocontrast.functional.maps import check_classes
 from protocontrast.functional.pixels import comparable
 from protocontrast.functional.precision import widest
 from protocontrast.ops.grid import label_counts
@@ -176,10 +177,13 @@ def labels_to_grid(
         [[[[3.0, 0.0]], [[1.0, 2.0]]]]
     """
     function = "labels_to_grid"
-    check_integer(function, "labels", labels)
+    axes = len(size) if isinstance(size, (tuple, list, torch.Size)) else 2
+    known = num_classes if isinstance(num_classes, int) else None
+    check_classes(function, "labels", labels, axes, known)
     if labels.dim() not in (3, 4):
         requirement = "of shape (B, Z, H, W) or (B, H, W)"
-        raise ValueError(sentence(function, "labels", requirement, tuple(labels.shape)))
+        hint = hints.label_map("labels", tuple(labels.shape), 3)
+        raise ValueError(sentence(function, "labels", requirement, tuple(labels.shape), hint))
     check_choice(function, "mode", mode, MODES)
     check_ignore_index(function, ignore_index)
     grid = _read_size(labels, size, num_classes)

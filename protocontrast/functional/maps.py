@@ -3,7 +3,13 @@
 import torch
 from torch import Tensor
 
-from protocontrast.checks import check_device, check_floating, check_integer, sentence
+from protocontrast.checks import (
+    check_device,
+    check_floating,
+    check_integer,
+    check_tensor,
+    sentence,
+)
 from protocontrast.functional import hints
 
 
@@ -25,11 +31,22 @@ def check_feature_map(
     check_device(function, argument, features, reference, "the module's buffers")
 
 
+def check_classes(
+    function: str, argument: str, labels: Tensor, axes: int, num_classes: int | None
+) -> None:
+    """TypeError unless an integer tensor; one-hot labels of a floating dtype get a hint."""
+    check_tensor(function, argument, labels)
+    if labels.is_floating_point():
+        hint = hints.label_map(argument, tuple(labels.shape), axes, num_classes)
+        raise TypeError(sentence(function, argument, "of an integer dtype", labels.dtype, hint))
+    check_integer(function, argument, labels)
+
+
 def check_label_map(
     function: str, argument: str, labels: Tensor, features: Tensor, num_classes: int
 ) -> None:
     """Labels of any resolution, with as many axes as their features, on their device."""
-    check_integer(function, argument, labels)
+    check_classes(function, argument, labels, features.dim() - 2, num_classes)
     shape, images = tuple(labels.shape), features.shape[0]
     if labels.dim() != features.dim() - 1 or shape[0] != images:
         axes = "H, W" if features.dim() == 4 else "Z, H, W"

@@ -10,12 +10,12 @@ from protocontrast.checks import (
     check_count,
     check_device,
     check_ignore_index,
-    check_integer,
     check_shape,
     check_tensor,
     sentence,
 )
 from protocontrast.functional import hints
+from protocontrast.functional.maps import check_classes
 from protocontrast.functional.randomness import uniform
 from protocontrast.ops.labels import checked_labels
 
@@ -114,7 +114,7 @@ def class_mix(
         requirement = f"of dtype {source_images.dtype} like source_images"
         raise TypeError(sentence(function, "target_images", requirement, target_images.dtype))
     for argument, labels in (("source_labels", source_labels), ("target_labels", target_labels)):
-        check_integer(function, argument, labels)
+        check_classes(function, argument, labels, len(shape) - 2, num_classes)
         expected = (shape[0], *shape[2:])
         got = tuple(labels.shape)
         if got != expected:

@@ -8,7 +8,6 @@ from protocontrast.checks import (
     check_flag,
     check_floating,
     check_ignore_index,
-    check_integer,
     check_no_grad,
     check_shape,
     check_share,
@@ -16,6 +15,7 @@ from protocontrast.checks import (
 )
 from protocontrast.functional import hints
 from protocontrast.functional.contrast import REDUCTIONS, Backend, Reduction
+from protocontrast.functional.maps import check_classes
 from protocontrast.functional.pixels import comparable
 from protocontrast.ops import upsampled_cross_entropy as operator
 from protocontrast.ops.backend import choose
@@ -109,7 +109,7 @@ def upsampled_cross_entropy(
         requirement = "with at least one class, row and column"
         raise ValueError(sentence(function, "logits", requirement, shape))
     num_classes = shape[1]
-    check_integer(function, "labels", labels)
+    check_classes(function, "labels", labels, len(shape) - 2, num_classes)
     _check_size(function, tuple(labels.shape), shape)
     check_device(function, "labels", labels, logits, "logits")
     if class_weight is not None:
