@@ -15,7 +15,7 @@ FEATURES, LABELS, _ = scene(torch.float32)
 UPSAMPLED: list[dict[str, Any]] = [
     {},
     {"align_corners": True, "reduction": "sum"},
-    {"reduction": "none", "ignore_index": 2, "backend": "naive"},
+    {"reduction": "none", "ignore_index": 7, "backend": "naive"},
 ]
 
 

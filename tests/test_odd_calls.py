@@ -171,10 +171,16 @@ def test_one_of_everything(shape: tuple[int, ...], similarity: Any) -> None:
     assert pc.transfer_labels(features, prototypes, similarity=similarity).labels.item() == 0
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 # In "pairs none" the pixel is the only one of its class, so it has no positive and does not count.
+READERS = [name for name in CALLS if "means" not in name and name != "pairs none"]
+# Among logits -inf says that a class is absent.
+OF_LOGITS = [name for name in READERS if name.startswith("upsampled")]
+
+
 @pytest.mark.parametrize(
-    "name", [name for name in CALLS if "means" not in name and name != "pairs none"]
+    ("name", "value"),
+    [(name, value) for name in READERS for value in (math.nan, math.inf)]
+    + [(name, -math.inf) for name in READERS if name not in OF_LOGITS],
 )
 def test_what_is_not_finite_at_a_valid_pixel_comes_out(name: str, value: float) -> None:
     broken = FEATURES.clone()
@@ -185,6 +191,19 @@ def test_what_is_not_finite_at_a_valid_pixel_comes_out(name: str, value: float) 
     assert not result.isfinite()
     assert leaf.grad is not None
     assert not leaf.grad[0, :, 2].isfinite().all()
+
+
+@pytest.mark.parametrize("name", OF_LOGITS)
+def test_a_class_at_minus_infinity_carries_nothing(name: str) -> None:
+    absent = FEATURES.clone()
+    absent[0, 1, 2] = -math.inf
+    leaf = absent.requires_grad_()
+    result = CALLS[name](leaf, LABELS, PROTOTYPES).sum()
+    result.backward()
+    assert result.isfinite()
+    assert leaf.grad is not None
+    assert leaf.grad.isfinite().all()
+    assert leaf.grad[0, 1, 2] == 0
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
