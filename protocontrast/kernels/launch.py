@@ -39,7 +39,13 @@ ELEMENTS = {
 }
 
 SLOT_BYTES = 4 * 2**20
-"""Partial sums may take a tenth of the features' memory, or this much where that is more."""
+"""Partial sums may always take this much, however small the features."""
+
+SLOT_SHARES = (10, 3)
+"""Else a tenth of the features' memory; a third where fewer than `ENOUGH` programs would run."""
+
+ENOUGH = 132
+"""Programs that occupy the largest GPUs in the table, one for each of their multiprocessors."""
 
 
 class Launch(NamedTuple):
@@ -173,9 +179,13 @@ def span_of(images: int, channels: int, pixels: int, width: int, classes: int) -
     the device, and so the order of a sum is the same everywhere.
     """
     slot = classes * channels * 4
-    allowed = max(SLOT_BYTES, images * channels * pixels * width // 10)
+    held = images * channels * pixels * width
+    usual, most = (max(SLOT_BYTES, held // share) for share in SLOT_SHARES)
     span = LARGEST_TILE
-    while span < pixels and images * -(-pixels // span) * slot > allowed:
+    while span < pixels:
+        fewer = images * tile_count(pixels, 2 * span)
+        if images * tile_count(pixels, span) * slot <= (usual if fewer >= ENOUGH else most):
+            break
         span *= 2
     return span
 

@@ -1,0 +1,42 @@
+"""A large map keeps every multiprocessor of a large GPU busy, whatever its sums take."""
+
+import pytest
+
+from protocontrast.kernels.launch import ENOUGH
+from tests.ahead_of_time import calls
+from tests.ahead_of_time.cases import TABLE, Case
+
+MAPS = ((8, 32768, 256), (8, 32768, 720), (2, 32768, 2048))
+"""Images, pixels of each, channels."""
+LEAST = {256: ENOUGH, 720: ENOUGH, 2048: ENOUGH // 4}
+"""At 150 classes and 2048 channels the sums of 132 programs take more than a third of the map."""
+KERNELS = [kernel for kernel in TABLE if not kernel.startswith("pair_")]
+
+
+def programs(kernel: str, dtype: str, channels: int, classes: int, target: str = "sm90") -> int:
+    case = Case(target, kernel, dtype, "highest", channels, classes, "nchw", False, "cosine")
+    return calls.launch_of(case).programs
+
+
+@pytest.mark.parametrize(("images", "pixels", "channels"), MAPS)
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_large_map_occupies_a_whole_gpu(
+    kernel: str, images: int, pixels: int, channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calls, "IMAGES", images)
+    monkeypatch.setattr(calls, "PIXELS", pixels)
+    for dtype in ("bf16", "fp32"):
+        assert programs(kernel, dtype, channels, 19) >= ENOUGH
+        # Both sums of a distribution take twice as much.
+        least = LEAST[channels] // (2 if kernel.startswith("distribution") else 1)
+        assert programs(kernel, dtype, channels, 150) >= least
+
+
+def test_a_map_of_one_image_is_cut_into_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a share of the map's memory for their sums, one program has the whole image."""
+    monkeypatch.setattr(calls, "IMAGES", 1)
+    monkeypatch.setattr(calls, "PIXELS", 262144)
+    assert programs("contrast_backward_both", "bf16", 256, 19) >= ENOUGH
+    monkeypatch.setattr("protocontrast.kernels.launch.SLOT_SHARES", (1 << 60, 1 << 60))
+    monkeypatch.setattr("protocontrast.kernels.launch.SLOT_BYTES", 0)
+    assert programs("contrast_backward_both", "bf16", 256, 19) == 1
