@@ -115,4 +115,10 @@ def objections(case: Case, found: Resources, budget: Budget | None) -> list[str]
         " and ".join(narrow),
         "widen with .to(tl.int64) before the product.",
     )
+    expect(
+        not found.touched_early,
+        "no memory of a running product to be touched",
+        "; ".join(found.touched_early),
+        "make the loop wait with `waited_for` of protocontrast/kernels/scores.py.",
+    )
     return wrong

@@ -5,18 +5,22 @@ NVIDIA's `cuobjdump` and `nvdisasm` come with triton; AMD's assembly says it in 
 
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import triton
 from torch import Tensor
+from triton._C.libtriton import ir
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+from triton.compiler.compiler import make_backend
 
 from protocontrast.kernels.launch import Launch
 from tests.ahead_of_time.calls import launch_of
 from tests.ahead_of_time.cases import Case
+from tests.ahead_of_time.in_flight import touched_early
 from tests.ahead_of_time.offsets import narrow_products
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
@@ -43,7 +47,8 @@ TWO_BYTES = re.compile(r"\bLDG\.E\.[US]16\b|\b(?:global|buffer)_load_(?:u?short|
 
 class Resources(NamedTuple):
     """Per thread: registers (AMD: vector ones of both kinds) and bytes of stack; then per program
-    bytes of shared memory; then instructions, and products too narrow for a far offset."""
+    bytes of shared memory; then instructions, products too narrow for a far offset, and what is
+    touched while a product may still run."""
 
     registers: int
     stack: int
@@ -51,6 +56,7 @@ class Resources(NamedTuple):
     matrix_products: int
     two_byte_loads: int
     narrow_products: tuple[str, ...]
+    touched_early: tuple[str, ...] = ()
 
 
 def specialised(
@@ -74,6 +80,24 @@ def compiled(launch: Launch, target: str) -> Any:
     """The kernel as triton compiles it for this launch."""
     source = ASTSource(launch.kernel, *specialised(launch, target))
     return triton.compile(source, target=GPU_TARGETS[target], options=launch.options)
+
+
+def in_ttgir(launch: Launch, target: str) -> str:
+    """The launch in triton's last intermediate language, without the slower half of compiling."""
+    source = ASTSource(launch.kernel, *specialised(launch, target))
+    backend = make_backend(GPU_TARGETS[target])
+    options = backend.parse_options(dict(launch.options))
+    stages: dict[str, Callable[[Any, dict[str, Any]], Any]] = {}
+    backend.add_stages(stages, options, source.language)
+    context = ir.context()
+    ir.load_dialects(context)
+    backend.load_dialects(context)
+    generators = backend.get_codegen_implementation(options), backend.get_module_map()
+    module = source.make_ir(GPU_TARGETS[target], options, *generators, context)
+    metadata = {"target": GPU_TARGETS[target], **options.__dict__}
+    for stage in ("ttir", "ttgir"):
+        module = stages[stage](module, metadata)
+    return str(module)
 
 
 def measured(launch: Launch, target: str) -> Resources:
@@ -100,6 +124,7 @@ def measured(launch: Launch, target: str) -> Resources:
         len(MATRIX.findall(text)),
         len(TWO_BYTES.findall(text)),
         far,
+        tuple(touched_early(kernel.asm["ttgir"])),
     )
 
 
