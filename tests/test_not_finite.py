@@ -38,14 +38,14 @@ def sprinkled(features: Tensor, ignored: Tensor, seed: int, used: float) -> Tens
 def calls(draw: st.DrawFn, used: float = 0.04) -> dict[str, Any]:
     """Labels of 4 classes, 255 and weights of 0 among them."""
     seed, dtype = draw(seeds), draw(st.sampled_from(DTYPES))
-    images, pixels = draw(st.sampled_from([(1, 40), (2, 35)]))
+    images, pixels = draw(st.sampled_from([(1, 40), (2, 17)]))
     labels = label_map(seed, (images, pixels), 4)
     weight = None
     if draw(st.booleans()):
         weight = torch.randint(0, 3, labels.shape, generator=torch.Generator().manual_seed(seed))
         weight = weight.float()
     ignored = labels == 255 if weight is None else (labels == 255) | (weight == 0)
-    features = normal(seed, (images, draw(st.sampled_from([3, 35])), pixels), dtype)
+    features = normal(seed, (images, draw(st.sampled_from([3, 34])), pixels), dtype)
     return {
         "features": sprinkled(features, ignored, seed, used),
         "labels": labels,

@@ -1,6 +1,7 @@
 """The kernels take features, prototypes and weights each in a dtype of its own."""
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import pytest
@@ -61,13 +62,8 @@ LOSSES: tuple[Callable[[dict[str, Any], str], Tensor], ...] = (
 
 FARTHEST = (torch.float64, torch.bfloat16)
 PAIRS = [
-    pytest.param(
-        features,
-        prototypes,
-        marks=[] if {features, prototypes} == {*FARTHEST} else pytest.mark.slow,
-    )
-    for features in DTYPES
-    for prototypes in DTYPES
+    pytest.param(*pair, marks=[] if pair == FARTHEST else pytest.mark.slow)
+    for pair in product(DTYPES, DTYPES)
 ]
 
 
