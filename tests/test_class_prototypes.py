@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from protocontrast import ClassPrototypes, class_prototypes
-from protocontrast.eager.class_prototypes import add_marked
 from tests.agreement import assert_agrees, values_and_gradients
 from tests.strategies import (
     LABEL_DTYPES,
@@ -146,23 +145,6 @@ def test_a_spoilt_pixel_spoils_its_own_class_alone(
     assert found.count.tolist() == [3, 3, 3, 3]
     others = [0, 2, 3]
     torch.testing.assert_close(found.mean[others], clean.mean[others])
-
-
-@pytest.mark.parametrize("normalize", [False, True])
-def test_the_path_without_the_host_marks_the_same_classes(normalize: bool) -> None:
-    """On a GPU no value may decide the path; its sums equal those of the CPU's careful path."""
-    features = normal(0, (12, 3), torch.float32)
-    features[5, 1], features[8, 0], features[9, 2] = NAN, float("inf"), NAN
-    labels, weight = torch.arange(12) % 4, torch.ones(12)
-    weight[9] = 0
-    member = (labels == torch.arange(4)[:, None]) * weight
-    total = torch.zeros(4, 3)
-    add_marked(total, features.t(), member, weight == 0, normalize)
-    careful = class_prototypes(features, labels, 4, pixel_weight=weight, normalize=normalize)
-    assert torch.isnan(total).all(dim=1).tolist() == [True, True, False, False]
-    assert torch.isfinite(careful.mean).all(dim=1).tolist() == [False, False, True, True]
-    expected = careful.mean * careful.count[:, None]
-    torch.testing.assert_close(total[2:], expected[2:])
 
 
 def test_the_result_names_its_parts() -> None:

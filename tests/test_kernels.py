@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 
 import protocontrast as pc
 from protocontrast import kernels
-from protocontrast.kernels import configs
+from protocontrast.kernels import compilers, configs
 from protocontrast.ops.backend import choose
 from tests.sentences import assert_raises
 
@@ -142,9 +143,94 @@ def test_auto_takes_a_kernel_where_there_is_one(
     operator: str, available: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kernels, "AVAILABLE", available)
+    monkeypatch.setattr(compilers, "RELEASE", (3, 7, 1))
+    monkeypatch.setattr(compilers, "capability", lambda index: (9, 0))
     expected = "triton" if available and operator in kernels.OPERATORS else "eager"
     assert choose("f", "auto", operator, _OnGpu()) == expected  # type: ignore[arg-type]
     assert choose("f", "auto", operator, FEATURES) == "eager"
+
+
+OLD_GPU = (
+    "f: expected backend made for the GPU, which is one of capability 8.0 or higher, got 'triton' "
+    '3.7.1 on a GPU of capability 7.5. Hint: backend="eager" runs on every GPU, whatever the '
+    "release of triton."
+)
+OLD_TRITON = (
+    "f: expected backend that triton 3.6 or later compiles, got 'triton' 3.5.1 on {gpu}. "
+    'Hint: pip install "triton>=3.6", or take backend="eager".'
+)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "release", "text"),
+    [
+        ((7, 5), (3, 7, 1), OLD_GPU),
+        ((9, 0), (3, 5, 1), OLD_TRITON.format(gpu="a GPU of capability 9.0")),
+        ((7, 5), (3, 5, 1), OLD_TRITON.format(gpu="a GPU of capability 7.5")),
+        (None, (3, 5, 1), OLD_TRITON.format(gpu="a GPU")),
+        *(((8, minor), (3, 6, 0), None) for minor in (0, 6, 9)),
+        *(((9, 0), (3, release, 0), None) for release in (6, 7, 8, 9, 10)),
+        *((gpu, (3, 7, 1), None) for gpu in ((10, 0), (10, 3), (12, 0), None)),
+        ((9, 0), None, None),
+    ],
+)
+def test_a_gpu_or_a_triton_that_the_kernels_do_not_know_is_refused(
+    gpu: tuple[int, int] | None,
+    release: tuple[int, int, int] | None,
+    text: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By name in a sentence; "auto" takes eager there."""
+    monkeypatch.setattr(kernels, "AVAILABLE", True)
+    monkeypatch.setattr(compilers, "RELEASE", release)
+    monkeypatch.setattr(compilers, "capability", lambda index: gpu)
+
+    def chosen(backend: str, operator: str = "contrast") -> str:
+        return choose("f", backend, operator, _OnGpu())  # type: ignore[arg-type]
+
+    assert chosen("auto") == ("triton" if text is None else "eager")
+    assert chosen("eager") == "eager"
+    if text is None:
+        assert chosen("triton") == "triton"
+    else:
+        assert_raises(ValueError, text, lambda: chosen("triton"))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("3.7.1", (3, 7, 1)), ("3.10.0+rocm7.1", (3, 10, 0)), ("3.6", (3, 6, 0)), ("main", None)],
+)
+def test_the_release_of_triton_is_read_from_its_version(
+    text: str, expected: tuple[int, int, int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def version(name: str) -> str:
+        if name != "pytorch-triton":
+            raise PackageNotFoundError
+        return text
+
+    monkeypatch.setattr(compilers, "version", version)
+    assert compilers.installed_release() == expected
+
+
+def test_the_capability_of_a_gpu_is_a_constant_of_a_compiled_graph(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def asked(index: int) -> tuple[int, int]:
+        assert sys._getframe(0).f_code.co_name == "asked"  # which no graph could hold
+        return 9, index
+
+    def number(x: torch.Tensor) -> torch.Tensor:
+        return x + sum(compilers.capability(3) or ())
+
+    monkeypatch.setattr(compilers, "read_capability", asked)
+    compiled = torch.compile(number, fullgraph=True, backend="eager")
+    assert compiled(torch.zeros(1)).tolist() == [12.0]
+
+
+def test_a_tensor_on_paper_has_no_capability() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    assert compilers.capability(None) is None
 
 
 @pytest.mark.parametrize("family", configs.FAMILIES)

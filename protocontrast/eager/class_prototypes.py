@@ -143,12 +143,17 @@ def _add(total: Tensor, block: Tensor, member: Tensor, unused: Tensor, normalize
 def add_marked(
     total: Tensor, block: Tensor, member: Tensor, unused: Tensor, normalize: bool
 ) -> None:
-    """The same without asking the host: classes with a non-finite pixel are marked NaN."""
+    """The same without asking the host: what is not finite is found by two products more."""
     block = without(block, unused)
-    unread = ~torch.isfinite(block).all(dim=0)
-    marked = (member * unread).sum(dim=1, keepdim=True) != 0
-    _add(total, without(block, unread), member, unused, normalize)
-    total.masked_fill_(marked, torch.nan)
+    if normalize:
+        block = block * inverse_length(block)
+    finite = torch.isfinite(block)
+    total.addmm_(member, torch.where(finite, block, 0).t())
+    lost = torch.isnan(block)
+    for signed, value in ((block > 0, torch.inf), (block < 0, -torch.inf)):
+        reached = (signed & ~finite | lost).to(block.dtype)
+        # NaN is the sum of both infinities.
+        total += torch.where((member != 0).to(block.dtype) @ reached.t() > 0, value, 0)
 
 
 def _add_separately(

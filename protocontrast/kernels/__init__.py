@@ -1,7 +1,8 @@
 """The room of the Triton kernels: one file per operator, under the operator's own stem.
 
 This file knows which operators have a kernel and whether kernels can run here; it never imports
-triton, so the package works without it. The others are imported when a call first needs them.
+triton, so the package works without it; nor does `compilers`, which says where they are refused.
+The others are imported when a call first needs them.
 
 `launch` runs launches or, within `recorded`, collects them to be compiled ahead of time; `configs`
 holds the table of tile sizes; `scores`, `targets` and `operands` are device functions that the

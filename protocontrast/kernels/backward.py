@@ -17,6 +17,7 @@ from protocontrast.kernels.launch import (
     span_of,
     tile_count,
 )
+from protocontrast.kernels.operands import narrowed
 from protocontrast.kernels.prototypes import finish, prepare
 from protocontrast.kernels.scores import to_features
 
@@ -56,7 +57,7 @@ def store_part(part, kept, image_ptr, stride_d, stride_p, offs_p, offs_d, pixels
         image_ptr
         + offs_p[:, None].to(tl.int64) * stride_p
         + offs_d[None, :].to(tl.int64) * stride_d,
-        tl.where(kept[:, None], part, 0.0).to(image_ptr.dtype.element_ty),
+        narrowed(tl.where(kept[:, None], part, 0.0), image_ptr.dtype.element_ty),
         mask=(offs_p[:, None] < pixels) & (offs_d[None, :] < D),
     )
 

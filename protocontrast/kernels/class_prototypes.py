@@ -46,18 +46,64 @@ def read_lengths(
 
 
 @triton.jit
-def spoilt_or_zero(tile, member, ACC: tl.constexpr):
-    """The tile with 0 in place of what is not finite, and NaN [BLOCK_D, BLOCK_C] where that was.
+def finite_or_zero(tile, ACC: tl.constexpr):
+    """The tile with 0 in place of what is not finite, and how many of each pixel were, [BLOCK_P].
 
-    A product with one-hot labels would spread it to every class, since 0 * NaN is NaN. Marked are
-    the classes with such a pixel in the channels with such a value.
+    A product with one-hot labels would spread it to every class, since 0 * NaN is NaN.
     """
     wide = tile.to(ACC)
-    rest = wide - wide  # 0 or NaN
-    of_class = tl.sum(tl.where(member != 0.0, tl.sum(rest, axis=1)[:, None], 0.0), axis=0)
-    of_channel = tl.sum(rest, axis=0)
-    spoilt = tl.where((of_channel == 0.0)[:, None], 0.0, of_class[None, :])
-    return tl.where(rest == 0.0, tile, tl.zeros_like(tile)), spoilt
+    finite = wide - wide == 0.0
+    return tl.where(finite, tile, tl.zeros_like(tile)), tl.sum((~finite).to(tl.int32), axis=1)
+
+
+@triton.jit
+def strays_of(tile, member, weight, C: tl.constexpr, ACC: tl.constexpr):
+    """What `finite_or_zero` left out of the classes' sums, [BLOCK_D, BLOCK_C], class by class."""
+    offs_c = tl.arange(0, member.shape[1])
+    wide = tile.to(ACC)
+    stray = wide - wide != 0.0
+    total = tl.zeros([tile.shape[1], member.shape[1]], dtype=ACC)
+    for c in range(C):
+        own = offs_c[None, :] == c
+        inside = tl.sum((own & (member != 0.0)).to(tl.int32), axis=1) > 0
+        factor = tl.sum(tl.where(own, weight, 0.0), axis=1)
+        pulled = tl.where(inside[:, None] & stray, wide * factor[:, None], 0.0)
+        total += tl.where(own, tl.sum(pulled, axis=0)[:, None], 0.0)
+    return total
+
+
+@triton.jit
+def add_strays(
+    slot_ptr, image_ptr, stride_xd, stride_xp, labels_ptr, stride_lc, stride_lp,
+    weight_ptr, stride_wp, first, low, pixels,
+    ACC: tl.constexpr, SOFT: tl.constexpr, WEIGHTED: tl.constexpr, IGNORE_INDEX: tl.constexpr,
+    NORMALIZE: tl.constexpr, SPAN: tl.constexpr, GROUP_D: tl.constexpr,
+    C: tl.constexpr, D: tl.constexpr,
+    BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_P: tl.constexpr,
+):  # fmt: skip
+    """A second walk of a span in which a pixel that counts is not finite: its value is added to
+    its own class and channel, after the finite ones. Pointers are those of the image.
+
+    It is to happen rarely and in few registers, so BLOCK_P is small."""
+    share = (tl.arange(0, BLOCK_C) < C).to(ACC)
+    for step in range(0, SPAN, BLOCK_P):
+        # The slot's elements may belong to other threads than those that stored them last.
+        tl.debug_barrier()
+        offs_p = first + step + tl.arange(0, BLOCK_P)
+        member, _ = masses(
+            labels_ptr, stride_lc, stride_lp, weight_ptr, stride_wp,
+            offs_p, pixels, share, SOFT, WEIGHTED, IGNORE_INDEX, C, BLOCK_C, ACC,
+        )  # fmt: skip
+        weight = member
+        if NORMALIZE:
+            inverse = read_lengths(
+                image_ptr, stride_xd, stride_xp, offs_p, pixels, ACC, D, BLOCK_D, BLOCK_P
+            )
+            weight = member * inverse[:, None]
+        for start in range(0, GROUP_D, BLOCK_D):
+            offs_d = low + start + tl.arange(0, BLOCK_D)
+            tile = load_tile(image_ptr, stride_xd, stride_xp, offs_p, offs_d, pixels, D)
+            add_to_slot(slot_ptr, strays_of(tile, member, weight, C, ACC), offs_d, 1, C, D)
 
 
 @triton.jit
@@ -83,11 +129,12 @@ def class_sums_kernel(
     image_ptr = features_ptr + image * stride_xb
     slot_ptr = partial_ptr + slot.to(tl.int64) * C * D
     count = tl.zeros([BLOCK_C], dtype=ACC)
+    strays = tl.zeros([BLOCK_P], dtype=tl.int32)
     if SINGLE:
         whole = tl.zeros([BLOCK_D, BLOCK_C], dtype=ACC)
     for step in range(0, SPAN, BLOCK_P):
         offs_p = first + step + tl.arange(0, BLOCK_P)
-        member, _ = masses(
+        member, mass = masses(
             labels_ptr + image * stride_lb, stride_lc, stride_lp,
             weight_ptr + image * stride_wb if WEIGHTED else weight_ptr, stride_wp,
             offs_p, pixels, share, SOFT, WEIGHTED, IGNORE_INDEX, C, BLOCK_C, ACC,
@@ -101,13 +148,14 @@ def class_sums_kernel(
             # In a product NaN would reach every class; it is added to its own class instead.
             readable = inverse == inverse
             weight = member * tl.where(readable, inverse, 0.0)[:, None]
-            lost = (member != 0.0) & (inverse != inverse)[:, None]
-            unread = tl.sum(tl.where(lost, float("nan"), 0.0), axis=0)
+            unread = (member != 0.0) & (inverse != inverse)[:, None]
+            unread = tl.sum(tl.where(unread, float("nan"), 0.0), axis=0)
         for start in range(0, GROUP_D, BLOCK_D):
             offs_d = low + start + tl.arange(0, BLOCK_D)
             tile = load_tile(image_ptr, stride_xd, stride_xp, offs_p, offs_d, pixels, D)
-            clean, spoilt = spoilt_or_zero(tile, member, ACC)
-            part = weighted_sum(clean, weight, OPERANDS, PRECISION, ACC) + spoilt
+            clean, lost = finite_or_zero(tile, ACC)
+            strays += tl.where(mass != 0.0, lost, 0)
+            part = weighted_sum(clean, weight, OPERANDS, PRECISION, ACC)
             if NORMALIZE:
                 part += unread[None, :].to(ACC)
             if SINGLE:
@@ -119,6 +167,13 @@ def class_sums_kernel(
             tl.debug_barrier()
     if SINGLE:
         add_to_slot(slot_ptr, whole, low + tl.arange(0, BLOCK_D), 0, C, D)
+    if tl.sum(strays) > 0:
+        add_strays(
+            slot_ptr, image_ptr, stride_xd, stride_xp, labels_ptr + image * stride_lb,
+            stride_lc, stride_lp, weight_ptr + image * stride_wb if WEIGHTED else weight_ptr,
+            stride_wp, first, low, pixels, ACC, SOFT, WEIGHTED, IGNORE_INDEX, NORMALIZE,
+            SPAN, GROUP_D, C, D, BLOCK_C, BLOCK_D, min(BLOCK_P, 32),
+        )  # fmt: skip
     # Programs of one slot count the same pixels; the first of them says so.
     told = tl.where(low == 0, C, 0)
     tl.store(count_ptr + slot.to(tl.int64) * C + offs_c, count, mask=offs_c < told)
@@ -163,7 +218,7 @@ def class_sums(
 ) -> tuple[Tensor, Tensor]:
     """Sums (G, C, D) and counts (G, C) with G = B per image, else 1.
 
-    A pixel that is not finite makes its own class NaN and no other.
+    What is not finite reaches its own class and channel alone; normalised, NaN every channel.
     """
     images, channels, pixels = features.shape
     acc = accumulation_dtype(features)

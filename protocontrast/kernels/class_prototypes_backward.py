@@ -8,7 +8,7 @@ from torch import Tensor
 from protocontrast.kernels.class_prototypes import plan
 from protocontrast.kernels.launch import Launch, accumulation_dtype, run, tile_count
 from protocontrast.kernels.lengths import inverse_of, pixel_lengths
-from protocontrast.kernels.operands import add_product, load_tile
+from protocontrast.kernels.operands import add_product, load_tile, narrowed
 from protocontrast.kernels.targets import masses
 
 
@@ -78,7 +78,7 @@ def class_sums_backward_kernel(
             + image * stride_gb
             + offs_p[:, None].to(tl.int64) * stride_gp
             + offs_d[None, :].to(tl.int64) * stride_gd,
-            part.to(gradient_ptr.dtype.element_ty),
+            narrowed(part, gradient_ptr.dtype.element_ty),
             mask=(offs_p[:, None] < pixels) & (offs_d[None, :] < D),
         )
 

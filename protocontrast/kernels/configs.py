@@ -72,16 +72,18 @@ ROWS: tuple[Row, ...] = (
     # A tile of all channels stays in registers between the passes of a backward; beside the
     # prototypes' partial sums it does not fit, nor do float32 products, which use no tensor cores.
     Row(("sm90", "sm100"), FEATURES, (2,), 128, 32, Config(64, 128, 8, 1)),
-    Row(GPUS, FEATURES, (2,), 128, 32, Config(32, 128, 4, 1)),
-    Row(NVIDIA, FEATURES, (2,), 256, 32, Config(32, 256, 8, 1)),
+    Row(("sm80", "gfx942"), FEATURES, (2,), 128, 32, Config(32, 128, 4, 1)),
+    # Larger ones are read again, from cache: kept, they leave a multiprocessor one program.
+    Row(NVIDIA, FEATURES, (2,), ANY, 32, Config(128, 32, 4, 2)),
     Row(("sm80", "sm90"), FORWARD, (2,), ANY, 32, Config(128, 64, 4, 3)),
     Row(("sm100",), FORWARD, (2,), ANY, 32, Config(128, 64, 8, 2)),
     Row(GPUS, FORWARD, (2,), ANY, 32, Config(128, 64, 4, 2)),
     Row(("sm100",), BOTH, (2,), ANY, 32, Config(64, 64, 8, 1)),
     Row(NVIDIA, ("logits_backward",), (2,), ANY, 32, Config(64, 64, 8, 1)),
     Row(GPUS, BACKWARD, (2,), ANY, 32, Config(64, 64, 4, 2)),
-    Row(("sm80", "sm100"), SUMS, (2,), ANY, 32, Config(128, 32, 4, 2)),
+    Row(("sm80",), SUMS, (2,), ANY, 32, Config(128, 32, 4, 2)),
     Row(GPUS, SUMS, (2,), ANY, 32, Config(128, 64, 4, 2)),
+    Row(("sm90", "sm100"), SLOPES, (2,), ANY, 32, Config(128, 64, 4, 3)),
     Row(GPUS, SLOPES, (2,), ANY, 32, Config(64, 64, 4, 2)),
     Row(("gfx942",), BOTH, (4,), ANY, 32, Config(32, 32, 4, 2)),
     # BLOCK_P rows of one side meet as many of the other, and classes do not matter.
@@ -112,6 +114,7 @@ ROWS: tuple[Row, ...] = (
     Row(GPUS, (*BOTH, *PASS, *SLOPES), (4,), ANY, 32, Config(64, 32, 8, 2)),
     Row(GPUS, KERNELS, (4,), ANY, 32, Config(64, 32, 4, 2)),
     Row(GPUS, FORWARD, (2,), ANY, 128, Config(64, 32, 4, 2)),
+    Row(("sm90",), PASS, (2,), ANY, 32, Config(128, 64, 4, 3)),
     Row(GPUS, PASS, (2,), ANY, 32, Config(64, 32, 8, 2)),
     Row(("gfx942",), PASS, (2, 4), ANY, 64, Config(16, 32, 4, 1)),
     Row(NVIDIA, PASS, (2,), ANY, 64, Config(32, 32, 8, 2)),

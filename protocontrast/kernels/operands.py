@@ -44,6 +44,16 @@ def split(factor, NARROW: tl.constexpr):
 
 
 @triton.jit
+def narrowed(value, NARROW: tl.constexpr):
+    """In the dtype of a result, by way of float32: triton's interpreter makes rubbish of a float64
+    number on its way into bfloat16."""
+    if NARROW == tl.float64:
+        return value.to(NARROW)
+    else:
+        return value.to(tl.float32).to(NARROW)
+
+
+@triton.jit
 def add_product(
     left, right, total, OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr
 ):

@@ -17,7 +17,7 @@ from protocontrast.kernels.launch import (
     run,
 )
 from protocontrast.kernels.lengths import inverse_of, size_of
-from protocontrast.kernels.operands import split, square_root
+from protocontrast.kernels.operands import narrowed, split, square_root
 
 NEVER = tl.constexpr(-1e30)
 """Added to masked classes' logits: exp(NEVER - max) is exactly 0, and 0 * NEVER is not NaN."""
@@ -178,7 +178,7 @@ def finish_kernel(
         total = (total - unit * tl.sum(unit * total, axis=1)[:, None]) * inverse[:, None]
     tl.store(
         gradient_ptr + row[:, None].to(tl.int64) * stride_gc + offs_d[None, :] * stride_gd,
-        tl.where(present[:, None], total, 0.0).to(gradient_ptr.dtype.element_ty),
+        narrowed(tl.where(present[:, None], total, 0.0), gradient_ptr.dtype.element_ty),
         mask=mask,
     )
 

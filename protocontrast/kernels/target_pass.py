@@ -9,7 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from protocontrast.kernels.backward import add_to_slot
-from protocontrast.kernels.class_prototypes import spoilt_or_zero
+from protocontrast.kernels.class_prototypes import add_strays, finite_or_zero
 from protocontrast.kernels.configs import configuration
 from protocontrast.kernels.launch import (
     Launch,
@@ -85,6 +85,7 @@ def target_pass_kernel(
     one = (offs_c < C).to(ACC)
     count = tl.zeros([BLOCK_C], dtype=ACC)
     lost = tl.zeros([BLOCK_C], dtype=ACC)
+    strays = tl.zeros([BLOCK_P], dtype=tl.int32)
     if SUMS:
         slot_ptr = partial_ptr + slot * C * D
         if RESIDENT:
@@ -187,8 +188,9 @@ def target_pass_kernel(
                 offs_d = start + tl.arange(0, BLOCK_D)
                 if not RESIDENT:
                     tile = load_tile(image_ptr, stride_xd, stride_xp, offs_p, offs_d, pixels, D)
-                clean, spoilt = spoilt_or_zero(tile, member, ACC)
-                part = weighted_sum(clean, weight, OPERANDS, PRECISION, ACC) + spoilt
+                clean, left_out = finite_or_zero(tile, ACC)
+                strays += tl.where(used, left_out, 0)
+                part = weighted_sum(clean, weight, OPERANDS, PRECISION, ACC)
                 if NORMALIZE:
                     part += unread[None, :].to(ACC)
                 if RESIDENT:
@@ -200,6 +202,13 @@ def target_pass_kernel(
                 tl.debug_barrier()
     if SUMS and RESIDENT:
         add_to_slot(slot_ptr, whole, tl.arange(0, BLOCK_D), 0, C, D)
+    if SUMS:  # noqa: SIM102 (known when the kernel is compiled, as the other is not)
+        if tl.sum(strays) > 0:
+            add_strays(
+                slot_ptr, image_ptr, stride_xd, stride_xp, label_ptr + image * pixels, 0, 1,
+                label_ptr, 0, first, 0, pixels, ACC, False, False, IGNORE_INDEX, NORMALIZE,
+                SPAN, BLOCK_D if RESIDENT else D, C, D, BLOCK_C, BLOCK_D, min(BLOCK_P, 32),
+            )  # fmt: skip
     tl.store(count_ptr + slot * C + offs_c, count, mask=offs_c < C)
     tl.store(loss_ptr + slot * C + offs_c, lost, mask=offs_c < C)
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from protocontrast import kernels
 from protocontrast.checks import check_choice, sentence
+from protocontrast.kernels import compilers
 
 BACKENDS = ("auto", "triton", "eager", "naive")
 
@@ -19,10 +20,16 @@ def choose(function: str, backend: str, operator: str, features: Tensor) -> str:
     """
     check_choice(function, "backend", backend, BACKENDS)
     has_kernel = operator in kernels.OPERATORS
-    if backend == "auto":
-        return "triton" if features.is_cuda and has_kernel and kernels.AVAILABLE else "eager"
-    if backend != "triton":
+    if backend in ("eager", "naive"):
         return backend
+    refused = None
+    if features.is_cuda and has_kernel and kernels.AVAILABLE:
+        gpu = compilers.capability(features.device.index)
+        refused = compilers.refusal(gpu, compilers.RELEASE)
+        if refused is None:
+            return "triton"
+    if backend == "auto":
+        return "eager"
     hint = 'backend="auto" takes the fastest implementation there is.'
     if not has_kernel:
         requirement = f"for which {operator} is implemented"
@@ -36,6 +43,9 @@ def choose(function: str, backend: str, operator: str, features: Tensor) -> str:
         requirement = "that runs where the features are"
         got = f"'triton' for features on {features.device}"
         raise ValueError(sentence(function, "backend", requirement, got, hint))
+    if refused is not None:
+        got = f"'triton' {compilers.described(gpu, compilers.RELEASE)}"
+        raise ValueError(sentence(function, "backend", refused.requirement, got, refused.hint))
     return "triton"
 
 

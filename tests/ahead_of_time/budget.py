@@ -1,8 +1,8 @@
 """The budget file: registers of every case, and bytes of stack where spilling is allowed.
 
 `python -m tests.ahead_of_time.budget` compiles every case (many minutes; `--fast`: one case per
-kernel and target; `--missing`: those without a line) and rewrites its line. A case that is wrong in
-a way that no budget excuses is told and gets none.
+kernel and target; `--missing`: those without a line; names of kernels: theirs) and rewrites its
+line. A case that is wrong in a way that no budget excuses is told and gets none.
 """
 
 import json
@@ -103,6 +103,9 @@ def store(results: dict[Case, Resources]) -> None:
 def main() -> int:
     """Write the lines of the cases without objections; 1 and a list of sentences for the others."""
     cases = FAST if "--fast" in sys.argv[1:] else SLOW
+    kernels = {word for word in sys.argv[1:] if not word.startswith("--")}
+    if kernels:
+        cases = tuple(case for case in cases if case.kernel in kernels)
     if "--missing" in sys.argv[1:]:
         known = read()
         cases = tuple(case for case in cases if case not in known)

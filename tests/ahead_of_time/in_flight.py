@@ -45,7 +45,7 @@ WRITES = re.compile(r"ttg\.async_copy_global_to_local|ttng\.async_tma_copy_globa
 
 
 class Operation(NamedTuple):
-    """One line; a loop also has what stands in it."""
+    """One line; a loop or a branch also has what stands in it."""
 
     results: tuple[str, ...]
     name: str
@@ -78,8 +78,11 @@ def parse(ttgir: str) -> tuple[Operation, ...]:
 
 
 def _block(lines: Iterator[str]) -> tuple[Operation, ...]:
+    """Operations up to the end of a region; an `else` region goes on where the first one ends."""
     found = []
     for line in lines:
+        if line.startswith("} else"):
+            continue
         if line.startswith("}"):
             break
         if line.startswith("^"):
@@ -94,8 +97,8 @@ def _block(lines: Iterator[str]) -> tuple[Operation, ...]:
             return _block(lines)
         results = _names(match[1] or "")
         body = _block(lines) if line.endswith("{") else ()
-        if body and match[2] != "scf.for":
-            raise ValueError(f"in_flight: expected no other region than a loop, got {line!r}.")
+        if body and match[2] not in ("scf.for", "scf.if"):
+            raise ValueError(f"in_flight: expected a loop or a branch, got {line!r}.")
         found.append(Operation(results, match[2], match[3].strip(), body))
     return tuple(found)
 
@@ -129,6 +132,8 @@ class Walk:
         for operation in operations:
             if operation.name == "scf.for":
                 self.loop(operation)
+            elif operation.name == "scf.if":
+                self.branch(operation)
             else:
                 self.step(operation)
 
@@ -156,6 +161,13 @@ class Walk:
             last = operation.body[-1]
             held = self.operands(last.rest) if last.name == "scf.yield" else []
         self.values.update(zip(operation.results, held, strict=True))
+
+    def branch(self, operation: Operation) -> None:
+        """Both ways, one after the other; neither may lead to less being in flight than before."""
+        before = list(self.running)
+        self.run(operation.body)
+        self.values.update(dict.fromkeys(operation.results))
+        self.running += [product for product in before if product not in self.running]
 
     def step(self, operation: Operation) -> None:
         results, name, rest = operation[:3]

@@ -101,6 +101,17 @@ def test_memory_filled_again_while_a_product_reads_it_is_found(pendings: int, fo
     assert touched_early(text) == ([sentence] if found else [])
 
 
+def test_a_wait_on_one_way_of_a_branch_is_none() -> None:
+    """And what either way overwrites is overwritten."""
+    lines = filled(HOPPER, copies=2, pendings=0).splitlines()
+    (wait,) = (line for line in lines if "%done:2 =" in line)
+    (copy,) = (line for line in lines if "%copy =" in line)
+    for moved, found in ((wait, True), (copy, False)):
+        text = "\n".join(lines).replace(moved, f"scf.if %unknown {{\n{moved}\n}} else {{\n}}")
+        text = text.replace("scf.yield %done#0", "scf.yield %product")
+        assert bool(touched_early(text)) is found
+
+
 @pytest.mark.parametrize(
     ("barrier", "phase", "whether", "found"),
     [
