@@ -107,7 +107,7 @@ def class_sums_kernel(
             offs_d = low + start + tl.arange(0, BLOCK_D)
             tile = load_tile(image_ptr, stride_xd, stride_xp, offs_p, offs_d, pixels, D)
             clean, spoilt = spoilt_or_zero(tile, member, ACC)
-            part = weighted_sum(clean, weight, OPERANDS, PRECISION, ACC) + spoilt
+            part = weighted_sum(clean, weight, OPERANDS, PRECISION, ACC, NORMALIZE) + spoilt
             if NORMALIZE:
                 part += unread[None, :].to(ACC)
             if SINGLE:

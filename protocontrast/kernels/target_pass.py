@@ -188,7 +188,7 @@ def target_pass_kernel(
                 if not RESIDENT:
                     tile = load_tile(image_ptr, stride_xd, stride_xp, offs_p, offs_d, pixels, D)
                 clean, spoilt = spoilt_or_zero(tile, member, ACC)
-                part = weighted_sum(clean, weight, OPERANDS, PRECISION, ACC) + spoilt
+                part = weighted_sum(clean, weight, OPERANDS, PRECISION, ACC, NORMALIZE) + spoilt
                 if NORMALIZE:
                     part += unread[None, :].to(ACC)
                 if RESIDENT:
