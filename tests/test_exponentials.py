@@ -61,4 +61,5 @@ def test_gradients_and_labels_beside_absent_classes(temperature: float) -> None:
             features, rows, present=present, temperature=temperature, backend=backend
         )
         found.append((loss.detach(), *gradients, out.labels, out.confidence))
-    torch.testing.assert_close(found[0], found[1], rtol=2e-4, atol=1e-6)
+    # What rounding leaves of a logit grows with it, and so does the gradient.
+    torch.testing.assert_close(found[0], found[1], rtol=2e-4, atol=4e-9 / temperature)

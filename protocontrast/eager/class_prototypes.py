@@ -146,7 +146,7 @@ def add_marked(
     """The same without asking the host: what is not finite is found by two products more."""
     block = without(block, unused)
     if normalize:
-        block = block * inverse_length(block)
+        block = unit_columns(block)
     finite = torch.isfinite(block)
     total.addmm_(member, torch.where(finite, block, 0).t())
     lost = torch.isnan(block)

@@ -155,7 +155,7 @@ def class_sums_kernel(
             tile = load_tile(image_ptr, stride_xd, stride_xp, offs_p, offs_d, pixels, D)
             clean, lost = finite_or_zero(tile, ACC)
             strays += tl.where(mass != 0.0, lost, 0)
-            part = weighted_sum(clean, weight, OPERANDS, PRECISION, ACC)
+            part = weighted_sum(clean, weight, OPERANDS, PRECISION, ACC, NORMALIZE)
             if NORMALIZE:
                 part += unread[None, :].to(ACC)
             if SINGLE:

@@ -44,7 +44,7 @@ def pixel_lengths(
     length = square_root(squared, ACC)
     doubtful = out_of_range(squared, ACC) & (offs_p < pixels)
     # Loops of no step, rather than a branch, where nothing is in doubt.
-    stop = tl.max(doubtful[:, None].to(tl.int32)) * D
+    stop = D if tl.max(doubtful[:, None].to(tl.int32)) > 0 else 0
     largest = tl.zeros([BLOCK_P], dtype=ACC)
     for start in range(0, stop, STEP):
         offs_d = start + tl.arange(0, STEP)
@@ -72,7 +72,7 @@ def distances(
     offs_c = tl.arange(0, BLOCK_C)
     there = (offs_p < pixels)[:, None] & (offs_c < C)[None, :]
     doubtful = out_of_range(squared, ACC) & there
-    stop = tl.max(doubtful.to(tl.int32)) * D
+    stop = D if tl.max(doubtful.to(tl.int32)) > 0 else 0
     largest = tl.zeros([BLOCK_P, BLOCK_C], dtype=ACC)
     for start in range(0, stop, STEP):
         offs_d = start + tl.arange(0, STEP)

@@ -28,12 +28,18 @@ def square_root(value, ACC: tl.constexpr):
 
 @triton.jit
 def unit_of(factor, NARROW: tl.constexpr):
-    """A scalar to divide by before rounding to 16 bits: float16 has a short range of exponents."""
+    """What rows are divided by before rounding to 16 bits; the range of float16 is short."""
     if NARROW == tl.float16:
-        largest = tl.max(tl.abs(factor))
-        return tl.where((largest > 1e-30) & (largest < 1e30), largest, 1.0)
+        return power_below(tl.max(tl.abs(factor), axis=1))[:, None]
     else:
         return 1.0
+
+
+@triton.jit
+def power_below(number):
+    """The power of two below a positive float32; 1 for what has none."""
+    power = (number.to(tl.int32, bitcast=True) & 0x7F800000).to(tl.float32, bitcast=True)
+    return tl.where((number > 1e-37) & (number < 3e38), power, 1.0)
 
 
 @triton.jit

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from protocontrast.kernels.lengths import inverse_of
-from protocontrast.kernels.operands import load_tile, split, unit_of
+from protocontrast.kernels.operands import load_tile, power_below, split, unit_of
 
 
 @triton.jit
@@ -160,15 +160,37 @@ def to_rows(
 
 
 @triton.jit
-def weighted_sum(tile, weight, OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr):
-    """sum_i weight_ic f_i, [BLOCK_D, BLOCK_C], of a tile [BLOCK_P, BLOCK_D]."""
+def in_float16(tile):
+    """A float32 tile of float16 numbers times powers of two, over one for all, in float16; that."""
+    unit = power_below(tl.max(tl.abs(tile)))
+    return (tile / unit).to(tl.float16), unit
+
+
+@triton.jit
+def weighted_sum(
+    tile, weight,
+    OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr, LIFTED: tl.constexpr = True,
+):  # fmt: skip
+    """sum_i weight_ic f_i, [BLOCK_D, BLOCK_C], of a tile [BLOCK_P, BLOCK_D].
+
+    LIFTED: pixels' weights may differ as much as one over their lengths.
+    """
     if OPERANDS == "wide":
         across = tl.trans(tile.to(ACC))
         return tl.dot(across, weight, input_precision=PRECISION, out_dtype=ACC)
     else:
+        unit = 1.0
+        if tile.dtype == tl.float16:
+            if LIFTED:
+                # What a short pixel's weight is divided by, it is multiplied with.
+                size = unit_of(weight, tl.float16)
+                weight = weight / size
+                tile, unit = in_float16(tile.to(tl.float32) * size)
+            else:
+                unit = power_below(tl.max(tl.abs(weight)))
+                weight = weight / unit
         across = tl.trans(tile)
-        unit = unit_of(weight, tile.dtype)
-        high, low = split(weight / unit, tile.dtype)
+        high, low = split(weight, tile.dtype)
         total = tl.dot(across, high, input_precision=PRECISION, out_dtype=ACC)
         if OPERANDS == "split":
             total = tl.dot(across, low, total, input_precision=PRECISION, out_dtype=ACC)

@@ -93,7 +93,7 @@ def unit_bonus(
     STEP: tl.constexpr = AT_ONCE // BLOCK_P
     offs_c = tl.arange(0, BLOCK_C)
     doubtful = out_of_range(squared, ACC) & (offs_p < pixels)
-    stop = tl.max(doubtful[:, None].to(tl.int32)) * D
+    stop = D if tl.max(doubtful[:, None].to(tl.int32)) > 0 else 0
     again = tl.zeros([BLOCK_P, BLOCK_C], dtype=ACC)
     for start in range(0, stop, STEP):
         offs_d = start + tl.arange(0, STEP)

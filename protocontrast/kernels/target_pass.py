@@ -190,7 +190,7 @@ def target_pass_kernel(
                     tile = load_tile(image_ptr, stride_xd, stride_xp, offs_p, offs_d, pixels, D)
                 clean, left_out = finite_or_zero(tile, ACC)
                 strays += tl.where(used, left_out, 0)
-                part = weighted_sum(clean, weight, OPERANDS, PRECISION, ACC)
+                part = weighted_sum(clean, weight, OPERANDS, PRECISION, ACC, NORMALIZE)
                 if NORMALIZE:
                     part += unread[None, :].to(ACC)
                 if RESIDENT:

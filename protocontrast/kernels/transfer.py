@@ -54,6 +54,7 @@ def transfer_kernel(
     image = (tl.program_id(0) // tiles).to(tl.int64)
     offs_p = (tl.program_id(0) % tiles) * BLOCK_P + tl.arange(0, BLOCK_P)
     offs_c = tl.arange(0, BLOCK_C)
+    lowest_equal = tl.load(table_ptr + 3 * BLOCK_C + offs_c)
     total, squared = read_scores(
         features_ptr + image * stride_xb, stride_xd, stride_xp, offs_p, pixels, matrix_ptr,
         SIMILARITY, OPERANDS, PRECISION, ACC, C, D, ROW, BLOCK_C, BLOCK_D, BLOCK_P,
@@ -64,7 +65,6 @@ def transfer_kernel(
     )  # fmt: skip
     scale = tl.load(table_ptr + offs_c)
     offset = tl.load(table_ptr + BLOCK_C + offs_c)
-    lowest_equal = tl.load(table_ptr + 3 * BLOCK_C + offs_c)
     logits, _ = logits_of(total, length, scale, SIMILARITY, ACC)
     logits += offset[None, :]
     label, value, somewhere = nearest_of(logits, offset, lowest_equal, CONFIDENCE, BLOCK_C)

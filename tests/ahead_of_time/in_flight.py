@@ -117,6 +117,15 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(found)
 
 
+def apart(operations: Sequence[Operation]) -> bool:
+    """Whether nothing here concerns products or their buffers, however often it runs."""
+    return all(
+        (one.name == "ttg.convert_layout" or not one.name.startswith(("ttg.", "ttng.")))
+        and apart(one.body)
+        for one in operations
+    )
+
+
 class Walk:
     """A run of the kernel's scalar part; `found` are sentences about what is touched too early."""
 
@@ -148,7 +157,11 @@ class Walk:
             raise ValueError(f"in_flight: expected the head of a loop, got {operation.rest!r}.")
         start, stop, step = (self.values.get(match[i]) for i in (2, 3, 4))
         if not (isinstance(start, int) and isinstance(stop, int) and isinstance(step, int)):
-            raise ValueError(f"in_flight: expected a loop of known length, got {operation.rest!r}.")
+            if not apart(operation.body):
+                requirement = "a loop of known length around products"
+                raise ValueError(f"in_flight: expected {requirement}, got {operation.rest!r}.")
+            self.values.update(dict.fromkeys(operation.results))
+            return
         carried = re.findall(rf"({NAME}) = ({NAME})", match[5] or "")
         held = [self.values.get(given) for _, given in carried]
         trips = range(start, stop, step)

@@ -137,6 +137,20 @@ def test_what_cannot_be_followed_is_no_pass(change: tuple[str, str]) -> None:
         touched_early(text)
 
 
+def test_a_loop_of_any_length_may_stand_beside_products() -> None:
+    loop = "%far = scf.for %at = %c0 to %unknown step %c1 iter_args(%sum = %c0) -> (i32)  : i32 {"
+    lines = filled(HOPPER, copies=4, pendings=0).splitlines()
+    end = lines.index("  tt.return")
+
+    def around(inside: str) -> str:
+        added = [loop, inside, "scf.yield %sum : i32", "}"]
+        return "\n".join([*lines[:end], *added, *lines[end:]])
+
+    assert touched_early(around("%more = arith.addi %sum, %c1 : i32")) == []
+    with pytest.raises(ValueError, match="expected a loop of known length around products"):
+        touched_early(around("%held = ttg.local_alloc : () -> !ttg.memdesc<64xf16>"))
+
+
 def test_an_operation_that_multiplies_otherwise_is_no_pass() -> None:
     text = filled(HOPPER, copies=4, pendings=0).replace("warp_group_dot ", "warp_group_dot_new ")
     with pytest.raises(
