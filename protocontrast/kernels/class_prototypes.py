@@ -167,6 +167,9 @@ def class_sums_kernel(
             tl.debug_barrier()
     if SINGLE:
         add_to_slot(slot_ptr, whole, low + tl.arange(0, BLOCK_D), 0, C, D)
+    # Programs of one slot count the same pixels; the first of them says so.
+    told = tl.where(low == 0, C, 0)
+    tl.store(count_ptr + slot.to(tl.int64) * C + offs_c, count, mask=offs_c < told)
     if tl.sum(strays) > 0:
         add_strays(
             slot_ptr, image_ptr, stride_xd, stride_xp, labels_ptr + image * stride_lb,
@@ -174,9 +177,6 @@ def class_sums_kernel(
             stride_wp, first, low, pixels, ACC, SOFT, WEIGHTED, IGNORE_INDEX, NORMALIZE,
             SPAN, GROUP_D, C, D, BLOCK_C, BLOCK_D, min(BLOCK_P, 32),
         )  # fmt: skip
-    # Programs of one slot count the same pixels; the first of them says so.
-    told = tl.where(low == 0, C, 0)
-    tl.store(count_ptr + slot.to(tl.int64) * C + offs_c, count, mask=offs_c < told)
 
 
 def plan(
