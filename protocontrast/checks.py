@@ -147,6 +147,13 @@ def check_number(function: str, argument: str, value: float) -> None:
         raise ValueError(sentence(function, argument, "to be a number", shown(value)))
 
 
+def check_factor(function: str, argument: str, value: float) -> None:
+    """ValueError unless a finite number: infinity times 0 is none."""
+    check_number(function, argument, value)
+    if math.isinf(float(value)):
+        raise ValueError(sentence(function, argument, "to be a finite number", shown(value)))
+
+
 def check_positive(function: str, argument: str, value: float) -> None:
     """ValueError unless a finite number above 0, and not so small that float32 loses it."""
     if not is_number(value) or not 0 < float(value) < math.inf:

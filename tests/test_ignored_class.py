@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -78,6 +79,14 @@ def test_a_class_is_not_ignored(name: str, how: dict[str, int]) -> None:
         "ignore value below 0 is -100."
     )
     assert_raises(ValueError, text, lambda: CALLS[name](**how))
+
+
+def test_numbers_of_classes_of_numpy() -> None:
+    text = (
+        "BiCL: expected ignore_index outside 0..299, the classes, got 255. Hint: pixels of that "
+        "class would be lost; the usual ignore value below 0 is -100."
+    )
+    assert_raises(ValueError, text, lambda: pc.BiCL(np.int64(300), 4))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("value", [-100, 300])

@@ -62,6 +62,10 @@ def test_logits_by_hand() -> None:
     assert_near(masked, [[1.2, -math.inf, 1.6]])
     floored = naive.prototype_logits(features, prototypes, present, "cosine", 0.5, "floor")
     assert_near(floored, [[1.2, -2.0, 1.6]])
+    # A temperature that is narrower than the features divides them, and is divided by nothing.
+    narrow = torch.tensor(0.3)
+    exactly = naive.prototype_logits(features, prototypes, present, "cosine", narrow, "floor")
+    assert exactly[0, 1].item() == -1 / narrow.item()
 
 
 def contrast(features: Tensor, labels: Tensor, prototypes: Tensor, **given: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,78 @@ def test_numbers_of_numpy_in_small_parts(number: Any) -> None:
     for theirs, plain in zip(results(half), results(0.5), strict=True):
         assert type(theirs) is Tensor
         assert torch.equal(theirs, plain)
+
+
+def test_fractions_give_what_floats_give() -> None:
+    rows, present = torch.linspace(-1, 1, 12).reshape(3, 4), torch.ones(3, dtype=torch.bool)
+    logits, labels = torch.linspace(-1, 1, 24).sin().reshape(8, 3), torch.arange(8) % 3
+
+    def results(value: Any) -> list[Tensor]:
+        bank = pc.PrototypeBank(3, 4, momentum=value)
+        bias = pc.DomainBias(3, 4, momentum=value)
+        balance = pc.LogitBalance(3, 1, pixels=2, ramp=1, momentum=value, strength=value)
+        for factor in (1, 2):
+            bank.update(factor * FEATURES, LABELS)
+            bias.update(rows, factor * rows, present)
+            balance.update(factor * logits, labels)
+        return [
+            bank.prototypes,
+            bias.calibrate(rows, value),
+            balance(logits, labels),
+            pc.labels_to_grid(MAP, (1, 2), mode="majority", num_classes=3, min_share=value),
+            pc.sinkhorn(logits, epsilon=value),
+            pc.confident_share(logits.softmax(dim=1), value),
+            pc.assign_subclasses(FEATURES, LABELS, PROTOTYPES[:, None], epsilon=value),
+        ]
+
+    half: Any = Fraction(1, 2)
+    for theirs, plain in zip(results(half), results(0.5), strict=True):
+        assert torch.equal(theirs, plain)
+
+
+def test_integers_beyond_64_bits_are_numbers_where_they_multiply() -> None:
+    large: Any = 2**70
+    logits = torch.linspace(-1, 1, 12).sin().reshape(4, 3)
+    rows = PROTOTYPES.reshape(3, 1, -1)
+    bias = pc.DomainBias(3, 4)
+    assert torch.equal(bias.calibrate(PROTOTYPES, large), PROTOTYPES)
+    assert torch.equal(pc.sinkhorn(logits, epsilon=large), pc.sinkhorn(logits, epsilon=2.0**70))
+    found = pc.assign_subclasses(FEATURES, LABELS, rows, epsilon=large)
+    assert torch.equal(found, LABELS.long())
+
+
+@pytest.mark.parametrize("factor", [math.inf, -math.inf])
+def test_factors_are_finite(factor: float) -> None:
+    """Infinity times 0 would make all that it multiplies NaN."""
+    got = f"a finite number, got {factor!r}."
+    logits, labels = torch.zeros(3, 3), torch.arange(3)
+    for name, call in (
+        (
+            "symmetric_cross_entropy: expected reverse_weight",
+            lambda: pc.symmetric_cross_entropy(logits, labels, reverse_weight=factor),
+        ),
+        (
+            "frequency_weights: expected strength",
+            lambda: pc.frequency_weights(labels, strength=factor),
+        ),
+        (
+            "DomainBias: expected strength",
+            lambda: pc.DomainBias(3, 4).calibrate(PROTOTYPES, factor),
+        ),
+        ("LogitBalance: expected strength", lambda: pc.LogitBalance(3, strength=factor)),
+    ):
+        assert_raises(ValueError, f"{name} to be {got}", call)
+    text = f"BiCL: expected weights to be two finite numbers, got (1.0, {factor!r})."
+    assert_raises(ValueError, text, lambda: pc.BiCL(3, 4, weights=(1.0, factor)))
+
+
+@pytest.mark.parametrize("backend", ["naive", "eager"])
+@pytest.mark.parametrize("temperature", [1e30, 1e155, 1e308])
+def test_a_temperature_whose_square_is_no_number(temperature: float, backend: Any) -> None:
+    loss = pc.distribution_contrast(
+        FEATURES, LABELS, PROTOTYPES, PROTOTYPES.square(), temperature=temperature, backend=backend
+    )
+    assert loss.item() == pytest.approx(math.log(3))
 
 
 def test_flags_of_numpy_are_flags_and_words_are_not() -> None:

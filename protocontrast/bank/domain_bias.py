@@ -10,8 +10,8 @@ from protocontrast.checks import (
     check_choice,
     check_count,
     check_device,
+    check_factor,
     check_floating,
-    check_number,
     check_shape,
     check_share,
     check_tensor,
@@ -79,7 +79,7 @@ class DomainBias(WideBuffers):
         check_choice("DomainBias", "warmup", warmup, WARMUPS)
         self.num_classes = num_classes
         self.dim = dim
-        self.momentum = momentum
+        self.momentum = float(momentum)
         self.warmup = warmup
         self.register_buffer("bias", torch.zeros(num_classes, dim, dtype=torch.float32))
         self.register_buffer("present", torch.zeros(num_classes, dtype=torch.bool))
@@ -121,11 +121,11 @@ class DomainBias(WideBuffers):
     def calibrate(self, prototypes: Tensor, strength: float = 1.0) -> Tensor:
         """Prototypes (C, D) moved by `strength` times the bias; classes without a bias stay.
 
-        `strength` is any number; 0 switches calibration off.
+        `strength` is any finite number; 0 switches calibration off.
         """
         self._check("prototypes", prototypes)
-        check_number("DomainBias", "strength", strength)
-        return prototypes + strength * self.bias.to(prototypes.dtype)
+        check_factor("DomainBias", "strength", strength)
+        return prototypes + float(strength) * self.bias.to(prototypes.dtype)
 
     @torch.no_grad()
     def reset(self) -> None:

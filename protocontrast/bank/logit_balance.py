@@ -15,9 +15,9 @@ from protocontrast.checks import (
     check_choice,
     check_count,
     check_device,
+    check_factor,
     check_ignore_index,
     check_integer_number,
-    check_number,
     check_share,
     sentence,
 )
@@ -50,7 +50,7 @@ class LogitBalance(WideBuffers):
         components: K, normal distributions of each mixture.
         momentum: in [0, 1], weighs the OLD table; momentum^s for a class not seen for s updates.
         ramp: updates of a domain over which its momentum rises from 0, in equal steps.
-        strength: any number; the share of the difference that is taken off.
+        strength: any finite number; the share of the difference that is taken off.
         pixels: pixels sampled of each class in an update; classes with fewer take no part in it.
             An anchor stays where it is in a batch with fewer logits of its kind.
         seed: where sampling starts, any integer.
@@ -116,14 +116,14 @@ class LogitBalance(WideBuffers):
         check_count("LogitBalance", "components", components)
         check_share("LogitBalance", "momentum", momentum)
         check_count("LogitBalance", "ramp", ramp)
-        check_number("LogitBalance", "strength", strength)
+        check_factor("LogitBalance", "strength", strength)
         check_count("LogitBalance", "pixels", pixels)
         check_integer_number("LogitBalance", "seed", seed)
         self.num_classes = num_classes
         self.components = components
-        self.momentum = momentum
+        self.momentum = float(momentum)
         self.ramp = ramp
-        self.strength = strength
+        self.strength = float(strength)
         self.pixels = pixels
         self.seed = seed
         self.process_group = process_group

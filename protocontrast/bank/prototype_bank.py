@@ -130,7 +130,7 @@ class PrototypeBank(WideBuffers):
             raise ValueError(sentence("PrototypeBank", "variance", requirement, variance, hint))
         self.num_classes = num_classes
         self.dim = dim
-        self.momentum = momentum
+        self.momentum = float(momentum)
         self.rule = rule
         self.normalize = normalize
         self.process_group = process_group

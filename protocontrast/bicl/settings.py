@@ -1,5 +1,8 @@
 """What the settings of `BiCL` must be, where no bank or bias checks them itself."""
 
+import math
+from numbers import Integral
+
 from torch import Tensor
 
 from protocontrast.checks import (
@@ -50,7 +53,10 @@ def check_settings(
     check_threshold("BiCL", threshold, kind, RANGES[kind][0])
     if not isinstance(weights, (tuple, list)) or not [*map(is_number, weights)] == [True, True]:
         raise ValueError(sentence("BiCL", "weights", "to be two numbers", shown(weights)))
+    if any(math.isinf(float(weight)) for weight in weights):
+        requirement = "to be two finite numbers"
+        raise ValueError(sentence("BiCL", "weights", requirement, shown(weights)))
     check_ignore_index("BiCL", ignore_index)
     # A bank says what is wrong with a number of classes that is none.
-    if isinstance(num_classes, int) and num_classes <= LARGEST_INTEGER:
+    if isinstance(num_classes, Integral) and num_classes <= LARGEST_INTEGER:
         check_ignore_index("BiCL", ignore_index, num_classes)

@@ -66,7 +66,7 @@ class _Distribution:
         self.means = Similarity(prototypes, present, "dot", temperature, False, dtype)
         self.targets = Targets(labels, self.means, class_weight, pixel_weight, False, ignore_index)
         self.normalize = normalize
-        self.halved = 1 / (2 * temperature**2)
+        self.halved = 1 / (2 * temperature * temperature)
         self.variance_dtype = variance.dtype
         rows = torch.where(self.means.present[:, None], variance, 0).to(dtype) * self.halved
         # The last row sums the squares: the length, in the same product.

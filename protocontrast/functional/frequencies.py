@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from protocontrast.checks import FEATURE_DTYPES, LABEL_DTYPES, check_number, check_tensor, sentence
+from protocontrast.checks import FEATURE_DTYPES, LABEL_DTYPES, check_factor, check_tensor, sentence
 from protocontrast.functional.precision import widest
 
 SAME = 1e-9
@@ -21,7 +21,8 @@ def frequency_weights(counts: Tensor, *, strength: float = 0.05) -> Tensor:
     Args:
         counts: pixels or frequencies of the classes, >= 0, any integer or floating dtype; what
             multiplies all of them cancels.
-        strength: weight of one standard deviation, any number; negative favours frequent classes.
+        strength: weight of one standard deviation, any finite number; negative favours frequent
+            classes.
 
     Shape:
         counts (C,). Result (C,).
@@ -51,7 +52,7 @@ def frequency_weights(counts: Tensor, *, strength: float = 0.05) -> Tensor:
     if counts.dim() != 1 or counts.shape[0] == 0:
         requirement = "of shape (C,) with at least one class"
         raise ValueError(sentence(function, "counts", requirement, tuple(counts.shape)))
-    check_number(function, "strength", strength)
+    check_factor(function, "strength", strength)
     seen = counts != 0
     logs = widest(counts).log()
     number = seen.sum()

@@ -218,5 +218,5 @@ def labels_to_grid(
     largest, majority = counts.max(dim=1)
     pixels = _cell_sizes(cells, grid)
     # A quotient in float64 is the number that was written: 7 of 100 pixels reach 0.07.
-    kept = (largest > 0) & (widest(largest) / pixels >= min_share)
+    kept = (largest > 0) & (widest(largest) / pixels >= float(min_share))
     return torch.where(kept, majority, ignore_index)

@@ -167,7 +167,7 @@ def confident_share(probabilities: Tensor, threshold: float, *, per_image: bool 
     pixels = read_features(function, probabilities, "probabilities")
     check_share(function, "threshold", threshold)
     check_flag(function, "per_image", per_image)
-    sure = (widened(pixels.features.amax(dim=1)) >= threshold).float()
+    sure = (widened(pixels.features.amax(dim=1)) >= float(threshold)).float()
     if per_image:
         return sure.sum(dim=1) / max(sure.shape[1], 1)
     return sure.sum() / max(sure.numel(), 1)

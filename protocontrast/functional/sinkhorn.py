@@ -75,7 +75,7 @@ def sinkhorn(
     weight = read.weight.flatten()
     together = torch.zeros_like(weight, dtype=torch.int64)
     log_prior = (columns / columns.sum()).log()
-    plan = balanced(rows / epsilon, weight.log(), log_prior, together, 1, iterations)
+    plan = balanced(rows / float(epsilon), weight.log(), log_prior, together, 1, iterations)
     shares = torch.where(weight[:, None] != 0, plan.exp(), 0)
     if scores.dim() == 2:
         return shares

@@ -116,7 +116,7 @@ def assign_subclasses(
     valid = valid.flatten() & torch.isfinite(cosines).all(dim=1)
     classes = classes.flatten()
     log_weight = torch.where(valid, 0.0, -torch.inf).to(cosines.dtype)
-    plan = balanced(cosines / epsilon, log_weight, 0.0, classes, num_classes, iterations)
+    plan = balanced(cosines / float(epsilon), log_weight, 0.0, classes, num_classes, iterations)
     found = classes * each + plan.argmax(dim=1)
     return pixels.restored(torch.where(valid, found, ignore_index))
 

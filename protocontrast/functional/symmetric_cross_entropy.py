@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from protocontrast.checks import check_ignore_index, check_number, is_number, sentence, shown
+from protocontrast.checks import check_factor, check_ignore_index, is_number, sentence, shown
 from protocontrast.functional.class_scores import at_label, read_classes, read_scores
 from protocontrast.functional.contrast import Reduction
 
@@ -32,8 +32,8 @@ def symmetric_cross_entropy(
     Args:
         logits: class scores of pixels; a class at -inf is absent.
         labels: classes 0..C-1 or `ignore_index`, any integer dtype.
-        cross_entropy_weight: a, any number.
-        reverse_weight: b, any number.
+        cross_entropy_weight: a, any finite number.
+        reverse_weight: b, any finite number.
         floor: of the one-hot label, in (0, 1]; 1 switches the reverse term off.
         pixel_weight: w_i, any floating dtype. 0 ignores the pixel.
         ignore_index: label of pixels without a class, outside 0..C-1.
@@ -67,8 +67,8 @@ def symmetric_cross_entropy(
     """
     function = "symmetric_cross_entropy"
     scores = read_scores(function, "logits", logits, pixel_weight, reduction)
-    check_number(function, "cross_entropy_weight", cross_entropy_weight)
-    check_number(function, "reverse_weight", reverse_weight)
+    check_factor(function, "cross_entropy_weight", cross_entropy_weight)
+    check_factor(function, "reverse_weight", reverse_weight)
     if not is_number(floor) or not 0 < floor <= 1:
         raise ValueError(sentence(function, "floor", "to be a number in (0, 1]", shown(floor)))
     check_ignore_index(function, ignore_index)

@@ -60,7 +60,7 @@ def distribution_contrast(
     linear = torch.einsum("nd,cd->nc", readable, means) / temperature
     # Not f^2 times S: where the product is a number of the dtype, the square need not be one.
     wide = rearrange(readable, "n d -> n 1 d")
-    bonus = reduce(wide * (wide * spread), "n c d -> n c", "sum") / (2 * temperature**2)
+    bonus = reduce(wide * (wide * spread), "n c d -> n c", "sum") / (2 * temperature * temperature)
     logits = torch.where(here, linear + bonus, -torch.inf)
     logits = torch.where(rearrange(weight != 0, "n -> n 1"), logits, 0)
     gap = rearrange(torch.logsumexp(logits, dim=1), "n -> n 1") - linear

@@ -18,5 +18,5 @@ def prototype_logits(
     """(M2) z_ic = sim(f_i, p_c) / tau; an absent class has -inf ("mask") or cosine -1 ("floor")."""
     present = present_rows(prototypes, present, similarity)
     readable = torch.where(rearrange(present, "c -> c 1"), prototypes, 0).to(features.dtype)
-    logits = similarities(features, readable, similarity) / temperature
-    return torch.where(present, logits, -torch.inf if absent == "mask" else -1 / temperature)
+    logits = torch.where(present, similarities(features, readable, similarity), -1) / temperature
+    return torch.where(present, logits, -torch.inf) if absent == "mask" else logits
