@@ -81,7 +81,7 @@ ROWS: tuple[Row, ...] = (
     Row(("sm100",), BOTH, (2,), ANY, 32, Config(64, 64, 8, 1)),
     Row(NVIDIA, ("logits_backward",), (2,), ANY, 32, Config(64, 64, 8, 1)),
     Row(GPUS, BACKWARD, (2,), ANY, 32, Config(64, 64, 4, 2)),
-    Row(("sm80",), SUMS, (2,), ANY, 32, Config(128, 32, 4, 2)),
+    Row(("sm80", "sm86", "sm100"), SUMS, (2,), ANY, 32, Config(128, 32, 4, 2)),
     Row(GPUS, SUMS, (2,), ANY, 32, Config(128, 64, 4, 2)),
     Row(("sm90", "sm100"), SLOPES, (2,), ANY, 32, Config(128, 64, 4, 3)),
     Row(GPUS, SLOPES, (2,), ANY, 32, Config(64, 64, 4, 2)),
