@@ -47,6 +47,16 @@ class Members:
         torch.eq(key, self.classes, out=member)
         return member if self.weight is None else member.mul_(tile.of(self.weight))
 
+    def columns_of(self, columns: Tensor, tile: Tile) -> Tensor:
+        """Each pixel's own column of (D, C), weighed, (D, n); 0 where it has no class.
+
+        That is the product with `of` where all columns are finite.
+        """
+        key, number = tile.of(self.key), len(self.classes)
+        own = torch.where((key < 0) | (key >= number), number, key).long()
+        found = torch.nn.functional.pad(columns, (0, 1)).index_select(1, own)
+        return found if self.weight is None else found.mul_(tile.of(self.weight))
+
     def unused(self, tile: Tile) -> Tensor:
         """Pixels of no class, (n,) bool."""
         return tile.of(self.key) < 0
@@ -190,19 +200,22 @@ def class_sums_backward(
     members = Members(features, labels, pixel_weight, upstream.shape[1], ignore_index)
     gradient = torch.empty_like(features)
     columns = upstream.to(members.key.dtype).transpose(1, 2).contiguous()
+    apart = holds_nonfinite(columns)
     for tile in tiles(features):
         slope = columns[tile.image if len(columns) > 1 else 0]
+        # A product would send what is not finite on to the pixels of every class.
+        own = members.columns_of(slope, tile) if apart else None
         member = members.of(tile)
         into = tile.of(gradient)
         if normalize:
             block = without(widened(features, tile), members.unused(tile))
             block, inverse, size = lengths(block)
-            pulled = slope @ member.mul_(inverse)
+            pulled = slope @ member.mul_(inverse) if own is None else own.mul_(inverse)
             radial = (pulled * block).sum(dim=0).mul_(inverse[0]).mul_(inverse[0])
             pulled.addcmul_(block, radial, value=-1)
             into.copy_(pulled if size is None else pulled.div_(size))
         else:
-            into.copy_(slope @ member)
+            into.copy_(slope @ member if own is None else own)
     return gradient
 
 

@@ -128,5 +128,7 @@ def grouped_means(
         ignore_index,
         choose(function, backend, "class_prototypes", features),
     )
-    mean = sums / torch.where(counts == 0, 1, counts)[..., None]
+    # What comes back to the mean of an absent class may be anything, and reaches no pixel.
+    seen = (counts != 0)[..., None]
+    mean = torch.where(seen, sums, 0) / torch.where(seen, counts[..., None], 1)
     return GroupedMeans(pixels.features, index, weight, mean, counts)
