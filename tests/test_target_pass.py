@@ -50,7 +50,8 @@ def calls(draw: st.DrawFn, **fixed: Any) -> Call:
     nearest = torch.where(present[:, None], normal(case.seed + 7, shape, prototypes.dtype), NAN)
     counted = torch.rand(len(present), generator=random) < 0.8
     kind = draw(st.sampled_from(["mixed", "full", "all_ignored"]))
-    filling = 1 + torch.rand(static.shape[1:] or static.shape, generator=random)
+    # Numbers of pixels, which targets in 16 bits hold exactly.
+    filling = torch.randint(1, 99, static.shape[1:] or static.shape, generator=random).float()
     soft = soft_map(case.seed + 8, tuple(static.shape), len(present), kind)
     return {
         "features": features,
