@@ -57,10 +57,12 @@ def cases(names: set[str]) -> Iterator[tuple[str, str]]:
                 yield name, argument
 
 
+@pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize(("name", "argument"), sorted(set(cases(PIXELWISE)) - ANY_SHAPE))
-def test_an_axis_of_one(name: str, argument: str) -> None:
+def test_an_axis_of_one(name: str, argument: str, last: bool) -> None:
     right = calls()[name].arguments
-    wrong = {**right, argument: right[argument][:, None]}
+    value = right[argument]
+    wrong = {**right, argument: value[..., None] if last else value[:, None]}
     assert_mended(name, wrong, right)
 
 
@@ -104,7 +106,7 @@ def test_one_hot_labels_of_a_floating_dtype(name: str, argument: str) -> None:
         "transfer_labels", "assign_subclasses", "symmetric_cross_entropy", "entropy", "mrkld",
         "ClassQueue.push", "ClassThresholds.update", "ClassThresholds.select",
         "LogitBalance.forward", "LogitBalance.update", "LogitBalance.delta",
-        "PrototypeBank.update", "BiCL.forward",
+        "PrototypeBank.update", "BiCL.forward", "bidirectional_contrast",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("tokens", [False, True])
@@ -123,6 +125,16 @@ def test_channels_last(name: str, tokens: bool) -> None:
         with pytest.raises(ValueError, match=r"transpose\(1, 2\)\.unflatten\(2, \(h, w\)\)"):
             calls()[name].function(**wrong)
         return
+    assert_mended(name, wrong, right)
+
+
+@pytest.mark.parametrize("name", ["class_mix", "upsampled_cross_entropy"])
+def test_channels_last_of_maps(name: str) -> None:
+    right = calls()[name].arguments
+    wrong = {
+        argument: value.movedim(1, -1) if argument.endswith(("logits", "images")) else value
+        for argument, value in right.items()
+    }
     assert_mended(name, wrong, right)
 
 

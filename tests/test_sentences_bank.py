@@ -90,6 +90,7 @@ PAIRS = "PrototypeBank: expected batches to be an iterable of (features, labels)
         (3, "int"),
         (FEATURES, "Tensor"),
         ("ab", "str"),
+        (np.array(0.1), "ndarray"),
         ([FEATURES], "Tensor"),
         ([(FEATURES, LABELS), (FEATURES, LABELS, LABELS)], "tuple of 3"),
         ([(FEATURES, LABELS), None], "NoneType"),

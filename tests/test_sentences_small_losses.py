@@ -183,6 +183,14 @@ OTHERS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
         "these labels?",
     ),
     (
+        "spread",
+        {"labels": LABELS - 1},
+        ValueError,
+        "expected labels in 0..2 or ignore_index = 255, got value -1 (first of 30 wrong among 30 "
+        "pixels). Hint: the usual ignore values are 255 and -100; is ignore_index the one of "
+        "these labels?",
+    ),
+    (
         "prototype_pull",
         {"prototypes": PROTOTYPES[:, :2]},
         ValueError,

@@ -69,7 +69,9 @@ def read_statistics(
 def read_batches(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
     """The pairs of an iterable, each looked at when its turn comes."""
     requirement = "to be an iterable of (features, labels) pairs"
-    if isinstance(batches, (str, bytes, Tensor)) or not isinstance(batches, Iterable):
+    iterable = isinstance(batches, Iterable) and not isinstance(batches, (str, bytes, Tensor))
+    # An array of no dimension has the method and refuses.
+    if not iterable or getattr(batches, "ndim", 1) == 0:
         got = type(batches).__name__
         raise TypeError(sentence("PrototypeBank", "batches", requirement, got))
     for batch in batches:

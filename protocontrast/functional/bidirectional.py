@@ -88,6 +88,8 @@ def _grid_labels(
         got, meant = tuple(labels.shape), ""
         if features.dim() in (4, 5):
             meant = hints.label_map(f"{side}_labels", got, features.dim() - 2, num_classes)
+        elif got == features.shape[:-1] != pixels.shape:
+            meant = hints.channels_last(f"{side}_features", features.shape, features.shape[-1])
         elif got != pixels.shape:
             meant = hints.one_per_pixel(f"{side}_labels", got, pixels.shape, num_classes)
         reason = f"as in {side}_features {tuple(features.shape)}"
@@ -261,7 +263,9 @@ def bidirectional_contrast(
     shapes = tuple(source_features.shape), tuple(target_features.shape)
     if shapes[0][1] != shapes[1][1]:
         requirement = f"with D = {shapes[0][1]} as in source_features {shapes[0]}"
-        raise ValueError(sentence(FUNCTION, "target_features", requirement, shapes[1]))
+        hint = hints.channels_last("target_features", shapes[1], shapes[0][1])
+        hint = hint or hints.channels_last("source_features", shapes[0], shapes[1][1])
+        raise ValueError(sentence(FUNCTION, "target_features", requirement, shapes[1], hint))
     if pairwise and shapes[0][0] != shapes[1][0]:
         hint = "use pairwise=False for batches of different size."
         requirement = f"of {shapes[0][0]} images as in source_features with pairwise=True"

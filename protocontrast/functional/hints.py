@@ -26,6 +26,8 @@ def one_per_pixel(argument: str, got: Shape, wanted: Shape, num_classes: int | N
         return f"{argument}.argmax(dim=1) {ONE_HOT}"
     if num_classes is not None and got == (*wanted, num_classes):
         return f"{argument}.argmax(dim=-1) {ONE_HOT}"
+    if got == (*wanted, 1):
+        return f"{argument}.squeeze(-1)."
     if len(got) > len(wanted) and math.prod(got) == math.prod(wanted):
         if len(wanted) == 1:
             return f"{argument}.flatten()."
@@ -48,7 +50,7 @@ def label_map(argument: str, got: Shape, axes: int, num_classes: int | None = No
         return f"{argument}.argmax(dim=1) {ONE_HOT}"
     if got[-1] == num_classes:
         return f"{argument}.argmax(dim=-1) {ONE_HOT}"
-    return ""
+    return f"{argument}.squeeze(-1)." if got[-1] == 1 else ""
 
 
 def map_of_tokens(argument: str, shape: Shape, channels: int) -> str:

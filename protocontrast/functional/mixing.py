@@ -108,7 +108,8 @@ def class_mix(
         raise ValueError(sentence(function, "source_images", requirement, shape))
     check_count(function, "num_classes", num_classes)
     check_tensor(function, "target_images", target_images)
-    check_shape(function, "target_images", target_images, shape, "like source_images")
+    hint = hints.channels_last("target_images", tuple(target_images.shape), shape[1])
+    check_shape(function, "target_images", target_images, shape, "like source_images", hint)
     check_device(function, "target_images", target_images, source_images, "source_images")
     if target_images.dtype != source_images.dtype:
         requirement = f"of dtype {source_images.dtype} like source_images"
@@ -119,6 +120,8 @@ def class_mix(
         got = tuple(labels.shape)
         if got != expected:
             hint = hints.one_per_pixel(argument, got, expected, num_classes)
+            if not hint and got == shape[:-1]:
+                hint = hints.channels_last(argument.replace("labels", "images"), shape, shape[-1])
             hint = hint or "mix at the labels' resolution."
             requirement = f"of shape {expected} for these images"
             raise ValueError(sentence(function, argument, requirement, got, hint))

@@ -12,8 +12,8 @@ from protocontrast.functional.contrast import SIMILARITIES, Backend, Similarity
 from protocontrast.functional.pixels import (
     check_per_class,
     check_prototypes,
+    read_checked_labels,
     read_features,
-    read_labels,
 )
 from protocontrast.functional.temperature import read_temperature
 from protocontrast.ops.backend import choose
@@ -48,7 +48,8 @@ def spread(
 
     Args:
         features: pixels, any memory format.
-        labels: where not `ignore_index`, the pixel enters the mean. None: all pixels do.
+        labels: classes 0..C-1 or `ignore_index`, any integer dtype; where not `ignore_index`, the
+            pixel enters the mean. None: all pixels do.
         prototypes: one row per class; rows of absent classes are never read.
         toward: "uniform" or "released".
         present: which classes have a prototype; C counts these. None: all, but under "cosine"
@@ -67,7 +68,7 @@ def spread(
         with gradient 0 where no pixel enters the mean or fewer than two classes are present.
 
     Raises:
-        ValueError: shapes, devices or settings disagree.
+        ValueError: shapes, devices or settings disagree, or (CPU) a label is no class.
         TypeError: a wrong dtype.
 
     Source:
@@ -92,7 +93,7 @@ def spread(
     chosen = choose(function, backend, "logits", features)
     one_class = torch.zeros(pixels.features[:, 0].shape, dtype=torch.int64, device=features.device)
     if labels is not None:
-        flat = read_labels(pixels, labels, prototypes.shape[0], ignore_index)
+        flat = read_checked_labels(pixels, labels, prototypes.shape[0], ignore_index)
         one_class = torch.where(flat == ignore_index, 255, one_class)
     mean = class_prototypes(pixels.features, one_class, 1, backend=backend)
     row = mean.mean[..., None]

@@ -24,14 +24,21 @@ from protocontrast.ops.backend import choose
 def _check_size(function: str, labels: tuple[int, ...], logits: tuple[int, ...]) -> None:
     """As many images and axes as the logits, and along no axis smaller."""
     images, grid = logits[0], logits[2:]
-    fits = len(labels) == 1 + len(grid) and labels[0] == images
-    if fits and all(size >= least for size, least in zip(labels[1:], grid, strict=True)):
+    alike = len(labels) == 1 + len(grid) and labels[0] == images
+    if alike and all(size >= least for size, least in zip(labels[1:], grid, strict=True)):
         return
     names = "ZHW"[-len(grid) :]
     *first, last = [f"{name} >= {least}" for name, least in zip(names, grid, strict=True)]
     least = f"{', '.join(first)} and {last}"
     requirement = f"of shape ({images}, {', '.join(names)}) with {least} for logits {logits}"
     hint = hints.label_map("labels", labels, len(grid), logits[1])
+    # Labels are most often some whole times as large as their logits.
+    if (
+        not hint
+        and alike
+        and all(size % least == 0 for size, least in zip(labels[1:], logits[1:-1], strict=True))
+    ):
+        hint = hints.channels_last("logits", logits, logits[-1])
     hint = hint or "labels_to_grid makes smaller labels; logits are never downsampled."
     raise ValueError(sentence(function, "labels", requirement, labels, hint))
 
