@@ -229,6 +229,39 @@ def test_a_kept_graph_and_upstream_gradients_of_any_stride() -> None:
     assert torch.equal(gradient_of(mean, features, ones), gradient_of(mean, features, ones.clone()))
 
 
+def _upstream_of_a_class(
+    row: tuple[int | slice, ...], value: float, backend: Any, **settings: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The features' gradient without and with a value in that of the means, and the labels."""
+    features = normal(0, (2, 7, 3, 5), torch.float32).requires_grad_()
+    labels = label_map(1, (2, 3, 5), 3)
+    weighted = settings.pop("weighted")
+    weight = weights(2, (2, 3, 5), torch.float32) if weighted else None
+    mean = class_prototypes(
+        features, labels, 4, pixel_weight=weight, backend=backend, **settings
+    ).mean
+    upstream = normal(3, tuple(mean.shape), torch.float32)
+    spoilt = upstream.clone()
+    spoilt[(..., *row)] = value
+    expected, found = (gradient_of(mean, features, each) for each in (upstream, spoilt))
+    return expected, found, labels
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("value", [NAN, float("inf")])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("per_image", [False, True])
+@pytest.mark.parametrize("normalize", [False, True])
+def test_the_upstream_gradient_of_an_absent_class_goes_nowhere(
+    normalize: bool, per_image: bool, weighted: bool, value: float, backend: Any
+) -> None:
+    expected, found, _ = _upstream_of_a_class(
+        (3, slice(None)), value, backend,
+        weighted=weighted, per_image=per_image, normalize=normalize,
+    )  # fmt: skip
+    torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("value", [NAN, float("inf")])
 @pytest.mark.parametrize("weighted", [False, True])
@@ -237,21 +270,9 @@ def test_a_kept_graph_and_upstream_gradients_of_any_stride() -> None:
 def test_an_upstream_gradient_that_is_not_finite_stays_with_its_class(
     normalize: bool, per_image: bool, weighted: bool, value: float, backend: Any
 ) -> None:
-    """That of an absent class goes nowhere, and no ignored pixel gets any."""
-    features = normal(0, (2, 7, 3, 5), torch.float32).requires_grad_()
-    labels = label_map(1, (2, 3, 5), 3)
-    weight = weights(2, (2, 3, 5), torch.float32) if weighted else None
-    mean = class_prototypes(
-        features, labels, 4,
-        pixel_weight=weight, normalize=normalize, per_image=per_image, backend=backend,
-    ).mean  # fmt: skip
-    upstream = normal(3, tuple(mean.shape), torch.float32)
-    spoilt = upstream.clone()
-    spoilt[..., 3, :] = value  # absent
-    expected = gradient_of(mean, features, upstream)
-    torch.testing.assert_close(gradient_of(mean, features, spoilt), expected)
-    spoilt[..., 0, 1] = value
-    found = gradient_of(mean, features, spoilt)
+    expected, found, labels = _upstream_of_a_class(
+        (0, 1), value, backend, weighted=weighted, per_image=per_image, normalize=normalize
+    )
     others = (labels != 0)[:, None].expand_as(found)
     torch.testing.assert_close(found[others], expected[others])
     assert not found[:, 1].isfinite().all()

@@ -21,7 +21,7 @@ import torch
 from hypothesis import settings
 
 # A program costs milliseconds here, so a call costs as much as a hundred eager ones.
-FEWER = {"repeatable": 10, "thorough": 60}
+FEWER = {"repeatable": 6, "thorough": 60}
 for name, examples in FEWER.items():
     settings.register_profile(name, settings.get_profile(name), max_examples=examples)
 settings.load_profile("repeatable")
