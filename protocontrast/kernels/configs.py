@@ -112,6 +112,7 @@ ROWS: tuple[Row, ...] = (
     Row(("sm80", "sm86"), BOTH, (4,), ANY, 32, Config(32, 32, 8, 2)),
     Row(("sm100",), BOTH, (4,), ANY, 32, Config(64, 32, 8, 1)),
     Row(NVIDIA, PASS, (4,), ANY, 32, Config(64, 16, 8, 2)),
+    Row(("sm86",), SLOPES, (4,), ANY, 32, Config(32, 32, 8, 2)),
     Row(GPUS, (*BOTH, *PASS, *SLOPES), (4,), ANY, 32, Config(64, 32, 8, 2)),
     Row(GPUS, KERNELS, (4,), ANY, 32, Config(64, 32, 4, 2)),
     Row(GPUS, FORWARD, (2,), ANY, 128, Config(64, 32, 4, 2)),
