@@ -16,7 +16,8 @@ from collections.abc import Mapping
 from torch import Tensor
 
 import protocontrast as pc
-from reference.method import Given, Losses, Method, Step, contrast_shares
+from reference.contrast_shares import contrast_shares
+from reference.method import Given, Losses, Method, Step
 from reference.settings import Contrast
 
 

@@ -158,8 +158,12 @@ class State:
 
     def _new_optimiser(self, settings: Optimiser) -> torch.optim.Optimizer:
         """A group for the backbone, one for everything else, and one for what a method trains."""
-        head = [p for name, p in self.network.named_parameters() if not name.startswith("backbone.")]
-        backbone = [p for name, p in self.network.named_parameters() if name.startswith("backbone.")]
+        head = [
+            p for name, p in self.network.named_parameters() if not name.startswith("backbone.")
+        ]
+        backbone = [
+            p for name, p in self.network.named_parameters() if name.startswith("backbone.")
+        ]
         factors = ((backbone, 1.0), (head, settings.head_factor), (self.method.trained(), 1.0))
         groups = [
             {"params": trained, "factor": factor}
