@@ -1,15 +1,22 @@
-"""Alarms: which shares ring, which of the tempting ones do not."""
+"""Alarms: which shares ring, which of the tempting ones do not, and what a resumed run keeps."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
+from torch import Tensor
 
-from reference.data.classes import NAMES, NUM_CLASSES
-from reference.networks.toy import build_network
-from reference.training.alarms import class_share, judge, predicted_share
+from reference.networks.output import Output
+from reference.networks.settings import NetworkSettings
+from reference.run.alarms import Monitor, expected_miou, judge, verdict
+from reference.run.ranks import Ranks
+from reference.settings import Settings, SourceStage
 
-SOURCE = [0.0] * NUM_CLASSES
+NAMES = ("road", "building", "sky", "vegetation", "car", "traffic sign", "train")
+
+SOURCE = [0.0] * len(NAMES)
 for _name, _share in {
     "road": 0.3,
     "building": 0.3,
@@ -29,7 +36,7 @@ def shares(**changes: float) -> list[float]:
 
 
 def rung(start: list[float], now: list[float], coverage: float | None = None) -> set[str]:
-    return set(judge(source=SOURCE, start=start, now=now, coverage=coverage))
+    return set(judge(NAMES, source=SOURCE, start=start, now=now, coverage=coverage))
 
 
 def test_a_run_that_stays_where_it_was_is_healthy():
@@ -75,7 +82,8 @@ def test_a_class_that_was_never_there_does_not_ring():
 
 
 def test_sentences_hold_all_three_shares():
-    alarms = judge(source=SOURCE, start=SOURCE, now=shares(car=0.2, traffic_sign=0.0), coverage=0.0)
+    now = shares(car=0.2, traffic_sign=0.0)
+    alarms = judge(NAMES, source=SOURCE, start=SOURCE, now=now, coverage=0.0)
     assert alarms == {
         "coverage": "pseudo labels cover 0.0% of the target pixels, so the run has next to nothing "
         "to learn from. Hint: lower the threshold.",
@@ -86,18 +94,75 @@ def test_sentences_hold_all_three_shares():
     }
 
 
-def test_class_share_leaves_unlabelled_pixels_out():
-    labels = torch.tensor([[0, 0, 255], [0, 18, 255]], dtype=torch.uint8)
-    share = class_share(labels)
-    assert share[0] == 0.75
-    assert share[18] == 0.25
-    assert sum(share) == 1
-    assert class_share(torch.full((3,), 255)) == [0.0] * NUM_CLASSES
+def predicted(labels: Tensor) -> Output:
+    logits = torch.nn.functional.one_hot(labels, len(NAMES)).movedim(-1, 1).float()
+    return Output(logits, logits)
 
 
-def test_predicted_share_counts_every_image_once():
-    network = build_network(seed=0)
-    images = torch.randint(0, 256, (5, 3, 16, 16), dtype=torch.uint8)
-    share = predicted_share(network, images, batch_size=2)
-    assert sum(share) == pytest.approx(1)
-    assert share == pytest.approx(predicted_share(network, images, batch_size=5))
+ROAD, CARS = torch.zeros(2, 4, 4, dtype=torch.int64), torch.full((2, 4, 4), 4)
+NONE = torch.full((2, 4, 4), 255)
+
+
+def test_a_window_gives_coverage_and_shares_over_its_parts():
+    monitor = Monitor(NAMES)
+    half = torch.cat([ROAD[:1], NONE[:1]])
+    monitor.see(half, predicted(ROAD), half)
+    monitor.see(half, predicted(CARS), ROAD)
+    coverage, shares, alarms = monitor.close(Ranks())
+    assert coverage == 0.75
+    assert shares == [0.5, 0, 0, 0, 0.5, 0, 0]
+    assert alarms == []
+    assert monitor.source.tolist() == [32, 0, 0, 0, 0, 0, 0]
+    assert monitor.close(Ranks()) == (None, None, [])
+
+
+def test_an_alarm_is_told_once_also_after_a_resume():
+    monitor = Monitor(NAMES)
+    for labels, told in ((ROAD, []), (NONE, ["pseudo labels cover 0.0%"]), (NONE, [])):
+        monitor.see(ROAD, predicted(ROAD), labels)
+        alarms = monitor.close(Ranks())[2]
+        assert [sentence[:24] for sentence in alarms] == told
+    again = Monitor(NAMES)
+    again.load(monitor.state(), whole=True)
+    again.see(ROAD, predicted(ROAD), NONE)
+    assert again.close(Ranks())[2] == []
+    assert list(again.told) == ["coverage"]
+
+
+def test_source_labels_that_are_all_void_ring_in_the_warm_up():
+    monitor = Monitor(NAMES)
+    monitor.see(NONE)
+    coverage, shares, (sentence,) = monitor.close(Ranks())
+    assert coverage is shares is None
+    assert sentence.startswith("no pixel of the source images seen lately has a label")
+
+
+def test_an_open_window_goes_on_after_a_resume():
+    whole, first, second = Monitor(NAMES), Monitor(NAMES), Monitor(NAMES)
+    for monitor in (whole, first):
+        monitor.see(ROAD, predicted(ROAD), NONE)
+    second.load(first.state(), whole=True)
+    for monitor in (whole, second):
+        monitor.see(CARS, predicted(CARS), ROAD)
+    assert second.close(Ranks()) == whole.close(Ranks()) == (0.5, [0.5, 0, 0, 0, 0.5, 0, 0], [])
+    # One rank stored its own window; the others must not count it again.
+    second.load(first.state(), whole=False)
+    assert second.close(Ranks()) == (None, None, [])
+
+
+def test_only_warm_ups_that_begin_with_weights_are_judged_early():
+    settings = Settings(source=SourceStage(iterations=3000))
+    assert expected_miou(settings, 2000) == 20.0
+    assert expected_miou(settings, 2001) is None
+    assert expected_miou(settings, 10_000) is None
+    other = replace(settings, network=NetworkSettings(random_weights=True))
+    assert expected_miou(other, 2000) is None
+
+
+@pytest.mark.parametrize(
+    ("score", "end"), [(20.0, ": OK"), (12.0, "normalisation of the network."), (3.0, "_data).")]
+)
+def test_a_verdict_says_where_to_look(score: float, end: str):
+    told = verdict(2000, 20.0, score)
+    assert told.startswith(f"does it train? mIoU {score:.1f} after 2000 iterations, expected 20 ")
+    assert told.endswith(end)
