@@ -207,8 +207,7 @@ class Precision:
         ValueError: fp16 on the CPU.
     """
 
-    def __init__(self, machine: Machine, ranks: Ranks) -> None:
-        device = ranks.device
+    def __init__(self, machine: Machine, device: torch.device) -> None:
         name: str = machine.precision
         if name == "auto":
             fast = device.type == "cuda" and torch.cuda.is_bf16_supported()

@@ -6,9 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
 
-from reference.networks.output import Output
 from reference.networks.settings import NetworkSettings
 from reference.run.alarms import Monitor, expected_miou, judge, verdict
 from reference.run.ranks import Ranks
@@ -94,11 +92,6 @@ def test_sentences_hold_all_three_shares():
     }
 
 
-def predicted(labels: Tensor) -> Output:
-    logits = torch.nn.functional.one_hot(labels, len(NAMES)).movedim(-1, 1).float()
-    return Output(logits, logits)
-
-
 ROAD, CARS = torch.zeros(2, 4, 4, dtype=torch.int64), torch.full((2, 4, 4), 4)
 NONE = torch.full((2, 4, 4), 255)
 
@@ -106,48 +99,48 @@ NONE = torch.full((2, 4, 4), 255)
 def test_a_window_gives_coverage_and_shares_over_its_parts():
     monitor = Monitor(NAMES)
     half = torch.cat([ROAD[:1], NONE[:1]])
-    monitor.see(half, predicted(ROAD), half)
-    monitor.see(half, predicted(CARS), ROAD)
-    coverage, shares, alarms = monitor.close(Ranks())
-    assert coverage == 0.75
-    assert shares == [0.5, 0, 0, 0, 0.5, 0, 0]
-    assert alarms == []
+    monitor.see(half, ROAD, torch.tensor(0.5))
+    monitor.see(half, CARS, torch.tensor(1.0))
+    assert monitor.close(Ranks()) == (0.75, [])
+    assert monitor.now == [0.5, 0, 0, 0, 0.5, 0, 0]
     assert monitor.source.tolist() == [32, 0, 0, 0, 0, 0, 0]
-    assert monitor.close(Ranks()) == (None, None, [])
+    assert monitor.close(Ranks()) == (None, [])
+    assert monitor.now is None
 
 
 def test_an_alarm_is_told_once_also_after_a_resume():
     monitor = Monitor(NAMES)
-    for labels, told in ((ROAD, []), (NONE, ["pseudo labels cover 0.0%"]), (NONE, [])):
-        monitor.see(ROAD, predicted(ROAD), labels)
-        alarms = monitor.close(Ranks())[2]
+    for coverage, told in ((1.0, []), (0.0, ["pseudo labels cover 0.0%"]), (0.0, [])):
+        monitor.see(ROAD, ROAD, torch.tensor(coverage))
+        alarms = monitor.close(Ranks())[1]
         assert [sentence[:24] for sentence in alarms] == told
     again = Monitor(NAMES)
     again.load(monitor.state(), whole=True)
-    again.see(ROAD, predicted(ROAD), NONE)
-    assert again.close(Ranks())[2] == []
+    again.see(ROAD, ROAD, torch.tensor(0.0))
+    assert again.close(Ranks())[1] == []
     assert list(again.told) == ["coverage"]
 
 
 def test_source_labels_that_are_all_void_ring_in_the_warm_up():
     monitor = Monitor(NAMES)
     monitor.see(NONE)
-    coverage, shares, (sentence,) = monitor.close(Ranks())
-    assert coverage is shares is None
+    coverage, (sentence,) = monitor.close(Ranks())
+    assert coverage is monitor.now is None
     assert sentence.startswith("no pixel of the source images seen lately has a label")
 
 
 def test_an_open_window_goes_on_after_a_resume():
     whole, first, second = Monitor(NAMES), Monitor(NAMES), Monitor(NAMES)
     for monitor in (whole, first):
-        monitor.see(ROAD, predicted(ROAD), NONE)
+        monitor.see(ROAD, ROAD, torch.tensor(0.0))
     second.load(first.state(), whole=True)
     for monitor in (whole, second):
-        monitor.see(CARS, predicted(CARS), ROAD)
-    assert second.close(Ranks()) == whole.close(Ranks()) == (0.5, [0.5, 0, 0, 0, 0.5, 0, 0], [])
+        monitor.see(CARS, CARS, torch.tensor(1.0))
+    assert second.close(Ranks()) == whole.close(Ranks()) == (0.5, [])
+    assert second.now == whole.now == [0.5, 0, 0, 0, 0.5, 0, 0]
     # One rank stored its own window; the others must not count it again.
     second.load(first.state(), whole=False)
-    assert second.close(Ranks()) == (None, None, [])
+    assert second.close(Ranks()) == (None, [])
 
 
 def test_only_warm_ups_that_begin_with_weights_are_judged_early():

@@ -107,7 +107,7 @@ def test_lines_are_plain_where_there_is_no_terminal(
         told.step({"a": 1.25, "b": 0.5})
         told.row(1, "round 0", 0.5, 0.25)
         told.warn("sky floods the target.")
-        told.advance("static labels", 1, 2)
+        told.labelled(1, 2)
         told.say("")
         told.scores(1, "round 0", 40.0, 41.5, name="miou19")
     line, *others = capsys.readouterr().err.splitlines()
