@@ -34,12 +34,14 @@ class Given:
         stage: settings of the adaptation.
         seed: of the run.
         class_counts: source pixels of every class, (C,), float64.
+        class_names: of the run's class list, C of them.
     """
 
     network: Segmenter
     stage: AdaptationStage
     seed: int
     class_counts: Tensor
+    class_names: tuple[str, ...]
 
     @property
     def num_classes(self) -> int:
