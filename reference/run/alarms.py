@@ -1,0 +1,250 @@
+"""Signs that a run goes wrong, read without any target label.
+
+Simple alarms fire wrongly. Low mean entropy, high agreement of head and prototypes and close
+source and target prototypes are all seen in collapsed runs. Even the share of a class on the
+target compared with its share in the source labels misleads, because perfect labels may differ
+from the source by a factor of three. So a class raises an alarm only if its share is wrong
+compared with the source *and* has moved that way since the run's own start; both ends are
+watched, because a run in which one class floods the map and a run in which rare classes vanish
+look alike in every average.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from reference.networks.output import Output
+from reference.run.ranks import Ranks
+from reference.settings import Settings
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Where healthy ends; all are our own choice, read off toy runs (docs/results.md)."""
+
+    # share of target pixels with a pseudo label below which there is nothing left to learn from
+    coverage: float = 0.02
+    # share on the target over share in the source labels
+    flood_ratio: float = 3.0
+    # share on the target over share at the start of the run
+    flood_growth: float = 1.4
+    # smallest share of the map that counts as a flood
+    flood_share: float = 0.03
+    # share of the map at which one class is a flood whatever the source says
+    takeover_share: float = 0.8
+    # share on the target over share in the source labels
+    vanish_ratio: float = 0.1
+    # share on the target over share at the start of the run
+    vanish_growth: float = 0.25
+
+
+DEFAULT_LIMITS: Final = Limits()
+_IGNORE: Final = 255
+
+
+def judge(
+    names: Sequence[str],
+    *,
+    source: Sequence[float],
+    start: Sequence[float],
+    now: Sequence[float],
+    coverage: float | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+) -> dict[str, str]:
+    """Compare a run with the source labels and with its own start.
+
+    Args:
+        names: of the classes.
+        source: share of every class in the source labels, 0..1.
+        start: share of every class in the predictions on the target before the run, 0..1.
+        now: the same share now.
+        coverage: share of target pixels with a pseudo label; None where the run uses none.
+        limits: where healthy ends.
+
+    Returns:
+        dict: alarm -> one sentence; empty for a healthy run. Keys are "coverage" and
+        "flood <class>" or "vanish <class>", stable over a run, so each need be told only once.
+        A class without source pixels is watched for take-over only.
+    """
+    alarms: dict[str, str] = {}
+    if coverage is not None and coverage < limits.coverage:
+        alarms["coverage"] = (
+            f"pseudo labels cover {coverage:.1%} of the target pixels, so the run has next to "
+            "nothing to learn from. Hint: lower the threshold."
+        )
+    for name, expected, before, share in zip(names, source, start, now, strict=True):
+        history = f"{before:.1%} at the start, {expected:.1%} of the source labels"
+        takeover = share >= limits.takeover_share and share > limits.flood_growth * before
+        flood = expected > 0 and share >= max(
+            limits.flood_share, limits.flood_ratio * expected, limits.flood_growth * before
+        )
+        vanished = (
+            before >= limits.vanish_ratio * expected > share
+            and share < limits.vanish_growth * before
+        )
+        if takeover or flood:
+            alarms[f"flood {name}"] = (
+                f"{name} floods the target: {share:.1%} of its predicted pixels ({history})."
+            )
+        elif vanished:
+            alarms[f"vanish {name}"] = (
+                f"{name} vanishes from the target: {share:.2%} of its predicted pixels ({history})."
+            )
+    return alarms
+
+
+def _shares(counts: Tensor) -> list[float]:
+    return (counts.double() / counts.sum().clamp(min=1)).tolist()
+
+
+class Monitor:
+    """Class shares of source labels and of target predictions, judged window by window.
+
+    Args:
+        names: of the classes.
+
+    Attributes:
+        told: alarm -> sentence; each is told once a run.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = tuple(names)
+        self.source = torch.zeros(len(self.names), dtype=torch.int64)
+        self.start: list[float] | None = None
+        self.told: dict[str, str] = {}
+        # Per part: counts of source labels and of predictions; coverage and whether there is one.
+        self._open: list[tuple[Tensor, Tensor]] = []
+
+    def _counts(self, labels: Tensor) -> Tensor:
+        # The label 255 falls outside.
+        return torch.bincount(labels.flatten().long(), minlength=_IGNORE + 1)[: len(self.names)]
+
+    @torch.no_grad()
+    def see(
+        self, source: Tensor, target: Output | None = None, labels: Tensor | None = None
+    ) -> None:
+        """Take one part of a step.
+
+        Args:
+            source: labels of the source images, 255 where there is none.
+            target: what the network said about the target images; None where it saw none.
+            labels: pseudo labels of the target, 255 where there is none; None without any.
+        """
+        seen = self._counts(source)
+        predicted, known = torch.zeros_like(seen), seen.new_zeros(2, dtype=torch.float64)
+        if target is not None:
+            predicted = self._counts(target.logits.argmax(dim=1))
+        if labels is not None:
+            known = torch.stack([(labels != _IGNORE).double().mean(), known[1] + 1])
+        self._open.append((torch.stack([seen, predicted]), known))
+
+    def close(self, ranks: Ranks) -> tuple[float | None, list[float] | None, list[str]]:
+        """End a window; all ranks must call this.
+
+        Returns:
+            The mean coverage in it, None without pseudo labels; per class, its share among the
+            predictions, 0..1, None where it saw no target; alarms that were not told before.
+        """
+        if not self._open:
+            return None, None, []
+        rows, knowns = zip(*self._open, strict=True)
+        self._open.clear()
+        counts = ranks.total(torch.stack([row.to(ranks.device) for row in rows]).sum(dim=0)).cpu()
+        known = ranks.total(torch.stack([k.to(ranks.device) for k in knowns]).sum(dim=0)).tolist()
+        coverage = known[0] / known[1] if known[1] else None
+        source, predicted = counts
+        self.source += source
+        alarms: dict[str, str] = {}
+        if not source.any():
+            alarms["void"] = (
+                "no pixel of the source images seen lately has a label, so the run learns nothing "
+                "from them. Hint: python -m reference.check_data shows what the labels hold."
+            )
+        now = _shares(predicted) if predicted.any() else None
+        if now is not None:
+            if self.start is None:
+                self.start = now
+            else:
+                alarms |= judge(
+                    self.names,
+                    source=_shares(self.source),
+                    start=self.start,
+                    now=now,
+                    coverage=coverage,
+                )
+        fresh = {name: text for name, text in alarms.items() if name not in self.told}
+        self.told |= fresh
+        return coverage, now, list(fresh.values())
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint holds; an open window is part of it."""
+        return {
+            "source": self.source.clone(),
+            "start": self.start,
+            "told": dict(self.told),
+            "open": list(self._open),
+        }
+
+    def load(self, state: Mapping[str, Any], *, whole: bool) -> None:
+        """Take a `state` over.
+
+        Args:
+            state: of the run's checkpoint.
+            whole: whether to take the open window, which one rank stored for itself alone.
+        """
+        self.source = state["source"].clone()
+        self.start = state["start"]
+        self.told = dict(state["told"])
+        self._open = [(row[0], row[1]) for row in state["open"]] if whole else []
+
+
+# Source set -> (iterations of warm-up, percent mIoU below which something is likely wrong). Our own
+# choice, below published end results: a DeepLab-V2 on ResNet-101 that was trained on GTA5 alone
+# ends at 36.6 % on Cityscapes, one whose pre-trained weights were not loaded at 25, one with a
+# learning rate of 1e-5 at 30 (issues 25, 56, 65 and 81 of wasidennis/AdaptSegNet). Trained on
+# SYNTHIA alone it ends at 33.5 % over 16 classes. Nothing of this was measured with this code.
+EXPECTED: Final = {
+    "gta5": {2000: 20.0, 10_000: 28.0},
+    "synthia": {2000: 17.0, 10_000: 25.0},
+}
+# Labels read with the wrong colours or bits leave a network below this.
+_NOTHING_LEARNT: Final = 5.0
+
+
+def expected_miou(settings: Settings, iteration: int) -> float | None:
+    """Return what a warm-up should have reached, in percent; None where nothing is known.
+
+    Only what begins with pre-trained weights and is scored on Cityscapes is judged, as published
+    numbers are.
+    """
+    data, network = settings.data, settings.network
+    if settings.stages not in ("full", "source-only") or iteration > settings.source.iterations:
+        return None
+    if network.kind != "deeplab" or network.random_weights or data.target_set != "cityscapes":
+        return None
+    return EXPECTED.get(data.source_set, {}).get(iteration)
+
+
+def verdict(iteration: int, expected: float, miou_percent: float) -> str:
+    """Say whether a network trains as expected, and if not, where to look."""
+    begin = (
+        f"does it train? mIoU {miou_percent:.1f} after {iteration} iterations, expected "
+        f"{expected:g} or more:"
+    )
+    if miou_percent >= expected:
+        return f"{begin} OK"
+    if miou_percent < _NOTHING_LEARNT:
+        return (
+            f"{begin} LOW. Hint: next to nothing is learnt; labels that were saved again with "
+            "other colours or bits do this (python -m reference.check_data)."
+        )
+    return (
+        f"{begin} LOW. Hint: see that the backbone's weights were loaded (the report at the start "
+        "of the run), that --source.optimiser.learning-rate is about 2.5e-4, and that the weights "
+        "belong to the colour normalisation of the network."
+    )

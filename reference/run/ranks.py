@@ -1,0 +1,224 @@
+"""The processes of a run, one or those of torchrun, and how each of them computes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from types import FrameType
+from typing import Any, Final, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from reference.settings import Machine
+
+T = TypeVar("T")
+# The others wait while one process evaluates.
+_PATIENCE: Final = timedelta(hours=2)
+_STOPPING: Final = (signal.SIGTERM, signal.SIGUSR1)
+_CPU: Final = torch.device("cpu")
+_DTYPES: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Which process this is; the default is one that trains alone on the CPU.
+
+    Args:
+        rank: number of this process, 0 .. world - 1.
+        world: number of processes.
+        device: where this one computes.
+    """
+
+    rank: int = 0
+    world: int = 1
+    device: torch.device = _CPU
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process prints and writes."""
+        return self.rank == 0
+
+    @property
+    def shared(self) -> bool:
+        """Whether there are others."""
+        return self.world > 1
+
+    def wait(self) -> None:
+        """Wait until every process has come here."""
+        if self.shared:
+            dist.barrier()
+
+    def broadcast(self, value: T) -> T:
+        """Return the main process's value, any that pickle can hold, on every process."""
+        if not self.shared:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values)
+        return values[0]
+
+    @contextmanager
+    def one_first(self) -> Iterator[None]:
+        """Let the main process go through a block first, and the others after it."""
+        if self.is_main:
+            yield
+        self.wait()
+        if not self.is_main:
+            yield
+
+    def mean_of_terms(
+        self, terms: Mapping[str, float], *, asked: bool = False
+    ) -> tuple[dict[str, float], bool]:
+        """Average named numbers over all processes; one that lacks a term counts as 0.
+
+        Returns:
+            The means, and whether any process was asked to stop.
+        """
+        if not self.shared:
+            return dict(terms), asked
+        every: list[Any] = [None] * self.world
+        dist.all_gather_object(every, (dict(terms), asked))
+        names = dict.fromkeys(name for one, _ in every for name in one)
+        means = {name: sum(one.get(name, 0.0) for one, _ in every) / self.world for name in names}
+        return means, any(was_asked for _, was_asked in every)
+
+    def total(self, values: Tensor) -> Tensor:
+        """Sum a tensor over all processes; the argument is not changed."""
+        if not self.shared:
+            return values
+        summed = values.clone()
+        dist.all_reduce(summed)
+        return summed
+
+    def share_buffers(self, module: nn.Module) -> None:
+        """Give every process the main one's buffers, such as the statistics of BatchNorm."""
+        if self.shared:
+            for buffer in module.buffers():
+                dist.broadcast(buffer, src=0)
+
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Average gradients over all processes, for modules that stand beside the DDP network.
+
+        A parameter without gradient counts as 0 where another process has one, and is left alone
+        where none has, as in one process.
+        """
+        if not self.shared:
+            return
+        trained = [value for value in parameters if value.requires_grad]
+        have = torch.tensor([float(p.grad is not None) for p in trained], device=self.device)
+        moved = [p for p, count in zip(trained, self.total(have).tolist(), strict=True) if count]
+        if not moved:
+            return
+        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in moved]
+        mean = self.total(torch.cat([part.flatten() for part in parts])) / self.world
+        for parameter, part in zip(moved, mean.split([p.numel() for p in moved]), strict=True):
+            parameter.grad = part.view_as(parameter).clone()
+
+
+def chosen_device(machine: Machine, local_rank: int = 0) -> torch.device:
+    """Return where a process computes.
+
+    Raises:
+        ValueError: a GPU is wanted and there is none, or there are fewer than processes.
+    """
+    if machine.device == "cpu" or (machine.device == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ValueError(
+            'train: expected a GPU for device "cuda", got none that torch can use. '
+            "Hint: leave machine.device at auto."
+        )
+    count = torch.cuda.device_count()
+    if local_rank >= count:
+        raise ValueError(
+            f"train: expected a GPU per process, got {count} for process {local_rank} of this "
+            f"machine. Hint: give torchrun --nproc-per-node {count}."
+        )
+    return torch.device("cuda", local_rank)
+
+
+@contextmanager
+def joined(machine: Machine) -> Iterator[Ranks]:
+    """Join the processes that torchrun started, or stay alone; set up torch as the run wants it.
+
+    Raises:
+        ValueError: a GPU is wanted and there is none.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    rank, local = (int(os.environ.get(name, "0")) for name in ("RANK", "LOCAL_RANK"))
+    device = chosen_device(machine, local)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    threads, repeatable = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    if machine.threads:
+        torch.set_num_threads(machine.threads)
+    if machine.deterministic:
+        # cuBLAS repeats its sums only with a workspace of a fixed size.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    if world > 1:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+    try:
+        yield Ranks(rank, world, device) if world > 1 else Ranks(device=device)
+    finally:
+        if world > 1:
+            dist.destroy_process_group()
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(repeatable)
+
+
+@dataclass
+class StopRequest:
+    """Whether this process was asked to stop; `yes` turns True once."""
+
+    yes: bool = False
+
+
+@contextmanager
+def asked_to_stop() -> Iterator[StopRequest]:
+    """Take note of SIGTERM and SIGUSR1, which clusters send, instead of dying from them."""
+    request = StopRequest()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        request.yes = True
+
+    before = {number: signal.signal(number, note) for number in _STOPPING}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Precision:
+    """Numbers of the forward pass, and the scale of the loss where they are float16.
+
+    Raises:
+        ValueError: fp16 on the CPU.
+    """
+
+    def __init__(self, machine: Machine, ranks: Ranks) -> None:
+        device = ranks.device
+        name: str = machine.precision
+        if name == "auto":
+            fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
+            name = "bf16" if fast else "fp32"
+        if name == "fp16" and device.type != "cuda":
+            raise ValueError(
+                "train: expected a GPU for precision fp16, got the CPU. Hint: use fp32 or bf16."
+            )
+        self.name = name
+        self.device = device
+        self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """Run the network inside this; losses and prototypes stay outside, in float32."""
+        if self.name == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=_DTYPES[self.name])

@@ -1,0 +1,340 @@
+"""What a person sees of a run, and its numbers on disk: CSV always, TensorBoard where installed."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import importlib
+import io
+import resource
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final
+
+from reference.run.files import write_atomically, writing
+
+if TYPE_CHECKING:
+    import torch
+
+METRICS: Final = "metrics.csv"
+LOSS: Final = "loss_"
+SHARE: Final = "share_"
+ESTIMATE_AFTER: Final = 50
+_NUMBERS: Final = (
+    *("iteration", "phase", "learning_rate", "coverage", "iterations_per_second"),
+    *("data_wait_share", "peak_mib", "miou_percent", "teacher_miou_percent"),
+)
+
+
+def peak_mib(device: torch.device | None = None) -> float:
+    """Return the largest memory so far, MiB: of a GPU, else of this process."""
+    if device is not None and device.type == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux counts in KiB, macOS in bytes.
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Read the rows of a run's metrics; the run may go on meanwhile.
+
+    Args:
+        path: the CSV file; a missing one has no rows.
+
+    Returns:
+        list: column -> number, the phase as a word, the iteration as an int. Empty columns and
+        rows that are not whole are left out.
+    """
+    if not path.is_file():
+        return []
+    text = path.read_text(encoding="utf-8", errors="replace")
+    # A killed run may leave half a row at the end.
+    whole = text[: text.rfind("\n") + 1]
+    rows = []
+    for row in csv.DictReader(io.StringIO(whole, newline="")):
+        if None in row or None in row.values():
+            continue
+        with contextlib.suppress(ValueError):
+            rows.append({name: _value(name, word) for name, word in row.items() if word})
+    return [row for row in rows if {"iteration", "phase"} <= set(row)]
+
+
+def _value(name: str, word: str) -> Any:
+    if name == "phase":
+        return word
+    return int(word) if name == "iteration" else float(word)
+
+
+def warn(sentence: str) -> None:
+    """Print a warning on the error stream."""
+    print(f"warning: {sentence}", file=sys.stderr, flush=True)
+
+
+def track(count: int, description: str, *, show: bool = True) -> Iterator[int]:
+    """Yield 0 .. count - 1, on a terminal under a progress bar."""
+    if not show or not sys.stderr.isatty():
+        yield from range(count)
+        return
+    with _bar() as bar:
+        task = bar.add_task(description, total=count, numbers="")
+        for index in range(count):
+            yield index
+            bar.advance(task)
+
+
+def _bar() -> Any:
+    from rich import progress
+    from rich.console import Console
+
+    return progress.Progress(
+        progress.TextColumn("{task.description:<10}"),
+        progress.BarColumn(bar_width=20),
+        progress.MofNCompleteColumn(),
+        progress.TimeElapsedColumn(),
+        progress.TextColumn("ETA"),
+        progress.TimeRemainingColumn(),
+        progress.TextColumn("{task.fields[numbers]}"),
+        console=Console(stderr=True),
+    )
+
+
+class Report:
+    """Progress and numbers of a run; ranks but the main one print and write nothing.
+
+    A resumed run first drops the rows after its checkpoint.
+
+    Args:
+        folder: of the run.
+        class_names: of the columns with the share of every class.
+        is_main: whether this process prints and writes.
+        quiet: print warnings alone.
+        total: iterations of the run.
+        start: iterations that lie behind it.
+        device: whose memory counts.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        class_names: Sequence[str],
+        *,
+        is_main: bool = True,
+        quiet: bool = False,
+        total: int,
+        start: int = 0,
+        device: torch.device | None = None,
+    ) -> None:
+        self.path, self.is_main = folder / METRICS, is_main
+        self.quiet = quiet
+        self.total, self.start, self.iteration = total, start, start
+        self.device = device
+        self._shares = [f"{SHARE}{name.replace(' ', '_')}" for name in class_names]
+        self._terms: list[str] = []
+        self._board: Any = None
+        self._bar: Any = None
+        self._sums: dict[str, float] = {}
+        self._steps = 0
+        self._seconds = self._waited = 0.0
+        self._began: float | None = None
+        # The first iteration also starts workers and chooses algorithms.
+        self._later_seconds = 0.0
+
+    def __enter__(self) -> Report:
+        """Open the file and show the bar."""
+        if not self.is_main:
+            return self
+        rows = [row for row in read_metrics(self.path) if row["iteration"] <= self.start]
+        self._write_anew(rows)
+        with contextlib.suppress(ImportError):
+            module = importlib.import_module("torch.utils.tensorboard")
+            self._board = module.SummaryWriter(
+                str(self.path.parent / "tensorboard"), purge_step=self.start + 1
+            )
+        if sys.stderr.isatty() and not self.quiet:
+            self._bar = _bar()
+            self._task = self._bar.add_task("", total=self.total, completed=self.start, numbers="")
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Take the bar away, and finish what TensorBoard has not written yet."""
+        if self._bar is not None:
+            self._bar.stop()
+        if self._board is not None:
+            self._board.close()
+
+    def say(self, sentence: str) -> None:
+        """Print a line, above the bar where there is one."""
+        if not self.quiet:
+            self._print(sentence)
+
+    def warn(self, sentence: str) -> None:
+        """Print a warning, above the bar where there is one."""
+        self._print(f"warning: {sentence}", "yellow")
+
+    def bad_sample(self, sentence: str) -> None:
+        """Print a warning about an image that only this rank has read."""
+        if self.is_main:
+            self.warn(sentence)
+        else:
+            warn(sentence)
+
+    def _print(self, sentence: str, style: str = "") -> None:
+        if not self.is_main or not sentence:
+            return
+        if self._bar is None:
+            print(sentence, file=sys.stderr, flush=True)
+        else:
+            from rich.text import Text
+
+            self._bar.console.print(Text(sentence, style=style))
+
+    def advance(self, what: str, done: int, count: int) -> None:
+        """Show how far something beside the iterations is, where there is a bar."""
+        if self._bar is not None:
+            self._bar.update(self._task, numbers=f"{what} {done}/{count}")
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Time what the run waits for data; the first wait of an iteration begins it."""
+        before = time.perf_counter()
+        if self._began is None:
+            self._began = before
+        yield
+        self._waited += time.perf_counter() - before
+
+    def step(self, losses: Mapping[str, float]) -> None:
+        """End an iteration.
+
+        Args:
+            losses: term -> weighted value; their sum was minimised.
+        """
+        self.iteration += 1
+        self._steps += 1
+        for name, value in losses.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        spent = 0.0 if self._began is None else time.perf_counter() - self._began
+        self._began = None
+        self._seconds += spent
+        done = self.iteration - self.start
+        self._later_seconds += spent if done > 1 else 0.0
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self.iteration)
+        if done == ESTIMATE_AFTER and self._later_seconds:
+            self._estimate(self._later_seconds / (done - 1))
+
+    def _estimate(self, each: float) -> None:
+        left = self.total - self.iteration
+        where = "GPU" if self.device is not None and self.device.type == "cuda" else "process"
+        self.say(
+            f"about {_duration(left * each)} for the {left} iterations left at "
+            f"{1 / each:.2f} it/s, without evaluations and static labels; peak memory of the "
+            f"{where} {peak_mib(self.device) / 1024:.1f} GiB"
+        )
+
+    def row(
+        self,
+        iteration: int,
+        phase: str,
+        learning_rate: float,
+        coverage: float | None = None,
+        shares: Sequence[float] | None = None,
+    ) -> None:
+        """Write and show what the steps since the row before gave.
+
+        Args:
+            iteration: steps done.
+            phase: that they belong to.
+            learning_rate: of the backbone.
+            coverage: share of target pixels with a pseudo label, 0..1; None without any.
+            shares: per class, share of the predictions on the target, 0..1; None where unseen.
+        """
+        rate = self._steps / self._seconds if self._seconds else 0.0
+        waited = self._waited / self._seconds if self._seconds else 0.0
+        losses = {name: total / self._steps for name, total in self._sums.items()}
+        self._sums.clear()
+        self._steps, self._seconds, self._waited = 0, 0.0, 0.0
+        if not self.is_main:
+            return
+        self._write(
+            {
+                "iteration": iteration,
+                "phase": phase,
+                "learning_rate": float(learning_rate),
+                **{LOSS + name: value for name, value in losses.items()},
+                "coverage": coverage,
+                "iterations_per_second": rate,
+                "data_wait_share": waited,
+                "peak_mib": peak_mib(self.device),
+                **dict(zip(self._shares, shares or (), strict=False)),
+            }
+        )
+        terms = ", ".join(f"{name} {value:.3f}" for name, value in losses.items())
+        # A bar has room for the sum alone.
+        text = f"loss {sum(losses.values()):.3f}"
+        text += f" ({terms})" if len(losses) > 1 and self._bar is None else ""
+        text += "" if coverage is None else f"  cover {coverage:.0%}"
+        text += f"  lr {learning_rate:.1e}  {rate:.2f} it/s  data {waited:.0%}"
+        if self._bar is not None:
+            self._bar.update(self._task, description=phase, numbers=text)
+        else:
+            self.say(f"{phase}  {iteration}/{self.total}  {text}")
+
+    def scores(
+        self,
+        iteration: int,
+        phase: str,
+        miou: float,
+        teacher_miou: float | None = None,
+        name: str = "mIoU",
+    ) -> None:
+        """Write and show scores on the validation images, in percent."""
+        if not self.is_main:
+            return
+        row = {"miou_percent": miou, "teacher_miou_percent": teacher_miou}
+        self._write({"iteration": iteration, "phase": phase, **row})
+        teacher = "" if teacher_miou is None else f", moving average {teacher_miou:.2f}"
+        self.say(f"iteration {iteration}: {name} {miou:.2f}{teacher}")
+
+    def _columns(self) -> list[str]:
+        return [*_NUMBERS, *self._shares, *self._terms]
+
+    def _line(self, row: Mapping[str, Any]) -> str:
+        file = io.StringIO()
+        csv.DictWriter(file, self._columns(), lineterminator="\n").writerow(row)
+        return file.getvalue()
+
+    def _write_anew(self, rows: list[dict[str, Any]]) -> None:
+        names = dict.fromkeys(name for row in rows for name in row if name.startswith(LOSS))
+        self._terms = list(dict.fromkeys([*self._terms, *names]))
+        known = set(self._columns())
+        lines = [self._line({k: v for k, v in row.items() if k in known}) for row in rows]
+        write_atomically(self.path, "".join([",".join(self._columns()) + "\n", *lines]))
+
+    def _write(self, row: Mapping[str, Any]) -> None:
+        fresh = [name for name in row if name.startswith(LOSS) and name not in self._terms]
+        if fresh:
+            self._terms += fresh
+            self._write_anew(read_metrics(self.path))
+        with writing(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.write(self._line(row))
+        if self._board is not None:
+            for name, value in row.items():
+                if isinstance(value, float):
+                    self._board.add_scalar(name, value, row["iteration"])
+
+
+def _duration(seconds: float) -> str:
+    if seconds >= 5400:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.1f} min" if seconds >= 90 else f"{seconds:.0f} s"
