@@ -53,11 +53,30 @@ class Batch(NamedTuple):
     indices: Tensor
     partners: Tensor | None
 
+    def to(self, device: torch.device, *, channels_last: bool = False) -> Batch:
+        """Return the same on a device, its images in a memory format."""
+        memory = torch.channels_last if channels_last else torch.contiguous_format
+
+        def moved(images: Tensor) -> Tensor:
+            return images.to(device, non_blocking=True, memory_format=memory)
+
+        return Batch(
+            moved(self.images),
+            None if self.labels is None else self.labels.to(device, non_blocking=True),
+            self.indices,
+            None if self.partners is None else moved(self.partners),
+        )
+
 
 def to_tensor(pixels: ByteArray) -> Tensor:
     """Return an image, uint8 (H, W, 3), as float32 (3, H, W) in [0, 1]."""
     # A copy, since arrays that a set keeps in memory cannot be written to.
     return torch.tensor(pixels).permute(2, 0, 1).contiguous().float() / 255.0
+
+
+def whole_image(images: ImageSet, index: int, size: Size) -> Tensor:
+    """Return one image at one size, float32 (1, 3, height, width) in [0, 1]."""
+    return to_tensor(resize_image(images.image(index), size))[None]
 
 
 class _Cut(NamedTuple):
