@@ -173,7 +173,9 @@ class Options:
         command = f"python -m reference.ablate --jobs {self.jobs}"
         if self.target != TOY:
             named = is_named(self.target)
-            command += f" --target {self.target if named else f'<root of {self.name}>'}"
+            command += (
+                f" --target {self.target if named else f'<root of {Path(self.target).name}>'}"
+            )
         command += f" --sequence {self.sequence}" if self.sequence else ""
         command += " --method all" if self.section.startswith("methods") else ""
         command += f" --steps {self.steps}" if self.steps else ""
