@@ -197,7 +197,11 @@ def runs_of(
     for seed in seeds:
         preset = options.preset(seed)
         if base is not None:
-            preset = replace(base, seed=seed, data=replace(base.data, root=preset.data.root))
+            preset = replace(
+                base,
+                seed=seed,
+                data=replace(base.data, root=preset.data.root, source=preset.data.source),
+            )
         folder = options.folder / f"seed{seed}"
         begin = folder / SOURCE / LAST
         listed += [Run(row, settings_of(row, preset, begin), folder / row) for row in rows]

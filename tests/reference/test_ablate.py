@@ -199,7 +199,8 @@ def test_a_target_finds_its_preset_and_its_data(tmp_path: Path) -> None:
         Path("/data/CamVid"),
         "camvid",
     )
-    assert photographs.data.drawn.varied
+    assert photographs.data.drawn.varied and photographs.data.root is None
+    assert photographs.data.source == data / "varied-160x120-seed0"
     assert target_settings("/data/town", 0, data=data).data.target_set == "cityscapes"
     dusk = target_settings("/data/camvid", 0, data=data, sequence="0001TP").data
     assert (dusk.source, dusk.target, dusk.sequence) == (dusk.target, dusk.source, "0001TP")

@@ -33,7 +33,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 def preset(options: Options) -> Any:
     """The small settings with the data that a command asks for."""
     wanted = preset_of(options)
-    data = replace(small().data, root=wanted.data.root)
+    data = replace(small().data, root=wanted.data.root, source=wanted.data.source)
     if wanted.data.target is not None:
         data = replace(data, target=wanted.data.target, target_set=wanted.data.target_set)
         data = replace(data, val_split=wanted.data.val_split)
