@@ -118,8 +118,6 @@ def prepare(options: Options, preset: Settings, *, quiet: bool = False) -> list[
     for run in runs:
         refuse_other_settings(run, "demo", hint)
     draw_missing([preset], quiet=quiet, option="--data")
-    # A wrong target is told before anything is written.
-    image_counts(preset)
     if not has_training_labels(preset):
         runs = [run for run in runs if run.row != ORACLE]
     told = {

@@ -82,11 +82,16 @@ def draw_missing(many: Iterable[Settings], *, quiet: bool = False, option: str =
         option: what the command calls the folder, for hints.
 
     Raises:
-        ValueError: a folder holds other scenes.
+        ValueError: a folder holds other scenes, or photographs are not what they should be.
     """
-    for seed, data in dict.fromkeys((settings.seed, settings.data) for settings in many):
+    settings_by_data = {(settings.seed, settings.data): settings for settings in many}
+    for (seed, data), settings in settings_by_data.items():
         if (folder := scenes(data)) is not None:
             target = data.target_set.startswith("toy")
+            if not target:
+                # A wrong folder of photographs is told before anything is drawn.
+                sets = sets_of(settings)
+                _ = len(sets.target), len(sets.validation)
             drawn_domains(folder, data.drawn, seed, target=target, quiet=quiet, option=option)
 
 
