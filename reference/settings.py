@@ -335,7 +335,9 @@ def phases(settings: Settings) -> tuple[Phase, ...]:
         optimiser = settings.source.optimiser
         length = warmup * optimiser.horizon
         name = "oracle" if settings.stages == "oracle" else "source"
-        listed.append(Phase(name, 0, warmup, None, False, True, optimiser, 1.0, 0, warmup, 0, length))
+        listed.append(
+            Phase(name, 0, warmup, None, False, True, optimiser, 1.0, 0, warmup, 0, length)
+        )
     if settings.stages in ("source-only", "oracle"):
         return tuple(listed)
     stage = settings.adaptation

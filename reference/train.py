@@ -18,19 +18,22 @@ from reference.presets import Options, command_line
 OPTIONS = command_line() if __name__ == "__main__" else None
 
 import contextlib
+import itertools
 import json
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from reference.data.batches import SOURCE_STREAM, TARGET_STREAM, Batch, batches
-from reference.data.sets import Sets, open_sets
+from reference.data.classes import IGNORE
+from reference.data.sets import ImageSet, Sets, open_sets
+from reference.data.settings import Crops
 from reference.method import Part, Step, label_counts, shared_by
 from reference.run.folder import LAST, RunFolder, as_plain
 from reference.run.ranks import Ranks, asked_to_stop, joined
@@ -174,7 +177,9 @@ class Loop:
                 state.precision.scaler.scale(loss).backward()
             for name, term in losses.terms.items():
                 terms[name] = terms.get(name, term.new_zeros(())) + term.detach() / len(batch)
-            state.monitor.see(part.source.labels, losses.target, losses.labels)
+            predictions = None if losses.target is None else losses.target.logits.argmax(dim=1)
+            covered = None if losses.labels is None else (losses.labels != IGNORE).double().mean()
+            state.monitor.see(step.source_labels, predictions, covered)
         values = {name: float(term) for name, term in terms.items()}
         values, stop = ranks.mean_of_terms(values, asked=self.asked())
         require_finite(values, phase.name, state.iteration)
@@ -220,7 +225,7 @@ class Loop:
             return require_complete(folder)
 
         def advance(done: int, count: int) -> None:
-            self.report.advance("static labels", done, count)
+            self.report.labelled(done, count)
             # Several processes stop together, after the next step.
             if self.asked() and not self.ranks.shared:
                 raise AskedToStop
@@ -242,8 +247,8 @@ class Loop:
         iteration, reporting = self.state.iteration, self.settings.reporting
         last = iteration == self.last
         if iteration == phase.stop or iteration % reporting.every == 0:
-            coverage, shares, alarms = self.state.monitor.close(self.ranks)
-            self.report.row(iteration, phase.name, rate, coverage, shares)
+            coverage, alarms = self.state.monitor.close(self.ranks)
+            self.report.row(iteration, phase.name, rate, coverage, self.state.monitor.now)
             for sentence in alarms:
                 self.report.warn(f"{phase.name}, iteration {iteration}: {sentence}")
         every = reporting.evaluate_every
@@ -265,7 +270,9 @@ class Loop:
             from reference.evaluation.validation import validate
 
             score = validate(self.run.path, self.settings, self.sets, state)
-            self.report.scores(state.iteration, phase.name, score)
+            self.report.scores(
+                state.iteration, phase.name, score.student, score.teacher, score.name
+            )
             if state.best is None or score.student > state.best:
                 state.best = score.student
                 self.run.save_best(state.state(self.run.plain))

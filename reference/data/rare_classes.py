@@ -19,7 +19,6 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from reference.data.classes import NUM_CLASSES
 from reference.data.index import Counts, SetIndex
 
 Shares = npt.NDArray[np.float64]
@@ -111,8 +110,13 @@ def class_probabilities(pixels: Counts, temperature: float) -> Shares:
 class Drawn(NamedTuple):
     """A class, and an image that shows it."""
 
-    train_id: int
+    number: int
     image: int
+
+    @property
+    def train_id(self) -> int:
+        # Old callers.
+        return self.number
 
 
 class RareClassSampler:
@@ -135,7 +139,7 @@ class RareClassSampler:
                 f"class, got {index.pixels.max(initial=0)} at most in {len(index.stems)} images. "
                 "Hint: lower min_pixels for small images."
             )
-        self._images = [np.flatnonzero(enough[:, train_id]) for train_id in range(NUM_CLASSES)]
+        self._images = [np.flatnonzero(enough[:, train_id]) for train_id in range(enough.shape[1])]
         wanted = class_probabilities(index.pixels.sum(axis=0), self.settings.temperature)
         # A class that no image shows enough of cannot be drawn; the others share its part.
         drawable = np.asarray(enough.any(axis=0), dtype=np.float64)
@@ -144,12 +148,18 @@ class RareClassSampler:
             shown = drawable
         self.probabilities: Shares = np.asarray(shown / shown.sum(), dtype=np.float64)
 
-    def draw(self, rng: np.random.Generator) -> Drawn:
+    def draw(self, rng: np.random.Generator) -> Drawn | None:
         """Draw a class by its probability, then one of its images, all alike.
 
         Args:
             rng: where both are drawn from.
+
+        Returns:
+            The class and the image; None for the share of draws that is not made by class.
         """
-        train_id = int(rng.choice(NUM_CLASSES, p=self.probabilities))
+        share = getattr(self.settings, "share", 1.0)
+        if share < 1 and rng.random() >= share:
+            return None
+        train_id = int(rng.choice(len(self.probabilities), p=self.probabilities))
         images = self._images[train_id]
         return Drawn(train_id, int(images[rng.integers(len(images))]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -70,6 +70,35 @@ class Ranks:
         summed = values.clone()
         dist.all_reduce(summed)
         return summed
+
+    @contextmanager
+    def one_first(self) -> Iterator[None]:
+        """Let the main process do something before the others, which then find it done."""
+        if not self.is_main:
+            self.wait()
+        yield
+        if self.is_main:
+            self.wait()
+
+    def mean_of_terms(
+        self, terms: Mapping[str, float], *, asked: bool
+    ) -> tuple[dict[str, float], bool]:
+        """Average loss terms, which need not be the same on every process, as 0 where one lacks.
+
+        Args:
+            terms: name -> value on this process.
+            asked: whether this process was asked to stop.
+
+        Returns:
+            The means, and whether any process was asked.
+        """
+        if not self.shared:
+            return dict(terms), asked
+        every: list[Any] = [None] * self.world
+        dist.all_gather_object(every, (dict(terms), asked))
+        names = dict.fromkeys(name for each, _ in every for name in each)
+        means = {name: sum(each.get(name, 0.0) for each, _ in every) for name in names}
+        return {name: total / self.world for name, total in means.items()}, any(a for _, a in every)
 
     def share_buffers(self, module: nn.Module) -> None:
         """Give every process the main one's buffers, such as the statistics of BatchNorm."""

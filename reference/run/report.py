@@ -112,6 +112,7 @@ class Report:
         folder: of the run.
         class_names: of the columns with the share of every class.
         is_main: whether this process prints and writes.
+        quiet: print warnings alone.
         total: iterations of the run.
         start: iterations that lie behind it.
         device: whose memory counts.
@@ -123,11 +124,13 @@ class Report:
         class_names: Sequence[str],
         *,
         is_main: bool = True,
+        quiet: bool = False,
         total: int,
         start: int = 0,
         device: torch.device | None = None,
     ) -> None:
         self.path, self.is_main = folder / METRICS, is_main
+        self.quiet = quiet
         self.total, self.start, self.iteration = total, start, start
         self.device = device
         self._shares = [f"{SHARE}{name.replace(' ', '_')}" for name in class_names]
@@ -152,7 +155,7 @@ class Report:
             self._board = module.SummaryWriter(
                 str(self.path.parent / "tensorboard"), purge_step=self.start + 1
             )
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not self.quiet:
             self._bar = _bar()
             self._task = self._bar.add_task("", total=self.total, completed=self.start, numbers="")
             self._bar.start()
@@ -170,9 +173,24 @@ class Report:
         if self._board is not None:
             self._board.close()
 
-    def say(self, sentence: str, style: str = "") -> None:
+    def say(self, sentence: str) -> None:
         """Print a line, above the bar where there is one."""
-        if not self.is_main:
+        if not self.quiet:
+            self._print(sentence)
+
+    def warn(self, sentence: str) -> None:
+        """Print a warning, above the bar where there is one."""
+        self._print(f"warning: {sentence}", "yellow")
+
+    def bad_sample(self, sentence: str) -> None:
+        """Print a warning about an image that only this rank has read."""
+        if self.is_main:
+            self.warn(sentence)
+        else:
+            warn(sentence)
+
+    def _print(self, sentence: str, style: str = "") -> None:
+        if not self.is_main or not sentence:
             return
         if self._bar is None:
             print(sentence, file=sys.stderr, flush=True)
@@ -181,12 +199,8 @@ class Report:
 
             self._bar.console.print(Text(sentence, style=style))
 
-    def warn(self, sentence: str) -> None:
-        """Print a warning, above the bar where there is one."""
-        self.say(f"warning: {sentence}", "yellow")
-
     def labelled(self, done: int, count: int) -> None:
-        """Show how many images have static labels."""
+        """Show how many images have static labels, where there is a bar."""
         if self._bar is not None:
             self._bar.update(self._task, numbers=f"static labels {done}/{count}")
 

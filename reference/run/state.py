@@ -23,7 +23,7 @@ from reference.networks import card
 from reference.networks.output import Segmenter
 from reference.run.alarms import Monitor
 from reference.run.ranks import Precision, Ranks
-from reference.settings import Optimiser, Phase, Settings
+from reference.settings import Optimiser, Phase, Settings, phases
 
 # No class weighs more than this many times a common one.
 _HEAVIEST = 10.0
@@ -74,11 +74,12 @@ class State:
         self, settings: Settings, sets: Sets, ranks: Ranks, held: Mapping[str, Any] | None = None
     ) -> None:
         self.settings, self.sets, self.ranks = settings, sets, ranks
-        self.weights_report = ""
+        self.beginning = ""
         if held is not None:
             network = card.build(held["description"])
+            self.beginning = f"going on from iteration {held['iteration']}"
         else:
-            network, self.weights_report = first_network(settings, len(sets.classes))
+            network, self.beginning = first_network(settings, len(sets.classes))
         memory = torch.channels_last if settings.machine.channels_last else torch.contiguous_format
         # The format is a keyword that the types of torch leave out.
         place: dict[str, Any] = {"device": ranks.device, "memory_format": memory}
@@ -89,7 +90,7 @@ class State:
         if settings.ema_decay:
             decay = get_ema_multi_avg_fn(settings.ema_decay)
             self.average = AveragedModel(self.network, multi_avg_fn=decay, use_buffers=True)
-        self.precision = Precision(settings.machine, ranks)
+        self.precision = Precision(settings.machine, ranks.device)
         self.see = partial(see, autocast=self.precision.autocast)
         self.method: Method = Supervised()
         self.adapting = False
@@ -101,6 +102,9 @@ class State:
         self.class_weight: Tensor | None = None
         if settings.source.class_weight_power:
             self.class_weight = self._class_weight(settings.source.class_weight_power)
+        if held is not None:
+            done = max(0, held["iteration"] - 1)
+            self._load(held, next(p for p in phases(settings) if done < p.stop))
 
     def _counts(self) -> Tensor:
         if self.class_counts is None:
@@ -154,8 +158,12 @@ class State:
 
     def _new_optimiser(self, settings: Optimiser) -> torch.optim.Optimizer:
         """A group for the backbone, one for everything else, and one for what a method trains."""
-        head = [p for name, p in self.network.named_parameters() if not name.startswith("backbone.")]
-        backbone = [p for name, p in self.network.named_parameters() if name.startswith("backbone.")]
+        head = [
+            p for name, p in self.network.named_parameters() if not name.startswith("backbone.")
+        ]
+        backbone = [
+            p for name, p in self.network.named_parameters() if name.startswith("backbone.")
+        ]
         factors = ((backbone, 1.0), (head, settings.head_factor), (self.method.trained(), 1.0))
         groups = [
             {"params": trained, "factor": factor}
@@ -219,7 +227,7 @@ class State:
             held["teacher_updates"] = int(self.average.n_averaged)
         return held
 
-    def load(self, held: Mapping[str, Any], phase: Phase) -> None:
+    def _load(self, held: Mapping[str, Any], phase: Phase) -> None:
         """Take a checkpoint of this run over.
 
         Args:
