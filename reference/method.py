@@ -41,7 +41,7 @@ class Given:
         stage: settings of the adaptation.
         seed: of the run.
         class_counts: source pixels of every class, (C,), float64.
-        class_names: C names.
+        class_names: of the run's class list, C of them.
     """
 
     network: Segmenter
