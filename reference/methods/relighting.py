@@ -8,6 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reference.methods.heads import Adjusted, seeded
+from reference.networks.output import Domain, Output, Segmenter
+
 _WIDTH: Final = 16
 # The light of a scene changes over many pixels: it is estimated on a coarser grid.
 _COARSE: Final = 4
@@ -19,7 +22,7 @@ _SSIM_2: Final = 0.03**2
 
 
 def _coarse(images: Tensor) -> Tensor:
-    return F.avg_pool2d(images, _COARSE)
+    return F.avg_pool2d(images, _COARSE, ceil_mode=True)
 
 
 class Relighting(nn.Module):
@@ -29,10 +32,10 @@ class Relighting(nn.Module):
     network is small, and relighting should not cost more than it.
 
     Args:
-        seed: of the initial weights; torch's own random state is left as it was.
+        seed: of the initial weights.
 
     Shape:
-        images (B, 3, H, W), H and W multiples of 4. Result: r, the same.
+        images (B, 3, H, W). Result: r, the same.
 
     Source:
         Li et al., Zero-DCE++, TPAMI 2021, arXiv 2103.00860: one map of curves, on a coarser grid.
@@ -40,8 +43,7 @@ class Relighting(nn.Module):
 
     def __init__(self, seed: int) -> None:
         super().__init__()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             self.curves = nn.Sequential(
                 nn.Conv2d(3, _WIDTH, 3, padding=1),
                 nn.ReLU(inplace=True),
@@ -49,15 +51,28 @@ class Relighting(nn.Module):
                 nn.ReLU(inplace=True),
                 nn.Conv2d(_WIDTH, 3, 3, padding=1),
                 nn.Tanh(),
-                nn.Upsample(scale_factor=_COARSE, mode="bilinear", align_corners=False),
             )
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute what relighting adds to images."""
         curves, relit = self.curves(_coarse(images)), images
+        curves = F.interpolate(curves, size=images.shape[-2:], mode="bilinear")
         for _ in range(_CURVES):
             relit = torch.lerp(relit, relit * relit, curves)
         return relit - images
+
+
+class Relit(Adjusted):
+    """A network that sees images relit, as in training."""
+
+    def __init__(self, network: Segmenter, relighting: Relighting) -> None:
+        super().__init__(network)
+        self.relighting = relighting
+
+    def forward(self, images: Tensor, domain: Domain = "target") -> Output:
+        """Relight, then look."""
+        output: Output = self.network(images + self.relighting(images), domain=domain)
+        return output
 
 
 def relighting_loss(images: Tensor, residual: Tensor, light: Tensor) -> Tensor:
@@ -72,7 +87,7 @@ def relighting_loss(images: Tensor, residual: Tensor, light: Tensor) -> Tensor:
         light: (), the brightness that relit images should have.
 
     Shape:
-        images and residual (B, 3, H, W), H and W multiples of 8. Result: (B,), >= 0.
+        images and residual (B, 3, H, W), sides above 4. Result: (B,), >= 0.
 
     Source:
         Wu et al., DANNet, CVPR 2021, arXiv 2104.10834, which Bi-Mix keeps.
@@ -82,7 +97,7 @@ def relighting_loss(images: Tensor, residual: Tensor, light: Tensor) -> Tensor:
     down = (added[:, :, 1:] - added[:, :, :-1]).square().mean(dim=(2, 3)).sum(dim=1)
     across = (added[..., 1:] - added[..., :-1]).square().mean(dim=(2, 3)).sum(dim=1)
     variation = 2 * (down + across) / _COARSE**2
-    exposure = (F.avg_pool2d(relit.mean(dim=1), _PATCH) - light).square().mean(dim=(1, 2))
+    exposure = (F.avg_pool2d(relit.mean(dim=1), _PATCH, ceil_mode=True) - light).square().mean(dim=(1, 2))
     return _TV_WEIGHT * variation + _dissimilarity(relit, seen) + exposure
 
 

@@ -5,14 +5,16 @@ The encoder sees an image at strides 2 and 4; its maps are what PatchNCE compare
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
 import protocontrast as pc
-from reference.networks.toy import SegmentationNetwork
+from reference.methods.heads import Discriminators
+from reference.run.ranks import Ranks
 
 WIDTHS: Final = (16, 24)
 """Channels at strides 2 and 4; own."""
@@ -23,7 +25,8 @@ NCE_TEMPERATURE: Final = 0.07
 EMBEDDING: Final = 32
 """Channels in which places are compared; own (published: 256)."""
 LEARNING_RATE: Final = 1e-3
-"""Of the discriminator's Adam: what the loop begins with for the translator; own."""
+"""Of the discriminator's Adam; own."""
+_COARSEST: Final = 4
 
 
 def _down(inputs: int, outputs: int, slope: float, stride: int = 2) -> nn.Sequential:
@@ -49,8 +52,10 @@ class Translator(nn.Module):
 
         L = mean (D(G(x)) - 1)^2 + mean over strides of PatchNCE,  D: mean (D(t) - 1)^2 + D(G(x))^2
 
-    D is frozen but in its own step: the loop's optimiser does not take it, and no gradient of L is
-    left on it.
+    D takes its own step before L is taken; in `Discriminators` it is frozen but for that.
+
+    Shape:
+        images (B, 3, H, W), H and W at least 16.
 
     Source:
         Park et al., ECCV 2020, arXiv 2007.15651.
@@ -68,25 +73,23 @@ class Translator(nn.Module):
         for parameter in last.parameters():
             nn.init.zeros_(parameter)
         self.decoder = nn.Sequential(_Residual(deep), last, nn.PixelShuffle(4))
-        self.discriminator = nn.Sequential(
+        judge = nn.Sequential(
             _down(3, shallow, 0.2, stride=4),
             _down(shallow, deep, 0.2),
             nn.Conv2d(deep, 1, 4, padding=1),
         )
-        self.discriminator.requires_grad_(False)
-        self._optimiser = torch.optim.Adam(
-            self.discriminator.parameters(), lr=LEARNING_RATE, betas=(0.5, 0.999)
-        )
+        self.discriminator = Discriminators(judge, LEARNING_RATE, (0.5, 0.999))
 
     def encode(self, images: Tensor) -> list[Tensor]:
-        """The maps at strides 2 and 4."""
-        maps = [images]
+        """The maps at strides 2 and 4; an image that 4 does not divide goes on as it ends."""
+        down, across = (-side % _COARSEST for side in images.shape[-2:])
+        maps = [F.pad(images, (0, across, 0, down), mode="replicate")]
         for layer in self.encoder:
             maps.append(layer(maps[-1]))
         return maps[1:]
 
     def forward(
-        self, images: Tensor, target: Tensor, random: torch.Generator
+        self, images: Tensor, target: Tensor, random: torch.Generator, ranks: Ranks
     ) -> tuple[Tensor, Tensor]:
         """Translate images (B, 3, H, W) and train the discriminator on the result.
 
@@ -94,19 +97,16 @@ class Translator(nn.Module):
             The images in the look of `target`, and the translator's loss.
         """
         maps = self.encode(images)
-        changed = torch.sigmoid(torch.logit(images, eps=1 / 510) + self.decoder(maps[-1]))
-        self.judge(changed.detach(), target)
-        adversarial = (self.discriminator(changed) - 1).square().mean()
+        height, width = images.shape[-2:]
+        change = self.decoder(maps[-1])[..., :height, :width]
+        changed = torch.sigmoid(torch.logit(images, eps=1 / 510) + change)
+        judge = self.discriminator.layers
+        with self.discriminator.learning():
+            true, false = judge(target), judge(changed.detach())
+            (0.5 * ((true - 1).square().mean() + false.square().mean())).backward()
+        self.discriminator.move(ranks)
+        adversarial = (judge(changed) - 1).square().mean()
         return changed, adversarial + self.patch_nce(self.encode(changed), maps, random)
-
-    def judge(self, changed: Tensor, target: Tensor) -> None:
-        """One step of the discriminator."""
-        self.discriminator.requires_grad_(True)
-        true, false = self.discriminator(target), self.discriminator(changed)
-        self._optimiser.zero_grad()
-        (0.5 * ((true - 1).square().mean() + false.square().mean())).backward()
-        self._optimiser.step()
-        self.discriminator.requires_grad_(False)
 
     def patch_nce(
         self, queries: list[Tensor], keys: list[Tensor], random: torch.Generator
@@ -115,8 +115,9 @@ class Translator(nn.Module):
         losses = []
         for head, *maps in zip(self.heads, queries, keys, strict=True):
             places = torch.randperm(maps[0][0, 0].numel(), generator=random)[:PATCHES]
+            places = places.to(maps[0].device)
             rows = (head(one.flatten(2)[:, :, places].transpose(1, 2)) for one in maps)
-            own = torch.arange(len(places))
+            own = torch.arange(len(places), device=places.device)
             for query, key in zip(*rows, strict=True):
                 losses.append(
                     pc.pair_contrast(
@@ -127,7 +128,16 @@ class Translator(nn.Module):
         return torch.stack(losses).mean()
 
 
-def held_features(network: SegmentationNetwork, *images: Tensor) -> list[Tensor]:
-    """What the network, as it is, sees of images (B, 3, H, W): its weights get no gradient."""
-    held = {name: weight.detach() for name, weight in network.named_parameters()}
-    return [functional_call(network, held, each).features for each in images]
+class _Held(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor, **options: Any) -> Any:
+        weights = {name: weight.detach() for name, weight in self.network.named_parameters()}
+        return functional_call(self.network, weights, (images,), options)
+
+
+def held(network: nn.Module) -> nn.Module:
+    """The network as it is: its images get a gradient, its weights do not."""
+    return _Held(network)

@@ -63,31 +63,6 @@ class Ranks:
         dist.broadcast_object_list(values)
         return values[0]
 
-    @contextmanager
-    def one_first(self) -> Iterator[None]:
-        """Let the main process go through a block first, and the others after it."""
-        if self.is_main:
-            yield
-        self.wait()
-        if not self.is_main:
-            yield
-
-    def mean_of_terms(
-        self, terms: Mapping[str, float], *, asked: bool = False
-    ) -> tuple[dict[str, float], bool]:
-        """Average named numbers over all processes; one that lacks a term counts as 0.
-
-        Returns:
-            The means, and whether any process was asked to stop.
-        """
-        if not self.shared:
-            return dict(terms), asked
-        every: list[Any] = [None] * self.world
-        dist.all_gather_object(every, (dict(terms), asked))
-        names = dict.fromkeys(name for one, _ in every for name in one)
-        means = {name: sum(one.get(name, 0.0) for one, _ in every) / self.world for name in names}
-        return means, any(was_asked for _, was_asked in every)
-
     def total(self, values: Tensor) -> Tensor:
         """Sum a tensor over all processes; the argument is not changed."""
         if not self.shared:
@@ -232,8 +207,7 @@ class Precision:
         ValueError: fp16 on the CPU.
     """
 
-    def __init__(self, machine: Machine, ranks: Ranks) -> None:
-        device = ranks.device
+    def __init__(self, machine: Machine, device: torch.device) -> None:
         name: str = machine.precision
         if name == "auto":
             fast = device.type == "cuda" and torch.cuda.is_bf16_supported()

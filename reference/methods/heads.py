@@ -1,0 +1,134 @@
+"""What stands beside the network: heads of a contrast, discriminators, the network as it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import gcd
+from typing import Any, Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import protocontrast as pc
+from reference.data.classes import IGNORE
+from reference.networks.output import Segmenter
+from reference.run.ranks import Ranks
+
+_GROUPS: Final = 8
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw initial weights by the seed alone; torch's own random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+class Projector(nn.Sequential):
+    """Convolutions of D to D channels, and unit length; of random weights by the seed alone.
+
+    Args:
+        dim: channels D.
+        kinds: "c" is a 1x1 convolution, "n" GroupNorm where batch norm was published, of 8 groups
+            or of as many as divide both 8 and D, "r" a ReLU.
+        seed: of the weights.
+
+    Shape:
+        features (B, D, h, w). Result the same.
+    """
+
+    def __init__(self, dim: int, kinds: str, seed: int) -> None:
+        made = {
+            "c": lambda: nn.Conv2d(dim, dim, 1),
+            "n": lambda: nn.GroupNorm(gcd(_GROUPS, dim), dim),
+            "r": lambda: nn.ReLU(),
+        }
+        with seeded(seed):
+            super().__init__(*(made[kind]() for kind in kinds))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Compute features of unit length."""
+        return F.normalize(super().forward(features), dim=1)
+
+
+def pixel_rows(features: Tensor) -> Tensor:
+    """Features (B, D, h, w) as one row per pixel, (B h w, D)."""
+    return features.movedim(1, -1).flatten(0, 2)
+
+
+def classes_of(means: pc.ClassPrototypes) -> Tensor:
+    """Labels (C,) of class means: the class, or 255 where it is absent."""
+    classes = torch.arange(len(means.present), device=means.present.device)
+    return torch.where(means.present, classes, IGNORE)
+
+
+class Discriminators(nn.Module):
+    """Layers that learn against the network, by an Adam of their own.
+
+    They are frozen but inside `learning`: the loop's optimiser does not take them, and no gradient
+    of the loop's loss is left on them. The state of Adam is part of the state dict.
+
+    Args:
+        layers: what learns.
+        learning_rate: of Adam.
+        betas: of Adam.
+    """
+
+    def __init__(
+        self, layers: nn.Module, learning_rate: float, betas: tuple[float, float]
+    ) -> None:
+        super().__init__()
+        self.layers = layers.requires_grad_(False)
+        self.optimiser = torch.optim.Adam(layers.parameters(), lr=learning_rate, betas=betas)
+
+    @contextmanager
+    def learning(self) -> Iterator[None]:
+        """Let gradients reach the layers."""
+        self.layers.requires_grad_(True)
+        try:
+            yield
+        finally:
+            self.layers.requires_grad_(False)
+
+    def move(self, ranks: Ranks) -> None:
+        """Take one step by the gradients so far, averaged over the ranks, and drop them."""
+        with self.learning():
+            ranks.average_gradients(self.layers.parameters())
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Return the state of Adam."""
+        return self.optimiser.state_dict()
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Take the state of Adam over."""
+        self.optimiser.load_state_dict(state)
+
+
+class Adjusted(Segmenter):
+    """A network with something before or after it, which a method adds at test time.
+
+    Args:
+        network: whose sizes and description it shares.
+    """
+
+    def __init__(self, network: Segmenter) -> None:
+        super().__init__(
+            feature_dim=network.feature_dim,
+            num_classes=network.num_classes,
+            stride=network.stride,
+            align_corners=network.align_corners,
+        )
+        self.network = network
+
+    def options(self) -> dict[str, Any]:
+        """Return the network's own."""
+        return self.network.options()
+
+    def colours(self) -> dict[str, Any]:
+        """Return the network's own."""
+        return self.network.colours()
