@@ -357,3 +357,43 @@ def passes(
             cuts = []
     if cuts:
         yield _stacked(cuts)
+
+
+class _Work(Dataset[Any]):
+    def __init__(self, work: Callable[[int], Any]) -> None:
+        self.work = work
+
+    def __getitem__(self, index: int) -> Any:
+        return self.work(index)
+
+
+def over(
+    work: Callable[[int], Any], count: int, description: str, *, workers: int, progress: bool
+) -> Iterator[Any]:
+    """Call a function for 0 .. count - 1 and yield its results in this order.
+
+    Args:
+        work: takes the number of a file.
+        count: number of files.
+        description: what is done, in a few words, for the progress bar.
+        workers: processes beside this one; 0 works in this one.
+        progress: show a bar.
+    """
+    from reference.progress import track
+
+    # Files of one errand to a worker: one by one, handing them over would cost as much as the work.
+    errand = 8
+    loader = DataLoader(
+        _Work(work),
+        batch_size=errand,
+        sampler=range(count),
+        num_workers=workers if count > errand else 0,
+        collate_fn=list,
+        worker_init_fn=_settle_worker,
+        generator=torch.Generator(),
+    )
+    # Workers start before the bar does: a fork copies no thread of its.
+    answers = iter(loader)
+    results = (result for answer in answers for result in answer)
+    bar = track(count, description, show=progress)
+    yield from (result for _, result in zip(bar, results, strict=True))
