@@ -90,10 +90,9 @@ def preset_of(options: Options) -> Settings:
         if getattr(options, name) < 1:
             value = getattr(options, name)
             raise ValueError(f"demo: expected {name} of at least 1, got {value}.")
-    settings = target_settings(options.target, options.seed, data=options.run.parent / "data")
-    if options.data is not None:
-        where = "root" if options.target in _TARGETS else "source"
-        settings = replace(settings, data=replace(settings.data, **{where: options.data}))
+    settings = target_settings(
+        options.target, options.seed, data=options.run.parent / "data", scenes=options.data
+    )
     return replace(settings, machine=replace(settings.machine, threads=options.threads))
 
 
