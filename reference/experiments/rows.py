@@ -173,6 +173,9 @@ def settings_of(row: str, preset: Settings, begin: Path) -> Settings:
     adapted = replace(preset, stages="adapt", begin=begin)
     if row in _BICL:
         return replace(adapted, adaptation=_BICL[row][1](preset.adaptation))
+    if row == f"{METHOD}bicl_dacs":
+        stage = replace(preset.adaptation, contrast=_PUBLISHED)
+        adapted = replace(adapted, adaptation=stage)
     return replace(adapted, method="control" if row == CONTROL else row.removeprefix(METHOD))
 
 
