@@ -14,8 +14,8 @@ import protocontrast as pc
 from reference.data.classes import IGNORE
 from reference.method import Given, Losses, Method, Step
 from reference.methods.dacs import half_mix
-from reference.methods.heads import Discriminators, seeded
-from reference.methods.relighting import Relighting, Relit, relighting_loss
+from reference.methods.heads import Adjusted, Discriminators, seeded
+from reference.methods.relighting import Relighting, relighting_loss
 from reference.methods.teachers import CONFIDENT
 from reference.networks.output import Output, Segmenter
 from reference.run.ranks import Ranks
@@ -87,9 +87,7 @@ class BiMix(Method):
         ]
         shown = [logits.softmax(dim=1) for logits in (on_source, on_day, on_night)]
         self.judge(shown, step.progress)
-        focal = static_focal_loss(
-            on_night, step.on_grid(labels, on_night), self.weight, self.still
-        )
+        focal = static_focal_loss(on_night, step.on_grid(labels, on_night), self.weight, self.still)
         terms = {
             "source_cross_entropy": step.source_loss(on_source, self.weight),
             "relighting": lights[0] + 0.01 * (lights[1] + lights[2]),
@@ -131,7 +129,7 @@ class BiMix(Method):
 
     def at_test(self, network: Segmenter) -> Segmenter:
         """Relight every image before the network sees it, as in training."""
-        return Relit(network, self.relighting)
+        return Adjusted(network, before=self.relighting)
 
 
 def _judge(num_classes: int) -> nn.Sequential:

@@ -143,9 +143,7 @@ class ActivationPrototypes(nn.Module):
         if pasted is not None:
             labels, scores = labels.masked_fill(~pasted, IGNORE), torch.ones_like(scores)
         projected, weight = self.slow_project(features), strongest(scores, labels)
-        mean, count = pc.class_prototypes(
-            projected, labels, self.num_classes, pixel_weight=weight
-        )
+        mean, count = pc.class_prototypes(projected, labels, self.num_classes, pixel_weight=weight)
         if self.ramp:
             self.bank.momentum = min(1 - 1 / (step + 1), MOMENTUM)
         self.bank.update_from(pc.ClassPrototypes(self.bank.on_scale(mean), count))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import protocontrast as pc
 from reference.data.classes import IGNORE
-from reference.networks.output import Segmenter
+from reference.networks.output import Domain, Output, Segmenter
 from reference.run.ranks import Ranks
 
 _GROUPS: Final = 8
@@ -77,9 +77,7 @@ class Discriminators(nn.Module):
         betas: of Adam.
     """
 
-    def __init__(
-        self, layers: nn.Module, learning_rate: float, betas: tuple[float, float]
-    ) -> None:
+    def __init__(self, layers: nn.Module, learning_rate: float, betas: tuple[float, float]) -> None:
         super().__init__()
         self.layers = layers.requires_grad_(False)
         self.optimiser = torch.optim.Adam(layers.parameters(), lr=learning_rate, betas=betas)
@@ -114,16 +112,29 @@ class Adjusted(Segmenter):
 
     Args:
         network: whose sizes and description it shares.
+        before: what is added to its images, of them.
+        after: makes its output another one.
     """
 
-    def __init__(self, network: Segmenter) -> None:
+    def __init__(
+        self,
+        network: Segmenter,
+        *,
+        before: nn.Module | None = None,
+        after: nn.Module | None = None,
+    ) -> None:
         super().__init__(
-            feature_dim=network.feature_dim,
-            num_classes=network.num_classes,
-            stride=network.stride,
-            align_corners=network.align_corners,
-        )
-        self.network = network
+            feature_dim=network.feature_dim, num_classes=network.num_classes,
+            stride=network.stride, align_corners=network.align_corners,
+        )  # fmt: skip
+        self.network, self.before, self.after = network, before, after
+
+    def forward(self, images: Tensor, domain: Domain = "target") -> Output:
+        """Adjust, look, adjust."""
+        if self.before is not None:
+            images = images + self.before(images)
+        output = Output(*self.network(images, domain=domain))
+        return output if self.after is None else Output(*self.after(output))
 
     def options(self) -> dict[str, Any]:
         """Return the network's own."""

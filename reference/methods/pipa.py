@@ -53,9 +53,7 @@ class PiPa(DACS):
         teacher_views: released: the teacher sees the crops, so patches train a head alone.
     """
 
-    def __init__(
-        self, given: Given, *, ignored: int = IGNORE, teacher_views: bool = False
-    ) -> None:
+    def __init__(self, given: Given, *, ignored: int = IGNORE, teacher_views: bool = False) -> None:
         super().__init__(given)
         self.ignored, self.teacher_views, self.sure = ignored, teacher_views, 0.9
         self.keys, self.classes = (pc.ClassQueue(1, 3 * 2 * KEPT, n) for n in (given.dim, 1))
@@ -127,7 +125,8 @@ def two_crops(
     for length in size:
         part = min(length, -(-3 * length // (4 * multiple)) * multiple)
         free = (length - part) // multiple + 1
-        starts = (multiple * torch.randint(free, (2,), generator=generator)).tolist()
+        starts = torch.randint(free, (2,), generator=generator, device=generator.device)
+        starts = (multiple * starts).tolist()
         sides.append([slice(start, start + part) for start in starts])
     return list(zip(*sides, strict=True))
 

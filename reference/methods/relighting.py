@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reference.methods.heads import Adjusted, seeded
-from reference.networks.output import Domain, Output, Segmenter
+from reference.methods.heads import seeded
 
 _WIDTH: Final = 16
 # The light of a scene changes over many pixels: it is estimated on a coarser grid.
@@ -62,19 +61,6 @@ class Relighting(nn.Module):
         return relit - images
 
 
-class Relit(Adjusted):
-    """A network that sees images relit, as in training."""
-
-    def __init__(self, network: Segmenter, relighting: Relighting) -> None:
-        super().__init__(network)
-        self.relighting = relighting
-
-    def forward(self, images: Tensor, domain: Domain = "target") -> Output:
-        """Relight, then look."""
-        output: Output = self.network(images + self.relighting(images), domain=domain)
-        return output
-
-
 def relighting_loss(images: Tensor, residual: Tensor, light: Tensor) -> Tensor:
     """10 TV(r) + (1 - SSIM(x + r, x)) / 2 + mean over patches of (mean(x + r) - light)^2, by image.
 
@@ -97,7 +83,9 @@ def relighting_loss(images: Tensor, residual: Tensor, light: Tensor) -> Tensor:
     down = (added[:, :, 1:] - added[:, :, :-1]).square().mean(dim=(2, 3)).sum(dim=1)
     across = (added[..., 1:] - added[..., :-1]).square().mean(dim=(2, 3)).sum(dim=1)
     variation = 2 * (down + across) / _COARSE**2
-    exposure = (F.avg_pool2d(relit.mean(dim=1), _PATCH, ceil_mode=True) - light).square().mean(dim=(1, 2))
+    exposure = (
+        (F.avg_pool2d(relit.mean(dim=1), _PATCH, ceil_mode=True) - light).square().mean(dim=(1, 2))
+    )
     return _TV_WEIGHT * variation + _dissimilarity(relit, seen) + exposure
 
 
