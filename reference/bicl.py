@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from torch import Tensor
 
 import protocontrast as pc
+from reference.contrast_shares import contrast_shares
 from reference.method import Given, Losses, Method, Step
-from reference.data_parallel import contrast_shares
 from reference.settings import Contrast
 
 

@@ -1,16 +1,23 @@
-"""What a method of adaptation is to the loop: `Method`, and the `Step` that it sees."""
+"""What a method of adaptation is to the loop: `Method`, and the `Step` that it sees.
+
+The parts of all ranks are one batch: two ranks train as one does on their union.
+DistributedDataParallel averages the gradients of the ranks, and the loop those of the parts. A mean
+over images or cells of one size needs nothing else; a mean over labelled pixels does, because parts
+have different numbers of them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 import protocontrast as pc
 from reference.data.batches import Batch
@@ -33,14 +40,14 @@ class Given:
         network: that will be trained, as the warm-up left it.
         stage: settings of the adaptation.
         seed: of the run.
-        class_counts: source pixels of every class, (C,), float64.
+        class_counts: reads source pixels of every class, (C,), float64; counts them at first.
         class_names: of the run's class list, C of them.
     """
 
     network: Segmenter
     stage: AdaptationStage
     seed: int
-    class_counts: Tensor
+    class_counts: Callable[[], Tensor]
     class_names: tuple[str, ...]
 
     @property
@@ -293,3 +300,59 @@ class Supervised(Method):
         """CE(P, y)."""
         output = step.see(step.source.images, self.domain)
         return Losses({"source_cross_entropy": step.source_loss(output.logits)})
+
+
+class Part(NamedTuple):
+    """What is read at once: labelled images, and unlabelled ones for a method that looks at them."""
+
+    source: Batch
+    target: Batch | None
+
+
+class _Whole(nn.Module):
+    """Network and method as one module, whose one call a step DistributedDataParallel watches."""
+
+    def __init__(self, network: Segmenter, method: Method) -> None:
+        super().__init__()
+        self.network = network
+        self.method = method
+
+    def forward(self, step: Step) -> Losses:
+        losses: Losses = self.method(step)
+        return losses
+
+
+def shared_by(ranks: Ranks, network: Segmenter, method: Method) -> nn.Module:
+    """Return what computes the losses of a step, with gradients averaged over the ranks."""
+    whole = _Whole(network, method)
+    if not ranks.shared:
+        return whole
+    # Which parameters a step reads depends on the method, and in some on the step.
+    return DistributedDataParallel(whole, broadcast_buffers=False, find_unused_parameters=True)
+
+
+def label_counts(
+    parts: Sequence[Part], class_weight: Tensor | None, ranks: Ranks
+) -> tuple[Tensor, Tensor]:
+    """Labelled pixels, weighted by class, as a mean over the parts of all ranks: source, static."""
+
+    def weight(labels: Tensor | None) -> Tensor:
+        if labels is None:
+            return torch.zeros((), dtype=torch.float64, device=ranks.device)
+        valid = labels != IGNORE
+        if class_weight is None:
+            return valid.sum().double()
+        return (class_weight.double()[torch.where(valid, labels, 0)] * valid).sum()
+
+    own = torch.stack(
+        [
+            torch.stack([weight(part.source.labels) for part in parts]).sum(),
+            torch.stack(
+                [weight(None if part.target is None else part.target.labels) for part in parts]
+            ).sum(),
+        ]
+    )
+    total = ranks.total(own) / (ranks.world * len(parts))
+    # Without a label anywhere the sum above it is 0, whatever it is divided by.
+    source, static = torch.where(total > 0, total, 1.0)
+    return source, static

@@ -273,3 +273,94 @@ class Settings:
                 f'{self.begin} with stages "{self.stages}". Hint: --begin names a checkpoint of a '
                 "run with --stages source-only, such as runs/source/last.pth."
             )
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of iterations with one task.
+
+    Args:
+        name: "source", "oracle", or "round 0" and so on.
+        start: first iteration, counted over the whole run.
+        stop: one past the last.
+        round_index: from 0; None in the warm-up, which sees no target image.
+        static: whether a method that wants static labels has them in it, made before its first
+            iteration.
+        fresh: whether it begins with a new optimiser.
+        optimiser: as set for its stage.
+        rate_factor: times the learning rate of that.
+        stage_start: first iteration of its stage, all rounds together.
+        stage_count: iterations of its stage.
+        schedule_start: iteration at which the schedule began.
+        schedule_length: iterations over which the rate would fall to 0.
+    """
+
+    name: str
+    start: int
+    stop: int
+    round_index: int | None
+    static: bool
+    fresh: bool
+    optimiser: Optimiser
+    rate_factor: float
+    stage_start: int
+    stage_count: int
+    schedule_start: int
+    schedule_length: float
+
+    @property
+    def adapts(self) -> bool:
+        """Whether target images are seen."""
+        return self.round_index is not None
+
+    def learning_rate(self, iteration: int) -> float:
+        """Return the rate of the backbone at an iteration of this phase."""
+        done = iteration - self.schedule_start
+        settings = self.optimiser
+        rate = settings.learning_rate * self.rate_factor
+        if done < settings.warmup:
+            rate *= (done + 1) / settings.warmup
+        return float(rate * (1 - done / self.schedule_length) ** settings.poly_power)
+
+
+def phases(settings: Settings) -> tuple[Phase, ...]:
+    """List the phases of a run in order.
+
+    Args:
+        settings: of the run.
+    """
+    listed: list[Phase] = []
+    warmup = 0 if settings.stages == "adapt" else settings.source.iterations
+    if warmup:
+        optimiser = settings.source.optimiser
+        length = warmup * optimiser.horizon
+        name = "oracle" if settings.stages == "oracle" else "source"
+        listed.append(
+            Phase(name, 0, warmup, None, False, True, optimiser, 1.0, 0, warmup, 0, length)
+        )
+    if settings.stages in ("source-only", "oracle"):
+        return tuple(listed)
+    stage = settings.adaptation
+    each = stage.iterations // stage.rounds
+    for number in range(stage.rounds):
+        start = warmup + number * each
+        last = number == stage.rounds - 1
+        stop = warmup + stage.iterations if last else start + each
+        began, span = (start, stop - start) if stage.restart else (warmup, stage.iterations)
+        listed.append(
+            Phase(
+                name=f"round {number}",
+                start=start,
+                stop=stop,
+                round_index=number,
+                static=number >= stage.static.from_round,
+                fresh=number == 0 or stage.restart,
+                optimiser=stage.optimiser,
+                rate_factor=stage.round_factor**number if stage.restart else 1.0,
+                stage_start=warmup,
+                stage_count=stage.iterations,
+                schedule_start=began,
+                schedule_length=span * stage.optimiser.horizon,
+            )
+        )
+    return tuple(listed)

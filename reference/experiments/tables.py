@@ -11,15 +11,19 @@ from __future__ import annotations
 import json
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from reference.atomic import write_atomically
-from reference.data.classes import NAMES
-from reference.experiments import method_tables
-from reference.experiments.row_names import CONTROL, INGREDIENTS, LABELS, SOURCE, UNAUGMENTED
-from reference.experiments.rows import CAPTIONS
+from reference.experiments.rows import (
+    CAPTIONS,
+    CONTROL,
+    INGREDIENTS,
+    LABELS,
+    SOURCE,
+    UNAUGMENTED,
+)
+from reference.run.files import write_atomically
 
 SECTIONS: Final = ("toy", "photographs", "varied", "sequence")
 # What a column of the methods' table calls a target, and the file with its numbers.
@@ -28,45 +32,77 @@ METHODS: Final = {
     "photographs": "methods-photographs",
     "drawn nights": "methods-night",
 }
+PICTURE: Final = "methods.svg"
+TITLE: Final = "Gain over the continued control, points of mean IoU"
 DOCS: Final = Path(__file__).resolve().parents[2] / "docs"
 
 Record = Mapping[str, Any]
 Summary = Mapping[str, Any]
 
 
-def summarise(records: Sequence[Record], *, target: str, command: str) -> dict[str, Any]:
-    """Cut stored records down to the numbers that documents show.
+class Result(NamedTuple):
+    """Mean IoU of one row on one target, seed by seed, and its gains over the control."""
+
+    scores: list[float]
+    gains: list[float]
+
+
+def summarise(
+    records: Sequence[Record], *, target: str, command: str, split: str, images: Mapping[str, int]
+) -> dict[str, Any]:
+    """Cut records of runs down to the numbers that documents show.
 
     Args:
-        records: of the matrix, in the order of tables.
+        records: as `runs.record_of` returns them, in the order of tables.
         target: name of the target domain.
         command: what made them.
+        split: that scores were taken on.
+        images: how many there are of "source", "target" and "test".
     """
     kept = (
-        "row", "seed", "miou", "iou", "share_ratio_max", "share_ratio_min", "coverage_end",
-        "label_accuracy_end", "seconds",
-    )  # fmt: skip
+        *("row", "seed", "miou", "iou", "share_ratio_max", "share_ratio_min", "coverage_end"),
+        *("seconds", "warnings"),
+    )
+    of_machine = ("processor", "gpu", "cores", "system", "threads")
     return {
         "target": target,
         "command": command,
-        "split": records[0]["split"],
-        "images": records[0]["images"],
+        "split": split,
+        "images": dict(images),
         "versions": _distinct(record["versions"] for record in records),
-        "machines": _distinct(record["machine"] for record in records),
-        "code": _distinct(record["code"] for record in records),
-        "rows": [
-            {name: record[name] for name in kept} | {"warnings": len(record["warnings"])}
-            for record in records
-        ],
+        "machines": _distinct(
+            {name: r["machine"][name] for name in of_machine if r["machine"].get(name)}
+            for r in records
+        ),
+        "code": _distinct(record["commit"] for record in records),
+        "rows": [{name: record[name] for name in kept} for record in records],
     }
 
 
-def _distinct(values: Any) -> list[Any]:
+def _distinct(values: Iterable[Any]) -> list[Any]:
     seen: list[Any] = []
     for value in values:
         if value not in seen:
             seen.append(value)
     return seen
+
+
+def results_of(summary: Summary | None) -> dict[str, Result]:
+    """Every row of a target in the order of tables; empty where nothing is stored."""
+    rows = _by_row(summary) if summary else {}
+    return {
+        name: Result(
+            [row[seed]["miou"] for seed in sorted(row)], _paired(row, rows.get(CONTROL, {}))
+        )
+        for name, row in rows.items()
+    }
+
+
+def agreement(gains: Sequence[float]) -> str:
+    """Whether every seed "helps" or "harms", or they are "mixed"."""
+    if min(gains) > 0:
+        return "helps"
+    return "harms" if max(gains) < 0 else "mixed"
 
 
 def _by_row(summary: Summary) -> dict[str, dict[int, Record]]:
@@ -77,7 +113,7 @@ def _by_row(summary: Summary) -> dict[str, dict[int, Record]]:
 
 
 def seeds_of(summary: Summary) -> list[int]:
-    """Return the seeds that occur, in order."""
+    """The seeds that occur, in order."""
     return sorted({record["seed"] for record in summary["rows"]})
 
 
@@ -136,11 +172,11 @@ def ingredient_table(summary: Summary) -> str:
         worth = _paired(rows["bicl"], row)
         if not worth:
             continue
-        agreed = "no consistent difference"
-        if min(worth) > 0:
-            agreed = "worse than BiCL in every seed"
-        elif max(worth) < 0:
-            agreed = "better than BiCL in every seed"
+        agreed = {
+            "helps": "worse than BiCL in every seed",
+            "harms": "better than BiCL in every seed",
+            "mixed": "no consistent difference",
+        }[agreement(worth)]
         each = " ".join(f"{value:+.1f}" for value in worth)
         lines.append([LABELS[f"without_{name}"], f"{statistics.mean(worth):+.1f}", each, agreed])
     header = ["variant", "BiCL minus variant", "each seed", "the variant is"]
@@ -152,7 +188,7 @@ def class_table(summary: Summary) -> str:
     rows = _by_row(summary)
     names = [name for name in CAPTIONS if name in rows]
     lines = []
-    for label in NAMES:
+    for label in dict.fromkeys(name for record in summary["rows"] for name in record["iou"]):
         cells = []
         for name in names:
             values = [r["iou"][label] for r in rows[name].values() if label in r["iou"]]
@@ -197,6 +233,65 @@ def render(summary: Summary | None) -> str:
     return "\n\n".join(parts)
 
 
+def label_of(row: str) -> str:
+    """What the table calls a row."""
+    return "BiCL, settings of this recipe" if row == "bicl" else LABELS[row]
+
+
+def _method_cells(result: Result | None, row: str) -> list[str]:
+    if result is None:
+        return ["", "", ""]
+    spread = statistics.stdev(result.scores) if len(result.scores) > 1 else 0.0
+    mean = f"{statistics.mean(result.scores):.1f} ({spread:.1f})"
+    if row == CONTROL or not result.gains:
+        return [mean, "", ""]
+    gain = f"{statistics.mean(result.gains):+.1f}"
+    if agreement(result.gains) == "helps":
+        gain = f"**{gain}**"
+    return [mean, gain, " ".join(f"{gain:+.1f}" for gain in result.gains)]
+
+
+def methods_table(targets: Mapping[str, Summary | None]) -> str:
+    """Lay out every row with mean, spread and gain, target by target.
+
+    Args:
+        targets: what a column calls a target -> its numbers.
+    """
+    found = {name: results_of(summary) for name, summary in targets.items() if summary}
+    header = ["row"]
+    for name in found:
+        header += [f"{name} (sd)", "gain", "each seed"]
+    lines = []
+    for row in LABELS:
+        if any(row in results for results in found.values()):
+            cells = [
+                cell for results in found.values() for cell in _method_cells(results.get(row), row)
+            ]
+            lines.append([label_of(row), *cells])
+    return _markdown(header, lines)
+
+
+def render_methods(targets: Mapping[str, Summary | None]) -> str:
+    """Compose the generated part: where the numbers are from, picture and table."""
+    stored = {name: summary for name, summary in targets.items() if summary is not None}
+    if not stored:
+        return "No numbers are stored yet."
+    parts = []
+    for name, summary in stored.items():
+        images, (version, *_) = summary["images"], summary["versions"]
+        machines = "; or ".join(str(m["processor"]) for m in summary["machines"])
+        parts.append(
+            f"{name}: `{summary['command']}`; {images['source']} source, {images['target']} "
+            f"unlabelled target and {images['test']} test images (split {summary['split']}); torch "
+            f"{version['torch']}, {machines}, one thread per run."
+        )
+    parts.append(
+        "Mean IoU in percent, in brackets its standard deviation over the seeds, then the gain "
+        "over the continued control, its mean and every seed; bold where every seed gains."
+    )
+    return "\n\n".join([*parts, f"![{TITLE}](pictures/{PICTURE})", methods_table(stored)])
+
+
 def replace_section(text: str, section: str, body: str) -> str:
     """Put `body` between the markers of a section and leave all other text as it is.
 
@@ -224,7 +319,7 @@ def rendered(docs: Path) -> str:
     text = (docs / "results.md").read_text(encoding="utf-8")
     for section in SECTIONS:
         text = replace_section(text, section, render(load_summary(docs, section)))
-    return replace_section(text, "methods", method_tables.render(methods(docs)))
+    return replace_section(text, "methods", render_methods(methods(docs)))
 
 
 def methods(docs: Path) -> dict[str, Summary | None]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple, cast
+from typing import Final, cast
 
 import torch
 from torch import Tensor, nn
+
+from reference.networks.output import Output
 
 RATES: Final = (6, 12, 18, 24)
 INITIAL_SPREAD: Final = 0.01
@@ -15,21 +17,10 @@ _SQUEEZE: Final = 16
 _DROPOUT: Final = 0.1
 
 
-class HeadOutput(NamedTuple):
-    """What a head computes.
-
-    Shape:
-        logits (B, C, h, w); features (B, `feature_dim`, h, w).
-    """
-
-    logits: Tensor
-    features: Tensor
-
-
 class SumHead(nn.Module):
     """Four dilated 3x3 convolutions whose outputs are added: the head of DeepLab-V2, "dlv2".
 
-    Every branch runs once. Its features are the outputs of the branches before the sum, side by
+    Its features are the outputs of the branches before the sum, side by
     side: what BiCL's released trainer takes its prototypes from (76 channels for 19 classes).
 
     Args:
@@ -62,13 +53,13 @@ class SumHead(nn.Module):
         self.branches = nn.ModuleList(convolutions)
         self.feature_dim = branches * num_classes
 
-    def forward(self, x: Tensor) -> HeadOutput:
+    def forward(self, x: Tensor) -> Output:
         """Compute logits and the branches side by side."""
         outputs = [branch(x) for branch in self.branches]
         logits = outputs[0]
         for output in outputs[1:]:
             logits = logits + output
-        return HeadOutput(logits, torch.cat(outputs, dim=1))
+        return Output(logits, torch.cat(outputs, dim=1))
 
 
 def _normalised(inputs: int, kernel: int, dilation: int = 1) -> nn.Sequential:
@@ -121,8 +112,8 @@ class GroupNormHead(nn.Module):
         self.classifier = nn.Conv2d(GN_WIDTH, num_classes, 1, bias=False)
         nn.init.normal_(self.classifier.weight, std=INITIAL_SPREAD)
 
-    def forward(self, x: Tensor) -> HeadOutput:
+    def forward(self, x: Tensor) -> Output:
         """Compute logits and the bottleneck's channels."""
         views = torch.cat([branch(x) for branch in self.branches], dim=1)
         features = self.bottleneck(self.gate(views))
-        return HeadOutput(self.classifier(self.dropout(features)), features)
+        return Output(self.classifier(self.dropout(features)), features)

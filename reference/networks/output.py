@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 Domain = Literal["source", "target"]
@@ -39,6 +41,9 @@ class Segmenter(nn.Module):
         domain reads them with the one that is named, by default the target's. Result: `Output`.
     """
 
+    kind: str = ""
+    """Name that a description has for this class; a class without one cannot be described."""
+
     def __init__(
         self, *, feature_dim: int, num_classes: int, stride: int, align_corners: bool
     ) -> None:
@@ -64,3 +69,29 @@ class Segmenter(nn.Module):
     def set_extra_state(self, state: Tensor) -> None:
         """Take the corner convention over from a loaded state dict."""
         self.align_corners = bool(state)
+
+
+def unit_range(stored: Tensor) -> Tensor:
+    """Turn stored images, uint8 0..255, into what networks read, float32 in [0, 1]."""
+    return stored.float() / 255.0
+
+
+def seeded(make: Callable[[], Segmenter], seed: int) -> Segmenter:
+    """Build a network on the CPU whose random weights depend on `seed` alone.
+
+    Torch's own random state is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make()
+
+
+@torch.no_grad()
+def upsampled_logits(network: Segmenter, images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Compute logits and upsample them bilinearly, by the network's own corner convention.
+
+    Shape:
+        images (B, 3, h, w), float in [0, 1]. Result: (B, C, *size), float32.
+    """
+    logits = network(images).logits.float()
+    return F.interpolate(logits, size=size, mode="bilinear", align_corners=network.align_corners)

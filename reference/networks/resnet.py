@@ -6,16 +6,14 @@ Parameters carry the names that torchvision and timm use, so that their weights 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Final, Literal, get_args
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from reference.networks.batch_norm import BatchNorm, WithBatchNorm, statistics_at_rest
 from reference.networks.output import Domain
-
-Stems = Literal["shared", "per_domain"]
+from reference.networks.pretrained import WithBatchNorm, statistics_at_rest
 
 # Bottleneck blocks per stage; 14 and 26 are for tests and small machines.
 BLOCKS: Final = {
@@ -86,7 +84,7 @@ class ResNet(WithBatchNorm):
             otherwise into the 3x3 convolution, as torchvision and timm do.
         ceil_mode: round the size after max-pooling up, as Caffe did.
         stems: "shared", or "per_domain" for a conv1, bn1 and layer1 of the target's own.
-        batch_norm: "trained", "affine_frozen" or "frozen"; see `WithBatchNorm`.
+        batch_norm: see `WithBatchNorm`.
         checkpointing: recompute the blocks in the backward pass: less memory, more time. The
             running statistics move once per step all the same.
 
@@ -94,7 +92,7 @@ class ResNet(WithBatchNorm):
         x (B, 3, H, W), normalised. Result: (B, 32 * width, h, w).
 
     Raises:
-        ValueError: an unknown depth or option.
+        ValueError: an unknown depth.
 
     Source:
         He et al., Deep Residual Learning, CVPR 2016; Chen et al., DeepLab, arXiv 1606.00915.
@@ -107,17 +105,14 @@ class ResNet(WithBatchNorm):
         width: int = 64,
         stride_in_1x1: bool = True,
         ceil_mode: bool = True,
-        stems: Stems = "shared",
-        batch_norm: BatchNorm = "affine_frozen",
+        stems: str = "shared",
+        batch_norm: str = "affine_frozen",
         checkpointing: bool = False,
     ) -> None:
         super().__init__(batch_norm)
         if depth not in BLOCKS:
             known = ", ".join(map(str, BLOCKS))
             raise ValueError(f"ResNet: expected depth to be one of {known}, got {depth}.")
-        if stems not in get_args(Stems):
-            known = " or ".join(f'"{name}"' for name in get_args(Stems))
-            raise ValueError(f"ResNet: expected stems {known}, got {stems!r}.")
         self.checkpointing = checkpointing
         self.stride = OUTPUT_STRIDE
         self.channels = 8 * width * _EXPANSION

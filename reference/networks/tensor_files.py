@@ -1,34 +1,83 @@
-"""Files of tensors, read without running anything that they hold."""
+"""Files of tensors: checked for damage, and read without running anything that they hold."""
 
 from __future__ import annotations
 
 import pickle
+import zipfile
+import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+
+_COPY: Final = "the file is damaged; copy or download it again"
+_PAGES: Final = (b"<!doctype", b"<html", b"<?xml", b"<head")
+
+
+class DamagedFileError(ValueError):
+    """A file of tensors that is cut short, altered, or something else altogether."""
+
+
+def _damaged(path: Path, found: str, hint: str = _COPY) -> DamagedFileError:
+    return DamagedFileError(
+        f"read_stored: expected a whole file of tensors, got {path}, {found}. Hint: {hint}."
+    )
+
+
+def _check(path: Path) -> None:
+    """Refuse what is no file of `torch.save`, and archives whose bytes are not those written.
+
+    Raises:
+        DamagedFileError: saying what the file is.
+    """
+    with path.open("rb") as file:
+        start = file.read(512)
+    text = start.lstrip().lower()
+    if not start.strip(b"\0"):
+        raise _damaged(path, f"which holds {'nothing' if not start else 'zeros'}")
+    if text.startswith(_PAGES):
+        raise _damaged(path, "which is a web page", "download the file that the page links to")
+    if text.startswith(b"version https://git-lfs"):
+        hint = 'fetch the file itself, for instance with "git lfs pull"'
+        raise _damaged(path, "which is a pointer of git-LFS", hint)
+    if not start.startswith(b"PK"):
+        return
+    # Torch itself compares no checksum: it would read other numbers from an altered file.
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            broken = archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError) as error:
+        raise _damaged(path, f"an archive that is cut short or altered ({error})") from error
+    if broken is not None:
+        raise _damaged(path, f"an archive in which {broken} has another checksum")
+    if not any(name.endswith("/data.pkl") for name in names):
+        hint = "unpack it, or download the weights themselves"
+        raise _damaged(path, f"a zip archive of {', '.join(names[:3]) or 'nothing'}", hint)
 
 
 def read_stored(path: Path) -> Any:
     """Read a file of tensors and plain values; nothing in the file is executed.
 
     Args:
-        path: a ``.safetensors`` file, or one that `torch.save` wrote.
+        path: a ``.safetensors`` file, or one that `torch.save` wrote. The checksums of the latter
+            are compared first; files older than torch 1.6 have none.
 
     Returns:
         What the file holds, on the CPU.
 
     Raises:
-        ValueError: there is no such file, it is damaged, or it holds something else than tensors
-            and plain values.
+        DamagedFileError: the file is cut short, altered, or no file of tensors.
+        ValueError: there is no such file, or it holds something else than tensors and plain values.
     """
     if not path.is_file():
-        raise ValueError(f"read_stored: expected a file {path}, got none.")
+        hint = " Hint: name a file in it, such as last.pth." if path.is_dir() else ""
+        found = "a folder" if path.is_dir() else "none"
+        raise ValueError(f"read_stored: expected a file {path}, got {found}.{hint}")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return _read_safetensors(path)
+        _check(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
@@ -36,9 +85,20 @@ def read_stored(path: Path) -> Any:
             "refuses to load without running code, or no pickle. Hint: save the state dict alone, "
             "or convert the file to safetensors where you trust it."
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except PermissionError as error:
         raise ValueError(
-            f"read_stored: expected a readable file of weights, got {path} ({reason}). "
-            "Hint: the file is damaged; download or copy it again."
+            f"read_stored: expected a file that may be read, got {path} ({error.strerror})."
         ) from error
+    except (RuntimeError, EOFError, OSError, LookupError, TypeError, UnicodeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise _damaged(path, f"which cannot be read ({reason})") from error
+
+
+def _read_safetensors(path: Path) -> Any:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise _damaged(path, f"which cannot be read as safetensors ({error})") from error

@@ -7,16 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
-from reference.networks.batch_norm import BatchNorm, WithBatchNorm
 from reference.networks.output import Domain
+from reference.networks.pretrained import WithBatchNorm
 
 
 def load_timm() -> Any:
-    """Import timm.
-
-    Raises:
-        ImportError: timm, or the torchvision it needs, cannot be imported here.
-    """
+    """Import timm, or say in an ImportError what to install."""
     try:
         return importlib.import_module("timm")
     # A torchvision that was built for another torch fails with RuntimeError, not ImportError.
@@ -35,7 +31,7 @@ class TimmBackbone(WithBatchNorm):
     Args:
         name: as timm knows it, such as "resnet50" or "convnext_tiny".
         output_stride: pixels per cell that are asked for; networks that cannot dilate refuse it.
-        batch_norm: "trained", "affine_frozen" or "frozen"; see `WithBatchNorm`.
+        batch_norm: see `WithBatchNorm`.
 
     Shape:
         x (B, 3, H, W), normalised. Result: (B, `channels`, H / `stride`, W / `stride`).
@@ -46,7 +42,7 @@ class TimmBackbone(WithBatchNorm):
     """
 
     def __init__(
-        self, name: str, *, output_stride: int = 8, batch_norm: BatchNorm = "affine_frozen"
+        self, name: str, *, output_stride: int = 8, batch_norm: str = "affine_frozen"
     ) -> None:
         super().__init__(batch_norm)
         timm = load_timm()

@@ -1,25 +1,28 @@
 """The small segmentation network of the toy runs: about 0.3 million parameters, output stride 4.
 
 Two branches see every image: one stays at stride 4 and keeps thin objects, one goes to stride 8
-and looks far with dilated convolutions. Their sum of knowledge is a 64-channel feature map, the
-place where prototypes live, and a 1x1 convolution turns it into class logits.
+and looks far with dilated convolutions. Both are joined into a 64-channel feature map, the place
+where prototypes live, and a 1x1 convolution turns it into class logits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reference.data.classes import NUM_CLASSES
 from reference.networks.output import Domain, Output, Segmenter
+from reference.networks.settings import ToyOptions
 
 STRIDE: Final = 4
 _DEEPEST_STRIDE: Final = 8
 _GROUPS: Final = 8
+# The colour mean and spread of ImageNet, as in RGB recipes built on torchvision.
+_MEAN: Final = (0.485, 0.456, 0.406)
+_STD: Final = (0.229, 0.224, 0.225)
 
 
 def _convolution(inputs: int, outputs: int, *, stride: int = 1, dilation: int = 1) -> nn.Sequential:
@@ -48,16 +51,8 @@ class _Residual(nn.Module):
 class SegmentationNetwork(Segmenter):
     """A fully convolutional network trained from random weights.
 
-    The colour normalisation sits in two buffers, so a saved network cannot be evaluated with the
-    wrong one.
-
     Args:
-        stem_width: channels at stride 2; a multiple of 8.
-        near_width: channels of the stride-4 branch; a multiple of 8.
-        far_width: channels of the stride-8 branch; a multiple of 8.
-        dilations: one residual block of the stride-8 branch per entry.
-        feature_dim: channels D of the feature map.
-        num_classes: channels of the logits.
+        options: widths, multiples of 8, and the number of classes.
 
     Shape:
         images (B, 3, H, W), float in [0, 1], RGB, H and W multiples of 8. Result: `Output`.
@@ -66,54 +61,43 @@ class SegmentationNetwork(Segmenter):
         ValueError: images of another shape.
 
     Example:
-        >>> network = build_network(seed=0)
+        >>> network = SegmentationNetwork(ToyOptions(num_classes=5))
         >>> logits, features = network(torch.zeros(2, 3, 32, 48))
         >>> tuple(logits.shape), tuple(features.shape)
-        ((2, 19, 8, 12), (2, 64, 8, 12))
+        ((2, 5, 8, 12), (2, 64, 8, 12))
     """
 
+    kind = "toy"
     mean: Tensor
     std: Tensor
 
-    def __init__(
-        self,
-        *,
-        stem_width: int = 24,
-        near_width: int = 48,
-        far_width: int = 64,
-        dilations: Sequence[int] = (1, 2, 4),
-        feature_dim: int = 64,
-        num_classes: int = NUM_CLASSES,
-    ) -> None:
+    def __init__(self, options: ToyOptions | None = None) -> None:
+        options = options or ToyOptions()
         super().__init__(
-            feature_dim=feature_dim, num_classes=num_classes, stride=STRIDE, align_corners=False
+            feature_dim=options.feature_dim,
+            num_classes=options.num_classes,
+            stride=STRIDE,
+            align_corners=False,
         )
-        self._options = {
-            "stem_width": stem_width,
-            "near_width": near_width,
-            "far_width": far_width,
-            "dilations": list(dilations),
-            "feature_dim": feature_dim,
-            "num_classes": num_classes,
-        }
-        # The colour mean and spread of ImageNet, as in RGB recipes built on torchvision.
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1))
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1))
+        self._options = options
+        stem, near, far = options.stem_width, options.near_width, options.far_width
+        self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1))
         self.near = nn.Sequential(
-            _convolution(3, stem_width, stride=2),
-            _convolution(stem_width, near_width, stride=2),
-            _convolution(near_width, near_width),
+            _convolution(3, stem, stride=2),
+            _convolution(stem, near, stride=2),
+            _convolution(near, near),
         )
         self.far = nn.Sequential(
-            _convolution(near_width, far_width, stride=2),
-            *(_Residual(far_width, dilation) for dilation in dilations),
+            _convolution(near, far, stride=2),
+            *(_Residual(far, dilation) for dilation in options.dilations),
         )
-        self.fuse = nn.Conv2d(near_width + far_width, feature_dim, 1)
-        self.head: nn.Module = nn.Conv2d(feature_dim, num_classes, 1)
+        self.fuse = nn.Conv2d(near + far, options.feature_dim, 1)
+        self.head: nn.Module = nn.Conv2d(options.feature_dim, options.num_classes, 1)
 
     def options(self) -> dict[str, Any]:
-        """Return the keyword arguments that build this network anew, as JSON can hold them."""
-        return dict(self._options)
+        """Return the options as JSON can hold them."""
+        return asdict(self._options) | {"dilations": list(self._options.dilations)}
 
     def colours(self) -> dict[str, Any]:
         """Return the colour normalisation in words and figures, for people who read a card."""
@@ -144,21 +128,8 @@ class SegmentationNetwork(Segmenter):
         return Output(self.head(features), features)
 
 
-def unit_range(stored: Tensor) -> Tensor:
-    """Turn stored images, uint8 0..255, into what the network reads, float32 in [0, 1]."""
-    return stored.float() / 255.0
-
-
 def build_network(*, seed: int, **options: Any) -> SegmentationNetwork:
-    """Make a network whose random weights depend on `seed` and `options` alone.
-
-    Args:
-        seed: seed of the initial weights; torch's own random state is left as it was.
-        options: keyword arguments of `SegmentationNetwork`.
-
-    Returns:
-        SegmentationNetwork: untrained, on the CPU.
-    """
+    """Make a network whose random weights depend on `seed` and `options` alone, for tests."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return SegmentationNetwork(**options)
+        return SegmentationNetwork(ToyOptions(**options))

@@ -12,18 +12,11 @@ from typing import Final
 
 from matplotlib.figure import Figure
 
-from reference.atomic import write_atomically
 from reference.experiments import tables
-from reference.experiments.method_tables import (
-    PICTURE,
-    TITLE,
-    Summary,
-    label_of,
-    results_of,
-    verdict,
-)
-from reference.experiments.row_names import LABELS, METHOD
+from reference.experiments.rows import LABELS, METHOD
+from reference.experiments.tables import PICTURE, TITLE, Summary, agreement, label_of, results_of
 from reference.pictures.charts import INK, as_svg, drawing
+from reference.run.files import write_atomically
 
 GAIN, LOSS, REST = "#2f6db5", "#b8661b", "#8a8a84"
 BESIDE: Final = ("self_training", "bicl")
@@ -48,7 +41,7 @@ def draw(targets: Mapping[str, Summary | None]) -> str:
                     continue
                 gains = results[row].gains
                 middle = statistics.mean(gains)
-                colour = {"helps": GAIN, "harms": LOSS}.get(verdict(gains), REST)
+                colour = {"helps": GAIN, "harms": LOSS}.get(agreement(gains), REST)
                 axes.plot([min(gains), max(gains)], [place, place], color=colour, linewidth=1.4)
                 axes.plot(gains, [place] * len(gains), "|", color=colour, markersize=7)
                 axes.plot([middle], [place], "o", color=colour, markersize=6)

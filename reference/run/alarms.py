@@ -18,7 +18,6 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from reference.networks.output import Output
 from reference.run.ranks import Ranks
 from reference.settings import Settings
 
@@ -44,7 +43,6 @@ class Limits:
 
 
 DEFAULT_LIMITS: Final = Limits()
-_IGNORE: Final = 255
 
 
 def judge(
@@ -109,6 +107,8 @@ class Monitor:
         names: of the classes.
 
     Attributes:
+        now: per class, its share among the predictions of the window that was closed last, 0..1;
+            None where that saw no target.
         told: alarm -> sentence; each is told once a run.
     """
 
@@ -116,42 +116,41 @@ class Monitor:
         self.names = tuple(names)
         self.source = torch.zeros(len(self.names), dtype=torch.int64)
         self.start: list[float] | None = None
+        self.now: list[float] | None = None
         self.told: dict[str, str] = {}
         # Per part: counts of source labels and of predictions; coverage and whether there is one.
         self._open: list[tuple[Tensor, Tensor]] = []
 
     def _counts(self, labels: Tensor) -> Tensor:
-        # The label 255 falls outside.
-        return torch.bincount(labels.flatten().long(), minlength=_IGNORE + 1)[: len(self.names)]
+        # The label 255, which is none, falls outside.
+        return torch.bincount(labels.flatten().long(), minlength=256)[: len(self.names)]
 
-    @torch.no_grad()
     def see(
-        self, source: Tensor, target: Output | None = None, labels: Tensor | None = None
+        self, source: Tensor, predictions: Tensor | None = None, coverage: Tensor | None = None
     ) -> None:
         """Take one part of a step.
 
         Args:
             source: labels of the source images, 255 where there is none.
-            target: what the network said about the target images; None where it saw none.
-            labels: pseudo labels of the target, 255 where there is none; None without any.
+            predictions: the network's class per target cell; None where it saw no target.
+            coverage: (), share of target cells with a pseudo label; None without any.
         """
         seen = self._counts(source)
-        predicted, known = torch.zeros_like(seen), seen.new_zeros(2, dtype=torch.float64)
-        if target is not None:
-            predicted = self._counts(target.logits.argmax(dim=1))
-        if labels is not None:
-            known = torch.stack([(labels != _IGNORE).double().mean(), known[1] + 1])
+        predicted = torch.zeros_like(seen) if predictions is None else self._counts(predictions)
+        known = seen.new_zeros(2, dtype=torch.float64)
+        if coverage is not None:
+            known = torch.stack([coverage.detach().double(), known[1] + 1])
         self._open.append((torch.stack([seen, predicted]), known))
 
-    def close(self, ranks: Ranks) -> tuple[float | None, list[float] | None, list[str]]:
+    def close(self, ranks: Ranks) -> tuple[float | None, list[str]]:
         """End a window; all ranks must call this.
 
         Returns:
-            The mean coverage in it, None without pseudo labels; per class, its share among the
-            predictions, 0..1, None where it saw no target; alarms that were not told before.
+            The mean coverage in it, None without any, and alarms that were not told before.
         """
+        self.now = None
         if not self._open:
-            return None, None, []
+            return None, []
         rows, knowns = zip(*self._open, strict=True)
         self._open.clear()
         counts = ranks.total(torch.stack([row.to(ranks.device) for row in rows]).sum(dim=0)).cpu()
@@ -165,21 +164,21 @@ class Monitor:
                 "no pixel of the source images seen lately has a label, so the run learns nothing "
                 "from them. Hint: python -m reference.check_data shows what the labels hold."
             )
-        now = _shares(predicted) if predicted.any() else None
-        if now is not None:
+        if predicted.any():
+            self.now = _shares(predicted)
             if self.start is None:
-                self.start = now
+                self.start = self.now
             else:
                 alarms |= judge(
                     self.names,
                     source=_shares(self.source),
                     start=self.start,
-                    now=now,
+                    now=self.now,
                     coverage=coverage,
                 )
         fresh = {name: text for name, text in alarms.items() if name not in self.told}
         self.told |= fresh
-        return coverage, now, list(fresh.values())
+        return coverage, list(fresh.values())
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds; an open window is part of it."""

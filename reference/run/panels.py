@@ -20,12 +20,13 @@ from torch import Tensor
 
 from reference.data.batches import Batch, whole_image
 from reference.data.sets import ImageSet, Sets
+from reference.data.settings import Size
 from reference.method import Part, Step, label_counts
 from reference.networks.output import Domain
 from reference.pictures.paint import ByteArray, colourise, grey
 from reference.pictures.strip_files import PANELS, StripFile, strip_png
 from reference.run.files import write_atomically
-from reference.settings import Phase, Settings, Size, phases
+from reference.settings import Phase, Settings, phases
 
 if TYPE_CHECKING:
     from reference.run.state import State
@@ -76,7 +77,9 @@ def shown_sets(settings: Settings, sets: Sets) -> dict[str, tuple[ImageSet, list
     Raises:
         ValueError: a set has no image of a number that is wanted.
     """
-    opened: dict[str, ImageSet] = {"source": sets.source}
+    opened: dict[str, ImageSet] = {}
+    if settings.stages != "oracle":
+        opened["source"] = sets.source
     if any(phase.adapts for phase in phases(settings)):
         opened["target"] = sets.target
     if settings.reporting.evaluate:
@@ -139,9 +142,6 @@ class _Drawing:
         height, width = settings.reporting.size
         scale = _LONGEST_SIDE / max(height, width)
         self.shown: Size = (max(1, round(height * scale)), max(1, round(width * scale)))
-        self.hidden = [
-            label for label in range(len(sets.classes)) if label not in sets.source.labelled
-        ]
         # A copy, because asking a method may move its prototypes.
         self.method = copy.deepcopy(state.method).eval() if phase.adapts else None
 
@@ -151,10 +151,12 @@ class _Drawing:
         pixels = whole_image(images, index, self.settings.reporting.size)
         # The warm-up trains the stem of the target, on source images.
         domain: Domain = "source" if name == "source" and self.phase.adapts else "target"
-        logits = self.state.see(self.state.network, pixels.to(self.state.ranks.device), domain)[0]
+        logits = self.state.see(
+            self.state.network, pixels.to(self.state.ranks.device), domain=domain
+        )[0]
         corners = self.state.network.align_corners
         logits = F.interpolate(logits, self.shown, mode="bilinear", align_corners=corners)[0]
-        hidden = torch.tensor(self.hidden, dtype=torch.int64, device=logits.device)
+        hidden = torch.tensor(self.sets.masked, dtype=torch.int64, device=logits.device)
         confidence, best = logits.index_fill(0, hidden, -torch.inf).softmax(dim=0).max(dim=0)
         height, width = self.shown
         photograph = Image.fromarray(images.image(index))

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import signal
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from types import FrameType
 from typing import Any, Final, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+import protocontrast as pc
 from reference.settings import Machine
 
 T = TypeVar("T")
@@ -63,31 +67,6 @@ class Ranks:
         dist.broadcast_object_list(values)
         return values[0]
 
-    @contextmanager
-    def one_first(self) -> Iterator[None]:
-        """Let the main process go through a block first, and the others after it."""
-        if self.is_main:
-            yield
-        self.wait()
-        if not self.is_main:
-            yield
-
-    def mean_of_terms(
-        self, terms: Mapping[str, float], *, asked: bool = False
-    ) -> tuple[dict[str, float], bool]:
-        """Average named numbers over all processes; one that lacks a term counts as 0.
-
-        Returns:
-            The means, and whether any process was asked to stop.
-        """
-        if not self.shared:
-            return dict(terms), asked
-        every: list[Any] = [None] * self.world
-        dist.all_gather_object(every, (dict(terms), asked))
-        names = dict.fromkeys(name for one, _ in every for name in one)
-        means = {name: sum(one.get(name, 0.0) for one, _ in every) / self.world for name in names}
-        return means, any(was_asked for _, was_asked in every)
-
     def total(self, values: Tensor) -> Tensor:
         """Sum a tensor over all processes; the argument is not changed."""
         if not self.shared:
@@ -95,6 +74,35 @@ class Ranks:
         summed = values.clone()
         dist.all_reduce(summed)
         return summed
+
+    @contextmanager
+    def one_first(self) -> Iterator[None]:
+        """Let the main process do something before the others, which then find it done."""
+        if not self.is_main:
+            self.wait()
+        yield
+        if self.is_main:
+            self.wait()
+
+    def mean_of_terms(
+        self, terms: Mapping[str, float], *, asked: bool
+    ) -> tuple[dict[str, float], bool]:
+        """Average loss terms, which need not be the same on every process, as 0 where one lacks.
+
+        Args:
+            terms: name -> value on this process.
+            asked: whether this process was asked to stop.
+
+        Returns:
+            The means, and whether any process was asked.
+        """
+        if not self.shared:
+            return dict(terms), asked
+        every: list[Any] = [None] * self.world
+        dist.all_gather_object(every, (dict(terms), asked))
+        names = dict.fromkeys(name for each, _ in every for name in each)
+        means = {name: sum(each.get(name, 0.0) for each, _ in every) for name in names}
+        return {name: total / self.world for name, total in means.items()}, any(a for _, a in every)
 
     def share_buffers(self, module: nn.Module) -> None:
         """Give every process the main one's buffers, such as the statistics of BatchNorm."""
@@ -203,8 +211,7 @@ class Precision:
         ValueError: fp16 on the CPU.
     """
 
-    def __init__(self, machine: Machine, ranks: Ranks) -> None:
-        device = ranks.device
+    def __init__(self, machine: Machine, device: torch.device) -> None:
         name: str = machine.precision
         if name == "auto":
             fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
@@ -222,3 +229,29 @@ class Precision:
         if self.name == "fp32":
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=_DTYPES[self.name])
+
+
+def versions() -> dict[str, str]:
+    """Return the version of everything that can change a number."""
+    return {
+        "protocontrast": pc.__version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def machine() -> dict[str, str | int | None]:
+    """Return the processor, its cores, the system, and how many threads and ranks compute."""
+    table = Path("/proc/cpuinfo")
+    lines = table.read_text(encoding="utf-8").splitlines() if table.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "processor": names[0] if names else platform.processor() or platform.machine(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "cores": os.cpu_count() or 1,
+        "system": f"{platform.system()} {platform.machine()}",
+        "threads": torch.get_num_threads(),
+        "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
+        "ranks": int(os.environ.get("WORLD_SIZE", "1")),
+    }

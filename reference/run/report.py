@@ -199,10 +199,10 @@ class Report:
 
             self._bar.console.print(Text(sentence, style=style))
 
-    def advance(self, what: str, done: int, count: int) -> None:
-        """Show how far something beside the iterations is, where there is a bar."""
+    def labelled(self, done: int, count: int) -> None:
+        """Show how many images have static labels, where there is a bar."""
         if self._bar is not None:
-            self._bar.update(self._task, numbers=f"{what} {done}/{count}")
+            self._bar.update(self._task, numbers=f"static labels {done}/{count}")
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:

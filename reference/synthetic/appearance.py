@@ -1,4 +1,4 @@
-"""From a painted canvas to a picture: texture, sky, shadow, haze, and the camera's own faults."""
+"""From a painted canvas to a picture."""
 
 from __future__ import annotations
 
@@ -8,34 +8,92 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
-from reference.synthetic.camera import Camera
-from reference.synthetic.canvas import ON_GROUND, SUPERSAMPLE, Material
-from reference.synthetic.night import lamplight, shining
+from reference.synthetic.canvas import ON_GROUND, SUPERSAMPLE, Camera, Lamp, Material
 from reference.synthetic.painter import Painter
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 
-# Share by which a texture lightens and darkens each material: pixel-fine grain, coarser patches.
-_GRAIN: Final[dict[Material, float]] = {
-    Material.SMOOTH: 0.02,
-    Material.ASPHALT: 0.10,
-    Material.PAVING: 0.06,
-    Material.GRASS: 0.24,
-    Material.FOLIAGE: 0.26,
-    Material.MASONRY: 0.07,
-    Material.GLASS: 0.04,
-    Material.SKY: 0.0,
-}
-_PATCHES: Final[dict[Material, float]] = {
-    Material.SMOOTH: 0.02,
-    Material.ASPHALT: 0.05,
-    Material.PAVING: 0.04,
-    Material.GRASS: 0.10,
-    Material.FOLIAGE: 0.14,
-    Material.MASONRY: 0.05,
-    Material.GLASS: 0.16,
-    Material.SKY: 0.0,
+# The camera's own head lamps: brightness, metres until it has fallen to 37 %, share of the width.
+_OWN: Final = 0.6
+_OWN_REACH: Final = 14.0
+_OWN_WIDTH: Final = 0.32
+_STREET: Final = 0.55
+# However many lamps there are, a camera exposes for them.
+_BRIGHTEST: Final = 0.7
+# A lamp's bright core and the glow around it: brightness, and radius in metres.
+_CORE: Final = (230.0, 0.25)
+_HALO: Final = (75.0, 0.9)
+_SMALLEST: Final = 1.5
+_WINDOW: Final = np.array([170.0, 130.0, 70.0], dtype=np.float32)
+# How many standard deviations above the mean noise has to lie for windows there to be lit.
+_AT_HOME: Final = 0.7
+
+
+def _grid(shape: tuple[int, ...]) -> tuple[Floats, Floats]:
+    rows, columns = shape[:2]
+    v, u = np.arange(rows, dtype=np.float32), np.arange(columns, dtype=np.float32)
+    return v[:, None] + 0.5, u[None, :] + 0.5
+
+
+def _lamplight(painter: Painter, depth: Floats) -> Floats:
+    """How strongly lamps light every pixel, a factor per channel on surface colours, (H, W, 3)."""
+    v, u = _grid(depth.shape)
+    camera = painter.camera
+    aside = (u - camera.centre) / (_OWN_WIDTH * depth.shape[1])
+    above = np.maximum(camera.horizon - v, 0.0) / (0.12 * depth.shape[0])
+    own = _OWN * np.exp(-depth / _OWN_REACH - aside**2 - above**2)
+    light = np.repeat(own[..., None], 3, axis=-1)
+    for lamp in painter.canvas.lamps:
+        if lamp.reach > 0:
+            tall = abs(lamp.foot[1] - lamp.at[1])
+            pixels = lamp.reach * lamp.metre
+            across = (u - lamp.at[0]) / pixels
+            down = (v - (lamp.foot[1] + lamp.at[1]) / 2) / (0.7 * tall + 0.3 * pixels)
+            ahead = (depth - lamp.z) / lamp.reach
+            weight = _STREET * np.exp(-(across**2) - down**2 - ahead**2)
+            light += weight[..., None] * (np.array(lamp.colour, dtype=np.float32) / 255.0)
+    return np.asarray(_BRIGHTEST * (1.0 - np.exp(-light / _BRIGHTEST)), dtype=np.float32)
+
+
+def _is_seen(lamp: Lamp, codes: Bytes) -> bool:
+    """Whether nothing was painted over a lamp."""
+    column, row = int(lamp.at[0]), int(lamp.at[1])
+    inside = 0 <= row < codes.shape[0] and 0 <= column < codes.shape[1]
+    return inside and abs(int(codes[row, column, 2]) - lamp.z) <= 1.0
+
+
+def _shining(painter: Painter, codes: Bytes, noise: Floats) -> Floats:
+    """The light of lamps and lit windows themselves, 0..255, (H, W, 3).
+
+    Args:
+        painter: whose canvas is finished.
+        codes: its stamps, (H, W, 3).
+        noise: smooth, of unit spread, (H, W): where it is high somebody is at home.
+    """
+    v, u = _grid(codes.shape)
+    house = (codes[..., 0] == 2) & (codes[..., 1] == Material.GLASS)
+    light = np.where((house & (noise > _AT_HOME))[..., None], _WINDOW, np.float32(0.0))
+    for lamp in painter.canvas.lamps:
+        if _is_seen(lamp, codes):
+            squared = (u - lamp.at[0]) ** 2 + (v - lamp.at[1]) ** 2
+            for bright, metres in (_CORE, _HALO):
+                radius = max(metres * lamp.metre, _SMALLEST)
+                weight = bright * np.exp(-squared / radius**2)
+                light += weight[..., None] * (np.array(lamp.colour, dtype=np.float32) / 255.0)
+    return np.asarray(light, dtype=np.float32)
+
+
+# Shares by which a texture lightens and darkens each material: pixel-fine grain, coarser patches.
+_TEXTURE: Final[dict[Material, tuple[float, float]]] = {
+    Material.SMOOTH: (0.02, 0.02),
+    Material.ASPHALT: (0.10, 0.05),
+    Material.PAVING: (0.06, 0.04),
+    Material.GRASS: (0.24, 0.10),
+    Material.FOLIAGE: (0.26, 0.14),
+    Material.MASONRY: (0.07, 0.05),
+    Material.GLASS: (0.04, 0.16),
+    Material.SKY: (0.0, 0.0),
 }
 _SHADOW: Final = 0.48
 _JOINT: Final = 0.22
@@ -43,8 +101,8 @@ _JOINT: Final = 0.22
 _SKY_HAZE: Final = 25.0
 
 
-def _per_material(shares: dict[Material, float], factor: float) -> Floats:
-    return np.array([shares[material] * factor for material in Material], dtype=np.float32)
+def _per_material(kind: int, factor: float) -> Floats:
+    return np.array([_TEXTURE[material][kind] * factor for material in Material], np.float32)
 
 
 def _smooth_noise(rng: np.random.Generator, shape: tuple[int, int], cell: int) -> Floats:
@@ -94,8 +152,8 @@ def _surface(painter: Painter, picture: Floats, codes: Bytes) -> Floats:
     _paint_sky(painter, picture, sky)
     fine = painter.rng.standard_normal(shape, dtype=np.float32)
     coarse = _smooth_noise(painter.rng, shape, 7)
-    texture = 1.0 + _per_material(_GRAIN, setting.grain)[material] * fine
-    texture += _per_material(_PATCHES, setting.patches)[material] * coarse
+    texture = 1.0 + _per_material(0, setting.grain)[material] * fine
+    texture += _per_material(1, setting.patches)[material] * coarse
     joints = _joints(camera, row_distance, shape, setting.tile) & (material == Material.PAVING)
     texture[joints & (depth < 30.0)] -= _JOINT
     shade = (np.asarray(painter.canvas.shade) > 0) & ground
@@ -108,10 +166,10 @@ def _surface(painter: Painter, picture: Floats, codes: Bytes) -> Floats:
     cast = 1.0 + setting.cast * painter.rng.standard_normal(3)
     light = np.array(setting.light * cast, dtype=np.float32)
     if setting.lamps > 0:
-        light = light + setting.lamps * lamplight(painter, depth)
+        light = light + setting.lamps * _lamplight(painter, depth)
     seen = haze + (lit * light - haze) * clear[..., None]
     if setting.lamps > 0:
-        seen += setting.lamps * shining(painter, codes, _smooth_noise(painter.rng, shape, 9))
+        seen += setting.lamps * _shining(painter, codes, _smooth_noise(painter.rng, shape, 9))
     return seen.astype(np.float32)
 
 
@@ -133,14 +191,10 @@ def _expose(painter: Painter, light: Floats) -> Floats:
 
 
 def develop(painter: Painter) -> tuple[Bytes, Bytes]:
-    """Turn the painted canvas into the final picture and its labels.
+    """Turn the painted canvas into an image uint8 (H, W, 3) and labels uint8 (H, W).
 
-    Args:
-        painter: the hand whose canvas is finished; its generator draws texture and noise.
-
-    Returns:
-        image uint8 (H, W, 3) and train ids uint8 (H, W), smaller than the canvas by
-        `SUPERSAMPLE`. A pixel's label is that of one of the canvas pixels it averages.
+    Both are smaller than the canvas by `SUPERSAMPLE`; a pixel's label is that of one of the canvas
+    pixels it averages.
     """
     codes = np.asarray(painter.canvas.codes)
     train_ids = np.ascontiguousarray(codes[::SUPERSAMPLE, ::SUPERSAMPLE, 0])

@@ -1,9 +1,4 @@
-"""What a scene is painted on: colours, and beside them what each pixel is.
-
-Every stroke writes its colour and a `Stamp` (class, material, distance), so image and labels
-cannot drift apart. The canvas is larger than the final image by `SUPERSAMPLE`; the image is
-averaged down, which gives the soft edges of a photograph.
-"""
+"""A pinhole camera that looks along a street, and what a scene is painted on."""
 
 from __future__ import annotations
 
@@ -14,7 +9,46 @@ from typing import Final
 
 from PIL import Image, ImageDraw
 
-from reference.synthetic.camera import Point
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Projects street coordinates to pixels.
+
+    u = u0 + f ((x - x_cam) / z + k z), v = v0 + f (h - y) / z.
+
+    Args:
+        focal: f, pixels.
+        centre: u0, column of the vanishing point, pixels.
+        horizon: v0, row of the horizon, pixels.
+        height: h, metres above the road.
+        lateral: x_cam, metres right of the road's middle line.
+        curve: k, 1/metre; the street drifts sideways by k z^2.
+    """
+
+    focal: float
+    centre: float
+    horizon: float
+    height: float
+    lateral: float
+    curve: float
+
+    def point(self, x: float, y: float, z: float) -> Point:
+        """Return the pixel (u, v) of a point ahead of the camera (z > 0)."""
+        return (
+            self.centre + self.focal * ((x - self.lateral) / z + self.curve * z),
+            self.horizon + self.focal * (self.height - y) / z,
+        )
+
+    def points(self, *corners: tuple[float, float, float]) -> list[Point]:
+        """Return the pixels of several points."""
+        return [self.point(x, y, z) for x, y, z in corners]
+
+    def pixels(self, metres: float, z: float) -> float:
+        """Return the length in pixels of `metres` seen face-on at distance `z`."""
+        return self.focal * metres / z
+
 
 Colour = tuple[int, int, int]
 

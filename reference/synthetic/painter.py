@@ -6,11 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reference.synthetic.camera import Camera
-from reference.synthetic.canvas import Canvas, Colour, Lamp, Stamp
+from reference.synthetic.canvas import Camera, Canvas, Colour, Lamp, Stamp
 from reference.synthetic.look import Look, Setting
 
 Corner = tuple[float, float, float]
+
+
+def scaled(colour: Colour, factor: float) -> Colour:
+    """A colour made brighter or darker."""
+    r, g, b = (int(min(channel * factor, 255.0)) for channel in colour)
+    return (r, g, b)
 
 
 @dataclass(frozen=True)

@@ -5,43 +5,25 @@ from __future__ import annotations
 from typing import Final, Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 
-from reference.synthetic.appearance import develop
-from reference.synthetic.camera import Camera
-from reference.synthetic.canvas import SUPERSAMPLE, Canvas
-from reference.synthetic.ground import paint_ground, paint_sky, plan_street
+from reference.synthetic.appearance import Bytes, develop
+from reference.synthetic.canvas import SUPERSAMPLE, Camera, Canvas
 from reference.synthetic.look import DOMAINS, Domain, look_of
 from reference.synthetic.painter import Painter
-from reference.synthetic.roadside import paint_roadside, paint_skyline
+from reference.synthetic.street import (
+    paint_ground,
+    paint_roadside,
+    paint_sky,
+    paint_skyline,
+    plan_street,
+)
 from reference.synthetic.traffic import paint_traffic
 from reference.synthetic.variety import varied_look
 
-Bytes = npt.NDArray[np.uint8]
 Split = Literal["train", "val", "test"]
 
 SPLITS: Final[tuple[Split, ...]] = get_args(Split)
 SMALLEST: Final = 16
-
-
-def _check(
-    seed: int, domain: str, index: int, size: tuple[int, int], shift: float, split: str
-) -> None:
-    if seed < 0 or index < 0:
-        raise ValueError(
-            f"draw_scene: expected seed and index >= 0, got seed {seed} and index {index}."
-        )
-    if domain not in DOMAINS:
-        raise ValueError(f"draw_scene: expected domain one of {DOMAINS}, got {domain!r}.")
-    if split not in SPLITS:
-        raise ValueError(f"draw_scene: expected split one of {SPLITS}, got {split!r}.")
-    if min(size) < SMALLEST:
-        raise ValueError(
-            f"draw_scene: expected size (height, width) of at least {SMALLEST} pixels each, "
-            f"got {tuple(size)}."
-        )
-    if not 0.0 <= shift <= 1.0:
-        raise ValueError(f"draw_scene: expected shift in [0, 1], got {shift}.")
 
 
 def draw_scene(
@@ -67,21 +49,22 @@ def draw_scene(
         size: (height, width) in pixels, each at least 16.
         shift: how far the target's look has moved from the source's, 0..1; no effect on the
             source domain.
-        split: "train", "val" or "test"; different images of the same kind.
+        split: different images of the same kind.
         varied: draw a look for this image alone; no effect on the target domain.
         night: draw the target after dark, by the light of lamps; no effect on the source domain.
         other_traffic: put other vehicles and persons into the same street.
 
     Returns:
-        image uint8 (H, W, 3), RGB, and train ids uint8 (H, W) without ignored pixels.
+        image uint8 (H, W, 3), RGB, and class numbers uint8 (H, W) of the 19 Cityscapes classes,
+        without ignored pixels.
 
     Raises:
         ValueError: an unknown domain or split, a negative number, a size below 16 pixels, or
             a shift outside [0, 1].
 
     Example:
-        >>> image, train_ids = draw_scene(0, "target", 7)
-        >>> image.shape, train_ids.shape
+        >>> image, labels = draw_scene(0, "target", 7)
+        >>> image.shape, labels.shape
         ((96, 192, 3), (96, 192))
     """
     _check(seed, domain, index, size, shift, split)
@@ -108,3 +91,22 @@ def draw_scene(
         paint_roadside(painter, street, side)
     paint_traffic(painter, street, np.random.default_rng([*key, 1]) if other_traffic else None)
     return develop(painter)
+
+
+def _check(
+    seed: int, domain: str, index: int, size: tuple[int, int], shift: float, split: str
+) -> None:
+    expectations = (
+        ("seed and index >= 0", f"seed {seed} and index {index}", min(seed, index) >= 0),
+        (f"domain one of {DOMAINS}", repr(domain), domain in DOMAINS),
+        (f"split one of {SPLITS}", repr(split), split in SPLITS),
+        (
+            f"size (height, width) of at least {SMALLEST} pixels each",
+            tuple(size),
+            min(size) >= SMALLEST,
+        ),
+        ("shift in [0, 1]", shift, 0.0 <= shift <= 1.0),
+    )
+    for wanted, value, ok in expectations:
+        if not ok:
+            raise ValueError(f"draw_scene: expected {wanted}, got {value}.")

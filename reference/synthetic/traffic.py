@@ -10,12 +10,17 @@ from typing import Final
 import numpy as np
 
 from reference.synthetic.canvas import Canvas
-from reference.synthetic.furniture import paint_lamp_post, paint_traffic_light, paint_traffic_sign
-from reference.synthetic.greenery import paint_tree
-from reference.synthetic.ground import Street
 from reference.synthetic.painter import Painter
-from reference.synthetic.people import paint_person
-from reference.synthetic.vehicles import paint_bus, paint_car, paint_truck
+from reference.synthetic.street import Street, paint_tree
+from reference.synthetic.things import (
+    paint_bus,
+    paint_car,
+    paint_lamp_post,
+    paint_person,
+    paint_traffic_light,
+    paint_traffic_sign,
+    paint_truck,
+)
 
 # Distance and what paints the thing that stands there.
 Placed = tuple[float, Callable[[], None]]
@@ -127,7 +132,7 @@ def paint_traffic(
     """Place vehicles, persons and street furniture, then paint them from far to near.
 
     Args:
-        painter: the hand.
+        painter: whose canvas holds the street already.
         street: widths of road and sidewalks.
         others: draws other vehicles and persons for the same street and furniture; None leaves the
             scene its own.

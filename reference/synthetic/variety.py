@@ -12,8 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from reference.synthetic.look import Look, Setting
-from reference.synthetic.palette import SOURCE, Variants
+from reference.synthetic.look import SOURCE_COLOURS, Look, Setting, Variants
 
 # Field of `Setting` -> (lowest, highest); drawn uniformly, every image anew. What falls below 0
 # counts as 0: more than a third of the streets have no parked cars.
@@ -87,18 +86,14 @@ def _sky(rng: np.random.Generator, light: float) -> dict[str, Variants]:
 
 
 def varied_look(rng: np.random.Generator) -> Look:
-    """Draw the look of one image.
-
-    Args:
-        rng: where every number is drawn from.
-    """
+    """Draw the look of one image."""
     numbers = {name: max(float(rng.uniform(*span)), 0.0) for name, span in RANGES.items()}
     light = float(np.exp(rng.uniform(np.log(0.3), np.log(1.15))))
     red, green, blue = (light * (1.0 + 0.08 * float(rng.standard_normal())) for _ in range(3))
     grey = float(rng.uniform(150, 240)) * light
     colours = {
         thing: _recoloured(rng, np.array(rows, dtype=np.float64), thing in _LOYAL)
-        for thing, rows in SOURCE.items()
+        for thing, rows in SOURCE_COLOURS.items()
         if thing not in _SKY
     }
     colours |= _sky(rng, light)

@@ -1,15 +1,20 @@
-"""Alarms: which shares ring, which of the tempting ones do not."""
+"""Alarms: which shares ring, which of the tempting ones do not, and what a resumed run keeps."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import pytest
 import torch
 
-from reference.data.classes import NAMES, NUM_CLASSES
-from reference.networks.toy import build_network
-from reference.training.alarms import class_share, judge, predicted_share
+from reference.networks.settings import NetworkSettings
+from reference.run.alarms import Monitor, expected_miou, judge, verdict
+from reference.run.ranks import Ranks
+from reference.settings import Settings, SourceStage
 
-SOURCE = [0.0] * NUM_CLASSES
+NAMES = ("road", "building", "sky", "vegetation", "car", "traffic sign", "train")
+
+SOURCE = [0.0] * len(NAMES)
 for _name, _share in {
     "road": 0.3,
     "building": 0.3,
@@ -29,7 +34,7 @@ def shares(**changes: float) -> list[float]:
 
 
 def rung(start: list[float], now: list[float], coverage: float | None = None) -> set[str]:
-    return set(judge(source=SOURCE, start=start, now=now, coverage=coverage))
+    return set(judge(NAMES, source=SOURCE, start=start, now=now, coverage=coverage))
 
 
 def test_a_run_that_stays_where_it_was_is_healthy():
@@ -75,7 +80,8 @@ def test_a_class_that_was_never_there_does_not_ring():
 
 
 def test_sentences_hold_all_three_shares():
-    alarms = judge(source=SOURCE, start=SOURCE, now=shares(car=0.2, traffic_sign=0.0), coverage=0.0)
+    now = shares(car=0.2, traffic_sign=0.0)
+    alarms = judge(NAMES, source=SOURCE, start=SOURCE, now=now, coverage=0.0)
     assert alarms == {
         "coverage": "pseudo labels cover 0.0% of the target pixels, so the run has next to nothing "
         "to learn from. Hint: lower the threshold.",
@@ -86,18 +92,70 @@ def test_sentences_hold_all_three_shares():
     }
 
 
-def test_class_share_leaves_unlabelled_pixels_out():
-    labels = torch.tensor([[0, 0, 255], [0, 18, 255]], dtype=torch.uint8)
-    share = class_share(labels)
-    assert share[0] == 0.75
-    assert share[18] == 0.25
-    assert sum(share) == 1
-    assert class_share(torch.full((3,), 255)) == [0.0] * NUM_CLASSES
+ROAD, CARS = torch.zeros(2, 4, 4, dtype=torch.int64), torch.full((2, 4, 4), 4)
+NONE = torch.full((2, 4, 4), 255)
 
 
-def test_predicted_share_counts_every_image_once():
-    network = build_network(seed=0)
-    images = torch.randint(0, 256, (5, 3, 16, 16), dtype=torch.uint8)
-    share = predicted_share(network, images, batch_size=2)
-    assert sum(share) == pytest.approx(1)
-    assert share == pytest.approx(predicted_share(network, images, batch_size=5))
+def test_a_window_gives_coverage_and_shares_over_its_parts():
+    monitor = Monitor(NAMES)
+    half = torch.cat([ROAD[:1], NONE[:1]])
+    monitor.see(half, ROAD, torch.tensor(0.5))
+    monitor.see(half, CARS, torch.tensor(1.0))
+    assert monitor.close(Ranks()) == (0.75, [])
+    assert monitor.now == [0.5, 0, 0, 0, 0.5, 0, 0]
+    assert monitor.source.tolist() == [32, 0, 0, 0, 0, 0, 0]
+    assert monitor.close(Ranks()) == (None, [])
+    assert monitor.now is None
+
+
+def test_an_alarm_is_told_once_also_after_a_resume():
+    monitor = Monitor(NAMES)
+    for coverage, told in ((1.0, []), (0.0, ["pseudo labels cover 0.0%"]), (0.0, [])):
+        monitor.see(ROAD, ROAD, torch.tensor(coverage))
+        alarms = monitor.close(Ranks())[1]
+        assert [sentence[:24] for sentence in alarms] == told
+    again = Monitor(NAMES)
+    again.load(monitor.state(), whole=True)
+    again.see(ROAD, ROAD, torch.tensor(0.0))
+    assert again.close(Ranks())[1] == []
+    assert list(again.told) == ["coverage"]
+
+
+def test_source_labels_that_are_all_void_ring_in_the_warm_up():
+    monitor = Monitor(NAMES)
+    monitor.see(NONE)
+    coverage, (sentence,) = monitor.close(Ranks())
+    assert coverage is monitor.now is None
+    assert sentence.startswith("no pixel of the source images seen lately has a label")
+
+
+def test_an_open_window_goes_on_after_a_resume():
+    whole, first, second = Monitor(NAMES), Monitor(NAMES), Monitor(NAMES)
+    for monitor in (whole, first):
+        monitor.see(ROAD, ROAD, torch.tensor(0.0))
+    second.load(first.state(), whole=True)
+    for monitor in (whole, second):
+        monitor.see(CARS, CARS, torch.tensor(1.0))
+    assert second.close(Ranks()) == whole.close(Ranks()) == (0.5, [])
+    assert second.now == whole.now == [0.5, 0, 0, 0, 0.5, 0, 0]
+    # One rank stored its own window; the others must not count it again.
+    second.load(first.state(), whole=False)
+    assert second.close(Ranks()) == (None, [])
+
+
+def test_only_warm_ups_that_begin_with_weights_are_judged_early():
+    settings = Settings(source=SourceStage(iterations=3000))
+    assert expected_miou(settings, 2000) == 20.0
+    assert expected_miou(settings, 2001) is None
+    assert expected_miou(settings, 10_000) is None
+    other = replace(settings, network=NetworkSettings(random_weights=True))
+    assert expected_miou(other, 2000) is None
+
+
+@pytest.mark.parametrize(
+    ("score", "end"), [(20.0, ": OK"), (12.0, "normalisation of the network."), (3.0, "_data).")]
+)
+def test_a_verdict_says_where_to_look(score: float, end: str):
+    told = verdict(2000, 20.0, score)
+    assert told.startswith(f"does it train? mIoU {score:.1f} after 2000 iterations, expected 20 ")
+    assert told.endswith(end)

@@ -1,0 +1,399 @@
+"""Batches of any set, every random choice keyed.
+
+What a batch holds follows from (seed, stream, iteration, slot, image) alone: it is the same with
+any number of workers and ranks and after any resume, and no random state is stored or read.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from reference.data.classes import IGNORE, ByteArray
+from reference.data.cuts import Key, Order, Window, draw_window, placed
+from reference.data.files import (
+    DataError,
+    Reading,
+    Size,
+    read_labels,
+    resize_image,
+    resize_labels,
+)
+from reference.data.image_set import ImageSet
+from reference.data.settings import Crops
+
+if TYPE_CHECKING:
+    from reference.data.rare_classes import RareClassSampler
+
+SOURCE_STREAM: Final = 0
+TARGET_STREAM: Final = 1
+
+
+class Batch(NamedTuple):
+    """Images of one training step.
+
+    Args:
+        images: float32 (B, 3, h, w) in [0, 1], RGB.
+        labels: class numbers int64 (B, h, w), 255 where there is none: of the set where it was
+            opened with labels, else the run's own static labels, else None.
+        indices: int64 (B,), which images of the set these are.
+        partners: day images of the same places, cut alike, as `images`; None without.
+    """
+
+    images: Tensor
+    labels: Tensor | None
+    indices: Tensor
+    partners: Tensor | None
+
+    def to(self, device: torch.device, *, channels_last: bool = False) -> Batch:
+        """Return the same on a device, its images in a memory format."""
+        memory = torch.channels_last if channels_last else torch.contiguous_format
+
+        def moved(images: Tensor) -> Tensor:
+            return images.to(device, non_blocking=True, memory_format=memory)
+
+        return Batch(
+            moved(self.images),
+            None if self.labels is None else self.labels.to(device, non_blocking=True),
+            self.indices,
+            None if self.partners is None else moved(self.partners),
+        )
+
+
+def to_tensor(pixels: ByteArray) -> Tensor:
+    """Return an image, uint8 (H, W, 3), as float32 (3, H, W) in [0, 1]."""
+    # A copy, since arrays that a set keeps in memory cannot be written to.
+    return torch.tensor(pixels).permute(2, 0, 1).contiguous().float() / 255.0
+
+
+def whole_image(images: ImageSet, index: int, size: Size) -> Tensor:
+    """Return one image at one size, float32 (1, 3, height, width) in [0, 1]."""
+    return to_tensor(resize_image(images.image(index), size))[None]
+
+
+class _Cut(NamedTuple):
+    image: Tensor
+    labels: Tensor | None
+    number: int
+    partner: Tensor | None
+
+
+class _Sample(NamedTuple):
+    """What a worker hands over: a cut, what was wrong with others, or what ends the run."""
+
+    cut: _Cut | None
+    bad: dict[int, str]
+    fatal: ValueError | None = None
+
+
+@dataclass(frozen=True)
+class _Cuts(Dataset[Any]):
+    """The images of one batch after another, by their keys."""
+
+    images: ImageSet
+    crops: Crops
+    order: Order
+    static: Path | None
+
+    def __getitem__(self, key: Key) -> _Sample:
+        """Return the image of a slot, or the next whole one, and what was wrong with others."""
+        bad: dict[int, str] = {}
+        for attempt in range(1 + min(len(self.images), _ATTEMPTS)):
+            tried = key if attempt == 0 else self.order.instead(key, attempt)
+            if tried.image in bad:
+                continue
+            try:
+                pixels, labels = self.images.pair(tried.image)
+                whole = self.images.has_partners
+                partner = self.images.partner(tried.image) if whole else None
+            except DataError as error:
+                bad[tried.image] = str(error)
+                continue
+            try:
+                if self.static is not None:
+                    labels = self._stored(self.static, self.images.stems[tried.image])
+            except DataError as error:
+                # No image of the set: leaving it out would hide that the run's files are gone.
+                return _Sample(None, bad, error)
+            return _Sample(self._cut(tried, pixels, labels, partner), bad)
+        return _Sample(None, bad)
+
+    def _cut(
+        self, key: Key, pixels: ByteArray, labels: ByteArray | None, partner: ByteArray | None
+    ) -> _Cut:
+        rng = self.order.generator(key)
+        window = draw_window((pixels.shape[0], pixels.shape[1]), self.crops, rng)
+        shown = None
+        if labels is not None:
+            window, shown = self._with_class(window, labels, key, rng)
+        image = to_tensor(window.image(pixels))
+        colours = self.crops.colours
+        if colours.probability or colours.blur_probability or colours.noise:
+            from reference.data.colour import change_colours
+
+            image = change_colours(image, colours, rng)
+        return _Cut(
+            image,
+            None if shown is None else torch.tensor(shown).long(),
+            key.image,
+            None if partner is None else to_tensor(window.image(partner)),
+        )
+
+    def _with_class(
+        self, window: Window, labels: ByteArray, key: Key, rng: np.random.Generator
+    ) -> tuple[Window, ByteArray]:
+        """Move the crop until it shows enough of the class that the image was drawn for."""
+        cut, rare = window.labels(labels), self.order.rare
+        if rare is None or key.number is None:
+            return window, cut
+        enough = rare.settings.min_crop_share * rare.settings.min_pixels
+        for _ in range(rare.settings.max_crops - 1):
+            if (cut == key.number).sum() >= enough:
+                break
+            window = placed(window.size, window.crop, window.flipped, rng)
+            cut = window.labels(labels)
+        return window, cut
+
+    def _stored(self, folder: Path, stem: str) -> ByteArray:
+        return read_labels(folder / f"{stem}.png", static_reading(len(self.images.classes)))
+
+
+# So many broken images in a row mean that the whole set is broken.
+_ATTEMPTS: Final = 64
+
+
+def static_reading(classes: int) -> Reading:
+    """Return how static labels are read: class numbers and 255, as they stand."""
+    table = np.full(256, IGNORE, dtype=np.uint8)
+    table[:classes] = np.arange(classes)
+    return Reading("ids", table, frozenset({*range(classes), IGNORE}), {})
+
+
+def _stacked(cuts: list[_Cut]) -> Batch:
+    images, labels, indices, partners = zip(*cuts, strict=True)
+    return Batch(
+        torch.stack(images),
+        None if labels[0] is None else torch.stack(labels),
+        torch.tensor(indices),
+        None if partners[0] is None else torch.stack(partners),
+    )
+
+
+def _collate(samples: list[_Sample]) -> tuple[Batch | None, dict[int, str], ValueError | None]:
+    bad = {index: sentence for sample in samples for index, sentence in sample.bad.items()}
+    fatal = next((sample.fatal for sample in samples if sample.fatal is not None), None)
+    cuts = [sample.cut for sample in samples if sample.cut is not None]
+    return (_stacked(cuts) if len(cuts) == len(samples) else None), bad, fatal
+
+
+def _settle_worker(_: int) -> None:
+    """Let the process that trains decide when a worker ends.
+
+    A cluster sends its request to stop to every process. A worker that died from it would take the
+    run along in the middle of a step; so it goes on until its loader closes.
+    """
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        import cv2
+    except ImportError:
+        return
+    # There are as many workers as cores are wanted.
+    cv2.setNumThreads(0)
+
+
+def batches(
+    images: ImageSet,
+    crops: Crops,
+    *,
+    seed: int,
+    stream: int,
+    start: int,
+    stop: int,
+    batch_size: int,
+    rank: int = 0,
+    world: int = 1,
+    workers: int = 0,
+    pin_memory: bool = False,
+    rare: RareClassSampler | None = None,
+    static: Path | None = None,
+    skip: Callable[[str], None] | None = None,
+    max_bad: int = 100,
+) -> Iterator[Batch]:
+    """Yield the batches of iterations `start` .. `stop` - 1.
+
+    The slots of a batch are divided among ranks: two ranks with batch size 1 see what one rank
+    with batch size 2 sees. A broken image is named once and replaced by the next of the order.
+
+    Args:
+        images: the set.
+        crops: how its images are cut and coloured.
+        seed: number of the run.
+        stream: `SOURCE_STREAM` or `TARGET_STREAM`; another gives other draws.
+        start: first iteration.
+        stop: one past the last iteration.
+        batch_size: images of a batch on this rank.
+        rank: number of this process.
+        world: number of processes.
+        workers: processes that read; 0 reads in this one.
+        pin_memory: copy batches to memory from which a GPU copies faster.
+        rare: draws images by class, and cuts them so that they show it.
+        static: folder of static labels ``<stem>.png``, class numbers with 255 for none, of any
+            size; only for a set without labels.
+        skip: called with one sentence for every image that is left out.
+        max_bad: number of images that may be left out.
+
+    Raises:
+        ValueError: a number is out of its range, static labels are given for a set with labels, or
+            more images are broken than `max_bad`.
+    """
+    if static is not None and images.has_labels:
+        raise ValueError(
+            f"batches: expected static labels for a set without labels, got {images.name} with."
+        )
+    order = Order(len(images), seed, stream, start, stop, batch_size, rank, world, rare)
+    loader = DataLoader(
+        _Cuts(images, crops, order, static),
+        batch_sampler=order,
+        collate_fn=_collate,
+        num_workers=workers,
+        worker_init_fn=_settle_worker,
+        pin_memory=pin_memory,
+        # Its own generator: a loader without one draws from torch's global stream when it starts,
+        # which would shift dropout after a resume.
+        generator=torch.Generator(),
+    )
+    return _whole(loader, images, skip, max_bad)
+
+
+def _whole(
+    loader: Any, images: ImageSet, skip: Callable[[str], None] | None, max_bad: int
+) -> Iterator[Batch]:
+    for batch, bad, fatal in loader:
+        for index, sentence in bad.items():
+            note_bad(images, index, sentence, skip, max_bad)
+        if fatal is not None:
+            raise fatal
+        if batch is None:
+            raise DataError(f"{next(iter(bad.values()))} No whole image followed it.")
+        yield batch
+
+
+def note_bad(
+    images: ImageSet,
+    index: int,
+    sentence: str,
+    skip: Callable[[str], None] | None,
+    max_bad: int,
+) -> None:
+    """Count an image that is left out and say so, once.
+
+    Raises:
+        DataError: more than `max_bad` are.
+    """
+    if index in images.bad:
+        return
+    images.bad[index] = sentence
+    count = len(images.bad)
+    if count > max_bad:
+        raise DataError(
+            f"{sentence} With it {count} images of {images.name} are broken, and data.max_bad is "
+            f"{max_bad}. Run python -m reference.check_data."
+        )
+    if skip is not None:
+        skip(f"left out, {count} so far: {sentence}")
+
+
+def passes(
+    images: ImageSet,
+    size: Size,
+    *,
+    rank: int = 0,
+    world: int = 1,
+    batch_size: int = 1,
+    skip: Callable[[str], None] | None = None,
+    max_bad: int = 100,
+) -> Iterator[Batch]:
+    """Yield the images of a set once, in order, at one size; labels, where it has them, too.
+
+    Args:
+        images: the set.
+        size: (height, width), pixels.
+        rank: takes every `world`-th image, from this one.
+        world: number of processes.
+        batch_size: images of a batch; the last may hold fewer.
+        skip: called with one sentence for every image that is left out.
+        max_bad: number of images that may be left out.
+
+    Raises:
+        DataError: more images are broken than `max_bad`.
+    """
+    cuts: list[_Cut] = []
+    for index in range(rank, len(images), world):
+        try:
+            pixels, labels = images.pair(index)
+            partner = images.partner(index) if images.has_partners else None
+        except DataError as error:
+            note_bad(images, index, str(error), skip, max_bad)
+            continue
+        cuts.append(
+            _Cut(
+                to_tensor(resize_image(pixels, size)),
+                None if labels is None else torch.tensor(resize_labels(labels, size)).long(),
+                index,
+                None if partner is None else to_tensor(resize_image(partner, size)),
+            )
+        )
+        if len(cuts) == batch_size:
+            yield _stacked(cuts)
+            cuts = []
+    if cuts:
+        yield _stacked(cuts)
+
+
+class _Work(Dataset[Any]):
+    def __init__(self, work: Callable[[int], Any]) -> None:
+        self.work = work
+
+    def __getitem__(self, index: int) -> Any:
+        return self.work(index)
+
+
+def over(
+    work: Callable[[int], Any], count: int, description: str, *, workers: int, progress: bool
+) -> Iterator[Any]:
+    """Call a function for 0 .. count - 1 and yield its results in this order.
+
+    Args:
+        work: takes the number of a file.
+        count: number of files.
+        description: what is done, in a few words, for the progress bar.
+        workers: processes beside this one; 0 works in this one.
+        progress: show a bar.
+    """
+    from reference.progress import track
+
+    # Files of one errand to a worker: one by one, handing them over would cost as much as the work.
+    errand = 8
+    loader = DataLoader(
+        _Work(work),
+        batch_size=errand,
+        sampler=range(count),
+        num_workers=workers if count > errand else 0,
+        collate_fn=list,
+        worker_init_fn=_settle_worker,
+        generator=torch.Generator(),
+    )
+    # Workers start before the bar does: a fork copies no thread of its.
+    answers = iter(loader)
+    results = (result for answer in answers for result in answer)
+    bar = track(count, description, show=progress)
+    yield from (result for _, result in zip(bar, results, strict=True))

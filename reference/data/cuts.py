@@ -1,0 +1,167 @@
+"""Which image stands in which slot of a batch, and what is cut out of it.
+
+Both are computed, never remembered: an epoch is a permutation that follows from (seed, stream,
+epoch), and a cut from (seed, stream, iteration, slot, image).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from reference.data.classes import ByteArray
+from reference.data.files import Size, nearest, resize_image
+from reference.data.settings import Crops
+
+if TYPE_CHECKING:
+    from reference.data.rare_classes import RareClassSampler
+
+# Keeps the choice of an image apart from what is then done with it, whatever the image's number.
+_CHOICE: Final = 2**32
+
+
+class Key(NamedTuple):
+    """One image of one batch.
+
+    Args:
+        iteration: number of the step, >= 0.
+        slot: place in the batch of all ranks together, >= 0.
+        image: number in the set.
+        number: class that it was drawn for; None without rare-class sampling.
+    """
+
+    iteration: int
+    slot: int
+    image: int
+    number: int | None = None
+
+
+@lru_cache(maxsize=8)
+def _permutation(seed: int, stream: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
+    return np.random.default_rng([seed, stream, epoch, _CHOICE]).permutation(count)
+
+
+@dataclass(frozen=True)
+class Order:
+    """Which image stands in which slot of which iteration: computed, never remembered.
+
+    Args:
+        count: images of the set, at least 1.
+        seed: number of the run, >= 0.
+        stream: tells apart source and target.
+        start: first iteration, >= 0.
+        stop: one past the last iteration, >= `start`.
+        batch_size: images of a batch on one rank, at least 1.
+        rank: number of this process, 0 .. world - 1.
+        world: number of processes.
+        rare: draws images by class; None takes every image once an epoch.
+
+    Raises:
+        ValueError: a number is out of its range.
+    """
+
+    count: int
+    seed: int
+    stream: int
+    start: int
+    stop: int
+    batch_size: int
+    rank: int = 0
+    world: int = 1
+    rare: RareClassSampler | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("count", 1), ("seed", 0), ("start", 0), ("batch_size", 1)):
+            if getattr(self, name) < least:
+                got = getattr(self, name)
+                raise ValueError(f"batches: expected {name} of at least {least}, got {got}.")
+        if self.stop < self.start or not 0 <= self.rank < self.world:
+            raise ValueError(
+                f"batches: expected start <= stop and rank < world, got start {self.start}, stop "
+                f"{self.stop}, rank {self.rank}, world {self.world}."
+            )
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        return self.stop - self.start
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        """Yield the keys of one batch after another."""
+        first = self.rank * self.batch_size
+        for iteration in range(self.start, self.stop):
+            yield [self.key(iteration, first + place) for place in range(self.batch_size)]
+
+    def key(self, iteration: int, slot: int) -> Key:
+        """Return the key of one slot of the batch of all ranks."""
+        if self.rare is not None:
+            rng = np.random.default_rng([self.seed, self.stream, iteration, slot, _CHOICE])
+            drawn = self.rare.draw(rng)
+            if drawn is not None:
+                return Key(iteration, slot, drawn.image, drawn.number)
+        return Key(iteration, slot, self._in_turn(iteration, slot, 0))
+
+    def _in_turn(self, iteration: int, slot: int, further: int) -> int:
+        number = iteration * self.batch_size * self.world + slot + further
+        epoch, place = divmod(number, self.count)
+        return int(_permutation(self.seed, self.stream, epoch, self.count)[place])
+
+    def instead(self, key: Key, attempt: int) -> Key:
+        """Return the key of the image that replaces a broken one: the next of the order."""
+        return Key(key.iteration, key.slot, self._in_turn(key.iteration, key.slot, attempt))
+
+    def generator(self, key: Key) -> np.random.Generator:
+        """Return where everything that is done with one image is drawn from."""
+        return np.random.default_rng([self.seed, self.stream, key.iteration, key.slot, key.image])
+
+
+@dataclass(frozen=True)
+class Window:
+    """One drawn cut: scaled to `size`, cropped at (`top`, `left`) to `crop`, perhaps mirrored."""
+
+    size: Size
+    top: int
+    left: int
+    crop: Size
+    flipped: bool
+
+    def _mirrored(self, part: ByteArray) -> ByteArray:
+        return np.ascontiguousarray(part[:, ::-1] if self.flipped else part)
+
+    def image(self, pixels: ByteArray) -> ByteArray:
+        """Cut an image, uint8 (H, W, 3) of any size, to uint8 (*crop, 3)."""
+        whole = resize_image(pixels, self.size)
+        rows = slice(self.top, self.top + self.crop[0])
+        return self._mirrored(whole[rows, self.left : self.left + self.crop[1]])
+
+    def labels(self, labels: ByteArray) -> ByteArray:
+        """Cut labels, uint8 (H, W) of any size, to uint8 of the size of the crop."""
+        rows, columns = nearest(labels.shape, self.size)
+        rows = rows[self.top : self.top + self.crop[0]]
+        columns = columns[self.left : self.left + self.crop[1]]
+        return self._mirrored(labels[rows[:, None], columns])
+
+
+def draw_window(shape: Size, crops: Crops, rng: np.random.Generator) -> Window:
+    """Draw a cut of an image of (height, width) `shape`; one too small for the crop is enlarged."""
+    if crops.size is not None:
+        height, width = float(crops.size[0]), float(crops.size[1])
+    else:
+        low, high = crops.short_side or (1, 1)
+        factor = int(rng.integers(low, high + 1)) / min(shape)
+        height, width = shape[0] * factor, shape[1] * factor
+    factor = max(rng.uniform(*crops.scale), crops.crop[0] / height, crops.crop[1] / width)
+    size = (max(1, round(height * factor)), max(1, round(width * factor)))
+    return placed(size, crops.crop, bool(rng.random() < crops.flip), rng)
+
+
+def placed(size: Size, crop: Size, flipped: bool, rng: np.random.Generator) -> Window:
+    """Draw a place for the crop in the image scaled to `size`."""
+    top, left = (
+        int(rng.integers(whole - part + 1)) for whole, part in zip(size, crop, strict=True)
+    )
+    return Window(size, top, left, crop, flipped)

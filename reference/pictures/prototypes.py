@@ -1,0 +1,270 @@
+"""The idea of BiCL in a picture: where the prototypes of both domains lie, moment by moment.
+
+Only directions count in the contrast, so every prototype is drawn at unit length. The plane is
+that of the two largest principal components of all prototypes that are shown, the same for every
+moment. It keeps a part of the variance; the cosines leave nothing out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from markupsafe import Markup, escape
+from torch import Tensor
+
+import protocontrast as pc
+
+Points = npt.NDArray[np.float64]
+Box = tuple[float, float, float, float]
+
+_SIDE, _EDGE, _TEXT = 400.0, 14.0, 16.0
+# Where a name may stand: (x, y) of its nearer end from its point, the nearest places first.
+_PLACES: Final = [
+    (reach * x, reach * y)
+    for reach in (11, 20, 32, 46, 64)
+    for x, y in ((1, 0), (-1, 0), (0.8, -0.8), (0.8, 0.8), (-0.8, -0.8), (-0.8, 0.8))
+] + [(0.5 * reach, sign * reach) for reach in (60, 80, 100) for sign in (-1, 1)]
+
+
+@dataclass(frozen=True)
+class Prototypes:
+    """Prototypes of both domains at one moment.
+
+    Args:
+        source, target: one row per class.
+        calibrated: source prototypes moved by the domain bias; None where there is no bias.
+        source_present, target_present: which rows are known.
+
+    Shape:
+        source, target and calibrated (C, D), floating; the others (C,), bool.
+    """
+
+    source: Tensor
+    target: Tensor
+    calibrated: Tensor | None
+    source_present: Tensor
+    target_present: Tensor
+
+    @property
+    def classes(self) -> list[int]:
+        """Numbers of the classes with a prototype in either domain."""
+        known: list[int] = (self.source_present | self.target_present).nonzero().flatten().tolist()
+        return known
+
+    @property
+    def shared(self) -> list[int]:
+        """Numbers of the classes with a prototype in both domains."""
+        both: list[int] = (self.source_present & self.target_present).nonzero().flatten().tolist()
+        return both
+
+    def cosines(self) -> Tensor:
+        """Return the cosine of every source prototype (row) with every target one, (C, C)."""
+        return _units(self.source) @ _units(self.target).T
+
+
+def _units(rows: Tensor) -> Tensor:
+    return F.normalize(rows.detach().cpu().double(), dim=1)
+
+
+def prototypes_of(state: Mapping[str, Any], *, calibrate: bool = True) -> Prototypes | None:
+    """Read the prototypes of both domains out of the state of a method.
+
+    Args:
+        state: a state dict that holds two banks as `protocontrast.BiCL` does, at any depth.
+        calibrate: whether the method moves its source prototypes by its domain bias.
+
+    Returns:
+        Prototypes: None where the method keeps no prototypes of both domains.
+    """
+    key = "source_bank.prototypes"
+    front = next((name.removesuffix(key) for name in state if name.endswith(key)), None)
+    if front is None or f"{front}target_bank.prototypes" not in state:
+        return None
+    source, target = (state[f"{front}{name}_bank.prototypes"] for name in ("source", "target"))
+    present = [state[f"{front}{name}_bank.present"] for name in ("source", "target")]
+    calibrated = None
+    if calibrate and f"{front}domain_bias.bias" in state:
+        bias = pc.DomainBias(*source.shape)
+        names = "bias", "present", "count"
+        bias.load_state_dict({name: state[f"{front}domain_bias.{name}"] for name in names})
+        calibrated = bias.calibrate(source)
+    return Prototypes(source, target, calibrated, present[0], present[1])
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How near classes are to themselves across the domains, and to each other.
+
+    Args:
+        own: mean cosine of a source prototype with the target prototype of its class, -1..1.
+        other: mean over classes of the largest cosine with the target prototype of another class.
+        nearest_own: how many source prototypes have their own as the nearest target prototype.
+        classes: how many classes have a prototype in both domains.
+    """
+
+    own: float
+    other: float
+    nearest_own: int
+    classes: int
+
+
+def alignment(moment: Prototypes) -> Alignment | None:
+    """Measure how well the domains agree; None where fewer than two classes are in both."""
+    shared = moment.shared
+    if len(shared) < 2:
+        return None
+    cosines = moment.cosines()[shared][:, shared]
+    own = cosines.diag()
+    other = cosines.clone().fill_diagonal_(-2).max(dim=1).values
+    return Alignment(
+        float(own.mean()), float(other.mean()), int((own > other).sum()), len(shared)
+    )
+
+
+def _spots(moments: Sequence[Prototypes]) -> tuple[list[dict[tuple[int, str], Points]], Points]:
+    """Project all prototypes: per moment (class, kind) -> (x, y), and the shares of variance."""
+    kinds = []
+    for moment in moments:
+        kinds.append({
+            "source": (moment.source, moment.source_present),
+            "calibrated": (moment.calibrated, moment.source_present & moment.target_present),
+            "target": (moment.target, moment.target_present),
+        })
+    rows = {
+        (at, label, kind): _units(table[label : label + 1])[0].numpy()
+        for at, moment in enumerate(kinds)
+        for kind, (table, present) in moment.items()
+        if table is not None
+        for label in present.nonzero().flatten().tolist()
+    }
+    cloud = np.stack([row for (_, _, kind), row in rows.items() if kind != "calibrated"])
+    middle = cloud.mean(axis=0)
+    # Two rows of zeros, so that one prototype alone has a plane as well.
+    centred = np.concatenate([cloud - middle, np.zeros((2, cloud.shape[1]))])
+    _, lengths, axes = np.linalg.svd(centred, full_matrices=False)
+    axes = axes[:2]
+    # A component has no sign of its own; this one does not turn the picture from run to run.
+    largest = np.abs(axes).argmax(axis=1)
+    axes = axes * np.sign(axes[np.arange(len(axes)), largest])[:, None]
+    flat = np.zeros((len(rows), 2))
+    flat[:, : len(axes)] = (np.stack([*rows.values()]) - middle) @ axes.T
+    low, span = flat.min(axis=0), max(float(np.ptp(flat, axis=0).max()), 1e-9)
+    gap = (span - np.ptp(flat, axis=0)) / 2
+    inner = _SIDE - 2 * _EDGE - 40
+    flat = _EDGE + 20 + inner * (flat - low + gap) / span
+    flat[:, 1] = _SIDE - flat[:, 1]
+    places: list[dict[tuple[int, str], Points]] = [{} for _ in moments]
+    for (at, label, kind), spot in zip(rows, flat, strict=True):
+        places[at][label, kind] = spot
+    return places, lengths[:2] ** 2 / max(float((lengths**2).sum()), 1e-30)
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def place_names(names: Mapping[str, Points], points: Sequence[Points]) -> dict[str, Box]:
+    """Find room for the names of points, so that none covers another, a point or the edge.
+
+    Args:
+        names: name -> its point, in the units of the drawing.
+        points: all points, (2,) each.
+
+    Returns:
+        dict: name -> (left, top, right, bottom); a name without room is left out.
+    """
+    taken: list[Box] = [(x - 6, y - 6, x + 6, y + 6) for x, y in points]
+    placed: dict[str, Box] = {}
+
+    def crowd(name: str) -> int:
+        return -sum(float(np.abs(names[name] - point).max()) < 40 for point in points)
+
+    for name in sorted(names, key=crowd):
+        wide = 0.56 * _TEXT * len(name)
+        x, y = names[name]
+        for right, down in _PLACES:
+            left, middle = x + right - (wide if right < 0 else 0), y + down
+            box = (left, middle - 0.5 * _TEXT, left + wide, middle + 0.5 * _TEXT)
+            inside = min(box) >= 2 and max(box) <= _SIDE - 2
+            if inside and not any(_overlap(box, other) for other in taken):
+                taken.append(box)
+                placed[name] = box
+                break
+    return placed
+
+
+def _drawing(title: str, spots: Mapping[tuple[int, str], Points], classes: _Classes) -> Markup:
+    parts = []
+    for label, (name, colour) in enumerate(classes):
+        source, target, calibrated = (
+            spots.get((label, kind)) for kind in ("source", "target", "calibrated")
+        )
+        if source is not None and target is not None:
+            (a, b), (c, d) = source, target
+            parts.append(f'<path class="link" d="M{a:.1f} {b:.1f}L{c:.1f} {d:.1f}"/>')
+        if source is not None and calibrated is not None:
+            (a, b), (c, d) = source, calibrated
+            parts.append(f'<path class="move" d="M{a:.1f} {b:.1f}L{c:.1f} {d:.1f}"/>')
+            parts.append(f'<circle class="move" cx="{c:.1f}" cy="{d:.1f}" r="2.5"/>')
+        fill = f'class="dot" fill="{escape(colour)}"'
+        if source is not None:
+            (x, y), tip = source, f"<title>{escape(name)}, source</title>"
+            parts.append(f'<circle {fill} cx="{x:.1f}" cy="{y:.1f}" r="5.5">{tip}</circle>')
+        if target is not None:
+            (x, y), tip = target - 5, f"<title>{escape(name)}, target</title>"
+            parts.append(f'<rect {fill} x="{x:.1f}" y="{y:.1f}" width="10" height="10">{tip}</rect>')
+    named = {
+        name: spot
+        for label, (name, _) in enumerate(classes)
+        if (spot := spots.get((label, "source"), spots.get((label, "target")))) is not None
+    }
+    for name, (left, top, right, bottom) in place_names(named, [*spots.values()]).items():
+        (x, y), middle = named[name], (top + bottom) / 2
+        near = left if abs(left - x) < abs(right - x) else right
+        if np.hypot(near - x, middle - y) > 16:
+            parts.append(f'<path class="lead" d="M{x:.1f} {y:.1f}L{near:.1f} {middle:.1f}"/>')
+        end, anchor = (left, "start") if left > x or right > x > left else (right, "end")
+        parts.append(
+            f'<text x="{end:.1f}" y="{middle + 5.5:.1f}" text-anchor="{anchor}">{escape(name)}</text>'
+        )
+    return Markup(
+        f'<figure class="chart plane"><figcaption><b>{escape(title)}</b></figcaption>'
+        f'<svg viewBox="0 0 {_SIDE:.0f} {_SIDE:.0f}" role="img" aria-label="{escape(title)}">'
+        f'{"".join(parts)}</svg></figure>'
+    )
+
+
+_Classes = Sequence[tuple[str, str]]
+
+
+def planes(
+    titles: Sequence[str], moments: Sequence[Prototypes], classes: _Classes
+) -> tuple[list[Markup], float]:
+    """Draw prototypes of both domains at several moments in one common plane.
+
+    Args:
+        titles: one per moment.
+        moments: at least one, each with a prototype.
+        classes: name and colour in CSS of every class of the run.
+
+    Returns:
+        A ``<figure>`` per moment, and the share of the variance that the plane keeps, 0..1.
+    """
+    spots, kept = _spots(moments)
+    drawn = [_drawing(title, where, classes) for title, where in zip(titles, spots, strict=True)]
+    return drawn, float(kept.sum())
+
+
+def cosine_rows(moment: Prototypes) -> tuple[list[int], list[list[float | None]]]:
+    """List the classes of either domain, and per source class its cosines with target classes."""
+    classes = moment.classes
+    cosines = moment.cosines()[classes][:, classes]
+    known = (moment.source_present[classes][:, None] & moment.target_present[classes][None]).cpu()
+    rows = torch.where(known, cosines, torch.nan).tolist()
+    return classes, [[None if value != value else value for value in row] for row in rows]

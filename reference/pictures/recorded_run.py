@@ -1,0 +1,314 @@
+"""Runs read back from their folders, whole or in the middle, for the page about them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from reference.networks.tensor_files import read_stored
+from reference.pictures.paint import Colour
+from reference.pictures.prototypes import Prototypes, prototypes_of
+from reference.pictures.strip_files import PANELS, StripFile, read_strip
+from reference.pictures.svg import Series
+from reference.presets import PRESETS
+from reference.run.folder import LAST, ORIGIN, SETTINGS, as_plain, flat
+from reference.run.report import METRICS, read_metrics
+
+COMPARISON: Final = "comparison.json"
+CLASSES: Final = "classes.json"
+PROTOTYPES: Final = "prototypes"
+_ROLES: Final = ("source", "control", "method", "oracle")
+_ORDER: Final = ("validation", "target", "source")
+# They belong to one run or machine, not to a kind of run.
+OWN: Final = (
+    *("seed", "begin", "network.weights", "data.root", "data.source.", "data.target."),
+    *("machine.", "data.workers", "data.cache_mib"),
+)
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """What a run folder says about its run.
+
+    Args:
+        folder: its name.
+        caption: what the page calls the run.
+        role: what it is to the others, "source", "control", "method" or "oracle".
+        settings: as one table of dotted names; empty where only a table of scores is there.
+        preset: the named settings that are nearest.
+        usual: what the preset sets.
+        starts: per start of the command, "iteration", "command", "commit", "versions", "machine".
+        rows: the lines of the metrics in order, by column; columns without a number are left out.
+        alarms: names of the alarms that were raised without target labels.
+        classes: name -> colour of the run's class list.
+        table: the table per class as JSON holds it; None before the first evaluation.
+        strips: per image its panels in order of iterations.
+        moments: (iteration, prototypes) in order of iterations.
+    """
+
+    folder: str
+    caption: str
+    role: str
+    settings: Mapping[str, Any]
+    preset: str
+    usual: Mapping[str, Any]
+    starts: Sequence[Mapping[str, Any]] = ()
+    rows: Sequence[Mapping[str, Any]] = ()
+    alarms: Sequence[str] = ()
+    classes: Mapping[str, Colour] | None = None
+    table: Mapping[str, Any] | None = None
+    strips: Sequence[Sequence[StripFile]] = ()
+    moments: Sequence[tuple[int, Prototypes]] = ()
+
+    @property
+    def done(self) -> int:
+        """Iterations on record."""
+        return max((row["iteration"] for row in self.rows), default=0)
+
+    @property
+    def planned(self) -> int:
+        """Iterations of the whole run."""
+        stages = self.settings.get("stages", "full")
+        lengths = {name: self.settings.get(f"{name}.iterations", 0) for name in STAGE_NAMES}
+        used = {"adapt": STAGE_NAMES[1:], "full": STAGE_NAMES}.get(stages, STAGE_NAMES[:1])
+        return sum(lengths[name] for name in used)
+
+    @property
+    def evaluations(self) -> list[Mapping[str, Any]]:
+        """The rows with a score."""
+        return [row for row in self.rows if "miou_percent" in row]
+
+    @property
+    def score(self) -> float | None:
+        """Mean IoU of the last evaluation in percent; None before the first."""
+        if self.evaluations:
+            return float(self.evaluations[-1]["miou_percent"])
+        means = list(self.table["rows"][0]["means"].values()) if self.table else []
+        return float(means[0]) if means and means[0] is not None else None
+
+    @property
+    def iou(self) -> Mapping[str, float | None]:
+        """IoU of the last evaluation in percent by class; None where it is undefined."""
+        iou: Mapping[str, float | None] = self.table["rows"][0]["iou"] if self.table else {}
+        return iou
+
+    @property
+    def confusion(self) -> list[list[int]] | None:
+        """Pixels by true class (row) and predicted class (column), in the order of the classes."""
+        table = self.table or {}
+        counts: list[list[int]] | None = table.get("evaluation", table).get("confusion")
+        return counts
+
+    @property
+    def boundaries(self) -> list[int]:
+        """The last iteration of every phase but the last."""
+        pairs = itertools.pairwise(self.rows)
+        return [a["iteration"] for a, b in pairs if a["phase"] != b["phase"]]
+
+    def column(self, name: str, scale: float = 1.0) -> Series:
+        """Return the points (iteration, value * scale) of a column."""
+        points = ((float(row["iteration"]), scale * row[name]) for row in self.rows if name in row)
+        return [point for point in points if math.isfinite(point[1])]
+
+    def columns(self, front: str) -> list[str]:
+        """List the columns with a number whose name begins so, in order, without that beginning."""
+        names = dict.fromkeys(name for row in self.rows for name in row if name.startswith(front))
+        return [name.removeprefix(front) for name in names]
+
+
+STAGE_NAMES: Final = ("source", "adaptation")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs that stand beside each other on a page.
+
+    Args:
+        runs: at least one; those with the role "method" come from what is tried, the others are
+            what it is held against.
+        title: what they are about.
+        target: what scores are taken on.
+        note: what must be known to compare them.
+    """
+
+    runs: Sequence[RecordedRun]
+    title: str = ""
+    target: str = ""
+    note: str = ""
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"report: expected JSON in {path}, got something else ({error})."
+        ) from error
+
+
+def nearest_preset(settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the name and the values of the named settings that a run differs least from.
+
+    Args:
+        settings: of the run, as one table of dotted names.
+    """
+
+    def distance(values: Mapping[str, Any]) -> int:
+        names = {name for name in {*values, *settings} if not name.startswith(OWN)}
+        return sum(values.get(name) != settings.get(name) for name in names)
+
+    usual = {name: flat(as_plain(preset)) for name, (_, preset) in PRESETS.items()}
+    name = min(usual, key=lambda name: distance(usual[name]))
+    return name, usual[name]
+
+
+def _strips(run: Path) -> list[list[StripFile]]:
+    images = [
+        [read_strip(path) for path in sorted(folder.glob("*.png"))]
+        for folder in (run / PANELS).glob("*")
+        if folder.is_dir()
+    ]
+    order = {domain: number for number, domain in enumerate(_ORDER)}
+    return sorted(
+        (strips for strips in images if strips),
+        key=lambda strips: (order.get(strips[0].domain, len(order)), strips[0].index),
+    )
+
+
+def _moments(run: Path, held: Mapping[str, Any], calibrate: bool) -> list[tuple[int, Prototypes]]:
+    states = [
+        (int(path.stem), read_stored(path))
+        for path in sorted((run / PROTOTYPES).glob("*.safetensors"))
+    ]
+    if not states and held.get("method"):
+        states = [(held["iteration"], held["method"]["state"])]
+    moments = [(at, prototypes_of(state, calibrate=calibrate)) for at, state in states]
+    return [(at, moment) for at, moment in moments if moment is not None and moment.classes]
+
+
+def _classes(
+    held: Mapping[str, Any],
+    table: Mapping[str, Any] | None,
+    strips: Sequence[Sequence[StripFile]],
+) -> dict[str, Colour] | None:
+    """The class list of a run, from whatever of it is there."""
+    listed = held.get("classes") or (table or {}).get("classes")
+    if isinstance(listed, Mapping) and "colours" in listed:
+        colours = (tuple(map(int, colour)) for colour in listed["colours"])
+        return dict(zip(map(str, listed["names"]), colours, strict=True))  # type: ignore[arg-type]
+    return dict(strips[0][-1].legend) if strips else None
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is one of a run, or at least holds the checkpoint of one."""
+    return (folder / SETTINGS).is_file() or (folder / LAST).is_file()
+
+
+def read_run(run: Path) -> RecordedRun:
+    """Read what a run folder says.
+
+    Args:
+        run: a folder of `reference.train`; its run may go on meanwhile.
+
+    Raises:
+        ValueError: it is no such folder, or a file in it is damaged.
+    """
+    if not is_run(run):
+        raise ValueError(
+            f"report: expected the folder of a run of reference.train, got {run}, which has no "
+            f"{SETTINGS}. Hint: give the folder that --folder named, or one that holds such "
+            "folders."
+        )
+    held = read_stored(run / LAST) if (run / LAST).is_file() else {}
+    plain = _json(run / SETTINGS) if (run / SETTINGS).is_file() else held["settings"]
+    settings = flat(plain)
+    preset, usual = nearest_preset(settings)
+    table = _json(run / CLASSES) if (run / CLASSES).is_file() else None
+    strips = _strips(run)
+    stages = settings.get("stages")
+    return RecordedRun(
+        folder=run.resolve().name,
+        caption=run.resolve().name,
+        role={"source-only": "source", "oracle": "oracle"}.get(str(stages), "method"),
+        settings=settings,
+        preset=preset,
+        usual=usual,
+        starts=_json(run / ORIGIN)["starts"] if (run / ORIGIN).is_file() else [],
+        rows=read_metrics(run / METRICS),
+        alarms=held.get("monitor", {}).get("told", []),
+        classes=_classes(held, table, strips),
+        table=table,
+        strips=strips,
+        moments=_moments(run, held, bool(settings.get("adaptation.contrast.calibrate", True))),
+    )
+
+
+def read_comparison(folders: Sequence[Path]) -> Comparison:
+    """Read the runs of a page.
+
+    Args:
+        folders: each of a run, or with run folders inside and perhaps a ``comparison.json`` that
+            names them, their captions and roles.
+
+    Raises:
+        ValueError: one of them holds no run, or a file is damaged.
+    """
+    runs: list[RecordedRun] = []
+    words: dict[str, str] = {}
+    for folder in folders:
+        told = _json(folder / COMPARISON) if (folder / COMPARISON).is_file() else None
+        if is_run(folder) and told is None:
+            runs.append(read_run(folder))
+            continue
+        if told is None:
+            inside = sorted(folder.iterdir()) if folder.is_dir() else []
+            runs += [read_run(path) for path in inside if is_run(path)] or [read_run(folder)]
+            continue
+        try:
+            # A run that has not begun has no folder yet.
+            runs += [
+                replace(
+                    read_run(folder / row["folder"]), caption=str(row["caption"]), role=row["role"]
+                )
+                for row in told["rows"]
+                if is_run(folder / row["folder"])
+            ]
+            words = {name: str(told.get(name, "")) for name in ("title", "target", "note")}
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"report: expected rows with folder, caption and role in {folder / COMPARISON}, "
+                f"got something else ({type(error).__name__})."
+            ) from error
+    if not runs:
+        raise ValueError(
+            f"report: expected a run in {', '.join(map(str, folders))}, got none that has begun."
+        )
+    return Comparison(_with_control(_told_apart(runs)), **words)
+
+
+def _told_apart(runs: list[RecordedRun]) -> list[RecordedRun]:
+    """Number the captions that more than one run has."""
+    seen = [run.caption for run in runs]
+    return [
+        replace(run, caption=f"{run.caption} ({seen[: at + 1].count(run.caption)})")
+        if seen.count(run.caption) > 1
+        else run
+        for at, run in enumerate(runs)
+    ]
+
+
+def _with_control(runs: list[RecordedRun]) -> list[RecordedRun]:
+    """Call the longer of several runs on the source alone the control, where none is named so."""
+    plain = [run.planned for run in runs if run.role == "source"]
+    if len(set(plain)) < 2 or any(run.role == "control" for run in runs):
+        return runs
+    longer = [run.role == "source" and run.planned > min(plain) for run in runs]
+    return [
+        replace(run, role="control") if is_longer else run
+        for run, is_longer in zip(runs, longer, strict=True)
+    ]

@@ -1,0 +1,140 @@
+"""Charts as SVG elements that follow the page: its width, its font, its light or dark colours."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from markupsafe import Markup, escape
+
+Series = Sequence[tuple[float, float]]
+
+# A unit is a pixel on a phone, where a chart is about as wide as its drawing.
+_WIDTH, _HEIGHT = 340.0, 190.0
+_TEXT: Final = 14.5
+_MOST_POINTS: Final = 300
+
+
+def thinned(points: Series, most: int = _MOST_POINTS) -> Series:
+    """Average neighbours so that at most so many points are left.
+
+    Example:
+        >>> len(thinned([(float(i), 1.0) for i in range(1000)]))
+        250
+    """
+    size = -(-len(points) // most)
+    if size <= 1:
+        return points
+    groups = [points[start : start + size] for start in range(0, len(points), size)]
+    return [(group[-1][0], sum(value for _, value in group) / len(group)) for group in groups]
+
+
+def ticks(low: float, high: float, most: int = 5) -> list[float]:
+    """Choose round numbers within a range, 1, 2 or 5 times a power of ten apart.
+
+    Example:
+        >>> ticks(0, 47)
+        [0.0, 10.0, 20.0, 30.0, 40.0]
+    """
+    if high <= low:
+        return [low]
+    rough = (high - low) / most
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * (1 - 1e-9))
+    first = math.ceil(low / step - 1e-9)
+    return [number * step for number in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _number(value: float) -> str:
+    if value and not 1e-3 <= abs(value) < 1e5:
+        front, power = f"{value:.0e}".split("e")
+        return f"{front}e{int(power)}"
+    return f"{value:.6g}"
+
+
+def _path(points: Series) -> str:
+    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
+
+
+def line_chart(
+    title: str,
+    series: Mapping[str, tuple[str, Series]],
+    *,
+    y_label: str,
+    y_range: tuple[float, float] | None = None,
+    marks: Sequence[float] = (),
+) -> Markup:
+    """Draw lines, with their names below where there are several.
+
+    Args:
+        title: stands above it.
+        series: name -> (colour in CSS, points in order of x); those without points are left out.
+        y_label: with the unit; the horizontal axis counts iterations.
+        y_range: ends of the vertical axis; None fits the points, from 0.
+        marks: places on the horizontal axis with a thin line, such as the start of a round.
+
+    Returns:
+        Markup: a ``<figure>``.
+    """
+    shown = {
+        name: (colour, thinned(points)) for name, (colour, points) in series.items() if points
+    }
+    values = [y for _, points in shown.values() for _, y in points] or [0.0]
+    places = [x for _, points in shown.values() for x, _ in points] or [0.0]
+    low, high = y_range or (min(0.0, *values), max(values))
+    low, high = (low, high) if high > low else (low, low + 1)
+    first, last = min(0.0, *places), max(*places, 1.0)
+    labels = {value: _number(value) for value in ticks(low, high)}
+    left = 8 + 0.58 * _TEXT * max(map(len, labels.values()))
+    top, bottom, right = 8.0, _HEIGHT - 24, _WIDTH - 18
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        up = (min(max(y, low), high) - low) / (high - low)
+        return left + (x - first) / (last - first) * (right - left), bottom - up * (bottom - top)
+
+    parts = [
+        f'<path class="grid" d="M{left:.1f} {at(0, value)[1]:.1f}H{right}"/>'
+        f'<text x="{left - 6:.1f}" y="{at(0, value)[1] + 5:.1f}" text-anchor="end">{text}</text>'
+        for value, text in labels.items()
+    ]
+    parts += [
+        f'<path class="mark" d="M{at(mark, 0)[0]:.1f} {top}V{bottom}"/>'
+        for mark in marks
+        if first < mark < last
+    ]
+    parts += [
+        f'<text x="{at(value, 0)[0]:.1f}" y="{_HEIGHT - 6:.0f}" text-anchor="middle">'
+        f"{_number(value)}</text>"
+        for value in ticks(first, last, 4)
+    ]
+    for name, (colour, points) in shown.items():
+        spots = [at(x, y) for x, y in points]
+        drawn = f'<path d="{_path(spots)}"/>' if len(spots) > 1 else ""
+        # Few points are measurements of their own, not a curve.
+        dots = spots if len(spots) <= 12 else []
+        drawn += "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in dots)
+        parts.append(f'<g class="line" style="--c: {escape(colour)}"><title>{escape(name)}</title>')
+        parts.append(f"{drawn}</g>")
+    names = "".join(
+        f'<span><i style="background: {escape(colour)}"></i>{escape(name)}</span>'
+        for name, (colour, _) in shown.items()
+        if len(shown) > 1
+    )
+    return Markup(
+        f'<figure class="chart"><figcaption><b>{escape(title)}</b> {escape(y_label)}</figcaption>'
+        f'<svg viewBox="0 0 {_WIDTH:.0f} {_HEIGHT:.0f}" role="img" aria-label="{escape(title)}">'
+        f'{"".join(parts)}</svg><p class="axis">iteration</p><div class="names">{names}</div></figure>'
+    )
+
+
+def sparkline(points: Series) -> Markup:
+    """Draw a line without axes, from 0 to its largest value."""
+    spots = thinned(points, 60)
+    first, last = spots[0][0], spots[-1][0]
+    high = max(y for _, y in spots) or 1.0
+    scale = 76 / ((last - first) or 1)
+    path = _path([(2 + (x - first) * scale, 22 - 20 * y / high) for x, y in spots])
+    return Markup(
+        f'<svg class="spark" viewBox="0 0 80 24" aria-hidden="true"><path d="{path}"/></svg>'
+    )

@@ -1,0 +1,149 @@
+"""Static pseudo labels of a round: once, the network's own most confident target pixels.
+
+Two passes over the target's training images: the first learns, for every class, how confident the
+top share of the pixels predicted as that class is; the second writes one PNG per image. A class
+that the network wrongly sees everywhere keeps its share as well; that is how static labels harden
+an error (docs/results.md).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+import protocontrast as pc
+from reference.data.batches import whole_image
+from reference.data.classes import IGNORE
+from reference.data.sets import ImageSet
+from reference.networks.output import Output, Segmenter
+from reference.run.files import write_atomically
+from reference.run.ranks import Ranks
+from reference.settings import StaticLabels
+
+COMPLETE: Final = "complete.json"
+
+
+class AskedToStop(Exception):
+    """Ends the making of static labels, which are then made anew."""
+
+
+def _probabilities(
+    network: Segmenter,
+    images: ImageSet,
+    settings: StaticLabels,
+    masked: tuple[int, ...],
+    see: Callable[..., Output],
+    ranks: Ranks,
+) -> Iterator[tuple[int | None, Tensor]]:
+    """This rank's share of the images; ranks that are one short give an empty map at the end."""
+    hidden = torch.tensor(masked, dtype=torch.int64, device=ranks.device)
+    for first in range(0, len(images), ranks.world):
+        index = first + ranks.rank
+        if index >= len(images):
+            empty = torch.ones(1, network.num_classes, 0, 1, device=ranks.device)
+            yield None, empty
+            continue
+        pixels = whole_image(images, index, settings.size).to(ranks.device)
+        logits = see(network, pixels).logits
+        corners = network.align_corners
+        logits = F.interpolate(logits, settings.size, mode="bilinear", align_corners=corners)
+        yield index, logits.index_fill_(1, hidden, -torch.inf).softmax(dim=1)
+
+
+def _png(labels: Tensor) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(labels.cpu().numpy().astype(np.uint8)).save(file, format="png")
+    return file.getvalue()
+
+
+@torch.no_grad()
+def write_static_labels(
+    folder: Path,
+    network: Segmenter,
+    images: ImageSet,
+    settings: StaticLabels,
+    *,
+    masked: tuple[int, ...],
+    see: Callable[..., Output],
+    ranks: Ranks,
+    advance: Callable[[int, int], None] = lambda done, count: None,
+) -> float:
+    """Label the target's training images, and keep the labels as files.
+
+    Labels that a stopped run left in the folder are replaced one by one; the file that says the
+    folder is complete is written last.
+
+    Args:
+        folder: for ``<stem>.png`` and ``complete.json``.
+        network: is left in the mode it was in.
+        images: without labels.
+        masked: classes that the source does not label; they cannot win.
+        see: reads images with a network, as `reference.method.see` does in the run's precision.
+        ranks: share the images.
+        advance: called with how many images are done, of both passes, and their count.
+
+    Returns:
+        float: share of all pixels with a label, 0..1.
+    """
+    if ranks.is_main:
+        (folder / COMPLETE).unlink(missing_ok=True)
+    ranks.wait()
+    thresholds = pc.ClassThresholds(
+        network.num_classes, share=settings.class_share, image_share=settings.image_share
+    ).to(ranks.device)
+    training, count = network.training, 2 * len(images)
+    arguments = network.eval(), images, settings, masked, see, ranks
+    labelled = torch.zeros((), dtype=torch.float64, device=ranks.device)
+    try:
+        for index, probabilities in _probabilities(*arguments):
+            thresholds.update(probabilities)
+            advance((index or 0) + 1, count)
+        for index, probabilities in _probabilities(*arguments):
+            if index is None:
+                continue
+            labels = thresholds.select(probabilities).labels[0]
+            labelled += (labels != IGNORE).sum()
+            write_atomically(folder / f"{images.stems[index]}.png", _png(labels))
+            advance(len(images) + index + 1, count)
+    finally:
+        network.train(training)
+    height, width = settings.size
+    coverage = float(ranks.total(labelled)) / (len(images) * height * width)
+    predicted = thresholds.mass.sum(dim=1)
+    summary: dict[str, Any] = {
+        "coverage": coverage,
+        "predicted_share": (predicted / predicted.sum()).tolist(),
+        "thresholds": [
+            None if number == 0 else edge
+            for edge, number in zip(thresholds.confidence().tolist(), predicted, strict=True)
+        ],
+    }
+    ranks.wait()
+    if ranks.is_main:
+        write_atomically(folder / COMPLETE, json.dumps(summary, indent=2) + "\n")
+    ranks.wait()
+    return coverage
+
+
+def require_complete(folder: Path) -> Path:
+    """Return a folder of labels that an earlier part of the run has finished.
+
+    Raises:
+        ValueError: it is missing or was not finished.
+    """
+    if not (folder / COMPLETE).is_file():
+        raise ValueError(
+            f"train: expected the static labels that the checkpoint was trained with in {folder}, "
+            "got none or a part. Hint: restore the folder, or remove the checkpoints of this round "
+            "so that it begins anew."
+        )
+    return folder
