@@ -13,10 +13,10 @@ from torch import Tensor
 
 import protocontrast as pc
 from reference.bicl import contrast
+from reference.contrast_shares import contrast_shares
 from reference.data.classes import IGNORE
 from reference.data.colour import change_colours
 from reference.data.settings import Colours
-from reference.data_parallel import contrast_shares
 from reference.method import Given, Losses, Method, Step
 from reference.methods.teachers import CONFIDENT, MeanTeacher
 from reference.networks.output import Output, Segmenter

@@ -1,4 +1,4 @@
-"""What stands beside the network: heads of a contrast, discriminators, the network as it is used."""
+"""What stands beside a network: heads of a contrast, discriminators, changes at test time."""
 
 from __future__ import annotations
 

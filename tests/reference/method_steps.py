@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from reference.data.batches import Batch
 from reference.data.classes import IGNORE
@@ -19,8 +19,10 @@ from reference.networks.output import Output, Segmenter
 from reference.networks.toy import build_network
 from reference.run.ranks import Ranks
 from reference.settings import AdaptationStage
+from reference.train import apart
 
-NAMES = ("road", "person", "car", "sky", "pole", "bus", "fence", "rider", "wall", "train")
+ALONE = Ranks()
+NAMES = ("road", "person", "car", "sky", "pole", "bus", *(f"class {n}" for n in range(6, 19)))
 
 
 def toy(classes: int = 3, dim: int = 8) -> Segmenter:
@@ -41,7 +43,7 @@ def given(network: Segmenter, *, stage: AdaptationStage | None = None, seed: int
     """What a method is built from; the first class has the most pixels."""
     classes = network.num_classes
     counts = torch.arange(classes, 0, -1, dtype=torch.float64)
-    return Given(network, stage or AdaptationStage(), seed, counts, NAMES[:classes])
+    return Given(network, stage or AdaptationStage(), seed, lambda: counts, NAMES[:classes])
 
 
 def drawn(
@@ -61,16 +63,17 @@ def drawn(
 
 def step_of(
     network: Segmenter, index: int, *, size: tuple[int, int] = (32, 48), steps: int = 4,
-    part: int = 0, seed: int = 0, kind: Callable[..., Step] = Step, **changed: Any,
+    part: int = 0, seed: int = 0, ranks: Ranks = ALONE, kind: Callable[..., Step] = Step,
+    **changed: Any,
 ) -> Step:  # fmt: skip
-    """A step on blocks, whose images follow from index and part."""
-    classes = network.num_classes
-    source = drawn(100 * index + part, size, classes)
-    target = drawn(100 * index + part + 50, size, classes, labels=False)
+    """A step on blocks, whose images follow from index, part and rank."""
+    classes, first = network.num_classes, 100 * index + 10 * ranks.rank + part
+    source = drawn(first, size, classes)
+    target = drawn(first + 50, size, classes, labels=False)
     assert source.labels is not None
     labelled = (source.labels != IGNORE).sum().double()
     values = {
-        "source": source, "target": target, "round_index": 0, "ranks": Ranks(),
+        "source": source, "target": target, "round_index": 0, "ranks": ranks,
         "autocast": contextlib.nullcontext, "counts": (labelled, torch.ones(()).double()),
     } | changed  # fmt: skip
     return kind(network=network, index=index, steps=steps, part=part, seed=seed, **values)
@@ -78,7 +81,7 @@ def step_of(
 
 def begin(
     method: Method, network: Segmenter, *, size: tuple[int, int] = (32, 48), number: int = 3,
-    device: str = "cpu",
+    device: str = "cpu", ranks: Ranks = ALONE,
 ) -> Method:  # fmt: skip
     """Let a method look at `number` whole images of either domain, one at a time.
 
@@ -90,7 +93,7 @@ def begin(
         for first, known in ((1000, True), (2000, False))
     )
     looks: Callable[..., Output] = partial(_look, network)
-    start = Start(network.eval(), lambda: iter(source), lambda: iter(target), looks, Ranks())
+    start = Start(network.eval(), lambda: iter(source), lambda: iter(target), looks, ranks)
     with torch.device(device):
         method.begin(start)
     network.train()
@@ -107,17 +110,19 @@ def begun(name: str, network: Segmenter, **sizes: Any) -> Method:
 
 
 def advance(
-    method: Method, network: Segmenter, optimiser: torch.optim.Optimizer, steps: list[Step]
-) -> list[Losses]:
-    """One step of the loop, of one or more parts."""
+    method: Method, network: Segmenter, optimiser: torch.optim.Optimizer, steps: list[Step],
+    by: nn.Module | None = None,
+) -> list[Losses]:  # fmt: skip
+    """One step of the loop, of one or more parts; `by` computes it over several ranks."""
     optimiser.zero_grad()
     losses = []
     for step in steps:
-        done = method(step)
-        (torch.stack([*done.terms.values()]).sum() / len(steps)).backward()
+        with apart(by, more=step is not steps[-1]) if by else contextlib.nullcontext():
+            done = (by or method)(step)
+            (torch.stack([*done.terms.values()]).sum() / len(steps)).backward()
         losses.append(done)
     optimiser.step()
-    method.after(network, Ranks())
+    method.after(network, steps[0].ranks)
     return losses
 
 

@@ -1,20 +1,22 @@
-"""Every method of the registry: it trains on any data, goes on as it was, and is used as it learnt."""
+"""Every method of the registry trains on any data, goes on as it was, and is used as it learnt."""
 
 from __future__ import annotations
 
-import copy
+import inspect
 import re
 import subprocess
 import sys
 from io import BytesIO
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from reference.methods import METHODS, at_test, build, entry
-from reference.method import Losses, Method
-from reference.methods.teachers import MeanTeacher
+from reference.method import Losses, Method, shared_by
+from reference.methods import METHODS, at_test, build
+from reference.methods.teachers import MeanTeacher, on_all_ranks
 from reference.networks.output import Segmenter
 from reference.run.ranks import Ranks
 from tests.reference.method_steps import (
@@ -28,6 +30,7 @@ from tests.reference.method_steps import (
     step_of,
     toy,
 )
+from tests.two_ranks import on_two_ranks
 
 SIZE = (40, 56)
 # Half of the run is over: every method has begun all of its terms.
@@ -127,3 +130,60 @@ def test_tensors_are_made_where_the_network_is(name: str) -> None:
         losses = method(step)
         method.after(network, Ranks())
     assert all(term.isfinite() for term in losses.terms.values())
+
+
+def on_a_rank(rank: int) -> list[dict[str, Any]]:
+    """States of all methods after a step of two parts, where the ranks have different images."""
+    ranks, states = Ranks(rank, 2), []
+    for name in METHODS:
+        network = toy()
+        method = build(name, given(network)).train()
+        begin(method, network, size=SIZE, number=2 + rank, ranks=ranks)
+        optimiser = optimiser_of(method, network)
+        whole = shared_by(ranks, network, method)
+        steps = [
+            step_of(network, LATE, size=SIZE, steps=8, part=part, ranks=ranks) for part in (0, 1)
+        ]
+        advance(method, network, optimiser, steps, by=whole)
+        states.append({"network": network.state_dict(), **method.state_dict()})
+    return states
+
+
+def test_two_ranks_keep_one_state(tmp_path: Path) -> None:
+    for name, *states in zip(METHODS, *on_two_ranks(on_a_rank, tmp_path), strict=True):
+        different = [key for key in states[0] if not same(states[0][key], states[1][key])]
+        assert different == [], name
+
+
+def test_ranks_of_fewer_images_wait_for_the_others() -> None:
+    class Two(Ranks):
+        """Two ranks, of which the other has three batches."""
+
+        others = 3
+
+        def total(self, values: Tensor) -> Tensor:
+            self.__class__.others -= 1
+            return values + (self.others >= 0)
+
+    batches = [drawn(i, (8, 8), 3, number=1) for i in range(2)]
+    shown = list(on_all_ranks(batches, Two()))
+    assert [batch is None for batch in shown] == [False, False, True]
+
+
+def test_an_unknown_method_is_told_with_the_nearest_names() -> None:
+    sentence = "methods: expected the name of a method, got 'bicle'. Hint: bicl, "
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}"):
+        build("bicle", given(toy()))
+    with pytest.raises(ValueError, match=", ".join(METHODS)):
+        build("#", given(toy()))
+
+
+def test_names_are_there_without_torch() -> None:
+    code = "import sys, reference.methods as m; assert 'torch' not in sys.modules and m.METHODS"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_method_says_what_it_is_and_when_it_wants_day_images() -> None:
+    for name, entry in METHODS.items():
+        assert inspect.getdoc(entry.kind()), name
+        assert entry.kind().uses_partners == entry.uses_partners
