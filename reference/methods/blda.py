@@ -38,12 +38,7 @@ class BLDA(DACS):
     """
 
     def __init__(
-        self,
-        given: Given,
-        *,
-        strength: float = 0.1,
-        test_strength: float = 0.2,
-        pixels: int = PIXELS,
+        self, given: Given, strength: float = 0.1, test_strength: float = 0.2, pixels: int = PIXELS
     ) -> None:
         super().__init__(given)
         self.test_strength = test_strength
@@ -66,8 +61,11 @@ class BLDA(DACS):
         balance.update(mixed, new, domain="target")
         mixed = balance(mixed, y.masked_fill(~pasted, IGNORE))
         mixed = balance(mixed, new, domain="target")
-        outputs = seen.source._replace(logits=source), seen.mixed._replace(logits=mixed)
-        return replace(seen, source=outputs[0], mixed=outputs[1])
+        return replace(
+            seen,
+            source=seen.source._replace(logits=source),
+            mixed=seen.mixed._replace(logits=mixed),
+        )
 
     def at_test(self, network: Segmenter) -> Segmenter:
         """Align the logits of every image with the target's tables."""

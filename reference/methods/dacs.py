@@ -31,15 +31,13 @@ STRONG: Final = Colours(
 
 @dataclass(frozen=True)
 class Mixture:
-    """What a step of DACS has computed.
+    """What a step of DACS has computed, at the size of the images but for three outputs.
 
     Args:
         source, mixed: the network's output on source and mixed images.
         taught: the teacher's output on target images, without gradient.
-        sure: its probabilities at the images' size, (B, C, H, W).
-        labels: the classes that it predicts there, (B, H, W).
-        mixed_images, mixed_labels: float (B, 3, H, W), after the strong change of their look, and
-            classes (B, H, W).
+        sure, labels: its probabilities (B, C, H, W), and the classes that it predicts (B, H, W).
+        mixed_images, mixed_labels: after the strong change of their look.
         from_source: bool (B, H, W), which pixels of the mixed images come from the source.
         share: (), of the target's pixels of which the teacher is confident, 0..1.
     """

@@ -30,14 +30,8 @@ def seeded(seed: int) -> Iterator[None]:
 class Projector(nn.Sequential):
     """Convolutions of D to D channels, and unit length; of random weights by the seed alone.
 
-    Args:
-        dim: channels D.
-        kinds: "c" is a 1x1 convolution, "n" GroupNorm where batch norm was published, of 8 groups
-            or of as many as divide both 8 and D, "r" a ReLU.
-        seed: of the weights.
-
-    Shape:
-        features (B, D, h, w). Result the same.
+    In `kinds` "c" is a 1x1 convolution, "n" GroupNorm where batch norm was published, of 8 groups
+    or of as many as divide both 8 and D, "r" a ReLU.
     """
 
     def __init__(self, dim: int, kinds: str, seed: int) -> None:
@@ -70,11 +64,6 @@ class Discriminators(nn.Module):
 
     They are frozen but inside `learning`: the loop's optimiser does not take them, and no gradient
     of the loop's loss is left on them. The state of Adam is part of the state dict.
-
-    Args:
-        layers: what learns.
-        learning_rate: of Adam.
-        betas: of Adam.
     """
 
     def __init__(self, layers: nn.Module, learning_rate: float, betas: tuple[float, float]) -> None:
@@ -108,20 +97,10 @@ class Discriminators(nn.Module):
 
 
 class Adjusted(Segmenter):
-    """A network with something before or after it, which a method adds at test time.
-
-    Args:
-        network: whose sizes and description it shares.
-        before: what is added to its images, of them.
-        after: makes its output another one.
-    """
+    """A network as a method uses it: `before` adds to its images, `after` changes its output."""
 
     def __init__(
-        self,
-        network: Segmenter,
-        *,
-        before: nn.Module | None = None,
-        after: nn.Module | None = None,
+        self, network: Segmenter, before: nn.Module | None = None, after: nn.Module | None = None
     ) -> None:
         super().__init__(
             feature_dim=network.feature_dim, num_classes=network.num_classes,

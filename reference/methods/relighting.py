@@ -30,12 +30,6 @@ class Relighting(nn.Module):
     Images in [0, 1] stay there; a < 0 brightens. Its size, and 2 curves for 8, are own: the toy's
     network is small, and relighting should not cost more than it.
 
-    Args:
-        seed: of the initial weights.
-
-    Shape:
-        images (B, 3, H, W). Result: r, the same.
-
     Source:
         Li et al., Zero-DCE++, TPAMI 2021, arXiv 2103.00860: one map of curves, on a coarser grid.
     """
@@ -67,13 +61,9 @@ def relighting_loss(images: Tensor, residual: Tensor, light: Tensor) -> Tensor:
     All of it is taken on a grid of a quarter of the size, where the noise of images is averaged
     away; own, for speed. TV counts differences per pixel of the images.
 
-    Args:
-        images: x, in [0, 1].
-        residual: r.
-        light: (), the brightness that relit images should have.
-
     Shape:
-        images and residual (B, 3, H, W), sides above 4. Result: (B,), >= 0.
+        images x and residual r (B, 3, H, W), sides above 4; light (), the brightness that relit
+        images should have. Result: (B,), >= 0.
 
     Source:
         Wu et al., DANNet, CVPR 2021, arXiv 2104.10834, which Bi-Mix keeps.
