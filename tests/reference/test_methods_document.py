@@ -7,7 +7,7 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
-from reference.methods.registry import METHODS
+from reference.methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "reference" / "methods"
@@ -29,16 +29,14 @@ def holds(source: str, block: str) -> bool:
     return any(dedent("\n".join(run)).splitlines() == wanted for run in runs)
 
 
-@pytest.mark.parametrize("title", [t for t in SECTIONS if "`reference/methods/" in SECTIONS[t]])
+@pytest.mark.parametrize("title", [t for t in SECTIONS if quoted(SECTIONS[t])])
 def test_code_is_quoted_as_it_stands(title: str) -> None:
     section = SECTIONS[title]
     sources = [
         (ROOT / path).read_text("utf-8")
-        for path in re.findall(r"`(reference/methods/\w+\.py)`", section)
+        for path in re.findall(r"`(reference/[\w/]+\.py)`", section)
     ]
-    blocks = quoted(section)
-    assert blocks
-    for block in blocks:
+    for block in quoted(section):
         assert any(holds(source, block) for source in sources), block
 
 
@@ -51,6 +49,8 @@ def test_a_changed_line_is_noticed() -> None:
 
 def test_every_method_has_its_section_and_every_name_its_mention() -> None:
     named = set(re.findall(r"`reference/methods/(\w+)\.py`", TEXT))
-    shared = {"__init__", "settings", "registry"}
-    assert {path.stem for path in FOLDER.glob("*.py")} - shared <= named
-    assert {name for name in METHODS if f"`{name}`" not in TEXT} == set()
+    assert {path.stem for path in FOLDER.glob("*.py")} - {"__init__"} <= named
+    assert len([title for title in SECTIONS if quoted(SECTIONS[title])]) >= 12
+    missing = {name for name in METHODS if f"`{name}`" not in TEXT}
+    # The control is what all are held against; BiCL's own settings stand in the results.
+    assert missing <= {"control", "bicl"}
