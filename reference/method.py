@@ -40,14 +40,14 @@ class Given:
         network: that will be trained, as the warm-up left it.
         stage: settings of the adaptation.
         seed: of the run.
-        class_counts: source pixels of every class, (C,), float64.
+        class_counts: reads source pixels of every class, (C,), float64; counts them at first.
         class_names: of the run's class list, C of them.
     """
 
     network: Segmenter
     stage: AdaptationStage
     seed: int
-    class_counts: Tensor
+    class_counts: Callable[[], Tensor]
     class_names: tuple[str, ...]
 
     @property

@@ -18,6 +18,7 @@ from reference.presets import Options, command_line
 OPTIONS = command_line() if __name__ == "__main__" else None
 
 import contextlib
+import functools
 import itertools
 import json
 import math
@@ -38,7 +39,7 @@ from reference.method import Part, Step, label_counts, shared_by
 from reference.run.folder import LAST, RunFolder, as_plain
 from reference.run.ranks import Ranks, asked_to_stop, joined
 from reference.run.report import Report
-from reference.run.state import State, first_network, seed_dropout
+from reference.run.state import State, seed_dropout
 from reference.settings import Phase, Settings, phases
 
 INTERRUPTED: Final = 130
@@ -66,7 +67,7 @@ def train(settings: Settings, folder: Path, *, resume: bool = False, quiet: bool
         with RunFolder(
             folder, plain, resume=resume, is_main=ranks.is_main, broadcast=broadcast
         ) as run:
-            sets = open_sets(settings, folder, ranks)
+            sets = opened(settings, ranks)
             notes = check(settings, sets, ranks)
             state = State(settings, sets, ranks, run.checkpoint)
             if settings.machine.compile:
@@ -88,6 +89,19 @@ def train(settings: Settings, folder: Path, *, resume: bool = False, quiet: bool
                 return all(loop.train(p) for p in phases(settings) if state.iteration < p.stop)
 
 
+def opened(settings: Settings, ranks: Ranks) -> Sets:
+    """Open the sets of a run; scenes of the toy are drawn where they are missing."""
+    data, drawn = settings.data, None
+    if data.source_set == "toy":
+        from reference.synthetic.draw import drawn_domains, usual_folder
+
+        target = data.target_set.startswith("toy")
+        drawn = (data.root if target else data.source) or usual_folder(data.drawn, settings.seed)
+        with ranks.one_first():
+            drawn_domains(drawn, data.drawn, settings.seed, target=target)
+    return open_sets(data, drawn, oracle=settings.stages == "oracle")
+
+
 def check(settings: Settings, sets: Sets, ranks: Ranks) -> list[str]:
     """Check batches and data before anything is written; a dry run does no less.
 
@@ -106,7 +120,10 @@ def check(settings: Settings, sets: Sets, ranks: Ranks) -> list[str]:
                 f"accumulate {settings.machine.accumulate} divide, got {stage.batch_size}. "
                 "Hint: a batch counts images of all processes and parts together."
             )
-    return sets.check(settings)
+    from reference.data.checking import check_sets
+
+    adapts = settings.stages in ("full", "adapt")
+    return check_sets(sets, target=adapts, validation=settings.reporting.evaluate)
 
 
 class Loop:
@@ -200,21 +217,21 @@ class Loop:
                 start=self.state.iteration * each, stop=phase.stop * each,
                 batch_size=stage.batch_size // (ranks.world * each), rank=ranks.rank,
                 world=ranks.world, workers=settings.data.workers,
-                pin_memory=ranks.device.type == "cuda", bad=self.report.bad_sample, **more,
+                pin_memory=ranks.device.type == "cuda", skip=self.report.warn,
+                max_bad=settings.data.max_bad, **more,
             )  # fmt: skip
 
         rare = self.sets.rare_classes(stage.rare)
         sources = read(sets.labelled, crops, SOURCE_STREAM, rare=rare)
         targets: Iterator[Batch | None] = itertools.repeat(None)
         if phase.adapts and self.state.method.uses_target:
-            partners = self.state.method.uses_partners
-            targets = read(
-                sets.target, settings.adaptation.target_crops, TARGET_STREAM, static=static,
-                partners=partners,
-            )  # fmt: skip
-        memory = settings.machine.channels_last
+            cut = settings.adaptation.target_crops
+            targets = read(sets.target, cut, TARGET_STREAM, static=static)
+        to = functools.partial(
+            Batch.to, device=ranks.device, channels_last=settings.machine.channels_last
+        )
         for source, target in zip(sources, targets, strict=False):
-            yield Part(source.to(ranks.device, memory), target and target.to(ranks.device, memory))
+            yield Part(to(source), None if target is None else to(target))
 
     def static_labels(self, phase: Phase, begins: bool) -> Path | None:
         """The static labels of a round, made at its start; None after a request to stop."""
@@ -255,11 +272,10 @@ class Loop:
         ends = last or (phase.round_index is None and iteration == phase.stop)
         if reporting.evaluate and (ends or (every and iteration % every == 0)):
             self.evaluate(phase)
-        every = reporting.panels_every
-        if every and (ends or iteration % every == 0) and self.ranks.is_main:
-            from reference.run.panels import draw_panels
+        from reference.run import panels
 
-            draw_panels(self.run.path, self.settings, self.sets, self.state, phase)
+        if panels.due(self.settings, iteration):
+            panels.draw_panels(self.run.path, self.settings, self.sets, self.state, phase)
         if last or iteration % reporting.checkpoint_every == 0:
             self.save()
 
@@ -317,7 +333,7 @@ def plan(options: Options) -> str:
     """
     settings = options.settings
     with joined(settings.machine) as ranks:
-        sets = open_sets(settings, options.folder, ranks)
+        sets = opened(settings, ranks)
         notes = check(settings, sets, ranks)
         state = State(settings, sets, ranks)
     millions = sum(parameter.numel() for parameter in state.network.parameters()) / 1e6

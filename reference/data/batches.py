@@ -53,11 +53,30 @@ class Batch(NamedTuple):
     indices: Tensor
     partners: Tensor | None
 
+    def to(self, device: torch.device, *, channels_last: bool = False) -> Batch:
+        """Return the same on a device, its images in a memory format."""
+        memory = torch.channels_last if channels_last else torch.contiguous_format
+
+        def moved(images: Tensor) -> Tensor:
+            return images.to(device, non_blocking=True, memory_format=memory)
+
+        return Batch(
+            moved(self.images),
+            None if self.labels is None else self.labels.to(device, non_blocking=True),
+            self.indices,
+            None if self.partners is None else moved(self.partners),
+        )
+
 
 def to_tensor(pixels: ByteArray) -> Tensor:
     """Return an image, uint8 (H, W, 3), as float32 (3, H, W) in [0, 1]."""
     # A copy, since arrays that a set keeps in memory cannot be written to.
     return torch.tensor(pixels).permute(2, 0, 1).contiguous().float() / 255.0
+
+
+def whole_image(images: ImageSet, index: int, size: Size) -> Tensor:
+    """Return one image at one size, float32 (1, 3, height, width) in [0, 1]."""
+    return to_tensor(resize_image(images.image(index), size))[None]
 
 
 class _Cut(NamedTuple):
@@ -338,3 +357,43 @@ def passes(
             cuts = []
     if cuts:
         yield _stacked(cuts)
+
+
+class _Work(Dataset[Any]):
+    def __init__(self, work: Callable[[int], Any]) -> None:
+        self.work = work
+
+    def __getitem__(self, index: int) -> Any:
+        return self.work(index)
+
+
+def over(
+    work: Callable[[int], Any], count: int, description: str, *, workers: int, progress: bool
+) -> Iterator[Any]:
+    """Call a function for 0 .. count - 1 and yield its results in this order.
+
+    Args:
+        work: takes the number of a file.
+        count: number of files.
+        description: what is done, in a few words, for the progress bar.
+        workers: processes beside this one; 0 works in this one.
+        progress: show a bar.
+    """
+    from reference.progress import track
+
+    # Files of one errand to a worker: one by one, handing them over would cost as much as the work.
+    errand = 8
+    loader = DataLoader(
+        _Work(work),
+        batch_size=errand,
+        sampler=range(count),
+        num_workers=workers if count > errand else 0,
+        collate_fn=list,
+        worker_init_fn=_settle_worker,
+        generator=torch.Generator(),
+    )
+    # Workers start before the bar does: a fork copies no thread of its.
+    answers = iter(loader)
+    results = (result for answer in answers for result in answer)
+    bar = track(count, description, show=progress)
+    yield from (result for _, result in zip(bar, results, strict=True))

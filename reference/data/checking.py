@@ -1,245 +1,223 @@
-"""Check a set as it lies on disk: every fault is found and named, not only the first."""
+"""Every fault of a set on disk, and what training would refuse: one check for both."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from reference.data.classes import NUM_CLASSES
-from reference.data.faults import DataError, Fault, Kind
-from reference.data.headers import Header, read_header
-from reference.data.index import FOLDER, SetIndex, store_index
-from reference.data.picture_files import decode_image
-from reference.data.prepared import SetName, manifest_path
-from reference.data.readers import Listing, missing_labels
-from reference.data.sets import list_files, open_set
-from reference.data.worker_pool import over_files
+from reference.data.files import (
+    TRAP,
+    DataError,
+    Size,
+    check_ends,
+    fit_labels,
+    picture_size,
+)
+from reference.data.image_set import ImageSet
+from reference.data.sets import Sets
 
-_AS_DOWNLOADED: Final = "use the files as downloaded"
+# Pairs of a set whose headers are compared before a run, and of those that are decoded.
+_HEADERS: Final = 1000
+_DECODED: Final = 8
+_SHOWN: Final = 3
+_LEAST_CLASSES: Final = 3
 
 
-@dataclass(frozen=True)
-class Report:
-    """What was found in one set or split.
+class Look(NamedTuple):
+    """What one pair holds.
 
     Args:
-        name: of the set.
-        split: of the set.
-        root: its folder.
-        variant: which of the layouts in use was found, in words; "" where none was.
-        images: number of image files.
-        labels: number of label files; None where they were not looked at.
-        expected: number of images in the complete set; 0 where not known.
-        decoded: number of pairs that were read whole.
-        pixels: of every train id in the labels read, 19 numbers; None where none was read.
-        faults: all that is wrong, those that a reader refuses and those that it does not.
-        index: where the index was written; None where it was not.
+        fault: why training leaves it out, or None.
+        blank: whether the image is all one colour.
+        pixels: of every class; None where labels were not decoded.
+        distinct: number of classes in the labels, void counted as one.
     """
 
-    name: SetName
-    split: str
-    root: Path
-    variant: str = ""
-    images: int = 0
-    labels: int | None = None
-    expected: int = 0
-    decoded: int = 0
+    fault: DataError | None
+    blank: bool = False
     pixels: tuple[int, ...] | None = None
-    faults: tuple[Fault, ...] = ()
-    index: Path | None = None
-
-    @property
-    def serious(self) -> tuple[Fault, ...]:
-        """The faults that a reader refuses."""
-        return tuple(fault for fault in self.faults if fault.serious)
+    distinct: int = 0
 
 
-class Checked(NamedTuple):
-    """What was found in one pair of files."""
-
-    faults: tuple[Fault, ...]
-    size: tuple[int, int] | None
-    pixels: tuple[int, ...] | None
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """The pairs of a set, as workers check them.
+@dataclass
+class Findings:
+    """What is wrong with a set: sentences, the worst first.
 
     Args:
-        listing: the files of the set.
-        stems: names of the pairs.
-        decode: numbers of the pairs that are read whole; of the others only the headers are read.
+        faults: pairs that training leaves out, by their number.
+        warnings: what is worth a line.
+        refusal: why training refuses the set, or "".
+        pixels: of every class in the labels that were decoded; None without.
+        decoded: number of pairs that were read whole.
     """
 
-    listing: Listing
-    stems: tuple[str, ...]
-    decode: frozenset[int]
+    faults: dict[int, DataError] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    refusal: str = ""
+    pixels: np.ndarray[Any, Any] | None = None
+    decoded: int = 0
 
 
-def _header(path: Path) -> Header | Fault:
+def look(images: ImageSet, decode: frozenset[int], index: int) -> Look:
+    """Look at one pair: at heads, ends and sizes, and where asked for at every pixel."""
+    sample = images.samples[index]
     try:
-        return read_header("check_data", path)
+        if index not in decode:
+            check_ends(sample.image)
+            if sample.labels is not None:
+                check_ends(sample.labels)
+                _require_sizes(sample.labels, picture_size(sample.image))
+            return Look(None)
+        pixels, labels = images.pair(index)
     except DataError as error:
-        if error.fault is None:
-            raise
-        return error.fault
-    except OSError as error:
-        found = f"an error in opening ({error.strerror})"
-        cause, fix = "rights or the disk", "check them"
-        return Fault("unreadable", path, "to be a readable picture", found, cause, fix)
+        return Look(error)
+    blank = bool(pixels.min() == pixels.max())
+    if labels is None:
+        return Look(None, blank)
+    counts = np.bincount(labels.ravel(), minlength=256)
+    shown = tuple(counts[: len(images.classes)].tolist())
+    return Look(None, blank, shown, int(np.count_nonzero(counts)))
 
 
-def _image_fault(path: Path, header: Header) -> Fault | None:
-    if header.colours in ("RGB", "RGB and alpha") and header.bit_depth == 8:
-        return None
-    cause = "another tool has changed the file"
-    return Fault("mode", path, "to be 8-bit RGB", str(header), cause, _AS_DOWNLOADED)
+def _require_sizes(path: Path, shape: Size) -> None:
+    # No pixel is needed to compare two sizes.
+    fit_labels(path, np.broadcast_to(np.uint8(0), picture_size(path)), shape)
 
 
-def _label_fault(listing: Listing, path: Path, header: Header) -> Fault | None:
-    deep = listing.bit_depth == 16
-    right_depth = header.bit_depth == 16 if deep else header.bit_depth <= 8
-    if right_depth and header.colours in listing.colours:
-        return None
-    wanted = f"to be {listing.bit_depth}-bit {' or '.join(listing.colours)}"
-    cause = "the file holds colours instead of class ids"
-    if deep:
-        cause = "the file is a picture of the labels, or a tool has cut its 16 bits to 8"
-    kind: Kind = "mode" if right_depth else "bit depth"
-    return Fault(kind, path, wanted, str(header), cause, _AS_DOWNLOADED)
+def spread(count: int, most: int) -> list[int]:
+    """Return at most `most` of 0 .. count - 1, evenly spread."""
+    return sorted(
+        {place * count // most for place in range(most)} if count > most else range(count)
+    )
 
 
-def _size_fault(path: Path, header: Header, image: Header) -> Fault | None:
-    if header.size == image.size:
-        return None
-    wanted = f"of size {image.size[1]}x{image.size[0]} as its image"
-    found, cause = f"{header.size[1]}x{header.size[0]}", "image and labels are not of one frame"
-    return Fault("size", path, wanted, found, cause, "unpack both again")
-
-
-def _header_faults(listing: Listing, image: Path, labels: Path | None) -> Iterator[Fault | None]:
-    first = _header(image)
-    yield first if isinstance(first, Fault) else _image_fault(image, first)
-    if labels is not None:
-        second = _header(labels)
-        yield second if isinstance(second, Fault) else _label_fault(listing, labels, second)
-        if isinstance(first, Header) and isinstance(second, Header):
-            yield _size_fault(labels, second, first)
-
-
-def check_pair(pairs: Pairs, number: int) -> Checked:
-    """Check an image and its labels.
+def judge(images: ImageSet, looks: dict[int, Look], *, scored: bool, max_bad: int) -> Findings:
+    """Say what is wrong with a set.
 
     Args:
-        pairs: of the set.
-        number: of the pair.
+        images: the set.
+        looks: at some of its pairs, by their number.
+        scored: whether scores are taken on it, so that no image may be missing.
+        max_bad: number of training images that may be left out.
     """
-    listing, stem = pairs.listing, pairs.stems[number]
-    image = listing.images[stem]
-    labels = (listing.labels or {}).get(stem)
-    faults = tuple(fault for fault in _header_faults(listing, image, labels) if fault is not None)
-    if faults or number not in pairs.decode:
-        return Checked(faults, None, None)
-    try:
-        decode_image("check_data", image)
-        if labels is None:
-            return Checked((), None, None)
-        ids = listing.read_labels(labels, image)
-    except DataError as error:
-        if error.fault is None:
-            raise
-        return Checked((error.fault,), None, None)
-    counts = np.bincount(ids.ravel(), minlength=256)[:NUM_CLASSES]
-    return Checked((), (ids.shape[0], ids.shape[1]), tuple(counts.tolist()))
+    found = Findings(warnings=list(images.notes))
+    found.faults = {i: one.fault for i, one in looks.items() if one.fault is not None}
+    labelled = {i: one for i, one in looks.items() if one.pixels is not None}
+    found.decoded = sum(one.fault is None for one in looks.values())
+    if labelled:
+        found.pixels = np.array([one.pixels for one in labelled.values()], dtype=np.int64)
+    bad, first = len(found.faults), next(iter(found.faults.values()), None)
+    if first is not None:
+        told = f"{bad} of {len(images)} images of {images.name} are broken"
+        if scored or bad > max_bad or bad == len(looks):
+            why = "scores need all of them" if scored else f"data.max_bad is {max_bad}"
+            found.refusal = f"{first} In all {told}, and {why}."
+        else:
+            found.warnings.append(f"{told} and are left out of training.")
+    _judge_labels(images, labelled, found, scored=scored)
+    _judge_looks(images, looks, found)
+    return found
 
 
-def _listing_faults(listing: Listing) -> Iterator[Fault]:
-    for path in listing.missing:
-        yield missing_labels(path, "none", listing.unpack)
-    for path in listing.extra:
-        cause, fix = "a part of the images is missing", "unpack all image archives"
-        yield Fault("extra", path, "to belong to an image", "none", cause, fix, serious=False)
-    images, expected = len(listing.images), listing.expected
-    if expected and images != expected:
-        cause = listing.known.get(images, "a part of the set is missing, or it is another set")
-        fix = "go on if that is meant, else unpack all archives"
-        wanted, found = f"to hold {expected} images", str(images)
-        yield Fault("count", listing.root, wanted, found, cause, fix, serious=False)
+def _judge_labels(
+    images: ImageSet, labelled: dict[int, Look], found: Findings, *, scored: bool
+) -> None:
+    poor = [i for i, one in labelled.items() if one.distinct < _LEAST_CLASSES]
+    if poor and "SYNTHIA" in images.name:
+        path = images.samples[poor[0]].labels
+        got = f"{path} shows fewer than {_LEAST_CLASSES} classes"
+        if len(poor) == len(labelled) > 1:
+            found.refusal = f"data: expected labels of streets, got none; {got}. Hint: {TRAP}."
+        else:
+            found.warnings.append(f"{len(poor)} label files are poor: {got}. Hint: {TRAP}.")
+    void = [i for i, one in labelled.items() if not sum(one.pixels or ())]
+    if void and len(void) == len(labelled):
+        path = images.samples[void[0]].labels
+        told = (
+            f"data: expected labels of {', '.join(images.classes.names[:3])}, ... in "
+            f"{images.name}, got none in {len(void)} label files such as {path}"
+        )
+        hint = "labels of a test split are placeholders, or the files number classes otherwise"
+        if scored:
+            found.refusal = f"{told}; nothing could be scored. Hint: {hint}."
+        else:
+            found.warnings.append(f"{told}; they teach nothing. Hint: {hint}.")
+    elif void:
+        names = ", ".join(images.stems[i] for i in void[:_SHOWN])
+        found.warnings.append(f"{len(void)} label files of {images.name} are all void: {names}.")
 
 
-def _sample(count: int, size: int | None) -> frozenset[int]:
-    if size is None or size >= count:
-        return frozenset(range(count))
-    return frozenset(place * count // size for place in range(size))
+def _judge_looks(images: ImageSet, looks: dict[int, Look], found: Findings) -> None:
+    blank = [i for i, one in looks.items() if one.blank]
+    if blank:
+        names = ", ".join(images.stems[i] for i in blank[:_SHOWN])
+        more = f" and {len(blank) - _SHOWN} more" if len(blank) > _SHOWN else ""
+        found.warnings.append(
+            f"{len(blank)} images of {images.name} are all one colour: {names}{more}."
+        )
 
 
-def check_set(
-    name: SetName,
-    root: Path,
-    split: str,
+def check_sets(sets: Sets, *, target: bool = True, validation: bool = True) -> list[str]:
+    """Look at the sets of a run before it starts, as its dry run does.
+
+    The sizes of up to 1000 pairs of a set are compared, and 8 of them are decoded.
+
+    Args:
+        sets: of the run.
+        target: whether training images of the target are needed.
+        validation: whether scores are taken.
+
+    Returns:
+        Warnings, one sentence each.
+
+    Raises:
+        ValueError: the run would refuse a set.
+    """
+    wanted: list[tuple[ImageSet, bool]] = [(sets.source, False)]
+    wanted += [(sets.target, False)] if target else []
+    wanted += [(sets.validation, True)] if validation else []
+    warned: list[str] = []
+    for images, scored in wanted:
+        decode = frozenset(spread(len(images), _DECODED))
+        numbers = sorted(decode.union(spread(len(images), _HEADERS)))
+        looks = {number: look(images, decode, number) for number in numbers}
+        found = judge(images, looks, scored=scored, max_bad=sets.settings.max_bad)
+        if found.refusal:
+            raise DataError(found.refusal)
+        warned += found.warnings
+        warned += [str(fault) for fault in list(found.faults.values())[:_SHOWN]]
+    return warned
+
+
+def check_all(
+    images: ImageSet,
+    sample: int | None,
     *,
-    labels: bool = True,
-    sample: int | None = 64,
+    scored: bool,
+    max_bad: int = 100,
     workers: int = 0,
-    index_folder: Path = FOLDER,
     progress: bool = False,
-) -> Report:
-    """Check one set or split.
-
-    The header and the end of every file are read; a sample of the pairs is decoded whole. When
-    all were decoded and nothing serious was found, the index of the set is written.
+) -> Findings:
+    """Look at every pair of a set.
 
     Args:
-        name: of the set.
-        root: its folder, as downloaded.
-        split: of Cityscapes; "train" for the others.
-        labels: whether to look at labels of Cityscapes; the others always have them.
+        images: the set.
         sample: how many pairs are decoded, spread over the set; None decodes all.
-        workers: processes that check; 0 checks in this one.
-        index_folder: where the index is written.
+        scored: whether scores are taken on it.
+        max_bad: number of training images that may be left out.
+        workers: processes that look.
         progress: show a bar.
     """
-    report = Report(name, split, root)
-    if manifest_path(root, split).is_file():
-        wanted, found = "to hold the set as downloaded", "a copy that reference.prepare made"
-        cause, fix = "copies are complete or refused by their reader", "check the original"
-        return replace(report, faults=(Fault("product", root, wanted, found, cause, fix),))
-    try:
-        listing = list_files(name, root, split, labels=labels)
-    except DataError as error:
-        if error.fault is None:
-            raise
-        return replace(report, faults=(error.fault,))
-    stems = tuple(listing.images)
-    pairs = Pairs(listing, stems, _sample(len(stems), sample))
-    work, described = partial(check_pair, pairs), f"Checking {name} {split}"
-    checked = list(over_files(work, len(stems), described, workers=workers, progress=progress))
-    counted = [found for found in checked if found.pixels is not None]
-    pixels = np.array([found.pixels for found in counted], dtype=np.int64).reshape(-1, NUM_CLASSES)
-    damaged = {number for number, found in enumerate(checked) if found.faults}
-    faults = (*_listing_faults(listing), *(fault for found in checked for fault in found.faults))
-    report = replace(
-        report,
-        variant=listing.variant,
-        images=len(stems),
-        labels=None if listing.labels is None else len(listing.labels),
-        expected=listing.expected,
-        decoded=len(pairs.decode - damaged),
-        pixels=tuple(pixels.sum(axis=0).tolist()) if counted else None,
-        faults=faults,
-    )
-    if report.serious or len(counted) < len(stems):
-        return report
-    with warnings.catch_warnings():
-        # What it would warn of is in the report.
-        warnings.simplefilter("ignore", UserWarning)
-        reader = open_set(name, root, split)
-    sizes = np.array([found.size for found in counted], dtype=np.int64)
-    return replace(report, index=store_index(reader, SetIndex(stems, sizes, pixels), index_folder))
+    from reference.data.batches import over
+
+    count = len(images)
+    decode = frozenset(range(count) if sample is None else spread(count, sample))
+    work = partial(look, images, decode)
+    told = f"Checking {images.name}"
+    looks: Sequence[Look] = list(over(work, count, told, workers=workers, progress=progress))
+    return judge(images, dict(enumerate(looks)), scored=scored, max_bad=max_bad)

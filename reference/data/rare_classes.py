@@ -5,7 +5,8 @@ the labelled pixels of the whole set and T the temperature, the probability of c
 
     P(c) = exp((1 - f_c) / T) / sum over k of exp((1 - f_k) / T)
 
-over the classes that can be drawn.
+over the classes that can be drawn. Counting pixels reads every label file, which takes minutes for
+GTA5; the counts are kept as JSON and taken again as long as no label file changes.
 
 Source:
     Hoyer et al., DAFormer, CVPR 2022, section 3.3; its settings.
@@ -13,39 +14,32 @@ Source:
 
 from __future__ import annotations
 
+import hashlib
+import json
+import warnings
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from reference.data.index import Counts, SetIndex
+from reference.data.image_set import ImageSet
+from reference.data.settings import RareClasses as RareClasses
 
+Counts = npt.NDArray[np.int64]
 Shares = npt.NDArray[np.float64]
 
-# Pixels of every train id in the whole of GTA5, where no index was made (as in the loader of
-# microsoft/ProDA).
+FOLDER: Final = Path("runs/index")
+
+# Pixels of each of the 19 classes in the whole of GTA5, a prior where nothing was counted (as in
+# the loader of microsoft/ProDA).
 GTA5_PIXELS: Final[Counts] = np.array(
     [
-        16139327127,
-        4158369631,
-        8495419275,
-        927064742,
-        318109335,
-        532432540,
-        67453231,
-        40526481,
-        3818867486,
-        1081467674,
-        6800402117,
-        182228033,
-        15360044,
-        1265024472,
-        567736474,
-        184854135,
-        32542442,
-        15832619,
-        2721193,
+        *(16139327127, 4158369631, 8495419275, 927064742, 318109335, 532432540, 67453231),
+        *(40526481, 3818867486, 1081467674, 6800402117, 182228033, 15360044, 1265024472),
+        *(567736474, 184854135, 32542442, 15832619, 2721193),
     ],
     dtype=np.int64,
 )
@@ -53,48 +47,110 @@ GTA5_PIXELS.setflags(write=False)
 
 
 @dataclass(frozen=True)
-class RareClasses:
-    """Settings of rare-class sampling.
+class ClassCounts:
+    """Pixels of every class in every label file of a set.
 
     Args:
-        temperature: T > 0; the smaller, the more often the rarest classes come.
-        min_pixels: pixels of the class that an image must hold to be drawn for it, at the size of
-            its label file, at least 1.
-        min_crop_share: share of `min_pixels` that the crop must hold, 0..1.
-        max_crops: crops that are tried for it, at least 1; the last one is taken as it is.
-
-    Raises:
-        ValueError: a number is out of its range.
+        stems: N names, in the order of the set.
+        pixels: int64 (N, C).
     """
 
-    temperature: float = 0.01
-    min_pixels: int = 3000
-    min_crop_share: float = 0.5
-    max_crops: int = 10
+    stems: tuple[str, ...]
+    pixels: Counts
 
-    def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ValueError(f"RareClasses: expected temperature > 0, got {self.temperature}.")
-        if not 0 <= self.min_crop_share <= 1:
-            raise ValueError(
-                f"RareClasses: expected min_crop_share within 0..1, got {self.min_crop_share}."
-            )
-        for name in ("min_pixels", "max_crops"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"RareClasses: expected {name} of at least 1, got {getattr(self, name)}."
-                )
+
+def count_pixels(images: ImageSet, index: int) -> list[int]:
+    """Return the pixels of every class in one label file; none where the pair is broken."""
+    try:
+        labels = images.labels(index)
+    except ValueError:
+        # The run that draws the image says what is wrong with it.
+        return [0] * len(images.classes)
+    return np.bincount(labels.ravel(), minlength=256)[: len(images.classes)].tolist()
+
+
+def counts_path(images: ImageSet, folder: Path = FOLDER) -> Path:
+    """Return where the counts of a set are kept.
+
+    The name follows from the classes, the root, and the name, size and time of change of every
+    label file.
+    """
+    tables = [reading.table.tobytes().hex() for reading in images.readings]
+    content = [str(images.root.resolve()), *images.classes.names, *tables]
+    for sample in images.samples:
+        if sample.labels is not None:
+            state = sample.labels.stat()
+            content.append(f"{sample.labels} {state.st_size} {state.st_mtime_ns}")
+    digest = hashlib.sha256("\n".join(content).encode("utf-8", "surrogateescape")).hexdigest()
+    name = "".join(letter for letter in images.name.lower() if letter.isalnum())[:32]
+    return folder / f"{name}-{digest[:16]}.json"
+
+
+def kept_counts(images: ImageSet, folder: Path = FOLDER) -> ClassCounts | None:
+    """Return the kept counts of a set, or None where there are none or they are damaged."""
+    try:
+        stored: Any = json.loads(counts_path(images, folder).read_text(encoding="utf-8"))
+        stems, pixels = tuple(stored["stems"]), np.array(stored["pixels"], dtype=np.int64)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    whole = stems == images.stems and pixels.shape == (len(stems), len(images.classes))
+    return ClassCounts(stems, pixels) if whole else None
+
+
+def keep_counts(images: ImageSet, counts: ClassCounts, folder: Path = FOLDER) -> Path | None:
+    """Keep counts and return their file; None, with a warning, where it cannot be written."""
+    from reference.atomic import write_atomically
+
+    path = counts_path(images, folder)
+    content = {
+        "root": str(images.root.resolve()),
+        "classes": images.classes.names,
+        "stems": counts.stems,
+        "pixels": counts.pixels.tolist(),
+    }
+    try:
+        write_atomically(path, json.dumps(content) + "\n")
+    except OSError as error:
+        warnings.warn(
+            f"The counts of classes are not kept: {path}: {error.strerror}.", stacklevel=2
+        )
+        return None
+    return path
+
+
+def class_counts(
+    images: ImageSet, folder: Path = FOLDER, *, workers: int = 0, progress: bool = False
+) -> ClassCounts:
+    """Return the pixels of every class in every label file, counting what was not counted before.
+
+    Args:
+        images: a set with labels.
+        folder: of all counts.
+        workers: processes to count with; 0 counts in this one.
+        progress: show a bar.
+    """
+    kept = kept_counts(images, folder)
+    if kept is not None:
+        return kept
+    from reference.data.batches import over
+
+    work = partial(count_pixels, images)
+    counted = list(over(work, len(images), "Counting pixels", workers=workers, progress=progress))
+    pixels = np.array(counted, dtype=np.int64).reshape(len(images), len(images.classes))
+    counts = ClassCounts(images.stems, pixels)
+    keep_counts(images, counts, folder)
+    return counts
 
 
 def class_probabilities(pixels: Counts, temperature: float) -> Shares:
     """Return how often each class is to be drawn.
 
     Args:
-        pixels: of every train id in the whole set, (19,), such as `GTA5_PIXELS`.
+        pixels: of every class in the whole set, (C,), such as `GTA5_PIXELS`.
         temperature: T > 0.
 
     Returns:
-        float64 (19,), summing to 1; 0 for classes without a pixel.
+        float64 (C,), summing to 1; 0 for classes without a pixel.
 
     Raises:
         ValueError: no class has a pixel.
@@ -108,14 +164,14 @@ def class_probabilities(pixels: Counts, temperature: float) -> Shares:
 
 
 class Drawn(NamedTuple):
-    """A class, and an image that shows it."""
+    """The number of a class, and an image that shows it."""
 
     number: int
     image: int
 
     @property
     def train_id(self) -> int:
-        # Old callers.
+        """The same, for old callers."""
         return self.number
 
 
@@ -123,24 +179,24 @@ class RareClassSampler:
     """Draws images by class.
 
     Args:
-        index: of the set.
-        settings: temperature and least numbers of pixels.
+        counts: of the set.
+        settings: temperature, share of the draws, and least numbers of pixels.
 
     Raises:
         ValueError: no image holds `min_pixels` of any class.
     """
 
-    def __init__(self, index: SetIndex, settings: RareClasses | None = None) -> None:
+    def __init__(self, counts: Any, settings: RareClasses | None = None) -> None:
         self.settings = settings or RareClasses()
-        enough = index.pixels >= self.settings.min_pixels
+        enough = counts.pixels >= self.settings.min_pixels
         if not enough.any():
             raise ValueError(
                 f"RareClassSampler: expected an image with {self.settings.min_pixels} pixels of a "
-                f"class, got {index.pixels.max(initial=0)} at most in {len(index.stems)} images. "
+                f"class, got {counts.pixels.max(initial=0)} at most in {len(counts.stems)} images. "
                 "Hint: lower min_pixels for small images."
             )
-        self._images = [np.flatnonzero(enough[:, train_id]) for train_id in range(enough.shape[1])]
-        wanted = class_probabilities(index.pixels.sum(axis=0), self.settings.temperature)
+        self._images = [np.flatnonzero(column) for column in enough.T]
+        wanted = class_probabilities(counts.pixels.sum(axis=0), self.settings.temperature)
         # A class that no image shows enough of cannot be drawn; the others share its part.
         drawable = np.asarray(enough.any(axis=0), dtype=np.float64)
         shown = wanted * drawable
@@ -157,9 +213,8 @@ class RareClassSampler:
         Returns:
             The class and the image; None for the share of draws that is not made by class.
         """
-        share = getattr(self.settings, "share", 1.0)
-        if share < 1 and rng.random() >= share:
+        if self.settings.share < 1 and rng.random() >= self.settings.share:
             return None
-        train_id = int(rng.choice(len(self.probabilities), p=self.probabilities))
-        images = self._images[train_id]
-        return Drawn(train_id, int(images[rng.integers(len(images))]))
+        number = int(rng.choice(len(self.probabilities), p=self.probabilities))
+        images = self._images[number]
+        return Drawn(number, int(images[rng.integers(len(images))]))

@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from reference.data import image_set
 from reference.data.classes import CITYSCAPES, ClassList, read_classes
 from reference.data.image_set import OWN, ImageSet, Role, layout_of
 from reference.data.layouts import LAYOUTS, Layout
-from reference.data.settings import DataSettings
+from reference.data.settings import DataSettings, RareClasses
+
+if TYPE_CHECKING:
+    from reference.data.rare_classes import ClassCounts, RareClassSampler
 
 __all__ = ["ImageSet", "Sets", "open_sets"]
 
@@ -24,13 +27,16 @@ class Sets:
     Args:
         settings: of the data.
         drawn: folder of the drawn scenes, for the toy.
+        oracle: train on the labels of the target.
 
     Raises:
         ValueError: a layout or class is unknown, or classes of own sets are missing.
     """
 
-    def __init__(self, settings: DataSettings, drawn: Path | None = None) -> None:
-        self.settings, self._drawn = settings, drawn
+    def __init__(
+        self, settings: DataSettings, drawn: Path | None = None, *, oracle: bool = False
+    ) -> None:
+        self.settings, self._drawn, self._of_oracle = settings, drawn, oracle
         self._source = layout_of(settings.source_set, "source")
         self._target = layout_of(settings.target_set, "target")
         if settings.sequence:
@@ -129,6 +135,31 @@ class Sets:
         whole = self._open(self._target, self._target_root, "train", labels=True, label_root=truth)
         return _half(whole, self.settings.sequence, first=True)
 
+    @property
+    def labelled(self) -> ImageSet:
+        """The images whose labels a run trains on: the source, or the target of the oracle."""
+        return self.oracle if self._of_oracle else self.source
+
+    @property
+    def masked(self) -> tuple[int, ...]:
+        """Classes that the labels of training do not show, so that no pixel may be given them."""
+        known = self.labelled.labelled
+        return tuple(number for number in range(len(self.classes)) if number not in known)
+
+    def counts(self) -> ClassCounts:
+        """Pixels of every class in every label file of training, counted once and kept."""
+        from reference.data.rare_classes import class_counts
+
+        return class_counts(self.labelled, workers=self.settings.workers)
+
+    def rare_classes(self, settings: RareClasses) -> RareClassSampler | None:
+        """What draws images by their classes; None where every image comes once an epoch."""
+        if not settings.on:
+            return None
+        from reference.data.rare_classes import RareClassSampler
+
+        return RareClassSampler(self.counts(), settings)
+
     @cached_property
     def validation(self) -> ImageSet:
         """The target's validation images with labels, for scores alone."""
@@ -176,17 +207,18 @@ def _half(whole: ImageSet, place: str, *, first: bool) -> ImageSet:
     return drive.part(range(middle) if first else range(middle, len(drive)))
 
 
-def open_sets(settings: DataSettings, drawn: Path | None = None) -> Sets:
+def open_sets(settings: DataSettings, drawn: Path | None = None, *, oracle: bool = False) -> Sets:
     """Return the sets of a run; nothing is opened yet.
 
     Args:
         settings: of the data.
         drawn: folder of the drawn scenes, for the toy.
+        oracle: train on the labels of the target.
 
     Raises:
         ValueError: a layout or class is unknown, or classes of own sets are missing.
     """
-    return Sets(settings, drawn)
+    return Sets(settings, drawn, oracle=oracle)
 
 
 def __getattr__(name: str) -> Any:

@@ -118,7 +118,9 @@ def at_test(name: str, state: Mapping[str, Any], network: Segmenter) -> Segmente
 
     classes = network.num_classes
     # Only sizes matter: everything else is in the state.
-    given = Given(network, AdaptationStage(), 0, torch.ones(classes), ("",) * classes)
+    given = Given(
+        network, AdaptationStage(), 0, lambda: torch.ones(classes), ("",) * classes
+    )
     method = build(name, given)
     method.load_state_dict(state)
     return method.at_test(network)

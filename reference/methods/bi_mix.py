@@ -53,7 +53,7 @@ class BiMix(Method):
     def __init__(self, given: Given, *, static_mix: bool = False) -> None:
         super().__init__()
         self.static_mix, names = static_mix, given.class_names
-        self.register_buffer("weight", pc.frequency_weights(given.class_counts).float())
+        self.register_buffer("weight", pc.frequency_weights(given.class_counts()).float())
         self.register_buffer("still", torch.tensor([name in STILL for name in names]))
         things = [name not in (*STILL, BORDER) for name in names]
         self.register_buffer("pasted", torch.tensor(things))

@@ -14,9 +14,10 @@ from markupsafe import Markup
 
 from reference.pictures.paint import UNLABELLED, ByteArray, data_uri, hexadecimal, spread_indices
 from reference.pictures.prototypes import alignment, cosine_rows, planes
-from reference.pictures.recorded_run import Comparison, RecordedRun
+from reference.pictures.recorded_run import OWN, Comparison, RecordedRun
 from reference.pictures.strip_files import StripFile
 from reference.pictures.svg import Series, line_chart, sparkline
+from reference.run.report import LOSS, SHARE
 
 _COLOURS: Final = {"source": "var(--grey)", "control": "var(--dark)", "oracle": "var(--green)"}
 _TRIED: Final = ("var(--blue)", "var(--orange)", "var(--violet)", "var(--teal)")
@@ -36,7 +37,6 @@ _WEIGHTS: Final = {
     "target_to_source": "adaptation.contrast.target_to_source",
     "source_to_target": "adaptation.contrast.source_to_target",
 }
-_PERCENT: Final = (0.0, 100.0)
 _MOST_TIMES, _MOST_IMAGES, _MOST_CONFUSIONS = 6, 6, 8
 # Fewer shades of grey keep the page small.
 _SHADE: Final = 8
@@ -50,6 +50,16 @@ def signed(value: float, digits: int = 1) -> str:
         ('+12.3', True)
     """
     return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def cosine(value: float) -> str:
+    """Write a cosine without its 0.
+
+    Example:
+        >>> cosine(0.254), cosine(-0.5) == "\\N{MINUS SIGN}.50"
+        ('.25', True)
+    """
+    return f"{value:.2f}".replace("0.", ".").replace("-", "\N{MINUS SIGN}")
 
 
 def _points(value: float) -> str:
@@ -153,7 +163,7 @@ def explanation(main: Score, base: Score | None, rows: Sequence[Score]) -> list[
         best = [f"{n} ({signed(changes[n], 0)})" for n in order[:3] if changes[n] >= 1]
         worst = [f"{n} ({signed(changes[n], 0)})" for n in order[:-4:-1] if changes[n] <= -1]
         if best:
-            sentences.append(f"It gains most on {_listed(best)}.")
+            sentences.append(f"{main.caption} gains most on {_listed(best)}.")
         sentences.append(
             f"It loses on {_listed(worst)}." if worst else "No class loses a point or more."
         )
@@ -181,72 +191,57 @@ def _listed(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-@dataclass(frozen=True)
-class Panel:
-    """A picture, or one over time.
-
-    Args:
-        caption: what it shows, in a few words.
-        frames: data URIs; None at a moment at which there was no such picture yet.
-        kind: "photo", "map" or "grey".
-    """
-
-    caption: str
-    frames: Sequence[str | None]
-    kind: str
-
-
-def _frame(pixels: ByteArray | None, kind: str) -> str | None:
-    if pixels is None:
-        return None
-    if kind == "grey":
-        pixels = (pixels // _SHADE * _SHADE).astype(np.uint8)
-    return data_uri(pixels, photograph=kind == "photo")
-
-
-def _panel(caption: str, name: str, strips: Sequence[StripFile]) -> Panel:
+def _panel(caption: str, name: str, strips: Sequence[StripFile]) -> dict[str, Any]:
+    """One picture, or one over time with None where there was no such picture yet."""
     kind = "photo" if name == "image" else "grey" if name.startswith("confidence") else "map"
-    return Panel(caption, [_frame(strip.pictures.get(name), kind) for strip in strips], kind)
+    frames = []
+    for strip in strips:
+        pixels = strip.pictures.get(name)
+        if pixels is not None and kind == "grey":
+            pixels = (pixels // _SHADE * _SHADE).astype(np.uint8)
+        frames.append(None if pixels is None else data_uri(pixels, photograph=kind == "photo"))
+    return {"caption": caption, "frames": frames, "kind": kind}
 
 
 def images(comparison: Comparison) -> list[dict[str, Any]]:
     """Lay the images out: the image, the truth, every prediction, then pseudo labels.
 
-    A single run shows its labels and predictions over time: at most six moments, evenly spaced and
-    always the last.
+    A single run shows what changes at up to six moments, evenly spaced and always the last.
     """
     main, blocks = subject(comparison), []
     single = len(comparison.runs) == 1
-    for strips in list(main.strips)[: None if single else _MOST_IMAGES]:
+    for strips in main.strips[: None if single else _MOST_IMAGES]:
         last = strips[-1]
-        size = next(iter(last.pictures.values())).shape
-        panels = [
-            _panel(name, name, [last]) for name in ("image", "ground truth") if name in last.pictures
-        ]
+        still = [name for name in ("image", "ground truth") if name in last.pictures]
+        panels = [_panel(name, name, [last]) for name in still]
         times = [last]
         if single:
             count = len(strips) - 1
-            chosen = [*spread_indices(count, _MOST_TIMES - 1), count] if count else [0]
-            times = [strips[at] for at in chosen]
+            times = [strips[at] for at in (*spread_indices(count, _MOST_TIMES - 1), count)]
             warm = [strip for strip in strips if strip.phase == "source"]
             if warm and last.phase != "source":
                 panels.append(_panel("source only", "prediction", warm[-1:]))
             name = "adapted" if last.phase.startswith("round") else "prediction"
             panels.append(_panel(name, "prediction", times))
-        else:
-            for run in comparison.runs:
-                same = [s[-1] for s in run.strips if (s[0].domain, s[0].stem) == (last.domain, last.stem)]
-                if same and "prediction" in same[0].pictures:
-                    panels.append(_panel(run.caption, "prediction", same))
-        rest = [n for n in last.pictures if n not in ("image", "ground truth", "prediction")]
-        panels += [_panel(name, name, times) for name in rest]
-        blocks.append({
-            "title": f"{last.domain} image {last.index}",
-            "stem": last.stem,
-            "panels": panels,
-            "times": [strip.iteration for strip in times],
-            "size": f"{size[1]} / {size[0]}",
-        })  # fmt: skip
+        for run in () if single else comparison.runs:
+            panels += [
+                _panel(run.caption, "prediction", same[-1:])
+                for same in run.strips
+                if (same[0].domain, same[0].stem) == (last.domain, last.stem)
+            ]
+        for name in last.pictures:
+            if name not in (*still, "prediction") and (single or "confidence" not in name):
+                panels.append(_panel(name, name, times))
+        height, width = next(iter(last.pictures.values())).shape[:2]
+        blocks.append(
+            {
+                "title": f"{last.domain} image {last.index}",
+                "stem": last.stem,
+                "panels": panels,
+                "times": [strip.iteration for strip in times],
+                "size": f"{width} / {height}",
+            }
+        )
     return blocks
 
 
@@ -320,39 +315,40 @@ def curves(comparison: Comparison, rows: Sequence[Score]) -> dict[str, list[Mark
     colours = {row.caption: row.colour for row in rows}
     marks = main.boundaries if len(runs) == 1 else []
 
-    def chart(title: str, column: str, y_label: str, scale: float = 1.0,
-              y_range: tuple[float, float] | None = None) -> list[Markup]:  # fmt: skip
-        lines = {r.caption: (colours[r.caption], r.column(column, scale)) for r in runs}
-        return _drawn(title, lines, y_label, y_range)
-
-    def _drawn(title: str, lines: Mapping[str, tuple[str, Series]], y_label: str,
-               y_range: tuple[float, float] | None = None) -> list[Markup]:  # fmt: skip
+    def chart(
+        title: str,
+        lines: Mapping[str, tuple[str, Series]],
+        y_label: str,
+        y_range: tuple[float, float] | None = None,
+    ) -> list[Markup]:
         if not any(points for _, points in lines.values()):
             return []
-        return [line_chart(title, lines, x_label="iteration", y_label=y_label, y_range=y_range, marks=marks)]
+        return [line_chart(title, lines, y_label=y_label, y_range=y_range, marks=marks)]
 
-    results = {r.caption: (colours[r.caption], r.column("miou_percent")) for r in runs}
-    for run in runs:
-        results[f"{run.caption}, moving average"] = ("var(--teal)", run.column("teacher_miou_percent"))
-    several = max(len(points) for _, points in results.values()) > 1
-    terms = main.columns("loss_")
-    weighted = {
-        _title(term): (colour, main.column(f"loss_{term}"))
-        for term, colour in zip(terms, itertools.cycle((*_TRIED, "var(--green)", "var(--grey)")), strict=False)
+    def column(name: str, scale: float = 1.0) -> dict[str, tuple[str, Series]]:
+        return {run.caption: (colours[run.caption], run.column(name, scale)) for run in runs}
+
+    evaluations = column("miou_percent") | {
+        f"{run.caption}, moving average": ("var(--teal)", run.column("teacher_miou_percent"))
+        for run in runs
     }
-    losses = _drawn("What is minimised: every term with its weight", weighted, "nats")
-    for term in dict.fromkeys(term for run in runs for term in run.columns("loss_")):
+    several = max(len(points) for _, points in evaluations.values()) > 1
+    palette = itertools.cycle((*_TRIED, "var(--green)", "var(--grey)"))
+    weighted = {_title(t): (next(palette), main.column(LOSS + t)) for t in main.columns(LOSS)}
+    losses = chart("What is minimised", weighted, "nats, every term with its weight")
+    for term in dict.fromkeys(term for run in runs for term in run.columns(LOSS)):
         weight = _weight(main, term)
-        told = "nats" if weight is None else f"nats, before its weight of {weight:g}"
-        losses += chart(_title(term), f"loss_{term}", told, 1 / (weight or 1))
+        unit = "nats" if weight is None else f"nats, before its weight of {weight:g}"
+        losses += chart(_title(term), column(LOSS + term, 1 / (weight or 1)), unit)
+    share = {"y_label": "% of target pixels", "y_range": (0.0, 100.0)}
     return {
-        "scores": _drawn("Evaluations", results, "mean IoU, %") if several else [],
+        "scores": chart("Evaluations", evaluations, "mean IoU, %") if several else [],
         "losses": losses,
         "course": [
-            *chart("Coverage of pseudo labels", "coverage", "% of target pixels", 100, _PERCENT),
-            *chart("Learning rate of the backbone", "learning_rate", "per step"),
-            *chart("Speed", "iterations_per_second", "iterations per second"),
-            *chart("Waiting for data", "data_wait_share", "% of the time", 100, _PERCENT),
+            *chart("Coverage of pseudo labels", column("coverage", 100), **share),
+            *chart("Learning rate of the backbone", column("learning_rate"), "per step"),
+            *chart("Speed", column("iterations_per_second"), "iterations per second"),
+            *chart("Waiting for data", column("data_wait_share", 100), "% of the time"),
         ],
     }
 
@@ -372,8 +368,8 @@ def class_shares(run: RecordedRun) -> list[dict[str, Any]]:
     """Per class its share of the predictions on the target over time."""
     known = {name.replace(" ", "_"): name for name in run.classes or ()}
     rows = []
-    for column in run.columns("share_"):
-        points = run.column(f"share_{column}", 100)
+    for column in run.columns(SHARE):
+        points = run.column(SHARE + column, 100)
         name = known.get(column, column.replace("_", " "))
         colour = hexadecimal((run.classes or {}).get(name, UNLABELLED))
         rows.append({"name": name, "colour": colour, "chart": sparkline(points),
@@ -410,19 +406,30 @@ def feature_space(run: RecordedRun) -> dict[str, Any] | None:
 def settings(comparison: Comparison) -> dict[str, Any]:
     """Settings that differ from the nearest preset or between runs, then all of them."""
     main, runs = subject(comparison), comparison.runs
-    differing = {name for run in runs for name in run.usual}
-    differing |= {
-        name for name in main.settings
-        if any(run.settings.get(name) != main.settings[name] for run in runs)
-    }  # fmt: skip
+    differing = {}
+    for name in sorted({*main.usual, *(name for run in runs for name in run.settings)}):
+        values: dict[str, list[str]] = {}
+        for run in runs:
+            values.setdefault(str(run.settings.get(name)), []).append(run.caption)
+        usual = str(main.usual.get(name))
+        if [*values] != [usual] and (len(values) > 1 or not name.startswith(OWN)):
+            differing[name] = (usual, values)
     return {
         "preset": main.preset,
-        "differing": [
-            (name, main.usual.get(name, main.settings.get(name)), [r.settings.get(name) for r in runs])
-            for name in sorted(differing)
-        ],
+        "differing": differing,
         "all": sorted(main.settings.items()),
     }
+
+
+def origins(comparison: Comparison) -> list[tuple[list[tuple[str, Any]], Mapping[str, Any]]]:
+    """Commands of the runs, those that follow each other on one machine and code together."""
+    starts = [(run.caption, start) for run in comparison.runs for start in run.starts]
+
+    def where(pair: tuple[str, Any]) -> Any:
+        return [pair[1].get(name) for name in ("versions", "machine", "commit")]
+
+    groups = [list(group) for _, group in itertools.groupby(starts, key=where)]
+    return [(group, group[-1][1]) for group in groups]
 
 
 def render(comparison: Comparison) -> str:
@@ -445,7 +452,7 @@ def render(comparison: Comparison) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["signed"] = signed
+    environment.filters |= {"signed": signed, "cosine": cosine}
     return environment.get_template("page.html.jinja").render(
         comparison=comparison,
         run=main_run,
@@ -462,4 +469,5 @@ def render(comparison: Comparison) -> str:
         shares=class_shares(main_run),
         space=feature_space(main_run),
         settings=settings(comparison),
+        origins=origins(comparison),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 import json
 import math
@@ -18,15 +17,18 @@ from reference.pictures.strip_files import PANELS, StripFile, read_strip
 from reference.pictures.svg import Series
 from reference.presets import PRESETS
 from reference.run.folder import LAST, ORIGIN, SETTINGS, as_plain, flat
+from reference.run.report import METRICS, read_metrics
 
 COMPARISON: Final = "comparison.json"
-METRICS: Final = "metrics.csv"
 CLASSES: Final = "classes.json"
 PROTOTYPES: Final = "prototypes"
 _ROLES: Final = ("source", "control", "method", "oracle")
 _ORDER: Final = ("validation", "target", "source")
-# They belong to a run, not to its kind.
-_OWN: Final = ("seed", "begin", "network.weights", "data.root", "data.source", "data.target")
+# They belong to one run or machine, not to a kind of run.
+OWN: Final = (
+    *("seed", "begin", "network.weights", "data.root", "data.source.", "data.target."),
+    *("machine.", "data.workers", "data.cache_mib"),
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class RecordedRun:
         role: what it is to the others, "source", "control", "method" or "oracle".
         settings: as one table of dotted names; empty where only a table of scores is there.
         preset: the named settings that are nearest.
-        usual: values of the preset of those settings that differ from it.
+        usual: what the preset sets.
         starts: per start of the command, "iteration", "command", "commit", "versions", "machine".
         rows: the lines of the metrics in order, by column; columns without a number are left out.
         alarms: names of the alarms that were raised without target labels.
@@ -110,7 +112,8 @@ class RecordedRun:
 
     def column(self, name: str, scale: float = 1.0) -> Series:
         """Return the points (iteration, value * scale) of a column."""
-        return [(float(r["iteration"]), scale * r[name]) for r in self.rows if name in r]
+        points = ((float(row["iteration"]), scale * row[name]) for row in self.rows if name in row)
+        return [point for point in points if math.isfinite(point[1])]
 
     def columns(self, front: str) -> list[str]:
         """List the columns with a number whose name begins so, in order, without that beginning."""
@@ -149,56 +152,19 @@ def _json(path: Path) -> Any:
 
 
 def nearest_preset(settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Find the named settings that a run differs least from.
+    """Return the name and the values of the named settings that a run differs least from.
 
     Args:
         settings: of the run, as one table of dotted names.
-
-    Returns:
-        The name, and the preset's values where they differ; what belongs to one run or machine,
-        such as the seed and paths, is left out.
     """
-    usual = {}
-    for name, (_, preset) in PRESETS.items():
-        values = json.loads(json.dumps(flat(as_plain(preset))))
-        usual[name] = {
-            key: values.get(key)
-            for key in sorted({*values, *settings})
-            if values.get(key) != settings.get(key)
-            and key not in _OWN
-            and not key.startswith("machine.")
-        }
-    name = min(usual, key=lambda name: len(usual[name]))
+
+    def distance(values: Mapping[str, Any]) -> int:
+        names = {name for name in {*values, *settings} if not name.startswith(OWN)}
+        return sum(values.get(name) != settings.get(name) for name in names)
+
+    usual = {name: flat(as_plain(preset)) for name, (_, preset) in PRESETS.items()}
+    name = min(usual, key=lambda name: distance(usual[name]))
     return name, usual[name]
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Read the rows of a run's metrics; torn rows are left out.
-
-    Args:
-        path: the CSV file; a missing one has no rows.
-
-    Returns:
-        list: column -> finite number, the phase as a word; empty columns are left out.
-    """
-    rows: list[dict[str, Any]] = []
-    if not path.is_file():
-        return rows
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            if None in row.values() or None in row:
-                continue
-            try:
-                values = {name: _value(name, value) for name, value in row.items() if value}
-            except ValueError:
-                continue
-            if {"iteration", "phase"} <= set(values):
-                rows.append({n: v for n, v in values.items() if n == "phase" or math.isfinite(v)})
-    return rows
-
-
-def _value(name: str, value: str) -> Any:
-    return value if name == "phase" else int(value) if name == "iteration" else float(value)
 
 
 def _strips(run: Path) -> list[list[StripFile]]:
@@ -322,7 +288,18 @@ def read_comparison(folders: Sequence[Path]) -> Comparison:
         raise ValueError(
             f"report: expected a run in {', '.join(map(str, folders))}, got none that has begun."
         )
-    return Comparison(_with_control(runs), **words)
+    return Comparison(_with_control(_told_apart(runs)), **words)
+
+
+def _told_apart(runs: list[RecordedRun]) -> list[RecordedRun]:
+    """Number the captions that more than one run has."""
+    seen = [run.caption for run in runs]
+    return [
+        replace(run, caption=f"{run.caption} ({seen[: at + 1].count(run.caption)})")
+        if seen.count(run.caption) > 1
+        else run
+        for at, run in enumerate(runs)
+    ]
 
 
 def _with_control(runs: list[RecordedRun]) -> list[RecordedRun]:

@@ -61,29 +61,25 @@ def line_chart(
     title: str,
     series: Mapping[str, tuple[str, Series]],
     *,
-    x_label: str,
     y_label: str,
     y_range: tuple[float, float] | None = None,
     marks: Sequence[float] = (),
 ) -> Markup:
-    """Draw lines, with their names above the drawing where there are several.
+    """Draw lines, with their names below where there are several.
 
     Args:
         title: stands above it.
         series: name -> (colour in CSS, points in order of x); those without points are left out.
-        x_label: with the unit.
-        y_label: likewise.
-        y_range: ends of the vertical axis; None fits the finite points, from 0.
+        y_label: with the unit; the horizontal axis counts iterations.
+        y_range: ends of the vertical axis; None fits the points, from 0.
         marks: places on the horizontal axis with a thin line, such as the start of a round.
 
     Returns:
         Markup: a ``<figure>``.
     """
     shown = {
-        name: (colour, [point for point in thinned(points) if math.isfinite(point[1])])
-        for name, (colour, points) in series.items()
+        name: (colour, thinned(points)) for name, (colour, points) in series.items() if points
     }
-    shown = {name: line for name, line in shown.items() if line[1]}
     values = [y for _, points in shown.values() for _, y in points] or [0.0]
     places = [x for _, points in shown.values() for x, _ in points] or [0.0]
     low, high = y_range or (min(0.0, *values), max(values))
@@ -91,7 +87,7 @@ def line_chart(
     first, last = min(0.0, *places), max(*places, 1.0)
     labels = {value: _number(value) for value in ticks(low, high)}
     left = 8 + 0.58 * _TEXT * max(map(len, labels.values()))
-    top, bottom, right = 8.0, _HEIGHT - 24, _WIDTH - 12
+    top, bottom, right = 8.0, _HEIGHT - 24, _WIDTH - 18
 
     def at(x: float, y: float) -> tuple[float, float]:
         up = (min(max(y, low), high) - low) / (high - low)
@@ -126,10 +122,9 @@ def line_chart(
         if len(shown) > 1
     )
     return Markup(
-        f'<figure class="chart"><figcaption><b>{escape(title)}</b> {escape(y_label)}'
-        f'<span class="names">{names}</span></figcaption>'
+        f'<figure class="chart"><figcaption><b>{escape(title)}</b> {escape(y_label)}</figcaption>'
         f'<svg viewBox="0 0 {_WIDTH:.0f} {_HEIGHT:.0f}" role="img" aria-label="{escape(title)}">'
-        f'{"".join(parts)}</svg><p class="axis">{escape(x_label)}</p></figure>'
+        f'{"".join(parts)}</svg><p class="axis">iteration</p><div class="names">{names}</div></figure>'
     )
 
 

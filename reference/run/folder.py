@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import json
 import os
-import platform
 import shlex
 import socket
 import subprocess
@@ -95,39 +94,6 @@ def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[st
     ]
 
 
-def versions() -> dict[str, str]:
-    """Return the version of everything that can change a number."""
-    import numpy
-    import torch
-
-    import protocontrast
-
-    return {
-        "protocontrast": protocontrast.__version__,
-        "torch": torch.__version__,
-        "numpy": numpy.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def machine() -> dict[str, str | int | None]:
-    """Return the processor, its cores, the system, and how many threads and ranks compute."""
-    import torch
-
-    table = Path("/proc/cpuinfo")
-    lines = table.read_text(encoding="utf-8").splitlines() if table.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return {
-        "processor": names[0] if names else platform.processor() or platform.machine(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "cores": os.cpu_count() or 1,
-        "system": f"{platform.system()} {platform.machine()}",
-        "threads": torch.get_num_threads(),
-        "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
-        "ranks": int(os.environ.get("WORLD_SIZE", "1")),
-    }
-
-
 def commit(folder: Path = _HERE) -> str | None:
     """Return the commit of this checkout, with "+changes" where files differ; None without git."""
     try:
@@ -188,7 +154,7 @@ class RunFolder:
         self.checkpoint: dict[str, Any] | None = None
         self.notes: list[str] = []
         self._damaged: list[Path] = []
-        self._made: list[Path] = []
+        self._made = False
         self._lock: int | None = None
 
     def __enter__(self) -> RunFolder:
@@ -217,7 +183,9 @@ class RunFolder:
         if not (self.resume and begun):
             hint = "Hint: choose another one with --folder, or go on with --resume auto."
             require_new_folder("train", self.path, hint, besides=(LOCK,))
-        self._make()
+        self._made = not self.path.exists()
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
         self._take_lock()
         if not begun:
             return None
@@ -226,13 +194,6 @@ class RunFolder:
         if self.checkpoint is not None:
             self._refuse_other_settings(self.checkpoint["settings"])
         return stored
-
-    def _make(self) -> None:
-        missing = [place for place in (self.path, *self.path.parents) if not place.exists()]
-        with writing(self.path):
-            for place in reversed(missing):
-                place.mkdir(exist_ok=True)
-                self._made.append(place)
 
     def _take_lock(self) -> None:
         path = self.path / LOCK
@@ -245,7 +206,7 @@ class RunFolder:
                 holder = os.read(opened, 300).decode(errors="replace").strip()
                 os.close(opened)
                 # It belongs to the run that is going on.
-                self._made.clear()
+                self._made = False
                 raise ValueError(
                     f"train: expected {self.path} to be used by one process, got a second one "
                     f"beside {holder or 'another'}. Hint: wait until that one ends, stop it, or "
@@ -269,10 +230,8 @@ class RunFolder:
     def _release(self) -> None:
         if self._made and {entry.name for entry in self.path.iterdir()} <= {LOCK}:
             (self.path / LOCK).unlink(missing_ok=True)
-            for place in reversed(self._made):
-                with contextlib.suppress(OSError):
-                    place.rmdir()
-        self._made.clear()
+            self.path.rmdir()
+        self._made = False
         if self._lock is not None:
             _LOCKED.discard(self._lock)
             os.close(self._lock)
@@ -308,9 +267,10 @@ class RunFolder:
                 self._damaged.append(path)
                 continue
             if reasons:
+                names = ", ".join(map(str, self._damaged))
                 self.notes.append(
-                    f"{'; '.join(str(damaged) for damaged in self._damaged)} cannot be read, so "
-                    f"the run goes on from the older {path}. The reason: {reasons[0]}"
+                    f"{names} cannot be read, so the run goes on from the older {path}. "
+                    f"The reason: {reasons[0]}"
                 )
             return path
         if reasons:
@@ -334,6 +294,8 @@ class RunFolder:
         """
         if not self.is_main:
             return []
+        from reference.run.ranks import machine, versions
+
         remove_partials(self.path)
         for path in self._damaged:
             path.replace(path.with_name(f"{path.name}.damaged"))

@@ -109,7 +109,7 @@ class State:
     def _counts(self) -> Tensor:
         if self.class_counts is None:
             with self.ranks.one_first():
-                counts = self.sets.class_counts()
+                counts = self.sets.counts().pixels.sum(axis=0)
             self.class_counts = torch.as_tensor(counts, dtype=torch.float64)
         return self.class_counts.to(self.ranks.device)
 
@@ -143,7 +143,7 @@ class State:
 
     def _adapt(self) -> None:
         given = Given(
-            self.network, self.settings.adaptation, self.settings.seed, self._counts(),
+            self.network, self.settings.adaptation, self.settings.seed, self._counts,
             self.sets.classes.names,
         )  # fmt: skip
         self.method = methods.build(self.settings.method, given).to(self.ranks.device)
@@ -212,8 +212,8 @@ class State:
         held: dict[str, Any] = {
             "iteration": self.iteration,
             "description": card.describe(self.network),
-            "classes": self.sets.classes.as_plain(),
-            "labelled": list(self.sets.source.labelled),
+            "classes": {"names": list(self.sets.classes.names), "colours": list(self.sets.classes.colours)},
+            "labelled": list(self.sets.labelled.labelled),
             "student": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "scaler": self.precision.scaler.state_dict(),

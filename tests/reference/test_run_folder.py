@@ -118,8 +118,8 @@ def test_a_folder_without_a_run_is_never_used(tmp_path: Path, resume: bool):
 
 
 def test_a_run_that_is_refused_before_it_is_recorded_leaves_nothing(tmp_path: Path):
-    with opened(tmp_path / "deep" / "run"):
-        assert (tmp_path / "deep" / "run" / "lock").is_file()
+    with opened(tmp_path / "run"):
+        assert (tmp_path / "run" / "lock").is_file()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -23,10 +23,7 @@ from reference.settings import Settings
 from tests.reference.tiny_runs import EVERYTHING, LONG, ROOT, digest, held, options, run, spawn
 
 # As docs/training.md has it.
-TORCHRUN = (
-    *(sys.executable, "-m", "torch.distributed.run"),
-    *("--nproc-per-node", "2", "--master-port", "0", "-m"),
-)
+TORCHRUN = (str(Path(sys.executable).with_name("torchrun")), "--nproc-per-node", "2", "-m")
 PARTS = ("student", "teacher", "optimiser", "method", "monitor", "iteration")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -101,6 +102,8 @@ def spawn(
         return subprocess.Popen(
             [*launcher, "reference.train", *words],
             cwd=ROOT,
+            # torchrun otherwise takes a fixed port.
+            env={**os.environ, "PET_STANDALONE": "1"},
             stdout=file,
             stderr=subprocess.STDOUT,
             text=True,
