@@ -26,3 +26,15 @@ list of its ``__init__.py``, so all can be read from top to bottom:
     score           the command that scores a network as published tables do
     predict         the command that labels a folder of images
 """
+
+import sys
+from importlib.util import find_spec
+
+_EXTRA = ("PIL", "cv2", "jinja2", "matplotlib", "numpy", "rich", "safetensors", "tyro")
+_MISSING = [name for name in _EXTRA if find_spec(name) is None]
+# The name of a command that is still being looked up is "-m".
+if _MISSING and sys.argv[:1] == ["-m"]:
+    sys.exit(
+        f"reference: expected the packages of the recipe, got no {', '.join(_MISSING)}. "
+        "Hint: pip install 'protocontrast[reference]'."
+    )

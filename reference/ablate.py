@@ -173,7 +173,9 @@ class Options:
         command = f"python -m reference.ablate --jobs {self.jobs}"
         if self.target != TOY:
             named = is_named(self.target)
-            command += f" --target {self.target if named else f'<root of {self.name}>'}"
+            command += (
+                f" --target {self.target if named else f'<root of {Path(self.target).name}>'}"
+            )
         command += f" --sequence {self.sequence}" if self.sequence else ""
         command += " --method all" if self.section.startswith("methods") else ""
         command += f" --steps {self.steps}" if self.steps else ""
@@ -195,7 +197,11 @@ def runs_of(
     for seed in seeds:
         preset = options.preset(seed)
         if base is not None:
-            preset = replace(base, seed=seed, data=replace(base.data, root=preset.data.root))
+            preset = replace(
+                base,
+                seed=seed,
+                data=replace(base.data, root=preset.data.root, source=preset.data.source),
+            )
         folder = options.folder / f"seed{seed}"
         begin = folder / SOURCE / LAST
         listed += [Run(row, settings_of(row, preset, begin), folder / row) for row in rows]

@@ -92,7 +92,8 @@ def preset_of(options: Options) -> Settings:
             raise ValueError(f"demo: expected {name} of at least 1, got {value}.")
     settings = target_settings(options.target, options.seed, data=options.run.parent / "data")
     if options.data is not None:
-        settings = replace(settings, data=replace(settings.data, root=options.data))
+        where = "root" if options.target in _TARGETS else "source"
+        settings = replace(settings, data=replace(settings.data, **{where: options.data}))
     return replace(settings, machine=replace(settings.machine, threads=options.threads))
 
 

@@ -1,11 +1,12 @@
-"""Turn a checkpoint of a run into files to hand out: safetensors, a card, a program.
+"""Turn a checkpoint of a run into files to hand out: safetensors, a card, programs.
 
     python -m reference.export runs/gta5/last.pth --out released
     python -m reference.export runs/gta5/last.pth --out released --which teacher \\
         --scores runs/gta5/classes.json
 
-writes ``model.safetensors``, ``model.pt2`` (for `torch.export.load`) and ``card.json``, which
-`python -m reference.predict` reads.
+writes ``model.safetensors`` and ``card.json``, which `python -m reference.predict` reads, and two
+programs that run without this code: ``model.pt2`` (for `torch.export.load`) and ``model.onnx``.
+Programs take images of one size alone, which the card names; weights and card take any.
 """
 
 from __future__ import annotations
@@ -18,45 +19,36 @@ from typing import Annotated, Any, Final, Literal
 
 import tyro
 
-from reference.atomic import require_new_folder
-from reference.evaluation.class_table import LAST
-from reference.evaluation.protocol import Source, protocol_for
-from reference.networks.program import write_program
-from reference.networks.release import read_checkpoint, write_release
+from reference.commands import answer
 
 PROGRAM: Final = "model.pt2"
+ONNX: Final = "model.onnx"
 
 
 @dataclass(frozen=True)
 class Options:
-    """Turn a checkpoint of a run into weights, a card and a program.
+    """Turn a checkpoint of a run into weights, a card and programs."""
 
-    Args:
-        checkpoint: file of a run.
-        out: folder for the files; must be new or empty.
-        which: the trained network, or its moving average.
-        source: the data set with labels that it was trained on, which says which classes it knows;
-            by default that of the checkpoint's run.
-        size: height and width at which images are to be seen, pixels; by default those at which
-            the run evaluated.
-        scores: JSON file of an evaluation of this checkpoint, for the card.
-        program: write the torch.export program as well.
-    """
-
+    # file of a run, such as runs/gta5/last.pth
     checkpoint: Annotated[Path, tyro.conf.Positional]
+    # folder for the files; must be new or empty
     out: Path
+    # the trained network, or its moving average
     which: Literal["student", "teacher"] = "student"
-    source: Source | None = None
+    # name of the labelled set that it was trained on, where the checkpoint does not say it
+    source: str = ""
+    # (height, width) of the images, pixels; by default that at which the run evaluated
     size: tuple[int, int] | None = None
+    # JSON file of an evaluation of this checkpoint, for the card
     scores: Path | None = None
+    # write the torch.export program as well
     program: bool = True
+    # write an ONNX file as well, where onnx and onnxscript are installed
+    onnx: bool = True
 
 
 def read_scores(path: Path) -> dict[str, Any]:
-    """Take the headline out of a file that `write_class_table` wrote.
-
-    Args:
-        path: the JSON file.
+    """Take the headline out of a JSON file that `write_class_table` wrote.
 
     Returns:
         dict: "header", how it was measured; "means" and "iou", in percent.
@@ -64,6 +56,8 @@ def read_scores(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: there is no such file, or it holds something else.
     """
+    from reference.evaluation.class_table import LAST
+
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
         row = next(row for row in held["rows"] if row["name"] == LAST)
@@ -75,51 +69,76 @@ def read_scores(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def run_export(options: Options) -> Path:
+def run_export(options: Options) -> tuple[Path, list[str]]:
     """Write the files; nothing is written where an input is wrong.
 
-    Args:
-        options: of the command.
-
     Returns:
-        Path: the card.
+        (Path, list): the card, and a sentence for every file that could not be made.
 
     Raises:
-        ValueError: the output folder is not empty, an input is not what it should be, or nothing
-            says what the network was trained on.
+        ValueError: the output folder is not empty, or an input is not what it should be.
         ImportError: the network needs timm, which cannot be imported.
     """
+    from reference.run.files import require_new_folder
+
     hint = "Hint: choose another one with --out."
     require_new_folder("export", options.out, hint, argument="out")
-    if options.size is not None and min(options.size) < 1:
-        raise ValueError(f"export: expected a positive size, got {options.size}.")
+    if options.checkpoint.is_dir():
+        raise ValueError(
+            f"export: expected a checkpoint, got the folder {options.checkpoint}. "
+            f"Hint: {options.checkpoint / 'last.pth'} is the newest one of a run."
+        )
+    if options.size is not None and not 1 <= min(options.size) <= max(options.size) <= 16384:
+        raise ValueError(f"export: expected a size within 1..16384, got {options.size}.")
+    from reference.networks.program import exported, write_onnx, write_program
+    from reference.networks.release import read_checkpoint, renamed_source, write_release
+
     scores = None if options.scores is None else read_scores(options.scores)
     release = read_checkpoint(options.checkpoint, options.which)
-    protocol = protocol_for(
-        "export", options.checkpoint, release.card, size=options.size, source=options.source
-    )
-    if options.program:
-        write_program(options.out / PROGRAM, release.network, protocol.size)
-    return write_release(
-        options.out,
-        release.network,
-        input_size=protocol.size,
-        source=protocol.source,
-        facts={
-            "which": options.which,
-            "iteration": release.card.get("iteration"),
-            "scores_percent": scores,
+    if options.source:
+        release = renamed_source(release, options.source)
+    height, width = options.size or release.card.get("input_size", (512, 1024))
+    notes: list[str] = []
+    programs = []
+    if options.program or options.onnx:
+        program = exported(release.network, (height, width))
+        if options.program:
+            write_program(options.out / PROGRAM, program)
+            programs.append(PROGRAM)
+        if options.onnx:
+            note = write_onnx(options.out / ONNX, program)
+            notes += [note] if note else []
+            programs += [] if note else [ONNX]
+    data = release.card.get("data", {})
+    facts = {
+        # How scores read labels of this network.
+        "data": {name: data[name] for name in ("target_set", "merge") if name in data},
+        "which": options.which,
+        "iteration": release.card.get("iteration"),
+        "scores_percent": scores,
+        "programs": {
+            "files": programs,
+            "input": f"float32 (B, 3, {height}, {width}), RGB in [0, 1]; any B, this size alone",
+            "outputs": "logits and features; upsample the logits bilinearly to the image's size "
+            f"(align_corners {release.network.align_corners})",
         },
+    }
+    card = write_release(
+        options.out,
+        release,
+        input_size=(height, width),
+        source=release.card.get("source", ""),
+        facts=facts,
     )
+    return card, notes
 
 
 def main() -> None:
     """Read the command line, export, print; a wrong input ends with one sentence."""
     options = tyro.cli(Options, prog="python -m reference.export")
-    try:
-        card = run_export(options)
-    except (ValueError, ImportError) as error:
-        sys.exit(str(error))
+    card, notes = answer(lambda: run_export(options))
+    for note in notes:
+        print(note, file=sys.stderr)
     print(
         f"Wrote {', '.join(sorted(path.name for path in card.parent.iterdir()))} to {card.parent}"
     )

@@ -1,8 +1,4 @@
-"""IoU per class of a run beside its evaluation before and published rows; Markdown, CSV, JSON.
-
-The row of the last checkpoint is the headline. A checkpoint that was chosen by its score on the
-labels it is scored on may stand beside it, under the name "oracle-selected" only.
-"""
+"""IoU per class of a run beside its evaluation before and published rows; Markdown, CSV, JSON."""
 
 from __future__ import annotations
 
@@ -12,23 +8,21 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import torch
 
-from reference.atomic import write_atomically
-from reference.data.classes import NAMES, NUM_CLASSES, SUBSETS
-from reference.evaluation.evaluate import Scores
+from reference.data.classes import CITYSCAPES
 from reference.evaluation.protocol import Evaluation, Protocol
-from reference.evaluation.published import ROWS, Published
+from reference.evaluation.published import Published, published_rows
+from reference.evaluation.scores import Scores
+from reference.networks.card import plain_classes, read_classes
+from reference.run.files import write_atomically
 
 LAST: Final = "this run, last checkpoint"
 PREVIOUS: Final = "previous evaluation"
 DELTA: Final = "change since"
-BEST: Final = "this run, best checkpoint (oracle-selected)"
 _ACCURACY: Final = "pixel accuracy"
-
-_Key = TypeVar("_Key")
 
 
 @dataclass(frozen=True)
@@ -37,7 +31,7 @@ class Row:
 
     Args:
         name: what was scored.
-        iou_percent: train id -> IoU, 0..100, or points of change; None where undefined.
+        iou_percent: class number -> IoU, 0..100, or points of change; None where undefined.
         means_percent: by name, likewise; the pixel accuracy among them.
         note: what must be known to compare.
         signed: print a sign: the row is a change.
@@ -66,8 +60,14 @@ class ClassTable:
 
     @property
     def classes(self) -> tuple[int, ...]:
-        """Train ids of the columns."""
-        return self.evaluation.protocol.classes
+        """Class numbers of the columns: those that the source labels."""
+        return self.evaluation.protocol.known
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of these classes."""
+        names = self.evaluation.protocol.classes.names
+        return tuple(names[label] for label in self.classes)
 
     @property
     def means(self) -> tuple[str, ...]:
@@ -81,7 +81,7 @@ class ClassTable:
 
     def markdown(self) -> str:
         """Lay the table out for reading, one decimal."""
-        columns = ["", *(NAMES[label] for label in self.classes), *self.means, "note"]
+        columns = ["", *self.names, *self.means, "note"]
         lines = [columns, ["---", *("---:" for _ in columns[1:-1]), "---"]]
         for row in self.rows:
             name = f"**{row.name}**" if row.name == LAST else row.name
@@ -94,7 +94,7 @@ class ClassTable:
         text = io.StringIO()
         text.writelines(f"# {line}\n" for line in self.header)
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["row", *(NAMES[label] for label in self.classes), *self.means, "note"])
+        writer.writerow(["row", *self.names, *self.means, "note"])
         for row in self.rows:
             writer.writerow([row.name, *self._cells(row, ".4f"), row.note])
         return text.getvalue()
@@ -106,27 +106,37 @@ class ClassTable:
             "rows": [
                 {
                     "name": row.name,
-                    "iou": {NAMES[label]: row.iou_percent.get(label) for label in self.classes},
+                    "iou": {
+                        name: row.iou_percent.get(label)
+                        for label, name in zip(self.classes, self.names, strict=True)
+                    },
                     "means": {name: row.means_percent.get(name) for name in self.means},
                     "note": row.note,
                 }
                 for row in self.rows
             ],
             "evaluation": {
-                "protocol": asdict(self.evaluation.protocol),
+                "protocol": asdict(self.evaluation.protocol)
+                | {"classes": plain_classes(self.evaluation.protocol.classes)},
+                "target": self.evaluation.target,
                 "images": self.evaluation.images,
                 "align_corners": self.evaluation.align_corners,
-                # True class by row, predicted class by column, in train-id order.
+                # True class by row, predicted class by column, in the order of the classes.
                 "confusion": self.evaluation.scores.confusion.tolist(),
             },
         }
+
+
+def _sets(evaluation: Evaluation) -> str:
+    source = f"source {evaluation.protocol.source or 'not named'}"
+    return f"{source}, target {evaluation.target}" if evaluation.target else source
 
 
 def _scored(name: str, evaluation: Evaluation) -> Row:
     iou = evaluation.scores.iou_percent
     return Row(
         name,
-        {label: iou[label] for label in evaluation.protocol.classes},
+        {label: iou[label] for label in evaluation.protocol.known},
         {
             **evaluation.means_percent,
             _ACCURACY: evaluation.scores.pixel_accuracy_percent,
@@ -134,32 +144,22 @@ def _scored(name: str, evaluation: Evaluation) -> Row:
     )
 
 
+def _minus(now: float | None, before: float | None) -> float | None:
+    return None if now is None or before is None else now - before
+
+
 def _change(now: Row, before: Row) -> Row:
-    def minus(a: float | None, b: float | None) -> float | None:
-        return None if a is None or b is None else a - b
-
-    return Row(
-        DELTA,
-        {
-            label: minus(value, before.iou_percent[label])
-            for label, value in now.iou_percent.items()
-        },
-        {
-            name: minus(value, before.means_percent[name])
-            for name, value in now.means_percent.items()
-        },
-        signed=True,
-    )
+    iou = {c: _minus(value, before.iou_percent[c]) for c, value in now.iou_percent.items()}
+    means = {n: _minus(value, before.means_percent[n]) for n, value in now.means_percent.items()}
+    return Row(DELTA, iou, means, signed=True)
 
 
-def _reference(row: Published, evaluation: Evaluation) -> Row:
-    protocol = evaluation.protocol
-    iou = row.by_class(protocol.source)
-    means: dict[str, float | None] = {f"miou{len(protocol.classes)}": row.miou}
-    for subset in SUBSETS.values():
-        values = [iou[label] for label in subset if label in iou]
-        if len(values) == len(subset):
-            means.setdefault(f"miou{len(subset)}", sum(values) / len(values))
+def _reference(row: Published) -> Row:
+    iou = row.by_class
+    means: dict[str, float | None] = {f"miou{len(iou)}": row.miou}
+    for name, members in CITYSCAPES.means.items():
+        if set(members) <= set(iou):
+            means.setdefault(name, sum(iou[label] for label in members) / len(members))
     note = f"published, {row.repository}" + (f"; {row.note}" if row.note else "")
     return Row(row.name, dict(iou), means, note)
 
@@ -169,7 +169,6 @@ def class_table(
     *,
     network: str,
     previous: Evaluation | None = None,
-    best: Evaluation | None = None,
     references: bool = True,
 ) -> ClassTable:
     """Set the last checkpoint beside what it should be compared with.
@@ -178,28 +177,24 @@ def class_table(
         last: of the last checkpoint: the headline.
         network: what was scored, of `in_words`: it names the head, as two go by one name.
         previous: the evaluation before; adds it and the change since.
-        best: of the checkpoint with the highest score; shown as "oracle-selected".
-        references: add published rows of the same source.
+        references: add published rows, where there are any of these sets and classes.
 
     Raises:
         ValueError: the evaluations were not measured alike.
     """
-    for other in (previous, best):
-        if other is not None and other.header != last.header:
-            raise ValueError(
-                f"class_table: expected evaluations measured alike, got {last.header!r} and "
-                f"{other.header!r}."
-            )
+    if previous is not None and previous.header != last.header:
+        raise ValueError(
+            f"class_table: expected evaluations measured alike, got {last.header!r} and "
+            f"{previous.header!r}."
+        )
     rows = [_scored(LAST, last)]
     if previous is not None:
         before = _scored(PREVIOUS, previous)
         rows += [before, _change(rows[0], before)]
-    if best is not None:
-        rows.append(_scored(BEST, best))
     if references:
-        rows += [_reference(row, last) for row in ROWS[last.protocol.source]]
+        rows += [_reference(row) for row in published_rows(last)]
     return ClassTable(
-        header=(f"IoU in percent, source {last.protocol.source}; {network}", last.header),
+        header=(f"IoU in percent, {_sets(last)}; {network}", last.header),
         rows=tuple(rows),
         evaluation=last,
     )
@@ -230,11 +225,17 @@ def read_evaluation(path: Path) -> Evaluation:
     try:
         held = json.loads(path.read_text(encoding="utf-8"))["evaluation"]
         told = held["protocol"]
+        # Tables of the toy and of real sets were once of the 19 classes alone.
+        classes = read_classes(told["classes"]) if "classes" in told else CITYSCAPES
         protocol = Protocol(
-            size=(int(told["size"][0]), int(told["size"][1])),
-            source=told["source"],
+            classes=classes,
+            size=_pair(told["size"]),
+            labelled=None if told.get("labelled") is None else tuple(map(int, told["labelled"])),
+            source=str(told["source"]),
             scales=tuple(map(float, told["scales"])),
             flip=bool(told["flip"]),
+            window=None if told.get("window") is None else _pair(told["window"]),
+            stride=None if told.get("stride") is None else _pair(told["stride"]),
         )
         confusion = torch.tensor(held["confusion"], dtype=torch.int64)
         images, corners = int(held["images"]), bool(held["align_corners"])
@@ -243,9 +244,14 @@ def read_evaluation(path: Path) -> Evaluation:
             f"read_evaluation: expected the JSON file of a table per class, got {path} "
             f"({type(error).__name__}). Hint: write_class_table writes it."
         ) from error
-    if confusion.shape != (NUM_CLASSES, NUM_CLASSES):
+    count = len(protocol.classes)
+    if confusion.shape != (count, count):
         raise ValueError(
-            f"read_evaluation: expected a matrix of {NUM_CLASSES}x{NUM_CLASSES} classes in {path}, "
+            f"read_evaluation: expected a matrix of {count}x{count} classes in {path}, "
             f"got shape {tuple(confusion.shape)}."
         )
-    return Evaluation(Scores(confusion), protocol, images, corners)
+    return Evaluation(Scores(confusion), protocol, images, corners, str(held.get("target", "")))
+
+
+def _pair(values: Any) -> tuple[int, int]:
+    return int(values[0]), int(values[1])

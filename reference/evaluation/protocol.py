@@ -2,35 +2,50 @@
 
 Images are scaled to the evaluation size, logits upsampled to the labels' own size, and every
 labelled pixel of every image enters one confusion matrix. Labels are never shrunk: that inflates
-the score. Means over 19, 16 and 13 classes are means of rows of this one matrix.
+the score. All means are means of rows of this one matrix.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Final
+from typing import Protocol as Interface
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from reference.data.classes import NAMES, NUM_CLASSES, SUBSETS, TOY_CLASSES, ByteArray
-from reference.data.readers import Reader
-from reference.data.resizing import resize_image
-from reference.evaluation.evaluate import Scores, confusion_matrix, upsampled_logits
-from reference.networks.output import Segmenter
-from reference.networks.toy import unit_range
-from reference.progress import track
+from reference.data.classes import CITYSCAPES, ByteArray, ClassList
+from reference.data.files import resize_image
+from reference.evaluation.scores import Scores, confusion_matrix
+from reference.networks.output import Segmenter, unit_range, upsampled_logits
+from reference.run.report import track
 
-Source = Literal["gta5", "synthia", "toy"]
+Size = tuple[int, int]
+# A network sees no image with longer sides; 100000 pixels would ask for more memory than there is.
+_LONGEST: Final = 16384
 
-# Classes that a source labels, the widest first; a network cannot learn any other.
-_MEANS: Final[dict[Source, tuple[tuple[int, ...], ...]]] = {
-    "gta5": (SUBSETS["19"], SUBSETS["16"], SUBSETS["13"]),
-    "synthia": (SUBSETS["16"], SUBSETS["13"]),
-    "toy": (TOY_CLASSES,),
-}
+
+class Labelled(Interface):
+    """Images with labels, such as `reference.data.sets.ImageSet`."""
+
+    @property
+    def name(self) -> str:
+        """Of the set."""
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether `labels` may be called."""
+
+    def __len__(self) -> int: ...
+
+    def image(self, index: int, /) -> ByteArray:
+        """Return uint8 (H, W, 3), RGB."""
+
+    def labels(self, index: int, /) -> ByteArray:
+        """Return uint8 (H', W'), class numbers or 255."""
 
 
 @dataclass(frozen=True)
@@ -38,51 +53,79 @@ class Protocol:
     """How an evaluation is done; the defaults are those of published tables.
 
     Args:
+        classes: of the network's outputs.
         size: height and width of the images that the network sees, pixels.
-        source: what it was trained on, which says which classes it can know: "gta5" (19),
-            "synthia" (16) or "toy" (14). Outputs of other classes are set to -inf, so that they
-            cannot take pixels.
+        labelled: classes that the source labels, None for all; a network cannot know any other.
+            Their outputs are set to -inf, so that they cannot take pixels.
+        source: name of the labelled set, for the table.
         scales: times `size`; more than one averages the probabilities of all views.
         flip: average with the mirrored image as well.
+        window: height and width of a window that slides over the scaled image, pixels; its logits
+            are averaged where windows overlap. None, or one that covers the image, sees it whole.
+        stride: steps of the window, pixels; two thirds of the window by default.
 
     Raises:
-        ValueError: an unknown source, no scale, or a number that is not positive.
+        ValueError: a number is not positive or too large, no scale, a stride beyond the window, or
+            classes that the list does not have.
     """
 
-    size: tuple[int, int] = (512, 1024)
-    source: Source = "gta5"
+    classes: ClassList = CITYSCAPES
+    size: Size = (512, 1024)
+    labelled: tuple[int, ...] | None = None
+    source: str = ""
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
+    window: Size | None = None
+    stride: Size | None = None
 
     def __post_init__(self) -> None:
-        if self.source not in get_args(Source):
-            known = ", ".join(f'"{name}"' for name in get_args(Source))
-            raise ValueError(f"Protocol: expected source {known}, got {self.source!r}.")
-        if min(self.size) < 1 or not self.scales or min(self.scales) <= 0:
+        if not self.scales or not all(math.isfinite(s) and 0 < s <= 8 for s in self.scales):
             raise ValueError(
-                "Protocol: expected a positive size and at least one scale above 0, got size "
+                f"Protocol: expected at least one scale, each above 0 and at most 8, got "
+                f"{self.scales}."
+            )
+        longest = max(self.size) * max(self.scales)
+        if min(self.size) * min(self.scales) < 1 or longest > _LONGEST:
+            raise ValueError(
+                f"Protocol: expected size times scale within 1..{_LONGEST} pixels a side, got size "
                 f"{self.size} and scales {self.scales}."
+            )
+        if self.stride is not None and self.window is None:
+            raise ValueError(f"Protocol: expected a window with stride {self.stride}, got None.")
+        if self.window is not None:
+            stride = self.stride or self.window
+            if min(*self.window, *stride) < 1 or any(
+                step > side for step, side in zip(stride, self.window, strict=True)
+            ):
+                raise ValueError(
+                    "Protocol: expected a window of positive sides and a stride within it, got "
+                    f"window {self.window} and stride {self.stride}."
+                )
+        if not self.known or not 0 <= min(self.known) <= max(self.known) < len(self.classes):
+            raise ValueError(
+                f"Protocol: expected labelled classes within 0..{len(self.classes) - 1}, got "
+                f"{self.labelled}."
             )
 
     @property
-    def classes(self) -> tuple[int, ...]:
-        """Train ids that the source labels."""
-        return _MEANS[self.source][0]
+    def known(self) -> tuple[int, ...]:
+        """Class numbers that the source labels."""
+        return tuple(range(len(self.classes))) if self.labelled is None else self.labelled
 
     @property
     def masked(self) -> tuple[int, ...]:
-        """Train ids whose outputs are set to -inf."""
-        return tuple(label for label in range(NUM_CLASSES) if label not in self.classes)
+        """Class numbers whose outputs are set to -inf."""
+        return tuple(label for label in range(len(self.classes)) if label not in self.known)
 
-    def means_percent(self, scores: Scores) -> dict[str, float]:
-        """Return mean IoU in percent by name, "miou19" and so on, the headline first.
+    @property
+    def means(self) -> dict[str, tuple[int, ...]]:
+        """Classes of every mean by its name, the headline first.
 
-        No mean runs over classes that the source does not label.
+        No mean runs over a class that the source does not label.
         """
-        return {
-            f"miou{len(classes)}": scores.mean_iou_percent(classes)
-            for classes in _MEANS[self.source]
-        }
+        known = set(self.known)
+        held = {name: m for name, m in self.classes.means.items() if known.issuperset(m)}
+        return held or {f"miou{len(known)}": self.known}
 
     def describe(self, images: int, *, align_corners: bool) -> str:
         """Say in one line how the numbers below were measured."""
@@ -94,46 +137,23 @@ class Protocol:
             f"{images} images at {self.size[1]}x{self.size[0]}",
             scales,
             "with flip" if self.flip else "no flip",
-            f"logits upsampled to full-size labels (align_corners={align_corners})",
         ]
+        if self.window is not None:
+            steps = self.steps
+            parts.append(
+                f"windows of {self.window[1]}x{self.window[0]} every {steps[1]}x{steps[0]}"
+            )
+        parts.append(f"logits upsampled to full-size labels (align_corners={align_corners})")
         if self.masked:
-            names = ", ".join(NAMES[label] for label in self.masked)
+            names = ", ".join(self.classes.names[label] for label in self.masked)
             parts.append(f"outputs without labels in the source masked: {names}")
         return "; ".join(parts)
 
-
-def protocol_for(
-    caller: str,
-    weights: Path,
-    card: Mapping[str, Any],
-    *,
-    size: tuple[int, int] | None = None,
-    source: Source | None = None,
-    scales: tuple[float, ...] = (1.0,),
-    flip: bool = False,
-) -> Protocol:
-    """Return how a trained network is run: as asked for, else as its file says.
-
-    Args:
-        caller: begins the sentence when the source is not known.
-        weights: the file.
-        card: of the network; "input_size" and "source" are looked for.
-        size: height and width, pixels; None takes the card's, or that of published tables.
-        source: None takes the card's.
-        scales, flip: as of `Protocol`.
-
-    Raises:
-        ValueError: neither says what the network was trained on.
-    """
-    height, width = size or card.get("input_size", Protocol.size)
-    source = source or card.get("source")
-    if source is None:
-        raise ValueError(
-            f"{caller}: expected the data set that the network was trained on, got no source and "
-            f"none in {weights}. Hint: give --source {', '.join(get_args(Source)[:-1])} or "
-            f"{get_args(Source)[-1]}; it says which classes the network knows."
-        )
-    return Protocol((height, width), source, scales, flip)
+    @property
+    def steps(self) -> Size:
+        """The stride, chosen or by default."""
+        height, width = self.window or self.size
+        return self.stride or (max(1, 2 * height // 3), max(1, 2 * width // 3))
 
 
 @dataclass(frozen=True)
@@ -145,17 +165,20 @@ class Evaluation:
         protocol: how.
         images: number of images.
         align_corners: of the network.
+        target: name of the set that was scored.
     """
 
     scores: Scores
     protocol: Protocol
     images: int
     align_corners: bool
+    target: str = ""
 
     @property
-    def means_percent(self) -> dict[str, float]:
-        """Mean IoU by name, 0..100, the headline first."""
-        return self.protocol.means_percent(self.scores)
+    def means_percent(self) -> dict[str, float | None]:
+        """Mean IoU by name, 0..100, the headline first; None where no class has a pixel."""
+        means = self.protocol.means.items()
+        return {name: self.scores.mean_iou_percent(classes) for name, classes in means}
 
     @property
     def header(self) -> str:
@@ -163,15 +186,54 @@ class Evaluation:
         return self.protocol.describe(self.images, align_corners=self.align_corners)
 
 
-def _as_batch(pixels: ByteArray, size: tuple[int, int], device: torch.device) -> Tensor:
-    stored = torch.from_numpy(resize_image(pixels, size).copy()).permute(2, 0, 1).unsqueeze(0)
-    return unit_range(stored.to(device))
+def _starts(length: int, window: int, step: int) -> list[int]:
+    """Places of a window along one axis; the last one ends where the image does."""
+    last = max(0, length - window)
+    return [*range(0, last, step), last]
+
+
+def _windowed_logits(network: Segmenter, image: Tensor, window: Size, steps: Size) -> Tensor:
+    """Average the logits of windows, (1, C, H, W) for an image (1, 3, H, W)."""
+    height, width = image.shape[-2:]
+    h, w = min(window[0], height), min(window[1], width)
+    total = image.new_zeros(1, network.num_classes, height, width)
+    count = image.new_zeros(1, 1, height, width)
+    for top in _starts(height, h, steps[0]):
+        for left in _starts(width, w, steps[1]):
+            rows, columns = slice(top, top + h), slice(left, left + w)
+            piece = image[..., rows, columns]
+            total[..., rows, columns] += upsampled_logits(network, piece, (h, w))
+            count[..., rows, columns] += 1
+    return total / count
+
+
+def _view(network: Segmenter, image: Tensor, size: Size, protocol: Protocol) -> Tensor:
+    """Logits of one view at the size asked for, (C, *size)."""
+    window = protocol.window
+    height, width = image.shape[-2:]
+    if window is None or (window[0] >= height and window[1] >= width):
+        return upsampled_logits(network, image, size)[0]
+    logits = _windowed_logits(network, image, window, protocol.steps)
+    return F.interpolate(logits, size, mode="bilinear", align_corners=network.align_corners)[0]
+
+
+def _views(
+    network: Segmenter, pixels: ByteArray, size: Size, protocol: Protocol
+) -> Iterator[Tensor]:
+    device = next(network.parameters()).device
+    masked = torch.tensor(protocol.masked, dtype=torch.int64, device=device)
+    for scale in protocol.scales:
+        scaled = (round(protocol.size[0] * scale), round(protocol.size[1] * scale))
+        stored = torch.from_numpy(resize_image(pixels, scaled).copy()).permute(2, 0, 1)
+        image = unit_range(stored.unsqueeze(0).to(device))
+        for mirrored in (False, True) if protocol.flip else (False,):
+            logits = _view(network, image.flip(-1) if mirrored else image, size, protocol)
+            logits = logits.flip(-1) if mirrored else logits
+            yield logits.index_fill_(0, masked, -torch.inf)
 
 
 @torch.no_grad()
-def class_scores(
-    network: Segmenter, pixels: ByteArray, size: tuple[int, int], protocol: Protocol
-) -> Tensor:
+def class_scores(network: Segmenter, pixels: ByteArray, size: Size, protocol: Protocol) -> Tensor:
     """Score every class at every pixel of one image.
 
     Args:
@@ -184,65 +246,67 @@ def class_scores(
         pixels (H, W, 3), uint8 RGB. Result: (C, *size): logits of a single view, the mean of the
         probabilities of several; -inf, or 0 among probabilities, for masked classes.
     """
-    device = next(network.parameters()).device
-    masked = torch.tensor(protocol.masked, dtype=torch.int64, device=device)
-    views = []
-    for scale in protocol.scales:
-        scaled = (round(protocol.size[0] * scale), round(protocol.size[1] * scale))
-        batch = _as_batch(pixels, scaled, device)
-        for mirrored in (False, True) if protocol.flip else (False,):
-            logits = upsampled_logits(network, batch.flip(-1) if mirrored else batch, size)[0]
-            views.append(logits.flip(-1) if mirrored else logits)
-            views[-1].index_fill_(0, masked, -torch.inf)
-    if len(views) == 1:
-        return views[0]
-    return torch.stack([view.softmax(dim=0) for view in views]).mean(dim=0)
+    views = _views(network, pixels, size, protocol)
+    if len(protocol.scales) == 1 and not protocol.flip:
+        return next(views)
+    total, count = torch.zeros(()), 0
+    for view in views:
+        total, count = view.softmax(dim=0) + total.to(view.device), count + 1
+    return total / count
 
 
-def evaluate_reader(
+def evaluate(
     network: Segmenter,
-    reader: Reader,
+    images: Labelled,
     protocol: Protocol,
     *,
     description: str = "Evaluating",
     progress: bool = False,
 ) -> Evaluation:
-    """Score a network on every image of a data set, one by one, at the labels' own size.
+    """Score a network on every image of a set, one by one, at the labels' own size.
 
     The network is left in the mode it was in.
 
     Args:
         network: on the device where the work is to be done.
-        reader: with labels.
+        images: with labels.
         protocol: how.
         description: what the bar says.
         progress: show a bar.
 
     Raises:
-        ValueError: the reader has no labels or no images, the network has another number of
-            classes, or a file is broken.
+        ValueError: there are no labels or no images, no pixel has a label that counts, the network
+            has another number of classes, or a file is broken.
     """
-    if not reader.has_labels or not len(reader):
+    if not images.has_labels or not len(images):
         raise ValueError(
-            "evaluate_reader: expected a reader with labels and at least one image, got "
-            f"{len(reader)} images {'with' if reader.has_labels else 'without'} labels."
+            "evaluate: expected a set with labels and at least one image, got "
+            f"{len(images)} images {'with' if images.has_labels else 'without'} labels."
         )
-    if network.num_classes != NUM_CLASSES:
+    count = len(protocol.classes)
+    if network.num_classes != count:
         raise ValueError(
-            f"evaluate_reader: expected a network with {NUM_CLASSES} outputs, got "
-            f"{network.num_classes}. Hint: train on all {NUM_CLASSES}; the protocol masks those "
-            "without labels."
+            f"evaluate: expected a network with {count} outputs, one per class of "
+            f"{protocol.classes.name}, got {network.num_classes}."
         )
     device = next(network.parameters()).device
-    confusion = torch.zeros(NUM_CLASSES, NUM_CLASSES, dtype=torch.int64, device=device)
+    confusion = torch.zeros(count, count, dtype=torch.int64, device=device)
     training = network.training
     network.eval()
     try:
-        for index in track(len(reader), description, show=progress):
-            truth = torch.from_numpy(reader.labels(index).copy()).to(device)
+        for index in track(len(images), description, show=progress):
+            truth = torch.from_numpy(images.labels(index).copy()).to(device)
             size = (truth.shape[0], truth.shape[1])
-            guess = class_scores(network, reader.image(index), size, protocol).argmax(dim=0)
-            confusion += confusion_matrix(guess, truth, NUM_CLASSES)
+            guess = class_scores(network, images.image(index), size, protocol).argmax(dim=0)
+            confusion += confusion_matrix(guess, truth, count)
     finally:
         network.train(training)
-    return Evaluation(Scores(confusion.cpu()), protocol, len(reader), network.align_corners)
+    scores = Scores(confusion.cpu())
+    if not set(scores.occurring) & set(protocol.known):
+        found = f"pixels of {len(scores.occurring)} other classes" if scores.occurring else "none"
+        raise ValueError(
+            f"evaluate: expected pixels labelled with a class that the source labels in the "
+            f"{len(images)} images of {images.name}, got {found}. Hint: labels of a test split are "
+            "placeholders; score on the split val."
+        )
+    return Evaluation(scores, protocol, len(images), network.align_corners, images.name)

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from reference.data.classes import SUBSETS
-from reference.evaluation.protocol import Source
+from reference.data.classes import CITYSCAPES
+from reference.evaluation.protocol import Evaluation
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ class Published:
     iou_percent: tuple[float, ...]
     miou: float
 
-    def by_class(self, source: Source) -> dict[int, float]:
-        """Return train id -> IoU."""
-        return dict(zip(_CLASSES[source], self.iou_percent, strict=True))
+    @property
+    def by_class(self) -> dict[int, float]:
+        """Class number -> IoU."""
+        classes = CITYSCAPES.means[f"miou{len(self.iou_percent)}"]
+        return dict(zip(classes, self.iou_percent, strict=True))
 
-
-_CLASSES: Final = {"gta5": SUBSETS["19"], "synthia": SUBSETS["16"]}
 
 GTA5: Final = (
     Published(
@@ -90,4 +90,19 @@ SYNTHIA: Final = (
     ),
 )  # fmt: skip
 
-ROWS: Final[dict[Source, tuple[Published, ...]]] = {"gta5": GTA5, "synthia": SYNTHIA, "toy": ()}
+ROWS: Final = {"gta5": GTA5, "synthia": SYNTHIA}
+
+
+def published_rows(evaluation: Evaluation) -> tuple[Published, ...]:
+    """Return the rows that an evaluation may be compared with: none but on Cityscapes' classes.
+
+    They hold for GTA5 or SYNTHIA as the source and the images of Cityscapes alone.
+    """
+    protocol = evaluation.protocol
+    rows = ROWS.get(protocol.source, ())
+    alike = (
+        evaluation.target.lower() == "cityscapes"
+        and protocol.classes.names == CITYSCAPES.names
+        and all(tuple(row.by_class) == protocol.known for row in rows)
+    )
+    return rows if alike else ()

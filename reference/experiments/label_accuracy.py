@@ -10,6 +10,7 @@ from PIL import Image
 
 from reference.data.classes import IGNORE
 from reference.experiments.runs import Run
+from reference.experiments.targets import sets_of
 
 
 def label_accuracy(run: Run) -> list[dict[str, Any]]:
@@ -23,11 +24,9 @@ def label_accuracy(run: Run) -> list[dict[str, Any]]:
         have a static label) and "accuracy" (share of those that are right), 0..1. Empty where the
         run has no static labels, or its target no truth.
     """
-    from reference.data.sets import open_sets
-
     folders = sorted((run.folder / "labels").glob("round-*"), key=_round)
     try:
-        truth = open_sets(run.settings.data, run.settings.data.root).oracle
+        truth = sets_of(run.settings).oracle
     except ValueError:
         return []
     found = []

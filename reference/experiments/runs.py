@@ -132,12 +132,11 @@ def record_of(run: Run) -> dict[str, Any] | None:
     if held is None or held["iteration"] < run.steps:
         return None
     table = json.loads((run.folder / "classes.json").read_text("utf-8"))
-    confusion = table["evaluation"]["confusion"]
-    iou = table["rows"][0]["iou"]
+    evaluation, iou = table["evaluation"], table["rows"][0]["iou"]
+    confusion, names = evaluation["confusion"], evaluation["protocol"]["classes"]["names"]
     # A class without a labelled pixel has no score.
-    scored = {
-        name: iou[name] or 0.0 for name, truth in zip(iou, confusion, strict=True) if sum(truth)
-    }
+    occurring = [name for name, truth in zip(names, confusion, strict=True) if sum(truth)]
+    scored = {name: iou[name] for name in occurring if name in iou}
     origin = json.loads((run.folder / "origin.json").read_text("utf-8"))["starts"][-1]
     begun = held if run.row == SOURCE else _checkpoint(run.folder.with_name(SOURCE))
     largest, smallest = _share_ratios(confusion, begun)

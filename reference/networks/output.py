@@ -95,27 +95,3 @@ def upsampled_logits(network: Segmenter, images: Tensor, size: tuple[int, int]) 
     """
     logits = network(images).logits.float()
     return F.interpolate(logits, size=size, mode="bilinear", align_corners=network.align_corners)
-
-
-def parameter_groups(
-    network: nn.Module, learning_rate: float, *, head_factor: float = 10.0
-) -> list[dict[str, Any]]:
-    """Sort the trained parameters: those of the submodule "backbone", and the rest at a higher rate.
-
-    Args:
-        network: any.
-        learning_rate: of the backbone, and of a network without one.
-        head_factor: times `learning_rate` for everything beside the backbone.
-
-    Returns:
-        list: groups with "name", "params" and "lr"; frozen parameters are in none.
-    """
-    trained = [(name, value) for name, value in network.named_parameters() if value.requires_grad]
-    backbone = [value for name, value in trained if name.startswith("backbone.")]
-    rest = [value for name, value in trained if not name.startswith("backbone.")]
-    if not backbone:
-        return [{"name": "all", "params": rest, "lr": learning_rate}]
-    return [
-        {"name": "backbone", "params": backbone, "lr": learning_rate},
-        {"name": "head", "params": rest, "lr": head_factor * learning_rate},
-    ]

@@ -2,7 +2,8 @@
 
 The card describes the network, its classes, colours and sizes, so that the two files are enough
 to run it and nothing in them is executed. Checkpoints of a run hold a description too and are
-read here as well.
+read here as well. A method that changes the network at test time is named in both, and its state
+stands beside the weights.
 """
 
 from __future__ import annotations
@@ -10,22 +11,23 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from torch import Tensor
 
-from reference.atomic import write_atomically
-from reference.data.classes import NAMES, PALETTE
-from reference.networks.card import build, describe
+from reference.data.classes import CITYSCAPES, ClassList
+from reference.networks.card import build, describe, plain_classes, read_classes
 from reference.networks.output import Segmenter
 from reference.networks.tensor_files import read_stored
+from reference.networks.weights import require_finite
+from reference.run.files import write_atomically
 
 FORMAT: Final = 1
 CARD: Final = "card.json"
 WEIGHTS: Final = "model.safetensors"
+_METHOD: Final = "method."
 _ENTRIES: Final = {
     "format": int,
     "description": dict,
@@ -42,18 +44,76 @@ class Release:
     """A network that was read from files, in evaluation mode, on the CPU.
 
     Args:
-        network: with its weights.
-        card: everything the card says; of a checkpoint, its description and what its run was set
-            to: "source" and "input_size".
+        network: with its weights, as its method uses it at test time.
+        card: everything the card says; of a checkpoint, what its run was set to.
+        classes: of its outputs.
+        labelled: classes that its source labels; None for all.
+        trained: the network as it was trained.
+        method: "name" and "state" of a method that changes it at test time; None without.
     """
 
     network: Segmenter
     card: Mapping[str, Any]
+    classes: ClassList
+    labelled: tuple[int, ...] | None
+    trained: Segmenter
+    method: Mapping[str, Any] | None = None
+
+
+def _assembled(
+    description: Mapping[str, Any],
+    state: Mapping[str, Any],
+    path: Path,
+    method: Mapping[str, Any] | None,
+    card: Mapping[str, Any],
+    *,
+    plain: bool = False,
+) -> Release:
+    """Put network, weights and method together.
+
+    Raises:
+        ValueError: the weights do not fit the description or are not finite.
+    """
+    network = build(description)
+    try:
+        network.load_state_dict(state)
+    except (RuntimeError, AttributeError, TypeError) as error:
+        # The first line says nothing, and the list that follows may name every tensor.
+        reason = " ".join(str(error).split("\n", 1)[-1].split())[:120]
+        raise ValueError(
+            f"read_trained: expected weights in {path} that fit the description, got others "
+            f"({reason} ...). Hint: the file is of another network or another version."
+        ) from error
+    require_finite("read_trained", state, path)
+    held = card["classes"]
+    classes = read_classes(held) if isinstance(held, Mapping) else CITYSCAPES
+    if len(classes) != network.num_classes:
+        raise ValueError(
+            f"read_trained: expected one class per output in {path}, got {len(classes)} classes "
+            f"and {network.num_classes} outputs."
+        )
+    labelled = card.get("labelled")
+    # Older files do not say it, and SYNTHIA has no terrain, truck and train.
+    if labelled is None and card.get("source") == "synthia" and classes.names == CITYSCAPES.names:
+        labelled = CITYSCAPES.means["miou16"]
+    changed = network.eval()
+    if method is not None and not plain and method["name"] not in (None, "bicl"):
+        from reference.methods import at_test
+
+        changed = at_test(method["name"], method["state"], network).eval()
+    return Release(
+        changed,
+        card,
+        classes,
+        None if labelled is None else tuple(map(int, labelled)),
+        network,
+        None if changed is network else method,
+    )
 
 
 def write_release(
     folder: Path,
-    network: Segmenter,
+    release: Release,
     *,
     input_size: tuple[int, int],
     source: str,
@@ -63,25 +123,40 @@ def write_release(
 
     Args:
         folder: made where missing.
-        network: on any device.
+        release: of a checkpoint.
         input_size: height and width of the images it is to be run at, pixels.
-        source: the data set with labels that it was trained on.
+        source: name of the labelled set that it was trained on.
         facts: further entries of the card, such as scores; plain values.
 
     Returns:
         Path: the card.
+
+    Raises:
+        ValueError: the state of its method is no table of tensors, or the files cannot be written.
     """
-    state = {
-        name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()
-    }
-    weights = save(state)
+    from safetensors.torch import save
+
+    network, classes, method = release.trained, release.classes, release.method
+    tensors = dict(network.state_dict())
+    if method is not None:
+        tensors |= {f"{_METHOD}{name}": value for name, value in method["state"].items()}
+    if others := [name for name, value in tensors.items() if not isinstance(value, Tensor)]:
+        raise ValueError(
+            f"export: expected a method whose state is tensors alone, got {others[0]} of "
+            f"{method and method['name']}. Hint: predict and score read the checkpoint itself."
+        )
+    # Tensors that share memory would be refused.
+    weights = save({name: value.detach().cpu().clone() for name, value in tensors.items()})
     card = {
         "format": FORMAT,
         "description": describe(network),
+        "method": None if method is None else method["name"],
         "weights": WEIGHTS,
         "sha256": hashlib.sha256(weights).hexdigest(),
-        "classes": list(NAMES),
-        "palette": [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in PALETTE.tolist()],
+        "classes": list(classes.names),
+        "palette": [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in classes.colours],
+        "means": plain_classes(classes)["means"],
+        "labelled": None if release.labelled is None else list(release.labelled),
         "normalisation": network.colours(),
         "input_size": list(input_size),
         "stride": network.stride,
@@ -94,53 +169,41 @@ def write_release(
     return folder / CARD
 
 
+def _refuse(path: Path, wanted: str, got: object, hint: str = "") -> ValueError:
+    return ValueError(
+        f"read_release: expected {wanted} in {path}, got {got}."
+        + (f" Hint: {hint}." if hint else "")
+    )
+
+
 def _read_card(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"read_release: expected a card {path}, got none.")
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(
-            f"read_release: expected JSON in {path}, got something else ({error})."
-        ) from error
+        raise _refuse(path, "JSON", f"something else ({error})") from error
     for name, kind in _ENTRIES.items():
         if not isinstance(card, dict) or not isinstance(card.get(name), kind):
-            found = type(card.get(name)).__name__ if isinstance(card, dict) else type(card).__name__
-            raise ValueError(
-                f'read_release: expected "{name}" of type {kind.__name__} in {path}, got {found}. '
-                "Hint: python -m reference.export writes cards."
-            )
+            got = type(card.get(name) if isinstance(card, dict) else card).__name__
+            hint = "python -m reference.export writes cards"
+            raise _refuse(path, f'"{name}" of type {kind.__name__}', got, hint)
     if card["format"] != FORMAT:
-        raise ValueError(
-            f"read_release: expected a card of format {FORMAT}, got {card['format']} in {path}. "
-            "Hint: it was written by another version."
-        )
-    if card["classes"] != list(NAMES):
-        raise ValueError(
-            f"read_release: expected the {len(NAMES)} classes of Cityscapes in {path}, got "
-            f"{len(card['classes'])}, the first {card['classes'][:1]}."
-        )
+        hint = "it was written by another version"
+        raise _refuse(path, f"a card of format {FORMAT}", card["format"], hint)
     size = card["input_size"]
     if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
-        raise ValueError(
-            f"read_release: expected input_size of a height and a width in {path}, got {size}."
-        )
+        raise _refuse(path, "input_size of a height and a width", size)
     if Path(card["weights"]).name != card["weights"]:
-        raise ValueError(
-            f"read_release: expected weights beside {path}, got the path {card['weights']}."
-        )
-    return card
-
-
-def _fill(caller: str, network: Segmenter, state: Mapping[str, Any], path: Path) -> Segmenter:
+        raise _refuse(path, "weights beside the card", f"the path {card['weights']}")
     try:
-        network.load_state_dict(state)
-    except (RuntimeError, AttributeError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(
-            f"{caller}: expected weights in {path} that fit the description, got others ({reason})."
-        ) from error
-    return network.eval()
+        colours = [tuple(bytes.fromhex(text[1:])) for text in card["palette"]]
+        card["classes"] = plain_classes(
+            read_classes({"names": card["classes"], "colours": colours, "means": card.get("means")})
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise _refuse(path, "classes with a palette", f"{type(error).__name__}") from error
+    return card
 
 
 def read_release(path: Path) -> Release:
@@ -154,23 +217,29 @@ def read_release(path: Path) -> Release:
             written for, or they do not fit the description.
         ImportError: the network needs timm, which cannot be imported.
     """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
     card = _read_card(path)
     weights = path.parent / card["weights"]
     if not weights.is_file():
         raise ValueError(f"read_release: expected weights {weights}, got none.")
     content = weights.read_bytes()
-    if (found := hashlib.sha256(content).hexdigest()) != card["sha256"]:
+    if (digest := hashlib.sha256(content).hexdigest()) != card["sha256"]:
         raise ValueError(
             f"read_release: expected {weights} with SHA-256 {card['sha256'][:12]}..., got "
-            f"{found[:12]}.... Hint: card and weights are not of one export, or one is damaged."
+            f"{digest[:12]}.... Hint: card and weights are not of one export, or one is damaged."
         )
     try:
-        state = load(content)
+        tensors = load(content)
     except SafetensorError as error:
-        raise ValueError(
-            f"read_release: expected safetensors in {weights}, got something else ({error})."
-        ) from error
-    return Release(_fill("read_release", build(card["description"]), state, weights), card)
+        raise _refuse(weights, "safetensors", f"something else ({error})") from error
+    state = {name: value for name, value in tensors.items() if not name.startswith(_METHOD)}
+    method = None
+    if card.get("method"):
+        own = {n[len(_METHOD) :]: v for n, v in tensors.items() if n.startswith(_METHOD)}
+        method = {"name": card["method"], "state": own}
+    return _assembled(card["description"], state, weights, method, card)
 
 
 def read_trained(path: Path, which: str) -> Release:
@@ -187,30 +256,52 @@ def read_trained(path: Path, which: str) -> Release:
     return read_release(path) if path.suffix == ".json" else read_checkpoint(path, which)
 
 
-def read_checkpoint(path: Path, which: str) -> Release:
+def read_checkpoint(path: Path, which: str, *, plain: bool = False) -> Release:
     """Read one network out of a checkpoint of a run.
 
     Args:
-        path: a file of `torch.save`: a table with "description", of `describe`, and a state dict
-            under each name that `which` may take; perhaps with "settings", of the run.
+        path: a file of `torch.save`, as `reference.run.state.State` writes it.
         which: "student" or "teacher".
+        plain: leave the network as it was trained, whatever its method makes of it at test time.
 
     Raises:
-        ValueError: the file cannot be read without running code, lacks an entry, or its weights
-            do not fit its description.
+        ValueError: the file cannot be read without running code, is damaged, lacks an entry, or
+            its weights do not fit its description or are not finite.
         ImportError: the network needs timm, which cannot be imported.
     """
     held = read_stored(path)
-    entries = sorted(map(str, held)) if isinstance(held, Mapping) else [type(held).__name__]
-    if not {"description", which} <= set(entries):
-        raise ValueError(
-            f'read_checkpoint: expected entries "description" and "{which}" in {path}, got '
-            f"{', '.join(entries)}."
+    if not isinstance(held, Mapping) or not {"description", which} <= set(held):
+        raise ValueError(_no_checkpoint(held, which, path))
+    card: dict[str, Any] = {"description": held["description"], "which": which}
+    card |= {n: held[n] for n in ("iteration", "labelled", "settings", "classes") if n in held}
+    card.setdefault("classes", None)
+    settings = held.get("settings")
+    if settings is not None:
+        card["data"] = settings["data"]
+        card["source"] = settings["data"]["source_set"]
+        card["input_size"] = list(settings["reporting"]["size"])
+    return _assembled(held["description"], held[which], path, held.get("method"), card, plain=plain)
+
+
+def _no_checkpoint(held: Any, which: str, path: Path) -> str:
+    wanted = f'read_checkpoint: expected a checkpoint with "description" and "{which}" in {path}'
+    if not isinstance(held, Mapping):
+        return f"{wanted}, got {type(held).__name__}."
+    tensors = [name for name, value in held.items() if isinstance(value, Tensor)]
+    names = list(map(str, held))
+    if tensors or "state_dict" in held:
+        got = f"weights alone ({len(names)} entries, the first {names[0]})"
+        return (
+            f"{wanted}, got {got}. Hint: a file of weights is what training begins with "
+            "(--network.weights); here a checkpoint of a run or a card is needed."
         )
-    network = _fill("read_checkpoint", build(held["description"]), held[which], path)
-    facts = {name: held[name] for name in ("iteration",) if name in held}
-    if "settings" in held:
-        settings = held["settings"]
-        facts["source"] = settings["data"]["source_set"]
-        facts["input_size"] = list(settings["reporting"]["size"])
-    return Release(network, {"description": held["description"], "which": which, **facts})
+    if which == "teacher" and {"description", "student"} <= set(held):
+        return f"{wanted}, got a run without a moving average. Hint: use --which student."
+    return f"{wanted}, got {', '.join(sorted(names)[:6]) or 'an empty table'}."
+
+
+def renamed_source(release: Release, source: str) -> Release:
+    """Return a release that was trained on another source than its file says."""
+    same = release.classes.names == CITYSCAPES.names
+    labelled = CITYSCAPES.means["miou16"] if source == "synthia" and same else None
+    return replace(release, card={**release.card, "source": source}, labelled=labelled)

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reference.networks.deeplab import DeepLab, DeepLabOptions, seeded
+from reference.networks.deeplab import DeepLab
+from reference.networks.output import seeded
+from reference.networks.settings import DeepLabOptions
 
 SMALL = DeepLabOptions(backbone="resnet14", width=8)
 

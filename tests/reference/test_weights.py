@@ -1,17 +1,23 @@
-"""Weights of others: three namings read back bit for bit, everything that does not fit named."""
+"""Weights of others: families told apart, tensors read back bit for bit, the rest in a sentence."""
 
 from __future__ import annotations
 
 import os
 import pickle
 import re
+import zipfile
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from reference.networks.weights import load_weights, read_weights
+from reference.networks.card import first_network
+from reference.networks.settings import DeepLabOptions, NetworkSettings
+from reference.networks.tensor_files import DamagedFileError, read_stored
+from reference.networks.weights import family_of, load_weights, read_weights
 from tests.reference.small_networks import (
+    SMALL,
     caffe_names,
     lively,
     small_deeplab,
@@ -19,7 +25,6 @@ from tests.reference.small_networks import (
 )
 
 BACKBONE_TENSORS = 85
-COUNTERS = 17
 
 
 def assert_same_backbone(network, theirs):
@@ -40,7 +45,7 @@ def test_two_different_backbones_are_told_apart(donor):
 
 
 @pytest.mark.parametrize("nest", [None, "state_dict", "model"])
-@pytest.mark.parametrize("front", ["", "module.", "backbone.", "_orig_mod.module."])
+@pytest.mark.parametrize("front", ["", "module.", "_orig_mod.module.backbone."])
 def test_torchvision_naming(tmp_path, donor, nest, front):
     state = {f"{front}{name}": value for name, value in torchvision_names(donor).items()}
     path = tmp_path / "resnet.pth"
@@ -49,20 +54,11 @@ def test_torchvision_naming(tmp_path, donor, nest, front):
     head = {n: v.clone() for n, v in network.head.state_dict().items()}
     report = load_weights(network, path)
     assert_same_backbone(network, donor)
-    assert report.naming == "torchvision or timm"
+    assert report.family == "torchvision"
     assert report.unexpected == (f"{front}fc.weight", f"{front}fc.bias")
     assert report.missing == tuple(f"head.{name}" for name in head)
     assert report.mismatched == ()
     assert all(torch.equal(head[n], v) for n, v in network.head.state_dict().items())
-
-
-def test_timm_naming_from_safetensors(tmp_path, donor):
-    path = tmp_path / "model.safetensors"
-    save_file(torchvision_names(donor), path)
-    network = small_deeplab()
-    report = load_weights(network, path)
-    assert_same_backbone(network, donor)
-    assert sorted(report.unexpected) == ["fc.bias", "fc.weight"]
 
 
 @pytest.mark.parametrize("front", ["", "Scale.", "module.Scale."])
@@ -75,8 +71,8 @@ def test_old_caffe_naming_fills_backbone_and_head(tmp_path, donor, front):
     assert_same_backbone(network, donor)
     for name, value in donor.head.state_dict().items():
         assert torch.equal(network.head.state_dict()[name], value)
-    assert report.naming == "caffe"
-    assert report.missing == report.unexpected == report.mismatched == report.warnings == ()
+    assert report.family == "caffe"
+    assert report.missing == report.unexpected == report.mismatched == ()
 
 
 def test_a_head_for_other_classes_is_reported_and_left_alone(tmp_path, donor):
@@ -89,11 +85,7 @@ def test_a_head_for_other_classes_is_reported_and_left_alone(tmp_path, donor):
     network = small_deeplab()
     before = {n: v.clone() for n, v in network.head.state_dict().items()}
     report = load_weights(network, path)
-    assert report.mismatched[0] == (
-        "head.branches.0.weight",
-        (19, 256, 3, 3),
-        (21, 256, 3, 3),
-    )
+    assert report.mismatched[0] == ("head.branches.0.weight", (19, 256, 3, 3), (21, 256, 3, 3))
     assert len(report.mismatched) == 8
     assert all(torch.equal(before[n], v) for n, v in network.head.state_dict().items())
 
@@ -109,32 +101,19 @@ def test_of_two_heads_the_one_on_the_last_map_is_read(tmp_path, donor):
     report = load_weights(network, path)
     for name, value in donor.head.state_dict().items():
         assert torch.equal(network.head.state_dict()[name], value)
-    assert len(report.unexpected) == 8
     assert all(name.startswith("layer5.") for name in report.unexpected)
-
-
-def test_two_branches_read_old_weights_and_name_the_others(tmp_path, donor):
-    path = tmp_path / "old.pth"
-    torch.save(caffe_names(donor), path)
-    network = small_deeplab(aspp_branches=2)
-    report = load_weights(network, path)
-    assert set(report.unexpected) == {
-        f"layer5.conv2d_list.{number}.{kind}" for number in (2, 3) for kind in ("weight", "bias")
-    }
-    assert torch.equal(network.head.branches[1].weight, donor.head.branches[1].weight)
+    assert len(report.unexpected) == 8
 
 
 def test_a_target_stem_is_read_where_there_is_one_and_copied_where_not(tmp_path, donor):
     path = tmp_path / "shared.pth"
-    torch.save(torchvision_names(donor), path)
+    own = torchvision_names(donor)
+    torch.save(own, path)
     network = small_deeplab(stems="per_domain")
     load_weights(network, path)
     assert torch.equal(network.backbone.target.conv1.weight, donor.backbone.conv1.weight)
-    own = torchvision_names(donor)
-    own |= {
-        f"target_{n}": v + 1 for n, v in own.items() if n.startswith(("conv1", "bn1", "layer1"))
-    }
-    torch.save(own, path)
+    stem = {f"target_{n}": v + 1 for n, v in own.items() if n.startswith(("conv1", "bn1"))}
+    torch.save(own | stem, path)
     load_weights(network, path)
     assert torch.equal(network.backbone.target.conv1.weight, donor.backbone.conv1.weight + 1)
     assert torch.equal(network.backbone.conv1.weight, donor.backbone.conv1.weight)
@@ -146,64 +125,87 @@ def test_own_files_bring_colours_and_corners(tmp_path, donor):
     torch.save({"state_dict": state}, path)
     network = small_deeplab(normalisation="none", align_corners=False)
     report = load_weights(network, path)
-    assert report.naming == "own"
-    assert report.missing == report.unexpected == report.mismatched == report.warnings == ()
+    assert (report.family, report.missing, report.unexpected) == ("own", (), ())
     assert network.align_corners is True
     assert network.normalise.kind() == "caffe"
 
 
-def test_conventions_that_do_not_go_with_the_file_are_said(tmp_path, donor):
-    path = tmp_path / "resnet.pth"
-    torch.save(torchvision_names(donor), path)
-    assert load_weights(small_deeplab(), path).warnings == (
-        "files named as in torchvision or timm usually go with normalisation='imagenet', "
-        "the network has 'caffe'",
-        "files named as in torchvision or timm usually go with stride_in_1x1=False, "
-        "the network has True",
-        "files named as in torchvision or timm usually go with ceil_mode=False, "
-        "the network has True",
-    )
+def test_wide_colours_are_told_from_batch_statistics(donor):
+    state = torchvision_names(donor)
+    assert family_of(state) == "torchvision"
+    # Filters of the same size that read 0..255, a spread of 65, give 65 squared the variance.
+    assert family_of(state | {"bn1.running_var": state["bn1.running_var"] * 65**3}) == "caffe"
+    assert family_of({"stages.0.blocks.1.weight": torch.ones(2)}) == "timm"
 
 
-def test_the_report_shows_counts_and_first_names(tmp_path, donor):
-    path = tmp_path / "resnet.pth"
-    torch.save(torchvision_names(donor), path)
-    network = small_deeplab(normalisation="imagenet", stride_in_1x1=False, ceil_mode=False)
-    assert str(load_weights(network, path)).splitlines() == [
-        f"weights {path}, named as in torchvision or timm",
-        f"  matched           {BACKBONE_TENSORS + COUNTERS}",
-        "  missing           8: head.branches.0.weight, head.branches.0.bias, "
-        "head.branches.1.weight, head.branches.1.bias, head.branches.2.weight and 3 more",
-        "  unexpected        2: fc.weight, fc.bias",
-        "  shape mismatches  0",
-    ]
+IMAGENET = {
+    "normalisation": "imagenet",
+    "align_corners": False,
+    "stride_in_1x1": False,
+    "ceil_mode": False,
+}
 
 
 @pytest.mark.parametrize(
-    ("damage", "filled", "first", "begins"),
+    ("naming", "family", "chosen"),
     [
-        (
-            lambda s: s.pop("layer3.0.conv2.weight"),
-            84,
-            "backbone.layer3.0.conv2.weight",
-            "conv1.weight",
-        ),
-        (
-            lambda s: s.update({"bn1.bias": torch.zeros(3)}),
-            84,
-            "backbone.bn1.bias",
-            "conv1.weight",
-        ),
-        (
-            lambda s: [s.update({f"net/{name}": s.pop(name)}) for name in list(s)],
-            0,
-            "backbone.conv1.weight",
-            "net/conv1.weight",
-        ),
+        (torchvision_names, "auto", IMAGENET),
+        (torchvision_names, "timm", IMAGENET),
+        (torchvision_names, "caffe", {**dict.fromkeys(IMAGENET, True), "normalisation": "caffe"}),
+        (caffe_names, "auto", {**dict.fromkeys(IMAGENET, True), "normalisation": "caffe"}),
+    ],
+)
+def test_the_family_sets_colours_strides_and_corners(tmp_path, donor, naming, family, chosen):
+    path = tmp_path / "resnet.pth"
+    torch.save(naming(donor), path)
+    settings = NetworkSettings(deeplab=SMALL, weights=path, family=family)
+    network, report = first_network(settings, 19, 0)
+    assert_same_backbone(network, donor)
+    assert report.set_options == chosen
+    assert {name: network.options()[name] for name in chosen} == chosen
+    assert str(report).splitlines()[0].startswith(f"weights {path}, family ")
+    assert len(str(report).splitlines()) <= 4
+
+
+def test_an_option_that_contradicts_the_file_is_refused_and_can_be_insisted_on(tmp_path, donor):
+    path = tmp_path / "caffe.pth"
+    torch.save(caffe_names(donor), path)
+    options = replace(SMALL, normalisation="imagenet")
+    settings = NetworkSettings(deeplab=options, weights=path)
+    sentence = (
+        f"train: expected normalisation 'caffe' with {path}, which is of the family caffe, got "
+        "'imagenet'. Hint: leave --network.deeplab.normalisation out, or insist on it by naming "
+        "the family with --network.family."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        first_network(settings, 19, 0)
+    network, _ = first_network(replace(settings, family="caffe"), 19, 0)
+    assert network.options()["normalisation"] == "imagenet"
+
+
+def test_a_run_without_weights_must_say_so():
+    settings = NetworkSettings(deeplab=SMALL)
+    with pytest.raises(ValueError, match=r"^train: expected a file of pre-trained weights, got "):
+        first_network(settings, 4, 0)
+    network, report = first_network(replace(settings, random_weights=True), 4, 0)
+    assert (network.num_classes, network.feature_dim, report) == (4, 16, None)
+
+
+def head_alone(state):
+    for name in [n for n in state if not n.startswith("fc.")]:
+        del state[name]
+
+
+@pytest.mark.parametrize(
+    ("damage", "filled", "hint"),
+    [
+        (lambda s: s.pop("layer3.0.conv2.weight"), 84, "by its names the file is of a resnet with"),
+        (lambda s: s.update({"bn1.bias": torch.zeros(3)}), 84, "by its names the file is of"),
+        (head_alone, 0, "the file belongs to another network, or holds a head alone; it begins"),
     ],
 )
 def test_a_backbone_that_is_not_filled_stops_and_changes_nothing(
-    tmp_path, donor, damage, filled, first, begins
+    tmp_path, donor, damage, filled, hint
 ):
     state = torchvision_names(donor)
     damage(state)
@@ -211,14 +213,23 @@ def test_a_backbone_that_is_not_filled_stops_and_changes_nothing(
     torch.save(state, path)
     network = small_deeplab()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    sentence = (
-        f"load_weights: expected {path} to fill all 85 tensors of the backbone, got {filled}; "
-        f"the first unfilled is {first}, and the file begins with {begins}. "
-        "Hint: the file belongs to another network; compare depth and naming."
-    )
-    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+    with pytest.raises(ValueError) as caught:
         load_weights(network, path)
+    assert str(caught.value).startswith(
+        f"load_weights: expected {path} to fill all {BACKBONE_TENSORS} tensors of the backbone, "
+        f"got {filled}; the first unfilled is backbone."
+    )
+    assert f"Hint: {hint}" in str(caught.value)
+    assert len(str(caught.value)) < 400
     assert all(torch.equal(before[n], v) for n, v in network.state_dict().items())
+
+
+def test_weights_with_nan_are_refused(tmp_path, donor):
+    state = torchvision_names(donor)
+    state["layer2.0.conv1.weight"][0] = torch.nan
+    torch.save(state, tmp_path / "nan.pth")
+    with pytest.raises(ValueError, match=r"got NaN or infinity in backbone\.layer2\.0\.conv1\."):
+        load_weights(small_deeplab(), tmp_path / "nan.pth")
 
 
 class _Bomb:
@@ -236,13 +247,9 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path, zipp
         torch.save({"state_dict": _Bomb(mark)}, path)
     else:
         path.write_bytes(pickle.dumps(_Bomb(mark), protocol=2))
-    sentence = (
-        f"read_stored: expected tensors and plain values in {path}, got a pickle that torch "
-        "refuses to load without running code, or no pickle. Hint: save the state dict alone, "
-        "or convert the file to safetensors where you trust it."
-    )
-    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
-        load_weights(small_deeplab(), path)
+    with pytest.raises(ValueError, match=r"^read_stored: expected tensors and plain values in ") as e:
+        read_stored(path)
+    assert not isinstance(e.value, DamagedFileError)
     assert not mark.exists()
 
 
@@ -253,33 +260,103 @@ def test_the_bomb_is_live(tmp_path):
 
 def test_files_without_weights_are_refused(tmp_path):
     path = tmp_path / "none.pth"
-    with pytest.raises(
-        ValueError, match=f"^{re.escape(f'read_stored: expected a file {path}, got none.')}$"
-    ):
+    sentence = f"read_stored: expected a file {path}, got none."
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
         read_weights(path)
-    nests = "state_dict, model_state_dict, model_state, model, network, student, teacher"
-    for held, found in [({"epoch": 3, "lr": 0.1}, "a table of epoch, lr"), ([1, 2], "list")]:
+    with pytest.raises(ValueError, match=r"got a folder\. Hint: name a file in it, such as last"):
+        read_stored(tmp_path)
+    for held, got in [({"epoch": 3, "lr": 0.1}, "a table of epoch, lr"), ([1, 2], "list")]:
         torch.save(held, path)
-        sentence = (
-            f"read_weights: expected a table of tensors in {path}, or one inside {nests}, "
-            f"got {found}."
-        )
-        with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        with pytest.raises(ValueError, match=rf"^read_weights: expected a table of .*, got {got}\."):
             read_weights(path)
 
 
+@pytest.mark.parametrize(
+    ("content", "got"),
+    [
+        (b"\n <!DOCTYPE html><html>404</html>", "which is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a pointer of git-LFS"),
+        (b"", "which holds nothing"),
+        (b"\0" * 4096, "which holds zeros"),
+        (b"PK\x03\x04 and no more", "an archive that is cut short or altered"),
+    ],
+)
+def test_what_is_no_file_of_tensors_is_named(tmp_path, content, got):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(content)
+    with pytest.raises(DamagedFileError, match=re.escape(got)) as caught:
+        read_stored(path)
+    assert str(caught.value).startswith(f"read_stored: expected a whole file of tensors, got {path}")
+
+
+def test_an_archive_of_something_else_is_named(tmp_path):
+    path = tmp_path / "weights.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("resnet/model.txt", "no tensors")
+    with pytest.raises(DamagedFileError, match=r"a zip archive of resnet/model\.txt\. Hint: unpack"):
+        read_stored(path)
+
+
 @pytest.mark.parametrize("name", ["cut.safetensors", "cut.pth"])
-def test_damaged_files_are_refused(tmp_path, donor, name):
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
+def test_files_that_are_cut_short_are_refused(tmp_path, donor, name, share):
     path = tmp_path / name
     if path.suffix == ".pth":
         torch.save(torchvision_names(donor), path)
     else:
         save_file(torchvision_names(donor), path)
-    path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(ValueError) as caught:
-        read_weights(path)
-    sentence = (
-        rf"read_stored: expected a readable file of weights, got {re.escape(str(path))} "
-        r"\(.+\)\. Hint: the file is damaged; download or copy it again\."
-    )
-    assert re.fullmatch(sentence, str(caught.value))
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(DamagedFileError, match=r"^read_stored: expected a whole file of tensors, "):
+        read_stored(path)
+
+
+def flipped(content: bytearray, place: int) -> None:
+    content[place] ^= 0x10
+
+
+def zeroed(content: bytearray, place: int) -> None:
+    content[place : place + 4096] = bytes(4096)
+
+
+def swapped(content: bytearray, place: int) -> None:
+    first, second = content[place : place + 512], content[place + 512 : place + 1024]
+    content[place : place + 1024] = second + first
+
+
+@pytest.mark.parametrize("damage", [flipped, zeroed, swapped])
+def test_altered_numbers_are_refused_or_the_same(tmp_path, damage):
+    """Torch alone would read other numbers; here every damage is named or harmless."""
+    path = tmp_path / "last.pth"
+    generator = torch.Generator().manual_seed(0)
+    held = {"a": torch.rand(3000, generator=generator), "b": torch.rand(900, generator=generator)}
+    torch.save({**held, "iteration": 7}, path)
+    whole = path.read_bytes()
+    refused = 0
+    for place in range(0, len(whole) - 1024, 331):
+        content = bytearray(whole)
+        damage(content, place)
+        path.write_bytes(content[: len(whole)])
+        try:
+            again = read_stored(path)
+        except ValueError:
+            refused += 1
+        else:
+            assert again["iteration"] == 7
+            assert all(torch.equal(again[name], value) for name, value in held.items())
+    assert refused >= 30
+
+
+def test_a_damage_is_named_by_its_place_in_the_archive(tmp_path):
+    path = tmp_path / "last.pth"
+    torch.save({"a": torch.arange(5000.0)}, path)
+    content = bytearray(path.read_bytes())
+    flipped(content, len(content) // 2)
+    path.write_bytes(content)
+    with pytest.raises(DamagedFileError, match=r"in which last/data/0 has another checksum"):
+        read_stored(path)
+
+
+def test_defaults_are_those_of_caffe():
+    options = DeepLabOptions()
+    assert (options.normalisation, options.align_corners, options.ceil_mode) == ("caffe", True, True)
