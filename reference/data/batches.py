@@ -389,7 +389,7 @@ def over(
         workers: processes beside this one; 0 works in this one.
         progress: show a bar.
     """
-    from reference.progress import track
+    from reference.run.report import track
 
     # Files of one errand to a worker: one by one, handing them over would cost as much as the work.
     errand = 8

@@ -212,7 +212,10 @@ class State:
         held: dict[str, Any] = {
             "iteration": self.iteration,
             "description": card.describe(self.network),
-            "classes": {"names": list(self.sets.classes.names), "colours": list(self.sets.classes.colours)},
+            "classes": {
+                "names": list(self.sets.classes.names),
+                "colours": list(self.sets.classes.colours),
+            },
             "labelled": list(self.sets.labelled.labelled),
             "student": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
