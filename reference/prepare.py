@@ -99,12 +99,12 @@ def copies(options: Options) -> list[Copy]:
         for split, labels in splits.items():
             role: Literal["source", "target"] = "source" if layout.source else "target"
             images = open_set(layout, Path(root), split, CITYSCAPES, labels=labels, role=role)
-            pattern = converted_pattern(layout).replace("{split}", layout.split(split))
+            pattern = converted_pattern(layout).replace("{split}", layout.splits.get(split, split))
             found.append(
                 Copy(
                     images,
                     pattern,
-                    layout.split(split),
+                    layout.splits.get(split, split),
                     options.out / name,
                     divisor,
                     divisor if split == "train" else 1,

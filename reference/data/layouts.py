@@ -66,10 +66,6 @@ class Layout:
     folders: tuple[str, ...] = ()
     source: bool = False
 
-    def split(self, name: str) -> str:
-        """Return what the set calls a split."""
-        return self.splits.get(name, name)
-
     @property
     def has_splits(self) -> bool:
         """Whether its folders tell splits apart."""
