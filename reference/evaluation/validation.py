@@ -40,7 +40,7 @@ def protocol_of(settings: Settings, sets: Sets) -> Protocol:
     return Protocol(
         classes=sets.classes,
         size=settings.reporting.size,
-        labelled=tuple(sets.source.labelled),
+        labelled=tuple(sets.labelled.labelled),
         source=settings.data.source_set,
     )
 
