@@ -102,6 +102,11 @@ def opened(settings: Settings, ranks: Ranks) -> Sets:
     return open_sets(data, drawn, oracle=settings.stages == "oracle")
 
 
+def adapts(settings: Settings) -> bool:
+    """Whether a run sees target images."""
+    return phases(settings)[-1].adapts
+
+
 def check(settings: Settings, sets: Sets, ranks: Ranks) -> list[str]:
     """Check batches and data before anything is written; a dry run does no less.
 
@@ -122,8 +127,7 @@ def check(settings: Settings, sets: Sets, ranks: Ranks) -> list[str]:
             )
     from reference.data.checking import check_sets
 
-    adapts = settings.stages in ("full", "adapt")
-    return check_sets(sets, target=adapts, validation=settings.reporting.evaluate)
+    return check_sets(sets, target=adapts(settings), validation=settings.reporting.evaluate)
 
 
 class Loop:
@@ -337,7 +341,8 @@ def plan(options: Options) -> str:
         notes = check(settings, sets, ranks)
         state = State(settings, sets, ranks)
     millions = sum(parameter.numel() for parameter in state.network.parameters()) / 1e6
-    lines = [f"run folder {options.folder}", *sets.describe(), *notes]
+    seen = sets.describe(target=adapts(settings), validation=settings.reporting.evaluate)
+    lines = [f"run folder {options.folder}", *seen, *notes]
     lines += [f"network of {millions:.1f} million parameters; {state.beginning}"]
     for phase in phases(settings):
         rates = phase.learning_rate(phase.start), phase.learning_rate(phase.stop - 1)

@@ -51,7 +51,7 @@ class Sample(NamedTuple):
         labels: file of its labels; None where the set was opened without.
         way: number of the layout's way that the labels are written in.
         partner: day image of the same place, or None.
-        place: drive or city.
+        parts: what the names in braces of the layout's pattern stand for.
     """
 
     stem: str
@@ -59,7 +59,12 @@ class Sample(NamedTuple):
     labels: Path | None = None
     way: int = 0
     partner: Path | None = None
-    place: str = ""
+    parts: Mapping[str, str] = {}
+
+    @property
+    def place(self) -> str:
+        """Drive or city."""
+        return self.parts.get("place", "")
 
 
 class _Cache:
@@ -245,10 +250,10 @@ def _other_product(root: Path) -> str:
 
 def _images(layout: Layout, root: Path, split: str) -> tuple[dict[tuple[str, ...], Path], str]:
     for pattern in layout.images:
-        found = find_files(root, pattern, layout.split(split), labels=False)
+        found = find_files(root, pattern, layout.splits.get(split, split), labels=False)
         if found:
             return found, pattern
-    wanted = layout.images[0].replace("{split}", layout.split(split))
+    wanted = layout.images[0].replace("{split}", layout.splits.get(split, split))
     for part in ("{stem}", "{place}", "{path}", "{condition}"):
         wanted = wanted.replace(part, "*")
     got = "no such folder" if not root.is_dir() else _other_product(root) or "none"
@@ -304,14 +309,13 @@ def open_set(
             raise refuse("missing", missing[0], "to have labels", got, hint)
     partners: Mapping[tuple[str, ...], Path] = {}
     if layout.partner:
-        partners = find_files(root, layout.partner, layout.split(split), labels=False)
+        partners = find_files(root, layout.partner, layout.splits.get(split, split), labels=False)
     samples = []
     for key, path in images.items():
         parts = dict(zip(names, key, strict=True))
         stem = parts.get("stem") or parts["path"].replace("/", "_")
         label, way = truth.get(key, (None, 0))
-        place = parts.get("place", "")
-        samples.append(Sample(stem, path, label, way, partners.get(key), place))
+        samples.append(Sample(stem, path, label, way, partners.get(key), parts))
     if len({sample.stem for sample in samples}) < len(samples):
         samples = [s._replace(stem=f"{s.place}_{s.stem}" if s.place else s.stem) for s in samples]
     _require_names_once(samples)
@@ -339,7 +343,9 @@ def _label_files(
     """Return the label file of every image and its way, and the number of names."""
     truth: dict[tuple[str, ...], tuple[Path, int]] = {}
     for number, way in enumerate(ways):
-        for key, path in find_files(root, way.pattern, layout.split(split), labels=True).items():
+        for key, path in find_files(
+            root, way.pattern, layout.splits.get(split, split), labels=True
+        ).items():
             # Other repositories write converted labels beside the downloaded ones.
             if CONVERTED in way.pattern or not path.stem.endswith(CONVERTED):
                 truth.setdefault(key, (path, number))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,15 +11,25 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from reference.pictures.paint import UNLABELLED, ByteArray, data_uri, hexadecimal, spread_indices
+from reference.pictures.paint import UNLABELLED, data_uri, hexadecimal, spread_indices
 from reference.pictures.prototypes import alignment, cosine_rows, planes
 from reference.pictures.recorded_run import OWN, Comparison, RecordedRun
+from reference.pictures.scores import (
+    OTHERS,
+    Score,
+    before,
+    changes_of,
+    explanation,
+    headline,
+    pair,
+    scores,
+    signed,
+    subject,
+)
 from reference.pictures.strip_files import StripFile
 from reference.pictures.svg import Series, line_chart, sparkline
 from reference.run.report import LOSS, SHARE
 
-_COLOURS: Final = {"source": "var(--grey)", "control": "var(--dark)", "oracle": "var(--green)"}
-_TRIED: Final = ("var(--blue)", "var(--orange)", "var(--violet)", "var(--teal)")
 _TITLES: Final = {
     "source_cross_entropy": "Cross-entropy on source labels",
     "static_cross_entropy": "Cross-entropy on static labels",
@@ -37,19 +46,10 @@ _WEIGHTS: Final = {
     "target_to_source": "adaptation.contrast.target_to_source",
     "source_to_target": "adaptation.contrast.source_to_target",
 }
+_PERCENT: Final = (0.0, 100.0)
 _MOST_TIMES, _MOST_IMAGES, _MOST_CONFUSIONS = 6, 6, 8
 # Fewer shades of grey keep the page small.
 _SHADE: Final = 8
-
-
-def signed(value: float, digits: int = 1) -> str:
-    """Write a difference with its sign, the minus as wide as the plus.
-
-    Example:
-        >>> signed(12.34), signed(-3.0, 0) == "\\N{MINUS SIGN}3"
-        ('+12.3', True)
-    """
-    return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def cosine(value: float) -> str:
@@ -60,135 +60,6 @@ def cosine(value: float) -> str:
         ('.25', True)
     """
     return f"{value:.2f}".replace("0.", ".").replace("-", "\N{MINUS SIGN}")
-
-
-def _points(value: float) -> str:
-    return f"{abs(value):.1f} point{'' if f'{abs(value):.1f}' == '1.0' else 's'}"
-
-
-@dataclass(frozen=True)
-class Score:
-    """A score with what it is compared by.
-
-    Args:
-        caption: whose it is.
-        role: as that of a run; "best" for one that was chosen on the labels it is scored on.
-        miou: percent; None before the first evaluation.
-        iteration: of the evaluation.
-        progress: how far the run is, where it has not reached its end.
-        iou: by class, percent; empty where only the mean is known.
-        colour: in CSS.
-    """
-
-    caption: str
-    role: str
-    miou: float | None
-    iteration: int
-    progress: str
-    iou: Mapping[str, float | None]
-    colour: str
-
-
-def subject(comparison: Comparison) -> RecordedRun:
-    """The run that a page is about: the first with the role "method", else the last."""
-    tried = [run for run in comparison.runs if run.role == "method"]
-    return tried[0] if tried else comparison.runs[-1]
-
-
-def scores(comparison: Comparison) -> list[Score]:
-    """List what is compared: every run, or a single run beside its own warm-up and its best."""
-    runs, rows, colours = comparison.runs, [], itertools.cycle(_TRIED)
-    for run in runs:
-        own = run.evaluations
-        colour = _COLOURS.get(run.role) or next(colours)
-        at = own[-1]["iteration"] if own else run.done
-        left = f"{run.done} of {run.planned} iterations" if run.done < run.planned else ""
-        row = Score(run.caption, run.role, run.score, at, left, run.iou, colour)
-        if len(runs) > 1 or not own:
-            rows.append(row)
-            continue
-        before = [each for each in own if each["phase"] == "source"]
-        if before and own[-1]["phase"] != "source":
-            miou, at = before[-1]["miou_percent"], before[-1]["iteration"]
-            rows.append(Score("source only", "source", miou, at, "", {}, _COLOURS["source"]))
-        rows.append(row)
-        if (teacher := own[-1].get("teacher_miou_percent")) is not None:
-            name = f"{run.caption}, moving average"
-            rows.append(Score(name, "teacher", teacher, row.iteration, "", {}, "var(--teal)"))
-        best = max(own, key=lambda each: float(each["miou_percent"]))
-        if best is not own[-1]:
-            name, miou = "best, oracle-selected", best["miou_percent"]
-            rows.append(Score(name, "best", miou, best["iteration"], "", {}, "var(--orange)"))
-    return rows
-
-
-def pair(comparison: Comparison, rows: Sequence[Score]) -> tuple[Score, Score | None]:
-    """The score that a page is about, and what it is held against: the control, else source only.
-
-    Args:
-        comparison: of the page.
-        rows: of `scores`.
-    """
-    main = next(row for row in rows if row.caption == subject(comparison).caption)
-    against = [row for role in ("control", "source") for row in rows if row.role == role]
-    return main, next((row for row in against if row is not main and row.miou is not None), None)
-
-
-def headline(main: Score, base: Score | None) -> str:
-    """Say in one sentence what was reached, over what it is a gain, and how far the run is."""
-    so_far = f" after {main.progress}" if main.progress else ""
-    if main.miou is None:
-        return f"{main.caption}: not evaluated yet{so_far}."
-    if base is None or base.miou is None:
-        return f"{main.caption}: mean IoU {main.miou:.1f}%{so_far}."
-    value = main.miou - base.miou
-    other = "the control" if base.role == "control" else base.caption
-    means = f"mean IoU {main.miou:.1f}% against {base.miou:.1f}%{so_far}"
-    if value > 0.05:
-        return f"{main.caption} gains {_points(value)} over {other}: {means}."
-    worse = "no better than" if value > -0.05 else f"{_points(value)} worse than"
-    return f"{main.caption} does not help here: {worse} {other}, {means}."
-
-
-def explanation(main: Score, base: Score | None, rows: Sequence[Score]) -> list[str]:
-    """Put the other comparisons into sentences, the unfavourable ones included."""
-    sentences = []
-    if base is not None and base.role == "control":
-        sentences.append(
-            "The control is the source-only network trained on the source for as many further "
-            "steps as the adaptation takes, so its score says what more training alone would bring."
-        )
-    if base is not None and (changes := _changes(main, base)):
-        order = sorted(changes, key=lambda name: -changes[name])
-        best = [f"{n} ({signed(changes[n], 0)})" for n in order[:3] if changes[n] >= 1]
-        worst = [f"{n} ({signed(changes[n], 0)})" for n in order[:-4:-1] if changes[n] <= -1]
-        if best:
-            sentences.append(f"{main.caption} gains most on {_listed(best)}.")
-        sentences.append(
-            f"It loses on {_listed(worst)}." if worst else "No class loses a point or more."
-        )
-    oracle = next((row.miou for row in rows if row.role == "oracle"), None)
-    if oracle is not None and main.role != "oracle" and main.miou is not None:
-        sentence = f"The same network trained on the target's own labels reaches {oracle:.1f}%"
-        if base is not None and base.miou is not None and base.miou < main.miou < oracle:
-            closed = (main.miou - base.miou) / (oracle - base.miou)
-            sentence += f"; adaptation closes {closed:.0%} of the way to it"
-        sentences.append(sentence + ".")
-    if any(row.role == "best" for row in rows):
-        sentences.append(
-            "The last checkpoint is the result. The best one was chosen with the labels that it is "
-            "scored on, so its score is too high to compare with others."
-        )
-    return sentences
-
-
-def _changes(main: Score, base: Score) -> dict[str, float]:
-    pairs = {name: (value, base.iou.get(name)) for name, value in main.iou.items()}
-    return {n: a - b for n, (a, b) in pairs.items() if a is not None and b is not None}
-
-
-def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _panel(caption: str, name: str, strips: Sequence[StripFile]) -> dict[str, Any]:
@@ -247,17 +118,19 @@ def images(comparison: Comparison) -> list[dict[str, Any]]:
 
 def class_rows(main: Score, base: Score | None, rows: Sequence[Score]) -> list[dict[str, Any]]:
     """Per class a line of dots, one for every score by class, and the change."""
-    changes = _changes(main, base) if base is not None else {}
+    changes = changes_of(main, base) if base is not None else {}
+    shown = [row for row in rows if row is not main and row.iou] + [main]
     return [
         {
             "name": name,
-            "dots": [(row.caption, row.iou[name], row.colour) for row in rows
-                     if row.iou.get(name) is not None],
+            "dots": [
+                (r.caption, r.iou[name], r.colour) for r in shown if r.iou.get(name) is not None
+            ],
             "value": value,
             "change": changes.get(name),
         }
         for name, value in main.iou.items()
-    ]  # fmt: skip
+    ]
 
 
 def all_numbers(comparison: Comparison) -> dict[str, Any] | None:
@@ -333,19 +206,22 @@ def curves(comparison: Comparison, rows: Sequence[Score]) -> dict[str, list[Mark
         for run in runs
     }
     several = max(len(points) for _, points in evaluations.values()) > 1
-    palette = itertools.cycle((*_TRIED, "var(--green)", "var(--grey)"))
+    palette = itertools.cycle(("var(--blue)", *OTHERS, "var(--green)", "var(--grey)"))
     weighted = {_title(t): (next(palette), main.column(LOSS + t)) for t in main.columns(LOSS)}
-    losses = chart("What is minimised", weighted, "nats, every term with its weight")
+    losses = []
+    if len(weighted) > 1:
+        losses = chart("What is minimised", weighted, "nats, every term with its weight")
     for term in dict.fromkeys(term for run in runs for term in run.columns(LOSS)):
         weight = _weight(main, term)
         unit = "nats" if weight is None else f"nats, before its weight of {weight:g}"
         losses += chart(_title(term), column(LOSS + term, 1 / (weight or 1)), unit)
-    share = {"y_label": "% of target pixels", "y_range": (0.0, 100.0)}
     return {
         "scores": chart("Evaluations", evaluations, "mean IoU, %") if several else [],
         "losses": losses,
         "course": [
-            *chart("Coverage of pseudo labels", column("coverage", 100), **share),
+            *chart(
+                "Coverage of pseudo labels", column("coverage", 100), "% of target pixels", _PERCENT
+            ),
             *chart("Learning rate of the backbone", column("learning_rate"), "per step"),
             *chart("Speed", column("iterations_per_second"), "iterations per second"),
             *chart("Waiting for data", column("data_wait_share", 100), "% of the time"),
@@ -393,12 +269,12 @@ def feature_space(run: RecordedRun) -> dict[str, Any] | None:
         labels, rows = cosine_rows(moment)
         shown = [names[label] for label in labels]
         matrices.append((title, shown, list(zip(shown, rows, strict=True))))
-    rows = [(title, alignment(moment)) for title, moment in zip(titles, moments, strict=True)]
+    measured = [(title, alignment(moment)) for title, moment in zip(titles, moments, strict=True)]
     return {
         "planes": charts,
         "kept": kept,
         "matrices": matrices,
-        "rows": [(title, found) for title, found in rows if found is not None],
+        "rows": [(title, found) for title, found in measured if found is not None],
         "moved": any(moment.calibrated is not None for moment in moments),
     }
 
@@ -441,10 +317,12 @@ def render(comparison: Comparison) -> str:
     Returns:
         str: an HTML document that refers to nothing outside itself.
     """
-    main_run, rows = subject(comparison), scores(comparison)
+    run, rows = subject(comparison), scores(comparison)
     main, base = pair(comparison, rows)
-    beside = next((run for run in comparison.runs if base and run.caption == base.caption), None)
-    legend = [(name, hexadecimal(colour)) for name, colour in (main_run.classes or {}).items()]
+    beside = next((each for each in comparison.runs if base and each.caption == base.caption), None)
+    earlier = before(run, base)
+    by_class = [*rows, earlier] if earlier is not None and earlier is not base else rows
+    legend = [(name, hexadecimal(colour)) for name, colour in (run.classes or {}).items()]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -455,19 +333,21 @@ def render(comparison: Comparison) -> str:
     environment.filters |= {"signed": signed, "cosine": cosine}
     return environment.get_template("page.html.jinja").render(
         comparison=comparison,
-        run=main_run,
-        headline=headline(main, base),
+        run=run,
+        headline=headline(main.caption if comparison.title else f"Run {run.caption}", main, base),
         explanation=explanation(main, base, rows),
         rows=rows,
         base=base,
         images=images(comparison),
         legend=[*legend, ("no label", hexadecimal(UNLABELLED))] if legend else [],
-        classes=class_rows(main, base, rows),
+        by_class=[row for row in by_class if row.iou],
+        earlier=earlier,
+        classes=class_rows(main, earlier, by_class),
         numbers=all_numbers(comparison),
-        confusion=confusion(main_run, beside),
+        confusion=confusion(run, beside),
         curves=curves(comparison, rows),
-        shares=class_shares(main_run),
-        space=feature_space(main_run),
+        shares=class_shares(run),
+        space=feature_space(run),
         settings=settings(comparison),
         origins=origins(comparison),
     )

@@ -122,20 +122,20 @@ def alignment(moment: Prototypes) -> Alignment | None:
     cosines = moment.cosines()[shared][:, shared]
     own = cosines.diag()
     other = cosines.clone().fill_diagonal_(-2).max(dim=1).values
-    return Alignment(
-        float(own.mean()), float(other.mean()), int((own > other).sum()), len(shared)
-    )
+    return Alignment(float(own.mean()), float(other.mean()), int((own > other).sum()), len(shared))
 
 
 def _spots(moments: Sequence[Prototypes]) -> tuple[list[dict[tuple[int, str], Points]], Points]:
     """Project all prototypes: per moment (class, kind) -> (x, y), and the shares of variance."""
     kinds = []
     for moment in moments:
-        kinds.append({
-            "source": (moment.source, moment.source_present),
-            "calibrated": (moment.calibrated, moment.source_present & moment.target_present),
-            "target": (moment.target, moment.target_present),
-        })
+        kinds.append(
+            {
+                "source": (moment.source, moment.source_present),
+                "calibrated": (moment.calibrated, moment.source_present & moment.target_present),
+                "target": (moment.target, moment.target_present),
+            }
+        )
     rows = {
         (at, label, kind): _units(table[label : label + 1])[0].numpy()
         for at, moment in enumerate(kinds)
@@ -186,7 +186,7 @@ def place_names(names: Mapping[str, Points], points: Sequence[Points]) -> dict[s
         return -sum(float(np.abs(names[name] - point).max()) < 40 for point in points)
 
     for name in sorted(names, key=crowd):
-        wide = 0.56 * _TEXT * len(name)
+        wide = 0.62 * _TEXT * len(name)
         x, y = names[name]
         for right, down in _PLACES:
             left, middle = x + right - (wide if right < 0 else 0), y + down
@@ -218,7 +218,9 @@ def _drawing(title: str, spots: Mapping[tuple[int, str], Points], classes: _Clas
             parts.append(f'<circle {fill} cx="{x:.1f}" cy="{y:.1f}" r="5.5">{tip}</circle>')
         if target is not None:
             (x, y), tip = target - 5, f"<title>{escape(name)}, target</title>"
-            parts.append(f'<rect {fill} x="{x:.1f}" y="{y:.1f}" width="10" height="10">{tip}</rect>')
+            parts.append(
+                f'<rect {fill} x="{x:.1f}" y="{y:.1f}" width="10" height="10">{tip}</rect>'
+            )
     named = {
         name: spot
         for label, (name, _) in enumerate(classes)
@@ -230,13 +232,12 @@ def _drawing(title: str, spots: Mapping[tuple[int, str], Points], classes: _Clas
         if np.hypot(near - x, middle - y) > 16:
             parts.append(f'<path class="lead" d="M{x:.1f} {y:.1f}L{near:.1f} {middle:.1f}"/>')
         end, anchor = (left, "start") if left > x or right > x > left else (right, "end")
-        parts.append(
-            f'<text x="{end:.1f}" y="{middle + 5.5:.1f}" text-anchor="{anchor}">{escape(name)}</text>'
-        )
+        place = f'x="{end:.1f}" y="{middle + 5.5:.1f}" text-anchor="{anchor}"'
+        parts.append(f"<text {place}>{escape(name)}</text>")
     return Markup(
         f'<figure class="chart plane"><figcaption><b>{escape(title)}</b></figcaption>'
         f'<svg viewBox="0 0 {_SIDE:.0f} {_SIDE:.0f}" role="img" aria-label="{escape(title)}">'
-        f'{"".join(parts)}</svg></figure>'
+        f"{''.join(parts)}</svg></figure>"
     )
 
 

@@ -22,7 +22,6 @@ from reference.run.report import METRICS, read_metrics
 COMPARISON: Final = "comparison.json"
 CLASSES: Final = "classes.json"
 PROTOTYPES: Final = "prototypes"
-_ROLES: Final = ("source", "control", "method", "oracle")
 _ORDER: Final = ("validation", "target", "source")
 # They belong to one run or machine, not to a kind of run.
 OWN: Final = (
@@ -44,7 +43,8 @@ class RecordedRun:
         usual: what the preset sets.
         starts: per start of the command, "iteration", "command", "commit", "versions", "machine".
         rows: the lines of the metrics in order, by column; columns without a number are left out.
-        alarms: names of the alarms that were raised without target labels.
+        reached: iteration of the newest checkpoint.
+        alarms: sentences that were told without target labels.
         classes: name -> colour of the run's class list.
         table: the table per class as JSON holds it; None before the first evaluation.
         strips: per image its panels in order of iterations.
@@ -59,6 +59,7 @@ class RecordedRun:
     usual: Mapping[str, Any]
     starts: Sequence[Mapping[str, Any]] = ()
     rows: Sequence[Mapping[str, Any]] = ()
+    reached: int = 0
     alarms: Sequence[str] = ()
     classes: Mapping[str, Colour] | None = None
     table: Mapping[str, Any] | None = None
@@ -68,7 +69,7 @@ class RecordedRun:
     @property
     def done(self) -> int:
         """Iterations on record."""
-        return max((row["iteration"] for row in self.rows), default=0)
+        return max([self.reached, *(int(row["iteration"]) for row in self.rows)])
 
     @property
     def planned(self) -> int:
@@ -100,8 +101,7 @@ class RecordedRun:
     @property
     def confusion(self) -> list[list[int]] | None:
         """Pixels by true class (row) and predicted class (column), in the order of the classes."""
-        table = self.table or {}
-        counts: list[list[int]] | None = table.get("evaluation", table).get("confusion")
+        counts: list[list[int]] | None = (self.table or {}).get("evaluation", {}).get("confusion")
         return counts
 
     @property
@@ -197,10 +197,12 @@ def _classes(
     strips: Sequence[Sequence[StripFile]],
 ) -> dict[str, Colour] | None:
     """The class list of a run, from whatever of it is there."""
-    listed = held.get("classes") or (table or {}).get("classes")
-    if isinstance(listed, Mapping) and "colours" in listed:
-        colours = (tuple(map(int, colour)) for colour in listed["colours"])
-        return dict(zip(map(str, listed["names"]), colours, strict=True))  # type: ignore[arg-type]
+    evaluation = (table or {}).get("evaluation", {})
+    listed = held.get("classes") or evaluation.get("protocol", {}).get("classes")
+    if listed:
+        return {
+            n: (r, g, b) for n, (r, g, b) in zip(listed["names"], listed["colours"], strict=True)
+        }
     return dict(strips[0][-1].legend) if strips else None
 
 
@@ -240,7 +242,8 @@ def read_run(run: Path) -> RecordedRun:
         usual=usual,
         starts=_json(run / ORIGIN)["starts"] if (run / ORIGIN).is_file() else [],
         rows=read_metrics(run / METRICS),
-        alarms=held.get("monitor", {}).get("told", []),
+        reached=held.get("iteration", 0),
+        alarms=list(held.get("monitor", {}).get("told", {}).values()),
         classes=_classes(held, table, strips),
         table=table,
         strips=strips,

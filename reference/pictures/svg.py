@@ -77,9 +77,7 @@ def line_chart(
     Returns:
         Markup: a ``<figure>``.
     """
-    shown = {
-        name: (colour, thinned(points)) for name, (colour, points) in series.items() if points
-    }
+    shown = {name: (colour, thinned(points)) for name, (colour, points) in series.items() if points}
     values = [y for _, points in shown.values() for _, y in points] or [0.0]
     places = [x for _, points in shown.values() for x, _ in points] or [0.0]
     low, high = y_range or (min(0.0, *values), max(values))
@@ -124,7 +122,8 @@ def line_chart(
     return Markup(
         f'<figure class="chart"><figcaption><b>{escape(title)}</b> {escape(y_label)}</figcaption>'
         f'<svg viewBox="0 0 {_WIDTH:.0f} {_HEIGHT:.0f}" role="img" aria-label="{escape(title)}">'
-        f'{"".join(parts)}</svg><p class="axis">iteration</p><div class="names">{names}</div></figure>'
+        f'{"".join(parts)}</svg><p class="axis">iteration</p>'
+        f'<div class="names">{names}</div></figure>'
     )
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from reference.data.classes import CITYSCAPES, ClassList
-from reference.networks.card import (
+from reference.networks.output import (
     build,
     describe,
     first_network,
@@ -72,7 +72,7 @@ def test_the_first_network_has_an_output_per_class_and_the_weights_of_the_seed()
 
 def test_a_toy_run_imports_no_other_network():
     program = (
-        "import sys; from reference.networks.card import first_network;"
+        "import sys; from reference.networks.output import first_network;"
         "from reference.networks.settings import NetworkSettings;"
         "first_network(NetworkSettings(kind='toy'), 3, 0);"
         "print(*sorted(m for m in sys.modules if m.startswith('reference.networks.')))"
@@ -134,14 +134,14 @@ def test_descriptions_that_build_nothing_are_refused(description, sentence):
 
 def test_options_of_a_wrong_type_are_refused():
     options = {"backbone": "resnet14", "width": "8"}
-    with pytest.raises(ValueError, match=r"^build: expected options of types that fit, got \{.*\n?"):
+    with pytest.raises(
+        ValueError, match=r"^build: expected options of types that fit, got \{.*\n?"
+    ):
         build({"network": "deeplab", "options": options})
 
 
 def test_class_lists_survive_json():
-    own = ClassList(
-        "mine", ("road", "sky"), ((1, 2, 3), (4, 5, 6)), {"miou2": (0, 1), "sky": (1,)}
-    )
+    own = ClassList("mine", ("road", "sky"), ((1, 2, 3), (4, 5, 6)), {"miou2": (0, 1), "sky": (1,)})
     again = read_classes(json.loads(json.dumps(plain_classes(own))))
     assert (again.name, again.names, again.colours) == (own.name, own.names, own.colours)
     assert again.means == own.means

@@ -1,0 +1,176 @@
+"""What a page compares: scores, the gain in one sentence, and the other comparisons in words."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from reference.pictures.recorded_run import Comparison, RecordedRun
+
+_COLOURS: Final = {"source": "var(--grey)", "control": "var(--dark)", "oracle": "var(--green)"}
+OTHERS: Final = ("var(--orange)", "var(--violet)", "var(--teal)")
+
+
+def signed(value: float, digits: int = 1) -> str:
+    """Write a difference with its sign, the minus as wide as the plus.
+
+    Example:
+        >>> signed(12.34), signed(-3.0, 0) == "\\N{MINUS SIGN}3"
+        ('+12.3', True)
+    """
+    return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score with what it is compared by.
+
+    Args:
+        caption: whose it is.
+        role: as that of a run; "best" for one that was chosen on the labels it is scored on.
+        miou: percent; None before the first evaluation.
+        iteration: of the evaluation.
+        progress: how far the run is, where it has not reached its end.
+        iou: by class, percent; empty where only the mean is known.
+        colour: in CSS.
+    """
+
+    caption: str
+    role: str
+    miou: float | None
+    iteration: int
+    progress: str
+    iou: Mapping[str, float | None]
+    colour: str
+
+
+def subject(comparison: Comparison) -> RecordedRun:
+    """The run that a page is about: the first with the role "method", else the last."""
+    tried = [run for run in comparison.runs if run.role == "method"]
+    return tried[0] if tried else comparison.runs[-1]
+
+
+def scores(comparison: Comparison) -> list[Score]:
+    """List what is compared: every run, or a single run beside its own warm-up and its best."""
+    runs, rows, colours = comparison.runs, [], itertools.cycle(OTHERS)
+    for run in runs:
+        own, colour = run.evaluations, _COLOURS.get(run.role)
+        if colour is None:
+            colour = "var(--blue)" if run is subject(comparison) else next(colours)
+        at = own[-1]["iteration"] if own else run.done
+        left = f"{run.done} of {run.planned} iterations" if run.done < run.planned else ""
+        row = Score(run.caption, run.role, run.score, at, left, run.iou, colour)
+        if len(runs) > 1 or not own:
+            rows.append(row)
+            continue
+        before = [each for each in own if each["phase"] == "source"]
+        if before and own[-1]["phase"] != "source":
+            miou, at = before[-1]["miou_percent"], before[-1]["iteration"]
+            rows.append(Score("source only", "source", miou, at, "", {}, _COLOURS["source"]))
+        rows.append(row)
+        if (teacher := own[-1].get("teacher_miou_percent")) is not None:
+            name = f"{run.caption}, moving average"
+            rows.append(Score(name, "teacher", teacher, row.iteration, "", {}, "var(--teal)"))
+        best = max(own, key=lambda each: float(each["miou_percent"]))
+        if best is not own[-1]:
+            name, miou = "best, oracle-selected", best["miou_percent"]
+            rows.append(Score(name, "best", miou, best["iteration"], "", {}, "var(--orange)"))
+    return rows
+
+
+def pair(comparison: Comparison, rows: Sequence[Score]) -> tuple[Score, Score | None]:
+    """The score that a page is about, and what it is held against: the control, else source only.
+
+    Args:
+        comparison: of the page.
+        rows: of `scores`.
+    """
+    main = next(row for row in rows if row.caption == subject(comparison).caption)
+    against = [row for role in ("control", "source") for row in rows if row.role == role]
+    return main, next((row for row in against if row is not main and row.miou is not None), None)
+
+
+def headline(name: str, main: Score, base: Score | None) -> str:
+    """Say in one sentence what was reached, over what it is a gain, and how far the run is.
+
+    Args:
+        name: begins the sentence.
+        main: what the page is about.
+        base: what it is held against.
+    """
+    so_far = f" after {main.progress}" if main.progress else ""
+    if main.miou is None:
+        return f"{name}: not evaluated yet{so_far}."
+    if base is None or base.miou is None:
+        return f"{name}: mean IoU {main.miou:.1f}%{so_far}."
+    value = main.miou - base.miou
+    other = "the control" if base.role == "control" else base.caption
+    means = f"mean IoU {main.miou:.1f}% against {base.miou:.1f}%{so_far}"
+    if value > 0.05:
+        return f"{name} gains {_points(value)} over {other}: {means}."
+    return f"{name} does not help here: {_compared(value)} {other}, {means}."
+
+
+def _points(value: float) -> str:
+    return f"{abs(value):.1f} point{'' if f'{abs(value):.1f}' == '1.0' else 's'}"
+
+
+def _compared(value: float) -> str:
+    if abs(value) < 0.05:
+        return "no better and no worse than"
+    return f"{_points(value)} {'better' if value > 0 else 'worse'} than"
+
+
+def explanation(main: Score, base: Score | None, rows: Sequence[Score]) -> list[str]:
+    """Put the other comparisons into sentences, the unfavourable ones included."""
+    sentences = []
+    if base is not None and base.role == "control":
+        sentences.append(
+            "The control is the source-only network trained on the source for as many further "
+            "steps as the adaptation takes, so its score says what more training alone would bring."
+        )
+    for row in rows:
+        if row is not main and row.role in ("method", "other") and main.miou and row.miou:
+            words = f"{row.caption[:1].upper()}{row.caption[1:]} reaches {row.miou:.1f}%"
+            sentences.append(f"{words}; {main.caption} is {_compared(main.miou - row.miou)} that.")
+    if base is not None and (changes := changes_of(main, base)):
+        order = sorted(changes, key=lambda name: -changes[name])
+        best = [f"{n} ({signed(changes[n], 0)})" for n in order[:3] if changes[n] >= 1]
+        worst = [f"{n} ({signed(changes[n], 0)})" for n in order[:-4:-1] if changes[n] <= -1]
+        if best:
+            sentences.append(f"{main.caption} gains most on {_listed(best)}.")
+        lost = f"It loses on {_listed(worst)}." if worst else "No class loses a point or more."
+        sentences.append(lost)
+    oracle = next((row.miou for row in rows if row.role == "oracle"), None)
+    if oracle is not None and main.role != "oracle" and main.miou is not None:
+        sentence = f"The same network trained on the target's own labels reaches {oracle:.1f}%"
+        if base is not None and base.miou is not None and base.miou < main.miou < oracle:
+            closed = (main.miou - base.miou) / (oracle - base.miou)
+            sentence += f"; adaptation closes {closed:.0%} of the way to it"
+        sentences.append(sentence + ".")
+    if any(row.role == "best" for row in rows):
+        sentences.append(
+            "The last checkpoint is the result. The best one was chosen with the labels that it is "
+            "scored on, so its score is too high to compare with others."
+        )
+    return sentences
+
+
+def changes_of(main: Score, base: Score) -> dict[str, float]:
+    pairs = {name: (value, base.iou.get(name)) for name, value in main.iou.items()}
+    return {n: a - b for n, (a, b) in pairs.items() if a is not None and b is not None}
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def before(run: RecordedRun, base: Score | None) -> Score | None:
+    """What IoU per class is held against: the base, else the run's own evaluation before."""
+    if base is not None and base.iou:
+        return base
+    rows = {row["name"]: row["iou"] for row in run.table["rows"]} if run.table else {}
+    name = "previous evaluation"
+    return Score(name, "before", None, 0, "", rows[name], "var(--grey)") if name in rows else None
