@@ -29,19 +29,18 @@ class Use:
     out: Path
     # of a checkpoint: the trained network, or its moving average
     which: Literal["student", "teacher"] = "student"
-    # (height, width) at which the network sees the images, pixels; by default as its file says
-    size: tuple[int, int] | None = None
+    # (height, width) at which the network sees the images, pixels; 0 0: as its file says
+    size: tuple[int, int] = (0, 0)
     # name of the labelled set that it was trained on, such as gta5, where its file does not say it
     source: str = ""
     # times the size; several are averaged. Published single-scale rows use 1
     scales: tuple[float, ...] = (1.0,)
     # average with the mirrored image
     flip: bool = False
-    # (height, width) of a window that slides over the scaled image, pixels; the image as a whole
-    # without
-    window: tuple[int, int] | None = None
-    # (down, right) steps of the window, pixels; two thirds of it by default
-    stride: tuple[int, int] | None = None
+    # (height, width) of a window that slides over the scaled image, pixels; 0 0: see it as a whole
+    window: tuple[int, int] = (0, 0)
+    # (down, right) steps of the window, pixels; 0 0: two thirds of it
+    stride: tuple[int, int] = (0, 0)
     # auto takes a GPU where there is one
     device: Literal["auto", "cpu", "cuda"] = "auto"
     # of torch, on the CPU
@@ -72,7 +71,7 @@ def read_for_use(caller: str, use: Use) -> tuple[Release, Protocol]:
     release = read_trained(use.weights, use.which)
     if use.source:
         release = renamed_source(release, use.source)
-    height, width = use.size or release.card.get("input_size", _SIZE)
+    height, width = use.size if any(use.size) else release.card.get("input_size", _SIZE)
     protocol = Protocol(
         classes=release.classes,
         size=(height, width),
@@ -80,8 +79,8 @@ def read_for_use(caller: str, use: Use) -> tuple[Release, Protocol]:
         source=release.card.get("source", ""),
         scales=use.scales,
         flip=use.flip,
-        window=use.window,
-        stride=use.stride,
+        window=use.window if any(use.window) else None,
+        stride=use.stride if any(use.stride) else None,
     )
     # Before hours of work, not after them.
     with writing(use.out):

@@ -90,10 +90,9 @@ def preset_of(options: Options) -> Settings:
         if getattr(options, name) < 1:
             value = getattr(options, name)
             raise ValueError(f"demo: expected {name} of at least 1, got {value}.")
-    settings = target_settings(options.target, options.seed, data=options.run.parent / "data")
-    if options.data is not None:
-        where = "root" if options.target in _TARGETS else "source"
-        settings = replace(settings, data=replace(settings.data, **{where: options.data}))
+    settings = target_settings(
+        options.target, options.seed, data=options.run.parent / "data", scenes=options.data
+    )
     return replace(settings, machine=replace(settings.machine, threads=options.threads))
 
 
@@ -118,8 +117,6 @@ def prepare(options: Options, preset: Settings, *, quiet: bool = False) -> list[
     for run in runs:
         refuse_other_settings(run, "demo", hint)
     draw_missing([preset], quiet=quiet, option="--data")
-    # A wrong target is told before anything is written.
-    image_counts(preset)
     if not has_training_labels(preset):
         runs = [run for run in runs if run.row != ORACLE]
     told = {

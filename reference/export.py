@@ -37,8 +37,8 @@ class Options:
     which: Literal["student", "teacher"] = "student"
     # name of the labelled set that it was trained on, where the checkpoint does not say it
     source: str = ""
-    # (height, width) of the images, pixels; by default that at which the run evaluated
-    size: tuple[int, int] | None = None
+    # (height, width) of the images, pixels; 0 0: that at which the run evaluated
+    size: tuple[int, int] = (0, 0)
     # JSON file of an evaluation of this checkpoint, for the card
     scores: Path | None = None
     # write the torch.export program as well
@@ -88,7 +88,7 @@ def run_export(options: Options) -> tuple[Path, list[str]]:
             f"export: expected a checkpoint, got the folder {options.checkpoint}. "
             f"Hint: {options.checkpoint / 'last.pth'} is the newest one of a run."
         )
-    if options.size is not None and not 1 <= min(options.size) <= max(options.size) <= 16384:
+    if any(options.size) and not 1 <= min(options.size) <= max(options.size) <= 16384:
         raise ValueError(f"export: expected a size within 1..16384, got {options.size}.")
     from reference.networks.program import exported, write_onnx, write_program
     from reference.networks.release import read_checkpoint, renamed_source, write_release
@@ -97,7 +97,9 @@ def run_export(options: Options) -> tuple[Path, list[str]]:
     release = read_checkpoint(options.checkpoint, options.which)
     if options.source:
         release = renamed_source(release, options.source)
-    height, width = options.size or release.card.get("input_size", (512, 1024))
+    height, width = (
+        options.size if any(options.size) else release.card.get("input_size", (512, 1024))
+    )
     notes: list[str] = []
     programs = []
     if options.program or options.onnx:

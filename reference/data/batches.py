@@ -359,18 +359,28 @@ def passes(
         yield _stacked(cuts)
 
 
+class _Failure(NamedTuple):
+    error: Exception
+
+
 class _Work(Dataset[Any]):
     def __init__(self, work: Callable[[int], Any]) -> None:
         self.work = work
 
     def __getitem__(self, index: int) -> Any:
-        return self.work(index)
+        try:
+            return self.work(index)
+        except (ValueError, OSError) as error:
+            # Raised here it would arrive as the text of a traceback.
+            return _Failure(error)
 
 
 def over(
     work: Callable[[int], Any], count: int, description: str, *, workers: int, progress: bool
 ) -> Iterator[Any]:
     """Call a function for 0 .. count - 1 and yield its results in this order.
+
+    An error of the function is raised here.
 
     Args:
         work: takes the number of a file.
@@ -396,4 +406,7 @@ def over(
     answers = iter(loader)
     results = (result for answer in answers for result in answer)
     bar = track(count, description, show=progress)
-    yield from (result for _, result in zip(bar, results, strict=True))
+    for _, result in zip(bar, results, strict=True):
+        if isinstance(result, _Failure):
+            raise result.error
+        yield result

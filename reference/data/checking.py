@@ -108,7 +108,6 @@ def judge(images: ImageSet, looks: dict[int, Look], *, scored: bool, max_bad: in
     found = Findings(warnings=list(images.notes))
     found.faults = {i: one.fault for i, one in looks.items() if one.fault is not None}
     labelled = {i: one for i, one in looks.items() if one.pixels is not None}
-    found.decoded = sum(one.fault is None for one in looks.values())
     if labelled:
         found.pixels = np.array([one.pixels for one in labelled.values()], dtype=np.int64)
     bad, first = len(found.faults), next(iter(found.faults.values()), None)
@@ -220,4 +219,6 @@ def check_all(
     work = partial(look, images, decode)
     told = f"Checking {images.name}"
     looks: Sequence[Look] = list(over(work, count, told, workers=workers, progress=progress))
-    return judge(images, dict(enumerate(looks)), scored=scored, max_bad=max_bad)
+    found = judge(images, dict(enumerate(looks)), scored=scored, max_bad=max_bad)
+    found.decoded = len(decode - found.faults.keys())
+    return found

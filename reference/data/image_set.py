@@ -51,7 +51,7 @@ class Sample(NamedTuple):
         labels: file of its labels; None where the set was opened without.
         way: number of the layout's way that the labels are written in.
         partner: day image of the same place, or None.
-        place: drive or city.
+        parts: what the names in braces of the layout's pattern stand for.
     """
 
     stem: str
@@ -59,7 +59,12 @@ class Sample(NamedTuple):
     labels: Path | None = None
     way: int = 0
     partner: Path | None = None
-    place: str = ""
+    parts: Mapping[str, str] = {}
+
+    @property
+    def place(self) -> str:
+        """Drive or city."""
+        return self.parts.get("place", "")
 
 
 class _Cache:
@@ -310,8 +315,7 @@ def open_set(
         parts = dict(zip(names, key, strict=True))
         stem = parts.get("stem") or parts["path"].replace("/", "_")
         label, way = truth.get(key, (None, 0))
-        place = parts.get("place", "")
-        samples.append(Sample(stem, path, label, way, partners.get(key), place))
+        samples.append(Sample(stem, path, label, way, partners.get(key), parts))
     if len({sample.stem for sample in samples}) < len(samples):
         samples = [s._replace(stem=f"{s.place}_{s.stem}" if s.place else s.stem) for s in samples]
     _require_names_once(samples)

@@ -40,9 +40,9 @@ def _static(change: Change, **changes: Any) -> Change:
     return lambda stage: replace(change(stage), static=replace(stage.static, **changes))
 
 
-_OFF: Final = {"target_to_source": 0.0, "source_to_target": 0.0}
+_OFF: Final[Mapping[str, Any]] = {"target_to_source": 0.0, "source_to_target": 0.0}
 # Without entropy and static labels.
-_BARE: Final = {"entropy_weight": 0.0, "static_labels": False}
+_BARE: Final[Mapping[str, Any]] = {"entropy_weight": 0.0, "static_labels": False}
 # Paper: dynamic labels, calibration, fused labels. Released: the weights 0.1, 0.3, 0.4 and 0.12,
 # prototypes of the paired image with gradient, absent classes at a cosine of -1, share 0.1; its
 # entropy is taken as the true one, its halving of the learning rate every round is left out.
@@ -173,6 +173,9 @@ def settings_of(row: str, preset: Settings, begin: Path) -> Settings:
     adapted = replace(preset, stages="adapt", begin=begin)
     if row in _BICL:
         return replace(adapted, adaptation=_BICL[row][1](preset.adaptation))
+    if row == f"{METHOD}bicl_dacs":
+        stage = replace(preset.adaptation, contrast=_PUBLISHED)
+        adapted = replace(adapted, adaptation=stage)
     return replace(adapted, method="control" if row == CONTROL else row.removeprefix(METHOD))
 
 

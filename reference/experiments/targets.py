@@ -30,6 +30,7 @@ def target_settings(
     seed: int,
     *,
     data: Path,
+    scenes: Path | None = None,
     root: Path | None = None,
     varied: bool = False,
     sequence: str = "",
@@ -40,7 +41,8 @@ def target_settings(
         target: "toy", "night", another preset, or the folder of photographs, whose layout is that
             of its name ("camvid", "kitti" ...) or else that of Cityscapes.
         seed: of the drawn scenes, the weights and the batches.
-        data: folder below which scenes are drawn.
+        data: folder below which scenes are drawn, each kind in a folder of its own.
+        scenes: that folder, where it is given.
         root: of the sets of a preset that draws nothing.
         varied: for photographs: a varied source, and a larger network trained longer.
         sequence: a drive of these photographs that is the target, the others being the source.
@@ -59,14 +61,14 @@ def target_settings(
         if sequence:
             sets = replace(sets, source=folder, source_set=layout, sequence=sequence)
     if sets.source_set == "toy":
-        drawn = data / usual_folder(sets.drawn, seed).name
+        folder = scenes or data / usual_folder(sets.drawn, seed).name
         # Beside photographs the root would be that of both sets.
-        where = "root" if sets.target_set.startswith("toy") else "source"
-        sets = replace(sets, **{where: drawn})
+        both = sets.target_set.startswith("toy")
+        sets = replace(sets, root=folder) if both else replace(sets, source=folder)
     return replace(settings, seed=seed, data=sets, machine=replace(settings.machine, threads=1))
 
 
-def scenes(data: DataSettings) -> Path | None:
+def scenes_folder(data: DataSettings) -> Path | None:
     """Where the drawn scenes of a run lie; None where it has none."""
     if data.source_set != "toy":
         return None
@@ -82,11 +84,16 @@ def draw_missing(many: Iterable[Settings], *, quiet: bool = False, option: str =
         option: what the command calls the folder, for hints.
 
     Raises:
-        ValueError: a folder holds other scenes.
+        ValueError: a folder holds other scenes, or photographs are not what they should be.
     """
-    for seed, data in dict.fromkeys((settings.seed, settings.data) for settings in many):
-        if (folder := scenes(data)) is not None:
+    settings_by_data = {(settings.seed, settings.data): settings for settings in many}
+    for (seed, data), settings in settings_by_data.items():
+        if (folder := scenes_folder(data)) is not None:
             target = data.target_set.startswith("toy")
+            if not target:
+                # A wrong folder of photographs is told before anything is drawn.
+                sets = sets_of(settings)
+                _ = len(sets.target), len(sets.validation)
             drawn_domains(folder, data.drawn, seed, target=target, quiet=quiet, option=option)
 
 
@@ -94,7 +101,7 @@ def sets_of(settings: Settings) -> Sets:
     """The sets of a run, to count images or to diagnose; nothing is opened yet."""
     from reference.data.sets import open_sets
 
-    return open_sets(settings.data, scenes(settings.data))
+    return open_sets(settings.data, scenes_folder(settings.data))
 
 
 def image_counts(settings: Settings) -> dict[str, int]:

@@ -1,19 +1,8 @@
 """Methods of adaptation by name, for ``--method``; each is imported when it is built.
 
-teachers    moving averages of the network and frozen copies, and what is counted over a domain
-heads       heads between features and a contrast, discriminators, networks as they are used
-dacs        DACS: a mean teacher, and images mixed by class; BiCL's contrast on it
-spcl        SPCL: both domains contrasted against source prototypes
-sepico      SePiCo with prototypes, distributions or a bank
-confeti     CONFETI: contrast with prototypes, and translated source images
-translator  source images in the look of the target, for CONFETI
-blda        BLDA: balanced logits
-bi_mix      Bi-Mix: nights from labelled days, by relighting and mixing both ways
-relighting  a net that gives images of every hour one light, for Bi-Mix
-proca       ProCA: contrast at two levels, prototypes of both domains
-proda       ProDA: first predictions rectified by prototypes, and a mean teacher
-pipa        PiPa: pixels by class, and the same pixel in two crops
-protoseg    ProtoSeg: several prototypes per class as the classifier; the source alone
+A file is one method; what several share stands in `teachers` and `heads`, and in `dacs`, which most
+of them build on. `translator` belongs to CONFETI and `relighting` to Bi-Mix. docs/methods.md
+explains them all.
 """
 
 from __future__ import annotations
@@ -29,14 +18,9 @@ if TYPE_CHECKING:
 
 
 class Entry(NamedTuple):
-    """Where a method is and what a table calls it.
+    """What a table calls a method, and where its class is, with options of the constructor.
 
-    Args:
-        label: in tables.
-        module: that is imported to build it.
-        name: of its class there.
-        options: of its constructor, beside what every method is given.
-        uses_partners: whether it wants an image by day of every target image.
+    `uses_partners` says whether it wants an image by day of every target image.
     """
 
     label: str
@@ -96,18 +80,13 @@ def build(name: str, given: Given) -> Method:
     """
     found = entry(name)
     # The control reads nothing but labels.
-    method = found.kind()() if name == "control" else found.kind()(given, **found.options)  # type: ignore[call-arg, arg-type]
+    arguments = () if name == "control" else (given,)
+    method = found.kind()(*arguments, **found.options)
     return method.to(next(given.network.parameters()).device)
 
 
 def at_test(name: str, state: Mapping[str, Any], network: Segmenter) -> Segmenter:
-    """A trained network as its method uses and scores it.
-
-    Args:
-        name: of the method.
-        state: its state dict, as a checkpoint holds it.
-        network: as trained, from the same checkpoint.
-    """
+    """A trained network as its method uses it; `state` is the method's state dict."""
     from reference.method import Given, Method
     from reference.settings import AdaptationStage
 
@@ -118,9 +97,7 @@ def at_test(name: str, state: Mapping[str, Any], network: Segmenter) -> Segmente
 
     classes = network.num_classes
     # Only sizes matter: everything else is in the state.
-    given = Given(
-        network, AdaptationStage(), 0, lambda: torch.ones(classes), ("",) * classes
-    )
+    given = Given(network, AdaptationStage(), 0, lambda: torch.ones(classes), ("",) * classes)
     method = build(name, given)
     method.load_state_dict(state)
     return method.at_test(network)

@@ -14,8 +14,8 @@ import protocontrast as pc
 from reference.data.classes import IGNORE
 from reference.method import Given, Losses, Method, Step
 from reference.methods.dacs import half_mix
-from reference.methods.heads import Discriminators, seeded
-from reference.methods.relighting import Relighting, Relit, relighting_loss
+from reference.methods.heads import Adjusted, Discriminators, seeded
+from reference.methods.relighting import Relighting, relighting_loss
 from reference.methods.teachers import CONFIDENT
 from reference.networks.output import Output, Segmenter
 from reference.run.ranks import Ranks
@@ -76,7 +76,8 @@ class BiMix(Method):
                 for logits in (step.see(day).logits, on_day, on_night)
             )
         labels = fused_labels(sure_day, sure, self.weight, self.still)
-        mix = half_mix(step, night, self.without_things(labels) if self.static_mix else labels)
+        known = torch.where(self.still[labels], labels, IGNORE) if self.static_mix else labels
+        mix = half_mix(step, night, known)
         paste = partial(pc.class_mix, num_classes=step.network.num_classes)
         moved = paste(day, by_day.argmax(dim=1), night, labels, classes=self.pasted).images
         trust = torch.where(mix.mask, 1.0, pc.confident_share(sure, CONFIDENT))
@@ -87,9 +88,7 @@ class BiMix(Method):
         ]
         shown = [logits.softmax(dim=1) for logits in (on_source, on_day, on_night)]
         self.judge(shown, step.progress)
-        focal = static_focal_loss(
-            on_night, step.on_grid(labels, on_night), self.weight, self.still
-        )
+        focal = static_focal_loss(on_night, step.on_grid(labels, on_night), self.weight, self.still)
         terms = {
             "source_cross_entropy": step.source_loss(on_source, self.weight),
             "relighting": lights[0] + 0.01 * (lights[1] + lights[2]),
@@ -99,10 +98,6 @@ class BiMix(Method):
             "day_to_night": 0.001 * (self.relighting(moved) - lit[1]).abs().mean(),
         }
         return Losses(terms, Output(on_night, seen.features.chunk(2)[1]), labels)
-
-    def without_things(self, labels: Tensor) -> Tensor:
-        """Leave out labels of what may have moved away."""
-        return torch.where(self.still[labels], labels, IGNORE)
 
     def hidden(self, others: Sequence[Tensor]) -> Tensor:
         """A = sum_k mean D_k(P_k)^2, of the probabilities (B, C, h, w) of day and night."""
@@ -131,7 +126,7 @@ class BiMix(Method):
 
     def at_test(self, network: Segmenter) -> Segmenter:
         """Relight every image before the network sees it, as in training."""
-        return Relit(network, self.relighting)
+        return Adjusted(network, before=self.relighting)
 
 
 def _judge(num_classes: int) -> nn.Sequential:
@@ -149,13 +144,9 @@ def fused_labels(day: Tensor, night: Tensor, weight: Tensor, still: Tensor) -> T
 
     t is 0.8 where p_day > 0.4, else 0.2.
 
-    Args:
-        day, night: probabilities of two images of one place.
-        weight: w.
-        still: which classes stand still.
-
     Shape:
-        day and night (B, C, H, W), weight and still (C,). Result: (B, H, W), without gradient.
+        day and night (B, C, H, W), probabilities of two images of one place; weight (C,), w; still
+        (C,), bool. Result: (B, H, W), without gradient.
 
     Source:
         Wu et al., DANNet, CVPR 2021, arXiv 2104.10834, which Bi-Mix keeps; numbers as released.
@@ -171,15 +162,9 @@ def static_focal_loss(logits: Tensor, labels: Tensor, weight: Tensor, still: Ten
     P is a softmax over the classes that stand still alone; a class is around a pixel where one of
     the 3 x 3 labels has it, because day and night do not match to the pixel. Things are no labels.
 
-    Args:
-        logits: of all classes.
-        labels: their labels.
-        weight: w.
-        still: which classes stand still.
-
     Shape:
-        logits (B, C, h, w), labels (B, h, w), weight and still (C,). Result: (), 0 without a label
-        of what is still.
+        logits (B, C, h, w), labels (B, h, w), weight (C,), w, still (C,), bool. Result: (), 0
+        without a label of what is still.
 
     Source:
         As `fused_labels`; the exponent of 1 - p is 1 there.

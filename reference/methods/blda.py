@@ -6,14 +6,14 @@ from dataclasses import replace
 from typing import Final
 
 import torch
-from torch import Tensor
+from torch import nn
 
 import protocontrast as pc
 from reference.data.classes import IGNORE
 from reference.method import Given, Step
 from reference.methods.dacs import DACS, Mixture
 from reference.methods.heads import Adjusted
-from reference.networks.output import Domain, Output, Segmenter
+from reference.networks.output import Output, Segmenter
 
 PIXELS: Final = 32
 """Of each class in a part; released 500 of two images of 512 x 512, more than most have here."""
@@ -38,12 +38,7 @@ class BLDA(DACS):
     """
 
     def __init__(
-        self,
-        given: Given,
-        *,
-        strength: float = 0.1,
-        test_strength: float = 0.2,
-        pixels: int = PIXELS,
+        self, given: Given, strength: float = 0.1, test_strength: float = 0.2, pixels: int = PIXELS
     ) -> None:
         super().__init__(given)
         self.test_strength = test_strength
@@ -66,29 +61,30 @@ class BLDA(DACS):
         balance.update(mixed, new, domain="target")
         mixed = balance(mixed, y.masked_fill(~pasted, IGNORE))
         mixed = balance(mixed, new, domain="target")
-        outputs = seen.source._replace(logits=source), seen.mixed._replace(logits=mixed)
-        return replace(seen, source=outputs[0], mixed=outputs[1])
+        return replace(
+            seen,
+            source=seen.source._replace(logits=source),
+            mixed=seen.mixed._replace(logits=mixed),
+        )
 
     def at_test(self, network: Segmenter) -> Segmenter:
         """Align the logits of every image with the target's tables."""
         if not self.test_strength:
             return network
-        return Aligned(network, self.balance, self.test_strength)
+        return Adjusted(network, after=Alignment(self.balance, self.test_strength))
 
 
-class Aligned(Adjusted):
-    """A network with log softmax_l(z + strength delta_l) in the place of logit l."""
+class Alignment(nn.Module):
+    """Puts log softmax_l(z + strength delta_l) in the place of logit l."""
 
-    def __init__(self, network: Segmenter, balance: pc.LogitBalance, strength: float) -> None:
-        super().__init__(network)
-        self.balance = balance
-        self.strength = strength
+    def __init__(self, balance: pc.LogitBalance, strength: float) -> None:
+        super().__init__()
+        self.balance, self.strength = balance, strength
 
-    def forward(self, images: Tensor, domain: Domain = "target") -> Output:
+    def forward(self, output: Output) -> Output:
         """Score every class as if it were the label."""
-        output = self.network(images, domain=domain)
         z, scores = output.logits.float(), []
-        for label in range(self.num_classes):
+        for label in range(z.shape[1]):
             delta = self.balance.delta(z, torch.full_like(z[:, 0], label).long(), domain="target")
             scores.append((z + self.strength * delta).log_softmax(dim=1)[:, label])
         return Output(torch.stack(scores, dim=1), output.features)

@@ -25,6 +25,7 @@ STRONGEST: Final = 32
 DRAWN: Final = 2048
 """Cells of a contrast; own (released: 4096, of twice as many)."""
 Toward = Literal["released", "uniform"]
+RELEASED: Final = "released"
 
 
 class CONFETI(DACS):
@@ -40,12 +41,7 @@ class CONFETI(DACS):
     """
 
     def __init__(
-        self,
-        given: Given,
-        *,
-        ramp: bool = True,
-        zero_rows: bool = False,
-        toward: Toward = "released",
+        self, given: Given, *, ramp: bool = True, zero_rows: bool = False, toward: Toward = RELEASED
     ) -> None:
         super().__init__(given)
         self.zero_rows, self.toward = zero_rows, toward
@@ -60,9 +56,8 @@ class CONFETI(DACS):
         done = super().forward(replace(step, source=step.source._replace(images=styled.detach())))
         # The network as it is: its weights get no gradient.
         still = held(step.network)
-        near = self.heads.similarity(
-            *(step.see(images, "source", still).features for images in (plain, styled))
-        )
+        pair = (step.see(images, "source", still).features for images in (plain, styled))
+        near = self.heads.similarity(*pair)
         return replace(done, terms={**done.terms, "translation": loss, "similarity": 0.1 * near})
 
     def more(self, step: Step, seen: Mixture) -> dict[str, Tensor]:
@@ -101,10 +96,7 @@ class ActivationPrototypes(nn.Module):
 
     u is a 1x1 projection and a = max(0, A f) the class activation, both of the teacher.
 
-    Args:
-        num_classes: C.
-        dim: channels D of the features f.
-        ramp: m = min(1 - 1 / (n + 1), 0.99) after n steps; False: m = 0.99 but for a first row.
+    With `ramp` m = min(1 - 1 / (n + 1), 0.99) after n steps; else m = 0.99 but for a first row.
     """
 
     def __init__(self, num_classes: int, dim: int, *, ramp: bool) -> None:
@@ -143,9 +135,7 @@ class ActivationPrototypes(nn.Module):
         if pasted is not None:
             labels, scores = labels.masked_fill(~pasted, IGNORE), torch.ones_like(scores)
         projected, weight = self.slow_project(features), strongest(scores, labels)
-        mean, count = pc.class_prototypes(
-            projected, labels, self.num_classes, pixel_weight=weight
-        )
+        mean, count = pc.class_prototypes(projected, labels, self.num_classes, pixel_weight=weight)
         if self.ramp:
             self.bank.momentum = min(1 - 1 / (step + 1), MOMENTUM)
         self.bank.update_from(pc.ClassPrototypes(self.bank.on_scale(mean), count))

@@ -13,10 +13,10 @@ from torch import Tensor
 
 import protocontrast as pc
 from reference.bicl import contrast
+from reference.contrast_shares import contrast_shares
 from reference.data.classes import IGNORE
 from reference.data.colour import change_colours
 from reference.data.settings import Colours
-from reference.data_parallel import contrast_shares
 from reference.method import Given, Losses, Method, Step
 from reference.methods.teachers import CONFIDENT, MeanTeacher
 from reference.networks.output import Output, Segmenter
@@ -31,15 +31,13 @@ STRONG: Final = Colours(
 
 @dataclass(frozen=True)
 class Mixture:
-    """What a step of DACS has computed.
+    """What a step of DACS has computed, at the size of the images but for three outputs.
 
     Args:
         source, mixed: the network's output on source and mixed images.
         taught: the teacher's output on target images, without gradient.
-        sure: its probabilities at the images' size, (B, C, H, W).
-        labels: the classes that it predicts there, (B, H, W).
-        mixed_images, mixed_labels: float (B, 3, H, W), after the strong change of their look, and
-            classes (B, H, W).
+        sure, labels: its probabilities (B, C, H, W), and the classes that it predicts (B, H, W).
+        mixed_images, mixed_labels: after the strong change of their look.
         from_source: bool (B, H, W), which pixels of the mixed images come from the source.
         share: (), of the target's pixels of which the teacher is confident, 0..1.
     """

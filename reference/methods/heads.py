@@ -1,4 +1,4 @@
-"""What stands beside the network: heads of a contrast, discriminators, the network as it is used."""
+"""What stands beside a network: heads of a contrast, discriminators, changes at test time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import protocontrast as pc
 from reference.data.classes import IGNORE
-from reference.networks.output import Segmenter
+from reference.networks.output import Domain, Output, Segmenter
 from reference.run.ranks import Ranks
 
 _GROUPS: Final = 8
@@ -30,14 +30,8 @@ def seeded(seed: int) -> Iterator[None]:
 class Projector(nn.Sequential):
     """Convolutions of D to D channels, and unit length; of random weights by the seed alone.
 
-    Args:
-        dim: channels D.
-        kinds: "c" is a 1x1 convolution, "n" GroupNorm where batch norm was published, of 8 groups
-            or of as many as divide both 8 and D, "r" a ReLU.
-        seed: of the weights.
-
-    Shape:
-        features (B, D, h, w). Result the same.
+    In `kinds` "c" is a 1x1 convolution, "n" GroupNorm where batch norm was published, of 8 groups
+    or of as many as divide both 8 and D, "r" a ReLU.
     """
 
     def __init__(self, dim: int, kinds: str, seed: int) -> None:
@@ -70,16 +64,9 @@ class Discriminators(nn.Module):
 
     They are frozen but inside `learning`: the loop's optimiser does not take them, and no gradient
     of the loop's loss is left on them. The state of Adam is part of the state dict.
-
-    Args:
-        layers: what learns.
-        learning_rate: of Adam.
-        betas: of Adam.
     """
 
-    def __init__(
-        self, layers: nn.Module, learning_rate: float, betas: tuple[float, float]
-    ) -> None:
+    def __init__(self, layers: nn.Module, learning_rate: float, betas: tuple[float, float]) -> None:
         super().__init__()
         self.layers = layers.requires_grad_(False)
         self.optimiser = torch.optim.Adam(layers.parameters(), lr=learning_rate, betas=betas)
@@ -110,20 +97,23 @@ class Discriminators(nn.Module):
 
 
 class Adjusted(Segmenter):
-    """A network with something before or after it, which a method adds at test time.
+    """A network as a method uses it: `before` adds to its images, `after` changes its output."""
 
-    Args:
-        network: whose sizes and description it shares.
-    """
-
-    def __init__(self, network: Segmenter) -> None:
+    def __init__(
+        self, network: Segmenter, before: nn.Module | None = None, after: nn.Module | None = None
+    ) -> None:
         super().__init__(
-            feature_dim=network.feature_dim,
-            num_classes=network.num_classes,
-            stride=network.stride,
-            align_corners=network.align_corners,
-        )
-        self.network = network
+            feature_dim=network.feature_dim, num_classes=network.num_classes,
+            stride=network.stride, align_corners=network.align_corners,
+        )  # fmt: skip
+        self.network, self.before, self.after = network, before, after
+
+    def forward(self, images: Tensor, domain: Domain = "target") -> Output:
+        """Adjust, look, adjust."""
+        if self.before is not None:
+            images = images + self.before(images)
+        output = Output(*self.network(images, domain=domain))
+        return output if self.after is None else Output(*self.after(output))
 
     def options(self) -> dict[str, Any]:
         """Return the network's own."""

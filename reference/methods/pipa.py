@@ -28,10 +28,8 @@ _MULTIPLE: Final = 8
 class View(NamedTuple):
     """What a network sees of a crop, for every cell of the whole images, P = B h w.
 
-    Args:
-        rows: (P, D), features; 0 outside the crop.
-        sure: (P,), probability of the predicted class, without gradient; 0 outside the crop.
-        classes: (P,), int64, the predicted class; 255 outside the crop.
+    Features (P, D), and the predicted class with its probability, without gradient, both (P,).
+    Outside the crop the class is 255, the rest 0.
     """
 
     rows: Tensor
@@ -53,9 +51,7 @@ class PiPa(DACS):
         teacher_views: released: the teacher sees the crops, so patches train a head alone.
     """
 
-    def __init__(
-        self, given: Given, *, ignored: int = IGNORE, teacher_views: bool = False
-    ) -> None:
+    def __init__(self, given: Given, *, ignored: int = IGNORE, teacher_views: bool = False) -> None:
         super().__init__(given)
         self.ignored, self.teacher_views, self.sure = ignored, teacher_views, 0.9
         self.keys, self.classes = (pc.ClassQueue(1, 3 * 2 * KEPT, n) for n in (given.dim, 1))
@@ -108,15 +104,10 @@ class PiPa(DACS):
 def two_crops(
     size: torch.Size, generator: torch.Generator, multiple: int = _MULTIPLE
 ) -> list[tuple[slice, slice]]:
-    """Draw two crops of at least three quarters of each side, so that they share half of it.
+    """Draw rows and columns, pixels, of two crops of at least three quarters of each side.
 
-    Args:
-        size: height and width of the images, pixels.
-        generator: of random numbers, on the CPU.
-        multiple: what starts and lengths are multiples of, but for the length of a shorter image.
-
-    Returns:
-        Rows and columns of each, pixels.
+    They share half of it. Starts and lengths are multiples of `multiple`, but for the length of an
+    image that is shorter than that.
 
     Example:
         >>> crops = two_crops(torch.Size([32, 8]), torch.Generator().manual_seed(0))
@@ -127,7 +118,8 @@ def two_crops(
     for length in size:
         part = min(length, -(-3 * length // (4 * multiple)) * multiple)
         free = (length - part) // multiple + 1
-        starts = (multiple * torch.randint(free, (2,), generator=generator)).tolist()
+        drawn = torch.randint(free, (2,), generator=generator, device=generator.device)
+        starts = [multiple * int(start) for start in drawn]
         sides.append([slice(start, start + part) for start in starts])
     return list(zip(*sides, strict=True))
 
@@ -143,13 +135,7 @@ def two_views(
 ) -> tuple[View, View]:
     """Show two crops of images (B, 3, H, W) to a network, and its features to a head.
 
-    Args:
-        see: the network.
-        head: of its features.
-        images: of the target.
-        generator: draws the crops.
-        grid: cells (h, w) of the whole images.
-        stride: pixels per cell of the network.
+    The whole images have `grid` cells (h, w), of `stride` pixels each.
     """
     views = []
     for crop in two_crops(images.shape[-2:], generator, lcm(_MULTIPLE, stride)):

@@ -89,13 +89,9 @@ def lovasz_softmax(logits: Tensor, labels: Tensor) -> Tensor:
     m_1 >= m_2 >= ... are the errors |[y_i = c] - p_ic| of all labelled pixels, and J_k is one minus
     the IoU of class c if the k pixels of the largest errors are wrong and the others right.
 
-    Args:
-        logits: of probabilities p.
-        labels: classes; 255 is left out.
-
     Shape:
-        logits (B, C, h, w), labels (B, h, w). Result: (), in [0, 1]; 0 with zero gradient where
-        nothing has a label.
+        logits (B, C, h, w) of the probabilities p, labels (B, h, w). Result: (), in [0, 1]; 0 with
+        zero gradient where nothing has a label.
 
     Source:
         Berman et al., CVPR 2018, arXiv 1705.08790.

@@ -12,14 +12,14 @@ from reference.data.classes import IGNORE
 from reference.method import Given, Losses, Method, Start, Step
 from reference.methods.heads import Adjusted
 from reference.methods.teachers import MOMENTUM, agreeing, grid_labels
-from reference.networks.output import Domain, Output, Segmenter
+from reference.networks.output import Output, Segmenter
 
 EACH: Final = 10
 """Prototypes per class; published."""
 
 
 class PrototypeHead(nn.Module):
-    """Logits z_c = LayerNorm_c(max_m cos(f, p_cm)), of the prototypes in a bank."""
+    """z_c = LayerNorm_c(max_m cos(f, p_cm)) in the place of a network's logits."""
 
     def __init__(self, num_classes: int, dim: int) -> None:
         super().__init__()
@@ -29,13 +29,13 @@ class PrototypeHead(nn.Module):
         )
         self.norm = nn.LayerNorm(num_classes)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Compute logits (B, C, h, w) of features (B, D, h, w)."""
+    def forward(self, output: Output) -> Output:
+        """Classify features by their nearest prototypes."""
         # A copy, since the bank moves before the gradient is taken.
-        rows = self.bank.prototypes.clone()
+        rows, features = self.bank.prototypes.clone(), output.features
         cosines = pc.prototype_logits(features, rows, temperature=1.0)
-        nearest = pc.subclass_max(cosines, self.num_classes)
-        return self.norm(nearest.movedim(1, -1)).movedim(-1, 1)
+        nearest = pc.subclass_max(cosines, self.num_classes).to(self.norm.weight.dtype)
+        return Output(self.norm(nearest.movedim(1, -1)).movedim(-1, 1), features)
 
     def assigned(self, features: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
         """Prototypes (C M, D) of pixels of labels (B, h, w), in equal shares within each class."""
@@ -69,8 +69,9 @@ class ProtoSeg(Method):
     def begin(self, start: Start) -> None:
         """Take prototypes from the whole source."""
         head, bank = self.head, self.head.bank
-        drawn = torch.Generator().manual_seed(self.seed)
-        rows = torch.randn(bank.num_classes, bank.dim, generator=drawn).to(bank.prototypes)
+        random = torch.Generator().manual_seed(self.seed)
+        size = bank.num_classes, bank.dim
+        rows = torch.randn(size, generator=random, device="cpu").to(bank.prototypes)
         for batch in start.source():
             seen = start.see(batch.images, "source")
             right = agreeing(grid_labels(batch, seen.logits), seen.logits)
@@ -81,9 +82,8 @@ class ProtoSeg(Method):
     def forward(self, step: Step) -> Losses:
         """Compute the terms of one part, then move the prototypes."""
         head, bank = self.head, self.head.bank
-        features = step.see(step.source.images, "source").features
-        labels, logits = step.on_grid(step.source_labels, features), head(features)
-        rows = bank.prototypes.clone()
+        logits, features = head(step.see(step.source.images, "source"))
+        labels, rows = step.on_grid(step.source_labels, features), bank.prototypes.clone()
         nearest = head.assigned(features, labels, rows)
         contrast = pc.pixel_prototype_contrast(features, nearest, rows, temperature=1.0)
         terms = {
@@ -98,17 +98,4 @@ class ProtoSeg(Method):
 
     def at_test(self, network: Segmenter) -> Segmenter:
         """Let the prototypes classify."""
-        return Classified(network, self.head)
-
-
-class Classified(Adjusted):
-    """A network whose features another head classifies."""
-
-    def __init__(self, network: Segmenter, head: PrototypeHead) -> None:
-        super().__init__(network)
-        self.head = head
-
-    def forward(self, images: Tensor, domain: Domain = "target") -> Output:
-        """Compute features, then the head's logits."""
-        features = self.network(images, domain=domain).features.float()
-        return Output(self.head(features), features)
+        return Adjusted(network, after=self.head)

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reference.methods.heads import Adjusted, seeded
-from reference.networks.output import Domain, Output, Segmenter
+from reference.methods.heads import seeded
 
 _WIDTH: Final = 16
 # The light of a scene changes over many pixels: it is estimated on a coarser grid.
@@ -30,12 +29,6 @@ class Relighting(nn.Module):
 
     Images in [0, 1] stay there; a < 0 brightens. Its size, and 2 curves for 8, are own: the toy's
     network is small, and relighting should not cost more than it.
-
-    Args:
-        seed: of the initial weights.
-
-    Shape:
-        images (B, 3, H, W). Result: r, the same.
 
     Source:
         Li et al., Zero-DCE++, TPAMI 2021, arXiv 2103.00860: one map of curves, on a coarser grid.
@@ -62,32 +55,15 @@ class Relighting(nn.Module):
         return relit - images
 
 
-class Relit(Adjusted):
-    """A network that sees images relit, as in training."""
-
-    def __init__(self, network: Segmenter, relighting: Relighting) -> None:
-        super().__init__(network)
-        self.relighting = relighting
-
-    def forward(self, images: Tensor, domain: Domain = "target") -> Output:
-        """Relight, then look."""
-        output: Output = self.network(images + self.relighting(images), domain=domain)
-        return output
-
-
 def relighting_loss(images: Tensor, residual: Tensor, light: Tensor) -> Tensor:
     """10 TV(r) + (1 - SSIM(x + r, x)) / 2 + mean over patches of (mean(x + r) - light)^2, by image.
 
     All of it is taken on a grid of a quarter of the size, where the noise of images is averaged
     away; own, for speed. TV counts differences per pixel of the images.
 
-    Args:
-        images: x, in [0, 1].
-        residual: r.
-        light: (), the brightness that relit images should have.
-
     Shape:
-        images and residual (B, 3, H, W), sides above 4. Result: (B,), >= 0.
+        images x and residual r (B, 3, H, W), sides above 4; light (), the brightness that relit
+        images should have. Result: (B,), >= 0.
 
     Source:
         Wu et al., DANNet, CVPR 2021, arXiv 2104.10834, which Bi-Mix keeps.
@@ -97,7 +73,9 @@ def relighting_loss(images: Tensor, residual: Tensor, light: Tensor) -> Tensor:
     down = (added[:, :, 1:] - added[:, :, :-1]).square().mean(dim=(2, 3)).sum(dim=1)
     across = (added[..., 1:] - added[..., :-1]).square().mean(dim=(2, 3)).sum(dim=1)
     variation = 2 * (down + across) / _COARSE**2
-    exposure = (F.avg_pool2d(relit.mean(dim=1), _PATCH, ceil_mode=True) - light).square().mean(dim=(1, 2))
+    exposure = (
+        (F.avg_pool2d(relit.mean(dim=1), _PATCH, ceil_mode=True) - light).square().mean(dim=(1, 2))
+    )
     return _TV_WEIGHT * variation + _dissimilarity(relit, seen) + exposure
 
 

@@ -114,7 +114,8 @@ class Translator(nn.Module):
         """Each place of a translated image against the places of the image it comes from."""
         losses = []
         for head, *maps in zip(self.heads, queries, keys, strict=True):
-            places = torch.randperm(maps[0][0, 0].numel(), generator=random)[:PATCHES]
+            cells = maps[0][0, 0].numel()
+            places = torch.randperm(cells, generator=random, device=random.device)[:PATCHES]
             places = places.to(maps[0].device)
             rows = (head(one.flatten(2)[:, :, places].transpose(1, 2)) for one in maps)
             own = torch.arange(len(places), device=places.device)

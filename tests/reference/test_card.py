@@ -134,14 +134,14 @@ def test_descriptions_that_build_nothing_are_refused(description, sentence):
 
 def test_options_of_a_wrong_type_are_refused():
     options = {"backbone": "resnet14", "width": "8"}
-    with pytest.raises(ValueError, match=r"^build: expected options of types that fit, got \{.*\n?"):
+    with pytest.raises(
+        ValueError, match=r"^build: expected options of types that fit, got \{.*\n?"
+    ):
         build({"network": "deeplab", "options": options})
 
 
 def test_class_lists_survive_json():
-    own = ClassList(
-        "mine", ("road", "sky"), ((1, 2, 3), (4, 5, 6)), {"miou2": (0, 1), "sky": (1,)}
-    )
+    own = ClassList("mine", ("road", "sky"), ((1, 2, 3), (4, 5, 6)), {"miou2": (0, 1), "sky": (1,)})
     again = read_classes(json.loads(json.dumps(plain_classes(own))))
     assert (again.name, again.names, again.colours) == (own.name, own.names, own.colours)
     assert again.means == own.means

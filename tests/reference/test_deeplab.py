@@ -1,4 +1,4 @@
-"""DeepLab-V2: backbone and both heads against their definition, places of the features, BatchNorm."""
+"""DeepLab-V2: backbone and both heads against their definition, features, BatchNorm."""
 
 from __future__ import annotations
 

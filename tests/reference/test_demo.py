@@ -174,7 +174,7 @@ def test_a_loss_that_explodes_ends_the_demo_in_a_sentence(
     monkeypatch.setattr(demo, "preset_of", preset)
     monkeypatch.setattr(runs, "_train", lambda settings, folder: sentence)
     with pytest.raises(SystemExit, match=sentence):
-        demo.main(["--run", str(tmp_path / "demo"), "--data", str(finished[0].data)])
+        demo.main(["--run", str(tmp_path / "demo"), "--data", str(finished[0].data), "--jobs", "1"])
 
 
 def test_photographs_without_training_labels_have_no_oracle(

@@ -7,7 +7,6 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
-
 from reference.methods.registry import METHODS
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -111,15 +111,15 @@ def test_torchrun_as_typed_in_the_docs_stops_and_goes_on_with_the_same_bits(tmp_
 def without_chance(settings: Settings) -> Settings:
     """No dropout, no statistics of the batch, and an optimiser that does not enlarge rounding."""
     deeplab = replace(
-        settings.network.deeplab, head="dlv2", features="branches", batch_norm="affine_frozen"
+        settings.network.deeplab, head="dlv2", features="branches", batch_norm="frozen"
     )
-    adaptation = replace(
-        settings.adaptation,
-        optimiser=replace(settings.source.optimiser, learning_rate=1e-3),
-        contrast=replace(settings.adaptation.contrast, measure="similarity", threshold=0.2),
-    )
+    slow = replace(settings.source.optimiser, learning_rate=1e-5)
+    contrast = replace(settings.adaptation.contrast, measure="similarity", threshold=0.2)
     return replace(
-        settings, network=replace(settings.network, deeplab=deeplab), adaptation=adaptation
+        settings,
+        network=replace(settings.network, deeplab=deeplab),
+        source=replace(settings.source, optimiser=slow),
+        adaptation=replace(settings.adaptation, optimiser=slow, contrast=contrast),
     )
 
 

@@ -247,7 +247,9 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path, zipp
         torch.save({"state_dict": _Bomb(mark)}, path)
     else:
         path.write_bytes(pickle.dumps(_Bomb(mark), protocol=2))
-    with pytest.raises(ValueError, match=r"^read_stored: expected tensors and plain values in ") as e:
+    with pytest.raises(
+        ValueError, match=r"^read_stored: expected tensors and plain values in "
+    ) as e:
         read_stored(path)
     assert not isinstance(e.value, DamagedFileError)
     assert not mark.exists()
@@ -267,7 +269,9 @@ def test_files_without_weights_are_refused(tmp_path):
         read_stored(tmp_path)
     for held, got in [({"epoch": 3, "lr": 0.1}, "a table of epoch, lr"), ([1, 2], "list")]:
         torch.save(held, path)
-        with pytest.raises(ValueError, match=rf"^read_weights: expected a table of .*, got {got}\."):
+        with pytest.raises(
+            ValueError, match=rf"^read_weights: expected a table of .*, got {got}\."
+        ):
             read_weights(path)
 
 
@@ -286,14 +290,18 @@ def test_what_is_no_file_of_tensors_is_named(tmp_path, content, got):
     path.write_bytes(content)
     with pytest.raises(DamagedFileError, match=re.escape(got)) as caught:
         read_stored(path)
-    assert str(caught.value).startswith(f"read_stored: expected a whole file of tensors, got {path}")
+    assert str(caught.value).startswith(
+        f"read_stored: expected a whole file of tensors, got {path}"
+    )
 
 
 def test_an_archive_of_something_else_is_named(tmp_path):
     path = tmp_path / "weights.pth"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("resnet/model.txt", "no tensors")
-    with pytest.raises(DamagedFileError, match=r"a zip archive of resnet/model\.txt\. Hint: unpack"):
+    with pytest.raises(
+        DamagedFileError, match=r"a zip archive of resnet/model\.txt\. Hint: unpack"
+    ):
         read_stored(path)
 
 
@@ -359,4 +367,8 @@ def test_a_damage_is_named_by_its_place_in_the_archive(tmp_path):
 
 def test_defaults_are_those_of_caffe():
     options = DeepLabOptions()
-    assert (options.normalisation, options.align_corners, options.ceil_mode) == ("caffe", True, True)
+    assert (options.normalisation, options.align_corners, options.ceil_mode) == (
+        "caffe",
+        True,
+        True,
+    )
