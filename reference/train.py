@@ -234,12 +234,12 @@ class Loop:
             self.report.row(iteration, phase.name, rate, coverage, self.state.monitor.now)
             for sentence in alarms:
                 self.report.warn(f"{phase.name}, iteration {iteration}: {sentence}")
-        every = reporting.evaluate_every
-        ends = last or (phase.round_index is None and iteration == phase.stop)
-        if reporting.evaluate and (ends or (every and iteration % every == 0)):
-            self.evaluate(phase)
+        # Neither is read before the first step.
+        from reference.evaluation import validation
         from reference.run import panels
 
+        if validation.due(self.settings, iteration):
+            self.evaluate(phase)
         if panels.due(self.settings, iteration):
             panels.draw_panels(self.run.path, self.settings, self.sets, self.state, phase)
         if last or iteration % reporting.checkpoint_every == 0:
@@ -255,6 +255,8 @@ class Loop:
             self.report.scores(
                 state.iteration, phase.name, score.student, score.teacher, score.name
             )
+            if score.verdict:
+                self.report.say(score.verdict)
             if state.best is None or score.student > state.best:
                 state.best = score.student
                 self.run.save_best(state.state(self.run.plain))
