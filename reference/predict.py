@@ -19,7 +19,8 @@ import numpy as np
 import tyro
 
 from reference.commands import Use, answer, read_for_use
-from reference.data.classes import CITYSCAPES, TRAIN_TO_CITYSCAPES, ByteArray, ClassList
+from reference.data.classes import CITYSCAPES, ByteArray, ClassList
+from reference.data.layouts import CITYSCAPES_NUMBERS
 
 if TYPE_CHECKING:
     from reference.evaluation.protocol import Protocol
@@ -97,9 +98,9 @@ def drawings(pixels: ByteArray, labels: ByteArray, classes: ClassList) -> dict[s
     """
     colour = np.array(classes.colours, dtype=np.uint8)[labels]
     blend = (1 - _OPACITY) * pixels.astype(np.float32) + _OPACITY * colour.astype(np.float32)
-    city = classes.names == CITYSCAPES.names
+    city, numbers = classes.names == CITYSCAPES.names, np.array(CITYSCAPES_NUMBERS, dtype=np.uint8)
     return {
-        "labelIds" if city else "labels": TRAIN_TO_CITYSCAPES[labels] if city else labels,
+        "labelIds" if city else "labels": numbers[labels] if city else labels,
         "colour": colour,
         "overlay": blend.round().astype(np.uint8),
     }

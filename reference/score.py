@@ -122,7 +122,7 @@ def run_score(options: Options, *, progress: bool = True) -> ClassTable:
     """
     from reference.evaluation.class_table import class_table, read_evaluation
     from reference.evaluation.protocol import evaluate
-    from reference.networks.card import in_words
+    from reference.networks.output import in_words
 
     previous = None if options.previous is None else read_evaluation(options.previous)
     release, protocol = read_for_use("score", options)

@@ -286,15 +286,19 @@ def settings(comparison: Comparison) -> dict[str, Any]:
     for name in sorted({*main.usual, *(name for run in runs for name in run.settings)}):
         values: dict[str, list[str]] = {}
         for run in runs:
-            values.setdefault(str(run.settings.get(name)), []).append(run.caption)
-        usual = str(main.usual.get(name))
+            values.setdefault(_word(run.settings.get(name)), []).append(run.caption)
+        usual = _word(main.usual.get(name))
         if [*values] != [usual] and (len(values) > 1 or not name.startswith(OWN)):
             differing[name] = (usual, values)
     return {
         "preset": main.preset,
         "differing": differing,
-        "all": sorted(main.settings.items()),
+        "all": [(name, _word(value)) for name, value in sorted(main.settings.items())],
     }
+
+
+def _word(value: Any) -> str:
+    return "\N{EN DASH}" if value is None else str(value)
 
 
 def origins(comparison: Comparison) -> list[tuple[list[tuple[str, Any]], Mapping[str, Any]]]:

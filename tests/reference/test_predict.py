@@ -15,7 +15,7 @@ from PIL import Image
 from reference import predict
 from reference.commands import read_for_use
 from reference.data.classes import CITYSCAPES, CITYSCAPES_TO_TRAIN, ClassList
-from reference.networks.card import describe, plain_classes
+from reference.networks.output import describe, plain_classes
 from reference.predict import Options, drawings, find_images, run_predict
 from tests.reference.small_networks import small_deeplab
 
