@@ -59,7 +59,7 @@ class WeightReport:
 
     Args:
         path: the file.
-        family: "caffe", "torchvision", "timm" or "own", a file of this library.
+        family: a key of `FAMILIES`; "own" is a file of this library.
         matched: names in the network that were filled.
         missing: names in the network that the file does not hold; they keep their random values.
         unexpected: names in the file that the network has no place for.
@@ -153,11 +153,8 @@ def with_conventions(
 ) -> DeepLabOptions:
     """Set colours, strides and corners to those that a family of weights was trained with.
 
-    Args:
-        options: an option at its default is free; one that was changed is kept.
-        family: of the file, a key of `FAMILIES`.
-        path: the file.
-        forced: the family was named by the user: changed options may contradict it.
+    An option at its default is free, one that was changed is kept; it may contradict the family
+    where that is `forced`, named by the user.
 
     Raises:
         ValueError: a changed option contradicts the file.
@@ -273,9 +270,3 @@ def require_finite(caller: str, state: Mapping[str, Any], path: Path) -> None:
                 f"{caller}: expected finite weights in {path}, got NaN or infinity in {name}. "
                 "Hint: the run that wrote the file has diverged; take an earlier checkpoint."
             )
-
-
-def load_weights(network: Segmenter, path: Path) -> WeightReport:
-    """Fill a DeepLab from a file of ImageNet or DeepLab weights; its options stay as they are."""
-    held = read_weights(path)
-    return fill_backbone(network, translate(held, network), path, family=family_of(held))
