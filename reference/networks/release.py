@@ -170,7 +170,8 @@ def _read_card(path: Path) -> dict[str, Any]:
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise _refuse(path, "a card", f"something else ({error})") from error
+        reason = error.strerror if isinstance(error, OSError) else f"no JSON ({error})"
+        raise _refuse(path, "a card", reason) from error
     for name, kind in _ENTRIES.items():
         value = card.get(name) if isinstance(card, dict) else card
         if not isinstance(value, kind) or not isinstance(card, dict):
