@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-
 from reference.data.arrays import load_domain
 from reference.data.cityscapes import Cityscapes
+
 from reference.data.classes import IGNORE
 from tests.reference.small_sets import SIZE, make_cityscapes
 

@@ -6,7 +6,6 @@ import multiprocessing
 from pathlib import Path
 
 import pytest
-
 from reference.atomic import require_new_folder, write_atomically
 
 

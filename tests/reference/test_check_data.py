@@ -5,11 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from reference.data.faults import Fault
 
 from reference import check_data
 from reference.check_data import Options, as_dict, check, fault_lines, main, parts, probabilities
 from reference.data.checking import Report
-from reference.data.faults import Fault
 from tests.reference.small_sets import first_label, make_cityscapes, make_gta5, make_synthia
 
 

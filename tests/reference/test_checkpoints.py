@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from reference.atomic import durable_file
 from reference.engine.checkpoints import Checkpoints
 

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
-
 from reference.data.arrays import load_domain
 from reference.data.cityscapes import Cityscapes, list_cityscapes
+
 from reference.data.classes import IGNORE
 from tests.reference.small_sets import SIZE, make_cityscapes, only, save_ids, save_image
 

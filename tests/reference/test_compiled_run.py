@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-
 from reference.engine.settings import Settings
 from reference.engine.stage_settings import Optimiser
+
 from tests.reference.tiny_runs import EVERYTHING, held, run
 
 # Static labels in the second round; the network is read with and without gradient. That of the toy

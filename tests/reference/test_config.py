@@ -7,7 +7,6 @@ import json
 import re
 
 import pytest
-
 from reference.training.config import (
     BICL,
     PRESETS,

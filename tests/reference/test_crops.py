@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from reference.data.crops import SourceCrops, TargetCrops, Window, draw_window, moved
 from reference.data.resizing import Resize
 

@@ -7,14 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
-
 import reference.engine.domains
-from reference.data.rare_classes import RareClasses
+import torch
 from reference.engine.domains import RunDomains, set_folders
 from reference.engine.phases import phases
 from reference.engine.processes import Processes
 from reference.engine.settings import DataSettings
+
+from reference.data.rare_classes import RareClasses
 from reference.synthetic import Domains
 from tests.reference.tiny_runs import ALONE, EVERYTHING, held, run
 

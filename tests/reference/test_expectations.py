@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-
 from reference.engine.expectations import LIMITS, Band, expected_band
 from reference.engine.presets import PRESETS
 

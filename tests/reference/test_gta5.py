@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-
 from reference.data.arrays import load_domain
-from reference.data.classes import IGNORE
 from reference.data.gta5 import GTA5, GTA5_ABSENT, GTA5_PAIRS, list_gta5
+
+from reference.data.classes import IGNORE
 from tests.reference.small_sets import SIZE, first_label, make_gta5, save_ids, save_image
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-
 from reference.data.headers import read_header
+
 from tests.reference.small_sets import cut_short, save_deep, save_ids, save_image
 
 

@@ -6,9 +6,9 @@ import json
 
 import pytest
 import torch
+from reference.training.history import History
 
 from reference.data.classes import NUM_CLASSES
-from reference.training.history import History
 
 
 def flat(label: int) -> torch.Tensor:

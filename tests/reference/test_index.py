@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from reference.data.cityscapes import Cityscapes
 from reference.data.gta5 import GTA5
 from reference.data.index import index_of, index_path, stored_index
+
 from tests.reference.small_sets import first_label, make_cityscapes, make_gta5, save_ids, save_image
 
 

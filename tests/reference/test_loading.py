@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-
 from reference.data.cityscapes import Cityscapes
-from reference.data.colour import ColourJitter
 from reference.data.crops import SourceCrops, TargetCrops
 from reference.data.gta5 import GTA5
 from reference.data.index import index_of
 from reference.data.loading import SourceBatch, TargetBatch, source_batches, target_batches
 from reference.data.order import Batching
-from reference.data.rare_classes import RareClasses, RareClassSampler
 from reference.data.readers import ImageReader, Reader
 from reference.data.resizing import Resize
+
+from reference.data.colour import ColourJitter
+from reference.data.rare_classes import RareClasses, RareClassSampler
 from tests.reference.small_sets import make_cityscapes, save_ids
 
 COUNT, HEIGHT, WIDTH = 5, 12, 20

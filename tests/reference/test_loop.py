@@ -9,14 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
-
 import reference.engine.clock
 import reference.engine.loop
+import torch
 from reference.engine.expectations import Band
 from reference.engine.settings import Settings
 from reference.engine.signals import Asked
 from reference.training.losses import NonFiniteLossError
+
 from tests.reference.tiny_runs import EVERYTHING, digest, held, run
 
 SHORT = replace(EVERYTHING, adaptation=replace(EVERYTHING.adaptation, iterations=2))

@@ -8,7 +8,6 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-
 from reference.training.losses import (
     NonFiniteLossError,
     cell_labels,

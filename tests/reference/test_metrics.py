@@ -7,16 +7,16 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
-from rich.console import Console
-
 import reference.engine.clock
 import reference.engine.console
-from reference.data.classes import NUM_CLASSES
+import torch
 from reference.engine.clock import ESTIMATE_AFTER, Clock
 from reference.engine.console import RunConsole
 from reference.engine.metrics import COLUMNS, Metrics
 from reference.engine.monitor import Monitor
+from rich.console import Console
+
+from reference.data.classes import NUM_CLASSES
 from tests.reference.tiny_runs import ALONE
 
 ROW = {

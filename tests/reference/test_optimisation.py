@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-
 from reference.engine.optimisation import Precision, build_optimiser, set_learning_rate
 from reference.engine.phases import Phase, phases
 from reference.engine.settings import Machine
 from reference.engine.stage_settings import Optimiser
 from reference.engine.state import RunState, seed_dropout
+
 from tests.reference.small_networks import small_deeplab
 from tests.reference.tiny_runs import ALONE, EVERYTHING
 

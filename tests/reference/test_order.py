@@ -5,9 +5,9 @@ import random
 import numpy as np
 import pytest
 import torch
-
 from reference.data.index import SetIndex
 from reference.data.order import SOURCE_STREAM, TARGET_STREAM, Key, Order
+
 from reference.data.rare_classes import RareClasses, RareClassSampler
 
 

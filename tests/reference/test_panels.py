@@ -11,9 +11,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-
-import protocontrast as pc
-from reference.data.classes import PALETTE
 from reference.data.resizing import resize_image, resize_labels
 from reference.engine.domains import RunDomains
 from reference.engine.panels import PROTOTYPES, RunPanels, chosen_images
@@ -21,11 +18,14 @@ from reference.engine.phases import phases
 from reference.engine.presets import PRESETS
 from reference.engine.settings import Settings
 from reference.engine.state import RunState
+from reference.pictures.domain_prototypes import prototypes_of
+from reference.pictures.visualise import colourise
+
+import protocontrast as pc
+from reference.data.classes import PALETTE
 from reference.networks.release import read_checkpoint
 from reference.networks.tensor_files import read_stored
-from reference.pictures.domain_prototypes import prototypes_of
 from reference.pictures.strip_files import FOLDER, read_strip
-from reference.pictures.visualise import colourise
 from tests.reference.tiny_runs import ALONE, EVERYTHING, SEEN, digest, held, run, tiny
 
 SHOWN = (192, 384)

@@ -6,7 +6,6 @@ import re
 from dataclasses import replace
 
 import pytest
-
 from reference.engine.phases import phases
 from reference.engine.settings import DataSettings, Machine, Reporting, Settings
 from reference.engine.stage_settings import (

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-
 from reference.data.faults import DataError
 from reference.data.gta5 import GTA5
+
 from tests.reference.small_sets import (
     SIZE,
     cut_short,

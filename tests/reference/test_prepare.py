@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from reference.data.prepared import Prepared
 
 from reference import prepare as command
-from reference.data.prepared import Prepared
 from reference.data.sets import open_set
 from reference.prepare import Options, main, prepare, table
 from tests.reference.small_sets import (

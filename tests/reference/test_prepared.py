@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-
 from reference.data.prepared import Prepared, manifest_path, read_manifest
+
 from reference.prepare import Options, prepare
 from tests.reference.small_sets import first_label, make_cityscapes, make_gta5
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-
 from reference.engine.processes import processes
 from reference.engine.settings import Machine
+
 from tests.reference.tiny_runs import ALONE, digest, held
 from tests.reference.two_ranks import gradients, part
 

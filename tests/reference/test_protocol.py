@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from reference.evaluation.label_accuracy import LabelAccuracy
 from torch import Tensor, nn
 
 from reference.data.classes import CITYSCAPES, ClassList
-from reference.evaluation.label_accuracy import LabelAccuracy
 from reference.evaluation.protocol import Evaluation, Protocol, class_scores, evaluate
 from reference.evaluation.scores import Scores, confusion_matrix
 from reference.networks.output import Output, Segmenter

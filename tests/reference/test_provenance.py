@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
+from reference.provenance import code_digest
 
 from reference import provenance
-from reference.provenance import code_digest
 
 
 @pytest.fixture

@@ -11,8 +11,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
-
 from reference.engine.optimisation import Precision
 from reference.engine.processes import Processes
 from reference.engine.pseudo_label_files import (
@@ -25,6 +23,8 @@ from reference.engine.pseudo_label_files import (
 )
 from reference.engine.settings import Machine
 from reference.engine.stage_settings import StaticLabels
+from torch import Tensor
+
 from reference.networks.output import Output, Segmenter
 from tests.reference.tiny_runs import ALONE
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference.training.pseudo_labels import select_class_balanced, static_pseudo_labels
 from torch import Tensor, nn
 
 from reference.data.classes import IGNORE, NUM_CLASSES
 from reference.networks.output import Output
-from reference.training.pseudo_labels import select_class_balanced, static_pseudo_labels
 
 
 class Stripes(nn.Module):

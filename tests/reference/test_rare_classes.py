@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 import pytest
-
 from reference.data.index import SetIndex
+
 from reference.data.rare_classes import (
     GTA5_PIXELS,
     RareClasses,

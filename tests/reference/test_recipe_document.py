@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import tyro
-
 from reference.engine.expectations import LIMITS
 from reference.engine.presets import PRESETS
+
 from reference.train import read_options
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"

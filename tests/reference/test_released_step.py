@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from reference.engine.presets import PRESETS
+from reference.training.adapt_step import build_bicl
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from benchmarks.released import released_step
 from reference.data.classes import NUM_CLASSES
-from reference.engine.presets import PRESETS
-from reference.training.adapt_step import build_bicl
 
 DIM, GRID, LABELS = 12, (9, 12), (71, 95)
 """As 730 x 730 labels on a grid of 92 x 92: no whole number of pixels per cell."""

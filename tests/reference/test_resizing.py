@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from reference.data.resizing import Resize, resize_image, resize_labels
 
 import reference
-from reference.data.resizing import Resize, resize_image, resize_labels
 
 
 def test_half_size_is_the_mean_of_four_pixels() -> None:

@@ -7,11 +7,11 @@ import re
 import numpy as np
 import pytest
 import torch
-
 from reference.data.cityscapes import Cityscapes
 from reference.data.sequences import Part, halves, part_where
 from reference.experiments.scenario import load_sequences
 from reference.training.config import Data, Experiment
+
 from tests.reference.small_sets import save_ids, save_image
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from reference.engine.presets import PRESETS
 from reference.engine.settings import Settings
 

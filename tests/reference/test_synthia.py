@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-
 from reference.data.faults import DataError
 from reference.data.synthia import Synthia, list_synthia
+
 from tests.reference.small_sets import (
     SIZE,
     SYNTHIA_SAMPLE,

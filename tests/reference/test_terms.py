@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-
 from reference.engine.optimisation import Precision
 from reference.engine.stage_settings import AdaptationStage
 from reference.engine.terms import BothDomains, Part, part_losses, shares
+from reference.training.losses import cross_entropy
+
 from reference.networks.output import Output, Segmenter
 from reference.networks.toy import build_network
-from reference.training.losses import cross_entropy
 from tests.reference.tiny_runs import ALONE
 from tests.reference.two_ranks import CPU, STAGE, gradients, part
 

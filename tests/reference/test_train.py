@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from reference.engine.presets import PRESETS
+
 from reference.networks.deeplab import DeepLab
 from reference.train import main, plan, read_options
 from tests.reference.tiny_runs import EVERYTHING, LONG, digest, held, log_of, run, spawn

@@ -5,7 +5,6 @@ import random
 import numpy as np
 import pytest
 import torch
-
 from reference.data.arrays import ArrayDomain
 from reference.data.transforms import Augmentation, augment, batch, matching, to_float
 

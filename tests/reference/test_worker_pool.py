@@ -4,7 +4,6 @@ import os
 from functools import partial
 
 import pytest
-
 from reference.data.worker_pool import over_files
 
 

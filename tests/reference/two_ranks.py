@@ -9,10 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
-
-import protocontrast as pc
 from reference.data.loading import SourceBatch, TargetBatch
 from reference.engine.loop import Loop
 from reference.engine.optimisation import Precision
@@ -20,10 +16,14 @@ from reference.engine.processes import Processes, processes
 from reference.engine.settings import Machine
 from reference.engine.stage_settings import AdaptationStage
 from reference.engine.terms import BothDomains, Part, part_losses, shares
-from reference.networks.toy import SegmentationNetwork, build_network
-from reference.train import Options, run_training
 from reference.training.adapt_step import build_bicl
 from reference.training.config import Contrast
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+import protocontrast as pc
+from reference.networks.toy import SegmentationNetwork, build_network
+from reference.train import Options, run_training
 from tests.reference.tiny_runs import EVERYTHING
 
 CPU = Machine(device="cpu")
