@@ -14,10 +14,10 @@ import shlex
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from reference.run.files import (
     durable_file,
@@ -27,9 +27,6 @@ from reference.run.files import (
     write_atomically,
     writing,
 )
-
-if TYPE_CHECKING:
-    from reference.run.ranks import Ranks
 
 SETTINGS: Final = "settings.json"
 ORIGIN: Final = "origin.json"
@@ -129,9 +126,9 @@ class RunFolder:
     Args:
         path: of the folder.
         plain: settings of the run, as `as_plain` gives them.
-        ranks: the processes, of which the main one writes and all refuse together; None for one
-            that is alone.
         resume: go on with a run that is there.
+        is_main: whether this process writes; the others only read.
+        broadcast: gives every rank the main one's value, so that all refuse together.
 
     Attributes:
         checkpoint: the newest whole one; None where the run begins.
@@ -146,12 +143,13 @@ class RunFolder:
         self,
         path: Path,
         plain: Mapping[str, Any],
-        ranks: Ranks | None = None,
         *,
         resume: bool,
+        is_main: bool = True,
+        broadcast: Callable[[Any], Any] = lambda value: value,
     ) -> None:
-        self.path, self.plain, self.resume, self._ranks = path, dict(plain), resume, ranks
-        self.is_main = ranks is None or ranks.is_main
+        self.path, self.plain = path, dict(plain)
+        self.resume, self.is_main, self._broadcast = resume, is_main, broadcast
         self.keep = int(self.plain.get("reporting", {}).get("keep", 2))
         self.checkpoint: dict[str, Any] | None = None
         self.notes: list[str] = []
@@ -169,8 +167,7 @@ class RunFolder:
             except ValueError as error:
                 problem = str(error)
                 self._release()
-        if self._ranks is not None:
-            problem, stored = self._ranks.broadcast((problem, stored))
+        problem, stored = self._broadcast((problem, stored))
         if problem is not None:
             raise ValueError(problem)
         if stored is not None and not self.is_main:

@@ -15,7 +15,6 @@ import pytest
 import torch
 
 from reference.run.folder import RunFolder, commit, differences
-from reference.run.ranks import Ranks
 
 PLAIN: dict[str, Any] = {
     "seed": 0,
@@ -220,12 +219,13 @@ def test_a_run_without_a_whole_checkpoint_is_refused(tmp_path: Path):
     assert path.is_file()
 
 
-def test_the_other_ranks_write_nothing(tmp_path: Path):
-    with RunFolder(tmp_path / "run", PLAIN, Ranks(rank=1), resume=True) as folder:
-        assert folder.record(0) == []
-        folder.save(1, {})
-        folder.save_best({})
-    assert list(tmp_path.iterdir()) == []
+def test_every_rank_refuses_what_the_main_one_refuses(tmp_path: Path):
+    folder = RunFolder(
+        tmp_path, PLAIN, resume=True, is_main=False, broadcast=lambda value: ("not so.", None)
+    )
+    with pytest.raises(ValueError, match=r"^not so\.$"):
+        folder.__enter__()
+    assert folder.record(0) == [] and list(tmp_path.iterdir()) == []
 
 
 def test_the_commit_says_whether_files_were_changed(tmp_path: Path):
