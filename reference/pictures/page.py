@@ -77,7 +77,8 @@ def _panel(caption: str, name: str, strips: Sequence[StripFile]) -> dict[str, An
 def images(comparison: Comparison) -> list[dict[str, Any]]:
     """Lay the images out: the image, the truth, every prediction, then pseudo labels.
 
-    A single run shows what changes at up to six moments, evenly spaced and always the last.
+    A single run shows what changes at up to six moments, evenly spaced and always the last; one
+    that adapts from the end of its warm-up on.
     """
     main, blocks = subject(comparison), []
     single = len(comparison.runs) == 1
@@ -87,11 +88,13 @@ def images(comparison: Comparison) -> list[dict[str, Any]]:
         panels = [_panel(name, name, [last]) for name in still]
         times = [last]
         if single:
-            count = len(strips) - 1
-            times = [strips[at] for at in (*spread_indices(count, _MOST_TIMES - 1), count)]
+            shown = list(strips)
             warm = [strip for strip in strips if strip.phase == "source"]
             if warm and last.phase != "source":
                 panels.append(_panel("source only", "prediction", warm[-1:]))
+                shown = shown[len(warm) - 1 :]
+            count = len(shown) - 1
+            times = [shown[at] for at in (*spread_indices(count, _MOST_TIMES - 1), count)]
             name = "adapted" if last.phase.startswith("round") else "prediction"
             panels.append(_panel(name, "prediction", times))
         for run in () if single else comparison.runs:
