@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from reference.data import image_set
 from reference.data.classes import CITYSCAPES, ClassList, read_classes
@@ -146,6 +146,15 @@ class Sets:
         known = self.labelled.labelled
         return tuple(number for number in range(len(self.classes)) if number not in known)
 
+    def describe(self, *, target: bool, validation: bool) -> list[str]:
+        """Say which folders and how many images a run reads."""
+        lines = [f"labelled images: {len(self.labelled)} in {self.labelled.root}"]
+        if target:
+            lines.append(f"target without labels: {len(self.target)} images in {self.target.root}")
+        if validation:
+            lines.append(f"validation: {len(self.validation)} images in {self.validation.root}")
+        return lines
+
     def counts(self) -> ClassCounts:
         """Pixels of every class in every label file of training, counted once and kept."""
         from reference.data.rare_classes import class_counts
@@ -219,10 +228,3 @@ def open_sets(settings: DataSettings, drawn: Path | None = None, *, oracle: bool
         ValueError: a layout or class is unknown, or classes of own sets are missing.
     """
     return Sets(settings, drawn, oracle=oracle)
-
-
-def __getattr__(name: str) -> Any:
-    # Readers by the name of their set, until their callers are gone.
-    from reference.data import named_sets
-
-    return getattr(named_sets, name)

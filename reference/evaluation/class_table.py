@@ -16,7 +16,7 @@ from reference.data.classes import CITYSCAPES
 from reference.evaluation.protocol import Evaluation, Protocol
 from reference.evaluation.published import Published, published_rows
 from reference.evaluation.scores import Scores
-from reference.networks.card import plain_classes, read_classes
+from reference.networks.output import plain_classes, read_classes
 from reference.run.files import write_atomically
 
 LAST: Final = "this run, last checkpoint"

@@ -10,8 +10,7 @@ import torch
 
 from reference.evaluation.class_table import class_table, read_evaluation, write_class_table
 from reference.evaluation.protocol import Evaluation, Protocol, evaluate
-from reference.networks.card import in_words
-from reference.networks.output import Segmenter
+from reference.networks.output import Segmenter, in_words
 from reference.settings import Settings
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ def protocol_of(settings: Settings, sets: Sets) -> Protocol:
     return Protocol(
         classes=sets.classes,
         size=settings.reporting.size,
-        labelled=tuple(sets.source.labelled),
+        labelled=tuple(sets.labelled.labelled),
         source=settings.data.source_set,
     )
 

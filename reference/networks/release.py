@@ -18,8 +18,7 @@ from typing import Any, Final
 from torch import Tensor
 
 from reference.data.classes import CITYSCAPES, ClassList
-from reference.networks.card import build, describe, plain_classes, read_classes
-from reference.networks.output import Segmenter
+from reference.networks.output import Segmenter, build, describe, plain_classes, read_classes
 from reference.networks.tensor_files import read_stored
 from reference.networks.weights import require_finite
 from reference.run.files import write_atomically

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from reference.networks import lite
-from reference.networks.card import build, describe, first_network
+from reference.networks.output import build, describe, first_network
 from reference.networks.lite import LiteNetwork, load_lite, packaged_weights
 from reference.networks.output import seeded
 from reference.networks.settings import LiteOptions, NetworkSettings

@@ -15,7 +15,7 @@ import torch
 
 import reference
 from reference.data.classes import CITYSCAPES, ClassList
-from reference.networks.card import build, describe, plain_classes
+from reference.networks.output import build, describe, plain_classes
 from reference.networks.output import Output, Segmenter
 from reference.networks.release import (
     read_checkpoint,

@@ -16,7 +16,7 @@ from PIL import Image
 from reference import score
 from reference.data.classes import CITYSCAPES, ClassList
 from reference.evaluation.class_table import DELTA, LAST, read_evaluation
-from reference.networks.card import describe, plain_classes
+from reference.networks.output import describe, plain_classes
 from reference.score import Options, run_score
 from tests.reference.small_networks import small_deeplab
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from reference.networks.card import first_network
+from reference.networks.output import first_network
 from reference.networks.settings import DeepLabOptions, NetworkSettings
 from reference.networks.tensor_files import DamagedFileError, read_stored
 from reference.networks.weights import family_of, load_weights, read_weights
