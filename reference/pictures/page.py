@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from reference.pictures.paint import UNLABELLED, data_uri, hexadecimal, spread_indices
 from reference.pictures.prototypes import alignment, cosine_rows, planes
-from reference.pictures.recorded_run import OWN, Comparison, RecordedRun
+from reference.pictures.recorded_run import Comparison, RecordedRun, belongs_to_one_run
 from reference.pictures.scores import (
     OTHERS,
     Score,
@@ -291,7 +291,7 @@ def settings(comparison: Comparison) -> dict[str, Any]:
         for run in runs:
             values.setdefault(_word(run.settings.get(name)), []).append(run.caption)
         usual = _word(main.usual.get(name))
-        if [*values] != [usual] and (len(values) > 1 or not name.startswith(OWN)):
+        if [*values] != [usual] and (len(values) > 1 or not belongs_to_one_run(name)):
             differing[name] = (usual, values)
     return {
         "preset": main.preset,
