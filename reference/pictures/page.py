@@ -215,9 +215,17 @@ def curves(comparison: Comparison, rows: Sequence[Score]) -> dict[str, list[Mark
     if len(weighted) > 1:
         losses = chart("What is minimised", weighted, "nats, every term with its weight")
     for term in dict.fromkeys(term for run in runs for term in run.columns(LOSS)):
-        weight = _weight(main, term)
-        unit = "nats" if weight is None else f"nats, before its weight of {weight:g}"
-        losses += chart(_title(term), column(LOSS + term, 1 / (weight or 1)), unit)
+        weights = {
+            run.caption: _weight(run, term) for run in runs if LOSS + term in run.columns("")
+        }
+        lines = {
+            run.caption: (colours[run.caption], run.column(LOSS + term, 1 / weights[run.caption]))
+            for run in runs
+            if run.caption in weights
+        }
+        told = " and ".join(f"{weight:g}" for weight in sorted({*weights.values()}))
+        unit = "nats" if told == "1" else f"nats, before its weight of {told}"
+        losses += chart(_title(term), lines, unit)
     return {
         "scores": chart("Evaluations", evaluations, "mean IoU, %") if several else [],
         "losses": losses,
@@ -236,11 +244,11 @@ def _title(term: str) -> str:
     return _TITLES.get(term, term.replace("_", " ").capitalize())
 
 
-def _weight(run: RecordedRun, term: str) -> float | None:
-    """What a term is multiplied with, where that is known and not 1."""
-    if run.settings.get("method", "bicl") != "bicl" or term not in _WEIGHTS:
-        return None
-    return float(run.settings.get(_WEIGHTS[term], 0)) or None
+def _weight(run: RecordedRun, term: str) -> float:
+    """What a term is multiplied with, where that is known; else 1."""
+    if run.settings["method"] != "bicl" or term not in _WEIGHTS:
+        return 1.0
+    return float(run.settings[_WEIGHTS[term]]) or 1.0
 
 
 def class_shares(run: RecordedRun) -> list[dict[str, Any]]:

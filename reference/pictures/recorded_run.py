@@ -19,6 +19,7 @@ from reference.presets import PRESETS
 from reference.run.folder import LAST, ORIGIN, SETTINGS, as_plain, flat
 from reference.run.report import METRICS, read_metrics
 
+ROLES: Final = ("method", "other", "control", "source", "oracle")
 COMPARISON: Final = "comparison.json"
 CLASSES: Final = "classes.json"
 PROTOTYPES: Final = "prototypes"
@@ -230,16 +231,24 @@ def read_run(run: Path) -> RecordedRun:
             "folders."
         )
     held = read_stored(run / LAST) if (run / LAST).is_file() else {}
-    plain = _json(run / SETTINGS) if (run / SETTINGS).is_file() else held["settings"]
+    plain = _json(run / SETTINGS) if (run / SETTINGS).is_file() else held.get("settings")
+    if not isinstance(plain, Mapping) or not {"stages", "method", "source", "adaptation"} <= {
+        *plain
+    }:
+        raise ValueError(
+            f"report: expected the settings of a run in {run}, got none with stages, source and "
+            "adaptation. Hint: runs of an older version need that version's report."
+        )
     settings = flat(plain)
     preset, usual = nearest_preset(settings)
     table = _json(run / CLASSES) if (run / CLASSES).is_file() else None
     strips = _strips(run)
-    stages = settings.get("stages")
+    kind = "control" if settings["method"] == "control" else settings["stages"]
+    roles = {"source-only": "source", "oracle": "oracle", "control": "control"}
     return RecordedRun(
         folder=run.resolve().name,
         caption=run.resolve().name,
-        role={"source-only": "source", "oracle": "oracle"}.get(str(stages), "method"),
+        role=roles.get(kind, "method"),
         settings=settings,
         preset=preset,
         usual=usual,
@@ -278,9 +287,7 @@ def read_comparison(folders: Sequence[Path]) -> Comparison:
         try:
             # A run that has not begun has no folder yet.
             runs += [
-                replace(
-                    read_run(folder / row["folder"]), caption=str(row["caption"]), role=row["role"]
-                )
+                _placed(read_run(folder / row["folder"]), row)
                 for row in told["rows"]
                 if is_run(folder / row["folder"])
             ]
@@ -295,6 +302,11 @@ def read_comparison(folders: Sequence[Path]) -> Comparison:
             f"report: expected a run in {', '.join(map(str, folders))}, got none that has begun."
         )
     return Comparison(_told_apart(runs), **words)
+
+
+def _placed(run: RecordedRun, row: Mapping[str, str]) -> RecordedRun:
+    role = row["role"] if row["role"] in ROLES else "other"
+    return replace(run, caption=str(row["caption"]), role=role)
 
 
 def _told_apart(runs: list[RecordedRun]) -> list[RecordedRun]:
