@@ -129,6 +129,14 @@ def test_another_folder_is_refused(tmp_path: Path):
         read_comparison([tmp_path])
 
 
+@pytest.mark.parametrize("held", ["[]", '{"mode": "full"}'])
+def test_settings_of_another_kind_are_refused(tmp_path: Path, held: str):
+    (tmp_path / "settings.json").write_text(held)
+    begin = re.escape(f"report: expected the settings of a run in {tmp_path}, got none with stages")
+    with pytest.raises(ValueError, match=rf"^{begin}.* Hint: runs of an older version"):
+        read_run(tmp_path)
+
+
 def test_damaged_settings_are_told(tmp_path: Path):
     (tmp_path / "settings.json").write_text("{")
     begin = re.escape(f"report: expected JSON in {tmp_path / 'settings.json'}, got something else")

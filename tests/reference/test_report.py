@@ -298,3 +298,28 @@ def test_the_fair_control_is_preferred_to_source_only(demo: Path):
         comparison = replace(read, runs=runs)
         main, base = pair(comparison, scores(comparison))
         assert (main.caption, base and base.caption) == ("BiCL", names[with_control])
+
+
+def test_each_run_is_drawn_before_its_own_weight(tmp_path: Path):
+    lines = "iteration,phase,loss_entropy\n10,round 0,{}\n20,round 0,{}\n"
+    for name, weight in (("a", 0.1), ("b", 0.02)):
+        parts = ("settings",)
+        folder = write_run(
+            tmp_path / name, stages="adapt", metrics=lines.format(weight, weight), parts=parts
+        )
+        plain = json.loads((folder / "settings.json").read_text())
+        plain["adaptation"]["entropy_weight"] = weight
+        (folder / "settings.json").write_text(json.dumps(plain))
+    document = render(read_comparison([tmp_path]))
+    assert "nats, before its weight of 0.02 and 0.1" in document
+    curves = document.split("<b>Entropy on the target</b>")[1].split("</svg>")[0]
+    drawn = re.findall(r'class="line".*?<path d="([^"]*)"', curves)
+    assert len(drawn) == 2 and drawn[0] == drawn[1]
+
+
+def test_a_demo_in_the_middle_is_about_what_is_tried(demo: Path):
+    runs = read_comparison([demo]).runs
+    for role, caption in (("method", "entropy only"), ("other", "continued")):
+        runs = [run for run in runs if run.role != role]
+        comparison = Comparison(runs)
+        assert pair(comparison, scores(comparison))[0].caption == caption
