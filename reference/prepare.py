@@ -99,12 +99,12 @@ def copies(options: Options) -> list[Copy]:
         for split, labels in splits.items():
             role: Literal["source", "target"] = "source" if layout.source else "target"
             images = open_set(layout, Path(root), split, CITYSCAPES, labels=labels, role=role)
-            pattern = converted_pattern(layout).replace("{split}", layout.split(split))
+            pattern = converted_pattern(layout).replace("{split}", layout.splits.get(split, split))
             found.append(
                 Copy(
                     images,
                     pattern,
-                    layout.split(split),
+                    layout.splits.get(split, split),
                     options.out / name,
                     divisor,
                     divisor if split == "train" else 1,
@@ -119,7 +119,7 @@ def claim(copy: Copy) -> None:
     Raises:
         ValueError: the folder holds other things, or a copy of another set or size.
     """
-    from reference.atomic import write_atomically
+    from reference.run.files import write_atomically
 
     wanted = {"source": str(copy.images.root.resolve()), "divisor": copy.divisor}
     mark = copy.folder / MARK
@@ -146,8 +146,8 @@ def copy_pair(copy: Copy, index: int) -> int | str:
     """
     from PIL import Image
 
-    from reference.atomic import write_atomically
     from reference.data.files import resize_image, resize_labels
+    from reference.run.files import write_atomically
 
     images, sample = copy.images, copy.images.samples[index]
     target = copy.folder / sample.image.relative_to(images.root).with_suffix(".jpg")

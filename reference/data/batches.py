@@ -389,7 +389,7 @@ def over(
         workers: processes beside this one; 0 works in this one.
         progress: show a bar.
     """
-    from reference.progress import track
+    from reference.run.report import track
 
     # Files of one errand to a worker: one by one, handing them over would cost as much as the work.
     errand = 8
@@ -404,9 +404,15 @@ def over(
     )
     # Workers start before the bar does: a fork copies no thread of its.
     answers = iter(loader)
-    results = (result for answer in answers for result in answer)
-    bar = track(count, description, show=progress)
-    for _, result in zip(bar, results, strict=True):
-        if isinstance(result, _Failure):
-            raise result.error
-        yield result
+    try:
+        answer: list[Any] = []
+        for index in track(count, description, show=progress):
+            if index % errand == 0:
+                answer = next(answers)
+            result = answer[index % errand]
+            if isinstance(result, _Failure):
+                raise result.error
+            yield result
+    finally:
+        # A traceback would keep the workers alive, and a later fork would inherit them.
+        del answers

@@ -250,10 +250,10 @@ def _other_product(root: Path) -> str:
 
 def _images(layout: Layout, root: Path, split: str) -> tuple[dict[tuple[str, ...], Path], str]:
     for pattern in layout.images:
-        found = find_files(root, pattern, layout.split(split), labels=False)
+        found = find_files(root, pattern, layout.splits.get(split, split), labels=False)
         if found:
             return found, pattern
-    wanted = layout.images[0].replace("{split}", layout.split(split))
+    wanted = layout.images[0].replace("{split}", layout.splits.get(split, split))
     for part in ("{stem}", "{place}", "{path}", "{condition}"):
         wanted = wanted.replace(part, "*")
     got = "no such folder" if not root.is_dir() else _other_product(root) or "none"
@@ -309,7 +309,7 @@ def open_set(
             raise refuse("missing", missing[0], "to have labels", got, hint)
     partners: Mapping[tuple[str, ...], Path] = {}
     if layout.partner:
-        partners = find_files(root, layout.partner, layout.split(split), labels=False)
+        partners = find_files(root, layout.partner, layout.splits.get(split, split), labels=False)
     samples = []
     for key, path in images.items():
         parts = dict(zip(names, key, strict=True))
@@ -343,7 +343,8 @@ def _label_files(
     """Return the label file of every image and its way, and the number of names."""
     truth: dict[tuple[str, ...], tuple[Path, int]] = {}
     for number, way in enumerate(ways):
-        for key, path in find_files(root, way.pattern, layout.split(split), labels=True).items():
+        part = layout.splits.get(split, split)
+        for key, path in find_files(root, way.pattern, part, labels=True).items():
             # Other repositories write converted labels beside the downloaded ones.
             if CONVERTED in way.pattern or not path.stem.endswith(CONVERTED):
                 truth.setdefault(key, (path, number))

@@ -66,10 +66,6 @@ class Layout:
     folders: tuple[str, ...] = ()
     source: bool = False
 
-    def split(self, name: str) -> str:
-        """Return what the set calls a split."""
-        return self.splits.get(name, name)
-
     @property
     def has_splits(self) -> bool:
         """Whether its folders tell splits apart."""
@@ -82,12 +78,32 @@ def _ids(numbers: tuple[int, ...], last: int, *void: int) -> dict[int, str]:
 
 
 # Number of every class, in the order of the 19, in three label files.
-_CITYSCAPES_IDS: Final = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+CITYSCAPES_NUMBERS: Final = (
+    7,
+    8,
+    11,
+    12,
+    13,
+    17,
+    19,
+    20,
+    21,
+    22,
+    23,
+    24,
+    25,
+    26,
+    27,
+    28,
+    31,
+    32,
+    33,
+)
 _SYNTHIA_IDS: Final = (3, 4, 2, 21, 5, 7, 15, 9, 6, 16, 1, 10, 17, 8, 18, 19, 20, 12, 11)
 TRAIN_IDS: Final = {**dict(enumerate(NAMES)), 255: ""}
 # A licence plate is id -1, which some tools store as 255; GTA5 has it as 34.
-LABEL_IDS: Final = _ids(_CITYSCAPES_IDS, 33, 255)
-GTA5_IDS: Final = _ids(_CITYSCAPES_IDS, 34)
+LABEL_IDS: Final = _ids(CITYSCAPES_NUMBERS, 33, 255)
+GTA5_IDS: Final = _ids(CITYSCAPES_NUMBERS, 34)
 SYNTHIA_IDS: Final = _ids(_SYNTHIA_IDS, 22)
 
 

@@ -99,7 +99,7 @@ def kept_counts(images: ImageSet, folder: Path = FOLDER) -> ClassCounts | None:
 
 def keep_counts(images: ImageSet, counts: ClassCounts, folder: Path = FOLDER) -> Path | None:
     """Keep counts and return their file; None, with a warning, where it cannot be written."""
-    from reference.atomic import write_atomically
+    from reference.run.files import write_atomically
 
     path = counts_path(images, folder)
     content = {
@@ -110,10 +110,8 @@ def keep_counts(images: ImageSet, counts: ClassCounts, folder: Path = FOLDER) ->
     }
     try:
         write_atomically(path, json.dumps(content) + "\n")
-    except OSError as error:
-        warnings.warn(
-            f"The counts of classes are not kept: {path}: {error.strerror}.", stacklevel=2
-        )
+    except ValueError as error:
+        warnings.warn(f"The counts of classes are not kept: {error}", stacklevel=2)
         return None
     return path
 
@@ -168,11 +166,6 @@ class Drawn(NamedTuple):
 
     number: int
     image: int
-
-    @property
-    def train_id(self) -> int:
-        """The same, for old callers."""
-        return self.number
 
 
 class RareClassSampler:

@@ -1,13 +1,26 @@
-"""What every network takes and gives, so that training and evaluation need not know which it is."""
+"""What every network takes and gives, so that training and evaluation need not know which it is.
+
+A network is described in JSON, of structure only: with its state dict that is everything that a
+checkpoint or a released file needs, and no code or pickle has to be trusted to read it. DeepLab and
+EfficientNet are imported when the first one is built.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from reference.data.classes import CITYSCAPES, ClassList
+from reference.networks.settings import DeepLabOptions, LiteOptions, NetworkSettings, ToyOptions
+
+if TYPE_CHECKING:
+    from reference.networks.weights import WeightReport
 
 Domain = Literal["source", "target"]
 
@@ -95,3 +108,144 @@ def upsampled_logits(network: Segmenter, images: Tensor, size: tuple[int, int]) 
     """
     logits = network(images).logits.float()
     return F.interpolate(logits, size=size, mode="bilinear", align_corners=network.align_corners)
+
+
+# Kind -> module and class, and its options.
+_KINDS: Final[Mapping[str, tuple[str, str, type[Any]]]] = {
+    "toy": ("toy", "SegmentationNetwork", ToyOptions),
+    "deeplab": ("deeplab", "DeepLab", DeepLabOptions),
+    "lite": ("lite", "LiteNetwork", LiteOptions),
+}
+
+
+def _construct(kind: str, options: Any) -> Segmenter:
+    module, name, _ = _KINDS[kind]
+    made: Segmenter = getattr(import_module(f"reference.networks.{module}"), name)(options)
+    return made
+
+
+def describe(network: Segmenter) -> dict[str, Any]:
+    """Say in JSON what a network is built of; `build` reads it back.
+
+    Returns:
+        dict: "network", its kind, and "options".
+
+    Raises:
+        TypeError: a network of another class, such as one that a method has wrapped.
+
+    Example:
+        >>> describe(build({"network": "toy", "options": {"num_classes": 5}}))["network"]
+        'toy'
+    """
+    # Of the class itself: a subclass is another network.
+    kind = vars(type(network)).get("kind")
+    if kind not in _KINDS:
+        known = " or ".join(name for _, name, _ in _KINDS.values())
+        raise TypeError(f"describe: expected network to be {known}, got {type(network).__name__}.")
+    return {"network": kind, "options": network.options()}
+
+
+def in_words(network: Segmenter) -> str:
+    """Name what a score depends on, for the line above a table.
+
+    Two heads go by the name DeepLab-V2, so of a DeepLab that is backbone, head and place of the
+    features.
+    """
+    kind = vars(type(network)).get("kind")
+    if kind != "deeplab":
+        names = {"toy": "toy network", "lite": "EfficientNet-Lite0 with a pyramid"}
+        name = names.get(str(kind), type(network).__name__)
+        return f"{name}, {network.feature_dim} features"
+    options = network.options()
+    branches = f" of {options['aspp_branches']} branches" if options["head"] == "dlv2" else ""
+    return (
+        f"DeepLab, backbone {options['backbone']}, head {options['head']}{branches}, "
+        f"{network.feature_dim} features ({options['features']}), "
+        f"colours {network.colours()['kind']}"
+    )
+
+
+def build(description: Mapping[str, Any], *, seed: int = 0) -> Segmenter:
+    """Build the network that a description stands for, on the CPU, in training mode.
+
+    Args:
+        description: of `describe`.
+        seed: of the random weights it starts with; torch's own random state is left as it was.
+
+    Raises:
+        ValueError: the description lacks an entry, names an unknown kind or option, or has values
+            that do not fit.
+        ImportError: it needs timm, which cannot be imported.
+    """
+    kind, options = description.get("network"), description.get("options")
+    if not isinstance(kind, str) or kind not in _KINDS or not isinstance(options, Mapping):
+        raise ValueError(
+            f'build: expected a description with "network" of {" or ".join(_KINDS)} and a table '
+            f"of options, got network {kind!r} and options {type(options).__name__}. "
+            "Hint: describe(network) writes one."
+        )
+    names = [field.name for field in fields(_KINDS[kind][2])]
+    if unknown := sorted(set(options) - set(names)):
+        raise ValueError(
+            f"build: expected options among {', '.join(names)}, got {unknown[0]}. "
+            "Hint: the description was written by another version."
+        )
+    try:
+        return seeded(lambda: _construct(kind, _KINDS[kind][2](**options)), seed)
+    except (TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"build: expected options of types that fit, got {dict(options)} ({reason}). "
+            "Hint: describe(network) writes them."
+        ) from error
+
+
+def first_network(
+    settings: NetworkSettings, num_classes: int, seed: int
+) -> tuple[Segmenter, WeightReport | None]:
+    """Build the network that a new run begins with, and say what became of its weights.
+
+    Args:
+        settings: kind, options and weights; options that follow from the family of the weights
+            are set.
+        num_classes: channels of the logits.
+        seed: of the random weights; torch's own random state is left as it was.
+
+    Raises:
+        ValueError: the weights are missing, do not fit, or contradict the options.
+        ImportError: the network needs timm, which cannot be imported.
+    """
+    if settings.kind == "deeplab":
+        from reference.networks.deeplab import first_deeplab
+
+        return first_deeplab(settings, num_classes, seed)
+    if settings.kind == "lite":
+        from reference.networks.lite import LiteNetwork, load_lite
+
+        lite = seeded(lambda: LiteNetwork(replace(settings.lite, num_classes=num_classes)), seed)
+        return lite, None if settings.random_weights else load_lite(lite, settings.weights)
+    options = replace(settings.toy, num_classes=num_classes)
+    return seeded(lambda: _construct("toy", options), seed), None
+
+
+def plain_classes(classes: ClassList) -> dict[str, Any]:
+    """Return a class list as JSON and checkpoints can hold it; `read_classes` reads it back."""
+    return {
+        "name": classes.name,
+        "names": list(classes.names),
+        "colours": [list(colour) for colour in classes.colours],
+        "means": {name: list(members) for name, members in classes.means.items()},
+    }
+
+
+def read_classes(held: Mapping[str, Any]) -> ClassList:
+    """Read a class list back from plain values, of which "names" and "colours" are required."""
+    names = tuple(map(str, held["names"]))
+    usual = {f"miou{len(names)}": range(len(names))}
+    means = held.get("means") or (CITYSCAPES.means if names == CITYSCAPES.names else usual)
+    return ClassList(
+        name=str(held.get("name", "own")),
+        names=names,
+        colours=tuple((int(r), int(g), int(b)) for r, g, b in held["colours"]),
+        means={str(name): tuple(map(int, members)) for name, members in means.items()},
+    )

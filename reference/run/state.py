@@ -19,7 +19,7 @@ from reference import methods
 from reference.data.batches import Batch, passes
 from reference.data.sets import Sets
 from reference.method import Given, Method, Start, Supervised, see
-from reference.networks import card
+from reference.networks import output
 from reference.networks.output import Segmenter
 from reference.run.alarms import Monitor
 from reference.run.ranks import Precision, Ranks
@@ -37,7 +37,7 @@ def first_network(settings: Settings, num_classes: int) -> tuple[Segmenter, str]
         ImportError: the network needs timm, which cannot be imported.
     """
     if settings.begin is None:
-        network, report = card.first_network(settings.network, num_classes, settings.seed)
+        network, report = output.first_network(settings.network, num_classes, settings.seed)
         return network, "" if report is None else str(report)
     from reference.networks.release import read_checkpoint
 
@@ -76,7 +76,7 @@ class State:
         self.settings, self.sets, self.ranks = settings, sets, ranks
         self.beginning = ""
         if held is not None:
-            network = card.build(held["description"])
+            network = output.build(held["description"])
             self.beginning = f"going on from iteration {held['iteration']}"
         else:
             network, self.beginning = first_network(settings, len(sets.classes))
@@ -135,7 +135,7 @@ class State:
             self.network.eval()
             self.method.begin(Start(
                 self.network, partial(self._pass, "source"), partial(self._pass, "target"),
-                self.see, self.ranks,
+                self.precision.autocast, self.ranks,
             ))  # fmt: skip
             self.network.train()
         if phase.fresh:
@@ -211,8 +211,8 @@ class State:
         method = {"name": self.settings.method, "state": self.method.state_dict()}
         held: dict[str, Any] = {
             "iteration": self.iteration,
-            "description": card.describe(self.network),
-            "classes": {"names": list(self.sets.classes.names), "colours": list(self.sets.classes.colours)},
+            "description": output.describe(self.network),
+            "classes": output.plain_classes(self.sets.classes),
             "labelled": list(self.sets.labelled.labelled),
             "student": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from reference.data.classes import CITYSCAPES, ClassList
-from reference.networks.card import (
+from reference.networks.output import (
     build,
     describe,
     first_network,
@@ -72,7 +72,7 @@ def test_the_first_network_has_an_output_per_class_and_the_weights_of_the_seed()
 
 def test_a_toy_run_imports_no_other_network():
     program = (
-        "import sys; from reference.networks.card import first_network;"
+        "import sys; from reference.networks.output import first_network;"
         "from reference.networks.settings import NetworkSettings;"
         "first_network(NetworkSettings(kind='toy'), 3, 0);"
         "print(*sorted(m for m in sys.modules if m.startswith('reference.networks.')))"

@@ -19,7 +19,7 @@ from reference.evaluation.protocol import Evaluation, Protocol
 from reference.evaluation.scores import Scores
 from reference.export import Options, run_export
 from reference.networks import program
-from reference.networks.card import describe, plain_classes
+from reference.networks.output import describe, plain_classes
 from reference.networks.program import exported, write_onnx, write_program
 from reference.networks.release import read_release
 from reference.networks.toy import build_network

@@ -1,1 +1,0 @@
-"""How good predictions and pseudo labels are; `protocol` says how it is measured."""

@@ -1,1 +1,0 @@
-"""The networks, all with one output (`output`), built by `card` from `settings`."""
