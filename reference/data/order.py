@@ -108,6 +108,7 @@ class Order:
         if self.rare is not None:
             rng = np.random.default_rng([self.seed, self.stream, iteration, slot, _CHOICE])
             drawn = self.rare.draw(rng)
+            assert drawn is not None
             return Key(iteration, slot, drawn.image, drawn.train_id)
         number = iteration * self.batch_size * self.world + slot
         epoch, place = divmod(number, self.count)

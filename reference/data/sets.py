@@ -191,6 +191,8 @@ def open_sets(settings: DataSettings, drawn: Path | None = None) -> Sets:
 
 def __getattr__(name: str) -> Any:
     # Readers by the name of their set, until their callers are gone.
+    if name.startswith("__"):
+        raise AttributeError(name)
     from reference.data import named_sets
 
     return getattr(named_sets, name)
