@@ -44,17 +44,13 @@ class Sets:
         self.classes = self._with_means(classes)
 
     def _with_means(self, classes: ClassList) -> ClassList:
-        read_as = classes.merge_table(self.settings.merge)
-
-        def shown(layout: Layout) -> set[int]:
-            held = layout.holds or classes.names
-            numbers = range(len(classes)) if layout is OWN else classes.numbers(held)
-            return {int(read_as[number]) for number in numbers}
-
         if self._target.means is not None and classes is CITYSCAPES:
             means = {name: classes.numbers(held) for name, held in self._target.means.items()}
             classes = replace(classes, means=means)
-        source, scored = shown(self._source), shown(self._target)
+        source, scored = (
+            set(image_set.shown_classes(layout, classes, self.settings.merge))
+            for layout in (self._source, self._target)
+        )
         if not source & scored:
             raise ValueError(
                 f"data: expected classes that {self._source.title} and {self._target.title} share, "
