@@ -3,9 +3,9 @@
     L = CE(P_s, y_s) + w_F CE(P_t, y_F) + w_S H(P_s) + w_E H(P_t)
         + l_1 L(t -> rho_S) + l_2 L(s -> rho_T)
 
-`protocontrast.BiCL` holds prototypes and domain bias, labels the target and computes both contrasts;
-its equations stand in docs/maths.md. y_F are the static labels that the round began with; inside the
-contrast they win over the dynamic labels of the nearest calibrated prototype.
+`protocontrast.BiCL` holds prototypes and domain bias, labels the target and computes both
+contrasts; its equations stand in docs/maths.md. y_F are the static labels that the round began
+with; inside the contrast they win over the dynamic labels of the nearest calibrated prototype.
 """
 
 from __future__ import annotations

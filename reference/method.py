@@ -307,7 +307,7 @@ class Supervised(Method):
 
 
 class Part(NamedTuple):
-    """What is read at once: labelled images, and unlabelled ones for a method that looks at them."""
+    """What is read at once: labelled images, and unlabelled ones where a method looks at them."""
 
     source: Batch
     target: Batch | None

@@ -64,6 +64,24 @@ def find_images(folder: Path) -> list[Path]:
     return images
 
 
+def read_photograph(path: Path) -> ByteArray:
+    """Read an image, uint8 (H, W, 3), RGB, turned as a viewer shows it; grey ones get colours.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as file:
+            return np.array(ImageOps.exif_transpose(file).convert("RGB"))
+    except (OSError, SyntaxError, EOFError, ValueError) as error:
+        raise ValueError(
+            f"predict: expected a readable image, got {path} ({error}). "
+            "Hint: the file is damaged; copy it again, or take it out of the folder."
+        ) from error
+
+
 def drawings(pixels: ByteArray, labels: ByteArray, classes: ClassList) -> dict[str, ByteArray]:
     """Draw what is written for one image.
 
@@ -110,13 +128,12 @@ def run_predict(
     """
     from PIL import Image
 
-    from reference.data.files import read_image
     from reference.evaluation.protocol import class_scores
     from reference.run.files import write_atomically
     from reference.run.report import track
 
     for index in track(len(images), "Labelling", show=progress):
-        pixels = read_image(images[index])
+        pixels = read_photograph(images[index])
         size = (pixels.shape[0], pixels.shape[1])
         scores = class_scores(release.network, pixels, size, protocol)
         labels = scores.argmax(dim=0).cpu().numpy().astype(np.uint8)

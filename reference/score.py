@@ -17,7 +17,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_type_hints
 
 import tyro
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from reference.data.sets import ImageSet
     from reference.evaluation.class_table import ClassTable
     from reference.networks.release import Release
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,19 +53,21 @@ class Options(Use):
     references: bool = True
 
 
-def _of_run(plain: Mapping[str, Any]) -> DataSettings:
-    """Turn the plain data settings of a run into settings; what is unknown here is left out."""
-    hints = get_type_hints(DataSettings)
+def _typed(kind: type[T], plain: Mapping[str, Any]) -> T:
+    """Turn plain settings of a run into a dataclass; what it does not know is left out."""
+    hints = get_type_hints(kind)
     values: dict[str, Any] = {}
-    for field in fields(DataSettings):
-        value = plain.get(field.name)
-        if isinstance(value, str) and Path in getattr(hints[field.name], "__args__", ()):
-            value = Path(value)
-        if isinstance(value, list):
+    for field in fields(kind):  # type: ignore[arg-type]
+        value, hint = plain.get(field.name), hints[field.name]
+        if isinstance(value, Mapping):
+            value = _typed(hint, value)
+        elif isinstance(value, list):
             value = tuple(value)
-        if value is not None and not isinstance(value, Mapping):
+        elif isinstance(value, str) and Path in get_args(hint):
+            value = Path(value)
+        if value is not None:
             values[field.name] = value
-    return DataSettings(**values)
+    return kind(**values)
 
 
 def open_images(options: Options, release: Release) -> tuple[ImageSet, ClassList]:
@@ -75,7 +79,7 @@ def open_images(options: Options, release: Release) -> tuple[ImageSet, ClassList
     """
     from reference.data.sets import open_sets
 
-    data = _of_run(release.card.get("data", {}))
+    data = _typed(DataSettings, release.card.get("data", {}))
     data = replace(data, source_set=release.card.get("source") or data.source_set)
     if options.root is not None:
         data = replace(
@@ -93,7 +97,7 @@ def open_images(options: Options, release: Release) -> tuple[ImageSet, ClassList
             f"score: expected a folder of labelled images with {options.weights}, got none. "
             "Hint: python -m reference.score FOLDER --weights ...; only a checkpoint names its own."
         )
-    sets = open_sets(data)
+    sets = open_sets(data, release.card.get("settings", {}).get("seed", 0))
     if sets.classes.names != release.classes.names:
         raise ValueError(
             f"score: expected the classes of the network ({', '.join(release.classes.names)}), got "

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from reference.data.batches import SOURCE_STREAM, TARGET_STREAM, Batch, batches
+from reference.data.checking import check_run
 from reference.data.classes import IGNORE
 from reference.data.sets import ImageSet, Sets, open_sets
 from reference.data.settings import Crops
@@ -62,72 +63,33 @@ def train(settings: Settings, folder: Path, *, resume: bool = False, quiet: bool
         ImportError: the network needs a package that cannot be imported.
         FloatingPointError: a loss term became NaN or infinite; nothing that was saved is touched.
     """
-    with joined(settings.machine) as ranks:
-        plain, broadcast = as_plain(settings), ranks.broadcast
-        with RunFolder(
-            folder, plain, resume=resume, is_main=ranks.is_main, broadcast=broadcast
-        ) as run:
-            sets = opened(settings, ranks)
-            notes = check(settings, sets, ranks)
-            state = State(settings, sets, ranks, run.checkpoint)
-            if settings.machine.compile:
-                state.network.compile()
-            ranks.wait()
-            notes += run.record(state.iteration)
-            last = phases(settings)[-1].stop
-            with (
-                Report(
-                    folder, sets.classes.names, is_main=ranks.is_main, quiet=quiet, total=last,
-                    start=state.iteration, device=ranks.device,
-                ) as report,
-                asked_to_stop() as asked,
-            ):  # fmt: skip
-                for note in notes:
-                    report.warn(note)
-                report.say(state.beginning)
-                loop = Loop(settings, run, sets, state, ranks, report, lambda: asked.yes)
-                return all(loop.train(p) for p in phases(settings) if state.iteration < p.stop)
-
-
-def opened(settings: Settings, ranks: Ranks) -> Sets:
-    """Open the sets of a run; scenes of the toy are drawn where they are missing."""
-    data, drawn = settings.data, None
-    if data.source_set == "toy":
-        from reference.synthetic.draw import drawn_domains, usual_folder
-
-        target = data.target_set.startswith("toy")
-        drawn = (data.root if target else data.source) or usual_folder(data.drawn, settings.seed)
-        with ranks.one_first():
-            drawn_domains(drawn, data.drawn, settings.seed, target=target)
-    return open_sets(data, drawn, oracle=settings.stages == "oracle")
-
-
-def adapts(settings: Settings) -> bool:
-    """Whether a run sees target images."""
-    return phases(settings)[-1].adapts
-
-
-def check(settings: Settings, sets: Sets, ranks: Ranks) -> list[str]:
-    """Check batches and data before anything is written; a dry run does no less.
-
-    Returns:
-        list: what a person should know about the data.
-
-    Raises:
-        ValueError: processes times parts do not divide a batch, or the data are not what they
-            should be.
-    """
-    parts = ranks.world * settings.machine.accumulate
-    for name, stage in (("source", settings.source), ("adaptation", settings.adaptation)):
-        if stage.batch_size % parts:
-            raise ValueError(
-                f"train: expected a {name}.batch_size that {ranks.world} processes times "
-                f"accumulate {settings.machine.accumulate} divide, got {stage.batch_size}. "
-                "Hint: a batch counts images of all processes and parts together."
-            )
-    from reference.data.checking import check_sets
-
-    return check_sets(sets, target=adapts(settings), validation=settings.reporting.evaluate)
+    with joined(settings.machine) as ranks, RunFolder(
+        folder, as_plain(settings), resume=resume, is_main=ranks.is_main,
+        broadcast=ranks.broadcast,
+    ) as run:  # fmt: skip
+        sets = open_sets(
+            settings.data, settings.seed, oracle=settings.stages == "oracle",
+            one_first=ranks.one_first,
+        )  # fmt: skip
+        notes = check_run(settings, sets, ranks)
+        state = State(settings, sets, ranks, run.checkpoint)
+        if settings.machine.compile:
+            state.network.compile()
+        ranks.wait()
+        notes += run.record(state.iteration)
+        last = phases(settings)[-1].stop
+        with (
+            Report(
+                folder, sets.classes.names, is_main=ranks.is_main, quiet=quiet, total=last,
+                start=state.iteration, device=ranks.device,
+            ) as report,
+            asked_to_stop() as asked,
+        ):  # fmt: skip
+            for note in notes:
+                report.warn(note)
+            report.say(state.beginning)
+            loop = Loop(settings, run, sets, state, ranks, report, lambda: asked.yes)
+            return all(loop.train(p) for p in phases(settings) if state.iteration < p.stop)
 
 
 class Loop:
@@ -219,7 +181,7 @@ class Loop:
             return batches(
                 images, crops, seed=settings.seed, stream=stream,
                 start=self.state.iteration * each, stop=phase.stop * each,
-                batch_size=stage.batch_size // (ranks.world * each), rank=ranks.rank,
+                batch_size=ranks.share(stage.batch_size, each), rank=ranks.rank,
                 world=ranks.world, workers=settings.data.workers,
                 pin_memory=ranks.device.type == "cuda", skip=self.report.warn,
                 max_bad=settings.data.max_bad, **more,
@@ -272,12 +234,12 @@ class Loop:
             self.report.row(iteration, phase.name, rate, coverage, self.state.monitor.now)
             for sentence in alarms:
                 self.report.warn(f"{phase.name}, iteration {iteration}: {sentence}")
-        every = reporting.evaluate_every
-        ends = last or (phase.round_index is None and iteration == phase.stop)
-        if reporting.evaluate and (ends or (every and iteration % every == 0)):
-            self.evaluate(phase)
+        # Neither is read before the first step.
+        from reference.evaluation import validation
         from reference.run import panels
 
+        if validation.due(self.settings, iteration):
+            self.evaluate(phase)
         if panels.due(self.settings, iteration):
             panels.draw_panels(self.run.path, self.settings, self.sets, self.state, phase)
         if last or iteration % reporting.checkpoint_every == 0:
@@ -293,6 +255,8 @@ class Loop:
             self.report.scores(
                 state.iteration, phase.name, score.student, score.teacher, score.name
             )
+            if score.verdict:
+                self.report.say(score.verdict)
             if state.best is None or score.student > state.best:
                 state.best = score.student
                 self.run.save_best(state.state(self.run.plain))
@@ -328,31 +292,6 @@ def require_finite(values: Mapping[str, float], phase: str, iteration: int) -> N
             )
 
 
-def plan(options: Options) -> str:
-    """Check what a run needs, as the run does, and say in words what it would do.
-
-    Raises:
-        ValueError: a setting, the data or the weights are not what they should be.
-        ImportError: the network needs a package that cannot be imported.
-    """
-    settings = options.settings
-    with joined(settings.machine) as ranks:
-        sets = opened(settings, ranks)
-        notes = check(settings, sets, ranks)
-        state = State(settings, sets, ranks)
-    millions = sum(parameter.numel() for parameter in state.network.parameters()) / 1e6
-    seen = sets.describe(target=adapts(settings), validation=settings.reporting.evaluate)
-    lines = [f"run folder {options.folder}", *seen, *notes]
-    lines += [f"network of {millions:.1f} million parameters; {state.beginning}"]
-    for phase in phases(settings):
-        rates = phase.learning_rate(phase.start), phase.learning_rate(phase.stop - 1)
-        lines.append(
-            f"{phase.name}: iterations {phase.start}..{phase.stop - 1}, learning rate of the "
-            f"backbone {rates[0]:.2e} to {rates[1]:.2e}"
-        )
-    return "\n".join(lines)
-
-
 def main(options: Options) -> None:
     """Do what a command line asks for; a wrong input ends with one sentence."""
     if options.print_config:
@@ -360,7 +299,9 @@ def main(options: Options) -> None:
         return
     try:
         if options.dry_run:
-            print(plan(options))
+            from reference.run.plan import plan
+
+            print(plan(options.settings, options.folder))
         elif train(options.settings, options.folder, resume=options.resume == "auto"):
             print(f"Complete: {options.folder / LAST}")
     except (ValueError, ImportError, FloatingPointError) as error:

@@ -404,9 +404,15 @@ def over(
     )
     # Workers start before the bar does: a fork copies no thread of its.
     answers = iter(loader)
-    results = (result for answer in answers for result in answer)
-    bar = track(count, description, show=progress)
-    for _, result in zip(bar, results, strict=True):
-        if isinstance(result, _Failure):
-            raise result.error
-        yield result
+    try:
+        answer: list[Any] = []
+        for index in track(count, description, show=progress):
+            if index % errand == 0:
+                answer = next(answers)
+            result = answer[index % errand]
+            if isinstance(result, _Failure):
+                raise result.error
+            yield result
+    finally:
+        # A traceback would keep the workers alive, and a later fork would inherit them.
+        del answers

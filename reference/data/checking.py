@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,10 @@ from reference.data.files import (
 )
 from reference.data.image_set import ImageSet
 from reference.data.sets import Sets
+
+if TYPE_CHECKING:
+    from reference.run.ranks import Ranks
+    from reference.settings import Settings
 
 # Pairs of a set whose headers are compared before a run, and of those that are decoded.
 _HEADERS: Final = 1000
@@ -222,3 +226,25 @@ def check_all(
     found = judge(images, dict(enumerate(looks)), scored=scored, max_bad=max_bad)
     found.decoded = len(decode - found.faults.keys())
     return found
+
+
+def adapts(settings: Settings) -> bool:
+    """Whether a run sees target images."""
+    return settings.stages in ("full", "adapt")
+
+
+def check_run(settings: Settings, sets: Sets, ranks: Ranks) -> list[str]:
+    """Check batches and data before a run writes anything.
+
+    Returns:
+        list: what a person should know about the data.
+
+    Raises:
+        ValueError: processes times parts do not divide a batch, or the data are not what they
+            should be.
+    """
+    if settings.stages != "adapt":
+        ranks.share(settings.source.batch_size, settings.machine.accumulate)
+    if adapts(settings):
+        ranks.share(settings.adaptation.batch_size, settings.machine.accumulate)
+    return check_sets(sets, target=adapts(settings), validation=settings.reporting.evaluate)

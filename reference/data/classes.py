@@ -1,4 +1,4 @@
-"""The classes of a run: names, colours and named means; the 19 of Cityscapes, or a list of your own.
+"""The classes of a run: names, colours and named means; Cityscapes has 19.
 
 A class is its number in this list everywhere: in heads, banks, tables and colours. 255 (`IGNORE`)
 means "not scored". How label files write classes is told by their layout.

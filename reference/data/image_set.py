@@ -343,9 +343,8 @@ def _label_files(
     """Return the label file of every image and its way, and the number of names."""
     truth: dict[tuple[str, ...], tuple[Path, int]] = {}
     for number, way in enumerate(ways):
-        for key, path in find_files(
-            root, way.pattern, layout.splits.get(split, split), labels=True
-        ).items():
+        part = layout.splits.get(split, split)
+        for key, path in find_files(root, way.pattern, part, labels=True).items():
             # Other repositories write converted labels beside the downloaded ones.
             if CONVERTED in way.pattern or not path.stem.endswith(CONVERTED):
                 truth.setdefault(key, (path, number))

@@ -5,21 +5,71 @@ Drawn from the numbers in docs/results; `python -m reference.ablate` calls it, t
 
 from __future__ import annotations
 
+import io
+import re
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+import matplotlib
 from matplotlib.figure import Figure
 
 from reference.experiments import tables
 from reference.experiments.rows import LABELS, METHOD
 from reference.experiments.tables import PICTURE, TITLE, Summary, agreement, label_of, results_of
-from reference.pictures.charts import INK, as_svg, drawing
 from reference.run.files import write_atomically
 
+INK: Final = "#1d1d1b"
 GAIN, LOSS, REST = "#2f6db5", "#b8661b", "#8a8a84"
 BESIDE: Final = ("self_training", "bicl")
+
+
+@contextmanager
+def drawing(title: str) -> Iterator[None]:
+    """Draw in the look of the reports, with text as text.
+
+    Args:
+        title: tells the ids of charts of one page apart.
+    """
+    with matplotlib.rc_context(
+        {
+            "svg.fonttype": "none",
+            "svg.hashsalt": title,
+            "font.family": ["sans-serif"],
+            "font.size": 9,
+            "axes.edgecolor": "#8a8a84",
+            "axes.labelcolor": "#44443f",
+            "xtick.color": "#44443f",
+            "ytick.color": "#44443f",
+        }
+    ):
+        yield
+
+
+def as_svg(figure: Figure, title: str) -> str:
+    """Write a figure as an ``<svg>`` element; inside `drawing`.
+
+    Args:
+        figure: the chart.
+        title: what it shows, for those who cannot see it.
+    """
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return _for_html(buffer.getvalue(), title)
+
+
+def _for_html(svg: str, title: str) -> str:
+    """Drop what belongs to a file of its own, so that the page's font, width and ids hold."""
+    element = svg[svg.index("<svg") :]
+    element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
+    element = re.sub(r"<style.*?</style>", "", element, flags=re.DOTALL)
+    element = re.sub(r' id="[a-zA-Z0-9.]+_[^"]*"', "", element)
+    element = re.sub(r" font-family: [^;]*;", "", element)
+    for side in ("width", "height"):
+        element = re.sub(rf'(<svg[^>]*?) {side}="[^"]*"', r"\1", element, count=1)
+    return element.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
 
 
 def draw(targets: Mapping[str, Summary | None]) -> str:

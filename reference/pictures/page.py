@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from reference.pictures.paint import UNLABELLED, data_uri, hexadecimal, spread_indices
 from reference.pictures.prototypes import alignment, cosine_rows, planes
-from reference.pictures.recorded_run import OWN, Comparison, RecordedRun
+from reference.pictures.recorded_run import Comparison, RecordedRun, belongs_to_one_run
 from reference.pictures.scores import (
     OTHERS,
     Score,
@@ -77,7 +77,8 @@ def _panel(caption: str, name: str, strips: Sequence[StripFile]) -> dict[str, An
 def images(comparison: Comparison) -> list[dict[str, Any]]:
     """Lay the images out: the image, the truth, every prediction, then pseudo labels.
 
-    A single run shows what changes at up to six moments, evenly spaced and always the last.
+    A single run shows what changes at up to six moments, evenly spaced and always the last; one
+    that adapts from the end of its warm-up on.
     """
     main, blocks = subject(comparison), []
     single = len(comparison.runs) == 1
@@ -87,11 +88,13 @@ def images(comparison: Comparison) -> list[dict[str, Any]]:
         panels = [_panel(name, name, [last]) for name in still]
         times = [last]
         if single:
-            count = len(strips) - 1
-            times = [strips[at] for at in (*spread_indices(count, _MOST_TIMES - 1), count)]
+            shown = list(strips)
             warm = [strip for strip in strips if strip.phase == "source"]
             if warm and last.phase != "source":
                 panels.append(_panel("source only", "prediction", warm[-1:]))
+                shown = shown[len(warm) - 1 :]
+            count = len(shown) - 1
+            times = [shown[at] for at in (*spread_indices(count, _MOST_TIMES - 1), count)]
             name = "adapted" if last.phase.startswith("round") else "prediction"
             panels.append(_panel(name, "prediction", times))
         for run in () if single else comparison.runs:
@@ -212,9 +215,17 @@ def curves(comparison: Comparison, rows: Sequence[Score]) -> dict[str, list[Mark
     if len(weighted) > 1:
         losses = chart("What is minimised", weighted, "nats, every term with its weight")
     for term in dict.fromkeys(term for run in runs for term in run.columns(LOSS)):
-        weight = _weight(main, term)
-        unit = "nats" if weight is None else f"nats, before its weight of {weight:g}"
-        losses += chart(_title(term), column(LOSS + term, 1 / (weight or 1)), unit)
+        weights = {
+            run.caption: _weight(run, term) for run in runs if LOSS + term in run.columns("")
+        }
+        lines = {
+            run.caption: (colours[run.caption], run.column(LOSS + term, 1 / weights[run.caption]))
+            for run in runs
+            if run.caption in weights
+        }
+        told = " and ".join(f"{weight:g}" for weight in sorted({*weights.values()}))
+        unit = "nats" if told == "1" else f"nats, before its weight of {told}"
+        losses += chart(_title(term), lines, unit)
     return {
         "scores": chart("Evaluations", evaluations, "mean IoU, %") if several else [],
         "losses": losses,
@@ -233,11 +244,11 @@ def _title(term: str) -> str:
     return _TITLES.get(term, term.replace("_", " ").capitalize())
 
 
-def _weight(run: RecordedRun, term: str) -> float | None:
-    """What a term is multiplied with, where that is known and not 1."""
-    if run.settings.get("method", "bicl") != "bicl" or term not in _WEIGHTS:
-        return None
-    return float(run.settings.get(_WEIGHTS[term], 0)) or None
+def _weight(run: RecordedRun, term: str) -> float:
+    """What a term is multiplied with, where that is known; else 1."""
+    if run.settings["method"] != "bicl" or term not in _WEIGHTS:
+        return 1.0
+    return float(run.settings[_WEIGHTS[term]]) or 1.0
 
 
 def class_shares(run: RecordedRun) -> list[dict[str, Any]]:
@@ -286,15 +297,19 @@ def settings(comparison: Comparison) -> dict[str, Any]:
     for name in sorted({*main.usual, *(name for run in runs for name in run.settings)}):
         values: dict[str, list[str]] = {}
         for run in runs:
-            values.setdefault(str(run.settings.get(name)), []).append(run.caption)
-        usual = str(main.usual.get(name))
-        if [*values] != [usual] and (len(values) > 1 or not name.startswith(OWN)):
+            values.setdefault(_word(run.settings.get(name)), []).append(run.caption)
+        usual = _word(main.usual.get(name))
+        if [*values] != [usual] and (len(values) > 1 or not belongs_to_one_run(name)):
             differing[name] = (usual, values)
     return {
         "preset": main.preset,
         "differing": differing,
-        "all": sorted(main.settings.items()),
+        "all": [(name, _word(value)) for name, value in sorted(main.settings.items())],
     }
+
+
+def _word(value: Any) -> str:
+    return "\N{EN DASH}" if value is None else str(value)
 
 
 def origins(comparison: Comparison) -> list[tuple[list[tuple[str, Any]], Mapping[str, Any]]]:

@@ -232,8 +232,8 @@ def _drawing(title: str, spots: Mapping[tuple[int, str], Points], classes: _Clas
         if np.hypot(near - x, middle - y) > 16:
             parts.append(f'<path class="lead" d="M{x:.1f} {y:.1f}L{near:.1f} {middle:.1f}"/>')
         end, anchor = (left, "start") if left > x or right > x > left else (right, "end")
-        place = f'x="{end:.1f}" y="{middle + 5.5:.1f}" text-anchor="{anchor}"'
-        parts.append(f"<text {place}>{escape(name)}</text>")
+        where = f'x="{end:.1f}" y="{middle + 5.5:.1f}" text-anchor="{anchor}"'
+        parts.append(f"<text {where}>{escape(name)}</text>")
     return Markup(
         f'<figure class="chart plane"><figcaption><b>{escape(title)}</b></figcaption>'
         f'<svg viewBox="0 0 {_SIDE:.0f} {_SIDE:.0f}" role="img" aria-label="{escape(title)}">'

@@ -19,14 +19,15 @@ from reference.presets import PRESETS
 from reference.run.folder import LAST, ORIGIN, SETTINGS, as_plain, flat
 from reference.run.report import METRICS, read_metrics
 
+ROLES: Final = ("method", "other", "control", "source", "oracle")
 COMPARISON: Final = "comparison.json"
 CLASSES: Final = "classes.json"
 PROTOTYPES: Final = "prototypes"
 _ORDER: Final = ("validation", "target", "source")
-# They belong to one run or machine, not to a kind of run.
-OWN: Final = (
-    *("seed", "begin", "network.weights", "data.root", "data.source.", "data.target."),
-    *("machine.", "data.workers", "data.cache_mib"),
+# They belong to one run, not to a kind of run; so does all of the machine.
+_OWN: Final = (
+    *("seed", "begin", "network.weights", "data.root", "data.source", "data.target"),
+    *("data.workers", "data.cache_mib", "data.max_bad"),
 )
 
 
@@ -37,8 +38,8 @@ class RecordedRun:
     Args:
         folder: its name.
         caption: what the page calls the run.
-        role: what it is to the others, "source", "control", "method" or "oracle".
-        settings: as one table of dotted names; empty where only a table of scores is there.
+        role: what it is to the others, "source", "control", "method", "oracle" or "other".
+        settings: as one table of dotted names.
         preset: the named settings that are nearest.
         usual: what the preset sets.
         starts: per start of the command, "iteration", "command", "commit", "versions", "machine".
@@ -74,10 +75,11 @@ class RecordedRun:
     @property
     def planned(self) -> int:
         """Iterations of the whole run."""
-        stages = self.settings.get("stages", "full")
-        lengths = {name: self.settings.get(f"{name}.iterations", 0) for name in STAGE_NAMES}
-        used = {"adapt": STAGE_NAMES[1:], "full": STAGE_NAMES}.get(stages, STAGE_NAMES[:1])
-        return sum(lengths[name] for name in used)
+        warm_up, adaptation = (
+            int(self.settings[f"{stage}.iterations"]) for stage in ("source", "adaptation")
+        )
+        lengths = {"adapt": adaptation, "full": warm_up + adaptation}
+        return lengths.get(self.settings["stages"], warm_up)
 
     @property
     def evaluations(self) -> list[Mapping[str, Any]]:
@@ -121,9 +123,6 @@ class RecordedRun:
         return [name.removeprefix(front) for name in names]
 
 
-STAGE_NAMES: Final = ("source", "adaptation")
-
-
 @dataclass(frozen=True)
 class Comparison:
     """Runs that stand beside each other on a page.
@@ -151,6 +150,11 @@ def _json(path: Path) -> Any:
         ) from error
 
 
+def belongs_to_one_run(name: str) -> bool:
+    """Whether a setting, such as the seed or a path, says nothing about the kind of a run."""
+    return name in _OWN or name.startswith("machine.")
+
+
 def nearest_preset(settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return the name and the values of the named settings that a run differs least from.
 
@@ -159,7 +163,7 @@ def nearest_preset(settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """
 
     def distance(values: Mapping[str, Any]) -> int:
-        names = {name for name in {*values, *settings} if not name.startswith(OWN)}
+        names = itertools.filterfalse(belongs_to_one_run, {*values, *settings})
         return sum(values.get(name) != settings.get(name) for name in names)
 
     usual = {name: flat(as_plain(preset)) for name, (_, preset) in PRESETS.items()}
@@ -227,16 +231,24 @@ def read_run(run: Path) -> RecordedRun:
             "folders."
         )
     held = read_stored(run / LAST) if (run / LAST).is_file() else {}
-    plain = _json(run / SETTINGS) if (run / SETTINGS).is_file() else held["settings"]
+    plain = _json(run / SETTINGS) if (run / SETTINGS).is_file() else held.get("settings")
+    if not isinstance(plain, Mapping) or not {"stages", "method", "source", "adaptation"} <= {
+        *plain
+    }:
+        raise ValueError(
+            f"report: expected the settings of a run in {run}, got none with stages, source and "
+            "adaptation. Hint: runs of an older version need that version's report."
+        )
     settings = flat(plain)
     preset, usual = nearest_preset(settings)
     table = _json(run / CLASSES) if (run / CLASSES).is_file() else None
     strips = _strips(run)
-    stages = settings.get("stages")
+    kind = "control" if settings["method"] == "control" else settings["stages"]
+    roles = {"source-only": "source", "oracle": "oracle", "control": "control"}
     return RecordedRun(
         folder=run.resolve().name,
         caption=run.resolve().name,
-        role={"source-only": "source", "oracle": "oracle"}.get(str(stages), "method"),
+        role=roles.get(kind, "method"),
         settings=settings,
         preset=preset,
         usual=usual,
@@ -275,9 +287,7 @@ def read_comparison(folders: Sequence[Path]) -> Comparison:
         try:
             # A run that has not begun has no folder yet.
             runs += [
-                replace(
-                    read_run(folder / row["folder"]), caption=str(row["caption"]), role=row["role"]
-                )
+                _placed(read_run(folder / row["folder"]), row)
                 for row in told["rows"]
                 if is_run(folder / row["folder"])
             ]
@@ -291,27 +301,25 @@ def read_comparison(folders: Sequence[Path]) -> Comparison:
         raise ValueError(
             f"report: expected a run in {', '.join(map(str, folders))}, got none that has begun."
         )
-    return Comparison(_with_control(_told_apart(runs)), **words)
+    return Comparison(_told_apart(runs), **words)
+
+
+def _placed(run: RecordedRun, row: Mapping[str, str]) -> RecordedRun:
+    role = row["role"] if row["role"] in ROLES else "other"
+    return replace(run, caption=str(row["caption"]), role=role)
 
 
 def _told_apart(runs: list[RecordedRun]) -> list[RecordedRun]:
-    """Number the captions that more than one run has."""
-    seen = [run.caption for run in runs]
-    return [
-        replace(run, caption=f"{run.caption} ({seen[: at + 1].count(run.caption)})")
-        if seen.count(run.caption) > 1
-        else run
-        for at, run in enumerate(runs)
-    ]
-
-
-def _with_control(runs: list[RecordedRun]) -> list[RecordedRun]:
-    """Call the longer of several runs on the source alone the control, where none is named so."""
-    plain = [run.planned for run in runs if run.role == "source"]
-    if len(set(plain)) < 2 or any(run.role == "control" for run in runs):
-        return runs
-    longer = [run.role == "source" and run.planned > min(plain) for run in runs]
-    return [
-        replace(run, role="control") if is_longer else run
-        for run, is_longer in zip(runs, longer, strict=True)
-    ]
+    """Number captions that more than one run has, and call longer runs on the source controls."""
+    captions = [run.caption for run in runs]
+    lengths = [run.planned for run in runs if run.role == "source"]
+    named = any(run.role == "control" for run in runs)
+    apart = []
+    for at, run in enumerate(runs):
+        caption, role = run.caption, run.role
+        if captions.count(caption) > 1:
+            caption += f" ({captions[: at + 1].count(caption)})"
+        if role == "source" and not named and run.planned > min(lengths):
+            role = "control"
+        apart.append(replace(run, caption=caption, role=role))
+    return apart

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from reference.pictures.recorded_run import Comparison, RecordedRun
+from reference.pictures.recorded_run import ROLES, Comparison, RecordedRun
 
 _COLOURS: Final = {"source": "var(--grey)", "control": "var(--dark)", "oracle": "var(--green)"}
 OTHERS: Final = ("var(--orange)", "var(--violet)", "var(--teal)")
@@ -47,9 +47,8 @@ class Score:
 
 
 def subject(comparison: Comparison) -> RecordedRun:
-    """The run that a page is about: the first with the role "method", else the last."""
-    tried = [run for run in comparison.runs if run.role == "method"]
-    return tried[0] if tried else comparison.runs[-1]
+    """The run that a page is about: the first with the role "method", else the next best role."""
+    return min(comparison.runs, key=lambda run: ROLES.index(run.role))
 
 
 def scores(comparison: Comparison) -> list[Score]:

@@ -75,6 +75,21 @@ class Ranks:
         dist.all_reduce(summed)
         return summed
 
+    def share(self, batch_size: int, accumulate: int) -> int:
+        """Images of a batch that one part of one process sees.
+
+        Raises:
+            ValueError: processes times parts do not divide the batch.
+        """
+        parts = self.world * accumulate
+        if batch_size % parts:
+            raise ValueError(
+                f"train: expected a batch_size that {self.world} processes times accumulate "
+                f"{accumulate} divide, got {batch_size}. Hint: a batch counts images of all "
+                "processes and parts together."
+            )
+        return batch_size // parts
+
     @contextmanager
     def one_first(self) -> Iterator[None]:
         """Let the main process do something before the others, which then find it done."""

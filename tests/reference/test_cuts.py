@@ -51,7 +51,7 @@ def test_a_broken_image_is_replaced_by_others_in_turn() -> None:
     [{"count": 0}, {"seed": -1}, {"start": -1}, {"stop": -1}, {"batch_size": 0}, {"rank": 1}],
 )
 def test_numbers_out_of_range_are_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="^batches: expected"):
+    with pytest.raises(ValueError, match=r"^batches: expected"):
         replace(ORDER, **change)
 
 

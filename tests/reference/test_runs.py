@@ -19,8 +19,19 @@ from typing import Any
 import pytest
 import torch
 
+from reference.data.settings import Crops
 from reference.settings import Settings
-from tests.reference.tiny_runs import EVERYTHING, LONG, ROOT, digest, held, options, run, spawn
+from tests.reference.tiny_runs import (
+    EVERYTHING,
+    LONG,
+    ROOT,
+    SIZE,
+    digest,
+    held,
+    options,
+    run,
+    spawn,
+)
 
 # As docs/training.md has it.
 TORCHRUN = (str(Path(sys.executable).with_name("torchrun")), "--nproc-per-node", "2", "-m")
@@ -109,17 +120,19 @@ def test_torchrun_as_typed_in_the_docs_stops_and_goes_on_with_the_same_bits(tmp_
 
 
 def without_chance(settings: Settings) -> Settings:
-    """No dropout, no statistics of the batch, and an optimiser that does not enlarge rounding."""
+    """No dropout, crops or statistics of the batch, and an optimiser that enlarges no rounding."""
     deeplab = replace(
         settings.network.deeplab, head="dlv2", features="branches", batch_norm="frozen"
     )
     slow = replace(settings.source.optimiser, learning_rate=1e-5)
     contrast = replace(settings.adaptation.contrast, measure="similarity", threshold=0.2)
+    whole = Crops(size=SIZE, crop=SIZE, flip=0.0)
+    adaptation = replace(settings.adaptation, optimiser=slow, contrast=contrast)
     return replace(
         settings,
         network=replace(settings.network, deeplab=deeplab),
-        source=replace(settings.source, optimiser=slow),
-        adaptation=replace(settings.adaptation, optimiser=slow, contrast=contrast),
+        source=replace(settings.source, optimiser=slow, crops=whole),
+        adaptation=replace(adaptation, source_crops=whole, target_crops=whole),
     )
 
 
