@@ -116,7 +116,7 @@ def prepare(options: Options, preset: Settings, *, quiet: bool = False) -> list[
         require_new_folder("demo", folder, hint, argument="run")
     for run in runs:
         refuse_other_settings(run, "demo", hint)
-    draw_missing([preset], quiet=quiet, option="--data")
+    draw_missing([preset])
     if not has_training_labels(preset):
         runs = [run for run in runs if run.row != ORACLE]
     told = {

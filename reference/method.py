@@ -69,15 +69,19 @@ class Start:
         network: that will be trained, in evaluation mode.
         source: makes a pass over this rank's share of the source, whole images with labels.
         target: likewise over the target, without labels.
-        see: what the network says about images, as `Step.see`.
+        autocast: the precision of the network.
         ranks: the processes.
     """
 
     network: Segmenter
     source: Callable[[], Iterator[Batch]]
     target: Callable[[], Iterator[Batch]]
-    see: Callable[..., Output]
+    autocast: Callable[[], AbstractContextManager[Any]]
     ranks: Ranks
+
+    def see(self, images: Tensor, domain: Domain = "target") -> Output:
+        """What the network says about images (B, 3, H, W), in float32."""
+        return see(self.network, images, self.autocast, domain)
 
 
 @dataclass(frozen=True)
@@ -303,7 +307,7 @@ class Supervised(Method):
 
 
 class Part(NamedTuple):
-    """What is read at once: labelled images, and unlabelled ones for a method that looks at them."""
+    """What is read at once: labelled images, and unlabelled ones where a method looks at them."""
 
     source: Batch
     target: Batch | None

@@ -97,13 +97,7 @@ def open_images(options: Options, release: Release) -> tuple[ImageSet, ClassList
             f"score: expected a folder of labelled images with {options.weights}, got none. "
             "Hint: python -m reference.score FOLDER --weights ...; only a checkpoint names its own."
         )
-    drawn = None
-    if data.source_set == "toy" and options.root is None:
-        from reference.synthetic.draw import usual_folder
-
-        place = data.root if data.target_set.startswith("toy") else data.source
-        drawn = place or usual_folder(data.drawn, release.card["settings"]["seed"])
-    sets = open_sets(data, drawn)
+    sets = open_sets(data, release.card.get("settings", {}).get("seed", 0))
     if sets.classes.names != release.classes.names:
         raise ValueError(
             f"score: expected the classes of the network ({', '.join(release.classes.names)}), got "

@@ -63,31 +63,33 @@ def train(settings: Settings, folder: Path, *, resume: bool = False, quiet: bool
         ImportError: the network needs a package that cannot be imported.
         FloatingPointError: a loss term became NaN or infinite; nothing that was saved is touched.
     """
-    with joined(settings.machine) as ranks:
-        with RunFolder(folder, as_plain(settings), ranks, resume=resume) as run:
-            sets = open_sets(
-                settings.data, settings.seed, oracle=settings.stages == "oracle",
-                one_first=ranks.one_first,
-            )  # fmt: skip
-            notes = check_run(settings, sets, ranks)
-            state = State(settings, sets, ranks, run.checkpoint)
-            if settings.machine.compile:
-                state.network.compile()
-            ranks.wait()
-            notes += run.record(state.iteration)
-            last = phases(settings)[-1].stop
-            with (
-                Report(
-                    folder, sets.classes.names, is_main=ranks.is_main, quiet=quiet, total=last,
-                    start=state.iteration, device=ranks.device,
-                ) as report,
-                asked_to_stop() as asked,
-            ):  # fmt: skip
-                for note in notes:
-                    report.warn(note)
-                report.say(state.beginning)
-                loop = Loop(settings, run, sets, state, ranks, report, lambda: asked.yes)
-                return all(loop.train(p) for p in phases(settings) if state.iteration < p.stop)
+    with joined(settings.machine) as ranks, RunFolder(
+        folder, as_plain(settings), resume=resume, is_main=ranks.is_main,
+        broadcast=ranks.broadcast,
+    ) as run:  # fmt: skip
+        sets = open_sets(
+            settings.data, settings.seed, oracle=settings.stages == "oracle",
+            one_first=ranks.one_first,
+        )  # fmt: skip
+        notes = check_run(settings, sets, ranks)
+        state = State(settings, sets, ranks, run.checkpoint)
+        if settings.machine.compile:
+            state.network.compile()
+        ranks.wait()
+        notes += run.record(state.iteration)
+        last = phases(settings)[-1].stop
+        with (
+            Report(
+                folder, sets.classes.names, is_main=ranks.is_main, quiet=quiet, total=last,
+                start=state.iteration, device=ranks.device,
+            ) as report,
+            asked_to_stop() as asked,
+        ):  # fmt: skip
+            for note in notes:
+                report.warn(note)
+            report.say(state.beginning)
+            loop = Loop(settings, run, sets, state, ranks, report, lambda: asked.yes)
+            return all(loop.train(p) for p in phases(settings) if state.iteration < p.stop)
 
 
 class Loop:
@@ -232,12 +234,12 @@ class Loop:
             self.report.row(iteration, phase.name, rate, coverage, self.state.monitor.now)
             for sentence in alarms:
                 self.report.warn(f"{phase.name}, iteration {iteration}: {sentence}")
-        every = reporting.evaluate_every
-        ends = last or (phase.round_index is None and iteration == phase.stop)
-        if reporting.evaluate and (ends or (every and iteration % every == 0)):
-            self.evaluate(phase)
+        # Neither is read before the first step.
+        from reference.evaluation import validation
         from reference.run import panels
 
+        if validation.due(self.settings, iteration):
+            self.evaluate(phase)
         if panels.due(self.settings, iteration):
             panels.draw_panels(self.run.path, self.settings, self.sets, self.state, phase)
         if last or iteration % reporting.checkpoint_every == 0:
@@ -253,6 +255,8 @@ class Loop:
             self.report.scores(
                 state.iteration, phase.name, score.student, score.teacher, score.name
             )
+            if score.verdict:
+                self.report.say(score.verdict)
             if state.best is None or score.student > state.best:
                 state.best = score.student
                 self.run.save_best(state.state(self.run.plain))

@@ -320,11 +320,11 @@ def fit_labels(path: Path, labels: ByteArray, shape: Size) -> ByteArray:
     off = abs(height - shape[0]), abs(width - shape[1])
     if off == (0, 0):
         return labels
-    if max(off) <= _FEW_PIXELS or (off[0] <= 0.01 * shape[0] and off[1] <= 0.01 * shape[1]):
-        return resize_labels(labels, shape)
     times = round(height / shape[0])
     if times > 1 and max(abs(height - times * shape[0]), abs(width - times * shape[1])) <= times:
         return labels
+    if max(off) <= _FEW_PIXELS or (off[0] <= 0.01 * shape[0] and off[1] <= 0.01 * shape[1]):
+        return resize_labels(labels, shape)
     wanted = f"of size {shape[1]}x{shape[0]} as its image"
     hint = "image and labels are not of one frame; unpack both again"
     raise refuse("size", path, wanted, f"{width}x{height}", hint)

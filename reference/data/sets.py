@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -11,13 +16,14 @@ from reference.data import image_set
 from reference.data.classes import CITYSCAPES, ClassList, read_classes
 from reference.data.image_set import OWN, ImageSet, Role, layout_of
 from reference.data.layouts import LAYOUTS, Layout
-from reference.data.settings import DataSettings, RareClasses
+from reference.data.settings import DataSettings, Drawn, RareClasses
 
 if TYPE_CHECKING:
     from reference.data.rare_classes import ClassCounts, RareClassSampler
 
 __all__ = ["ImageSet", "Sets", "open_sets"]
 
+_DRAWN: Final = (LAYOUTS["toy"], LAYOUTS["toy-source"])
 _EXAMPLE: Final = '[{"name": "road", "colour": [128, 64, 128], "ids": [7]}, ...]'
 
 
@@ -26,17 +32,24 @@ class Sets:
 
     Args:
         settings: of the data.
-        drawn: folder of the drawn scenes, for the toy.
+        seed: of scenes that are drawn where they are missing.
         oracle: train on the labels of the target.
+        one_first: lets one of several processes do something before the others.
 
     Raises:
         ValueError: a layout or class is unknown, or classes of own sets are missing.
     """
 
     def __init__(
-        self, settings: DataSettings, drawn: Path | None = None, *, oracle: bool = False
+        self,
+        settings: DataSettings,
+        seed: int = 0,
+        *,
+        oracle: bool = False,
+        one_first: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        self.settings, self._drawn, self._of_oracle = settings, drawn, oracle
+        self.settings, self._seed, self._of_oracle = settings, seed, oracle
+        self._one_first = one_first
         self._source = layout_of(settings.source_set, "source")
         self._target = layout_of(settings.target_set, "target")
         if settings.sequence:
@@ -69,8 +82,8 @@ class Sets:
         return classes.with_means(scored, source & scored)
 
     def _folder(self, layout: Layout, name: str, given: Path | None, flag: str) -> Path:
-        if layout in (LAYOUTS["toy"], LAYOUTS["toy-source"]):
-            given = given or self._drawn or self.settings.root
+        if layout in _DRAWN:
+            return self._scenes
         root, wanted = self.settings.root, {plain(n) for n in (name, *layout.folders)}
         if given is not None:
             return given
@@ -83,6 +96,16 @@ class Sets:
             f"data: expected a folder {name} below data.root, got {where}. "
             f"Hint: give --data.root with it, or --data.{flag}."
         )
+
+    @cached_property
+    def _scenes(self) -> Path:
+        """Where the drawn scenes lie, whose folder need not be named."""
+        data = self.settings
+        both = self._target in _DRAWN
+        folder = (data.root if both else data.source) or data.drawn.folder(self._seed)
+        with self._one_first():
+            draw_missing(folder, data.drawn if both else data.drawn.source_alone(), self._seed)
+        return folder
 
     def _open(
         self,
@@ -216,15 +239,41 @@ def _half(whole: ImageSet, place: str, *, first: bool) -> ImageSet:
     return drive.part(range(middle) if first else range(middle, len(drive)))
 
 
-def open_sets(settings: DataSettings, drawn: Path | None = None, *, oracle: bool = False) -> Sets:
-    """Return the sets of a run; nothing is opened yet.
+def draw_missing(folder: Path, drawn: Drawn, seed: int) -> None:
+    """Have the scenes drawn that a folder lacks, by a process that knows how to paint.
 
-    Args:
-        settings: of the data.
-        drawn: folder of the drawn scenes, for the toy.
-        oracle: train on the labels of the target.
+    Raises:
+        ValueError: the folder holds other things or scenes of other settings; nothing is touched
+            then.
+    """
+    command = [sys.executable, "-m", "reference.synthetic", str(folder), "--seed", str(seed)]
+    for field in fields(drawn):
+        value, name = getattr(drawn, field.name), field.name.replace("_", "-")
+        if isinstance(value, bool):
+            command.append(f"--{name}" if value else f"--no-{name}")
+        else:
+            command += [f"--{name}", *map(str, value if isinstance(value, tuple) else (value,))]
+    # The parent folder of `reference`, wherever the run was started from.
+    paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    # On a terminal its bar is shown, elsewhere its sentence becomes ours.
+    said = None if sys.stderr.isatty() else subprocess.PIPE
+    ended = subprocess.run(command, env=environment, stderr=said, text=True)
+    if ended.returncode:
+        lines = (ended.stderr or "").strip().splitlines()
+        raise ValueError(lines[-1] if lines else f"data: expected scenes in {folder}, got none.")
+
+
+def open_sets(
+    settings: DataSettings,
+    seed: int = 0,
+    *,
+    oracle: bool = False,
+    one_first: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> Sets:
+    """Return the sets of a run; nothing is opened yet, see `Sets`.
 
     Raises:
         ValueError: a layout or class is unknown, or classes of own sets are missing.
     """
-    return Sets(settings, drawn, oracle=oracle)
+    return Sets(settings, seed, oracle=oracle, one_first=one_first)

@@ -6,7 +6,7 @@ The comment above a field is its help on the command line. Nothing here imports 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 Size = tuple[int, int]
@@ -58,6 +58,15 @@ class Drawn:
         within_one(self, "shift")
         whole = all(side > 0 and side % 8 == 0 for side in self.size)
         require("Drawn", "size", self.size, "of positive multiples of 8", whole)
+
+    def folder(self, seed: int) -> Path:
+        """Where scenes lie if no folder is named, such as runs/data/toy-192x96-seed0."""
+        kind = "varied" if self.varied else "night" if self.night else "toy"
+        return Path("runs/data") / f"{kind}-{self.size[1]}x{self.size[0]}-seed{seed}"
+
+    def source_alone(self) -> Drawn:
+        """The same without the target, in whose place there are photographs."""
+        return replace(self, target_train=0, target_val=0, target_test=0, night=False)
 
 
 @dataclass(frozen=True)

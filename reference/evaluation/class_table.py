@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import torch
 
@@ -24,6 +24,8 @@ PREVIOUS: Final = "previous evaluation"
 DELTA: Final = "change since"
 _ACCURACY: Final = "pixel accuracy"
 
+T = TypeVar("T", int, str)
+
 
 @dataclass(frozen=True)
 class Row:
@@ -34,14 +36,12 @@ class Row:
         iou_percent: class number -> IoU, 0..100, or points of change; None where undefined.
         means_percent: by name, likewise; the pixel accuracy among them.
         note: what must be known to compare.
-        signed: print a sign: the row is a change.
     """
 
     name: str
     iou_percent: Mapping[int, float | None]
     means_percent: Mapping[str, float | None]
     note: str = ""
-    signed: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,33 +59,33 @@ class ClassTable:
     evaluation: Evaluation
 
     @property
-    def classes(self) -> tuple[int, ...]:
-        """Class numbers of the columns: those that the source labels."""
-        return self.evaluation.protocol.known
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of these classes."""
-        names = self.evaluation.protocol.classes.names
-        return tuple(names[label] for label in self.classes)
+    def classes(self) -> dict[str, int]:
+        """Number of every class that the source labels, by its name."""
+        protocol = self.evaluation.protocol
+        return {protocol.classes.names[label]: label for label in protocol.known}
 
     @property
     def means(self) -> tuple[str, ...]:
         """Names of the columns after the classes."""
         return (*self.evaluation.means_percent, _ACCURACY)
 
+    def _values(self, row: Row) -> tuple[dict[str, float | None], dict[str, float | None]]:
+        iou = {name: row.iou_percent.get(label) for name, label in self.classes.items()}
+        return iou, {name: row.means_percent.get(name) for name in self.means}
+
     def _cells(self, row: Row, form: str) -> list[str]:
-        values = [row.iou_percent.get(label) for label in self.classes]
-        values += [row.means_percent.get(name) for name in self.means]
+        iou, means = self._values(row)
+        values = (*iou.values(), *means.values())
         return ["" if value is None else format(value, form) for value in values]
 
     def markdown(self) -> str:
         """Lay the table out for reading, one decimal."""
-        columns = ["", *self.names, *self.means, "note"]
+        columns = ["", *self.classes, *self.means, "note"]
         lines = [columns, ["---", *("---:" for _ in columns[1:-1]), "---"]]
         for row in self.rows:
             name = f"**{row.name}**" if row.name == LAST else row.name
-            lines.append([name, *self._cells(row, "+.1f" if row.signed else ".1f"), row.note])
+            form = "+.1f" if row.name == DELTA else ".1f"
+            lines.append([name, *self._cells(row, form), row.note])
         body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
         return "\n".join(self.header) + "\n\n" + body + "\n"
 
@@ -94,64 +94,43 @@ class ClassTable:
         text = io.StringIO()
         text.writelines(f"# {line}\n" for line in self.header)
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["row", *self.names, *self.means, "note"])
+        writer.writerow(["row", *self.classes, *self.means, "note"])
         for row in self.rows:
             writer.writerow([row.name, *self._cells(row, ".4f"), row.note])
         return text.getvalue()
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON can hold it, unrounded, with the matrix."""
+        evaluation, rows = self.evaluation, []
+        for row in self.rows:
+            iou, means = self._values(row)
+            rows.append({"name": row.name, "iou": iou, "means": means, "note": row.note})
+        classes = {"classes": plain_classes(evaluation.protocol.classes)}
         return {
             "header": list(self.header),
-            "rows": [
-                {
-                    "name": row.name,
-                    "iou": {
-                        name: row.iou_percent.get(label)
-                        for label, name in zip(self.classes, self.names, strict=True)
-                    },
-                    "means": {name: row.means_percent.get(name) for name in self.means},
-                    "note": row.note,
-                }
-                for row in self.rows
-            ],
+            "rows": rows,
             "evaluation": {
-                "protocol": asdict(self.evaluation.protocol)
-                | {"classes": plain_classes(self.evaluation.protocol.classes)},
-                "target": self.evaluation.target,
-                "images": self.evaluation.images,
-                "align_corners": self.evaluation.align_corners,
+                "protocol": asdict(evaluation.protocol) | classes,
+                "target": evaluation.target,
+                "images": evaluation.images,
+                "align_corners": evaluation.align_corners,
                 # True class by row, predicted class by column, in the order of the classes.
-                "confusion": self.evaluation.scores.confusion.tolist(),
+                "confusion": evaluation.scores.confusion.tolist(),
             },
         }
 
 
-def _sets(evaluation: Evaluation) -> str:
-    source = f"source {evaluation.protocol.source or 'not named'}"
-    return f"{source}, target {evaluation.target}" if evaluation.target else source
-
-
 def _scored(name: str, evaluation: Evaluation) -> Row:
-    iou = evaluation.scores.iou_percent
-    return Row(
-        name,
-        {label: iou[label] for label in evaluation.protocol.known},
-        {
-            **evaluation.means_percent,
-            _ACCURACY: evaluation.scores.pixel_accuracy_percent,
-        },
-    )
+    iou, accuracy = evaluation.scores.iou_percent, evaluation.scores.pixel_accuracy_percent
+    known = {label: iou[label] for label in evaluation.protocol.known}
+    return Row(name, known, {**evaluation.means_percent, _ACCURACY: accuracy})
 
 
-def _minus(now: float | None, before: float | None) -> float | None:
-    return None if now is None or before is None else now - before
-
-
-def _change(now: Row, before: Row) -> Row:
-    iou = {c: _minus(value, before.iou_percent[c]) for c, value in now.iou_percent.items()}
-    means = {n: _minus(value, before.means_percent[n]) for n, value in now.means_percent.items()}
-    return Row(DELTA, iou, means, signed=True)
+def _minus(now: Mapping[T, float | None], then: Mapping[T, float | None]) -> dict[T, float | None]:
+    return {
+        name: None if value is None or (old := then[name]) is None else value - old
+        for name, value in now.items()
+    }
 
 
 def _reference(row: Published) -> Row:
@@ -190,24 +169,17 @@ def class_table(
     rows = [_scored(LAST, last)]
     if previous is not None:
         before = _scored(PREVIOUS, previous)
-        rows += [before, _change(rows[0], before)]
+        iou = _minus(rows[0].iou_percent, before.iou_percent)
+        rows += [before, Row(DELTA, iou, _minus(rows[0].means_percent, before.means_percent))]
     if references:
         rows += [_reference(row) for row in published_rows(last)]
-    return ClassTable(
-        header=(f"IoU in percent, {_sets(last)}; {network}", last.header),
-        rows=tuple(rows),
-        evaluation=last,
-    )
+    sets = f"source {last.protocol.source or 'not named'}"
+    sets += f", target {last.target}" if last.target else ""
+    return ClassTable((f"IoU in percent, {sets}; {network}", last.header), tuple(rows), last)
 
 
 def write_class_table(folder: Path, table: ClassTable, *, stem: str = "classes") -> None:
-    """Write ``<stem>.md``, ``<stem>.csv`` and ``<stem>.json``, each whole or not at all.
-
-    Args:
-        folder: made where missing; files of this stem are replaced.
-        table: what to write.
-        stem: of the three names.
-    """
+    """Write ``<stem>.md``, ``<stem>.csv`` and ``<stem>.json``, each whole or not at all."""
     write_atomically(folder / f"{stem}.md", table.markdown())
     write_atomically(folder / f"{stem}.csv", table.csv())
     write_atomically(folder / f"{stem}.json", json.dumps(table.as_dict(), indent=2) + "\n")
@@ -216,27 +188,17 @@ def write_class_table(folder: Path, table: ClassTable, *, stem: str = "classes")
 def read_evaluation(path: Path) -> Evaluation:
     """Read the evaluation of the last checkpoint back from the JSON file of a table.
 
-    Args:
-        path: the file.
-
     Raises:
         ValueError: there is no such file, or it holds something else.
     """
     try:
         held = json.loads(path.read_text(encoding="utf-8"))["evaluation"]
-        told = held["protocol"]
-        # Tables of the toy and of real sets were once of the 19 classes alone.
-        classes = read_classes(told["classes"]) if "classes" in told else CITYSCAPES
-        protocol = Protocol(
-            classes=classes,
-            size=_pair(told["size"]),
-            labelled=None if told.get("labelled") is None else tuple(map(int, told["labelled"])),
-            source=str(told["source"]),
-            scales=tuple(map(float, told["scales"])),
-            flip=bool(told["flip"]),
-            window=None if told.get("window") is None else _pair(told["window"]),
-            stride=None if told.get("stride") is None else _pair(told["stride"]),
-        )
+        plain: dict[str, Any] = dict(held["protocol"])
+        plain = {n: tuple(v) if isinstance(v, list) else v for n, v in plain.items()}
+        # Tables were once of the 19 classes alone.
+        named = plain.get("classes")
+        classes = read_classes(named) if isinstance(named, Mapping) else CITYSCAPES
+        protocol = Protocol(**(plain | {"classes": classes}))
         confusion = torch.tensor(held["confusion"], dtype=torch.int64)
         images, corners = int(held["images"]), bool(held["align_corners"])
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
@@ -251,7 +213,3 @@ def read_evaluation(path: Path) -> Evaluation:
             f"got shape {tuple(confusion.shape)}."
         )
     return Evaluation(Scores(confusion), protocol, images, corners, str(held.get("target", "")))
-
-
-def _pair(values: Any) -> tuple[int, int]:
-    return int(values[0]), int(values[1])

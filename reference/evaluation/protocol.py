@@ -10,8 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
-from typing import Protocol as Interface
+from typing import TYPE_CHECKING, Final
 
 import torch
 import torch.nn.functional as F
@@ -23,29 +22,12 @@ from reference.evaluation.scores import Scores, confusion_matrix
 from reference.networks.output import Segmenter, unit_range, upsampled_logits
 from reference.run.report import track
 
+if TYPE_CHECKING:
+    from reference.data.sets import ImageSet
+
 Size = tuple[int, int]
 # A network sees no image with longer sides; 100000 pixels would ask for more memory than there is.
 _LONGEST: Final = 16384
-
-
-class Labelled(Interface):
-    """Images with labels, such as `reference.data.sets.ImageSet`."""
-
-    @property
-    def name(self) -> str:
-        """Of the set."""
-
-    @property
-    def has_labels(self) -> bool:
-        """Whether `labels` may be called."""
-
-    def __len__(self) -> int: ...
-
-    def image(self, index: int, /) -> ByteArray:
-        """Return uint8 (H, W, 3), RGB."""
-
-    def labels(self, index: int, /) -> ByteArray:
-        """Return uint8 (H', W'), class numbers or 255."""
 
 
 @dataclass(frozen=True)
@@ -236,15 +218,9 @@ def _views(
 def class_scores(network: Segmenter, pixels: ByteArray, size: Size, protocol: Protocol) -> Tensor:
     """Score every class at every pixel of one image.
 
-    Args:
-        network: in evaluation mode, on any device.
-        pixels: the image at any size.
-        size: height and width of the result, pixels.
-        protocol: how.
-
     Shape:
-        pixels (H, W, 3), uint8 RGB. Result: (C, *size): logits of a single view, the mean of the
-        probabilities of several; -inf, or 0 among probabilities, for masked classes.
+        pixels (H, W, 3), uint8 RGB, at any size. Result: (C, *size): logits of a single view, the
+        mean of the probabilities of several; -inf, or 0 among them, for masked classes.
     """
     views = _views(network, pixels, size, protocol)
     if len(protocol.scales) == 1 and not protocol.flip:
@@ -257,7 +233,7 @@ def class_scores(network: Segmenter, pixels: ByteArray, size: Size, protocol: Pr
 
 def evaluate(
     network: Segmenter,
-    images: Labelled,
+    images: ImageSet,
     protocol: Protocol,
     *,
     description: str = "Evaluating",
@@ -265,14 +241,7 @@ def evaluate(
 ) -> Evaluation:
     """Score a network on every image of a set, one by one, at the labels' own size.
 
-    The network is left in the mode it was in.
-
-    Args:
-        network: on the device where the work is to be done.
-        images: with labels.
-        protocol: how.
-        description: what the bar says.
-        progress: show a bar.
+    The work is done on the network's device, and it is left in the mode it was in.
 
     Raises:
         ValueError: there are no labels or no images, no pixel has a label that counts, the network

@@ -17,13 +17,9 @@ from reference.data.classes import IGNORE
 def confusion_matrix(predictions: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """Count pixels by true class (row) and predicted class (column).
 
-    Args:
-        predictions: class numbers, below `num_classes`.
-        labels: class numbers; 255 is not counted.
-        num_classes: rows and columns C of the matrix.
-
     Shape:
-        predictions and labels of one shape, integer. Result: (C, C), int64.
+        predictions and labels of one shape, integer class numbers; labels of 255 are not counted.
+        Result: (C, C), int64.
 
     Raises:
         ValueError: shapes differ, or a value is neither a class nor (labels only) 255.

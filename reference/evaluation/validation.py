@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import torch
 
 from reference.evaluation.class_table import class_table, read_evaluation, write_class_table
 from reference.evaluation.protocol import Evaluation, Protocol, evaluate
 from reference.networks.output import Segmenter, in_words
-from reference.settings import Settings
+from reference.settings import Settings, phases
 
 if TYPE_CHECKING:
     from reference.data.sets import Sets
@@ -28,11 +28,73 @@ class Validated:
         name: of the mean, such as "miou19".
         student: of the trained network.
         teacher: of its moving average; None without one.
+        verdict: whether a score early in the warm-up is as expected, and else where to look; ""
+            where nothing is known.
     """
 
     name: str
     student: float
     teacher: float | None
+    verdict: str = ""
+
+
+# Source set -> (iterations of warm-up, percent mIoU below which something is likely wrong). The
+# limits are our own choice, below published end results: a DeepLab-V2 on ResNet-101 that was
+# trained on GTA5 alone ends at 36.6 % on Cityscapes, one whose pre-trained weights were not loaded
+# at 25, one with a learning rate of 1e-5 at 30 (issues 25, 56, 65 and 81 of
+# wasidennis/AdaptSegNet); trained on SYNTHIA alone it ends at 33.5 % over 16 classes.
+EXPECTED: Final = {
+    "gta5": {2000: 20.0, 10_000: 28.0},
+    "synthia": {2000: 17.0, 10_000: 25.0},
+}
+# Labels read with the wrong colours or bits leave a network below this.
+_NOTHING_LEARNT: Final = 5.0
+
+
+def expected_percent(settings: Settings, iteration: int) -> float | None:
+    """Least score that a run from pre-trained weights should have at an iteration of the warm-up.
+
+    Only runs that begin as the published ones did are judged; None for all others.
+    """
+    known = settings.data.target_set == "cityscapes" and settings.network.kind == "deeplab"
+    if settings.stages not in ("full", "source-only") or settings.network.random_weights:
+        known = False
+    if not known or iteration > settings.source.iterations:
+        return None
+    return EXPECTED.get(settings.data.source_set, {}).get(iteration)
+
+
+def due(settings: Settings, iteration: int) -> bool:
+    """Whether a run is scored after so many iterations."""
+    if not settings.reporting.evaluate:
+        return False
+    every, rows = settings.reporting.evaluate_every, phases(settings)
+    ends = {rows[-1].stop, *(row.stop for row in rows if not row.adapts)}
+    often = bool(every) and iteration % every == 0
+    return often or iteration in ends or expected_percent(settings, iteration) is not None
+
+
+def verdict(miou_percent: float, settings: Settings, iteration: int) -> str:
+    """Say whether an early score is as expected, and if not, where to look."""
+    least = expected_percent(settings, iteration)
+    if least is None:
+        return ""
+    begin = (
+        f"does it train? mIoU {miou_percent:.1f} after {iteration} iterations, expected "
+        f"{least:g} or more:"
+    )
+    if miou_percent >= least:
+        return f"{begin} OK"
+    if miou_percent < _NOTHING_LEARNT:
+        return (
+            f"{begin} LOW. Hint: next to nothing is learnt; labels that were saved again with "
+            "other colours or bits do this (python -m reference.check_data)."
+        )
+    return (
+        f"{begin} LOW. Hint: see that the backbone's weights were loaded (the report at the start "
+        "of the run), that --source.optimiser.learning-rate is about 2.5e-4, and that the weights "
+        "belong to the colour normalisation of the network."
+    )
 
 
 def protocol_of(settings: Settings, sets: Sets) -> Protocol:
@@ -50,12 +112,6 @@ def validate(folder: Path, settings: Settings, sets: Sets, state: State) -> Vali
 
     Writes ``classes.{md,csv,json}`` of the network, beside the evaluation before if there is one
     that was measured alike, and ``classes_teacher.*`` of the moving average.
-
-    Args:
-        folder: of the run.
-        settings: of the run.
-        sets: its images.
-        state: what is trained.
 
     Raises:
         ValueError: the validation images have no labels, or a file is broken.
@@ -82,4 +138,4 @@ def validate(folder: Path, settings: Settings, sets: Sets, state: State) -> Vali
         table = class_table(average, network=f"{name}, moving average")
         write_class_table(folder, table, stem=f"{TABLE}_teacher")
         teacher = average.means_percent[mean]
-    return Validated(mean, value, teacher)
+    return Validated(mean, value, teacher, verdict(value, settings, state.iteration))

@@ -7,10 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from reference.data.settings import DataSettings
 from reference.presets import PRESETS
 from reference.settings import Settings
-from reference.synthetic.draw import drawn_domains, usual_folder
 
 if TYPE_CHECKING:
     from reference.data.sets import Sets
@@ -61,47 +59,30 @@ def target_settings(
         if sequence:
             sets = replace(sets, source=folder, source_set=layout, sequence=sequence)
     if sets.source_set == "toy":
-        folder = scenes or data / usual_folder(sets.drawn, seed).name
+        folder = scenes or data / sets.drawn.folder(seed).name
         # Beside photographs the root would be that of both sets.
         both = sets.target_set.startswith("toy")
         sets = replace(sets, root=folder) if both else replace(sets, source=folder)
     return replace(settings, seed=seed, data=sets, machine=replace(settings.machine, threads=1))
 
 
-def scenes_folder(data: DataSettings) -> Path | None:
-    """Where the drawn scenes of a run lie; None where it has none."""
-    if data.source_set != "toy":
-        return None
-    return data.root if data.target_set.startswith("toy") else data.source
-
-
-def draw_missing(many: Iterable[Settings], *, quiet: bool = False, option: str = "--runs") -> None:
-    """Draw the scenes of several runs once, before they want them at the same time.
-
-    Args:
-        many: settings of runs.
-        quiet: show no bar.
-        option: what the command calls the folder, for hints.
+def draw_missing(many: Iterable[Settings]) -> None:
+    """Open the data of several runs once, before they want them at the same time.
 
     Raises:
         ValueError: a folder holds other scenes, or photographs are not what they should be.
     """
-    settings_by_data = {(settings.seed, settings.data): settings for settings in many}
-    for (seed, data), settings in settings_by_data.items():
-        if (folder := scenes_folder(data)) is not None:
-            target = data.target_set.startswith("toy")
-            if not target:
-                # A wrong folder of photographs is told before anything is drawn.
-                sets = sets_of(settings)
-                _ = len(sets.target), len(sets.validation)
-            drawn_domains(folder, data.drawn, seed, target=target, quiet=quiet, option=option)
+    for settings in {(each.seed, each.data): each for each in many}.values():
+        sets = sets_of(settings)
+        # Photographs first: a wrong folder is told before anything is drawn.
+        _ = len(sets.target), len(sets.validation), len(sets.source)
 
 
 def sets_of(settings: Settings) -> Sets:
     """The sets of a run, to count images or to diagnose; nothing is opened yet."""
     from reference.data.sets import open_sets
 
-    return open_sets(settings.data, scenes_folder(settings.data))
+    return open_sets(settings.data, settings.seed)
 
 
 def image_counts(settings: Settings) -> dict[str, int]:

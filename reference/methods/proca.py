@@ -105,11 +105,11 @@ def lovasz_softmax(logits: Tensor, labels: Tensor) -> Tensor:
     shares, known = logits.softmax(dim=1).movedim(1, -1)[valid], labels[valid]
     losses = [logits.sum() * 0]
     for label in known.unique():
-        own = (known == label).to(shares.dtype)
+        own = (known == label).long()
         errors, order = (own - shares[:, label]).abs().sort(descending=True)
         # Pixels of the class that are still right, and those that the class then covers.
         right = own.sum() - own[order].cumsum(dim=0)
         covered = own.sum() + (1 - own[order]).cumsum(dim=0)
-        wrong = 1 - right / covered
+        wrong = 1 - right.to(errors.dtype) / covered
         losses.append((errors * wrong.diff(prepend=wrong.new_zeros(1))).sum())
     return torch.stack(losses).sum() / max(len(losses) - 1, 1)

@@ -83,7 +83,9 @@ def _dissimilarity(x: Tensor, y: Tensor) -> Tensor:
     """(1 - SSIM) / 2 over windows of 3 x 3 pixels, within [0, 1]; borders are mirrored."""
 
     def means(maps: Tensor) -> Tensor:
-        return F.avg_pool2d(F.pad(maps, (1, 1, 1, 1), mode="reflect"), 3, 1)
+        # Not torch's padding, whose backward a GPU cannot repeat.
+        rows = torch.cat([maps[..., 1:2, :], maps, maps[..., -2:-1, :]], dim=-2)
+        return F.avg_pool2d(torch.cat([rows[..., 1:2], rows, rows[..., -2:-1]], dim=-1), 3, 1)
 
     mean_x, mean_y = means(x), means(y)
     spread = means(x * x) - mean_x**2 + means(y * y) - mean_y**2

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any, Final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -82,8 +81,11 @@ class Translator(nn.Module):
 
     def encode(self, images: Tensor) -> list[Tensor]:
         """The maps at strides 2 and 4; an image that 4 does not divide goes on as it ends."""
-        down, across = (-side % _COARSEST for side in images.shape[-2:])
-        maps = [F.pad(images, (0, across, 0, down), mode="replicate")]
+        for dim in (-2, -1):
+            last = images.narrow(dim, -1, 1)
+            missing = -images.shape[dim] % _COARSEST
+            images = torch.cat([images, last.repeat_interleave(missing, dim)], dim)
+        maps = [images]
         for layer in self.encoder:
             maps.append(layer(maps[-1]))
         return maps[1:]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from reference.networks.heads import GroupNormHead, SumHead
 from reference.networks.output import Domain, Output, Segmenter, seeded
 from reference.networks.pretrained import ColourNormalisation, check_choices
-from reference.networks.resnet import BLOCKS, ResNet
+from reference.networks.resnet import ResNet
 from reference.networks.settings import DeepLabOptions, NetworkSettings
 from reference.networks.timm_backbone import TimmBackbone
 from reference.networks.weights import (
@@ -24,7 +24,6 @@ from reference.networks.weights import (
 )
 
 TIMM_PREFIX: Final = "timm/"
-_RESNET_PREFIX: Final = "resnet"
 
 
 def _backbone(options: DeepLabOptions) -> ResNet | TimmBackbone:
@@ -37,21 +36,7 @@ def _backbone(options: DeepLabOptions) -> ResNet | TimmBackbone:
             )
         name = options.backbone.removeprefix(TIMM_PREFIX)
         return TimmBackbone(name, batch_norm=options.batch_norm)
-    names = [f"{_RESNET_PREFIX}{depth}" for depth in BLOCKS]
-    if options.backbone not in names:
-        raise ValueError(
-            f'DeepLab: expected backbone {", ".join(names)} or "{TIMM_PREFIX}<name>", '
-            f"got {options.backbone!r}."
-        )
-    return ResNet(
-        int(options.backbone.removeprefix(_RESNET_PREFIX)),
-        width=options.width,
-        stride_in_1x1=options.stride_in_1x1,
-        ceil_mode=options.ceil_mode,
-        stems=options.stems,
-        batch_norm=options.batch_norm,
-        checkpointing=options.checkpointing,
-    )
+    return ResNet(options)
 
 
 def _head(options: DeepLabOptions, inputs: int) -> SumHead | GroupNormHead:
@@ -68,9 +53,6 @@ def _head(options: DeepLabOptions, inputs: int) -> SumHead | GroupNormHead:
 
 class DeepLab(Segmenter):
     """A backbone at stride 8 and one of two heads.
-
-    Args:
-        options: every choice.
 
     Shape:
         images (B, 3, H, W), float in [0, 1], RGB. Result: `Output`, at about 1/8 of H and W; with
@@ -124,12 +106,7 @@ class DeepLab(Segmenter):
         return self.normalise.describe()
 
     def forward(self, images: Tensor, domain: Domain = "target") -> Output:
-        """Compute logits and features.
-
-        Args:
-            images: a batch of one domain.
-            domain: whose stem reads them; without a stem per domain it makes no difference.
-        """
+        """Compute logits and features of a batch of one domain."""
         deep = self.backbone(self.normalise(images), domain)
         logits, features = self.head(deep)
         if self.projection is not None:

@@ -20,17 +20,9 @@ _DROPOUT: Final = 0.1
 class SumHead(nn.Module):
     """Four dilated 3x3 convolutions whose outputs are added: the head of DeepLab-V2, "dlv2".
 
-    Its features are the outputs of the branches before the sum, side by
-    side: what BiCL's released trainer takes its prototypes from (76 channels for 19 classes).
-
-    Args:
-        inputs: channels of the backbone's map.
-        num_classes: channels C of the logits.
-        branches: 4; or 2, the rates 6 and 12 alone, to run weights of AdaptSegNet and its
-            copies, whose loop returned after the second branch.
-
-    Raises:
-        ValueError: another number of branches.
+    Its features are the outputs of the branches before the sum, side by side: what BiCL's
+    released trainer takes its prototypes from (76 channels for 19 classes). Two branches, the
+    rates 6 and 12 alone, run weights of AdaptSegNet and its copies, whose loop returned early.
 
     Source:
         Chen et al., DeepLab, arXiv 1606.00915.
@@ -89,10 +81,6 @@ class GroupNormHead(nn.Module):
     A 1x1 and four dilated 3x3 convolutions of 256 channels with GroupNorm and ReLU, side by
     side; a squeeze-and-excitation gate; a 3x3 bottleneck to 256 channels with GroupNorm; channel
     dropout; a 1x1 classifier without bias. Its features are the 256 channels before the dropout.
-
-    Args:
-        inputs: channels of the backbone's map.
-        num_classes: channels C of the logits.
 
     Source:
         Zhang et al., ProDA, CVPR 2021, as its release builds it; the gate's reduction of 16 is an

@@ -18,11 +18,7 @@ _Self = TypeVar("_Self", bound="WithBatchNorm")
 
 
 def check_choices(owner: str, options: Any) -> None:
-    """Refuse a value of a settings object that is not among the words of its field's type.
-
-    Raises:
-        ValueError: naming the field, its words and the value.
-    """
+    """Refuse a value of a settings object that is not among the words of its field's type."""
     hints = get_type_hints(type(options))
     for field in fields(options):
         words, value = get_args(hints[field.name]), getattr(options, field.name)

@@ -28,13 +28,8 @@ CARD: Final = "card.json"
 WEIGHTS: Final = "model.safetensors"
 _METHOD: Final = "method."
 _ENTRIES: Final = {
-    "format": int,
-    "description": dict,
-    "weights": str,
-    "sha256": str,
-    "classes": list,
-    "input_size": list,
-    "source": str,
+    **{"format": int, "description": dict, "weights": str, "sha256": str, "classes": list},
+    **{"palette": list, "input_size": list, "source": str},
 }
 
 
@@ -68,11 +63,7 @@ def _assembled(
     *,
     plain: bool = False,
 ) -> Release:
-    """Put network, weights and method together.
-
-    Raises:
-        ValueError: the weights do not fit the description or are not finite.
-    """
+    """Put network, weights and method together; weights that do not fit are refused."""
     network = build(description)
     try:
         network.load_state_dict(state)
@@ -131,7 +122,7 @@ def write_release(
         Path: the card.
 
     Raises:
-        ValueError: the state of its method is no table of tensors, or the files cannot be written.
+        ValueError: the state of its method is no table of tensors, or the disk refuses.
     """
     from safetensors.torch import save
 
@@ -168,52 +159,45 @@ def write_release(
     return folder / CARD
 
 
-def _refuse(path: Path, wanted: str, got: object, hint: str = "") -> ValueError:
+def _refuse(path: Path, wanted: str, got: object) -> ValueError:
     return ValueError(
-        f"read_release: expected {wanted} in {path}, got {got}."
-        + (f" Hint: {hint}." if hint else "")
+        f"read_release: expected {wanted} in {path}, got {got}. "
+        "Hint: python -m reference.export writes cards."
     )
 
 
 def _read_card(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ValueError(f"read_release: expected a card {path}, got none.")
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise _refuse(path, "JSON", f"something else ({error})") from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"no JSON ({error})"
+        raise _refuse(path, "a card", reason) from error
     for name, kind in _ENTRIES.items():
-        if not isinstance(card, dict) or not isinstance(card.get(name), kind):
-            got = type(card.get(name) if isinstance(card, dict) else card).__name__
-            hint = "python -m reference.export writes cards"
-            raise _refuse(path, f'"{name}" of type {kind.__name__}', got, hint)
-    if card["format"] != FORMAT:
-        hint = "it was written by another version"
-        raise _refuse(path, f"a card of format {FORMAT}", card["format"], hint)
+        value = card.get(name) if isinstance(card, dict) else card
+        if not isinstance(value, kind) or not isinstance(card, dict):
+            raise _refuse(path, f'"{name}" of type {kind.__name__}', type(value).__name__)
     size = card["input_size"]
     if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
         raise _refuse(path, "input_size of a height and a width", size)
+    if card["format"] != FORMAT:
+        raise _refuse(path, f"format {FORMAT}", f"{card['format']}, of another version")
     if Path(card["weights"]).name != card["weights"]:
         raise _refuse(path, "weights beside the card", f"the path {card['weights']}")
     try:
         colours = [tuple(bytes.fromhex(text[1:])) for text in card["palette"]]
-        card["classes"] = plain_classes(
-            read_classes({"names": card["classes"], "colours": colours, "means": card.get("means")})
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise _refuse(path, "classes with a palette", f"{type(error).__name__}") from error
+        listed = {"names": card["classes"], "colours": colours, "means": card.get("means")}
+        card["classes"] = plain_classes(read_classes(listed))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise _refuse(path, "classes with a palette and means", type(error).__name__) from error
     return card
 
 
 def read_release(path: Path) -> Release:
     """Read a card and the weights beside it.
 
-    Args:
-        path: the card.
-
     Raises:
-        ValueError: the card is missing or incomplete, the weights are not those that it was
-            written for, or they do not fit the description.
+        ValueError: the card is missing or incomplete, or the weights are not those that it was
+            written for.
         ImportError: the network needs timm, which cannot be imported.
     """
     from safetensors import SafetensorError
@@ -222,7 +206,7 @@ def read_release(path: Path) -> Release:
     card = _read_card(path)
     weights = path.parent / card["weights"]
     if not weights.is_file():
-        raise ValueError(f"read_release: expected weights {weights}, got none.")
+        raise _refuse(path, f"the name of weights beside it, such as {WEIGHTS}", card["weights"])
     content = weights.read_bytes()
     if (digest := hashlib.sha256(content).hexdigest()) != card["sha256"]:
         raise ValueError(
@@ -242,16 +226,7 @@ def read_release(path: Path) -> Release:
 
 
 def read_trained(path: Path, which: str) -> Release:
-    """Read a card (``*.json``) with its weights, or one network of a checkpoint (any other name).
-
-    Args:
-        path: the file.
-        which: of a checkpoint: "student" or "teacher".
-
-    Raises:
-        ValueError: as `read_release` and `read_checkpoint` do.
-        ImportError: the network needs timm, which cannot be imported.
-    """
+    """Read a card (``*.json``) with its weights, or one network of a checkpoint (other names)."""
     return read_release(path) if path.suffix == ".json" else read_checkpoint(path, which)
 
 

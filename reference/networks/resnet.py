@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from reference.networks.output import Domain
 from reference.networks.pretrained import WithBatchNorm, statistics_at_rest
+from reference.networks.settings import DeepLabOptions
 
 # Bottleneck blocks per stage; 14 and 26 are for tests and small machines.
 BLOCKS: Final = {
@@ -75,18 +76,9 @@ class _Stem(nn.Module):
 class ResNet(WithBatchNorm):
     """A bottleneck ResNet whose last feature map has 1/8 of the image's height and width.
 
-    layer3 has dilation 2 and layer4 dilation 4 in all of their blocks.
-
-    Args:
-        depth: 14, 26, 50, 101 or 152 layers.
-        width: channels after the first convolution; 64 in every published network.
-        stride_in_1x1: put the stride of layer2 into its first 1x1 convolution, as Caffe did;
-            otherwise into the 3x3 convolution, as torchvision and timm do.
-        ceil_mode: round the size after max-pooling up, as Caffe did.
-        stems: "shared", or "per_domain" for a conv1, bn1 and layer1 of the target's own.
-        batch_norm: see `WithBatchNorm`.
-        checkpointing: recompute the blocks in the backward pass: less memory, more time. The
-            running statistics move once per step all the same.
+    layer3 has dilation 2 and layer4 dilation 4 in all of their blocks. Caffe put the stride of
+    layer2 into its first 1x1 convolution, torchvision and timm put it into the 3x3 one. With
+    checkpointing the running statistics move once per step all the same.
 
     Shape:
         x (B, 3, H, W), normalised. Result: (B, 32 * width, h, w).
@@ -98,22 +90,16 @@ class ResNet(WithBatchNorm):
         He et al., Deep Residual Learning, CVPR 2016; Chen et al., DeepLab, arXiv 1606.00915.
     """
 
-    def __init__(
-        self,
-        depth: int = 101,
-        *,
-        width: int = 64,
-        stride_in_1x1: bool = True,
-        ceil_mode: bool = True,
-        stems: str = "shared",
-        batch_norm: str = "affine_frozen",
-        checkpointing: bool = False,
-    ) -> None:
-        super().__init__(batch_norm)
-        if depth not in BLOCKS:
-            known = ", ".join(map(str, BLOCKS))
-            raise ValueError(f"ResNet: expected depth to be one of {known}, got {depth}.")
-        self.checkpointing = checkpointing
+    def __init__(self, options: DeepLabOptions) -> None:
+        super().__init__(options.batch_norm)
+        depths = {f"resnet{depth}": blocks for depth, blocks in BLOCKS.items()}
+        if options.backbone not in depths:
+            raise ValueError(
+                f'DeepLab: expected backbone {", ".join(depths)} or "timm/<name>", '
+                f"got {options.backbone!r}."
+            )
+        width = options.width
+        self.checkpointing = options.checkpointing
         self.stride = OUTPUT_STRIDE
         self.channels = 8 * width * _EXPANSION
 
@@ -121,23 +107,25 @@ class ResNet(WithBatchNorm):
             inputs = width if number == 0 else width * 2 ** (number - 1) * _EXPANSION
             planes = width * 2**number
             blocks = []
-            for index in range(BLOCKS[depth][number]):
+            for index in range(depths[options.backbone][number]):
                 blocks.append(
                     _Bottleneck(
                         inputs if index == 0 else planes * _EXPANSION,
                         planes,
                         stride=_STRIDES[number] if index == 0 else 1,
                         dilation=_DILATIONS[number],
-                        stride_in_1x1=stride_in_1x1,
+                        stride_in_1x1=options.stride_in_1x1,
                     )
                 )
             return nn.Sequential(*blocks)
 
-        first = _Stem(width, stage(0), ceil_mode=ceil_mode)
+        first = _Stem(width, stage(0), ceil_mode=options.ceil_mode)
         self.conv1, self.bn1, self.layer1 = first.conv1, first.bn1, first.layer1
         self.relu, self.maxpool = first.relu, first.maxpool
         self.layer2, self.layer3, self.layer4 = stage(1), stage(2), stage(3)
-        self.target = _Stem(width, stage(0), ceil_mode=ceil_mode) if stems == "per_domain" else None
+        self.target: _Stem | None = None
+        if options.stems == "per_domain":
+            self.target = _Stem(width, stage(0), ceil_mode=options.ceil_mode)
         self._initialise()
         self.settle_batch_norm()
 
@@ -168,12 +156,7 @@ class ResNet(WithBatchNorm):
         return x
 
     def forward(self, x: Tensor, domain: Domain = "target") -> Tensor:
-        """Compute the last feature map.
-
-        Args:
-            x: normalised images.
-            domain: whose stem reads them; without a stem per domain it makes no difference.
-        """
+        """Compute the last feature map with the stem of a domain, where each has its own."""
         stem = self if domain == "source" or self.target is None else self.target
         x = stem.maxpool(stem.relu(stem.bn1(stem.conv1(x))))
         for layer in (stem.layer1, self.layer2, self.layer3, self.layer4):

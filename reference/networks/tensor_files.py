@@ -25,11 +25,7 @@ def _damaged(path: Path, found: str, hint: str = _COPY) -> DamagedFileError:
 
 
 def _check(path: Path) -> None:
-    """Refuse what is no file of `torch.save`, and archives whose bytes are not those written.
-
-    Raises:
-        DamagedFileError: saying what the file is.
-    """
+    """Refuse what is no file of `torch.save`, and archives whose bytes are not those written."""
     with path.open("rb") as file:
         start = file.read(512)
     text = start.lstrip().lower()

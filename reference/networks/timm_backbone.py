@@ -28,11 +28,6 @@ def load_timm() -> Any:
 class TimmBackbone(WithBatchNorm):
     """The last feature map of a network of timm, with random weights.
 
-    Args:
-        name: as timm knows it, such as "resnet50" or "convnext_tiny".
-        output_stride: pixels per cell that are asked for; networks that cannot dilate refuse it.
-        batch_norm: see `WithBatchNorm`.
-
     Shape:
         x (B, 3, H, W), normalised. Result: (B, `channels`, H / `stride`, W / `stride`).
 

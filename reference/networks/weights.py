@@ -23,19 +23,12 @@ from reference.networks.settings import DeepLabOptions
 from reference.networks.tensor_files import read_stored
 
 _TORCHVISION: Final[Mapping[str, Any]] = {
-    "normalisation": "imagenet",
-    "align_corners": False,
-    "stride_in_1x1": False,
-    "ceil_mode": False,
+    **{"normalisation": "imagenet", "align_corners": False},
+    **{"stride_in_1x1": False, "ceil_mode": False},
 }
 # What the files of a family were trained with. Files of this library bring colours and corners.
 FAMILIES: Final[Mapping[str, Mapping[str, Any]]] = {
-    "caffe": {
-        "normalisation": "caffe",
-        "align_corners": True,
-        "stride_in_1x1": True,
-        "ceil_mode": True,
-    },
+    "caffe": dict.fromkeys(_TORCHVISION, True) | {"normalisation": "caffe"},
     "torchvision": _TORCHVISION,
     "timm": _TORCHVISION,
     "own": {},
@@ -66,7 +59,7 @@ class WeightReport:
 
     Args:
         path: the file.
-        family: "caffe", "torchvision", "timm" or "own", a file of this library.
+        family: a key of `FAMILIES`; "own" is a file of this library.
         matched: names in the network that were filled.
         missing: names in the network that the file does not hold; they keep their random values.
         unexpected: names in the file that the network has no place for.
@@ -105,15 +98,10 @@ def _listed(names: tuple[str, ...] | list[str]) -> str:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a file by name; nothing in the file is executed.
-
-    Args:
-        path: a ``.safetensors`` file, or one that `torch.save` wrote. Tables around the weights,
-            such as "state_dict", are opened.
+    """Read the tensors of a file by name; tables around them, such as "state_dict", are opened.
 
     Raises:
-        ValueError: the file is missing, damaged or refused (see `read_stored`), or holds no
-            tensors.
+        ValueError: the file is missing, damaged or refused (see `read_stored`), or holds none.
     """
     held = read_stored(path)
     while isinstance(held, Mapping):
@@ -165,11 +153,8 @@ def with_conventions(
 ) -> DeepLabOptions:
     """Set colours, strides and corners to those that a family of weights was trained with.
 
-    Args:
-        options: an option at its default is free; one that was changed is kept.
-        family: of the file, a key of `FAMILIES`.
-        path: the file.
-        forced: the family was named by the user: changed options may contradict it.
+    An option at its default is free, one that was changed is kept; it may contradict the family
+    where that is `forced`, named by the user.
 
     Raises:
         ValueError: a changed option contradicts the file.
@@ -204,11 +189,9 @@ def _chosen_head(bare: Mapping[str, Tensor], network: Segmenter) -> str:
 
 
 def translate(state: Mapping[str, Tensor], network: Segmenter) -> dict[str, Tensor]:
-    """Give the tensors of a file the names that they have in a DeepLab.
+    """Give the tensors of a file the names that they have in a DeepLab, where they have a place.
 
-    Returns:
-        dict: all tensors of the file; those without a place keep the name that the file gave
-        them. A target stem that the file does not hold is the shared one once more.
+    A target stem that the file does not hold is the shared one once more.
     """
     bare = {_bare(name): value for name, value in state.items()}
     places = {_bare(name): name for name in network.state_dict()}
@@ -242,16 +225,11 @@ def fill_backbone(
 ) -> WeightReport:
     """Fill a network from tensors that carry its own names, and account for every one.
 
-    Args:
-        network: its backbone must be filled whole, a head is filled where it fits. Left as it was
-            where this raises.
-        state: names as in the network's state dict.
-        path: where they come from.
-        family: for the report.
+    The backbone must be filled whole, a head is filled where it fits.
 
     Raises:
         ValueError: a tensor of the backbone is missing or has another shape, or a number is not
-            finite.
+            finite; the network is as it was.
     """
     own = network.state_dict()
     fits = {name for name in own if name in state and own[name].shape == state[name].shape}
@@ -292,13 +270,3 @@ def require_finite(caller: str, state: Mapping[str, Any], path: Path) -> None:
                 f"{caller}: expected finite weights in {path}, got NaN or infinity in {name}. "
                 "Hint: the run that wrote the file has diverged; take an earlier checkpoint."
             )
-
-
-def load_weights(network: Segmenter, path: Path) -> WeightReport:
-    """Fill a DeepLab from a file of ImageNet or DeepLab weights; its options stay as they are.
-
-    Raises:
-        ValueError: the file is unreadable or does not fill the backbone.
-    """
-    held = read_weights(path)
-    return fill_backbone(network, translate(held, network), path, family=family_of(held))

@@ -219,7 +219,11 @@ class _Drawing:
             counts=label_counts([part], state.class_weight, state.ranks),
             class_weight=state.class_weight,
         )  # fmt: skip
-        return self.method(step).labels
+        # A method may move modules of its own, here those of the copy, by a backward pass.
+        with torch.enable_grad():
+            labels = self.method(step).labels
+        state.network.zero_grad(set_to_none=True)
+        return None if labels is None else labels.detach()
 
 
 def _resized(labels: ByteArray, size: Size) -> Tensor:

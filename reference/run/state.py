@@ -135,7 +135,7 @@ class State:
             self.network.eval()
             self.method.begin(Start(
                 self.network, partial(self._pass, "source"), partial(self._pass, "target"),
-                self.see, self.ranks,
+                self.precision.autocast, self.ranks,
             ))  # fmt: skip
             self.network.train()
         if phase.fresh:

@@ -69,7 +69,7 @@ def draw(root: Path, seed: int, drawn: Drawn, *, jobs: int = 1, quiet: bool = Tr
             code; nothing is touched then.
     """
     wanted = {**settings_of(drawn, seed), "drawing": _fingerprint(seed, drawn)}
-    if not is_claimed(root, wanted, "the first argument"):
+    if not is_claimed(root, wanted):
         _write(root / MANIFEST, (json.dumps(wanted, indent=2) + "\n").encode())
     with (root / MANIFEST).open() as manifest:
         # Two runs that lack the same scenes draw them once.

@@ -1,4 +1,4 @@
-"""Where the drawn scenes lie, and `drawn_domains`, which has them drawn where they are missing.
+"""Where the drawn scenes lie.
 
 Their layouts are those of GTA5 and Cityscapes, so that the toy is read as the real sets are. A
 manifest beside them holds the settings they were drawn with: the same settings find their data
@@ -9,18 +9,14 @@ paints: drawing is a process of its own, ``python -m reference.synthetic``.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 from reference.data.settings import Drawn
 
 MANIFEST: Final = "toy.json"
-DATA: Final = Path("runs/data")
 _CITY: Final = "toytown"
 
 
@@ -53,62 +49,6 @@ class Scene:
     def missing(self) -> bool:
         """Whether a file of it is not there."""
         return not (self.image.is_file() and (self.labels is None or self.labels.is_file()))
-
-
-def usual_folder(drawn: Drawn, seed: int) -> Path:
-    """Where scenes lie if no folder is named, such as runs/data/toy-192x96-seed0."""
-    kind = "varied" if drawn.varied else "night" if drawn.night else "toy"
-    height, width = drawn.size
-    return DATA / f"{kind}-{width}x{height}-seed{seed}"
-
-
-def drawn_domains(
-    root: Path,
-    drawn: Drawn,
-    seed: int,
-    *,
-    target: bool = True,
-    quiet: bool = False,
-    option: str = "--data.root",
-) -> Roots:
-    """Find the drawn scenes in a folder, or have the missing ones drawn there.
-
-    Args:
-        root: a new or empty folder, or one that was filled with the same settings.
-        drawn: what is drawn.
-        seed: of the scenes.
-        target: False leaves the target out, where photographs take its place.
-        quiet: draw without a bar.
-        option: what the command calls `root`, for hints.
-
-    Raises:
-        ValueError: the folder holds other things or scenes of other settings (nothing is touched
-            then), or drawing ended early.
-    """
-    if not target:
-        drawn = replace(drawn, target_train=0, target_val=0, target_test=0, night=False)
-    claimed = is_claimed(root, settings_of(drawn, seed), option)
-    roots = roots_below(root, drawn)
-    if claimed and not any(scene.missing for scene in scenes(roots, drawn)):
-        return roots
-    command = [sys.executable, "-m", "reference.synthetic", str(root), "--seed", str(seed)]
-    for field in fields(Drawn):
-        value = getattr(drawn, field.name)
-        name = field.name.replace("_", "-")
-        if isinstance(value, bool):
-            command.append(f"--{name}" if value else f"--no-{name}")
-        else:
-            command += [f"--{name}", *map(str, value if isinstance(value, tuple) else (value,))]
-    # The parent folder of `reference`, wherever the run was started from.
-    paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    status = subprocess.run([*command, *(["--quiet"] if quiet else [])], env=environment).returncode
-    if status:
-        raise ValueError(
-            f"drawn_domains: expected scenes to be drawn into {root}, got exit status {status} of "
-            "python -m reference.synthetic. Hint: the line above says why; what was drawn is kept."
-        )
-    return roots
 
 
 def roots_below(root: Path, drawn: Drawn) -> Roots:
@@ -152,17 +92,17 @@ def settings_of(drawn: Drawn, seed: int) -> dict[str, Any]:
     }
 
 
-def is_claimed(root: Path, wanted: Mapping[str, Any], option: str) -> bool:
+def is_claimed(root: Path, wanted: Mapping[str, Any]) -> bool:
     """Whether a folder holds scenes of these settings already; False where it is new or empty.
 
     Raises:
         ValueError: it holds other things, scenes of other settings or a damaged manifest.
     """
-    manifest, hint = root / MANIFEST, f"Hint: name another folder with {option}."
+    manifest, hint = root / MANIFEST, "Hint: name another folder, with --data.root."
     if not manifest.is_file():
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
             raise ValueError(
-                f"drawn_domains: expected a new or empty folder for drawn scenes, got {root}, "
+                f"synthetic: expected a new or empty folder for drawn scenes, got {root}, "
                 f"which holds other things and no {MANIFEST}. {hint}"
             )
         return False
@@ -171,13 +111,12 @@ def is_claimed(root: Path, wanted: Mapping[str, Any], option: str) -> bool:
         found = {"varied": False, "night": False, **json.loads(manifest.read_text("utf-8"))}
     except (ValueError, TypeError) as error:
         raise ValueError(
-            f"drawn_domains: expected {manifest} to hold settings, got a damaged file ({error}). "
-            f"{hint}"
+            f"synthetic: expected {manifest} to hold settings, got a damaged file ({error}). {hint}"
         ) from error
     for name, value in wanted.items():
         if found.get(name) != value:
             raise ValueError(
-                f"drawn_domains: expected {root} to hold scenes drawn with {name} {value}, got "
+                f"synthetic: expected {root} to hold scenes drawn with {name} {value}, got "
                 f"{found.get(name)}. {hint}"
             )
     return True

@@ -1,4 +1,4 @@
-"""One thread for every test, and a finished run for all tests that look at one."""
+"""One thread for every test, and finished or tiny runs for those that look at one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.reference.tiny_runs import SEEN, run
+from reference.settings import Settings
+from tests.reference.tiny_runs import EVERYTHING, SEEN, run
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -17,6 +18,20 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Scenes and counts that a run keeps below runs/ lie in a folder of the session."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("work"))
+        yield
+
+
+@pytest.fixture
+def tiny_toy() -> Settings:
+    """Settings of a run that takes seconds."""
+    return EVERYTHING
 
 
 @pytest.fixture(scope="session")

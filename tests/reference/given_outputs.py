@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -57,6 +58,14 @@ class Exact(Step):
         return output
 
 
+class ExactStart(Start):
+    """Likewise before the first step."""
+
+    def see(self, images: Tensor, domain: Domain = "target") -> Output:
+        output: Output = self.network(images, domain=domain)
+        return output
+
+
 @dataclass(frozen=True)
 class Example:
     """What a method begins with, and one step of two images of either domain.
@@ -78,9 +87,10 @@ class Example:
         method: Method = found.kind()(*arguments, **{**found.options, **options})  # type: ignore[arg-type]
         source, target = ([drawn([i], self.labels if i < EACH else None) for i in numbers]
                           for numbers in (range(EACH), range(EACH, 2 * EACH)))  # fmt: skip
-        method.double().begin(
-            Start(self.network, lambda: iter(source), lambda: iter(target), self.step.see, Ranks())
+        start = ExactStart(
+            self.network, lambda: iter(source), lambda: iter(target), nullcontext, Ranks()
         )
+        method.double().begin(start)
         return method
 
     def mean_cross_entropy(self, logits: Tensor) -> Tensor:

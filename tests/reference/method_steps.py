@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from reference.data.batches import Batch
 from reference.data.classes import IGNORE
-from reference.method import Given, Losses, Method, Start, Step, see
+from reference.method import Given, Losses, Method, Start, Step
 from reference.methods import build
 from reference.networks.deeplab import DeepLab, DeepLabOptions, seeded
-from reference.networks.output import Output, Segmenter
+from reference.networks.output import Segmenter
 from reference.networks.toy import build_network
 from reference.run.ranks import Ranks
 from reference.settings import AdaptationStage
@@ -92,16 +91,13 @@ def begin(
         [drawn(first + i, size, network.num_classes, number=1, labels=known) for i in range(number)]
         for first, known in ((1000, True), (2000, False))
     )
-    looks: Callable[..., Output] = partial(_look, network)
-    start = Start(network.eval(), lambda: iter(source), lambda: iter(target), looks, ranks)
+    start = Start(
+        network.eval(), lambda: iter(source), lambda: iter(target), contextlib.nullcontext, ranks
+    )
     with torch.device(device):
         method.begin(start)
     network.train()
     return method
-
-
-def _look(network: Segmenter, images: Tensor, domain: Any = "target", by: Any = None) -> Output:
-    return see(by or network, images, contextlib.nullcontext, domain)
 
 
 def begun(name: str, network: Segmenter, **sizes: Any) -> Method:

@@ -66,12 +66,13 @@ def test_help_needs_no_torch() -> None:
     assert ran.stdout.splitlines()[-1] == "False"
 
 
+OLD = """gta5-to-cityscapes --run runs/x --mode adapt --start a.pth --adaptation.rare-classes
+--source.crops.resize.size 64 128 --adaptation.source-crops.colour.probability 0.5
+--data.drawn-size 32 64 --compile"""
+
+
 def test_old_spellings_mean_what_they_meant() -> None:
-    options = command_line(
-        "gta5-to-cityscapes --run runs/x --mode adapt --start a.pth --adaptation.rare-classes "
-        "--source.crops.resize.size 64 128 --adaptation.source-crops.colour.probability 0.5 "
-        "--data.drawn-size 32 64 --compile".split()
-    )
+    options = command_line(OLD.split())
     settings = options.settings
     assert str(options.folder) == "runs/x" and settings.stages == "adapt"
     assert str(settings.begin) == "a.pth" and settings.adaptation.rare.on

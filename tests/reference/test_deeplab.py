@@ -17,6 +17,7 @@ from reference.networks.deeplab import DeepLab
 from reference.networks.heads import GroupNormHead, SumHead
 from reference.networks.pretrained import ColourNormalisation
 from reference.networks.resnet import ResNet
+from reference.networks.settings import DeepLabOptions
 from reference.networks.timm_backbone import TimmBackbone
 from tests.reference.small_networks import SMALL, small_deeplab
 
@@ -26,7 +27,7 @@ IMAGES = torch.rand(2, 3, 24, 32, generator=torch.Generator().manual_seed(0))
 def small_resnet(**options) -> ResNet:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return ResNet(14, width=8, **options)
+        return ResNet(replace(SMALL, **options))
 
 
 def statistics(network: nn.Module) -> dict[str, torch.Tensor]:
@@ -50,7 +51,7 @@ def test_the_released_network_of_bicl_is_this_one():
 
 def test_strides_and_dilations_of_every_block():
     with torch.device("meta"):
-        network = ResNet(50)
+        network = ResNet(DeepLabOptions(backbone="resnet50"))
     for number, (stride, dilation) in enumerate([(1, 1), (2, 1), (1, 2), (1, 4)], start=1):
         blocks = getattr(network, f"layer{number}")
         assert {block.conv2.dilation for block in blocks} == {(dilation, dilation)}
@@ -68,7 +69,7 @@ def test_the_stride_can_sit_in_the_3x3_convolution():
 @pytest.mark.parametrize(("ceil_mode", "cells"), [(True, (65, 129)), (False, (64, 128))])
 def test_rounding_after_max_pooling(ceil_mode, cells):
     with torch.device("meta"):
-        deep = ResNet(14, width=8, ceil_mode=ceil_mode)(torch.empty(1, 3, 512, 1024))
+        deep = small_resnet(ceil_mode=ceil_mode)(torch.empty(1, 3, 512, 1024))
     assert deep.shape == (1, 256, *cells)
 
 

@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from reference.networks import lite
-from reference.networks.output import build, describe, first_network
 from reference.networks.lite import LiteNetwork, load_lite, packaged_weights
-from reference.networks.output import seeded
+from reference.networks.output import build, describe, first_network, seeded
 from reference.networks.settings import LiteOptions, NetworkSettings
 
 IMAGES = torch.rand(2, 3, 33, 48, generator=torch.Generator().manual_seed(0))

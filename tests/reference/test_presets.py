@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from reference.data.classes import SUBSETS
 from reference.engine.presets import PRESETS
 from reference.engine.validation import protocol_of
+
+from reference.data.classes import SUBSETS
 from reference.networks.release import read_checkpoint
 from tests.reference.tiny_runs import SIZE, held, run, tiny
 

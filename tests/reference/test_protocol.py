@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from reference.evaluation.label_accuracy import LabelAccuracy
 from torch import Tensor, nn
 
 from reference.data.classes import CITYSCAPES, ClassList
-from reference.evaluation.label_accuracy import LabelAccuracy
 from reference.evaluation.protocol import Evaluation, Protocol, class_scores, evaluate
 from reference.evaluation.scores import Scores, confusion_matrix
 from reference.networks.output import Output, Segmenter
@@ -337,16 +337,3 @@ VOID = np.full((8, 8), 255, dtype=np.uint8)
 def test_what_cannot_be_scored_is_refused(make, sentence):
     with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
         make()
-
-
-def test_pseudo_labels_count_where_both_have_a_label():
-    accuracy = LabelAccuracy()
-    assert (accuracy.percent, accuracy.coverage_percent) == (None, None)
-    truth = np.array([[1, 2, 3, 255]], dtype=np.uint8).repeat(4, 1).repeat(4, 0)
-    accuracy.add(np.array([[1, 7, 255, 3]], dtype=np.uint8), truth)
-    assert (accuracy.percent, accuracy.coverage_percent) == (50.0, pytest.approx(200 / 3))
-    # The middle pixel of a cell decides.
-    cell = np.zeros((4, 4), dtype=np.uint8)
-    cell[2, 2] = 6
-    accuracy.add(np.array([[6]], dtype=np.uint8), cell)
-    assert accuracy.percent == pytest.approx(200 / 3)

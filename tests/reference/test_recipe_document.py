@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 import tyro
 
-from reference.engine.expectations import LIMITS
-from reference.engine.presets import PRESETS
-from reference.train import read_options
+from reference.evaluation.validation import EXPECTED
+from reference.presets import PRESETS, command_line
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 RECIPE = (DOCS / "recipe.md").read_text(encoding="utf-8")
@@ -38,7 +37,7 @@ def understood(words: list[str]) -> bool:
     module, arguments = words[2], words[3:]
     try:
         if module == "reference.train":
-            read_options(arguments)
+            command_line(arguments)
         else:
             tyro.cli(import_module(module).Options, args=arguments)
     except SystemExit:
@@ -75,14 +74,14 @@ def test_every_key_of_the_table_changes_a_setting() -> None:
     assert len(found) >= 15
     usual = PRESETS["gta5-to-cityscapes"][1]
     for words in found:
-        assert read_options(["gta5-to-cityscapes", *words]).settings != usual, words
+        assert command_line(["gta5-to-cityscapes", *words]).settings != usual, words
 
 
 def test_the_limits_are_those_that_are_printed() -> None:
     for name, row in (("gta5", "GTA5"), ("synthia", "SYNTHIA")):
         cells = next(line for line in RECIPE.splitlines() if line.startswith(f"| {row}, mIoU"))
         told = [float(cell) for cell in cells.split("|")[2:4]]
-        assert told == [least for _, least in LIMITS[name]]
+        assert told == [*EXPECTED[name].values()]
 
 
 def test_an_unknown_key_is_found() -> None:

@@ -114,7 +114,7 @@ def test_your_own_images_labels_and_classes(tmp_path):
     )  # fmt: skip
     table = run_score(options, progress=False)
     assert table.rows[0].means_percent == {"miou2": 25.0, "pixel accuracy": 50.0}
-    assert table.names == ("road", "sky")
+    assert list(table.classes) == ["road", "sky"]
     (tmp_path / "classes.json").write_text(json.dumps(listed[::-1]))
     with pytest.raises(
         ValueError, match=r"the classes of the network \(road, sky\), got sky, road"

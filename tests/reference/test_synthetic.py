@@ -6,8 +6,6 @@ import hashlib
 import json
 import os
 import re
-import subprocess
-import sys
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -15,10 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from reference.data.sets import draw_missing
 from reference.data.settings import Drawn
 from reference.synthetic.__main__ import draw
 from reference.synthetic.canvas import Canvas, Material, Stamp
-from reference.synthetic.draw import MANIFEST, Roots, drawn_domains, usual_folder
+from reference.synthetic.draw import MANIFEST
 from reference.synthetic.look import SOURCE, TARGET, Domain, Setting, look_of
 from reference.synthetic.scene import Bytes, draw_scene
 from reference.synthetic.variety import RANGES, varied_look
@@ -244,24 +243,13 @@ def test_a_night_is_written_with_its_partners_by_day(tmp_path: Path) -> None:
         expected, _ = draw_scene(0, "target", index, SMALL, NIGHT.shift, other_traffic=True)
         assert np.array_equal(np.asarray(Image.open(path)), expected)
     with pytest.raises(ValueError, match="drawn with night False, got True"):
-        drawn_domains(tmp_path, Drawn(1, 2, 1, 1, size=SMALL), 0)
+        draw_missing(tmp_path, Drawn(1, 2, 1, 1, size=SMALL), 0)
 
 
-def test_the_same_settings_find_their_data_without_a_painter(
-    drawn: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("nothing is missing"))
+def test_the_same_settings_find_their_data(drawn: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in drawn.rglob("*")}
-    assert drawn_domains(drawn, FEW, 0) == Roots(drawn / "gta5", drawn / "cityscapes", None)
+    draw_missing(drawn, FEW, 0)
     assert {path: path.stat().st_mtime_ns for path in drawn.rglob("*")} == before
-    loaded = (
-        "import sys, reference.synthetic.draw\n"
-        "print({'numpy', 'torch', 'PIL'} & {*sys.modules},"
-        " any('scene' in name for name in sys.modules))"
-    )
-    monkeypatch.undo()
-    done = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True)
-    assert done.stdout.split("\n")[0] == "set() False"
 
 
 def test_a_run_that_was_stopped_is_completed_by_a_process_of_its_own(
@@ -273,18 +261,18 @@ def test_a_run_that_was_stopped_is_completed_by_a_process_of_its_own(
         (root / name).write_bytes(whole[name])
     edited = root / "gta5/images/00001.png"
     assert not edited.exists()
-    drawn_domains(root, FEW, 0, quiet=True)
+    draw_missing(root, FEW, 0)
     assert contents(root) == whole and capfd.readouterr() == ("", "")
     edited.write_bytes(b"by hand")
     (root / "gta5/images/00002.png").unlink()
-    drawn_domains(root, FEW, 0)
+    draw_missing(root, FEW, 0)
     assert contents(root) == {**whole, "gta5/images/00001.png": b"by hand"}
-    assert "Drawing street scenes" in capfd.readouterr().err
 
 
 def test_only_the_source_is_drawn_for_photographs(tmp_path: Path) -> None:
-    roots = drawn_domains(tmp_path / "new", FEW, 1, target=False, quiet=True)
-    assert len(contents(roots.source)) == 4 and not roots.target.exists()
+    draw_missing(tmp_path / "new", FEW.source_alone(), 1)
+    assert len(contents(tmp_path / "new/gta5")) == 4
+    assert not (tmp_path / "new/cityscapes").exists()
 
 
 @pytest.mark.parametrize(
@@ -296,10 +284,10 @@ def test_other_settings_are_refused_and_nothing_changes(
 ) -> None:
     before = contents(drawn)
     with pytest.raises(ValueError) as caught:
-        drawn_domains(drawn, Drawn(2, 2, 1, 1, size=SMALL, shift=shift), seed)
+        draw_missing(drawn, Drawn(2, 2, 1, 1, size=SMALL, shift=shift), seed)
     assert str(caught.value) == (
-        f"drawn_domains: expected {drawn} to hold scenes drawn with {wanted}, got {found}. "
-        "Hint: name another folder with --data.root."
+        f"synthetic: expected {drawn} to hold scenes drawn with {wanted}, got {found}. "
+        "Hint: name another folder, with --data.root."
     )
     assert contents(drawn) == before
 
@@ -310,8 +298,8 @@ def test_scenes_of_another_drawing_are_not_completed(drawn: Path, tmp_path: Path
     (tmp_path / MANIFEST).write_text(json.dumps(settings), "utf-8")
     with pytest.raises(ValueError, match=r"drawn with drawing \w+, got 0123456789abcdef\. Hint"):
         draw(tmp_path, 0, FEW)
-    with pytest.raises(ValueError, match=r"got exit status 1 of python -m reference\.synthetic"):
-        drawn_domains(tmp_path, FEW, 0)
+    with pytest.raises(ValueError, match=r"got 0123456789abcdef\. Hint"):
+        draw_missing(tmp_path, FEW, 0)
     assert os.listdir(tmp_path) == [MANIFEST]
 
 
@@ -328,15 +316,15 @@ def test_a_folder_with_other_things_is_refused(
 ) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(ValueError, match=sentence):
-        drawn_domains(tmp_path, FEW, 0)
+        draw_missing(tmp_path, FEW, 0)
     assert os.listdir(tmp_path) == [name] and (tmp_path / name).read_text() == content
 
 
 def test_the_usual_folder_tells_kinds_sizes_and_seeds_apart() -> None:
     folders = [
-        usual_folder(Drawn(), 0),
-        usual_folder(Drawn(night=True), 0),
-        usual_folder(Drawn(varied=True, size=(120, 160)), 3),
+        Drawn().folder(0),
+        Drawn(night=True).folder(0),
+        Drawn(varied=True, size=(120, 160)).folder(3),
     ]
     names = ["toy-192x96-seed0", "night-192x96-seed0", "varied-160x120-seed3"]
     assert [str(folder) for folder in folders] == [f"runs/data/{name}" for name in names]

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from reference.networks.output import first_network
 from reference.networks.settings import DeepLabOptions, NetworkSettings
 from reference.networks.tensor_files import DamagedFileError, read_stored
-from reference.networks.weights import family_of, load_weights, read_weights
+from reference.networks.weights import family_of, fill_backbone, read_weights, translate
 from tests.reference.small_networks import (
     SMALL,
     caffe_names,
@@ -25,6 +25,11 @@ from tests.reference.small_networks import (
 )
 
 BACKBONE_TENSORS = 85
+
+
+def load_weights(network, path):
+    state = read_weights(path)
+    return fill_backbone(network, translate(state, network), path, family=family_of(state))
 
 
 def assert_same_backbone(network, theirs):

@@ -72,7 +72,7 @@ def make(
     layout = layout_of(name, "target")
     for split in splits:
         for number in range(count):
-            written = layout.split(split)
+            written = layout.splits.get(split, split)
             image = fill(layout.images[variant], written, number)
             save_image(root / f"{image}.{ending}", seed=number)
             if labels:
