@@ -79,7 +79,12 @@ class Options:
     # folder of results.md and results/
     docs: Path = tables.DOCS
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Refuse what does not go together.
+
+        Raises:
+            ValueError: naming it in one sentence.
+        """
         photographs = not is_named(self.target)
         unknown = next((row for row in self.rows if row not in LABELS), None)
         expectations = (
@@ -125,12 +130,9 @@ class Options:
     @property
     def section(self) -> str:
         """The part of docs/results.md that these rows fill, or the name of a file of their own."""
-        drawn = self.target in (TOY, NIGHT)
         kind = self.target if is_named(self.target) else "photographs"
         if self.methods or self.target == NIGHT:
             return "methods" if kind == TOY else f"methods-{kind}"
-        if drawn or kind != "photographs":
-            return kind
         return "sequence" if self.sequence else "varied" if self.varied else kind
 
     @property
@@ -153,13 +155,9 @@ class Options:
     def preset(self, seed: int) -> Settings:
         """Settings that every row of a seed begins from."""
         settings = target_settings(
-            self.target,
-            seed,
-            data=self.runs / "data",
-            root=self.root,
-            varied=self.varied,
+            self.target, seed, data=self.runs / "data", root=self.root, varied=self.varied,
             sequence=self.sequence,
-        )
+        )  # fmt: skip
         stage = settings.adaptation
         if self.steps is not None:
             rounds = max(1, self.steps * stage.rounds // stage.iterations)
@@ -172,43 +170,25 @@ class Options:
         """The command line that asks for all rows, without paths of this machine."""
         command = f"python -m reference.ablate --jobs {self.jobs}"
         if self.target != TOY:
-            named = is_named(self.target)
-            command += (
-                f" --target {self.target if named else f'<root of {Path(self.target).name}>'}"
-            )
+            folder = f"<root of {Path(self.target).name}>"
+            command += f" --target {self.target if is_named(self.target) else folder}"
         command += f" --sequence {self.sequence}" if self.sequence else ""
         command += " --method all" if self.section.startswith("methods") else ""
         command += f" --steps {self.steps}" if self.steps else ""
         return command + (" --varied" if self.varied else "")
 
 
-def runs_of(
-    options: Options, rows: Sequence[str], seeds: Sequence[int], base: Settings | None = None
-) -> list[Run]:
-    """Runs of rows and seeds.
-
-    Args:
-        options: of the command.
-        rows: keys of `LABELS`.
-        seeds: of the runs.
-        base: settings but for the seed and the drawn scenes; None takes those of the target.
-    """
+def runs_of(options: Options, rows: Sequence[str], seeds: Sequence[int]) -> list[Run]:
+    """Runs of rows, keys of `LABELS`, for some seeds."""
     listed = []
     for seed in seeds:
-        preset = options.preset(seed)
-        if base is not None:
-            preset = replace(
-                base,
-                seed=seed,
-                data=replace(base.data, root=preset.data.root, source=preset.data.source),
-            )
-        folder = options.folder / f"seed{seed}"
-        begin = folder / SOURCE / LAST
-        listed += [Run(row, settings_of(row, preset, begin), folder / row) for row in rows]
+        preset, folder = options.preset(seed), options.folder / f"seed{seed}"
+        settings = {row: settings_of(row, preset, folder / SOURCE / LAST) for row in rows}
+        listed += [Run(row, settings[row], folder / row) for row in rows]
     return listed
 
 
-def stored_records(options: Options, base: Settings | None = None) -> dict[Run, dict[str, Any]]:
+def stored_records(options: Options) -> dict[Run, dict[str, Any]]:
     """Read every complete row of this target, whatever rows and seeds the command asks for.
 
     Raises:
@@ -216,26 +196,24 @@ def stored_records(options: Options, base: Settings | None = None) -> dict[Run, 
     """
     names = (path.name.removeprefix("seed") for path in options.folder.glob("seed*"))
     seeds = sorted(int(name) for name in names if name.isdigit())
-    records = {}
-    for run in runs_of(options, tuple(LABELS), seeds, base):
-        if run.folder.is_dir():
-            refuse_other_settings(run, "ablate", _HINT)
-            if (record := record_of(run)) is not None:
-                records[run] = record
-    return records
+    stored = [run for run in runs_of(options, tuple(LABELS), seeds) if run.folder.is_dir()]
+    for run in stored:
+        refuse_other_settings(run, "ablate", _HINT)
+    return {run: record for run in stored if (record := record_of(run)) is not None}
 
 
-def train_missing(options: Options, base: Settings | None = None) -> list[str]:
+def train_missing(options: Options) -> list[str]:
     """Train what is asked for and not complete, and tell each score.
 
     Returns:
         list: why rows failed, one sentence each.
 
     Raises:
-        ValueError: stored rows of other settings, or bad data.
+        ValueError: bad options, stored rows of other settings, or bad data.
     """
-    wanted = runs_of(options, options.wanted_rows, options.seeds, base)
-    stored = stored_records(options, base)
+    options.check()
+    stored = stored_records(options)
+    wanted = runs_of(options, options.wanted_rows, options.seeds)
     missing = [run for run in wanted if run not in stored]
     if len(missing) < len(wanted):
         reused = len(wanted) - len(missing)
@@ -257,7 +235,7 @@ def train_missing(options: Options, base: Settings | None = None) -> list[str]:
     return problems
 
 
-def store_tables(options: Options, base: Settings | None = None) -> str:
+def store_tables(options: Options) -> str:
     """Copy the numbers of all stored rows to the documents and write their tables anew.
 
     Returns:
@@ -266,20 +244,19 @@ def store_tables(options: Options, base: Settings | None = None) -> str:
     """
     methods = options.section.startswith("methods")
     fitting = method_rows(("all",)) if methods else [r for r in LABELS if METHOD not in r]
-    stored = {run: r for run, r in stored_records(options, base).items() if run.row in fitting}
-    first = next(iter(stored))
+    stored = {run: r for run, r in stored_records(options).items() if run.row in fitting}
+    settings = next(iter(stored)).settings
     summary = tables.summarise(
-        [*stored.values()],
+        sorted(stored.values(), key=lambda record: [*LABELS].index(record["row"])),
         target=options.name,
         command=options.command,
-        split=first.settings.data.val_split,
-        images=image_counts(first.settings),
+        split=settings.data.val_split,
+        images=image_counts(settings),
     )
     path = options.docs / "results" / f"{options.section}.json"
     before = tables.load_summary(options.docs, options.section)
     if before is not None:
-        had = {(row["row"], row["seed"]) for row in before["rows"]}
-        have = {(row["row"], row["seed"]) for row in summary["rows"]}
+        had, have = ({(r["row"], r["seed"]) for r in s["rows"]} for s in (before, summary))
         if before["target"] != options.name or not had <= have:
             return (
                 f"{path} is left as it is: it holds {len(had)} rows of {before['target']}, "

@@ -37,7 +37,6 @@ from reference.experiments.targets import (
 )
 from reference.run.files import require_new_folder, write_atomically
 from reference.run.folder import LAST, as_plain
-from reference.settings import Settings
 
 INTERRUPTED: Final = 130
 COMPARISON: Final = "comparison.json"
@@ -69,48 +68,29 @@ class Options:
     jobs: int = 2
 
 
-def runs_of(options: Options, preset: Settings) -> list[Run]:
-    """The runs of the demo, in the order of its table.
-
-    Args:
-        options: of the command.
-        preset: settings that every row begins from.
-    """
-    begin = options.run / SOURCE / LAST
-    return [Run(row, settings_of(row, preset, begin), options.run / row) for row in CAPTIONS]
-
-
-def preset_of(options: Options) -> Settings:
-    """The settings that a command line asks for.
-
-    Raises:
-        ValueError: threads or jobs are below 1.
-    """
-    for name in ("threads", "jobs"):
-        if getattr(options, name) < 1:
-            value = getattr(options, name)
-            raise ValueError(f"demo: expected {name} of at least 1, got {value}.")
-    settings = target_settings(
-        options.target, options.seed, data=options.run.parent / "data", scenes=options.data
-    )
-    return replace(settings, machine=replace(settings.machine, threads=options.threads))
-
-
-def prepare(options: Options, preset: Settings, *, quiet: bool = False) -> list[Run]:
+def prepare(options: Options, *, quiet: bool = False) -> list[Run]:
     """Check the folder, draw what is missing, and write what the page is to show.
 
     Args:
         options: of the command.
-        preset: settings that every row begins from.
         quiet: show no bar.
 
     Returns:
-        list: the runs; without the oracle where the target has no training labels.
+        list: the runs in the order of the table; without the oracle where the target has no
+        training labels.
 
     Raises:
         ValueError: the folder holds other things, or the data are not what they should be.
     """
-    runs, folder = runs_of(options, preset), options.run
+    for name in ("threads", "jobs"):
+        if (got := getattr(options, name)) < 1:
+            raise ValueError(f"demo: expected {name} of at least 1, got {got}.")
+    preset = target_settings(
+        options.target, options.seed, data=options.run.parent / "data", scenes=options.data
+    )
+    preset = replace(preset, machine=replace(preset.machine, threads=options.threads))
+    folder, begin = options.run, options.run / SOURCE / LAST
+    runs = [Run(row, settings_of(row, preset, begin), folder / row) for row in CAPTIONS]
     hint = f"Hint: choose another one with --run, such as {folder}-2, or remove it first."
     if (folder / RESULTS).exists() or not (folder / COMPARISON).is_file():
         require_new_folder("demo", folder, hint, argument="run")
@@ -131,21 +111,6 @@ def prepare(options: Options, preset: Settings, *, quiet: bool = False) -> list[
     }
     write_atomically(folder / COMPARISON, json.dumps(told, indent=2) + "\n")
     return runs
-
-
-def train_rows(runs: Sequence[Run], jobs: int) -> None:
-    """Train the runs that are not complete, and tell each score.
-
-    Raises:
-        FloatingPointError: a loss term became NaN or infinite.
-    """
-    missing = [run for run in runs if record_of(run) is None]
-    for run, problem in train_all(missing, jobs):
-        record = record_of(run)
-        if problem is not None or record is None:
-            raise FloatingPointError(problem)
-        caption = CAPTIONS[run.row]
-        print(f"{caption:<14} {record['miou']:5.1f} %  {record['seconds']:4.0f} s", flush=True)
 
 
 def summarise(runs: Sequence[Run], seconds: float) -> dict[str, Any]:
@@ -178,29 +143,27 @@ def summarise(runs: Sequence[Run], seconds: float) -> dict[str, Any]:
 
 def table(results: Mapping[str, Any]) -> Table:
     """Lay out IoU per class, the means, and the gain over the control."""
-    captions = {name: caption for name, caption in CAPTIONS.items() if name in results}
+    rows = [row for row in CAPTIONS if row in results]
     view = Table(title=f"IoU in percent, {results['images']['test']} test images")
     view.add_column("class")
-    for name, caption in captions.items():
-        view.add_column(caption, justify="right", style="bold" if name == "bicl" else "")
+    for row in rows:
+        view.add_column(CAPTIONS[row], justify="right", style="bold" if row == "bicl" else "")
     for index, label in enumerate(results["class_names"]):
-        view.add_row(label, *(f"{results[name]['iou'][index]:.1f}" for name in captions))
+        view.add_row(label, *(f"{results[row]['iou'][index]:.1f}" for row in rows))
     view.add_section()
-    view.add_row("mIoU", *(f"{results[name]['miou']:.1f}" for name in captions), style="bold")
-    control = results[CONTROL]["miou"]
-    gains = [
-        "" if name == CONTROL else f"{results[name]['miou'] - control:+.1f}" for name in captions
-    ]
-    view.add_row("over continued", *gains)
+    view.add_row("mIoU", *(f"{results[row]['miou']:.1f}" for row in rows), style="bold")
+    gains = [f"{results[row]['miou'] - results[CONTROL]['miou']:+.1f}" for row in rows]
+    view.add_row(
+        "over continued", *(g * (row != CONTROL) for g, row in zip(gains, rows, strict=True))
+    )
     return view
 
 
-def run_demo(options: Options, preset: Settings, *, quiet: bool = False) -> dict[str, Any]:
+def run_demo(options: Options, *, quiet: bool = False) -> dict[str, Any]:
     """Draw, train, score and write; results.json last: where it is, the demo is complete.
 
     Args:
         options: of the command.
-        preset: settings that every row begins from.
         quiet: show no bar.
 
     Returns:
@@ -213,8 +176,14 @@ def run_demo(options: Options, preset: Settings, *, quiet: bool = False) -> dict
     from reference import report
 
     began = time.perf_counter()
-    runs = prepare(options, preset, quiet=quiet)
-    train_rows(runs, options.jobs)
+    runs = prepare(options, quiet=quiet)
+    missing = [run for run in runs if record_of(run) is None]
+    for run, problem in train_all(missing, options.jobs):
+        record = record_of(run)
+        if problem is not None or record is None:
+            raise FloatingPointError(problem)
+        caption = CAPTIONS[run.row]
+        print(f"{caption:<14} {record['miou']:5.1f} %  {record['seconds']:4.0f} s", flush=True)
     report.write_report(report.Options((options.run,)))
     results = summarise(runs, time.perf_counter() - began)
     write_atomically(options.run / RESULTS, json.dumps(results, indent=2) + "\n")
@@ -223,9 +192,9 @@ def run_demo(options: Options, preset: Settings, *, quiet: bool = False) -> dict
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line, run, print; a wrong input ends with one sentence."""
-    options = tyro.cli(Options, prog="python -m reference.demo", args=arguments)
     try:
-        results = run_demo(options, preset_of(options))
+        options = tyro.cli(Options, prog="python -m reference.demo", args=arguments)
+        results = run_demo(options)
     except (ValueError, FloatingPointError) as error:
         sys.exit(str(error))
     except KeyboardInterrupt:

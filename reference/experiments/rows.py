@@ -162,20 +162,21 @@ def settings_of(row: str, preset: Settings, begin: Path) -> Settings:
         preset: its schedule, data and network hold for every row.
         begin: checkpoint of the row "source_only", for rows that adapt.
     """
-    source = preset.source
-    plain = replace(source, crops=replace(source.crops, colours=Colours()))
+    source, stage = preset.source, preset.adaptation
     if row == ORACLE:
-        # As many steps as both stages together.
-        steps = source.iterations + preset.adaptation.iterations
-        return replace(preset, stages="oracle", source=replace(plain, iterations=steps))
+        # As many steps as both stages together, on the target's own crops.
+        steps = source.iterations + stage.iterations
+        source = replace(source, iterations=steps, crops=stage.target_crops)
+        return replace(preset, stages="oracle", source=source)
+    if row == UNAUGMENTED:
+        source = replace(source, crops=replace(source.crops, colours=Colours()))
     if row in STARTS:
-        return replace(preset, stages="source-only", source=plain if row == UNAUGMENTED else source)
+        return replace(preset, stages="source-only", source=source)
     adapted = replace(preset, stages="adapt", begin=begin)
     if row in _BICL:
-        return replace(adapted, adaptation=_BICL[row][1](preset.adaptation))
+        return replace(adapted, adaptation=_BICL[row][1](stage))
     if row == f"{METHOD}bicl_dacs":
-        stage = replace(preset.adaptation, contrast=_PUBLISHED)
-        adapted = replace(adapted, adaptation=stage)
+        adapted = replace(adapted, adaptation=replace(stage, contrast=_PUBLISHED))
     return replace(adapted, method="control" if row == CONTROL else row.removeprefix(METHOD))
 
 

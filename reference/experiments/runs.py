@@ -50,7 +50,7 @@ class _Here(Executor):
         return future
 
 
-def _train(settings: Settings, folder: Path) -> str | None:
+def train_run(settings: Settings, folder: Path) -> str | None:
     """Train a run to its end; return why it failed, if it did."""
     from reference.train import train
 
@@ -87,7 +87,7 @@ def train_all(runs: Sequence[Run], jobs: int) -> Iterator[tuple[Run, str | None]
             ready = [run for run in waiting if run.begin not in unfinished]
             for run in ready[: jobs - len(running)]:
                 waiting.remove(run)
-                running[pool.submit(_train, run.settings, run.folder)] = run
+                running[pool.submit(train_run, run.settings, run.folder)] = run
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 run = running.pop(future)
                 problem = future.result()

@@ -7,6 +7,7 @@ import re
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ from reference.experiments.rows import (
     UNAUGMENTED,
     settings_of,
 )
-from reference.experiments.targets import target_settings
+from reference.experiments.targets import draw_missing, target_settings
 from reference.methods import METHODS
 from reference.presets import PRESETS
 from reference.run.folder import flat
@@ -40,18 +41,24 @@ def stage(row: str, preset: Settings = TOY) -> AdaptationStage:
     return settings_of(row, preset, BEGIN).adaptation
 
 
+def few(target: str, seed: int, **where: Any) -> Settings:
+    """In the place of a target's settings: small ones on its data."""
+    data = target_settings(target, seed, **where).data
+    return replace(small(), seed=seed, data=replace(small().data, root=data.root))
+
+
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder runs/ whose scenes are drawn."""
     place = tmp_path_factory.mktemp("drawn") / "runs"
-    train_missing(Options(seeds=(0,), rows=(SOURCE,), jobs=1, runs=place), small())
-    shutil.rmtree(place / "ablation")
+    draw_missing([few("toy", 0, data=place / "data")], quiet=True)
     return place
 
 
 @pytest.fixture
-def options(tmp_path: Path, drawn: Path) -> Options:
-    """A command over seed 0, with documents of its own."""
+def options(tmp_path: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch) -> Options:
+    """A command over seed 0, with few steps and documents of its own."""
+    monkeypatch.setattr(ablate, "target_settings", few)
     place, docs = tmp_path / "runs", tmp_path / "docs"
     shutil.copytree(drawn, place)
     docs.mkdir()
@@ -62,12 +69,12 @@ def options(tmp_path: Path, drawn: Path) -> Options:
 
 
 def run(options: Options) -> str:
-    assert train_missing(options, small()) == []
-    return store_tables(options, small())
+    assert train_missing(options) == []
+    return store_tables(options)
 
 
 def scores(options: Options) -> dict[str, dict[str, float]]:
-    return {run.row: record["iou"] for run, record in stored_records(options, small()).items()}
+    return {run.row: record["iou"] for run, record in stored_records(options).items()}
 
 
 def test_every_row_differs_from_full_bicl_where_its_name_says() -> None:
@@ -124,6 +131,7 @@ def test_every_row_keeps_schedule_data_and_network_of_its_preset() -> None:
     assert settings_of("source_only_continued", preset, BEGIN).method == "control"
     assert settings_of(f"{METHOD}dacs", preset, BEGIN).method == "dacs"
     strong = PRESETS["toy-to-photographs"][1]
+    assert settings_of(ORACLE, strong, BEGIN).source.crops == strong.adaptation.target_crops
     plain, augmented = (settings_of(row, strong, BEGIN).source for row in (UNAUGMENTED, SOURCE))
     assert augmented == strong.source and plain.crops.colours.probability == 0
 
@@ -184,7 +192,7 @@ def test_a_method_that_needs_day_images_is_asked_for_at_night_alone() -> None:
 )
 def test_bad_options_are_refused_in_one_sentence(changes, sentence) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape('ablate: expected ' + sentence)}$"):
-        Options(**changes)
+        Options(**changes).check()
     with pytest.raises(ValueError, match="got bicle"):
         _ = Options(method=("bicle",)).wanted_rows
 
@@ -260,7 +268,7 @@ def test_rows_are_run_folders_that_are_reused_and_told(
         assert row["miou"] == pytest.approx(sum(row["iou"].values()) / len(row["iou"]))
     capsys.readouterr()
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
-    assert train_missing(replace(options, rows=("bicl", "self_training")), small()) == []
+    assert train_missing(replace(options, rows=("bicl", "self_training"))) == []
     assert "2 of 3 rows are stored with these settings: reused." in capsys.readouterr().out
     assert {p: p.stat().st_mtime_ns for p in before} == before
     # Numbers in documents are not replaced by fewer.
@@ -269,21 +277,27 @@ def test_rows_are_run_folders_that_are_reused_and_told(
     shutil.copytree(folder / SOURCE, fewer.folder / "seed0" / SOURCE)
     monkeypatch.setattr(ablate, "train_all", lambda *_: pytest.fail("nothing is missing"))
     path = options.docs / "results" / "toy.json"
-    assert store_tables(fewer, small()) == (
+    assert store_tables(fewer) == (
         f"{path} is left as it is: it holds 3 rows of toy, "
         "and the 1 stored rows of toy do not cover them."
     )
 
 
-def test_rows_of_other_settings_are_refused_and_kept(options: Options) -> None:
+def test_rows_of_other_settings_are_refused_and_kept(
+    options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = replace(options, rows=(SOURCE,))
     run(asked)
     path = options.folder / "seed0" / SOURCE
     before = {p: p.read_bytes() for p in path.rglob("*") if p.is_file()}
-    other = small()
-    other = replace(other, source=replace(other.source, iterations=5))
+
+    def longer(target: str, seed: int, **where: Any) -> Settings:
+        settings = few(target, seed, **where)
+        return replace(settings, source=replace(settings.source, iterations=5))
+
+    monkeypatch.setattr(ablate, "target_settings", longer)
     with pytest.raises(ValueError) as caught:
-        train_missing(asked, other)
+        train_missing(asked)
     assert str(caught.value) == (
         f"ablate: expected {path} to hold a run of these settings, got other ones: "
         "source.iterations: 4 -> 5. Hint: move the folder away, or choose another with --runs."
@@ -295,23 +309,23 @@ def test_a_row_that_diverges_is_told_and_the_others_are_kept(
     options: Options, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sentence = "train: expected a finite loss, got entropy = nan at iteration 1 of round 0."
-    trained = runs._train
+    trained = runs.train_run
 
     def diverge(settings: Settings, folder: Path) -> str | None:
         return sentence if folder.name == "entropy_only" else trained(settings, folder)
 
-    monkeypatch.setattr(runs, "_train", diverge)
-    problems = train_missing(options, small())
+    monkeypatch.setattr(runs, "train_run", diverge)
+    problems = train_missing(options)
     assert problems == [f"{options.folder}/seed0/entropy_only: {sentence}"]
     assert f"failed: {problems[0]}" in capsys.readouterr().out
-    assert [run.row for run in stored_records(options, small())] == [SOURCE, "bicl"]
+    assert [run.row for run in stored_records(options)] == [SOURCE, "bicl"]
 
 
 def test_what_begins_with_a_run_that_failed_is_left_out(
     options: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "_train", lambda settings, folder: "no")
-    assert train_missing(options, small()) == [f"{options.folder}/seed0/{SOURCE}: no"]
+    monkeypatch.setattr(runs, "train_run", lambda settings, folder: "no")
+    assert train_missing(options) == [f"{options.folder}/seed0/{SOURCE}: no"]
 
 
 def test_methods_are_rows_beside_the_control_and_go_into_a_part_of_their_own(

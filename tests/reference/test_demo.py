@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 import statistics
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ import pytest
 from rich.console import Console
 
 from reference import demo
-from reference.demo import COMPARISON, RESULTS, Options, preset_of, run_demo, table
+from reference.demo import COMPARISON, RESULTS, Options, run_demo, table
 from reference.experiments import runs
 from reference.experiments.rows import CAPTIONS
+from reference.experiments.targets import target_settings
+from reference.settings import Settings
 from tests.reference.small_experiment import small
 
 Finished = tuple[Options, dict[str, Any]]
@@ -30,21 +33,26 @@ def tree(folder: Path) -> dict[str, bytes]:
     }
 
 
-def preset(options: Options) -> Any:
-    """The small settings with the data that a command asks for."""
-    wanted = preset_of(options)
-    data = replace(small().data, root=wanted.data.root, source=wanted.data.source)
-    if wanted.data.target is not None:
-        data = replace(data, target=wanted.data.target, target_set=wanted.data.target_set)
-        data = replace(data, val_split=wanted.data.val_split)
-    return replace(small(), seed=options.seed, data=data)
+def few(target: str, seed: int, **where: Any) -> Settings:
+    """In the place of a target's settings: small ones on its data."""
+    data = target_settings(target, seed, **where).data
+    places = {name: getattr(data, name) for name in ("root", "source", "target")}
+    kinds = {name: getattr(data, name) for name in ("target_set", "val_split")}
+    return replace(small(), seed=seed, data=replace(small().data, **places, **kinds))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_steps() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "target_settings", few)
+        yield
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     place = tmp_path_factory.mktemp("runs")
     options = Options(run=place / "demo", data=place / "scenes", jobs=1)
-    return options, run_demo(options, preset(options), quiet=True)
+    return options, run_demo(options, quiet=True)
 
 
 def test_results_hold_what_was_promised(finished: Finished) -> None:
@@ -87,7 +95,7 @@ def test_the_same_seed_gives_the_same_numbers_whatever_runs_beside(
     finished: Finished, tmp_path: Path
 ) -> None:
     options = replace(finished[0], run=tmp_path / "again", jobs=2)
-    again = run_demo(options, preset(options), quiet=True)
+    again = run_demo(options, quiet=True)
     assert all(again[name] == finished[1][name] for name in CAPTIONS)
 
 
@@ -144,8 +152,7 @@ def test_a_demo_that_was_stopped_goes_on(
 ) -> None:  # fmt: skip
     options = replace(finished[0], run=tmp_path / "demo")
     words = ["--run", str(options.run), "--data", str(options.data), "--jobs", "1"]
-    monkeypatch.setattr(demo, "preset_of", preset)
-    trained, asked = runs._train, []
+    trained, asked = runs.train_run, []
 
     def stopped(settings: Any, folder: Path) -> str | None:
         asked.append(folder.name)
@@ -153,7 +160,7 @@ def test_a_demo_that_was_stopped_goes_on(
             raise KeyboardInterrupt
         return trained(settings, folder)
 
-    monkeypatch.setattr(runs, "_train", stopped)
+    monkeypatch.setattr(runs, "train_run", stopped)
     with pytest.raises(SystemExit) as caught:
         demo.main(words)
     assert caught.value.code == demo.INTERRUPTED
@@ -171,8 +178,7 @@ def test_a_loss_that_explodes_ends_the_demo_in_a_sentence(
     finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sentence = "train: expected a finite loss, got entropy = nan at iteration 3 of round 0."
-    monkeypatch.setattr(demo, "preset_of", preset)
-    monkeypatch.setattr(runs, "_train", lambda settings, folder: sentence)
+    monkeypatch.setattr(runs, "train_run", lambda settings, folder: sentence)
     with pytest.raises(SystemExit, match=sentence):
         demo.main(["--run", str(tmp_path / "demo"), "--data", str(finished[0].data), "--jobs", "1"])
 
@@ -186,7 +192,7 @@ def test_photographs_without_training_labels_have_no_oracle(
     shutil.rmtree(root / "gtFine" / "train")
     shutil.rmtree(root / "gtFine" / "test")
     options = Options(run=tmp_path / "runs" / "photographs", target=str(root), jobs=1)
-    results = run_demo(options, preset(options), quiet=True)
+    results = run_demo(options, quiet=True)
     assert results["split"] == "val" and results["images"]["test"] == 2
     assert "oracle" not in results and results["label_accuracy"] == []
     assert not (tmp_path / "runs" / "data" / "toy-192x96-seed0" / "cityscapes").exists()
