@@ -22,7 +22,7 @@ import tyro
 
 from reference.data.classes import CITYSCAPES, ClassList, read_classes
 from reference.data.files import DataError
-from reference.data.image_set import OWN, ImageSet, layout_of, open_set
+from reference.data.image_set import OWN, ImageSet, layout_of, named_roots, open_set
 from reference.data.layouts import LAYOUTS
 
 if TYPE_CHECKING:
@@ -116,16 +116,8 @@ def parts(options: Options) -> Iterator[Part]:
     for name, least in (("sample", 1), ("workers", 0), ("max_bad", 0)):
         if (got := getattr(options, name)) < least:
             raise ValueError(f"check_data: expected {name} of at least {least}, got {got}.")
-    words = list(options.sets)
-    for name in ("gta5", "synthia", "cityscapes"):
-        if (root := getattr(options, name)) is not None:
-            words += [name, str(root)]
-    if len(words) < 2:
-        got = words[0] if words else "nothing"
-        raise ValueError(
-            f"check_data: expected a layout and its root, got {got}. "
-            "Hint: python -m reference.check_data gta5 /data/GTA5."
-        )
+    named = {name: getattr(options, name) for name in ("gta5", "synthia", "cityscapes")}
+    words = named_roots("check_data", options.sets, named)
     while words:
         name = words.pop(0)
         layout = layout_of(name, "target")

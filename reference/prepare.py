@@ -22,7 +22,14 @@ import tyro
 
 from reference.data.classes import CITYSCAPES, ByteArray
 from reference.data.files import DataError
-from reference.data.image_set import OWN, ImageSet, converted_pattern, layout_of, open_set
+from reference.data.image_set import (
+    OWN,
+    ImageSet,
+    converted_pattern,
+    layout_of,
+    named_roots,
+    open_set,
+)
 
 INTERRUPTED: Final = 130
 QUALITY: Final = 95
@@ -79,15 +86,10 @@ def copies(options: Options) -> list[Copy]:
     Raises:
         ValueError: no set is given, a layout is unknown, or a folder is not what its layout wants.
     """
-    words = list(options.sets)
-    for name in ("gta5", "synthia", "cityscapes"):
-        if (root := getattr(options, name)) is not None:
-            words += [name, str(root)]
-    if len(words) < 2 or len(words) % 2:
-        raise ValueError(
-            f"prepare: expected a layout and its root, got {' '.join(words) or 'nothing'}. "
-            "Hint: python -m reference.prepare gta5 /data/GTA5 --out /data/half."
-        )
+    named = {name: getattr(options, name) for name in ("gta5", "synthia", "cityscapes")}
+    words = named_roots("prepare", options.sets, named)
+    if len(words) % 2:
+        raise ValueError(f"prepare: expected a root for every layout, got {' '.join(words)}.")
     found, divisor = [], DIVISORS[options.size]
     for name, root in zip(words[::2], words[1::2], strict=True):
         layout = layout_of(name, "target")

@@ -22,6 +22,7 @@ import functools
 import itertools
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -303,7 +304,8 @@ def main(options: Options) -> None:
 
             print(plan(options.settings, options.folder))
         elif train(options.settings, options.folder, resume=options.resume == "auto"):
-            print(f"Complete: {options.folder / LAST}")
+            if os.environ.get("RANK", "0") == "0":
+                print(f"Complete: {options.folder / LAST}")
     except (ValueError, ImportError, FloatingPointError) as error:
         sys.exit(str(error))
     except KeyboardInterrupt:

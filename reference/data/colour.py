@@ -87,12 +87,16 @@ def turn_hue(image: Tensor, turn: float) -> Tensor:
 def blur(image: Tensor, sigma: float) -> Tensor:
     """Blur an image, (3, H, W), by a Gaussian of standard deviation `sigma` pixels."""
     reach = max(1, round(3.0 * sigma))
-    taps = torch.arange(-reach, reach + 1, dtype=image.dtype, device=image.device)
-    kernel = torch.exp(-0.5 * (taps / sigma) ** 2)
-    kernel = (kernel / kernel.sum()).view(1, 1, 1, -1)
-    # Channels as images of one channel: a convolution by groups is slower on CPUs.
-    padded = F.pad(image[:, None], (reach, reach, reach, reach), mode="replicate")
-    return F.conv2d(F.conv2d(padded, kernel), kernel.transpose(2, 3))[:, 0]
+    taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    taps /= taps.sum()
+    # Sums of shifted images: on a CPU several times as fast as a convolution of three channels.
+    for axis, sides in ((1, (0, 0, reach, reach)), (2, (reach, reach, 0, 0))):
+        padded = F.pad(image[None], sides, mode="replicate")[0]
+        length = image.shape[axis]
+        image = padded.narrow(axis, 0, length) * float(taps[0])
+        for n, tap in enumerate(taps[1:], 1):
+            image.add_(padded.narrow(axis, n, length), alpha=float(tap))
+    return image
 
 
 # Old callers.

@@ -152,7 +152,7 @@ def read_image(path: Path) -> ByteArray:
             from PIL import ImageOps
 
             ImageOps.exif_transpose(file, in_place=True)
-        return np.array(file.convert("RGB"))
+        return np.array(file if file.mode == "RGB" else file.convert("RGB"))
 
 
 @dataclass(frozen=True)

@@ -228,6 +228,37 @@ def layout_of(name: str, role: Role) -> Layout:
     return LAYOUTS[name]
 
 
+def shown_classes(layout: Layout, classes: ClassList, merge: Sequence[str]) -> tuple[int, ...]:
+    """Return the numbers of the classes that labels of a layout show."""
+    names = {name for way in layout.labels for name in way.values.values()}
+    numbers = classes.numbers(layout.holds or names)
+    read_as = classes.merge_table(merge)
+    every = range(len(classes)) if layout is OWN else numbers
+    return tuple(sorted({int(read_as[number]) for number in every}))
+
+
+def named_roots(caller: str, words: Sequence[str], named: Mapping[str, Path | None]) -> list[str]:
+    """Return layouts and roots in turn, as a command was given them.
+
+    Args:
+        caller: begins the sentence.
+        words: layouts and roots.
+        named: roots by layout, from options.
+
+    Raises:
+        ValueError: there are none.
+    """
+    found = list(words)
+    for name, root in named.items():
+        found += [] if root is None else [name, str(root)]
+    if len(found) < 2:
+        raise ValueError(
+            f"{caller}: expected a layout and its root, got {' '.join(found) or 'nothing'}. "
+            f"Hint: python -m reference.{caller} gta5 /data/GTA5."
+        )
+    return found
+
+
 def converted_pattern(layout: Layout) -> str:
     """Return where train ids of an image lie, beside labels as they are downloaded."""
     plain = [way.pattern for way in layout.labels if way.values is TRAIN_IDS]
@@ -319,18 +350,13 @@ def open_set(
     if len({sample.stem for sample in samples}) < len(samples):
         samples = [s._replace(stem=f"{s.place}_{s.stem}" if s.place else s.stem) for s in samples]
     _require_names_once(samples)
-    held = layout.holds or tuple(
-        dict.fromkeys(name for way in ways for name in way.values.values() if name)
-    )
-    numbers = classes.numbers(held) if layout is not OWN else range(len(classes))
-    read_as = classes.merge_table(merge)
     return ImageSet(
         layout.title,
         root,
         classes,
         tuple(samples),
         labels,
-        tuple(sorted({int(read_as[number]) for number in numbers})),
+        shown_classes(layout, classes, merge),
         tuple(_reading(way, classes, merge) for way in ways),
         tuple(_notes(layout, root, split, len(samples), extra if labels else 0)),
         cache_mib,

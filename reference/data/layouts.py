@@ -108,9 +108,9 @@ SYNTHIA_IDS: Final = _ids(_SYNTHIA_IDS, 22)
 
 
 def _listed(text: str) -> dict[int, str]:
-    """Read lines of "r g b = class"; without a class nothing is scored there."""
+    """Read entries of "r g b = class"; without a class nothing is scored there."""
     found = {}
-    for line in text.strip().splitlines():
+    for line in text.split(";"):
         colour, _, name = line.partition("=")
         red, green, blue = map(int, colour.split())
         found[red << 16 | green << 8 | blue] = name.strip()
@@ -128,38 +128,15 @@ _CARLA_TAGS: Final = dict(enumerate(_CARLA_NAMES))
 # The 32 colours of CamVid; as the 11 classes of its papers, in names of Cityscapes.
 _CAMVID_COLOURS: Final = _listed(
     """
-    128 128 128 = sky
-    128 0 0 = building
-    64 192 0 = building
-    192 0 128 = building
-    0 128 64 = building
-    64 0 64 = building
-    192 192 128 = pole
-    0 0 64 = pole
-    128 64 128 = road
-    128 0 192 = road
-    192 0 64 = road
-    0 0 192 = sidewalk
-    64 192 128 = sidewalk
-    128 128 192 = sidewalk
-    128 128 0 = vegetation
-    192 192 0 = vegetation
-    192 128 128 = traffic sign
-    128 128 64 = traffic sign
-    0 64 64 = traffic sign
-    64 64 128 = fence
-    64 0 128 = car
-    64 128 192 = car
-    192 128 192 = car
-    192 64 128 = car
-    128 64 64 = car
-    64 64 0 = person
-    192 128 64 = person
-    64 0 192 = person
-    64 128 64 = person
-    0 128 192 = rider
-    192 0 192 = rider
-    0 0 0 =
+    128 128 128 = sky; 128 0 0 = building; 64 192 0 = building; 192 0 128 = building;
+    0 128 64 = building; 64 0 64 = building; 192 192 128 = pole; 0 0 64 = pole;
+    128 64 128 = road; 128 0 192 = road; 192 0 64 = road; 0 0 192 = sidewalk;
+    64 192 128 = sidewalk; 128 128 192 = sidewalk; 128 128 0 = vegetation;
+    192 192 0 = vegetation; 192 128 128 = traffic sign; 128 128 64 = traffic sign;
+    0 64 64 = traffic sign; 64 64 128 = fence; 64 0 128 = car; 64 128 192 = car;
+    192 128 192 = car; 192 64 128 = car; 128 64 64 = car; 64 64 0 = person;
+    192 128 64 = person; 64 0 192 = person; 64 128 64 = person; 0 128 192 = rider;
+    192 0 192 = rider; 0 0 0 =
     """
 )
 _CAMVID: Final = (
@@ -171,72 +148,20 @@ _CAMVID: Final = (
 # 19 classes follows the definitions of Cityscapes: kerbs are sidewalk, markings and manholes road.
 _VISTAS: Final = _listed(
     """
-    165 42 42 =
-    0 192 0 =
-    196 196 196 = sidewalk
-    190 153 153 = fence
-    180 165 180 =
-    90 120 150 =
-    102 102 156 = wall
-    128 64 255 = road
-    140 140 200 = road
-    170 170 170 = sidewalk
-    250 170 160 =
-    96 96 96 = sidewalk
-    230 150 140 =
-    128 64 128 = road
-    110 110 110 = road
-    244 35 232 = sidewalk
-    150 100 100 =
-    70 70 70 = building
-    150 120 90 =
-    220 20 60 = person
-    255 0 0 = rider
-    255 0 100 = rider
-    255 0 200 = rider
-    200 128 128 = road
-    255 255 255 = road
-    64 170 64 =
-    230 160 50 = terrain
-    70 130 180 = sky
-    190 255 255 =
-    152 251 152 = terrain
-    107 142 35 = vegetation
-    0 170 30 =
-    255 255 128 =
-    250 0 30 =
-    100 140 180 =
-    220 220 220 =
-    220 128 128 = road
-    222 40 40 =
-    100 170 30 =
-    40 40 40 =
-    33 33 33 =
-    100 128 160 = road
-    142 0 0 =
-    70 100 150 = road
-    210 170 100 = pole
-    153 153 153 = pole
-    128 128 128 =
-    0 0 80 = pole
-    250 170 30 = traffic light
-    192 192 192 =
-    220 220 0 = traffic sign
-    140 140 20 =
-    119 11 32 = bicycle
-    150 0 255 =
-    0 60 100 = bus
-    0 0 142 = car
-    0 0 90 =
-    0 0 230 = motorcycle
-    0 80 100 = train
-    128 64 64 =
-    0 0 110 =
-    0 0 70 = truck
-    0 0 192 =
-    32 32 32 =
-    120 10 10 =
-    0 0 0 =
+    165 42 42 =; 0 192 0 =; 196 196 196 = sidewalk; 190 153 153 = fence; 180 165 180 =;
+    90 120 150 =; 102 102 156 = wall; 128 64 255 = road; 140 140 200 = road;
+    170 170 170 = sidewalk; 250 170 160 =; 96 96 96 = sidewalk; 230 150 140 =;
+    128 64 128 = road; 110 110 110 = road; 244 35 232 = sidewalk; 150 100 100 =;
+    70 70 70 = building; 150 120 90 =; 220 20 60 = person; 255 0 0 = rider; 255 0 100 = rider;
+    255 0 200 = rider; 200 128 128 = road; 255 255 255 = road; 64 170 64 =;
+    230 160 50 = terrain; 70 130 180 = sky; 190 255 255 =; 152 251 152 = terrain;
+    107 142 35 = vegetation; 0 170 30 =; 255 255 128 =; 250 0 30 =; 100 140 180 =;
+    220 220 220 =; 220 128 128 = road; 222 40 40 =; 100 170 30 =; 40 40 40 =; 33 33 33 =;
+    100 128 160 = road; 142 0 0 =; 70 100 150 = road; 210 170 100 = pole; 153 153 153 = pole;
+    128 128 128 =; 0 0 80 = pole; 250 170 30 = traffic light; 192 192 192 =;
+    220 220 0 = traffic sign; 140 140 20 =; 119 11 32 = bicycle; 150 0 255 =; 0 60 100 = bus;
+    0 0 142 = car; 0 0 90 =; 0 0 230 = motorcycle; 0 80 100 = train; 128 64 64 =; 0 0 110 =;
+    0 0 70 = truck; 0 0 192 =; 32 32 32 =; 120 10 10 =; 0 0 0 =
     """
 )
 _VISTAS_NUMBERS: Final = dict(enumerate(_VISTAS.values()))

@@ -87,13 +87,26 @@ class Discriminators(nn.Module):
         self.optimiser.step()
         self.optimiser.zero_grad()
 
-    def get_extra_state(self) -> dict[str, Any]:
-        """Return the state of Adam."""
-        return self.optimiser.state_dict()
+    def get_extra_state(self) -> Tensor:
+        """Return what Adam remembers, as one row of numbers."""
+        return torch.cat([one.detach().flatten().cpu() for one in self._remembered()])
 
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Take the state of Adam over."""
-        self.optimiser.load_state_dict(state)
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take over what Adam remembers."""
+        held = self._remembered()
+        for one, new in zip(held, state.split([each.numel() for each in held]), strict=True):
+            one.copy_(new.view_as(one))
+
+    def _remembered(self) -> list[Tensor]:
+        """Adam's own tensors, weight by weight; zeros before its first step, as it would make."""
+        held = []
+        for weight in self.layers.parameters():
+            state = self.optimiser.state[weight]
+            if not state:
+                moments = {name: torch.zeros_like(weight) for name in ("exp_avg", "exp_avg_sq")}
+                state.update(step=torch.zeros((), device="cpu"), **moments)
+            held += state.values()
+        return held
 
 
 class Adjusted(Segmenter):

@@ -80,9 +80,10 @@ def images(comparison: Comparison) -> list[dict[str, Any]]:
     A single run shows what changes at up to six moments, evenly spaced and always the last; one
     that adapts from the end of its warm-up on.
     """
-    main, blocks = subject(comparison), []
-    single = len(comparison.runs) == 1
-    for strips in main.strips[: None if single else _MOST_IMAGES]:
+    runs, blocks = comparison.runs, []
+    single = len(runs) == 1
+    drawn = next((run for run in (subject(comparison), *runs) if run.strips), runs[0])
+    for strips in drawn.strips[: None if single else _MOST_IMAGES]:
         last = strips[-1]
         still = [name for name in ("image", "ground truth") if name in last.pictures]
         panels = [_panel(name, name, [last]) for name in still]
@@ -97,7 +98,7 @@ def images(comparison: Comparison) -> list[dict[str, Any]]:
             times = [shown[at] for at in (*spread_indices(count, _MOST_TIMES - 1), count)]
             name = "adapted" if last.phase.startswith("round") else "prediction"
             panels.append(_panel(name, "prediction", times))
-        for run in () if single else comparison.runs:
+        for run in () if single else runs:
             panels += [
                 _panel(run.caption, "prediction", same[-1:])
                 for same in run.strips
@@ -337,7 +338,8 @@ def render(comparison: Comparison) -> str:
     beside = next((each for each in comparison.runs if base and each.caption == base.caption), None)
     earlier = before(run, base)
     by_class = [*rows, earlier] if earlier is not None and earlier is not base else rows
-    legend = [(name, hexadecimal(colour)) for name, colour in (run.classes or {}).items()]
+    classes = next((each.classes for each in (run, *comparison.runs) if each.classes), {})
+    legend = [(name, hexadecimal(colour)) for name, colour in classes.items()]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,

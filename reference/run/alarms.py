@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from reference.run.ranks import Ranks
-from reference.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -200,50 +199,3 @@ class Monitor:
         self.start = state["start"]
         self.told = dict(state["told"])
         self._open = [(row[0], row[1]) for row in state["open"]] if whole else []
-
-
-# Source set -> (iterations of warm-up, percent mIoU below which something is likely wrong). Our own
-# choice, below published end results: a DeepLab-V2 on ResNet-101 that was trained on GTA5 alone
-# ends at 36.6 % on Cityscapes, one whose pre-trained weights were not loaded at 25, one with a
-# learning rate of 1e-5 at 30 (issues 25, 56, 65 and 81 of wasidennis/AdaptSegNet). Trained on
-# SYNTHIA alone it ends at 33.5 % over 16 classes. Nothing of this was measured with this code.
-EXPECTED: Final = {
-    "gta5": {2000: 20.0, 10_000: 28.0},
-    "synthia": {2000: 17.0, 10_000: 25.0},
-}
-# Labels read with the wrong colours or bits leave a network below this.
-_NOTHING_LEARNT: Final = 5.0
-
-
-def expected_miou(settings: Settings, iteration: int) -> float | None:
-    """Return what a warm-up should have reached, in percent; None where nothing is known.
-
-    Only what begins with pre-trained weights and is scored on Cityscapes is judged, as published
-    numbers are.
-    """
-    data, network = settings.data, settings.network
-    if settings.stages not in ("full", "source-only") or iteration > settings.source.iterations:
-        return None
-    if network.kind != "deeplab" or network.random_weights or data.target_set != "cityscapes":
-        return None
-    return EXPECTED.get(data.source_set, {}).get(iteration)
-
-
-def verdict(iteration: int, expected: float, miou_percent: float) -> str:
-    """Say whether a network trains as expected, and if not, where to look."""
-    begin = (
-        f"does it train? mIoU {miou_percent:.1f} after {iteration} iterations, expected "
-        f"{expected:g} or more:"
-    )
-    if miou_percent >= expected:
-        return f"{begin} OK"
-    if miou_percent < _NOTHING_LEARNT:
-        return (
-            f"{begin} LOW. Hint: next to nothing is learnt; labels that were saved again with "
-            "other colours or bits do this (python -m reference.check_data)."
-        )
-    return (
-        f"{begin} LOW. Hint: see that the backbone's weights were loaded (the report at the start "
-        "of the run), that --source.optimiser.learning-rate is about 2.5e-4, and that the weights "
-        "belong to the colour normalisation of the network."
-    )

@@ -74,6 +74,13 @@ class State:
         self, settings: Settings, sets: Sets, ranks: Ranks, held: Mapping[str, Any] | None = None
     ) -> None:
         self.settings, self.sets, self.ranks = settings, sets, ranks
+        # What adaptation and panels need is refused now, not after the warm-up.
+        if settings.stages in ("full", "adapt") and settings.method not in methods.METHODS:
+            methods.entry(settings.method)
+        if settings.reporting.panels_every and settings.reporting.panel_ids:
+            from reference.run.panels import shown_sets
+
+            shown_sets(settings, sets)
         self.beginning = ""
         if held is not None:
             network = output.build(held["description"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,8 +31,8 @@ def _own_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture
 def tiny_toy() -> Settings:
-    """Settings of a run that takes seconds."""
-    return EVERYTHING
+    """Settings of a run of the small network that takes seconds."""
+    return replace(EVERYTHING, network=replace(EVERYTHING.network, kind="toy"))
 
 
 @pytest.fixture(scope="session")

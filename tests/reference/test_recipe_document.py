@@ -53,8 +53,19 @@ def test_every_command_is_understood(words: list[str]) -> None:
 
 
 OF_OTHER_COMMANDS = [["--synthia"], ["--signals-to-handle", "SIGTERM,SIGUSR1"]]
-# Named without a value.
-BARE = ["--data.workers", "--reporting.panels-every", "--machine.precision"]
+# Named without a value, and one that they take.
+BARE = {
+    "--data.workers": "1",
+    "--data.max-bad": "1",
+    "--machine.accumulate": "1",
+    "--data.target-set": "camvid",
+    "--reporting.panels-every": "1",
+    "--machine.precision": "fp32",
+    "--run": "runs/x",
+    "--folder": "runs/x",
+    "--start": "a.pth --stages adapt",
+    "--begin": "a.pth --stages adapt",
+}
 SHOWING = [["--help"], ["--print-config"]]
 CHECKED = [
     words for words in keys(RECIPE) + keys(TRAINING) if words not in OF_OTHER_COMMANDS + SHOWING
@@ -64,7 +75,7 @@ CHECKED = [
 @pytest.mark.parametrize("words", CHECKED, ids=lambda words: words[0])
 def test_every_key_is_one_of_training(words: list[str]) -> None:
     if words[0] in BARE and len(words) == 1:
-        words = [*words, "fp32" if words[0] == "--machine.precision" else "1"]
+        words = [*words, *BARE[words[0]].split()]
     assert understood(["python", "-m", "reference.train", "gta5-to-cityscapes", *words])
 
 
@@ -88,5 +99,5 @@ def test_an_unknown_key_is_found() -> None:
     assert not understood(
         ["python", "-m", "reference.train", "toy", "--adaptation.temprature", "1"]
     )
-    assert not understood(["python", "-m", "reference.report"])
+    assert not understood(["python", "-m", "reference.train", "--folder", "runs/x"])
     assert keys("`--a 1`\n```bash\n`--b`\n```\n`make`") == [["--a", "1"]]
