@@ -113,7 +113,7 @@ def _small(
             entropy_from_round=1,
             contrast=_DRAWN_CONTRAST,
         ),
-        machine=Machine(threads=1),
+        machine=Machine(threads=1, channels_last=False),
         reporting=Reporting(
             every=25, checkpoint_every=300, evaluate_every=0, size=size, panels_every=200
         ),
@@ -142,7 +142,9 @@ STRONG: Final = Colours(
     blur_probability=0.5,
     blur_sigma=(0.2, 1.2),
 )
-_PHOTOGRAPHS: Final = DataSettings("toy", "camvid", workers=0, cache_mib=512)
+_PHOTOGRAPHS: Final = DataSettings(
+    "toy", "camvid", workers=0, cache_mib=512, drawn=Drawn(size=(120, 160))
+)
 TO_PHOTOGRAPHS: Final = _small(_PHOTOGRAPHS, NetworkSettings("toy"), (120, 160), STRONG)
 _VARIED: Final = _small(
     replace(
@@ -198,7 +200,7 @@ def _carla(target: str, merge: tuple[str, ...]) -> Settings:
             contrast=Contrast(normalize=False, prototypes="batch", pairwise=True, absent="floor"),
             rare=RareClasses(on=True, temperature=0.02, share=0.7, min_pixels=100),
         ),
-        machine=Machine(threads=1),
+        machine=Machine(threads=1, channels_last=False),
         reporting=Reporting(
             every=25, checkpoint_every=400, evaluate_every=0, size=(240, 320), panels_every=200
         ),
