@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ import protocontrast as pc
 Points = npt.NDArray[np.float64]
 Box = tuple[float, float, float, float]
 
-_SIDE, _EDGE, _TEXT = 400.0, 14.0, 16.0
+_SIDE, _EDGE, _TEXT = 400.0, 34.0, 16.0
 # Where a name may stand: (x, y) of its nearer end from its point, the nearest places first.
 _PLACES: Final = [
     (reach * x, reach * y)
@@ -34,15 +34,9 @@ _PLACES: Final = [
 
 @dataclass(frozen=True)
 class Prototypes:
-    """Prototypes of both domains at one moment.
+    """Prototypes of both domains at one moment, (C, D) each, and which of them are known, (C,).
 
-    Args:
-        source, target: one row per class.
-        calibrated: source prototypes moved by the domain bias; None where there is no bias.
-        source_present, target_present: which rows are known.
-
-    Shape:
-        source, target and calibrated (C, D), floating; the others (C,), bool.
+    `calibrated` are source prototypes moved by the domain bias; None where there is no bias.
     """
 
     source: Tensor
@@ -73,14 +67,10 @@ def _units(rows: Tensor) -> Tensor:
 
 
 def prototypes_of(state: Mapping[str, Any], *, calibrate: bool = True) -> Prototypes | None:
-    """Read the prototypes of both domains out of the state of a method.
+    """Read prototypes out of a state dict that holds two banks as `protocontrast.BiCL` does.
 
-    Args:
-        state: a state dict that holds two banks as `protocontrast.BiCL` does, at any depth.
-        calibrate: whether the method moves its source prototypes by its domain bias.
-
-    Returns:
-        Prototypes: None where the method keeps no prototypes of both domains.
+    They may lie at any depth; the result is None where they do not. Without `calibrate` the method
+    does not move its source prototypes.
     """
     key = "source_bank.prototypes"
     front = next((name.removesuffix(key) for name in state if name.endswith(key)), None)
@@ -94,18 +84,17 @@ def prototypes_of(state: Mapping[str, Any], *, calibrate: bool = True) -> Protot
         names = "bias", "present", "count"
         bias.load_state_dict({name: state[f"{front}domain_bias.{name}"] for name in names})
         calibrated = bias.calibrate(source)
-    return Prototypes(source, target, calibrated, present[0], present[1])
+    return Prototypes(source, target, calibrated, *present)
 
 
-@dataclass(frozen=True)
-class Alignment:
-    """How near classes are to themselves across the domains, and to each other.
+class Alignment(NamedTuple):
+    """How well the prototypes of both domains agree, over the classes that both have.
 
     Args:
-        own: mean cosine of a source prototype with the target prototype of its class, -1..1.
-        other: mean over classes of the largest cosine with the target prototype of another class.
-        nearest_own: how many source prototypes have their own as the nearest target prototype.
-        classes: how many classes have a prototype in both domains.
+        own: mean cosine with the target prototype of the same class, -1..1.
+        other: mean of the largest cosine with the target prototype of another class.
+        nearest_own: how many classes have their own as the nearest target prototype.
+        classes: how many there are.
     """
 
     own: float
@@ -125,21 +114,16 @@ def alignment(moment: Prototypes) -> Alignment | None:
     return Alignment(float(own.mean()), float(other.mean()), int((own > other).sum()), len(shared))
 
 
-def _spots(moments: Sequence[Prototypes]) -> tuple[list[dict[tuple[int, str], Points]], Points]:
-    """Project all prototypes: per moment (class, kind) -> (x, y), and the shares of variance."""
-    kinds = []
-    for moment in moments:
-        kinds.append(
-            {
-                "source": (moment.source, moment.source_present),
-                "calibrated": (moment.calibrated, moment.source_present & moment.target_present),
-                "target": (moment.target, moment.target_present),
-            }
-        )
+def _spots(moments: Sequence[Prototypes]) -> tuple[list[dict[tuple[int, str], Points]], float]:
+    """Project all prototypes: per moment (class, kind) -> (x, y), and the share of variance."""
     rows = {
         (at, label, kind): _units(table[label : label + 1])[0].numpy()
-        for at, moment in enumerate(kinds)
-        for kind, (table, present) in moment.items()
+        for at, moment in enumerate(moments)
+        for kind, table, present in (
+            ("source", moment.source, moment.source_present),
+            ("calibrated", moment.calibrated, moment.source_present & moment.target_present),
+            ("target", moment.target, moment.target_present),
+        )
         if table is not None
         for label in present.nonzero().flatten().tolist()
     }
@@ -154,15 +138,16 @@ def _spots(moments: Sequence[Prototypes]) -> tuple[list[dict[tuple[int, str], Po
     axes = axes * np.sign(axes[np.arange(len(axes)), largest])[:, None]
     flat = np.zeros((len(rows), 2))
     flat[:, : len(axes)] = (np.stack([*rows.values()]) - middle) @ axes.T
-    low, span = flat.min(axis=0), max(float(np.ptp(flat, axis=0).max()), 1e-9)
-    gap = (span - np.ptp(flat, axis=0)) / 2
-    inner = _SIDE - 2 * _EDGE - 40
-    flat = _EDGE + 20 + inner * (flat - low + gap) / span
+    extent = np.ptp(flat, axis=0)
+    span = max(float(extent.max()), 1e-9)
+    gap = (span - extent) / 2
+    flat = _EDGE + (_SIDE - 2 * _EDGE) * (flat - flat.min(axis=0) + gap) / span
     flat[:, 1] = _SIDE - flat[:, 1]
     places: list[dict[tuple[int, str], Points]] = [{} for _ in moments]
     for (at, label, kind), spot in zip(rows, flat, strict=True):
         places[at][label, kind] = spot
-    return places, lengths[:2] ** 2 / max(float((lengths**2).sum()), 1e-30)
+    squares = lengths**2
+    return places, float(squares[:2].sum() / max(float(squares.sum()), 1e-30))
 
 
 def _overlap(one: Box, other: Box) -> bool:
@@ -177,7 +162,7 @@ def place_names(names: Mapping[str, Points], points: Sequence[Points]) -> dict[s
         points: all points, (2,) each.
 
     Returns:
-        dict: name -> (left, top, right, bottom); a name without room is left out.
+        name -> (left, top, right, bottom); a name without room is left out.
     """
     taken: list[Box] = [(x - 6, y - 6, x + 6, y + 6) for x, y in points]
     placed: dict[str, Box] = {}
@@ -200,39 +185,32 @@ def place_names(names: Mapping[str, Points], points: Sequence[Points]) -> dict[s
 
 
 def _drawing(title: str, spots: Mapping[tuple[int, str], Points], classes: _Classes) -> Markup:
-    parts = []
+    parts, named = [], {}
     for label, (name, colour) in enumerate(classes):
-        source, target, calibrated = (
+        source, target, moved = (
             spots.get((label, kind)) for kind in ("source", "target", "calibrated")
         )
         if source is not None and target is not None:
-            (a, b), (c, d) = source, target
-            parts.append(f'<path class="link" d="M{a:.1f} {b:.1f}L{c:.1f} {d:.1f}"/>')
-        if source is not None and calibrated is not None:
-            (a, b), (c, d) = source, calibrated
-            parts.append(f'<path class="move" d="M{a:.1f} {b:.1f}L{c:.1f} {d:.1f}"/>')
-            parts.append(f'<circle class="move" cx="{c:.1f}" cy="{d:.1f}" r="2.5"/>')
-        fill = f'class="dot" fill="{escape(colour)}"'
+            parts.append(_line("link", source, target))
+        if source is not None and moved is not None:
+            parts.append(_line("move", source, moved))
+            parts.append(f'<circle class="move" {_at("cx", "cy", moved)} r="2.5"/>')
+        dot = f'class="dot" fill="{escape(colour)}"'
         if source is not None:
-            (x, y), tip = source, f"<title>{escape(name)}, source</title>"
-            parts.append(f'<circle {fill} cx="{x:.1f}" cy="{y:.1f}" r="5.5">{tip}</circle>')
+            tip = f"<title>{escape(name)}, source</title>"
+            parts.append(f'<circle {dot} {_at("cx", "cy", source)} r="5.5">{tip}</circle>')
         if target is not None:
-            (x, y), tip = target - 5, f"<title>{escape(name)}, target</title>"
-            parts.append(
-                f'<rect {fill} x="{x:.1f}" y="{y:.1f}" width="10" height="10">{tip}</rect>'
-            )
-    named = {
-        name: spot
-        for label, (name, _) in enumerate(classes)
-        if (spot := spots.get((label, "source"), spots.get((label, "target")))) is not None
-    }
+            corner, tip = _at("x", "y", target - 5), f"<title>{escape(name)}, target</title>"
+            parts.append(f'<rect {dot} {corner} width="10" height="10">{tip}</rect>')
+        if (spot := target if source is None else source) is not None:
+            named[name] = spot
     for name, (left, top, right, bottom) in place_names(named, [*spots.values()]).items():
         (x, y), middle = named[name], (top + bottom) / 2
         near = left if abs(left - x) < abs(right - x) else right
         if np.hypot(near - x, middle - y) > 16:
-            parts.append(f'<path class="lead" d="M{x:.1f} {y:.1f}L{near:.1f} {middle:.1f}"/>')
+            parts.append(_line("lead", named[name], (near, middle)))
         end, anchor = (left, "start") if left > x or right > x > left else (right, "end")
-        where = f'x="{end:.1f}" y="{middle + 5.5:.1f}" text-anchor="{anchor}"'
+        where = f'{_at("x", "y", (end, middle + 5.5))} text-anchor="{anchor}"'
         parts.append(f"<text {where}>{escape(name)}</text>")
     return Markup(
         f'<figure class="chart plane"><figcaption><b>{escape(title)}</b></figcaption>'
@@ -241,13 +219,22 @@ def _drawing(title: str, spots: Mapping[tuple[int, str], Points], classes: _Clas
     )
 
 
+def _at(x: str, y: str, spot: Points | tuple[float, float]) -> str:
+    return f'{x}="{spot[0]:.1f}" {y}="{spot[1]:.1f}"'
+
+
+def _line(kind: str, start: Points, stop: Points | tuple[float, float]) -> str:
+    (a, b), (c, d) = start, stop
+    return f'<path class="{kind}" d="M{a:.1f} {b:.1f}L{c:.1f} {d:.1f}"/>'
+
+
 _Classes = Sequence[tuple[str, str]]
 
 
 def planes(
     titles: Sequence[str], moments: Sequence[Prototypes], classes: _Classes
 ) -> tuple[list[Markup], float]:
-    """Draw prototypes of both domains at several moments in one common plane.
+    """Draw several moments in one common plane, as a ``<figure>`` each.
 
     Args:
         titles: one per moment.
@@ -255,11 +242,10 @@ def planes(
         classes: name and colour in CSS of every class of the run.
 
     Returns:
-        A ``<figure>`` per moment, and the share of the variance that the plane keeps, 0..1.
+        The figures, and the share of the variance that the plane keeps, 0..1.
     """
     spots, kept = _spots(moments)
-    drawn = [_drawing(title, where, classes) for title, where in zip(titles, spots, strict=True)]
-    return drawn, float(kept.sum())
+    return [_drawing(t, where, classes) for t, where in zip(titles, spots, strict=True)], kept
 
 
 def cosine_rows(moment: Prototypes) -> tuple[list[int], list[list[float | None]]]:
