@@ -36,10 +36,9 @@ class RecordedRun:
     """What a run folder says about its run.
 
     Args:
-        folder: its name; `caption` is what the page calls the run.
+        caption: what the page calls it.
         role: what it is to the others, one of `ROLES`.
         settings: as one table of dotted names.
-        preset: the named settings that are nearest; `usual` holds their values.
         starts: per start of the command, "iteration", "command", "commit", "versions", "machine".
         rows: the lines of the metrics in order; columns without a number are left out.
         reached: iteration of the newest checkpoint.
@@ -50,17 +49,14 @@ class RecordedRun:
         moments: (iteration, prototypes) in order of iterations.
     """
 
-    folder: str
     caption: str
     role: str
     settings: Mapping[str, Any]
-    preset: str
-    usual: Mapping[str, Any]
     starts: Sequence[Mapping[str, Any]]
     rows: Sequence[Mapping[str, Any]]
     reached: int
     alarms: Sequence[str]
-    classes: Mapping[str, Colour] | None
+    classes: Mapping[str, Colour]
     table: Mapping[str, Any] | None
     strips: Sequence[Sequence[StripFile]]
     moments: Sequence[tuple[int, Prototypes]]
@@ -204,25 +200,18 @@ def read_run(run: Path) -> RecordedRun:
             "adaptation. Hint: runs of an older version need that version's report."
         )
     settings = flat(plain)
-    preset, usual = nearest_preset(settings)
     table, strips = _json(run / CLASSES), _strips(run)
     # The class list, from whatever of it is there.
-    listed = held.get("classes") or (table or {}).get("evaluation", {}).get("protocol", {}).get(
-        "classes"
-    )
-    classes = dict(strips[0][-1].legend) if strips else None
-    if listed:
+    protocol = (table or {}).get("evaluation", {}).get("protocol", {})
+    classes = dict(strips[0][-1].legend) if strips else {}
+    if listed := held.get("classes") or protocol.get("classes"):
         classes = dict(zip(listed["names"], map(tuple, listed["colours"]), strict=True))
     kind = "control" if settings["method"] == "control" else settings["stages"]
     roles = {"source-only": "source", "oracle": "oracle", "control": "control"}
-    name = run.resolve().name
     return RecordedRun(
-        folder=name,
-        caption=name,
+        caption=run.resolve().name,
         role=roles.get(kind, "method"),
         settings=settings,
-        preset=preset,
-        usual=usual,
         starts=_json(run / ORIGIN, {"starts": []})["starts"],
         rows=read_metrics(run / METRICS),
         reached=held.get("iteration", 0),

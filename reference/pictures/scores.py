@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from reference.pictures.recorded_run import ROLES, Comparison, RecordedRun
 
-_COLOURS: Final = {"source": "var(--grey)", "control": "var(--dark)", "oracle": "var(--green)"}
+_COLOURS: Final = {
+    "source": "var(--grey)", "control": "var(--dark)", "oracle": "var(--green)",
+    "teacher": "var(--teal)", "best": "var(--orange)", "before": "var(--grey)",
+}  # fmt: skip
 OTHERS: Final = ("var(--orange)", "var(--violet)", "var(--teal)")
 
 
@@ -23,8 +25,7 @@ def signed(value: float, digits: int = 1) -> str:
     return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
-@dataclass(frozen=True)
-class Score:
+class Score(NamedTuple):
     """A score with what it is compared by.
 
     Args:
@@ -51,54 +52,43 @@ def subject(comparison: Comparison) -> RecordedRun:
     return min(comparison.runs, key=lambda run: ROLES.index(run.role))
 
 
+def _part(caption: str, role: str, row: Mapping[str, float], column: str = "miou_percent") -> Score:
+    return Score(caption, role, row[column], int(row["iteration"]), "", {}, _COLOURS[role])
+
+
 def scores(comparison: Comparison) -> list[Score]:
     """List what is compared: every run, or a single run beside its own warm-up and its best."""
-    runs, rows, colours = comparison.runs, [], itertools.cycle(OTHERS)
-    for run in runs:
+    rows, others = [], itertools.cycle(OTHERS)
+    for run in comparison.runs:
         own, colour = run.evaluations, _COLOURS.get(run.role)
         if colour is None:
-            colour = "var(--blue)" if run is subject(comparison) else next(colours)
+            colour = "var(--blue)" if run is subject(comparison) else next(others)
         at = own[-1]["iteration"] if own else run.done
         left = f"{run.done} of {run.planned} iterations" if run.done < run.planned else ""
-        row = Score(run.caption, run.role, run.score, at, left, run.iou, colour)
-        if len(runs) > 1 or not own:
-            rows.append(row)
-            continue
-        before = [each for each in own if each["phase"] == "source"]
-        if before and own[-1]["phase"] != "source":
-            miou, at = before[-1]["miou_percent"], before[-1]["iteration"]
-            rows.append(Score("source only", "source", miou, at, "", {}, _COLOURS["source"]))
-        rows.append(row)
-        if (teacher := own[-1].get("teacher_miou_percent")) is not None:
-            name = f"{run.caption}, moving average"
-            rows.append(Score(name, "teacher", teacher, row.iteration, "", {}, "var(--teal)"))
-        best = max(own, key=lambda each: float(each["miou_percent"]))
-        if best is not own[-1]:
-            name, miou = "best, oracle-selected", best["miou_percent"]
-            rows.append(Score(name, "best", miou, best["iteration"], "", {}, "var(--orange)"))
+        rows.append(Score(run.caption, run.role, run.score, at, left, run.iou, colour))
+    if len(rows) > 1 or not own:
+        return rows
+    last, best = own[-1], max(own, key=lambda each: float(each["miou_percent"]))
+    warm = [each for each in own if each["phase"] == "source"]
+    if warm and last["phase"] != "source":
+        rows.insert(0, _part("source only", "source", warm[-1]))
+    if "teacher_miou_percent" in last:
+        name = f"{run.caption}, moving average"
+        rows.append(_part(name, "teacher", last, "teacher_miou_percent"))
+    if best is not last:
+        rows.append(_part("best, oracle-selected", "best", best))
     return rows
 
 
 def pair(comparison: Comparison, rows: Sequence[Score]) -> tuple[Score, Score | None]:
-    """The score that a page is about, and what it is held against: the control, else source only.
-
-    Args:
-        comparison: of the page.
-        rows: of `scores`.
-    """
+    """Of `scores`, what a page is about, and what it is held against: control, else source only."""
     main = next(row for row in rows if row.caption == subject(comparison).caption)
     against = [row for role in ("control", "source") for row in rows if row.role == role]
     return main, next((row for row in against if row is not main and row.miou is not None), None)
 
 
 def headline(name: str, main: Score, base: Score | None) -> str:
-    """Say in one sentence what was reached, over what it is a gain, and how far the run is.
-
-    Args:
-        name: begins the sentence.
-        main: what the page is about.
-        base: what it is held against.
-    """
+    """Say in one sentence what was reached, over what it is a gain, and how far the run is."""
     so_far = f" after {main.progress}" if main.progress else ""
     if main.miou is None:
         return f"{name}: not evaluated yet{so_far}."
@@ -135,9 +125,9 @@ def explanation(main: Score, base: Score | None, rows: Sequence[Score]) -> list[
             words = f"{row.caption[:1].upper()}{row.caption[1:]} reaches {row.miou:.1f}%"
             sentences.append(f"{words}; {main.caption} is {_compared(main.miou - row.miou)} that.")
     if base is not None and (changes := changes_of(main, base)):
-        order = sorted(changes, key=lambda name: -changes[name])
-        best = [f"{n} ({signed(changes[n], 0)})" for n in order[:3] if changes[n] >= 1]
-        worst = [f"{n} ({signed(changes[n], 0)})" for n in order[:-4:-1] if changes[n] <= -1]
+        order = sorted(changes.items(), key=lambda change: -change[1])
+        best = [f"{name} ({signed(value, 0)})" for name, value in order[:3] if value >= 1]
+        worst = [f"{name} ({signed(value, 0)})" for name, value in order[:-4:-1] if value <= -1]
         if best:
             sentences.append(f"{main.caption} gains most on {_listed(best)}.")
         lost = f"It loses on {_listed(worst)}." if worst else "No class loses a point or more."
@@ -171,5 +161,9 @@ def before(run: RecordedRun, base: Score | None) -> Score | None:
     if base is not None and base.iou:
         return base
     rows = {row["name"]: row["iou"] for row in run.table["rows"]} if run.table else {}
-    name = "previous evaluation"
-    return Score(name, "before", None, 0, "", rows[name], "var(--grey)") if name in rows else None
+    iou = rows.get("previous evaluation")
+    return (
+        Score("previous evaluation", "before", None, 0, "", iou, _COLOURS["before"])
+        if iou
+        else None
+    )
