@@ -11,26 +11,10 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
+from reference.pictures import scores
 from reference.pictures.paint import UNLABELLED, data_uri, hexadecimal, spread_indices
 from reference.pictures.prototypes import alignment, cosine_rows, planes
-from reference.pictures.recorded_run import (
-    Comparison,
-    RecordedRun,
-    belongs_to_one_run,
-    nearest_preset,
-)
-from reference.pictures.scores import (
-    OTHERS,
-    Score,
-    before,
-    changes_of,
-    explanation,
-    headline,
-    pair,
-    scores,
-    signed,
-    subject,
-)
+from reference.pictures.recorded_run import Comparison, RecordedRun, is_own, nearest_preset
 from reference.pictures.strip_files import StripFile
 from reference.pictures.svg import Series, line_chart, sparkline
 from reference.run.report import LOSS, SHARE
@@ -78,7 +62,7 @@ def images(comparison: Comparison) -> list[dict[str, Any]]:
     """
     runs, blocks = comparison.runs, []
     single = len(runs) == 1
-    drawn = next((run for run in (subject(comparison), *runs) if run.strips), runs[0])
+    drawn = next((run for run in (scores.subject(comparison), *runs) if run.strips), runs[0])
     for strips in drawn.strips[: None if single else _MOST_IMAGES]:
         last = strips[-1]
         still = [name for name in ("image", "ground truth") if name in last.pictures]
@@ -110,23 +94,9 @@ def images(comparison: Comparison) -> list[dict[str, Any]]:
     return blocks
 
 
-def class_rows(main: Score, base: Score | None, rows: Sequence[Score]) -> list[dict[str, Any]]:
-    """Per class a line of dots, one for every score by class, and the change."""
-    changes = changes_of(main, base) if base is not None else {}
-    shown = [row for row in rows if row is not main] + [main]
-
-    def dots(name: str) -> list[tuple[str, float | None, str]]:
-        return [(r.caption, r.iou[name], r.colour) for r in shown if r.iou.get(name) is not None]
-
-    return [
-        {"name": name, "dots": dots(name), "value": value, "change": changes.get(name)}
-        for name, value in main.iou.items()
-    ]
-
-
 def all_numbers(comparison: Comparison) -> dict[str, Any] | None:
     """Every number per class: of the runs, or of one run beside those it is compared with."""
-    runs, table = comparison.runs, subject(comparison).table
+    runs, table = comparison.runs, scores.subject(comparison).table
     if table is None:
         return None
     columns = table["rows"]
@@ -166,9 +136,9 @@ def confusion(run: RecordedRun, base: RecordedRun | None) -> dict[str, Any] | No
     }
 
 
-def curves(comparison: Comparison, rows: Sequence[Score]) -> dict[str, list[Markup]]:
+def curves(comparison: Comparison, rows: Sequence[scores.Score]) -> dict[str, list[Markup]]:
     """Draw scores, losses with and without their weights, and the course of the runs."""
-    main, runs = subject(comparison), comparison.runs
+    main, runs = scores.subject(comparison), comparison.runs
     colours = {row.caption: row.colour for row in rows}
     marks = main.boundaries if len(runs) == 1 else []
 
@@ -183,12 +153,12 @@ def curves(comparison: Comparison, rows: Sequence[Score]) -> dict[str, list[Mark
             for run in runs
         }
 
-    evaluations = column("miou_percent") | {
+    evaluations = {**column("miou_percent")} | {
         f"{run.caption}, moving average": ("var(--teal)", run.column("teacher_miou_percent"))
         for run in runs
     }
     several = max(len(points) for _, points in evaluations.values()) > 1
-    palette = itertools.cycle(("var(--blue)", *OTHERS, "var(--green)", "var(--grey)"))
+    palette = itertools.cycle(("var(--blue)", *scores.OTHERS, "var(--green)", "var(--grey)"))
     weighted = {_title(t): (next(palette), main.column(LOSS + t)) for t in main.columns(LOSS)}
     losses = []
     if len(weighted) > 1:
@@ -240,7 +210,8 @@ def feature_space(run: RecordedRun) -> dict[str, Any] | None:
     """Where the prototypes of both domains lie at the first and the last moment of a run."""
     if not run.moments:
         return None
-    iterations, moments = zip(*dict.fromkeys((run.moments[0], run.moments[-1])), strict=True)
+    ends = run.moments[:: max(len(run.moments) - 1, 1)]
+    iterations, moments = zip(*ends, strict=True)
     titles = [f"After iteration {iteration}" for iteration in iterations]
     pairs = [(name, hexadecimal(colour)) for name, colour in run.classes.items()]
     pairs = pairs or [(str(label), "var(--blue)") for label in range(len(moments[0].source))]
@@ -261,7 +232,7 @@ def feature_space(run: RecordedRun) -> dict[str, Any] | None:
 
 def settings(comparison: Comparison) -> dict[str, Any]:
     """Settings that differ from the nearest preset or between runs, then all of them."""
-    main, runs = subject(comparison), comparison.runs
+    main, runs = scores.subject(comparison), comparison.runs
     preset, usual = nearest_preset(main.settings)
     differing = {}
     for name in sorted({*usual, *(name for run in runs for name in run.settings)}):
@@ -269,7 +240,7 @@ def settings(comparison: Comparison) -> dict[str, Any]:
         for run in runs:
             values.setdefault(_word(run.settings.get(name)), []).append(run.caption)
         default = _word(usual.get(name))
-        if [*values] != [default] and (len(values) > 1 or not belongs_to_one_run(name)):
+        if [*values] != [default] and (len(values) > 1 or not is_own(name)):
             differing[name] = (default, values)
     every = [(name, _word(value)) for name, value in sorted(main.settings.items())]
     return {"preset": preset, "differing": differing, "all": every}
@@ -292,33 +263,32 @@ def origins(comparison: Comparison) -> list[tuple[list[tuple[str, Any]], Mapping
 
 def render(comparison: Comparison) -> str:
     """Compose the page, an HTML document that refers to nothing outside itself."""
-    run, rows = subject(comparison), scores(comparison)
-    main, base = pair(comparison, rows)
+    run, rows = scores.subject(comparison), scores.scores(comparison)
+    main, base = scores.pair(comparison, rows)
     beside = next((each for each in comparison.runs if base and each.caption == base.caption), None)
-    earlier = before(run, base)
+    earlier = scores.before(run, base)
     by_class = [*rows, earlier] if earlier is not None and earlier is not base else rows
     classes = next((each.classes for each in (run, *comparison.runs) if each.classes), {})
     legend = [*classes.items(), ("no label", UNLABELLED)] if classes else []
+    name = main.caption if comparison.title else f"Run {run.caption}"
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"signed": signed, "cosine": cosine}
-    return environment.get_template("page.html.jinja").render(
+    environment.filters |= {"signed": scores.signed, "cosine": cosine}
+    template = Path(__file__).with_name("page.html.jinja").read_text(encoding="utf-8")
+    return environment.from_string(template).render(
         comparison=comparison,
         run=run,
-        headline=headline(main.caption if comparison.title else f"Run {run.caption}", main, base),
-        explanation=explanation(main, base, rows),
+        headline=scores.headline(name, main, base),
+        explanation=scores.explanation(main, base, rows),
         rows=rows,
+        main=main,
         base=base,
         images=images(comparison),
         legend=[(name, hexadecimal(colour)) for name, colour in legend],
         by_class=[row for row in by_class if row.iou],
         earlier=earlier,
-        classes=class_rows(main, earlier, by_class),
+        changes=scores.changes_of(main, earlier),
         numbers=all_numbers(comparison),
         confusion=confusion(run, beside),
         curves=curves(comparison, rows),

@@ -139,7 +139,7 @@ def _json(path: Path, absent: Any = None) -> Any:
         ) from error
 
 
-def belongs_to_one_run(name: str) -> bool:
+def is_own(name: str) -> bool:
     """Whether a setting, such as the seed or a path, says nothing about the kind of a run."""
     return name in _OWN or name.startswith("machine.")
 
@@ -148,7 +148,7 @@ def nearest_preset(settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return the name and the values of the named settings that a run differs least from."""
 
     def distance(name: str) -> int:
-        names = itertools.filterfalse(belongs_to_one_run, {*usual[name], *settings})
+        names = itertools.filterfalse(is_own, {*usual[name], *settings})
         return sum(usual[name].get(each) != settings.get(each) for each in names)
 
     usual = {name: flat(as_plain(preset)) for name, (_, preset) in PRESETS.items()}

@@ -124,7 +124,7 @@ def explanation(main: Score, base: Score | None, rows: Sequence[Score]) -> list[
         if row is not main and row.role in ("method", "other") and main.miou and row.miou:
             words = f"{row.caption[:1].upper()}{row.caption[1:]} reaches {row.miou:.1f}%"
             sentences.append(f"{words}; {main.caption} is {_compared(main.miou - row.miou)} that.")
-    if base is not None and (changes := changes_of(main, base)):
+    if changes := changes_of(main, base):
         order = sorted(changes.items(), key=lambda change: -change[1])
         best = [f"{name} ({signed(value, 0)})" for name, value in order[:3] if value >= 1]
         worst = [f"{name} ({signed(value, 0)})" for name, value in order[:-4:-1] if value <= -1]
@@ -147,8 +147,9 @@ def explanation(main: Score, base: Score | None, rows: Sequence[Score]) -> list[
     return sentences
 
 
-def changes_of(main: Score, base: Score) -> dict[str, float]:
-    pairs = {name: (value, base.iou.get(name)) for name, value in main.iou.items()}
+def changes_of(main: Score, base: Score | None) -> dict[str, float]:
+    """Class -> points of IoU that it gains, where both scores have it."""
+    pairs = {n: (value, base.iou.get(n)) for n, value in main.iou.items()} if base else {}
     return {n: a - b for n, (a, b) in pairs.items() if a is not None and b is not None}
 
 
