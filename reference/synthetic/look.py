@@ -159,37 +159,16 @@ class Setting:
 
 # Field -> (source, target).
 _NUMBERS: Final[Mapping[str, tuple[Any, Any]]] = {
-    "camera_height": (2.0, 1.64),
-    "horizon": (0.42, 0.49),
-    "focal": (0.72, 0.82),
-    "sun": (1.0, 0.0),
-    "light": ((1.05, 1.0, 0.93), (0.76, 0.96, 1.24)),
-    "haze_range": (400.0, 140.0),
-    "haze": ((206, 218, 232), (203, 212, 226)),
-    "saturation": (1.12, 0.38),
-    "blur": (0.0, 0.43),
-    "noise": (3.0, 8.7),
-    "vignette": (0.0, 0.17),
-    "flicker": (0.1, 0.1),
-    "cast": (0.03, 0.03),
-    "grain": (1.0, 1.3),
-    "patches": (1.0, 1.36),
-    "tile": (1.6, 0.89),
-    "built": (0.55, 0.68),
-    "fenced": (0.65, 0.55),
-    "planted": (0.5, 0.71),
-    "setback": (0.45, 0.31),
-    "storeys": (3.2, 4.06),
-    "road_width": (9.5, 8.07),
-    "cars": (4.0, 5.43),
-    "trucks": (0.7, 0.56),
-    "buses": (0.6, 0.46),
-    "persons": (3.5, 4.5),
-    "lights": (1.6, 1.74),
-    "signs": (2.0, 2.71),
-    "poles": (3.0, 3.57),
+    "camera_height": (2.0, 1.64), "horizon": (0.42, 0.49), "focal": (0.72, 0.82), "sun": (1.0, 0.0),
+    "light": ((1.05, 1.0, 0.93), (0.76, 0.96, 1.24)), "haze_range": (400.0, 140.0),
+    "haze": ((206, 218, 232), (203, 212, 226)), "saturation": (1.12, 0.38), "blur": (0.0, 0.43),
+    "noise": (3.0, 8.7), "vignette": (0.0, 0.17), "flicker": (0.1, 0.1), "cast": (0.03, 0.03),
+    "grain": (1.0, 1.3), "patches": (1.0, 1.36), "tile": (1.6, 0.89), "built": (0.55, 0.68),
+    "fenced": (0.65, 0.55), "planted": (0.5, 0.71), "setback": (0.45, 0.31), "storeys": (3.2, 4.06),
+    "road_width": (9.5, 8.07), "cars": (4.0, 5.43), "trucks": (0.7, 0.56), "buses": (0.6, 0.46),
+    "persons": (3.5, 4.5), "lights": (1.6, 1.74), "signs": (2.0, 2.71), "poles": (3.0, 3.57),
     "street_trees": (1.2, 1.91),
-}
+}  # fmt: skip
 SOURCE: Final = Setting(**{name: source for name, (source, _) in _NUMBERS.items()})
 TARGET: Final = Setting(**{name: target for name, (_, target) in _NUMBERS.items()})
 
@@ -197,16 +176,9 @@ TARGET: Final = Setting(**{name: target for name, (_, target) in _NUMBERS.items(
 # What differs from the target's day after dark. Chosen by eye on two dozen drawn images, never by
 # a score on night labels.
 _AFTER_DARK: Final[Mapping[str, float | Triple]] = {
-    "sun": 0.0,
-    "light": (0.17, 0.19, 0.27),
-    "haze": (38, 34, 40),
-    "haze_range": 90.0,
-    "blur": 0.6,
-    "noise": 10.0,
-    "vignette": 0.3,
-    "flicker": 0.15,
-    "lamps": 1.0,
-}
+    "sun": 0.0, "light": (0.17, 0.19, 0.27), "haze": (38, 34, 40), "haze_range": 90.0, "blur": 0.6,
+    "noise": 10.0, "vignette": 0.3, "flicker": 0.15, "lamps": 1.0,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,7 @@ def _paint_branches(painter: Painter, x: float, z: float, height: float) -> None
     middle = (x, 0.66 * height, z)
     radius = painter.camera.pixels(0.36 * height, z)
     # The crown is a veil: sky and walls show through it and count as vegetation.
-    painter.canvas.relabel(painter.camera.point(*middle), radius, radius, VEGETATION.train_id)
+    painter.canvas.relabel(painter.camera.point(*middle), radius, VEGETATION.train_id)
     fork = (x, 0.3 * height, z)
     for _ in range(int(painter.between(7, 14))):
         angle, reach = painter.between(-1.25, 1.25), painter.between(0.4, 0.72) * height
