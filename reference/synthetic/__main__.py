@@ -65,8 +65,8 @@ def draw(root: Path, seed: int, drawn: Drawn, *, jobs: int = 1, quiet: bool = Tr
         quiet: show no bar.
 
     Raises:
-        ValueError: the folder holds other things, or scenes drawn with other settings or by other
-            code; nothing is touched then.
+        ValueError: the folder holds other things, or scenes of other settings or other code;
+            nothing is touched then.
     """
     wanted = {**settings_of(drawn, seed), "drawing": _fingerprint(seed, drawn)}
     if not is_claimed(root, wanted):
@@ -78,10 +78,8 @@ def draw(root: Path, seed: int, drawn: Drawn, *, jobs: int = 1, quiet: bool = Tr
         console, hidden = Console(stderr=True), quiet or not missing
         with multiprocessing.Pool(max(1, min(jobs, len(missing)))) as pool:
             done = pool.imap_unordered(partial(_draw, seed, drawn), missing, chunksize=4)
-            bar = track(
-                done, "Drawing street scenes", len(missing), console=console, disable=hidden
-            )
-            for _ in bar:
+            text = "Drawing street scenes"
+            for _ in track(done, text, len(missing), console=console, disable=hidden):
                 pass
 
 

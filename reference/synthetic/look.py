@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -86,15 +86,6 @@ TARGET_COLOURS: Final = {
 }
 
 
-def blend(shift: float) -> dict[str, Variants]:
-    """Return the colours `shift` of the way from the source (0) to the target (1)."""
-    return {
-        thing: (1 - shift) * np.array(colours, dtype=np.float64)
-        + shift * np.array(TARGET_COLOURS[thing])
-        for thing, colours in SOURCE_COLOURS.items()
-    }
-
-
 Domain = Literal["source", "target"]
 DOMAINS: Final[tuple[Domain, ...]] = ("source", "target")
 
@@ -158,7 +149,7 @@ class Setting:
 
 
 # Field -> (source, target).
-_NUMBERS: Final[Mapping[str, tuple[Any, Any]]] = {
+NUMBERS: Final[Mapping[str, tuple[Any, Any]]] = {
     "camera_height": (2.0, 1.64), "horizon": (0.42, 0.49), "focal": (0.72, 0.82), "sun": (1.0, 0.0),
     "light": ((1.05, 1.0, 0.93), (0.76, 0.96, 1.24)), "haze_range": (400.0, 140.0),
     "haze": ((206, 218, 232), (203, 212, 226)), "saturation": (1.12, 0.38), "blur": (0.0, 0.43),
@@ -169,20 +160,16 @@ _NUMBERS: Final[Mapping[str, tuple[Any, Any]]] = {
     "persons": (3.5, 4.5), "lights": (1.6, 1.74), "signs": (2.0, 2.71), "poles": (3.0, 3.57),
     "street_trees": (1.2, 1.91),
 }  # fmt: skip
-SOURCE: Final = Setting(**{name: source for name, (source, _) in _NUMBERS.items()})
-TARGET: Final = Setting(**{name: target for name, (_, target) in _NUMBERS.items()})
-
 
 # What differs from the target's day after dark. Chosen by eye on two dozen drawn images, never by
 # a score on night labels.
-_AFTER_DARK: Final[Mapping[str, float | Triple]] = {
+_AFTER_DARK: Final[Mapping[str, Any]] = {
     "sun": 0.0, "light": (0.17, 0.19, 0.27), "haze": (38, 34, 40), "haze_range": 90.0, "blur": 0.6,
     "noise": 10.0, "vignette": 0.3, "flicker": 0.15, "lamps": 1.0,
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Look:
+class Look(NamedTuple):
     """A `Setting` with the surface colours that go with it."""
 
     setting: Setting
@@ -199,17 +186,15 @@ def _between(source: Any, target: Any, shift: float) -> Any:
 def look_of(domain: Domain, shift: float, night: bool = False) -> Look:
     """The look of a domain; at shift 0 both share one, and the source's own never moves.
 
-    Args:
-        domain: whose.
-        shift: 0..1; how far the target's look has moved from the source's.
-        night: take the target after dark.
+    `shift`, 0..1, is how far the target's look has moved from the source's; only the target has a
+    night.
     """
     amount = shift if domain == "target" else 0.0
-    numbers = {
-        field.name: _between(getattr(SOURCE, field.name), getattr(TARGET, field.name), amount)
-        for field in fields(Setting)
+    numbers = {name: _between(*ends, amount) for name, ends in NUMBERS.items()}
+    numbers |= _AFTER_DARK if night and domain == "target" else {}
+    colours = {
+        thing: (1 - amount) * np.array(rows, dtype=np.float64)
+        + amount * np.array(TARGET_COLOURS[thing])
+        for thing, rows in SOURCE_COLOURS.items()
     }
-    setting = Setting(**numbers)
-    if night and domain == "target":
-        setting = replace(setting, **_AFTER_DARK)  # type: ignore[arg-type]
-    return Look(setting, blend(amount))
+    return Look(Setting(**numbers), colours)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from reference.synthetic.canvas import FARTHEST, Colour, Material, Stamp
-from reference.synthetic.painter import Painter, scaled
+from reference.synthetic.painter import Painter, Span, scaled
 
 ROAD: Final = Stamp(0, Material.ASPHALT)
 MARKING: Final = Stamp(0)
@@ -21,14 +20,8 @@ FAR: Final = 160.0
 _STATIONS: Final = (NEAR, 3.0, 5.0, 8.0, 12.0, 17.0, 24.0, 34.0, 48.0, 70.0, 105.0, FAR)
 
 
-@dataclass(frozen=True)
-class Street:
-    """The cross-section of a street, metres from the road's middle line.
-
-    Args:
-        kerb: half the width of the road.
-        walk: outer edge of the sidewalk, (left, right), both positive.
-    """
+class Street(NamedTuple):
+    """Metres from the road's middle line: to the kerbs, and to both outer edges of sidewalks."""
 
     kerb: float
     walk: tuple[float, float]
@@ -66,9 +59,8 @@ def _strip(painter: Painter, x0: float, x1: float, colour: Colour, stamp: Stamp)
 def _dashes(painter: Painter, x: float, width: float, length: float, gap: float) -> None:
     z = painter.between(NEAR, NEAR + length)
     while z < 70.0:
-        corners = [(x - width, 0.0, z), (x + width, 0.0, z)]
-        corners += [(x + width, 0.0, z + length), (x - width, 0.0, z + length)]
-        painter.shape(corners, painter.colour("marking", 4), MARKING)
+        white = painter.colour("marking", 4)
+        painter.flat((x - width, x + width), (z, z + length), white, MARKING)
         z += length + gap
 
 
@@ -76,8 +68,7 @@ def _crossing(painter: Painter, street: Street) -> None:
     z = painter.between(9.0, 26.0)
     x = -street.kerb + 0.3
     while x < street.kerb - 0.5:
-        corners = [(x, 0.0, z), (x + 0.5, 0.0, z), (x + 0.5, 0.0, z + 3.0), (x, 0.0, z + 3.0)]
-        painter.shape(corners, painter.colour("marking", 4), MARKING)
+        painter.flat((x, x + 0.5), (z, z + 3.0), painter.colour("marking", 4), MARKING)
         x += 1.0
 
 
@@ -135,24 +126,17 @@ def _paint_branches(painter: Painter, x: float, z: float, height: float) -> None
         painter.canvas.line(painter.camera.points(fork, tip), thickness, colour, bark)
         for _ in range(9):
             along, bend = painter.between(0.2, 1.0), angle + painter.between(-0.8, 0.8)
-            root = (
-                fork[0] + along * (tip[0] - fork[0]),
-                fork[1] + along * (tip[1] - fork[1]),
-                z,
-            )
-            twig = (
-                root[0] + 0.4 * reach * math.sin(bend),
-                root[1] + 0.4 * reach * math.cos(bend),
-                z,
-            )
-            painter.canvas.line(painter.camera.points(root, twig), thickness / 2, colour, bark)
+            x0 = fork[0] + along * (tip[0] - fork[0])
+            y0 = fork[1] + along * (tip[1] - fork[1])
+            end = (x0 + 0.4 * reach * math.sin(bend), y0 + 0.4 * reach * math.cos(bend), z)
+            twig = painter.camera.points((x0, y0, z), end)
+            painter.canvas.line(twig, thickness / 2, colour, bark)
 
 
 def paint_tree(painter: Painter, x: float, z: float, height: float) -> None:
     """Paint a tree `height` metres tall; its trunk counts as vegetation."""
     bare = painter.setting.bare > 0 and painter.chance(painter.setting.bare)
-    width = 0.035 * height
-    bark = VEGETATION.of(Material.SMOOTH).at(z)
+    width, bark = 0.035 * height, VEGETATION.of(Material.SMOOTH).at(z)
     trunk = painter.colour("trunk", 6)
     painter.upright((x - width, x + width), (0, 0.6 * height), z, trunk, bark)
     if bare:
@@ -181,7 +165,7 @@ def paint_skyline(painter: Painter) -> None:
             paint_bush(painter, x, z, painter.between(6, 13), puffs=5)
 
 
-def _window_spans(length: float, pitch: float, share: float) -> list[tuple[float, float]]:
+def _window_spans(length: float, pitch: float, share: float) -> list[Span]:
     count = max(int(length / pitch), 1)
     step = length / count
     return [((i + 0.5 - share / 2) * step, (i + 0.5 + share / 2) * step) for i in range(count)]
@@ -196,12 +180,9 @@ def _paint_house(painter: Painter, side: int, x: float, near: float, far: float)
     depth = side * painter.between(9, 14)
 
     # The end wall looks at the camera; the street front looks across the road.
-    end = scaled(base, 0.9)
-    painter.upright((x, x + depth), (0, height), near, end, stamp.at(near))
-    front = scaled(base, painter.facing(side))
-    painter.along(x, (0, height), (near, far), front, stamp)
-    roof = scaled(base, 0.7)
-    painter.along(x, (height - 0.35, height), (near, far), roof, stamp)
+    painter.upright((x, x + depth), (0, height), near, scaled(base, 0.9), stamp.at(near))
+    painter.along(x, (0, height), (near, far), scaled(base, painter.facing(side)), stamp)
+    painter.along(x, (height - 0.35, height), (near, far), scaled(base, 0.7), stamp)
     if painter.setting.gabled > 0 and painter.chance(painter.setting.gabled):
         _paint_gable(painter, (x, x + depth), height, (near, far), stamp)
     if near < _WINDOWS_TO:
@@ -209,26 +190,19 @@ def _paint_house(painter: Painter, side: int, x: float, near: float, far: float)
         _paint_end_windows(painter, (x, depth), near, storeys, stamp.at(near))
 
 
-def _paint_gable(
-    painter: Painter,
-    wall: tuple[float, float],
-    height: float,
-    z: tuple[float, float],
-    stamp: Stamp,
-) -> None:
+def _paint_gable(painter: Painter, x: Span, height: float, z: Span, stamp: Stamp) -> None:
     """Paint a pitched roof whose ridge runs along the street."""
-    (x0, x1), (near, far) = wall, z
+    (x0, x1), (near, far) = x, z
     ridge, top = (x0 + x1) / 2, height + painter.between(2.0, 4.0)
     tiles = painter.colour("trunk", 14, factor=painter.between(0.7, 1.5))
-    painter.shape(
-        [(x0, height, near), (x1, height, near), (ridge, top, near)], tiles, stamp.at(near)
-    )
+    end = [(x0, height, near), (x1, height, near), (ridge, top, near)]
+    painter.shape(end, tiles, stamp.at(near))
     slope = [(x0, height, near), (x0, height, far), (ridge, top, far), (ridge, top, near)]
     painter.shape(slope, scaled(tiles, 1.15), stamp)
 
 
 def _paint_front(
-    painter: Painter, side: int, x: float, z: tuple[float, float], storeys: int, stamp: Stamp
+    painter: Painter, side: int, x: float, z: Span, storeys: int, stamp: Stamp
 ) -> None:
     near, far = z
     facing = painter.facing(side)
@@ -250,9 +224,7 @@ def _paint_front(
             painter.along(x, (sill, top), (near + start, near + stop), colour, pane)
 
 
-def _paint_end_windows(
-    painter: Painter, wall: tuple[float, float], z: float, storeys: int, stamp: Stamp
-) -> None:
+def _paint_end_windows(painter: Painter, wall: Span, z: float, storeys: int, stamp: Stamp) -> None:
     x, depth = wall
     sign = 1 if depth > 0 else -1
     variant = painter.variant("window")
