@@ -40,12 +40,10 @@ def _recoloured(rng: np.random.Generator, colours: Variants, loyal: bool) -> Var
     for row, colour in enumerate(np.asarray(colours, dtype=np.float64) / 255.0):
         hue, saturation, value = colorsys.rgb_to_hsv(*colour)
         turn = 0.04 if loyal else 0.5
-        hue = (
-            hue + turn * rng.uniform(-1, 1) * (1.0 if loyal or rng.random() < 0.5 else 0.1)
-        ) % 1.0
+        hue += turn * rng.uniform(-1, 1) * (1.0 if loyal or rng.random() < 0.5 else 0.1)
         saturation = min(saturation * rng.uniform(0.3, 1.3), 1.0)
         value = min(max(value * rng.uniform(0.6, 1.35) + rng.uniform(-0.1, 0.1), 0.03), 1.0)
-        result[row] = colorsys.hsv_to_rgb(hue, saturation, value)
+        result[row] = colorsys.hsv_to_rgb(hue % 1.0, saturation, value)
     return result * 255.0
 
 
