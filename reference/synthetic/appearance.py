@@ -56,7 +56,7 @@ def _lamplight(painter: Painter, depth: Floats) -> Floats:
 
 def _is_seen(lamp: Lamp, codes: Bytes) -> bool:
     """Whether nothing was painted over a lamp."""
-    column, row = int(lamp.at[0]), int(lamp.at[1])
+    column, row = map(int, lamp.at)
     inside = 0 <= row < codes.shape[0] and 0 <= column < codes.shape[1]
     return inside and abs(int(codes[row, column, 2]) - lamp.z) <= 1.0
 
@@ -158,33 +158,27 @@ def _surface(painter: Painter, picture: Floats, codes: Bytes) -> Floats:
     return seen.astype(np.float32)
 
 
-def _expose(painter: Painter, light: Floats) -> Floats:
-    """Apply saturation, exposure and the darkening towards the corners; return 0..255."""
-    setting, (rows, columns) = painter.setting, light.shape[:2]
-    exposure = 1.0 + setting.flicker * float(painter.rng.standard_normal())
-    grey = light.mean(axis=-1, keepdims=True)
-    vivid = grey + np.float32(setting.saturation) * (light - grey)
-    seen = vivid.clip(0, None) * np.float32(exposure)
-    down = np.linspace(-1, 1, rows, dtype=np.float32)[:, None] ** 2
-    across = np.linspace(-1, 1, columns, dtype=np.float32)[None, :] ** 2
-    seen *= (1.0 - setting.vignette * (down + across) / 2.0)[..., None]
-    return np.asarray(seen.clip(0, 255), dtype=np.float32)
-
-
 def develop(painter: Painter) -> tuple[Bytes, Bytes]:
     """Turn the painted canvas into an image uint8 (H, W, 3) and labels uint8 (H, W).
 
     Both are smaller than the canvas by `SUPERSAMPLE`; a pixel's label is that of one of the canvas
     pixels it averages.
     """
-    codes = np.asarray(painter.canvas.codes)
+    codes, setting = np.asarray(painter.canvas.codes), painter.setting
     train_ids = np.ascontiguousarray(codes[::SUPERSAMPLE, ::SUPERSAMPLE, 0])
     light = _surface(painter, np.asarray(painter.canvas.colours).astype(np.float32), codes)
     rows, columns = train_ids.shape
     light = light.reshape(rows, SUPERSAMPLE, columns, SUPERSAMPLE, 3).mean(axis=(1, 3))
-    exposed = Image.fromarray(_expose(painter, light).astype(np.uint8))
-    if painter.setting.blur > 0:
-        exposed = exposed.filter(ImageFilter.GaussianBlur(painter.setting.blur))
+    exposure = 1.0 + setting.flicker * float(painter.rng.standard_normal())
+    grey = light.mean(axis=-1, keepdims=True)
+    vivid = grey + np.float32(setting.saturation) * (light - grey)
+    seen = vivid.clip(0, None) * np.float32(exposure)
+    # Towards the corners it darkens.
+    down, across = (np.linspace(-1, 1, side, dtype=np.float32) ** 2 for side in train_ids.shape)
+    seen *= (1.0 - setting.vignette * (down[:, None] + across[None, :]) / 2.0)[..., None]
+    exposed = Image.fromarray(seen.clip(0, 255).astype(np.uint8))
+    if setting.blur > 0:
+        exposed = exposed.filter(ImageFilter.GaussianBlur(setting.blur))
     noise = painter.rng.standard_normal((rows, columns, 3), dtype=np.float32)
-    noisy = np.asarray(exposed) + painter.setting.noise * noise
+    noisy = np.asarray(exposed) + setting.noise * noise
     return noisy.clip(0, 255).astype(np.uint8), train_ids

@@ -83,14 +83,9 @@ class Stamp:
 
 
 class Lamp(NamedTuple):
-    """A lamp that shines after dark.
+    """A lamp that shines after dark: its pixel, that of the road below, its distance `z`.
 
-    Args:
-        at: its pixel (u, v); `foot` is that of the road below it.
-        metre: length of one metre at its distance, pixels.
-        z: its distance, metres.
-        colour: of its light, RGB 0..255.
-        reach: how far it lights what stands around, metres; 0 for a lamp that is only seen.
+    A metre there is `metre` pixels; it lights what stands within `reach` metres, or is only seen.
     """
 
     at: Point

@@ -47,7 +47,7 @@ class Scene:
 
 
 def roots_below(root: Path, drawn: Drawn) -> Roots:
-    """The folders of the domains."""
+    """The folders of the domains below another."""
     return Roots(root / "gta5", root / "cityscapes", root / "day" if drawn.night else None)
 
 

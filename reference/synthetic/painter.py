@@ -59,13 +59,10 @@ class Painter:
     def colour(
         self, thing: str, spread: float = 8.0, variant: int | None = None, factor: float = 1.0
     ) -> Colour:
-        """Draw a colour of a thing.
+        """Draw a colour of a thing, of one variant or any.
 
-        Args:
-            thing: name in the palette.
-            spread: standard deviation of its brightness between two draws, RGB units.
-            variant: which variant; None draws one.
-            factor: brightness factor, for sides turned from or to the light.
+        `spread` is the standard deviation of its brightness, RGB units; `factor` is for sides
+        turned from or to the light.
         """
         chosen = self.variant(thing) if variant is None else variant
         offset = spread * float(self.rng.standard_normal())

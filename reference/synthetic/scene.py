@@ -16,7 +16,6 @@ from reference.synthetic.traffic import paint_traffic
 from reference.synthetic.variety import varied_look
 
 SPLITS: Final[tuple[Split, ...]] = get_args(Split)
-SMALLEST: Final = 16
 
 
 def draw_scene(
@@ -38,13 +37,12 @@ def draw_scene(
         size: (height, width) in pixels, each at least 16.
         shift: how far the target's look has moved from the source's, 0..1.
         split: different images of the same kind.
-        varied: draw a look for this image alone; no effect on the target domain.
-        night: draw the target after dark, by the light of lamps; no effect on the source domain.
+        varied: draw a look for this source image alone.
+        night: draw the target after dark, by the light of lamps.
         other_traffic: put other vehicles and persons into the same street.
 
     Returns:
-        image uint8 (H, W, 3), RGB, and class numbers uint8 (H, W) of the 19 Cityscapes classes,
-        without ignored pixels.
+        image uint8 (H, W, 3), RGB, and class numbers uint8 (H, W) of the 19 Cityscapes classes.
 
     Raises:
         ValueError: an unknown domain or split, or a number outside its range.
@@ -58,7 +56,7 @@ def draw_scene(
         ("seed and index >= 0", f"seed {seed} and index {index}", min(seed, index) >= 0),
         (f"domain one of {DOMAINS}", repr(domain), domain in DOMAINS),
         (f"split one of {SPLITS}", repr(split), split in SPLITS),
-        (f"size of at least {SMALLEST} pixels each", tuple(size), min(size) >= SMALLEST),
+        ("size of at least 16 pixels each", tuple(size), min(size) >= 16),
         ("shift in [0, 1]", shift, 0.0 <= shift <= 1.0),
     ):
         if not ok:
@@ -76,8 +74,7 @@ def draw_scene(
         lateral=setting.road_width * float(rng.uniform(0.08, 0.28)),
         curve=0.0006 * float(rng.standard_normal()),
     )
-    sun_from = 1 if rng.random() < 0.5 else -1
-    painter = Painter(Canvas(height, width), camera, look, rng, sun_from)
+    painter = Painter(Canvas(height, width), camera, look, rng, 1 if rng.random() < 0.5 else -1)
     layout = street.plan_street(painter)
     street.paint_sky(painter)
     street.paint_skyline(painter)

@@ -11,7 +11,7 @@ import numpy as np
 
 from reference.synthetic import things
 from reference.synthetic.canvas import Canvas
-from reference.synthetic.painter import Painter
+from reference.synthetic.painter import Painter, Span
 from reference.synthetic.street import Street, paint_tree
 
 # Distance and what paints the thing that stands there.
@@ -20,43 +20,33 @@ Placed = tuple[float, Callable[[], None]]
 _TRIES: Final = 8
 
 
-class _Lanes:
-    """Four lanes, each a list of occupied stretches (from, to) in metres."""
+def _place_vehicles(painter: Painter, street: Street) -> list[Placed]:
+    setting, parking = painter.setting, street.kerb - 1.15
+    driving = street.kerb * (0.42 if street.kerb > 4.6 else 0.3)
+    middles = (-parking, -driving, driving, parking)
+    # Stretches (from, to) of the four lanes that are occupied, metres.
+    taken: tuple[list[Span], ...] = ([], [], [], [])
+    placed: list[Placed] = []
 
-    def __init__(self, painter: Painter, street: Street) -> None:
-        parking = street.kerb - 1.15
-        driving = street.kerb * 0.42 if street.kerb > 4.6 else street.kerb * 0.3
-        self._middles = (-parking, -driving, driving, parking)
-        self._taken: tuple[list[tuple[float, float]], ...] = ([], [], [], [])
-        self._painter = painter
-
-    def free_spot(self, length: float, nearest: float) -> tuple[float, float, bool] | None:
-        """Return (x, z, oncoming) of a free stretch of `length` metres, or None."""
-        painter = self._painter
+    def place(paint: Callable[..., None], length: float, nearest: float) -> None:
         for _ in range(_TRIES):
             lane = int(painter.rng.choice(4, p=(0.3, 0.25, 0.2, 0.25)))
             z = nearest + 46.0 * float(painter.rng.random()) ** 1.4 + (3.0 if lane == 2 else 0.0)
-            stretches = self._taken[lane]
-            if lane in (1, 2):
-                stretches = stretches + self._taken[lane + (1 if lane == 2 else -1)]
-            if all(z + length + 1.0 < start or z > stop + 1.0 for start, stop in stretches):
-                self._taken[lane].append((z, z + length))
-                x = self._middles[lane] + painter.between(-0.15, 0.15)
-                return x, z, lane < 2
-        return None
+            # Who drives keeps off the parked ones beside.
+            beside = {1: taken[0], 2: taken[3]}.get(lane, [])
+            if all(z + length + 1.0 < a or z > b + 1.0 for a, b in taken[lane] + beside):
+                taken[lane].append((z, z + length))
+                x = middles[lane] + painter.between(-0.15, 0.15)
+                placed.append((z, partial(paint, painter, x, z, lane < 2)))
+                return
 
-
-def _place_vehicles(painter: Painter, street: Street) -> list[Placed]:
-    lanes, setting = _Lanes(painter, street), painter.setting
-    placed: list[Placed] = []
     for paint, mean, length, nearest in (
         (things.paint_bus, setting.buses, 11.5, 9.0),
         (things.paint_truck, setting.trucks, 9.0, 8.0),
         (things.paint_car, setting.cars, 4.6, 5.0),
     ):
         for _ in range(painter.count(mean)):
-            if (spot := lanes.free_spot(length, nearest)) is not None:
-                placed.append((spot[1], partial(paint, painter, *spot)))
+            place(paint, length, nearest)
     return placed
 
 

@@ -70,6 +70,5 @@ def varied_look(rng: np.random.Generator) -> Look:
         for thing, rows in SOURCE_COLOURS.items()
         if thing not in _SKY
     }
-    colours |= _sky(rng, light)
-    haze = (grey, grey + 4, grey + 10)
-    return Look(Setting(light=(red, green, blue), haze=haze, **numbers), colours)
+    setting = Setting(light=(red, green, blue), haze=(grey, grey + 4, grey + 10), **numbers)
+    return Look(setting, colours | _sky(rng, light))
