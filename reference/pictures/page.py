@@ -35,22 +35,18 @@ _SHADE: Final = 8
 
 
 def cosine(value: float) -> str:
-    """Write a cosine without its 0.
-
-    Example:
-        >>> cosine(0.254), cosine(-0.5) == "\\N{MINUS SIGN}.50"
-        ('.25', True)
-    """
+    """Write a cosine without its 0, such as .25."""
     return f"{value:.2f}".replace("0.", ".").replace("-", "\N{MINUS SIGN}")
 
 
 def _panel(caption: str, name: str, strips: Sequence[StripFile]) -> dict[str, Any]:
     """One picture, or one over time with None where there was no such picture yet."""
     kind = "photo" if name == "image" else "grey" if name.startswith("confidence") else "map"
-    pictures = [strip.pictures.get(name) for strip in strips]
-    if kind == "grey":
-        pictures = [pixels if pixels is None else pixels // _SHADE * _SHADE for pixels in pictures]
-    frames = [p if p is None else data_uri(p, photograph=kind == "photo") for p in pictures]
+    frames: list[str | None] = []
+    for pixels in (strip.pictures.get(name) for strip in strips):
+        if pixels is not None and kind == "grey":
+            pixels = pixels // _SHADE * _SHADE
+        frames.append(None if pixels is None else data_uri(pixels, photograph=kind == "photo"))
     return {"caption": caption, "frames": frames, "kind": kind}
 
 
@@ -87,10 +83,14 @@ def images(comparison: Comparison) -> list[dict[str, Any]]:
         for name in last.pictures:
             if name not in (*still, "prediction") and (single or "confidence" not in name):
                 panels.append(_panel(name, name, times))
+        block: dict[str, Any] = {
+            "title": f"{last.domain} image {last.index}",
+            "stem": last.stem,
+            "panels": panels,
+        }
         height, width = next(iter(last.pictures.values())).shape[:2]
-        block = {"panels": panels, "size": f"{width} / {height}", "stem": last.stem}
-        block |= {"title": f"{last.domain} image {last.index}"}
-        blocks.append(block | {"times": [strip.iteration for strip in times]})
+        block |= {"times": [strip.iteration for strip in times], "size": f"{width} / {height}"}
+        blocks.append(block)
     return blocks
 
 
@@ -120,19 +120,16 @@ def confusion(run: RecordedRun, base: RecordedRun | None) -> dict[str, Any] | No
     if part is None or len(part) != len(names):
         return None
     seen = [label for label in range(len(names)) if part[label].any() or part[:, label].any()]
-    cells = [
-        (row, column) for row in seen for column in seen if row != column and part[row, column]
-    ]
-    cells = sorted(cells, key=lambda cell: -part[cell])[:_MOST_CONFUSIONS]
-    comparable = other is not None and other.shape == part.shape
+    cells = [(a, b) for a in seen for b in seen if a != b and part[a, b]]
+    compared = other is not None and other.shape == part.shape
     return {
         "names": [names[label] for label in seen],
         "rows": [(names[row], part[row, seen].tolist()) for row in seen if part[row].any()],
         "errors": [
-            (names[cell[0]], names[cell[1]], part[cell], other[cell] if comparable else None)
-            for cell in cells
+            (names[a], names[b], part[a, b], other[a, b] if compared else None)
+            for a, b in sorted(cells, key=lambda cell: -part[cell])[:_MOST_CONFUSIONS]
         ],
-        "base": base.caption if base is not None and comparable else "",
+        "base": base.caption if base is not None and compared else "",
     }
 
 
@@ -195,14 +192,13 @@ def _weight(run: RecordedRun, column: str) -> float:
 
 def class_shares(run: RecordedRun) -> list[dict[str, Any]]:
     """Per class its share of the predictions on the target over time."""
-    known = {name.replace(" ", "_"): name for name in run.classes}
-    rows = []
+    rows, known = [], {name.replace(" ", "_"): name for name in run.classes}
     for column in run.columns(SHARE):
         points = run.column(SHARE + column, 100)
         name = known.get(column, column.replace("_", " "))
         colour = hexadecimal(run.classes.get(name, UNLABELLED))
-        rows.append({"name": name, "colour": colour, "chart": sparkline(points),
-                     "first": points[0][1], "last": points[-1][1]})  # fmt: skip
+        ends = {"first": points[0][1], "last": points[-1][1]}
+        rows.append({"name": name, "colour": colour, "chart": sparkline(points), **ends})
     return [row for row in rows if row["first"] or row["last"]]
 
 
@@ -250,15 +246,14 @@ def _word(value: Any) -> str:
     return "\N{EN DASH}" if value is None else str(value)
 
 
-def origins(comparison: Comparison) -> list[tuple[list[tuple[str, Any]], Mapping[str, Any]]]:
+def origins(comparison: Comparison) -> list[list[tuple[str, Any]]]:
     """Commands of the runs, those that follow each other on one machine and code together."""
     starts = [(run.caption, start) for run in comparison.runs for start in run.starts]
 
     def where(pair: tuple[str, Any]) -> Any:
         return [pair[1].get(name) for name in ("versions", "machine", "commit")]
 
-    groups = [list(group) for _, group in itertools.groupby(starts, key=where)]
-    return [(group, group[-1][1]) for group in groups]
+    return [list(group) for _, group in itertools.groupby(starts, key=where)]
 
 
 def render(comparison: Comparison) -> str:

@@ -22,6 +22,8 @@ import protocontrast as pc
 
 Points = npt.NDArray[np.float64]
 Box = tuple[float, float, float, float]
+# (class, kind) -> place in the drawing.
+_Spots = dict[tuple[int, str], Points]
 
 _SIDE, _EDGE, _TEXT = 400.0, 34.0, 16.0
 # Where a name may stand: (x, y) of its nearer end from its point, the nearest places first.
@@ -48,18 +50,15 @@ class Prototypes:
     @property
     def classes(self) -> list[int]:
         """Numbers of the classes with a prototype in either domain."""
-        known: list[int] = (self.source_present | self.target_present).nonzero().flatten().tolist()
-        return known
-
-    @property
-    def shared(self) -> list[int]:
-        """Numbers of the classes with a prototype in both domains."""
-        both: list[int] = (self.source_present & self.target_present).nonzero().flatten().tolist()
-        return both
+        return _numbers(self.source_present | self.target_present)
 
     def cosines(self) -> Tensor:
         """Return the cosine of every source prototype (row) with every target one, (C, C)."""
         return _units(self.source) @ _units(self.target).T
+
+
+def _numbers(present: Tensor) -> list[int]:
+    return [label for label, known in enumerate(present.tolist()) if known]
 
 
 def _units(rows: Tensor) -> Tensor:
@@ -67,35 +66,27 @@ def _units(rows: Tensor) -> Tensor:
 
 
 def prototypes_of(state: Mapping[str, Any], *, calibrate: bool = True) -> Prototypes | None:
-    """Read prototypes out of a state dict that holds two banks as `protocontrast.BiCL` does.
+    """Read prototypes out of a state that holds two banks as `protocontrast.BiCL` does, or None.
 
-    They may lie at any depth; the result is None where they do not. Without `calibrate` the method
-    does not move its source prototypes.
+    The banks may lie at any depth. `calibrate` says whether the method moves source prototypes.
     """
     key = "source_bank.prototypes"
     front = next((name.removesuffix(key) for name in state if name.endswith(key)), None)
     if front is None or f"{front}target_bank.prototypes" not in state:
         return None
-    source, target = (state[f"{front}{name}_bank.prototypes"] for name in ("source", "target"))
-    present = [state[f"{front}{name}_bank.present"] for name in ("source", "target")]
+    banks = [f"{front}{name}_bank" for name in ("source", "target")]
+    source, target = (state[f"{bank}.prototypes"] for bank in banks)
     calibrated = None
     if calibrate and f"{front}domain_bias.bias" in state:
         bias = pc.DomainBias(*source.shape)
         names = "bias", "present", "count"
         bias.load_state_dict({name: state[f"{front}domain_bias.{name}"] for name in names})
         calibrated = bias.calibrate(source)
-    return Prototypes(source, target, calibrated, *present)
+    return Prototypes(source, target, calibrated, *(state[f"{bank}.present"] for bank in banks))
 
 
 class Alignment(NamedTuple):
-    """How well the prototypes of both domains agree, over the classes that both have.
-
-    Args:
-        own: mean cosine with the target prototype of the same class, -1..1.
-        other: mean of the largest cosine with the target prototype of another class.
-        nearest_own: how many classes have their own as the nearest target prototype.
-        classes: how many there are.
-    """
+    """How well the domains agree: mean cosines, and how many classes are nearest their own."""
 
     own: float
     other: float
@@ -105,7 +96,7 @@ class Alignment(NamedTuple):
 
 def alignment(moment: Prototypes) -> Alignment | None:
     """Measure how well the domains agree; None where fewer than two classes are in both."""
-    shared = moment.shared
+    shared = _numbers(moment.source_present & moment.target_present)
     if len(shared) < 2:
         return None
     cosines = moment.cosines()[shared][:, shared]
@@ -114,8 +105,8 @@ def alignment(moment: Prototypes) -> Alignment | None:
     return Alignment(float(own.mean()), float(other.mean()), int((own > other).sum()), len(shared))
 
 
-def _spots(moments: Sequence[Prototypes]) -> tuple[list[dict[tuple[int, str], Points]], float]:
-    """Project all prototypes: per moment (class, kind) -> (x, y), and the share of variance."""
+def _spots(moments: Sequence[Prototypes]) -> tuple[list[_Spots], float]:
+    """Project all prototypes, moment by moment, and tell the share of variance that is kept."""
     rows = {
         (at, label, kind): _units(table[label : label + 1])[0].numpy()
         for at, moment in enumerate(moments)
@@ -125,7 +116,7 @@ def _spots(moments: Sequence[Prototypes]) -> tuple[list[dict[tuple[int, str], Po
             ("target", moment.target, moment.target_present),
         )
         if table is not None
-        for label in present.nonzero().flatten().tolist()
+        for label in _numbers(present)
     }
     cloud = np.stack([row for (_, _, kind), row in rows.items() if kind != "calibrated"])
     middle = cloud.mean(axis=0)
@@ -143,7 +134,7 @@ def _spots(moments: Sequence[Prototypes]) -> tuple[list[dict[tuple[int, str], Po
     gap = (span - extent) / 2
     flat = _EDGE + (_SIDE - 2 * _EDGE) * (flat - flat.min(axis=0) + gap) / span
     flat[:, 1] = _SIDE - flat[:, 1]
-    places: list[dict[tuple[int, str], Points]] = [{} for _ in moments]
+    places: list[_Spots] = [{} for _ in moments]
     for (at, label, kind), spot in zip(rows, flat, strict=True):
         places[at][label, kind] = spot
     squares = lengths**2
@@ -157,20 +148,12 @@ def _overlap(one: Box, other: Box) -> bool:
 def place_names(names: Mapping[str, Points], points: Sequence[Points]) -> dict[str, Box]:
     """Find room for the names of points, so that none covers another, a point or the edge.
 
-    Args:
-        names: name -> its point, in the units of the drawing.
-        points: all points, (2,) each.
-
-    Returns:
-        name -> (left, top, right, bottom); a name without room is left out.
+    Returns name -> (left, top, right, bottom); a name without room is left out.
     """
     taken: list[Box] = [(x - 6, y - 6, x + 6, y + 6) for x, y in points]
     placed: dict[str, Box] = {}
-
-    def crowd(name: str) -> int:
-        return -sum(float(np.abs(names[name] - point).max()) < 40 for point in points)
-
-    for name in sorted(names, key=crowd):
+    crowd = {n: sum(np.abs(spot - p).max() < 40 for p in points) for n, spot in names.items()}
+    for name in sorted(names, key=lambda name: -crowd[name]):
         wide = 0.62 * _TEXT * len(name)
         x, y = names[name]
         for right, down in _PLACES:
@@ -184,7 +167,7 @@ def place_names(names: Mapping[str, Points], points: Sequence[Points]) -> dict[s
     return placed
 
 
-def _drawing(title: str, spots: Mapping[tuple[int, str], Points], classes: _Classes) -> Markup:
+def _drawing(title: str, spots: _Spots, classes: Sequence[tuple[str, str]]) -> Markup:
     parts, named = [], {}
     for label, (name, colour) in enumerate(classes):
         source, target, moved = (
@@ -228,21 +211,12 @@ def _line(kind: str, start: Points, stop: Points | tuple[float, float]) -> str:
     return f'<path class="{kind}" d="M{a:.1f} {b:.1f}L{c:.1f} {d:.1f}"/>'
 
 
-_Classes = Sequence[tuple[str, str]]
-
-
 def planes(
-    titles: Sequence[str], moments: Sequence[Prototypes], classes: _Classes
+    titles: Sequence[str], moments: Sequence[Prototypes], classes: Sequence[tuple[str, str]]
 ) -> tuple[list[Markup], float]:
-    """Draw several moments in one common plane, as a ``<figure>`` each.
+    """Draw several moments in one common plane, and tell the share of variance that it keeps.
 
-    Args:
-        titles: one per moment.
-        moments: at least one, each with a prototype.
-        classes: name and colour in CSS of every class of the run.
-
-    Returns:
-        The figures, and the share of the variance that the plane keeps, 0..1.
+    `classes` has the name and the colour in CSS of every class of the run.
     """
     spots, kept = _spots(moments)
     return [_drawing(t, where, classes) for t, where in zip(titles, spots, strict=True)], kept

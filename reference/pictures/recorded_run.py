@@ -36,14 +36,11 @@ class RecordedRun:
     """What a run folder says about its run.
 
     Args:
-        caption: what the page calls it.
         role: what it is to the others, one of `ROLES`.
         settings: as one table of dotted names.
-        starts: per start of the command, "iteration", "command", "commit", "versions", "machine".
+        starts: per start of the command, what origin.json says.
         rows: the lines of the metrics in order; columns without a number are left out.
         reached: iteration of the newest checkpoint.
-        alarms: sentences that were told without target labels.
-        classes: name -> colour of the run's class list.
         table: the table per class as JSON holds it; None before the first evaluation.
         strips: per image its panels in order of iterations.
         moments: (iteration, prototypes) in order of iterations.
@@ -70,10 +67,11 @@ class RecordedRun:
     def planned(self) -> int:
         """Iterations of the whole run."""
         warm_up, adaptation = (
-            int(self.settings[f"{stage}.iterations"]) for stage in ("source", "adaptation")
+            self.settings["source.iterations"],
+            self.settings["adaptation.iterations"],
         )
-        lengths = {"adapt": adaptation, "full": warm_up + adaptation}
-        return lengths.get(self.settings["stages"], warm_up)
+        lengths: dict[str, int] = {"adapt": adaptation, "full": warm_up + adaptation}
+        return lengths.get(self.settings["stages"], int(warm_up))
 
     @property
     def evaluations(self) -> list[Mapping[str, Any]]:
@@ -91,20 +89,18 @@ class RecordedRun:
     @property
     def iou(self) -> Mapping[str, float | None]:
         """IoU of the last evaluation in percent by class; None where it is undefined."""
-        iou: Mapping[str, float | None] = self.table["rows"][0]["iou"] if self.table else {}
-        return iou
+        return dict(self.table["rows"][0]["iou"]) if self.table else {}
 
     @property
     def confusion(self) -> list[list[int]] | None:
         """Pixels by true class (row) and predicted class (column), in the order of the classes."""
-        counts: list[list[int]] | None = (self.table or {}).get("evaluation", {}).get("confusion")
-        return counts
+        return (self.table or {}).get("evaluation", {}).get("confusion") or None
 
     @property
     def boundaries(self) -> list[int]:
         """The last iteration of every phase but the last."""
-        pairs = itertools.pairwise(self.rows)
-        return [a["iteration"] for a, b in pairs if a["phase"] != b["phase"]]
+        ends = {row["phase"]: int(row["iteration"]) for row in self.rows}
+        return list(ends.values())[:-1]
 
     def column(self, name: str, scale: float = 1.0) -> Series:
         """Return the points (iteration, value * scale) of a column."""
@@ -134,9 +130,7 @@ def _json(path: Path, absent: Any = None) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(
-            f"report: expected JSON in {path}, got something else ({error})."
-        ) from error
+        raise ValueError(f"report: expected JSON in {path}, got none ({error}).") from error
 
 
 def is_own(name: str) -> bool:
@@ -188,8 +182,7 @@ def read_run(run: Path) -> RecordedRun:
     if not is_run(run):
         raise ValueError(
             f"report: expected the folder of a run of reference.train, got {run}, which has no "
-            f"{SETTINGS}. Hint: give the folder that --folder named, or one that holds such "
-            "folders."
+            f"{SETTINGS}. Hint: give what --folder named, or a folder that holds such folders."
         )
     held = read_stored(run / LAST) if (run / LAST).is_file() else {}
     plain = _json(run / SETTINGS, held.get("settings"))
@@ -224,11 +217,9 @@ def read_run(run: Path) -> RecordedRun:
 
 
 def read_comparison(folders: Sequence[Path]) -> Comparison:
-    """Read the runs of a page.
+    """Read runs: each folder is of one, or has some inside.
 
-    Args:
-        folders: each of a run, or with run folders inside and perhaps a ``comparison.json`` that
-            names them, their captions and roles.
+    A ``comparison.json`` in such a folder names those to show, with captions and roles.
 
     Raises:
         ValueError: one of them holds no run, or a file is damaged.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from reference.pictures.recorded_run import ROLES, Comparison, RecordedRun
@@ -12,16 +13,19 @@ _COLOURS: Final = {
     "source": "var(--grey)", "control": "var(--dark)", "oracle": "var(--green)",
     "teacher": "var(--teal)", "best": "var(--orange)", "before": "var(--grey)",
 }  # fmt: skip
+_CONTROL: Final = (
+    "The control is the source-only network trained on the source for as many further steps as the "
+    "adaptation takes, so its score says what more training alone would bring."
+)
+_BEST: Final = (
+    "The last checkpoint is the result. The best one was chosen with the labels that it is scored "
+    "on, so its score is too high to compare with others."
+)
 OTHERS: Final = ("var(--orange)", "var(--violet)", "var(--teal)")
 
 
 def signed(value: float, digits: int = 1) -> str:
-    """Write a difference with its sign, the minus as wide as the plus.
-
-    Example:
-        >>> signed(12.34), signed(-3.0, 0) == "\\N{MINUS SIGN}3"
-        ('+12.3', True)
-    """
+    """Write a difference with its sign, the minus as wide as the plus."""
     return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
@@ -29,10 +33,8 @@ class Score(NamedTuple):
     """A score with what it is compared by.
 
     Args:
-        caption: whose it is.
         role: as that of a run; "best" for one that was chosen on the labels it is scored on.
-        miou: percent; None before the first evaluation.
-        iteration: of the evaluation.
+        miou: percent; None before the first evaluation, which is that of `iteration`.
         progress: how far the run is, where it has not reached its end.
         iou: by class, percent; empty where only the mean is known.
         colour: in CSS.
@@ -41,10 +43,10 @@ class Score(NamedTuple):
     caption: str
     role: str
     miou: float | None
-    iteration: int
-    progress: str
-    iou: Mapping[str, float | None]
-    colour: str
+    iteration: int = 0
+    progress: str = ""
+    iou: Mapping[str, float | None] = MappingProxyType({})
+    colour: str = ""
 
 
 def subject(comparison: Comparison) -> RecordedRun:
@@ -53,7 +55,7 @@ def subject(comparison: Comparison) -> RecordedRun:
 
 
 def _part(caption: str, role: str, row: Mapping[str, float], column: str = "miou_percent") -> Score:
-    return Score(caption, role, row[column], int(row["iteration"]), "", {}, _COLOURS[role])
+    return Score(caption, role, row[column], int(row["iteration"]), colour=_COLOURS[role])
 
 
 def scores(comparison: Comparison) -> list[Score]:
@@ -116,10 +118,7 @@ def explanation(main: Score, base: Score | None, rows: Sequence[Score]) -> list[
     """Put the other comparisons into sentences, the unfavourable ones included."""
     sentences = []
     if base is not None and base.role == "control":
-        sentences.append(
-            "The control is the source-only network trained on the source for as many further "
-            "steps as the adaptation takes, so its score says what more training alone would bring."
-        )
+        sentences.append(_CONTROL)
     for row in rows:
         if row is not main and row.role in ("method", "other") and main.miou and row.miou:
             words = f"{row.caption[:1].upper()}{row.caption[1:]} reaches {row.miou:.1f}%"
@@ -140,10 +139,7 @@ def explanation(main: Score, base: Score | None, rows: Sequence[Score]) -> list[
             sentence += f"; adaptation closes {closed:.0%} of the way to it"
         sentences.append(sentence + ".")
     if any(row.role == "best" for row in rows):
-        sentences.append(
-            "The last checkpoint is the result. The best one was chosen with the labels that it is "
-            "scored on, so its score is too high to compare with others."
-        )
+        sentences.append(_BEST)
     return sentences
 
 
@@ -161,10 +157,9 @@ def before(run: RecordedRun, base: Score | None) -> Score | None:
     """What IoU per class is held against: the base, else the run's own evaluation before."""
     if base is not None and base.iou:
         return base
-    rows = {row["name"]: row["iou"] for row in run.table["rows"]} if run.table else {}
-    iou = rows.get("previous evaluation")
-    return (
-        Score("previous evaluation", "before", None, 0, "", iou, _COLOURS["before"])
-        if iou
-        else None
+    name, rows = "previous evaluation", run.table["rows"] if run.table else []
+    colour = _COLOURS["before"]
+    scored = (
+        Score(name, "before", None, iou=r["iou"], colour=colour) for r in rows if r["name"] == name
     )
+    return next(scored, None)

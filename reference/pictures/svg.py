@@ -17,12 +17,7 @@ _MOST_POINTS, _MOST_DOTS = 300, 12
 
 
 def thinned(points: Series, most: int = _MOST_POINTS) -> Series:
-    """Average neighbours so that at most so many points are left.
-
-    Example:
-        >>> len(thinned([(float(i), 1.0) for i in range(1000)]))
-        250
-    """
+    """Average neighbours so that at most so many points are left."""
     size = -(-len(points) // most)
     if size <= 1:
         return points
