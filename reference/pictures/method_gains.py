@@ -16,7 +16,7 @@ from markupsafe import escape
 from reference.experiments import tables
 from reference.experiments.rows import LABELS, METHOD
 from reference.experiments.tables import PICTURE, TITLE, Summary, agreement, label_of, results_of
-from reference.pictures.svg import ticks
+from reference.pictures.svg import ticks, words
 from reference.run.files import write_atomically
 
 INK, SOFT, GRID = "#1d1d1b", "#44443f", "#e4e4df"
@@ -35,14 +35,14 @@ def draw(targets: Mapping[str, Summary | None]) -> str:
         and any(row in results for results in found.values())
     ]
     height, wide = _TOP + _ROW * len(shown), (_WIDTH - _LABELS) / len(found)
-    parts = [_words(_LABELS - 12, _middle(n) + 4, label_of(row)) for n, row in enumerate(shown)]
+    parts = [words(_LABELS - 12, _middle(n) + 4, label_of(row)) for n, row in enumerate(shown)]
     for place, (name, results) in enumerate(found.items()):
         gains = {n: results[row].gains for n, row in enumerate(shown) if row in results}
         left = _LABELS + place * wide
-        parts.append(_words(left, _TOP - 14, name, "start", f' font-weight="600" fill="{INK}"'))
+        parts.append(words(left, _TOP - 14, name, "start", f' font-weight="600" fill="{INK}"'))
         parts += _panel({n: each for n, each in gains.items() if each}, left, wide - _GAP, height)
     note = f"{TITLE}; dot: mean, strokes: seeds, blue: every seed gains, orange: none"
-    parts.append(_words(_WIDTH / 2, height + 48, note, "middle"))
+    parts.append(words(_WIDTH / 2, height + 48, note, "middle"))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height + 62}" role="img" '
         f'aria-label="{escape(TITLE)}" font-family="sans-serif" font-size="13" fill="{SOFT}">\n'
@@ -63,7 +63,7 @@ def _panel(gains: Mapping[int, list[float]], left: float, wide: float, bottom: i
     parts = [_line(left, bottom, left + wide, bottom, REST)]
     for value in ticks(low, high):
         parts.append(_line(at(value), _TOP, at(value), bottom, REST if value == 0 else GRID))
-        parts.append(_words(at(value), bottom + 18, f"{value:g}".replace("-", "\u2212"), "middle"))
+        parts.append(words(at(value), bottom + 18, f"{value:g}".replace("-", "\u2212"), "middle"))
     for row, each in gains.items():
         y, colour = _middle(row), {"helps": GAIN, "harms": LOSS}.get(agreement(each), REST)
         parts.append(_line(at(min(each)), y, at(max(each)), y, colour, 2))
@@ -80,10 +80,6 @@ def _middle(row: int) -> float:
 def _line(x0: float, y0: float, x1: float, y1: float, colour: str, thick: float = 1) -> str:
     path = f"M{x0:.1f} {y0:.1f}L{x1:.1f} {y1:.1f}"
     return f'<path d="{path}" stroke="{colour}" stroke-width="{thick}"/>'
-
-
-def _words(x: float, y: float, text: str, anchor: str = "end", look: str = "") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{look}>{escape(text)}</text>'
 
 
 def write(docs: Path = tables.DOCS) -> None:

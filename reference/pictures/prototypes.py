@@ -19,6 +19,7 @@ from markupsafe import Markup, escape
 from torch import Tensor
 
 import protocontrast as pc
+from reference.pictures.svg import figure, path, words
 
 Points = npt.NDArray[np.float64]
 Box = tuple[float, float, float, float]
@@ -174,41 +175,29 @@ def _drawing(title: str, spots: _Spots, classes: Sequence[tuple[str, str]]) -> M
             spots.get((label, kind)) for kind in ("source", "target", "calibrated")
         )
         if source is not None and target is not None:
-            parts.append(_line("link", source, target))
+            parts.append(path((source, target), "link"))
         if source is not None and moved is not None:
-            parts.append(_line("move", source, moved))
-            parts.append(f'<circle class="move" {_at("cx", "cy", moved)} r="2.5"/>')
+            parts.append(path((source, moved), "move"))
+            x, y = moved
+            parts.append(f'<circle class="move" cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>')
         dot = f'class="dot" fill="{escape(colour)}"'
         if source is not None:
-            tip = f"<title>{escape(name)}, source</title>"
-            parts.append(f'<circle {dot} {_at("cx", "cy", source)} r="5.5">{tip}</circle>')
+            (x, y), tip = source, f"<title>{escape(name)}, source</title>"
+            parts.append(f'<circle {dot} cx="{x:.1f}" cy="{y:.1f}" r="5.5">{tip}</circle>')
         if target is not None:
-            corner, tip = _at("x", "y", target - 5), f"<title>{escape(name)}, target</title>"
-            parts.append(f'<rect {dot} {corner} width="10" height="10">{tip}</rect>')
+            (x, y), tip = target - 5, f"<title>{escape(name)}, target</title>"
+            place = f'x="{x:.1f}" y="{y:.1f}" width="10" height="10"'
+            parts.append(f"<rect {dot} {place}>{tip}</rect>")
         if (spot := target if source is None else source) is not None:
             named[name] = spot
     for name, (left, top, right, bottom) in place_names(named, [*spots.values()]).items():
         (x, y), middle = named[name], (top + bottom) / 2
         near = left if abs(left - x) < abs(right - x) else right
         if np.hypot(near - x, middle - y) > 16:
-            parts.append(_line("lead", named[name], (near, middle)))
+            parts.append(path((named[name], (near, middle)), "lead"))
         end, anchor = (left, "start") if left > x or right > x > left else (right, "end")
-        where = f'{_at("x", "y", (end, middle + 5.5))} text-anchor="{anchor}"'
-        parts.append(f"<text {where}>{escape(name)}</text>")
-    return Markup(
-        f'<figure class="chart plane"><figcaption><b>{escape(title)}</b></figcaption>'
-        f'<svg viewBox="0 0 {_SIDE:.0f} {_SIDE:.0f}" role="img" aria-label="{escape(title)}">'
-        f"{''.join(parts)}</svg></figure>"
-    )
-
-
-def _at(x: str, y: str, spot: Points | tuple[float, float]) -> str:
-    return f'{x}="{spot[0]:.1f}" {y}="{spot[1]:.1f}"'
-
-
-def _line(kind: str, start: Points, stop: Points | tuple[float, float]) -> str:
-    (a, b), (c, d) = start, stop
-    return f'<path class="{kind}" d="M{a:.1f} {b:.1f}L{c:.1f} {d:.1f}"/>'
+        parts.append(words(end, middle + 5.5, name, anchor))
+    return Markup(figure("chart plane", title, "", (_SIDE, _SIDE), parts) + "</figure>")
 
 
 def planes(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from markupsafe import Markup, escape
@@ -48,8 +48,23 @@ def _number(value: float) -> str:
     return f"{value:.6g}"
 
 
-def _path(points: Series) -> str:
-    return f'<path d="M{"L".join(f"{x:.1f} {y:.1f}" for x, y in points)}"/>'
+def path(points: Iterable[Iterable[float]], kind: str = "curve") -> str:
+    """Draw a line through points; `kind` is its class in the style sheet of the page."""
+    return f'<path d="M{"L".join(f"{x:.1f} {y:.1f}" for x, y in points)}" class="{kind}"/>'
+
+
+def words(x: float, y: float, text: object, anchor: str = "end", look: str = "") -> str:
+    """Write a line of text; `look` holds further attributes."""
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{look}>{escape(text)}</text>'
+
+
+def figure(kind: str, title: str, unit: str, size: tuple[float, float], parts: list[str]) -> str:
+    """Put a drawing below its title."""
+    return (
+        f'<figure class="{kind}"><figcaption><b>{escape(title)}</b> {escape(unit)}</figcaption>'
+        f'<svg viewBox="0 0 {size[0]:.0f} {size[1]:.0f}" role="img" aria-label="{escape(title)}">'
+        f"{''.join(parts)}</svg>"
+    )
 
 
 def line_chart(
@@ -84,28 +99,22 @@ def line_chart(
     def down(y: float) -> float:
         return bottom - (min(max(y, low), high) - low) / (high - low) * (bottom - top)
 
-    parts = [
-        f'<path class="grid" d="M{left:.1f} {down(value):.1f}H{right}"/>'
-        f'<text x="{left - 6:.1f}" y="{down(value) + 5:.1f}" text-anchor="end">{text}</text>'
-        for value, text in labels.items()
-    ]
-    parts += [
-        f'<path class="mark" d="M{across(mark):.1f} {top}V{bottom}"/>'
-        for mark in marks
-        if first < mark < last
-    ]
-    parts += [
-        f'<text x="{across(value):.1f}" y="{_HEIGHT - 6:.0f}" text-anchor="middle">'
-        f"{_number(value)}</text>"
-        for value in ticks(first, last, 4)
-    ]
+    parts = []
+    for value, text in labels.items():
+        parts.append(path([(left, down(value)), (right, down(value))], "grid"))
+        parts.append(words(left - 6, down(value) + 5, text))
+    for mark in marks:
+        if first < mark < last:
+            parts.append(path([(across(mark), top), (across(mark), bottom)], "mark"))
+    for value in ticks(first, last, 4):
+        parts.append(words(across(value), _HEIGHT - 6, _number(value), "middle"))
     for name, (colour, line) in shown.items():
         spots = [(across(x), down(y)) for x, y in line]
         # Few points are measurements of their own, not a curve.
         dots = spots if len(spots) <= _MOST_DOTS else []
         parts += [
             f'<g class="line" style="--c: {escape(colour)}"><title>{escape(name)}</title>',
-            _path(spots) if len(spots) > 1 else "",
+            path(spots) if len(spots) > 1 else "",
             *(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in dots),
             "</g>",
         ]
@@ -114,12 +123,8 @@ def line_chart(
         for name, (colour, _) in shown.items()
         if len(shown) > 1
     )
-    return Markup(
-        f'<figure class="chart"><figcaption><b>{escape(title)}</b> {escape(y_label)}</figcaption>'
-        f'<svg viewBox="0 0 {_WIDTH:.0f} {_HEIGHT:.0f}" role="img" aria-label="{escape(title)}">'
-        f'{"".join(parts)}</svg><p class="axis">iteration</p>'
-        f'<div class="names">{names}</div></figure>'
-    )
+    below = f'<p class="axis">iteration</p><div class="names">{names}</div></figure>'
+    return Markup(figure("chart", title, y_label, (_WIDTH, _HEIGHT), parts) + below)
 
 
 def sparkline(points: Series) -> Markup:
@@ -128,5 +133,5 @@ def sparkline(points: Series) -> Markup:
     first, last = spots[0][0], spots[-1][0]
     high = max(y for _, y in spots) or 1.0
     scale = 76 / ((last - first) or 1)
-    path = _path([(2 + (x - first) * scale, 22 - 20 * y / high) for x, y in spots])
-    return Markup(f'<svg class="spark" viewBox="0 0 80 24" aria-hidden="true">{path}</svg>')
+    line = path([(2 + (x - first) * scale, 22 - 20 * y / high) for x, y in spots])
+    return Markup(f'<svg class="spark" viewBox="0 0 80 24" aria-hidden="true">{line}</svg>')
