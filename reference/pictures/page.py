@@ -83,14 +83,12 @@ def images(comparison: Comparison) -> list[dict[str, Any]]:
         for name in last.pictures:
             if name not in (*still, "prediction") and (single or "confidence" not in name):
                 panels.append(_panel(name, name, times))
-        block: dict[str, Any] = {
-            "title": f"{last.domain} image {last.index}",
-            "stem": last.stem,
-            "panels": panels,
-        }
-        height, width = next(iter(last.pictures.values())).shape[:2]
-        block |= {"times": [strip.iteration for strip in times], "size": f"{width} / {height}"}
-        blocks.append(block)
+        (height, width, _), at = (
+            last.pictures["prediction"].shape,
+            [each.iteration for each in times],
+        )
+        size = f"{width} / {height}"
+        blocks.append({"strip": last, "panels": panels, "times": at, "size": size})
     return blocks
 
 

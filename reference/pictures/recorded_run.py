@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from reference.networks.tensor_files import read_stored
 from reference.pictures.paint import Colour
@@ -81,20 +81,22 @@ class RecordedRun:
     @property
     def score(self) -> float | None:
         """Mean IoU of the last evaluation in percent; None before the first."""
-        if self.evaluations:
-            return float(self.evaluations[-1]["miou_percent"])
-        means = self.table["rows"][0]["means"].values() if self.table else ()
-        return next(iter(means), None)
+        means = list(self._last["means"].values()) or [None]
+        return self.evaluations[-1]["miou_percent"] if self.evaluations else means[0]
 
     @property
     def iou(self) -> Mapping[str, float | None]:
         """IoU of the last evaluation in percent by class; None where it is undefined."""
-        return dict(self.table["rows"][0]["iou"]) if self.table else {}
+        return dict(self._last["iou"])
 
     @property
     def confusion(self) -> list[list[int]] | None:
         """Pixels by true class (row) and predicted class (column), in the order of the classes."""
         return (self.table or {}).get("evaluation", {}).get("confusion") or None
+
+    @property
+    def _last(self) -> Mapping[str, Any]:
+        return self.table["rows"][0] if self.table else {"means": {}, "iou": {}}
 
     @property
     def boundaries(self) -> list[int]:
@@ -113,8 +115,7 @@ class RecordedRun:
         return [name.removeprefix(front) for name in names]
 
 
-@dataclass(frozen=True)
-class Comparison:
+class Comparison(NamedTuple):
     """At least one run, what they are about, what scores are taken on, what one must know."""
 
     runs: Sequence[RecordedRun]
@@ -151,12 +152,10 @@ def nearest_preset(settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def _strips(run: Path) -> list[list[StripFile]]:
-    folders = [folder for folder in (run / PANELS).glob("*") if folder.is_dir()]
-    images = [[read_strip(path) for path in sorted(folder.glob("*.png"))] for folder in folders]
-    return sorted(
-        (strips for strips in images if strips),
-        key=lambda strips: (_ORDER.index(strips[0].domain), strips[0].index),
-    )
+    images: dict[Path, list[StripFile]] = {}
+    for path in sorted((run / PANELS).glob("*/*.png")):
+        images.setdefault(path.parent, []).append(read_strip(path))
+    return sorted(images.values(), key=lambda each: (_ORDER.index(each[0].domain), each[0].index))
 
 
 def _moments(run: Path, held: Mapping[str, Any], calibrate: bool) -> list[tuple[int, Prototypes]]:
@@ -200,10 +199,10 @@ def read_run(run: Path) -> RecordedRun:
     if listed := held.get("classes") or protocol.get("classes"):
         classes = dict(zip(listed["names"], map(tuple, listed["colours"]), strict=True))
     kind = "control" if settings["method"] == "control" else settings["stages"]
-    roles = {"source-only": "source", "oracle": "oracle", "control": "control"}
+    role = {"source-only": "source", "oracle": "oracle", "control": "control"}.get(kind, "method")
     return RecordedRun(
         caption=run.resolve().name,
-        role=roles.get(kind, "method"),
+        role=role,
         settings=settings,
         starts=_json(run / ORIGIN, {"starts": []})["starts"],
         rows=read_metrics(run / METRICS),
@@ -257,12 +256,10 @@ def _told_apart(runs: list[RecordedRun]) -> list[RecordedRun]:
     captions = [run.caption for run in runs]
     lengths = [run.planned for run in runs if run.role == "source"]
     named = any(run.role == "control" for run in runs)
-    apart = []
     for at, run in enumerate(runs):
-        caption, role = run.caption, run.role
-        if captions.count(caption) > 1:
-            caption += f" ({captions[: at + 1].count(caption)})"
-        if role == "source" and not named and run.planned > min(lengths):
-            role = "control"
-        apart.append(replace(run, caption=caption, role=role))
-    return apart
+        if captions.count(run.caption) > 1:
+            caption = f"{run.caption} ({captions[: at + 1].count(run.caption)})"
+            runs[at] = replace(run, caption=caption)
+        if run.role == "source" and not named and run.planned > min(lengths):
+            runs[at] = replace(runs[at], role="control")
+    return runs

@@ -125,16 +125,15 @@ def explanation(main: Score, base: Score | None, rows: Sequence[Score]) -> list[
             sentences.append(f"{words}; {main.caption} is {_compared(main.miou - row.miou)} that.")
     if changes := changes_of(main, base):
         order = sorted(changes.items(), key=lambda change: -change[1])
-        best = [f"{name} ({signed(value, 0)})" for name, value in order[:3] if value >= 1]
-        worst = [f"{name} ({signed(value, 0)})" for name, value in order[:-4:-1] if value <= -1]
+        best = _listed([change for change in order[:3] if change[1] >= 1])
+        worst = _listed([change for change in order[:-4:-1] if change[1] <= -1])
         if best:
-            sentences.append(f"{main.caption} gains most on {_listed(best)}.")
-        lost = f"It loses on {_listed(worst)}." if worst else "No class loses a point or more."
-        sentences.append(lost)
+            sentences.append(f"{main.caption} gains most on {best}.")
+        sentences.append(f"It loses on {worst}." if worst else "No class loses a point or more.")
     oracle = next((row.miou for row in rows if row.role == "oracle"), None)
     if oracle is not None and main.role != "oracle" and main.miou is not None:
         sentence = f"The same network trained on the target's own labels reaches {oracle:.1f}%"
-        if base is not None and base.miou is not None and base.miou < main.miou < oracle:
+        if base and base.miou is not None and base.miou < main.miou < oracle:
             closed = (main.miou - base.miou) / (oracle - base.miou)
             sentence += f"; adaptation closes {closed:.0%} of the way to it"
         sentences.append(sentence + ".")
@@ -149,17 +148,15 @@ def changes_of(main: Score, base: Score | None) -> dict[str, float]:
     return {n: a - b for n, (a, b) in pairs.items() if a is not None and b is not None}
 
 
-def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+def _listed(changes: list[tuple[str, float]]) -> str:
+    names = [f"{name} ({signed(value, 0)})" for name, value in changes]
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
 def before(run: RecordedRun, base: Score | None) -> Score | None:
     """What IoU per class is held against: the base, else the run's own evaluation before."""
     if base is not None and base.iou:
         return base
-    name, rows = "previous evaluation", run.table["rows"] if run.table else []
-    colour = _COLOURS["before"]
-    scored = (
-        Score(name, "before", None, iou=r["iou"], colour=colour) for r in rows if r["name"] == name
-    )
-    return next(scored, None)
+    rows = {row["name"]: row["iou"] for row in run.table["rows"]} if run.table else {}
+    name, colour = "previous evaluation", _COLOURS["before"]
+    return Score(name, "before", None, iou=rows[name], colour=colour) if name in rows else None

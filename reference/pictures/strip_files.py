@@ -27,14 +27,10 @@ _GAP, _LINE, _SWATCH, _TEXT = 12, 22, 13, 14
 
 @dataclass(frozen=True)
 class StripFile:
-    """Pictures of one image at one moment of a run.
+    """Pictures of one image, number `index` of a set, at one moment of a run.
 
-    Args:
-        domain: which set the image is of, "source", "target" or "validation".
-        index: number of the image in its set; `stem` is its name there.
-        iteration: steps done; `phase` is what they belong to.
-        pictures: caption -> uint8 RGB (H, W, 3), from left to right, all of one size.
-        legend: class -> colour.
+    `pictures` are uint8 RGB (H, W, 3) by caption, from left to right, all of one size; `domain` is
+    "source", "target" or "validation".
     """
 
     domain: str
@@ -48,10 +44,8 @@ class StripFile:
     @property
     def title(self) -> str:
         """One line for people."""
-        return (
-            f"{self.domain} image {self.index} ({self.stem}), iteration {self.iteration}, "
-            f"phase: {self.phase}"
-        )
+        where = f"{self.domain} image {self.index} ({self.stem})"
+        return f"{where}, iteration {self.iteration}, phase: {self.phase}"
 
     @property
     def place(self) -> Path:
