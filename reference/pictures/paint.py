@@ -19,10 +19,7 @@ _IGNORE: Final = 255
 
 
 def colourise(labels: ByteArray, colours: Sequence[Colour]) -> ByteArray:
-    """Paint class numbers in the colours of a class list; 255 becomes a light grey.
-
-    Shape:
-        labels (H, W). Result: (H, W, 3), uint8 RGB.
+    """Paint class numbers, (H, W), as RGB, (H, W, 3); 255 becomes a light grey.
 
     Raises:
         ValueError: a value that is neither a class nor 255.
@@ -48,30 +45,16 @@ def grey(values: ByteArray) -> ByteArray:
 
 
 def hexadecimal(colour: Sequence[int]) -> str:
-    """Write red, green and blue, 0..255 each, as HTML does.
-
-    Example:
-        >>> hexadecimal((128, 64, 0))
-        '#804000'
-    """
-    return "#" + "".join(f"{int(value):02x}" for value in colour)
+    """Write red, green and blue, 0..255 each, as HTML does: #804000."""
+    return "#" + bytes(colour).hex()
 
 
 def data_uri(pixels: ByteArray, *, photograph: bool = False) -> str:
-    """Encode uint8 pixels, (H, W, 3), for the page.
-
-    Args:
-        pixels: the picture.
-        photograph: as JPEG, which is a tenth of the size but not exact; else as PNG.
-    """
+    """Encode (H, W, 3) for a page: exactly as PNG, a photograph as JPEG at a tenth of the size."""
+    kind, options = ("jpeg", {"quality": 85}) if photograph else ("png", {"optimize": True})
     buffer = io.BytesIO()
-    image = Image.fromarray(np.ascontiguousarray(pixels))
-    if photograph:
-        image.save(buffer, format="JPEG", quality=85)
-    else:
-        image.save(buffer, format="PNG", optimize=True)
-    kind = "jpeg" if photograph else "png"
-    return f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, kind, **options)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def spread_indices(count: int, wanted: int) -> list[int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +19,14 @@ from markupsafe import Markup, escape
 from torch import Tensor
 
 import protocontrast as pc
+from reference.pictures.svg import figure, path, words
 
 Points = npt.NDArray[np.float64]
 Box = tuple[float, float, float, float]
+# (class, kind) -> place in the drawing.
+_Spots = dict[tuple[int, str], Points]
 
-_SIDE, _EDGE, _TEXT = 400.0, 14.0, 16.0
+_SIDE, _EDGE, _TEXT = 400.0, 34.0, 16.0
 # Where a name may stand: (x, y) of its nearer end from its point, the nearest places first.
 _PLACES: Final = [
     (reach * x, reach * y)
@@ -34,15 +37,9 @@ _PLACES: Final = [
 
 @dataclass(frozen=True)
 class Prototypes:
-    """Prototypes of both domains at one moment.
+    """Prototypes of both domains at one moment, (C, D) each, and which of them are known, (C,).
 
-    Args:
-        source, target: one row per class.
-        calibrated: source prototypes moved by the domain bias; None where there is no bias.
-        source_present, target_present: which rows are known.
-
-    Shape:
-        source, target and calibrated (C, D), floating; the others (C,), bool.
+    `calibrated` are source prototypes moved by the domain bias; None where there is no bias.
     """
 
     source: Tensor
@@ -54,18 +51,15 @@ class Prototypes:
     @property
     def classes(self) -> list[int]:
         """Numbers of the classes with a prototype in either domain."""
-        known: list[int] = (self.source_present | self.target_present).nonzero().flatten().tolist()
-        return known
-
-    @property
-    def shared(self) -> list[int]:
-        """Numbers of the classes with a prototype in both domains."""
-        both: list[int] = (self.source_present & self.target_present).nonzero().flatten().tolist()
-        return both
+        return _numbers(self.source_present | self.target_present)
 
     def cosines(self) -> Tensor:
         """Return the cosine of every source prototype (row) with every target one, (C, C)."""
         return _units(self.source) @ _units(self.target).T
+
+
+def _numbers(present: Tensor) -> list[int]:
+    return [label for label, known in enumerate(present.tolist()) if known]
 
 
 def _units(rows: Tensor) -> Tensor:
@@ -73,40 +67,27 @@ def _units(rows: Tensor) -> Tensor:
 
 
 def prototypes_of(state: Mapping[str, Any], *, calibrate: bool = True) -> Prototypes | None:
-    """Read the prototypes of both domains out of the state of a method.
+    """Read prototypes out of a state that holds two banks as `protocontrast.BiCL` does, or None.
 
-    Args:
-        state: a state dict that holds two banks as `protocontrast.BiCL` does, at any depth.
-        calibrate: whether the method moves its source prototypes by its domain bias.
-
-    Returns:
-        Prototypes: None where the method keeps no prototypes of both domains.
+    The banks may lie at any depth. `calibrate` says whether the method moves source prototypes.
     """
     key = "source_bank.prototypes"
     front = next((name.removesuffix(key) for name in state if name.endswith(key)), None)
     if front is None or f"{front}target_bank.prototypes" not in state:
         return None
-    source, target = (state[f"{front}{name}_bank.prototypes"] for name in ("source", "target"))
-    present = [state[f"{front}{name}_bank.present"] for name in ("source", "target")]
+    banks = [f"{front}{name}_bank" for name in ("source", "target")]
+    source, target = (state[f"{bank}.prototypes"] for bank in banks)
     calibrated = None
     if calibrate and f"{front}domain_bias.bias" in state:
         bias = pc.DomainBias(*source.shape)
         names = "bias", "present", "count"
         bias.load_state_dict({name: state[f"{front}domain_bias.{name}"] for name in names})
         calibrated = bias.calibrate(source)
-    return Prototypes(source, target, calibrated, present[0], present[1])
+    return Prototypes(source, target, calibrated, *(state[f"{bank}.present"] for bank in banks))
 
 
-@dataclass(frozen=True)
-class Alignment:
-    """How near classes are to themselves across the domains, and to each other.
-
-    Args:
-        own: mean cosine of a source prototype with the target prototype of its class, -1..1.
-        other: mean over classes of the largest cosine with the target prototype of another class.
-        nearest_own: how many source prototypes have their own as the nearest target prototype.
-        classes: how many classes have a prototype in both domains.
-    """
+class Alignment(NamedTuple):
+    """How well the domains agree: mean cosines, and how many classes are nearest their own."""
 
     own: float
     other: float
@@ -116,7 +97,7 @@ class Alignment:
 
 def alignment(moment: Prototypes) -> Alignment | None:
     """Measure how well the domains agree; None where fewer than two classes are in both."""
-    shared = moment.shared
+    shared = _numbers(moment.source_present & moment.target_present)
     if len(shared) < 2:
         return None
     cosines = moment.cosines()[shared][:, shared]
@@ -125,23 +106,18 @@ def alignment(moment: Prototypes) -> Alignment | None:
     return Alignment(float(own.mean()), float(other.mean()), int((own > other).sum()), len(shared))
 
 
-def _spots(moments: Sequence[Prototypes]) -> tuple[list[dict[tuple[int, str], Points]], Points]:
-    """Project all prototypes: per moment (class, kind) -> (x, y), and the shares of variance."""
-    kinds = []
-    for moment in moments:
-        kinds.append(
-            {
-                "source": (moment.source, moment.source_present),
-                "calibrated": (moment.calibrated, moment.source_present & moment.target_present),
-                "target": (moment.target, moment.target_present),
-            }
-        )
+def _spots(moments: Sequence[Prototypes]) -> tuple[list[_Spots], float]:
+    """Project all prototypes, moment by moment, and tell the share of variance that is kept."""
     rows = {
         (at, label, kind): _units(table[label : label + 1])[0].numpy()
-        for at, moment in enumerate(kinds)
-        for kind, (table, present) in moment.items()
+        for at, moment in enumerate(moments)
+        for kind, table, present in (
+            ("source", moment.source, moment.source_present),
+            ("calibrated", moment.calibrated, moment.source_present & moment.target_present),
+            ("target", moment.target, moment.target_present),
+        )
         if table is not None
-        for label in present.nonzero().flatten().tolist()
+        for label in _numbers(present)
     }
     cloud = np.stack([row for (_, _, kind), row in rows.items() if kind != "calibrated"])
     middle = cloud.mean(axis=0)
@@ -154,15 +130,16 @@ def _spots(moments: Sequence[Prototypes]) -> tuple[list[dict[tuple[int, str], Po
     axes = axes * np.sign(axes[np.arange(len(axes)), largest])[:, None]
     flat = np.zeros((len(rows), 2))
     flat[:, : len(axes)] = (np.stack([*rows.values()]) - middle) @ axes.T
-    low, span = flat.min(axis=0), max(float(np.ptp(flat, axis=0).max()), 1e-9)
-    gap = (span - np.ptp(flat, axis=0)) / 2
-    inner = _SIDE - 2 * _EDGE - 40
-    flat = _EDGE + 20 + inner * (flat - low + gap) / span
+    extent = np.ptp(flat, axis=0)
+    span = max(float(extent.max()), 1e-9)
+    gap = (span - extent) / 2
+    flat = _EDGE + (_SIDE - 2 * _EDGE) * (flat - flat.min(axis=0) + gap) / span
     flat[:, 1] = _SIDE - flat[:, 1]
-    places: list[dict[tuple[int, str], Points]] = [{} for _ in moments]
+    places: list[_Spots] = [{} for _ in moments]
     for (at, label, kind), spot in zip(rows, flat, strict=True):
         places[at][label, kind] = spot
-    return places, lengths[:2] ** 2 / max(float((lengths**2).sum()), 1e-30)
+    squares = lengths**2
+    return places, float(squares[:2].sum() / max(float(squares.sum()), 1e-30))
 
 
 def _overlap(one: Box, other: Box) -> bool:
@@ -172,20 +149,12 @@ def _overlap(one: Box, other: Box) -> bool:
 def place_names(names: Mapping[str, Points], points: Sequence[Points]) -> dict[str, Box]:
     """Find room for the names of points, so that none covers another, a point or the edge.
 
-    Args:
-        names: name -> its point, in the units of the drawing.
-        points: all points, (2,) each.
-
-    Returns:
-        dict: name -> (left, top, right, bottom); a name without room is left out.
+    Returns name -> (left, top, right, bottom); a name without room is left out.
     """
     taken: list[Box] = [(x - 6, y - 6, x + 6, y + 6) for x, y in points]
     placed: dict[str, Box] = {}
-
-    def crowd(name: str) -> int:
-        return -sum(float(np.abs(names[name] - point).max()) < 40 for point in points)
-
-    for name in sorted(names, key=crowd):
+    crowd = {n: sum(np.abs(spot - p).max() < 40 for p in points) for n, spot in names.items()}
+    for name in sorted(names, key=lambda name: -crowd[name]):
         wide = 0.62 * _TEXT * len(name)
         x, y = names[name]
         for right, down in _PLACES:
@@ -199,67 +168,47 @@ def place_names(names: Mapping[str, Points], points: Sequence[Points]) -> dict[s
     return placed
 
 
-def _drawing(title: str, spots: Mapping[tuple[int, str], Points], classes: _Classes) -> Markup:
-    parts = []
+def _drawing(title: str, spots: _Spots, classes: Sequence[tuple[str, str]]) -> Markup:
+    parts, named = [], {}
     for label, (name, colour) in enumerate(classes):
-        source, target, calibrated = (
+        source, target, moved = (
             spots.get((label, kind)) for kind in ("source", "target", "calibrated")
         )
         if source is not None and target is not None:
-            (a, b), (c, d) = source, target
-            parts.append(f'<path class="link" d="M{a:.1f} {b:.1f}L{c:.1f} {d:.1f}"/>')
-        if source is not None and calibrated is not None:
-            (a, b), (c, d) = source, calibrated
-            parts.append(f'<path class="move" d="M{a:.1f} {b:.1f}L{c:.1f} {d:.1f}"/>')
-            parts.append(f'<circle class="move" cx="{c:.1f}" cy="{d:.1f}" r="2.5"/>')
-        fill = f'class="dot" fill="{escape(colour)}"'
+            parts.append(path((source, target), "link"))
+        if source is not None and moved is not None:
+            parts.append(path((source, moved), "move"))
+            x, y = moved
+            parts.append(f'<circle class="move" cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>')
+        dot = f'class="dot" fill="{escape(colour)}"'
         if source is not None:
             (x, y), tip = source, f"<title>{escape(name)}, source</title>"
-            parts.append(f'<circle {fill} cx="{x:.1f}" cy="{y:.1f}" r="5.5">{tip}</circle>')
+            parts.append(f'<circle {dot} cx="{x:.1f}" cy="{y:.1f}" r="5.5">{tip}</circle>')
         if target is not None:
             (x, y), tip = target - 5, f"<title>{escape(name)}, target</title>"
-            parts.append(
-                f'<rect {fill} x="{x:.1f}" y="{y:.1f}" width="10" height="10">{tip}</rect>'
-            )
-    named = {
-        name: spot
-        for label, (name, _) in enumerate(classes)
-        if (spot := spots.get((label, "source"), spots.get((label, "target")))) is not None
-    }
+            place = f'x="{x:.1f}" y="{y:.1f}" width="10" height="10"'
+            parts.append(f"<rect {dot} {place}>{tip}</rect>")
+        if (spot := target if source is None else source) is not None:
+            named[name] = spot
     for name, (left, top, right, bottom) in place_names(named, [*spots.values()]).items():
         (x, y), middle = named[name], (top + bottom) / 2
         near = left if abs(left - x) < abs(right - x) else right
         if np.hypot(near - x, middle - y) > 16:
-            parts.append(f'<path class="lead" d="M{x:.1f} {y:.1f}L{near:.1f} {middle:.1f}"/>')
+            parts.append(path((named[name], (near, middle)), "lead"))
         end, anchor = (left, "start") if left > x or right > x > left else (right, "end")
-        where = f'x="{end:.1f}" y="{middle + 5.5:.1f}" text-anchor="{anchor}"'
-        parts.append(f"<text {where}>{escape(name)}</text>")
-    return Markup(
-        f'<figure class="chart plane"><figcaption><b>{escape(title)}</b></figcaption>'
-        f'<svg viewBox="0 0 {_SIDE:.0f} {_SIDE:.0f}" role="img" aria-label="{escape(title)}">'
-        f"{''.join(parts)}</svg></figure>"
-    )
-
-
-_Classes = Sequence[tuple[str, str]]
+        parts.append(words(end, middle + 5.5, name, anchor))
+    return Markup(figure("chart plane", title, "", (_SIDE, _SIDE), parts) + "</figure>")
 
 
 def planes(
-    titles: Sequence[str], moments: Sequence[Prototypes], classes: _Classes
+    titles: Sequence[str], moments: Sequence[Prototypes], classes: Sequence[tuple[str, str]]
 ) -> tuple[list[Markup], float]:
-    """Draw prototypes of both domains at several moments in one common plane.
+    """Draw several moments in one common plane, and tell the share of variance that it keeps.
 
-    Args:
-        titles: one per moment.
-        moments: at least one, each with a prototype.
-        classes: name and colour in CSS of every class of the run.
-
-    Returns:
-        A ``<figure>`` per moment, and the share of the variance that the plane keeps, 0..1.
+    `classes` has the name and the colour in CSS of every class of the run.
     """
     spots, kept = _spots(moments)
-    drawn = [_drawing(title, where, classes) for title, where in zip(titles, spots, strict=True)]
-    return drawn, float(kept.sum())
+    return [_drawing(t, where, classes) for t, where in zip(titles, spots, strict=True)], kept
 
 
 def cosine_rows(moment: Prototypes) -> tuple[list[int], list[list[float | None]]]:

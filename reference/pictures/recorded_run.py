@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from reference.networks.tensor_files import read_stored
 from reference.pictures.paint import Colour
@@ -36,36 +36,27 @@ class RecordedRun:
     """What a run folder says about its run.
 
     Args:
-        folder: its name.
-        caption: what the page calls the run.
-        role: what it is to the others, "source", "control", "method", "oracle" or "other".
+        role: what it is to the others, one of `ROLES`.
         settings: as one table of dotted names.
-        preset: the named settings that are nearest.
-        usual: what the preset sets.
-        starts: per start of the command, "iteration", "command", "commit", "versions", "machine".
-        rows: the lines of the metrics in order, by column; columns without a number are left out.
+        starts: per start of the command, what origin.json says.
+        rows: the lines of the metrics in order; columns without a number are left out.
         reached: iteration of the newest checkpoint.
-        alarms: sentences that were told without target labels.
-        classes: name -> colour of the run's class list.
         table: the table per class as JSON holds it; None before the first evaluation.
         strips: per image its panels in order of iterations.
         moments: (iteration, prototypes) in order of iterations.
     """
 
-    folder: str
     caption: str
     role: str
     settings: Mapping[str, Any]
-    preset: str
-    usual: Mapping[str, Any]
-    starts: Sequence[Mapping[str, Any]] = ()
-    rows: Sequence[Mapping[str, Any]] = ()
-    reached: int = 0
-    alarms: Sequence[str] = ()
-    classes: Mapping[str, Colour] | None = None
-    table: Mapping[str, Any] | None = None
-    strips: Sequence[Sequence[StripFile]] = ()
-    moments: Sequence[tuple[int, Prototypes]] = ()
+    starts: Sequence[Mapping[str, Any]]
+    rows: Sequence[Mapping[str, Any]]
+    reached: int
+    alarms: Sequence[str]
+    classes: Mapping[str, Colour]
+    table: Mapping[str, Any] | None
+    strips: Sequence[Sequence[StripFile]]
+    moments: Sequence[tuple[int, Prototypes]]
 
     @property
     def done(self) -> int:
@@ -76,10 +67,11 @@ class RecordedRun:
     def planned(self) -> int:
         """Iterations of the whole run."""
         warm_up, adaptation = (
-            int(self.settings[f"{stage}.iterations"]) for stage in ("source", "adaptation")
+            self.settings["source.iterations"],
+            self.settings["adaptation.iterations"],
         )
-        lengths = {"adapt": adaptation, "full": warm_up + adaptation}
-        return lengths.get(self.settings["stages"], warm_up)
+        lengths: dict[str, int] = {"adapt": adaptation, "full": warm_up + adaptation}
+        return lengths.get(self.settings["stages"], int(warm_up))
 
     @property
     def evaluations(self) -> list[Mapping[str, Any]]:
@@ -89,28 +81,28 @@ class RecordedRun:
     @property
     def score(self) -> float | None:
         """Mean IoU of the last evaluation in percent; None before the first."""
-        if self.evaluations:
-            return float(self.evaluations[-1]["miou_percent"])
-        means = list(self.table["rows"][0]["means"].values()) if self.table else []
-        return float(means[0]) if means and means[0] is not None else None
+        means = list(self._last["means"].values()) or [None]
+        return self.evaluations[-1]["miou_percent"] if self.evaluations else means[0]
 
     @property
     def iou(self) -> Mapping[str, float | None]:
         """IoU of the last evaluation in percent by class; None where it is undefined."""
-        iou: Mapping[str, float | None] = self.table["rows"][0]["iou"] if self.table else {}
-        return iou
+        return dict(self._last["iou"])
 
     @property
     def confusion(self) -> list[list[int]] | None:
         """Pixels by true class (row) and predicted class (column), in the order of the classes."""
-        counts: list[list[int]] | None = (self.table or {}).get("evaluation", {}).get("confusion")
-        return counts
+        return (self.table or {}).get("evaluation", {}).get("confusion") or None
+
+    @property
+    def _last(self) -> Mapping[str, Any]:
+        return self.table["rows"][0] if self.table else {"means": {}, "iou": {}}
 
     @property
     def boundaries(self) -> list[int]:
         """The last iteration of every phase but the last."""
-        pairs = itertools.pairwise(self.rows)
-        return [a["iteration"] for a, b in pairs if a["phase"] != b["phase"]]
+        ends = {row["phase"]: int(row["iteration"]) for row in self.rows}
+        return list(ends.values())[:-1]
 
     def column(self, name: str, scale: float = 1.0) -> Series:
         """Return the points (iteration, value * scale) of a column."""
@@ -123,17 +115,8 @@ class RecordedRun:
         return [name.removeprefix(front) for name in names]
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Runs that stand beside each other on a page.
-
-    Args:
-        runs: at least one; those with the role "method" come from what is tried, the others are
-            what it is held against.
-        title: what they are about.
-        target: what scores are taken on.
-        note: what must be known to compare them.
-    """
+class Comparison(NamedTuple):
+    """At least one run, what they are about, what scores are taken on, what one must know."""
 
     runs: Sequence[RecordedRun]
     title: str = ""
@@ -141,73 +124,47 @@ class Comparison:
     note: str = ""
 
 
-def _json(path: Path) -> Any:
+def _json(path: Path, absent: Any = None) -> Any:
+    """Return what a file holds, or `absent` where there is none."""
+    if not path.is_file():
+        return absent
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(
-            f"report: expected JSON in {path}, got something else ({error})."
-        ) from error
+        raise ValueError(f"report: expected JSON in {path}, got none ({error}).") from error
 
 
-def belongs_to_one_run(name: str) -> bool:
+def is_own(name: str) -> bool:
     """Whether a setting, such as the seed or a path, says nothing about the kind of a run."""
     return name in _OWN or name.startswith("machine.")
 
 
 def nearest_preset(settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return the name and the values of the named settings that a run differs least from.
+    """Return the name and the values of the named settings that a run differs least from."""
 
-    Args:
-        settings: of the run, as one table of dotted names.
-    """
-
-    def distance(values: Mapping[str, Any]) -> int:
-        names = itertools.filterfalse(belongs_to_one_run, {*values, *settings})
-        return sum(values.get(name) != settings.get(name) for name in names)
+    def distance(name: str) -> int:
+        names = itertools.filterfalse(is_own, {*usual[name], *settings})
+        return sum(usual[name].get(each) != settings.get(each) for each in names)
 
     usual = {name: flat(as_plain(preset)) for name, (_, preset) in PRESETS.items()}
-    name = min(usual, key=lambda name: distance(usual[name]))
-    return name, usual[name]
+    nearest = min(usual, key=distance)
+    return nearest, usual[nearest]
 
 
 def _strips(run: Path) -> list[list[StripFile]]:
-    images = [
-        [read_strip(path) for path in sorted(folder.glob("*.png"))]
-        for folder in (run / PANELS).glob("*")
-        if folder.is_dir()
-    ]
-    order = {domain: number for number, domain in enumerate(_ORDER)}
-    return sorted(
-        (strips for strips in images if strips),
-        key=lambda strips: (order.get(strips[0].domain, len(order)), strips[0].index),
-    )
+    images: dict[Path, list[StripFile]] = {}
+    for path in sorted((run / PANELS).glob("*/*.png")):
+        images.setdefault(path.parent, []).append(read_strip(path))
+    return sorted(images.values(), key=lambda each: (_ORDER.index(each[0].domain), each[0].index))
 
 
 def _moments(run: Path, held: Mapping[str, Any], calibrate: bool) -> list[tuple[int, Prototypes]]:
-    states = [
-        (int(path.stem), read_stored(path))
-        for path in sorted((run / PROTOTYPES).glob("*.safetensors"))
-    ]
+    files = sorted((run / PROTOTYPES).glob("*.safetensors"))
+    states = [(int(path.stem), read_stored(path)) for path in files]
     if not states and held.get("method"):
         states = [(held["iteration"], held["method"]["state"])]
     moments = [(at, prototypes_of(state, calibrate=calibrate)) for at, state in states]
     return [(at, moment) for at, moment in moments if moment is not None and moment.classes]
-
-
-def _classes(
-    held: Mapping[str, Any],
-    table: Mapping[str, Any] | None,
-    strips: Sequence[Sequence[StripFile]],
-) -> dict[str, Colour] | None:
-    """The class list of a run, from whatever of it is there."""
-    evaluation = (table or {}).get("evaluation", {})
-    listed = held.get("classes") or evaluation.get("protocol", {}).get("classes")
-    if listed:
-        return {
-            n: (r, g, b) for n, (r, g, b) in zip(listed["names"], listed["colours"], strict=True)
-        }
-    return dict(strips[0][-1].legend) if strips else None
 
 
 def is_run(folder: Path) -> bool:
@@ -216,10 +173,7 @@ def is_run(folder: Path) -> bool:
 
 
 def read_run(run: Path) -> RecordedRun:
-    """Read what a run folder says.
-
-    Args:
-        run: a folder of `reference.train`; its run may go on meanwhile.
+    """Read what the folder of a run says; the run may go on meanwhile.
 
     Raises:
         ValueError: it is no such folder, or a file in it is damaged.
@@ -227,36 +181,34 @@ def read_run(run: Path) -> RecordedRun:
     if not is_run(run):
         raise ValueError(
             f"report: expected the folder of a run of reference.train, got {run}, which has no "
-            f"{SETTINGS}. Hint: give the folder that --folder named, or one that holds such "
-            "folders."
+            f"{SETTINGS}. Hint: give what --folder named, or a folder that holds such folders."
         )
     held = read_stored(run / LAST) if (run / LAST).is_file() else {}
-    plain = _json(run / SETTINGS) if (run / SETTINGS).is_file() else held.get("settings")
-    if not isinstance(plain, Mapping) or not {"stages", "method", "source", "adaptation"} <= {
-        *plain
-    }:
+    plain = _json(run / SETTINGS, held.get("settings"))
+    needed = {"stages", "method", "source", "adaptation"}
+    if not isinstance(plain, Mapping) or not needed <= {*plain}:
         raise ValueError(
             f"report: expected the settings of a run in {run}, got none with stages, source and "
             "adaptation. Hint: runs of an older version need that version's report."
         )
     settings = flat(plain)
-    preset, usual = nearest_preset(settings)
-    table = _json(run / CLASSES) if (run / CLASSES).is_file() else None
-    strips = _strips(run)
+    table, strips = _json(run / CLASSES), _strips(run)
+    # The class list, from whatever of it is there.
+    protocol = (table or {}).get("evaluation", {}).get("protocol", {})
+    classes = dict(strips[0][-1].legend) if strips else {}
+    if listed := held.get("classes") or protocol.get("classes"):
+        classes = dict(zip(listed["names"], map(tuple, listed["colours"]), strict=True))
     kind = "control" if settings["method"] == "control" else settings["stages"]
-    roles = {"source-only": "source", "oracle": "oracle", "control": "control"}
+    role = {"source-only": "source", "oracle": "oracle", "control": "control"}.get(kind, "method")
     return RecordedRun(
-        folder=run.resolve().name,
         caption=run.resolve().name,
-        role=roles.get(kind, "method"),
+        role=role,
         settings=settings,
-        preset=preset,
-        usual=usual,
-        starts=_json(run / ORIGIN)["starts"] if (run / ORIGIN).is_file() else [],
+        starts=_json(run / ORIGIN, {"starts": []})["starts"],
         rows=read_metrics(run / METRICS),
         reached=held.get("iteration", 0),
         alarms=list(held.get("monitor", {}).get("told", {}).values()),
-        classes=_classes(held, table, strips),
+        classes=classes,
         table=table,
         strips=strips,
         moments=_moments(run, held, bool(settings.get("adaptation.contrast.calibrate", True))),
@@ -264,11 +216,9 @@ def read_run(run: Path) -> RecordedRun:
 
 
 def read_comparison(folders: Sequence[Path]) -> Comparison:
-    """Read the runs of a page.
+    """Read runs: each folder is of one, or has some inside.
 
-    Args:
-        folders: each of a run, or with run folders inside and perhaps a ``comparison.json`` that
-            names them, their captions and roles.
+    A ``comparison.json`` in such a folder names those to show, with captions and roles.
 
     Raises:
         ValueError: one of them holds no run, or a file is damaged.
@@ -276,21 +226,18 @@ def read_comparison(folders: Sequence[Path]) -> Comparison:
     runs: list[RecordedRun] = []
     words: dict[str, str] = {}
     for folder in folders:
-        told = _json(folder / COMPARISON) if (folder / COMPARISON).is_file() else None
-        if is_run(folder) and told is None:
-            runs.append(read_run(folder))
-            continue
+        told = _json(folder / COMPARISON)
         if told is None:
-            inside = sorted(folder.iterdir()) if folder.is_dir() else []
+            inside = sorted(folder.iterdir()) if folder.is_dir() and not is_run(folder) else []
             runs += [read_run(path) for path in inside if is_run(path)] or [read_run(folder)]
             continue
         try:
-            # A run that has not begun has no folder yet.
-            runs += [
-                _placed(read_run(folder / row["folder"]), row)
-                for row in told["rows"]
-                if is_run(folder / row["folder"])
-            ]
+            for row in told["rows"]:
+                place, caption, role = folder / row["folder"], str(row["caption"]), row["role"]
+                # A run that has not begun has no folder yet.
+                if is_run(place):
+                    role = role if role in ROLES else "other"
+                    runs.append(replace(read_run(place), caption=caption, role=role))
             words = {name: str(told.get(name, "")) for name in ("title", "target", "note")}
         except (KeyError, TypeError) as error:
             raise ValueError(
@@ -304,22 +251,15 @@ def read_comparison(folders: Sequence[Path]) -> Comparison:
     return Comparison(_told_apart(runs), **words)
 
 
-def _placed(run: RecordedRun, row: Mapping[str, str]) -> RecordedRun:
-    role = row["role"] if row["role"] in ROLES else "other"
-    return replace(run, caption=str(row["caption"]), role=role)
-
-
 def _told_apart(runs: list[RecordedRun]) -> list[RecordedRun]:
     """Number captions that more than one run has, and call longer runs on the source controls."""
     captions = [run.caption for run in runs]
     lengths = [run.planned for run in runs if run.role == "source"]
     named = any(run.role == "control" for run in runs)
-    apart = []
     for at, run in enumerate(runs):
-        caption, role = run.caption, run.role
-        if captions.count(caption) > 1:
-            caption += f" ({captions[: at + 1].count(caption)})"
-        if role == "source" and not named and run.planned > min(lengths):
-            role = "control"
-        apart.append(replace(run, caption=caption, role=role))
-    return apart
+        if captions.count(run.caption) > 1:
+            caption = f"{run.caption} ({captions[: at + 1].count(run.caption)})"
+            runs[at] = replace(run, caption=caption)
+        if run.role == "source" and not named and run.planned > min(lengths):
+            runs[at] = replace(runs[at], role="control")
+    return runs

@@ -4,34 +4,37 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 from reference.pictures.recorded_run import ROLES, Comparison, RecordedRun
 
-_COLOURS: Final = {"source": "var(--grey)", "control": "var(--dark)", "oracle": "var(--green)"}
+_COLOURS: Final = {
+    "source": "var(--grey)", "control": "var(--dark)", "oracle": "var(--green)",
+    "teacher": "var(--teal)", "best": "var(--orange)", "before": "var(--grey)",
+}  # fmt: skip
+_CONTROL: Final = (
+    "The control is the source-only network trained on the source for as many further steps as the "
+    "adaptation takes, so its score says what more training alone would bring."
+)
+_BEST: Final = (
+    "The last checkpoint is the result. The best one was chosen with the labels that it is scored "
+    "on, so its score is too high to compare with others."
+)
 OTHERS: Final = ("var(--orange)", "var(--violet)", "var(--teal)")
 
 
 def signed(value: float, digits: int = 1) -> str:
-    """Write a difference with its sign, the minus as wide as the plus.
-
-    Example:
-        >>> signed(12.34), signed(-3.0, 0) == "\\N{MINUS SIGN}3"
-        ('+12.3', True)
-    """
+    """Write a difference with its sign, the minus as wide as the plus."""
     return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
-@dataclass(frozen=True)
-class Score:
+class Score(NamedTuple):
     """A score with what it is compared by.
 
     Args:
-        caption: whose it is.
         role: as that of a run; "best" for one that was chosen on the labels it is scored on.
-        miou: percent; None before the first evaluation.
-        iteration: of the evaluation.
+        miou: percent; None before the first evaluation, which is that of `iteration`.
         progress: how far the run is, where it has not reached its end.
         iou: by class, percent; empty where only the mean is known.
         colour: in CSS.
@@ -40,10 +43,10 @@ class Score:
     caption: str
     role: str
     miou: float | None
-    iteration: int
-    progress: str
-    iou: Mapping[str, float | None]
-    colour: str
+    iteration: int = 0
+    progress: str = ""
+    iou: Mapping[str, float | None] = MappingProxyType({})
+    colour: str = ""
 
 
 def subject(comparison: Comparison) -> RecordedRun:
@@ -51,54 +54,43 @@ def subject(comparison: Comparison) -> RecordedRun:
     return min(comparison.runs, key=lambda run: ROLES.index(run.role))
 
 
+def _part(caption: str, role: str, row: Mapping[str, float], column: str = "miou_percent") -> Score:
+    return Score(caption, role, row[column], int(row["iteration"]), colour=_COLOURS[role])
+
+
 def scores(comparison: Comparison) -> list[Score]:
     """List what is compared: every run, or a single run beside its own warm-up and its best."""
-    runs, rows, colours = comparison.runs, [], itertools.cycle(OTHERS)
-    for run in runs:
+    rows, others = [], itertools.cycle(OTHERS)
+    for run in comparison.runs:
         own, colour = run.evaluations, _COLOURS.get(run.role)
         if colour is None:
-            colour = "var(--blue)" if run is subject(comparison) else next(colours)
+            colour = "var(--blue)" if run is subject(comparison) else next(others)
         at = own[-1]["iteration"] if own else run.done
         left = f"{run.done} of {run.planned} iterations" if run.done < run.planned else ""
-        row = Score(run.caption, run.role, run.score, at, left, run.iou, colour)
-        if len(runs) > 1 or not own:
-            rows.append(row)
-            continue
-        before = [each for each in own if each["phase"] == "source"]
-        if before and own[-1]["phase"] != "source":
-            miou, at = before[-1]["miou_percent"], before[-1]["iteration"]
-            rows.append(Score("source only", "source", miou, at, "", {}, _COLOURS["source"]))
-        rows.append(row)
-        if (teacher := own[-1].get("teacher_miou_percent")) is not None:
-            name = f"{run.caption}, moving average"
-            rows.append(Score(name, "teacher", teacher, row.iteration, "", {}, "var(--teal)"))
-        best = max(own, key=lambda each: float(each["miou_percent"]))
-        if best is not own[-1]:
-            name, miou = "best, oracle-selected", best["miou_percent"]
-            rows.append(Score(name, "best", miou, best["iteration"], "", {}, "var(--orange)"))
+        rows.append(Score(run.caption, run.role, run.score, at, left, run.iou, colour))
+    if len(rows) > 1 or not own:
+        return rows
+    last, best = own[-1], max(own, key=lambda each: float(each["miou_percent"]))
+    warm = [each for each in own if each["phase"] == "source"]
+    if warm and last["phase"] != "source":
+        rows.insert(0, _part("source only", "source", warm[-1]))
+    if "teacher_miou_percent" in last:
+        name = f"{run.caption}, moving average"
+        rows.append(_part(name, "teacher", last, "teacher_miou_percent"))
+    if best is not last:
+        rows.append(_part("best, oracle-selected", "best", best))
     return rows
 
 
 def pair(comparison: Comparison, rows: Sequence[Score]) -> tuple[Score, Score | None]:
-    """The score that a page is about, and what it is held against: the control, else source only.
-
-    Args:
-        comparison: of the page.
-        rows: of `scores`.
-    """
+    """Of `scores`, what a page is about, and what it is held against: control, else source only."""
     main = next(row for row in rows if row.caption == subject(comparison).caption)
     against = [row for role in ("control", "source") for row in rows if row.role == role]
     return main, next((row for row in against if row is not main and row.miou is not None), None)
 
 
 def headline(name: str, main: Score, base: Score | None) -> str:
-    """Say in one sentence what was reached, over what it is a gain, and how far the run is.
-
-    Args:
-        name: begins the sentence.
-        main: what the page is about.
-        base: what it is held against.
-    """
+    """Say in one sentence what was reached, over what it is a gain, and how far the run is."""
     so_far = f" after {main.progress}" if main.progress else ""
     if main.miou is None:
         return f"{name}: not evaluated yet{so_far}."
@@ -126,44 +118,39 @@ def explanation(main: Score, base: Score | None, rows: Sequence[Score]) -> list[
     """Put the other comparisons into sentences, the unfavourable ones included."""
     sentences = []
     if base is not None and base.role == "control":
-        sentences.append(
-            "The control is the source-only network trained on the source for as many further "
-            "steps as the adaptation takes, so its score says what more training alone would bring."
-        )
+        sentences.append(_CONTROL)
     for row in rows:
         if row is not main and row.role in ("method", "other") and main.miou and row.miou:
             words = f"{row.caption[:1].upper()}{row.caption[1:]} reaches {row.miou:.1f}%"
             sentences.append(f"{words}; {main.caption} is {_compared(main.miou - row.miou)} that.")
-    if base is not None and (changes := changes_of(main, base)):
-        order = sorted(changes, key=lambda name: -changes[name])
-        best = [f"{n} ({signed(changes[n], 0)})" for n in order[:3] if changes[n] >= 1]
-        worst = [f"{n} ({signed(changes[n], 0)})" for n in order[:-4:-1] if changes[n] <= -1]
+    if changes := changes_of(main, base):
+        order = sorted(changes.items(), key=lambda change: -change[1])
+        best = _listed([change for change in order[:3] if change[1] >= 1])
+        worst = _listed([change for change in order[:-4:-1] if change[1] <= -1])
         if best:
-            sentences.append(f"{main.caption} gains most on {_listed(best)}.")
-        lost = f"It loses on {_listed(worst)}." if worst else "No class loses a point or more."
-        sentences.append(lost)
+            sentences.append(f"{main.caption} gains most on {best}.")
+        sentences.append(f"It loses on {worst}." if worst else "No class loses a point or more.")
     oracle = next((row.miou for row in rows if row.role == "oracle"), None)
     if oracle is not None and main.role != "oracle" and main.miou is not None:
         sentence = f"The same network trained on the target's own labels reaches {oracle:.1f}%"
-        if base is not None and base.miou is not None and base.miou < main.miou < oracle:
+        if base and base.miou is not None and base.miou < main.miou < oracle:
             closed = (main.miou - base.miou) / (oracle - base.miou)
             sentence += f"; adaptation closes {closed:.0%} of the way to it"
         sentences.append(sentence + ".")
     if any(row.role == "best" for row in rows):
-        sentences.append(
-            "The last checkpoint is the result. The best one was chosen with the labels that it is "
-            "scored on, so its score is too high to compare with others."
-        )
+        sentences.append(_BEST)
     return sentences
 
 
-def changes_of(main: Score, base: Score) -> dict[str, float]:
-    pairs = {name: (value, base.iou.get(name)) for name, value in main.iou.items()}
+def changes_of(main: Score, base: Score | None) -> dict[str, float]:
+    """Class -> points of IoU that it gains, where both scores have it."""
+    pairs = {n: (value, base.iou.get(n)) for n, value in main.iou.items()} if base else {}
     return {n: a - b for n, (a, b) in pairs.items() if a is not None and b is not None}
 
 
-def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+def _listed(changes: list[tuple[str, float]]) -> str:
+    names = [f"{name} ({signed(value, 0)})" for name, value in changes]
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
 def before(run: RecordedRun, base: Score | None) -> Score | None:
@@ -171,5 +158,5 @@ def before(run: RecordedRun, base: Score | None) -> Score | None:
     if base is not None and base.iou:
         return base
     rows = {row["name"]: row["iou"] for row in run.table["rows"]} if run.table else {}
-    name = "previous evaluation"
-    return Score(name, "before", None, 0, "", rows[name], "var(--grey)") if name in rows else None
+    name, colour = "previous evaluation", _COLOURS["before"]
+    return Score(name, "before", None, iou=rows[name], colour=colour) if name in rows else None

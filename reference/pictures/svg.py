@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from markupsafe import Markup, escape
@@ -13,16 +13,11 @@ Series = Sequence[tuple[float, float]]
 # A unit is a pixel on a phone, where a chart is about as wide as its drawing.
 _WIDTH, _HEIGHT = 340.0, 190.0
 _TEXT: Final = 14.5
-_MOST_POINTS: Final = 300
+_MOST_POINTS, _MOST_DOTS = 300, 12
 
 
 def thinned(points: Series, most: int = _MOST_POINTS) -> Series:
-    """Average neighbours so that at most so many points are left.
-
-    Example:
-        >>> len(thinned([(float(i), 1.0) for i in range(1000)]))
-        250
-    """
+    """Average neighbours so that at most so many points are left."""
     size = -(-len(points) // most)
     if size <= 1:
         return points
@@ -53,8 +48,23 @@ def _number(value: float) -> str:
     return f"{value:.6g}"
 
 
-def _path(points: Series) -> str:
-    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
+def path(points: Iterable[Iterable[float]], kind: str = "curve") -> str:
+    """Draw a line through points; `kind` is its class in the style sheet of the page."""
+    return f'<path d="M{"L".join(f"{x:.1f} {y:.1f}" for x, y in points)}" class="{kind}"/>'
+
+
+def words(x: float, y: float, text: object, anchor: str = "end", look: str = "") -> str:
+    """Write a line of text; `look` holds further attributes."""
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{look}>{escape(text)}</text>'
+
+
+def figure(kind: str, title: str, unit: str, size: tuple[float, float], parts: list[str]) -> str:
+    """Put a drawing below its title."""
+    return (
+        f'<figure class="{kind}"><figcaption><b>{escape(title)}</b> {escape(unit)}</figcaption>'
+        f'<svg viewBox="0 0 {size[0]:.0f} {size[1]:.0f}" role="img" aria-label="{escape(title)}">'
+        f"{''.join(parts)}</svg>"
+    )
 
 
 def line_chart(
@@ -65,66 +75,56 @@ def line_chart(
     y_range: tuple[float, float] | None = None,
     marks: Sequence[float] = (),
 ) -> Markup:
-    """Draw lines, with their names below where there are several.
+    """Draw lines over iterations as a ``<figure>``, their names below where there are several.
 
     Args:
-        title: stands above it.
         series: name -> (colour in CSS, points in order of x); those without points are left out.
-        y_label: with the unit; the horizontal axis counts iterations.
+        y_label: with the unit.
         y_range: ends of the vertical axis; None fits the points, from 0.
-        marks: places on the horizontal axis with a thin line, such as the start of a round.
-
-    Returns:
-        Markup: a ``<figure>``.
+        marks: iterations with a thin line, such as the start of a round.
     """
     shown = {name: (colour, thinned(points)) for name, (colour, points) in series.items() if points}
-    values = [y for _, points in shown.values() for _, y in points] or [0.0]
-    places = [x for _, points in shown.values() for x, _ in points] or [0.0]
+    points = [point for _, line in shown.values() for point in line] or [(0.0, 0.0)]
+    iterations, values = zip(*points, strict=True)
     low, high = y_range or (min(0.0, *values), max(values))
-    low, high = (low, high) if high > low else (low, low + 1)
-    first, last = min(0.0, *places), max(*places, 1.0)
+    high = high if high > low else low + 1
+    first, last = min(0.0, *iterations), max(*iterations, 1.0)
     labels = {value: _number(value) for value in ticks(low, high)}
     left = 8 + 0.58 * _TEXT * max(map(len, labels.values()))
     top, bottom, right = 8.0, _HEIGHT - 24, _WIDTH - 18
 
-    def at(x: float, y: float) -> tuple[float, float]:
-        up = (min(max(y, low), high) - low) / (high - low)
-        return left + (x - first) / (last - first) * (right - left), bottom - up * (bottom - top)
+    def across(x: float) -> float:
+        return left + (x - first) / (last - first) * (right - left)
 
-    parts = [
-        f'<path class="grid" d="M{left:.1f} {at(0, value)[1]:.1f}H{right}"/>'
-        f'<text x="{left - 6:.1f}" y="{at(0, value)[1] + 5:.1f}" text-anchor="end">{text}</text>'
-        for value, text in labels.items()
-    ]
-    parts += [
-        f'<path class="mark" d="M{at(mark, 0)[0]:.1f} {top}V{bottom}"/>'
-        for mark in marks
-        if first < mark < last
-    ]
-    parts += [
-        f'<text x="{at(value, 0)[0]:.1f}" y="{_HEIGHT - 6:.0f}" text-anchor="middle">'
-        f"{_number(value)}</text>"
-        for value in ticks(first, last, 4)
-    ]
-    for name, (colour, points) in shown.items():
-        spots = [at(x, y) for x, y in points]
-        drawn = f'<path d="{_path(spots)}"/>' if len(spots) > 1 else ""
+    def down(y: float) -> float:
+        return bottom - (min(max(y, low), high) - low) / (high - low) * (bottom - top)
+
+    parts = []
+    for value, text in labels.items():
+        parts.append(path([(left, down(value)), (right, down(value))], "grid"))
+        parts.append(words(left - 6, down(value) + 5, text))
+    for mark in marks:
+        if first < mark < last:
+            parts.append(path([(across(mark), top), (across(mark), bottom)], "mark"))
+    for value in ticks(first, last, 4):
+        parts.append(words(across(value), _HEIGHT - 6, _number(value), "middle"))
+    for name, (colour, line) in shown.items():
+        spots = [(across(x), down(y)) for x, y in line]
         # Few points are measurements of their own, not a curve.
-        dots = spots if len(spots) <= 12 else []
-        drawn += "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in dots)
-        parts.append(f'<g class="line" style="--c: {escape(colour)}"><title>{escape(name)}</title>')
-        parts.append(f"{drawn}</g>")
+        dots = spots if len(spots) <= _MOST_DOTS else []
+        parts += [
+            f'<g class="line" style="--c: {escape(colour)}"><title>{escape(name)}</title>',
+            path(spots) if len(spots) > 1 else "",
+            *(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in dots),
+            "</g>",
+        ]
     names = "".join(
         f'<span><i style="background: {escape(colour)}"></i>{escape(name)}</span>'
         for name, (colour, _) in shown.items()
         if len(shown) > 1
     )
-    return Markup(
-        f'<figure class="chart"><figcaption><b>{escape(title)}</b> {escape(y_label)}</figcaption>'
-        f'<svg viewBox="0 0 {_WIDTH:.0f} {_HEIGHT:.0f}" role="img" aria-label="{escape(title)}">'
-        f'{"".join(parts)}</svg><p class="axis">iteration</p>'
-        f'<div class="names">{names}</div></figure>'
-    )
+    below = f'<p class="axis">iteration</p><div class="names">{names}</div></figure>'
+    return Markup(figure("chart", title, y_label, (_WIDTH, _HEIGHT), parts) + below)
 
 
 def sparkline(points: Series) -> Markup:
@@ -133,7 +133,5 @@ def sparkline(points: Series) -> Markup:
     first, last = spots[0][0], spots[-1][0]
     high = max(y for _, y in spots) or 1.0
     scale = 76 / ((last - first) or 1)
-    path = _path([(2 + (x - first) * scale, 22 - 20 * y / high) for x, y in spots])
-    return Markup(
-        f'<svg class="spark" viewBox="0 0 80 24" aria-hidden="true"><path d="{path}"/></svg>'
-    )
+    line = path([(2 + (x - first) * scale, 22 - 20 * y / high) for x, y in spots])
+    return Markup(f'<svg class="spark" viewBox="0 0 80 24" aria-hidden="true">{line}</svg>')

@@ -25,18 +25,15 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
+from reference.data.classes import CITYSCAPES
+from reference.data.layouts import CITYSCAPES_NUMBERS
 from reference.data.settings import Drawn
+from reference.run.files import write_atomically
 from reference.synthetic.draw import MANIFEST, Scene, is_claimed, roots_below, scenes, settings_of
 from reference.synthetic.look import DOMAINS
 from reference.synthetic.scene import draw_scene
 
 INTERRUPTED = 130
-# Cityscapes ids and colours of the 19 classes, in the order of their numbers.
-_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
-_COLOURS = (
-    "804080 f423e8 464646 66669c be9999 999999 faaa1e dcdc00 6b8e23 98fb98 4682b4 dc143c ff0000 "
-    "00008e 000046 003c64 005064 0000e6 770b20"
-)
 
 
 @dataclass(frozen=True)
@@ -55,22 +52,15 @@ class Options:
 
 
 def draw(root: Path, seed: int, drawn: Drawn, *, jobs: int = 1, quiet: bool = True) -> None:
-    """Draw the scenes that a folder lacks.
-
-    Args:
-        root: a new or empty folder, or one that was filled with the same settings.
-        seed: of the scenes.
-        drawn: what is drawn.
-        jobs: processes side by side.
-        quiet: show no bar.
+    """Draw the scenes that a folder lacks, new or filled with the same settings before.
 
     Raises:
-        ValueError: the folder holds other things, or scenes drawn with other settings or by other
-            code; nothing is touched then.
+        ValueError: it holds other things, or scenes of other settings or other code; nothing is
+            touched then.
     """
     wanted = {**settings_of(drawn, seed), "drawing": _fingerprint(seed, drawn)}
     if not is_claimed(root, wanted):
-        _write(root / MANIFEST, (json.dumps(wanted, indent=2) + "\n").encode())
+        write_atomically(root / MANIFEST, json.dumps(wanted, indent=2) + "\n")
     with (root / MANIFEST).open() as manifest:
         # Two runs that lack the same scenes draw them once.
         fcntl.flock(manifest, fcntl.LOCK_EX)
@@ -78,10 +68,8 @@ def draw(root: Path, seed: int, drawn: Drawn, *, jobs: int = 1, quiet: bool = Tr
         console, hidden = Console(stderr=True), quiet or not missing
         with multiprocessing.Pool(max(1, min(jobs, len(missing)))) as pool:
             done = pool.imap_unordered(partial(_draw, seed, drawn), missing, chunksize=4)
-            bar = track(
-                done, "Drawing street scenes", len(missing), console=console, disable=hidden
-            )
-            for _ in bar:
+            text = "Drawing street scenes"
+            for _ in track(done, text, len(missing), console=console, disable=hidden):
                 pass
 
 
@@ -94,12 +82,11 @@ def _draw(seed: int, drawn: Drawn, scene: Scene) -> None:
     _save(Image.fromarray(image), scene.image)
     if scene.labels is None:
         return
-    ids = np.zeros(256, dtype=np.uint8)
-    ids[: len(_IDS)] = _IDS
+    ids = np.array(CITYSCAPES_NUMBERS, dtype=np.uint8)
     labels = Image.fromarray(ids[classes])
     if scene.domain == "source":
         palette = np.zeros((256, 3), dtype=np.uint8)
-        palette[list(_IDS)] = [tuple(bytes.fromhex(colour)) for colour in _COLOURS.split()]
+        palette[ids] = CITYSCAPES.colours
         labels.putpalette(palette.ravel().tolist())
     _save(labels, scene.labels)
 
@@ -107,23 +94,14 @@ def _draw(seed: int, drawn: Drawn, scene: Scene) -> None:
 def _save(picture: Image.Image, path: Path) -> None:
     encoded = io.BytesIO()
     picture.save(encoded, format="PNG", compress_level=1)
-    _write(path, encoded.getvalue())
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file that is whole or absent, should the run be stopped half-way."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(f".{path.name}.partial")
-    half.write_bytes(content)
-    os.replace(half, path)
+    write_atomically(path, encoded.getvalue())
 
 
 def _fingerprint(seed: int, drawn: Drawn) -> str:
-    digest = hashlib.sha256()
+    digest, (varied, night) = hashlib.sha256(), (drawn.varied, drawn.night)
     for domain in DOMAINS:
-        for pixels in draw_scene(
-            seed, domain, 0, drawn.size, drawn.shift, varied=drawn.varied, night=drawn.night
-        ):
+        scene = draw_scene(seed, domain, 0, drawn.size, drawn.shift, varied=varied, night=night)
+        for pixels in scene:
             digest.update(pixels.tobytes())
     return digest.hexdigest()[:16]
 

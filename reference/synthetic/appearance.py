@@ -13,27 +13,27 @@ from reference.synthetic.painter import Painter
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
 
 # The camera's own head lamps: brightness, metres until it has fallen to 37 %, share of the width.
-_OWN: Final = 0.6
-_OWN_REACH: Final = 14.0
-_OWN_WIDTH: Final = 0.32
+_OWN, _OWN_REACH, _OWN_WIDTH = 0.6, 14.0, 0.32
 _STREET: Final = 0.55
 # However many lamps there are, a camera exposes for them.
 _BRIGHTEST: Final = 0.7
 # A lamp's bright core and the glow around it: brightness, and radius in metres.
-_CORE: Final = (230.0, 0.25)
-_HALO: Final = (75.0, 0.9)
-_SMALLEST: Final = 1.5
+_CORE, _HALO, _SMALLEST = (230.0, 0.25), (75.0, 0.9), 1.5
 _WINDOW: Final = np.array([170.0, 130.0, 70.0], dtype=np.float32)
 # How many standard deviations above the mean noise has to lie for windows there to be lit.
 _AT_HOME: Final = 0.7
 
 
 def _grid(shape: tuple[int, ...]) -> tuple[Floats, Floats]:
-    rows, columns = shape[:2]
-    v, u = np.arange(rows, dtype=np.float32), np.arange(columns, dtype=np.float32)
-    return v[:, None] + 0.5, u[None, :] + 0.5
+    v, u = (np.arange(side, dtype=np.float32) + np.float32(0.5) for side in shape[:2])
+    return v[:, None], u[None, :]
+
+
+def _tint(lamp: Lamp) -> Floats:
+    return np.array(lamp.colour, dtype=np.float32) / 255.0
 
 
 def _lamplight(painter: Painter, depth: Floats) -> Floats:
@@ -44,21 +44,19 @@ def _lamplight(painter: Painter, depth: Floats) -> Floats:
     above = np.maximum(camera.horizon - v, 0.0) / (0.12 * depth.shape[0])
     own = _OWN * np.exp(-depth / _OWN_REACH - aside**2 - above**2)
     light = np.repeat(own[..., None], 3, axis=-1)
-    for lamp in painter.canvas.lamps:
-        if lamp.reach > 0:
-            tall = abs(lamp.foot[1] - lamp.at[1])
-            pixels = lamp.reach * lamp.metre
-            across = (u - lamp.at[0]) / pixels
-            down = (v - (lamp.foot[1] + lamp.at[1]) / 2) / (0.7 * tall + 0.3 * pixels)
-            ahead = (depth - lamp.z) / lamp.reach
-            weight = _STREET * np.exp(-(across**2) - down**2 - ahead**2)
-            light += weight[..., None] * (np.array(lamp.colour, dtype=np.float32) / 255.0)
+    for lamp in (lamp for lamp in painter.canvas.lamps if lamp.reach > 0):
+        tall, pixels = abs(lamp.foot[1] - lamp.at[1]), lamp.reach * lamp.metre
+        across = (u - lamp.at[0]) / pixels
+        down = (v - (lamp.foot[1] + lamp.at[1]) / 2) / (0.7 * tall + 0.3 * pixels)
+        ahead = (depth - lamp.z) / lamp.reach
+        weight = _STREET * np.exp(-(across**2) - down**2 - ahead**2)
+        light += weight[..., None] * _tint(lamp)
     return np.asarray(_BRIGHTEST * (1.0 - np.exp(-light / _BRIGHTEST)), dtype=np.float32)
 
 
 def _is_seen(lamp: Lamp, codes: Bytes) -> bool:
     """Whether nothing was painted over a lamp."""
-    column, row = int(lamp.at[0]), int(lamp.at[1])
+    column, row = map(int, lamp.at)
     inside = 0 <= row < codes.shape[0] and 0 <= column < codes.shape[1]
     return inside and abs(int(codes[row, column, 2]) - lamp.z) <= 1.0
 
@@ -66,21 +64,16 @@ def _is_seen(lamp: Lamp, codes: Bytes) -> bool:
 def _shining(painter: Painter, codes: Bytes, noise: Floats) -> Floats:
     """The light of lamps and lit windows themselves, 0..255, (H, W, 3).
 
-    Args:
-        painter: whose canvas is finished.
-        codes: its stamps, (H, W, 3).
-        noise: smooth, of unit spread, (H, W): where it is high somebody is at home.
+    `noise` is smooth, of unit spread: where it is high somebody is at home.
     """
     v, u = _grid(codes.shape)
     house = (codes[..., 0] == 2) & (codes[..., 1] == Material.GLASS)
     light = np.where((house & (noise > _AT_HOME))[..., None], _WINDOW, np.float32(0.0))
-    for lamp in painter.canvas.lamps:
-        if _is_seen(lamp, codes):
-            squared = (u - lamp.at[0]) ** 2 + (v - lamp.at[1]) ** 2
-            for bright, metres in (_CORE, _HALO):
-                radius = max(metres * lamp.metre, _SMALLEST)
-                weight = bright * np.exp(-squared / radius**2)
-                light += weight[..., None] * (np.array(lamp.colour, dtype=np.float32) / 255.0)
+    for lamp in (lamp for lamp in painter.canvas.lamps if _is_seen(lamp, codes)):
+        squared = (u - lamp.at[0]) ** 2 + (v - lamp.at[1]) ** 2
+        for bright, metres in (_CORE, _HALO):
+            radius = max(metres * lamp.metre, _SMALLEST)
+            light += (bright * np.exp(-squared / radius**2))[..., None] * _tint(lamp)
     return np.asarray(light, dtype=np.float32)
 
 
@@ -105,38 +98,29 @@ def _per_material(kind: int, factor: float) -> Floats:
     return np.array([_TEXTURE[material][kind] * factor for material in Material], np.float32)
 
 
-def _smooth_noise(rng: np.random.Generator, shape: tuple[int, int], cell: int) -> Floats:
+def _smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], cell: int) -> Floats:
     """Return noise of unit spread that changes over about `cell` pixels."""
     rows, columns = shape[0] // cell + 2, shape[1] // cell + 2
     coarse = Image.fromarray(rng.standard_normal((rows, columns), dtype=np.float32))
     return np.asarray(coarse.resize((shape[1], shape[0]), Image.Resampling.BICUBIC))
 
 
-def _ground_distance(camera: Camera, rows: int) -> Floats:
-    below = np.maximum(np.arange(rows) + 0.5 - camera.horizon, 0.5)
-    return np.minimum(camera.focal * camera.height / below, 250.0).astype(np.float32)
-
-
-def _joints(
-    camera: Camera, z: Floats, shape: tuple[int, int], tile: float
-) -> npt.NDArray[np.bool_]:
+def _joints(camera: Camera, z: Floats, columns: int, tile: float) -> Mask:
     """Return where the joints between paving slabs run, on the ground plane."""
     depth = z[:, None]
-    columns = np.arange(shape[1], dtype=np.float32) - camera.centre
-    x = columns[None, :] * (depth / camera.focal) - camera.curve * depth * depth + camera.lateral
+    across = np.arange(columns, dtype=np.float32) - camera.centre
+    x = across[None, :] * (depth / camera.focal) - camera.curve * depth * depth + camera.lateral
     return (np.mod(x, tile) < 0.12 * tile) | (np.mod(depth, tile) < 0.14 * tile)
 
 
-def _paint_sky(painter: Painter, picture: Floats, sky: npt.NDArray[np.bool_]) -> None:
-    rows, columns = sky.shape
+def _paint_sky(painter: Painter, picture: Floats, sky: Mask) -> None:
     high, low, cloud = (painter.look.colours[k][0] for k in ("sky high", "sky low", "cloud"))
-    height = (np.arange(rows) / max(painter.camera.horizon, 1.0)).clip(0, 1)[:, None, None]
-    field = _smooth_noise(painter.rng, (rows, columns), 40) + 0.6 * _smooth_noise(
-        painter.rng, (rows, columns), 14
-    )
+    height = np.arange(len(sky)) / max(painter.camera.horizon, 1.0)
+    field = _smooth_noise(painter.rng, sky.shape, 40)
+    field = field + 0.6 * _smooth_noise(painter.rng, sky.shape, 14)
     cover = painter.between(-0.2, 1.4)
     clouds = ((field - cover) * 0.8).clip(0, 1)[..., None]
-    blue = high + (low - high) * height
+    blue = high + (low - high) * height.clip(0, 1)[:, None, None]
     picture[sky] = (blue + (cloud - blue) * clouds).astype(np.float32)[sky]
 
 
@@ -145,8 +129,9 @@ def _surface(painter: Painter, picture: Floats, codes: Bytes) -> Floats:
     setting, camera, shape = painter.setting, painter.camera, codes.shape[:2]
     material, distance = codes[..., 1], codes[..., 2]
     ground = distance == ON_GROUND
-    row_distance = _ground_distance(camera, shape[0])
-    depth = np.where(ground, row_distance[:, None], distance.astype(np.float32))
+    below = np.maximum(np.arange(shape[0]) + 0.5 - camera.horizon, 0.5)
+    ahead = np.minimum(camera.focal * camera.height / below, 250.0).astype(np.float32)
+    depth = np.where(ground, ahead[:, None], distance.astype(np.float32))
 
     sky = material == Material.SKY
     _paint_sky(painter, picture, sky)
@@ -154,7 +139,7 @@ def _surface(painter: Painter, picture: Floats, codes: Bytes) -> Floats:
     coarse = _smooth_noise(painter.rng, shape, 7)
     texture = 1.0 + _per_material(0, setting.grain)[material] * fine
     texture += _per_material(1, setting.patches)[material] * coarse
-    joints = _joints(camera, row_distance, shape, setting.tile) & (material == Material.PAVING)
+    joints = _joints(camera, ahead, shape[1], setting.tile) & (material == Material.PAVING)
     texture[joints & (depth < 30.0)] -= _JOINT
     shade = (np.asarray(painter.canvas.shade) > 0) & ground
     texture[shade] *= 1.0 - _SHADOW
@@ -173,37 +158,27 @@ def _surface(painter: Painter, picture: Floats, codes: Bytes) -> Floats:
     return seen.astype(np.float32)
 
 
-def _saturate(light: Floats, saturation: float) -> Floats:
-    """Scale the distance of every colour from grey."""
-    grey = light.mean(axis=-1, keepdims=True)
-    return np.asarray(grey + np.float32(saturation) * (light - grey), dtype=np.float32)
-
-
-def _expose(painter: Painter, light: Floats) -> Floats:
-    """Apply saturation, exposure and the darkening towards the corners; return 0..255."""
-    setting, (rows, columns) = painter.setting, light.shape[:2]
-    exposure = 1.0 + setting.flicker * float(painter.rng.standard_normal())
-    seen = _saturate(light, setting.saturation).clip(0, None) * np.float32(exposure)
-    down = np.linspace(-1, 1, rows, dtype=np.float32)[:, None] ** 2
-    across = np.linspace(-1, 1, columns, dtype=np.float32)[None, :] ** 2
-    seen *= (1.0 - setting.vignette * (down + across) / 2.0)[..., None]
-    return seen.clip(0, 255)
-
-
 def develop(painter: Painter) -> tuple[Bytes, Bytes]:
     """Turn the painted canvas into an image uint8 (H, W, 3) and labels uint8 (H, W).
 
     Both are smaller than the canvas by `SUPERSAMPLE`; a pixel's label is that of one of the canvas
     pixels it averages.
     """
-    codes = np.asarray(painter.canvas.codes)
+    codes, setting = np.asarray(painter.canvas.codes), painter.setting
     train_ids = np.ascontiguousarray(codes[::SUPERSAMPLE, ::SUPERSAMPLE, 0])
     light = _surface(painter, np.asarray(painter.canvas.colours).astype(np.float32), codes)
     rows, columns = train_ids.shape
     light = light.reshape(rows, SUPERSAMPLE, columns, SUPERSAMPLE, 3).mean(axis=(1, 3))
-    exposed = Image.fromarray(_expose(painter, light).astype(np.uint8))
-    if painter.setting.blur > 0:
-        exposed = exposed.filter(ImageFilter.GaussianBlur(painter.setting.blur))
+    exposure = 1.0 + setting.flicker * float(painter.rng.standard_normal())
+    grey = light.mean(axis=-1, keepdims=True)
+    vivid = grey + np.float32(setting.saturation) * (light - grey)
+    seen = vivid.clip(0, None) * np.float32(exposure)
+    # Towards the corners it darkens.
+    down, across = (np.linspace(-1, 1, side, dtype=np.float32) ** 2 for side in train_ids.shape)
+    seen *= (1.0 - setting.vignette * (down[:, None] + across[None, :]) / 2.0)[..., None]
+    exposed = Image.fromarray(seen.clip(0, 255).astype(np.uint8))
+    if setting.blur > 0:
+        exposed = exposed.filter(ImageFilter.GaussianBlur(setting.blur))
     noise = painter.rng.standard_normal((rows, columns, 3), dtype=np.float32)
-    noisy = np.asarray(exposed) + painter.setting.noise * noise
+    noisy = np.asarray(exposed) + setting.noise * noise
     return noisy.clip(0, 255).astype(np.uint8), train_ids

@@ -12,23 +12,18 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 from reference.data.settings import Drawn
 
 MANIFEST: Final = "toy.json"
 _CITY: Final = "toytown"
 
+Split = Literal["train", "val", "test"]
+
 
 class Roots(NamedTuple):
-    """Where the domains lie.
-
-    Args:
-        source: in the layout of GTA5.
-        target: in the layout of Cityscapes.
-        day: likewise, of a day image of every training image of the night, unlabelled; None where
-            the target is no night.
-    """
+    """Where the domains lie, and a day image of every training image of a night, unlabelled."""
 
     source: Path
     target: Path
@@ -40,7 +35,7 @@ class Scene:
     """One image with its labels, to be drawn into two files; without labels, into one."""
 
     domain: Literal["source", "target"]
-    split: Literal["train", "val", "test"]
+    split: Split
     index: int
     image: Path
     labels: Path | None
@@ -52,7 +47,7 @@ class Scene:
 
 
 def roots_below(root: Path, drawn: Drawn) -> Roots:
-    """The folders of the domains."""
+    """The folders of the domains below another."""
     return Roots(root / "gta5", root / "cityscapes", root / "day" if drawn.night else None)
 
 
@@ -60,36 +55,24 @@ def scenes(roots: Roots, drawn: Drawn) -> Iterator[Scene]:
     """Every scene; scene i of a split is the same however many are drawn."""
     for index in range(drawn.source_train):
         name = f"{index + 1:05d}.png"
-        images, labels = roots.source / "images", roots.source / "labels"
-        yield Scene("source", "train", index, images / name, labels / name)
-    splits: tuple[tuple[Literal["train", "val", "test"], int], ...]
-    splits = ("train", drawn.target_train), ("val", drawn.target_val), ("test", drawn.target_test)
-    for split, count in splits:
-        images = roots.target / "leftImg8bit" / split / _CITY
-        labels = roots.target / "gtFine" / split / _CITY
-        for index in range(count):
+        files = roots.source / "images" / name, roots.source / "labels" / name
+        yield Scene("source", "train", index, *files)
+    counts = {"train": drawn.target_train, "val": drawn.target_val, "test": drawn.target_test}
+    for split in get_args(Split):
+        for index in range(counts[split]):
             stem = f"{_CITY}_{index:06d}_000000"
-            image = images / f"{stem}_leftImg8bit.png"
-            yield Scene("target", split, index, image, labels / f"{stem}_gtFine_labelIds.png")
-    if roots.day is not None:
-        images = roots.day / "leftImg8bit" / "train" / _CITY
-        for index in range(drawn.target_train):
-            image = images / f"{_CITY}_{index:06d}_000000_leftImg8bit.png"
-            yield Scene("target", "train", index, image, None)
+            image = f"leftImg8bit/{split}/{_CITY}/{stem}_leftImg8bit.png"
+            labels = f"gtFine/{split}/{_CITY}/{stem}_gtFine_labelIds.png"
+            yield Scene("target", split, index, roots.target / image, roots.target / labels)
+            if roots.day is not None and split == "train":
+                yield Scene("target", split, index, roots.day / image, None)
 
 
 def settings_of(drawn: Drawn, seed: int) -> dict[str, Any]:
     """What the manifest holds, but for the fingerprint of the pixels."""
-    whole = asdict(drawn)
-    sizes = {name: whole[name] for name in whole if name.startswith(("source", "target"))}
-    return {
-        "seed": seed,
-        "sizes": sizes,
-        "size": list(drawn.size),
-        "shift": drawn.shift,
-        "varied": drawn.varied,
-        "night": drawn.night,
-    }
+    whole = {**asdict(drawn), "size": list(drawn.size)}
+    sizes = {name: whole.pop(name) for name in [*whole] if name.startswith(("source", "target"))}
+    return {"seed": seed, "sizes": sizes, **whole}
 
 
 def is_claimed(root: Path, wanted: Mapping[str, Any]) -> bool:
@@ -107,8 +90,7 @@ def is_claimed(root: Path, wanted: Mapping[str, Any]) -> bool:
             )
         return False
     try:
-        # Manifests of scenes by day, of one look, may not say so.
-        found = {"varied": False, "night": False, **json.loads(manifest.read_text("utf-8"))}
+        found = {**json.loads(manifest.read_text("utf-8"))}
     except (ValueError, TypeError) as error:
         raise ValueError(
             f"synthetic: expected {manifest} to hold settings, got a damaged file ({error}). {hint}"

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from reference.synthetic.canvas import FARTHEST, Colour, Material, Stamp
-from reference.synthetic.painter import Painter, scaled
+from reference.synthetic.painter import Painter, Span, scaled
 
 ROAD: Final = Stamp(0, Material.ASPHALT)
 MARKING: Final = Stamp(0)
@@ -21,14 +20,8 @@ FAR: Final = 160.0
 _STATIONS: Final = (NEAR, 3.0, 5.0, 8.0, 12.0, 17.0, 24.0, 34.0, 48.0, 70.0, 105.0, FAR)
 
 
-@dataclass(frozen=True)
-class Street:
-    """The cross-section of a street, metres from the road's middle line.
-
-    Args:
-        kerb: half the width of the road.
-        walk: outer edge of the sidewalk, (left, right), both positive.
-    """
+class Street(NamedTuple):
+    """Metres from the road's middle line: to the kerbs, and to both outer edges of sidewalks."""
 
     kerb: float
     walk: tuple[float, float]
@@ -49,36 +42,18 @@ def plan_street(painter: Painter) -> Street:
 def paint_sky(painter: Painter) -> None:
     """Fill the canvas with sky above the horizon and terrain below it."""
     canvas, horizon = painter.canvas, painter.camera.horizon
-    sky = painter.colour("sky low", 5)
-    canvas.polygon([(0, 0), (canvas.width, 0), (canvas.width, horizon), (0, horizon)], sky, SKY)
-    grass = painter.colour("grass", 6)
-    below = [(0, horizon), (canvas.width, horizon)]
-    below += [(canvas.width, canvas.height), (0, canvas.height)]
-    canvas.polygon(below, grass, TERRAIN)
+    for top, bottom, colour, stamp in (
+        (0.0, horizon, painter.colour("sky low", 5), SKY),
+        (horizon, canvas.height, painter.colour("grass", 6), TERRAIN),
+    ):
+        corners = [(0, top), (canvas.width, top), (canvas.width, bottom), (0, bottom)]
+        canvas.polygon(corners, colour, stamp)
 
 
 def _strip(painter: Painter, x0: float, x1: float, colour: Colour, stamp: Stamp) -> None:
     left = [painter.camera.point(x0, 0.0, z) for z in _STATIONS]
     right = [painter.camera.point(x1, 0.0, z) for z in reversed(_STATIONS)]
     painter.canvas.polygon(left + right, colour, stamp)
-
-
-def _dashes(painter: Painter, x: float, width: float, length: float, gap: float) -> None:
-    z = painter.between(NEAR, NEAR + length)
-    while z < 70.0:
-        corners = [(x - width, 0.0, z), (x + width, 0.0, z)]
-        corners += [(x + width, 0.0, z + length), (x - width, 0.0, z + length)]
-        painter.shape(corners, painter.colour("marking", 4), MARKING)
-        z += length + gap
-
-
-def _crossing(painter: Painter, street: Street) -> None:
-    z = painter.between(9.0, 26.0)
-    x = -street.kerb + 0.3
-    while x < street.kerb - 0.5:
-        corners = [(x, 0.0, z), (x + 0.5, 0.0, z), (x + 0.5, 0.0, z + 3.0), (x, 0.0, z + 3.0)]
-        painter.shape(corners, painter.colour("marking", 4), MARKING)
-        x += 1.0
 
 
 def paint_ground(painter: Painter, street: Street) -> None:
@@ -94,9 +69,15 @@ def paint_ground(painter: Painter, street: Street) -> None:
         if painter.chance(0.5):
             x = inner - side * 0.5
             _strip(painter, x - 0.09, x + 0.09, painter.colour("marking", 4), MARKING)
-    _dashes(painter, painter.between(-0.4, 0.4), 0.10, 2.5, 3.5)
+    x, z = painter.between(-0.4, 0.4), painter.between(NEAR, NEAR + 2.5)
+    while z < 70.0:
+        painter.flat((x - 0.1, x + 0.1), (z, z + 2.5), painter.colour("marking", 4), MARKING)
+        z += 6.0
     if painter.chance(0.3):
-        _crossing(painter, street)
+        z, x = painter.between(9.0, 26.0), -street.kerb + 0.3
+        while x < street.kerb - 0.5:
+            painter.flat((x, x + 0.5), (z, z + 3.0), painter.colour("marking", 4), MARKING)
+            x += 1.0
 
 
 VEGETATION: Final = Stamp(8, Material.FOLIAGE)
@@ -114,7 +95,7 @@ def _paint_puffs(painter: Painter, x: float, y: float, z: float, radius: float, 
         painter.disc(middle, puff, painter.colour("foliage", 5, variant, factor), stamp)
 
 
-def paint_bush(painter: Painter, x: float, z: float, size: float, puffs: int = 8) -> None:
+def paint_bush(painter: Painter, x: float, z: float, size: float, puffs: int) -> None:
     """Paint a bush (or, far away, a wood) of about `size` metres standing on the ground."""
     _paint_puffs(painter, x, 0.45 * size, z, size, puffs)
 
@@ -123,10 +104,12 @@ def _paint_branches(painter: Painter, x: float, z: float, height: float) -> None
     bark = VEGETATION.of(Material.SMOOTH).at(z)
     colour = painter.colour("trunk", 12, factor=painter.between(0.5, 1.0))
     height *= 1.5
-    middle = (x, 0.66 * height, z)
-    radius = painter.camera.pixels(0.36 * height, z)
     # The crown is a veil: sky and walls show through it and count as vegetation.
-    painter.canvas.relabel(painter.camera.point(*middle), radius, radius, VEGETATION.train_id)
+    middle, radius = (
+        painter.camera.point(x, 0.66 * height, z),
+        painter.camera.pixels(0.36 * height, z),
+    )
+    painter.canvas.relabel(middle, radius, VEGETATION.train_id)
     fork = (x, 0.3 * height, z)
     for _ in range(int(painter.between(7, 14))):
         angle, reach = painter.between(-1.25, 1.25), painter.between(0.4, 0.72) * height
@@ -135,24 +118,17 @@ def _paint_branches(painter: Painter, x: float, z: float, height: float) -> None
         painter.canvas.line(painter.camera.points(fork, tip), thickness, colour, bark)
         for _ in range(9):
             along, bend = painter.between(0.2, 1.0), angle + painter.between(-0.8, 0.8)
-            root = (
-                fork[0] + along * (tip[0] - fork[0]),
-                fork[1] + along * (tip[1] - fork[1]),
-                z,
-            )
-            twig = (
-                root[0] + 0.4 * reach * math.sin(bend),
-                root[1] + 0.4 * reach * math.cos(bend),
-                z,
-            )
-            painter.canvas.line(painter.camera.points(root, twig), thickness / 2, colour, bark)
+            x0 = fork[0] + along * (tip[0] - fork[0])
+            y0 = fork[1] + along * (tip[1] - fork[1])
+            end = (x0 + 0.4 * reach * math.sin(bend), y0 + 0.4 * reach * math.cos(bend), z)
+            twig = painter.camera.points((x0, y0, z), end)
+            painter.canvas.line(twig, thickness / 2, colour, bark)
 
 
 def paint_tree(painter: Painter, x: float, z: float, height: float) -> None:
     """Paint a tree `height` metres tall; its trunk counts as vegetation."""
     bare = painter.setting.bare > 0 and painter.chance(painter.setting.bare)
-    width = 0.035 * height
-    bark = VEGETATION.of(Material.SMOOTH).at(z)
+    width, bark = 0.035 * height, VEGETATION.of(Material.SMOOTH).at(z)
     trunk = painter.colour("trunk", 6)
     painter.upright((x - width, x + width), (0, 0.6 * height), z, trunk, bark)
     if bare:
@@ -181,7 +157,7 @@ def paint_skyline(painter: Painter) -> None:
             paint_bush(painter, x, z, painter.between(6, 13), puffs=5)
 
 
-def _window_spans(length: float, pitch: float, share: float) -> list[tuple[float, float]]:
+def _window_spans(length: float, pitch: float, share: float) -> list[Span]:
     count = max(int(length / pitch), 1)
     step = length / count
     return [((i + 0.5 - share / 2) * step, (i + 0.5 + share / 2) * step) for i in range(count)]
@@ -190,18 +166,14 @@ def _window_spans(length: float, pitch: float, share: float) -> list[tuple[float
 def _paint_house(painter: Painter, side: int, x: float, near: float, far: float) -> None:
     storeys = max(1, round(painter.setting.storeys + painter.between(-1.4, 1.6)))
     height = storeys * _STOREY + painter.between(0.4, 1.2)
-    variant = painter.variant("building")
-    base = painter.colour("building", 9, variant)
+    base = painter.colour("building", 9, painter.variant("building"))
     stamp = BUILDING.at((near + min(far, near + 15)) / 2)
     depth = side * painter.between(9, 14)
 
     # The end wall looks at the camera; the street front looks across the road.
-    end = scaled(base, 0.9)
-    painter.upright((x, x + depth), (0, height), near, end, stamp.at(near))
-    front = scaled(base, painter.facing(side))
-    painter.along(x, (0, height), (near, far), front, stamp)
-    roof = scaled(base, 0.7)
-    painter.along(x, (height - 0.35, height), (near, far), roof, stamp)
+    painter.upright((x, x + depth), (0, height), near, scaled(base, 0.9), stamp.at(near))
+    painter.along(x, (0, height), (near, far), scaled(base, painter.facing(side)), stamp)
+    painter.along(x, (height - 0.35, height), (near, far), scaled(base, 0.7), stamp)
     if painter.setting.gabled > 0 and painter.chance(painter.setting.gabled):
         _paint_gable(painter, (x, x + depth), height, (near, far), stamp)
     if near < _WINDOWS_TO:
@@ -209,69 +181,55 @@ def _paint_house(painter: Painter, side: int, x: float, near: float, far: float)
         _paint_end_windows(painter, (x, depth), near, storeys, stamp.at(near))
 
 
-def _paint_gable(
-    painter: Painter,
-    wall: tuple[float, float],
-    height: float,
-    z: tuple[float, float],
-    stamp: Stamp,
-) -> None:
+def _paint_gable(painter: Painter, x: Span, height: float, z: Span, stamp: Stamp) -> None:
     """Paint a pitched roof whose ridge runs along the street."""
-    (x0, x1), (near, far) = wall, z
+    (x0, x1), (near, far) = x, z
     ridge, top = (x0 + x1) / 2, height + painter.between(2.0, 4.0)
     tiles = painter.colour("trunk", 14, factor=painter.between(0.7, 1.5))
-    painter.shape(
-        [(x0, height, near), (x1, height, near), (ridge, top, near)], tiles, stamp.at(near)
-    )
+    end = [(x0, height, near), (x1, height, near), (ridge, top, near)]
+    painter.shape(end, tiles, stamp.at(near))
     slope = [(x0, height, near), (x0, height, far), (ridge, top, far), (ridge, top, near)]
     painter.shape(slope, scaled(tiles, 1.15), stamp)
 
 
 def _paint_front(
-    painter: Painter, side: int, x: float, z: tuple[float, float], storeys: int, stamp: Stamp
+    painter: Painter, side: int, x: float, z: Span, storeys: int, stamp: Stamp
 ) -> None:
-    near, far = z
-    facing = painter.facing(side)
-    pane = stamp.of(Material.GLASS)
-    shop = painter.chance(0.45)
+    pane, shop = stamp.of(Material.GLASS), painter.chance(0.45)
     if shop:
-        colour = painter.colour("shop", 6, factor=facing)
-        painter.along(x, (0, 0.9 * _STOREY), (near, far), colour, stamp)
-    spans = _window_spans(far - near, painter.between(2.4, 3.4), painter.between(0.4, 0.6))
+        colour = painter.colour("shop", 6, factor=painter.facing(side))
+        painter.along(x, (0, 0.9 * _STOREY), z, colour, stamp)
+    spans = _window_spans(z[1] - z[0], painter.between(2.4, 3.4), painter.between(0.4, 0.6))
     variant = painter.variant("window")
     for storey in range(storeys):
         glass_band = storey == 0 and shop
         sill = 0.5 if glass_band else storey * _STOREY + 1.0
         top = 2.3 if glass_band else sill + painter.between(1.3, 1.7)
         for start, stop in spans:
-            if near + start > _WINDOWS_TO:
+            if z[0] + start > _WINDOWS_TO:
                 break
             colour = painter.colour("window", 9, variant)
-            painter.along(x, (sill, top), (near + start, near + stop), colour, pane)
+            painter.along(x, (sill, top), (z[0] + start, z[0] + stop), colour, pane)
 
 
-def _paint_end_windows(
-    painter: Painter, wall: tuple[float, float], z: float, storeys: int, stamp: Stamp
-) -> None:
-    x, depth = wall
-    sign = 1 if depth > 0 else -1
-    variant = painter.variant("window")
+def _paint_end_windows(painter: Painter, wall: Span, z: float, storeys: int, stamp: Stamp) -> None:
+    (x, depth), variant = wall, painter.variant("window")
+    sign, pane = math.copysign(1, depth), stamp.of(Material.GLASS)
     for storey in range(storeys):
         sill = storey * _STOREY + 1.0
         for start, stop in _window_spans(abs(depth), 3.2, 0.4):
             colour = painter.colour("window", 6, variant)
-            span = (x + sign * start, x + sign * stop)
-            painter.upright(span, (sill, sill + 1.5), z, colour, stamp.of(Material.GLASS))
+            painter.upright(
+                (x + sign * start, x + sign * stop), (sill, sill + 1.5), z, colour, pane
+            )
 
 
 def _paint_fence(painter: Painter, x: float, near: float, far: float) -> None:
-    height = painter.between(1.5, 2.2)
-    variant = painter.variant("fence")
+    height, variant = painter.between(1.5, 2.2), painter.variant("fence")
     stamp = FENCE.at((near + min(far, near + 15)) / 2)
     painter.along(x, (0, height), (near, far), painter.colour("fence", 5, variant, 0.55), stamp)
     picket = painter.colour("fence", 5, variant, 1.1)
-    pitch = painter.between(0.6, 1.0)
-    z = near
+    pitch, z = painter.between(0.6, 1.0), near
     while z < min(far, 45.0):
         painter.along(x, (0, height), (z, z + 0.5 * pitch), picket, stamp)
         z += pitch
@@ -279,12 +237,9 @@ def _paint_fence(painter: Painter, x: float, near: float, far: float) -> None:
 
 
 def _paint_park(painter: Painter, side: int, street: Street, near: float, far: float) -> None:
-    edge = street.walk_of(side)
-    density = painter.setting.planted
-    spots = sorted(
-        ((painter.between(near, far), painter.between(2.5, 16)) for _ in range(6)), reverse=True
-    )
-    for z, away in spots:
+    edge, density = street.walk_of(side), painter.setting.planted
+    spots = [(painter.between(near, far), painter.between(2.5, 16)) for _ in range(6)]
+    for z, away in sorted(spots, reverse=True):
         if painter.chance(density):
             paint_tree(painter, side * (edge + away), z, painter.between(4.5, 9.0))
         elif painter.chance(density):
@@ -295,8 +250,7 @@ def _paint_park(painter: Painter, side: int, street: Street, near: float, far: f
 
 def paint_roadside(painter: Painter, street: Street, side: int) -> None:
     """Paint the left (-1) or right (+1) side of the street, from far to near."""
-    lots = []
-    z = painter.between(3.0, 9.0)
+    lots, z = [], painter.between(3.0, 9.0)
     while z < 110.0:
         length = painter.between(9.0, 24.0)
         lots.append((z, z + length, painter.chance(painter.setting.built)))
@@ -308,11 +262,7 @@ def paint_roadside(painter: Painter, street: Street, side: int) -> None:
         verge = painter.between(1.5, 4.0) if painter.chance(painter.setting.setback) else 0.0
         x = side * (street.walk_of(side) + verge)
         if side == painter.sun_from:
-            _shade_street(painter, side, x, near, far)
+            edge = x - side * painter.between(4.0, 9.0)
+            shade = [(x, 0.0, near), (x, 0.0, far), (edge, 0.0, far), (edge, 0.0, near)]
+            painter.canvas.cast_shadow(painter.camera.points(*shade))
         _paint_house(painter, side, x, near, far)
-
-
-def _shade_street(painter: Painter, side: int, x: float, near: float, far: float) -> None:
-    reach = x - side * painter.between(4.0, 9.0)
-    corners = [(x, 0.0, near), (x, 0.0, far), (reach, 0.0, far), (reach, 0.0, near)]
-    painter.canvas.cast_shadow(painter.camera.points(*corners))

@@ -42,7 +42,7 @@ def test_a_run_in_the_middle_has_what_is_there(tmp_path: Path):
     torn = "iteration,phase,coverage\n1,source,\n2,source,0.5\n3,rou"
     read = read_run(write_run(tmp_path / "half", metrics=torn, parts=("settings",)))
     assert (read.done, read.planned, read.score) == (2, 30, None)
-    assert (read.table, read.classes, read.confusion) == (None, None, None)
+    assert (read.table, read.classes, read.confusion) == (None, {}, None)
     assert not (read.starts or read.strips or read.moments or read.alarms or read.evaluations)
 
 
@@ -123,7 +123,7 @@ def test_the_nearest_preset_is_recognised_in_spite_of_a_change(name: str):
 def test_another_folder_is_refused(tmp_path: Path):
     sentence = (
         f"report: expected the folder of a run of reference.train, got {tmp_path}, which has no "
-        "settings.json. Hint: give the folder that --folder named, or one that holds such folders."
+        "settings.json. Hint: give what --folder named, or a folder that holds such folders."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
         read_comparison([tmp_path])
@@ -139,6 +139,6 @@ def test_settings_of_another_kind_are_refused(tmp_path: Path, held: str):
 
 def test_damaged_settings_are_told(tmp_path: Path):
     (tmp_path / "settings.json").write_text("{")
-    begin = re.escape(f"report: expected JSON in {tmp_path / 'settings.json'}, got something else")
+    begin = re.escape(f"report: expected JSON in {tmp_path / 'settings.json'}, got none")
     with pytest.raises(ValueError, match=rf"^{begin} \(.*\)\.$"):
         read_run(tmp_path)

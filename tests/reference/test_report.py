@@ -5,8 +5,6 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -22,24 +20,21 @@ VOID = {"meta", "img", "br", "link", "input"}
 
 
 class Page(HTMLParser):
-    """Collects what refers elsewhere, the text, and checks that tags close in order."""
+    """Collects what refers elsewhere, ids and text, and tags that do not close in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, document: str) -> None:
         super().__init__()
-        self.open: list[str] = []
-        self.references: list[str] = []
-        self.text: list[str] = []
-        self.faults: list[str] = []
-        self.ids: list[str] = []
+        self.open, self.faults, self.references, self.ids, self.words = [], [], [], [], []
+        self.feed(document)
+        self.close()
+        self.text = html.unescape(" ".join(" ".join(self.words).split()))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag not in VOID:
             self.open.append(tag)
-        for name, value in attrs:
-            if name in {"src", "href", "xlink:href", "srcset", "action"}:
-                self.references.append(value or "")
-            if name == "id":
-                self.ids.append(value or "")
+        links = {"src", "href", "xlink:href", "srcset", "action"}
+        self.references += [value or "" for name, value in attrs if name in links]
+        self.ids += [value for name, value in attrs if name == "id"]
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.handle_starttag(tag, attrs)
@@ -51,24 +46,17 @@ class Page(HTMLParser):
             self.faults.append(tag)
 
     def handle_data(self, data: str) -> None:
-        self.text.append(data)
+        self.words.append(data)
 
 
-def parsed(document: str) -> Page:
-    page = Page()
-    page.feed(document)
-    page.close()
-    return page
-
-
-def foreign(page: Page, document: str) -> list[str]:
+def foreign(document: str) -> list[str]:
     """References that leave the file, in attributes and in style sheets."""
-    outside = [r for r in page.references if not r.startswith(("data:", "#"))]
+    outside = [r for r in Page(document).references if not r.startswith(("data:", "#"))]
     return outside + re.findall(r"url\((?!#|\"?data:)[^)]*\)|@import[^;]*", document)
 
 
 def text_of(document: str) -> str:
-    return html.unescape(" ".join(" ".join(parsed(document).text).split()))
+    return Page(document).text
 
 
 @pytest.fixture(scope="module")
@@ -79,38 +67,32 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Five runs beside each other."""
-    folder = tmp_path_factory.mktemp("demo")
-    short = "iteration,phase,miou_percent,loss_source_cross_entropy\n10,{},{},0.5\n"
-    runs = {
-        "source": ("source-only", "source only", 40.0, (80, 10, 30)),
-        "control": ("source-only", "continued", 44.0, (80, 12, 40)),
-        "entropy": ("adapt", "entropy only", 50.0, (80, 30, 40)),
-        "bicl": ("adapt", "BiCL", 54.0, (78, 44, 40)),
-        "oracle": ("oracle", "oracle", 64.0, (90, 51, 51)),
-    }
-    roles = {"entropy": "other", "bicl": "method"}
-    for name, (stages, _, miou, iou) in runs.items():
-        write_run(
-            folder / name, stages=stages, iterations=(10, 10), iou=iou,
-            metrics=short.format("source" if "only" in stages else "round 0", miou),
-        )  # fmt: skip
-    rows = [
-        {"folder": name, "caption": caption, "role": roles.get(name, name)}
-        for name, (_, caption, _, _) in runs.items()
-    ]
+    folder, rows = tmp_path_factory.mktemp("demo"), []
+    line = "iteration,phase,miou_percent,loss_source_cross_entropy\n10,{},{},0.5\n"
+    for name, role, caption, stages, miou, iou in (
+        ("source", "source", "source only", "source-only", 40.0, (80, 10, 30)),
+        ("control", "control", "continued", "source-only", 44.0, (80, 12, 40)),
+        ("entropy", "other", "entropy only", "adapt", 50.0, (80, 30, 40)),
+        ("bicl", "method", "BiCL", "adapt", 54.0, (78, 44, 40)),
+        ("oracle", "oracle", "oracle", "oracle", 64.0, (90, 51, 51)),
+    ):
+        metrics = line.format("round 0" if stages == "adapt" else "source", miou)
+        write_run(folder / name, stages=stages, iterations=(10, 10), iou=iou, metrics=metrics)
+        rows.append({"folder": name, "caption": caption, "role": role})
     told = {"title": "Streets", "target": "9 <images>", "note": "One seed.", "rows": rows}
     (folder / "comparison.json").write_text(json.dumps(told))
     return folder
 
 
 def test_the_page_stands_alone_and_is_well_formed(document: str, demo: Path):
+    assert foreign('<img src="x.png"><style>a { background: url(b.png) }</style>') != []
+    assert Page("<p><b></p>").faults == ["p"]
     for each in (document, render(read_comparison([demo]))):
-        page = parsed(each)
-        assert (page.faults, page.open, foreign(page, each)) == ([], [], [])
-        assert len(page.ids) == len(set(page.ids))
+        page = Page(each)
+        assert (page.faults, page.open, foreign(each)) == ([], [], [])
         contents = [link[1:] for link in page.references if link.startswith("#")]
-        assert contents == page.ids and len(contents) == 7
-        assert "None" not in text_of(each)
+        assert contents == page.ids and len({*contents}) == 7
+        assert "None" not in page.text
     for words in ("town <3>", "traffic <light>", "a <note>", "<second>", "the <target>"):
         assert words not in document and html.escape(words) in document
 
@@ -159,8 +141,7 @@ def test_a_run_that_goes_on_is_told_as_such(tmp_path: Path, lines: int, sentence
 
 
 def test_the_demo_is_held_against_the_control_and_the_others(demo: Path):
-    read = read_comparison([demo])
-    text = text_of(render(read))
+    document = render(read_comparison([demo]))
     for words in (
         "BiCL gains 10.0 points over the control: mean IoU 54.0% against 44.0%.",
         "Entropy only reaches 50.0%; BiCL is 4.0 points better than that.",
@@ -168,31 +149,25 @@ def test_the_demo_is_held_against_the_control_and_the_others(demo: Path):
         "reaches 64.0%; adaptation closes 50% of the way to it.",
         "on 9 <images>, and the distance to continued",
         "One seed.",
+        "runs>/source/last.pth",
     ):
-        assert words in text
-    document = render(read)
+        assert words in text_of(document)
     for caption in ("source only", "continued", "entropy only", "BiCL", "oracle"):
         assert f"<figcaption>{caption}</figcaption>" in document
     assert 'title="BiCL: 44.0"' in document
-    assert "runs>/source/last.pth" in text
 
 
 def test_an_unfavourable_result_is_told_too():
-    def row(caption: str, role: str, miou: float | None, **iou: float) -> Score:
-        return Score(caption, role, miou, 10, "", iou, "")
-
-    main, control = (
-        row("BiCL", "method", 40.0, road=50.0),
-        row("continued", "control", 41.0, road=50.5),
-    )
-    other, oracle = row("entropy", "other", 40.0), row("oracle", "oracle", 39.0)
+    main = Score("BiCL", "method", 40.0, iou={"road": 50.0})
+    control = Score("continued", "control", 41.0, iou={"road": 50.5})
+    other, oracle = Score("entropy", "other", 40.0), Score("oracle", "oracle", 39.0)
     assert headline("BiCL", main, control) == (
         "BiCL does not help here: 1.0 point worse than the control, mean IoU 40.0% against 41.0%."
     )
     told = " ".join(explanation(main, control, [control, other, main, oracle]))
     assert "Entropy reaches 40.0%; BiCL is no better and no worse than that." in told
     assert "No class loses a point or more." in told and "closes" not in told
-    assert headline("x", replace(main, miou=None), control) == "x: not evaluated yet."
+    assert headline("x", main._replace(miou=None), control) == "x: not evaluated yet."
 
 
 def test_classes_are_rows_and_change_against_the_evaluation_before(document: str):
@@ -258,9 +233,9 @@ def test_every_part_may_be_alone_with_any_number_of_classes(tmp_path: Path, coun
         tmp_path / "x", names=names, iou=[50.0] * count, metrics="",
         parts=["settings", part] if part else ["settings"],
     )  # fmt: skip
-    page = parsed(render(read_comparison([folder])))
+    page = Page(render(read_comparison([folder])))
     assert page.faults == [] and page.open == []
-    assert ("class 2" in " ".join(page.text)) == (part not in (None, "prototypes"))
+    assert ("class 2" in page.text) == (part not in (None, "prototypes"))
 
 
 def test_the_command_writes_the_page_beside_the_run_or_elsewhere(
@@ -276,28 +251,27 @@ def test_the_command_writes_the_page_beside_the_run_or_elsewhere(
 
 def test_a_page_replaces_pages_only(tmp_path: Path):
     run = write_run(tmp_path / "run", parts=("settings",))
-    begin = "report: expected out to be a file that ends in .html, got "
-    folder = tmp_path / "a.html"
-    folder.mkdir()
-    with pytest.raises(ValueError, match=f"^{re.escape(f'{begin}{folder}, which is a folder.')}$"):
-        write_report(Options((run,), folder))
-    other = tmp_path / "metrics.csv"
-    sentence = f'{begin}{other}, which is a name that ends in ".csv".'
-    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
-        write_report(Options((run,), other))
-    assert not other.exists()
+    (tmp_path / "a.html").mkdir()
+    for name, what in (("a.html", "a folder"), ("metrics.csv", 'a name that ends in ".csv"')):
+        sentence = f"expected out to be a file that ends in .html, got {tmp_path / name}, which is "
+        with pytest.raises(ValueError, match=f"^report: {re.escape(sentence + what)}\\.$"):
+            write_report(Options((run,), tmp_path / name))
+    assert not (tmp_path / "metrics.csv").exists()
     with pytest.raises(SystemExit, match=r"^report: expected the folder of a run, got none"):
         main([])
 
 
-def test_the_fair_control_is_preferred_to_source_only(demo: Path):
-    read = read_comparison([demo])
-    names: Mapping[bool, str] = {True: "continued", False: "source only"}
-    for with_control in (True, False):
-        runs = [run for run in read.runs if with_control or run.role != "control"]
-        comparison = replace(read, runs=runs)
-        main, base = pair(comparison, scores(comparison))
-        assert (main.caption, base and base.caption) == ("BiCL", names[with_control])
+def test_the_fair_control_is_preferred_and_a_page_in_the_middle_is_about_what_is_tried(demo: Path):
+    runs = read_comparison([demo]).runs
+    for missing, about, base in (
+        ((), "BiCL", "continued"),
+        (("control",), "BiCL", "source only"),
+        (("method",), "entropy only", "continued"),
+        (("method", "other"), "continued", "source only"),
+    ):
+        comparison = Comparison([run for run in runs if run.role not in missing])
+        held = pair(comparison, scores(comparison))
+        assert (held[0].caption, held[1] and held[1].caption) == (about, base)
 
 
 def test_each_run_is_drawn_before_its_own_weight(tmp_path: Path):
@@ -315,11 +289,3 @@ def test_each_run_is_drawn_before_its_own_weight(tmp_path: Path):
     curves = document.split("<b>Entropy on the target</b>")[1].split("</svg>")[0]
     drawn = re.findall(r'class="line".*?<path d="([^"]*)"', curves)
     assert len(drawn) == 2 and drawn[0] == drawn[1]
-
-
-def test_a_demo_in_the_middle_is_about_what_is_tried(demo: Path):
-    runs = read_comparison([demo]).runs
-    for role, caption in (("method", "entropy only"), ("other", "continued")):
-        runs = [run for run in runs if run.role != role]
-        comparison = Comparison(runs)
-        assert pair(comparison, scores(comparison))[0].caption == caption

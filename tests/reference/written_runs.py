@@ -28,19 +28,13 @@ FULL = (
 )
 
 
-def plain_settings(stages: str = "full", iterations: tuple[int, int] = (10, 20)) -> dict[str, Any]:
+def plain_settings(stages: str, iterations: tuple[int, int]) -> dict[str, Any]:
     """Settings of a run as its folder holds them: the toy's, shorter."""
-    toy = PRESETS["toy"][1]
+    toy, (warm_up, adaptation) = PRESETS["toy"][1], iterations
+    source = replace(toy.source, iterations=warm_up)
+    adapt = replace(toy.adaptation, iterations=adaptation, rounds=2)
     begin = Path("<runs>/source/last.pth") if stages == "adapt" else None
-    return as_plain(
-        replace(
-            toy,
-            stages=stages,
-            begin=begin,
-            source=replace(toy.source, iterations=iterations[0]),
-            adaptation=replace(toy.adaptation, iterations=iterations[1], rounds=2),
-        )
-    )
+    return as_plain(replace(toy, stages=stages, begin=begin, source=source, adaptation=adapt))
 
 
 def bicl_state(count: int, seed: int = 0, front: str = "") -> dict[str, torch.Tensor]:
@@ -80,36 +74,34 @@ def write_run(
     parts: Sequence[str] = ("settings", "origin", "table", "panels", "prototypes", "checkpoint"),
 ) -> Path:
     """Write a run folder with the parts that are asked for."""
-    folder.mkdir(parents=True)
     settings = plain_settings(stages, iterations)
+    start = {
+        "iteration": 0,
+        "command": f"python -m reference.train toy --folder <{folder.name}>",
+        "commit": "0123abc",
+        "versions": {"torch": "2.13.0", "numpy": "2.4.6"},
+        "machine": {"processor": "abacus", "cores": 2, "threads": 1, "system": "Linux"},
+    }
+    texts = {
+        "settings": ("settings.json", settings),
+        "origin": ("origin.json", {"starts": [start, {**start, "iteration": 20}]}),
+        "table": ("classes.json", class_table(names, iou)),
+    }
+    (folder / "prototypes").mkdir(parents=True)
     if metrics:
         (folder / "metrics.csv").write_text(metrics)
-    if "settings" in parts:
-        (folder / "settings.json").write_text(json.dumps(settings))
-    if "origin" in parts:
-        start = {
-            "iteration": 0,
-            "command": f"python -m reference.train toy --folder <{folder.name}>",
-            "commit": "0123abc",
-            "versions": {"torch": "2.13.0", "numpy": "2.4.6"},
-            "machine": {"processor": "abacus", "cores": 2, "threads": 1, "system": "Linux"},
-        }
-        starts = {"starts": [start, {**start, "iteration": 20}]}
-        (folder / "origin.json").write_text(json.dumps(starts))
-    if "table" in parts:
-        (folder / "classes.json").write_text(json.dumps(class_table(names, iou)))
-    if "panels" in parts:
-        for domain in ("target", "validation"):
-            for iteration, phase in ((10, "source"), (20, "round 0"), (30, "round 1")):
-                strip = panel(domain, iteration, phase, names)
-                path = folder / PANELS / strip.place
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(strip_png(strip))
-    if "prototypes" in parts:
-        (folder / "prototypes").mkdir()
-        for iteration in (12, 20, 30):
-            path = folder / "prototypes" / f"{iteration:08d}.safetensors"
-            save_file(bicl_state(len(names), iteration), path)
+    for part in set(parts) & {*texts}:
+        name, content = texts[part]
+        (folder / name).write_text(json.dumps(content))
+    for iteration, phase in ((10, "source"), (20, "round 0"), (30, "round 1")):
+        for domain in ("target", "validation") if "panels" in parts else ():
+            strip = panel(domain, iteration, phase, names)
+            path = folder / PANELS / strip.place
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(strip_png(strip))
+    for iteration in (12, 20, 30) if "prototypes" in parts else ():
+        path = folder / "prototypes" / f"{iteration:08d}.safetensors"
+        save_file(bicl_state(len(names), iteration), path)
     if "checkpoint" in parts:
         torch.save(checkpoint(settings, names, 30), folder / "last.pth")
     return folder
@@ -119,13 +111,13 @@ def class_table(names: Sequence[str], iou: Sequence[float | None]) -> dict[str, 
     """The table per class of a run with one evaluation before its last."""
     scored = [value for value in iou if value is not None]
     means = {"miou": sum(scored) / len(scored), "pixel accuracy": 90.5}
-    before = [None if value is None else value - 3.5 for value in iou]
 
     def row(name: str, values: Sequence[float | None], note: str = "") -> dict[str, Any]:
-        return {"name": name, "iou": dict(zip(names, values, strict=True)), "means": means,
-                "note": note}  # fmt: skip
+        by_class = dict(zip(names, values, strict=True))
+        return {"name": name, "iou": by_class, "means": means, "note": note}
 
-    change = [None if value is None else 3.5 for value in iou]
+    before = [value and value - 3.5 for value in iou]
+    change = [value and 3.5 for value in iou]
     return {
         "header": ["IoU in percent, source toy; a network", "9 images at 64x32"],
         "rows": [row("this run, last checkpoint", iou), row("previous evaluation", before),
