@@ -18,9 +18,9 @@ class DamagedFileError(ValueError):
     """A file of tensors that is cut short, altered, or something else altogether."""
 
 
-def _damaged(path: Path, found: str, hint: str = _COPY) -> DamagedFileError:
+def _damaged(path: Path, got: str, hint: str = _COPY) -> DamagedFileError:
     return DamagedFileError(
-        f"read_stored: expected a whole file of tensors, got {path}, {found}. Hint: {hint}."
+        f"read_stored: expected a whole file of tensors, got {path}, {got}. Hint: {hint}."
     )
 
 
@@ -41,8 +41,7 @@ def _check(path: Path) -> None:
     # Torch itself compares no checksum: it would read other numbers from an altered file.
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            broken = archive.testzip()
+            names, broken = archive.namelist(), archive.testzip()
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError) as error:
         raise _damaged(path, f"an archive that is cut short or altered ({error})") from error
     if broken is not None:
@@ -53,23 +52,19 @@ def _check(path: Path) -> None:
 
 
 def read_stored(path: Path) -> Any:
-    """Read a file of tensors and plain values; nothing in the file is executed.
+    """Read a file of tensors and plain values onto the CPU; nothing in it is executed.
 
-    Args:
-        path: a ``.safetensors`` file, or one that `torch.save` wrote. The checksums of the latter
-            are compared first; files older than torch 1.6 have none.
-
-    Returns:
-        What the file holds, on the CPU.
+    The file is ``.safetensors``, or one that `torch.save` wrote. The checksums of the latter are
+    compared first; files older than torch 1.6 have none.
 
     Raises:
         DamagedFileError: the file is cut short, altered, or no file of tensors.
         ValueError: there is no such file, or it holds something else than tensors and plain values.
     """
     if not path.is_file():
-        hint = " Hint: name a file in it, such as last.pth." if path.is_dir() else ""
-        found = "a folder" if path.is_dir() else "none"
-        raise ValueError(f"read_stored: expected a file {path}, got {found}.{hint}")
+        folder = path.is_dir()
+        got = "a folder. Hint: name a file in it, such as last.pth." if folder else "none."
+        raise ValueError(f"read_stored: expected a file {path}, got {got}")
     try:
         if path.suffix == ".safetensors":
             return _read_safetensors(path)

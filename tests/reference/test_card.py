@@ -79,7 +79,7 @@ def test_a_toy_run_imports_no_other_network():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     names = [name.rpartition(".")[2] for name in done.stdout.split()]
-    assert names == ["card", "output", "settings", "toy"], done.stderr
+    assert names == ["output", "settings", "toy"], done.stderr
 
 
 def test_corners_that_came_with_weights_are_described():

@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from reference.networks.deeplab import DeepLab
 from reference.networks.heads import GroupNormHead, SumHead
-from reference.networks.pretrained import ColourNormalisation
+from reference.networks.output import ColourNormalisation
 from reference.networks.resnet import ResNet
 from reference.networks.settings import DeepLabOptions
 from reference.networks.timm_backbone import TimmBackbone

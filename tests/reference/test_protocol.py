@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from reference.evaluation.label_accuracy import LabelAccuracy
 from torch import Tensor, nn
 
 from reference.data.classes import CITYSCAPES, ClassList
