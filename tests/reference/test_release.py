@@ -54,7 +54,7 @@ def written(folder: Path, network: Segmenter | None = None) -> Path:
     folder.mkdir(exist_ok=True)
     path = checkpoint(folder / "last.pth", network or small_deeplab(seed=3))
     release = read_checkpoint(path, "student")
-    return write_release(folder, release, input_size=(16, 24), source="gta5")
+    return write_release(folder, release, input_size=(16, 24))
 
 
 def edit(card: Path, **changes) -> Path:
@@ -100,7 +100,7 @@ def test_the_card_says_what_a_user_must_know(tmp_path):
     path = checkpoint(tmp_path / "last.pth", network, OWN, labelled=[1])
     release = read_checkpoint(path, "student")
     facts = {"scores_percent": {"means": {"sky": 50.0}}}
-    card = write_release(tmp_path, release, input_size=(16, 24), source="own", facts=facts)
+    card = write_release(tmp_path, release, input_size=(16, 24), facts=facts)
     held = json.loads(card.read_text())
     assert (held["classes"], held["palette"]) == (["road", "sky"], ["#010203", "#040506"])
     assert (held["means"], held["labelled"]) == ({"miou2": [0, 1], "sky": [1]}, [1])
@@ -271,14 +271,14 @@ def test_a_method_that_changes_the_network_travels_with_it(tmp_path):
     assert torch.equal(
         read_checkpoint(path, "student", plain=True).network(IMAGES).logits, expected
     )
-    card = write_release(tmp_path, release, input_size=(16, 24), source="gta5")
+    card = write_release(tmp_path, release, input_size=(16, 24))
     assert torch.equal(read_release(card).network(IMAGES).logits, 3 * expected)
     method["state"]["optimiser"] = {"lr": 1}
     release = read_checkpoint(checkpoint(path, network, method=method), "student")
     with pytest.raises(
         ValueError, match=r"whose state is tensors alone, got method\.optimiser of l"
     ):
-        write_release(tmp_path / "b", release, input_size=(16, 24), source="gta5")
+        write_release(tmp_path / "b", release, input_size=(16, 24))
     assert not (tmp_path / "b").exists()
 
 
@@ -289,6 +289,6 @@ def test_a_method_that_leaves_the_network_leaves_no_trace(tmp_path, name):
     method = {"name": name, "state": {"factor": torch.tensor(3.0)}}
     release = read_checkpoint(checkpoint(tmp_path / "a.pth", network, method=method), "student")
     assert release.method is None
-    card = write_release(tmp_path, release, input_size=(16, 24), source="gta5")
+    card = write_release(tmp_path, release, input_size=(16, 24))
     assert json.loads(card.read_text())["method"] is None
     assert describe(build(json.loads(card.read_text())["description"])) == describe(network)
