@@ -139,9 +139,6 @@ def class_table(
         network: what was scored, of `in_words`: it names the head, as two go by one name.
         previous: the evaluation before; adds it and the change since.
         references: add published rows, where there are any of these sets and classes.
-
-    Raises:
-        ValueError: the evaluations were not measured alike.
     """
     rows = [_scored(LAST, last)]
     if previous is not None:

@@ -215,10 +215,6 @@ def evaluate(
     """Score a network on every image of a set, one by one, at the labels' own size.
 
     The work is done on the network's device, and it is left in the mode it was in.
-
-    Raises:
-        ValueError: there are no labels or no images, no pixel has a label that counts, the network
-            has another number of classes, or a file is broken.
     """
     if not images.has_labels or not len(images):
         raise ValueError(

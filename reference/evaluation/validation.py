@@ -104,9 +104,6 @@ def validate(folder: Path, settings: Settings, sets: Sets, state: State) -> Vali
 
     Writes ``classes.{md,csv,json}`` of the network, beside the evaluation before if there is one
     that was measured alike, and ``classes_teacher.*`` of the moving average.
-
-    Raises:
-        ValueError: the validation images have no labels, or a file is broken.
     """
     protocol = protocol_of(settings, sets)
 

@@ -7,21 +7,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from reference.networks import weights
 from reference.networks.heads import GroupNormHead, SumHead
 from reference.networks.output import ColourNormalisation, Domain, Output, Segmenter, seeded
 from reference.networks.pretrained import check_choices
 from reference.networks.resnet import ResNet
 from reference.networks.settings import DeepLabOptions, NetworkSettings
 from reference.networks.timm_backbone import TimmBackbone
-from reference.networks.weights import (
-    FAMILIES,
-    WeightReport,
-    family_of,
-    fill_backbone,
-    read_weights,
-    translate,
-    with_conventions,
-)
 
 
 def _backbone(options: DeepLabOptions) -> ResNet | TimmBackbone:
@@ -54,10 +46,6 @@ class DeepLab(Segmenter):
 
     The maps have about 1/8 of H and W; with Caffe's rounding up, one cell more on sizes that 8
     divides.
-
-    Raises:
-        ValueError: an unknown option, or two that do not go together.
-        ImportError: a backbone of timm where timm cannot be imported.
 
     Source:
         Chen et al., DeepLab, arXiv 1606.00915.
@@ -107,7 +95,7 @@ class DeepLab(Segmenter):
 
 def first_deeplab(
     settings: NetworkSettings, num_classes: int, seed: int
-) -> tuple[Segmenter, WeightReport | None]:
+) -> tuple[Segmenter, weights.WeightReport | None]:
     """Build a DeepLab for a run, with the conventions of its weights; see `first_network`."""
     options = replace(settings.deeplab, num_classes=num_classes)
     if settings.weights is None:
@@ -118,11 +106,12 @@ def first_deeplab(
                 "--network.random-weights, which costs most of the score."
             )
         return seeded(lambda: DeepLab(options), seed), None
-    held = read_weights(settings.weights)
+    path, held = settings.weights, weights.read_weights(settings.weights)
     forced = settings.family != "auto"
-    family = settings.family if forced else family_of(held)
-    options = with_conventions(options, family, settings.weights, forced=forced)
+    family = settings.family if forced else weights.family_of(held)
+    options = weights.with_conventions(options, family, path, forced=forced)
     network = seeded(lambda: DeepLab(options), seed)
-    report = fill_backbone(network, translate(held, network), settings.weights, family=family)
-    chosen = {name: getattr(options, name) for name in FAMILIES[family]}
+    state = weights.translate(held, network)
+    report = weights.fill_backbone(network, state, path, family=family)
+    chosen = {name: getattr(options, name) for name in weights.FAMILIES[family]}
     return network, replace(report, set_options=chosen)

@@ -189,9 +189,6 @@ def _kind(network: Segmenter) -> str:
 def describe(network: Segmenter) -> dict[str, Any]:
     """Say in JSON what a network is built of, its kind and options; `build` reads it back.
 
-    Raises:
-        TypeError: a network of another class, such as one that a method has wrapped.
-
     Example:
         >>> describe(build({"network": "toy", "options": {"num_classes": 5}}))["network"]
         'toy'
@@ -222,13 +219,7 @@ def in_words(network: Segmenter) -> str:
 
 
 def build(description: Mapping[str, Any], *, seed: int = 0) -> Segmenter:
-    """Build the network that a description stands for, on the CPU, in training mode.
-
-    Raises:
-        ValueError: the description lacks an entry, names an unknown kind or option, or has values
-            that do not fit.
-        ImportError: it needs timm, which cannot be imported.
-    """
+    """Build the network that a description stands for, on the CPU, in training mode."""
     kind, options = description.get("network"), description.get("options")
     if not isinstance(kind, str) or kind not in _KINDS or not isinstance(options, Mapping):
         raise ValueError(
@@ -258,10 +249,6 @@ def first_network(
     """Build the network that a new run begins with, and say what became of its weights.
 
     Options that follow from the family of the weights are set.
-
-    Raises:
-        ValueError: the weights are missing, do not fit, or contradict the options.
-        ImportError: the network needs timm, which cannot be imported.
     """
     if settings.kind == "deeplab":
         from reference.networks.deeplab import first_deeplab

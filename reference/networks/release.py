@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from reference.data.classes import CITYSCAPES, ClassList
@@ -60,10 +62,7 @@ def _labelled(source: str, classes: ClassList) -> tuple[int, ...] | None:
 
 
 def _assembled(
-    card: Mapping[str, Any],
-    state: Mapping[str, Any],
-    path: Path,
-    method: Mapping[str, Any] | None,
+    card: Mapping[str, Any], state: Mapping[str, Any], path: Path, method: Mapping[str, Any] | None
 ) -> Release:
     """Put network, weights and method together; weights that do not fit are refused."""
     network = build(card["description"])
@@ -109,12 +108,7 @@ def write_release(
         release: of a checkpoint.
         input_size: height and width of the images it is to be run at, pixels.
         facts: further entries of the card, such as scores; plain values.
-
-    Raises:
-        ValueError: the state of its method is no table of tensors, or the disk refuses.
     """
-    from safetensors.torch import save
-
     network, classes, method = release.trained, release.classes, release.method
     tensors = dict(network.state_dict())
     if method is not None:
@@ -170,8 +164,10 @@ def _read_card(path: Path) -> dict[str, Any]:
         raise _refuse(path, "input_size of a height and a width", size)
     if card["format"] != _FORMAT:
         raise _refuse(path, f"format {_FORMAT}", f"{card['format']}, of another version")
-    if Path(card["weights"]).name != card["weights"]:
-        raise _refuse(path, "weights beside the card", f"the path {card['weights']}")
+    # A path could lead anywhere.
+    name = card["weights"]
+    if Path(name).name != name or not (path.parent / name).is_file():
+        raise _refuse(path, f"the name of weights beside it, such as {_WEIGHTS}", card["weights"])
     try:
         colours = [tuple(bytes.fromhex(text[1:])) for text in card["palette"]]
         listed = {"names": card["classes"], "colours": colours, "means": card.get("means")}
@@ -182,20 +178,9 @@ def _read_card(path: Path) -> dict[str, Any]:
 
 
 def read_release(path: Path) -> Release:
-    """Read a card and the weights beside it.
-
-    Raises:
-        ValueError: the card is missing or incomplete, or the weights are not those that it was
-            written for.
-        ImportError: the network needs timm, which cannot be imported.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
+    """Read a card and the weights beside it."""
     card = _read_card(path)
     weights = path.parent / card["weights"]
-    if not weights.is_file():
-        raise _refuse(path, f"the name of weights beside it, such as {_WEIGHTS}", card["weights"])
     content = weights.read_bytes()
     if (digest := hashlib.sha256(content).hexdigest()) != card["sha256"]:
         raise ValueError(
@@ -220,11 +205,6 @@ def read_checkpoint(path: Path, which: str, *, plain: bool = False) -> Release:
     """Read one network, "student" or "teacher", out of a checkpoint of a run.
 
     `plain` leaves it as it was trained, whatever its method makes of it at test time.
-
-    Raises:
-        ValueError: the file cannot be read without running code, is damaged, lacks an entry, or
-            its weights do not fit its description or are not finite.
-        ImportError: the network needs timm, which cannot be imported.
     """
     held = read_stored(path)
     if not isinstance(held, Mapping) or not {"description", which} <= set(held):
@@ -233,11 +213,8 @@ def read_checkpoint(path: Path, which: str, *, plain: bool = False) -> Release:
             f"got {_no_checkpoint(held, which)}"
         )
     said = ("description", "iteration", "labelled", "settings", "classes")
-    card: dict[str, Any] = {
-        "classes": None,
-        "which": which,
-        **{n: held[n] for n in said if n in held},
-    }
+    card: dict[str, Any] = {"classes": None, "which": which}
+    card |= {name: held[name] for name in said if name in held}
     if settings := held.get("settings"):
         card["data"] = settings["data"]
         card["source"] = settings["data"]["source_set"]

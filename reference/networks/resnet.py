@@ -5,7 +5,7 @@ Parameters carry the names that torchvision and timm use, so that their weights 
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from typing import Final
 
@@ -82,9 +82,6 @@ class ResNet(WithBatchNorm):
     Shape:
         x (B, 3, H, W), normalised. Result: (B, 32 * width, h, w).
 
-    Raises:
-        ValueError: an unknown depth.
-
     Source:
         He et al., Deep Residual Learning, CVPR 2016; Chen et al., DeepLab, arXiv 1606.00915.
     """
@@ -131,12 +128,8 @@ class ResNet(WithBatchNorm):
         if not (self.checkpointing and self.training and torch.is_grad_enabled()):
             return layer(x)
         for block in layer:
-
-            def contexts(
-                block: nn.Module = block,
-            ) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-                return nullcontext(), statistics_at_rest(block)
-
+            # The statistics move in the pass before, not when the backward pass recomputes it.
+            contexts = partial(lambda one: (nullcontext(), statistics_at_rest(one)), block)
             x = checkpoint(block, x, use_reentrant=False, context_fn=contexts)
         return x
 

@@ -9,17 +9,15 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 _COPY: Final = "the file is damaged; copy or download it again"
 _PAGES: Final = (b"<!doctype", b"<html", b"<?xml", b"<head")
 
 
-class DamagedFileError(ValueError):
-    """A file of tensors that is cut short, altered, or something else altogether."""
-
-
-def _damaged(path: Path, got: str, hint: str = _COPY) -> DamagedFileError:
-    return DamagedFileError(
+def _damaged(path: Path, got: str, hint: str = _COPY) -> ValueError:
+    return ValueError(
         f"read_stored: expected a whole file of tensors, got {path}, {got}. Hint: {hint}."
     )
 
@@ -58,8 +56,8 @@ def read_stored(path: Path) -> Any:
     compared first; files older than torch 1.6 have none.
 
     Raises:
-        DamagedFileError: the file is cut short, altered, or no file of tensors.
-        ValueError: there is no such file, or it holds something else than tensors and plain values.
+        ValueError: there is no such file, it is cut short or altered, or it holds something else
+            than tensors and plain values.
     """
     if not path.is_file():
         folder = path.is_dir()
@@ -67,7 +65,7 @@ def read_stored(path: Path) -> Any:
         raise ValueError(f"read_stored: expected a file {path}, got {got}")
     try:
         if path.suffix == ".safetensors":
-            return _read_safetensors(path)
+            return load_file(path)
         _check(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -80,16 +78,8 @@ def read_stored(path: Path) -> Any:
         raise ValueError(
             f"read_stored: expected a file that may be read, got {path} ({error.strerror})."
         ) from error
+    except SafetensorError as error:
+        raise _damaged(path, f"which cannot be read as safetensors ({error})") from error
     except (RuntimeError, EOFError, OSError, LookupError, TypeError, UnicodeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise _damaged(path, f"which cannot be read ({reason})") from error
-
-
-def _read_safetensors(path: Path) -> Any:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise _damaged(path, f"which cannot be read as safetensors ({error})") from error

@@ -25,12 +25,7 @@ def _timm() -> Any:
 
 
 class TimmBackbone(WithBatchNorm):
-    """The last feature map of a network of timm at stride 8, with random weights.
-
-    Raises:
-        ImportError: timm cannot be imported.
-        ValueError: timm does not know the name, or cannot build it at this stride.
-    """
+    """The last feature map of a network of timm at stride 8, with random weights."""
 
     def __init__(self, name: str, *, batch_norm: str = "affine_frozen") -> None:
         super().__init__(batch_norm)

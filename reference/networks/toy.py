@@ -46,9 +46,6 @@ class _Residual(nn.Module):
 class SegmentationNetwork(Segmenter):
     """A fully convolutional network trained from random weights; widths are multiples of 8.
 
-    Raises:
-        ValueError: images whose H or W is no multiple of 8.
-
     Example:
         >>> network = SegmentationNetwork(ToyOptions(num_classes=5))
         >>> logits, features = network(torch.zeros(2, 3, 32, 48))

@@ -58,14 +58,8 @@ _SHOWN: Final = 3
 class WeightReport:
     """What became of every tensor of a file and of a network.
 
-    Args:
-        path: the file.
-        family: a key of `FAMILIES`; "own" is a file of this library.
-        matched: names in the network that were filled.
-        missing: names in the network that the file does not hold; they keep their random values.
-        unexpected: names in the file that the network has no place for.
-        mismatched: (name, shape in the network, shape in the file); these keep random values.
-        set_options: options of the network that follow from the family.
+    `matched` were filled; `missing`, and `mismatched` with both shapes, the network's first, keep
+    their random values; `unexpected` have no place. Options of the network follow from the family.
     """
 
     path: Path
@@ -99,11 +93,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a file by name; tables around them, such as "state_dict", are opened.
-
-    Raises:
-        ValueError: the file is missing, damaged or refused (see `read_stored`), or holds none.
-    """
+    """Read the tensors of a file by name; tables around them, such as "state_dict", are opened."""
     held = read_stored(path)
     while isinstance(held, Mapping):
         if tensors := {str(name): v for name, v in held.items() if isinstance(v, Tensor)}:
@@ -155,9 +145,6 @@ def with_conventions(
 
     An option at its default is free, one that was changed is kept; it may contradict the family
     where that is `forced`, named by the user.
-
-    Raises:
-        ValueError: a changed option contradicts the file.
     """
     changes: dict[str, Any] = {}
     defaults = {field.name: field.default for field in fields(DeepLabOptions)}

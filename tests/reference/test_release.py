@@ -102,7 +102,10 @@ def test_the_card_says_what_a_user_must_know(tmp_path):
         ({"format": 2}, "format 1 in {card}, got 2, of another version."),
         ({"palette": ["red"] * 19}, "classes with a palette and means in {card}, got ValueError."),
         ({"input_size": [0, 24]}, "input_size of a height and a width in {card}, got [0, 24]."),
-        ({"weights": "../model.safetensors"}, "weights beside the card in {card}, got the path .."),
+        (
+            {"weights": "../model.safetensors"},
+            "the name of weights beside it, such as model.safeten",
+        ),
         ({"weights": "other.safetensors"}, "the name of weights beside it, such as model.safeten"),
     ],
 )

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from reference.networks.output import first_network
 from reference.networks.settings import NetworkSettings
-from reference.networks.tensor_files import DamagedFileError, read_stored
+from reference.networks.tensor_files import read_stored
 from reference.networks.weights import family_of, fill_backbone, read_weights, translate
 from tests.reference.small_networks import (
     SMALL,
@@ -218,7 +218,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(path, tmp_path
         path.write_bytes(pickle.dumps(Bomb(mark), protocol=2))
     with refuses("read_stored: expected tensors and plain values in ") as caught:
         read_stored(path)
-    assert not isinstance(caught.value, DamagedFileError)
+    assert not isinstance(caught.value)
     assert not mark.exists()
     # The bomb is live.
     pickle.loads(pickle.dumps(Bomb(mark)))
@@ -248,7 +248,7 @@ def test_files_without_weights_are_refused(path, tmp_path):
 )
 def test_what_is_no_file_of_tensors_is_named(path, content, got):
     path.write_bytes(content)
-    with refuses("read_stored: expected a whole file of tensors, ", DamagedFileError) as caught:
+    with refuses("read_stored: expected a whole file of tensors, ") as caught:
         read_stored(path)
     assert f"got {path}, " in str(caught.value)
     assert got in str(caught.value)
@@ -257,7 +257,7 @@ def test_what_is_no_file_of_tensors_is_named(path, content, got):
 def test_an_archive_of_something_else_is_named(path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("resnet/model.txt", "no tensors")
-    with pytest.raises(DamagedFileError, match=r"a zip archive of resnet/model\.txt\. Hint: unp"):
+    with pytest.raises(ValueError, match=r"a zip archive of resnet/model\.txt\. Hint: unp"):
         read_stored(path)
 
 
@@ -268,7 +268,7 @@ def test_files_that_are_cut_short_are_refused(tmp_path, donor, save, share):
     save(torchvision_names(donor), path)
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
-    with refuses("read_stored: expected a whole file of tensors, ", DamagedFileError):
+    with refuses("read_stored: expected a whole file of tensors, "):
         read_stored(path)
 
 
