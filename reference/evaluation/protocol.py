@@ -63,30 +63,19 @@ class Protocol:
 
         scales, size, last = self.scales, self.size, len(self.classes) - 1
         # NaN is not within either.
-        require(
-            bool(scales) and all(0 < scale <= 8 for scale in scales),
-            f"at least one scale, each above 0 and at most 8, got {scales}",
-        )
-        sides = (min(size) * min(scales), max(size) * max(scales))
-        require(
-            1 <= sides[0] <= sides[1] <= _LONGEST,
-            f"size times scale within 1..{_LONGEST} pixels a side, got size {size} and scales "
-            f"{scales}",
-        )
-        window, stride = self.window or size, self.stride or (1, 1)
-        require(
-            self.window is not None or self.stride is None,
-            f"a window with stride {self.stride}, got None",
-        )
-        require(
-            1 <= stride[0] <= window[0] and 1 <= stride[1] <= window[1],
-            f"a window of positive sides and a stride within it, got window {self.window} and "
-            f"stride {self.stride}",
-        )
-        require(
-            bool(self.known) and 0 <= min(self.known) <= max(self.known) <= last,
-            f"labelled classes within 0..{last}, got {self.labelled}",
-        )
+        whole = bool(scales) and all(0 < scale <= 8 for scale in scales)
+        require(whole, f"at least one scale, each above 0 and at most 8, got {scales}")
+        fits = min(size) * min(scales) >= 1 and max(size) * max(scales) <= _LONGEST
+        wanted = f"size times scale within 1..{_LONGEST} pixels a side"
+        require(fits, f"{wanted}, got size {size} and scales {scales}")
+        alone = self.stride is not None and self.window is None
+        require(not alone, f"a window with stride {self.stride}, got None")
+        (h, w), (down, right) = self.window or size, self.stride or (1, 1)
+        wanted = "a window of positive sides and a stride within it"
+        got = f"got window {self.window} and stride {self.stride}"
+        require(1 <= down <= h and 1 <= right <= w, f"{wanted}, {got}")
+        held = bool(self.known) and 0 <= min(self.known) <= max(self.known) <= last
+        require(held, f"labelled classes within 0..{last}, got {self.labelled}")
 
     @property
     def known(self) -> tuple[int, ...]:

@@ -18,11 +18,7 @@ if TYPE_CHECKING:
 
 
 class Validation(NamedTuple):
-    """What an evaluation gave: the mean called `name` of network and moving average, in percent.
-
-    The verdict says whether a score early in the warm-up is as expected, and else where to look; it
-    is empty where nothing is known.
-    """
+    """The mean called `name` of network and moving average, in percent, and `verdict` on it."""
 
     name: str
     student: float
@@ -69,7 +65,7 @@ def due(settings: Settings, iteration: int) -> bool:
 
 
 def verdict(miou_percent: float, settings: Settings, iteration: int) -> str:
-    """Say whether an early score is as expected, and if not, where to look."""
+    """Say whether an early score is as expected, else where to look; "" where nothing is known."""
     least = expected_percent(settings, iteration)
     if least is None:
         return ""
@@ -102,8 +98,8 @@ def protocol_of(settings: Settings, sets: Sets) -> Protocol:
 def validate(folder: Path, settings: Settings, sets: Sets, state: State) -> Validation:
     """Evaluate a network and its moving average, as their method uses them at test time.
 
-    Writes ``classes.{md,csv,json}`` of the network, beside the evaluation before if there is one
-    that was measured alike, and ``classes_teacher.*`` of the moving average.
+    Writes ``classes.{md,csv,json}`` of the network, beside an evaluation before that was measured
+    alike, and ``classes_teacher.*`` of the moving average.
     """
     protocol = protocol_of(settings, sets)
 

@@ -36,9 +36,7 @@ _GROUPS: Final = 8
 class _Convolution(nn.Conv2d):
     """A convolution without bias, padded as TensorFlow does: at stride 2 more on the far side."""
 
-    def __init__(
-        self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1):
         padding = kernel // 2 if stride == 1 else 0
         super().__init__(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
 
@@ -202,14 +200,7 @@ def _name(packaged: str) -> str:
 
 
 def load_lite(network: Segmenter, path: Path | None) -> WeightReport:
-    """Fill the backbone from a file, or from the installed package.
-
-    Names may be the package's or timm's.
-
-    Raises:
-        ValueError: no file is given and the package is not installed, the file is unreadable, or
-            it does not fill the backbone; the network is as it was.
-    """
+    """Fill the backbone from a file, by the package's names or timm's, or from the package."""
     path = path or packaged_weights()
     if path is None:
         raise ValueError(

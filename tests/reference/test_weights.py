@@ -216,9 +216,8 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(path, tmp_path
         torch.save({"state_dict": Bomb(mark)}, path)
     else:
         path.write_bytes(pickle.dumps(Bomb(mark), protocol=2))
-    with refuses("read_stored: expected tensors and plain values in ") as caught:
+    with refuses("read_stored: expected tensors and plain values in "):
         read_stored(path)
-    assert not isinstance(caught.value)
     assert not mark.exists()
     # The bomb is live.
     pickle.loads(pickle.dumps(Bomb(mark)))
