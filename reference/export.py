@@ -21,8 +21,10 @@ import tyro
 
 from reference.commands import answer
 
-PROGRAM: Final = "model.pt2"
-ONNX: Final = "model.onnx"
+_PROGRAM: Final = "model.pt2"
+_ONNX: Final = "model.onnx"
+_SIZE: Final = (512, 1024)
+_MOST: Final = 16384
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,7 @@ class Options:
 
 
 def read_scores(path: Path) -> dict[str, Any]:
-    """Take the headline out of a JSON file that `write_class_table` wrote.
-
-    Returns:
-        dict: "header", how it was measured; "means" and "iou", in percent.
-
-    Raises:
-        ValueError: there is no such file, or it holds something else.
-    """
+    """Take the headline out of a JSON file that `write_class_table` wrote, in percent."""
     from reference.evaluation.class_table import LAST
 
     try:
@@ -74,10 +69,6 @@ def run_export(options: Options) -> tuple[Path, list[str]]:
 
     Returns:
         (Path, list): the card, and a sentence for every file that could not be made.
-
-    Raises:
-        ValueError: the output folder is not empty, or an input is not what it should be.
-        ImportError: the network needs timm, which cannot be imported.
     """
     from reference.run.files import require_new_folder
 
@@ -88,8 +79,8 @@ def run_export(options: Options) -> tuple[Path, list[str]]:
             f"export: expected a checkpoint, got the folder {options.checkpoint}. "
             f"Hint: {options.checkpoint / 'last.pth'} is the newest one of a run."
         )
-    if any(options.size) and not 1 <= min(options.size) <= max(options.size) <= 16384:
-        raise ValueError(f"export: expected a size within 1..16384, got {options.size}.")
+    if any(options.size) and not 1 <= min(options.size) <= max(options.size) <= _MOST:
+        raise ValueError(f"export: expected a size within 1..{_MOST}, got {options.size}.")
     from reference.networks.program import exported, write_onnx, write_program
     from reference.networks.release import read_checkpoint, renamed_source, write_release
 
@@ -97,31 +88,30 @@ def run_export(options: Options) -> tuple[Path, list[str]]:
     release = read_checkpoint(options.checkpoint, options.which)
     if options.source:
         release = renamed_source(release, options.source)
-    height, width = (
-        options.size if any(options.size) else release.card.get("input_size", (512, 1024))
-    )
+    said = release.card
+    height, width = options.size if any(options.size) else said.get("input_size", _SIZE)
     notes: list[str] = []
     programs = []
     if release.method is not None:
         notes.append(
-            f"No {PROGRAM}, no {ONNX}: {release.method['name']} changes the network at test time, "
-            "which programs do not hold. Hint: use the card."
+            f"No {_PROGRAM}, no {_ONNX}: {release.method['name']} changes the network at test "
+            "time, which programs do not hold. Hint: use the card."
         )
     elif options.program or options.onnx:
         program = exported(release.network, (height, width))
         if options.program:
-            write_program(options.out / PROGRAM, program)
-            programs.append(PROGRAM)
+            write_program(options.out / _PROGRAM, program)
+            programs.append(_PROGRAM)
         if options.onnx:
-            note = write_onnx(options.out / ONNX, program)
+            note = write_onnx(options.out / _ONNX, program)
             notes += [note] if note else []
-            programs += [] if note else [ONNX]
-    data = release.card.get("data", {})
+            programs += [] if note else [_ONNX]
+    data = said.get("data", {})
     facts = {
         # How scores read labels of this network.
         "data": {name: data[name] for name in ("target_set", "merge") if name in data},
         "which": options.which,
-        "iteration": release.card.get("iteration"),
+        "iteration": said.get("iteration"),
         "scores_percent": scores,
         "programs": {
             "files": programs,
@@ -130,14 +120,7 @@ def run_export(options: Options) -> tuple[Path, list[str]]:
             f"(align_corners {release.network.align_corners})",
         },
     }
-    card = write_release(
-        options.out,
-        release,
-        input_size=(height, width),
-        source=release.card.get("source", ""),
-        facts=facts,
-    )
-    return card, notes
+    return write_release(options.out, release, input_size=(height, width), facts=facts), notes
 
 
 def main() -> None:
@@ -146,9 +129,8 @@ def main() -> None:
     card, notes = answer(lambda: run_export(options))
     for note in notes:
         print(note, file=sys.stderr)
-    print(
-        f"Wrote {', '.join(sorted(path.name for path in card.parent.iterdir()))} to {card.parent}"
-    )
+    names = ", ".join(sorted(path.name for path in card.parent.iterdir()))
+    print(f"Wrote {names} to {card.parent}")
     print(f"Try: python -m reference.predict FOLDER --weights {card} --out predictions")
 
 

@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from reference.evaluation.protocol import Protocol
     from reference.networks.release import Release
 
-SUFFIXES: Final = (".jpeg", ".jpg", ".png")
-_OPACITY: Final = 0.5
+_SUFFIXES: Final = (".jpeg", ".jpg", ".png")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +48,7 @@ def find_images(folder: Path) -> list[Path]:
 
     if not folder.is_dir():
         raise ValueError(f"predict: expected a folder of images {folder}, got none.")
-    images = sorted(path for path in walk(folder, None) if path.suffix.lower() in SUFFIXES)
+    images = sorted(path for path in walk(folder, None) if path.suffix.lower() in _SUFFIXES)
     if not images:
         raise ValueError(f"predict: expected PNG or JPEG files in {folder}, got none.")
     results: dict[Path, Path] = {}
@@ -64,12 +63,8 @@ def find_images(folder: Path) -> list[Path]:
     return images
 
 
-def read_photograph(path: Path) -> ByteArray:
-    """Read an image, uint8 (H, W, 3), RGB, turned as a viewer shows it; grey ones get colours.
-
-    Raises:
-        ValueError: the file is damaged.
-    """
+def _photograph(path: Path) -> ByteArray:
+    """Read an image, uint8 (H, W, 3), RGB, turned as a viewer shows it; grey ones get colours."""
     from PIL import Image, ImageOps
 
     try:
@@ -83,27 +78,18 @@ def read_photograph(path: Path) -> ByteArray:
 
 
 def drawings(pixels: ByteArray, labels: ByteArray, classes: ClassList) -> dict[str, ByteArray]:
-    """Draw what is written for one image.
-
-    Args:
-        pixels: the image.
-        labels: class numbers.
-        classes: their ids and colours.
+    """Draw what is written for one image, by the name of its folder.
 
     Shape:
-        pixels (H, W, 3), uint8 RGB; labels (H, W), uint8.
-
-    Returns:
-        dict: "labelIds" (Cityscapes ids) or "labels" (H, W); "colour" and "overlay", RGB (H, W, 3).
+        pixels (H, W, 3), uint8 RGB; labels (H, W), class numbers. Result: "labelIds" (Cityscapes
+        ids) or "labels" (H, W); "colour" and "overlay" (H, W, 3).
     """
     colour = np.array(classes.colours, dtype=np.uint8)[labels]
-    blend = (1 - _OPACITY) * pixels.astype(np.float32) + _OPACITY * colour.astype(np.float32)
-    city, numbers = classes.names == CITYSCAPES.names, np.array(CITYSCAPES_NUMBERS, dtype=np.uint8)
-    return {
-        "labelIds" if city else "labels": numbers[labels] if city else labels,
-        "colour": colour,
-        "overlay": blend.round().astype(np.uint8),
-    }
+    ids = {"labels": labels}
+    if classes.names == CITYSCAPES.names:
+        ids = {"labelIds": np.array(CITYSCAPES_NUMBERS, dtype=np.uint8)[labels]}
+    blend = (pixels.astype(np.float32) + colour.astype(np.float32)) / 2
+    return {**ids, "colour": colour, "overlay": blend.round().astype(np.uint8)}
 
 
 def run_predict(
@@ -116,13 +102,6 @@ def run_predict(
 ) -> None:
     """Label the images one by one; each file is written whole or not at all.
 
-    Args:
-        options: of the command.
-        images: of `find_images`.
-        release: the network.
-        protocol: how it sees the images.
-        progress: show a bar.
-
     Raises:
         ValueError: an image is damaged, or a file cannot be written; the results so far stay.
     """
@@ -133,7 +112,7 @@ def run_predict(
     from reference.run.report import track
 
     for index in track(len(images), "Labelling", show=progress):
-        pixels = read_photograph(images[index])
+        pixels = _photograph(images[index])
         size = (pixels.shape[0], pixels.shape[1])
         scores = class_scores(release.network, pixels, size, protocol)
         labels = scores.argmax(dim=0).cpu().numpy().astype(np.uint8)

@@ -71,27 +71,17 @@ def _typed(kind: type[T], plain: Mapping[str, Any]) -> T:
 
 
 def open_images(options: Options, release: Release) -> tuple[ImageSet, ClassList]:
-    """Open the images and labels that are to be scored, and the classes with their means.
-
-    Raises:
-        ValueError: no folder is given and the file names no run, the set is not what it should be,
-            or its classes are not those of the network.
-    """
+    """Open the images and labels that are to be scored, and the classes with their means."""
     from reference.data.sets import open_sets
 
     data = _typed(DataSettings, release.card.get("data", {}))
     data = replace(data, source_set=release.card.get("source") or data.source_set)
     if options.root is not None:
-        data = replace(
-            data,
-            target=options.root,
-            val_images=options.root,
-            val_split=options.split or data.val_split,
-            val_labels=options.labels or data.val_labels,
-            classes=options.classes or data.classes,
-            target_set=options.set or data.target_set,
-            sequence="",
-        )
+        root = options.root
+        said = {"val_split": options.split, "val_labels": options.labels}
+        said |= {"classes": options.classes, "target_set": options.set}
+        named: dict[str, Any] = {name: value for name, value in said.items() if value}
+        data = replace(data, target=root, val_images=root, sequence="", **named)
     elif "settings" not in release.card:
         raise ValueError(
             f"score: expected a folder of labelled images with {options.weights}, got none. "
@@ -107,13 +97,7 @@ def open_images(options: Options, release: Release) -> tuple[ImageSet, ClassList
 
 
 def run_score(options: Options, *, progress: bool = True) -> ClassTable:
-    """Evaluate and return the table.
-
-    Raises:
-        ValueError: an input is not what it should be, the evaluation before was measured
-            otherwise, no pixel has a label, or the output folder is not empty.
-        ImportError: the network needs timm, which cannot be imported.
-    """
+    """Evaluate and return the table."""
     from reference.evaluation.class_table import class_table, read_evaluation
     from reference.evaluation.protocol import evaluate
     from reference.networks.output import in_words

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import torch
 
@@ -20,22 +20,17 @@ from reference.networks.output import plain_classes, read_classes
 from reference.run.files import write_atomically
 
 LAST: Final = "this run, last checkpoint"
-PREVIOUS: Final = "previous evaluation"
+_PREVIOUS: Final = "previous evaluation"
 DELTA: Final = "change since"
 _ACCURACY: Final = "pixel accuracy"
 
 T = TypeVar("T", int, str)
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of the table.
+class Row(NamedTuple):
+    """One line of the table: percent by class number and by the name of a mean, None if undefined.
 
-    Args:
-        name: what was scored.
-        iou_percent: class number -> IoU, 0..100, or points of change; None where undefined.
-        means_percent: by name, likewise; the pixel accuracy among them.
-        note: what must be known to compare.
+    The pixel accuracy is among the means; the note says what must be known to compare.
     """
 
     name: str
@@ -46,13 +41,7 @@ class Row:
 
 @dataclass(frozen=True)
 class ClassTable:
-    """A table of IoU per class.
-
-    Args:
-        header: lines that say what was scored and how.
-        rows: from top to bottom.
-        evaluation: of the first row.
-    """
+    """A table of IoU per class; `evaluation` is that of the first row."""
 
     header: tuple[str, ...]
     rows: tuple[Row, ...]
@@ -101,23 +90,20 @@ class ClassTable:
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON can hold it, unrounded, with the matrix."""
-        evaluation, rows = self.evaluation, []
+        held, rows = self.evaluation, []
         for row in self.rows:
             iou, means = self._values(row)
             rows.append({"name": row.name, "iou": iou, "means": means, "note": row.note})
-        classes = {"classes": plain_classes(evaluation.protocol.classes)}
-        return {
-            "header": list(self.header),
-            "rows": rows,
-            "evaluation": {
-                "protocol": asdict(evaluation.protocol) | classes,
-                "target": evaluation.target,
-                "images": evaluation.images,
-                "align_corners": evaluation.align_corners,
-                # True class by row, predicted class by column, in the order of the classes.
-                "confusion": evaluation.scores.confusion.tolist(),
-            },
+        classes = {"classes": plain_classes(held.protocol.classes)}
+        evaluation = {
+            "protocol": asdict(held.protocol) | classes,
+            "target": held.target,
+            "images": held.images,
+            "align_corners": held.align_corners,
+            # True class by row, predicted class by column, in the order of the classes.
+            "confusion": held.scores.confusion.tolist(),
         }
+        return {"header": list(self.header), "rows": rows, "evaluation": evaluation}
 
 
 def _scored(name: str, evaluation: Evaluation) -> Row:
@@ -144,31 +130,24 @@ def _reference(row: Published) -> Row:
 
 
 def class_table(
-    last: Evaluation,
-    *,
-    network: str,
-    previous: Evaluation | None = None,
-    references: bool = True,
+    last: Evaluation, *, network: str, previous: Evaluation | None = None, references: bool = True
 ) -> ClassTable:
-    """Set the last checkpoint beside what it should be compared with.
+    """Set the last checkpoint, the headline, beside what it should be compared with.
 
     Args:
-        last: of the last checkpoint: the headline.
+        last: of the last checkpoint.
         network: what was scored, of `in_words`: it names the head, as two go by one name.
         previous: the evaluation before; adds it and the change since.
         references: add published rows, where there are any of these sets and classes.
-
-    Raises:
-        ValueError: the evaluations were not measured alike.
     """
-    if previous is not None and previous.header != last.header:
-        raise ValueError(
-            f"class_table: expected evaluations measured alike, got {last.header!r} and "
-            f"{previous.header!r}."
-        )
     rows = [_scored(LAST, last)]
     if previous is not None:
-        before = _scored(PREVIOUS, previous)
+        if previous.header != last.header:
+            raise ValueError(
+                f"class_table: expected evaluations measured alike, got {last.header!r} and "
+                f"{previous.header!r}."
+            )
+        before = _scored(_PREVIOUS, previous)
         iou = _minus(rows[0].iou_percent, before.iou_percent)
         rows += [before, Row(DELTA, iou, _minus(rows[0].means_percent, before.means_percent))]
     if references:
@@ -186,30 +165,20 @@ def write_class_table(folder: Path, table: ClassTable, *, stem: str = "classes")
 
 
 def read_evaluation(path: Path) -> Evaluation:
-    """Read the evaluation of the last checkpoint back from the JSON file of a table.
-
-    Raises:
-        ValueError: there is no such file, or it holds something else.
-    """
+    """Read the evaluation of the last checkpoint back from the JSON file of a table."""
     try:
         held = json.loads(path.read_text(encoding="utf-8"))["evaluation"]
-        plain: dict[str, Any] = dict(held["protocol"])
-        plain = {n: tuple(v) if isinstance(v, list) else v for n, v in plain.items()}
-        # Tables were once of the 19 classes alone.
-        named = plain.get("classes")
-        classes = read_classes(named) if isinstance(named, Mapping) else CITYSCAPES
-        protocol = Protocol(**(plain | {"classes": classes}))
-        confusion = torch.tensor(held["confusion"], dtype=torch.int64)
+        plain: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in held["protocol"].items()
+        }
+        protocol = Protocol(**plain | {"classes": read_classes(plain["classes"])})
+        count = len(protocol.classes)
+        confusion = torch.tensor(held["confusion"], dtype=torch.int64).reshape(count, count)
         images, corners = int(held["images"]), bool(held["align_corners"])
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         raise ValueError(
             f"read_evaluation: expected the JSON file of a table per class, got {path} "
             f"({type(error).__name__}). Hint: write_class_table writes it."
         ) from error
-    count = len(protocol.classes)
-    if confusion.shape != (count, count):
-        raise ValueError(
-            f"read_evaluation: expected a matrix of {count}x{count} classes in {path}, "
-            f"got shape {tuple(confusion.shape)}."
-        )
     return Evaluation(Scores(confusion), protocol, images, corners, str(held.get("target", "")))

@@ -7,9 +7,9 @@ the score. All means are means of rows of this one matrix.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING, Final
 
 import torch
@@ -45,10 +45,6 @@ class Protocol:
         window: height and width of a window that slides over the scaled image, pixels; its logits
             are averaged where windows overlap. None, or one that covers the image, sees it whole.
         stride: steps of the window, pixels; two thirds of the window by default.
-
-    Raises:
-        ValueError: a number is not positive or too large, no scale, a stride beyond the window, or
-            classes that the list does not have.
     """
 
     classes: ClassList = CITYSCAPES
@@ -61,33 +57,25 @@ class Protocol:
     stride: Size | None = None
 
     def __post_init__(self) -> None:
-        if not self.scales or not all(math.isfinite(s) and 0 < s <= 8 for s in self.scales):
-            raise ValueError(
-                f"Protocol: expected at least one scale, each above 0 and at most 8, got "
-                f"{self.scales}."
-            )
-        longest = max(self.size) * max(self.scales)
-        if min(self.size) * min(self.scales) < 1 or longest > _LONGEST:
-            raise ValueError(
-                f"Protocol: expected size times scale within 1..{_LONGEST} pixels a side, got size "
-                f"{self.size} and scales {self.scales}."
-            )
-        if self.stride is not None and self.window is None:
-            raise ValueError(f"Protocol: expected a window with stride {self.stride}, got None.")
-        if self.window is not None:
-            stride = self.stride or self.window
-            if min(*self.window, *stride) < 1 or any(
-                step > side for step, side in zip(stride, self.window, strict=True)
-            ):
-                raise ValueError(
-                    "Protocol: expected a window of positive sides and a stride within it, got "
-                    f"window {self.window} and stride {self.stride}."
-                )
-        if not self.known or not 0 <= min(self.known) <= max(self.known) < len(self.classes):
-            raise ValueError(
-                f"Protocol: expected labelled classes within 0..{len(self.classes) - 1}, got "
-                f"{self.labelled}."
-            )
+        def require(holds: bool, wanted: str) -> None:
+            if not holds:
+                raise ValueError(f"Protocol: expected {wanted}.")
+
+        scales, size, last = self.scales, self.size, len(self.classes) - 1
+        # NaN is not within either.
+        whole = bool(scales) and all(0 < scale <= 8 for scale in scales)
+        require(whole, f"at least one scale, each above 0 and at most 8, got {scales}")
+        fits = min(size) * min(scales) >= 1 and max(size) * max(scales) <= _LONGEST
+        wanted = f"size times scale within 1..{_LONGEST} pixels a side"
+        require(fits, f"{wanted}, got size {size} and scales {scales}")
+        alone = self.stride is not None and self.window is None
+        require(not alone, f"a window with stride {self.stride}, got None")
+        (h, w), (down, right) = self.window or size, self.stride or (1, 1)
+        wanted = "a window of positive sides and a stride within it"
+        got = f"got window {self.window} and stride {self.stride}"
+        require(1 <= down <= h and 1 <= right <= w, f"{wanted}, {got}")
+        held = bool(self.known) and 0 <= min(self.known) <= max(self.known) <= last
+        require(held, f"labelled classes within 0..{last}, got {self.labelled}")
 
     @property
     def known(self) -> tuple[int, ...]:
@@ -109,46 +97,33 @@ class Protocol:
         held = {name: m for name, m in self.classes.means.items() if known.issuperset(m)}
         return held or {f"miou{len(known)}": self.known}
 
-    def describe(self, images: int, *, align_corners: bool) -> str:
-        """Say in one line how the numbers below were measured."""
-        if self.scales == (1.0,):
-            scales = "single scale"
-        else:
-            scales = "scales " + ", ".join(f"{scale:g}" for scale in self.scales)
-        parts = [
-            f"{images} images at {self.size[1]}x{self.size[0]}",
-            scales,
-            "with flip" if self.flip else "no flip",
-        ]
-        if self.window is not None:
-            steps = self.steps
-            parts.append(
-                f"windows of {self.window[1]}x{self.window[0]} every {steps[1]}x{steps[0]}"
-            )
-        parts.append(f"logits upsampled to full-size labels (align_corners={align_corners})")
-        if self.masked:
-            names = ", ".join(self.classes.names[label] for label in self.masked)
-            parts.append(f"outputs without labels in the source masked: {names}")
-        return "; ".join(parts)
-
     @property
     def steps(self) -> Size:
         """The stride, chosen or by default."""
         height, width = self.window or self.size
         return self.stride or (max(1, 2 * height // 3), max(1, 2 * width // 3))
 
+    def describe(self, images: int, *, align_corners: bool) -> str:
+        """Say in one line how the numbers below were measured."""
+        scales = ", ".join(f"{scale:g}" for scale in self.scales)
+        parts = [
+            f"{images} images at {self.size[1]}x{self.size[0]}",
+            "single scale" if self.scales == (1.0,) else f"scales {scales}",
+            "with flip" if self.flip else "no flip",
+        ]
+        if self.window is not None:
+            (h, w), (down, right) = self.window, self.steps
+            parts.append(f"windows of {w}x{h} every {right}x{down}")
+        parts.append(f"logits upsampled to full-size labels (align_corners={align_corners})")
+        if self.masked:
+            names = ", ".join(self.classes.names[label] for label in self.masked)
+            parts.append(f"outputs without labels in the source masked: {names}")
+        return "; ".join(parts)
+
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a network scored, and how that was measured.
-
-    Args:
-        scores: the matrix and what follows from it.
-        protocol: how.
-        images: number of images.
-        align_corners: of the network.
-        target: name of the set that was scored.
-    """
+    """What a network scored on so many images of the set `target`, and how it was measured."""
 
     scores: Scores
     protocol: Protocol
@@ -170,33 +145,27 @@ class Evaluation:
 
 def _starts(length: int, window: int, step: int) -> list[int]:
     """Places of a window along one axis; the last one ends where the image does."""
-    last = max(0, length - window)
+    last = length - window
     return [*range(0, last, step), last]
 
 
-def _windowed_logits(network: Segmenter, image: Tensor, window: Size, steps: Size) -> Tensor:
-    """Average the logits of windows, (1, C, H, W) for an image (1, 3, H, W)."""
+def _view(network: Segmenter, image: Tensor, size: Size, protocol: Protocol) -> Tensor:
+    """Logits of one view, (1, 3, H, W), at the size asked for: (C, *size)."""
     height, width = image.shape[-2:]
+    window = protocol.window or (height, width)
     h, w = min(window[0], height), min(window[1], width)
+    if (h, w) == (height, width):
+        return upsampled_logits(network, image, size)[0]
     total = image.new_zeros(1, network.num_classes, height, width)
     count = image.new_zeros(1, 1, height, width)
-    for top in _starts(height, h, steps[0]):
-        for left in _starts(width, w, steps[1]):
-            rows, columns = slice(top, top + h), slice(left, left + w)
-            piece = image[..., rows, columns]
-            total[..., rows, columns] += upsampled_logits(network, piece, (h, w))
-            count[..., rows, columns] += 1
-    return total / count
-
-
-def _view(network: Segmenter, image: Tensor, size: Size, protocol: Protocol) -> Tensor:
-    """Logits of one view at the size asked for, (C, *size)."""
-    window = protocol.window
-    height, width = image.shape[-2:]
-    if window is None or (window[0] >= height and window[1] >= width):
-        return upsampled_logits(network, image, size)[0]
-    logits = _windowed_logits(network, image, window, protocol.steps)
-    return F.interpolate(logits, size, mode="bilinear", align_corners=network.align_corners)[0]
+    down, right = protocol.steps
+    for top in _starts(height, h, down):
+        for left in _starts(width, w, right):
+            place = (..., slice(top, top + h), slice(left, left + w))
+            total[place] += upsampled_logits(network, image[place], (h, w))
+            count[place] += 1
+    corners = network.align_corners
+    return F.interpolate(total / count, size, mode="bilinear", align_corners=corners)[0]
 
 
 def _views(
@@ -223,29 +192,18 @@ def class_scores(network: Segmenter, pixels: ByteArray, size: Size, protocol: Pr
         mean of the probabilities of several; -inf, or 0 among them, for masked classes.
     """
     views = _views(network, pixels, size, protocol)
-    if len(protocol.scales) == 1 and not protocol.flip:
-        return next(views)
-    total, count = torch.zeros(()), 0
-    for view in views:
-        total, count = view.softmax(dim=0) + total.to(view.device), count + 1
-    return total / count
+    count = len(protocol.scales) * (2 if protocol.flip else 1)
+    # One by one: a view is as large as the image times its classes.
+    shares = (view.softmax(dim=0) for view in views)
+    return next(views) if count == 1 else reduce(torch.add, shares) / count
 
 
 def evaluate(
-    network: Segmenter,
-    images: ImageSet,
-    protocol: Protocol,
-    *,
-    description: str = "Evaluating",
-    progress: bool = False,
+    network: Segmenter, images: ImageSet, protocol: Protocol, *, progress: bool = False
 ) -> Evaluation:
     """Score a network on every image of a set, one by one, at the labels' own size.
 
     The work is done on the network's device, and it is left in the mode it was in.
-
-    Raises:
-        ValueError: there are no labels or no images, no pixel has a label that counts, the network
-            has another number of classes, or a file is broken.
     """
     if not images.has_labels or not len(images):
         raise ValueError(
@@ -263,7 +221,7 @@ def evaluate(
     training = network.training
     network.eval()
     try:
-        for index in track(len(images), description, show=progress):
+        for index in track(len(images), "Evaluating", show=progress):
             truth = torch.from_numpy(images.labels(index).copy()).to(device)
             size = (truth.shape[0], truth.shape[1])
             guess = class_scores(network, images.image(index), size, protocol).argmax(dim=0)
@@ -272,10 +230,10 @@ def evaluate(
         network.train(training)
     scores = Scores(confusion.cpu())
     if not set(scores.occurring) & set(protocol.known):
-        found = f"pixels of {len(scores.occurring)} other classes" if scores.occurring else "none"
+        others = f"pixels of {len(scores.occurring)} other classes"
         raise ValueError(
             f"evaluate: expected pixels labelled with a class that the source labels in the "
-            f"{len(images)} images of {images.name}, got {found}. Hint: labels of a test split are "
-            "placeholders; score on the split val."
+            f"{len(images)} images of {images.name}, got {others if scores.occurring else 'none'}. "
+            "Hint: labels of a test split are placeholders; score on the split val."
         )
     return Evaluation(scores, protocol, len(images), network.align_corners, images.name)

@@ -15,14 +15,10 @@ from reference.data.classes import IGNORE
 
 
 def confusion_matrix(predictions: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Count pixels by true class (row) and predicted class (column).
+    """Count pixels by true class (row) and predicted class (column); labels of 255 do not count.
 
     Shape:
-        predictions and labels of one shape, integer class numbers; labels of 255 are not counted.
-        Result: (C, C), int64.
-
-    Raises:
-        ValueError: shapes differ, or a value is neither a class nor (labels only) 255.
+        predictions and labels of one shape, integer class numbers. Result: (C, C), int64.
 
     Example:
         >>> truth = torch.tensor([0, 0, 1, 255])
@@ -48,29 +44,23 @@ def confusion_matrix(predictions: Tensor, labels: Tensor, num_classes: int) -> T
 
 @dataclass(frozen=True)
 class Scores:
-    """What a confusion matrix says.
-
-    Args:
-        confusion: pixel counts, true class by row, (C, C), int64.
-    """
+    """What a confusion matrix (C, C) says, true class by row."""
 
     confusion: Tensor
 
     @property
     def iou_percent(self) -> list[float | None]:
         """TP / (TP + FP + FN) per class, 0..100; None where a class has neither label nor guess."""
-        hits = self.confusion.diag().double()
-        union = self.confusion.sum(0) + self.confusion.sum(1) - self.confusion.diag()
-        return [
-            None if count == 0 else 100 * float(hit) / float(count)
-            for hit, count in zip(hits, union, strict=True)
-        ]
+        hits = self.confusion.diag()
+        union = self.confusion.sum(0) + self.confusion.sum(1) - hits
+        pairs = zip(hits.tolist(), union.tolist(), strict=True)
+        return [100 * hit / count if count else None for hit, count in pairs]
 
     @property
     def pixel_accuracy_percent(self) -> float | None:
         """Share of scored pixels that are right, 0..100; None where nothing is scored."""
         total = int(self.confusion.sum())
-        return 100 * float(self.confusion.diag().sum()) / total if total else None
+        return 100 * int(self.confusion.diag().sum()) / total if total else None
 
     @property
     def occurring(self) -> tuple[int, ...]:
@@ -78,14 +68,9 @@ class Scores:
         return tuple(self.confusion.sum(1).nonzero().flatten().tolist())
 
     def mean_iou_percent(self, classes: Iterable[int]) -> float | None:
-        """Average the IoU over some classes.
+        """Average the IoU over some classes, 0..100; None where none of them occurs.
 
-        Args:
-            classes: class numbers. A class with neither label nor guess is left out of the mean;
-                one that is guessed but never true counts as 0.
-
-        Returns:
-            float: 0..100; None where no class is left.
+        A class with neither label nor guess is left out; one that is guessed but never true is 0.
         """
         iou = self.iou_percent
         values = [value for value in (iou[label] for label in classes) if value is not None]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 import torch
 
@@ -17,25 +16,14 @@ if TYPE_CHECKING:
     from reference.data.sets import Sets
     from reference.run.state import State
 
-TABLE = "classes"
 
-
-@dataclass(frozen=True)
-class Validated:
-    """What an evaluation gave, in percent.
-
-    Args:
-        name: of the mean, such as "miou19".
-        student: of the trained network.
-        teacher: of its moving average; None without one.
-        verdict: whether a score early in the warm-up is as expected, and else where to look; ""
-            where nothing is known.
-    """
+class Validation(NamedTuple):
+    """The mean called `name` of network and moving average, in percent, and `verdict` on it."""
 
     name: str
     student: float
     teacher: float | None
-    verdict: str = ""
+    verdict: str
 
 
 # Source set -> (iterations of warm-up, percent mIoU below which something is likely wrong). The
@@ -56,44 +44,44 @@ def expected_percent(settings: Settings, iteration: int) -> float | None:
 
     Only runs that begin as the published ones did are judged; None for all others.
     """
-    known = settings.data.target_set == "cityscapes" and settings.network.kind == "deeplab"
-    if settings.stages not in ("full", "source-only") or settings.network.random_weights:
-        known = False
-    if not known or iteration > settings.source.iterations:
-        return None
-    return EXPECTED.get(settings.data.source_set, {}).get(iteration)
+    as_published = (
+        settings.data.target_set == "cityscapes"
+        and settings.network.kind == "deeplab"
+        and not settings.network.random_weights
+        and settings.stages in ("full", "source-only")
+        and iteration <= settings.source.iterations
+    )
+    limits = EXPECTED.get(settings.data.source_set, {})
+    return limits.get(iteration) if as_published else None
 
 
 def due(settings: Settings, iteration: int) -> bool:
     """Whether a run is scored after so many iterations."""
-    if not settings.reporting.evaluate:
-        return False
     every, rows = settings.reporting.evaluate_every, phases(settings)
     ends = {rows[-1].stop, *(row.stop for row in rows if not row.adapts)}
     often = bool(every) and iteration % every == 0
-    return often or iteration in ends or expected_percent(settings, iteration) is not None
+    judged = expected_percent(settings, iteration) is not None
+    return settings.reporting.evaluate and (often or iteration in ends or judged)
 
 
 def verdict(miou_percent: float, settings: Settings, iteration: int) -> str:
-    """Say whether an early score is as expected, and if not, where to look."""
+    """Say whether an early score is as expected, else where to look; "" where nothing is known."""
     least = expected_percent(settings, iteration)
     if least is None:
         return ""
-    begin = (
-        f"does it train? mIoU {miou_percent:.1f} after {iteration} iterations, expected "
-        f"{least:g} or more:"
+    low = (
+        "see that the backbone's weights were loaded (the report at the start of the run), that "
+        "--source.optimiser.learning-rate is about 2.5e-4, and that the weights belong to the "
+        "colour normalisation of the network."
     )
-    if miou_percent >= least:
-        return f"{begin} OK"
     if miou_percent < _NOTHING_LEARNT:
-        return (
-            f"{begin} LOW. Hint: next to nothing is learnt; labels that were saved again with "
-            "other colours or bits do this (python -m reference.check_data)."
+        low = (
+            "next to nothing is learnt; labels that were saved again with other colours or bits "
+            "do this (python -m reference.check_data)."
         )
     return (
-        f"{begin} LOW. Hint: see that the backbone's weights were loaded (the report at the start "
-        "of the run), that --source.optimiser.learning-rate is about 2.5e-4, and that the weights "
-        "belong to the colour normalisation of the network."
+        f"does it train? mIoU {miou_percent:.1f} after {iteration} iterations, expected "
+        f"{least:g} or more: " + ("OK" if miou_percent >= least else f"LOW. Hint: {low}")
     )
 
 
@@ -107,14 +95,11 @@ def protocol_of(settings: Settings, sets: Sets) -> Protocol:
     )
 
 
-def validate(folder: Path, settings: Settings, sets: Sets, state: State) -> Validated:
+def validate(folder: Path, settings: Settings, sets: Sets, state: State) -> Validation:
     """Evaluate a network and its moving average, as their method uses them at test time.
 
-    Writes ``classes.{md,csv,json}`` of the network, beside the evaluation before if there is one
-    that was measured alike, and ``classes_teacher.*`` of the moving average.
-
-    Raises:
-        ValueError: the validation images have no labels, or a file is broken.
+    Writes ``classes.{md,csv,json}`` of the network, beside an evaluation before that was measured
+    alike, and ``classes_teacher.*`` of the moving average.
     """
     protocol = protocol_of(settings, sets)
 
@@ -122,20 +107,18 @@ def validate(folder: Path, settings: Settings, sets: Sets, state: State) -> Vali
         with torch.no_grad(), state.precision.autocast():
             return evaluate(state.at_test(network), sets.validation, protocol)
 
-    student = scored(state.network)
-    previous = None
-    if (folder / f"{TABLE}.json").is_file():
-        previous = read_evaluation(folder / f"{TABLE}.json")
+    student, before = scored(state.network), folder / "classes.json"
+    previous = read_evaluation(before) if before.is_file() else None
     if previous is not None and previous.header != student.header:
         previous = None
-    name = in_words(state.network)
-    write_class_table(folder, class_table(student, network=name, previous=previous), stem=TABLE)
-    means = [(n, v) for n, v in student.means_percent.items() if v is not None]
-    mean, value = means[0] if means else (next(iter(student.means_percent)), 0.0)
+    words = in_words(state.network)
+    write_class_table(folder, class_table(student, network=words, previous=previous))
+    means = student.means_percent.items()
+    name, value = next((name, value) for name, value in means if value is not None)
     teacher = None
     if state.average is not None:
         average = scored(cast(Segmenter, state.average.module))
-        table = class_table(average, network=f"{name}, moving average")
-        write_class_table(folder, table, stem=f"{TABLE}_teacher")
-        teacher = average.means_percent[mean]
-    return Validated(mean, value, teacher, verdict(value, settings, state.iteration))
+        table = class_table(average, network=f"{words}, moving average")
+        write_class_table(folder, table, stem="classes_teacher")
+        teacher = average.means_percent[name]
+    return Validation(name, value, teacher, verdict(value, settings, state.iteration))

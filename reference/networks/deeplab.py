@@ -2,41 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
-from typing import Any, Final
+from dataclasses import replace
+from typing import Any
 
 from torch import Tensor, nn
 
+from reference.networks import weights
 from reference.networks.heads import GroupNormHead, SumHead
-from reference.networks.output import Domain, Output, Segmenter, seeded
-from reference.networks.pretrained import ColourNormalisation, check_choices
+from reference.networks.output import ColourNormalisation, Domain, Output, Segmenter, seeded
+from reference.networks.pretrained import check_choices
 from reference.networks.resnet import ResNet
 from reference.networks.settings import DeepLabOptions, NetworkSettings
 from reference.networks.timm_backbone import TimmBackbone
-from reference.networks.weights import (
-    FAMILIES,
-    WeightReport,
-    family_of,
-    fill_backbone,
-    read_weights,
-    translate,
-    with_conventions,
-)
-
-TIMM_PREFIX: Final = "timm/"
 
 
 def _backbone(options: DeepLabOptions) -> ResNet | TimmBackbone:
-    if options.backbone.startswith(TIMM_PREFIX):
-        if options.stems != "shared" or options.checkpointing:
-            raise ValueError(
-                f'DeepLab: expected stems "shared" and no checkpointing with the backbone '
-                f"{options.backbone!r}, got {options.stems!r} and {options.checkpointing}. "
-                "Hint: both need a resnet."
-            )
-        name = options.backbone.removeprefix(TIMM_PREFIX)
-        return TimmBackbone(name, batch_norm=options.batch_norm)
-    return ResNet(options)
+    name = options.backbone.removeprefix("timm/")
+    if name == options.backbone:
+        return ResNet(options)
+    if options.stems != "shared" or options.checkpointing:
+        raise ValueError(
+            f'DeepLab: expected stems "shared" and no checkpointing with the backbone '
+            f"{options.backbone!r}, got {options.stems!r} and {options.checkpointing}. "
+            "Hint: both need a resnet."
+        )
+    return TimmBackbone(name, batch_norm=options.batch_norm)
 
 
 def _head(options: DeepLabOptions, inputs: int) -> SumHead | GroupNormHead:
@@ -54,13 +44,8 @@ def _head(options: DeepLabOptions, inputs: int) -> SumHead | GroupNormHead:
 class DeepLab(Segmenter):
     """A backbone at stride 8 and one of two heads.
 
-    Shape:
-        images (B, 3, H, W), float in [0, 1], RGB. Result: `Output`, at about 1/8 of H and W; with
-        Caffe's rounding up, one cell more on sizes that 8 divides.
-
-    Raises:
-        ValueError: an unknown option, or two that do not go together.
-        ImportError: a backbone of timm where timm cannot be imported.
+    The maps have about 1/8 of H and W; with Caffe's rounding up, one cell more on sizes that 8
+    divides.
 
     Source:
         Chen et al., DeepLab, arXiv 1606.00915.
@@ -72,8 +57,9 @@ class DeepLab(Segmenter):
         options = options or DeepLabOptions()
         check_choices("DeepLab", options)
         backbone = _backbone(options)
-        head = _head(options, backbone.channels)
-        sizes = {"backbone": backbone.channels, "projection": options.projection_dim}
+        width, dim = backbone.channels, options.projection_dim
+        head = _head(options, width)
+        sizes = {"backbone": width, "projection": dim}
         super().__init__(
             feature_dim=sizes.get(options.features, head.feature_dim),
             num_classes=options.num_classes,
@@ -84,26 +70,17 @@ class DeepLab(Segmenter):
         self.normalise = ColourNormalisation(options.normalisation)
         self.backbone = backbone
         self.head = head
-        self.projection = (
-            nn.Sequential(
-                nn.Conv2d(backbone.channels, backbone.channels // 4, 1),
-                nn.ReLU(inplace=True),
-                nn.Conv2d(backbone.channels // 4, options.projection_dim, 1),
-            )
-            if options.features == "projection"
-            else None
-        )
+        self.projection: nn.Module | None = None
+        if options.features == "projection":
+            first, last = nn.Conv2d(width, width // 4, 1), nn.Conv2d(width // 4, dim, 1)
+            self.projection = nn.Sequential(first, nn.ReLU(inplace=True), last)
 
     def options(self) -> dict[str, Any]:
         """Return the options as JSON can hold them, with what loaded weights brought along."""
         kind = self.normalise.kind()
-        now = replace(self._options, align_corners=self.align_corners)
         # The buffers bring numbers of their own kind; the name only starts them.
-        return asdict(now) | ({} if kind == "custom" else {"normalisation": kind})
-
-    def colours(self) -> dict[str, Any]:
-        """Return the colour normalisation in words and figures, for people who read a card."""
-        return self.normalise.describe()
+        brought = {} if kind == "custom" else {"normalisation": kind}
+        return super().options() | {"align_corners": self.align_corners} | brought
 
     def forward(self, images: Tensor, domain: Domain = "target") -> Output:
         """Compute logits and features of a batch of one domain."""
@@ -118,7 +95,7 @@ class DeepLab(Segmenter):
 
 def first_deeplab(
     settings: NetworkSettings, num_classes: int, seed: int
-) -> tuple[Segmenter, WeightReport | None]:
+) -> tuple[Segmenter, weights.WeightReport | None]:
     """Build a DeepLab for a run, with the conventions of its weights; see `first_network`."""
     options = replace(settings.deeplab, num_classes=num_classes)
     if settings.weights is None:
@@ -129,11 +106,12 @@ def first_deeplab(
                 "--network.random-weights, which costs most of the score."
             )
         return seeded(lambda: DeepLab(options), seed), None
-    held = read_weights(settings.weights)
+    path, held = settings.weights, weights.read_weights(settings.weights)
     forced = settings.family != "auto"
-    family = settings.family if forced else family_of(held)
-    options = with_conventions(options, family, settings.weights, forced=forced)
+    family = settings.family if forced else weights.family_of(held)
+    options = weights.with_conventions(options, family, path, forced=forced)
     network = seeded(lambda: DeepLab(options), seed)
-    report = fill_backbone(network, translate(held, network), settings.weights, family=family)
-    chosen = {name: getattr(options, name) for name in FAMILIES[family]}
+    state = weights.translate(held, network)
+    report = weights.fill_backbone(network, state, path, family=family)
+    chosen = {name: getattr(options, name) for name in weights.FAMILIES[family]}
     return network, replace(report, set_options=chosen)

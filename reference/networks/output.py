@@ -8,7 +8,7 @@ EfficientNet are imported when the first one is built.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
@@ -37,6 +37,63 @@ class Output(NamedTuple):
     features: Tensor
 
 
+# Scale of RGB in [0, 1], then mean and std per channel as the backbone reads them; blue first?
+_COLOURS: Final = {
+    # Of weights converted from Caffe, which divides by no spread.
+    "caffe": (255.0, (104.00698793, 116.66876762, 122.67891434), (1.0, 1.0, 1.0), True),
+    "imagenet": (1.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), False),
+    # Of TensorFlow's networks, EfficientNet-Lite among them.
+    "half": (255.0, (127.5, 127.5, 127.5), (127.5, 127.5, 127.5), False),
+    "none": (1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), False),
+}
+
+
+class ColourNormalisation(nn.Module):
+    """Bring RGB images in [0, 1] into the colours a backbone was trained on, of a kind by name.
+
+    The numbers are buffers: they travel with the weights, and weights loaded later bring their own.
+    """
+
+    scale: Tensor
+    mean: Tensor
+    std: Tensor
+    bgr: Tensor
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        scale, mean, std, bgr = _COLOURS[kind]
+        self.register_buffer("scale", torch.tensor(scale))
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
+        # Boolean, so that averaging all buffers of a network cannot round it to another value.
+        self.register_buffer("bgr", torch.tensor(bgr))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute ``(scale * colour - mean) / std``."""
+        ordered = torch.where(self.bgr, images.flip(1), images)
+        return (ordered * self.scale - self.mean) / self.std
+
+    def kind(self) -> str:
+        """Return the name of what the buffers hold now, or "custom" where no kind fits."""
+        held = self.state_dict()
+        for name in _COLOURS:
+            expected = ColourNormalisation(name).state_dict()
+            if all(torch.equal(expected[key], held[key].cpu()) for key in expected):
+                return name
+        return "custom"
+
+    def describe(self) -> dict[str, Any]:
+        """Return the numbers in words and figures, for people who read a model card."""
+        return {
+            "kind": self.kind(),
+            "input": "RGB in [0, 1]",
+            "channel_order": "BGR" if bool(self.bgr) else "RGB",
+            "scale": float(self.scale),
+            "mean": self.mean.flatten().tolist(),
+            "std": self.std.flatten().tolist(),
+        }
+
+
 class Segmenter(nn.Module):
     """What every network here is: images in [0, 1] go in, an `Output` comes out.
 
@@ -51,11 +108,13 @@ class Segmenter(nn.Module):
 
     Shape:
         images (B, 3, H, W), float in [0, 1], RGB, all of one domain; a network with a stem per
-        domain reads them with the one that is named, by default the target's. Result: `Output`.
+        domain reads them with the one that is named, by default the target's.
     """
 
     kind: str = ""
     """Name that a description has for this class; a class without one cannot be described."""
+    normalise: ColourNormalisation
+    _options: Any
 
     def __init__(
         self, *, feature_dim: int, num_classes: int, stride: int, align_corners: bool
@@ -67,12 +126,13 @@ class Segmenter(nn.Module):
         self.align_corners = align_corners
 
     def options(self) -> dict[str, Any]:
-        """Return the keyword arguments that build this network anew, as JSON can hold them."""
-        raise NotImplementedError
+        """Return what builds this network anew, as JSON can hold it."""
+        plain = asdict(self._options).items()
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in plain}
 
     def colours(self) -> dict[str, Any]:
-        """Return the colour normalisation in words and figures, for people who read a card."""
-        raise NotImplementedError
+        """Return the colour normalisation, for people who read a card."""
+        return self.normalise.describe()
 
     # A Python bool in the state dict: as a buffer, reading it would make the host wait for a GPU.
     def get_extra_state(self) -> Tensor:
@@ -90,10 +150,7 @@ def unit_range(stored: Tensor) -> Tensor:
 
 
 def seeded(make: Callable[[], Segmenter], seed: int) -> Segmenter:
-    """Build a network on the CPU whose random weights depend on `seed` alone.
-
-    Torch's own random state is left as it was.
-    """
+    """Build a network on the CPU by `seed` alone; torch's own random state is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return make()
@@ -118,31 +175,28 @@ _KINDS: Final[Mapping[str, tuple[str, str, type[Any]]]] = {
 }
 
 
-def _construct(kind: str, options: Any) -> Segmenter:
+def _construct(kind: str, options: Any, seed: int) -> Segmenter:
     module, name, _ = _KINDS[kind]
-    made: Segmenter = getattr(import_module(f"reference.networks.{module}"), name)(options)
-    return made
+    made = getattr(import_module(f"reference.networks.{module}"), name)
+    return seeded(lambda: made(options), seed)
+
+
+def _kind(network: Segmenter) -> str:
+    # Of the class itself: a subclass is another network.
+    return str(vars(type(network)).get("kind", ""))
 
 
 def describe(network: Segmenter) -> dict[str, Any]:
-    """Say in JSON what a network is built of; `build` reads it back.
-
-    Returns:
-        dict: "network", its kind, and "options".
-
-    Raises:
-        TypeError: a network of another class, such as one that a method has wrapped.
+    """Say in JSON what a network is built of, its kind and options; `build` reads it back.
 
     Example:
         >>> describe(build({"network": "toy", "options": {"num_classes": 5}}))["network"]
         'toy'
     """
-    # Of the class itself: a subclass is another network.
-    kind = vars(type(network)).get("kind")
-    if kind not in _KINDS:
+    if _kind(network) not in _KINDS:
         known = " or ".join(name for _, name, _ in _KINDS.values())
         raise TypeError(f"describe: expected network to be {known}, got {type(network).__name__}.")
-    return {"network": kind, "options": network.options()}
+    return {"network": _kind(network), "options": network.options()}
 
 
 def in_words(network: Segmenter) -> str:
@@ -151,10 +205,9 @@ def in_words(network: Segmenter) -> str:
     Two heads go by the name DeepLab-V2, so of a DeepLab that is backbone, head and place of the
     features.
     """
-    kind = vars(type(network)).get("kind")
-    if kind != "deeplab":
+    if _kind(network) != "deeplab":
         names = {"toy": "toy network", "lite": "EfficientNet-Lite0 with a pyramid"}
-        name = names.get(str(kind), type(network).__name__)
+        name = names.get(_kind(network), type(network).__name__)
         return f"{name}, {network.feature_dim} features"
     options = network.options()
     branches = f" of {options['aspp_branches']} branches" if options["head"] == "dlv2" else ""
@@ -166,17 +219,7 @@ def in_words(network: Segmenter) -> str:
 
 
 def build(description: Mapping[str, Any], *, seed: int = 0) -> Segmenter:
-    """Build the network that a description stands for, on the CPU, in training mode.
-
-    Args:
-        description: of `describe`.
-        seed: of the random weights it starts with; torch's own random state is left as it was.
-
-    Raises:
-        ValueError: the description lacks an entry, names an unknown kind or option, or has values
-            that do not fit.
-        ImportError: it needs timm, which cannot be imported.
-    """
+    """Build the network that a description stands for, on the CPU, in training mode."""
     kind, options = description.get("network"), description.get("options")
     if not isinstance(kind, str) or kind not in _KINDS or not isinstance(options, Mapping):
         raise ValueError(
@@ -191,7 +234,7 @@ def build(description: Mapping[str, Any], *, seed: int = 0) -> Segmenter:
             "Hint: the description was written by another version."
         )
     try:
-        return seeded(lambda: _construct(kind, _KINDS[kind][2](**options)), seed)
+        return _construct(kind, _KINDS[kind][2](**options), seed)
     except (TypeError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
@@ -205,27 +248,19 @@ def first_network(
 ) -> tuple[Segmenter, WeightReport | None]:
     """Build the network that a new run begins with, and say what became of its weights.
 
-    Args:
-        settings: kind, options and weights; options that follow from the family of the weights
-            are set.
-        num_classes: channels of the logits.
-        seed: of the random weights; torch's own random state is left as it was.
-
-    Raises:
-        ValueError: the weights are missing, do not fit, or contradict the options.
-        ImportError: the network needs timm, which cannot be imported.
+    Options that follow from the family of the weights are set.
     """
     if settings.kind == "deeplab":
         from reference.networks.deeplab import first_deeplab
 
         return first_deeplab(settings, num_classes, seed)
-    if settings.kind == "lite":
-        from reference.networks.lite import LiteNetwork, load_lite
+    options: Any = settings.lite if settings.kind == "lite" else settings.toy
+    network = _construct(settings.kind, replace(options, num_classes=num_classes), seed)
+    if settings.kind == "toy" or settings.random_weights:
+        return network, None
+    from reference.networks.lite import load_lite
 
-        lite = seeded(lambda: LiteNetwork(replace(settings.lite, num_classes=num_classes)), seed)
-        return lite, None if settings.random_weights else load_lite(lite, settings.weights)
-    options = replace(settings.toy, num_classes=num_classes)
-    return seeded(lambda: _construct("toy", options), seed), None
+    return network, load_lite(network, settings.weights)
 
 
 def plain_classes(classes: ClassList) -> dict[str, Any]:
@@ -244,8 +279,8 @@ def read_classes(held: Mapping[str, Any]) -> ClassList:
     usual = {f"miou{len(names)}": range(len(names))}
     means = held.get("means") or (CITYSCAPES.means if names == CITYSCAPES.names else usual)
     return ClassList(
-        name=str(held.get("name", "own")),
-        names=names,
-        colours=tuple((int(r), int(g), int(b)) for r, g, b in held["colours"]),
-        means={str(name): tuple(map(int, members)) for name, members in means.items()},
+        str(held.get("name", "own")),
+        names,
+        tuple((int(r), int(g), int(b)) for r, g, b in held["colours"]),
+        {str(name): tuple(map(int, members)) for name, members in means.items()},
     )

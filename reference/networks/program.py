@@ -31,24 +31,17 @@ class _Plain(nn.Module):
 
 
 def exported(network: Segmenter, size: tuple[int, int]) -> Any:
-    """Trace a network in evaluation mode as a program.
+    """Trace a network on the CPU, in evaluation mode, as a program; its own mode stays.
 
-    The program takes images (B, 3, H, W), float in [0, 1], RGB, with any B and the given H and
-    W, and returns logits and features.
-
-    Args:
-        network: on the CPU; it is left in the mode it was in.
-        size: height and width of the images, pixels.
+    The program takes images (B, 3, *size), float in [0, 1], RGB, with any B, and returns logits
+    and features.
     """
     training = network.training
     # With one example the batch size would be taken for a constant.
-    example = torch.zeros(2, 3, *size)
+    example, any_batch = torch.zeros(2, 3, *size), {"images": {0: torch.export.Dim("batch")}}
     try:
-        return torch.export.export(
-            _Plain(network).eval(),
-            (example,),
-            dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
-        )
+        plain = _Plain(network).eval()
+        return torch.export.export(plain, (example,), dynamic_shapes=any_batch)
     finally:
         network.train(training)
 
@@ -66,25 +59,18 @@ def write_onnx(path: Path, program: Any) -> str:
     Returns:
         str: empty, or one sentence that says why there is no such file.
     """
-    if missing := [name for name in _ONNX if find_spec(name) is None]:
-        return (
-            f"No {path.name}: it needs {' and '.join(missing)}. Hint: pip install "
-            "'protocontrast[onnx]'."
-        )
+    if any(find_spec(name) is None for name in _ONNX):
+        hint = "Hint: pip install 'protocontrast[onnx]'."
+        return f"No {path.name}: it needs {' and '.join(_ONNX)}. {hint}"
     # The exporter tells of operators of torchvision, which no network here has.
     logger = logging.getLogger("torch.onnx._internal.exporter")
     level = logger.level
     logger.setLevel(logging.ERROR)
+    names: dict[str, Any] = {"input_names": ["images"], "output_names": ["logits", "features"]}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            made: Any = torch.onnx.export(
-                program,
-                input_names=["images"],
-                output_names=["logits", "features"],
-                verbose=False,
-                external_data=False,
-            )
+            made: Any = torch.onnx.export(program, **names, verbose=False, external_data=False)
             content = made.model_proto.SerializeToString()
     # The exporter wraps whatever went wrong in a class of its own.
     except Exception as error:

@@ -1,9 +1,8 @@
 """A trained network in files that anyone may open: weights in safetensors and a card in JSON.
 
 The card describes the network, its classes, colours and sizes, so that the two files are enough
-to run it and nothing in them is executed. Checkpoints of a run hold a description too and are
-read here as well. A method that changes the network at test time is named in both, and its state
-stands beside the weights.
+to run it and nothing in them is executed. Checkpoints of a run are read here as well. A method that
+changes the network at test time is named in both, and its state stands beside the weights.
 """
 
 from __future__ import annotations
@@ -15,6 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from reference.data.classes import CITYSCAPES, ClassList
@@ -23,9 +24,9 @@ from reference.networks.tensor_files import read_stored
 from reference.networks.weights import require_finite
 from reference.run.files import write_atomically
 
-FORMAT: Final = 1
-CARD: Final = "card.json"
-WEIGHTS: Final = "model.safetensors"
+_FORMAT: Final = 1
+_CARD: Final = "card.json"
+_WEIGHTS: Final = "model.safetensors"
 _METHOD: Final = "method."
 _ENTRIES: Final = {
     **{"format": int, "description": dict, "weights": str, "sha256": str, "classes": list},
@@ -54,17 +55,17 @@ class Release:
     method: Mapping[str, Any] | None = None
 
 
+def _labelled(source: str, classes: ClassList) -> tuple[int, ...] | None:
+    """Classes that a source labels by its name: SYNTHIA has no terrain, truck and train."""
+    synthia = source == "synthia" and classes.names == CITYSCAPES.names
+    return CITYSCAPES.means["miou16"] if synthia else None
+
+
 def _assembled(
-    description: Mapping[str, Any],
-    state: Mapping[str, Any],
-    path: Path,
-    method: Mapping[str, Any] | None,
-    card: Mapping[str, Any],
-    *,
-    plain: bool = False,
+    card: Mapping[str, Any], state: Mapping[str, Any], path: Path, method: Mapping[str, Any] | None
 ) -> Release:
     """Put network, weights and method together; weights that do not fit are refused."""
-    network = build(description)
+    network = build(card["description"])
     try:
         network.load_state_dict(state)
     except (RuntimeError, AttributeError, TypeError) as error:
@@ -75,30 +76,22 @@ def _assembled(
             f"({reason} ...). Hint: the file is of another network or another version."
         ) from error
     require_finite("read_trained", state, path)
-    held = card["classes"]
-    classes = read_classes(held) if isinstance(held, Mapping) else CITYSCAPES
+    classes = CITYSCAPES if card["classes"] is None else read_classes(card["classes"])
     if len(classes) != network.num_classes:
         raise ValueError(
             f"read_trained: expected one class per output in {path}, got {len(classes)} classes "
             f"and {network.num_classes} outputs."
         )
-    labelled = card.get("labelled")
-    # Older files do not say it, and SYNTHIA has no terrain, truck and train.
-    if labelled is None and card.get("source") == "synthia" and classes.names == CITYSCAPES.names:
-        labelled = CITYSCAPES.means["miou16"]
+    labelled = card.get("labelled") or _labelled(card.get("source", ""), classes)
     changed = network.eval()
-    if method is not None and not plain and method["name"] not in (None, "bicl"):
+    if method is not None and method["name"] not in (None, "bicl"):
         from reference.methods import at_test
 
         changed = at_test(method["name"], method["state"], network).eval()
     return Release(
-        changed,
-        card,
-        classes,
-        None if labelled is None else tuple(map(int, labelled)),
-        network,
-        None if changed is network else method,
-    )
+        changed, card, classes, None if labelled is None else tuple(map(int, labelled)),
+        network, None if changed is network else method,
+    )  # fmt: skip
 
 
 def write_release(
@@ -106,26 +99,16 @@ def write_release(
     release: Release,
     *,
     input_size: tuple[int, int],
-    source: str,
     facts: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write weights and card, the card last: where it is, both are whole.
+    """Write weights and card, the card last: where it is, both are whole; return the card.
 
     Args:
         folder: made where missing.
         release: of a checkpoint.
         input_size: height and width of the images it is to be run at, pixels.
-        source: name of the labelled set that it was trained on.
         facts: further entries of the card, such as scores; plain values.
-
-    Returns:
-        Path: the card.
-
-    Raises:
-        ValueError: the state of its method is no table of tensors, or the disk refuses.
     """
-    from safetensors.torch import save
-
     network, classes, method = release.trained, release.classes, release.method
     tensors = dict(network.state_dict())
     if method is not None:
@@ -135,30 +118,28 @@ def write_release(
             f"export: expected a method whose state is tensors alone, got {others[0]} of "
             f"{method and method['name']}. Hint: predict and score read the checkpoint itself."
         )
-    # Tensors that share memory would be refused.
-    weights = save(
-        {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    )
+    # Tensors that share memory, or are channels-last, would be refused.
+    weights = save({n: v.detach().cpu().contiguous().clone() for n, v in tensors.items()})
     card = {
-        "format": FORMAT,
+        "format": _FORMAT,
         "description": describe(network),
         "method": None if method is None else method["name"],
-        "weights": WEIGHTS,
+        "weights": _WEIGHTS,
         "sha256": hashlib.sha256(weights).hexdigest(),
         "classes": list(classes.names),
-        "palette": [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in classes.colours],
+        "palette": [f"#{bytes(colour).hex()}" for colour in classes.colours],
         "means": plain_classes(classes)["means"],
         "labelled": None if release.labelled is None else list(release.labelled),
         "normalisation": network.colours(),
         "input_size": list(input_size),
         "stride": network.stride,
         "align_corners": network.align_corners,
-        "source": source,
+        "source": release.card.get("source", ""),
         **(facts or {}),
     }
-    write_atomically(folder / WEIGHTS, weights)
-    write_atomically(folder / CARD, json.dumps(card, indent=2) + "\n")
-    return folder / CARD
+    write_atomically(folder / _WEIGHTS, weights)
+    write_atomically(folder / _CARD, json.dumps(card, indent=2) + "\n")
+    return folder / _CARD
 
 
 def _refuse(path: Path, wanted: str, got: object) -> ValueError:
@@ -181,10 +162,12 @@ def _read_card(path: Path) -> dict[str, Any]:
     size = card["input_size"]
     if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
         raise _refuse(path, "input_size of a height and a width", size)
-    if card["format"] != FORMAT:
-        raise _refuse(path, f"format {FORMAT}", f"{card['format']}, of another version")
-    if Path(card["weights"]).name != card["weights"]:
-        raise _refuse(path, "weights beside the card", f"the path {card['weights']}")
+    if card["format"] != _FORMAT:
+        raise _refuse(path, f"format {_FORMAT}", f"{card['format']}, of another version")
+    # A path could lead anywhere.
+    name = card["weights"]
+    if Path(name).name != name or not (path.parent / name).is_file():
+        raise _refuse(path, f"the name of weights beside it, such as {_WEIGHTS}", card["weights"])
     try:
         colours = [tuple(bytes.fromhex(text[1:])) for text in card["palette"]]
         listed = {"names": card["classes"], "colours": colours, "means": card.get("means")}
@@ -195,20 +178,9 @@ def _read_card(path: Path) -> dict[str, Any]:
 
 
 def read_release(path: Path) -> Release:
-    """Read a card and the weights beside it.
-
-    Raises:
-        ValueError: the card is missing or incomplete, or the weights are not those that it was
-            written for.
-        ImportError: the network needs timm, which cannot be imported.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
+    """Read a card and the weights beside it."""
     card = _read_card(path)
     weights = path.parent / card["weights"]
-    if not weights.is_file():
-        raise _refuse(path, f"the name of weights beside it, such as {WEIGHTS}", card["weights"])
     content = weights.read_bytes()
     if (digest := hashlib.sha256(content).hexdigest()) != card["sha256"]:
         raise ValueError(
@@ -219,12 +191,9 @@ def read_release(path: Path) -> Release:
         tensors = load(content)
     except SafetensorError as error:
         raise _refuse(weights, "safetensors", f"something else ({error})") from error
-    state = {name: value for name, value in tensors.items() if not name.startswith(_METHOD)}
-    method = None
-    if card.get("method"):
-        own = {n[len(_METHOD) :]: v for n, v in tensors.items() if n.startswith(_METHOD)}
-        method = {"name": card["method"], "state": own}
-    return _assembled(card["description"], state, weights, method, card)
+    own = {n[len(_METHOD) :]: tensors.pop(n) for n in list(tensors) if n.startswith(_METHOD)}
+    method = {"name": card["method"], "state": own} if card.get("method") else None
+    return _assembled(card, tensors, weights, method)
 
 
 def read_trained(path: Path, which: str) -> Release:
@@ -233,51 +202,42 @@ def read_trained(path: Path, which: str) -> Release:
 
 
 def read_checkpoint(path: Path, which: str, *, plain: bool = False) -> Release:
-    """Read one network out of a checkpoint of a run.
+    """Read one network, "student" or "teacher", out of a checkpoint of a run.
 
-    Args:
-        path: a file of `torch.save`, as `reference.run.state.State` writes it.
-        which: "student" or "teacher".
-        plain: leave the network as it was trained, whatever its method makes of it at test time.
-
-    Raises:
-        ValueError: the file cannot be read without running code, is damaged, lacks an entry, or
-            its weights do not fit its description or are not finite.
-        ImportError: the network needs timm, which cannot be imported.
+    `plain` leaves it as it was trained, whatever its method makes of it at test time.
     """
     held = read_stored(path)
     if not isinstance(held, Mapping) or not {"description", which} <= set(held):
-        raise ValueError(_no_checkpoint(held, which, path))
-    card: dict[str, Any] = {"description": held["description"], "which": which}
-    card |= {n: held[n] for n in ("iteration", "labelled", "settings", "classes") if n in held}
-    card.setdefault("classes", None)
-    settings = held.get("settings")
-    if settings is not None:
+        raise ValueError(
+            f'read_checkpoint: expected a checkpoint with "description" and "{which}" in {path}, '
+            f"got {_no_checkpoint(held, which)}"
+        )
+    said = ("description", "iteration", "labelled", "settings", "classes")
+    card: dict[str, Any] = {"classes": None, "which": which}
+    card |= {name: held[name] for name in said if name in held}
+    if settings := held.get("settings"):
         card["data"] = settings["data"]
         card["source"] = settings["data"]["source_set"]
         card["input_size"] = list(settings["reporting"]["size"])
-    return _assembled(held["description"], held[which], path, held.get("method"), card, plain=plain)
+    return _assembled(card, held[which], path, None if plain else held.get("method"))
 
 
-def _no_checkpoint(held: Any, which: str, path: Path) -> str:
-    wanted = f'read_checkpoint: expected a checkpoint with "description" and "{which}" in {path}'
+def _no_checkpoint(held: Any, which: str) -> str:
     if not isinstance(held, Mapping):
-        return f"{wanted}, got {type(held).__name__}."
-    tensors = [name for name, value in held.items() if isinstance(value, Tensor)]
+        return f"{type(held).__name__}."
     names = list(map(str, held))
-    if tensors or "state_dict" in held:
-        got = f"weights alone ({len(names)} entries, the first {names[0]})"
+    if "state_dict" in held or any(isinstance(value, Tensor) for value in held.values()):
         return (
-            f"{wanted}, got {got}. Hint: a file of weights is what training begins with "
-            "(--network.weights); here a checkpoint of a run or a card is needed."
+            f"weights alone ({len(names)} entries, the first {names[0]}). Hint: a file of weights "
+            "is what training begins with (--network.weights); here a checkpoint of a run or a "
+            "card is needed."
         )
     if which == "teacher" and {"description", "student"} <= set(held):
-        return f"{wanted}, got a run without a moving average. Hint: use --which student."
-    return f"{wanted}, got {', '.join(sorted(names)[:6]) or 'an empty table'}."
+        return "a run without a moving average. Hint: use --which student."
+    return f"{', '.join(sorted(names)[:6]) or 'an empty table'}."
 
 
 def renamed_source(release: Release, source: str) -> Release:
     """Return a release that was trained on another source than its file says."""
-    same = release.classes.names == CITYSCAPES.names
-    labelled = CITYSCAPES.means["miou16"] if source == "synthia" and same else None
-    return replace(release, card={**release.card, "source": source}, labelled=labelled)
+    card = {**release.card, "source": source}
+    return replace(release, card=card, labelled=_labelled(source, release.classes))

@@ -5,7 +5,8 @@ Parameters carry the names that torchvision and timm use, so that their weights 
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
+from functools import partial
 from typing import Final
 
 import torch
@@ -17,42 +18,40 @@ from reference.networks.pretrained import WithBatchNorm, statistics_at_rest
 from reference.networks.settings import DeepLabOptions
 
 # Bottleneck blocks per stage; 14 and 26 are for tests and small machines.
-BLOCKS: Final = {
-    14: (1, 1, 1, 1),
-    26: (2, 2, 2, 2),
-    50: (3, 4, 6, 3),
-    101: (3, 4, 23, 3),
-    152: (3, 8, 36, 3),
+_BLOCKS: Final = {
+    "resnet14": (1, 1, 1, 1),
+    "resnet26": (2, 2, 2, 2),
+    "resnet50": (3, 4, 6, 3),
+    "resnet101": (3, 4, 23, 3),
+    "resnet152": (3, 8, 36, 3),
 }
-OUTPUT_STRIDE: Final = 8
 _EXPANSION: Final = 4
 _STRIDES: Final = (1, 2, 1, 1)
 _DILATIONS: Final = (1, 1, 2, 4)
 
 
+def _one(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+
+
 class _Bottleneck(nn.Module):
     def __init__(
-        self, inputs: int, width: int, *, stride: int, dilation: int, stride_in_1x1: bool
+        self, inputs: int, width: int, stride: int, dilation: int, *, stride_in_1x1: bool
     ) -> None:
         super().__init__()
         outputs = width * _EXPANSION
         first, second = (stride, 1) if stride_in_1x1 else (1, stride)
-        self.conv1 = nn.Conv2d(inputs, width, 1, stride=first, bias=False)
+        self.conv1 = _one(inputs, width, first)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(
-            width, width, 3, stride=second, padding=dilation, dilation=dilation, bias=False
-        )
+        self.conv2 = nn.Conv2d(width, width, 3, second, dilation, dilation, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, outputs, 1, bias=False)
+        self.conv3 = _one(width, outputs)
         self.bn3 = nn.BatchNorm2d(outputs)
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = (
-            nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm2d(outputs)
-            )
-            if stride != 1 or inputs != outputs
-            else None
-        )
+        self.downsample: nn.Module | None = None
+        if stride != 1 or inputs != outputs:
+            shorter = _one(inputs, outputs, stride)
+            self.downsample = nn.Sequential(shorter, nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
@@ -83,75 +82,54 @@ class ResNet(WithBatchNorm):
     Shape:
         x (B, 3, H, W), normalised. Result: (B, 32 * width, h, w).
 
-    Raises:
-        ValueError: an unknown depth.
-
     Source:
         He et al., Deep Residual Learning, CVPR 2016; Chen et al., DeepLab, arXiv 1606.00915.
     """
 
+    stride = 8
+
     def __init__(self, options: DeepLabOptions) -> None:
         super().__init__(options.batch_norm)
-        depths = {f"resnet{depth}": blocks for depth, blocks in BLOCKS.items()}
-        if options.backbone not in depths:
+        if options.backbone not in _BLOCKS:
             raise ValueError(
-                f'DeepLab: expected backbone {", ".join(depths)} or "timm/<name>", '
+                f'DeepLab: expected backbone {", ".join(_BLOCKS)} or "timm/<name>", '
                 f"got {options.backbone!r}."
             )
         width = options.width
         self.checkpointing = options.checkpointing
-        self.stride = OUTPUT_STRIDE
         self.channels = 8 * width * _EXPANSION
+        block = partial(_Bottleneck, stride_in_1x1=options.stride_in_1x1)
 
         def stage(number: int) -> nn.Sequential:
-            inputs = width if number == 0 else width * 2 ** (number - 1) * _EXPANSION
-            planes = width * 2**number
-            blocks = []
-            for index in range(depths[options.backbone][number]):
-                blocks.append(
-                    _Bottleneck(
-                        inputs if index == 0 else planes * _EXPANSION,
-                        planes,
-                        stride=_STRIDES[number] if index == 0 else 1,
-                        dilation=_DILATIONS[number],
-                        stride_in_1x1=options.stride_in_1x1,
-                    )
-                )
-            return nn.Sequential(*blocks)
+            planes, dilation = width * 2**number, _DILATIONS[number]
+            inputs = width if number == 0 else planes // 2 * _EXPANSION
+            first = block(inputs, planes, _STRIDES[number], dilation)
+            more = range(1, _BLOCKS[options.backbone][number])
+            return nn.Sequential(
+                first, *(block(planes * _EXPANSION, planes, 1, dilation) for _ in more)
+            )
 
-        first = _Stem(width, stage(0), ceil_mode=options.ceil_mode)
-        self.conv1, self.bn1, self.layer1 = first.conv1, first.bn1, first.layer1
-        self.relu, self.maxpool = first.relu, first.maxpool
+        shared = _Stem(width, stage(0), ceil_mode=options.ceil_mode)
+        self.conv1, self.bn1, self.layer1 = shared.conv1, shared.bn1, shared.layer1
+        self.relu, self.maxpool = shared.relu, shared.maxpool
         self.layer2, self.layer3, self.layer4 = stage(1), stage(2), stage(3)
         self.target: _Stem | None = None
         if options.stems == "per_domain":
             self.target = _Stem(width, stage(0), ceil_mode=options.ceil_mode)
-        self._initialise()
-        self.settle_batch_norm()
-
-    def _initialise(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         if self.target is not None:
             # Both domains start alike.
-            own = {
-                name: value
-                for name, value in self.state_dict().items()
-                if name.split(".")[0] in ("conv1", "bn1", "layer1")
-            }
-            self.target.load_state_dict(own)
+            self.target.load_state_dict(shared.state_dict())
+        self.settle_batch_norm()
 
     def _run(self, layer: nn.Sequential, x: Tensor) -> Tensor:
         if not (self.checkpointing and self.training and torch.is_grad_enabled()):
             return layer(x)
         for block in layer:
-
-            def contexts(
-                block: nn.Module = block,
-            ) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-                return nullcontext(), statistics_at_rest(block)
-
+            # The statistics move in the pass before, not when the backward pass recomputes it.
+            contexts = partial(lambda one: (nullcontext(), statistics_at_rest(one)), block)
             x = checkpoint(block, x, use_reentrant=False, context_fn=contexts)
         return x
 

@@ -9,18 +9,16 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 _COPY: Final = "the file is damaged; copy or download it again"
 _PAGES: Final = (b"<!doctype", b"<html", b"<?xml", b"<head")
 
 
-class DamagedFileError(ValueError):
-    """A file of tensors that is cut short, altered, or something else altogether."""
-
-
-def _damaged(path: Path, found: str, hint: str = _COPY) -> DamagedFileError:
-    return DamagedFileError(
-        f"read_stored: expected a whole file of tensors, got {path}, {found}. Hint: {hint}."
+def _damaged(path: Path, got: str, hint: str = _COPY) -> ValueError:
+    return ValueError(
+        f"read_stored: expected a whole file of tensors, got {path}, {got}. Hint: {hint}."
     )
 
 
@@ -41,8 +39,7 @@ def _check(path: Path) -> None:
     # Torch itself compares no checksum: it would read other numbers from an altered file.
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            broken = archive.testzip()
+            names, broken = archive.namelist(), archive.testzip()
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError) as error:
         raise _damaged(path, f"an archive that is cut short or altered ({error})") from error
     if broken is not None:
@@ -53,26 +50,22 @@ def _check(path: Path) -> None:
 
 
 def read_stored(path: Path) -> Any:
-    """Read a file of tensors and plain values; nothing in the file is executed.
+    """Read a file of tensors and plain values onto the CPU; nothing in it is executed.
 
-    Args:
-        path: a ``.safetensors`` file, or one that `torch.save` wrote. The checksums of the latter
-            are compared first; files older than torch 1.6 have none.
-
-    Returns:
-        What the file holds, on the CPU.
+    The file is ``.safetensors``, or one that `torch.save` wrote. The checksums of the latter are
+    compared first; files older than torch 1.6 have none.
 
     Raises:
-        DamagedFileError: the file is cut short, altered, or no file of tensors.
-        ValueError: there is no such file, or it holds something else than tensors and plain values.
+        ValueError: there is no such file, it is cut short or altered, or it holds something else
+            than tensors and plain values.
     """
     if not path.is_file():
-        hint = " Hint: name a file in it, such as last.pth." if path.is_dir() else ""
-        found = "a folder" if path.is_dir() else "none"
-        raise ValueError(f"read_stored: expected a file {path}, got {found}.{hint}")
+        folder = path.is_dir()
+        got = "a folder. Hint: name a file in it, such as last.pth." if folder else "none."
+        raise ValueError(f"read_stored: expected a file {path}, got {got}")
     try:
         if path.suffix == ".safetensors":
-            return _read_safetensors(path)
+            return load_file(path)
         _check(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -85,16 +78,8 @@ def read_stored(path: Path) -> Any:
         raise ValueError(
             f"read_stored: expected a file that may be read, got {path} ({error.strerror})."
         ) from error
+    except SafetensorError as error:
+        raise _damaged(path, f"which cannot be read as safetensors ({error})") from error
     except (RuntimeError, EOFError, OSError, LookupError, TypeError, UnicodeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise _damaged(path, f"which cannot be read ({reason})") from error
-
-
-def _read_safetensors(path: Path) -> Any:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise _damaged(path, f"which cannot be read as safetensors ({error})") from error

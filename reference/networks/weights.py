@@ -9,7 +9,7 @@ filled stops the run.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
@@ -43,6 +43,7 @@ _PREFIXES: Final = (
 _COUNTER: Final = "num_batches_tracked"
 _OLD_HEAD: Final = re.compile(r"(layer[56])\.conv2d_list\.(\d)\.(weight|bias)")
 _TARGET_STEM: Final = re.compile(r"target_(conv1|bn1|layer1)\.")
+_LAYER3: Final = re.compile(r"(?:^|\.)layer3\.(\d+)\.")
 # What only a file of this library holds: a network keeps its own where the file has none.
 _OWN_SETTINGS: Final = ("normalise.", "_extra_state")
 # Blocks of layer3 in bottleneck networks, whose names alone do not tell their depth.
@@ -57,14 +58,8 @@ _SHOWN: Final = 3
 class WeightReport:
     """What became of every tensor of a file and of a network.
 
-    Args:
-        path: the file.
-        family: a key of `FAMILIES`; "own" is a file of this library.
-        matched: names in the network that were filled.
-        missing: names in the network that the file does not hold; they keep their random values.
-        unexpected: names in the file that the network has no place for.
-        mismatched: (name, shape in the network, shape in the file); these keep random values.
-        set_options: options of the network that follow from the family.
+    `matched` were filled; `missing`, and `mismatched` with both shapes, the network's first, keep
+    their random values; `unexpected` have no place. Options of the network follow from the family.
     """
 
     path: Path
@@ -77,8 +72,6 @@ class WeightReport:
 
     def __str__(self) -> str:
         """Lay out counts, and the first names of what did not match."""
-        differing = [f"{name} {there} in the file, {here} here" for name, here, there in
-                     self.mismatched]  # fmt: skip
         options = ", ".join(f"{name} {value}" for name, value in self.set_options.items())
         lines = [
             f"weights {self.path}, family {self.family}" + (f": {options}" if options else ""),
@@ -86,44 +79,41 @@ class WeightReport:
         ]
         if self.unexpected:
             lines.append(f"  not used {_listed(self.unexpected)}")
-        if differing:
-            lines.append(f"  of another shape, random {_listed(differing)}")
+        if self.mismatched:
+            shapes = [
+                f"{name} {file} in the file, {own} here" for name, own, file in self.mismatched
+            ]
+            lines.append(f"  of another shape, random {_listed(shapes)}")
         return "\n".join(lines)
 
 
-def _listed(names: tuple[str, ...] | list[str]) -> str:
-    shown = ", ".join(names[:_SHOWN])
+def _listed(names: Sequence[str]) -> str:
     rest = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{len(names)} ({shown}{rest})" if names else "0"
+    return f"{len(names)} ({', '.join(names[:_SHOWN])}{rest})" if names else "0"
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a file by name; tables around them, such as "state_dict", are opened.
-
-    Raises:
-        ValueError: the file is missing, damaged or refused (see `read_stored`), or holds none.
-    """
+    """Read the tensors of a file by name; tables around them, such as "state_dict", are opened."""
     held = read_stored(path)
     while isinstance(held, Mapping):
-        tensors = {str(name): v for name, v in held.items() if isinstance(v, Tensor)}
-        if tensors:
+        if tensors := {str(name): v for name, v in held.items() if isinstance(v, Tensor)}:
             return tensors
-        inner = next((held[name] for name in _NESTS if isinstance(held.get(name), Mapping)), None)
-        if inner is None:
+        nested = [held[name] for name in _NESTS if isinstance(held.get(name), Mapping)]
+        if not nested:
             break
-        held = inner
+        held = nested[0]
     table = isinstance(held, Mapping)
-    found = f"a table of {', '.join(map(str, list(held)[:5]))}" if table else type(held).__name__
+    got = f"a table of {', '.join(map(str, list(held)[:5]))}" if table else type(held).__name__
     raise ValueError(
         f"read_weights: expected a table of tensors in {path}, or one inside "
-        f"{', '.join(_NESTS)}, got {found}."
+        f"{', '.join(_NESTS)}, got {got}."
     )
 
 
 def _bare(name: str) -> str:
     """Cut every prefix off that wrappers put before a name."""
-    while found := next((prefix for prefix in _PREFIXES if name.startswith(prefix)), None):
-        name = name.removeprefix(found)
+    while prefix := next((each for each in _PREFIXES if name.startswith(each)), None):
+        name = name.removeprefix(prefix)
     return name
 
 
@@ -155,9 +145,6 @@ def with_conventions(
 
     An option at its default is free, one that was changed is kept; it may contradict the family
     where that is `forced`, named by the user.
-
-    Raises:
-        ValueError: a changed option contradicts the file.
     """
     changes: dict[str, Any] = {}
     defaults = {field.name: field.default for field in fields(DeepLabOptions)}
@@ -179,8 +166,8 @@ def with_conventions(
 
 def _chosen_head(bare: Mapping[str, Tensor], network: Segmenter) -> str:
     """Pick the head on the last feature map: multi-level files keep another on the one before."""
-    if isinstance(getattr(network, "head", None), SumHead):
-        inputs = network.state_dict()["head.branches.0.weight"].shape[1]
+    if isinstance(head := getattr(network, "head", None), SumHead):
+        inputs = head.state_dict()["branches.0.weight"].shape[1]
         for layer in ("layer5", "layer6"):
             weight = bare.get(f"{layer}.conv2d_list.0.weight")
             if weight is not None and weight.ndim == 4 and weight.shape[1] == inputs:
@@ -193,9 +180,8 @@ def translate(state: Mapping[str, Tensor], network: Segmenter) -> dict[str, Tens
 
     A target stem that the file does not hold is the shared one once more.
     """
-    bare = {_bare(name): value for name, value in state.items()}
     places = {_bare(name): name for name in network.state_dict()}
-    chosen = _chosen_head(bare, network)
+    chosen = _chosen_head({_bare(name): value for name, value in state.items()}, network)
     renamed: dict[str, Tensor] = {}
     for name, value in state.items():
         short = _TARGET_STEM.sub(r"target.\1.", _bare(name))
@@ -204,16 +190,14 @@ def translate(state: Mapping[str, Tensor], network: Segmenter) -> dict[str, Tens
         renamed[places.get(short, name)] = value
     for short, name in places.items():
         if short.startswith("target.") and name not in renamed:
-            shared = renamed.get(places[short.removeprefix("target.")])
-            if shared is not None:
-                renamed[name] = shared
+            shared = places[short.removeprefix("target.")]
+            renamed |= {name: renamed[shared]} if shared in renamed else {}
     return renamed
 
 
 def _other_network(state: Mapping[str, Tensor]) -> str:
     """Say what a file that does not fill the backbone seems to be."""
-    blocks = {name.split("layer3.")[1].split(".")[0] for name in state if "layer3." in name}
-    if any(".layer3." in name or name.startswith("layer3.") for name in state):
+    if blocks := {found[1] for name in state if (found := _LAYER3.search(name))}:
         depth = _DEPTHS.get(len(blocks), f"a resnet with {len(blocks)} blocks in layer3")
         return f"by its names the file is of {depth}"
     names = ", ".join(list(state)[:2])
@@ -232,7 +216,8 @@ def fill_backbone(
             finite; the network is as it was.
     """
     own = network.state_dict()
-    fits = {name for name in own if name in state and own[name].shape == state[name].shape}
+    shapes = {n: (tuple(own[n].shape), tuple(state[n].shape)) for n in own if n in state}
+    fits = {name: state[name] for name, (here, there) in shapes.items() if here == there}
     # Caffe has no counter of batches, and nothing here reads it.
     backbone = [n for n in own if n.startswith("backbone.") and not n.endswith(_COUNTER)]
     if unfilled := [name for name in backbone if name not in fits]:
@@ -241,23 +226,16 @@ def fill_backbone(
             f"got {len(backbone) - len(unfilled)}; the first unfilled is {unfilled[0]}. "
             f"Hint: {_other_network(state)}."
         )
-    require_finite("load_weights", {name: state[name] for name in fits}, path)
-    network.load_state_dict({name: state[name] for name in fits}, strict=False)
+    require_finite("load_weights", fits, path)
+    network.load_state_dict(fits, strict=False)
+    absent = (name for name in own if name not in state and _COUNTER not in name)
     return WeightReport(
-        path=path,
-        family=family,
-        matched=tuple(name for name in own if name in fits),
-        missing=tuple(
-            name
-            for name in own
-            if name not in state and _COUNTER not in name and not name.startswith(_OWN_SETTINGS)
-        ),
+        path,
+        family,
+        matched=tuple(fits),
+        missing=tuple(name for name in absent if not name.startswith(_OWN_SETTINGS)),
         unexpected=tuple(name for name in state if name not in own),
-        mismatched=tuple(
-            (name, tuple(own[name].shape), tuple(state[name].shape))
-            for name in own
-            if name in state and name not in fits
-        ),
+        mismatched=tuple((n, *both) for n, both in shapes.items() if n not in fits),
         set_options={},
     )
 

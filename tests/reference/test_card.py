@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 
@@ -20,15 +19,13 @@ from reference.networks.output import (
     plain_classes,
     read_classes,
 )
-from reference.networks.settings import NetworkSettings, ToyOptions
+from reference.networks.settings import NetworkSettings
 from reference.networks.toy import SegmentationNetwork, build_network
-from tests.reference.small_networks import small_deeplab
-
-IMAGES = torch.rand(2, 3, 16, 24, generator=torch.Generator().manual_seed(0))
+from tests.reference.small_networks import IMAGES, refuses, small_deeplab
 
 NETWORKS = {
     "toy": lambda: build_network(seed=3, feature_dim=32, num_classes=5),
-    "another toy": lambda: SegmentationNetwork(ToyOptions(dilations=(1, 3), near_width=16)),
+    "another toy": lambda: build_network(seed=0, dilations=(1, 3), near_width=16),
     "deeplab": lambda: small_deeplab(seed=3, num_classes=7),
     "group norm": lambda: small_deeplab(
         seed=3, head="dlv2_gn", features="projection", stems="per_domain"
@@ -48,7 +45,7 @@ def test_a_description_survives_json_and_rebuilds_the_network(make):
     ours, theirs = network.eval()(IMAGES), again.eval()(IMAGES)
     assert torch.equal(ours.logits, theirs.logits)
     assert torch.equal(ours.features, theirs.features)
-    assert describe(again) == description
+    assert describe(again) == description == describe(network)
 
 
 def test_weights_depend_on_the_seed_and_leave_the_random_state_alone():
@@ -65,7 +62,7 @@ def test_weights_depend_on_the_seed_and_leave_the_random_state_alone():
 def test_the_first_network_has_an_output_per_class_and_the_weights_of_the_seed():
     network, report = first_network(NetworkSettings(kind="toy"), 3, 7)
     assert report is None
-    assert network(IMAGES).logits.shape == (2, 3, 4, 6)
+    assert network(IMAGES).logits.shape == (3, 3, 4, 6)
     expected = build_network(seed=7, num_classes=3).state_dict()
     assert all(torch.equal(expected[n], v) for n, v in network.state_dict().items())
 
@@ -79,7 +76,7 @@ def test_a_toy_run_imports_no_other_network():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     names = [name.rpartition(".")[2] for name in done.stdout.split()]
-    assert names == ["card", "output", "settings", "toy"], done.stderr
+    assert names == ["output", "settings", "toy"], done.stderr
 
 
 def test_corners_that_came_with_weights_are_described():
@@ -99,52 +96,30 @@ class Wrapped(SegmentationNetwork):
     """Another network, though a subclass of one that can be described."""
 
 
-def test_other_classes_are_refused():
+@pytest.mark.parametrize("kind", [nn.Identity, Wrapped])
+def test_other_classes_are_refused(kind):
     known = "SegmentationNetwork or DeepLab or LiteNetwork"
-    for network in (nn.Linear(1, 1), Wrapped()):
-        sentence = f"describe: expected network to be {known}, got {type(network).__name__}."
-        with pytest.raises(TypeError, match=f"^{re.escape(sentence)}$"):
-            describe(network)
+    with refuses(f"describe: expected network to be {known}, got {kind.__name__}.", TypeError):
+        describe(kind())
 
 
 @pytest.mark.parametrize(
-    ("description", "sentence"),
+    ("kind", "options", "sentence"),
     [
-        (
-            {"network": "unet", "options": {}},
-            'build: expected a description with "network" of toy or deeplab or lite and a table of '
-            "options, got network 'unet' and options dict. Hint: describe(network) writes one.",
-        ),
-        (
-            {"network": "toy", "options": {"depth": 3}},
-            "build: expected options among stem_width, near_width, far_width, dilations, "
-            "feature_dim, num_classes, got depth. "
-            "Hint: the description was written by another version.",
-        ),
-        (
-            {"network": "deeplab", "options": {"backbone": "resnet14", "stems": "two"}},
-            'DeepLab: expected stems "shared" or "per_domain", got \'two\'.',
-        ),
+        ("unet", {}, 'build: expected a description with "network" of toy or deeplab or lite and'),
+        ("toy", {"depth": 3}, "build: expected options among stem_width, near_width, far_width, "),
+        ("toy", {"near_width": "8"}, "build: expected options of types that fit, got {'near_"),
+        ("deeplab", {"stems": "two"}, 'DeepLab: expected stems "shared" or "per_domain", got'),
     ],
 )
-def test_descriptions_that_build_nothing_are_refused(description, sentence):
-    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
-        build(description)
-
-
-def test_options_of_a_wrong_type_are_refused():
-    options = {"backbone": "resnet14", "width": "8"}
-    with pytest.raises(
-        ValueError, match=r"^build: expected options of types that fit, got \{.*\n?"
-    ):
-        build({"network": "deeplab", "options": options})
+def test_descriptions_that_build_nothing_are_refused(kind, options, sentence):
+    with refuses(sentence):
+        build({"network": kind, "options": options})
 
 
 def test_class_lists_survive_json():
     own = ClassList("mine", ("road", "sky"), ((1, 2, 3), (4, 5, 6)), {"miou2": (0, 1), "sky": (1,)})
-    again = read_classes(json.loads(json.dumps(plain_classes(own))))
-    assert (again.name, again.names, again.colours) == (own.name, own.names, own.colours)
-    assert again.means == own.means
+    assert read_classes(json.loads(json.dumps(plain_classes(own)))) == own
     # Means are optional: all classes, or those of the papers.
     assert read_classes({"names": ["a"], "colours": [[0, 0, 0]]}).means == {"miou1": (0,)}
     city = plain_classes(CITYSCAPES)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import re
 import zipfile
@@ -13,28 +12,29 @@ import torch
 from safetensors.torch import save_file
 
 from reference.networks.output import first_network
-from reference.networks.settings import DeepLabOptions, NetworkSettings
-from reference.networks.tensor_files import DamagedFileError, read_stored
+from reference.networks.settings import NetworkSettings
+from reference.networks.tensor_files import read_stored
 from reference.networks.weights import family_of, fill_backbone, read_weights, translate
 from tests.reference.small_networks import (
     SMALL,
+    Bomb,
     caffe_names,
     lively,
+    refuses,
     small_deeplab,
     torchvision_names,
 )
 
-BACKBONE_TENSORS = 85
+
+def load_weights(network, state, path):
+    torch.save(state, path)
+    held = read_weights(path)
+    return fill_backbone(network, translate(held, network), path, family=family_of(held))
 
 
-def load_weights(network, path):
-    state = read_weights(path)
-    return fill_backbone(network, translate(state, network), path, family=family_of(state))
-
-
-def assert_same_backbone(network, theirs):
-    ours = network.backbone.state_dict()
-    for name, value in theirs.backbone.state_dict().items():
+def assert_same(network, donor, part="backbone"):
+    ours = getattr(network, part).state_dict()
+    for name, value in getattr(donor, part).state_dict().items():
         if "num_batches" not in name:
             assert torch.equal(ours[name], value), name
 
@@ -44,92 +44,82 @@ def donor():
     return lively(small_deeplab(seed=5))
 
 
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "weights.pth"
+
+
 def test_two_different_backbones_are_told_apart(donor):
     with pytest.raises(AssertionError, match=re.escape("conv1.weight")):
-        assert_same_backbone(small_deeplab(), donor)
+        assert_same(small_deeplab(), donor)
 
 
 @pytest.mark.parametrize("nest", [None, "state_dict", "model"])
 @pytest.mark.parametrize("front", ["", "module.", "_orig_mod.module.backbone."])
-def test_torchvision_naming(tmp_path, donor, nest, front):
+def test_torchvision_naming(path, donor, nest, front):
     state = {f"{front}{name}": value for name, value in torchvision_names(donor).items()}
-    path = tmp_path / "resnet.pth"
-    torch.save({nest: state, "epoch": 90} if nest else state, path)
     network = small_deeplab()
-    head = {n: v.clone() for n, v in network.head.state_dict().items()}
-    report = load_weights(network, path)
-    assert_same_backbone(network, donor)
+    report = load_weights(network, {nest: state, "epoch": 90} if nest else state, path)
+    assert_same(network, donor)
+    assert_same(network, small_deeplab(), "head")
     assert report.family == "torchvision"
     assert report.unexpected == (f"{front}fc.weight", f"{front}fc.bias")
-    assert report.missing == tuple(f"head.{name}" for name in head)
+    assert report.missing == tuple(f"head.{name}" for name in network.head.state_dict())
     assert report.mismatched == ()
-    assert all(torch.equal(head[n], v) for n, v in network.head.state_dict().items())
 
 
 @pytest.mark.parametrize("front", ["", "Scale.", "module.Scale."])
-def test_old_caffe_naming_fills_backbone_and_head(tmp_path, donor, front):
-    path = tmp_path / "deeplab.pth"
-    # Old files are not archives.
-    torch.save(caffe_names(donor, front=front), path, _use_new_zipfile_serialization=False)
+def test_old_caffe_naming_fills_backbone_and_head(path, donor, front):
     network = small_deeplab()
-    report = load_weights(network, path)
-    assert_same_backbone(network, donor)
-    for name, value in donor.head.state_dict().items():
-        assert torch.equal(network.head.state_dict()[name], value)
+    report = load_weights(network, caffe_names(donor, front=front), path)
+    assert_same(network, donor)
+    assert_same(network, donor, "head")
     assert report.family == "caffe"
     assert report.missing == report.unexpected == report.mismatched == ()
 
 
-def test_a_head_for_other_classes_is_reported_and_left_alone(tmp_path, donor):
-    state = caffe_names(donor, front="Scale.")
-    for number in range(4):
-        state[f"Scale.layer5.conv2d_list.{number}.weight"] = torch.ones(21, 256, 3, 3)
-        state[f"Scale.layer5.conv2d_list.{number}.bias"] = torch.ones(21)
-    path = tmp_path / "init.pth"
-    torch.save(state, path)
+def test_old_files_are_not_archives(path, donor):
+    torch.save(caffe_names(donor), path, _use_new_zipfile_serialization=False)
+    assert family_of(read_weights(path)) == "caffe"
+
+
+def test_a_head_for_other_classes_is_reported_and_left_alone(path, donor):
+    other = small_deeplab(num_classes=21)
+    state = caffe_names(donor, front="Scale.") | caffe_names(other, front="Scale.")
     network = small_deeplab()
-    before = {n: v.clone() for n, v in network.head.state_dict().items()}
-    report = load_weights(network, path)
+    report = load_weights(network, state, path)
     assert report.mismatched[0] == ("head.branches.0.weight", (19, 256, 3, 3), (21, 256, 3, 3))
     assert len(report.mismatched) == 8
-    assert all(torch.equal(before[n], v) for n, v in network.head.state_dict().items())
+    assert_same(network, small_deeplab(), "head")
 
 
-def test_of_two_heads_the_one_on_the_last_map_is_read(tmp_path, donor):
+def test_of_two_heads_the_one_on_the_last_map_is_read(path, donor):
     state = caffe_names(donor, layer="layer6")
     for number in range(4):
         state[f"layer5.conv2d_list.{number}.weight"] = torch.ones(19, 128, 3, 3)
         state[f"layer5.conv2d_list.{number}.bias"] = torch.ones(19)
-    path = tmp_path / "multi_level.pth"
-    torch.save(state, path)
     network = small_deeplab()
-    report = load_weights(network, path)
-    for name, value in donor.head.state_dict().items():
-        assert torch.equal(network.head.state_dict()[name], value)
+    report = load_weights(network, state, path)
+    assert_same(network, donor, "head")
     assert all(name.startswith("layer5.") for name in report.unexpected)
     assert len(report.unexpected) == 8
 
 
-def test_a_target_stem_is_read_where_there_is_one_and_copied_where_not(tmp_path, donor):
-    path = tmp_path / "shared.pth"
+def test_a_target_stem_is_read_where_there_is_one_and_copied_where_not(path, donor):
     own = torchvision_names(donor)
-    torch.save(own, path)
     network = small_deeplab(stems="per_domain")
-    load_weights(network, path)
+    load_weights(network, own, path)
     assert torch.equal(network.backbone.target.conv1.weight, donor.backbone.conv1.weight)
     stem = {f"target_{n}": v + 1 for n, v in own.items() if n.startswith(("conv1", "bn1"))}
-    torch.save(own | stem, path)
-    load_weights(network, path)
+    load_weights(network, own | stem, path)
     assert torch.equal(network.backbone.target.conv1.weight, donor.backbone.conv1.weight + 1)
     assert torch.equal(network.backbone.conv1.weight, donor.backbone.conv1.weight)
 
 
-def test_own_files_bring_colours_and_corners(tmp_path, donor):
-    path = tmp_path / "own.pth"
+def test_own_files_bring_colours_and_corners(path, donor):
     state = {f"module._orig_mod.{name}": value for name, value in donor.state_dict().items()}
-    torch.save({"state_dict": state}, path)
     network = small_deeplab(normalisation="none", align_corners=False)
-    report = load_weights(network, path)
+    report = load_weights(network, {"state_dict": state}, path)
     assert (report.family, report.missing, report.unexpected) == ("own", (), ())
     assert network.align_corners is True
     assert network.normalise.kind() == "caffe"
@@ -143,12 +133,9 @@ def test_wide_colours_are_told_from_batch_statistics(donor):
     assert family_of({"stages.0.blocks.1.weight": torch.ones(2)}) == "timm"
 
 
-IMAGENET = {
-    "normalisation": "imagenet",
-    "align_corners": False,
-    "stride_in_1x1": False,
-    "ceil_mode": False,
-}
+FLAGS = ("align_corners", "stride_in_1x1", "ceil_mode")
+IMAGENET = {"normalisation": "imagenet", **dict.fromkeys(FLAGS, False)}
+CAFFE = {"normalisation": "caffe", **dict.fromkeys(FLAGS, True)}
 
 
 @pytest.mark.parametrize(
@@ -156,33 +143,30 @@ IMAGENET = {
     [
         (torchvision_names, "auto", IMAGENET),
         (torchvision_names, "timm", IMAGENET),
-        (torchvision_names, "caffe", {**dict.fromkeys(IMAGENET, True), "normalisation": "caffe"}),
-        (caffe_names, "auto", {**dict.fromkeys(IMAGENET, True), "normalisation": "caffe"}),
+        (torchvision_names, "caffe", CAFFE),
+        (caffe_names, "auto", CAFFE),
     ],
 )
-def test_the_family_sets_colours_strides_and_corners(tmp_path, donor, naming, family, chosen):
-    path = tmp_path / "resnet.pth"
+def test_the_family_sets_colours_strides_and_corners(path, donor, naming, family, chosen):
     torch.save(naming(donor), path)
     settings = NetworkSettings(deeplab=SMALL, weights=path, family=family)
     network, report = first_network(settings, 19, 0)
-    assert_same_backbone(network, donor)
+    assert_same(network, donor)
     assert report.set_options == chosen
     assert {name: network.options()[name] for name in chosen} == chosen
     assert str(report).splitlines()[0].startswith(f"weights {path}, family ")
     assert len(str(report).splitlines()) <= 4
 
 
-def test_an_option_that_contradicts_the_file_is_refused_and_can_be_insisted_on(tmp_path, donor):
-    path = tmp_path / "caffe.pth"
+def test_an_option_that_contradicts_the_file_is_refused_and_can_be_insisted_on(path, donor):
     torch.save(caffe_names(donor), path)
     options = replace(SMALL, normalisation="imagenet")
     settings = NetworkSettings(deeplab=options, weights=path)
-    sentence = (
+    with refuses(
         f"train: expected normalisation 'caffe' with {path}, which is of the family caffe, got "
         "'imagenet'. Hint: leave --network.deeplab.normalisation out, or insist on it by naming "
         "the family with --network.family."
-    )
-    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+    ):
         first_network(settings, 19, 0)
     network, _ = first_network(replace(settings, family="caffe"), 19, 0)
     assert network.options()["normalisation"] == "imagenet"
@@ -190,93 +174,64 @@ def test_an_option_that_contradicts_the_file_is_refused_and_can_be_insisted_on(t
 
 def test_a_run_without_weights_must_say_so():
     settings = NetworkSettings(deeplab=SMALL)
-    with pytest.raises(ValueError, match=r"^train: expected a file of pre-trained weights, got "):
+    with refuses("train: expected a file of pre-trained weights, got none. Hint: give --network."):
         first_network(settings, 4, 0)
     network, report = first_network(replace(settings, random_weights=True), 4, 0)
     assert (network.num_classes, network.feature_dim, report) == (4, 16, None)
 
 
-def head_alone(state):
-    for name in [n for n in state if not n.startswith("fc.")]:
-        del state[name]
-
-
 @pytest.mark.parametrize(
-    ("damage", "filled", "hint"),
+    ("change", "filled", "hint"),
     [
-        (lambda s: s.pop("layer3.0.conv2.weight"), 84, "by its names the file is of a resnet with"),
-        (lambda s: s.update({"bn1.bias": torch.zeros(3)}), 84, "by its names the file is of"),
-        (head_alone, 0, "the file belongs to another network, or holds a head alone; it begins"),
+        ({"layer3.0.conv2.weight": None}, 84, "by its names the file is of a resnet with 1 block"),
+        ({"bn1.bias": torch.zeros(3)}, 84, "by its names the file is of a resnet with 1 block"),
+        (None, 0, "the file belongs to another network, or holds a head alone; it begins with fc."),
     ],
 )
-def test_a_backbone_that_is_not_filled_stops_and_changes_nothing(
-    tmp_path, donor, damage, filled, hint
-):
-    state = torchvision_names(donor)
-    damage(state)
-    path = tmp_path / "other.pth"
-    torch.save(state, path)
+def test_a_backbone_that_is_not_filled_stops_and_changes_nothing(path, donor, change, filled, hint):
+    state = torchvision_names(donor) | (change or {})
+    kept = {n: v for n, v in state.items() if v is not None and (change or n.startswith("fc."))}
     network = small_deeplab()
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    with pytest.raises(ValueError) as caught:
-        load_weights(network, path)
-    assert str(caught.value).startswith(
-        f"load_weights: expected {path} to fill all {BACKBONE_TENSORS} tensors of the backbone, "
-        f"got {filled}; the first unfilled is backbone."
-    )
+    with refuses(
+        f"load_weights: expected {path} to fill all 85 tensors of the backbone, got {filled}; the "
+        "first unfilled is backbone."
+    ) as caught:
+        load_weights(network, kept, path)
     assert f"Hint: {hint}" in str(caught.value)
     assert len(str(caught.value)) < 400
-    assert all(torch.equal(before[n], v) for n, v in network.state_dict().items())
+    assert_same(network, small_deeplab())
 
 
-def test_weights_with_nan_are_refused(tmp_path, donor):
+def test_weights_with_nan_are_refused(path, donor):
     state = torchvision_names(donor)
     state["layer2.0.conv1.weight"][0] = torch.nan
-    torch.save(state, tmp_path / "nan.pth")
     with pytest.raises(ValueError, match=r"got NaN or infinity in backbone\.layer2\.0\.conv1\."):
-        load_weights(small_deeplab(), tmp_path / "nan.pth")
-
-
-class _Bomb:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
+        load_weights(small_deeplab(), state, path)
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path, zipped):
-    path, mark = tmp_path / "weights.pth", tmp_path / "it-ran"
+def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(path, tmp_path, zipped):
+    mark = tmp_path / "it-ran"
     if zipped:
-        torch.save({"state_dict": _Bomb(mark)}, path)
+        torch.save({"state_dict": Bomb(mark)}, path)
     else:
-        path.write_bytes(pickle.dumps(_Bomb(mark), protocol=2))
-    with pytest.raises(
-        ValueError, match=r"^read_stored: expected tensors and plain values in "
-    ) as e:
+        path.write_bytes(pickle.dumps(Bomb(mark), protocol=2))
+    with refuses("read_stored: expected tensors and plain values in "):
         read_stored(path)
-    assert not isinstance(e.value, DamagedFileError)
     assert not mark.exists()
+    # The bomb is live.
+    pickle.loads(pickle.dumps(Bomb(mark)))
+    assert mark.exists()
 
 
-def test_the_bomb_is_live(tmp_path):
-    pickle.loads(pickle.dumps(_Bomb(tmp_path / "it-ran")))
-    assert (tmp_path / "it-ran").exists()
-
-
-def test_files_without_weights_are_refused(tmp_path):
-    path = tmp_path / "none.pth"
-    sentence = f"read_stored: expected a file {path}, got none."
-    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+def test_files_without_weights_are_refused(path, tmp_path):
+    with refuses(f"read_stored: expected a file {path}, got none."):
         read_weights(path)
     with pytest.raises(ValueError, match=r"got a folder\. Hint: name a file in it, such as last"):
         read_stored(tmp_path)
     for held, got in [({"epoch": 3, "lr": 0.1}, "a table of epoch, lr"), ([1, 2], "list")]:
         torch.save(held, path)
-        with pytest.raises(
-            ValueError, match=rf"^read_weights: expected a table of .*, got {got}\."
-        ):
+        with pytest.raises(ValueError, match=rf"^read_weights: expected a table .*, got {got}\."):
             read_weights(path)
 
 
@@ -290,37 +245,29 @@ def test_files_without_weights_are_refused(tmp_path):
         (b"PK\x03\x04 and no more", "an archive that is cut short or altered"),
     ],
 )
-def test_what_is_no_file_of_tensors_is_named(tmp_path, content, got):
-    path = tmp_path / "weights.pth"
+def test_what_is_no_file_of_tensors_is_named(path, content, got):
     path.write_bytes(content)
-    with pytest.raises(DamagedFileError, match=re.escape(got)) as caught:
+    with refuses("read_stored: expected a whole file of tensors, ") as caught:
         read_stored(path)
-    assert str(caught.value).startswith(
-        f"read_stored: expected a whole file of tensors, got {path}"
-    )
+    assert f"got {path}, " in str(caught.value)
+    assert got in str(caught.value)
 
 
-def test_an_archive_of_something_else_is_named(tmp_path):
-    path = tmp_path / "weights.pth"
+def test_an_archive_of_something_else_is_named(path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("resnet/model.txt", "no tensors")
-    with pytest.raises(
-        DamagedFileError, match=r"a zip archive of resnet/model\.txt\. Hint: unpack"
-    ):
+    with pytest.raises(ValueError, match=r"a zip archive of resnet/model\.txt\. Hint: unp"):
         read_stored(path)
 
 
-@pytest.mark.parametrize("name", ["cut.safetensors", "cut.pth"])
+@pytest.mark.parametrize("save", [torch.save, save_file])
 @pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
-def test_files_that_are_cut_short_are_refused(tmp_path, donor, name, share):
-    path = tmp_path / name
-    if path.suffix == ".pth":
-        torch.save(torchvision_names(donor), path)
-    else:
-        save_file(torchvision_names(donor), path)
+def test_files_that_are_cut_short_are_refused(tmp_path, donor, save, share):
+    path = tmp_path / ("cut.pth" if save is torch.save else "cut.safetensors")
+    save(torchvision_names(donor), path)
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(DamagedFileError, match=r"^read_stored: expected a whole file of tensors, "):
+    with refuses("read_stored: expected a whole file of tensors, "):
         read_stored(path)
 
 
@@ -338,42 +285,23 @@ def swapped(content: bytearray, place: int) -> None:
 
 
 @pytest.mark.parametrize("damage", [flipped, zeroed, swapped])
-def test_altered_numbers_are_refused_or_the_same(tmp_path, damage):
+def test_altered_numbers_are_refused_or_the_same(path, damage):
     """Torch alone would read other numbers; here every damage is named or harmless."""
-    path = tmp_path / "last.pth"
     generator = torch.Generator().manual_seed(0)
     held = {"a": torch.rand(3000, generator=generator), "b": torch.rand(900, generator=generator)}
     torch.save({**held, "iteration": 7}, path)
     whole = path.read_bytes()
-    refused = 0
+    reasons = []
     for place in range(0, len(whole) - 1024, 331):
         content = bytearray(whole)
         damage(content, place)
         path.write_bytes(content[: len(whole)])
         try:
             again = read_stored(path)
-        except ValueError:
-            refused += 1
+        except ValueError as error:
+            reasons.append(str(error))
         else:
             assert again["iteration"] == 7
             assert all(torch.equal(again[name], value) for name, value in held.items())
-    assert refused >= 30
-
-
-def test_a_damage_is_named_by_its_place_in_the_archive(tmp_path):
-    path = tmp_path / "last.pth"
-    torch.save({"a": torch.arange(5000.0)}, path)
-    content = bytearray(path.read_bytes())
-    flipped(content, len(content) // 2)
-    path.write_bytes(content)
-    with pytest.raises(DamagedFileError, match=r"in which last/data/0 has another checksum"):
-        read_stored(path)
-
-
-def test_defaults_are_those_of_caffe():
-    options = DeepLabOptions()
-    assert (options.normalisation, options.align_corners, options.ceil_mode) == (
-        "caffe",
-        True,
-        True,
-    )
+    assert len(reasons) >= 30
+    assert any("in which weights/data/0 has another checksum" in reason for reason in reasons)
