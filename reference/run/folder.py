@@ -14,19 +14,16 @@ import shlex
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from reference.run.files import (
-    durable_file,
-    remove_partials,
-    require_new_folder,
-    sync_folder,
-    write_atomically,
-    writing,
-)
+from reference.run import files
+from reference.run.files import durable_file, write_atomically, writing
+
+if TYPE_CHECKING:
+    from reference.run.ranks import Ranks
 
 SETTINGS: Final = "settings.json"
 ORIGIN: Final = "origin.json"
@@ -36,8 +33,7 @@ BEST: Final = "best.pth"
 LOCK: Final = "lock"
 _DIGITS: Final = 8
 _HERE: Final = Path(__file__).resolve().parent
-# No trained number depends on these; the layouts, data.source_set and data.target_set, are not
-# among them.
+# No trained number depends on these. It does on the layouts, data.source_set and target_set.
 _MAY_CHANGE: Final = {
     *("data.workers", "data.cache_mib", "data.max_bad", "data.root", "data.source", "data.target"),
     *("data.source_labels", "data.target_labels", "data.val_images", "data.val_labels"),
@@ -59,26 +55,16 @@ os.register_at_fork(after_in_child=_close_in_child)
 
 def as_plain(settings: Any) -> dict[str, Any]:
     """Return a tree of dataclasses as tables, lists, numbers and words, as JSON holds them."""
-    plain: dict[str, Any] = _plain(asdict(settings))
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(settings), default=str))
     return plain
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _plain(inner) for name, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
-    return str(value) if isinstance(value, Path) else value
 
 
 def flat(table: Mapping[str, Any], front: str = "") -> dict[str, Any]:
     """Return plain settings as one table of dotted names, such as ``data.root``."""
     names: dict[str, Any] = {}
     for name, value in table.items():
-        if isinstance(value, Mapping):
-            names |= flat(value, f"{front}{name}.")
-        else:
-            names[front + name] = value
+        within = isinstance(value, Mapping)
+        names |= flat(value, f"{front}{name}.") if within else {front + name: value}
     return names
 
 
@@ -96,25 +82,24 @@ def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[st
 
 def commit(folder: Path = _HERE) -> str | None:
     """Return the commit of this checkout, with "+changes" where files differ; None without git."""
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(folder), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        head, changed = (
-            subprocess.run(
-                ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True
-            ).stdout.strip()
-            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
-        )
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "HEAD") + ("+changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None
-    return head + ("+changes" if changed else "")
 
 
 def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
-        raise ValueError(
-            f"train: expected JSON in {path}, got something else ({error})."
-        ) from error
+        told = f"train: expected JSON in {path}, got something else ({error})."
+        raise ValueError(told) from error
 
 
 class RunFolder:
@@ -126,9 +111,8 @@ class RunFolder:
     Args:
         path: of the folder.
         plain: settings of the run, as `as_plain` gives them.
+        ranks: the processes; the main one alone writes, and all refuse together.
         resume: go on with a run that is there.
-        is_main: whether this process writes; the others only read.
-        broadcast: gives every rank the main one's value, so that all refuse together.
 
     Attributes:
         checkpoint: the newest whole one; None where the run begins.
@@ -139,18 +123,8 @@ class RunFolder:
             run began with other settings, or none of its checkpoints is whole.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        plain: Mapping[str, Any],
-        *,
-        resume: bool,
-        is_main: bool = True,
-        broadcast: Callable[[Any], Any] = lambda value: value,
-    ) -> None:
-        self.path, self.plain = path, dict(plain)
-        self.resume, self.is_main, self._broadcast = resume, is_main, broadcast
-        self.keep = int(self.plain.get("reporting", {}).get("keep", 2))
+    def __init__(self, path: Path, plain: Mapping[str, Any], ranks: Ranks, *, resume: bool) -> None:
+        self.path, self.plain, self.ranks, self.resume = path, dict(plain), ranks, resume
         self.checkpoint: dict[str, Any] | None = None
         self.notes: list[str] = []
         self._damaged: list[Path] = []
@@ -161,16 +135,16 @@ class RunFolder:
         """Take the folder."""
         problem: str | None = None
         stored: Path | None = None
-        if self.is_main:
+        if self.ranks.is_main:
             try:
                 stored = self._take()
             except ValueError as error:
                 problem = str(error)
                 self._release()
-        problem, stored = self._broadcast((problem, stored))
+        problem, stored = self.ranks.broadcast((problem, stored))
         if problem is not None:
             raise ValueError(problem)
-        if stored is not None and not self.is_main:
+        if stored is not None and not self.ranks.is_main:
             self.checkpoint = _read(stored)
         return self
 
@@ -182,7 +156,7 @@ class RunFolder:
         begun = (self.path / SETTINGS).is_file()
         if not (self.resume and begun):
             hint = "Hint: choose another one with --folder, or go on with --resume auto."
-            require_new_folder("train", self.path, hint, besides=(LOCK,))
+            files.require_new_folder("train", self.path, hint, besides=(LOCK,))
         self._made = not self.path.exists()
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
@@ -281,27 +255,23 @@ class RunFolder:
         return None
 
     def record(self, iteration: int) -> list[str]:
-        """Write settings and origin of this start, and clear away what a killed one left.
+        """Write settings and origin of a start, and clear away what a killed one left.
 
         Args:
             iteration: that the run starts from.
 
         Returns:
             list: sentences that a person should see as warnings.
-
-        Raises:
-            ValueError: the folder cannot be written to.
         """
-        if not self.is_main:
+        if not self.ranks.is_main:
             return []
         from reference.run.ranks import machine, versions
 
-        remove_partials(self.path)
+        files.remove_partials(self.path)
         for path in self._damaged:
             path.replace(path.with_name(f"{path.name}.damaged"))
         if self._damaged:
             _also_named(self.checkpoints()[-1], self.path / LAST)
-        self._damaged.clear()
         path = self.path / ORIGIN
         starts = _json(path)["starts"] if path.is_file() else []
         start = {
@@ -319,23 +289,16 @@ class RunFolder:
         return self.notes
 
     def save(self, iteration: int, state: Mapping[str, Any]) -> None:
-        """Write a checkpoint, then point ``last.pth`` to it, then remove the oldest.
-
-        Raises:
-            ValueError: the disk is full; the older checkpoints are as they were.
-        """
-        if not self.is_main:
-            return
+        """Write a checkpoint, then point ``last.pth`` to it, then remove the oldest."""
         path = self.path / CHECKPOINTS / f"{iteration:0{_DIGITS}d}.pth"
         _write(path, state)
         _also_named(path, self.path / LAST)
-        for old in self.checkpoints()[: -self.keep]:
+        for old in self.checkpoints()[: -self.plain["reporting"]["keep"]]:
             old.unlink()
 
     def save_best(self, state: Mapping[str, Any]) -> None:
         """Write ``best.pth``; before the checkpoint that remembers its score, never after."""
-        if self.is_main:
-            _write(self.path / BEST, state)
+        _write(self.path / BEST, state)
 
 
 def _write(path: Path, state: Mapping[str, Any]) -> None:
@@ -359,7 +322,7 @@ def _also_named(path: Path, name: Path) -> None:
         second.unlink(missing_ok=True)
         os.link(path, second)
         os.replace(second, name)
-        sync_folder(name.parent)
+        files.sync_folder(name.parent)
     except OSError:
         with durable_file(name) as file:
             file.write(path.read_bytes())
