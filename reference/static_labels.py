@@ -8,13 +8,11 @@ an error (docs/results.md).
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -25,7 +23,7 @@ from reference.data.batches import whole_image
 from reference.data.classes import IGNORE
 from reference.data.sets import ImageSet
 from reference.networks.output import Output, Segmenter
-from reference.run.files import write_atomically
+from reference.run.files import durable_file, write_atomically
 from reference.run.ranks import Ranks
 from reference.settings import StaticLabels
 
@@ -49,20 +47,13 @@ def _probabilities(
     for first in range(0, len(images), ranks.world):
         index = first + ranks.rank
         if index >= len(images):
-            empty = torch.ones(1, network.num_classes, 0, 1, device=ranks.device)
-            yield None, empty
+            yield None, torch.ones(1, network.num_classes, 0, 1, device=ranks.device)
             continue
         pixels = whole_image(images, index, settings.size).to(ranks.device)
         logits = see(network, pixels).logits
         corners = network.align_corners
         logits = F.interpolate(logits, settings.size, mode="bilinear", align_corners=corners)
         yield index, logits.index_fill_(1, hidden, -torch.inf).softmax(dim=1)
-
-
-def _png(labels: Tensor) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(labels.cpu().numpy().astype(np.uint8)).save(file, format="png")
-    return file.getvalue()
 
 
 @torch.no_grad()
@@ -77,22 +68,20 @@ def write_static_labels(
     ranks: Ranks,
     advance: Callable[[int, int], None] = lambda done, count: None,
 ) -> float:
-    """Label the target's training images, and keep the labels as files.
+    """Label the target's training images as ``<stem>.png``; return the labelled share, 0..1.
 
     Labels that a stopped run left in the folder are replaced one by one; the file that says the
     folder is complete is written last.
 
     Args:
-        folder: for ``<stem>.png`` and ``complete.json``.
+        folder: of the round.
         network: is left in the mode it was in.
-        images: without labels.
+        images: of the target.
+        settings: of the labels.
         masked: classes that the source does not label; they cannot win.
         see: reads images with a network, as `reference.method.see` does in the run's precision.
         ranks: share the images.
         advance: called with how many images are done, of both passes, and their count.
-
-    Returns:
-        float: share of all pixels with a label, 0..1.
     """
     if ranks.is_main:
         (folder / COMPLETE).unlink(missing_ok=True)
@@ -112,20 +101,18 @@ def write_static_labels(
                 continue
             labels = thresholds.select(probabilities).labels[0]
             labelled += (labels != IGNORE).sum()
-            write_atomically(folder / f"{images.stems[index]}.png", _png(labels))
+            with durable_file(folder / f"{images.stems[index]}.png", sync=False) as file:
+                Image.fromarray(labels.to(torch.uint8).cpu().numpy()).save(file, format="png")
             advance(len(images) + index + 1, count)
     finally:
         network.train(training)
     height, width = settings.size
     coverage = float(ranks.total(labelled)) / (len(images) * height * width)
-    predicted = thresholds.mass.sum(dim=1)
+    predicted, edges = thresholds.mass.sum(dim=1), thresholds.confidence().tolist()
     summary: dict[str, Any] = {
         "coverage": coverage,
         "predicted_share": (predicted / predicted.sum()).tolist(),
-        "thresholds": [
-            None if number == 0 else edge
-            for edge, number in zip(thresholds.confidence().tolist(), predicted, strict=True)
-        ],
+        "thresholds": [e if n else None for e, n in zip(edges, predicted, strict=True)],
     }
     ranks.wait()
     if ranks.is_main:
@@ -135,11 +122,7 @@ def write_static_labels(
 
 
 def require_complete(folder: Path) -> Path:
-    """Return a folder of labels that an earlier part of the run has finished.
-
-    Raises:
-        ValueError: it is missing or was not finished.
-    """
+    """Return a folder of labels that an earlier part of the run has finished, or refuse."""
     if not (folder / COMPLETE).is_file():
         raise ValueError(
             f"train: expected the static labels that the checkpoint was trained with in {folder}, "
