@@ -88,28 +88,17 @@ def _small(
     plain = Crops(size=size, crop=size)
     coloured = replace(plain, colours=colours)
     optimiser = Optimiser("adamw", learning_rate=4e-3, head_factor=1.0, weight_decay=0.01)
+    adaptation = AdaptationStage(
+        iterations=600, rounds=6, batch_size=4, source_crops=coloured, target_crops=plain,
+        optimiser=replace(optimiser, learning_rate=1e-3), static_weight=0.6,
+        static=StaticLabels(class_share=0.4, image_share=0.0, size=size, from_round=1),
+        entropy_weight=0.1, entropy_from_round=1, contrast=_DRAWN_CONTRAST,
+    )  # fmt: skip
     return Settings(
         data=data,
         network=network,
-        source=SourceStage(
-            iterations=500,
-            batch_size=8,
-            crops=coloured,
-            optimiser=optimiser,
-        ),
-        adaptation=AdaptationStage(
-            iterations=600,
-            rounds=6,
-            batch_size=4,
-            source_crops=coloured,
-            target_crops=plain,
-            optimiser=replace(optimiser, learning_rate=1e-3),
-            static_weight=0.6,
-            static=StaticLabels(class_share=0.4, image_share=0.0, size=size, from_round=1),
-            entropy_weight=0.1,
-            entropy_from_round=1,
-            contrast=_DRAWN_CONTRAST,
-        ),
+        source=SourceStage(iterations=500, batch_size=8, crops=coloured, optimiser=optimiser),
+        adaptation=adaptation,
         machine=Machine(threads=1),
         reporting=replace(_SEEN, checkpoint_every=300, size=size),
     )
@@ -118,7 +107,6 @@ def _small(
 _SCENES: Final = DataSettings("toy", "toy", workers=0, cache_mib=512, val_split="test")
 _NIGHT: Final = replace(_SCENES, target_set="toy-night", drawn=Drawn(night=True))
 TOY: Final = _small(_SCENES, NetworkSettings("toy"), (96, 192), Colours())
-TOY_NIGHT: Final = replace(TOY, data=_NIGHT)
 # Changes of look that a photograph may have and a drawn scene has not.
 STRONG: Final = Colours(
     probability=1.0, brightness=0.15, contrast=0.35, saturation=0.5, hue=0.0, gamma=0.5,
@@ -126,70 +114,56 @@ STRONG: Final = Colours(
 )  # fmt: skip
 _PHOTOGRAPHS: Final = DataSettings("toy", "camvid", workers=0, cache_mib=512)
 TO_PHOTOGRAPHS: Final = _small(_PHOTOGRAPHS, NetworkSettings("toy"), (120, 160), STRONG)
-_VARIED: Final = _small(
-    replace(
-        _PHOTOGRAPHS,
-        drawn=Drawn(source_train=600, size=(120, 160), varied=True),
-        # As the usual eleven classes of CamVid (Sturgess et al., BMVC 2009).
-        merge=("traffic light=traffic sign", "terrain=vegetation", "truck=car", "bus=car"),
-    ),
-    NetworkSettings("toy", toy=ToyOptions(32, 64, 96, (1, 2, 4, 8))),
-    (120, 160),
-    STRONG,
+_MANY_LOOKS: Final = replace(
+    _PHOTOGRAPHS,
+    drawn=Drawn(source_train=600, size=(120, 160), varied=True),
+    # As the usual eleven classes of CamVid (Sturgess et al., BMVC 2009).
+    merge=("traffic light=traffic sign", "terrain=vegetation", "truck=car", "bus=car"),
 )
+_WIDE: Final = NetworkSettings("toy", toy=ToyOptions(32, 64, 96, (1, 2, 4, 8)))
+_VARIED: Final = _small(_MANY_LOOKS, _WIDE, (120, 160), STRONG)
 VARIED: Final = replace(
     _VARIED,
     source=replace(_VARIED.source, iterations=1000),
     adaptation=replace(_VARIED.adaptation, iterations=400, rounds=4),
 )
-_DRIVES: Final = DataSettings("camvid", "camvid", sequence="0001TP", workers=0, cache_mib=512)
+_DRIVES: Final = replace(_PHOTOGRAPHS, source_set="camvid", sequence="0001TP")
 DUSK: Final = _small(_DRIVES, NetworkSettings("toy"), (120, 160), STRONG)
 
 # Rendered streets to photographs, with a backbone that knows ImageNet.
 _CARLA_CROPS: Final = Crops(
     size=None, short_side=(250, 600), crop=(240, 320), colours=replace(STRONG, probability=0.8)
 )
-_PHOTO_CROPS: Final = Crops(size=None, short_side=(240, 300), crop=(240, 320))
 _RARE: Final = RareClasses(on=True, temperature=0.02, share=0.7, min_pixels=100)
 _CARLA_RATE: Final = Optimiser("adamw", learning_rate=3e-4, head_factor=3.3, weight_decay=0.01)
 
 
 def _carla(target: str) -> Settings:
-    merge = ("rider=person",)
+    source = SourceStage(
+        iterations=1200, batch_size=4, class_weight_power=0.5, crops=_CARLA_CROPS,
+        optimiser=_CARLA_RATE, rare=_RARE,
+    )  # fmt: skip
+    adaptation = AdaptationStage(
+        iterations=400, rounds=4, batch_size=2, source_crops=_CARLA_CROPS,
+        target_crops=Crops(size=None, short_side=(240, 300), crop=(240, 320)),
+        optimiser=replace(_CARLA_RATE, learning_rate=1e-4, head_factor=3.0),
+        static=StaticLabels(size=(240, 320)), contrast=_BATCH, rare=_RARE,
+    )  # fmt: skip
     return Settings(
-        data=DataSettings("carla", target, workers=0, cache_mib=512, merge=merge),
+        data=replace(_PHOTOGRAPHS, source_set="carla", target_set=target, merge=("rider=person",)),
         network=NetworkSettings("lite"),
-        source=SourceStage(
-            iterations=1200,
-            batch_size=4,
-            class_weight_power=0.5,
-            crops=_CARLA_CROPS,
-            optimiser=_CARLA_RATE,
-            rare=_RARE,
-        ),
-        adaptation=AdaptationStage(
-            iterations=400,
-            rounds=4,
-            batch_size=2,
-            source_crops=_CARLA_CROPS,
-            target_crops=_PHOTO_CROPS,
-            optimiser=replace(_CARLA_RATE, learning_rate=1e-4, head_factor=3.0),
-            static=StaticLabels(size=(240, 320)),
-            contrast=_BATCH,
-            rare=_RARE,
-        ),
+        source=source,
+        adaptation=adaptation,
         machine=Machine(threads=1),
         reporting=replace(_SEEN, checkpoint_every=400, size=(240, 320)),
     )
 
 
-CARLA_TO_CAMVID: Final = _carla("camvid")
-CARLA_TO_KITTI: Final = _carla("kitti")
 OWN: Final = replace(PAPER, data=DataSettings("own", "own"))
 
 PRESETS: Final[Mapping[str, tuple[str, Settings]]] = {
     "toy": ("Two drawn domains: minutes on a laptop, no download.", TOY),
-    "toy-night": ("Drawn streets by day to drawn streets after dark.", TOY_NIGHT),
+    "toy-night": ("Drawn streets by day to drawn streets after dark.", replace(TOY, data=_NIGHT)),
     "gta5-to-cityscapes": ("GTA5 to Cityscapes as the paper describes BiCL.", PAPER),
     "gta5-to-cityscapes-released": ("GTA5 to Cityscapes as in the released files.", RELEASED),
     "synthia-to-cityscapes": ("SYNTHIA to Cityscapes as the paper describes BiCL.", SYNTHIA),
@@ -197,8 +171,8 @@ PRESETS: Final[Mapping[str, tuple[str, Settings]]] = {
         "SYNTHIA to Cityscapes as in the released files, with the contrast that they switch off.",
         SYNTHIA_RELEASED,
     ),
-    "carla-to-camvid": ("Rendered streets to photographs, minutes on a laptop.", CARLA_TO_CAMVID),
-    "carla-to-kitti": ("The same with a target for which nothing was chosen.", CARLA_TO_KITTI),
+    "carla-to-camvid": ("Rendered streets to photographs, minutes on a laptop.", _carla("camvid")),
+    "carla-to-kitti": ("The same with a target for which nothing was chosen.", _carla("kitti")),
     "toy-to-photographs": ("Drawn streets to photographs.", TO_PHOTOGRAPHS),
     "varied-to-photographs": ("Drawn streets of many looks to photographs.", VARIED),
     "day-to-dusk": ("One set of photographs: drives by day to a drive at dusk.", DUSK),
