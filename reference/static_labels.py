@@ -8,7 +8,6 @@ an error (docs/results.md).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +22,7 @@ from reference.data.batches import whole_image
 from reference.data.classes import IGNORE
 from reference.data.sets import ImageSet
 from reference.networks.output import Output, Segmenter
-from reference.run.files import durable_file, write_atomically
+from reference.run.files import durable_file, write_json
 from reference.run.ranks import Ranks
 from reference.settings import StaticLabels
 
@@ -116,7 +115,7 @@ def write_static_labels(
     }
     ranks.wait()
     if ranks.is_main:
-        write_atomically(folder / COMPLETE, json.dumps(summary, indent=2) + "\n")
+        write_json(folder / COMPLETE, summary)
     ranks.wait()
     return coverage
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 _COUNTER: Final = itertools.count()
 _PARTIAL: Final = re.compile(r"\.(\d+)(-\d+)?\.partial$")
@@ -72,6 +73,11 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file in one step: a reader, or an interrupted run, sees all of it or none."""
     with durable_file(path, sync=False) as file:
         file.write(content.encode() if isinstance(content, str) else content)
+
+
+def write_json(path: Path, plain: Any) -> None:
+    """Write plain values for people and programs, in one step."""
+    write_atomically(path, json.dumps(plain, indent=2) + "\n")
 
 
 def remove_partials(folder: Path) -> list[Path]:

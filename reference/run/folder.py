@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from reference.run import files
-from reference.run.files import durable_file, write_atomically, writing
+from reference.run.files import durable_file, writing
 
 if TYPE_CHECKING:
     from reference.run.ranks import Ranks
@@ -105,27 +105,22 @@ def _json(path: Path) -> Any:
 class RunFolder:
     """A run's folder, held by one process (of each rank the main one) while the block lasts.
 
-    Entering refuses what must not be trained into, and reads where the run stopped; it writes
-    nothing but the lock. `record` is the first to write.
+    Entering refuses a folder that holds something else, that another process trains in, whose run
+    began with other settings, or without a whole checkpoint; all ranks refuse together. It writes
+    nothing but the lock; `record` is the first to write.
 
     Args:
         path: of the folder.
         plain: settings of the run, as `as_plain` gives them.
-        ranks: the processes; the main one alone writes, and all refuse together.
+        ranks: the processes.
         resume: go on with a run that is there.
-
-    Attributes:
-        checkpoint: the newest whole one; None where the run begins.
-        notes: sentences that a person should see as warnings.
-
-    Raises:
-        ValueError: on entering; the folder holds something else, another process trains there, its
-            run began with other settings, or none of its checkpoints is whole.
     """
 
     def __init__(self, path: Path, plain: Mapping[str, Any], ranks: Ranks, *, resume: bool) -> None:
         self.path, self.plain, self.ranks, self.resume = path, dict(plain), ranks, resume
+        # The newest whole one; None where the run begins.
         self.checkpoint: dict[str, Any] | None = None
+        # Sentences that a person should see as warnings.
         self.notes: list[str] = []
         self._damaged: list[Path] = []
         self._made = False
@@ -232,37 +227,23 @@ class RunFolder:
         return sorted((self.path / CHECKPOINTS).glob(f"{'[0-9]' * _DIGITS}.pth"))
 
     def _newest_whole(self) -> Path | None:
-        reasons = []
         for path in reversed(self.checkpoints()):
             try:
                 self.checkpoint = _read(path)
+                return path
             except ValueError as error:
-                reasons.append(str(error))
                 self._damaged.append(path)
-                continue
-            if reasons:
-                names = ", ".join(map(str, self._damaged))
-                self.notes.append(
-                    f"{names} cannot be read, so the run goes on from the older {path}. "
-                    f"The reason: {reasons[0]}"
-                )
-            return path
-        if reasons:
+                told = f"{path} cannot be read, so the run goes on from an older checkpoint"
+                self.notes.append(f"{told}. The reason: {error}")
+        if self._damaged:
             raise ValueError(
                 f"train: expected a whole checkpoint in {self.path / CHECKPOINTS}, got "
-                f"{len(reasons)} that cannot be read: {reasons[0]}"
+                f"{len(self._damaged)} that cannot be read. {self.notes[-1]}"
             )
         return None
 
     def record(self, iteration: int) -> list[str]:
-        """Write settings and origin of a start, and clear away what a killed one left.
-
-        Args:
-            iteration: that the run starts from.
-
-        Returns:
-            list: sentences that a person should see as warnings.
-        """
+        """Write settings and origin of a start, clear away what a killed one left, give `notes`."""
         if not self.ranks.is_main:
             return []
         from reference.run.ranks import machine, versions
@@ -274,18 +255,13 @@ class RunFolder:
             _also_named(self.checkpoints()[-1], self.path / LAST)
         path = self.path / ORIGIN
         starts = _json(path)["starts"] if path.is_file() else []
-        start = {
-            "iteration": iteration,
-            "command": shlex.join(sys.orig_argv),
-            "commit": commit(),
-            "versions": versions(),
-            "machine": machine(),
-        }
+        start = {"iteration": iteration, "command": shlex.join(sys.orig_argv), "commit": commit()}
+        start |= {"versions": versions(), "machine": machine()}
         if starts and iteration:
             self.notes += _other_bits(starts[-1], start)
-        write_atomically(path, json.dumps({"starts": [*starts, start]}, indent=2) + "\n")
+        files.write_json(path, {"starts": [*starts, start]})
         if not (self.path / SETTINGS).is_file():
-            write_atomically(self.path / SETTINGS, json.dumps(self.plain, indent=2) + "\n")
+            files.write_json(self.path / SETTINGS, self.plain)
         return self.notes
 
     def save(self, iteration: int, state: Mapping[str, Any]) -> None:
@@ -330,14 +306,12 @@ def _also_named(path: Path, name: Path) -> None:
 
 def _other_bits(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Say what makes the last bits of a resumed run differ from those of one that went through."""
-    pairs = {
-        "number of threads (OMP_NUM_THREADS)": ("machine", "threads"),
-        "number of ranks": ("machine", "ranks"),
-        "version of torch": ("versions", "torch"),
-    }
+    threads = "number of threads (OMP_NUM_THREADS)", "machine", "threads"
+    ranks = "number of ranks", "machine", "ranks"
+    version = "version of torch", "versions", "torch"
     return [
         f"the run goes on with {is_now} as the {name}, {was} before: its numbers are as good, but "
         "not the same bits as those of a run without a break."
-        for name, (part, key) in pairs.items()
+        for name, part, key in (threads, ranks, version)
         if (was := before.get(part, {}).get(key)) != (is_now := now[part][key])
     ]

@@ -52,9 +52,7 @@ def due(settings: Settings, iteration: int) -> bool:
 
 
 def chosen_images(name: str, count: int, wanted: tuple[int, ...]) -> list[int]:
-    """Return the numbers of the images that panels of a set show: two, evenly spaced, if none is
-    wanted; a number that the set has not is refused.
-    """
+    """Return the numbers of the images of a set that panels show; by default two, evenly spaced."""
     for number in wanted:
         if number >= count:
             raise ValueError(
@@ -85,8 +83,7 @@ def shown_sets(settings: Settings, sets: Sets) -> dict[str, tuple[ImageSet, list
 def draw_panels(folder: Path, settings: Settings, sets: Sets, state: State, phase: Phase) -> None:
     """Draw what the network sees in a few images of every set, and keep the prototypes.
 
-    All ranks must call this, because a method may add up statistics over them; the main one writes
-    ``panels/`` and ``prototypes/`` below the run's folder.
+    All ranks must call this, because a method may add up statistics over them; the main one writes.
     """
     training, main = state.network.training, state.ranks.is_main
     state.network.eval()

@@ -91,17 +91,10 @@ def _bar() -> Any:
 
 
 class Report:
-    """Progress and numbers of a run; ranks but the main one print and write next to nothing.
+    """Progress and numbers of a run of `total` iterations, `start` of which lie behind it.
 
-    A resumed run first drops the rows after its checkpoint.
-
-    Args:
-        folder: of the run.
-        class_names: of the columns with the share of every class.
-        ranks: the processes.
-        total: iterations of the run.
-        start: iterations that lie behind it.
-        quiet: print warnings alone.
+    A resumed run first drops the rows after its checkpoint. Ranks but the main one write nothing,
+    and print broken images alone; `quiet` prints warnings alone.
     """
 
     def __init__(
@@ -192,16 +185,13 @@ class Report:
         if self._bar is not None:
             self._bar.update(self._task, completed=self.iteration)
         if done == ESTIMATE_AFTER and self._later_seconds:
-            self._estimate(self._later_seconds / (done - 1))
-
-    def _estimate(self, each: float) -> None:
-        left, device = self.total - self.iteration, self.ranks.device
-        where = "GPU" if device.type == "cuda" else "process"
-        self.say(
-            f"about {_duration(left * each)} for the {left} iterations left at "
-            f"{1 / each:.2f} it/s, without evaluations and static labels; peak memory of the "
-            f"{where} {peak_mib(device) / 1024:.1f} GiB"
-        )
+            each, left = self._later_seconds / (done - 1), self.total - self.iteration
+            where = "GPU" if self.ranks.device.type == "cuda" else "process"
+            self.say(
+                f"about {_duration(left * each)} for the {left} iterations left at "
+                f"{1 / each:.2f} it/s, without evaluations and static labels; peak memory of the "
+                f"{where} {peak_mib(self.ranks.device) / 1024:.1f} GiB"
+            )
 
     def row(
         self, iteration: int, phase: str, learning_rate: float,
@@ -209,12 +199,8 @@ class Report:
     ) -> None:  # fmt: skip
         """Write and show what the steps since the row before gave.
 
-        Args:
-            iteration: steps done.
-            phase: that they belong to.
-            learning_rate: of the backbone.
-            coverage: share of target pixels with a pseudo label, 0..1; None without any.
-            shares: per class, share of the predictions on the target, 0..1; None where unseen.
+        `coverage` is the share of target pixels with a pseudo label, `shares` are those of the
+        classes in the predictions on the target, 0..1; the learning rate is the backbone's.
         """
         rate = self._steps / self._seconds if self._seconds else 0.0
         waited = self._waited / self._seconds if self._seconds else 0.0

@@ -53,11 +53,7 @@ def seed_dropout(*place: int) -> None:
 class State:
     """What a run trains: network, method, optimiser, moving average, and where they stand.
 
-    Args:
-        settings: of the run.
-        sets: its images.
-        ranks: the processes.
-        held: checkpoint to go on from; None for a new run.
+    `held` is the checkpoint to go on from, None for a new run.
     """
 
     def __init__(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +11,7 @@ import pytest
 import torch
 
 from reference.settings import Optimiser, Settings
-
-from tests.reference.tiny_runs import EVERYTHING, held, run
+from tests.reference.tiny_runs import EVERYTHING, held, rows, run
 
 # Static labels in the second round; the network is read with and without gradient. That of the toy
 # compiles in a fifth of the time that DeepLab takes.
@@ -36,21 +34,17 @@ def compiled(settings: Settings) -> Settings:
 def numbers(folder: Path) -> list[list[float]]:
     """Every number of the metrics that does not tell the time."""
     clock = ("phase", "iterations_per_second", "data_wait_share", "peak_mib")
-    with (folder / "metrics.csv").open(newline="") as file:
-        rows = [{k: v for k, v in row.items() if v and k not in clock}
-                for row in csv.DictReader(file)]  # fmt: skip
-    return [[float(value) for value in row.values()] for row in rows]
+    return [[float(v) for k, v in row.items() if v and k not in clock] for row in rows(folder)]
 
 
 def assert_same_run(folder: Path, plain: Path) -> None:
-    found, expected = held(folder), held(plain)
-    for name in ("student", "teacher", "method"):
-        ours, theirs = ((part[name]["state"] if name == "method" else part[name])
-                        for part in (found, expected))  # fmt: skip
-        assert list(ours) == list(theirs)
-        torch.testing.assert_close(
-            dict(ours), dict(theirs), rtol=1e-3, atol=1e-4, check_stride=False
-        )
+    ours, theirs = (
+        [part["student"], part["teacher"], part["method"]["state"]]
+        for part in (held(folder), held(plain))
+    )
+    for mine, yours in zip(ours, theirs, strict=True):
+        assert list(mine) == list(yours)
+        torch.testing.assert_close({**mine}, {**yours}, rtol=1e-3, atol=1e-4, check_stride=False)
     for ours, theirs in zip(numbers(folder), numbers(plain), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-3)
 

@@ -186,7 +186,7 @@ def test_the_older_checkpoint_is_used_where_the_newest_is_damaged(tmp_path: Path
     with opened(run) as folder:
         assert folder.checkpoint is not None and folder.checkpoint["iteration"] == 3
         (note,) = folder.record(3)
-    assert note.startswith(f"{newest} cannot be read, so the run goes on from the older ")
+    assert note.startswith(f"{newest} cannot be read, so the run goes on from an older checkpoint.")
     # Nothing is thrown away, and nothing reads the damaged one again.
     names = sorted(path.name for path in (run / "checkpoints").iterdir())
     assert names == ["00000003.pth", "00000006.pth.damaged"]

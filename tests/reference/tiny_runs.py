@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import os
 import subprocess
@@ -111,6 +112,12 @@ def spawn(
         )
 
 
+def rows(folder: Path) -> list[dict[str, str]]:
+    """The metrics of a run so far, as words."""
+    path = folder / "metrics.csv"
+    return list(csv.DictReader(path.read_text().splitlines())) if path.is_file() else []
+
+
 def held(folder: Path) -> dict[str, Any]:
     """The last checkpoint of a run."""
     read: dict[str, Any] = torch.load(folder / "last.pth", weights_only=True)
@@ -119,21 +126,19 @@ def held(folder: Path) -> dict[str, Any]:
 
 def digest(value: Any) -> str:
     """SHA-256 over every tensor and number of a checkpoint."""
-    found = hashlib.sha256()
+    known = hashlib.sha256()
 
     def walk(item: Any) -> None:
         if isinstance(item, Tensor):
-            found.update(str((item.dtype, tuple(item.shape))).encode())
-            found.update(item.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+            known.update(str((item.dtype, tuple(item.shape))).encode())
+            known.update(item.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
         elif isinstance(item, Mapping):
-            for name in sorted(item, key=str):
-                found.update(str(name).encode())
-                walk(item[name])
+            walk(sorted(item.items(), key=lambda pair: str(pair[0])))
         elif isinstance(item, (list, tuple)):
             for inner in item:
                 walk(inner)
         else:
-            found.update(repr(item).encode())
+            known.update(repr(item).encode())
 
     walk(value)
-    return found.hexdigest()
+    return known.hexdigest()
