@@ -85,7 +85,7 @@ def answer(work: Callable[[], T], stopped: str = "Stopped.") -> T:
     """Do the work of a command; a wrong input, or Ctrl-C, ends it with one sentence."""
     try:
         return work()
-    except (ValueError, ImportError) as error:
+    except (ValueError, ImportError, FloatingPointError) as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         print(stopped, file=sys.stderr)

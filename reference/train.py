@@ -23,15 +23,15 @@ import itertools
 import json
 import math
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from reference.commands import answer
 from reference.data.batches import SOURCE_STREAM, TARGET_STREAM, Batch, batches
 from reference.data.checking import check_run
 from reference.data.classes import IGNORE
@@ -43,8 +43,6 @@ from reference.run.ranks import Ranks, StopRequest, asked_to_stop, joined
 from reference.run.report import Report
 from reference.run.state import State, seed_dropout
 from reference.settings import Phase, Settings, phases
-
-INTERRUPTED: Final = 130
 
 
 def train(settings: Settings, folder: Path, *, resume: bool = False, quiet: bool = False) -> bool:
@@ -265,23 +263,21 @@ def require_finite(values: Mapping[str, float], phase: str, iteration: int) -> N
 
 def main(options: Options) -> None:
     """Do what a command line asks for; a wrong input ends with one sentence."""
-    if options.print_config:
-        print(json.dumps(as_plain(options.settings), indent=2))
-        return
-    try:
-        if options.dry_run:
+
+    def work() -> None:
+        settings, folder = options.settings, options.folder
+        if options.print_config:
+            print(json.dumps(as_plain(settings), indent=2))
+        elif options.dry_run:
             from reference.run.plan import plan
 
-            print(plan(options.settings, options.folder))
-            return
-        complete = train(options.settings, options.folder, resume=options.resume == "auto")
-        if complete and os.environ.get("RANK", "0") == "0":
-            print(f"Complete: {options.folder / LAST}")
-    except (ValueError, ImportError, FloatingPointError) as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        print(f"Stopped; go on with --resume auto --folder {options.folder}.", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+            print(plan(settings, folder))
+        else:
+            complete = train(settings, folder, resume=options.resume == "auto")
+            if complete and os.environ.get("RANK", "0") == "0":
+                print(f"Complete: {folder / LAST}")
+
+    answer(work, f"Stopped; go on with --resume auto --folder {options.folder}.")
 
 
 if OPTIONS is not None:

@@ -10,25 +10,19 @@ from typing import Any
 import pytest
 import torch
 
-from reference.settings import Optimiser, Settings
-from tests.reference.tiny_runs import EVERYTHING, held, rows, run
+from reference.settings import Optimiser
+from tests.reference.tiny_runs import changed, held, rows, run
 
 # Static labels in the second round; the network is read with and without gradient. That of the toy
 # compiles in a fifth of the time that DeepLab takes.
-TOY = replace(
-    EVERYTHING,
-    network=replace(EVERYTHING.network, kind="toy"),
+TOY = changed(
+    network={"kind": "toy"},
     # AdamW turns a rounding of a gradient near 0 into a whole step.
-    adaptation=replace(
-        EVERYTHING.adaptation, iterations=2, optimiser=Optimiser(learning_rate=1e-2)
-    ),
-    reporting=replace(EVERYTHING.reporting, evaluate=True, evaluate_every=2, panels_every=0),
+    adaptation={"iterations": 2, "optimiser": Optimiser(learning_rate=1e-2)},
+    reporting={"evaluate": True, "evaluate_every": 2},
 )
+COMPILED = changed(TOY, machine={"compile": True})
 NO_COMPILER = "torch.compile writes C++, and none of c++, g++ and clang++ is installed"
-
-
-def compiled(settings: Settings) -> Settings:
-    return replace(settings, machine=replace(settings.machine, compile=True))
 
 
 def numbers(folder: Path) -> list[list[float]]:
@@ -61,7 +55,7 @@ def test_a_traced_run_equals_a_plain_one(tmp_path: Path, monkeypatch: pytest.Mon
     real = torch.compile
     torch.compiler.reset()
     monkeypatch.setattr(torch, "compile", lambda call: real(call, backend=counted))
-    assert run(compiled(TOY), tmp_path / "run")
+    assert run(COMPILED, tmp_path / "run")
     # With gradient and without, each in one piece.
     assert len(graphs) == 2 and min(graphs) > 50
     assert_same_run(tmp_path / "run", tmp_path / "plain")
@@ -73,7 +67,7 @@ def test_a_compiled_run_equals_a_plain_one(tmp_path: Path):
         pytest.skip(NO_COMPILER)
     assert run(TOY, tmp_path / "plain")
     torch.compiler.reset()
-    assert run(compiled(TOY), tmp_path / "run")
+    assert run(COMPILED, tmp_path / "run")
     assert_same_run(tmp_path / "run", tmp_path / "plain")
 
 

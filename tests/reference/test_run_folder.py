@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from reference.run.folder import RunFolder, commit, differences
-from reference.run.ranks import Ranks
+from reference.run.ranks import Ranks, joined
+from reference.settings import Machine
 from tests.reference.tiny_runs import ROOT
 
 PLAIN: dict[str, Any] = {
@@ -89,21 +90,9 @@ def test_a_run_is_recorded_and_a_resumed_one_adds_its_start(tmp_path: Path):
 
 def test_another_number_of_threads_is_told_as_other_bits(tmp_path: Path):
     begin(tmp_path / "run", 7)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(threads + 1)
-    try:
-        with opened(tmp_path / "run") as folder:
-            notes = folder.record(7)
-    finally:
-        torch.set_num_threads(threads)
-    (note,) = notes
-    assert note.startswith(f"the run goes on with {threads + 1} as the number of threads (OMP_")
-
-
-def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(tmp_path: Path):
-    begin(tmp_path / "run")
-    with opened(tmp_path / "run") as folder:
-        assert folder.checkpoint is None
+    with opened(tmp_path / "run") as folder, joined(Machine(threads=7)):
+        (note,) = folder.record(7)
+    assert note.startswith("the run goes on with 7 as the number of threads (OMP_NUM_THREADS), ")
 
 
 @pytest.mark.parametrize("resume", [True, False])
@@ -130,12 +119,6 @@ def test_other_settings_are_refused_with_a_list_and_a_longer_run_with_a_way(tmp_
     # Refusing has given the folder back.
     with opened(tmp_path / "run") as folder:
         assert folder.checkpoint is not None
-
-
-def test_damaged_settings_are_told(tmp_path: Path):
-    (tmp_path / "settings.json").write_text("{")
-    with pytest.raises(ValueError, match=r"^train: expected JSON in .*/settings\.json, got somet"):
-        opened(tmp_path).__enter__()
 
 
 HOLD = """
@@ -172,6 +155,7 @@ def test_a_second_process_is_refused_until_the_first_is_dead(tmp_path: Path):
         assert {path: path.read_bytes() for path in run.iterdir()} == before
         first.kill()
         first.wait()
+        # Killed before its first checkpoint, it begins anew.
         with opened(run, {"reporting": {}}) as folder:
             assert folder.checkpoint is None
     finally:
@@ -193,11 +177,18 @@ def test_the_older_checkpoint_is_used_where_the_newest_is_damaged(tmp_path: Path
     assert torch.load(run / "last.pth")["iteration"] == 3
 
 
-def test_a_run_without_a_whole_checkpoint_is_refused(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("settings.json", r"JSON in .*/settings\.json, got something else \("),
+        ("checkpoints/00000003.pth", "a whole checkpoint in .*, got 1 that cannot be read. "),
+    ],
+)
+def test_a_run_whose_files_are_damaged_is_refused(tmp_path: Path, name: str, sentence: str):
     begin(tmp_path / "run", 3)
-    path = tmp_path / "run" / "checkpoints" / "00000003.pth"
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(ValueError, match=r"^train: expected a whole .*got 1 that cannot be read: "):
+    path = tmp_path / "run" / name
+    path.write_bytes(path.read_bytes()[:-99])
+    with pytest.raises(ValueError, match=f"^train: expected {sentence}"):
         opened(tmp_path / "run").__enter__()
     assert path.is_file()
 

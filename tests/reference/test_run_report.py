@@ -7,6 +7,7 @@ import io
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from rich.console import Console
@@ -79,24 +80,13 @@ def test_a_term_that_comes_late_widens_the_table(tmp_path: Path):
 def test_numbers_go_to_tensorboard_where_it_is_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    seen: list[tuple[str, float, int]] = []
-
-    class Writer:
-        def __init__(self, folder: str, purge_step: int) -> None:
-            assert (folder, purge_step) == (str(tmp_path / "tensorboard"), 1)
-
-        def add_scalar(self, name: str, value: float, step: int) -> None:
-            seen.append((name, value, step))
-
-        def close(self) -> None:
-            seen.append(("closed", 0.0, 0))
-
-    module = type(sys)("torch.utils.tensorboard")
-    module.SummaryWriter = Writer
+    module = Mock()
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
     rows_of(tmp_path, 1)
-    assert ("loss_source_cross_entropy", 1.0, 1) in seen
-    assert seen[-1][0] == "closed"
+    module.SummaryWriter.assert_called_once_with(str(tmp_path / "tensorboard"), purge_step=1)
+    board = module.SummaryWriter.return_value
+    board.add_scalar.assert_any_call("loss_source_cross_entropy", 1.0, 1)
+    board.close.assert_called_once_with()
 
 
 def test_lines_are_plain_where_there_is_no_terminal(
@@ -111,10 +101,8 @@ def test_lines_are_plain_where_there_is_no_terminal(
         told.scores(1, "round 0", 40.0, 41.5, name="miou19")
     line, *others = capsys.readouterr().err.splitlines()
     assert line.startswith("round 0  1/10  loss 1.750 (a 1.250, b 0.500)  cover 25%  lr 5.0e-01  ")
-    assert others == [
-        "warning: sky floods the target.",
-        "iteration 1: miou19 40.00, moving average 41.50",
-    ]
+    score = "iteration 1: miou19 40.00, moving average 41.50"
+    assert others == ["warning: sky floods the target.", score]
 
 
 def test_a_terminal_shows_a_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -25,6 +25,7 @@ from tests.reference.tiny_runs import (
     EVERYTHING,
     LONG,
     SIZE,
+    changed,
     digest,
     held,
     options,
@@ -36,11 +37,6 @@ from tests.reference.tiny_runs import (
 # As docs/training.md has it.
 TORCHRUN = (str(Path(sys.executable).with_name("torchrun")), "--nproc-per-node", "2", "-m")
 PARTS = ("student", "teacher", "optimiser", "method", "monitor", "iteration")
-
-
-def changed(settings: Settings = EVERYTHING, **groups: dict[str, Any]) -> Settings:
-    """Settings with other values in some of their groups."""
-    return replace(settings, **{n: replace(getattr(settings, n), **g) for n, g in groups.items()})
 
 
 def log(folder: Path) -> Path:

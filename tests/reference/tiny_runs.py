@@ -57,16 +57,17 @@ EVERYTHING = Settings(
     machine=Machine(device="cpu", threads=1),
     reporting=Reporting(every=1, checkpoint_every=2, evaluate=False, size=SIZE, panels_every=0),
 )
+
+
+def changed(settings: Settings = EVERYTHING, **groups: dict[str, Any]) -> Settings:
+    """Settings with other values in some of their groups."""
+    return replace(settings, **{n: replace(getattr(settings, n), **g) for n, g in groups.items()})
+
+
 # The same, looked at as often as it can be.
-SEEN = replace(
-    EVERYTHING,
-    reporting=replace(EVERYTHING.reporting, evaluate=True, evaluate_every=3, panels_every=3),
-)
-LONG = replace(
-    EVERYTHING,
-    source=replace(EVERYTHING.source, iterations=6),
-    adaptation=replace(EVERYTHING.adaptation, iterations=14),
-    reporting=replace(EVERYTHING.reporting, checkpoint_every=4),
+SEEN = changed(reporting={"evaluate": True, "evaluate_every": 3, "panels_every": 3})
+LONG = changed(
+    source={"iterations": 6}, adaptation={"iterations": 14}, reporting={"checkpoint_every": 4}
 )
 
 
