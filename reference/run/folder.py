@@ -227,18 +227,20 @@ class RunFolder:
         return sorted((self.path / CHECKPOINTS).glob(f"{'[0-9]' * _DIGITS}.pth"))
 
     def _newest_whole(self) -> Path | None:
-        for path in reversed(self.checkpoints()):
+        listed, reason = self.checkpoints(), ""
+        for path in reversed(listed):
             try:
                 self.checkpoint = _read(path)
                 return path
             except ValueError as error:
                 self._damaged.append(path)
+                reason = str(error)
                 told = f"{path} cannot be read, so the run goes on from an older checkpoint"
-                self.notes.append(f"{told}. The reason: {error}")
-        if self._damaged:
+                self.notes.append(f"{told}. The reason: {reason}")
+        if listed:
             raise ValueError(
                 f"train: expected a whole checkpoint in {self.path / CHECKPOINTS}, got "
-                f"{len(self._damaged)} that cannot be read. {self.notes[-1]}"
+                f"{len(listed)} that cannot be read: {reason}"
             )
         return None
 

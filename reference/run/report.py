@@ -67,27 +67,20 @@ def track(count: int, description: str, *, show: bool = True) -> Iterator[int]:
     if not show or not sys.stderr.isatty():
         yield from range(count)
         return
-    with _bar() as bar:
-        task = bar.add_task(description, total=count, numbers="")
-        for index in range(count):
-            yield index
-            bar.advance(task)
+    from rich import console, progress
+
+    yield from progress.track(range(count), description, console=console.Console(stderr=True))
 
 
 def _bar() -> Any:
-    from rich import progress
-    from rich.console import Console
+    from rich import console, progress
 
-    return progress.Progress(
-        progress.TextColumn("{task.description:<10}"),
-        progress.BarColumn(bar_width=20),
+    columns = [
+        *progress.Progress.get_default_columns(),
         progress.MofNCompleteColumn(),
-        progress.TimeElapsedColumn(),
-        progress.TextColumn("ETA"),
-        progress.TimeRemainingColumn(),
         progress.TextColumn("{task.fields[numbers]}"),
-        console=Console(stderr=True),
-    )
+    ]
+    return progress.Progress(*columns, console=console.Console(stderr=True))
 
 
 class Report:

@@ -181,7 +181,7 @@ def test_the_older_checkpoint_is_used_where_the_newest_is_damaged(tmp_path: Path
     ("name", "sentence"),
     [
         ("settings.json", r"JSON in .*/settings\.json, got something else \("),
-        ("checkpoints/00000003.pth", "a whole checkpoint in .*, got 1 that cannot be read. "),
+        ("checkpoints/00000003.pth", "a whole checkpoint in .*, got 1 that cannot be read: "),
     ],
 )
 def test_a_run_whose_files_are_damaged_is_refused(tmp_path: Path, name: str, sentence: str):
