@@ -123,19 +123,14 @@ class Ranks:
 
 def chosen_device(machine: Machine, local_rank: int = 0) -> torch.device:
     """Return where a process computes."""
-    there = torch.cuda.is_available()
-    if machine.device == "cpu" or (machine.device == "auto" and not there):
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if machine.device == "cpu" or (machine.device == "auto" and not count):
         return torch.device("cpu")
-    if not there:
-        raise ValueError(
-            'train: expected a GPU for device "cuda", got none that torch can use. '
-            "Hint: leave machine.device at auto."
-        )
-    count = torch.cuda.device_count()
     if local_rank >= count:
+        hint = f"give torchrun --nproc-per-node {count}" if count else "leave the device at auto"
         raise ValueError(
-            f"train: expected a GPU per process, got {count} for process {local_rank} of this "
-            f"machine. Hint: give torchrun --nproc-per-node {count}."
+            f"train: expected a GPU for every process of this machine, got {count} for process "
+            f"{local_rank}. Hint: {hint}."
         )
     return torch.device("cuda", local_rank)
 

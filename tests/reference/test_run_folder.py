@@ -166,7 +166,9 @@ def test_the_older_checkpoint_is_used_where_the_newest_is_damaged(tmp_path: Path
     run = tmp_path / "run"
     begin(run, 3, 6)
     newest = run / "checkpoints" / "00000006.pth"
-    newest.write_bytes(newest.read_bytes()[:1000])
+    stored = bytearray(newest.read_bytes())
+    stored[len(stored) // 2] ^= 16
+    newest.write_bytes(stored)
     with opened(run) as folder:
         assert folder.checkpoint is not None and folder.checkpoint["iteration"] == 3
         (note,) = folder.record(3)

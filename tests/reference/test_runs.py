@@ -149,36 +149,6 @@ def test_two_ranks_and_two_parts_equal_one_process(tmp_path: Path):
         assert float(half[name]) == pytest.approx(float(whole[name]), rel=1e-4)
 
 
-def test_a_second_process_in_the_same_folder_is_refused(tmp_path: Path):
-    folder = tmp_path / "run"
-    first = started(LONG, folder)
-    wait_for_row(first, folder, 2)
-    second = spawn(options(LONG, folder, "--resume", "auto"), tmp_path / "second.log")
-    assert second.wait(timeout=60) == 1
-    told = (tmp_path / "second.log").read_text().splitlines()[-1]
-    assert told.startswith(f"train: expected {folder} to be used by one process, got a second one ")
-    assert first.wait(timeout=120) == 0, log(folder).read_text()
-    assert len(rows(folder)) == 20
-
-
-def test_the_run_goes_on_from_the_older_checkpoint_where_the_newest_is_damaged(
-    uninterrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
-    folder = tmp_path / "run"
-    process = started(LONG, folder)
-    wait_for_row(process, folder, 13)
-    os.killpg(process.pid, signal.SIGTERM)
-    process.wait(timeout=60)
-    newest = max((folder / "checkpoints").glob("*.pth"))
-    stored = bytearray(newest.read_bytes())
-    stored[len(stored) // 2] ^= 16
-    newest.unlink()
-    newest.write_bytes(stored)
-    assert run(LONG, folder, resume=True)
-    assert f"warning: {newest} cannot be read, so the run goes on" in capsys.readouterr().err
-    assert digest(held(folder)) == digest(held(uninterrupted))
-
-
 def test_a_finished_run_stays_as_it_is(uninterrupted: Path):
     before = digest(held(uninterrupted))
     assert run(LONG, uninterrupted, resume=True)
@@ -199,7 +169,7 @@ REFUSED: dict[str, tuple[Settings, str]] = {
     "fp16 on the CPU": (
         changed(machine={"precision": "fp16"}), "train: expected a GPU for precision fp16, got "
     ),
-    "no GPU": (changed(machine={"device": "cuda"}), 'train: expected a GPU for device "cuda", got'),
+    "no GPU": (changed(machine={"device": "cuda"}), "train: expected a GPU for every pro"),
     "no data": (
         changed(data={"source_set": "gta5"}), "data: expected a folder gta5 below data.root, got no"
     ),
