@@ -58,7 +58,7 @@ def test_help_needs_no_torch(words: str) -> None:
     code = (
         "import runpy, sys\n"
         f"sys.argv = {[*words.split(), '--help']}\n"
-        "try:\n    runpy.run_module('reference.' + sys.argv[0], run_name='__main__')\n"
+        "try:\n    runpy.run_module(f'reference.{sys.argv[0]}', None, '__main__', alter_sys=True)\n"
         "except SystemExit:\n    print('torch' in sys.modules)"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
