@@ -151,11 +151,8 @@ class Step:
     ) -> Tensor:  # fmt: skip
         """Cross-entropy of logits (B, C, h, w), upsampled, on labels (B, H, W) of this part.
 
-        Args:
-            logits: on the network's grid.
-            labels: at the images' size or any other; 255 is left out.
-            class_weight: (C,), of the pixels and of the mean.
-            pixel_weight: (B, H, W); the mean then runs over all pixels, labelled or not.
+        `class_weight` (C,) is of the pixels and of the mean; with a `pixel_weight` (B, H, W) the
+        mean runs over all pixels, labelled or not.
         """
         if pixel_weight is None:
             return self._entropies(logits, labels, class_weight, "mean")
@@ -302,9 +299,10 @@ def label_counts(
             return valid.sum().double()
         return (class_weight.double()[torch.where(valid, labels, 0)] * valid).sum()
 
-    pairs = ((part.source.labels, part.target and part.target.labels) for part in parts)
-    own = torch.stack([torch.stack([*map(weight, pair)]) for pair in pairs]).sum(dim=0)
+    source = torch.stack([weight(part.source.labels) for part in parts])
+    static = torch.stack([weight(part.target and part.target.labels) for part in parts])
+    own = torch.stack([source, static]).sum(dim=1)
     total = ranks.total(own) / (ranks.world * len(parts))
     # Without a label anywhere the sum above it is 0, whatever it is divided by.
-    source, static = torch.where(total > 0, total, 1.0)
-    return source, static
+    of_source, of_static = torch.where(total > 0, total, 1.0)
+    return of_source, of_static

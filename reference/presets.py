@@ -31,7 +31,7 @@ from reference.settings import (
     Settings,
     SourceStage,
     StaticLabels,
-)  # fmt: skip
+)
 
 PAPER: Final = Settings()
 
@@ -45,19 +45,14 @@ RELEASED: Final = Settings(
         optimiser=Optimiser(horizon=1.2),
     ),
     adaptation=AdaptationStage(
-        iterations=100_000,
-        rounds=10,
-        source_crops=_RELEASED_CROPS,
+        iterations=100_000, rounds=10, restart=True, round_factor=0.5, source_crops=_RELEASED_CROPS,
         target_crops=replace(_RELEASED_CROPS, short_side=(850, 850)),
-        optimiser=Optimiser(learning_rate=7.5e-5, horizon=1.2),
-        restart=True,
-        round_factor=0.5,
+        optimiser=Optimiser(learning_rate=7.5e-5, horizon=1.2), source_entropy_weight=0.4,
         static=StaticLabels(size=(730, 1460)),
-        source_entropy_weight=0.4,
         contrast=replace(_BATCH, dynamic_labels=False, calibrate=False),
     ),
     reporting=Reporting(size=(730, 1460)),
-)
+)  # fmt: skip
 
 # SYNTHIA is read at its own size; the release trains four times as long on it.
 _SYNTHIA_CROPS: Final = Crops(size=(760, 1280))
