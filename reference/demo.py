@@ -68,12 +68,8 @@ class Options:
     jobs: int = 2
 
 
-def prepare(options: Options, *, quiet: bool = False) -> list[Run]:
+def prepare(options: Options) -> list[Run]:
     """Check the folder, draw what is missing, and write what the page is to show.
-
-    Args:
-        options: of the command.
-        quiet: show no bar.
 
     Returns:
         list: the runs in the order of the table; without the oracle where the target has no
@@ -159,12 +155,8 @@ def table(results: Mapping[str, Any]) -> Table:
     return view
 
 
-def run_demo(options: Options, *, quiet: bool = False) -> dict[str, Any]:
+def run_demo(options: Options) -> dict[str, Any]:
     """Draw, train, score and write; results.json last: where it is, the demo is complete.
-
-    Args:
-        options: of the command.
-        quiet: show no bar.
 
     Returns:
         dict: what results.json holds.
@@ -176,7 +168,7 @@ def run_demo(options: Options, *, quiet: bool = False) -> dict[str, Any]:
     from reference import report
 
     began = time.perf_counter()
-    runs = prepare(options, quiet=quiet)
+    runs = prepare(options)
     missing = [run for run in runs if record_of(run) is None]
     for run, problem in train_all(missing, options.jobs):
         record = record_of(run)

@@ -102,7 +102,12 @@ def run_export(options: Options) -> tuple[Path, list[str]]:
     )
     notes: list[str] = []
     programs = []
-    if options.program or options.onnx:
+    if release.method is not None:
+        notes.append(
+            f"No {PROGRAM}, no {ONNX}: {release.method['name']} changes the network at test time, "
+            "which programs do not hold. Hint: use the card."
+        )
+    elif options.program or options.onnx:
         program = exported(release.network, (height, width))
         if options.program:
             write_program(options.out / PROGRAM, program)

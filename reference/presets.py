@@ -94,7 +94,7 @@ def _small(
         network=network,
         source=SourceStage(iterations=500, batch_size=8, crops=coloured, optimiser=optimiser),
         adaptation=adaptation,
-        machine=Machine(threads=1),
+        machine=Machine(threads=1, channels_last=False),
         reporting=replace(_SEEN, checkpoint_every=300, size=size),
     )
 
@@ -107,7 +107,8 @@ STRONG: Final = Colours(
     probability=1.0, brightness=0.15, contrast=0.35, saturation=0.5, hue=0.0, gamma=0.5,
     channels=0.08, noise=0.04, blur_probability=0.5, blur_sigma=(0.2, 1.2),
 )  # fmt: skip
-_PHOTOGRAPHS: Final = DataSettings("toy", "camvid", workers=0, cache_mib=512)
+_FEW: Final = DataSettings("toy", "camvid", workers=0, cache_mib=512)
+_PHOTOGRAPHS: Final = replace(_FEW, drawn=Drawn(size=(120, 160)))
 TO_PHOTOGRAPHS: Final = _small(_PHOTOGRAPHS, NetworkSettings("toy"), (120, 160), STRONG)
 _MANY_LOOKS: Final = replace(
     _PHOTOGRAPHS,
@@ -122,7 +123,7 @@ VARIED: Final = replace(
     source=replace(_VARIED.source, iterations=1000),
     adaptation=replace(_VARIED.adaptation, iterations=400, rounds=4),
 )
-_DRIVES: Final = replace(_PHOTOGRAPHS, source_set="camvid", sequence="0001TP")
+_DRIVES: Final = replace(_FEW, source_set="camvid", sequence="0001TP")
 DUSK: Final = _small(_DRIVES, NetworkSettings("toy"), (120, 160), STRONG)
 
 # Rendered streets to photographs, with a backbone that knows ImageNet.
@@ -145,11 +146,11 @@ def _carla(target: str) -> Settings:
         static=StaticLabels(size=(240, 320)), contrast=_BATCH, rare=_RARE,
     )  # fmt: skip
     return Settings(
-        data=replace(_PHOTOGRAPHS, source_set="carla", target_set=target, merge=("rider=person",)),
+        data=replace(_FEW, source_set="carla", target_set=target, merge=("rider=person",)),
         network=NetworkSettings("lite"),
         source=source,
         adaptation=adaptation,
-        machine=Machine(threads=1),
+        machine=Machine(threads=1, channels_last=False),
         reporting=replace(_SEEN, checkpoint_every=400, size=(240, 320)),
     )
 

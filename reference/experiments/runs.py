@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reference.experiments.rows import ORACLE, SOURCE
+from reference.experiments.rows import CONTROL, ORACLE, SOURCE
 from reference.run.folder import LAST, SETTINGS, as_plain, differences
 from reference.settings import Settings, phases
 
@@ -74,8 +74,9 @@ def train_all(runs: Sequence[Run], jobs: int) -> Iterator[tuple[Run, str | None]
         A run that ended, and why it failed, None if it did not. What begins with one that failed
         is left out.
     """
-    # First what others wait for, then the longest.
-    waiting = sorted(runs, key=lambda run: (run.row != SOURCE, run.row != ORACLE))
+    # First what others wait for, then the longest; the control is the shortest.
+    order = {SOURCE: 0, ORACLE: 1, CONTROL: 3}
+    waiting = sorted(runs, key=lambda run: order.get(run.row, 2))
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(jobs, mp_context=context) if jobs > 1 else _Here()
     running: dict[Future[str | None], Run] = {}

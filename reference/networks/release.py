@@ -136,7 +136,9 @@ def write_release(
             f"{method and method['name']}. Hint: predict and score read the checkpoint itself."
         )
     # Tensors that share memory would be refused.
-    weights = save({name: value.detach().cpu().clone() for name, value in tensors.items()})
+    weights = save(
+        {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    )
     card = {
         "format": FORMAT,
         "description": describe(network),

@@ -61,7 +61,7 @@ class State:
     ) -> None:
         self.settings, self.sets, self.ranks = settings, sets, ranks
         # What adaptation and panels need is refused now, not after the warm-up.
-        if settings.stages in ("full", "adapt"):
+        if settings.stages in ("full", "adapt") and settings.method not in methods.METHODS:
             methods.entry(settings.method)
         if settings.reporting.panels_every and settings.reporting.panel_ids:
             from reference.run.panels import shown_sets

@@ -51,7 +51,7 @@ def few(target: str, seed: int, **where: Any) -> Settings:
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder runs/ whose scenes are drawn."""
     place = tmp_path_factory.mktemp("drawn") / "runs"
-    draw_missing([few("toy", 0, data=place / "data")], quiet=True)
+    draw_missing([few("toy", 0, data=place / "data")])
     return place
 
 

@@ -52,7 +52,7 @@ def _few_steps() -> Iterator[None]:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     place = tmp_path_factory.mktemp("runs")
     options = Options(run=place / "demo", data=place / "scenes", jobs=1)
-    return options, run_demo(options, quiet=True)
+    return options, run_demo(options)
 
 
 def test_results_hold_what_was_promised(finished: Finished) -> None:
@@ -95,7 +95,7 @@ def test_the_same_seed_gives_the_same_numbers_whatever_runs_beside(
     finished: Finished, tmp_path: Path
 ) -> None:
     options = replace(finished[0], run=tmp_path / "again", jobs=2)
-    again = run_demo(options, quiet=True)
+    again = run_demo(options)
     assert all(again[name] == finished[1][name] for name in CAPTIONS)
 
 
@@ -192,7 +192,7 @@ def test_photographs_without_training_labels_have_no_oracle(
     shutil.rmtree(root / "gtFine" / "train")
     shutil.rmtree(root / "gtFine" / "test")
     options = Options(run=tmp_path / "runs" / "photographs", target=str(root), jobs=1)
-    results = run_demo(options, quiet=True)
+    results = run_demo(options)
     assert results["split"] == "val" and results["images"]["test"] == 2
     assert "oracle" not in results and results["label_accuracy"] == []
     assert not (tmp_path / "runs" / "data" / "toy-192x96-seed0" / "cityscapes").exists()
