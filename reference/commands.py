@@ -48,12 +48,7 @@ class Use:
 
 
 def read_for_use(caller: str, use: Use) -> tuple[Release, Protocol]:
-    """Check the settings and read the network, on the device where it is to work.
-
-    Raises:
-        ValueError: the output folder is not empty, a setting is wrong, or the file is.
-        ImportError: the network needs timm, which cannot be imported.
-    """
+    """Check the settings and read the network, on the device where it is to work."""
     from reference.run.files import require_new_folder, writing
 
     hint = "Hint: choose another one with --out."
@@ -72,16 +67,12 @@ def read_for_use(caller: str, use: Use) -> tuple[Release, Protocol]:
     if use.source:
         release = renamed_source(release, use.source)
     height, width = use.size if any(use.size) else release.card.get("input_size", _SIZE)
+    window, stride = (pair if any(pair) else None for pair in (use.window, use.stride))
     protocol = Protocol(
-        classes=release.classes,
-        size=(height, width),
-        labelled=release.labelled,
-        source=release.card.get("source", ""),
-        scales=use.scales,
-        flip=use.flip,
-        window=use.window if any(use.window) else None,
-        stride=use.stride if any(use.stride) else None,
-    )
+        release.classes, (height, width), labelled=release.labelled,
+        source=release.card.get("source", ""), scales=use.scales, flip=use.flip,
+        window=window, stride=stride,
+    )  # fmt: skip
     # Before hours of work, not after them.
     with writing(use.out):
         use.out.mkdir(parents=True, exist_ok=True)
@@ -91,15 +82,10 @@ def read_for_use(caller: str, use: Use) -> tuple[Release, Protocol]:
 
 
 def answer(work: Callable[[], T], stopped: str = "Stopped.") -> T:
-    """Do the work of a command; a wrong input ends it with one sentence.
-
-    Args:
-        work: what the command does.
-        stopped: what is left after Ctrl-C.
-    """
+    """Do the work of a command; a wrong input, or Ctrl-C, ends it with one sentence."""
     try:
         return work()
-    except (ValueError, ImportError) as error:
+    except (ValueError, ImportError, FloatingPointError) as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         print(stopped, file=sys.stderr)

@@ -19,23 +19,13 @@ def contrast_shares(
 
     Prototypes of the batch belong to one rank, so there the ranks count alike. So do the parts of
     a rank, each of which moves the bank.
-
-    Args:
-        bicl: whose banks say which classes take part.
-        pulled: its output.
-        step: of this part.
     """
     ranks = step.ranks
     if not ranks.shared or bicl.prototypes == "batch":
         return 1.0, 1.0
     both = bicl.source_bank.present & bicl.target_bank.present
-    static = step.target_batch.labels
-    own = torch.stack(
-        [
-            _contrasted(pulled.target_labels, static, both),
-            _pixels(step.source_labels, both),
-        ]
-    )
+    target = _contrasted(pulled.target_labels, step.target_batch.labels, both)
+    own = torch.stack([target, _pixels(step.source_labels, both)])
     to_source, to_target = (own * ranks.world / ranks.total(own).clamp(min=1)).float()
     return to_source, to_target
 
@@ -48,8 +38,7 @@ def _pixels(labels: Tensor, classes: Tensor) -> Tensor:
 def _contrasted(grid: Tensor, static: Tensor | None, classes: Tensor) -> Tensor:
     """Pixels of these classes that the target's contrast is a mean over.
 
-    The given labels of a cell, or all of its pixels where it has none; a cell that is labelled by
-    a pixel beyond its edge counts for that label.
+    The given labels of a cell, or all of its pixels where it has none.
     """
     if static is None or static.shape == grid.shape:
         return _pixels(grid, classes)

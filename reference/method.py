@@ -26,6 +26,8 @@ from reference.networks.output import Domain, Output, Segmenter
 from reference.run.ranks import Ranks
 from reference.settings import AdaptationStage
 
+Autocast = Callable[[], AbstractContextManager[Any]]
+
 # Beside the streams of random numbers that choose and cut source and target images.
 _METHOD: Final = 2
 # A slot that no image of a batch has.
@@ -34,19 +36,13 @@ _WHOLE_STEP: Final = 2**16
 
 @dataclass(frozen=True)
 class Given:
-    """What a method is built from, at the first step of adaptation and again when a run resumes.
+    """What a method is built from, at the first step of adaptation and again when a run resumes."""
 
-    Args:
-        network: that will be trained, as the warm-up left it.
-        stage: settings of the adaptation.
-        seed: of the run.
-        class_counts: reads source pixels of every class, (C,), float64; counts them at first.
-        class_names: of the run's class list, C of them.
-    """
-
+    # As the warm-up left it.
     network: Segmenter
     stage: AdaptationStage
     seed: int
+    # Source pixels of every class, (C,), float64; counted at the first call.
     class_counts: Callable[[], Tensor]
     class_names: tuple[str, ...]
 
@@ -63,20 +59,13 @@ class Given:
 
 @dataclass(frozen=True)
 class Start:
-    """What there is before the first step.
-
-    Args:
-        network: that will be trained, in evaluation mode.
-        source: makes a pass over this rank's share of the source, whole images with labels.
-        target: likewise over the target, without labels.
-        autocast: the precision of the network.
-        ranks: the processes.
-    """
+    """What there is before the first step; the network is in evaluation mode."""
 
     network: Segmenter
+    # Each makes a pass over this rank's share of whole images, those of the source with labels.
     source: Callable[[], Iterator[Batch]]
     target: Callable[[], Iterator[Batch]]
-    autocast: Callable[[], AbstractContextManager[Any]]
+    autocast: Autocast
     ranks: Ranks
 
     def see(self, images: Tensor, domain: Domain = "target") -> Output:
@@ -86,38 +75,26 @@ class Start:
 
 @dataclass(frozen=True)
 class Step:
-    """One part of one step of training; the parts of all ranks are the batch.
-
-    Args:
-        network: being trained.
-        source: images and labels, on the network's device.
-        target: images; in `labels` the static pseudo labels of the round, None without; in
-            `partners` images of the same places by day, None without. None for a method that does
-            not look at the target.
-        index: number of the step, from 0 at the start of the adaptation.
-        steps: of the whole adaptation.
-        round_index: from 0.
-        part: number of this part on this rank.
-        seed: of the run.
-        ranks: the processes.
-        autocast: the precision of the network.
-        counts: labelled source pixels and statically labelled target pixels, each weighted by its
-            class, as a mean over the parts of all ranks: what `source_loss` and `static_loss`
-            divide by.
-        class_weight: of every cross-entropy on given labels, (C,); None weighs all alike.
-    """
+    """One part of one step of training; the parts of all ranks are the batch."""
 
     network: Segmenter
     source: Batch
+    # Its labels are the static ones of the round, None without; its partners the same places by
+    # day. None for a method that does not look at the target.
     target: Batch | None
+    # Number of the step, from 0 at the start of the adaptation, and steps of all of it.
     index: int
     steps: int
     round_index: int
+    # Number of this part on this rank.
     part: int
     seed: int
     ranks: Ranks
-    autocast: Callable[[], AbstractContextManager[Any]]
+    autocast: Autocast
+    # Labelled source pixels and statically labelled target pixels, each weighted by its class, as
+    # a mean over the parts of all ranks: what `source_loss` and `static_loss` divide by.
     counts: tuple[Tensor, Tensor]
+    # (C,), of every cross-entropy on given labels; None weighs all alike.
     class_weight: Tensor | None = None
 
     @property
@@ -140,21 +117,16 @@ class Step:
         return self.target
 
     def see(self, images: Tensor, domain: Domain = "target", by: nn.Module | None = None) -> Output:
-        """What the network, or another in its place, says about images, in float32.
+        """What the network, or another such as a teacher, says about images, in float32.
 
-        Args:
-            images: (B, 3, H, W) in [0, 1].
-            domain: whose stem reads them, where a network has one for each.
-            by: another network of the same kind, such as a teacher.
+        `domain`: whose stem reads them, where a network has one for each.
         """
         return see(by or self.network, images, self.autocast, domain)
 
     def source_loss(self, logits: Tensor, class_weight: Tensor | None = None) -> Tensor:
         """Cross-entropy on the source's labels, a mean over those of all parts and ranks.
 
-        Args:
-            logits: of the source images, (B, C, h, w).
-            class_weight: (C,), of the pixels and of the mean over this part, in place of the run's.
+        With a `class_weight` in place of the run's, a weighted mean over this part.
         """
         if class_weight is not None:
             return self.cross_entropy(logits, self.source_labels, class_weight=class_weight)
@@ -174,20 +146,13 @@ class Step:
         return total / count.to(total.dtype)
 
     def cross_entropy(
-        self,
-        logits: Tensor,
-        labels: Tensor,
-        *,
-        class_weight: Tensor | None = None,
-        pixel_weight: Tensor | None = None,
-    ) -> Tensor:
+        self, logits: Tensor, labels: Tensor, *,
+        class_weight: Tensor | None = None, pixel_weight: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """Cross-entropy of logits (B, C, h, w), upsampled, on labels (B, H, W) of this part.
 
-        Args:
-            logits: on the network's grid.
-            labels: at the images' size or any other; 255 is left out.
-            class_weight: (C,), of the pixels and of the mean.
-            pixel_weight: (B, H, W); the mean then runs over all pixels, labelled or not.
+        `class_weight` (C,) is of the pixels and of the mean; with a `pixel_weight` (B, H, W) the
+        mean runs over all pixels, labelled or not.
         """
         if pixel_weight is None:
             return self._entropies(logits, labels, class_weight, "mean")
@@ -204,10 +169,8 @@ class Step:
 
     def upsampled(self, logits: Tensor, beside: Tensor) -> Tensor:
         """Logits (B, C, h, w) at the size of images or labels (..., H, W)."""
-        size = beside.shape[-2:]
-        return F.interpolate(
-            logits, size=size, mode="bilinear", align_corners=self.network.align_corners
-        )
+        size, corners = beside.shape[-2:], self.network.align_corners
+        return F.interpolate(logits, size=size, mode="bilinear", align_corners=corners)
 
     def on_grid(self, labels: Tensor, beside: Tensor) -> Tensor:
         """Labels (B, H, W), the nearest pixel's, on the grid of maps (B, D, h, w): (B, h, w)."""
@@ -225,10 +188,7 @@ class Step:
 
 
 def see(
-    network: nn.Module,
-    images: Tensor,
-    autocast: Callable[[], AbstractContextManager[Any]],
-    domain: Domain = "target",
+    network: nn.Module, images: Tensor, autocast: Autocast, domain: Domain = "target"
 ) -> Output:
     """What a network says about images (B, 3, H, W), in float32 whatever its precision."""
     with autocast():
@@ -238,17 +198,14 @@ def see(
 
 @dataclass(frozen=True)
 class Losses:
-    """What a method says about one part.
+    """What a method says about one part."""
 
-    Args:
-        terms: name -> weighted scalar; their sum is minimised, averaged over parts and ranks.
-        target: the network's output on the target, for the alarms; None where it saw none.
-        labels: pseudo labels of the target that were used, on any grid, (B, h, w), 255 where none;
-            their coverage is reported. None without.
-    """
-
+    # Name -> weighted scalar; their sum is minimised, averaged over parts and ranks.
     terms: Mapping[str, Tensor]
+    # The network's output on the target, for the alarms; None where it saw none.
     target: Output | None = None
+    # Pseudo labels of the target that were used, (B, h, w) on any grid, 255 where none; their
+    # coverage is reported. None without.
     labels: Tensor | None = None
 
 
@@ -292,17 +249,13 @@ class Method(nn.Module):
 
 
 class Supervised(Method):
-    """Cross-entropy on given labels: the warm-up, the control and the oracle."""
+    """Cross-entropy on given labels: the warm-up and the oracle."""
 
     uses_target = False
 
-    def __init__(self, domain: Domain = "source") -> None:
-        super().__init__()
-        self.domain = domain
-
     def forward(self, step: Step) -> Losses:
-        """CE(P, y)."""
-        output = step.see(step.source.images, self.domain)
+        """CE(P, y), read with the target's stem, which is the one that is scored."""
+        output = step.see(step.source.images, "target")
         return Losses({"source_cross_entropy": step.source_loss(output.logits)})
 
 
@@ -318,12 +271,10 @@ class _Whole(nn.Module):
 
     def __init__(self, network: Segmenter, method: Method) -> None:
         super().__init__()
-        self.network = network
-        self.method = method
+        self.network, self.method = network, method
 
-    def forward(self, step: Step) -> Losses:
-        losses: Losses = self.method(step)
-        return losses
+    def forward(self, step: Step) -> Any:
+        return self.method(step)
 
 
 def shared_by(ranks: Ranks, network: Segmenter, method: Method) -> nn.Module:
@@ -348,15 +299,10 @@ def label_counts(
             return valid.sum().double()
         return (class_weight.double()[torch.where(valid, labels, 0)] * valid).sum()
 
-    own = torch.stack(
-        [
-            torch.stack([weight(part.source.labels) for part in parts]).sum(),
-            torch.stack(
-                [weight(None if part.target is None else part.target.labels) for part in parts]
-            ).sum(),
-        ]
-    )
+    source = torch.stack([weight(part.source.labels) for part in parts])
+    static = torch.stack([weight(part.target and part.target.labels) for part in parts])
+    own = torch.stack([source, static]).sum(dim=1)
     total = ranks.total(own) / (ranks.world * len(parts))
     # Without a label anywhere the sum above it is 0, whatever it is divided by.
-    source, static = torch.where(total > 0, total, 1.0)
-    return source, static
+    of_source, of_static = torch.where(total > 0, total, 1.0)
+    return of_source, of_static

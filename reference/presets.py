@@ -35,6 +35,8 @@ from reference.settings import (
 
 PAPER: Final = Settings()
 
+# Class means of the batch, as the release contrasts them.
+_BATCH: Final = Contrast(normalize=False, prototypes="batch", pairwise=True, absent="floor")
 _RELEASED_CROPS: Final = Crops(size=None, short_side=(720, 850), scale=(0.8, 1.2), crop=(730, 730))
 RELEASED: Final = Settings(
     network=NetworkSettings(deeplab=DeepLabOptions(stems="per_domain")),
@@ -43,26 +45,14 @@ RELEASED: Final = Settings(
         optimiser=Optimiser(horizon=1.2),
     ),
     adaptation=AdaptationStage(
-        iterations=100_000,
-        rounds=10,
-        source_crops=_RELEASED_CROPS,
+        iterations=100_000, rounds=10, restart=True, round_factor=0.5, source_crops=_RELEASED_CROPS,
         target_crops=replace(_RELEASED_CROPS, short_side=(850, 850)),
-        optimiser=Optimiser(learning_rate=7.5e-5, horizon=1.2),
-        restart=True,
-        round_factor=0.5,
+        optimiser=Optimiser(learning_rate=7.5e-5, horizon=1.2), source_entropy_weight=0.4,
         static=StaticLabels(size=(730, 1460)),
-        source_entropy_weight=0.4,
-        contrast=Contrast(
-            dynamic_labels=False,
-            calibrate=False,
-            normalize=False,
-            prototypes="batch",
-            pairwise=True,
-            absent="floor",
-        ),
+        contrast=replace(_BATCH, dynamic_labels=False, calibrate=False),
     ),
     reporting=Reporting(size=(730, 1460)),
-)
+)  # fmt: skip
 
 # SYNTHIA is read at its own size; the release trains four times as long on it.
 _SYNTHIA_CROPS: Final = Crops(size=(760, 1280))
@@ -83,137 +73,93 @@ SYNTHIA_RELEASED: Final = replace(
 _DRAWN_CONTRAST: Final = Contrast(
     target_to_source=0.4, source_to_target=0.2, measure="similarity", threshold=0.8
 )
+_SEEN: Final = Reporting(every=25, evaluate_every=0, panels_every=200)
 
 
 def _small(
     data: DataSettings, network: NetworkSettings, size: tuple[int, int], colours: Colours
 ) -> Settings:
     """Settings of runs that take minutes on two cores: one size throughout, AdamW, one thread."""
-    whole = Crops(size=size, crop=size, colours=colours)
     plain = Crops(size=size, crop=size)
+    coloured = replace(plain, colours=colours)
+    optimiser = Optimiser("adamw", learning_rate=4e-3, head_factor=1.0, weight_decay=0.01)
+    adaptation = AdaptationStage(
+        iterations=600, rounds=6, batch_size=4, source_crops=coloured, target_crops=plain,
+        optimiser=replace(optimiser, learning_rate=1e-3), static_weight=0.6,
+        static=StaticLabels(class_share=0.4, image_share=0.0, size=size, from_round=1),
+        entropy_weight=0.1, entropy_from_round=1, contrast=_DRAWN_CONTRAST,
+    )  # fmt: skip
     return Settings(
         data=data,
         network=network,
-        source=SourceStage(
-            iterations=500,
-            batch_size=8,
-            crops=whole,
-            optimiser=Optimiser("adamw", learning_rate=4e-3, head_factor=1.0, weight_decay=0.01),
-        ),
-        adaptation=AdaptationStage(
-            iterations=600,
-            rounds=6,
-            batch_size=4,
-            source_crops=whole,
-            target_crops=plain,
-            optimiser=Optimiser("adamw", learning_rate=1e-3, head_factor=1.0, weight_decay=0.01),
-            static_weight=0.6,
-            static=StaticLabels(class_share=0.4, image_share=0.0, size=size, from_round=1),
-            entropy_weight=0.1,
-            entropy_from_round=1,
-            contrast=_DRAWN_CONTRAST,
-        ),
+        source=SourceStage(iterations=500, batch_size=8, crops=coloured, optimiser=optimiser),
+        adaptation=adaptation,
         machine=Machine(threads=1, channels_last=False),
-        reporting=Reporting(
-            every=25, checkpoint_every=300, evaluate_every=0, size=size, panels_every=200
-        ),
+        reporting=replace(_SEEN, checkpoint_every=300, size=size),
     )
 
 
-TOY: Final = _small(
-    DataSettings("toy", "toy", workers=0, cache_mib=512, val_split="test"),
-    NetworkSettings("toy"),
-    (96, 192),
-    Colours(),
-)
-TOY_NIGHT: Final = replace(
-    TOY, data=replace(TOY.data, target_set="toy-night", drawn=Drawn(night=True))
-)
+_SCENES: Final = DataSettings("toy", "toy", workers=0, cache_mib=512, val_split="test")
+_NIGHT: Final = replace(_SCENES, target_set="toy-night", drawn=Drawn(night=True))
+TOY: Final = _small(_SCENES, NetworkSettings("toy"), (96, 192), Colours())
 # Changes of look that a photograph may have and a drawn scene has not.
 STRONG: Final = Colours(
-    probability=1.0,
-    brightness=0.15,
-    contrast=0.35,
-    saturation=0.5,
-    hue=0.0,
-    gamma=0.5,
-    channels=0.08,
-    noise=0.04,
-    blur_probability=0.5,
-    blur_sigma=(0.2, 1.2),
-)
-_PHOTOGRAPHS: Final = DataSettings(
-    "toy", "camvid", workers=0, cache_mib=512, drawn=Drawn(size=(120, 160))
-)
+    probability=1.0, brightness=0.15, contrast=0.35, saturation=0.5, hue=0.0, gamma=0.5,
+    channels=0.08, noise=0.04, blur_probability=0.5, blur_sigma=(0.2, 1.2),
+)  # fmt: skip
+_FEW: Final = DataSettings("toy", "camvid", workers=0, cache_mib=512)
+_PHOTOGRAPHS: Final = replace(_FEW, drawn=Drawn(size=(120, 160)))
 TO_PHOTOGRAPHS: Final = _small(_PHOTOGRAPHS, NetworkSettings("toy"), (120, 160), STRONG)
-_VARIED: Final = _small(
-    replace(
-        _PHOTOGRAPHS,
-        drawn=Drawn(source_train=600, size=(120, 160), varied=True),
-        # As the usual eleven classes of CamVid (Sturgess et al., BMVC 2009).
-        merge=("traffic light=traffic sign", "terrain=vegetation", "truck=car", "bus=car"),
-    ),
-    NetworkSettings("toy", toy=ToyOptions(32, 64, 96, (1, 2, 4, 8))),
-    (120, 160),
-    STRONG,
+_MANY_LOOKS: Final = replace(
+    _PHOTOGRAPHS,
+    drawn=Drawn(source_train=600, size=(120, 160), varied=True),
+    # As the usual eleven classes of CamVid (Sturgess et al., BMVC 2009).
+    merge=("traffic light=traffic sign", "terrain=vegetation", "truck=car", "bus=car"),
 )
+_WIDE: Final = NetworkSettings("toy", toy=ToyOptions(32, 64, 96, (1, 2, 4, 8)))
+_VARIED: Final = _small(_MANY_LOOKS, _WIDE, (120, 160), STRONG)
 VARIED: Final = replace(
     _VARIED,
     source=replace(_VARIED.source, iterations=1000),
     adaptation=replace(_VARIED.adaptation, iterations=400, rounds=4),
 )
-DUSK: Final = _small(
-    DataSettings("camvid", "camvid", sequence="0001TP", workers=0, cache_mib=512),
-    NetworkSettings("toy"),
-    (120, 160),
-    STRONG,
-)
+_DRIVES: Final = replace(_FEW, source_set="camvid", sequence="0001TP")
+DUSK: Final = _small(_DRIVES, NetworkSettings("toy"), (120, 160), STRONG)
 
 # Rendered streets to photographs, with a backbone that knows ImageNet.
 _CARLA_CROPS: Final = Crops(
     size=None, short_side=(250, 600), crop=(240, 320), colours=replace(STRONG, probability=0.8)
 )
-_PHOTO_CROPS: Final = Crops(size=None, short_side=(240, 300), crop=(240, 320))
+_RARE: Final = RareClasses(on=True, temperature=0.02, share=0.7, min_pixels=100)
 _CARLA_RATE: Final = Optimiser("adamw", learning_rate=3e-4, head_factor=3.3, weight_decay=0.01)
 
 
-def _carla(target: str, merge: tuple[str, ...]) -> Settings:
+def _carla(target: str) -> Settings:
+    source = SourceStage(
+        iterations=1200, batch_size=4, class_weight_power=0.5, crops=_CARLA_CROPS,
+        optimiser=_CARLA_RATE, rare=_RARE,
+    )  # fmt: skip
+    adaptation = AdaptationStage(
+        iterations=400, rounds=4, batch_size=2, source_crops=_CARLA_CROPS,
+        target_crops=Crops(size=None, short_side=(240, 300), crop=(240, 320)),
+        optimiser=replace(_CARLA_RATE, learning_rate=1e-4, head_factor=3.0),
+        static=StaticLabels(size=(240, 320)), contrast=_BATCH, rare=_RARE,
+    )  # fmt: skip
     return Settings(
-        data=DataSettings("carla", target, workers=0, cache_mib=512, merge=merge),
+        data=replace(_FEW, source_set="carla", target_set=target, merge=("rider=person",)),
         network=NetworkSettings("lite"),
-        source=SourceStage(
-            iterations=1200,
-            batch_size=4,
-            class_weight_power=0.5,
-            crops=_CARLA_CROPS,
-            optimiser=_CARLA_RATE,
-            rare=RareClasses(on=True, temperature=0.02, share=0.7, min_pixels=100),
-        ),
-        adaptation=AdaptationStage(
-            iterations=400,
-            rounds=4,
-            batch_size=2,
-            source_crops=_CARLA_CROPS,
-            target_crops=_PHOTO_CROPS,
-            optimiser=replace(_CARLA_RATE, learning_rate=1e-4, head_factor=3.0),
-            static=StaticLabels(size=(240, 320)),
-            contrast=Contrast(normalize=False, prototypes="batch", pairwise=True, absent="floor"),
-            rare=RareClasses(on=True, temperature=0.02, share=0.7, min_pixels=100),
-        ),
+        source=source,
+        adaptation=adaptation,
         machine=Machine(threads=1, channels_last=False),
-        reporting=Reporting(
-            every=25, checkpoint_every=400, evaluate_every=0, size=(240, 320), panels_every=200
-        ),
+        reporting=replace(_SEEN, checkpoint_every=400, size=(240, 320)),
     )
 
 
-CARLA_TO_CAMVID: Final = _carla("camvid", ("rider=person",))
-CARLA_TO_KITTI: Final = _carla("kitti", ("rider=person",))
 OWN: Final = replace(PAPER, data=DataSettings("own", "own"))
 
 PRESETS: Final[Mapping[str, tuple[str, Settings]]] = {
     "toy": ("Two drawn domains: minutes on a laptop, no download.", TOY),
-    "toy-night": ("Drawn streets by day to drawn streets after dark.", TOY_NIGHT),
+    "toy-night": ("Drawn streets by day to drawn streets after dark.", replace(TOY, data=_NIGHT)),
     "gta5-to-cityscapes": ("GTA5 to Cityscapes as the paper describes BiCL.", PAPER),
     "gta5-to-cityscapes-released": ("GTA5 to Cityscapes as in the released files.", RELEASED),
     "synthia-to-cityscapes": ("SYNTHIA to Cityscapes as the paper describes BiCL.", SYNTHIA),
@@ -221,11 +167,8 @@ PRESETS: Final[Mapping[str, tuple[str, Settings]]] = {
         "SYNTHIA to Cityscapes as in the released files, with the contrast that they switch off.",
         SYNTHIA_RELEASED,
     ),
-    "carla-to-camvid": ("Rendered streets to photographs, minutes on a laptop.", CARLA_TO_CAMVID),
-    "carla-to-kitti": (
-        "The same with another target, for which nothing was chosen.",
-        CARLA_TO_KITTI,
-    ),
+    "carla-to-camvid": ("Rendered streets to photographs, minutes on a laptop.", _carla("camvid")),
+    "carla-to-kitti": ("The same with a target for which nothing was chosen.", _carla("kitti")),
     "toy-to-photographs": ("Drawn streets to photographs.", TO_PHOTOGRAPHS),
     "varied-to-photographs": ("Drawn streets of many looks to photographs.", VARIED),
     "day-to-dusk": ("One set of photographs: drives by day to a drive at dusk.", DUSK),
@@ -249,11 +192,7 @@ class Options:
 
 
 def command_line(arguments: Sequence[str] | None = None) -> Options:
-    """Read the name of a preset, then what differs from it; ``--help`` prints and exits.
-
-    Args:
-        arguments: words; None takes those of the process.
-    """
+    """Read the name of a preset, then what differs from it; ``--help`` prints and exits."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     wants_help = bool({"-h", "--help"} & {*words})
     if not words or words[0] not in PRESETS:
@@ -272,12 +211,8 @@ def command_line(arguments: Sequence[str] | None = None) -> Options:
         print(settings_help(name, options, topics[0] if topics else None))
         sys.exit(0)
     try:
-        return tyro.cli(
-            Options,
-            default=options,
-            args=rest,
-            prog=f"python -m reference.train {name}",
-        )
+        program = f"python -m reference.train {name}"
+        return tyro.cli(Options, default=options, args=rest, prog=program)
     except ValueError as error:
         sys.exit(str(error))
 
@@ -310,62 +245,40 @@ def _groups(value: Any, front: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _comments(kind: type) -> dict[str, str]:
-    """The comment above every field of a settings class."""
-    found, above = {}, []
-    for line in inspect.getsource(kind).splitlines():
-        line = line.strip()
-        if line.startswith("# "):
-            above.append(line[2:])
-            continue
-        if match := re.match(r"(\w+): .*=", line):
-            found[match[1]] = " ".join(above)
-        above = []
-    return found
+    """The comment above every field of a settings class, by the option's name."""
+    above = re.findall(r"((?:^ +# .*\n)*)^ +(\w+): .*=", inspect.getsource(kind), re.MULTILINE)
+    return {name.replace("_", "-"): re.sub(r"\s*# ", " ", text).strip() for text, name in above}
 
 
 def settings_help(preset: str, options: Options, topic: str | None = None) -> str:
-    """List all settings of a preset by groups, or explain those of one group.
-
-    Args:
-        preset: its name.
-        options: with its settings.
-        topic: name of a group, such as "adaptation.contrast"; None lists all groups.
-    """
+    """List all settings of a preset by groups, or explain those of one, "adaptation.contrast"."""
     width = min(100, shutil.get_terminal_size((100, 50)).columns)
-    groups = dict(_groups(options))
-    groups[""] = options.settings
-    if topic is not None and topic.rstrip(".") + "." not in groups:
-        names = ", ".join(name[:-1] for name in groups if name)
-        return f"train: expected a group among {names}, got {topic}."
+    groups = {name.rstrip("."): value for name, value in _groups(options)}
+    if topic is not None and topic not in {*groups} - {""}:
+        known = ", ".join(filter(None, groups))
+        return f"train: expected a group among {known}, got {topic}."
     lines = [f"usage: python -m reference.train {preset} [options]", "", PRESETS[preset][0], ""]
-    shown = [("", options), ("", options.settings)] if topic is None else []
-    for name, value in (
-        *shown,
-        *((n, v) for n, v in groups.items() if topic and n[:-1] == topic.rstrip(".")),
-    ):
+    front = "--" if topic is None else f"--{topic}."
+    for value in (options, options.settings) if topic is None else (groups[topic],):
         comments = _comments(type(value))
-        for each in fields(value):
-            default = getattr(value, each.name)
-            if not is_dataclass(default):
-                option = f"  --{name}{each.name.replace('_', '-')} {_shown(default)}"
-                lines += textwrap.wrap(
-                    f"{option:<32}  {comments.get(each.name, '')}", width,
-                    subsequent_indent=" " * 36,
-                )  # fmt: skip
+        for name, default in _plain_fields(value):
+            text = f"{f'  {front}{name} {_shown(default)}':<32}  {comments[name]}"
+            lines += textwrap.wrap(text, width, subsequent_indent=" " * 36)
+    wrapped = textwrap.TextWrapper(
+        width, subsequent_indent=" " * 6, break_on_hyphens=False, break_long_words=False
+    ).wrap
     if topic is None:
         lines += ["", f"groups; `{preset} --help adaptation.contrast` explains one of them:"]
         for name, value in groups.items():
-            plain = [
-                f"{each.name.replace('_', '-')}={_shown(getattr(value, each.name))}"
-                for each in fields(value)
-                if not is_dataclass(getattr(value, each.name))
-            ]
-            if name:
-                lines += textwrap.wrap(
-                    f"  --{name}  {' '.join(plain)}", width, subsequent_indent=" " * 6,
-                    break_on_hyphens=False, break_long_words=False,
-                )  # fmt: skip
+            plain = (f"{field}={_shown(default)}" for field, default in _plain_fields(value))
+            lines += wrapped(f"  --{name}.  {' '.join(plain)}") if name else []
     return "\n".join(lines)
+
+
+def _plain_fields(value: Any) -> list[tuple[str, Any]]:
+    """Options of a settings object itself, as the command line spells them, with their values."""
+    named = [(each.name.replace("_", "-"), getattr(value, each.name)) for each in fields(value)]
+    return [(name, default) for name, default in named if not is_dataclass(default)]
 
 
 def _shown(value: object) -> str:

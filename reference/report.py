@@ -10,13 +10,14 @@ are only read.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
 
 import tyro
+
+from reference.commands import answer
 
 PAGE: Final = "report.html"
 
@@ -32,18 +33,7 @@ class Options:
 
 
 def write_report(options: Options) -> Path:
-    """Read the runs and write their page.
-
-    Args:
-        options: of the command.
-
-    Returns:
-        Path: the page.
-
-    Raises:
-        ValueError: there is no run, a file of it is damaged, or the file to write is a folder or
-            no page.
-    """
+    """Read the runs and write their page; return where it lies."""
     # Late, so that --help answers at once.
     from reference.pictures.page import render
     from reference.pictures.recorded_run import read_comparison
@@ -65,17 +55,9 @@ def write_report(options: Options) -> Path:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Read the command line, write, print where; a wrong input ends with one sentence.
-
-    Args:
-        arguments: words of the command line; None takes those of the process.
-    """
+    """Read the command line, write the page, print where it lies."""
     options = tyro.cli(Options, args=arguments, prog="python -m reference.report")
-    try:
-        page = write_report(options)
-    except ValueError as error:
-        sys.exit(str(error))
-    print(f"Open {page}")
+    print(f"Open {answer(lambda: write_report(options))}")
 
 
 if __name__ == "__main__":

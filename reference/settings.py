@@ -19,6 +19,7 @@ from reference.data.settings import (
     DataSettings,
     RareClasses,
     Size,
+    above_zero,
     at_least,
     require,
     within_one,
@@ -50,8 +51,7 @@ class Optimiser:
     warmup: int = 0
 
     def __post_init__(self) -> None:
-        rate = self.learning_rate
-        require("Optimiser", "learning_rate", rate, "> 0", rate > 0)
+        above_zero(self, "learning_rate")
         at_least(self, 1, "horizon")
         at_least(self, 0, "warmup", "weight_decay", "poly_power", "head_factor")
         within_one(self, "momentum")
@@ -131,7 +131,7 @@ class Contrast:
 
     def __post_init__(self) -> None:
         at_least(self, 0, "target_to_source", "source_to_target")
-        require("Contrast", "temperature", self.temperature, "> 0", self.temperature > 0)
+        above_zero(self, "temperature")
         within_one(self, "momentum", "bias_momentum")
         low = -1 if self.measure == "similarity" else 0
         ok = low <= self.threshold <= 1
@@ -172,8 +172,8 @@ class AdaptationStage:
     def __post_init__(self) -> None:
         at_least(self, 1, "rounds", "batch_size")
         at_least(self, self.rounds, "iterations")
-        names = "static_weight", "source_entropy_weight", "entropy_weight"
-        at_least(self, 0, "entropy_from_round", "round_factor", *names)
+        at_least(self, 0, "entropy_from_round", "round_factor", "static_weight")
+        at_least(self, 0, "source_entropy_weight", "entropy_weight")
 
     @property
     def contrasts(self) -> bool:
@@ -236,9 +236,8 @@ class Reporting:
     def __post_init__(self) -> None:
         at_least(self, 1, "every", "checkpoint_every", "keep")
         at_least(self, 0, "evaluate_every", "panels_every")
-        require(
-            "Reporting", "panel_ids", self.panel_ids, ">= 0", min(self.panel_ids, default=0) >= 0
-        )
+        least = min(self.panel_ids, default=0)
+        require("Reporting", "panel_ids", self.panel_ids, ">= 0", least >= 0)
         require("Reporting", "size", self.size, "of positive lengths", min(self.size) >= 1)
 
 
@@ -277,36 +276,28 @@ class Settings:
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of iterations with one task.
+    """A stretch of iterations with one task, which are counted over the whole run."""
 
-    Args:
-        name: "source", "oracle", or "round 0" and so on.
-        start: first iteration, counted over the whole run.
-        stop: one past the last.
-        round_index: from 0; None in the warm-up, which sees no target image.
-        static: whether a method that wants static labels has them in it, made before its first
-            iteration.
-        fresh: whether it begins with a new optimiser.
-        optimiser: as set for its stage.
-        rate_factor: times the learning rate of that.
-        stage_start: first iteration of its stage, all rounds together.
-        stage_count: iterations of its stage.
-        schedule_start: iteration at which the schedule began.
-        schedule_length: iterations over which the rate would fall to 0.
-    """
-
+    # "source", "oracle", or "round 0" and so on
     name: str
+    # first iteration, and one past the last
     start: int
     stop: int
-    round_index: int | None
-    static: bool
-    fresh: bool
-    optimiser: Optimiser
-    rate_factor: float
+    # of the stage that the phase belongs to, all rounds together
     stage_start: int
     stage_count: int
+    # where the schedule of the rate began, and iterations over which the rate would fall to 0
     schedule_start: int
     schedule_length: float
+    optimiser: Optimiser
+    # times the learning rate of that
+    rate_factor: float = 1.0
+    # from 0; None in the warm-up, which sees no target image
+    round_index: int | None = None
+    # whether a method that wants static labels has them, made before the first iteration
+    static: bool = False
+    # whether it begins with a new optimiser
+    fresh: bool = True
 
     @property
     def adapts(self) -> bool:
@@ -315,8 +306,7 @@ class Phase:
 
     def learning_rate(self, iteration: int) -> float:
         """Return the rate of the backbone at an iteration of this phase."""
-        done = iteration - self.schedule_start
-        settings = self.optimiser
+        done, settings = iteration - self.schedule_start, self.optimiser
         rate = settings.learning_rate * self.rate_factor
         if done < settings.warmup:
             rate *= (done + 1) / settings.warmup
@@ -324,43 +314,25 @@ class Phase:
 
 
 def phases(settings: Settings) -> tuple[Phase, ...]:
-    """List the phases of a run in order.
-
-    Args:
-        settings: of the run.
-    """
+    """List the phases of a run in order."""
     listed: list[Phase] = []
     warmup = 0 if settings.stages == "adapt" else settings.source.iterations
     if warmup:
+        name = "oracle" if settings.stages == "oracle" else "source"
         optimiser = settings.source.optimiser
         length = warmup * optimiser.horizon
-        name = "oracle" if settings.stages == "oracle" else "source"
-        listed.append(
-            Phase(name, 0, warmup, None, False, True, optimiser, 1.0, 0, warmup, 0, length)
-        )
+        listed.append(Phase(name, 0, warmup, 0, warmup, 0, length, optimiser))
     if settings.stages in ("source-only", "oracle"):
         return tuple(listed)
     stage = settings.adaptation
-    each = stage.iterations // stage.rounds
+    count, each = stage.iterations, stage.iterations // stage.rounds
     for number in range(stage.rounds):
         start = warmup + number * each
-        last = number == stage.rounds - 1
-        stop = warmup + stage.iterations if last else start + each
-        began, span = (start, stop - start) if stage.restart else (warmup, stage.iterations)
-        listed.append(
-            Phase(
-                name=f"round {number}",
-                start=start,
-                stop=stop,
-                round_index=number,
-                static=number >= stage.static.from_round,
-                fresh=number == 0 or stage.restart,
-                optimiser=stage.optimiser,
-                rate_factor=stage.round_factor**number if stage.restart else 1.0,
-                stage_start=warmup,
-                stage_count=stage.iterations,
-                schedule_start=began,
-                schedule_length=span * stage.optimiser.horizon,
-            )
-        )
+        stop = warmup + count if number == stage.rounds - 1 else start + each
+        began, span = (start, stop - start) if stage.restart else (warmup, count)
+        listed.append(Phase(
+            f"round {number}", start, stop, warmup, count, began, span * stage.optimiser.horizon,
+            stage.optimiser, stage.round_factor**number if stage.restart else 1.0, number,
+            static=number >= stage.static.from_round, fresh=number == 0 or stage.restart,
+        ))  # fmt: skip
     return tuple(listed)

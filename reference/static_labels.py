@@ -8,13 +8,10 @@ an error (docs/results.md).
 
 from __future__ import annotations
 
-import io
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -25,7 +22,7 @@ from reference.data.batches import whole_image
 from reference.data.classes import IGNORE
 from reference.data.sets import ImageSet
 from reference.networks.output import Output, Segmenter
-from reference.run.files import write_atomically
+from reference.run.files import durable_file, write_json
 from reference.run.ranks import Ranks
 from reference.settings import StaticLabels
 
@@ -36,110 +33,77 @@ class AskedToStop(Exception):
     """Ends the making of static labels, which are then made anew."""
 
 
-def _probabilities(
-    network: Segmenter,
-    images: ImageSet,
-    settings: StaticLabels,
-    masked: tuple[int, ...],
-    see: Callable[..., Output],
-    ranks: Ranks,
-) -> Iterator[tuple[int | None, Tensor]]:
-    """This rank's share of the images; ranks that are one short give an empty map at the end."""
-    hidden = torch.tensor(masked, dtype=torch.int64, device=ranks.device)
-    for first in range(0, len(images), ranks.world):
-        index = first + ranks.rank
-        if index >= len(images):
-            empty = torch.ones(1, network.num_classes, 0, 1, device=ranks.device)
-            yield None, empty
-            continue
-        pixels = whole_image(images, index, settings.size).to(ranks.device)
-        logits = see(network, pixels).logits
-        corners = network.align_corners
-        logits = F.interpolate(logits, settings.size, mode="bilinear", align_corners=corners)
-        yield index, logits.index_fill_(1, hidden, -torch.inf).softmax(dim=1)
-
-
-def _png(labels: Tensor) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(labels.cpu().numpy().astype(np.uint8)).save(file, format="png")
-    return file.getvalue()
-
-
 @torch.no_grad()
 def write_static_labels(
-    folder: Path,
-    network: Segmenter,
-    images: ImageSet,
-    settings: StaticLabels,
-    *,
-    masked: tuple[int, ...],
-    see: Callable[..., Output],
-    ranks: Ranks,
+    folder: Path, network: Segmenter, images: ImageSet, settings: StaticLabels, *,
+    masked: tuple[int, ...], see: Callable[..., Output], ranks: Ranks,
     advance: Callable[[int, int], None] = lambda done, count: None,
-) -> float:
-    """Label the target's training images, and keep the labels as files.
+) -> float:  # fmt: skip
+    """Label the target's training images as ``<stem>.png``; return the labelled share, 0..1.
 
     Labels that a stopped run left in the folder are replaced one by one; the file that says the
     folder is complete is written last.
 
     Args:
-        folder: for ``<stem>.png`` and ``complete.json``.
+        folder: of the round.
         network: is left in the mode it was in.
-        images: without labels.
+        images: of the target, which the ranks share.
+        settings: of the labels.
         masked: classes that the source does not label; they cannot win.
         see: reads images with a network, as `reference.method.see` does in the run's precision.
-        ranks: share the images.
+        ranks: the processes.
         advance: called with how many images are done, of both passes, and their count.
-
-    Returns:
-        float: share of all pixels with a label, 0..1.
     """
     if ranks.is_main:
         (folder / COMPLETE).unlink(missing_ok=True)
     ranks.wait()
-    thresholds = pc.ClassThresholds(
-        network.num_classes, share=settings.class_share, image_share=settings.image_share
-    ).to(ranks.device)
-    training, count = network.training, 2 * len(images)
-    arguments = network.eval(), images, settings, masked, see, ranks
+    share, image_share = settings.class_share, settings.image_share
+    thresholds = pc.ClassThresholds(network.num_classes, share=share, image_share=image_share)
+    thresholds.to(ranks.device)
     labelled = torch.zeros((), dtype=torch.float64, device=ranks.device)
+    hidden = torch.tensor(masked, dtype=torch.int64, device=ranks.device)
+    own = range(ranks.rank, len(images), ranks.world)
+
+    def probabilities(index: int) -> Tensor:
+        pixels = whole_image(images, index, settings.size).to(ranks.device)
+        logits, corners = see(network, pixels).logits, network.align_corners
+        logits = F.interpolate(logits, settings.size, mode="bilinear", align_corners=corners)
+        return logits.index_fill_(1, hidden, -torch.inf).softmax(dim=1)
+
+    training, count = network.training, 2 * len(images)
+    network.eval()
     try:
-        for index, probabilities in _probabilities(*arguments):
-            thresholds.update(probabilities)
-            advance((index or 0) + 1, count)
-        for index, probabilities in _probabilities(*arguments):
-            if index is None:
-                continue
-            labels = thresholds.select(probabilities).labels[0]
+        for index in own:
+            thresholds.update(probabilities(index))
+            advance(index + 1, count)
+        # All ranks add up as often; those that are one short add an empty map.
+        if len(own) < -(-len(images) // ranks.world):
+            thresholds.update(torch.ones(1, network.num_classes, 0, 1, device=ranks.device))
+        for index in own:
+            labels = thresholds.select(probabilities(index)).labels[0]
             labelled += (labels != IGNORE).sum()
-            write_atomically(folder / f"{images.stems[index]}.png", _png(labels))
+            with durable_file(folder / f"{images.stems[index]}.png", sync=False) as file:
+                Image.fromarray(labels.to(torch.uint8).cpu().numpy()).save(file, format="png")
             advance(len(images) + index + 1, count)
     finally:
         network.train(training)
     height, width = settings.size
     coverage = float(ranks.total(labelled)) / (len(images) * height * width)
-    predicted = thresholds.mass.sum(dim=1)
+    predicted, edges = thresholds.mass.sum(dim=1), thresholds.confidence().tolist()
     summary: dict[str, Any] = {
         "coverage": coverage,
         "predicted_share": (predicted / predicted.sum()).tolist(),
-        "thresholds": [
-            None if number == 0 else edge
-            for edge, number in zip(thresholds.confidence().tolist(), predicted, strict=True)
-        ],
+        "thresholds": [e if n else None for e, n in zip(edges, predicted, strict=True)],
     }
     ranks.wait()
     if ranks.is_main:
-        write_atomically(folder / COMPLETE, json.dumps(summary, indent=2) + "\n")
+        write_json(folder / COMPLETE, summary)
     ranks.wait()
     return coverage
 
 
 def require_complete(folder: Path) -> Path:
-    """Return a folder of labels that an earlier part of the run has finished.
-
-    Raises:
-        ValueError: it is missing or was not finished.
-    """
+    """Return a folder of labels that an earlier part of the run has finished, or refuse."""
     if not (folder / COMPLETE).is_file():
         raise ValueError(
             f"train: expected the static labels that the checkpoint was trained with in {folder}, "

@@ -23,28 +23,26 @@ import itertools
 import json
 import math
 import os
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from reference.commands import answer
 from reference.data.batches import SOURCE_STREAM, TARGET_STREAM, Batch, batches
 from reference.data.checking import check_run
 from reference.data.classes import IGNORE
 from reference.data.sets import ImageSet, Sets, open_sets
 from reference.data.settings import Crops
-from reference.method import Part, Step, label_counts, shared_by
+from reference.method import Part, label_counts, shared_by
 from reference.run.folder import LAST, RunFolder, as_plain
-from reference.run.ranks import Ranks, asked_to_stop, joined
+from reference.run.ranks import Ranks, StopRequest, asked_to_stop, joined
 from reference.run.report import Report
 from reference.run.state import State, seed_dropout
 from reference.settings import Phase, Settings, phases
-
-INTERRUPTED: Final = 130
 
 
 def train(settings: Settings, folder: Path, *, resume: bool = False, quiet: bool = False) -> bool:
@@ -64,58 +62,35 @@ def train(settings: Settings, folder: Path, *, resume: bool = False, quiet: bool
         ImportError: the network needs a package that cannot be imported.
         FloatingPointError: a loss term became NaN or infinite; nothing that was saved is touched.
     """
-    with joined(settings.machine) as ranks, RunFolder(
-        folder, as_plain(settings), resume=resume, is_main=ranks.is_main,
-        broadcast=ranks.broadcast,
-    ) as run:  # fmt: skip
-        sets = open_sets(
-            settings.data, settings.seed, oracle=settings.stages == "oracle",
-            one_first=ranks.one_first,
-        )  # fmt: skip
+    oracle = settings.stages == "oracle"
+    with (
+        joined(settings.machine) as ranks,
+        RunFolder(folder, as_plain(settings), ranks, resume=resume) as run,
+    ):
+        sets = open_sets(settings.data, settings.seed, oracle=oracle, one_first=ranks.one_first)
         notes = check_run(settings, sets, ranks)
         state = State(settings, sets, ranks, run.checkpoint)
         if settings.machine.compile:
             state.network.compile()
         ranks.wait()
         notes += run.record(state.iteration)
-        last = phases(settings)[-1].stop
-        with (
-            Report(
-                folder, sets.classes.names, is_main=ranks.is_main, quiet=quiet, total=last,
-                start=state.iteration, device=ranks.device,
-            ) as report,
-            asked_to_stop() as asked,
-        ):  # fmt: skip
+        listed, start, names = phases(settings), state.iteration, sets.classes.names
+        shown = Report(folder, names, ranks, total=listed[-1].stop, start=start, quiet=quiet)
+        with shown as report, asked_to_stop() as asked:
             for note in notes:
                 report.warn(note)
             report.say(state.beginning)
-            loop = Loop(settings, run, sets, state, ranks, report, lambda: asked.yes)
-            return all(loop.train(p) for p in phases(settings) if state.iteration < p.stop)
+            loop = Loop(settings, run, sets, state, ranks, report, asked)
+            return all(loop.train(phase) for phase in listed if state.iteration < phase.stop)
 
 
 class Loop:
-    """Phases and steps of one run, and when to report, evaluate and save.
-
-    Args:
-        settings: of the run.
-        run: its folder.
-        sets: its images.
-        state: what is trained, and the iteration it stands at.
-        ranks: the processes.
-        report: what a person sees.
-        asked: whether to stop.
-    """
+    """Phases and steps of one run, and when to report, evaluate and save."""
 
     def __init__(
-        self,
-        settings: Settings,
-        run: RunFolder,
-        sets: Sets,
-        state: State,
-        ranks: Ranks,
-        report: Report,
-        asked: Callable[[], bool],
-    ) -> None:
+        self, settings: Settings, run: RunFolder, sets: Sets, state: State, ranks: Ranks,
+        report: Report, asked: StopRequest,
+    ) -> None:  # fmt: skip
         self.settings, self.run, self.sets, self.state = settings, run, sets, state
         self.ranks, self.report, self.asked = ranks, report, asked
         self.last = phases(settings)[-1].stop
@@ -145,16 +120,12 @@ class Loop:
 
     def step(self, phase: Phase, losses_of: nn.Module, batch: Sequence[Part]) -> bool:
         """Do one iteration; True if any process was asked to stop."""
-        state, ranks, seed = self.state, self.ranks, self.settings.seed
+        state, ranks = self.state, self.ranks
         counts = label_counts(batch, state.class_weight, ranks)
         terms: dict[str, Tensor] = {}
         for number, part in enumerate(batch):
-            seed_dropout(seed, state.iteration, number, ranks.rank)
-            step = Step(
-                state.network, part.source, part.target, state.iteration - phase.stage_start,
-                phase.stage_count, phase.round_index or 0, number, seed, ranks,
-                state.precision.autocast, counts, state.class_weight,
-            )  # fmt: skip
+            seed_dropout(self.settings.seed, state.iteration, number, ranks.rank)
+            step = state.step_of(phase, part, number, counts)
             with apart(losses_of, more=number < len(batch) - 1):
                 losses = losses_of(step)
                 loss = torch.stack([*losses.terms.values()]).sum() / len(batch)
@@ -165,7 +136,7 @@ class Loop:
             covered = None if losses.labels is None else (losses.labels != IGNORE).double().mean()
             state.monitor.see(step.source_labels, predictions, covered)
         values = {name: float(term) for name, term in terms.items()}
-        values, stop = ranks.mean_of_terms(values, asked=self.asked())
+        values, stop = ranks.mean_of_terms(values, asked=self.asked.yes)
         require_finite(values, phase.name, state.iteration)
         state.move()
         self.report.step(values)
@@ -184,7 +155,7 @@ class Loop:
                 start=self.state.iteration * each, stop=phase.stop * each,
                 batch_size=ranks.share(stage.batch_size, each), rank=ranks.rank,
                 world=ranks.world, workers=settings.data.workers,
-                pin_memory=ranks.device.type == "cuda", skip=self.report.warn,
+                pin_memory=ranks.device.type == "cuda", skip=self.report.bad_sample,
                 max_bad=settings.data.max_bad, **more,
             )  # fmt: skip
 
@@ -194,9 +165,8 @@ class Loop:
         if phase.adapts and self.state.method.uses_target:
             cut = settings.adaptation.target_crops
             targets = read(sets.target, cut, TARGET_STREAM, static=static)
-        to = functools.partial(
-            Batch.to, device=ranks.device, channels_last=settings.machine.channels_last
-        )
+        last = settings.machine.channels_last
+        to = functools.partial(Batch.to, device=ranks.device, channels_last=last)
         for source, target in zip(sources, targets, strict=False):
             yield Part(to(source), None if target is None else to(target))
 
@@ -211,7 +181,7 @@ class Loop:
         def advance(done: int, count: int) -> None:
             self.report.labelled(done, count)
             # Several processes stop together, after the next step.
-            if self.asked() and not self.ranks.shared:
+            if self.asked.yes and not self.ranks.shared:
                 raise AskedToStop
 
         state = self.state
@@ -253,11 +223,9 @@ class Loop:
             from reference.evaluation.validation import validate
 
             score = validate(self.run.path, self.settings, self.sets, state)
-            self.report.scores(
-                state.iteration, phase.name, score.student, score.teacher, score.name
-            )
-            if score.verdict:
-                self.report.say(score.verdict)
+            percent = score.student, score.teacher
+            self.report.scores(state.iteration, phase.name, *percent, name=score.name)
+            self.report.say(score.verdict)
             if state.best is None or score.student > state.best:
                 state.best = score.student
                 self.run.save_best(state.state(self.run.plain))
@@ -295,22 +263,21 @@ def require_finite(values: Mapping[str, float], phase: str, iteration: int) -> N
 
 def main(options: Options) -> None:
     """Do what a command line asks for; a wrong input ends with one sentence."""
-    if options.print_config:
-        print(json.dumps(as_plain(options.settings), indent=2))
-        return
-    try:
-        if options.dry_run:
+
+    def work() -> None:
+        settings, folder = options.settings, options.folder
+        if options.print_config:
+            print(json.dumps(as_plain(settings), indent=2))
+        elif options.dry_run:
             from reference.run.plan import plan
 
-            print(plan(options.settings, options.folder))
-        elif train(options.settings, options.folder, resume=options.resume == "auto"):
-            if os.environ.get("RANK", "0") == "0":
-                print(f"Complete: {options.folder / LAST}")
-    except (ValueError, ImportError, FloatingPointError) as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        print(f"Stopped; go on with --resume auto --folder {options.folder}.", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+            print(plan(settings, folder))
+        else:
+            complete = train(settings, folder, resume=options.resume == "auto")
+            if complete and os.environ.get("RANK", "0") == "0":
+                print(f"Complete: {folder / LAST}")
+
+    answer(work, f"Stopped; go on with --resume auto --folder {options.folder}.")
 
 
 if OPTIONS is not None:

@@ -25,6 +25,12 @@ def at_least(owner: object, least: float, *names: str) -> None:
         require(type(owner).__name__, name, value, f">= {least:g}", value >= least)
 
 
+def above_zero(owner: object, name: str) -> None:
+    """Refuse a field of a settings object that is 0 or below."""
+    value = getattr(owner, name)
+    require(type(owner).__name__, name, value, "> 0", value > 0)
+
+
 def within_one(owner: object, *names: str) -> None:
     """Refuse fields of a settings object that are outside 0..1."""
     for name in names:
@@ -195,6 +201,6 @@ class RareClasses:
     max_crops: int = 10
 
     def __post_init__(self) -> None:
-        require("RareClasses", "temperature", self.temperature, "> 0", self.temperature > 0)
+        above_zero(self, "temperature")
         within_one(self, "share", "min_crop_share")
         at_least(self, 1, "min_pixels", "max_crops")

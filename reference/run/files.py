@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 _COUNTER: Final = itertools.count()
 _PARTIAL: Final = re.compile(r"\.(\d+)(-\d+)?\.partial$")
@@ -16,11 +17,7 @@ _PARTIAL: Final = re.compile(r"\.(\d+)(-\d+)?\.partial$")
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn a full disk, or a folder that may not be written to, into one sentence.
-
-    Raises:
-        ValueError: the system refused to write.
-    """
+    """Turn a full disk, or a folder that may not be written to, into one sentence (ValueError)."""
     try:
         yield
     except (OSError, RuntimeError) as error:
@@ -40,12 +37,11 @@ def writing(path: Path) -> Iterator[None]:
 def durable_file(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
     """Open a file that gets its name when it is whole and on the disk, or not at all.
 
-    Args:
-        path: missing folders above it are made; an older file of that name is replaced at the end.
-        sync: wait for the disk, so that a power failure cannot undo it.
+    Missing folders above it are made; an older file of that name is replaced at the end.
 
-    Raises:
-        ValueError: the system refused to write; an older file is as it was.
+    Args:
+        path: of the file.
+        sync: wait for the disk, so that a power failure cannot undo it.
     """
     # Two processes, or two threads, may write the same file; a long name leaves no room for more.
     partial = path.with_name(f"{path.name[:40]}.{os.getpid()}-{next(_COUNTER)}.partial")
@@ -74,18 +70,19 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file in one step: a reader, or an interrupted run, sees all of it or none.
-
-    Raises:
-        ValueError: the system refused to write; an older file is as it was.
-    """
+    """Write a file in one step: a reader, or an interrupted run, sees all of it or none."""
     with durable_file(path, sync=False) as file:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
+def write_json(path: Path, plain: Any) -> None:
+    """Write plain values for people and programs, in one step."""
+    write_atomically(path, json.dumps(plain, indent=2) + "\n")
+
+
 def remove_partials(folder: Path) -> list[Path]:
     """Remove what killed processes left half written below a folder; return what was removed."""
-    stale = [path for path in folder.rglob("*.partial") if _is_stale(path)]
+    stale = [path for path in folder.rglob("*.partial") if path.is_file() and _is_stale(path)]
     for path in stale:
         path.unlink(missing_ok=True)
     return stale
@@ -93,51 +90,35 @@ def remove_partials(folder: Path) -> list[Path]:
 
 def _is_stale(path: Path) -> bool:
     match = _PARTIAL.search(path.name)
-    if match is None or not path.is_file():
+    if match is None:
         return False
-    # Containers give every run the same number, so our own may be an older run's too.
-    if int(match[1]) == os.getpid():
-        return True
     try:
         os.kill(int(match[1]), 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    return False
+    except OSError as error:
+        return isinstance(error, ProcessLookupError)
+    # Containers give every run the same number, so our own may be an older run's too.
+    return int(match[1]) == os.getpid()
 
 
 def require_new_folder(
-    caller: str,
-    folder: Path,
-    hint: str,
-    *,
-    argument: str = "folder",
-    besides: tuple[str, ...] = (),
+    caller: str, folder: Path, hint: str, *, argument: str = "folder", besides: tuple[str, ...] = ()
 ) -> None:
-    """Refuse a place that already holds something.
+    """Refuse a place that already holds something; it may be missing or empty.
 
     Args:
         caller: begins the sentence.
-        folder: where results are to be written; it may be missing or empty.
+        folder: where results are to be written.
         hint: what to do instead, one sentence.
         argument: what the caller calls the folder.
         besides: names of files that may be there.
-
-    Raises:
-        ValueError: the path is a file, or a folder with anything else in it.
     """
+    got = "which is a file" if folder.exists() else ""
     if folder.is_dir():
-        entries = sorted(e.name for e in folder.iterdir() if e.name not in besides)
-        if not entries:
-            return
-        got = f"{folder}, which holds {entries[0]}"
-        if len(entries) > 1:
-            got += f" and {len(entries) - 1} more"
-    elif folder.exists():
-        got = f"{folder}, which is a file"
-    else:
-        return
-    raise ValueError(
-        f"{caller}: expected {argument} to be a new or empty folder, got {got}. {hint}"
-    )
+        entries = sorted(entry.name for entry in folder.iterdir() if entry.name not in besides)
+        more = f" and {len(entries) - 1} more" if len(entries) > 1 else ""
+        got = f"which holds {entries[0]}{more}" if entries else ""
+    if got:
+        raise ValueError(
+            f"{caller}: expected {argument} to be a new or empty folder, got {folder}, {got}. "
+            f"{hint}"
+        )

@@ -14,19 +14,16 @@ import shlex
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from reference.run.files import (
-    durable_file,
-    remove_partials,
-    require_new_folder,
-    sync_folder,
-    write_atomically,
-    writing,
-)
+from reference.run import files
+from reference.run.files import durable_file, writing
+
+if TYPE_CHECKING:
+    from reference.run.ranks import Ranks
 
 SETTINGS: Final = "settings.json"
 ORIGIN: Final = "origin.json"
@@ -36,8 +33,7 @@ BEST: Final = "best.pth"
 LOCK: Final = "lock"
 _DIGITS: Final = 8
 _HERE: Final = Path(__file__).resolve().parent
-# No trained number depends on these; the layouts, data.source_set and data.target_set, are not
-# among them.
+# No trained number depends on these. It does on the layouts, data.source_set and target_set.
 _MAY_CHANGE: Final = {
     *("data.workers", "data.cache_mib", "data.max_bad", "data.root", "data.source", "data.target"),
     *("data.source_labels", "data.target_labels", "data.val_images", "data.val_labels"),
@@ -59,26 +55,16 @@ os.register_at_fork(after_in_child=_close_in_child)
 
 def as_plain(settings: Any) -> dict[str, Any]:
     """Return a tree of dataclasses as tables, lists, numbers and words, as JSON holds them."""
-    plain: dict[str, Any] = _plain(asdict(settings))
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(settings), default=str))
     return plain
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _plain(inner) for name, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
-    return str(value) if isinstance(value, Path) else value
 
 
 def flat(table: Mapping[str, Any], front: str = "") -> dict[str, Any]:
     """Return plain settings as one table of dotted names, such as ``data.root``."""
     names: dict[str, Any] = {}
     for name, value in table.items():
-        if isinstance(value, Mapping):
-            names |= flat(value, f"{front}{name}.")
-        else:
-            names[front + name] = value
+        within = isinstance(value, Mapping)
+        names |= flat(value, f"{front}{name}.") if within else {front + name: value}
     return names
 
 
@@ -96,62 +82,45 @@ def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[st
 
 def commit(folder: Path = _HERE) -> str | None:
     """Return the commit of this checkout, with "+changes" where files differ; None without git."""
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(folder), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        head, changed = (
-            subprocess.run(
-                ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True
-            ).stdout.strip()
-            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
-        )
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "HEAD") + ("+changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None
-    return head + ("+changes" if changed else "")
 
 
 def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
-        raise ValueError(
-            f"train: expected JSON in {path}, got something else ({error})."
-        ) from error
+        told = f"train: expected JSON in {path}, got something else ({error})."
+        raise ValueError(told) from error
 
 
 class RunFolder:
     """A run's folder, held by one process (of each rank the main one) while the block lasts.
 
-    Entering refuses what must not be trained into, and reads where the run stopped; it writes
-    nothing but the lock. `record` is the first to write.
+    Entering refuses a folder that holds something else, that another process trains in, whose run
+    began with other settings, or without a whole checkpoint; all ranks refuse together. It writes
+    nothing but the lock; `record` is the first to write.
 
     Args:
         path: of the folder.
         plain: settings of the run, as `as_plain` gives them.
+        ranks: the processes.
         resume: go on with a run that is there.
-        is_main: whether this process writes; the others only read.
-        broadcast: gives every rank the main one's value, so that all refuse together.
-
-    Attributes:
-        checkpoint: the newest whole one; None where the run begins.
-        notes: sentences that a person should see as warnings.
-
-    Raises:
-        ValueError: on entering; the folder holds something else, another process trains there, its
-            run began with other settings, or none of its checkpoints is whole.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        plain: Mapping[str, Any],
-        *,
-        resume: bool,
-        is_main: bool = True,
-        broadcast: Callable[[Any], Any] = lambda value: value,
-    ) -> None:
-        self.path, self.plain = path, dict(plain)
-        self.resume, self.is_main, self._broadcast = resume, is_main, broadcast
-        self.keep = int(self.plain.get("reporting", {}).get("keep", 2))
+    def __init__(self, path: Path, plain: Mapping[str, Any], ranks: Ranks, *, resume: bool) -> None:
+        self.path, self.plain, self.ranks, self.resume = path, dict(plain), ranks, resume
+        # The newest whole one; None where the run begins.
         self.checkpoint: dict[str, Any] | None = None
+        # Sentences that a person should see as warnings.
         self.notes: list[str] = []
         self._damaged: list[Path] = []
         self._made = False
@@ -161,16 +130,16 @@ class RunFolder:
         """Take the folder."""
         problem: str | None = None
         stored: Path | None = None
-        if self.is_main:
+        if self.ranks.is_main:
             try:
                 stored = self._take()
             except ValueError as error:
                 problem = str(error)
                 self._release()
-        problem, stored = self._broadcast((problem, stored))
+        problem, stored = self.ranks.broadcast((problem, stored))
         if problem is not None:
             raise ValueError(problem)
-        if stored is not None and not self.is_main:
+        if stored is not None and not self.ranks.is_main:
             self.checkpoint = _read(stored)
         return self
 
@@ -182,7 +151,7 @@ class RunFolder:
         begun = (self.path / SETTINGS).is_file()
         if not (self.resume and begun):
             hint = "Hint: choose another one with --folder, or go on with --resume auto."
-            require_new_folder("train", self.path, hint, besides=(LOCK,))
+            files.require_new_folder("train", self.path, hint, besides=(LOCK,))
         self._made = not self.path.exists()
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
@@ -258,84 +227,56 @@ class RunFolder:
         return sorted((self.path / CHECKPOINTS).glob(f"{'[0-9]' * _DIGITS}.pth"))
 
     def _newest_whole(self) -> Path | None:
-        reasons = []
-        for path in reversed(self.checkpoints()):
+        listed, reason = self.checkpoints(), ""
+        for path in reversed(listed):
             try:
                 self.checkpoint = _read(path)
+                return path
             except ValueError as error:
-                reasons.append(str(error))
                 self._damaged.append(path)
-                continue
-            if reasons:
-                names = ", ".join(map(str, self._damaged))
-                self.notes.append(
-                    f"{names} cannot be read, so the run goes on from the older {path}. "
-                    f"The reason: {reasons[0]}"
-                )
-            return path
-        if reasons:
+                reason = str(error)
+                told = f"{path} cannot be read, so the run goes on from an older checkpoint"
+                self.notes.append(f"{told}. The reason: {reason}")
+        if listed:
             raise ValueError(
                 f"train: expected a whole checkpoint in {self.path / CHECKPOINTS}, got "
-                f"{len(reasons)} that cannot be read: {reasons[0]}"
+                f"{len(listed)} that cannot be read: {reason}"
             )
         return None
 
     def record(self, iteration: int) -> list[str]:
-        """Write settings and origin of this start, and clear away what a killed one left.
-
-        Args:
-            iteration: that the run starts from.
-
-        Returns:
-            list: sentences that a person should see as warnings.
-
-        Raises:
-            ValueError: the folder cannot be written to.
-        """
-        if not self.is_main:
+        """Write settings and origin of a start, clear away what a killed one left, give `notes`."""
+        if not self.ranks.is_main:
             return []
         from reference.run.ranks import machine, versions
 
-        remove_partials(self.path)
+        files.remove_partials(self.path)
         for path in self._damaged:
             path.replace(path.with_name(f"{path.name}.damaged"))
         if self._damaged:
             _also_named(self.checkpoints()[-1], self.path / LAST)
-        self._damaged.clear()
         path = self.path / ORIGIN
         starts = _json(path)["starts"] if path.is_file() else []
-        start = {
-            "iteration": iteration,
-            "command": shlex.join(sys.orig_argv),
-            "commit": commit(),
-            "versions": versions(),
-            "machine": machine(),
-        }
+        start = {"iteration": iteration, "command": shlex.join(sys.orig_argv), "commit": commit()}
+        start |= {"versions": versions(), "machine": machine()}
         if starts and iteration:
             self.notes += _other_bits(starts[-1], start)
-        write_atomically(path, json.dumps({"starts": [*starts, start]}, indent=2) + "\n")
+        files.write_json(path, {"starts": [*starts, start]})
         if not (self.path / SETTINGS).is_file():
-            write_atomically(self.path / SETTINGS, json.dumps(self.plain, indent=2) + "\n")
+            files.write_json(self.path / SETTINGS, self.plain)
         return self.notes
 
     def save(self, iteration: int, state: Mapping[str, Any]) -> None:
-        """Write a checkpoint, then point ``last.pth`` to it, then remove the oldest.
-
-        Raises:
-            ValueError: the disk is full; the older checkpoints are as they were.
-        """
-        if not self.is_main:
-            return
+        """Write a checkpoint, then point ``last.pth`` to it, then remove the oldest."""
         path = self.path / CHECKPOINTS / f"{iteration:0{_DIGITS}d}.pth"
         _write(path, state)
         _also_named(path, self.path / LAST)
-        for old in self.checkpoints()[: -self.keep]:
+        for old in self.checkpoints()[: -self.plain["reporting"]["keep"]]:
             old.unlink()
 
     def save_best(self, state: Mapping[str, Any]) -> None:
         """Write ``best.pth``; before the checkpoint that remembers its score, never after."""
-        if self.is_main:
-            _write(self.path / BEST, state)
+        _write(self.path / BEST, state)
 
 
 def _write(path: Path, state: Mapping[str, Any]) -> None:
@@ -359,7 +300,7 @@ def _also_named(path: Path, name: Path) -> None:
         second.unlink(missing_ok=True)
         os.link(path, second)
         os.replace(second, name)
-        sync_folder(name.parent)
+        files.sync_folder(name.parent)
     except OSError:
         with durable_file(name) as file:
             file.write(path.read_bytes())
@@ -367,14 +308,12 @@ def _also_named(path: Path, name: Path) -> None:
 
 def _other_bits(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Say what makes the last bits of a resumed run differ from those of one that went through."""
-    pairs = {
-        "number of threads (OMP_NUM_THREADS)": ("machine", "threads"),
-        "number of ranks": ("machine", "ranks"),
-        "version of torch": ("versions", "torch"),
-    }
+    threads = "number of threads (OMP_NUM_THREADS)", "machine", "threads"
+    ranks = "number of ranks", "machine", "ranks"
+    version = "version of torch", "versions", "torch"
     return [
         f"the run goes on with {is_now} as the {name}, {was} before: its numbers are as good, but "
         "not the same bits as those of a run without a break."
-        for name, (part, key) in pairs.items()
+        for name, part, key in (threads, ranks, version)
         if (was := before.get(part, {}).get(key)) != (is_now := now[part][key])
     ]

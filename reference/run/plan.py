@@ -12,24 +12,17 @@ from reference.settings import Settings, phases
 
 
 def plan(settings: Settings, folder: Path) -> str:
-    """Check what a run needs, and say what it would do; nothing is written to its folder.
-
-    Raises:
-        ValueError: a setting, the data or the weights are not what they should be.
-        ImportError: the network needs a package that cannot be imported.
-    """
+    """Check what a run needs, and say what it would do; nothing is written to its folder."""
     with joined(settings.machine) as ranks:
         sets = open_sets(settings.data, settings.seed, oracle=settings.stages == "oracle")
         notes = check_run(settings, sets, ranks)
         state = State(settings, sets, ranks)
     millions = sum(parameter.numel() for parameter in state.network.parameters()) / 1e6
     seen = sets.describe(target=adapts(settings), validation=settings.reporting.evaluate)
-    lines = [f"run folder {folder}", *seen, *notes]
-    lines.append(f"network of {millions:.1f} million parameters; {state.beginning}")
-    for phase in phases(settings):
-        rates = phase.learning_rate(phase.start), phase.learning_rate(phase.stop - 1)
-        lines.append(
-            f"{phase.name}: iterations {phase.start}..{phase.stop - 1}, learning rate of the "
-            f"backbone {rates[0]:.2e} to {rates[1]:.2e}"
-        )
-    return "\n".join(lines)
+    network = f"network of {millions:.1f} million parameters; {state.beginning}"
+    trained = [
+        f"{phase.name}: iterations {phase.start}..{phase.stop - 1}, learning rate of the backbone "
+        f"{phase.learning_rate(phase.start):.2e} to {phase.learning_rate(phase.stop - 1):.2e}"
+        for phase in phases(settings)
+    ]
+    return "\n".join([f"run folder {folder}", *seen, *notes, network, *trained])

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from types import FrameType
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -32,13 +31,7 @@ _DTYPES: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Ranks:
-    """Which process this is; the default is one that trains alone on the CPU.
-
-    Args:
-        rank: number of this process, 0 .. world - 1.
-        world: number of processes.
-        device: where this one computes.
-    """
+    """Which process this is, of 0 .. world - 1; the default trains alone on the CPU."""
 
     rank: int = 0
     world: int = 1
@@ -61,10 +54,9 @@ class Ranks:
 
     def broadcast(self, value: T) -> T:
         """Return the main process's value, any that pickle can hold, on every process."""
-        if not self.shared:
-            return value
         values = [value]
-        dist.broadcast_object_list(values)
+        if self.shared:
+            dist.broadcast_object_list(values)
         return values[0]
 
     def total(self, values: Tensor) -> Tensor:
@@ -76,11 +68,7 @@ class Ranks:
         return summed
 
     def share(self, batch_size: int, accumulate: int) -> int:
-        """Images of a batch that one part of one process sees.
-
-        Raises:
-            ValueError: processes times parts do not divide the batch.
-        """
+        """Images of a batch that one part of one process sees; refuses a rest."""
         parts = self.world * accumulate
         if batch_size % parts:
             raise ValueError(
@@ -102,22 +90,14 @@ class Ranks:
     def mean_of_terms(
         self, terms: Mapping[str, float], *, asked: bool
     ) -> tuple[dict[str, float], bool]:
-        """Average loss terms, which need not be the same on every process, as 0 where one lacks.
-
-        Args:
-            terms: name -> value on this process.
-            asked: whether this process was asked to stop.
-
-        Returns:
-            The means, and whether any process was asked.
-        """
+        """Average loss terms, 0 where a process lacks one; say whether any was asked to stop."""
         if not self.shared:
             return dict(terms), asked
         every: list[Any] = [None] * self.world
         dist.all_gather_object(every, (dict(terms), asked))
         names = dict.fromkeys(name for each, _ in every for name in each)
-        means = {name: sum(each.get(name, 0.0) for each, _ in every) for name in names}
-        return {name: total / self.world for name, total in means.items()}, any(a for _, a in every)
+        means = {name: sum(each.get(name, 0.0) for each, _ in every) / self.world for name in names}
+        return means, any(stop for _, stop in every)
 
     def share_buffers(self, module: nn.Module) -> None:
         """Give every process the main one's buffers, such as the statistics of BatchNorm."""
@@ -135,44 +115,29 @@ class Ranks:
             return
         trained = [value for value in parameters if value.requires_grad]
         have = torch.tensor([float(p.grad is not None) for p in trained], device=self.device)
-        moved = [p for p, count in zip(trained, self.total(have).tolist(), strict=True) if count]
-        if not moved:
-            return
-        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in moved]
-        mean = self.total(torch.cat([part.flatten() for part in parts])) / self.world
-        for parameter, part in zip(moved, mean.split([p.numel() for p in moved]), strict=True):
-            parameter.grad = part.view_as(parameter).clone()
+        for parameter, count in zip(trained, self.total(have).tolist(), strict=True):
+            if count:
+                own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                parameter.grad = self.total(own) / self.world
 
 
 def chosen_device(machine: Machine, local_rank: int = 0) -> torch.device:
-    """Return where a process computes.
-
-    Raises:
-        ValueError: a GPU is wanted and there is none, or there are fewer than processes.
-    """
-    if machine.device == "cpu" or (machine.device == "auto" and not torch.cuda.is_available()):
+    """Return where a process computes."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if machine.device == "cpu" or (machine.device == "auto" and not count):
         return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise ValueError(
-            'train: expected a GPU for device "cuda", got none that torch can use. '
-            "Hint: leave machine.device at auto."
-        )
-    count = torch.cuda.device_count()
     if local_rank >= count:
+        hint = f"give torchrun --nproc-per-node {count}" if count else "leave the device at auto"
         raise ValueError(
-            f"train: expected a GPU per process, got {count} for process {local_rank} of this "
-            f"machine. Hint: give torchrun --nproc-per-node {count}."
+            f"train: expected a GPU for every process of this machine, got {count} for process "
+            f"{local_rank}. Hint: {hint}."
         )
     return torch.device("cuda", local_rank)
 
 
 @contextmanager
 def joined(machine: Machine) -> Iterator[Ranks]:
-    """Join the processes that torchrun started, or stay alone; set up torch as the run wants it.
-
-    Raises:
-        ValueError: a GPU is wanted and there is none.
-    """
+    """Join the processes that torchrun started, or stay alone; set up torch as the run wants it."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     rank, local = (int(os.environ.get(name, "0")) for name in ("RANK", "LOCAL_RANK"))
     device = chosen_device(machine, local)
@@ -198,7 +163,7 @@ def joined(machine: Machine) -> Iterator[Ranks]:
 
 @dataclass
 class StopRequest:
-    """Whether this process was asked to stop; `yes` turns True once."""
+    """Whether this process was asked to stop."""
 
     yes: bool = False
 
@@ -208,7 +173,7 @@ def asked_to_stop() -> Iterator[StopRequest]:
     """Take note of SIGTERM and SIGUSR1, which clusters send, instead of dying from them."""
     request = StopRequest()
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def note(*_: object) -> None:
         request.yes = True
 
     before = {number: signal.signal(number, note) for number in _STOPPING}
@@ -220,14 +185,10 @@ def asked_to_stop() -> Iterator[StopRequest]:
 
 
 class Precision:
-    """Numbers of the forward pass, and the scale of the loss where they are float16.
-
-    Raises:
-        ValueError: fp16 on the CPU.
-    """
+    """Numbers of the forward pass, and the scale of the loss where they are float16."""
 
     def __init__(self, machine: Machine, device: torch.device) -> None:
-        name: str = machine.precision
+        self.device, name = device, str(machine.precision)
         if name == "auto":
             fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
             name = "bf16" if fast else "fp32"
@@ -235,15 +196,14 @@ class Precision:
             raise ValueError(
                 "train: expected a GPU for precision fp16, got the CPU. Hint: use fp32 or bf16."
             )
-        self.name = name
-        self.device = device
+        self.dtype = _DTYPES.get(name)
         self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """Run the network inside this; losses and prototypes stay outside, in float32."""
-        if self.name == "fp32":
+        if self.dtype is None:
             return contextlib.nullcontext()
-        return torch.autocast(self.device.type, dtype=_DTYPES[self.name])
+        return torch.autocast(self.device.type, dtype=self.dtype)
 
 
 def versions() -> dict[str, str]:

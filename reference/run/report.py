@@ -11,13 +11,14 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from reference.run.files import write_atomically, writing
 
 if TYPE_CHECKING:
     import torch
+
+    from reference.run.ranks import Ranks
 
 METRICS: Final = "metrics.csv"
 LOSS: Final = "loss_"
@@ -29,9 +30,9 @@ _NUMBERS: Final = (
 )
 
 
-def peak_mib(device: torch.device | None = None) -> float:
+def peak_mib(device: torch.device) -> float:
     """Return the largest memory so far, MiB: of a GPU, else of this process."""
-    if device is not None and device.type == "cuda":
+    if device.type == "cuda":
         import torch
 
         return torch.cuda.max_memory_allocated(device) / 2**20
@@ -41,10 +42,7 @@ def peak_mib(device: torch.device | None = None) -> float:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Read the rows of a run's metrics; the run may go on meanwhile.
-
-    Args:
-        path: the CSV file; a missing one has no rows.
+    """Read the rows of a run's metrics, none where there is no file; the run may go on meanwhile.
 
     Returns:
         list: column -> number, the phase as a word, the iteration as an int. Empty columns and
@@ -55,24 +53,13 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     text = path.read_text(encoding="utf-8", errors="replace")
     # A killed run may leave half a row at the end.
     whole = text[: text.rfind("\n") + 1]
+    kinds: dict[str, Any] = {"phase": str, "iteration": int}
     rows = []
     for row in csv.DictReader(io.StringIO(whole, newline="")):
-        if None in row or None in row.values():
-            continue
-        with contextlib.suppress(ValueError):
-            rows.append({name: _value(name, word) for name, word in row.items() if word})
+        if None not in row and None not in row.values():
+            with contextlib.suppress(ValueError):
+                rows.append({n: kinds.get(n, float)(word) for n, word in row.items() if word})
     return [row for row in rows if {"iteration", "phase"} <= set(row)]
-
-
-def _value(name: str, word: str) -> Any:
-    if name == "phase":
-        return word
-    return int(word) if name == "iteration" else float(word)
-
-
-def warn(sentence: str) -> None:
-    """Print a warning on the error stream."""
-    print(f"warning: {sentence}", file=sys.stderr, flush=True)
 
 
 def track(count: int, description: str, *, show: bool = True) -> Iterator[int]:
@@ -80,59 +67,35 @@ def track(count: int, description: str, *, show: bool = True) -> Iterator[int]:
     if not show or not sys.stderr.isatty():
         yield from range(count)
         return
-    with _bar() as bar:
-        task = bar.add_task(description, total=count, numbers="")
-        for index in range(count):
-            yield index
-            bar.advance(task)
+    from rich import console, progress
+
+    yield from progress.track(range(count), description, console=console.Console(stderr=True))
 
 
 def _bar() -> Any:
-    from rich import progress
-    from rich.console import Console
+    from rich import console, progress
 
-    return progress.Progress(
-        progress.TextColumn("{task.description:<10}"),
-        progress.BarColumn(bar_width=20),
+    columns = [
+        *progress.Progress.get_default_columns(),
         progress.MofNCompleteColumn(),
-        progress.TimeElapsedColumn(),
-        progress.TextColumn("ETA"),
-        progress.TimeRemainingColumn(),
         progress.TextColumn("{task.fields[numbers]}"),
-        console=Console(stderr=True),
-    )
+    ]
+    return progress.Progress(*columns, console=console.Console(stderr=True))
 
 
 class Report:
-    """Progress and numbers of a run; ranks but the main one print and write nothing.
+    """Progress and numbers of a run of `total` iterations, `start` of which lie behind it.
 
-    A resumed run first drops the rows after its checkpoint.
-
-    Args:
-        folder: of the run.
-        class_names: of the columns with the share of every class.
-        is_main: whether this process prints and writes.
-        quiet: print warnings alone.
-        total: iterations of the run.
-        start: iterations that lie behind it.
-        device: whose memory counts.
+    A resumed run first drops the rows after its checkpoint. Ranks but the main one write nothing,
+    and print broken images alone; `quiet` prints warnings alone.
     """
 
     def __init__(
-        self,
-        folder: Path,
-        class_names: Sequence[str],
-        *,
-        is_main: bool = True,
-        quiet: bool = False,
-        total: int,
-        start: int = 0,
-        device: torch.device | None = None,
-    ) -> None:
-        self.path, self.is_main = folder / METRICS, is_main
-        self.quiet = quiet
+        self, folder: Path, class_names: Sequence[str], ranks: Ranks, *,
+        total: int, start: int = 0, quiet: bool = False,
+    ) -> None:  # fmt: skip
+        self.path, self.ranks, self.quiet = folder / METRICS, ranks, quiet
         self.total, self.start, self.iteration = total, start, start
-        self.device = device
         self._shares = [f"{SHARE}{name.replace(' ', '_')}" for name in class_names]
         self._terms: list[str] = []
         self._board: Any = None
@@ -146,27 +109,19 @@ class Report:
 
     def __enter__(self) -> Report:
         """Open the file and show the bar."""
-        if not self.is_main:
+        if not self.ranks.is_main:
             return self
-        rows = [row for row in read_metrics(self.path) if row["iteration"] <= self.start]
-        self._write_anew(rows)
+        self._write_anew([r for r in read_metrics(self.path) if r["iteration"] <= self.start])
         with contextlib.suppress(ImportError):
-            module = importlib.import_module("torch.utils.tensorboard")
-            self._board = module.SummaryWriter(
-                str(self.path.parent / "tensorboard"), purge_step=self.start + 1
-            )
+            board = importlib.import_module("torch.utils.tensorboard").SummaryWriter
+            self._board = board(str(self.path.parent / "tensorboard"), purge_step=self.start + 1)
         if sys.stderr.isatty() and not self.quiet:
             self._bar = _bar()
             self._task = self._bar.add_task("", total=self.total, completed=self.start, numbers="")
             self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Take the bar away, and finish what TensorBoard has not written yet."""
         if self._bar is not None:
             self._bar.stop()
@@ -175,29 +130,25 @@ class Report:
 
     def say(self, sentence: str) -> None:
         """Print a line, above the bar where there is one."""
-        if not self.quiet:
+        if self.ranks.is_main and sentence and not self.quiet:
             self._print(sentence)
 
     def warn(self, sentence: str) -> None:
         """Print a warning, above the bar where there is one."""
-        self._print(f"warning: {sentence}", "yellow")
+        if self.ranks.is_main:
+            self._print(f"warning: {sentence}", "yellow")
 
     def bad_sample(self, sentence: str) -> None:
         """Print a warning about an image that only this rank has read."""
-        if self.is_main:
-            self.warn(sentence)
-        else:
-            warn(sentence)
+        self._print(f"warning: {sentence}", "yellow")
 
     def _print(self, sentence: str, style: str = "") -> None:
-        if not self.is_main or not sentence:
-            return
-        if self._bar is None:
-            print(sentence, file=sys.stderr, flush=True)
-        else:
+        if self._bar is not None:
             from rich.text import Text
 
             self._bar.console.print(Text(sentence, style=style))
+        else:
+            print(sentence, file=sys.stderr, flush=True)
 
     def labelled(self, done: int, count: int) -> None:
         """Show how many images have static labels, where there is a bar."""
@@ -214,11 +165,7 @@ class Report:
         self._waited += time.perf_counter() - before
 
     def step(self, losses: Mapping[str, float]) -> None:
-        """End an iteration.
-
-        Args:
-            losses: term -> weighted value; their sum was minimised.
-        """
+        """End an iteration; `losses`: term -> weighted value, whose sum was minimised."""
         self.iteration += 1
         self._steps += 1
         for name, value in losses.items():
@@ -231,54 +178,37 @@ class Report:
         if self._bar is not None:
             self._bar.update(self._task, completed=self.iteration)
         if done == ESTIMATE_AFTER and self._later_seconds:
-            self._estimate(self._later_seconds / (done - 1))
-
-    def _estimate(self, each: float) -> None:
-        left = self.total - self.iteration
-        where = "GPU" if self.device is not None and self.device.type == "cuda" else "process"
-        self.say(
-            f"about {_duration(left * each)} for the {left} iterations left at "
-            f"{1 / each:.2f} it/s, without evaluations and static labels; peak memory of the "
-            f"{where} {peak_mib(self.device) / 1024:.1f} GiB"
-        )
+            each, left = self._later_seconds / (done - 1), self.total - self.iteration
+            where = "GPU" if self.ranks.device.type == "cuda" else "process"
+            self.say(
+                f"about {_duration(left * each)} for the {left} iterations left at "
+                f"{1 / each:.2f} it/s, without evaluations and static labels; peak memory of the "
+                f"{where} {peak_mib(self.ranks.device) / 1024:.1f} GiB"
+            )
 
     def row(
-        self,
-        iteration: int,
-        phase: str,
-        learning_rate: float,
-        coverage: float | None = None,
-        shares: Sequence[float] | None = None,
-    ) -> None:
+        self, iteration: int, phase: str, learning_rate: float,
+        coverage: float | None = None, shares: Sequence[float] | None = None,
+    ) -> None:  # fmt: skip
         """Write and show what the steps since the row before gave.
 
-        Args:
-            iteration: steps done.
-            phase: that they belong to.
-            learning_rate: of the backbone.
-            coverage: share of target pixels with a pseudo label, 0..1; None without any.
-            shares: per class, share of the predictions on the target, 0..1; None where unseen.
+        `coverage` is the share of target pixels with a pseudo label, `shares` are those of the
+        classes in the predictions on the target, 0..1; the learning rate is the backbone's.
         """
         rate = self._steps / self._seconds if self._seconds else 0.0
         waited = self._waited / self._seconds if self._seconds else 0.0
         losses = {name: total / self._steps for name, total in self._sums.items()}
         self._sums.clear()
         self._steps, self._seconds, self._waited = 0, 0.0, 0.0
-        if not self.is_main:
+        if not self.ranks.is_main:
             return
-        self._write(
-            {
-                "iteration": iteration,
-                "phase": phase,
-                "learning_rate": float(learning_rate),
-                **{LOSS + name: value for name, value in losses.items()},
-                "coverage": coverage,
-                "iterations_per_second": rate,
-                "data_wait_share": waited,
-                "peak_mib": peak_mib(self.device),
-                **dict(zip(self._shares, shares or (), strict=False)),
-            }
-        )
+        self._write({
+            "iteration": iteration, "phase": phase, "learning_rate": float(learning_rate),
+            **{LOSS + name: value for name, value in losses.items()},
+            "coverage": coverage, "iterations_per_second": rate, "data_wait_share": waited,
+            "peak_mib": peak_mib(self.ranks.device),
+            **dict(zip(self._shares, shares or (), strict=False)),
+        })  # fmt: skip
         terms = ", ".join(f"{name} {value:.3f}" for name, value in losses.items())
         # A bar has room for the sum alone.
         text = f"loss {sum(losses.values()):.3f}"
@@ -291,35 +221,26 @@ class Report:
             self.say(f"{phase}  {iteration}/{self.total}  {text}")
 
     def scores(
-        self,
-        iteration: int,
-        phase: str,
-        miou: float,
-        teacher_miou: float | None = None,
+        self, iteration: int, phase: str, miou: float, teacher: float | None = None,
         name: str = "mIoU",
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Write and show scores on the validation images, in percent."""
-        if not self.is_main:
-            return
-        row = {"miou_percent": miou, "teacher_miou_percent": teacher_miou}
+        row = {"miou_percent": miou, "teacher_miou_percent": teacher}
         self._write({"iteration": iteration, "phase": phase, **row})
-        teacher = "" if teacher_miou is None else f", moving average {teacher_miou:.2f}"
-        self.say(f"iteration {iteration}: {name} {miou:.2f}{teacher}")
-
-    def _columns(self) -> list[str]:
-        return [*_NUMBERS, *self._shares, *self._terms]
+        average = "" if teacher is None else f", moving average {teacher:.2f}"
+        self.say(f"iteration {iteration}: {name} {miou:.2f}{average}")
 
     def _line(self, row: Mapping[str, Any]) -> str:
         file = io.StringIO()
-        csv.DictWriter(file, self._columns(), lineterminator="\n").writerow(row)
+        columns = [*_NUMBERS, *self._shares, *self._terms]
+        csv.DictWriter(file, columns, lineterminator="\n", extrasaction="ignore").writerow(row)
         return file.getvalue()
 
     def _write_anew(self, rows: list[dict[str, Any]]) -> None:
-        names = dict.fromkeys(name for row in rows for name in row if name.startswith(LOSS))
+        names = (name for row in rows for name in row if name.startswith(LOSS))
         self._terms = list(dict.fromkeys([*self._terms, *names]))
-        known = set(self._columns())
-        lines = [self._line({k: v for k, v in row.items() if k in known}) for row in rows]
-        write_atomically(self.path, "".join([",".join(self._columns()) + "\n", *lines]))
+        head = self._line({name: name for name in (*_NUMBERS, *self._shares, *self._terms)})
+        write_atomically(self.path, "".join([head, *map(self._line, rows)]))
 
     def _write(self, row: Mapping[str, Any]) -> None:
         fresh = [name for name in row if name.startswith(LOSS) and name not in self._terms]

@@ -7,7 +7,7 @@ random state is carried from one step to the next.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, cast
 
 import numpy as np
@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from reference import methods
 from reference.data.batches import Batch, passes
 from reference.data.sets import Sets
-from reference.method import Given, Method, Start, Supervised, see
+from reference.method import Given, Method, Part, Start, Step, Supervised, see
 from reference.networks import output
 from reference.networks.output import Segmenter
 from reference.run.alarms import Monitor
@@ -30,15 +30,10 @@ _HEAVIEST = 10.0
 
 
 def first_network(settings: Settings, num_classes: int) -> tuple[Segmenter, str]:
-    """Build the network that a run begins with, and say what became of its weights.
-
-    Raises:
-        ValueError: the weights to begin with are missing or do not fit.
-        ImportError: the network needs timm, which cannot be imported.
-    """
+    """Build the network that a run begins with, and say what became of its weights."""
     if settings.begin is None:
         network, report = output.first_network(settings.network, num_classes, settings.seed)
-        return network, "" if report is None else str(report)
+        return network, str(report or "")
     from reference.networks.release import read_checkpoint
 
     network = read_checkpoint(settings.begin, "student", plain=True).network
@@ -50,24 +45,15 @@ def first_network(settings: Settings, num_classes: int) -> tuple[Segmenter, str]
     return network, f"begins with the network of {settings.begin}"
 
 
-def seed_dropout(seed: int, iteration: int, part: int, rank: int) -> None:
-    """Seed torch's generators, which dropout reads, for one part of one iteration."""
-    key = np.random.SeedSequence([seed, iteration, part, rank])
-    torch.manual_seed(int(key.generate_state(1, np.uint64)[0] >> 1))
+def seed_dropout(*place: int) -> None:
+    """Seed torch's generators, which dropout reads, for one part of one iteration of one rank."""
+    torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1))
 
 
 class State:
     """What a run trains: network, method, optimiser, moving average, and where they stand.
 
-    Args:
-        settings: of the run.
-        sets: its images.
-        ranks: the processes.
-        held: checkpoint to go on from; None for a new run.
-
-    Raises:
-        ValueError: the weights to begin with are missing or do not fit.
-        ImportError: the network needs timm, which cannot be imported.
+    `held` is the checkpoint to go on from, None for a new run.
     """
 
     def __init__(
@@ -81,7 +67,6 @@ class State:
             from reference.run.panels import shown_sets
 
             shown_sets(settings, sets)
-        self.beginning = ""
         if held is not None:
             network = output.build(held["description"])
             self.beginning = f"going on from iteration {held['iteration']}"
@@ -105,23 +90,21 @@ class State:
         self.monitor = Monitor(sets.classes.names)
         self.iteration = 0
         self.best: float | None = None
-        self.class_counts: Tensor | None = None
-        self.class_weight: Tensor | None = None
-        if settings.source.class_weight_power:
-            self.class_weight = self._class_weight(settings.source.class_weight_power)
+        power = settings.source.class_weight_power
+        self.class_weight = self._class_weight(power) if power else None
         if held is not None:
             done = max(0, held["iteration"] - 1)
             self._load(held, next(p for p in phases(settings) if done < p.stop))
 
-    def _counts(self) -> Tensor:
-        if self.class_counts is None:
-            with self.ranks.one_first():
-                counts = self.sets.counts().pixels.sum(axis=0)
-            self.class_counts = torch.as_tensor(counts, dtype=torch.float64)
-        return self.class_counts.to(self.ranks.device)
+    @cached_property
+    def class_counts(self) -> Tensor:
+        """Source pixels of every class, (C,), float64."""
+        with self.ranks.one_first():
+            counts = self.sets.counts().pixels.sum(axis=0)
+        return torch.as_tensor(counts, dtype=torch.float64, device=self.ranks.device)
 
     def _class_weight(self, power: float) -> Tensor:
-        counts = self._counts()
+        counts = self.class_counts
         seen = counts > 0
         weight = torch.where(seen, (counts / counts.sum()).clamp(min=1e-12), 1.0) ** -power
         weight = weight / weight[seen].min()
@@ -140,20 +123,18 @@ class State:
             _copy_stem(self.network)
             self._adapt()
             self.network.eval()
-            self.method.begin(Start(
-                self.network, partial(self._pass, "source"), partial(self._pass, "target"),
-                self.precision.autocast, self.ranks,
-            ))  # fmt: skip
+            source, target = partial(self._pass, "source"), partial(self._pass, "target")
+            start = Start(self.network, source, target, self.precision.autocast, self.ranks)
+            self.method.begin(start)
             self.network.train()
         if phase.fresh:
             self.optimiser = self._new_optimiser(phase.optimiser)
 
     def _adapt(self) -> None:
-        given = Given(
-            self.network, self.settings.adaptation, self.settings.seed, self._counts,
-            self.sets.classes.names,
-        )  # fmt: skip
-        self.method = methods.build(self.settings.method, given).to(self.ranks.device)
+        settings, names = self.settings, self.sets.classes.names
+        counts = partial(getattr, self, "class_counts")
+        given = Given(self.network, settings.adaptation, settings.seed, counts, names)
+        self.method = methods.build(settings.method, given).to(self.ranks.device)
         self.adapting = True
 
     def _pass(self, domain: str) -> Iterator[Batch]:
@@ -165,18 +146,14 @@ class State:
 
     def _new_optimiser(self, settings: Optimiser) -> torch.optim.Optimizer:
         """A group for the backbone, one for everything else, and one for what a method trains."""
-        head = [
-            p for name, p in self.network.named_parameters() if not name.startswith("backbone.")
+        groups: list[dict[str, Any]] = [
+            {"params": [], "factor": factor} for factor in (1.0, settings.head_factor)
         ]
-        backbone = [
-            p for name, p in self.network.named_parameters() if name.startswith("backbone.")
-        ]
-        factors = ((backbone, 1.0), (head, settings.head_factor), (self.method.trained(), 1.0))
-        groups = [
-            {"params": trained, "factor": factor}
-            for parameters, factor in factors
-            if (trained := [p for p in parameters if p.requires_grad])
-        ]
+        for name, parameter in self.network.named_parameters():
+            if parameter.requires_grad:
+                groups[not name.startswith("backbone.")]["params"].append(parameter)
+        groups.append({"params": self.method.trained(), "factor": 1.0})
+        groups = [group for group in groups if group["params"]]
         rate, decay = settings.learning_rate, settings.weight_decay
         if settings.kind == "adamw":
             return torch.optim.AdamW(groups, lr=rate, weight_decay=decay)
@@ -188,6 +165,14 @@ class State:
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group["factor"]
         return rate
+
+    def step_of(self, phase: Phase, part: Part, number: int, counts: tuple[Tensor, Tensor]) -> Step:
+        """The present step of a phase, as a method sees one part of it."""
+        return Step(
+            self.network, part.source, part.target, self.iteration - phase.stage_start,
+            phase.stage_count, phase.round_index or 0, number, self.settings.seed, self.ranks,
+            self.precision.autocast, counts, self.class_weight,
+        )  # fmt: skip
 
     def move(self) -> None:
         """Move the weights by the gradients that they hold, then what follows them."""
@@ -210,11 +195,7 @@ class State:
         return self.method.at_test(network)
 
     def state(self, plain: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the checkpoint: tensors and plain values.
-
-        Args:
-            plain: the settings, as `as_plain` gives them.
-        """
+        """Return the checkpoint, tensors and plain values; `plain` are those of the settings."""
         method = {"name": self.settings.method, "state": self.method.state_dict()}
         held: dict[str, Any] = {
             "iteration": self.iteration,
@@ -235,12 +216,7 @@ class State:
         return held
 
     def _load(self, held: Mapping[str, Any], phase: Phase) -> None:
-        """Take a checkpoint of this run over.
-
-        Args:
-            held: of `state`.
-            phase: that its last step belonged to.
-        """
+        """Take a checkpoint of this run over, whose last step belonged to `phase`."""
         self.iteration, self.best = held["iteration"], held["best"]
         self.network.load_state_dict(held["student"])
         if held["method"] is not None:
@@ -260,9 +236,7 @@ def _copy_stem(network: Segmenter) -> None:
     """Let the source's stem begin where the warm-up has brought the target's."""
     backbone = getattr(network, "backbone", None)
     stem = getattr(backbone, "target", None)
-    if not isinstance(backbone, nn.Module) or not isinstance(stem, nn.Module):
-        return
-    with torch.no_grad():
+    if isinstance(backbone, nn.Module) and isinstance(stem, nn.Module):
         own: dict[str, Tensor] = backbone.state_dict()
         for name, value in stem.state_dict().items():
             own[name].copy_(value)

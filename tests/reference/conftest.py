@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from reference.settings import Settings
-from tests.reference.tiny_runs import EVERYTHING, SEEN, run
+from tests.reference.tiny_runs import SEEN, changed, run
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -32,7 +31,7 @@ def _own_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture
 def tiny_toy() -> Settings:
     """Settings of a run of the small network that takes seconds."""
-    return replace(EVERYTHING, network=replace(EVERYTHING.network, kind="toy"))
+    return changed(network={"kind": "toy"})
 
 
 @pytest.fixture(scope="session")

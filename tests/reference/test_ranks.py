@@ -47,7 +47,7 @@ with joined(Machine(device="cpu", threads=1)) as ranks:
     with ranks.one_first():
         assert me == 0 or (place / "made").is_file()
         (place / "made").touch()
-    refused = RunFolder(place, {}, resume=False, is_main=ranks.is_main, broadcast=ranks.broadcast)
+    refused = RunFolder(place, {}, ranks, resume=False)
     try:
         refused.__enter__()
     except ValueError as error:

@@ -9,12 +9,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from reference.run.folder import RunFolder, commit, differences
+from reference.run.ranks import Ranks, joined
+from reference.settings import Machine
+from tests.reference.tiny_runs import ROOT
 
 PLAIN: dict[str, Any] = {
     "seed": 0,
@@ -29,7 +33,7 @@ def changed(**changes: Any) -> dict[str, Any]:
 
 
 def opened(path: Path, plain: dict[str, Any] = PLAIN, *, resume: bool = True) -> RunFolder:
-    return RunFolder(path, plain, resume=resume)
+    return RunFolder(path, plain, Ranks(), resume=resume)
 
 
 def begin(path: Path, *iterations: int) -> None:
@@ -86,33 +90,15 @@ def test_a_run_is_recorded_and_a_resumed_one_adds_its_start(tmp_path: Path):
 
 def test_another_number_of_threads_is_told_as_other_bits(tmp_path: Path):
     begin(tmp_path / "run", 7)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(threads + 1)
-    try:
-        with opened(tmp_path / "run") as folder:
-            notes = folder.record(7)
-    finally:
-        torch.set_num_threads(threads)
-    assert notes == [
-        f"the run goes on with {threads + 1} as the number of threads (OMP_NUM_THREADS), {threads} "
-        "before: its numbers are as good, but not the same bits as those of a run without a break."
-    ]
-
-
-def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(tmp_path: Path):
-    begin(tmp_path / "run")
-    with opened(tmp_path / "run") as folder:
-        assert folder.checkpoint is None
+    with opened(tmp_path / "run") as folder, joined(Machine(threads=7)):
+        (note,) = folder.record(7)
+    assert note.startswith("the run goes on with 7 as the number of threads (OMP_NUM_THREADS), ")
 
 
 @pytest.mark.parametrize("resume", [True, False])
 def test_a_folder_without_a_run_is_never_used(tmp_path: Path, resume: bool):
     (tmp_path / "notes.txt").touch()
-    sentence = (
-        f"train: expected folder to be a new or empty folder, got {tmp_path}, which holds "
-        "notes.txt. Hint: choose another one with --folder, or go on with --resume auto."
-    )
-    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+    with pytest.raises(ValueError, match=r"^train: expected folder to be a .*holds notes\.txt\. "):
         opened(tmp_path, resume=resume).__enter__()
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
@@ -127,25 +113,12 @@ def test_other_settings_are_refused_with_a_list_and_a_longer_run_with_a_way(tmp_
     begin(tmp_path / "run", 6)
     with pytest.raises(ValueError, match=r"got 1 other: seed: 0 -> 5\. Hint: give the old ones"):
         opened(tmp_path / "run", changed(seed=5)).__enter__()
-    sentence = (
-        f"train: expected the settings that {tmp_path / 'run'} began with, got 1 other: "
-        "adaptation.iterations: 6 -> 9. Hint: the learning rate falls over the length a run began "
-        "with, so give the old one to go on; to train longer, begin another run with --folder NEW "
-        f"--stages adapt --begin {tmp_path / 'run' / 'last.pth'} and --adaptation.iterations as "
-        "many as to add."
-    )
-    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
-        opened(tmp_path / "run", changed(adaptation={"iterations": 9})).__enter__()
+    more = changed(adaptation={"iterations": 9})
+    with pytest.raises(ValueError, match=r"iterations: 6 -> 9\. Hint: .* --stages adapt --begin "):
+        opened(tmp_path / "run", more).__enter__()
     # Refusing has given the folder back.
     with opened(tmp_path / "run") as folder:
         assert folder.checkpoint is not None
-
-
-def test_damaged_settings_are_told(tmp_path: Path):
-    (tmp_path / "settings.json").write_text("{")
-    start = re.escape(f"train: expected JSON in {tmp_path / 'settings.json'}, got something else (")
-    with pytest.raises(ValueError, match=f"^{start}"):
-        opened(tmp_path).__enter__()
 
 
 HOLD = """
@@ -153,7 +126,8 @@ import sys, time
 from pathlib import Path
 from multiprocessing import get_context
 from reference.run.folder import RunFolder
-with RunFolder(Path(sys.argv[1]), {"reporting": {}}, resume=True) as folder:
+from reference.run.ranks import Ranks
+with RunFolder(Path(sys.argv[1]), {"reporting": {}}, Ranks(), resume=True) as folder:
     folder.record(0)
     # A worker of the data outlives its parent for a while.
     get_context("fork").Process(target=time.sleep, args=(20,)).start()
@@ -170,22 +144,18 @@ def wait_for(path: Path) -> None:
 
 
 def test_a_second_process_is_refused_until_the_first_is_dead(tmp_path: Path):
-    root = Path(__file__).resolve().parents[2]
     run = tmp_path / "run"
     command = [sys.executable, "-c", HOLD, str(run)]
-    first = subprocess.Popen(command, cwd=root, start_new_session=True)
+    first = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
     try:
         wait_for(run / "ready")
         before = {path: path.read_bytes() for path in run.iterdir()}
-        start = re.escape(
-            f"train: expected {run} to be used by one process, got a second one beside process "
-            f"{first.pid} on "
-        )
-        with pytest.raises(ValueError, match=f"^{start}"):
+        with pytest.raises(ValueError, match=f"got a second one beside process {first.pid} on "):
             opened(run, {"reporting": {}}).__enter__()
         assert {path: path.read_bytes() for path in run.iterdir()} == before
         first.kill()
         first.wait()
+        # Killed before its first checkpoint, it begins anew.
         with opened(run, {"reporting": {}}) as folder:
             assert folder.checkpoint is None
     finally:
@@ -196,33 +166,38 @@ def test_the_older_checkpoint_is_used_where_the_newest_is_damaged(tmp_path: Path
     run = tmp_path / "run"
     begin(run, 3, 6)
     newest = run / "checkpoints" / "00000006.pth"
-    newest.write_bytes(newest.read_bytes()[:1000])
+    stored = bytearray(newest.read_bytes())
+    stored[len(stored) // 2] ^= 16
+    newest.write_bytes(stored)
     with opened(run) as folder:
         assert folder.checkpoint is not None and folder.checkpoint["iteration"] == 3
         (note,) = folder.record(3)
-    assert note.startswith(f"{newest} cannot be read, so the run goes on from the older ")
+    assert note.startswith(f"{newest} cannot be read, so the run goes on from an older checkpoint.")
     # Nothing is thrown away, and nothing reads the damaged one again.
     names = sorted(path.name for path in (run / "checkpoints").iterdir())
     assert names == ["00000003.pth", "00000006.pth.damaged"]
     assert torch.load(run / "last.pth")["iteration"] == 3
 
 
-def test_a_run_without_a_whole_checkpoint_is_refused(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("settings.json", r"JSON in .*/settings\.json, got something else \("),
+        ("checkpoints/00000003.pth", "a whole checkpoint in .*, got 1 that cannot be read: "),
+    ],
+)
+def test_a_run_whose_files_are_damaged_is_refused(tmp_path: Path, name: str, sentence: str):
     begin(tmp_path / "run", 3)
-    path = tmp_path / "run" / "checkpoints" / "00000003.pth"
-    path.write_bytes(path.read_bytes()[:1000])
-    start = re.escape(
-        f"train: expected a whole checkpoint in {path.parent}, got 1 that cannot be read: "
-    )
-    with pytest.raises(ValueError, match=f"^{start}"):
+    path = tmp_path / "run" / name
+    path.write_bytes(path.read_bytes()[:-99])
+    with pytest.raises(ValueError, match=f"^train: expected {sentence}"):
         opened(tmp_path / "run").__enter__()
     assert path.is_file()
 
 
 def test_every_rank_refuses_what_the_main_one_refuses(tmp_path: Path):
-    folder = RunFolder(
-        tmp_path, PLAIN, resume=True, is_main=False, broadcast=lambda value: ("not so.", None)
-    )
+    ranks = SimpleNamespace(is_main=False, broadcast=lambda value: ("not so.", None))
+    folder = RunFolder(tmp_path, PLAIN, ranks, resume=True)
     with pytest.raises(ValueError, match=r"^not so\.$"):
         folder.__enter__()
     assert folder.record(0) == [] and list(tmp_path.iterdir()) == []

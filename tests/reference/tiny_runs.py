@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import os
 import subprocess
@@ -56,16 +57,17 @@ EVERYTHING = Settings(
     machine=Machine(device="cpu", threads=1),
     reporting=Reporting(every=1, checkpoint_every=2, evaluate=False, size=SIZE, panels_every=0),
 )
+
+
+def changed(settings: Settings = EVERYTHING, **groups: dict[str, Any]) -> Settings:
+    """Settings with other values in some of their groups."""
+    return replace(settings, **{n: replace(getattr(settings, n), **g) for n, g in groups.items()})
+
+
 # The same, looked at as often as it can be.
-SEEN = replace(
-    EVERYTHING,
-    reporting=replace(EVERYTHING.reporting, evaluate=True, evaluate_every=3, panels_every=3),
-)
-LONG = replace(
-    EVERYTHING,
-    source=replace(EVERYTHING.source, iterations=6),
-    adaptation=replace(EVERYTHING.adaptation, iterations=14),
-    reporting=replace(EVERYTHING.reporting, checkpoint_every=4),
+SEEN = changed(reporting={"evaluate": True, "evaluate_every": 3, "panels_every": 3})
+LONG = changed(
+    source={"iterations": 6}, adaptation={"iterations": 14}, reporting={"checkpoint_every": 4}
 )
 
 
@@ -111,6 +113,12 @@ def spawn(
         )
 
 
+def rows(folder: Path) -> list[dict[str, str]]:
+    """The metrics of a run so far, as words."""
+    path = folder / "metrics.csv"
+    return list(csv.DictReader(path.read_text().splitlines())) if path.is_file() else []
+
+
 def held(folder: Path) -> dict[str, Any]:
     """The last checkpoint of a run."""
     read: dict[str, Any] = torch.load(folder / "last.pth", weights_only=True)
@@ -119,21 +127,19 @@ def held(folder: Path) -> dict[str, Any]:
 
 def digest(value: Any) -> str:
     """SHA-256 over every tensor and number of a checkpoint."""
-    found = hashlib.sha256()
+    known = hashlib.sha256()
 
     def walk(item: Any) -> None:
         if isinstance(item, Tensor):
-            found.update(str((item.dtype, tuple(item.shape))).encode())
-            found.update(item.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+            known.update(str((item.dtype, tuple(item.shape))).encode())
+            known.update(item.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
         elif isinstance(item, Mapping):
-            for name in sorted(item, key=str):
-                found.update(str(name).encode())
-                walk(item[name])
+            walk(sorted(item.items(), key=lambda pair: str(pair[0])))
         elif isinstance(item, (list, tuple)):
             for inner in item:
                 walk(inner)
         else:
-            found.update(repr(item).encode())
+            known.update(repr(item).encode())
 
     walk(value)
-    return found.hexdigest()
+    return known.hexdigest()
