@@ -63,11 +63,6 @@ class Layout:
         """Return what the set calls a split."""
         return self.splits.get(name, name)
 
-    @property
-    def has_splits(self) -> bool:
-        """Whether its folders tell splits apart."""
-        return "{split}" in self.images[0]
-
 
 def _ids(numbers: tuple[int, ...], last: int, *void: int) -> dict[int, str]:
     named = dict(zip(numbers, _NAMES, strict=True))

@@ -208,7 +208,7 @@ def test_images_in_memory_give_the_same_batches(root: Path) -> None:
 
 def _square(number: int) -> int:
     if number == 30:
-        raise DataError("thirty", "odd", "a")
+        raise DataError("thirty", "odd")
     return number * number
 
 

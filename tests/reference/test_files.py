@@ -22,7 +22,7 @@ from reference.data.files import (
     resize_image,
     resize_labels,
 )
-from reference.data.image_set import _reading as reading_of
+from reference.data.image_set import reading_of
 from reference.data.layouts import GTA5_IDS, SYNTHIA_IDS, TRAIN_IDS, Labels
 from tests.reference.trees import cut_short, save_deep, save_image, save_values
 
