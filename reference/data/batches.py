@@ -33,24 +33,23 @@ from reference.data.settings import Crops
 if TYPE_CHECKING:
     from reference.data.rare_classes import RareClassSampler
 
+Skip = Callable[[str], None] | None
+
 SOURCE_STREAM: Final = 0
 TARGET_STREAM: Final = 1
 
 
 class Batch(NamedTuple):
-    """Images of one training step.
+    """Images of one training step."""
 
-    Args:
-        images: float32 (B, 3, h, w) in [0, 1], RGB.
-        labels: class numbers int64 (B, h, w), 255 where there is none: of the set where it was
-            opened with labels, else the run's own static labels, else None.
-        indices: int64 (B,), which images of the set these are.
-        partners: day images of the same places, cut alike, as `images`; None without.
-    """
-
+    # float32 (B, 3, h, w) in [0, 1], RGB
     images: Tensor
+    # class numbers int64 (B, h, w), 255 where there is none: of the set where it was opened with
+    # labels, else the run's own static labels, else None
     labels: Tensor | None
+    # int64 (B,), which images of the set these are
     indices: Tensor
+    # day images of the same places, cut alike, as `images`
     partners: Tensor | None
 
     def to(self, device: torch.device, *, channels_last: bool = False) -> Batch:
@@ -107,19 +106,18 @@ class _Cuts(Dataset[Any]):
         """Return the image of a slot, or the next whole one, and what was wrong with others."""
         bad: dict[int, str] = {}
         for attempt in range(1 + min(len(self.images), _ATTEMPTS)):
-            tried = key if attempt == 0 else self.order.instead(key, attempt)
+            tried = self.order.in_turn(key.iteration, key.slot, attempt) if attempt else key
             if tried.image in bad:
                 continue
             try:
-                pixels, labels = self.images.pair(tried.image)
-                whole = self.images.has_partners
-                partner = self.images.partner(tried.image) if whole else None
+                pixels, labels, partner = _files(self.images, tried.image)
             except DataError as error:
                 bad[tried.image] = str(error)
                 continue
             try:
                 if self.static is not None:
-                    labels = self._stored(self.static, self.images.stems[tried.image])
+                    path = self.static / f"{self.images.stems[tried.image]}.png"
+                    labels = read_labels(path, static_reading(len(self.images.classes)))
             except DataError as error:
                 # No image of the set: leaving it out would hide that the run's files are gone.
                 return _Sample(None, bad, error)
@@ -129,23 +127,17 @@ class _Cuts(Dataset[Any]):
     def _cut(
         self, key: Key, pixels: ByteArray, labels: ByteArray | None, partner: ByteArray | None
     ) -> _Cut:
-        rng = self.order.generator(key)
+        rng, colours, cut = self.order.generator(key), self.crops.colours, None
         window = draw_window((pixels.shape[0], pixels.shape[1]), self.crops, rng)
-        shown = None
         if labels is not None:
-            window, shown = self._with_class(window, labels, key, rng)
+            window, cut = self._with_class(window, labels, key, rng)
         image = to_tensor(window.image(pixels))
-        colours = self.crops.colours
         if colours.probability or colours.blur_probability or colours.noise:
             from reference.data.colour import change_colours
 
             image = change_colours(image, colours, rng)
-        return _Cut(
-            image,
-            None if shown is None else torch.tensor(shown).long(),
-            key.image,
-            None if partner is None else to_tensor(window.image(partner)),
-        )
+        day = None if partner is None else to_tensor(window.image(partner))
+        return _Cut(image, None if cut is None else torch.tensor(cut).long(), key.image, day)
 
     def _with_class(
         self, window: Window, labels: ByteArray, key: Key, rng: np.random.Generator
@@ -162,8 +154,10 @@ class _Cuts(Dataset[Any]):
             cut = window.labels(labels)
         return window, cut
 
-    def _stored(self, folder: Path, stem: str) -> ByteArray:
-        return read_labels(folder / f"{stem}.png", static_reading(len(self.images.classes)))
+
+def _files(images: ImageSet, index: int) -> tuple[ByteArray, ByteArray | None, ByteArray | None]:
+    """Read an image, its labels and its partner, where the set has them."""
+    return *images.pair(index), images.partner(index) if images.has_partners else None
 
 
 # So many broken images in a row mean that the whole set is broken.
@@ -225,7 +219,7 @@ def batches(
     pin_memory: bool = False,
     rare: RareClassSampler | None = None,
     static: Path | None = None,
-    skip: Callable[[str], None] | None = None,
+    skip: Skip = None,
     max_bad: int = 100,
 ) -> Iterator[Batch]:
     """Yield the batches of iterations `start` .. `stop` - 1.
@@ -246,14 +240,10 @@ def batches(
         workers: processes that read; 0 reads in this one.
         pin_memory: copy batches to memory from which a GPU copies faster.
         rare: draws images by class, and cuts them so that they show it.
-        static: folder of static labels ``<stem>.png``, class numbers with 255 for none, of any
-            size; only for a set without labels.
+        static: folder of static labels ``<stem>.png`` for a set without labels, class numbers
+            with 255 for none, of any size.
         skip: called with one sentence for every image that is left out.
-        max_bad: number of images that may be left out.
-
-    Raises:
-        ValueError: a number is out of its range, static labels are given for a set with labels, or
-            more images are broken than `max_bad`.
+        max_bad: number of images that may be left out; one more is a DataError.
     """
     if static is not None and images.has_labels:
         raise ValueError(
@@ -274,12 +264,10 @@ def batches(
     return _whole(loader, images, skip, max_bad)
 
 
-def _whole(
-    loader: Any, images: ImageSet, skip: Callable[[str], None] | None, max_bad: int
-) -> Iterator[Batch]:
+def _whole(loader: Any, images: ImageSet, skip: Skip, max_bad: int) -> Iterator[Batch]:
     for batch, bad, fatal in loader:
         for index, sentence in bad.items():
-            note_bad(images, index, sentence, skip, max_bad)
+            _note_bad(images, index, sentence, skip, max_bad)
         if fatal is not None:
             raise fatal
         if batch is None:
@@ -287,18 +275,8 @@ def _whole(
         yield batch
 
 
-def note_bad(
-    images: ImageSet,
-    index: int,
-    sentence: str,
-    skip: Callable[[str], None] | None,
-    max_bad: int,
-) -> None:
-    """Count an image that is left out and say so, once.
-
-    Raises:
-        DataError: more than `max_bad` are.
-    """
+def _note_bad(images: ImageSet, index: int, sentence: str, skip: Skip, max_bad: int) -> None:
+    """Count an image that is left out and say so, once; more than `max_bad` are an error."""
     if index in images.bad:
         return
     images.bad[index] = sentence
@@ -319,39 +297,24 @@ def passes(
     rank: int = 0,
     world: int = 1,
     batch_size: int = 1,
-    skip: Callable[[str], None] | None = None,
+    skip: Skip = None,
     max_bad: int = 100,
 ) -> Iterator[Batch]:
     """Yield the images of a set once, in order, at one size; labels, where it has them, too.
 
-    Args:
-        images: the set.
-        size: (height, width), pixels.
-        rank: takes every `world`-th image, from this one.
-        world: number of processes.
-        batch_size: images of a batch; the last may hold fewer.
-        skip: called with one sentence for every image that is left out.
-        max_bad: number of images that may be left out.
-
-    Raises:
-        DataError: more images are broken than `max_bad`.
+    Of `world` processes, each takes every `world`-th image; the last batch may hold fewer.
+    `skip` and `max_bad` are those of `batches`.
     """
     cuts: list[_Cut] = []
     for index in range(rank, len(images), world):
         try:
-            pixels, labels = images.pair(index)
-            partner = images.partner(index) if images.has_partners else None
+            pixels, labels, partner = _files(images, index)
         except DataError as error:
-            note_bad(images, index, str(error), skip, max_bad)
+            _note_bad(images, index, str(error), skip, max_bad)
             continue
-        cuts.append(
-            _Cut(
-                to_tensor(resize_image(pixels, size)),
-                None if labels is None else torch.tensor(resize_labels(labels, size)).long(),
-                index,
-                None if partner is None else to_tensor(resize_image(partner, size)),
-            )
-        )
+        shown = None if labels is None else torch.tensor(resize_labels(labels, size)).long()
+        day = None if partner is None else to_tensor(resize_image(partner, size))
+        cuts.append(_Cut(to_tensor(resize_image(pixels, size)), shown, index, day))
         if len(cuts) == batch_size:
             yield _stacked(cuts)
             cuts = []
@@ -359,35 +322,24 @@ def passes(
         yield _stacked(cuts)
 
 
-class _Failure(NamedTuple):
-    error: Exception
-
-
+@dataclass(frozen=True)
 class _Work(Dataset[Any]):
-    def __init__(self, work: Callable[[int], Any]) -> None:
-        self.work = work
+    work: Callable[[int], Any]
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> tuple[Any, Exception | None]:
         try:
-            return self.work(index)
+            return self.work(index), None
         except (ValueError, OSError) as error:
             # Raised here it would arrive as the text of a traceback.
-            return _Failure(error)
+            return None, error
 
 
 def over(
     work: Callable[[int], Any], count: int, description: str, *, workers: int, progress: bool
 ) -> Iterator[Any]:
-    """Call a function for 0 .. count - 1 and yield its results in this order.
+    """Call a function for 0 .. count - 1 in some processes and yield its results in this order.
 
-    An error of the function is raised here.
-
-    Args:
-        work: takes the number of a file.
-        count: number of files.
-        description: what is done, in a few words, for the progress bar.
-        workers: processes beside this one; 0 works in this one.
-        progress: show a bar.
+    An error of the function is raised here; `description` stands beside the progress bar.
     """
     from reference.run.report import track
 
@@ -405,13 +357,12 @@ def over(
     # Workers start before the bar does: a fork copies no thread of its.
     answers = iter(loader)
     try:
-        answer: list[Any] = []
-        for index in track(count, description, show=progress):
-            if index % errand == 0:
-                answer = next(answers)
-            result = answer[index % errand]
-            if isinstance(result, _Failure):
-                raise result.error
+        answer: list[tuple[Any, Exception | None]] = []
+        for _ in track(count, description, show=progress):
+            answer = answer or next(answers)
+            result, error = answer.pop(0)
+            if error is not None:
+                raise error
             yield result
     finally:
         # A traceback would keep the workers alive, and a later fork would inherit them.
