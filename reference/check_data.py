@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal
 
 import tyro
 
@@ -78,16 +78,6 @@ class Options(Roots):
     json: bool = False
 
 
-class Part(NamedTuple):
-    """One split to check."""
-
-    layout: str
-    root: Path
-    split: str
-    labels: bool
-    label_root: Path | None = None
-
-
 @dataclass
 class Report:
     """What a split holds."""
@@ -95,28 +85,20 @@ class Report:
     layout: str
     split: str
     root: str
+    labels: bool  # whether labels are looked at
+    expected: int | None  # number of images of the complete split; None where not known
     images: int = 0
-    # whether labels were looked at
-    labels: bool = False
-    # number of images of the complete split; None where not known
-    expected: int | None = None
-    # number of pairs that were read whole
-    decoded: int = 0
-    # sentences about files that training leaves out, and about the rest
-    faults: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    # why training refuses the set, or ""
-    refusal: str = ""
-    # of every class by name; None where no labels were decoded
-    pixels: dict[str, int] | None = None
-    # of rare-class sampling, by name
-    probabilities: dict[str, float] | None = None
-    # file of the counts; None where they were not kept
-    index: str | None = None
+    decoded: int = 0  # number of pairs that were read whole
+    faults: tuple[str, ...] = ()  # sentences about files that training leaves out
+    warnings: tuple[str, ...] = ()  # sentences about the rest
+    refusal: str = ""  # why training refuses the set
+    pixels: dict[str, int] | None = None  # of every class; None where no labels were decoded
+    probabilities: dict[str, float] | None = None  # of rare-class sampling
+    index: str | None = None  # file of the counts; None where they were not kept
 
 
-def parts(options: Options) -> Iterator[Part]:
-    """Yield the splits that are to be checked."""
+def parts(options: Options) -> Iterator[tuple[Report, Path | None]]:
+    """Yield the splits that are to be checked, and where their labels lie if elsewhere."""
     for name, least in (("sample", 1), ("workers", 0), ("max_bad", 0)):
         if (got := getattr(options, name)) < least:
             raise ValueError(f"check_data: expected {name} of at least {least}, got {got}.")
@@ -126,42 +108,43 @@ def parts(options: Options) -> Iterator[Part]:
         layout = layout_of(name, "target")
         if not words:
             raise ValueError(f"check_data: expected the root of {name}, got nothing.")
-        root = Path(words.pop(0))
+        root, labels = words.pop(0), layout.source or options.train_labels
+        truth = None
         if layout is OWN:
-            more = bool(words) and words[0] not in (*LAYOUTS, "own")
-            yield Part(name, root, "train", more, Path(words.pop(0)) if more else None)
-            continue
-        yield Part(name, root, "train", options.train_labels or layout.source)
-        if not layout.source:
-            yield Part(name, root, "val", True)
+            labels = bool(words) and words[0] not in (*LAYOUTS, "own")
+            truth = Path(words.pop(0)) if labels else None
+        for split in ("train",) if layout.source else ("train", "val"):
+            expected = layout.counts.get(split, (None,))[0]
+            yield Report(name, split, root, labels or split == "val", expected), truth
 
 
 def check(options: Options, *, progress: bool = True) -> list[Report]:
     """Check all that the options name."""
     wanted = list(parts(options))
-    if options.classes is None and any(part.layout == "own" for part in wanted):
+    if options.classes is None and any(report.layout == "own" for report, _ in wanted):
         raise ValueError("check_data: expected --classes with layout own, got none.")
     classes = CITYSCAPES if options.classes is None else read_classes(options.classes)
-    return [_check(part, classes, options, progress) for part in wanted]
+    for report, truth in wanted:
+        _check(report, truth, classes, options, progress)
+    return [report for report, _ in wanted]
 
 
-def _check(part: Part, classes: ClassList, options: Options, progress: bool) -> Report:
+def _check(
+    report: Report, truth: Path | None, classes: ClassList, options: Options, progress: bool
+) -> None:
     from reference.data.checking import check_set
 
-    name, root, split, labels, label_root = part
-    layout = layout_of(name, "target")
-    report = Report(name, split, str(root), labels=labels)
-    report.expected = layout.counts.get(split, (None,))[0]
+    layout = layout_of(report.layout, "target")
     try:
         images = open_set(
-            layout, root, split, classes, labels=labels, label_root=label_root,
-            role="source" if layout.source else "target",
+            layout, Path(report.root), report.split, classes, labels=report.labels,
+            label_root=truth, role="source" if layout.source else "target",
         )  # fmt: skip
     except DataError as error:
         report.refusal = str(error)
-        return report
+        return
     found = check_set(
-        images, scored=split != "train", max_bad=options.max_bad, workers=options.workers,
+        images, scored=report.split != "train", max_bad=options.max_bad, workers=options.workers,
         decoded=None if options.full == "all" else options.sample, progress=progress,
     )  # fmt: skip
     report.images, report.decoded = len(images), found.decoded
@@ -169,7 +152,6 @@ def _check(part: Part, classes: ClassList, options: Options, progress: bool) -> 
     report.warnings, report.refusal = tuple(found.warnings), found.refusal
     if found.pixels is not None and found.pixels.any():
         _count(report, images, found.pixels, options.index)
-    return report
 
 
 def _count(report: Report, images: ImageSet, pixels: Any, index: Path) -> None:

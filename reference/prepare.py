@@ -44,15 +44,11 @@ class Copy(NamedTuple):
     """A split and where its copy goes."""
 
     images: ImageSet
-    # as the set writes it
-    split: str
-    # pattern of the label files of the copy
-    labels: str
-    folder: Path
-    # of both sides of images
-    divisor: int
-    # of labels; those that scores are taken with keep their size
-    label_divisor: int
+    split: str  # as the set writes it
+    labels: str  # pattern of the label files of the copy
+    folder: Path  # of the copy
+    divisor: int  # of both sides of images
+    label_divisor: int  # of labels; those that scores are taken with keep their size
 
 
 def copies(options: Options) -> list[Copy]:

@@ -19,14 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from reference.data.classes import IGNORE, ByteArray
 from reference.data.cuts import Key, Order, Window, draw_window, placed
-from reference.data.files import (
-    DataError,
-    Reading,
-    Size,
-    read_labels,
-    resize_image,
-    resize_labels,
-)
+from reference.data.files import DataError, Reading, Size, read_labels, resize_image, resize_labels
 from reference.data.image_set import ImageSet
 from reference.data.settings import Crops
 
@@ -37,6 +30,8 @@ Skip = Callable[[str], None] | None
 
 SOURCE_STREAM: Final = 0
 TARGET_STREAM: Final = 1
+# So many broken images in a row mean that the whole set is broken.
+_ATTEMPTS: Final = 64
 
 
 class Batch(NamedTuple):
@@ -78,17 +73,10 @@ def whole_image(images: ImageSet, index: int, size: Size) -> Tensor:
     return to_tensor(resize_image(images.image(index), size))[None]
 
 
-class _Cut(NamedTuple):
-    image: Tensor
-    labels: Tensor | None
-    number: int
-    partner: Tensor | None
-
-
 class _Sample(NamedTuple):
-    """What a worker hands over: a cut, what was wrong with others, or what ends the run."""
+    """What a worker hands over: one image, what was wrong with others, or what ends the run."""
 
-    cut: _Cut | None
+    cut: Batch | None
     bad: dict[int, str]
     fatal: ValueError | None = None
 
@@ -117,7 +105,7 @@ class _Cuts(Dataset[Any]):
             try:
                 if self.static is not None:
                     path = self.static / f"{self.images.stems[tried.image]}.png"
-                    labels = read_labels(path, static_reading(len(self.images.classes)))
+                    labels = read_labels(path, _static_reading(len(self.images.classes)))
             except DataError as error:
                 # No image of the set: leaving it out would hide that the run's files are gone.
                 return _Sample(None, bad, error)
@@ -126,7 +114,7 @@ class _Cuts(Dataset[Any]):
 
     def _cut(
         self, key: Key, pixels: ByteArray, labels: ByteArray | None, partner: ByteArray | None
-    ) -> _Cut:
+    ) -> Batch:
         rng, colours, cut = self.order.generator(key), self.crops.colours, None
         window = draw_window((pixels.shape[0], pixels.shape[1]), self.crops, rng)
         if labels is not None:
@@ -136,8 +124,7 @@ class _Cuts(Dataset[Any]):
             from reference.data.colour import change_colours
 
             image = change_colours(image, colours, rng)
-        day = None if partner is None else to_tensor(window.image(partner))
-        return _Cut(image, None if cut is None else torch.tensor(cut).long(), key.image, day)
+        return _one(image, cut, key.image, None if partner is None else window.image(partner))
 
     def _with_class(
         self, window: Window, labels: ByteArray, key: Key, rng: np.random.Generator
@@ -155,30 +142,31 @@ class _Cuts(Dataset[Any]):
         return window, cut
 
 
-def _files(images: ImageSet, index: int) -> tuple[ByteArray, ByteArray | None, ByteArray | None]:
-    """Read an image, its labels and its partner, where the set has them."""
-    return *images.pair(index), images.partner(index) if images.has_partners else None
-
-
-# So many broken images in a row mean that the whole set is broken.
-_ATTEMPTS: Final = 64
-
-
-def static_reading(classes: int) -> Reading:
+def _static_reading(classes: int) -> Reading:
     """Return how static labels are read: class numbers and 255, as they stand."""
     table = np.full(256, IGNORE, dtype=np.uint8)
     table[:classes] = np.arange(classes)
     return Reading("ids", table, frozenset({*range(classes), IGNORE}), {})
 
 
-def _stacked(cuts: list[_Cut]) -> Batch:
-    images, labels, indices, partners = zip(*cuts, strict=True)
+def _files(images: ImageSet, index: int) -> tuple[ByteArray, ByteArray | None, ByteArray | None]:
+    """Read an image, its labels and its partner, where the set has them."""
+    return *images.pair(index), images.partner(index) if images.has_partners else None
+
+
+def _one(image: Tensor, labels: ByteArray | None, index: int, partner: ByteArray | None) -> Batch:
+    """Return a batch of one image, which lacks the first dimension."""
+    numbers = None if labels is None else torch.tensor(labels).long()
     return Batch(
-        torch.stack(images),
-        None if labels[0] is None else torch.stack(labels),
-        torch.tensor(indices),
-        None if partners[0] is None else torch.stack(partners),
+        image, numbers, torch.tensor(index), None if partner is None else to_tensor(partner)
     )
+
+
+def _stacked(ones: list[Batch]) -> Batch:
+    images, labels, indices, partners = (
+        None if each[0] is None else torch.stack(each) for each in zip(*ones, strict=True)
+    )
+    return Batch(images, labels, indices, partners)  # type: ignore[arg-type]
 
 
 def _collate(samples: list[_Sample]) -> tuple[Batch | None, dict[int, str], ValueError | None]:
@@ -189,7 +177,7 @@ def _collate(samples: list[_Sample]) -> tuple[Batch | None, dict[int, str], Valu
 
 
 def _settle_worker(_: int) -> None:
-    """Let the process that trains decide when a worker ends.
+    """Let the process that started a worker decide when it ends.
 
     A cluster sends its request to stop to every process. A worker that died from it would take the
     run along in the middle of a step; so it goes on until its loader closes.
@@ -232,10 +220,10 @@ def batches(
         crops: how its images are cut and coloured.
         seed: number of the run.
         stream: `SOURCE_STREAM` or `TARGET_STREAM`; another gives other draws.
-        start: first iteration.
-        stop: one past the last iteration.
+        start: first iteration, and `stop` is one past the last.
+        stop: see `start`.
         batch_size: images of a batch on this rank.
-        rank: number of this process.
+        rank: number of this process of `world`.
         world: number of processes.
         workers: processes that read; 0 reads in this one.
         pin_memory: copy batches to memory from which a GPU copies faster.
@@ -305,16 +293,16 @@ def passes(
     Of `world` processes, each takes every `world`-th image; the last batch may hold fewer.
     `skip` and `max_bad` are those of `batches`.
     """
-    cuts: list[_Cut] = []
+    cuts: list[Batch] = []
     for index in range(rank, len(images), world):
         try:
             pixels, labels, partner = _files(images, index)
         except DataError as error:
             _note_bad(images, index, str(error), skip, max_bad)
             continue
-        shown = None if labels is None else torch.tensor(resize_labels(labels, size)).long()
-        day = None if partner is None else to_tensor(resize_image(partner, size))
-        cuts.append(_Cut(to_tensor(resize_image(pixels, size)), shown, index, day))
+        labels = None if labels is None else resize_labels(labels, size)
+        partner = None if partner is None else resize_image(partner, size)
+        cuts.append(_one(to_tensor(resize_image(pixels, size)), labels, index, partner))
         if len(cuts) == batch_size:
             yield _stacked(cuts)
             cuts = []
@@ -335,35 +323,28 @@ class _Work(Dataset[Any]):
 
 
 def over(
-    work: Callable[[int], Any], count: int, description: str, *, workers: int, progress: bool
+    work: Callable[[int], Any], count: int, title: str, *, workers: int, progress: bool
 ) -> Iterator[Any]:
     """Call a function for 0 .. count - 1 in some processes and yield its results in this order.
 
-    An error of the function is raised here; `description` stands beside the progress bar.
+    0 workers call it in this process; an error of the function is raised here.
     """
     from reference.run.report import track
 
     # Files of one errand to a worker: one by one, handing them over would cost as much as the work.
     errand = 8
     loader = DataLoader(
-        _Work(work),
-        batch_size=errand,
-        sampler=range(count),
-        num_workers=workers if count > errand else 0,
-        collate_fn=list,
-        worker_init_fn=_settle_worker,
-        generator=torch.Generator(),
-    )
+        _Work(work), errand, sampler=range(count), num_workers=workers if count > errand else 0,
+        collate_fn=list, worker_init_fn=_settle_worker, generator=torch.Generator(),
+    )  # fmt: skip
     # Workers start before the bar does: a fork copies no thread of its.
-    answers = iter(loader)
+    answers = (answer for several in iter(loader) for answer in several)
     try:
-        answer: list[tuple[Any, Exception | None]] = []
-        for _ in track(count, description, show=progress):
-            answer = answer or next(answers)
-            result, error = answer.pop(0)
+        for _ in track(count, title, show=progress):
+            result, error = next(answers)
             if error is not None:
                 raise error
             yield result
     finally:
         # A traceback would keep the workers alive, and a later fork would inherit them.
-        del answers
+        answers.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -37,16 +37,11 @@ class _Look(NamedTuple):
 class Findings:
     """What is wrong with a set."""
 
-    # pairs that training leaves out, by their number
-    faults: dict[int, DataError] = field(default_factory=dict)
-    # what is worth a line
-    warnings: list[str] = field(default_factory=list)
-    # why training refuses the set, or ""
-    refusal: str = ""
-    # of every class in the labels that were decoded, (pairs, C); None without
-    pixels: npt.NDArray[Any] | None = None
-    # number of pairs that were read whole
-    decoded: int = 0
+    faults: dict[int, DataError]  # pairs that training leaves out, by their number
+    warnings: list[str]  # what is worth a line
+    refusal: str = ""  # why training refuses the set
+    pixels: npt.NDArray[Any] | None = None  # of every class in labels that were decoded, (pairs, C)
+    decoded: int = 0  # number of pairs that were read whole
 
 
 def _look(images: ImageSet, numbers: Sequence[int], decode: frozenset[int], place: int) -> _Look:
@@ -105,9 +100,8 @@ def check_set(
     title = f"Checking {images.name}"
     answers = over(work, len(numbers), title, workers=workers, progress=progress)
     looks: dict[int, _Look] = dict(zip(numbers, answers, strict=True))
-    found = Findings(warnings=list(images.notes))
-    found.faults = {number: one.fault for number, one in looks.items() if one.fault is not None}
-    found.decoded = len(decode - found.faults.keys())
+    faults = {number: one.fault for number, one in looks.items() if one.fault is not None}
+    found = Findings(faults, list(images.notes), decoded=len(decode - faults.keys()))
     if bad := len(found.faults):
         told = f"{bad} of {len(images)} images of {images.name} are broken"
         if scored or bad > max_bad or bad == len(looks):
@@ -163,13 +157,8 @@ def _judge_labels(
 def check_sets(sets: Sets, *, target: bool = True, validation: bool = True) -> list[str]:
     """Look at the sets of a run before it starts, as its dry run does, and return warnings.
 
-    Args:
-        sets: of the run.
-        target: whether training images of the target are needed.
-        validation: whether scores are taken.
-
-    Raises:
-        ValueError: the run would refuse a set.
+    A set that the run would refuse is a ValueError. `target` and `validation` say whether the run
+    reads them.
     """
     wanted: list[tuple[ImageSet, bool]] = [(sets.labelled, False)]
     wanted += [(sets.target, False)] if target else []

@@ -38,22 +38,15 @@ _NOT_IN_13: Final = (*_NOT_IN_16, "wall", "fence", "pole")
 
 @dataclass(frozen=True)
 class ClassList:
-    """The classes of a run: what a network predicts, in the order of its outputs.
+    """The classes of a run: what a network predicts, in the order of its outputs."""
 
-    Args:
-        name: of the list, such as "cityscapes".
-        names: of the classes, 255 at most.
-        colours: (red, green, blue) of each, 0..255.
-        means: class numbers that a mean IoU is taken over, by its name, the headline first.
-        ids: values of each class in label files of layout "own".
-        label_colours: colours of each class in label files of layout "own"; its colour if empty.
-    """
-
-    name: str
-    names: tuple[str, ...]
-    colours: tuple[Colour, ...]
+    name: str  # of the list, such as "cityscapes"
+    names: tuple[str, ...]  # of the classes, 255 at most
+    colours: tuple[Colour, ...]  # (red, green, blue) of each, 0..255
+    # class numbers that a mean IoU is taken over, by its name, the headline first
     means: Mapping[str, tuple[int, ...]]
-    ids: tuple[tuple[int, ...], ...] = ()
+    ids: tuple[tuple[int, ...], ...] = ()  # values of each class in label files of layout "own"
+    # likewise, where those hold colours; the class's own colour if empty
     label_colours: tuple[tuple[Colour, ...], ...] = ()
 
     def __len__(self) -> int:
@@ -131,21 +124,20 @@ def _is_list(value: Any, of: Callable[[Any], bool]) -> bool:
     return isinstance(value, list) and all(map(of, value))
 
 
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip()) and "=" not in value
+
+
+def _are_ids(value: Any) -> bool:
+    return _is_list(value, lambda number: _is_whole(number, 65535))
+
+
 # Every field of a class, what it must be, and whether it is.
 _FIELDS: Final[dict[str, tuple[str, Callable[[Any], bool]]]] = {
-    "name": (
-        'a "name" without =',
-        lambda value: isinstance(value, str) and bool(value.strip()) and "=" not in value,
-    ),
+    "name": ('a "name" without =', _is_name),
     "colour": ('a "colour" of three numbers 0..255', _is_colour),
-    "ids": (
-        '"ids", a list of numbers 0..65535',
-        lambda value: _is_list(value, lambda x: _is_whole(x, 65535)),
-    ),
-    "label_colours": (
-        '"label_colours", a list of colours',
-        lambda value: _is_list(value, _is_colour),
-    ),
+    "ids": ('"ids", a list of numbers 0..65535', _are_ids),
+    "label_colours": ('"label_colours", a list of colours', lambda x: _is_list(x, _is_colour)),
 }
 
 

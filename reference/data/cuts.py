@@ -29,12 +29,9 @@ class Key(NamedTuple):
     """One image of one batch."""
 
     iteration: int
-    # place in the batch of all ranks together
-    slot: int
-    # number in the set
-    image: int
-    # class that it was drawn for; None without rare-class sampling
-    number: int | None = None
+    slot: int  # place in the batch of all ranks together
+    image: int  # number in the set
+    number: int | None = None  # class that it was drawn for; None without rare-class sampling
 
 
 @lru_cache(maxsize=8)
@@ -46,28 +43,22 @@ def _permutation(seed: int, stream: int, epoch: int, count: int) -> npt.NDArray[
 class Order:
     """Which image stands in which slot of iterations `start` .. `stop` - 1."""
 
-    # images of the set
-    count: int
+    count: int  # images of the set
     seed: int
-    # tells apart source and target
-    stream: int
+    stream: int  # tells apart source and target
     start: int
     stop: int
-    # on one rank
-    batch_size: int
+    batch_size: int  # on one rank
     rank: int = 0
     world: int = 1
-    # draws images by class; None takes every image once an epoch
-    rare: RareClassSampler | None = None
+    rare: RareClassSampler | None = None  # draws by class; None takes every image once an epoch
 
     def __post_init__(self) -> None:
-        for name, least in (("count", 1), ("seed", 0), ("start", 0), ("batch_size", 1)):
-            if (got := getattr(self, name)) < least:
-                raise ValueError(f"batches: expected {name} of at least {least}, got {got}.")
-        if self.stop < self.start or not 0 <= self.rank < self.world:
+        least = min(self.count - 1, self.batch_size - 1, self.seed, self.start, self.rank)
+        if least < 0 or self.stop < self.start or self.rank >= self.world:
             raise ValueError(
-                f"batches: expected start <= stop and rank < world, got start {self.start}, stop "
-                f"{self.stop}, rank {self.rank}, world {self.world}."
+                "batches: expected count and batch_size of at least 1, 0 <= start <= stop, "
+                f"seed >= 0 and 0 <= rank < world, got {self}."
             )
 
     def __len__(self) -> int:
@@ -86,7 +77,7 @@ class Order:
             rng = np.random.default_rng([self.seed, self.stream, iteration, slot, _CHOICE])
             drawn = self.rare.draw(rng)
             if drawn is not None:
-                return Key(iteration, slot, drawn.image, drawn.number)
+                return Key(iteration, slot, *drawn)
         return self.in_turn(iteration, slot)
 
     def in_turn(self, iteration: int, slot: int, further: int = 0) -> Key:

@@ -39,7 +39,7 @@ _OWN_ENDINGS: Final = ("", "_labels", "_label", "_mask", "_gt", "_labelIds", "_L
 OWN: Final = Layout(
     "your own set",
     ("{path}",),
-    tuple(Labels(f"{{path}}{ending}", {}, "own", any_value=True) for ending in _OWN_ENDINGS),
+    tuple(Labels(f"{{path}}{ending}", {}, "own") for ending in _OWN_ENDINGS),
     "labels are PNG files with the names of their images",
     source=True,
 )
@@ -48,17 +48,12 @@ OWN: Final = Layout(
 class Sample(NamedTuple):
     """Files of one image."""
 
-    # its name, which the set holds once
-    stem: str
+    stem: str  # its name, which the set holds once
     image: Path
-    # None where the set was opened without labels
-    labels: Path | None
-    # number of the layout's way that the labels are written in
-    way: int
-    # day image of the same place
-    partner: Path | None
-    # what the names in braces of the layout's pattern stand for
-    parts: Mapping[str, str]
+    labels: Path | None  # None where the set was opened without
+    way: int  # number of the layout's way that the labels are written in
+    partner: Path | None  # day image of the same place
+    parts: Mapping[str, str]  # what the names in braces of the layout's pattern stand for
 
     @property
     def place(self) -> str:
@@ -66,44 +61,19 @@ class Sample(NamedTuple):
         return self.parts.get("place", "")
 
 
-class _Cache:
-    """Decoded images of one process, as many as fit."""
-
-    def __init__(self, mib: int) -> None:
-        self.left = mib << 20
-        self.kept: dict[tuple[str, int], ByteArray] = {}
-
-    def get(self, key: tuple[str, int], read: Callable[[], ByteArray]) -> ByteArray:
-        if key in self.kept:
-            return self.kept[key]
-        pixels = read()
-        if pixels.nbytes <= self.left:
-            pixels.setflags(write=False)
-            self.left -= pixels.nbytes
-            self.kept[key] = pixels
-        return pixels
-
-
 @dataclass(frozen=True, eq=False)
 class ImageSet:
     """Images of one split, and their labels where it was opened with them."""
 
-    # title of the set
-    name: str
+    name: str  # title of the set
     root: Path
-    # of the run
-    classes: ClassList
+    classes: ClassList  # of the run
     samples: tuple[Sample, ...]
-    # whether `labels` may be called
-    has_labels: bool
-    # numbers of the classes that labels of this set show
-    labelled: tuple[int, ...]
-    # how each way of writing labels is read
-    readings: tuple[Reading, ...]
-    # what is odd about the files, in sentences, and yet no reason to refuse them
-    notes: tuple[str, ...] = ()
-    # decoded images are kept up to this many MiB
-    cache_mib: int = 0
+    has_labels: bool  # whether `labels` may be called
+    labelled: tuple[int, ...]  # numbers of the classes that labels of this set show
+    readings: tuple[Reading, ...]  # how each way of writing labels is read
+    notes: tuple[str, ...] = ()  # what is odd about the files, and yet no reason to refuse them
+    cache_mib: int = 0  # decoded images are kept up to this many MiB
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -120,40 +90,44 @@ class ImageSet:
         return {}
 
     @cached_property
-    def _cache(self) -> _Cache:
-        return _Cache(self.cache_mib)
+    def _kept(self) -> dict[Path, ByteArray]:
+        return {}
 
     def __getstate__(self) -> dict[str, object]:
         """Leave decoded images behind when the set goes to another process."""
-        return {name: value for name, value in self.__dict__.items() if name != "_cache"}
+        return {name: value for name, value in self.__dict__.items() if name != "_kept"}
+
+    def _read(self, path: Path, read: Callable[[Path], ByteArray]) -> ByteArray:
+        if path in self._kept:
+            return self._kept[path]
+        pixels = read(path)
+        room = (self.cache_mib << 20) - pixels.nbytes
+        if room >= 0 and sum(kept.nbytes for kept in self._kept.values()) <= room:
+            pixels.setflags(write=False)
+            self._kept[path] = pixels
+        return pixels
 
     def image(self, index: int) -> ByteArray:
         """Return image `index`, uint8 (H, W, 3), RGB; DataError where the file is broken."""
-        return self._cache.get(("image", index), lambda: read_image(self.samples[index].image))
+        return self._read(self.samples[index].image, read_image)
 
     def labels(self, index: int, shape: Size | None = None) -> ByteArray:
         """Return class numbers of image `index`, uint8 (H, W), 255 where nothing is scored.
 
-        Args:
-            index: of the image.
-            shape: (height, width) of the image where it is known; else its header is read.
-
-        Raises:
-            ValueError: the set was opened without labels.
-            DataError: the file is broken, or is no label file of this image.
+        Where the image's `shape` is not known, its header is read. ValueError where the set was
+        opened without labels, DataError where the file is broken or belongs to another image.
         """
         sample = self.samples[index]
-        path = sample.labels
-        if path is None:
+        if sample.labels is None:
             raise ValueError(
                 f"ImageSet.labels: expected a set opened with labels, got {self.name} without."
             )
 
-        def read() -> ByteArray:
+        def read(path: Path) -> ByteArray:
             wanted = shape or picture_size(sample.image)
             return fit_labels(path, read_labels(path, self.readings[sample.way]), wanted)
 
-        return self._cache.get(("labels", index), read)
+        return self._read(sample.labels, read)
 
     def pair(self, index: int) -> tuple[ByteArray, ByteArray | None]:
         """Return an image and its labels, or None where there are none; each is decoded once."""
@@ -164,9 +138,7 @@ class ImageSet:
     def partner(self, index: int) -> ByteArray | None:
         """Return the day image of the same place, uint8 (H, W, 3), or None."""
         path = self.samples[index].partner
-        if path is None:
-            return None
-        return self._cache.get(("partner", index), lambda: read_image(path))
+        return None if path is None else self._read(path, read_image)
 
     @property
     def has_partners(self) -> bool:
@@ -196,7 +168,7 @@ def reading_of(way: Labels, classes: ClassList, merge: Sequence[str] = ()) -> Re
     table = np.full(max(256, 2 + max(numbers, default=0)), IGNORE, dtype=np.uint8)
     for value, number in numbers.items():
         table[value] = merged[number]
-    allowed = None if way.any_value else frozenset(way.values)
+    allowed = None if way.kind == "own" else frozenset(way.values)
     return Reading(way.kind, table, allowed, {c: int(merged[n]) for c, n in colours.items()})
 
 
@@ -256,9 +228,6 @@ def open_set(
         merge: pairs such as "rider=person".
         label_root: folder of labels, where they do not lie below `root`.
         cache_mib: decoded images are kept up to this many MiB.
-
-    Raises:
-        DataError: there are no images, or one has no labels.
     """
     found, pattern = _images(layout, root, split)
     images = found
@@ -271,7 +240,7 @@ def open_set(
     if labels and missing:
         got = f"none; {len(missing)} of {len(images)} images lack theirs"
         hint = f"unpack all archives of labels: {layout.download}"
-        raise refuse("missing", missing[0], "to have labels", got, hint)
+        raise refuse(missing[0], "to have labels", got, hint)
     partners: Mapping[Parts, Path] = {}
     if layout.partner:
         partners = find_files(root, layout.partner, layout.split(split), labels=False)
@@ -306,7 +275,7 @@ def _images(layout: Layout, root: Path, split: str) -> tuple[dict[Parts, Path], 
     elif (root / "RGBLeft").is_dir():
         got = "SYNTHIA-SF"
     hint = f"the folder is another one, or not all is unpacked: {layout.download}"
-    raise refuse("missing", root, f"to hold images of {layout.title}, {wanted}.png", got, hint)
+    raise refuse(root, f"to hold images of {layout.title}, {wanted}.png", got, hint)
 
 
 def _label_files(
@@ -343,9 +312,9 @@ def _named_once(samples: Sequence[Sample]) -> tuple[Sample, ...]:
         length = len(os.fsencode(sample.stem))
         if sample.stem in seen:
             wanted, got = "to have a name of its own", f"that of {seen[sample.stem]}"
-            raise refuse("extra", sample.image, wanted, got, "rename one of them")
+            raise refuse(sample.image, wanted, got, "rename one of them")
         if length > _LONGEST_STEM:
             wanted = f"to have a name of at most {_LONGEST_STEM} bytes"
-            raise refuse("name", sample.image, wanted, str(length), "rename it and its labels")
+            raise refuse(sample.image, wanted, str(length), "rename it and its labels")
         seen[sample.stem] = sample.image
     return tuple(samples)

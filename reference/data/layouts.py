@@ -22,42 +22,29 @@ _NAMES: Final = CITYSCAPES.names
 class Labels:
     """One way in which the label files of a set lie and number classes."""
 
-    # of the files, without their ending
-    pattern: str
+    pattern: str  # of the files, without their ending
     # class of every value that may occur, "" for none; colours as red << 16 | green << 8 | blue
     values: Mapping[int, str]
-    # how a file holds its values, see `reference.data.files.Reading`
-    kind: Kind = "ids"
-    # whether other values may occur too, and stand for no class
-    any_value: bool = False
+    kind: Kind = "ids"  # how a file holds its values, see `reference.data.files.Reading`
 
 
 @dataclass(frozen=True)
 class Layout:
     """One data set as it is downloaded."""
 
-    # its name in prose
     title: str
-    # patterns of the images; the first that finds any is taken
-    images: tuple[str, ...]
-    # ways in which labels lie; each image takes the first that holds its pair
-    labels: tuple[Labels, ...]
-    # what to unpack, for hints
-    download: str
+    images: tuple[str, ...]  # patterns; the first that finds any is taken
+    labels: tuple[Labels, ...]  # each image takes the first that holds its pair
+    download: str  # what to unpack, for hints
     # what the set calls train and val, where that is another word
     splits: Mapping[str, str] = field(default_factory=dict)
     # number of images of a complete split, then of others in use
     counts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    # names of the classes that its labels show; None: all of the 19
-    holds: tuple[str, ...] | None = None
-    # class names that its papers average over, by the name of the mean
-    means: Mapping[str, tuple[str, ...]] | None = None
-    # pattern of a day image of the same place
-    partner: str = ""
-    # other names of its folder below --data.root
-    folders: tuple[str, ...] = ()
-    # whether it usually serves as the source, so that its train labels are checked
-    source: bool = False
+    holds: tuple[str, ...] | None = None  # classes that its labels show; None: all of the 19
+    means: Mapping[str, tuple[str, ...]] | None = None  # what its papers average over
+    partner: str = ""  # pattern of a day image of the same place
+    folders: tuple[str, ...] = ()  # other names of its folder below --data.root
+    source: bool = False  # usually serves as the source, so that its train labels are checked
 
     def split(self, name: str) -> str:
         """Return what the set calls a split."""
@@ -136,9 +123,13 @@ _VISTAS_NUMBERS: Final = dict(enumerate(_VISTAS.values()))
 
 _CITY: Final = "leftImg8bit/{split}/{place}/{stem}_leftImg8bit"
 _TRUTH: Final = "gtFine/{split}/{place}/{stem}_gtFine"
-_CITY_LABELS: Final = (
-    Labels(f"{_TRUTH}_labelIds", LABEL_IDS), Labels(f"{_TRUTH}{CONVERTED}", TRAIN_IDS)
-)  # fmt: skip
+
+
+def _both(truth: str) -> tuple[Labels, Labels]:
+    return Labels(truth + CONVERTED, TRAIN_IDS), Labels(f"{truth}_labelIds", LABEL_IDS)
+
+
+_CITY_LABELS: Final = _both(_TRUTH)[::-1]
 _GTA5_LABELS: Final = (
     Labels("labels/{stem}", GTA5_IDS), Labels("labels/labels/{stem}", GTA5_IDS)
 )  # fmt: skip
@@ -151,10 +142,7 @@ _SYNTHIA_LABELS: Final = tuple(
     )
     for level in ("", "RAND_CITYSCAPES/")
 )  # fmt: skip
-_ACDC_TRUTH: Final = "gt/{condition}/{split}/{place}/{stem}_gt"
 _ACDC_DAY: Final = "rgb_anon/{condition}/{split}_ref/{place}/{stem}_rgb_ref_anon"
-_ACDC_DAY_TRUTH: Final = "gt/{condition}/{split}_ref/{place}/{stem}_gt_ref"
-_NIGHT_TRUTH: Final = "gt/{split}/night/{place}/{stem}_gt"
 _IN_TOY: Final = tuple(
     name for name in _NAMES if name not in ("wall", "rider", "train", "motorcycle", "bicycle")
 )
@@ -187,26 +175,20 @@ LAYOUTS: Final[dict[str, Layout]] = {
     ),
     "acdc": Layout(
         "ACDC", ("rgb_anon/{condition}/{split}/{place}/{stem}_rgb_anon",),
-        (Labels(_ACDC_TRUTH + CONVERTED, TRAIN_IDS), Labels(f"{_ACDC_TRUTH}_labelIds", LABEL_IDS)),
+        _both("gt/{condition}/{split}/{place}/{stem}_gt"),
         "rgb_anon_trainvaltest.zip and gt_trainval.zip",
         counts={"train": (1600,), "val": (406,)}, partner=_ACDC_DAY,
     ),
     "acdc-reference": Layout(
         "the reference images of ACDC, taken in clear weather", (_ACDC_DAY,),
-        (
-            Labels(_ACDC_DAY_TRUTH + CONVERTED, TRAIN_IDS),
-            Labels(f"{_ACDC_DAY_TRUTH}_labelIds", LABEL_IDS),
-        ),
+        _both("gt/{condition}/{split}_ref/{place}/{stem}_gt_ref"),
         "rgb_anon_trainvaltest.zip, and labels of the reference images",
         counts={"train": (1600,), "val": (406,)}, folders=("acdc",),
     ),
     # Its day images belong to a night only by their GPS positions, which nothing here reads.
     "dark-zurich": Layout(
         "Dark Zurich", ("rgb_anon/{split}/night/{place}/{stem}_rgb_anon",),
-        (
-            Labels(_NIGHT_TRUTH + CONVERTED, TRAIN_IDS),
-            Labels(f"{_NIGHT_TRUTH}_labelIds", LABEL_IDS),
-        ),
+        _both("gt/{split}/night/{place}/{stem}_gt"),
         "Dark_Zurich_train_anon.zip and Dark_Zurich_val_anon.zip",
         counts={"train": (2416,), "val": (50,)}, folders=("dark-zurich-anon",),
     ),
@@ -237,12 +219,9 @@ LAYOUTS: Final[dict[str, Layout]] = {
     ),
     "carla": Layout(
         "CARLA", ("images/{stem}", "rgb/{stem}", "CameraRGB/{stem}"),
-        (
-            *_GTA5_LABELS,
-            *(
-                Labels(f"{folder}/{{stem}}", _CARLA_TAGS, "red")
-                for folder in ("semantic", "CameraMask", "CameraSeg")
-            ),
+        _GTA5_LABELS + tuple(
+            Labels(f"{folder}/{{stem}}", _CARLA_TAGS, "red")
+            for folder in ("semantic", "CameraMask", "CameraSeg")
         ),
         "pictures of the recorder into rgb/ and raw tags into semantic/",
         holds=tuple(name for name in _NAMES if name in _CARLA_TAGS.values()), source=True,

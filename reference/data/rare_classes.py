@@ -82,12 +82,8 @@ def keep_counts(images: ImageSet, counts: ClassCounts, folder: Path = FOLDER) ->
     from reference.run.files import write_atomically
 
     path = counts_path(images, folder)
-    content = {
-        "root": str(images.root.resolve()),
-        "classes": images.classes.names,
-        "stems": counts.stems,
-        "pixels": counts.pixels.tolist(),
-    }
+    content = {"root": str(images.root.resolve()), "classes": images.classes.names}
+    content |= {"stems": counts.stems, "pixels": counts.pixels.tolist()}
     try:
         write_atomically(path, json.dumps(content) + "\n")
     except ValueError as error:
@@ -97,13 +93,7 @@ def keep_counts(images: ImageSet, counts: ClassCounts, folder: Path = FOLDER) ->
 
 
 def class_counts(images: ImageSet, folder: Path = FOLDER, *, workers: int = 0) -> ClassCounts:
-    """Return the pixels of every class in every label file, counting what was not counted before.
-
-    Args:
-        images: a set with labels.
-        folder: of all counts.
-        workers: processes to count with; 0 counts in this one.
-    """
+    """Return the pixels of every class in every label file, counted again only if one changes."""
     kept = kept_counts(images, folder)
     if kept is not None:
         return kept
@@ -130,13 +120,6 @@ def class_probabilities(pixels: Counts, temperature: float) -> Shares:
     return np.asarray(weights / weights.sum(), dtype=np.float64)
 
 
-class Drawn(NamedTuple):
-    """The number of a class, and an image that shows it."""
-
-    number: int
-    image: int
-
-
 class RareClassSampler:
     """Draws images by class; ValueError where no image holds `min_pixels` of any."""
 
@@ -153,18 +136,17 @@ class RareClassSampler:
         wanted = class_probabilities(counts.pixels.sum(axis=0), settings.temperature)
         # A class that no image shows enough of cannot be drawn; the others share its part.
         drawable = np.asarray(enough.any(axis=0), dtype=np.float64)
-        shown = wanted * drawable
-        if shown.sum() == 0:
-            shown = drawable
-        self.probabilities: Shares = np.asarray(shown / shown.sum(), dtype=np.float64)
+        shown = wanted * drawable if (wanted * drawable).any() else drawable
+        self.probabilities: Shares = shown / shown.sum()
 
-    def draw(self, rng: np.random.Generator) -> Drawn | None:
+    def draw(self, rng: np.random.Generator) -> tuple[int, int] | None:
         """Draw a class by its probability, then one of its images, all alike.
 
-        None stands for the share of draws that is not made by class.
+        Returns:
+            The image and the class; None for the share of draws that is not made by class.
         """
         if self.settings.share < 1 and rng.random() >= self.settings.share:
             return None
         number = int(rng.choice(len(self.probabilities), p=self.probabilities))
         images = self._images[number]
-        return Drawn(number, int(images[rng.integers(len(images))]))
+        return int(images[rng.integers(len(images))]), number

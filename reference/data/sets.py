@@ -8,12 +8,12 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from reference.data.classes import CITYSCAPES, EXAMPLE, ClassList, read_classes
-from reference.data.image_set import OWN, ImageSet, Role, layout_of, open_set, shown_classes
+from reference.data.image_set import OWN, ImageSet, layout_of, open_set, shown_classes
 from reference.data.layouts import LAYOUTS, Layout
 from reference.data.settings import DataSettings, Drawn, RareClasses
 
@@ -62,11 +62,8 @@ class Sets:
         elif self._target.means is not None:
             means = {name: classes.numbers(held) for name, held in self._target.means.items()}
             classes = replace(classes, means=means)
-        self.classes: ClassList = self._with_means(classes)
-
-    def _with_means(self, classes: ClassList) -> ClassList:
         shown, scored = (
-            set(shown_classes(layout, classes, self.settings.merge))
+            set(shown_classes(layout, classes, settings.merge))
             for layout in (self._source, self._target)
         )
         if not shown & scored:
@@ -74,7 +71,10 @@ class Sets:
                 f"data: expected classes that {self._source.title} and {self._target.title} share, "
                 f"got none of {', '.join(classes.names)}."
             )
-        return classes.with_means(scored, shown & scored)
+        self.classes: ClassList = classes.with_means(scored, shown & scored)
+        self._open = partial(
+            open_set, classes=self.classes, merge=settings.merge, cache_mib=settings.cache_mib
+        )
 
     def _folder(self, layout: Layout, name: str, flag: str) -> Path:
         data = self.settings
@@ -110,25 +110,9 @@ class Sets:
             raise ValueError(f"data: expected --data.{flag} with layout own, got none.")
         return folder if layout is OWN else None
 
-    def _open(
-        self,
-        layout: Layout,
-        root: Path,
-        split: str,
-        *,
-        labels: bool,
-        role: Role = "target",
-        label_root: Path | None = None,
-    ) -> ImageSet:
-        data = self.settings
-        return open_set(
-            layout, root, split, self.classes, labels=labels, role=role, merge=data.merge,
-            label_root=label_root, cache_mib=data.cache_mib,
-        )  # fmt: skip
-
-    def _of_target(self, split: str, *, labels: bool, label_root: Path | None = None) -> ImageSet:
+    def _of_target(self, split: str, **labels: Any) -> ImageSet:
         root = self._folder(self._target, self.settings.target_set, "target")
-        return self._open(self._target, root, split, labels=labels, label_root=label_root)
+        return self._open(self._target, root, split, **labels)
 
     @cached_property
     def source(self) -> ImageSet:
@@ -228,9 +212,7 @@ def _half(whole: ImageSet, place: str, *, first: bool) -> ImageSet:
 def draw_missing(folder: Path, drawn: Drawn, seed: int) -> None:
     """Have the scenes drawn that a folder lacks, by a process that knows how to paint.
 
-    Raises:
-        ValueError: the folder holds other things or scenes of other settings; nothing is touched
-            then.
+    Where it holds other things or scenes of other settings, nothing is touched: a ValueError.
     """
     command = [sys.executable, "-m", "reference.synthetic", str(folder), "--seed", str(seed)]
     for field in fields(drawn):

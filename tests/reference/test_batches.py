@@ -208,13 +208,13 @@ def test_images_in_memory_give_the_same_batches(root: Path) -> None:
 
 def _square(number: int) -> int:
     if number == 30:
-        raise DataError("thirty", "odd")
+        raise DataError("thirty")
     return number * number
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_work_over_files_keeps_its_order_and_its_errors(workers: int) -> None:
-    work = partial(over, _square, description="", workers=workers, progress=False)
+    work = partial(over, _square, title="", workers=workers, progress=False)
     assert list(work(count=20)) == [number * number for number in range(20)]
     with pytest.raises(DataError, match=r"^thirty$"):
         list(work(count=40))

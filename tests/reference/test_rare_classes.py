@@ -43,8 +43,8 @@ def test_images_show_the_class_they_are_drawn_for() -> None:
     sampler = RareClassSampler(COUNTS, RareClasses(temperature=0.5, min_pixels=5))
     rng = np.random.default_rng(0)
     drawn = [sampler.draw(rng) for _ in range(300)]
-    assert all(one is not None and COUNTS.pixels[one.image, one.number] >= 5 for one in drawn)
-    shares = np.bincount([one.number for one in drawn if one is not None], minlength=3) / 300
+    assert all(one is not None and COUNTS.pixels[one] >= 5 for one in drawn)
+    shares = np.bincount([one[1] for one in drawn if one is not None], minlength=3) / 300
     np.testing.assert_allclose(shares, sampler.probabilities, atol=0.08)
 
 
