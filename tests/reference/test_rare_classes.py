@@ -12,7 +12,6 @@ from reference.data.rare_classes import (
     class_counts,
     class_probabilities,
     counts_path,
-    keep_counts,
     kept_counts,
 )
 from reference.data.sets import ImageSet, open_sets
@@ -76,11 +75,8 @@ def test_counts_are_kept_until_a_label_file_changes(source: ImageSet, tmp_path: 
     assert kept_counts(source, folder) is None
     save_values(label, np.full((8, 12), 26, dtype=np.uint8))
     assert class_counts(source, folder).pixels[1, 13] == 96
-
-
-def test_merged_classes_are_counted_apart(source: ImageSet, tmp_path: Path) -> None:
     merged = open_sets(DataSettings(root=source.root.parent, merge=("road=car",))).source
-    assert counts_path(merged, tmp_path) != counts_path(source, tmp_path)
+    assert counts_path(merged) != counts_path(source)
 
 
 def test_damaged_counts_are_made_again(source: ImageSet, tmp_path: Path) -> None:
@@ -96,5 +92,3 @@ def test_a_folder_that_cannot_be_written_costs_nothing(source: ImageSet, tmp_pat
     with pytest.warns(UserWarning, match="The counts of classes are not kept"):
         counts = class_counts(source, tmp_path / "index")
     assert counts.pixels.shape == (3, 19)
-    with pytest.warns(UserWarning, match="not kept"):
-        assert keep_counts(source, counts, tmp_path / "index") is None
