@@ -222,7 +222,7 @@ def show(reports: Sequence[Report]) -> None:
 
 
 def main() -> None:
-    """Read the command line, check, print; ends with 2 when training would refuse a set."""
+    """Read the command line, check, print."""
     options = tyro.cli(Options, prog="python -m reference.check_data")
     try:
         reports = check(options, progress=not options.json)

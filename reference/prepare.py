@@ -94,11 +94,7 @@ def claim(copy: Copy) -> None:
 
 
 def copy_pair(copy: Copy, index: int) -> int | str:
-    """Write the files of one pair that are not there yet.
-
-    Returns:
-        The number of files written, or what is wrong with the pair, which is then left out.
-    """
+    """Write the files of one pair and return their number, or what is wrong with the pair."""
     images, sample = copy.images, copy.images.samples[index]
 
     def at(image: Path) -> Path:
@@ -137,9 +133,7 @@ def _write(path: Path, pixels: ByteArray, divisor: int) -> None:
 def prepare(options: Options, *, progress: bool = True) -> list[str]:
     """Copy all that the options name, and say of each split what was done.
 
-    Raises:
-        ValueError: a set or the folder of a copy is refused, before anything is written; or the
-            disk is full, and what was copied before stays.
+    A set or a folder that is refused is so before anything is written.
     """
     from reference.data.batches import over
 
@@ -158,7 +152,7 @@ def prepare(options: Options, *, progress: bool = True) -> list[str]:
 
 
 def main() -> None:
-    """Read the command line, copy, print; a wrong input ends with one sentence."""
+    """Read the command line, copy, print."""
     options = tyro.cli(Options, prog="python -m reference.prepare")
     try:
         for line in prepare(options):

@@ -157,9 +157,8 @@ def _files(images: ImageSet, index: int) -> tuple[ByteArray, ByteArray | None, B
 def _one(image: Tensor, labels: ByteArray | None, index: int, partner: ByteArray | None) -> Batch:
     """Return a batch of one image, which lacks the first dimension."""
     numbers = None if labels is None else torch.tensor(labels).long()
-    return Batch(
-        image, numbers, torch.tensor(index), None if partner is None else to_tensor(partner)
-    )
+    day = None if partner is None else to_tensor(partner)
+    return Batch(image, numbers, torch.tensor(index), day)
 
 
 def _stacked(ones: list[Batch]) -> Batch:
@@ -216,15 +215,8 @@ def batches(
     with batch size 2 sees. A broken image is named once and replaced by the next of the order.
 
     Args:
-        images: the set.
-        crops: how its images are cut and coloured.
-        seed: number of the run.
         stream: `SOURCE_STREAM` or `TARGET_STREAM`; another gives other draws.
-        start: first iteration, and `stop` is one past the last.
-        stop: see `start`.
         batch_size: images of a batch on this rank.
-        rank: number of this process of `world`.
-        world: number of processes.
         workers: processes that read; 0 reads in this one.
         pin_memory: copy batches to memory from which a GPU copies faster.
         rare: draws images by class, and cuts them so that they show it.
@@ -239,16 +231,12 @@ def batches(
         )
     order = Order(len(images), seed, stream, start, stop, batch_size, rank, world, rare)
     loader = DataLoader(
-        _Cuts(images, crops, order, static),
-        batch_sampler=order,
-        collate_fn=_collate,
-        num_workers=workers,
-        worker_init_fn=_settle_worker,
-        pin_memory=pin_memory,
+        _Cuts(images, crops, order, static), batch_sampler=order, collate_fn=_collate,
+        num_workers=workers, worker_init_fn=_settle_worker, pin_memory=pin_memory,
         # Its own generator: a loader without one draws from torch's global stream when it starts,
         # which would shift dropout after a resume.
         generator=torch.Generator(),
-    )
+    )  # fmt: skip
     return _whole(loader, images, skip, max_bad)
 
 

@@ -84,13 +84,10 @@ def check_set(
     """Look at the pairs of a set and say what is wrong with it.
 
     Args:
-        images: the set.
         scored: whether scores are taken on it, so that no image may be missing.
         max_bad: number of training images that may be left out.
         heads: of how many pairs the heads, ends and sizes are compared; None: of all.
         decoded: how many pairs are read whole; None: all. Both are spread over the set.
-        workers: processes that look; 0 looks in this one.
-        progress: show a bar.
     """
     from reference.data.batches import over
 
@@ -179,12 +176,7 @@ def adapts(settings: Settings) -> bool:
 
 
 def check_run(settings: Settings, sets: Sets, ranks: Ranks) -> list[str]:
-    """Check batches and data before a run writes anything, and say what is odd about the data.
-
-    Raises:
-        ValueError: processes times parts do not divide a batch, or the data are not what they
-            should be.
-    """
+    """Check batches and data before a run writes anything, and say what is odd about the data."""
     if settings.stages != "adapt":
         ranks.share(settings.source.batch_size, settings.machine.accumulate)
     if adapts(settings):

@@ -50,7 +50,6 @@ class ClassList:
     label_colours: tuple[tuple[Colour, ...], ...] = ()
 
     def __len__(self) -> int:
-        """Return the number of classes."""
         return len(self.names)
 
     def numbers(self, names: Iterable[str]) -> tuple[int, ...]:
@@ -146,9 +145,6 @@ def read_classes(path: Path) -> ClassList:
 
     The order is that of the network's outputs; "ids" are the values of a class in label files;
     "label_colours", a list of colours, stands for them where those are colours.
-
-    Raises:
-        ValueError: the file is missing, is no such list, or does not describe a class well.
     """
 
     def refuse(wanted: str, got: object) -> ValueError:

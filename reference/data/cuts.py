@@ -62,11 +62,9 @@ class Order:
             )
 
     def __len__(self) -> int:
-        """Return the number of batches."""
         return self.stop - self.start
 
     def __iter__(self) -> Iterator[list[Key]]:
-        """Yield the keys of one batch after another."""
         first = self.rank * self.batch_size
         for iteration in range(self.start, self.stop):
             yield [self.key(iteration, first + place) for place in range(self.batch_size)]

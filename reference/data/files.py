@@ -1,4 +1,4 @@
-"""Picture files, read whole with Pillow or refused in one sentence.
+"""Picture files, read whole with Pillow or refused in one sentence (`DataError`).
 
 PNG and JPEG, any case of the ending. A photograph is turned as its EXIF orientation says.
 """
@@ -97,11 +97,7 @@ def picture_size(path: Path) -> Size:
 
 
 def check_ends(path: Path) -> None:
-    """Read the head and the end of a picture, without decoding it.
-
-    Raises:
-        DataError: the file is empty, no picture, or lacks its end.
-    """
+    """Read the head and the end of a picture, without decoding it."""
     with _opened(path) as file:
         end = _ENDS.get(file.format or "", b"")
     with path.open("rb") as raw:
@@ -111,11 +107,7 @@ def check_ends(path: Path) -> None:
 
 
 def read_image(path: Path) -> ByteArray:
-    """Read an image, uint8 (H, W, 3), RGB, turned as a viewer shows it.
-
-    Raises:
-        DataError: the file is missing, empty, damaged, too large, or has no colours.
-    """
+    """Read an image, uint8 (H, W, 3), RGB, turned as a viewer shows it."""
     with _opened(path) as file:
         # Labels are never JPEG, so a grey JPEG is a photograph and a grey PNG a mistake.
         grey = file.format == "JPEG" and file.mode in ("L", "CMYK")
@@ -144,11 +136,7 @@ class Reading(NamedTuple):
 
 
 def read_labels(path: Path, reading: Reading) -> ByteArray:
-    """Read a label file as class numbers, uint8 (H, W), 255 where nothing is scored.
-
-    Raises:
-        DataError: the file is missing, empty, damaged, of another kind, or holds another value.
-    """
+    """Read a label file as class numbers, uint8 (H, W), 255 where nothing is scored."""
     kind = reading.kind
     with _opened(path) as file:
         coloured = file.mode in ("RGB", "RGBA")
@@ -255,10 +243,7 @@ def fit_labels(path: Path, labels: ByteArray, shape: Size) -> ByteArray:
     """Return labels that belong to an image of size `shape`.
 
     A few pixels of difference, as in some frames of GTA5, are scaled away; labels of a whole
-    multiple of the image's size, as beside a smaller copy, stay as they are.
-
-    Raises:
-        DataError: the sizes differ by more.
+    multiple of the image's size, as beside a smaller copy, stay as they are; others are refused.
     """
 
     def off(times: int) -> list[int]:
@@ -279,19 +264,11 @@ def fit_labels(path: Path, labels: ByteArray, shape: Size) -> ByteArray:
 def find_files(
     root: Path, pattern: str, split: str, *, labels: bool
 ) -> dict[tuple[str, ...], Path]:
-    """Find files by a pattern such as "leftImg8bit/{split}/{place}/{stem}_leftImg8bit".
+    """Find PNG files, and JPEG where they are no labels, by a pattern as in `layouts`.
 
     ``{path}`` stands for folders and a name, every other name in braces for one part of a path.
-    Endings of any case are taken, hidden files and folders are not.
-
-    Args:
-        root: folder of the set.
-        pattern: of paths below it, without the ending.
-        split: as the set writes it.
-        labels: look for PNG alone, not also for JPEG.
-
-    Returns:
-        The parts that the pattern names, sorted by name -> file.
+    Endings of any case are taken, hidden files and folders are not. The keys of the answer are the
+    parts that the pattern names, in the order of those names.
     """
     filled = pattern.replace("{split}", split)
     fixed = filled.partition("{")[0].rpartition("/")[0]

@@ -76,7 +76,6 @@ class ImageSet:
     cache_mib: int = 0  # decoded images are kept up to this many MiB
 
     def __len__(self) -> int:
-        """Return the number of images."""
         return len(self.samples)
 
     @cached_property
@@ -219,15 +218,10 @@ def open_set(
     """Open one split of a set; its files are listed and none of them is opened.
 
     Args:
-        layout: of the set.
-        root: its folder.
-        split: "train", "val" or another that the set has.
-        classes: of the run.
         labels: whether labels will be read; with False no folder of labels is touched.
         role: what it is used as; a source without splits of its own is read whole.
         merge: pairs such as "rider=person".
         label_root: folder of labels, where they do not lie below `root`.
-        cache_mib: decoded images are kept up to this many MiB.
     """
     found, pattern = _images(layout, root, split)
     images = found

@@ -29,13 +29,9 @@ class Sets:
     """Source, target and validation images of a run, each opened when it is first asked for.
 
     Args:
-        settings: of the data.
         seed: of scenes that are drawn where they are missing.
         oracle: train on the labels of the target.
         one_first: lets one of several processes do something before the others.
-
-    Raises:
-        ValueError: a layout or class is unknown, or classes of own sets are missing.
     """
 
     def __init__(
