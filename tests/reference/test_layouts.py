@@ -58,8 +58,9 @@ def test_train_ids_beside_the_images_are_read_where_others_are_missing(
     tmp_path: Path, name: str
 ) -> None:
     layout = make(tmp_path, name, labels=False)
+    split = layout.splits.get("train", "train")
     for number in range(3):
-        path = tmp_path / f"{fill(converted_pattern(layout), layout.split('train'), number)}.png"
+        path = tmp_path / f"{fill(converted_pattern(layout), split, number)}.png"
         save_values(path, np.full((8, 12), 13, dtype=np.uint8))
     assert (_open(tmp_path, name).labels(2) == 13).all()
 

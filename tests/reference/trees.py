@@ -67,7 +67,7 @@ def make(
 ) -> Layout:
     """Write a tiny tree of a layout; labels show its first 24 values in turn."""
     layout = layout_of(name, "target")
-    for split in map(layout.split, splits):
+    for split in (layout.splits.get(each, each) for each in splits):
         for number in range(count):
             image = fill(layout.images[variant], split, number)
             save_image(root / f"{image}.{ending}", seed=number)
