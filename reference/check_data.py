@@ -16,17 +16,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal
 
 import tyro
 
 from reference.data.classes import CITYSCAPES, ClassList, read_classes
 from reference.data.files import DataError
-from reference.data.image_set import OWN, ImageSet, layout_of, named_roots, open_set
+from reference.data.image_set import OWN, ImageSet, layout_of, open_set
 from reference.data.layouts import LAYOUTS
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 FAILED: Final = 2
 INTERRUPTED: Final = 130
@@ -34,8 +31,8 @@ _SHOWN: Final = 10
 
 
 @dataclass(frozen=True)
-class Options:
-    """Check data sets: which files are there, whether they are whole, what they hold."""
+class Roots:
+    """Which sets a command reads, and where they lie."""
 
     # layout and root of each set, such as: gta5 /data/GTA5 cityscapes /data/cityscapes; of your own
     # set, own and its folders of images and labels
@@ -46,6 +43,25 @@ class Options:
     synthia: Path | None = None
     # root of Cityscapes
     cityscapes: Path | None = None
+    # processes that read
+    workers: int = min(8, os.cpu_count() or 1)
+
+    def words(self, command: str) -> list[str]:
+        """Return layouts and roots in turn, as the command was given them."""
+        named = [(name, getattr(self, name)) for name in ("gta5", "synthia", "cityscapes")]
+        words = [*self.sets, *(str(word) for pair in named if pair[1] for word in pair)]
+        if len(words) < 2:
+            raise ValueError(
+                f"{command}: expected a layout and its root, got {' '.join(words) or 'nothing'}. "
+                f"Hint: python -m reference.{command} gta5 /data/GTA5."
+            )
+        return words
+
+
+@dataclass(frozen=True)
+class Options(Roots):
+    """Check data sets: which files are there, whether they are whole, what they hold."""
+
     # JSON of the classes of your own set
     classes: Path | None = None
     # look at labels of a target's training images as well, which adaptation never does
@@ -54,8 +70,6 @@ class Options:
     sample: int = 64
     # all decodes every pair and keeps the counts of classes
     full: Literal["no", "all"] = "no"
-    # processes that check
-    workers: int = min(8, os.cpu_count() or 1)
     # folder of the counts
     index: Path = Path("runs/index")
     # images that training may leave out, as data.max_bad
@@ -64,174 +78,95 @@ class Options:
     json: bool = False
 
 
-class Part(NamedTuple):
-    """One split to check."""
-
-    layout: str
-    root: Path
-    split: str
-    labels: bool
-    label_root: Path | None = None
-
-
 @dataclass
 class Report:
-    """What a split holds.
-
-    Args:
-        layout, split, root: which it is.
-        images: number of images.
-        labels: whether labels were looked at.
-        expected: number of images of the complete split; None where not known.
-        decoded: number of pairs that were read whole.
-        faults: sentences about files that training leaves out.
-        warnings: sentences about the rest.
-        refusal: why training refuses the set, or "".
-        pixels: of every class by name; None where no labels were decoded.
-        probabilities: of rare-class sampling, by name.
-        index: file of the counts; None where they were not kept.
-    """
+    """What a split holds."""
 
     layout: str
     split: str
     root: str
+    labels: bool  # whether labels are looked at
+    expected: int | None  # number of images of the complete split; None where not known
     images: int = 0
-    labels: bool = False
-    expected: int | None = None
-    decoded: int = 0
-    faults: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    refusal: str = ""
-    pixels: dict[str, int] | None = None
-    probabilities: dict[str, float] | None = None
-    index: str | None = None
+    decoded: int = 0  # number of pairs that were read whole
+    faults: tuple[str, ...] = ()  # sentences about files that training leaves out
+    warnings: tuple[str, ...] = ()  # sentences about the rest
+    refusal: str = ""  # why training refuses the set
+    pixels: dict[str, int] | None = None  # of every class; None where no labels were decoded
+    probabilities: dict[str, float] | None = None  # of rare-class sampling
+    index: str | None = None  # file of the counts; None where they were not kept
 
 
-def parts(options: Options) -> Iterator[Part]:
-    """Yield the splits that are to be checked.
-
-    Raises:
-        ValueError: no set is given, a layout is unknown, or a number is out of its range.
-    """
+def parts(options: Options) -> Iterator[tuple[Report, Path | None]]:
+    """Yield the splits that are to be checked, and where their labels lie if elsewhere."""
     for name, least in (("sample", 1), ("workers", 0), ("max_bad", 0)):
         if (got := getattr(options, name)) < least:
             raise ValueError(f"check_data: expected {name} of at least {least}, got {got}.")
-    named = {name: getattr(options, name) for name in ("gta5", "synthia", "cityscapes")}
-    words = named_roots("check_data", options.sets, named)
+    words = options.words("check_data")
     while words:
         name = words.pop(0)
         layout = layout_of(name, "target")
         if not words:
             raise ValueError(f"check_data: expected the root of {name}, got nothing.")
-        root = Path(words.pop(0))
+        root, labels = words.pop(0), layout.source or options.train_labels
+        truth = None
         if layout is OWN:
-            more = bool(words) and words[0] not in (*LAYOUTS, "own")
-            yield Part(name, root, "train", more, Path(words.pop(0)) if more else None)
-            continue
-        yield Part(name, root, "train", options.train_labels or layout.source)
-        if not layout.source:
-            yield Part(name, root, "val", True)
+            labels = bool(words) and words[0] not in (*LAYOUTS, "own")
+            truth = Path(words.pop(0)) if labels else None
+        for split in ("train",) if layout.source else ("train", "val"):
+            expected = layout.counts.get(split, (None,))[0]
+            yield Report(name, split, root, labels or split == "val", expected), truth
 
 
 def check(options: Options, *, progress: bool = True) -> list[Report]:
-    """Check all that the options name.
-
-    Raises:
-        ValueError: see `parts`; or classes of an own set are missing or not described well.
-    """
+    """Check all that the options name."""
     wanted = list(parts(options))
-    own = any(layout_of(part.layout, "target") is OWN for part in wanted)
-    if own and options.classes is None:
+    if options.classes is None and any(report.layout == "own" for report, _ in wanted):
         raise ValueError("check_data: expected --classes with layout own, got none.")
     classes = CITYSCAPES if options.classes is None else read_classes(options.classes)
-    return [_check(part, classes, options, progress) for part in wanted]
+    for report, truth in wanted:
+        _check(report, truth, classes, options, progress)
+    return [report for report, _ in wanted]
 
 
-def _check(part: Part, classes: ClassList, options: Options, progress: bool) -> Report:
-    from reference.data.checking import check_all
+def _check(
+    report: Report, truth: Path | None, classes: ClassList, options: Options, progress: bool
+) -> None:
+    from reference.data.checking import check_set
 
-    layout = layout_of(part.layout, "target")
-    expected = layout.counts.get(part.split, (None,))[0]
-    report = Report(part.layout, part.split, str(part.root), labels=part.labels, expected=expected)
+    layout = layout_of(report.layout, "target")
     try:
         images = open_set(
-            layout,
-            part.root,
-            part.split,
-            classes,
-            labels=part.labels,
-            role="source" if layout.source else "target",
-            label_root=part.label_root,
-        )
+            layout, Path(report.root), report.split, classes, labels=report.labels,
+            label_root=truth, role="source" if layout.source else "target",
+        )  # fmt: skip
     except DataError as error:
         report.refusal = str(error)
-        return report
-    sample = None if options.full == "all" else options.sample
-    found = check_all(
-        images,
-        sample,
-        scored=part.split != "train",
-        max_bad=options.max_bad,
-        workers=options.workers,
-        progress=progress,
-    )
+        return
+    found = check_set(
+        images, scored=report.split != "train", max_bad=options.max_bad, workers=options.workers,
+        decoded=None if options.full == "all" else options.sample, progress=progress,
+    )  # fmt: skip
     report.images, report.decoded = len(images), found.decoded
     report.faults = tuple(str(fault) for fault in found.faults.values())
     report.warnings, report.refusal = tuple(found.warnings), found.refusal
-    if found.pixels is not None and found.pixels.sum():
-        _count(report, images, found.pixels, options)
-    return report
+    if found.pixels is not None and found.pixels.any():
+        _count(report, images, found.pixels, options.index)
 
 
-def _count(report: Report, images: ImageSet, pixels: Any, options: Options) -> None:
+def _count(report: Report, images: ImageSet, pixels: Any, index: Path) -> None:
     from reference.data.rare_classes import ClassCounts, class_probabilities, keep_counts
     from reference.data.settings import RareClasses
 
     names, total = images.classes.names, pixels.sum(axis=0)
-    report.pixels = dict(zip(names, total.tolist(), strict=True))
     shares = class_probabilities(total, RareClasses().temperature)
+    report.pixels = dict(zip(names, total.tolist(), strict=True))
     report.probabilities = dict(zip(names, shares.tolist(), strict=True))
     if len(pixels) == len(images):
-        kept = keep_counts(images, ClassCounts(images.stems, pixels), options.index)
+        kept = keep_counts(images, ClassCounts(images.stems, pixels), index)
+        report.index = None if kept is None else str(kept)
         if kept is None:
-            report.warnings += (f"The counts of classes could not be kept in {options.index}.",)
-        else:
-            report.index = str(kept)
-
-
-def overview(reports: Sequence[Report]) -> Table:
-    """Lay out what each split holds."""
-    from rich.table import Table
-
-    view = Table(title="Data sets")
-    view.add_column("set")
-    for title in ("images", "expected", "labels", "decoded", "broken"):
-        view.add_column(title, justify="right")
-    for report in reports:
-        view.add_row(
-            f"{report.layout} {report.split}",
-            str(report.images),
-            str(report.expected or "any"),
-            "yes" if report.labels else "not looked at",
-            str(report.decoded),
-            str(len(report.faults)),
-        )
-    return view
-
-
-def histogram(report: Report) -> Table:
-    """Lay out the classes of a split, and how often rare-class sampling draws each."""
-    from rich.table import Table
-
-    pixels, shares = report.pixels or {}, report.probabilities or {}
-    total = sum(pixels.values())
-    view = Table(title=f"Classes of {report.layout} {report.split}, {report.decoded} pairs")
-    view.add_column("class")
-    view.add_column("pixels, %", justify="right")
-    view.add_column("rare-class sampling, %", justify="right")
-    for name, count in pixels.items():
-        view.add_row(name, f"{100 * count / total:.3f}", f"{100 * shares[name]:.2f}")
-    return view
+            report.warnings += (f"The counts of classes could not be kept in {index}.",)
 
 
 def lines(report: Report) -> Iterator[str]:
@@ -250,28 +185,44 @@ def lines(report: Report) -> Iterator[str]:
 def show(reports: Sequence[Report]) -> None:
     """Print tables, then what is wrong."""
     from rich.console import Console
+    from rich.table import Table
     from rich.text import Text
 
+    def table(title: str, *columns: str) -> Table:
+        made = Table(title=title)
+        for number, column in enumerate(columns):
+            made.add_column(column, justify="right" if number else "left")
+        return made
+
     console = Console()
-    console.print(overview(reports))
+    view = table("Data sets", "set", "images", "expected", "labels", "decoded", "broken")
     for report in reports:
-        if report.pixels is not None:
-            console.print(histogram(report))
+        numbers = (report.decoded, len(report.faults))
+        view.add_row(
+            f"{report.layout} {report.split}", str(report.images), str(report.expected or "any"),
+            "yes" if report.labels else "not looked at", *map(str, numbers),
+        )  # fmt: skip
+    console.print(view)
+    for report in reports:
+        if report.pixels is not None and report.probabilities is not None:
+            title = f"Classes of {report.layout} {report.split}, {report.decoded} pairs"
+            view = table(title, "class", "pixels, %", "rare-class sampling, %")
+            total = sum(report.pixels.values())
+            for name, count in report.pixels.items():
+                share = report.probabilities[name]
+                view.add_row(name, f"{100 * count / total:.3f}", f"{100 * share:.2f}")
+            console.print(view)
         for line in lines(report):
             # Paths are searched for and copied, so they are not broken into lines.
             console.print(Text(line), soft_wrap=True)
     refused = sum(bool(report.refusal) for report in reports)
     broken = sum(len(report.faults) for report in reports)
-    if refused:
-        console.print(f"Splits that training would refuse: {refused}.")
-    elif broken:
-        console.print(f"Training would leave out {broken} images.")
-    else:
-        console.print("All that was read is whole.")
+    last = f"Training would leave out {broken} images." if broken else "All that was read is whole."
+    console.print(f"Splits that training would refuse: {refused}." if refused else last)
 
 
 def main() -> None:
-    """Read the command line, check, print; ends with 2 when training would refuse a set."""
+    """Read the command line, check, print."""
     options = tyro.cli(Options, prog="python -m reference.check_data")
     try:
         reports = check(options, progress=not options.json)

@@ -11,116 +11,69 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import tyro
 
+from reference.check_data import INTERRUPTED, Roots
 from reference.data.classes import CITYSCAPES, ByteArray
 from reference.data.files import DataError
-from reference.data.image_set import (
-    OWN,
-    ImageSet,
-    converted_pattern,
-    layout_of,
-    named_roots,
-    open_set,
-)
+from reference.data.image_set import OWN, ImageSet, Role, converted_pattern, layout_of, open_set
 
-INTERRUPTED: Final = 130
 QUALITY: Final = 95
-DIVISORS: Final = {"half": 2, "full": 1}
 MARK: Final = "prepared.json"
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Roots):
     """Make a smaller copy of data sets, in the same layouts."""
 
-    # layout and root of each set, such as: gta5 /data/GTA5 cityscapes /data/cityscapes
-    sets: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    # root of GTA5
-    gta5: Path | None = None
-    # root of SYNTHIA-RAND-CITYSCAPES
-    synthia: Path | None = None
-    # root of Cityscapes
-    cityscapes: Path | None = None
     # folder of the copies; each set gets a folder in it
     out: Path = Path("runs/prepared")
     # half halves both sides; full keeps them and only changes the format
     size: Literal["half", "full"] = "half"
     # copy the labels of a target's training images as well; without it they are not touched
     labels: bool = False
-    # processes that copy
-    workers: int = min(8, os.cpu_count() or 1)
 
 
-@dataclass(frozen=True)
-class Copy:
-    """A split and where its copy goes.
-
-    Args:
-        images: the original.
-        labels: pattern of the label files of the copy.
-        split: as the set writes it.
-        folder: of the copy.
-        divisor: of both sides of images.
-        label_divisor: of labels; those that scores are taken with keep their size.
-    """
+class Copy(NamedTuple):
+    """A split and where its copy goes."""
 
     images: ImageSet
-    labels: str
-    split: str
-    folder: Path
-    divisor: int
-    label_divisor: int
+    split: str  # as the set writes it
+    labels: str  # pattern of the label files of the copy
+    folder: Path  # of the copy
+    divisor: int  # of both sides of images
+    label_divisor: int  # of labels; those that scores are taken with keep their size
 
 
 def copies(options: Options) -> list[Copy]:
-    """List what is to be copied.
-
-    Raises:
-        ValueError: no set is given, a layout is unknown, or a folder is not what its layout wants.
-    """
-    named = {name: getattr(options, name) for name in ("gta5", "synthia", "cityscapes")}
-    words = named_roots("prepare", options.sets, named)
+    """List what is to be copied; ValueError where a folder is not what its layout wants."""
+    words = options.words("prepare")
     if len(words) % 2:
         raise ValueError(f"prepare: expected a root for every layout, got {' '.join(words)}.")
-    found, divisor = [], DIVISORS[options.size]
+    listed, divisor = [], 2 if options.size == "half" else 1
     for name, root in zip(words[::2], words[1::2], strict=True):
         layout = layout_of(name, "target")
         if layout is OWN:
             raise ValueError("prepare: expected a set of the table in docs/data.md, got own.")
-        splits = {"train": layout.source or options.labels}
-        if not layout.source:
-            splits["val"] = True
-        for split, labels in splits.items():
-            role: Literal["source", "target"] = "source" if layout.source else "target"
+        role: Role = "source" if layout.source else "target"
+        for split in ("train",) if layout.source else ("train", "val"):
+            labels = layout.source or options.labels or split == "val"
             images = open_set(layout, Path(root), split, CITYSCAPES, labels=labels, role=role)
-            pattern = converted_pattern(layout).replace("{split}", layout.splits.get(split, split))
-            found.append(
-                Copy(
-                    images,
-                    pattern,
-                    layout.splits.get(split, split),
-                    options.out / name,
-                    divisor,
-                    divisor if split == "train" else 1,
-                )
-            )
-    return found
+            written = layout.splits.get(split, split)
+            pattern = converted_pattern(layout).replace("{split}", written)
+            kept = divisor if split == "train" else 1
+            listed.append(Copy(images, written, pattern, options.out / name, divisor, kept))
+    return listed
 
 
 def claim(copy: Copy) -> None:
-    """Make the folder of a copy ours, or raise before anything is written.
-
-    Raises:
-        ValueError: the folder holds other things, or a copy of another set or size.
-    """
+    """Make the folder of a copy ours; ValueError where it holds other things or another copy."""
     from reference.run.files import write_atomically
 
     wanted = {"source": str(copy.images.root.resolve()), "divisor": copy.divisor}
@@ -141,62 +94,56 @@ def claim(copy: Copy) -> None:
 
 
 def copy_pair(copy: Copy, index: int) -> int | str:
-    """Write the files of one pair that are not there yet.
-
-    Returns:
-        The number of files written, or what is wrong with the pair, which is then left out.
-    """
-    from PIL import Image
-
-    from reference.data.files import resize_image, resize_labels
-    from reference.run.files import write_atomically
-
+    """Write the files of one pair and return their number, or what is wrong with the pair."""
     images, sample = copy.images, copy.images.samples[index]
-    target = copy.folder / sample.image.relative_to(images.root).with_suffix(".jpg")
+
+    def at(image: Path) -> Path:
+        return copy.folder / image.relative_to(images.root).with_suffix(".jpg")
+
     truth = copy.folder / f"{copy.labels.format(**sample.parts)}.png"
-    if target.is_file() and (truth.is_file() or not images.has_labels):
+    if at(sample.image).is_file() and (truth.is_file() or not images.has_labels):
         return 0
     try:
         pixels, labels = images.pair(index)
         partner = images.partner(index)
     except DataError as error:
         return str(error)
-
-    def write(path: Path, pixels: ByteArray, divisor: int) -> None:
-        size = tuple(max(1, round(length / divisor)) for length in pixels.shape[:2])
-        small = (resize_image if pixels.ndim == 3 else resize_labels)(pixels, (size[0], size[1]))
-        encoded = io.BytesIO()
-        kind = "JPEG" if pixels.ndim == 3 else "PNG"
-        Image.fromarray(small).save(encoded, format=kind, quality=QUALITY)
-        write_atomically(path, encoded.getvalue())
-
     # The image last: one without labels would be refused.
     if labels is not None:
-        write(truth, labels, copy.label_divisor)
+        _write(truth, labels, copy.label_divisor)
     if partner is not None and sample.partner is not None:
-        there = copy.folder / sample.partner.relative_to(images.root).with_suffix(".jpg")
-        write(there, partner, copy.divisor)
-    write(target, pixels, copy.divisor)
+        _write(at(sample.partner), partner, copy.divisor)
+    _write(at(sample.image), pixels, copy.divisor)
     return 1 + (labels is not None) + (partner is not None)
+
+
+def _write(path: Path, pixels: ByteArray, divisor: int) -> None:
+    from PIL import Image
+
+    from reference.data.files import resize_image, resize_labels
+    from reference.run.files import write_atomically
+
+    height, width = (max(1, round(length / divisor)) for length in pixels.shape[:2])
+    scaled = (resize_image if pixels.ndim == 3 else resize_labels)(pixels, (height, width))
+    encoded, kind = io.BytesIO(), "JPEG" if pixels.ndim == 3 else "PNG"
+    Image.fromarray(scaled).save(encoded, format=kind, quality=QUALITY)
+    write_atomically(path, encoded.getvalue())
 
 
 def prepare(options: Options, *, progress: bool = True) -> list[str]:
     """Copy all that the options name, and say of each split what was done.
 
-    Raises:
-        ValueError: a set or the folder of a copy is refused, before anything is written.
-        OSError: the disk is full or not writable; what was copied before stays.
+    A set or a folder that is refused is so before anything is written.
     """
     from reference.data.batches import over
 
-    wanted = copies(options)
+    wanted, told = copies(options), []
     for copy in wanted:
         claim(copy)
-    told = []
     for copy in wanted:
-        work, count = partial(copy_pair, copy), len(copy.images)
-        title = f"Copying {copy.images.name}"
-        done = list(over(work, count, title, workers=options.workers, progress=progress))
+        work, title = partial(copy_pair, copy), f"Copying {copy.images.name}"
+        count, workers = len(copy.images), options.workers
+        done = list(over(work, count, title, workers=workers, progress=progress))
         broken = [answer for answer in done if isinstance(answer, str)]
         files = sum(answer for answer in done if isinstance(answer, int))
         told.append(f"{copy.images.name} {copy.split}: {count - len(broken)} pairs, {files} files")
@@ -205,7 +152,7 @@ def prepare(options: Options, *, progress: bool = True) -> list[str]:
 
 
 def main() -> None:
-    """Read the command line, copy, print; a wrong input ends with one sentence."""
+    """Read the command line, copy, print."""
     options = tyro.cli(Options, prog="python -m reference.prepare")
     try:
         for line in prepare(options):

@@ -19,38 +19,32 @@ from torch.utils.data import DataLoader, Dataset
 
 from reference.data.classes import IGNORE, ByteArray
 from reference.data.cuts import Key, Order, Window, draw_window, placed
-from reference.data.files import (
-    DataError,
-    Reading,
-    Size,
-    read_labels,
-    resize_image,
-    resize_labels,
-)
+from reference.data.files import DataError, Reading, Size, read_labels, resize_image, resize_labels
 from reference.data.image_set import ImageSet
 from reference.data.settings import Crops
 
 if TYPE_CHECKING:
     from reference.data.rare_classes import RareClassSampler
 
+Skip = Callable[[str], None] | None
+
 SOURCE_STREAM: Final = 0
 TARGET_STREAM: Final = 1
+# So many broken images in a row mean that the whole set is broken.
+_ATTEMPTS: Final = 64
 
 
 class Batch(NamedTuple):
-    """Images of one training step.
+    """Images of one training step."""
 
-    Args:
-        images: float32 (B, 3, h, w) in [0, 1], RGB.
-        labels: class numbers int64 (B, h, w), 255 where there is none: of the set where it was
-            opened with labels, else the run's own static labels, else None.
-        indices: int64 (B,), which images of the set these are.
-        partners: day images of the same places, cut alike, as `images`; None without.
-    """
-
+    # float32 (B, 3, h, w) in [0, 1], RGB
     images: Tensor
+    # class numbers int64 (B, h, w), 255 where there is none: of the set where it was opened with
+    # labels, else the run's own static labels, else None
     labels: Tensor | None
+    # int64 (B,), which images of the set these are
     indices: Tensor
+    # day images of the same places, cut alike, as `images`
     partners: Tensor | None
 
     def to(self, device: torch.device, *, channels_last: bool = False) -> Batch:
@@ -79,17 +73,10 @@ def whole_image(images: ImageSet, index: int, size: Size) -> Tensor:
     return to_tensor(resize_image(images.image(index), size))[None]
 
 
-class _Cut(NamedTuple):
-    image: Tensor
-    labels: Tensor | None
-    number: int
-    partner: Tensor | None
-
-
 class _Sample(NamedTuple):
-    """What a worker hands over: a cut, what was wrong with others, or what ends the run."""
+    """What a worker hands over: one image, what was wrong with others, or what ends the run."""
 
-    cut: _Cut | None
+    cut: Batch | None
     bad: dict[int, str]
     fatal: ValueError | None = None
 
@@ -107,19 +94,18 @@ class _Cuts(Dataset[Any]):
         """Return the image of a slot, or the next whole one, and what was wrong with others."""
         bad: dict[int, str] = {}
         for attempt in range(1 + min(len(self.images), _ATTEMPTS)):
-            tried = key if attempt == 0 else self.order.instead(key, attempt)
+            tried = self.order.in_turn(key.iteration, key.slot, attempt) if attempt else key
             if tried.image in bad:
                 continue
             try:
-                pixels, labels = self.images.pair(tried.image)
-                whole = self.images.has_partners
-                partner = self.images.partner(tried.image) if whole else None
+                pixels, labels, partner = _files(self.images, tried.image)
             except DataError as error:
                 bad[tried.image] = str(error)
                 continue
             try:
                 if self.static is not None:
-                    labels = self._stored(self.static, self.images.stems[tried.image])
+                    path = self.static / f"{self.images.stems[tried.image]}.png"
+                    labels = read_labels(path, _static_reading(len(self.images.classes)))
             except DataError as error:
                 # No image of the set: leaving it out would hide that the run's files are gone.
                 return _Sample(None, bad, error)
@@ -128,24 +114,17 @@ class _Cuts(Dataset[Any]):
 
     def _cut(
         self, key: Key, pixels: ByteArray, labels: ByteArray | None, partner: ByteArray | None
-    ) -> _Cut:
-        rng = self.order.generator(key)
+    ) -> Batch:
+        rng, colours, cut = self.order.generator(key), self.crops.colours, None
         window = draw_window((pixels.shape[0], pixels.shape[1]), self.crops, rng)
-        shown = None
         if labels is not None:
-            window, shown = self._with_class(window, labels, key, rng)
+            window, cut = self._with_class(window, labels, key, rng)
         image = to_tensor(window.image(pixels))
-        colours = self.crops.colours
         if colours.probability or colours.blur_probability or colours.noise:
             from reference.data.colour import change_colours
 
             image = change_colours(image, colours, rng)
-        return _Cut(
-            image,
-            None if shown is None else torch.tensor(shown).long(),
-            key.image,
-            None if partner is None else to_tensor(window.image(partner)),
-        )
+        return _one(image, cut, key.image, None if partner is None else window.image(partner))
 
     def _with_class(
         self, window: Window, labels: ByteArray, key: Key, rng: np.random.Generator
@@ -162,29 +141,31 @@ class _Cuts(Dataset[Any]):
             cut = window.labels(labels)
         return window, cut
 
-    def _stored(self, folder: Path, stem: str) -> ByteArray:
-        return read_labels(folder / f"{stem}.png", static_reading(len(self.images.classes)))
 
-
-# So many broken images in a row mean that the whole set is broken.
-_ATTEMPTS: Final = 64
-
-
-def static_reading(classes: int) -> Reading:
+def _static_reading(classes: int) -> Reading:
     """Return how static labels are read: class numbers and 255, as they stand."""
     table = np.full(256, IGNORE, dtype=np.uint8)
     table[:classes] = np.arange(classes)
     return Reading("ids", table, frozenset({*range(classes), IGNORE}), {})
 
 
-def _stacked(cuts: list[_Cut]) -> Batch:
-    images, labels, indices, partners = zip(*cuts, strict=True)
-    return Batch(
-        torch.stack(images),
-        None if labels[0] is None else torch.stack(labels),
-        torch.tensor(indices),
-        None if partners[0] is None else torch.stack(partners),
+def _files(images: ImageSet, index: int) -> tuple[ByteArray, ByteArray | None, ByteArray | None]:
+    """Read an image, its labels and its partner, where the set has them."""
+    return *images.pair(index), images.partner(index) if images.has_partners else None
+
+
+def _one(image: Tensor, labels: ByteArray | None, index: int, partner: ByteArray | None) -> Batch:
+    """Return a batch of one image, which lacks the first dimension."""
+    numbers = None if labels is None else torch.tensor(labels).long()
+    day = None if partner is None else to_tensor(partner)
+    return Batch(image, numbers, torch.tensor(index), day)
+
+
+def _stacked(ones: list[Batch]) -> Batch:
+    images, labels, indices, partners = (
+        None if each[0] is None else torch.stack(each) for each in zip(*ones, strict=True)
     )
+    return Batch(images, labels, indices, partners)  # type: ignore[arg-type]
 
 
 def _collate(samples: list[_Sample]) -> tuple[Batch | None, dict[int, str], ValueError | None]:
@@ -195,7 +176,7 @@ def _collate(samples: list[_Sample]) -> tuple[Batch | None, dict[int, str], Valu
 
 
 def _settle_worker(_: int) -> None:
-    """Let the process that trains decide when a worker ends.
+    """Let the process that started a worker decide when it ends.
 
     A cluster sends its request to stop to every process. A worker that died from it would take the
     run along in the middle of a step; so it goes on until its loader closes.
@@ -225,7 +206,7 @@ def batches(
     pin_memory: bool = False,
     rare: RareClassSampler | None = None,
     static: Path | None = None,
-    skip: Callable[[str], None] | None = None,
+    skip: Skip = None,
     max_bad: int = 100,
 ) -> Iterator[Batch]:
     """Yield the batches of iterations `start` .. `stop` - 1.
@@ -234,26 +215,15 @@ def batches(
     with batch size 2 sees. A broken image is named once and replaced by the next of the order.
 
     Args:
-        images: the set.
-        crops: how its images are cut and coloured.
-        seed: number of the run.
         stream: `SOURCE_STREAM` or `TARGET_STREAM`; another gives other draws.
-        start: first iteration.
-        stop: one past the last iteration.
         batch_size: images of a batch on this rank.
-        rank: number of this process.
-        world: number of processes.
         workers: processes that read; 0 reads in this one.
         pin_memory: copy batches to memory from which a GPU copies faster.
         rare: draws images by class, and cuts them so that they show it.
-        static: folder of static labels ``<stem>.png``, class numbers with 255 for none, of any
-            size; only for a set without labels.
+        static: folder of static labels ``<stem>.png`` for a set without labels, class numbers
+            with 255 for none, of any size.
         skip: called with one sentence for every image that is left out.
-        max_bad: number of images that may be left out.
-
-    Raises:
-        ValueError: a number is out of its range, static labels are given for a set with labels, or
-            more images are broken than `max_bad`.
+        max_bad: number of images that may be left out; one more is a DataError.
     """
     if static is not None and images.has_labels:
         raise ValueError(
@@ -261,25 +231,19 @@ def batches(
         )
     order = Order(len(images), seed, stream, start, stop, batch_size, rank, world, rare)
     loader = DataLoader(
-        _Cuts(images, crops, order, static),
-        batch_sampler=order,
-        collate_fn=_collate,
-        num_workers=workers,
-        worker_init_fn=_settle_worker,
-        pin_memory=pin_memory,
+        _Cuts(images, crops, order, static), batch_sampler=order, collate_fn=_collate,
+        num_workers=workers, worker_init_fn=_settle_worker, pin_memory=pin_memory,
         # Its own generator: a loader without one draws from torch's global stream when it starts,
         # which would shift dropout after a resume.
         generator=torch.Generator(),
-    )
+    )  # fmt: skip
     return _whole(loader, images, skip, max_bad)
 
 
-def _whole(
-    loader: Any, images: ImageSet, skip: Callable[[str], None] | None, max_bad: int
-) -> Iterator[Batch]:
+def _whole(loader: Any, images: ImageSet, skip: Skip, max_bad: int) -> Iterator[Batch]:
     for batch, bad, fatal in loader:
         for index, sentence in bad.items():
-            note_bad(images, index, sentence, skip, max_bad)
+            _note_bad(images, index, sentence, skip, max_bad)
         if fatal is not None:
             raise fatal
         if batch is None:
@@ -287,18 +251,8 @@ def _whole(
         yield batch
 
 
-def note_bad(
-    images: ImageSet,
-    index: int,
-    sentence: str,
-    skip: Callable[[str], None] | None,
-    max_bad: int,
-) -> None:
-    """Count an image that is left out and say so, once.
-
-    Raises:
-        DataError: more than `max_bad` are.
-    """
+def _note_bad(images: ImageSet, index: int, sentence: str, skip: Skip, max_bad: int) -> None:
+    """Count an image that is left out and say so, once; more than `max_bad` are an error."""
     if index in images.bad:
         return
     images.bad[index] = sentence
@@ -319,39 +273,24 @@ def passes(
     rank: int = 0,
     world: int = 1,
     batch_size: int = 1,
-    skip: Callable[[str], None] | None = None,
+    skip: Skip = None,
     max_bad: int = 100,
 ) -> Iterator[Batch]:
     """Yield the images of a set once, in order, at one size; labels, where it has them, too.
 
-    Args:
-        images: the set.
-        size: (height, width), pixels.
-        rank: takes every `world`-th image, from this one.
-        world: number of processes.
-        batch_size: images of a batch; the last may hold fewer.
-        skip: called with one sentence for every image that is left out.
-        max_bad: number of images that may be left out.
-
-    Raises:
-        DataError: more images are broken than `max_bad`.
+    Of `world` processes, each takes every `world`-th image; the last batch may hold fewer.
+    `skip` and `max_bad` are those of `batches`.
     """
-    cuts: list[_Cut] = []
+    cuts: list[Batch] = []
     for index in range(rank, len(images), world):
         try:
-            pixels, labels = images.pair(index)
-            partner = images.partner(index) if images.has_partners else None
+            pixels, labels, partner = _files(images, index)
         except DataError as error:
-            note_bad(images, index, str(error), skip, max_bad)
+            _note_bad(images, index, str(error), skip, max_bad)
             continue
-        cuts.append(
-            _Cut(
-                to_tensor(resize_image(pixels, size)),
-                None if labels is None else torch.tensor(resize_labels(labels, size)).long(),
-                index,
-                None if partner is None else to_tensor(resize_image(partner, size)),
-            )
-        )
+        labels = None if labels is None else resize_labels(labels, size)
+        partner = None if partner is None else resize_image(partner, size)
+        cuts.append(_one(to_tensor(resize_image(pixels, size)), labels, index, partner))
         if len(cuts) == batch_size:
             yield _stacked(cuts)
             cuts = []
@@ -359,60 +298,41 @@ def passes(
         yield _stacked(cuts)
 
 
-class _Failure(NamedTuple):
-    error: Exception
-
-
+@dataclass(frozen=True)
 class _Work(Dataset[Any]):
-    def __init__(self, work: Callable[[int], Any]) -> None:
-        self.work = work
+    work: Callable[[int], Any]
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> tuple[Any, Exception | None]:
         try:
-            return self.work(index)
+            return self.work(index), None
         except (ValueError, OSError) as error:
             # Raised here it would arrive as the text of a traceback.
-            return _Failure(error)
+            return None, error
 
 
 def over(
-    work: Callable[[int], Any], count: int, description: str, *, workers: int, progress: bool
+    work: Callable[[int], Any], count: int, title: str, *, workers: int, progress: bool
 ) -> Iterator[Any]:
-    """Call a function for 0 .. count - 1 and yield its results in this order.
+    """Call a function for 0 .. count - 1 in some processes and yield its results in this order.
 
-    An error of the function is raised here.
-
-    Args:
-        work: takes the number of a file.
-        count: number of files.
-        description: what is done, in a few words, for the progress bar.
-        workers: processes beside this one; 0 works in this one.
-        progress: show a bar.
+    0 workers call it in this process; an error of the function is raised here.
     """
     from reference.run.report import track
 
     # Files of one errand to a worker: one by one, handing them over would cost as much as the work.
     errand = 8
     loader = DataLoader(
-        _Work(work),
-        batch_size=errand,
-        sampler=range(count),
-        num_workers=workers if count > errand else 0,
-        collate_fn=list,
-        worker_init_fn=_settle_worker,
-        generator=torch.Generator(),
-    )
+        _Work(work), errand, sampler=range(count), num_workers=workers if count > errand else 0,
+        collate_fn=list, worker_init_fn=_settle_worker, generator=torch.Generator(),
+    )  # fmt: skip
     # Workers start before the bar does: a fork copies no thread of its.
-    answers = iter(loader)
+    answers = (answer for several in iter(loader) for answer in several)
     try:
-        answer: list[Any] = []
-        for index in track(count, description, show=progress):
-            if index % errand == 0:
-                answer = next(answers)
-            result = answer[index % errand]
-            if isinstance(result, _Failure):
-                raise result.error
+        for _ in track(count, title, show=progress):
+            result, error = next(answers)
+            if error is not None:
+                raise error
             yield result
     finally:
         # A traceback would keep the workers alive, and a later fork would inherit them.
-        del answers
+        answers.close()

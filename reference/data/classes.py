@@ -7,7 +7,7 @@ means "not scored". How label files write classes is told by their layout.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -19,29 +19,17 @@ ByteArray = npt.NDArray[np.uint8]
 Colour = tuple[int, int, int]
 
 IGNORE: Final = 255
+EXAMPLE: Final = '[{"name": "road", "colour": [128, 64, 128], "ids": [7]}, ...]'
 
 _COLOURS: Final = {
-    "road": (128, 64, 128),
-    "sidewalk": (244, 35, 232),
-    "building": (70, 70, 70),
-    "wall": (102, 102, 156),
-    "fence": (190, 153, 153),
-    "pole": (153, 153, 153),
-    "traffic light": (250, 170, 30),
-    "traffic sign": (220, 220, 0),
-    "vegetation": (107, 142, 35),
-    "terrain": (152, 251, 152),
-    "sky": (70, 130, 180),
-    "person": (220, 20, 60),
-    "rider": (255, 0, 0),
-    "car": (0, 0, 142),
-    "truck": (0, 0, 70),
-    "bus": (0, 60, 100),
-    "train": (0, 80, 100),
-    "motorcycle": (0, 0, 230),
+    "road": (128, 64, 128), "sidewalk": (244, 35, 232), "building": (70, 70, 70),
+    "wall": (102, 102, 156), "fence": (190, 153, 153), "pole": (153, 153, 153),
+    "traffic light": (250, 170, 30), "traffic sign": (220, 220, 0),
+    "vegetation": (107, 142, 35), "terrain": (152, 251, 152), "sky": (70, 130, 180),
+    "person": (220, 20, 60), "rider": (255, 0, 0), "car": (0, 0, 142), "truck": (0, 0, 70),
+    "bus": (0, 60, 100), "train": (0, 80, 100), "motorcycle": (0, 0, 230),
     "bicycle": (119, 11, 32),
-}
-NAMES: Final = tuple(_COLOURS)
+}  # fmt: skip
 
 # What papers leave out of their means for SYNTHIA -> Cityscapes.
 _NOT_IN_16: Final = ("terrain", "truck", "train")
@@ -50,38 +38,19 @@ _NOT_IN_13: Final = (*_NOT_IN_16, "wall", "fence", "pole")
 
 @dataclass(frozen=True)
 class ClassList:
-    """The classes of a run: what a network predicts, in the order of its outputs.
+    """The classes of a run: what a network predicts, in the order of its outputs."""
 
-    Args:
-        name: of the list, such as "cityscapes".
-        names: of the classes; `len(classes)` is their number, 255 at most.
-        colours: (red, green, blue) of each, 0..255.
-        means: class numbers that a mean IoU is taken over, by its name, the headline first.
-        ids: values of each class in label files of layout "own".
-        label_colours: colours of each class in label files of layout "own"; its colour if empty.
-    """
-
-    name: str
-    names: tuple[str, ...]
-    colours: tuple[Colour, ...]
+    name: str  # of the list, such as "cityscapes"
+    names: tuple[str, ...]  # of the classes, 255 at most
+    colours: tuple[Colour, ...]  # (red, green, blue) of each, 0..255
+    # class numbers that a mean IoU is taken over, by its name, the headline first
     means: Mapping[str, tuple[int, ...]]
-    ids: tuple[tuple[int, ...], ...] = ()
+    ids: tuple[tuple[int, ...], ...] = ()  # values of each class in label files of layout "own"
+    # likewise, where those hold colours; the class's own colour if empty
     label_colours: tuple[tuple[Colour, ...], ...] = ()
 
     def __len__(self) -> int:
-        """Return the number of classes."""
         return len(self.names)
-
-    def number(self, name: str) -> int:
-        """Return the number of a class.
-
-        Raises:
-            ValueError: there is none of this name.
-        """
-        if name not in self.names:
-            known = ", ".join(self.names)
-            raise ValueError(f"ClassList: expected a class of {self.name} ({known}), got {name}.")
-        return self.names.index(name)
 
     def numbers(self, names: Iterable[str]) -> tuple[int, ...]:
         """Return the numbers of those names that the list holds, ascending."""
@@ -90,9 +59,8 @@ class ClassList:
     def merge_table(self, merge: Sequence[str]) -> ByteArray:
         """Return what each of 256 label values is read as.
 
-        Args:
-            merge: pairs such as "rider=person": pixels of the first are read as the second. All at
-                once, so ("a=b", "b=c") leaves no c that was an a.
+        Pixels of the first class of a pair "rider=person" are read as the second. All pairs count
+        at once, so ("a=b", "b=c") leaves no c that was an a.
 
         Example:
             >>> [int(CITYSCAPES.merge_table(["rider=person"])[x]) for x in (11, 12, 13, 255)]
@@ -100,128 +68,115 @@ class ClassList:
         """
         table = np.arange(256, dtype=np.uint8)
         for pair in merge:
-            before, after = pair.split("=")
-            table[self.number(before.strip())] = self.number(after.strip())
+            before, after = names = [name.strip() for name in pair.split("=")]
+            if unknown := [name for name in names if name not in self.names]:
+                known = f"a class of {self.name} ({', '.join(self.names)})"
+                raise ValueError(f"ClassList: expected {known}, got {unknown[0]}.")
+            table[self.names.index(before)] = self.names.index(after)
         return table
 
     def with_means(self, scored: Iterable[int], shared: Iterable[int]) -> ClassList:
         """Return the list with the means of one pair of sets.
 
-        The headline is the mean over the classes that the source labels and the target scores; the
-        published means follow, those first whose classes the source labels.
-
-        Args:
-            scored: classes that the target's labels hold.
-            shared: those of them that the source labels too.
+        The headline is the mean over the classes that the source labels and the target scores
+        (`shared`); of the published means stay those whose classes the target's labels hold
+        (`scored`), those first whose classes the source labels too.
         """
-        everything, both = set(scored), set(shared)
-        published = {
-            name: tuple(c for c in numbers if c in everything)
-            for name, numbers in self.means.items()
-        }
-        wanted = {tuple(sorted(both)): "", tuple(sorted(everything)): ""}
-        names = {numbers: name for name, numbers in published.items() if len(numbers)}
-        # A published mean that lost a class is another mean.
-        names = {numbers: name for numbers, name in names.items() if numbers == self.means[name]}
-        for numbers in wanted:
-            if numbers and numbers not in names:
-                short = f"miou{len(numbers)}"
-                names[numbers] = f"{short}_shared" if short in names.values() else short
-        headline = tuple(sorted(both)) or tuple(sorted(everything))
+        both, everything = (tuple(sorted(set(numbers))) for numbers in (shared, scored))
+        # A published mean that lost a class would be another mean.
+        means = self.means.items()
+        names = {over: name for name, over in means if over and set(over) <= set(everything)}
+        for over in (both, everything):
+            if over and over not in names:
+                short = f"miou{len(over)}"
+                names[over] = f"{short}_shared" if short in names.values() else short
+        headline = both or everything
 
-        def place(numbers: tuple[int, ...]) -> tuple[bool, bool, int]:
-            return (numbers != headline, not both.issuperset(numbers), -len(numbers))
+        def place(over: tuple[int, ...]) -> tuple[bool, bool, int]:
+            return over != headline, not set(over) <= set(both), -len(over)
 
-        return replace(self, means={names[n]: n for n in sorted(names, key=place)})
+        return replace(self, means={names[over]: over for over in sorted(names, key=place)})
 
 
 CITYSCAPES: Final = ClassList(
     "cityscapes",
-    NAMES,
+    tuple(_COLOURS),
     tuple(_COLOURS.values()),
     {
-        f"miou{len(NAMES) - len(without)}": tuple(
-            number for number, name in enumerate(NAMES) if name not in without
+        f"miou{19 - len(without)}": tuple(
+            number for number, name in enumerate(_COLOURS) if name not in without
         )
         for without in ((), _NOT_IN_16, _NOT_IN_13)
     },
 )
 
 
+def _is_whole(value: Any, top: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= top
+
+
+def _is_colour(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(_is_whole(x, 255) for x in value)
+
+
+def _is_list(value: Any, of: Callable[[Any], bool]) -> bool:
+    return isinstance(value, list) and all(map(of, value))
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip()) and "=" not in value
+
+
+def _are_ids(value: Any) -> bool:
+    return _is_list(value, lambda number: _is_whole(number, 65535))
+
+
+# Every field of a class, what it must be, and whether it is.
+_FIELDS: Final[dict[str, tuple[str, Callable[[Any], bool]]]] = {
+    "name": ('a "name" without =', _is_name),
+    "colour": ('a "colour" of three numbers 0..255', _is_colour),
+    "ids": ('"ids", a list of numbers 0..65535', _are_ids),
+    "label_colours": ('"label_colours", a list of colours', lambda x: _is_list(x, _is_colour)),
+}
+
+
 def read_classes(path: Path) -> ClassList:
     """Read the class list of your own sets from JSON.
 
-    Args:
-        path: a list such as ``[{"name": "road", "colour": [128, 64, 128], "ids": [7]}, ...]``. The
-            order is that of the network's outputs; "ids" are the values of the class in label
-            files; "label_colours", a list of colours, stands for them where those are colours.
-
-    Raises:
-        ValueError: the file is missing, no such list, or a class is not described well.
+    The order is that of the network's outputs; "ids" are the values of a class in label files;
+    "label_colours", a list of colours, stands for them where those are colours.
     """
+
+    def refuse(wanted: str, got: object) -> ValueError:
+        return ValueError(f"classes: expected {path} {wanted}, got {got}. Hint: write {EXAMPLE}.")
+
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ValueError(f"classes: expected {path} to be a JSON file, got {reason}.") from error
-    example = 'Hint: write [{"name": "road", "colour": [128, 64, 128], "ids": [7]}, ...].'
-    whole = isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)
+        raise refuse("to be a JSON file", getattr(error, "strerror", None) or error) from error
+    whole = _is_list(entries, lambda entry: isinstance(entry, dict))
     if not whole or not 1 <= len(entries) <= IGNORE:
         got = f"{len(entries)} entries" if whole else type(entries).__name__
-        raise ValueError(
-            f"classes: expected {path} to list 1 to {IGNORE} classes, got {got}. {example}"
-        )
-    classes = [_entry(path, number, entry, example) for number, entry in enumerate(entries)]
-    names, colours, ids, label_colours = (tuple(column) for column in zip(*classes, strict=True))
-    _once(path, "name", [(name, name) for name in names])
-    _once(path, "id", [(i, n) for n, group in zip(names, ids, strict=True) for i in group])
-    pairs = zip(names, label_colours, strict=True)
-    _once(path, "label colour", [(c, n) for n, group in pairs for c in group])
-    everything = tuple(range(len(names)))
-    means = {f"miou{len(names)}": everything}
-    return ClassList(path.stem, names, colours, means, ids, label_colours)
-
-
-def _entry(
-    path: Path, number: int, entry: dict[str, Any], example: str
-) -> tuple[str, Colour, tuple[int, ...], tuple[Colour, ...]]:
-    def refuse(field: str, wanted: str) -> ValueError:
-        got = json.dumps(entry.get(field))
-        return ValueError(
-            f"classes: expected {path} to give class {number} {wanted}, got {got}. {example}"
-        )
-
-    def whole(value: Any, top: int) -> bool:
-        return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= top
-
-    def is_colour(value: Any) -> bool:
-        return isinstance(value, list) and len(value) == 3 and all(whole(x, 255) for x in value)
-
-    name, colour = entry.get("name"), entry.get("colour", entry.get("color", []))
-    ids, label_colours = entry.get("ids", []), entry.get("label_colours", [])
-    if not isinstance(name, str) or not name.strip() or "=" in name:
-        raise refuse("name", 'a "name" without =')
-    if not is_colour(colour):
-        raise refuse("colour", 'a "colour" of three numbers 0..255')
-    if not isinstance(ids, list) or not all(whole(value, 65535) for value in ids):
-        raise refuse("ids", '"ids", a list of numbers 0..65535')
-    if not isinstance(label_colours, list) or not all(map(is_colour, label_colours)):
-        raise refuse("label_colours", '"label_colours", a list of colours')
-    unknown = sorted(set(entry) - {"name", "colour", "color", "ids", "label_colours"})
-    if unknown:
-        raise refuse(unknown[0], f'no "{unknown[0]}"')
-    colours = tuple((c[0], c[1], c[2]) for c in label_colours)
-    red, green, blue = colour
-    return name.strip(), (red, green, blue), tuple(ids), colours
-
-
-def _once(path: Path, what: str, owners: Sequence[tuple[Any, str]]) -> None:
-    """Refuse a value that two classes claim."""
-    seen: dict[Any, str] = {}
-    for value, owner in owners:
-        if value in seen:
-            both = f"{seen[value]} and {owner}"
-            raise ValueError(
-                f"classes: expected {path} to give each {what} once, got {value} for {both}."
-            )
-        seen[value] = owner
+        raise refuse(f"to list 1 to {IGNORE} classes", got)
+    for number, entry in enumerate(entries):
+        colour = entry.pop("color", [])
+        entry |= {"name": None, "colour": colour, "ids": [], "label_colours": []} | entry
+        for field, value in entry.items():
+            wanted, is_right = _FIELDS.get(field, (f'no "{field}"', lambda _: False))
+            if not is_right(value):
+                raise refuse(f"to give class {number} {wanted}", json.dumps(value))
+    names = tuple(entry["name"].strip() for entry in entries)
+    ids = tuple(tuple(entry["ids"]) for entry in entries)
+    colours = tuple(tuple(map(tuple, entry["label_colours"])) for entry in entries)
+    for what, values in (("name", [[name] for name in names]), ("id", ids), ("colour", colours)):
+        owners: dict[Any, str] = {}
+        for name, group in zip(names, values, strict=True):
+            for value in group:
+                if value in owners:
+                    raise refuse(
+                        f"to give each {what} once", f"{value} for {owners[value]} and {name}"
+                    )
+                owners[value] = name
+    shown = tuple(tuple(entry["colour"]) for entry in entries)
+    means = {f"miou{len(names)}": tuple(range(len(names)))}
+    return ClassList(path.stem, names, shown, means, ids, colours)

@@ -26,19 +26,12 @@ _CHOICE: Final = 2**32
 
 
 class Key(NamedTuple):
-    """One image of one batch.
-
-    Args:
-        iteration: number of the step, >= 0.
-        slot: place in the batch of all ranks together, >= 0.
-        image: number in the set.
-        number: class that it was drawn for; None without rare-class sampling.
-    """
+    """One image of one batch."""
 
     iteration: int
-    slot: int
-    image: int
-    number: int | None = None
+    slot: int  # place in the batch of all ranks together
+    image: int  # number in the set
+    number: int | None = None  # class that it was drawn for; None without rare-class sampling
 
 
 @lru_cache(maxsize=8)
@@ -48,50 +41,30 @@ def _permutation(seed: int, stream: int, epoch: int, count: int) -> npt.NDArray[
 
 @dataclass(frozen=True)
 class Order:
-    """Which image stands in which slot of which iteration: computed, never remembered.
+    """Which image stands in which slot of iterations `start` .. `stop` - 1."""
 
-    Args:
-        count: images of the set, at least 1.
-        seed: number of the run, >= 0.
-        stream: tells apart source and target.
-        start: first iteration, >= 0.
-        stop: one past the last iteration, >= `start`.
-        batch_size: images of a batch on one rank, at least 1.
-        rank: number of this process, 0 .. world - 1.
-        world: number of processes.
-        rare: draws images by class; None takes every image once an epoch.
-
-    Raises:
-        ValueError: a number is out of its range.
-    """
-
-    count: int
+    count: int  # images of the set
     seed: int
-    stream: int
+    stream: int  # tells apart source and target
     start: int
     stop: int
-    batch_size: int
+    batch_size: int  # on one rank
     rank: int = 0
     world: int = 1
-    rare: RareClassSampler | None = None
+    rare: RareClassSampler | None = None  # draws by class; None takes every image once an epoch
 
     def __post_init__(self) -> None:
-        for name, least in (("count", 1), ("seed", 0), ("start", 0), ("batch_size", 1)):
-            if getattr(self, name) < least:
-                got = getattr(self, name)
-                raise ValueError(f"batches: expected {name} of at least {least}, got {got}.")
-        if self.stop < self.start or not 0 <= self.rank < self.world:
+        least = min(self.count - 1, self.batch_size - 1, self.seed, self.start, self.rank)
+        if least < 0 or self.stop < self.start or self.rank >= self.world:
             raise ValueError(
-                f"batches: expected start <= stop and rank < world, got start {self.start}, stop "
-                f"{self.stop}, rank {self.rank}, world {self.world}."
+                "batches: expected count and batch_size of at least 1, 0 <= start <= stop, "
+                f"seed >= 0 and 0 <= rank < world, got {self}."
             )
 
     def __len__(self) -> int:
-        """Return the number of batches."""
         return self.stop - self.start
 
     def __iter__(self) -> Iterator[list[Key]]:
-        """Yield the keys of one batch after another."""
         first = self.rank * self.batch_size
         for iteration in range(self.start, self.stop):
             yield [self.key(iteration, first + place) for place in range(self.batch_size)]
@@ -102,17 +75,15 @@ class Order:
             rng = np.random.default_rng([self.seed, self.stream, iteration, slot, _CHOICE])
             drawn = self.rare.draw(rng)
             if drawn is not None:
-                return Key(iteration, slot, drawn.image, drawn.number)
-        return Key(iteration, slot, self._in_turn(iteration, slot, 0))
+                return Key(iteration, slot, *drawn)
+        return self.in_turn(iteration, slot)
 
-    def _in_turn(self, iteration: int, slot: int, further: int) -> int:
+    def in_turn(self, iteration: int, slot: int, further: int = 0) -> Key:
+        """Return the key of a slot in an epoch's order, or of so many images further on."""
         number = iteration * self.batch_size * self.world + slot + further
         epoch, place = divmod(number, self.count)
-        return int(_permutation(self.seed, self.stream, epoch, self.count)[place])
-
-    def instead(self, key: Key, attempt: int) -> Key:
-        """Return the key of the image that replaces a broken one: the next of the order."""
-        return Key(key.iteration, key.slot, self._in_turn(key.iteration, key.slot, attempt))
+        permutation = _permutation(self.seed, self.stream, epoch, self.count)
+        return Key(iteration, slot, int(permutation[place]))
 
     def generator(self, key: Key) -> np.random.Generator:
         """Return where everything that is done with one image is drawn from."""

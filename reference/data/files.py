@@ -1,7 +1,6 @@
-"""Picture files, read whole with Pillow or refused in one sentence.
+"""Picture files, read whole with Pillow or refused in one sentence (`DataError`).
 
-PNG and JPEG, any case of the ending. A photograph is turned as its EXIF orientation says. Labels
-come out as the numbers that the file holds; `reference.data.sets` reads them as classes.
+PNG and JPEG, any case of the ending. A photograph is turned as its EXIF orientation says.
 """
 
 from __future__ import annotations
@@ -10,55 +9,41 @@ import os
 import re
 import stat
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from reference.data.classes import ByteArray
+from reference.data.classes import IGNORE, ByteArray
 
 Size = tuple[int, int]
 Places = npt.NDArray[np.int64]
 Kind = Literal["ids", "deep", "red", "colours", "own"]
 
-MOST_MEGAPIXELS: Final = 200
-# A stem with the ending and the mark of a half-written file must fit into 255 bytes.
 _FEW_PIXELS: Final = 8
-_LONGEST_STEM: Final = 220
 _ORIENTATION: Final = 0x0112
 _SIDEWAYS: Final = range(5, 9)
 _TAIL: Final = 1024
 _ENDS: Final = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
 _AGAIN: Final = "unpack or download it again"
+_SWAPPED: Final = "images and labels are in each other's place, or a tool has changed the file"
+TRAP: Final = (
+    "SYNTHIA labels have 16 bits per channel, which most tools cut to 8 when they save; use the "
+    "files of SYNTHIA-RAND-CITYSCAPES (CVPR16) as downloaded"
+)
 
 
 class DataError(ValueError):
-    """A file or folder of a data set that cannot be used; the text is one sentence and a hint.
-
-    Args:
-        sentence: the whole text.
-        kind: one or two words for programs, such as "truncated".
-        path: the file or folder.
-    """
-
-    def __init__(self, sentence: str, kind: str = "", path: str = "") -> None:
-        super().__init__(sentence, kind, path)
-        self.kind, self.path = kind, path
-
-    def __str__(self) -> str:
-        """Return the sentence."""
-        return str(self.args[0])
+    """A file or folder of a data set that cannot be used, in one sentence with a hint."""
 
 
-def refuse(kind: str, path: Path, wanted: str, got: str, hint: str) -> DataError:
-    """Make the error of a file: "data: expected <path> <wanted>, got <got>. Hint: <hint>."."""
-    sentence = f"data: expected {path} {wanted}, got {got}. Hint: {hint}."
-    return DataError(sentence, kind, str(path))
+def refuse(path: Path, wanted: str, got: str, hint: str) -> DataError:
+    """Make the error of a file."""
+    return DataError(f"data: expected {path} {wanted}, got {got}. Hint: {hint}.")
 
 
 @contextmanager
@@ -67,43 +52,37 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         state = path.stat()
         if not stat.S_ISREG(state.st_mode):
-            raise refuse("unreadable", path, "to be a file", "a folder, pipe or device", "move it")
+            raise refuse(path, "to be a file", "a folder, pipe or device", "move it")
         if state.st_size == 0:
-            raise refuse("empty", path, "to be a picture", "0 bytes", _AGAIN)
+            raise refuse(path, "to be a picture", "0 bytes", _AGAIN)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             file = Image.open(path, formats=("PNG", "JPEG"))
         with file:
-            pixels = file.width * file.height
-            if pixels > MOST_MEGAPIXELS * 1_000_000:
-                raise _bomb(path, f"{file.width}x{file.height}")
             yield file
     except FileNotFoundError as error:
-        raise refuse("missing", path, "to be a picture", "none", "put it back") from error
+        raise refuse(path, "to be a picture", "none", "put it back") from error
     except Image.DecompressionBombError as error:
-        raise _bomb(path, "a far larger one") from error
+        raise refuse(
+            path, "to be of a size that fits into memory", str(error), "scale it down"
+        ) from error
     except DataError:
         raise
     except (OSError, SyntaxError, EOFError, ValueError) as error:
         raise _damaged(path, error) from error
 
 
-def _bomb(path: Path, got: str) -> DataError:
-    wanted = f"to be a picture of at most {MOST_MEGAPIXELS} megapixels"
-    return refuse("size", path, wanted, got, "scale it down")
-
-
 def _damaged(path: Path, error: Exception) -> DataError:
     if isinstance(error, PermissionError):
-        return refuse("unreadable", path, "to be readable", "no permission", "check its rights")
+        return refuse(path, "to be readable", "no permission", "check its rights")
     if isinstance(error, UnidentifiedImageError):
         got, hint = "neither PNG nor JPEG", f"the file is damaged or no picture; {_AGAIN}"
-        return refuse("unreadable", path, "to be a PNG or JPEG picture", got, hint)
+        return refuse(path, "to be a PNG or JPEG picture", got, hint)
     if "truncated" in str(error):
         hint = f"copying, unpacking or downloading stopped half-way; {_AGAIN}"
-        return refuse("truncated", path, "to be a whole picture", "a file cut short", hint)
+        return refuse(path, "to be a whole picture", "a file cut short", hint)
     got = f"an error in decoding ({error})"
-    return refuse("unreadable", path, "to be a readable picture", got, f"it is damaged; {_AGAIN}")
+    return refuse(path, "to be a readable picture", got, f"it is damaged; {_AGAIN}")
 
 
 def _orientation(file: Image.Image) -> int:
@@ -111,22 +90,14 @@ def _orientation(file: Image.Image) -> int:
 
 
 def picture_size(path: Path) -> Size:
-    """Return (height, width) of a picture as it is shown; only its header is read.
-
-    Raises:
-        DataError: the file is empty or no picture.
-    """
+    """Return (height, width) of a picture as it is shown; only its header is read."""
     with _opened(path) as file:
         turned = _orientation(file) in _SIDEWAYS
         return (file.width, file.height) if turned else (file.height, file.width)
 
 
 def check_ends(path: Path) -> None:
-    """Read the head and the end of a picture, without decoding it.
-
-    Raises:
-        DataError: the file is empty, no picture, or lacks its end.
-    """
+    """Read the head and the end of a picture, without decoding it."""
     with _opened(path) as file:
         end = _ENDS.get(file.format or "", b"")
     with path.open("rb") as raw:
@@ -136,71 +107,53 @@ def check_ends(path: Path) -> None:
 
 
 def read_image(path: Path) -> ByteArray:
-    """Read an image, uint8 (H, W, 3), RGB, turned as a viewer shows it.
-
-    Raises:
-        DataError: the file is missing, empty, damaged, too large, or has no colours.
-    """
+    """Read an image, uint8 (H, W, 3), RGB, turned as a viewer shows it."""
     with _opened(path) as file:
         # Labels are never JPEG, so a grey JPEG is a photograph and a grey PNG a mistake.
         grey = file.format == "JPEG" and file.mode in ("L", "CMYK")
         if file.mode not in ("RGB", "RGBA") and not grey:
-            hint = "labels and images are in each other's place, or another tool changed the file"
-            raise refuse("mode", path, "to be an RGB picture", f"Pillow mode {file.mode}", hint)
-        turn = _orientation(file)
-        if turn != 1:
+            got = f"Pillow mode {file.mode}"
+            raise refuse(path, "to be an RGB picture", got, _SWAPPED)
+        if _orientation(file) != 1:
             from PIL import ImageOps
 
             ImageOps.exif_transpose(file, in_place=True)
         return np.array(file if file.mode == "RGB" else file.convert("RGB"))
 
 
-@dataclass(frozen=True)
-class Reading:
-    """How the values of a label file become class numbers.
+class Reading(NamedTuple):
+    """How the values of a label file become class numbers."""
 
-    Args:
-        kind: "ids" are grey or palette numbers; "deep" the red channel of 16 bits; "red" that of 8
-            bits; "colours" an RGB picture; "own" ids or colours, whichever the file holds.
-        table: class number, or 255, of each value.
-        allowed: values that may occur; None allows every one.
-        colours: class number of each colour, written as red * 65536 + green * 256 + blue.
-    """
-
+    # "ids" are grey or palette numbers; "deep" the red channel of 16 bits; "red" that of 8 bits;
+    # "colours" an RGB picture; "own" ids or colours, whichever the file holds
     kind: Kind
+    # class number, or 255, of each value
     table: ByteArray
+    # values that may occur; None allows every one
     allowed: frozenset[int] | None
+    # class number of each colour, written as red << 16 | green << 8 | blue
     colours: Mapping[int, int]
 
 
 def read_labels(path: Path, reading: Reading) -> ByteArray:
-    """Read a label file as class numbers, uint8 (H, W), 255 where nothing is scored.
-
-    Args:
-        path: the PNG file.
-        reading: what its values mean.
-
-    Raises:
-        DataError: the file is missing, empty, damaged, of another kind, or holds another value.
-    """
+    """Read a label file as class numbers, uint8 (H, W), 255 where nothing is scored."""
     kind = reading.kind
     with _opened(path) as file:
         coloured = file.mode in ("RGB", "RGBA")
         if kind == "own":
             kind = "colours" if coloured else "ids"
-        deep = "16" in str(getattr(file, "tile", ""))
+        deep = any("16" in str(tile[3]) for tile in getattr(file, "tile", ()))
         if kind == "deep":
             if not (deep and coloured):
                 got = f"{16 if deep else 8}-bit {file.mode}"
-                raise refuse("bit depth", path, "to be a 16-bit RGB PNG", got, TRAP)
+                raise refuse(path, "to be a 16-bit RGB PNG", got, TRAP)
             # OpenCV returns what it could decode; Pillow compares every checksum.
             file.verify()
         elif coloured != (kind != "ids") or file.mode not in ("L", "P", "I;16", "RGB", "RGBA"):
             wanted = "to hold one number per pixel" if kind == "ids" else "to be an RGB picture"
-            hint = "images and labels are in each other's place, or a tool has changed the file"
-            if coloured:
-                hint = "the file holds colours instead of class ids; use the files as downloaded"
-            raise refuse("mode", path, wanted, f"Pillow mode {file.mode}", hint)
+            hint = "the file holds colours instead of class ids; use the files as downloaded"
+            got = f"Pillow mode {file.mode}"
+            raise refuse(path, wanted, got, hint if coloured else _SWAPPED)
         else:
             pixels = np.array(file)
     if kind == "colours":
@@ -218,25 +171,16 @@ def read_labels(path: Path, reading: Reading) -> ByteArray:
 def _require_known(path: Path, values: npt.NDArray[Any], reading: Reading) -> None:
     if reading.allowed is None:
         return
-    if values.dtype == np.uint8:
-        # Ten times as fast as numpy's count, on a path that every training image takes.
-        counts = Image.fromarray(values).histogram()
-        strange = [(x, n) for x, n in enumerate(counts) if n and x not in reading.allowed]
-    else:
-        pairs = zip(*np.unique(values, return_counts=True), strict=True)
-        strange = [(int(x), int(n)) for x, n in pairs if int(x) not in reading.allowed]
+    # Ten times as fast as numpy's count, on a path that every training image takes.
+    fast = values.dtype == np.uint8
+    counts = Image.fromarray(values).histogram() if fast else np.bincount(values.ravel())
+    strange = [(x, n) for x, n in enumerate(counts) if n and x not in reading.allowed]
     if strange:
-        most = max(reading.allowed - {255}, default=0)
-        wanted = f"to hold ids 0..{most}" + (" or 255" if 255 in reading.allowed else "")
+        most = max(reading.allowed - {IGNORE}, default=0)
+        wanted = f"to hold ids 0..{most}" + (" or 255" if IGNORE in reading.allowed else "")
         hint = "the file uses another numbering of classes; use the files as downloaded"
         got = f"{strange[0][0]} in {strange[0][1]} pixels"
-        raise refuse("ids", path, wanted, got, TRAP if reading.kind == "deep" else hint)
-
-
-TRAP: Final = (
-    "SYNTHIA labels have 16 bits per channel, which most tools cut to 8 when they save; use the "
-    "files of SYNTHIA-RAND-CITYSCAPES (CVPR16) as downloaded"
-)
+        raise refuse(path, wanted, got, TRAP if reading.kind == "deep" else hint)
 
 
 def _red_of_sixteen_bits(path: Path) -> npt.NDArray[Any]:
@@ -252,33 +196,21 @@ def _red_of_sixteen_bits(path: Path) -> npt.NDArray[Any]:
 
 
 def _by_colour(path: Path, pixels: ByteArray, colours: Mapping[int, int]) -> ByteArray:
-    if not colours:
-        hint = "give the classes label_colours, or labels of one number per pixel"
-        raise refuse("mode", path, "to hold one number per pixel", "colours", hint)
-    packed = pixels[..., 0].astype(np.int32) << 16
-    packed |= pixels[..., 1].astype(np.int32) << 8
-    packed |= pixels[..., 2]
+    red, green, blue = (pixels[..., channel].astype(np.int32) for channel in range(3))
+    packed = red << 16 | green << 8 | blue
     known = np.array(sorted(colours), dtype=np.int32)
     places = np.minimum(np.searchsorted(known, packed), len(known) - 1)
-    strange = known[places] != packed
-    if strange.any():
-        red, rest = divmod(int(packed[strange][0]), 65536)
-        got = f"({red}, {rest >> 8}, {rest & 255}) in {int(strange.sum())} pixels"
+    strange = packed[known[places] != packed]
+    if len(strange):
+        first = int(strange[0])
+        got = f"({first >> 16}, {first >> 8 & 255}, {first & 255}) in {len(strange)} pixels"
         hint = "the file was smoothed or scaled, or its colours are those of another list"
-        raise refuse("ids", path, "to hold the colours of classes alone", got, hint)
+        raise refuse(path, "to hold the colours of classes alone", got, hint)
     return np.array([colours[int(colour)] for colour in known], dtype=np.uint8)[places]
 
 
 def nearest(shape: tuple[int, ...], size: Size) -> tuple[Places, Places]:
-    """Return the rows and columns that a nearest-neighbour scaling takes, centre to centre.
-
-    Args:
-        shape: (height, width) before, pixels.
-        size: (height, width) afterwards, pixels.
-
-    Returns:
-        int64 (height,) and (width,).
-    """
+    """Return the rows and columns that a nearest-neighbour scaling takes, centre to centre."""
     rows, columns = (
         np.minimum(((np.arange(new) + 0.5) * (old / new)).astype(np.int64), old - 1)
         for old, new in zip(shape, size, strict=True)
@@ -308,69 +240,52 @@ def resize_image(pixels: ByteArray, size: Size) -> ByteArray:
 
 
 def fit_labels(path: Path, labels: ByteArray, shape: Size) -> ByteArray:
-    """Return labels that belong to an image of some size.
+    """Return labels that belong to an image of size `shape`.
 
     A few pixels of difference, as in some frames of GTA5, are scaled away; labels of a whole
-    multiple of the image's size, as beside a smaller copy, stay as they are.
-
-    Raises:
-        DataError: the sizes differ by more.
+    multiple of the image's size, as beside a smaller copy, stay as they are; others are refused.
     """
-    height, width = labels.shape
-    off = abs(height - shape[0]), abs(width - shape[1])
-    if off == (0, 0):
+
+    def off(times: int) -> list[int]:
+        return [abs(a - times * b) for a, b in zip(labels.shape, shape, strict=True)]
+
+    times = round(labels.shape[0] / shape[0])
+    if off(1) == [0, 0] or (times > 1 and max(off(times)) <= times):
         return labels
-    times = round(height / shape[0])
-    if times > 1 and max(abs(height - times * shape[0]), abs(width - times * shape[1])) <= times:
-        return labels
-    if max(off) <= _FEW_PIXELS or (off[0] <= 0.01 * shape[0] and off[1] <= 0.01 * shape[1]):
+    if max(off(1)) <= _FEW_PIXELS or all(
+        few <= 0.01 * side for few, side in zip(off(1), shape, strict=True)
+    ):
         return resize_labels(labels, shape)
-    wanted = f"of size {shape[1]}x{shape[0]} as its image"
+    wanted, got = (f"{width}x{height}" for height, width in (shape, labels.shape))
     hint = "image and labels are not of one frame; unpack both again"
-    raise refuse("size", path, wanted, f"{width}x{height}", hint)
-
-
-_ANY_IMAGE: Final = r"\.(?i:png|jpe?g)"
-_ANY_LABEL: Final = r"\.(?i:png)"
+    raise refuse(path, f"of size {wanted} as its image", got, hint)
 
 
 def find_files(
     root: Path, pattern: str, split: str, *, labels: bool
 ) -> dict[tuple[str, ...], Path]:
-    """Find files by a pattern such as "leftImg8bit/{split}/{place}/{stem}_leftImg8bit".
+    """Find PNG files, and JPEG where they are no labels, by a pattern as in `layouts`.
 
-    ``{split}`` stands for the split, ``{path}`` for folders and a name, every other name in braces
-    for one part of a path. Endings of any case are taken, hidden files and folders are not.
-
-    Args:
-        root: folder of the set.
-        pattern: of paths below it, without the ending.
-        split: as the set writes it.
-        labels: look for PNG alone, not also for JPEG.
-
-    Returns:
-        The parts that the pattern names, sorted by name -> file.
+    ``{path}`` stands for folders and a name, every other name in braces for one part of a path.
+    Endings of any case are taken, hidden files and folders are not. The keys of the answer are the
+    parts that the pattern names, in the order of those names.
     """
     filled = pattern.replace("{split}", split)
     fixed = filled.partition("{")[0].rpartition("/")[0]
-    start = root / fixed if fixed else root
-    pieces = re.split(r"\{(\w+)\}", filled)
     expression = "".join(
-        re.escape(piece)
-        if place % 2 == 0
-        else f"(?P<{piece}>{'.+' if piece == 'path' else '[^/]+'})"
-        for place, piece in enumerate(pieces)
+        re.escape(piece) if n % 2 == 0 else rf"(?P<{piece}>{'.+' if piece == 'path' else '[^/]+'})"
+        for n, piece in enumerate(re.split(r"\{(\w+)\}", filled))
     )
-    wanted = re.compile(expression + (_ANY_LABEL if labels else _ANY_IMAGE))
-    deepest = None if "{path}" in filled else filled.count("/")
+    wanted = re.compile(expression + (r"\.(?i:png)" if labels else r"\.(?i:png|jpe?g)"))
+    depth = None if "{path}" in filled else filled.count("/") - len(Path(fixed).parts)
     found: dict[tuple[str, ...], Path] = {}
-    for path in walk(start, None if deepest is None else deepest - len(Path(fixed).parts)):
+    for path in walk(root / fixed, depth):
         match = wanted.fullmatch(path.relative_to(root).as_posix())
         if match is not None:
             key = tuple(value for _, value in sorted(match.groupdict().items()))
             if key in found:
                 got = f"also {found[key].name}"
-                raise refuse("extra", path, "to be alone of its name", got, "remove one of them")
+                raise refuse(path, "to be alone of its name", got, "remove one of them")
             found[key] = path
     return dict(sorted(found.items()))
 
@@ -379,22 +294,10 @@ def walk(folder: Path, depth: int | None) -> Iterator[Path]:
     """Yield the files below a folder, links followed once, hidden ones left out."""
     seen: set[tuple[int, int]] = set()
     for base, folders, names in os.walk(folder, followlinks=True):
-        state = os.stat(base)
-        if (state.st_dev, state.st_ino) in seen:
-            folders.clear()
-            continue
+        state, here = os.stat(base), Path(base)
+        again = (state.st_dev, state.st_ino) in seen
         seen.add((state.st_dev, state.st_ino))
-        here = Path(base)
-        if depth is not None and len(here.relative_to(folder).parts) >= depth:
+        if again or (depth is not None and len(here.relative_to(folder).parts) >= depth):
             folders.clear()
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (here / name for name in names if not name.startswith("."))
-
-
-def require_short_names(stems: Iterable[tuple[str, Path]]) -> None:
-    """Refuse a name that would leave no room for the files that are named after it."""
-    for stem, path in stems:
-        length = len(os.fsencode(stem))
-        if length > _LONGEST_STEM:
-            wanted = f"to have a name of at most {_LONGEST_STEM} bytes"
-            raise refuse("name", path, wanted, str(length), "rename it and its labels")
+        yield from (here / name for name in names if not (again or name.startswith(".")))

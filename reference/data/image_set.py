@@ -6,7 +6,8 @@ training images by mistake; the folder of labels may even be absent.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,42 +25,35 @@ from reference.data.files import (
     read_image,
     read_labels,
     refuse,
-    require_short_names,
 )
 from reference.data.layouts import CONVERTED, LAYOUTS, TRAIN_IDS, Labels, Layout
 
 Role = Literal["source", "target"]
+Parts = tuple[str, ...]
 
 # Without splits of its own, every fifth image of a target is kept for validation.
 _FIFTH: Final = 5
+# A stem with the ending and the mark of a half-written file must fit into 255 bytes.
+_LONGEST_STEM: Final = 220
 _OWN_ENDINGS: Final = ("", "_labels", "_label", "_mask", "_gt", "_labelIds", "_L")
 OWN: Final = Layout(
     "your own set",
     ("{path}",),
-    tuple(Labels(f"{{path}}{ending}", {}, "own", any_value=True) for ending in _OWN_ENDINGS),
+    tuple(Labels(f"{{path}}{ending}", {}, "own") for ending in _OWN_ENDINGS),
     "labels are PNG files with the names of their images",
     source=True,
 )
 
 
 class Sample(NamedTuple):
-    """Files of one image.
+    """Files of one image."""
 
-    Args:
-        stem: its name, which the set holds once.
-        image: its file.
-        labels: file of its labels; None where the set was opened without.
-        way: number of the layout's way that the labels are written in.
-        partner: day image of the same place, or None.
-        parts: what the names in braces of the layout's pattern stand for.
-    """
-
-    stem: str
+    stem: str  # its name, which the set holds once
     image: Path
-    labels: Path | None = None
-    way: int = 0
-    partner: Path | None = None
-    parts: Mapping[str, str] = {}
+    labels: Path | None  # None where the set was opened without
+    way: int  # number of the layout's way that the labels are written in
+    partner: Path | None  # day image of the same place
+    parts: Mapping[str, str]  # what the names in braces of the layout's pattern stand for
 
     @property
     def place(self) -> str:
@@ -67,52 +61,21 @@ class Sample(NamedTuple):
         return self.parts.get("place", "")
 
 
-class _Cache:
-    """Decoded images of one process, as many as fit."""
-
-    def __init__(self, mib: int) -> None:
-        self.left = mib << 20
-        self.kept: dict[tuple[Path, bool], ByteArray] = {}
-
-    def get(self, key: tuple[Path, bool], read: Callable[[], ByteArray]) -> ByteArray:
-        if key in self.kept:
-            return self.kept[key]
-        pixels = read()
-        if pixels.nbytes <= self.left:
-            pixels.setflags(write=False)
-            self.left -= pixels.nbytes
-            self.kept[key] = pixels
-        return pixels
-
-
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images of one split, and their labels where it was opened with them.
+    """Images of one split, and their labels where it was opened with them."""
 
-    Args:
-        name: title of the set.
-        root: its folder.
-        classes: of the run.
-        samples: files of every image.
-        has_labels: whether `labels` may be called.
-        labelled: numbers of the classes that labels of this set show.
-        readings: how each way of writing labels is read.
-        notes: what is odd about the files, in sentences, and yet no reason to refuse them.
-        cache_mib: decoded images are kept up to this many MiB.
-    """
-
-    name: str
+    name: str  # title of the set
     root: Path
-    classes: ClassList
+    classes: ClassList  # of the run
     samples: tuple[Sample, ...]
-    has_labels: bool
-    labelled: tuple[int, ...]
-    readings: tuple[Reading, ...]
-    notes: tuple[str, ...] = ()
-    cache_mib: int = 0
+    has_labels: bool  # whether `labels` may be called
+    labelled: tuple[int, ...]  # numbers of the classes that labels of this set show
+    readings: tuple[Reading, ...]  # how each way of writing labels is read
+    notes: tuple[str, ...] = ()  # what is odd about the files, and yet no reason to refuse them
+    cache_mib: int = 0  # decoded images are kept up to this many MiB
 
     def __len__(self) -> int:
-        """Return the number of images."""
         return len(self.samples)
 
     @cached_property
@@ -126,59 +89,55 @@ class ImageSet:
         return {}
 
     @cached_property
-    def _cache(self) -> _Cache:
-        return _Cache(self.cache_mib)
+    def _kept(self) -> dict[Path, ByteArray]:
+        return {}
 
     def __getstate__(self) -> dict[str, object]:
         """Leave decoded images behind when the set goes to another process."""
-        return {name: value for name, value in self.__dict__.items() if name != "_cache"}
+        return {name: value for name, value in self.__dict__.items() if name != "_kept"}
+
+    def _read(self, path: Path, read: Callable[[Path], ByteArray]) -> ByteArray:
+        if path in self._kept:
+            return self._kept[path]
+        pixels = read(path)
+        room = (self.cache_mib << 20) - pixels.nbytes
+        if room >= 0 and sum(kept.nbytes for kept in self._kept.values()) <= room:
+            pixels.setflags(write=False)
+            self._kept[path] = pixels
+        return pixels
 
     def image(self, index: int) -> ByteArray:
-        """Return image `index`, uint8 (H, W, 3), RGB.
-
-        Raises:
-            DataError: the file is broken.
-        """
-        path = self.samples[index].image
-        return self._cache.get((path, True), lambda: read_image(path))
+        """Return image `index`, uint8 (H, W, 3), RGB; DataError where the file is broken."""
+        return self._read(self.samples[index].image, read_image)
 
     def labels(self, index: int, shape: Size | None = None) -> ByteArray:
         """Return class numbers of image `index`, uint8 (H, W), 255 where nothing is scored.
 
-        Args:
-            index: of the image.
-            shape: (height, width) of the image where it is known; else its header is read.
-
-        Raises:
-            ValueError: the set was opened without labels.
-            DataError: the file is broken, or is no label file of this image.
+        Where the image's `shape` is not known, its header is read. ValueError where the set was
+        opened without labels, DataError where the file is broken or belongs to another image.
         """
         sample = self.samples[index]
-        path = sample.labels
-        if path is None:
+        if sample.labels is None:
             raise ValueError(
                 f"ImageSet.labels: expected a set opened with labels, got {self.name} without."
             )
 
-        def read() -> ByteArray:
+        def read(path: Path) -> ByteArray:
             wanted = shape or picture_size(sample.image)
             return fit_labels(path, read_labels(path, self.readings[sample.way]), wanted)
 
-        return self._cache.get((path, False), read)
+        return self._read(sample.labels, read)
 
     def pair(self, index: int) -> tuple[ByteArray, ByteArray | None]:
         """Return an image and its labels, or None where there are none; each is decoded once."""
         image = self.image(index)
-        if not self.has_labels:
-            return image, None
-        return image, self.labels(index, (image.shape[0], image.shape[1]))
+        size = (image.shape[0], image.shape[1])
+        return image, self.labels(index, size) if self.has_labels else None
 
     def partner(self, index: int) -> ByteArray | None:
         """Return the day image of the same place, uint8 (H, W, 3), or None."""
         path = self.samples[index].partner
-        if path is None:
-            return None
-        return self._cache.get((path, True), lambda: read_image(path))
+        return None if path is None else self._read(path, read_image)
 
     @property
     def has_partners(self) -> bool:
@@ -187,37 +146,33 @@ class ImageSet:
 
     def part(self, indices: Iterable[int]) -> ImageSet:
         """Return a set of some of the images."""
-        samples = tuple(self.samples[index] for index in indices)
-        return replace(self, samples=samples, notes=())
+        return replace(self, samples=tuple(self.samples[index] for index in indices), notes=())
 
 
-def _reading(way: Labels, classes: ClassList, merge: Sequence[str]) -> Reading:
+def reading_of(way: Labels, classes: ClassList, merge: Sequence[str] = ()) -> Reading:
+    """Return how label files of one way become classes of the run."""
     merged = classes.merge_table(merge)
     numbers: dict[int, int] = {}
     colours: dict[int, int] = {}
     if way.kind == "own":
-        for number in range(len(classes)):
+        for number, colour in enumerate(classes.colours):
             numbers |= dict.fromkeys(classes.ids[number] if classes.ids else (number,), number)
             shown = classes.label_colours[number] if classes.label_colours else ()
-            for red, green, blue in shown or (classes.colours[number],):
+            for red, green, blue in shown or (colour,):
                 colours[red << 16 | green << 8 | blue] = number
     else:
         known = {name: number for number, name in enumerate(classes.names)}
-        found = {value: known.get(name, IGNORE) for value, name in way.values.items()}
-        numbers, colours = ({}, found) if way.kind == "colours" else (found, {})
+        read_as = {value: known.get(name, IGNORE) for value, name in way.values.items()}
+        numbers, colours = ({}, read_as) if way.kind == "colours" else (read_as, {})
     table = np.full(max(256, 2 + max(numbers, default=0)), IGNORE, dtype=np.uint8)
     for value, number in numbers.items():
         table[value] = merged[number]
-    allowed = None if way.any_value else frozenset(way.values)
+    allowed = None if way.kind == "own" else frozenset(way.values)
     return Reading(way.kind, table, allowed, {c: int(merged[n]) for c, n in colours.items()})
 
 
 def layout_of(name: str, role: Role) -> Layout:
-    """Return a layout by its name.
-
-    Raises:
-        ValueError: there is none of this name.
-    """
+    """Return a layout by its name."""
     if name == "own":
         return OWN
     if role == "source" and name.startswith("toy"):
@@ -230,33 +185,9 @@ def layout_of(name: str, role: Role) -> Layout:
 
 def shown_classes(layout: Layout, classes: ClassList, merge: Sequence[str]) -> tuple[int, ...]:
     """Return the numbers of the classes that labels of a layout show."""
-    names = {name for way in layout.labels for name in way.values.values()}
-    numbers = classes.numbers(layout.holds or names)
-    read_as = classes.merge_table(merge)
-    every = range(len(classes)) if layout is OWN else numbers
-    return tuple(sorted({int(read_as[number]) for number in every}))
-
-
-def named_roots(caller: str, words: Sequence[str], named: Mapping[str, Path | None]) -> list[str]:
-    """Return layouts and roots in turn, as a command was given them.
-
-    Args:
-        caller: begins the sentence.
-        words: layouts and roots.
-        named: roots by layout, from options.
-
-    Raises:
-        ValueError: there are none.
-    """
-    found = list(words)
-    for name, root in named.items():
-        found += [] if root is None else [name, str(root)]
-    if len(found) < 2:
-        raise ValueError(
-            f"{caller}: expected a layout and its root, got {' '.join(found) or 'nothing'}. "
-            f"Hint: python -m reference.{caller} gta5 /data/GTA5."
-        )
-    return found
+    names = layout.holds or {name for way in layout.labels for name in way.values.values()}
+    numbers = range(len(classes)) if layout is OWN else classes.numbers(names)
+    return tuple(sorted({int(classes.merge_table(merge)[number]) for number in numbers}))
 
 
 def converted_pattern(layout: Layout) -> str:
@@ -265,31 +196,11 @@ def converted_pattern(layout: Layout) -> str:
     return plain[0] if plain else layout.labels[0].pattern + CONVERTED
 
 
-def ways_of(layout: Layout) -> tuple[Labels, ...]:
+def _ways(layout: Layout) -> tuple[Labels, ...]:
     """Return all ways in which labels of a layout may lie, converted ones last."""
     if layout is OWN or any(way.values is TRAIN_IDS for way in layout.labels):
         return layout.labels
     return (*layout.labels, Labels(converted_pattern(layout), TRAIN_IDS))
-
-
-def _other_product(root: Path) -> str:
-    """Name the SYNTHIA product that a folder holds in place of the wanted one, or ""."""
-    if (root / "RGB" / "Stereo_Left").is_dir() or any(root.glob("SYNTHIA-SEQS*")):
-        return "SYNTHIA-SEQS (video sequences)"
-    return "SYNTHIA-SF" if (root / "RGBLeft").is_dir() else ""
-
-
-def _images(layout: Layout, root: Path, split: str) -> tuple[dict[tuple[str, ...], Path], str]:
-    for pattern in layout.images:
-        found = find_files(root, pattern, layout.splits.get(split, split), labels=False)
-        if found:
-            return found, pattern
-    wanted = layout.images[0].replace("{split}", layout.splits.get(split, split))
-    for part in ("{stem}", "{place}", "{path}", "{condition}"):
-        wanted = wanted.replace(part, "*")
-    got = "no such folder" if not root.is_dir() else _other_product(root) or "none"
-    hint = f"the folder is another one, or not all is unpacked: {layout.download}"
-    raise refuse("missing", root, f"to hold images of {layout.title}, {wanted}.png", got, hint)
 
 
 def open_set(
@@ -307,81 +218,80 @@ def open_set(
     """Open one split of a set; its files are listed and none of them is opened.
 
     Args:
-        layout: of the set.
-        root: its folder.
-        split: "train", "val" or another that the set has.
-        classes: of the run.
         labels: whether labels will be read; with False no folder of labels is touched.
         role: what it is used as; a source without splits of its own is read whole.
         merge: pairs such as "rider=person".
         label_root: folder of labels, where they do not lie below `root`.
-        cache_mib: decoded images are kept up to this many MiB.
-
-    Raises:
-        DataError: there are no images, or one has no labels.
     """
-    images, pattern = _images(layout, root, split)
-    names = sorted(part.partition("}")[0] for part in pattern.split("{")[1:] if "}" in part)
-    names = [name for name in names if name != "split"]
+    found, pattern = _images(layout, root, split)
+    images = found
     if "{split}" not in pattern and role == "target" and layout is not OWN:
-        wanted = [n % _FIFTH == _FIFTH - 1 for n in range(len(images))]
-        keep = wanted if split == "val" else [not w for w in wanted]
-        images = {key: path for (key, path), k in zip(images.items(), keep, strict=True) if k}
-    ways = ways_of(layout)
-    truth: dict[tuple[str, ...], tuple[Path, int]] = {}
-    extra = 0
-    if labels:
-        truth, extra = _label_files(layout, ways, label_root or root, split)
-        extra -= len(truth.keys() & images.keys())
-        missing = [path for key, path in images.items() if key not in truth]
-        if missing:
-            got = f"none; {len(missing)} of {len(images)} images lack theirs"
-            hint = f"unpack all archives of labels: {layout.download}"
-            raise refuse("missing", missing[0], "to have labels", got, hint)
-    partners: Mapping[tuple[str, ...], Path] = {}
+        fifth = {key for n, key in enumerate(found) if n % _FIFTH == _FIFTH - 1}
+        images = {key: path for key, path in found.items() if (key in fifth) == (split == "val")}
+    ways = _ways(layout)
+    truth = _label_files(layout, ways, label_root or root, split) if labels else {}
+    missing = [path for key, path in images.items() if key not in truth]
+    if labels and missing:
+        got = f"none; {len(missing)} of {len(images)} images lack theirs"
+        hint = f"unpack all archives of labels: {layout.download}"
+        raise refuse(missing[0], "to have labels", got, hint)
+    partners: Mapping[Parts, Path] = {}
     if layout.partner:
         partners = find_files(root, layout.partner, layout.splits.get(split, split), labels=False)
+    names = {part.partition("}")[0] for part in pattern.split("{")[1:]} - {"split"}
     samples = []
     for key, path in images.items():
-        parts = dict(zip(names, key, strict=True))
+        parts = dict(zip(sorted(names), key, strict=True))
         stem = parts.get("stem") or parts["path"].replace("/", "_")
-        label, way = truth.get(key, (None, 0))
-        samples.append(Sample(stem, path, label, way, partners.get(key), parts))
-    if len({sample.stem for sample in samples}) < len(samples):
-        samples = [s._replace(stem=f"{s.place}_{s.stem}" if s.place else s.stem) for s in samples]
-    _require_names_once(samples)
+        file, way = truth.get(key, (None, 0))
+        samples.append(Sample(stem, path, file, way, partners.get(key), parts))
+    notes = _notes(layout, root, split, len(samples), len(truth.keys() - found.keys()))
+    readings = tuple(reading_of(way, classes, merge) for way in ways)
+    shown = shown_classes(layout, classes, merge)
     return ImageSet(
-        layout.title,
-        root,
-        classes,
-        tuple(samples),
-        labels,
-        shown_classes(layout, classes, merge),
-        tuple(_reading(way, classes, merge) for way in ways),
-        tuple(_notes(layout, root, split, len(samples), extra if labels else 0)),
+        layout.title, root, classes, _named_once(samples), labels, shown, readings, tuple(notes),
         cache_mib,
-    )
+    )  # fmt: skip
+
+
+def _images(layout: Layout, root: Path, split: str) -> tuple[dict[Parts, Path], str]:
+    """Return the images by what the pattern names, and the pattern that finds them."""
+    for pattern in layout.images:
+        if images := find_files(root, pattern, layout.splits.get(split, split), labels=False):
+            return images, pattern
+    wanted = layout.images[0].replace("{split}", layout.splits.get(split, split))
+    for part in ("{stem}", "{place}", "{path}", "{condition}"):
+        wanted = wanted.replace(part, "*")
+    got = "none" if root.is_dir() else "no such folder"
+    # Two products that are mistaken for the wanted one.
+    if (root / "RGB" / "Stereo_Left").is_dir() or any(root.glob("SYNTHIA-SEQS*")):
+        got = "SYNTHIA-SEQS (video sequences)"
+    elif (root / "RGBLeft").is_dir():
+        got = "SYNTHIA-SF"
+    hint = f"the folder is another one, or not all is unpacked: {layout.download}"
+    raise refuse(root, f"to hold images of {layout.title}, {wanted}.png", got, hint)
 
 
 def _label_files(
     layout: Layout, ways: Sequence[Labels], root: Path, split: str
-) -> tuple[dict[tuple[str, ...], tuple[Path, int]], int]:
-    """Return the label file of every image and its way, and the number of names."""
-    truth: dict[tuple[str, ...], tuple[Path, int]] = {}
+) -> dict[Parts, tuple[Path, int]]:
+    """Return the label file of every image, and the number of its way."""
+    truth: dict[Parts, tuple[Path, int]] = {}
     for number, way in enumerate(ways):
-        part = layout.splits.get(split, split)
-        for key, path in find_files(root, way.pattern, part, labels=True).items():
+        for key, path in find_files(
+            root, way.pattern, layout.splits.get(split, split), labels=True
+        ).items():
             # Other repositories write converted labels beside the downloaded ones.
             if CONVERTED in way.pattern or not path.stem.endswith(CONVERTED):
                 truth.setdefault(key, (path, number))
-    return truth, len(truth)
+    return truth
 
 
-def _notes(layout: Layout, root: Path, split: str, count: int, extra: int) -> Iterable[str]:
-    expected = layout.counts.get(split, ())
-    if extra > 0:
+def _notes(layout: Layout, root: Path, split: str, count: int, extra: int) -> Iterator[str]:
+    expected = layout.counts.get(split, (count,))
+    if extra:
         yield f"{layout.title}: {extra} label files below {root} belong to no image."
-    if expected and count != expected[0]:
+    if count != expected[0]:
         known = ", as a download in use" if count in expected else ""
         yield (
             f"{layout.title}: {count} images of {split} in {root}{known}; the complete set has "
@@ -389,11 +299,18 @@ def _notes(layout: Layout, root: Path, split: str, count: int, extra: int) -> It
         )
 
 
-def _require_names_once(samples: Sequence[Sample]) -> None:
+def _named_once(samples: Sequence[Sample]) -> tuple[Sample, ...]:
+    """Return the samples with names that differ and leave room for files named after them."""
+    if len({sample.stem for sample in samples}) < len(samples):
+        samples = [s._replace(stem=f"{s.place}_{s.stem}" if s.place else s.stem) for s in samples]
     seen: dict[str, Path] = {}
     for sample in samples:
+        length = len(os.fsencode(sample.stem))
         if sample.stem in seen:
             wanted, got = "to have a name of its own", f"that of {seen[sample.stem]}"
-            raise refuse("extra", sample.image, wanted, got, "rename one of them")
+            raise refuse(sample.image, wanted, got, "rename one of them")
+        if length > _LONGEST_STEM:
+            wanted = f"to have a name of at most {_LONGEST_STEM} bytes"
+            raise refuse(sample.image, wanted, str(length), "rename it and its labels")
         seen[sample.stem] = sample.image
-    require_short_names((sample.stem, sample.image) for sample in samples)
+    return tuple(samples)

@@ -11,121 +11,75 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from reference.data.classes import NAMES
+from reference.data.classes import CITYSCAPES
 from reference.data.files import Kind
 
 CONVERTED: Final = "_labelTrainIds"
+_NAMES: Final = CITYSCAPES.names
 
 
 @dataclass(frozen=True)
 class Labels:
-    """One way in which the label files of a set lie and number classes.
+    """One way in which the label files of a set lie and number classes."""
 
-    Args:
-        pattern: of the files, without their ending.
-        values: class of every value that may occur, "" for none. Colours are written as
-            red * 65536 + green * 256 + blue.
-        kind: how a file holds its values (`reference.data.files.read_ids`).
-        any_value: whether other values may occur too, and stand for no class.
-    """
-
-    pattern: str
+    pattern: str  # of the files, without their ending
+    # class of every value that may occur, "" for none; colours as red << 16 | green << 8 | blue
     values: Mapping[int, str]
-    kind: Kind = "ids"
-    any_value: bool = False
+    kind: Kind = "ids"  # how a file holds its values, see `reference.data.files.Reading`
 
 
 @dataclass(frozen=True)
 class Layout:
-    """One data set as it is downloaded.
-
-    Args:
-        title: its name in prose.
-        images: patterns of the images; the first that finds any is taken.
-        labels: ways in which labels lie; each image takes the first that holds its pair.
-        download: what to unpack, for hints.
-        splits: what the set calls train and val; without ``{split}`` in the pattern every fifth
-            image is "val" where the set is the target, and all are "train" where it is the source.
-        counts: number of images of a complete split.
-        holds: names of the classes that its labels show; None: all of the 19.
-        means: class names that its papers average over, by the name of the mean.
-        partner: pattern of a day image of the same place.
-        folders: other names of its folder below --data.root.
-        source: whether it usually serves as the source, so that its train labels are checked.
-    """
+    """One data set as it is downloaded."""
 
     title: str
-    images: tuple[str, ...]
-    labels: tuple[Labels, ...]
-    download: str
+    images: tuple[str, ...]  # patterns; the first that finds any is taken
+    labels: tuple[Labels, ...]  # each image takes the first that holds its pair
+    download: str  # what to unpack, for hints
+    # what the set calls train and val, where that is another word
     splits: Mapping[str, str] = field(default_factory=dict)
+    # number of images of a complete split, then of others in use
     counts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    holds: tuple[str, ...] | None = None
-    means: Mapping[str, tuple[str, ...]] | None = None
-    partner: str = ""
-    folders: tuple[str, ...] = ()
-    source: bool = False
-
-    @property
-    def has_splits(self) -> bool:
-        """Whether its folders tell splits apart."""
-        return "{split}" in self.images[0]
+    holds: tuple[str, ...] | None = None  # classes that its labels show; None: all of the 19
+    means: Mapping[str, tuple[str, ...]] | None = None  # what its papers average over
+    partner: str = ""  # pattern of a day image of the same place
+    folders: tuple[str, ...] = ()  # other names of its folder below --data.root
+    source: bool = False  # usually serves as the source, so that its train labels are checked
 
 
 def _ids(numbers: tuple[int, ...], last: int, *void: int) -> dict[int, str]:
-    named = dict(zip(numbers, NAMES, strict=True))
+    named = dict(zip(numbers, _NAMES, strict=True))
     return {value: named.get(value, "") for value in (*range(last + 1), *void)}
-
-
-# Number of every class, in the order of the 19, in three label files.
-CITYSCAPES_NUMBERS: Final = (
-    7,
-    8,
-    11,
-    12,
-    13,
-    17,
-    19,
-    20,
-    21,
-    22,
-    23,
-    24,
-    25,
-    26,
-    27,
-    28,
-    31,
-    32,
-    33,
-)
-_SYNTHIA_IDS: Final = (3, 4, 2, 21, 5, 7, 15, 9, 6, 16, 1, 10, 17, 8, 18, 19, 20, 12, 11)
-TRAIN_IDS: Final = {**dict(enumerate(NAMES)), 255: ""}
-# A licence plate is id -1, which some tools store as 255; GTA5 has it as 34.
-LABEL_IDS: Final = _ids(CITYSCAPES_NUMBERS, 33, 255)
-GTA5_IDS: Final = _ids(CITYSCAPES_NUMBERS, 34)
-SYNTHIA_IDS: Final = _ids(_SYNTHIA_IDS, 22)
 
 
 def _listed(text: str) -> dict[int, str]:
     """Read entries of "r g b = class"; without a class nothing is scored there."""
-    found = {}
+    named = {}
     for line in text.split(";"):
         colour, _, name = line.partition("=")
         red, green, blue = map(int, colour.split())
-        found[red << 16 | green << 8 | blue] = name.strip()
-    return found
+        named[red << 16 | green << 8 | blue] = name.strip()
+    return named
 
 
-# CARLA 0.9.10 to 0.9.13; what drives is one tag, and so is who walks or rides.
-_CARLA_NAMES: Final = (
-    *("", "building", "fence", "", "person", "pole", "road", "road", "sidewalk", "vegetation"),
-    *("car", "wall", "traffic sign", "sky", "", "", "", "", "traffic light", "", "", ""),
-    "terrain",
-)
-_CARLA_TAGS: Final = dict(enumerate(_CARLA_NAMES))
+# Number of every class, in the order of the 19, in label files of Cityscapes and of SYNTHIA.
+CITYSCAPES_NUMBERS: Final = (
+    7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33
+)  # fmt: skip
+_SYNTHIA_NUMBERS: Final = (3, 4, 2, 21, 5, 7, 15, 9, 6, 16, 1, 10, 17, 8, 18, 19, 20, 12, 11)
+TRAIN_IDS: Final = {**dict(enumerate(_NAMES)), 255: ""}
+# A licence plate is id -1, which some tools store as 255; GTA5 has it as 34.
+LABEL_IDS: Final = _ids(CITYSCAPES_NUMBERS, 33, 255)
+GTA5_IDS: Final = _ids(CITYSCAPES_NUMBERS, 34)
+SYNTHIA_IDS: Final = _ids(_SYNTHIA_NUMBERS, 22)
 
-# The 32 colours of CamVid; as the 11 classes of its papers, in names of Cityscapes.
+# Tags of CARLA 0.9.10 to 0.9.13; what drives is one tag, and so is who walks or rides.
+_CARLA_TAGS: Final = {
+    **dict.fromkeys(range(22), ""), 1: "building", 2: "fence", 4: "person", 5: "pole", 6: "road",
+    7: "road", 8: "sidewalk", 9: "vegetation", 10: "car", 11: "wall", 12: "traffic sign",
+    13: "sky", 18: "traffic light", 22: "terrain",
+}  # fmt: skip
+
 _CAMVID_COLOURS: Final = _listed(
     """
     128 128 128 = sky; 128 0 0 = building; 64 192 0 = building; 192 0 128 = building;
@@ -139,10 +93,7 @@ _CAMVID_COLOURS: Final = _listed(
     192 0 192 = rider; 0 0 0 =
     """
 )
-_CAMVID: Final = (
-    *("road", "sidewalk", "building", "fence", "pole", "traffic sign", "vegetation", "sky"),
-    *("person", "rider", "car"),
-)
+_CAMVID: Final = tuple(name for name in _NAMES if name in _CAMVID_COLOURS.values())
 
 # The 66 labels of Mapillary Vistas 1.2, in the order of its config_v1.2.json; the reading as the
 # 19 classes follows the definitions of Cityscapes: kerbs are sidewalk, markings and manholes road.
@@ -168,106 +119,79 @@ _VISTAS_NUMBERS: Final = dict(enumerate(_VISTAS.values()))
 
 _CITY: Final = "leftImg8bit/{split}/{place}/{stem}_leftImg8bit"
 _TRUTH: Final = "gtFine/{split}/{place}/{stem}_gtFine"
-_CITY_LABELS: Final = (
-    Labels(f"{_TRUTH}_labelIds", LABEL_IDS),
-    Labels(f"{_TRUTH}{CONVERTED}", TRAIN_IDS),
-)
-_ACDC_TRUTH: Final = "gt/{condition}/{split}/{place}/{stem}_gt"
-_IN_TOY: Final = tuple(
-    name for name in NAMES if name not in ("wall", "rider", "train", "motorcycle", "bicycle")
-)
 
 
-def _gta5(base: str, values: Mapping[int, str]) -> tuple[Labels, ...]:
-    folders = ("labels", "labels/labels")
-    return tuple(Labels(f"{base}{folder}/{{stem}}", values) for folder in folders)
+def _both(truth: str) -> tuple[Labels, Labels]:
+    return Labels(truth + CONVERTED, TRAIN_IDS), Labels(f"{truth}_labelIds", LABEL_IDS)
 
 
-_SYNTHIA_DEEP: Final = tuple(
-    Labels(f"{level}GT/LABELS/{{stem}}", SYNTHIA_IDS, "deep") for level in ("", "RAND_CITYSCAPES/")
-)
-# Labels with the same ids in 8 bits, made by other repositories.
-_SYNTHIA_SHALLOW: Final = tuple(
-    Labels(f"{level}{folder}{name}/{{stem}}", SYNTHIA_IDS)
+_CITY_LABELS: Final = _both(_TRUTH)[::-1]
+_GTA5_LABELS: Final = (
+    Labels("labels/{stem}", GTA5_IDS), Labels("labels/labels/{stem}", GTA5_IDS)
+)  # fmt: skip
+# Labels with the same ids in 8 bits are made by other repositories.
+_SYNTHIA_LABELS: Final = tuple(
+    Labels(f"{level}{folder}/{{stem}}", SYNTHIA_IDS, "deep" if folder == "GT/LABELS" else "ids")
+    for folder in (
+        "GT/LABELS", "GT/synthia_mapped_to_cityscapes", "GT/parsed_LABELS",
+        "synthia_mapped_to_cityscapes", "parsed_LABELS",
+    )
     for level in ("", "RAND_CITYSCAPES/")
-    for folder in ("GT/", "")
-    for name in ("synthia_mapped_to_cityscapes", "parsed_LABELS")
+)  # fmt: skip
+_ACDC_DAY: Final = "rgb_anon/{condition}/{split}_ref/{place}/{stem}_rgb_ref_anon"
+_IN_TOY: Final = tuple(
+    name for name in _NAMES if name not in ("wall", "rider", "train", "motorcycle", "bicycle")
 )
+_DRAWN: Final = ("the drawn street scenes", "python -m reference.train toy, which draws them")
 
 LAYOUTS: Final[dict[str, Layout]] = {
     "gta5": Layout(
-        "GTA5",
-        ("images/{stem}", "images/images/{stem}"),
-        _gta5("", GTA5_IDS),
+        "GTA5", ("images/{stem}", "images/images/{stem}"), _GTA5_LABELS,
         "all ten image and ten label archives, into images/ and labels/",
         # A download in use lacks 25 pairs.
-        counts={"train": (24966, 24941)},
-        folders=("gta",),
-        source=True,
+        counts={"train": (24966, 24941)}, folders=("gta",), source=True,
     ),
     "synthia": Layout(
-        "SYNTHIA-RAND-CITYSCAPES",
-        ("RGB/{stem}", "RAND_CITYSCAPES/RGB/{stem}"),
-        (*_SYNTHIA_DEEP, *_SYNTHIA_SHALLOW),
+        "SYNTHIA-RAND-CITYSCAPES", ("RGB/{stem}", "RAND_CITYSCAPES/RGB/{stem}"), _SYNTHIA_LABELS,
         "SYNTHIA-RAND-CITYSCAPES (CVPR16), into RGB/ and GT/LABELS/",
-        counts={"train": (9400,)},
-        holds=tuple(name for name in NAMES if name not in ("terrain", "truck", "train")),
-        folders=("synthia-rand-cityscapes", "rand-cityscapes"),
+        holds=tuple(name for name in _NAMES if name not in ("terrain", "truck", "train")),
+        counts={"train": (9400,)}, folders=("synthia-rand-cityscapes", "rand-cityscapes"),
         source=True,
     ),
     "cityscapes": Layout(
-        "Cityscapes",
-        (_CITY,),
-        _CITY_LABELS,
+        "Cityscapes", (_CITY,), _CITY_LABELS,
         "leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip",
         counts={"train": (2975,), "val": (500,), "test": (1525,)},
     ),
     "foggy-cityscapes": Layout(
         "Foggy Cityscapes",
-        ("leftImg8bit_foggy/{split}/{place}/{stem}_leftImg8bit_foggy_beta_0.02",),
-        _CITY_LABELS,
+        ("leftImg8bit_foggy/{split}/{place}/{stem}_leftImg8bit_foggy_beta_0.02",), _CITY_LABELS,
         "leftImg8bit_trainvaltest_foggy.zip and gtFine_trainvaltest.zip",
-        counts={"train": (2975,), "val": (500,)},
-        folders=("cityscapes-foggy", "cityscapes"),
+        counts={"train": (2975,), "val": (500,)}, folders=("cityscapes-foggy", "cityscapes"),
     ),
     "acdc": Layout(
-        "ACDC",
-        ("rgb_anon/{condition}/{split}/{place}/{stem}_rgb_anon",),
-        (
-            Labels(f"{_ACDC_TRUTH}{CONVERTED}", TRAIN_IDS),
-            Labels(f"{_ACDC_TRUTH}_labelIds", LABEL_IDS),
-        ),
+        "ACDC", ("rgb_anon/{condition}/{split}/{place}/{stem}_rgb_anon",),
+        _both("gt/{condition}/{split}/{place}/{stem}_gt"),
         "rgb_anon_trainvaltest.zip and gt_trainval.zip",
-        counts={"train": (1600,), "val": (406,)},
-        partner="rgb_anon/{condition}/{split}_ref/{place}/{stem}_rgb_ref_anon",
+        counts={"train": (1600,), "val": (406,)}, partner=_ACDC_DAY,
     ),
     "acdc-reference": Layout(
-        "the reference images of ACDC, taken in clear weather",
-        ("rgb_anon/{condition}/{split}_ref/{place}/{stem}_rgb_ref_anon",),
-        (
-            Labels("gt/{condition}/{split}_ref/{place}/{stem}_gt_ref_labelTrainIds", TRAIN_IDS),
-            Labels("gt/{condition}/{split}_ref/{place}/{stem}_gt_ref_labelIds", LABEL_IDS),
-        ),
+        "the reference images of ACDC, taken in clear weather", (_ACDC_DAY,),
+        _both("gt/{condition}/{split}_ref/{place}/{stem}_gt_ref"),
         "rgb_anon_trainvaltest.zip, and labels of the reference images",
-        counts={"train": (1600,), "val": (406,)},
-        folders=("acdc",),
+        counts={"train": (1600,), "val": (406,)}, folders=("acdc",),
     ),
+    # Its day images belong to a night only by their GPS positions, which nothing here reads.
     "dark-zurich": Layout(
-        "Dark Zurich",
-        ("rgb_anon/{split}/night/{place}/{stem}_rgb_anon",),
-        (
-            Labels(f"gt/{{split}}/night/{{place}}/{{stem}}_gt{CONVERTED}", TRAIN_IDS),
-            Labels("gt/{split}/night/{place}/{stem}_gt_labelIds", LABEL_IDS),
-        ),
+        "Dark Zurich", ("rgb_anon/{split}/night/{place}/{stem}_rgb_anon",),
+        _both("gt/{split}/night/{place}/{stem}_gt"),
         "Dark_Zurich_train_anon.zip and Dark_Zurich_val_anon.zip",
-        counts={"train": (2416,), "val": (50,)},
-        folders=("dark-zurich-anon",),
+        counts={"train": (2416,), "val": (50,)}, folders=("dark-zurich-anon",),
     ),
     "bdd100k": Layout(
         "BDD100K",
         (
-            "images/10k/{split}/{stem}",
-            "seg/images/{split}/{stem}",
+            "images/10k/{split}/{stem}", "seg/images/{split}/{stem}",
             "bdd100k/images/10k/{split}/{stem}",
         ),
         (
@@ -276,43 +200,30 @@ LAYOUTS: Final[dict[str, Layout]] = {
             Labels("bdd100k/labels/sem_seg/masks/{split}/{stem}", TRAIN_IDS),
         ),
         "the 10K images and the labels of semantic segmentation",
-        counts={"train": (7000,), "val": (1000,)},
-        folders=("bdd",),
+        counts={"train": (7000,), "val": (1000,)}, folders=("bdd",),
     ),
     "kitti": Layout(
-        "KITTI semantics",
-        (_CITY, "training/image_2/{stem}"),
+        "KITTI semantics", (_CITY, "training/image_2/{stem}"),
         (*_CITY_LABELS, Labels("training/semantic/{stem}", LABEL_IDS)),
-        "data_semantics.zip",
-        counts={"train": (160,), "val": (40,)},
+        "data_semantics.zip", counts={"train": (160,), "val": (40,)},
     ),
     "camvid": Layout(
-        "CamVid",
-        (_CITY, "701_StillsRaw_full/{stem}"),
-        (
-            *_CITY_LABELS,
-            Labels("LabeledApproved_full/{stem}_L", _CAMVID_COLOURS, "colours"),
-        ),
+        "CamVid", (_CITY, "701_StillsRaw_full/{stem}"),
+        (*_CITY_LABELS, Labels("LabeledApproved_full/{stem}_L", _CAMVID_COLOURS, "colours")),
         "701_StillsRaw_full.zip and LabeledApproved_full.zip",
-        holds=_CAMVID,
-        means={"miou11": _CAMVID},
+        holds=_CAMVID, means={"miou11": _CAMVID},
     ),
     "carla": Layout(
-        "CARLA",
-        ("images/{stem}", "rgb/{stem}", "CameraRGB/{stem}"),
-        (
-            *_gta5("", GTA5_IDS),
-            Labels("semantic/{stem}", _CARLA_TAGS, "red"),
-            Labels("CameraMask/{stem}", _CARLA_TAGS, "red"),
-            Labels("CameraSeg/{stem}", _CARLA_TAGS, "red"),
+        "CARLA", ("images/{stem}", "rgb/{stem}", "CameraRGB/{stem}"),
+        _GTA5_LABELS + tuple(
+            Labels(f"{folder}/{{stem}}", _CARLA_TAGS, "red")
+            for folder in ("semantic", "CameraMask", "CameraSeg")
         ),
         "pictures of the recorder into rgb/ and raw tags into semantic/",
-        holds=tuple(name for name in NAMES if name in _CARLA_NAMES),
-        source=True,
+        holds=tuple(name for name in _NAMES if name in _CARLA_TAGS.values()), source=True,
     ),
     "mapillary": Layout(
-        "Mapillary Vistas 1.2",
-        ("{split}/images/{stem}",),
+        "Mapillary Vistas 1.2", ("{split}/images/{stem}",),
         (
             Labels("{split}/labels/{stem}", _VISTAS_NUMBERS),
             Labels("{split}/v1.2/labels/{stem}", _VISTAS_NUMBERS),
@@ -320,26 +231,17 @@ LAYOUTS: Final[dict[str, Layout]] = {
         "the research edition, version 1.2",
         splits={"train": "training", "val": "validation", "test": "testing"},
         counts={"train": (18000,), "val": (2000,)},
-        folders=("mapillary-vistas", "vistas", "mapillary-vistas-dataset"),
-        source=True,
+        folders=("mapillary-vistas", "vistas", "mapillary-vistas-dataset"), source=True,
     ),
     "toy": Layout(
-        "the drawn street scenes",
-        (f"cityscapes/{_CITY}",),
-        (Labels(f"cityscapes/{_TRUTH}_labelIds", LABEL_IDS),),
-        "python -m reference.train toy, which draws them",
-        holds=_IN_TOY,
-        means={"miou14": _IN_TOY},
-        partner=f"day/{_CITY}",
+        _DRAWN[0], (f"cityscapes/{_CITY}",),
+        (Labels(f"cityscapes/{_TRUTH}_labelIds", LABEL_IDS),), _DRAWN[1],
+        holds=_IN_TOY, means={"miou14": _IN_TOY}, partner=f"day/{_CITY}",
     ),
     "toy-source": Layout(
-        "the drawn street scenes",
-        ("gta5/images/{stem}",),
-        (Labels("gta5/labels/{stem}", GTA5_IDS),),
-        "python -m reference.train toy, which draws them",
-        holds=_IN_TOY,
-        source=True,
+        _DRAWN[0], ("gta5/images/{stem}",), (Labels("gta5/labels/{stem}", GTA5_IDS),), _DRAWN[1],
+        holds=_IN_TOY, source=True,
     ),
-}
+}  # fmt: skip
 # The night has day images beside it, and is otherwise alike.
 LAYOUTS["toy-night"] = LAYOUTS["toy"]

@@ -17,7 +17,6 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -26,41 +25,22 @@ import numpy as np
 import numpy.typing as npt
 
 from reference.data.image_set import ImageSet
-from reference.data.settings import RareClasses as RareClasses
+from reference.data.settings import RareClasses
 
 Counts = npt.NDArray[np.int64]
 Shares = npt.NDArray[np.float64]
 
 FOLDER: Final = Path("runs/index")
 
-# Pixels of each of the 19 classes in the whole of GTA5, a prior where nothing was counted (as in
-# the loader of microsoft/ProDA).
-GTA5_PIXELS: Final[Counts] = np.array(
-    [
-        *(16139327127, 4158369631, 8495419275, 927064742, 318109335, 532432540, 67453231),
-        *(40526481, 3818867486, 1081467674, 6800402117, 182228033, 15360044, 1265024472),
-        *(567736474, 184854135, 32542442, 15832619, 2721193),
-    ],
-    dtype=np.int64,
-)
-GTA5_PIXELS.setflags(write=False)
 
-
-@dataclass(frozen=True)
-class ClassCounts:
-    """Pixels of every class in every label file of a set.
-
-    Args:
-        stems: N names, in the order of the set.
-        pixels: int64 (N, C).
-    """
+class ClassCounts(NamedTuple):
+    """Pixels of every class, int64 (N, C), in the label files of a set, by their names."""
 
     stems: tuple[str, ...]
     pixels: Counts
 
 
-def count_pixels(images: ImageSet, index: int) -> list[int]:
-    """Return the pixels of every class in one label file; none where the pair is broken."""
+def _count_pixels(images: ImageSet, index: int) -> list[int]:
     try:
         labels = images.labels(index)
     except ValueError:
@@ -102,12 +82,8 @@ def keep_counts(images: ImageSet, counts: ClassCounts, folder: Path = FOLDER) ->
     from reference.run.files import write_atomically
 
     path = counts_path(images, folder)
-    content = {
-        "root": str(images.root.resolve()),
-        "classes": images.classes.names,
-        "stems": counts.stems,
-        "pixels": counts.pixels.tolist(),
-    }
+    content = {"root": str(images.root.resolve()), "classes": images.classes.names}
+    content |= {"stems": counts.stems, "pixels": counts.pixels.tolist()}
     try:
         write_atomically(path, json.dumps(content) + "\n")
     except ValueError as error:
@@ -116,42 +92,25 @@ def keep_counts(images: ImageSet, counts: ClassCounts, folder: Path = FOLDER) ->
     return path
 
 
-def class_counts(
-    images: ImageSet, folder: Path = FOLDER, *, workers: int = 0, progress: bool = False
-) -> ClassCounts:
-    """Return the pixels of every class in every label file, counting what was not counted before.
-
-    Args:
-        images: a set with labels.
-        folder: of all counts.
-        workers: processes to count with; 0 counts in this one.
-        progress: show a bar.
-    """
+def class_counts(images: ImageSet, folder: Path = FOLDER, *, workers: int = 0) -> ClassCounts:
+    """Return the pixels of every class in every label file, counted again only if one changes."""
     kept = kept_counts(images, folder)
     if kept is not None:
         return kept
     from reference.data.batches import over
 
-    work = partial(count_pixels, images)
-    counted = list(over(work, len(images), "Counting pixels", workers=workers, progress=progress))
-    pixels = np.array(counted, dtype=np.int64).reshape(len(images), len(images.classes))
-    counts = ClassCounts(images.stems, pixels)
+    work, count = partial(_count_pixels, images), len(images)
+    pixels = list(over(work, count, "Counting pixels", workers=workers, progress=False))
+    shape = count, len(images.classes)
+    counts = ClassCounts(images.stems, np.array(pixels, dtype=np.int64).reshape(shape))
     keep_counts(images, counts, folder)
     return counts
 
 
 def class_probabilities(pixels: Counts, temperature: float) -> Shares:
-    """Return how often each class is to be drawn.
+    """Return how often each class is to be drawn, (C,), from the pixels of each, (C,).
 
-    Args:
-        pixels: of every class in the whole set, (C,), such as `GTA5_PIXELS`.
-        temperature: T > 0.
-
-    Returns:
-        float64 (C,), summing to 1; 0 for classes without a pixel.
-
-    Raises:
-        ValueError: no class has a pixel.
+    The sum is 1; a class without a pixel has 0, and without any pixel at all it is a ValueError.
     """
     total = pixels.sum()
     if total <= 0:
@@ -161,53 +120,33 @@ def class_probabilities(pixels: Counts, temperature: float) -> Shares:
     return np.asarray(weights / weights.sum(), dtype=np.float64)
 
 
-class Drawn(NamedTuple):
-    """The number of a class, and an image that shows it."""
-
-    number: int
-    image: int
-
-
 class RareClassSampler:
-    """Draws images by class.
+    """Draws images by class; ValueError where no image holds `min_pixels` of any."""
 
-    Args:
-        counts: of the set.
-        settings: temperature, share of the draws, and least numbers of pixels.
-
-    Raises:
-        ValueError: no image holds `min_pixels` of any class.
-    """
-
-    def __init__(self, counts: Any, settings: RareClasses | None = None) -> None:
-        self.settings = settings or RareClasses()
-        enough = counts.pixels >= self.settings.min_pixels
+    def __init__(self, counts: ClassCounts, settings: RareClasses) -> None:
+        self.settings = settings
+        enough = counts.pixels >= settings.min_pixels
         if not enough.any():
             raise ValueError(
-                f"RareClassSampler: expected an image with {self.settings.min_pixels} pixels of a "
+                f"RareClassSampler: expected an image with {settings.min_pixels} pixels of a "
                 f"class, got {counts.pixels.max(initial=0)} at most in {len(counts.stems)} images. "
                 "Hint: lower min_pixels for small images."
             )
         self._images = [np.flatnonzero(column) for column in enough.T]
-        wanted = class_probabilities(counts.pixels.sum(axis=0), self.settings.temperature)
+        wanted = class_probabilities(counts.pixels.sum(axis=0), settings.temperature)
         # A class that no image shows enough of cannot be drawn; the others share its part.
         drawable = np.asarray(enough.any(axis=0), dtype=np.float64)
-        shown = wanted * drawable
-        if shown.sum() == 0:
-            shown = drawable
-        self.probabilities: Shares = np.asarray(shown / shown.sum(), dtype=np.float64)
+        shown = wanted * drawable if (wanted * drawable).any() else drawable
+        self.probabilities: Shares = shown / shown.sum()
 
-    def draw(self, rng: np.random.Generator) -> Drawn | None:
+    def draw(self, rng: np.random.Generator) -> tuple[int, int] | None:
         """Draw a class by its probability, then one of its images, all alike.
 
-        Args:
-            rng: where both are drawn from.
-
         Returns:
-            The class and the image; None for the share of draws that is not made by class.
+            The image and the class; None for the share of draws that is not made by class.
         """
         if self.settings.share < 1 and rng.random() >= self.settings.share:
             return None
         number = int(rng.choice(len(self.probabilities), p=self.probabilities))
         images = self._images[number]
-        return Drawn(number, int(images[rng.integers(len(images))]))
+        return int(images[rng.integers(len(images))]), number

@@ -8,13 +8,12 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from reference.data import image_set
-from reference.data.classes import CITYSCAPES, ClassList, read_classes
-from reference.data.image_set import OWN, ImageSet, Role, layout_of
+from reference.data.classes import CITYSCAPES, EXAMPLE, ClassList, read_classes
+from reference.data.image_set import OWN, ImageSet, layout_of, open_set, shown_classes
 from reference.data.layouts import LAYOUTS, Layout
 from reference.data.settings import DataSettings, Drawn, RareClasses
 
@@ -24,20 +23,15 @@ if TYPE_CHECKING:
 __all__ = ["ImageSet", "Sets", "open_sets"]
 
 _DRAWN: Final = (LAYOUTS["toy"], LAYOUTS["toy-source"])
-_EXAMPLE: Final = '[{"name": "road", "colour": [128, 64, 128], "ids": [7]}, ...]'
 
 
 class Sets:
     """Source, target and validation images of a run, each opened when it is first asked for.
 
     Args:
-        settings: of the data.
         seed: of scenes that are drawn where they are missing.
         oracle: train on the labels of the target.
         one_first: lets one of several processes do something before the others.
-
-    Raises:
-        ValueError: a layout or class is unknown, or classes of own sets are missing.
     """
 
     def __init__(
@@ -50,48 +44,46 @@ class Sets:
     ) -> None:
         self.settings, self._seed, self._of_oracle = settings, seed, oracle
         self._one_first = one_first
-        self._source = layout_of(settings.source_set, "source")
         self._target = layout_of(settings.target_set, "target")
-        if settings.sequence:
-            self._source = self._target
-        if OWN in (self._source, self._target) and settings.classes is None:
+        source = layout_of(settings.source_set, "source")
+        self._source = self._target if settings.sequence else source
+        classes = CITYSCAPES
+        if settings.classes is not None:
+            classes = read_classes(settings.classes)
+        elif OWN in (self._source, self._target):
             raise ValueError(
                 "data: expected --data.classes with layout own, got none. Hint: give a JSON such "
-                'as [{"name": "road", "colour": [128, 64, 128], "ids": [7]}, ...].'
+                f"as {EXAMPLE}."
             )
-        classes = CITYSCAPES if settings.classes is None else read_classes(settings.classes)
-        self.classes = self._with_means(classes)
-
-    def _with_means(self, classes: ClassList) -> ClassList:
-        read_as = classes.merge_table(self.settings.merge)
-
-        def shown(layout: Layout) -> set[int]:
-            held = layout.holds or classes.names
-            numbers = range(len(classes)) if layout is OWN else classes.numbers(held)
-            return {int(read_as[number]) for number in numbers}
-
-        if self._target.means is not None and classes is CITYSCAPES:
+        elif self._target.means is not None:
             means = {name: classes.numbers(held) for name, held in self._target.means.items()}
             classes = replace(classes, means=means)
-        source, scored = shown(self._source), shown(self._target)
-        if not source & scored:
+        shown, scored = (
+            set(shown_classes(layout, classes, settings.merge))
+            for layout in (self._source, self._target)
+        )
+        if not shown & scored:
             raise ValueError(
                 f"data: expected classes that {self._source.title} and {self._target.title} share, "
                 f"got none of {', '.join(classes.names)}."
             )
-        return classes.with_means(scored, source & scored)
+        self.classes: ClassList = classes.with_means(scored, shown & scored)
+        self._open = partial(
+            open_set, classes=self.classes, merge=settings.merge, cache_mib=settings.cache_mib
+        )
 
-    def _folder(self, layout: Layout, name: str, given: Path | None, flag: str) -> Path:
+    def _folder(self, layout: Layout, name: str, flag: str) -> Path:
+        data = self.settings
         if layout in _DRAWN:
             return self._scenes
-        root, wanted = self.settings.root, {plain(n) for n in (name, *layout.folders)}
-        if given is not None:
+        if (given := data.source if flag == "source" else data.target) is not None:
             return given
-        if root is not None and root.is_dir() and layout is not OWN:
-            for folder in sorted(root.iterdir()):
+        wanted = {plain(known) for known in (name, *layout.folders)}
+        if data.root is not None and data.root.is_dir() and layout is not OWN:
+            for folder in sorted(data.root.iterdir()):
                 if folder.is_dir() and plain(folder.name) in wanted:
                     return folder
-        where = "no folder" if root is None else f"{root}, which holds no such folder"
+        where = "no folder" if data.root is None else f"{data.root}, which holds no such folder"
         raise ValueError(
             f"data: expected a folder {name} below data.root, got {where}. "
             f"Hint: give --data.root with it, or --data.{flag}."
@@ -107,56 +99,49 @@ class Sets:
             draw_missing(folder, data.drawn if both else data.drawn.source_alone(), self._seed)
         return folder
 
-    def _open(
-        self,
-        layout: Layout,
-        root: Path,
-        split: str,
-        *,
-        labels: bool,
-        role: Role = "target",
-        label_root: Path | None = None,
-    ) -> ImageSet:
-        settings = self.settings
-        return image_set.open_set(
-            layout,
-            root,
-            split,
-            self.classes,
-            labels=labels,
-            role=role,
-            merge=settings.merge,
-            label_root=label_root,
-            cache_mib=settings.cache_mib,
-        )
+    def _own(self, layout: Layout, flag: str) -> Path | None:
+        """Return a folder that layout "own" needs, and None for other layouts."""
+        folder: Path | None = getattr(self.settings, flag)
+        if layout is OWN and folder is None:
+            raise ValueError(f"data: expected --data.{flag} with layout own, got none.")
+        return folder if layout is OWN else None
 
-    @property
-    def _target_root(self) -> Path:
-        return self._folder(self._target, self.settings.target_set, self.settings.target, "target")
+    def _of_target(self, split: str, **labels: Any) -> ImageSet:
+        root = self._folder(self._target, self.settings.target_set, "target")
+        return self._open(self._target, root, split, **labels)
 
     @cached_property
     def source(self) -> ImageSet:
         """The labelled images."""
-        settings = self.settings
-        if settings.sequence:
-            whole = self._open(self._target, self._target_root, "train", labels=True)
-            return _of_place(whole, settings.sequence, others=True)
-        root = self._folder(self._source, settings.source_set, settings.source, "source")
-        truth = self._own_labels(self._source, settings.source_labels, "source_labels")
+        data = self.settings
+        if data.sequence:
+            return _of_place(self._of_target("train", labels=True), data.sequence, others=True)
+        root = self._folder(self._source, data.source_set, "source")
+        truth = self._own(self._source, "source_labels")
         return self._open(self._source, root, "train", labels=True, role="source", label_root=truth)
 
     @cached_property
     def target(self) -> ImageSet:
         """The target's training images, without labels."""
-        whole = self._open(self._target, self._target_root, "train", labels=False)
-        return _half(whole, self.settings.sequence, first=True)
+        return _half(self._of_target("train", labels=False), self.settings.sequence, first=True)
 
     @cached_property
     def oracle(self) -> ImageSet:
         """The target's training images with labels, for the oracle and for diagnosis alone."""
-        truth = self._own_labels(self._target, self.settings.target_labels, "target_labels")
-        whole = self._open(self._target, self._target_root, "train", labels=True, label_root=truth)
+        truth = self._own(self._target, "target_labels")
+        whole = self._of_target("train", labels=True, label_root=truth)
         return _half(whole, self.settings.sequence, first=True)
+
+    @cached_property
+    def validation(self) -> ImageSet:
+        """The target's validation images with labels, for scores alone."""
+        data = self.settings
+        if data.sequence:
+            return _half(self._of_target("train", labels=True), data.sequence, first=False)
+        if (images := self._own(self._target, "val_images")) is not None:
+            truth = self._own(OWN, "val_labels")
+            return self._open(OWN, images, "val", labels=True, label_root=truth)
+        return self._of_target(data.val_split, labels=True)
 
     @property
     def labelled(self) -> ImageSet:
@@ -171,12 +156,10 @@ class Sets:
 
     def describe(self, *, target: bool, validation: bool) -> list[str]:
         """Say which folders and how many images a run reads."""
-        lines = [f"labelled images: {len(self.labelled)} in {self.labelled.root}"]
-        if target:
-            lines.append(f"target without labels: {len(self.target)} images in {self.target.root}")
-        if validation:
-            lines.append(f"validation: {len(self.validation)} images in {self.validation.root}")
-        return lines
+        sets = [("labelled images", self.labelled)]
+        sets += [("target images without labels", self.target)] if target else []
+        sets += [("validation images", self.validation)] if validation else []
+        return [f"{name}: {len(images)} in {images.root}" for name, images in sets]
 
     def counts(self) -> ClassCounts:
         """Pixels of every class in every label file of training, counted once and kept."""
@@ -192,24 +175,9 @@ class Sets:
 
         return RareClassSampler(self.counts(), settings)
 
-    @cached_property
-    def validation(self) -> ImageSet:
-        """The target's validation images with labels, for scores alone."""
-        settings = self.settings
-        if settings.sequence:
-            whole = self._open(self._target, self._target_root, "train", labels=True)
-            return _half(whole, settings.sequence, first=False)
-        if self._target is OWN:
-            images = self._own_labels(OWN, settings.val_images, "val_images")
-            truth = self._own_labels(OWN, settings.val_labels, "val_labels")
-            assert images is not None
-            return self._open(OWN, images, "val", labels=True, label_root=truth)
-        return self._open(self._target, self._target_root, settings.val_split, labels=True)
 
-    def _own_labels(self, layout: Layout, folder: Path | None, flag: str) -> Path | None:
-        if layout is OWN and folder is None:
-            raise ValueError(f"data: expected --data.{flag} with layout own, got none.")
-        return folder if layout is OWN else None
+# What a command calls; nothing is opened yet.
+open_sets = Sets
 
 
 def plain(name: str) -> str:
@@ -219,15 +187,13 @@ def plain(name: str) -> str:
 
 def _of_place(whole: ImageSet, place: str, *, others: bool = False) -> ImageSet:
     """Take the images of one drive, or all others."""
-    chosen = [i for i, sample in enumerate(whole.samples) if (sample.place == place) != others]
     places = sorted({sample.place for sample in whole.samples})
-    if not chosen or place not in places:
-        listed = ", ".join(places) or "none"
+    if place not in places or (others and len(places) == 1):
         raise ValueError(
             f"data: expected data.sequence to be one of several drives of {whole.root} "
-            f"({listed}), got {place}."
+            f"({', '.join(places) or 'none'}), got {place}."
         )
-    return whole.part(chosen)
+    return whole.part(i for i, one in enumerate(whole.samples) if (one.place == place) != others)
 
 
 def _half(whole: ImageSet, place: str, *, first: bool) -> ImageSet:
@@ -242,9 +208,7 @@ def _half(whole: ImageSet, place: str, *, first: bool) -> ImageSet:
 def draw_missing(folder: Path, drawn: Drawn, seed: int) -> None:
     """Have the scenes drawn that a folder lacks, by a process that knows how to paint.
 
-    Raises:
-        ValueError: the folder holds other things or scenes of other settings; nothing is touched
-            then.
+    Where it holds other things or scenes of other settings, nothing is touched: a ValueError.
     """
     command = [sys.executable, "-m", "reference.synthetic", str(folder), "--seed", str(seed)]
     for field in fields(drawn):
@@ -262,18 +226,3 @@ def draw_missing(folder: Path, drawn: Drawn, seed: int) -> None:
     if ended.returncode:
         lines = (ended.stderr or "").strip().splitlines()
         raise ValueError(lines[-1] if lines else f"data: expected scenes in {folder}, got none.")
-
-
-def open_sets(
-    settings: DataSettings,
-    seed: int = 0,
-    *,
-    oracle: bool = False,
-    one_first: Callable[[], AbstractContextManager[None]] = nullcontext,
-) -> Sets:
-    """Return the sets of a run; nothing is opened yet, see `Sets`.
-
-    Raises:
-        ValueError: a layout or class is unknown, or classes of own sets are missing.
-    """
-    return Sets(settings, seed, oracle=oracle, one_first=one_first)

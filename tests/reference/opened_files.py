@@ -8,15 +8,15 @@
 import sys
 from pathlib import Path
 
-LOG: list[str] = []
+OPENED: list[str] = []
 
 
 def _note(event: str, arguments: tuple[object, ...]) -> None:
     if event in ("open", "os.scandir", "os.listdir") and isinstance(arguments[0], str | Path):
-        LOG.append(str(arguments[0]))
+        OPENED.append(path := str(arguments[0]))
         # A worker's list stays in the worker.
-        if "truth" in LOG[-1] or "gtFine" in LOG[-1] or "/gt/" in LOG[-1]:
-            print(f"opened {LOG[-1]}", flush=True)
+        if any(part in path for part in ("truth", "gtFine", "/gt/")):
+            print(f"opened {path}", flush=True)
 
 
 def main() -> None:
@@ -25,21 +25,16 @@ def main() -> None:
     from reference.data.sets import open_sets
     from reference.data.settings import Crops, DataSettings
 
-    classes = root / "classes.json"
-    sets = open_sets(
-        DataSettings(
-            target_set=layout,
-            target=root / "photographs" if layout == "own" else root,
-            target_labels=root / "truth",
-            classes=classes if layout == "own" else None,
-            source_set="own" if layout == "own" else "gta5",
-        )
-    )
+    folders = {"target": root}
+    if layout == "own":
+        folders = {"target": root / "photographs", "classes": root / "classes.json"}
+        folders["target_labels"] = root / "truth"
+    sets = open_sets(DataSettings(target_set=layout, **folders))
     sys.addaudithook(_note)
     images = sets.target if pipeline == "target" else sets.oracle
     crops = Crops(size=(4, 6), crop=(4, 4))
     drawn = batches(images, crops, seed=0, stream=1, start=0, stop=3, batch_size=2, workers=workers)
-    print(f"{len(list(drawn))} batches, {len(LOG)} paths", flush=True)
+    print(f"{len(list(drawn))} batches, {len(OPENED)} paths", flush=True)
 
 
 if __name__ == "__main__":

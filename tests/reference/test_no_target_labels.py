@@ -14,35 +14,29 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def _opened(root: Path, layout: str, pipeline: str, workers: int) -> list[str]:
-    command = ["-m", "tests.reference.opened_files", str(root), layout, pipeline, str(workers)]
-    done = subprocess.run(
-        [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    return done.stdout.splitlines()
-
-
-def _tree(root: Path, layout: str) -> Path:
-    if layout != "own":
+    if layout == "own":
+        classes = [{"name": "road", "colour": [9, 9, 9], "ids": [1]}]
+        (root / "classes.json").write_text(json.dumps(classes))
+        save_image(root / "photographs" / "a.jpg")
+        save_values(root / "truth" / "a.png", np.ones((8, 12), dtype=np.uint8))
+    else:
         make(root, layout)
-        return root
-    classes = [{"name": "lane", "colour": [9, 9, 9], "ids": [1]}]
-    (root / "classes.json").write_text(json.dumps(classes))
-    save_image(root / "photographs" / "a.jpg")
-    save_values(root / "truth" / "a.png", np.ones((8, 12), dtype=np.uint8))
-    return root
+    command = [sys.executable, "-m", "tests.reference.opened_files"]
+    command += [str(root), layout, pipeline, str(workers)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
 
 
 @pytest.mark.parametrize("layout", ["cityscapes", "own"])
 @pytest.mark.parametrize("workers", [0, 1])
 def test_target_labels_are_never_opened(tmp_path: Path, layout: str, workers: int) -> None:
-    told = _opened(_tree(tmp_path, layout), layout, "target", workers)
-    assert len(told) == 1
-    assert told[0].startswith("3 batches, ")
-    assert not told[0].endswith(" 0 paths")
+    (told,) = _opened(tmp_path, layout, "target", workers)
+    assert told.startswith("3 batches, ")
+    assert not told.endswith(" 0 paths")
 
 
 @pytest.mark.parametrize(("layout", "workers"), [("own", 0), ("acdc", 1)])
 def test_the_audit_sees_labels_that_are_opened(tmp_path: Path, layout: str, workers: int) -> None:
-    told = _opened(_tree(tmp_path, layout), layout, "oracle", workers)
+    told = _opened(tmp_path, layout, "oracle", workers)
     assert any(line.startswith("opened ") and line.endswith(".png") for line in told)
     assert told[-1].startswith("3 batches, ")

@@ -27,21 +27,14 @@ def _settings(root: Path, **changes: Any) -> DataSettings:
 
 def _own(root: Path, **changes: Any) -> DataSettings:
     """Two folders of photographs and one of validation images, three classes."""
-    (root / "classes.json").parent.mkdir(parents=True, exist_ok=True)
     (root / "classes.json").write_text(json.dumps(CLASSES))
     for folder in ("a", "b", "v"):
         for number in range(3):
             save_image(root / folder / "day" / f"{number}.jpg", number)
             grid = np.resize(np.array([0, 1, 2, 4, 9], dtype=np.uint8), (8, 12))
             save_values(root / f"{folder}_labels" / "day" / f"{number}.png", grid)
-    folders = {
-        "source": "a",
-        "target": "b",
-        "val_images": "v",
-        "source_labels": "a_labels",
-        "val_labels": "v_labels",
-        "classes": "classes.json",
-    }
+    folders = {"source": "a", "source_labels": "a_labels", "target": "b"}
+    folders |= {"val_images": "v", "val_labels": "v_labels", "classes": "classes.json"}
     paths = {name: root / folder for name, folder in folders.items()}
     return DataSettings(**{"source_set": "own", "target_set": "own", **paths, **changes})
 
@@ -57,20 +50,12 @@ def test_folders_are_found_in_any_case(tmp_path: Path, source: str, target: str)
     assert list(sets.classes.means) == ["miou19", "miou16", "miou13"]
 
 
-def test_names_with_dashes_are_found(tmp_path: Path) -> None:
+def test_a_missing_folder_is_a_sentence_when_it_is_needed(tmp_path: Path) -> None:
     make(tmp_path / "Dark_Zurich", "dark-zurich")
-    assert len(open_sets(_settings(tmp_path, target_set="dark-zurich")).target) == 3
-
-
-def test_a_missing_folder_is_a_sentence(tmp_path: Path) -> None:
-    sets = open_sets(_settings(tmp_path))
+    sets = open_sets(_settings(tmp_path, target_set="dark-zurich"))
+    assert len(sets.target) == 3
     with pytest.raises(ValueError, match=r"expected a folder gta5 below data\.root"):
         _ = sets.source
-
-
-def test_source_alone_opens_no_target(tmp_path: Path) -> None:
-    make(tmp_path / "gta5", "gta5")
-    assert len(open_sets(_settings(tmp_path)).source) == 3
 
 
 def test_headlines_are_means_over_shared_classes(tmp_path: Path) -> None:
@@ -116,9 +101,13 @@ def test_own_sets_bring_their_own_classes(tmp_path: Path) -> None:
     assert not sets.target.has_labels
     with pytest.raises(ValueError, match=r"--data\.target_labels with layout own, got none"):
         _ = sets.oracle
+    with pytest.raises(ValueError, match=r"--data\.val_images with layout own, got none"):
+        _ = open_sets(_own(tmp_path, val_images=None)).validation
+    with pytest.raises(ValueError, match=r"--data\.classes with layout own, got none"):
+        open_sets(_own(tmp_path, classes=None))
 
 
-def test_own_labels_may_be_colours_or_sixteen_bits(tmp_path: Path) -> None:
+def test_own_labels_may_be_colours_or_sixteen_bits_and_carry_an_ending(tmp_path: Path) -> None:
     settings = _own(tmp_path)
     colours = np.zeros((8, 12, 3), dtype=np.uint8)
     colours[:] = 128, 64, 128
@@ -126,17 +115,11 @@ def test_own_labels_may_be_colours_or_sixteen_bits(tmp_path: Path) -> None:
     save_values(tmp_path / "a_labels" / "day" / "0.png", colours)
     deep = np.full((8, 12), 300, dtype=np.uint16)
     deep[0] = 1000
-    Image.fromarray(deep).save(tmp_path / "a_labels" / "day" / "1.png")
+    Image.fromarray(deep).save(tmp_path / "a_labels" / "day" / "1_mask.png")
+    (tmp_path / "a_labels" / "day" / "1.png").unlink()
     source = open_sets(settings).source
     assert source.labels(0)[:2, 0].tolist() == [1, 0]
     assert source.labels(1)[:2, 0].tolist() == [255, 2]
-
-
-def test_own_labels_may_carry_an_ending(tmp_path: Path) -> None:
-    settings = _own(tmp_path)
-    for path in (tmp_path / "a_labels" / "day").iterdir():
-        path.rename(path.with_name(f"{path.stem}_mask.png"))
-    assert open_sets(settings).source.labels(0)[0, 1] == 0
 
 
 def test_own_classes_read_a_known_set_by_their_names(tmp_path: Path) -> None:
@@ -146,11 +129,6 @@ def test_own_classes_read_a_known_set_by_their_names(tmp_path: Path) -> None:
     assert sets.source.labelled == (1, 2)
     assert sets.source.labels(0)[0, 7] == 255
     assert list(sets.classes.means) == ["miou2", "miou3"]
-
-
-def test_own_sets_without_classes_are_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"expected --data\.classes with layout own, got none"):
-        open_sets(_own(tmp_path, classes=None))
 
 
 def test_decoded_images_are_kept_as_far_as_they_fit(tmp_path: Path) -> None:
@@ -177,14 +155,11 @@ def test_a_few_rows_are_scaled_and_another_frame_is_refused(tmp_path: Path) -> N
         source.pair(1)
 
 
-def test_equal_names_in_two_drives_stay_apart(tmp_path: Path) -> None:
+def test_equal_names_stay_apart_and_long_ones_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "cityscapes" / "leftImg8bit" / "train"
     for place in ("x", "y"):
-        save_image(tmp_path / "cityscapes" / "leftImg8bit" / "train" / place / "1_leftImg8bit.png")
+        save_image(folder / place / "1_leftImg8bit.png")
     assert open_sets(_settings(tmp_path)).target.stems == ("x_1", "y_1")
-
-
-def test_names_that_leave_no_room_are_refused(tmp_path: Path) -> None:
-    settings = _own(tmp_path)
-    save_image(tmp_path / "b" / f"{'n' * 250}.png")
-    with pytest.raises(DataError, match="a name of at most 220 bytes, got 250"):
-        _ = open_sets(settings).target
+    save_image(folder / "x" / f"{'n' * 230}_leftImg8bit.png")
+    with pytest.raises(DataError, match="a name of at most 220 bytes, got 232"):
+        _ = open_sets(_settings(tmp_path)).target

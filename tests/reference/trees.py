@@ -13,9 +13,8 @@ SIZE = (8, 12)
 
 
 def save_image(path: Path, seed: int = 0, size: tuple[int, int] = SIZE) -> np.ndarray:
-    path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
+    save_values(path, pixels)
     return pixels
 
 
@@ -39,16 +38,14 @@ def save_deep(path: Path, values: np.ndarray, channels: int = 3) -> Path:
     return path
 
 
-def save_labels(path: Path, way: Labels, values: list[int], size: tuple[int, int] = SIZE) -> Path:
+def save_labels(path: Path, way: Labels, values: list[int]) -> Path:
     """Write a label file as a way of labels wants it."""
-    grid = np.resize(np.array(values), size)
+    grid = np.resize(np.array(values), SIZE)
     if way.kind == "deep":
         return save_deep(path, grid)
-    if way.kind == "colours":
-        colours = np.stack([grid >> 16, grid >> 8 & 255, grid & 255], axis=-1)
-        return save_values(path, colours.astype(np.uint8))
-    if way.kind == "red":
-        return save_values(path, np.stack([grid, grid * 0, grid * 0], -1).astype(np.uint8))
+    channels = {"colours": (grid >> 16, grid >> 8 & 255, grid & 255), "red": (grid, grid * 0, grid)}
+    if way.kind in channels:
+        grid = np.stack(channels[way.kind], axis=-1)
     return save_values(path, grid.astype(np.uint8))
 
 
@@ -68,16 +65,15 @@ def make(
     way: int = 0,
     ending: str = "png",
 ) -> Layout:
-    """Write a tiny tree of a layout; labels show its first six values in turn."""
+    """Write a tiny tree of a layout; labels show its first 24 values in turn."""
     layout = layout_of(name, "target")
-    for split in splits:
+    for split in (layout.splits.get(each, each) for each in splits):
         for number in range(count):
-            written = layout.splits.get(split, split)
-            image = fill(layout.images[variant], written, number)
+            image = fill(layout.images[variant], split, number)
             save_image(root / f"{image}.{ending}", seed=number)
             if labels:
                 chosen = layout.labels[way]
-                path = root / f"{fill(chosen.pattern, written, number)}.png"
+                path = root / f"{fill(chosen.pattern, split, number)}.png"
                 save_labels(path, chosen, list(chosen.values)[:24])
     return layout
 
