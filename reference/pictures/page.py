@@ -272,7 +272,7 @@ def render(comparison: Comparison) -> str:
     return environment.from_string(template).render(
         comparison=comparison,
         run=run,
-        headline=scores.headline(name, main, base),
+        headline=scores.headline(name, main, base, run.images),
         explanation=scores.explanation(main, base, rows),
         rows=rows,
         main=main,
