@@ -111,6 +111,12 @@ def test_a_curve_goes_through_its_points():
     assert "A &lt;title&gt;" in chart and "none" not in chart
 
 
+def test_ticks_of_a_learning_rate_differ():
+    chart = line_chart("Rate", {"a": ("red", [(0, 2.5e-4), (10, 0)])}, y_label="per step")
+    marks = re.findall(r'text-anchor="end">([^<]*)<', chart)
+    assert marks == ["0", "5e-5", "1e-4", "1.5e-4", "2e-4", "2.5e-4"]
+
+
 def test_long_curves_are_thinned_by_means():
     points = [(float(i), float(i % 2)) for i in range(600)]
     assert thinned(points)[0] == (1.0, 0.5) and len(thinned(points)) == 300
