@@ -7,6 +7,7 @@ moment. It keeps a part of the variance; the cosines leave nothing out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -30,10 +31,11 @@ _Spots = dict[tuple[int, str], Points]
 _SIDE, _EDGE, _TEXT = 400.0, 34.0, 16.0
 # Where a name may stand: (x, y) of its nearer end from its point, the nearest places first.
 _PLACES: Final = [
-    (reach * x, reach * y)
-    for reach in (11, 20, 32, 46, 64)
-    for x, y in ((1, 0), (-1, 0), (0.8, -0.8), (0.8, 0.8), (-0.8, -0.8), (-0.8, 0.8))
-] + [(0.5 * reach, sign * reach) for reach in (60, 80, 100) for sign in (-1, 1)]
+    (reach * math.cos(angle), reach * math.sin(angle))
+    for reach in (11, 20, 32, 46, 64, 84, 108)
+    # Beside the point, then ever steeper.
+    for angle in sorted(np.arange(-11, 13) * math.pi / 12, key=lambda a: round(abs(math.sin(a)), 6))
+]
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,16 @@ def _crosses(one: Line, other: Line) -> bool:
     return not apart(one, other) and not apart(other, one)
 
 
+def _diagonals(box: Box) -> list[Line]:
+    left, top, right, bottom = box
+    return [((left, top), (right, bottom)), ((left, bottom), (right, top))]
+
+
+def _around(point: Points, half: float) -> Box:
+    x, y = map(float, point)
+    return x - half, y - half, x + half, y + half
+
+
 def _distance(box: Box, point: Points) -> float:
     (left, top, right, bottom), (x, y) = box, point
     return float(np.hypot(max(left - x, x - right, 0), max(top - y, y - bottom, 0)))
@@ -171,32 +183,36 @@ def _distance(box: Box, point: Points) -> float:
 def place_names(spots: Mapping[str, Sequence[Points]]) -> dict[str, Name]:
     """Find room for a name beside the first point of each class.
 
-    No name covers another, a point or the edge; no leader crosses another or a name. A name nearer
-    to a point of another class than to its own has a leader. A name without room is left out.
+    No name covers another, a point or the edge; no leader crosses another, a name or the point of
+    another class. A name nearer to such a point than to its own has a leader. A name without room
+    is left out.
     """
     points = [(name, point) for name, own in spots.items() for point in own]
-    taken: list[Box] = [(x - 6, y - 6, x + 6, y + 6) for _, (x, y) in points]
+    taken = [_around(point, 6) for _, point in points]
     placed: dict[str, Name] = {}
-    # Leaders, and the diagonals of names, which a line through a name crosses.
+    # Leaders, and the diagonals of names: a line through a box crosses one of them.
     lines: list[Line] = []
     crowd = {n: sum(np.abs(own[0] - p).max() < 40 for _, p in points) for n, own in spots.items()}
     for name in sorted(spots, key=lambda name: -crowd[name]):
         wide = 0.62 * _TEXT * len(name)
         x, y = map(float, spots[name][0])
         others = [point for other, point in points if other != name]
+        # A leader that ran through another point would seem to begin there.
+        apart = [p for p in others if np.abs(p - spots[name][0]).max() > 8]
+        barred = [line for p in apart for line in _diagonals(_around(p, 5))]
         for right, down in _PLACES:
             left, middle = x + right - (wide if right < 0 else 0), y + down
             top, bottom = middle - 0.5 * _TEXT, middle + 0.5 * _TEXT
             box = (left, top, left + wide, bottom)
             if min(box) < 2 or max(box) > _SIDE - 2 or any(_overlap(box, b) for b in taken):
                 continue
-            own: list[Line] = [((left, top), box[2:]), ((left, bottom), (left + wide, top))]
+            own = _diagonals(box)
             away = min(_distance(box, point) for point in spots[name])
             leader = None
             if away > 16 or any(_distance(box, point) <= away for point in others):
                 leader = (x, y), (left if right > 0 else left + wide, middle)
                 own.append(leader)
-            if not any(_crosses(line, other) for line in own for other in lines):
+            if not any(_crosses(line, other) for line in own for other in lines + barred):
                 taken.append(box)
                 lines += own
                 placed[name] = Name(box, leader)
@@ -229,7 +245,7 @@ def _drawing(title: str, spots: _Spots, classes: Sequence[tuple[str, str]]) -> M
     for name, ((left, top, right, bottom), leader) in place_names(named).items():
         if leader is not None:
             parts.append(path(leader, "lead"))
-        begins = left > named[name][0][0]
+        begins = left + right > 2 * named[name][0][0]
         end, anchor = (left, "start") if begins else (right, "end")
         parts.append(words(end, (top + bottom) / 2 + 5.5, name, anchor))
     return Markup(figure("chart plane", title, "", (_SIDE, _SIDE), parts) + "</figure>")
