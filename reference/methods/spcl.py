@@ -13,8 +13,7 @@ from reference.method import Given, Losses, Method, Start, Step
 from reference.methods.teachers import MeanTeacher, agreeing, grid_labels, on_all_ranks
 
 TEMPERATURE: Final = 100.0
-SOFTENED: Final = 1.8
-"""Divides the logits of the segmentation loss; released."""
+SOFTENED: Final = 1.8  # Divides the logits of the segmentation loss; released.
 
 
 class SPCL(Method):
@@ -28,8 +27,7 @@ class SPCL(Method):
     Args:
         absent_shrink: move prototypes of classes that the batch lacks towards 0, as released.
 
-    Source:
-        Xie et al., SPCL, arXiv 2111.12358.
+    Source: Xie et al., SPCL, arXiv 2111.12358.
     """
 
     def __init__(self, given: Given, *, absent_shrink: bool = False) -> None:
@@ -56,7 +54,6 @@ class SPCL(Method):
             )
 
     def forward(self, step: Step) -> Losses:
-        """Move the prototypes, then compute the terms of one part."""
         seen, images = step.see(step.source.images, "source"), step.target_batch.images
         new = step.see(images)
         same = agreeing(step.on_grid(step.source_labels, seen.logits), seen.logits)
@@ -77,7 +74,6 @@ class SPCL(Method):
     def means(
         self, features: Tensor, labels: Tensor, *, per_image: bool = False
     ) -> pc.ClassPrototypes:
-        """Class means of unit features."""
         return pc.class_prototypes(
             features, labels, self.num_classes, normalize=True, per_image=per_image
         )
