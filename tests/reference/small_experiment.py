@@ -23,15 +23,10 @@ def small(preset: str = "toy") -> Settings:
         data=replace(settings.data, drawn=drawn),
         source=replace(settings.source, iterations=4, batch_size=2, crops=crops),
         adaptation=replace(
-            stage,
-            iterations=4,
-            rounds=4,
-            batch_size=2,
-            source_crops=crops,
-            target_crops=crops,
+            stage, iterations=4, rounds=4, batch_size=2, source_crops=crops, target_crops=crops,
             static=replace(stage.static, size=SIZE),
         ),
         reporting=replace(
             settings.reporting, every=1, checkpoint_every=2, size=SIZE, panels_every=0
         ),
-    )
+    )  # fmt: skip

@@ -41,15 +41,13 @@ def test_the_bank_holds_mean_and_variance_of_everything_seen() -> None:
         means.append({c: rows[-1][labels[-1] == c].mean(dim=0) for c in shown if c != 255})
     every, y = torch.cat(rows), torch.cat(labels)
     assert (y == 255).any() and method.bank.present.all()
-    assert method.bank.variance is not None
     keys, classes, _ = method.queue.read()
     for c in range(3):
-        own, close = every[y == c], {"rtol": 1e-4, "atol": 1e-6}
-        torch.testing.assert_close(method.bank.prototypes[c].double(), own.mean(dim=0), **close)
-        spread = own.var(dim=0, unbiased=False)
-        torch.testing.assert_close(method.bank.variance[c].double(), spread, **close)
+        own = every[y == c]
         queued = torch.stack([each[c] for each in means if c in each])
-        torch.testing.assert_close(keys[classes == c].double(), queued, **close)
+        held = method.bank.prototypes[c], method.bank.variance[c], keys[classes == c]  # type: ignore[index]
+        wanted = own.mean(dim=0), own.var(dim=0, unbiased=False), queued
+        torch.testing.assert_close([x.double() for x in held], [*wanted], rtol=1e-4, atol=1e-6)
 
 
 def filled(kind: str) -> tuple[SePiCo, Tensor, Tensor, Tensor]:
