@@ -254,8 +254,7 @@ def main() -> None:
     except ValueError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
-        folder = Path("runs") / "ablation"
-        print(f"Stopped; finished rows are kept below {folder}.", file=sys.stderr)
+        print("Stopped; the same command goes on.", file=sys.stderr)
         sys.exit(INTERRUPTED)
 
 

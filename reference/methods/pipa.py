@@ -123,14 +123,9 @@ def two_crops(
 
 
 def two_views(
-    see: Callable[[Tensor], Output],
-    head: Callable[[Tensor], Tensor],
-    images: Tensor,
-    generator: torch.Generator,
-    *,
-    grid: torch.Size,
-    stride: int,
-) -> tuple[View, View]:
+    see: Callable[[Tensor], Output], head: Callable[[Tensor], Tensor], images: Tensor,
+    generator: torch.Generator, *, grid: torch.Size, stride: int,
+) -> tuple[View, View]:  # fmt: skip
     """Show two crops of images (B, 3, H, W) to a network, and its features to a head.
 
     The whole images have `grid` cells (h, w), of `stride` pixels each.
@@ -144,6 +139,6 @@ def two_views(
             before = side.start // stride
             margins = [before, whole - before - cells, *margins]
         features = pixel_rows(F.pad(head(seen.features), margins))
-        sure = F.pad(sure, margins).flatten()
-        views.append(View(features, sure, F.pad(classes, margins, value=IGNORE).flatten()))
+        classes = F.pad(classes, margins, value=IGNORE).flatten()
+        views.append(View(features, F.pad(sure, margins).flatten(), classes))
     return views[0], views[1]

@@ -23,9 +23,8 @@ class PrototypeHead(nn.Module):
     def __init__(self, num_classes: int, dim: int) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.bank = pc.PrototypeBank(
-            num_classes * EACH, dim, momentum=MOMENTUM, normalize="prototypes"
-        )
+        rows = num_classes * EACH
+        self.bank = pc.PrototypeBank(rows, dim, momentum=MOMENTUM, normalize="prototypes")
         self.norm = nn.LayerNorm(num_classes)
 
     def forward(self, output: Output) -> Output:

@@ -33,9 +33,8 @@ class SPCL(Method):
     def __init__(self, given: Given, *, absent_shrink: bool = False) -> None:
         super().__init__()
         self.absent_shrink, self.num_classes = absent_shrink, given.num_classes
-        self.bank = pc.PrototypeBank(
-            given.num_classes, given.dim, momentum=0.1, normalize="features"
-        )
+        size = given.num_classes, given.dim
+        self.bank = pc.PrototypeBank(*size, momentum=0.1, normalize="features")
         self.first = MeanTeacher(given.network)
         self.thresholds = pc.ClassThresholds(given.num_classes, share=0.5, cap=0.9)
 
@@ -48,10 +47,10 @@ class SPCL(Method):
             self.bank.accumulate(self.means(seen.features, same, per_image=True))
         self.bank.commit()
         for drawn in on_all_ranks(start.target(), start.ranks):
-            nothing = self.thresholds.edges.new_zeros(0, self.num_classes)
-            self.thresholds.update(
-                nothing if drawn is None else start.see(drawn.images).logits.softmax(dim=1)
-            )
+            sure = self.thresholds.edges.new_zeros(0, self.num_classes)
+            if drawn is not None:
+                sure = start.see(drawn.images).logits.softmax(dim=1)
+            self.thresholds.update(sure)
 
     def forward(self, step: Step) -> Losses:
         seen, images = step.see(step.source.images, "source"), step.target_batch.images
@@ -71,12 +70,8 @@ class SPCL(Method):
         }
         return Losses(terms, new, kept)
 
-    def means(
-        self, features: Tensor, labels: Tensor, *, per_image: bool = False
-    ) -> pc.ClassPrototypes:
-        return pc.class_prototypes(
-            features, labels, self.num_classes, normalize=True, per_image=per_image
-        )
+    def means(self, features: Tensor, labels: Tensor, **how: bool) -> pc.ClassPrototypes:
+        return pc.class_prototypes(features, labels, self.num_classes, normalize=True, **how)
 
     def contrast(self, features: Tensor, labels: Tensor) -> Tensor:
         """Contrast unit features (B, D, h, w) against prototypes that are as short as they are."""

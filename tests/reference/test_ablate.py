@@ -30,7 +30,7 @@ from reference.methods import METHODS
 from reference.presets import PRESETS
 from reference.run.folder import flat
 from reference.settings import AdaptationStage, Settings
-from tests.reference.small_experiment import small
+from tests.reference.small_experiment import few
 
 TOY = PRESETS["toy"][1]
 BEGIN = Path("source/last.pth")
@@ -38,12 +38,6 @@ BEGIN = Path("source/last.pth")
 
 def stage(row: str, preset: Settings = TOY) -> AdaptationStage:
     return settings_of(row, preset, BEGIN).adaptation
-
-
-def few(target: str, seed: int, **where: Any) -> Settings:
-    """In the place of a target's settings: small ones on its data."""
-    data = target_settings(target, seed, **where).data
-    return replace(small(), seed=seed, data=replace(small().data, root=data.root))
 
 
 @pytest.fixture(scope="module")
@@ -94,23 +88,6 @@ def test_every_row_differs_from_full_bicl_where_its_name_says() -> None:
         "delay": {"entropy_from_round", "static.from_round"},
     }
     assert stage("bicl") == TOY.adaptation
-
-
-def test_rows_beside_bicl_have_the_ingredients_that_they_are_named_after() -> None:
-    for name, calibrate in (("contrast_only", True), ("contrast_only_uncalibrated", False)):
-        row = stage(name)
-        assert row.contrasts and row.contrast.calibrate is calibrate
-        assert not row.uses_static and row.entropy_weight == 0
-    entropy, alone, safer = map(stage, ("entropy_only", "self_training", SAFER))
-    assert not entropy.contrasts and not entropy.uses_static and entropy.entropy_weight == 0.03
-    assert not alone.contrasts and alone.uses_static and alone.entropy_weight == 0
-    assert alone.static.from_round == 0 and alone.static_weight == 0.6
-    assert safer.static.from_round == 0 and safer.entropy_weight == 0
-    assert safer.contrast.threshold > TOY.adaptation.contrast.threshold
-    published = stage(f"{METHOD}bicl")
-    assert (published.contrast.prototypes, published.contrast.pairwise) == ("batch", True)
-    assert (published.source_entropy_weight, published.entropy_weight) == (0.4, 0.12)
-    assert published.static.class_share == 0.1 and published.static_weight == 0.3
 
 
 def test_every_row_keeps_schedule_data_and_network_of_its_preset() -> None:

@@ -18,9 +18,7 @@ from reference import demo
 from reference.demo import COMPARISON, RESULTS, Options, run_demo, table
 from reference.experiments import runs, targets
 from reference.experiments.rows import CAPTIONS
-from reference.experiments.targets import target_settings
-from reference.settings import Settings
-from tests.reference.small_experiment import small
+from tests.reference.small_experiment import few
 
 ROWS = [row for row in CAPTIONS if row != "entropy_only"]
 Finished = tuple[Options, dict[str, Any]]
@@ -32,14 +30,6 @@ def tree(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-
-
-def few(target: str, seed: int, **where: Any) -> Settings:
-    """In the place of a target's settings: small ones on its data."""
-    data = target_settings(target, seed, **where).data
-    places = {name: getattr(data, name) for name in ("root", "source", "target")}
-    kinds = {name: getattr(data, name) for name in ("target_set", "val_split")}
-    return replace(small(), seed=seed, data=replace(small().data, **places, **kinds))
 
 
 @pytest.fixture(scope="module", autouse=True)

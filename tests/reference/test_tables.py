@@ -93,13 +93,6 @@ def test_a_section_is_replaced_between_its_markers_alone() -> None:
         replace_section(text, "sky", body)
 
 
-def test_the_generated_part_names_command_versions_and_machine() -> None:
-    text = tables.render(SUMMARY)
-    assert "`python -m reference.ablate`" in text and "torch 2" in text
-    assert "Machine: processor P, cores 2.\n" in text
-    assert "3 source, 4 unlabelled target and 5 test images (split test)" in text
-
-
 def test_the_table_of_methods_pairs_gains_with_the_control_of_each_target() -> None:
     lines = lines_of(tables.methods_table({"near": NEAR, "far": FAR}))
     assert lines["row"][:2] == ["near (sd)", "gain"]
