@@ -61,14 +61,13 @@ INGREDIENTS: Final[Mapping[str, tuple[str, Change]]] = {
     "static_labels": ("static labels", _stage(static_labels=False)),
     "entropy": ("entropy", _stage(entropy_weight=0.0)),
     "bank": (
-        "BiCL, gradient through prototypes of the batch",
-        _stage(contrast={"prototypes": "batch"}),
+        "BiCL, gradient through prototypes of the batch", _stage(contrast={"prototypes": "batch"}),
     ),
     "delay": (
         "BiCL, entropy and static labels from the start",
         _static(_stage(entropy_from_round=0), from_round=0),
     ),
-}
+}  # fmt: skip
 # Rows that BiCL is trained for with other settings; "bicl" has the preset's own.
 _BICL: Final[Mapping[str, tuple[str, Change]]] = {
     "self_training": (
@@ -81,8 +80,7 @@ _BICL: Final[Mapping[str, tuple[str, Change]]] = {
     ),
     "contrast_only": ("contrast only", _stage(**_BARE)),
     "contrast_only_uncalibrated": (
-        "contrast only, no calibration",
-        _stage(contrast={"calibrate": False}, **_BARE),
+        "contrast only, no calibration", _stage(contrast={"calibrate": False}, **_BARE),
     ),
     "bicl": ("BiCL", _stage()),
     # For a start whose labels deserve less trust: only similar pixels are labelled, the contrast
@@ -99,12 +97,10 @@ _BICL: Final[Mapping[str, tuple[str, Change]]] = {
         "BiCL, published weights",
         _static(
             _stage(contrast=vars(_PUBLISHED), static_labels=True, static_weight=0.3, **_ENTROPIES),
-            class_share=0.1,
-            image_share=0.0,
-            from_round=0,
+            class_share=0.1, image_share=0.0, from_round=0,
         ),
     ),
-}
+}  # fmt: skip
 _NAMES: Final = [name for name in METHODS if name != "control"]
 # Name in results -> what a table calls it, in the order of tables.
 LABELS: Final[Mapping[str, str]] = {
