@@ -30,8 +30,8 @@ def label_accuracy(run: Run) -> list[dict[str, Any]]:
         known = labelled = right = 0
         for index, stem in enumerate(truth.stems):
             labels = np.asarray(Image.open(run.folder / f"labels/round-{number}" / f"{stem}.png"))
-            true = Image.fromarray(truth.labels(index))
-            true = np.asarray(true.resize(labels.shape[::-1], Image.Resampling.NEAREST))
+            whole = Image.fromarray(truth.labels(index))
+            true = np.asarray(whole.resize(labels.shape[::-1], Image.Resampling.NEAREST))
             both = (true != IGNORE) & (labels != IGNORE)
             known += int((true != IGNORE).sum())
             labelled += int(both.sum())

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import protocontrast as pc
+from protocontrast import ClassPrototypes as Means
 from reference.method import Given, Losses, Method, Start, Step
 from reference.methods.teachers import MeanTeacher, agreeing, grid_labels, on_all_ranks
 
@@ -70,8 +71,10 @@ class SPCL(Method):
         }
         return Losses(terms, new, kept)
 
-    def means(self, features: Tensor, labels: Tensor, **how: bool) -> pc.ClassPrototypes:
-        return pc.class_prototypes(features, labels, self.num_classes, normalize=True, **how)
+    def means(self, features: Tensor, labels: Tensor, per_image: bool = False) -> Means:
+        return pc.class_prototypes(
+            features, labels, self.num_classes, normalize=True, per_image=per_image
+        )
 
     def contrast(self, features: Tensor, labels: Tensor) -> Tensor:
         """Contrast unit features (B, D, h, w) against prototypes that are as short as they are."""
