@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import protocontrast as pc
-from protocontrast import ClassPrototypes as Means
 from reference.method import Given, Losses, Method, Start, Step
 from reference.methods.teachers import MeanTeacher, agreeing, grid_labels, on_all_ranks
 
@@ -71,7 +70,9 @@ class SPCL(Method):
         }
         return Losses(terms, new, kept)
 
-    def means(self, features: Tensor, labels: Tensor, per_image: bool = False) -> Means:
+    def means(
+        self, features: Tensor, labels: Tensor, *, per_image: bool = False
+    ) -> pc.ClassPrototypes:
         return pc.class_prototypes(
             features, labels, self.num_classes, normalize=True, per_image=per_image
         )
