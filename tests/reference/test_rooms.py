@@ -19,7 +19,7 @@ ROOMS: dict[str, set[str]] = {
     "contrast_shares": {"data", "method"},
     "bicl": {"contrast_shares", "method", "settings"},
     "methods": {"bicl", "contrast_shares", "data", "method", "networks", "run"},
-    "run": {"data", "method", "methods", "networks", "pictures", "settings"},
+    "run": {"data", "method", "methods", "networks", "pictures", "settings", "synthetic"},
     "static_labels": {"data", "networks", "run", "settings"},
     "evaluation": {"data", "networks", "run", "settings"},
     "train": {"data", "method", "presets", "run", "settings"},
