@@ -250,10 +250,9 @@ def open_set(
     # A file with the ending of a way is also found as one without, of another name.
     used = {path for key, (path, _) in truth.items() if key in found}
     unused = len({path for path, _ in truth.values()} - used)
-    notes = [*_notes(layout, root, split, len(samples))]
-    if unused:
-        where = label_root or root
-        notes.append(f"{layout.title}: {unused} label files below {where} belong to no image.")
+    where = f"{layout.title}: {unused} label files below {label_root or root}"
+    notes = [f"{where} belong to no image."] if unused else []
+    notes += _notes(layout, root, split, len(samples))
     readings = tuple(reading_of(way, classes, merge) for way in ways)
     shown = shown_classes(layout, classes, merge)
     return ImageSet(

@@ -54,7 +54,7 @@ def require_file(caller: str, path: Path) -> None:
     if not path.is_file():
         got = "no such file. Hint: docs/data.md says where to get which."
         if path.is_dir():
-            got = "a folder. Hint: name a file in it, such as last.pth."
+            got = f"a folder. Hint: name a file in it, such as {path / 'last.pth'}."
         raise ValueError(f"{caller}: expected weights in {path}, got {got}")
 
 

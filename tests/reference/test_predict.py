@@ -161,6 +161,7 @@ def test_a_disk_that_is_full_ends_in_one_sentence(options, monkeypatch):
         ({"device": "cuda"}, 'predict: expected a GPU for device "cuda", got none.'),
         ({"scales": (float("nan"),)}, "Protocol: expected at least one scale, each above 0 and at"),
         ({"size": (100000, 100000)}, "Protocol: expected size times scale within 1..16384 pixels"),
+        ({"weights": Path("no.pth")}, "predict: expected weights in no.pth, got no such file. Hin"),
         ({"which": "teacher"}, 'read_checkpoint: expected a checkpoint with "description" and "t'),
     ],
 )
