@@ -23,7 +23,7 @@ from typing import Any, Final
 
 import tyro
 
-from reference.experiments import tables
+from reference.experiments import tables, targets
 from reference.experiments.rows import (
     LABELS,
     MAIN_ROWS,
@@ -35,15 +35,7 @@ from reference.experiments.rows import (
     settings_of,
 )
 from reference.experiments.runs import Run, record_of, refuse_other_settings, train_all
-from reference.experiments.targets import (
-    NIGHT,
-    TOY,
-    draw_missing,
-    has_training_labels,
-    image_counts,
-    is_named,
-    target_settings,
-)
+from reference.experiments.targets import NIGHT, TOY
 from reference.run.files import write_atomically
 from reference.run.folder import LAST
 from reference.settings import Settings
@@ -80,46 +72,41 @@ class Options:
     docs: Path = tables.DOCS
 
     def check(self) -> None:
-        """Refuse what does not go together.
-
-        Raises:
-            ValueError: naming it in one sentence.
-        """
-        photographs = not is_named(self.target)
-        unknown = next((row for row in self.rows if row not in LABELS), None)
+        """Refuse what does not go together."""
+        unknown = [row for row in self.rows if row not in LABELS]
+        different = "different seeds, at least one"
+        steps = 1 if self.steps is None else self.steps
+        place = f"the folder of photographs as target beside sequence {self.sequence}"
+        alone = "photographs without a sequence as target beside varied"
         expectations = (
-            (f"rows among {', '.join(LABELS)}", unknown, unknown is None),
+            (not unknown, f"rows among {', '.join(LABELS)}", *unknown[:1]),
+            (0 < len({*self.seeds}) == len(self.seeds), different, self.seeds),
+            (self.photographs or not self.sequence, place, f"{self.target}. Hint: give --target"),
             (
-                "different seeds, at least one",
-                self.seeds,
-                0 < len({*self.seeds}) == len(self.seeds),
-            ),
-            (
-                f"the folder of photographs as target beside sequence {self.sequence}",
-                f"{self.target}. Hint: give --target",
-                photographs or not self.sequence,
-            ),
-            (
-                "photographs without a sequence as target beside varied",
+                not self.varied or (self.photographs and not self.sequence), alone,
                 f"{self.sequence or self.target}. Hint: give --target alone",
-                not self.varied or (photographs and not self.sequence),
             ),
             (
+                not self.method or not (self.rows or self.sequence or self.varied),
                 "neither rows, sequence nor varied beside method",
                 f"{self.method[:1]} with one of them. Hint: give --method alone",
-                not self.method or not (self.rows or self.sequence or self.varied),
             ),
-            ("jobs of at least 1", self.jobs, self.jobs >= 1),
-            ("steps of at least 1", self.steps, self.steps is None or self.steps >= 1),
-        )
-        for wanted, got, ok in expectations:
+            (self.jobs >= 1, "jobs of at least 1", self.jobs),
+            (steps >= 1, "steps of at least 1", steps),
+        )  # fmt: skip
+        for ok, wanted, *got in expectations:
             if not ok:
-                raise ValueError(f"ablate: expected {wanted}, got {got}.")
+                raise ValueError(f"ablate: expected {wanted}, got {got[0]}.")
+
+    @property
+    def photographs(self) -> str:
+        """Name of the folder of photographs; empty where the target is no folder."""
+        return "" if targets.is_named(self.target) else Path(self.target).absolute().name
 
     @property
     def name(self) -> str:
         """What tables call the target."""
-        name = self.target if is_named(self.target) else Path(self.target).name
+        name = self.photographs or self.target
         return f"{name}, {self.sequence}" if self.sequence else name
 
     @property
@@ -130,7 +117,7 @@ class Options:
     @property
     def section(self) -> str:
         """The part of docs/results.md that these rows fill, or the name of a file of their own."""
-        kind = self.target if is_named(self.target) else "photographs"
+        kind = "photographs" if self.photographs else self.target
         if self.methods or self.target == NIGHT:
             return "methods" if kind == TOY else f"methods-{kind}"
         return "sequence" if self.sequence else "varied" if self.varied else kind
@@ -147,14 +134,14 @@ class Options:
     @property
     def folder(self) -> Path:
         """Where the rows of this target are stored."""
-        kind = self.target if is_named(self.target) else f"photographs-{Path(self.target).name}"
-        parts = [kind, self.sequence, "varied" * self.varied]
-        parts += [f"{self.steps}-steps"] if self.steps else []
+        kind = f"photographs-{self.photographs}" if self.photographs else self.target
+        steps = f"{self.steps}-steps" if self.steps else ""
+        parts = (kind, self.sequence, "varied" * self.varied, steps)
         return self.runs / "ablation" / "-".join(filter(None, parts))
 
     def preset(self, seed: int) -> Settings:
         """Settings that every row of a seed begins from."""
-        settings = target_settings(
+        settings = targets.target_settings(
             self.target, seed, data=self.runs / "data", root=self.root, varied=self.varied,
             sequence=self.sequence,
         )  # fmt: skip
@@ -168,14 +155,16 @@ class Options:
     @property
     def command(self) -> str:
         """The command line that asks for all rows, without paths of this machine."""
+        target = f"<root of {self.photographs}>" if self.photographs else self.target
+        words = {
+            "--target": target if target != TOY else "",
+            "--sequence": self.sequence,
+            "--method": "all" if self.section.startswith("methods") else "",
+            "--steps": self.steps,
+        }
         command = f"python -m reference.ablate --jobs {self.jobs}"
-        if self.target != TOY:
-            folder = f"<root of {Path(self.target).name}>"
-            command += f" --target {self.target if is_named(self.target) else folder}"
-        command += f" --sequence {self.sequence}" if self.sequence else ""
-        command += " --method all" if self.section.startswith("methods") else ""
-        command += f" --steps {self.steps}" if self.steps else ""
-        return command + (" --varied" if self.varied else "")
+        command += "".join(f" {word} {value}" for word, value in words.items() if value)
+        return command + " --varied" * self.varied
 
 
 def runs_of(options: Options, rows: Sequence[str], seeds: Sequence[int]) -> list[Run]:
@@ -183,17 +172,13 @@ def runs_of(options: Options, rows: Sequence[str], seeds: Sequence[int]) -> list
     listed = []
     for seed in seeds:
         preset, folder = options.preset(seed), options.folder / f"seed{seed}"
-        settings = {row: settings_of(row, preset, folder / SOURCE / LAST) for row in rows}
-        listed += [Run(row, settings[row], folder / row) for row in rows]
+        start = folder / SOURCE / LAST
+        listed += [Run(row, settings_of(row, preset, start), folder / row) for row in rows]
     return listed
 
 
 def stored_records(options: Options) -> dict[Run, dict[str, Any]]:
-    """Read every complete row of this target, whatever rows and seeds the command asks for.
-
-    Raises:
-        ValueError: one of them was made with other settings.
-    """
+    """Every complete row of this target, whatever rows and seeds the command asks for."""
     names = (path.name.removeprefix("seed") for path in options.folder.glob("seed*"))
     seeds = sorted(int(name) for name in names if name.isdigit())
     stored = [run for run in runs_of(options, tuple(LABELS), seeds) if run.folder.is_dir()]
@@ -203,23 +188,15 @@ def stored_records(options: Options) -> dict[Run, dict[str, Any]]:
 
 
 def train_missing(options: Options) -> list[str]:
-    """Train what is asked for and not complete, and tell each score.
-
-    Returns:
-        list: why rows failed, one sentence each.
-
-    Raises:
-        ValueError: bad options, stored rows of other settings, or bad data.
-    """
+    """Train what is asked for and not complete, and tell each score; return why rows failed."""
     options.check()
     stored = stored_records(options)
     wanted = runs_of(options, options.wanted_rows, options.seeds)
     missing = [run for run in wanted if run not in stored]
-    if len(missing) < len(wanted):
-        reused = len(wanted) - len(missing)
+    if reused := len(wanted) - len(missing):
         print(f"{reused} of {len(wanted)} rows are stored with these settings: reused.")
-    draw_missing(run.settings for run in missing)
-    missing = [r for r in missing if r.row != ORACLE or has_training_labels(r.settings)]
+    targets.draw_missing(run.settings for run in missing)
+    missing = [r for r in missing if r.row != ORACLE or targets.has_training_labels(r.settings)]
     problems = []
     for number, (run, problem) in enumerate(train_all(missing, options.jobs), 1):
         record = record_of(run)
@@ -236,11 +213,10 @@ def train_missing(options: Options) -> list[str]:
 
 
 def store_tables(options: Options) -> str:
-    """Copy the numbers of all stored rows to the documents and write their tables anew.
+    """Copy the numbers of all stored rows to the documents, write their tables anew, and say so.
 
-    Returns:
-        str: what was done, or why the documents were left alone: numbers that stand there
-        already are not replaced by fewer rows or seeds, nor by those of another data set.
+    Numbers that stand there are not replaced by fewer rows or seeds, nor by those of another data
+    set.
     """
     methods = options.section.startswith("methods")
     fitting = method_rows(("all",)) if methods else [r for r in LABELS if METHOD not in r]
@@ -248,14 +224,11 @@ def store_tables(options: Options) -> str:
     settings = next(iter(stored)).settings
     summary = tables.summarise(
         sorted(stored.values(), key=lambda record: [*LABELS].index(record["row"])),
-        target=options.name,
-        command=options.command,
-        split=settings.data.val_split,
-        images=image_counts(settings),
-    )
+        target=options.name, command=options.command, split=settings.data.val_split,
+        images=targets.image_counts(settings),
+    )  # fmt: skip
     path = options.docs / "results" / f"{options.section}.json"
-    before = tables.load_summary(options.docs, options.section)
-    if before is not None:
+    if before := tables.load_summary(options.docs, options.section):
         had, have = ({(r["row"], r["seed"]) for r in s["rows"]} for s in (before, summary))
         if before["target"] != options.name or not had <= have:
             return (
@@ -281,8 +254,7 @@ def main() -> None:
     except ValueError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
-        folder = Path("runs") / "ablation"
-        print(f"Stopped; finished rows are kept below {folder}.", file=sys.stderr)
+        print("Stopped; the same command goes on.", file=sys.stderr)
         sys.exit(INTERRUPTED)
 
 

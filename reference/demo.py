@@ -4,8 +4,8 @@
     python -m reference.demo --seed 1 --run runs/seed1
     python -m reference.demo --target /data/photographs --run runs/photographs
 
-Trains the source-only network and the oracle side by side, then from the former the control,
-entropy alone and BiCL: five runs of reference.train, each in a folder of its own below the run's.
+Trains the source-only network and the oracle side by side, then from the former the control and
+BiCL, with --all-rows entropy alone, too: runs of reference.train, in folders below the run's.
 Prints IoU per class and writes ``results.json`` and ``report.html``. A demo that was stopped goes
 on where it stopped.
 """
@@ -24,17 +24,11 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from reference.experiments import targets
 from reference.experiments.label_accuracy import label_accuracy
-from reference.experiments.rows import CAPTIONS, CONTROL, ORACLE, SOURCE, settings_of
+from reference.experiments.rows import CAPTIONS, CONTROL, ENTROPY, ORACLE, SOURCE, settings_of
 from reference.experiments.runs import Run, record_of, refuse_other_settings, train_all
-from reference.experiments.targets import (
-    NIGHT,
-    TOY,
-    draw_missing,
-    has_training_labels,
-    image_counts,
-    target_settings,
-)
+from reference.experiments.targets import NIGHT, TOY
 from reference.run.files import require_new_folder, write_atomically
 from reference.run.folder import LAST, as_plain
 
@@ -62,6 +56,8 @@ class Options:
     # toy for drawn street scenes with another look, night for them after dark, or the folder of
     # photographs in the layout of Cityscapes
     target: str = TOY
+    # train with entropy alone, too, which takes two more minutes
+    all_rows: bool = False
     # of torch, on the CPU, in each process; another number rounds differently
     threads: int = 1
     # processes side by side
@@ -74,26 +70,24 @@ def prepare(options: Options) -> list[Run]:
     Returns:
         list: the runs in the order of the table; without the oracle where the target has no
         training labels.
-
-    Raises:
-        ValueError: the folder holds other things, or the data are not what they should be.
     """
     for name in ("threads", "jobs"):
         if (got := getattr(options, name)) < 1:
             raise ValueError(f"demo: expected {name} of at least 1, got {got}.")
-    preset = target_settings(
+    preset = targets.target_settings(
         options.target, options.seed, data=options.run.parent / "data", scenes=options.data
     )
     preset = replace(preset, machine=replace(preset.machine, threads=options.threads))
     folder, begin = options.run, options.run / SOURCE / LAST
-    runs = [Run(row, settings_of(row, preset, begin), folder / row) for row in CAPTIONS]
+    rows = [row for row in CAPTIONS if options.all_rows or row != ENTROPY]
+    runs = [Run(row, settings_of(row, preset, begin), folder / row) for row in rows]
     hint = f"Hint: choose another one with --run, such as {folder}-2, or remove it first."
     if (folder / RESULTS).exists() or not (folder / COMPARISON).is_file():
         require_new_folder("demo", folder, hint, argument="run")
     for run in runs:
         refuse_other_settings(run, "demo", hint)
-    draw_missing([preset])
-    if not has_training_labels(preset):
+    targets.draw_missing([preset])
+    if not targets.has_training_labels(preset):
         runs = [run for run in runs if run.row != ORACLE]
     told = {
         "title": "BiCL on drawn street scenes" if options.target in _TARGETS else "BiCL",
@@ -110,12 +104,7 @@ def prepare(options: Options) -> list[Run]:
 
 
 def summarise(runs: Sequence[Run], seconds: float) -> dict[str, Any]:
-    """Collect what results.json holds; IoU in percent, over the classes of the test labels.
-
-    Args:
-        runs: complete ones.
-        seconds: of the whole command.
-    """
+    """Collect what results.json holds of complete runs; IoU in percent, of the test's classes."""
     records = {run.row: record for run in runs if (record := record_of(run)) is not None}
     settings, first = runs[0].settings, records[SOURCE]
     names = list(first["iou"])
@@ -131,7 +120,7 @@ def summarise(runs: Sequence[Run], seconds: float) -> dict[str, Any]:
         "seconds": {**{row: record["seconds"] for row, record in records.items()}, "all": seconds},
         "warnings": {row: record["warnings"] for row, record in records.items()},
         "split": settings.data.val_split,
-        "images": image_counts(settings),
+        "images": targets.image_counts(settings),
         "settings": as_plain(settings),
         **{name: first[name] for name in ("versions", "machine", "commit")},
     }
@@ -156,15 +145,7 @@ def table(results: Mapping[str, Any]) -> Table:
 
 
 def run_demo(options: Options) -> dict[str, Any]:
-    """Draw, train, score and write; results.json last: where it is, the demo is complete.
-
-    Returns:
-        dict: what results.json holds.
-
-    Raises:
-        ValueError: the folder holds other things, or the data are not what they should be.
-        FloatingPointError: a loss term became NaN or infinite.
-    """
+    """Draw, train, score and write; results.json last: where it is, the demo is complete."""
     from reference import report
 
     began = time.perf_counter()

@@ -18,6 +18,7 @@ from reference.settings import AdaptationStage, Contrast, Settings
 SOURCE: Final = "source_only"
 UNAUGMENTED: Final = "source_only_unaugmented"
 CONTROL: Final = "source_only_continued"
+ENTROPY: Final = "entropy_only"
 SAFER: Final = "bicl_safer"
 ORACLE: Final = "oracle"
 METHOD: Final = "method_"
@@ -41,20 +42,17 @@ def _static(change: Change, **changes: Any) -> Change:
 
 
 _OFF: Final[Mapping[str, Any]] = {"target_to_source": 0.0, "source_to_target": 0.0}
+_GENTLE: Final = {"target_to_source": 0.1, "source_to_target": 0.1, "threshold": 0.9}
 # Without entropy and static labels.
 _BARE: Final[Mapping[str, Any]] = {"entropy_weight": 0.0, "static_labels": False}
 # Paper: dynamic labels, calibration, fused labels. Released: the weights 0.1, 0.3, 0.4 and 0.12,
 # prototypes of the paired image with gradient, absent classes at a cosine of -1, share 0.1; its
 # entropy is taken as the true one, its halving of the learning rate every round is left out.
 _PUBLISHED: Final = Contrast(
-    target_to_source=0.1,
-    source_to_target=0.1,
-    bias_momentum=0.99,
-    normalize=False,
-    prototypes="batch",
-    pairwise=True,
-    absent="floor",
-)
+    target_to_source=0.1, source_to_target=0.1, bias_momentum=0.99, normalize=False,
+    prototypes="batch", pairwise=True, absent="floor",
+)  # fmt: skip
+_ENTROPIES: Final = {"source_entropy_weight": 0.4, "entropy_weight": 0.12, "entropy_from_round": 0}
 INGREDIENTS: Final[Mapping[str, tuple[str, Change]]] = {
     "target_to_source": ("target to source", _stage(contrast={"target_to_source": 0.0})),
     "source_to_target": ("source to target", _stage(contrast={"source_to_target": 0.0})),
@@ -63,42 +61,33 @@ INGREDIENTS: Final[Mapping[str, tuple[str, Change]]] = {
     "static_labels": ("static labels", _stage(static_labels=False)),
     "entropy": ("entropy", _stage(entropy_weight=0.0)),
     "bank": (
-        "BiCL, gradient through prototypes of the batch",
-        _stage(contrast={"prototypes": "batch"}),
+        "BiCL, gradient through prototypes of the batch", _stage(contrast={"prototypes": "batch"}),
     ),
     "delay": (
         "BiCL, entropy and static labels from the start",
         _static(_stage(entropy_from_round=0), from_round=0),
     ),
-}
+}  # fmt: skip
 # Rows that BiCL is trained for with other settings; "bicl" has the preset's own.
 _BICL: Final[Mapping[str, tuple[str, Change]]] = {
     "self_training": (
         "self-training on static labels",
         _static(_stage(contrast=_OFF, entropy_weight=0.0, static_weight=0.6), from_round=0),
     ),
-    "entropy_only": (
+    ENTROPY: (
         "entropy only",
-        _stage(contrast=_OFF, **{**_BARE, "entropy_weight": 0.03}, entropy_from_round=0),
+        _stage(contrast=_OFF, static_labels=False, entropy_weight=0.03, entropy_from_round=0),
     ),
     "contrast_only": ("contrast only", _stage(**_BARE)),
     "contrast_only_uncalibrated": (
-        "contrast only, no calibration",
-        _stage(contrast={"calibrate": False}, **_BARE),
+        "contrast only, no calibration", _stage(contrast={"calibrate": False}, **_BARE),
     ),
     "bicl": ("BiCL", _stage()),
     # For a start whose labels deserve less trust: only similar pixels are labelled, the contrast
     # pulls gently, static labels hold from the first round, nothing sharpens what is uncertain.
     SAFER: (
         "BiCL, safer labels",
-        _static(
-            _stage(
-                contrast={"target_to_source": 0.1, "source_to_target": 0.1, "threshold": 0.9},
-                entropy_weight=0.0,
-                static_weight=0.6,
-            ),
-            from_round=0,
-        ),
+        _static(_stage(contrast=_GENTLE, entropy_weight=0.0, static_weight=0.6), from_round=0),
     ),
     **{
         f"without_{name}": (label if "BiCL" in label else f"BiCL without {label}", change)
@@ -107,42 +96,32 @@ _BICL: Final[Mapping[str, tuple[str, Change]]] = {
     f"{METHOD}bicl": (
         "BiCL, published weights",
         _static(
-            lambda stage: replace(
-                stage,
-                contrast=_PUBLISHED,
-                source_entropy_weight=0.4,
-                entropy_weight=0.12,
-                entropy_from_round=0,
-                static_labels=True,
-                static_weight=0.3,
-            ),
-            class_share=0.1,
-            image_share=0.0,
-            from_round=0,
+            _stage(contrast=vars(_PUBLISHED), static_labels=True, static_weight=0.3, **_ENTROPIES),
+            class_share=0.1, image_share=0.0, from_round=0,
         ),
     ),
-}
-_OTHERS: Final = [name for name in METHODS if name not in ("control", "bicl")]
+}  # fmt: skip
+_NAMES: Final = [name for name in METHODS if name != "control"]
 # Name in results -> what a table calls it, in the order of tables.
 LABELS: Final[Mapping[str, str]] = {
     UNAUGMENTED: "source only, no augmentation",
     SOURCE: "source only",
     CONTROL: "source only, continued (control)",
     **{name: label for name, (label, _) in _BICL.items()},
-    **{f"{METHOD}{name}": METHODS[name].label for name in _OTHERS},
+    **{f"{METHOD}{name}": METHODS[name].label for name in _NAMES if name != "bicl"},
     ORACLE: "oracle (target labels)",
 }
 # The rows of the demo, in the order of its table: name in results -> caption.
 CAPTIONS: Final[Mapping[str, str]] = {
     SOURCE: "source only",
     CONTROL: "continued",
-    "entropy_only": "entropy only",
+    ENTROPY: "entropy only",
     "bicl": "BiCL",
     ORACLE: "oracle",
 }
 # Photographs: the rows that tell whether anything transfers at all.
 MAIN_ROWS: Final = (
-    *(UNAUGMENTED, SOURCE, CONTROL, "self_training", "entropy_only", "contrast_only", "bicl"),
+    *(UNAUGMENTED, SOURCE, CONTROL, "self_training", ENTROPY, "contrast_only", "bicl"),
     *(SAFER, ORACLE),
 )
 TOY_ROWS: Final = tuple(
@@ -155,13 +134,7 @@ STARTS: Final = (UNAUGMENTED, SOURCE, ORACLE)
 
 
 def settings_of(row: str, preset: Settings, begin: Path) -> Settings:
-    """The settings of a row.
-
-    Args:
-        row: a key of `LABELS`.
-        preset: its schedule, data and network hold for every row.
-        begin: checkpoint of the row "source_only", for rows that adapt.
-    """
+    """A preset, changed to what a row of `LABELS` is; rows that adapt start at a checkpoint."""
     source, stage = preset.source, preset.adaptation
     if row == ORACLE:
         # As many steps as both stages together, on the target's own crops.
@@ -181,24 +154,21 @@ def settings_of(row: str, preset: Settings, begin: Path) -> Settings:
 
 
 def method_rows(names: tuple[str, ...], *, day_images: bool = True) -> tuple[str, ...]:
-    """Rows of methods, and those beside them.
+    """Rows of methods, by name or of all that the target allows, and those beside them.
 
     Args:
-        names: of methods, or "all" alone: then those that the target allows.
+        names: of methods, or "all" alone.
         day_images: whether the target has a day image of every image, as some methods need.
-
-    Raises:
-        ValueError: no method has such a name, or the target has no day images for it.
     """
-    known = ["bicl", *_OTHERS]
-    allowed = [name for name in known if day_images or not METHODS[name].uses_partners]
+    allowed = [name for name in _NAMES if day_images or not METHODS[name].uses_partners]
     for name in names if names != ("all",) else ():
-        if name not in known:
-            raise ValueError(f"ablate: expected methods among all, {', '.join(known)}, got {name}.")
+        if name not in _NAMES:
+            listed = ", ".join(_NAMES)
+            raise ValueError(f"ablate: expected methods among all, {listed}, got {name}.")
         if name not in allowed:
             raise ValueError(
                 f"ablate: expected a target with images by day beside method {name}, got one "
                 "without. Hint: give --target night."
             )
-    chosen = tuple(allowed) if names == ("all",) else names
+    chosen = allowed if names == ("all",) else names
     return (*BESIDE_METHODS, *(f"{METHOD}{name}" for name in chosen))

@@ -17,13 +17,7 @@ from reference.settings import Settings, phases
 
 @dataclass(frozen=True)
 class Run:
-    """One row of one seed.
-
-    Args:
-        row: a key of `rows.LABELS`.
-        settings: of the run.
-        folder: of the run; beside it lie the other rows of its seed.
-    """
+    """One row of one seed; beside its folder lie the other rows of the seed."""
 
     row: str
     settings: Settings
@@ -31,20 +25,14 @@ class Run:
 
     @property
     def begin(self) -> Path | None:
-        """Folder of the run that this one begins with."""
+        """Folder of the run that this one starts from."""
         return self.settings.begin and self.settings.begin.parent
-
-    @property
-    def steps(self) -> int:
-        """Iterations of the whole run."""
-        return phases(self.settings)[-1].stop
 
 
 class _Here(Executor):
-    """A pool of this process alone."""
+    """A pool of this process alone, which calls at once."""
 
     def submit(self, function: Any, /, *arguments: Any, **named: Any) -> Future[Any]:
-        """Call at once."""
         future: Future[Any] = Future()
         future.set_result(function(*arguments, **named))
         return future
@@ -64,14 +52,10 @@ def train_run(settings: Settings, folder: Path) -> str | None:
 
 
 def train_all(runs: Sequence[Run], jobs: int) -> Iterator[tuple[Run, str | None]]:
-    """Train runs side by side, each as soon as the one it begins with is complete.
-
-    Args:
-        runs: to train or to go on with; what they begin with is among them or complete.
-        jobs: processes. Numbers do not depend on it where settings fix the threads.
+    """Train runs in `jobs` processes, each as soon as the one it starts from is complete.
 
     Yields:
-        A run that ended, and why it failed, None if it did not. What begins with one that failed
+        A run that ended, and why it failed, None if it did not. What starts from one that failed
         is left out.
     """
     # First what others wait for, then the longest; the control is the shortest.
@@ -80,36 +64,24 @@ def train_all(runs: Sequence[Run], jobs: int) -> Iterator[tuple[Run, str | None]
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(jobs, mp_context=context) if jobs > 1 else _Here()
     running: dict[Future[str | None], Run] = {}
-    failed: set[Path | None] = set()
     try:
         while waiting or running:
-            waiting = [run for run in waiting if run.begin not in failed]
             unfinished = {run.folder for run in [*waiting, *running.values()]}
             ready = [run for run in waiting if run.begin not in unfinished]
             for run in ready[: jobs - len(running)]:
                 waiting.remove(run)
                 running[pool.submit(train_run, run.settings, run.folder)] = run
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                run = running.pop(future)
-                problem = future.result()
+                run, problem = running.pop(future), future.result()
                 if problem is not None:
-                    failed.add(run.folder)
+                    waiting = [other for other in waiting if other.begin != run.folder]
                 yield run, problem
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def refuse_other_settings(run: Run, caller: str, hint: str) -> None:
-    """Refuse a folder in which a run of other settings lies.
-
-    Args:
-        run: that is wanted there.
-        caller: begins the sentence.
-        hint: ends it.
-
-    Raises:
-        ValueError: naming the first setting that differs.
-    """
+    """Refuse a folder in which a run of other settings lies, in a sentence that ends in a hint."""
     path = run.folder / SETTINGS
     if not path.is_file():
         return
@@ -126,11 +98,13 @@ def refuse_other_settings(run: Run, caller: str, hint: str) -> None:
 def record_of(run: Run) -> dict[str, Any] | None:
     """The numbers of a run; None where it is not complete.
 
-    Shares of classes are those of the predictions on the scored images over those of the source
-    labels that the row "source_only" was trained on; the truth plays no part in them.
+    Share ratios of classes: of the predictions on the scored images over the source labels that
+    the row "source_only" was trained on; the truth plays no part in them.
     """
+    from reference.run.report import METRICS, read_metrics
+
     held = _checkpoint(run.folder)
-    if held is None or held["iteration"] < run.steps:
+    if held is None or held["iteration"] < phases(run.settings)[-1].stop:
         return None
     table = json.loads((run.folder / "classes.json").read_text("utf-8"))
     evaluation, iou = table["evaluation"], table["rows"][0]["iou"]
@@ -140,7 +114,8 @@ def record_of(run: Run) -> dict[str, Any] | None:
     scored = {name: iou[name] for name in occurring if name in iou}
     origin = json.loads((run.folder / "origin.json").read_text("utf-8"))["starts"][-1]
     begun = held if run.row == SOURCE else _checkpoint(run.folder.with_name(SOURCE))
-    largest, smallest = _share_ratios(confusion, begun)
+    largest, smallest = _share_ratios(confusion, begun) if begun else (None, None)
+    metrics = read_metrics(run.folder / METRICS)
     return {
         "row": run.row,
         "seed": run.settings.seed,
@@ -148,8 +123,8 @@ def record_of(run: Run) -> dict[str, Any] | None:
         "iou": scored,
         "share_ratio_max": largest,
         "share_ratio_min": smallest,
-        "coverage_end": _coverage(run.folder),
-        "seconds": _seconds(run.folder),
+        "coverage_end": next((r["coverage"] for r in metrics[::-1] if "coverage" in r), None),
+        "seconds": _seconds(metrics),
         "warnings": len(held["monitor"]["told"]),
         **{name: origin[name] for name in ("versions", "machine", "commit")},
     }
@@ -163,10 +138,8 @@ def _checkpoint(folder: Path) -> dict[str, Any] | None:
 
 
 def _share_ratios(
-    confusion: Sequence[Sequence[int]], begun: Mapping[str, Any] | None
-) -> tuple[float | None, float | None]:
-    if begun is None:
-        return None, None
+    confusion: Sequence[Sequence[int]], begun: Mapping[str, Any]
+) -> tuple[float, float]:
     source = begun["monitor"]["source"].tolist()
     predicted = [sum(column) for column in zip(*confusion, strict=True)]
     ratios = [
@@ -177,20 +150,10 @@ def _share_ratios(
     return max(ratios), min(ratios)
 
 
-def _rows(folder: Path) -> list[dict[str, Any]]:
-    from reference.run.report import METRICS, read_metrics
-
-    return read_metrics(folder / METRICS)
-
-
-def _coverage(folder: Path) -> float | None:
-    return next((row["coverage"] for row in reversed(_rows(folder)) if "coverage" in row), None)
-
-
-def _seconds(folder: Path) -> float:
+def _seconds(metrics: Sequence[Mapping[str, Any]]) -> float:
     """Time of all steps, without static labels and evaluations."""
     total, last = 0.0, 0
-    for row in _rows(folder):
+    for row in metrics:
         if rate := row.get("iterations_per_second"):
             total, last = total + (row["iteration"] - last) / rate, row["iteration"]
     return total

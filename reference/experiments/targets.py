@@ -1,4 +1,4 @@
-"""The preset that belongs to a target, with its data found or drawn."""
+"""The preset that belongs to a target, with its data in place."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def target_settings(
         target: "toy", "night", another preset, or the folder of photographs, whose layout is that
             of its name ("camvid", "kitti" ...) or else that of Cityscapes.
         seed: of the drawn scenes, the weights and the batches.
-        data: folder below which scenes are drawn, each kind in a folder of its own.
-        scenes: that folder, where it is given.
+        data: folder below which scenes are drawn, each kind in a folder of its own or in `scenes`.
+        scenes: folder of the drawn scenes.
         root: of the sets of a preset that draws nothing.
         varied: for photographs: a varied source, and a larger network trained longer.
         sequence: a drive of these photographs that is the target, the others being the source.
@@ -61,17 +61,13 @@ def target_settings(
     if sets.source_set == "toy":
         folder = scenes or data / sets.drawn.folder(seed).name
         # Beside photographs the root would be that of both sets.
-        both = sets.target_set.startswith("toy")
-        sets = replace(sets, root=folder) if both else replace(sets, source=folder)
+        place = "root" if sets.target_set.startswith("toy") else "source"
+        sets = replace(sets, **{place: folder})  # type: ignore[arg-type]
     return replace(settings, seed=seed, data=sets, machine=replace(settings.machine, threads=1))
 
 
 def draw_missing(many: Iterable[Settings]) -> None:
-    """Open the data of several runs once, before they want them at the same time.
-
-    Raises:
-        ValueError: a folder holds other scenes, or photographs are not what they should be.
-    """
+    """Open the data of several runs once, before they want them at the same time."""
     for settings in {(each.seed, each.data): each for each in many}.values():
         sets = sets_of(settings)
         # Photographs first: a wrong folder is told before anything is drawn.
@@ -79,7 +75,7 @@ def draw_missing(many: Iterable[Settings]) -> None:
 
 
 def sets_of(settings: Settings) -> Sets:
-    """The sets of a run, to count images or to diagnose; nothing is opened yet."""
+    """The sets of a run, of which nothing is opened yet."""
     from reference.data.sets import open_sets
 
     return open_sets(settings.data, settings.seed)

@@ -30,7 +30,6 @@ class Entry(NamedTuple):
     uses_partners: bool = False
 
     def kind(self) -> type[Method]:
-        """Import the class."""
         kind: type[Method] = getattr(import_module(self.module), self.name)
         return kind
 
@@ -59,11 +58,7 @@ METHODS: Final[Mapping[str, Entry]] = {
 
 
 def entry(name: str) -> Entry:
-    """Look a method up.
-
-    Raises:
-        ValueError: no method has this name.
-    """
+    """Look a method up."""
     if name not in METHODS:
         near = get_close_matches(name, METHODS, cutoff=0.4) or METHODS
         raise ValueError(
@@ -73,15 +68,11 @@ def entry(name: str) -> Entry:
 
 
 def build(name: str, given: Given) -> Method:
-    """Make a method, on the device of the network.
-
-    Raises:
-        ValueError: no method has this name.
-    """
-    found = entry(name)
+    """Make a method, on the device of the network."""
+    chosen = entry(name)
     # The control reads nothing but labels.
     arguments = () if name == "control" else (given,)
-    method = found.kind()(*arguments, **found.options)
+    method = chosen.kind()(*arguments, **chosen.options)
     return method.to(next(given.network.parameters()).device)
 
 
@@ -90,8 +81,7 @@ def at_test(name: str, state: Mapping[str, Any], network: Segmenter) -> Segmente
     from reference.method import Given, Method
     from reference.settings import AdaptationStage
 
-    found = entry(name)
-    if found.kind().at_test is Method.at_test:
+    if entry(name).kind().at_test is Method.at_test:
         return network
     import torch
 

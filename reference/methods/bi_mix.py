@@ -25,8 +25,7 @@ STILL: Final = (
     "vegetation", "terrain", "sky",
 )  # fmt: skip
 """Classes that stand still. Those of any other name are things, which may have moved away."""
-BORDER: Final = "person"
-"""The one thing that is not pasted from day to night, as released."""
+BORDER: Final = "person"  # The one thing that is not pasted from day to night, as released.
 _SURE: Final = 0.4
 _TRUST: Final = 0.8
 _EPSILON: Final = 1e-7
@@ -63,7 +62,6 @@ class BiMix(Method):
         self.discriminators = Discriminators(judges, _LEARNING_RATE, (0.9, 0.99))
 
     def forward(self, step: Step) -> Losses:
-        """Compute the terms of one part; the discriminators learn from it beside."""
         source, night = step.source.images, step.target_batch.images
         day = night if step.target_batch.partners is None else step.target_batch.partners
         lit = [self.relighting(images) for images in (source, day, night)]
@@ -107,10 +105,7 @@ class BiMix(Method):
     def judge(self, shown: Sequence[Tensor], progress: float) -> None:
         """Gather the discriminators' gradients of (mean D_k(P_s)^2 + mean (D_k(P_k) - 1)^2) / 2.
 
-        The source should score 0, day and night 1.
-
-        Source:
-            Mao et al., LSGAN, ICCV 2017; Adam with 1e-4 as Bi-Mix released.
+        Source: Mao et al., LSGAN, ICCV 2017; Adam with 1e-4 as Bi-Mix released.
         """
         for group in self.discriminators.optimiser.param_groups:
             group["lr"] = _LEARNING_RATE * (1 - progress) ** _POLY_POWER
@@ -121,7 +116,6 @@ class BiMix(Method):
                 (wrong / 2).backward()
 
     def after(self, network: Segmenter, ranks: Ranks) -> None:
-        """Move the discriminators."""
         self.discriminators.move(ranks)
 
     def at_test(self, network: Segmenter) -> Segmenter:
@@ -131,25 +125,18 @@ class BiMix(Method):
 
 def _judge(num_classes: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(num_classes, _WIDTH, 4, stride=2, padding=1),
-        nn.LeakyReLU(0.2, inplace=True),
-        nn.Conv2d(_WIDTH, 2 * _WIDTH, 4, stride=2, padding=1),
-        nn.LeakyReLU(0.2, inplace=True),
+        nn.Conv2d(num_classes, _WIDTH, 4, stride=2, padding=1), nn.LeakyReLU(0.2, inplace=True),
+        nn.Conv2d(_WIDTH, 2 * _WIDTH, 4, stride=2, padding=1), nn.LeakyReLU(0.2, inplace=True),
         nn.Conv2d(2 * _WIDTH, 1, 3, padding=1),
-    )
+    )  # fmt: skip
 
 
 def fused_labels(day: Tensor, night: Tensor, weight: Tensor, still: Tensor) -> Tensor:
     """y = argmax_c w_c q_c, q = t p_day + (1 - t) p_night for what is still, p_night for things.
 
-    t is 0.8 where p_day > 0.4, else 0.2.
+    t is 0.8 where p_day > 0.4, else 0.2. Probabilities are (B, C, H, W), weight w and still (C,).
 
-    Shape:
-        day and night (B, C, H, W), probabilities of two images of one place; weight (C,), w; still
-        (C,), bool. Result: (B, H, W), without gradient.
-
-    Source:
-        Wu et al., DANNet, CVPR 2021, arXiv 2104.10834, which Bi-Mix keeps; numbers as released.
+    Source: Wu et al., DANNet, CVPR 2021, arXiv 2104.10834, which Bi-Mix keeps; numbers as released.
     """
     trust = torch.where(day > _SURE, _TRUST, 1 - _TRUST) * still.view(-1, 1, 1)
     fused = trust * day + (1 - trust) * night
@@ -162,12 +149,7 @@ def static_focal_loss(logits: Tensor, labels: Tensor, weight: Tensor, still: Ten
     P is a softmax over the classes that stand still alone; a class is around a pixel where one of
     the 3 x 3 labels has it, because day and night do not match to the pixel. Things are no labels.
 
-    Shape:
-        logits (B, C, h, w), labels (B, h, w), weight (C,), w, still (C,), bool. Result: (), 0
-        without a label of what is still.
-
-    Source:
-        As `fused_labels`; the exponent of 1 - p is 1 there.
+    0 without a label of what is still. Source: as `fused_labels`; the exponent of 1 - p is 1 there.
     """
     classes, moving = len(still), ~still.view(-1, 1, 1)
     labelled = (labels != IGNORE) & still[labels.masked_fill(labels == IGNORE, 0)]

@@ -17,8 +17,7 @@ from reference.networks.output import Output, Segmenter
 
 PIXELS: Final = 32
 """Of each class in a part; released 500 of two images of 512 x 512, more than most have here."""
-RAMP: Final = 1500 / 40000
-"""Share of the run over which the tables' momentum rises; released."""
+RAMP: Final = 1500 / 40000  # Share of the run over which the tables' momentum rises; released.
 
 
 class BLDA(DACS):

@@ -15,15 +15,12 @@ from reference.method import Given, Losses, Step
 from reference.methods.dacs import DACS, Mixture
 from reference.methods.heads import pixel_rows, seeded
 from reference.methods.teachers import MOMENTUM, MeanTeacher
-from reference.methods.translator import Translator, held
+from reference.methods.translator import Held, Translator
 
 MIXED, WARMUP = 2000 / 80000, 3000 / 80000  # Shares of the run; released.
-DIM: Final = 64
-"""Channels of the projection; own (published: 512)."""
-STRONGEST: Final = 32
-"""Cells of a class that make its prototype; published, of pixels."""
-DRAWN: Final = 2048
-"""Cells of a contrast; own (released: 4096, of twice as many)."""
+DIM: Final = 64  # Channels of the projection; own (published: 512).
+STRONGEST: Final = 32  # Cells of a class that make its prototype; published, of pixels.
+DRAWN: Final = 2048  # Cells of a contrast; own (released: 4096, of twice as many).
 Toward = Literal["released", "uniform"]
 RELEASED: Final = "released"
 
@@ -55,7 +52,7 @@ class CONFETI(DACS):
         styled, loss = self.translate(plain, target, step.random(), step.ranks)
         done = super().forward(replace(step, source=step.source._replace(images=styled.detach())))
         # The network as it is: its weights get no gradient.
-        still = held(step.network)
+        still = Held(step.network)
         pair = (step.see(images, "source", still).features for images in (plain, styled))
         near = self.heads.similarity(*pair)
         return replace(done, terms={**done.terms, "translation": loss, "similarity": 0.1 * near})

@@ -1,7 +1,4 @@
-"""DACS (Tranheden et al., WACV 2021): a mean teacher's labels, and images mixed by class.
-
-Also what SePiCo, CONFETI, BLDA, PiPa and BiCL's contrast stand on: they add terms by `more`.
-"""
+"""DACS (Tranheden et al., WACV 2021): a mean teacher's labels, and images mixed by class."""
 
 from __future__ import annotations
 
@@ -66,15 +63,13 @@ class DACS(Method):
         self.teacher = MeanTeacher(given.network)
 
     def after(self, network: Segmenter, ranks: Ranks) -> None:
-        """Move the teacher."""
         self.teacher.update_parameters(network)
 
     def more(self, step: Step, seen: Mixture) -> dict[str, Tensor]:
-        """Terms that a method adds, by name."""
+        """Terms that SePiCo, CONFETI, PiPa and BiCL on DACS add, by name."""
         return {}
 
     def forward(self, step: Step) -> Losses:
-        """Compute the terms of one part."""
         seen = self.mixture(step)
         weight = torch.where(seen.from_source, 1.0, seen.share)
         terms = {

@@ -44,7 +44,6 @@ class Projector(nn.Sequential):
             super().__init__(*(made[kind]() for kind in kinds))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Compute features of unit length."""
         return F.normalize(super().forward(features), dim=1)
 
 
@@ -88,11 +87,9 @@ class Discriminators(nn.Module):
         self.optimiser.zero_grad()
 
     def get_extra_state(self) -> Tensor:
-        """Return what Adam remembers, as one row of numbers."""
         return torch.cat([one.detach().flatten().cpu() for one in self._remembered()])
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take over what Adam remembers."""
         held = self._remembered()
         for one, new in zip(held, state.split([each.numel() for each in held]), strict=True):
             one.copy_(new.view_as(one))
@@ -122,16 +119,13 @@ class Adjusted(Segmenter):
         self.network, self.before, self.after = network, before, after
 
     def forward(self, images: Tensor, domain: Domain = "target") -> Output:
-        """Adjust, look, adjust."""
         if self.before is not None:
             images = images + self.before(images)
         output = Output(*self.network(images, domain=domain))
         return output if self.after is None else Output(*self.after(output))
 
     def options(self) -> dict[str, Any]:
-        """Return the network's own."""
         return self.network.options()
 
     def colours(self) -> dict[str, Any]:
-        """Return the network's own."""
         return self.network.colours()

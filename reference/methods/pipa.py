@@ -17,10 +17,8 @@ from reference.methods.dacs import DACS, Mixture
 from reference.methods.heads import Projector, pixel_rows
 from reference.networks.output import Output
 
-PATCHES: Final = 10000 / 40000
-"""Share of the run before the patch contrast starts; published."""
-KEPT: Final = 512
-"""Pixels of a crop that are kept as keys; own (released: 1600)."""
+PATCHES: Final = 10000 / 40000  # Share of the run before the patch contrast starts; published.
+KEPT: Final = 512  # Pixels of a crop that are kept as keys; own (released: 1600).
 NONE, OTHER = -1, -2
 _MULTIPLE: Final = 8
 
@@ -28,8 +26,8 @@ _MULTIPLE: Final = 8
 class View(NamedTuple):
     """What a network sees of a crop, for every cell of the whole images, P = B h w.
 
-    Features (P, D), and the predicted class with its probability, without gradient, both (P,).
-    Outside the crop the class is 255, the rest 0.
+    Features (P, D), the probability of the predicted class (P,) and that class (P,), without
+    gradient. Outside the crop the class is 255, the rest 0.
     """
 
     rows: Tensor
@@ -125,14 +123,9 @@ def two_crops(
 
 
 def two_views(
-    see: Callable[[Tensor], Output],
-    head: Callable[[Tensor], Tensor],
-    images: Tensor,
-    generator: torch.Generator,
-    *,
-    grid: torch.Size,
-    stride: int,
-) -> tuple[View, View]:
+    see: Callable[[Tensor], Output], head: Callable[[Tensor], Tensor], images: Tensor,
+    generator: torch.Generator, *, grid: torch.Size, stride: int,
+) -> tuple[View, View]:  # fmt: skip
     """Show two crops of images (B, 3, H, W) to a network, and its features to a head.
 
     The whole images have `grid` cells (h, w), of `stride` pixels each.
@@ -146,6 +139,6 @@ def two_views(
             before = side.start // stride
             margins = [before, whole - before - cells, *margins]
         features = pixel_rows(F.pad(head(seen.features), margins))
-        sure = F.pad(sure, margins).flatten()
-        views.append(View(features, sure, F.pad(classes, margins, value=IGNORE).flatten()))
+        classes = F.pad(classes, margins, value=IGNORE).flatten()
+        views.append(View(features, F.pad(sure, margins).flatten(), classes))
     return views[0], views[1]

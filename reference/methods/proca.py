@@ -37,7 +37,6 @@ class ProCA(Method):
 
     @torch.no_grad()
     def begin(self, start: Start) -> None:
-        """Take both levels' prototypes from the whole source."""
         for batch in start.source():
             seen = start.see(batch.images, "source")
             labels = grid_labels(batch, seen.logits)
@@ -47,7 +46,6 @@ class ProCA(Method):
         self.logits.commit()
 
     def forward(self, step: Step) -> Losses:
-        """Move the prototypes, then compute the terms of one part."""
         seen, new = step.see(step.source.images, "source"), step.see(step.target_batch.images)
         known, sure = step.on_grid(step.source_labels, seen.logits), sure_labels(new.logits)
         self.update(new, sure)
@@ -61,12 +59,10 @@ class ProCA(Method):
         return Losses(terms, new, sure)
 
     def update(self, seen: Output, labels: Tensor) -> None:
-        """Count pixels in at both levels."""
         self.features.update(seen.features.detach(), labels)
         self.logits.update(seen.logits.detach(), labels)
 
     def contrast(self, domain: str, seen: Output, labels: Tensor) -> dict[str, Tensor]:
-        """The terms of a domain, one per level."""
         banks = {"logits": self.logits, "features": self.features}
         return {
             f"{domain}_{level}": pc.pixel_prototype_contrast(
@@ -89,12 +85,9 @@ def lovasz_softmax(logits: Tensor, labels: Tensor) -> Tensor:
     m_1 >= m_2 >= ... are the errors |[y_i = c] - p_ic| of all labelled pixels, and J_k is one minus
     the IoU of class c if the k pixels of the largest errors are wrong and the others right.
 
-    Shape:
-        logits (B, C, h, w) of the probabilities p, labels (B, h, w). Result: (), in [0, 1]; 0 with
-        zero gradient where nothing has a label.
+    In [0, 1]; 0 with zero gradient without a label. Logits (B, C, h, w), labels (B, h, w).
 
-    Source:
-        Berman et al., CVPR 2018, arXiv 1705.08790.
+    Source: Berman et al., CVPR 2018, arXiv 1705.08790.
 
     Example:
         >>> sure = torch.tensor([50.0, -50.0]).view(1, 2, 1, 1)

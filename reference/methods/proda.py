@@ -33,13 +33,11 @@ class ProDA(Method):
 
     @torch.no_grad()
     def begin(self, start: Start) -> None:
-        """Take prototypes from the target."""
         for batch in start.target():
             self.bank.accumulate(image_means(start.see(batch.images)))
         self.bank.commit()
 
     def forward(self, step: Step) -> Losses:
-        """Compute the terms of one part."""
         seen, images = step.see(step.source.images, "source"), step.target_batch.images
         new, changed = step.see(images), step.see(strong(images, step))
         with torch.no_grad():

@@ -14,8 +14,7 @@ from reference.methods.heads import Adjusted
 from reference.methods.teachers import MOMENTUM, agreeing, grid_labels
 from reference.networks.output import Output, Segmenter
 
-EACH: Final = 10
-"""Prototypes per class; published."""
+EACH: Final = 10  # Prototypes per class; published.
 
 
 class PrototypeHead(nn.Module):
@@ -24,13 +23,11 @@ class PrototypeHead(nn.Module):
     def __init__(self, num_classes: int, dim: int) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.bank = pc.PrototypeBank(
-            num_classes * EACH, dim, momentum=MOMENTUM, normalize="prototypes"
-        )
+        rows = num_classes * EACH
+        self.bank = pc.PrototypeBank(rows, dim, momentum=MOMENTUM, normalize="prototypes")
         self.norm = nn.LayerNorm(num_classes)
 
     def forward(self, output: Output) -> Output:
-        """Classify features by their nearest prototypes."""
         # A copy, since the bank moves before the gradient is taken.
         rows, features = self.bank.prototypes.clone(), output.features
         cosines = pc.prototype_logits(features, rows, temperature=1.0)
@@ -54,8 +51,7 @@ class ProtoSeg(Method):
     predicted pixels; at first it is theirs over the whole source, shared out by random directions.
     The network's own classifier is neither trained nor used.
 
-    Source:
-        Zhou et al., ProtoSeg, CVPR 2022, arXiv 2203.15102.
+    Source: Zhou et al., ProtoSeg, CVPR 2022, arXiv 2203.15102.
     """
 
     uses_target = False
@@ -67,7 +63,6 @@ class ProtoSeg(Method):
 
     @torch.no_grad()
     def begin(self, start: Start) -> None:
-        """Take prototypes from the whole source."""
         head, bank = self.head, self.head.bank
         random = torch.Generator().manual_seed(self.seed)
         size = bank.num_classes, bank.dim
@@ -80,7 +75,6 @@ class ProtoSeg(Method):
         bank.update_from(pc.ClassPrototypes(rows, (~bank.present).float()))
 
     def forward(self, step: Step) -> Losses:
-        """Compute the terms of one part, then move the prototypes."""
         head, bank = self.head, self.head.bank
         logits, features = head(step.see(step.source.images, "source"))
         labels, rows = step.on_grid(step.source_labels, features), bank.prototypes.clone()
@@ -97,5 +91,4 @@ class ProtoSeg(Method):
         return Losses(terms)
 
     def at_test(self, network: Segmenter) -> Segmenter:
-        """Let the prototypes classify."""
         return Adjusted(network, after=self.head)

@@ -30,24 +30,19 @@ class Relighting(nn.Module):
     Images in [0, 1] stay there; a < 0 brightens. Its size, and 2 curves for 8, are own: the toy's
     network is small, and relighting should not cost more than it.
 
-    Source:
-        Li et al., Zero-DCE++, TPAMI 2021, arXiv 2103.00860: one map of curves, on a coarser grid.
+    Source: Li et al., Zero-DCE++, TPAMI 2021, arXiv 2103.00860: one coarser map of curves.
     """
 
     def __init__(self, seed: int) -> None:
         super().__init__()
         with seeded(seed):
             self.curves = nn.Sequential(
-                nn.Conv2d(3, _WIDTH, 3, padding=1),
-                nn.ReLU(inplace=True),
-                nn.Conv2d(_WIDTH, _WIDTH, 3, padding=1),
-                nn.ReLU(inplace=True),
-                nn.Conv2d(_WIDTH, 3, 3, padding=1),
-                nn.Tanh(),
-            )
+                nn.Conv2d(3, _WIDTH, 3, padding=1), nn.ReLU(inplace=True),
+                nn.Conv2d(_WIDTH, _WIDTH, 3, padding=1), nn.ReLU(inplace=True),
+                nn.Conv2d(_WIDTH, 3, 3, padding=1), nn.Tanh(),
+            )  # fmt: skip
 
     def forward(self, images: Tensor) -> Tensor:
-        """Compute what relighting adds to images."""
         curves, relit = self.curves(_coarse(images)), images
         curves = F.interpolate(curves, size=images.shape[-2:], mode="bilinear")
         for _ in range(_CURVES):
@@ -61,21 +56,18 @@ def relighting_loss(images: Tensor, residual: Tensor, light: Tensor) -> Tensor:
     All of it is taken on a grid of a quarter of the size, where the noise of images is averaged
     away; own, for speed. TV counts differences per pixel of the images.
 
-    Shape:
-        images x and residual r (B, 3, H, W), sides above 4; light (), the brightness that relit
-        images should have. Result: (B,), >= 0.
+    Args:
+        images: x, (B, 3, H, W), sides above 4; `residual` r likewise.
+        light: the brightness that relit images should have.
 
-    Source:
-        Wu et al., DANNet, CVPR 2021, arXiv 2104.10834, which Bi-Mix keeps.
+    Source: Wu et al., DANNet, CVPR 2021, arXiv 2104.10834, which Bi-Mix keeps.
     """
     seen, added = _coarse(images), _coarse(residual)
     relit = seen + added
-    down = (added[:, :, 1:] - added[:, :, :-1]).square().mean(dim=(2, 3)).sum(dim=1)
-    across = (added[..., 1:] - added[..., :-1]).square().mean(dim=(2, 3)).sum(dim=1)
+    down, across = (added.diff(dim=d).square().mean(dim=(2, 3)).sum(dim=1) for d in (2, 3))
     variation = 2 * (down + across) / _COARSE**2
-    exposure = (
-        (F.avg_pool2d(relit.mean(dim=1), _PATCH, ceil_mode=True) - light).square().mean(dim=(1, 2))
-    )
+    patches = F.avg_pool2d(relit.mean(dim=1), _PATCH, ceil_mode=True)
+    exposure = (patches - light).square().mean(dim=(1, 2))
     return _TV_WEIGHT * variation + _dissimilarity(relit, seen) + exposure
 
 

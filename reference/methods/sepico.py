@@ -14,8 +14,7 @@ from reference.methods.heads import Projector, classes_of, pixel_rows
 from reference.methods.teachers import MeanTeacher
 
 TAU: Final = 100.0
-WARMUP: Final = 3000 / 40000
-"""Share of the run before the contrast starts; published."""
+WARMUP: Final = 3000 / 40000  # Share of the run before the contrast starts; published.
 Kind = Literal["proto", "dist", "bank"]
 
 

@@ -13,8 +13,7 @@ from reference.method import Given, Losses, Method, Start, Step
 from reference.methods.teachers import MeanTeacher, agreeing, grid_labels, on_all_ranks
 
 TEMPERATURE: Final = 100.0
-SOFTENED: Final = 1.8
-"""Divides the logits of the segmentation loss; released."""
+SOFTENED: Final = 1.8  # Divides the logits of the segmentation loss; released.
 
 
 class SPCL(Method):
@@ -28,16 +27,14 @@ class SPCL(Method):
     Args:
         absent_shrink: move prototypes of classes that the batch lacks towards 0, as released.
 
-    Source:
-        Xie et al., SPCL, arXiv 2111.12358.
+    Source: Xie et al., SPCL, arXiv 2111.12358.
     """
 
     def __init__(self, given: Given, *, absent_shrink: bool = False) -> None:
         super().__init__()
         self.absent_shrink, self.num_classes = absent_shrink, given.num_classes
-        self.bank = pc.PrototypeBank(
-            given.num_classes, given.dim, momentum=0.1, normalize="features"
-        )
+        size = given.num_classes, given.dim
+        self.bank = pc.PrototypeBank(*size, momentum=0.1, normalize="features")
         self.first = MeanTeacher(given.network)
         self.thresholds = pc.ClassThresholds(given.num_classes, share=0.5, cap=0.9)
 
@@ -50,13 +47,12 @@ class SPCL(Method):
             self.bank.accumulate(self.means(seen.features, same, per_image=True))
         self.bank.commit()
         for drawn in on_all_ranks(start.target(), start.ranks):
-            nothing = self.thresholds.edges.new_zeros(0, self.num_classes)
-            self.thresholds.update(
-                nothing if drawn is None else start.see(drawn.images).logits.softmax(dim=1)
-            )
+            sure = self.thresholds.edges.new_zeros(0, self.num_classes)
+            if drawn is not None:
+                sure = start.see(drawn.images).logits.softmax(dim=1)
+            self.thresholds.update(sure)
 
     def forward(self, step: Step) -> Losses:
-        """Move the prototypes, then compute the terms of one part."""
         seen, images = step.see(step.source.images, "source"), step.target_batch.images
         new = step.see(images)
         same = agreeing(step.on_grid(step.source_labels, seen.logits), seen.logits)
@@ -77,7 +73,6 @@ class SPCL(Method):
     def means(
         self, features: Tensor, labels: Tensor, *, per_image: bool = False
     ) -> pc.ClassPrototypes:
-        """Class means of unit features."""
         return pc.class_prototypes(
             features, labels, self.num_classes, normalize=True, per_image=per_image
         )

@@ -59,7 +59,6 @@ class MeanTeacher(AveragedModel):
         self.requires_grad_(False).train()
 
     def train(self, mode: bool = True) -> MeanTeacher:
-        """Stay in evaluation mode."""
         del mode
         return super().train(False)
 

@@ -15,16 +15,12 @@ import protocontrast as pc
 from reference.methods.heads import Discriminators
 from reference.run.ranks import Ranks
 
-WIDTHS: Final = (16, 24)
-"""Channels at strides 2 and 4; own."""
+WIDTHS: Final = (16, 24)  # Channels at strides 2 and 4; own.
 PATCHES: Final = 64
 """Places of a map that PatchNCE draws, all where there are fewer; own (published: 256, of more)."""
-NCE_TEMPERATURE: Final = 0.07
-"""Published."""
-EMBEDDING: Final = 32
-"""Channels in which places are compared; own (published: 256)."""
-LEARNING_RATE: Final = 1e-3
-"""Of the discriminator's Adam; own."""
+NCE_TEMPERATURE: Final = 0.07  # Published.
+EMBEDDING: Final = 32  # Channels in which places are compared; own (published: 256).
+LEARNING_RATE: Final = 1e-3  # Of the discriminator's Adam; own.
 _COARSEST: Final = 4
 
 
@@ -37,10 +33,9 @@ def _down(inputs: int, outputs: int, slope: float, stride: int = 2) -> nn.Sequen
 class _Residual(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        for _ in range(2):
-            layers += [nn.Conv2d(width, width, 3, padding=1, bias=False), nn.GroupNorm(8, width)]
-        self.body = nn.Sequential(*layers[:2], nn.ReLU(), *layers[2:])
+        first, second = (nn.Conv2d(width, width, 3, padding=1, bias=False) for _ in range(2))
+        norms = nn.GroupNorm(8, width), nn.GroupNorm(8, width)
+        self.body = nn.Sequential(first, norms[0], nn.ReLU(), second, norms[1])
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.body(x)
@@ -51,13 +46,9 @@ class Translator(nn.Module):
 
         L = mean (D(G(x)) - 1)^2 + mean over strides of PatchNCE,  D: mean (D(t) - 1)^2 + D(G(x))^2
 
-    D takes its own step before L is taken; in `Discriminators` it is frozen but for that.
+    D takes its own step before L is taken. Images (B, 3, H, W) have sides of at least 16.
 
-    Shape:
-        images (B, 3, H, W), H and W at least 16.
-
-    Source:
-        Park et al., ECCV 2020, arXiv 2007.15651.
+    Source: Park et al., ECCV 2020, arXiv 2007.15651.
     """
 
     def __init__(self) -> None:
@@ -72,11 +63,8 @@ class Translator(nn.Module):
         for parameter in last.parameters():
             nn.init.zeros_(parameter)
         self.decoder = nn.Sequential(_Residual(deep), last, nn.PixelShuffle(4))
-        judge = nn.Sequential(
-            _down(3, shallow, 0.2, stride=4),
-            _down(shallow, deep, 0.2),
-            nn.Conv2d(deep, 1, 4, padding=1),
-        )
+        first, second = _down(3, shallow, 0.2, stride=4), _down(shallow, deep, 0.2)
+        judge = nn.Sequential(first, second, nn.Conv2d(deep, 1, 4, padding=1))
         self.discriminator = Discriminators(judge, LEARNING_RATE, (0.5, 0.999))
 
     def encode(self, images: Tensor) -> list[Tensor]:
@@ -93,11 +81,7 @@ class Translator(nn.Module):
     def forward(
         self, images: Tensor, target: Tensor, random: torch.Generator, ranks: Ranks
     ) -> tuple[Tensor, Tensor]:
-        """Translate images (B, 3, H, W) and train the discriminator on the result.
-
-        Returns:
-            The images in the look of `target`, and the translator's loss.
-        """
+        """Return images in the look of `target` and their loss; the discriminator learns beside."""
         maps = self.encode(images)
         height, width = images.shape[-2:]
         change = self.decoder(maps[-1])[..., :height, :width]
@@ -122,16 +106,15 @@ class Translator(nn.Module):
             rows = (head(one.flatten(2)[:, :, places].transpose(1, 2)) for one in maps)
             own = torch.arange(len(places), device=places.device)
             for query, key in zip(*rows, strict=True):
-                losses.append(
-                    pc.pair_contrast(
-                        query, own, key.detach(), own,
-                        temperature=NCE_TEMPERATURE, ignore_index=-1,
-                    )
-                )  # fmt: skip
+                losses.append(pc.pair_contrast(
+                    query, own, key.detach(), own, temperature=NCE_TEMPERATURE, ignore_index=-1,
+                ))  # fmt: skip
         return torch.stack(losses).mean()
 
 
-class _Held(nn.Module):
+class Held(nn.Module):
+    """A network as it is: its images get a gradient, its weights do not."""
+
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
@@ -139,8 +122,3 @@ class _Held(nn.Module):
     def forward(self, images: Tensor, **options: Any) -> Any:
         weights = {name: weight.detach() for name, weight in self.network.named_parameters()}
         return functional_call(self.network, weights, (images,), options)
-
-
-def held(network: nn.Module) -> nn.Module:
-    """The network as it is: its images get a gradient, its weights do not."""
-    return _Held(network)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from reference.data.batches import Batch
 from reference.data.classes import IGNORE
-from reference.method import Given, Method, Start, Step
+from reference.method import Method, Start, Step
 from reference.methods import entry
 from reference.networks.output import Domain, Output, Segmenter
 from reference.run.ranks import Ranks
@@ -68,12 +69,9 @@ class ExactStart(Start):
 
 @dataclass(frozen=True)
 class Example:
-    """What a method begins with, and one step of two images of either domain.
+    """What a method begins with, and one step, which sees the images 1, 2 and 5, 7.
 
-    Args:
-        network: answers with maps that are leaves.
-        step: sees the images 1, 2 and 5, 7.
-        labels: of the source images on the grid, (EACH, h, w).
+    The network answers with maps that are leaves; labels (EACH, h, w) are the source's on the grid.
     """
 
     network: Answers
@@ -83,8 +81,8 @@ class Example:
     def begun(self, name: str, **options: Any) -> Any:
         """A method in float64, before its first step."""
         found = entry(name)
-        arguments: tuple[Given] = (given(self.network),)
-        method: Method = found.kind()(*arguments, **{**found.options, **options})  # type: ignore[arg-type]
+        kind: Any = found.kind()
+        method: Method = kind(given(self.network), **{**found.options, **options})
         source, target = ([drawn([i], self.labels if i < EACH else None) for i in numbers]
                           for numbers in (range(EACH), range(EACH, 2 * EACH)))  # fmt: skip
         start = ExactStart(
@@ -136,9 +134,12 @@ def pixels(maps: Tensor) -> Tensor:
     return maps.movedim(1, -1).flatten(0, 2)
 
 
-def assert_same(ours: Tensor, restated: Tensor, leaves: list[Tensor]) -> None:
+def assert_same(
+    ours: Tensor, restated: Tensor, leaves: Sequence[Tensor], rtol: float = 1e-9,
+    atol: float = 1e-12,
+) -> None:  # fmt: skip
     """Equal values and equal gradients of all leaves; a leaf that neither reads has none."""
-    torch.testing.assert_close(ours, restated, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(ours, restated, rtol=rtol, atol=atol)
     mine, wanted = (
         torch.autograd.grad(loss, leaves, retain_graph=True, allow_unused=True)
         for loss in (ours, restated)
@@ -149,4 +150,4 @@ def assert_same(ours: Tensor, restated: Tensor, leaves: list[Tensor]) -> None:
             continue
         assert own is not None
         assert naive.any()
-        torch.testing.assert_close(own, naive, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(own, naive, rtol=rtol, atol=atol)

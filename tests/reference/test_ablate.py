@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 
 from reference import ablate
 from reference.ablate import Options, runs_of, store_tables, stored_records, train_missing
-from reference.experiments import runs, tables
+from reference.experiments import runs, tables, targets
 from reference.experiments.rows import (
     BESIDE_METHODS,
     INGREDIENTS,
@@ -31,7 +30,7 @@ from reference.methods import METHODS
 from reference.presets import PRESETS
 from reference.run.folder import flat
 from reference.settings import AdaptationStage, Settings
-from tests.reference.small_experiment import small
+from tests.reference.small_experiment import few
 
 TOY = PRESETS["toy"][1]
 BEGIN = Path("source/last.pth")
@@ -39,12 +38,6 @@ BEGIN = Path("source/last.pth")
 
 def stage(row: str, preset: Settings = TOY) -> AdaptationStage:
     return settings_of(row, preset, BEGIN).adaptation
-
-
-def few(target: str, seed: int, **where: Any) -> Settings:
-    """In the place of a target's settings: small ones on its data."""
-    data = target_settings(target, seed, **where).data
-    return replace(small(), seed=seed, data=replace(small().data, root=data.root))
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +51,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def options(tmp_path: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch) -> Options:
     """A command over seed 0, with few steps and documents of its own."""
-    monkeypatch.setattr(ablate, "target_settings", few)
+    monkeypatch.setattr(targets, "target_settings", few)
     place, docs = tmp_path / "runs", tmp_path / "docs"
     shutil.copytree(drawn, place)
     docs.mkdir()
@@ -97,26 +90,6 @@ def test_every_row_differs_from_full_bicl_where_its_name_says() -> None:
     assert stage("bicl") == TOY.adaptation
 
 
-def test_rows_beside_bicl_have_the_ingredients_that_they_are_named_after() -> None:
-    for name, calibrate in (("contrast_only", True), ("contrast_only_uncalibrated", False)):
-        row = stage(name)
-        assert row.contrasts and row.contrast.calibrate is calibrate
-        assert not row.uses_static and row.entropy_weight == 0
-    entropy = stage("entropy_only")
-    assert not entropy.contrasts and not entropy.uses_static and entropy.entropy_weight == 0.03
-    alone = stage("self_training")
-    assert not alone.contrasts and alone.uses_static and alone.entropy_weight == 0
-    assert alone.static.from_round == 0 and alone.static_weight == 0.6
-    safer = stage(SAFER)
-    assert safer.static.from_round == 0 and safer.entropy_weight == 0
-    assert safer.contrast.threshold > TOY.adaptation.contrast.threshold
-    assert safer.contrast.target_to_source < TOY.adaptation.contrast.target_to_source
-    published = stage(f"{METHOD}bicl")
-    assert (published.contrast.prototypes, published.contrast.pairwise) == ("batch", True)
-    assert (published.source_entropy_weight, published.entropy_weight) == (0.4, 0.12)
-    assert published.static.class_share == 0.1 and published.static_weight == 0.3
-
-
 def test_every_row_keeps_schedule_data_and_network_of_its_preset() -> None:
     preset = replace(TOY, adaptation=replace(TOY.adaptation, iterations=7, rounds=2))
     for row in LABELS:
@@ -137,9 +110,9 @@ def test_every_row_keeps_schedule_data_and_network_of_its_preset() -> None:
 
 
 def test_the_matrix_asks_for_every_row_and_for_fewer_on_photographs(tmp_path: Path) -> None:
-    beside = (UNAUGMENTED, SAFER)
-    rows = [row for row in LABELS if row not in beside and not row.startswith(METHOD)]
-    assert list(Options().wanted_rows) == rows
+    assert {*LABELS} - {*Options().wanted_rows} == {
+        UNAUGMENTED, SAFER, *(row for row in LABELS if row.startswith(METHOD)),
+    }  # fmt: skip
     assert Options(target=str(tmp_path)).wanted_rows == MAIN_ROWS
     listed = runs_of(Options(seeds=(0, 2)), ("bicl", SOURCE), (0, 2))
     assert [(r.row, r.settings.seed) for r in listed] == [
@@ -152,110 +125,87 @@ def test_a_method_that_needs_day_images_is_asked_for_at_night_alone() -> None:
     day, night = (Options(target=t, method=("all",)).wanted_rows for t in ("toy", "night"))
     assert set(night) - set(day) == {"method_bi_mix"} and {*BESIDE_METHODS} < {*day}
     assert "method_bi_mix" in Options(target="night", method=("bi_mix",)).wanted_rows
-    sentence = (
-        "ablate: expected a target with images by day beside method bi_mix, got one without. "
-        "Hint: give --target night."
-    )
-    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
-        _ = Options(method=("bi_mix",)).wanted_rows
+    for name, problem in (("bi_mix", r"one without\. Hint: give --target night"), ("no", "no")):
+        with pytest.raises(ValueError, match=f"^ablate: expected .*, got {problem}\\.$"):
+            _ = Options(method=(name,)).wanted_rows
 
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"rows": ("magic",)}, f"rows among {', '.join(LABELS)}, got magic."),
-        ({"seeds": (1, 1)}, "different seeds, at least one, got (1, 1)."),
-        ({"seeds": ()}, "different seeds, at least one, got ()."),
-        ({"jobs": 0}, "jobs of at least 1, got 0."),
-        ({"steps": -1}, "steps of at least 1, got -1."),
-        (
-            {"method": ("bicl",), "rows": ("bicl",)},
-            "neither rows, sequence nor varied beside method, got ('bicl',) with one of them. "
-            "Hint: give --method alone.",
-        ),
-        (
-            {"sequence": "dusk"},
-            "the folder of photographs as target beside sequence dusk, got toy. "
-            "Hint: give --target.",
-        ),
-        (
-            {"varied": True},
-            "photographs without a sequence as target beside varied, got toy. "
-            "Hint: give --target alone.",
-        ),
+        ({"rows": ("magic",)}, "rows among .*, got magic"),
+        ({"seeds": (1, 1)}, r"different seeds, at least one, got \(1, 1\)"),
+        ({"seeds": ()}, "different seeds, .*"),
+        ({"jobs": 0}, "jobs of at least 1, got 0"),
+        ({"steps": -1}, "steps of at least 1, got -1"),
+        ({"method": ("bicl",), "rows": ("bicl",)}, "neither rows, .* Hint: give --method alone"),
+        ({"sequence": "dusk"}, "the folder of photographs .*, got toy. Hint: give --target"),
+        ({"varied": True}, "photographs without a sequence .*, got toy. Hint: .*"),
         (
             {"varied": True, "target": "/data/town", "sequence": "dusk"},
-            "photographs without a sequence as target beside varied, got dusk. "
-            "Hint: give --target alone.",
+            "photographs without a sequence .*, got dusk. Hint: give --target alone",
         ),
     ],
 )
-def test_bad_options_are_refused_in_one_sentence(changes, sentence) -> None:
-    with pytest.raises(ValueError, match=f"^{re.escape('ablate: expected ' + sentence)}$"):
+def test_bad_options_are_refused_in_one_sentence(changes: Any, sentence: str) -> None:
+    with pytest.raises(ValueError, match=rf"^ablate: expected {sentence}\.$"):
         Options(**changes).check()
-    with pytest.raises(ValueError, match="got bicle"):
-        _ = Options(method=("bicle",)).wanted_rows
 
 
-def test_a_target_finds_its_preset_and_its_data(tmp_path: Path) -> None:
+def test_a_target_has_its_preset_and_its_data(tmp_path: Path) -> None:
     data = Path("runs/data")
     night = target_settings("night", 3, data=data)
     assert night.seed == 3 and night.data.drawn.night
     assert night.data.root == data / "night-192x96-seed3"
-    photographs = target_settings("/data/CamVid", 0, data=data, varied=True)
-    assert (photographs.data.target, photographs.data.target_set) == (
-        Path("/data/CamVid"),
-        "camvid",
-    )
-    assert photographs.data.drawn.varied and photographs.data.root is None
-    assert photographs.data.source == data / "varied-160x120-seed0"
+    photographs = target_settings("/data/CamVid", 0, data=data, varied=True).data
+    assert (photographs.target, photographs.target_set) == (Path("/data/CamVid"), "camvid")
+    assert photographs.drawn.varied and photographs.root is None
+    assert photographs.source == data / "varied-160x120-seed0"
     assert target_settings("/data/town", 0, data=data).data.target_set == "cityscapes"
     dusk = target_settings("/data/camvid", 0, data=data, sequence="0001TP").data
     assert (dusk.source, dusk.target, dusk.sequence) == (dusk.target, dusk.source, "0001TP")
-    carla = target_settings("carla-to-kitti", 1, data=data, root=tmp_path)
-    assert carla.data.root == tmp_path and carla.data.target_set == "kitti"
+    carla = target_settings("carla-to-kitti", 1, data=data, root=tmp_path).data
+    assert carla.root == tmp_path and carla.target_set == "kitti"
 
 
-def test_what_is_asked_for_decides_where_results_go() -> None:
-    asked = [
-        Options(),
-        Options(target="night"),
-        Options(target="/data/town", jobs=1),
-        Options(target="/data/town", varied=True),
-        Options(target="/data/town", sequence="dusk"),
-        Options(target="carla-to-camvid"),
-    ]
-    assert [option.section for option in asked] == [
-        "toy", "methods-night", "photographs", "varied", "sequence", "carla-to-camvid",
-    ]  # fmt: skip
-    methods = [
-        Options(method=("all",)),
-        Options(target="/data/town", method=("spcl",)),
-        Options(target="night", method=("all",)),
-    ]
-    assert [o.section for o in methods] == [*tables.METHODS.values()]
-    assert methods[1].command.endswith(" --target <root of town> --method all")
-    assert len({o.folder for o in asked}) == len(asked)
-    assert [o.command.removeprefix("python -m reference.ablate --jobs ") for o in asked] == [
-        "2",
-        "2 --target night --method all",
-        "1 --target <root of town>",
-        "2 --target <root of town> --varied",
-        "2 --target <root of town> --sequence dusk",
-        "2 --target carla-to-camvid",
-    ]
-    fewer = Options(steps=300, method=("dacs", "spcl"))
-    adaptation = fewer.preset(1).adaptation
+TOWN = {"target": "/data/town"}
+OF_TOWN = "--target <root of town>"
+
+
+@pytest.mark.parametrize(
+    ("changes", "section", "folder", "words"),
+    [
+        ({}, "toy", "toy", ""),
+        ({"target": "night"}, "methods-night", "night", "--target night --method all"),
+        ({"target": "carla-to-kitti"}, *["carla-to-kitti"] * 2, "--target carla-to-kitti"),
+        (TOWN | {"steps": 300}, "photographs", "photographs-town-300-steps",
+         f"{OF_TOWN} --steps 300"),
+        (TOWN | {"varied": True}, "varied", "photographs-town-varied", f"{OF_TOWN} --varied"),
+        (TOWN | {"sequence": "dusk"}, "sequence", "photographs-town-dusk",
+         f"{OF_TOWN} --sequence dusk"),
+        ({"method": ("all",)}, "methods", "toy", "--method all"),
+        (TOWN | {"method": ("spcl",)}, "methods-photographs", "photographs-town",
+         f"{OF_TOWN} --method all"),
+    ],
+)  # fmt: skip
+def test_what_is_asked_for_decides_where_results_go(
+    changes: Any, section: str, folder: str, words: str
+) -> None:
+    asked = Options(**changes)
+    assert (asked.section, asked.folder.name) == (section, folder)
+    assert asked.command == f"python -m reference.ablate --jobs 2 {words}".strip()
+    assert "methods" not in section or section in tables.METHODS.values()
+
+
+def test_rounds_of_fewer_steps_stay_as_long_as_they_were() -> None:
+    adaptation = Options(steps=300).preset(1).adaptation
     assert (adaptation.iterations, adaptation.rounds) == (300, 3)
-    assert fewer.folder.name == "toy-300-steps"
-    assert fewer.command.endswith("--method all --steps 300")
 
 
 def test_rows_are_run_folders_that_are_reused_and_told(
     options: Options, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = run(options)
-    assert told == f"Wrote {options.docs}/results/toy.json and {options.docs}/results.md"
+    assert run(options) == f"Wrote {options.docs}/results/toy.json and {options.docs}/results.md"
     folder = options.folder / "seed0"
     assert {path.name for path in folder.iterdir()} == {SOURCE, "entropy_only", "bicl"}
     assert (folder / "bicl" / "settings.json").is_file()
@@ -277,10 +227,9 @@ def test_rows_are_run_folders_that_are_reused_and_told(
     shutil.copytree(folder / SOURCE, fewer.folder / "seed0" / SOURCE)
     monkeypatch.setattr(ablate, "train_all", lambda *_: pytest.fail("nothing is missing"))
     path = options.docs / "results" / "toy.json"
-    assert store_tables(fewer) == (
-        f"{path} is left as it is: it holds 3 rows of toy, "
-        "and the 1 stored rows of toy do not cover them."
-    )
+    before = path.read_bytes()
+    assert store_tables(fewer).startswith(f"{path} is left as it is: it holds 3 rows of toy, ")
+    assert path.read_bytes() == before
 
 
 def test_rows_of_other_settings_are_refused_and_kept(
@@ -295,13 +244,9 @@ def test_rows_of_other_settings_are_refused_and_kept(
         settings = few(target, seed, **where)
         return replace(settings, source=replace(settings.source, iterations=5))
 
-    monkeypatch.setattr(ablate, "target_settings", longer)
-    with pytest.raises(ValueError) as caught:
+    monkeypatch.setattr(targets, "target_settings", longer)
+    with pytest.raises(ValueError, match=f"{path} to hold .*source.iterations: 4 -> 5. Hint: move"):
         train_missing(asked)
-    assert str(caught.value) == (
-        f"ablate: expected {path} to hold a run of these settings, got other ones: "
-        "source.iterations: 4 -> 5. Hint: move the folder away, or choose another with --runs."
-    )
     assert {p: p.read_bytes() for p in path.rglob("*") if p.is_file()} == before
 
 
@@ -319,13 +264,10 @@ def test_a_row_that_diverges_is_told_and_the_others_are_kept(
     assert problems == [f"{options.folder}/seed0/entropy_only: {sentence}"]
     assert f"failed: {problems[0]}" in capsys.readouterr().out
     assert [run.row for run in stored_records(options)] == [SOURCE, "bicl"]
-
-
-def test_what_begins_with_a_run_that_failed_is_left_out(
-    options: Options, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    # What starts from a run that failed is left out.
+    other = replace(options, steps=2)
     monkeypatch.setattr(runs, "train_run", lambda settings, folder: "no")
-    assert train_missing(options) == [f"{options.folder}/seed0/{SOURCE}: no"]
+    assert train_missing(other) == [f"{other.folder}/seed0/{SOURCE}: no"]
 
 
 def test_methods_are_rows_beside_the_control_and_go_into_a_part_of_their_own(

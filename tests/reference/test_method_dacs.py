@@ -26,20 +26,15 @@ def test_the_losses_of_a_step_are_those_of_the_release() -> None:
     def upsampled(logits: torch.Tensor) -> torch.Tensor:
         return F.interpolate(logits, size, mode="bilinear")
 
-    source = F.cross_entropy(
-        upsampled(network(step.source.images).logits), step.source_labels, ignore_index=IGNORE
-    )
+    logits = upsampled(network(step.source.images).logits)
+    source = F.cross_entropy(logits, step.source_labels, ignore_index=IGNORE)
     sure = upsampled(method.teacher(step.target_batch.images).logits).softmax(dim=1)
     assert torch.equal(done.labels, sure.argmax(dim=1))
     weight = torch.where(seen.from_source, 1.0, (sure.amax(dim=1) >= 0.968).float().mean())
-    each = F.cross_entropy(
-        upsampled(network(seen.mixed_images).logits), seen.mixed_labels,
-        ignore_index=IGNORE, reduction="none",
-    )  # fmt: skip
+    logits = upsampled(network(seen.mixed_images).logits)
+    each = F.cross_entropy(logits, seen.mixed_labels, ignore_index=IGNORE, reduction="none")
     assert (seen.mixed_labels == IGNORE).any() and seen.from_source.any()
-    expected = {
-        "source_cross_entropy": source, "mixed_cross_entropy": (weight * each).mean()
-    }  # fmt: skip
+    expected = {"source_cross_entropy": source, "mixed_cross_entropy": (weight * each).mean()}
     torch.testing.assert_close(done.terms, expected)
 
 
@@ -75,9 +70,8 @@ def test_a_teacher_is_a_plain_average_until_its_momentum_is_reached(ramp: bool) 
         teacher.update_parameters(student)
         old = min(1 - 1 / (step + 1), 0.99) if ramp else 0.99
         expected = old * expected + (1 - old) * student.weight[0, 0].detach().double()
-        torch.testing.assert_close(
-            teacher.module.weight[0, 0].double(), expected, rtol=1e-5, atol=0
-        )
+        now = teacher.module.weight[0, 0].double()
+        torch.testing.assert_close(now, expected, rtol=1e-5, atol=0)
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
 
 
