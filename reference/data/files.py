@@ -64,7 +64,10 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise refuse(path, "to be a picture", "none", "put it back") from error
     except Image.DecompressionBombError as error:
         raise refuse(
-            path, "to be of a size that fits into memory", str(error), "scale it down"
+            path,
+            f"to be of at most {2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6} megapixels",
+            str(error).split(" exceeds")[0],
+            "scale it down",
         ) from error
     except DataError:
         raise

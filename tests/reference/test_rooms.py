@@ -22,8 +22,8 @@ ROOMS: dict[str, set[str]] = {
     "run": {"data", "method", "methods", "networks", "pictures", "settings", "synthetic"},
     "static_labels": {"data", "networks", "run", "settings"},
     "evaluation": {"data", "networks", "run", "settings"},
-    "train": {"data", "method", "presets", "run", "settings"},
-    "synthetic": {"data"},
+    "train": {"commands", "data", "method", "presets", "run", "settings"},
+    "synthetic": {"data", "run"},
     "experiments": {"data", "methods", "presets", "run", "settings"},
     "pictures": {"experiments", "networks", "presets", "run"},
 }
