@@ -20,7 +20,7 @@ Run from the checkout, for instance ``python -m reference.train toy``. Read from
 import sys
 from importlib.util import find_spec
 
-_EXTRA = ("PIL", "cv2", "jinja2", "matplotlib", "numpy", "rich", "safetensors", "tyro")
+_EXTRA = ("PIL", "cv2", "jinja2", "numpy", "rich", "safetensors", "tyro")
 _MISSING = [name for name in _EXTRA if find_spec(name) is None]
 # The name of a command that is still being looked up is "-m".
 if _MISSING and sys.argv[:1] == ["-m"]:

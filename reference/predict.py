@@ -4,8 +4,9 @@
     python -m reference.predict photographs --weights runs/gta5/last.pth --out predictions
 
 writes three PNG files of the image's own size for every image: ``labelIds/``, class ids as the
-Cityscapes server wants them, or ``labels/``, class numbers of another list; ``colour/``, the
-classes in their colours; ``overlay/``, both blended.
+Cityscapes server wants them, or the first of the ids that your class list gives each class, so that
+the list reads them back (without ids: ``labels/``, class numbers); ``colour/``, the classes in
+their colours; ``overlay/``, both blended.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import tyro
 
 from reference.commands import Use, answer, read_for_use
@@ -77,19 +79,24 @@ def _photograph(path: Path) -> ByteArray:
         ) from error
 
 
-def drawings(pixels: ByteArray, labels: ByteArray, classes: ClassList) -> dict[str, ByteArray]:
+def drawings(
+    pixels: ByteArray, labels: ByteArray, classes: ClassList
+) -> dict[str, npt.NDArray[Any]]:
     """Draw what is written for one image, by the name of its folder.
 
     Shape:
-        pixels (H, W, 3), uint8 RGB; labels (H, W), class numbers. Result: "labelIds" (Cityscapes
-        ids) or "labels" (H, W); "colour" and "overlay" (H, W, 3).
+        pixels (H, W, 3), uint8 RGB; labels (H, W), class numbers. Result: "labelIds", or "labels"
+        of a list without ids, (H, W), uint16 with ids above 255; "colour" and "overlay" (H, W, 3).
     """
     colour = np.array(classes.colours, dtype=np.uint8)[labels]
-    ids = {"labels": labels}
-    if classes.names == CITYSCAPES.names:
-        ids = {"labelIds": np.array(CITYSCAPES_NUMBERS, dtype=np.uint8)[labels]}
+    ids = [values[0] for values in classes.ids if values]
+    if len(ids) < len(classes):
+        ids = [*CITYSCAPES_NUMBERS] if classes.names == CITYSCAPES.names else []
+    table = np.array(ids or range(len(classes)))
+    written = table.astype(np.uint8 if table.max() < 256 else np.uint16)[labels]
     blend = (pixels.astype(np.float32) + colour.astype(np.float32)) / 2
-    return {**ids, "colour": colour, "overlay": blend.round().astype(np.uint8)}
+    blended = blend.round().astype(np.uint8)
+    return {"labelIds" if ids else "labels": written, "colour": colour, "overlay": blended}
 
 
 def run_predict(

@@ -4,8 +4,8 @@
     python -m reference.report runs/source runs/bicl runs/dacs --out beside.html
 
 writes one HTML file that needs nothing but itself: scores, images, classes, confusion, curves,
-prototypes, settings. Several folders, or one that holds several, stand beside each other. The runs
-are only read.
+prototypes, settings. Several folders, or one that holds several, stand beside each other; for
+several folders say where the page goes. The runs are only read.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class Options:
 
     # of runs, or with run folders inside
     folders: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    # the file to write, report.html in the first folder by default; an older page is replaced
+    # the file to write, needed for several folders; of one: report.html in it. An older page is
+    # replaced
     out: Path | None = None
 
 
@@ -43,6 +44,11 @@ def write_report(options: Options) -> Path:
         raise ValueError(
             "report: expected the folder of a run, got none. Hint: give what --folder of "
             "reference.train named, such as runs/toy."
+        )
+    if options.out is None and len(options.folders) > 1:
+        raise ValueError(
+            f"report: expected out for a page about {len(options.folders)} folders, got none. "
+            "Hint: give --out beside.html; the page of one run lies in its folder."
         )
     page = options.out or options.folders[0] / PAGE
     if page.is_dir() or page.suffix.lower() not in {".html", ".htm"}:

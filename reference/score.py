@@ -37,7 +37,7 @@ T = TypeVar("T")
 class Options(Use):
     """Score a trained network on labelled images."""
 
-    # folder of the set, of layout own that of its images; by default the run's validation images
+    # folder of the set; with --set own, of its images; by default the run's validation images
     root: Annotated[Path | None, tyro.conf.Positional] = None
     # layout of the set, as docs/data.md lists them; by default the target of the run
     set: str = ""
@@ -49,7 +49,7 @@ class Options(Use):
     classes: Path | None = None
     # JSON file of an evaluation before; adds it and the change since
     previous: Path | None = None
-    # add published rows, where there are any of these sets and classes
+    # add published rows, where there are any of these sets and classes and all images are scored
     references: bool = True
 
 
@@ -72,6 +72,7 @@ def _typed(kind: type[T], plain: Mapping[str, Any]) -> T:
 
 def open_images(options: Options, release: Release) -> tuple[ImageSet, ClassList]:
     """Open the images and labels that are to be scored, and the classes with their means."""
+    from reference.data.image_set import looks_like
     from reference.data.sets import open_sets
 
     data = _typed(DataSettings, release.card.get("data", {}))
@@ -93,7 +94,16 @@ def open_images(options: Options, release: Release) -> tuple[ImageSet, ClassList
             f"score: expected the classes of the network ({', '.join(release.classes.names)}), got "
             f"{', '.join(sets.classes.names)}. Hint: give the class list of its run with --classes."
         )
-    return sets.validation, sets.classes
+    try:
+        return sets.validation, sets.classes
+    except ValueError as error:
+        other = options.root and looks_like(options.root, data.val_split)
+        if not other or other == data.target_set:
+            raise
+        raise ValueError(
+            f"score: expected {options.root} to lie as layout {data.target_set}, got one that lies "
+            f"as {other}. Hint: give --set {other}."
+        ) from error
 
 
 def run_score(options: Options, *, progress: bool = True) -> ClassTable:

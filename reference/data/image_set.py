@@ -185,6 +185,15 @@ def layout_of(name: str, role: Role) -> Layout:
     return LAYOUTS[name]
 
 
+def looks_like(root: Path, split: str) -> str:
+    """Name the first layout of the table whose images lie below a folder, "" for none."""
+    for name, layout in LAYOUTS.items():
+        word = layout.splits.get(split, split)
+        if any(find_files(root, pattern, word, labels=False) for pattern in layout.images):
+            return name
+    return ""
+
+
 def shown_classes(layout: Layout, classes: ClassList, merge: Sequence[str]) -> tuple[int, ...]:
     """Return the numbers of the classes that labels of a layout show."""
     names = layout.holds or {name for way in layout.labels for name in way.values.values()}

@@ -154,7 +154,12 @@ def class_table(
         rows += [_reference(row) for row in published_rows(last)]
     sets = f"source {last.protocol.source or 'not named'}"
     sets += f", target {last.target}" if last.target else ""
-    return ClassTable((f"IoU in percent, {sets}; {network}", last.header), tuple(rows), last)
+    header = [f"IoU in percent, {sets}; {network}", last.header]
+    name, members = next(iter(last.protocol.means.items()))
+    held = [label for label in members if last.scores.iou_percent[label] is not None]
+    if len(held) < len(members):
+        header.append(f"{name} is here over the {len(held)} of {len(members)} classes that occur")
+    return ClassTable(tuple(header), tuple(rows), last)
 
 
 def write_class_table(folder: Path, table: ClassTable, *, stem: str = "classes") -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from reference.data.classes import CITYSCAPES
+from reference.data.layouts import LAYOUTS
 from reference.evaluation.protocol import Evaluation
 
 
@@ -71,12 +72,13 @@ ROWS: Final = {
 def published_rows(evaluation: Evaluation) -> tuple[Published, ...]:
     """Return the rows that an evaluation may be compared with.
 
-    They hold for GTA5 or SYNTHIA as the source and for the images and classes of Cityscapes alone.
+    They hold for GTA5 or SYNTHIA as the source and for all val images and classes of Cityscapes.
     """
     protocol = evaluation.protocol
     rows = ROWS.get(protocol.source, ())
     alike = (
-        evaluation.target.lower() == "cityscapes"
+        evaluation.target == LAYOUTS["cityscapes"].title
+        and evaluation.images in LAYOUTS["cityscapes"].counts["val"]
         and protocol.classes.names == CITYSCAPES.names
         and all(tuple(row.by_class) == protocol.known for row in rows)
     )

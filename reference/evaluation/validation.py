@@ -112,13 +112,13 @@ def validate(folder: Path, settings: Settings, sets: Sets, state: State) -> Vali
     if previous is not None and previous.header != student.header:
         previous = None
     words = in_words(state.network)
-    write_class_table(folder, class_table(student, network=words, previous=previous))
+    write_class_table(folder, class_table(student, network=f"student: {words}", previous=previous))
     means = student.means_percent.items()
     name, value = next((name, value) for name, value in means if value is not None)
     teacher = None
     if state.average is not None:
         average = scored(cast(Segmenter, state.average.module))
-        table = class_table(average, network=f"{words}, moving average")
+        table = class_table(average, network=f"teacher: {words}")
         write_class_table(folder, table, stem="classes_teacher")
         teacher = average.means_percent[name]
     return Validation(name, value, teacher, verdict(value, settings, state.iteration))

@@ -270,6 +270,7 @@ def plain_classes(classes: ClassList) -> dict[str, Any]:
         "names": list(classes.names),
         "colours": [list(colour) for colour in classes.colours],
         "means": {name: list(members) for name, members in classes.means.items()},
+        "ids": [list(values) for values in classes.ids],
     }
 
 
@@ -283,4 +284,5 @@ def read_classes(held: Mapping[str, Any]) -> ClassList:
         names,
         tuple((int(r), int(g), int(b)) for r, g, b in held["colours"]),
         {str(name): tuple(map(int, members)) for name, members in means.items()},
+        tuple(tuple(map(int, values)) for values in held.get("ids") or ()),
     )

@@ -128,7 +128,7 @@ def write_release(
         "sha256": hashlib.sha256(weights).hexdigest(),
         "classes": list(classes.names),
         "palette": [f"#{bytes(colour).hex()}" for colour in classes.colours],
-        "means": plain_classes(classes)["means"],
+        **{name: plain_classes(classes)[name] for name in ("means", "ids")},
         "labelled": None if release.labelled is None else list(release.labelled),
         "normalisation": network.colours(),
         "input_size": list(input_size),
@@ -170,7 +170,8 @@ def _read_card(path: Path) -> dict[str, Any]:
         raise _refuse(path, f"the name of weights beside it, such as {_WEIGHTS}", card["weights"])
     try:
         colours = [tuple(bytes.fromhex(text[1:])) for text in card["palette"]]
-        listed = {"names": card["classes"], "colours": colours, "means": card.get("means")}
+        listed = {"names": card["classes"], "colours": colours}
+        listed |= {"means": card.get("means"), "ids": card.get("ids")}
         card["classes"] = plain_classes(read_classes(listed))
     except (TypeError, ValueError, AttributeError) as error:
         raise _refuse(path, "classes with a palette and means", type(error).__name__) from error

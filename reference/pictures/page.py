@@ -118,7 +118,7 @@ def confusion(run: RecordedRun, base: RecordedRun | None) -> dict[str, Any] | No
     if part is None or len(part) != len(names):
         return None
     seen = [label for label in range(len(names)) if part[label].any() or part[:, label].any()]
-    cells = [(a, b) for a in seen for b in seen if a != b and part[a, b]]
+    cells = [(a, b) for a in seen for b in seen if a != b and part[a, b] >= 0.005]
     compared = other is not None and other.shape == part.shape
     return {
         "names": [names[label] for label in seen],
@@ -272,7 +272,7 @@ def render(comparison: Comparison) -> str:
     return environment.from_string(template).render(
         comparison=comparison,
         run=run,
-        headline=scores.headline(name, main, base),
+        headline=scores.headline(name, main, base, run.images),
         explanation=scores.explanation(main, base, rows),
         rows=rows,
         main=main,

@@ -14,19 +14,19 @@ from PIL import Image
 ByteArray = npt.NDArray[np.uint8]
 Colour = tuple[int, int, int]
 
-UNLABELLED: Final[Colour] = (232, 232, 228)
+UNLABELLED: Final[Colour] = (120, 120, 120)
 _IGNORE: Final = 255
 
 
 def colourise(labels: ByteArray, colours: Sequence[Colour]) -> ByteArray:
-    """Paint class numbers, (H, W), as RGB, (H, W, 3); 255 becomes a light grey.
+    """Paint class numbers, (H, W), as RGB, (H, W, 3); 255 becomes a mid grey.
 
     Raises:
         ValueError: a value that is neither a class nor 255.
 
     Example:
         >>> colourise(np.array([[0, 255]], dtype=np.uint8), [(128, 64, 128)]).tolist()
-        [[[128, 64, 128], [232, 232, 228]]]
+        [[[128, 64, 128], [120, 120, 120]]]
     """
     table = np.full((256, 3), UNLABELLED, dtype=np.uint8)
     table[: len(colours)] = colours

@@ -7,6 +7,7 @@ moment. It keeps a part of the variance; the cosines leave nothing out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -23,16 +24,18 @@ from reference.pictures.svg import figure, path, words
 
 Points = npt.NDArray[np.float64]
 Box = tuple[float, float, float, float]
+Line = tuple[tuple[float, float], tuple[float, float]]
 # (class, kind) -> place in the drawing.
 _Spots = dict[tuple[int, str], Points]
 
 _SIDE, _EDGE, _TEXT = 400.0, 34.0, 16.0
 # Where a name may stand: (x, y) of its nearer end from its point, the nearest places first.
 _PLACES: Final = [
-    (reach * x, reach * y)
-    for reach in (11, 20, 32, 46, 64)
-    for x, y in ((1, 0), (-1, 0), (0.8, -0.8), (0.8, 0.8), (-0.8, -0.8), (-0.8, 0.8))
-] + [(0.5 * reach, sign * reach) for reach in (60, 80, 100) for sign in (-1, 1)]
+    (reach * math.cos(angle), reach * math.sin(angle))
+    for reach in (11, 20, 32, 46, 64, 84, 108)
+    # Beside the point, then ever steeper.
+    for angle in sorted(np.arange(-11, 13) * math.pi / 12, key=lambda a: round(abs(math.sin(a)), 6))
+]
 
 
 @dataclass(frozen=True)
@@ -142,28 +145,77 @@ def _spots(moments: Sequence[Prototypes]) -> tuple[list[_Spots], float]:
     return places, float(squares[:2].sum() / max(float(squares.sum()), 1e-30))
 
 
+class Name(NamedTuple):
+    """Where a name stands, and the line that leads to it where it would be taken for another's."""
+
+    box: Box
+    leader: Line | None
+
+
 def _overlap(one: Box, other: Box) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def place_names(names: Mapping[str, Points], points: Sequence[Points]) -> dict[str, Box]:
-    """Find room for the names of points, so that none covers another, a point or the edge.
+def _crosses(one: Line, other: Line) -> bool:
+    def apart(line: Line, ends: Line) -> bool:
+        (x, y), (right, down) = line
+        first, second = ((right - x) * (v - y) - (down - y) * (u - x) for u, v in ends)
+        return first * second > 0
 
-    Returns name -> (left, top, right, bottom); a name without room is left out.
+    return not apart(one, other) and not apart(other, one)
+
+
+def _diagonals(box: Box) -> list[Line]:
+    left, top, right, bottom = box
+    return [((left, top), (right, bottom)), ((left, bottom), (right, top))]
+
+
+def _around(point: Points, half: float) -> Box:
+    x, y = map(float, point)
+    return x - half, y - half, x + half, y + half
+
+
+def _distance(box: Box, point: Points) -> float:
+    (left, top, right, bottom), (x, y) = box, point
+    return float(np.hypot(max(left - x, x - right, 0), max(top - y, y - bottom, 0)))
+
+
+def place_names(spots: Mapping[str, Sequence[Points]]) -> dict[str, Name]:
+    """Find room for a name beside the first point of each class.
+
+    No name covers another, a point or the edge; no leader crosses another, a name or the point of
+    another class. A name nearer to such a point than to its own has a leader. A name without room
+    is left out.
     """
-    taken: list[Box] = [(x - 6, y - 6, x + 6, y + 6) for x, y in points]
-    placed: dict[str, Box] = {}
-    crowd = {n: sum(np.abs(spot - p).max() < 40 for p in points) for n, spot in names.items()}
-    for name in sorted(names, key=lambda name: -crowd[name]):
+    points = [(name, point) for name, own in spots.items() for point in own]
+    taken = [_around(point, 6) for _, point in points]
+    placed: dict[str, Name] = {}
+    # Leaders, and the diagonals of names: a line through a box crosses one of them.
+    lines: list[Line] = []
+    crowd = {n: sum(np.abs(own[0] - p).max() < 40 for _, p in points) for n, own in spots.items()}
+    for name in sorted(spots, key=lambda name: -crowd[name]):
         wide = 0.62 * _TEXT * len(name)
-        x, y = names[name]
+        x, y = map(float, spots[name][0])
+        others = [point for other, point in points if other != name]
+        # A leader that ran through another point would seem to begin there.
+        apart = [p for p in others if np.abs(p - spots[name][0]).max() > 8]
+        barred = [line for p in apart for line in _diagonals(_around(p, 5))]
         for right, down in _PLACES:
             left, middle = x + right - (wide if right < 0 else 0), y + down
-            box = (left, middle - 0.5 * _TEXT, left + wide, middle + 0.5 * _TEXT)
-            inside = min(box) >= 2 and max(box) <= _SIDE - 2
-            if inside and not any(_overlap(box, other) for other in taken):
+            top, bottom = middle - 0.5 * _TEXT, middle + 0.5 * _TEXT
+            box = (left, top, left + wide, bottom)
+            if min(box) < 2 or max(box) > _SIDE - 2 or any(_overlap(box, b) for b in taken):
+                continue
+            own = _diagonals(box)
+            away = min(_distance(box, point) for point in spots[name])
+            leader = None
+            if away > 16 or any(_distance(box, point) <= away for point in others):
+                leader = (x, y), (left if right > 0 else left + wide, middle)
+                own.append(leader)
+            if not any(_crosses(line, other) for line in own for other in lines + barred):
                 taken.append(box)
-                placed[name] = box
+                lines += own
+                placed[name] = Name(box, leader)
                 break
     return placed
 
@@ -188,15 +240,14 @@ def _drawing(title: str, spots: _Spots, classes: Sequence[tuple[str, str]]) -> M
             (x, y), tip = target - 5, f"<title>{escape(name)}, target</title>"
             place = f'x="{x:.1f}" y="{y:.1f}" width="10" height="10"'
             parts.append(f"<rect {dot} {place}>{tip}</rect>")
-        if (spot := target if source is None else source) is not None:
-            named[name] = spot
-    for name, (left, top, right, bottom) in place_names(named, [*spots.values()]).items():
-        (x, y), middle = named[name], (top + bottom) / 2
-        near = left if abs(left - x) < abs(right - x) else right
-        if np.hypot(near - x, middle - y) > 16:
-            parts.append(path((named[name], (near, middle)), "lead"))
-        end, anchor = (left, "start") if left > x or right > x > left else (right, "end")
-        parts.append(words(end, middle + 5.5, name, anchor))
+        if own := [point for point in (source, target, moved) if point is not None]:
+            named[name] = own
+    for name, ((left, top, right, bottom), leader) in place_names(named).items():
+        if leader is not None:
+            parts.append(path(leader, "lead"))
+        begins = left + right > 2 * named[name][0][0]
+        end, anchor = (left, "start") if begins else (right, "end")
+        parts.append(words(end, (top + bottom) / 2 + 5.5, name, anchor))
     return Markup(figure("chart plane", title, "", (_SIDE, _SIDE), parts) + "</figure>")
 
 

@@ -95,6 +95,11 @@ class RecordedRun:
         return (self.table or {}).get("evaluation", {}).get("confusion") or None
 
     @property
+    def images(self) -> int | None:
+        """How many images the last evaluation scored; None before the first."""
+        return (self.table or {}).get("evaluation", {}).get("images")
+
+    @property
     def _last(self) -> Mapping[str, Any]:
         return self.table["rows"][0] if self.table else {"means": {}, "iou": {}}
 

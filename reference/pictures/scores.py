@@ -21,6 +21,8 @@ _BEST: Final = (
     "The last checkpoint is the result. The best one was chosen with the labels that it is scored "
     "on, so its score is too high to compare with others."
 )
+# Points that seeds alone can make, and images that are too few for a score.
+_SHOWN, _FEW = 1.0, 50
 OTHERS: Final = ("var(--orange)", "var(--violet)", "var(--teal)")
 
 
@@ -89,29 +91,30 @@ def pair(comparison: Comparison, rows: Sequence[Score]) -> tuple[Score, Score | 
     return main, next((row for row in against if row is not main and row.miou is not None), None)
 
 
-def headline(name: str, main: Score, base: Score | None) -> str:
-    """Say in one sentence what was reached, over what it is a gain, and how far the run is."""
+def headline(name: str, main: Score, base: Score | None, images: int | None = None) -> str:
+    """Say in one sentence what was reached, over what it is a gain, and how far the run is.
+
+    `images` is how many were scored, which is told of a few.
+    """
     so_far = f" after {main.progress}" if main.progress else ""
     if main.miou is None:
         return f"{name}: not evaluated yet{so_far}."
+    if images is not None and images < _FEW:
+        so_far += f", on {images} image{'' if images == 1 else 's'} alone"
     if base is None or base.miou is None:
         return f"{name}: mean IoU {main.miou:.1f}%{so_far}."
     value = main.miou - base.miou
     other = "the control" if base.role == "control" else base.caption
     means = f"mean IoU {main.miou:.1f}% against {base.miou:.1f}%{so_far}"
-    if value > 0.05:
+    if abs(value) < _SHOWN:
+        return f"{name} against {other}: no difference that one run could show; {means}."
+    if value > 0:
         return f"{name} gains {_points(value)} over {other}: {means}."
-    return f"{name} does not help here: {_compared(value)} {other}, {means}."
+    return f"{name} does not help here: {_points(value)} worse than {other}, {means}."
 
 
 def _points(value: float) -> str:
     return f"{abs(value):.1f} point{'' if f'{abs(value):.1f}' == '1.0' else 's'}"
-
-
-def _compared(value: float) -> str:
-    if abs(value) < 0.05:
-        return "no better and no worse than"
-    return f"{_points(value)} {'better' if value > 0 else 'worse'} than"
 
 
 def explanation(main: Score, base: Score | None, rows: Sequence[Score]) -> list[str]:
@@ -122,7 +125,10 @@ def explanation(main: Score, base: Score | None, rows: Sequence[Score]) -> list[
     for row in rows:
         if row is not main and row.role in ("method", "other") and main.miou and row.miou:
             words = f"{row.caption[:1].upper()}{row.caption[1:]} reaches {row.miou:.1f}%"
-            sentences.append(f"{words}; {main.caption} is {_compared(main.miou - row.miou)} that.")
+            value, name = main.miou - row.miou, main.caption
+            than = f"{name} is {_points(value)} {'better' if value > 0 else 'worse'} than that"
+            same = f"no difference to {name} that one run could show"
+            sentences.append(f"{words}; {same if abs(value) < _SHOWN else than}.")
     if changes := changes_of(main, base):
         order = sorted(changes.items(), key=lambda change: -change[1])
         best = _listed([change for change in order[:3] if change[1] >= 1])

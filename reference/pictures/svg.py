@@ -43,8 +43,8 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
 
 def _number(value: float) -> str:
     if value and not 1e-3 <= abs(value) < 1e5:
-        front, power = f"{value:.0e}".split("e")
-        return f"{front}e{int(power)}"
+        front, power = f"{value:.5e}".split("e")
+        return f"{float(front):g}e{int(power)}"
     return f"{value:.6g}"
 
 

@@ -118,7 +118,13 @@ def test_descriptions_that_build_nothing_are_refused(kind, options, sentence):
 
 
 def test_class_lists_survive_json():
-    own = ClassList("mine", ("road", "sky"), ((1, 2, 3), (4, 5, 6)), {"miou2": (0, 1), "sky": (1,)})
+    own = ClassList(
+        "mine",
+        ("road", "sky"),
+        ((1, 2, 3), (4, 5, 6)),
+        {"miou2": (0, 1), "sky": (1,)},
+        ((1, 4), (2,)),
+    )
     assert read_classes(json.loads(json.dumps(plain_classes(own)))) == own
     # Means are optional: all classes, or those of the papers.
     assert read_classes({"names": ["a"], "colours": [[0, 0, 0]]}).means == {"miou1": (0,)}

@@ -26,7 +26,7 @@ OWN = ClassList("mine", tuple("abc"), ((0, 0, 0),) * 3, {"miou3": (0, 1, 2)})
 
 
 def evaluation(
-    right: int, source: str = "gta5", *, target: str = "Cityscapes", **protocol
+    right: int, source: str = "gta5", *, target: str = "Cityscapes", images: int = 500, **protocol
 ) -> Evaluation:
     """Class 0 has 100 pixels, `right` of them right, the others taken for class 1."""
     if source == "synthia":
@@ -34,7 +34,7 @@ def evaluation(
     how = Protocol(source=source, **protocol)
     confusion = torch.zeros(len(how.classes), len(how.classes), dtype=torch.int64)
     confusion[0, 0], confusion[0, 1], confusion[1, 1] = right, 100 - right, 100
-    return Evaluation(Scores(confusion), how, 2, True, target)
+    return Evaluation(Scores(confusion), how, images, True, target)
 
 
 def test_the_last_checkpoint_is_the_headline():
@@ -42,15 +42,16 @@ def test_the_last_checkpoint_is_the_headline():
     table = class_table(last, network="DeepLab dlv2", previous=before, references=False)
     assert [row.name for row in table.rows] == [LAST, "previous evaluation", DELTA]
     lines = table.markdown().splitlines()
-    assert lines[:2] == [
+    assert lines[:3] == [
         "IoU in percent, source gta5, target Cityscapes; DeepLab dlv2",
-        "2 images at 1024x512; single scale; no flip; "
+        "500 images at 1024x512; single scale; no flip; "
         "logits upsampled to full-size labels (align_corners=True)",
+        "miou19 is here over the 2 of 19 classes that occur",
     ]
-    assert lines[5].startswith(f"| **{LAST}** | 60.0 | 71.4 |  |")
+    assert lines[6].startswith(f"| **{LAST}** | 60.0 | 71.4 |  |")
     # 60 - 50, and 100 / 140 - 100 / 150 of a sidewalk.
-    assert lines[7].startswith(f"| {DELTA} | +10.0 | +4.8 |  |")
-    assert "| 65.7 | 65.7 | 65.7 | 80.0 |" in lines[5]
+    assert lines[8].startswith(f"| {DELTA} | +10.0 | +4.8 |  |")
+    assert "| 65.7 | 65.7 | 65.7 | 80.0 |" in lines[6]
     other = evaluation(60, "synthia")
     with refuses(
         f"class_table: expected evaluations measured alike, got {last.header!r} and "
@@ -72,11 +73,12 @@ def test_published_rows_stand_below_with_their_place():
     [
         evaluation(60, "toy"),
         evaluation(60, target="Foggy Cityscapes"),
+        evaluation(60, images=3),
         evaluation(60, classes=OWN),
         evaluation(60, labelled=SYNTHIA),
         evaluation(60, "synthia", labelled=None),
     ],
-    ids=["source", "target", "classes", "fewer labels", "more labels"],
+    ids=["source", "target", "images", "classes", "fewer labels", "more labels"],
 )
 def test_published_rows_apply_to_their_sets_and_classes_alone(other):
     assert published_rows(other) == ()
@@ -100,8 +102,8 @@ def test_three_files_say_the_same(tmp_path):
     held = json.loads((tmp_path / "evaluation-000100.json").read_text())
     assert held["evaluation"]["confusion"][0][:2] == [60, 40]
     text = (tmp_path / "evaluation-000100.csv").read_text().splitlines()
-    assert text[:2] == [f"# {line}" for line in table.header]
-    rows = list(csv.DictReader(text[2:]))
+    assert text[:3] == [f"# {line}" for line in table.header]
+    rows = list(csv.DictReader(text[3:]))
     assert [row["row"] for row in rows] == [row["name"] for row in held["rows"]]
     for ours, theirs in zip(rows, held["rows"], strict=True):
         for name, value in {**theirs["iou"], **theirs["means"]}.items():
@@ -109,7 +111,7 @@ def test_three_files_say_the_same(tmp_path):
                 "" if value is None else value, abs=1e-4
             )
     markdown = (tmp_path / "evaluation-000100.md").read_text().splitlines()
-    assert len(markdown) == 2 + 1 + 2 + len(rows)
+    assert len(markdown) == 3 + 1 + 2 + len(rows)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +127,7 @@ def test_an_evaluation_comes_back_from_the_file(tmp_path, written):
     again = read_evaluation(tmp_path / "classes.json")
     assert torch.equal(again.scores.confusion, written.scores.confusion)
     assert again.protocol == written.protocol
-    assert (again.images, again.align_corners, again.target) == (2, True, written.target)
+    assert (again.images, again.align_corners, again.target) == (500, True, written.target)
     assert again.header == written.header
 
 

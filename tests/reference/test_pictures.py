@@ -111,6 +111,12 @@ def test_a_curve_goes_through_its_points():
     assert "A &lt;title&gt;" in chart and "none" not in chart
 
 
+def test_ticks_of_a_learning_rate_differ():
+    chart = line_chart("Rate", {"a": ("red", [(0, 2.5e-4), (10, 0)])}, y_label="per step")
+    marks = re.findall(r'text-anchor="end">([^<]*)<', chart)
+    assert marks == ["0", "5e-5", "1e-4", "1.5e-4", "2e-4", "2.5e-4"]
+
+
 def test_long_curves_are_thinned_by_means():
     points = [(float(i), float(i % 2)) for i in range(600)]
     assert thinned(points)[0] == (1.0, 0.5) and len(thinned(points)) == 300
@@ -139,16 +145,30 @@ def test_alignment_by_hand_and_only_of_shared_classes():
     assert (classes, cosines) == ([0, 2], [[None, 1.0], [None, 0.0]])
 
 
-@pytest.mark.parametrize("count", [3, 19, 65])
+def meet(one, other) -> bool:
+    """Whether two lines cross: at a share of each within 0..1."""
+    (a, b), (c, d) = np.array(one), np.array(other)
+    both = np.stack([b - a, c - d], axis=1)
+    if abs(np.linalg.det(both)) < 1e-6:
+        return False
+    shares = np.linalg.solve(both, c - a)
+    return bool((shares >= 0).all() and (shares <= 1).all())
+
+
+@pytest.mark.parametrize("count", [3, 19, 30, 65])
 def test_names_cover_neither_each_other_nor_points_nor_the_edge(count: int):
     spots = np.random.default_rng(count).uniform(30, 370, (count, 2))
-    placed = place_names({f"class {n}": spot for n, spot in enumerate(spots)}, [*spots])
+    placed = place_names({f"class {n}": [spot] for n, spot in enumerate(spots)})
     assert len(placed) == count if count < 20 else len(placed) >= 8
-    for one, other in combinations(placed.values(), 2):
+    for (one, first), (other, second) in combinations(placed.values(), 2):
         assert one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
-    for left, top, right, bottom in placed.values():
+        assert not (first and second and meet(first, second))
+    for name, ((left, top, right, bottom), leader) in placed.items():
         assert min(left, top) >= 0 and max(right, bottom) <= 400
         assert not ((spots > [left, top]) & (spots < [right, bottom])).all(axis=1).any()
+        # Without a leader it stands nearest to its own point.
+        away = np.linalg.norm(spots - spots.clip([left, top], [right, bottom]), axis=1)
+        assert leader or away.argmin() == int(name.split()[1])
 
 
 def test_moments_share_a_plane_and_one_prototype_has_one():

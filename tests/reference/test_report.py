@@ -165,9 +165,14 @@ def test_an_unfavourable_result_is_told_too():
         "BiCL does not help here: 1.0 point worse than the control, mean IoU 40.0% against 41.0%."
     )
     told = " ".join(explanation(main, control, [control, other, main, oracle]))
-    assert "Entropy reaches 40.0%; BiCL is no better and no worse than that." in told
+    assert "Entropy reaches 40.0%; no difference to BiCL that one run could show." in told
     assert "No class loses a point or more." in told and "closes" not in told
     assert headline("x", main._replace(miou=None), control) == "x: not evaluated yet."
+    assert headline("BiCL", main, control._replace(miou=40.9), 3) == (
+        "BiCL against the control: no difference that one run could show; "
+        "mean IoU 40.0% against 40.9%, on 3 images alone."
+    )
+    assert "images" not in headline("BiCL", main, control, 500)
 
 
 def test_classes_are_rows_and_change_against_the_evaluation_before(document: str):
@@ -245,7 +250,11 @@ def test_the_command_writes_the_page_beside_the_run_or_elsewhere(
     main([str(folder)])
     assert capsys.readouterr().out == f"Open {folder / 'report.html'}\n"
     out = tmp_path / "beside.html"
-    main([str(demo / "source"), str(demo / "bicl"), "--out", str(out)])
+    both = [str(demo / "source"), str(demo / "bicl")]
+    with pytest.raises(SystemExit, match=r"^report: expected out for a page about 2 folders, got "):
+        main(both)
+    assert not (demo / "source" / "report.html").exists()
+    main([*both, "--out", str(out)])
     assert "bicl gains 14.0 points over source" in out.read_text(encoding="utf-8")
 
 
