@@ -27,7 +27,6 @@ from reference.data.layouts import LAYOUTS
 
 FAILED: Final = 2
 INTERRUPTED: Final = 130
-_SHOWN: Final = 10
 
 
 @dataclass(frozen=True)
@@ -174,9 +173,9 @@ def lines(report: Report) -> Iterator[str]:
     name = f"{report.layout} {report.split}"
     if report.refusal:
         yield f"refused, {name}: {report.refusal}"
-    yield from (f"broken, {name}: {fault}" for fault in report.faults[:_SHOWN])
-    if len(report.faults) > _SHOWN:
-        yield f"broken, {name}: {len(report.faults) - _SHOWN} more."
+    from reference.data.checking import by_cause
+
+    yield from (f"broken, {name}: {fault}" for fault in by_cause(report.faults))
     yield from (f"warning, {name}: {sentence}" for sentence in report.warnings)
     if report.index is not None:
         yield f"Counts of {name}: {report.index}"

@@ -60,9 +60,11 @@ def read_for_use(caller: str, use: Use) -> tuple[Release, Protocol]:
 
     from reference.evaluation.protocol import Protocol
     from reference.networks.release import read_trained, renamed_source
+    from reference.networks.tensor_files import require_file
 
     if use.device == "cuda" and not torch.cuda.is_available():
         raise ValueError(f'{caller}: expected a GPU for device "cuda", got none.')
+    require_file(caller, use.weights)
     release = read_trained(use.weights, use.which)
     if use.source:
         release = renamed_source(release, use.source)

@@ -74,16 +74,13 @@ def run_export(options: Options) -> tuple[Path, list[str]]:
 
     hint = "Hint: choose another one with --out."
     require_new_folder("export", options.out, hint, argument="out")
-    if options.checkpoint.is_dir():
-        raise ValueError(
-            f"export: expected a checkpoint, got the folder {options.checkpoint}. "
-            f"Hint: {options.checkpoint / 'last.pth'} is the newest one of a run."
-        )
     if any(options.size) and not 1 <= min(options.size) <= max(options.size) <= _MOST:
         raise ValueError(f"export: expected a size within 1..{_MOST}, got {options.size}.")
     from reference.networks.program import exported, write_onnx, write_program
     from reference.networks.release import read_checkpoint, renamed_source, write_release
+    from reference.networks.tensor_files import require_file
 
+    require_file("export", options.checkpoint)
     scores = None if options.scores is None else read_scores(options.scores)
     release = read_checkpoint(options.checkpoint, options.which)
     if options.source:

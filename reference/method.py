@@ -8,6 +8,7 @@ have different numbers of them.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -272,6 +273,8 @@ class _Whole(nn.Module):
     def __init__(self, network: Segmenter, method: Method) -> None:
         super().__init__()
         self.network, self.method = network, method
+        # DistributedDataParallel complains where it looks for unused parameters and finds none.
+        self.unused = nn.Parameter(next(network.parameters()).new_zeros(()))
 
     def forward(self, step: Step) -> Any:
         return self.method(step)
@@ -282,8 +285,12 @@ def shared_by(ranks: Ranks, network: Segmenter, method: Method) -> nn.Module:
     whole = _Whole(network, method)
     if not ranks.shared:
         return whole
+    known = inspect.signature(DistributedDataParallel).parameters
+    # Its name from torch 2.13 on, and before.
+    named = [name for name in ("forward_sync_buffers", "broadcast_buffers") if name in known]
+    more: dict[str, Any] = {named[0]: False}
     # Which parameters a step reads depends on the method, and in some on the step.
-    return DistributedDataParallel(whole, broadcast_buffers=False, find_unused_parameters=True)
+    return DistributedDataParallel(whole, find_unused_parameters=True, **more)
 
 
 def label_counts(

@@ -155,7 +155,18 @@ def _carla(target: str) -> Settings:
     )
 
 
-OWN: Final = replace(PAPER, data=DataSettings("own", "own"))
+# Photographs of any shape keep it.
+_OWN_CROPS: Final = Crops(size=None, short_side=(720, 720))
+OWN: Final = replace(
+    PAPER,
+    data=DataSettings("own", "own"),
+    source=replace(PAPER.source, crops=_OWN_CROPS),
+    adaptation=replace(
+        PAPER.adaptation,
+        source_crops=_OWN_CROPS,
+        target_crops=replace(_OWN_CROPS, short_side=(512, 512)),
+    ),
+)
 
 PRESETS: Final[Mapping[str, tuple[str, Settings]]] = {
     "toy": ("Two drawn domains: minutes on a laptop, no download.", TOY),

@@ -273,6 +273,11 @@ class Settings:
                 "run with --stages source-only, such as runs/source/last.pth."
             )
 
+    @property
+    def adapts(self) -> bool:
+        """Whether target images are seen without their labels."""
+        return self.stages in ("full", "adapt")
+
 
 @dataclass(frozen=True)
 class Phase:

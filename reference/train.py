@@ -33,7 +33,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from reference.commands import answer
 from reference.data.batches import SOURCE_STREAM, TARGET_STREAM, Batch, batches
-from reference.data.checking import check_run
+from reference.data.checking import scaling
 from reference.data.classes import IGNORE
 from reference.data.sets import ImageSet, Sets, open_sets
 from reference.data.settings import Crops
@@ -68,8 +68,8 @@ def train(settings: Settings, folder: Path, *, resume: bool = False, quiet: bool
         RunFolder(folder, as_plain(settings), ranks, resume=resume) as run,
     ):
         sets = open_sets(settings.data, settings.seed, oracle=oracle, one_first=ranks.one_first)
-        notes = check_run(settings, sets, ranks)
         state = State(settings, sets, ranks, run.checkpoint)
+        notes = state.check()
         if settings.machine.compile:
             state.network.compile()
         ranks.wait()
@@ -80,6 +80,7 @@ def train(settings: Settings, folder: Path, *, resume: bool = False, quiet: bool
             for note in notes:
                 report.warn(note)
             report.say(state.beginning)
+            report.say(scaling(settings, sets))
             loop = Loop(settings, run, sets, state, ranks, report, asked)
             return all(loop.train(phase) for phase in listed if state.iteration < phase.stop)
 
@@ -271,7 +272,7 @@ def main(options: Options) -> None:
         elif options.dry_run:
             from reference.run.plan import plan
 
-            print(plan(settings, folder))
+            print(plan(settings, folder, resume=options.resume == "auto"))
         else:
             complete = train(settings, folder, resume=options.resume == "auto")
             if complete and os.environ.get("RANK", "0") == "0":

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from reference.data.files import TRAP, DataError, check_ends, fit_labels, picture_size
+from reference.data.files import TRAP, DataError, Size, check_ends, fit_labels, picture_size
 from reference.data.image_set import ImageSet
 from reference.data.sets import Sets
 
 if TYPE_CHECKING:
-    from reference.run.ranks import Ranks
     from reference.settings import Settings
 
 # Pairs of a set whose heads and ends are read before a run, and of those that are decoded.
@@ -23,6 +23,8 @@ _HEADS: Final = 1000
 _DECODED: Final = 8
 _SHOWN: Final = 3
 _LEAST_CLASSES: Final = 3
+# A change of the aspect ratio that is worth a word.
+_SQUEEZED: Final = 0.1
 
 
 class _Look(NamedTuple):
@@ -116,6 +118,17 @@ def check_set(
     return found
 
 
+def by_cause(faults: Iterable[object]) -> list[str]:
+    """Return the first fault of every cause, which its hint tells, with the number of them."""
+    causes: dict[str, list[str]] = {}
+    for fault in map(str, faults):
+        causes.setdefault(fault.partition("Hint: ")[2], []).append(fault)
+    return [
+        f"{first} The same cause in {len(others)} more." if others else first
+        for first, *others in causes.values()
+    ]
+
+
 def _names(images: ImageSet, numbers: Sequence[int]) -> str:
     more = f" and {len(numbers) - _SHOWN} more" if len(numbers) > _SHOWN else ""
     return ", ".join(images.stems[number] for number in numbers[:_SHOWN]) + more
@@ -157,28 +170,45 @@ def check_sets(sets: Sets, *, target: bool = True, validation: bool = True) -> l
     A set that the run would refuse is a ValueError. `target` and `validation` say whether the run
     reads them.
     """
-    wanted: list[tuple[ImageSet, bool]] = [(sets.labelled, False)]
-    wanted += [(sets.target, False)] if target else []
-    wanted += [(sets.validation, True)] if validation else []
     told: list[str] = []
-    for images, scored in wanted:
+    for images, scored in sets.opened(target=target, validation=validation):
+        if images.root == sets.undrawn:
+            continue
         most = sets.settings.max_bad
         found = check_set(images, scored=scored, max_bad=most, heads=_HEADS, decoded=_DECODED)
         if found.refusal:
             raise DataError(found.refusal)
-        told += [*found.warnings, *map(str, [*found.faults.values()][:_SHOWN])]
+        told += [*found.warnings, *by_cause(found.faults.values())[:_SHOWN]]
     return told
 
 
-def adapts(settings: Settings) -> bool:
-    """Whether a run sees target images."""
-    return settings.stages in ("full", "adapt")
+def _size(images: ImageSet) -> Size | None:
+    """Height and width of the first image that can be read."""
+    for sample in images.samples:
+        with suppress(DataError):
+            return picture_size(sample.image)
+    return None
 
 
-def check_run(settings: Settings, sets: Sets, ranks: Ranks) -> list[str]:
-    """Check batches and data before a run writes anything, and say what is odd about the data."""
-    if settings.stages != "adapt":
-        ranks.share(settings.source.batch_size, settings.machine.accumulate)
-    if adapts(settings):
-        ranks.share(settings.adaptation.batch_size, settings.machine.accumulate)
-    return check_sets(sets, target=adapts(settings), validation=settings.reporting.evaluate)
+def scaling(settings: Settings, sets: Sets) -> str:
+    """Say to what size a run scales images, and where that changes their aspect ratio."""
+    stage, told = settings.adaptation, []
+    source = stage.source_crops if settings.stages == "adapt" else settings.source.crops
+    wanted = [("labelled", sets.labelled, source)]
+    wanted += [("target", sets.target, stage.target_crops)] if settings.adapts else []
+    at_test = replace(source, size=settings.reporting.size, short_side=None)
+    wanted += [("validation", sets.validation, at_test)] if settings.reporting.evaluate else []
+    for name, images, crops in wanted:
+        drawn = images.root == sets.undrawn
+        size = settings.data.drawn.size if drawn else _size(images)
+        if size is None:
+            continue
+        front = f"{name} {size[1]}x{size[0]} to "
+        if crops.size is None:
+            told.append(f"{front}a short side of {'..'.join(map(str, crops.short_side or ()))}")
+            continue
+        wider = crops.size[1] * size[0] / (crops.size[0] * size[1])
+        change = max(wider, 1 / wider) - 1
+        squeezed = f", which changes the aspect ratio by {change:.0%}" if change > _SQUEEZED else ""
+        told.append(f"{front}{crops.size[1]}x{crops.size[0]}{squeezed}")
+    return f"images are scaled (width x height): {'; '.join(told)}"

@@ -48,6 +48,8 @@ class ClassList:
     ids: tuple[tuple[int, ...], ...] = ()  # values of each class in label files of layout "own"
     # likewise, where those hold colours; the class's own colour if empty
     label_colours: tuple[tuple[Colour, ...], ...] = ()
+    # likewise, not scored; black is not either, unless a class has it
+    void: tuple[Colour, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -144,7 +146,8 @@ def read_classes(path: Path) -> ClassList:
     """Read the class list of your own sets from JSON.
 
     The order is that of the network's outputs; "ids" are the values of a class in label files;
-    "label_colours", a list of colours, stands for them where those are colours.
+    "label_colours", a list of colours, stands for them where those are colours. An entry
+    {"void": [[255, 255, 255]]} lists colours that are not scored.
     """
 
     def refuse(wanted: str, got: object) -> ValueError:
@@ -155,6 +158,11 @@ def read_classes(path: Path) -> ClassList:
     except (OSError, ValueError) as error:
         raise refuse("to be a JSON file", getattr(error, "strerror", None) or error) from error
     whole = _is_list(entries, lambda entry: isinstance(entry, dict))
+    void = [entry["void"] for entry in entries if "void" in entry] if whole else []
+    if not all(_is_list(colours, _is_colour) for colours in void):
+        raise refuse('to give "void" a list of colours', json.dumps(void))
+    if whole:
+        entries = [entry for entry in entries if "void" not in entry]
     if not whole or not 1 <= len(entries) <= IGNORE:
         got = f"{len(entries)} entries" if whole else type(entries).__name__
         raise refuse(f"to list 1 to {IGNORE} classes", got)
@@ -179,4 +187,5 @@ def read_classes(path: Path) -> ClassList:
                 owners[value] = name
     shown = tuple(tuple(entry["colour"]) for entry in entries)
     means = {f"miou{len(names)}": tuple(range(len(names)))}
-    return ClassList(path.stem, names, shown, means, ids, colours)
+    unscored = tuple(tuple(colour) for listed in void for colour in listed)
+    return ClassList(path.stem, names, shown, means, ids, colours, unscored)

@@ -64,7 +64,10 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise refuse(path, "to be a picture", "none", "put it back") from error
     except Image.DecompressionBombError as error:
         raise refuse(
-            path, "to be of a size that fits into memory", str(error), "scale it down"
+            path,
+            f"to be of at most {2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6} megapixels",
+            str(error).split(" exceeds")[0],
+            "scale it down",
         ) from error
     except DataError:
         raise
@@ -157,7 +160,7 @@ def read_labels(path: Path, reading: Reading) -> ByteArray:
         else:
             pixels = np.array(file)
     if kind == "colours":
-        return _by_colour(path, pixels, reading.colours)
+        return _by_colour(path, pixels, reading)
     if kind == "deep":
         pixels = _red_of_sixteen_bits(path)
     elif kind == "red":
@@ -195,7 +198,8 @@ def _red_of_sixteen_bits(path: Path) -> npt.NDArray[Any]:
     return np.ascontiguousarray(pixels[..., 2])
 
 
-def _by_colour(path: Path, pixels: ByteArray, colours: Mapping[int, int]) -> ByteArray:
+def _by_colour(path: Path, pixels: ByteArray, reading: Reading) -> ByteArray:
+    colours = reading.colours
     red, green, blue = (pixels[..., channel].astype(np.int32) for channel in range(3))
     packed = red << 16 | green << 8 | blue
     known = np.array(sorted(colours), dtype=np.int32)
@@ -205,6 +209,8 @@ def _by_colour(path: Path, pixels: ByteArray, colours: Mapping[int, int]) -> Byt
         first = int(strange[0])
         got = f"({first >> 16}, {first >> 8 & 255}, {first & 255}) in {len(strange)} pixels"
         hint = "the file was smoothed or scaled, or its colours are those of another list"
+        if reading.kind == "own":
+            hint += '; {"void": [[r, g, b]]} in the list of classes names colours without a score'
         raise refuse(path, "to hold the colours of classes alone", got, hint)
     return np.array([colours[int(colour)] for colour in known], dtype=np.uint8)[places]
 

@@ -160,6 +160,8 @@ def reading_of(way: Labels, classes: ClassList, merge: Sequence[str] = ()) -> Re
             shown = classes.label_colours[number] if classes.label_colours else ()
             for red, green, blue in shown or (colour,):
                 colours[red << 16 | green << 8 | blue] = number
+        for red, green, blue in ((0, 0, 0), *classes.void):
+            colours.setdefault(red << 16 | green << 8 | blue, IGNORE)
     else:
         known = {name: number for number, name in enumerate(classes.names)}
         read_as = {value: known.get(name, IGNORE) for value, name in way.values.items()}
@@ -254,7 +256,12 @@ def open_set(
         stem = parts.get("stem") or parts["path"].replace("/", "_")
         file, way = truth.get(key, (None, 0))
         samples.append(Sample(stem, path, file, way, partners.get(key), parts))
-    notes = _notes(layout, root, split, len(samples), len(truth.keys() - found.keys()))
+    # A file with the ending of a way is also found as one without, of another name.
+    used = {path for key, (path, _) in truth.items() if key in found}
+    unused = len({path for path, _ in truth.values()} - used)
+    where = f"{layout.title}: {unused} label files below {label_root or root}"
+    notes = [f"{where} belong to no image."] if unused else []
+    notes += _notes(layout, root, split, len(samples))
     readings = tuple(reading_of(way, classes, merge) for way in ways)
     shown = shown_classes(layout, classes, merge)
     return ImageSet(
@@ -296,10 +303,8 @@ def _label_files(
     return truth
 
 
-def _notes(layout: Layout, root: Path, split: str, count: int, extra: int) -> Iterator[str]:
+def _notes(layout: Layout, root: Path, split: str, count: int) -> Iterator[str]:
     expected = layout.counts.get(split, (count,))
-    if extra:
-        yield f"{layout.title}: {extra} label files below {root} belong to no image."
     if count != expected[0]:
         known = ", as a download in use" if count in expected else ""
         yield (

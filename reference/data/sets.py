@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,6 +33,9 @@ class Sets:
         oracle: train on the labels of the target.
         one_first: lets one of several processes do something before the others.
     """
+
+    # Folder of scenes that a plan leaves to the run to draw.
+    undrawn: Path | None = None
 
     def __init__(
         self,
@@ -68,9 +71,10 @@ class Sets:
                 f"got none of {', '.join(classes.names)}."
             )
         self.classes: ClassList = classes.with_means(scored, shown & scored)
-        self._open = partial(
-            open_set, classes=self.classes, merge=settings.merge, cache_mib=settings.cache_mib
-        )
+
+    def _open(self, layout: Layout, root: Path, split: str, **more: Any) -> ImageSet:
+        merge, cache = self.settings.merge, self.settings.cache_mib
+        return open_set(layout, root, split, self.classes, merge=merge, cache_mib=cache, **more)
 
     def _folder(self, layout: Layout, name: str, flag: str) -> Path:
         data = self.settings
@@ -83,7 +87,10 @@ class Sets:
             for folder in sorted(data.root.iterdir()):
                 if folder.is_dir() and plain(folder.name) in wanted:
                     return folder
-        where = "no folder" if data.root is None else f"{data.root}, which holds no such folder"
+        where = "no folder"
+        if data.root is not None:
+            there = "holds no such folder" if data.root.is_dir() else "does not exist"
+            where = f"{data.root}, which {there}"
         raise ValueError(
             f"data: expected a folder {name} below data.root, got {where}. "
             f"Hint: give --data.root with it, or --data.{flag}."
@@ -96,8 +103,22 @@ class Sets:
         both = self._target in _DRAWN
         folder = (data.root if both else data.source) or data.drawn.folder(self._seed)
         with self._one_first():
-            draw_missing(folder, data.drawn if both else data.drawn.source_alone(), self._seed)
+            self._draw(folder, data.drawn if both else data.drawn.source_alone())
         return folder
+
+    def _draw(self, folder: Path, drawn: Drawn) -> None:
+        draw_missing(folder, drawn, self._seed)
+
+    def opened(self, *, target: bool, validation: bool) -> list[tuple[ImageSet, bool]]:
+        """Open the sets that a run reads, and say of each whether it is scored.
+
+        What lies on disk comes first, so that a missing folder is told before scenes are drawn.
+        """
+        names = ["labelled"] + ["target"] * target + ["validation"] * validation
+        later = {"labelled": self._source} if not self._of_oracle else {}
+        for name in sorted(names, key=lambda name: later.get(name, self._target) in _DRAWN):
+            getattr(self, name)
+        return [(getattr(self, name), name == "validation") for name in names]
 
     def _own(self, layout: Layout, flag: str) -> Path | None:
         """Return a folder that layout "own" needs, and None for other layouts."""

@@ -80,9 +80,10 @@ class DataSettings:
     """Where the images are and how they lie; docs/data.md lists the layouts."""
 
     # layout of the labelled set: gta5, synthia, cityscapes, carla, camvid, kitti, bdd100k,
-    # mapillary, own, or toy, which draws both domains
+    # mapillary, own, or toy, which is drawn
     source_set: str = "gta5"
-    # layout of the target set: those, and foggy-cityscapes, acdc, acdc-reference, dark-zurich
+    # layout of the target set: those, and foggy-cityscapes, acdc, acdc-reference, dark-zurich,
+    # toy-night, which is drawn after dark
     target_set: str = "cityscapes"
     # folder with one folder per set, such as GTA5 and cityscapes, in any case
     root: Path | None = None

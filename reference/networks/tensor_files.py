@@ -49,6 +49,15 @@ def _check(path: Path) -> None:
         raise _damaged(path, f"a zip archive of {', '.join(names[:3]) or 'nothing'}", hint)
 
 
+def require_file(caller: str, path: Path) -> None:
+    """Refuse weights that are not there."""
+    if not path.is_file():
+        got = "no such file. Hint: docs/data.md says where to get which."
+        if path.is_dir():
+            got = f"a folder. Hint: name a file in it, such as {path / 'last.pth'}."
+        raise ValueError(f"{caller}: expected weights in {path}, got {got}")
+
+
 def read_stored(path: Path) -> Any:
     """Read a file of tensors and plain values onto the CPU; nothing in it is executed.
 
@@ -59,10 +68,7 @@ def read_stored(path: Path) -> Any:
         ValueError: there is no such file, it is cut short or altered, or it holds something else
             than tensors and plain values.
     """
-    if not path.is_file():
-        folder = path.is_dir()
-        got = "a folder. Hint: name a file in it, such as last.pth." if folder else "none."
-        raise ValueError(f"read_stored: expected a file {path}, got {got}")
+    require_file("read_stored", path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

@@ -20,7 +20,7 @@ from torch import Tensor
 from reference.networks.heads import SumHead
 from reference.networks.output import Segmenter
 from reference.networks.settings import DeepLabOptions
-from reference.networks.tensor_files import read_stored
+from reference.networks.tensor_files import read_stored, require_file
 
 _TORCHVISION: Final[Mapping[str, Any]] = {
     **{"normalisation": "imagenet", "align_corners": False},
@@ -94,6 +94,7 @@ def _listed(names: Sequence[str]) -> str:
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a file by name; tables around them, such as "state_dict", are opened."""
+    require_file("train", path)
     held = read_stored(path)
     while isinstance(held, Mapping):
         if tensors := {str(name): v for name, v in held.items() if isinstance(v, Tensor)}:

@@ -80,6 +80,16 @@ def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[st
     ]
 
 
+def command() -> str:
+    """Return the line that started this process, or the command that spawned it."""
+    main = sys.modules.get("__mp_main__")
+    if main is None:
+        return shlex.join(sys.orig_argv)
+    spec = main.__spec__
+    words = sys.argv if spec is None else ["-m", spec.name, *sys.argv[1:]]
+    return shlex.join([sys.executable, *words])
+
+
 def commit(folder: Path = _HERE) -> str | None:
     """Return the commit of this checkout, with "+changes" where files differ; None without git."""
 
@@ -147,18 +157,28 @@ class RunFolder:
         """Give the folder back; one that stayed empty goes away."""
         self._release()
 
-    def _take(self) -> Path | None:
+    def check(self) -> bool:
+        """Refuse a folder by what is in it, and say whether a run began there; nothing is written.
+
+        A ValueError where it holds something else, or a run that is not resumed or has other
+        settings.
+        """
         begun = (self.path / SETTINGS).is_file()
-        if not (self.resume and begun):
+        if self.resume and begun:
+            self._refuse_other_settings(_json(self.path / SETTINGS))
+        else:
             hint = "Hint: choose another one with --folder, or go on with --resume auto."
             files.require_new_folder("train", self.path, hint, besides=(LOCK,))
+        return begun
+
+    def _take(self) -> Path | None:
+        begun = self.check()
         self._made = not self.path.exists()
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         self._take_lock()
         if not begun:
             return None
-        self._refuse_other_settings(_json(self.path / SETTINGS))
         stored = self._newest_whole()
         if self.checkpoint is not None:
             self._refuse_other_settings(self.checkpoint["settings"])
@@ -257,7 +277,7 @@ class RunFolder:
             _also_named(self.checkpoints()[-1], self.path / LAST)
         path = self.path / ORIGIN
         starts = _json(path)["starts"] if path.is_file() else []
-        start = {"iteration": iteration, "command": shlex.join(sys.orig_argv), "commit": commit()}
+        start = {"iteration": iteration, "command": command(), "commit": commit()}
         start |= {"versions": versions(), "machine": machine()}
         if starts and iteration:
             self.notes += _other_bits(starts[-1], start)

@@ -177,8 +177,9 @@ class Report:
         self._later_seconds += spent if done > 1 else 0.0
         if self._bar is not None:
             self._bar.update(self._task, completed=self.iteration)
-        if done == ESTIMATE_AFTER and self._later_seconds:
-            each, left = self._later_seconds / (done - 1), self.total - self.iteration
+        left = self.total - self.iteration
+        if done == ESTIMATE_AFTER and left and self._later_seconds:
+            each = self._later_seconds / (done - 1)
             where = "GPU" if self.ranks.device.type == "cuda" else "process"
             self.say(
                 f"about {_duration(left * each)} for the {left} iterations left at "

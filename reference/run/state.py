@@ -17,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from reference import methods
 from reference.data.batches import Batch, passes
+from reference.data.checking import check_sets
 from reference.data.sets import Sets
 from reference.method import Given, Method, Part, Start, Step, Supervised, see
 from reference.networks import output
@@ -33,9 +34,11 @@ def first_network(settings: Settings, num_classes: int) -> tuple[Segmenter, str]
     """Build the network that a run begins with, and say what became of its weights."""
     if settings.begin is None:
         network, report = output.first_network(settings.network, num_classes, settings.seed)
-        return network, str(report or "")
+        return network, str(report or "begins with random weights")
     from reference.networks.release import read_checkpoint
+    from reference.networks.tensor_files import require_file
 
+    require_file("train", settings.begin)
     network = read_checkpoint(settings.begin, "student", plain=True).network
     if network.num_classes != num_classes:
         raise ValueError(
@@ -60,13 +63,12 @@ class State:
         self, settings: Settings, sets: Sets, ranks: Ranks, held: Mapping[str, Any] | None = None
     ) -> None:
         self.settings, self.sets, self.ranks = settings, sets, ranks
-        # What adaptation and panels need is refused now, not after the warm-up.
-        if settings.stages in ("full", "adapt") and settings.method not in methods.METHODS:
+        # What is wrong without a look at the data is told before them.
+        if settings.adapts:
             methods.entry(settings.method)
-        if settings.reporting.panels_every and settings.reporting.panel_ids:
-            from reference.run.panels import shown_sets
-
-            shown_sets(settings, sets)
+            ranks.share(settings.adaptation.batch_size, settings.machine.accumulate)
+        if settings.stages != "adapt":
+            ranks.share(settings.source.batch_size, settings.machine.accumulate)
         if held is not None:
             network = output.build(held["description"])
             self.beginning = f"going on from iteration {held['iteration']}"
@@ -90,11 +92,22 @@ class State:
         self.monitor = Monitor(sets.classes.names)
         self.iteration = 0
         self.best: float | None = None
-        power = settings.source.class_weight_power
-        self.class_weight = self._class_weight(power) if power else None
         if held is not None:
             done = max(0, held["iteration"] - 1)
             self._load(held, next(p for p in phases(settings) if done < p.stop))
+
+    def check(self) -> list[str]:
+        """Check the data before a run writes anything, and say what is odd about them."""
+        settings, sets, reporting = self.settings, self.sets, self.settings.reporting
+        notes = check_sets(sets, target=settings.adapts, validation=reporting.evaluate)
+        wants_days = settings.adapts and methods.entry(settings.method).uses_partners
+        if wants_days and not sets.target.has_partners:
+            notes.append(f"{sets.target.name} has no day images: each image is its own day.")
+        if reporting.panels_every and reporting.panel_ids:
+            from reference.run.panels import shown_sets
+
+            shown_sets(settings, sets)
+        return notes
 
     @cached_property
     def class_counts(self) -> Tensor:
@@ -103,7 +116,11 @@ class State:
             counts = self.sets.counts().pixels.sum(axis=0)
         return torch.as_tensor(counts, dtype=torch.float64, device=self.ranks.device)
 
-    def _class_weight(self, power: float) -> Tensor:
+    @cached_property
+    def class_weight(self) -> Tensor | None:
+        """Weight of every class in cross-entropies on given labels, (C,); None: all alike."""
+        if not (power := self.settings.source.class_weight_power):
+            return None
         counts = self.class_counts
         seen = counts > 0
         weight = torch.where(seen, (counts / counts.sum()).clamp(min=1e-12), 1.0) ** -power

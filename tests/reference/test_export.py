@@ -130,7 +130,7 @@ def test_wrong_inputs_write_nothing(options, tmp_path):
         ({"which": "teacher"}, "read_checkpoint: expected a checkpoint with"),
         (
             {"checkpoint": folder},
-            f"export: expected a checkpoint, got the folder {folder}. Hint: {folder}/last.pth is ",
+            f"export: expected weights in {folder}, got a folder. Hint: name a file in it",
         ),
     ]:
         with refuses(sentence):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -76,6 +79,21 @@ def test_last_is_a_copy_where_a_disk_has_no_second_names(
     monkeypatch.setattr(os, "link", refuse)
     begin(tmp_path / "run", 1)
     assert torch.load(tmp_path / "run" / "last.pth")["iteration"] == 1
+
+
+def recorded(path: Path) -> str:
+    begin(path)
+    line: str = json.loads((path / "origin.json").read_text())["starts"][0]["command"]
+    return line
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_child_records_the_command_that_started_it(tmp_path: Path, method: str):
+    context = multiprocessing.get_context(method)
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        child = pool.submit(recorded, tmp_path / "run").result()
+    assert "pytest" in child and "multiprocessing" not in child
+    assert shlex.split(child)[-1] == sys.orig_argv[-1]
 
 
 def test_a_run_is_recorded_and_a_resumed_one_adds_its_start(tmp_path: Path):

@@ -151,3 +151,15 @@ def test_a_run_says_once_how_long_it_takes(
     # Each iteration reads the clock three times, 2 s apart, and waits for half of its 4 s.
     assert estimate.startswith("about 28 s for the 7 iterations left at 0.25 it/s, without ")
     assert line.endswith("0.25 it/s  data 50%")
+
+
+def test_at_the_end_no_time_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(reference.run.report, "ESTIMATE_AFTER", 2)
+    with Report(tmp_path, ["road"], Ranks(), total=2) as told:
+        for _ in range(2):
+            with told.waiting():
+                pass
+            told.step({"a": 1.0})
+    assert "about" not in capsys.readouterr().err

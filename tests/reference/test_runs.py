@@ -12,18 +12,21 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 
 from reference.data.sets import open_sets
 from reference.data.settings import Crops
+from reference.run.plan import plan
 from reference.run.ranks import Ranks
 from reference.run.state import State
 from reference.settings import Settings
 from tests.reference.tiny_runs import (
     EVERYTHING,
     LONG,
+    SEEN,
     SIZE,
     changed,
     digest,
@@ -97,6 +100,7 @@ def test_torchrun_as_typed_in_the_docs_stops_and_goes_on_with_the_same_bits(tmp_
     whole, folder = tmp_path / "whole", tmp_path / "run"
     process = started(LONG, whole, launcher=TORCHRUN)
     assert process.wait(timeout=120) == 0, log(whole).read_text()
+    assert "Warning" not in log(whole).read_text()
     handling = (*TORCHRUN[:-1], "--signals-to-handle", "SIGTERM,SIGUSR1", "-m")
     process = started(LONG, folder, launcher=handling)
     wait_for_row(process, folder, 3)
@@ -173,6 +177,14 @@ REFUSED: dict[str, tuple[Settings, str]] = {
     "no data": (
         changed(data={"source_set": "gta5"}), "data: expected a folder gta5 below data.root, got no"
     ),
+    "no such root": (
+        changed(data={"target_set": "camvid", "root": Path("nowhere")}),
+        "data: expected a folder camvid below data.root, got nowhere, which does not exist. Hint",
+    ),
+    "no such weights": (
+        changed(network={"weights": Path("no.pth")}, data={"source_set": "gta5"}),
+        "train: expected weights in no.pth, got no such file. Hint: docs/data.md says where to ge",
+    ),
     "unknown method": (replace(EVERYTHING, method="bicycle"), "methods: expected "),
     "no such image": (
         changed(reporting={"panels_every": 5, "panel_ids": (99,)}),
@@ -182,13 +194,17 @@ REFUSED: dict[str, tuple[Settings, str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_dry_run_refuses_what_the_run_refuses_and_nothing_is_written(name: str, tmp_path: Path):
+def test_a_dry_run_refuses_what_the_run_refuses_and_nothing_is_written(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     from reference.presets import Options
     from reference.train import main
 
     if name == "no GPU" and torch.cuda.is_available():
         pytest.skip("there is a GPU")
     settings, start = REFUSED[name]
+    if name != "no such image":
+        monkeypatch.setattr("reference.data.sets.draw_missing", Mock(side_effect=AssertionError))
     folder, said = tmp_path / "deep" / "run", []
     for dry_run in (True, False):
         with pytest.raises(SystemExit) as stop:
@@ -199,12 +215,26 @@ def test_a_dry_run_refuses_what_the_run_refuses_and_nothing_is_written(name: str
     assert not folder.exists()
 
 
-def test_a_dry_run_names_every_phase_and_writes_nothing(tmp_path: Path):
-    process = started(EVERYTHING, tmp_path / "run", "--dry-run")
+def test_a_dry_run_names_every_phase_and_writes_and_draws_nothing(tmp_path: Path):
+    settings = changed(EVERYTHING, data={"root": tmp_path / "scenes"})
+    process = started(replace(settings, method="bi_mix"), tmp_path / "run", "--dry-run")
     assert process.wait(timeout=60) == 0, log(tmp_path / "run").read_text()
-    phases = [line.split(":")[0] for line in log(tmp_path / "run").read_text().splitlines()[-3:]]
-    assert phases == ["source", "round 0", "round 1"]
-    assert not (tmp_path / "run").exists()
+    lines = log(tmp_path / "run").read_text().splitlines()
+    assert [line.split(":")[0] for line in lines[-3:]] == ["source", "round 0", "round 1"]
+    assert f"labelled images: 4 in {tmp_path / 'scenes'}" in lines
+    assert f"drawn scenes in {tmp_path / 'scenes'}, drawn by the run" in lines
+    told = "images are scaled (width x height): labelled 64x32 to 64x32; target 64x32 to 64x32"
+    assert told in lines
+    assert any("has no day images: each image is its own day" in line for line in lines)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run.log"]
+
+
+def test_a_dry_run_refuses_the_folder_that_the_run_refuses(seen_run: Path):
+    with pytest.raises(ValueError, match=r"^train: expected folder to be a new or empty folder"):
+        plan(SEEN, seen_run)
+    with pytest.raises(ValueError, match=r"got 1 other: seed: 0 -> 5"):
+        plan(replace(SEEN, seed=5), seen_run, resume=True)
+    assert "round 1" in plan(SEEN, seen_run, resume=True)
 
 
 def test_looking_changes_no_bit(seen_run: Path, tmp_path: Path):

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from reference.data.checking import by_cause, check_set, scaling
 from reference.data.files import DataError
 from reference.data.sets import open_sets
 from reference.data.settings import DataSettings
+from reference.settings import Reporting, Settings
 from tests.reference.trees import make, save_image, save_values
 
 CLASSES = [
@@ -112,14 +114,45 @@ def test_own_labels_may_be_colours_or_sixteen_bits_and_carry_an_ending(tmp_path:
     colours = np.zeros((8, 12, 3), dtype=np.uint8)
     colours[:] = 128, 64, 128
     colours[0] = 1, 2, 3
+    colours[0, 1] = 0, 0, 0
     save_values(tmp_path / "a_labels" / "day" / "0.png", colours)
     deep = np.full((8, 12), 300, dtype=np.uint16)
     deep[0] = 1000
     Image.fromarray(deep).save(tmp_path / "a_labels" / "day" / "1_mask.png")
     (tmp_path / "a_labels" / "day" / "1.png").unlink()
-    source = open_sets(settings).source
-    assert source.labels(0)[:2, 0].tolist() == [1, 0]
+    sets = open_sets(settings)
+    source = sets.source
+    assert source.labels(0)[:2, :2].tolist() == [[1, 255], [0, 0]]
     assert source.labels(1)[:2, 0].tolist() == [255, 2]
+    # None of the files is one too many.
+    assert source.notes == ()
+    scaled = (
+        "images are scaled (width x height): labelled 12x8 to 1280x720, which changes the aspect "
+        "ratio by 19%; target 12x8 to 1024x512, which changes the aspect ratio by 33%"
+    )
+    assert scaling(Settings(data=settings, reporting=Reporting(evaluate=False)), sets) == scaled
+    save_values(tmp_path / "a_labels" / "day" / "5_mask.png", deep.astype(np.uint8))
+    notes = open_sets(settings).source.notes
+    assert notes == (
+        f"your own set: 1 label files below {tmp_path / 'a_labels'} belong to no image.",
+    )
+
+
+def test_colours_without_a_score_are_named_and_others_are_refused_once(tmp_path: Path) -> None:
+    settings = _own(tmp_path)
+    for number in range(3):
+        white = np.full((8, 12, 3), 255, dtype=np.uint8)
+        white[0] = 128, 64, 128
+        save_values(tmp_path / "a_labels" / "day" / f"{number}.png", white)
+    with pytest.raises(DataError, match=r"got \(255, 255, 255\) in 84 pixels.*void"):
+        open_sets(settings).source.labels(0)
+    found = check_set(open_sets(settings).source, scored=False)
+    (told,) = by_cause(found.faults.values())
+    assert told.endswith(" The same cause in 2 more.")
+    void = [*CLASSES, {"void": [[255, 255, 255]]}]
+    (tmp_path / "classes.json").write_text(json.dumps(void))
+    sets = open_sets(settings)
+    assert sets.source.labels(0)[:2, 0].tolist() == [0, 255] and len(sets.classes) == 3
 
 
 def test_own_classes_read_a_known_set_by_their_names(tmp_path: Path) -> None:

@@ -225,9 +225,9 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(path, tmp_path
 
 
 def test_files_without_weights_are_refused(path, tmp_path):
-    with refuses(f"read_stored: expected a file {path}, got none."):
+    with refuses(f"train: expected weights in {path}, got no such file. Hint: docs/data.md says"):
         read_weights(path)
-    with pytest.raises(ValueError, match=r"got a folder\. Hint: name a file in it, such as last"):
+    with pytest.raises(ValueError, match=r"got a folder\. Hint: name a file in it, such as "):
         read_stored(tmp_path)
     for held, got in [({"epoch": 3, "lr": 0.1}, "a table of epoch, lr"), ([1, 2], "list")]:
         torch.save(held, path)
