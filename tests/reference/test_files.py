@@ -113,7 +113,7 @@ def test_bombs_are_refused_by_their_header(tmp_path: Path) -> None:
     packed = (struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks)
     path = tmp_path / "a.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(packed))
-    _refused(path, "fits into memory, got Image size")
+    _refused(path, "megapixels, got Image size")
 
 
 def test_hidden_files_are_skipped_and_links_followed_once(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def test_old_predictions_are_never_overwritten(options):
         (lambda p: p.write_bytes(b""), r"0 bytes"),
         (lambda p: p.write_bytes(b"no image"), r"neither PNG nor JPEG"),
         (lambda p: p.write_bytes(picture(p).read_bytes()[:-40]), r"a file cut short"),
-        (lambda p: Image.new("1", (20000, 20000)).save(p), r"of a size that fits into memory"),
+        (lambda p: Image.new("1", (20000, 20000)).save(p), r"of at most \d+ megapixels"),
         (os.mkfifo, r"a folder, pipe or device"),
         (lambda p: picture(p.with_name("street.png")), r"whose names differ before the dot"),
     ],
