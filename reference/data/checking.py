@@ -205,7 +205,8 @@ def scaling(settings: Settings, sets: Sets) -> str:
             continue
         front = f"{name} {size[1]}x{size[0]} to "
         if crops.size is None:
-            told.append(f"{front}a short side of {'..'.join(map(str, crops.short_side or ()))}")
+            sides = "..".join(map(str, dict.fromkeys(crops.short_side or ())))
+            told.append(f"{front}a short side of {sides}")
             continue
         wider = crops.size[1] * size[0] / (crops.size[0] * size[1])
         change = max(wider, 1 / wider) - 1
