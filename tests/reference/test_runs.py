@@ -81,7 +81,9 @@ def test_a_run_that_is_killed_anywhere_ends_with_the_same_bits(uninterrupted: Pa
     assert not list(folder.rglob("*.partial"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)]
+)
 def test_a_signal_to_all_processes_saves_and_exits_with_0(
     number: signal.Signals, uninterrupted: Path, tmp_path: Path
 ):
@@ -253,11 +255,12 @@ def test_a_term_that_explodes_stops_the_run_by_name_and_keeps_what_was_saved(tmp
 
 
 def test_losses_and_prototypes_stay_float32_under_bf16(tmp_path: Path):
-    assert run(changed(machine={"precision": "bf16"}), tmp_path / "run")
+    short = changed(source={"iterations": 1}, adaptation={"iterations": 2})
+    assert run(changed(short, machine={"precision": "bf16"}), tmp_path / "run")
     state = held(tmp_path / "run")["method"]["state"]
     dtypes = {value.dtype for value in state.values() if value.is_floating_point()}
     assert dtypes == {torch.float32, torch.float64}
-    assert run(EVERYTHING, tmp_path / "wide")
+    assert run(short, tmp_path / "wide")
     student = held(tmp_path / "run")["student"]
     assert {value.dtype for value in student.values()} <= {torch.float32, torch.int64, torch.bool}
     assert digest(student) != digest(held(tmp_path / "wide")["student"])
@@ -277,7 +280,8 @@ def test_a_request_while_static_labels_are_made_saves_and_makes_them_anew(
 ):
     import reference.static_labels
 
-    assert run(EVERYTHING, tmp_path / "whole")
+    small = changed(network={"kind": "toy"})
+    assert run(small, tmp_path / "whole")
     real = reference.static_labels.write_static_labels
 
     def interrupted(*arguments: Any, **named: Any) -> Any:
@@ -286,10 +290,10 @@ def test_a_request_while_static_labels_are_made_saves_and_makes_them_anew(
 
     with monkeypatch.context() as patch:
         patch.setattr(reference.static_labels, "write_static_labels", interrupted)
-        assert not run(EVERYTHING, tmp_path / "run")
+        assert not run(small, tmp_path / "run")
     assert held(tmp_path / "run")["iteration"] == 6
     assert not (tmp_path / "run" / "labels" / "round-1" / "complete.json").exists()
-    assert run(EVERYTHING, tmp_path / "run", resume=True)
+    assert run(small, tmp_path / "run", resume=True)
     assert digest(held(tmp_path / "run")) == digest(held(tmp_path / "whole"))
 
 
