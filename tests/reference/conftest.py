@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from reference.settings import Settings
-from tests.reference.tiny_runs import SEEN, changed, run
+from tests.reference.tiny_runs import ROOT, SEEN, changed, run
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def _one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -20,11 +20,13 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def _own_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Scenes and counts that a run keeps below runs/ lie in a folder of the session."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("work"))
+        # Commands that a test starts find the checkout from there.
+        patch.setenv("PYTHONPATH", str(ROOT))
         yield
 
 
@@ -34,8 +36,8 @@ def tiny_toy() -> Settings:
     return changed(network={"kind": "toy"})
 
 
-@pytest.fixture(scope="session")
-def seen_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="package")
+def seen_run(_own_folder: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run with panels and evaluations; not to be written to."""
     folder = tmp_path_factory.mktemp("seen") / "run"
     assert run(SEEN, folder)
