@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
@@ -62,6 +63,9 @@ def train_all(runs: Sequence[Run], jobs: int) -> Iterator[tuple[Run, str | None]
     order = {SOURCE: 0, ORACLE: 1, CONTROL: 3}
     waiting = sorted(runs, key=lambda run: order.get(run.row, 2))
     context = multiprocessing.get_context("spawn")
+    # Large maps are kept between steps; glibc otherwise gives each back, a page fault per page.
+    for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"):
+        os.environ.setdefault(name, str(2**29))
     pool = ProcessPoolExecutor(jobs, mp_context=context) if jobs > 1 else _Here()
     running: dict[Future[str | None], Run] = {}
     try:
