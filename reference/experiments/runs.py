@@ -64,8 +64,8 @@ def train_all(runs: Sequence[Run], jobs: int) -> Iterator[tuple[Run, str | None]
     waiting = sorted(runs, key=lambda run: order.get(run.row, 2))
     context = multiprocessing.get_context("spawn")
     # Large maps are kept between steps; glibc otherwise gives each back, a page fault per page.
-    for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"):
-        os.environ.setdefault(name, str(2**29))
+    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**29))
+    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**25))
     pool = ProcessPoolExecutor(jobs, mp_context=context) if jobs > 1 else _Here()
     running: dict[Future[str | None], Run] = {}
     try:
