@@ -6,248 +6,230 @@
     python -m reference.ablate --target /data/photographs --sequence dusk
     python -m reference.ablate --method all
     python -m reference.ablate --method all --target night
+    python -m reference.ablate --target carla-to-camvid --root /data
 
-Every row of every seed is one JSON file below runs/ablation. A stopped command goes on where it
-stopped: rows stored with the same settings are reused, other settings are refused.
+Every row of every seed is a run folder below runs/ablation. A stopped command goes on where it
+stopped: rows with the same settings are reused, other settings are refused.
 """
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import sys
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-import torch
 import tyro
 
-from reference.atomic import write_atomically
-from reference.experiments import tables
-from reference.experiments.matrix import Cell, compute, stored
-from reference.experiments.options import Options
-from reference.experiments.row_names import (
+from reference.experiments import tables, targets
+from reference.experiments.rows import (
     LABELS,
     MAIN_ROWS,
+    METHOD,
     ORACLE,
     SOURCE,
-    STARTS,
     TOY_ROWS,
     method_rows,
+    settings_of,
 )
-from reference.experiments.scenario import (
-    DRAWN,
-    NIGHT,
-    Scenario,
-    data_folder,
-    has_training_labels,
-    load_scenario,
-    load_sequences,
-)
-from reference.pictures import method_gains
-from reference.progress import CONSOLE, track
-from reference.provenance import code_digest
-from reference.training.config import Experiment
-from reference.training.losses import NonFiniteLossError
+from reference.experiments.runs import Run, record_of, refuse_other_settings, train_all
+from reference.experiments.targets import NIGHT, TOY
+from reference.run.files import write_atomically
+from reference.run.folder import LAST
+from reference.settings import Settings
 
 INTERRUPTED: Final = 130
+_HINT: Final = "Hint: move the folder away, or choose another with --runs."
 
 
 @dataclass(frozen=True)
-class Failure:
-    """A row that could not be trained, and why."""
+class Options:
+    """Switch every ingredient off in turn, over seeds, and write docs/results.md."""
 
-    cell: Cell
-    sentence: str
+    # of the drawn images, the weights and the batches; one experiment each
+    seeds: tuple[int, ...] = (0, 1, 2)
+    # names of rows; by default all for the toy, the main ones for photographs
+    rows: tuple[str, ...] = ()
+    # toy, night, a preset of reference.train, or the folder of photographs
+    target: str = TOY
+    # folder with one folder per set, for presets that draw nothing
+    root: Path | None = None
+    # a drive of the photographs that is the target alone; the others, with labels, are the source
+    sequence: str = ""
+    # names of related methods, or all, beside the control in place of other rows
+    method: tuple[str, ...] = ()
+    # draw every source image with a look of its own, and train a larger network; for photographs
+    varied: bool = False
+    # of the adaptation, in place of the preset's, in rounds as long as those
+    steps: int | None = None
+    # processes side by side, of one thread each
+    jobs: int = 2
+    # rows are stored in <runs>/ablation, drawn images in <runs>/data
+    runs: Path = Path("runs")
+    # folder of results.md and results/
+    docs: Path = tables.DOCS
+
+    def check(self) -> None:
+        """Refuse what does not go together."""
+        unknown = [row for row in self.rows if row not in LABELS]
+        different = "different seeds, at least one"
+        steps = 1 if self.steps is None else self.steps
+        place = f"the folder of photographs as target beside sequence {self.sequence}"
+        alone = "photographs without a sequence as target beside varied"
+        expectations = (
+            (not unknown, f"rows among {', '.join(LABELS)}", *unknown[:1]),
+            (0 < len({*self.seeds}) == len(self.seeds), different, self.seeds),
+            (self.photographs or not self.sequence, place, f"{self.target}. Hint: give --target"),
+            (
+                not self.varied or (self.photographs and not self.sequence), alone,
+                f"{self.sequence or self.target}. Hint: give --target alone",
+            ),
+            (
+                not self.method or not (self.rows or self.sequence or self.varied),
+                "neither rows, sequence nor varied beside method",
+                f"{self.method[:1]} with one of them. Hint: give --method alone",
+            ),
+            (self.jobs >= 1, "jobs of at least 1", self.jobs),
+            (steps >= 1, "steps of at least 1", steps),
+        )  # fmt: skip
+        for ok, wanted, *got in expectations:
+            if not ok:
+                raise ValueError(f"ablate: expected {wanted}, got {got[0]}.")
+
+    @property
+    def photographs(self) -> str:
+        """Name of the folder of photographs; empty where the target is no folder."""
+        return "" if targets.is_named(self.target) else Path(self.target).absolute().name
+
+    @property
+    def name(self) -> str:
+        """What tables call the target."""
+        name = self.photographs or self.target
+        return f"{name}, {self.sequence}" if self.sequence else name
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Names of related methods that are asked for; the night is there for them alone."""
+        return self.method or (("all",) if self.target == NIGHT and not self.rows else ())
+
+    @property
+    def section(self) -> str:
+        """The part of docs/results.md that these rows fill, or the name of a file of their own."""
+        kind = "photographs" if self.photographs else self.target
+        if self.methods or self.target == NIGHT:
+            return "methods" if kind == TOY else f"methods-{kind}"
+        return "sequence" if self.sequence else "varied" if self.varied else kind
+
+    @property
+    def wanted_rows(self) -> tuple[str, ...]:
+        """The rows that are asked for, in the order of tables, with the source stage they need."""
+        usual = TOY_ROWS if self.target in (TOY, NIGHT) else MAIN_ROWS
+        if self.methods:
+            usual = method_rows(self.methods, day_images="night" in self.target)
+        wanted = {SOURCE, *(self.rows or usual)}
+        return tuple(row for row in LABELS if row in wanted)
+
+    @property
+    def folder(self) -> Path:
+        """Where the rows of this target are stored."""
+        kind = f"photographs-{self.photographs}" if self.photographs else self.target
+        steps = f"{self.steps}-steps" if self.steps else ""
+        parts = (kind, self.sequence, "varied" * self.varied, steps)
+        return self.runs / "ablation" / "-".join(filter(None, parts))
+
+    def preset(self, seed: int) -> Settings:
+        """Settings that every row of a seed begins from."""
+        settings = targets.target_settings(
+            self.target, seed, data=self.runs / "data", root=self.root, varied=self.varied,
+            sequence=self.sequence,
+        )  # fmt: skip
+        stage = settings.adaptation
+        if self.steps is not None:
+            rounds = max(1, self.steps * stage.rounds // stage.iterations)
+            stage = replace(stage, iterations=self.steps, rounds=rounds)
+        reporting = replace(settings.reporting, panels_every=0, keep=1)
+        return replace(settings, adaptation=stage, reporting=reporting)
+
+    @property
+    def command(self) -> str:
+        """The command line that asks for all rows, without paths of this machine."""
+        target = f"<root of {self.photographs}>" if self.photographs else self.target
+        words = {
+            "--target": target if target != TOY else "",
+            "--sequence": self.sequence,
+            "--method": "all" if self.section.startswith("methods") else "",
+            "--steps": self.steps,
+        }
+        command = f"python -m reference.ablate --jobs {self.jobs}"
+        command += "".join(f" {word} {value}" for word, value in words.items() if value)
+        return command + " --varied" * self.varied
 
 
-def _cells(
-    options: Options, rows: Sequence[str], seeds: Sequence[int], base: Experiment | None
-) -> list[Cell]:
-    experiments = [
-        options.experiment(seed) if base is None else replace(base, seed=seed) for seed in seeds
-    ]
-    folder = options.folder
-    where = options.target, folder, options.sequence
-    return [Cell(row, each, *where) for row in rows for each in experiments]
+def runs_of(options: Options, rows: Sequence[str], seeds: Sequence[int]) -> list[Run]:
+    """Runs of rows, keys of `LABELS`, for some seeds."""
+    listed = []
+    for seed in seeds:
+        preset, folder = options.preset(seed), options.folder / f"seed{seed}"
+        start = folder / SOURCE / LAST
+        listed += [Run(row, settings_of(row, preset, start), folder / row) for row in rows]
+    return listed
 
 
-def chosen_cells(options: Options, base: Experiment | None = None) -> list[Cell]:
-    """List the cells that a command asks for, row by row, with the source-only rows they need.
-
-    Args:
-        options: of the command.
-        base: settings but for the seed; None takes the preset of the target.
-
-    Raises:
-        ValueError: an unknown row, a seed twice or none, or fewer than one job.
-    """
-    unknown = [row for row in options.rows if row not in LABELS]
-    if unknown:
-        raise ValueError(f"ablate: expected rows among {', '.join(LABELS)}, got {unknown[0]}.")
-    if not options.seeds or len({*options.seeds}) < len(options.seeds):
-        raise ValueError(f"ablate: expected different seeds, at least one, got {options.seeds}.")
-    if options.sequence and options.target in DRAWN:
-        raise ValueError(
-            f"ablate: expected the root of photographs as target beside sequence "
-            f"{options.sequence}, got {options.target}. Hint: give --target."
-        )
-    if options.varied and (options.target in DRAWN or options.sequence):
-        raise ValueError(
-            f"ablate: expected photographs without a sequence as target beside varied, got "
-            f"{options.sequence or options.target}. Hint: give --target alone."
-        )
-    if options.method and (options.rows or options.sequence or options.varied):
-        raise ValueError(
-            f"ablate: expected neither rows, sequence nor varied beside method, got "
-            f"{options.method[0]} with one of them. Hint: give --method alone."
-        )
-    if options.jobs < 1:
-        raise ValueError(f"ablate: expected jobs of at least 1, got {options.jobs}.")
-    usual = TOY_ROWS if options.target in DRAWN else MAIN_ROWS
-    if options.methods:
-        usual = method_rows(options.methods, day_images=options.target == NIGHT)
-    wanted = {SOURCE, *(options.rows or usual)}
-    if not has_training_labels(options.target):
-        wanted.discard(ORACLE)
-    rows = [row for row in LABELS if row in wanted]
-    return _cells(options, rows, options.seeds, base)
-
-
-def stored_cells(options: Options, base: Experiment | None = None) -> dict[Cell, dict[str, Any]]:
-    """Find every stored row of this target, whatever rows and seeds the command asks for.
-
-    Raises:
-        ValueError: one of them was made with other settings, or is damaged.
-    """
+def stored_records(options: Options) -> dict[Run, dict[str, Any]]:
+    """Every complete row of this target, whatever rows and seeds the command asks for."""
     names = (path.name.removeprefix("seed") for path in options.folder.glob("seed*"))
     seeds = sorted(int(name) for name in names if name.isdigit())
-    cells = _cells(options, tuple(LABELS), seeds, base)
-    return {cell: record for cell in cells if (record := stored(cell)) is not None}
+    stored = [run for run in runs_of(options, tuple(LABELS), seeds) if run.folder.is_dir()]
+    for run in stored:
+        refuse_other_settings(run, "ablate", _HINT)
+    return {run: record for run in stored if (record := record_of(run)) is not None}
 
 
-@cache
-def _scenario(
-    experiment: Experiment, runs: Path, target: str, sequence: str, progress: bool = False
-) -> Scenario:
-    if sequence:
-        return load_sequences(experiment, target, sequence, progress=progress)
-    return load_scenario(
-        experiment, data_folder(runs, experiment, target), target, progress=progress
-    )
-
-
-def _work(cell: Cell, runs: Path) -> Failure | dict[str, Any]:
-    """Compute one cell in this process."""
-    # One thread whatever `jobs` is, so that the numbers do not depend on it.
-    torch.set_num_threads(1)
-    try:
-        return compute(cell, _scenario(cell.experiment, runs, cell.target, cell.sequence))
-    except NonFiniteLossError as error:
-        return Failure(cell, str(error))
-
-
-def _results(cells: Sequence[Cell], options: Options) -> Iterator[Failure | dict[str, Any]]:
-    """Compute cells, here or side by side, in whatever order they end."""
-    if options.jobs == 1 or len(cells) < 2:
-        for cell in cells:
-            yield _work(cell, options.runs)
-        return
-    pool = ProcessPoolExecutor(options.jobs, mp_context=multiprocessing.get_context("spawn"))
-    try:
-        for future in as_completed([pool.submit(_work, cell, options.runs) for cell in cells]):
-            yield future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _compute_all(cells: Sequence[Cell], options: Options, stage: str) -> list[Failure]:
-    """Compute cells under one bar and tell each score; return those that failed."""
-    failures: list[Failure] = []
-    if not cells:
-        return failures
-    results = _results(cells, options)
-    for _ in track(len(cells), stage):
-        result = next(results)
-        if isinstance(result, Failure):
-            failures.append(result)
-            CONSOLE.print(f"failed: {result.sentence}")
-        else:
-            CONSOLE.print(
-                f"seed {result['seed']}  {LABELS[result['row']]:<48} "
-                f"{result['miou']:5.1f} %  {result['seconds']:4.0f} s"
-            )
-    return failures
-
-
-def prepare(options: Options, base: Experiment | None = None) -> list[Cell]:
-    """Check everything, tell what is reused, draw and read the images that are needed.
-
-    Args:
-        options: of the command.
-        base: settings but for the seed; None takes the preset of the target.
-
-    Returns:
-        list: the cells that are still to be computed.
-
-    Raises:
-        ValueError: bad options, stored rows of other settings, or bad data.
-    """
-    wanted, found = chosen_cells(options, base), stored_cells(options, base)
-    missing = [cell for cell in wanted if cell not in found]
-    if len(missing) < len(wanted):
-        reused = len(wanted) - len(missing)
-        CONSOLE.print(f"{reused} of {len(wanted)} rows are stored with these settings: reused.")
-    digest = code_digest()
-    if any(record["code"] != digest for record in found.values()):
-        CONSOLE.print(
-            f"warning: some rows in {options.folder} were made by other code than this; "
-            "move them away to make them anew.",
-            style="yellow",
+def train_missing(options: Options) -> list[str]:
+    """Train what is asked for and not complete, and tell each score; return why rows failed."""
+    options.check()
+    stored = stored_records(options)
+    wanted = runs_of(options, options.wanted_rows, options.seeds)
+    missing = [run for run in wanted if run not in stored]
+    if reused := len(wanted) - len(missing):
+        print(f"{reused} of {len(wanted)} rows are stored with these settings: reused.")
+    targets.draw_missing(run.settings for run in missing)
+    missing = [r for r in missing if r.row != ORACLE or targets.has_training_labels(r.settings)]
+    problems = []
+    for number, (run, problem) in enumerate(train_all(missing, options.jobs), 1):
+        record = record_of(run)
+        if problem is not None or record is None:
+            problems.append(f"{run.folder}: {problem}")
+            print(f"failed: {problems[-1]}")
+            continue
+        print(
+            f"{number:3}/{len(missing)}  seed {record['seed']}  {LABELS[run.row]:<48} "
+            f"{record['miou']:5.1f} %  {record['seconds']:4.0f} s",
+            flush=True,
         )
-    # Here and once, before several processes want the same images.
-    for experiment in dict.fromkeys(cell.experiment for cell in missing):
-        _scenario(experiment, options.runs, options.target, options.sequence, True)
-    return missing
+    return problems
 
 
-def train_missing(missing: Sequence[Cell], options: Options) -> list[Failure]:
-    """Compute cells: source stages and oracles first, then whatever starts from a source stage.
+def store_tables(options: Options) -> str:
+    """Copy the numbers of all stored rows to the documents, write their tables anew, and say so.
 
-    Returns:
-        list: rows that failed. A seed whose source stage failed is left out.
+    Numbers that stand there are not replaced by fewer rows or seeds, nor by those of another data
+    set.
     """
-    first = [cell for cell in missing if cell.row in STARTS]
-    failures = _compute_all(first, options, "source stages, oracles")
-    broken = {failure.cell.experiment.seed for failure in failures if failure.cell.row == SOURCE}
-    rest = [c for c in missing if c not in first and c.experiment.seed not in broken]
-    return failures + _compute_all(rest, options, "adaptations")
-
-
-def store_tables(options: Options, base: Experiment | None = None) -> str:
-    """Copy the numbers of all stored rows to the documents and write their tables anew.
-
-    Args:
-        options: of the command.
-        base: settings but for the seed; None takes the preset of the target.
-
-    Returns:
-        str: what was done, or why the documents were left alone: numbers that stand there
-        already are not replaced by fewer rows or seeds, nor by those of another data set.
-    """
-    found = stored_cells(options, base)
-    fitting = options.fitting_rows
-    records = [record for cell, record in found.items() if cell.row in fitting]
-    summary = tables.summarise(records, target=options.name, command=options.command)
+    methods = options.section.startswith("methods")
+    fitting = method_rows(("all",)) if methods else [r for r in LABELS if METHOD not in r]
+    stored = {run: r for run, r in stored_records(options).items() if run.row in fitting}
+    settings = next(iter(stored)).settings
+    summary = tables.summarise(
+        sorted(stored.values(), key=lambda record: [*LABELS].index(record["row"])),
+        target=options.name, command=options.command, split=settings.data.val_split,
+        images=targets.image_counts(settings),
+    )  # fmt: skip
     path = options.docs / "results" / f"{options.section}.json"
-    before = tables.load_summary(options.docs, options.section)
-    if before is not None:
-        had = {(row["row"], row["seed"]) for row in before["rows"]}
-        have = {(row["row"], row["seed"]) for row in summary["rows"]}
+    if before := tables.load_summary(options.docs, options.section):
+        had, have = ({(r["row"], r["seed"]) for r in s["rows"]} for s in (before, summary))
         if before["target"] != options.name or not had <= have:
             return (
                 f"{path} is left as it is: it holds {len(had)} rows of {before['target']}, "
@@ -255,25 +237,25 @@ def store_tables(options: Options, base: Experiment | None = None) -> str:
             )
     write_atomically(path, json.dumps(summary, indent=1) + "\n")
     tables.main(options.docs)
+    from reference.pictures import method_gains
+
     method_gains.write(options.docs)
     return f"Wrote {path} and {options.docs / 'results.md'}"
 
 
 def main() -> None:
     """Read the command line and run; a wrong input ends with one sentence."""
-    options = tyro.cli(Options, prog="python -m reference.ablate")
     try:
-        try:
-            missing = prepare(options)
-        except ValueError as error:
-            sys.exit(str(error))
-        failures = train_missing(missing, options)
+        options = tyro.cli(Options, prog="python -m reference.ablate")
+        problems = train_missing(options)
+        if problems:
+            sys.exit(f"{len(problems)} rows failed; the documents are left as they are.")
+        print(store_tables(options))
+    except ValueError as error:
+        sys.exit(str(error))
     except KeyboardInterrupt:
-        print(f"Stopped; finished rows are kept in {options.runs / 'ablation'}.", file=sys.stderr)
+        print("Stopped; the same command goes on.", file=sys.stderr)
         sys.exit(INTERRUPTED)
-    if failures:
-        sys.exit(f"{len(failures)} rows failed; the documents are left as they are.")
-    CONSOLE.print(store_tables(options))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Check downloaded data sets before hours of training depend on them.
+"""Check data sets before hours of training depend on them.
 
-    python -m reference.check_data --gta5 /data/GTA5 --cityscapes /data/cityscapes
-    python -m reference.check_data --synthia /data/SYNTHIA --full all --workers 8
-    python -m reference.check_data --gta5 /data/GTA5 --json
+    python -m reference.check_data gta5 /data/GTA5 cityscapes /data/cityscapes
+    python -m reference.check_data synthia /data/SYNTHIA --full all --workers 8
+    python -m reference.check_data own my/images my/labels --classes my/classes.json
 
-Reads the head and the end of every file and decodes a sample; with ``--full`` it decodes all, and
-writes the index that rare-class sampling uses. Ends with 2 when a reader would refuse a file.
+Reads the head and the end of every file and decodes a sample; with ``--full all`` it decodes all,
+and keeps the counts that rare-class sampling uses. Ends with 2 when training would refuse a set.
 """
 
 from __future__ import annotations
@@ -13,197 +13,215 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-import numpy as np
 import tyro
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from reference.data.checking import Report, check_set
-from reference.data.classes import NAMES
-from reference.data.index import FOLDER
-from reference.data.prepared import SetName
-from reference.data.rare_classes import RareClasses, class_probabilities
-from reference.data.sets import given_roots
+from reference.data.classes import CITYSCAPES, ClassList, read_classes
+from reference.data.files import DataError
+from reference.data.image_set import OWN, ImageSet, layout_of, open_set
+from reference.data.layouts import LAYOUTS
 
 FAILED: Final = 2
 INTERRUPTED: Final = 130
-_SHOWN: Final = 10
 
 
 @dataclass(frozen=True)
-class Options:
-    """Check data sets: which files are there, whether they are whole, what they hold.
+class Roots:
+    """Which sets a command reads, and where they lie."""
 
-    Args:
-        gta5: root of GTA5, with images/ and labels/.
-        synthia: root of SYNTHIA-RAND-CITYSCAPES, with RGB/ and GT/.
-        cityscapes: root of Cityscapes, with leftImg8bit/ and gtFine/.
-        train_labels: look at the labels of Cityscapes train as well, which adaptation never does.
-        sample: pairs of each set that are decoded whole; of the others the head and the end are
-            read.
-        full: "all" decodes every pair and writes the index.
-        workers: processes that check.
-        index: folder of the index.
-        json: print JSON instead of tables.
-    """
-
+    # layout and root of each set, such as: gta5 /data/GTA5 cityscapes /data/cityscapes; of your own
+    # set, own and its folders of images and labels
+    sets: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    # root of GTA5
     gta5: Path | None = None
+    # root of SYNTHIA-RAND-CITYSCAPES
     synthia: Path | None = None
+    # root of Cityscapes
     cityscapes: Path | None = None
-    train_labels: bool = False
-    sample: int = 64
-    full: Literal["no", "all"] = "no"
+    # processes that read
     workers: int = min(8, os.cpu_count() or 1)
-    index: Path = FOLDER
+
+    def words(self, command: str) -> list[str]:
+        """Return layouts and roots in turn, as the command was given them."""
+        named = [(name, getattr(self, name)) for name in ("gta5", "synthia", "cityscapes")]
+        words = [*self.sets, *(str(word) for pair in named if pair[1] for word in pair)]
+        if len(words) < 2:
+            raise ValueError(
+                f"{command}: expected a layout and its root, got {' '.join(words) or 'nothing'}. "
+                f"Hint: python -m reference.{command} gta5 /data/GTA5."
+            )
+        return words
+
+
+@dataclass(frozen=True)
+class Options(Roots):
+    """Check data sets: which files are there, whether they are whole, what they hold."""
+
+    # JSON of the classes of your own set
+    classes: Path | None = None
+    # look at labels of a target's training images as well, which adaptation never does
+    train_labels: bool = False
+    # pairs of each split that are decoded whole; of the others the head and the end are read
+    sample: int = 64
+    # all decodes every pair and keeps the counts of classes
+    full: Literal["no", "all"] = "no"
+    # folder of the counts
+    index: Path = Path("runs/index")
+    # images that training may leave out, as data.max_bad
+    max_bad: int = 100
+    # print JSON instead of tables
     json: bool = False
 
 
-def parts(options: Options) -> list[tuple[SetName, Path, str, bool]]:
-    """List name, root, split and whether to look at labels, of all that is to be checked.
+@dataclass
+class Report:
+    """What a split holds."""
 
-    Args:
-        options: of the command.
+    layout: str
+    split: str
+    root: str
+    labels: bool  # whether labels are looked at
+    expected: int | None  # number of images of the complete split; None where not known
+    images: int = 0
+    decoded: int = 0  # number of pairs that were read whole
+    faults: tuple[str, ...] = ()  # sentences about files that training leaves out
+    warnings: tuple[str, ...] = ()  # sentences about the rest
+    refusal: str = ""  # why training refuses the set
+    pixels: dict[str, int] | None = None  # of every class; None where no labels were decoded
+    probabilities: dict[str, float] | None = None  # of rare-class sampling
+    index: str | None = None  # file of the counts; None where they were not kept
 
-    Raises:
-        ValueError: no root is given, or `sample` or `workers` is out of its range.
-    """
-    if options.sample < 1:
-        raise ValueError(f"check_data: expected sample of at least 1, got {options.sample}.")
-    if options.workers < 0:
-        raise ValueError(f"check_data: expected workers of at least 0, got {options.workers}.")
-    roots = given_roots(
-        "check_data", gta5=options.gta5, synthia=options.synthia, cityscapes=options.cityscapes
-    )
-    found: list[tuple[SetName, Path, str, bool]] = []
-    for name, root in roots.items():
-        found.append((name, root, "train", name != "cityscapes" or options.train_labels))
-        if name == "cityscapes":
-            found.append((name, root, "val", True))
-    return found
+
+def parts(options: Options) -> Iterator[tuple[Report, Path | None]]:
+    """Yield the splits that are to be checked, and where their labels lie if elsewhere."""
+    for name, least in (("sample", 1), ("workers", 0), ("max_bad", 0)):
+        if (got := getattr(options, name)) < least:
+            raise ValueError(f"check_data: expected {name} of at least {least}, got {got}.")
+    words = options.words("check_data")
+    while words:
+        name = words.pop(0)
+        layout = layout_of(name, "target")
+        if not words:
+            raise ValueError(f"check_data: expected the root of {name}, got nothing.")
+        root, labels = words.pop(0), layout.source or options.train_labels
+        truth = None
+        if layout is OWN:
+            labels = bool(words) and words[0] not in (*LAYOUTS, "own")
+            truth = Path(words.pop(0)) if labels else None
+        for split in ("train",) if layout.source else ("train", "val"):
+            expected = layout.counts.get(split, (None,))[0]
+            yield Report(name, split, root, labels or split == "val", expected), truth
 
 
 def check(options: Options, *, progress: bool = True) -> list[Report]:
-    """Check all that the options name.
-
-    Args:
-        options: of the command.
-        progress: show bars.
-
-    Raises:
-        ValueError: no root is given, or a number is out of its range.
-    """
-    return [
-        check_set(
-            name,
-            root,
-            split,
-            labels=labels,
-            sample=None if options.full == "all" else options.sample,
-            workers=options.workers,
-            index_folder=options.index,
-            progress=progress,
-        )
-        for name, root, split, labels in parts(options)
-    ]
+    """Check all that the options name."""
+    wanted = list(parts(options))
+    if options.classes is None and any(report.layout == "own" for report, _ in wanted):
+        raise ValueError("check_data: expected --classes with layout own, got none.")
+    classes = CITYSCAPES if options.classes is None else read_classes(options.classes)
+    for report, truth in wanted:
+        _check(report, truth, classes, options, progress)
+    return [report for report, _ in wanted]
 
 
-def as_dict(report: Report) -> dict[str, Any]:
-    """Return a report as JSON can hold it, with the probabilities of rare-class sampling."""
-    faults = [{**asdict(fault), "path": str(fault.path)} for fault in report.faults]
-    return {
-        **asdict(report),
-        "root": str(report.root),
-        "index": None if report.index is None else str(report.index),
-        "faults": faults,
-        "rare_class_probabilities": probabilities(report),
-        "passed": not report.serious,
-    }
+def _check(
+    report: Report, truth: Path | None, classes: ClassList, options: Options, progress: bool
+) -> None:
+    from reference.data.checking import check_set
+
+    layout = layout_of(report.layout, "target")
+    try:
+        images = open_set(
+            layout, Path(report.root), report.split, classes, labels=report.labels,
+            label_root=truth, role="source" if layout.source else "target",
+        )  # fmt: skip
+    except DataError as error:
+        report.refusal = str(error)
+        return
+    found = check_set(
+        images, scored=report.split != "train", max_bad=options.max_bad, workers=options.workers,
+        decoded=None if options.full == "all" else options.sample, progress=progress,
+    )  # fmt: skip
+    report.images, report.decoded = len(images), found.decoded
+    report.faults = tuple(str(fault) for fault in found.faults.values())
+    report.warnings, report.refusal = tuple(found.warnings), found.refusal
+    if found.pixels is not None and found.pixels.any():
+        _count(report, images, found.pixels, options.index)
 
 
-def probabilities(report: Report) -> list[float] | None:
-    """Return how often rare-class sampling would draw each class; None without labels."""
-    if report.pixels is None or sum(report.pixels) == 0:
-        return None
-    pixels = np.array(report.pixels, dtype=np.int64)
-    return [float(x) for x in class_probabilities(pixels, RareClasses().temperature)]
+def _count(report: Report, images: ImageSet, pixels: Any, index: Path) -> None:
+    from reference.data.rare_classes import ClassCounts, class_probabilities, keep_counts
+    from reference.data.settings import RareClasses
+
+    names, total = images.classes.names, pixels.sum(axis=0)
+    shares = class_probabilities(total, RareClasses().temperature)
+    report.pixels = dict(zip(names, total.tolist(), strict=True))
+    report.probabilities = dict(zip(names, shares.tolist(), strict=True))
+    if len(pixels) == len(images):
+        kept = keep_counts(images, ClassCounts(images.stems, pixels), index)
+        report.index = None if kept is None else str(kept)
+        if kept is None:
+            report.warnings += (f"The counts of classes could not be kept in {index}.",)
 
 
-def overview(reports: Sequence[Report]) -> Table:
-    """Lay out what was found of each set."""
-    view = Table(title="Data sets")
-    for title in ("set", "layout"):
-        view.add_column(title)
-    for title in ("images", "expected", "labels", "decoded", "faults"):
-        view.add_column(title, justify="right")
-    for report in reports:
-        labels = "not looked at" if report.labels is None else str(report.labels)
-        view.add_row(
-            f"{report.name} {report.split}",
-            report.variant or "not recognised",
-            str(report.images),
-            str(report.expected or "any"),
-            labels,
-            str(report.decoded),
-            str(len(report.serious)),
-        )
-    return view
+def lines(report: Report) -> Iterator[str]:
+    """Yield what is wrong, a sentence each."""
+    name = f"{report.layout} {report.split}"
+    if report.refusal:
+        yield f"refused, {name}: {report.refusal}"
+    from reference.data.checking import by_cause
+
+    yield from (f"broken, {name}: {fault}" for fault in by_cause(report.faults))
+    yield from (f"warning, {name}: {sentence}" for sentence in report.warnings)
+    if report.index is not None:
+        yield f"Counts of {name}: {report.index}"
 
 
-def histogram(report: Report) -> Table:
-    """Lay out pixels per class, and how often rare-class sampling would draw each class."""
-    pixels, drawn = report.pixels or (), probabilities(report) or []
-    view = Table(title=f"Classes of {report.name} {report.split}, {report.decoded} label files")
-    view.add_column("class")
-    for title in ("pixels", "share in percent", "drawn, percent"):
-        view.add_column(title, justify="right")
-    total = sum(pixels)
-    for name, count, probability in zip(NAMES, pixels, drawn, strict=True):
-        share = f"{100 * count / total:.3f}"
-        view.add_row(name, f"{count}", share, f"{100 * probability:.2f}")
-    return view
-
-
-def fault_lines(report: Report) -> list[str]:
-    """Say what is wrong, serious faults first, at most ten of each kind."""
-    lines: list[str] = []
-    for serious, word in ((True, "error"), (False, "warning")):
-        found = [fault for fault in report.faults if fault.serious is serious]
-        for kind in dict.fromkeys(fault.kind for fault in found):
-            alike = [fault for fault in found if fault.kind == kind]
-            for fault in alike[:_SHOWN]:
-                lines.append(fault.sentence(f"{word}, {report.name} {report.split}, {kind}"))
-            if len(alike) > _SHOWN:
-                more = len(alike) - _SHOWN
-                lines.append(f"{word}, {report.name} {report.split}, {kind}: {more} more.")
-    return lines
-
-
-def show(reports: Sequence[Report], console: Console) -> None:
+def show(reports: Sequence[Report]) -> None:
     """Print tables, then what is wrong."""
-    console.print(overview(reports))
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    def table(title: str, *columns: str) -> Table:
+        made = Table(title=title)
+        for number, column in enumerate(columns):
+            made.add_column(column, justify="right" if number else "left")
+        return made
+
+    console = Console()
+    view = table("Data sets", "set", "images", "expected", "labels", "decoded", "broken")
     for report in reports:
-        if probabilities(report) is not None:
-            console.print(histogram(report))
-        for line in fault_lines(report):
+        numbers = (report.decoded, len(report.faults))
+        view.add_row(
+            f"{report.layout} {report.split}", str(report.images), str(report.expected or "any"),
+            "yes" if report.labels else "not looked at", *map(str, numbers),
+        )  # fmt: skip
+    console.print(view)
+    for report in reports:
+        if report.pixels is not None and report.probabilities is not None:
+            title = f"Classes of {report.layout} {report.split}, {report.decoded} pairs"
+            view = table(title, "class", "pixels, %", "rare-class sampling, %")
+            total = sum(report.pixels.values())
+            for name, count in report.pixels.items():
+                share = report.probabilities[name]
+                view.add_row(name, f"{100 * count / total:.3f}", f"{100 * share:.2f}")
+            console.print(view)
+        for line in lines(report):
             # Paths are searched for and copied, so they are not broken into lines.
             console.print(Text(line), soft_wrap=True)
-        if report.index is not None:
-            console.print(Text(f"Index of {report.name} {report.split}: {report.index}"))
-    failed = sum(len(report.serious) for report in reports)
-    if failed:
-        console.print(f"Faults that a reader refuses: {failed}.")
-    else:
-        console.print("All that was read is whole.")
+    refused = sum(bool(report.refusal) for report in reports)
+    broken = sum(len(report.faults) for report in reports)
+    last = f"Training would leave out {broken} images." if broken else "All that was read is whole."
+    console.print(f"Splits that training would refuse: {refused}." if refused else last)
 
 
 def main() -> None:
-    """Read the command line, check, print; ends with 2 when something serious is wrong."""
+    """Read the command line, check, print."""
     options = tyro.cli(Options, prog="python -m reference.check_data")
     try:
         reports = check(options, progress=not options.json)
@@ -214,10 +232,11 @@ def main() -> None:
         print("Stopped; nothing was written.", file=sys.stderr)
         sys.exit(INTERRUPTED)
     if options.json:
-        print(json.dumps([as_dict(report) for report in reports], indent=2))
+        passed = [{**asdict(report), "passed": not report.refusal} for report in reports]
+        print(json.dumps(passed, indent=2))
     else:
-        show(reports, Console())
-    if any(report.serious for report in reports):
+        show(reports)
+    if any(report.refusal for report in reports):
         sys.exit(FAILED)
 
 

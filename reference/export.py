@@ -1,11 +1,12 @@
-"""Turn a checkpoint of a run into files to hand out: safetensors, a card, a program.
+"""Turn a checkpoint of a run into files to hand out: safetensors, a card, programs.
 
     python -m reference.export runs/gta5/last.pth --out released
     python -m reference.export runs/gta5/last.pth --out released --which teacher \\
         --scores runs/gta5/classes.json
 
-writes ``model.safetensors``, ``model.pt2`` (for `torch.export.load`) and ``card.json``, which
-`python -m reference.predict` reads.
+writes ``model.safetensors`` and ``card.json``, which `python -m reference.predict` reads, and two
+programs that run without this code: ``model.pt2`` (for `torch.export.load`) and ``model.onnx``.
+Programs take images of one size alone, which the card names; weights and card take any.
 """
 
 from __future__ import annotations
@@ -18,52 +19,40 @@ from typing import Annotated, Any, Final, Literal
 
 import tyro
 
-from reference.atomic import require_new_folder
-from reference.evaluation.class_table import LAST
-from reference.evaluation.protocol import Source, protocol_for
-from reference.networks.program import write_program
-from reference.networks.release import read_checkpoint, write_release
+from reference.commands import answer
 
-PROGRAM: Final = "model.pt2"
+_PROGRAM: Final = "model.pt2"
+_ONNX: Final = "model.onnx"
+_SIZE: Final = (512, 1024)
+_MOST: Final = 16384
 
 
 @dataclass(frozen=True)
 class Options:
-    """Turn a checkpoint of a run into weights, a card and a program.
+    """Turn a checkpoint of a run into weights, a card and programs."""
 
-    Args:
-        checkpoint: file of a run.
-        out: folder for the files; must be new or empty.
-        which: the trained network, or its moving average.
-        source: the data set with labels that it was trained on, which says which classes it knows;
-            by default that of the checkpoint's run.
-        size: height and width at which images are to be seen, pixels; by default those at which
-            the run evaluated.
-        scores: JSON file of an evaluation of this checkpoint, for the card.
-        program: write the torch.export program as well.
-    """
-
+    # file of a run, such as runs/gta5/last.pth
     checkpoint: Annotated[Path, tyro.conf.Positional]
+    # folder for the files; must be new or empty
     out: Path
+    # the trained network, or its moving average
     which: Literal["student", "teacher"] = "student"
-    source: Source | None = None
-    size: tuple[int, int] | None = None
+    # name of the labelled set that it was trained on, where the checkpoint does not say it
+    source: str = ""
+    # (height, width) of the images, pixels; 0 0: that at which the run evaluated
+    size: tuple[int, int] = (0, 0)
+    # JSON file of an evaluation of this checkpoint, for the card
     scores: Path | None = None
+    # write the torch.export program as well
     program: bool = True
+    # write an ONNX file as well, where onnx and onnxscript are installed
+    onnx: bool = True
 
 
 def read_scores(path: Path) -> dict[str, Any]:
-    """Take the headline out of a file that `write_class_table` wrote.
+    """Take the headline out of a JSON file that `write_class_table` wrote, in percent."""
+    from reference.evaluation.class_table import LAST
 
-    Args:
-        path: the JSON file.
-
-    Returns:
-        dict: "header", how it was measured; "means" and "iou", in percent.
-
-    Raises:
-        ValueError: there is no such file, or it holds something else.
-    """
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
         row = next(row for row in held["rows"] if row["name"] == LAST)
@@ -75,54 +64,70 @@ def read_scores(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def run_export(options: Options) -> Path:
+def run_export(options: Options) -> tuple[Path, list[str]]:
     """Write the files; nothing is written where an input is wrong.
 
-    Args:
-        options: of the command.
-
     Returns:
-        Path: the card.
-
-    Raises:
-        ValueError: the output folder is not empty, an input is not what it should be, or nothing
-            says what the network was trained on.
-        ImportError: the network needs timm, which cannot be imported.
+        (Path, list): the card, and a sentence for every file that could not be made.
     """
+    from reference.run.files import require_new_folder
+
     hint = "Hint: choose another one with --out."
     require_new_folder("export", options.out, hint, argument="out")
-    if options.size is not None and min(options.size) < 1:
-        raise ValueError(f"export: expected a positive size, got {options.size}.")
+    if any(options.size) and not 1 <= min(options.size) <= max(options.size) <= _MOST:
+        raise ValueError(f"export: expected a size within 1..{_MOST}, got {options.size}.")
+    from reference.networks.program import exported, write_onnx, write_program
+    from reference.networks.release import read_checkpoint, renamed_source, write_release
+    from reference.networks.tensor_files import require_file
+
+    require_file("export", options.checkpoint)
     scores = None if options.scores is None else read_scores(options.scores)
     release = read_checkpoint(options.checkpoint, options.which)
-    protocol = protocol_for(
-        "export", options.checkpoint, release.card, size=options.size, source=options.source
-    )
-    if options.program:
-        write_program(options.out / PROGRAM, release.network, protocol.size)
-    return write_release(
-        options.out,
-        release.network,
-        input_size=protocol.size,
-        source=protocol.source,
-        facts={
-            "which": options.which,
-            "iteration": release.card.get("iteration"),
-            "scores_percent": scores,
+    if options.source:
+        release = renamed_source(release, options.source)
+    said = release.card
+    height, width = options.size if any(options.size) else said.get("input_size", _SIZE)
+    notes: list[str] = []
+    programs = []
+    if release.method is not None:
+        notes.append(
+            f"No {_PROGRAM}, no {_ONNX}: {release.method['name']} changes the network at test "
+            "time, which programs do not hold. Hint: use the card."
+        )
+    elif options.program or options.onnx:
+        program = exported(release.network, (height, width))
+        if options.program:
+            write_program(options.out / _PROGRAM, program)
+            programs.append(_PROGRAM)
+        if options.onnx:
+            note = write_onnx(options.out / _ONNX, program)
+            notes += [note] if note else []
+            programs += [] if note else [_ONNX]
+    data = said.get("data", {})
+    facts = {
+        # How scores read labels of this network.
+        "data": {name: data[name] for name in ("target_set", "merge") if name in data},
+        "which": options.which,
+        "iteration": said.get("iteration"),
+        "scores_percent": scores,
+        "programs": {
+            "files": programs,
+            "input": f"float32 (B, 3, {height}, {width}), RGB in [0, 1]; any B, this size alone",
+            "outputs": "logits and features; upsample the logits bilinearly to the image's size "
+            f"(align_corners {release.network.align_corners})",
         },
-    )
+    }
+    return write_release(options.out, release, input_size=(height, width), facts=facts), notes
 
 
 def main() -> None:
     """Read the command line, export, print; a wrong input ends with one sentence."""
     options = tyro.cli(Options, prog="python -m reference.export")
-    try:
-        card = run_export(options)
-    except (ValueError, ImportError) as error:
-        sys.exit(str(error))
-    print(
-        f"Wrote {', '.join(sorted(path.name for path in card.parent.iterdir()))} to {card.parent}"
-    )
+    card, notes = answer(lambda: run_export(options))
+    for note in notes:
+        print(note, file=sys.stderr)
+    names = ", ".join(sorted(path.name for path in card.parent.iterdir()))
+    print(f"Wrote {names} to {card.parent}")
     print(f"Try: python -m reference.predict FOLDER --weights {card} --out predictions")
 
 

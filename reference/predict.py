@@ -4,65 +4,39 @@
     python -m reference.predict photographs --weights runs/gta5/last.pth --out predictions
 
 writes three PNG files of the image's own size for every image: ``labelIds/``, class ids as the
-Cityscapes server wants them; ``colour/``, the classes in their colours; ``overlay/``, both blended.
+Cityscapes server wants them, or the first of the ids that your class list gives each class, so that
+the list reads them back (without ids: ``labels/``, class numbers); ``colour/``, the classes in
+their colours; ``overlay/``, both blended.
 """
 
 from __future__ import annotations
 
 import io
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import numpy as np
-import torch
+import numpy.typing as npt
 import tyro
-from PIL import Image
 
-from reference.atomic import require_new_folder, write_atomically
-from reference.data.classes import TRAIN_TO_CITYSCAPES, ByteArray
-from reference.evaluation.protocol import Protocol, Source, class_scores, protocol_for
-from reference.networks.release import Release, read_trained
-from reference.pictures.visualise import colourise
-from reference.progress import track
+from reference.commands import Use, answer, read_for_use
+from reference.data.classes import CITYSCAPES, ByteArray, ClassList
+from reference.data.layouts import CITYSCAPES_NUMBERS
 
-SUFFIXES: Final = (".jpeg", ".jpg", ".png")
-KINDS: Final = ("labelIds", "colour", "overlay")
-INTERRUPTED: Final = 130
-_OPACITY: Final = 0.5
+if TYPE_CHECKING:
+    from reference.evaluation.protocol import Protocol
+    from reference.networks.release import Release
+
+_SUFFIXES: Final = (".jpeg", ".jpg", ".png")
 
 
-@dataclass(frozen=True)
-class Options:
-    """Label every image of a folder; write class ids, colours and overlays.
+@dataclass(frozen=True, kw_only=True)
+class Options(Use):
+    """Label every image of a folder; write class ids, colours and overlays."""
 
-    Args:
-        folder: images, PNG or JPEG, also in folders inside it.
-        weights: the card of a trained network, whose weights lie beside it, or a checkpoint of a
-            run.
-        out: folder for the results; must be new or empty.
-        size: height and width at which the network sees the images, pixels; by default those of the
-            card, or of the checkpoint's run.
-        source: the data set with labels that the network was trained on, which says which classes
-            it knows; by default that of the card, or of the checkpoint's run.
-        which: of a checkpoint: the trained network, or its moving average.
-        scales: times the size; several are averaged.
-        flip: average with the mirrored image.
-        device: where to compute; "auto" takes a GPU where there is one.
-        threads: of torch, on the CPU.
-    """
-
+    # images, PNG or JPEG, also in folders inside it; hidden files are left out
     folder: Annotated[Path, tyro.conf.Positional]
-    weights: Path
-    out: Path
-    size: tuple[int, int] | None = None
-    source: Source | None = None
-    which: Literal["student", "teacher"] = "student"
-    scales: tuple[float, ...] = (1.0,)
-    flip: bool = False
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: int = 2
 
 
 def find_images(folder: Path) -> list[Path]:
@@ -70,96 +44,59 @@ def find_images(folder: Path) -> list[Path]:
 
     Raises:
         ValueError: there is no such folder, no image in it, two that would have one result, or one
-            that is no image.
+            that is no image or cut short.
     """
+    from reference.data.files import check_ends, walk
+
     if not folder.is_dir():
         raise ValueError(f"predict: expected a folder of images {folder}, got none.")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    if not found:
+    images = sorted(path for path in walk(folder, None) if path.suffix.lower() in _SUFFIXES)
+    if not images:
         raise ValueError(f"predict: expected PNG or JPEG files in {folder}, got none.")
     results: dict[Path, Path] = {}
-    for path in found:
+    for path in images:
         other = results.setdefault(path.with_suffix(".png"), path)
         if other != path:
             raise ValueError(
                 f"predict: expected images whose names differ before the dot, got {other} and "
                 f"{path.name}."
             )
-        try:
-            with Image.open(path) as image:
-                image.verify()
-        except (OSError, SyntaxError) as error:
-            raise _unreadable(path, error) from error
-    return found
+        check_ends(path)
+    return images
 
 
-def _unreadable(path: Path, error: Exception) -> ValueError:
-    return ValueError(
-        f"predict: expected a readable image, got {path} ({error}). "
-        "Hint: the file is damaged; copy it again, or take it out of the folder."
-    )
+def _photograph(path: Path) -> ByteArray:
+    """Read an image, uint8 (H, W, 3), RGB, turned as a viewer shows it; grey ones get colours."""
+    from PIL import Image, ImageOps
 
-
-def _pixels(path: Path) -> ByteArray:
     try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError) as error:
-        raise _unreadable(path, error) from error
+        with Image.open(path) as file:
+            return np.array(ImageOps.exif_transpose(file).convert("RGB"))
+    except (OSError, SyntaxError, EOFError, ValueError) as error:
+        raise ValueError(
+            f"predict: expected a readable image, got {path} ({error}). "
+            "Hint: the file is damaged; copy it again, or take it out of the folder."
+        ) from error
 
 
-def pictures(pixels: ByteArray, labels: ByteArray) -> dict[str, ByteArray]:
-    """Draw what is written for one image.
-
-    Args:
-        pixels: the image.
-        labels: train ids.
+def drawings(
+    pixels: ByteArray, labels: ByteArray, classes: ClassList
+) -> dict[str, npt.NDArray[Any]]:
+    """Draw what is written for one image, by the name of its folder.
 
     Shape:
-        pixels (H, W, 3), uint8 RGB; labels (H, W), uint8.
-
-    Returns:
-        dict: "labelIds", Cityscapes ids (H, W); "colour" and "overlay", RGB (H, W, 3).
+        pixels (H, W, 3), uint8 RGB; labels (H, W), class numbers. Result: "labelIds", or "labels"
+        of a list without ids, (H, W), uint16 with ids above 255; "colour" and "overlay" (H, W, 3).
     """
-    colour = colourise(labels)
-    blend = (1 - _OPACITY) * pixels.astype(np.float32) + _OPACITY * colour.astype(np.float32)
-    return {
-        "labelIds": TRAIN_TO_CITYSCAPES[labels],
-        "colour": colour,
-        "overlay": blend.round().astype(np.uint8),
-    }
-
-
-def _png(pixels: ByteArray) -> bytes:
-    content = io.BytesIO()
-    Image.fromarray(pixels).save(content, format="PNG")
-    return content.getvalue()
-
-
-def prepare(options: Options) -> tuple[list[Path], Release, Protocol]:
-    """Check every input before anything is computed or written.
-
-    Raises:
-        ValueError: an input is not what it should be, or the output folder is not empty.
-        ImportError: the network needs timm, which cannot be imported.
-    """
-    hint = "Hint: choose another one with --out."
-    require_new_folder("predict", options.out, hint, argument="out")
-    if options.threads < 1:
-        raise ValueError(f"predict: expected threads of at least 1, got {options.threads}.")
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError('predict: expected a GPU for device "cuda", got none.')
-    release = read_trained(options.weights, options.which)
-    protocol = protocol_for(
-        "predict",
-        options.weights,
-        release.card,
-        size=options.size,
-        source=options.source,
-        scales=options.scales,
-        flip=options.flip,
-    )
-    return find_images(options.folder), release, protocol
+    colour = np.array(classes.colours, dtype=np.uint8)[labels]
+    ids = [values[0] for values in classes.ids if values]
+    if len(ids) < len(classes):
+        ids = [*CITYSCAPES_NUMBERS] if classes.names == CITYSCAPES.names else []
+    table = np.array(ids or range(len(classes)))
+    written = table.astype(np.uint8 if table.max() < 256 else np.uint16)[labels]
+    blend = (pixels.astype(np.float32) + colour.astype(np.float32)) / 2
+    blended = blend.round().astype(np.uint8)
+    return {"labelIds" if ids else "labels": written, "colour": colour, "overlay": blended}
 
 
 def run_predict(
@@ -172,42 +109,43 @@ def run_predict(
 ) -> None:
     """Label the images one by one; each file is written whole or not at all.
 
-    Args:
-        options: of the command.
-        images: of `find_images`.
-        release: the network.
-        protocol: how it sees the images.
-        progress: show a bar.
-
     Raises:
-        ValueError: an image is damaged; the results of those before it stay.
+        ValueError: an image is damaged, or a file cannot be written; the results so far stay.
     """
-    gpu = options.device == "cuda" or (options.device == "auto" and torch.cuda.is_available())
-    network = release.network.to("cuda" if gpu else "cpu").eval()
-    for index in track(len(images), "Labelling images", show=progress):
-        pixels = _pixels(images[index])
+    from PIL import Image
+
+    from reference.evaluation.protocol import class_scores
+    from reference.run.files import write_atomically
+    from reference.run.report import track
+
+    for index in track(len(images), "Labelling", show=progress):
+        pixels = _photograph(images[index])
         size = (pixels.shape[0], pixels.shape[1])
-        labels = class_scores(network, pixels, size, protocol).argmax(dim=0)
+        scores = class_scores(release.network, pixels, size, protocol)
+        labels = scores.argmax(dim=0).cpu().numpy().astype(np.uint8)
         place = images[index].relative_to(options.folder).with_suffix(".png")
-        for kind, picture in pictures(pixels, labels.cpu().numpy().astype(np.uint8)).items():
-            write_atomically(options.out / kind / place, _png(picture))
+        for kind, drawing in drawings(pixels, labels, release.classes).items():
+            content = io.BytesIO()
+            Image.fromarray(drawing).save(content, format="PNG")
+            write_atomically(options.out / kind / place, content.getvalue())
 
 
 def main() -> None:
     """Read the command line, label, print; a wrong input ends with one sentence."""
     options = tyro.cli(Options, prog="python -m reference.predict")
-    try:
-        images, release, protocol = prepare(options)
+
+    def work() -> int:
+        images = find_images(options.folder)
+        release, protocol = read_for_use("predict", options)
+        import torch
+
         torch.set_num_threads(options.threads)
         run_predict(options, images, release, protocol)
-    except (ValueError, ImportError) as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        print(f"Stopped; {options.out} holds the images labelled so far.", file=sys.stderr)
-        sys.exit(INTERRUPTED)
-    print(
-        f"Wrote {', '.join(f'{kind}/' for kind in KINDS)} of {len(images)} images to {options.out}"
-    )
+        return len(images)
+
+    count = answer(work, f"Stopped; {options.out} holds the images labelled so far.")
+    kinds = ", ".join(f"{path.name}/" for path in sorted(options.out.iterdir()))
+    print(f"Wrote {kinds} of {count} images to {options.out}")
 
 
 if __name__ == "__main__":

@@ -1,165 +1,168 @@
-"""Make a smaller copy of the data sets, which reads many times faster.
+"""Make a smaller copy of data sets, which reads many times faster.
 
-    python -m reference.prepare --gta5 /data/GTA5 --cityscapes /data/cityscapes --out /data/half
+    python -m reference.prepare gta5 /data/GTA5 cityscapes /data/cityscapes --out /data/half
 
-Writes ``<out>/gta5``, ``<out>/synthia`` and ``<out>/cityscapes``: images as JPEG files of quality
-95, labels as PNG files of train ids. The roots of the copies are then given where those of the
-originals would be. A stopped command goes on where it stopped.
+Writes ``<out>/gta5`` and ``<out>/cityscapes`` in the layouts of the originals: images as JPEG files
+of quality 95, labels as PNG files of train ids. Give ``--data.root /data/half`` in place of the
+original. A stopped command goes on where it stopped.
 """
 
 from __future__ import annotations
 
-import os
+import io
+import json
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import tyro
-from rich.console import Console
-from rich.table import Table
 
-from reference.data.prepared import Prepared
-from reference.data.preparing import Plan, claim, copy_all, decode_time_ms, make_plan
-from reference.data.sets import given_roots, open_set
+from reference.check_data import INTERRUPTED, Roots
+from reference.data.classes import CITYSCAPES, ByteArray
+from reference.data.files import DataError
+from reference.data.image_set import OWN, ImageSet, Role, converted_pattern, layout_of, open_set
 
-INTERRUPTED: Final = 130
-DIVISORS: Final = {"half": 2, "full": 1}
+QUALITY: Final = 95
+MARK: Final = "prepared.json"
 
 
 @dataclass(frozen=True)
-class Options:
-    """Make a smaller copy of data sets.
+class Options(Roots):
+    """Make a smaller copy of data sets, in the same layouts."""
 
-    Args:
-        gta5: root of GTA5.
-        synthia: root of SYNTHIA-RAND-CITYSCAPES.
-        cityscapes: root of Cityscapes.
-        out: folder of the copies; each set gets a folder in it.
-        size: "half" halves both sides; "full" keeps them and only changes the format.
-        labels: copy the labels of Cityscapes train as well; without it they are not touched.
-        workers: processes that copy.
-    """
-
-    gta5: Path | None = None
-    synthia: Path | None = None
-    cityscapes: Path | None = None
+    # folder of the copies; each set gets a folder in it
     out: Path = Path("runs/prepared")
+    # half halves both sides; full keeps them and only changes the format
     size: Literal["half", "full"] = "half"
+    # copy the labels of a target's training images as well; without it they are not touched
     labels: bool = False
-    workers: int = min(8, os.cpu_count() or 1)
 
 
-@dataclass(frozen=True)
-class Copied:
-    """One copied split.
+class Copy(NamedTuple):
+    """A split and where its copy goes."""
 
-    Args:
-        plan: what was copied.
-        written: number of files written by this command.
-        before_ms: time to read one pair of the original, milliseconds.
-        after_ms: time to read one pair of the copy, milliseconds.
-    """
-
-    plan: Plan
-    written: int
-    before_ms: float
-    after_ms: float
+    images: ImageSet
+    split: str  # as the set writes it
+    labels: str  # pattern of the label files of the copy
+    folder: Path  # of the copy
+    divisor: int  # of both sides of images
+    label_divisor: int  # of labels; those that scores are taken with keep their size
 
 
-def plans(options: Options) -> list[list[Plan]]:
-    """List what is to be copied, the splits of one set together.
+def copies(options: Options) -> list[Copy]:
+    """List what is to be copied; ValueError where a folder is not what its layout wants."""
+    words = options.words("prepare")
+    if len(words) % 2:
+        raise ValueError(f"prepare: expected a root for every layout, got {' '.join(words)}.")
+    listed, divisor = [], 2 if options.size == "half" else 1
+    for name, root in zip(words[::2], words[1::2], strict=True):
+        layout = layout_of(name, "target")
+        if layout is OWN:
+            raise ValueError("prepare: expected a set of the table in docs/data.md, got own.")
+        role: Role = "source" if layout.source else "target"
+        for split in ("train",) if layout.source else ("train", "val"):
+            labels = layout.source or options.labels or split == "val"
+            images = open_set(layout, Path(root), split, CITYSCAPES, labels=labels, role=role)
+            written = layout.splits.get(split, split)
+            pattern = converted_pattern(layout).replace("{split}", written)
+            kept = divisor if split == "train" else 1
+            listed.append(Copy(images, written, pattern, options.out / name, divisor, kept))
+    return listed
 
-    Labels of Cityscapes val keep their size, since scores are taken with them.
 
-    Args:
-        options: of the command.
+def claim(copy: Copy) -> None:
+    """Make the folder of a copy ours; ValueError where it holds other things or another copy."""
+    from reference.run.files import write_atomically
 
-    Raises:
-        ValueError: no root is given, `workers` is negative, or a reader refuses a root.
-    """
-    if options.workers < 0:
-        raise ValueError(f"prepare: expected workers of at least 0, got {options.workers}.")
-    roots = given_roots(
-        "prepare", gta5=options.gta5, synthia=options.synthia, cityscapes=options.cityscapes
-    )
-    divisor = DIVISORS[options.size]
-    found = []
-    for name, root in roots.items():
-        splits = {"train": name != "cityscapes" or options.labels}
-        if name == "cityscapes":
-            splits["val"] = True
-        found.append(
-            [
-                make_plan(
-                    name,
-                    split,
-                    open_set(name, root, split, labels=labels),
-                    options.out / name,
-                    image_divisor=divisor,
-                    label_divisor=1 if split == "val" else divisor,
-                )
-                for split, labels in splits.items()
-            ]
+    wanted = {"source": str(copy.images.root.resolve()), "divisor": copy.divisor}
+    mark = copy.folder / MARK
+    try:
+        held = json.loads(mark.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        held = None
+    if held == wanted:
+        return
+    if copy.folder.exists() and (not copy.folder.is_dir() or any(copy.folder.iterdir())):
+        got = "other things" if held is None else f"a copy with {held}"
+        raise ValueError(
+            f"prepare: expected {copy.folder} to be new, empty or a copy with {wanted}, got {got}. "
+            "Hint: choose another folder with --out."
         )
-    return found
+    write_atomically(mark, json.dumps(wanted) + "\n")
 
 
-def prepare(options: Options, *, progress: bool = True) -> list[Copied]:
-    """Copy all that the options name.
+def copy_pair(copy: Copy, index: int) -> int | str:
+    """Write the files of one pair and return their number, or what is wrong with the pair."""
+    images, sample = copy.images, copy.images.samples[index]
 
-    Args:
-        options: of the command.
-        progress: show bars.
+    def at(image: Path) -> Path:
+        return copy.folder / image.relative_to(images.root).with_suffix(".jpg")
 
-    Raises:
-        ValueError: a root or the folder of a copy is refused, before anything is written; or a
-            file is broken, and then what was copied before stays.
+    truth = copy.folder / f"{copy.labels.format(**sample.parts)}.png"
+    if at(sample.image).is_file() and (truth.is_file() or not images.has_labels):
+        return 0
+    try:
+        pixels, labels = images.pair(index)
+        partner = images.partner(index)
+    except DataError as error:
+        return str(error)
+    # The image last: one without labels would be refused.
+    if labels is not None:
+        _write(truth, labels, copy.label_divisor)
+    if partner is not None and sample.partner is not None:
+        _write(at(sample.partner), partner, copy.divisor)
+    _write(at(sample.image), pixels, copy.divisor)
+    return 1 + (labels is not None) + (partner is not None)
+
+
+def _write(path: Path, pixels: ByteArray, divisor: int) -> None:
+    from PIL import Image
+
+    from reference.data.files import resize_image, resize_labels
+    from reference.run.files import write_atomically
+
+    height, width = (max(1, round(length / divisor)) for length in pixels.shape[:2])
+    scaled = (resize_image if pixels.ndim == 3 else resize_labels)(pixels, (height, width))
+    encoded, kind = io.BytesIO(), "JPEG" if pixels.ndim == 3 else "PNG"
+    Image.fromarray(scaled).save(encoded, format=kind, quality=QUALITY)
+    write_atomically(path, encoded.getvalue())
+
+
+def prepare(options: Options, *, progress: bool = True) -> list[str]:
+    """Copy all that the options name, and say of each split what was done.
+
+    A set or a folder that is refused is so before anything is written.
     """
-    sets = plans(options)
-    for splits in sets:
-        claim(splits)
-    return [_copied(plan, options.workers, progress) for splits in sets for plan in splits]
+    from reference.data.batches import over
 
-
-def _copied(plan: Plan, workers: int, progress: bool) -> Copied:
-    written = copy_all(plan, workers=workers, progress=progress)
-    copy = Prepared(plan.folder, plan.manifest.split, labels=plan.reader.has_labels)
-    return Copied(plan, written, decode_time_ms(plan.reader), decode_time_ms(copy))
-
-
-def table(copied: list[Copied]) -> Table:
-    """Lay out what was written, and how long one pair takes to read before and after."""
-    view = Table(title="Time to read one image, with its labels where they are copied")
-    view.add_column("set")
-    for title in ("pairs", "files written", "original, ms", "copy, ms"):
-        view.add_column(title, justify="right")
-    for each in copied:
-        manifest = each.plan.manifest
-        view.add_row(
-            f"{manifest.name} {manifest.split}",
-            str(len(manifest.pairs)),
-            str(each.written),
-            f"{each.before_ms:.1f}",
-            f"{each.after_ms:.1f}",
-        )
-    return view
+    wanted, told = copies(options), []
+    for copy in wanted:
+        claim(copy)
+    for copy in wanted:
+        work, title = partial(copy_pair, copy), f"Copying {copy.images.name}"
+        count, workers = len(copy.images), options.workers
+        done = list(over(work, count, title, workers=workers, progress=progress))
+        broken = [answer for answer in done if isinstance(answer, str)]
+        files = sum(answer for answer in done if isinstance(answer, int))
+        told.append(f"{copy.images.name} {copy.split}: {count - len(broken)} pairs, {files} files")
+        told += [f"left out: {sentence}" for sentence in broken]
+    return told
 
 
 def main() -> None:
-    """Read the command line, copy, print; a wrong input ends with one sentence."""
+    """Read the command line, copy, print."""
     options = tyro.cli(Options, prog="python -m reference.prepare")
     try:
-        copied = prepare(options)
-    except ValueError as error:
+        for line in prepare(options):
+            print(line)
+    except (ValueError, OSError) as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         print("Stopped; the same command goes on from here.", file=sys.stderr)
         sys.exit(INTERRUPTED)
-    console = Console()
-    console.print(table(copied))
-    for folder in dict.fromkeys(each.plan.folder for each in copied):
-        console.print(f"Give {folder} as the root of {folder.name}.", soft_wrap=True)
+    print(f"Give --data.root {options.out} in place of the original.")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-"""Make a page about a run of reference.train, finished or not.
+"""Make a page about runs of reference.train, finished or not.
 
-    python -m reference.report runs/toy
-    python -m reference.report runs/gta5 --out gta5.html
+    python -m reference.report runs/gta5
+    python -m reference.report runs/source runs/bicl runs/dacs --out beside.html
 
-writes one HTML file that needs nothing but itself: scores, curves, classes, pictures over time,
-prototypes, settings. The run is only read.
+writes one HTML file that needs nothing but itself: scores, images, classes, confusion, curves,
+prototypes, settings. Several folders, or one that holds several, stand beside each other; for
+several folders say where the page goes. The runs are only read.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,62 +17,53 @@ from typing import Annotated, Final
 
 import tyro
 
-from reference.atomic import write_atomically
-from reference.engine.recorded_run import read_run
-from reference.pictures.run_page import render_run
+from reference.commands import answer
 
 PAGE: Final = "report.html"
 
 
 @dataclass(frozen=True)
 class Options:
-    """Make a page about a run of reference.train.
+    """Make a page about runs of reference.train."""
 
-    Args:
-        run: folder of the run.
-        out: the file to write, by default report.html in the run folder; an older page is
-            replaced.
-    """
-
-    run: Annotated[Path, tyro.conf.Positional]
+    # of runs, or with run folders inside
+    folders: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    # the file to write, needed for several folders; of one: report.html in it. An older page is
+    # replaced
     out: Path | None = None
 
 
 def write_report(options: Options) -> Path:
-    """Read the run and write its page.
+    """Read the runs and write their page; return where it lies."""
+    # Late, so that --help answers at once.
+    from reference.pictures.page import render
+    from reference.pictures.recorded_run import read_comparison
+    from reference.run.files import write_atomically
 
-    Args:
-        options: of the command.
-
-    Returns:
-        Path: the page.
-
-    Raises:
-        ValueError: there is no run, a file of it is damaged, or the file to write is a folder or
-            no page.
-    """
-    page = options.out or options.run / PAGE
+    if not options.folders:
+        raise ValueError(
+            "report: expected the folder of a run, got none. Hint: give what --folder of "
+            "reference.train named, such as runs/toy."
+        )
+    if options.out is None and len(options.folders) > 1:
+        raise ValueError(
+            f"report: expected out for a page about {len(options.folders)} folders, got none. "
+            "Hint: give --out beside.html; the page of one run lies in its folder."
+        )
+    page = options.out or options.folders[0] / PAGE
     if page.is_dir() or page.suffix.lower() not in {".html", ".htm"}:
         kind = "a folder" if page.is_dir() else f'a name that ends in "{page.suffix}"'
         raise ValueError(
             f"report: expected out to be a file that ends in .html, got {page}, which is {kind}."
         )
-    write_atomically(page, render_run(read_run(options.run)))
+    write_atomically(page, render(read_comparison(options.folders)))
     return page
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Read the command line, write, print where; a wrong input ends with one sentence.
-
-    Args:
-        arguments: words of the command line; None takes those of the process.
-    """
+    """Read the command line, write the page, print where it lies."""
     options = tyro.cli(Options, args=arguments, prog="python -m reference.report")
-    try:
-        page = write_report(options)
-    except ValueError as error:
-        sys.exit(str(error))
-    print(f"Open {page}")
+    print(f"Open {answer(lambda: write_report(options))}")
 
 
 if __name__ == "__main__":

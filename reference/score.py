@@ -1,132 +1,154 @@
-"""Score a trained network on labelled images of Cityscapes, as published tables do.
+"""Score a trained network on labelled images, as published tables do.
 
     python -m reference.score /data/cityscapes --weights released/card.json --out scores
-    python -m reference.score /data/cityscapes --weights runs/gta5/last.pth --out scores \\
+    python -m reference.score --weights runs/gta5/last.pth --out scores \\
         --previous runs/gta5/classes.json
+    python -m reference.score photographs --weights runs/mine/last.pth --out scores \\
+        --set own --labels masks --classes classes.json
 
-prints the table per class beside published rows and writes it as Markdown, CSV and JSON; the JSON
-file also holds the confusion matrix.
+prints the table per class, beside published rows where there are any, and writes it as Markdown,
+CSV and JSON; the JSON file also holds the confusion matrix. Without a folder, a checkpoint is
+scored on the validation images of its run.
 """
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_type_hints
 
-import torch
 import tyro
 
-from reference.atomic import require_new_folder
-from reference.data.cityscapes import Cityscapes
-from reference.evaluation.class_table import (
-    ClassTable,
-    class_table,
-    read_evaluation,
-    write_class_table,
-)
-from reference.evaluation.protocol import Source, evaluate_reader, protocol_for
-from reference.networks.card import in_words
-from reference.networks.release import read_trained
+from reference.commands import Use, answer, read_for_use
+from reference.data.settings import DataSettings
+
+if TYPE_CHECKING:
+    from reference.data.classes import ClassList
+    from reference.data.sets import ImageSet
+    from reference.evaluation.class_table import ClassTable
+    from reference.networks.release import Release
+
+T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Options:
-    """Score a trained network on labelled images of Cityscapes.
+@dataclass(frozen=True, kw_only=True)
+class Options(Use):
+    """Score a trained network on labelled images."""
 
-    Args:
-        root: folder that holds leftImg8bit and gtFine.
-        weights: the card of a trained network, whose weights lie beside it, or a checkpoint of a
-            run.
-        out: folder for the table; must be new or empty.
-        split: folder of the images and labels.
-        size: height and width at which the network sees the images, pixels; by default those of the
-            card, or of the checkpoint's run.
-        source: the data set with labels that the network was trained on, which says which classes
-            it knows; by default that of the card, or of the checkpoint's run.
-        which: of a checkpoint: the trained network, or its moving average.
-        scales: times the size; several are averaged. Published single-scale rows use 1.
-        flip: average with the mirrored image.
-        previous: JSON file of an evaluation before; adds it and the change since.
-        references: add published rows.
-        device: where to compute; "auto" takes a GPU where there is one.
-        threads: of torch, on the CPU.
-    """
-
-    root: Annotated[Path, tyro.conf.Positional]
-    weights: Path
-    out: Path
-    split: str = "val"
-    size: tuple[int, int] | None = None
-    source: Source | None = None
-    which: Literal["student", "teacher"] = "student"
-    scales: tuple[float, ...] = (1.0,)
-    flip: bool = False
+    # folder of the set; with --set own, of its images; by default the run's validation images
+    root: Annotated[Path | None, tyro.conf.Positional] = None
+    # layout of the set, as docs/data.md lists them; by default the target of the run
+    set: str = ""
+    # split of the set; by default that of the run, else val
+    split: str = ""
+    # layout own: folder of labels
+    labels: Path | None = None
+    # layout own: JSON of the classes; by default that of the run
+    classes: Path | None = None
+    # JSON file of an evaluation before; adds it and the change since
     previous: Path | None = None
+    # add published rows, where there are any of these sets and classes and all images are scored
     references: bool = True
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: int = 2
+
+
+def _typed(kind: type[T], plain: Mapping[str, Any]) -> T:
+    """Turn plain settings of a run into a dataclass; what it does not know is left out."""
+    hints = get_type_hints(kind)
+    values: dict[str, Any] = {}
+    for field in fields(kind):  # type: ignore[arg-type]
+        value, hint = plain.get(field.name), hints[field.name]
+        if isinstance(value, Mapping):
+            value = _typed(hint, value)
+        elif isinstance(value, list):
+            value = tuple(value)
+        elif isinstance(value, str) and Path in get_args(hint):
+            value = Path(value)
+        if value is not None:
+            values[field.name] = value
+    return kind(**values)
+
+
+def open_images(options: Options, release: Release) -> tuple[ImageSet, ClassList]:
+    """Open the images and labels that are to be scored, and the classes with their means."""
+    from reference.data.image_set import looks_like
+    from reference.data.sets import open_sets
+
+    data = _typed(DataSettings, release.card.get("data", {}))
+    data = replace(data, source_set=release.card.get("source") or data.source_set)
+    if options.root is not None:
+        root = options.root
+        said = {"val_split": options.split, "val_labels": options.labels}
+        said |= {"classes": options.classes, "target_set": options.set}
+        named: dict[str, Any] = {name: value for name, value in said.items() if value}
+        data = replace(data, target=root, val_images=root, sequence="", **named)
+    elif "settings" not in release.card:
+        raise ValueError(
+            f"score: expected a folder of labelled images with {options.weights}, got none. "
+            "Hint: python -m reference.score FOLDER --weights ...; only a checkpoint names its own."
+        )
+    sets = open_sets(data, release.card.get("settings", {}).get("seed", 0))
+    if sets.classes.names != release.classes.names:
+        raise ValueError(
+            f"score: expected the classes of the network ({', '.join(release.classes.names)}), got "
+            f"{', '.join(sets.classes.names)}. Hint: give the class list of its run with --classes."
+        )
+    try:
+        return sets.validation, sets.classes
+    except ValueError as error:
+        other = options.root and looks_like(options.root, data.val_split)
+        if not other or other == data.target_set:
+            raise
+        raise ValueError(
+            f"score: expected {options.root} to lie as layout {data.target_set}, got one that lies "
+            f"as {other}. Hint: give --set {other}."
+        ) from error
 
 
 def run_score(options: Options, *, progress: bool = True) -> ClassTable:
-    """Evaluate and write the table.
+    """Evaluate and return the table."""
+    from reference.evaluation.class_table import class_table, read_evaluation
+    from reference.evaluation.protocol import evaluate
+    from reference.networks.output import in_words
 
-    Args:
-        options: of the command.
-        progress: show a bar.
-
-    Raises:
-        ValueError: an input is not what it should be, nothing says what the network was trained on,
-            the evaluation before was measured otherwise, or the output folder is not empty.
-        ImportError: the network needs timm, which cannot be imported.
-    """
-    hint = "Hint: choose another one with --out."
-    require_new_folder("score", options.out, hint, argument="out")
-    gpu = torch.cuda.is_available()
-    if options.device == "cuda" and not gpu:
-        raise ValueError('score: expected a GPU for device "cuda", got none.')
-    release = read_trained(options.weights, options.which)
-    protocol = protocol_for(
-        "score",
-        options.weights,
-        release.card,
-        size=options.size,
-        source=options.source,
-        scales=options.scales,
-        flip=options.flip,
-    )
     previous = None if options.previous is None else read_evaluation(options.previous)
-    reader = Cityscapes(options.root, options.split, labels=True)
-    corners = release.network.align_corners
-    header = protocol.describe(len(reader), align_corners=corners)
+    release, protocol = read_for_use("score", options)
+    images, classes = open_images(options, release)
+    protocol = replace(protocol, classes=classes)
+    header = protocol.describe(len(images), align_corners=release.network.align_corners)
     if previous is not None and previous.header != header:
         raise ValueError(
             f"score: expected an evaluation before measured as this one, {header!r}, got "
             f"{previous.header!r}."
         )
-    network = release.network.to("cuda" if gpu and options.device != "cpu" else "cpu")
-    evaluation = evaluate_reader(network, reader, protocol, progress=progress)
-    which = release.card.get("which", "network")
-    table = class_table(
-        evaluation,
-        network=f"{which}: {in_words(network)}",
-        previous=previous,
-        references=options.references,
-    )
-    write_class_table(options.out, table)
-    return table
+    evaluation = evaluate(release.network, images, protocol, progress=progress)
+    method = "" if release.method is None else f" as {release.method['name']} uses it"
+    name = f"{release.card.get('which', 'network')}: {in_words(release.trained)}{method}"
+    return class_table(evaluation, network=name, previous=previous, references=options.references)
 
 
 def main() -> None:
     """Read the command line, score, print; a wrong input ends with one sentence."""
     options = tyro.cli(Options, prog="python -m reference.score")
-    torch.set_num_threads(max(1, options.threads))
-    try:
-        table = run_score(options)
-    except (ValueError, ImportError) as error:
-        sys.exit(str(error))
+
+    def work() -> ClassTable:
+        import torch
+
+        torch.set_num_threads(max(1, options.threads))
+        return run_score(options)
+
+    table = answer(work)
+    # Printed first: a full disk must not lose it.
     print(table.markdown())
+    sys.stdout.flush()
+
+    def write() -> None:
+        from reference.evaluation.class_table import write_class_table
+
+        write_class_table(options.out, table)
+
+    answer(write)
     print(f"Wrote classes.md, classes.csv and classes.json to {options.out}")
 
 

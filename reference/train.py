@@ -1,208 +1,285 @@
-"""Train on GTA5 or SYNTHIA and adapt to Cityscapes, or do the same on drawn scenes.
+"""Train on a labelled source and adapt to an unlabelled target: the loop of every run.
 
+    python -m reference.train toy
     python -m reference.train gta5-to-cityscapes --data.root /data --network.weights resnet101.pth
-    python -m reference.train toy --run runs/toy
+    python -m reference.train carla-to-camvid --method dacs --data.root /data
     torchrun --nproc-per-node 4 -m reference.train gta5-to-cityscapes --data.root /data ...
 
-Writes settings, origin, metrics, checkpoints, static labels and scores per class into the run
-folder. ``--resume auto`` goes on where a run was stopped or killed, with the same numbers.
+The run folder holds settings, origin, metrics, checkpoints, static labels, panels and scores per
+class; `python -m reference.report FOLDER` shows it. ``--resume auto`` goes on where a run was
+stopped or killed, with the same numbers.
 """
 
 from __future__ import annotations
 
+from reference.presets import Options, command_line
+
+# Before torch is imported, so that --help answers at once.
+OPTIONS = command_line() if __name__ == "__main__" else None
+
+import contextlib
+import functools
+import itertools
 import json
+import math
 import os
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Any
 
 import torch
-import tyro
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from reference.engine.checkpoints import LAST, Checkpoints
-from reference.engine.console import RunConsole
-from reference.engine.domains import RunDomains, set_folders
-from reference.engine.loop import Loop
-from reference.engine.phases import phases
-from reference.engine.presets import PRESETS
-from reference.engine.processes import Processes, processes
-from reference.engine.recorded_settings import as_plain
-from reference.engine.run_folder import open_run, record
-from reference.engine.settings import Settings
-from reference.engine.signals import asked_to_stop
-from reference.engine.state import RunState, first_network
-from reference.training.losses import NonFiniteLossError
-
-INTERRUPTED: Final = 130
+from reference.commands import answer
+from reference.data.batches import SOURCE_STREAM, TARGET_STREAM, Batch, batches
+from reference.data.checking import scaling
+from reference.data.classes import IGNORE
+from reference.data.sets import ImageSet, Sets, open_sets
+from reference.data.settings import Crops
+from reference.method import Part, label_counts, shared_by
+from reference.run.folder import LAST, RunFolder, as_plain
+from reference.run.ranks import Ranks, StopRequest, asked_to_stop, joined
+from reference.run.report import Report
+from reference.run.state import State, seed_dropout
+from reference.settings import Phase, Settings, phases
 
 
-@dataclass(frozen=True)
-class Options:
-    """Train and adapt a segmentation network.
+def train(settings: Settings, folder: Path, *, resume: bool = False, quiet: bool = False) -> bool:
+    """Train a run from where its folder stands to its end, or until it is asked to stop.
 
     Args:
-        run: folder of the run; must be new or empty, unless it is resumed.
-        resume: "auto" goes on from the newest checkpoint of the run folder, or begins where there
-            is none.
-        dry_run: check the settings, the data and the weights, print the plan, write nothing.
-        print_config: print every setting as JSON and stop.
-        settings: of the preset, changed by the command line.
-    """
-
-    run: Path = Path("runs/train")
-    resume: Literal["never", "auto"] = "never"
-    dry_run: bool = False
-    print_config: bool = False
-    settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
-
-
-def read_options(arguments: Sequence[str] | None = None) -> Options:
-    """Read a command line: the name of a preset, then what differs from it.
-
-    Args:
-        arguments: words; None takes those of the process.
-    """
-    commands = {
-        name: (text, Options(run=Path("runs") / name, settings=settings))
-        for name, (text, settings) in PRESETS.items()
-    }
-    return tyro.extras.overridable_config_cli(
-        commands,
-        args=arguments,
-        prog="python -m reference.train",
-        config=(tyro.conf.AvoidSubcommands,),
-    )
-
-
-def drawn_folder(options: Options) -> Path:
-    """Return where the toy's images are drawn, beside the run folder."""
-    data = options.settings.data
-    height, width = data.drawn_size
-    counts = f"{data.drawn.source_train}-{data.drawn.target_train}-{data.drawn.target_val}"
-    name = f"drawn-{width}x{height}-{counts}-seed{options.settings.seed}"
-    return options.run.parent / "data" / name
-
-
-def plan(options: Options) -> str:
-    """Check what a run needs, and say in words what it would do; nothing is written.
-
-    Args:
-        options: of the command.
-
-    Raises:
-        ValueError: a setting, the data or the weights are not what they should be.
-        ImportError: the network needs timm, which cannot be imported.
-    """
-    settings = options.settings
-    network, report = first_network(settings)
-    millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
-    lines = [f"run folder {options.run}"]
-    if settings.data.source_set == "toy":
-        lines.append(f"drawn scenes in {settings.data.root or drawn_folder(options)}")
-    else:
-        domains = RunDomains(settings, drawn_folder(options), Processes(0, 1, torch.device("cpu")))
-        domains.check()
-        source, target = set_folders(settings.data)
-        lines.append(f"source {source}: {len(domains.source)} images with labels")
-        if settings.mode != "source-only":
-            lines.append(f"target {target}: {len(domains.target)} images without labels")
-        if settings.reporting.evaluate:
-            lines.append(f"validation {target}: {len(domains.validation)} images")
-    lines.append(f"network of {millions:.1f} million parameters")
-    if report is not None:
-        lines.append(str(report))
-    for phase in phases(settings):
-        rates = phase.learning_rate(phase.start), phase.learning_rate(phase.stop - 1)
-        lines.append(
-            f"{phase.name}: iterations {phase.start}..{phase.stop - 1}, learning rate of the "
-            f"backbone {rates[0]:.2e} to {rates[1]:.2e}, times "
-            f"{phase.optimiser.head_factor:g} for the head"
-            + (", static labels made first" if phase.static else "")
-        )
-    return "\n".join(lines)
-
-
-def run_training(options: Options, group: Processes) -> bool:
-    """Train, or go on.
-
-    Args:
-        options: of the command.
-        group: the processes that train together.
+        settings: of the run.
+        folder: new or empty, unless the run in it is resumed.
+        resume: whether a run that is there goes on; without one it begins.
+        quiet: print nothing but warnings.
 
     Returns:
-        bool: whether the run is complete; False after a request to stop.
+        bool: whether the end was reached; False after a request to stop.
 
     Raises:
         ValueError: a setting, the folder, the data or the weights are not what they should be.
-        NonFiniteLossError: a loss term became NaN or infinite.
-        ImportError: the network needs timm, which cannot be imported.
+        ImportError: the network needs a package that cannot be imported.
+        FloatingPointError: a loss term became NaN or infinite; nothing that was saved is touched.
     """
-    settings, run = options.settings, options.run
-    plain = as_plain(settings)
-    checkpoints = Checkpoints(run, settings.reporting.keep)
-    problem = None
-    if group.leads:
+    oracle = settings.stages == "oracle"
+    with (
+        joined(settings.machine) as ranks,
+        RunFolder(folder, as_plain(settings), ranks, resume=resume) as run,
+    ):
+        sets = open_sets(settings.data, settings.seed, oracle=oracle, one_first=ranks.one_first)
+        state = State(settings, sets, ranks, run.checkpoint)
+        notes = state.check()
+        if settings.machine.compile:
+            state.network.compile()
+        ranks.wait()
+        notes += run.record(state.iteration)
+        listed, start, names = phases(settings), state.iteration, sets.classes.names
+        shown = Report(folder, names, ranks, total=listed[-1].stop, start=start, quiet=quiet)
+        with shown as report, asked_to_stop() as asked:
+            for note in notes:
+                report.warn(note)
+            report.say(state.beginning)
+            report.say(scaling(settings, sets))
+            loop = Loop(settings, run, sets, state, ranks, report, asked)
+            return all(loop.train(phase) for phase in listed if state.iteration < phase.stop)
+
+
+class Loop:
+    """Phases and steps of one run, and when to report, evaluate and save."""
+
+    def __init__(
+        self, settings: Settings, run: RunFolder, sets: Sets, state: State, ranks: Ranks,
+        report: Report, asked: StopRequest,
+    ) -> None:  # fmt: skip
+        self.settings, self.run, self.sets, self.state = settings, run, sets, state
+        self.ranks, self.report, self.asked = ranks, report, asked
+        self.last = phases(settings)[-1].stop
+
+    def train(self, phase: Phase) -> bool:
+        """Train one phase; False after a request to stop."""
+        state = self.state
+        begins = state.iteration == phase.start
+        if begins:
+            state.enter(phase)
+        static = None
+        if phase.static and state.method.uses_static:
+            static = self.static_labels(phase, begins)
+            if static is None:
+                return self.stop()
+        losses_of = shared_by(self.ranks, state.network, state.method)
+        parts = self.parts(phase, static)
+        while state.iteration < phase.stop:
+            rate = state.set_rate(phase)
+            with self.report.waiting():
+                batch = [next(parts) for _ in range(self.settings.machine.accumulate)]
+            stop = self.step(phase, losses_of, batch)
+            self.after(phase, rate)
+            if stop and state.iteration < self.last:
+                return self.stop()
+        return True
+
+    def step(self, phase: Phase, losses_of: nn.Module, batch: Sequence[Part]) -> bool:
+        """Do one iteration; True if any process was asked to stop."""
+        state, ranks = self.state, self.ranks
+        counts = label_counts(batch, state.class_weight, ranks)
+        terms: dict[str, Tensor] = {}
+        for number, part in enumerate(batch):
+            seed_dropout(self.settings.seed, state.iteration, number, ranks.rank)
+            step = state.step_of(phase, part, number, counts)
+            with apart(losses_of, more=number < len(batch) - 1):
+                losses = losses_of(step)
+                loss = torch.stack([*losses.terms.values()]).sum() / len(batch)
+                state.precision.scaler.scale(loss).backward()
+            for name, term in losses.terms.items():
+                terms[name] = terms.get(name, term.new_zeros(())) + term.detach() / len(batch)
+            predictions = None if losses.target is None else losses.target.logits.argmax(dim=1)
+            covered = None if losses.labels is None else (losses.labels != IGNORE).double().mean()
+            state.monitor.see(step.source_labels, predictions, covered)
+        values = {name: float(term) for name, term in terms.items()}
+        values, stop = ranks.mean_of_terms(values, asked=self.asked.yes)
+        require_finite(values, phase.name, state.iteration)
+        state.move()
+        self.report.step(values)
+        return stop
+
+    def parts(self, phase: Phase, static: Path | None) -> Iterator[Part]:
+        """This rank's images of a phase from the present iteration on, on its device."""
+        settings, ranks, sets = self.settings, self.ranks, self.sets
+        stage = settings.adaptation if phase.adapts else settings.source
+        each = settings.machine.accumulate
+        crops = settings.adaptation.source_crops if phase.adapts else settings.source.crops
+
+        def read(images: ImageSet, crops: Crops, stream: int, **more: Any) -> Iterator[Batch]:
+            return batches(
+                images, crops, seed=settings.seed, stream=stream,
+                start=self.state.iteration * each, stop=phase.stop * each,
+                batch_size=ranks.share(stage.batch_size, each), rank=ranks.rank,
+                world=ranks.world, workers=settings.data.workers,
+                pin_memory=ranks.device.type == "cuda", skip=self.report.bad_sample,
+                max_bad=settings.data.max_bad, **more,
+            )  # fmt: skip
+
+        rare = self.sets.rare_classes(stage.rare)
+        sources = read(sets.labelled, crops, SOURCE_STREAM, rare=rare)
+        targets: Iterator[Batch | None] = itertools.repeat(None)
+        if phase.adapts and self.state.method.uses_target:
+            cut = settings.adaptation.target_crops
+            targets = read(sets.target, cut, TARGET_STREAM, static=static)
+        last = settings.machine.channels_last
+        to = functools.partial(Batch.to, device=ranks.device, channels_last=last)
+        for source, target in zip(sources, targets, strict=False):
+            yield Part(to(source), None if target is None else to(target))
+
+    def static_labels(self, phase: Phase, begins: bool) -> Path | None:
+        """The static labels of a round, made at its start; None after a request to stop."""
+        from reference.static_labels import AskedToStop, require_complete, write_static_labels
+
+        folder = self.run.path / "labels" / phase.name.replace(" ", "-")
+        if not begins:
+            return require_complete(folder)
+
+        def advance(done: int, count: int) -> None:
+            self.report.labelled(done, count)
+            # Several processes stop together, after the next step.
+            if self.asked.yes and not self.ranks.shared:
+                raise AskedToStop
+
+        state = self.state
+        state.share_buffers()
         try:
-            open_run(run, plain, checkpoints, resume=options.resume == "auto")
-        except ValueError as error:
-            problem = str(error)
-    problem = group.agree(problem)
-    if problem is not None:
-        raise ValueError(problem)
-    held = checkpoints.newest()
-    domains = RunDomains(settings, drawn_folder(options), group)
-    domains.check()
-    state = RunState(settings, group, held)
-    if held is not None:
-        done = max(0, held["iteration"] - 1)
-        state.load(held, next(p for p in phases(settings) if done < p.stop))
-    if settings.machine.compile:
-        state.network.compile()
-    group.wait()
-    if group.leads:
-        record(run, plain, state.iteration)
-    count = phases(settings)[-1].stop
-    with RunConsole(group.leads, count, state.iteration) as console, asked_to_stop() as asked:
-        if state.report is not None and held is None:
-            console.say(str(state.report))
-        if held is not None:
-            console.say(f"going on from iteration {state.iteration} of {count}")
-        return Loop(run, settings, state, domains, group, console, asked)()
+            coverage = write_static_labels(
+                folder, state.labeller, self.sets.target, self.settings.adaptation.static,
+                masked=self.sets.masked, see=state.see, ranks=self.ranks, advance=advance,
+            )  # fmt: skip
+        except AskedToStop:
+            return None
+        self.report.say(f"{phase.name}: static labels cover {coverage:.1%} of the target")
+        return folder
+
+    def after(self, phase: Phase, rate: float) -> None:
+        """Report, evaluate and save where it is due."""
+        iteration, reporting = self.state.iteration, self.settings.reporting
+        last = iteration == self.last
+        if iteration == phase.stop or iteration % reporting.every == 0:
+            coverage, alarms = self.state.monitor.close(self.ranks)
+            self.report.row(iteration, phase.name, rate, coverage, self.state.monitor.now)
+            for sentence in alarms:
+                self.report.warn(f"{phase.name}, iteration {iteration}: {sentence}")
+        # Neither is read before the first step.
+        from reference.evaluation import validation
+        from reference.run import panels
+
+        if validation.due(self.settings, iteration):
+            self.evaluate(phase)
+        if panels.due(self.settings, iteration):
+            panels.draw_panels(self.run.path, self.settings, self.sets, self.state, phase)
+        if last or iteration % reporting.checkpoint_every == 0:
+            self.save()
+
+    def evaluate(self, phase: Phase) -> None:
+        """Score the network, and its moving average, on the validation images."""
+        state = self.state
+        if self.ranks.is_main:
+            from reference.evaluation.validation import validate
+
+            score = validate(self.run.path, self.settings, self.sets, state)
+            percent = score.student, score.teacher
+            self.report.scores(state.iteration, phase.name, *percent, name=score.name)
+            self.report.say(score.verdict)
+            if state.best is None or score.student > state.best:
+                state.best = score.student
+                self.run.save_best(state.state(self.run.plain))
+        self.ranks.wait()
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        if self.ranks.is_main:
+            self.run.save(self.state.iteration, self.state.state(self.run.plain))
+        self.ranks.wait()
+
+    def stop(self) -> bool:
+        """Save, because somebody asked to stop; False."""
+        self.save()
+        self.report.say(f"asked to stop: saved iteration {self.state.iteration}")
+        return False
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Read the command line, train; a wrong input ends with one sentence.
-
-    Args:
-        arguments: words of the command line; None takes those of the process.
-    """
-    options = read_options(arguments)
-    if options.print_config:
-        print(json.dumps(as_plain(options.settings), indent=2))
-        return
-    machine = options.settings.machine
-    if machine.threads:
-        torch.set_num_threads(machine.threads)
-    if machine.deterministic:
-        # cuBLAS repeats its sums only with a workspace of a fixed size.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
-    try:
-        if options.dry_run:
-            print(plan(options))
-            return
-        with processes(machine) as group:
-            complete = run_training(options, group)
-            if group.leads and complete:
-                print(f"Complete: {options.run / LAST}")
-    except (ValueError, ImportError, NonFiniteLossError) as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        print(f"Stopped; go on with --resume auto --run {options.run}.", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+def apart(losses_of: nn.Module, *, more: bool) -> contextlib.AbstractContextManager[None]:
+    """Let ranks average gradients after the last part only."""
+    if isinstance(losses_of, DistributedDataParallel) and more:
+        return losses_of.no_sync()
+    return contextlib.nullcontext()
 
 
-if __name__ == "__main__":
-    main()
+def require_finite(values: Mapping[str, float], phase: str, iteration: int) -> None:
+    """Refuse NaN and infinity, before the optimiser moves."""
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f"train: expected a finite loss, got {name} = {value} at iteration {iteration} of "
+                f"{phase}. Hint: lower the learning rate or the weight of this term."
+            )
+
+
+def main(options: Options) -> None:
+    """Do what a command line asks for; a wrong input ends with one sentence."""
+
+    def work() -> None:
+        settings, folder = options.settings, options.folder
+        if options.print_config:
+            print(json.dumps(as_plain(settings), indent=2))
+        elif options.dry_run:
+            from reference.run.plan import plan
+
+            print(plan(settings, folder, resume=options.resume == "auto"))
+        else:
+            complete = train(settings, folder, resume=options.resume == "auto")
+            if complete and os.environ.get("RANK", "0") == "0":
+                print(f"Complete: {folder / LAST}")
+
+    answer(work, f"Stopped; go on with --resume auto --folder {options.folder}.")
+
+
+if OPTIONS is not None:
+    main(OPTIONS)

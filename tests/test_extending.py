@@ -26,6 +26,7 @@ from tests.extending_blocks import (
     scenes,
     sections,
 )
+from tests.reference.method_steps import advance, given, optimiser_of, step_of, toy
 from tests.stand_ins import daformer, lightning, mmsegmentation, segmentation_models
 from tests.two_ranks import on_two_ranks
 
@@ -70,19 +71,16 @@ def test_every_block_of_the_document_is_run_here() -> None:
 
 
 def test_the_method_of_the_document_trains() -> None:
-    names = run("From a formula to a method")
-    losses = names["trained"].history.losses
-    assert set(losses) == {"source_cross_entropy", "contrast"}
-    for series in losses.values():
-        assert len(series) == 4
-        assert all(math.isfinite(value) and value > 0 for value in series)
-    assert names["trained"].method.bank.present.any()
-    before, after = (names[name] for name in ("network", "trained"))
-    start, end = (
-        torch.cat([p.detach().flatten() for p in network.parameters()])
-        for network in (before, after.network)
-    )
-    assert not torch.equal(start, end)
+    network = toy()
+    start = [parameter.clone() for parameter in network.parameters()]
+    method = run("From a formula to a method")["NearestPrototype"](given(network))
+    optimiser = optimiser_of(method, network)
+    for index in range(4):
+        (losses,) = advance(method, network, optimiser, [step_of(network, index)])
+        assert set(losses.terms) == {"source_cross_entropy", "contrast"}
+        assert all(term.isfinite() and term > 0 for term in losses.terms.values())
+    assert method.bank.present.any()
+    assert not all(map(torch.equal, start, network.parameters()))
 
 
 def test_the_step_on_volumes() -> None:

@@ -1,245 +1,215 @@
-"""Check a set as it lies on disk: every fault is found and named, not only the first."""
+"""Every fault of a set on disk, and what training would refuse: one check for both."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from reference.data.classes import NUM_CLASSES
-from reference.data.faults import DataError, Fault, Kind
-from reference.data.headers import Header, read_header
-from reference.data.index import FOLDER, SetIndex, store_index
-from reference.data.picture_files import decode_image
-from reference.data.prepared import SetName, manifest_path
-from reference.data.readers import Listing, missing_labels
-from reference.data.sets import list_files, open_set
-from reference.data.worker_pool import over_files
+from reference.data.files import TRAP, DataError, Size, check_ends, fit_labels, picture_size
+from reference.data.image_set import ImageSet
+from reference.data.sets import Sets
 
-_AS_DOWNLOADED: Final = "use the files as downloaded"
+if TYPE_CHECKING:
+    from reference.settings import Settings
 
-
-@dataclass(frozen=True)
-class Report:
-    """What was found in one set or split.
-
-    Args:
-        name: of the set.
-        split: of the set.
-        root: its folder.
-        variant: which of the layouts in use was found, in words; "" where none was.
-        images: number of image files.
-        labels: number of label files; None where they were not looked at.
-        expected: number of images in the complete set; 0 where not known.
-        decoded: number of pairs that were read whole.
-        pixels: of every train id in the labels read, 19 numbers; None where none was read.
-        faults: all that is wrong, those that a reader refuses and those that it does not.
-        index: where the index was written; None where it was not.
-    """
-
-    name: SetName
-    split: str
-    root: Path
-    variant: str = ""
-    images: int = 0
-    labels: int | None = None
-    expected: int = 0
-    decoded: int = 0
-    pixels: tuple[int, ...] | None = None
-    faults: tuple[Fault, ...] = ()
-    index: Path | None = None
-
-    @property
-    def serious(self) -> tuple[Fault, ...]:
-        """The faults that a reader refuses."""
-        return tuple(fault for fault in self.faults if fault.serious)
+# Pairs of a set whose heads and ends are read before a run, and of those that are decoded.
+_HEADS: Final = 1000
+_DECODED: Final = 8
+_SHOWN: Final = 3
+_LEAST_CLASSES: Final = 3
+# A change of the aspect ratio that is worth a word.
+_SQUEEZED: Final = 0.1
 
 
-class Checked(NamedTuple):
-    """What was found in one pair of files."""
+class _Look(NamedTuple):
+    """What one pair holds: why training leaves it out, one colour alone, pixels of 256 values."""
 
-    faults: tuple[Fault, ...]
-    size: tuple[int, int] | None
-    pixels: tuple[int, ...] | None
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """The pairs of a set, as workers check them.
-
-    Args:
-        listing: the files of the set.
-        stems: names of the pairs.
-        decode: numbers of the pairs that are read whole; of the others only the headers are read.
-    """
-
-    listing: Listing
-    stems: tuple[str, ...]
-    decode: frozenset[int]
+    fault: DataError | None
+    blank: bool = False
+    counts: npt.NDArray[Any] | None = None
 
 
-def _header(path: Path) -> Header | Fault:
+@dataclass
+class Findings:
+    """What is wrong with a set."""
+
+    faults: dict[int, DataError]  # pairs that training leaves out, by their number
+    warnings: list[str]  # what is worth a line
+    refusal: str = ""  # why training refuses the set
+    pixels: npt.NDArray[Any] | None = None  # of every class in labels that were decoded, (pairs, C)
+    decoded: int = 0  # number of pairs that were read whole
+
+
+def _look(images: ImageSet, numbers: Sequence[int], decode: frozenset[int], place: int) -> _Look:
+    """Look at one pair: at heads, ends and sizes, and where asked for at every pixel."""
+    number = numbers[place]
+    sample = images.samples[number]
     try:
-        return read_header("check_data", path)
+        if number not in decode:
+            check_ends(sample.image)
+            if sample.labels is not None:
+                check_ends(sample.labels)
+                # No pixel is needed to compare two sizes.
+                empty = np.broadcast_to(np.uint8(0), picture_size(sample.labels))
+                fit_labels(sample.labels, empty, picture_size(sample.image))
+            return _Look(None)
+        pixels, labels = images.pair(number)
     except DataError as error:
-        if error.fault is None:
-            raise
-        return error.fault
-    except OSError as error:
-        found = f"an error in opening ({error.strerror})"
-        cause, fix = "rights or the disk", "check them"
-        return Fault("unreadable", path, "to be a readable picture", found, cause, fix)
+        return _Look(error)
+    counts = None if labels is None else np.bincount(labels.ravel(), minlength=256)
+    return _Look(None, bool(pixels.min() == pixels.max()), counts)
 
 
-def _image_fault(path: Path, header: Header) -> Fault | None:
-    if header.colours in ("RGB", "RGB and alpha") and header.bit_depth == 8:
-        return None
-    cause = "another tool has changed the file"
-    return Fault("mode", path, "to be 8-bit RGB", str(header), cause, _AS_DOWNLOADED)
-
-
-def _label_fault(listing: Listing, path: Path, header: Header) -> Fault | None:
-    deep = listing.bit_depth == 16
-    right_depth = header.bit_depth == 16 if deep else header.bit_depth <= 8
-    if right_depth and header.colours in listing.colours:
-        return None
-    wanted = f"to be {listing.bit_depth}-bit {' or '.join(listing.colours)}"
-    cause = "the file holds colours instead of class ids"
-    if deep:
-        cause = "the file is a picture of the labels, or a tool has cut its 16 bits to 8"
-    kind: Kind = "mode" if right_depth else "bit depth"
-    return Fault(kind, path, wanted, str(header), cause, _AS_DOWNLOADED)
-
-
-def _size_fault(path: Path, header: Header, image: Header) -> Fault | None:
-    if header.size == image.size:
-        return None
-    wanted = f"of size {image.size[1]}x{image.size[0]} as its image"
-    found, cause = f"{header.size[1]}x{header.size[0]}", "image and labels are not of one frame"
-    return Fault("size", path, wanted, found, cause, "unpack both again")
-
-
-def _header_faults(listing: Listing, image: Path, labels: Path | None) -> Iterator[Fault | None]:
-    first = _header(image)
-    yield first if isinstance(first, Fault) else _image_fault(image, first)
-    if labels is not None:
-        second = _header(labels)
-        yield second if isinstance(second, Fault) else _label_fault(listing, labels, second)
-        if isinstance(first, Header) and isinstance(second, Header):
-            yield _size_fault(labels, second, first)
-
-
-def check_pair(pairs: Pairs, number: int) -> Checked:
-    """Check an image and its labels.
-
-    Args:
-        pairs: of the set.
-        number: of the pair.
-    """
-    listing, stem = pairs.listing, pairs.stems[number]
-    image = listing.images[stem]
-    labels = (listing.labels or {}).get(stem)
-    faults = tuple(fault for fault in _header_faults(listing, image, labels) if fault is not None)
-    if faults or number not in pairs.decode:
-        return Checked(faults, None, None)
-    try:
-        decode_image("check_data", image)
-        if labels is None:
-            return Checked((), None, None)
-        ids = listing.read_labels(labels, image)
-    except DataError as error:
-        if error.fault is None:
-            raise
-        return Checked((error.fault,), None, None)
-    counts = np.bincount(ids.ravel(), minlength=256)[:NUM_CLASSES]
-    return Checked((), (ids.shape[0], ids.shape[1]), tuple(counts.tolist()))
-
-
-def _listing_faults(listing: Listing) -> Iterator[Fault]:
-    for path in listing.missing:
-        yield missing_labels(path, "none", listing.unpack)
-    for path in listing.extra:
-        cause, fix = "a part of the images is missing", "unpack all image archives"
-        yield Fault("extra", path, "to belong to an image", "none", cause, fix, serious=False)
-    images, expected = len(listing.images), listing.expected
-    if expected and images != expected:
-        cause = listing.known.get(images, "a part of the set is missing, or it is another set")
-        fix = "go on if that is meant, else unpack all archives"
-        wanted, found = f"to hold {expected} images", str(images)
-        yield Fault("count", listing.root, wanted, found, cause, fix, serious=False)
-
-
-def _sample(count: int, size: int | None) -> frozenset[int]:
-    if size is None or size >= count:
-        return frozenset(range(count))
-    return frozenset(place * count // size for place in range(size))
+def _spread(count: int, most: int | None) -> list[int]:
+    """Return at most `most` of 0 .. count - 1, evenly spread; all of them without `most`."""
+    if most is None or count <= most:
+        return list(range(count))
+    return [place * count // most for place in range(most)]
 
 
 def check_set(
-    name: SetName,
-    root: Path,
-    split: str,
+    images: ImageSet,
     *,
-    labels: bool = True,
-    sample: int | None = 64,
+    scored: bool,
+    max_bad: int = 100,
+    heads: int | None = None,
+    decoded: int | None = None,
     workers: int = 0,
-    index_folder: Path = FOLDER,
     progress: bool = False,
-) -> Report:
-    """Check one set or split.
-
-    The header and the end of every file are read; a sample of the pairs is decoded whole. When
-    all were decoded and nothing serious was found, the index of the set is written.
+) -> Findings:
+    """Look at the pairs of a set and say what is wrong with it.
 
     Args:
-        name: of the set.
-        root: its folder, as downloaded.
-        split: of Cityscapes; "train" for the others.
-        labels: whether to look at labels of Cityscapes; the others always have them.
-        sample: how many pairs are decoded, spread over the set; None decodes all.
-        workers: processes that check; 0 checks in this one.
-        index_folder: where the index is written.
-        progress: show a bar.
+        scored: whether scores are taken on it, so that no image may be missing.
+        max_bad: number of training images that may be left out.
+        heads: of how many pairs the heads, ends and sizes are compared; None: of all.
+        decoded: how many pairs are read whole; None: all. Both are spread over the set.
     """
-    report = Report(name, split, root)
-    if manifest_path(root, split).is_file():
-        wanted, found = "to hold the set as downloaded", "a copy that reference.prepare made"
-        cause, fix = "copies are complete or refused by their reader", "check the original"
-        return replace(report, faults=(Fault("product", root, wanted, found, cause, fix),))
-    try:
-        listing = list_files(name, root, split, labels=labels)
-    except DataError as error:
-        if error.fault is None:
-            raise
-        return replace(report, faults=(error.fault,))
-    stems = tuple(listing.images)
-    pairs = Pairs(listing, stems, _sample(len(stems), sample))
-    work, described = partial(check_pair, pairs), f"Checking {name} {split}"
-    checked = list(over_files(work, len(stems), described, workers=workers, progress=progress))
-    counted = [found for found in checked if found.pixels is not None]
-    pixels = np.array([found.pixels for found in counted], dtype=np.int64).reshape(-1, NUM_CLASSES)
-    damaged = {number for number, found in enumerate(checked) if found.faults}
-    faults = (*_listing_faults(listing), *(fault for found in checked for fault in found.faults))
-    report = replace(
-        report,
-        variant=listing.variant,
-        images=len(stems),
-        labels=None if listing.labels is None else len(listing.labels),
-        expected=listing.expected,
-        decoded=len(pairs.decode - damaged),
-        pixels=tuple(pixels.sum(axis=0).tolist()) if counted else None,
-        faults=faults,
-    )
-    if report.serious or len(counted) < len(stems):
-        return report
-    with warnings.catch_warnings():
-        # What it would warn of is in the report.
-        warnings.simplefilter("ignore", UserWarning)
-        reader = open_set(name, root, split)
-    sizes = np.array([found.size for found in counted], dtype=np.int64)
-    return replace(report, index=store_index(reader, SetIndex(stems, sizes, pixels), index_folder))
+    from reference.data.batches import over
+
+    decode = frozenset(_spread(len(images), decoded))
+    numbers = sorted(decode.union(_spread(len(images), heads)))
+    work = partial(_look, images, numbers, decode)
+    title = f"Checking {images.name}"
+    answers = over(work, len(numbers), title, workers=workers, progress=progress)
+    looks: dict[int, _Look] = dict(zip(numbers, answers, strict=True))
+    faults = {number: one.fault for number, one in looks.items() if one.fault is not None}
+    found = Findings(faults, list(images.notes), decoded=len(decode - faults.keys()))
+    if bad := len(found.faults):
+        told = f"{bad} of {len(images)} images of {images.name} are broken"
+        if scored or bad > max_bad or bad == len(looks):
+            why = "scores need all of them" if scored else f"data.max_bad is {max_bad}"
+            found.refusal = f"{next(iter(found.faults.values()))} In all {told}, and {why}."
+        else:
+            found.warnings.append(f"{told} and are left out of training.")
+    counts = {number: one.counts for number, one in looks.items() if one.counts is not None}
+    if counts:
+        found.pixels = np.stack([*counts.values()])[:, : len(images.classes)]
+        _judge_labels(images, counts, found, scored=scored)
+    if blank := [number for number, one in looks.items() if one.blank]:
+        told = f"{len(blank)} images of {images.name} are all one colour"
+        found.warnings.append(f"{told}: {_names(images, blank)}.")
+    return found
+
+
+def by_cause(faults: Iterable[object]) -> list[str]:
+    """Return the first fault of every cause, which its hint tells, with the number of them."""
+    causes: dict[str, list[str]] = {}
+    for fault in map(str, faults):
+        causes.setdefault(fault.partition("Hint: ")[2], []).append(fault)
+    return [
+        f"{first} The same cause in {len(others)} more." if others else first
+        for first, *others in causes.values()
+    ]
+
+
+def _names(images: ImageSet, numbers: Sequence[int]) -> str:
+    more = f" and {len(numbers) - _SHOWN} more" if len(numbers) > _SHOWN else ""
+    return ", ".join(images.stems[number] for number in numbers[:_SHOWN]) + more
+
+
+def _judge_labels(
+    images: ImageSet, counts: dict[int, npt.NDArray[Any]], found: Findings, *, scored: bool
+) -> None:
+    # Void counts as a class here.
+    poor = [number for number, each in counts.items() if np.count_nonzero(each) < _LEAST_CLASSES]
+    if poor and "SYNTHIA" in images.name:
+        path = images.samples[poor[0]].labels
+        got = f"{path} shows fewer than {_LEAST_CLASSES} classes"
+        if len(poor) == len(counts) > 1:
+            found.refusal = f"data: expected labels of streets, got none; {got}. Hint: {TRAP}."
+        else:
+            found.warnings.append(f"{len(poor)} label files are poor: {got}. Hint: {TRAP}.")
+    void = [number for number, each in counts.items() if not each[: len(images.classes)].any()]
+    if void and len(void) < len(counts):
+        told = f"{len(void)} label files of {images.name} are all void"
+        found.warnings.append(f"{told}: {_names(images, void)}.")
+    elif void:
+        why = "nothing could be scored" if scored else "they teach nothing"
+        told = (
+            f"data: expected labels of {', '.join(images.classes.names[:3])}, ... in "
+            f"{images.name}, got none in {len(void)} label files such as "
+            f"{images.samples[void[0]].labels}; {why}. Hint: labels of a test split are "
+            "placeholders, or the files number classes otherwise."
+        )
+        if scored:
+            found.refusal = told
+        else:
+            found.warnings.append(told)
+
+
+def check_sets(sets: Sets, *, target: bool = True, validation: bool = True) -> list[str]:
+    """Look at the sets of a run before it starts, as its dry run does, and return warnings.
+
+    A set that the run would refuse is a ValueError. `target` and `validation` say whether the run
+    reads them.
+    """
+    told: list[str] = []
+    for images, scored in sets.opened(target=target, validation=validation):
+        if images.root == sets.undrawn:
+            continue
+        most = sets.settings.max_bad
+        found = check_set(images, scored=scored, max_bad=most, heads=_HEADS, decoded=_DECODED)
+        if found.refusal:
+            raise DataError(found.refusal)
+        told += [*found.warnings, *by_cause(found.faults.values())[:_SHOWN]]
+    return told
+
+
+def _size(images: ImageSet) -> Size | None:
+    """Height and width of the first image that can be read."""
+    for sample in images.samples:
+        with suppress(DataError):
+            return picture_size(sample.image)
+    return None
+
+
+def scaling(settings: Settings, sets: Sets) -> str:
+    """Say to what size a run scales images, and where that changes their aspect ratio."""
+    stage, told = settings.adaptation, []
+    source = stage.source_crops if settings.stages == "adapt" else settings.source.crops
+    wanted = [("labelled", sets.labelled, source)]
+    wanted += [("target", sets.target, stage.target_crops)] if settings.adapts else []
+    at_test = replace(source, size=settings.reporting.size, short_side=None)
+    wanted += [("validation", sets.validation, at_test)] if settings.reporting.evaluate else []
+    for name, images, crops in wanted:
+        drawn = images.root == sets.undrawn
+        size = settings.data.drawn.size if drawn else _size(images)
+        if size is None:
+            continue
+        front = f"{name} {size[1]}x{size[0]} to "
+        if crops.size is None:
+            sides = "..".join(map(str, dict.fromkeys(crops.short_side or ())))
+            told.append(f"{front}a short side of {sides}")
+            continue
+        wider = crops.size[1] * size[0] / (crops.size[0] * size[1])
+        change = max(wider, 1 / wider) - 1
+        squeezed = f", which changes the aspect ratio by {change:.0%}" if change > _SQUEEZED else ""
+        told.append(f"{front}{crops.size[1]}x{crops.size[0]}{squeezed}")
+    return f"images are scaled (width x height): {'; '.join(told)}"

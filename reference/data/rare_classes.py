@@ -5,7 +5,8 @@ the labelled pixels of the whole set and T the temperature, the probability of c
 
     P(c) = exp((1 - f_c) / T) / sum over k of exp((1 - f_k) / T)
 
-over the classes that can be drawn.
+over the classes that can be drawn. Counting pixels reads every label file, which takes minutes for
+GTA5; the counts are kept as JSON and taken again as long as no label file changes.
 
 Source:
     Hoyer et al., DAFormer, CVPR 2022, section 3.3; its settings.
@@ -13,92 +14,103 @@ Source:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, NamedTuple
+import hashlib
+import json
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from reference.data.classes import NUM_CLASSES
-from reference.data.index import Counts, SetIndex
+from reference.data.image_set import ImageSet
+from reference.data.settings import RareClasses
 
+Counts = npt.NDArray[np.int64]
 Shares = npt.NDArray[np.float64]
 
-# Pixels of every train id in the whole of GTA5, where no index was made (as in the loader of
-# microsoft/ProDA).
-GTA5_PIXELS: Final[Counts] = np.array(
-    [
-        16139327127,
-        4158369631,
-        8495419275,
-        927064742,
-        318109335,
-        532432540,
-        67453231,
-        40526481,
-        3818867486,
-        1081467674,
-        6800402117,
-        182228033,
-        15360044,
-        1265024472,
-        567736474,
-        184854135,
-        32542442,
-        15832619,
-        2721193,
-    ],
-    dtype=np.int64,
-)
-GTA5_PIXELS.setflags(write=False)
+FOLDER: Final = Path("runs/index")
 
 
-@dataclass(frozen=True)
-class RareClasses:
-    """Settings of rare-class sampling.
+class ClassCounts(NamedTuple):
+    """Pixels of every class, int64 (N, C), in the label files of a set, by their names."""
 
-    Args:
-        temperature: T > 0; the smaller, the more often the rarest classes come.
-        min_pixels: pixels of the class that an image must hold to be drawn for it, at the size of
-            its label file, at least 1.
-        min_crop_share: share of `min_pixels` that the crop must hold, 0..1.
-        max_crops: crops that are tried for it, at least 1; the last one is taken as it is.
+    stems: tuple[str, ...]
+    pixels: Counts
 
-    Raises:
-        ValueError: a number is out of its range.
+
+def _count_pixels(images: ImageSet, index: int) -> list[int]:
+    try:
+        labels = images.labels(index)
+    except ValueError:
+        # The run that draws the image says what is wrong with it.
+        return [0] * len(images.classes)
+    return np.bincount(labels.ravel(), minlength=256)[: len(images.classes)].tolist()
+
+
+def counts_path(images: ImageSet, folder: Path = FOLDER) -> Path:
+    """Return where the counts of a set are kept.
+
+    The name follows from the classes, the root, and the name, size and time of change of every
+    label file.
     """
+    tables = [reading.table.tobytes().hex() for reading in images.readings]
+    content = [str(images.root.resolve()), *images.classes.names, *tables]
+    for sample in images.samples:
+        if sample.labels is not None:
+            state = sample.labels.stat()
+            content.append(f"{sample.labels} {state.st_size} {state.st_mtime_ns}")
+    digest = hashlib.sha256("\n".join(content).encode("utf-8", "surrogateescape")).hexdigest()
+    name = "".join(letter for letter in images.name.lower() if letter.isalnum())[:32]
+    return folder / f"{name}-{digest[:16]}.json"
 
-    temperature: float = 0.01
-    min_pixels: int = 3000
-    min_crop_share: float = 0.5
-    max_crops: int = 10
 
-    def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ValueError(f"RareClasses: expected temperature > 0, got {self.temperature}.")
-        if not 0 <= self.min_crop_share <= 1:
-            raise ValueError(
-                f"RareClasses: expected min_crop_share within 0..1, got {self.min_crop_share}."
-            )
-        for name in ("min_pixels", "max_crops"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"RareClasses: expected {name} of at least 1, got {getattr(self, name)}."
-                )
+def kept_counts(images: ImageSet, folder: Path = FOLDER) -> ClassCounts | None:
+    """Return the kept counts of a set, or None where there are none or they are damaged."""
+    try:
+        stored: Any = json.loads(counts_path(images, folder).read_text(encoding="utf-8"))
+        stems, pixels = tuple(stored["stems"]), np.array(stored["pixels"], dtype=np.int64)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    whole = stems == images.stems and pixels.shape == (len(stems), len(images.classes))
+    return ClassCounts(stems, pixels) if whole else None
+
+
+def keep_counts(images: ImageSet, counts: ClassCounts, folder: Path = FOLDER) -> Path | None:
+    """Keep counts and return their file; None, with a warning, where it cannot be written."""
+    from reference.run.files import write_atomically
+
+    path = counts_path(images, folder)
+    content = {"root": str(images.root.resolve()), "classes": images.classes.names}
+    content |= {"stems": counts.stems, "pixels": counts.pixels.tolist()}
+    try:
+        write_atomically(path, json.dumps(content) + "\n")
+    except ValueError as error:
+        warnings.warn(f"The counts of classes are not kept: {error}", stacklevel=2)
+        return None
+    return path
+
+
+def class_counts(images: ImageSet, folder: Path = FOLDER, *, workers: int = 0) -> ClassCounts:
+    """Return the pixels of every class in every label file, counted again only if one changes."""
+    kept = kept_counts(images, folder)
+    if kept is not None:
+        return kept
+    from reference.data.batches import over
+
+    work, count = partial(_count_pixels, images), len(images)
+    pixels = list(over(work, count, "Counting pixels", workers=workers, progress=False))
+    shape = count, len(images.classes)
+    counts = ClassCounts(images.stems, np.array(pixels, dtype=np.int64).reshape(shape))
+    keep_counts(images, counts, folder)
+    return counts
 
 
 def class_probabilities(pixels: Counts, temperature: float) -> Shares:
-    """Return how often each class is to be drawn.
+    """Return how often each class is to be drawn, (C,), from the pixels of each, (C,).
 
-    Args:
-        pixels: of every train id in the whole set, (19,), such as `GTA5_PIXELS`.
-        temperature: T > 0.
-
-    Returns:
-        float64 (19,), summing to 1; 0 for classes without a pixel.
-
-    Raises:
-        ValueError: no class has a pixel.
+    The sum is 1; a class without a pixel has 0, and without any pixel at all it is a ValueError.
     """
     total = pixels.sum()
     if total <= 0:
@@ -108,48 +120,33 @@ def class_probabilities(pixels: Counts, temperature: float) -> Shares:
     return np.asarray(weights / weights.sum(), dtype=np.float64)
 
 
-class Drawn(NamedTuple):
-    """A class, and an image that shows it."""
-
-    train_id: int
-    image: int
-
-
 class RareClassSampler:
-    """Draws images by class.
+    """Draws images by class; ValueError where no image holds `min_pixels` of any."""
 
-    Args:
-        index: of the set.
-        settings: temperature and least numbers of pixels.
-
-    Raises:
-        ValueError: no image holds `min_pixels` of any class.
-    """
-
-    def __init__(self, index: SetIndex, settings: RareClasses | None = None) -> None:
-        self.settings = settings or RareClasses()
-        enough = index.pixels >= self.settings.min_pixels
+    def __init__(self, counts: ClassCounts, settings: RareClasses) -> None:
+        self.settings = settings
+        enough = counts.pixels >= settings.min_pixels
         if not enough.any():
             raise ValueError(
-                f"RareClassSampler: expected an image with {self.settings.min_pixels} pixels of a "
-                f"class, got {index.pixels.max(initial=0)} at most in {len(index.stems)} images. "
+                f"RareClassSampler: expected an image with {settings.min_pixels} pixels of a "
+                f"class, got {counts.pixels.max(initial=0)} at most in {len(counts.stems)} images. "
                 "Hint: lower min_pixels for small images."
             )
-        self._images = [np.flatnonzero(enough[:, train_id]) for train_id in range(NUM_CLASSES)]
-        wanted = class_probabilities(index.pixels.sum(axis=0), self.settings.temperature)
+        self._images = [np.flatnonzero(column) for column in enough.T]
+        wanted = class_probabilities(counts.pixels.sum(axis=0), settings.temperature)
         # A class that no image shows enough of cannot be drawn; the others share its part.
         drawable = np.asarray(enough.any(axis=0), dtype=np.float64)
-        shown = wanted * drawable
-        if shown.sum() == 0:
-            shown = drawable
-        self.probabilities: Shares = np.asarray(shown / shown.sum(), dtype=np.float64)
+        shown = wanted * drawable if (wanted * drawable).any() else drawable
+        self.probabilities: Shares = shown / shown.sum()
 
-    def draw(self, rng: np.random.Generator) -> Drawn:
+    def draw(self, rng: np.random.Generator) -> tuple[int, int] | None:
         """Draw a class by its probability, then one of its images, all alike.
 
-        Args:
-            rng: where both are drawn from.
+        Returns:
+            The image and the class; None for the share of draws that is not made by class.
         """
-        train_id = int(rng.choice(NUM_CLASSES, p=self.probabilities))
-        images = self._images[train_id]
-        return Drawn(train_id, int(images[rng.integers(len(images))]))
+        if self.settings.share < 1 and rng.random() >= self.settings.share:
+            return None
+        number = int(rng.choice(len(self.probabilities), p=self.probabilities))
+        images = self._images[number]
+        return int(images[rng.integers(len(images))]), number

@@ -2,35 +2,32 @@
 
 Images are scaled to the evaluation size, logits upsampled to the labels' own size, and every
 labelled pixel of every image enters one confusion matrix. Labels are never shrunk: that inflates
-the score. Means over 19, 16 and 13 classes are means of rows of this one matrix.
+the score. All means are means of rows of this one matrix.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from functools import reduce
+from typing import TYPE_CHECKING, Final
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from reference.data.classes import NAMES, NUM_CLASSES, SUBSETS, TOY_CLASSES, ByteArray
-from reference.data.readers import Reader
-from reference.data.resizing import resize_image
-from reference.evaluation.evaluate import Scores, confusion_matrix, upsampled_logits
-from reference.networks.output import Segmenter
-from reference.networks.toy import unit_range
-from reference.progress import track
+from reference.data.classes import CITYSCAPES, ByteArray, ClassList
+from reference.data.files import resize_image
+from reference.evaluation.scores import Scores, confusion_matrix
+from reference.networks.output import Segmenter, unit_range, upsampled_logits
+from reference.run.report import track
 
-Source = Literal["gta5", "synthia", "toy"]
+if TYPE_CHECKING:
+    from reference.data.sets import ImageSet
 
-# Classes that a source labels, the widest first; a network cannot learn any other.
-_MEANS: Final[dict[Source, tuple[tuple[int, ...], ...]]] = {
-    "gta5": (SUBSETS["19"], SUBSETS["16"], SUBSETS["13"]),
-    "synthia": (SUBSETS["16"], SUBSETS["13"]),
-    "toy": (TOY_CLASSES,),
-}
+Size = tuple[int, int]
+# A network sees no image with longer sides; 100000 pixels would ask for more memory than there is.
+_LONGEST: Final = 16384
 
 
 @dataclass(frozen=True)
@@ -38,124 +35,107 @@ class Protocol:
     """How an evaluation is done; the defaults are those of published tables.
 
     Args:
+        classes: of the network's outputs.
         size: height and width of the images that the network sees, pixels.
-        source: what it was trained on, which says which classes it can know: "gta5" (19),
-            "synthia" (16) or "toy" (14). Outputs of other classes are set to -inf, so that they
-            cannot take pixels.
+        labelled: classes that the source labels, None for all; a network cannot know any other.
+            Their outputs are set to -inf, so that they cannot take pixels.
+        source: name of the labelled set, for the table.
         scales: times `size`; more than one averages the probabilities of all views.
         flip: average with the mirrored image as well.
-
-    Raises:
-        ValueError: an unknown source, no scale, or a number that is not positive.
+        window: height and width of a window that slides over the scaled image, pixels; its logits
+            are averaged where windows overlap. None, or one that covers the image, sees it whole.
+        stride: steps of the window, pixels; two thirds of the window by default.
     """
 
-    size: tuple[int, int] = (512, 1024)
-    source: Source = "gta5"
+    classes: ClassList = CITYSCAPES
+    size: Size = (512, 1024)
+    labelled: tuple[int, ...] | None = None
+    source: str = ""
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
+    window: Size | None = None
+    stride: Size | None = None
 
     def __post_init__(self) -> None:
-        if self.source not in get_args(Source):
-            known = ", ".join(f'"{name}"' for name in get_args(Source))
-            raise ValueError(f"Protocol: expected source {known}, got {self.source!r}.")
-        if min(self.size) < 1 or not self.scales or min(self.scales) <= 0:
-            raise ValueError(
-                "Protocol: expected a positive size and at least one scale above 0, got size "
-                f"{self.size} and scales {self.scales}."
-            )
+        def require(holds: bool, wanted: str) -> None:
+            if not holds:
+                raise ValueError(f"Protocol: expected {wanted}.")
+
+        scales, size, last = self.scales, self.size, len(self.classes) - 1
+        # NaN is not within either.
+        whole = bool(scales) and all(0 < scale <= 8 for scale in scales)
+        require(whole, f"at least one scale, each above 0 and at most 8, got {scales}")
+        fits = min(size) * min(scales) >= 1 and max(size) * max(scales) <= _LONGEST
+        wanted = f"size times scale within 1..{_LONGEST} pixels a side"
+        require(fits, f"{wanted}, got size {size} and scales {scales}")
+        alone = self.stride is not None and self.window is None
+        require(not alone, f"a window with stride {self.stride}, got None")
+        (h, w), (down, right) = self.window or size, self.stride or (1, 1)
+        wanted = "a window of positive sides and a stride within it"
+        got = f"got window {self.window} and stride {self.stride}"
+        require(1 <= down <= h and 1 <= right <= w, f"{wanted}, {got}")
+        held = bool(self.known) and 0 <= min(self.known) <= max(self.known) <= last
+        require(held, f"labelled classes within 0..{last}, got {self.labelled}")
 
     @property
-    def classes(self) -> tuple[int, ...]:
-        """Train ids that the source labels."""
-        return _MEANS[self.source][0]
+    def known(self) -> tuple[int, ...]:
+        """Class numbers that the source labels."""
+        return tuple(range(len(self.classes))) if self.labelled is None else self.labelled
 
     @property
     def masked(self) -> tuple[int, ...]:
-        """Train ids whose outputs are set to -inf."""
-        return tuple(label for label in range(NUM_CLASSES) if label not in self.classes)
+        """Class numbers whose outputs are set to -inf."""
+        return tuple(label for label in range(len(self.classes)) if label not in self.known)
 
-    def means_percent(self, scores: Scores) -> dict[str, float]:
-        """Return mean IoU in percent by name, "miou19" and so on, the headline first.
+    @property
+    def means(self) -> dict[str, tuple[int, ...]]:
+        """Classes of every mean by its name, the headline first.
 
-        No mean runs over classes that the source does not label.
+        No mean runs over a class that the source does not label.
         """
-        return {
-            f"miou{len(classes)}": scores.mean_iou_percent(classes)
-            for classes in _MEANS[self.source]
-        }
+        known = set(self.known)
+        held = {name: m for name, m in self.classes.means.items() if known.issuperset(m)}
+        return held or {f"miou{len(known)}": self.known}
+
+    @property
+    def steps(self) -> Size:
+        """The stride, chosen or by default."""
+        height, width = self.window or self.size
+        return self.stride or (max(1, 2 * height // 3), max(1, 2 * width // 3))
 
     def describe(self, images: int, *, align_corners: bool) -> str:
         """Say in one line how the numbers below were measured."""
-        if self.scales == (1.0,):
-            scales = "single scale"
-        else:
-            scales = "scales " + ", ".join(f"{scale:g}" for scale in self.scales)
+        scales = ", ".join(f"{scale:g}" for scale in self.scales)
         parts = [
             f"{images} images at {self.size[1]}x{self.size[0]}",
-            scales,
+            "single scale" if self.scales == (1.0,) else f"scales {scales}",
             "with flip" if self.flip else "no flip",
-            f"logits upsampled to full-size labels (align_corners={align_corners})",
         ]
+        if self.window is not None:
+            (h, w), (down, right) = self.window, self.steps
+            parts.append(f"windows of {w}x{h} every {right}x{down}")
+        parts.append(f"logits upsampled to full-size labels (align_corners={align_corners})")
         if self.masked:
-            names = ", ".join(NAMES[label] for label in self.masked)
+            names = ", ".join(self.classes.names[label] for label in self.masked)
             parts.append(f"outputs without labels in the source masked: {names}")
         return "; ".join(parts)
 
 
-def protocol_for(
-    caller: str,
-    weights: Path,
-    card: Mapping[str, Any],
-    *,
-    size: tuple[int, int] | None = None,
-    source: Source | None = None,
-    scales: tuple[float, ...] = (1.0,),
-    flip: bool = False,
-) -> Protocol:
-    """Return how a trained network is run: as asked for, else as its file says.
-
-    Args:
-        caller: begins the sentence when the source is not known.
-        weights: the file.
-        card: of the network; "input_size" and "source" are looked for.
-        size: height and width, pixels; None takes the card's, or that of published tables.
-        source: None takes the card's.
-        scales, flip: as of `Protocol`.
-
-    Raises:
-        ValueError: neither says what the network was trained on.
-    """
-    height, width = size or card.get("input_size", Protocol.size)
-    source = source or card.get("source")
-    if source is None:
-        raise ValueError(
-            f"{caller}: expected the data set that the network was trained on, got no source and "
-            f"none in {weights}. Hint: give --source {', '.join(get_args(Source)[:-1])} or "
-            f"{get_args(Source)[-1]}; it says which classes the network knows."
-        )
-    return Protocol((height, width), source, scales, flip)
-
-
 @dataclass(frozen=True)
 class Evaluation:
-    """What a network scored, and how that was measured.
-
-    Args:
-        scores: the matrix and what follows from it.
-        protocol: how.
-        images: number of images.
-        align_corners: of the network.
-    """
+    """What a network scored on so many images of the set `target`, and how it was measured."""
 
     scores: Scores
     protocol: Protocol
     images: int
     align_corners: bool
+    target: str = ""
 
     @property
-    def means_percent(self) -> dict[str, float]:
-        """Mean IoU by name, 0..100, the headline first."""
-        return self.protocol.means_percent(self.scores)
+    def means_percent(self) -> dict[str, float | None]:
+        """Mean IoU by name, 0..100, the headline first; None where no class has a pixel."""
+        means = self.protocol.means.items()
+        return {name: self.scores.mean_iou_percent(classes) for name, classes in means}
 
     @property
     def header(self) -> str:
@@ -163,86 +143,97 @@ class Evaluation:
         return self.protocol.describe(self.images, align_corners=self.align_corners)
 
 
-def _as_batch(pixels: ByteArray, size: tuple[int, int], device: torch.device) -> Tensor:
-    stored = torch.from_numpy(resize_image(pixels, size).copy()).permute(2, 0, 1).unsqueeze(0)
-    return unit_range(stored.to(device))
+def _starts(length: int, window: int, step: int) -> list[int]:
+    """Places of a window along one axis; the last one ends where the image does."""
+    last = length - window
+    return [*range(0, last, step), last]
+
+
+def _view(network: Segmenter, image: Tensor, size: Size, protocol: Protocol) -> Tensor:
+    """Logits of one view, (1, 3, H, W), at the size asked for: (C, *size)."""
+    height, width = image.shape[-2:]
+    window = protocol.window or (height, width)
+    h, w = min(window[0], height), min(window[1], width)
+    if (h, w) == (height, width):
+        return upsampled_logits(network, image, size)[0]
+    total = image.new_zeros(1, network.num_classes, height, width)
+    count = image.new_zeros(1, 1, height, width)
+    down, right = protocol.steps
+    for top in _starts(height, h, down):
+        for left in _starts(width, w, right):
+            place = (..., slice(top, top + h), slice(left, left + w))
+            total[place] += upsampled_logits(network, image[place], (h, w))
+            count[place] += 1
+    corners = network.align_corners
+    return F.interpolate(total / count, size, mode="bilinear", align_corners=corners)[0]
+
+
+def _views(
+    network: Segmenter, pixels: ByteArray, size: Size, protocol: Protocol
+) -> Iterator[Tensor]:
+    device = next(network.parameters()).device
+    masked = torch.tensor(protocol.masked, dtype=torch.int64, device=device)
+    for scale in protocol.scales:
+        scaled = (round(protocol.size[0] * scale), round(protocol.size[1] * scale))
+        stored = torch.from_numpy(resize_image(pixels, scaled).copy()).permute(2, 0, 1)
+        image = unit_range(stored.unsqueeze(0).to(device))
+        for mirrored in (False, True) if protocol.flip else (False,):
+            logits = _view(network, image.flip(-1) if mirrored else image, size, protocol)
+            logits = logits.flip(-1) if mirrored else logits
+            yield logits.index_fill_(0, masked, -torch.inf)
 
 
 @torch.no_grad()
-def class_scores(
-    network: Segmenter, pixels: ByteArray, size: tuple[int, int], protocol: Protocol
-) -> Tensor:
+def class_scores(network: Segmenter, pixels: ByteArray, size: Size, protocol: Protocol) -> Tensor:
     """Score every class at every pixel of one image.
 
-    Args:
-        network: in evaluation mode, on any device.
-        pixels: the image at any size.
-        size: height and width of the result, pixels.
-        protocol: how.
-
     Shape:
-        pixels (H, W, 3), uint8 RGB. Result: (C, *size): logits of a single view, the mean of the
-        probabilities of several; -inf, or 0 among probabilities, for masked classes.
+        pixels (H, W, 3), uint8 RGB, at any size. Result: (C, *size): logits of a single view, the
+        mean of the probabilities of several; -inf, or 0 among them, for masked classes.
     """
-    device = next(network.parameters()).device
-    masked = torch.tensor(protocol.masked, dtype=torch.int64, device=device)
-    views = []
-    for scale in protocol.scales:
-        scaled = (round(protocol.size[0] * scale), round(protocol.size[1] * scale))
-        batch = _as_batch(pixels, scaled, device)
-        for mirrored in (False, True) if protocol.flip else (False,):
-            logits = upsampled_logits(network, batch.flip(-1) if mirrored else batch, size)[0]
-            views.append(logits.flip(-1) if mirrored else logits)
-            views[-1].index_fill_(0, masked, -torch.inf)
-    if len(views) == 1:
-        return views[0]
-    return torch.stack([view.softmax(dim=0) for view in views]).mean(dim=0)
+    views = _views(network, pixels, size, protocol)
+    count = len(protocol.scales) * (2 if protocol.flip else 1)
+    # One by one: a view is as large as the image times its classes.
+    shares = (view.softmax(dim=0) for view in views)
+    return next(views) if count == 1 else reduce(torch.add, shares) / count
 
 
-def evaluate_reader(
-    network: Segmenter,
-    reader: Reader,
-    protocol: Protocol,
-    *,
-    description: str = "Evaluating",
-    progress: bool = False,
+def evaluate(
+    network: Segmenter, images: ImageSet, protocol: Protocol, *, progress: bool = False
 ) -> Evaluation:
-    """Score a network on every image of a data set, one by one, at the labels' own size.
+    """Score a network on every image of a set, one by one, at the labels' own size.
 
-    The network is left in the mode it was in.
-
-    Args:
-        network: on the device where the work is to be done.
-        reader: with labels.
-        protocol: how.
-        description: what the bar says.
-        progress: show a bar.
-
-    Raises:
-        ValueError: the reader has no labels or no images, the network has another number of
-            classes, or a file is broken.
+    The work is done on the network's device, and it is left in the mode it was in.
     """
-    if not reader.has_labels or not len(reader):
+    if not images.has_labels or not len(images):
         raise ValueError(
-            "evaluate_reader: expected a reader with labels and at least one image, got "
-            f"{len(reader)} images {'with' if reader.has_labels else 'without'} labels."
+            "evaluate: expected a set with labels and at least one image, got "
+            f"{len(images)} images {'with' if images.has_labels else 'without'} labels."
         )
-    if network.num_classes != NUM_CLASSES:
+    count = len(protocol.classes)
+    if network.num_classes != count:
         raise ValueError(
-            f"evaluate_reader: expected a network with {NUM_CLASSES} outputs, got "
-            f"{network.num_classes}. Hint: train on all {NUM_CLASSES}; the protocol masks those "
-            "without labels."
+            f"evaluate: expected a network with {count} outputs, one per class of "
+            f"{protocol.classes.name}, got {network.num_classes}."
         )
     device = next(network.parameters()).device
-    confusion = torch.zeros(NUM_CLASSES, NUM_CLASSES, dtype=torch.int64, device=device)
+    confusion = torch.zeros(count, count, dtype=torch.int64, device=device)
     training = network.training
     network.eval()
     try:
-        for index in track(len(reader), description, show=progress):
-            truth = torch.from_numpy(reader.labels(index).copy()).to(device)
+        for index in track(len(images), "Evaluating", show=progress):
+            truth = torch.from_numpy(images.labels(index).copy()).to(device)
             size = (truth.shape[0], truth.shape[1])
-            guess = class_scores(network, reader.image(index), size, protocol).argmax(dim=0)
-            confusion += confusion_matrix(guess, truth, NUM_CLASSES)
+            guess = class_scores(network, images.image(index), size, protocol).argmax(dim=0)
+            confusion += confusion_matrix(guess, truth, count)
     finally:
         network.train(training)
-    return Evaluation(Scores(confusion.cpu()), protocol, len(reader), network.align_corners)
+    scores = Scores(confusion.cpu())
+    if not set(scores.occurring) & set(protocol.known):
+        others = f"pixels of {len(scores.occurring)} other classes"
+        raise ValueError(
+            f"evaluate: expected pixels labelled with a class that the source labels in the "
+            f"{len(images)} images of {images.name}, got {others if scores.occurring else 'none'}. "
+            "Hint: labels of a test split are placeholders; score on the split val."
+        )
+    return Evaluation(scores, protocol, len(images), network.align_corners, images.name)

@@ -1,198 +1,174 @@
-"""The rows of a results table: each trains one network in one way and scores it on test images.
+"""The rows of result tables: what each is called, and how its settings differ from a preset's.
 
-Every adapted row starts from the same source-only network and differs from the others by its
-settings alone.
+Every adapted row begins with the network of the row "source_only" of its seed and differs from the
+others by its settings alone. Names of rows stand in docs/results/*.json.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Final
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
 
-from reference.evaluation.evaluate import Scores, evaluate
-from reference.evaluation.label_accuracy import AccuracyPoint, PseudoLabelAccuracy
-from reference.experiments.scenario import Scenario
-from reference.networks.toy import SegmentationNetwork, build_network
-from reference.training.config import ROWS, Adaptation, Experiment
-from reference.training.method import Method
-from reference.training.stages import Trained, adapt, train_supervised
+from reference.data.settings import Colours
+from reference.methods import METHODS
+from reference.settings import AdaptationStage, Contrast, Settings
 
+SOURCE: Final = "source_only"
+UNAUGMENTED: Final = "source_only_unaugmented"
+CONTROL: Final = "source_only_continued"
+ENTROPY: Final = "entropy_only"
+SAFER: Final = "bicl_safer"
+ORACLE: Final = "oracle"
+METHOD: Final = "method_"
+"""What stands before a method's name in the name of its row."""
+
+Change = Callable[[AdaptationStage], AdaptationStage]
+
+
+def _stage(*, contrast: Mapping[str, Any] | None = None, **changes: Any) -> Change:
+    """Change settings of the adaptation, and of the contrast in it."""
+
+    def change(stage: AdaptationStage) -> AdaptationStage:
+        return replace(stage, contrast=replace(stage.contrast, **(contrast or {})), **changes)
+
+    return change
+
+
+def _static(change: Change, **changes: Any) -> Change:
+    """Change settings of the static labels as well."""
+    return lambda stage: replace(change(stage), static=replace(stage.static, **changes))
+
+
+_OFF: Final[Mapping[str, Any]] = {"target_to_source": 0.0, "source_to_target": 0.0}
+_GENTLE: Final = {"target_to_source": 0.1, "source_to_target": 0.1, "threshold": 0.9}
+# Without entropy and static labels.
+_BARE: Final[Mapping[str, Any]] = {"entropy_weight": 0.0, "static_labels": False}
+# Paper: dynamic labels, calibration, fused labels. Released: the weights 0.1, 0.3, 0.4 and 0.12,
+# prototypes of the paired image with gradient, absent classes at a cosine of -1, share 0.1; its
+# entropy is taken as the true one, its halving of the learning rate every round is left out.
+_PUBLISHED: Final = Contrast(
+    target_to_source=0.1, source_to_target=0.1, bias_momentum=0.99, normalize=False,
+    prototypes="batch", pairwise=True, absent="floor",
+)  # fmt: skip
+_ENTROPIES: Final = {"source_entropy_weight": 0.4, "entropy_weight": 0.12, "entropy_from_round": 0}
+INGREDIENTS: Final[Mapping[str, tuple[str, Change]]] = {
+    "target_to_source": ("target to source", _stage(contrast={"target_to_source": 0.0})),
+    "source_to_target": ("source to target", _stage(contrast={"source_to_target": 0.0})),
+    "calibration": ("calibration", _stage(contrast={"calibrate": False})),
+    "dynamic_labels": ("dynamic labels", _stage(contrast={"dynamic_labels": False})),
+    "static_labels": ("static labels", _stage(static_labels=False)),
+    "entropy": ("entropy", _stage(entropy_weight=0.0)),
+    "bank": (
+        "BiCL, gradient through prototypes of the batch", _stage(contrast={"prototypes": "batch"}),
+    ),
+    "delay": (
+        "BiCL, entropy and static labels from the start",
+        _static(_stage(entropy_from_round=0), from_round=0),
+    ),
+}  # fmt: skip
+# Rows that BiCL is trained for with other settings; "bicl" has the preset's own.
+_BICL: Final[Mapping[str, tuple[str, Change]]] = {
+    "self_training": (
+        "self-training on static labels",
+        _static(_stage(contrast=_OFF, entropy_weight=0.0, static_weight=0.6), from_round=0),
+    ),
+    ENTROPY: (
+        "entropy only",
+        _stage(contrast=_OFF, static_labels=False, entropy_weight=0.03, entropy_from_round=0),
+    ),
+    "contrast_only": ("contrast only", _stage(**_BARE)),
+    "contrast_only_uncalibrated": (
+        "contrast only, no calibration", _stage(contrast={"calibrate": False}, **_BARE),
+    ),
+    "bicl": ("BiCL", _stage()),
+    # For a start whose labels deserve less trust: only similar pixels are labelled, the contrast
+    # pulls gently, static labels hold from the first round, nothing sharpens what is uncertain.
+    SAFER: (
+        "BiCL, safer labels",
+        _static(_stage(contrast=_GENTLE, entropy_weight=0.0, static_weight=0.6), from_round=0),
+    ),
+    **{
+        f"without_{name}": (label if "BiCL" in label else f"BiCL without {label}", change)
+        for name, (label, change) in INGREDIENTS.items()
+    },
+    f"{METHOD}bicl": (
+        "BiCL, published weights",
+        _static(
+            _stage(contrast=vars(_PUBLISHED), static_labels=True, static_weight=0.3, **_ENTROPIES),
+            class_share=0.1, image_share=0.0, from_round=0,
+        ),
+    ),
+}  # fmt: skip
+_NAMES: Final = [name for name in METHODS if name != "control"]
+# Name in results -> what a table calls it, in the order of tables.
+LABELS: Final[Mapping[str, str]] = {
+    UNAUGMENTED: "source only, no augmentation",
+    SOURCE: "source only",
+    CONTROL: "source only, continued (control)",
+    **{name: label for name, (label, _) in _BICL.items()},
+    **{f"{METHOD}{name}": METHODS[name].label for name in _NAMES if name != "bicl"},
+    ORACLE: "oracle (target labels)",
+}
 # The rows of the demo, in the order of its table: name in results -> caption.
 CAPTIONS: Final[Mapping[str, str]] = {
-    "source_only": "source only",
-    "source_only_continued": "continued",
-    "entropy_only": "entropy only",
+    SOURCE: "source only",
+    CONTROL: "continued",
+    ENTROPY: "entropy only",
     "bicl": "BiCL",
-    "oracle": "oracle",
+    ORACLE: "oracle",
 }
+# Photographs: the rows that tell whether anything transfers at all.
+MAIN_ROWS: Final = (
+    *(UNAUGMENTED, SOURCE, CONTROL, "self_training", ENTROPY, "contrast_only", "bicl"),
+    *(SAFER, ORACLE),
+)
+TOY_ROWS: Final = tuple(
+    row for row in LABELS if row not in (UNAUGMENTED, SAFER) and not row.startswith(METHOD)
+)
+# Beside methods: what they start from, what they are held against, and the recipe's own settings.
+BESIDE_METHODS: Final = (SOURCE, CONTROL, "self_training", "bicl")
+# Rows that start from random weights and not from another row.
+STARTS: Final = (UNAUGMENTED, SOURCE, ORACLE)
 
 
-def on_schedule_of(settings: Adaptation, experiment: Experiment) -> Adaptation:
-    """Give a row an experiment's steps, rounds, batches and optimiser, so that rows compare."""
-    schedule = experiment.adaptation
-    return replace(
-        settings,
-        steps=schedule.steps,
-        rounds=schedule.rounds,
-        source_batch=schedule.source_batch,
-        target_batch=schedule.target_batch,
-        learning_rate=schedule.learning_rate,
-        full_resolution=schedule.full_resolution,
-        weight_decay=schedule.weight_decay,
-        poly_power=schedule.poly_power,
-    )
+def settings_of(row: str, preset: Settings, begin: Path) -> Settings:
+    """A preset, changed to what a row of `LABELS` is; rows that adapt start at a checkpoint."""
+    source, stage = preset.source, preset.adaptation
+    if row == ORACLE:
+        # As many steps as both stages together, on the target's own crops.
+        steps = source.iterations + stage.iterations
+        source = replace(source, iterations=steps, crops=stage.target_crops)
+        return replace(preset, stages="oracle", source=source)
+    if row == UNAUGMENTED:
+        source = replace(source, crops=replace(source.crops, colours=Colours()))
+    if row in STARTS:
+        return replace(preset, stages="source-only", source=source)
+    adapted = replace(preset, stages="adapt", begin=begin)
+    if row in _BICL:
+        return replace(adapted, adaptation=_BICL[row][1](stage))
+    if row == f"{METHOD}bicl_dacs":
+        adapted = replace(adapted, adaptation=replace(stage, contrast=_PUBLISHED))
+    return replace(adapted, method="control" if row == CONTROL else row.removeprefix(METHOD))
 
 
-def adaptation_of(name: str, experiment: Experiment) -> Adaptation:
-    """Return the settings of one of `config.ROWS`; "bicl" is the experiment's own adaptation.
-
-    A row with contrast has the contrast of the experiment.
-    """
-    if name == "bicl":
-        return experiment.adaptation
-    settings = ROWS[name]
-    if settings.contrast is not None:
-        settings = replace(settings, contrast=experiment.adaptation.contrast)
-    return on_schedule_of(settings, experiment)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One trained and scored network.
-
-    Args:
-        name: as in results.
-        trained: the network and its course.
-        scores: on the test images, at full size.
-        accuracy: how right pseudo labels were; measured from outside, empty where unknown.
-        evaluation_seconds: wall time of scoring.
-    """
-
-    name: str
-    trained: Trained
-    scores: Scores
-    accuracy: list[AccuracyPoint] = field(default_factory=list)
-    evaluation_seconds: float = 0.0
-
-    @property
-    def miou_percent(self) -> float:
-        """Mean IoU over the classes that occur in the test labels, 0..100."""
-        return self.scores.mean_iou_percent(self.scores.occurring)
-
-    @property
-    def iou_percent(self) -> list[float]:
-        """IoU of each class that occurs in the test labels, 0..100, in train-id order."""
-        iou = self.scores.iou_percent
-        return [iou[label] or 0.0 for label in self.scores.occurring]
-
-
-def _scored(
-    name: str, trained: Trained, scenario: Scenario, accuracy: list[AccuracyPoint], progress: bool
-) -> Row:
-    began = time.perf_counter()
-    scores = evaluate(
-        trained.network,
-        scenario.test.images,
-        scenario.test_labels,
-        description=f"test {name}",
-        progress=progress,
-    )
-    return Row(name, trained, scores, accuracy, time.perf_counter() - began)
-
-
-def new_network(experiment: Experiment) -> SegmentationNetwork:
-    """Make the network of an experiment with its initial weights."""
-    return build_network(seed=experiment.seed, **asdict(experiment.network))
-
-
-def source_row(
-    scenario: Scenario,
-    experiment: Experiment,
-    *,
-    name: str = "source_only",
-    augmented: bool = True,
-    progress: bool = False,
-) -> Row:
-    """Train on source labels alone: where every adapted row starts.
+def method_rows(names: tuple[str, ...], *, day_images: bool = True) -> tuple[str, ...]:
+    """Rows of methods, by name or of all that the target allows, and those beside them.
 
     Args:
-        scenario: the data.
-        experiment: seed, network, augmentation and the settings of the stage.
-        name: as in results.
-        augmented: False leaves the experiment's augmentation out.
-        progress: show bars.
+        names: of methods, or "all" alone.
+        day_images: whether the target has a day image of every image, as some methods need.
     """
-    trained = train_supervised(
-        scenario.source,
-        experiment.source,
-        seed=experiment.seed,
-        network=new_network(experiment),
-        augmentation=experiment.data.augmentation if augmented else None,
-        run=name,
-        progress=progress,
-    )
-    return _scored(name, trained, scenario, [], progress)
-
-
-def adapted_row(
-    name: str,
-    settings: Adaptation,
-    start: SegmentationNetwork,
-    scenario: Scenario,
-    experiment: Experiment,
-    *,
-    method: Method | None = None,
-    progress: bool = False,
-) -> Row:
-    """Adapt the source-only network without any target label.
-
-    Args:
-        name: as in results.
-        settings: which ingredients are used.
-        start: the source-only network; it is not changed.
-        scenario: the data.
-        experiment: seed and augmentation.
-        method: what every step minimises in place of the settings' terms.
-        progress: show bars.
-    """
-    observer = None
-    if scenario.target_truth is not None and scenario.target_truth.labels is not None:
-        observer = PseudoLabelAccuracy(scenario.target_truth.labels)
-    trained = adapt(
-        start,
-        scenario.source,
-        scenario.target_images,
-        settings,
-        seed=experiment.seed,
-        method=method,
-        day_images=scenario.day_images,
-        augmentation=experiment.data.augmentation,
-        run=name,
-        observe=observer,
-        progress=progress,
-    )
-    return _scored(name, trained, scenario, observer.points if observer else [], progress)
-
-
-def oracle_row(scenario: Scenario, experiment: Experiment, *, progress: bool = False) -> Row:
-    """Train on the labels of the target training images: the upper bound.
-
-    Raises:
-        ValueError: the data set has no such labels.
-    """
-    if scenario.target_truth is None:
-        raise ValueError(
-            "oracle_row: expected a target with training labels, got one without gtFine/train. "
-            "Hint: leave the oracle out."
-        )
-    trained = train_supervised(
-        scenario.target_truth,
-        experiment.oracle,
-        seed=experiment.seed,
-        network=new_network(experiment),
-        run="oracle",
-        progress=progress,
-    )
-    return _scored("oracle", trained, scenario, [], progress)
+    allowed = [name for name in _NAMES if day_images or not METHODS[name].uses_partners]
+    for name in names if names != ("all",) else ():
+        if name not in _NAMES:
+            listed = ", ".join(_NAMES)
+            raise ValueError(f"ablate: expected methods among all, {listed}, got {name}.")
+        if name not in allowed:
+            raise ValueError(
+                f"ablate: expected a target with images by day beside method {name}, got one "
+                "without. Hint: give --target night."
+            )
+    chosen = allowed if names == ("all",) else names
+    return (*BESIDE_METHODS, *(f"{METHOD}{name}" for name in chosen))

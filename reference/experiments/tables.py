@@ -2,24 +2,20 @@
 
     python -m reference.experiments.tables
 
-writes the generated parts of docs/results.md anew, between their markers; the text around them
-is written by hand and stays. `python -m reference.ablate` stores the numbers and calls this.
+writes the parts of docs/results.md between markers anew; the text around them is written by hand
+and stays. `python -m reference.ablate` stores the numbers and calls this.
 """
 
 from __future__ import annotations
 
 import json
-import re
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from statistics import mean, stdev
+from typing import Any, Final, NamedTuple
 
-from reference.atomic import write_atomically
-from reference.data.classes import NAMES
-from reference.experiments import method_tables
-from reference.experiments.row_names import CONTROL, INGREDIENTS, LABELS, SOURCE, UNAUGMENTED
-from reference.experiments.rows import CAPTIONS
+from reference.experiments.rows import CAPTIONS, CONTROL, INGREDIENTS, LABELS, SOURCE, UNAUGMENTED
+from reference.run.files import write_atomically
 
 SECTIONS: Final = ("toy", "photographs", "varied", "sequence")
 # What a column of the methods' table calls a target, and the file with its numbers.
@@ -28,40 +24,48 @@ METHODS: Final = {
     "photographs": "methods-photographs",
     "drawn nights": "methods-night",
 }
+PICTURE: Final = "methods.svg"
+TITLE: Final = "Gain over the continued control, points of mean IoU"
 DOCS: Final = Path(__file__).resolve().parents[2] / "docs"
+_KEPT: Final = (
+    *("row", "seed", "miou", "iou", "share_ratio_max", "share_ratio_min", "coverage_end"),
+    *("seconds", "warnings"),
+)
+_MACHINE: Final = ("processor", "gpu", "cores", "system", "threads")
+_NOTHING: Final = "No numbers are stored yet."
 
 Record = Mapping[str, Any]
 Summary = Mapping[str, Any]
 
 
-def summarise(records: Sequence[Record], *, target: str, command: str) -> dict[str, Any]:
-    """Cut stored records down to the numbers that documents show.
+class Result(NamedTuple):
+    """Mean IoU of one row on one target, seed by seed, and its gains over the control."""
+
+    scores: list[float]
+    gains: list[float]
+
+
+def summarise(records: Sequence[Record], **about: Any) -> dict[str, Any]:
+    """Cut records of runs down to the numbers that documents show.
 
     Args:
-        records: of the matrix, in the order of tables.
-        target: name of the target domain.
-        command: what made them.
+        records: as `runs.record_of` returns them, in the order of tables.
+        about: "target", its name; "command" that made them; "split" that was scored; "images", how
+            many there are of "source", "target" and "test".
     """
-    kept = (
-        "row", "seed", "miou", "iou", "share_ratio_max", "share_ratio_min", "coverage_end",
-        "label_accuracy_end", "seconds",
-    )  # fmt: skip
-    return {
-        "target": target,
-        "command": command,
-        "split": records[0]["split"],
-        "images": records[0]["images"],
+    machines = [
+        {name: record["machine"][name] for name in _MACHINE if record["machine"].get(name)}
+        for record in records
+    ]
+    return about | {
         "versions": _distinct(record["versions"] for record in records),
-        "machines": _distinct(record["machine"] for record in records),
-        "code": _distinct(record["code"] for record in records),
-        "rows": [
-            {name: record[name] for name in kept} | {"warnings": len(record["warnings"])}
-            for record in records
-        ],
+        "machines": _distinct(machines),
+        "code": _distinct(record["commit"] for record in records),
+        "rows": [{name: record[name] for name in _KEPT} for record in records],
     }
 
 
-def _distinct(values: Any) -> list[Any]:
+def _distinct(values: Iterable[Any]) -> list[Any]:
     seen: list[Any] = []
     for value in values:
         if value not in seen:
@@ -70,19 +74,32 @@ def _distinct(values: Any) -> list[Any]:
 
 
 def _by_row(summary: Summary) -> dict[str, dict[int, Record]]:
-    rows: dict[str, dict[int, Record]] = {}
-    for record in summary["rows"]:
-        rows.setdefault(record["row"], {})[record["seed"]] = record
-    return {name: rows[name] for name in LABELS if name in rows}
-
-
-def seeds_of(summary: Summary) -> list[int]:
-    """Return the seeds that occur, in order."""
-    return sorted({record["seed"] for record in summary["rows"]})
+    """Records by row, in the order of tables, and by seed."""
+    rows: dict[str, dict[int, Record]] = {name: {} for name in LABELS}
+    for record in sorted(summary["rows"], key=lambda record: record["seed"]):
+        rows[record["row"]][record["seed"]] = record
+    return {name: row for name, row in rows.items() if row}
 
 
 def _paired(row: Mapping[int, Record], base: Mapping[int, Record]) -> list[float]:
-    return [row[seed]["miou"] - base[seed]["miou"] for seed in sorted({*row} & {*base})]
+    return [row[seed]["miou"] - base[seed]["miou"] for seed in row if seed in base]
+
+
+def results_of(summary: Summary) -> dict[str, Result]:
+    """Every row of a target, in the order of tables."""
+    rows = _by_row(summary)
+    control = rows.get(CONTROL, {})
+    return {
+        name: Result([record["miou"] for record in row.values()], _paired(row, control))
+        for name, row in rows.items()
+    }
+
+
+def agreement(gains: Sequence[float]) -> str:
+    """Whether every seed "helps" or "harms", or they are "mixed"."""
+    if min(gains) > 0:
+        return "helps"
+    return "harms" if max(gains) < 0 else "mixed"
 
 
 def _markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -90,34 +107,27 @@ def _markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in (header, ruler, *lines))
 
 
-def _each(row: Mapping[int, Record], seeds: Sequence[int], name: str, form: str) -> str:
-    return " ".join(format(row[seed][name], form) for seed in seeds if seed in row)
-
-
 def main_table(summary: Summary) -> str:
     """Lay out mean IoU: every row, every seed, gain over the control, alarms, seconds."""
-    rows, seeds = _by_row(summary), seeds_of(summary)
+    rows = _by_row(summary)
+    seeds = sorted({record["seed"] for record in summary["rows"]})
     lines = []
-    for name, row in rows.items():
-        scores = [record["miou"] for record in row.values()]
-        gains = _paired(row, rows.get(CONTROL, {})) if name != CONTROL else []
+    for name, (scores, gains) in results_of(summary).items():
+        row, records = rows[name], rows[name].values()
         label = f"**{LABELS[name]}**" if name == "bicl" else LABELS[name]
-        if name == SOURCE and UNAUGMENTED in rows:
-            label += ", augmented"
-        lines.append(
-            [
-                label,
-                f"{statistics.mean(scores):.1f}",
-                f"{statistics.stdev(scores):.1f}" if len(scores) > 1 else "",
-                *(f"{row[seed]['miou']:.1f}" if seed in row else "" for seed in seeds),
-                f"{statistics.mean(gains):+.1f}" if gains else "",
-                f"{min(gains):+.1f}" if gains else "",
-                _each(row, seeds, "share_ratio_max", ".1f"),
-                _each(row, seeds, "share_ratio_min", ".2f"),
-                _each(row, seeds, "warnings", "d"),
-                f"{statistics.mean(record['seconds'] for record in row.values()):.0f}",
-            ]
-        )
+        told = gains and name != CONTROL
+        lines.append([
+            label + ", augmented" * (name == SOURCE and UNAUGMENTED in rows),
+            f"{mean(scores):.1f}",
+            f"{stdev(scores):.1f}" if len(scores) > 1 else "",
+            *(f"{row[seed]['miou']:.1f}" if seed in row else "" for seed in seeds),
+            f"{mean(gains):+.1f}" if told else "",
+            f"{min(gains):+.1f}" if told else "",
+            " ".join(f"{record['share_ratio_max']:.1f}" for record in records),
+            " ".join(f"{record['share_ratio_min']:.2f}" for record in records),
+            " ".join(f"{record['warnings']}" for record in records),
+            f"{mean(record['seconds'] for record in records):.0f}",
+        ])  # fmt: skip
     header = [
         "row", "mean", "sd", *(f"seed {seed}" for seed in seeds), "over control",
         "smallest", "rmax", "rmin", "warnings", "s",
@@ -127,22 +137,16 @@ def main_table(summary: Summary) -> str:
 
 def ingredient_table(summary: Summary) -> str:
     """Lay out what each ingredient is worth, paired by seed; empty without such rows."""
-    rows = _by_row(summary)
-    lines = []
-    for name in INGREDIENTS:
-        row = rows.get(f"without_{name}")
-        if row is None or "bicl" not in rows:
-            continue
-        worth = _paired(rows["bicl"], row)
-        if not worth:
-            continue
-        agreed = "no consistent difference"
-        if min(worth) > 0:
-            agreed = "worse than BiCL in every seed"
-        elif max(worth) < 0:
-            agreed = "better than BiCL in every seed"
-        each = " ".join(f"{value:+.1f}" for value in worth)
-        lines.append([LABELS[f"without_{name}"], f"{statistics.mean(worth):+.1f}", each, agreed])
+    rows, lines = _by_row(summary), []
+    said = {
+        "helps": "worse than BiCL in every seed",
+        "harms": "better than BiCL in every seed",
+        "mixed": "no consistent difference",
+    }
+    for name in (f"without_{ingredient}" for ingredient in INGREDIENTS):
+        if worth := _paired(rows.get("bicl", {}), rows.get(name, {})):
+            each = " ".join(f"{value:+.1f}" for value in worth)
+            lines.append([LABELS[name], f"{mean(worth):+.1f}", each, said[agreement(worth)]])
     header = ["variant", "BiCL minus variant", "each seed", "the variant is"]
     return _markdown(header, lines) if lines else ""
 
@@ -152,13 +156,10 @@ def class_table(summary: Summary) -> str:
     rows = _by_row(summary)
     names = [name for name in CAPTIONS if name in rows]
     lines = []
-    for label in NAMES:
-        cells = []
-        for name in names:
-            values = [r["iou"][label] for r in rows[name].values() if label in r["iou"]]
-            cells.append(f"{statistics.mean(values):.1f}" if values else "")
-        if any(cells):
-            lines.append([label, *cells])
+    for label in dict.fromkeys(name for record in summary["rows"] for name in record["iou"]):
+        ious = [[r["iou"][label] for r in rows[n].values() if label in r["iou"]] for n in names]
+        if any(ious):
+            lines.append([label, *(f"{mean(values):.1f}" if values else "" for values in ious)])
     return _markdown(["class", *(CAPTIONS[name] for name in names)], lines)
 
 
@@ -168,19 +169,20 @@ def _listed(entries: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def render(summary: Summary | None) -> str:
-    """Compose the generated part of one target.
-
-    Args:
-        summary: as `summarise` returns it; None where nothing was stored.
-    """
-    if summary is None:
-        return "No numbers are stored yet."
+def _counts(summary: Summary) -> str:
     images = summary["images"]
+    return (
+        f"{images['source']} source, {images['target']} unlabelled target and {images['test']} "
+        f"test images (split {summary['split']})"
+    )
+
+
+def render(summary: Summary | None) -> str:
+    """Compose the generated part of one target, None where nothing was stored."""
+    if summary is None:
+        return _NOTHING
     parts = [
-        f"Command: `{summary['command']}`. Target: {summary['target']}; {images['source']} source, "
-        f"{images['target']} unlabelled target and {images['test']} test images "
-        f"(split {summary['split']}).\n"
+        f"Command: `{summary['command']}`. Target: {summary['target']}; {_counts(summary)}.\n"
         f"Versions: {_listed(summary['versions'])}.\nMachine: {_listed(summary['machines'])}.",
         "Mean IoU in percent over the classes that occur in the test labels. *rmax* and *rmin* are "
         "the largest and smallest share of a class among the predictions on the target over its "
@@ -189,12 +191,57 @@ def render(summary: Summary | None) -> str:
         main_table(summary),
     ]
     if worth := ingredient_table(summary):
-        parts += [
-            "Every ingredient left out or replaced in turn, points of mean IoU, paired by seed:",
-            worth,
-        ]
+        what = "Every ingredient left out or replaced in turn, points of mean IoU, paired by seed:"
+        parts += [what, worth]
     parts += ["IoU per class in percent, mean over the seeds:", class_table(summary)]
     return "\n\n".join(parts)
+
+
+def label_of(row: str) -> str:
+    """What the table of methods calls a row."""
+    return "BiCL, settings of this recipe" if row == "bicl" else LABELS[row]
+
+
+def _method_cells(result: Result, *, compare: bool) -> list[str]:
+    scores, gains = result
+    score = f"{mean(scores):.1f} ({stdev(scores) if len(scores) > 1 else 0.0:.1f})"
+    if not gains or not compare:
+        return [score, "", ""]
+    bold = "**" if agreement(gains) == "helps" else ""
+    return [score, f"{bold}{mean(gains):+.1f}{bold}", " ".join(f"{gain:+.1f}" for gain in gains)]
+
+
+def methods_table(targets: Mapping[str, Summary]) -> str:
+    """Lay out every row with mean, spread and gain, target by target."""
+    every = {name: results_of(summary) for name, summary in targets.items()}
+    header, lines = ["row"], []
+    for name in every:
+        header += [f"{name} (sd)", "gain", "each seed"]
+    for row in (row for row in LABELS if any(row in results for results in every.values())):
+        line = [label_of(row)]
+        for results in every.values():
+            shown = row in results
+            line += _method_cells(results[row], compare=row != CONTROL) if shown else [""] * 3
+        lines.append(line)
+    return _markdown(header, lines)
+
+
+def render_methods(targets: Mapping[str, Summary]) -> str:
+    """Compose the generated part: where the numbers are from, picture and table."""
+    if not targets:
+        return _NOTHING
+    parts = []
+    for name, summary in targets.items():
+        machines = "; or ".join(str(m["processor"]) for m in summary["machines"])
+        parts.append(
+            f"{name}: `{summary['command']}`; {_counts(summary)}; torch "
+            f"{summary['versions'][0]['torch']}, {machines}, one thread per run."
+        )
+    parts.append(
+        "Mean IoU in percent, in brackets its standard deviation over the seeds, then the gain "
+        "over the continued control, its mean and every seed; bold where every seed gains."
+    )
+    return "\n\n".join([*parts, f"![{TITLE}](pictures/{PICTURE})", methods_table(targets)])
 
 
 def replace_section(text: str, section: str, body: str) -> str:
@@ -209,27 +256,27 @@ def replace_section(text: str, section: str, body: str) -> str:
             f"replace_section: expected text with one {begin} before one {end}, got "
             f"{text.count(begin)} and {text.count(end)} of them."
         )
-    pattern = re.escape(begin) + ".*?" + re.escape(end)
-    return re.sub(pattern, lambda _: f"{begin}\n{body}\n{end}", text, flags=re.DOTALL)
+    return f"{text.partition(begin)[0]}{begin}\n{body}\n{end}{text.partition(end)[2]}"
 
 
 def load_summary(docs: Path, section: str) -> dict[str, Any] | None:
     """Read docs/results/<section>.json; None where there is none."""
     path = docs / "results" / f"{section}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return json.loads(path.read_text("utf-8")) if path.is_file() else None
 
 
 def rendered(docs: Path) -> str:
     """Return docs/results.md as the stored numbers say it should read."""
-    text = (docs / "results.md").read_text(encoding="utf-8")
+    text = (docs / "results.md").read_text("utf-8")
     for section in SECTIONS:
         text = replace_section(text, section, render(load_summary(docs, section)))
-    return replace_section(text, "methods", method_tables.render(methods(docs)))
+    return replace_section(text, "methods", render_methods(methods(docs)))
 
 
-def methods(docs: Path) -> dict[str, Summary | None]:
+def methods(docs: Path) -> dict[str, Summary]:
     """What is stored about related methods, by target."""
-    return {name: load_summary(docs, file) for name, file in METHODS.items()}
+    stored = {name: load_summary(docs, file) for name, file in METHODS.items()}
+    return {name: summary for name, summary in stored.items() if summary is not None}
 
 
 def main(docs: Path = DOCS) -> None:

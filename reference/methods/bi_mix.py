@@ -2,79 +2,161 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from functools import partial
+from typing import Final
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 import protocontrast as pc
-from reference.data.classes import NUM_CLASSES
-from reference.data.transforms import matching, to_float
-from reference.methods.dacs import at_image_size, cells, half_mix, weighted_cross_entropy
-from reference.methods.discriminators import Discriminators
+from reference.data.classes import IGNORE
+from reference.method import Given, Losses, Method, Step
+from reference.methods.dacs import half_mix
+from reference.methods.heads import Adjusted, Discriminators, seeded
 from reference.methods.relighting import Relighting, relighting_loss
-from reference.methods.settings import CONFIDENT
-from reference.methods.static_classes import PASTED, fused_labels, static_focal_loss, without_things
-from reference.networks.output import Output
-from reference.networks.toy import SegmentationNetwork
-from reference.training.method import Method, Start, Step, Stepped
+from reference.methods.teachers import CONFIDENT
+from reference.networks.output import Output, Segmenter
+from reference.run.ranks import Ranks
 
-paste = partial(pc.class_mix, num_classes=NUM_CLASSES)
+STILL: Final = (
+    "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign",
+    "vegetation", "terrain", "sky",
+)  # fmt: skip
+"""Classes that stand still. Those of any other name are things, which may have moved away."""
+BORDER: Final = "person"  # The one thing that is not pasted from day to night, as released.
+_SURE: Final = 0.4
+_TRUST: Final = 0.8
+_EPSILON: Final = 1e-7
+_WIDTH: Final = 16
+_LEARNING_RATE: Final = 1e-4
+_POLY_POWER: Final = 0.9
 
 
 class BiMix(Method):
     """CE(P_s, y_s) + R_s + F(P_n, y) + 0.01 (R_d + R_n + A) + 0.001 (CE(P_x, y_x) + |r_x' - r_d|).
 
     P: of relit images x + r, R: relighting, F: focal, A: LSGAN, y: from day and night, x: mixed.
-    `static_mix` leaves things out of the night's part of y_mix, as the release does by an alias.
+    A night without a day partner is its own.
+
+    Args:
+        static_mix: leave things out of the night's part of y_mix, as the release does by an alias.
     """
 
-    def __init__(self, *, static_mix: bool = False) -> None:
+    uses_partners = True
+    weight: Tensor
+    still: Tensor
+    pasted: Tensor
+
+    def __init__(self, given: Given, *, static_mix: bool = False) -> None:
         super().__init__()
-        self.static_mix = static_mix
+        self.static_mix, names = static_mix, given.class_names
+        self.register_buffer("weight", pc.frequency_weights(given.class_counts()).float())
+        self.register_buffer("still", torch.tensor([name in STILL for name in names]))
+        things = [name not in (*STILL, BORDER) for name in names]
+        self.register_buffer("pasted", torch.tensor(things))
+        self.relighting = Relighting(given.seed)
+        with seeded(given.seed):
+            judges = nn.ModuleList(_judge(given.num_classes) for _ in range(2))
+        self.discriminators = Discriminators(judges, _LEARNING_RATE, (0.9, 0.99))
 
-    def begin(self, start: Start) -> None:
-        """Weigh the classes; make the relighting net, and discriminators of day and night."""
-        if start.day_images is None or start.source.labels is None:
-            raise ValueError("BiMix: expected day images, got None. Hint: take the target night.")
-        self.day_images, labels = start.day_images, start.source.labels.flatten()
-        self.weight = pc.frequency_weights(labels.bincount(minlength=NUM_CLASSES)[:NUM_CLASSES])
-        self.relighting, self.discriminators = Relighting(start.seed), Discriminators(start.seed, 2)
-
-    def trained(self) -> Iterator[torch.nn.Parameter]:
-        """The relighting net; discriminators have an optimiser of their own."""
-        return self.relighting.parameters()
-
-    def forward(self, step: Step) -> Stepped:
-        """Compute the terms of one step."""
+    def forward(self, step: Step) -> Losses:
         source, night = step.source.images, step.target_batch.images
-        day = to_float(matching(self.day_images, step.target_batch))
-        r = self.relighting(images := torch.cat([source, day, night]))
-        seen = step.network(images + r)
-        on_source, _, on_night = seen.logits.chunk(3)
-        self.shown, self.progress = seen.logits.softmax(dim=1).chunk(3), step.progress
-        labels = fused_labels(self.shown[1], self.shown[2], self.weight)
-        known = at_image_size(without_things(labels) if self.static_mix else labels)
+        day = night if step.target_batch.partners is None else step.target_batch.partners
+        lit = [self.relighting(images) for images in (source, day, night)]
+        on_source = step.see(source + lit[0], "source").logits
+        seen = step.see(torch.cat([day + lit[1], night + lit[2]]))
+        on_day, on_night = seen.logits.chunk(2)
+        with torch.no_grad():
+            by_day, sure_day, sure = (
+                step.upsampled(logits, night).softmax(dim=1)
+                for logits in (step.see(day).logits, on_day, on_night)
+            )
+        labels = fused_labels(sure_day, sure, self.weight, self.still)
+        known = torch.where(self.still[labels], labels, IGNORE) if self.static_mix else labels
         mix = half_mix(step, night, known)
-        by_day = step.network(day).logits.argmax(dim=1)
-        moved = paste(day, at_image_size(by_day), night, known, classes=PASTED)
-        weight = cells(torch.where(mix.mask, 1.0, pc.confident_share(self.shown[2], CONFIDENT)))
-        mixed = step.network(mix.images).logits, cells(mix.labels), weight
-        lights = relighting_loss(images, r, night.mean()).view(3, -1).mean(dim=1)
-        losses = {
+        paste = partial(pc.class_mix, num_classes=step.network.num_classes)
+        moved = paste(day, by_day.argmax(dim=1), night, labels, classes=self.pasted).images
+        trust = torch.where(mix.mask, 1.0, pc.confident_share(sure, CONFIDENT))
+        mixed = step.cross_entropy(step.see(mix.images).logits, mix.labels, pixel_weight=trust)
+        lights = [
+            relighting_loss(images, r, night.mean()).mean()
+            for images, r in zip((source, day, night), lit, strict=True)
+        ]
+        shown = [logits.softmax(dim=1) for logits in (on_source, on_day, on_night)]
+        self.judge(shown, step.progress)
+        focal = static_focal_loss(on_night, step.on_grid(labels, on_night), self.weight, self.still)
+        terms = {
             "source_cross_entropy": step.source_loss(on_source, self.weight),
             "relighting": lights[0] + 0.01 * (lights[1] + lights[2]),
-            "static_focal": static_focal_loss(on_night, labels, self.weight),
-            "adversarial": 0.01 * self.discriminators(self.shown[1:]),
-            "mixed_cross_entropy": 0.001 * weighted_cross_entropy(*mixed),
-            "day_to_night": 0.001 * (self.relighting(moved.images) - r.chunk(3)[1]).abs().mean(),
+            "static_focal": focal,
+            "adversarial": 0.01 * self.hidden(shown[1:]),
+            "mixed_cross_entropy": 0.001 * mixed,
+            "day_to_night": 0.001 * (self.relighting(moved) - lit[1]).abs().mean(),
         }
-        return Stepped(losses, Output(on_night, seen.features.chunk(3)[2]), labels=labels)
+        return Losses(terms, Output(on_night, seen.features.chunk(2)[1]), labels)
 
-    def after(self, network: SegmentationNetwork) -> None:
-        """Move the discriminators."""
-        self.discriminators.learn(self.shown[0], self.shown[1:], self.progress)
+    def hidden(self, others: Sequence[Tensor]) -> Tensor:
+        """A = sum_k mean D_k(P_k)^2, of the probabilities (B, C, h, w) of day and night."""
+        pairs = zip(self.discriminators.layers.children(), others, strict=True)
+        return torch.stack([judge(shown).square().mean() for judge, shown in pairs]).sum()
 
-    def end(self, network: SegmentationNetwork) -> None:
+    def judge(self, shown: Sequence[Tensor], progress: float) -> None:
+        """Gather the discriminators' gradients of (mean D_k(P_s)^2 + mean (D_k(P_k) - 1)^2) / 2.
+
+        Source: Mao et al., LSGAN, ICCV 2017; Adam with 1e-4 as Bi-Mix released.
+        """
+        for group in self.discriminators.optimiser.param_groups:
+            group["lr"] = _LEARNING_RATE * (1 - progress) ** _POLY_POWER
+        source, *others = (one.detach() for one in shown)
+        with self.discriminators.learning():
+            for judge, other in zip(self.discriminators.layers.children(), others, strict=True):
+                wrong = judge(source).square().mean() + (judge(other) - 1).square().mean()
+                (wrong / 2).backward()
+
+    def after(self, network: Segmenter, ranks: Ranks) -> None:
+        self.discriminators.move(ranks)
+
+    def at_test(self, network: Segmenter) -> Segmenter:
         """Relight every image before the network sees it, as in training."""
-        network.register_forward_pre_hook(lambda _, seen: seen[0] + self.relighting(seen[0]))
+        return Adjusted(network, before=self.relighting)
+
+
+def _judge(num_classes: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(num_classes, _WIDTH, 4, stride=2, padding=1), nn.LeakyReLU(0.2, inplace=True),
+        nn.Conv2d(_WIDTH, 2 * _WIDTH, 4, stride=2, padding=1), nn.LeakyReLU(0.2, inplace=True),
+        nn.Conv2d(2 * _WIDTH, 1, 3, padding=1),
+    )  # fmt: skip
+
+
+def fused_labels(day: Tensor, night: Tensor, weight: Tensor, still: Tensor) -> Tensor:
+    """y = argmax_c w_c q_c, q = t p_day + (1 - t) p_night for what is still, p_night for things.
+
+    t is 0.8 where p_day > 0.4, else 0.2. Probabilities are (B, C, H, W), weight w and still (C,).
+
+    Source: Wu et al., DANNet, CVPR 2021, arXiv 2104.10834, which Bi-Mix keeps; numbers as released.
+    """
+    trust = torch.where(day > _SURE, _TRUST, 1 - _TRUST) * still.view(-1, 1, 1)
+    fused = trust * day + (1 - trust) * night
+    return (weight.view(-1, 1, 1) * fused.detach()).argmax(dim=1)
+
+
+def static_focal_loss(logits: Tensor, labels: Tensor, weight: Tensor, still: Tensor) -> Tensor:
+    """Mean over pixels of what is still of -(1 - p) log p, p = max of w_c P_c over classes around.
+
+    P is a softmax over the classes that stand still alone; a class is around a pixel where one of
+    the 3 x 3 labels has it, because day and night do not match to the pixel. Things are no labels.
+
+    0 without a label of what is still. Source: as `fused_labels`; the exponent of 1 - p is 1 there.
+    """
+    classes, moving = len(still), ~still.view(-1, 1, 1)
+    labelled = (labels != IGNORE) & still[labels.masked_fill(labels == IGNORE, 0)]
+    around = F.one_hot(torch.where(labelled, labels, classes), classes + 1)[..., :-1]
+    around = F.max_pool2d(around.movedim(-1, 1).to(logits.dtype), 3, stride=1, padding=1)
+    # Not -inf: a run may have no class that stands still.
+    share = logits.masked_fill(moving, torch.finfo(logits.dtype).min).softmax(dim=1)
+    right = (share * weight.view(-1, 1, 1) * around).amax(dim=1).clamp(_EPSILON, 1 - _EPSILON)
+    each = -(1 - right) * right.log() * labelled
+    return each.sum() / labelled.sum().clamp(min=1)

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import torch
+from torch import nn
 
 import protocontrast as pc
-from reference.data.classes import IGNORE, NUM_CLASSES
-from reference.methods.dacs import DACS, Seen, cells
-from reference.networks.output import Output
-from reference.networks.toy import SegmentationNetwork
-from reference.training.losses import cell_labels
-from reference.training.method import Start, Step
+from reference.data.classes import IGNORE
+from reference.method import Given, Step
+from reference.methods.dacs import DACS, Mixture
+from reference.methods.heads import Adjusted
+from reference.networks.output import Output, Segmenter
 
 PIXELS: Final = 32
-"""Of each class in a step; released 500 of two images of 512 x 512, more than most have here."""
-RAMP: Final = 1500 / 40000
-"""Share of the run over which the tables' momentum rises; released."""
+"""Of each class in a part; released 500 of two images of 512 x 512, more than most have here."""
+RAMP: Final = 1500 / 40000  # Share of the run over which the tables' momentum rises; released.
 
 
 class BLDA(DACS):
@@ -32,48 +31,59 @@ class BLDA(DACS):
     Args:
         strength: of the difference that is taken off; published 0.1. 0 is DACS in training.
         test_strength: of the difference that is added at test time; 0.2 in the release. 0: none.
-        pixels: sampled of each class in a step; classes with fewer keep their table.
+        pixels: sampled of each class; classes with fewer keep their table.
 
     Source: Balanced Learning for Domain Adaptive Semantic Segmentation, arXiv 2512.06886.
     """
 
     def __init__(
-        self, *, strength: float = 0.1, test_strength: float = 0.2, pixels: int = PIXELS
+        self, given: Given, strength: float = 0.1, test_strength: float = 0.2, pixels: int = PIXELS
     ) -> None:
-        super().__init__()
-        self.strength, self.test_strength, self.pixels = strength, test_strength, pixels
-
-    def begin(self, start: Start) -> None:
-        """Copy the teacher and start with empty tables."""
-        super().begin(start)
+        super().__init__(given)
+        self.test_strength = test_strength
         self.balance = pc.LogitBalance(
-            NUM_CLASSES, 5, strength=self.strength, pixels=self.pixels, seed=start.seed
+            given.num_classes, 5, strength=strength, pixels=pixels, seed=given.seed
         )
 
-    def seen(self, step: Step) -> Seen:
+    def mixture(self, step: Step) -> Mixture:
         """What DACS has seen, with balanced logits; pasted pixels read the source's table."""
-        seen, balance, y = super().seen(step), self.balance, step.source_labels
+        seen, balance = super().mixture(step), self.balance
+        source, mixed = seen.source.logits, seen.mixed.logits
+        y = step.on_grid(step.source_labels, source)
         balance.ramp = max(1, round(RAMP * step.steps))
-        balance.update(seen.source.logits, y)
-        source = balance(seen.source.logits, y)
-        pasted, y, mixed = cells(seen.from_source), cell_labels(seen.mixed_labels), seen.mixed
+        balance.update(source, y)
+        source = balance(source, y)
+        pasted = step.on_grid(seen.from_source.long(), mixed).bool()
+        y = step.on_grid(seen.mixed_labels, mixed)
         # Pixels of weight 0 say nothing about the target, either.
         new = y.masked_fill(pasted | (seen.share == 0), IGNORE)
-        balance.update(mixed.logits, new, domain="target")
-        logits = balance(mixed.logits, y.masked_fill(~pasted, IGNORE))
-        logits = balance(logits, new, domain="target")
-        outputs = seen.source._replace(logits=source), mixed._replace(logits=logits)
-        return replace(seen, source=outputs[0], mixed=outputs[1])
+        balance.update(mixed, new, domain="target")
+        mixed = balance(mixed, y.masked_fill(~pasted, IGNORE))
+        mixed = balance(mixed, new, domain="target")
+        return replace(
+            seen,
+            source=seen.source._replace(logits=source),
+            mixed=seen.mixed._replace(logits=mixed),
+        )
 
-    def end(self, network: SegmentationNetwork) -> None:
+    def at_test(self, network: Segmenter) -> Segmenter:
         """Align the logits of every image with the target's tables."""
-        if self.test_strength:
-            network.register_forward_hook(self.aligned)
+        if not self.test_strength:
+            return network
+        return Adjusted(network, after=Alignment(self.balance, self.test_strength))
 
-    def aligned(self, network: object, images: Any, output: Output) -> Output:
-        """Put log softmax_l(z + 0.2 delta_l) in the place of logit l."""
-        z, scores = output.logits, []
-        for label in range(NUM_CLASSES):
+
+class Alignment(nn.Module):
+    """Puts log softmax_l(z + strength delta_l) in the place of logit l."""
+
+    def __init__(self, balance: pc.LogitBalance, strength: float) -> None:
+        super().__init__()
+        self.balance, self.strength = balance, strength
+
+    def forward(self, output: Output) -> Output:
+        """Score every class as if it were the label."""
+        z, scores = output.logits.float(), []
+        for label in range(z.shape[1]):
             delta = self.balance.delta(z, torch.full_like(z[:, 0], label).long(), domain="target")
-            scores.append((z + self.test_strength * delta).log_softmax(dim=1)[:, label])
-        return output._replace(logits=torch.stack(scores, dim=1).to(z.dtype))
+            scores.append((z + self.strength * delta).log_softmax(dim=1)[:, label])
+        return Output(torch.stack(scores, dim=1), output.features)

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import Final, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 import protocontrast as pc
-from reference.methods.activations import ActivationPrototypes
-from reference.methods.dacs import DACS, Seen, cells
-from reference.methods.projector import pixel_rows
-from reference.methods.translator import Translator, held_features
-from reference.training.losses import cell_labels
-from reference.training.method import Start, Step, Stepped
+from reference.data.classes import IGNORE
+from reference.method import Given, Losses, Step
+from reference.methods.dacs import DACS, Mixture
+from reference.methods.heads import pixel_rows, seeded
+from reference.methods.teachers import MOMENTUM, MeanTeacher
+from reference.methods.translator import Held, Translator
 
 MIXED, WARMUP = 2000 / 80000, 3000 / 80000  # Shares of the run; released.
+DIM: Final = 64  # Channels of the projection; own (published: 512).
+STRONGEST: Final = 32  # Cells of a class that make its prototype; published, of pixels.
+DRAWN: Final = 2048  # Cells of a contrast; own (released: 4096, of twice as many).
 Toward = Literal["released", "uniform"]
+RELEASED: Final = "released"
 
 
 class CONFETI(DACS):
@@ -28,53 +32,118 @@ class CONFETI(DACS):
     target images. CUT and similarities move the translator, all else takes its images as given.
 
     Args:
-        dim: channels of the network's features.
         ramp: average the first prototypes; False, released: m = 0.99 (there 0.999) from the start.
         zero_rows: a class that was not seen has logit 0; released. False leaves it out.
         toward: sign of the spread, see `pc.spread`.
     """
 
     def __init__(
-        self, dim: int, *, ramp: bool = True, zero_rows: bool = False, toward: Toward = "released"
+        self, given: Given, *, ramp: bool = True, zero_rows: bool = False, toward: Toward = RELEASED
     ) -> None:
-        super().__init__()
-        self.dim, self.ramp, self.zero_rows, self.toward = dim, ramp, zero_rows, toward
-
-    def begin(self, start: Start) -> None:
-        """Make the heads, the prototypes and the translator."""
-        super().begin(start)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(start.seed)
-            self.heads = ActivationPrototypes(self.dim, ramp=self.ramp)
+        super().__init__(given)
+        self.zero_rows, self.toward = zero_rows, toward
+        with seeded(given.seed):
+            self.heads = ActivationPrototypes(given.num_classes, given.dim, ramp=ramp)
             self.translate = Translator()
 
-    def forward(self, step: Step) -> Stepped:
+    def forward(self, step: Step) -> Losses:
         """Train on translated source images, and the translator beside."""
-        styled, loss = self.translate(step.source.images, step.target_batch.images, step.random())
-        done = super().forward(replace(step, source=replace(step.source, images=styled.detach())))
-        near = self.heads.similarity(*held_features(step.network, step.source.images, styled))
-        return replace(done, losses=done.losses | {"translation": loss, "similarity": 0.1 * near})
+        plain, target = step.source.images, step.target_batch.images
+        styled, loss = self.translate(plain, target, step.random(), step.ranks)
+        done = super().forward(replace(step, source=step.source._replace(images=styled.detach())))
+        # The network as it is: its weights get no gradient.
+        still = Held(step.network)
+        pair = (step.see(images, "source", still).features for images in (plain, styled))
+        near = self.heads.similarity(*pair)
+        return replace(done, terms={**done.terms, "translation": loss, "similarity": 0.1 * near})
 
-    def more(self, step: Step, seen: Seen) -> dict[str, Tensor]:
+    def more(self, step: Step, seen: Mixture) -> dict[str, Tensor]:
         """Class presence and, after the warm-up, contrast."""
-        random, warm, y = step.random(), step.progress < WARMUP, cell_labels(seen.mixed_labels)
-        source, mixed, heads = seen.source.features, seen.mixed.features, self.heads
-        pasted = cells(seen.from_source) if warm else None
-        heads.update(self.teacher(seen.mixed_images).features, y, pasted, step.index)
-        late, shown = step.progress > MIXED, heads.presence(source, step.image_labels)
+        random, warm, heads = step.random(), step.progress < WARMUP, self.heads
+        source, mixed = seen.source.features, seen.mixed.features
+        y = step.on_grid(seen.mixed_labels, mixed)
+        pasted = step.on_grid(seen.from_source.long(), mixed).bool() if warm else None
+        if step.part == 0:
+            heads.follow()
+        with torch.no_grad():
+            taught = step.see(seen.mixed_images, by=self.teacher).features
+        heads.update(taught, y, pasted, step.index)
+        late, shown = step.progress > MIXED, heads.presence(source, step.source_labels)
         shown = shown + late * heads.presence(mixed, seen.mixed_labels)
         if warm:
             return {"presence": shown}
-        new = step.network(step.target_batch.images).features
-        near = self.contrast(source, step.source_labels, random) + self.contrast(mixed, y, random)
-        near = near + seen.share * self.contrast(new, seen.labels, random)
+        new = step.see(step.target_batch.images).features
+        near = self.contrast(source, step.on_grid(step.source_labels, source), random)
+        near = near + self.contrast(mixed, y, random)
+        near = near + seen.share * self.contrast(new, step.on_grid(seen.labels, new), random)
         return {"presence": shown, "contrast": near[0], "spread": near[1]}
 
     def contrast(self, features: Tensor, labels: Tensor, random: torch.Generator) -> Tensor:
-        """0.5 contrast of 2048 cells (released: 4096, of twice as many), 2 spread of all; (2,)."""
+        """0.5 contrast of the cells that are drawn, 2 spread of all; (2,)."""
         table, known = self.heads.bank.prototypes, self.heads.bank.present | self.zero_rows
         rows = pixel_rows(F.normalize(self.heads.project(features), dim=1))
-        drawn, y = pc.sample_pixels(labels, 2048, generator=random)
+        drawn, y = pc.sample_pixels(labels, DRAWN, generator=random)
         near = pc.pixel_prototype_contrast(rows[drawn], y, table, present=known, similarity="dot")
         even = pc.spread(rows, labels.flatten(), table, toward=self.toward, present=known)
         return torch.stack([0.5 * near, 2 * even])
+
+
+class ActivationPrototypes(nn.Module):
+    """P_c <- unit(m P_c + (1 - m) unit(sum_i a_ic u_i / sum_i a_ic)) over the 32 largest a_ic.
+
+    u is a 1x1 projection and a = max(0, A f) the class activation, both of the teacher.
+
+    With `ramp` m = min(1 - 1 / (n + 1), 0.99) after n steps; else m = 0.99 but for a first row.
+    """
+
+    def __init__(self, num_classes: int, dim: int, *, ramp: bool) -> None:
+        super().__init__()
+        self.num_classes, self.ramp = num_classes, ramp
+        self.project = nn.Conv2d(dim, DIM, 1, bias=False)
+        self.activate = nn.Conv2d(dim, num_classes, 1, bias=False)
+        self.match = nn.Conv2d(DIM, DIM, 1)
+        self.slow_project = MeanTeacher(self.project)
+        self.slow_activate = MeanTeacher(self.activate)
+        self.bank = pc.PrototypeBank(num_classes, DIM, momentum=MOMENTUM, normalize="prototypes")
+
+    def presence(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Teach activation and features which classes images of labels (B, H, W) show."""
+        counts = pc.labels_to_grid(labels, (1, 1), mode="counts", num_classes=self.num_classes)
+        mean = self.activate(features).mean(dim=(2, 3), keepdim=True)
+        return F.binary_cross_entropy_with_logits(mean, (counts > 0).to(mean.dtype))
+
+    def similarity(self, source: Tensor, styled: Tensor) -> Tensor:
+        """Mean (M(u_styled) P^T - u_source P^T)^2; projection and the source's side are held."""
+        projected = F.conv2d(styled, self.project.weight.detach())
+        apart = self.match(projected) - self.project(source).detach()
+        table = self.bank.prototypes
+        differences = pc.prototype_logits(apart, table, similarity="dot", temperature=1.0)
+        return differences.square().mean()
+
+    def follow(self) -> None:
+        """Move the teacher's heads, once a step."""
+        self.slow_project.update_parameters(self.project)
+        self.slow_activate.update_parameters(self.activate)
+
+    @torch.no_grad()
+    def update(self, features: Tensor, labels: Tensor, pasted: Tensor | None, step: int) -> None:
+        """Move by the teacher's features (B, D, h, w); of `pasted` cells, all alike, if given."""
+        scores = self.slow_activate(features).relu()
+        if pasted is not None:
+            labels, scores = labels.masked_fill(~pasted, IGNORE), torch.ones_like(scores)
+        projected, weight = self.slow_project(features), strongest(scores, labels)
+        mean, count = pc.class_prototypes(projected, labels, self.num_classes, pixel_weight=weight)
+        if self.ramp:
+            self.bank.momentum = min(1 - 1 / (step + 1), MOMENTUM)
+        self.bank.update_from(pc.ClassPrototypes(self.bank.on_scale(mean), count))
+
+
+def strongest(scores: Tensor, labels: Tensor) -> Tensor:
+    """Scores (B, C, h, w) of cells' own class, but 32 of each, largest then first, 0: (B, h, w)."""
+    classes = torch.arange(scores.shape[1], device=labels.device)
+    same = labels.flatten() == classes[:, None]
+    own = scores.gather(1, labels.masked_fill(labels >= scores.shape[1], 0)[:, None])[:, 0]
+    rows = torch.where(same, own.flatten(), -1)
+    first = rows.sort(dim=1, descending=True, stable=True).indices[:, :STRONGEST]
+    chosen = torch.zeros_like(same).scatter_(1, first, True) & same
+    return torch.where(chosen.any(dim=0).view_as(labels), own, 0)

@@ -1,37 +1,40 @@
-"""DACS (Tranheden et al., WACV 2021): a mean teacher's labels, and images mixed by class.
-
-Also what SePiCo, CONFETI, BLDA and PiPa stand on: they add terms of their own by `more`.
-"""
+"""DACS (Tranheden et al., WACV 2021): a mean teacher's labels, and images mixed by class."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 import protocontrast as pc
-from reference.data.classes import IGNORE, NUM_CLASSES
-from reference.data.transforms import Augmentation, augment
-from reference.methods.mean_teacher import mean_teacher
-from reference.methods.settings import CONFIDENT
-from reference.networks.output import Output
-from reference.networks.toy import STRIDE, SegmentationNetwork
-from reference.training.losses import cell_labels
-from reference.training.method import Method, Start, Step, Stepped
+from reference.bicl import contrast
+from reference.contrast_shares import contrast_shares
+from reference.data.classes import IGNORE
+from reference.data.colour import change_colours
+from reference.data.settings import Colours
+from reference.method import Given, Losses, Method, Step
+from reference.methods.teachers import CONFIDENT, MeanTeacher
+from reference.networks.output import Output, Segmenter
+from reference.run.ranks import Ranks
+
+STRONG: Final = Colours(
+    probability=1.0, brightness=0.08, contrast=0.35, saturation=0.5, hue=0.0, gamma=0.5,
+    channels=0.08, noise=0.04, blur_probability=0.4, blur_sigma=(0.2, 1.2),
+)  # fmt: skip
+"""The strong change of an image's look; own."""
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a step of DACS has computed.
+class Mixture:
+    """What a step of DACS has computed, at the size of the images but for three outputs.
 
     Args:
         source, mixed: the network's output on source and mixed images.
         taught: the teacher's output on target images, without gradient.
-        labels: the teacher's labels of target images on the grid, (B, h, w).
-        mixed_images, mixed_labels: float (B, 3, H, W), after the strong change of their look, and
-            train ids (B, H, W).
+        sure, labels: its probabilities (B, C, H, W), and the classes that it predicts (B, H, W).
+        mixed_images, mixed_labels: after the strong change of their look.
         from_source: bool (B, H, W), which pixels of the mixed images come from the source.
         share: (), of the target's pixels of which the teacher is confident, 0..1.
     """
@@ -39,6 +42,7 @@ class Seen:
     source: Output
     mixed: Output
     taught: Output
+    sure: Tensor
     labels: Tensor
     mixed_images: Tensor
     mixed_labels: Tensor
@@ -53,41 +57,40 @@ class DACS(Method):
     are pasted, for which its unlabelled pixels are a class, too; the mean is over all pixels.
     """
 
-    def begin(self, start: Start) -> None:
-        """Copy the teacher."""
-        self.teacher = mean_teacher(start.network)
+    def __init__(self, given: Given) -> None:
+        super().__init__()
+        self.num_classes = given.num_classes
+        self.teacher = MeanTeacher(given.network)
 
-    def after(self, network: SegmentationNetwork) -> None:
-        """Move the teacher."""
+    def after(self, network: Segmenter, ranks: Ranks) -> None:
         self.teacher.update_parameters(network)
 
-    def more(self, step: Step, seen: Seen) -> dict[str, Tensor]:
-        """Terms that a method adds, by name."""
+    def more(self, step: Step, seen: Mixture) -> dict[str, Tensor]:
+        """Terms that SePiCo, CONFETI, PiPa and BiCL on DACS add, by name."""
         return {}
 
-    def forward(self, step: Step) -> Stepped:
-        """Compute the terms of one step."""
-        seen = self.seen(step)
+    def forward(self, step: Step) -> Losses:
+        seen = self.mixture(step)
         weight = torch.where(seen.from_source, 1.0, seen.share)
-        losses = {
+        terms = {
             "source_cross_entropy": step.source_loss(seen.source.logits),
-            "mixed_cross_entropy": weighted_cross_entropy(
-                seen.mixed.logits, cell_labels(seen.mixed_labels), cells(weight)
+            "mixed_cross_entropy": step.cross_entropy(
+                seen.mixed.logits, seen.mixed_labels, pixel_weight=weight
             ),
         }
-        return Stepped(losses | self.more(step, seen), seen.taught, labels=seen.labels)
+        return Losses(terms | self.more(step, seen), seen.taught, seen.labels)
 
-    def seen(self, step: Step) -> Seen:
+    def mixture(self, step: Step) -> Mixture:
         """Ask the teacher, mix, and ask the network."""
         images = step.target_batch.images
         with torch.no_grad():
-            taught = self.teacher(images)
-        sure = taught.logits.softmax(dim=1)
+            taught = step.see(images, by=self.teacher)
+            sure = step.upsampled(taught.logits, images).softmax(dim=1)
         labels = sure.argmax(dim=1)
-        mix = half_mix(step, images, at_image_size(labels))
+        mix = half_mix(step, images, labels)
         mixed = strong(mix.images, step)
-        return Seen(
-            step.network(step.source.images), step.network(mixed), taught, labels, mixed,
+        return Mixture(
+            step.see(step.source.images, "source"), step.see(mixed), taught, sure, labels, mixed,
             mix.labels, mix.mask, pc.confident_share(sure, CONFIDENT),
         )  # fmt: skip
 
@@ -97,31 +100,40 @@ def half_mix(step: Step, images: Tensor, labels: Tensor) -> pc.ClassMix:
 
     Its unlabelled pixels are drawn as if they were one class more, as released.
     """
-    known = step.image_labels
+    known, one_more = step.source_labels, step.network.num_classes
     mix = pc.class_mix(
-        step.source.images, known.masked_fill(known == IGNORE, NUM_CLASSES), images, labels,
-        num_classes=NUM_CLASSES + 1, generator=step.random(),
+        step.source.images, known.masked_fill(known == IGNORE, one_more), images, labels,
+        num_classes=one_more + 1, generator=step.random(),
     )  # fmt: skip
-    return mix._replace(labels=mix.labels.masked_fill(mix.labels == NUM_CLASSES, IGNORE))
-
-
-def at_image_size(labels: Tensor) -> Tensor:
-    """Repeat labels of the grid (B, h, w) for every pixel of their cell: (B, H, W)."""
-    return labels.repeat_interleave(STRIDE, dim=-2).repeat_interleave(STRIDE, dim=-1)
-
-
-def cells(weight: Tensor) -> Tensor:
-    """The weight at the middle of every cell, where `cell_labels` reads the label."""
-    return weight[..., STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]
+    return mix._replace(labels=mix.labels.masked_fill(mix.labels == one_more, IGNORE))
 
 
 def strong(images: Tensor, step: Step) -> Tensor:
     """Change the look of every image of a batch (B, 3, H, W)."""
     pairs = ((image, step.numpy_random(slot)) for slot, image in enumerate(images))
-    return torch.stack([augment(image, Augmentation(), random) for image, random in pairs])
+    return torch.stack([change_colours(image, STRONG, random) for image, random in pairs])
 
 
-def weighted_cross_entropy(logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
-    """Mean over all pixels of weight times cross-entropy, which is 0 without a label; released."""
-    each = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
-    return (weight * each).mean()
+class BiCLOnDACS(DACS):
+    """DACS + l_1 L(t -> rho_S) + l_2 L(s -> rho_T), with the contrast of the run's settings.
+
+    A target pixel has the teacher's label where that is sure, and else that of the nearest
+    calibrated prototype, if it is near enough. An own combination.
+    """
+
+    def __init__(self, given: Given) -> None:
+        super().__init__(given)
+        self.contrast = contrast(given.stage.contrast, given.num_classes, given.dim)
+
+    def more(self, step: Step, seen: Mixture) -> dict[str, Tensor]:
+        """Contrast source and target pixels with prototypes of the other domain."""
+        target = step.see(step.target_batch.images)
+        sure = pc.select_labels(seen.sure, CONFIDENT).labels
+        pulled = self.contrast(seen.source.features, step.source_labels, target.features, sure)
+        given = replace(step, target=step.target_batch._replace(labels=sure))
+        to_source, to_target = contrast_shares(self.contrast, pulled, given)
+        l_1, l_2 = self.contrast.weights
+        return {
+            "target_to_source": l_1 * to_source * pulled.target_to_source,
+            "source_to_target": l_2 * to_target * pulled.source_to_target,
+        }

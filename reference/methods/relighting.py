@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reference.methods.heads import seeded
+
 _WIDTH: Final = 16
 # The light of a scene changes over many pixels: it is estimated on a coarser grid.
 _COARSE: Final = 4
@@ -19,7 +21,7 @@ _SSIM_2: Final = 0.03**2
 
 
 def _coarse(images: Tensor) -> Tensor:
-    return F.avg_pool2d(images, _COARSE)
+    return F.avg_pool2d(images, _COARSE, ceil_mode=True)
 
 
 class Relighting(nn.Module):
@@ -28,33 +30,21 @@ class Relighting(nn.Module):
     Images in [0, 1] stay there; a < 0 brightens. Its size, and 2 curves for 8, are own: the toy's
     network is small, and relighting should not cost more than it.
 
-    Args:
-        seed: of the initial weights; torch's own random state is left as it was.
-
-    Shape:
-        images (B, 3, H, W), H and W multiples of 4. Result: r, the same.
-
-    Source:
-        Li et al., Zero-DCE++, TPAMI 2021, arXiv 2103.00860: one map of curves, on a coarser grid.
+    Source: Li et al., Zero-DCE++, TPAMI 2021, arXiv 2103.00860: one coarser map of curves.
     """
 
     def __init__(self, seed: int) -> None:
         super().__init__()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             self.curves = nn.Sequential(
-                nn.Conv2d(3, _WIDTH, 3, padding=1),
-                nn.ReLU(inplace=True),
-                nn.Conv2d(_WIDTH, _WIDTH, 3, padding=1),
-                nn.ReLU(inplace=True),
-                nn.Conv2d(_WIDTH, 3, 3, padding=1),
-                nn.Tanh(),
-                nn.Upsample(scale_factor=_COARSE, mode="bilinear", align_corners=False),
-            )
+                nn.Conv2d(3, _WIDTH, 3, padding=1), nn.ReLU(inplace=True),
+                nn.Conv2d(_WIDTH, _WIDTH, 3, padding=1), nn.ReLU(inplace=True),
+                nn.Conv2d(_WIDTH, 3, 3, padding=1), nn.Tanh(),
+            )  # fmt: skip
 
     def forward(self, images: Tensor) -> Tensor:
-        """Compute what relighting adds to images."""
         curves, relit = self.curves(_coarse(images)), images
+        curves = F.interpolate(curves, size=images.shape[-2:], mode="bilinear")
         for _ in range(_CURVES):
             relit = torch.lerp(relit, relit * relit, curves)
         return relit - images
@@ -67,22 +57,17 @@ def relighting_loss(images: Tensor, residual: Tensor, light: Tensor) -> Tensor:
     away; own, for speed. TV counts differences per pixel of the images.
 
     Args:
-        images: x, in [0, 1].
-        residual: r.
-        light: (), the brightness that relit images should have.
+        images: x, (B, 3, H, W), sides above 4; `residual` r likewise.
+        light: the brightness that relit images should have.
 
-    Shape:
-        images and residual (B, 3, H, W), H and W multiples of 8. Result: (B,), >= 0.
-
-    Source:
-        Wu et al., DANNet, CVPR 2021, arXiv 2104.10834, which Bi-Mix keeps.
+    Source: Wu et al., DANNet, CVPR 2021, arXiv 2104.10834, which Bi-Mix keeps.
     """
     seen, added = _coarse(images), _coarse(residual)
     relit = seen + added
-    down = (added[:, :, 1:] - added[:, :, :-1]).square().mean(dim=(2, 3)).sum(dim=1)
-    across = (added[..., 1:] - added[..., :-1]).square().mean(dim=(2, 3)).sum(dim=1)
+    down, across = (added.diff(dim=d).square().mean(dim=(2, 3)).sum(dim=1) for d in (2, 3))
     variation = 2 * (down + across) / _COARSE**2
-    exposure = (F.avg_pool2d(relit.mean(dim=1), _PATCH) - light).square().mean(dim=(1, 2))
+    patches = F.avg_pool2d(relit.mean(dim=1), _PATCH, ceil_mode=True)
+    exposure = (patches - light).square().mean(dim=(1, 2))
     return _TV_WEIGHT * variation + _dissimilarity(relit, seen) + exposure
 
 
@@ -90,7 +75,9 @@ def _dissimilarity(x: Tensor, y: Tensor) -> Tensor:
     """(1 - SSIM) / 2 over windows of 3 x 3 pixels, within [0, 1]; borders are mirrored."""
 
     def means(maps: Tensor) -> Tensor:
-        return F.avg_pool2d(F.pad(maps, (1, 1, 1, 1), mode="reflect"), 3, 1)
+        # Not torch's padding, whose backward a GPU cannot repeat.
+        rows = torch.cat([maps[..., 1:2, :], maps, maps[..., -2:-1, :]], dim=-2)
+        return F.avg_pool2d(torch.cat([rows[..., 1:2], rows, rows[..., -2:-1]], dim=-1), 3, 1)
 
     mean_x, mean_y = means(x), means(y)
     spread = means(x * x) - mean_x**2 + means(y * y) - mean_y**2

@@ -5,25 +5,23 @@ The encoder sees an image at strides 2 and 4; its maps are what PatchNCE compare
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 import protocontrast as pc
-from reference.networks.toy import SegmentationNetwork
+from reference.methods.heads import Discriminators
+from reference.run.ranks import Ranks
 
-WIDTHS: Final = (16, 24)
-"""Channels at strides 2 and 4; own."""
+WIDTHS: Final = (16, 24)  # Channels at strides 2 and 4; own.
 PATCHES: Final = 64
 """Places of a map that PatchNCE draws, all where there are fewer; own (published: 256, of more)."""
-NCE_TEMPERATURE: Final = 0.07
-"""Published."""
-EMBEDDING: Final = 32
-"""Channels in which places are compared; own (published: 256)."""
-LEARNING_RATE: Final = 1e-3
-"""Of the discriminator's Adam: what the loop begins with for the translator; own."""
+NCE_TEMPERATURE: Final = 0.07  # Published.
+EMBEDDING: Final = 32  # Channels in which places are compared; own (published: 256).
+LEARNING_RATE: Final = 1e-3  # Of the discriminator's Adam; own.
+_COARSEST: Final = 4
 
 
 def _down(inputs: int, outputs: int, slope: float, stride: int = 2) -> nn.Sequential:
@@ -35,10 +33,9 @@ def _down(inputs: int, outputs: int, slope: float, stride: int = 2) -> nn.Sequen
 class _Residual(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        for _ in range(2):
-            layers += [nn.Conv2d(width, width, 3, padding=1, bias=False), nn.GroupNorm(8, width)]
-        self.body = nn.Sequential(*layers[:2], nn.ReLU(), *layers[2:])
+        first, second = (nn.Conv2d(width, width, 3, padding=1, bias=False) for _ in range(2))
+        norms = nn.GroupNorm(8, width), nn.GroupNorm(8, width)
+        self.body = nn.Sequential(first, norms[0], nn.ReLU(), second, norms[1])
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.body(x)
@@ -49,11 +46,9 @@ class Translator(nn.Module):
 
         L = mean (D(G(x)) - 1)^2 + mean over strides of PatchNCE,  D: mean (D(t) - 1)^2 + D(G(x))^2
 
-    D is frozen but in its own step: the loop's optimiser does not take it, and no gradient of L is
-    left on it.
+    D takes its own step before L is taken. Images (B, 3, H, W) have sides of at least 16.
 
-    Source:
-        Park et al., ECCV 2020, arXiv 2007.15651.
+    Source: Park et al., ECCV 2020, arXiv 2007.15651.
     """
 
     def __init__(self) -> None:
@@ -68,45 +63,36 @@ class Translator(nn.Module):
         for parameter in last.parameters():
             nn.init.zeros_(parameter)
         self.decoder = nn.Sequential(_Residual(deep), last, nn.PixelShuffle(4))
-        self.discriminator = nn.Sequential(
-            _down(3, shallow, 0.2, stride=4),
-            _down(shallow, deep, 0.2),
-            nn.Conv2d(deep, 1, 4, padding=1),
-        )
-        self.discriminator.requires_grad_(False)
-        self._optimiser = torch.optim.Adam(
-            self.discriminator.parameters(), lr=LEARNING_RATE, betas=(0.5, 0.999)
-        )
+        first, second = _down(3, shallow, 0.2, stride=4), _down(shallow, deep, 0.2)
+        judge = nn.Sequential(first, second, nn.Conv2d(deep, 1, 4, padding=1))
+        self.discriminator = Discriminators(judge, LEARNING_RATE, (0.5, 0.999))
 
     def encode(self, images: Tensor) -> list[Tensor]:
-        """The maps at strides 2 and 4."""
+        """The maps at strides 2 and 4; an image that 4 does not divide goes on as it ends."""
+        for dim in (-2, -1):
+            last = images.narrow(dim, -1, 1)
+            missing = -images.shape[dim] % _COARSEST
+            images = torch.cat([images, last.repeat_interleave(missing, dim)], dim)
         maps = [images]
         for layer in self.encoder:
             maps.append(layer(maps[-1]))
         return maps[1:]
 
     def forward(
-        self, images: Tensor, target: Tensor, random: torch.Generator
+        self, images: Tensor, target: Tensor, random: torch.Generator, ranks: Ranks
     ) -> tuple[Tensor, Tensor]:
-        """Translate images (B, 3, H, W) and train the discriminator on the result.
-
-        Returns:
-            The images in the look of `target`, and the translator's loss.
-        """
+        """Return images in the look of `target` and their loss; the discriminator learns beside."""
         maps = self.encode(images)
-        changed = torch.sigmoid(torch.logit(images, eps=1 / 510) + self.decoder(maps[-1]))
-        self.judge(changed.detach(), target)
-        adversarial = (self.discriminator(changed) - 1).square().mean()
+        height, width = images.shape[-2:]
+        change = self.decoder(maps[-1])[..., :height, :width]
+        changed = torch.sigmoid(torch.logit(images, eps=1 / 510) + change)
+        judge = self.discriminator.layers
+        with self.discriminator.learning():
+            true, false = judge(target), judge(changed.detach())
+            (0.5 * ((true - 1).square().mean() + false.square().mean())).backward()
+        self.discriminator.move(ranks)
+        adversarial = (judge(changed) - 1).square().mean()
         return changed, adversarial + self.patch_nce(self.encode(changed), maps, random)
-
-    def judge(self, changed: Tensor, target: Tensor) -> None:
-        """One step of the discriminator."""
-        self.discriminator.requires_grad_(True)
-        true, false = self.discriminator(target), self.discriminator(changed)
-        self._optimiser.zero_grad()
-        (0.5 * ((true - 1).square().mean() + false.square().mean())).backward()
-        self._optimiser.step()
-        self.discriminator.requires_grad_(False)
 
     def patch_nce(
         self, queries: list[Tensor], keys: list[Tensor], random: torch.Generator
@@ -114,20 +100,25 @@ class Translator(nn.Module):
         """Each place of a translated image against the places of the image it comes from."""
         losses = []
         for head, *maps in zip(self.heads, queries, keys, strict=True):
-            places = torch.randperm(maps[0][0, 0].numel(), generator=random)[:PATCHES]
+            cells = maps[0][0, 0].numel()
+            places = torch.randperm(cells, generator=random, device=random.device)[:PATCHES]
+            places = places.to(maps[0].device)
             rows = (head(one.flatten(2)[:, :, places].transpose(1, 2)) for one in maps)
-            own = torch.arange(len(places))
+            own = torch.arange(len(places), device=places.device)
             for query, key in zip(*rows, strict=True):
-                losses.append(
-                    pc.pair_contrast(
-                        query, own, key.detach(), own,
-                        temperature=NCE_TEMPERATURE, ignore_index=-1,
-                    )
-                )  # fmt: skip
+                losses.append(pc.pair_contrast(
+                    query, own, key.detach(), own, temperature=NCE_TEMPERATURE, ignore_index=-1,
+                ))  # fmt: skip
         return torch.stack(losses).mean()
 
 
-def held_features(network: SegmentationNetwork, *images: Tensor) -> list[Tensor]:
-    """What the network, as it is, sees of images (B, 3, H, W): its weights get no gradient."""
-    held = {name: weight.detach() for name, weight in network.named_parameters()}
-    return [functional_call(network, held, each).features for each in images]
+class Held(nn.Module):
+    """A network as it is: its images get a gradient, its weights do not."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor, **options: Any) -> Any:
+        weights = {name: weight.detach() for name, weight in self.network.named_parameters()}
+        return functional_call(self.network, weights, (images,), options)

@@ -1,11 +1,26 @@
-"""What every network takes and gives, so that training and evaluation need not know which it is."""
+"""What every network takes and gives, so that training and evaluation need not know which it is.
+
+A network is described in JSON, of structure only: with its state dict that is everything that a
+checkpoint or a released file needs, and no code or pickle has to be trusted to read it. DeepLab and
+EfficientNet are imported when the first one is built.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields, replace
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from reference.data.classes import CITYSCAPES, ClassList
+from reference.networks.settings import DeepLabOptions, LiteOptions, NetworkSettings, ToyOptions
+
+if TYPE_CHECKING:
+    from reference.networks.weights import WeightReport
 
 Domain = Literal["source", "target"]
 
@@ -22,6 +37,63 @@ class Output(NamedTuple):
     features: Tensor
 
 
+# Scale of RGB in [0, 1], then mean and std per channel as the backbone reads them; blue first?
+_COLOURS: Final = {
+    # Of weights converted from Caffe, which divides by no spread.
+    "caffe": (255.0, (104.00698793, 116.66876762, 122.67891434), (1.0, 1.0, 1.0), True),
+    "imagenet": (1.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), False),
+    # Of TensorFlow's networks, EfficientNet-Lite among them.
+    "half": (255.0, (127.5, 127.5, 127.5), (127.5, 127.5, 127.5), False),
+    "none": (1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), False),
+}
+
+
+class ColourNormalisation(nn.Module):
+    """Bring RGB images in [0, 1] into the colours a backbone was trained on, of a kind by name.
+
+    The numbers are buffers: they travel with the weights, and weights loaded later bring their own.
+    """
+
+    scale: Tensor
+    mean: Tensor
+    std: Tensor
+    bgr: Tensor
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        scale, mean, std, bgr = _COLOURS[kind]
+        self.register_buffer("scale", torch.tensor(scale))
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
+        # Boolean, so that averaging all buffers of a network cannot round it to another value.
+        self.register_buffer("bgr", torch.tensor(bgr))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute ``(scale * colour - mean) / std``."""
+        ordered = torch.where(self.bgr, images.flip(1), images)
+        return (ordered * self.scale - self.mean) / self.std
+
+    def kind(self) -> str:
+        """Return the name of what the buffers hold now, or "custom" where no kind fits."""
+        held = self.state_dict()
+        for name in _COLOURS:
+            expected = ColourNormalisation(name).state_dict()
+            if all(torch.equal(expected[key], held[key].cpu()) for key in expected):
+                return name
+        return "custom"
+
+    def describe(self) -> dict[str, Any]:
+        """Return the numbers in words and figures, for people who read a model card."""
+        return {
+            "kind": self.kind(),
+            "input": "RGB in [0, 1]",
+            "channel_order": "BGR" if bool(self.bgr) else "RGB",
+            "scale": float(self.scale),
+            "mean": self.mean.flatten().tolist(),
+            "std": self.std.flatten().tolist(),
+        }
+
+
 class Segmenter(nn.Module):
     """What every network here is: images in [0, 1] go in, an `Output` comes out.
 
@@ -36,8 +108,13 @@ class Segmenter(nn.Module):
 
     Shape:
         images (B, 3, H, W), float in [0, 1], RGB, all of one domain; a network with a stem per
-        domain reads them with the one that is named, by default the target's. Result: `Output`.
+        domain reads them with the one that is named, by default the target's.
     """
+
+    kind: str = ""
+    """Name that a description has for this class; a class without one cannot be described."""
+    normalise: ColourNormalisation
+    _options: Any
 
     def __init__(
         self, *, feature_dim: int, num_classes: int, stride: int, align_corners: bool
@@ -49,12 +126,13 @@ class Segmenter(nn.Module):
         self.align_corners = align_corners
 
     def options(self) -> dict[str, Any]:
-        """Return the keyword arguments that build this network anew, as JSON can hold them."""
-        raise NotImplementedError
+        """Return what builds this network anew, as JSON can hold it."""
+        plain = asdict(self._options).items()
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in plain}
 
     def colours(self) -> dict[str, Any]:
-        """Return the colour normalisation in words and figures, for people who read a card."""
-        raise NotImplementedError
+        """Return the colour normalisation, for people who read a card."""
+        return self.normalise.describe()
 
     # A Python bool in the state dict: as a buffer, reading it would make the host wait for a GPU.
     def get_extra_state(self) -> Tensor:
@@ -64,3 +142,147 @@ class Segmenter(nn.Module):
     def set_extra_state(self, state: Tensor) -> None:
         """Take the corner convention over from a loaded state dict."""
         self.align_corners = bool(state)
+
+
+def unit_range(stored: Tensor) -> Tensor:
+    """Turn stored images, uint8 0..255, into what networks read, float32 in [0, 1]."""
+    return stored.float() / 255.0
+
+
+def seeded(make: Callable[[], Segmenter], seed: int) -> Segmenter:
+    """Build a network on the CPU by `seed` alone; torch's own random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make()
+
+
+@torch.no_grad()
+def upsampled_logits(network: Segmenter, images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Compute logits and upsample them bilinearly, by the network's own corner convention.
+
+    Shape:
+        images (B, 3, h, w), float in [0, 1]. Result: (B, C, *size), float32.
+    """
+    logits = network(images).logits.float()
+    return F.interpolate(logits, size=size, mode="bilinear", align_corners=network.align_corners)
+
+
+# Kind -> module and class, and its options.
+_KINDS: Final[Mapping[str, tuple[str, str, type[Any]]]] = {
+    "toy": ("toy", "SegmentationNetwork", ToyOptions),
+    "deeplab": ("deeplab", "DeepLab", DeepLabOptions),
+    "lite": ("lite", "LiteNetwork", LiteOptions),
+}
+
+
+def _construct(kind: str, options: Any, seed: int) -> Segmenter:
+    module, name, _ = _KINDS[kind]
+    made = getattr(import_module(f"reference.networks.{module}"), name)
+    return seeded(lambda: made(options), seed)
+
+
+def _kind(network: Segmenter) -> str:
+    # Of the class itself: a subclass is another network.
+    return str(vars(type(network)).get("kind", ""))
+
+
+def describe(network: Segmenter) -> dict[str, Any]:
+    """Say in JSON what a network is built of, its kind and options; `build` reads it back.
+
+    Example:
+        >>> describe(build({"network": "toy", "options": {"num_classes": 5}}))["network"]
+        'toy'
+    """
+    if _kind(network) not in _KINDS:
+        known = " or ".join(name for _, name, _ in _KINDS.values())
+        raise TypeError(f"describe: expected network to be {known}, got {type(network).__name__}.")
+    return {"network": _kind(network), "options": network.options()}
+
+
+def in_words(network: Segmenter) -> str:
+    """Name what a score depends on, for the line above a table.
+
+    Two heads go by the name DeepLab-V2, so of a DeepLab that is backbone, head and place of the
+    features.
+    """
+    if _kind(network) != "deeplab":
+        names = {"toy": "toy network", "lite": "EfficientNet-Lite0 with a pyramid"}
+        name = names.get(_kind(network), type(network).__name__)
+        return f"{name}, {network.feature_dim} features"
+    options = network.options()
+    branches = f" of {options['aspp_branches']} branches" if options["head"] == "dlv2" else ""
+    return (
+        f"DeepLab, backbone {options['backbone']}, head {options['head']}{branches}, "
+        f"{network.feature_dim} features ({options['features']}), "
+        f"colours {network.colours()['kind']}"
+    )
+
+
+def build(description: Mapping[str, Any], *, seed: int = 0) -> Segmenter:
+    """Build the network that a description stands for, on the CPU, in training mode."""
+    kind, options = description.get("network"), description.get("options")
+    if not isinstance(kind, str) or kind not in _KINDS or not isinstance(options, Mapping):
+        raise ValueError(
+            f'build: expected a description with "network" of {" or ".join(_KINDS)} and a table '
+            f"of options, got network {kind!r} and options {type(options).__name__}. "
+            "Hint: describe(network) writes one."
+        )
+    names = [field.name for field in fields(_KINDS[kind][2])]
+    if unknown := sorted(set(options) - set(names)):
+        raise ValueError(
+            f"build: expected options among {', '.join(names)}, got {unknown[0]}. "
+            "Hint: the description was written by another version."
+        )
+    try:
+        return _construct(kind, _KINDS[kind][2](**options), seed)
+    except (TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"build: expected options of types that fit, got {dict(options)} ({reason}). "
+            "Hint: describe(network) writes them."
+        ) from error
+
+
+def first_network(
+    settings: NetworkSettings, num_classes: int, seed: int
+) -> tuple[Segmenter, WeightReport | None]:
+    """Build the network that a new run begins with, and say what became of its weights.
+
+    Options that follow from the family of the weights are set.
+    """
+    if settings.kind == "deeplab":
+        from reference.networks.deeplab import first_deeplab
+
+        return first_deeplab(settings, num_classes, seed)
+    options: Any = settings.lite if settings.kind == "lite" else settings.toy
+    network = _construct(settings.kind, replace(options, num_classes=num_classes), seed)
+    if settings.kind == "toy" or settings.random_weights:
+        return network, None
+    from reference.networks.lite import load_lite
+
+    return network, load_lite(network, settings.weights)
+
+
+def plain_classes(classes: ClassList) -> dict[str, Any]:
+    """Return a class list as JSON and checkpoints can hold it; `read_classes` reads it back."""
+    return {
+        "name": classes.name,
+        "names": list(classes.names),
+        "colours": [list(colour) for colour in classes.colours],
+        "means": {name: list(members) for name, members in classes.means.items()},
+        "ids": [list(values) for values in classes.ids],
+    }
+
+
+def read_classes(held: Mapping[str, Any]) -> ClassList:
+    """Read a class list back from plain values, of which "names" and "colours" are required."""
+    names = tuple(map(str, held["names"]))
+    usual = {f"miou{len(names)}": range(len(names))}
+    means = held.get("means") or (CITYSCAPES.means if names == CITYSCAPES.names else usual)
+    return ClassList(
+        str(held.get("name", "own")),
+        names,
+        tuple((int(r), int(g), int(b)) for r, g, b in held["colours"]),
+        {str(name): tuple(map(int, members)) for name, members in means.items()},
+        tuple(tuple(map(int, values)) for values in held.get("ids") or ()),
+    )

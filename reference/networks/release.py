@@ -1,8 +1,8 @@
 """A trained network in files that anyone may open: weights in safetensors and a card in JSON.
 
 The card describes the network, its classes, colours and sizes, so that the two files are enough
-to run it and nothing in them is executed. Checkpoints of a run hold a description too and are
-read here as well.
+to run it and nothing in them is executed. Checkpoints of a run are read here as well. A method that
+changes the network at test time is named in both, and its state stands beside the weights.
 """
 
 from __future__ import annotations
@@ -10,30 +10,27 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
+from torch import Tensor
 
-from reference.atomic import write_atomically
-from reference.data.classes import NAMES, PALETTE
-from reference.networks.card import build, describe
-from reference.networks.output import Segmenter
+from reference.data.classes import CITYSCAPES, ClassList
+from reference.networks.output import Segmenter, build, describe, plain_classes, read_classes
 from reference.networks.tensor_files import read_stored
+from reference.networks.weights import require_finite
+from reference.run.files import write_atomically
 
-FORMAT: Final = 1
-CARD: Final = "card.json"
-WEIGHTS: Final = "model.safetensors"
+_FORMAT: Final = 1
+_CARD: Final = "card.json"
+_WEIGHTS: Final = "model.safetensors"
+_METHOD: Final = "method."
 _ENTRIES: Final = {
-    "format": int,
-    "description": dict,
-    "weights": str,
-    "sha256": str,
-    "classes": list,
-    "input_size": list,
-    "source": str,
+    **{"format": int, "description": dict, "weights": str, "sha256": str, "classes": list},
+    **{"palette": list, "input_size": list, "source": str},
 }
 
 
@@ -42,175 +39,206 @@ class Release:
     """A network that was read from files, in evaluation mode, on the CPU.
 
     Args:
-        network: with its weights.
-        card: everything the card says; of a checkpoint, its description and what its run was set
-            to: "source" and "input_size".
+        network: with its weights, as its method uses it at test time.
+        card: everything the card says; of a checkpoint, what its run was set to.
+        classes: of its outputs.
+        labelled: classes that its source labels; None for all.
+        trained: the network as it was trained.
+        method: "name" and "state" of a method that changes it at test time; None without.
     """
 
     network: Segmenter
     card: Mapping[str, Any]
+    classes: ClassList
+    labelled: tuple[int, ...] | None
+    trained: Segmenter
+    method: Mapping[str, Any] | None = None
+
+
+def _labelled(source: str, classes: ClassList) -> tuple[int, ...] | None:
+    """Classes that a source labels by its name: SYNTHIA has no terrain, truck and train."""
+    synthia = source == "synthia" and classes.names == CITYSCAPES.names
+    return CITYSCAPES.means["miou16"] if synthia else None
+
+
+def _assembled(
+    card: Mapping[str, Any], state: Mapping[str, Any], path: Path, method: Mapping[str, Any] | None
+) -> Release:
+    """Put network, weights and method together; weights that do not fit are refused."""
+    network = build(card["description"])
+    try:
+        network.load_state_dict(state)
+    except (RuntimeError, AttributeError, TypeError) as error:
+        # The first line says nothing, and the list that follows may name every tensor.
+        reason = " ".join(str(error).split("\n", 1)[-1].split())[:120]
+        raise ValueError(
+            f"read_trained: expected weights in {path} that fit the description, got others "
+            f"({reason} ...). Hint: the file is of another network or another version."
+        ) from error
+    require_finite("read_trained", state, path)
+    classes = CITYSCAPES if card["classes"] is None else read_classes(card["classes"])
+    if len(classes) != network.num_classes:
+        raise ValueError(
+            f"read_trained: expected one class per output in {path}, got {len(classes)} classes "
+            f"and {network.num_classes} outputs."
+        )
+    labelled = card.get("labelled") or _labelled(card.get("source", ""), classes)
+    changed = network.eval()
+    if method is not None and method["name"] not in (None, "bicl"):
+        from reference.methods import at_test
+
+        changed = at_test(method["name"], method["state"], network).eval()
+    return Release(
+        changed, card, classes, None if labelled is None else tuple(map(int, labelled)),
+        network, None if changed is network else method,
+    )  # fmt: skip
 
 
 def write_release(
     folder: Path,
-    network: Segmenter,
+    release: Release,
     *,
     input_size: tuple[int, int],
-    source: str,
     facts: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write weights and card, the card last: where it is, both are whole.
+    """Write weights and card, the card last: where it is, both are whole; return the card.
 
     Args:
         folder: made where missing.
-        network: on any device.
+        release: of a checkpoint.
         input_size: height and width of the images it is to be run at, pixels.
-        source: the data set with labels that it was trained on.
         facts: further entries of the card, such as scores; plain values.
-
-    Returns:
-        Path: the card.
     """
-    state = {
-        name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()
-    }
-    weights = save(state)
+    network, classes, method = release.trained, release.classes, release.method
+    tensors = dict(network.state_dict())
+    if method is not None:
+        tensors |= {f"{_METHOD}{name}": value for name, value in method["state"].items()}
+    if others := [name for name, value in tensors.items() if not isinstance(value, Tensor)]:
+        raise ValueError(
+            f"export: expected a method whose state is tensors alone, got {others[0]} of "
+            f"{method and method['name']}. Hint: predict and score read the checkpoint itself."
+        )
+    # Tensors that share memory, or are channels-last, would be refused.
+    weights = save({n: v.detach().cpu().contiguous().clone() for n, v in tensors.items()})
     card = {
-        "format": FORMAT,
+        "format": _FORMAT,
         "description": describe(network),
-        "weights": WEIGHTS,
+        "method": None if method is None else method["name"],
+        "weights": _WEIGHTS,
         "sha256": hashlib.sha256(weights).hexdigest(),
-        "classes": list(NAMES),
-        "palette": [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in PALETTE.tolist()],
+        "classes": list(classes.names),
+        "palette": [f"#{bytes(colour).hex()}" for colour in classes.colours],
+        **{name: plain_classes(classes)[name] for name in ("means", "ids")},
+        "labelled": None if release.labelled is None else list(release.labelled),
         "normalisation": network.colours(),
         "input_size": list(input_size),
         "stride": network.stride,
         "align_corners": network.align_corners,
-        "source": source,
+        "source": release.card.get("source", ""),
         **(facts or {}),
     }
-    write_atomically(folder / WEIGHTS, weights)
-    write_atomically(folder / CARD, json.dumps(card, indent=2) + "\n")
-    return folder / CARD
+    write_atomically(folder / _WEIGHTS, weights)
+    write_atomically(folder / _CARD, json.dumps(card, indent=2) + "\n")
+    return folder / _CARD
+
+
+def _refuse(path: Path, wanted: str, got: object) -> ValueError:
+    return ValueError(
+        f"read_release: expected {wanted} in {path}, got {got}. "
+        "Hint: python -m reference.export writes cards."
+    )
 
 
 def _read_card(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ValueError(f"read_release: expected a card {path}, got none.")
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(
-            f"read_release: expected JSON in {path}, got something else ({error})."
-        ) from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"no JSON ({error})"
+        raise _refuse(path, "a card", reason) from error
     for name, kind in _ENTRIES.items():
-        if not isinstance(card, dict) or not isinstance(card.get(name), kind):
-            found = type(card.get(name)).__name__ if isinstance(card, dict) else type(card).__name__
-            raise ValueError(
-                f'read_release: expected "{name}" of type {kind.__name__} in {path}, got {found}. '
-                "Hint: python -m reference.export writes cards."
-            )
-    if card["format"] != FORMAT:
-        raise ValueError(
-            f"read_release: expected a card of format {FORMAT}, got {card['format']} in {path}. "
-            "Hint: it was written by another version."
-        )
-    if card["classes"] != list(NAMES):
-        raise ValueError(
-            f"read_release: expected the {len(NAMES)} classes of Cityscapes in {path}, got "
-            f"{len(card['classes'])}, the first {card['classes'][:1]}."
-        )
+        value = card.get(name) if isinstance(card, dict) else card
+        if not isinstance(value, kind) or not isinstance(card, dict):
+            raise _refuse(path, f'"{name}" of type {kind.__name__}', type(value).__name__)
     size = card["input_size"]
     if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
-        raise ValueError(
-            f"read_release: expected input_size of a height and a width in {path}, got {size}."
-        )
-    if Path(card["weights"]).name != card["weights"]:
-        raise ValueError(
-            f"read_release: expected weights beside {path}, got the path {card['weights']}."
-        )
+        raise _refuse(path, "input_size of a height and a width", size)
+    if card["format"] != _FORMAT:
+        raise _refuse(path, f"format {_FORMAT}", f"{card['format']}, of another version")
+    # A path could lead anywhere.
+    name = card["weights"]
+    if Path(name).name != name or not (path.parent / name).is_file():
+        raise _refuse(path, f"the name of weights beside it, such as {_WEIGHTS}", card["weights"])
+    try:
+        colours = [tuple(bytes.fromhex(text[1:])) for text in card["palette"]]
+        listed = {"names": card["classes"], "colours": colours}
+        listed |= {"means": card.get("means"), "ids": card.get("ids")}
+        card["classes"] = plain_classes(read_classes(listed))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise _refuse(path, "classes with a palette and means", type(error).__name__) from error
     return card
 
 
-def _fill(caller: str, network: Segmenter, state: Mapping[str, Any], path: Path) -> Segmenter:
-    try:
-        network.load_state_dict(state)
-    except (RuntimeError, AttributeError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(
-            f"{caller}: expected weights in {path} that fit the description, got others ({reason})."
-        ) from error
-    return network.eval()
-
-
 def read_release(path: Path) -> Release:
-    """Read a card and the weights beside it.
-
-    Args:
-        path: the card.
-
-    Raises:
-        ValueError: the card is missing or incomplete, the weights are not those that it was
-            written for, or they do not fit the description.
-        ImportError: the network needs timm, which cannot be imported.
-    """
+    """Read a card and the weights beside it."""
     card = _read_card(path)
     weights = path.parent / card["weights"]
-    if not weights.is_file():
-        raise ValueError(f"read_release: expected weights {weights}, got none.")
     content = weights.read_bytes()
-    if (found := hashlib.sha256(content).hexdigest()) != card["sha256"]:
+    if (digest := hashlib.sha256(content).hexdigest()) != card["sha256"]:
         raise ValueError(
             f"read_release: expected {weights} with SHA-256 {card['sha256'][:12]}..., got "
-            f"{found[:12]}.... Hint: card and weights are not of one export, or one is damaged."
+            f"{digest[:12]}.... Hint: card and weights are not of one export, or one is damaged."
         )
     try:
-        state = load(content)
+        tensors = load(content)
     except SafetensorError as error:
-        raise ValueError(
-            f"read_release: expected safetensors in {weights}, got something else ({error})."
-        ) from error
-    return Release(_fill("read_release", build(card["description"]), state, weights), card)
+        raise _refuse(weights, "safetensors", f"something else ({error})") from error
+    own = {n[len(_METHOD) :]: tensors.pop(n) for n in list(tensors) if n.startswith(_METHOD)}
+    method = {"name": card["method"], "state": own} if card.get("method") else None
+    return _assembled(card, tensors, weights, method)
 
 
 def read_trained(path: Path, which: str) -> Release:
-    """Read a card (``*.json``) with its weights, or one network of a checkpoint (any other name).
-
-    Args:
-        path: the file.
-        which: of a checkpoint: "student" or "teacher".
-
-    Raises:
-        ValueError: as `read_release` and `read_checkpoint` do.
-        ImportError: the network needs timm, which cannot be imported.
-    """
+    """Read a card (``*.json``) with its weights, or one network of a checkpoint (other names)."""
     return read_release(path) if path.suffix == ".json" else read_checkpoint(path, which)
 
 
-def read_checkpoint(path: Path, which: str) -> Release:
-    """Read one network out of a checkpoint of a run.
+def read_checkpoint(path: Path, which: str, *, plain: bool = False) -> Release:
+    """Read one network, "student" or "teacher", out of a checkpoint of a run.
 
-    Args:
-        path: a file of `torch.save`: a table with "description", of `describe`, and a state dict
-            under each name that `which` may take; perhaps with "settings", of the run.
-        which: "student" or "teacher".
-
-    Raises:
-        ValueError: the file cannot be read without running code, lacks an entry, or its weights
-            do not fit its description.
-        ImportError: the network needs timm, which cannot be imported.
+    `plain` leaves it as it was trained, whatever its method makes of it at test time.
     """
     held = read_stored(path)
-    entries = sorted(map(str, held)) if isinstance(held, Mapping) else [type(held).__name__]
-    if not {"description", which} <= set(entries):
+    if not isinstance(held, Mapping) or not {"description", which} <= set(held):
         raise ValueError(
-            f'read_checkpoint: expected entries "description" and "{which}" in {path}, got '
-            f"{', '.join(entries)}."
+            f'read_checkpoint: expected a checkpoint with "description" and "{which}" in {path}, '
+            f"got {_no_checkpoint(held, which)}"
         )
-    network = _fill("read_checkpoint", build(held["description"]), held[which], path)
-    facts = {name: held[name] for name in ("iteration",) if name in held}
-    if "settings" in held:
-        settings = held["settings"]
-        facts["source"] = settings["data"]["source_set"]
-        facts["input_size"] = list(settings["reporting"]["size"])
-    return Release(network, {"description": held["description"], "which": which, **facts})
+    said = ("description", "iteration", "labelled", "settings", "classes")
+    card: dict[str, Any] = {"classes": None, "which": which}
+    card |= {name: held[name] for name in said if name in held}
+    if settings := held.get("settings"):
+        card["data"] = settings["data"]
+        card["source"] = settings["data"]["source_set"]
+        card["input_size"] = list(settings["reporting"]["size"])
+    return _assembled(card, held[which], path, None if plain else held.get("method"))
+
+
+def _no_checkpoint(held: Any, which: str) -> str:
+    if not isinstance(held, Mapping):
+        return f"{type(held).__name__}."
+    names = list(map(str, held))
+    if "state_dict" in held or any(isinstance(value, Tensor) for value in held.values()):
+        return (
+            f"weights alone ({len(names)} entries, the first {names[0]}). Hint: a file of weights "
+            "is what training begins with (--network.weights); here a checkpoint of a run or a "
+            "card is needed."
+        )
+    if which == "teacher" and {"description", "student"} <= set(held):
+        return "a run without a moving average. Hint: use --which student."
+    return f"{', '.join(sorted(names)[:6]) or 'an empty table'}."
+
+
+def renamed_source(release: Release, source: str) -> Release:
+    """Return a release that was trained on another source than its file says."""
+    card = {**release.card, "source": source}
+    return replace(release, card=card, labelled=_labelled(source, release.classes))

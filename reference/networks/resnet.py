@@ -5,55 +5,53 @@ Parameters carry the names that torchvision and timm use, so that their weights 
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-from typing import Final, Literal, get_args
+from contextlib import nullcontext
+from functools import partial
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from reference.networks.batch_norm import BatchNorm, WithBatchNorm, statistics_at_rest
 from reference.networks.output import Domain
-
-Stems = Literal["shared", "per_domain"]
+from reference.networks.pretrained import WithBatchNorm, statistics_at_rest
+from reference.networks.settings import DeepLabOptions
 
 # Bottleneck blocks per stage; 14 and 26 are for tests and small machines.
-BLOCKS: Final = {
-    14: (1, 1, 1, 1),
-    26: (2, 2, 2, 2),
-    50: (3, 4, 6, 3),
-    101: (3, 4, 23, 3),
-    152: (3, 8, 36, 3),
+_BLOCKS: Final = {
+    "resnet14": (1, 1, 1, 1),
+    "resnet26": (2, 2, 2, 2),
+    "resnet50": (3, 4, 6, 3),
+    "resnet101": (3, 4, 23, 3),
+    "resnet152": (3, 8, 36, 3),
 }
-OUTPUT_STRIDE: Final = 8
 _EXPANSION: Final = 4
 _STRIDES: Final = (1, 2, 1, 1)
 _DILATIONS: Final = (1, 1, 2, 4)
 
 
+def _one(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+
+
 class _Bottleneck(nn.Module):
     def __init__(
-        self, inputs: int, width: int, *, stride: int, dilation: int, stride_in_1x1: bool
+        self, inputs: int, width: int, stride: int, dilation: int, *, stride_in_1x1: bool
     ) -> None:
         super().__init__()
         outputs = width * _EXPANSION
         first, second = (stride, 1) if stride_in_1x1 else (1, stride)
-        self.conv1 = nn.Conv2d(inputs, width, 1, stride=first, bias=False)
+        self.conv1 = _one(inputs, width, first)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(
-            width, width, 3, stride=second, padding=dilation, dilation=dilation, bias=False
-        )
+        self.conv2 = nn.Conv2d(width, width, 3, second, dilation, dilation, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, outputs, 1, bias=False)
+        self.conv3 = _one(width, outputs)
         self.bn3 = nn.BatchNorm2d(outputs)
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = (
-            nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm2d(outputs)
-            )
-            if stride != 1 or inputs != outputs
-            else None
-        )
+        self.downsample: nn.Module | None = None
+        if stride != 1 or inputs != outputs:
+            shorter = _one(inputs, outputs, stride)
+            self.downsample = nn.Sequential(shorter, nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
@@ -77,108 +75,66 @@ class _Stem(nn.Module):
 class ResNet(WithBatchNorm):
     """A bottleneck ResNet whose last feature map has 1/8 of the image's height and width.
 
-    layer3 has dilation 2 and layer4 dilation 4 in all of their blocks.
-
-    Args:
-        depth: 14, 26, 50, 101 or 152 layers.
-        width: channels after the first convolution; 64 in every published network.
-        stride_in_1x1: put the stride of layer2 into its first 1x1 convolution, as Caffe did;
-            otherwise into the 3x3 convolution, as torchvision and timm do.
-        ceil_mode: round the size after max-pooling up, as Caffe did.
-        stems: "shared", or "per_domain" for a conv1, bn1 and layer1 of the target's own.
-        batch_norm: "trained", "affine_frozen" or "frozen"; see `WithBatchNorm`.
-        checkpointing: recompute the blocks in the backward pass: less memory, more time. The
-            running statistics move once per step all the same.
+    layer3 has dilation 2 and layer4 dilation 4 in all of their blocks. Caffe put the stride of
+    layer2 into its first 1x1 convolution, torchvision and timm put it into the 3x3 one. With
+    checkpointing the running statistics move once per step all the same.
 
     Shape:
         x (B, 3, H, W), normalised. Result: (B, 32 * width, h, w).
-
-    Raises:
-        ValueError: an unknown depth or option.
 
     Source:
         He et al., Deep Residual Learning, CVPR 2016; Chen et al., DeepLab, arXiv 1606.00915.
     """
 
-    def __init__(
-        self,
-        depth: int = 101,
-        *,
-        width: int = 64,
-        stride_in_1x1: bool = True,
-        ceil_mode: bool = True,
-        stems: Stems = "shared",
-        batch_norm: BatchNorm = "affine_frozen",
-        checkpointing: bool = False,
-    ) -> None:
-        super().__init__(batch_norm)
-        if depth not in BLOCKS:
-            known = ", ".join(map(str, BLOCKS))
-            raise ValueError(f"ResNet: expected depth to be one of {known}, got {depth}.")
-        if stems not in get_args(Stems):
-            known = " or ".join(f'"{name}"' for name in get_args(Stems))
-            raise ValueError(f"ResNet: expected stems {known}, got {stems!r}.")
-        self.checkpointing = checkpointing
-        self.stride = OUTPUT_STRIDE
+    stride = 8
+
+    def __init__(self, options: DeepLabOptions) -> None:
+        super().__init__(options.batch_norm)
+        if options.backbone not in _BLOCKS:
+            raise ValueError(
+                f'DeepLab: expected backbone {", ".join(_BLOCKS)} or "timm/<name>", '
+                f"got {options.backbone!r}."
+            )
+        width = options.width
+        self.checkpointing = options.checkpointing
         self.channels = 8 * width * _EXPANSION
+        block = partial(_Bottleneck, stride_in_1x1=options.stride_in_1x1)
 
         def stage(number: int) -> nn.Sequential:
-            inputs = width if number == 0 else width * 2 ** (number - 1) * _EXPANSION
-            planes = width * 2**number
-            blocks = []
-            for index in range(BLOCKS[depth][number]):
-                blocks.append(
-                    _Bottleneck(
-                        inputs if index == 0 else planes * _EXPANSION,
-                        planes,
-                        stride=_STRIDES[number] if index == 0 else 1,
-                        dilation=_DILATIONS[number],
-                        stride_in_1x1=stride_in_1x1,
-                    )
-                )
-            return nn.Sequential(*blocks)
+            planes, dilation = width * 2**number, _DILATIONS[number]
+            inputs = width if number == 0 else planes // 2 * _EXPANSION
+            first = block(inputs, planes, _STRIDES[number], dilation)
+            more = range(1, _BLOCKS[options.backbone][number])
+            return nn.Sequential(
+                first, *(block(planes * _EXPANSION, planes, 1, dilation) for _ in more)
+            )
 
-        first = _Stem(width, stage(0), ceil_mode=ceil_mode)
-        self.conv1, self.bn1, self.layer1 = first.conv1, first.bn1, first.layer1
-        self.relu, self.maxpool = first.relu, first.maxpool
+        shared = _Stem(width, stage(0), ceil_mode=options.ceil_mode)
+        self.conv1, self.bn1, self.layer1 = shared.conv1, shared.bn1, shared.layer1
+        self.relu, self.maxpool = shared.relu, shared.maxpool
         self.layer2, self.layer3, self.layer4 = stage(1), stage(2), stage(3)
-        self.target = _Stem(width, stage(0), ceil_mode=ceil_mode) if stems == "per_domain" else None
-        self._initialise()
-        self.settle_batch_norm()
-
-    def _initialise(self) -> None:
+        self.target: _Stem | None = None
+        if options.stems == "per_domain":
+            self.target = _Stem(width, stage(0), ceil_mode=options.ceil_mode)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         if self.target is not None:
             # Both domains start alike.
-            own = {
-                name: value
-                for name, value in self.state_dict().items()
-                if name.split(".")[0] in ("conv1", "bn1", "layer1")
-            }
-            self.target.load_state_dict(own)
+            self.target.load_state_dict(shared.state_dict())
+        self.settle_batch_norm()
 
     def _run(self, layer: nn.Sequential, x: Tensor) -> Tensor:
         if not (self.checkpointing and self.training and torch.is_grad_enabled()):
             return layer(x)
         for block in layer:
-
-            def contexts(
-                block: nn.Module = block,
-            ) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-                return nullcontext(), statistics_at_rest(block)
-
+            # The statistics move in the pass before, not when the backward pass recomputes it.
+            contexts = partial(lambda one: (nullcontext(), statistics_at_rest(one)), block)
             x = checkpoint(block, x, use_reentrant=False, context_fn=contexts)
         return x
 
     def forward(self, x: Tensor, domain: Domain = "target") -> Tensor:
-        """Compute the last feature map.
-
-        Args:
-            x: normalised images.
-            domain: whose stem reads them; without a stem per domain it makes no difference.
-        """
+        """Compute the last feature map with the stem of a domain, where each has its own."""
         stem = self if domain == "source" or self.target is None else self.target
         x = stem.maxpool(stem.relu(stem.bn1(stem.conv1(x))))
         for layer in (stem.layer1, self.layer2, self.layer3, self.layer4):

@@ -7,16 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
-from reference.networks.batch_norm import BatchNorm, WithBatchNorm
 from reference.networks.output import Domain
+from reference.networks.pretrained import WithBatchNorm
 
 
-def load_timm() -> Any:
-    """Import timm.
-
-    Raises:
-        ImportError: timm, or the torchvision it needs, cannot be imported here.
-    """
+def _timm() -> Any:
     try:
         return importlib.import_module("timm")
     # A torchvision that was built for another torch fails with RuntimeError, not ImportError.
@@ -30,41 +25,24 @@ def load_timm() -> Any:
 
 
 class TimmBackbone(WithBatchNorm):
-    """The last feature map of a network of timm, with random weights.
+    """The last feature map of a network of timm at stride 8, with random weights."""
 
-    Args:
-        name: as timm knows it, such as "resnet50" or "convnext_tiny".
-        output_stride: pixels per cell that are asked for; networks that cannot dilate refuse it.
-        batch_norm: "trained", "affine_frozen" or "frozen"; see `WithBatchNorm`.
-
-    Shape:
-        x (B, 3, H, W), normalised. Result: (B, `channels`, H / `stride`, W / `stride`).
-
-    Raises:
-        ImportError: timm cannot be imported.
-        ValueError: timm does not know the name, or cannot build it at this stride.
-    """
-
-    def __init__(
-        self, name: str, *, output_stride: int = 8, batch_norm: BatchNorm = "affine_frozen"
-    ) -> None:
+    def __init__(self, name: str, *, batch_norm: str = "affine_frozen") -> None:
         super().__init__(batch_norm)
-        timm = load_timm()
+        options = {"pretrained": False, "features_only": True, "output_stride": 8}
+        timm = _timm()
         try:
-            self.model = timm.create_model(
-                name, pretrained=False, features_only=True, output_stride=output_stride
-            )
+            self.model = timm.create_model(name, **options)
         except (RuntimeError, TypeError, NotImplementedError, AttributeError) as error:
             raise ValueError(
-                f"TimmBackbone: expected a feature network of timm at output stride "
-                f"{output_stride}, got {name!r} ({str(error).rstrip('.')}). Hint: "
-                "timm.list_models() lists the names."
+                "TimmBackbone: expected a feature network of timm at output stride 8, got "
+                f"{name!r} ({str(error).rstrip('.')}). Hint: timm.list_models() lists the names."
             ) from error
         self.channels = int(self.model.feature_info.channels()[-1])
         self.stride = int(self.model.feature_info.reduction()[-1])
         self.settle_batch_norm()
 
     def forward(self, x: Tensor, domain: Domain = "target") -> Tensor:
-        """Compute the last feature map; `domain` makes no difference here."""
+        """Compute the last feature map, the same for both domains."""
         del domain
         return self.model(x)[-1]

@@ -1,14 +1,14 @@
 """Strips of pictures as PNG files that a run leaves behind, one per image and iteration.
 
 A file is made for people: titles above the pictures, the colours of the classes below. It also
-says in its own text where which picture stands, so that a report can take it apart again.
+says in its own text where which picture stands, so that a page can take it apart again.
 """
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,34 +17,20 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
-from reference.data.classes import NAMES, PALETTE, ByteArray
-from reference.pictures.visualise import UNLABELLED_COLOUR
+from reference.pictures.paint import UNLABELLED, ByteArray, Colour
 
-FOLDER: Final = "panels"
+PANELS: Final = "panels"
 _KEY: Final = "strip"
 _INK, _SOFT, _PAPER = (29, 29, 27), (92, 92, 86), (255, 255, 255)
-_GAP: Final = 12
-_LINE: Final = 22
-_SWATCH: Final = 13
-_TEXT: Final = 14
-_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-_DIGITS: Final = 8
+_GAP, _LINE, _SWATCH, _TEXT = 12, 22, 13, 14
 
 
 @dataclass(frozen=True)
 class StripFile:
-    """Pictures of one image at one moment of a run.
+    """Pictures of one image, number `index` of a set, at one moment of a run.
 
-    Args:
-        domain: which set the image is of, "source", "target" or "validation".
-        index: number of the image in its set.
-        stem: name of the image in its set.
-        iteration: steps done.
-        phase: name of the phase.
-        pictures: caption -> pixels, from left to right, all of one size.
-
-    Shape:
-        pictures (H, W, 3), uint8 RGB.
+    `pictures` are uint8 RGB (H, W, 3) by caption, from left to right, all of one size; `domain` is
+    "source", "target" or "validation".
     """
 
     domain: str
@@ -53,54 +39,22 @@ class StripFile:
     iteration: int
     phase: str
     pictures: Mapping[str, ByteArray]
+    legend: Mapping[str, Colour]
 
     @property
     def title(self) -> str:
         """One line for people."""
-        return (
-            f"{self.domain} image {self.index} ({self.stem}), iteration {self.iteration}, "
-            f"phase: {self.phase}"
-        )
+        where = f"{self.domain} image {self.index} ({self.stem})"
+        return f"{where}, iteration {self.iteration}, phase: {self.phase}"
 
     @property
     def place(self) -> Path:
         """Where the file lies below the folder of panels."""
-        return Path(f"{self.domain}-{self.index}") / f"{self.iteration:0{_DIGITS}d}.png"
+        return Path(f"{self.domain}-{self.index}") / f"{self.iteration:08d}.png"
 
 
-def grey(values: ByteArray) -> ByteArray:
-    """Turn (H, W) uint8 into (H, W, 3) from black, 0, to white, 255."""
-    return np.repeat(values[..., None], 3, axis=2)
-
-
-def _legend(width: int, font: _Font, classes: Sequence[int]) -> Image.Image:
-    """Draw the colours of classes with their names, in as many lines as they need."""
-    swatches = [(NAMES[label], tuple(PALETTE[label].tolist())) for label in classes]
-    swatches.append(("no label", UNLABELLED_COLOUR))
-    places, left, top = [], 0, 0
-    for name, colour in swatches:
-        wide = _SWATCH + 6 + int(font.getlength(name)) + 16
-        if left and left + wide > width:
-            left, top = 0, top + _LINE
-        places.append((left, top, name, colour))
-        left += wide
-    drawn = Image.new("RGB", (width, top + _LINE), _PAPER)
-    pen = ImageDraw.Draw(drawn)
-    for left, top, name, colour in places:
-        pen.rectangle((left, top + 3, left + _SWATCH, top + 3 + _SWATCH), colour, _SOFT)
-        pen.text((left + _SWATCH + 6, top + 10), name, _INK, font, anchor="lm")
-    return drawn
-
-
-def strip_png(strip: StripFile, classes: Sequence[int]) -> bytes:
-    """Draw a strip with titles and legend.
-
-    Args:
-        strip: what to draw; at least one picture.
-        classes: train ids of the legend.
-
-    Returns:
-        bytes: a PNG file.
+def strip_png(strip: StripFile) -> bytes:
+    """Draw a strip with titles and legend as a PNG file.
 
     Raises:
         ValueError: there is no picture, or they differ in size.
@@ -115,11 +69,17 @@ def strip_png(strip: StripFile, classes: Sequence[int]) -> bytes:
     font = ImageFont.load_default(_TEXT)
     across = len(strip.pictures) * (width + _GAP) - _GAP
     across = max(across, int(font.getlength(strip.title)) + 1)
-    legend = _legend(across, font, classes)
+    # Names of classes stand in as many lines as they need.
+    names, left, down = [], 0, 0
+    for name, colour in [*strip.legend.items(), ("no label", UNLABELLED)]:
+        wide = _SWATCH + 6 + int(font.getlength(name)) + 16
+        if left and left + wide > across:
+            left, down = 0, down + _LINE
+        names.append((_GAP + left, down, name, colour))
+        left += wide
     top = _GAP + 2 * _LINE
-    sheet = Image.new(
-        "RGB", (across + 2 * _GAP, top + height + _GAP + legend.height + _GAP), _PAPER
-    )
+    below = top + height + _GAP
+    sheet = Image.new("RGB", (across + 2 * _GAP, below + down + _LINE + _GAP), _PAPER)
     pen = ImageDraw.Draw(sheet)
     pen.text((_GAP, _GAP + 8), strip.title, _INK, font, anchor="lm")
     boxes = {}
@@ -128,52 +88,34 @@ def strip_png(strip: StripFile, classes: Sequence[int]) -> bytes:
         pen.text((left, _GAP + _LINE + 10), caption, _SOFT, font, anchor="lm")
         sheet.paste(Image.fromarray(picture), (left, top))
         boxes[caption] = (left, top, left + width, top + height)
-    sheet.paste(legend, (_GAP, top + height + _GAP))
-    told = PngInfo()
-    told.add_text(
-        _KEY,
-        json.dumps(
-            {
-                "domain": strip.domain,
-                "index": strip.index,
-                "stem": strip.stem,
-                "iteration": strip.iteration,
-                "phase": strip.phase,
-                "boxes": boxes,
-            }
-        ),
-    )
-    file = io.BytesIO()
-    sheet.save(file, format="png", pnginfo=told)
+    for left, down, name, colour in names:
+        y = below + down
+        pen.rectangle((left, y + 3, left + _SWATCH, y + 3 + _SWATCH), colour, _SOFT)
+        pen.text((left + _SWATCH + 6, y + 10), name, _INK, font, anchor="lm")
+    words = {**vars(strip), "pictures": None, "boxes": boxes, "legend": dict(strip.legend)}
+    text, file = PngInfo(), io.BytesIO()
+    text.add_text(_KEY, json.dumps(words))
+    sheet.save(file, format="png", pnginfo=text)
     return file.getvalue()
 
 
 def read_strip(path: Path) -> StripFile:
     """Take a strip apart again.
 
-    Args:
-        path: a file of `strip_png`.
-
     Raises:
         ValueError: it is something else, or damaged.
     """
     try:
         with Image.open(path) as image:
-            told = json.loads(image.info[_KEY])
+            words = json.loads(image.info[_KEY])
             pixels = np.asarray(image.convert("RGB"))
-        boxes = {name: tuple(map(int, box)) for name, box in told["boxes"].items()}
-        return StripFile(
-            domain=str(told["domain"]),
-            index=int(told["index"]),
-            stem=str(told["stem"]),
-            iteration=int(told["iteration"]),
-            phase=str(told["phase"]),
-            pictures={
-                name: pixels[top:bottom, left:right]
-                for name, (left, top, right, bottom) in boxes.items()
-            },
-        )
-    except (OSError, ValueError, KeyError, TypeError, SyntaxError) as error:
+        pictures = {
+            name: pixels[top:bottom, left:right]
+            for name, (left, top, right, bottom) in words.pop("boxes").items()
+        }
+        legend = {name: (r, g, b) for name, (r, g, b) in words["legend"].items()}
+        return StripFile(**{**words, "pictures": pictures, "legend": legend})
+    except (OSError, ValueError, KeyError, TypeError, SyntaxError, AttributeError) as error:
         raise ValueError(
             f"read_strip: expected a panel of a run, got {path} ({type(error).__name__}). "
             "Hint: remove the file; the run draws new ones."

@@ -1,21 +1,16 @@
-"""What a scene is painted on: colours, and beside them what each pixel is.
-
-Every stroke writes its colour and a `Stamp` (class, material, distance), so image and labels
-cannot drift apart. The canvas is larger than the final image by `SUPERSAMPLE`; the image is
-averaged down, which gives the soft edges of a photograph.
-"""
+"""A pinhole camera that looks along a street, and what a scene is painted on."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from PIL import Image, ImageDraw
 
-from reference.synthetic.camera import Point
-
+Point = tuple[float, float]
+Corner = tuple[float, float, float]
 Colour = tuple[int, int, int]
 
 SUPERSAMPLE: Final = 2
@@ -24,17 +19,45 @@ ON_GROUND: Final = 0
 FARTHEST: Final = 255
 
 
+class Camera(NamedTuple):
+    """Projects street coordinates, metres, to pixels.
+
+    u = centre + focal ((x - lateral) / z + curve z), v = horizon + focal (height - y) / z.
+
+    Args:
+        focal, centre, horizon: pixels; the latter are column and row of the vanishing point.
+        height: metres above the road.
+        lateral: metres right of the road's middle line.
+        curve: 1/metre; the street drifts sideways by curve z^2.
+    """
+
+    focal: float
+    centre: float
+    horizon: float
+    height: float
+    lateral: float
+    curve: float
+
+    def point(self, x: float, y: float, z: float) -> Point:
+        """Return the pixel (u, v) of a point ahead of the camera (z > 0)."""
+        return (
+            self.centre + self.focal * ((x - self.lateral) / z + self.curve * z),
+            self.horizon + self.focal * (self.height - y) / z,
+        )
+
+    def points(self, *corners: Corner) -> list[Point]:
+        """Return the pixels of several points."""
+        return [self.point(*corner) for corner in corners]
+
+    def pixels(self, metres: float, z: float) -> float:
+        """Return the length in pixels of `metres` seen face-on at distance `z`."""
+        return self.focal * metres / z
+
+
 class Material(IntEnum):
     """What a surface is made of; decides its texture."""
 
-    SMOOTH = 0
-    ASPHALT = 1
-    PAVING = 2
-    GRASS = 3
-    FOLIAGE = 4
-    MASONRY = 5
-    GLASS = 6
-    SKY = 7
+    SMOOTH, ASPHALT, PAVING, GRASS, FOLIAGE, MASONRY, GLASS, SKY = range(8)
 
 
 @dataclass(frozen=True)
@@ -59,17 +82,10 @@ class Stamp:
         return (self.train_id, int(self.material), self.distance)
 
 
-@dataclass(frozen=True)
-class Lamp:
-    """A lamp that shines after dark.
+class Lamp(NamedTuple):
+    """A lamp that shines after dark: its pixel, that of the road below, its distance `z`.
 
-    Args:
-        at: its pixel (u, v).
-        foot: the pixel of the road below it.
-        metre: length of one metre at its distance, pixels.
-        z: its distance, metres.
-        colour: of its light, RGB 0..255.
-        reach: how far it lights what stands around, metres; 0 for a lamp that is only seen.
+    A metre there is `metre` pixels; it lights what stands within `reach` metres, or is only seen.
     """
 
     at: Point
@@ -81,16 +97,10 @@ class Lamp:
 
 
 class Canvas:
-    """Colour image, code image and shade mask and lamps of one scene, painted back to front.
-
-    Args:
-        height: rows of the canvas, pixels.
-        width: columns of the canvas, pixels.
-    """
+    """Colours, codes, shade and lamps of one scene, in canvas pixels, painted back to front."""
 
     def __init__(self, height: int, width: int) -> None:
-        self.height = height
-        self.width = width
+        self.height, self.width = height, width
         self.colours = Image.new("RGB", (width, height))
         self.codes = Image.new("RGB", (width, height))
         self.shade = Image.new("L", (width, height))
@@ -117,18 +127,13 @@ class Canvas:
         self._colour_pen.line(points, fill=colour, width=thickness)
         self._code_pen.line(points, fill=stamp.code, width=thickness)
 
-    def relabel(self, middle: Point, rx: float, ry: float, train_id: int) -> None:
-        """Give an ellipse another class and leave its colours, materials and distances."""
+    def relabel(self, middle: Point, radius: float, train_id: int) -> None:
+        """Give a disc another class and leave its colours, materials and distances."""
         u, v = middle
-        left, top = max(int(u - rx), 0), max(int(v - ry), 0)
-        right, bottom = min(int(u + rx) + 1, self.width), min(int(v + ry) + 1, self.height)
-        if left >= right or top >= bottom:
-            return
-        part = (left, top, right, bottom)
-        classes, *others = self.codes.crop(part).split()
-        pen = ImageDraw.Draw(classes)
-        pen.ellipse((u - rx - left, v - ry - top, u + rx - left, v + ry - top), fill=train_id)
-        self.codes.paste(Image.merge("RGB", (classes, *others)), part)
+        box = (u - radius, v - radius, u + radius, v + radius)
+        classes, *others = self.codes.split()
+        ImageDraw.Draw(classes).ellipse(box, fill=train_id)
+        self.codes.paste(Image.merge("RGB", (classes, *others)))
 
     def cast_shadow(self, corners: Sequence[Point]) -> None:
         """Mark a polygon of the ground as lying in shadow."""

@@ -6,23 +6,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reference.synthetic.camera import Camera
-from reference.synthetic.canvas import Canvas, Colour, Lamp, Stamp
+from reference.synthetic.canvas import Camera, Canvas, Colour, Corner, Lamp, Stamp
 from reference.synthetic.look import Look, Setting
 
-Corner = tuple[float, float, float]
+Span = tuple[float, float]
+
+
+def scaled(colour: Colour, factor: float) -> Colour:
+    """A colour made brighter or darker."""
+    r, g, b = (int(min(channel * factor, 255.0)) for channel in colour)
+    return (r, g, b)
 
 
 @dataclass(frozen=True)
 class Painter:
-    """Paints street-space shapes; everything random comes from `rng`.
+    """Paints street-space shapes, in metres; everything random comes from `rng`.
 
-    Args:
-        canvas: what is painted on.
-        camera: from metres to canvas pixels.
-        look: colours and numbers of the domain.
-        rng: the generator of this image.
-        sun_from: -1 when the sun stands on the left of the street, +1 on the right.
+    The sun stands on the left of the street where `sun_from` is -1, on the right where it is +1.
     """
 
     canvas: Canvas
@@ -44,6 +44,10 @@ class Painter:
         """Draw True with a probability."""
         return float(self.rng.random()) < probability
 
+    def side(self) -> int:
+        """Draw the left (-1) or the right (+1) side."""
+        return -1 if self.chance(0.5) else 1
+
     def count(self, mean: float) -> int:
         """Draw a Poisson number."""
         return int(self.rng.poisson(mean))
@@ -55,13 +59,10 @@ class Painter:
     def colour(
         self, thing: str, spread: float = 8.0, variant: int | None = None, factor: float = 1.0
     ) -> Colour:
-        """Draw a colour of a thing.
+        """Draw a colour of a thing, of one variant or any.
 
-        Args:
-            thing: name in the palette.
-            spread: standard deviation of its brightness between two draws, RGB units.
-            variant: which variant; None draws one.
-            factor: brightness factor, for sides turned from or to the light.
+        `spread` is the standard deviation of its brightness, RGB units; `factor` is for sides
+        turned from or to the light.
         """
         chosen = self.variant(thing) if variant is None else variant
         offset = spread * float(self.rng.standard_normal())
@@ -76,27 +77,27 @@ class Painter:
         return 1.0 - 0.2 * self.setting.sun * side * self.sun_from
 
     def lamp(self, at: Corner, colour: Colour, reach: float = 0.0) -> None:
-        """Note a lamp that shines after dark: where, in metres, how coloured, and how far."""
+        """Note a lamp that shines after dark and lights what stands within its reach."""
         x, _, z = at
         point, foot = self.camera.points(at, (x, 0.0, z))
-        lamp = Lamp(point, foot, self.camera.pixels(1.0, z), z, colour, reach)
-        self.canvas.lamps.append(lamp)
+        self.canvas.lamps.append(Lamp(point, foot, self.camera.pixels(1.0, z), z, colour, reach))
 
     def shape(self, corners: list[Corner], colour: Colour, stamp: Stamp) -> None:
-        """Fill a polygon given in metres."""
+        """Fill a polygon."""
         self.canvas.polygon(self.camera.points(*corners), colour, stamp)
 
-    def upright(
-        self, x: tuple[float, float], y: tuple[float, float], z: float, colour: Colour, stamp: Stamp
-    ) -> None:
-        """Fill a rectangle that faces the camera at distance `z`."""
+    def flat(self, x: Span, z: Span, colour: Colour, stamp: Stamp) -> None:
+        """Fill a rectangle on the ground."""
+        (x0, x1), (z0, z1) = x, z
+        self.shape([(x0, 0.0, z0), (x1, 0.0, z0), (x1, 0.0, z1), (x0, 0.0, z1)], colour, stamp)
+
+    def upright(self, x: Span, y: Span, z: float, colour: Colour, stamp: Stamp) -> None:
+        """Fill a rectangle that faces the camera."""
         (x0, x1), (y0, y1) = x, y
         self.shape([(x0, y0, z), (x1, y0, z), (x1, y1, z), (x0, y1, z)], colour, stamp)
 
-    def along(
-        self, x: float, y: tuple[float, float], z: tuple[float, float], colour: Colour, stamp: Stamp
-    ) -> None:
-        """Fill a rectangle that runs along the street at a fixed `x`."""
+    def along(self, x: float, y: Span, z: Span, colour: Colour, stamp: Stamp) -> None:
+        """Fill a rectangle that runs along the street."""
         (y0, y1), (z0, z1) = y, z
         self.shape([(x, y0, z0), (x, y0, z1), (x, y1, z1), (x, y1, z0)], colour, stamp)
 
@@ -105,5 +106,4 @@ class Painter:
     ) -> None:
         """Fill a disc that faces the camera; `squash` narrows it sideways."""
         pixels = self.camera.pixels(radius, middle[2])
-        point = self.camera.point(*middle)
-        self.canvas.ellipse(point, pixels * squash, pixels, colour, stamp)
+        self.canvas.ellipse(self.camera.point(*middle), pixels * squash, pixels, colour, stamp)

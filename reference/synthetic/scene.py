@@ -2,46 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, get_args
+from typing import Final, get_args
 
 import numpy as np
-import numpy.typing as npt
 
-from reference.synthetic.appearance import develop
-from reference.synthetic.camera import Camera
-from reference.synthetic.canvas import SUPERSAMPLE, Canvas
-from reference.synthetic.ground import paint_ground, paint_sky, plan_street
+from reference.synthetic import street
+from reference.synthetic.appearance import Bytes, develop
+from reference.synthetic.canvas import SUPERSAMPLE, Camera, Canvas
+from reference.synthetic.draw import Split
 from reference.synthetic.look import DOMAINS, Domain, look_of
 from reference.synthetic.painter import Painter
-from reference.synthetic.roadside import paint_roadside, paint_skyline
 from reference.synthetic.traffic import paint_traffic
 from reference.synthetic.variety import varied_look
 
-Bytes = npt.NDArray[np.uint8]
-Split = Literal["train", "val", "test"]
-
 SPLITS: Final[tuple[Split, ...]] = get_args(Split)
-SMALLEST: Final = 16
-
-
-def _check(
-    seed: int, domain: str, index: int, size: tuple[int, int], shift: float, split: str
-) -> None:
-    if seed < 0 or index < 0:
-        raise ValueError(
-            f"draw_scene: expected seed and index >= 0, got seed {seed} and index {index}."
-        )
-    if domain not in DOMAINS:
-        raise ValueError(f"draw_scene: expected domain one of {DOMAINS}, got {domain!r}.")
-    if split not in SPLITS:
-        raise ValueError(f"draw_scene: expected split one of {SPLITS}, got {split!r}.")
-    if min(size) < SMALLEST:
-        raise ValueError(
-            f"draw_scene: expected size (height, width) of at least {SMALLEST} pixels each, "
-            f"got {tuple(size)}."
-        )
-    if not 0.0 <= shift <= 1.0:
-        raise ValueError(f"draw_scene: expected shift in [0, 1], got {shift}.")
 
 
 def draw_scene(
@@ -55,36 +29,38 @@ def draw_scene(
     night: bool = False,
     other_traffic: bool = False,
 ) -> tuple[Bytes, Bytes]:
-    """Draw one street scene.
-
-    Its content depends on (seed, domain, split, index) alone: not on the images drawn before,
-    nor on how many are drawn.
+    """Draw one street scene, which depends on (seed, domain, split, index) alone.
 
     Args:
-        seed: number of the data set, >= 0.
+        seed, index: number of the data set, and of the image in it, >= 0.
         domain: "source" (sunny, crisp) or "target" (overcast, bluish, noisy).
-        index: number of the image, >= 0.
         size: (height, width) in pixels, each at least 16.
-        shift: how far the target's look has moved from the source's, 0..1; no effect on the
-            source domain.
-        split: "train", "val" or "test"; different images of the same kind.
-        varied: draw a look for this image alone; no effect on the target domain.
-        night: draw the target after dark, by the light of lamps; no effect on the source domain.
+        shift: how far the target's look has moved from the source's, 0..1.
+        split: different images of the same kind.
+        varied: draw a look for this source image alone.
+        night: draw the target after dark, by the light of lamps.
         other_traffic: put other vehicles and persons into the same street.
 
     Returns:
-        image uint8 (H, W, 3), RGB, and train ids uint8 (H, W) without ignored pixels.
+        image uint8 (H, W, 3), RGB, and class numbers uint8 (H, W) of the 19 Cityscapes classes.
 
     Raises:
-        ValueError: an unknown domain or split, a negative number, a size below 16 pixels, or
-            a shift outside [0, 1].
+        ValueError: an unknown domain or split, or a number outside its range.
 
     Example:
-        >>> image, train_ids = draw_scene(0, "target", 7)
-        >>> image.shape, train_ids.shape
+        >>> image, labels = draw_scene(0, "target", 7)
+        >>> image.shape, labels.shape
         ((96, 192, 3), (96, 192))
     """
-    _check(seed, domain, index, size, shift, split)
+    for wanted, value, ok in (
+        ("seed and index >= 0", f"seed {seed} and index {index}", min(seed, index) >= 0),
+        (f"domain one of {DOMAINS}", repr(domain), domain in DOMAINS),
+        (f"split one of {SPLITS}", repr(split), split in SPLITS),
+        ("size of at least 16 pixels each", tuple(size), min(size) >= 16),
+        ("shift in [0, 1]", shift, 0.0 <= shift <= 1.0),
+    ):
+        if not ok:
+            raise ValueError(f"draw_scene: expected {wanted}, got {value}.")
     key = [seed, DOMAINS.index(domain), SPLITS.index(split), index]
     rng = np.random.default_rng(key)
     look = varied_look(rng) if varied and domain == "source" else look_of(domain, shift, night)
@@ -98,13 +74,12 @@ def draw_scene(
         lateral=setting.road_width * float(rng.uniform(0.08, 0.28)),
         curve=0.0006 * float(rng.standard_normal()),
     )
-    sun_from = 1 if rng.random() < 0.5 else -1
-    painter = Painter(Canvas(height, width), camera, look, rng, sun_from)
-    street = plan_street(painter)
-    paint_sky(painter)
-    paint_skyline(painter)
-    paint_ground(painter, street)
+    painter = Painter(Canvas(height, width), camera, look, rng, 1 if rng.random() < 0.5 else -1)
+    layout = street.plan_street(painter)
+    street.paint_sky(painter)
+    street.paint_skyline(painter)
+    street.paint_ground(painter, layout)
     for side in (-1, 1):
-        paint_roadside(painter, street, side)
-    paint_traffic(painter, street, np.random.default_rng([*key, 1]) if other_traffic else None)
+        street.paint_roadside(painter, layout, side)
+    paint_traffic(painter, layout, np.random.default_rng([*key, 1]) if other_traffic else None)
     return develop(painter)

@@ -9,61 +9,44 @@ from typing import Final
 
 import numpy as np
 
+from reference.synthetic import things
 from reference.synthetic.canvas import Canvas
-from reference.synthetic.furniture import paint_lamp_post, paint_traffic_light, paint_traffic_sign
-from reference.synthetic.greenery import paint_tree
-from reference.synthetic.ground import Street
-from reference.synthetic.painter import Painter
-from reference.synthetic.people import paint_person
-from reference.synthetic.vehicles import paint_bus, paint_car, paint_truck
+from reference.synthetic.painter import Painter, Span
+from reference.synthetic.street import Street, paint_tree
 
 # Distance and what paints the thing that stands there.
 Placed = tuple[float, Callable[[], None]]
-PaintVehicle = Callable[[Painter, float, float, bool], None]
 
 _TRIES: Final = 8
 
 
-class _Lanes:
-    """Four lanes, each a list of occupied stretches (from, to) in metres."""
+def _place_vehicles(painter: Painter, street: Street) -> list[Placed]:
+    setting, parking = painter.setting, street.kerb - 1.15
+    driving = street.kerb * (0.42 if street.kerb > 4.6 else 0.3)
+    middles = (-parking, -driving, driving, parking)
+    # Stretches (from, to) of the four lanes that are occupied, metres.
+    taken: tuple[list[Span], ...] = ([], [], [], [])
+    placed: list[Placed] = []
 
-    def __init__(self, painter: Painter, street: Street) -> None:
-        parking = street.kerb - 1.15
-        driving = street.kerb * 0.42 if street.kerb > 4.6 else street.kerb * 0.3
-        self._middles = (-parking, -driving, driving, parking)
-        self._taken: tuple[list[tuple[float, float]], ...] = ([], [], [], [])
-        self._painter = painter
-
-    def free_spot(self, length: float, nearest: float) -> tuple[float, float, bool] | None:
-        """Return (x, z, oncoming) of a free stretch of `length` metres, or None."""
-        painter = self._painter
+    def place(paint: Callable[..., None], length: float, nearest: float) -> None:
         for _ in range(_TRIES):
             lane = int(painter.rng.choice(4, p=(0.3, 0.25, 0.2, 0.25)))
             z = nearest + 46.0 * float(painter.rng.random()) ** 1.4 + (3.0 if lane == 2 else 0.0)
-            stretches = self._taken[lane]
-            if lane in (1, 2):
-                stretches = stretches + self._taken[lane + (1 if lane == 2 else -1)]
-            if all(z + length + 1.0 < start or z > stop + 1.0 for start, stop in stretches):
-                self._taken[lane].append((z, z + length))
-                x = self._middles[lane] + painter.between(-0.15, 0.15)
-                return x, z, lane < 2
-        return None
+            # Who drives keeps off the parked ones beside.
+            beside = {1: taken[0], 2: taken[3]}.get(lane, [])
+            if all(z + length + 1.0 < a or z > b + 1.0 for a, b in taken[lane] + beside):
+                taken[lane].append((z, z + length))
+                x = middles[lane] + painter.between(-0.15, 0.15)
+                placed.append((z, partial(paint, painter, x, z, lane < 2)))
+                return
 
-
-def _place_vehicles(painter: Painter, street: Street) -> list[Placed]:
-    lanes, setting = _Lanes(painter, street), painter.setting
-    kinds: tuple[tuple[PaintVehicle, float, float, float], ...] = (
-        (paint_bus, setting.buses, 11.5, 9.0),
-        (paint_truck, setting.trucks, 9.0, 8.0),
-        (paint_car, setting.cars, 4.6, 5.0),
-    )
-    placed: list[Placed] = []
-    for paint, mean, length, nearest in kinds:
+    for paint, mean, length, nearest in (
+        (things.paint_bus, setting.buses, 11.5, 9.0),
+        (things.paint_truck, setting.trucks, 9.0, 8.0),
+        (things.paint_car, setting.cars, 4.6, 5.0),
+    ):
         for _ in range(painter.count(mean)):
-            spot = lanes.free_spot(length, nearest)
-            if spot is not None:
-                x, z, oncoming = spot
-                placed.append((z, partial(paint, painter, x, z, oncoming)))
+            place(paint, length, nearest)
     return placed
 
 
@@ -74,30 +57,27 @@ def _place_persons(painter: Painter, street: Street) -> list[Placed]:
         if painter.chance(0.15):
             x = painter.between(-street.kerb, street.kerb)
         else:
-            side = -1 if painter.chance(0.5) else 1
+            side = painter.side()
             x = side * painter.between(street.kerb + 0.7, street.walk_of(side) - 0.2)
-        placed.append((z, partial(paint_person, painter, x, z)))
+        placed.append((z, partial(things.paint_person, painter, x, z)))
     return placed
 
 
 def _place_furniture(painter: Painter, street: Street) -> list[Placed]:
     setting = painter.setting
-    kinds: tuple[tuple[Callable[[Painter, float, float], None], float, float, float], ...] = (
-        (paint_lamp_post, setting.poles, 6.0, 28.0),
-        (paint_traffic_light, setting.lights, 7.0, 22.0),
-        (paint_traffic_sign, setting.signs, 6.0, 22.0),
-    )
     placed: list[Placed] = []
-    for paint, mean, nearest, farthest in kinds:
+    for paint, mean, nearest, farthest in (
+        (things.paint_lamp_post, setting.poles, 6.0, 28.0),
+        (things.paint_traffic_light, setting.lights, 7.0, 22.0),
+        (things.paint_traffic_sign, setting.signs, 6.0, 22.0),
+    ):
         for _ in range(painter.count(mean)):
             z = painter.between(nearest, farthest)
-            side = -1 if painter.chance(0.5) else 1
-            x = side * (street.kerb + painter.between(0.35, 0.8))
+            x = painter.side() * (street.kerb + painter.between(0.35, 0.8))
             placed.append((z, partial(paint, painter, x, z)))
     for _ in range(painter.count(setting.street_trees)):
         z = painter.between(9.0, 45.0)
-        side = -1 if painter.chance(0.5) else 1
-        x = side * (street.kerb + painter.between(0.9, 1.4))
+        x = painter.side() * (street.kerb + painter.between(0.9, 1.4))
         placed.append((z, partial(paint_tree, painter, x, z, painter.between(4.0, 6.5))))
     return placed
 
@@ -109,7 +89,7 @@ def _place_parked(painter: Painter, street: Street) -> list[Placed]:
         z, left = painter.between(3.5, 16.0), painter.count(painter.setting.parked / 2)
         while left > 0 and z < 60.0:
             x = side * (street.kerb - painter.between(0.95, 1.25))
-            placed.append((z, partial(paint_car, painter, x, z, painter.chance(0.5))))
+            placed.append((z, partial(things.paint_car, painter, x, z, painter.chance(0.5))))
             z, left = z + painter.between(5.2, 8.0), left - 1
     return placed
 
@@ -126,18 +106,16 @@ def paint_traffic(
 ) -> None:
     """Place vehicles, persons and street furniture, then paint them from far to near.
 
-    Args:
-        painter: the hand.
-        street: widths of road and sidewalks.
-        others: draws other vehicles and persons for the same street and furniture; None leaves the
-            scene its own.
+    `others` draws other vehicles and persons for the same street and furniture; without it the
+    scene keeps its own.
     """
-    own = painter
-    if others is not None:
+    if others is None:
+        placed = _place_movable(painter, street) + _place_furniture(painter, street)
+    else:
         # Its own traffic is still painted, out of sight: the furniture then draws the same numbers.
-        own = replace(painter, canvas=Canvas(painter.canvas.height, painter.canvas.width))
-    placed = _place_movable(own, street) + _place_furniture(painter, street)
-    if others is not None:
+        unseen = Canvas(painter.canvas.height, painter.canvas.width)
+        placed = _place_movable(replace(painter, canvas=unseen), street)
+        placed += _place_furniture(painter, street)
         placed += _place_movable(replace(painter, rng=others), street)
     for _, paint in sorted(placed, key=lambda thing: -thing[0]):
         paint()

@@ -1,45 +1,40 @@
 """Run in a process of its own: read a training split and print every path that Python opened.
 
-    python -m tests.reference.opened_files ROOT {target,source} WORKERS
+    python -m tests.reference.opened_files ROOT LAYOUT {target,oracle} WORKERS
 
-"target" is the pipeline of adaptation; "source" reads the same split with its labels.
+"target" is the pipeline of adaptation; "oracle" reads the same split with its labels.
 """
 
 import sys
 from pathlib import Path
 
-LOG: list[str] = []
+OPENED: list[str] = []
 
 
 def _note(event: str, arguments: tuple[object, ...]) -> None:
     if event in ("open", "os.scandir", "os.listdir") and isinstance(arguments[0], str | Path):
-        LOG.append(str(arguments[0]))
+        OPENED.append(path := str(arguments[0]))
         # A worker's list stays in the worker.
-        if "gtFine" in LOG[-1]:
-            print(f"opened {LOG[-1]}", flush=True)
+        if any(part in path for part in ("truth", "gtFine", "/gt/")):
+            print(f"opened {path}", flush=True)
 
 
 def main() -> None:
-    root, pipeline, workers = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-    from reference.data.cityscapes import Cityscapes
-    from reference.data.crops import SourceCrops, TargetCrops
-    from reference.data.loading import source_batches, target_batches
-    from reference.data.order import Batching
-    from reference.data.resizing import Resize
+    root, layout, pipeline, workers = Path(sys.argv[1]), *sys.argv[2:4], int(sys.argv[4])
+    from reference.data.batches import batches
+    from reference.data.sets import open_sets
+    from reference.data.settings import Crops, DataSettings
 
+    folders = {"target": root}
+    if layout == "own":
+        folders = {"target": root / "photographs", "classes": root / "classes.json"}
+        folders["target_labels"] = root / "truth"
+    sets = open_sets(DataSettings(target_set=layout, **folders))
     sys.addaudithook(_note)
-    size = Resize(size=(4, 6))
-    batching = Batching(seed=0, start=0, stop=3, batch_size=2, workers=workers)
-    if pipeline == "target":
-        blind = Cityscapes(root, "train", labels=False)
-        crops = TargetCrops(size, crop=(4, 4))
-        batches = list(target_batches(blind, crops, batching))
-    else:
-        seeing = Cityscapes(root, "train", labels=True)
-        source = SourceCrops(size, crop=(4, 4))
-        batches = list(source_batches(seeing, source, batching))
-    images = sum("leftImg8bit" in path for path in LOG)
-    print(f"{len(batches)} batches, {images} paths of images")
+    images = sets.target if pipeline == "target" else sets.oracle
+    crops = Crops(size=(4, 6), crop=(4, 4))
+    drawn = batches(images, crops, seed=0, stream=1, start=0, stop=3, batch_size=2, workers=workers)
+    print(f"{len(list(drawn))} batches, {len(OPENED)} paths", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,64 @@
-"""A DeepLab small enough for a test, and files of weights in the namings of others."""
+"""A DeepLab small enough for a test, its checkpoints, and weights in the namings of others."""
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
-from reference.networks.deeplab import DeepLab, DeepLabOptions, seeded
+from reference.data.classes import CITYSCAPES, ClassList
+from reference.networks.deeplab import DeepLab
+from reference.networks.output import Segmenter, describe, plain_classes, seeded
+from reference.networks.settings import DeepLabOptions
 
 SMALL = DeepLabOptions(backbone="resnet14", width=8)
+IMAGES = torch.rand(3, 3, 16, 24, generator=torch.Generator().manual_seed(0))
+
+
+class Bomb:
+    """A pickle of it makes a folder where it is opened by `pickle`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.path),)
+
+
+def refuses(begin: str, error: type[Exception] = ValueError) -> Any:
+    """A sentence that begins so must be raised."""
+    return pytest.raises(error, match=f"^{re.escape(begin)}")
+
+
+def write_checkpoint(
+    path: Path,
+    network: Segmenter,
+    classes: ClassList = CITYSCAPES,
+    data: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> Path:
+    """A checkpoint as runs write them; `data` is of their settings."""
+    if data is not None:
+        more["settings"] = {"data": data, "reporting": {"size": [16, 24]}}
+    named = {"description": describe(network), "classes": plain_classes(classes), "iteration": 40}
+    torch.save({**named, "student": network.state_dict(), **more}, path)
+    return path
+
+
+def liking(*classes: int, count: int = 19) -> DeepLab:
+    """A network that says the last of some classes everywhere, the one before it if it may not."""
+    network = small_deeplab(num_classes=count)
+    for branch in network.head.branches:
+        branch.weight.data.zero_()
+    network.head.branches[0].bias.data[list(classes)] = torch.arange(1.0, len(classes) + 1)
+    return network
 
 
 def small_deeplab(seed: int = 0, **changes: Any) -> DeepLab:

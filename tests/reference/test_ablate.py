@@ -3,285 +3,289 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from reference import ablate
-from reference.ablate import (
-    Failure,
-    Options,
-    chosen_cells,
-    prepare,
-    store_tables,
-    stored_cells,
-    train_missing,
-)
-from reference.data.transforms import Augmentation
-from reference.experiments import matrix, tables
-from reference.experiments.matrix import adaptation
-from reference.experiments.row_names import (
+from reference.ablate import Options, runs_of, store_tables, stored_records, train_missing
+from reference.experiments import runs, tables, targets
+from reference.experiments.rows import (
+    BESIDE_METHODS,
     INGREDIENTS,
     LABELS,
     MAIN_ROWS,
     METHOD,
-    SAFER_ROW,
+    ORACLE,
+    SAFER,
+    SOURCE,
     UNAUGMENTED,
+    settings_of,
 )
-from reference.methods.registry import METHODS
-from reference.training.config import BICL, ROWS, without
-from reference.training.losses import NonFiniteLossError
+from reference.experiments.targets import draw_missing, target_settings
+from reference.methods import METHODS
+from reference.presets import PRESETS
+from reference.run.folder import flat
+from reference.settings import AdaptationStage, Settings
+from tests.reference.small_experiment import few
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def run(options: Options, experiment) -> str:
-    assert train_missing(prepare(options, experiment), options) == []
-    return store_tables(options, experiment)
-
-
-def records(options: Options) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in sorted((options.runs / "ablation").rglob("*.*"))}
+TOY = PRESETS["toy"][1]
+BEGIN = Path("source/last.pth")
 
 
-def test_every_row_differs_from_full_bicl_where_its_name_says(tiny_experiment):
-    full = asdict(tiny_experiment.adaptation)
-    changed = {}
-    for name in INGREDIENTS:
-        row = asdict(adaptation(f"without_{name}", tiny_experiment))
-        flat, whole = ({**d, **(d["contrast"] or {})} for d in (row, full))
-        changed[name] = {key for key in whole if key != "contrast" and flat[key] != whole[key]}
+def stage(row: str, preset: Settings = TOY) -> AdaptationStage:
+    return settings_of(row, preset, BEGIN).adaptation
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder runs/ whose scenes are drawn."""
+    place = tmp_path_factory.mktemp("drawn") / "runs"
+    draw_missing([few("toy", 0, data=place / "data")])
+    return place
+
+
+@pytest.fixture
+def options(tmp_path: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch) -> Options:
+    """A command over seed 0, with few steps and documents of its own."""
+    monkeypatch.setattr(targets, "target_settings", few)
+    place, docs = tmp_path / "runs", tmp_path / "docs"
+    shutil.copytree(drawn, place)
+    docs.mkdir()
+    names = (*tables.SECTIONS, "methods")
+    markers = (f"<!-- generated: {name} -->\n<!-- end: {name} -->" for name in names)
+    (docs / "results.md").write_text("# Results\n\n" + "\n\nBy hand.\n\n".join(markers) + "\n")
+    return Options(seeds=(0,), rows=("entropy_only", "bicl"), jobs=1, runs=place, docs=docs)
+
+
+def run(options: Options) -> str:
+    assert train_missing(options) == []
+    return store_tables(options)
+
+
+def scores(options: Options) -> dict[str, dict[str, float]]:
+    return {run.row: record["iou"] for run, record in stored_records(options).items()}
+
+
+def test_every_row_differs_from_full_bicl_where_its_name_says() -> None:
+    whole = flat(asdict(TOY.adaptation))
+    changed = {
+        name: {key for key, value in flat(asdict(stage(f"without_{name}"))).items()
+               if value != whole[key]}
+        for name in INGREDIENTS
+    }  # fmt: skip
     assert changed == {
-        "target_to_source": {"target_to_source"},
-        "source_to_target": {"source_to_target"},
-        "calibration": {"calibrate"},
-        "dynamic_labels": {"dynamic_labels"},
-        "static_labels": {"static_weight", "static_from_round"},
+        "target_to_source": {"contrast.target_to_source"},
+        "source_to_target": {"contrast.source_to_target"},
+        "calibration": {"contrast.calibrate"},
+        "dynamic_labels": {"contrast.dynamic_labels"},
+        "static_labels": {"static_labels"},
         "entropy": {"entropy_weight"},
-        "bank": {"prototypes"},
-        "delay": {"entropy_from_round", "static_from_round"},
+        "bank": {"contrast.prototypes"},
+        "delay": {"entropy_from_round", "static.from_round"},
     }
+    assert stage("bicl") == TOY.adaptation
 
 
-def test_contrast_alone_has_neither_entropy_nor_target_cross_entropy(tiny_experiment):
-    for name, calibrate in (("contrast_only", True), ("contrast_only_uncalibrated", False)):
-        row = adaptation(name, tiny_experiment)
-        assert row.contrast is not None
-        assert row.contrast.calibrate is calibrate
-        assert (row.entropy_weight, row.static_weight, row.static_from_round) == (0, 0, None)
-    assert adaptation("bicl", replace(tiny_experiment, adaptation=BICL)) == BICL
-    safer = adaptation(SAFER_ROW, tiny_experiment)
-    assert safer.contrast is not None and safer.static_from_round == 0
-    assert safer.contrast.threshold > BICL.contrast.threshold
-    assert safer.contrast.target_to_source < BICL.contrast.target_to_source
-    assert safer.steps == tiny_experiment.adaptation.steps and safer.entropy_weight == 0
-    assert without("entropy").entropy_weight == 0 and ROWS["bicl"] == BICL
+def test_every_row_keeps_schedule_data_and_network_of_its_preset() -> None:
+    preset = replace(TOY, adaptation=replace(TOY.adaptation, iterations=7, rounds=2))
+    for row in LABELS:
+        settings = settings_of(row, preset, BEGIN)
+        assert (settings.data, settings.network) == (preset.data, preset.network), row
+        assert (settings.adaptation.iterations, settings.adaptation.rounds) == (7, 2), row
+        assert settings.stages == {ORACLE: "oracle", SOURCE: "source-only"}.get(
+            row, "source-only" if row == UNAUGMENTED else "adapt"
+        )
+        assert settings.begin == (BEGIN if settings.stages == "adapt" else None)
+    assert settings_of(ORACLE, preset, BEGIN).source.iterations == TOY.source.iterations + 7
+    assert settings_of("source_only_continued", preset, BEGIN).method == "control"
+    assert settings_of(f"{METHOD}dacs", preset, BEGIN).method == "dacs"
+    strong = PRESETS["toy-to-photographs"][1]
+    assert settings_of(ORACLE, strong, BEGIN).source.crops == strong.adaptation.target_crops
+    plain, augmented = (settings_of(row, strong, BEGIN).source for row in (UNAUGMENTED, SOURCE))
+    assert augmented == strong.source and plain.crops.colours.probability == 0
 
 
-def test_the_matrix_asks_for_every_row_and_seed_and_for_fewer_on_photographs(tmp_path):
-    cells = chosen_cells(Options(seeds=(0, 1, 2)))
-    beside = (UNAUGMENTED, SAFER_ROW)
-    rows = [row for row in LABELS if row not in beside and not row.startswith(METHOD)]
-    assert [(c.row, c.experiment.seed) for c in cells] == [(r, s) for r in rows for s in range(3)]
-    (tmp_path / "gtFine" / "train").mkdir(parents=True)
-    photographs = chosen_cells(Options(seeds=(0,), target=str(tmp_path)))
-    assert [cell.row for cell in photographs] == list(MAIN_ROWS)
-    (tmp_path / "gtFine" / "train").rmdir()
-    unlabelled = chosen_cells(Options(seeds=(0,), target=str(tmp_path)))
-    assert [cell.row for cell in unlabelled] == list(MAIN_ROWS)[:-1]
+def test_the_matrix_asks_for_every_row_and_for_fewer_on_photographs(tmp_path: Path) -> None:
+    assert {*LABELS} - {*Options().wanted_rows} == {
+        UNAUGMENTED, SAFER, *(row for row in LABELS if row.startswith(METHOD)),
+    }  # fmt: skip
+    assert Options(target=str(tmp_path)).wanted_rows == MAIN_ROWS
+    listed = runs_of(Options(seeds=(0, 2)), ("bicl", SOURCE), (0, 2))
+    assert [(r.row, r.settings.seed) for r in listed] == [
+        ("bicl", 0), (SOURCE, 0), ("bicl", 2), (SOURCE, 2),
+    ]  # fmt: skip
+    assert listed[0].begin == listed[1].folder
+
+
+def test_a_method_that_needs_day_images_is_asked_for_at_night_alone() -> None:
+    day, night = (Options(target=t, method=("all",)).wanted_rows for t in ("toy", "night"))
+    assert set(night) - set(day) == {"method_bi_mix"} and {*BESIDE_METHODS} < {*day}
+    assert "method_bi_mix" in Options(target="night", method=("bi_mix",)).wanted_rows
+    for name, problem in (("bi_mix", r"one without\. Hint: give --target night"), ("no", "no")):
+        with pytest.raises(ValueError, match=f"^ablate: expected .*, got {problem}\\.$"):
+            _ = Options(method=(name,)).wanted_rows
 
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        (
-            {"method": ("bicle",), "rows": ()},
-            f"ablate: expected methods among all, {', '.join(METHODS)}, got bicle.",
-        ),
-        (
-            {"method": ("bicl",), "rows": ("bicl",)},
-            "ablate: expected neither rows, sequence nor varied beside method, got bicl with one "
-            "of them. Hint: give --method alone.",
-        ),
-        ({"rows": ("magic",)}, f"ablate: expected rows among {', '.join(LABELS)}, got magic."),
-        ({"seeds": (1, 1)}, "ablate: expected different seeds, at least one, got (1, 1)."),
-        ({"seeds": ()}, "ablate: expected different seeds, at least one, got ()."),
-        ({"jobs": 0}, "ablate: expected jobs of at least 1, got 0."),
-        (
-            {"sequence": "dusk"},
-            "ablate: expected the root of photographs as target beside sequence dusk, got toy. "
-            "Hint: give --target.",
-        ),
-        (
-            {"varied": True},
-            "ablate: expected photographs without a sequence as target beside varied, got toy. "
-            "Hint: give --target alone.",
-        ),
+        ({"rows": ("magic",)}, "rows among .*, got magic"),
+        ({"seeds": (1, 1)}, r"different seeds, at least one, got \(1, 1\)"),
+        ({"seeds": ()}, "different seeds, .*"),
+        ({"jobs": 0}, "jobs of at least 1, got 0"),
+        ({"steps": -1}, "steps of at least 1, got -1"),
+        ({"method": ("bicl",), "rows": ("bicl",)}, "neither rows, .* Hint: give --method alone"),
+        ({"sequence": "dusk"}, "the folder of photographs .*, got toy. Hint: give --target"),
+        ({"varied": True}, "photographs without a sequence .*, got toy. Hint: .*"),
         (
             {"varied": True, "target": "/data/town", "sequence": "dusk"},
-            "ablate: expected photographs without a sequence as target beside varied, got dusk. "
-            "Hint: give --target alone.",
+            "photographs without a sequence .*, got dusk. Hint: give --target alone",
         ),
     ],
 )
-def test_bad_options_are_refused_in_one_sentence(changes, sentence):
-    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
-        chosen_cells(replace(Options(), **changes))
+def test_bad_options_are_refused_in_one_sentence(changes: Any, sentence: str) -> None:
+    with pytest.raises(ValueError, match=rf"^ablate: expected {sentence}\.$"):
+        Options(**changes).check()
 
 
-def test_rows_are_stored_reused_and_told(options, tiny_experiment, capsys):
-    told = run(options, tiny_experiment)
-    assert told == f"Wrote {options.docs}/results/toy.json and {options.docs}/results.md"
-    before = records(options)
-    assert list(before) == ["bicl.json", "entropy_only.json", "source_only.json", "source_only.pt"]
-    record = json.loads(before["bicl.json"])
-    assert record["seed"] == 0 and 0 <= record["miou"] <= 100
-    assert record["share_ratio_max"] >= record["share_ratio_min"] >= 0
+def test_a_target_has_its_preset_and_its_data(tmp_path: Path) -> None:
+    data = Path("runs/data")
+    night = target_settings("night", 3, data=data)
+    assert night.seed == 3 and night.data.drawn.night
+    assert night.data.root == data / "night-192x96-seed3"
+    photographs = target_settings("/data/CamVid", 0, data=data, varied=True).data
+    assert (photographs.target, photographs.target_set) == (Path("/data/CamVid"), "camvid")
+    assert photographs.drawn.varied and photographs.root is None
+    assert photographs.source == data / "varied-160x120-seed0"
+    assert target_settings("/data/town", 0, data=data).data.target_set == "cityscapes"
+    dusk = target_settings("/data/camvid", 0, data=data, sequence="0001TP").data
+    assert (dusk.source, dusk.target, dusk.sequence) == (dusk.target, dusk.source, "0001TP")
+    carla = target_settings("carla-to-kitti", 1, data=data, root=tmp_path).data
+    assert carla.root == tmp_path and carla.target_set == "kitti"
+
+
+TOWN = {"target": "/data/town"}
+OF_TOWN = "--target <root of town>"
+
+
+@pytest.mark.parametrize(
+    ("changes", "section", "folder", "words"),
+    [
+        ({}, "toy", "toy", ""),
+        ({"target": "night"}, "methods-night", "night", "--target night --method all"),
+        ({"target": "carla-to-kitti"}, *["carla-to-kitti"] * 2, "--target carla-to-kitti"),
+        (TOWN | {"steps": 300}, "photographs", "photographs-town-300-steps",
+         f"{OF_TOWN} --steps 300"),
+        (TOWN | {"varied": True}, "varied", "photographs-town-varied", f"{OF_TOWN} --varied"),
+        (TOWN | {"sequence": "dusk"}, "sequence", "photographs-town-dusk",
+         f"{OF_TOWN} --sequence dusk"),
+        ({"method": ("all",)}, "methods", "toy", "--method all"),
+        (TOWN | {"method": ("spcl",)}, "methods-photographs", "photographs-town",
+         f"{OF_TOWN} --method all"),
+    ],
+)  # fmt: skip
+def test_what_is_asked_for_decides_where_results_go(
+    changes: Any, section: str, folder: str, words: str
+) -> None:
+    asked = Options(**changes)
+    assert (asked.section, asked.folder.name) == (section, folder)
+    assert asked.command == f"python -m reference.ablate --jobs 2 {words}".strip()
+    assert "methods" not in section or section in tables.METHODS.values()
+
+
+def test_rounds_of_fewer_steps_stay_as_long_as_they_were() -> None:
+    adaptation = Options(steps=300).preset(1).adaptation
+    assert (adaptation.iterations, adaptation.rounds) == (300, 3)
+
+
+def test_rows_are_run_folders_that_are_reused_and_told(
+    options: Options, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(options) == f"Wrote {options.docs}/results/toy.json and {options.docs}/results.md"
+    folder = options.folder / "seed0"
+    assert {path.name for path in folder.iterdir()} == {SOURCE, "entropy_only", "bicl"}
+    assert (folder / "bicl" / "settings.json").is_file()
+    stored = json.loads((options.docs / "results" / "toy.json").read_text())
+    assert [row["row"] for row in stored["rows"]] == [SOURCE, "entropy_only", "bicl"]
+    assert stored["images"] == {"source": 6, "target": 6, "test": 5} and stored["split"] == "test"
+    for row in stored["rows"]:
+        assert 0 <= row["miou"] <= 100 and row["seconds"] > 0
+        assert row["share_ratio_max"] >= row["share_ratio_min"] >= 0
+        assert row["miou"] == pytest.approx(sum(row["iou"].values()) / len(row["iou"]))
     capsys.readouterr()
-    more = replace(options, rows=("entropy_only", "bicl", "self_training"))
-    assert [cell.row for cell in prepare(more, tiny_experiment)] == ["self_training"]
-    assert "3 of 4 rows are stored with these settings: reused." in capsys.readouterr().err
-    assert records(options) == before
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+    assert train_missing(replace(options, rows=("bicl", "self_training"))) == []
+    assert "2 of 3 rows are stored with these settings: reused." in capsys.readouterr().out
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    # Numbers in documents are not replaced by fewer.
+    fewer = replace(options, runs=options.runs.with_name("other"), rows=(SOURCE,))
+    shutil.copytree(options.runs / "data", fewer.runs / "data")
+    shutil.copytree(folder / SOURCE, fewer.folder / "seed0" / SOURCE)
+    monkeypatch.setattr(ablate, "train_all", lambda *_: pytest.fail("nothing is missing"))
+    path = options.docs / "results" / "toy.json"
+    before = path.read_bytes()
+    assert store_tables(fewer).startswith(f"{path} is left as it is: it holds 3 rows of toy, ")
+    assert path.read_bytes() == before
 
 
-def test_rows_of_other_settings_are_refused_and_kept(options, tiny_experiment):
-    run(options, tiny_experiment)
-    before = records(options)
-    weak = replace(tiny_experiment.adaptation, entropy_weight=0.125)
-    found = tiny_experiment.adaptation.entropy_weight
-    with pytest.raises(ValueError) as caught:
-        prepare(options, replace(tiny_experiment, adaptation=weak))
-    path = options.runs / "ablation" / "toy" / "seed0" / "bicl.json"
-    assert str(caught.value) == (
-        f"ablate: expected {path} to be made with adaptation.entropy_weight = 0.125, got {found}. "
-        "Hint: move the folder away, or choose another with --runs."
-    )
-    assert records(options) == before
+def test_rows_of_other_settings_are_refused_and_kept(
+    options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = replace(options, rows=(SOURCE,))
+    run(asked)
+    path = options.folder / "seed0" / SOURCE
+    before = {p: p.read_bytes() for p in path.rglob("*") if p.is_file()}
 
+    def longer(target: str, seed: int, **where: Any) -> Settings:
+        settings = few(target, seed, **where)
+        return replace(settings, source=replace(settings.source, iterations=5))
 
-def test_a_damaged_row_is_refused(options, tiny_experiment):
-    run(options, tiny_experiment)
-    path = options.runs / "ablation" / "toy" / "seed0" / "bicl.json"
-    path.write_text("{")
-    with pytest.raises(ValueError, match=r"bicl\.json to hold JSON, got a damaged file"):
-        prepare(options, tiny_experiment)
-
-
-def test_other_code_is_told(options, tiny_experiment, capsys, monkeypatch):
-    run(options, tiny_experiment)
-    monkeypatch.setattr(ablate, "code_digest", lambda: "other")
-    capsys.readouterr()
-    prepare(options, tiny_experiment)
-    assert "were made by other code" in " ".join(capsys.readouterr().err.split())
-
-
-def test_a_lost_checkpoint_is_made_again_and_is_the_same(options, tiny_experiment):
-    run(options, tiny_experiment)
-    before = records(options)
-    (options.runs / "ablation" / "toy" / "seed0" / "source_only.pt").unlink()
-    missing = prepare(options, tiny_experiment)
-    assert [cell.row for cell in missing] == ["source_only"]
-    train_missing(missing, options)
-    assert (
-        json.loads(records(options)["source_only.json"])["iou"]
-        == (json.loads(before["source_only.json"])["iou"])
-    )
+    monkeypatch.setattr(targets, "target_settings", longer)
+    with pytest.raises(ValueError, match=f"{path} to hold .*source.iterations: 4 -> 5. Hint: move"):
+        train_missing(asked)
+    assert {p: p.read_bytes() for p in path.rglob("*") if p.is_file()} == before
 
 
 def test_a_row_that_diverges_is_told_and_the_others_are_kept(
-    options, tiny_experiment, monkeypatch, capsys
-):
-    def diverge(cell, scenario):
-        if cell.row == "entropy_only":
-            raise NonFiniteLossError("entropy_only: expected a finite loss, got entropy = nan.")
-        return matrix.compute(cell, scenario)
+    options: Options, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sentence = "train: expected a finite loss, got entropy = nan at iteration 1 of round 0."
+    trained = runs.train_run
 
-    monkeypatch.setattr(ablate, "compute", diverge)
-    failures = train_missing(prepare(options, tiny_experiment), options)
-    assert [(f.cell.row, f.sentence) for f in failures] == [
-        ("entropy_only", "entropy_only: expected a finite loss, got entropy = nan.")
-    ]
-    assert "failed: entropy_only" in capsys.readouterr().err
-    assert [cell.row for cell in stored_cells(options, tiny_experiment)] == ["source_only", "bicl"]
+    def diverge(settings: Settings, folder: Path) -> str | None:
+        return sentence if folder.name == "entropy_only" else trained(settings, folder)
 
-
-def test_a_seed_whose_source_stage_fails_is_left_out(options, tiny_experiment, monkeypatch):
-    def diverge(cell, scenario):
-        raise NonFiniteLossError("source_only: expected a finite loss.")
-
-    monkeypatch.setattr(ablate, "compute", diverge)
-    failures = train_missing(prepare(options, tiny_experiment), options)
-    assert [type(failure) for failure in failures] == [Failure]
-    assert failures[0].cell.row == "source_only"
+    monkeypatch.setattr(runs, "train_run", diverge)
+    problems = train_missing(options)
+    assert problems == [f"{options.folder}/seed0/entropy_only: {sentence}"]
+    assert f"failed: {problems[0]}" in capsys.readouterr().out
+    assert [run.row for run in stored_records(options)] == [SOURCE, "bicl"]
+    # What starts from a run that failed is left out.
+    other = replace(options, steps=2)
+    monkeypatch.setattr(runs, "train_run", lambda settings, folder: "no")
+    assert train_missing(other) == [f"{other.folder}/seed0/{SOURCE}: no"]
 
 
-def test_numbers_in_documents_are_not_replaced_by_fewer(options, tiny_experiment):
-    run(options, tiny_experiment)
-    path = options.docs / "results" / "toy.json"
-    before = path.read_bytes(), (options.docs / "results.md").read_bytes()
-    fewer = replace(options, runs=options.runs.with_name("other"), rows=("bicl",))
-    shutil.copytree(options.runs / "data", fewer.runs / "data")
-    assert run(fewer, tiny_experiment) == (
-        f"{path} is left as it is: it holds 3 rows of toy, "
-        "and the 2 stored rows of toy do not cover them."
-    )
-    assert (path.read_bytes(), (options.docs / "results.md").read_bytes()) == before
-    assert run(replace(options, rows=("self_training",)), tiny_experiment).startswith("Wrote")
-    assert len(json.loads(path.read_text())["rows"]) == 4
+def test_methods_are_rows_beside_the_control_and_go_into_a_part_of_their_own(
+    options: Options,
+) -> None:
+    asked = replace(options, rows=(), method=("dacs",))
+    assert run(asked).startswith("Wrote")
+    stored = json.loads((options.docs / "results" / "methods.json").read_text())
+    assert {row["row"] for row in stored["rows"]} == {*BESIDE_METHODS, f"{METHOD}dacs"}
+    assert f"| {METHODS['dacs'].label} |" in (options.docs / "results.md").read_text()
+    assert (options.docs / "pictures" / "methods.svg").read_text().startswith("<svg")
+    assert not (options.docs / "results" / "toy.json").exists()
 
 
 @pytest.mark.slow
-def test_processes_side_by_side_give_the_same_numbers(options, tiny_experiment):
-    run(options, tiny_experiment)
+def test_processes_side_by_side_give_the_same_numbers(options: Options) -> None:
+    run(options)
     beside = replace(options, jobs=2, runs=options.runs.with_name("other"))
     shutil.copytree(options.runs / "data", beside.runs / "data")
-    run(beside, tiny_experiment)
-    for cell, record in stored_cells(options, tiny_experiment).items():
-        path = beside.runs / "ablation" / "toy" / "seed0" / cell.path.name
-        assert json.loads(path.read_text())["iou"] == record["iou"]
-
-
-def test_what_is_asked_for_decides_where_results_go():
-    asked = [
-        Options(),
-        Options(target="night"),
-        Options(target="/data/town", jobs=1),
-        Options(target="/data/town", varied=True),
-        Options(target="/data/town", sequence="dusk"),
-    ]
-    sections = [option.section for option in asked]
-    assert sections == ["toy", "methods-night", "photographs", "varied", "sequence"]
-    methods = [
-        Options(method=("all",)),
-        Options(target="/data/town", method=("spcl",)),
-        Options(target="night", method=("all",)),
-    ]
-    assert [o.section for o in methods] == [*tables.METHODS.values()]
-    assert methods[1].command == (
-        "python -m reference.ablate --jobs 2 --target <root of town> --method all"
-    )
-    assert {*sections} == {*tables.SECTIONS, tables.METHODS["drawn nights"]}
-    assert len({o.folder for o in asked}) == len(asked)
-    assert [o.command for o in asked] == [
-        "python -m reference.ablate --jobs 2",
-        "python -m reference.ablate --jobs 2 --target night --method all",
-        "python -m reference.ablate --jobs 1 --target <root of town>",
-        "python -m reference.ablate --jobs 2 --target <root of town> --varied",
-        "python -m reference.ablate --jobs 2 --target <root of town> --sequence dusk",
-    ]
-
-
-def test_one_source_row_is_trained_without_augmentation(options, tiny_experiment):
-    data = replace(tiny_experiment.data, augmentation=Augmentation(noise=0.5))
-    experiment = replace(tiny_experiment, data=data)
-    asked = replace(options, rows=(UNAUGMENTED,))
-    run(asked, experiment)
-    plain, augmented = (
-        json.loads(records(asked)[f"{row}.json"])["iou"] for row in (UNAUGMENTED, "source_only")
-    )
-    assert plain != augmented
-    table = (options.docs / "results.md").read_text()
-    assert "| source only, no augmentation |" in table and "| source only, augmented |" in table
+    run(beside)
+    assert scores(beside) == scores(options)

@@ -1,87 +1,69 @@
-"""The class tables: three numberings agree, and every other id is ignored."""
+"""The 19 classes, and lists of your own."""
 
-import numpy as np
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from reference.data.classes import (
-    CAMVID_CLASSES,
-    CITYSCAPES_TO_TRAIN,
-    GTA5_TO_TRAIN,
-    IGNORE,
-    NAMES,
-    NUM_CLASSES,
-    PALETTE,
-    SUBSETS,
-    SYNTHIA_TO_TRAIN,
-    TOY_CLASSES,
-    TRAIN_TO_CITYSCAPES,
-)
+from reference.data.classes import CITYSCAPES, read_classes
+
+ROAD = {"name": "road", "colour": [1, 2, 3], "ids": [7, 8]}
+CAR = {"name": "car", "colour": [4, 5, 6], "ids": [26]}
 
 
-def test_nineteen_classes_in_train_id_order() -> None:
-    assert NUM_CLASSES == 19
-    assert len(NAMES) == len(set(NAMES)) == 19
-    assert (NAMES[0], NAMES[10], NAMES[13], NAMES[18]) == ("road", "sky", "car", "bicycle")
+def test_the_nineteen() -> None:
+    assert len(CITYSCAPES) == len(set(CITYSCAPES.names)) == len(set(CITYSCAPES.colours)) == 19
+    assert CITYSCAPES.names[0] == "road"
+    assert CITYSCAPES.colours[13] == (0, 0, 142)
+    assert [(name, len(over)) for name, over in CITYSCAPES.means.items()] == [
+        ("miou19", 19), ("miou16", 16), ("miou13", 13)
+    ]  # fmt: skip
+    without = {CITYSCAPES.names[c] for c in set(range(19)) - set(CITYSCAPES.means["miou13"])}
+    assert without == {"wall", "fence", "pole", "terrain", "truck", "train"}
 
 
-_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+def test_merging_is_done_all_at_once() -> None:
+    table = CITYSCAPES.merge_table(["road=sidewalk", "sidewalk=building"])
+    assert table[[0, 1, 2, 255]].tolist() == [1, 2, 2, 255]
 
 
-@pytest.mark.parametrize(("train_id", "cityscapes_id"), list(enumerate(_IDS)))
-def test_ids_of_both_sets_map_to_train_ids(train_id: int, cityscapes_id: int) -> None:
-    assert CITYSCAPES_TO_TRAIN[cityscapes_id] == train_id
-    assert GTA5_TO_TRAIN[cityscapes_id] == train_id
-    assert TRAIN_TO_CITYSCAPES[train_id] == cityscapes_id
+def _read(folder: Path, content: Any) -> Any:
+    path = folder / "classes.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return read_classes(path)
 
 
-_SYNTHIA_IDS = (3, 4, 2, 21, 5, 7, 15, 9, 6, 16, 1, 10, 17, 8, 18, 19, 20, 12, 11)
-
-
-@pytest.mark.parametrize(("train_id", "synthia_id"), list(enumerate(_SYNTHIA_IDS)))
-def test_ids_of_synthia_map_to_train_ids(train_id: int, synthia_id: int) -> None:
-    assert SYNTHIA_TO_TRAIN[synthia_id] == train_id
-
-
-def test_every_other_id_of_synthia_is_ignored() -> None:
-    others = np.setdiff1d(np.arange(256), _SYNTHIA_IDS)
-    assert {0, 13, 14, 22} <= set(others.tolist())
-    assert (SYNTHIA_TO_TRAIN[others] == IGNORE).all()
-
-
-@pytest.mark.parametrize("table", [CITYSCAPES_TO_TRAIN, GTA5_TO_TRAIN])
-def test_every_other_id_is_ignored(table: np.ndarray) -> None:
-    others = np.setdiff1d(np.arange(256), TRAIN_TO_CITYSCAPES)
-    assert table.shape == (256,)
-    assert len(others) == 256 - 19
-    assert (table[others] == IGNORE).all()
-
-
-def test_colours_are_the_published_ones_and_differ() -> None:
-    assert PALETTE.dtype == np.uint8
-    assert PALETTE.shape == (19, 3)
-    assert PALETTE[0].tolist() == [128, 64, 128]
-    assert PALETTE[10].tolist() == [70, 130, 180]
-    assert len({tuple(colour) for colour in PALETTE.tolist()}) == 19
-
-
-def test_subsets_are_nested_and_drop_the_right_classes() -> None:
-    assert {name: len(ids) for name, ids in SUBSETS.items()} == {"19": 19, "16": 16, "13": 13}
-    dropped = set(SUBSETS["19"]) - set(SUBSETS["16"])
-    assert {NAMES[i] for i in dropped} == {"terrain", "truck", "train"}
-    dropped = set(SUBSETS["16"]) - set(SUBSETS["13"])
-    assert {NAMES[i] for i in dropped} == {"wall", "fence", "pole"}
-
-
-def test_classes_of_the_small_sets() -> None:
-    assert len(TOY_CLASSES) == 14
-    assert set(TOY_CLASSES).isdisjoint({3, 12, 16, 17, 18})
-    assert len(CAMVID_CLASSES) == 11
+def test_own_classes(tmp_path: Path) -> None:
+    classes = _read(tmp_path, [ROAD, {**CAR, "label_colours": [[9, 9, 9]]}])
+    assert classes.names == ("road", "car")
+    assert classes.ids == ((7, 8), (26,))
+    assert classes.label_colours == ((), ((9, 9, 9),))
+    assert classes.means == {"miou2": (0, 1)}
 
 
 @pytest.mark.parametrize(
-    "table",
-    [PALETTE, TRAIN_TO_CITYSCAPES, CITYSCAPES_TO_TRAIN, GTA5_TO_TRAIN, SYNTHIA_TO_TRAIN],
+    ("content", "told"),
+    [
+        ("{", "to be a JSON file"),
+        ({"road": 1}, "to list 1 to 255 classes, got dict"),
+        ([], "got 0 entries"),
+        ([{**ROAD, "name": 3}], 'class 0 a "name"'),
+        ([{"name": f"{n}", "colour": [n % 256, 0, 0], "ids": [n]} for n in range(256)], "got 256"),
+        ([{**ROAD, "name": ""}], 'class 0 a "name"'),
+        ([ROAD, {**CAR, "name": "road"}], "each name once, got road for road and road"),
+        ([ROAD, {**CAR, "ids": [8]}], "each id once, got 8 for road and car"),
+        ([{**ROAD, "ids": [-1]}], "numbers 0..65535"),
+        ([{**ROAD, "ids": 7}], "a list of numbers"),
+        ([{**ROAD, "colour": [0, 0, 256]}], "three numbers 0..255"),
+        ([{"name": "road", "ids": [1]}], "three numbers 0..255"),
+        ([{**ROAD, "label_colours": [1, 2, 3]}], "a list of colours"),
+        ([{**ROAD, "id": 3}], 'no "id"'),
+    ],
 )
-def test_tables_cannot_be_changed_by_accident(table: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="read-only"):
-        table[0] = 1
+def test_lists_that_are_not_whole_are_a_sentence(tmp_path: Path, content: Any, told: str) -> None:
+    with pytest.raises(ValueError, match=r"^classes: expected .*classes\.json") as caught:
+        _read(tmp_path, content)
+    assert told in str(caught.value)
+    with pytest.raises(ValueError, match="got No such file"):
+        read_classes(tmp_path / "none.json")

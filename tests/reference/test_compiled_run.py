@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,44 +10,35 @@ from typing import Any
 import pytest
 import torch
 
-from reference.engine.settings import Settings
-from reference.engine.stage_settings import Optimiser
-from tests.reference.tiny_runs import EVERYTHING, held, run
+from reference.settings import Optimiser
+from tests.reference.tiny_runs import changed, held, rows, run
 
 # Static labels in the second round; the network is read with and without gradient. That of the toy
 # compiles in a fifth of the time that DeepLab takes.
-TOY = replace(
-    EVERYTHING,
-    network=replace(EVERYTHING.network, kind="toy"),
+TOY = changed(
+    network={"kind": "toy"},
     # AdamW turns a rounding of a gradient near 0 into a whole step.
-    adaptation=replace(
-        EVERYTHING.adaptation, iterations=2, optimiser=Optimiser(learning_rate=1e-2)
-    ),
-    reporting=replace(EVERYTHING.reporting, evaluate=True, evaluate_every=2, panels_every=0),
+    adaptation={"iterations": 2, "optimiser": Optimiser(learning_rate=1e-2)},
+    reporting={"evaluate": True, "evaluate_every": 2},
 )
+COMPILED = changed(TOY, machine={"compile": True})
 NO_COMPILER = "torch.compile writes C++, and none of c++, g++ and clang++ is installed"
-
-
-def compiled(settings: Settings) -> Settings:
-    return replace(settings, machine=replace(settings.machine, compile=True))
 
 
 def numbers(folder: Path) -> list[list[float]]:
     """Every number of the metrics that does not tell the time."""
     clock = ("phase", "iterations_per_second", "data_wait_share", "peak_mib")
-    with (folder / "metrics.csv").open(newline="") as file:
-        rows = [{k: v for k, v in row.items() if v and k not in clock}
-                for row in csv.DictReader(file)]  # fmt: skip
-    return [[float(value) for value in row.values()] for row in rows]
+    return [[float(v) for k, v in row.items() if v and k not in clock] for row in rows(folder)]
 
 
 def assert_same_run(folder: Path, plain: Path) -> None:
-    found, expected = held(folder), held(plain)
-    for name in ("student", "teacher", "bicl"):
-        assert list(found[name]) == list(expected[name])
-        torch.testing.assert_close(
-            dict(found[name]), dict(expected[name]), rtol=1e-3, atol=1e-4, check_stride=False
-        )
+    ours, theirs = (
+        [part["student"], part["teacher"], part["method"]["state"]]
+        for part in (held(folder), held(plain))
+    )
+    for mine, yours in zip(ours, theirs, strict=True):
+        assert list(mine) == list(yours)
+        torch.testing.assert_close({**mine}, {**yours}, rtol=1e-3, atol=1e-4, check_stride=False)
     for ours, theirs in zip(numbers(folder), numbers(plain), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-3)
 
@@ -65,7 +55,7 @@ def test_a_traced_run_equals_a_plain_one(tmp_path: Path, monkeypatch: pytest.Mon
     real = torch.compile
     torch.compiler.reset()
     monkeypatch.setattr(torch, "compile", lambda call: real(call, backend=counted))
-    assert run(compiled(TOY), tmp_path / "run")
+    assert run(COMPILED, tmp_path / "run")
     # With gradient and without, each in one piece.
     assert len(graphs) == 2 and min(graphs) > 50
     assert_same_run(tmp_path / "run", tmp_path / "plain")
@@ -77,7 +67,7 @@ def test_a_compiled_run_equals_a_plain_one(tmp_path: Path):
         pytest.skip(NO_COMPILER)
     assert run(TOY, tmp_path / "plain")
     torch.compiler.reset()
-    assert run(compiled(TOY), tmp_path / "run")
+    assert run(COMPILED, tmp_path / "run")
     assert_same_run(tmp_path / "run", tmp_path / "plain")
 
 

@@ -6,21 +6,22 @@ import io
 import json
 import shutil
 import statistics
-import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from reference import demo
-from reference.demo import Options, prepare, run_demo, summarise, table, train_rows
-from reference.experiments.rows import CAPTIONS, adaptation_of
-from reference.experiments.scenario import choose_experiment, data_folder, load_scenario
-from reference.training.config import PRESETS, Experiment
-from reference.training.losses import NonFiniteLossError
+from reference.demo import COMPARISON, RESULTS, Options, run_demo, table
+from reference.experiments import runs, targets
+from reference.experiments.rows import CAPTIONS
+from tests.reference.small_experiment import few
 
-ROW_NAMES = ["source_only", "source_only_continued", "entropy_only", "bicl", "oracle"]
+ROWS = [row for row in CAPTIONS if row != "entropy_only"]
+Finished = tuple[Options, dict[str, Any]]
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -31,206 +32,152 @@ def tree(folder: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _few_steps() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(targets, "target_settings", few)
+        yield
+
+
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, tiny_experiment, tiny_scenario):
-    options = Options(run=tmp_path_factory.mktemp("runs") / "demo")
-    return options, run_demo(options, tiny_experiment, tiny_scenario, progress=False)
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    place = tmp_path_factory.mktemp("runs")
+    options = Options(run=place / "demo", data=place / "scenes", jobs=1)
+    return options, run_demo(options)
 
 
-def test_results_hold_what_was_promised(finished):
+def test_results_and_page_hold_every_row(finished: Finished) -> None:
     options, returned = finished
-    results = json.loads((options.run / "results.json").read_text())
+    results = json.loads((options.run / RESULTS).read_text())
     assert results == json.loads(json.dumps(returned))
-    assert list(results)[:2] == ["seed", "num_classes"]
-    assert results["seed"] == 0
-    assert results["num_classes"] == len(results["class_names"]) == len(results["train_ids"])
-    for name in ROW_NAMES:
+    assert results["num_classes"] == len(results["class_names"])
+    for name in ROWS:
         assert len(results[name]["iou"]) == results["num_classes"]
         assert all(0 <= value <= 100 for value in results[name]["iou"])
         assert results[name]["miou"] == pytest.approx(statistics.mean(results[name]["iou"]))
-    assert {*ROW_NAMES, "drawing", "reading", "evaluation"} < {*results["seconds"]}
-    parts = sum(results["seconds"][name] for name in (*ROW_NAMES, "evaluation"))
-    assert results["seconds"]["training_and_evaluation"] == pytest.approx(parts)
-    assert 50 < results["peak_mib"] < 8192
+        assert (options.run / name / "settings.json").is_file()
+    assert {*ROWS, "all"} == {*results["seconds"]}
+    assert results["images"] == {"source": 6, "target": 6, "test": 5}
+    assert {path.name for path in options.run.iterdir()} == {
+        *ROWS, COMPARISON, RESULTS, "report.html",
+    }  # fmt: skip
+    told = json.loads((options.run / COMPARISON).read_text())
+    assert [row["caption"] for row in told["rows"]] == [CAPTIONS[row] for row in ROWS]
+    assert [row["role"] for row in told["rows"]].count("method") == 1
+    page = (options.run / "report.html").read_text(encoding="utf-8")
+    assert f"{results['bicl']['miou']:.1f}" in page
+    assert all(CAPTIONS[row] in page for row in ROWS)
 
 
-def test_three_whole_files_are_left_and_no_other(finished):
-    options, results = finished
-    assert sorted(tree(options.run)) == ["history.json", "report.html", "results.json"]
-    history = json.loads((options.run / "history.json").read_text())
-    assert list(history) == list(CAPTIONS)
-    assert len(history["bicl"]["losses"]["target_to_source"]) == 4
-    report = (options.run / "report.html").read_text(encoding="utf-8")
-    assert report.count('src="data:image/png;base64,') == 2 * 4 + 4 * 4 + 4 * 5
-    assert "<h2>Prototypes</h2>" in report
-    assert f"{results['bicl']['miou']:.1f}" in report
+def test_labels_of_every_round_are_held_against_the_truth(finished: Finished) -> None:
+    points = finished[1]["label_accuracy"]
+    assert [point["round"] for point in points] == [1, 2, 3]
+    assert all(0 < point["coverage"] <= 1 and 0 <= point["accuracy"] <= 1 for point in points)
 
 
-def test_the_same_seed_gives_the_same_numbers(finished, tiny_experiment, tiny_scenario):
-    rows = train_rows(tiny_experiment, tiny_scenario, progress=False)
-    again = summarise(Options(), tiny_experiment, tiny_scenario, rows)
-    for name in ROW_NAMES:
-        assert again[name] == finished[1][name]
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_numbers_whatever_runs_beside(
+    finished: Finished, tmp_path: Path
+) -> None:
+    options = replace(finished[0], run=tmp_path / "again", jobs=2)
+    again = run_demo(options)
+    assert all(again[name] == finished[1][name] for name in ROWS)
 
 
-def test_the_table_shows_every_class_the_mean_and_the_gain(finished):
+def test_the_table_shows_every_class_the_mean_and_the_gain(finished: Finished) -> None:
     results = finished[1]
     console = Console(width=100, record=True, file=io.StringIO())
     console.print(table(results))
-    lines = console.export_text().splitlines()
-    mean = next(line for line in lines if "mIoU" in line)
-    assert [cell.strip() for cell in mean.strip("│ ").split("│")[1:]] == [
-        f"{results[name]['miou']:.1f}" for name in ROW_NAMES
-    ]
-    for label in results["class_names"]:
-        assert any(line.startswith(f"│ {label} ") for line in lines)
+    text = console.export_text().splitlines()
+    lines = [[cell.strip() for cell in line.strip("│ ").split("│")] for line in text]
+    cells = {line[0]: line[1:] for line in lines}
+    assert {*results["class_names"]} < {*cells}
+    assert cells["mIoU"] == [f"{results[name]['miou']:.1f}" for name in ROWS]
     gain = results["bicl"]["miou"] - results["source_only_continued"]["miou"]
-    over = next(line for line in lines if "over continued" in line).split("│")
-    assert over[5].strip() == f"{gain:+.1f}"
-    assert over[3].strip() == ""
+    assert cells["over continued"][1:3] == ["", f"{gain:+.1f}"]
 
 
 @pytest.mark.parametrize(
     ("names", "found"),
-    [(["notes.txt"], "notes.txt"), (["a", "b", "c"], "a and 2 more")],
+    [(["notes.txt"], "notes.txt"), (["a", "b", "c"], "a and 2 more"), ([RESULTS], RESULTS)],
 )
 def test_a_folder_in_use_is_refused_before_anything_is_done(
-    tmp_path, monkeypatch, capsys, names, found
-):
-    run = tmp_path / "demo"
-    run.mkdir()
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], names: list[str], found: str
+) -> None:
+    folder = tmp_path / "demo"
+    folder.mkdir()
     for name in names:
-        (run / name).write_text("mine")
+        (folder / name).write_text("mine")
     before = tree(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["demo", "--run", str(run)])
     with pytest.raises(SystemExit) as caught:
-        demo.main()
+        demo.main(["--run", str(folder)])
     assert str(caught.value) == (
-        f"demo: expected run to be a new or empty folder, got {run}, which holds {found}. "
-        f"Hint: choose another one with --run, such as {run}-2, or remove it first."
+        f"demo: expected run to be a new or empty folder, got {folder}, which holds {found}. "
+        f"Hint: choose another one with --run, such as {folder}-2, or remove it first."
     )
-    assert tree(tmp_path) == before
-    assert capsys.readouterr().out == ""
+    assert tree(tmp_path) == before and capsys.readouterr().out == ""
 
 
-def test_a_file_in_the_place_of_the_run_is_refused(tmp_path, tiny_experiment):
-    (tmp_path / "demo").write_text("mine")
-    with pytest.raises(ValueError, match=r"got .*demo, which is a file\. Hint: "):
-        prepare(Options(run=tmp_path / "demo"), tiny_experiment, progress=False)
-    assert tree(tmp_path) == {"demo": b"mine"}
-
-
-def test_no_thread_is_refused(tmp_path, tiny_experiment):
-    with pytest.raises(ValueError, match=r"^demo: expected threads of at least 1, got 0\.$"):
-        prepare(Options(run=tmp_path / "demo", threads=0), tiny_experiment, progress=False)
-
-
-def test_a_wrong_target_is_refused_before_anything_is_drawn(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        sys, "argv", ["demo", "--run", str(tmp_path / "demo"), "--target", str(tmp_path / "none")]
-    )
-    with pytest.raises(
-        SystemExit, match=r"^Cityscapes: expected .*none/leftImg8bit/train to be a folder"
-    ):
-        demo.main()
+def test_wrong_options_are_refused_before_anything_is_drawn(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    with pytest.raises(SystemExit, match=r"^demo: expected threads of at least 1, got 0\.$"):
+        demo.main(["--run", str(folder), "--threads", "0"])
+    with pytest.raises(SystemExit, match=r"none"):
+        demo.main(["--run", str(folder), "--target", str(tmp_path / "none")])
     assert tree(tmp_path) == {}
 
 
-@pytest.mark.parametrize(
-    ("error", "code"),
-    [
-        (KeyboardInterrupt(), demo.INTERRUPTED),
-        (NonFiniteLossError("bicl: expected a finite loss, got entropy = nan at step 3."), None),
-    ],
-)
-def test_a_run_that_ends_early_leaves_no_results(
-    tmp_path, monkeypatch, capsys, tiny_experiment, tiny_data, error, code
-):
-    def stop(*arguments, **settings):
-        raise error
+def test_a_demo_that_was_stopped_goes_on(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    options = replace(finished[0], run=tmp_path / "demo")
+    words = ["--run", str(options.run), "--data", str(options.data), "--jobs", "1"]
+    trained, asked = runs.train_run, []
 
-    run = tmp_path / "demo"
-    monkeypatch.setattr(demo, "choose_experiment", lambda target, seed: tiny_experiment)
-    monkeypatch.setattr(demo, "oracle_row", stop)
-    arguments = ["demo", "--run", str(run), "--data", str(tiny_data), "--threads", "1"]
-    monkeypatch.setattr(sys, "argv", arguments)
+    def stopped(settings: Any, folder: Path) -> str | None:
+        asked.append(folder.name)
+        if folder.name == "bicl" and asked.count("bicl") == 1:
+            raise KeyboardInterrupt
+        return trained(settings, folder)
+
+    monkeypatch.setattr(runs, "train_run", stopped)
     with pytest.raises(SystemExit) as caught:
-        demo.main()
-    assert caught.value.code == (code or str(error))
-    assert tree(tmp_path) == {}
-    if code:
-        assert f"Stopped; nothing was written to {run}." in capsys.readouterr().err
-
-
-def test_the_command_prints_the_table_and_where_the_report_is(
-    tmp_path, monkeypatch, capsys, tiny_experiment, tiny_data
-):
-    run = tmp_path / "demo"
-    monkeypatch.setattr(demo, "choose_experiment", lambda target, seed: tiny_experiment)
-    arguments = ["demo", "--run", str(run), "--data", str(tiny_data), "--threads", "1"]
-    monkeypatch.setattr(sys, "argv", arguments)
-    demo.main()
+        demo.main(words)
+    assert caught.value.code == demo.INTERRUPTED
+    assert "the same command goes on" in capsys.readouterr().err
+    assert not (options.run / RESULTS).exists()
+    demo.main(words)
+    assert sorted(asked) == sorted([*ROWS, "bicl"])
     printed = capsys.readouterr().out
-    assert "mIoU" in printed and "over continued" in printed
-    assert "Open " in printed
-    assert (run / "results.json").is_file()
+    assert "mIoU" in printed and "over continued" in printed and "Open " in printed
+    results = json.loads((options.run / RESULTS).read_text())
+    assert all(results[name] == finished[1][name] for name in ROWS)
 
 
-def test_drawn_images_are_reused_and_other_settings_refused(tmp_path, tiny_experiment):
-    options = Options(run=tmp_path / "demo")
-    small = replace(tiny_experiment.data, sizes=replace(tiny_experiment.data.sizes, source_train=2))
-    experiment = replace(tiny_experiment, data=small)
-    prepare(options, experiment, progress=False)
-    folder = data_folder(tmp_path, experiment)
-    image = next(folder.rglob("*_leftImg8bit.png"))
-    stamp = image.stat().st_mtime_ns
-    prepare(options, experiment, progress=False)
-    assert image.stat().st_mtime_ns == stamp
-    before = tree(tmp_path)
-    other = replace(experiment, data=replace(small, shift=0.125))
-    with pytest.raises(ValueError, match=rf"drawn with shift 0\.125, got {small.shift}\. Hint"):
-        prepare(options, other, progress=False)
-    assert tree(tmp_path) == before
+def test_a_loss_that_explodes_ends_the_demo_in_a_sentence(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sentence = "train: expected a finite loss, got entropy = nan at iteration 3 of round 0."
+    monkeypatch.setattr(runs, "train_run", lambda settings, folder: sentence)
+    with pytest.raises(SystemExit, match=sentence):
+        demo.main(["--run", str(tmp_path / "demo"), "--data", str(finished[0].data), "--jobs", "1"])
 
 
 def test_photographs_without_training_labels_have_no_oracle(
-    tmp_path, tiny_experiment, tiny_data, tiny_scenario
-):
+    finished: Finished, tmp_path: Path
+) -> None:
     """A Cityscapes-like folder with labels for its split val alone, as adaptation expects."""
     root = tmp_path / "town"
-    shutil.copytree(tiny_data / "cityscapes", root)
+    shutil.copytree(finished[0].data / "cityscapes", root)  # type: ignore[operator]
     shutil.rmtree(root / "gtFine" / "train")
     shutil.rmtree(root / "gtFine" / "test")
-    options = Options(run=tmp_path / "runs" / "photographs", target=str(root))
-    _, scenario = prepare(options, tiny_experiment, progress=False)
-    assert scenario.split == "val"
-    assert scenario.target_truth is None
-    assert len(scenario.test) == 2
-    assert (scenario.target_images == tiny_scenario.target_images).all()
-    results = run_demo(options, tiny_experiment, scenario, progress=False)
-    assert "oracle" not in results
-    assert results["target"] == "town"
-    assert "Pseudo labels that are right" not in (options.run / "report.html").read_text()
-
-
-def test_presets_follow_the_target():
-    assert choose_experiment("toy", 3) == replace(PRESETS["toy"], seed=3)
-    assert choose_experiment("/data/town", 0) == PRESETS["toy-to-photographs"]
-
-
-def test_every_row_trains_on_the_schedule_of_the_experiment():
-    experiment = Experiment(adaptation=replace(Experiment().adaptation, steps=7, learning_rate=1.0))
-    for name in ("source_only_continued", "entropy_only", "bicl"):
-        settings = adaptation_of(name, experiment)
-        assert (settings.steps, settings.learning_rate) == (7, 1.0)
-    assert adaptation_of("bicl", experiment) == experiment.adaptation
-    assert adaptation_of("source_only_continued", experiment).contrast is None
-
-
-def test_a_broken_test_label_is_told_before_training(tmp_path, tiny_experiment, tiny_data):
-    data = tmp_path / "toy"
-    shutil.copytree(tiny_data, data)
-    label = next((data / "cityscapes" / "gtFine" / "test").rglob("*.png"))
-    label.write_bytes(b"")
-    with pytest.raises(ValueError, match="to be a picture, got 0 bytes"):
-        load_scenario(tiny_experiment, data)
+    options = Options(
+        run=tmp_path / "runs" / "photographs", target=str(root), jobs=1, all_rows=True
+    )
+    results = run_demo(options)
+    assert results["split"] == "val" and results["images"]["test"] == 2
+    assert "oracle" not in results and results["label_accuracy"] == []
+    assert not (tmp_path / "runs" / "data" / "toy-192x96-seed0" / "cityscapes").exists()
+    told = json.loads((options.run / COMPARISON).read_text())
+    assert told["target"] == "town" and len(told["rows"]) == 4

@@ -1,9 +1,8 @@
-"""BLDA: its loss is the released one, its tables follow the right logits, its switches work."""
+"""BLDA's losses, tables and alignment against its release, restated with plain tables."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,17 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import protocontrast as pc
-from reference.data.arrays import ArrayDomain
-from reference.data.transforms import batch
+from reference.method import Step
 from reference.methods.blda import BLDA
-from reference.methods.dacs import DACS, Seen, cells, weighted_cross_entropy
-from reference.networks.toy import build_network
-from reference.training.losses import cell_labels
-from reference.training.method import Method, Start, Step
-from tests.reference.test_stages import blocks
+from reference.methods.dacs import DACS, Mixture
+from tests.reference.method_steps import given, step_of, toy
 from tests.strategies import label_map, normal
 
 PARTS = ("weight", "mean", "variance")
+SIZE = (32, 48)
 
 
 def normal_cdf(value: Tensor) -> Tensor:
@@ -51,167 +47,118 @@ def released_delta(balance: pc.LogitBalance, logits: Tensor, labels: Tensor, whi
         inverse = np.interp(at, mixture_cdf(points, *anchor).numpy(), points.numpy())
         pick = (torch.arange(logits.shape[1]) != own[:, None]).long() == kind
         moved[pick] = torch.from_numpy(np.interp(share[pick].numpy(), at, inverse))
-    return torch.where((labels == 255)[:, None], 0, moved - logits)
+    # A class that has no table yet is left as it is, and so is an ignored pixel.
+    ready = (balance.count[which, own] > 0) & (labels != 255)
+    return torch.where(ready[:, None], moved - logits, 0)
 
 
-@pytest.mark.parametrize("domain", ["source", "target"])
-def test_the_loss_is_the_released_one(domain: Any) -> None:
+def test_the_loss_is_the_released_one() -> None:
     balance = pc.LogitBalance(3, 5, ramp=2, pixels=30)
     for seed in range(4):
-        for name in ("source", "target"):
-            shift = torch.tensor([4.0, 1.0, -1.0]) - float(name == "target")
-            rows, seen = normal(seed, (300, 3)) + shift, label_map(seed, (300,), 3)
-            balance.update(rows, seen, domain=name)  # type: ignore[arg-type]
+        rows = normal(seed, (300, 3)) + torch.tensor([4.0, 1.0, -1.0])
+        balance.update(rows, label_map(seed, (300,), 3))
     logits = (normal(9, (200, 3)) * 2).requires_grad_()
     labels = label_map(9, (200,), 3)
-    delta = released_delta(balance, logits.detach(), labels, ["source", "target"].index(domain))
+    delta = released_delta(balance, logits.detach(), labels, 0)
     expected = F.cross_entropy(logits - 0.1 * delta, labels, ignore_index=255)
-    found = F.cross_entropy(balance(logits, labels, domain=domain), labels, ignore_index=255)
-    plain = F.cross_entropy(logits, labels, ignore_index=255)
-    assert abs(plain - expected) > 0.02
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
-    ours, theirs = (torch.autograd.grad(loss, logits)[0] for loss in (found, expected))
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+    ours = F.cross_entropy(balance(logits, labels), labels, ignore_index=255)
+    assert abs(F.cross_entropy(logits, labels, ignore_index=255) - expected) > 0.02
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-4)
+    grads = (torch.autograd.grad(loss, logits)[0] for loss in (ours, expected))
+    torch.testing.assert_close(*grads, rtol=0, atol=1e-6)
 
 
-def step_of(method: Method, index: int = 0) -> Step:
-    """A step on drawn blocks, after the method has begun."""
-    source, images = blocks(6), blocks(5, shade=0.6, seed=1).images
-    network = build_network(seed=0, stem_width=8, near_width=8, far_width=8, dilations=(1,))
-    method.begin(Start(network, source, images, seed=0))
-    target = ArrayDomain(images, None, ("",) * len(images))
-    return Step(
-        network, batch(source, 0, index, 2), batch(target, 0, index, 2, stream=1), index, steps=4,
-        round_index=0, starts_round=index == 0, seed=0, full_resolution=False, target_images=images,
-    )  # fmt: skip
+def case(share: float, **options: float) -> tuple[BLDA, Step, Mixture]:
+    """A method, a step, and what DACS has seen of it, of that share of sure pixels."""
+    network = toy()
+    method = BLDA(given(network), **{"pixels": 4, **options})  # type: ignore[arg-type]
+    step = step_of(network, 0, size=SIZE)
+    return method, step, replace(DACS.mixture(method, step), share=torch.tensor(share))
 
 
-def mixed_by_release(
-    balance: pc.LogitBalance, logits: Tensor, labels: Tensor, pasted: Tensor
-) -> Tensor:
-    """Both tables gathered for every pixel, then chosen by its origin."""
-    rows, flat = logits.movedim(1, -1).flatten(0, 2), labels.flatten()
-    deltas = [released_delta(balance, rows.double(), flat, which) for which in (0, 1)]
-    delta = torch.where(pasted.flatten()[:, None], *deltas)
-    # A class that has no table yet is left as it is.
-    ready = balance.count[torch.where(pasted.flatten(), 0, 1), flat.clamp_max(18)] > 0
-    delta = torch.where(ready[:, None], delta, 0)
-    return (rows - 0.1 * delta).unflatten(0, labels.shape).movedim(-1, 1)
+def balanced(method: BLDA, step: Step, plain: Mixture) -> Mixture:
+    """What BLDA makes of what DACS has seen."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DACS, "mixture", lambda self, step: plain)
+        return method.mixture(step)
+
+
+def on_grid(step: Step, plain: Mixture) -> tuple[Tensor, Tensor, Tensor]:
+    """Labels of the source and of mixed images, and which cells are pasted."""
+    source, mixed = (labels[:, ::4, ::4] for labels in (step.source_labels, plain.mixed_labels))
+    return source, mixed, plain.from_source[:, ::4, ::4]
 
 
 def test_target_pixels_fit_the_targets_table_and_pasted_ones_read_the_sources() -> None:
-    method, base = BLDA(pixels=4), DACS()
-    step, plain_step = step_of(method), step_of(base)
-    plain = base.seen(plain_step)
-    plain = replace(plain, share=torch.tensor(0.5))
-    seen = seen_with(method, plain, step)
-    y, pasted = cell_labels(plain.mixed_labels), cells(plain.from_source)
+    method, step, plain = case(0.5)
+    leaf = plain.mixed.logits.detach().clone().requires_grad_()
+    plain = replace(plain, mixed=plain.mixed._replace(logits=leaf))
+    seen = balanced(method, step, plain)
+    source, y, pasted = on_grid(step, plain)
     assert pasted.any() and not pasted.all()
-    by_hand = pc.LogitBalance(19, 5, ramp=1, pixels=4)
-    by_hand.update(plain.source.logits, step.source_labels)
+    by_hand = pc.LogitBalance(3, 5, ramp=1, pixels=4)
+    by_hand.update(plain.source.logits, source)
     before = by_hand.mean[0].clone()
-    by_hand.update(plain.mixed.logits, torch.where(pasted, 255, y), domain="target")
+    by_hand.update(leaf, torch.where(pasted, 255, y), domain="target")
     for name in PARTS:
         assert torch.equal(getattr(method.balance, name), getattr(by_hand, name)), name
     assert torch.equal(method.balance.mean[0], before)
     assert (by_hand.count.sum(dim=1) > 0).all()
-    expected = mixed_by_release(by_hand, plain.mixed.logits.detach(), y, pasted)
-    torch.testing.assert_close(seen.mixed.logits.double(), expected, rtol=0, atol=2e-3)
+    rows, flat = leaf.detach().movedim(1, -1).flatten(0, 2).double(), y.flatten()
+    deltas = (released_delta(by_hand, rows, flat, which) for which in (0, 1))
+    delta = torch.where(pasted.flatten()[:, None], *deltas)
+    delta = delta.unflatten(0, y.shape).movedim(-1, 1)
+    torch.testing.assert_close(seen.mixed.logits.double(), leaf - 0.1 * delta, rtol=0, atol=2e-3)
     for own in (pasted, ~pasted):
-        moved = (seen.mixed.logits - plain.mixed.logits).abs().amax(dim=1)
-        assert moved[own].max() > 1e-3
+        assert (seen.mixed.logits - leaf).abs().amax(dim=1)[own].max() > 1e-3
+    # The gradient passes as through the identity.
+    (gradient,) = torch.autograd.grad(seen.mixed.logits.sum(), leaf)
+    assert torch.equal(gradient, torch.ones_like(leaf))
 
 
-def seen_with(method: BLDA, plain: Seen, step: Step) -> Seen:
-    """What BLDA makes of what DACS has seen."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(DACS, "seen", lambda self, step: plain)
-        return method.seen(step)
-
-
-def test_pixels_of_no_weight_fit_no_table() -> None:
-    method = BLDA(pixels=4)
-    step = step_of(method)
-    plain = replace(DACS.seen(method, step), share=torch.tensor(0.0))
-    seen = seen_with(method, plain, step)
+def test_pixels_of_no_weight_fit_no_table_and_the_momentum_rises_as_released() -> None:
+    method, step, plain = case(0.0)
+    seen = balanced(method, step, plain)
     assert not method.balance.count[1].any()
-    pasted = cells(plain.from_source)[:, None].expand_as(plain.mixed.logits)
-    assert torch.equal(seen.mixed.logits[~pasted], plain.mixed.logits[~pasted])
-    assert not torch.equal(seen.mixed.logits[pasted], plain.mixed.logits[pasted])
-
-
-def test_the_gradient_of_the_losses_is_that_of_the_release() -> None:
-    """d CE(z - 0.1 delta) / dz at delta without gradient, on both halves of a mixture."""
-    method = BLDA(pixels=4)
-    step = step_of(method)
-    plain = replace(DACS.seen(method, step), share=torch.tensor(0.5))
-    leaf = plain.mixed.logits.detach().clone().requires_grad_()
-    plain = replace(plain, mixed=plain.mixed._replace(logits=leaf))
-    seen = seen_with(method, plain, step)
-    y, pasted = cell_labels(plain.mixed_labels), cells(plain.from_source)
-    weight = torch.where(pasted, 1.0, 0.5)
-    found = weighted_cross_entropy(seen.mixed.logits, y, weight)
-    moved = mixed_by_release(method.balance, leaf.detach(), y, pasted) - leaf.detach()
-    each = F.cross_entropy(leaf + moved, y, ignore_index=255, reduction="none")
-    expected = (weight * each).mean()
-    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-4)
-    ours, theirs = (torch.autograd.grad(loss, leaf)[0] for loss in (found, expected))
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
-
-
-def test_the_momentum_rises_over_the_released_share_of_the_run() -> None:
-    method = BLDA()
-    step = step_of(method)
+    same = (seen.mixed.logits == plain.mixed.logits).all(dim=1)
+    pasted = on_grid(step, plain)[2]
+    assert same[~pasted].all() and not same[pasted].all()
     for steps, ramp in ((40000, 1500), (600, 22), (4, 1)):
-        method.seen(replace(step, steps=steps))
+        method.mixture(replace(step, steps=steps))
         assert method.balance.ramp == ramp
 
 
 def test_at_test_time_every_class_is_scored_as_if_it_were_the_label() -> None:
-    method = BLDA(pixels=8)
-    step = step_of(method)
-    method(step)
-    network, plain = step.network, step.network(step.target_batch.images)
-    method.balance.ramp = 1500
-    for c in (0, 4):
-        rows = normal(c, (40, 19), torch.float32) + torch.linspace(-4, 4, 19)
+    method, step, plain = case(0.5)
+    balanced(method, step, plain)
+    method.balance.reset()
+    method.balance.update(plain.source.logits, on_grid(step, plain)[0])
+    for c in (0, 2):
+        rows = normal(c, (40, 3), torch.float32) + torch.linspace(-4, 4, 3)
         method.balance.update(rows, torch.full((40,), c), domain="target")
-    method.end(network)
-    found = network(step.target_batch.images)
-    assert torch.equal(found.features, plain.features)
-    rows = plain.logits.movedim(1, -1).flatten(0, 2).detach().double()
-    unseen = (method.balance.count[1] == 0).nonzero()[0].item()
-    for c in (0, 4, unseen):
-        label = torch.full((len(rows),), c)
-        delta = released_delta(method.balance, rows, label, 1)
-        if c == unseen:
-            delta = torch.zeros_like(rows)
+    images = step.target_batch.images
+    network, ours = step.network(images), method.at_test(step.network)(images)
+    assert torch.equal(ours.features, network.features)
+    rows = network.logits.movedim(1, -1).flatten(0, 2).detach().double()
+    for c in range(3):
+        delta = released_delta(method.balance, rows, torch.full((len(rows),), c), 1)
         score = (rows + 0.2 * delta).softmax(dim=1)[:, c]
-        ours = found.logits[:, c].flatten().exp().double()
-        torch.testing.assert_close(ours, score, rtol=0, atol=1e-4)
-        changed = (ours - rows.softmax(dim=1)[:, c]).abs().max() > 1e-3
-        assert changed == (c != unseen)
+        found = ours.logits[:, c].flatten().exp().double()
+        torch.testing.assert_close(found, score, rtol=0, atol=1e-4)
+        # No pixel of class 1 was seen.
+        assert ((found - rows.softmax(dim=1)[:, c]).abs().max() > 1e-3) == (c != 1)
 
 
-def test_without_a_test_strength_the_network_is_left_as_it_is() -> None:
-    method = BLDA(test_strength=0, pixels=8)
-    step = step_of(method)
-    method(step)
-    before = step.network(step.target_batch.images)
-    method.end(step.network)
-    assert torch.equal(step.network(step.target_batch.images).logits, before.logits)
-
-
-def test_strength_zero_is_dacs() -> None:
-    losses = []
-    for method in (BLDA(strength=0.0, pixels=8), DACS(), BLDA(pixels=8)):
-        losses.append(method(step_of(method)).losses)
+def test_strength_zero_is_dacs_and_without_a_test_strength_nothing_is_added() -> None:
+    network = toy()
+    step, losses = step_of(network, 0), []
+    for method in (
+        BLDA(given(network), strength=0.0, test_strength=0.0, pixels=8), DACS(given(network)),
+        BLDA(given(network), pixels=8), BLDA(given(network), pixels=1000),
+    ):  # fmt: skip
+        losses.append(method(step).terms)
+        assert (method.at_test(network) is network) == (getattr(method, "test_strength", 0) == 0)
     assert losses[0] == losses[1]
     assert all(losses[2][name] != value for name, value in losses[1].items())
-
-
-def test_classes_of_few_pixels_take_no_part() -> None:
-    method = BLDA(pixels=100)
-    step = step_of(method)
-    method(step)
-    assert not method.balance.count.any()
+    # Classes of few pixels take no part.
+    assert losses[3] == losses[1]

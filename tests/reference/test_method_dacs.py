@@ -4,121 +4,102 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
+import protocontrast as pc
 from reference.data.classes import IGNORE
-from reference.methods.dacs import DACS, cells, weighted_cross_entropy
-from reference.methods.mean_teacher import mean_teacher
-from reference.methods.proda import ProDA
-from reference.training.losses import cell_labels
-from tests.reference.given_outputs import DIM, example
-from tests.reference.test_method_blda import step_of
-from tests.strategies import label_map, normal
-
-
-def test_the_mixed_loss_is_a_mean_over_all_pixels_in_value_and_gradient() -> None:
-    logits = normal(0, (2, 5, 4, 6)).requires_grad_()
-    labels, weight = label_map(1, (2, 4, 6), 5), normal(2, (2, 4, 6)).abs()
-    assert (labels == IGNORE).any()
-    total = torch.zeros((), dtype=torch.float64)
-    for b, i, j in torch.cartesian_prod(torch.arange(2), torch.arange(4), torch.arange(6)):
-        if labels[b, i, j] != IGNORE:
-            row = logits[b, :, i, j]
-            total = total + weight[b, i, j] * (row.logsumexp(0) - row[labels[b, i, j]])
-    restated, found = total / labels.numel(), weighted_cross_entropy(logits, labels, weight)
-    torch.testing.assert_close(found, restated)
-    ours, theirs = (torch.autograd.grad(one, logits)[0] for one in (found, restated))
-    torch.testing.assert_close(ours, theirs)
-    nothing = weighted_cross_entropy(logits, torch.full_like(labels, IGNORE), weight)
-    assert nothing == 0
-    assert not torch.autograd.grad(nothing, logits)[0].any()
+from reference.methods import build
+from reference.methods.teachers import MeanTeacher
+from reference.settings import AdaptationStage, Contrast
+from tests.reference.method_steps import begun, given, step_of, toy
 
 
 def test_the_losses_of_a_step_are_those_of_the_release() -> None:
-    method = DACS()
-    step = step_of(method)
-    done, seen = method(step), method.seen(step)
-    source = F.cross_entropy(
-        step.network(step.source.images).logits, step.source_labels, ignore_index=IGNORE
-    )
-    share = method.teacher(step.target_batch.images).logits.softmax(dim=1).amax(dim=1) >= 0.968
-    weight = torch.where(seen.from_source, 1.0, share.float().mean())
-    each = F.cross_entropy(
-        step.network(seen.mixed_images).logits, cell_labels(seen.mixed_labels),
-        ignore_index=IGNORE, reduction="none",
-    )  # fmt: skip
-    expected = {
-        "source_cross_entropy": source, "mixed_cross_entropy": (cells(weight) * each).mean()
-    }  # fmt: skip
-    torch.testing.assert_close(done.losses, expected)
+    network = toy()
+    method, step = begun("dacs", network), step_of(network, 0)
+    done, seen = method(step), method.mixture(step)
+    size = step.source_labels.shape[1:]
+
+    def upsampled(logits: torch.Tensor) -> torch.Tensor:
+        return F.interpolate(logits, size, mode="bilinear")
+
+    logits = upsampled(network(step.source.images).logits)
+    source = F.cross_entropy(logits, step.source_labels, ignore_index=IGNORE)
+    sure = upsampled(method.teacher(step.target_batch.images).logits).softmax(dim=1)
+    assert torch.equal(done.labels, sure.argmax(dim=1))
+    weight = torch.where(seen.from_source, 1.0, (sure.amax(dim=1) >= 0.968).float().mean())
+    logits = upsampled(network(seen.mixed_images).logits)
+    each = F.cross_entropy(logits, seen.mixed_labels, ignore_index=IGNORE, reduction="none")
+    assert (seen.mixed_labels == IGNORE).any() and seen.from_source.any()
+    expected = {"source_cross_entropy": source, "mixed_cross_entropy": (weight * each).mean()}
+    torch.testing.assert_close(done.terms, expected)
 
 
 def test_unlabelled_pixels_are_drawn_as_one_class_more_of_their_own_image() -> None:
-    method = DACS()
-    step = step_of(method)
-    known = step.image_labels
+    network = toy(19)
+    method, step = begun("dacs", network), step_of(network, 0)
+    known = torch.full_like(step.source_labels, IGNORE)
     third = known.shape[-1] // 3
-    known = torch.full_like(known, IGNORE)
-    known[0, :, :third], known[0, :, third : 2 * third] = 3, 7
-    known[1] = 5
-    drawn = set()
-    for seed in range(12):
-        one = replace(step, source=replace(step.source, labels=known), seed=seed)
-        seen = method.seen(one)
+    known[0, :, :third], known[0, :, third : 2 * third], known[1] = 3, 7, 5
+    sets = set()
+    for seed in range(24):
+        seen = method.mixture(replace(step, source=step.source._replace(labels=known), seed=seed))
         assert seen.from_source[1].all()
         pasted = seen.from_source[0]
         classes = known[0][pasted].unique().tolist()
-        drawn.add(tuple(classes))
+        sets.add(tuple(classes))
         # Two of three: half of them, rounded up.
         assert len(classes) == 2
         assert torch.equal(pasted, torch.isin(known[0], torch.tensor(classes)))
         assert torch.equal(seen.mixed_labels[0][pasted], known[0][pasted])
         assert (seen.mixed_labels[0][~pasted] < IGNORE).all()
-    assert drawn == {(3, 7), (3, IGNORE), (7, IGNORE)}
+    assert sets == {(3, 7), (3, IGNORE), (7, IGNORE)}
 
 
-def test_the_teacher_is_a_plain_average_until_its_momentum_is_reached() -> None:
-    student = torch.nn.Linear(2, 1)
-    teacher, expected = mean_teacher(student), None
+@pytest.mark.parametrize("ramp", [True, False])
+def test_a_teacher_is_a_plain_average_until_its_momentum_is_reached(ramp: bool) -> None:
+    student = nn.Linear(2, 1)
+    nn.init.ones_(student.weight)
+    teacher = MeanTeacher(student, ramp=ramp)
+    expected = torch.ones((), dtype=torch.float64)
     for step in range(120):
-        with torch.no_grad():
-            student.weight.fill_(float(step**2 % 7))
+        nn.init.constant_(student.weight, float(step**2 % 7))
         teacher.update_parameters(student)
-        kept = min(1 - 1 / (step + 1), 0.99)
-        value = student.weight[0, 0].double()
-        expected = value if expected is None else kept * expected + (1 - kept) * value
-        torch.testing.assert_close(
-            teacher.module.weight[0, 0].double(), expected, rtol=1e-5, atol=0
-        )
+        old = min(1 - 1 / (step + 1), 0.99) if ramp else 0.99
+        expected = old * expected + (1 - old) * student.weight[0, 0].detach().double()
+        now = teacher.module.weight[0, 0].double()
+        torch.testing.assert_close(now, expected, rtol=1e-5, atol=0)
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
 
 
-def test_a_teacher_without_a_ramp_keeps_its_momentum_from_the_first_step() -> None:
-    student = torch.nn.Linear(2, 1)
-    teacher = mean_teacher(student, ramp=False)
-    before = student.weight.clone()
-    with torch.no_grad():
-        student.weight.add_(1)
+def test_a_teacher_stays_in_evaluation_mode_and_follows_statistics() -> None:
+    student = nn.Sequential(nn.BatchNorm1d(2), nn.Dropout(0.5))
+    teacher = nn.ModuleList([MeanTeacher(student)]).train()[0]
+    student(torch.randn(8, 2, generator=torch.Generator().manual_seed(0)) + 3)
     teacher.update_parameters(student)
-    torch.testing.assert_close(teacher.module.weight, before + 0.01)
-    case = example(0)
-    method = ProDA(DIM).double()
-    method.begin(case.start)
-    assert method.teacher.n_averaged == 1
+    assert not any(module.training for module in teacher.modules())
+    assert torch.equal(teacher.module[0].running_mean, student[0].running_mean)
+    assert teacher.module[0].num_batches_tracked == 1
 
 
-def test_a_teacher_goes_on_as_it_was_after_loading() -> None:
-    student = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
-    first, second = mean_teacher(student), mean_teacher(student)
-    for step in range(5):
-        with torch.no_grad():
-            student[0].weight.fill_(step)
-            student[1].num_batches_tracked.fill_(step)
-        if step == 3:
-            second.load_state_dict(first.state_dict())
-        for teacher in (first, second) if step >= 3 else (first,):
-            teacher.update_parameters(student)
-    for name, value in first.state_dict().items():
-        assert torch.equal(second.state_dict()[name], value), name
-    assert first.module[1].num_batches_tracked == 4
+def test_bicl_on_dacs_has_the_settings_of_the_run_and_the_teachers_sure_labels() -> None:
+    network = toy()
+    contrast = Contrast(target_to_source=0.4, source_to_target=0.0, threshold=0.1)
+    method = build("bicl_dacs", given(network, stage=AdaptationStage(contrast=contrast)))
+    step = step_of(network, 0)
+    by_hand = pc.BiCL(3, 8, threshold=0.1, bias_momentum=0.997, normalize="features")
+    with torch.no_grad():
+        # Sure in about half of the pixels.
+        network.head.weight.mul_(40)  # type: ignore[operator, union-attr]
+        method.teacher.update_parameters(network)
+    done, seen = method(step), method.mixture(step)
+    labels = torch.where(seen.sure.amax(dim=1) >= 0.968, seen.labels, IGNORE)
+    assert 0.1 < (labels == IGNORE).float().mean() < 0.9
+    target = network(step.target_batch.images).features
+    pulled = by_hand(seen.source.features, step.source_labels, target, labels)
+    torch.testing.assert_close(done.terms["target_to_source"], 0.4 * pulled.target_to_source)
+    assert done.terms["source_to_target"] == 0
+    assert method.contrast.threshold == 0.1

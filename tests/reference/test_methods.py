@@ -1,67 +1,172 @@
-"""Every method of the registry in the loop of the toy: it trains, repeats, and is short to read."""
+"""Every method of the registry trains on any data, goes on as it was, and is used as it learnt."""
 
 from __future__ import annotations
 
 import inspect
-import math
-import re
+import subprocess
+import sys
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
-import reference.methods
-from reference.methods.registry import METHODS, build_method
-from reference.networks.toy import build_network
-from reference.training.config import Adaptation
-from reference.training.stages import Trained, adapt
-from tests.reference.test_stages import blocks, weights
+from reference.method import Losses, Method, shared_by
+from reference.methods import METHODS, at_test, build
+from reference.methods.teachers import MeanTeacher, on_all_ranks
+from reference.networks.output import Segmenter
+from reference.run.ranks import Ranks
+from tests.reference.method_steps import (
+    advance,
+    begin,
+    begun,
+    deeplab,
+    drawn,
+    given,
+    optimiser_of,
+    step_of,
+    toy,
+)
+from tests.two_ranks import on_two_ranks
 
-FOLDER = Path(reference.methods.__file__).parent
-LONGEST = 80
-"""Lines of a method's file."""
-SHARED = {
-    "__init__.py", "dacs.py", "passes.py", "settings.py", "registry.py", "relighting.py",
-    "translator.py",
-}  # fmt: skip
-BRIEF = Adaptation(steps=4, rounds=2, source_batch=2, target_batch=2)
+SIZE = (40, 56)
+# Half of the run is over: every method has begun all of its terms.
+LATE = 4
+ADJUSTED = {"blda", "bi_mix", "protoseg"}
 
 
-def trained(name: str) -> Trained:
-    network = build_network(seed=0, stem_width=8, near_width=8, far_width=8, dilations=(1,))
-    method = build_method(name, network.feature_dim)
-    images = blocks(5, shade=0.6, seed=1).images
-    # Methods that do not ask for day images never look at them.
-    return adapt(
-        network, blocks(6), images, BRIEF, seed=0, method=method, run=name,
-        day_images=blocks(5, shade=0.9, seed=1).images,
-    )  # fmt: skip
+def two_steps(
+    method: Method, network: Segmenter, optimiser: torch.optim.Optimizer, first: int, parts: int = 1
+) -> list[dict[str, float]]:
+    """The losses of two steps."""
+    done: list[Losses] = []
+    for index in (first, first + 1):
+        steps = [step_of(network, index, size=SIZE, steps=8, part=p) for p in range(parts)]
+        done += advance(method, network, optimiser, steps)
+    return [{name: float(term.detach()) for name, term in losses.terms.items()} for losses in done]
+
+
+def saved(*modules: nn.Module | torch.optim.Optimizer) -> list[dict]:
+    """State dicts as a checkpoint holds them."""
+    file = BytesIO()
+    torch.save([module.state_dict() for module in modules], file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_method_trains_and_repeats(name: str) -> None:
-    first, again = trained(name), trained(name)
-    moved = weights(first)
-    assert moved.isfinite().all()
-    assert torch.equal(moved, weights(again))
-    losses = first.history.losses
-    assert "source_cross_entropy" in losses
-    assert all(math.isfinite(v) for series in losses.values() for v in series if v is not None)
-    # A term that never had a value, or was always zero, would be no term.
-    assert all(any(series) for series in losses.values())
+def test_a_resumed_run_has_the_bits_of_one_that_went_on(name: str) -> None:
+    network = toy()
+    method = begun(name, network, size=SIZE)
+    optimiser = optimiser_of(method, network)
+    first = two_steps(method, network, optimiser, LATE, parts=2)
+    assert all(torch.tensor([*one.values()]).isfinite().all() for one in first)
+    assert "source_cross_entropy" in first[0]
+    assert [*first[0]] == [*first[-1]]
+    state = saved(network, method, optimiser)
+    # As a release needs it, which is read without pickle.
+    assert all(isinstance(value, Tensor) for value in state[1].values())
+    straight = two_steps(method, network, optimiser, LATE + 2)
+
+    resumed = toy()
+    again = build(name, given(resumed)).train()
+    other = optimiser_of(again, resumed)
+    for module, values in zip((resumed, again, other), state, strict=True):
+        module.load_state_dict(values)
+    assert two_steps(again, resumed, other, LATE + 2) == straight
+    torch.testing.assert_close(saved(resumed, again), saved(network, method), rtol=0, atol=0)
+
+    images = drawn(7, SIZE, 3).images
+    with torch.no_grad():
+        used = method.at_test(network)(images).logits
+        read = at_test(name, saved(method)[0], network)(images).logits
+        assert torch.equal(read, used)
+        assert torch.equal(used, network(images).logits) == (name not in ADJUSTED)
 
 
-def test_an_unknown_method_is_told_with_the_known_ones() -> None:
-    sentence = f"build_method: expected one of {', '.join(METHODS)}, got 'bicle'."
-    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
-        build_method("bicle", 8)
+@pytest.mark.parametrize("name", METHODS)
+def test_on_a_deeplab_with_odd_crops_in_bfloat16(name: str) -> None:
+    network = deeplab()
+    method = begun(name, network, size=(73, 73))
+    optimiser = optimiser_of(method, network)
+    cast = {"autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16)}
+    for index in (LATE, LATE + 1):
+        step = step_of(network, index, size=(73, 73), steps=8, **cast)
+        (losses,) = advance(method, network, optimiser, [step])
+        terms = torch.stack([*losses.terms.values()]).detach()
+        assert terms.isfinite().all() and terms.dtype == torch.float32
+    taken = {id(p) for group in optimiser.param_groups for p in group["params"]}
+    frozen = [p for m in method.modules() if isinstance(m, MeanTeacher) for p in m.parameters()]
+    assert all(p.grad is None and id(p) not in taken for p in frozen)
+    # What is not trained by its own is trained by the loop, and by every step.
+    assert all(p.grad is not None for p in method.trained())
 
 
-def test_a_method_is_one_short_file() -> None:
-    lengths = {p.name: len(p.read_text("utf-8").splitlines()) for p in FOLDER.glob("*.py")}
-    assert {name: n for name, n in lengths.items() if name not in SHARED and n > LONGEST} == {}
+@pytest.mark.parametrize("name", METHODS)
+def test_tensors_are_made_where_the_network_is(name: str) -> None:
+    """What is made on the default device cannot be read together with the network's."""
+    network = toy()
+    method = build(name, given(network)).train()
+    begin(method, network, size=SIZE, device="meta")
+    optimiser = optimiser_of(method, network)
+    advance(method, network, optimiser, [step_of(network, LATE, size=SIZE, steps=8)])
+    step = step_of(network, LATE + 1, size=SIZE, steps=8)
+    with torch.device("meta"):
+        losses = method(step)
+        method.after(network, Ranks())
+    assert all(term.isfinite() for term in losses.terms.values())
 
 
-def test_every_method_says_what_it_is() -> None:
+def on_a_rank(rank: int) -> list[dict[str, Any]]:
+    """States of all methods after a step of two parts, where the ranks have different images."""
+    ranks, states = Ranks(rank, 2), []
+    for name in METHODS:
+        network = toy()
+        method = build(name, given(network)).train()
+        begin(method, network, size=SIZE, number=2 + rank, ranks=ranks)
+        optimiser = optimiser_of(method, network)
+        whole = shared_by(ranks, network, method)
+        steps = [
+            step_of(network, LATE, size=SIZE, steps=8, part=part, ranks=ranks) for part in (0, 1)
+        ]
+        advance(method, network, optimiser, steps, by=whole)
+        states.append(network.state_dict() | method.state_dict())
+    return states
+
+
+def test_two_ranks_keep_one_state(tmp_path: Path) -> None:
+    for name, *states in zip(METHODS, *on_two_ranks(on_a_rank, tmp_path), strict=True):
+        torch.testing.assert_close(*states, rtol=0, atol=0, msg=name)
+
+
+def test_ranks_of_fewer_images_wait_for_the_others() -> None:
+    others = iter([1, 1, 1, 0])
+
+    class Two(Ranks):
+        """Two ranks, of which the other has three batches."""
+
+        def total(self, values: Tensor) -> Tensor:
+            return values + next(others)
+
+    batches = [drawn(i, (8, 8), 3, number=1) for i in range(2)]
+    shown = list(on_all_ranks(batches, Two()))
+    assert [batch is None for batch in shown] == [False, False, True]
+
+
+def test_an_unknown_method_is_told_with_the_nearest_names() -> None:
+    for name, near in (("bicle", "bicl, "), ("#", ", ".join(METHODS))):
+        with pytest.raises(ValueError, match=f"name of a method, got '{name}'. Hint: {near}"):
+            build(name, given(toy()))
+
+
+def test_names_are_there_without_torch() -> None:
+    code = "import sys, reference.methods as m; assert 'torch' not in sys.modules and m.METHODS"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_method_says_what_it_is_and_when_it_wants_day_images() -> None:
     for name, entry in METHODS.items():
-        assert inspect.getdoc(type(entry.build(8))), name
+        assert inspect.getdoc(entry.kind()), name
+        assert entry.kind().uses_partners == entry.uses_partners

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import re
+import json
+import os
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,196 +14,208 @@ import torch
 from PIL import Image
 
 from reference import predict
-from reference.data.classes import CITYSCAPES_TO_TRAIN, PALETTE
-from reference.networks.card import describe
-from reference.networks.release import read_release, write_release
-from reference.predict import Options, pictures, prepare, run_predict
-from tests.reference.small_networks import small_deeplab
-from tests.reference.small_sets import save_image
+from reference.commands import read_for_use
+from reference.data.classes import CITYSCAPES, ClassList, read_classes
+from reference.data.image_set import OWN as OWN_LAYOUT
+from reference.data.image_set import open_set
+from reference.data.layouts import CITYSCAPES_NUMBERS
+from reference.networks.release import read_trained, write_release
+from reference.predict import Options, drawings, find_images, run_predict
+from tests.reference.small_networks import liking, refuses, write_checkpoint
+
+OWN = ClassList("mine", tuple("abc"), ((1, 1, 1), (2, 2, 2), (3, 3, 3)), {"miou3": (0, 1, 2)})
+SYNTHIA = {"source_set": "synthia"}
+STREET, CITY = "street.JPG", "ulm/ulm_000000_000019_leftImg8bit.png"
 
 
 def run(options: Options) -> None:
-    run_predict(options, *prepare(options), progress=False)
+    images = find_images(options.folder)
+    run_predict(options, images, *read_for_use("predict", options), progress=False)
+
+
+def opened(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def picture(path: Path, size: tuple[int, int] = (6, 8), **saved) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    drawn = np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8)
+    kind = "PNG" if path.suffix.lower() == ".png" else "JPEG"
+    Image.fromarray(drawn).save(path, format=kind, **saved)
+    return path
 
 
 @pytest.fixture
 def options(tmp_path):
-    """A network that prefers terrain (train id 9) to sidewalk (1) to all others, everywhere."""
-    network = small_deeplab()
-    for branch in network.head.branches:
-        branch.weight.data.zero_()
-    network.head.branches[0].bias.data[[1, 9]] = torch.tensor([1.0, 2.0])
-    write_release(tmp_path / "net", network, input_size=(16, 24), source="synthia")
-    save_image(tmp_path / "images" / "ulm" / "ulm_000000_000019_leftImg8bit.png", size=(9, 14))
-    save_image(tmp_path / "images" / "street.JPG", size=(20, 30))
-    return Options(
-        tmp_path / "images", tmp_path / "net" / "card.json", tmp_path / "out", device="cpu"
-    )
+    """Terrain (9) before sidewalk (1), and a source that does not label terrain."""
+    path = write_checkpoint(tmp_path / "last.pth", liking(1, 9), data=SYNTHIA)
+    folder = tmp_path / "images"
+    picture(folder / CITY, (9, 14))
+    picture(folder / STREET, (20, 30))
+    return Options(folder=folder, weights=path, out=tmp_path / "out", device="cpu", threads=1)
 
 
 def test_ids_colours_and_overlay_of_the_images_own_size(options):
+    picture(options.folder / "._street.JPG")
+    picture(options.folder / ".cache" / "old.png")
     run(options)
     files = sorted(p.relative_to(options.out).as_posix() for p in options.out.rglob("*.png"))
-    names = ["street.png", "ulm/ulm_000000_000019_leftImg8bit.png"]
-    assert files == [f"{kind}/{n}" for kind in ("colour", "labelIds", "overlay") for n in names]
+    kinds = ("colour", "labelIds", "overlay")
+    assert files == [f"{kind}/{name}" for kind in kinds for name in ("street.png", CITY)]
     # Terrain has the highest output, and a SYNTHIA source cannot know it: sidewalk, id 8.
-    ids = np.asarray(Image.open(options.out / "labelIds" / names[1]))
-    assert (ids.shape, ids.dtype) == ((9, 14), np.uint8)
-    assert set(ids.ravel()) == {8}
-    colour = np.asarray(Image.open(options.out / "colour" / names[0]))
+    ids = opened(options.out / "labelIds" / CITY)
+    assert (ids.shape, ids.dtype, set(ids.ravel())) == ((9, 14), np.uint8, {8})
+    colour = opened(options.out / "colour" / "street.png")
     assert colour.shape == (20, 30, 3)
-    assert (colour == PALETTE[1]).all()
-    overlay = np.asarray(Image.open(options.out / "overlay" / names[1]))
-    assert (overlay == np.round(0.5 * 9 + 0.5 * PALETTE[1].astype(float))).all()
+    assert (colour == CITYSCAPES.colours[1]).all()
+    pixels = opened(options.folder / CITY).astype(np.float32)
+    expected = np.round(0.5 * pixels + 0.5 * np.array(CITYSCAPES.colours[1]))
+    assert (opened(options.out / "overlay" / CITY) == expected).all()
 
 
-def test_a_checkpoint_of_a_run_does_as_well(options, tmp_path):
-    network = read_release(options.weights).network
-    path = tmp_path / "last.pth"
-    held = {"description": describe(network), "teacher": network.state_dict()}
-    settings = {"data": {"source_set": "synthia"}, "reporting": {"size": [16, 32]}}
-    torch.save({**held, "settings": settings}, path)
-    raw = replace(options, weights=path, which="teacher")
-    assert prepare(raw)[2].size == (16, 32)
-    run(raw)
-    street = "labelIds/street.png"
-    assert set(np.asarray(Image.open(options.out / street)).ravel()) == {8}
-    # With a GTA5 source terrain (id 22) is known.
-    run(replace(raw, source="gta5", size=(16, 24), out=tmp_path / "again"))
-    assert set(np.asarray(Image.open(tmp_path / "again" / street)).ravel()) == {22}
-    torch.save(held, path)
-    third = replace(raw, out=tmp_path / "third")
-    assert prepare(replace(third, source="gta5"))[2].size == (512, 1024)
-    sentence = (
-        "predict: expected the data set that the network was trained on, got no source and none in "
-        f"{path}. Hint: give --source gta5, synthia or toy; it says which classes the network "
-        "knows."
+def test_another_source_knows_other_classes(options):
+    run(replace(options, source="gta5", window=(8, 16), stride=(4, 8)))
+    assert set(opened(options.out / "labelIds" / "street.png").ravel()) == {22}
+
+
+def test_predictions_are_read_back_with_the_class_list_of_the_run(options, tmp_path):
+    listed = [{"name": n, "colour": [0, 0, 0], "ids": i} for n, i in (("a", [1, 4]), ("b", [700]))]
+    (tmp_path / "classes.json").write_text(json.dumps(listed))
+    classes = read_classes(tmp_path / "classes.json")
+    write_checkpoint(options.weights, liking(1, count=2), classes, SYNTHIA, labelled=[0, 1])
+    card = write_release(
+        tmp_path / "card", read_trained(options.weights, "student"), input_size=(16, 32)
     )
-    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
-        prepare(third)
+    for number, weights in enumerate((options.weights, card)):
+        run(replace(options, weights=weights, out=tmp_path / f"out{number}"))
+        labels = tmp_path / f"out{number}" / "labelIds"
+        assert set(opened(labels / CITY).ravel()) == {700}
+        back = open_set(OWN_LAYOUT, options.folder, "val", classes, labels=True, label_root=labels)
+        assert {int(x) for at in range(2) for x in back.labels(at).ravel()} == {1}
+
+
+def test_a_class_list_without_ids_gives_class_numbers_and_its_colours(options):
+    write_checkpoint(options.weights, liking(1, 2, count=3), OWN, SYNTHIA, labelled=[0, 1])
+    run(options)
+    assert sorted(path.name for path in options.out.iterdir()) == ["colour", "labels", "overlay"]
+    assert set(opened(options.out / "labels" / "street.png").ravel()) == {1}
+    assert set(opened(options.out / "colour" / "street.png").ravel()) == {2}
+
+
+def test_photographs_as_people_have_them_are_read(options):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture(options.folder / "side.jpg", (10, 30), exif=exif)
+    long = "n" * 250 + ".png"
+    for name, mode in (("grey.png", "L"), ("palette.png", "P"), (long, "1")):
+        Image.new(mode, (8, 6), 1).save(options.folder / name)
+    run(options)
+    # Turned as a viewer shows it.
+    assert opened(options.out / "overlay" / "side.png").shape == (30, 10, 3)
+    for name in ("grey.png", "palette.png", long):
+        assert opened(options.out / "overlay" / name).shape == (6, 8, 3)
 
 
 def test_every_class_gets_the_id_of_the_server():
     labels = np.arange(19, dtype=np.uint8).reshape(1, 19)
-    drawn = pictures(np.zeros((1, 19, 3), dtype=np.uint8), labels)
-    ids = drawn["labelIds"]
-    assert ids[0, :5].tolist() == [7, 8, 11, 12, 13]
-    assert np.array_equal(CITYSCAPES_TO_TRAIN[ids], labels)
-    assert np.array_equal(drawn["colour"][0], PALETTE)
+    drawn = drawings(np.zeros((1, 19, 3), dtype=np.uint8), labels, CITYSCAPES)
+    assert tuple(drawn["labelIds"][0]) == CITYSCAPES_NUMBERS
 
 
-def test_a_folder_that_holds_something_is_left_alone(options):
-    options.out.mkdir()
-    (options.out / "notes.txt").write_text("mine")
-    sentence = (
-        f"predict: expected out to be a new or empty folder, got {options.out}, which holds "
-        "notes.txt. Hint: choose another one with --out."
-    )
-    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+def test_old_predictions_are_never_overwritten(options):
+    run(options)
+    before = {p: p.stat().st_mtime_ns for p in options.out.rglob("*.png")}
+    with refuses("predict: expected out to be a new or empty folder, got "):
         run(options)
-    assert [path.name for path in options.out.iterdir()] == ["notes.txt"]
+    assert {p: p.stat().st_mtime_ns for p in options.out.rglob("*.png")} == before
 
 
-def test_folders_without_images_are_refused(options, tmp_path):
-    (tmp_path / "empty").mkdir()
-    for folder, sentence in [
-        ("none", f"predict: expected a folder of images {tmp_path / 'none'}, got none."),
-        ("empty", f"predict: expected PNG or JPEG files in {tmp_path / 'empty'}, got none."),
-    ]:
-        with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
-            run(replace(options, folder=tmp_path / folder))
+@pytest.mark.parametrize(
+    ("make", "got"),
+    [
+        (lambda p: p.write_bytes(b""), r"0 bytes"),
+        (lambda p: p.write_bytes(b"no image"), r"neither PNG nor JPEG"),
+        (lambda p: p.write_bytes(picture(p).read_bytes()[:-40]), r"a file cut short"),
+        (lambda p: Image.new("1", (20000, 20000)).save(p), r"of at most \d+ megapixels"),
+        (os.mkfifo, r"a folder, pipe or device"),
+        (lambda p: picture(p.with_name("street.png")), r"whose names differ before the dot"),
+    ],
+    ids=["empty", "text", "cut", "bomb", "pipe", "same name"],
+)
+@pytest.mark.timeout(60)
+def test_a_bad_file_stops_in_one_sentence_before_anything_is_written(options, make, got):
+    make(options.folder / "z.png")
+    with pytest.raises(ValueError, match=got):
+        run(options)
     assert not options.out.exists()
 
 
-def test_two_images_with_one_result_are_refused(options):
-    save_image(options.folder / "street.png")
-    sentence = (
-        "predict: expected images whose names differ before the dot, got "
-        f"{options.folder / 'street.JPG'} and street.png."
-    )
-    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
-        run(options)
-
-
-@pytest.mark.parametrize("content", [b"", b"no image"])
-def test_a_file_that_is_no_image_stops_before_anything_is_written(options, content):
-    path = options.folder / "a.png"
-    path.write_bytes(content)
-    with pytest.raises(ValueError) as caught:
-        run(options)
-    sentence = (
-        rf"predict: expected a readable image, got {re.escape(str(path))} \(.+\)\. "
-        r"Hint: the file is damaged; copy it again, or take it out of the folder\."
-    )
-    assert re.fullmatch(sentence, str(caught.value))
-    assert not options.out.exists()
-
-
-def test_a_png_with_a_flipped_bit_stops_before_anything_is_written(options):
-    path = save_image(options.folder / "z.png", size=(64, 64))
+def test_a_damaged_image_is_named_and_earlier_results_stay(options):
+    path = picture(options.folder / "z.png", (64, 64))
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"^predict: expected a readable image, got .*z\.png "):
-        run(options)
-    assert not options.out.exists()
-
-
-def test_an_image_that_is_cut_short_is_named_and_earlier_results_stay(options):
-    whole = save_image(options.folder / "z.jpg", size=(64, 64))
-    whole.write_bytes(whole.read_bytes()[:-40])
-    with pytest.raises(ValueError, match=r"^predict: expected a readable image, got .*z.jpg "):
+    with refuses(f"predict: expected a readable image, got {path} ("):
         run(options)
     assert len(list((options.out / "labelIds").rglob("*.png"))) == 2
     assert not list(options.out.rglob("*.partial"))
 
 
+def test_a_disk_that_is_full_ends_in_one_sentence(options, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("reference.run.files.os.replace", full)
+    with pytest.raises(ValueError, match=r"got: No space left on device\. Hint: free some space"):
+        run(options)
+    assert not [path for path in options.out.rglob("*") if path.is_file()]
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
+        ({"folder": Path("none")}, "predict: expected a folder of images none, got none."),
+        ({"folder": Path("empty")}, "predict: expected PNG or JPEG files in empty, got none."),
         ({"threads": 0}, "predict: expected threads of at least 1, got 0."),
-        (
-            {"scales": (0.0,)},
-            "Protocol: expected a positive size and at least one scale above 0, got size "
-            "(16, 24) and scales (0.0,).",
-        ),
+        ({"device": "cuda"}, 'predict: expected a GPU for device "cuda", got none.'),
+        ({"scales": (float("nan"),)}, "Protocol: expected at least one scale, each above 0 and at"),
+        ({"size": (100000, 100000)}, "Protocol: expected size times scale within 1..16384 pixels"),
+        ({"which": "teacher"}, 'read_checkpoint: expected a checkpoint with "description" and "t'),
     ],
 )
-def test_wrong_settings_are_refused(options, changes, sentence):
-    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+def test_wrong_settings_are_refused(options, tmp_path, monkeypatch, changes, sentence):
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with refuses(sentence):
         run(replace(options, **changes))
     assert not options.out.exists()
 
 
-def test_a_gpu_that_is_not_there_is_refused(options, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(
-        ValueError, match=r'^predict: expected a GPU for device "cuda", got none\.$'
-    ):
-        run(replace(options, device="cuda"))
-
-
-def test_the_command_labels_and_says_so(options, monkeypatch, capsys):
+@pytest.fixture
+def command(options, monkeypatch):
     monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
     words = [str(options.folder), "--weights", str(options.weights), "--out", str(options.out)]
     monkeypatch.setattr(sys, "argv", ["predict", *words, "--size", "16", "32", "--flip"])
-    predict.main()
+    return predict.main
+
+
+def test_the_command_labels_and_says_so(options, command, capsys):
+    command()
     assert capsys.readouterr().out == (
-        f"Wrote labelIds/, colour/, overlay/ of 2 images to {options.out}\n"
+        f"Wrote colour/, labelIds/, overlay/ of 2 images to {options.out}\n"
     )
     with pytest.raises(SystemExit, match=r"^predict: expected out to be a new or empty folder"):
-        predict.main()
+        command()
 
 
-def test_stopping_says_what_is_left(options, monkeypatch, capsys):
+def test_stopping_says_what_is_left(options, command, monkeypatch, capsys):
     def stop(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(predict, "run_predict", stop)
-    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
-    words = [str(options.folder), "--weights", str(options.weights), "--out", str(options.out)]
-    monkeypatch.setattr(sys, "argv", ["predict", *words])
     with pytest.raises(SystemExit) as caught:
-        predict.main()
+        command()
     assert caught.value.code == 130
     assert f"Stopped; {options.out} holds the images labelled so far." in capsys.readouterr().err

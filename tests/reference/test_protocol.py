@@ -1,8 +1,6 @@
-"""The protocol against matrices worked by hand: full-size labels, masks, means by name, views."""
+"""Scores against matrices worked by hand: full-size labels, masks, means, views, windows."""
 
 from __future__ import annotations
-
-import re
 
 import numpy as np
 import pytest
@@ -10,40 +8,45 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reference.data.classes import NUM_CLASSES
-from reference.evaluation.evaluate import Scores
-from reference.evaluation.protocol import Protocol, class_scores, evaluate_reader
+from reference.data.classes import CITYSCAPES, ClassList
+from reference.evaluation.protocol import Evaluation, Protocol, class_scores, evaluate
+from reference.evaluation.scores import Scores, confusion_matrix
 from reference.networks.output import Output, Segmenter
-from tests.reference.small_networks import small_deeplab
+from tests.reference.small_networks import refuses, small_deeplab
+
+SYNTHIA = CITYSCAPES.means["miou16"]
+TOY = (0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15)
+OWN = ClassList("mine", ("red", "green", "blue"), ((9, 9, 9),) * 3, {"miou3": (0, 1, 2)})
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+SIZE = (8, 16)
 
 
 class Channels(Segmenter):
     """Class 0 scores red, class 9 green, class 13 blue, all others -9, on cells of 4x4."""
 
-    def __init__(self, *, align_corners: bool = False) -> None:
-        super().__init__(
-            feature_dim=3, num_classes=NUM_CLASSES, stride=4, align_corners=align_corners
-        )
+    def __init__(self, *, align_corners: bool = False, count: int = 19) -> None:
+        super().__init__(feature_dim=3, num_classes=count, stride=4, align_corners=align_corners)
         self.weight = nn.Parameter(torch.ones(()))
         self.modes: list[bool] = []
         self.sizes: list[tuple[int, ...]] = []
 
-    def forward(self, images: Tensor) -> Output:
+    def forward(self, images: Tensor, domain="target") -> Output:
         self.modes.append(self.training)
         self.sizes.append(tuple(images.shape[2:]))
         cells = F.avg_pool2d(images, 4) * self.weight
-        logits = torch.full((len(images), NUM_CLASSES, *cells.shape[2:]), -9.0)
-        logits[:, [0, 9, 13]] = cells
+        logits = torch.full((len(images), self.num_classes, *cells.shape[2:]), -9.0)
+        logits[:, [0, 9, 13] if self.num_classes == 19 else [0, 1, 2]] = cells
         return Output(logits, cells)
 
 
 class Pictures:
-    """A reader of arrays."""
+    """A set of arrays."""
+
+    name = "pictures"
 
     def __init__(self, images: list[np.ndarray], labels: list[np.ndarray] | None) -> None:
         self._images, self._labels = images, labels
         self.has_labels = labels is not None
-        self.stems = tuple(map(str, range(len(images))))
 
     def __len__(self) -> int:
         return len(self._images)
@@ -61,80 +64,113 @@ def stripes(*colours: tuple[int, int, int]) -> np.ndarray:
     return np.array([row] * 8, dtype=np.uint8)
 
 
-RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
-SIZE = (8, 16)
+def all_of(label: int, *size: int) -> np.ndarray:
+    return np.full(size or SIZE, label, dtype=np.uint8)
+
+
+def test_confusion_counts_truth_by_row_and_skips_255():
+    truth = torch.tensor([[0, 0, 1], [1, 2, 255]], dtype=torch.uint8)
+    guess = torch.tensor([[0, 1, 1], [0, 2, 2]])
+    assert confusion_matrix(guess, truth, 3).tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
+    assert confusion_matrix(guess, torch.full((2, 3), 255), 3).sum() == 0
+    zeros = torch.zeros(2, 3)
+    with refuses("confusion_matrix: expected predictions of shape (3, 2) as labels, got (2, 3)."):
+        confusion_matrix(zeros, zeros.T, 3)
+    with refuses("confusion_matrix: expected labels in 0..2, got values from 0 to 7."):
+        confusion_matrix(torch.zeros(2), torch.tensor([0, 7]), 3)
+    with refuses("confusion_matrix: expected predictions in 0..2, got values from 1 to 3."):
+        confusion_matrix(torch.tensor([1, 3]), torch.zeros(2), 3)
+
+
+def test_iou_worked_by_hand():
+    # class 0: 6 right, 2 missed, 1 too many -> 6/9; class 1: 1 right, 1 missed, 2 too many -> 1/4;
+    # class 2: never true, never guessed.
+    result = Scores(torch.tensor([[6, 2, 0], [1, 1, 0], [0, 0, 0]]))
+    assert result.iou_percent[:2] == pytest.approx([100 * 6 / 9, 25.0])
+    assert result.iou_percent[2] is None
+    assert result.occurring == (0, 1)
+    assert result.mean_iou_percent((0, 1, 2)) == pytest.approx((100 * 6 / 9 + 25) / 2)
+    assert result.pixel_accuracy_percent == pytest.approx(70.0)
+
+
+def test_a_class_guessed_but_never_true_counts_as_zero_and_nothing_is_not_zero():
+    result = Scores(torch.tensor([[3, 1], [0, 0]]))
+    assert result.iou_percent == [75.0, 0.0]
+    assert result.mean_iou_percent((0, 1)) == pytest.approx(37.5)
+    empty = Scores(torch.zeros(2, 2, dtype=torch.int64))
+    assert empty.mean_iou_percent((0, 1)) is None
+    assert empty.pixel_accuracy_percent is None
 
 
 def test_every_labelled_pixel_of_every_image_enters_one_matrix():
-    first = np.full((8, 16), 0, dtype=np.uint8)
+    first, second = all_of(0), all_of(13, 16, 32)
     first[0] = 255
-    second = np.full((16, 32), 13, dtype=np.uint8)
-    reader = Pictures([stripes(RED, GREEN), stripes(BLUE, RED)], [first, second])
-    confusion = evaluate_reader(Channels(), reader, Protocol(SIZE)).scores.confusion
+    images = Pictures([stripes(RED, GREEN), stripes(BLUE, RED)], [first, second])
+    network = Channels()
+    evaluation = evaluate(network, images, Protocol(size=SIZE))
+    confusion = evaluation.scores.confusion
     # The first image is scored on 7 rows of 16, the second at twice the size of its image.
     assert confusion[0, [0, 9]].tolist() == [7 * 8, 7 * 8]
     assert confusion[13, [13, 0]].tolist() == [16 * 16, 16 * 16]
     assert confusion.sum() == 7 * 16 + 16 * 32
-
-
-def test_images_are_scaled_to_the_evaluation_size_and_labels_are_not():
-    network = Channels()
-    labels = np.zeros((24, 48), dtype=np.uint8)
-    evaluation = evaluate_reader(network, Pictures([stripes(RED, RED)], [labels]), Protocol((4, 8)))
-    assert network.sizes == [(4, 8)]
-    assert evaluation.scores.confusion[0, 0] == 24 * 48
+    # Images are scaled to the evaluation size, labels are not.
+    again = evaluate(network, images, Protocol(size=(4, 8)))
+    assert network.sizes == [SIZE, SIZE, (4, 8), (4, 8)]
+    assert again.scores.confusion.sum() == 7 * 16 + 16 * 32
+    assert evaluation.target == "pictures"
 
 
 def test_corners_of_the_checkpoint_change_the_score():
     image = stripes(GREEN, RED, RED)[:, ::2]
     labels = np.array([[9] * 3 + [0] * 6] * 8, dtype=np.uint8)
-    reader, protocol = Pictures([image], [labels]), Protocol((8, 12))
+    images, protocol = Pictures([image], [labels]), Protocol(size=(8, 12))
     network = Channels(align_corners=False)
-    assert evaluate_reader(network, reader, protocol).scores.pixel_accuracy_percent == 100
+    assert evaluate(network, images, protocol).scores.pixel_accuracy_percent == 100
     network.load_state_dict(Channels(align_corners=True).state_dict())
-    found = evaluate_reader(network, reader, protocol)
-    assert found.scores.pixel_accuracy_percent == pytest.approx(100 * 8 / 9)
-    assert "align_corners=True" in found.header
+    again = evaluate(network, images, protocol)
+    assert again.scores.pixel_accuracy_percent == pytest.approx(100 * 8 / 9)
+    assert "align_corners=True" in again.header
 
 
-def test_outputs_that_a_synthia_source_cannot_know_take_no_pixel():
-    labels = np.zeros((8, 16), dtype=np.uint8)
-    reader = Pictures([stripes((90, 255, 0), RED)], [labels])
-    gta5 = evaluate_reader(Channels(), reader, Protocol(SIZE)).scores.confusion
-    synthia = evaluate_reader(Channels(), reader, Protocol(SIZE, "synthia")).scores.confusion
-    assert gta5[0, [0, 9]].tolist() == [64, 64]
-    assert synthia[0, [0, 9]].tolist() == [128, 0]
-    assert Protocol(source="synthia").masked == (9, 14, 16)
-    assert Protocol(source="gta5").masked == ()
-    assert Protocol(source="toy").masked == (3, 12, 16, 17, 18)
+def test_outputs_that_a_source_cannot_know_take_no_pixel():
+    images = Pictures([stripes((90, 255, 0), RED)], [all_of(0)])
+    whole = evaluate(Channels(), images, Protocol(size=SIZE)).scores.confusion
+    masked = Protocol(size=SIZE, labelled=SYNTHIA)
+    part = evaluate(Channels(), images, masked).scores.confusion
+    assert whole[0, [0, 9]].tolist() == [64, 64]
+    assert part[0, [0, 9]].tolist() == [128, 0]
+    assert masked.masked == (9, 14, 16)
+    assert Protocol().masked == ()
 
 
-def worked() -> Scores:
-    """Class 0: 60 right, 20 taken for 3. Class 3: 20 right. Class 9: 10 right, 10 taken for 0.
+def test_an_own_class_list_is_scored_with_its_own_mean():
+    images = Pictures([stripes(RED, GREEN)], [all_of(1)])
+    evaluation = evaluate(Channels(count=3), images, Protocol(classes=OWN, size=SIZE))
+    assert evaluation.scores.confusion.tolist() == [[0, 0, 0], [64, 64, 0], [0, 0, 0]]
+    # Class 2 has no pixel; class 0 is guessed and never true.
+    assert evaluation.means_percent == {"miou3": 25.0}
 
-    IoU: class 0 60/(80+10), class 3 20/(20+20), class 9 10/20; all other classes occur nowhere.
-    """
-    confusion = torch.zeros(NUM_CLASSES, NUM_CLASSES, dtype=torch.int64)
+
+@pytest.mark.parametrize(
+    ("labelled", "means"),
+    [
+        (None, {"miou19": (60 / 90 + 20 / 40 + 10 / 20) / 3, "miou16": (60 / 90 + 20 / 40) / 2}),
+        # No mean runs over a class that the source does not label.
+        (SYNTHIA, {"miou16": (60 / 90 + 20 / 40) / 2}),
+        (TOY, {"miou14": (60 / 90 + 10 / 20) / 2}),
+        ((5, 6), {"miou2": None}),
+    ],
+)
+def test_means_are_named_after_their_classes_and_come_from_one_matrix(labelled, means):
+    confusion = torch.zeros(19, 19, dtype=torch.int64)
     confusion[0, 0], confusion[0, 3], confusion[3, 3] = 60, 20, 20
     confusion[9, 9], confusion[9, 0] = 10, 10
-    return Scores(confusion)
-
-
-def test_means_are_named_after_their_classes_and_come_from_one_matrix():
-    assert Protocol().means_percent(worked()) == pytest.approx(
-        {
-            "miou19": 100 * (60 / 90 + 20 / 40 + 10 / 20) / 3,
-            "miou16": 100 * (60 / 90 + 20 / 40) / 2,
-            "miou13": 100 * (60 / 90),
-        }
-    )
-
-
-def test_a_synthia_source_has_no_mean_over_19():
-    means = Protocol(source="synthia").means_percent(worked())
-    assert list(means) == ["miou16", "miou13"]
-    assert means["miou16"] == pytest.approx(100 * (60 / 90 + 20 / 40) / 2)
-    assert list(Protocol(source="toy").means_percent(worked())) == ["miou14"]
+    scored = Evaluation(Scores(confusion), Protocol(labelled=labelled), 1, True).means_percent
+    if labelled in (None, SYNTHIA):
+        means = means | {"miou13": 60 / 90}
+    expected = {name: value and 100 * value for name, value in means.items()}
+    assert scored == pytest.approx(expected)
+    assert list(scored) == list(expected)
 
 
 def test_the_header_says_how_it_was_measured():
@@ -142,9 +178,9 @@ def test_the_header_says_how_it_was_measured():
         "500 images at 1024x512; single scale; no flip; "
         "logits upsampled to full-size labels (align_corners=True)"
     )
-    other = Protocol((640, 1280), "synthia", (0.75, 1.0), True)
+    other = Protocol(CITYSCAPES, (640, 1280), SYNTHIA, "synthia", (0.75, 1.0), True, (512, 640))
     assert other.describe(1, align_corners=False) == (
-        "1 images at 1280x640; scales 0.75, 1; with flip; "
+        "1 images at 1280x640; scales 0.75, 1; with flip; windows of 640x512 every 426x341; "
         "logits upsampled to full-size labels (align_corners=False); "
         "outputs without labels in the source masked: terrain, truck, train"
     )
@@ -152,63 +188,79 @@ def test_the_header_says_how_it_was_measured():
 
 def test_views_are_averaged_as_probabilities():
     network, image = small_deeplab().eval(), stripes(RED, BLUE, GREEN, RED)
-    protocol = Protocol((16, 32), "synthia", (1.0, 1.5), True)
-    found = class_scores(network, image, (8, 32), protocol)
+    protocol = Protocol(size=(16, 32), labelled=SYNTHIA, scales=(1.0, 1.5), flip=True)
+    scored = class_scores(network, image, (8, 32), protocol)
     views = []
     for size in ((16, 32), (24, 48)):
-        single = Protocol(size, "synthia")
+        single = Protocol(size=size, labelled=SYNTHIA)
         views.append(class_scores(network, image, (8, 32), single))
         views.append(class_scores(network, image[:, ::-1], (8, 32), single).flip(-1))
     expected = torch.stack([view.softmax(dim=0) for view in views]).mean(dim=0)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
-    assert not found[[9, 14, 16]].any()
+    torch.testing.assert_close(scored, expected, rtol=0, atol=1e-6)
+    assert not scored[[9, 14, 16]].any()
+
+
+@pytest.mark.parametrize("window", [(16, 32), (20, 32), (400, 400)])
+def test_a_window_that_covers_the_image_is_the_image_as_a_whole(window):
+    network, image = small_deeplab().eval(), stripes(RED, BLUE, GREEN, RED)
+    whole = class_scores(network, image, (8, 32), Protocol(size=(16, 32)))
+    slid = class_scores(network, image, (8, 32), Protocol(size=(16, 32), window=window))
+    assert torch.equal(whole, slid)
+
+
+def test_windows_cover_every_pixel_and_are_averaged_where_they_overlap():
+    network, image = Channels(), stripes(RED, BLUE, GREEN)
+    protocol = Protocol(size=(8, 24), window=(8, 16), stride=(8, 4))
+    slid = class_scores(network, image, (8, 24), protocol)
+    # The last window ends where the image does.
+    assert network.sizes == [(8, 16)] * 3
+    total, count = torch.zeros(19, 8, 24), torch.zeros(24)
+    for left in (0, 4, 8):
+        part = slice(left, left + 16)
+        total[:, :, part] += class_scores(network, image[:, part], SIZE, Protocol(size=SIZE))
+        count[part] += 1
+    torch.testing.assert_close(slid, total / count, rtol=0, atol=1e-5)
 
 
 def test_the_network_is_evaluated_as_such_and_left_in_its_mode():
     network = Channels().train()
-    reader = Pictures([stripes(RED, RED)], [np.zeros(SIZE, dtype=np.uint8)])
-    evaluate_reader(network, reader, Protocol(SIZE))
+    evaluate(network, Pictures([stripes(RED, RED)], [all_of(0)]), Protocol(size=SIZE))
     assert network.modes == [False]
     assert network.training
-    broken = Pictures([stripes(RED, RED)], [np.full(SIZE, 40, dtype=np.uint8)])
-    with pytest.raises(ValueError, match=r"^confusion_matrix: expected labels in 0\.\.18"):
-        evaluate_reader(network, broken, Protocol(SIZE))
+    with refuses("confusion_matrix: expected labels in 0..18"):
+        evaluate(network, Pictures([stripes(RED, RED)], [all_of(40)]), Protocol(size=SIZE))
     assert network.training
 
 
 @pytest.mark.parametrize(
-    ("make", "sentence"),
+    ("settings", "sentence"),
     [
-        (
-            lambda: Protocol(source="gta"),
-            'Protocol: expected source "gta5", "synthia", "toy", got \'gta\'.',
-        ),
-        (
-            lambda: Protocol(scales=(0.0,)),
-            "Protocol: expected a positive size and at least one scale above 0, got size "
-            "(512, 1024) and scales (0.0,).",
-        ),
-        (
-            lambda: evaluate_reader(Channels(), Pictures([], []), Protocol()),
-            "evaluate_reader: expected a reader with labels and at least one image, got "
-            "0 images with labels.",
-        ),
-        (
-            lambda: evaluate_reader(Channels(), Pictures([stripes(RED)], None), Protocol()),
-            "evaluate_reader: expected a reader with labels and at least one image, got "
-            "1 images without labels.",
-        ),
-        (
-            lambda: evaluate_reader(
-                small_deeplab(num_classes=16),
-                Pictures([stripes(RED)], [np.zeros((8, 8), dtype=np.uint8)]),
-                Protocol(),
-            ),
-            "evaluate_reader: expected a network with 19 outputs, got 16. Hint: train on all 19; "
-            "the protocol masks those without labels.",
-        ),
+        ({"scales": (float("nan"),)}, "at least one scale, each above 0 and at most 8, got (nan,)"),
+        ({"scales": ()}, "at least one scale, each above 0 and at most 8, got ()."),
+        ({"size": (100000, 9)}, "size times scale within 1..16384 pixels a side, got size (100000"),
+        ({"window": (8, 8), "stride": (9, 8)}, "a window of positive sides and a stride within it"),
+        ({"window": (0, 8)}, "a window of positive sides and a stride within it, got window (0, 8"),
+        ({"stride": (9, 8)}, "a window with stride (9, 8), got None."),
+        ({"labelled": (0, 19)}, "labelled classes within 0..18, got (0, 19)."),
     ],
 )
-def test_what_cannot_be_scored_is_refused(make, sentence):
-    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
-        make()
+def test_settings_that_measure_nothing_are_refused(settings, sentence):
+    with refuses(f"Protocol: expected {sentence}"):
+        Protocol(**settings)
+
+
+@pytest.mark.parametrize(
+    ("labels", "settings", "sentence"),
+    [
+        ([], {}, "a set with labels and at least one image, got 0 images with labels."),
+        (None, {}, "a set with labels and at least one image, got 1 images without labels."),
+        ([0], {"classes": OWN}, "a network with 3 outputs, one per class of mine, got 19."),
+        ([255], {}, "pixels labelled with a class that the source labels in the 1 images of pict"),
+        ([0], {"labelled": (1, 2)}, "pixels labelled with a class that the source labels in the 1"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused(labels, settings, sentence):
+    images = [stripes(RED, RED)] * (1 if labels is None else len(labels))
+    pictures = Pictures(images, None if labels is None else [all_of(label) for label in labels])
+    with refuses(f"evaluate: expected {sentence}"):
+        evaluate(Channels(), pictures, Protocol(size=SIZE, **settings))

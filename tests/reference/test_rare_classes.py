@@ -1,114 +1,94 @@
-"""Rare-class sampling: the formula, who can be drawn, and how often it happens."""
+"""Rare-class sampling: the formula, the counts it needs, and what it draws."""
 
-import math
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from reference.data.index import SetIndex
 from reference.data.rare_classes import (
-    GTA5_PIXELS,
-    RareClasses,
+    ClassCounts,
     RareClassSampler,
+    class_counts,
     class_probabilities,
+    counts_path,
+    kept_counts,
 )
+from reference.data.sets import ImageSet, open_sets
+from reference.data.settings import DataSettings, RareClasses
+from tests.reference.trees import make, save_values
+
+COUNTS = ClassCounts(("a", "b", "c"), np.array([[90, 0, 5], [80, 20, 0], [100, 0, 0]]))
 
 
-def _index(rows: dict[int, dict[int, int]]) -> SetIndex:
-    pixels = np.zeros((len(rows), 19), dtype=np.int64)
-    for row, counts in rows.items():
-        for train_id, count in counts.items():
-            pixels[row, train_id] = count
-    sizes = np.full((len(rows), 2), 100)
-    return SetIndex(tuple(map(str, rows)), sizes, pixels)
+@pytest.fixture
+def source(tmp_path: Path) -> ImageSet:
+    make(tmp_path / "gta5", "gta5")
+    return open_sets(DataSettings(root=tmp_path)).source
 
 
-def test_probabilities_follow_the_formula() -> None:
-    pixels = np.zeros(19, dtype=np.int64)
-    pixels[[0, 3, 5]] = 50, 30, 20
-    result = class_probabilities(pixels, 0.5)
-    weights = {0: math.exp(0.5 / 0.5), 3: math.exp(0.7 / 0.5), 5: math.exp(0.8 / 0.5)}
-    for train_id in range(19):
-        expected = weights.get(train_id, 0.0) / sum(weights.values())
-        assert result[train_id] == pytest.approx(expected, rel=1e-12)
+def test_the_formula() -> None:
+    shares = class_probabilities(np.array([70, 30, 0]), 0.5)
+    weights = np.exp([0.3 / 0.5, 0.7 / 0.5])
+    np.testing.assert_allclose(shares, [*(weights / weights.sum()), 0.0])
+    low = class_probabilities(np.array([10**10, 10**6, 10**7]), 0.01)
+    assert low.argmax() == 1
+    assert low.sum() == pytest.approx(1.0)
+    with pytest.raises(ValueError, match="at least 1 class, got none"):
+        class_probabilities(np.zeros(3, dtype=np.int64), 0.1)
 
 
-def test_a_low_temperature_draws_the_rarest_and_a_high_one_all_alike() -> None:
-    pixels = np.arange(1, 20, dtype=np.int64)
-    assert class_probabilities(pixels, 1e-4).argmax() == 0
-    assert class_probabilities(pixels, 1e-4)[0] > 0.999
-    np.testing.assert_allclose(class_probabilities(pixels, 1e6), 1 / 19, rtol=1e-5)
-
-
-def test_the_counts_of_gta5_draw_its_rare_classes() -> None:
-    result = class_probabilities(GTA5_PIXELS, RareClasses().temperature)
-    assert result.sum() == pytest.approx(1.0)
-    assert set(np.argsort(result)[-3:].tolist()) == {12, 17, 18}
-    assert result[0] < 1e-15
-    with pytest.raises(ValueError, match="read-only"):
-        GTA5_PIXELS[0] = 1
-
-
-def test_an_empty_set_is_refused() -> None:
-    with pytest.raises(ValueError) as caught:
-        class_probabilities(np.zeros(19, dtype=np.int64), 0.01)
-    assert str(caught.value) == (
-        "class_probabilities: expected a pixel of at least 1 class, got none."
-    )
-
-
-def test_images_are_drawn_that_show_enough_of_the_class() -> None:
-    index = _index({0: {0: 9000, 5: 4000}, 1: {0: 9000, 5: 2999}, 2: {0: 9000}})
-    sampler = RareClassSampler(index, RareClasses(temperature=1.0))
+def test_images_show_the_class_they_are_drawn_for() -> None:
+    sampler = RareClassSampler(COUNTS, RareClasses(temperature=0.5, min_pixels=5))
     rng = np.random.default_rng(0)
     drawn = [sampler.draw(rng) for _ in range(300)]
-    assert {each.image for each in drawn if each.train_id == 5} == {0}
-    assert {each.image for each in drawn if each.train_id == 0} == {0, 1, 2}
-    share = sum(each.train_id == 5 for each in drawn) / 300
-    assert share == pytest.approx(sampler.probabilities[5], abs=0.1)
+    assert all(one is not None and COUNTS.pixels[one] >= 5 for one in drawn)
+    shares = np.bincount([one[1] for one in drawn if one is not None], minlength=3) / 300
+    np.testing.assert_allclose(shares, sampler.probabilities, atol=0.08)
 
 
-def test_a_class_that_no_image_shows_enough_of_is_never_drawn() -> None:
-    sampler = RareClassSampler(_index({0: {0: 9000, 5: 100}, 1: {1: 5000}}))
-    assert sampler.probabilities[5] == 0
+def test_a_class_without_enough_pixels_is_not_drawn() -> None:
+    sampler = RareClassSampler(COUNTS, RareClasses(min_pixels=10))
+    assert sampler.probabilities[2] == 0
     assert sampler.probabilities.sum() == pytest.approx(1.0)
-    assert sampler.probabilities[1] > sampler.probabilities[0] > 0
+    with pytest.raises(ValueError, match="an image with 3000 pixels of a class, got 100 at most"):
+        RareClassSampler(COUNTS, RareClasses())
 
 
-def test_classes_left_are_drawn_alike_where_the_formula_leaves_nothing() -> None:
-    index = _index({0: {0: 9000, 1: 9000, 5: 1}})
-    sampler = RareClassSampler(index, RareClasses(temperature=1e-5))
-    assert sampler.probabilities[[0, 1]].tolist() == [0.5, 0.5]
+def test_a_share_of_the_draws_is_left_to_the_order() -> None:
+    sampler = RareClassSampler(COUNTS, RareClasses(min_pixels=5, share=0.3))
+    rng = np.random.default_rng(0)
+    assert 60 < sum(sampler.draw(rng) is not None for _ in range(300)) < 120
 
 
-def test_the_same_generator_draws_the_same() -> None:
-    sampler = RareClassSampler(_index({0: {0: 9000}, 1: {0: 9000, 3: 9000}}))
-    first, again = (
-        [sampler.draw(rng) for _ in range(20)]
-        for rng in (np.random.default_rng(3), np.random.default_rng(3))
-    )
-    assert first == again
+def test_counts_are_kept_until_a_label_file_changes(source: ImageSet, tmp_path: Path) -> None:
+    folder = tmp_path / "index"
+    assert kept_counts(source, folder) is None
+    counts = class_counts(source, folder)
+    assert counts.pixels[0, 0] == int((source.labels(0) == 0).sum())
+    kept = kept_counts(source, folder)
+    assert kept is not None
+    np.testing.assert_array_equal(kept.pixels, counts.pixels)
+    label = source.samples[1].labels
+    assert label is not None
+    os.utime(label, (1, 1))
+    assert kept_counts(source, folder) is None
+    save_values(label, np.full((8, 12), 26, dtype=np.uint8))
+    assert class_counts(source, folder).pixels[1, 13] == 96
+    merged = open_sets(DataSettings(root=source.root.parent, merge=("road=car",))).source
+    assert counts_path(merged) != counts_path(source)
 
 
-def test_a_set_of_too_small_images_is_refused() -> None:
-    with pytest.raises(ValueError) as caught:
-        RareClassSampler(_index({0: {0: 700}, 1: {0: 20}}))
-    assert str(caught.value) == (
-        "RareClassSampler: expected an image with 3000 pixels of a class, got 700 at most in 2 "
-        "images. Hint: lower min_pixels for small images."
-    )
+def test_damaged_counts_are_made_again(source: ImageSet, tmp_path: Path) -> None:
+    counts = class_counts(source, tmp_path)
+    for content in ("{", '{"stems": []}', "[]"):
+        counts_path(source, tmp_path).write_text(content)
+        assert kept_counts(source, tmp_path) is None
+        np.testing.assert_array_equal(class_counts(source, tmp_path).pixels, counts.pixels)
 
 
-@pytest.mark.parametrize(
-    ("wrong", "sentence"),
-    [
-        ({"temperature": 0.0}, "expected temperature > 0, got 0.0."),
-        ({"min_pixels": 0}, "expected min_pixels of at least 1, got 0."),
-        ({"max_crops": 0}, "expected max_crops of at least 1, got 0."),
-        ({"min_crop_share": 1.5}, "expected min_crop_share within 0..1, got 1.5."),
-    ],
-)
-def test_settings_out_of_range_are_refused(wrong: dict[str, float], sentence: str) -> None:
-    with pytest.raises(ValueError) as caught:
-        RareClasses(**wrong)  # type: ignore[arg-type]
-    assert str(caught.value) == f"RareClasses: {sentence}"
+def test_a_folder_that_cannot_be_written_costs_nothing(source: ImageSet, tmp_path: Path) -> None:
+    (tmp_path / "index").write_text("a file")
+    with pytest.warns(UserWarning, match="The counts of classes are not kept"):
+        counts = class_counts(source, tmp_path / "index")
+    assert counts.pixels.shape == (3, 19)

@@ -1,84 +1,61 @@
-"""The lists in `reference/` and its rooms name every file, in an order in which to read them."""
+"""How much of `reference/` must be read to follow a run to its first step."""
 
-import ast
-import re
+from __future__ import annotations
+
+import sys
 from pathlib import Path
-
-import pytest
+from types import FrameType
+from typing import Any
 
 import reference
+from reference import train
+from reference.run.state import State
+from reference.settings import Settings
 
-FOLDER = Path(reference.__file__).parent
-# The scenes are parts of one drawing, which their own page explains.
-LISTING = sorted(
-    path.parent for path in FOLDER.rglob("__init__.py") if path.parent.name != "synthetic"
-)
-
-
-def _listed(folder: Path) -> list[str]:
-    tree = ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))
-    doc = ast.get_docstring(tree, clean=False)
-    return re.findall(r"^ {0,4}(\w+) {2,}", doc or "", flags=re.MULTILINE)
+ROOT = Path(reference.__file__).resolve().parent
+MOST_FILES = 20
+LOOP, METHOD = 350, 100
 
 
-def _files(folder: Path) -> dict[str, list[Path]]:
-    """Name -> its files; a folder inside is one name."""
-    files = {path.stem: [path] for path in folder.glob("*.py") if path.stem != "__init__"}
-    return files | {
-        path.name: sorted(path.rglob("*.py"))
-        for path in folder.iterdir()
-        if (path / "__init__.py").is_file()
-    }
+class FirstStep(BaseException):
+    """The weights are about to move for the first time."""
 
 
-def _imported(path: Path, package: str) -> set[str]:
-    """Names inside `package` that a file imports."""
-    modules: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom):
-            modules |= {f"{node.module}.{alias.name}" for alias in node.names}
-        elif isinstance(node, ast.Import):
-            modules |= {alias.name for alias in node.names}
-    inside = [
-        name.removeprefix(f"{package}.") for name in modules if name.startswith(f"{package}.")
-    ]
-    return {name.split(".")[0] for name in inside}
+def files_entered(settings: Settings, folder: Path) -> set[str]:
+    """Files of `reference/` in which a function is called before the first step."""
+    entered: set[str] = set()
+
+    def watch(frame: FrameType, event: str, _: Any) -> None:
+        if event != "call":
+            return
+        path = Path(frame.f_code.co_filename)
+        if ROOT in path.parents:
+            entered.add(str(path.relative_to(ROOT)))
+        if frame.f_code is State.move.__code__:
+            raise FirstStep
+
+    sys.setprofile(watch)
+    try:
+        train.train(settings, folder)
+    except FirstStep:
+        return entered
+    finally:
+        sys.setprofile(None)
+    raise AssertionError("the run ended before its first step")
 
 
-def _imports(folder: Path) -> dict[str, set[str]]:
-    package = ".".join(folder.relative_to(FOLDER.parent).parts)
-    return {
-        name: set().union(*(_imported(path, package) for path in paths))
-        for name, paths in _files(folder).items()
-    }
+def test_few_files_are_entered_before_the_first_step(tiny_toy: Settings, tmp_path: Path) -> None:
+    entered = files_entered(tiny_toy, tmp_path / "run")
+    assert {"train.py", "method.py", "data/batches.py", "networks/toy.py"} <= entered
+    assert len(entered) <= MOST_FILES, sorted(entered)
 
 
-def _backward(order: list[str], imports: dict[str, set[str]]) -> list[str]:
-    """Imports that do not point to an earlier name."""
-    place = {name: number for number, name in enumerate(order)}
-    return [
-        f"{name} imports {other}"
-        for name in order
-        for other in sorted(imports[name] - {name})
-        if place[other] > place[name]
-    ]
+def test_the_loop_and_the_method_are_short() -> None:
+    lines = {name: len((ROOT / name).read_text().splitlines()) for name in ("train.py", "bicl.py")}
+    assert lines["train.py"] <= LOOP and lines["bicl.py"] <= METHOD, lines
 
 
-@pytest.mark.parametrize("folder", LISTING, ids=lambda folder: folder.name)
-def test_every_file_is_listed_once(folder: Path) -> None:
-    assert sorted(_listed(folder)) == sorted(_files(folder))
-
-
-@pytest.mark.parametrize("folder", LISTING, ids=lambda folder: folder.name)
-def test_imports_point_to_earlier_files(folder: Path) -> None:
-    assert _backward(_listed(folder), _imports(folder)) == []
-
-
-def test_imports_are_seen() -> None:
-    assert _imports(FOLDER / "data")["transforms"] >= {"arrays"}
-    assert _imports(FOLDER)["training"] >= {"data", "networks"}
-
-
-def test_an_import_of_a_later_file_is_found() -> None:
-    imports = {"first": {"second"}, "second": {"first", "second"}}
-    assert _backward(["first", "second"], imports) == ["first imports second"]
+def test_the_house_stays_small() -> None:
+    files = [*ROOT.rglob("*.py")]
+    assert len(files) <= 95
+    assert sum(len(path.read_text().splitlines()) for path in files) <= 15_200

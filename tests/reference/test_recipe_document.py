@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 import tyro
 
-from reference.engine.expectations import LIMITS
-from reference.engine.presets import PRESETS
-from reference.train import read_options
+from reference.evaluation.validation import EXPECTED
+from reference.presets import PRESETS, command_line
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 RECIPE = (DOCS / "recipe.md").read_text(encoding="utf-8")
@@ -38,7 +37,7 @@ def understood(words: list[str]) -> bool:
     module, arguments = words[2], words[3:]
     try:
         if module == "reference.train":
-            read_options(arguments)
+            command_line(arguments)
         else:
             tyro.cli(import_module(module).Options, args=arguments)
     except SystemExit:
@@ -54,8 +53,19 @@ def test_every_command_is_understood(words: list[str]) -> None:
 
 
 OF_OTHER_COMMANDS = [["--synthia"], ["--signals-to-handle", "SIGTERM,SIGUSR1"]]
-# Named without a value.
-BARE = ["--data.workers", "--reporting.panels-every", "--machine.precision"]
+# Named without a value, and one that they take.
+BARE = {
+    "--data.workers": "1",
+    "--data.max-bad": "1",
+    "--machine.accumulate": "1",
+    "--data.target-set": "camvid",
+    "--reporting.panels-every": "1",
+    "--machine.precision": "fp32",
+    "--run": "runs/x",
+    "--folder": "runs/x",
+    "--start": "a.pth --stages adapt",
+    "--begin": "a.pth --stages adapt",
+}
 SHOWING = [["--help"], ["--print-config"]]
 CHECKED = [
     words for words in keys(RECIPE) + keys(TRAINING) if words not in OF_OTHER_COMMANDS + SHOWING
@@ -65,7 +75,7 @@ CHECKED = [
 @pytest.mark.parametrize("words", CHECKED, ids=lambda words: words[0])
 def test_every_key_is_one_of_training(words: list[str]) -> None:
     if words[0] in BARE and len(words) == 1:
-        words = [*words, "fp32" if words[0] == "--machine.precision" else "1"]
+        words = [*words, *BARE[words[0]].split()]
     assert understood(["python", "-m", "reference.train", "gta5-to-cityscapes", *words])
 
 
@@ -75,19 +85,19 @@ def test_every_key_of_the_table_changes_a_setting() -> None:
     assert len(found) >= 15
     usual = PRESETS["gta5-to-cityscapes"][1]
     for words in found:
-        assert read_options(["gta5-to-cityscapes", *words]).settings != usual, words
+        assert command_line(["gta5-to-cityscapes", *words]).settings != usual, words
 
 
 def test_the_limits_are_those_that_are_printed() -> None:
     for name, row in (("gta5", "GTA5"), ("synthia", "SYNTHIA")):
         cells = next(line for line in RECIPE.splitlines() if line.startswith(f"| {row}, mIoU"))
         told = [float(cell) for cell in cells.split("|")[2:4]]
-        assert told == [least for _, least in LIMITS[name]]
+        assert told == [*EXPECTED[name].values()]
 
 
 def test_an_unknown_key_is_found() -> None:
     assert not understood(
         ["python", "-m", "reference.train", "toy", "--adaptation.temprature", "1"]
     )
-    assert not understood(["python", "-m", "reference.report"])
+    assert not understood(["python", "-m", "reference.train", "--folder", "runs/x"])
     assert keys("`--a 1`\n```bash\n`--b`\n```\n`make`") == [["--a", "1"]]

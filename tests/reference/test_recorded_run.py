@@ -3,142 +3,126 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from reference.engine.presets import PRESETS
-from reference.engine.recorded_run import nearest_preset, read_metrics, read_run
-from reference.engine.recorded_settings import as_plain
-from reference.report import Options, main, write_report
-from tests.reference.test_report import foreign, parsed
+from reference.pictures.recorded_run import nearest_preset, read_comparison, read_run
+from reference.presets import PRESETS
+from reference.run.folder import as_plain, flat
+from tests.reference.written_runs import NAMES, write_run
 
 
-def test_everything_of_a_run_is_found(seen_run: Path):
-    facts = read_run(seen_run)
-    assert (facts.name, facts.done, facts.planned, facts.first_adapted) == ("run", 9, 9, 3)
-    assert facts.boundaries == [3, 6]
-    assert [r["iteration"] for r in facts.evaluations] == [3, 6, 9]
-    assert len(facts.column("source_cross_entropy")) == 9
-    assert [iteration for iteration, _ in facts.column("coverage")] == [4, 5, 6, 7, 8, 9]
-    shares = [r for r in facts.rows if "share_road" in r]
-    assert len(shares) == 6
-    for found in shares:
-        total = sum(value for name, value in found.items() if name.startswith("share_"))
-        assert total == pytest.approx(1.0)
-    assert facts.table is not None and len(facts.table["rows"][0]["iou"]) == 14
-    assert [strips[0].domain for strips in facts.strips] == [
-        "validation", "target", "target", "source", "source",
-    ]  # fmt: skip
-    assert [strip.iteration for strip in facts.strips[1]] == [3, 4, 6, 9]
-    assert [iteration for iteration, _ in facts.moments] == [4, 6, 9]
-    assert facts.moments[-1][1].calibrated is not None
-    assert [start["iteration"] for start in facts.starts] == [0]
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("runs") / "second")
 
 
-def test_the_command_writes_a_page_that_stands_alone(
-    seen_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
-    page = tmp_path / "page.html"
-    main([str(seen_run), "--out", str(page)])
-    assert capsys.readouterr().out == f"Open {page}\n"
-    document = page.read_text(encoding="utf-8")
-    read = parsed(document)
-    assert (read.faults, read.open, foreign(read, document)) == ([], [], [])
-    for section in ("Classes", "Over time", "Prototypes", "Losses", "Course", "How it was made"):
-        assert f"<h2>{section}</h2>" in document
+def test_everything_of_a_run_is_read(run: Path):
+    read = read_run(run)
+    assert (read.caption, read.role, read.done, read.planned) == ("second", "method", 30, 30)
+    assert read.boundaries == [10, 20]
+    assert [row["iteration"] for row in read.evaluations] == [10, 20, 30]
+    assert read.column("coverage", 100) == [(20.0, 50.0), (30.0, 75.0)]
+    assert read.columns("loss_") == ["source_cross_entropy", "entropy", "spread"]
+    assert read.score == 40.125
+    assert list(read.classes) == list(NAMES)
+    assert read.confusion[1] == [0, 40, 60]
+    assert [strips[0].domain for strips in read.strips] == ["validation", "target"]
+    assert [strip.iteration for strip in read.strips[0]] == [10, 20, 30]
+    assert [iteration for iteration, _ in read.moments] == [12, 20, 30]
+    assert read.moments[-1][1].calibrated is not None
+    assert read.alarms == ["car floods the <target>."]
 
 
-def test_a_run_in_the_middle_has_a_page(seen_run: Path, tmp_path: Path):
-    folder = tmp_path / "half"
-    folder.mkdir()
-    shutil.copy(seen_run / "settings.json", folder)
-    lines = (seen_run / "metrics.csv").read_text().splitlines(keepends=True)
-    (folder / "metrics.csv").write_text("".join(lines[:3]) + lines[3][:20])
-    facts = read_run(folder)
-    assert (facts.done, facts.starts, facts.table, facts.strips, facts.moments) == (
-        2, [], None, [], [],
-    )  # fmt: skip
-    write_report(Options(folder))
-    assert "Not evaluated, after 2 of 9 iterations." in (folder / "report.html").read_text()
+def test_a_run_in_the_middle_has_what_is_there(tmp_path: Path):
+    torn = "iteration,phase,coverage\n1,source,\n2,source,0.5\n3,rou"
+    read = read_run(write_run(tmp_path / "half", metrics=torn, parts=("settings",)))
+    assert (read.done, read.planned, read.score) == (2, 30, None)
+    assert (read.table, read.classes, read.confusion) == (None, {}, None)
+    assert not (read.starts or read.strips or read.moments or read.alarms or read.evaluations)
 
 
-def test_without_kept_prototypes_those_of_the_checkpoint_are_shown(seen_run: Path, tmp_path: Path):
-    for name in ("settings.json", "last.pth"):
-        shutil.copy(seen_run / name, tmp_path)
-    assert [iteration for iteration, _ in read_run(tmp_path).moments] == [9]
-    plain = json.loads((tmp_path / "settings.json").read_text())
+def test_a_checkpoint_alone_is_a_run(tmp_path: Path):
+    read = read_run(write_run(tmp_path / "only", metrics="", parts=("checkpoint",)))
+    assert (read.done, read.settings["seed"], list(read.classes)) == (30, 0, list(NAMES))
+    assert [iteration for iteration, _ in read.moments] == [30]
+
+
+def test_calibration_that_is_off_is_not_drawn(run: Path, tmp_path: Path):
+    shutil.copytree(run, tmp_path / "off")
+    plain = json.loads((run / "settings.json").read_text())
     plain["adaptation"]["contrast"]["calibrate"] = False
-    (tmp_path / "settings.json").write_text(json.dumps(plain))
-    assert read_run(tmp_path).moments[0][1].calibrated is None
+    (tmp_path / "off" / "settings.json").write_text(json.dumps(plain))
+    assert read_run(tmp_path / "off").moments[0][1].calibrated is None
 
 
 @pytest.mark.parametrize(
-    ("mode", "planned", "first"), [("source-only", 3, None), ("adapt", 6, 0), ("full", 9, 3)]
+    "expected", ["source-only 10 source", "oracle 10 oracle", "adapt 20 method", "full 30 method"]
 )
-def test_how_long_a_run_is_planned_to_be(
-    seen_run: Path, tmp_path: Path, mode: str, planned: int, first: int | None
-):
-    plain = json.loads((seen_run / "settings.json").read_text())
-    (tmp_path / "settings.json").write_text(json.dumps({**plain, "mode": mode}))
-    facts = read_run(tmp_path)
-    assert (facts.planned, facts.first_adapted) == (planned, first)
+def test_how_long_a_run_is_and_what_it_is_to_others(tmp_path: Path, expected: str):
+    stages = expected.partition(" ")[0]
+    read = read_run(write_run(tmp_path / "run", stages=stages, metrics="", parts=("settings",)))
+    assert f"{stages} {read.planned} {read.role}" == expected
 
 
-def test_torn_and_strange_rows_are_left_out(tmp_path: Path):
-    path = tmp_path / "metrics.csv"
-    assert read_metrics(path) == []
-    path.write_text("iteration,phase,coverage\n1,source,\n2,round 0,0.5\n3,round 0,x\n,,1\n4,roun")
-    assert read_metrics(path) == [
-        {"iteration": 1, "phase": "source"},
-        {"iteration": 2, "phase": "round 0", "coverage": 0.5},
+def test_several_folders_or_one_that_holds_them(tmp_path: Path):
+    plain = {"metrics": "", "parts": ("settings",)}
+    write_run(tmp_path / "a", stages="source-only", **plain)
+    write_run(tmp_path / "b", stages="source-only", iterations=(30, 20), **plain)
+    write_run(tmp_path / "c", stages="adapt", **plain)
+    (tmp_path / "data").mkdir()
+    for folders in ([tmp_path], [tmp_path / name for name in "abc"]):
+        roles = [(run.caption, run.role) for run in read_comparison(folders).runs]
+        assert roles == [("a", "source"), ("b", "control"), ("c", "method")]
+    write_run(tmp_path / "other" / "c", **plain)
+    captions = [run.caption for run in read_comparison([tmp_path / "c", tmp_path / "other"]).runs]
+    assert captions == ["c (1)", "c (2)"]
+
+
+def test_a_comparison_names_its_runs_and_waits_for_those_to_come(tmp_path: Path):
+    write_run(tmp_path / "x", metrics="", parts=("settings",))
+    rows = [
+        {"folder": "x", "caption": "entropy only", "role": "other"},
+        {"folder": "y", "caption": "BiCL", "role": "method"},
     ]
+    path = tmp_path / "comparison.json"
+    named = {"title": "Streets", "target": "9 images", "note": "", "rows": rows}
+    path.write_text(json.dumps(named))
+    read = read_comparison([tmp_path])
+    assert (read.title, read.target) == ("Streets", "9 images")
+    assert [(run.caption, run.role) for run in read.runs] == [("entropy only", "other")]
+    for poor, sentence in (
+        (rows[1:], "expected a run in .*, got none that has begun"),
+        ([{}], "expected rows with folder, caption and role"),
+    ):
+        path.write_text(json.dumps({"rows": poor}))
+        with pytest.raises(ValueError, match=f"^report: {sentence}"):
+            read_comparison([tmp_path])
 
 
 @pytest.mark.parametrize("name", list(PRESETS))
-def test_a_preset_is_recognised_with_what_was_changed(name: str):
+def test_the_nearest_preset_is_recognised_in_spite_of_a_change(name: str):
     settings = PRESETS[name][1]
-    assert nearest_preset(as_plain(settings)) == (name, [])
     contrast = replace(settings.adaptation.contrast, temperature=0.25)
-    adaptation = replace(settings.adaptation, contrast=contrast)
-    changed = replace(settings, seed=7, adaptation=adaptation)
-    assert nearest_preset(json.loads(json.dumps(as_plain(changed)))) == (
-        name,
-        ["adaptation.contrast.temperature: 0.1 -> 0.25"],
-    )
+    changed = replace(settings, seed=7, adaptation=replace(settings.adaptation, contrast=contrast))
+    nearest, usual = nearest_preset(json.loads(json.dumps(flat(as_plain(changed)))))
+    assert (nearest, usual["adaptation.contrast.temperature"]) == (name, 0.1)
 
 
-def test_another_folder_is_refused_and_left_alone(tmp_path: Path):
-    sentence = (
-        f"report: expected the folder of a run of reference.train, got {tmp_path}, which has no "
-        "settings.json. Hint: give the folder that --run named."
-    )
-    with pytest.raises(SystemExit, match=f"^{re.escape(sentence)}$"):
-        main([str(tmp_path)])
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_damaged_settings_are_told(tmp_path: Path):
-    (tmp_path / "settings.json").write_text("{")
-    with pytest.raises(
-        ValueError,
-        match=rf"^report: expected JSON in {re.escape(str(tmp_path))}/settings\.json, got "
-        r"something else \(.*\)\.$",
-    ):
-        read_run(tmp_path)
-
-
-def test_a_page_replaces_pages_only(seen_run: Path, tmp_path: Path):
-    begin = "report: expected out to be a file that ends in .html, got "
-    folder = tmp_path / "a.html"
-    folder.mkdir()
-    with pytest.raises(ValueError, match=f"^{re.escape(f'{begin}{folder}, which is a folder.')}$"):
-        write_report(Options(seen_run, folder))
-    other = tmp_path / "metrics.csv"
-    sentence = f'{begin}{other}, which is a name that ends in ".csv".'
-    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
-        write_report(Options(seen_run, other))
-    assert not other.exists()
+@pytest.mark.parametrize(
+    ("held", "sentence"),
+    [
+        (None, r"the folder of a run of reference.train, got .*, which has no settings.json"),
+        ("[]", r"the settings of a run in .*, got none with stages"),
+        ('{"mode": "full"}', r"the settings of a run in .*, got none with stages"),
+        ("{", r"JSON in .*/settings.json, got none"),
+    ],
+)
+def test_what_is_no_run_is_refused(tmp_path: Path, held: str | None, sentence: str):
+    if held is not None:
+        (tmp_path / "settings.json").write_text(held)
+    with pytest.raises(ValueError, match=rf"^report: expected {sentence}"):
+        read_comparison([tmp_path])

@@ -8,11 +8,10 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from benchmarks.released import released_step
-from reference.data.classes import NUM_CLASSES
-from reference.engine.presets import PRESETS
-from reference.training.adapt_step import build_bicl
+from reference.bicl import contrast
+from reference.presets import PRESETS
 
-DIM, GRID, LABELS = 12, (9, 12), (71, 95)
+CLASSES, DIM, GRID, LABELS = 19, 12, (9, 12), (71, 95)
 """As 730 x 730 labels on a grid of 92 x 92: no whole number of pixels per cell."""
 
 
@@ -34,12 +33,10 @@ def label_maps(seed: int, kept: float) -> Tensor:
 @pytest.mark.parametrize("kept", [0.15, 0.6, 1.0])
 @pytest.mark.parametrize("name", [name for name in PRESETS if name.endswith("-released")])
 def test_the_contrast_is_that_of_the_release(name: str, kept: float):
-    contrast = PRESETS[name][1].adaptation.contrast
-    assert contrast is not None
-    bicl = build_bicl(contrast, DIM)
+    bicl = contrast(PRESETS[name][1].adaptation.contrast, CLASSES, DIM)
     labels, static = label_maps(1, 1.0), label_maps(2, kept)
     leaves = [smooth(seed, DIM, GRID).requires_grad_() for seed in (3, 4)]
-    expected = released_step(leaves[0], labels, leaves[1], static, NUM_CLASSES)
+    expected = released_step(leaves[0], labels, leaves[1], static, CLASSES)
     for _ in range(2):
         out = bicl(leaves[0], labels, leaves[1], static)
         found = out.target_to_source, out.source_to_target

@@ -1,67 +1,224 @@
-"""The folder of a run: what it records, what it refuses, how settings are compared."""
+"""The folder of a run: one process at a time, what it records, refuses and falls back to."""
 
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import re
+import shlex
 import subprocess
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
-from reference.engine.checkpoints import Checkpoints
-from reference.engine.presets import PRESETS
-from reference.engine.recorded_settings import as_plain, differences
-from reference.engine.run_folder import commit, open_run, record
+from reference.run.folder import RunFolder, commit, differences
+from reference.run.ranks import Ranks, joined
+from reference.settings import Machine
+from tests.reference.tiny_runs import ROOT
 
-PLAIN = {"seed": 0, "data": {"workers": 1, "drawn_size": [3, 4]}, "reporting": {"every": 5}}
+PLAIN: dict[str, Any] = {
+    "seed": 0,
+    "data": {"workers": 1, "source": "a", "source_set": "toy", "root": None},
+    "adaptation": {"iterations": 6},
+    "reporting": {"every": 5, "keep": 2},
+}
 
 
-def test_settings_are_plain_values():
-    for _, settings in PRESETS.values():
-        plain = as_plain(settings)
-        assert json.loads(json.dumps(plain)) == plain
+def changed(**changes: Any) -> dict[str, Any]:
+    return {**PLAIN, **changes}
+
+
+def opened(path: Path, plain: dict[str, Any] = PLAIN, *, resume: bool = True) -> RunFolder:
+    return RunFolder(path, plain, Ranks(), resume=resume)
+
+
+def begin(path: Path, *iterations: int) -> None:
+    """A run that saved checkpoints."""
+    with opened(path) as folder:
+        folder.record(0)
+        for iteration in iterations:
+            state = {"iteration": iteration, "settings": PLAIN, "w": torch.full((999,), iteration)}
+            folder.save(iteration, state)
 
 
 def test_only_what_changes_numbers_is_a_difference():
-    other = {"seed": 1, "data": {"workers": 9, "drawn_size": [3, 5]}, "reporting": {"every": 1}}
+    data = {"workers": 9, "source": "b", "source_set": "gta5", "root": "/data"}
     assert differences(PLAIN, PLAIN) == []
-    assert differences(PLAIN, other) == [
-        "data.drawn_size: [3, 4] -> [3, 5]",
+    assert differences(PLAIN, changed(seed=1, data=data, reporting={"every": 1}, more=2)) == [
+        "data.source_set: 'toy' -> 'gta5'",
+        "more: None -> 2",
         "seed: 0 -> 1",
     ]
-    assert differences(PLAIN, {**PLAIN, "more": 2}) == ["more: None -> 2"]
+
+
+def test_the_newest_are_kept_and_last_names_the_newest(tmp_path: Path):
+    begin(tmp_path / "run", 5, 10, 15)
+    with opened(tmp_path / "run") as folder:
+        assert [path.name for path in folder.checkpoints()] == ["00000010.pth", "00000015.pth"]
+        assert folder.checkpoint is not None and folder.checkpoint["iteration"] == 15
+        folder.save_best({"iteration": 10})
+        folder.save(20, {"iteration": 20, "settings": PLAIN})
+    assert torch.load(tmp_path / "run" / "best.pth") == {"iteration": 10}
+    assert torch.load(tmp_path / "run" / "last.pth")["iteration"] == 20
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_last_is_a_copy_where_a_disk_has_no_second_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(source: Path, target: Path) -> None:
+        raise OSError("no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    begin(tmp_path / "run", 1)
+    assert torch.load(tmp_path / "run" / "last.pth")["iteration"] == 1
+
+
+def recorded(path: Path) -> str:
+    begin(path)
+    line: str = json.loads((path / "origin.json").read_text())["starts"][0]["command"]
+    return line
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_child_records_the_command_that_started_it(tmp_path: Path, method: str):
+    context = multiprocessing.get_context(method)
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        child = pool.submit(recorded, tmp_path / "run").result()
+    assert "pytest" in child and "multiprocessing" not in child
+    assert shlex.split(child)[-len(sys.argv) + 1 :] == sys.argv[1:] or len(sys.argv) == 1
 
 
 def test_a_run_is_recorded_and_a_resumed_one_adds_its_start(tmp_path: Path):
-    record(tmp_path, PLAIN, 0)
-    record(tmp_path, {**PLAIN, "reporting": {"every": 1}}, 7)
-    assert json.loads((tmp_path / "settings.json").read_text()) == PLAIN
-    starts = json.loads((tmp_path / "origin.json").read_text())["starts"]
+    begin(tmp_path / "run", 7)
+    with opened(tmp_path / "run", changed(reporting={"every": 1})) as folder:
+        assert folder.record(7) == []
+    assert json.loads((tmp_path / "run" / "settings.json").read_text()) == PLAIN
+    starts = json.loads((tmp_path / "run" / "origin.json").read_text())["starts"]
     assert [start["iteration"] for start in starts] == [0, 7]
     assert all(start["command"] and start["versions"]["torch"] for start in starts)
 
 
-def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(tmp_path: Path):
-    record(tmp_path, PLAIN, 0)
-    assert open_run(tmp_path, PLAIN, Checkpoints(tmp_path, 1), resume=True) is None
+def test_another_number_of_threads_is_told_as_other_bits(tmp_path: Path):
+    begin(tmp_path / "run", 7)
+    with opened(tmp_path / "run") as folder, joined(Machine(threads=7)):
+        (note,) = folder.record(7)
+    assert note.startswith("the run goes on with 7 as the number of threads (OMP_NUM_THREADS), ")
 
 
-def test_a_folder_without_a_run_is_not_resumed(tmp_path: Path):
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_folder_without_a_run_is_never_used(tmp_path: Path, resume: bool):
     (tmp_path / "notes.txt").touch()
-    sentence = (
-        f"train: expected run to be a new or empty folder, got {tmp_path}, which holds notes.txt. "
-        "Hint: choose another one with --run, or go on with --resume auto."
-    )
-    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
-        open_run(tmp_path, PLAIN, Checkpoints(tmp_path, 1), resume=True)
+    with pytest.raises(ValueError, match=r"^train: expected folder to be a .*holds notes\.txt\. "):
+        opened(tmp_path, resume=resume).__enter__()
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_damaged_settings_are_told(tmp_path: Path):
-    (tmp_path / "settings.json").write_text("{")
-    start = re.escape(f"train: expected JSON in {tmp_path / 'settings.json'}, got something else (")
-    with pytest.raises(ValueError, match=f"^{start}"):
-        open_run(tmp_path, PLAIN, Checkpoints(tmp_path, 1), resume=True)
+def test_a_run_that_is_refused_before_it_is_recorded_leaves_nothing(tmp_path: Path):
+    with opened(tmp_path / "run"):
+        assert (tmp_path / "run" / "lock").is_file()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_settings_are_refused_with_a_list_and_a_longer_run_with_a_way(tmp_path: Path):
+    begin(tmp_path / "run", 6)
+    with pytest.raises(ValueError, match=r"got 1 other: seed: 0 -> 5\. Hint: give the old ones"):
+        opened(tmp_path / "run", changed(seed=5)).__enter__()
+    more = changed(adaptation={"iterations": 9})
+    with pytest.raises(ValueError, match=r"iterations: 6 -> 9\. Hint: .* --stages adapt --begin "):
+        opened(tmp_path / "run", more).__enter__()
+    # Refusing has given the folder back.
+    with opened(tmp_path / "run") as folder:
+        assert folder.checkpoint is not None
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from multiprocessing import get_context
+from reference.run.folder import RunFolder
+from reference.run.ranks import Ranks
+with RunFolder(Path(sys.argv[1]), {"reporting": {}}, Ranks(), resume=True) as folder:
+    folder.record(0)
+    # A worker of the data outlives its parent for a while.
+    get_context("fork").Process(target=time.sleep, args=(20,)).start()
+    (folder.path / "ready").touch()
+    time.sleep(60)
+"""
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert path.exists()
+
+
+def test_a_second_process_is_refused_until_the_first_is_dead(tmp_path: Path):
+    run = tmp_path / "run"
+    command = [sys.executable, "-c", HOLD, str(run)]
+    first = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
+    try:
+        wait_for(run / "ready")
+        before = {path: path.read_bytes() for path in run.iterdir()}
+        with pytest.raises(ValueError, match=f"got a second one beside process {first.pid} on "):
+            opened(run, {"reporting": {}}).__enter__()
+        assert {path: path.read_bytes() for path in run.iterdir()} == before
+        first.kill()
+        first.wait()
+        # Killed before its first checkpoint, it begins anew.
+        with opened(run, {"reporting": {}}) as folder:
+            assert folder.checkpoint is None
+    finally:
+        os.killpg(first.pid, 9)
+
+
+def test_the_older_checkpoint_is_used_where_the_newest_is_damaged(tmp_path: Path):
+    run = tmp_path / "run"
+    begin(run, 3, 6)
+    newest = run / "checkpoints" / "00000006.pth"
+    stored = bytearray(newest.read_bytes())
+    stored[len(stored) // 2] ^= 16
+    newest.write_bytes(stored)
+    with opened(run) as folder:
+        assert folder.checkpoint is not None and folder.checkpoint["iteration"] == 3
+        (note,) = folder.record(3)
+    assert note.startswith(f"{newest} cannot be read, so the run goes on from an older checkpoint.")
+    # Nothing is thrown away, and nothing reads the damaged one again.
+    names = sorted(path.name for path in (run / "checkpoints").iterdir())
+    assert names == ["00000003.pth", "00000006.pth.damaged"]
+    assert torch.load(run / "last.pth")["iteration"] == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("settings.json", r"JSON in .*/settings\.json, got something else \("),
+        ("checkpoints/00000003.pth", "a whole checkpoint in .*, got 1 that cannot be read: "),
+    ],
+)
+def test_a_run_whose_files_are_damaged_is_refused(tmp_path: Path, name: str, sentence: str):
+    begin(tmp_path / "run", 3)
+    path = tmp_path / "run" / name
+    path.write_bytes(path.read_bytes()[:-99])
+    with pytest.raises(ValueError, match=f"^train: expected {sentence}"):
+        opened(tmp_path / "run").__enter__()
+    assert path.is_file()
+
+
+def test_every_rank_refuses_what_the_main_one_refuses(tmp_path: Path):
+    ranks = SimpleNamespace(is_main=False, broadcast=lambda value: ("not so.", None))
+    folder = RunFolder(tmp_path, PLAIN, ranks, resume=True)
+    with pytest.raises(ValueError, match=r"^not so\.$"):
+        folder.__enter__()
+    assert folder.record(0) == [] and list(tmp_path.iterdir()) == []
 
 
 def test_the_commit_says_whether_files_were_changed(tmp_path: Path):

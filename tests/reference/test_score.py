@@ -1,135 +1,180 @@
-"""The score command: one table from a card and a Cityscapes folder, and nothing on wrong input."""
+"""The score command: one table from a network and labelled images, and nothing on wrong input."""
 
 from __future__ import annotations
 
 import json
-import re
+import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+import reference
 from reference import score
+from reference.data.classes import CITYSCAPES, ClassList
 from reference.evaluation.class_table import DELTA, LAST, read_evaluation
-from reference.networks.card import describe
-from reference.networks.release import read_release, write_release
 from reference.score import Options, run_score
-from tests.reference.small_networks import small_deeplab
-from tests.reference.small_sets import make_cityscapes
+from tests.reference.small_networks import liking, refuses, write_checkpoint
+
+OWN = ClassList("mine", ("road", "sky"), ((1, 1, 1), (2, 2, 2)), {"miou2": (0, 1)})
+
+
+def save(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+
+
+def cityscapes(root: Path, *ids: int) -> Path:
+    """Two validation images whose labels have four stripes of 6 pixels, in Cityscapes ids."""
+    labels = np.repeat(np.array(ids), 6).reshape(-1, 6)
+    for number in range(2):
+        stem = f"ulm/ulm_{number:06}_000019"
+        save(root / f"leftImg8bit/val/{stem}_leftImg8bit.png", np.full((*labels.shape, 3), 9))
+        save(root / f"gtFine/val/{stem}_gtFine_labelIds.png", labels)
+    return root
 
 
 @pytest.fixture
 def options(tmp_path):
-    """Two validation images, road (0) and bicycle (18); the network says road everywhere."""
-    network = small_deeplab()
-    for branch in network.head.branches:
-        branch.weight.data.zero_()
-    network.head.branches[0].bias.data[0] = 1.0
-    card = write_release(tmp_path / "net", network, input_size=(16, 24), source="synthia")
-    root = make_cityscapes(tmp_path / "cityscapes")
-    return Options(root, card, tmp_path / "out", device="cpu")
+    """Road (id 7), nothing (0), bicycle (33), nothing; a network that says road everywhere."""
+    root = cityscapes(tmp_path / "cityscapes", 7, 0, 33, 0)
+    data = {"source_set": "synthia", "target_set": "cityscapes", "target": str(root)}
+    data |= {"val_split": "val", "drawn": {"size": [96, 192]}, "merge": [], "workers": 4}
+    weights = write_checkpoint(tmp_path / "last.pth", liking(0), CITYSCAPES, data)
+    return Options(root=root, weights=weights, out=tmp_path / "out", device="cpu", threads=1)
 
 
-def test_the_table_is_measured_and_written(options):
+def test_the_table_is_measured(options):
     table = run_score(options, progress=False)
-    # Each of two images holds 6 pixels each of road, nothing, bicycle and nothing.
     assert table.rows[0].iou_percent[0] == 50.0
     assert table.rows[0].iou_percent[18] == 0.0
-    assert table.rows[0].means_percent == {"miou16": 25.0, "miou13": 25.0, "pixel accuracy": 50.0}
+    assert table.rows[0].means_percent["miou16"] == 25.0
     assert table.header == (
-        "IoU in percent, source synthia; network: DeepLab, backbone resnet14, head dlv2 of "
-        "4 branches, 76 features (branches), colours caffe",
+        "IoU in percent, source synthia, target Cityscapes; student: DeepLab, backbone resnet14, "
+        "head dlv2 of 4 branches, 76 features (branches), colours caffe",
         "2 images at 24x16; single scale; no flip; logits upsampled to full-size labels "
         "(align_corners=True); outputs without labels in the source masked: terrain, truck, train",
+        "miou16 is here over the 2 of 16 classes that occur",
     )
-    assert sorted(path.name for path in options.out.iterdir()) == [
-        "classes.csv",
-        "classes.json",
-        "classes.md",
-    ]
-    assert read_evaluation(options.out / "classes.json").scores.confusion.sum() == 24
+    # Two images are no table that published rows may stand in.
+    assert [row.name for row in table.rows] == [LAST]
+    # Without a folder, the images of the run.
+    again = run_score(replace(options, root=None, out=options.out / "b"), progress=False)
+    assert again.rows == table.rows
 
 
-def test_the_evaluation_before_and_the_flags_reach_the_table(options, tmp_path):
-    flags = replace(options, scales=(1.0, 1.5), flip=True, references=False)
-    first = run_score(flags, progress=False)
-    assert "scales 1, 1.5; with flip" in first.header[1]
+@pytest.fixture
+def command(options, monkeypatch):
+    def call(out: Path, *flags: str) -> None:
+        words = [str(options.root), "--weights", str(options.weights), "--out", str(out)]
+        monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
+        monkeypatch.setattr(sys, "argv", ["score", *words, *flags])
+        score.main()
+
+    return call
+
+
+def test_the_evaluation_before_and_the_flags_reach_the_table(options, tmp_path, command):
+    flags = replace(options, scales=(1.0, 1.5), flip=True, references=False, window=(8, 16))
+    words = ["--scales", "1", "1.5", "--flip", "--no-references", "--window", "8", "16"]
+    command(options.out, *words)
     again = replace(flags, out=tmp_path / "again", previous=options.out / "classes.json")
     table = run_score(again, progress=False)
+    assert "scales 1, 1.5; with flip; windows of 16x8 every 10x5" in table.header[1]
     assert [row.name for row in table.rows] == [LAST, "previous evaluation", DELTA]
     assert table.rows[2].means_percent["miou16"] == 0.0
-    other = replace(again, flip=False, out=tmp_path / "other")
-    sentence = (
-        "score: expected an evaluation before measured as this one, "
-        f"{first.header[1].replace('with flip', 'no flip')!r}, got {first.header[1]!r}."
+    with refuses("score: expected an evaluation before measured as this one, "):
+        run_score(replace(again, flip=False, out=tmp_path / "other"), progress=False)
+
+
+def test_your_own_images_labels_and_classes(tmp_path):
+    listed = [{"name": n, "colour": [0, 0, 0], "ids": [i]} for n, i in (("road", 4), ("sky", 9))]
+    (tmp_path / "classes.json").write_text(json.dumps(listed))
+    save(tmp_path / "images" / "a.png", np.zeros((8, 8, 3)))
+    save(tmp_path / "masks" / "a.png", np.repeat([4, 9], 32).reshape(8, 8))
+    data = {"source_set": "own", "target_set": "own"}
+    weights = write_checkpoint(tmp_path / "a.pth", liking(0, count=2), OWN, data, labelled=[0, 1])
+    options = Options(
+        root=tmp_path / "images", labels=tmp_path / "masks", classes=tmp_path / "classes.json",
+        weights=weights, out=tmp_path / "out", device="cpu", threads=1,
+    )  # fmt: skip
+    table = run_score(options, progress=False)
+    assert table.rows[0].means_percent == {"miou2": 25.0, "pixel accuracy": 50.0}
+    assert list(table.classes) == ["road", "sky"]
+    city = cityscapes(tmp_path / "cityscapes", 7, 7, 7, 23)
+    with refuses(
+        f"score: expected {city} to lie as layout own, got one that lies as cityscapes. "
+        "Hint: give --set cityscapes."
+    ):
+        run_score(replace(options, root=city, out=tmp_path / "c"), progress=False)
+    table = run_score(
+        replace(options, root=city, set="cityscapes", out=tmp_path / "d"), progress=False
     )
-    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
-        run_score(other, progress=False)
-    assert not other.out.exists()
+    assert table.rows[0].iou_percent == {0: 75.0, 1: 0.0}
+    (tmp_path / "classes.json").write_text(json.dumps(listed[::-1]))
+    with refuses("score: expected the classes of the network (road, sky), got sky, road. Hint: "):
+        run_score(replace(options, out=tmp_path / "b"), progress=False)
 
 
-def test_a_checkpoint_of_a_run_names_its_source_and_size(options, tmp_path):
-    network = read_release(options.weights).network
-    held = {"description": describe(network), "student": network.state_dict()}
-    settings = {"data": {"source_set": "synthia"}, "reporting": {"size": [16, 32]}}
-    torch.save({**held, "settings": settings}, tmp_path / "last.pth")
-    table = run_score(replace(options, weights=tmp_path / "last.pth"), progress=False)
-    assert table.header[0].startswith("IoU in percent, source synthia; student: DeepLab")
-    assert table.header[1].startswith("2 images at 32x16; single scale")
-    other = replace(options, weights=tmp_path / "last.pth", source="gta5", size=(16, 24))
-    table = run_score(replace(other, out=tmp_path / "other"), progress=False)
-    assert table.header[0].startswith("IoU in percent, source gta5;")
-    assert table.header[1].startswith("2 images at 24x16; single scale")
-
-
-def test_a_source_that_nothing_names_is_asked_for(options, tmp_path):
-    network = read_release(options.weights).network
-    path = tmp_path / "last.pth"
-    torch.save({"description": describe(network), "student": network.state_dict()}, path)
-    sentence = (
-        "score: expected the data set that the network was trained on, got no source and none in "
-        f"{path}. Hint: give --source gta5, synthia or toy; it says which classes the network "
-        "knows."
-    )
-    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
-        run_score(replace(options, weights=path))
-    assert not options.out.exists()
-    assert (
-        "miou19" in run_score(replace(options, weights=path, source="gta5")).rows[0].means_percent
-    )
+def test_labels_that_are_all_void_are_not_a_score_of_zero(options, tmp_path):
+    void = cityscapes(tmp_path / "test", 0, 0, 0, 0)
+    with pytest.raises(ValueError, match=r"^evaluate: expected pixels labelled .*, got none\. Hin"):
+        run_score(replace(options, root=void), progress=False)
 
 
 def test_a_folder_that_holds_something_is_left_alone(options):
     options.out.mkdir()
     (options.out / "notes.txt").write_text("mine")
-    sentence = (
-        f"score: expected out to be a new or empty folder, got {options.out}, which holds "
-        "notes.txt. Hint: choose another one with --out."
-    )
-    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+    with refuses("score: expected out to be a new or empty folder, got "):
         run_score(options)
     assert [path.name for path in options.out.iterdir()] == ["notes.txt"]
 
 
-def test_a_gpu_that_is_not_there_is_refused(options, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    sentence = 'score: expected a GPU for device "cuda", got none.'
-    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
-        run_score(replace(options, device="cuda"))
-
-
-def test_the_command_prints_the_table_and_ends_with_one_sentence(options, monkeypatch, capsys):
-    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
-    words = [str(options.root), "--weights", str(options.weights), "--out", str(options.out)]
-    monkeypatch.setattr(sys, "argv", ["score", *words])
-    score.main()
+def test_the_command_prints_the_table_even_where_it_cannot_be_written(
+    options, command, monkeypatch, capsys
+):
+    command(options.out)
     printed = capsys.readouterr().out.splitlines()
-    assert printed[:2] == json.loads((options.out / "classes.json").read_text())["header"]
+    assert printed[:3] == json.loads((options.out / "classes.json").read_text())["header"]
     assert printed[-1] == f"Wrote classes.md, classes.csv and classes.json to {options.out}"
-    monkeypatch.setattr(sys, "argv", ["score", *words, "--out", str(options.root / "x"),
-                                      "--split", "none"])  # fmt: skip
-    with pytest.raises(
-        SystemExit, match=r"^Cityscapes: expected .*/none to be a folder, got none\."
-    ):
-        score.main()
+    assert read_evaluation(options.out / "classes.json").scores.confusion.sum() == 24
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("reference.run.files.os.replace", full)
+    with pytest.raises(SystemExit, match=r"No space left on device"):
+        command(options.root / "x")
+    assert capsys.readouterr().out.splitlines()[:2] == printed[:2]
+
+
+@pytest.mark.parametrize("command", ["predict", "score", "export"])
+def test_help_answers_without_torch(command):
+    words = ["-X", "importtime", "-m", f"reference.{command}", "--help"]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert done.stdout.startswith(f"usage: python -m reference.{command}")
+    assert "tyro" in imported
+    assert "torch" not in imported
+
+
+def test_a_command_without_the_extra_names_it(tmp_path):
+    blocker = tmp_path / "sitecustomize.py"
+    blocker.write_text(
+        "import importlib.util as u\nfind = u.find_spec\n"
+        "u.find_spec = lambda name, *a: None if name == 'tyro' else find(name, *a)\n"
+    )
+    root = Path(reference.__file__).resolve().parents[1]
+    done = subprocess.run(
+        [sys.executable, "-m", "reference.score", "--help"],
+        capture_output=True, text=True, env={"PYTHONPATH": f"{tmp_path}:{root}", "PATH": ""},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "reference: expected the packages of the recipe, got no tyro. "
+        "Hint: pip install 'protocontrast[reference]'."
+    )

@@ -1,275 +1,313 @@
 """The drawn scenes: keyed by four numbers, street-like, and stored without ever overwriting."""
 
+from __future__ import annotations
+
+import hashlib
 import json
 import os
-from dataclasses import asdict
+import re
+import shutil
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from reference.data.cityscapes import Cityscapes
-from reference.data.classes import NAMES, PALETTE, TOY_CLASSES
-from reference.data.gta5 import GTA5
-from reference.synthetic import Sizes, draw_scene, write_domains
-from reference.synthetic.look import SOURCE, TARGET, Domain, look_of
+from reference.data.classes import CITYSCAPES
+from reference.data.layouts import CITYSCAPES_NUMBERS
+from reference.data.sets import draw_missing
+from reference.data.settings import Drawn
+from reference.synthetic.__main__ import draw
+from reference.synthetic.canvas import Canvas, Material, Stamp
+from reference.synthetic.draw import MANIFEST
+from reference.synthetic.look import NUMBERS, Domain, Setting, look_of
+from reference.synthetic.scene import Bytes, draw_scene
+from reference.synthetic.variety import RANGES, varied_look
 
 SMALL = (48, 96)
 DOMAINS: tuple[Domain, ...] = ("source", "target")
+FEW = Drawn(source_train=2, target_train=2, target_val=1, target_test=1, size=SMALL)
+NIGHT = Drawn(source_train=1, target_train=2, target_val=1, target_test=1, size=SMALL, night=True)
+ROAD, SKY, PERSON, CAR, TRUCK, BUS = 0, 10, 11, 13, 14, 15
+# All but wall, rider, train, motorcycle and bicycle.
+DRAWN_CLASSES = {0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15}
 
 
-def _same(first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray]) -> bool:
+def same(first: tuple[Bytes, Bytes], second: tuple[Bytes, Bytes]) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def test_shapes_types_and_classes() -> None:
-    image, train_ids = draw_scene(0, "source", 0)
-    assert image.shape == (96, 192, 3) and image.dtype == np.uint8
-    assert train_ids.shape == (96, 192) and train_ids.dtype == np.uint8
-    assert set(np.unique(train_ids)) <= set(TOY_CLASSES)
+def targets(**options: bool) -> tuple[Bytes, Bytes]:
+    drawn = [draw_scene(0, "target", index, SMALL, **options) for index in range(6)]
+    images, labels = zip(*drawn, strict=True)
+    return np.stack(images), np.stack(labels)
 
 
-@pytest.mark.parametrize("size", [(16, 16), (33, 50), (60, 101)])
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, "b53f87c3d41032ba"),
+        ({"varied": True}, "889f6c457c715040"),
+        ({"night": True}, "d5d24d580b229228"),
+        ({"night": True, "other_traffic": True, "split": "test"}, "ee963d91184b9683"),
+    ],
+)
+def test_scenes_are_those_that_the_stored_results_were_made_with(options, expected) -> None:
+    digest = hashlib.sha256()
+    for domain in DOMAINS:
+        for index in range(4):
+            for drawn in draw_scene(0, domain, index, SMALL, **options):
+                digest.update(drawn.tobytes())
+    assert digest.hexdigest()[:16] == expected
+
+
+@pytest.mark.parametrize("size", [(16, 16), (33, 50), (96, 192)])
 def test_any_size_can_be_drawn(size: tuple[int, int]) -> None:
-    image, train_ids = draw_scene(0, "target", 3, size)
-    assert image.shape == (*size, 3)
-    assert train_ids.shape == size
+    image, labels = draw_scene(0, "target", 3, size)
+    assert image.shape == (*size, 3) and image.dtype == np.uint8
+    assert labels.shape == size and labels.dtype == np.uint8
 
 
-@pytest.mark.parametrize("domain", DOMAINS)
-def test_a_scene_does_not_depend_on_what_was_drawn_before(domain: Domain) -> None:
-    forwards = [draw_scene(0, domain, index, SMALL) for index in range(4)]
+@pytest.mark.parametrize("varied", [False, True])
+def test_a_scene_does_not_depend_on_what_was_drawn_before(varied: bool) -> None:
+    forwards = [draw_scene(0, "source", index, SMALL, varied=varied) for index in range(4)]
     np.random.seed(0)
-    backwards = [draw_scene(0, domain, index, SMALL) for index in reversed(range(4))]
-    assert all(_same(a, b) for a, b in zip(forwards, backwards[::-1], strict=True))
+    backwards = [draw_scene(0, "source", i, SMALL, varied=varied) for i in reversed(range(4))]
+    assert all(same(a, b) for a, b in zip(forwards, backwards[::-1], strict=True))
 
 
 def test_seed_domain_split_and_index_each_make_another_scene() -> None:
-    scenes = [
-        draw_scene(0, "source", 0, SMALL),
-        draw_scene(1, "source", 0, SMALL),
-        draw_scene(0, "target", 0, SMALL, shift=0.0),
-        draw_scene(0, "source", 1, SMALL),
-        draw_scene(0, "source", 0, SMALL, split="val"),
-        draw_scene(0, "source", 0, SMALL, split="test"),
-    ]
-    assert len({image.tobytes() for image, _ in scenes}) == len(scenes)
+    keys = [(0, "source", 0), (1, "source", 0), (0, "target", 0), (0, "source", 1)]
+    scenes = [draw_scene(*key, SMALL, shift=0.0) for key in keys]
+    options = {"split": "val"}, {"split": "test"}, {"varied": True}
+    scenes += [draw_scene(0, "source", 0, SMALL, **each) for each in options]
+    assert len({image.tobytes() for image, _ in scenes}) == 7
 
 
-def test_the_source_does_not_depend_on_the_shift() -> None:
-    assert _same(draw_scene(0, "source", 5, SMALL, 0.0), draw_scene(0, "source", 5, SMALL, 1.0))
+def test_options_of_one_domain_leave_the_other_alone() -> None:
+    source = draw_scene(0, "source", 5, SMALL, 0.0)
+    assert same(source, draw_scene(0, "source", 5, SMALL, 1.0, night=True))
+    target = draw_scene(0, "target", 5, SMALL)
+    assert same(target, draw_scene(0, "target", 5, SMALL, varied=True))
 
 
-def test_at_shift_zero_both_domains_have_one_look_and_at_one_they_do_not() -> None:
-    assert look_of("target", 0.0).setting == SOURCE
-    for number, expected in asdict(TARGET).items():
-        assert getattr(look_of("target", 1.0).setting, number) == pytest.approx(expected), number
-    assert look_of("source", 1.0).setting == SOURCE
-    middle = look_of("target", 0.5).setting
-    assert middle.camera_height == pytest.approx((SOURCE.camera_height + TARGET.camera_height) / 2)
+def test_the_dial_moves_the_look_from_the_source_to_the_target() -> None:
+    source, middle, target = (look_of("target", shift).setting for shift in (0.0, 0.5, 1.0))
+    assert source == look_of("source", 1.0, True).setting
+    for name, ends in NUMBERS.items():
+        assert getattr(source, name) == ends[0] and getattr(target, name) == pytest.approx(ends[1])
+    assert middle.camera_height == pytest.approx((source.camera_height + target.camera_height) / 2)
 
-
-def test_the_dial_moves_the_look_away_from_the_source() -> None:
     def mean_colour(domain: Domain, shift: float) -> np.ndarray:
         images = [draw_scene(0, domain, index, SMALL, shift)[0] for index in range(12)]
         return np.mean(images, axis=(0, 1, 2))
 
-    source = mean_colour("source", 0.0)
-    distances = [
-        float(np.linalg.norm(mean_colour("target", shift) - source)) for shift in (0.0, 0.5, 1.0)
-    ]
-    assert distances[0] < distances[1] < distances[2]
+    near = mean_colour("source", 0.0)
+    far = [float(np.linalg.norm(mean_colour("target", s) - near)) for s in (0.0, 0.5, 1.0)]
+    assert far[0] < far[1] < far[2]
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_every_toy_class_occurs_and_the_frame_looks_like_a_street(domain: Domain) -> None:
+def test_every_class_occurs_and_the_frame_looks_like_a_street(domain: Domain) -> None:
     labels = np.stack([draw_scene(0, domain, index, SMALL)[1] for index in range(40)])
-    present = {NAMES[i] for i in TOY_CLASSES if (labels == i).any()}
-    assert present == {NAMES[i] for i in TOY_CLASSES}
+    assert {*np.unique(labels).tolist()} == DRAWN_CLASSES
     rows, columns = labels.shape[1:]
     middle = labels[:, :, columns // 3 : -columns // 3]
-    assert (middle[:, -rows // 8 :] == NAMES.index("road")).mean() > 0.6
-    assert (labels[:, : rows // 4] == NAMES.index("road")).mean() == 0.0
-    assert (labels[:, -rows // 4 :] == NAMES.index("sky")).mean() == 0.0
-    assert (labels[:, : rows // 4] == NAMES.index("sky")).mean() > 0.1
+    assert (middle[:, -rows // 8 :] == ROAD).mean() > 0.6
+    assert (labels[:, : rows // 4] == ROAD).mean() == 0.0
+    assert (labels[:, -rows // 4 :] == SKY).mean() == 0.0
+    assert (labels[:, : rows // 4] == SKY).mean() > 0.1
+
+
+def test_every_varied_image_has_its_own_look_from_the_ranges() -> None:
+    looks = [varied_look(np.random.default_rng(seed)) for seed in range(40)]
+    drawn_apart, never_by_day = {"light", "haze"}, {"lamps"}
+    assert {field.name for field in fields(Setting)} == {*RANGES} | drawn_apart | never_by_day
+    for name, (low, high) in RANGES.items():
+        values = [getattr(look.setting, name) for look in looks]
+        assert all(max(low, 0.0) <= value <= high for value in values), name
+        assert np.ptp(values) > 0.5 * (high - max(low, 0.0)), name
+    lights = [np.mean(look.setting.light) for look in looks]
+    assert max(lights) > 2.5 * min(lights)
+    assert len({look.colours["building"].tobytes() for look in looks}) == len(looks)
+    assert all(colour.min() >= 0 for look in looks for colour in look.colours.values())
+
+
+def test_a_veil_changes_classes_and_nothing_else() -> None:
+    canvas = Canvas(20, 30)
+    box = [(0, 0), (30, 0), (30, 20), (0, 20)]
+    canvas.polygon(box, (1, 2, 3), Stamp(10, Material.SKY, 99))
+    before = np.asarray(canvas.codes).copy()
+    canvas.relabel((25.0, 10.0), 6.0, 8)
+    canvas.relabel((-50.0, 10.0), 6.0, 8)
+    after = np.asarray(canvas.codes)
+    inside = after[..., 0] == 8
+    assert inside[10, 25] and inside[10, 29] and not inside[10, 12] and not inside[2, 25]
+    assert (after[..., 0][~inside] == 10).all()
+    assert np.array_equal(after[..., 1:], before[..., 1:])
+
+
+def test_a_night_shows_the_same_things_darker_and_has_bright_lamps() -> None:
+    (day, day_labels), (night, night_labels) = targets(), targets(night=True)
+    assert np.array_equal(day_labels, night_labels)
+    assert night.mean() < 0.6 * day.mean() and np.median(night) < 0.5 * np.median(day)
+    sky = night_labels == SKY
+    assert night[sky].mean() < 0.25 * day[sky].mean()
+    assert (night.max(axis=(1, 2, 3)) > 200).all()
+    brighter = (night.astype(int) - day.astype(int)).max(axis=-1) > 30
+    assert 0.0 < brighter.mean() < 0.1
+
+
+def test_other_traffic_stands_in_the_same_street() -> None:
+    (own, labels), (others, other_labels) = targets(), targets(other_traffic=True)
+    movable = (PERSON, CAR, TRUCK, BUS)
+    still = ~np.isin(labels, movable) & ~np.isin(other_labels, movable)
+    assert np.array_equal(labels[still], other_labels[still])
+    assert (labels != other_labels).mean() > 0.02
+    # Not alike to the bit: other things cast other shadows, and blur runs over their edges.
+    assert np.median(np.abs(own[still].astype(int) - others[still].astype(int))) == 0
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (
-            {"seed": -1},
-            "draw_scene: expected seed and index >= 0, got seed -1 and index 0.",
-        ),
-        (
-            {"index": -2},
-            "draw_scene: expected seed and index >= 0, got seed 0 and index -2.",
-        ),
-        (
-            {"domain": "moon"},
-            "draw_scene: expected domain one of ('source', 'target'), got 'moon'.",
-        ),
-        (
-            {"split": "dev"},
-            "draw_scene: expected split one of ('train', 'val', 'test'), got 'dev'.",
-        ),
-        (
-            {"size": (8, 64)},
-            "draw_scene: expected size (height, width) of at least 16 pixels each, got (8, 64).",
-        ),
-        ({"shift": 1.5}, "draw_scene: expected shift in [0, 1], got 1.5."),
+        ({"seed": -1}, "expected seed and index >= 0, got seed -1 and index 0."),
+        ({"domain": "moon"}, "expected domain one of ('source', 'target'), got 'moon'."),
+        ({"split": "dev"}, "expected split one of ('train', 'val', 'test'), got 'dev'."),
+        ({"size": (8, 64)}, "expected size of at least 16 pixels each, got (8, 64)."),
+        ({"shift": 1.5}, "expected shift in [0, 1], got 1.5."),
     ],
 )
 def test_bad_arguments_are_named(arguments: dict[str, object], sentence: str) -> None:
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match=f"^{re.escape('draw_scene: ' + sentence)}$"):
         draw_scene(**{"seed": 0, "domain": "source", "index": 0, **arguments})  # type: ignore[arg-type]
-    assert str(caught.value) == sentence
 
 
-def test_a_negative_number_of_images_is_named() -> None:
-    with pytest.raises(ValueError) as caught:
-        Sizes(target_val=-3)
-    assert str(caught.value) == "Sizes: expected target_val >= 0, got -3."
-
-
-FEW = Sizes(source_train=2, target_train=2, target_val=1, target_test=1)
-
-
-def _contents(root: Path) -> dict[str, bytes]:
+def contents(root: Path) -> dict[str, bytes]:
     return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
 
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("drawn") / "toy"
-    write_domains(root, 0, FEW, size=SMALL)
+    draw(root, 0, FEW)
     return root
 
 
-def test_the_real_readers_read_back_what_was_drawn(drawn: Path) -> None:
-    source = GTA5(drawn / "gta5")
-    assert source.stems == ("00001", "00002")
-    for index in range(2):
-        image, train_ids = draw_scene(0, "source", index, SMALL)
-        assert np.array_equal(source.image(index), image)
-        assert np.array_equal(source.labels(index), train_ids)
-    for split, count in (("train", 2), ("val", 1), ("test", 1)):
-        target = Cityscapes(drawn / "cityscapes", split, labels=True)
-        assert len(target) == count
-        image, train_ids = draw_scene(0, "target", 0, SMALL, split=split)  # type: ignore[arg-type]
-        assert np.array_equal(target.image(0), image)
-        assert np.array_equal(target.labels(0), train_ids)
-
-
-def test_files_have_the_names_and_modes_of_the_real_sets(drawn: Path) -> None:
+def test_files_have_the_names_modes_and_pixels_of_the_real_sets(drawn: Path) -> None:
     stem = "toytown/toytown_000000_000000"
     names = {
-        "toy.json",
+        MANIFEST,
         *(f"gta5/{kind}/0000{i}.png" for kind in ("images", "labels") for i in (1, 2)),
         *(f"cityscapes/leftImg8bit/{s}/{stem}_leftImg8bit.png" for s in ("train", "val", "test")),
         *(f"cityscapes/gtFine/{s}/{stem}_gtFine_labelIds.png" for s in ("train", "val", "test")),
     }
-    assert names <= set(_contents(drawn))
-    with Image.open(drawn / "gta5" / "labels" / "00001.png") as source:
-        assert source.mode == "P"
-        colours = set(map(tuple, np.asarray(source.convert("RGB")).reshape(-1, 3).tolist()))
-        assert colours <= set(map(tuple, PALETTE.tolist()))
-    with Image.open(drawn / f"cityscapes/gtFine/val/{stem}_gtFine_labelIds.png") as target:
-        assert target.mode == "L"
+    assert names <= set(contents(drawn))
+    ids = np.array(CITYSCAPES_NUMBERS)
+    image, labels = draw_scene(0, "source", 1, SMALL)
+    assert np.array_equal(np.asarray(Image.open(drawn / "gta5/images/00002.png")), image)
+    source = Image.open(drawn / "gta5/labels/00002.png")
+    assert source.mode == "P" and np.array_equal(np.asarray(source), ids[labels])
+    colours = np.asarray(source.convert("RGB"))
+    assert np.array_equal(colours, np.array(CITYSCAPES.colours)[labels])
+    image, labels = draw_scene(0, "target", 0, SMALL, split="val")
+    target = Image.open(drawn / f"cityscapes/gtFine/val/{stem}_gtFine_labelIds.png")
+    assert target.mode == "L" and np.array_equal(np.asarray(target), ids[labels])
 
 
-def test_images_do_not_depend_on_how_many_are_drawn(drawn: Path, tmp_path: Path) -> None:
-    more = Sizes(source_train=3, target_train=3, target_val=2, target_test=1)
-    write_domains(tmp_path / "more", 0, more, size=SMALL)
-    few, many = _contents(drawn), _contents(tmp_path / "more")
-    shared = set(few) - {"toy.json"}
+def test_images_depend_neither_on_how_many_are_drawn_nor_on_jobs(
+    drawn: Path, tmp_path: Path
+) -> None:
+    draw(tmp_path, 0, Drawn(3, 3, 2, 1, size=SMALL), jobs=2)
+    few, many = contents(drawn), contents(tmp_path)
+    shared = set(few) - {MANIFEST}
     assert len(shared) == 2 * (2 + 2 + 1 + 1)
     assert all(few[name] == many[name] for name in shared)
 
 
-def test_the_same_settings_find_their_data_untouched(drawn: Path) -> None:
+def test_a_night_is_written_with_its_partners_by_day(tmp_path: Path) -> None:
+    draw(tmp_path, 0, NIGHT)
+    partners = sorted((tmp_path / "day").rglob("*.png"))
+    stems = [f"toytown_00000{index}_000000_leftImg8bit.png" for index in range(2)]
+    assert [path.name for path in partners] == stems
+    assert not list((tmp_path / "day").rglob("*labelIds*"))
+    for index, path in enumerate(partners):
+        expected, _ = draw_scene(0, "target", index, SMALL, NIGHT.shift, other_traffic=True)
+        assert np.array_equal(np.asarray(Image.open(path)), expected)
+    with pytest.raises(ValueError, match="drawn with night False, got True"):
+        draw_missing(tmp_path, Drawn(1, 2, 1, 1, size=SMALL), 0)
+
+
+def test_the_same_settings_find_their_data(drawn: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in drawn.rglob("*")}
-    domains = write_domains(drawn, 0, FEW, size=SMALL)
-    assert domains.source == drawn / "gta5" and domains.target == drawn / "cityscapes"
+    draw_missing(drawn, FEW, 0)
     assert {path: path.stat().st_mtime_ns for path in drawn.rglob("*")} == before
 
 
-def test_a_run_that_was_stopped_is_completed(drawn: Path, tmp_path: Path) -> None:
-    whole, root = _contents(drawn), tmp_path / "stopped"
-    for name in [*sorted(whole)[: len(whole) // 2], "toy.json"]:
+def test_a_run_that_was_stopped_is_completed_by_a_process_of_its_own(
+    drawn: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    whole, root = contents(drawn), tmp_path / "stopped"
+    for name in [*sorted(whole)[: len(whole) // 2], MANIFEST]:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(whole[name])
-    write_domains(root, 0, FEW, size=SMALL)
-    assert _contents(root) == whole
+    edited = root / "gta5/images/00001.png"
+    assert not edited.exists()
+    draw_missing(root, FEW, 0)
+    assert contents(root) == whole and capfd.readouterr() == ("", "")
+    edited.write_bytes(b"by hand")
+    (root / "gta5/images/00002.png").unlink()
+    draw_missing(root, FEW, 0)
+    assert contents(root) == {**whole, "gta5/images/00001.png": b"by hand"}
 
 
-def test_a_picture_changed_by_hand_is_kept(drawn: Path, tmp_path: Path) -> None:
-    root = tmp_path / "edited"
-    write_domains(root, 0, FEW, size=SMALL)
-    edited = root / "gta5" / "images" / "00001.png"
-    edited.write_bytes((root / "gta5" / "images" / "00002.png").read_bytes())
-    changed = _contents(root)
-    write_domains(root, 0, FEW, size=SMALL)
-    assert _contents(root) == changed
+def test_only_the_source_is_drawn_for_photographs(tmp_path: Path) -> None:
+    draw_missing(tmp_path / "new", FEW.source_alone(), 1)
+    assert len(contents(tmp_path / "new/gta5")) == 4
+    assert not (tmp_path / "new/cityscapes").exists()
 
 
 @pytest.mark.parametrize(
-    ("seed", "shift", "wanted", "found"),
-    [(1, 0.7, "seed 1", "0"), (0, 0.6, "shift 0.6", "0.7")],
+    ("seed", "shift", "drawing", "sentence"),
+    [
+        (1, 0.7, None, "seed 1, got 0. Hint: name another folder, with --data.root."),
+        (0, 0.6, None, "shift 0.6, got 0.7. Hint: name another folder, with --data.root."),
+        (0, 0.7, "0123456789abcdef", "got 0123456789abcdef. Hint: name another folder, with "),
+    ],
 )
-def test_other_settings_are_refused_and_nothing_changes(
-    drawn: Path, seed: int, shift: float, wanted: str, found: str
+def test_other_settings_or_another_drawing_are_refused_and_nothing_changes(
+    drawn: Path, tmp_path: Path, seed: int, shift: float, drawing: str | None, sentence: str
 ) -> None:
-    before = _contents(drawn)
-    with pytest.raises(ValueError) as caught:
-        write_domains(drawn, seed, FEW, size=SMALL, shift=shift)
-    assert str(caught.value) == (
-        f"write_domains: expected {drawn} to hold data drawn with {wanted}, got {found}. "
-        "Hint: choose another folder for other settings."
-    )
-    assert _contents(drawn) == before
+    root = shutil.copytree(drawn, tmp_path / "toy")
+    settings = json.loads((root / MANIFEST).read_text("utf-8"))
+    settings["drawing"] = drawing or settings["drawing"]
+    (root / MANIFEST).write_text(json.dumps(settings), "utf-8")
+    (root / "gta5/images/00001.png").unlink()
+    before = contents(root)
+    with pytest.raises(ValueError, match=f"^synthetic: expected {root} .*{re.escape(sentence)}"):
+        draw_missing(root, Drawn(2, 2, 1, 1, size=SMALL, shift=shift), seed)
+    assert contents(root) == before
 
 
-def test_data_of_another_drawing_is_refused(drawn: Path, tmp_path: Path) -> None:
-    settings = json.loads((drawn / "toy.json").read_text(encoding="utf-8"))
-    now, settings["drawing"] = settings["drawing"], "0123456789abcdef"
-    (tmp_path / "toy.json").write_text(json.dumps(settings), encoding="utf-8")
-    with pytest.raises(ValueError) as caught:
-        write_domains(tmp_path, 0, FEW, size=SMALL)
-    assert str(caught.value) == (
-        f"write_domains: expected {tmp_path} to hold data drawn with drawing {now}, got "
-        "0123456789abcdef. Hint: choose another folder for other settings."
-    )
-    assert os.listdir(tmp_path) == ["toy.json"]
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("thesis.txt", "draft", "a new or empty folder for drawn scenes"),
+        (MANIFEST, "{", "to hold settings, got a damaged file"),
+        (MANIFEST, "[1]", "to hold settings, got a damaged file"),
+    ],
+)
+def test_a_folder_with_other_things_is_refused(
+    tmp_path: Path, name: str, content: str, sentence: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=sentence):
+        draw_missing(tmp_path, FEW, 0)
+    assert os.listdir(tmp_path) == [name] and (tmp_path / name).read_text() == content
 
 
-def test_a_folder_with_other_things_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "thesis.txt").write_text("draft")
-    with pytest.raises(ValueError) as caught:
-        write_domains(tmp_path, 0, FEW, size=SMALL)
-    assert str(caught.value) == (
-        f"write_domains: expected root to be a new or empty folder, got {tmp_path}, which holds "
-        "other things and no toy.json. Hint: choose another folder."
-    )
-    assert os.listdir(tmp_path) == ["thesis.txt"]
-
-
-def test_a_damaged_manifest_is_refused(tmp_path: Path) -> None:
-    manifest = tmp_path / "toy.json"
-    manifest.write_text("{")
-    with pytest.raises(ValueError) as caught:
-        write_domains(tmp_path, 0, FEW, size=SMALL)
-    sentence = str(caught.value)
-    assert sentence.startswith(
-        f"write_domains: expected {manifest} to hold JSON, got a damaged file ("
-    )
-    assert sentence.endswith("). Hint: choose another folder.")
-    assert manifest.read_text() == "{"
-
-
-def test_a_bar_is_shown_only_when_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_domains(tmp_path / "quiet", 0, Sizes(1, 0, 0, 0), size=SMALL)
-    assert capsys.readouterr() == ("", "")
-    write_domains(tmp_path / "shown", 0, Sizes(1, 0, 0, 0), size=SMALL, progress=True)
-    assert "Drawing street scenes" in capsys.readouterr().err
+def test_the_usual_folder_tells_kinds_sizes_and_seeds_apart() -> None:
+    assert str(Drawn().folder(0)) == "runs/data/toy-192x96-seed0"
+    assert str(Drawn(night=True).folder(0)) == "runs/data/night-192x96-seed0"
+    assert str(Drawn(varied=True, size=(120, 160)).folder(3)) == "runs/data/varied-160x120-seed3"

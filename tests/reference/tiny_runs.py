@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,88 +15,108 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reference.data.crops import SourceCrops, TargetCrops
-from reference.data.resizing import Resize
-from reference.engine.processes import Processes
-from reference.engine.settings import DataSettings, Machine, NetworkSettings, Reporting, Settings
-from reference.engine.stage_settings import PLAIN_COLOURS, Optimiser, StaticLabels
-from reference.networks.deeplab import DeepLabOptions
-from reference.synthetic import Sizes
-from reference.train import Options, run_training
+from reference.data.settings import Crops, DataSettings, Drawn
+from reference.networks.settings import DeepLabOptions, NetworkSettings
+from reference.run.folder import as_plain, flat
+from reference.settings import (
+    AdaptationStage,
+    Machine,
+    Optimiser,
+    Reporting,
+    Settings,
+    SourceStage,
+    StaticLabels,
+)
 
+ROOT = Path(__file__).resolve().parents[2]
 SIZE = (32, 64)
-ALONE = Processes(0, 1, torch.device("cpu"))
-CROPS = SourceCrops(resize=Resize(size=SIZE), crop=(24, 48), colour=PLAIN_COLOURS)
-TARGET_CROPS = TargetCrops(resize=Resize(size=SIZE), crop=(24, 48))
-
-
-def tiny(settings: Settings, **changes: Any) -> Settings:
-    """The settings of a preset with drawn data, a tiny network and few iterations."""
-    network = replace(settings.network.deeplab, backbone="resnet14", width=8)
-    source = replace(settings.source, iterations=3, batch_size=2, crops=CROPS)
-    adaptation = replace(
-        settings.adaptation,
+CROPS = Crops(size=SIZE, crop=(24, 48))
+# Everything that a checkpoint holds is in use: dropout, batch statistics, a moving average.
+EVERYTHING = Settings(
+    ema_decay=0.9,
+    data=DataSettings("toy", "toy", workers=0, drawn=Drawn(4, 4, 1, 1, size=SIZE)),
+    network=NetworkSettings(
+        random_weights=True,
+        deeplab=DeepLabOptions(
+            "resnet14", head="dlv2_gn", features="bottleneck", batch_norm="trained", width=8
+        ),
+    ),
+    source=SourceStage(
+        iterations=3, batch_size=2, crops=CROPS, optimiser=Optimiser(learning_rate=1e-2)
+    ),
+    adaptation=AdaptationStage(
         iterations=6,
         rounds=2,
         batch_size=2,
+        source_entropy_weight=0.1,
+        optimiser=Optimiser("adamw", learning_rate=1e-3),
         source_crops=CROPS,
-        target_crops=TARGET_CROPS,
-        static=replace(settings.adaptation.static, size=SIZE),
-    )
-    return replace(
-        settings,
-        data=DataSettings(source_set="toy", workers=0, drawn=Sizes(4, 4, 1, 0), drawn_size=SIZE),
-        network=NetworkSettings(deeplab=network, random_weights=True),
-        source=source,
-        adaptation=adaptation,
-        machine=Machine(device="cpu", threads=1),
-        reporting=Reporting(every=1, checkpoint_every=2, evaluate=False, size=SIZE),
-        **changes,
-    )
-
-
-# Everything that a checkpoint holds is in use: dropout, batch statistics, a moving average.
-EVERYTHING = tiny(
-    Settings(
-        network=NetworkSettings(
-            deeplab=DeepLabOptions(head="dlv2_gn", features="bottleneck", batch_norm="trained")
-        ),
-        source=replace(Settings().source, optimiser=Optimiser(learning_rate=1e-2)),
-        adaptation=replace(
-            Settings().adaptation,
-            optimiser=Optimiser(kind="adamw", learning_rate=1e-3),
-            source_entropy_weight=0.1,
-            static=StaticLabels(from_round=1),
-        ),
+        target_crops=CROPS,
+        static=StaticLabels(size=SIZE, from_round=1),
     ),
-    ema_decay=0.9,
+    machine=Machine(device="cpu", threads=1),
+    reporting=Reporting(every=1, checkpoint_every=2, evaluate=False, size=SIZE, panels_every=0),
+)
+
+
+def changed(settings: Settings = EVERYTHING, **groups: dict[str, Any]) -> Settings:
+    """Settings with other values in some of their groups."""
+    return replace(settings, **{n: replace(getattr(settings, n), **g) for n, g in groups.items()})
+
+
+# The same, looked at as often as it can be.
+SEEN = changed(reporting={"evaluate": True, "evaluate_every": 3, "panels_every": 3})
+LONG = changed(
+    source={"iterations": 6}, adaptation={"iterations": 14}, reporting={"checkpoint_every": 4}
 )
 
 
 def run(settings: Settings, folder: Path, *, resume: bool = False) -> bool:
     """Do a run in this process."""
-    options = Options(run=folder, resume="auto" if resume else "never", settings=settings)
-    return run_training(options, ALONE)
+    from reference.train import train
+
+    return train(settings, folder, resume=resume)
 
 
-def spawn(name: str, folder: Path, *launcher: str) -> subprocess.Popen[str]:
-    """Start or resume a named run of this file in a process of its own."""
-    program = launcher or (sys.executable,)
-    command = [*program, "-m", "tests.reference.tiny_runs", name, str(folder)]
-    with log_of(folder).open("a") as log:
+def options(settings: Settings, folder: Path, *more: str) -> list[str]:
+    """The words after ``-m reference.train`` that make the preset "toy" into other settings."""
+    from reference.presets import PRESETS
+
+    toy = flat(as_plain(PRESETS["toy"][1]))
+    words = ["toy", "--folder", str(folder)]
+    for name, value in flat(as_plain(settings)).items():
+        if value == toy[name]:
+            continue
+        front, dot, last = name.replace("_", "-").rpartition(".")
+        if isinstance(value, bool):
+            words.append(f"--{front}{dot}{'' if value else 'no-'}{last}")
+        else:
+            listed = value if isinstance(value, list) else [value]
+            words += [f"--{front}{dot}{last}", *map(str, listed)]
+    return [*words, *more]
+
+
+def spawn(
+    words: Sequence[str], log: Path, launcher: Sequence[str] = (sys.executable, "-m")
+) -> subprocess.Popen[str]:
+    """Start the command in processes of its own; what it prints is appended to a file."""
+    with log.open("a") as file:
         return subprocess.Popen(
-            command,
-            cwd=Path(__file__).resolve().parents[2],
-            stdout=log,
+            [*launcher, "reference.train", *words],
+            cwd=ROOT,
+            # torchrun otherwise takes a fixed port.
+            env={**os.environ, "PET_STANDALONE": "1"},
+            stdout=file,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
         )
 
 
-def log_of(folder: Path) -> Path:
-    """What a run in a process of its own has printed."""
-    return folder.with_suffix(".log")
+def rows(folder: Path) -> list[dict[str, str]]:
+    """The metrics of a run so far, as words."""
+    path = folder / "metrics.csv"
+    return list(csv.DictReader(path.read_text().splitlines())) if path.is_file() else []
 
 
 def held(folder: Path) -> dict[str, Any]:
@@ -104,63 +127,19 @@ def held(folder: Path) -> dict[str, Any]:
 
 def digest(value: Any) -> str:
     """SHA-256 over every tensor and number of a checkpoint."""
-    found = hashlib.sha256()
+    known = hashlib.sha256()
 
     def walk(item: Any) -> None:
         if isinstance(item, Tensor):
-            found.update(str((item.dtype, tuple(item.shape))).encode())
-            found.update(item.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-        elif isinstance(item, dict):
-            for name in sorted(item, key=str):
-                found.update(str(name).encode())
-                walk(item[name])
+            known.update(str((item.dtype, tuple(item.shape))).encode())
+            known.update(item.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        elif isinstance(item, Mapping):
+            walk(sorted(item.items(), key=lambda pair: str(pair[0])))
         elif isinstance(item, (list, tuple)):
             for inner in item:
                 walk(inner)
         else:
-            found.update(repr(item).encode())
+            known.update(repr(item).encode())
 
     walk(value)
-    return found.hexdigest()
-
-
-# The same, looked at as often as it can be.
-SEEN = replace(
-    EVERYTHING,
-    reporting=replace(EVERYTHING.reporting, evaluate=True, evaluate_every=3, panels_every=3),
-)
-LONG = replace(
-    EVERYTHING,
-    source=replace(EVERYTHING.source, iterations=6),
-    adaptation=replace(EVERYTHING.adaptation, iterations=14),
-    reporting=replace(EVERYTHING.reporting, checkpoint_every=4),
-)
-WORKERS = replace(LONG, data=replace(LONG.data, workers=1))
-RUNS = {"long": LONG, "workers": WORKERS}
-
-
-def main(name: str, folder: str) -> None:
-    """Do a named run as the command does it."""
-    from reference.engine.recorded_settings import as_plain
-    from reference.train import main as train
-
-    train(["toy", "--run", folder, "--resume", "auto", *_flags(as_plain(RUNS[name]))])
-
-
-def _flags(plain: dict[str, Any], front: str = "--") -> list[str]:
-    words: list[str] = []
-    for name, value in plain.items():
-        flag = front + name.replace("_", "-")
-        if isinstance(value, dict):
-            words += _flags(value, f"{flag}.")
-        elif isinstance(value, bool):
-            words.append(flag if value else f"{front}no-{name.replace('_', '-')}")
-        elif isinstance(value, list):
-            words += [flag, *map(str, value)]
-        else:
-            words += [flag, str(value)]
-    return words
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    return known.hexdigest()

@@ -1,0 +1,138 @@
+"""Which image stands in which slot of a batch, and what is cut out of it.
+
+Both are computed, never remembered: an epoch is a permutation that follows from (seed, stream,
+epoch), and a cut from (seed, stream, iteration, slot, image).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from reference.data.classes import ByteArray
+from reference.data.files import Size, nearest, resize_image
+from reference.data.settings import Crops
+
+if TYPE_CHECKING:
+    from reference.data.rare_classes import RareClassSampler
+
+# Keeps the choice of an image apart from what is then done with it, whatever the image's number.
+_CHOICE: Final = 2**32
+
+
+class Key(NamedTuple):
+    """One image of one batch."""
+
+    iteration: int
+    slot: int  # place in the batch of all ranks together
+    image: int  # number in the set
+    number: int | None = None  # class that it was drawn for; None without rare-class sampling
+
+
+@lru_cache(maxsize=8)
+def _permutation(seed: int, stream: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
+    return np.random.default_rng([seed, stream, epoch, _CHOICE]).permutation(count)
+
+
+@dataclass(frozen=True)
+class Order:
+    """Which image stands in which slot of iterations `start` .. `stop` - 1."""
+
+    count: int  # images of the set
+    seed: int
+    stream: int  # tells apart source and target
+    start: int
+    stop: int
+    batch_size: int  # on one rank
+    rank: int = 0
+    world: int = 1
+    rare: RareClassSampler | None = None  # draws by class; None takes every image once an epoch
+
+    def __post_init__(self) -> None:
+        least = min(self.count - 1, self.batch_size - 1, self.seed, self.start, self.rank)
+        if least < 0 or self.stop < self.start or self.rank >= self.world:
+            raise ValueError(
+                "batches: expected count and batch_size of at least 1, 0 <= start <= stop, "
+                f"seed >= 0 and 0 <= rank < world, got {self}."
+            )
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        first = self.rank * self.batch_size
+        for iteration in range(self.start, self.stop):
+            yield [self.key(iteration, first + place) for place in range(self.batch_size)]
+
+    def key(self, iteration: int, slot: int) -> Key:
+        """Return the key of one slot of the batch of all ranks."""
+        if self.rare is not None:
+            rng = np.random.default_rng([self.seed, self.stream, iteration, slot, _CHOICE])
+            drawn = self.rare.draw(rng)
+            if drawn is not None:
+                return Key(iteration, slot, *drawn)
+        return self.in_turn(iteration, slot)
+
+    def in_turn(self, iteration: int, slot: int, further: int = 0) -> Key:
+        """Return the key of a slot in an epoch's order, or of so many images further on."""
+        number = iteration * self.batch_size * self.world + slot + further
+        epoch, place = divmod(number, self.count)
+        permutation = _permutation(self.seed, self.stream, epoch, self.count)
+        return Key(iteration, slot, int(permutation[place]))
+
+    def generator(self, key: Key) -> np.random.Generator:
+        """Return where everything that is done with one image is drawn from."""
+        return np.random.default_rng([self.seed, self.stream, key.iteration, key.slot, key.image])
+
+
+@dataclass(frozen=True)
+class Window:
+    """One drawn cut: scaled to `size`, cropped at (`top`, `left`) to `crop`, perhaps mirrored."""
+
+    size: Size
+    top: int
+    left: int
+    crop: Size
+    flipped: bool
+
+    def _mirrored(self, part: ByteArray) -> ByteArray:
+        return np.ascontiguousarray(part[:, ::-1] if self.flipped else part)
+
+    def image(self, pixels: ByteArray) -> ByteArray:
+        """Cut an image, uint8 (H, W, 3) of any size, to uint8 (*crop, 3)."""
+        whole = resize_image(pixels, self.size)
+        rows = slice(self.top, self.top + self.crop[0])
+        return self._mirrored(whole[rows, self.left : self.left + self.crop[1]])
+
+    def labels(self, labels: ByteArray) -> ByteArray:
+        """Cut labels, uint8 (H, W) of any size, to uint8 of the size of the crop."""
+        rows, columns = nearest(labels.shape, self.size)
+        rows = rows[self.top : self.top + self.crop[0]]
+        columns = columns[self.left : self.left + self.crop[1]]
+        return self._mirrored(labels[rows[:, None], columns])
+
+
+def draw_window(shape: Size, crops: Crops, rng: np.random.Generator) -> Window:
+    """Draw a cut of an image of (height, width) `shape`; one too small for the crop is enlarged."""
+    if crops.size is not None:
+        height, width = float(crops.size[0]), float(crops.size[1])
+    else:
+        low, high = crops.short_side or (1, 1)
+        factor = int(rng.integers(low, high + 1)) / min(shape)
+        height, width = shape[0] * factor, shape[1] * factor
+    factor = max(rng.uniform(*crops.scale), crops.crop[0] / height, crops.crop[1] / width)
+    size = (max(1, round(height * factor)), max(1, round(width * factor)))
+    return placed(size, crops.crop, bool(rng.random() < crops.flip), rng)
+
+
+def placed(size: Size, crop: Size, flipped: bool, rng: np.random.Generator) -> Window:
+    """Draw a place for the crop in the image scaled to `size`."""
+    top, left = (
+        int(rng.integers(whole - part + 1)) for whole, part in zip(size, crop, strict=True)
+    )
+    return Window(size, top, left, crop, flipped)

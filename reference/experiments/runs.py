@@ -1,0 +1,163 @@
+"""Runs that are compared: trained side by side, and read back from their folders."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reference.experiments.rows import CONTROL, ORACLE, SOURCE
+from reference.run.folder import LAST, SETTINGS, as_plain, differences
+from reference.settings import Settings, phases
+
+
+@dataclass(frozen=True)
+class Run:
+    """One row of one seed; beside its folder lie the other rows of the seed."""
+
+    row: str
+    settings: Settings
+    folder: Path
+
+    @property
+    def begin(self) -> Path | None:
+        """Folder of the run that this one starts from."""
+        return self.settings.begin and self.settings.begin.parent
+
+
+class _Here(Executor):
+    """A pool of this process alone, which calls at once."""
+
+    def submit(self, function: Any, /, *arguments: Any, **named: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(function(*arguments, **named))
+        return future
+
+
+def train_run(settings: Settings, folder: Path) -> str | None:
+    """Train a run to its end; return why it failed, if it did."""
+    from reference.train import train
+
+    try:
+        complete = train(settings, folder, resume=True, quiet=True)
+    except FloatingPointError as error:
+        return str(error)
+    if not complete:
+        raise KeyboardInterrupt
+    return None
+
+
+def train_all(runs: Sequence[Run], jobs: int) -> Iterator[tuple[Run, str | None]]:
+    """Train runs in `jobs` processes, each as soon as the one it starts from is complete.
+
+    Yields:
+        A run that ended, and why it failed, None if it did not. What starts from one that failed
+        is left out.
+    """
+    # First what others wait for, then the longest; the control is the shortest.
+    order = {SOURCE: 0, ORACLE: 1, CONTROL: 3}
+    waiting = sorted(runs, key=lambda run: order.get(run.row, 2))
+    context = multiprocessing.get_context("spawn")
+    # Large maps are kept between steps; glibc otherwise gives each back, a page fault per page.
+    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**29))
+    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**25))
+    pool = ProcessPoolExecutor(jobs, mp_context=context) if jobs > 1 else _Here()
+    running: dict[Future[str | None], Run] = {}
+    try:
+        while waiting or running:
+            unfinished = {run.folder for run in [*waiting, *running.values()]}
+            ready = [run for run in waiting if run.begin not in unfinished]
+            for run in ready[: jobs - len(running)]:
+                waiting.remove(run)
+                running[pool.submit(train_run, run.settings, run.folder)] = run
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                run, problem = running.pop(future), future.result()
+                if problem is not None:
+                    waiting = [other for other in waiting if other.begin != run.folder]
+                yield run, problem
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def refuse_other_settings(run: Run, caller: str, hint: str) -> None:
+    """Refuse a folder in which a run of other settings lies, in a sentence that ends in a hint."""
+    path = run.folder / SETTINGS
+    if not path.is_file():
+        return
+    stored = json.loads(path.read_text("utf-8"))
+    # Where the folders lie may change.
+    other = [d for d in differences(stored, as_plain(run.settings)) if not d.startswith("begin:")]
+    if other:
+        raise ValueError(
+            f"{caller}: expected {run.folder} to hold a run of these settings, got other ones: "
+            f"{other[0]}. {hint}"
+        )
+
+
+def record_of(run: Run) -> dict[str, Any] | None:
+    """The numbers of a run; None where it is not complete.
+
+    Share ratios of classes: of the predictions on the scored images over the source labels that
+    the row "source_only" was trained on; the truth plays no part in them.
+    """
+    from reference.run.report import METRICS, read_metrics
+
+    held = _checkpoint(run.folder)
+    if held is None or held["iteration"] < phases(run.settings)[-1].stop:
+        return None
+    table = json.loads((run.folder / "classes.json").read_text("utf-8"))
+    evaluation, iou = table["evaluation"], table["rows"][0]["iou"]
+    confusion, names = evaluation["confusion"], evaluation["protocol"]["classes"]["names"]
+    # A class without a labelled pixel has no score.
+    occurring = [name for name, truth in zip(names, confusion, strict=True) if sum(truth)]
+    scored = {name: iou[name] for name in occurring if name in iou}
+    origin = json.loads((run.folder / "origin.json").read_text("utf-8"))["starts"][-1]
+    begun = held if run.row == SOURCE else _checkpoint(run.folder.with_name(SOURCE))
+    largest, smallest = _share_ratios(confusion, begun) if begun else (None, None)
+    metrics = read_metrics(run.folder / METRICS)
+    return {
+        "row": run.row,
+        "seed": run.settings.seed,
+        "miou": sum(scored.values()) / len(scored),
+        "iou": scored,
+        "share_ratio_max": largest,
+        "share_ratio_min": smallest,
+        "coverage_end": next((r["coverage"] for r in metrics[::-1] if "coverage" in r), None),
+        "seconds": _seconds(metrics),
+        "warnings": len(held["monitor"]["told"]),
+        **{name: origin[name] for name in ("versions", "machine", "commit")},
+    }
+
+
+def _checkpoint(folder: Path) -> dict[str, Any] | None:
+    import torch
+
+    path = folder / LAST
+    return torch.load(path, map_location="cpu", weights_only=True) if path.is_file() else None
+
+
+def _share_ratios(
+    confusion: Sequence[Sequence[int]], begun: Mapping[str, Any]
+) -> tuple[float, float]:
+    source = begun["monitor"]["source"].tolist()
+    predicted = [sum(column) for column in zip(*confusion, strict=True)]
+    ratios = [
+        (now / sum(predicted)) / (before / sum(source))
+        for now, before in zip(predicted, source, strict=True)
+        if before
+    ]
+    return max(ratios), min(ratios)
+
+
+def _seconds(metrics: Sequence[Mapping[str, Any]]) -> float:
+    """Time of all steps, without static labels and evaluations."""
+    total, last = 0.0, 0
+    for row in metrics:
+        if rate := row.get("iterations_per_second"):
+            total, last = total + (row["iteration"] - last) / rate, row["iteration"]
+    return total

@@ -1,0 +1,271 @@
+"""The idea of BiCL in a picture: where the prototypes of both domains lie, moment by moment.
+
+Only directions count in the contrast, so every prototype is drawn at unit length. The plane is
+that of the two largest principal components of all prototypes that are shown, the same for every
+moment. It keeps a part of the variance; the cosines leave nothing out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from markupsafe import Markup, escape
+from torch import Tensor
+
+import protocontrast as pc
+from reference.pictures.svg import figure, path, words
+
+Points = npt.NDArray[np.float64]
+Box = tuple[float, float, float, float]
+Line = tuple[tuple[float, float], tuple[float, float]]
+# (class, kind) -> place in the drawing.
+_Spots = dict[tuple[int, str], Points]
+
+_SIDE, _EDGE, _TEXT = 400.0, 34.0, 16.0
+# Where a name may stand: (x, y) of its nearer end from its point, the nearest places first.
+_PLACES: Final = [
+    (reach * math.cos(angle), reach * math.sin(angle))
+    for reach in (11, 20, 32, 46, 64, 84, 108)
+    # Beside the point, then ever steeper.
+    for angle in sorted(np.arange(-11, 13) * math.pi / 12, key=lambda a: round(abs(math.sin(a)), 6))
+]
+
+
+@dataclass(frozen=True)
+class Prototypes:
+    """Prototypes of both domains at one moment, (C, D) each, and which of them are known, (C,).
+
+    `calibrated` are source prototypes moved by the domain bias; None where there is no bias.
+    """
+
+    source: Tensor
+    target: Tensor
+    calibrated: Tensor | None
+    source_present: Tensor
+    target_present: Tensor
+
+    @property
+    def classes(self) -> list[int]:
+        """Numbers of the classes with a prototype in either domain."""
+        return _numbers(self.source_present | self.target_present)
+
+    def cosines(self) -> Tensor:
+        """Return the cosine of every source prototype (row) with every target one, (C, C)."""
+        return _units(self.source) @ _units(self.target).T
+
+
+def _numbers(present: Tensor) -> list[int]:
+    return [label for label, known in enumerate(present.tolist()) if known]
+
+
+def _units(rows: Tensor) -> Tensor:
+    return F.normalize(rows.detach().cpu().double(), dim=1)
+
+
+def prototypes_of(state: Mapping[str, Any], *, calibrate: bool = True) -> Prototypes | None:
+    """Read prototypes out of a state that holds two banks as `protocontrast.BiCL` does, or None.
+
+    The banks may lie at any depth. `calibrate` says whether the method moves source prototypes.
+    """
+    key = "source_bank.prototypes"
+    front = next((name.removesuffix(key) for name in state if name.endswith(key)), None)
+    if front is None or f"{front}target_bank.prototypes" not in state:
+        return None
+    banks = [f"{front}{name}_bank" for name in ("source", "target")]
+    source, target = (state[f"{bank}.prototypes"] for bank in banks)
+    calibrated = None
+    if calibrate and f"{front}domain_bias.bias" in state:
+        bias = pc.DomainBias(*source.shape)
+        names = "bias", "present", "count"
+        bias.load_state_dict({name: state[f"{front}domain_bias.{name}"] for name in names})
+        calibrated = bias.calibrate(source)
+    return Prototypes(source, target, calibrated, *(state[f"{bank}.present"] for bank in banks))
+
+
+class Alignment(NamedTuple):
+    """How well the domains agree: mean cosines, and how many classes are nearest their own."""
+
+    own: float
+    other: float
+    nearest_own: int
+    classes: int
+
+
+def alignment(moment: Prototypes) -> Alignment | None:
+    """Measure how well the domains agree; None where fewer than two classes are in both."""
+    shared = _numbers(moment.source_present & moment.target_present)
+    if len(shared) < 2:
+        return None
+    cosines = moment.cosines()[shared][:, shared]
+    own = cosines.diag()
+    other = cosines.clone().fill_diagonal_(-2).max(dim=1).values
+    return Alignment(float(own.mean()), float(other.mean()), int((own > other).sum()), len(shared))
+
+
+def _spots(moments: Sequence[Prototypes]) -> tuple[list[_Spots], float]:
+    """Project all prototypes, moment by moment, and tell the share of variance that is kept."""
+    rows = {
+        (at, label, kind): _units(table[label : label + 1])[0].numpy()
+        for at, moment in enumerate(moments)
+        for kind, table, present in (
+            ("source", moment.source, moment.source_present),
+            ("calibrated", moment.calibrated, moment.source_present & moment.target_present),
+            ("target", moment.target, moment.target_present),
+        )
+        if table is not None
+        for label in _numbers(present)
+    }
+    cloud = np.stack([row for (_, _, kind), row in rows.items() if kind != "calibrated"])
+    middle = cloud.mean(axis=0)
+    # Two rows of zeros, so that one prototype alone has a plane as well.
+    centred = np.concatenate([cloud - middle, np.zeros((2, cloud.shape[1]))])
+    _, lengths, axes = np.linalg.svd(centred, full_matrices=False)
+    axes = axes[:2]
+    # A component has no sign of its own; this one does not turn the picture from run to run.
+    largest = np.abs(axes).argmax(axis=1)
+    axes = axes * np.sign(axes[np.arange(len(axes)), largest])[:, None]
+    flat = np.zeros((len(rows), 2))
+    flat[:, : len(axes)] = (np.stack([*rows.values()]) - middle) @ axes.T
+    extent = np.ptp(flat, axis=0)
+    span = max(float(extent.max()), 1e-9)
+    gap = (span - extent) / 2
+    flat = _EDGE + (_SIDE - 2 * _EDGE) * (flat - flat.min(axis=0) + gap) / span
+    flat[:, 1] = _SIDE - flat[:, 1]
+    places: list[_Spots] = [{} for _ in moments]
+    for (at, label, kind), spot in zip(rows, flat, strict=True):
+        places[at][label, kind] = spot
+    squares = lengths**2
+    return places, float(squares[:2].sum() / max(float(squares.sum()), 1e-30))
+
+
+class Name(NamedTuple):
+    """Where a name stands, and the line that leads to it where it would be taken for another's."""
+
+    box: Box
+    leader: Line | None
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def _crosses(one: Line, other: Line) -> bool:
+    def apart(line: Line, ends: Line) -> bool:
+        (x, y), (right, down) = line
+        first, second = ((right - x) * (v - y) - (down - y) * (u - x) for u, v in ends)
+        return first * second > 0
+
+    return not apart(one, other) and not apart(other, one)
+
+
+def _diagonals(box: Box) -> list[Line]:
+    left, top, right, bottom = box
+    return [((left, top), (right, bottom)), ((left, bottom), (right, top))]
+
+
+def _around(point: Points, half: float) -> Box:
+    x, y = map(float, point)
+    return x - half, y - half, x + half, y + half
+
+
+def _distance(box: Box, point: Points) -> float:
+    (left, top, right, bottom), (x, y) = box, point
+    return float(np.hypot(max(left - x, x - right, 0), max(top - y, y - bottom, 0)))
+
+
+def place_names(spots: Mapping[str, Sequence[Points]]) -> dict[str, Name]:
+    """Find room for a name beside the first point of each class.
+
+    No name covers another, a point or the edge; no leader crosses another, a name or the point of
+    another class. A name nearer to such a point than to its own has a leader. A name without room
+    is left out.
+    """
+    points = [(name, point) for name, own in spots.items() for point in own]
+    taken = [_around(point, 6) for _, point in points]
+    placed: dict[str, Name] = {}
+    # Leaders, and the diagonals of names: a line through a box crosses one of them.
+    lines: list[Line] = []
+    crowd = {n: sum(np.abs(own[0] - p).max() < 40 for _, p in points) for n, own in spots.items()}
+    for name in sorted(spots, key=lambda name: -crowd[name]):
+        wide = 0.62 * _TEXT * len(name)
+        x, y = map(float, spots[name][0])
+        others = [point for other, point in points if other != name]
+        # A leader that ran through another point would seem to begin there.
+        apart = [p for p in others if np.abs(p - spots[name][0]).max() > 8]
+        barred = [line for p in apart for line in _diagonals(_around(p, 5))]
+        for right, down in _PLACES:
+            left, middle = x + right - (wide if right < 0 else 0), y + down
+            top, bottom = middle - 0.5 * _TEXT, middle + 0.5 * _TEXT
+            box = (left, top, left + wide, bottom)
+            if min(box) < 2 or max(box) > _SIDE - 2 or any(_overlap(box, b) for b in taken):
+                continue
+            own = _diagonals(box)
+            away = min(_distance(box, point) for point in spots[name])
+            leader = None
+            if away > 16 or any(_distance(box, point) <= away for point in others):
+                leader = (x, y), (left if right > 0 else left + wide, middle)
+                own.append(leader)
+            if not any(_crosses(line, other) for line in own for other in lines + barred):
+                taken.append(box)
+                lines += own
+                placed[name] = Name(box, leader)
+                break
+    return placed
+
+
+def _drawing(title: str, spots: _Spots, classes: Sequence[tuple[str, str]]) -> Markup:
+    parts, named = [], {}
+    for label, (name, colour) in enumerate(classes):
+        source, target, moved = (
+            spots.get((label, kind)) for kind in ("source", "target", "calibrated")
+        )
+        if source is not None and target is not None:
+            parts.append(path((source, target), "link"))
+        if source is not None and moved is not None:
+            parts.append(path((source, moved), "move"))
+            x, y = moved
+            parts.append(f'<circle class="move" cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>')
+        dot = f'class="dot" fill="{escape(colour)}"'
+        if source is not None:
+            (x, y), tip = source, f"<title>{escape(name)}, source</title>"
+            parts.append(f'<circle {dot} cx="{x:.1f}" cy="{y:.1f}" r="5.5">{tip}</circle>')
+        if target is not None:
+            (x, y), tip = target - 5, f"<title>{escape(name)}, target</title>"
+            place = f'x="{x:.1f}" y="{y:.1f}" width="10" height="10"'
+            parts.append(f"<rect {dot} {place}>{tip}</rect>")
+        if own := [point for point in (source, target, moved) if point is not None]:
+            named[name] = own
+    for name, ((left, top, right, bottom), leader) in place_names(named).items():
+        if leader is not None:
+            parts.append(path(leader, "lead"))
+        begins = left + right > 2 * named[name][0][0]
+        end, anchor = (left, "start") if begins else (right, "end")
+        parts.append(words(end, (top + bottom) / 2 + 5.5, name, anchor))
+    return Markup(figure("chart plane", title, "", (_SIDE, _SIDE), parts) + "</figure>")
+
+
+def planes(
+    titles: Sequence[str], moments: Sequence[Prototypes], classes: Sequence[tuple[str, str]]
+) -> tuple[list[Markup], float]:
+    """Draw several moments in one common plane, and tell the share of variance that it keeps.
+
+    `classes` has the name and the colour in CSS of every class of the run.
+    """
+    spots, kept = _spots(moments)
+    return [_drawing(t, where, classes) for t, where in zip(titles, spots, strict=True)], kept
+
+
+def cosine_rows(moment: Prototypes) -> tuple[list[int], list[list[float | None]]]:
+    """List the classes of either domain, and per source class its cosines with target classes."""
+    classes = moment.classes
+    cosines = moment.cosines()[classes][:, classes]
+    known = (moment.source_present[classes][:, None] & moment.target_present[classes][None]).cpu()
+    rows = torch.where(known, cosines, torch.nan).tolist()
+    return classes, [[None if value != value else value for value in row] for row in rows]

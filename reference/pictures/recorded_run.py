@@ -1,0 +1,270 @@
+"""Runs read back from their folders, whole or in the middle, for the page about them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from reference.networks.tensor_files import read_stored
+from reference.pictures.paint import Colour
+from reference.pictures.prototypes import Prototypes, prototypes_of
+from reference.pictures.strip_files import PANELS, StripFile, read_strip
+from reference.pictures.svg import Series
+from reference.presets import PRESETS
+from reference.run.folder import LAST, ORIGIN, SETTINGS, as_plain, flat
+from reference.run.report import METRICS, read_metrics
+
+ROLES: Final = ("method", "other", "control", "source", "oracle")
+COMPARISON: Final = "comparison.json"
+CLASSES: Final = "classes.json"
+PROTOTYPES: Final = "prototypes"
+_ORDER: Final = ("validation", "target", "source")
+# They belong to one run, not to a kind of run; so does all of the machine.
+_OWN: Final = (
+    *("seed", "begin", "network.weights", "data.root", "data.source", "data.target"),
+    *("data.workers", "data.cache_mib", "data.max_bad"),
+)
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """What a run folder says about its run.
+
+    Args:
+        role: what it is to the others, one of `ROLES`.
+        settings: as one table of dotted names.
+        starts: per start of the command, what origin.json says.
+        rows: the lines of the metrics in order; columns without a number are left out.
+        reached: iteration of the newest checkpoint.
+        table: the table per class as JSON holds it; None before the first evaluation.
+        strips: per image its panels in order of iterations.
+        moments: (iteration, prototypes) in order of iterations.
+    """
+
+    caption: str
+    role: str
+    settings: Mapping[str, Any]
+    starts: Sequence[Mapping[str, Any]]
+    rows: Sequence[Mapping[str, Any]]
+    reached: int
+    alarms: Sequence[str]
+    classes: Mapping[str, Colour]
+    table: Mapping[str, Any] | None
+    strips: Sequence[Sequence[StripFile]]
+    moments: Sequence[tuple[int, Prototypes]]
+
+    @property
+    def done(self) -> int:
+        """Iterations on record."""
+        return max([self.reached, *(int(row["iteration"]) for row in self.rows)])
+
+    @property
+    def planned(self) -> int:
+        """Iterations of the whole run."""
+        warm_up, adaptation = (
+            self.settings["source.iterations"],
+            self.settings["adaptation.iterations"],
+        )
+        lengths: dict[str, int] = {"adapt": adaptation, "full": warm_up + adaptation}
+        return lengths.get(self.settings["stages"], int(warm_up))
+
+    @property
+    def evaluations(self) -> list[Mapping[str, Any]]:
+        """The rows with a score."""
+        return [row for row in self.rows if "miou_percent" in row]
+
+    @property
+    def score(self) -> float | None:
+        """Mean IoU of the last evaluation in percent; None before the first."""
+        means = list(self._last["means"].values()) or [None]
+        return self.evaluations[-1]["miou_percent"] if self.evaluations else means[0]
+
+    @property
+    def iou(self) -> Mapping[str, float | None]:
+        """IoU of the last evaluation in percent by class; None where it is undefined."""
+        return dict(self._last["iou"])
+
+    @property
+    def confusion(self) -> list[list[int]] | None:
+        """Pixels by true class (row) and predicted class (column), in the order of the classes."""
+        return (self.table or {}).get("evaluation", {}).get("confusion") or None
+
+    @property
+    def images(self) -> int | None:
+        """How many images the last evaluation scored; None before the first."""
+        return (self.table or {}).get("evaluation", {}).get("images")
+
+    @property
+    def _last(self) -> Mapping[str, Any]:
+        return self.table["rows"][0] if self.table else {"means": {}, "iou": {}}
+
+    @property
+    def boundaries(self) -> list[int]:
+        """The last iteration of every phase but the last."""
+        ends = {row["phase"]: int(row["iteration"]) for row in self.rows}
+        return list(ends.values())[:-1]
+
+    def column(self, name: str, scale: float = 1.0) -> Series:
+        """Return the points (iteration, value * scale) of a column."""
+        points = ((float(row["iteration"]), scale * row[name]) for row in self.rows if name in row)
+        return [point for point in points if math.isfinite(point[1])]
+
+    def columns(self, front: str) -> list[str]:
+        """List the columns with a number whose name begins so, in order, without that beginning."""
+        names = dict.fromkeys(name for row in self.rows for name in row if name.startswith(front))
+        return [name.removeprefix(front) for name in names]
+
+
+class Comparison(NamedTuple):
+    """At least one run, what they are about, what scores are taken on, what one must know."""
+
+    runs: Sequence[RecordedRun]
+    title: str = ""
+    target: str = ""
+    note: str = ""
+
+
+def _json(path: Path, absent: Any = None) -> Any:
+    """Return what a file holds, or `absent` where there is none."""
+    if not path.is_file():
+        return absent
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"report: expected JSON in {path}, got none ({error}).") from error
+
+
+def is_own(name: str) -> bool:
+    """Whether a setting, such as the seed or a path, says nothing about the kind of a run."""
+    return name in _OWN or name.startswith("machine.")
+
+
+def nearest_preset(settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the name and the values of the named settings that a run differs least from."""
+
+    def distance(name: str) -> int:
+        names = itertools.filterfalse(is_own, {*usual[name], *settings})
+        return sum(usual[name].get(each) != settings.get(each) for each in names)
+
+    usual = {name: flat(as_plain(preset)) for name, (_, preset) in PRESETS.items()}
+    nearest = min(usual, key=distance)
+    return nearest, usual[nearest]
+
+
+def _strips(run: Path) -> list[list[StripFile]]:
+    images: dict[Path, list[StripFile]] = {}
+    for path in sorted((run / PANELS).glob("*/*.png")):
+        images.setdefault(path.parent, []).append(read_strip(path))
+    return sorted(images.values(), key=lambda each: (_ORDER.index(each[0].domain), each[0].index))
+
+
+def _moments(run: Path, held: Mapping[str, Any], calibrate: bool) -> list[tuple[int, Prototypes]]:
+    files = sorted((run / PROTOTYPES).glob("*.safetensors"))
+    states = [(int(path.stem), read_stored(path)) for path in files]
+    if not states and held.get("method"):
+        states = [(held["iteration"], held["method"]["state"])]
+    moments = [(at, prototypes_of(state, calibrate=calibrate)) for at, state in states]
+    return [(at, moment) for at, moment in moments if moment is not None and moment.classes]
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is one of a run, or at least holds the checkpoint of one."""
+    return (folder / SETTINGS).is_file() or (folder / LAST).is_file()
+
+
+def read_run(run: Path) -> RecordedRun:
+    """Read what the folder of a run says; the run may go on meanwhile.
+
+    Raises:
+        ValueError: it is no such folder, or a file in it is damaged.
+    """
+    if not is_run(run):
+        raise ValueError(
+            f"report: expected the folder of a run of reference.train, got {run}, which has no "
+            f"{SETTINGS}. Hint: give what --folder named, or a folder that holds such folders."
+        )
+    held = read_stored(run / LAST) if (run / LAST).is_file() else {}
+    plain = _json(run / SETTINGS, held.get("settings"))
+    needed = {"stages", "method", "source", "adaptation"}
+    if not isinstance(plain, Mapping) or not needed <= {*plain}:
+        raise ValueError(
+            f"report: expected the settings of a run in {run}, got none with stages, source and "
+            "adaptation. Hint: runs of an older version need that version's report."
+        )
+    settings = flat(plain)
+    table, strips = _json(run / CLASSES), _strips(run)
+    # The class list, from whatever of it is there.
+    protocol = (table or {}).get("evaluation", {}).get("protocol", {})
+    classes = dict(strips[0][-1].legend) if strips else {}
+    if listed := held.get("classes") or protocol.get("classes"):
+        classes = dict(zip(listed["names"], map(tuple, listed["colours"]), strict=True))
+    kind = "control" if settings["method"] == "control" else settings["stages"]
+    role = {"source-only": "source", "oracle": "oracle", "control": "control"}.get(kind, "method")
+    return RecordedRun(
+        caption=run.resolve().name,
+        role=role,
+        settings=settings,
+        starts=_json(run / ORIGIN, {"starts": []})["starts"],
+        rows=read_metrics(run / METRICS),
+        reached=held.get("iteration", 0),
+        alarms=list(held.get("monitor", {}).get("told", {}).values()),
+        classes=classes,
+        table=table,
+        strips=strips,
+        moments=_moments(run, held, bool(settings.get("adaptation.contrast.calibrate", True))),
+    )
+
+
+def read_comparison(folders: Sequence[Path]) -> Comparison:
+    """Read runs: each folder is of one, or has some inside.
+
+    A ``comparison.json`` in such a folder names those to show, with captions and roles.
+
+    Raises:
+        ValueError: one of them holds no run, or a file is damaged.
+    """
+    runs: list[RecordedRun] = []
+    words: dict[str, str] = {}
+    for folder in folders:
+        told = _json(folder / COMPARISON)
+        if told is None:
+            inside = sorted(folder.iterdir()) if folder.is_dir() and not is_run(folder) else []
+            runs += [read_run(path) for path in inside if is_run(path)] or [read_run(folder)]
+            continue
+        try:
+            for row in told["rows"]:
+                place, caption, role = folder / row["folder"], str(row["caption"]), row["role"]
+                # A run that has not begun has no folder yet.
+                if is_run(place):
+                    role = role if role in ROLES else "other"
+                    runs.append(replace(read_run(place), caption=caption, role=role))
+            words = {name: str(told.get(name, "")) for name in ("title", "target", "note")}
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"report: expected rows with folder, caption and role in {folder / COMPARISON}, "
+                f"got something else ({type(error).__name__})."
+            ) from error
+    if not runs:
+        raise ValueError(
+            f"report: expected a run in {', '.join(map(str, folders))}, got none that has begun."
+        )
+    return Comparison(_told_apart(runs), **words)
+
+
+def _told_apart(runs: list[RecordedRun]) -> list[RecordedRun]:
+    """Number captions that more than one run has, and call longer runs on the source controls."""
+    captions = [run.caption for run in runs]
+    lengths = [run.planned for run in runs if run.role == "source"]
+    named = any(run.role == "control" for run in runs)
+    for at, run in enumerate(runs):
+        if captions.count(run.caption) > 1:
+            caption = f"{run.caption} ({captions[: at + 1].count(run.caption)})"
+            runs[at] = replace(run, caption=caption)
+        if run.role == "source" and not named and run.planned > min(lengths):
+            runs[at] = replace(runs[at], role="control")
+    return runs

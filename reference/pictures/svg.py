@@ -1,0 +1,137 @@
+"""Charts as SVG elements that follow the page: its width, its font, its light or dark colours."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from markupsafe import Markup, escape
+
+Series = Sequence[tuple[float, float]]
+
+# A unit is a pixel on a phone, where a chart is about as wide as its drawing.
+_WIDTH, _HEIGHT = 340.0, 190.0
+_TEXT: Final = 14.5
+_MOST_POINTS, _MOST_DOTS = 300, 12
+
+
+def thinned(points: Series, most: int = _MOST_POINTS) -> Series:
+    """Average neighbours so that at most so many points are left."""
+    size = -(-len(points) // most)
+    if size <= 1:
+        return points
+    groups = [points[start : start + size] for start in range(0, len(points), size)]
+    return [(group[-1][0], sum(value for _, value in group) / len(group)) for group in groups]
+
+
+def ticks(low: float, high: float, most: int = 5) -> list[float]:
+    """Choose round numbers within a range, 1, 2 or 5 times a power of ten apart.
+
+    Example:
+        >>> ticks(0, 47)
+        [0.0, 10.0, 20.0, 30.0, 40.0]
+    """
+    if high <= low:
+        return [low]
+    rough = (high - low) / most
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * (1 - 1e-9))
+    first = math.ceil(low / step - 1e-9)
+    return [number * step for number in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _number(value: float) -> str:
+    if value and not 1e-3 <= abs(value) < 1e5:
+        front, power = f"{value:.5e}".split("e")
+        return f"{float(front):g}e{int(power)}"
+    return f"{value:.6g}"
+
+
+def path(points: Iterable[Iterable[float]], kind: str = "curve") -> str:
+    """Draw a line through points; `kind` is its class in the style sheet of the page."""
+    return f'<path d="M{"L".join(f"{x:.1f} {y:.1f}" for x, y in points)}" class="{kind}"/>'
+
+
+def words(x: float, y: float, text: object, anchor: str = "end", look: str = "") -> str:
+    """Write a line of text; `look` holds further attributes."""
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{look}>{escape(text)}</text>'
+
+
+def figure(kind: str, title: str, unit: str, size: tuple[float, float], parts: list[str]) -> str:
+    """Put a drawing below its title."""
+    return (
+        f'<figure class="{kind}"><figcaption><b>{escape(title)}</b> {escape(unit)}</figcaption>'
+        f'<svg viewBox="0 0 {size[0]:.0f} {size[1]:.0f}" role="img" aria-label="{escape(title)}">'
+        f"{''.join(parts)}</svg>"
+    )
+
+
+def line_chart(
+    title: str,
+    series: Mapping[str, tuple[str, Series]],
+    *,
+    y_label: str,
+    y_range: tuple[float, float] | None = None,
+    marks: Sequence[float] = (),
+) -> Markup:
+    """Draw lines over iterations as a ``<figure>``, their names below where there are several.
+
+    Args:
+        series: name -> (colour in CSS, points in order of x); those without points are left out.
+        y_label: with the unit.
+        y_range: ends of the vertical axis; None fits the points, from 0.
+        marks: iterations with a thin line, such as the start of a round.
+    """
+    shown = {name: (colour, thinned(points)) for name, (colour, points) in series.items() if points}
+    points = [point for _, line in shown.values() for point in line] or [(0.0, 0.0)]
+    iterations, values = zip(*points, strict=True)
+    low, high = y_range or (min(0.0, *values), max(values))
+    high = high if high > low else low + 1
+    first, last = min(0.0, *iterations), max(*iterations, 1.0)
+    labels = {value: _number(value) for value in ticks(low, high)}
+    left = 8 + 0.58 * _TEXT * max(map(len, labels.values()))
+    top, bottom, right = 8.0, _HEIGHT - 24, _WIDTH - 18
+
+    def across(x: float) -> float:
+        return left + (x - first) / (last - first) * (right - left)
+
+    def down(y: float) -> float:
+        return bottom - (min(max(y, low), high) - low) / (high - low) * (bottom - top)
+
+    parts = []
+    for value, text in labels.items():
+        parts.append(path([(left, down(value)), (right, down(value))], "grid"))
+        parts.append(words(left - 6, down(value) + 5, text))
+    for mark in marks:
+        if first < mark < last:
+            parts.append(path([(across(mark), top), (across(mark), bottom)], "mark"))
+    for value in ticks(first, last, 4):
+        parts.append(words(across(value), _HEIGHT - 6, _number(value), "middle"))
+    for name, (colour, line) in shown.items():
+        spots = [(across(x), down(y)) for x, y in line]
+        # Few points are measurements of their own, not a curve.
+        dots = spots if len(spots) <= _MOST_DOTS else []
+        parts += [
+            f'<g class="line" style="--c: {escape(colour)}"><title>{escape(name)}</title>',
+            path(spots) if len(spots) > 1 else "",
+            *(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in dots),
+            "</g>",
+        ]
+    names = "".join(
+        f'<span><i style="background: {escape(colour)}"></i>{escape(name)}</span>'
+        for name, (colour, _) in shown.items()
+        if len(shown) > 1
+    )
+    below = f'<p class="axis">iteration</p><div class="names">{names}</div></figure>'
+    return Markup(figure("chart", title, y_label, (_WIDTH, _HEIGHT), parts) + below)
+
+
+def sparkline(points: Series) -> Markup:
+    """Draw a line without axes, from 0 to its largest value."""
+    spots = thinned(points, 60)
+    first, last = spots[0][0], spots[-1][0]
+    high = max(y for _, y in spots) or 1.0
+    scale = 76 / ((last - first) or 1)
+    line = path([(2 + (x - first) * scale, 22 - 20 * y / high) for x, y in spots])
+    return Markup(f'<svg class="spark" viewBox="0 0 80 24" aria-hidden="true">{line}</svg>')

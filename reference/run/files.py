@@ -1,0 +1,124 @@
+"""Files that are either whole or absent, and folders that are never reused by mistake."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+_COUNTER: Final = itertools.count()
+_PARTIAL: Final = re.compile(r"\.(\d+)(-\d+)?\.partial$")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a full disk, or a folder that may not be written to, into one sentence (ValueError)."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        if isinstance(error, RuntimeError):
+            # torch.save hides the disk's error in one of its own.
+            if "inline_container" not in reason:
+                raise
+            reason = "an error of the disk, which may be full"
+        raise ValueError(
+            f"writing: expected to write {path}, got: {reason}. Hint: free some space or make the "
+            "folder writable, then start again; what was there before is as it was."
+        ) from error
+
+
+@contextmanager
+def durable_file(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
+    """Open a file that gets its name when it is whole and on the disk, or not at all.
+
+    Missing folders above it are made; an older file of that name is replaced at the end.
+
+    Args:
+        path: of the file.
+        sync: wait for the disk, so that a power failure cannot undo it.
+    """
+    # Two processes, or two threads, may write the same file; a long name leaves no room for more.
+    partial = path.with_name(f"{path.name[:40]}.{os.getpid()}-{next(_COUNTER)}.partial")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with partial.open("wb") as file:
+                yield file
+                if sync:
+                    file.flush()
+                    os.fsync(file.fileno())
+            os.replace(partial, path)
+            if sync:
+                sync_folder(path.parent)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power failure."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file in one step: a reader, or an interrupted run, sees all of it or none."""
+    with durable_file(path, sync=False) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+def write_json(path: Path, plain: Any) -> None:
+    """Write plain values for people and programs, in one step."""
+    write_atomically(path, json.dumps(plain, indent=2) + "\n")
+
+
+def remove_partials(folder: Path) -> list[Path]:
+    """Remove what killed processes left half written below a folder; return what was removed."""
+    stale = [path for path in folder.rglob("*.partial") if path.is_file() and _is_stale(path)]
+    for path in stale:
+        path.unlink(missing_ok=True)
+    return stale
+
+
+def _is_stale(path: Path) -> bool:
+    match = _PARTIAL.search(path.name)
+    if match is None:
+        return False
+    try:
+        os.kill(int(match[1]), 0)
+    except OSError as error:
+        return isinstance(error, ProcessLookupError)
+    # Containers give every run the same number, so our own may be an older run's too.
+    return int(match[1]) == os.getpid()
+
+
+def require_new_folder(
+    caller: str, folder: Path, hint: str, *, argument: str = "folder", besides: tuple[str, ...] = ()
+) -> None:
+    """Refuse a place that already holds something; it may be missing or empty.
+
+    Args:
+        caller: begins the sentence.
+        folder: where results are to be written.
+        hint: what to do instead, one sentence.
+        argument: what the caller calls the folder.
+        besides: names of files that may be there.
+    """
+    got = "which is a file" if folder.exists() else ""
+    if folder.is_dir():
+        entries = sorted(entry.name for entry in folder.iterdir() if entry.name not in besides)
+        more = f" and {len(entries) - 1} more" if len(entries) > 1 else ""
+        got = f"which holds {entries[0]}{more}" if entries else ""
+    if got:
+        raise ValueError(
+            f"{caller}: expected {argument} to be a new or empty folder, got {folder}, {got}. "
+            f"{hint}"
+        )

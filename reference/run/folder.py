@@ -1,0 +1,339 @@
+"""The folder of a run: one process at a time, never reused by mistake, resumed where it stopped.
+
+``settings.json`` and ``origin.json`` say where its numbers come from, ``checkpoints/`` holds the
+newest states by iteration; ``last.pth`` is the newest of them, ``best.pth`` the best scored.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shlex
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from reference.run import files
+from reference.run.files import durable_file, writing
+
+if TYPE_CHECKING:
+    from reference.run.ranks import Ranks
+
+SETTINGS: Final = "settings.json"
+ORIGIN: Final = "origin.json"
+CHECKPOINTS: Final = "checkpoints"
+LAST: Final = "last.pth"
+BEST: Final = "best.pth"
+LOCK: Final = "lock"
+_DIGITS: Final = 8
+_HERE: Final = Path(__file__).resolve().parent
+# No trained number depends on these. It does on the layouts, data.source_set and target_set.
+_MAY_CHANGE: Final = {
+    *("data.workers", "data.cache_mib", "data.max_bad", "data.root", "data.source", "data.target"),
+    *("data.source_labels", "data.target_labels", "data.val_images", "data.val_labels"),
+}
+_LENGTHS: Final = {"source.iterations", "adaptation.iterations"}
+# A worker that outlives its killed parent would otherwise keep the folder locked.
+_LOCKED: Final[set[int]] = set()
+
+
+def _close_in_child() -> None:
+    for opened in _LOCKED:
+        with contextlib.suppress(OSError):
+            os.close(opened)
+    _LOCKED.clear()
+
+
+os.register_at_fork(after_in_child=_close_in_child)
+
+
+def as_plain(settings: Any) -> dict[str, Any]:
+    """Return a tree of dataclasses as tables, lists, numbers and words, as JSON holds them."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(settings), default=str))
+    return plain
+
+
+def flat(table: Mapping[str, Any], front: str = "") -> dict[str, Any]:
+    """Return plain settings as one table of dotted names, such as ``data.root``."""
+    names: dict[str, Any] = {}
+    for name, value in table.items():
+        within = isinstance(value, Mapping)
+        names |= flat(value, f"{front}{name}.") if within else {front + name: value}
+    return names
+
+
+def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """List the settings that differ and would change what is trained, as "name: before -> now"."""
+    before, now = flat(stored), flat(wanted)
+    return [
+        f"{name}: {before.get(name)!r} -> {now.get(name)!r}"
+        for name in sorted({*before, *now})
+        if before.get(name) != now.get(name)
+        and name not in _MAY_CHANGE
+        and not name.startswith("reporting.")
+    ]
+
+
+def command() -> str:
+    """Return the line that started this process, or the command that spawned it."""
+    main = sys.modules.get("__mp_main__")
+    if main is None:
+        return shlex.join(sys.orig_argv)
+    spec = main.__spec__
+    words = sys.argv if spec is None else ["-m", spec.name, *sys.argv[1:]]
+    return shlex.join([sys.executable, *words])
+
+
+def commit(folder: Path = _HERE) -> str | None:
+    """Return the commit of this checkout, with "+changes" where files differ; None without git."""
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(folder), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "HEAD") + ("+changes" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        told = f"train: expected JSON in {path}, got something else ({error})."
+        raise ValueError(told) from error
+
+
+class RunFolder:
+    """A run's folder, held by one process (of each rank the main one) while the block lasts.
+
+    Entering refuses a folder that holds something else, that another process trains in, whose run
+    began with other settings, or without a whole checkpoint; all ranks refuse together. It writes
+    nothing but the lock; `record` is the first to write.
+
+    Args:
+        path: of the folder.
+        plain: settings of the run, as `as_plain` gives them.
+        ranks: the processes.
+        resume: go on with a run that is there.
+    """
+
+    def __init__(self, path: Path, plain: Mapping[str, Any], ranks: Ranks, *, resume: bool) -> None:
+        self.path, self.plain, self.ranks, self.resume = path, dict(plain), ranks, resume
+        # The newest whole one; None where the run begins.
+        self.checkpoint: dict[str, Any] | None = None
+        # Sentences that a person should see as warnings.
+        self.notes: list[str] = []
+        self._damaged: list[Path] = []
+        self._made = False
+        self._lock: int | None = None
+
+    def __enter__(self) -> RunFolder:
+        """Take the folder."""
+        problem: str | None = None
+        stored: Path | None = None
+        if self.ranks.is_main:
+            try:
+                stored = self._take()
+            except ValueError as error:
+                problem = str(error)
+                self._release()
+        problem, stored = self.ranks.broadcast((problem, stored))
+        if problem is not None:
+            raise ValueError(problem)
+        if stored is not None and not self.ranks.is_main:
+            self.checkpoint = _read(stored)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Give the folder back; one that stayed empty goes away."""
+        self._release()
+
+    def check(self) -> bool:
+        """Refuse a folder by what is in it, and say whether a run began there; nothing is written.
+
+        A ValueError where it holds something else, or a run that is not resumed or has other
+        settings.
+        """
+        begun = (self.path / SETTINGS).is_file()
+        if self.resume and begun:
+            self._refuse_other_settings(_json(self.path / SETTINGS))
+        else:
+            hint = "Hint: choose another one with --folder, or go on with --resume auto."
+            files.require_new_folder("train", self.path, hint, besides=(LOCK,))
+        return begun
+
+    def _take(self) -> Path | None:
+        begun = self.check()
+        self._made = not self.path.exists()
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        self._take_lock()
+        if not begun:
+            return None
+        stored = self._newest_whole()
+        if self.checkpoint is not None:
+            self._refuse_other_settings(self.checkpoint["settings"])
+        return stored
+
+    def _take_lock(self) -> None:
+        path = self.path / LOCK
+        while self._lock is None:
+            with writing(path):
+                opened = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                holder = os.read(opened, 300).decode(errors="replace").strip()
+                os.close(opened)
+                # It belongs to the run that is going on.
+                self._made = False
+                raise ValueError(
+                    f"train: expected {self.path} to be used by one process, got a second one "
+                    f"beside {holder or 'another'}. Hint: wait until that one ends, stop it, or "
+                    "choose another folder with --folder."
+                ) from error
+            except OSError as error:
+                self.notes.append(
+                    f"this disk cannot lock {path} ({error.strerror}); see that no second process "
+                    "trains in the folder."
+                )
+            # The one before may have removed the file between our two calls.
+            if path.exists() and os.fstat(opened).st_ino == path.stat().st_ino:
+                self._lock = opened
+                _LOCKED.add(opened)
+            else:
+                os.close(opened)
+        with writing(path):
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+
+    def _release(self) -> None:
+        if self._made and {entry.name for entry in self.path.iterdir()} <= {LOCK}:
+            (self.path / LOCK).unlink(missing_ok=True)
+            self.path.rmdir()
+        self._made = False
+        if self._lock is not None:
+            _LOCKED.discard(self._lock)
+            os.close(self._lock)
+            self._lock = None
+
+    def _refuse_other_settings(self, stored: Mapping[str, Any]) -> None:
+        other = differences(stored, self.plain)
+        if not other:
+            return
+        hint = "give the old ones, or another folder with --folder."
+        if {line.partition(":")[0] for line in other} <= _LENGTHS:
+            hint = (
+                "the learning rate falls over the length a run began with, so give the old one to "
+                "go on; to train longer, begin another run with --folder NEW --stages adapt "
+                f"--begin {self.path / LAST} and --adaptation.iterations as many as to add."
+            )
+        raise ValueError(
+            f"train: expected the settings that {self.path} began with, got {len(other)} other: "
+            f"{'; '.join(other)}. Hint: {hint}"
+        )
+
+    def checkpoints(self) -> list[Path]:
+        """List the checkpoints by iteration, the oldest first."""
+        return sorted((self.path / CHECKPOINTS).glob(f"{'[0-9]' * _DIGITS}.pth"))
+
+    def _newest_whole(self) -> Path | None:
+        listed, reason = self.checkpoints(), ""
+        for path in reversed(listed):
+            try:
+                self.checkpoint = _read(path)
+                return path
+            except ValueError as error:
+                self._damaged.append(path)
+                reason = str(error)
+                told = f"{path} cannot be read, so the run goes on from an older checkpoint"
+                self.notes.append(f"{told}. The reason: {reason}")
+        if listed:
+            raise ValueError(
+                f"train: expected a whole checkpoint in {self.path / CHECKPOINTS}, got "
+                f"{len(listed)} that cannot be read: {reason}"
+            )
+        return None
+
+    def record(self, iteration: int) -> list[str]:
+        """Write settings and origin of a start, clear away what a killed one left, give `notes`."""
+        if not self.ranks.is_main:
+            return []
+        from reference.run.ranks import machine, versions
+
+        files.remove_partials(self.path)
+        for path in self._damaged:
+            path.replace(path.with_name(f"{path.name}.damaged"))
+        if self._damaged:
+            _also_named(self.checkpoints()[-1], self.path / LAST)
+        path = self.path / ORIGIN
+        starts = _json(path)["starts"] if path.is_file() else []
+        start = {"iteration": iteration, "command": command(), "commit": commit()}
+        start |= {"versions": versions(), "machine": machine()}
+        if starts and iteration:
+            self.notes += _other_bits(starts[-1], start)
+        files.write_json(path, {"starts": [*starts, start]})
+        if not (self.path / SETTINGS).is_file():
+            files.write_json(self.path / SETTINGS, self.plain)
+        return self.notes
+
+    def save(self, iteration: int, state: Mapping[str, Any]) -> None:
+        """Write a checkpoint, then point ``last.pth`` to it, then remove the oldest."""
+        path = self.path / CHECKPOINTS / f"{iteration:0{_DIGITS}d}.pth"
+        _write(path, state)
+        _also_named(path, self.path / LAST)
+        for old in self.checkpoints()[: -self.plain["reporting"]["keep"]]:
+            old.unlink()
+
+    def save_best(self, state: Mapping[str, Any]) -> None:
+        """Write ``best.pth``; before the checkpoint that remembers its score, never after."""
+        _write(self.path / BEST, state)
+
+
+def _write(path: Path, state: Mapping[str, Any]) -> None:
+    import torch
+
+    with durable_file(path) as file:
+        torch.save(dict(state), file)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    from reference.networks.tensor_files import read_stored
+
+    state: dict[str, Any] = read_stored(path)
+    return state
+
+
+def _also_named(path: Path, name: Path) -> None:
+    """Give a file a second name in one step, without a second copy where the disk can."""
+    second = name.with_name(f"{name.name}.{os.getpid()}.partial")
+    try:
+        second.unlink(missing_ok=True)
+        os.link(path, second)
+        os.replace(second, name)
+        files.sync_folder(name.parent)
+    except OSError:
+        with durable_file(name) as file:
+            file.write(path.read_bytes())
+
+
+def _other_bits(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Say what makes the last bits of a resumed run differ from those of one that went through."""
+    threads = "number of threads (OMP_NUM_THREADS)", "machine", "threads"
+    ranks = "number of ranks", "machine", "ranks"
+    version = "version of torch", "versions", "torch"
+    return [
+        f"the run goes on with {is_now} as the {name}, {was} before: its numbers are as good, but "
+        "not the same bits as those of a run without a break."
+        for name, part, key in (threads, ranks, version)
+        if (was := before.get(part, {}).get(key)) != (is_now := now[part][key])
+    ]

@@ -1,0 +1,188 @@
+"""Pictures and prototypes that a run keeps while it goes on, always of the same images.
+
+Nothing here changes what is trained: the network is read without gradient and in evaluation mode,
+the method is asked on a copy of itself.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import save
+from torch import Tensor
+
+from reference.data.batches import Batch, to_tensor, whole_image
+from reference.data.files import resize_image, resize_labels
+from reference.data.image_set import ImageSet
+from reference.data.sets import Sets
+from reference.data.settings import Size
+from reference.method import Method, Part, label_counts
+from reference.networks.output import Domain
+from reference.pictures.paint import ByteArray, colourise, grey
+from reference.pictures.strip_files import PANELS, StripFile, strip_png
+from reference.run.files import write_atomically
+from reference.settings import Phase, Settings, phases
+
+if TYPE_CHECKING:
+    from reference.run.state import State
+
+PROTOTYPES: Final = "prototypes"
+_LONGEST_SIDE: Final = 384
+_PER_SET: Final = 2
+
+
+def due(settings: Settings, iteration: int) -> bool:
+    """Whether panels are drawn after so many steps.
+
+    Besides every so often and at the end of the warm-up and of the run, they are drawn once early
+    in adaptation, when prototypes have become averages.
+    """
+    every, rounds = settings.reporting.panels_every, phases(settings)
+    if not every:
+        return False
+    ends = {rounds[-1].stop, *(phase.stop for phase in rounds if not phase.adapts)}
+    early = [min(p.start + settings.reporting.every, p.stop) for p in rounds if p.adapts][:1]
+    return iteration % every == 0 or iteration in {*ends, *early}
+
+
+def chosen_images(name: str, count: int, wanted: tuple[int, ...]) -> list[int]:
+    """Return the numbers of the images of a set that panels show; by default two, evenly spaced."""
+    for number in wanted:
+        if number >= count:
+            raise ValueError(
+                f"train: expected reporting.panel_ids below {count}, the number of {name} images, "
+                f"got {number}."
+            )
+    shown = min(_PER_SET, count)
+    return list(wanted) or [(2 * place + 1) * count // (2 * shown) for place in range(shown)]
+
+
+def shown_sets(settings: Settings, sets: Sets) -> dict[str, tuple[ImageSet, list[int]]]:
+    """Return the sets that panels show, and which images of each.
+
+    Target training images are opened only by a run that trains on them, validation images only by
+    one that evaluates.
+    """
+    opened: dict[str, ImageSet] = {}
+    if settings.stages != "oracle":
+        opened["source"] = sets.source
+    if any(phase.adapts for phase in phases(settings)):
+        opened["target"] = sets.target
+    if settings.reporting.evaluate:
+        opened["validation"] = sets.validation
+    wanted = settings.reporting.panel_ids
+    return {name: (s, chosen_images(name, len(s), wanted)) for name, s in opened.items()}
+
+
+def draw_panels(folder: Path, settings: Settings, sets: Sets, state: State, phase: Phase) -> None:
+    """Draw what the network sees in a few images of every set, and keep the prototypes.
+
+    All ranks must call this, because a method may add up statistics over them; the main one writes.
+    """
+    training, main = state.network.training, state.ranks.is_main
+    state.network.eval()
+    try:
+        drawing = _Drawing(folder, settings, sets, state, phase)
+        legend = dict(zip(sets.classes.names, sets.classes.colours, strict=True))
+        for name, (images, chosen) in shown_sets(settings, sets).items():
+            for index in chosen:
+                pictures, stem = drawing.pictures(name, images, index), images.stems[index]
+                strip = StripFile(name, index, stem, state.iteration, phase.name, pictures, legend)
+                if main:
+                    write_atomically(folder / PANELS / strip.place, strip_png(strip))
+    finally:
+        state.network.train(training)
+    tables = state.method.prototypes() if phase.adapts else {}
+    if main and tables:
+        plain = {name: table.detach().cpu().contiguous() for name, table in tables.items()}
+        write_atomically(folder / PROTOTYPES / f"{state.iteration:08d}.safetensors", save(plain))
+
+
+class _Drawing:
+    """The pictures of one moment of a run."""
+
+    def __init__(
+        self, folder: Path, settings: Settings, sets: Sets, state: State, phase: Phase
+    ) -> None:
+        self.settings, self.sets, self.state, self.phase = settings, sets, state, phase
+        self.static: Path | None = None
+        if phase.static and state.method.uses_static:
+            self.static = folder / "labels" / phase.name.replace(" ", "-")
+        height, width = self.size = settings.reporting.size
+        scale = _LONGEST_SIDE / max(height, width)
+        self.shown: Size = (max(1, round(height * scale)), max(1, round(width * scale)))
+        # A copy, because asking a method may move its prototypes.
+        self.method = copy.deepcopy(state.method).eval() if phase.adapts else None
+
+    @torch.no_grad()
+    def pictures(self, name: str, images: ImageSet, index: int) -> dict[str, ByteArray]:
+        """Caption -> picture, all of one size."""
+        state, pixels = self.state, whole_image(images, index, self.size)
+        # The warm-up trains the stem of the target, on source images.
+        domain: Domain = "source" if name == "source" and self.phase.adapts else "target"
+        logits = state.see(state.network, pixels.to(state.ranks.device), domain=domain).logits
+        corners = state.network.align_corners
+        logits = F.interpolate(logits, self.shown, mode="bilinear", align_corners=corners)[0]
+        hidden = torch.tensor(self.sets.masked, dtype=torch.int64, device=logits.device)
+        confidence, best = logits.index_fill(0, hidden, -torch.inf).softmax(dim=0).max(dim=0)
+        pictures = {"image": resize_image(images.image(index), self.shown)}
+        if name != "target" and images.has_labels:
+            pictures["ground truth"] = self._painted(images.labels(index))
+        pictures["prediction"] = self._painted(best)
+        if name == "target":
+            pictures |= self._pseudo_labels(images, index, pixels)
+        shades = (255 * confidence).round().to(torch.uint8).cpu().numpy()
+        return pictures | {"confidence: black 0, white 1": grey(shades)}
+
+    def _painted(self, labels: Tensor | ByteArray) -> ByteArray:
+        if isinstance(labels, Tensor):
+            labels = labels.cpu().numpy().astype(np.uint8)
+        return colourise(resize_labels(labels, self.shown), self.sets.classes.colours)
+
+    def _pseudo_labels(self, images: ImageSet, index: int, pixels: Tensor) -> dict[str, ByteArray]:
+        """Static labels of this round, and those that the method would use now."""
+        pictures, static = {}, None
+        if self.static is not None:
+            with Image.open(self.static / f"{images.stems[index]}.png") as file:
+                static = np.array(file)
+            pictures["static labels"] = self._painted(static)
+        if self.method is not None and self.method.uses_target:
+            used = self._used(self.method, images, index, pixels, static)
+            if used is not None:
+                pictures["labels used"] = self._painted(used[0])
+        return pictures
+
+    def _used(
+        self, method: Method, images: ImageSet, index: int, pixels: Tensor, static: ByteArray | None
+    ) -> Tensor | None:
+        """Pseudo labels of the method, which sees the first source image of the panels beside."""
+        state, source = self.state, self.sets.source
+        device = state.ranks.device
+        beside = chosen_images("source", len(source), self.settings.reporting.panel_ids)[0]
+        partner = images.partner(index) if method.uses_partners else None
+
+        def sized(labels: ByteArray) -> Tensor:
+            return torch.tensor(resize_labels(labels, self.size)).long()[None]
+
+        part = Part(
+            Batch(
+                whole_image(source, beside, self.size), sized(source.labels(beside)),
+                torch.tensor([beside]), None,
+            ).to(device),
+            Batch(
+                pixels, None if static is None else sized(static), torch.tensor([index]),
+                None if partner is None else to_tensor(resize_image(partner, self.size))[None],
+            ).to(device),
+        )  # fmt: skip
+        counts = label_counts([part], state.class_weight, state.ranks)
+        # A method may move modules of its own, here those of the copy, by a backward pass.
+        with torch.enable_grad():
+            labels = method(state.step_of(self.phase, part, 0, counts)).labels
+        state.network.zero_grad(set_to_none=True)
+        return None if labels is None else labels.detach()

@@ -1,0 +1,259 @@
+"""Everything that a step changes, in one place, and as tensors that a checkpoint can hold.
+
+Random numbers are not among it: dropout is seeded anew at every part of every iteration, so no
+random state is carried from one step to the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property, partial
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from reference import methods
+from reference.data.batches import Batch, passes
+from reference.data.checking import check_sets
+from reference.data.sets import Sets
+from reference.method import Given, Method, Part, Start, Step, Supervised, see
+from reference.networks import output
+from reference.networks.output import Segmenter
+from reference.run.alarms import Monitor
+from reference.run.ranks import Precision, Ranks
+from reference.settings import Optimiser, Phase, Settings, phases
+
+# No class weighs more than this many times a common one.
+_HEAVIEST = 10.0
+
+
+def first_network(settings: Settings, num_classes: int) -> tuple[Segmenter, str]:
+    """Build the network that a run begins with, and say what became of its weights."""
+    if settings.begin is None:
+        network, report = output.first_network(settings.network, num_classes, settings.seed)
+        return network, str(report or "begins with random weights")
+    from reference.networks.release import read_checkpoint
+    from reference.networks.tensor_files import require_file
+
+    require_file("train", settings.begin)
+    network = read_checkpoint(settings.begin, "student", plain=True).network
+    if network.num_classes != num_classes:
+        raise ValueError(
+            f"train: expected a network of {num_classes} classes to begin with, got one of "
+            f"{network.num_classes} in {settings.begin}. Hint: it was trained on other classes."
+        )
+    return network, f"begins with the network of {settings.begin}"
+
+
+def seed_dropout(*place: int) -> None:
+    """Seed torch's generators, which dropout reads, for one part of one iteration of one rank."""
+    torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0] >> 1))
+
+
+class State:
+    """What a run trains: network, method, optimiser, moving average, and where they stand.
+
+    `held` is the checkpoint to go on from, None for a new run.
+    """
+
+    def __init__(
+        self, settings: Settings, sets: Sets, ranks: Ranks, held: Mapping[str, Any] | None = None
+    ) -> None:
+        self.settings, self.sets, self.ranks = settings, sets, ranks
+        # What is wrong without a look at the data is told before them.
+        if settings.adapts:
+            methods.entry(settings.method)
+            ranks.share(settings.adaptation.batch_size, settings.machine.accumulate)
+        if settings.stages != "adapt":
+            ranks.share(settings.source.batch_size, settings.machine.accumulate)
+        if held is not None:
+            network = output.build(held["description"])
+            self.beginning = f"going on from iteration {held['iteration']}"
+        else:
+            network, self.beginning = first_network(settings, len(sets.classes))
+        memory = torch.channels_last if settings.machine.channels_last else torch.contiguous_format
+        # The format is a keyword that the types of torch leave out.
+        place: dict[str, Any] = {"device": ranks.device, "memory_format": memory}
+        self.network: Segmenter = network.train().to(**place)
+        if settings.machine.sync_batch_norm and ranks.shared and ranks.device.type == "cuda":
+            self.network = cast(Segmenter, nn.SyncBatchNorm.convert_sync_batchnorm(self.network))
+        self.average: AveragedModel | None = None
+        if settings.ema_decay:
+            decay = get_ema_multi_avg_fn(settings.ema_decay)
+            self.average = AveragedModel(self.network, multi_avg_fn=decay, use_buffers=True)
+        self.precision = Precision(settings.machine, ranks.device)
+        self.see = partial(see, autocast=self.precision.autocast)
+        self.method: Method = Supervised()
+        self.adapting = False
+        self.optimiser: torch.optim.Optimizer
+        self.monitor = Monitor(sets.classes.names)
+        self.iteration = 0
+        self.best: float | None = None
+        if held is not None:
+            done = max(0, held["iteration"] - 1)
+            self._load(held, next(p for p in phases(settings) if done < p.stop))
+
+    def check(self) -> list[str]:
+        """Check the data before a run writes anything, and say what is odd about them."""
+        settings, sets, reporting = self.settings, self.sets, self.settings.reporting
+        notes = check_sets(sets, target=settings.adapts, validation=reporting.evaluate)
+        wants_days = settings.adapts and methods.entry(settings.method).uses_partners
+        if wants_days and not sets.target.has_partners:
+            notes.append(f"{sets.target.name} has no day images: each image is its own day.")
+        if reporting.panels_every and reporting.panel_ids:
+            from reference.run.panels import shown_sets
+
+            shown_sets(settings, sets)
+        return notes
+
+    @cached_property
+    def class_counts(self) -> Tensor:
+        """Source pixels of every class, (C,), float64."""
+        with self.ranks.one_first():
+            counts = self.sets.counts().pixels.sum(axis=0)
+        return torch.as_tensor(counts, dtype=torch.float64, device=self.ranks.device)
+
+    @cached_property
+    def class_weight(self) -> Tensor | None:
+        """Weight of every class in cross-entropies on given labels, (C,); None: all alike."""
+        if not (power := self.settings.source.class_weight_power):
+            return None
+        counts = self.class_counts
+        seen = counts > 0
+        weight = torch.where(seen, (counts / counts.sum()).clamp(min=1e-12), 1.0) ** -power
+        weight = weight / weight[seen].min()
+        return torch.where(seen, weight.clamp(max=_HEAVIEST), 1.0).float()
+
+    @property
+    def labeller(self) -> Segmenter:
+        """The network that makes static labels."""
+        if self.average is not None and self.settings.adaptation.static.teacher:
+            return cast(Segmenter, self.average.module)
+        return self.network
+
+    def enter(self, phase: Phase) -> None:
+        """Begin a phase: its method, and a new optimiser where it wants one."""
+        if phase.round_index == 0:
+            _copy_stem(self.network)
+            self._adapt()
+            self.network.eval()
+            source, target = partial(self._pass, "source"), partial(self._pass, "target")
+            start = Start(self.network, source, target, self.precision.autocast, self.ranks)
+            self.method.begin(start)
+            self.network.train()
+        if phase.fresh:
+            self.optimiser = self._new_optimiser(phase.optimiser)
+
+    def _adapt(self) -> None:
+        settings, names = self.settings, self.sets.classes.names
+        counts = partial(getattr, self, "class_counts")
+        given = Given(self.network, settings.adaptation, settings.seed, counts, names)
+        self.method = methods.build(settings.method, given).to(self.ranks.device)
+        self.adapting = True
+
+    def _pass(self, domain: str) -> Iterator[Batch]:
+        """Whole images of one domain at one size, this rank's share of them."""
+        images = self.sets.source if domain == "source" else self.sets.target
+        size = self.settings.reporting.size
+        for batch in passes(images, size, rank=self.ranks.rank, world=self.ranks.world):
+            yield batch.to(self.ranks.device)
+
+    def _new_optimiser(self, settings: Optimiser) -> torch.optim.Optimizer:
+        """A group for the backbone, one for everything else, and one for what a method trains."""
+        groups: list[dict[str, Any]] = [
+            {"params": [], "factor": factor} for factor in (1.0, settings.head_factor)
+        ]
+        for name, parameter in self.network.named_parameters():
+            if parameter.requires_grad:
+                groups[not name.startswith("backbone.")]["params"].append(parameter)
+        groups.append({"params": self.method.trained(), "factor": 1.0})
+        groups = [group for group in groups if group["params"]]
+        rate, decay = settings.learning_rate, settings.weight_decay
+        if settings.kind == "adamw":
+            return torch.optim.AdamW(groups, lr=rate, weight_decay=decay)
+        return torch.optim.SGD(groups, lr=rate, momentum=settings.momentum, weight_decay=decay)
+
+    def set_rate(self, phase: Phase) -> float:
+        """Give every group its learning rate at this iteration, and return that of the backbone."""
+        rate = phase.learning_rate(self.iteration)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate * group["factor"]
+        return rate
+
+    def step_of(self, phase: Phase, part: Part, number: int, counts: tuple[Tensor, Tensor]) -> Step:
+        """The present step of a phase, as a method sees one part of it."""
+        return Step(
+            self.network, part.source, part.target, self.iteration - phase.stage_start,
+            phase.stage_count, phase.round_index or 0, number, self.settings.seed, self.ranks,
+            self.precision.autocast, counts, self.class_weight,
+        )  # fmt: skip
+
+    def move(self) -> None:
+        """Move the weights by the gradients that they hold, then what follows them."""
+        self.precision.scaler.step(self.optimiser)
+        self.precision.scaler.update()
+        self.optimiser.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+        self.method.after(self.network, self.ranks)
+        self.iteration += 1
+
+    def share_buffers(self) -> None:
+        """Give all ranks the batch statistics of the first, which are those that are stored."""
+        for module in (self.network, self.average, self.method):
+            if module is not None:
+                self.ranks.share_buffers(module)
+
+    def at_test(self, network: Segmenter) -> Segmenter:
+        """A network of this run as it is scored."""
+        return self.method.at_test(network)
+
+    def state(self, plain: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the checkpoint, tensors and plain values; `plain` are those of the settings."""
+        method = {"name": self.settings.method, "state": self.method.state_dict()}
+        held: dict[str, Any] = {
+            "iteration": self.iteration,
+            "description": output.describe(self.network),
+            "classes": output.plain_classes(self.sets.classes),
+            "labelled": list(self.sets.labelled.labelled),
+            "student": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.precision.scaler.state_dict(),
+            "method": method if self.adapting else None,
+            "monitor": self.monitor.state(),
+            "best": self.best,
+            "settings": dict(plain),
+        }
+        if self.average is not None:
+            held["teacher"] = self.average.module.state_dict()
+            held["teacher_updates"] = int(self.average.n_averaged)
+        return held
+
+    def _load(self, held: Mapping[str, Any], phase: Phase) -> None:
+        """Take a checkpoint of this run over, whose last step belonged to `phase`."""
+        self.iteration, self.best = held["iteration"], held["best"]
+        self.network.load_state_dict(held["student"])
+        if held["method"] is not None:
+            self._adapt()
+            self.method.load_state_dict(held["method"]["state"])
+        self.optimiser = self._new_optimiser(phase.optimiser)
+        self.optimiser.load_state_dict(held["optimiser"])
+        if self.precision.scaler.is_enabled():
+            self.precision.scaler.load_state_dict(held["scaler"])
+        self.monitor.load(held["monitor"], whole=self.ranks.is_main)
+        if self.average is not None:
+            self.average.module.load_state_dict(held["teacher"])
+            self.average.n_averaged.fill_(held["teacher_updates"])
+
+
+def _copy_stem(network: Segmenter) -> None:
+    """Let the source's stem begin where the warm-up has brought the target's."""
+    backbone = getattr(network, "backbone", None)
+    stem = getattr(backbone, "target", None)
+    if isinstance(backbone, nn.Module) and isinstance(stem, nn.Module):
+        own: dict[str, Tensor] = backbone.state_dict()
+        for name, value in stem.state_dict().items():
+            own[name].copy_(value)

@@ -1,0 +1,113 @@
+"""Static pseudo labels of a round: once, the network's own most confident target pixels.
+
+Two passes over the target's training images: the first learns, for every class, how confident the
+top share of the pixels predicted as that class is; the second writes one PNG per image. A class
+that the network wrongly sees everywhere keeps its share as well; that is how static labels harden
+an error (docs/results.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+import protocontrast as pc
+from reference.data.batches import whole_image
+from reference.data.classes import IGNORE
+from reference.data.sets import ImageSet
+from reference.networks.output import Output, Segmenter
+from reference.run.files import durable_file, write_json
+from reference.run.ranks import Ranks
+from reference.settings import StaticLabels
+
+COMPLETE: Final = "complete.json"
+
+
+class AskedToStop(Exception):
+    """Ends the making of static labels, which are then made anew."""
+
+
+@torch.no_grad()
+def write_static_labels(
+    folder: Path, network: Segmenter, images: ImageSet, settings: StaticLabels, *,
+    masked: tuple[int, ...], see: Callable[..., Output], ranks: Ranks,
+    advance: Callable[[int, int], None] = lambda done, count: None,
+) -> float:  # fmt: skip
+    """Label the target's training images as ``<stem>.png``; return the labelled share, 0..1.
+
+    Labels that a stopped run left in the folder are replaced one by one; the file that says the
+    folder is complete is written last.
+
+    Args:
+        folder: of the round.
+        network: is left in the mode it was in.
+        images: of the target, which the ranks share.
+        settings: of the labels.
+        masked: classes that the source does not label; they cannot win.
+        see: reads images with a network, as `reference.method.see` does in the run's precision.
+        ranks: the processes.
+        advance: called with how many images are done, of both passes, and their count.
+    """
+    if ranks.is_main:
+        (folder / COMPLETE).unlink(missing_ok=True)
+    ranks.wait()
+    share, image_share = settings.class_share, settings.image_share
+    thresholds = pc.ClassThresholds(network.num_classes, share=share, image_share=image_share)
+    thresholds.to(ranks.device)
+    labelled = torch.zeros((), dtype=torch.float64, device=ranks.device)
+    hidden = torch.tensor(masked, dtype=torch.int64, device=ranks.device)
+    own = range(ranks.rank, len(images), ranks.world)
+
+    def probabilities(index: int) -> Tensor:
+        pixels = whole_image(images, index, settings.size).to(ranks.device)
+        logits, corners = see(network, pixels).logits, network.align_corners
+        logits = F.interpolate(logits, settings.size, mode="bilinear", align_corners=corners)
+        return logits.index_fill_(1, hidden, -torch.inf).softmax(dim=1)
+
+    training, count = network.training, 2 * len(images)
+    network.eval()
+    try:
+        for index in own:
+            thresholds.update(probabilities(index))
+            advance(index + 1, count)
+        # All ranks add up as often; those that are one short add an empty map.
+        if len(own) < -(-len(images) // ranks.world):
+            thresholds.update(torch.ones(1, network.num_classes, 0, 1, device=ranks.device))
+        for index in own:
+            labels = thresholds.select(probabilities(index)).labels[0]
+            labelled += (labels != IGNORE).sum()
+            with durable_file(folder / f"{images.stems[index]}.png", sync=False) as file:
+                Image.fromarray(labels.to(torch.uint8).cpu().numpy()).save(file, format="png")
+            advance(len(images) + index + 1, count)
+    finally:
+        network.train(training)
+    height, width = settings.size
+    coverage = float(ranks.total(labelled)) / (len(images) * height * width)
+    predicted, edges = thresholds.mass.sum(dim=1), thresholds.confidence().tolist()
+    summary: dict[str, Any] = {
+        "coverage": coverage,
+        "predicted_share": (predicted / predicted.sum()).tolist(),
+        "thresholds": [e if n else None for e, n in zip(edges, predicted, strict=True)],
+    }
+    ranks.wait()
+    if ranks.is_main:
+        write_json(folder / COMPLETE, summary)
+    ranks.wait()
+    return coverage
+
+
+def require_complete(folder: Path) -> Path:
+    """Return a folder of labels that an earlier part of the run has finished, or refuse."""
+    if not (folder / COMPLETE).is_file():
+        raise ValueError(
+            f"train: expected the static labels that the checkpoint was trained with in {folder}, "
+            "got none or a part. Hint: restore the folder, or remove the checkpoints of this round "
+            "so that it begins anew."
+        )
+    return folder

@@ -1,0 +1,122 @@
+"""Draw both domains of the toy: ``python -m reference.synthetic runs/data/toy-192x96-seed0``.
+
+Training runs start this by themselves where their scenes are missing. A run that was stopped is
+completed by the next one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+
+from reference.data.classes import CITYSCAPES
+from reference.data.layouts import CITYSCAPES_NUMBERS
+from reference.data.settings import Drawn
+from reference.run.files import write_atomically
+from reference.synthetic.draw import MANIFEST, Scene, is_claimed, roots_below, scenes, settings_of
+from reference.synthetic.look import DOMAINS
+from reference.synthetic.scene import draw_scene
+
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Options:
+    """Draw street scenes of a source and a target domain, in the layouts of GTA5 and Cityscapes."""
+
+    # a new or empty folder, or one to complete
+    root: tyro.conf.Positional[Path]
+    # number of the data set
+    seed: int = 0
+    # processes side by side; 0: as many as there are cores, at most 8
+    jobs: int = 0
+    # show no bar
+    quiet: bool = False
+    drawn: Annotated[Drawn, tyro.conf.arg(name="")] = field(default_factory=Drawn)
+
+
+def draw(root: Path, seed: int, drawn: Drawn, *, jobs: int = 1, quiet: bool = True) -> None:
+    """Draw the scenes that a folder lacks, new or filled with the same settings before.
+
+    Raises:
+        ValueError: it holds other things, or scenes of other settings or other code; nothing is
+            touched then.
+    """
+    wanted = {**settings_of(drawn, seed), "drawing": _fingerprint(seed, drawn)}
+    if not is_claimed(root, wanted):
+        write_atomically(root / MANIFEST, json.dumps(wanted, indent=2) + "\n")
+    with (root / MANIFEST).open() as manifest:
+        # Two runs that lack the same scenes draw them once.
+        fcntl.flock(manifest, fcntl.LOCK_EX)
+        missing = [scene for scene in scenes(roots_below(root, drawn), drawn) if scene.missing]
+        console, hidden = Console(stderr=True), quiet or not missing
+        with multiprocessing.Pool(max(1, min(jobs, len(missing)))) as pool:
+            done = pool.imap_unordered(partial(_draw, seed, drawn), missing, chunksize=4)
+            text = "Drawing street scenes"
+            for _ in track(done, text, len(missing), console=console, disable=hidden):
+                pass
+
+
+def _draw(seed: int, drawn: Drawn, scene: Scene) -> None:
+    partner = scene.labels is None
+    image, classes = draw_scene(
+        seed, scene.domain, scene.index, drawn.size, drawn.shift, scene.split,
+        varied=drawn.varied, night=drawn.night and not partner, other_traffic=partner,
+    )  # fmt: skip
+    _save(Image.fromarray(image), scene.image)
+    if scene.labels is None:
+        return
+    ids = np.array(CITYSCAPES_NUMBERS, dtype=np.uint8)
+    labels = Image.fromarray(ids[classes])
+    if scene.domain == "source":
+        palette = np.zeros((256, 3), dtype=np.uint8)
+        palette[ids] = CITYSCAPES.colours
+        labels.putpalette(palette.ravel().tolist())
+    _save(labels, scene.labels)
+
+
+def _save(picture: Image.Image, path: Path) -> None:
+    encoded = io.BytesIO()
+    picture.save(encoded, format="PNG", compress_level=1)
+    write_atomically(path, encoded.getvalue())
+
+
+def _fingerprint(seed: int, drawn: Drawn) -> str:
+    digest, (varied, night) = hashlib.sha256(), (drawn.varied, drawn.night)
+    for domain in DOMAINS:
+        scene = draw_scene(seed, domain, 0, drawn.size, drawn.shift, varied=varied, night=night)
+        for pixels in scene:
+            digest.update(pixels.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Read the command line and draw; a wrong input ends with one sentence."""
+    try:
+        options = tyro.cli(Options, prog="python -m reference.synthetic", args=arguments)
+        jobs = options.jobs or min(os.cpu_count() or 1, 8)
+        draw(options.root, options.seed, options.drawn, jobs=jobs, quiet=options.quiet)
+    except (ValueError, OSError) as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

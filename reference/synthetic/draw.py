@@ -1,0 +1,104 @@
+"""Where the drawn scenes lie.
+
+Their layouts are those of GTA5 and Cityscapes, so that the toy is read as the real sets are. A
+manifest beside them holds the settings they were drawn with: the same settings find their data
+again, others are refused, and nothing that exists is ever overwritten. Nothing here imports what
+paints: drawing is a process of its own, ``python -m reference.synthetic``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple, get_args
+
+from reference.data.settings import Drawn
+
+MANIFEST: Final = "toy.json"
+_CITY: Final = "toytown"
+
+Split = Literal["train", "val", "test"]
+
+
+class Roots(NamedTuple):
+    """Where the domains lie, and a day image of every training image of a night, unlabelled."""
+
+    source: Path
+    target: Path
+    day: Path | None
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One image with its labels, to be drawn into two files; without labels, into one."""
+
+    domain: Literal["source", "target"]
+    split: Split
+    index: int
+    image: Path
+    labels: Path | None
+
+    @property
+    def missing(self) -> bool:
+        """Whether a file of it is not there."""
+        return not (self.image.is_file() and (self.labels is None or self.labels.is_file()))
+
+
+def roots_below(root: Path, drawn: Drawn) -> Roots:
+    """The folders of the domains below another."""
+    return Roots(root / "gta5", root / "cityscapes", root / "day" if drawn.night else None)
+
+
+def scenes(roots: Roots, drawn: Drawn) -> Iterator[Scene]:
+    """Every scene; scene i of a split is the same however many are drawn."""
+    for index in range(drawn.source_train):
+        name = f"{index + 1:05d}.png"
+        files = roots.source / "images" / name, roots.source / "labels" / name
+        yield Scene("source", "train", index, *files)
+    counts = {"train": drawn.target_train, "val": drawn.target_val, "test": drawn.target_test}
+    for split in get_args(Split):
+        for index in range(counts[split]):
+            stem = f"{_CITY}_{index:06d}_000000"
+            image = f"leftImg8bit/{split}/{_CITY}/{stem}_leftImg8bit.png"
+            labels = f"gtFine/{split}/{_CITY}/{stem}_gtFine_labelIds.png"
+            yield Scene("target", split, index, roots.target / image, roots.target / labels)
+            if roots.day is not None and split == "train":
+                yield Scene("target", split, index, roots.day / image, None)
+
+
+def settings_of(drawn: Drawn, seed: int) -> dict[str, Any]:
+    """What the manifest holds, but for the fingerprint of the pixels."""
+    whole = {**asdict(drawn), "size": list(drawn.size)}
+    sizes = {name: whole.pop(name) for name in [*whole] if name.startswith(("source", "target"))}
+    return {"seed": seed, "sizes": sizes, **whole}
+
+
+def is_claimed(root: Path, wanted: Mapping[str, Any]) -> bool:
+    """Whether a folder holds scenes of these settings already; False where it is new or empty.
+
+    Raises:
+        ValueError: it holds other things, scenes of other settings or a damaged manifest.
+    """
+    manifest, hint = root / MANIFEST, "Hint: name another folder, with --data.root."
+    if not manifest.is_file():
+        if root.exists() and (not root.is_dir() or any(root.iterdir())):
+            raise ValueError(
+                f"synthetic: expected a new or empty folder for drawn scenes, got {root}, "
+                f"which holds other things and no {MANIFEST}. {hint}"
+            )
+        return False
+    try:
+        found = {**json.loads(manifest.read_text("utf-8"))}
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"synthetic: expected {manifest} to hold settings, got a damaged file ({error}). {hint}"
+        ) from error
+    for name, value in wanted.items():
+        if found.get(name) != value:
+            raise ValueError(
+                f"synthetic: expected {root} to hold scenes drawn with {name} {value}, got "
+                f"{found.get(name)}. {hint}"
+            )
+    return True

@@ -1,0 +1,198 @@
+"""Batches: the same bits with any workers, ranks and start; broken images left out by name."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from reference.data.batches import Batch, batches, over, passes
+from reference.data.files import DataError
+from reference.data.rare_classes import RareClassSampler, class_counts
+from reference.data.sets import ImageSet, open_sets
+from reference.data.settings import Colours, Crops, DataSettings, RareClasses
+from tests.reference.trees import fill, make, save_image, save_labels, save_values
+
+COLOURS = Colours(probability=0.8, gamma=0.3, noise=0.05, blur_probability=0.5)
+CROPS = Crops(size=None, short_side=(12, 14), scale=(0.9, 1.2), crop=(8, 10), colours=COLOURS)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sets")
+    layout = make(folder / "gta5", "gta5", count=5)
+    # One image shows motorcycles alone, and no other does.
+    for number in range(5):
+        path = folder / "gta5" / f"{fill(layout.labels[0].pattern, 'train', number)}.png"
+        save_labels(path, layout.labels[0], [32] if number == 2 else [7, 8, 26])
+    acdc = make(folder / "acdc", "acdc", count=5, labels=False)
+    for number in range(5):
+        save_image(folder / "acdc" / f"{fill(acdc.partner, 'train', number)}.png", number)
+    return folder
+
+
+@pytest.fixture
+def sets(root: Path) -> Any:
+    return open_sets(DataSettings(root=root, target_set="acdc"))
+
+
+def _run(images: ImageSet, crops: Crops = CROPS, **changes: Any) -> list[Batch]:
+    usual = {"seed": 0, "stream": 0, "start": 0, "stop": 6, "batch_size": 2}
+    return list(batches(images, crops, **{**usual, **changes}))
+
+
+def _same(first: list[Batch], again: list[Batch]) -> bool:
+    return len(first) == len(again) and all(
+        (a is None and b is None) or torch.equal(a, b)
+        for one, other in zip(first, again, strict=True)
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+def test_a_batch_is_images_labels_and_numbers(sets: Any) -> None:
+    (first, *_) = _run(sets.source)
+    assert first.images.shape == (2, 3, 8, 10)
+    assert first.images.dtype == torch.float32
+    assert 0 <= first.images.min() <= first.images.max() <= 1
+    assert first.labels is not None
+    assert first.labels.shape == (2, 8, 10)
+    assert first.labels.dtype == first.indices.dtype == torch.int64
+    assert first.partners is _run(sets.target)[0].labels is None
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("start", [0, 4])
+def test_workers_and_a_resume_change_no_bit(sets: Any, workers: int, start: int) -> None:
+    assert _same(_run(sets.source)[start:], _run(sets.source, workers=workers, start=start))
+
+
+def test_ranks_change_no_bit(sets: Any) -> None:
+    both = [_run(sets.target, batch_size=1, rank=rank, world=2) for rank in (0, 1)]
+    joined = [
+        Batch(*(None if a is None else torch.cat([a, b]) for a, b in zip(*pair, strict=True)))
+        for pair in zip(*both, strict=True)
+    ]
+    assert _same(_run(sets.target), joined)
+
+
+def test_no_random_state_is_read_or_changed(sets: Any) -> None:
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = _run(sets.source)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    np.random.seed(5)
+    assert _same(first, _run(sets.source))
+    assert not _same(first, _run(sets.source, seed=1))
+
+
+def test_day_images_are_cut_as_their_nights(sets: Any) -> None:
+    plain = replace(CROPS, colours=Colours())
+    for batch in _run(sets.target, plain):
+        assert batch.partners is not None
+        assert torch.equal(batch.partners, batch.images)
+
+
+def test_static_labels_are_cut_as_their_images(sets: Any, tmp_path: Path) -> None:
+    for number, stem in enumerate(sets.target.stems):
+        red = sets.target.image(number)[..., 0]
+        save_values(tmp_path / f"{stem}.png", np.where(red < 19, red, 255).astype(np.uint8))
+    crops = Crops(size=(8, 12), crop=(6, 8))
+    for batch in _run(sets.target, crops, static=tmp_path, workers=1):
+        red = (batch.images[:, 0] * 255).round().long()
+        assert batch.labels is not None
+        assert torch.equal(batch.labels, torch.where(red < 19, red, 255))
+    (tmp_path / f"{sets.target.stems[0]}.png").unlink()
+    with pytest.raises(ValueError, match=f"expected .*{sets.target.stems[0]}.png to be a picture"):
+        _run(sets.target, crops, static=tmp_path, workers=1)
+    with pytest.raises(ValueError, match="static labels for a set without labels"):
+        _run(sets.source, static=tmp_path)
+
+
+def test_rare_classes_are_shown_by_their_crops(sets: Any, tmp_path: Path) -> None:
+    counts = class_counts(sets.source, tmp_path)
+    settings = RareClasses(min_pixels=10, temperature=0.05)
+    rare = RareClassSampler(counts, settings)
+    drawn = _run(sets.source, rare=rare, stop=20)
+    shown = sum(17 in batch.labels for batch in drawn if batch.labels is not None)
+    assert shown >= 10
+    assert _same(drawn, _run(sets.source, rare=rare, stop=20, workers=2))
+    half = RareClassSampler(counts, replace(settings, share=0.5))
+    assert 0 < sum(17 in batch.labels for batch in _run(sets.source, rare=half, stop=20)) < shown
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> ImageSet:
+    layout = make(tmp_path / "gta5", "gta5", count=5)
+    for number, damage in ((1, b""), (3, b"<html>")):
+        path = tmp_path / "gta5" / f"{fill(layout.images[0], 'train', number)}.png"
+        path.write_bytes(damage)
+    return open_sets(DataSettings(root=tmp_path)).source
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_broken_images_are_named_once_and_replaced(broken: ImageSet, workers: int) -> None:
+    told: list[str] = []
+    drawn = _run(broken, skip=told.append, workers=workers, stop=10)
+    assert len(drawn) == 10
+    assert {int(i) for batch in drawn for i in batch.indices} == {0, 2, 4}
+    assert len(told) == 2
+    assert sorted(broken.bad) == [1, 3]
+    assert any("0000001.png" in sentence and "0 bytes" in sentence for sentence in told)
+    assert _same(drawn[4:], _run(broken.part(range(5)), start=4, stop=10))
+
+
+def test_too_many_broken_images_end_the_run(broken: ImageSet) -> None:
+    with pytest.raises(DataError, match=r"2 images of GTA5 are broken, and data\.max_bad is 1"):
+        _run(broken, max_bad=1, stop=10)
+    with pytest.raises(DataError, match="No whole image followed"):
+        _run(broken.part([1, 3]))
+
+
+def test_passes_show_every_image_once_at_one_size(sets: Any, broken: ImageSet) -> None:
+    shown = list(passes(sets.source, (4, 6), batch_size=2))
+    assert torch.cat([batch.indices for batch in shown]).tolist() == [0, 1, 2, 3, 4]
+    assert shown[0].images.shape == (2, 3, 4, 6)
+    assert shown[0].labels is not None
+    assert shown[0].labels.shape == (2, 4, 6)
+    ranks = [
+        torch.cat([b.indices for b in passes(sets.target, (4, 6), rank=r, world=2)]) for r in (0, 1)
+    ]
+    assert [rank.tolist() for rank in ranks] == [[0, 2, 4], [1, 3]]
+    told: list[str] = []
+    left = [int(i) for batch in passes(broken, (4, 6), skip=told.append) for i in batch.indices]
+    assert left == [0, 2, 4]
+    assert len(told) == 2
+
+
+def test_images_in_memory_give_the_same_batches(root: Path) -> None:
+    settings = DataSettings(root=root, target_set="acdc", cache_mib=4)
+    kept = open_sets(settings).source
+    assert _same(_run(kept), _run(open_sets(replace(settings, cache_mib=0)).source))
+    assert _same(_run(kept), _run(kept))
+
+
+def _square(number: int) -> int:
+    if number == 30:
+        raise DataError("thirty")
+    return number * number
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_work_over_files_keeps_its_order_and_its_errors(workers: int) -> None:
+    work = partial(over, _square, title="", workers=workers, progress=False)
+    assert list(work(count=20)) == [number * number for number in range(20)]
+    with pytest.raises(DataError, match=r"^thirty$"):
+        list(work(count=40))
+    assert list(work(count=0)) == []
+
+
+def test_photographs_of_several_sizes_share_a_batch(tmp_path: Path) -> None:
+    for number, size in enumerate([(20, 30), (9, 9), (50, 12)]):
+        name = f"{number}_leftImg8bit.png"
+        save_image(tmp_path / "cityscapes" / "leftImg8bit" / "train" / "x" / name, size=size)
+    target = open_sets(DataSettings(root=tmp_path)).target
+    assert _run(target)[0].images.shape == (2, 3, 8, 10)

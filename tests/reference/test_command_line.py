@@ -1,0 +1,109 @@
+"""The command line of every run: presets, help, old spellings, and torchrun's own options."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import pytest
+from torch.distributed.run import get_args_parser
+
+from reference.presets import PRESETS, Options, command_line, settings_help
+
+
+def option_names(value: Any, front: str = "--") -> list[str]:
+    names = []
+    for field in fields(value):
+        inner = getattr(value, field.name)
+        name = f"{front}{field.name}".replace("_", "-")
+        if is_dataclass(inner):
+            names += option_names(inner, front if field.name == "settings" else f"{name}.")
+        else:
+            names.append(name)
+    return names
+
+
+def test_torchrun_takes_no_option_of_ours_for_its_own() -> None:
+    # argparse reads an unambiguous beginning of an option as the option, wherever it stands.
+    theirs = [option for action in get_args_parser()._actions for option in action.option_strings]
+    ours = option_names(Options())
+    assert "--folder" in ours and "--adaptation.contrast.threshold" in ours
+    assert [name for name in ours if any(other.startswith(name) for other in theirs)] == []
+    assert any(other.startswith("--run") for other in theirs)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_help_of_a_preset_fits_two_screens(name: str) -> None:
+    text = settings_help(name, Options(settings=PRESETS[name][1]))
+    lines = text.splitlines()
+    assert len(lines) <= 100 and max(map(len, lines)) <= 100
+    for group in ("--data.", "--adaptation.contrast.", "--machine.", "--reporting."):
+        assert any(line.strip().startswith(group) for line in lines)
+
+
+def test_every_option_is_explained() -> None:
+    options = Options(settings=PRESETS["toy"][1])
+    for name in option_names(options):
+        group = name.removeprefix("--").rpartition(".")[0]
+        assert f"  {name} " in settings_help("toy", options, group or None)
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["train toy", "demo", "ablate", "report", "check_data", "prepare", "synthetic"],
+)
+def test_help_needs_no_torch(words: str) -> None:
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = {[*words.split(), '--help']}\n"
+        "try:\n    runpy.run_module(f'reference.{sys.argv[0]}', None, '__main__', alter_sys=True)\n"
+        "except SystemExit:\n    print('torch' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines()[-1] == "False" and len(ran.stdout.splitlines()) > 10
+
+
+OLD = """gta5-to-cityscapes --run runs/x --mode adapt --start a.pth --adaptation.rare-classes
+--source.crops.resize.size 64 128 --adaptation.source-crops.colour.probability 0.5
+--data.drawn-size 32 64 --compile"""
+
+
+def test_old_spellings_mean_what_they_meant() -> None:
+    options = command_line(OLD.split())
+    settings = options.settings
+    assert str(options.folder) == "runs/x" and settings.stages == "adapt"
+    assert str(settings.begin) == "a.pth" and settings.adaptation.rare.on
+    assert settings.source.crops.size == (64, 128) and settings.data.drawn.size == (32, 64)
+    assert settings.adaptation.source_crops.colours.probability == 0.5
+    assert settings.machine.compile
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("toy --seed -1", "Settings: expected seed >= 0, got -1."),
+        ("toy --ema-decay 2", "Settings: expected ema_decay within 0..1, got 2.0."),
+        ("toy --adaptation.contrast.temperature -1", "Contrast: expected temperature > 0, got -1."),
+        ("toy --adaptation.contrast.threshold 7", "Contrast: expected threshold within -1..1, got"),
+        ("toy --adaptation.rounds 0", "AdaptationStage: expected rounds >= 1, got 0."),
+        ("toy --data.merge rider", "DataSettings: expected merge as"),
+    ],
+)
+def test_a_wrong_value_ends_with_a_sentence(
+    words: str, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command_line(words.split())
+    # Values of a group are refused by the parser, in a box.
+    said = f"{ended.value} {capsys.readouterr().err}".replace("│", " ")
+    assert sentence in " ".join(said.split())
+
+
+def test_an_unknown_preset_lists_the_known_ones() -> None:
+    with pytest.raises(SystemExit) as ended:
+        command_line(["gta"])
+    text = str(ended.value)
+    assert text.startswith("train: expected the name of a preset, got 'gta'.")
+    assert all(name in text for name in PRESETS)

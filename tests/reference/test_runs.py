@@ -1,0 +1,330 @@
+"""The command itself: killed, stopped and resumed with the same bits, alone and on two ranks."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+import torch
+
+from reference.data.sets import open_sets
+from reference.data.settings import Crops
+from reference.run.plan import plan
+from reference.run.ranks import Ranks
+from reference.run.state import State
+from reference.settings import Settings
+from tests.reference.tiny_runs import (
+    EVERYTHING,
+    LONG,
+    SEEN,
+    SIZE,
+    changed,
+    digest,
+    held,
+    options,
+    rows,
+    run,
+    spawn,
+)
+
+# As docs/training.md has it.
+TORCHRUN = (str(Path(sys.executable).with_name("torchrun")), "--nproc-per-node", "2", "-m")
+PARTS = ("student", "teacher", "optimiser", "method", "monitor", "iteration")
+
+
+def log(folder: Path) -> Path:
+    return folder.with_suffix(".log")
+
+
+def wait_for_row(process: subprocess.Popen[str], folder: Path, row: int) -> None:
+    """Return once so many iterations are on record."""
+    deadline = time.monotonic() + 90
+    while len(rows(folder)) < row and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert process.poll() is None, log(folder).read_text()
+
+
+def started(settings: Settings, folder: Path, *more: str, **launcher: Any) -> Any:
+    return spawn(options(settings, folder, "--resume", "auto", *more), log(folder), **launcher)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    assert run(LONG, folder)
+    return folder
+
+
+def test_a_run_that_is_killed_anywhere_ends_with_the_same_bits(uninterrupted: Path, tmp_path: Path):
+    folder = tmp_path / "run"
+    after = random.Random(os.urandom(8))
+    for row in (3, 12):
+        process = started(LONG, folder)
+        wait_for_row(process, folder, row)
+        time.sleep(after.uniform(0, 0.3))
+        os.killpg(process.pid, signal.SIGKILL)
+        assert process.wait(timeout=60) == -signal.SIGKILL
+    assert run(LONG, folder, resume=True)
+    assert held(folder)["iteration"] == 20
+    assert digest(held(folder)) == digest(held(uninterrupted))
+    assert [row["iteration"] for row in rows(folder)] == [str(n + 1) for n in range(20)]
+    assert not list(folder.rglob("*.partial"))
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)]
+)
+def test_a_signal_to_all_processes_saves_and_exits_with_0(
+    number: signal.Signals, uninterrupted: Path, tmp_path: Path
+):
+    folder = tmp_path / "run"
+    process = started(changed(LONG, data={"workers": 1}), folder)
+    wait_for_row(process, folder, 9)
+    os.killpg(process.pid, number)
+    assert process.wait(timeout=60) == 0, log(folder).read_text()
+    assert "asked to stop: saved iteration" in log(folder).read_text()
+    assert 9 <= held(folder)["iteration"] == len(rows(folder)) < 20
+    assert run(LONG, folder, resume=True)
+    assert digest(held(folder)) == digest(held(uninterrupted))
+
+
+def test_torchrun_as_typed_in_the_docs_stops_and_goes_on_with_the_same_bits(tmp_path: Path):
+    whole, folder = tmp_path / "whole", tmp_path / "run"
+    process = started(LONG, whole, launcher=TORCHRUN)
+    assert process.wait(timeout=120) == 0, log(whole).read_text()
+    assert "Warning" not in log(whole).read_text()
+    handling = (*TORCHRUN[:-1], "--signals-to-handle", "SIGTERM,SIGUSR1", "-m")
+    process = started(LONG, folder, launcher=handling)
+    wait_for_row(process, folder, 3)
+    process.send_signal(signal.SIGUSR1)
+    process.wait(timeout=60)
+    assert "asked to stop: saved iteration" in log(folder).read_text()
+    assert 3 <= held(folder)["iteration"] == len(rows(folder)) < 20
+    assert started(LONG, folder, launcher=TORCHRUN).wait(timeout=120) == 0, log(folder).read_text()
+    assert held(folder)["iteration"] == 20
+    assert digest(held(folder)) == digest(held(whole))
+    assert len(list((folder / "labels" / "round-1").glob("*.png"))) == 4
+    ranks = json.loads((folder / "origin.json").read_text())["starts"][0]["machine"]["ranks"]
+    assert ranks == 2
+
+
+def without_chance(settings: Settings) -> Settings:
+    """No dropout, crops or statistics of the batch, and an optimiser that enlarges no rounding."""
+    plain = {"head": "dlv2", "features": "branches", "batch_norm": "frozen"}
+    slow = replace(settings.source.optimiser, learning_rate=1e-5)
+    contrast = replace(settings.adaptation.contrast, measure="similarity", threshold=0.2)
+    whole = Crops(size=SIZE, crop=SIZE, flip=0.0)
+    crops = {"source_crops": whole, "target_crops": whole}
+    return changed(
+        settings,
+        network={"deeplab": replace(settings.network.deeplab, **plain)},
+        source={"optimiser": slow, "crops": whole},
+        adaptation={"optimiser": slow, "contrast": contrast, **crops},
+    )
+
+
+def test_two_ranks_and_two_parts_equal_one_process(tmp_path: Path):
+    settings = without_chance(EVERYTHING)
+    assert run(settings, tmp_path / "one")
+    halves = changed(settings, machine={"accumulate": 2})
+    process = started(settings, tmp_path / "two", launcher=TORCHRUN)
+    assert process.wait(timeout=120) == 0, log(tmp_path / "two").read_text()
+    one, two = held(tmp_path / "one"), held(tmp_path / "two")
+    for name, value in one["student"].items():
+        torch.testing.assert_close(two["student"][name], value, rtol=1e-3, atol=1e-5)
+    bank = one["method"]["state"]
+    assert any("present" in name and value.any() for name, value in bank.items())
+    for name, value in bank.items():
+        torch.testing.assert_close(two["method"]["state"][name], value, rtol=1e-3, atol=1e-5)
+    # Counts of the monitor are those of all ranks.
+    assert torch.equal(two["monitor"]["source"], one["monitor"]["source"])
+    assert run(halves, tmp_path / "halves")
+    # Each part moves the bank once, so only the warm-up is the same.
+    for half, whole in zip(rows(tmp_path / "halves")[:3], rows(tmp_path / "one"), strict=False):
+        name = "loss_source_cross_entropy"
+        assert float(half[name]) == pytest.approx(float(whole[name]), rel=1e-4)
+
+
+def test_a_finished_run_stays_as_it_is(uninterrupted: Path):
+    before = digest(held(uninterrupted))
+    assert run(LONG, uninterrupted, resume=True)
+    assert digest(held(uninterrupted)) == before
+    starts = json.loads((uninterrupted / "origin.json").read_text())["starts"]
+    assert [start["iteration"] for start in starts][:2] == [0, 20]
+
+
+def test_a_run_begins_with_the_network_of_another(uninterrupted: Path, tmp_path: Path):
+    settings = replace(EVERYTHING, stages="adapt", begin=uninterrupted / "last.pth")
+    assert run(settings, tmp_path / "longer")
+    assert held(tmp_path / "longer")["iteration"] == 6
+
+
+REFUSED: dict[str, tuple[Settings, str]] = {
+    "no weights": (changed(network={"random_weights": False}), "train: expected "),
+    "parts that do not divide": (changed(machine={"accumulate": 4}), "train: expected a batch_si"),
+    "fp16 on the CPU": (
+        changed(machine={"precision": "fp16"}), "train: expected a GPU for precision fp16, got "
+    ),
+    "no GPU": (changed(machine={"device": "cuda"}), "train: expected a GPU for every pro"),
+    "no data": (
+        changed(data={"source_set": "gta5"}), "data: expected a folder gta5 below data.root, got no"
+    ),
+    "no such root": (
+        changed(data={"target_set": "camvid", "root": Path("nowhere")}),
+        "data: expected a folder camvid below data.root, got nowhere, which does not exist. Hint",
+    ),
+    "no such weights": (
+        changed(network={"weights": Path("no.pth")}, data={"source_set": "gta5"}),
+        "train: expected weights in no.pth, got no such file. Hint: docs/data.md says where to ge",
+    ),
+    "unknown method": (replace(EVERYTHING, method="bicycle"), "methods: expected "),
+    "no such image": (
+        changed(reporting={"panels_every": 5, "panel_ids": (99,)}),
+        "train: expected reporting.panel_ids below 4, the number of source images, got 99.",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_dry_run_refuses_what_the_run_refuses_and_nothing_is_written(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from reference.presets import Options
+    from reference.train import main
+
+    if name == "no GPU" and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    settings, start = REFUSED[name]
+    if name != "no such image":
+        monkeypatch.setattr("reference.data.sets.draw_missing", Mock(side_effect=AssertionError))
+    folder, said = tmp_path / "deep" / "run", []
+    for dry_run in (True, False):
+        with pytest.raises(SystemExit) as stop:
+            main(Options(folder=folder, dry_run=dry_run, settings=settings))
+        said.append(str(stop.value.code))
+    assert said[0] == said[1]
+    assert said[0].startswith(start)
+    assert not folder.exists()
+
+
+def test_a_dry_run_names_every_phase_and_writes_and_draws_nothing(tmp_path: Path):
+    settings = changed(EVERYTHING, data={"root": tmp_path / "scenes"})
+    process = started(replace(settings, method="bi_mix"), tmp_path / "run", "--dry-run")
+    assert process.wait(timeout=60) == 0, log(tmp_path / "run").read_text()
+    lines = log(tmp_path / "run").read_text().splitlines()
+    assert [line.split(":")[0] for line in lines[-3:]] == ["source", "round 0", "round 1"]
+    assert f"labelled images: 4 in {tmp_path / 'scenes'}" in lines
+    assert f"drawn scenes in {tmp_path / 'scenes'}, drawn by the run" in lines
+    told = "images are scaled (width x height): labelled 64x32 to 64x32; target 64x32 to 64x32"
+    assert told in lines
+    assert any("has no day images: each image is its own day" in line for line in lines)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run.log"]
+
+
+def test_a_dry_run_refuses_the_folder_that_the_run_refuses(seen_run: Path):
+    with pytest.raises(ValueError, match=r"^train: expected folder to be a new or empty folder"):
+        plan(SEEN, seen_run)
+    with pytest.raises(ValueError, match=r"got 1 other: seed: 0 -> 5"):
+        plan(replace(SEEN, seed=5), seen_run, resume=True)
+    assert "round 1" in plan(SEEN, seen_run, resume=True)
+
+
+def test_looking_changes_no_bit(seen_run: Path, tmp_path: Path):
+    assert run(EVERYTHING, tmp_path / "run")
+    seen, unseen = held(seen_run), held(tmp_path / "run")
+    assert digest([seen[part] for part in PARTS]) == digest([unseen[part] for part in PARTS])
+    assert not {path.name for path in (tmp_path / "run").iterdir()} & {"panels", "prototypes"}
+
+
+def test_a_term_that_explodes_stops_the_run_by_name_and_keeps_what_was_saved(tmp_path: Path):
+    settings = changed(adaptation={"entropy_weight": float("inf")})
+    with pytest.raises(FloatingPointError, match=r"^train: expected a finite loss, got entropy = "):
+        run(settings, tmp_path / "run")
+    assert held(tmp_path / "run")["iteration"] == 2
+    assert all(value.isfinite().all() for value in held(tmp_path / "run")["student"].values())
+
+
+def test_losses_and_prototypes_stay_float32_under_bf16(tmp_path: Path):
+    short = changed(source={"iterations": 1}, adaptation={"iterations": 2})
+    assert run(changed(short, machine={"precision": "bf16"}), tmp_path / "run")
+    state = held(tmp_path / "run")["method"]["state"]
+    dtypes = {value.dtype for value in state.values() if value.is_floating_point()}
+    assert dtypes == {torch.float32, torch.float64}
+    assert run(short, tmp_path / "wide")
+    student = held(tmp_path / "run")["student"]
+    assert {value.dtype for value in student.values()} <= {torch.float32, torch.int64, torch.bool}
+    assert digest(student) != digest(held(tmp_path / "wide")["student"])
+
+
+def test_a_checkpoint_inside_a_round_needs_the_labels_of_that_round(tmp_path: Path):
+    settings = changed(reporting={"checkpoint_every": 7, "keep": 9})
+    assert run(settings, tmp_path / "run")
+    (tmp_path / "run" / "checkpoints" / "00000009.pth").unlink()
+    (tmp_path / "run" / "labels" / "round-1" / "complete.json").unlink()
+    with pytest.raises(ValueError, match=r"^train: expected the static labels that"):
+        run(settings, tmp_path / "run", resume=True)
+
+
+def test_a_request_while_static_labels_are_made_saves_and_makes_them_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    import reference.static_labels
+
+    small = changed(network={"kind": "toy"})
+    assert run(small, tmp_path / "whole")
+    real = reference.static_labels.write_static_labels
+
+    def interrupted(*arguments: Any, **named: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reference.static_labels, "write_static_labels", interrupted)
+        assert not run(small, tmp_path / "run")
+    assert held(tmp_path / "run")["iteration"] == 6
+    assert not (tmp_path / "run" / "labels" / "round-1" / "complete.json").exists()
+    assert run(small, tmp_path / "run", resume=True)
+    assert digest(held(tmp_path / "run")) == digest(held(tmp_path / "whole"))
+
+
+def test_every_ingredient_off_is_a_control_that_sees_source_labels_alone(tmp_path: Path):
+    contrast = replace(EVERYTHING.adaptation.contrast, target_to_source=0.0, source_to_target=0.0)
+    off = {"static_labels": False, "entropy_weight": 0.0, "source_entropy_weight": 0.0}
+    assert run(changed(adaptation={"contrast": contrast, **off}), tmp_path / "run")
+    last = rows(tmp_path / "run")[-1]
+    assert [name for name in last if name.startswith("loss_")] == ["loss_source_cross_entropy"]
+    assert not last["coverage"] and not (tmp_path / "run" / "labels").exists()
+
+
+def test_the_warm_up_trains_the_stem_that_is_scored_and_adaptation_begins_with_a_copy(
+    tmp_path: Path,
+):
+    deeplab = replace(EVERYTHING.network.deeplab, stems="per_domain")
+    settings = changed(network={"deeplab": deeplab}, reporting={"checkpoint_every": 3, "keep": 9})
+    assert run(settings, tmp_path / "run")
+    first, last = (
+        torch.load(tmp_path / "run" / "checkpoints" / f"0000000{number}.pth")["student"]
+        for number in (3, 9)
+    )
+    begun = State(settings, open_sets(settings.data, 0), Ranks()).network.state_dict()
+    for state, moved in ((first, False), (last, True)):
+        name = "conv1.weight"
+        assert torch.equal(state[f"backbone.{name}"], begun[f"backbone.{name}"]) != moved
+        assert not torch.equal(state[f"backbone.target.{name}"], begun[f"backbone.target.{name}"])
+
+
+def test_the_digest_sees_one_bit():
+    state = {"a": torch.zeros(3), "b": [1, {"c": torch.ones(2, dtype=torch.bool)}]}
+    before = digest(state)
+    state["a"][1] = 1e-45
+    assert digest(state) != before
