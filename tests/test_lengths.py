@@ -252,8 +252,12 @@ def test_statistics_banks_and_subclasses_see_directions_alone(drawn: Lengths) ->
     torch.testing.assert_close(kept.prototypes[0], unit[0], rtol=1e-5, atol=1e-6)
     prototypes = normal(1, (CLASSES, 2, CHANNELS), torch.float32)
     of_rows, of_units = (assign_subclasses(one, labels, prototypes) for one in (rows, unit))
-    # Shares that tie to the last digits may fall either way.
-    assert (of_rows != of_units).sum() <= 1
+    # Equal shares may tie to the last digits: what a rounding of the features decides is left out.
+    settled = torch.ones_like(labels, dtype=torch.bool)
+    for seed in range(8):
+        rounded = unit + 1e-6 * normal(seed, unit.shape, torch.float32)
+        settled &= assign_subclasses(rounded, labels, prototypes) == of_units
+    assert torch.equal(of_rows[settled], of_units[settled]) and settled.any()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

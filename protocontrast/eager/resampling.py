@@ -23,6 +23,9 @@ COLUMNS = 128
 ROWS = 16
 """Most output rows of a tile, for the same reason."""
 
+LEAST_ROWS = 8
+"""Of a product in the gradient: on some processors threads share out the sums of fewer."""
+
 
 class Axis(NamedTuple):
     """Where each output position reads: `lower` with weight 1 - `share`, `upper` with `share`.
@@ -184,12 +187,16 @@ class Upsampling:
 
     def blend_back(self, slope: Tensor, total: Tensor, tile: Tile) -> None:
         """total += the transpose of `blend` of the slope (n, C, W) of a tile."""
-        rows = total[tile.inputs]
         if self.gathers:
+            rows = total[tile.inputs]
             rows[0].add_(_part(slope, 1 - tile.weights).sum(dim=0))
             rows[-1].add_(_part(slope, tile.weights).sum(dim=0))
             return
-        rows.flatten(1).addmm_(tile.weights.t(), slope.flatten(1))
+        start = max(0, min(tile.inputs.start, len(total) - LEAST_ROWS))
+        rows = total[start : max(tile.inputs.stop, start + LEAST_ROWS)]
+        weights = tile.weights.new_zeros(len(rows), len(tile.weights))
+        weights[tile.inputs.start - start : tile.inputs.stop - start] = tile.weights.t()
+        rows.flatten(1).addmm_(weights, slope.flatten(1))
 
 
 def _part(values: Tensor, share: Tensor) -> Tensor:
