@@ -73,7 +73,7 @@ def _typed(kind: type[T], plain: Mapping[str, Any]) -> T:
 def open_images(options: Options, release: Release) -> tuple[ImageSet, ClassList]:
     """Open the images and labels that are to be scored, and the classes with their means."""
     from reference.data.image_set import looks_like
-    from reference.data.sets import open_sets
+    from reference.data.sets import Sets
 
     data = _typed(DataSettings, release.card.get("data", {}))
     data = replace(data, source_set=release.card.get("source") or data.source_set)
@@ -88,7 +88,7 @@ def open_images(options: Options, release: Release) -> tuple[ImageSet, ClassList
             f"score: expected a folder of labelled images with {options.weights}, got none. "
             "Hint: python -m reference.score FOLDER --weights ...; only a checkpoint names its own."
         )
-    sets = open_sets(data, release.card.get("settings", {}).get("seed", 0))
+    sets = Sets(data, release.card.get("settings", {}).get("seed", 0))
     if sets.classes.names != release.classes.names:
         raise ValueError(
             f"score: expected the classes of the network ({', '.join(release.classes.names)}), got "

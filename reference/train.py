@@ -35,7 +35,7 @@ from reference.commands import answer
 from reference.data.batches import SOURCE_STREAM, TARGET_STREAM, Batch, batches
 from reference.data.checking import scaling
 from reference.data.classes import IGNORE
-from reference.data.sets import ImageSet, Sets, open_sets
+from reference.data.sets import ImageSet, Sets
 from reference.data.settings import Crops
 from reference.method import Part, label_counts, shared_by
 from reference.run.folder import LAST, RunFolder, as_plain
@@ -67,7 +67,7 @@ def train(settings: Settings, folder: Path, *, resume: bool = False, quiet: bool
         joined(settings.machine) as ranks,
         RunFolder(folder, as_plain(settings), ranks, resume=resume) as run,
     ):
-        sets = open_sets(settings.data, settings.seed, oracle=oracle, one_first=ranks.one_first)
+        sets = Sets(settings.data, settings.seed, oracle=oracle, one_first=ranks.one_first)
         state = State(settings, sets, ranks, run.checkpoint)
         notes = state.check()
         if settings.machine.compile:
@@ -221,9 +221,9 @@ class Loop:
         """Score the network, and its moving average, on the validation images."""
         state = self.state
         if self.ranks.is_main:
-            from reference.evaluation.validation import validate
+            from reference.evaluation import validation
 
-            score = validate(self.run.path, self.settings, self.sets, state)
+            score = validation.validate(self.run.path, self.settings, self.sets, state)
             percent = score.student, score.teacher
             self.report.scores(state.iteration, phase.name, *percent, name=score.name)
             self.report.say(score.verdict)

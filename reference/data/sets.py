@@ -20,7 +20,7 @@ from reference.data.settings import DataSettings, Drawn, RareClasses
 if TYPE_CHECKING:
     from reference.data.rare_classes import ClassCounts, RareClassSampler
 
-__all__ = ["ImageSet", "Sets", "open_sets"]
+__all__ = ["ImageSet", "Sets"]
 
 _DRAWN: Final = (LAYOUTS["toy"], LAYOUTS["toy-source"])
 
@@ -195,10 +195,6 @@ class Sets:
         from reference.data.rare_classes import RareClassSampler
 
         return RareClassSampler(self.counts(), settings)
-
-
-# What a command calls; nothing is opened yet.
-open_sets = Sets
 
 
 def plain(name: str) -> str:

@@ -76,9 +76,9 @@ def draw_missing(many: Iterable[Settings]) -> None:
 
 def sets_of(settings: Settings) -> Sets:
     """The sets of a run, of which nothing is opened yet."""
-    from reference.data.sets import open_sets
+    from reference.data.sets import Sets
 
-    return open_sets(settings.data, settings.seed)
+    return Sets(settings.data, settings.seed)
 
 
 def image_counts(settings: Settings) -> dict[str, int]:

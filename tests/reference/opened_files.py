@@ -22,14 +22,14 @@ def _note(event: str, arguments: tuple[object, ...]) -> None:
 def main() -> None:
     root, layout, pipeline, workers = Path(sys.argv[1]), *sys.argv[2:4], int(sys.argv[4])
     from reference.data.batches import batches
-    from reference.data.sets import open_sets
+    from reference.data.sets import Sets
     from reference.data.settings import Crops, DataSettings
 
     folders = {"target": root}
     if layout == "own":
         folders = {"target": root / "photographs", "classes": root / "classes.json"}
         folders["target_labels"] = root / "truth"
-    sets = open_sets(DataSettings(target_set=layout, **folders))
+    sets = Sets(DataSettings(target_set=layout, **folders))
     sys.addaudithook(_note)
     images = sets.target if pipeline == "target" else sets.oracle
     crops = Crops(size=(4, 6), crop=(4, 4))

@@ -12,7 +12,7 @@ import torch
 from reference.data.batches import Batch, batches, over, passes
 from reference.data.files import DataError
 from reference.data.rare_classes import RareClassSampler, class_counts
-from reference.data.sets import ImageSet, open_sets
+from reference.data.sets import ImageSet, Sets
 from reference.data.settings import Colours, Crops, DataSettings, RareClasses
 from tests.reference.trees import fill, make, save_image, save_labels, save_values
 
@@ -36,7 +36,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def sets(root: Path) -> Any:
-    return open_sets(DataSettings(root=root, target_set="acdc"))
+    return Sets(DataSettings(root=root, target_set="acdc"))
 
 
 def _run(images: ImageSet, crops: Crops = CROPS, **changes: Any) -> list[Batch]:
@@ -130,7 +130,7 @@ def broken(tmp_path: Path) -> ImageSet:
     for number, damage in ((1, b""), (3, b"<html>")):
         path = tmp_path / "gta5" / f"{fill(layout.images[0], 'train', number)}.png"
         path.write_bytes(damage)
-    return open_sets(DataSettings(root=tmp_path)).source
+    return Sets(DataSettings(root=tmp_path)).source
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -170,8 +170,8 @@ def test_passes_show_every_image_once_at_one_size(sets: Any, broken: ImageSet) -
 
 def test_images_in_memory_give_the_same_batches(root: Path) -> None:
     settings = DataSettings(root=root, target_set="acdc", cache_mib=4)
-    kept = open_sets(settings).source
-    assert _same(_run(kept), _run(open_sets(replace(settings, cache_mib=0)).source))
+    kept = Sets(settings).source
+    assert _same(_run(kept), _run(Sets(replace(settings, cache_mib=0)).source))
     assert _same(_run(kept), _run(kept))
 
 
@@ -194,5 +194,5 @@ def test_photographs_of_several_sizes_share_a_batch(tmp_path: Path) -> None:
     for number, size in enumerate([(20, 30), (9, 9), (50, 12)]):
         name = f"{number}_leftImg8bit.png"
         save_image(tmp_path / "cityscapes" / "leftImg8bit" / "train" / "x" / name, size=size)
-    target = open_sets(DataSettings(root=tmp_path)).target
+    target = Sets(DataSettings(root=tmp_path)).target
     assert _run(target)[0].images.shape == (2, 3, 8, 10)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from reference.check_data import Options, Report, check, lines, show
 from reference.data.checking import check_sets
-from reference.data.sets import open_sets
+from reference.data.sets import Sets
 from reference.data.settings import DataSettings
 from tests.reference.trees import cut_short, make, save_deep, save_image, save_values
 
@@ -89,7 +89,7 @@ def test_labels_that_are_all_void(root: Path) -> None:
     assert "placeholders" in val.refusal
     assert not gta5.refusal
     assert any("they teach nothing" in told for told in gta5.warnings)
-    sets = open_sets(DataSettings(root=root))
+    sets = Sets(DataSettings(root=root))
     with pytest.raises(ValueError, match="nothing could be scored"):
         check_sets(sets)
     assert any("they teach nothing" in told for told in check_sets(sets, validation=False))
@@ -109,18 +109,18 @@ def test_poor_frames_of_synthia_warn_and_a_poor_set_is_refused(tmp_path: Path) -
 
 
 def test_the_run_checks_what_it_will_open(root: Path) -> None:
-    sets = open_sets(DataSettings(root=root))
+    sets = Sets(DataSettings(root=root))
     assert any("the complete set has 24966" in told for told in check_sets(sets))
     save_image(_image(root, 1), size=(40, 60))
-    told = check_sets(open_sets(DataSettings(root=root)))
+    told = check_sets(Sets(DataSettings(root=root)))
     assert any("1 of 4 images of GTA5 are broken" in sentence for sentence in told)
     assert any("0000001.png" in sentence for sentence in told)
     with pytest.raises(ValueError, match=r"data\.max_bad is 0"):
-        check_sets(open_sets(DataSettings(root=root, max_bad=0)))
-    oracle = open_sets(DataSettings(root=root, source=root / "none"), oracle=True)
+        check_sets(Sets(DataSettings(root=root, max_bad=0)))
+    oracle = Sets(DataSettings(root=root, source=root / "none"), oracle=True)
     assert check_sets(oracle, target=False)
     shutil.rmtree(root / "cityscapes")
-    alone = open_sets(DataSettings(root=root))
+    alone = Sets(DataSettings(root=root))
     assert check_sets(alone, target=False, validation=False)
     with pytest.raises(ValueError, match=r"folder cityscapes below data\.root"):
         check_sets(alone)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reference.data.sets import open_sets
+from reference.data.sets import Sets
 from reference.data.settings import DataSettings
 from reference.prepare import Options, prepare
 from tests.reference.trees import cut_short, fill, make, save_image
@@ -28,7 +28,7 @@ def test_copies_are_read_as_their_originals(tmp_path: Path, source: str, target:
     _prepare(tmp_path, source, target)
     names = {"source_set": source, "target_set": target}
     first, again = (
-        open_sets(DataSettings(root=root, **names)) for root in (tmp_path, tmp_path / "half")
+        Sets(DataSettings(root=root, **names)) for root in (tmp_path, tmp_path / "half")
     )
     assert again.source.stems == first.source.stems
     assert again.source.image(0).shape == (4, 6, 3)
@@ -43,7 +43,7 @@ def test_labels_of_training_targets_are_copied_only_when_asked(tmp_path: Path) -
     _prepare(tmp_path, "cityscapes")
     assert not (tmp_path / "half" / "cityscapes" / "gtFine" / "train").exists()
     _prepare(tmp_path, "cityscapes", labels=True)
-    assert open_sets(DataSettings(root=tmp_path / "half")).oracle.labels(0).shape == (4, 6)
+    assert Sets(DataSettings(root=tmp_path / "half")).oracle.labels(0).shape == (4, 6)
 
 
 def test_a_stopped_copy_goes_on(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_broken_pairs_are_left_out_by_name(tmp_path: Path) -> None:
     told = _prepare(tmp_path, "gta5")
     assert told[0] == "GTA5 train: 2 pairs, 4 files"
     assert "0000001.png" in told[1]
-    assert open_sets(DataSettings(root=tmp_path / "half")).source.stems == ("0000000", "0000002")
+    assert Sets(DataSettings(root=tmp_path / "half")).source.stems == ("0000000", "0000002")
 
 
 def test_day_images_come_along(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_day_images_come_along(tmp_path: Path) -> None:
     for number in range(3):
         save_image(tmp_path / "acdc" / f"{fill(layout.partner, 'train', number)}.png", number)
     _prepare(tmp_path, "acdc")
-    target = open_sets(DataSettings(root=tmp_path / "half", target_set="acdc")).target
+    target = Sets(DataSettings(root=tmp_path / "half", target_set="acdc")).target
     assert target.has_partners
 
 

@@ -14,7 +14,7 @@ from reference.data.rare_classes import (
     counts_path,
     kept_counts,
 )
-from reference.data.sets import ImageSet, open_sets
+from reference.data.sets import ImageSet, Sets
 from reference.data.settings import DataSettings, RareClasses
 from tests.reference.trees import make, save_values
 
@@ -24,7 +24,7 @@ COUNTS = ClassCounts(("a", "b", "c"), np.array([[90, 0, 5], [80, 20, 0], [100, 0
 @pytest.fixture
 def source(tmp_path: Path) -> ImageSet:
     make(tmp_path / "gta5", "gta5")
-    return open_sets(DataSettings(root=tmp_path)).source
+    return Sets(DataSettings(root=tmp_path)).source
 
 
 def test_the_formula() -> None:
@@ -75,7 +75,7 @@ def test_counts_are_kept_until_a_label_file_changes(source: ImageSet, tmp_path: 
     assert kept_counts(source, folder) is None
     save_values(label, np.full((8, 12), 26, dtype=np.uint8))
     assert class_counts(source, folder).pixels[1, 13] == 96
-    merged = open_sets(DataSettings(root=source.root.parent, merge=("road=car",))).source
+    merged = Sets(DataSettings(root=source.root.parent, merge=("road=car",))).source
     assert counts_path(merged) != counts_path(source)
 
 

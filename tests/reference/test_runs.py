@@ -17,7 +17,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 
-from reference.data.sets import open_sets
+from reference.data.sets import Sets
 from reference.data.settings import Crops
 from reference.run.plan import plan
 from reference.run.ranks import Ranks
@@ -316,7 +316,7 @@ def test_the_warm_up_trains_the_stem_that_is_scored_and_adaptation_begins_with_a
         torch.load(tmp_path / "run" / "checkpoints" / f"0000000{number}.pth")["student"]
         for number in (3, 9)
     )
-    begun = State(settings, open_sets(settings.data, 0), Ranks()).network.state_dict()
+    begun = State(settings, Sets(settings.data, 0), Ranks()).network.state_dict()
     for state, moved in ((first, False), (last, True)):
         name = "conv1.weight"
         assert torch.equal(state[f"backbone.{name}"], begun[f"backbone.{name}"]) != moved

@@ -11,7 +11,7 @@ from PIL import Image
 
 from reference.data.checking import by_cause, check_set, scaling
 from reference.data.files import DataError
-from reference.data.sets import open_sets
+from reference.data.sets import Sets
 from reference.data.settings import DataSettings
 from reference.settings import Reporting, Settings
 from tests.reference.trees import make, save_image, save_values
@@ -45,7 +45,7 @@ def _own(root: Path, **changes: Any) -> DataSettings:
 def test_folders_are_found_in_any_case(tmp_path: Path, source: str, target: str) -> None:
     make(tmp_path / source, "gta5")
     make(tmp_path / target, "cityscapes", splits=("train", "val"))
-    sets = open_sets(_settings(tmp_path))
+    sets = Sets(_settings(tmp_path))
     assert [len(sets.source), len(sets.target), len(sets.validation)] == [3, 3, 3]
     assert sets.source.has_labels
     assert not sets.target.has_labels
@@ -54,7 +54,7 @@ def test_folders_are_found_in_any_case(tmp_path: Path, source: str, target: str)
 
 def test_a_missing_folder_is_a_sentence_when_it_is_needed(tmp_path: Path) -> None:
     make(tmp_path / "Dark_Zurich", "dark-zurich")
-    sets = open_sets(_settings(tmp_path, target_set="dark-zurich"))
+    sets = Sets(_settings(tmp_path, target_set="dark-zurich"))
     assert len(sets.target) == 3
     with pytest.raises(ValueError, match=r"expected a folder gta5 below data\.root"):
         _ = sets.source
@@ -63,7 +63,7 @@ def test_a_missing_folder_is_a_sentence_when_it_is_needed(tmp_path: Path) -> Non
 def test_headlines_are_means_over_shared_classes(tmp_path: Path) -> None:
     def means(source: str, target: str, **changes: Any) -> list[tuple[str, int]]:
         settings = _settings(tmp_path, source_set=source, target_set=target, **changes)
-        return [(name, len(over)) for name, over in open_sets(settings).classes.means.items()]
+        return [(name, len(over)) for name, over in Sets(settings).classes.means.items()]
 
     assert means("synthia", "cityscapes") == [("miou16", 16), ("miou13", 13), ("miou19", 19)]
     assert means("carla", "camvid") == [("miou10", 10), ("miou11", 11)]
@@ -74,27 +74,27 @@ def test_headlines_are_means_over_shared_classes(tmp_path: Path) -> None:
 
 def test_merging_changes_labels_and_classes_that_are_labelled(tmp_path: Path) -> None:
     make(tmp_path / "gta5", "gta5")
-    sets = open_sets(_settings(tmp_path, merge=("road=sidewalk",)))
+    sets = Sets(_settings(tmp_path, merge=("road=sidewalk",)))
     assert sets.source.labels(0)[0, 7] == 1
     assert 0 not in sets.source.labelled
     with pytest.raises(ValueError, match=r"expected a class of cityscapes .*, got lorry"):
-        open_sets(_settings(tmp_path, merge=("lorry=truck",)))
+        Sets(_settings(tmp_path, merge=("lorry=truck",)))
 
 
 def test_one_drive_is_the_target_and_the_others_the_source(tmp_path: Path) -> None:
     make(tmp_path / "camvid", "camvid", count=7)
-    sets = open_sets(_settings(tmp_path, target_set="camvid", sequence="place0"))
+    sets = Sets(_settings(tmp_path, target_set="camvid", sequence="place0"))
     assert {sample.place for sample in sets.source.samples} == {"place1"}
     assert [len(sets.target), len(sets.validation)] == [2, 2]
     assert not set(sets.target.stems) & set(sets.validation.stems)
     assert sets.oracle.stems == sets.target.stems
     assert all(sample.labels is None for sample in sets.target.samples)
     with pytest.raises(ValueError, match=r"several drives of .* \(place0, place1\), got dusk"):
-        _ = open_sets(_settings(tmp_path, target_set="camvid", sequence="dusk")).target
+        _ = Sets(_settings(tmp_path, target_set="camvid", sequence="dusk")).target
 
 
 def test_own_sets_bring_their_own_classes(tmp_path: Path) -> None:
-    sets = open_sets(_own(tmp_path))
+    sets = Sets(_own(tmp_path))
     assert sets.classes.names == ("lane", "car", "sky")
     assert list(sets.classes.means) == ["miou3"]
     assert sets.source.labels(0)[0, :5].tolist() == [255, 0, 1, 0, 255]
@@ -104,9 +104,9 @@ def test_own_sets_bring_their_own_classes(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"--data\.target_labels with layout own, got none"):
         _ = sets.oracle
     with pytest.raises(ValueError, match=r"--data\.val_images with layout own, got none"):
-        _ = open_sets(_own(tmp_path, val_images=None)).validation
+        _ = Sets(_own(tmp_path, val_images=None)).validation
     with pytest.raises(ValueError, match=r"--data\.classes with layout own, got none"):
-        open_sets(_own(tmp_path, classes=None))
+        Sets(_own(tmp_path, classes=None))
 
 
 def test_own_labels_may_be_colours_or_sixteen_bits_and_carry_an_ending(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_own_labels_may_be_colours_or_sixteen_bits_and_carry_an_ending(tmp_path:
     deep[0] = 1000
     Image.fromarray(deep).save(tmp_path / "a_labels" / "day" / "1_mask.png")
     (tmp_path / "a_labels" / "day" / "1.png").unlink()
-    sets = open_sets(settings)
+    sets = Sets(settings)
     source = sets.source
     assert source.labels(0)[:2, :2].tolist() == [[1, 255], [0, 0]]
     assert source.labels(1)[:2, 0].tolist() == [255, 2]
@@ -132,7 +132,7 @@ def test_own_labels_may_be_colours_or_sixteen_bits_and_carry_an_ending(tmp_path:
     )
     assert scaling(Settings(data=settings, reporting=Reporting(evaluate=False)), sets) == scaled
     save_values(tmp_path / "a_labels" / "day" / "5_mask.png", deep.astype(np.uint8))
-    notes = open_sets(settings).source.notes
+    notes = Sets(settings).source.notes
     assert notes == (
         f"your own set: 1 label files below {tmp_path / 'a_labels'} belong to no image.",
     )
@@ -145,20 +145,20 @@ def test_colours_without_a_score_are_named_and_others_are_refused_once(tmp_path:
         white[0] = 128, 64, 128
         save_values(tmp_path / "a_labels" / "day" / f"{number}.png", white)
     with pytest.raises(DataError, match=r"got \(255, 255, 255\) in 84 pixels.*void"):
-        open_sets(settings).source.labels(0)
-    found = check_set(open_sets(settings).source, scored=False)
+        Sets(settings).source.labels(0)
+    found = check_set(Sets(settings).source, scored=False)
     (told,) = by_cause(found.faults.values())
     assert told.endswith(" The same cause in 2 more.")
     void = [*CLASSES, {"void": [[255, 255, 255]]}]
     (tmp_path / "classes.json").write_text(json.dumps(void))
-    sets = open_sets(settings)
+    sets = Sets(settings)
     assert sets.source.labels(0)[:2, 0].tolist() == [0, 255] and len(sets.classes) == 3
 
 
 def test_own_classes_read_a_known_set_by_their_names(tmp_path: Path) -> None:
     settings = _own(tmp_path, source_set="gta5", source=tmp_path / "gta5", source_labels=None)
     make(tmp_path / "gta5", "gta5")
-    sets = open_sets(settings)
+    sets = Sets(settings)
     assert sets.source.labelled == (1, 2)
     assert sets.source.labels(0)[0, 7] == 255
     assert list(sets.classes.means) == ["miou2", "miou3"]
@@ -166,7 +166,7 @@ def test_own_classes_read_a_known_set_by_their_names(tmp_path: Path) -> None:
 
 def test_decoded_images_are_kept_as_far_as_they_fit(tmp_path: Path) -> None:
     make(tmp_path / "gta5", "gta5")
-    kept = open_sets(_settings(tmp_path, cache_mib=1)).source
+    kept = Sets(_settings(tmp_path, cache_mib=1)).source
     first, labels = kept.pair(0)
     assert kept.image(0) is first
     assert kept.labels(0) is labels
@@ -174,7 +174,7 @@ def test_decoded_images_are_kept_as_far_as_they_fit(tmp_path: Path) -> None:
     again = pickle.loads(pickle.dumps(kept))
     np.testing.assert_array_equal(again.image(0), first)
     assert again.image(0) is not first
-    plain = open_sets(_settings(tmp_path)).source
+    plain = Sets(_settings(tmp_path)).source
     assert plain.image(0) is not plain.image(0)
 
 
@@ -182,7 +182,7 @@ def test_a_few_rows_are_scaled_and_another_frame_is_refused(tmp_path: Path) -> N
     make(tmp_path / "gta5", "gta5")
     save_image(tmp_path / "gta5" / "images" / "0000000.png", size=(7, 12))
     save_image(tmp_path / "gta5" / "images" / "0000001.png", size=(60, 90))
-    source = open_sets(_settings(tmp_path)).source
+    source = Sets(_settings(tmp_path)).source
     assert source.labels(0).shape == (7, 12)
     with pytest.raises(DataError, match="of size 90x60 as its image, got 12x8"):
         source.pair(1)
@@ -192,7 +192,7 @@ def test_equal_names_stay_apart_and_long_ones_are_refused(tmp_path: Path) -> Non
     folder = tmp_path / "cityscapes" / "leftImg8bit" / "train"
     for place in ("x", "y"):
         save_image(folder / place / "1_leftImg8bit.png")
-    assert open_sets(_settings(tmp_path)).target.stems == ("x_1", "y_1")
+    assert Sets(_settings(tmp_path)).target.stems == ("x_1", "y_1")
     save_image(folder / "x" / f"{'n' * 230}_leftImg8bit.png")
     with pytest.raises(DataError, match="a name of at most 220 bytes, got 232"):
-        _ = open_sets(_settings(tmp_path)).target
+        _ = Sets(_settings(tmp_path)).target
