@@ -128,7 +128,8 @@ def record_of(run: Run) -> dict[str, Any] | None:
         "share_ratio_max": largest,
         "share_ratio_min": smallest,
         "coverage_end": next((r["coverage"] for r in metrics[::-1] if "coverage" in r), None),
-        "seconds": _seconds(metrics),
+        # Of the processor in all steps, which other work on the machine does not change.
+        "seconds": sum(row.get("cpu_seconds", 0.0) for row in metrics),
         "warnings": len(held["monitor"]["told"]),
         **{name: origin[name] for name in ("versions", "machine", "commit")},
     }
@@ -152,12 +153,3 @@ def _share_ratios(
         if before
     ]
     return max(ratios), min(ratios)
-
-
-def _seconds(metrics: Sequence[Mapping[str, Any]]) -> float:
-    """Time of all steps, without static labels and evaluations."""
-    total, last = 0.0, 0
-    for row in metrics:
-        if rate := row.get("iterations_per_second"):
-            total, last = total + (row["iteration"] - last) / rate, row["iteration"]
-    return total

@@ -187,7 +187,7 @@ def render(summary: Summary | None) -> str:
         "Mean IoU in percent over the classes that occur in the test labels. *rmax* and *rmin* are "
         "the largest and smallest share of a class among the predictions on the target over its "
         "share among the source labels, seed by seed; *warnings* counts the alarms of a run. "
-        "Seconds are wall time of training, one thread per run.",
+        "Seconds are those of the training steps, one thread per run.",
         main_table(summary),
     ]
     if worth := ingredient_table(summary):

@@ -26,7 +26,7 @@ SHARE: Final = "share_"
 ESTIMATE_AFTER: Final = 50
 _NUMBERS: Final = (
     *("iteration", "phase", "learning_rate", "coverage", "iterations_per_second"),
-    *("data_wait_share", "peak_mib", "miou_percent", "teacher_miou_percent"),
+    *("data_wait_share", "cpu_seconds", "peak_mib", "miou_percent", "teacher_miou_percent"),
 )
 
 
@@ -102,7 +102,7 @@ class Report:
         self._bar: Any = None
         self._sums: dict[str, float] = {}
         self._steps = 0
-        self._seconds = self._waited = 0.0
+        self._seconds = self._waited = self._processor = 0.0
         self._began: float | None = None
         # The first iteration also starts workers and chooses algorithms.
         self._later_seconds = 0.0
@@ -161,6 +161,7 @@ class Report:
         before = time.perf_counter()
         if self._began is None:
             self._began = before
+            self._processor -= time.process_time()
         yield
         self._waited += time.perf_counter() - before
 
@@ -171,6 +172,8 @@ class Report:
         for name, value in losses.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
         spent = 0.0 if self._began is None else time.perf_counter() - self._began
+        if self._began is not None:
+            self._processor += time.process_time()
         self._began = None
         self._seconds += spent
         done = self.iteration - self.start
@@ -198,16 +201,17 @@ class Report:
         """
         rate = self._steps / self._seconds if self._seconds else 0.0
         waited = self._waited / self._seconds if self._seconds else 0.0
+        processor = self._processor
         losses = {name: total / self._steps for name, total in self._sums.items()}
         self._sums.clear()
-        self._steps, self._seconds, self._waited = 0, 0.0, 0.0
+        self._steps, self._seconds, self._waited, self._processor = 0, 0.0, 0.0, 0.0
         if not self.ranks.is_main:
             return
         self._write({
             "iteration": iteration, "phase": phase, "learning_rate": float(learning_rate),
             **{LOSS + name: value for name, value in losses.items()},
             "coverage": coverage, "iterations_per_second": rate, "data_wait_share": waited,
-            "peak_mib": peak_mib(self.ranks.device),
+            "cpu_seconds": processor, "peak_mib": peak_mib(self.ranks.device),
             **dict(zip(self._shares, shares or (), strict=False)),
         })  # fmt: skip
         terms = ", ".join(f"{name} {value:.3f}" for name, value in losses.items())

@@ -27,7 +27,7 @@ NO_COMPILER = "torch.compile writes C++, and none of c++, g++ and clang++ is ins
 
 def numbers(folder: Path) -> list[list[float]]:
     """Every number of the metrics that does not tell the time."""
-    clock = ("phase", "iterations_per_second", "data_wait_share", "peak_mib")
+    clock = ("phase", "iterations_per_second", "data_wait_share", "cpu_seconds", "peak_mib")
     return [[float(v) for k, v in row.items() if v and k not in clock] for row in rows(folder)]
 
 
