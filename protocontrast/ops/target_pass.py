@@ -199,8 +199,8 @@ class _OneRead(torch.autograd.Function):
     """The same with the gradient of the summed loss written in the forward sweep.
 
     A gradient is linear in the losses' weights, so the first backward scales it where they are
-    equal in all classes that occur. Otherwise, and in a second backward, the features are read
-    again.
+    equal in all classes that occur, or where each pixel has one class. Otherwise, and in a second
+    backward, the features are read again.
     """
 
     @staticmethod
@@ -224,9 +224,9 @@ class _OneRead(torch.autograd.Function):
         def scaled(upstream: Tensor, *inputs: Any) -> Tensor:
             found = None
             if ready is not None and is_plain(upstream):
-                _, _, _, present, counted, *_ = inputs
+                _, labels, _, present, counted, *_, ignore_index, _ = inputs
                 used = occurs & present & counted
-                found = eager_target_pass.scaled_evenly(ready, upstream, used)
+                found = eager_target_pass.scaled(ready, upstream, used, labels, ignore_index)
             return _read_again(upstream, *inputs) if found is None else found
 
         gradient = once(scaled, upstream, *ctx.saved_tensors, *ctx.settings)
