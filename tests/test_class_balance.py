@@ -1,6 +1,7 @@
 """`balance="class"`: each class an equal part of a contrast, (M18)."""
 
 import math
+import re
 from typing import Any
 
 import pytest
@@ -314,3 +315,16 @@ def test_func_grad_and_vmap() -> None:
         found, torch.autograd.grad(total, [call[side] for side in SIDES]), strict=True
     ):
         torch.testing.assert_close(one, other)
+
+
+def test_another_balance_is_refused() -> None:
+    call = call_of(1, (2, 8, 9, 7), (9, 7)) | {"balance": "pair"}
+    makers = {
+        "bidirectional_contrast": lambda: bidirectional_contrast(**call),
+        "BidirectionalContrastLoss": lambda: BidirectionalContrastLoss(3, balance="pair"),
+        "BiCL": lambda: made(balance="pair"),
+    }
+    for name, make in makers.items():
+        text = f"{name}: expected balance to be 'pixel' or 'class', got 'pair'."
+        with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+            make()
