@@ -45,11 +45,16 @@ class TargetPass(NamedTuple):
     mass: Tensor
     targets: Tensor | None
 
-    def mean_loss(self, shared: Tensor) -> Tensor:
-        """(M3) averaged over the pixels of the classes `shared` (C,), among those counted, ()."""
+    def mean_loss(self, shared: Tensor, shares: Tensor | None = None) -> Tensor:
+        """(M3) averaged over the pixels of the classes `shared` (C,), among those counted, ().
+
+        Or the sum in which each of these classes has a share (C,).
+        """
+        losses = torch.where(shared, self.losses, 0)
+        if shares is not None:
+            return (shares * losses).sum()
         mass = torch.where(shared, self.mass, 0).sum()
-        total = torch.where(shared, self.losses, 0).sum()
-        return total / torch.where(mass == 0, 1, mass)
+        return losses.sum() / torch.where(mass == 0, 1, mass)
 
 
 def target_pass(
@@ -69,6 +74,7 @@ def target_pass(
     normalize: bool = False,
     transfer: bool = True,
     wants_means: bool = True,
+    even: bool = True,
     ignore_index: int = 255,
     backend: Backend = "auto",
 ) -> TargetPass:
@@ -94,6 +100,7 @@ def target_pass(
         normalize: of the class means, see `class_prototypes`.
         transfer: False gives no dynamic labels, and confidence 0.
         wants_means: False leaves the class means 0.
+        even: whether classes will have one weight in the loss, which is faster for soft targets.
         ignore_index: label of pixels without a class, outside 0..C-1.
         backend: "auto", or an implementation by name.
 
@@ -149,7 +156,7 @@ def target_pass(
         bool(transfer),
         bool(wants_means),
     )
-    found = operator(inputs, settings, choose(function, backend, "target_pass", features))
+    found = operator(inputs, settings, choose(function, backend, "target_pass", features), even)
     soft = found.targets
     mean = found.sums / torch.where(found.counts == 0, 1, found.counts)[:, None]
     return TargetPass(

@@ -20,13 +20,14 @@ __all__ = ["Domain", "Settings", "applies", "bidirectional"]
 
 
 class Settings(NamedTuple):
-    """What is not a tensor."""
+    """What is not a tensor; `whole_class` as in eager."""
 
     num_classes: int
     temperature: float
     floor: bool
     ignore_index: int
     pairwise: bool
+    whole_class: int
 
 
 def _directions(*inputs: Any) -> tuple[list[Tensor], list[Written]]:
