@@ -30,10 +30,9 @@ from reference.experiments.rows import CAPTIONS, CONTROL, ENTROPY, ORACLE, SOURC
 from reference.experiments.runs import Run, record_of, refuse_other_settings, train_all
 from reference.experiments.targets import NIGHT, TOY
 from reference.run.files import require_new_folder, write_atomically
-from reference.run.folder import LAST, as_plain
+from reference.run.folder import COMPARISON, LAST, as_plain
 
 INTERRUPTED: Final = 130
-COMPARISON: Final = "comparison.json"
 RESULTS: Final = "results.json"
 _TARGETS: Final = {
     TOY: "drawn street scenes, another look",

@@ -45,7 +45,7 @@ class Options(Use):
     split: str = ""
     # layout own: folder of labels
     labels: Path | None = None
-    # layout own: JSON of the classes; by default that of the run
+    # layout own: JSON of the classes; by default those of the network
     classes: Path | None = None
     # JSON file of an evaluation before; adds it and the change since
     previous: Path | None = None
@@ -72,6 +72,7 @@ def _typed(kind: type[T], plain: Mapping[str, Any]) -> T:
 
 def open_images(options: Options, release: Release) -> tuple[ImageSet, ClassList]:
     """Open the images and labels that are to be scored, and the classes with their means."""
+    from reference.data.classes import CITYSCAPES
     from reference.data.image_set import looks_like
     from reference.data.sets import Sets
 
@@ -88,7 +89,11 @@ def open_images(options: Options, release: Release) -> tuple[ImageSet, ClassList
             f"score: expected a folder of labelled images with {options.weights}, got none. "
             "Hint: python -m reference.score FOLDER --weights ...; only a checkpoint names its own."
         )
-    sets = Sets(data, release.card.get("settings", {}).get("seed", 0))
+    # A list of your own travels with the network.
+    listed = (
+        None if options.classes or release.classes.names == CITYSCAPES.names else release.classes
+    )
+    sets = Sets(data, release.card.get("settings", {}).get("seed", 0), classes=listed)
     if sets.classes.names != release.classes.names:
         raise ValueError(
             f"score: expected the classes of the network ({', '.join(release.classes.names)}), got "

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reference.data.files import TRAP, DataError, Size, check_ends, fit_labels, picture_size
-from reference.data.image_set import ImageSet
+from reference.data.image_set import ImageSet, spread_indices
 from reference.data.sets import Sets
 
 if TYPE_CHECKING:
@@ -66,13 +66,6 @@ def _look(images: ImageSet, numbers: Sequence[int], decode: frozenset[int], plac
     return _Look(None, bool(pixels.min() == pixels.max()), counts)
 
 
-def _spread(count: int, most: int | None) -> list[int]:
-    """Return at most `most` of 0 .. count - 1, evenly spread; all of them without `most`."""
-    if most is None or count <= most:
-        return list(range(count))
-    return [place * count // most for place in range(most)]
-
-
 def check_set(
     images: ImageSet,
     *,
@@ -93,8 +86,9 @@ def check_set(
     """
     from reference.data.batches import over
 
-    decode = frozenset(_spread(len(images), decoded))
-    numbers = sorted(decode.union(_spread(len(images), heads)))
+    count = len(images)
+    decode = frozenset(spread_indices(count, count if decoded is None else decoded))
+    numbers = sorted(decode.union(spread_indices(count, count if heads is None else heads)))
     work = partial(_look, images, numbers, decode)
     title = f"Checking {images.name}"
     answers = over(work, len(numbers), title, workers=workers, progress=progress)
@@ -102,7 +96,7 @@ def check_set(
     faults = {number: one.fault for number, one in looks.items() if one.fault is not None}
     found = Findings(faults, list(images.notes), decoded=len(decode - faults.keys()))
     if bad := len(found.faults):
-        told = f"{bad} of {len(images)} images of {images.name} are broken"
+        told = f"{bad} of {count} images of {images.name} are broken"
         if scored or bad > max_bad or bad == len(looks):
             why = "scores need all of them" if scored else f"data.max_bad is {max_bad}"
             found.refusal = f"{next(iter(found.faults.values()))} In all {told}, and {why}."

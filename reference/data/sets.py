@@ -31,6 +31,7 @@ class Sets:
     Args:
         seed: of scenes that are drawn where they are missing.
         oracle: train on the labels of the target.
+        classes: of your own sets, in place of the file of `settings.classes`.
         one_first: lets one of several processes do something before the others.
     """
 
@@ -43,6 +44,7 @@ class Sets:
         seed: int = 0,
         *,
         oracle: bool = False,
+        classes: ClassList | None = None,
         one_first: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self.settings, self._seed, self._of_oracle = settings, seed, oracle
@@ -50,15 +52,15 @@ class Sets:
         self._target = layout_of(settings.target_set, "target")
         source = layout_of(settings.source_set, "source")
         self._source = self._target if settings.sequence else source
-        classes = CITYSCAPES
-        if settings.classes is not None:
+        if classes is None and settings.classes is not None:
             classes = read_classes(settings.classes)
-        elif OWN in (self._source, self._target):
+        own, classes = classes is not None, classes or CITYSCAPES
+        if not own and OWN in (self._source, self._target):
             raise ValueError(
                 "data: expected --data.classes with layout own, got none. Hint: give a JSON such "
                 f"as {EXAMPLE}."
             )
-        elif self._target.means is not None:
+        if not own and self._target.means is not None:
             means = {name: classes.numbers(held) for name, held in self._target.means.items()}
             classes = replace(classes, means=means)
         shown, scored = (

@@ -46,8 +46,8 @@ class Drawn:
     source_train: int = 300
     # unlabelled target images
     target_train: int = 300
-    # target images of the split "val"
-    target_val: int = 100
+    # target images of the split "val", for --data.val-split val
+    target_val: int = 0
     # target images of the split "test"
     target_test: int = 100
     # (height, width) of every image, pixels, multiples of 8

@@ -7,6 +7,7 @@ EfficientNet are imported when the first one is built.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields, replace
 from importlib import import_module
@@ -265,13 +266,12 @@ def first_network(
 
 def plain_classes(classes: ClassList) -> dict[str, Any]:
     """Return a class list as JSON and checkpoints can hold it; `read_classes` reads it back."""
-    return {
-        "name": classes.name,
-        "names": list(classes.names),
-        "colours": [list(colour) for colour in classes.colours],
-        "means": {name: list(members) for name, members in classes.means.items()},
-        "ids": [list(values) for values in classes.ids],
-    }
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(classes)))
+    return plain
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
 
 
 def read_classes(held: Mapping[str, Any]) -> ClassList:
@@ -284,5 +284,5 @@ def read_classes(held: Mapping[str, Any]) -> ClassList:
         names,
         tuple((int(r), int(g), int(b)) for r, g, b in held["colours"]),
         {str(name): tuple(map(int, members)) for name, members in means.items()},
-        tuple(tuple(map(int, values)) for values in held.get("ids") or ()),
+        *(_frozen(held.get(name) or ()) for name in ("ids", "label_colours", "void")),
     )

@@ -28,6 +28,8 @@ _FORMAT: Final = 1
 _CARD: Final = "card.json"
 _WEIGHTS: Final = "model.safetensors"
 _METHOD: Final = "method."
+# Entries of a class list beside names and colours.
+_LISTED: Final = ("means", "ids", "label_colours", "void")
 _ENTRIES: Final = {
     **{"format": int, "description": dict, "weights": str, "sha256": str, "classes": list},
     **{"palette": list, "input_size": list, "source": str},
@@ -128,7 +130,7 @@ def write_release(
         "sha256": hashlib.sha256(weights).hexdigest(),
         "classes": list(classes.names),
         "palette": [f"#{bytes(colour).hex()}" for colour in classes.colours],
-        **{name: plain_classes(classes)[name] for name in ("means", "ids")},
+        **{name: plain_classes(classes)[name] for name in _LISTED},
         "labelled": None if release.labelled is None else list(release.labelled),
         "normalisation": network.colours(),
         "input_size": list(input_size),
@@ -171,7 +173,7 @@ def _read_card(path: Path) -> dict[str, Any]:
     try:
         colours = [tuple(bytes.fromhex(text[1:])) for text in card["palette"]]
         listed = {"names": card["classes"], "colours": colours}
-        listed |= {"means": card.get("means"), "ids": card.get("ids")}
+        listed |= {name: card.get(name) for name in _LISTED}
         card["classes"] = plain_classes(read_classes(listed))
     except (TypeError, ValueError, AttributeError) as error:
         raise _refuse(path, "classes with a palette and means", type(error).__name__) from error

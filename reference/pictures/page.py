@@ -11,8 +11,9 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
+from reference.data.image_set import spread_indices
 from reference.pictures import scores
-from reference.pictures.paint import UNLABELLED, data_uri, hexadecimal, spread_indices
+from reference.pictures.paint import UNLABELLED, data_uri, hexadecimal
 from reference.pictures.prototypes import alignment, cosine_rows, planes
 from reference.pictures.recorded_run import Comparison, RecordedRun, is_own, nearest_preset
 from reference.pictures.strip_files import StripFile

@@ -55,14 +55,3 @@ def data_uri(pixels: ByteArray, *, photograph: bool = False) -> str:
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, kind, **options)
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def spread_indices(count: int, wanted: int) -> list[int]:
-    """Pick evenly spaced indices: a fixed rule, so that no picture is chosen for its looks.
-
-    Example:
-        >>> spread_indices(100, 4)
-        [12, 37, 62, 87]
-    """
-    wanted = min(count, wanted)
-    return [(2 * place + 1) * count // (2 * wanted) for place in range(wanted)]

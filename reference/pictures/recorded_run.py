@@ -13,16 +13,23 @@ from typing import Any, Final, NamedTuple
 from reference.networks.tensor_files import read_stored
 from reference.pictures.paint import Colour
 from reference.pictures.prototypes import Prototypes, prototypes_of
-from reference.pictures.strip_files import PANELS, StripFile, read_strip
+from reference.pictures.strip_files import StripFile, read_strip
 from reference.pictures.svg import Series
 from reference.presets import PRESETS
-from reference.run.folder import LAST, ORIGIN, SETTINGS, as_plain, flat
+from reference.run.folder import (
+    CLASSES,
+    COMPARISON,
+    LAST,
+    ORIGIN,
+    PANELS,
+    PROTOTYPES,
+    SETTINGS,
+    as_plain,
+    flat,
+)
 from reference.run.report import METRICS, read_metrics
 
 ROLES: Final = ("method", "other", "control", "source", "oracle")
-COMPARISON: Final = "comparison.json"
-CLASSES: Final = "classes.json"
-PROTOTYPES: Final = "prototypes"
 _ORDER: Final = ("validation", "target", "source")
 # They belong to one run, not to a kind of run; so does all of the machine.
 _OWN: Final = (

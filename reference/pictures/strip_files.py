@@ -19,7 +19,6 @@ from PIL.PngImagePlugin import PngInfo
 
 from reference.pictures.paint import UNLABELLED, ByteArray, Colour
 
-PANELS: Final = "panels"
 _KEY: Final = "strip"
 _INK, _SOFT, _PAPER = (29, 29, 27), (92, 92, 86), (255, 255, 255)
 _GAP, _LINE, _SWATCH, _TEXT = 12, 22, 13, 14

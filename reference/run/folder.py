@@ -31,12 +31,18 @@ CHECKPOINTS: Final = "checkpoints"
 LAST: Final = "last.pth"
 BEST: Final = "best.pth"
 LOCK: Final = "lock"
+CLASSES: Final = "classes.json"
+PANELS: Final = "panels"
+PROTOTYPES: Final = "prototypes"
+# Beside runs: which of them a page shows, with captions and roles.
+COMPARISON: Final = "comparison.json"
 _DIGITS: Final = 8
 _HERE: Final = Path(__file__).resolve().parent
 # No trained number depends on these. It does on the layouts, data.source_set and target_set.
 _MAY_CHANGE: Final = {
     *("data.workers", "data.cache_mib", "data.max_bad", "data.root", "data.source", "data.target"),
     *("data.source_labels", "data.target_labels", "data.val_images", "data.val_labels"),
+    "data.drawn.target_val",
 }
 _LENGTHS: Final = {"source.iterations", "adaptation.iterations"}
 # A worker that outlives its killed parent would otherwise keep the folder locked.
@@ -179,10 +185,7 @@ class RunFolder:
         self._take_lock()
         if not begun:
             return None
-        stored = self._newest_whole()
-        if self.checkpoint is not None:
-            self._refuse_other_settings(self.checkpoint["settings"])
-        return stored
+        return self.find_newest()
 
     def _take_lock(self) -> None:
         path = self.path / LOCK
@@ -246,17 +249,24 @@ class RunFolder:
         """List the checkpoints by iteration, the oldest first."""
         return sorted((self.path / CHECKPOINTS).glob(f"{'[0-9]' * _DIGITS}.pth"))
 
-    def _newest_whole(self) -> Path | None:
+    def find_newest(self) -> Path | None:
+        """Read the newest whole checkpoint into `checkpoint` and return its file, if any is there.
+
+        A ValueError where all are damaged, or where the settings are others.
+        """
         listed, reason = self.checkpoints(), ""
         for path in reversed(listed):
             try:
-                self.checkpoint = _read(path)
-                return path
+                held = _read(path)
             except ValueError as error:
                 self._damaged.append(path)
                 reason = str(error)
                 told = f"{path} cannot be read, so the run goes on from an older checkpoint"
                 self.notes.append(f"{told}. The reason: {reason}")
+            else:
+                self._refuse_other_settings(held["settings"])
+                self.checkpoint = held
+                return path
         if listed:
             raise ValueError(
                 f"train: expected a whole checkpoint in {self.path / CHECKPOINTS}, got "

@@ -19,20 +19,20 @@ from torch import Tensor
 
 from reference.data.batches import Batch, to_tensor, whole_image
 from reference.data.files import resize_image, resize_labels
-from reference.data.image_set import ImageSet
+from reference.data.image_set import ImageSet, spread_indices
 from reference.data.sets import Sets
 from reference.data.settings import Size
 from reference.method import Method, Part, label_counts
 from reference.networks.output import Domain
 from reference.pictures.paint import ByteArray, colourise, grey
-from reference.pictures.strip_files import PANELS, StripFile, strip_png
+from reference.pictures.strip_files import StripFile, strip_png
 from reference.run.files import write_atomically
+from reference.run.folder import PANELS, PROTOTYPES
 from reference.settings import Phase, Settings, phases
 
 if TYPE_CHECKING:
     from reference.run.state import State
 
-PROTOTYPES: Final = "prototypes"
 _LONGEST_SIDE: Final = 384
 _PER_SET: Final = 2
 
@@ -59,8 +59,7 @@ def chosen_images(name: str, count: int, wanted: tuple[int, ...]) -> list[int]:
                 f"train: expected reporting.panel_ids below {count}, the number of {name} images, "
                 f"got {number}."
             )
-    shown = min(_PER_SET, count)
-    return list(wanted) or [(2 * place + 1) * count // (2 * shown) for place in range(shown)]
+    return list(wanted) or spread_indices(count, _PER_SET)
 
 
 def shown_sets(settings: Settings, sets: Sets) -> dict[str, tuple[ImageSet, list[int]]]:

@@ -124,6 +124,8 @@ def test_class_lists_survive_json():
         ((1, 2, 3), (4, 5, 6)),
         {"miou2": (0, 1), "sky": (1,)},
         ((1, 4), (2,)),
+        (((9, 9, 9),), ()),
+        ((7, 7, 7),),
     )
     assert read_classes(json.loads(json.dumps(plain_classes(own)))) == own
     # Means are optional: all classes, or those of the papers.

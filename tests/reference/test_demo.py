@@ -15,9 +15,10 @@ import pytest
 from rich.console import Console
 
 from reference import demo
-from reference.demo import COMPARISON, RESULTS, Options, run_demo, table
+from reference.demo import RESULTS, Options, run_demo, table
 from reference.experiments import runs, targets
 from reference.experiments.rows import CAPTIONS
+from reference.run.folder import COMPARISON
 from tests.reference.small_experiment import few
 
 ROWS = [row for row in CAPTIONS if row != "entropy_only"]

@@ -25,7 +25,7 @@ ROOMS: dict[str, set[str]] = {
     "train": {"commands", "data", "method", "presets", "run", "settings"},
     "synthetic": {"data", "run"},
     "experiments": {"data", "methods", "presets", "run", "settings"},
-    "pictures": {"experiments", "networks", "presets", "run"},
+    "pictures": {"data", "experiments", "networks", "presets", "run"},
 }
 
 

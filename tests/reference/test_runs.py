@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -236,7 +237,19 @@ def test_a_dry_run_refuses_the_folder_that_the_run_refuses(seen_run: Path):
         plan(SEEN, seen_run)
     with pytest.raises(ValueError, match=r"got 1 other: seed: 0 -> 5"):
         plan(replace(SEEN, seed=5), seen_run, resume=True)
-    assert "round 1" in plan(SEEN, seen_run, resume=True)
+    assert plan(SEEN, seen_run, resume=True).splitlines()[-1] == "nothing is left to train"
+
+
+def test_a_dry_run_plans_from_the_checkpoint_that_the_run_goes_on_from(
+    seen_run: Path, tmp_path: Path
+):
+    folder = shutil.copytree(seen_run, tmp_path / "run")
+    listed = sorted((folder / "checkpoints").iterdir())
+    listed[-1].unlink()
+    lines = plan(SEEN, folder, resume=True).splitlines()
+    assert "going on from iteration 8" in lines[-2]
+    assert lines[-1].startswith("round 1: iterations 8..8, learning rate ")
+    assert sorted((folder / "checkpoints").iterdir()) == listed[:-1]
 
 
 def test_looking_changes_no_bit(seen_run: Path, tmp_path: Path):

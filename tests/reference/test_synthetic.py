@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -242,7 +242,10 @@ def test_a_night_is_written_with_its_partners_by_day(tmp_path: Path) -> None:
 def test_the_same_settings_find_their_data(drawn: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in drawn.rglob("*")}
     draw_missing(drawn, FEW, 0)
+    # Scenes of a split that a run does not want are in nobody's way.
+    draw_missing(drawn, replace(FEW, target_val=0), 0)
     assert {path: path.stat().st_mtime_ns for path in drawn.rglob("*")} == before
+    assert Drawn().target_val == 0
 
 
 def test_a_run_that_was_stopped_is_completed_by_a_process_of_its_own(
