@@ -13,7 +13,6 @@ on where it stopped.
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from reference.commands import answer, read
 from reference.experiments import targets
 from reference.experiments.label_accuracy import label_accuracy
 from reference.experiments.rows import CAPTIONS, CONTROL, ENTROPY, ORACLE, SOURCE, settings_of
@@ -32,7 +32,6 @@ from reference.experiments.targets import NIGHT, TOY
 from reference.run.files import require_new_folder, write_atomically
 from reference.run.folder import COMPARISON, LAST, as_plain
 
-INTERRUPTED: Final = 130
 RESULTS: Final = "results.json"
 _TARGETS: Final = {
     TOY: "drawn street scenes, another look",
@@ -164,14 +163,8 @@ def run_demo(options: Options) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line, run, print; a wrong input ends with one sentence."""
-    try:
-        options = tyro.cli(Options, prog="python -m reference.demo", args=arguments)
-        results = run_demo(options)
-    except (ValueError, FloatingPointError) as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        print("Stopped; the same command goes on.", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+    options = read(Options, "demo", arguments)
+    results = answer(lambda: run_demo(options), "Stopped; the same command goes on.")
     Console().print(table(results))
     gain = results["bicl"]["miou"] - results[CONTROL]["miou"]
     print(f"BiCL {gain:+.1f} points over the control, {results['seconds']['all']:.0f} s in all.")

@@ -11,15 +11,13 @@ Programs take images of one size alone, which the card names; weights and card t
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import tyro
 
-from reference.commands import answer
+from reference.commands import answer, read
 
 _PROGRAM: Final = "model.pt2"
 _ONNX: Final = "model.onnx"
@@ -49,10 +47,21 @@ class Options:
     onnx: bool = True
 
 
+# Before torch is imported, so that --help answers at once.
+OPTIONS = read(Options, "export") if __name__ == "__main__" else None
+
+import json
+import sys
+
+from reference.evaluation.class_table import LAST
+from reference.networks.program import exported, write_onnx, write_program
+from reference.networks.release import read_checkpoint, renamed_source, write_release
+from reference.networks.tensor_files import require_file
+from reference.run.files import require_new_folder
+
+
 def read_scores(path: Path) -> dict[str, Any]:
     """Take the headline out of a JSON file that `write_class_table` wrote, in percent."""
-    from reference.evaluation.class_table import LAST
-
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
         row = next(row for row in held["rows"] if row["name"] == LAST)
@@ -70,16 +79,11 @@ def run_export(options: Options) -> tuple[Path, list[str]]:
     Returns:
         (Path, list): the card, and a sentence for every file that could not be made.
     """
-    from reference.run.files import require_new_folder
-
-    hint = "Hint: choose another one with --out."
-    require_new_folder("export", options.out, hint, argument="out")
+    require_new_folder(
+        "export", options.out, "Hint: choose another one with --out.", argument="out"
+    )
     if any(options.size) and not 1 <= min(options.size) <= max(options.size) <= _MOST:
         raise ValueError(f"export: expected a size within 1..{_MOST}, got {options.size}.")
-    from reference.networks.program import exported, write_onnx, write_program
-    from reference.networks.release import read_checkpoint, renamed_source, write_release
-    from reference.networks.tensor_files import require_file
-
     require_file("export", options.checkpoint)
     scores = None if options.scores is None else read_scores(options.scores)
     release = read_checkpoint(options.checkpoint, options.which)
@@ -120,9 +124,8 @@ def run_export(options: Options) -> tuple[Path, list[str]]:
     return write_release(options.out, release, input_size=(height, width), facts=facts), notes
 
 
-def main() -> None:
-    """Read the command line, export, print; a wrong input ends with one sentence."""
-    options = tyro.cli(Options, prog="python -m reference.export")
+def main(options: Options) -> None:
+    """Export and print; a wrong input ends with one sentence."""
     card, notes = answer(lambda: run_export(options))
     for note in notes:
         print(note, file=sys.stderr)
@@ -131,5 +134,5 @@ def main() -> None:
     print(f"Try: python -m reference.predict FOLDER --weights {card} --out predictions")
 
 
-if __name__ == "__main__":
-    main()
+if OPTIONS is not None:
+    main(OPTIONS)

@@ -11,15 +11,13 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-import tyro
-
-from reference.check_data import INTERRUPTED, Roots
+from reference.check_data import Roots
+from reference.commands import answer, read
 from reference.data.classes import CITYSCAPES, ByteArray
 from reference.data.files import DataError
 from reference.data.image_set import OWN, ImageSet, Role, converted_pattern, layout_of, open_set
@@ -153,15 +151,9 @@ def prepare(options: Options, *, progress: bool = True) -> list[str]:
 
 def main() -> None:
     """Read the command line, copy, print."""
-    options = tyro.cli(Options, prog="python -m reference.prepare")
-    try:
-        for line in prepare(options):
-            print(line)
-    except (ValueError, OSError) as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        print("Stopped; the same command goes on from here.", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+    options = read(Options, "prepare")
+    stopped = "Stopped; the same command goes on from here."
+    print(*answer(lambda: prepare(options), stopped), sep="\n")
     print(f"Give --data.root {options.out} in place of the original.")
 
 

@@ -17,7 +17,7 @@ from typing import Annotated, Final
 
 import tyro
 
-from reference.commands import answer
+from reference.commands import answer, read
 
 PAGE: Final = "report.html"
 
@@ -62,7 +62,7 @@ def write_report(options: Options) -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line, write the page, print where it lies."""
-    options = tyro.cli(Options, args=arguments, prog="python -m reference.report")
+    options = read(Options, "report", arguments)
     print(f"Open {answer(lambda: write_report(options))}")
 
 

@@ -8,26 +8,31 @@ the score. All means are means of rows of this one matrix.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from reference.commands import Use
+from reference.data.batches import to_tensor
 from reference.data.classes import CITYSCAPES, ByteArray, ClassList
 from reference.data.files import resize_image
+from reference.data.image_set import ImageSet
 from reference.evaluation.scores import Scores, confusion_matrix
-from reference.networks.output import Segmenter, unit_range, upsampled_logits
+from reference.networks.output import Segmenter, upsampled_logits
+from reference.networks.release import Release, read_trained, renamed_source
+from reference.networks.tensor_files import require_file
+from reference.run.files import require_new_folder, writing
 from reference.run.report import track
-
-if TYPE_CHECKING:
-    from reference.data.sets import ImageSet
 
 Size = tuple[int, int]
 # A network sees no image with longer sides; 100000 pixels would ask for more memory than there is.
 _LONGEST: Final = 16384
+# That of published tables.
+_SIZE: Final = (512, 1024)
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class Protocol:
     """
 
     classes: ClassList = CITYSCAPES
-    size: Size = (512, 1024)
+    size: Size = _SIZE
     labelled: tuple[int, ...] | None = None
     source: str = ""
     scales: tuple[float, ...] = (1.0,)
@@ -175,8 +180,7 @@ def _views(
     masked = torch.tensor(protocol.masked, dtype=torch.int64, device=device)
     for scale in protocol.scales:
         scaled = (round(protocol.size[0] * scale), round(protocol.size[1] * scale))
-        stored = torch.from_numpy(resize_image(pixels, scaled).copy()).permute(2, 0, 1)
-        image = unit_range(stored.unsqueeze(0).to(device))
+        image = to_tensor(resize_image(pixels, scaled))[None].to(device)
         for mirrored in (False, True) if protocol.flip else (False,):
             logits = _view(network, image.flip(-1) if mirrored else image, size, protocol)
             logits = logits.flip(-1) if mirrored else logits
@@ -237,3 +241,30 @@ def evaluate(
             "Hint: labels of a test split are placeholders; score on the split val."
         )
     return Evaluation(scores, protocol, len(images), network.align_corners, images.name)
+
+
+def read_for_use(caller: str, use: Use) -> tuple[Release, Protocol]:
+    """Check the settings of a command and read its network, on the device where it is to work."""
+    require_new_folder(caller, use.out, "Hint: choose another one with --out.", argument="out")
+    if use.threads < 1:
+        raise ValueError(f"{caller}: expected threads of at least 1, got {use.threads}.")
+    torch.set_num_threads(use.threads)
+    if use.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f'{caller}: expected a GPU for device "cuda", got none.')
+    require_file(caller, use.weights)
+    release = read_trained(use.weights, use.which)
+    if use.source:
+        release = renamed_source(release, use.source)
+    height, width = use.size if any(use.size) else release.card.get("input_size", _SIZE)
+    window, stride = (pair if any(pair) else None for pair in (use.window, use.stride))
+    protocol = Protocol(
+        release.classes, (height, width), labelled=release.labelled,
+        source=release.card.get("source", ""), scales=use.scales, flip=use.flip,
+        window=window, stride=stride,
+    )  # fmt: skip
+    # Before hours of work, not after them.
+    with writing(use.out):
+        use.out.mkdir(parents=True, exist_ok=True)
+    gpu = use.device != "cpu" and torch.cuda.is_available()
+    network = release.network.to("cuda" if gpu else "cpu").eval()
+    return replace(release, network=network), protocol

@@ -145,11 +145,6 @@ class Segmenter(nn.Module):
         self.align_corners = bool(state)
 
 
-def unit_range(stored: Tensor) -> Tensor:
-    """Turn stored images, uint8 0..255, into what networks read, float32 in [0, 1]."""
-    return stored.float() / 255.0
-
-
 def seeded(make: Callable[[], Segmenter], seed: int) -> Segmenter:
     """Build a network on the CPU by `seed` alone; torch's own random state is left as it was."""
     with torch.random.fork_rng(devices=[]):

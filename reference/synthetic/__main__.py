@@ -12,7 +12,6 @@ import io
 import json
 import multiprocessing
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,6 +24,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
+from reference.commands import answer, read
 from reference.data.classes import CITYSCAPES
 from reference.data.layouts import CITYSCAPES_NUMBERS
 from reference.data.settings import Drawn
@@ -32,8 +32,6 @@ from reference.run.files import write_atomically
 from reference.synthetic.draw import MANIFEST, Scene, is_claimed, roots_below, scenes, settings_of
 from reference.synthetic.look import DOMAINS
 from reference.synthetic.scene import draw_scene
-
-INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
@@ -108,14 +106,12 @@ def _fingerprint(seed: int, drawn: Drawn) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line and draw; a wrong input ends with one sentence."""
-    try:
-        options = tyro.cli(Options, prog="python -m reference.synthetic", args=arguments)
-        jobs = options.jobs or min(os.cpu_count() or 1, 8)
-        draw(options.root, options.seed, options.drawn, jobs=jobs, quiet=options.quiet)
-    except (ValueError, OSError) as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+    options = read(Options, "synthetic", arguments)
+    jobs = options.jobs or min(os.cpu_count() or 1, 8)
+    answer(
+        lambda: draw(options.root, options.seed, options.drawn, jobs=jobs, quiet=options.quiet),
+        "Stopped; the same command goes on.",
+    )
 
 
 if __name__ == "__main__":

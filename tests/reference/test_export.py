@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from reference import export
+from reference.commands import read
 from reference.evaluation.class_table import class_table, write_class_table
 from reference.evaluation.protocol import Evaluation, Protocol
 from reference.evaluation.scores import Scores
@@ -143,11 +144,11 @@ def test_wrong_inputs_write_nothing(options, tmp_path):
 def test_the_command_prints_what_it_wrote(options, monkeypatch, capsys):
     words = [str(options.checkpoint), "--out", str(options.out), "--no-program", "--no-onnx"]
     monkeypatch.setattr(sys, "argv", ["export", *words])
-    export.main()
+    export.main(read(Options, "export"))
     assert capsys.readouterr().out.splitlines() == [
         f"Wrote card.json, model.safetensors to {options.out}",
         f"Try: python -m reference.predict FOLDER --weights {options.out / 'card.json'} "
         "--out predictions",
     ]
     with pytest.raises(SystemExit, match=r"^export: expected out to be a new or empty folder"):
-        export.main()
+        export.main(read(Options, "export"))

@@ -21,9 +21,9 @@ ROOMS: dict[str, set[str]] = {
     "methods": {"bicl", "contrast_shares", "data", "method", "networks", "run"},
     "run": {"data", "method", "methods", "networks", "pictures", "settings", "synthetic"},
     "static_labels": {"data", "networks", "run", "settings"},
-    "evaluation": {"data", "networks", "run", "settings"},
+    "evaluation": {"commands", "data", "networks", "run", "settings"},
     "train": {"commands", "data", "method", "presets", "run", "settings"},
-    "synthetic": {"data", "run"},
+    "synthetic": {"commands", "data", "run"},
     "experiments": {"data", "methods", "presets", "run", "settings"},
     "pictures": {"data", "experiments", "networks", "presets", "run"},
 }

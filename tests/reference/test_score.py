@@ -15,6 +15,7 @@ from PIL import Image
 
 import reference
 from reference import score
+from reference.commands import read
 from reference.data.classes import CITYSCAPES, ClassList
 from reference.evaluation.class_table import DELTA, LAST, read_evaluation
 from reference.score import Options, run_score
@@ -73,7 +74,7 @@ def command(options, monkeypatch):
         words = [str(options.root), "--weights", str(options.weights), "--out", str(out)]
         monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
         monkeypatch.setattr(sys, "argv", ["score", *words, *flags])
-        score.main()
+        score.main(read(Options, "score"))
 
     return call
 
