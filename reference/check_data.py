@@ -8,8 +8,6 @@ Reads the head and the end of every file and decodes a sample; with ``--full all
 and keeps the counts that rare-class sampling uses. Ends with 2 when training would refuse a set.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

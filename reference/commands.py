@@ -1,7 +1,5 @@
 """What commands share: how a trained network is used, how a command line is read and answered."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -10,8 +10,6 @@ Prints IoU per class and writes ``results.json`` and ``report.html``. A demo tha
 on where it stopped.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Mapping, Sequence

@@ -9,8 +9,6 @@ programs that run without this code: ``model.pt2`` (for `torch.export.load`) and
 Programs take images of one size alone, which the card names; weights and card take any.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal

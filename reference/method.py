@@ -6,8 +6,6 @@ over images or cells of one size needs nothing else; a mean over labelled pixels
 have different numbers of them.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager

@@ -9,8 +9,6 @@ the list reads them back (without ids: ``labels/``, class numbers); ``colour/``,
 their colours; ``overlay/``, both blended.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any

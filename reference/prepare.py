@@ -7,8 +7,6 @@ of quality 95, labels as PNG files of train ids. Give ``--data.root /data/half``
 original. A stopped command goes on where it stopped.
 """
 
-from __future__ import annotations
-
 import io
 import json
 from dataclasses import dataclass

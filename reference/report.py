@@ -8,8 +8,6 @@ prototypes, settings. Several folders, or one that holds several, stand beside e
 several folders say where the page goes. The runs are only read.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

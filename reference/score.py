@@ -11,8 +11,6 @@ CSV and JSON; the JSON file also holds the confusion matrix. Without a folder, a
 scored on the validation images of its run.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace

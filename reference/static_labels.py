@@ -6,8 +6,6 @@ that the network wrongly sees everywhere keeps its share as well; that is how st
 an error (docs/results.md).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final

@@ -10,8 +10,6 @@ class; `python -m reference.report FOLDER` shows it. ``--resume auto`` goes on w
 stopped or killed, with the same numbers.
 """
 
-from __future__ import annotations
-
 from reference.presets import Options, command_line
 
 # Before torch is imported, so that --help answers at once.

@@ -4,8 +4,6 @@ What a batch holds follows from (seed, stream, iteration, slot, image) alone: it
 any number of workers and ranks and after any resume, and no random state is stored or read.
 """
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -47,7 +45,7 @@ class Batch(NamedTuple):
     # day images of the same places, cut alike, as `images`
     partners: Tensor | None
 
-    def to(self, device: torch.device, *, channels_last: bool = False) -> Batch:
+    def to(self, device: torch.device, *, channels_last: bool = False) -> "Batch":
         """Return the same on a device, its images in a memory format."""
         memory = torch.channels_last if channels_last else torch.contiguous_format
 
@@ -204,7 +202,7 @@ def batches(
     world: int = 1,
     workers: int = 0,
     pin_memory: bool = False,
-    rare: RareClassSampler | None = None,
+    rare: "RareClassSampler | None" = None,
     static: Path | None = None,
     skip: Skip = None,
     max_bad: int = 100,

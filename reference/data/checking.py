@@ -1,7 +1,5 @@
 """Every fault of a set on disk, and what training would refuse: one check for both."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -184,7 +182,7 @@ def _size(images: ImageSet) -> Size | None:
     return None
 
 
-def scaling(settings: Settings, sets: Sets) -> str:
+def scaling(settings: "Settings", sets: Sets) -> str:
     """Say to what size a run scales images, and where that changes their aspect ratio."""
     stage, told = settings.adaptation, []
     source = stage.source_crops if settings.stages == "adapt" else settings.source.crops

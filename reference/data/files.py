@@ -3,8 +3,6 @@
 PNG and JPEG, any case of the ending. A photograph is turned as its EXIF orientation says.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import stat

@@ -4,8 +4,6 @@ A set opened without labels holds no path to one, so a run cannot read the label
 training images by mistake; the folder of labels may even be absent.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -144,7 +142,7 @@ class ImageSet:
         """Whether every image has a day image of the same place."""
         return bool(self.samples) and all(sample.partner for sample in self.samples)
 
-    def part(self, indices: Iterable[int]) -> ImageSet:
+    def part(self, indices: Iterable[int]) -> "ImageSet":
         """Return a set of some of the images."""
         return replace(self, samples=tuple(self.samples[index] for index in indices), notes=())
 

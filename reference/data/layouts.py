@@ -5,8 +5,6 @@ labels are a pair where the names in braces agree. ``{split}`` is the split as t
 ``{place}`` a drive or city, ``{path}`` any folders and a name.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final

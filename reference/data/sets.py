@@ -1,7 +1,5 @@
 """The sets of a run: source, target and validation images, each opened when it is asked for."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -184,13 +182,13 @@ class Sets:
         sets += [("validation images", self.validation)] if validation else []
         return [f"{name}: {len(images)} in {images.root}" for name, images in sets]
 
-    def counts(self) -> ClassCounts:
+    def counts(self) -> "ClassCounts":
         """Pixels of every class in every label file of training, counted once and kept."""
         from reference.data.rare_classes import class_counts
 
         return class_counts(self.labelled, workers=self.settings.workers)
 
-    def rare_classes(self, settings: RareClasses) -> RareClassSampler | None:
+    def rare_classes(self, settings: RareClasses) -> "RareClassSampler | None":
         """What draws images by their classes; None where every image comes once an epoch."""
         if not settings.on:
             return None

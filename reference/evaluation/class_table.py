@@ -1,7 +1,5 @@
 """IoU per class of a run beside its evaluation before and published rows; Markdown, CSV, JSON."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

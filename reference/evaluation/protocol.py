@@ -5,8 +5,6 @@ labelled pixel of every image enters one confusion matrix. Labels are never shru
 the score. All means are means of rows of this one matrix.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import reduce

@@ -5,8 +5,6 @@ was measured with this code, and what they were measured with differs: some aver
 some are the best of many checkpoints.
 """
 
-from __future__ import annotations
-
 from typing import Final, NamedTuple
 
 from reference.data.classes import CITYSCAPES

@@ -3,8 +3,6 @@
 What has no pixel is undefined: None, not 0.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 

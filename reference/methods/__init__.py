@@ -5,8 +5,6 @@ of them build on. `translator` belongs to CONFETI and `relighting` to Bi-Mix. do
 explains them all.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib import import_module
@@ -29,7 +27,7 @@ class Entry(NamedTuple):
     options: Mapping[str, Any] = {}
     uses_partners: bool = False
 
-    def kind(self) -> type[Method]:
+    def kind(self) -> "type[Method]":
         kind: type[Method] = getattr(import_module(self.module), self.name)
         return kind
 
@@ -67,7 +65,7 @@ def entry(name: str) -> Entry:
     return METHODS[name]
 
 
-def build(name: str, given: Given) -> Method:
+def build(name: str, given: "Given") -> "Method":
     """Make a method, on the device of the network."""
     chosen = entry(name)
     # The control reads nothing but labels.
@@ -76,7 +74,7 @@ def build(name: str, given: Given) -> Method:
     return method.to(next(given.network.parameters()).device)
 
 
-def at_test(name: str, state: Mapping[str, Any], network: Segmenter) -> Segmenter:
+def at_test(name: str, state: Mapping[str, Any], network: "Segmenter") -> "Segmenter":
     """A trained network as its method uses it; `state` is the method's state dict."""
     from reference.method import Given, Method
     from reference.settings import AdaptationStage

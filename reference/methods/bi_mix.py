@@ -1,7 +1,5 @@
 """Bi-Mix (Yang et al., arXiv 2111.10339): from labelled days to nights, by way of day partners."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 from typing import Final

@@ -1,7 +1,5 @@
 """CONFETI (Li et al., CVPRW 2023, arXiv 2306.09098): prototypes, and source in target look."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Final, Literal
 

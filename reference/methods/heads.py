@@ -1,7 +1,5 @@
 """What stands beside a network: heads of a contrast, discriminators, changes at test time."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import gcd

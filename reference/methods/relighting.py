@@ -1,7 +1,5 @@
 """Relighting: a small network that gives images of every hour one light, and its loss."""
 
-from __future__ import annotations
-
 from typing import Final
 
 import torch

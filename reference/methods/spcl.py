@@ -1,7 +1,5 @@
 """SPCL (Xie et al., 2021): both domains contrasted against the source's prototypes."""
 
-from __future__ import annotations
-
 from typing import Final
 
 import torch

@@ -4,8 +4,6 @@
 Both answer as they will at test time, whatever the mode of the method around them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Final
@@ -58,7 +56,7 @@ class MeanTeacher(AveragedModel):
             self.n_averaged += 1
         self.requires_grad_(False).train()
 
-    def train(self, mode: bool = True) -> MeanTeacher:
+    def train(self, mode: bool = True) -> "MeanTeacher":
         del mode
         return super().train(False)
 

@@ -3,8 +3,6 @@
 The encoder sees an image at strides 2 and 4; its maps are what PatchNCE compares.
 """
 
-from __future__ import annotations
-
 from typing import Any, Final
 
 import torch

@@ -1,7 +1,5 @@
 """DeepLab-V2: a dilated ResNet-101, a head chosen by name, and a named place for the prototypes."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

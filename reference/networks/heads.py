@@ -1,7 +1,5 @@
 """Two heads that both go by the name DeepLab-V2: the plain sum, and ProDA's with GroupNorm."""
 
-from __future__ import annotations
-
 from typing import Final, cast
 
 import torch

@@ -5,8 +5,6 @@ outputs it equals to the last bit. A pyramid brings its four levels to stride 4.
 with an installed package of 17 MB, or from a file.
 """
 
-from __future__ import annotations
-
 import re
 from importlib.util import find_spec
 from pathlib import Path

@@ -5,8 +5,6 @@ checkpoint or a released file needs, and no code or pickle has to be trusted to 
 EfficientNet are imported when the first one is built.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields, replace
@@ -241,7 +239,7 @@ def build(description: Mapping[str, Any], *, seed: int = 0) -> Segmenter:
 
 def first_network(
     settings: NetworkSettings, num_classes: int, seed: int
-) -> tuple[Segmenter, WeightReport | None]:
+) -> "tuple[Segmenter, WeightReport | None]":
     """Build the network that a new run begins with, and say what became of its weights.
 
     Options that follow from the family of the weights are set.

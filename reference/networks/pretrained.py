@@ -1,7 +1,5 @@
 """BatchNorm that is trained so far only, as pre-trained backbones want it; words of options."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields

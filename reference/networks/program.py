@@ -1,7 +1,5 @@
 """A network that runs without this code: a `torch.export` program, and ONNX."""
 
-from __future__ import annotations
-
 import io
 import logging
 import warnings

@@ -5,8 +5,6 @@ to run it and nothing in them is executed. Checkpoints of a run are read here as
 changes the network at test time is named in both, and its state stands beside the weights.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

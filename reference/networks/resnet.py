@@ -3,8 +3,6 @@
 Parameters carry the names that torchvision and timm use, so that their weights fit as they are.
 """
 
-from __future__ import annotations
-
 from contextlib import nullcontext
 from functools import partial
 from typing import Final

@@ -1,7 +1,5 @@
 """Any backbone of timm, which stays optional: it is imported when the first one is built."""
 
-from __future__ import annotations
-
 import importlib
 from typing import Any
 

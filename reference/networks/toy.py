@@ -5,8 +5,6 @@ and looks far with dilated convolutions. Both are joined into a 64-channel featu
 where prototypes live, and a 1x1 convolution turns it into class logits.
 """
 
-from __future__ import annotations
-
 from typing import Any, Final
 
 import torch

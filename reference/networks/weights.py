@@ -6,8 +6,6 @@ colours, strides and corners; every tensor is accounted for; and a backbone that
 filled stops the run.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace

@@ -3,8 +3,6 @@
 Drawn from the numbers in docs/results; `python -m reference.ablate` calls it, too.
 """
 
-from __future__ import annotations
-
 import itertools
 import statistics
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The page of one run or of several beside each other: one HTML file that needs nothing else."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Label maps in the colours of their classes, and pictures that stand inside an HTML file."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Sequence

@@ -5,8 +5,6 @@ that of the two largest principal components of all prototypes that are shown, t
 moment. It keeps a part of the variance; the cosines leave nothing out.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Runs read back from their folders, whole or in the middle, for the page about them."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import math

@@ -4,8 +4,6 @@ A file is made for people: titles above the pictures, the colours of the classes
 says in its own text where which picture stands, so that a page can take it apart again.
 """
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Charts as SVG elements that follow the page: its width, its font, its light or dark colours."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final

@@ -1,7 +1,5 @@
 """Files that are either whole or absent, and folders that are never reused by mistake."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import os

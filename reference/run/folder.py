@@ -4,8 +4,6 @@
 newest states by iteration; ``last.pth`` is the newest of them, ``best.pth`` the best scored.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import json
@@ -132,7 +130,9 @@ class RunFolder:
         resume: go on with a run that is there.
     """
 
-    def __init__(self, path: Path, plain: Mapping[str, Any], ranks: Ranks, *, resume: bool) -> None:
+    def __init__(
+        self, path: Path, plain: Mapping[str, Any], ranks: "Ranks", *, resume: bool
+    ) -> None:
         self.path, self.plain, self.ranks, self.resume = path, dict(plain), ranks, resume
         # The newest whole one; None where the run begins.
         self.checkpoint: dict[str, Any] | None = None
@@ -142,7 +142,7 @@ class RunFolder:
         self._made = False
         self._lock: int | None = None
 
-    def __enter__(self) -> RunFolder:
+    def __enter__(self) -> "RunFolder":
         """Take the folder."""
         problem: str | None = None
         stored: Path | None = None

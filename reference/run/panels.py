@@ -4,8 +4,6 @@ Nothing here changes what is trained: the network is read without gradient and i
 the method is asked on a copy of itself.
 """
 
-from __future__ import annotations
-
 import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -79,7 +77,7 @@ def shown_sets(settings: Settings, sets: Sets) -> dict[str, tuple[ImageSet, list
     return {name: (s, chosen_images(name, len(s), wanted)) for name, s in opened.items()}
 
 
-def draw_panels(folder: Path, settings: Settings, sets: Sets, state: State, phase: Phase) -> None:
+def draw_panels(folder: Path, settings: Settings, sets: Sets, state: "State", phase: Phase) -> None:
     """Draw what the network sees in a few images of every set, and keep the prototypes.
 
     All ranks must call this, because a method may add up statistics over them; the main one writes.
@@ -107,7 +105,7 @@ class _Drawing:
     """The pictures of one moment of a run."""
 
     def __init__(
-        self, folder: Path, settings: Settings, sets: Sets, state: State, phase: Phase
+        self, folder: Path, settings: Settings, sets: Sets, state: "State", phase: Phase
     ) -> None:
         self.settings, self.sets, self.state, self.phase = settings, sets, state, phase
         self.static: Path | None = None

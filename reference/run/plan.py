@@ -1,7 +1,5 @@
 """What a run would do, in words, after the checks that the run itself makes."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The processes of a run, one or those of torchrun, and how each of them computes."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import platform

@@ -1,7 +1,5 @@
 """What a person sees of a run, and its numbers on disk: CSV always, TensorBoard where installed."""
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import importlib
@@ -30,7 +28,7 @@ _NUMBERS: Final = (
 )
 
 
-def peak_mib(device: torch.device) -> float:
+def peak_mib(device: "torch.device") -> float:
     """Return the largest memory so far, MiB: of a GPU, else of this process."""
     if device.type == "cuda":
         import torch
@@ -91,7 +89,7 @@ class Report:
     """
 
     def __init__(
-        self, folder: Path, class_names: Sequence[str], ranks: Ranks, *,
+        self, folder: Path, class_names: Sequence[str], ranks: "Ranks", *,
         total: int, start: int = 0, quiet: bool = False,
     ) -> None:  # fmt: skip
         self.path, self.ranks, self.quiet = folder / METRICS, ranks, quiet
@@ -107,7 +105,7 @@ class Report:
         # The first iteration also starts workers and chooses algorithms.
         self._later_seconds = 0.0
 
-    def __enter__(self) -> Report:
+    def __enter__(self) -> "Report":
         """Open the file and show the bar."""
         if not self.ranks.is_main:
             return self

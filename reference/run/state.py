@@ -4,8 +4,6 @@ Random numbers are not among it: dropout is seeded anew at every part of every i
 random state is carried from one step to the next.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from functools import cached_property, partial
 from typing import Any, cast

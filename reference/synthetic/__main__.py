@@ -4,8 +4,6 @@ Training runs start this by themselves where their scenes are missing. A run tha
 completed by the next one.
 """
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import io

@@ -1,7 +1,5 @@
 """From a painted canvas to a picture."""
 
-from __future__ import annotations
-
 from typing import Final
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A pinhole camera that looks along a street, and what a scene is painted on."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -68,11 +66,11 @@ class Stamp:
     material: Material = Material.SMOOTH
     distance: int = ON_GROUND
 
-    def at(self, z: float) -> Stamp:
+    def at(self, z: float) -> "Stamp":
         """Return this stamp at `z` metres (kept within 1..254)."""
         return replace(self, distance=int(min(max(z, 1), FARTHEST - 1)))
 
-    def of(self, material: Material) -> Stamp:
+    def of(self, material: Material) -> "Stamp":
         """Return this stamp with another material."""
         return replace(self, material=material)
 

@@ -6,8 +6,6 @@ again, others are refused, and nothing that exists is ever overwritten. Nothing 
 paints: drawing is a process of its own, ``python -m reference.synthetic``.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass

@@ -1,7 +1,5 @@
 """Everything that sets the two domains apart, and one dial between them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """The hand that paints a scene: canvas, camera, look and one random generator together."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Draw one street scene with its labels, from four numbers and a domain."""
 
-from __future__ import annotations
-
 from typing import Final, get_args
 
 import numpy as np

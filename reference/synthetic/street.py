@@ -1,7 +1,5 @@
 """What does not move: sky, road, sidewalks, trees, houses, fences and the skyline."""
 
-from __future__ import annotations
-
 import math
 from typing import Final, NamedTuple
 

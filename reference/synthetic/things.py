@@ -1,7 +1,5 @@
 """What stands in the street: poles, lights, signs, persons and vehicles."""
 
-from __future__ import annotations
-
 import math
 from typing import Final, NamedTuple
 

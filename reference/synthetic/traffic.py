@@ -1,7 +1,5 @@
 """Who and what stands on road and sidewalk: placed without overlap, painted from far to near."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial

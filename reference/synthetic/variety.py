@@ -5,8 +5,6 @@ where things stand, how they are built, what is lighter than what (domain random
 al., IROS 2017). The ranges were set by eye beside street photographs, without their labels.
 """
 
-from __future__ import annotations
-
 import colorsys
 from typing import Final
 
