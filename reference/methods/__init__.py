@@ -1,8 +1,7 @@
 """Methods of adaptation by name, for ``--method``; each is imported when it is built.
 
 A file is one method; what several share stands in `teachers` and `heads`, and in `dacs`, which most
-of them build on. `translator` belongs to CONFETI and `relighting` to Bi-Mix. docs/methods.md
-explains them all.
+of them build on. docs/methods.md explains them all.
 """
 
 from collections.abc import Mapping

@@ -13,8 +13,8 @@ from typing import Final
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reference.networks.backbones import WithBatchNorm
 from reference.networks.output import ColourNormalisation, Domain, Output, Segmenter
-from reference.networks.pretrained import WithBatchNorm
 from reference.networks.settings import LiteOptions
 from reference.networks.weights import WeightReport, fill_backbone, read_weights
 

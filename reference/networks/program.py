@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from reference.networks.output import Segmenter
 from reference.run.files import write_atomically
 
-_ONNX: Final = ("onnx", "onnxscript")
+_EXTRA: Final = ("onnx", "onnxscript")
 
 
 class _Plain(nn.Module):
@@ -57,9 +57,9 @@ def write_onnx(path: Path, program: Any) -> str:
     Returns:
         str: empty, or one sentence that says why there is no such file.
     """
-    if any(find_spec(name) is None for name in _ONNX):
+    if any(find_spec(name) is None for name in _EXTRA):
         hint = "Hint: pip install 'protocontrast[onnx]'."
-        return f"No {path.name}: it needs {' and '.join(_ONNX)}. {hint}"
+        return f"No {path.name}: it needs {' and '.join(_EXTRA)}. {hint}"
     # The exporter tells of operators of torchvision, which no network here has.
     logger = logging.getLogger("torch.onnx._internal.exporter")
     level = logger.level

@@ -11,10 +11,9 @@ from markupsafe import Markup
 
 from reference.data.image_set import spread_indices
 from reference.pictures import scores
-from reference.pictures.paint import UNLABELLED, data_uri, hexadecimal
 from reference.pictures.prototypes import alignment, cosine_rows, planes
 from reference.pictures.recorded_run import Comparison, RecordedRun, is_own, nearest_preset
-from reference.pictures.strip_files import StripFile
+from reference.pictures.strips import UNLABELLED, StripFile, data_uri, hexadecimal
 from reference.pictures.svg import Series, line_chart, sparkline
 from reference.run.report import LOSS, SHARE
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from reference.data.classes import Colour
 from reference.networks.tensor_files import read_stored
-from reference.pictures.paint import Colour
 from reference.pictures.prototypes import Prototypes, prototypes_of
-from reference.pictures.strip_files import StripFile, read_strip
+from reference.pictures.strips import StripFile, read_strip
 from reference.pictures.svg import Series
 from reference.presets import PRESETS
 from reference.run.folder import (

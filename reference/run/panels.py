@@ -16,14 +16,14 @@ from safetensors.torch import save
 from torch import Tensor
 
 from reference.data.batches import Batch, to_tensor, whole_image
+from reference.data.classes import ByteArray
 from reference.data.files import resize_image, resize_labels
 from reference.data.image_set import ImageSet, spread_indices
 from reference.data.sets import Sets
 from reference.data.settings import Size
 from reference.method import Method, Part, label_counts
 from reference.networks.output import Domain
-from reference.pictures.paint import ByteArray, colourise, grey
-from reference.pictures.strip_files import StripFile, strip_png
+from reference.pictures.strips import StripFile, colourise, grey, strip_png
 from reference.run.files import write_atomically
 from reference.run.folder import PANELS, PROTOTYPES
 from reference.settings import Phase, Settings, phases

@@ -3,8 +3,7 @@
 import math
 from typing import Final, NamedTuple
 
-from reference.synthetic.canvas import FARTHEST, Colour, Material, Stamp
-from reference.synthetic.painter import Painter, Span, scaled
+from reference.synthetic.painter import FARTHEST, Colour, Material, Painter, Span, Stamp, scaled
 
 ROAD: Final = Stamp(0, Material.ASPHALT)
 MARKING: Final = Stamp(0)

@@ -12,13 +12,14 @@ from reference.data.classes import CITYSCAPES, ClassList
 from reference.evaluation.class_table import (
     DELTA,
     LAST,
+    ROWS,
+    Published,
     class_table,
+    published_rows,
     read_evaluation,
     write_class_table,
 )
-from reference.evaluation.protocol import Evaluation, Protocol
-from reference.evaluation.published import ROWS, Published, published_rows
-from reference.evaluation.scores import Scores
+from reference.evaluation.protocol import Evaluation, Protocol, Scores
 from tests.reference.small_networks import refuses
 
 SYNTHIA = CITYSCAPES.means["miou16"]

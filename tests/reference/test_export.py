@@ -13,8 +13,7 @@ import torch
 from reference import export
 from reference.commands import read
 from reference.evaluation.class_table import class_table, write_class_table
-from reference.evaluation.protocol import Evaluation, Protocol
-from reference.evaluation.scores import Scores
+from reference.evaluation.protocol import Evaluation, Protocol, Scores
 from reference.export import Options, run_export
 from reference.networks import program
 from reference.networks.program import exported, write_onnx, write_program

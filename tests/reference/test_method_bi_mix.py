@@ -12,8 +12,13 @@ from torch import Tensor, nn
 
 import protocontrast as pc
 from reference.data.classes import IGNORE
-from reference.methods.bi_mix import BiMix, fused_labels, static_focal_loss
-from reference.methods.relighting import Relighting, relighting_loss
+from reference.methods.bi_mix import (
+    BiMix,
+    Relighting,
+    fused_labels,
+    relighting_loss,
+    static_focal_loss,
+)
 from reference.run.ranks import Ranks
 from tests.reference.given_outputs import assert_same
 from tests.reference.method_steps import given, step_of, toy

@@ -13,7 +13,6 @@ import pytest
 import torch
 from PIL import Image
 
-from reference.pictures.paint import UNLABELLED, colourise, data_uri, grey
 from reference.pictures.prototypes import (
     Prototypes,
     alignment,
@@ -22,7 +21,15 @@ from reference.pictures.prototypes import (
     planes,
     prototypes_of,
 )
-from reference.pictures.strip_files import StripFile, read_strip, strip_png
+from reference.pictures.strips import (
+    UNLABELLED,
+    StripFile,
+    colourise,
+    data_uri,
+    grey,
+    read_strip,
+    strip_png,
+)
 from reference.pictures.svg import line_chart, thinned, ticks
 from tests.reference.written_runs import COLOURS, bicl_state
 

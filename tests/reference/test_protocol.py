@@ -9,8 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reference.data.classes import CITYSCAPES, ClassList
-from reference.evaluation.protocol import Evaluation, Protocol, class_scores, evaluate
-from reference.evaluation.scores import Scores, confusion_matrix
+from reference.evaluation.protocol import (
+    Evaluation,
+    Protocol,
+    Scores,
+    class_scores,
+    confusion_matrix,
+    evaluate,
+)
 from reference.networks.output import Output, Segmenter
 from tests.reference.small_networks import refuses, small_deeplab
 

@@ -12,8 +12,7 @@ from PIL import Image
 
 from reference.data.classes import CITYSCAPES
 from reference.networks.tensor_files import read_stored
-from reference.pictures.paint import colourise
-from reference.pictures.strip_files import read_strip
+from reference.pictures.strips import colourise, read_strip
 from reference.run.folder import PANELS, PROTOTYPES
 from reference.run.panels import chosen_images, due
 from reference.settings import Settings

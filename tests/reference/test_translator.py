@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from reference.methods.confeti import Translator
 from reference.methods.heads import seeded
-from reference.methods.translator import Translator
 from reference.run.ranks import Ranks
 from tests.reference.given_outputs import assert_same
 from tests.strategies import normal

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from reference.pictures.strip_files import StripFile, strip_png
+from reference.pictures.strips import StripFile, strip_png
 from reference.presets import PRESETS
 from reference.run.folder import PANELS, as_plain
 
