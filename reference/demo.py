@@ -10,7 +10,6 @@ Prints IoU per class and writes ``results.json`` and ``report.html``. A demo tha
 on where it stopped.
 """
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,7 +26,7 @@ from reference.experiments.label_accuracy import label_accuracy
 from reference.experiments.rows import CAPTIONS, CONTROL, ENTROPY, ORACLE, SOURCE, settings_of
 from reference.experiments.runs import Run, record_of, refuse_other_settings, train_all
 from reference.experiments.targets import NIGHT, TOY
-from reference.run.files import require_new_folder, write_atomically
+from reference.run.files import require_new_folder, write_json
 from reference.run.folder import COMPARISON, LAST, as_plain
 
 RESULTS: Final = "results.json"
@@ -95,7 +94,7 @@ def prepare(options: Options) -> list[Run]:
             for r in runs
         ],
     }
-    write_atomically(folder / COMPARISON, json.dumps(told, indent=2) + "\n")
+    write_json(folder / COMPARISON, told)
     return runs
 
 
@@ -155,7 +154,7 @@ def run_demo(options: Options) -> dict[str, Any]:
         print(f"{caption:<14} {record['miou']:5.1f} %  {record['seconds']:4.0f} s", flush=True)
     report.write_report(report.Options((options.run,)))
     results = summarise(runs, time.perf_counter() - began)
-    write_atomically(options.run / RESULTS, json.dumps(results, indent=2) + "\n")
+    write_json(options.run / RESULTS, results)
     return results
 
 

@@ -29,8 +29,6 @@ class Options(Use):
 # Before torch is imported, so that --help answers at once.
 OPTIONS = read(Options, "predict") if __name__ == "__main__" else None
 
-import io
-
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -40,7 +38,7 @@ from reference.data.files import check_ends, find_files, read_image
 from reference.data.layouts import CITYSCAPES_NUMBERS
 from reference.evaluation.protocol import Protocol, class_scores, read_for_use
 from reference.networks.release import Release
-from reference.run.files import write_atomically
+from reference.run.files import write_picture
 from reference.run.report import track
 
 
@@ -101,9 +99,7 @@ def run_predict(
         labels = scores.argmax(dim=0).cpu().numpy().astype(np.uint8)
         place = images[index].relative_to(options.folder).with_suffix(".png")
         for kind, drawing in drawings(pixels, labels, release.classes).items():
-            content = io.BytesIO()
-            Image.fromarray(drawing).save(content, format="PNG")
-            write_atomically(options.out / kind / place, content.getvalue())
+            write_picture(options.out / kind / place, Image.fromarray(drawing))
 
 
 def main(options: Options) -> None:

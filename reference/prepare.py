@@ -7,7 +7,6 @@ of quality 95, labels as PNG files of train ids. Give ``--data.root /data/half``
 original. A stopped command goes on where it stopped.
 """
 
-import io
 import json
 from dataclasses import dataclass
 from functools import partial
@@ -117,13 +116,12 @@ def _write(path: Path, pixels: ByteArray, divisor: int) -> None:
     from PIL import Image
 
     from reference.data.files import resize_image, resize_labels
-    from reference.run.files import write_atomically
+    from reference.run.files import write_picture
 
     height, width = (max(1, round(length / divisor)) for length in pixels.shape[:2])
     scaled = (resize_image if pixels.ndim == 3 else resize_labels)(pixels, (height, width))
-    encoded, kind = io.BytesIO(), "JPEG" if pixels.ndim == 3 else "PNG"
-    Image.fromarray(scaled).save(encoded, format=kind, quality=QUALITY)
-    write_atomically(path, encoded.getvalue())
+    kind = "JPEG" if pixels.ndim == 3 else "PNG"
+    write_picture(path, Image.fromarray(scaled), kind, quality=QUALITY)
 
 
 def prepare(options: Options, *, progress: bool = True) -> list[str]:

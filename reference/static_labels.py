@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -19,8 +18,8 @@ import protocontrast as pc
 from reference.data.batches import whole_image
 from reference.data.classes import IGNORE
 from reference.data.sets import ImageSet
-from reference.networks.output import Output, Segmenter
-from reference.run.files import durable_file, write_json
+from reference.networks.output import Output, Segmenter, at_rest
+from reference.run.files import write_json, write_picture
 from reference.run.ranks import Ranks
 from reference.settings import StaticLabels
 
@@ -64,13 +63,11 @@ def write_static_labels(
 
     def probabilities(index: int) -> Tensor:
         pixels = whole_image(images, index, settings.size).to(ranks.device)
-        logits, corners = see(network, pixels).logits, network.align_corners
-        logits = F.interpolate(logits, settings.size, mode="bilinear", align_corners=corners)
+        logits = network.upsampled(see(network, pixels).logits, settings.size)
         return logits.index_fill_(1, hidden, -torch.inf).softmax(dim=1)
 
-    training, count = network.training, 2 * len(images)
-    network.eval()
-    try:
+    count = 2 * len(images)
+    with at_rest(network):
         for index in own:
             thresholds.update(probabilities(index))
             advance(index + 1, count)
@@ -80,11 +77,9 @@ def write_static_labels(
         for index in own:
             labels = thresholds.select(probabilities(index)).labels[0]
             labelled += (labels != IGNORE).sum()
-            with durable_file(folder / f"{images.stems[index]}.png", sync=False) as file:
-                Image.fromarray(labels.to(torch.uint8).cpu().numpy()).save(file, format="png")
+            painted = Image.fromarray(labels.byte().cpu().numpy())
+            write_picture(folder / f"{images.stems[index]}.png", painted)
             advance(len(images) + index + 1, count)
-    finally:
-        network.train(training)
     height, width = settings.size
     coverage = float(ranks.total(labelled)) / (len(images) * height * width)
     predicted, edges = thresholds.mass.sum(dim=1), thresholds.confidence().tolist()

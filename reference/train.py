@@ -36,7 +36,7 @@ from reference.data.classes import IGNORE
 from reference.data.sets import ImageSet, Sets
 from reference.data.settings import Crops
 from reference.method import Part, label_counts, shared_by
-from reference.run.folder import LAST, RunFolder, as_plain
+from reference.run.folder import LAST, RunFolder, as_plain, labels_of
 from reference.run.ranks import Ranks, StopRequest, asked_to_stop, joined
 from reference.run.report import Report
 from reference.run.state import State, seed_dropout
@@ -173,7 +173,7 @@ class Loop:
         """The static labels of a round, made at its start; None after a request to stop."""
         from reference.static_labels import AskedToStop, require_complete, write_static_labels
 
-        folder = self.run.path / "labels" / phase.name.replace(" ", "-")
+        folder = labels_of(self.run.path, phase.name)
         if not begins:
             return require_complete(folder)
 

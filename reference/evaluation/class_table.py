@@ -14,7 +14,7 @@ from reference.data.classes import CITYSCAPES
 from reference.data.layouts import LAYOUTS
 from reference.evaluation.protocol import Evaluation, Protocol, Scores
 from reference.networks.output import plain_classes, read_classes
-from reference.run.files import write_atomically
+from reference.run.files import write_atomically, write_json
 
 
 class Published(NamedTuple):
@@ -235,7 +235,7 @@ def write_class_table(folder: Path, table: ClassTable, *, stem: str = "classes")
     """Write ``<stem>.md``, ``<stem>.csv`` and ``<stem>.json``, each whole or not at all."""
     write_atomically(folder / f"{stem}.md", table.markdown())
     write_atomically(folder / f"{stem}.csv", table.csv())
-    write_atomically(folder / f"{stem}.json", json.dumps(table.as_dict(), indent=2) + "\n")
+    write_json(folder / f"{stem}.json", table.as_dict())
 
 
 def read_evaluation(path: Path) -> Evaluation:

@@ -11,7 +11,6 @@ from functools import reduce
 from typing import Final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from reference.commands import Use
@@ -19,7 +18,7 @@ from reference.data.batches import to_tensor
 from reference.data.classes import CITYSCAPES, IGNORE, ByteArray, ClassList
 from reference.data.files import resize_image
 from reference.data.image_set import ImageSet
-from reference.networks.output import Segmenter, upsampled_logits
+from reference.networks.output import Segmenter, at_rest
 from reference.networks.release import Release, read_trained, renamed_source
 from reference.networks.tensor_files import require_file
 from reference.run.files import require_new_folder, writing
@@ -221,17 +220,16 @@ def _view(network: Segmenter, image: Tensor, size: Size, protocol: Protocol) -> 
     window = protocol.window or (height, width)
     h, w = min(window[0], height), min(window[1], width)
     if (h, w) == (height, width):
-        return upsampled_logits(network, image, size)[0]
+        return network.upsampled(network(image).logits.float(), size)[0]
     total = image.new_zeros(1, network.num_classes, height, width)
     count = image.new_zeros(1, 1, height, width)
     down, right = protocol.steps
     for top in _starts(height, h, down):
         for left in _starts(width, w, right):
             place = (..., slice(top, top + h), slice(left, left + w))
-            total[place] += upsampled_logits(network, image[place], (h, w))
+            total[place] += network.upsampled(network(image[place]).logits.float(), (h, w))
             count[place] += 1
-    corners = network.align_corners
-    return F.interpolate(total / count, size, mode="bilinear", align_corners=corners)[0]
+    return network.upsampled(total / count, size)[0]
 
 
 def _views(
@@ -283,16 +281,12 @@ def evaluate(
         )
     device = next(network.parameters()).device
     confusion = torch.zeros(count, count, dtype=torch.int64, device=device)
-    training = network.training
-    network.eval()
-    try:
+    with at_rest(network):
         for index in track(len(images), "Evaluating", show=progress):
             truth = torch.from_numpy(images.labels(index).copy()).to(device)
             size = (truth.shape[0], truth.shape[1])
             guess = class_scores(network, images.image(index), size, protocol).argmax(dim=0)
             confusion += confusion_matrix(guess, truth, count)
-    finally:
-        network.train(training)
     scores = Scores(confusion.cpu())
     if not set(scores.occurring) & set(protocol.known):
         others = f"pixels of {len(scores.occurring)} other classes"

@@ -6,7 +6,8 @@ EfficientNet are imported when the first one is built.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
@@ -129,6 +130,11 @@ class Segmenter(nn.Module):
         plain = asdict(self._options).items()
         return {name: list(v) if isinstance(v, tuple) else v for name, v in plain}
 
+    def upsampled(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        """Scale logits (B, C, h, w) bilinearly to (B, C, *size), by the corner convention."""
+        corners = self.align_corners
+        return F.interpolate(logits, size=size, mode="bilinear", align_corners=corners)
+
     def colours(self) -> dict[str, Any]:
         """Return the colour normalisation, for people who read a card."""
         return self.normalise.describe()
@@ -150,15 +156,15 @@ def seeded(make: Callable[[], Segmenter], seed: int) -> Segmenter:
         return make()
 
 
-@torch.no_grad()
-def upsampled_logits(network: Segmenter, images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Compute logits and upsample them bilinearly, by the network's own corner convention.
-
-    Shape:
-        images (B, 3, h, w), float in [0, 1]. Result: (B, C, *size), float32.
-    """
-    logits = network(images).logits.float()
-    return F.interpolate(logits, size=size, mode="bilinear", align_corners=network.align_corners)
+@contextmanager
+def at_rest(network: nn.Module) -> Iterator[None]:
+    """Keep a network in evaluation mode for a while; it is left in the mode it was in."""
+    training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(training)
 
 
 # Kind -> module and class, and its options.

@@ -20,7 +20,7 @@ from reference.data.classes import CITYSCAPES, ClassList
 from reference.networks.output import Segmenter, build, describe, plain_classes, read_classes
 from reference.networks.tensor_files import read_stored
 from reference.networks.weights import require_finite
-from reference.run.files import write_atomically
+from reference.run.files import write_atomically, write_json
 
 _FORMAT: Final = 1
 _CARD: Final = "card.json"
@@ -138,7 +138,7 @@ def write_release(
         **(facts or {}),
     }
     write_atomically(folder / _WEIGHTS, weights)
-    write_atomically(folder / _CARD, json.dumps(card, indent=2) + "\n")
+    write_json(folder / _CARD, card)
     return folder / _CARD
 
 

@@ -1,7 +1,6 @@
 """Runs read back from their folders, whole or in the middle, for the page about them."""
 
 import itertools
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from reference.pictures.prototypes import Prototypes, prototypes_of
 from reference.pictures.strips import StripFile, read_strip
 from reference.pictures.svg import Series
 from reference.presets import PRESETS
+from reference.run.files import read_json
 from reference.run.folder import (
     CLASSES,
     COMPARISON,
@@ -134,16 +134,6 @@ class Comparison(NamedTuple):
     note: str = ""
 
 
-def _json(path: Path, absent: Any = None) -> Any:
-    """Return what a file holds, or `absent` where there is none."""
-    if not path.is_file():
-        return absent
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"report: expected JSON in {path}, got none ({error}).") from error
-
-
 def is_own(name: str) -> bool:
     """Whether a setting, such as the seed or a path, says nothing about the kind of a run."""
     return name in _OWN or name.startswith("machine.")
@@ -194,7 +184,7 @@ def read_run(run: Path) -> RecordedRun:
             f"{SETTINGS}. Hint: give what --folder named, or a folder that holds such folders."
         )
     held = read_stored(run / LAST) if (run / LAST).is_file() else {}
-    plain = _json(run / SETTINGS, held.get("settings"))
+    plain = read_json("report", run / SETTINGS, held.get("settings"))
     needed = {"stages", "method", "source", "adaptation"}
     if not isinstance(plain, Mapping) or not needed <= {*plain}:
         raise ValueError(
@@ -202,7 +192,7 @@ def read_run(run: Path) -> RecordedRun:
             "adaptation. Hint: runs of an older version need that version's report."
         )
     settings = flat(plain)
-    table, strips = _json(run / CLASSES), _strips(run)
+    table, strips = read_json("report", run / CLASSES), _strips(run)
     # The class list, from whatever of it is there.
     protocol = (table or {}).get("evaluation", {}).get("protocol", {})
     classes = dict(strips[0][-1].legend) if strips else {}
@@ -214,7 +204,7 @@ def read_run(run: Path) -> RecordedRun:
         caption=run.resolve().name,
         role=role,
         settings=settings,
-        starts=_json(run / ORIGIN, {"starts": []})["starts"],
+        starts=read_json("report", run / ORIGIN, {"starts": []})["starts"],
         rows=read_metrics(run / METRICS),
         reached=held.get("iteration", 0),
         alarms=list(held.get("monitor", {}).get("told", {}).values()),
@@ -236,7 +226,7 @@ def read_comparison(folders: Sequence[Path]) -> Comparison:
     runs: list[RecordedRun] = []
     words: dict[str, str] = {}
     for folder in folders:
-        told = _json(folder / COMPARISON)
+        told = read_json("report", folder / COMPARISON)
         if told is None:
             inside = sorted(folder.iterdir()) if folder.is_dir() and not is_run(folder) else []
             runs += [read_run(path) for path in inside if is_run(path)] or [read_run(folder)]

@@ -84,6 +84,11 @@ def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[st
     ]
 
 
+def labels_of(run: Path, phase: str) -> Path:
+    """Where the static labels of a phase lie."""
+    return run / "labels" / phase.replace(" ", "-")
+
+
 def command() -> str:
     """Return the line that started this process, or the command that spawned it."""
     main = sys.modules.get("__mp_main__")
@@ -106,14 +111,6 @@ def commit(folder: Path = _HERE) -> str | None:
         return git("rev-parse", "HEAD") + ("+changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        told = f"train: expected JSON in {path}, got something else ({error})."
-        raise ValueError(told) from error
 
 
 class RunFolder:
@@ -171,7 +168,7 @@ class RunFolder:
         """
         begun = (self.path / SETTINGS).is_file()
         if self.resume and begun:
-            self._refuse_other_settings(_json(self.path / SETTINGS))
+            self._refuse_other_settings(files.read_json("train", self.path / SETTINGS))
         else:
             hint = "Hint: choose another one with --folder, or go on with --resume auto."
             files.require_new_folder("train", self.path, hint, besides=(LOCK,))
@@ -286,7 +283,7 @@ class RunFolder:
         if self._damaged:
             _also_named(self.checkpoints()[-1], self.path / LAST)
         path = self.path / ORIGIN
-        starts = _json(path)["starts"] if path.is_file() else []
+        starts = files.read_json("train", path, {"starts": []})["starts"]
         start = {"iteration": iteration, "command": command(), "commit": commit()}
         start |= {"versions": versions(), "machine": machine()}
         if starts and iteration:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import save
 from torch import Tensor
@@ -22,10 +21,10 @@ from reference.data.image_set import ImageSet, spread_indices
 from reference.data.sets import Sets
 from reference.data.settings import Size
 from reference.method import Method, Part, label_counts
-from reference.networks.output import Domain
+from reference.networks.output import Domain, at_rest
 from reference.pictures.strips import StripFile, colourise, grey, strip_png
 from reference.run.files import write_atomically
-from reference.run.folder import PANELS, PROTOTYPES
+from reference.run.folder import PANELS, PROTOTYPES, labels_of
 from reference.settings import Phase, Settings, phases
 
 if TYPE_CHECKING:
@@ -82,9 +81,8 @@ def draw_panels(folder: Path, settings: Settings, sets: Sets, state: "State", ph
 
     All ranks must call this, because a method may add up statistics over them; the main one writes.
     """
-    training, main = state.network.training, state.ranks.is_main
-    state.network.eval()
-    try:
+    main = state.ranks.is_main
+    with at_rest(state.network):
         drawing = _Drawing(folder, settings, sets, state, phase)
         legend = dict(zip(sets.classes.names, sets.classes.colours, strict=True))
         for name, (images, chosen) in shown_sets(settings, sets).items():
@@ -93,8 +91,6 @@ def draw_panels(folder: Path, settings: Settings, sets: Sets, state: "State", ph
                 strip = StripFile(name, index, stem, state.iteration, phase.name, pictures, legend)
                 if main:
                     write_atomically(folder / PANELS / strip.place, strip_png(strip))
-    finally:
-        state.network.train(training)
     tables = state.method.prototypes() if phase.adapts else {}
     if main and tables:
         plain = {name: table.detach().cpu().contiguous() for name, table in tables.items()}
@@ -110,7 +106,7 @@ class _Drawing:
         self.settings, self.sets, self.state, self.phase = settings, sets, state, phase
         self.static: Path | None = None
         if phase.static and state.method.uses_static:
-            self.static = folder / "labels" / phase.name.replace(" ", "-")
+            self.static = labels_of(folder, phase.name)
         height, width = self.size = settings.reporting.size
         scale = _LONGEST_SIDE / max(height, width)
         self.shown: Size = (max(1, round(height * scale)), max(1, round(width * scale)))
@@ -124,8 +120,7 @@ class _Drawing:
         # The warm-up trains the stem of the target, on source images.
         domain: Domain = "source" if name == "source" and self.phase.adapts else "target"
         logits = state.see(state.network, pixels.to(state.ranks.device), domain=domain).logits
-        corners = state.network.align_corners
-        logits = F.interpolate(logits, self.shown, mode="bilinear", align_corners=corners)[0]
+        logits = state.network.upsampled(logits, self.shown)[0]
         hidden = torch.tensor(self.sets.masked, dtype=torch.int64, device=logits.device)
         confidence, best = logits.index_fill(0, hidden, -torch.inf).softmax(dim=0).max(dim=0)
         pictures = {"image": resize_image(images.image(index), self.shown)}

@@ -6,8 +6,6 @@ completed by the next one.
 
 import fcntl
 import hashlib
-import io
-import json
 import multiprocessing
 import os
 from collections.abc import Sequence
@@ -26,7 +24,7 @@ from reference.commands import answer, read
 from reference.data.classes import CITYSCAPES
 from reference.data.layouts import CITYSCAPES_NUMBERS
 from reference.data.settings import Drawn
-from reference.run.files import write_atomically
+from reference.run.files import write_json, write_picture
 from reference.synthetic.draw import MANIFEST, Scene, is_claimed, roots_below, scenes, settings_of
 from reference.synthetic.look import DOMAINS
 from reference.synthetic.scene import draw_scene
@@ -56,7 +54,7 @@ def draw(root: Path, seed: int, drawn: Drawn, *, jobs: int = 1, quiet: bool = Tr
     """
     wanted = {**settings_of(drawn, seed), "drawing": _fingerprint(seed, drawn)}
     if not is_claimed(root, wanted):
-        write_atomically(root / MANIFEST, json.dumps(wanted, indent=2) + "\n")
+        write_json(root / MANIFEST, wanted)
     with (root / MANIFEST).open() as manifest:
         # Two runs that lack the same scenes draw them once.
         fcntl.flock(manifest, fcntl.LOCK_EX)
@@ -75,7 +73,7 @@ def _draw(seed: int, drawn: Drawn, scene: Scene) -> None:
         seed, scene.domain, scene.index, drawn.size, drawn.shift, scene.split,
         varied=drawn.varied, night=drawn.night and not partner, other_traffic=partner,
     )  # fmt: skip
-    _save(Image.fromarray(image), scene.image)
+    write_picture(scene.image, Image.fromarray(image), compress_level=1)
     if scene.labels is None:
         return
     ids = np.array(CITYSCAPES_NUMBERS, dtype=np.uint8)
@@ -84,13 +82,7 @@ def _draw(seed: int, drawn: Drawn, scene: Scene) -> None:
         palette = np.zeros((256, 3), dtype=np.uint8)
         palette[ids] = CITYSCAPES.colours
         labels.putpalette(palette.ravel().tolist())
-    _save(labels, scene.labels)
-
-
-def _save(picture: Image.Image, path: Path) -> None:
-    encoded = io.BytesIO()
-    picture.save(encoded, format="PNG", compress_level=1)
-    write_atomically(path, encoded.getvalue())
+    write_picture(scene.labels, labels, compress_level=1)
 
 
 def _fingerprint(seed: int, drawn: Drawn) -> str:
