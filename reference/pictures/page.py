@@ -2,10 +2,8 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 
@@ -14,7 +12,7 @@ from reference.pictures import scores
 from reference.pictures.prototypes import alignment, cosine_rows, planes
 from reference.pictures.recorded_run import Comparison, RecordedRun, is_own, nearest_preset
 from reference.pictures.strips import UNLABELLED, StripFile, data_uri, hexadecimal
-from reference.pictures.svg import Series, line_chart, sparkline
+from reference.pictures.svg import TEMPLATES, Series, line_chart, sparkline
 from reference.run.report import LOSS, SHARE
 
 # Loss term -> its title, and the setting that BiCL multiplies it with.
@@ -262,12 +260,8 @@ def render(comparison: Comparison) -> str:
     classes = next((each.classes for each in (run, *comparison.runs) if each.classes), {})
     legend = [*classes.items(), ("no label", UNLABELLED)] if classes else []
     name = main.caption if comparison.title else f"Run {run.caption}"
-    environment = jinja2.Environment(
-        undefined=jinja2.StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"signed": scores.signed, "cosine": cosine}
-    template = Path(__file__).with_name("page.html.jinja").read_text(encoding="utf-8")
-    return environment.from_string(template).render(
+    TEMPLATES.filters |= {"signed": scores.signed, "cosine": cosine}
+    return TEMPLATES.get_template("page.html.jinja").render(
         comparison=comparison,
         run=run,
         headline=scores.headline(name, main, base, run.images),
