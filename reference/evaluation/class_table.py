@@ -13,8 +13,9 @@ import torch
 from reference.data.classes import CITYSCAPES
 from reference.data.layouts import LAYOUTS
 from reference.evaluation.protocol import Evaluation, Protocol, Scores
-from reference.networks.output import plain_classes, read_classes
+from reference.networks.output import read_classes
 from reference.run.files import write_atomically, write_json
+from reference.run.folder import as_plain
 
 LAST: Final = "this run, last checkpoint"
 _PREVIOUS: Final = "previous evaluation"
@@ -134,7 +135,7 @@ class ClassTable:
         for row in self.rows:
             iou, means = self._values(row)
             rows.append({"name": row.name, "iou": iou, "means": means, "note": row.note})
-        classes = {"classes": plain_classes(held.protocol.classes)}
+        classes = {"classes": as_plain(held.protocol.classes)}
         evaluation = {
             "protocol": asdict(held.protocol) | classes,
             "target": held.target,

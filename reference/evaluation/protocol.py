@@ -105,11 +105,8 @@ class Protocol:
         labelled: classes that the source labels, None for all; a network cannot know any other.
             Their outputs are set to -inf, so that they cannot take pixels.
         source: name of the labelled set, for the table.
-        scales: times `size`; more than one averages the probabilities of all views.
-        flip: average with the mirrored image as well.
-        window: height and width of a window that slides over the scaled image, pixels; its logits
-            are averaged where windows overlap. None, or one that covers the image, sees it whole.
-        stride: steps of the window, pixels; two thirds of the window by default.
+        scales, flip, window, stride: as in `Use`. Probabilities of views are averaged, and logits
+            where windows overlap; a window that covers the image, or None, sees it whole.
     """
 
     classes: ClassList = CITYSCAPES

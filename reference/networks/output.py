@@ -5,7 +5,6 @@ checkpoint or a released file needs, and no code or pickle has to be trusted to 
 EfficientNet are imported when the first one is built.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
@@ -263,18 +262,12 @@ def first_network(
     return network, load_lite(network, settings.weights)
 
 
-def plain_classes(classes: ClassList) -> dict[str, Any]:
-    """Return a class list as JSON and checkpoints can hold it; `read_classes` reads it back."""
-    plain: dict[str, Any] = json.loads(json.dumps(asdict(classes)))
-    return plain
-
-
 def _frozen(value: Any) -> Any:
     return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
 
 
 def read_classes(held: Mapping[str, Any]) -> ClassList:
-    """Read a class list back from plain values, of which "names" and "colours" are required."""
+    """Read a class list back from what `as_plain` gives; "names" and "colours" are required."""
     names = tuple(map(str, held["names"]))
     usual = {f"miou{len(names)}": range(len(names))}
     means = held.get("means") or (CITYSCAPES.means if names == CITYSCAPES.names else usual)

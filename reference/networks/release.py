@@ -17,10 +17,11 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from reference.data.classes import CITYSCAPES, ClassList
-from reference.networks.output import Segmenter, build, describe, plain_classes, read_classes
+from reference.networks.output import Segmenter, build, describe, read_classes
 from reference.networks.tensor_files import read_stored
 from reference.networks.weights import require_finite
 from reference.run.files import write_atomically, write_json
+from reference.run.folder import as_plain
 
 _FORMAT: Final = 1
 _CARD: Final = "card.json"
@@ -128,7 +129,7 @@ def write_release(
         "sha256": hashlib.sha256(weights).hexdigest(),
         "classes": list(classes.names),
         "palette": [f"#{bytes(colour).hex()}" for colour in classes.colours],
-        **{name: plain_classes(classes)[name] for name in _LISTED},
+        **{name: as_plain(classes)[name] for name in _LISTED},
         "labelled": None if release.labelled is None else list(release.labelled),
         "normalisation": network.colours(),
         "input_size": list(input_size),
@@ -172,7 +173,7 @@ def _read_card(path: Path) -> dict[str, Any]:
         colours = [tuple(bytes.fromhex(text[1:])) for text in card["palette"]]
         listed = {"names": card["classes"], "colours": colours}
         listed |= {name: card.get(name) for name in _LISTED}
-        card["classes"] = plain_classes(read_classes(listed))
+        card["classes"] = as_plain(read_classes(listed))
     except (TypeError, ValueError, AttributeError) as error:
         raise _refuse(path, "classes with a palette and means", type(error).__name__) from error
     return card

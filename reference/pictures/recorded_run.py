@@ -24,7 +24,7 @@ from reference.run.folder import (
     SETTINGS,
     as_plain,
     flat,
-)
+)  # fmt: skip
 from reference.run.report import METRICS, read_metrics
 
 ROLES: Final = ("method", "other", "control", "source", "oracle")

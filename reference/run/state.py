@@ -21,6 +21,7 @@ from reference.method import Given, Method, Part, Start, Step, Supervised, see
 from reference.networks import output
 from reference.networks.output import Segmenter
 from reference.run.alarms import Monitor
+from reference.run.folder import as_plain
 from reference.run.ranks import Precision, Ranks
 from reference.settings import Optimiser, Phase, Settings, phases
 
@@ -215,7 +216,7 @@ class State:
         held: dict[str, Any] = {
             "iteration": self.iteration,
             "description": output.describe(self.network),
-            "classes": output.plain_classes(self.sets.classes),
+            "classes": as_plain(self.sets.classes),
             "labelled": list(self.sets.labelled.labelled),
             "student": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),

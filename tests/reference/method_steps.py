@@ -15,10 +15,10 @@ from reference.method import Given, Losses, Method, Start, Step
 from reference.methods import build
 from reference.networks.deeplab import DeepLab, DeepLabOptions, seeded
 from reference.networks.output import Segmenter
-from reference.networks.toy import build_network
 from reference.run.ranks import Ranks
 from reference.settings import AdaptationStage
 from reference.train import apart
+from tests.reference.small_networks import build_network
 
 ALONE = Ranks()
 NAMES = ("road", "person", "car", "sky", "pole", "bus", *(f"class {n}" for n in range(6, 19)))

@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 
 from reference import demo
+from reference.commands import INTERRUPTED
 from reference.demo import RESULTS, Options, run_demo, table
 from reference.experiments import runs, targets
 from reference.experiments.rows import CAPTIONS
@@ -145,7 +146,7 @@ def test_a_demo_that_was_stopped_goes_on(
     monkeypatch.setattr(runs, "train_run", stopped)
     with pytest.raises(SystemExit) as caught:
         demo.main(words)
-    assert caught.value.code == demo.INTERRUPTED
+    assert caught.value.code == INTERRUPTED
     assert "the same command goes on" in capsys.readouterr().err
     assert not (options.run / RESULTS).exists()
     demo.main(words)

@@ -14,12 +14,15 @@ from reference import export
 from reference.commands import read
 from reference.evaluation.class_table import class_table, write_class_table
 from reference.evaluation.protocol import Evaluation, Protocol, Scores
-from reference.export import Options, run_export
-from reference.networks import program
-from reference.networks.program import exported, write_onnx, write_program
+from reference.export import Options, exported, run_export, write_onnx, write_program
 from reference.networks.release import read_release
-from reference.networks.toy import build_network
-from tests.reference.small_networks import IMAGES, refuses, small_deeplab, write_checkpoint
+from tests.reference.small_networks import (
+    IMAGES,
+    build_network,
+    refuses,
+    small_deeplab,
+    write_checkpoint,
+)
 
 NETWORKS = {
     "toy": lambda: build_network(seed=0),
@@ -92,7 +95,7 @@ def test_onnx_computes_the_same(tmp_path, name):
 
 
 def test_without_onnx_one_sentence_says_what_to_install(options, monkeypatch):
-    monkeypatch.setattr(program, "find_spec", lambda name: None)
+    monkeypatch.setattr(export, "find_spec", lambda name: None)
     card, notes = run_export(replace(options, onnx=True))
     assert notes == [
         "No model.onnx: it needs onnx and onnxscript. Hint: pip install 'protocontrast[onnx]'."

@@ -22,10 +22,10 @@ from reference.networks.release import (
     renamed_source,
     write_release,
 )
-from reference.networks.toy import build_network
 from tests.reference.small_networks import (
     IMAGES,
     Bomb,
+    build_network,
     lively,
     refuses,
     small_deeplab,
