@@ -163,11 +163,13 @@ def check_sets(sets: Sets, *, target: bool = True, validation: bool = True) -> l
     reads them.
     """
     told: list[str] = []
-    for images, scored in sets.opened(target=target, validation=validation):
+    for name, images in sets.opened(target=target, validation=validation).items():
         if images.root == sets.undrawn:
             continue
-        most = sets.settings.max_bad
-        found = check_set(images, scored=scored, max_bad=most, heads=_HEADS, decoded=_DECODED)
+        found = check_set(
+            images, scored=name == "validation", max_bad=sets.settings.max_bad, heads=_HEADS,
+            decoded=_DECODED,
+        )  # fmt: skip
         if found.refusal:
             raise DataError(found.refusal)
         told += [*found.warnings, *by_cause(found.faults.values())[:_SHOWN]]
@@ -186,12 +188,11 @@ def scaling(settings: "Settings", sets: Sets) -> str:
     """Say to what size a run scales images, and where that changes their aspect ratio."""
     stage, told = settings.adaptation, []
     source = stage.source_crops if settings.stages == "adapt" else settings.source.crops
-    wanted = [("labelled", sets.labelled, source)]
-    wanted += [("target", sets.target, stage.target_crops)] if settings.adapts else []
     at_test = replace(source, size=settings.reporting.size, short_side=None)
-    wanted += [("validation", sets.validation, at_test)] if settings.reporting.evaluate else []
-    for name, images, crops in wanted:
-        drawn = images.root == sets.undrawn
+    cuts = {"labelled": source, "target": stage.target_crops, "validation": at_test}
+    read = sets.opened(target=settings.adapts, validation=settings.reporting.evaluate)
+    for name, images in read.items():
+        crops, drawn = cuts[name], images.root == sets.undrawn
         size = settings.data.drawn.size if drawn else _size(images)
         if size is None:
             continue

@@ -109,8 +109,8 @@ class Sets:
     def _draw(self, folder: Path, drawn: Drawn) -> None:
         draw_missing(folder, drawn, self._seed)
 
-    def opened(self, *, target: bool, validation: bool) -> list[tuple[ImageSet, bool]]:
-        """Open the sets that a run reads, and say of each whether it is scored.
+    def opened(self, *, target: bool, validation: bool) -> dict[str, ImageSet]:
+        """Open the sets that a run reads: "labelled", then "target" and "validation".
 
         What lies on disk comes first, so that a missing folder is told before scenes are drawn.
         """
@@ -118,7 +118,7 @@ class Sets:
         later = {"labelled": self._source} if not self._of_oracle else {}
         for name in sorted(names, key=lambda name: later.get(name, self._target) in _DRAWN):
             getattr(self, name)
-        return [(getattr(self, name), name == "validation") for name in names]
+        return {name: getattr(self, name) for name in names}
 
     def _own(self, layout: Layout, flag: str) -> Path | None:
         """Return a folder that layout "own" needs, and None for other layouts."""
@@ -177,10 +177,11 @@ class Sets:
 
     def describe(self, *, target: bool, validation: bool) -> list[str]:
         """Say which folders and how many images a run reads."""
-        sets = [("labelled images", self.labelled)]
-        sets += [("target images without labels", self.target)] if target else []
-        sets += [("validation images", self.validation)] if validation else []
-        return [f"{name}: {len(images)} in {images.root}" for name, images in sets]
+        words = {"target": "target images without labels"}
+        return [
+            f"{words.get(name, f'{name} images')}: {len(images)} in {images.root}"
+            for name, images in self.opened(target=target, validation=validation).items()
+        ]
 
     def counts(self) -> "ClassCounts":
         """Pixels of every class in every label file of training, counted once and kept."""

@@ -1,7 +1,5 @@
 """Batches of blocks, and what a method is given, for any network: steps without a loop."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """A DeepLab small enough for a test, its checkpoints, and weights in the namings of others."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Mapping

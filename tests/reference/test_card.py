@@ -1,7 +1,5 @@
 """A description in JSON and the state dict give the same network; the toy network itself."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

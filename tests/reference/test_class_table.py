@@ -1,7 +1,5 @@
 """The table per class: its rows, published ones where they apply, and three files that agree."""
 
-from __future__ import annotations
-
 import csv
 import json
 

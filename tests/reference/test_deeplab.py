@@ -1,7 +1,5 @@
 """DeepLab-V2: backbone and both heads against their definition, features, BatchNorm."""
 
-from __future__ import annotations
-
 import re
 import sys
 from dataclasses import replace

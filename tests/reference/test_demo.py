@@ -1,7 +1,5 @@
 """The demo: what it writes, what it refuses, what is left when it is stopped."""
 
-from __future__ import annotations
-
 import io
 import json
 import shutil

@@ -1,7 +1,5 @@
 """The export command: what it writes, programs that compute the same, what it refuses."""
 
-from __future__ import annotations
-
 import json
 import sys
 from dataclasses import replace

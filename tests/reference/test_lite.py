@@ -1,7 +1,5 @@
 """EfficientNet-Lite0: its names, what is frozen, its pyramid, and where its weights come from."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

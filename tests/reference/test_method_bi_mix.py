@@ -1,7 +1,5 @@
 """Bi-Mix's losses against the release's formulas, its switch, and what moves what."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

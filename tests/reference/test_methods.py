@@ -1,7 +1,5 @@
 """Every method of the registry trains on any data, goes on as it was, and is used as it learnt."""
 
-from __future__ import annotations
-
 import inspect
 import subprocess
 import sys

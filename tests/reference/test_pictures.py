@@ -1,7 +1,5 @@
 """Pictures: right colours, strips that are read back, curves in place, names side by side."""
 
-from __future__ import annotations
-
 import base64
 import io
 import re

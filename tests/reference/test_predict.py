@@ -1,7 +1,5 @@
 """The predict command: the right ids at the image's own size, and nothing on a wrong input."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

@@ -1,7 +1,5 @@
 """Scores against matrices worked by hand: full-size labels, masks, means, views, windows."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

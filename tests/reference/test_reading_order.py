@@ -1,7 +1,5 @@
 """How much of `reference/` must be read to follow a run to its first step."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from types import FrameType

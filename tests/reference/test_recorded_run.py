@@ -1,7 +1,5 @@
 """A run is read back from its folder, in the middle and at its end; other folders are refused."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from dataclasses import replace

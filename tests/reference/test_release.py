@@ -1,7 +1,5 @@
 """Weights and card: read back bit for bit, and every way in which they do not belong together."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import pickle

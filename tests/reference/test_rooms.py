@@ -1,7 +1,5 @@
 """Imports in `reference/` point down, and each room knows only what the table lets it know."""
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Panels of a run: always the same images, right pixels, and nothing trained is changed."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The command itself: killed, stopped and resumed with the same bits, alone and on two ranks."""
 
-from __future__ import annotations
-
 import json
 import os
 import random

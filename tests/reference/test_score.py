@@ -1,7 +1,5 @@
 """The score command: one table from a network and labelled images, and nothing on wrong input."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

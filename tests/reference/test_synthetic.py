@@ -1,7 +1,5 @@
 """The drawn scenes: keyed by four numbers, street-like, and stored without ever overwriting."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """The translator: PatchNCE and the adversarial loss are CUT's, and its discriminator trains."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

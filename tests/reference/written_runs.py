@@ -1,7 +1,5 @@
 """Run folders as reference.train leaves them, without training."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
