@@ -12,9 +12,9 @@ import protocontrast as pc
 from reference.data.classes import IGNORE
 from reference.method import Given, Losses, Method, Step
 from reference.methods.dacs import half_mix
-from reference.methods.heads import Adjusted, Discriminators, seeded
+from reference.methods.heads import Adjusted, Discriminators
 from reference.methods.teachers import CONFIDENT
-from reference.networks.output import Output, Segmenter
+from reference.networks.output import Output, Segmenter, seeded
 from reference.run.ranks import Ranks
 
 STILL: Final = (

@@ -12,8 +12,9 @@ import protocontrast as pc
 from reference.data.classes import IGNORE
 from reference.method import Given, Losses, Step
 from reference.methods.dacs import DACS, Mixture
-from reference.methods.heads import Discriminators, pixel_rows, seeded
+from reference.methods.heads import Discriminators, pixel_rows
 from reference.methods.teachers import MOMENTUM, MeanTeacher
+from reference.networks.output import seeded
 from reference.run.ranks import Ranks
 
 MIXED, WARMUP = 2000 / 80000, 3000 / 80000  # Shares of the run; released.

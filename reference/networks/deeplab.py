@@ -197,12 +197,14 @@ def first_deeplab(
                 "--network.weights FILE (docs/data.md says where from), or "
                 "--network.random-weights, which costs most of the score."
             )
-        return seeded(lambda: DeepLab(options), seed), None
+        with seeded(seed):
+            return DeepLab(options), None
     path, held = settings.weights, weights.read_weights(settings.weights)
     forced = settings.family != "auto"
     family = settings.family if forced else weights.family_of(held)
     options = weights.with_conventions(options, family, path, forced=forced)
-    network = seeded(lambda: DeepLab(options), seed)
+    with seeded(seed):
+        network = DeepLab(options)
     state = weights.translate(held, network)
     report = weights.fill_backbone(network, state, path, family=family)
     chosen = {name: getattr(options, name) for name in weights.FAMILIES[family]}

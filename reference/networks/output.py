@@ -5,7 +5,7 @@ checkpoint or a released file needs, and no code or pickle has to be trusted to 
 EfficientNet are imported when the first one is built.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from importlib import import_module
@@ -148,11 +148,12 @@ class Segmenter(nn.Module):
         self.align_corners = bool(state)
 
 
-def seeded(make: Callable[[], Segmenter], seed: int) -> Segmenter:
-    """Build a network on the CPU by `seed` alone; torch's own random state is left as it was."""
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw initial weights by the seed alone; torch's own random state is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return make()
+        yield
 
 
 @contextmanager
@@ -177,7 +178,9 @@ _KINDS: Final[Mapping[str, tuple[str, str, type[Any]]]] = {
 def _construct(kind: str, options: Any, seed: int) -> Segmenter:
     module, name, _ = _KINDS[kind]
     made = getattr(import_module(f"reference.networks.{module}"), name)
-    return seeded(lambda: made(options), seed)
+    with seeded(seed):
+        network: Segmenter = made(options)
+    return network
 
 
 def _kind(network: Segmenter) -> str:

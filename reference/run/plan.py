@@ -12,14 +12,14 @@ from reference.run.folder import RunFolder, as_plain
 from reference.run.ranks import joined
 from reference.run.state import State
 from reference.settings import Settings, phases
-from reference.synthetic.draw import is_claimed, roots_below, scenes, settings_of
+from reference.synthetic.draw import is_claimed, scenes, settings_of
 
 
 class PlanSets(Sets):
     """The sets of a run, without drawing scenes: those that are missing are listed alone."""
 
     def _draw(self, folder: Path, drawn: Drawn) -> None:
-        self._scenes_to_be = [*scenes(roots_below(folder, drawn), drawn)]
+        self._scenes_to_be = [*scenes(folder, drawn)]
         claimed = is_claimed(folder, settings_of(drawn, self._seed))
         if not claimed or any(scene.missing for scene in self._scenes_to_be):
             self.undrawn = folder

@@ -25,7 +25,7 @@ from reference.data.classes import CITYSCAPES
 from reference.data.layouts import CITYSCAPES_NUMBERS
 from reference.data.settings import Drawn
 from reference.run.files import write_json, write_picture
-from reference.synthetic.draw import MANIFEST, Scene, is_claimed, roots_below, scenes, settings_of
+from reference.synthetic.draw import MANIFEST, Scene, is_claimed, scenes, settings_of
 from reference.synthetic.look import DOMAINS
 from reference.synthetic.scene import draw_scene
 
@@ -58,7 +58,7 @@ def draw(root: Path, seed: int, drawn: Drawn, *, jobs: int = 1, quiet: bool = Tr
     with (root / MANIFEST).open() as manifest:
         # Two runs that lack the same scenes draw them once.
         fcntl.flock(manifest, fcntl.LOCK_EX)
-        missing = [scene for scene in scenes(roots_below(root, drawn), drawn) if scene.missing]
+        missing = [scene for scene in scenes(root, drawn) if scene.missing]
         console, hidden = Console(stderr=True), quiet or not missing
         with multiprocessing.Pool(max(1, min(jobs, len(missing)))) as pool:
             done = pool.imap_unordered(partial(_draw, seed, drawn), missing, chunksize=4)

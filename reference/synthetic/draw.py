@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, get_args
+from typing import Any, Final, Literal, get_args
 
 from reference.data.settings import Drawn
 
@@ -18,14 +18,6 @@ MANIFEST: Final = "toy.json"
 _CITY: Final = "toytown"
 
 Split = Literal["train", "val", "test"]
-
-
-class Roots(NamedTuple):
-    """Where the domains lie, and a day image of every training image of a night, unlabelled."""
-
-    source: Path
-    target: Path
-    day: Path | None
 
 
 @dataclass(frozen=True)
@@ -44,26 +36,24 @@ class Scene:
         return not (self.image.is_file() and (self.labels is None or self.labels.is_file()))
 
 
-def roots_below(root: Path, drawn: Drawn) -> Roots:
-    """The folders of the domains below another."""
-    return Roots(root / "gta5", root / "cityscapes", root / "day" if drawn.night else None)
+def scenes(root: Path, drawn: Drawn) -> Iterator[Scene]:
+    """Every scene below a folder; scene i of a split is the same however many are drawn.
 
-
-def scenes(roots: Roots, drawn: Drawn) -> Iterator[Scene]:
-    """Every scene; scene i of a split is the same however many are drawn."""
+    Each training image of a night has an image by day, unlabelled, after it.
+    """
     for index in range(drawn.source_train):
         name = f"{index + 1:05d}.png"
-        files = roots.source / "images" / name, roots.source / "labels" / name
+        files = (root / "gta5" / kind / name for kind in ("images", "labels"))
         yield Scene("source", "train", index, *files)
-    counts = {"train": drawn.target_train, "val": drawn.target_val, "test": drawn.target_test}
     for split in get_args(Split):
-        for index in range(counts[split]):
+        for index in range(getattr(drawn, f"target_{split}")):
             stem = f"{_CITY}_{index:06d}_000000"
             image = f"leftImg8bit/{split}/{_CITY}/{stem}_leftImg8bit.png"
             labels = f"gtFine/{split}/{_CITY}/{stem}_gtFine_labelIds.png"
-            yield Scene("target", split, index, roots.target / image, roots.target / labels)
-            if roots.day is not None and split == "train":
-                yield Scene("target", split, index, roots.day / image, None)
+            city = root / "cityscapes"
+            yield Scene("target", split, index, city / image, city / labels)
+            if drawn.night and split == "train":
+                yield Scene("target", split, index, root / "day" / image, None)
 
 
 def settings_of(drawn: Drawn, seed: int) -> dict[str, Any]:

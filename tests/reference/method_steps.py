@@ -11,8 +11,8 @@ from reference.data.batches import Batch
 from reference.data.classes import IGNORE
 from reference.method import Given, Losses, Method, Start, Step
 from reference.methods import build
-from reference.networks.deeplab import DeepLab, DeepLabOptions, seeded
-from reference.networks.output import Segmenter
+from reference.networks.deeplab import DeepLab, DeepLabOptions
+from reference.networks.output import Segmenter, seeded
 from reference.run.ranks import Ranks
 from reference.settings import AdaptationStage
 from reference.train import apart
@@ -33,7 +33,8 @@ def toy(classes: int = 3, dim: int = 8) -> Segmenter:
 def deeplab(classes: int = 3) -> Segmenter:
     """A DeepLab of 14 layers, 8 channels wide."""
     options = DeepLabOptions(backbone="resnet14", width=8, num_classes=classes)
-    return seeded(lambda: DeepLab(options), 0)
+    with seeded(0):
+        return DeepLab(options)
 
 
 def given(network: Segmenter, *, stage: AdaptationStage | None = None, seed: int = 0) -> Given:

@@ -54,7 +54,8 @@ def write_checkpoint(
 
 def build_network(*, seed: int, **options: Any) -> Segmenter:
     """A toy network whose random weights depend on `seed` and `options` alone."""
-    return seeded(lambda: SegmentationNetwork(ToyOptions(**options)), seed)
+    with seeded(seed):
+        return SegmentationNetwork(ToyOptions(**options))
 
 
 def liking(*classes: int, count: int = 19) -> DeepLab:
@@ -67,7 +68,8 @@ def liking(*classes: int, count: int = 19) -> DeepLab:
 
 
 def small_deeplab(seed: int = 0, **changes: Any) -> DeepLab:
-    network = seeded(lambda: DeepLab(replace(SMALL, **changes)), seed)
+    with seeded(seed):
+        network = DeepLab(replace(SMALL, **changes))
     assert isinstance(network, DeepLab)
     return network
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reference.methods.confeti import Translator
-from reference.methods.heads import seeded
+from reference.networks.output import seeded
 from reference.run.ranks import Ranks
 from tests.reference.given_outputs import assert_same
 from tests.strategies import normal
