@@ -319,6 +319,7 @@ def over(
 
     # Files of one errand to a worker: one by one, handing them over would cost as much as the work.
     errand = 8
+    # A loader, since its workers end where the process that started them is killed.
     loader = DataLoader(
         _Work(work), errand, sampler=range(count), num_workers=workers if count > errand else 0,
         collate_fn=list, worker_init_fn=_settle_worker, generator=torch.Generator(),

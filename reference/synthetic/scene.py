@@ -7,20 +7,13 @@ from typing import Final, get_args
 
 import numpy as np
 
+from reference.synthetic import street as fixed
 from reference.synthetic import things
 from reference.synthetic.appearance import Bytes, develop
 from reference.synthetic.draw import Split
 from reference.synthetic.look import DOMAINS, Domain, look_of, varied_look
 from reference.synthetic.painter import SUPERSAMPLE, Camera, Canvas, Painter, Span
-from reference.synthetic.street import (
-    Street,
-    paint_ground,
-    paint_roadside,
-    paint_sky,
-    paint_skyline,
-    paint_tree,
-    plan_street,
-)  # fmt: skip
+from reference.synthetic.street import Street, paint_tree
 
 # Distance and what paints the thing that stands there.
 Placed = tuple[float, Callable[[], None]]
@@ -189,11 +182,11 @@ def draw_scene(
         curve=0.0006 * float(rng.standard_normal()),
     )
     painter = Painter(Canvas(height, width), camera, look, rng, 1 if rng.random() < 0.5 else -1)
-    layout = plan_street(painter)
-    paint_sky(painter)
-    paint_skyline(painter)
-    paint_ground(painter, layout)
+    layout = fixed.plan_street(painter)
+    fixed.paint_sky(painter)
+    fixed.paint_skyline(painter)
+    fixed.paint_ground(painter, layout)
     for side in (-1, 1):
-        paint_roadside(painter, layout, side)
+        fixed.paint_roadside(painter, layout, side)
     paint_traffic(painter, layout, np.random.default_rng([*key, 1]) if other_traffic else None)
     return develop(painter)
