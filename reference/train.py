@@ -92,6 +92,7 @@ class Loop:
     ) -> None:  # fmt: skip
         self.settings, self.run, self.sets, self.state = settings, run, sets, state
         self.ranks, self.report, self.asked = ranks, report, asked
+        state.skip = report.bad_sample
         self.last = phases(settings)[-1].stop
 
     def train(self, phase: Phase) -> bool:
@@ -154,7 +155,7 @@ class Loop:
                 start=self.state.iteration * each, stop=phase.stop * each,
                 batch_size=ranks.share(stage.batch_size, each), rank=ranks.rank,
                 world=ranks.world, workers=settings.data.workers,
-                pin_memory=ranks.device.type == "cuda", skip=self.report.bad_sample,
+                pin_memory=ranks.device.type == "cuda", skip=self.state.skip,
                 max_bad=settings.data.max_bad, **more,
             )  # fmt: skip
 
@@ -189,6 +190,7 @@ class Loop:
             coverage = write_static_labels(
                 folder, state.labeller, self.sets.target, self.settings.adaptation.static,
                 masked=self.sets.masked, see=state.see, ranks=self.ranks, advance=advance,
+                skip=state.skip, max_bad=self.settings.data.max_bad,
             )  # fmt: skip
         except AskedToStop:
             return None

@@ -4,7 +4,7 @@ Random numbers are not among it: dropout is seeded anew at every part of every i
 random state is carried from one step to the next.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, partial
 from typing import Any, cast
 
@@ -85,6 +85,8 @@ class State:
             self.average = AveragedModel(self.network, multi_avg_fn=decay, use_buffers=True)
         self.precision = Precision(settings.machine, ranks.device)
         self.see = partial(see, autocast=self.precision.autocast)
+        # Told of every image that is left out because it is broken.
+        self.skip: Callable[[str], None] | None = None
         self.method: Method = Supervised()
         self.adapting = False
         self.optimiser: torch.optim.Optimizer
@@ -156,8 +158,9 @@ class State:
     def _pass(self, domain: str) -> Iterator[Batch]:
         """Whole images of one domain at one size, this rank's share of them."""
         images = self.sets.source if domain == "source" else self.sets.target
+        own, most = self.ranks.own(len(images)), self.settings.data.max_bad
         size = self.settings.reporting.size
-        for batch in passes(images, size, rank=self.ranks.rank, world=self.ranks.world):
+        for batch in passes(images, size, own, skip=self.skip, max_bad=most):
             yield batch.to(self.ranks.device)
 
     def _new_optimiser(self, settings: Optimiser) -> torch.optim.Optimizer:
