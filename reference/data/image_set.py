@@ -4,8 +4,6 @@ A set opened without labels holds no path to one, so a run cannot read the label
 training images by mistake; the folder of labels may even be absent.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -144,7 +142,7 @@ class ImageSet:
         """Whether every image has a day image of the same place."""
         return bool(self.samples) and all(sample.partner for sample in self.samples)
 
-    def part(self, indices: Iterable[int]) -> ImageSet:
+    def part(self, indices: Iterable[int]) -> "ImageSet":
         """Return a set of some of the images."""
         return replace(self, samples=tuple(self.samples[index] for index in indices), notes=())
 
@@ -234,13 +232,14 @@ def open_set(
         merge: pairs such as "rider=person".
         label_root: folder of labels, where they do not lie below `root`.
     """
-    found, pattern = _images(layout, root, split)
+    word = layout.splits.get(split, split)
+    found, pattern = _images(layout, root, word)
     images = found
     if "{split}" not in pattern and role == "target" and layout is not OWN:
         fifth = {key for n, key in enumerate(found) if n % _FIFTH == _FIFTH - 1}
         images = {key: path for key, path in found.items() if (key in fifth) == (split == "val")}
     ways = _ways(layout)
-    truth = _label_files(layout, ways, label_root or root, split) if labels else {}
+    truth = _label_files(ways, label_root or root, word) if labels else {}
     missing = [path for key, path in images.items() if key not in truth]
     if labels and missing:
         got = f"none; {len(missing)} of {len(images)} images lack theirs"
@@ -248,7 +247,7 @@ def open_set(
         raise refuse(missing[0], "to have labels", got, hint)
     partners: Mapping[Parts, Path] = {}
     if layout.partner:
-        partners = find_files(root, layout.partner, layout.splits.get(split, split), labels=False)
+        partners = find_files(root, layout.partner, word, labels=False)
     names = {part.partition("}")[0] for part in pattern.split("{")[1:]} - {"split"}
     samples = []
     for key, path in images.items():
@@ -270,12 +269,12 @@ def open_set(
     )  # fmt: skip
 
 
-def _images(layout: Layout, root: Path, split: str) -> tuple[dict[Parts, Path], str]:
+def _images(layout: Layout, root: Path, word: str) -> tuple[dict[Parts, Path], str]:
     """Return the images by what the pattern names, and the pattern that finds them."""
     for pattern in layout.images:
-        if images := find_files(root, pattern, layout.splits.get(split, split), labels=False):
+        if images := find_files(root, pattern, word, labels=False):
             return images, pattern
-    wanted = layout.images[0].replace("{split}", layout.splits.get(split, split))
+    wanted = layout.images[0].replace("{split}", word)
     for part in ("{stem}", "{place}", "{path}", "{condition}"):
         wanted = wanted.replace(part, "*")
     got = "none" if root.is_dir() else "no such folder"
@@ -288,15 +287,11 @@ def _images(layout: Layout, root: Path, split: str) -> tuple[dict[Parts, Path], 
     raise refuse(root, f"to hold images of {layout.title}, {wanted}.png", got, hint)
 
 
-def _label_files(
-    layout: Layout, ways: Sequence[Labels], root: Path, split: str
-) -> dict[Parts, tuple[Path, int]]:
+def _label_files(ways: Sequence[Labels], root: Path, word: str) -> dict[Parts, tuple[Path, int]]:
     """Return the label file of every image, and the number of its way."""
     truth: dict[Parts, tuple[Path, int]] = {}
     for number, way in enumerate(ways):
-        for key, path in find_files(
-            root, way.pattern, layout.splits.get(split, split), labels=True
-        ).items():
+        for key, path in find_files(root, way.pattern, word, labels=True).items():
             # Other repositories write converted labels beside the downloaded ones.
             if CONVERTED in way.pattern or not path.stem.endswith(CONVERTED):
                 truth.setdefault(key, (path, number))
@@ -328,3 +323,14 @@ def _named_once(samples: Sequence[Sample]) -> tuple[Sample, ...]:
             raise refuse(sample.image, wanted, str(length), "rename it and its labels")
         seen[sample.stem] = sample.image
     return tuple(samples)
+
+
+def spread_indices(count: int, wanted: int) -> list[int]:
+    """Pick evenly spaced indices: a fixed rule, so that no picture is chosen for its looks.
+
+    Example:
+        >>> spread_indices(100, 4)
+        [12, 37, 62, 87]
+    """
+    wanted = min(count, wanted)
+    return [(2 * place + 1) * count // (2 * wanted) for place in range(wanted)]

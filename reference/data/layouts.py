@@ -5,8 +5,6 @@ labels are a pair where the names in braces agree. ``{split}`` is the split as t
 ``{place}`` a drive or city, ``{path}`` any folders and a name.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -142,7 +140,10 @@ _ACDC_DAY: Final = "rgb_anon/{condition}/{split}_ref/{place}/{stem}_rgb_ref_anon
 _IN_TOY: Final = tuple(
     name for name in _NAMES if name not in ("wall", "rider", "train", "motorcycle", "bicycle")
 )
-_DRAWN: Final = ("the drawn street scenes", "python -m reference.train toy, which draws them")
+_DRAWN: Final = (
+    "the drawn street scenes",
+    "python -m reference.train toy draws them, of the split val --data.drawn.target-val",
+)
 
 LAYOUTS: Final[dict[str, Layout]] = {
     "gta5": Layout(

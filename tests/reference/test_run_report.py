@@ -1,7 +1,5 @@
 """What a run writes and shows: rows that survive a kill, terms that come late, bars and lines."""
 
-from __future__ import annotations
-
 import csv
 import io
 import sys
