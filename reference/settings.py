@@ -128,14 +128,28 @@ class Contrast:
     pairwise: bool = False
     # mask: leave absent classes out, own; floor: keep them at a cosine of -1, released
     absent: Literal["mask", "floor"] = "mask"
+    # keep a dynamic label only where the head predicts the same class; own, of method bicl alone
+    agree: bool = False
+    # above 0: no threshold, but this share of every class's nearest pixels, the surest, has its
+    # dynamic label, 0..1; own, of method bicl alone
+    class_coverage: float = 0.0
+    # steps of adaptation over which both weights rise from 0; own, of method bicl alone
+    warmup: int = 0
+    # contrast the output of two trained 1x1 convolutions of the features; own, of bicl alone
+    projection: bool = False
 
     def __post_init__(self) -> None:
-        at_least(self, 0, "target_to_source", "source_to_target")
+        at_least(self, 0, "target_to_source", "source_to_target", "warmup")
         above_zero(self, "temperature")
-        within_one(self, "momentum", "bias_momentum")
+        within_one(self, "momentum", "bias_momentum", "class_coverage")
         low = -1 if self.measure == "similarity" else 0
         ok = low <= self.threshold <= 1
         require("Contrast", "threshold", self.threshold, f"within {low}..1", ok)
+
+    @property
+    def conditional(self) -> bool:
+        """Whether dynamic labels depend on more than the nearest prototype and one threshold."""
+        return self.dynamic_labels and (self.agree or self.class_coverage > 0)
 
 
 @dataclass(frozen=True)
