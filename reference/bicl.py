@@ -93,6 +93,6 @@ def contrast(settings: Contrast, num_classes: int, dim: int) -> pc.BiCL:
         measure=settings.measure, momentum=settings.momentum, normalize=settings.normalize,
         bias_momentum=settings.bias_momentum, bias_warmup=settings.bias_warmup,
         prototypes=settings.prototypes, pairwise=settings.pairwise, absent=settings.absent,
-        calibrate=settings.calibrate,
+        calibrate=settings.calibrate, balance=settings.balance,
         weights=(settings.target_to_source, settings.source_to_target),
     )  # fmt: skip

@@ -128,6 +128,8 @@ class Contrast:
     pairwise: bool = False
     # mask: leave absent classes out, own; floor: keep them at a cosine of -1, released
     absent: Literal["mask", "floor"] = "mask"
+    # what is an equal part of both contrasts: a pixel, paper, or a class, own (M18)
+    balance: Literal["pixel", "class"] = "pixel"
     # keep a dynamic label only where the head predicts the same class; own, of method bicl alone
     agree: bool = False
     # above 0: no threshold, but this share of every class's nearest pixels, the surest, has its

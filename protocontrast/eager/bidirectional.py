@@ -11,15 +11,20 @@ from protocontrast.eager.tiles import tiles, widened
 
 
 class Domain(NamedTuple):
-    """Features (B, D, P); labels (B, P) of the means; targets (B, P) or (B, C, P) of the loss."""
+    """Features (B, D, P); labels (B, P) of the means; targets (B, P) or (B, C, P) of the loss.
+
+    `class_weight` (G, C) in the loss of these pixels, for one batch or B pairs; None: 1.
+    """
 
     features: Tensor
     labels: Tensor
     targets: Tensor
+    class_weight: Tensor | None
 
     def of(self, images: slice) -> "Domain":
         """Some of the images, as views."""
-        return Domain(self.features[images], self.labels[images], self.targets[images])
+        weight = None if self.class_weight is None else self.class_weight[images]
+        return Domain(self.features[images], self.labels[images], self.targets[images], weight)
 
 
 class Written(NamedTuple):
@@ -70,8 +75,9 @@ def bidirectional_with_gradient(
         shared = (present[0] & present[1]).float()
         for moved, fixed in ((1, 0), (0, 1)):
             part = domains[moved].of(images)
+            weight = shared if part.class_weight is None else shared * part.class_weight[0]
             loss, _, to_means = contrast_with_gradient(
-                part.features, part.targets, means[fixed][group], present[fixed], shared, None,
+                part.features, part.targets, means[fixed][group], present[fixed], weight, None,
                 "cosine", temperature, floor, ignore_index, True, wants[moved], wants[fixed],
                 written[moved].own[images],
             )  # fmt: skip

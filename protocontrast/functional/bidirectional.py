@@ -16,6 +16,12 @@ from protocontrast.checks import (
     sentence,
 )
 from protocontrast.functional import hints
+from protocontrast.functional.class_balance import (
+    BALANCES,
+    Balance,
+    equal_weights,
+    target_counts,
+)
 from protocontrast.functional.class_prototypes import class_prototypes
 from protocontrast.functional.contrast import (
     ABSENT,
@@ -49,13 +55,17 @@ class BidirectionalContrast(NamedTuple):
 
 
 class _Domain(NamedTuple):
-    """One domain: its pixels, labels on their grid, targets of the loss and given prototypes."""
+    """One domain: its pixels, labels on their grid, targets of the loss and given prototypes.
+
+    `weight` (G, C) is that of its classes in the loss, for one batch or B pairs; None: 1.
+    """
 
     pixels: Pixels
     grid: Tensor
     targets: Tensor
     prototypes: Tensor | None
     present: Tensor | None
+    weight: Tensor | None = None
 
 
 class _Side(NamedTuple):
@@ -65,12 +75,17 @@ class _Side(NamedTuple):
     targets: Tensor
     prototypes: Tensor
     present: Tensor
+    weight: Tensor | None
 
     def pair(self, image: int) -> "_Side":
         """One image with its own prototypes."""
         one = slice(image, image + 1)
         return _Side(
-            self.features[one], self.targets[one], self.prototypes[image], self.present[image]
+            self.features[one],
+            self.targets[one],
+            self.prototypes[image],
+            self.present[image],
+            None if self.weight is None else self.weight[one],
         )
 
 
@@ -135,6 +150,14 @@ def _domain(
     return _Domain(pixels, grid, targets, prototypes, present)
 
 
+def _balanced(domain: _Domain, num_classes: int, per_pair: bool, ignore_index: int) -> _Domain:
+    """With the weights (M18) of its classes."""
+    targets = read_targets(domain.pixels, domain.targets, num_classes, ignore_index)
+    counts = target_counts(targets, num_classes, domain.pixels.features)
+    counts = counts if per_pair else counts.sum(dim=0, keepdim=True)
+    return domain._replace(weight=equal_weights(counts))
+
+
 def _whole(domain: _Domain, num_classes: int, ignore_index: int) -> operator.Domain:
     """What the operator of a whole step reads."""
     pixels = domain.pixels
@@ -142,6 +165,7 @@ def _whole(domain: _Domain, num_classes: int, ignore_index: int) -> operator.Dom
         pixels.features,
         read_labels(pixels, domain.grid, num_classes, ignore_index),
         read_targets(pixels, domain.targets, num_classes, ignore_index),
+        domain.weight,
     )
 
 
@@ -156,7 +180,7 @@ def _side(
             per_image=per_pair, ignore_index=ignore_index, backend=backend,
         )  # fmt: skip
         prototypes, present = stats.mean, stats.present
-    return _Side(features, domain.targets, prototypes, present)
+    return _Side(features, domain.targets, prototypes, present, domain.weight)
 
 
 def bidirectional_contrast(
@@ -173,6 +197,7 @@ def bidirectional_contrast(
     pairwise: bool = True,
     temperature: float | Tensor = 0.1,
     absent: Absent = "mask",
+    balance: Balance = "pixel",
     ignore_index: int = 255,
     backend: Backend = "auto",
 ) -> BidirectionalContrast:
@@ -182,7 +207,14 @@ def bidirectional_contrast(
 
     each a `pixel_prototype_contrast` under cosine, in which only classes present in both domains
     carry loss (a class weight of 0 or 1), while the denominator holds the classes of the
-    prototypes' own domain ("mask") or all C, absent ones at cosine -1 ("floor").
+    prototypes' own domain ("mask") or all C, absent ones at cosine -1 ("floor"). With n_c pixels of
+    class c among the targets, or what their counts add up to, a direction is
+
+        sum_c cw_c loss_c / sum_c cw_c n_c,     loss_c summed over the pixels of class c,
+
+    for shared classes with cw_c = 1, every pixel alike ("pixel"), or cw_c = 1 / max(n_c, 20), every
+    class alike ("class"). A class of fewer than 20 pixels counts by its pixels, so that no single
+    one, which may be labelled wrongly, is more than a twentieth of a class.
 
     Args:
         source_features: pixels of the labelled domain.
@@ -203,6 +235,7 @@ def bidirectional_contrast(
         temperature: divides the cosine, > 0: a number or a tensor (), as in
             `pixel_prototype_contrast`.
         absent: "mask" or "floor", see above.
+        balance: "pixel" or "class", see above; with `pairwise` n_c are those of the image.
         ignore_index: label of pixels without a class, outside 0..C-1.
         backend: "auto", or an implementation by name.
 
@@ -221,9 +254,9 @@ def bidirectional_contrast(
         TypeError: a wrong dtype.
 
     Source:
-        Lee et al., ECCV 2022, arXiv 2207.10892; (M12) of docs/maths.md. With `pairwise=True` and
-        `absent="floor"` on image-resolution labels this is the step of the authors' released
-        trainer.
+        Lee et al., ECCV 2022, arXiv 2207.10892; (M12) and (M18) of docs/maths.md. With
+        `pairwise=True` and `absent="floor"` on image-resolution labels this is the step of the
+        authors' released trainer.
 
     Example:
         >>> import torch
@@ -237,6 +270,7 @@ def bidirectional_contrast(
     check_count(FUNCTION, "num_classes", num_classes)
     check_flag(FUNCTION, "pairwise", pairwise)
     check_choice(FUNCTION, "absent", absent, ABSENT)
+    check_choice(FUNCTION, "balance", balance, BALANCES)
     check_choice(FUNCTION, "backend", backend, BACKENDS)
     check_ignore_index(FUNCTION, ignore_index, num_classes)
     given = source_prototypes is not None or target_prototypes is not None
@@ -272,7 +306,7 @@ def bidirectional_contrast(
         raise ValueError(sentence(FUNCTION, "target_features", requirement, shapes[1][0], hint))
 
     return _between(
-        source, target, num_classes, pairwise, temperature, absent, ignore_index, backend
+        source, target, num_classes, pairwise, temperature, absent, balance, ignore_index, backend
     )
 
 
@@ -284,6 +318,7 @@ def contrast_of_batch(
     pairwise: bool,
     temperature: float | Tensor,
     absent: Absent,
+    balance: Balance,
     ignore_index: int,
     backend: Backend,
 ) -> BidirectionalContrast:
@@ -302,6 +337,7 @@ def contrast_of_batch(
         pairwise,
         read_temperature(FUNCTION, temperature, source[0], "source_features"),
         absent,
+        balance,
         ignore_index,
         backend,
     )
@@ -314,6 +350,7 @@ def _between(
     pairwise: bool,
     temperature: float | Tensor,
     absent: Absent,
+    balance: Balance,
     ignore_index: int,
     backend: Backend,
 ) -> BidirectionalContrast:
@@ -321,6 +358,9 @@ def _between(
     images = len(source.pixels.original)
     per_pair = bool(pairwise) and images > 0
     maps = source.pixels.features, target.pixels.features
+    if balance == "class":
+        source = _balanced(source, num_classes, per_pair, ignore_index)
+        target = _balanced(target, num_classes, per_pair, ignore_index)
     if not given and operator.applies(*maps, backend) and isinstance(temperature, float):
         floor = absent == "floor"
         settings = operator.Settings(num_classes, temperature, floor, ignore_index, per_pair)
@@ -329,12 +369,13 @@ def _between(
         return BidirectionalContrast(to_source + to_target, to_source, to_target)
 
     def contrast(domain: _Side, other: _Side) -> Tensor:
+        shared = (domain.present & other.present).float()
         return pixel_prototype_contrast(
             domain.features,
             domain.targets,
             other.prototypes,
             present=other.present,
-            class_weight=(domain.present & other.present).float(),
+            class_weight=shared if domain.weight is None else shared * domain.weight[0],
             temperature=temperature,
             absent=absent,
             ignore_index=ignore_index,

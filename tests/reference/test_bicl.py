@@ -29,11 +29,18 @@ from tests.two_ranks import on_two_ranks
 CLASSES, SIZE = 3, (40, 56)
 NEAR = Contrast(measure="similarity", threshold=0.1, temperature=0.5)
 SWITCHES: dict[str, dict[str, Any]] = {
+    "balance": {"balance": "class"},
     "agree": {"agree": True},
     "coverage": {"class_coverage": 0.5},
     "warm-up": {"warmup": 7},
     "projection": {"projection": True},
-    "all": {"agree": True, "class_coverage": 0.5, "warmup": 7, "projection": True},
+    "all": {
+        "balance": "class",
+        "agree": True,
+        "class_coverage": 0.5,
+        "warmup": 7,
+        "projection": True,
+    },
 }
 
 
