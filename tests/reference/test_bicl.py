@@ -34,14 +34,8 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "coverage": {"class_coverage": 0.5},
     "warm-up": {"warmup": 7},
     "projection": {"projection": True},
-    "all": {
-        "balance": "class",
-        "agree": True,
-        "class_coverage": 0.5,
-        "warmup": 7,
-        "projection": True,
-    },
 }
+SWITCHES["all"] = {name: value for one in SWITCHES.values() for name, value in one.items()}
 
 
 def of(network: Any, contrast: Contrast = NEAR, **changes: Any) -> BiCL:
