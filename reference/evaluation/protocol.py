@@ -123,13 +123,17 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a network scored on so many images of the set `target`, and how it was measured."""
+    """What a network scored on so many images of the set `target`, and how it was measured.
+
+    `each`: a confusion matrix for every image, (images, C, C); None where it was read from a table.
+    """
 
     scores: Scores
     protocol: Protocol
     images: int
     align_corners: bool
     target: str = ""
+    each: Tensor | None = None
 
     @property
     def means_percent(self) -> dict[str, float | None]:
@@ -217,7 +221,7 @@ def evaluate(
             f"{protocol.classes.name}, got {network.num_classes}."
         )
     device = next(network.parameters()).device
-    confusion = torch.zeros(count, count, dtype=torch.int64, device=device)
+    matrices = []
     training = network.training
     network.eval()
     try:
@@ -225,10 +229,11 @@ def evaluate(
             truth = torch.from_numpy(images.labels(index).copy()).to(device)
             size = (truth.shape[0], truth.shape[1])
             guess = class_scores(network, images.image(index), size, protocol).argmax(dim=0)
-            confusion += confusion_matrix(guess, truth, count)
+            matrices.append(confusion_matrix(guess, truth, count))
     finally:
         network.train(training)
-    scores = Scores(confusion.cpu())
+    each = torch.stack(matrices).cpu()
+    scores = Scores(each.sum(dim=0))
     if not set(scores.occurring) & set(protocol.known):
         others = f"pixels of {len(scores.occurring)} other classes"
         raise ValueError(
@@ -236,4 +241,4 @@ def evaluate(
             f"{len(images)} images of {images.name}, got {others if scores.occurring else 'none'}. "
             "Hint: labels of a test split are placeholders; score on the split val."
         )
-    return Evaluation(scores, protocol, len(images), network.align_corners, images.name)
+    return Evaluation(scores, protocol, len(images), network.align_corners, images.name, each)
