@@ -104,11 +104,11 @@ def _interval(row: Mapping[int, Record], base: Mapping[int, Record]) -> str:
     """Where 95 % of the resamples of images have the mean gain over the seeds; "" without them."""
     gains = []
     for seed in (seed for seed in row if seed in base):
-        texts = [record[seed].get("resampled") for record in (row, base)]
-        if not all(texts):
+        now, then = (record[seed].get("resampled") for record in (row, base))
+        if now is None or then is None:
             return ""
-        pairs = zip(*(map(int, text.split()) for text in texts), strict=True)
-        gains.append([(now - then) / 100 for now, then in pairs])
+        pairs = zip(now.split(), then.split(), strict=True)
+        gains.append([(int(value) - int(old)) / 100 for value, old in pairs])
     ends = quantiles([mean(each) for each in zip(*gains, strict=True)], n=40, method="inclusive")
     return f"{ends[0]:+.1f} to {ends[-1]:+.1f}"
 
