@@ -48,16 +48,23 @@ class DynamicLabels(nn.Module):
                 normalize=bicl.source_bank.normalize == "features",
             )  # fmt: skip
             bank, _ = bicl.source_bank.moved_by(means)
-        rows = bank.prototypes
-        rows = bicl.domain_bias.calibrate(rows) if bicl.calibrate else rows
-        labels = self._labels(bicl, target.features, rows, bank.present)
-        if self.settings.agree:
-            head = step.upsampled(target.logits, target.features).argmax(dim=1)
-            labels = labels.masked_fill(labels != head, IGNORE)
+        labels = self.transferred(bicl, target, bank.prototypes, bank.present)
         static = step.target_batch.labels
         return labels if static is None else filled(static, labels, self.num_classes)
 
-    def _labels(self, bicl: pc.BiCL, features: Tensor, rows: Tensor, present: Tensor) -> Tensor:
+    @torch.no_grad()
+    def transferred(
+        self, bicl: pc.BiCL, target: Output, prototypes: Tensor, present: Tensor
+    ) -> Tensor:
+        """Labels (B, h, w) from source prototypes (C, D) and the bias, 255 where none is sure."""
+        rows = bicl.domain_bias.calibrate(prototypes) if bicl.calibrate else prototypes
+        labels = self._nearest(target.features, rows, present)
+        if self.settings.agree:
+            head = pc.labels_to_grid(target.logits.argmax(dim=1), tuple(labels.shape[1:]))
+            labels = labels.masked_fill(labels != head, IGNORE)
+        return labels
+
+    def _nearest(self, features: Tensor, rows: Tensor, present: Tensor) -> Tensor:
         settings = self.settings
         if self.thresholds is None:
             return pc.transfer_labels(

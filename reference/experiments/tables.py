@@ -130,7 +130,8 @@ def agreement(gains: Sequence[float]) -> str:
     return "harms" if max(gains) < 0 else "mixed"
 
 
-def _markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Lay out a table, first column to the left, numbers to the right."""
     ruler = ["---", *("---:" for _ in header[1:])]
     return "\n".join("| " + " | ".join(line) + " |" for line in (header, ruler, *lines))
 
@@ -162,7 +163,7 @@ def main_table(summary: Summary) -> str:
         "row", "mean", "sd", *(f"seed {seed}" for seed in seeds), "over control",
         "smallest", *["95 %"] * resampled, "rmax", "rmin", "warnings", "s",
     ]  # fmt: skip
-    return _markdown(header, lines)
+    return markdown(header, lines)
 
 
 def ingredient_table(summary: Summary) -> str:
@@ -178,7 +179,7 @@ def ingredient_table(summary: Summary) -> str:
             each = " ".join(f"{value:+.1f}" for value in worth)
             lines.append([LABELS[name], f"{mean(worth):+.1f}", each, said[agreement(worth)]])
     header = ["variant", "BiCL minus variant", "each seed", "the variant is"]
-    return _markdown(header, lines) if lines else ""
+    return markdown(header, lines) if lines else ""
 
 
 def pair_table(summary: Summary) -> str:
@@ -190,7 +191,7 @@ def pair_table(summary: Summary) -> str:
             each = " ".join(f"{value:+.1f}" for value in worth)
             verdict = agreement(worth) + " in every seed" * (agreement(worth) != "mixed")
             lines.append([what, f"{mean(worth):+.1f}", _interval(row, base), each, verdict])
-    return _markdown(["", "worth", "95 %", "each seed", "it"], lines) if lines else ""
+    return markdown(["", "worth", "95 %", "each seed", "it"], lines) if lines else ""
 
 
 def class_table(summary: Summary) -> str:
@@ -202,7 +203,7 @@ def class_table(summary: Summary) -> str:
         ious = [[r["iou"][label] for r in rows[n].values() if label in r["iou"]] for n in names]
         if any(ious):
             lines.append([label, *(f"{mean(values):.1f}" if values else "" for values in ious)])
-    return _markdown(["class", *(CLASS_CAPTIONS[name] for name in names)], lines)
+    return markdown(["class", *(CLASS_CAPTIONS[name] for name in names)], lines)
 
 
 def _listed(entries: Sequence[Mapping[str, Any]]) -> str:
@@ -268,7 +269,7 @@ def methods_table(targets: Mapping[str, Summary]) -> str:
             shown = row in results
             line += _method_cells(results[row], compare=row != CONTROL) if shown else [""] * 3
         lines.append(line)
-    return _markdown(header, lines)
+    return markdown(header, lines)
 
 
 def render_methods(targets: Mapping[str, Summary]) -> str:
