@@ -216,12 +216,13 @@ class BiCL(WholeLoads):
             target, bias = self._moved_target(passed.prototypes, source)
         if self.prototypes == "bank":
             shared = source.present & target.present
-            equal = self._equal_shares(passed.mass, of_source, source_features, shared, updates)
+            equal = self._equal_shares(passed.mass, of_source, means, shared, updates)
             to_source = passed.mean_loss(shared, equal[0])
             if updates and not early:
                 # Both prototypes are known beforehand, so source features are read once, too.
-                sources = self._pass_source(source_features, of_source, target, shared)
-                to_target, means = sources.mean_loss(shared, equal[1]), sources.prototypes
+                to_target, means = self._pass_source(
+                    source_features, of_source, target, shared, equal[1]
+                )
             else:
                 to_target = self._to_target(
                     source_features, of_source.targets, target, shared, equal[1]
@@ -311,30 +312,42 @@ class BiCL(WholeLoads):
             measure=self.measure,
             normalize=self.target_bank.normalize == "features",
             wants_means=updates,
+            even=self.balance == "pixel",
             **self._in_common(),
         )
 
     def _pass_source(
-        self, features: Tensor, labels: GridLabels, target: BankState, shared: Tensor
-    ) -> TargetPass:
-        """Class sums and contrast of the source in one read."""
-        return target_pass(
+        self,
+        features: Tensor,
+        labels: GridLabels,
+        target: BankState,
+        shared: Tensor,
+        equal: Tensor | None,
+    ) -> tuple[Tensor, ClassPrototypes]:
+        """Contrast and class means of the source in one read."""
+        counts = labels.counts
+        if counts is not None and equal is not None:
+            # With the weights in the counts, the gradient that is written meanwhile is the last.
+            counts = (counts.movedim(1, -1) * equal).movedim(-1, 1)
+            equal = torch.ones_like(equal)
+        found = target_pass(
             features,
             target.prototypes,
             present=target.present,
             counted=shared,
             static=labels.grid,
-            targets=labels.counts,
+            targets=counts,
             transfer=False,
             normalize=self.source_bank.normalize == "features",
             **self._in_common(),
         )
+        return found.mean_loss(shared, equal), found.prototypes
 
     def _equal_shares(
         self,
         of_target: Tensor,
         of_source: GridLabels,
-        features: Tensor,
+        means: ClassPrototypes | None,
         shared: Tensor,
         updates: bool,
     ) -> tuple[Tensor | None, Tensor | None]:
@@ -345,8 +358,11 @@ class BiCL(WholeLoads):
         """
         if self.balance == "pixel":
             return None, None
-        own = target_counts(of_source.targets, self.num_classes, features).sum(dim=0)
-        counts = torch.stack([of_target.to(own.dtype), own])
+        if means is not None and of_source.counts is None:
+            own = means.count
+        else:
+            own = target_counts(of_source.targets, self.num_classes, of_target).sum(dim=0)
+        counts = torch.stack([of_target, own.to(of_target.dtype)])
         world = 1
         if updates and dist.is_available() and dist.is_initialized():
             group = self.source_bank.process_group

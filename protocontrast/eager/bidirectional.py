@@ -11,20 +11,15 @@ from protocontrast.eager.tiles import tiles, widened
 
 
 class Domain(NamedTuple):
-    """Features (B, D, P); labels (B, P) of the means; targets (B, P) or (B, C, P) of the loss.
-
-    `class_weight` (G, C) in the loss of these pixels, for one batch or B pairs; None: 1.
-    """
+    """Features (B, D, P); labels (B, P) of the means; targets (B, P) or (B, C, P) of the loss."""
 
     features: Tensor
     labels: Tensor
     targets: Tensor
-    class_weight: Tensor | None
 
     def of(self, images: slice) -> "Domain":
         """Some of the images, as views."""
-        weight = None if self.class_weight is None else self.class_weight[images]
-        return Domain(self.features[images], self.labels[images], self.targets[images], weight)
+        return Domain(self.features[images], self.labels[images], self.targets[images])
 
 
 class Written(NamedTuple):
@@ -46,12 +41,14 @@ def bidirectional_with_gradient(
     floor: bool,
     ignore_index: int,
     pairwise: bool,
+    whole_class: int,
     wants_source: bool,
     wants_target: bool,
 ) -> tuple[list[Tensor], list[Written]]:
     """The losses of moving source and target pixels, and the gradients of both domains.
 
     The batches, or G = B pairs of images whose losses are averaged; gradients are of a single one.
+    Every pixel counts alike; or every class, (M18), from `whole_class` pixels on, if that is not 0.
     """
     domains, wants = (source, target), (wants_source, wants_target)
     means, counts = [], []
@@ -75,7 +72,12 @@ def bidirectional_with_gradient(
         shared = (present[0] & present[1]).float()
         for moved, fixed in ((1, 0), (0, 1)):
             part = domains[moved].of(images)
-            weight = shared if part.class_weight is None else shared * part.class_weight[0]
+            weight = shared
+            if whole_class:
+                pixels, soft = counts[moved][group], part.targets
+                if soft.is_floating_point():
+                    pixels = soft.sum(dim=(0, 2), dtype=pixels.dtype)
+                weight = shared / pixels.clamp_min(whole_class)
             loss, _, to_means = contrast_with_gradient(
                 part.features, part.targets, means[fixed][group], present[fixed], weight, None,
                 "cosine", temperature, floor, ignore_index, True, wants[moved], wants[fixed],

@@ -18,6 +18,7 @@ from protocontrast.checks import (
 from protocontrast.functional import hints
 from protocontrast.functional.class_balance import (
     BALANCES,
+    WHOLE_CLASS,
     Balance,
     equal_weights,
     target_counts,
@@ -55,27 +56,26 @@ class BidirectionalContrast(NamedTuple):
 
 
 class _Domain(NamedTuple):
-    """One domain: its pixels, labels on their grid, targets of the loss and given prototypes.
-
-    `weight` (G, C) is that of its classes in the loss, for one batch or B pairs; None: 1.
-    """
+    """One domain: its pixels, labels on their grid, targets of the loss and given prototypes."""
 
     pixels: Pixels
     grid: Tensor
     targets: Tensor
     prototypes: Tensor | None
     present: Tensor | None
-    weight: Tensor | None = None
 
 
 class _Side(NamedTuple):
-    """One domain of a contrast: features, targets of the loss, prototypes and their presence."""
+    """One domain of a contrast: features, targets of the loss, prototypes and their presence.
+
+    `counts` are the pixels of its classes, where these count alike.
+    """
 
     features: Tensor
     targets: Tensor
     prototypes: Tensor
     present: Tensor
-    weight: Tensor | None
+    counts: Tensor | None
 
     def pair(self, image: int) -> "_Side":
         """One image with its own prototypes."""
@@ -85,7 +85,7 @@ class _Side(NamedTuple):
             self.targets[one],
             self.prototypes[image],
             self.present[image],
-            None if self.weight is None else self.weight[one],
+            None if self.counts is None else self.counts[image],
         )
 
 
@@ -150,14 +150,6 @@ def _domain(
     return _Domain(pixels, grid, targets, prototypes, present)
 
 
-def _balanced(domain: _Domain, num_classes: int, per_pair: bool, ignore_index: int) -> _Domain:
-    """With the weights (M18) of its classes."""
-    targets = read_targets(domain.pixels, domain.targets, num_classes, ignore_index)
-    counts = target_counts(targets, num_classes, domain.pixels.features)
-    counts = counts if per_pair else counts.sum(dim=0, keepdim=True)
-    return domain._replace(weight=equal_weights(counts))
-
-
 def _whole(domain: _Domain, num_classes: int, ignore_index: int) -> operator.Domain:
     """What the operator of a whole step reads."""
     pixels = domain.pixels
@@ -165,22 +157,34 @@ def _whole(domain: _Domain, num_classes: int, ignore_index: int) -> operator.Dom
         pixels.features,
         read_labels(pixels, domain.grid, num_classes, ignore_index),
         read_targets(pixels, domain.targets, num_classes, ignore_index),
-        domain.weight,
     )
 
 
 def _side(
-    domain: _Domain, num_classes: int, per_pair: bool, ignore_index: int, backend: Backend
+    domain: _Domain,
+    num_classes: int,
+    per_pair: bool,
+    balance: Balance,
+    ignore_index: int,
+    backend: Backend,
 ) -> _Side:
     features = domain.pixels.original
     prototypes, present = domain.prototypes, domain.present
+    counts = None
     if prototypes is None or present is None:
         stats = class_prototypes(
             features, domain.grid, num_classes,
             per_image=per_pair, ignore_index=ignore_index, backend=backend,
         )  # fmt: skip
         prototypes, present = stats.mean, stats.present
-    return _Side(features, domain.targets, prototypes, present, domain.weight)
+        counts = stats.count
+    if balance == "pixel":
+        return _Side(features, domain.targets, prototypes, present, None)
+    if counts is None or domain.targets is not domain.grid:
+        targets = read_targets(domain.pixels, domain.targets, num_classes, ignore_index)
+        counts = target_counts(targets, num_classes, features)
+        counts = counts if per_pair else counts.sum(dim=0)
+    return _Side(features, domain.targets, prototypes, present, counts)
 
 
 def bidirectional_contrast(
@@ -358,12 +362,11 @@ def _between(
     images = len(source.pixels.original)
     per_pair = bool(pairwise) and images > 0
     maps = source.pixels.features, target.pixels.features
-    if balance == "class":
-        source = _balanced(source, num_classes, per_pair, ignore_index)
-        target = _balanced(target, num_classes, per_pair, ignore_index)
     if not given and operator.applies(*maps, backend) and isinstance(temperature, float):
-        floor = absent == "floor"
-        settings = operator.Settings(num_classes, temperature, floor, ignore_index, per_pair)
+        settings = operator.Settings(
+            num_classes, temperature, absent == "floor", ignore_index, per_pair,
+            WHOLE_CLASS if balance == "class" else 0,
+        )  # fmt: skip
         whole = [_whole(domain, num_classes, ignore_index) for domain in (source, target)]
         to_target, to_source = operator.bidirectional(whole[0], whole[1], settings)
         return BidirectionalContrast(to_source + to_target, to_source, to_target)
@@ -375,7 +378,7 @@ def _between(
             domain.targets,
             other.prototypes,
             present=other.present,
-            class_weight=shared if domain.weight is None else shared * domain.weight[0],
+            class_weight=shared if domain.counts is None else shared * equal_weights(domain.counts),
             temperature=temperature,
             absent=absent,
             ignore_index=ignore_index,
@@ -383,7 +386,8 @@ def _between(
         )
 
     sides = [
-        _side(domain, num_classes, per_pair, ignore_index, backend) for domain in (source, target)
+        _side(domain, num_classes, per_pair, balance, ignore_index, backend)
+        for domain in (source, target)
     ]
     pairs = [(sides[0], sides[1])]
     if per_pair:

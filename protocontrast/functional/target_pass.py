@@ -74,6 +74,7 @@ def target_pass(
     normalize: bool = False,
     transfer: bool = True,
     wants_means: bool = True,
+    even: bool = True,
     ignore_index: int = 255,
     backend: Backend = "auto",
 ) -> TargetPass:
@@ -99,6 +100,7 @@ def target_pass(
         normalize: of the class means, see `class_prototypes`.
         transfer: False gives no dynamic labels, and confidence 0.
         wants_means: False leaves the class means 0.
+        even: whether classes will have one weight in the loss, which is faster for soft targets.
         ignore_index: label of pixels without a class, outside 0..C-1.
         backend: "auto", or an implementation by name.
 
@@ -154,7 +156,7 @@ def target_pass(
         bool(transfer),
         bool(wants_means),
     )
-    found = operator(inputs, settings, choose(function, backend, "target_pass", features))
+    found = operator(inputs, settings, choose(function, backend, "target_pass", features), even)
     soft = found.targets
     mean = found.sums / torch.where(found.counts == 0, 1, found.counts)[:, None]
     return TargetPass(

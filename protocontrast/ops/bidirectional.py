@@ -20,19 +20,20 @@ __all__ = ["Domain", "Settings", "applies", "bidirectional"]
 
 
 class Settings(NamedTuple):
-    """What is not a tensor."""
+    """What is not a tensor; `whole_class` as in eager."""
 
     num_classes: int
     temperature: float
     floor: bool
     ignore_index: int
     pairwise: bool
+    whole_class: int
 
 
 def _directions(*inputs: Any) -> tuple[list[Tensor], list[Written]]:
-    source, target = Domain(*inputs[:4]), Domain(*inputs[4:8])
+    source, target = Domain(*inputs[:3]), Domain(*inputs[3:6])
     with full_precision(source.features):
-        return eager_bidirectional.bidirectional_with_gradient(source, target, *inputs[8:])
+        return eager_bidirectional.bidirectional_with_gradient(source, target, *inputs[6:])
 
 
 class _Bidirectional(torch.autograd.Function):
@@ -44,22 +45,22 @@ class _Bidirectional(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
-        losses, ctx.written = _directions(*inputs, ctx.needs_input_grad[0], ctx.needs_input_grad[4])
-        ctx.save_for_backward(*inputs[:8])
-        ctx.settings = Settings(*inputs[8:])
+        losses, ctx.written = _directions(*inputs, ctx.needs_input_grad[0], ctx.needs_input_grad[3])
+        ctx.save_for_backward(*inputs[:6])
+        ctx.settings = Settings(*inputs[6:])
         return losses[0], losses[1]
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        wants = ctx.needs_input_grad[0], ctx.needs_input_grad[4]
+        wants = ctx.needs_input_grad[0], ctx.needs_input_grad[3]
         settings: Settings = ctx.settings
         ready, ctx.written = ctx.written, None
 
-        def scaled(source: Tensor, target: Tensor, *tensors: Any) -> tuple[Tensor, ...]:
+        def scaled(source: Tensor, target: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
             written = ready
             if written is None:
                 _, written = _directions(*tensors, *settings, *wants)
-            labels = tensors[1], tensors[5]
+            labels = tensors[1], tensors[4]
             factors = (source, target), (target, source)
             return tuple(
                 _scaled(one, y, settings, *pair) if wanted else one.own
@@ -68,7 +69,7 @@ class _Bidirectional(torch.autograd.Function):
 
         found = once(scaled, *upstream, *ctx.saved_tensors)
         gradients = [one if wanted else None for one, wanted in zip(found, wants, strict=True)]
-        return gradients[0], None, None, None, gradients[1], *[None] * (3 + len(settings))
+        return gradients[0], None, None, gradients[1], *[None] * (2 + len(settings))
 
 
 def _scaled(

@@ -199,8 +199,8 @@ class _OneRead(torch.autograd.Function):
     """The same with the gradient of the summed loss written in the forward sweep.
 
     A gradient is linear in the losses' weights, so the first backward scales it where they are
-    equal in all classes that occur. Otherwise, and in a second backward, the features are read
-    again.
+    equal in all classes that occur, or where each pixel has one class. Otherwise, and in a second
+    backward, the features are read again.
     """
 
     @staticmethod
@@ -224,9 +224,9 @@ class _OneRead(torch.autograd.Function):
         def scaled(upstream: Tensor, *inputs: Any) -> Tensor:
             found = None
             if ready is not None and is_plain(upstream):
-                _, _, _, present, counted, *_ = inputs
+                _, labels, _, present, counted, *_, ignore_index, _ = inputs
                 used = occurs & present & counted
-                found = eager_target_pass.scaled_evenly(ready, upstream, used)
+                found = eager_target_pass.scaled(ready, upstream, used, labels, ignore_index)
             return _read_again(upstream, *inputs) if found is None else found
 
         gradient = once(scaled, upstream, *ctx.saved_tensors, *ctx.settings)
@@ -282,8 +282,11 @@ def _learnt(inputs: Inputs, settings: Settings, backend: str) -> Passed:
     return found._replace(losses=losses.sum(dim=(0, 2)))
 
 
-def target_pass(inputs: Inputs, settings: Settings, backend: str) -> Passed:
-    """Losses are differentiable in the features, nothing else is; sums are 0 where not wanted."""
+def target_pass(inputs: Inputs, settings: Settings, backend: str, even: bool = True) -> Passed:
+    """Losses are differentiable in the features, nothing else is; sums are 0 where not wanted.
+
+    `even`: whether they will have one weight; else a gradient of soft targets is not written ahead.
+    """
     inputs = inputs._replace(
         prototypes=steady(inputs.prototypes),
         nearest=steady(inputs.nearest),
@@ -300,7 +303,8 @@ def target_pass(inputs: Inputs, settings: Settings, backend: str) -> Passed:
     on_host = features.device.type == "cpu" and backend == "eager"
     wanted = features.requires_grad and torch.is_grad_enabled() and inputs.counted is not None
     # A float16 gradient has too short a range for a factor that is not known yet.
-    if wanted and on_host and not traced and features.dtype != torch.float16:
+    ahead = (even or inputs.targets is None) and features.dtype != torch.float16
+    if wanted and on_host and not traced and ahead:
         found = _OneRead.apply(*inputs, *settings, True, backend)
     else:
         found = differentiable(_TargetPass, target_pass_op, *inputs, *settings, False, backend)
