@@ -121,15 +121,21 @@ class Options:
     def section(self) -> str:
         """The part of docs/results.md that these rows fill, or the name of a file of their own."""
         kind = "photographs" if self.photographs else self.target
+        if self.rendered:
+            return kind
         if self.methods or self.target == NIGHT:
             return "methods" if kind == TOY else f"methods-{kind}"
         return "sequence" if self.sequence else "varied" if self.varied else kind
 
     @property
+    def rendered(self) -> bool:
+        """Whether the target is a preset with one table for all its rows, methods among them."""
+        return not self.photographs and self.target not in (TOY, NIGHT)
+
+    @property
     def wanted_rows(self) -> tuple[str, ...]:
         """The rows that are asked for, in the order of tables, with the source stage they need."""
-        usual = MAIN_ROWS if self.photographs else PRESET_ROWS
-        usual = TOY_ROWS if self.target in (TOY, NIGHT) else usual
+        usual = MAIN_ROWS if self.photographs else PRESET_ROWS if self.rendered else TOY_ROWS
         if self.methods:
             usual = method_rows(self.methods, day_images="night" in self.target)
         wanted = {SOURCE, *(self.rows or usual)}
@@ -228,7 +234,8 @@ def store_tables(options: Options) -> str:
     set.
     """
     methods = options.section.startswith("methods")
-    fitting = method_rows(("all",)) if methods else [r for r in LABELS if METHOD not in r]
+    every = [row for row in LABELS if options.rendered or METHOD not in row]
+    fitting = method_rows(("all",)) if methods else every
     stored = {run: r for run, r in stored_records(options).items() if run.row in fitting}
     settings = next(iter(stored)).settings
     summary = tables.summarise(

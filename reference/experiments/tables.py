@@ -30,8 +30,6 @@ SECTIONS: Final = ("toy", "carla-to-camvid", "carla-to-kitti", "photographs", "v
 METHODS: Final = {
     "drawn streets": "methods",
     "photographs": "methods-photographs",
-    "CARLA to CamVid": "methods-carla-to-camvid",
-    "CARLA to KITTI": "methods-carla-to-kitti",
     "drawn nights": "methods-night",
 }
 PICTURE: Final = "methods.svg"
