@@ -14,8 +14,6 @@ stopped: rows with the same settings are reused, other settings are refused. A s
 was trained for another target with the same settings serves this one.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Sequence

@@ -9,8 +9,6 @@ with; inside the contrast they win over the dynamic labels of the nearest calibr
 which `reference.dynamic_labels` makes where more is asked of them.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 

@@ -8,8 +8,6 @@ Reads the head and the end of every file and decodes a sample; with ``--full all
 and keeps the counts that rare-class sampling uses. Ends with 2 when training would refuse a set.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys
@@ -20,13 +18,13 @@ from typing import Annotated, Any, Final, Literal
 
 import tyro
 
+from reference.commands import answer, read
 from reference.data.classes import CITYSCAPES, ClassList, read_classes
 from reference.data.files import DataError
 from reference.data.image_set import OWN, ImageSet, layout_of, open_set
 from reference.data.layouts import LAYOUTS
 
 FAILED: Final = 2
-INTERRUPTED: Final = 130
 
 
 @dataclass(frozen=True)
@@ -222,15 +220,8 @@ def show(reports: Sequence[Report]) -> None:
 
 def main() -> None:
     """Read the command line, check, print."""
-    options = tyro.cli(Options, prog="python -m reference.check_data")
-    try:
-        reports = check(options, progress=not options.json)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        sys.exit(FAILED)
-    except KeyboardInterrupt:
-        print("Stopped; nothing was written.", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+    options = read(Options, "check_data")
+    reports = answer(lambda: check(options, progress=not options.json), failed=FAILED)
     if options.json:
         passed = [{**asdict(report), "passed": not report.refusal} for report in reports]
         print(json.dumps(passed, indent=2))

@@ -1,22 +1,16 @@
-"""What the commands share that use a trained network; torch is imported after the command line."""
-
-from __future__ import annotations
+"""What commands share: how a trained network is used, how a command line is read and answered."""
 
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, TypeVar
+from typing import Final, Literal, TypeVar
 
-if TYPE_CHECKING:
-    from reference.evaluation.protocol import Protocol
-    from reference.networks.release import Release
+import tyro
 
 T = TypeVar("T")
 
 INTERRUPTED: Final = 130
-# That of published tables.
-_SIZE: Final = (512, 1024)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,48 +41,20 @@ class Use:
     threads: int = 2
 
 
-def read_for_use(caller: str, use: Use) -> tuple[Release, Protocol]:
-    """Check the settings and read the network, on the device where it is to work."""
-    from reference.run.files import require_new_folder, writing
-
-    hint = "Hint: choose another one with --out."
-    require_new_folder(caller, use.out, hint, argument="out")
-    if use.threads < 1:
-        raise ValueError(f"{caller}: expected threads of at least 1, got {use.threads}.")
-
-    import torch
-
-    from reference.evaluation.protocol import Protocol
-    from reference.networks.release import read_trained, renamed_source
-    from reference.networks.tensor_files import require_file
-
-    if use.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f'{caller}: expected a GPU for device "cuda", got none.')
-    require_file(caller, use.weights)
-    release = read_trained(use.weights, use.which)
-    if use.source:
-        release = renamed_source(release, use.source)
-    height, width = use.size if any(use.size) else release.card.get("input_size", _SIZE)
-    window, stride = (pair if any(pair) else None for pair in (use.window, use.stride))
-    protocol = Protocol(
-        release.classes, (height, width), labelled=release.labelled,
-        source=release.card.get("source", ""), scales=use.scales, flip=use.flip,
-        window=window, stride=stride,
-    )  # fmt: skip
-    # Before hours of work, not after them.
-    with writing(use.out):
-        use.out.mkdir(parents=True, exist_ok=True)
-    gpu = use.device != "cpu" and torch.cuda.is_available()
-    network = release.network.to("cuda" if gpu else "cpu").eval()
-    return replace(release, network=network), protocol
+def read(options: type[T], command: str, words: Sequence[str] | None = None) -> T:
+    """Read the command line of `python -m reference.<command>`."""
+    return tyro.cli(options, prog=f"python -m reference.{command}", args=words)
 
 
-def answer(work: Callable[[], T], stopped: str = "Stopped.") -> T:
+def answer(work: Callable[[], T], stopped: str = "Stopped.", *, failed: int = 1) -> T:
     """Do the work of a command; a wrong input, or Ctrl-C, ends it with one sentence."""
     try:
         return work()
-    except (ValueError, ImportError, FloatingPointError) as error:
-        sys.exit(str(error))
+    except (ValueError, ImportError, FloatingPointError, OSError) as error:
+        if failed == 1:
+            sys.exit(str(error))
+        print(error, file=sys.stderr)
+        sys.exit(failed)
     except KeyboardInterrupt:
         print(stopped, file=sys.stderr)
         sys.exit(INTERRUPTED)

@@ -1,7 +1,5 @@
 """What each rank's mean over contrasted pixels weighs, so that two ranks train as one."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -10,10 +10,6 @@ Prints IoU per class and writes ``results.json`` and ``report.html``. A demo tha
 on where it stopped.
 """
 
-from __future__ import annotations
-
-import json
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,15 +20,14 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from reference.commands import answer, read
 from reference.experiments import targets
 from reference.experiments.rows import CAPTIONS, CONTROL, ENTROPY, ORACLE, SOURCE, settings_of
 from reference.experiments.runs import Run, record_of, refuse_other_settings, train_all
 from reference.experiments.targets import NIGHT, TOY
-from reference.run.files import require_new_folder, write_atomically
-from reference.run.folder import LAST, as_plain
+from reference.run.files import require_new_folder, write_json
+from reference.run.folder import COMPARISON, LAST, as_plain
 
-INTERRUPTED: Final = 130
-COMPARISON: Final = "comparison.json"
 RESULTS: Final = "results.json"
 _TARGETS: Final = {
     TOY: "drawn street scenes, another look",
@@ -98,7 +93,7 @@ def prepare(options: Options) -> list[Run]:
             for r in runs
         ],
     }
-    write_atomically(folder / COMPARISON, json.dumps(told, indent=2) + "\n")
+    write_json(folder / COMPARISON, told)
     return runs
 
 
@@ -169,20 +164,14 @@ def run_demo(options: Options) -> dict[str, Any]:
         print(f"{caption:<14} {record['miou']:5.1f} %  {record['seconds']:4.0f} s", flush=True)
     report.write_report(report.Options((options.run,)))
     results = summarise(runs, time.perf_counter() - began)
-    write_atomically(options.run / RESULTS, json.dumps(results, indent=2) + "\n")
+    write_json(options.run / RESULTS, results)
     return results
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line, run, print; a wrong input ends with one sentence."""
-    try:
-        options = tyro.cli(Options, prog="python -m reference.demo", args=arguments)
-        results = run_demo(options)
-    except (ValueError, FloatingPointError) as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        print("Stopped; the same command goes on.", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+    options = read(Options, "demo", arguments)
+    results = answer(lambda: run_demo(options), "Stopped; the same command goes on.")
     Console().print(table(results))
     gain = results["bicl"]["miou"] - results[CONTROL]["miou"]
     print(f"BiCL {gain:+.1f} points over the control, {results['seconds']['all']:.0f} s in all.")

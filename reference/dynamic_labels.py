@@ -1,7 +1,5 @@
 """Dynamic labels on which more is asked than `protocontrast.BiCL` asks of its own."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -9,20 +9,17 @@ programs that run without this code: ``model.pt2`` (for `torch.export.load`) and
 Programs take images of one size alone, which the card names; weights and card take any.
 """
 
-from __future__ import annotations
-
-import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import tyro
 
-from reference.commands import answer
+from reference.commands import answer, read
 
 _PROGRAM: Final = "model.pt2"
 _ONNX: Final = "model.onnx"
+_NEEDED: Final = ("onnx", "onnxscript")
 _SIZE: Final = (512, 1024)
 _MOST: Final = 16384
 
@@ -49,10 +46,88 @@ class Options:
     onnx: bool = True
 
 
+# Before torch is imported, so that --help answers at once.
+OPTIONS = read(Options, "export") if __name__ == "__main__" else None
+
+import io
+import json
+import logging
+import sys
+import warnings
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor, nn
+
+from reference.evaluation.class_table import LAST
+from reference.networks.output import Segmenter, at_rest
+from reference.networks.release import read_checkpoint, renamed_source, write_release
+from reference.networks.tensor_files import require_file
+from reference.run.files import require_new_folder, write_atomically
+
+
+class _Plain(nn.Module):
+    """Give a tuple, which needs no class of this code where the program is loaded."""
+
+    def __init__(self, network: Segmenter) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        logits, features = self.network(images)
+        return logits, features
+
+
+def exported(network: Segmenter, size: tuple[int, int]) -> Any:
+    """Trace a network on the CPU, in evaluation mode, as a program; its own mode stays.
+
+    The program takes images (B, 3, *size), float in [0, 1], RGB, with any B, and returns logits
+    and features.
+    """
+    # With one example the batch size would be taken for a constant.
+    example, any_batch = torch.zeros(2, 3, *size), {"images": {0: torch.export.Dim("batch")}}
+    with at_rest(network):
+        return torch.export.export(_Plain(network).eval(), (example,), dynamic_shapes=any_batch)
+
+
+def write_program(path: Path, program: Any) -> None:
+    """Write a program of `exported`; `torch.export.load(path).module()` runs it."""
+    content = io.BytesIO()
+    torch.export.save(program, content)
+    write_atomically(path, content.getvalue())
+
+
+def write_onnx(path: Path, program: Any) -> str:
+    """Write a program of `exported` as ONNX, inputs "images", outputs "logits" and "features".
+
+    Returns:
+        str: empty, or one sentence that says why there is no such file.
+    """
+    if any(find_spec(name) is None for name in _NEEDED):
+        hint = "Hint: pip install 'protocontrast[onnx]'."
+        return f"No {path.name}: it needs {' and '.join(_NEEDED)}. {hint}"
+    # The exporter tells of operators of torchvision, which no network here has.
+    logger = logging.getLogger("torch.onnx._internal.exporter")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    names: dict[str, Any] = {"input_names": ["images"], "output_names": ["logits", "features"]}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            made: Any = torch.onnx.export(program, **names, verbose=False, external_data=False)
+            content = made.model_proto.SerializeToString()
+    # The exporter wraps whatever went wrong in a class of its own.
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        return f"No {path.name}: ONNX does not allow this network ({reason[-1].strip()})."
+    finally:
+        logger.setLevel(level)
+    write_atomically(path, content)
+    return ""
+
+
 def read_scores(path: Path) -> dict[str, Any]:
     """Take the headline out of a JSON file that `write_class_table` wrote, in percent."""
-    from reference.evaluation.class_table import LAST
-
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
         row = next(row for row in held["rows"] if row["name"] == LAST)
@@ -70,16 +145,11 @@ def run_export(options: Options) -> tuple[Path, list[str]]:
     Returns:
         (Path, list): the card, and a sentence for every file that could not be made.
     """
-    from reference.run.files import require_new_folder
-
-    hint = "Hint: choose another one with --out."
-    require_new_folder("export", options.out, hint, argument="out")
+    require_new_folder(
+        "export", options.out, "Hint: choose another one with --out.", argument="out"
+    )
     if any(options.size) and not 1 <= min(options.size) <= max(options.size) <= _MOST:
         raise ValueError(f"export: expected a size within 1..{_MOST}, got {options.size}.")
-    from reference.networks.program import exported, write_onnx, write_program
-    from reference.networks.release import read_checkpoint, renamed_source, write_release
-    from reference.networks.tensor_files import require_file
-
     require_file("export", options.checkpoint)
     scores = None if options.scores is None else read_scores(options.scores)
     release = read_checkpoint(options.checkpoint, options.which)
@@ -120,9 +190,8 @@ def run_export(options: Options) -> tuple[Path, list[str]]:
     return write_release(options.out, release, input_size=(height, width), facts=facts), notes
 
 
-def main() -> None:
-    """Read the command line, export, print; a wrong input ends with one sentence."""
-    options = tyro.cli(Options, prog="python -m reference.export")
+def main(options: Options) -> None:
+    """Export and print; a wrong input ends with one sentence."""
     card, notes = answer(lambda: run_export(options))
     for note in notes:
         print(note, file=sys.stderr)
@@ -131,5 +200,5 @@ def main() -> None:
     print(f"Try: python -m reference.predict FOLDER --weights {card} --out predictions")
 
 
-if __name__ == "__main__":
-    main()
+if OPTIONS is not None:
+    main(OPTIONS)

@@ -6,8 +6,6 @@ over images or cells of one size needs nothing else; a mean over labelled pixels
 have different numbers of them.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -16,7 +14,6 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -170,8 +167,7 @@ class Step:
 
     def upsampled(self, logits: Tensor, beside: Tensor) -> Tensor:
         """Logits (B, C, h, w) at the size of images or labels (..., H, W)."""
-        size, corners = beside.shape[-2:], self.network.align_corners
-        return F.interpolate(logits, size=size, mode="bilinear", align_corners=corners)
+        return self.network.upsampled(logits, (beside.shape[-2], beside.shape[-1]))
 
     def on_grid(self, labels: Tensor, beside: Tensor) -> Tensor:
         """Labels (B, H, W), the nearest pixel's, on the grid of maps (B, D, h, w): (B, h, w)."""

@@ -9,26 +9,13 @@ the list reads them back (without ids: ``labels/``, class numbers); ``colour/``,
 their colours; ``overlay/``, both blended.
 """
 
-from __future__ import annotations
-
-import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any
 
-import numpy as np
-import numpy.typing as npt
 import tyro
 
-from reference.commands import Use, answer, read_for_use
-from reference.data.classes import CITYSCAPES, ByteArray, ClassList
-from reference.data.layouts import CITYSCAPES_NUMBERS
-
-if TYPE_CHECKING:
-    from reference.evaluation.protocol import Protocol
-    from reference.networks.release import Release
-
-_SUFFIXES: Final = (".jpeg", ".jpg", ".png")
+from reference.commands import Use, answer, read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +26,22 @@ class Options(Use):
     folder: Annotated[Path, tyro.conf.Positional]
 
 
+# Before torch is imported, so that --help answers at once.
+OPTIONS = read(Options, "predict") if __name__ == "__main__" else None
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from reference.data.classes import CITYSCAPES, ByteArray, ClassList
+from reference.data.files import check_ends, find_files, read_image
+from reference.data.layouts import CITYSCAPES_NUMBERS
+from reference.evaluation.protocol import Protocol, class_scores, read_for_use
+from reference.networks.release import Release
+from reference.run.files import write_picture
+from reference.run.report import track
+
+
 def find_images(folder: Path) -> list[Path]:
     """List the images of a folder and of those inside it, in order of their names.
 
@@ -46,37 +49,14 @@ def find_images(folder: Path) -> list[Path]:
         ValueError: there is no such folder, no image in it, two that would have one result, or one
             that is no image or cut short.
     """
-    from reference.data.files import check_ends, walk
-
     if not folder.is_dir():
         raise ValueError(f"predict: expected a folder of images {folder}, got none.")
-    images = sorted(path for path in walk(folder, None) if path.suffix.lower() in _SUFFIXES)
+    images = list(find_files(folder, "{path}", "", labels=False).values())
     if not images:
         raise ValueError(f"predict: expected PNG or JPEG files in {folder}, got none.")
-    results: dict[Path, Path] = {}
     for path in images:
-        other = results.setdefault(path.with_suffix(".png"), path)
-        if other != path:
-            raise ValueError(
-                f"predict: expected images whose names differ before the dot, got {other} and "
-                f"{path.name}."
-            )
         check_ends(path)
     return images
-
-
-def _photograph(path: Path) -> ByteArray:
-    """Read an image, uint8 (H, W, 3), RGB, turned as a viewer shows it; grey ones get colours."""
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path) as file:
-            return np.array(ImageOps.exif_transpose(file).convert("RGB"))
-    except (OSError, SyntaxError, EOFError, ValueError) as error:
-        raise ValueError(
-            f"predict: expected a readable image, got {path} ({error}). "
-            "Hint: the file is damaged; copy it again, or take it out of the folder."
-        ) from error
 
 
 def drawings(
@@ -112,35 +92,22 @@ def run_predict(
     Raises:
         ValueError: an image is damaged, or a file cannot be written; the results so far stay.
     """
-    from PIL import Image
-
-    from reference.evaluation.protocol import class_scores
-    from reference.run.files import write_atomically
-    from reference.run.report import track
-
     for index in track(len(images), "Labelling", show=progress):
-        pixels = _photograph(images[index])
+        pixels = read_image(images[index], any_mode=True)
         size = (pixels.shape[0], pixels.shape[1])
         scores = class_scores(release.network, pixels, size, protocol)
         labels = scores.argmax(dim=0).cpu().numpy().astype(np.uint8)
         place = images[index].relative_to(options.folder).with_suffix(".png")
         for kind, drawing in drawings(pixels, labels, release.classes).items():
-            content = io.BytesIO()
-            Image.fromarray(drawing).save(content, format="PNG")
-            write_atomically(options.out / kind / place, content.getvalue())
+            write_picture(options.out / kind / place, Image.fromarray(drawing))
 
 
-def main() -> None:
-    """Read the command line, label, print; a wrong input ends with one sentence."""
-    options = tyro.cli(Options, prog="python -m reference.predict")
+def main(options: Options) -> None:
+    """Label and print; a wrong input ends with one sentence."""
 
     def work() -> int:
         images = find_images(options.folder)
-        release, protocol = read_for_use("predict", options)
-        import torch
-
-        torch.set_num_threads(options.threads)
-        run_predict(options, images, release, protocol)
+        run_predict(options, images, *read_for_use("predict", options))
         return len(images)
 
     count = answer(work, f"Stopped; {options.out} holds the images labelled so far.")
@@ -148,5 +115,5 @@ def main() -> None:
     print(f"Wrote {kinds} of {count} images to {options.out}")
 
 
-if __name__ == "__main__":
-    main()
+if OPTIONS is not None:
+    main(OPTIONS)

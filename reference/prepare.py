@@ -7,19 +7,14 @@ of quality 95, labels as PNG files of train ids. Give ``--data.root /data/half``
 original. A stopped command goes on where it stopped.
 """
 
-from __future__ import annotations
-
-import io
 import json
-import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-import tyro
-
-from reference.check_data import INTERRUPTED, Roots
+from reference.check_data import Roots
+from reference.commands import answer, read
 from reference.data.classes import CITYSCAPES, ByteArray
 from reference.data.files import DataError
 from reference.data.image_set import OWN, ImageSet, Role, converted_pattern, layout_of, open_set
@@ -65,7 +60,7 @@ def copies(options: Options) -> list[Copy]:
         for split in ("train",) if layout.source else ("train", "val"):
             labels = layout.source or options.labels or split == "val"
             images = open_set(layout, Path(root), split, CITYSCAPES, labels=labels, role=role)
-            written = layout.splits.get(split, split)
+            written = layout.word(split)
             pattern = converted_pattern(layout).replace("{split}", written)
             kept = divisor if split == "train" else 1
             listed.append(Copy(images, written, pattern, options.out / name, divisor, kept))
@@ -121,13 +116,12 @@ def _write(path: Path, pixels: ByteArray, divisor: int) -> None:
     from PIL import Image
 
     from reference.data.files import resize_image, resize_labels
-    from reference.run.files import write_atomically
+    from reference.run.files import write_picture
 
     height, width = (max(1, round(length / divisor)) for length in pixels.shape[:2])
     scaled = (resize_image if pixels.ndim == 3 else resize_labels)(pixels, (height, width))
-    encoded, kind = io.BytesIO(), "JPEG" if pixels.ndim == 3 else "PNG"
-    Image.fromarray(scaled).save(encoded, format=kind, quality=QUALITY)
-    write_atomically(path, encoded.getvalue())
+    kind = "JPEG" if pixels.ndim == 3 else "PNG"
+    write_picture(path, Image.fromarray(scaled), kind, quality=QUALITY)
 
 
 def prepare(options: Options, *, progress: bool = True) -> list[str]:
@@ -153,15 +147,9 @@ def prepare(options: Options, *, progress: bool = True) -> list[str]:
 
 def main() -> None:
     """Read the command line, copy, print."""
-    options = tyro.cli(Options, prog="python -m reference.prepare")
-    try:
-        for line in prepare(options):
-            print(line)
-    except (ValueError, OSError) as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        print("Stopped; the same command goes on from here.", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+    options = read(Options, "prepare")
+    stopped = "Stopped; the same command goes on from here."
+    print(*answer(lambda: prepare(options), stopped), sep="\n")
     print(f"Give --data.root {options.out} in place of the original.")
 
 

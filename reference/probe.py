@@ -10,13 +10,13 @@ labels of the target's training images, which no training opened; where there ar
 coverage and class shares alone.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import tyro
+
+from reference.commands import answer, read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +32,8 @@ class Options:
 
 
 # Before torch is imported, so that --help answers at once.
-OPTIONS = tyro.cli(Options, prog="python -m reference.probe") if __name__ == "__main__" else None
+OPTIONS = read(Options, "probe") if __name__ == "__main__" else None
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -44,15 +43,17 @@ import torch.nn.functional as F
 from PIL import Image
 
 from reference.bicl import BiCL
-from reference.commands import answer
-from reference.data.batches import whole_image
+from reference.data.batches import passes
 from reference.data.classes import IGNORE, ByteArray
-from reference.data.sets import ImageSet, Sets
+from reference.data.files import resize_labels
+from reference.data.image_set import ImageSet, spread_indices
+from reference.data.sets import Sets
 from reference.dynamic_labels import DynamicLabels
 from reference.experiments.tables import markdown
 from reference.networks.output import Output
 from reference.networks.tensor_files import read_stored
-from reference.run.folder import CHECKPOINTS, LAST, SETTINGS
+from reference.run.files import read_json
+from reference.run.folder import CHECKPOINTS, LAST, SETTINGS, labels_of
 from reference.run.ranks import Ranks, joined
 from reference.run.state import State
 from reference.settings import Settings, from_plain
@@ -97,42 +98,40 @@ class Probe:
             self.images: ImageSet = sets.oracle
         except ValueError:
             self.images = sets.target
-        every = len(self.images)
-        number = min(number, every) or every
-        self.chosen = [(2 * place + 1) * every // (2 * number) for place in range(number)]
+        self.chosen = spread_indices(len(self.images), number or len(self.images))
 
     def count(self, labels: ByteArray, index: int) -> np.ndarray:
         """Hold labels (H, W) of one image against its truth, as `Labels.counts`."""
         truth, classes = np.full_like(labels, IGNORE), len(self.sets.classes)
         if self.images.has_labels:
-            whole = Image.fromarray(self.images.labels(index))
-            truth = np.asarray(whole.resize(labels.shape[::-1], Image.Resampling.NEAREST))
+            truth = resize_labels(self.images.labels(index), (labels.shape[0], labels.shape[1]))
         row, column = (np.where(m == IGNORE, classes, m).astype(int) for m in (truth, labels))
         cells = np.bincount((row * (classes + 1) + column).ravel(), minlength=(classes + 1) ** 2)
         return cells.reshape(classes + 1, classes + 1)
 
     def static_labels(self) -> Iterator[tuple[int, Labels]]:
         """What every round began with, with its number."""
-        folders = self.run.glob("labels/round-*")
-        for number in sorted(int(folder.name.removeprefix("round-")) for folder in folders):
-            folder, counts = self.run / f"labels/round-{number}", []
+        rounds = self.run.glob("labels/round-*")
+        for number in sorted(int(path.name.removeprefix("round-")) for path in rounds):
+            folder, counts = labels_of(self.run, f"round {number}"), []
             for index in self.chosen:
-                with Image.open(folder / f"{self.images.stems[index]}.png") as file:
-                    counts.append(self.count(np.asarray(file), index))
+                # Of an image that was broken there are none.
+                if (path := folder / f"{self.images.stems[index]}.png").is_file():
+                    with Image.open(path) as file:
+                        counts.append(self.count(np.asarray(file), index))
             yield number, Labels(f"static, round {number}", np.sum(counts, axis=0))
 
     @torch.no_grad()
     def labels_at(self, checkpoint: Path, ranks: Ranks) -> Iterator[Labels]:
         """What the network, and the prototypes of BiCL, say at a checkpoint."""
         state = State(self.settings, self.sets, ranks, read_stored(checkpoint))
-        network, method, size = state.network.eval(), state.method, state.settings.reporting.size
+        network, method, size = state.network.eval(), state.method, self.settings.reporting.size
         hidden = torch.tensor(self.sets.masked, dtype=torch.int64, device=ranks.device)
         counts: dict[str, list[np.ndarray]] = {"network": [], "prototypes": []}
-        for index in self.chosen:
-            seen = state.see(network, whole_image(self.images, index, size).to(ranks.device))
-            corners = network.align_corners
-            logits = F.interpolate(seen.logits, size, mode="bilinear", align_corners=corners)
-            said = {"network": logits.index_fill(1, hidden, -torch.inf).argmax(dim=1)}
+        for batch in passes(self.images, size, self.chosen):
+            seen = state.see(network, batch.images.to(ranks.device))
+            logits = network.upsampled(seen.logits, size).index_fill(1, hidden, -torch.inf)
+            said = {"network": logits.argmax(dim=1)}
             if isinstance(method, BiCL) and method.contrast is not None:
                 bank, contrast = method.contrast.source_bank, self.settings.adaptation.contrast
                 ask = (method.dynamic or DynamicLabels(contrast, bank.num_classes)).eval()
@@ -140,7 +139,8 @@ class Probe:
                 labels = ask.transferred(method.contrast, seen, bank.prototypes, bank.present)
                 said["prototypes"] = F.interpolate(labels[:, None].float(), size)[:, 0]
             for way, labels in said.items():
-                counts[way].append(self.count(labels[0].cpu().numpy().astype(np.uint8), index))
+                given = labels[0].cpu().numpy().astype(np.uint8)
+                counts[way].append(self.count(given, int(batch.indices)))
         for way, each in counts.items():
             if each:
                 yield Labels(f"{way}, iteration {state.iteration}", np.sum(each, axis=0))
@@ -175,10 +175,10 @@ def tables(found: Sequence[Labels], names: Sequence[str], *, truth: bool) -> Ite
 
 def probe(options: Options) -> str:
     """Look at a run, and lay out what was found."""
-    run, path = options.run, options.run / SETTINGS
-    if not path.is_file():
+    run, plain = options.run, read_json("probe", options.run / SETTINGS)
+    if plain is None:
         raise ValueError(f"probe: expected the folder of a run, got {run} without {SETTINGS}.")
-    settings = from_plain(Settings, json.loads(path.read_text(encoding="utf-8")))
+    settings = from_plain(Settings, plain)
     if options.root is not None:
         settings = replace(settings, data=replace(settings.data, root=options.root))
     seen = Probe(run, settings, options.images)
@@ -187,11 +187,9 @@ def probe(options: Options) -> str:
         for checkpoint in sorted((run / CHECKPOINTS).glob("*.pth")) or [run / LAST]:
             found += seen.labels_at(checkpoint, ranks)
     truth, count = seen.images.has_labels, f"{len(seen.chosen)} of {len(seen.images)}"
-    said = (
-        "DIAGNOSIS: it reads labels of the target's training images, which no training opened."
-        if truth
-        else "The target's training images have no labels here: coverage and shares alone."
-    )
+    said = "The target's training images have no labels here: coverage and shares alone."
+    if truth:
+        said = "DIAGNOSIS: it reads the target's training labels, which no training opened."
     head = f"{run}, {count} images of {seen.images.name}. {said}"
     return "\n\n".join([head, *tables(found, seen.sets.classes.names, truth=truth)])
 

@@ -8,8 +8,6 @@ prototypes, settings. Several folders, or one that holds several, stand beside e
 several folders say where the page goes. The runs are only read.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +15,7 @@ from typing import Annotated, Final
 
 import tyro
 
-from reference.commands import answer
+from reference.commands import answer, read
 
 PAGE: Final = "report.html"
 
@@ -62,7 +60,7 @@ def write_report(options: Options) -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line, write the page, print where it lies."""
-    options = tyro.cli(Options, args=arguments, prog="python -m reference.report")
+    options = read(Options, "report", arguments)
     print(f"Open {answer(lambda: write_report(options))}")
 
 

@@ -11,24 +11,14 @@ CSV and JSON; the JSON file also holds the confusion matrix. Without a folder, a
 scored on the validation images of its run.
 """
 
-from __future__ import annotations
-
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import tyro
 
-from reference.commands import Use, answer, read_for_use
-from reference.data.settings import DataSettings
-from reference.settings import from_plain
-
-if TYPE_CHECKING:
-    from reference.data.classes import ClassList
-    from reference.data.sets import ImageSet
-    from reference.evaluation.class_table import ClassTable
-    from reference.networks.release import Release
+from reference.commands import Use, answer, read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +33,7 @@ class Options(Use):
     split: str = ""
     # layout own: folder of labels
     labels: Path | None = None
-    # layout own: JSON of the classes; by default that of the run
+    # layout own: JSON of the classes; by default those of the network
     classes: Path | None = None
     # JSON file of an evaluation before; adds it and the change since
     previous: Path | None = None
@@ -51,11 +41,27 @@ class Options(Use):
     references: bool = True
 
 
+# Before torch is imported, so that --help answers at once.
+OPTIONS = read(Options, "score") if __name__ == "__main__" else None
+
+from reference.data.classes import CITYSCAPES, ClassList
+from reference.data.image_set import ImageSet, looks_like
+from reference.data.sets import Sets
+from reference.data.settings import DataSettings
+from reference.evaluation.class_table import (
+    ClassTable,
+    class_table,
+    read_evaluation,
+    write_class_table,
+)
+from reference.evaluation.protocol import evaluate, read_for_use
+from reference.networks.output import in_words
+from reference.networks.release import Release
+from reference.settings import from_plain
+
+
 def open_images(options: Options, release: Release) -> tuple[ImageSet, ClassList]:
     """Open the images and labels that are to be scored, and the classes with their means."""
-    from reference.data.image_set import looks_like
-    from reference.data.sets import Sets
-
     data = from_plain(DataSettings, release.card.get("data", {}))
     data = replace(data, source_set=release.card.get("source") or data.source_set)
     if options.root is not None:
@@ -69,7 +75,11 @@ def open_images(options: Options, release: Release) -> tuple[ImageSet, ClassList
             f"score: expected a folder of labelled images with {options.weights}, got none. "
             "Hint: python -m reference.score FOLDER --weights ...; only a checkpoint names its own."
         )
-    sets = Sets(data, release.card.get("settings", {}).get("seed", 0))
+    # A list of your own travels with the network.
+    listed = (
+        None if options.classes or release.classes.names == CITYSCAPES.names else release.classes
+    )
+    sets = Sets(data, release.card.get("settings", {}).get("seed", 0), classes=listed)
     if sets.classes.names != release.classes.names:
         raise ValueError(
             f"score: expected the classes of the network ({', '.join(release.classes.names)}), got "
@@ -89,10 +99,6 @@ def open_images(options: Options, release: Release) -> tuple[ImageSet, ClassList
 
 def run_score(options: Options, *, progress: bool = True) -> ClassTable:
     """Evaluate and return the table."""
-    from reference.evaluation.class_table import class_table, read_evaluation
-    from reference.evaluation.protocol import evaluate
-    from reference.networks.output import in_words
-
     previous = None if options.previous is None else read_evaluation(options.previous)
     release, protocol = read_for_use("score", options)
     images, classes = open_images(options, release)
@@ -109,29 +115,15 @@ def run_score(options: Options, *, progress: bool = True) -> ClassTable:
     return class_table(evaluation, network=name, previous=previous, references=options.references)
 
 
-def main() -> None:
-    """Read the command line, score, print; a wrong input ends with one sentence."""
-    options = tyro.cli(Options, prog="python -m reference.score")
-
-    def work() -> ClassTable:
-        import torch
-
-        torch.set_num_threads(max(1, options.threads))
-        return run_score(options)
-
-    table = answer(work)
+def main(options: Options) -> None:
+    """Score, print and write; a wrong input ends with one sentence."""
+    table = answer(lambda: run_score(options))
     # Printed first: a full disk must not lose it.
     print(table.markdown())
     sys.stdout.flush()
-
-    def write() -> None:
-        from reference.evaluation.class_table import write_class_table
-
-        write_class_table(options.out, table)
-
-    answer(write)
+    answer(lambda: write_class_table(options.out, table))
     print(f"Wrote classes.md, classes.csv and classes.json to {options.out}")
 
 
-if __name__ == "__main__":
-    main()
+if OPTIONS is not None:
+    main(OPTIONS)

@@ -6,8 +6,6 @@ comment above a field is its help on the command line. Nothing here imports torc
 ``--help`` answers at once.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path

@@ -6,23 +6,20 @@ that the network wrongly sees everywhere keeps its share as well; that is how st
 an error (docs/results.md).
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 import protocontrast as pc
-from reference.data.batches import whole_image
+from reference.data.batches import passes
 from reference.data.classes import IGNORE
 from reference.data.sets import ImageSet
-from reference.networks.output import Output, Segmenter
-from reference.run.files import durable_file, write_json
+from reference.networks.output import Output, Segmenter, at_rest
+from reference.run.files import write_json, write_picture
 from reference.run.ranks import Ranks
 from reference.settings import StaticLabels
 
@@ -37,6 +34,7 @@ class AskedToStop(Exception):
 def write_static_labels(
     folder: Path, network: Segmenter, images: ImageSet, settings: StaticLabels, *,
     masked: tuple[int, ...], see: Callable[..., Output], ranks: Ranks,
+    skip: Callable[[str], None] | None = None, max_bad: int = 100,
     advance: Callable[[int, int], None] = lambda done, count: None,
 ) -> float:  # fmt: skip
     """Label the target's training images as ``<stem>.png``; return the labelled share, 0..1.
@@ -52,6 +50,7 @@ def write_static_labels(
         masked: classes that the source does not label; they cannot win.
         see: reads images with a network, as `reference.method.see` does in the run's precision.
         ranks: the processes.
+        skip, max_bad: of images that are broken, as in `reference.data.batches`.
         advance: called with how many images are done, of both passes, and their count.
     """
     if ranks.is_main:
@@ -62,31 +61,24 @@ def write_static_labels(
     thresholds.to(ranks.device)
     labelled = torch.zeros((), dtype=torch.float64, device=ranks.device)
     hidden = torch.tensor(masked, dtype=torch.int64, device=ranks.device)
-    own = range(ranks.rank, len(images), ranks.world)
+    nothing = torch.ones(1, network.num_classes, 0, 1, device=ranks.device)
 
-    def probabilities(index: int) -> Tensor:
-        pixels = whole_image(images, index, settings.size).to(ranks.device)
-        logits, corners = see(network, pixels).logits, network.align_corners
-        logits = F.interpolate(logits, settings.size, mode="bilinear", align_corners=corners)
-        return logits.index_fill_(1, hidden, -torch.inf).softmax(dim=1)
+    def probabilities(before: int) -> Iterator[tuple[int, Tensor]]:
+        own = ranks.own(len(images))
+        for batch in passes(images, settings.size, own, skip=skip, max_bad=max_bad):
+            logits = see(network, batch.images.to(ranks.device)).logits
+            logits = network.upsampled(logits, settings.size).index_fill_(1, hidden, -torch.inf)
+            yield int(batch.indices), logits.softmax(dim=1)
+            advance(before + int(batch.indices) + 1, 2 * len(images))
 
-    training, count = network.training, 2 * len(images)
-    network.eval()
-    try:
-        for index in own:
-            thresholds.update(probabilities(index))
-            advance(index + 1, count)
-        # All ranks add up as often; those that are one short add an empty map.
-        if len(own) < -(-len(images) // ranks.world):
-            thresholds.update(torch.ones(1, network.num_classes, 0, 1, device=ranks.device))
-        for index in own:
-            labels = thresholds.select(probabilities(index)).labels[0]
+    with at_rest(network):
+        for one in ranks.evenly(probabilities(0)):
+            thresholds.update(nothing if one is None else one[1])
+        for index, shares in probabilities(len(images)):
+            labels = thresholds.select(shares).labels[0]
             labelled += (labels != IGNORE).sum()
-            with durable_file(folder / f"{images.stems[index]}.png", sync=False) as file:
-                Image.fromarray(labels.to(torch.uint8).cpu().numpy()).save(file, format="png")
-            advance(len(images) + index + 1, count)
-    finally:
-        network.train(training)
+            painted = Image.fromarray(labels.byte().cpu().numpy())
+            write_picture(folder / f"{images.stems[index]}.png", painted)
     height, width = settings.size
     coverage = float(ranks.total(labelled)) / (len(images) * height * width)
     predicted, edges = thresholds.mass.sum(dim=1), thresholds.confidence().tolist()

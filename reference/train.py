@@ -10,8 +10,6 @@ class; `python -m reference.report FOLDER` shows it. ``--resume auto`` goes on w
 stopped or killed, with the same numbers.
 """
 
-from __future__ import annotations
-
 from reference.presets import Options, command_line
 
 # Before torch is imported, so that --help answers at once.
@@ -38,7 +36,7 @@ from reference.data.classes import IGNORE
 from reference.data.sets import ImageSet, Sets
 from reference.data.settings import Crops
 from reference.method import Part, label_counts, shared_by
-from reference.run.folder import LAST, RunFolder, as_plain
+from reference.run.folder import LAST, RunFolder, as_plain, labels_of
 from reference.run.ranks import Ranks, StopRequest, asked_to_stop, joined
 from reference.run.report import Report
 from reference.run.state import State, seed_dropout
@@ -94,6 +92,7 @@ class Loop:
     ) -> None:  # fmt: skip
         self.settings, self.run, self.sets, self.state = settings, run, sets, state
         self.ranks, self.report, self.asked = ranks, report, asked
+        state.skip = report.bad_sample
         self.last = phases(settings)[-1].stop
 
     def train(self, phase: Phase) -> bool:
@@ -156,7 +155,7 @@ class Loop:
                 start=self.state.iteration * each, stop=phase.stop * each,
                 batch_size=ranks.share(stage.batch_size, each), rank=ranks.rank,
                 world=ranks.world, workers=settings.data.workers,
-                pin_memory=ranks.device.type == "cuda", skip=self.report.bad_sample,
+                pin_memory=ranks.device.type == "cuda", skip=self.state.skip,
                 max_bad=settings.data.max_bad, **more,
             )  # fmt: skip
 
@@ -175,7 +174,7 @@ class Loop:
         """The static labels of a round, made at its start; None after a request to stop."""
         from reference.static_labels import AskedToStop, require_complete, write_static_labels
 
-        folder = self.run.path / "labels" / phase.name.replace(" ", "-")
+        folder = labels_of(self.run.path, phase.name)
         if not begins:
             return require_complete(folder)
 
@@ -191,6 +190,7 @@ class Loop:
             coverage = write_static_labels(
                 folder, state.labeller, self.sets.target, self.settings.adaptation.static,
                 masked=self.sets.masked, see=state.see, ranks=self.ranks, advance=advance,
+                skip=state.skip, max_bad=self.settings.data.max_bad,
             )  # fmt: skip
         except AskedToStop:
             return None

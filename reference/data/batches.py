@@ -4,10 +4,8 @@ What a batch holds follows from (seed, stream, iteration, slot, image) alone: it
 any number of workers and ranks and after any resume, and no random state is stored or read.
 """
 
-from __future__ import annotations
-
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -47,7 +45,7 @@ class Batch(NamedTuple):
     # day images of the same places, cut alike, as `images`
     partners: Tensor | None
 
-    def to(self, device: torch.device, *, channels_last: bool = False) -> Batch:
+    def to(self, device: torch.device, *, channels_last: bool = False) -> "Batch":
         """Return the same on a device, its images in a memory format."""
         memory = torch.channels_last if channels_last else torch.contiguous_format
 
@@ -66,11 +64,6 @@ def to_tensor(pixels: ByteArray) -> Tensor:
     """Return an image, uint8 (H, W, 3), as float32 (3, H, W) in [0, 1]."""
     # A copy, since arrays that a set keeps in memory cannot be written to.
     return torch.tensor(pixels).permute(2, 0, 1).contiguous().float() / 255.0
-
-
-def whole_image(images: ImageSet, index: int, size: Size) -> Tensor:
-    """Return one image at one size, float32 (1, 3, height, width) in [0, 1]."""
-    return to_tensor(resize_image(images.image(index), size))[None]
 
 
 class _Sample(NamedTuple):
@@ -204,7 +197,7 @@ def batches(
     world: int = 1,
     workers: int = 0,
     pin_memory: bool = False,
-    rare: RareClassSampler | None = None,
+    rare: "RareClassSampler | None" = None,
     static: Path | None = None,
     skip: Skip = None,
     max_bad: int = 100,
@@ -267,22 +260,13 @@ def _note_bad(images: ImageSet, index: int, sentence: str, skip: Skip, max_bad: 
 
 
 def passes(
-    images: ImageSet,
-    size: Size,
-    *,
-    rank: int = 0,
-    world: int = 1,
-    batch_size: int = 1,
-    skip: Skip = None,
-    max_bad: int = 100,
+    images: ImageSet, size: Size, which: Iterable[int], *, skip: Skip = None, max_bad: int = 100
 ) -> Iterator[Batch]:
-    """Yield the images of a set once, in order, at one size; labels, where it has them, too.
+    """Yield some images of a set one by one, whole, at one size; labels, where it has them, too.
 
-    Of `world` processes, each takes every `world`-th image; the last batch may hold fewer.
-    `skip` and `max_bad` are those of `batches`.
+    A broken image is left out. `skip` and `max_bad` are those of `batches`.
     """
-    cuts: list[Batch] = []
-    for index in range(rank, len(images), world):
+    for index in which:
         try:
             pixels, labels, partner = _files(images, index)
         except DataError as error:
@@ -290,12 +274,7 @@ def passes(
             continue
         labels = None if labels is None else resize_labels(labels, size)
         partner = None if partner is None else resize_image(partner, size)
-        cuts.append(_one(to_tensor(resize_image(pixels, size)), labels, index, partner))
-        if len(cuts) == batch_size:
-            yield _stacked(cuts)
-            cuts = []
-    if cuts:
-        yield _stacked(cuts)
+        yield _stacked([_one(to_tensor(resize_image(pixels, size)), labels, index, partner)])
 
 
 @dataclass(frozen=True)
@@ -321,6 +300,7 @@ def over(
 
     # Files of one errand to a worker: one by one, handing them over would cost as much as the work.
     errand = 8
+    # A loader, since its workers end where the process that started them is killed.
     loader = DataLoader(
         _Work(work), errand, sampler=range(count), num_workers=workers if count > errand else 0,
         collate_fn=list, worker_init_fn=_settle_worker, generator=torch.Generator(),

@@ -1,7 +1,5 @@
 """Every fault of a set on disk, and what training would refuse: one check for both."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -12,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reference.data.files import TRAP, DataError, Size, check_ends, fit_labels, picture_size
-from reference.data.image_set import ImageSet
+from reference.data.image_set import ImageSet, spread_indices
 from reference.data.sets import Sets
 
 if TYPE_CHECKING:
@@ -66,13 +64,6 @@ def _look(images: ImageSet, numbers: Sequence[int], decode: frozenset[int], plac
     return _Look(None, bool(pixels.min() == pixels.max()), counts)
 
 
-def _spread(count: int, most: int | None) -> list[int]:
-    """Return at most `most` of 0 .. count - 1, evenly spread; all of them without `most`."""
-    if most is None or count <= most:
-        return list(range(count))
-    return [place * count // most for place in range(most)]
-
-
 def check_set(
     images: ImageSet,
     *,
@@ -93,8 +84,9 @@ def check_set(
     """
     from reference.data.batches import over
 
-    decode = frozenset(_spread(len(images), decoded))
-    numbers = sorted(decode.union(_spread(len(images), heads)))
+    count = len(images)
+    decode = frozenset(spread_indices(count, count if decoded is None else decoded))
+    numbers = sorted(decode.union(spread_indices(count, count if heads is None else heads)))
     work = partial(_look, images, numbers, decode)
     title = f"Checking {images.name}"
     answers = over(work, len(numbers), title, workers=workers, progress=progress)
@@ -102,7 +94,7 @@ def check_set(
     faults = {number: one.fault for number, one in looks.items() if one.fault is not None}
     found = Findings(faults, list(images.notes), decoded=len(decode - faults.keys()))
     if bad := len(found.faults):
-        told = f"{bad} of {len(images)} images of {images.name} are broken"
+        told = f"{bad} of {count} images of {images.name} are broken"
         if scored or bad > max_bad or bad == len(looks):
             why = "scores need all of them" if scored else f"data.max_bad is {max_bad}"
             found.refusal = f"{next(iter(found.faults.values()))} In all {told}, and {why}."
@@ -171,11 +163,13 @@ def check_sets(sets: Sets, *, target: bool = True, validation: bool = True) -> l
     reads them.
     """
     told: list[str] = []
-    for images, scored in sets.opened(target=target, validation=validation):
+    for name, images in sets.opened(target=target, validation=validation).items():
         if images.root == sets.undrawn:
             continue
-        most = sets.settings.max_bad
-        found = check_set(images, scored=scored, max_bad=most, heads=_HEADS, decoded=_DECODED)
+        found = check_set(
+            images, scored=name == "validation", max_bad=sets.settings.max_bad, heads=_HEADS,
+            decoded=_DECODED,
+        )  # fmt: skip
         if found.refusal:
             raise DataError(found.refusal)
         told += [*found.warnings, *by_cause(found.faults.values())[:_SHOWN]]
@@ -190,16 +184,15 @@ def _size(images: ImageSet) -> Size | None:
     return None
 
 
-def scaling(settings: Settings, sets: Sets) -> str:
+def scaling(settings: "Settings", sets: Sets) -> str:
     """Say to what size a run scales images, and where that changes their aspect ratio."""
     stage, told = settings.adaptation, []
     source = stage.source_crops if settings.stages == "adapt" else settings.source.crops
-    wanted = [("labelled", sets.labelled, source)]
-    wanted += [("target", sets.target, stage.target_crops)] if settings.adapts else []
     at_test = replace(source, size=settings.reporting.size, short_side=None)
-    wanted += [("validation", sets.validation, at_test)] if settings.reporting.evaluate else []
-    for name, images, crops in wanted:
-        drawn = images.root == sets.undrawn
+    cuts = {"labelled": source, "target": stage.target_crops, "validation": at_test}
+    read = sets.opened(target=settings.adapts, validation=settings.reporting.evaluate)
+    for name, images in read.items():
+        crops, drawn = cuts[name], images.root == sets.undrawn
         size = settings.data.drawn.size if drawn else _size(images)
         if size is None:
             continue

@@ -4,8 +4,6 @@ A class is its number in this list everywhere: in heads, banks, tables and colou
 means "not scored". How label files write classes is told by their layout.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -77,7 +75,7 @@ class ClassList:
             table[self.names.index(before)] = self.names.index(after)
         return table
 
-    def with_means(self, scored: Iterable[int], shared: Iterable[int]) -> ClassList:
+    def with_means(self, scored: Iterable[int], shared: Iterable[int]) -> "ClassList":
         """Return the list with the means of one pair of sets.
 
         The headline is the mean over the classes that the source labels and the target scores

@@ -1,7 +1,5 @@
 """Changes of an image's look, never of its geometry, on any device."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 import torch.nn.functional as F

@@ -4,8 +4,6 @@ Both are computed, never remembered: an epoch is a permutation that follows from
 epoch), and a cut from (seed, stream, iteration, slot, image).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -51,7 +49,7 @@ class Order:
     batch_size: int  # on one rank
     rank: int = 0
     world: int = 1
-    rare: RareClassSampler | None = None  # draws by class; None takes every image once an epoch
+    rare: "RareClassSampler | None" = None  # draws by class; None takes every image once an epoch
 
     def __post_init__(self) -> None:
         least = min(self.count - 1, self.batch_size - 1, self.seed, self.start, self.rank)

@@ -3,8 +3,6 @@
 PNG and JPEG, any case of the ending. A photograph is turned as its EXIF orientation says.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import stat
@@ -109,12 +107,15 @@ def check_ends(path: Path) -> None:
             raise _damaged(path, OSError("truncated"))
 
 
-def read_image(path: Path) -> ByteArray:
-    """Read an image, uint8 (H, W, 3), RGB, turned as a viewer shows it."""
+def read_image(path: Path, *, any_mode: bool = False) -> ByteArray:
+    """Read an image, uint8 (H, W, 3), RGB, turned as a viewer shows it.
+
+    `any_mode`: take grey and palette pictures as well, which among images of a set are labels.
+    """
     with _opened(path) as file:
         # Labels are never JPEG, so a grey JPEG is a photograph and a grey PNG a mistake.
         grey = file.format == "JPEG" and file.mode in ("L", "CMYK")
-        if file.mode not in ("RGB", "RGBA") and not grey:
+        if file.mode not in ("RGB", "RGBA") and not grey and not any_mode:
             got = f"Pillow mode {file.mode}"
             raise refuse(path, "to be an RGB picture", got, _SWAPPED)
         if _orientation(file) != 1:

@@ -4,8 +4,6 @@ A set opened without labels holds no path to one, so a run cannot read the label
 training images by mistake; the folder of labels may even be absent.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -144,7 +142,7 @@ class ImageSet:
         """Whether every image has a day image of the same place."""
         return bool(self.samples) and all(sample.partner for sample in self.samples)
 
-    def part(self, indices: Iterable[int]) -> ImageSet:
+    def part(self, indices: Iterable[int]) -> "ImageSet":
         """Return a set of some of the images."""
         return replace(self, samples=tuple(self.samples[index] for index in indices), notes=())
 
@@ -188,7 +186,7 @@ def layout_of(name: str, role: Role) -> Layout:
 def looks_like(root: Path, split: str) -> str:
     """Name the first layout of the table whose images lie below a folder, "" for none."""
     for name, layout in LAYOUTS.items():
-        word = layout.splits.get(split, split)
+        word = layout.word(split)
         if any(find_files(root, pattern, word, labels=False) for pattern in layout.images):
             return name
     return ""
@@ -248,7 +246,7 @@ def open_set(
         raise refuse(missing[0], "to have labels", got, hint)
     partners: Mapping[Parts, Path] = {}
     if layout.partner:
-        partners = find_files(root, layout.partner, layout.splits.get(split, split), labels=False)
+        partners = find_files(root, layout.partner, layout.word(split), labels=False)
     names = {part.partition("}")[0] for part in pattern.split("{")[1:]} - {"split"}
     samples = []
     for key, path in images.items():
@@ -273,9 +271,9 @@ def open_set(
 def _images(layout: Layout, root: Path, split: str) -> tuple[dict[Parts, Path], str]:
     """Return the images by what the pattern names, and the pattern that finds them."""
     for pattern in layout.images:
-        if images := find_files(root, pattern, layout.splits.get(split, split), labels=False):
+        if images := find_files(root, pattern, layout.word(split), labels=False):
             return images, pattern
-    wanted = layout.images[0].replace("{split}", layout.splits.get(split, split))
+    wanted = layout.images[0].replace("{split}", layout.word(split))
     for part in ("{stem}", "{place}", "{path}", "{condition}"):
         wanted = wanted.replace(part, "*")
     got = "none" if root.is_dir() else "no such folder"
@@ -294,9 +292,7 @@ def _label_files(
     """Return the label file of every image, and the number of its way."""
     truth: dict[Parts, tuple[Path, int]] = {}
     for number, way in enumerate(ways):
-        for key, path in find_files(
-            root, way.pattern, layout.splits.get(split, split), labels=True
-        ).items():
+        for key, path in find_files(root, way.pattern, layout.word(split), labels=True).items():
             # Other repositories write converted labels beside the downloaded ones.
             if CONVERTED in way.pattern or not path.stem.endswith(CONVERTED):
                 truth.setdefault(key, (path, number))
@@ -328,3 +324,14 @@ def _named_once(samples: Sequence[Sample]) -> tuple[Sample, ...]:
             raise refuse(sample.image, wanted, str(length), "rename it and its labels")
         seen[sample.stem] = sample.image
     return tuple(samples)
+
+
+def spread_indices(count: int, wanted: int) -> list[int]:
+    """Pick evenly spaced indices: a fixed rule, so that no picture is chosen for its looks.
+
+    Example:
+        >>> spread_indices(100, 4)
+        [12, 37, 62, 87]
+    """
+    wanted = min(count, wanted)
+    return [(2 * place + 1) * count // (2 * wanted) for place in range(wanted)]

@@ -5,8 +5,6 @@ labels are a pair where the names in braces agree. ``{split}`` is the split as t
 ``{place}`` a drive or city, ``{path}`` any folders and a name.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -45,6 +43,10 @@ class Layout:
     partner: str = ""  # pattern of a day image of the same place
     folders: tuple[str, ...] = ()  # other names of its folder below --data.root
     source: bool = False  # usually serves as the source, so that its train labels are checked
+
+    def word(self, split: str) -> str:
+        """What the set calls a split."""
+        return self.splits.get(split, split)
 
 
 def _ids(numbers: tuple[int, ...], last: int, *void: int) -> dict[int, str]:
@@ -142,7 +144,10 @@ _ACDC_DAY: Final = "rgb_anon/{condition}/{split}_ref/{place}/{stem}_rgb_ref_anon
 _IN_TOY: Final = tuple(
     name for name in _NAMES if name not in ("wall", "rider", "train", "motorcycle", "bicycle")
 )
-_DRAWN: Final = ("the drawn street scenes", "python -m reference.train toy, which draws them")
+_DRAWN: Final = (
+    "the drawn street scenes",
+    "python -m reference.train toy draws them, of the split val --data.drawn.target-val",
+)
 
 LAYOUTS: Final[dict[str, Layout]] = {
     "gta5": Layout(

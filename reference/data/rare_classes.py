@@ -12,8 +12,6 @@ Source:
     Hoyer et al., DAFormer, CVPR 2022, section 3.3; its settings.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import warnings

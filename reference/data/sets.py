@@ -1,7 +1,5 @@
 """The sets of a run: source, target and validation images, each opened when it is asked for."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -31,6 +29,7 @@ class Sets:
     Args:
         seed: of scenes that are drawn where they are missing.
         oracle: train on the labels of the target.
+        classes: of your own sets, in place of the file of `settings.classes`.
         one_first: lets one of several processes do something before the others.
     """
 
@@ -43,6 +42,7 @@ class Sets:
         seed: int = 0,
         *,
         oracle: bool = False,
+        classes: ClassList | None = None,
         one_first: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self.settings, self._seed, self._of_oracle = settings, seed, oracle
@@ -50,15 +50,15 @@ class Sets:
         self._target = layout_of(settings.target_set, "target")
         source = layout_of(settings.source_set, "source")
         self._source = self._target if settings.sequence else source
-        classes = CITYSCAPES
-        if settings.classes is not None:
+        if classes is None and settings.classes is not None:
             classes = read_classes(settings.classes)
-        elif OWN in (self._source, self._target):
+        own, classes = classes is not None, classes or CITYSCAPES
+        if not own and OWN in (self._source, self._target):
             raise ValueError(
                 "data: expected --data.classes with layout own, got none. Hint: give a JSON such "
                 f"as {EXAMPLE}."
             )
-        elif self._target.means is not None:
+        if not own and self._target.means is not None:
             means = {name: classes.numbers(held) for name, held in self._target.means.items()}
             classes = replace(classes, means=means)
         shown, scored = (
@@ -109,8 +109,8 @@ class Sets:
     def _draw(self, folder: Path, drawn: Drawn) -> None:
         draw_missing(folder, drawn, self._seed)
 
-    def opened(self, *, target: bool, validation: bool) -> list[tuple[ImageSet, bool]]:
-        """Open the sets that a run reads, and say of each whether it is scored.
+    def opened(self, *, target: bool, validation: bool) -> dict[str, ImageSet]:
+        """Open the sets that a run reads: "labelled", then "target" and "validation".
 
         What lies on disk comes first, so that a missing folder is told before scenes are drawn.
         """
@@ -118,7 +118,7 @@ class Sets:
         later = {"labelled": self._source} if not self._of_oracle else {}
         for name in sorted(names, key=lambda name: later.get(name, self._target) in _DRAWN):
             getattr(self, name)
-        return [(getattr(self, name), name == "validation") for name in names]
+        return {name: getattr(self, name) for name in names}
 
     def _own(self, layout: Layout, flag: str) -> Path | None:
         """Return a folder that layout "own" needs, and None for other layouts."""
@@ -177,18 +177,19 @@ class Sets:
 
     def describe(self, *, target: bool, validation: bool) -> list[str]:
         """Say which folders and how many images a run reads."""
-        sets = [("labelled images", self.labelled)]
-        sets += [("target images without labels", self.target)] if target else []
-        sets += [("validation images", self.validation)] if validation else []
-        return [f"{name}: {len(images)} in {images.root}" for name, images in sets]
+        words = {"target": "target images without labels"}
+        return [
+            f"{words.get(name, f'{name} images')}: {len(images)} in {images.root}"
+            for name, images in self.opened(target=target, validation=validation).items()
+        ]
 
-    def counts(self) -> ClassCounts:
+    def counts(self) -> "ClassCounts":
         """Pixels of every class in every label file of training, counted once and kept."""
         from reference.data.rare_classes import class_counts
 
         return class_counts(self.labelled, workers=self.settings.workers)
 
-    def rare_classes(self, settings: RareClasses) -> RareClassSampler | None:
+    def rare_classes(self, settings: RareClasses) -> "RareClassSampler | None":
         """What draws images by their classes; None where every image comes once an epoch."""
         if not settings.on:
             return None

@@ -4,8 +4,6 @@ The comment above a field is its help on the command line. Nothing here imports 
 ``--help`` answers at once.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -46,8 +44,8 @@ class Drawn:
     source_train: int = 300
     # unlabelled target images
     target_train: int = 300
-    # target images of the split "val"
-    target_val: int = 100
+    # target images of the split "val", for --data.val-split val
+    target_val: int = 0
     # target images of the split "test"
     target_test: int = 100
     # (height, width) of every image, pixels, multiples of 8
@@ -70,7 +68,7 @@ class Drawn:
         kind = "varied" if self.varied else "night" if self.night else "toy"
         return Path("runs/data") / f"{kind}-{self.size[1]}x{self.size[0]}-seed{seed}"
 
-    def source_alone(self) -> Drawn:
+    def source_alone(self) -> "Drawn":
         """The same without the target, in whose place there are photographs."""
         return replace(self, target_train=0, target_val=0, target_test=0, night=False)
 

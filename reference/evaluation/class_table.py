@@ -1,7 +1,5 @@
 """IoU per class of a run beside its evaluation before and published rows; Markdown, CSV, JSON."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json
@@ -13,11 +11,11 @@ from typing import Any, Final, NamedTuple, TypeVar
 import torch
 
 from reference.data.classes import CITYSCAPES
-from reference.evaluation.protocol import Evaluation, Protocol
-from reference.evaluation.published import Published, published_rows
-from reference.evaluation.scores import Scores
-from reference.networks.output import plain_classes, read_classes
-from reference.run.files import write_atomically
+from reference.data.layouts import LAYOUTS
+from reference.evaluation.protocol import Evaluation, Protocol, Scores
+from reference.networks.output import read_classes
+from reference.run.files import write_atomically, write_json
+from reference.run.folder import as_plain
 
 LAST: Final = "this run, last checkpoint"
 _PREVIOUS: Final = "previous evaluation"
@@ -37,6 +35,49 @@ class Row(NamedTuple):
     iou_percent: Mapping[int, float | None]
     means_percent: Mapping[str, float | None]
     note: str = ""
+
+
+def _published() -> dict[str, tuple[Row, ...]]:
+    """Rows of other methods on the Cityscapes val images, by source, to stand below a run.
+
+    Only rows that were read in a repository or its issue threads are in the file. None was measured
+    with this code, and what they were measured with differs: some average over scales, some are the
+    best of many checkpoints. It is DeepLab-V2 with ResNet-101 unless the note says more.
+    """
+    rows: dict[str, tuple[Row, ...]] = {}
+    text = Path(__file__).with_name("published.csv").read_text(encoding="utf-8")
+    for line in csv.DictReader(io.StringIO(text)):
+        names = enumerate(CITYSCAPES.names)
+        iou = {label: float(line[name]) for label, name in names if line[name]}
+        means = {
+            name: sum(iou[label] for label in members) / len(members)
+            for name, members in CITYSCAPES.means.items()
+            if set(members) <= set(iou)
+        }
+        means[f"miou{len(iou)}"] = float(line["miou"])
+        note = "; ".join(filter(None, (f"published, {line['repository']}", line["note"])))
+        row = Row(line["name"], iou, means, note)
+        rows[line["source"]] = (*rows.get(line["source"], ()), row)
+    return rows
+
+
+ROWS: Final = _published()
+
+
+def published_rows(evaluation: Evaluation) -> tuple[Row, ...]:
+    """Return the rows that an evaluation may be compared with.
+
+    They hold for GTA5 or SYNTHIA as the source and for all val images and classes of Cityscapes.
+    """
+    protocol = evaluation.protocol
+    rows = ROWS.get(protocol.source, ())
+    alike = (
+        evaluation.target == LAYOUTS["cityscapes"].title
+        and evaluation.images in LAYOUTS["cityscapes"].counts["val"]
+        and protocol.classes.names == CITYSCAPES.names
+        and all(tuple(row.iou_percent) == protocol.known for row in rows)
+    )
+    return rows if alike else ()
 
 
 @dataclass(frozen=True)
@@ -94,7 +135,7 @@ class ClassTable:
         for row in self.rows:
             iou, means = self._values(row)
             rows.append({"name": row.name, "iou": iou, "means": means, "note": row.note})
-        classes = {"classes": plain_classes(held.protocol.classes)}
+        classes = {"classes": as_plain(held.protocol.classes)}
         evaluation = {
             "protocol": asdict(held.protocol) | classes,
             "target": held.target,
@@ -119,16 +160,6 @@ def _minus(now: Mapping[T, float | None], then: Mapping[T, float | None]) -> dic
     }
 
 
-def _reference(row: Published) -> Row:
-    iou = row.by_class
-    means: dict[str, float | None] = {f"miou{len(iou)}": row.miou}
-    for name, members in CITYSCAPES.means.items():
-        if set(members) <= set(iou):
-            means.setdefault(name, sum(iou[label] for label in members) / len(members))
-    note = f"published, {row.repository}" + (f"; {row.note}" if row.note else "")
-    return Row(row.name, dict(iou), means, note)
-
-
 def class_table(
     last: Evaluation, *, network: str, previous: Evaluation | None = None, references: bool = True
 ) -> ClassTable:
@@ -151,7 +182,7 @@ def class_table(
         iou = _minus(rows[0].iou_percent, before.iou_percent)
         rows += [before, Row(DELTA, iou, _minus(rows[0].means_percent, before.means_percent))]
     if references:
-        rows += [_reference(row) for row in published_rows(last)]
+        rows += published_rows(last)
     sets = f"source {last.protocol.source or 'not named'}"
     sets += f", target {last.target}" if last.target else ""
     header = [f"IoU in percent, {sets}; {network}", last.header]
@@ -166,7 +197,7 @@ def write_class_table(folder: Path, table: ClassTable, *, stem: str = "classes")
     """Write ``<stem>.md``, ``<stem>.csv`` and ``<stem>.json``, each whole or not at all."""
     write_atomically(folder / f"{stem}.md", table.markdown())
     write_atomically(folder / f"{stem}.csv", table.csv())
-    write_atomically(folder / f"{stem}.json", json.dumps(table.as_dict(), indent=2) + "\n")
+    write_json(folder / f"{stem}.json", table.as_dict())
 
 
 def read_evaluation(path: Path) -> Evaluation:

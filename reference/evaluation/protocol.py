@@ -5,29 +5,94 @@ labelled pixel of every image enters one confusion matrix. Labels are never shru
 the score. All means are means of rows of this one matrix.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import reduce
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from reference.data.classes import CITYSCAPES, ByteArray, ClassList
+from reference.commands import Use
+from reference.data.batches import to_tensor
+from reference.data.classes import CITYSCAPES, IGNORE, ByteArray, ClassList
 from reference.data.files import resize_image
-from reference.evaluation.scores import Scores, confusion_matrix
-from reference.networks.output import Segmenter, unit_range, upsampled_logits
+from reference.data.image_set import ImageSet
+from reference.networks.output import Segmenter, at_rest
+from reference.networks.release import Release, read_trained, renamed_source
+from reference.networks.tensor_files import require_file
+from reference.run.files import require_new_folder, writing
 from reference.run.report import track
 
-if TYPE_CHECKING:
-    from reference.data.sets import ImageSet
+
+def confusion_matrix(predictions: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Count pixels by true class (row) and predicted class (column); labels of 255 do not count.
+
+    Shape:
+        predictions and labels of one shape, integer class numbers. Result: (C, C), int64.
+
+    Example:
+        >>> truth = torch.tensor([0, 0, 1, 255])
+        >>> confusion_matrix(torch.tensor([0, 1, 1, 0]), truth, 2).tolist()
+        [[1, 1], [0, 1]]
+    """
+    if predictions.shape != labels.shape:
+        raise ValueError(
+            f"confusion_matrix: expected predictions of shape {tuple(labels.shape)} as labels, "
+            f"got {tuple(predictions.shape)}."
+        )
+    scored = labels != IGNORE
+    truth, guess = labels[scored].long(), predictions[scored].long()
+    for name, values in (("labels", truth), ("predictions", guess)):
+        if len(values) and not 0 <= int(values.min()) <= int(values.max()) < num_classes:
+            raise ValueError(
+                f"confusion_matrix: expected {name} in 0..{num_classes - 1}, "
+                f"got values from {int(values.min())} to {int(values.max())}."
+            )
+    cells = torch.bincount(truth * num_classes + guess, minlength=num_classes**2)
+    return cells.view(num_classes, num_classes)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a confusion matrix (C, C) says, true class by row."""
+
+    confusion: Tensor
+
+    @property
+    def iou_percent(self) -> list[float | None]:
+        """TP / (TP + FP + FN) per class, 0..100; None where a class has neither label nor guess."""
+        hits = self.confusion.diag()
+        union = self.confusion.sum(0) + self.confusion.sum(1) - hits
+        pairs = zip(hits.tolist(), union.tolist(), strict=True)
+        return [100 * hit / count if count else None for hit, count in pairs]
+
+    @property
+    def pixel_accuracy_percent(self) -> float | None:
+        """Share of scored pixels that are right, 0..100; None where nothing is scored."""
+        total = int(self.confusion.sum())
+        return 100 * int(self.confusion.diag().sum()) / total if total else None
+
+    @property
+    def occurring(self) -> tuple[int, ...]:
+        """Classes with at least one labelled pixel."""
+        return tuple(self.confusion.sum(1).nonzero().flatten().tolist())
+
+    def mean_iou_percent(self, classes: Iterable[int]) -> float | None:
+        """Average the IoU over some classes, 0..100; None where none of them occurs.
+
+        A class with neither label nor guess is left out; one that is guessed but never true is 0.
+        """
+        iou = self.iou_percent
+        values = [value for value in (iou[label] for label in classes) if value is not None]
+        return sum(values) / len(values) if values else None
+
 
 Size = tuple[int, int]
 # A network sees no image with longer sides; 100000 pixels would ask for more memory than there is.
 _LONGEST: Final = 16384
+# That of published tables.
+_SIZE: Final = (512, 1024)
 
 
 @dataclass(frozen=True)
@@ -40,15 +105,12 @@ class Protocol:
         labelled: classes that the source labels, None for all; a network cannot know any other.
             Their outputs are set to -inf, so that they cannot take pixels.
         source: name of the labelled set, for the table.
-        scales: times `size`; more than one averages the probabilities of all views.
-        flip: average with the mirrored image as well.
-        window: height and width of a window that slides over the scaled image, pixels; its logits
-            are averaged where windows overlap. None, or one that covers the image, sees it whole.
-        stride: steps of the window, pixels; two thirds of the window by default.
+        scales, flip, window, stride: as in `Use`. Probabilities of views are averaged, and logits
+            where windows overlap; a window that covers the image, or None, sees it whole.
     """
 
     classes: ClassList = CITYSCAPES
-    size: Size = (512, 1024)
+    size: Size = _SIZE
     labelled: tuple[int, ...] | None = None
     source: str = ""
     scales: tuple[float, ...] = (1.0,)
@@ -159,17 +221,16 @@ def _view(network: Segmenter, image: Tensor, size: Size, protocol: Protocol) -> 
     window = protocol.window or (height, width)
     h, w = min(window[0], height), min(window[1], width)
     if (h, w) == (height, width):
-        return upsampled_logits(network, image, size)[0]
+        return network.upsampled(network(image).logits.float(), size)[0]
     total = image.new_zeros(1, network.num_classes, height, width)
     count = image.new_zeros(1, 1, height, width)
     down, right = protocol.steps
     for top in _starts(height, h, down):
         for left in _starts(width, w, right):
             place = (..., slice(top, top + h), slice(left, left + w))
-            total[place] += upsampled_logits(network, image[place], (h, w))
+            total[place] += network.upsampled(network(image[place]).logits.float(), (h, w))
             count[place] += 1
-    corners = network.align_corners
-    return F.interpolate(total / count, size, mode="bilinear", align_corners=corners)[0]
+    return network.upsampled(total / count, size)[0]
 
 
 def _views(
@@ -179,8 +240,7 @@ def _views(
     masked = torch.tensor(protocol.masked, dtype=torch.int64, device=device)
     for scale in protocol.scales:
         scaled = (round(protocol.size[0] * scale), round(protocol.size[1] * scale))
-        stored = torch.from_numpy(resize_image(pixels, scaled).copy()).permute(2, 0, 1)
-        image = unit_range(stored.unsqueeze(0).to(device))
+        image = to_tensor(resize_image(pixels, scaled))[None].to(device)
         for mirrored in (False, True) if protocol.flip else (False,):
             logits = _view(network, image.flip(-1) if mirrored else image, size, protocol)
             logits = logits.flip(-1) if mirrored else logits
@@ -222,16 +282,12 @@ def evaluate(
         )
     device = next(network.parameters()).device
     matrices = []
-    training = network.training
-    network.eval()
-    try:
+    with at_rest(network):
         for index in track(len(images), "Evaluating", show=progress):
             truth = torch.from_numpy(images.labels(index).copy()).to(device)
             size = (truth.shape[0], truth.shape[1])
             guess = class_scores(network, images.image(index), size, protocol).argmax(dim=0)
             matrices.append(confusion_matrix(guess, truth, count))
-    finally:
-        network.train(training)
     each = torch.stack(matrices).cpu()
     scores = Scores(each.sum(dim=0))
     if not set(scores.occurring) & set(protocol.known):
@@ -242,3 +298,30 @@ def evaluate(
             "Hint: labels of a test split are placeholders; score on the split val."
         )
     return Evaluation(scores, protocol, len(images), network.align_corners, images.name, each)
+
+
+def read_for_use(caller: str, use: Use) -> tuple[Release, Protocol]:
+    """Check the settings of a command and read its network, on the device where it is to work."""
+    require_new_folder(caller, use.out, "Hint: choose another one with --out.", argument="out")
+    if use.threads < 1:
+        raise ValueError(f"{caller}: expected threads of at least 1, got {use.threads}.")
+    torch.set_num_threads(use.threads)
+    if use.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f'{caller}: expected a GPU for device "cuda", got none.')
+    require_file(caller, use.weights)
+    release = read_trained(use.weights, use.which)
+    if use.source:
+        release = renamed_source(release, use.source)
+    height, width = use.size if any(use.size) else release.card.get("input_size", _SIZE)
+    window, stride = (pair if any(pair) else None for pair in (use.window, use.stride))
+    protocol = Protocol(
+        release.classes, (height, width), labelled=release.labelled,
+        source=release.card.get("source", ""), scales=use.scales, flip=use.flip,
+        window=window, stride=stride,
+    )  # fmt: skip
+    # Before hours of work, not after them.
+    with writing(use.out):
+        use.out.mkdir(parents=True, exist_ok=True)
+    gpu = use.device != "cpu" and torch.cuda.is_available()
+    network = release.network.to("cuda" if gpu else "cpu").eval()
+    return replace(release, network=network), protocol

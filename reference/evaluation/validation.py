@@ -1,7 +1,5 @@
 """Scores of a run on its validation images: the last evaluation is the headline."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
@@ -90,23 +88,16 @@ def verdict(miou_percent: float, settings: Settings, iteration: int) -> str:
     )
 
 
-def protocol_of(settings: Settings, sets: Sets) -> Protocol:
-    """Return how networks of a run are evaluated."""
-    return Protocol(
-        classes=sets.classes,
-        size=settings.reporting.size,
-        labelled=tuple(sets.labelled.labelled),
-        source=settings.data.source_set,
-    )
-
-
-def validate(folder: Path, settings: Settings, sets: Sets, state: State) -> Validation:
+def validate(folder: Path, settings: Settings, sets: "Sets", state: "State") -> Validation:
     """Evaluate a network and its moving average, as their method uses them at test time.
 
     Writes ``classes.{md,csv,json}`` of the network, beside an evaluation before that was measured
     alike, with the confusion of every image, and ``classes_teacher.*`` of the moving average.
     """
-    protocol = protocol_of(settings, sets)
+    protocol = Protocol(
+        sets.classes, settings.reporting.size, labelled=tuple(sets.labelled.labelled),
+        source=settings.data.source_set,
+    )  # fmt: skip
 
     def scored(network: Segmenter) -> Evaluation:
         with torch.no_grad(), state.precision.autocast():

@@ -4,8 +4,6 @@ Every adapted row begins with the network of the row "source_only" of its seed a
 others by its settings alone. Names of rows stand in docs/results/*.json.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Runs that are compared: trained side by side, and read back from their folders."""
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 import os

@@ -6,8 +6,6 @@ writes the parts of docs/results.md between markers anew; the text around them i
 and stays. `python -m reference.ablate` stores the numbers and calls this.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

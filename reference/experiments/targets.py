@@ -1,7 +1,5 @@
 """The preset that belongs to a target, with its data in place."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path

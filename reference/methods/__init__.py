@@ -1,11 +1,8 @@
 """Methods of adaptation by name, for ``--method``; each is imported when it is built.
 
 A file is one method; what several share stands in `teachers` and `heads`, and in `dacs`, which most
-of them build on. `translator` belongs to CONFETI and `relighting` to Bi-Mix. docs/methods.md
-explains them all.
+of them build on. docs/methods.md explains them all.
 """
-
-from __future__ import annotations
 
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -29,7 +26,7 @@ class Entry(NamedTuple):
     options: Mapping[str, Any] = {}
     uses_partners: bool = False
 
-    def kind(self) -> type[Method]:
+    def kind(self) -> "type[Method]":
         kind: type[Method] = getattr(import_module(self.module), self.name)
         return kind
 
@@ -67,7 +64,7 @@ def entry(name: str) -> Entry:
     return METHODS[name]
 
 
-def build(name: str, given: Given) -> Method:
+def build(name: str, given: "Given") -> "Method":
     """Make a method, on the device of the network."""
     chosen = entry(name)
     # The control reads nothing but labels.
@@ -76,7 +73,7 @@ def build(name: str, given: Given) -> Method:
     return method.to(next(given.network.parameters()).device)
 
 
-def at_test(name: str, state: Mapping[str, Any], network: Segmenter) -> Segmenter:
+def at_test(name: str, state: Mapping[str, Any], network: "Segmenter") -> "Segmenter":
     """A trained network as its method uses it; `state` is the method's state dict."""
     from reference.method import Given, Method
     from reference.settings import AdaptationStage

@@ -1,7 +1,5 @@
 """BLDA (arXiv 2512.06886): class-mix training on logits that are balanced between the classes."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Final
 

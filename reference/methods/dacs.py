@@ -1,7 +1,5 @@
 """DACS (Tranheden et al., WACV 2021): a mean teacher's labels, and images mixed by class."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Final
 

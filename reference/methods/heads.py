@@ -1,7 +1,5 @@
 """What stands beside a network: heads of a contrast, discriminators, changes at test time."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import gcd
@@ -13,18 +11,10 @@ from torch import Tensor, nn
 
 import protocontrast as pc
 from reference.data.classes import IGNORE
-from reference.networks.output import Domain, Output, Segmenter
+from reference.networks.output import Domain, Output, Segmenter, seeded
 from reference.run.ranks import Ranks
 
 _GROUPS: Final = 8
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Draw initial weights by the seed alone; torch's own random state is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
 
 
 class Projector(nn.Sequential):

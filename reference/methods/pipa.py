@@ -1,7 +1,5 @@
 """PiPa (Chen et al., ACM MM 2023, arXiv 2211.07609): pixels by class, and pixels in two crops."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from math import lcm
 from typing import Final, NamedTuple

@@ -1,7 +1,5 @@
 """ProCA (Jiang et al., ECCV 2022): contrast at two levels against prototypes of both domains."""
 
-from __future__ import annotations
-
 from typing import Final
 
 import torch

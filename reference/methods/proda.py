@@ -1,7 +1,5 @@
 """ProDA (Zhang et al., CVPR 2021): first predictions that present prototypes rectify."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """ProtoSeg (Zhou et al., CVPR 2022): ten prototypes per class in place of a classifier."""
 
-from __future__ import annotations
-
 from typing import Final
 
 import torch

@@ -1,7 +1,5 @@
 """SePiCo (Xie et al., TPAMI 2023): pixels against the source's means, distributions or a bank."""
 
-from __future__ import annotations
-
 from typing import Final, Literal
 
 import torch

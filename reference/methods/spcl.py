@@ -1,7 +1,5 @@
 """SPCL (Xie et al., 2021): both domains contrasted against the source's prototypes."""
 
-from __future__ import annotations
-
 from typing import Final
 
 import torch
@@ -10,7 +8,7 @@ from torch import Tensor
 
 import protocontrast as pc
 from reference.method import Given, Losses, Method, Start, Step
-from reference.methods.teachers import MeanTeacher, agreeing, grid_labels, on_all_ranks
+from reference.methods.teachers import MeanTeacher, agreeing, grid_labels
 
 TEMPERATURE: Final = 100.0
 SOFTENED: Final = 1.8  # Divides the logits of the segmentation loss; released.
@@ -46,7 +44,7 @@ class SPCL(Method):
             same = agreeing(grid_labels(batch, seen.logits), seen.logits)
             self.bank.accumulate(self.means(seen.features, same, per_image=True))
         self.bank.commit()
-        for drawn in on_all_ranks(start.target(), start.ranks):
+        for drawn in start.ranks.evenly(start.target()):
             sure = self.thresholds.edges.new_zeros(0, self.num_classes)
             if drawn is not None:
                 sure = start.see(drawn.images).logits.softmax(dim=1)

@@ -1,12 +1,10 @@
-"""Copies of the network that are not trained, and what is counted over a whole domain.
+"""Copies of the network that are not trained, and what is read off whole images.
 
 `MeanTeacher` follows the network slowly; one that is never moved remembers how the network began.
 Both answer as they will at test time, whatever the mode of the method around them.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
@@ -18,7 +16,6 @@ import protocontrast as pc
 from reference.data.batches import Batch
 from reference.data.classes import IGNORE
 from reference.networks.output import Output
-from reference.run.ranks import Ranks
 
 MOMENTUM: Final = 0.99
 """Weight of a teacher's old weights per step; DACS released 0.99 of 250 000 steps, those built on
@@ -58,7 +55,7 @@ class MeanTeacher(AveragedModel):
             self.n_averaged += 1
         self.requires_grad_(False).train()
 
-    def train(self, mode: bool = True) -> MeanTeacher:
+    def train(self, mode: bool = True) -> "MeanTeacher":
         del mode
         return super().train(False)
 
@@ -80,17 +77,3 @@ def image_means(output: Output) -> pc.ClassPrototypes:
     logits, features = output
     labels = logits.argmax(dim=1)
     return pc.class_prototypes(features, labels, logits.shape[1], per_image=True)
-
-
-def on_all_ranks(batches: Iterable[Batch], ranks: Ranks) -> Iterator[Batch | None]:
-    """Yield this rank's batches, then None until the last rank is through.
-
-    For what adds up over ranks at every batch, which all of them must then do equally often.
-    """
-    waiting = iter(batches)
-    while True:
-        batch = next(waiting, None)
-        left = ranks.total(torch.tensor(int(batch is not None), device=ranks.device))
-        if not int(left):
-            return
-        yield batch

@@ -5,8 +5,6 @@ outputs it equals to the last bit. A pyramid brings its four levels to stride 4.
 with an installed package of 17 MB, or from a file.
 """
 
-from __future__ import annotations
-
 import re
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,8 +13,8 @@ from typing import Final
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reference.networks.backbones import WithBatchNorm
 from reference.networks.output import ColourNormalisation, Domain, Output, Segmenter
-from reference.networks.pretrained import WithBatchNorm
 from reference.networks.settings import LiteOptions
 from reference.networks.weights import WeightReport, fill_backbone, read_weights
 

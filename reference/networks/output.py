@@ -5,9 +5,8 @@ checkpoint or a released file needs, and no code or pickle has to be trusted to 
 EfficientNet are imported when the first one is built.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
@@ -130,6 +129,11 @@ class Segmenter(nn.Module):
         plain = asdict(self._options).items()
         return {name: list(v) if isinstance(v, tuple) else v for name, v in plain}
 
+    def upsampled(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        """Scale logits (B, C, h, w) bilinearly to (B, C, *size), by the corner convention."""
+        corners = self.align_corners
+        return F.interpolate(logits, size=size, mode="bilinear", align_corners=corners)
+
     def colours(self) -> dict[str, Any]:
         """Return the colour normalisation, for people who read a card."""
         return self.normalise.describe()
@@ -144,27 +148,23 @@ class Segmenter(nn.Module):
         self.align_corners = bool(state)
 
 
-def unit_range(stored: Tensor) -> Tensor:
-    """Turn stored images, uint8 0..255, into what networks read, float32 in [0, 1]."""
-    return stored.float() / 255.0
-
-
-def seeded(make: Callable[[], Segmenter], seed: int) -> Segmenter:
-    """Build a network on the CPU by `seed` alone; torch's own random state is left as it was."""
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw initial weights by the seed alone; torch's own random state is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return make()
+        yield
 
 
-@torch.no_grad()
-def upsampled_logits(network: Segmenter, images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Compute logits and upsample them bilinearly, by the network's own corner convention.
-
-    Shape:
-        images (B, 3, h, w), float in [0, 1]. Result: (B, C, *size), float32.
-    """
-    logits = network(images).logits.float()
-    return F.interpolate(logits, size=size, mode="bilinear", align_corners=network.align_corners)
+@contextmanager
+def at_rest(network: nn.Module) -> Iterator[None]:
+    """Keep a network in evaluation mode for a while; it is left in the mode it was in."""
+    training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(training)
 
 
 # Kind -> module and class, and its options.
@@ -178,7 +178,9 @@ _KINDS: Final[Mapping[str, tuple[str, str, type[Any]]]] = {
 def _construct(kind: str, options: Any, seed: int) -> Segmenter:
     module, name, _ = _KINDS[kind]
     made = getattr(import_module(f"reference.networks.{module}"), name)
-    return seeded(lambda: made(options), seed)
+    with seeded(seed):
+        network: Segmenter = made(options)
+    return network
 
 
 def _kind(network: Segmenter) -> str:
@@ -245,7 +247,7 @@ def build(description: Mapping[str, Any], *, seed: int = 0) -> Segmenter:
 
 def first_network(
     settings: NetworkSettings, num_classes: int, seed: int
-) -> tuple[Segmenter, WeightReport | None]:
+) -> "tuple[Segmenter, WeightReport | None]":
     """Build the network that a new run begins with, and say what became of its weights.
 
     Options that follow from the family of the weights are set.
@@ -263,19 +265,12 @@ def first_network(
     return network, load_lite(network, settings.weights)
 
 
-def plain_classes(classes: ClassList) -> dict[str, Any]:
-    """Return a class list as JSON and checkpoints can hold it; `read_classes` reads it back."""
-    return {
-        "name": classes.name,
-        "names": list(classes.names),
-        "colours": [list(colour) for colour in classes.colours],
-        "means": {name: list(members) for name, members in classes.means.items()},
-        "ids": [list(values) for values in classes.ids],
-    }
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
 
 
 def read_classes(held: Mapping[str, Any]) -> ClassList:
-    """Read a class list back from plain values, of which "names" and "colours" are required."""
+    """Read a class list back from what `as_plain` gives; "names" and "colours" are required."""
     names = tuple(map(str, held["names"]))
     usual = {f"miou{len(names)}": range(len(names))}
     means = held.get("means") or (CITYSCAPES.means if names == CITYSCAPES.names else usual)
@@ -284,5 +279,5 @@ def read_classes(held: Mapping[str, Any]) -> ClassList:
         names,
         tuple((int(r), int(g), int(b)) for r, g, b in held["colours"]),
         {str(name): tuple(map(int, members)) for name, members in means.items()},
-        tuple(tuple(map(int, values)) for values in held.get("ids") or ()),
+        *(_frozen(held.get(name) or ()) for name in ("ids", "label_colours", "void")),
     )

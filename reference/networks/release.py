@@ -5,8 +5,6 @@ to run it and nothing in them is executed. Checkpoints of a run are read here as
 changes the network at test time is named in both, and its state stands beside the weights.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping
@@ -19,15 +17,18 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from reference.data.classes import CITYSCAPES, ClassList
-from reference.networks.output import Segmenter, build, describe, plain_classes, read_classes
+from reference.networks.output import Segmenter, build, describe, read_classes
 from reference.networks.tensor_files import read_stored
 from reference.networks.weights import require_finite
-from reference.run.files import write_atomically
+from reference.run.files import write_atomically, write_json
+from reference.run.folder import as_plain
 
 _FORMAT: Final = 1
 _CARD: Final = "card.json"
 _WEIGHTS: Final = "model.safetensors"
 _METHOD: Final = "method."
+# Entries of a class list beside names and colours.
+_LISTED: Final = ("means", "ids", "label_colours", "void")
 _ENTRIES: Final = {
     **{"format": int, "description": dict, "weights": str, "sha256": str, "classes": list},
     **{"palette": list, "input_size": list, "source": str},
@@ -128,7 +129,7 @@ def write_release(
         "sha256": hashlib.sha256(weights).hexdigest(),
         "classes": list(classes.names),
         "palette": [f"#{bytes(colour).hex()}" for colour in classes.colours],
-        **{name: plain_classes(classes)[name] for name in ("means", "ids")},
+        **{name: as_plain(classes)[name] for name in _LISTED},
         "labelled": None if release.labelled is None else list(release.labelled),
         "normalisation": network.colours(),
         "input_size": list(input_size),
@@ -138,7 +139,7 @@ def write_release(
         **(facts or {}),
     }
     write_atomically(folder / _WEIGHTS, weights)
-    write_atomically(folder / _CARD, json.dumps(card, indent=2) + "\n")
+    write_json(folder / _CARD, card)
     return folder / _CARD
 
 
@@ -171,8 +172,8 @@ def _read_card(path: Path) -> dict[str, Any]:
     try:
         colours = [tuple(bytes.fromhex(text[1:])) for text in card["palette"]]
         listed = {"names": card["classes"], "colours": colours}
-        listed |= {"means": card.get("means"), "ids": card.get("ids")}
-        card["classes"] = plain_classes(read_classes(listed))
+        listed |= {name: card.get(name) for name in _LISTED}
+        card["classes"] = as_plain(read_classes(listed))
     except (TypeError, ValueError, AttributeError) as error:
         raise _refuse(path, "classes with a palette and means", type(error).__name__) from error
     return card

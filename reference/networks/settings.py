@@ -1,7 +1,5 @@
 """Settings of the networks. The comment above a field is its help on the command line."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal

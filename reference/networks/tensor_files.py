@@ -1,7 +1,5 @@
 """Files of tensors: checked for damage, and read without running anything that they hold."""
 
-from __future__ import annotations
-
 import pickle
 import zipfile
 import zlib

@@ -5,15 +5,13 @@ and looks far with dilated convolutions. Both are joined into a 64-channel featu
 where prototypes live, and a 1x1 convolution turns it into class logits.
 """
 
-from __future__ import annotations
-
-from typing import Any, Final
+from typing import Final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reference.networks.output import ColourNormalisation, Domain, Output, Segmenter, seeded
+from reference.networks.output import ColourNormalisation, Domain, Output, Segmenter
 from reference.networks.settings import ToyOptions
 
 _STRIDE: Final = 4
@@ -86,8 +84,3 @@ class SegmentationNetwork(Segmenter):
         far = F.interpolate(self.far(near), size=size, mode="bilinear", align_corners=False)
         features = self.fuse(torch.cat([near, far], dim=1))
         return Output(self.head(features), features)
-
-
-def build_network(*, seed: int, **options: Any) -> Segmenter:
-    """Make a network whose random weights depend on `seed` and `options` alone, for tests."""
-    return seeded(lambda: SegmentationNetwork(ToyOptions(**options)), seed)

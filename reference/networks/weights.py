@@ -6,8 +6,6 @@ colours, strides and corners; every tensor is accounted for; and a backbone that
 filled stops the run.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -17,7 +15,6 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from reference.networks.heads import SumHead
 from reference.networks.output import Segmenter
 from reference.networks.settings import DeepLabOptions
 from reference.networks.tensor_files import read_stored, require_file
@@ -167,12 +164,11 @@ def with_conventions(
 
 def _chosen_head(bare: Mapping[str, Tensor], network: Segmenter) -> str:
     """Pick the head on the last feature map: multi-level files keep another on the one before."""
-    if isinstance(head := getattr(network, "head", None), SumHead):
-        inputs = head.state_dict()["branches.0.weight"].shape[1]
-        for layer in ("layer5", "layer6"):
-            weight = bare.get(f"{layer}.conv2d_list.0.weight")
-            if weight is not None and weight.ndim == 4 and weight.shape[1] == inputs:
-                return layer
+    own = network.state_dict().get("head.branches.0.weight")
+    for layer in ("layer5", "layer6"):
+        weight = bare.get(f"{layer}.conv2d_list.0.weight")
+        if own is not None and weight is not None and weight.shape[1:] == own.shape[1:]:
+            return layer
     return "layer5"
 
 

@@ -1,22 +1,18 @@
 """The page of one run or of several beside each other: one HTML file that needs nothing else."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 
+from reference.data.image_set import spread_indices
 from reference.pictures import scores
-from reference.pictures.paint import UNLABELLED, data_uri, hexadecimal, spread_indices
 from reference.pictures.prototypes import alignment, cosine_rows, planes
 from reference.pictures.recorded_run import Comparison, RecordedRun, is_own, nearest_preset
-from reference.pictures.strip_files import StripFile
-from reference.pictures.svg import Series, line_chart, sparkline
+from reference.pictures.strips import UNLABELLED, StripFile, data_uri, hexadecimal
+from reference.pictures.svg import TEMPLATES, Series, line_chart, sparkline
 from reference.run.report import LOSS, SHARE
 
 # Loss term -> its title, and the setting that BiCL multiplies it with.
@@ -264,12 +260,8 @@ def render(comparison: Comparison) -> str:
     classes = next((each.classes for each in (run, *comparison.runs) if each.classes), {})
     legend = [*classes.items(), ("no label", UNLABELLED)] if classes else []
     name = main.caption if comparison.title else f"Run {run.caption}"
-    environment = jinja2.Environment(
-        undefined=jinja2.StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"signed": scores.signed, "cosine": cosine}
-    template = Path(__file__).with_name("page.html.jinja").read_text(encoding="utf-8")
-    return environment.from_string(template).render(
+    TEMPLATES.filters |= {"signed": scores.signed, "cosine": cosine}
+    return TEMPLATES.get_template("page.html.jinja").render(
         comparison=comparison,
         run=run,
         headline=scores.headline(name, main, base, run.images),

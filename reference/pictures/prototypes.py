@@ -5,8 +5,6 @@ that of the two largest principal components of all prototypes that are shown, t
 moment. It keeps a part of the variance; the cosines leave nothing out.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from markupsafe import Markup, escape
+from markupsafe import Markup
 from torch import Tensor
 
 import protocontrast as pc
-from reference.pictures.svg import figure, path, words
+from reference.pictures.svg import drawn
 
 Points = npt.NDArray[np.float64]
 Box = tuple[float, float, float, float]
@@ -221,34 +219,18 @@ def place_names(spots: Mapping[str, Sequence[Points]]) -> dict[str, Name]:
 
 
 def _drawing(title: str, spots: _Spots, classes: Sequence[tuple[str, str]]) -> Markup:
-    parts, named = [], {}
+    shown, own = [], {}
     for label, (name, colour) in enumerate(classes):
-        source, target, moved = (
-            spots.get((label, kind)) for kind in ("source", "target", "calibrated")
-        )
-        if source is not None and target is not None:
-            parts.append(path((source, target), "link"))
-        if source is not None and moved is not None:
-            parts.append(path((source, moved), "move"))
-            x, y = moved
-            parts.append(f'<circle class="move" cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>')
-        dot = f'class="dot" fill="{escape(colour)}"'
-        if source is not None:
-            (x, y), tip = source, f"<title>{escape(name)}, source</title>"
-            parts.append(f'<circle {dot} cx="{x:.1f}" cy="{y:.1f}" r="5.5">{tip}</circle>')
-        if target is not None:
-            (x, y), tip = target - 5, f"<title>{escape(name)}, target</title>"
-            place = f'x="{x:.1f}" y="{y:.1f}" width="10" height="10"'
-            parts.append(f"<rect {dot} {place}>{tip}</rect>")
-        if own := [point for point in (source, target, moved) if point is not None]:
-            named[name] = own
-    for name, ((left, top, right, bottom), leader) in place_names(named).items():
-        if leader is not None:
-            parts.append(path(leader, "lead"))
-        begins = left + right > 2 * named[name][0][0]
+        points = [spots.get((label, kind)) for kind in ("source", "target", "calibrated")]
+        shown.append((name, colour, *points))
+        if seen := [point for point in points if point is not None]:
+            own[name] = seen
+    names = []
+    for name, ((left, top, right, bottom), leader) in place_names(own).items():
+        begins = left + right > 2 * own[name][0][0]
         end, anchor = (left, "start") if begins else (right, "end")
-        parts.append(words(end, (top + bottom) / 2 + 5.5, name, anchor))
-    return Markup(figure("chart plane", title, "", (_SIDE, _SIDE), parts) + "</figure>")
+        names.append((name, end, (top + bottom) / 2 + 5.5, anchor, leader))
+    return drawn("plane", title=title, side=_SIDE, classes=shown, names=names)
 
 
 def planes(

@@ -1,28 +1,23 @@
 """Runs read back from their folders, whole or in the middle, for the page about them."""
 
-from __future__ import annotations
-
 import itertools
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from reference.data.classes import Colour
 from reference.networks.tensor_files import read_stored
-from reference.pictures.paint import Colour
 from reference.pictures.prototypes import Prototypes, prototypes_of
-from reference.pictures.strip_files import PANELS, StripFile, read_strip
+from reference.pictures.strips import StripFile, read_strip
 from reference.pictures.svg import Series
 from reference.presets import PRESETS
-from reference.run.folder import LAST, ORIGIN, SETTINGS, as_plain, flat
+from reference.run import folder as kept
+from reference.run.files import read_json
 from reference.run.report import METRICS, read_metrics
 
 ROLES: Final = ("method", "other", "control", "source", "oracle")
-COMPARISON: Final = "comparison.json"
-CLASSES: Final = "classes.json"
-PROTOTYPES: Final = "prototypes"
 _ORDER: Final = ("validation", "target", "source")
 # They belong to one run, not to a kind of run; so does all of the machine.
 _OWN: Final = (
@@ -129,16 +124,6 @@ class Comparison(NamedTuple):
     note: str = ""
 
 
-def _json(path: Path, absent: Any = None) -> Any:
-    """Return what a file holds, or `absent` where there is none."""
-    if not path.is_file():
-        return absent
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"report: expected JSON in {path}, got none ({error}).") from error
-
-
 def is_own(name: str) -> bool:
     """Whether a setting, such as the seed or a path, says nothing about the kind of a run."""
     return name in _OWN or name.startswith("machine.")
@@ -151,20 +136,20 @@ def nearest_preset(settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         names = itertools.filterfalse(is_own, {*usual[name], *settings})
         return sum(usual[name].get(each) != settings.get(each) for each in names)
 
-    usual = {name: flat(as_plain(preset)) for name, (_, preset) in PRESETS.items()}
+    usual = {name: kept.flat(kept.as_plain(preset)) for name, (_, preset) in PRESETS.items()}
     nearest = min(usual, key=distance)
     return nearest, usual[nearest]
 
 
 def _strips(run: Path) -> list[list[StripFile]]:
     images: dict[Path, list[StripFile]] = {}
-    for path in sorted((run / PANELS).glob("*/*.png")):
+    for path in sorted((run / kept.PANELS).glob("*/*.png")):
         images.setdefault(path.parent, []).append(read_strip(path))
     return sorted(images.values(), key=lambda each: (_ORDER.index(each[0].domain), each[0].index))
 
 
 def _moments(run: Path, held: Mapping[str, Any], calibrate: bool) -> list[tuple[int, Prototypes]]:
-    files = sorted((run / PROTOTYPES).glob("*.safetensors"))
+    files = sorted((run / kept.PROTOTYPES).glob("*.safetensors"))
     states = [(int(path.stem), read_stored(path)) for path in files]
     if not states and held.get("method"):
         states = [(held["iteration"], held["method"]["state"])]
@@ -174,7 +159,7 @@ def _moments(run: Path, held: Mapping[str, Any], calibrate: bool) -> list[tuple[
 
 def is_run(folder: Path) -> bool:
     """Whether a folder is one of a run, or at least holds the checkpoint of one."""
-    return (folder / SETTINGS).is_file() or (folder / LAST).is_file()
+    return (folder / kept.SETTINGS).is_file() or (folder / kept.LAST).is_file()
 
 
 def read_run(run: Path) -> RecordedRun:
@@ -186,18 +171,18 @@ def read_run(run: Path) -> RecordedRun:
     if not is_run(run):
         raise ValueError(
             f"report: expected the folder of a run of reference.train, got {run}, which has no "
-            f"{SETTINGS}. Hint: give what --folder named, or a folder that holds such folders."
+            f"{kept.SETTINGS}. Hint: give what --folder named, or a folder that holds such folders."
         )
-    held = read_stored(run / LAST) if (run / LAST).is_file() else {}
-    plain = _json(run / SETTINGS, held.get("settings"))
+    held = read_stored(run / kept.LAST) if (run / kept.LAST).is_file() else {}
+    plain = read_json("report", run / kept.SETTINGS, held.get("settings"))
     needed = {"stages", "method", "source", "adaptation"}
     if not isinstance(plain, Mapping) or not needed <= {*plain}:
         raise ValueError(
             f"report: expected the settings of a run in {run}, got none with stages, source and "
             "adaptation. Hint: runs of an older version need that version's report."
         )
-    settings = flat(plain)
-    table, strips = _json(run / CLASSES), _strips(run)
+    settings = kept.flat(plain)
+    table, strips = read_json("report", run / kept.CLASSES), _strips(run)
     # The class list, from whatever of it is there.
     protocol = (table or {}).get("evaluation", {}).get("protocol", {})
     classes = dict(strips[0][-1].legend) if strips else {}
@@ -209,7 +194,7 @@ def read_run(run: Path) -> RecordedRun:
         caption=run.resolve().name,
         role=role,
         settings=settings,
-        starts=_json(run / ORIGIN, {"starts": []})["starts"],
+        starts=read_json("report", run / kept.ORIGIN, {"starts": []})["starts"],
         rows=read_metrics(run / METRICS),
         reached=held.get("iteration", 0),
         alarms=list(held.get("monitor", {}).get("told", {}).values()),
@@ -231,7 +216,7 @@ def read_comparison(folders: Sequence[Path]) -> Comparison:
     runs: list[RecordedRun] = []
     words: dict[str, str] = {}
     for folder in folders:
-        told = _json(folder / COMPARISON)
+        told = read_json("report", folder / kept.COMPARISON)
         if told is None:
             inside = sorted(folder.iterdir()) if folder.is_dir() and not is_run(folder) else []
             runs += [read_run(path) for path in inside if is_run(path)] or [read_run(folder)]
@@ -246,8 +231,8 @@ def read_comparison(folders: Sequence[Path]) -> Comparison:
             words = {name: str(told.get(name, "")) for name in ("title", "target", "note")}
         except (KeyError, TypeError) as error:
             raise ValueError(
-                f"report: expected rows with folder, caption and role in {folder / COMPARISON}, "
-                f"got something else ({type(error).__name__})."
+                "report: expected rows with folder, caption and role in "
+                f"{folder / kept.COMPARISON}, got something else ({type(error).__name__})."
             ) from error
     if not runs:
         raise ValueError(

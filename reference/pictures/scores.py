@@ -1,7 +1,5 @@
 """What a page compares: scores, the gain in one sentence, and the other comparisons in words."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType

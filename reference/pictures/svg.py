@@ -1,15 +1,22 @@
-"""Charts as SVG elements that follow the page: its width, its font, its light or dark colours."""
+"""Charts as SVG elements that follow the page: its width, its font, its light or dark colours.
 
-from __future__ import annotations
+Where everything stands is computed here; charts.jinja has the elements.
+"""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
 
-from markupsafe import Markup, escape
+import jinja2
+from markupsafe import Markup
 
 Series = Sequence[tuple[float, float]]
 
+TEMPLATES: Final = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent), undefined=jinja2.StrictUndefined,
+    autoescape=True, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+)  # fmt: skip
 # A unit is a pixel on a phone, where a chart is about as wide as its drawing.
 _WIDTH, _HEIGHT = 340.0, 190.0
 _TEXT: Final = 14.5
@@ -48,23 +55,10 @@ def _number(value: float) -> str:
     return f"{value:.6g}"
 
 
-def path(points: Iterable[Iterable[float]], kind: str = "curve") -> str:
-    """Draw a line through points; `kind` is its class in the style sheet of the page."""
-    return f'<path d="M{"L".join(f"{x:.1f} {y:.1f}" for x, y in points)}" class="{kind}"/>'
-
-
-def words(x: float, y: float, text: object, anchor: str = "end", look: str = "") -> str:
-    """Write a line of text; `look` holds further attributes."""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{look}>{escape(text)}</text>'
-
-
-def figure(kind: str, title: str, unit: str, size: tuple[float, float], parts: list[str]) -> str:
-    """Put a drawing below its title."""
-    return (
-        f'<figure class="{kind}"><figcaption><b>{escape(title)}</b> {escape(unit)}</figcaption>'
-        f'<svg viewBox="0 0 {size[0]:.0f} {size[1]:.0f}" role="img" aria-label="{escape(title)}">'
-        f"{''.join(parts)}</svg>"
-    )
+def drawn(kind: str, **values: Any) -> Markup:
+    """Fill a macro of charts.jinja."""
+    module = TEMPLATES.get_template("charts.jinja").module
+    return Markup(getattr(module, kind)(**values))
 
 
 def line_chart(
@@ -99,32 +93,17 @@ def line_chart(
     def down(y: float) -> float:
         return bottom - (min(max(y, low), high) - low) / (high - low) * (bottom - top)
 
-    parts = []
-    for value, text in labels.items():
-        parts.append(path([(left, down(value)), (right, down(value))], "grid"))
-        parts.append(words(left - 6, down(value) + 5, text))
-    for mark in marks:
-        if first < mark < last:
-            parts.append(path([(across(mark), top), (across(mark), bottom)], "mark"))
-    for value in ticks(first, last, 4):
-        parts.append(words(across(value), _HEIGHT - 6, _number(value), "middle"))
-    for name, (colour, line) in shown.items():
-        spots = [(across(x), down(y)) for x, y in line]
+    return drawn(
+        "line_chart", title=title, unit=y_label, width=_WIDTH, height=_HEIGHT,
+        box=(left, top, right, bottom), grid=[(down(y), text) for y, text in labels.items()],
+        marks=[across(mark) for mark in marks if first < mark < last],
+        steps=[(across(x), _number(x)) for x in ticks(first, last, 4)],
         # Few points are measurements of their own, not a curve.
-        dots = spots if len(spots) <= _MOST_DOTS else []
-        parts += [
-            f'<g class="line" style="--c: {escape(colour)}"><title>{escape(name)}</title>',
-            path(spots) if len(spots) > 1 else "",
-            *(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in dots),
-            "</g>",
-        ]
-    names = "".join(
-        f'<span><i style="background: {escape(colour)}"></i>{escape(name)}</span>'
-        for name, (colour, _) in shown.items()
-        if len(shown) > 1
-    )
-    below = f'<p class="axis">iteration</p><div class="names">{names}</div></figure>'
-    return Markup(figure("chart", title, y_label, (_WIDTH, _HEIGHT), parts) + below)
+        lines=[
+            (name, colour, [(across(x), down(y)) for x, y in line], len(line) <= _MOST_DOTS)
+            for name, (colour, line) in shown.items()
+        ],
+    )  # fmt: skip
 
 
 def sparkline(points: Series) -> Markup:
@@ -133,5 +112,5 @@ def sparkline(points: Series) -> Markup:
     first, last = spots[0][0], spots[-1][0]
     high = max(y for _, y in spots) or 1.0
     scale = 76 / ((last - first) or 1)
-    line = path([(2 + (x - first) * scale, 22 - 20 * y / high) for x, y in spots])
-    return Markup(f'<svg class="spark" viewBox="0 0 80 24" aria-hidden="true">{line}</svg>')
+    line = [(2 + (x - first) * scale, 22 - 20 * y / high) for x, y in spots]
+    return drawn("sparkline", line=line)

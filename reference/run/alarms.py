@@ -9,8 +9,6 @@ watched, because a run in which one class floods the map and a run in which rare
 look alike in every average.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 

@@ -1,7 +1,5 @@
 """Files that are either whole or absent, and folders that are never reused by mistake."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import os
@@ -9,7 +7,10 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _COUNTER: Final = itertools.count()
 _PARTIAL: Final = re.compile(r"\.(\d+)(-\d+)?\.partial$")
@@ -73,6 +74,21 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file in one step: a reader, or an interrupted run, sees all of it or none."""
     with durable_file(path, sync=False) as file:
         file.write(content.encode() if isinstance(content, str) else content)
+
+
+def write_picture(path: Path, picture: "Image.Image", kind: str = "PNG", **how: Any) -> None:
+    """Write a picture in one step; `how` are options of Pillow."""
+    with durable_file(path, sync=False) as file:
+        picture.save(file, format=kind, **how)
+
+
+def read_json(caller: str, path: Path, absent: Any = None) -> Any:
+    """Return what a file of JSON holds, or `absent` where there is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else absent
+    except (ValueError, OSError) as error:
+        told = f"{caller}: expected JSON in {path}, got something else ({error})."
+        raise ValueError(told) from error
 
 
 def write_json(path: Path, plain: Any) -> None:

@@ -4,8 +4,6 @@
 newest states by iteration; ``last.pth`` is the newest of them, ``best.pth`` the best scored.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import json
@@ -31,12 +29,18 @@ CHECKPOINTS: Final = "checkpoints"
 LAST: Final = "last.pth"
 BEST: Final = "best.pth"
 LOCK: Final = "lock"
+CLASSES: Final = "classes.json"
+PANELS: Final = "panels"
+PROTOTYPES: Final = "prototypes"
+# Beside runs: which of them a page shows, with captions and roles.
+COMPARISON: Final = "comparison.json"
 _DIGITS: Final = 8
 _HERE: Final = Path(__file__).resolve().parent
 # No trained number depends on these. It does on the layouts, data.source_set and target_set.
 _MAY_CHANGE: Final = {
     *("data.workers", "data.cache_mib", "data.max_bad", "data.root", "data.source", "data.target"),
     *("data.source_labels", "data.target_labels", "data.val_images", "data.val_labels"),
+    "data.drawn.target_val",
 }
 _LENGTHS: Final = {"source.iterations", "adaptation.iterations"}
 # A worker that outlives its killed parent would otherwise keep the folder locked.
@@ -80,6 +84,11 @@ def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[st
     ]
 
 
+def labels_of(run: Path, phase: str) -> Path:
+    """Where the static labels of a phase lie."""
+    return run / "labels" / phase.replace(" ", "-")
+
+
 def command() -> str:
     """Return the line that started this process, or the command that spawned it."""
     main = sys.modules.get("__mp_main__")
@@ -104,14 +113,6 @@ def commit(folder: Path = _HERE) -> str | None:
         return None
 
 
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        told = f"train: expected JSON in {path}, got something else ({error})."
-        raise ValueError(told) from error
-
-
 class RunFolder:
     """A run's folder, held by one process (of each rank the main one) while the block lasts.
 
@@ -126,7 +127,9 @@ class RunFolder:
         resume: go on with a run that is there.
     """
 
-    def __init__(self, path: Path, plain: Mapping[str, Any], ranks: Ranks, *, resume: bool) -> None:
+    def __init__(
+        self, path: Path, plain: Mapping[str, Any], ranks: "Ranks", *, resume: bool
+    ) -> None:
         self.path, self.plain, self.ranks, self.resume = path, dict(plain), ranks, resume
         # The newest whole one; None where the run begins.
         self.checkpoint: dict[str, Any] | None = None
@@ -136,7 +139,7 @@ class RunFolder:
         self._made = False
         self._lock: int | None = None
 
-    def __enter__(self) -> RunFolder:
+    def __enter__(self) -> "RunFolder":
         """Take the folder."""
         problem: str | None = None
         stored: Path | None = None
@@ -165,7 +168,7 @@ class RunFolder:
         """
         begun = (self.path / SETTINGS).is_file()
         if self.resume and begun:
-            self._refuse_other_settings(_json(self.path / SETTINGS))
+            self._refuse_other_settings(files.read_json("train", self.path / SETTINGS))
         else:
             hint = "Hint: choose another one with --folder, or go on with --resume auto."
             files.require_new_folder("train", self.path, hint, besides=(LOCK,))
@@ -179,10 +182,7 @@ class RunFolder:
         self._take_lock()
         if not begun:
             return None
-        stored = self._newest_whole()
-        if self.checkpoint is not None:
-            self._refuse_other_settings(self.checkpoint["settings"])
-        return stored
+        return self.find_newest()
 
     def _take_lock(self) -> None:
         path = self.path / LOCK
@@ -246,17 +246,24 @@ class RunFolder:
         """List the checkpoints by iteration, the oldest first."""
         return sorted((self.path / CHECKPOINTS).glob(f"{'[0-9]' * _DIGITS}.pth"))
 
-    def _newest_whole(self) -> Path | None:
+    def find_newest(self) -> Path | None:
+        """Read the newest whole checkpoint into `checkpoint` and return its file, if any is there.
+
+        A ValueError where all are damaged, or where the settings are others.
+        """
         listed, reason = self.checkpoints(), ""
         for path in reversed(listed):
             try:
-                self.checkpoint = _read(path)
-                return path
+                held = _read(path)
             except ValueError as error:
                 self._damaged.append(path)
                 reason = str(error)
                 told = f"{path} cannot be read, so the run goes on from an older checkpoint"
                 self.notes.append(f"{told}. The reason: {reason}")
+            else:
+                self._refuse_other_settings(held["settings"])
+                self.checkpoint = held
+                return path
         if listed:
             raise ValueError(
                 f"train: expected a whole checkpoint in {self.path / CHECKPOINTS}, got "
@@ -276,7 +283,7 @@ class RunFolder:
         if self._damaged:
             _also_named(self.checkpoints()[-1], self.path / LAST)
         path = self.path / ORIGIN
-        starts = _json(path)["starts"] if path.is_file() else []
+        starts = files.read_json("train", path, {"starts": []})["starts"]
         start = {"iteration": iteration, "command": command(), "commit": commit()}
         start |= {"versions": versions(), "machine": machine()}
         if starts and iteration:

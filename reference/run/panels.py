@@ -4,35 +4,32 @@ Nothing here changes what is trained: the network is read without gradient and i
 the method is asked on a copy of itself.
 """
 
-from __future__ import annotations
-
 import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import save
 from torch import Tensor
 
-from reference.data.batches import Batch, to_tensor, whole_image
+from reference.data.batches import Batch, passes
+from reference.data.classes import ByteArray
 from reference.data.files import resize_image, resize_labels
-from reference.data.image_set import ImageSet
+from reference.data.image_set import ImageSet, spread_indices
 from reference.data.sets import Sets
 from reference.data.settings import Size
 from reference.method import Method, Part, label_counts
-from reference.networks.output import Domain
-from reference.pictures.paint import ByteArray, colourise, grey
-from reference.pictures.strip_files import PANELS, StripFile, strip_png
+from reference.networks.output import Domain, at_rest
+from reference.pictures.strips import StripFile, colourise, grey, strip_png
 from reference.run.files import write_atomically
+from reference.run.folder import PANELS, PROTOTYPES, labels_of
 from reference.settings import Phase, Settings, phases
 
 if TYPE_CHECKING:
     from reference.run.state import State
 
-PROTOTYPES: Final = "prototypes"
 _LONGEST_SIDE: Final = 384
 _PER_SET: Final = 2
 
@@ -59,8 +56,7 @@ def chosen_images(name: str, count: int, wanted: tuple[int, ...]) -> list[int]:
                 f"train: expected reporting.panel_ids below {count}, the number of {name} images, "
                 f"got {number}."
             )
-    shown = min(_PER_SET, count)
-    return list(wanted) or [(2 * place + 1) * count // (2 * shown) for place in range(shown)]
+    return list(wanted) or spread_indices(count, _PER_SET)
 
 
 def shown_sets(settings: Settings, sets: Sets) -> dict[str, tuple[ImageSet, list[int]]]:
@@ -80,24 +76,24 @@ def shown_sets(settings: Settings, sets: Sets) -> dict[str, tuple[ImageSet, list
     return {name: (s, chosen_images(name, len(s), wanted)) for name, s in opened.items()}
 
 
-def draw_panels(folder: Path, settings: Settings, sets: Sets, state: State, phase: Phase) -> None:
+def draw_panels(folder: Path, settings: Settings, sets: Sets, state: "State", phase: Phase) -> None:
     """Draw what the network sees in a few images of every set, and keep the prototypes.
 
     All ranks must call this, because a method may add up statistics over them; the main one writes.
     """
-    training, main = state.network.training, state.ranks.is_main
-    state.network.eval()
-    try:
+    main = state.ranks.is_main
+    with at_rest(state.network):
         drawing = _Drawing(folder, settings, sets, state, phase)
         legend = dict(zip(sets.classes.names, sets.classes.colours, strict=True))
         for name, (images, chosen) in shown_sets(settings, sets).items():
             for index in chosen:
-                pictures, stem = drawing.pictures(name, images, index), images.stems[index]
-                strip = StripFile(name, index, stem, state.iteration, phase.name, pictures, legend)
-                if main:
-                    write_atomically(folder / PANELS / strip.place, strip_png(strip))
-    finally:
-        state.network.train(training)
+                stem, at = images.stems[index], state.iteration
+                # Of an image that is broken there is none.
+                for batch in passes(images, drawing.size, [index], skip=state.skip):
+                    pictures = drawing.pictures(name, images, batch)
+                    strip = StripFile(name, index, stem, at, phase.name, pictures, legend)
+                    if main:
+                        write_atomically(folder / PANELS / strip.place, strip_png(strip))
     tables = state.method.prototypes() if phase.adapts else {}
     if main and tables:
         plain = {name: table.detach().cpu().contiguous() for name, table in tables.items()}
@@ -108,12 +104,12 @@ class _Drawing:
     """The pictures of one moment of a run."""
 
     def __init__(
-        self, folder: Path, settings: Settings, sets: Sets, state: State, phase: Phase
+        self, folder: Path, settings: Settings, sets: Sets, state: "State", phase: Phase
     ) -> None:
         self.settings, self.sets, self.state, self.phase = settings, sets, state, phase
         self.static: Path | None = None
         if phase.static and state.method.uses_static:
-            self.static = folder / "labels" / phase.name.replace(" ", "-")
+            self.static = labels_of(folder, phase.name)
         height, width = self.size = settings.reporting.size
         scale = _LONGEST_SIDE / max(height, width)
         self.shown: Size = (max(1, round(height * scale)), max(1, round(width * scale)))
@@ -121,14 +117,14 @@ class _Drawing:
         self.method = copy.deepcopy(state.method).eval() if phase.adapts else None
 
     @torch.no_grad()
-    def pictures(self, name: str, images: ImageSet, index: int) -> dict[str, ByteArray]:
-        """Caption -> picture, all of one size."""
-        state, pixels = self.state, whole_image(images, index, self.size)
+    def pictures(self, name: str, images: ImageSet, batch: Batch) -> dict[str, ByteArray]:
+        """Caption -> picture, all of one size, of the one image of a batch."""
+        state, index = self.state, int(batch.indices)
         # The warm-up trains the stem of the target, on source images.
         domain: Domain = "source" if name == "source" and self.phase.adapts else "target"
-        logits = state.see(state.network, pixels.to(state.ranks.device), domain=domain).logits
-        corners = state.network.align_corners
-        logits = F.interpolate(logits, self.shown, mode="bilinear", align_corners=corners)[0]
+        pixels = batch.images.to(state.ranks.device)
+        logits = state.see(state.network, pixels, domain=domain).logits
+        logits = state.network.upsampled(logits, self.shown)[0]
         hidden = torch.tensor(self.sets.masked, dtype=torch.int64, device=logits.device)
         confidence, best = logits.index_fill(0, hidden, -torch.inf).softmax(dim=0).max(dim=0)
         pictures = {"image": resize_image(images.image(index), self.shown)}
@@ -136,7 +132,7 @@ class _Drawing:
             pictures["ground truth"] = self._painted(images.labels(index))
         pictures["prediction"] = self._painted(best)
         if name == "target":
-            pictures |= self._pseudo_labels(images, index, pixels)
+            pictures |= self._pseudo_labels(images.stems[index], batch)
         shades = (255 * confidence).round().to(torch.uint8).cpu().numpy()
         return pictures | {"confidence: black 0, white 1": grey(shades)}
 
@@ -145,41 +141,29 @@ class _Drawing:
             labels = labels.cpu().numpy().astype(np.uint8)
         return colourise(resize_labels(labels, self.shown), self.sets.classes.colours)
 
-    def _pseudo_labels(self, images: ImageSet, index: int, pixels: Tensor) -> dict[str, ByteArray]:
+    def _pseudo_labels(self, stem: str, batch: Batch) -> dict[str, ByteArray]:
         """Static labels of this round, and those that the method would use now."""
-        pictures, static = {}, None
+        pictures = {}
         if self.static is not None:
-            with Image.open(self.static / f"{images.stems[index]}.png") as file:
+            with Image.open(self.static / f"{stem}.png") as file:
                 static = np.array(file)
             pictures["static labels"] = self._painted(static)
+            sized = torch.tensor(resize_labels(static, self.size)).long()[None]
+            batch = batch._replace(labels=sized)
         if self.method is not None and self.method.uses_target:
-            used = self._used(self.method, images, index, pixels, static)
+            used = self._used(self.method, batch)
             if used is not None:
                 pictures["labels used"] = self._painted(used[0])
         return pictures
 
-    def _used(
-        self, method: Method, images: ImageSet, index: int, pixels: Tensor, static: ByteArray | None
-    ) -> Tensor | None:
+    def _used(self, method: Method, target: Batch) -> Tensor | None:
         """Pseudo labels of the method, which sees the first source image of the panels beside."""
         state, source = self.state, self.sets.source
-        device = state.ranks.device
-        beside = chosen_images("source", len(source), self.settings.reporting.panel_ids)[0]
-        partner = images.partner(index) if method.uses_partners else None
-
-        def sized(labels: ByteArray) -> Tensor:
-            return torch.tensor(resize_labels(labels, self.size)).long()[None]
-
-        part = Part(
-            Batch(
-                whole_image(source, beside, self.size), sized(source.labels(beside)),
-                torch.tensor([beside]), None,
-            ).to(device),
-            Batch(
-                pixels, None if static is None else sized(static), torch.tensor([index]),
-                None if partner is None else to_tensor(resize_image(partner, self.size))[None],
-            ).to(device),
-        )  # fmt: skip
+        beside = chosen_images("source", len(source), self.settings.reporting.panel_ids)[:1]
+        batch = next(passes(source, self.size, beside, skip=state.skip), None)
+        if batch is None:
+            return None
+        part = Part(*(each.to(state.ranks.device) for each in (batch, target)))
         counts = label_counts([part], state.class_weight, state.ranks)
         # A method may move modules of its own, here those of the copy, by a backward pass.
         with torch.enable_grad():

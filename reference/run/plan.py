@@ -1,7 +1,5 @@
 """What a run would do, in words, after the checks that the run itself makes."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +12,14 @@ from reference.run.folder import RunFolder, as_plain
 from reference.run.ranks import joined
 from reference.run.state import State
 from reference.settings import Settings, phases
-from reference.synthetic.draw import is_claimed, roots_below, scenes, settings_of
+from reference.synthetic.draw import is_claimed, scenes, settings_of
 
 
-class _Planned(Sets):
+class PlanSets(Sets):
     """The sets of a run, without drawing scenes: those that are missing are listed alone."""
 
     def _draw(self, folder: Path, drawn: Drawn) -> None:
-        self._scenes_to_be = [*scenes(roots_below(folder, drawn), drawn)]
+        self._scenes_to_be = [*scenes(folder, drawn)]
         claimed = is_claimed(folder, settings_of(drawn, self._seed))
         if not claimed or any(scene.missing for scene in self._scenes_to_be):
             self.undrawn = folder
@@ -45,19 +43,22 @@ class _Planned(Sets):
 def plan(settings: Settings, folder: Path, *, resume: bool = False) -> str:
     """Check what a run needs, and say what it would do; nothing is drawn and nothing written."""
     with joined(settings.machine) as ranks:
-        RunFolder(folder, as_plain(settings), ranks, resume=resume).check()
-        sets = _Planned(settings.data, settings.seed, oracle=settings.stages == "oracle")
-        state = State(settings, sets, ranks)
-        notes = state.check()
+        run = RunFolder(folder, as_plain(settings), ranks, resume=resume)
+        if run.check():
+            run.find_newest()
+        sets = PlanSets(settings.data, settings.seed, oracle=settings.stages == "oracle")
+        state = State(settings, sets, ranks, run.checkpoint)
+        notes = [*state.check(), *run.notes]
     millions = sum(parameter.numel() for parameter in state.network.parameters()) / 1e6
     seen = sets.describe(target=settings.adapts, validation=settings.reporting.evaluate)
     if sets.undrawn:
         seen.append(f"drawn scenes in {sets.undrawn}, drawn by the run")
     network = f"network of {millions:.1f} million parameters; {state.beginning}"
     trained = [
-        f"{phase.name}: iterations {phase.start}..{phase.stop - 1}, learning rate of the backbone "
-        f"{phase.learning_rate(phase.start):.2e} to {phase.learning_rate(phase.stop - 1):.2e}"
+        f"{phase.name}: iterations {start}..{phase.stop - 1}, learning rate of the backbone "
+        f"{phase.learning_rate(start):.2e} to {phase.learning_rate(phase.stop - 1):.2e}"
         for phase in phases(settings)
+        if (start := max(phase.start, state.iteration)) < phase.stop
     ]
-    lines = [f"run folder {folder}", *seen, scaling(settings, sets), *notes, network, *trained]
-    return "\n".join(lines)
+    lines = [f"run folder {folder}", *seen, scaling(settings, sets), *notes, network]
+    return "\n".join([*lines, *(trained or ["nothing is left to train"])])

@@ -1,7 +1,5 @@
 """The processes of a run, one or those of torchrun, and how each of them computes."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import platform
@@ -66,6 +64,22 @@ class Ranks:
         summed = values.clone()
         dist.all_reduce(summed)
         return summed
+
+    def own(self, count: int) -> range:
+        """Which of 0 .. count - 1 this process does, of work that all share."""
+        return range(self.rank, count, self.world)
+
+    def evenly(self, own: Iterable[T]) -> Iterator[T | None]:
+        """Yield what is this process's own, then None until the last process is through.
+
+        For what adds up over processes each time, which all of them must then do equally often.
+        """
+        waiting = iter(own)
+        while True:
+            one = next(waiting, None)
+            if not int(self.total(torch.tensor(int(one is not None), device=self.device))):
+                return
+            yield one
 
     def share(self, batch_size: int, accumulate: int) -> int:
         """Images of a batch that one part of one process sees; refuses a rest."""

@@ -1,7 +1,5 @@
 """What a person sees of a run, and its numbers on disk: CSV always, TensorBoard where installed."""
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import importlib
@@ -13,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from reference.run.files import write_atomically, writing
+from reference.run.files import write_atomically
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +28,7 @@ _NUMBERS: Final = (
 )
 
 
-def peak_mib(device: torch.device) -> float:
+def peak_mib(device: "torch.device") -> float:
     """Return the largest memory so far, MiB: of a GPU, else of this process."""
     if device.type == "cuda":
         import torch
@@ -51,7 +49,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     text = path.read_text(encoding="utf-8", errors="replace")
-    # A killed run may leave half a row at the end.
+    # Runs of before, and copies made meanwhile, may end in half a row.
     whole = text[: text.rfind("\n") + 1]
     kinds: dict[str, Any] = {"phase": str, "iteration": int}
     rows = []
@@ -91,13 +89,13 @@ class Report:
     """
 
     def __init__(
-        self, folder: Path, class_names: Sequence[str], ranks: Ranks, *,
+        self, folder: Path, class_names: Sequence[str], ranks: "Ranks", *,
         total: int, start: int = 0, quiet: bool = False,
     ) -> None:  # fmt: skip
         self.path, self.ranks, self.quiet = folder / METRICS, ranks, quiet
         self.total, self.start, self.iteration = total, start, start
         self._shares = [f"{SHARE}{name.replace(' ', '_')}" for name in class_names]
-        self._terms: list[str] = []
+        self._rows: list[dict[str, Any]] = []
         self._board: Any = None
         self._bar: Any = None
         self._sums: dict[str, float] = {}
@@ -107,11 +105,12 @@ class Report:
         # The first iteration also starts workers and chooses algorithms.
         self._later_seconds = 0.0
 
-    def __enter__(self) -> Report:
+    def __enter__(self) -> "Report":
         """Open the file and show the bar."""
         if not self.ranks.is_main:
             return self
-        self._write_anew([r for r in read_metrics(self.path) if r["iteration"] <= self.start])
+        self._rows = [r for r in read_metrics(self.path) if r["iteration"] <= self.start]
+        self._write()
         with contextlib.suppress(ImportError):
             board = importlib.import_module("torch.utils.tensorboard").SummaryWriter
             self._board = board(str(self.path.parent / "tensorboard"), purge_step=self.start + 1)
@@ -207,13 +206,13 @@ class Report:
         self._steps, self._seconds, self._waited, self._processor = 0, 0.0, 0.0, 0.0
         if not self.ranks.is_main:
             return
-        self._write({
-            "iteration": iteration, "phase": phase, "learning_rate": float(learning_rate),
+        self._add(
+            iteration=iteration, phase=phase, learning_rate=float(learning_rate),
+            coverage=coverage, iterations_per_second=rate, data_wait_share=waited,
+            cpu_seconds=processor, peak_mib=peak_mib(self.ranks.device),
             **{LOSS + name: value for name, value in losses.items()},
-            "coverage": coverage, "iterations_per_second": rate, "data_wait_share": waited,
-            "cpu_seconds": processor, "peak_mib": peak_mib(self.ranks.device),
             **dict(zip(self._shares, shares or (), strict=False)),
-        })  # fmt: skip
+        )  # fmt: skip
         terms = ", ".join(f"{name} {value:.3f}" for name, value in losses.items())
         # A bar has room for the sum alone.
         text = f"loss {sum(losses.values()):.3f}"
@@ -231,33 +230,25 @@ class Report:
     ) -> None:  # fmt: skip
         """Write and show scores on the validation images, in percent."""
         row = {"miou_percent": miou, "teacher_miou_percent": teacher}
-        self._write({"iteration": iteration, "phase": phase, **row})
+        self._add(iteration=iteration, phase=phase, **row)
         average = "" if teacher is None else f", moving average {teacher:.2f}"
         self.say(f"iteration {iteration}: {name} {miou:.2f}{average}")
 
-    def _line(self, row: Mapping[str, Any]) -> str:
-        file = io.StringIO()
-        columns = [*_NUMBERS, *self._shares, *self._terms]
-        csv.DictWriter(file, columns, lineterminator="\n", extrasaction="ignore").writerow(row)
-        return file.getvalue()
+    def _add(self, **row: Any) -> None:
+        self._rows.append({name: value for name, value in row.items() if value is not None})
+        self._write()
+        for name, value in row.items() if self._board is not None else ():
+            if isinstance(value, float):
+                self._board.add_scalar(name, value, row["iteration"])
 
-    def _write_anew(self, rows: list[dict[str, Any]]) -> None:
-        names = (name for row in rows for name in row if name.startswith(LOSS))
-        self._terms = list(dict.fromkeys([*self._terms, *names]))
-        head = self._line({name: name for name in (*_NUMBERS, *self._shares, *self._terms)})
-        write_atomically(self.path, "".join([head, *map(self._line, rows)]))
-
-    def _write(self, row: Mapping[str, Any]) -> None:
-        fresh = [name for name in row if name.startswith(LOSS) and name not in self._terms]
-        if fresh:
-            self._terms += fresh
-            self._write_anew(read_metrics(self.path))
-        with writing(self.path), self.path.open("a", encoding="utf-8") as file:
-            file.write(self._line(row))
-        if self._board is not None:
-            for name, value in row.items():
-                if isinstance(value, float):
-                    self._board.add_scalar(name, value, row["iteration"])
+    def _write(self) -> None:
+        """Write all rows: a term that comes late is a column of those before, too."""
+        terms = (name for row in self._rows for name in row)
+        columns, text = dict.fromkeys([*_NUMBERS, *self._shares, *terms]), io.StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self._rows)
+        write_atomically(self.path, text.getvalue())
 
 
 def _duration(seconds: float) -> str:

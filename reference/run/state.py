@@ -4,9 +4,7 @@ Random numbers are not among it: dropout is seeded anew at every part of every i
 random state is carried from one step to the next.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, partial
 from typing import Any, cast
 
@@ -23,6 +21,7 @@ from reference.method import Given, Method, Part, Start, Step, Supervised, see
 from reference.networks import output
 from reference.networks.output import Segmenter
 from reference.run.alarms import Monitor
+from reference.run.folder import as_plain
 from reference.run.ranks import Precision, Ranks
 from reference.settings import Optimiser, Phase, Settings, phases
 
@@ -86,6 +85,8 @@ class State:
             self.average = AveragedModel(self.network, multi_avg_fn=decay, use_buffers=True)
         self.precision = Precision(settings.machine, ranks.device)
         self.see = partial(see, autocast=self.precision.autocast)
+        # Told of every image that is left out because it is broken.
+        self.skip: Callable[[str], None] | None = None
         self.method: Method = Supervised()
         self.adapting = False
         self.optimiser: torch.optim.Optimizer
@@ -157,8 +158,9 @@ class State:
     def _pass(self, domain: str) -> Iterator[Batch]:
         """Whole images of one domain at one size, this rank's share of them."""
         images = self.sets.source if domain == "source" else self.sets.target
+        own, most = self.ranks.own(len(images)), self.settings.data.max_bad
         size = self.settings.reporting.size
-        for batch in passes(images, size, rank=self.ranks.rank, world=self.ranks.world):
+        for batch in passes(images, size, own, skip=self.skip, max_bad=most):
             yield batch.to(self.ranks.device)
 
     def _new_optimiser(self, settings: Optimiser) -> torch.optim.Optimizer:
@@ -217,7 +219,7 @@ class State:
         held: dict[str, Any] = {
             "iteration": self.iteration,
             "description": output.describe(self.network),
-            "classes": output.plain_classes(self.sets.classes),
+            "classes": as_plain(self.sets.classes),
             "labelled": list(self.sets.labelled.labelled),
             "student": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),

@@ -4,15 +4,10 @@ Training runs start this by themselves where their scenes are missing. A run tha
 completed by the next one.
 """
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
-import io
-import json
 import multiprocessing
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,15 +20,14 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
+from reference.commands import answer, read
 from reference.data.classes import CITYSCAPES
 from reference.data.layouts import CITYSCAPES_NUMBERS
 from reference.data.settings import Drawn
-from reference.run.files import write_atomically
-from reference.synthetic.draw import MANIFEST, Scene, is_claimed, roots_below, scenes, settings_of
+from reference.run.files import write_json, write_picture
+from reference.synthetic.draw import MANIFEST, Scene, is_claimed, scenes, settings_of
 from reference.synthetic.look import DOMAINS
 from reference.synthetic.scene import draw_scene
-
-INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
@@ -60,11 +54,11 @@ def draw(root: Path, seed: int, drawn: Drawn, *, jobs: int = 1, quiet: bool = Tr
     """
     wanted = {**settings_of(drawn, seed), "drawing": _fingerprint(seed, drawn)}
     if not is_claimed(root, wanted):
-        write_atomically(root / MANIFEST, json.dumps(wanted, indent=2) + "\n")
+        write_json(root / MANIFEST, wanted)
     with (root / MANIFEST).open() as manifest:
         # Two runs that lack the same scenes draw them once.
         fcntl.flock(manifest, fcntl.LOCK_EX)
-        missing = [scene for scene in scenes(roots_below(root, drawn), drawn) if scene.missing]
+        missing = [scene for scene in scenes(root, drawn) if scene.missing]
         console, hidden = Console(stderr=True), quiet or not missing
         with multiprocessing.Pool(max(1, min(jobs, len(missing)))) as pool:
             done = pool.imap_unordered(partial(_draw, seed, drawn), missing, chunksize=4)
@@ -79,7 +73,7 @@ def _draw(seed: int, drawn: Drawn, scene: Scene) -> None:
         seed, scene.domain, scene.index, drawn.size, drawn.shift, scene.split,
         varied=drawn.varied, night=drawn.night and not partner, other_traffic=partner,
     )  # fmt: skip
-    _save(Image.fromarray(image), scene.image)
+    write_picture(scene.image, Image.fromarray(image), compress_level=1)
     if scene.labels is None:
         return
     ids = np.array(CITYSCAPES_NUMBERS, dtype=np.uint8)
@@ -88,13 +82,7 @@ def _draw(seed: int, drawn: Drawn, scene: Scene) -> None:
         palette = np.zeros((256, 3), dtype=np.uint8)
         palette[ids] = CITYSCAPES.colours
         labels.putpalette(palette.ravel().tolist())
-    _save(labels, scene.labels)
-
-
-def _save(picture: Image.Image, path: Path) -> None:
-    encoded = io.BytesIO()
-    picture.save(encoded, format="PNG", compress_level=1)
-    write_atomically(path, encoded.getvalue())
+    write_picture(scene.labels, labels, compress_level=1)
 
 
 def _fingerprint(seed: int, drawn: Drawn) -> str:
@@ -108,14 +96,12 @@ def _fingerprint(seed: int, drawn: Drawn) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line and draw; a wrong input ends with one sentence."""
-    try:
-        options = tyro.cli(Options, prog="python -m reference.synthetic", args=arguments)
-        jobs = options.jobs or min(os.cpu_count() or 1, 8)
-        draw(options.root, options.seed, options.drawn, jobs=jobs, quiet=options.quiet)
-    except (ValueError, OSError) as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+    options = read(Options, "synthetic", arguments)
+    jobs = options.jobs or min(os.cpu_count() or 1, 8)
+    answer(
+        lambda: draw(options.root, options.seed, options.drawn, jobs=jobs, quiet=options.quiet),
+        "Stopped; the same command goes on.",
+    )
 
 
 if __name__ == "__main__":

@@ -1,15 +1,12 @@
 """From a painted canvas to a picture."""
 
-from __future__ import annotations
-
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
-from reference.synthetic.canvas import ON_GROUND, SUPERSAMPLE, Camera, Lamp, Material
-from reference.synthetic.painter import Painter
+from reference.synthetic.painter import ON_GROUND, SUPERSAMPLE, Camera, Lamp, Material, Painter
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]

@@ -6,13 +6,11 @@ again, others are refused, and nothing that exists is ever overwritten. Nothing 
 paints: drawing is a process of its own, ``python -m reference.synthetic``.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, get_args
+from typing import Any, Final, Literal, get_args
 
 from reference.data.settings import Drawn
 
@@ -20,14 +18,6 @@ MANIFEST: Final = "toy.json"
 _CITY: Final = "toytown"
 
 Split = Literal["train", "val", "test"]
-
-
-class Roots(NamedTuple):
-    """Where the domains lie, and a day image of every training image of a night, unlabelled."""
-
-    source: Path
-    target: Path
-    day: Path | None
 
 
 @dataclass(frozen=True)
@@ -46,26 +36,24 @@ class Scene:
         return not (self.image.is_file() and (self.labels is None or self.labels.is_file()))
 
 
-def roots_below(root: Path, drawn: Drawn) -> Roots:
-    """The folders of the domains below another."""
-    return Roots(root / "gta5", root / "cityscapes", root / "day" if drawn.night else None)
+def scenes(root: Path, drawn: Drawn) -> Iterator[Scene]:
+    """Every scene below a folder; scene i of a split is the same however many are drawn.
 
-
-def scenes(roots: Roots, drawn: Drawn) -> Iterator[Scene]:
-    """Every scene; scene i of a split is the same however many are drawn."""
+    Each training image of a night has an image by day, unlabelled, after it.
+    """
     for index in range(drawn.source_train):
         name = f"{index + 1:05d}.png"
-        files = roots.source / "images" / name, roots.source / "labels" / name
+        files = (root / "gta5" / kind / name for kind in ("images", "labels"))
         yield Scene("source", "train", index, *files)
-    counts = {"train": drawn.target_train, "val": drawn.target_val, "test": drawn.target_test}
     for split in get_args(Split):
-        for index in range(counts[split]):
+        for index in range(getattr(drawn, f"target_{split}")):
             stem = f"{_CITY}_{index:06d}_000000"
             image = f"leftImg8bit/{split}/{_CITY}/{stem}_leftImg8bit.png"
             labels = f"gtFine/{split}/{_CITY}/{stem}_gtFine_labelIds.png"
-            yield Scene("target", split, index, roots.target / image, roots.target / labels)
-            if roots.day is not None and split == "train":
-                yield Scene("target", split, index, roots.day / image, None)
+            city = root / "cityscapes"
+            yield Scene("target", split, index, city / image, city / labels)
+            if drawn.night and split == "train":
+                yield Scene("target", split, index, root / "day" / image, None)
 
 
 def settings_of(drawn: Drawn, seed: int) -> dict[str, Any]:
@@ -91,7 +79,9 @@ def is_claimed(root: Path, wanted: Mapping[str, Any]) -> bool:
         return False
     try:
         found = {**json.loads(manifest.read_text("utf-8"))}
-    except (ValueError, TypeError) as error:
+        # Scenes of this split change no other, and were once drawn for every run.
+        found["sizes"] = {**found["sizes"], "target_val": wanted["sizes"]["target_val"]}
+    except (ValueError, TypeError, KeyError) as error:
         raise ValueError(
             f"synthetic: expected {manifest} to hold settings, got a damaged file ({error}). {hint}"
         ) from error

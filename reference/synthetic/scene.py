@@ -1,19 +1,126 @@
 """Draw one street scene with its labels, from four numbers and a domain."""
 
-from __future__ import annotations
-
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Final, get_args
 
 import numpy as np
 
-from reference.synthetic import street
+from reference.synthetic import street as fixed
+from reference.synthetic import things
 from reference.synthetic.appearance import Bytes, develop
-from reference.synthetic.canvas import SUPERSAMPLE, Camera, Canvas
 from reference.synthetic.draw import Split
-from reference.synthetic.look import DOMAINS, Domain, look_of
-from reference.synthetic.painter import Painter
-from reference.synthetic.traffic import paint_traffic
-from reference.synthetic.variety import varied_look
+from reference.synthetic.look import DOMAINS, Domain, look_of, varied_look
+from reference.synthetic.painter import SUPERSAMPLE, Camera, Canvas, Painter, Span
+from reference.synthetic.street import Street, paint_tree
+
+# Distance and what paints the thing that stands there.
+Placed = tuple[float, Callable[[], None]]
+
+_TRIES: Final = 8
+
+
+def _place_vehicles(painter: Painter, street: Street) -> list[Placed]:
+    setting, parking = painter.setting, street.kerb - 1.15
+    driving = street.kerb * (0.42 if street.kerb > 4.6 else 0.3)
+    middles = (-parking, -driving, driving, parking)
+    # Stretches (from, to) of the four lanes that are occupied, metres.
+    taken: tuple[list[Span], ...] = ([], [], [], [])
+    placed: list[Placed] = []
+
+    def place(paint: Callable[..., None], length: float, nearest: float) -> None:
+        for _ in range(_TRIES):
+            lane = int(painter.rng.choice(4, p=(0.3, 0.25, 0.2, 0.25)))
+            z = nearest + 46.0 * float(painter.rng.random()) ** 1.4 + (3.0 if lane == 2 else 0.0)
+            # Who drives keeps off the parked ones beside.
+            beside = {1: taken[0], 2: taken[3]}.get(lane, [])
+            if all(z + length + 1.0 < a or z > b + 1.0 for a, b in taken[lane] + beside):
+                taken[lane].append((z, z + length))
+                x = middles[lane] + painter.between(-0.15, 0.15)
+                placed.append((z, partial(paint, painter, x, z, lane < 2)))
+                return
+
+    for paint, mean, length, nearest in (
+        (things.paint_bus, setting.buses, 11.5, 9.0),
+        (things.paint_truck, setting.trucks, 9.0, 8.0),
+        (things.paint_car, setting.cars, 4.6, 5.0),
+    ):
+        for _ in range(painter.count(mean)):
+            place(paint, length, nearest)
+    return placed
+
+
+def _place_persons(painter: Painter, street: Street) -> list[Placed]:
+    placed: list[Placed] = []
+    for _ in range(painter.count(painter.setting.persons)):
+        z = painter.between(4.5, 17.0)
+        if painter.chance(0.15):
+            x = painter.between(-street.kerb, street.kerb)
+        else:
+            side = painter.side()
+            x = side * painter.between(street.kerb + 0.7, street.walk_of(side) - 0.2)
+        placed.append((z, partial(things.paint_person, painter, x, z)))
+    return placed
+
+
+def _place_furniture(painter: Painter, street: Street) -> list[Placed]:
+    setting = painter.setting
+    placed: list[Placed] = []
+    for paint, mean, nearest, farthest in (
+        (things.paint_lamp_post, setting.poles, 6.0, 28.0),
+        (things.paint_traffic_light, setting.lights, 7.0, 22.0),
+        (things.paint_traffic_sign, setting.signs, 6.0, 22.0),
+    ):
+        for _ in range(painter.count(mean)):
+            z = painter.between(nearest, farthest)
+            x = painter.side() * (street.kerb + painter.between(0.35, 0.8))
+            placed.append((z, partial(paint, painter, x, z)))
+    for _ in range(painter.count(setting.street_trees)):
+        z = painter.between(9.0, 45.0)
+        x = painter.side() * (street.kerb + painter.between(0.9, 1.4))
+        placed.append((z, partial(paint_tree, painter, x, z, painter.between(4.0, 6.5))))
+    return placed
+
+
+def _place_parked(painter: Painter, street: Street) -> list[Placed]:
+    """Fill the kerbs with rows of cars, some of them with gaps."""
+    placed: list[Placed] = []
+    for side in (-1, 1):
+        z, left = painter.between(3.5, 16.0), painter.count(painter.setting.parked / 2)
+        while left > 0 and z < 60.0:
+            x = side * (street.kerb - painter.between(0.95, 1.25))
+            placed.append((z, partial(things.paint_car, painter, x, z, painter.chance(0.5))))
+            z, left = z + painter.between(5.2, 8.0), left - 1
+    return placed
+
+
+def _place_movable(painter: Painter, street: Street) -> list[Placed]:
+    placed = _place_vehicles(painter, street) + _place_persons(painter, street)
+    if painter.setting.parked > 0:
+        placed += _place_parked(painter, street)
+    return placed
+
+
+def paint_traffic(
+    painter: Painter, street: Street, others: np.random.Generator | None = None
+) -> None:
+    """Place vehicles, persons and street furniture, then paint them from far to near.
+
+    `others` draws other vehicles and persons for the same street and furniture; without it the
+    scene keeps its own.
+    """
+    if others is None:
+        placed = _place_movable(painter, street) + _place_furniture(painter, street)
+    else:
+        # Its own traffic is still painted, out of sight: the furniture then draws the same numbers.
+        unseen = Canvas(painter.canvas.height, painter.canvas.width)
+        placed = _place_movable(replace(painter, canvas=unseen), street)
+        placed += _place_furniture(painter, street)
+        placed += _place_movable(replace(painter, rng=others), street)
+    for _, paint in sorted(placed, key=lambda thing: -thing[0]):
+        paint()
+
 
 SPLITS: Final[tuple[Split, ...]] = get_args(Split)
 
@@ -75,11 +182,11 @@ def draw_scene(
         curve=0.0006 * float(rng.standard_normal()),
     )
     painter = Painter(Canvas(height, width), camera, look, rng, 1 if rng.random() < 0.5 else -1)
-    layout = street.plan_street(painter)
-    street.paint_sky(painter)
-    street.paint_skyline(painter)
-    street.paint_ground(painter, layout)
+    layout = fixed.plan_street(painter)
+    fixed.paint_sky(painter)
+    fixed.paint_skyline(painter)
+    fixed.paint_ground(painter, layout)
     for side in (-1, 1):
-        street.paint_roadside(painter, layout, side)
+        fixed.paint_roadside(painter, layout, side)
     paint_traffic(painter, layout, np.random.default_rng([*key, 1]) if other_traffic else None)
     return develop(painter)

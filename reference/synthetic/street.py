@@ -1,12 +1,9 @@
 """What does not move: sky, road, sidewalks, trees, houses, fences and the skyline."""
 
-from __future__ import annotations
-
 import math
 from typing import Final, NamedTuple
 
-from reference.synthetic.canvas import FARTHEST, Colour, Material, Stamp
-from reference.synthetic.painter import Painter, Span, scaled
+from reference.synthetic.painter import FARTHEST, Colour, Material, Painter, Span, Stamp, scaled
 
 ROAD: Final = Stamp(0, Material.ASPHALT)
 MARKING: Final = Stamp(0)

@@ -1,12 +1,9 @@
 """What stands in the street: poles, lights, signs, persons and vehicles."""
 
-from __future__ import annotations
-
 import math
 from typing import Final, NamedTuple
 
-from reference.synthetic.canvas import Material, Stamp
-from reference.synthetic.painter import Painter, Span, scaled
+from reference.synthetic.painter import Material, Painter, Span, Stamp, scaled
 
 STREET_LIGHT: Final = (255, 196, 120)
 STREET_LIGHT_REACH: Final = 9.0

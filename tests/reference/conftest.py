@@ -1,7 +1,5 @@
 """One thread for every test, and finished or tiny runs for those that look at one."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A network that answers with given maps, and a step of a method on them, in float64."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -46,7 +44,7 @@ class Answers(Segmenter):
         rows = (images[:, 0, 0, 0] * 255).round().long()
         return Output(self.given.logits[rows], self.given.features[rows])
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Answers:
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Answers":
         """A copy says the same, as a teacher's does, without gradient."""
         return Answers(*(maps.detach().clone() for maps in (*self.given, self.changed)))
 

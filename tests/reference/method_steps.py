@@ -1,7 +1,5 @@
 """Batches of blocks, and what a method is given, for any network: steps without a loop."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable
 from typing import Any
@@ -13,12 +11,12 @@ from reference.data.batches import Batch
 from reference.data.classes import IGNORE
 from reference.method import Given, Losses, Method, Start, Step
 from reference.methods import build
-from reference.networks.deeplab import DeepLab, DeepLabOptions, seeded
-from reference.networks.output import Segmenter
-from reference.networks.toy import build_network
+from reference.networks.deeplab import DeepLab, DeepLabOptions
+from reference.networks.output import Segmenter, seeded
 from reference.run.ranks import Ranks
 from reference.settings import AdaptationStage
 from reference.train import apart
+from tests.reference.small_networks import build_network
 
 ALONE = Ranks()
 NAMES = ("road", "person", "car", "sky", "pole", "bus", *(f"class {n}" for n in range(6, 19)))
@@ -35,7 +33,8 @@ def toy(classes: int = 3, dim: int = 8) -> Segmenter:
 def deeplab(classes: int = 3) -> Segmenter:
     """A DeepLab of 14 layers, 8 channels wide."""
     options = DeepLabOptions(backbone="resnet14", width=8, num_classes=classes)
-    return seeded(lambda: DeepLab(options), 0)
+    with seeded(0):
+        return DeepLab(options)
 
 
 def given(network: Segmenter, *, stage: AdaptationStage | None = None, seed: int = 0) -> Given:

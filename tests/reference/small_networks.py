@@ -1,7 +1,5 @@
 """A DeepLab small enough for a test, its checkpoints, and weights in the namings of others."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Mapping
@@ -15,8 +13,10 @@ from torch import Tensor
 
 from reference.data.classes import CITYSCAPES, ClassList
 from reference.networks.deeplab import DeepLab
-from reference.networks.output import Segmenter, describe, plain_classes, seeded
-from reference.networks.settings import DeepLabOptions
+from reference.networks.output import Segmenter, describe, seeded
+from reference.networks.settings import DeepLabOptions, ToyOptions
+from reference.networks.toy import SegmentationNetwork
+from reference.run.folder import as_plain
 
 SMALL = DeepLabOptions(backbone="resnet14", width=8)
 IMAGES = torch.rand(3, 3, 16, 24, generator=torch.Generator().manual_seed(0))
@@ -47,9 +47,15 @@ def write_checkpoint(
     """A checkpoint as runs write them; `data` is of their settings."""
     if data is not None:
         more["settings"] = {"data": data, "reporting": {"size": [16, 24]}}
-    named = {"description": describe(network), "classes": plain_classes(classes), "iteration": 40}
+    named = {"description": describe(network), "classes": as_plain(classes), "iteration": 40}
     torch.save({**named, "student": network.state_dict(), **more}, path)
     return path
+
+
+def build_network(*, seed: int, **options: Any) -> Segmenter:
+    """A toy network whose random weights depend on `seed` and `options` alone."""
+    with seeded(seed):
+        return SegmentationNetwork(ToyOptions(**options))
 
 
 def liking(*classes: int, count: int = 19) -> DeepLab:
@@ -62,7 +68,8 @@ def liking(*classes: int, count: int = 19) -> DeepLab:
 
 
 def small_deeplab(seed: int = 0, **changes: Any) -> DeepLab:
-    network = seeded(lambda: DeepLab(replace(SMALL, **changes)), seed)
+    with seeded(seed):
+        network = DeepLab(replace(SMALL, **changes))
     assert isinstance(network, DeepLab)
     return network
 

@@ -1,7 +1,5 @@
 """The ingredient matrix: rows differ where they should, stored rows are safe, tables are honest."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from dataclasses import asdict, replace
@@ -11,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from reference.evaluation.scores import Scores
 
 from reference import ablate
 from reference.ablate import Options, runs_of, store_tables, stored_records, train_missing
-from reference.evaluation.scores import Scores
 from reference.experiments import runs, tables, targets
 from reference.experiments.rows import (
     BESIDE_METHODS,

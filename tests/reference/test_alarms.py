@@ -1,7 +1,5 @@
 """Alarms: which shares ring, which of the tempting ones do not, and what a resumed run keeps."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """BiCL's switches beyond the paper: what each changes, and that runs resume with their bits."""
 
-from __future__ import annotations
-
 import copy
 import math
 from dataclasses import replace

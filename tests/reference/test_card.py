@@ -1,7 +1,5 @@
 """A description in JSON and the state dict give the same network; the toy network itself."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
@@ -16,12 +14,12 @@ from reference.networks.output import (
     describe,
     first_network,
     in_words,
-    plain_classes,
     read_classes,
 )
 from reference.networks.settings import NetworkSettings
-from reference.networks.toy import SegmentationNetwork, build_network
-from tests.reference.small_networks import IMAGES, refuses, small_deeplab
+from reference.networks.toy import SegmentationNetwork
+from reference.run.folder import as_plain
+from tests.reference.small_networks import IMAGES, build_network, refuses, small_deeplab
 
 NETWORKS = {
     "toy": lambda: build_network(seed=3, feature_dim=32, num_classes=5),
@@ -124,11 +122,13 @@ def test_class_lists_survive_json():
         ((1, 2, 3), (4, 5, 6)),
         {"miou2": (0, 1), "sky": (1,)},
         ((1, 4), (2,)),
+        (((9, 9, 9),), ()),
+        ((7, 7, 7),),
     )
-    assert read_classes(json.loads(json.dumps(plain_classes(own)))) == own
+    assert read_classes(json.loads(json.dumps(as_plain(own)))) == own
     # Means are optional: all classes, or those of the papers.
     assert read_classes({"names": ["a"], "colours": [[0, 0, 0]]}).means == {"miou1": (0,)}
-    city = plain_classes(CITYSCAPES)
+    city = as_plain(CITYSCAPES)
     assert read_classes({**city, "means": None}).means == CITYSCAPES.means
 
 

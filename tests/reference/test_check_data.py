@@ -65,7 +65,7 @@ def test_gta5_as_it_really_is(root: Path) -> None:
 
 def test_every_broken_file_is_named(root: Path) -> None:
     cut_short(_image(root, 1))
-    _image(root, 2).write_bytes(b"")
+    _image(root, 3).write_bytes(b"")
     for full in ("all", "no"):
         (report,) = _check(root, "gta5", str(root / "gta5"), full=full, sample=1)
         assert len(report.faults) == 2

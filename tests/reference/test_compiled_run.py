@@ -1,7 +1,5 @@
 """`--compile`: the same numbers as without, in a checkpoint of the same names."""
 
-from __future__ import annotations
-
 import shutil
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """DeepLab-V2: backbone and both heads against their definition, features, BatchNorm."""
 
-from __future__ import annotations
-
 import re
 import sys
 from dataclasses import replace
@@ -13,12 +11,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from reference.networks.deeplab import DeepLab
-from reference.networks.heads import GroupNormHead, SumHead
+from reference.networks.backbones import ResNet, TimmBackbone
+from reference.networks.deeplab import DeepLab, GroupNormHead, SumHead
 from reference.networks.output import ColourNormalisation
-from reference.networks.resnet import ResNet
 from reference.networks.settings import DeepLabOptions
-from reference.networks.timm_backbone import TimmBackbone
 from tests.reference.small_networks import IMAGES, SMALL, refuses, small_deeplab
 
 
@@ -249,6 +245,6 @@ def test_a_missing_timm_is_named(monkeypatch, error):
     def fail(name):
         raise error
 
-    monkeypatch.setattr("reference.networks.timm_backbone.importlib.import_module", fail)
+    monkeypatch.setattr("reference.networks.backbones.importlib.import_module", fail)
     with pytest.raises(ImportError, match=re.escape(f"got {type(error).__name__}: {error}. Hint")):
         DeepLab(replace(SMALL, backbone="timm/resnet50"))

@@ -1,7 +1,5 @@
 """The demo: what it writes, what it refuses, what is left when it is stopped."""
 
-from __future__ import annotations
-
 import io
 import json
 import shutil
@@ -15,9 +13,11 @@ import pytest
 from rich.console import Console
 
 from reference import demo
-from reference.demo import COMPARISON, RESULTS, Options, run_demo, table
+from reference.commands import INTERRUPTED
+from reference.demo import RESULTS, Options, run_demo, table
 from reference.experiments import runs, targets
 from reference.experiments.rows import CAPTIONS
+from reference.run.folder import COMPARISON
 from tests.reference.small_experiment import few
 
 ROWS = [row for row in CAPTIONS if row != "entropy_only"]
@@ -144,7 +144,7 @@ def test_a_demo_that_was_stopped_goes_on(
     monkeypatch.setattr(runs, "train_run", stopped)
     with pytest.raises(SystemExit) as caught:
         demo.main(words)
-    assert caught.value.code == demo.INTERRUPTED
+    assert caught.value.code == INTERRUPTED
     assert "the same command goes on" in capsys.readouterr().err
     assert not (options.run / RESULTS).exists()
     demo.main(words)

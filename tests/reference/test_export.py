@@ -1,7 +1,5 @@
 """The export command: what it writes, programs that compute the same, what it refuses."""
 
-from __future__ import annotations
-
 import json
 import sys
 from dataclasses import replace
@@ -11,15 +9,18 @@ import pytest
 import torch
 
 from reference import export
+from reference.commands import read
 from reference.evaluation.class_table import class_table, write_class_table
-from reference.evaluation.protocol import Evaluation, Protocol
-from reference.evaluation.scores import Scores
-from reference.export import Options, run_export
-from reference.networks import program
-from reference.networks.program import exported, write_onnx, write_program
+from reference.evaluation.protocol import Evaluation, Protocol, Scores
+from reference.export import Options, exported, run_export, write_onnx, write_program
 from reference.networks.release import read_release
-from reference.networks.toy import build_network
-from tests.reference.small_networks import IMAGES, refuses, small_deeplab, write_checkpoint
+from tests.reference.small_networks import (
+    IMAGES,
+    build_network,
+    refuses,
+    small_deeplab,
+    write_checkpoint,
+)
 
 NETWORKS = {
     "toy": lambda: build_network(seed=0),
@@ -92,7 +93,7 @@ def test_onnx_computes_the_same(tmp_path, name):
 
 
 def test_without_onnx_one_sentence_says_what_to_install(options, monkeypatch):
-    monkeypatch.setattr(program, "find_spec", lambda name: None)
+    monkeypatch.setattr(export, "find_spec", lambda name: None)
     card, notes = run_export(replace(options, onnx=True))
     assert notes == [
         "No model.onnx: it needs onnx and onnxscript. Hint: pip install 'protocontrast[onnx]'."
@@ -143,11 +144,11 @@ def test_wrong_inputs_write_nothing(options, tmp_path):
 def test_the_command_prints_what_it_wrote(options, monkeypatch, capsys):
     words = [str(options.checkpoint), "--out", str(options.out), "--no-program", "--no-onnx"]
     monkeypatch.setattr(sys, "argv", ["export", *words])
-    export.main()
+    export.main(read(Options, "export"))
     assert capsys.readouterr().out.splitlines() == [
         f"Wrote card.json, model.safetensors to {options.out}",
         f"Try: python -m reference.predict FOLDER --weights {options.out / 'card.json'} "
         "--out predictions",
     ]
     with pytest.raises(SystemExit, match=r"^export: expected out to be a new or empty folder"):
-        export.main()
+        export.main(read(Options, "export"))

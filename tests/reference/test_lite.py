@@ -1,7 +1,5 @@
 """EfficientNet-Lite0: its names, what is frozen, its pyramid, and where its weights come from."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 
@@ -15,7 +13,8 @@ IMAGES = torch.rand(2, 3, 33, 48, generator=torch.Generator().manual_seed(0))
 
 
 def network(seed: int = 0, **options) -> LiteNetwork:
-    made = seeded(lambda: LiteNetwork(LiteOptions(num_classes=5, **options)), seed)
+    with seeded(seed):
+        made = LiteNetwork(LiteOptions(num_classes=5, **options))
     assert isinstance(made, LiteNetwork)
     return made
 

@@ -1,7 +1,5 @@
 """Bi-Mix's losses against the release's formulas, its switch, and what moves what."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 
@@ -12,8 +10,13 @@ from torch import Tensor, nn
 
 import protocontrast as pc
 from reference.data.classes import IGNORE
-from reference.methods.bi_mix import BiMix, fused_labels, static_focal_loss
-from reference.methods.relighting import Relighting, relighting_loss
+from reference.methods.bi_mix import (
+    BiMix,
+    Relighting,
+    fused_labels,
+    relighting_loss,
+    static_focal_loss,
+)
 from reference.run.ranks import Ranks
 from tests.reference.given_outputs import assert_same
 from tests.reference.method_steps import given, step_of, toy

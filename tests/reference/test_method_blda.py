@@ -1,7 +1,5 @@
 """BLDA's losses, tables and alignment against its release, restated with plain tables."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """CONFETI: contrast, spread and prototypes are the released ones; its switches work."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from typing import Any

@@ -1,7 +1,5 @@
 """DACS: its loss, its drawing of classes and its teacher, restated in plain torch."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

@@ -1,7 +1,5 @@
 """PiPa says what its release computes: both contrasts, where the views come from, and when."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """ProDA: its losses and its prototypes, restated in plain torch."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

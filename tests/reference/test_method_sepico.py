@@ -1,7 +1,5 @@
 """SePiCo says what its release computes: estimator, three contrasts, regulariser, and when."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """Every method of the registry trains on any data, goes on as it was, and is used as it learnt."""
 
-from __future__ import annotations
-
 import inspect
 import subprocess
 import sys
@@ -15,7 +13,7 @@ from torch import Tensor, nn
 
 from reference.method import Losses, Method, shared_by
 from reference.methods import METHODS, at_test, build
-from reference.methods.teachers import MeanTeacher, on_all_ranks
+from reference.methods.teachers import MeanTeacher
 from reference.networks.output import Segmenter
 from reference.run.ranks import Ranks
 from tests.reference.method_steps import (
@@ -151,7 +149,7 @@ def test_ranks_of_fewer_images_wait_for_the_others() -> None:
             return values + next(others)
 
     batches = [drawn(i, (8, 8), 3, number=1) for i in range(2)]
-    shown = list(on_all_ranks(batches, Two()))
+    shown = list(Two().evenly(batches))
     assert [batch is None for batch in shown] == [False, False, True]
 
 

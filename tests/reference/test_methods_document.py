@@ -1,7 +1,5 @@
 """docs/methods.md and its second part have a section for every method, and leave no file out."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Pictures: right colours, strips that are read back, curves in place, names side by side."""
 
-from __future__ import annotations
-
 import base64
 import io
 import re
@@ -13,7 +11,6 @@ import pytest
 import torch
 from PIL import Image
 
-from reference.pictures.paint import UNLABELLED, colourise, data_uri, grey
 from reference.pictures.prototypes import (
     Prototypes,
     alignment,
@@ -22,7 +19,15 @@ from reference.pictures.prototypes import (
     planes,
     prototypes_of,
 )
-from reference.pictures.strip_files import StripFile, read_strip, strip_png
+from reference.pictures.strips import (
+    UNLABELLED,
+    StripFile,
+    colourise,
+    data_uri,
+    grey,
+    read_strip,
+    strip_png,
+)
 from reference.pictures.svg import line_chart, thinned, ticks
 from tests.reference.written_runs import COLOURS, bicl_state
 

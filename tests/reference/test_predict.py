@@ -1,7 +1,5 @@
 """The predict command: the right ids at the image's own size, and nothing on a wrong input."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys
@@ -14,11 +12,12 @@ import torch
 from PIL import Image
 
 from reference import predict
-from reference.commands import read_for_use
+from reference.commands import read
 from reference.data.classes import CITYSCAPES, ClassList, read_classes
 from reference.data.image_set import OWN as OWN_LAYOUT
 from reference.data.image_set import open_set
 from reference.data.layouts import CITYSCAPES_NUMBERS
+from reference.evaluation.protocol import read_for_use
 from reference.networks.release import read_trained, write_release
 from reference.predict import Options, drawings, find_images, run_predict
 from tests.reference.small_networks import liking, refuses, write_checkpoint
@@ -139,7 +138,7 @@ def test_old_predictions_are_never_overwritten(options):
         (lambda p: p.write_bytes(picture(p).read_bytes()[:-40]), r"a file cut short"),
         (lambda p: Image.new("1", (20000, 20000)).save(p), r"of at most \d+ megapixels"),
         (os.mkfifo, r"a folder, pipe or device"),
-        (lambda p: picture(p.with_name("street.png")), r"whose names differ before the dot"),
+        (lambda p: picture(p.with_name("street.png")), r"to be alone of its name, got also"),
     ],
     ids=["empty", "text", "cut", "bomb", "pipe", "same name"],
 )
@@ -156,7 +155,7 @@ def test_a_damaged_image_is_named_and_earlier_results_stay(options):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with refuses(f"predict: expected a readable image, got {path} ("):
+    with refuses(f"data: expected {path} to be a readable picture, got an error in decoding ("):
         run(options)
     assert len(list((options.out / "labelIds").rglob("*.png"))) == 2
     assert not list(options.out.rglob("*.partial"))
@@ -198,7 +197,7 @@ def command(options, monkeypatch):
     monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
     words = [str(options.folder), "--weights", str(options.weights), "--out", str(options.out)]
     monkeypatch.setattr(sys, "argv", ["predict", *words, "--size", "16", "32", "--flip"])
-    return predict.main
+    return lambda: predict.main(read(Options, "predict"))
 
 
 def test_the_command_labels_and_says_so(options, command, capsys):

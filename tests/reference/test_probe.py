@@ -1,7 +1,5 @@
 """The probe counts what it says, reads what a run kept, and changes nothing."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from dataclasses import replace
@@ -11,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from reference.data.batches import whole_image
+from reference.data.batches import passes
 from reference.data.classes import IGNORE
 from reference.data.sets import Sets
 from reference.probe import Labels, Options, Probe, probe
@@ -72,10 +70,10 @@ def test_prototypes_say_what_the_contrast_would_use(adapted: tuple[Path, Setting
     state = State(settings, Sets(settings.data, settings.seed), Ranks(), held(path))
     network, contrast = state.network.eval(), state.method.contrast
     used, right, known = 0, 0, 0
-    for index in range(4):
-        truth = torch.from_numpy(seen.images.labels(index).copy()).long()
+    for batch in passes(seen.images, SIZE, range(4)):
+        truth = batch.labels[0]
         with torch.no_grad():
-            features = network(whole_image(seen.images, index, SIZE)).features
+            features = network(batch.images).features
             nothing = torch.full((1, *features.shape[2:]), IGNORE)
             labels = contrast(features, nothing, features, update=False).target_labels
         whole = labels.repeat_interleave(SIZE[0] // labels.shape[1], dim=1)
@@ -95,7 +93,7 @@ def test_a_run_is_told_from_its_first_checkpoint_to_its_last_and_left_as_it_was(
     before = {p: p.stat().st_mtime_ns for p in path.rglob("*")}
     text = probe(Options(run=path))
     assert {p: p.stat().st_mtime_ns for p in path.rglob("*")} == before
-    assert "DIAGNOSIS: it reads labels of the target's training images" in text
+    assert "DIAGNOSIS: it reads the target's training labels" in text
     assert "4 of 4 images" in text
     rows = [line.split(" | ")[0] for line in text.splitlines()]
     # The warm-up of three steps has no prototypes.

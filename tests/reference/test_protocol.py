@@ -1,7 +1,5 @@
 """Scores against matrices worked by hand: full-size labels, masks, means, views, windows."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -9,8 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reference.data.classes import CITYSCAPES, ClassList
-from reference.evaluation.protocol import Evaluation, Protocol, class_scores, evaluate
-from reference.evaluation.scores import Scores, confusion_matrix
+from reference.evaluation.protocol import (
+    Evaluation,
+    Protocol,
+    Scores,
+    class_scores,
+    confusion_matrix,
+    evaluate,
+)
 from reference.networks.output import Output, Segmenter
 from tests.reference.small_networks import refuses, small_deeplab
 

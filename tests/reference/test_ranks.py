@@ -1,7 +1,5 @@
 """What ranks share: values, sums, gradients, refusals; alone, a process shares with itself."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """The commands and keys of the documents about training are those that exist."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from importlib import import_module

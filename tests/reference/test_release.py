@@ -1,7 +1,5 @@
 """Weights and card: read back bit for bit, and every way in which they do not belong together."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import pickle
@@ -22,10 +20,10 @@ from reference.networks.release import (
     renamed_source,
     write_release,
 )
-from reference.networks.toy import build_network
 from tests.reference.small_networks import (
     IMAGES,
     Bomb,
+    build_network,
     lively,
     refuses,
     small_deeplab,

@@ -1,7 +1,5 @@
 """The "-released" presets take the step of the authors' trainer, in value and gradient."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

@@ -1,7 +1,5 @@
 """The page of runs: it tells what the folders say, whatever they say, and stands alone."""
 
-from __future__ import annotations
-
 import html
 import json
 import re

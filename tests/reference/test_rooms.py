@@ -1,7 +1,5 @@
 """Imports in `reference/` point down, and each room knows only what the table lets it know."""
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,11 +20,11 @@ ROOMS: dict[str, set[str]] = {
     "methods": {"bicl", "contrast_shares", "data", "method", "networks", "run"},
     "run": {"data", "method", "methods", "networks", "pictures", "settings", "synthetic"},
     "static_labels": {"data", "networks", "run", "settings"},
-    "evaluation": {"data", "networks", "run", "settings"},
+    "evaluation": {"commands", "data", "networks", "run", "settings"},
     "train": {"commands", "data", "method", "presets", "run", "settings"},
-    "synthetic": {"data", "run"},
+    "synthetic": {"commands", "data", "run"},
     "experiments": {"data", "methods", "presets", "run", "settings"},
-    "pictures": {"experiments", "networks", "presets", "run"},
+    "pictures": {"data", "experiments", "networks", "presets", "run"},
 }
 
 

@@ -1,7 +1,5 @@
 """Files are whole or absent, whatever the disk, the process or another writer does."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import re

@@ -1,7 +1,5 @@
 """The folder of a run: one process at a time, what it records, refuses and falls back to."""
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 import os

@@ -1,7 +1,5 @@
 """Panels of a run: always the same images, right pixels, and nothing trained is changed."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +10,9 @@ from PIL import Image
 
 from reference.data.classes import CITYSCAPES
 from reference.networks.tensor_files import read_stored
-from reference.pictures.paint import colourise
-from reference.pictures.strip_files import PANELS, read_strip
-from reference.run.panels import PROTOTYPES, chosen_images, due
+from reference.pictures.strips import colourise, read_strip
+from reference.run.folder import PANELS, PROTOTYPES
+from reference.run.panels import chosen_images, due
 from reference.settings import Settings
 from tests.reference.tiny_runs import SEEN, changed, digest, held, run
 

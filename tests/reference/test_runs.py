@@ -1,10 +1,9 @@
 """The command itself: killed, stopped and resumed with the same bits, alone and on two ranks."""
 
-from __future__ import annotations
-
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 
-from reference.data.sets import Sets
+from reference.data.sets import Sets, draw_missing
 from reference.data.settings import Crops
 from reference.run.plan import plan
 from reference.run.ranks import Ranks
@@ -36,6 +35,7 @@ from tests.reference.tiny_runs import (
     run,
     spawn,
 )
+from tests.reference.trees import cut_short
 
 # As docs/training.md has it.
 TORCHRUN = (str(Path(sys.executable).with_name("torchrun")), "--nproc-per-node", "2", "-m")
@@ -243,7 +243,19 @@ def test_a_dry_run_refuses_the_folder_that_the_run_refuses(seen_run: Path):
         plan(SEEN, seen_run)
     with pytest.raises(ValueError, match=r"got 1 other: seed: 0 -> 5"):
         plan(replace(SEEN, seed=5), seen_run, resume=True)
-    assert "round 1" in plan(SEEN, seen_run, resume=True)
+    assert plan(SEEN, seen_run, resume=True).splitlines()[-1] == "nothing is left to train"
+
+
+def test_a_dry_run_plans_from_the_checkpoint_that_the_run_goes_on_from(
+    seen_run: Path, tmp_path: Path
+):
+    folder = shutil.copytree(seen_run, tmp_path / "run")
+    listed = sorted((folder / "checkpoints").iterdir())
+    listed[-1].unlink()
+    lines = plan(SEEN, folder, resume=True).splitlines()
+    assert "going on from iteration 8" in lines[-2]
+    assert lines[-1].startswith("round 1: iterations 8..8, learning rate ")
+    assert sorted((folder / "checkpoints").iterdir()) == listed[:-1]
 
 
 def test_looking_changes_no_bit(seen_run: Path, tmp_path: Path):
@@ -271,6 +283,24 @@ def test_losses_and_prototypes_stay_float32_under_bf16(tmp_path: Path):
     student = held(tmp_path / "run")["student"]
     assert {value.dtype for value in student.values()} <= {torch.float32, torch.int64, torch.bool}
     assert digest(student) != digest(held(tmp_path / "wide")["student"])
+
+
+def test_a_broken_target_image_is_left_out_of_labels_panels_and_steps(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    data = replace(SEEN.data, root=tmp_path / "scenes")
+    draw_missing(tmp_path / "scenes", data.drawn, SEEN.seed)
+    broken = Sets(data).target.samples[1]
+    cut_short(broken.image)
+    settings = replace(changed(SEEN, network={"kind": "toy"}), data=data)
+    assert run(settings, tmp_path / "run")
+    assert f"left out, 1 so far: data: expected {broken.image} " in capsys.readouterr().err
+    labels = {path.stem for path in (tmp_path / "run/labels/round-1").glob("*.png")}
+    assert labels == {sample.stem for sample in Sets(data).target.samples} - {broken.stem}
+    assert {path.name for path in (tmp_path / "run/panels").glob("target-*")} == {"target-3"}
+    assert run(replace(settings, data=replace(data, max_bad=1)), tmp_path / "run", resume=True)
+    with pytest.raises(ValueError, match=r"and data\.max_bad is 0\.$"):
+        run(replace(settings, data=replace(data, max_bad=0)), tmp_path / "strict")
 
 
 def test_a_checkpoint_inside_a_round_needs_the_labels_of_that_round(tmp_path: Path):

@@ -1,7 +1,5 @@
 """The score command: one table from a network and labelled images, and nothing on wrong input."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
@@ -15,12 +13,13 @@ from PIL import Image
 
 import reference
 from reference import score
+from reference.commands import read
 from reference.data.classes import CITYSCAPES, ClassList
 from reference.evaluation.class_table import DELTA, LAST, read_evaluation
 from reference.score import Options, run_score
 from tests.reference.small_networks import liking, refuses, write_checkpoint
 
-OWN = ClassList("mine", ("road", "sky"), ((1, 1, 1), (2, 2, 2)), {"miou2": (0, 1)})
+OWN = ClassList("mine", ("road", "sky"), ((1, 1, 1), (2, 2, 2)), {"miou2": (0, 1)}, ((4,), (9,)))
 
 
 def save(path: Path, pixels: np.ndarray) -> None:
@@ -73,7 +72,7 @@ def command(options, monkeypatch):
         words = [str(options.root), "--weights", str(options.weights), "--out", str(out)]
         monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
         monkeypatch.setattr(sys, "argv", ["score", *words, *flags])
-        score.main()
+        score.main(read(Options, "score"))
 
     return call
 
@@ -115,6 +114,11 @@ def test_your_own_images_labels_and_classes(tmp_path):
         replace(options, root=city, set="cityscapes", out=tmp_path / "d"), progress=False
     )
     assert table.rows[0].iou_percent == {0: 75.0, 1: 0.0}
+    # The list travels with the network, whatever became of the file.
+    data |= {"classes": "from/another/folder.json"}
+    weights = write_checkpoint(tmp_path / "b.pth", liking(0, count=2), OWN, data, labelled=[0, 1])
+    moved = replace(options, classes=None, weights=weights, out=tmp_path / "e")
+    assert run_score(moved, progress=False).rows[0].iou_percent == {0: 50.0, 1: 0.0}
     (tmp_path / "classes.json").write_text(json.dumps(listed[::-1]))
     with refuses("score: expected the classes of the network (road, sky), got sky, road. Hint: "):
         run_score(replace(options, out=tmp_path / "b"), progress=False)

@@ -1,13 +1,11 @@
 """The drawn scenes: keyed by four numbers, street-like, and stored without ever overwriting."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
 import re
 import shutil
-from dataclasses import fields
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +17,10 @@ from reference.data.layouts import CITYSCAPES_NUMBERS
 from reference.data.sets import draw_missing
 from reference.data.settings import Drawn
 from reference.synthetic.__main__ import draw
-from reference.synthetic.canvas import Canvas, Material, Stamp
 from reference.synthetic.draw import MANIFEST
-from reference.synthetic.look import NUMBERS, Domain, Setting, look_of
+from reference.synthetic.look import NUMBERS, RANGES, Domain, look_of, varied_look
+from reference.synthetic.painter import Canvas, Material, Stamp
 from reference.synthetic.scene import Bytes, draw_scene
-from reference.synthetic.variety import RANGES, varied_look
 
 SMALL = (48, 96)
 DOMAINS: tuple[Domain, ...] = ("source", "target")
@@ -123,7 +120,8 @@ def test_every_class_occurs_and_the_frame_looks_like_a_street(domain: Domain) ->
 def test_every_varied_image_has_its_own_look_from_the_ranges() -> None:
     looks = [varied_look(np.random.default_rng(seed)) for seed in range(40)]
     drawn_apart, never_by_day = {"light", "haze"}, {"lamps"}
-    assert {field.name for field in fields(Setting)} == {*RANGES} | drawn_apart | never_by_day
+    assert {*NUMBERS} == {*RANGES} | drawn_apart | never_by_day
+    assert all({*vars(look.setting)} == {*NUMBERS} for look in looks)
     for name, (low, high) in RANGES.items():
         values = [getattr(look.setting, name) for look in looks]
         assert all(max(low, 0.0) <= value <= high for value in values), name
@@ -242,7 +240,10 @@ def test_a_night_is_written_with_its_partners_by_day(tmp_path: Path) -> None:
 def test_the_same_settings_find_their_data(drawn: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in drawn.rglob("*")}
     draw_missing(drawn, FEW, 0)
+    # Scenes of a split that a run does not want are in nobody's way.
+    draw_missing(drawn, replace(FEW, target_val=0), 0)
     assert {path: path.stat().st_mtime_ns for path in drawn.rglob("*")} == before
+    assert Drawn().target_val == 0
 
 
 def test_a_run_that_was_stopped_is_completed_by_a_process_of_its_own(

@@ -1,7 +1,5 @@
 """Tables of results: they say what the stored numbers say, and their text is kept in step."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree

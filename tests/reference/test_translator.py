@@ -1,15 +1,13 @@
 """The translator: PatchNCE and the adversarial loss are CUT's, and its discriminator trains."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from reference.methods.heads import seeded
-from reference.methods.translator import Translator
+from reference.methods.confeti import Translator
+from reference.networks.output import seeded
 from reference.run.ranks import Ranks
 from tests.reference.given_outputs import assert_same
 from tests.strategies import normal

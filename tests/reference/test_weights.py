@@ -1,7 +1,5 @@
 """Weights of others: families told apart, tensors read back bit for bit, the rest in a sentence."""
 
-from __future__ import annotations
-
 import pickle
 import re
 import zipfile

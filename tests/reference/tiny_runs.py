@@ -1,7 +1,5 @@
 """Runs so small that a test can do them whole, and kill them in between."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import os

@@ -1,7 +1,5 @@
 """Run folders as reference.train leaves them, without training."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,9 +10,9 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from reference.pictures.strip_files import PANELS, StripFile, strip_png
+from reference.pictures.strips import StripFile, strip_png
 from reference.presets import PRESETS
-from reference.run.folder import as_plain
+from reference.run.folder import PANELS, as_plain
 
 NAMES = ("road", "traffic <light>", "car")
 COLOURS = [(128, 64, 128), (250, 170, 30), (0, 0, 142)]

@@ -1,14 +1,14 @@
-"""Strips of pictures as PNG files that a run leaves behind, one per image and iteration.
+"""Label maps in their colours, in strips of pictures as PNG files and in HTML.
 
-A file is made for people: titles above the pictures, the colours of the classes below. It also
-says in its own text where which picture stands, so that a page can take it apart again.
+A strip is one image at one iteration of a run. It is made for people: titles above the pictures,
+the colours of the classes below. It also says in its own text where which picture stands, so that
+a page can take it apart again.
 """
 
-from __future__ import annotations
-
+import base64
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,9 +17,50 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
-from reference.pictures.paint import UNLABELLED, ByteArray, Colour
+from reference.data.classes import IGNORE, ByteArray, Colour
 
-PANELS: Final = "panels"
+UNLABELLED: Final[Colour] = (120, 120, 120)
+
+
+def colourise(labels: ByteArray, colours: Sequence[Colour]) -> ByteArray:
+    """Paint class numbers, (H, W), as RGB, (H, W, 3); 255 becomes a mid grey.
+
+    Raises:
+        ValueError: a value that is neither a class nor 255.
+
+    Example:
+        >>> colourise(np.array([[0, 255]], dtype=np.uint8), [(128, 64, 128)]).tolist()
+        [[[128, 64, 128], [120, 120, 120]]]
+    """
+    table = np.full((256, 3), UNLABELLED, dtype=np.uint8)
+    table[: len(colours)] = colours
+    strange = labels[(labels >= len(colours)) & (labels != IGNORE)]
+    if strange.size:
+        raise ValueError(
+            f"colourise: expected class numbers 0..{len(colours) - 1} or {IGNORE}, "
+            f"got {int(strange[0])} in {strange.size} pixels."
+        )
+    return table[labels]
+
+
+def grey(values: ByteArray) -> ByteArray:
+    """Turn (H, W) uint8 into (H, W, 3) from black, 0, to white, 255."""
+    return np.repeat(values[..., None], 3, axis=2)
+
+
+def hexadecimal(colour: Sequence[int]) -> str:
+    """Write red, green and blue, 0..255 each, as HTML does: #804000."""
+    return "#" + bytes(colour).hex()
+
+
+def data_uri(pixels: ByteArray, *, photograph: bool = False) -> str:
+    """Encode (H, W, 3) for a page: exactly as PNG, a photograph as JPEG at a tenth of the size."""
+    kind, options = ("jpeg", {"quality": 85}) if photograph else ("png", {"optimize": True})
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, kind, **options)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
 _KEY: Final = "strip"
 _INK, _SOFT, _PAPER = (29, 29, 27), (92, 92, 86), (255, 255, 255)
 _GAP, _LINE, _SWATCH, _TEXT = 12, 22, 13, 14

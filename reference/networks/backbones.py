@@ -1,21 +1,83 @@
-"""ResNet with output stride 8, as DeepLab-V2 uses it: the last two stages dilate, not shrink.
+"""Backbones at stride 8, as DeepLab-V2 uses them: ResNet, and any of timm's, which stays optional.
 
-Parameters carry the names that torchvision and timm use, so that their weights fit as they are.
+Parameters of ResNet carry the names that torchvision and timm use, so that their weights fit as
+they are; its last two stages dilate instead of shrinking. BatchNorm is trained so far only.
 """
 
-from __future__ import annotations
-
-from contextlib import nullcontext
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import fields
 from functools import partial
-from typing import Final
+from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from reference.networks.output import Domain
-from reference.networks.pretrained import WithBatchNorm, statistics_at_rest
 from reference.networks.settings import DeepLabOptions
+
+_Self = TypeVar("_Self", bound="WithBatchNorm")
+
+
+def check_choices(owner: str, options: Any) -> None:
+    """Refuse a value of a settings object that is not among the words of its field's type."""
+    hints = get_type_hints(type(options))
+    for field in fields(options):
+        words, value = get_args(hints[field.name]), getattr(options, field.name)
+        if get_origin(hints[field.name]) is Literal and value not in words:
+            known = " or ".join(f'"{word}"' for word in words)
+            raise ValueError(f"{owner}: expected {field.name} {known}, got {value!r}.")
+
+
+def _batch_norms(module: nn.Module) -> list[_BatchNorm]:
+    return [inner for inner in module.modules() if isinstance(inner, _BatchNorm)]
+
+
+class WithBatchNorm(nn.Module):
+    """A backbone that says what its BatchNorm layers do.
+
+    Args:
+        batch_norm: "trained"; "affine_frozen" stops the gradients of scale and shift while the
+            statistics follow `train` and `eval`; "frozen" keeps the running statistics as well;
+            "at_rest" keeps these alone.
+    """
+
+    def __init__(self, batch_norm: str) -> None:
+        super().__init__()
+        self.batch_norm = batch_norm
+
+    def settle_batch_norm(self) -> None:
+        """Stop what is to be stopped; to be called once all layers are there."""
+        for norm in _batch_norms(self) if "frozen" in self.batch_norm else ():
+            norm.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self: _Self, mode: bool = True) -> _Self:
+        """Switch to training; statistics that are kept stay in evaluation."""
+        super().train(mode)
+        for norm in _batch_norms(self) if self.batch_norm in ("frozen", "at_rest") else ():
+            norm.eval()
+        return self
+
+
+@contextmanager
+def statistics_at_rest(module: nn.Module) -> Iterator[None]:
+    """Normalise by the batch without moving the running statistics of BatchNorm."""
+    # Recomputation must save the same tensors as the pass before, so the statistics stay part of
+    # the computation and move by 0.
+    norms = _batch_norms(module)
+    held = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, (momentum, counter) in zip(norms, held, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, counter
+
 
 # Bottleneck blocks per stage; 14 and 26 are for tests and small machines.
 _BLOCKS: Final = {
@@ -140,3 +202,40 @@ class ResNet(WithBatchNorm):
         for layer in (stem.layer1, self.layer2, self.layer3, self.layer4):
             x = self._run(layer, x)
         return x
+
+
+def _timm() -> Any:
+    try:
+        return importlib.import_module("timm")
+    # A torchvision that was built for another torch fails with RuntimeError, not ImportError.
+    except (ImportError, RuntimeError) as error:
+        raise ImportError(
+            "TimmBackbone: expected timm and torchvision to be importable, got "
+            f"{type(error).__name__}: {str(error).rstrip('.')}. Hint: install "
+            "protocontrast[backbones] and the torchvision that belongs to the installed torch, or "
+            'choose the backbone "resnet101", which needs neither.'
+        ) from error
+
+
+class TimmBackbone(WithBatchNorm):
+    """The last feature map of a network of timm at stride 8, with random weights."""
+
+    def __init__(self, name: str, *, batch_norm: str = "affine_frozen") -> None:
+        super().__init__(batch_norm)
+        options = {"pretrained": False, "features_only": True, "output_stride": 8}
+        timm = _timm()
+        try:
+            self.model = timm.create_model(name, **options)
+        except (RuntimeError, TypeError, NotImplementedError, AttributeError) as error:
+            raise ValueError(
+                "TimmBackbone: expected a feature network of timm at output stride 8, got "
+                f"{name!r} ({str(error).rstrip('.')}). Hint: timm.list_models() lists the names."
+            ) from error
+        self.channels = int(self.model.feature_info.channels()[-1])
+        self.stride = int(self.model.feature_info.reduction()[-1])
+        self.settle_batch_norm()
+
+    def forward(self, x: Tensor, domain: Domain = "target") -> Tensor:
+        """Compute the last feature map, the same for both domains."""
+        del domain
+        return self.model(x)[-1]
