@@ -72,7 +72,7 @@ def draw_missing(many: Iterable[Settings]) -> None:
         _ = len(sets.target), len(sets.validation), len(sets.source)
 
 
-def sets_of(settings: Settings) -> Sets:
+def sets_of(settings: Settings) -> "Sets":
     """The sets of a run, of which nothing is opened yet."""
     from reference.data.sets import Sets
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from reference.evaluation.scores import Scores
 
 from reference import ablate
 from reference.ablate import Options, runs_of, store_tables, stored_records, train_missing
+from reference.evaluation.protocol import Scores
 from reference.experiments import runs, tables, targets
 from reference.experiments.rows import (
     BESIDE_METHODS,
