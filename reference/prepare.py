@@ -60,7 +60,7 @@ def copies(options: Options) -> list[Copy]:
         for split in ("train",) if layout.source else ("train", "val"):
             labels = layout.source or options.labels or split == "val"
             images = open_set(layout, Path(root), split, CITYSCAPES, labels=labels, role=role)
-            written = layout.word(split)
+            written = layout.splits.get(split, split)
             pattern = converted_pattern(layout).replace("{split}", written)
             kept = divisor if split == "train" else 1
             listed.append(Copy(images, written, pattern, options.out / name, divisor, kept))

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from reference.data.classes import IGNORE, ByteArray
+from reference.data.classes import IGNORE, ByteArray, ClassList
 from reference.data.cuts import Key, Order, Window, draw_window, placed
 from reference.data.files import DataError, Reading, Size, read_labels, resize_image, resize_labels
-from reference.data.image_set import ImageSet
+from reference.data.image_set import ImageSet, reading_of
+from reference.data.layouts import Labels
 from reference.data.settings import Crops
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class _Cuts(Dataset[Any]):
             try:
                 if self.static is not None:
                     path = self.static / f"{self.images.stems[tried.image]}.png"
-                    labels = read_labels(path, _static_reading(len(self.images.classes)))
+                    labels = read_labels(path, _as_they_stand(self.images.classes))
             except DataError as error:
                 # No image of the set: leaving it out would hide that the run's files are gone.
                 return _Sample(None, bad, error)
@@ -135,11 +136,9 @@ class _Cuts(Dataset[Any]):
         return window, cut
 
 
-def _static_reading(classes: int) -> Reading:
-    """Return how static labels are read: class numbers and 255, as they stand."""
-    table = np.full(256, IGNORE, dtype=np.uint8)
-    table[:classes] = np.arange(classes)
-    return Reading("ids", table, frozenset({*range(classes), IGNORE}), {})
+def _as_they_stand(classes: ClassList) -> Reading:
+    """Return how static labels are read: class numbers and 255."""
+    return reading_of(Labels("", {**dict(enumerate(classes.names)), IGNORE: ""}), classes)
 
 
 def _files(images: ImageSet, index: int) -> tuple[ByteArray, ByteArray | None, ByteArray | None]:

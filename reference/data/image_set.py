@@ -186,7 +186,7 @@ def layout_of(name: str, role: Role) -> Layout:
 def looks_like(root: Path, split: str) -> str:
     """Name the first layout of the table whose images lie below a folder, "" for none."""
     for name, layout in LAYOUTS.items():
-        word = layout.word(split)
+        word = layout.splits.get(split, split)
         if any(find_files(root, pattern, word, labels=False) for pattern in layout.images):
             return name
     return ""
@@ -232,13 +232,14 @@ def open_set(
         merge: pairs such as "rider=person".
         label_root: folder of labels, where they do not lie below `root`.
     """
-    found, pattern = _images(layout, root, split)
+    word = layout.splits.get(split, split)
+    found, pattern = _images(layout, root, word)
     images = found
     if "{split}" not in pattern and role == "target" and layout is not OWN:
         fifth = {key for n, key in enumerate(found) if n % _FIFTH == _FIFTH - 1}
         images = {key: path for key, path in found.items() if (key in fifth) == (split == "val")}
     ways = _ways(layout)
-    truth = _label_files(layout, ways, label_root or root, split) if labels else {}
+    truth = _label_files(ways, label_root or root, word) if labels else {}
     missing = [path for key, path in images.items() if key not in truth]
     if labels and missing:
         got = f"none; {len(missing)} of {len(images)} images lack theirs"
@@ -246,7 +247,7 @@ def open_set(
         raise refuse(missing[0], "to have labels", got, hint)
     partners: Mapping[Parts, Path] = {}
     if layout.partner:
-        partners = find_files(root, layout.partner, layout.word(split), labels=False)
+        partners = find_files(root, layout.partner, word, labels=False)
     names = {part.partition("}")[0] for part in pattern.split("{")[1:]} - {"split"}
     samples = []
     for key, path in images.items():
@@ -268,12 +269,12 @@ def open_set(
     )  # fmt: skip
 
 
-def _images(layout: Layout, root: Path, split: str) -> tuple[dict[Parts, Path], str]:
+def _images(layout: Layout, root: Path, word: str) -> tuple[dict[Parts, Path], str]:
     """Return the images by what the pattern names, and the pattern that finds them."""
     for pattern in layout.images:
-        if images := find_files(root, pattern, layout.word(split), labels=False):
+        if images := find_files(root, pattern, word, labels=False):
             return images, pattern
-    wanted = layout.images[0].replace("{split}", layout.word(split))
+    wanted = layout.images[0].replace("{split}", word)
     for part in ("{stem}", "{place}", "{path}", "{condition}"):
         wanted = wanted.replace(part, "*")
     got = "none" if root.is_dir() else "no such folder"
@@ -286,13 +287,11 @@ def _images(layout: Layout, root: Path, split: str) -> tuple[dict[Parts, Path], 
     raise refuse(root, f"to hold images of {layout.title}, {wanted}.png", got, hint)
 
 
-def _label_files(
-    layout: Layout, ways: Sequence[Labels], root: Path, split: str
-) -> dict[Parts, tuple[Path, int]]:
+def _label_files(ways: Sequence[Labels], root: Path, word: str) -> dict[Parts, tuple[Path, int]]:
     """Return the label file of every image, and the number of its way."""
     truth: dict[Parts, tuple[Path, int]] = {}
     for number, way in enumerate(ways):
-        for key, path in find_files(root, way.pattern, layout.word(split), labels=True).items():
+        for key, path in find_files(root, way.pattern, word, labels=True).items():
             # Other repositories write converted labels beside the downloaded ones.
             if CONVERTED in way.pattern or not path.stem.endswith(CONVERTED):
                 truth.setdefault(key, (path, number))

@@ -44,10 +44,6 @@ class Layout:
     folders: tuple[str, ...] = ()  # other names of its folder below --data.root
     source: bool = False  # usually serves as the source, so that its train labels are checked
 
-    def word(self, split: str) -> str:
-        """What the set calls a split."""
-        return self.splits.get(split, split)
-
 
 def _ids(numbers: tuple[int, ...], last: int, *void: int) -> dict[int, str]:
     named = dict(zip(numbers, _NAMES, strict=True))
