@@ -7,12 +7,12 @@
     python -m reference.ablate --method all
     python -m reference.ablate --method all --target night
     python -m reference.ablate --target carla-to-camvid --root /data
+    python -m reference.ablate --target carla-to-kitti --root /data --seeds 0 --rows bicl balanced
 
 Every row of every seed is a run folder below runs/ablation. A stopped command goes on where it
-stopped: rows with the same settings are reused, other settings are refused.
+stopped: rows with the same settings are reused, other settings are refused. A source network that
+was trained for another target with the same settings serves this one.
 """
-
-from __future__ import annotations
 
 import json
 import sys
@@ -29,12 +29,13 @@ from reference.experiments.rows import (
     MAIN_ROWS,
     METHOD,
     ORACLE,
+    PRESET_ROWS,
     SOURCE,
     TOY_ROWS,
     method_rows,
     settings_of,
 )
-from reference.experiments.runs import Run, record_of, refuse_other_settings, train_all
+from reference.experiments.runs import Run, record_of, refuse_other_settings, take_over, train_all
 from reference.experiments.targets import NIGHT, TOY
 from reference.run.files import write_atomically
 from reference.run.folder import LAST
@@ -50,7 +51,7 @@ class Options:
 
     # of the drawn images, the weights and the batches; one experiment each
     seeds: tuple[int, ...] = (0, 1, 2)
-    # names of rows; by default all for the toy, the main ones for photographs
+    # names of rows; by default all that make sense for the toy and presets, else the main ones
     rows: tuple[str, ...] = ()
     # toy, night, a preset of reference.train, or the folder of photographs
     target: str = TOY
@@ -118,14 +119,21 @@ class Options:
     def section(self) -> str:
         """The part of docs/results.md that these rows fill, or the name of a file of their own."""
         kind = "photographs" if self.photographs else self.target
+        if self.rendered:
+            return kind
         if self.methods or self.target == NIGHT:
             return "methods" if kind == TOY else f"methods-{kind}"
         return "sequence" if self.sequence else "varied" if self.varied else kind
 
     @property
+    def rendered(self) -> bool:
+        """Whether the target is a preset with one table for all its rows, methods among them."""
+        return not self.photographs and self.target not in (TOY, NIGHT)
+
+    @property
     def wanted_rows(self) -> tuple[str, ...]:
         """The rows that are asked for, in the order of tables, with the source stage they need."""
-        usual = TOY_ROWS if self.target in (TOY, NIGHT) else MAIN_ROWS
+        usual = MAIN_ROWS if self.photographs else PRESET_ROWS if self.rendered else TOY_ROWS
         if self.methods:
             usual = method_rows(self.methods, day_images="night" in self.target)
         wanted = {SOURCE, *(self.rows or usual)}
@@ -158,6 +166,7 @@ class Options:
         target = f"<root of {self.photographs}>" if self.photographs else self.target
         words = {
             "--target": target if target != TOY else "",
+            "--root": "<folder of the sets>" if self.root else "",
             "--sequence": self.sequence,
             "--method": "all" if self.section.startswith("methods") else "",
             "--steps": self.steps,
@@ -197,6 +206,10 @@ def train_missing(options: Options) -> list[str]:
         print(f"{reused} of {len(wanted)} rows are stored with these settings: reused.")
     targets.draw_missing(run.settings for run in missing)
     missing = [r for r in missing if r.row != ORACLE or targets.has_training_labels(r.settings)]
+    for run in [run for run in missing if run.row == SOURCE]:
+        if (other := take_over(run, options.runs / "ablation")) is not None:
+            missing.remove(run)
+            print(f"{run.folder}: the network of {other}, scored on this target.", flush=True)
     problems = []
     for number, (run, problem) in enumerate(train_all(missing, options.jobs), 1):
         record = record_of(run)
@@ -219,7 +232,8 @@ def store_tables(options: Options) -> str:
     set.
     """
     methods = options.section.startswith("methods")
-    fitting = method_rows(("all",)) if methods else [r for r in LABELS if METHOD not in r]
+    every = [row for row in LABELS if options.rendered or METHOD not in row]
+    fitting = method_rows(("all",)) if methods else every
     stored = {run: r for run, r in stored_records(options).items() if run.row in fitting}
     settings = next(iter(stored)).settings
     summary = tables.summarise(

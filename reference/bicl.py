@@ -5,19 +5,20 @@
 
 `protocontrast.BiCL` holds prototypes and domain bias, labels the target and computes both
 contrasts; its equations stand in docs/maths.md. y_F are the static labels that the round began
-with; inside the contrast they win over the dynamic labels of the nearest calibrated prototype.
+with; inside the contrast they win over the dynamic labels of the nearest calibrated prototype,
+which `reference.dynamic_labels` makes where more is asked of them.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 
-from torch import Tensor
+from torch import Tensor, nn
 
 import protocontrast as pc
 from reference.contrast_shares import contrast_shares
+from reference.dynamic_labels import DynamicLabels
 from reference.method import Given, Losses, Method, Step
+from reference.networks.output import Output
 from reference.settings import Contrast
 
 
@@ -33,9 +34,18 @@ class BiCL(Method):
         self.stage = stage = given.stage
         self.uses_static = stage.uses_static
         self.uses_target = stage.contrasts or bool(stage.entropy_weight) or stage.uses_static
-        self.contrast = None
+        self.contrast: pc.BiCL | None = None
+        self.dynamic: DynamicLabels | None = None
+        self.projected: nn.Module = nn.Identity()
         if stage.contrasts:
             self.contrast = contrast(stage.contrast, given.num_classes, given.dim)
+            if stage.contrast.conditional:
+                self.dynamic = DynamicLabels(stage.contrast, given.num_classes)
+                self.contrast.threshold = math.inf
+            if stage.contrast.projection:
+                from reference.methods.heads import Projector
+
+                self.projected = Projector(given.dim, "crc", given.seed)
 
     def forward(self, step: Step) -> Losses:
         """Compute the terms of one part."""
@@ -54,9 +64,13 @@ class BiCL(Method):
             terms["entropy"] = stage.entropy_weight * pc.entropy(target.logits)
         if self.contrast is None:
             return Losses(terms, target, static)
-        pulled = self.contrast(source.features, step.source_labels, target.features, static)
-        to_source, to_target = contrast_shares(self.contrast, pulled, step)
-        l_1, l_2 = self.contrast.weights
+        f_s, f_t = self.projected(source.features), self.projected(target.features)
+        if self.dynamic is not None:
+            static = self.dynamic(self.contrast, step, f_s, Output(target.logits, f_t))
+        pulled = self.contrast(f_s, step.source_labels, f_t, static)
+        to_source, to_target = contrast_shares(self.contrast, pulled, step, static)
+        rise = min(1.0, (step.index + 1) / max(1, stage.contrast.warmup))
+        l_1, l_2 = (rise * weight for weight in self.contrast.weights)
         if l_1:
             terms["target_to_source"] = l_1 * to_source * pulled.target_to_source
         if l_2:
@@ -70,20 +84,13 @@ class BiCL(Method):
 
 def contrast(settings: Contrast, num_classes: int, dim: int) -> pc.BiCL:
     """Translate settings into `protocontrast.BiCL`."""
+    # A threshold that no pixel reaches: no dynamic labels.
+    threshold = settings.threshold if settings.dynamic_labels else math.inf
     return pc.BiCL(
-        num_classes,
-        dim,
-        temperature=settings.temperature,
-        # A threshold that no pixel reaches: no dynamic labels.
-        threshold=settings.threshold if settings.dynamic_labels else math.inf,
-        measure=settings.measure,
-        momentum=settings.momentum,
-        bias_momentum=settings.bias_momentum,
-        bias_warmup=settings.bias_warmup,
-        normalize=settings.normalize,
-        prototypes=settings.prototypes,
-        pairwise=settings.pairwise,
-        absent=settings.absent,
-        calibrate=settings.calibrate,
+        num_classes, dim, temperature=settings.temperature, threshold=threshold,
+        measure=settings.measure, momentum=settings.momentum, normalize=settings.normalize,
+        bias_momentum=settings.bias_momentum, bias_warmup=settings.bias_warmup,
+        prototypes=settings.prototypes, pairwise=settings.pairwise, absent=settings.absent,
+        calibrate=settings.calibrate, balance=settings.balance,
         weights=(settings.target_to_source, settings.source_to_target),
-    )
+    )  # fmt: skip

@@ -22,7 +22,6 @@ from rich.table import Table
 
 from reference.commands import answer, read
 from reference.experiments import targets
-from reference.experiments.label_accuracy import label_accuracy
 from reference.experiments.rows import CAPTIONS, CONTROL, ENTROPY, ORACLE, SOURCE, settings_of
 from reference.experiments.runs import Run, record_of, refuse_other_settings, train_all
 from reference.experiments.targets import NIGHT, TOY
@@ -96,6 +95,17 @@ def prepare(options: Options) -> list[Run]:
     }
     write_json(folder / COMPARISON, told)
     return runs
+
+
+def label_accuracy(run: Run) -> list[dict[str, float]]:
+    """How right the static labels of every round were, 0..1; empty without a truth."""
+    from reference.probe import Probe
+
+    seen = Probe(run.folder, run.settings)
+    return [
+        {"round": number, "coverage": labels.coverage, "accuracy": labels.accuracy}
+        for number, labels in (seen.static_labels() if seen.images.has_labels else ())
+    ]
 
 
 def summarise(runs: Sequence[Run], seconds: float) -> dict[str, Any]:

@@ -6,8 +6,6 @@ such); those of GTA5 and SYNTHIA without it are our reading of the paper, with h
 calibration. Settings of drawn scenes were chosen on validation images of seed 0 (docs/results.md).
 """
 
-from __future__ import annotations
-
 import inspect
 import re
 import shutil

@@ -12,16 +12,13 @@ scored on the validation images of its run.
 """
 
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any
 
 import tyro
 
 from reference.commands import Use, answer, read
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,28 +57,12 @@ from reference.evaluation.class_table import (
 from reference.evaluation.protocol import evaluate, read_for_use
 from reference.networks.output import in_words
 from reference.networks.release import Release
-
-
-def _typed(kind: type[T], plain: Mapping[str, Any]) -> T:
-    """Turn plain settings of a run into a dataclass; what it does not know is left out."""
-    hints = get_type_hints(kind)
-    values: dict[str, Any] = {}
-    for field in fields(kind):  # type: ignore[arg-type]
-        value, hint = plain.get(field.name), hints[field.name]
-        if isinstance(value, Mapping):
-            value = _typed(hint, value)
-        elif isinstance(value, list):
-            value = tuple(value)
-        elif isinstance(value, str) and Path in get_args(hint):
-            value = Path(value)
-        if value is not None:
-            values[field.name] = value
-    return kind(**values)
+from reference.settings import from_plain
 
 
 def open_images(options: Options, release: Release) -> tuple[ImageSet, ClassList]:
     """Open the images and labels that are to be scored, and the classes with their means."""
-    data = _typed(DataSettings, release.card.get("data", {}))
+    data = from_plain(DataSettings, release.card.get("data", {}))
     data = replace(data, source_set=release.card.get("source") or data.source_set)
     if options.root is not None:
         root = options.root

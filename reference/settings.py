@@ -6,11 +6,10 @@ comment above a field is its help on the command line. Nothing here imports torc
 ``--help`` answers at once.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 import tyro
 
@@ -26,6 +25,7 @@ from reference.data.settings import (
 )
 from reference.networks.settings import NetworkSettings
 
+T = TypeVar("T")
 Stages = Literal["full", "source-only", "adapt", "oracle"]
 
 
@@ -128,14 +128,30 @@ class Contrast:
     pairwise: bool = False
     # mask: leave absent classes out, own; floor: keep them at a cosine of -1, released
     absent: Literal["mask", "floor"] = "mask"
+    # what is an equal part of both contrasts: a pixel, paper, or a class, own (M18)
+    balance: Literal["pixel", "class"] = "pixel"
+    # keep a dynamic label only where the head predicts the same class; own, of method bicl alone
+    agree: bool = False
+    # above 0: no threshold, but this share of every class's nearest pixels, the surest, has its
+    # dynamic label, 0..1; own, of method bicl alone
+    class_coverage: float = 0.0
+    # steps of adaptation over which both weights rise from 0; own, of method bicl alone
+    warmup: int = 0
+    # contrast the output of two trained 1x1 convolutions of the features; own, of bicl alone
+    projection: bool = False
 
     def __post_init__(self) -> None:
-        at_least(self, 0, "target_to_source", "source_to_target")
+        at_least(self, 0, "target_to_source", "source_to_target", "warmup")
         above_zero(self, "temperature")
-        within_one(self, "momentum", "bias_momentum")
+        within_one(self, "momentum", "bias_momentum", "class_coverage")
         low = -1 if self.measure == "similarity" else 0
         ok = low <= self.threshold <= 1
         require("Contrast", "threshold", self.threshold, f"within {low}..1", ok)
+
+    @property
+    def conditional(self) -> bool:
+        """Whether dynamic labels depend on more than the nearest prototype and one threshold."""
+        return self.dynamic_labels and (self.agree or self.class_coverage > 0)
 
 
 @dataclass(frozen=True)
@@ -277,6 +293,22 @@ class Settings:
     def adapts(self) -> bool:
         """Whether target images are seen without their labels."""
         return self.stages in ("full", "adapt")
+
+
+def from_plain(kind: type[T], plain: Mapping[str, Any]) -> T:
+    """Settings from what JSON holds of them; what they do not know is left out."""
+    hints, values = get_type_hints(kind), {}
+    for name in (each.name for each in fields(kind)):  # type: ignore[arg-type]
+        value: Any = plain.get(name)
+        if isinstance(value, Mapping):
+            value = from_plain(hints[name], value)
+        elif isinstance(value, list):
+            value = tuple(value)
+        elif isinstance(value, str) and Path in get_args(hints[name]):
+            value = Path(value)
+        if name in plain:
+            values[name] = value
+    return kind(**values)
 
 
 @dataclass(frozen=True)

@@ -185,13 +185,17 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a network scored on so many images of the set `target`, and how it was measured."""
+    """What a network scored on so many images of the set `target`, and how it was measured.
+
+    `each`: a confusion matrix for every image, (images, C, C); None where it was read from a table.
+    """
 
     scores: Scores
     protocol: Protocol
     images: int
     align_corners: bool
     target: str = ""
+    each: Tensor | None = None
 
     @property
     def means_percent(self) -> dict[str, float | None]:
@@ -277,14 +281,15 @@ def evaluate(
             f"{protocol.classes.name}, got {network.num_classes}."
         )
     device = next(network.parameters()).device
-    confusion = torch.zeros(count, count, dtype=torch.int64, device=device)
+    matrices = []
     with at_rest(network):
         for index in track(len(images), "Evaluating", show=progress):
             truth = torch.from_numpy(images.labels(index).copy()).to(device)
             size = (truth.shape[0], truth.shape[1])
             guess = class_scores(network, images.image(index), size, protocol).argmax(dim=0)
-            confusion += confusion_matrix(guess, truth, count)
-    scores = Scores(confusion.cpu())
+            matrices.append(confusion_matrix(guess, truth, count))
+    each = torch.stack(matrices).cpu()
+    scores = Scores(each.sum(dim=0))
     if not set(scores.occurring) & set(protocol.known):
         others = f"pixels of {len(scores.occurring)} other classes"
         raise ValueError(
@@ -292,7 +297,7 @@ def evaluate(
             f"{len(images)} images of {images.name}, got {others if scores.occurring else 'none'}. "
             "Hint: labels of a test split are placeholders; score on the split val."
         )
-    return Evaluation(scores, protocol, len(images), network.align_corners, images.name)
+    return Evaluation(scores, protocol, len(images), network.align_corners, images.name, each)
 
 
 def read_for_use(caller: str, use: Use) -> tuple[Release, Protocol]:

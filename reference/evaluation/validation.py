@@ -1,18 +1,23 @@
 """Scores of a run on its validation images: the last evaluation is the headline."""
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
+import numpy as np
 import torch
 
 from reference.evaluation.class_table import class_table, read_evaluation, write_class_table
 from reference.evaluation.protocol import Evaluation, Protocol, evaluate
 from reference.networks.output import Segmenter, in_words
+from reference.run.files import write_atomically
 from reference.settings import Settings, phases
 
 if TYPE_CHECKING:
     from reference.data.sets import Sets
     from reference.run.state import State
+
+EACH: Final = "confusions.npz"
 
 
 class Validation(NamedTuple):
@@ -87,7 +92,7 @@ def validate(folder: Path, settings: Settings, sets: "Sets", state: "State") -> 
     """Evaluate a network and its moving average, as their method uses them at test time.
 
     Writes ``classes.{md,csv,json}`` of the network, beside an evaluation before that was measured
-    alike, and ``classes_teacher.*`` of the moving average.
+    alike, with the confusion of every image, and ``classes_teacher.*`` of the moving average.
     """
     protocol = Protocol(
         sets.classes, settings.reporting.size, labelled=tuple(sets.labelled.labelled),
@@ -104,6 +109,10 @@ def validate(folder: Path, settings: Settings, sets: "Sets", state: "State") -> 
         previous = None
     words = in_words(state.network)
     write_class_table(folder, class_table(student, network=f"student: {words}", previous=previous))
+    if student.each is not None:
+        content = io.BytesIO()
+        np.savez_compressed(content, confusions=student.each.numpy().astype(np.uint32))
+        write_atomically(folder / EACH, content.getvalue())
     means = student.means_percent.items()
     name, value = next((name, value) for name, value in means if value is not None)
     teacher = None

@@ -4,8 +4,6 @@ Every adapted row begins with the network of the row "source_only" of its seed a
 others by its settings alone. Names of rows stand in docs/results/*.json.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -54,6 +52,7 @@ _PUBLISHED: Final = Contrast(
 )  # fmt: skip
 _ENTROPIES: Final = {"source_entropy_weight": 0.4, "entropy_weight": 0.12, "entropy_from_round": 0}
 INGREDIENTS: Final[Mapping[str, tuple[str, Change]]] = {
+    "contrast": ("contrast", _stage(contrast=_OFF)),
     "target_to_source": ("target to source", _stage(contrast={"target_to_source": 0.0})),
     "source_to_target": ("source to target", _stage(contrast={"source_to_target": 0.0})),
     "calibration": ("calibration", _stage(contrast={"calibrate": False})),
@@ -67,6 +66,67 @@ INGREDIENTS: Final[Mapping[str, tuple[str, Change]]] = {
         "BiCL, entropy and static labels from the start",
         _static(_stage(entropy_from_round=0), from_round=0),
     ),
+}  # fmt: skip
+
+
+def _balanced(share: float | None = None, **contrast: Any) -> Change:
+    """Every class an equal part of both contrasts, and other changes of contrast and labels."""
+    change = _stage(contrast={"balance": "class", **contrast})
+    return change if share is None else _static(change, class_share=share)
+
+
+# From rendered streets to photographs: the contrast changed in one thing, then balanced by class
+# and changed in one more.
+VARIANTS: Final[Mapping[str, tuple[str, Change]]] = {
+    "agree": ("BiCL, dynamic labels that the head shares", _stage(contrast={"agree": True})),
+    "balanced": ("BiCL, balanced by class", _balanced()),
+    "balanced_static": ("balanced, static labels alone", _balanced(dynamic_labels=False)),
+    "balanced_agree": ("balanced, dynamic labels that the head shares", _balanced(agree=True)),
+    "balanced_coverage": (
+        "balanced, dynamic labels for 0.6 of every class", _balanced(class_coverage=0.6),
+    ),
+    "balanced_uncalibrated": ("balanced, no calibration", _balanced(calibrate=False)),
+    "balanced_bank": (
+        "balanced, prototypes of the bank",
+        _balanced(prototypes="bank", pairwise=False, absent="mask", normalize="features"),
+    ),
+    "balanced_warmup": ("balanced, rising over 100 steps", _balanced(warmup=100)),
+    "balanced_projection": ("balanced, on projected features", _balanced(projection=True)),
+    "balanced_strong": (
+        "balanced, weights of 0.2", _balanced(target_to_source=0.2, source_to_target=0.2),
+    ),
+    "balanced_sharp": (
+        "balanced, static labels alone, temperature 0.05",
+        _balanced(dynamic_labels=False, temperature=0.05),
+    ),
+    "balanced_soft": (
+        "balanced, static labels alone, temperature 0.2",
+        _balanced(dynamic_labels=False, temperature=0.2),
+    ),
+    "share_without_contrast": (
+        "static labels of share 0.3, no contrast", _static(_stage(contrast=_OFF), class_share=0.3),
+    ),
+    "balanced_share": ("balanced, static labels of share 0.3", _balanced(0.3)),
+    "balanced_share_agree": (
+        "balanced, share 0.3, dynamic labels that the head shares", _balanced(0.3, agree=True),
+    ),
+}  # fmt: skip
+# What is worth what: name -> (row with it, row without it).
+PAIRS: Final[Mapping[str, tuple[str, str]]] = {
+    "contrast, every pixel alike": ("bicl", "without_contrast"),
+    "contrast, every class alike": ("balanced", "without_contrast"),
+    "contrast, every class alike, share 0.3": ("balanced_share", "share_without_contrast"),
+    "balance by class": ("balanced", "bicl"),
+    "dynamic labels, every pixel alike": ("bicl", "without_dynamic_labels"),
+    "dynamic labels, every class alike": ("balanced", "balanced_static"),
+    "the same that the head shares": ("balanced_agree", "balanced_static"),
+    "the same for 0.6 of every class": ("balanced_coverage", "balanced_static"),
+    "calibration, every class alike": ("balanced", "balanced_uncalibrated"),
+    **{
+        VARIANTS[name][0]: (name, "balanced")
+        for name in ("balanced_bank", "balanced_warmup", "balanced_projection", "balanced_strong",
+                     "balanced_share")
+    },
 }  # fmt: skip
 # Rows that BiCL is trained for with other settings; "bicl" has the preset's own.
 _BICL: Final[Mapping[str, tuple[str, Change]]] = {
@@ -93,6 +153,7 @@ _BICL: Final[Mapping[str, tuple[str, Change]]] = {
         f"without_{name}": (label if "BiCL" in label else f"BiCL without {label}", change)
         for name, (label, change) in INGREDIENTS.items()
     },
+    **VARIANTS,
     f"{METHOD}bicl": (
         "BiCL, published weights",
         _static(
@@ -119,13 +180,28 @@ CAPTIONS: Final[Mapping[str, str]] = {
     "bicl": "BiCL",
     ORACLE: "oracle",
 }
+# Columns of the table per class, which are those of the demo and of the rendered source.
+CLASS_CAPTIONS: Final[Mapping[str, str]] = {
+    **{name: CAPTIONS[name] for name in (SOURCE, CONTROL, ENTROPY)},
+    "without_contrast": "no contrast",
+    "bicl": "BiCL",
+    "balanced": "balanced",
+    ORACLE: CAPTIONS[ORACLE],
+}
 # Photographs: the rows that tell whether anything transfers at all.
 MAIN_ROWS: Final = (
     *(UNAUGMENTED, SOURCE, CONTROL, "self_training", ENTROPY, "contrast_only", "bicl"),
     *(SAFER, ORACLE),
 )
 TOY_ROWS: Final = tuple(
-    row for row in LABELS if row not in (UNAUGMENTED, SAFER) and not row.startswith(METHOD)
+    row
+    for row in LABELS
+    if row not in (UNAUGMENTED, SAFER, *VARIANTS) and not row.startswith(METHOD)
+)
+# Presets whose BiCL already has prototypes of the batch and static labels from the start.
+PRESET_ROWS: Final = (
+    *(SOURCE, CONTROL, "bicl", *VARIANTS, ORACLE),
+    *(f"without_{name}" for name in INGREDIENTS if name not in ("bank", "delay")),
 )
 # Beside methods: what they start from, what they are held against, and the recipe's own settings.
 BESIDE_METHODS: Final = (SOURCE, CONTROL, "self_training", "bicl")

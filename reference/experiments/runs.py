@@ -1,7 +1,5 @@
 """Runs that are compared: trained side by side, and read back from their folders."""
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 import os
@@ -9,11 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+import numpy as np
 
 from reference.experiments.rows import CONTROL, ORACLE, SOURCE
+from reference.experiments.targets import sets_of
 from reference.run.folder import LAST, SETTINGS, as_plain, differences
 from reference.settings import Settings, phases
+
+# As many as give the ends of an interval of 95 % to about a tenth of its length.
+RESAMPLES: Final = 400
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,51 @@ def train_all(runs: Sequence[Run], jobs: int) -> Iterator[tuple[Run, str | None]
         pool.shutdown(cancel_futures=True)
 
 
+def take_over(run: Run, runs: Path) -> Path | None:
+    """Take the network of a complete source run that differs by its target alone, and score it.
+
+    Nothing is done in a folder that exists.
+
+    Args:
+        run: of the row "source_only", of which the target's training images play no part.
+        runs: folder of the runs of all targets.
+
+    Returns:
+        Path: folder of the run that it was taken from; None where there is none.
+    """
+    wanted, unread = as_plain(run.settings), ("adaptation.", "data.target", "data.val")
+    for folder in sorted(runs.glob(f"*/{run.folder.parent.name}/{SOURCE}")):
+        held = None if run.folder.is_dir() or run.settings.data.sequence else _checkpoint(folder)
+        if held is None or held["iteration"] < phases(run.settings)[-1].stop:
+            continue
+        if all(other.startswith(unread) for other in differences(held["settings"], wanted)):
+            _score(run, held)
+            return folder
+    return None
+
+
+def _score(run: Run, held: Mapping[str, Any]) -> None:
+    """Make the folder of a complete run from a checkpoint of another target."""
+    from reference.evaluation.validation import validate
+    from reference.run.folder import RunFolder
+    from reference.run.ranks import joined
+    from reference.run.report import Report
+    from reference.run.state import State
+
+    sets, end = sets_of(run.settings), phases(run.settings)[-1]
+    with (
+        joined(run.settings.machine) as ranks,
+        RunFolder(run.folder, as_plain(run.settings), ranks, resume=False) as folder,
+        Report(run.folder, sets.classes.names, ranks, total=end.stop, quiet=True) as report,
+    ):
+        state = State(run.settings, sets, ranks, held)
+        folder.record(0)
+        score = validate(run.folder, run.settings, sets, state)
+        report.scores(end.stop, end.name, score.student, score.teacher, name=score.name)
+        state.best = score.student
+        folder.save(state.iteration, state.state(folder.plain))
+
+
 def refuse_other_settings(run: Run, caller: str, hint: str) -> None:
     """Refuse a folder in which a run of other settings lies, in a sentence that ends in a hint."""
     path = run.folder / SETTINGS
@@ -120,11 +169,15 @@ def record_of(run: Run) -> dict[str, Any] | None:
     begun = held if run.row == SOURCE else _checkpoint(run.folder.with_name(SOURCE))
     largest, smallest = _share_ratios(confusion, begun) if begun else (None, None)
     metrics = read_metrics(run.folder / METRICS)
+    # Drawn seeds have images of their own, which cannot be resampled together.
+    drawn = run.settings.data.target_set.startswith("toy")
+    classes = [names.index(name) for name in scored]
     return {
         "row": run.row,
         "seed": run.settings.seed,
         "miou": sum(scored.values()) / len(scored),
         "iou": scored,
+        "resampled": None if drawn else resampled_scores(run.folder, classes),
         "share_ratio_max": largest,
         "share_ratio_min": smallest,
         "coverage_end": next((r["coverage"] for r in metrics[::-1] if "coverage" in r), None),
@@ -133,6 +186,27 @@ def record_of(run: Run) -> dict[str, Any] | None:
         "warnings": len(held["monitor"]["told"]),
         **{name: origin[name] for name in ("versions", "machine", "commit")},
     }
+
+
+def resampled_scores(folder: Path, classes: Sequence[int]) -> str | None:
+    """Mean IoU of resamples of the scored images, in hundredths of a percent; None without them.
+
+    The images of a resample follow from their number alone, so that resamples of two rows pair.
+    """
+    from reference.evaluation.validation import EACH
+
+    path = folder / EACH
+    if not path.is_file():
+        return None
+    each = np.load(path)["confusions"].astype(np.float64)
+    count = len(each)
+    drawn = np.random.default_rng(0).multinomial(count, [1 / count] * count, size=RESAMPLES)
+    total = np.einsum("rn,ncd->rcd", drawn, each)
+    hits = np.diagonal(total, axis1=1, axis2=2)
+    union = total.sum(axis=1) + total.sum(axis=2) - hits
+    # A class that no image of a resample shows, and none is given, has no score there.
+    iou = np.divide(hits, union, out=np.full_like(union, np.nan), where=union > 0)
+    return " ".join(f"{10_000 * mean:.0f}" for mean in np.nanmean(iou[:, classes], axis=1))
 
 
 def _checkpoint(folder: Path) -> dict[str, Any] | None:

@@ -6,18 +6,24 @@ writes the parts of docs/results.md between markers anew; the text around them i
 and stays. `python -m reference.ablate` stores the numbers and calls this.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean, quantiles, stdev
 from typing import Any, Final, NamedTuple
 
-from reference.experiments.rows import CAPTIONS, CONTROL, INGREDIENTS, LABELS, SOURCE, UNAUGMENTED
+from reference.experiments.rows import (
+    CLASS_CAPTIONS,
+    CONTROL,
+    INGREDIENTS,
+    LABELS,
+    PAIRS,
+    SOURCE,
+    UNAUGMENTED,
+)
 from reference.run.files import write_atomically
 
-SECTIONS: Final = ("toy", "photographs", "varied", "sequence")
+SECTIONS: Final = ("toy", "carla-to-camvid", "carla-to-kitti", "photographs", "varied", "sequence")
 # What a column of the methods' table calls a target, and the file with its numbers.
 METHODS: Final = {
     "drawn streets": "methods",
@@ -29,9 +35,14 @@ TITLE: Final = "Gain over the continued control, points of mean IoU"
 DOCS: Final = Path(__file__).resolve().parents[2] / "docs"
 _KEPT: Final = (
     *("row", "seed", "miou", "iou", "share_ratio_max", "share_ratio_min", "coverage_end"),
-    *("seconds", "warnings"),
+    *("seconds", "warnings", "resampled"),
 )
 _MACHINE: Final = ("processor", "gpu", "cores", "system", "threads")
+_RESAMPLED: Final = (
+    " *95 %* is where the mean gain lies in 95 % of the resamples of the test images, drawn with "
+    "replacement; neighbours of one drive are alike, so it is rather too narrow, and it knows "
+    "nothing of other seeds."
+)
 _NOTHING: Final = "No numbers are stored yet."
 
 Record = Mapping[str, Any]
@@ -85,6 +96,19 @@ def _paired(row: Mapping[int, Record], base: Mapping[int, Record]) -> list[float
     return [row[seed]["miou"] - base[seed]["miou"] for seed in row if seed in base]
 
 
+def _interval(row: Mapping[int, Record], base: Mapping[int, Record]) -> str:
+    """Where 95 % of the resamples of images have the mean gain over the seeds; "" without them."""
+    gains = []
+    for seed in (seed for seed in row if seed in base):
+        now, then = (record[seed].get("resampled") for record in (row, base))
+        if now is None or then is None:
+            return ""
+        pairs = zip(now.split(), then.split(), strict=True)
+        gains.append([(int(value) - int(old)) / 100 for value, old in pairs])
+    ends = quantiles([mean(each) for each in zip(*gains, strict=True)], n=40, method="inclusive")
+    return f"{ends[0]:+.1f} to {ends[-1]:+.1f}"
+
+
 def results_of(summary: Summary) -> dict[str, Result]:
     """Every row of a target, in the order of tables."""
     rows = _by_row(summary)
@@ -102,7 +126,8 @@ def agreement(gains: Sequence[float]) -> str:
     return "harms" if max(gains) < 0 else "mixed"
 
 
-def _markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Lay out a table, first column to the left, numbers to the right."""
     ruler = ["---", *("---:" for _ in header[1:])]
     return "\n".join("| " + " | ".join(line) + " |" for line in (header, ruler, *lines))
 
@@ -111,6 +136,7 @@ def main_table(summary: Summary) -> str:
     """Lay out mean IoU: every row, every seed, gain over the control, alarms, seconds."""
     rows = _by_row(summary)
     seeds = sorted({record["seed"] for record in summary["rows"]})
+    resampled = any(record.get("resampled") for record in summary["rows"])
     lines = []
     for name, (scores, gains) in results_of(summary).items():
         row, records = rows[name], rows[name].values()
@@ -123,6 +149,7 @@ def main_table(summary: Summary) -> str:
             *(f"{row[seed]['miou']:.1f}" if seed in row else "" for seed in seeds),
             f"{mean(gains):+.1f}" if told else "",
             f"{min(gains):+.1f}" if told else "",
+            *([_interval(row, rows[CONTROL]) if told else ""] if resampled else []),
             " ".join(f"{record['share_ratio_max']:.1f}" for record in records),
             " ".join(f"{record['share_ratio_min']:.2f}" for record in records),
             " ".join(f"{record['warnings']}" for record in records),
@@ -130,9 +157,9 @@ def main_table(summary: Summary) -> str:
         ])  # fmt: skip
     header = [
         "row", "mean", "sd", *(f"seed {seed}" for seed in seeds), "over control",
-        "smallest", "rmax", "rmin", "warnings", "s",
+        "smallest", *["95 %"] * resampled, "rmax", "rmin", "warnings", "s",
     ]  # fmt: skip
-    return _markdown(header, lines)
+    return markdown(header, lines)
 
 
 def ingredient_table(summary: Summary) -> str:
@@ -148,19 +175,31 @@ def ingredient_table(summary: Summary) -> str:
             each = " ".join(f"{value:+.1f}" for value in worth)
             lines.append([LABELS[name], f"{mean(worth):+.1f}", each, said[agreement(worth)]])
     header = ["variant", "BiCL minus variant", "each seed", "the variant is"]
-    return _markdown(header, lines) if lines else ""
+    return markdown(header, lines) if lines else ""
+
+
+def pair_table(summary: Summary) -> str:
+    """Lay out what one row has over another, paired by seed; empty without a balanced row."""
+    rows, lines = _by_row(summary), []
+    for what, names in PAIRS.items() if "balanced" in rows else ():
+        row, base = (rows.get(name, {}) for name in names)
+        if worth := _paired(row, base):
+            each = " ".join(f"{value:+.1f}" for value in worth)
+            verdict = agreement(worth) + " in every seed" * (agreement(worth) != "mixed")
+            lines.append([what, f"{mean(worth):+.1f}", _interval(row, base), each, verdict])
+    return markdown(["", "worth", "95 %", "each seed", "it"], lines) if lines else ""
 
 
 def class_table(summary: Summary) -> str:
-    """Lay out IoU per class, the mean over seeds, for the rows of the demo."""
+    """Lay out IoU per class, the mean over seeds, for the rows of `CLASS_CAPTIONS`."""
     rows = _by_row(summary)
-    names = [name for name in CAPTIONS if name in rows]
+    names = [name for name in CLASS_CAPTIONS if name in rows]
     lines = []
     for label in dict.fromkeys(name for record in summary["rows"] for name in record["iou"]):
         ious = [[r["iou"][label] for r in rows[n].values() if label in r["iou"]] for n in names]
         if any(ious):
             lines.append([label, *(f"{mean(values):.1f}" if values else "" for values in ious)])
-    return _markdown(["class", *(CAPTIONS[name] for name in names)], lines)
+    return markdown(["class", *(CLASS_CAPTIONS[name] for name in names)], lines)
 
 
 def _listed(entries: Sequence[Mapping[str, Any]]) -> str:
@@ -181,18 +220,21 @@ def render(summary: Summary | None) -> str:
     """Compose the generated part of one target, None where nothing was stored."""
     if summary is None:
         return _NOTHING
+    resampled = any(record.get("resampled") for record in summary["rows"])
     parts = [
         f"Command: `{summary['command']}`. Target: {summary['target']}; {_counts(summary)}.\n"
         f"Versions: {_listed(summary['versions'])}.\nMachine: {_listed(summary['machines'])}.",
         "Mean IoU in percent over the classes that occur in the test labels. *rmax* and *rmin* are "
         "the largest and smallest share of a class among the predictions on the target over its "
         "share among the source labels, seed by seed; *warnings* counts the alarms of a run. "
-        "Seconds are those of the training steps, one thread per run.",
+        "Seconds are those of the training steps, one thread per run." + _RESAMPLED * resampled,
         main_table(summary),
     ]
     if worth := ingredient_table(summary):
         what = "Every ingredient left out or replaced in turn, points of mean IoU, paired by seed:"
         parts += [what, worth]
+    if worth := pair_table(summary):
+        parts += ["What one row has over another, points of mean IoU, paired by seed:", worth]
     parts += ["IoU per class in percent, mean over the seeds:", class_table(summary)]
     return "\n\n".join(parts)
 
@@ -223,7 +265,7 @@ def methods_table(targets: Mapping[str, Summary]) -> str:
             shown = row in results
             line += _method_cells(results[row], compare=row != CONTROL) if shown else [""] * 3
         lines.append(line)
-    return _markdown(header, lines)
+    return markdown(header, lines)
 
 
 def render_methods(targets: Mapping[str, Summary]) -> str:

@@ -1,7 +1,5 @@
 """The preset that belongs to a target, with its data in place."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -74,7 +72,7 @@ def draw_missing(many: Iterable[Settings]) -> None:
         _ = len(sets.target), len(sets.validation), len(sets.source)
 
 
-def sets_of(settings: Settings) -> Sets:
+def sets_of(settings: Settings) -> "Sets":
     """The sets of a run, of which nothing is opened yet."""
     from reference.data.sets import Sets
 

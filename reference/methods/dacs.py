@@ -1,6 +1,6 @@
 """DACS (Tranheden et al., WACV 2021): a mean teacher's labels, and images mixed by class."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -128,8 +128,7 @@ class BiCLOnDACS(DACS):
         target = step.see(step.target_batch.images)
         sure = pc.select_labels(seen.sure, CONFIDENT).labels
         pulled = self.contrast(seen.source.features, step.source_labels, target.features, sure)
-        given = replace(step, target=step.target_batch._replace(labels=sure))
-        to_source, to_target = contrast_shares(self.contrast, pulled, given)
+        to_source, to_target = contrast_shares(self.contrast, pulled, step, sure)
         l_1, l_2 = self.contrast.weights
         return {
             "target_to_source": l_1 * to_source * pulled.target_to_source,

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from reference.run import files
 from reference.run.files import durable_file, writing
+from reference.settings import Settings
 
 if TYPE_CHECKING:
     from reference.run.ranks import Ranks
@@ -73,8 +74,12 @@ def flat(table: Mapping[str, Any], front: str = "") -> dict[str, Any]:
 
 
 def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """List the settings that differ and would change what is trained, as "name: before -> now"."""
-    before, now = flat(stored), flat(wanted)
+    """List the settings that differ and would change what is trained, as "name: before -> now".
+
+    One that is newer than the stored run was then at its default, which leaves runs as they were.
+    """
+    usual, now = flat(as_plain(Settings())), flat(wanted)
+    before = {name: value for name, value in usual.items() if name in now} | flat(stored)
     return [
         f"{name}: {before.get(name)!r} -> {now.get(name)!r}"
         for name in sorted({*before, *now})

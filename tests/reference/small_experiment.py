@@ -1,7 +1,5 @@
 """Settings of a whole experiment that takes seconds."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

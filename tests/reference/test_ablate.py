@@ -1,17 +1,18 @@
 """The ingredient matrix: rows differ where they should, stored rows are safe, tables are honest."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from reference import ablate
 from reference.ablate import Options, runs_of, store_tables, stored_records, train_missing
+from reference.evaluation.protocol import Scores
 from reference.experiments import runs, tables, targets
 from reference.experiments.rows import (
     BESIDE_METHODS,
@@ -20,9 +21,12 @@ from reference.experiments.rows import (
     MAIN_ROWS,
     METHOD,
     ORACLE,
+    PAIRS,
+    PRESET_ROWS,
     SAFER,
     SOURCE,
     UNAUGMENTED,
+    VARIANTS,
     settings_of,
 )
 from reference.experiments.targets import draw_missing, target_settings
@@ -31,6 +35,7 @@ from reference.presets import PRESETS
 from reference.run.folder import flat
 from reference.settings import AdaptationStage, Settings
 from tests.reference.small_experiment import few
+from tests.reference.tiny_runs import digest, held
 
 TOY = PRESETS["toy"][1]
 BEGIN = Path("source/last.pth")
@@ -78,6 +83,7 @@ def test_every_row_differs_from_full_bicl_where_its_name_says() -> None:
         for name in INGREDIENTS
     }  # fmt: skip
     assert changed == {
+        "contrast": {"contrast.target_to_source", "contrast.source_to_target"},
         "target_to_source": {"contrast.target_to_source"},
         "source_to_target": {"contrast.source_to_target"},
         "calibration": {"contrast.calibrate"},
@@ -88,6 +94,32 @@ def test_every_row_differs_from_full_bicl_where_its_name_says() -> None:
         "delay": {"entropy_from_round", "static.from_round"},
     }
     assert stage("bicl") == TOY.adaptation
+
+
+def test_every_variant_differs_from_the_published_contrast_and_from_every_other() -> None:
+    carla = PRESETS["carla-to-camvid"][1]
+    stages = {row: stage(row, carla) for row in PRESET_ROWS if row.startswith(("bicl", *VARIANTS))}
+    assert {*VARIANTS} < {*stages} and len({*stages.values()}) == len(stages)
+    for row, changed in stages.items():
+        assert (changed.contrast.balance == "class") == row.startswith("balanced"), row
+        assert changed.iterations == carla.adaptation.iterations
+    # What is worth what differs in that alone.
+    differing = {
+        what: {
+            key
+            for key, value in flat(asdict(stage(row, carla))).items()
+            if value != flat(asdict(stage(base, carla)))[key]
+        }
+        for what, (row, base) in PAIRS.items()
+    }
+    weights = {"contrast.target_to_source", "contrast.source_to_target"}
+    assert differing["contrast, every pixel alike"] == weights
+    assert differing["contrast, every class alike"] == {"contrast.balance", *weights}
+    assert differing["balance by class"] == {"contrast.balance"}
+    assert differing["dynamic labels, every class alike"] == {"contrast.dynamic_labels"}
+    assert differing["the same that the head shares"] == {
+        "contrast.dynamic_labels", "contrast.agree",
+    }  # fmt: skip
 
 
 def test_every_row_keeps_schedule_data_and_network_of_its_preset() -> None:
@@ -111,8 +143,9 @@ def test_every_row_keeps_schedule_data_and_network_of_its_preset() -> None:
 
 def test_the_matrix_asks_for_every_row_and_for_fewer_on_photographs(tmp_path: Path) -> None:
     assert {*LABELS} - {*Options().wanted_rows} == {
-        UNAUGMENTED, SAFER, *(row for row in LABELS if row.startswith(METHOD)),
+        UNAUGMENTED, SAFER, *VARIANTS, *(row for row in LABELS if row.startswith(METHOD)),
     }  # fmt: skip
+    assert {*Options(target="carla-to-kitti").wanted_rows} == {*PRESET_ROWS}
     assert Options(target=str(tmp_path)).wanted_rows == MAIN_ROWS
     listed = runs_of(Options(seeds=(0, 2)), ("bicl", SOURCE), (0, 2))
     assert [(r.row, r.settings.seed) for r in listed] == [
@@ -168,6 +201,62 @@ def test_a_target_has_its_preset_and_its_data(tmp_path: Path) -> None:
     assert carla.root == tmp_path and carla.target_set == "kitti"
 
 
+def test_a_source_network_serves_targets_that_differ_in_nothing_it_reads(
+    options: Options, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = replace(options, rows=(SOURCE,))
+    assert train_missing(asked) == []
+    first = runs_of(asked, (SOURCE,), (0,))[0]
+
+    def elsewhere(name: str, **data: Any) -> runs.Run:
+        settings = replace(first.settings, data=replace(first.settings.data, **data))
+        return replace(first, settings=settings, folder=options.runs / name / "seed0" / SOURCE)
+
+    other = elsewhere("validation", val_split="val")
+    assert runs.take_over(other, options.runs / "ablation") == first.folder
+    stored, taken = (held(run.folder) for run in (first, other))
+    assert taken["settings"]["data"]["val_split"] == "val" and taken["iteration"] == 4
+    assert digest(taken["student"]) == digest(stored["student"])
+    scores, record = (runs.record_of(run) for run in (first, other))
+    assert scores is not None and record is not None and record["miou"] != scores["miou"]
+    assert (record["seconds"], record["row"]) == (0, SOURCE)
+    assert runs.train_run(other.settings, other.folder) is None
+    # Neither again nor from a run that read something else, or has not ended.
+    assert runs.take_over(other, options.runs / "ablation") is None
+    assert (
+        runs.take_over(elsewhere("night", merge=("car=road",)), options.runs / "ablation") is None
+    )
+    longer = replace(first.settings, source=replace(first.settings.source, iterations=5))
+    wanted = replace(elsewhere("longer"), settings=longer)
+    assert runs.take_over(wanted, options.runs / "ablation") is None
+    # As the command does it.
+    (options.runs / "ablation" / "toy").rename(options.runs / "ablation" / "before")
+    capsys.readouterr()
+    assert train_missing(asked) == []
+    assert "before/seed0/source_only, scored on this target." in capsys.readouterr().out
+
+
+def test_resamples_of_images_pair_and_spread_about_the_score(tmp_path: Path) -> None:
+    random = np.random.default_rng(3)
+    each = random.integers(0, 9, (30, 3, 3)).astype(np.uint32)
+    # The last class is neither labelled nor predicted.
+    each[:, 2], each[:, :, 2] = 0, 0
+    assert runs.resampled_scores(tmp_path, [0, 1]) is None
+    np.savez_compressed(tmp_path / "confusions.npz", confusions=each)
+    text = runs.resampled_scores(tmp_path, [0, 1, 2])
+    assert text is not None and text == runs.resampled_scores(tmp_path, [0, 1])
+    scores = np.array([int(word) for word in text.split()]) / 100
+    whole = Scores(torch.from_numpy(each.sum(axis=0).astype(np.int64))).mean_iou_percent([0, 1])
+    assert len(scores) == runs.RESAMPLES and whole is not None
+    assert abs(scores.mean() - whole) < scores.std() < 5
+    # Whatever rows hold, their images are drawn alike: a row that is better by as much everywhere.
+    better = each.copy()
+    better[:, [0, 1], [0, 1]] += 9
+    np.savez_compressed(tmp_path / "confusions.npz", confusions=better)
+    gains = [int(word) / 100 for word in (runs.resampled_scores(tmp_path, [0, 1]) or "").split()]
+    assert np.std(np.array(gains) - scores) < 0.7 * scores.std()
+
+
 TOWN = {"target": "/data/town"}
 OF_TOWN = "--target <root of town>"
 
@@ -177,7 +266,11 @@ OF_TOWN = "--target <root of town>"
     [
         ({}, "toy", "toy", ""),
         ({"target": "night"}, "methods-night", "night", "--target night --method all"),
-        ({"target": "carla-to-kitti"}, *["carla-to-kitti"] * 2, "--target carla-to-kitti"),
+        ({"target": "carla-to-kitti", "root": Path("/data")}, *["carla-to-kitti"] * 2,
+         "--target carla-to-kitti --root <folder of the sets>"),
+        # One table for all rows.
+        ({"target": "carla-to-kitti", "method": ("dacs",)}, *["carla-to-kitti"] * 2,
+         "--target carla-to-kitti"),
         (TOWN | {"steps": 300}, "photographs", "photographs-town-300-steps",
          f"{OF_TOWN} --steps 300"),
         (TOWN | {"varied": True}, "varied", "photographs-town-varied", f"{OF_TOWN} --varied"),
@@ -265,6 +358,7 @@ def test_a_row_that_diverges_is_told_and_the_others_are_kept(
     assert f"failed: {problems[0]}" in capsys.readouterr().out
     assert [run.row for run in stored_records(options)] == [SOURCE, "bicl"]
     # What starts from a run that failed is left out.
+    shutil.rmtree(options.folder)
     other = replace(options, steps=2)
     monkeypatch.setattr(runs, "train_run", lambda settings, folder: "no")
     assert train_missing(other) == [f"{other.folder}/seed0/{SOURCE}: no"]

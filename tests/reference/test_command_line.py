@@ -52,7 +52,7 @@ def test_every_option_is_explained() -> None:
 
 @pytest.mark.parametrize(
     "words",
-    ["train toy", "demo", "ablate", "report", "check_data", "prepare", "synthetic"],
+    ["train toy", "demo", "ablate", "report", "check_data", "prepare", "probe", "synthetic"],
 )
 def test_help_needs_no_torch(words: str) -> None:
     code = (

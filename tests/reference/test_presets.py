@@ -1,7 +1,5 @@
 """Every preset runs through both stages at a tiny size with all that it switches on."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

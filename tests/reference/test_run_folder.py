@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import torch
 
-from reference.run.folder import RunFolder, commit, differences
+from reference.run.folder import RunFolder, as_plain, commit, differences
 from reference.run.ranks import Ranks, joined
-from reference.settings import Machine
+from reference.settings import Machine, Settings
 from tests.reference.tiny_runs import ROOT
 
 PLAIN: dict[str, Any] = {
@@ -54,6 +54,15 @@ def test_only_what_changes_numbers_is_a_difference():
         "more: None -> 2",
         "seed: 0 -> 1",
     ]
+
+
+def test_a_setting_that_is_newer_than_a_run_had_its_default() -> None:
+    plain = as_plain(Settings())
+    before = as_plain(Settings())
+    del before["adaptation"]["contrast"]["agree"]
+    assert differences(before, plain) == []
+    plain["adaptation"]["contrast"]["agree"] = True
+    assert differences(before, plain) == ["adaptation.contrast.agree: False -> True"]
 
 
 def test_the_newest_are_kept_and_last_names_the_newest(tmp_path: Path):

@@ -118,11 +118,13 @@ def test_torchrun_as_typed_in_the_docs_stops_and_goes_on_with_the_same_bits(tmp_
     assert ranks == 2
 
 
-def without_chance(settings: Settings) -> Settings:
+def without_chance(settings: Settings, **switches: Any) -> Settings:
     """No dropout, crops or statistics of the batch, and an optimiser that enlarges no rounding."""
     plain = {"head": "dlv2", "features": "branches", "batch_norm": "frozen"}
     slow = replace(settings.source.optimiser, learning_rate=1e-5)
-    contrast = replace(settings.adaptation.contrast, measure="similarity", threshold=0.2)
+    contrast = replace(
+        settings.adaptation.contrast, measure="similarity", threshold=0.2, **switches
+    )
     whole = Crops(size=SIZE, crop=SIZE, flip=0.0)
     crops = {"source_crops": whole, "target_crops": whole}
     return changed(
@@ -133,8 +135,13 @@ def without_chance(settings: Settings) -> Settings:
     )
 
 
-def test_two_ranks_and_two_parts_equal_one_process(tmp_path: Path):
-    settings = without_chance(EVERYTHING)
+# What makes labels or features of its own for the contrast.
+SWITCHES = {"balance": "class", "agree": True, "warmup": 5, "projection": True}
+
+
+@pytest.mark.parametrize("switches", [{}, SWITCHES], ids=["published", "switches"])
+def test_two_ranks_and_two_parts_equal_one_process(tmp_path: Path, switches: dict[str, Any]):
+    settings = without_chance(EVERYTHING, **switches)
     assert run(settings, tmp_path / "one")
     halves = changed(settings, machine={"accumulate": 2})
     process = started(settings, tmp_path / "two", launcher=TORCHRUN)

@@ -1,7 +1,5 @@
 """Tables of results: they say what the stored numbers say, and their text is kept in step."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -20,7 +18,7 @@ def record(row: str, seed: int, miou: float) -> dict[str, Any]:
     return {
         "row": row, "seed": seed, "miou": miou, "iou": {"road": miou, "car": miou / 2},
         "share_ratio_max": 1.5, "share_ratio_min": 0.5, "coverage_end": None, "seconds": 12.4,
-        "warnings": 1 if seed else 0, "versions": {"torch": "2"},
+        "warnings": 1 if seed else 0, "resampled": None, "versions": {"torch": "2"},
         "machine": {"processor": "P", "gpu": None, "cores": 2, "ranks": 1}, "commit": "abc",
     }  # fmt: skip
 
@@ -76,6 +74,43 @@ def test_ingredients_are_judged_by_every_seed() -> None:
         "-1.0", "-1.0 -1.0", "better than BiCL in every seed",
     ]  # fmt: skip
     assert tables.ingredient_table({**SUMMARY, "rows": SUMMARY["rows"][:4]}) == ""
+
+
+def resampled(record: dict[str, Any], *values: int) -> dict[str, Any]:
+    return {**record, "resampled": " ".join(map(str, values))}
+
+
+def test_intervals_are_those_of_paired_resamples_averaged_over_seeds() -> None:
+    ramp = [*range(0, 4010, 10)]
+    rows = [
+        *(resampled(r, *[1000] * 401) for r in summary(source_only_continued=(40.0, 50.0))["rows"]),
+        *(resampled(r, *ramp) for r in summary(balanced=(43.0, 51.0))["rows"]),
+        *(resampled(r, *ramp[::-1]) for r in summary(without_contrast=(42.0, 52.0))["rows"]),
+    ]
+    lines = lines_of(tables.main_table({**SUMMARY, "rows": rows}))
+    place = lines["row"].index("95 %")
+    # From -10 to 30 in equal steps; 2.5 % are cut off at either end.
+    assert lines["BiCL, balanced by class"][place] == "-9.0 to +29.0"
+    assert lines["source only, continued (control)"][place] == ""
+    pairs = lines_of(tables.pair_table({**SUMMARY, "rows": rows}))
+    assert pairs["contrast, every class alike"] == [
+        "+0.0", "-38.0 to +38.0", "+1.0 -1.0", "mixed",
+    ]  # fmt: skip
+    # One row without them has no interval, and without any there is no column.
+    rows[2].pop("resampled")
+    assert (
+        lines_of(tables.main_table({**SUMMARY, "rows": rows}))["BiCL, balanced by class"][place]
+        == ""
+    )
+    assert "95 %" not in tables.render(SUMMARY)
+
+
+def test_what_a_row_has_over_another_is_told_seed_by_seed() -> None:
+    both = summary(bicl=(40.0, 50.0), balanced=(43.0, 51.0), without_contrast=(39.0, 49.5))
+    lines = lines_of(tables.pair_table(both))
+    assert lines["balance by class"] == ["+2.0", "", "+3.0 +1.0", "helps in every seed"]
+    assert lines["contrast, every pixel alike"][2:] == ["+1.0 +0.5", "helps in every seed"]
+    assert len(lines) == 5 and tables.pair_table(SUMMARY) == ""
 
 
 def test_classes_are_averaged_over_seeds_and_absent_ones_left_out() -> None:

@@ -1,0 +1,214 @@
+"""BiCL's switches beyond the paper: what each changes, and that runs resume with their bits."""
+
+import copy
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import protocontrast as pc
+from reference.bicl import BiCL
+from reference.bicl import contrast as built
+from reference.data.classes import IGNORE
+from reference.dynamic_labels import DynamicLabels, filled
+from reference.method import Step, shared_by
+from reference.networks.output import Output
+from reference.run.ranks import Ranks
+from reference.settings import AdaptationStage, Contrast
+from tests.reference.method_steps import advance, given, optimiser_of, step_of, toy
+from tests.reference.test_methods import saved, two_steps
+from tests.two_ranks import on_two_ranks
+
+CLASSES, SIZE = 3, (40, 56)
+NEAR = Contrast(measure="similarity", threshold=0.1, temperature=0.5)
+SWITCHES: dict[str, dict[str, Any]] = {
+    "balance": {"balance": "class"},
+    "agree": {"agree": True},
+    "coverage": {"class_coverage": 0.5},
+    "warm-up": {"warmup": 7},
+    "projection": {"projection": True},
+}
+SWITCHES["all"] = {name: value for one in SWITCHES.values() for name, value in one.items()}
+
+
+def of(network: Any, contrast: Contrast = NEAR, **changes: Any) -> BiCL:
+    stage = AdaptationStage(contrast=replace(contrast, **changes))
+    return BiCL(given(network, stage=stage)).train()
+
+
+def step(network: Any, index: int = 0, static: Tensor | None = None, **more: Any) -> Step:
+    made = step_of(network, index, size=SIZE, **more)
+    return replace(made, target=made.target_batch._replace(labels=static))
+
+
+def static_labels(seed: int, block: int) -> Tensor:
+    """Labels of blocks of pixels, of which every second one has none."""
+    random = torch.Generator().manual_seed(seed)
+    small = torch.randint(CLASSES, (2, 1, SIZE[0] // block, SIZE[1] // block), generator=random)
+    kept = torch.rand(small.shape, generator=random) < 0.5
+    small = small.masked_fill(~kept, IGNORE)
+    return F.interpolate(small.float(), SIZE, mode="nearest")[:, 0].long()
+
+
+@pytest.mark.parametrize("prototypes", ["bank", "batch"])
+@pytest.mark.parametrize("block", [0, 4, 8])
+def test_labels_made_outside_without_a_condition_are_those_of_the_library(
+    prototypes: Any, block: int
+) -> None:
+    network = toy()
+    settings = replace(NEAR, prototypes=prototypes, bias_momentum=0.5, bias_warmup="copy")
+    whole = built(settings, CLASSES, network.feature_dim)
+    other = copy.deepcopy(whole)
+    other.threshold = math.inf
+    own = DynamicLabels(settings, CLASSES)
+    for index in range(3):
+        made = step(network, index, static_labels(index, block) if block else None)
+        source, target = network(made.source.images), network(made.target_batch.images)
+        inside = whole(
+            source.features, made.source_labels, target.features, made.target_batch.labels
+        )
+        labels = own(other, made, source.features, target)
+        outside = other(source.features, made.source_labels, target.features, labels)
+        assert inside.coverage > 0.1
+        torch.testing.assert_close(outside, inside)
+        torch.testing.assert_close(other.state_dict(), whole.state_dict())
+    assert len(inside.target_labels.unique()) > 1
+
+
+def test_a_cell_with_any_static_label_keeps_its_own_and_no_other() -> None:
+    static = torch.full((1, 4, 4), IGNORE)
+    static[0, 1, 1], static[0, 3, 0] = 2, 1
+    dynamic = torch.tensor([[[0, 1], [2, IGNORE]]])
+    expected = torch.tensor([
+        [IGNORE, IGNORE, 1, 1], [IGNORE, 2, 1, 1],
+        [IGNORE, IGNORE, IGNORE, IGNORE], [1, IGNORE, IGNORE, IGNORE],
+    ])[None]  # fmt: skip
+    assert torch.equal(filled(static, dynamic, CLASSES), expected)
+
+
+def test_agreed_labels_are_those_that_head_and_prototype_share() -> None:
+    network = toy()
+    made = step(network)
+    source, target = network(made.source.images), network(made.target_batch.images)
+    bicl = built(NEAR, CLASSES, network.feature_dim)
+    every = DynamicLabels(NEAR, CLASSES)(bicl, made, source.features, target)
+    head = torch.randint(CLASSES, every.shape, generator=torch.Generator().manual_seed(0))
+    said = Output(F.one_hot(head, CLASSES).movedim(-1, 1).float(), target.features)
+    agreed = DynamicLabels(replace(NEAR, agree=True), CLASSES)(bicl, made, source.features, said)
+    assert torch.equal(agreed, torch.where(every == head, every, IGNORE))
+    assert 0.1 < (agreed != IGNORE).float().mean() < 0.6
+
+
+def test_banks_and_bias_see_agreed_pixels_alone() -> None:
+    network = toy()
+    with torch.no_grad():
+        # The head says one class everywhere.
+        network.head.bias[1] += 1e4  # type: ignore[operator, union-attr, index]
+    method = of(network, agree=True, bias_warmup="copy")
+    labels = method(step(network)).labels
+    assert labels is not None and set(labels.unique().tolist()) == {1, IGNORE}
+    held = method.prototypes()
+    assert held["target_bank.present"].tolist() == [False, True, False]
+    assert held["domain_bias.present"].tolist() == [False, True, False]
+
+
+def test_every_class_keeps_the_same_share_of_its_nearest_pixels() -> None:
+    network = toy()
+    made = step(network)
+    source, target = network(made.source.images), network(made.target_batch.images)
+    bicl = built(NEAR, CLASSES, network.feature_dim)
+    own = DynamicLabels(replace(NEAR, class_coverage=0.3), CLASSES)
+    labels = own(bicl, made, source.features, target)
+    # No bias yet: the source's class means, which a bank copies.
+    grid = pc.labels_to_grid(made.source_labels, source.features.shape[2:])
+    means = pc.class_prototypes(source.features, grid, CLASSES, normalize=True)
+    logits = pc.prototype_logits(target.features, means.mean, temperature=0.5)
+    sure, nearest = logits.softmax(dim=1).max(dim=1)
+    for number in range(CLASSES):
+        of_class = sure[nearest == number]
+        if len(of_class) < 20:
+            continue
+        kept = labels == number
+        assert 0.3 <= kept.sum() / len(of_class) < 0.4
+        # The surest, but for the width of a bin.
+        assert sure[kept].min() >= of_class.quantile(0.69) - 0.01
+    assert len(labels.unique()) > 2
+
+
+def test_the_contrast_rises_over_its_first_steps_and_nothing_else_does() -> None:
+    network = toy()
+    for index, share in ((0, 0.25), (3, 1.0), (9, 1.0)):
+        plain, warming = (
+            of(network, warmup=n)(step(network, index, steps=10)).terms for n in (0, 4)
+        )
+        for name, value in plain.items():
+            factor = share if name in ("target_to_source", "source_to_target") else 1.0
+            assert value > 0
+            torch.testing.assert_close(warming[name], factor * value)
+
+
+def test_a_projection_is_contrasted_and_trained_and_the_network_behind_it() -> None:
+    network = toy()
+    method = of(network, projection=True)
+    assert {*method.trained()} == {*method.projected.parameters()}
+    before = saved(method.projected)
+    made = step(network)
+    terms = method(made).terms
+    terms["target_to_source"].backward()
+    assert all(p.grad is not None and p.grad.any() for p in method.trained())
+    assert network.head.weight.grad is None  # type: ignore[union-attr]
+    assert any(p.grad is not None and p.grad.any() for p in network.parameters())
+    bank = method.prototypes()["source_bank.prototypes"]
+    features = method.projected(network(made.source.images).features)
+    grid = pc.labels_to_grid(made.source_labels, features.shape[2:])
+    torch.testing.assert_close(
+        bank, pc.class_prototypes(features, grid, CLASSES, normalize=True).mean.detach()
+    )
+    advance(method, network, optimiser_of(method, network), [made])
+    assert not torch.equal(saved(method.projected)[0]["0.weight"], before[0]["0.weight"])
+
+
+def test_without_dynamic_labels_no_condition_is_asked() -> None:
+    method = of(toy(), agree=True, class_coverage=0.5, dynamic_labels=False)
+    assert method.dynamic is None
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+def test_a_resumed_run_has_the_bits_of_one_that_went_on(name: str) -> None:
+    network = toy()
+    method = of(network, **SWITCHES[name])
+    optimiser = optimiser_of(method, network)
+    two_steps(method, network, optimiser, 0, parts=2)
+    state = saved(network, method, optimiser)
+    straight = two_steps(method, network, optimiser, 2)
+
+    resumed = toy()
+    again = of(resumed, **SWITCHES[name])
+    other = optimiser_of(again, resumed)
+    for module, values in zip((resumed, again, other), state, strict=True):
+        module.load_state_dict(values)
+    assert two_steps(again, resumed, other, 2) == straight
+    torch.testing.assert_close(saved(resumed, again), saved(network, method), rtol=0, atol=0)
+
+
+def on_a_rank(rank: int) -> list[dict[str, Any]]:
+    """States of all switches after a step of two parts, where the ranks have different images."""
+    ranks, states = Ranks(rank, 2), []
+    for changes in SWITCHES.values():
+        network = toy()
+        method = of(network, **changes)
+        optimiser, whole = optimiser_of(method, network), shared_by(ranks, network, method)
+        steps = [step(network, part=part, ranks=ranks) for part in (0, 1)]
+        advance(method, network, optimiser, steps, by=whole)
+        states.append(network.state_dict() | method.state_dict())
+    return states
+
+
+def test_two_ranks_keep_one_state(tmp_path: Path) -> None:
+    for name, *states in zip(SWITCHES, *on_two_ranks(on_a_rank, tmp_path), strict=True):
+        torch.testing.assert_close(*states, rtol=0, atol=0, msg=name)
