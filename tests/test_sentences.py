@@ -58,7 +58,7 @@ def belongs_to(call: Call, argument: str) -> str:
     for prefix, owner in PARTS.items():
         if argument.startswith(prefix) and owner in call.arguments and owner != argument:
             return owner
-    first = ("features", "logits", "scores", "probabilities")
+    first = ("features", "logits", "scores", "probabilities", "source_features", "anchors")
     return next((name for name in first if name in call.arguments), "")
 
 
@@ -109,6 +109,7 @@ def row(line: int, call: str, argument: str, given: str, error: str) -> Row:
         text = text.format(
             x=argument, value=value, type=type(value).__name__, of=of, shape=shape,
             got=tuple(value.shape) if tensor else "", dtype=value.dtype if tensor else "",
+            number=value.item() if tensor and value.numel() == 1 and not value.is_meta else "",
         )  # fmt: skip
     return Row(line, call, argument, changed, f"{kind}: {text}")
 
@@ -140,6 +141,10 @@ def others(name: str) -> list[Call]:
     if name == "BiCL.forward":
         settings: list[dict[str, Any]] = [{"bank_update": "after"}, {"prototypes": "batch"}]
         return [Call(pc.BiCL(3, 4, **one), call.arguments) for one in settings]
+    if name in ("PixelPrototypeContrastLoss.forward", "BidirectionalContrastLoss.forward"):
+        twin = copy.deepcopy(call.function)
+        twin.validate = True
+        return [Call(twin, call.arguments)]
     if name == "bidirectional_contrast":
         own = {key: value for key, value in call.arguments.items() if key not in NOTHING_GIVEN}
         return [Call(call.function, {**own, "pairwise": True})]
@@ -213,9 +218,11 @@ OPERATORS = {
 }  # fmt: skip
 """Where they are not named as the function."""
 OF_TWO = "(pixel_prototype_contrast|class_prototypes)"
+VALIDATED = "(pixel_prototype_contrast|check_labels)"
 READERS = {
     **SPEAKERS, "BiCL.forward": "labels_to_grid", "bidirectional_contrast": OF_TWO,
-    "BidirectionalContrastLoss.forward": OF_TWO, "class_statistics": "class_prototypes",
+    "BidirectionalContrastLoss.forward": VALIDATED, "class_statistics": "class_prototypes",
+    "PixelPrototypeContrastLoss.forward": VALIDATED,
 }  # fmt: skip
 """The functions that read the values of labels, and look for kernels, for others."""
 
@@ -315,3 +322,25 @@ def test_maps_that_are_fused(other: Any, text: str, before: int) -> None:
     error, _, text = text.format(f"expected map {1 + before} of others").partition(": ")
     kind = {"TypeError": TypeError, "ValueError": ValueError}[error]
     assert_raises(kind, f"fuse_labels: {text}", lambda: pc.fuse_labels(*maps, other))
+
+
+@pytest.mark.parametrize("value", [-100, 300])
+@pytest.mark.parametrize("name", [name for name in CALLS if "ignore_index" in arguments_of(name)])
+def test_an_integer_that_is_no_class_may_be_ignored(name: str, value: int) -> None:
+    call = calls()[name]
+    labels = {key: one % 5 for key, one in call.arguments.items() if key.endswith("labels")}
+    if "batches" in call.arguments:
+        ((features, given),) = call.arguments["batches"]
+        labels["batches"] = [(features, given % 5)]
+    call.function(**{**call.arguments, **labels, "ignore_index": value})
+
+
+def test_without_hard_labels_nothing_is_ignored() -> None:
+    """Soft targets have no ignore value, pairs no number of classes."""
+    wide = {"prototypes": torch.eye(300, 4), "present": None, "class_weight": None}
+    soft = torch.ones(2, 300, 2, 3)
+    call = {**CALLS["pixel_prototype_contrast"].arguments, **wide, "labels": soft}
+    assert pc.pixel_prototype_contrast(**call) > 0
+    for name in ("pair_contrast", "fuse_labels"):
+        CALLS[name].function(**CALLS[name].arguments, ignore_index=0)
+    assert pc.labels_to_grid(bad_arguments.LABELS, (1, 1), ignore_index=0).shape == (2, 1, 1)

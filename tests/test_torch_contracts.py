@@ -156,31 +156,3 @@ def test_no_grad_and_inference_mode_give_the_same_value(name: str) -> None:
     assert not quiet.requires_grad
     torch.testing.assert_close(quiet, expected)
     torch.testing.assert_close(inferred, expected)
-
-
-@pytest.mark.parametrize(
-    ("function", "argument", "shape"),
-    [
-        ("pixel_prototype_contrast", "pixel_weight", (2, 6)),
-        ("pixel_prototype_contrast", "class_weight", (3,)),
-        ("pixel_prototype_contrast", "labels", (2, 3, 6)),
-        ("class_prototypes", "pixel_weight", (2, 6)),
-        ("transfer_labels", "threshold", (3,)),
-    ],
-)
-def test_no_gradient_to_weights_or_labels(
-    function: str, argument: str, shape: tuple[int, ...]
-) -> None:
-    features, labels, prototypes = scene(torch.float32)
-    arguments = {
-        "pixel_prototype_contrast": {"labels": labels, "prototypes": prototypes},
-        "class_prototypes": {"labels": labels, "num_classes": 3},
-        "transfer_labels": {"prototypes": prototypes},
-    }[function]
-    arguments[argument] = torch.ones(shape, requires_grad=True)
-    with pytest.raises(TypeError) as caught:
-        getattr(pc, function)(features, **arguments)
-    assert str(caught.value) == (
-        f"{function}: expected {argument} without gradient, got requires_grad=True. "
-        f"Hint: pass {argument}.detach(); gradients go to features and prototypes only."
-    )
