@@ -13,7 +13,7 @@ from torch import nn
 from reference.run.folder import RunFolder
 from reference.run.ranks import Precision, Ranks, asked_to_stop, joined
 from reference.settings import Machine
-from tests.reference.forked import on_ranks
+from tests.forked import on_ranks
 
 
 def meet(place: Path) -> None:

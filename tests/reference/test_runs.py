@@ -25,7 +25,7 @@ from reference.run.ranks import Ranks
 from reference.run.state import State
 from reference.settings import Settings
 from reference.train import main
-from tests.reference.forked import Forked, forked, on_ranks
+from tests.forked import Forked, forked, on_ranks
 from tests.reference.tiny_runs import (
     EVERYTHING,
     LAST,

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 CONTEXT = multiprocessing.get_context("forkserver")
+# What cannot be imported is left out; torch's own start_processes asks the same server.
 CONTEXT.set_forkserver_preload(
-    ["reference.train", "reference.static_labels", "reference.run.state", "tests.reference.forked"]
+    ["protocontrast", "reference.train", "reference.static_labels", "reference.run.state"]
 )
 
 
