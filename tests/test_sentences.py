@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import protocontrast as pc
+from protocontrast import checks
 from tests import bad_arguments
 from tests.bad_arguments import Call, calls
 from tests.sentences import assert_raises
@@ -89,27 +90,30 @@ def rows(text: str) -> Iterator[Row]:
             groups[name.strip()] = named(members, groups)
         elif " => " in line:
             given, _, error = line.partition(" => ")
+            one = eval(
+                f"dict({given})" if not heading[0][1] else f"[{given.replace(' | ', ', ')}]",
+                dict(NAMES),
+            )
             for call, argument in heading:
-                for value in [given] if not argument else given.split(" | "):
-                    yield row(number, call, argument, value, error)
+                for changed in [one] if not argument else [{argument: value} for value in one]:
+                    yield row(number, call, argument, changed, error)
         elif line and not line.startswith("#"):
             heading = named(line, groups)
 
 
-def row(line: int, call: str, argument: str, given: str, error: str) -> Row:
+def row(line: int, call: str, argument: str, changed: dict[str, Any], error: str) -> Row:
     """One row, its sentence filled in."""
-    changed = eval(f"dict({argument}={given})" if argument else f"dict({given})", dict(NAMES))
     kind, _, text = error.partition(": ")
     if text.startswith("expected "):
         text = f"{SPEAKERS.get(call, call.partition('.')[0])}: {text}"
     if argument:
         value, of = changed[argument], belongs_to(CALLS[call], argument)
         shape = tuple(CALLS[call].arguments[of].shape) if of else ()
-        tensor = isinstance(value, Tensor) and not value.is_nested
+        tensor = value if isinstance(value, Tensor) and not value.is_nested else torch.ones(2)
         text = text.format(
-            x=argument, value=value, type=type(value).__name__, of=of, shape=shape,
-            got=tuple(value.shape) if tensor else "", dtype=value.dtype if tensor else "",
-            number=value.item() if tensor and value.numel() == 1 and not value.is_meta else "",
+            x=argument, value=value, shown=checks.shown(value), type=type(value).__name__, of=of,
+            shape=shape, got=tuple(tensor.shape), dtype=tensor.dtype, layout=tensor.layout,
+            number=tensor.item() if tensor.numel() == 1 and not tensor.is_meta else "",
         )  # fmt: skip
     return Row(line, call, argument, changed, f"{kind}: {text}")
 
@@ -175,6 +179,15 @@ def test_sentences(name: str) -> None:
 def test_every_argument_has_a_sentence(name: str) -> None:
     said = {argument for one in ROWS if one.call == name for argument in one.changed}
     assert set(arguments_of(name)) - said == set()
+
+
+def test_every_sentence_has_one_form() -> None:
+    form = re.compile(
+        r"(Type|Value)Error: (\w+): expected ([^\n]+), got ([^\n]+)\.( Hint: [^\n]+[.?])?"
+    )
+    for one in ROWS:
+        found = form.fullmatch(one.error)
+        assert found and found[2] in pc.__all__ and len(one.error) <= 400, one.error
 
 
 def test_the_comparison_can_fail() -> None:
