@@ -145,7 +145,25 @@ def test_autocast_features_beside_float32_prototypes(name: str, dtype: torch.dty
     assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
 
 
-@pytest.mark.parametrize("name", ONE_OF_EACH)
+@pytest.mark.parametrize("name", CALLS)
+def test_a_kept_graph_gives_the_same_gradient_again(name: str) -> None:
+    features, labels, prototypes = scene(torch.float32)
+    leaves = [features.requires_grad_()]
+    if name in READS_PROTOTYPES:
+        leaves.append(prototypes.requires_grad_())
+    loss = CALLS[name](features, labels, prototypes).sum() * 3
+    first = torch.autograd.grad(loss, leaves, retain_graph=True)
+    kept = [gradient.clone() for gradient in first]
+    for gradient in first:
+        gradient.fill_(7)
+    for again in (True, False):
+        found = torch.autograd.grad(loss, leaves, retain_graph=again)
+        assert all(torch.equal(a, b) for a, b in zip(found, kept, strict=True))
+    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+        torch.autograd.grad(loss, leaves)
+
+
+@pytest.mark.parametrize("name", CALLS)
 def test_no_grad_and_inference_mode_give_the_same_value(name: str) -> None:
     features, labels, prototypes = scene(torch.float32)
     expected = gradients(name, features, labels, prototypes)[0]
