@@ -64,10 +64,13 @@ def _means(features: Tensor, labels: Tensor, prototypes: Tensor, **settings: obj
     return pc.class_prototypes(features, labels, 3, **settings).mean
 
 
-def _bidirectional(features: Tensor, labels: Tensor, prototypes: Tensor) -> Tensor:
+def _bidirectional(
+    features: Tensor, labels: Tensor, prototypes: Tensor, **settings: object
+) -> Tensor:
     fixed = (torch.arange(features.numel(), device=features.device) * 0.7).sin()
     other = fixed.reshape(features.shape).to(features.dtype)
-    return pc.bidirectional_contrast(features, labels, other, labels.flip(0), num_classes=3).loss
+    domains = features, labels, other, labels.flip(0)
+    return pc.bidirectional_contrast(*domains, num_classes=3, **settings).loss
 
 
 def _pairs(features: Tensor, labels: Tensor, prototypes: Tensor, **settings: object) -> Tensor:

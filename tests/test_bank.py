@@ -4,6 +4,7 @@ import math
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -271,3 +272,11 @@ def test_reset_forgets_everything() -> None:
     fresh = PrototypeBank(3, 5)
     fresh.update(*batch(2))
     assert torch.equal(bank.prototypes, fresh.prototypes)
+
+
+@pytest.mark.parametrize("value", [0, 1, 0.5, np.float32(0.5), np.float64(0.5), np.int64(1)])
+def test_any_number_is_a_momentum(value: Any) -> None:
+    bank = PrototypeBank(1, 1, momentum=value)
+    for mean in (2.0, 4.0):
+        bank.update_from(ClassPrototypes(torch.tensor([[mean]]), torch.ones(1)))
+    assert bank.prototypes.item() == 4 - 2 * float(value)

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from protocontrast import BiCL
 from tests.bicl_by_hand import HandBiCL, Settings
 from tests.bicl_steps import CLASSES, DIM, batch
+from tests.sentences import assert_raises
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -111,3 +113,73 @@ def test_the_comparison_can_fail() -> None:
         step(source * 2, labels, target, static)
     with pytest.raises(AssertionError):
         assert_state(bicl, hand)
+
+
+FEATURES = torch.linspace(-1, 1, 2 * 4 * 6).sin().reshape(2, 4, 2, 3)
+LABELS = torch.tensor([0, 1, 2, 0, 1, 255] * 2).reshape(2, 2, 3)
+FINE = LABELS.repeat_interleave(3, 1).repeat_interleave(3, 2)
+
+
+def replaced(**changed: Any) -> tuple[Any, ...]:
+    call = {"source": FEATURES, "labels": LABELS, "target": FEATURES.flip(0), "static": FINE}
+    return tuple({**call, **changed}.values())
+
+
+def test_numbers_of_any_kind_are_taken() -> None:
+    settings: Any = {
+        "temperature": np.float32(0.5),
+        "threshold": np.float64(0.4),
+        "momentum": 1,
+        "weights": [1, np.float32(0.5)],
+        "calibrate": np.True_,
+        "pairwise": np.bool_(False),
+    }
+    plain = BiCL(3, 4, temperature=0.5, threshold=0.4, momentum=1.0, weights=(1.0, 0.5))
+    out = BiCL(3, 4, **settings)(FEATURES, LABELS, FEATURES.flip(0))
+    assert all(map(torch.equal, out, plain(FEATURES, LABELS, FEATURES.flip(0))))
+
+
+def test_pairs_of_different_batches() -> None:
+    text = "BiCL: expected target_features of 2 images as in source_features, for pairs, got 1."
+    bicl = BiCL(3, 4, prototypes="batch", pairwise=True)
+    before = {name: value.clone() for name, value in bicl.state_dict().items()}
+    few = replaced(target=FEATURES[:1], static=FINE[:1])
+    assert_raises(ValueError, text, lambda: bicl(*few))
+    assert all(torch.equal(value, before[name]) for name, value in bicl.state_dict().items())
+    assert BiCL(3, 4, prototypes="batch")(*few).loss.isfinite()
+
+
+@pytest.mark.parametrize("prototypes", ["bank", "batch"])
+@pytest.mark.parametrize("empty", ["source", "target", "both"])
+def test_batches_without_images(empty: str, prototypes: Any) -> None:
+    bicl = BiCL(3, 4, prototypes=prototypes)
+    bicl(*replaced())
+    changed: dict[str, Any] = {}
+    if empty in ("source", "both"):
+        changed |= {"source": FEATURES[:0], "labels": LABELS[:0]}
+    if empty in ("target", "both"):
+        changed |= {"target": FEATURES[:0], "static": FINE[:0]}
+    source, labels, target, static = replaced(**changed)
+    leaves = source.clone().requires_grad_(), target.clone().requires_grad_()
+    out = bicl(leaves[0], labels, leaves[1], static)
+    out.loss.backward()
+    assert out.loss.isfinite()
+    assert out.coverage.isfinite()
+    if empty == "both":
+        assert out.loss == 0
+    for leaf in leaves:
+        assert leaf.grad is not None
+        assert leaf.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_pixel_that_is_not_finite_shows_in_the_loss_and_not_in_the_state(value: float) -> None:
+    bicl = BiCL(3, 4)
+    bicl(*replaced())
+    broken = FEATURES.clone()
+    broken[0, 1, 0, 0] = value
+    out = bicl(*replaced(source=broken))
+    assert out.loss.isnan()
+    assert bicl.source_bank.skipped.tolist() == [1, 0, 0]
+    assert all(value.isfinite().all() for value in bicl.state_dict().values())
+    assert bicl(*replaced()).loss.isfinite()

@@ -29,21 +29,6 @@ def loss_of(call: dict[str, Any]) -> Tensor:
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_a_kept_graph_gives_the_same_gradient_again(reduction: str) -> None:
-    call = call_of(ContrastCase(0, SHAPE, 4, reduction=reduction))
-    leaves = [call["features"], call["prototypes"]]
-    loss = loss_of(call) * 3
-    first = torch.autograd.grad(loss, leaves, retain_graph=True)
-    kept = [gradient.clone() for gradient in first]
-    second = torch.autograd.grad(loss, leaves, retain_graph=True)
-    third = torch.autograd.grad(loss, leaves)
-    for results in zip(first, kept, second, third, strict=True):
-        assert all(torch.equal(results[0], result) for result in results[1:])
-    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
-        torch.autograd.grad(loss, leaves)
-
-
-@pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_two_losses_on_the_same_features_add_up(reduction: str) -> None:
     call = call_of(ContrastCase(0, SHAPE, 4, dtype=torch.float64, reduction=reduction))
     other = {**call, "labels": call["labels"].flip(0), "temperature": 1.0}
@@ -139,16 +124,6 @@ def test_autocast_around_the_call_changes_nothing(
         assert all(torch.equal(a, b) for a, b in zip(pair, gradients, strict=True))
 
 
-def test_half_precision_features_beside_float32_prototypes() -> None:
-    """What autocast gives: features in bfloat16, a float32 bank."""
-    case = ContrastCase(0, SHAPE, 4, dtype=torch.bfloat16)
-    call = call_of(case)
-    loss = loss_of(call)
-    assert loss.dtype == torch.float32
-    to_features, to_prototypes = torch.autograd.grad(loss, [call["features"], call["prototypes"]])
-    assert (to_features.dtype, to_prototypes.dtype) == (torch.bfloat16, torch.float32)
-
-
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("prototype_dtype", [torch.float16, torch.float32])
 def test_a_loss_scale_saves_small_half_precision_gradients(
@@ -179,17 +154,6 @@ def test_the_one_pass_gradient_is_the_two_pass_gradient() -> None:
     assert torch.allclose(mean, loss_of(call), rtol=1e-14)
     for one, other in zip(one_pass, torch.autograd.grad(mean, leaves), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
-
-
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_without_grad_the_value_is_the_same(reduction: str) -> None:
-    call = call_of(ContrastCase(0, SHAPE, 4, dtype=torch.float64, reduction=reduction))
-    with torch.no_grad():
-        silent = pixel_prototype_contrast(**call)
-    assert not silent.requires_grad
-    torch.testing.assert_close(
-        silent, pixel_prototype_contrast(**call).detach(), rtol=1e-14, atol=0
-    )
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)

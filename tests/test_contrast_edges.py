@@ -219,3 +219,12 @@ def test_a_one_hot_target_is_a_hard_label(case: ContrastCase) -> None:
         for kind in (call["labels"], one_hot.double())
     )
     torch.testing.assert_close(soft, hard, rtol=1e-9, atol=1e-9)
+
+
+def test_weights_that_require_grad_are_fine_without_autograd() -> None:
+    features, labels, weight = torch.ones(4, 2), torch.zeros(4).long(), torch.ones(4)
+    with torch.no_grad():
+        loss = pixel_prototype_contrast(
+            features, labels, torch.ones(3, 2), pixel_weight=weight.requires_grad_()
+        )
+    assert loss.item() == pytest.approx(math.log(3))

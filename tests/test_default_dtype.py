@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 import protocontrast as pc
+from tests.bad_arguments import calls
 from tests.differentiable import CALLS, scene
+from tests.test_bad_arguments import tensors
 
 MAPS = scene(torch.float32).features.reshape(2, 4, 3, 2)
 LABELS = scene().labels.reshape(2, 3, 2)
@@ -33,6 +35,15 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
+def public(name: str) -> list[Tensor]:
+    """The results of a public call, and the state it leaves behind."""
+    torch.manual_seed(3)
+    call = calls()[name]
+    results = tensors(call.function(**call.arguments))
+    owner = getattr(call.function, "__self__", None)
+    return [*results, *(owner.buffers() if isinstance(owner, torch.nn.Module) else ())]
+
+
 def drawn(call: Callable[[torch.Generator | None], Any]) -> Any:
     """What is drawn from a generator, and from the global one."""
     torch.manual_seed(3)
@@ -40,13 +51,11 @@ def drawn(call: Callable[[torch.Generator | None], Any]) -> Any:
 
 
 FUNCTIONS: dict[str, Callable[[], Any]] = {
-    "transfer": lambda: pc.transfer_labels(MAPS, ROWS, threshold=0.6),
+    **{name: (lambda name=name: public(name)) for name in calls()},
     "transfer per class": lambda: pc.transfer_labels(
         MAPS, ROWS, threshold=torch.tensor([0.1, 0.5, 0.9], dtype=torch.float32), backend="naive"
     ),
-    "majority": lambda: pc.labels_to_grid(FINE, (2, 3), mode="majority", num_classes=3),
     "counts": lambda: pc.labels_to_grid(FINE, (2, 3), mode="counts", num_classes=3),
-    "statistics": lambda: pc.class_statistics(MAPS, LABELS, 3),
     "statistics naive": lambda: pc.class_statistics(MAPS, LABELS, 3, backend="naive"),
     "pairs of images": lambda: pc.bidirectional_contrast(MAPS, FINE, MAPS, LABELS, num_classes=3),
     "mix": lambda: drawn(
@@ -57,31 +66,9 @@ FUNCTIONS: dict[str, Callable[[], Any]] = {
     "random pixels": lambda: drawn(
         lambda random: pc.sample_pixels(LABELS.expand(60, 2, 3, 2)[:, 0], 20, generator=random)
     ),
-    "hard pixels": lambda: drawn(
-        lambda random: pc.sample_pixels(
-            LABELS,
-            8,
-            mode="per_class",
-            num_classes=3,
-            predictions=LABELS.flip(0),
-            min_pixels=1,
-            generator=random,
-        )
-    ),
     "selection": lambda: pc.select_labels(SURE, 0.6, measure="log_odds", image_share=0.3),
-    "confident share": lambda: pc.confident_share(SURE, 0.5, per_image=True),
     "confident share of all": lambda: pc.confident_share(SURE, 0.5),
-    "sinkhorn": lambda: pc.sinkhorn(LOGITS),
-    "rectify": lambda: pc.rectify(SURE, SURE.flip(0)),
-    "entropy": lambda: pc.entropy(LOGITS),
-    "mrkld": lambda: pc.mrkld(LOGITS),
-    "similarity": lambda: pc.similarity_kl(LOGITS, LOGITS.flip(0)),
-    "symmetric": lambda: pc.symmetric_cross_entropy(LOGITS, LABELS),
-    "spread": lambda: pc.spread(MAPS, LABELS, ROWS, toward="uniform"),
     "spread of all": lambda: pc.spread(MAPS, None, ROWS, toward="uniform", backend="naive"),
-    "pull": lambda: pc.prototype_pull(MAPS, LABELS, ROWS),
-    "sub-classes": lambda: pc.assign_subclasses(MAPS, LABELS, torch.stack([ROWS, -ROWS], dim=1)),
-    "frequencies": lambda: pc.frequency_weights(torch.tensor([1, 20, 300])),
     "no frequencies": lambda: pc.frequency_weights(torch.tensor([0, 0, 0])),
 }
 

@@ -6,14 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-import protocontrast as pc
 from tests.differentiable import CALLS, ONE_OF_EACH, READS_PROTOTYPES, scene
 
 MESSAGE = (
     "protocontrast: expected one backward pass, got a derivative of a gradient (double backward). "
     'Hint: backend="naive" is differentiable twice.'
 )
-NAIVE = [name for name in CALLS if name != "bidirectional"]
 
 
 def refused(step: Callable[[], object]) -> None:
@@ -83,60 +81,34 @@ def test_nested_transforms(name: str, outer: Callable[..., Callable[..., Tensor]
     refused(lambda: outer(penalty)(features))
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["contrast", "logits", "class_sums", "distribution_contrast", "upsampled_cross_entropy"],
-)
+# The operators' own arguments, from features and labels, prototypes.
+BARE: dict[str, Callable[..., tuple[object, ...]]] = {
+    "contrast": lambda f, y, p: (
+        f, y, p, None, None, None, None, "cosine", 0.1, False, 255, "eager",
+    ),
+    "logits": lambda f, y, p: (f, p, None, "cosine", 0.1, "eager"),
+    "class_sums": lambda f, y, p: (f, y, None, 3, True, False, 255, "eager"),
+    "distribution_contrast": lambda f, y, p: (
+        f, y, p, p.square(), None, None, None, True, 1.0, 255, "eager",
+    ),
+    "upsampled_cross_entropy": lambda f, y, p: (
+        f[:, :, None], y[:, None], None, 255, False, 0.0, "eager",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BARE)
 def test_the_bare_operators(name: str) -> None:
     features, labels, prototypes = scene()
     leaf = features.requires_grad_()
-    arguments = {
-        "contrast": (
-            leaf,
-            labels,
-            prototypes,
-            None,
-            None,
-            None,
-            None,
-            "cosine",
-            0.1,
-            False,
-            255,
-            "eager",
-        ),
-        "logits": (leaf, prototypes, None, "cosine", 0.1, "eager"),
-        "class_sums": (leaf, labels, None, 3, True, False, 255, "eager"),
-        "distribution_contrast": (
-            leaf,
-            labels,
-            prototypes,
-            prototypes.square(),
-            None,
-            None,
-            None,
-            True,
-            1.0,
-            255,
-            "eager",
-        ),
-        "upsampled_cross_entropy": (
-            leaf[:, :, None],
-            labels[:, None],
-            None,
-            255,
-            False,
-            0.0,
-            "eager",
-        ),
-    }[name]
+    arguments = BARE[name](leaf, labels, prototypes)
     result = getattr(torch.ops.protocontrast, name)(*arguments)
     first = result[0] if isinstance(result, (tuple, list)) else result
     (gradient,) = torch.autograd.grad(first.sum(), leaf, create_graph=True)
     refused(gradient.sum().backward)
 
 
-@pytest.mark.parametrize("name", NAIVE)
+@pytest.mark.parametrize("name", CALLS)
 def test_the_hint_holds(name: str) -> None:
     features, labels, prototypes = scene()
     leaf = features.requires_grad_()
@@ -145,13 +117,3 @@ def test_the_hint_holds(name: str) -> None:
     (second,) = torch.autograd.grad(gradient.square().sum(), leaf)
     assert second.isfinite().all()
     assert second.abs().sum() > 0
-
-
-def test_the_bidirectional_hint_holds() -> None:
-    features, labels, _ = scene()
-    leaf = features.requires_grad_()
-    loss = pc.bidirectional_contrast(
-        leaf, labels, features.detach() + 1, labels, num_classes=3, backend="naive"
-    ).loss
-    (gradient,) = torch.autograd.grad(loss, leaf, create_graph=True)
-    assert torch.autograd.grad(gradient.square().sum(), leaf)[0].abs().sum() > 0

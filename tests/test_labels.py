@@ -2,13 +2,14 @@
 
 import math
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from protocontrast import fuse_labels, labels_to_grid, naive
+from protocontrast import check_labels, fuse_labels, labels_to_grid, naive
 from tests import slow_loops
 from tests.strategies import LABEL_DTYPES, label_map, seeds
 
@@ -175,3 +176,18 @@ def test_a_share_is_of_all_pixels_of_the_cell() -> None:
                 labels, (1, 1), mode="majority", num_classes=2, min_share=min_share
             )
             assert found.item() == label
+
+
+@pytest.mark.parametrize(
+    ("labels", "num_classes", "ignore_index"),
+    [
+        (torch.zeros(2, 4, 6).long(), 1, 255),
+        (torch.tensor([0, 2, 255], dtype=torch.uint8), 3, 255),
+        (torch.tensor([-100, 2]), 3, -100),
+        (torch.tensor([5, 5], dtype=torch.int8), 1, 5),
+        (torch.zeros(0, dtype=torch.int32), 1, 255),
+        (torch.tensor(1), 2, 255),
+    ],
+)
+def test_right_labels_pass(labels: torch.Tensor, num_classes: int, ignore_index: int) -> None:
+    check_labels(labels, num_classes, ignore_index=ignore_index)

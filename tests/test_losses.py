@@ -1,7 +1,6 @@
 """The loss modules: settings stored, the function of the same name called, and nothing else."""
 
 import copy
-import math
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -14,12 +13,10 @@ from torch import Tensor
 from protocontrast import (
     BidirectionalContrastLoss,
     PixelPrototypeContrastLoss,
-    UpsampledCrossEntropyLoss,
     bidirectional_contrast,
     pixel_prototype_contrast,
 )
 from tests.differentiable import scene
-from tests.sentences import assert_raises
 
 FEATURES, LABELS, PROTOTYPES = scene(torch.float32)
 OTHER = scene(torch.float32, seed=1).features
@@ -163,122 +160,6 @@ def test_repr_is_the_constructor_call() -> None:
     assert repr(eval(repr(both))) == repr(both)
 
 
-NAMES = {
-    "PixelPrototypeContrastLoss": PixelPrototypeContrastLoss,
-    "BidirectionalContrastLoss": lambda **settings: BidirectionalContrastLoss(3, **settings),
-}
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(
-    ("settings", "error", "text"),
-    [
-        ({"temperature": 0}, ValueError, "temperature to be a finite number > 0, got 0."),
-        ({"temperature": math.nan}, ValueError, "temperature to be a finite number > 0, got nan."),
-        ({"temperature": "1"}, ValueError, "temperature to be a finite number > 0, got '1'."),
-        ({"absent": "drop"}, ValueError, "absent to be 'mask' or 'floor', got 'drop'."),
-        (
-            {"backend": "cpu"},
-            ValueError,
-            "backend to be 'auto' or 'triton' or 'eager' or 'naive', got 'cpu'.",
-        ),
-        (
-            {"ignore_index": None},
-            TypeError,
-            "ignore_index to be an integer, got None. "
-            "Hint: the usual ignore values are 255 and -100.",
-        ),
-    ],
-)
-def test_settings(name: str, settings: Any, error: type[Exception], text: str) -> None:
-    assert_raises(error, f"{name}: expected {text}", lambda: NAMES[name](**settings))
-
-
-@pytest.mark.parametrize(
-    ("settings", "error", "text"),
-    [
-        (
-            {"similarity": "cos"},
-            ValueError,
-            "similarity to be 'cosine' or 'dot' or 'euclidean', got 'cos'.",
-        ),
-        ({"reduction": "avg"}, ValueError, "reduction to be 'mean' or 'sum' or 'none', got 'avg'."),
-        (
-            {"similarity": "dot", "absent": "floor"},
-            ValueError,
-            'similarity to be "cosine" with absent="floor", got \'dot\'.',
-        ),
-        ({"class_weight": [1.0]}, TypeError, "class_weight to be a torch.Tensor, got list."),
-        (
-            {"class_weight": torch.ones(3).long()},
-            TypeError,
-            "class_weight of a floating dtype, got torch.int64.",
-        ),
-        (
-            {"class_weight": torch.ones(3, requires_grad=True)},
-            TypeError,
-            "class_weight without gradient, got requires_grad=True. Hint: pass "
-            "class_weight.detach(); gradients go to features and prototypes only.",
-        ),
-    ],
-)
-def test_settings_of_the_contrast(settings: Any, error: type[Exception], text: str) -> None:
-    text = f"PixelPrototypeContrastLoss: expected {text}"
-    assert_raises(error, text, lambda: PixelPrototypeContrastLoss(**settings))
-
-
-@pytest.mark.parametrize("value", [0, 3.0, True, None])
-def test_num_classes(value: Any) -> None:
-    text = f"BidirectionalContrastLoss: expected num_classes to be an integer >= 1, got {value!r}."
-    assert_raises(ValueError, text, lambda: BidirectionalContrastLoss(value))
-
-
-@pytest.mark.parametrize("value", ["abc", 1, None])
-@pytest.mark.parametrize(
-    "loss", [PixelPrototypeContrastLoss, BidirectionalContrastLoss, UpsampledCrossEntropyLoss]
-)
-def test_validate_is_a_bool(loss: Any, value: Any) -> None:
-    first = (3,) if loss is BidirectionalContrastLoss else ()
-    text = f"{loss.__name__}: expected validate to be True or False, got {value!r}."
-    assert_raises(TypeError, text, lambda: loss(*first, validate=value))
-
-
-def test_pairwise_is_a_bool() -> None:
-    text = "BidirectionalContrastLoss: expected pairwise to be True or False, got 'no'."
-    refused: Any = "no"
-    assert_raises(TypeError, text, lambda: BidirectionalContrastLoss(3, pairwise=refused))
+def test_flags_of_numpy_are_flags() -> None:
     taken: Any = np.False_
     assert BidirectionalContrastLoss(3, pairwise=taken)(FEATURES, LABELS, OTHER, LABELS).loss > 0
-
-
-@pytest.mark.parametrize("validate", [False, True])
-@pytest.mark.parametrize(
-    ("call", "error", "text"),
-    [
-        (
-            (FEATURES, [0], PROTOTYPES),
-            TypeError,
-            "pixel_prototype_contrast: expected labels to be a torch.Tensor, got list.",
-        ),
-        (
-            (FEATURES, LABELS, None),
-            TypeError,
-            "pixel_prototype_contrast: expected prototypes to be a torch.Tensor, got NoneType.",
-        ),
-        (
-            (FEATURES, LABELS, torch.ones(())),
-            ValueError,
-            "pixel_prototype_contrast: expected prototypes of shape (C, D) with D = 4 as in "
-            "features (2, 4, 6), got (). Hint: use the bank built for these features.",
-        ),
-    ],
-)
-def test_bad_calls(call: Any, error: type[Exception], text: str, validate: bool) -> None:
-    assert_raises(error, text, lambda: PixelPrototypeContrastLoss(validate=validate)(*call))
-
-
-@pytest.mark.parametrize("validate", [False, True])
-def test_wrong_labels(validate: bool) -> None:
-    loss = BidirectionalContrastLoss(2, validate=validate)
-    with pytest.raises(ValueError, match=r"got value 2 \(first of 3 wrong among 12 pixels\)"):
-        loss(FEATURES, LABELS, OTHER, LABELS)

@@ -11,7 +11,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import protocontrast as pc
 from tests.differentiable import CALLS, READS_PROTOTYPES, scene
 
-NAIVE = [name for name in CALLS if name != "bidirectional"]
 MAPS = scene(torch.float32).features.reshape(2, 4, 3, 2)
 LABELS = scene().labels.reshape(2, 3, 2)
 FUNCTIONS: dict[str, Callable[[Tensor, Tensor, Tensor], Any]] = {
@@ -49,7 +48,7 @@ def test_meta(name: str) -> None:
 
 
 @pytest.mark.parametrize("backend", ["auto", "naive"])
-@pytest.mark.parametrize("name", NAIVE)
+@pytest.mark.parametrize("name", CALLS)
 def test_fake(name: str, backend: str) -> None:
     expected = described(with_gradients(name, scene(torch.float32)))
     with FakeTensorMode() as mode:

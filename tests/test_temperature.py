@@ -255,54 +255,6 @@ def test_bicl_learns_its_temperature(prototypes: str, update: str, kind: str) ->
     torch.testing.assert_close(slope, (high - low) / 2e-4, rtol=1e-4, atol=1e-6)
 
 
-WRONG: list[tuple[object, type[Exception], str]] = [
-    (torch.tensor(0.0), ValueError, "to be a finite number > 0, got 0.0."),
-    (torch.tensor(-1.5), ValueError, "to be a finite number > 0, got -1.5."),
-    (torch.tensor(torch.inf), ValueError, "to be a finite number > 0, got inf."),
-    (torch.tensor(torch.nan), ValueError, "to be a finite number > 0, got nan."),
-    (torch.tensor(1), TypeError, "of a floating dtype, got torch.int64."),
-    (
-        torch.ones(1),
-        ValueError,
-        "to be a number or a tensor of shape (), got (1,). Hint: temperature.squeeze() has one.",
-    ),
-]
-
-
-@pytest.mark.parametrize(("temperature", "error", "text"), WRONG)
-def test_what_is_refused(temperature: Tensor, error: type[Exception], text: str) -> None:
-    features, labels, prototypes = scene()
-    names = {
-        "contrast": "pixel_prototype_contrast", "logits": "prototype_logits",
-        "pairs": "pair_contrast", "distribution": "distribution_contrast",
-        "bidirectional": "bidirectional_contrast", "spread": "spread",
-    }  # fmt: skip
-    for name, function in names.items():
-        for given in (temperature, temperature.clone().requires_grad_(error is ValueError)):
-            assert_raises(
-                error, f"{function}: expected temperature {text}",
-                lambda call=CALLS[name], given=given: call(features, labels, prototypes, given),
-            )  # fmt: skip
-    makers = {"PixelPrototypeContrastLoss": "prototypes", "PairContrastLoss": "pairs"}
-    for module, name in makers.items():
-        expected = f"{module}: expected temperature {text}"
-        assert_raises(error, expected, lambda name=name: LOSSES[name](temperature))
-    assert_raises(
-        error, f"transfer_labels: expected temperature {text}",
-        lambda: pc.transfer_labels(features, prototypes, temperature=temperature),
-    )  # fmt: skip
-    assert_raises(
-        error, f"BiCL: expected temperature {text}", lambda: pc.BiCL(3, 4, temperature=temperature)
-    )
-
-
-def test_a_temperature_elsewhere_is_refused() -> None:
-    features, labels, prototypes = scene()
-    far = torch.tensor(0.1, device="meta")
-    text = "pixel_prototype_contrast: expected temperature on cpu like features, got meta."
-    assert_raises(ValueError, text, lambda: CALLS["contrast"](features, labels, prototypes, far))
-
-
 def test_a_refused_step_changes_no_bank() -> None:
     bicl = made()
     run(bicl, 0)

@@ -166,18 +166,6 @@ def test_a_loss_scale_saves_small_half_precision_gradients(reduction: str) -> No
     torch.testing.assert_close(*found, rtol=2e-3, atol=0)
 
 
-@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-def test_a_kept_graph_gives_the_same_gradient_again(reduction: str) -> None:
-    call = Case(reduction=reduction).call()
-    logits = call.pop("logits").requires_grad_()
-    loss = upsampled_cross_entropy(logits, **call).sum() * 3
-    first = torch.autograd.grad(loss, logits, retain_graph=True)[0]
-    kept = first.clone()
-    second = torch.autograd.grad(loss, logits)[0]
-    assert torch.equal(first, kept)
-    assert torch.equal(first, second)
-
-
 @pytest.mark.parametrize("layout", ["expanded", "transposed", "NaN where ignored"])
 def test_upstream_gradients_of_any_kind(layout: str) -> None:
     call = Case(reduction="none").call()

@@ -11,9 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import protocontrast as pc
 from protocontrast.bank import buffers
 from protocontrast.functional import precision
+from tests.bad_arguments import calls
 from tests.test_default_dtype import (
     FINE,
-    FUNCTIONS,
     LABELS,
     LOGITS,
     MAPS,
@@ -57,12 +57,17 @@ def test_the_check_can_fail() -> None:
         torch.zeros(1, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("name", ["majority", "sub-classes", "frequencies", "hard pixels"])
+@pytest.mark.parametrize(
+    "name", ["labels_to_grid", "assign_subclasses", "frequency_weights", "sample_pixels"]
+)
 def test_functions(name: str, narrow: pytest.MonkeyPatch) -> None:
+    call = calls()[name]
+    torch.manual_seed(0)
     with NoFloat64():
-        found = FUNCTIONS[name]()
+        found = call.function(**call.arguments)
     narrow.undo()
-    assert_close(found, FUNCTIONS[name]())
+    torch.manual_seed(0)
+    assert_close(found, call.function(**call.arguments))
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if "thresholds" not in name])

@@ -10,7 +10,10 @@ import torch
 from torch import distributed as dist
 from torch import multiprocessing
 
+from tests.forked import CONTEXT
+
 WORLD = 2
+SERVER = CONTEXT.get_start_method()
 
 
 def _enter(rank: int, function: Callable[..., Any], folder: str) -> None:
@@ -28,5 +31,6 @@ def _enter(rank: int, function: Callable[..., Any], folder: str) -> None:
 
 def on_two_ranks(function: Callable[[int], Any], folder: Path) -> list[Any]:
     """What `function(rank)` returned on each rank."""
-    multiprocessing.spawn(_enter, (function, str(folder)), nprocs=WORLD)
+    given = function, str(folder)
+    multiprocessing.start_processes(_enter, given, nprocs=WORLD, start_method=SERVER)
     return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(WORLD)]

@@ -1,7 +1,8 @@
 """What is compiled: every kernel, as the calls of calls.py launch it, for every target.
 
 `everything` walks the calls that the library's users make; `SLOW` takes from them each kernel and
-each configuration in every arithmetic, `FAST` one configuration per kernel and target.
+each configuration in every arithmetic, `FAST` one configuration per kernel and target, `DAILY`, the
+part of it that `make test` compiles, one per kernel and maker of GPUs.
 """
 
 from collections.abc import Iterator
@@ -160,6 +161,7 @@ FAST = tuple(
     Case(target, kernel, "bf16", "highest", 256, 19, "nchw", False, "cosine")
     for target, kernel in product(TARGETS, KERNELS)
 )
+DAILY = tuple(case for case in FAST if case.target in ("sm90", "gfx942"))
 ODD = tuple(
     Case(target, kernel, "bf16", "highest", 256, 19, layout, kernel in SOFT, "cosine")
     for target, layout in (*product(TARGETS, ("odd",)), ("sm90", "strided"))

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from protocontrast.kernels.pair_contrast import pair_contrast
 from protocontrast.kernels.pair_contrast_backward import pair_contrast_backward
 from protocontrast.kernels.prototypes import finish, prepare
 from tests.ahead_of_time.calls import launch_of
-from tests.ahead_of_time.cases import FAST, LAYOUTS, Case
+from tests.ahead_of_time.cases import DAILY, FAST, LAYOUTS, Case
 from tests.ahead_of_time.resources import GPU_TARGETS, compiled, measured, specialised
 
 FEATURES, LABELS = torch.zeros(2, 8, 4, 4), torch.zeros(2, 4, 4, dtype=torch.int64)
@@ -189,10 +190,15 @@ def by_name(launch: Launch, found: tuple[dict[str, str], dict, dict]) -> tuple[d
     return signature, named, {arguments[i]: marks for (i,), marks in attributes.items() if marks}
 
 
-@pytest.mark.parametrize("layout", [*LAYOUTS, "odd", "strided"])
-@pytest.mark.parametrize("case", FAST, ids=str)
-def test_a_launch_is_specialised_as_by_triton(case: Case, layout: str) -> None:
-    for channels in (76, 256):
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(one, id=str(one), marks=[] if one in DAILY else pytest.mark.slow)
+        for one in FAST
+    ],
+)
+def test_a_launch_is_specialised_as_by_triton(case: Case) -> None:
+    for layout, channels in product((*LAYOUTS, "odd", "strided"), (76, 256)):
         launch = launch_of(case._replace(layout=layout, channels=channels))
         ours = by_name(launch, specialised(launch, case.target))
         assert ours == by_name(launch, by_triton(launch, GPU_TARGETS[case.target]))

@@ -1,6 +1,7 @@
 """Every kernel compiles for every target, within registers, memory and instructions."""
 
 from collections.abc import Callable, Iterable
+from itertools import product
 
 import pytest
 
@@ -9,6 +10,7 @@ from tests.ahead_of_time import budget
 from tests.ahead_of_time.cases import (
     CHANNELS,
     CLASSES,
+    DAILY,
     FAST,
     KERNELS,
     LAYOUTS,
@@ -27,7 +29,7 @@ from tests.ahead_of_time.resources import Resources
 BUDGET = budget.read()
 OTHER = budget.of_another_triton()
 CASES = [
-    pytest.param(case, id=str(case), marks=[] if case in FAST else pytest.mark.slow)
+    pytest.param(case, id=str(case), marks=[] if case in DAILY else pytest.mark.slow)
     for case in SLOW
 ]
 
@@ -38,10 +40,10 @@ def test_a_kernel_fits_its_target(case: Case, resources: Callable[[Case], Resour
     assert objections(case, resources(case), BUDGET.get(case)) == []
 
 
-def test_fast_holds_every_kernel_on_every_target() -> None:
-    assert {(case.target, case.kernel) for case in FAST} == {
-        (target, kernel) for target in TARGETS for kernel in KERNELS
-    }
+def test_fast_holds_every_kernel_on_every_target_and_daily_on_both_makers() -> None:
+    for cases, targets in ((FAST, TARGETS), (DAILY, ("sm90", "gfx942"))):
+        held = {(case.target, case.kernel) for case in cases}
+        assert held == set(product(targets, KERNELS))
 
 
 def test_slow_holds_every_row_that_a_call_reaches() -> None:

@@ -2,66 +2,53 @@
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from reference.run.folder import RunFolder
 from reference.run.ranks import Precision, Ranks, asked_to_stop, joined
 from reference.settings import Machine
-from tests.reference.tiny_runs import ROOT
+from tests.forked import on_ranks
 
-SCRIPT = """
-import sys
-from pathlib import Path
-import torch
-from torch import nn
-from reference.run.folder import RunFolder
-from reference.run.ranks import joined
-from reference.settings import Machine
 
-place = Path(sys.argv[1])
-with joined(Machine(device="cpu", threads=1)) as ranks:
-    me = ranks.rank
-    assert ranks.shared and ranks.is_main == (me == 0)
-    assert ranks.broadcast({"from": me}) == {"from": 0}
-    mine = torch.tensor([1.0, me])
-    assert ranks.total(mine).tolist() == [2, 1] and mine.tolist() == [1, me]
-    # A term, and a request to stop, of one rank alone.
-    means, stop = ranks.mean_of_terms({"a": 2.0 * me, **({"b": 4.0} if me else {})}, asked=me == 1)
-    assert means == {"a": 1.0, "b": 2.0} and stop
-    both, one, none = (nn.Parameter(torch.zeros(2)) for _ in range(3))
-    both.grad = torch.full((2,), float(me))
-    one.grad = torch.ones(2) if me else None
-    ranks.average_gradients([both, one, none])
-    assert both.grad.tolist() == one.grad.tolist() == [0.5, 0.5] and none.grad is None
-    statistics = nn.BatchNorm1d(2)
-    statistics.running_mean.fill_(me + 3)
-    ranks.share_buffers(statistics)
-    assert statistics.running_mean.tolist() == [3, 3]
-    with ranks.one_first():
-        assert me == 0 or (place / "made").is_file()
-        (place / "made").touch()
-    refused = RunFolder(place, {}, ranks, resume=False)
-    try:
-        refused.__enter__()
-    except ValueError as error:
-        (place / f"refused{me}").write_text(str(error))
-"""
+def meet(place: Path) -> None:
+    """What one of two ranks does and asserts."""
+    with joined(Machine(device="cpu", threads=1)) as ranks:
+        me = ranks.rank
+        assert ranks.shared and ranks.is_main == (me == 0)
+        assert ranks.broadcast({"from": me}) == {"from": 0}
+        mine = torch.tensor([1.0, me])
+        assert ranks.total(mine).tolist() == [2, 1] and mine.tolist() == [1, me]
+        # A term, and a request to stop, of one rank alone.
+        means, stop = ranks.mean_of_terms(
+            {"a": 2.0 * me, **({"b": 4.0} if me else {})}, asked=me == 1
+        )
+        assert means == {"a": 1.0, "b": 2.0} and stop
+        both, one, none = (nn.Parameter(torch.zeros(2)) for _ in range(3))
+        both.grad = torch.full((2,), float(me))
+        one.grad = torch.ones(2) if me else None
+        ranks.average_gradients([both, one, none])
+        assert both.grad.tolist() == one.grad.tolist() == [0.5, 0.5] and none.grad is None
+        statistics = nn.BatchNorm1d(2)
+        statistics.running_mean.fill_(me + 3)
+        ranks.share_buffers(statistics)
+        assert statistics.running_mean.tolist() == [3, 3]
+        with ranks.one_first():
+            assert me == 0 or (place / "made").is_file()
+            (place / "made").touch()
+        refused = RunFolder(place, {}, ranks, resume=False)
+        try:
+            refused.__enter__()
+        except ValueError as error:
+            (place / f"refused{me}").write_text(str(error))
 
 
 def test_two_ranks_share_values_gradients_and_refusals(tmp_path: Path):
-    (tmp_path / "script.py").write_text(SCRIPT)
-    torchrun = [str(Path(sys.executable).with_name("torchrun")), "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*torchrun, str(tmp_path / "script.py"), str(tmp_path)],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), "PET_STANDALONE": "1"},
-        capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    log = tmp_path.with_suffix(".log")
+    assert on_ranks(meet, tmp_path, log=log) == [0, 0], log.read_text()
     first, second = ((tmp_path / f"refused{rank}").read_text() for rank in (0, 1))
     assert first == second
     assert first.startswith("train: expected folder to be a new or empty folder, got ")

@@ -18,12 +18,16 @@ import torch
 
 from reference.data.sets import Sets, draw_missing
 from reference.data.settings import Crops
+from reference.presets import Options
 from reference.run.plan import plan
 from reference.run.ranks import Ranks
 from reference.run.state import State
 from reference.settings import Settings
+from reference.train import main
+from tests.forked import Forked, forked, on_ranks
 from tests.reference.tiny_runs import (
     EVERYTHING,
+    LAST,
     LONG,
     SEEN,
     SIZE,
@@ -46,7 +50,7 @@ def log(folder: Path) -> Path:
     return folder.with_suffix(".log")
 
 
-def wait_for_row(process: subprocess.Popen[str], folder: Path, row: int) -> None:
+def wait_for_row(process: subprocess.Popen[str] | Forked, folder: Path, row: int) -> None:
     """Return once so many iterations are on record."""
     deadline = time.monotonic() + 90
     while len(rows(folder)) < row and process.poll() is None and time.monotonic() < deadline:
@@ -56,6 +60,11 @@ def wait_for_row(process: subprocess.Popen[str], folder: Path, row: int) -> None
 
 def started(settings: Settings, folder: Path, *more: str, **launcher: Any) -> Any:
     return spawn(options(settings, folder, "--resume", "auto", *more), log(folder), **launcher)
+
+
+def go_on(settings: Settings, folder: Path) -> None:
+    """What the command does once it is read."""
+    main(Options(folder=folder, resume="auto", settings=settings))
 
 
 @pytest.fixture(scope="module")
@@ -68,16 +77,16 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_that_is_killed_anywhere_ends_with_the_same_bits(uninterrupted: Path, tmp_path: Path):
     folder = tmp_path / "run"
     after = random.Random(os.urandom(8))
-    for row in (3, 12):
-        process = started(LONG, folder)
+    for row in (3, 8):
+        process = forked(go_on, LONG, folder, log=log(folder))
         wait_for_row(process, folder, row)
         time.sleep(after.uniform(0, 0.3))
         os.killpg(process.pid, signal.SIGKILL)
         assert process.wait(timeout=60) == -signal.SIGKILL
     assert run(LONG, folder, resume=True)
-    assert held(folder)["iteration"] == 20
+    assert held(folder)["iteration"] == LAST
     assert digest(held(folder)) == digest(held(uninterrupted))
-    assert [row["iteration"] for row in rows(folder)] == [str(n + 1) for n in range(20)]
+    assert [row["iteration"] for row in rows(folder)] == [str(n + 1) for n in range(LAST)]
     assert not list(folder.rglob("*.partial"))
 
 
@@ -89,29 +98,28 @@ def test_a_signal_to_all_processes_saves_and_exits_with_0(
 ):
     folder = tmp_path / "run"
     process = started(changed(LONG, data={"workers": 1}), folder)
-    wait_for_row(process, folder, 9)
+    wait_for_row(process, folder, 6)
     os.killpg(process.pid, number)
     assert process.wait(timeout=60) == 0, log(folder).read_text()
     assert "asked to stop: saved iteration" in log(folder).read_text()
-    assert 9 <= held(folder)["iteration"] == len(rows(folder)) < 20
+    assert 6 <= held(folder)["iteration"] == len(rows(folder)) < LAST
     assert run(LONG, folder, resume=True)
     assert digest(held(folder)) == digest(held(uninterrupted))
 
 
 def test_torchrun_as_typed_in_the_docs_stops_and_goes_on_with_the_same_bits(tmp_path: Path):
     whole, folder = tmp_path / "whole", tmp_path / "run"
-    process = started(LONG, whole, launcher=TORCHRUN)
-    assert process.wait(timeout=120) == 0, log(whole).read_text()
-    assert "Warning" not in log(whole).read_text()
+    assert on_ranks(go_on, LONG, whole, log=log(whole)) == [0, 0], log(whole).read_text()
     handling = (*TORCHRUN[:-1], "--signals-to-handle", "SIGTERM,SIGUSR1", "-m")
     process = started(LONG, folder, launcher=handling)
     wait_for_row(process, folder, 3)
     process.send_signal(signal.SIGUSR1)
     process.wait(timeout=60)
     assert "asked to stop: saved iteration" in log(folder).read_text()
-    assert 3 <= held(folder)["iteration"] == len(rows(folder)) < 20
+    assert 3 <= held(folder)["iteration"] == len(rows(folder)) < LAST
     assert started(LONG, folder, launcher=TORCHRUN).wait(timeout=120) == 0, log(folder).read_text()
-    assert held(folder)["iteration"] == 20
+    assert "Warning" not in log(folder).read_text()
+    assert held(folder)["iteration"] == LAST
     assert digest(held(folder)) == digest(held(whole))
     assert len(list((folder / "labels" / "round-1").glob("*.png"))) == 4
     ranks = json.loads((folder / "origin.json").read_text())["starts"][0]["machine"]["ranks"]
@@ -144,8 +152,8 @@ def test_two_ranks_and_two_parts_equal_one_process(tmp_path: Path, switches: dic
     settings = without_chance(EVERYTHING, **switches)
     assert run(settings, tmp_path / "one")
     halves = changed(settings, machine={"accumulate": 2})
-    process = started(settings, tmp_path / "two", launcher=TORCHRUN)
-    assert process.wait(timeout=120) == 0, log(tmp_path / "two").read_text()
+    ended = on_ranks(go_on, settings, tmp_path / "two", log=tmp_path / "two.log")
+    assert ended == [0, 0], (tmp_path / "two.log").read_text()
     one, two = held(tmp_path / "one"), held(tmp_path / "two")
     for name, value in one["student"].items():
         torch.testing.assert_close(two["student"][name], value, rtol=1e-3, atol=1e-5)
@@ -167,7 +175,7 @@ def test_a_finished_run_stays_as_it_is(uninterrupted: Path):
     assert run(LONG, uninterrupted, resume=True)
     assert digest(held(uninterrupted)) == before
     starts = json.loads((uninterrupted / "origin.json").read_text())["starts"]
-    assert [start["iteration"] for start in starts][:2] == [0, 20]
+    assert [start["iteration"] for start in starts][:2] == [0, LAST]
 
 
 def test_a_run_begins_with_the_network_of_another(uninterrupted: Path, tmp_path: Path):
@@ -206,9 +214,6 @@ REFUSED: dict[str, tuple[Settings, str]] = {
 def test_a_dry_run_refuses_what_the_run_refuses_and_nothing_is_written(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from reference.presets import Options
-    from reference.train import main
-
     if name == "no GPU" and torch.cuda.is_available():
         pytest.skip("there is a GPU")
     settings, start = REFUSED[name]
@@ -224,18 +229,20 @@ def test_a_dry_run_refuses_what_the_run_refuses_and_nothing_is_written(
     assert not folder.exists()
 
 
-def test_a_dry_run_names_every_phase_and_writes_and_draws_nothing(tmp_path: Path):
+def test_a_dry_run_names_every_phase_and_writes_and_draws_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     settings = changed(EVERYTHING, data={"root": tmp_path / "scenes"})
-    process = started(replace(settings, method="bi_mix"), tmp_path / "run", "--dry-run")
-    assert process.wait(timeout=60) == 0, log(tmp_path / "run").read_text()
-    lines = log(tmp_path / "run").read_text().splitlines()
+    settings = replace(settings, method="bi_mix")
+    main(Options(folder=tmp_path / "run", resume="auto", dry_run=True, settings=settings))
+    lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines[-3:]] == ["source", "round 0", "round 1"]
     assert f"labelled images: 4 in {tmp_path / 'scenes'}" in lines
     assert f"drawn scenes in {tmp_path / 'scenes'}, drawn by the run" in lines
     told = "images are scaled (width x height): labelled 64x32 to 64x32; target 64x32 to 64x32"
     assert told in lines
     assert any("has no day images: each image is its own day" in line for line in lines)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["run.log"]
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_dry_run_refuses_the_folder_that_the_run_refuses(seen_run: Path):

@@ -65,8 +65,10 @@ def changed(settings: Settings = EVERYTHING, **groups: dict[str, Any]) -> Settin
 # The same, looked at as often as it can be.
 SEEN = changed(reporting={"evaluate": True, "evaluate_every": 3, "panels_every": 3})
 LONG = changed(
-    source={"iterations": 6}, adaptation={"iterations": 14}, reporting={"checkpoint_every": 4}
+    source={"iterations": 4}, adaptation={"iterations": 10}, reporting={"checkpoint_every": 4}
 )
+LAST = 14
+"""Iterations of the long one."""
 
 
 def run(settings: Settings, folder: Path, *, resume: bool = False) -> bool:
