@@ -12,6 +12,7 @@ import torch
 
 import protocontrast as pc
 from protocontrast import kernels
+from protocontrast.calls import ContrastCall
 from protocontrast.kernels import compilers, configs
 from protocontrast.ops.backend import choose
 from tests.sentences import assert_raises
@@ -274,7 +275,7 @@ def test_a_recorded_call_tells_its_launches() -> None:
     prototypes = torch.empty(19, 256, device="meta")
     with recorded("sm90") as launches:
         loss, _, _ = contrast(
-            features, labels, prototypes, None, None, None, "cosine", 0.1, False, 255
+            ContrastCall(features, labels, prototypes, None, None, None, "cosine", 0.1, False, 255)
         )
     assert loss.is_meta and loss.shape == (2, 8192)
     assert [launch.kernel.__name__ for launch in launches] == ["prepare_kernel", "contrast_kernel"]

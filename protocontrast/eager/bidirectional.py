@@ -5,21 +5,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from protocontrast.calls import BidirectionalCall, ClassSumsCall, ContrastCall
 from protocontrast.eager.class_prototypes import Members, class_sums
 from protocontrast.eager.contrast import contrast_with_gradient
 from protocontrast.eager.tiles import tiles, widened
-
-
-class Domain(NamedTuple):
-    """Features (B, D, P); labels (B, P) of the means; targets (B, P) or (B, C, P) of the loss."""
-
-    features: Tensor
-    labels: Tensor
-    targets: Tensor
-
-    def of(self, images: slice) -> "Domain":
-        """Some of the images, as views."""
-        return Domain(self.features[images], self.labels[images], self.targets[images])
 
 
 class Written(NamedTuple):
@@ -34,26 +23,20 @@ class Written(NamedTuple):
 
 
 def bidirectional_with_gradient(
-    source: Domain,
-    target: Domain,
-    num_classes: int,
-    temperature: float,
-    floor: bool,
-    ignore_index: int,
-    pairwise: bool,
-    wants_source: bool,
-    wants_target: bool,
+    call: BidirectionalCall, wants: tuple[bool, bool]
 ) -> tuple[list[Tensor], list[Written]]:
     """The losses of moving source and target pixels, and the gradients of both domains.
 
     The batches, or G = B pairs of images whose losses are averaged; gradients are of a single one.
     """
-    domains, wants = (source, target), (wants_source, wants_target)
+    domains, pairwise = (call.source, call.target), call.pairwise
     means, counts = [], []
     for domain in domains:
-        sums, count = class_sums(
-            domain.features, domain.labels, None, num_classes, False, pairwise, ignore_index
-        )
+        members = ClassSumsCall(
+            domain.features, domain.labels, None, call.num_classes, False, pairwise,
+            call.ignore_index,
+        )  # fmt: skip
+        sums, count = class_sums(members)
         counts.append(count)
         means.append(sums / torch.where(count == 0, 1, count)[..., None])
     written = [
@@ -70,11 +53,13 @@ def bidirectional_with_gradient(
         shared = (present[0] & present[1]).float()
         for moved, fixed in ((1, 0), (0, 1)):
             part = domains[moved].of(images)
-            loss, _, to_means = contrast_with_gradient(
+            direction = ContrastCall(
                 part.features, part.targets, means[fixed][group], present[fixed], shared, None,
-                "cosine", temperature, floor, ignore_index, True, wants[moved], wants[fixed],
-                written[moved].own[images],
+                "cosine", call.temperature, call.keep_absent, call.ignore_index,
             )  # fmt: skip
+            wanted = wants[moved], wants[fixed]
+            into = written[moved].own[images]
+            loss, _, to_means = contrast_with_gradient(direction, True, wanted, into)
             losses[moved].append(loss)
             if wants[fixed]:
                 count = counts[fixed][group]

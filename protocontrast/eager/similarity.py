@@ -101,9 +101,9 @@ class Similarity:
             shares = exp_of_differences_(shifted.sub_(peak))
         return shares if self.complete else shares.mul_(self.factor), peak
 
-    def softmax(self, logits: Tensor, normaliser: Tensor) -> Tensor:
-        """exp(z + offset - normaliser) of all classes (C, n); next to 0 where that is +inf."""
-        shares = exp_of_differences_(self.with_offset(logits) - normaliser)
+    def softmax(self, logits: Tensor, lse: Tensor) -> Tensor:
+        """exp(z + offset - lse) of all classes (C, n); next to 0 where that is +inf."""
+        shares = exp_of_differences_(self.with_offset(logits) - lse)
         return shares if self.complete else shares.masked_fill_(self.offset == NEVER, 0)
 
     def first_of_equals(self) -> Tensor:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from protocontrast.calls import ContrastCall, DistributionCall
 from protocontrast.eager.products import total_of
 from protocontrast.eager.similarity import Similarity
 from protocontrast.eager.tiles import Tile
@@ -16,18 +17,16 @@ class Targets:
 
     def __init__(
         self,
-        labels: Tensor,
+        call: ContrastCall | DistributionCall,
         similarity: Similarity,
-        class_weight: Tensor | None,
-        pixel_weight: Tensor | None,
-        floor: bool,
-        ignore_index: int,
+        keep_absent: bool,
     ) -> None:
+        labels, pixel_weight = call.labels, call.pixel_weight
         dtype = similarity.matrix.dtype
         share = torch.ones_like(similarity.matrix[:, 0])
-        if class_weight is not None:
-            share = class_weight.to(dtype)
-        if not floor:
+        if call.class_weight is not None:
+            share = call.class_weight.to(dtype)
+        if not keep_absent:
             share = torch.where(similarity.present, share, 0)
         self.share = share
         self.pixel_weight = None if pixel_weight is None else pixel_weight.to(dtype)
@@ -43,7 +42,7 @@ class Targets:
                 self.weight[image] = self.mass(whole).sum(dim=0)
             return
         num_classes = len(share)
-        valid = labels != ignore_index
+        valid = labels != call.ignore_index
         index = torch.where(valid, labels, 0).long()
         weight = share[index.clamp(0, num_classes - 1)]
         if pixel_weight is not None:
@@ -75,18 +74,18 @@ class Targets:
             mass = torch.where((weight == 0) | (mass == 0), 0, mass * weight)
         return mass if self.whole is None else mass.div_(self.whole)
 
-    def pulled(self, tile: Tile, logits: Tensor) -> Tensor:
+    def target_logit(self, tile: Tile, logits: Tensor) -> Tensor:
         """sum_c mass_ic z_ic, (n,)."""
         if self.soft is None:
             return logits.gather(0, tile.of(self.index)[None])[0] * tile.of(self.weight)
         return (self.mass(tile) * logits).sum(dim=0)
 
-    def subtract(self, tile: Tile, slope: Tensor, factor: Tensor | None) -> None:
-        """slope -= mass (times a factor per pixel), in place."""
+    def subtract(self, tile: Tile, grad_logits: Tensor, factor: Tensor | None) -> None:
+        """grad_logits -= mass (times a factor per pixel), in place."""
         if self.soft is None:
             weight = tile.of(self.weight)
             weight = -weight if factor is None else -weight * factor
-            slope.scatter_add_(0, tile.of(self.index)[None], weight[None])
+            grad_logits.scatter_add_(0, tile.of(self.index)[None], weight[None])
         else:
             mass = self.mass(tile)
-            slope.sub_(mass if factor is None else mass * factor)
+            grad_logits.sub_(mass if factor is None else mass * factor)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from protocontrast.calls import BidirectionalCall, Domain
 from protocontrast.checks import (
     check_choice,
     check_count,
@@ -135,10 +136,10 @@ def _domain(
     return _Domain(pixels, grid, targets, prototypes, present)
 
 
-def _whole(domain: _Domain, num_classes: int, ignore_index: int) -> operator.Domain:
+def _whole(domain: _Domain, num_classes: int, ignore_index: int) -> Domain:
     """What the operator of a whole step reads."""
     pixels = domain.pixels
-    return operator.Domain(
+    return Domain(
         pixels.features,
         read_labels(pixels, domain.grid, num_classes, ignore_index),
         read_targets(pixels, domain.targets, num_classes, ignore_index),
@@ -322,10 +323,11 @@ def _between(
     per_pair = bool(pairwise) and images > 0
     maps = source.pixels.features, target.pixels.features
     if not given and operator.applies(*maps, backend) and isinstance(temperature, float):
-        floor = absent == "floor"
-        settings = operator.Settings(num_classes, temperature, floor, ignore_index, per_pair)
-        whole = [_whole(domain, num_classes, ignore_index) for domain in (source, target)]
-        to_target, to_source = operator.bidirectional(whole[0], whole[1], settings)
+        call = BidirectionalCall(
+            _whole(source, num_classes, ignore_index), _whole(target, num_classes, ignore_index),
+            num_classes, temperature, absent == "floor", ignore_index, per_pair,
+        )  # fmt: skip
+        to_target, to_source = operator.bidirectional(call)
         return BidirectionalContrast(to_source + to_target, to_source, to_target)
 
     def contrast(domain: _Side, other: _Side) -> Tensor:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from protocontrast.calls import ClassSumsCall
 from protocontrast.checks import check_count, check_flag, check_ignore_index, sentence
 from protocontrast.functional.contrast import Backend
 from protocontrast.functional.pixels import read_features, read_labels, read_pixel_weight
@@ -118,16 +119,10 @@ def grouped_means(
         raise ValueError(sentence(function, "features", requirement, tuple(features.shape), hint))
     index = read_labels(pixels, labels, num_classes, ignore_index)
     weight = read_pixel_weight(pixels, pixel_weight)
-    sums, counts = class_sums(
-        pixels.features,
-        index,
-        weight,
-        num_classes,
-        bool(normalize),
-        bool(per_image),
-        ignore_index,
-        choose(function, backend, "class_prototypes", features),
+    call = ClassSumsCall(
+        pixels.features, index, weight, num_classes, bool(normalize), bool(per_image), ignore_index
     )
+    sums, counts = class_sums(call, choose(function, backend, "class_prototypes", features))
     # What comes back to the mean of an absent class may be anything, and reaches no pixel.
     seen = (counts != 0)[..., None]
     mean = torch.where(seen, sums, 0) / torch.where(seen, counts[..., None], 1)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from protocontrast.calls import ClassSquaresCall
 from protocontrast.functional.class_prototypes import grouped_means
 from protocontrast.functional.contrast import Backend
 from protocontrast.functional.pixels import read_features
@@ -94,10 +95,10 @@ def class_statistics(
         function, features, labels, num_classes, pixel_weight, normalize, per_image,
         ignore_index, backend,
     )  # fmt: skip
-    squares = class_squares(
-        means.features, means.labels, means.pixel_weight, means.mean, bool(normalize),
-        ignore_index, chosen,
-    )  # fmt: skip
+    call = ClassSquaresCall(
+        means.features, means.labels, means.pixel_weight, means.mean, bool(normalize), ignore_index
+    )
+    squares = class_squares(call, chosen)
     variance = squares / torch.where(means.count == 0, 1, means.count)[..., None]
     if per_image:
         return ClassStatistics(means.mean, means.count, variance)

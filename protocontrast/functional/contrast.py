@@ -4,6 +4,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from protocontrast.calls import ContrastCall
 from protocontrast.checks import check_choice, check_ignore_index, check_share, sentence
 from protocontrast.functional.pixels import (
     check_per_class,
@@ -14,7 +15,7 @@ from protocontrast.functional.pixels import (
 )
 from protocontrast.functional.temperature import read_temperature
 from protocontrast.ops.backend import BACKENDS, choose
-from protocontrast.ops.contrast import Inputs, Settings, contrast
+from protocontrast.ops.contrast import contrast
 
 SIMILARITIES = ("cosine", "dot", "euclidean")
 REDUCTIONS = ("mean", "sum", "none")
@@ -122,15 +123,18 @@ def pixel_prototype_contrast(
         raise ValueError(sentence(function, "similarity", requirement, repr(similarity), hint))
     check_per_class(pixels, "present", present, num_classes, boolean=True)
     check_per_class(pixels, "class_weight", class_weight, num_classes)
-    inputs = Inputs(
+    call = ContrastCall(
         pixels.features,
         read_targets(pixels, labels, num_classes, ignore_index),
         prototypes,
         present,
         class_weight,
         read_pixel_weight(pixels, pixel_weight),
+        similarity,
+        temperature,
+        absent == "floor",
+        ignore_index,
     )
-    settings = Settings(similarity, temperature, absent == "floor", ignore_index)
     chosen = choose(function, backend, "contrast", features)
-    loss = contrast(inputs, settings, reduction, chosen, float(label_smoothing))
+    loss = contrast(call, reduction, chosen, float(label_smoothing))
     return pixels.restored(loss) if reduction == "none" else loss

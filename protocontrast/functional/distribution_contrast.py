@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from protocontrast.calls import DistributionCall
 from protocontrast.checks import (
     check_choice,
     check_device,
@@ -113,7 +114,7 @@ def distribution_contrast(
     check_ignore_index(function, ignore_index)
     check_per_class(pixels, "present", present, num_classes, boolean=True)
     check_per_class(pixels, "class_weight", class_weight, num_classes)
-    inputs = operator.Inputs(
+    call = DistributionCall(
         pixels.features,
         read_targets(pixels, labels, num_classes, ignore_index),
         prototypes,
@@ -121,8 +122,10 @@ def distribution_contrast(
         present,
         class_weight,
         read_pixel_weight(pixels, pixel_weight),
+        bool(normalize),
+        temperature,
+        ignore_index,
     )
-    settings = operator.Settings(bool(normalize), temperature, ignore_index)
     chosen = choose(function, backend, "distribution_contrast", features)
-    loss = operator.distribution_contrast(inputs, settings, reduction, chosen)
+    loss = operator.distribution_contrast(call, reduction, chosen)
     return pixels.restored(loss) if reduction == "none" else loss

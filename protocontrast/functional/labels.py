@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from protocontrast.calls import LabelCountsCall
 from protocontrast.checks import (
     check_choice,
     check_count,
@@ -209,10 +210,9 @@ def labels_to_grid(
     rows, height = cells[-2], math.prod(grid[:-1])
     if len(grid) == 3:
         rows = (cells[0][:, None] * grid[1] + rows).flatten()
-    counts = label_counts(
-        comparable(labels, num_classes, ignore_index).flatten(1, -2),
-        rows, cells[-1], num_classes, height, grid[-1], ignore_index,
-    ).reshape(labels.shape[0], num_classes, *grid)  # fmt: skip
+    flat = comparable(labels, num_classes, ignore_index).flatten(1, -2)
+    call = LabelCountsCall(flat, rows, cells[-1], num_classes, height, grid[-1], ignore_index)
+    counts = label_counts(call).reshape(labels.shape[0], num_classes, *grid)
     if mode == "counts":
         return counts
     largest, majority = counts.max(dim=1)

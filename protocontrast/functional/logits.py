@@ -3,12 +3,13 @@
 from einops import rearrange
 from torch import Tensor
 
+from protocontrast.calls import LogitsCall
 from protocontrast.checks import check_choice
 from protocontrast.functional.contrast import SIMILARITIES, Backend, Similarity
 from protocontrast.functional.pixels import check_per_class, check_prototypes, read_features
 from protocontrast.functional.temperature import read_temperature
 from protocontrast.ops.backend import choose
-from protocontrast.ops.logits import tempered
+from protocontrast.ops.logits import logits
 
 
 def prototype_logits(
@@ -66,7 +67,8 @@ def prototype_logits(
     temperature = read_temperature(function, temperature, features)
     check_per_class(pixels, "present", present, num_classes, boolean=True)
     chosen = choose(function, backend, "logits", features)
-    out = tempered(pixels.features, prototypes, present, similarity, temperature, chosen)
+    call = LogitsCall(pixels.features, prototypes, present, similarity, temperature)
+    out = logits(call, chosen)
     if features.dim() == 2:
         return rearrange(out, "1 c n -> n c")
     return out.reshape(pixels.shape[0], num_classes, *pixels.shape[1:])

@@ -4,6 +4,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from protocontrast.calls import PairContrastCall
 from protocontrast.checks import (
     check_choice,
     check_device,
@@ -18,7 +19,6 @@ from protocontrast.functional import hints
 from protocontrast.functional.contrast import REDUCTIONS, Backend, Reduction
 from protocontrast.functional.temperature import read_temperature
 from protocontrast.ops.backend import choose
-from protocontrast.ops.pair_contrast import Inputs, Settings
 from protocontrast.ops.pair_contrast import pair_contrast as contrasted
 
 FUNCTION = "pair_contrast"
@@ -184,10 +184,8 @@ def pair_contrast(
         requirement = f"to be the {anchors.shape[0]} anchors with exclude_self=True"
         hint = "key i must be anchor i."
         raise ValueError(sentence(FUNCTION, "keys", requirement, f"{keys.shape[0]} rows", hint))
-    inputs = Inputs(
-        anchors, own_labels, keys, other_labels, negatives, negative_labels, anchor_weight
-    )
-    settings = Settings(
-        similarity, temperature, denominator == "all", bool(exclude_self), ignore_index
-    )
-    return contrasted(inputs, settings, reduction, choose(FUNCTION, backend, FUNCTION, anchors))
+    call = PairContrastCall(
+        anchors, own_labels, keys, other_labels, negatives, negative_labels, anchor_weight,
+        similarity, temperature, denominator == "all", bool(exclude_self), ignore_index,
+    )  # fmt: skip
+    return contrasted(call, reduction, choose(FUNCTION, backend, FUNCTION, anchors))

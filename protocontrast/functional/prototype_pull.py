@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from protocontrast.calls import LogitsCall
 from protocontrast.checks import check_choice, check_ignore_index
 from protocontrast.functional.class_scores import Scores, at_label, read_classes, widened
 from protocontrast.functional.contrast import REDUCTIONS, Backend, Reduction
@@ -13,7 +14,7 @@ from protocontrast.functional.pixels import (
     read_pixel_weight,
 )
 from protocontrast.ops.backend import choose
-from protocontrast.ops.logits import logits as similarities
+from protocontrast.ops.logits import logits
 
 
 def prototype_pull(
@@ -89,7 +90,7 @@ def prototype_pull(
     labelled = (classes != ignore_index) & (weight != 0)
     # The gradient of a pixel that is NaN is NaN even where nothing comes back to it.
     read = torch.where(labelled[:, None], pixels.features, 0)
-    cosines = similarities(read, prototypes, present, "cosine", 1.0, chosen)
+    cosines = logits(LogitsCall(read, prototypes, present, "cosine", 1.0), chosen)
     cosine = at_label(cosines, torch.where(labelled, classes, 0))
     valid = labelled & (cosine != -torch.inf)
     weight = torch.where(valid, weight, 0)

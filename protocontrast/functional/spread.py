@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
+from protocontrast.calls import LogitsCall
 from protocontrast.checks import check_choice, check_ignore_index
 from protocontrast.functional.class_prototypes import class_prototypes
 from protocontrast.functional.contrast import SIMILARITIES, Backend, Similarity
@@ -17,7 +18,7 @@ from protocontrast.functional.pixels import (
 )
 from protocontrast.functional.temperature import read_temperature
 from protocontrast.ops.backend import choose
-from protocontrast.ops.logits import tempered
+from protocontrast.ops.logits import logits
 
 TOWARD = ("uniform", "released")
 
@@ -97,7 +98,8 @@ def spread(
         one_class = torch.where(flat == ignore_index, 255, one_class)
     mean = class_prototypes(pixels.features, one_class, 1, backend=backend)
     row = mean.mean[..., None]
-    values = tempered(row, prototypes, present, similarity, temperature, chosen)[0, :, 0]
+    call = LogitsCall(row, prototypes, present, similarity, temperature)
+    values = logits(call, chosen)[0, :, 0]
     seen = values != -torch.inf
     number = seen.sum()
     usable = (number > 1) & (mean.count[0] > 0)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from protocontrast.calls import TargetPassCall
 from protocontrast.functional.class_prototypes import ClassPrototypes
 from protocontrast.functional.contrast import Absent, Backend
 from protocontrast.functional.pixels import (
@@ -20,7 +21,6 @@ from protocontrast.functional.pixels import (
 from protocontrast.functional.temperature import read_temperature
 from protocontrast.functional.transfer import Measure
 from protocontrast.ops.backend import choose
-from protocontrast.ops.target_pass import Inputs, Settings
 from protocontrast.ops.target_pass import target_pass as operator
 
 
@@ -129,7 +129,7 @@ def target_pass(
         check_prototypes(pixels, nearest, "nearest")
     check_per_class(pixels, "present", present, num_classes, boolean=True)
     check_per_class(pixels, "counted", counted, num_classes, boolean=True)
-    inputs = Inputs(
+    call = TargetPassCall(
         pixels.features.detach() if counted is None else pixels.features,
         None if static is None else read_labels(pixels, static, num_classes, ignore_index),
         None if targets is None else read_targets(pixels, targets, num_classes, ignore_index),
@@ -138,8 +138,6 @@ def target_pass(
         None if nearest is None else nearest.detach(),
         present,
         counted,
-    )
-    settings = Settings(
         float(threshold),
         measure,
         read_temperature(function, temperature, features),
@@ -149,7 +147,7 @@ def target_pass(
         bool(transfer),
         bool(wants_means),
     )
-    found = operator(inputs, settings, choose(function, backend, "target_pass", features))
+    found = operator(call, choose(function, backend, "target_pass", features))
     soft = found.targets
     mean = found.sums / torch.where(found.counts == 0, 1, found.counts)[:, None]
     return TargetPass(

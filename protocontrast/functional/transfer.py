@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from protocontrast.calls import TransferCall
 from protocontrast.checks import (
     check_choice,
     check_ignore_index,
@@ -136,16 +137,16 @@ def transfer_labels(
         kind = similarity if measure == "similarity" else measure
         check_threshold(function, threshold, kind)
     with torch.no_grad():
-        labels, confidence = transfer(
+        call = TransferCall(
             pixels.features,
             prototypes,
             present,
-            0.0 if isinstance(threshold, Tensor) else float(threshold),
             class_threshold,
+            0.0 if isinstance(threshold, Tensor) else float(threshold),
             measure,
             similarity,
             temperature,
             ignore_index,
-            choose(function, backend, "transfer", features),
         )
+        labels, confidence = transfer(call, choose(function, backend, "transfer", features))
     return TransferredLabels(pixels.restored(labels), pixels.restored(confidence))

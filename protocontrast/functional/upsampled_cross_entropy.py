@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from protocontrast.calls import UpsampledCall
 from protocontrast.checks import (
     check_choice,
     check_device,
@@ -130,7 +131,7 @@ def upsampled_cross_entropy(
     check_choice(function, "reduction", reduction, REDUCTIONS)
     chosen = choose(function, backend, "upsampled_cross_entropy", logits)
     labels = comparable(labels, num_classes, ignore_index)
-    return operator.upsampled_cross_entropy(
-        logits, labels, class_weight, ignore_index, bool(align_corners), float(label_smoothing),
-        reduction, chosen,
-    )  # fmt: skip
+    call = UpsampledCall(
+        logits, labels, class_weight, ignore_index, bool(align_corners), float(label_smoothing)
+    )
+    return operator.upsampled_cross_entropy(call, reduction, chosen)

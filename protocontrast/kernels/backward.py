@@ -18,7 +18,7 @@ from protocontrast.kernels.launch import (
     tile_count,
 )
 from protocontrast.kernels.operands import narrowed
-from protocontrast.kernels.prototypes import finish, prepare
+from protocontrast.kernels.prototypes import Prototypes, finish, prepare
 from protocontrast.kernels.scores import to_features
 
 
@@ -66,29 +66,25 @@ def send_back(
     kernel: Any,
     row: str,
     features: Tensor,
-    prototypes: Tensor,
-    present: Tensor | None,
-    class_weight: Tensor | None,
-    kind: str,
-    temperature: float | Tensor,
-    floor: bool,
+    given: Prototypes,
     arguments: dict[str, Any],
     constants: dict[str, Any],
-    wants_features: bool,
-    wants_prototypes: bool,
+    wants: tuple[bool, bool],
 ) -> tuple[Tensor, Tensor]:
     """Start a kernel of the `row` of tile sizes; both gradients, empty where not wanted.
 
     `arguments` and `constants` are the kernel's own, those of the features among them.
     """
+    wants_features, wants_prototypes = wants
     images, channels, pixels = features.shape
+    prototypes = given.rows
     classes, width = len(prototypes), features.element_size()
     gradient = torch.empty_like(features) if wants_features else features.new_empty(0)
     if images * pixels == 0:
         return gradient, (
             torch.zeros_like(prototypes) if wants_prototypes else prototypes.new_empty(0)
         )
-    prepared = prepare(features, prototypes, present, class_weight, kind, temperature, floor)
+    prepared = prepare(features, given)
     config = configuration(row, family(features), width, channels, classes)
     span = config.block_p
     partial = None
@@ -125,4 +121,4 @@ def send_back(
     if partial is None:
         return gradient, prototypes.new_empty(0)
     total = partial.sum(dim=0)
-    return gradient, finish(features, total, prototypes, present, kind, temperature)
+    return gradient, finish(features, total, given)

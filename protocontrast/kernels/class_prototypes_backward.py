@@ -5,6 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from protocontrast.calls import ClassSumsCall
 from protocontrast.kernels.class_prototypes import plan
 from protocontrast.kernels.launch import Launch, accumulation_dtype, run, tile_count
 from protocontrast.kernels.lengths import inverse_of, pixel_lengths
@@ -83,28 +84,19 @@ def class_sums_backward_kernel(
         )
 
 
-def class_sums_backward(
-    upstream: Tensor,
-    features: Tensor,
-    labels: Tensor,
-    pixel_weight: Tensor | None,
-    normalize: bool,
-    ignore_index: int,
-) -> Tensor:
+def class_sums_backward(grad_output: Tensor, call: ClassSumsCall, wants: tuple[bool]) -> Tensor:
     """Gradient of the features from that of the sums (G, C, D).
 
     Plain: dL/df_i = w_i g_y, and the features are not read. Normalised, q = f / |f|:
     dL/df_i = w_i (g_y - q (g_y . q)) / |f|.
     """
+    features = call.features
     images, _, pixels = features.shape
     gradient = torch.empty_like(features)
     if images * pixels == 0:
         return gradient
-    _, arguments, constants, how = plan(
-        "class_sums_backward", features, labels, pixel_weight, upstream.shape[1], normalize,
-        ignore_index,
-    )  # fmt: skip
-    slopes = upstream.to(accumulation_dtype(features)).contiguous()
+    _, arguments, constants, how = plan("class_sums_backward", call)
+    slopes = grad_output.to(accumulation_dtype(features)).contiguous()
     arguments = {
         **arguments,
         "slopes_ptr": slopes,

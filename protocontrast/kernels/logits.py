@@ -4,6 +4,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from protocontrast.calls import LogitsCall
 from protocontrast.kernels.backward import add_to_slot, send_back, store_gradient
 from protocontrast.kernels.configs import configuration
 from protocontrast.kernels.contrast import prepared_arguments
@@ -18,7 +19,7 @@ from protocontrast.kernels.launch import (
 )
 from protocontrast.kernels.lengths import lengths_of
 from protocontrast.kernels.operands import load_tile
-from protocontrast.kernels.prototypes import prepare
+from protocontrast.kernels.prototypes import Prototypes, prepare
 from protocontrast.kernels.scores import logits_of, read_scores, to_rows
 
 
@@ -119,16 +120,19 @@ def logits_backward_kernel(
             tl.debug_barrier()
 
 
-def logits(
-    features: Tensor, prototypes: Tensor, present: Tensor | None, kind: str, temperature: float
-) -> Tensor:
+def _prototypes(call: LogitsCall) -> Prototypes:
+    return Prototypes(call.prototypes, call.present, None, call.similarity, call.temperature)
+
+
+def logits(call: LogitsCall) -> Tensor:
     """(B, C, P); absent classes -inf."""
+    features = call.features
     images, channels, pixels = features.shape
-    classes, acc = len(prototypes), accumulation_dtype(features)
+    classes, acc = len(call.prototypes), accumulation_dtype(features)
     out = features.new_empty(images, classes, pixels, dtype=acc)
     if images * pixels == 0:
         return out
-    prepared = prepare(features, prototypes, present, None, kind, temperature, False)
+    prepared = prepare(features, _prototypes(call))
     width = features.element_size()
     config = configuration("logits", family(features), width, channels, classes)
     launch = Launch(
@@ -143,34 +147,17 @@ def logits(
 
 
 def logits_backward(
-    upstream: Tensor,
-    features: Tensor,
-    prototypes: Tensor,
-    present: Tensor | None,
-    kind: str,
-    temperature: float,
-    wants_features: bool,
-    wants_prototypes: bool,
+    grad_output: Tensor, call: LogitsCall, wants: tuple[bool, bool]
 ) -> tuple[Tensor, Tensor]:
-    """Gradients from upstream (B, C, P); one that is not wanted comes back empty."""
+    """Gradients of features and prototypes from that of the logits (B, C, P)."""
+    arguments = {
+        **feature_arguments(call.features),
+        "upstream_ptr": grad_output,
+        "stride_ub": grad_output.stride(0),
+        "stride_uc": grad_output.stride(1),
+        "stride_up": grad_output.stride(2),
+    }
     return send_back(
-        logits_backward_kernel,
-        "logits_backward",
-        features,
-        prototypes,
-        present,
-        None,
-        kind,
-        temperature,
-        False,
-        {
-            **feature_arguments(features),
-            "upstream_ptr": upstream,
-            "stride_ub": upstream.stride(0),
-            "stride_uc": upstream.stride(1),
-            "stride_up": upstream.stride(2),
-        },
-        {},
-        wants_features,
-        wants_prototypes,
-    )
+        logits_backward_kernel, "logits_backward", call.features, _prototypes(call),
+        arguments, {}, wants,
+    )  # fmt: skip

@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from protocontrast.calls import PairRolesCall
 from protocontrast.kernels.backward import add_to_slot
 from protocontrast.kernels.configs import configuration
 from protocontrast.kernels.launch import (
@@ -21,6 +22,7 @@ from protocontrast.kernels.operands import load_tile
 from protocontrast.kernels.pairs import (
     Side,
     gaps,
+    labels_of,
     pair_launch,
     place,
     products,
@@ -37,19 +39,19 @@ from protocontrast.kernels.scores import weighted_sum
 def of_anchors(statistics_ptr, offs_a, anchors):
     """Log-sum-exp, pull and push of anchors; 0 weighs what lies outside."""
     inside = offs_a < anchors
-    normaliser = tl.load(statistics_ptr + offs_a, mask=inside, other=float("inf"))
+    lse = tl.load(statistics_ptr + offs_a, mask=inside, other=float("inf"))
     pull = tl.load(statistics_ptr + anchors + offs_a, mask=inside, other=0.0)
     push = tl.load(statistics_ptr + anchors + anchors + offs_a, mask=inside, other=0.0)
-    return normaliser, pull, push
+    return lse, pull, push
 
 
 @triton.jit
-def slope_of(scores, normaliser, pull, push, positive, rival, EVERY: tl.constexpr):
+def slope_of(scores, lse, pull, push, positive, negative, ALL: tl.constexpr):
     """dL/ds of pairs; exactly 0 where an anchor does not count, whatever it holds."""
-    relative = tl.exp(scores - normaliser)
+    relative = tl.exp(scores - lse)
     counts = pull != 0.0
-    slope = tl.where(rival & counts, push * relative, 0.0)
-    if EVERY:
+    slope = tl.where(negative & counts, push * relative, 0.0)
+    if ALL:
         return slope - tl.where(positive & counts, pull + tl.zeros_like(scores), 0.0)
     else:
         return slope - tl.where(positive & counts, pull / (1.0 + relative), 0.0)
@@ -61,7 +63,7 @@ def pair_contrast_backward_kernel(
     row_scale_ptr, other_scale_ptr, own_ptr, plus_ptr, minus_ptr, statistics_ptr,
     partial_ptr, radial_ptr, rows, others,
     OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr, OF_KEYS: tl.constexpr,
-    DISTANCE: tl.constexpr, EVERY: tl.constexpr, EXCLUDE_SELF: tl.constexpr,
+    DISTANCE: tl.constexpr, ALL: tl.constexpr, EXCLUDE_SELF: tl.constexpr,
     IGNORE_INDEX: tl.constexpr,
     SPAN: tl.constexpr, D: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
@@ -99,26 +101,26 @@ def pair_contrast_backward_kernel(
             own = tl.load(own_ptr + offs_o, mask=there, other=IGNORE_INDEX)
             plus = tl.load(plus_ptr + offs_r, mask=inside, other=IGNORE_INDEX)
             minus = tl.load(minus_ptr + offs_r, mask=inside, other=IGNORE_INDEX)
-            normaliser, pull, push = of_anchors(statistics_ptr, offs_o, others)
-            positive, rival = roles(
+            lse, pull, push = of_anchors(statistics_ptr, offs_o, others)
+            positive, negative = roles(
                 own[:, None], plus[None, :], minus[None, :], offs_o[:, None], offs_r[None, :],
-                EVERY, EXCLUDE_SELF, IGNORE_INDEX,
+                ALL, EXCLUDE_SELF, IGNORE_INDEX,
             )  # fmt: skip
             slope = slope_of(
-                scores, normaliser[:, None], pull[:, None], push[:, None], positive, rival, EVERY
+                scores, lse[:, None], pull[:, None], push[:, None], positive, negative, ALL
             )
             used = pull != 0.0
         else:
             own = tl.load(own_ptr + offs_r, mask=inside, other=IGNORE_INDEX)
             plus = tl.load(plus_ptr + offs_o, mask=there, other=IGNORE_INDEX)
             minus = tl.load(minus_ptr + offs_o, mask=there, other=IGNORE_INDEX)
-            normaliser, pull, push = of_anchors(statistics_ptr, offs_r, rows)
-            positive, rival = roles(
+            lse, pull, push = of_anchors(statistics_ptr, offs_r, rows)
+            positive, negative = roles(
                 own[None, :], plus[:, None], minus[:, None], offs_r[None, :], offs_o[:, None],
-                EVERY, EXCLUDE_SELF, IGNORE_INDEX,
+                ALL, EXCLUDE_SELF, IGNORE_INDEX,
             )  # fmt: skip
             slope = slope_of(
-                scores, normaliser[None, :], pull[None, :], push[None, :], positive, rival, EVERY
+                scores, lse[None, :], pull[None, :], push[None, :], positive, negative, ALL
             )
             used = (plus != IGNORE_INDEX) | (minus != IGNORE_INDEX)
         radial += tl.sum(tl.where(slope == 0.0, 0.0, slope * scores), axis=0)
@@ -154,13 +156,7 @@ def pair_contrast_backward_kernel(
 
 
 def _gradient(
-    side: Side,
-    other: Side,
-    labels: tuple[Tensor, Tensor, Tensor],
-    statistics: Tensor,
-    of_keys: bool,
-    cosine: bool,
-    constants: dict[str, object],
+    call: PairRolesCall, side: Side, other: Side, statistics: Tensor, of_keys: bool
 ) -> Tensor:
     """The gradient of one side's rows, in their memory format."""
     gradient = torch.empty_like(side.rows)
@@ -182,13 +178,13 @@ def _gradient(
         "pair_contrast_backward",
         side,
         other,
-        labels,
+        labels_of(call),
         span,
         {"statistics_ptr": statistics, "partial_ptr": partial, "radial_ptr": radial},
-        {**constants, "OF_KEYS": of_keys},
+        {**role_constants(call), "OF_KEYS": of_keys},
     )
     total = partial.sum(dim=0)[:rows]
-    if cosine:
+    if call.similarity == "cosine":
         radial = radial.sum(dim=0)[:rows, None]
         along = radial * side.inverse_length[:, None].square() * side.rows
         # A row that takes no part may hold NaN.
@@ -199,36 +195,15 @@ def _gradient(
 
 
 def pair_contrast_backward(
-    upstream: Tensor,
-    anchors: Tensor,
-    anchor_labels: Tensor,
-    keys: Tensor,
-    positive_labels: Tensor,
-    negative_labels: Tensor,
-    statistics: Tensor,
-    kind: str,
-    temperature: float,
-    every: bool,
-    exclude_self: bool,
-    ignore_index: int,
-    wants_anchors: bool,
-    wants_keys: bool,
+    grad_output: Tensor, call: PairRolesCall, wants: tuple[bool, bool], statistics: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """(M17) gradients of sum_i upstream_i loss_i; one that is not wanted comes back empty."""
-    normaliser, per_positive, mass = statistics
-    # The upstream gradient of an anchor that does not count may be anything.
-    factor = torch.where(per_positive != 0, upstream, 0)
-    weighed = torch.stack([normaliser, per_positive * factor, mass * factor])
-    left, right = sides_of(anchors, keys, kind, temperature)
-    labels = (
-        anchor_labels.contiguous(), positive_labels.contiguous(), negative_labels.contiguous()
-    )  # fmt: skip
-    cosine, constants = kind == "cosine", role_constants(kind, every, exclude_self, ignore_index)
+    """(M17) gradients of anchors and keys from those of the losses (A,)."""
+    lse, per_positive, mass = statistics
+    # What comes back to an anchor that does not count may be anything.
+    factor = torch.where(per_positive != 0, grad_output, 0)
+    weighed = torch.stack([lse, per_positive * factor, mass * factor])
+    left, right = sides_of(call)
     return (
-        _gradient(left, right, labels, weighed, False, cosine, constants)
-        if wants_anchors
-        else anchors.new_empty(0),
-        _gradient(right, left, labels, weighed, True, cosine, constants)
-        if wants_keys
-        else keys.new_empty(0),
+        _gradient(call, left, right, weighed, False) if wants[0] else call.anchors.new_empty(0),
+        _gradient(call, right, left, weighed, True) if wants[1] else call.keys.new_empty(0),
     )
