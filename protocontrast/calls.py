@@ -228,7 +228,10 @@ class Domain(NamedTuple):
 
 
 class BidirectionalCall(NamedTuple):
-    """Two domains, each against the class means of the other: (M12)."""
+    """Two domains, each against the class means of the other: (M12).
+
+    Every pixel counts alike; or every class, (M18), from `whole_class` pixels on, if that is not 0.
+    """
 
     source: Domain
     target: Domain
@@ -237,3 +240,4 @@ class BidirectionalCall(NamedTuple):
     keep_absent: bool
     ignore_index: int
     pairwise: bool
+    whole_class: int

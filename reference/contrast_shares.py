@@ -17,11 +17,12 @@ def contrast_shares(
 ) -> tuple[Tensor | float, Tensor | float]:
     """What this rank's means of both contrasts weigh: by the pixels that they are over.
 
-    Prototypes of the batch belong to one rank, so there the ranks count alike. So do the parts of
-    a rank, each of which moves the bank.
+    Prototypes of the batch belong to one rank, so there the ranks count alike; balanced by class,
+    the losses have these weights already. The parts of a rank count alike, too, each of which moves
+    the bank.
     """
     ranks = step.ranks
-    if not ranks.shared or bicl.prototypes == "batch":
+    if not ranks.shared or bicl.prototypes == "batch" or bicl.balance == "class":
         return 1.0, 1.0
     both = bicl.source_bank.present & bicl.target_bank.present
     target = _contrasted(pulled.target_labels, step.target_batch.labels, both)

@@ -116,9 +116,10 @@ BY_NAME: dict[str, list[Any]] = {
     ],
 }  # fmt: skip
 CHOICES = {
-    "similarity", "absent", "reduction", "backend", "mode", "measure", "toward", "denominator",
-    "candidates", "rule", "warmup", "bias_warmup", "bank_update", "domain", "normalize",
-    "pairwise", "exclude_self", "per_image", "align_corners", "calibrate", "validate", "update",
+    "similarity", "absent", "balance", "reduction", "backend", "mode", "measure", "toward",
+    "denominator", "candidates", "rule", "warmup", "bias_warmup", "bank_update", "domain",
+    "normalize", "pairwise", "exclude_self", "per_image", "align_corners", "calibrate", "validate",
+    "update",
 }  # fmt: skip
 """`normalize` and those after it are True or False, or also that."""
 UNCHECKED = {"process_group", "others"}

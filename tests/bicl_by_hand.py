@@ -29,6 +29,7 @@ class Settings(NamedTuple):
     calibrate: bool = True
     absent: str = "mask"
     weights: tuple[float, float] = (1.0, 1.0)
+    balance: str = "pixel"
 
 
 class Step(NamedTuple):
@@ -88,19 +89,27 @@ def contrast(
     shared: Tensor,
     settings: Settings,
 ) -> Tensor:
-    """Mean cross-entropy over the pixels of shared classes, at the resolution of the labels."""
+    """Mean cross-entropy over the pixels of shared classes, at the resolution of the labels.
+
+    Or over the classes, each a mean over its pixels, one of n < 20 of them counting n / 20.
+    """
     scores = cosines(features, prototypes)
     absent = -1.0 if settings.absent == "floor" else -torch.inf
     scores = torch.where(present[:, None, None], scores, absent) / settings.temperature
     scores = interpolate(scores, size=labels.shape[1:], mode="nearest")
-    total, number = features.sum() * 0, 0
+    lost: list[list[Tensor]] = [[] for _ in shared]
     logs = torch.log_softmax(scores.masked_fill(~present.any(), 0.0), dim=1)
     for b, row, column in torch.cartesian_prod(*[torch.arange(n) for n in labels.shape]).tolist():
         label = int(labels[b, row, column])
         if label != IGNORED and bool(shared[label]):
-            total = total - logs[b, label, row, column]
-            number += 1
-    return total / max(number, 1)
+            lost[label].append(-logs[b, label, row, column])
+    classes = [torch.stack(losses) for losses in lost if losses]
+    nothing = [features.sum() * 0]
+    if settings.balance == "pixel":
+        return torch.cat(classes).mean() if classes else nothing[0]
+    shares = [min(len(losses) / 20, 1) for losses in classes]
+    means = [share * losses.mean() for share, losses in zip(shares, classes, strict=True)]
+    return torch.stack(means or nothing).sum() / (sum(shares) or 1)
 
 
 class Bank:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import protocontrast as pc
+from protocontrast import naive
 from tests.bicl_steps import CLASSES, batch, made
 from tests.test_bicl import KINDS, SETTINGS
 
@@ -76,14 +77,23 @@ def composed(
         for known, (features, labels, _) in zip(banks, sides, strict=True):
             own = pc.class_prototypes(features[part], labels[part], CLASSES, backend=backend)
             rows.append((own.mean, own.present) if known is None else known)
-        shared = (rows[0][1] & rows[1][1]).float()
+        shared = rows[0][1] & rows[1][1]
         return [
             pc.pixel_prototype_contrast(
-                features[part], pulled_to[part], *to[:1], present=to[1], class_weight=shared,
+                features[part], pulled_to[part], *to[:1], present=to[1],
+                class_weight=class_weight(shared, pulled_to[part]),
                 temperature=bicl.temperature, absent=bicl.absent, backend=backend,
             )
             for (features, _, pulled_to), to in zip(sides[::-1], rows, strict=True)
         ]  # fmt: skip
+
+    def class_weight(shared: Tensor, pulled_to: Tensor) -> Tensor:
+        if bicl.balance == "pixel":
+            return shared.float()
+        if not pulled_to.is_floating_point():
+            pulled_to = torch.stack([pulled_to == c for c in range(CLASSES)], dim=1).double()
+        rows = pulled_to.movedim(1, -1).flatten(0, -2).double()
+        return naive.equal_weights(rows, shared, 20)
 
     contrasts = [torch.stack(terms).mean() for terms in zip(*map(between, images), strict=True)]
     if not before:

@@ -110,7 +110,7 @@ def test_repr_shows_every_setting() -> None:
         "BiCL(",
         "  temperature=0.1, threshold=0.9, measure='confidence', prototypes='bank', "
         "bank_update='before', pairwise=False, calibrate=True, absent='mask', "
-        "weights=(1.0, 1.0), ignore_index=255, validate=False, backend='auto'",
+        "weights=(1.0, 1.0), balance='pixel', ignore_index=255, validate=False, backend='auto'",
         "  (source_bank): PrototypeBank(19, 76, momentum=0.5, rule='ema', normalize=False)",
         "  (target_bank): PrototypeBank(19, 76, momentum=0.5, rule='ema', normalize=False)",
         "  (domain_bias): DomainBias(19, 76, momentum=0.99, warmup='zero')",

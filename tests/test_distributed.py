@@ -133,6 +133,11 @@ def test_a_mean_of_means_would_differ() -> None:
 
 
 SETTINGS: list[dict[str, Any]] = [{}, {"bank_update": "after"}, {"prototypes": "batch"}]
+BALANCED: list[dict[str, Any]] = [
+    {"balance": "class"},
+    {"balance": "class", "bank_update": "after"},
+    {"balance": "class", "absent": "floor", "bank_update": "after", "weights": (0.3, 1.0)},
+]
 
 
 def halves(seed: int, rank: int | None) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
@@ -188,13 +193,54 @@ def test_a_loss_is_that_of_the_rank_alone_given_the_shared_banks(ranks: list[Any
         assert_state_is(bicl, before)
 
 
+def balanced_rank(rank: int | None) -> list[Any]:
+    """Losses and gradients of both domains, of steps with banks balanced by class."""
+    seen = []
+    for settings in BALANCED:
+        bicl = BiCL(CLASSES, DIM, threshold=0.6, temperature=0.2, momentum=0.6, **settings)
+        bicl.double()
+        for seed in range(4):
+            source, labels, target, static = halves(seed, rank)
+            leaves = [source.clone().requires_grad_(), target.clone().requires_grad_()]
+            out = bicl(leaves[0], labels, leaves[1], static)
+            gradients = torch.autograd.grad(out.loss, leaves)
+            seen.append(([value.detach() for value in out[:3]], gradients))
+        # Nobody meets: each rank balances its own pixels.
+        seen.append(bicl.eval()(source, labels, target, static)[:3])
+    return seen
+
+
+def test_balanced_losses_of_two_ranks_have_the_mean_of_their_union(ranks: list[Any]) -> None:
+    alone = balanced_rank(None)
+    steps = [step for step in range(len(alone)) if step % 5 != 4]
+    differing = 0
+    for step in steps:
+        mine, theirs = (seen["balanced"][step] for seen in ranks)
+        losses, gradients = alone[step]
+        for one, other, whole in zip(mine[0], theirs[0], losses, strict=True):
+            torch.testing.assert_close((one + other) / 2, whole, rtol=1e-9, atol=1e-9)
+            differing += int((one - other).abs() > 1e-3)
+        for one, other, whole in zip(mine[1], theirs[1], gradients, strict=True):
+            # As DistributedDataParallel does, whose parameters see the sum of all images.
+            torch.testing.assert_close(torch.cat([one, other]) / 2, whole, rtol=1e-9, atol=1e-9)
+    assert differing > len(steps)
+
+
+def test_a_balanced_evaluation_is_the_rank_s_own(ranks: list[Any]) -> None:
+    alone = balanced_rank(None)[4::5]
+    for mine, theirs, whole in zip(*(seen["balanced"][4::5] for seen in ranks), alone, strict=True):
+        assert abs((mine[0] + theirs[0]) / 2 - whole[0]) > 1e-3
+
+
 def evaluate_alone(rank: int) -> Tensor:
     """Rank 0 evaluates while rank 1 does not: no update, so nobody waits."""
-    bicl = BiCL(CLASSES, DIM).eval()
     source, labels, target, static = halves(0, rank)
-    if rank == 0:
-        return bicl(source.float(), labels, target.float(), static, update=False).loss
-    return torch.zeros(())
+    losses = torch.zeros(())
+    for balance in ("pixel", "class") if rank == 0 else ():
+        bicl = BiCL(CLASSES, DIM, balance=balance).eval()
+        losses = losses + bicl(source.float(), labels, target.float(), static, update=False).loss
+        bicl.train()(source.float(), labels, target.float(), static, update=False)
+    return losses
 
 
 def test_evaluation_does_not_meet_the_other_rank(ranks: list[Any]) -> None:
@@ -240,6 +286,7 @@ def everything(rank: int) -> dict[str, Any]:
     return {
         "bank": bank_rank(rank),
         "bicl": bicl_rank(rank),
+        "balanced": balanced_rank(rank),
         "alone": evaluate_alone(rank),
         "groups": subgroups(rank),
         "queue": queue_rank([rank]),
@@ -324,7 +371,7 @@ def alone_in_a_step(rank: int) -> list[Any]:
         return module, lambda: module.update(square, labels), lambda: module.update(square, None)
 
     builders = [bank, fitted, committed, queue, thresholds, balance]
-    builders += [partial(bicl, **settings) for settings in SETTINGS]
+    builders += [partial(bicl, **settings) for settings in (*SETTINGS, *BALANCED)]
     changed = []
     for build in builders:
         group = dist.new_group(timeout=timedelta(seconds=3))
@@ -347,4 +394,4 @@ def alone_in_a_step(rank: int) -> list[Any]:
 @pytest.mark.slow
 def test_a_rank_that_meets_nobody_has_moved_nothing(tmp_path: Path) -> None:
     for changed in on_two_ranks(alone_in_a_step, tmp_path):
-        assert changed == [[]] * (6 + len(SETTINGS))
+        assert changed == [[]] * (6 + len(SETTINGS) + len(BALANCED))

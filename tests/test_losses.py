@@ -37,6 +37,7 @@ BOTH: list[dict[str, Any]] = [
     {},
     {"pairwise": False, "temperature": 0.5},
     {"absent": "floor", "backend": "naive", "ignore_index": -1},
+    {"balance": "class"},
 ]
 
 
@@ -157,7 +158,7 @@ def test_repr_is_the_constructor_call() -> None:
     both = BidirectionalContrastLoss(3)
     assert repr(both) == (
         "BidirectionalContrastLoss(3, pairwise=True, temperature=0.1, absent='mask', "
-        "ignore_index=255, validate=False, backend='auto')"
+        "balance='pixel', ignore_index=255, validate=False, backend='auto')"
     )
     assert repr(eval(repr(both))) == repr(both)
 

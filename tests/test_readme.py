@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 DOCUMENTS = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 EQUATIONS = {
-    "maths.md": [f"M{i}" for i in range(1, 17)],
+    "maths.md": [f"M{i}" for i in (*range(1, 17), 18)],
     "pairs.md": ["M17"],
     "parts.md": [f"P{i}" for i in range(1, 13)],
     "distributions.md": [f"D{i}" for i in range(1, 8)],

@@ -134,7 +134,10 @@ BICL: list[dict[str, Any]] = [
     {"bank_update": "after"},
     {"prototypes": "batch"},
     {"prototypes": "batch", "bank_update": "after", "pairwise": True},
+    {"balance": "class"},
+    {"balance": "class", "bank_update": "after"},
 ]
+AFTER = [BICL[1], BICL[-1]]
 EVERY = [bank, bias, queue, thresholds, balance, *(lambda s=s: warm(**s) for s in BICL[:2])]
 
 
@@ -200,7 +203,7 @@ def test_a_step_that_fails_half_way(
         return fine(*given, **named)
 
     monkeypatch.setattr(owner, step, failing)
-    if step == "_means" and settings == {"bank_update": "after"}:
+    if step == "_means" and settings in AFTER:
         # Its means come from the pass that takes the contrast.
         module(source.float(), labels, target.float(), static)
         assert not calls
@@ -233,7 +236,7 @@ STEPS: list[tuple[Callable[[], Any], Callable[[Any], Any], int]] = [
     (thresholds, lambda thresholds: thresholds.update(SURE), 1),
     (balance, lambda balance: balance.update(LOGITS, LABELS), 8),
     (balance, lambda balance: balance.update(LOGITS, LABELS, domain="target"), 4),
-    *((lambda s=s: warm(**s), lambda bicl: bicl(*step()), 2) for s in BICL),
+    *((lambda s=s: warm(**s), lambda bicl: bicl(*step()), 2 + ("balance" in s)) for s in BICL),
 ]
 
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from protocontrast.functional.target_pass import target_pass
+from protocontrast.ops import target_pass as operator
+from tests.small_tiles import small_tiles
 from tests.strategies import NAN, label_map
 from tests.test_target_pass import plain_call
 
@@ -23,6 +25,36 @@ def test_every_backward_gives_the_same_gradient() -> None:
     parts = [torch.autograd.grad(losses[c], leaf, retain_graph=True)[0] for c in range(5)]
     (whole,) = torch.autograd.grad(losses, leaf, weights)
     torch.testing.assert_close(whole, sum(w * part for w, part in zip(weights, parts, strict=True)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_weights_of_classes_scale_what_the_forward_wrote(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of hard labels; a class of weight 0 may hold anything, and no features are read again."""
+    call = plain_call(dtype)
+    call["counted"] = torch.tensor([True, True, True, False, True])
+    call["features"][0, :, 0], call["static"][0, 0] = NAN, 2
+    weights = torch.tensor([0.5, 3.0, 0.0, 7.0, -1.0], dtype=torch.float64)
+    found = []
+    for wide in (False, True):
+        leaf = (call["features"].double() if wide else call["features"]).requires_grad_()
+        with small_tiles():
+            losses = target_pass(**{**call, "features": leaf}).losses
+            upstream = weights.to(losses.dtype)
+            first = torch.autograd.grad(losses, leaf, upstream, retain_graph=True)
+            if wide:
+                found += torch.autograd.grad(losses, leaf, upstream)
+            with monkeypatch.context() as patch:
+                patch.setattr(operator.OPERATOR, "backward", None)
+                losses = target_pass(**{**call, "features": leaf}).losses
+                found += torch.autograd.grad(losses, leaf, upstream)
+        assert first[0].equal(found[-1])
+    one, read, scaled = (gradient.double() for gradient in found)
+    torch.testing.assert_close(scaled, read, rtol=1e-12, atol=1e-12)
+    assert (read[0, :, 0] == 0).all() and read.any()
+    error = (one - scaled).abs().max() / scaled.abs().max()
+    assert error < 20 * torch.finfo(dtype).eps
 
 
 def test_an_upstream_gradient_may_be_nan_zero_or_empty() -> None:
@@ -67,7 +99,8 @@ def test_gradcheck(backend: Any) -> None:
         changed = {**call, "features": features}
         return target_pass(**changed, backend=backend).losses
 
-    assert torch.autograd.gradcheck(losses, call["features"].requires_grad_())
+    # The first backward scales what was written, and the next one reads the features again.
+    assert torch.autograd.gradcheck(losses, call["features"].requires_grad_(), nondet_tol=1e-12)
 
 
 def test_double_backward_raises() -> None:

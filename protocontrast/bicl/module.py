@@ -22,6 +22,7 @@ from protocontrast.functional import (
     pixel_prototype_contrast,
 )
 from protocontrast.functional.bidirectional import contrast_of_batch
+from protocontrast.functional.class_balance import Balance, equal_shares, target_counts
 from protocontrast.functional.contrast import Absent, Backend
 from protocontrast.functional.maps import check_feature_map, class_counts, shares
 from protocontrast.functional.target_pass import TargetPass, target_pass
@@ -61,6 +62,9 @@ class BiCL(WholeLoads):
         calibrate: False leaves the source prototypes where they are; the bias is still estimated.
         absent: "mask" or "floor", see `pixel_prototype_contrast`.
         weights: of target_to_source and source_to_target in the loss.
+        balance: "pixel", every pixel alike, or "class", every class alike (M18): a pixel weighs 1
+            over the pixels of its class, at least 20, so that no single one, which may be labelled
+            wrongly, is more than a twentieth of a class.
         ignore_index: label of pixels without a class, outside 0..C-1.
         process_group: ranks that share banks and bias. None: all, where torch.distributed is
             initialised.
@@ -79,7 +83,9 @@ class BiCL(WholeLoads):
         empty banks in eval the loss is 0. `update=False` and `eval()` change no state. Loss,
         coverage and class_share are local to the rank; banks and bias are global. A refused call
         changes no state. Where no target pixel has had a label in the first 20 updates, one
-        UserWarning says what helps.
+        UserWarning says what helps. With balance="class" and "bank" prototypes, a step that updates
+        counts the pixels of a class on all ranks: the mean of their losses is then the loss of all
+        their images. "batch" prototypes are the rank's own, and so are their counts.
 
     Raises:
         ValueError: an unknown setting, a threshold that nothing reaches, an `ignore_index` that is
@@ -118,6 +124,7 @@ class BiCL(WholeLoads):
         calibrate: bool = True,
         absent: Absent = "mask",
         weights: tuple[float, float] = (1.0, 1.0),
+        balance: Balance = "pixel",
         ignore_index: int = 255,
         process_group: "dist.ProcessGroup | None" = None,
         validate: bool = False,
@@ -135,6 +142,7 @@ class BiCL(WholeLoads):
             calibrate=calibrate,
             absent=absent,
             weights=weights,
+            balance=balance,
             ignore_index=ignore_index,
             validate=validate,
             backend=backend,
@@ -150,6 +158,7 @@ class BiCL(WholeLoads):
         self.calibrate = calibrate
         self.absent = absent
         self.weights = (float(weights[0]), float(weights[1]))
+        self.balance = balance
         self.ignore_index = ignore_index
         self.validate = validate
         self.backend = backend
@@ -165,7 +174,7 @@ class BiCL(WholeLoads):
         """The settings that the banks do not show."""
         names = (
             "temperature", "threshold", "measure", "prototypes", "bank_update", "pairwise",
-            "calibrate", "absent", "weights", "ignore_index", "validate", "backend",
+            "calibrate", "absent", "weights", "balance", "ignore_index", "validate", "backend",
         )  # fmt: skip
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
 
@@ -207,13 +216,17 @@ class BiCL(WholeLoads):
             target, bias = self._moved_target(passed.prototypes, source)
         if self.prototypes == "bank":
             shared = source.present & target.present
-            to_source = passed.mean_loss(shared)
+            equal = self._equal_shares(passed.mass, of_source, means, shared, updates)
+            to_source = passed.mean_loss(shared, equal[0])
             if updates and not early:
                 # Both prototypes are known beforehand, so source features are read once, too.
-                sources = self._pass_source(source_features, of_source, target, shared)
-                to_target, means = sources.mean_loss(shared), sources.prototypes
+                to_target, means = self._pass_source(
+                    source_features, of_source, target, shared, equal[1]
+                )
             else:
-                to_target = self._to_target(source_features, of_source.targets, target, shared)
+                to_target = self._to_target(
+                    source_features, of_source.targets, target, shared, equal[1]
+                )
         else:
             targets = passed.labels if passed.targets is None else passed.targets
             _, to_source, to_target = contrast_of_batch(
@@ -221,6 +234,7 @@ class BiCL(WholeLoads):
                 (target_features, passed.labels, targets),
                 num_classes=self.num_classes,
                 pairwise=self.pairwise,
+                balance=self.balance,
                 **self._in_common(),
             )
         if updates and not early:
@@ -302,23 +316,67 @@ class BiCL(WholeLoads):
         )
 
     def _pass_source(
-        self, features: Tensor, labels: GridLabels, target: BankState, shared: Tensor
-    ) -> TargetPass:
-        """Class sums and contrast of the source in one read."""
-        return target_pass(
+        self,
+        features: Tensor,
+        labels: GridLabels,
+        target: BankState,
+        shared: Tensor,
+        equal: Tensor | None,
+    ) -> tuple[Tensor, ClassPrototypes]:
+        """Contrast and class means of the source in one read."""
+        counts = labels.counts
+        if counts is not None and equal is not None:
+            # With the weights in the counts, the gradient that is written meanwhile is the last.
+            counts = (counts.movedim(1, -1) * equal).movedim(-1, 1)
+            equal = torch.ones_like(equal)
+        found = target_pass(
             features,
             target.prototypes,
             present=target.present,
             counted=shared,
             static=labels.grid,
-            targets=labels.counts,
+            targets=counts,
             transfer=False,
             normalize=self.source_bank.normalize == "features",
             **self._in_common(),
         )
+        return found.mean_loss(shared, equal), found.prototypes
+
+    def _equal_shares(
+        self,
+        of_target: Tensor,
+        of_source: GridLabels,
+        means: ClassPrototypes | None,
+        shared: Tensor,
+        updates: bool,
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """(M18) shares (C,) of the classes in the losses of target and source pixels, if asked for.
+
+        Where ranks meet, of the pixels of all of them, and so scaled that the mean of their losses
+        is the loss of their union.
+        """
+        if self.balance == "pixel":
+            return None, None
+        if means is not None and of_source.counts is None:
+            own = means.count
+        else:
+            own = target_counts(of_source.targets, self.num_classes, of_target).sum(dim=0)
+        counts = torch.stack([of_target, own.to(of_target.dtype)])
+        world = 1
+        if updates and dist.is_available() and dist.is_initialized():
+            group = self.source_bank.process_group
+            dist.all_reduce(counts, group=group)
+            world = dist.get_world_size(group)
+        to_source, to_target = world * equal_shares(counts, shared)
+        return to_source, to_target
 
     def _to_target(
-        self, features: Tensor, targets: Tensor, target: BankState, shared: Tensor
+        self,
+        features: Tensor,
+        targets: Tensor,
+        target: BankState,
+        shared: Tensor,
+        equal: Tensor | None,
     ) -> Tensor:
         """(M12) source to target, against the bank."""
         return pixel_prototype_contrast(
@@ -326,6 +384,7 @@ class BiCL(WholeLoads):
             targets,
             target.prototypes,
             present=target.present,
-            class_weight=shared.float(),
+            class_weight=shared.float() if equal is None else equal,
+            reduction="mean" if equal is None else "sum",
             **self._in_common(),
         )

@@ -14,6 +14,7 @@ from protocontrast.checks import (
     sentence,
     shown,
 )
+from protocontrast.functional.class_balance import BALANCES
 from protocontrast.functional.contrast import ABSENT, BACKENDS
 from protocontrast.functional.temperature import check_temperature
 from protocontrast.functional.transfer import MEASURES, RANGES, check_threshold
@@ -31,6 +32,7 @@ def check_settings(
     calibrate: bool,
     absent: str,
     weights: tuple[float, float],
+    balance: str,
     ignore_index: int,
     validate: bool,
     backend: str,
@@ -41,6 +43,7 @@ def check_settings(
     check_choice("BiCL", "prototypes", prototypes, ("bank", "batch"))
     check_choice("BiCL", "bank_update", bank_update, ("before", "after"))
     check_choice("BiCL", "absent", absent, ABSENT)
+    check_choice("BiCL", "balance", balance, BALANCES)
     check_choice("BiCL", "backend", backend, BACKENDS)
     flags = {"pairwise": pairwise, "calibrate": calibrate, "validate": validate}
     for name, flag in flags.items():

@@ -53,8 +53,14 @@ def bidirectional_with_gradient(
         shared = (present[0] & present[1]).float()
         for moved, fixed in ((1, 0), (0, 1)):
             part = domains[moved].of(images)
+            weight = shared
+            if call.whole_class:
+                pixels, soft = counts[moved][group], part.targets
+                if soft.is_floating_point():
+                    pixels = soft.sum(dim=(0, 2), dtype=pixels.dtype)
+                weight = shared / pixels.clamp_min(call.whole_class)
             direction = ContrastCall(
-                part.features, part.targets, means[fixed][group], present[fixed], shared, None,
+                part.features, part.targets, means[fixed][group], present[fixed], weight, None,
                 "cosine", call.temperature, call.keep_absent, call.ignore_index,
             )  # fmt: skip
             wanted = wants[moved], wants[fixed]

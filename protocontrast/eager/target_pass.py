@@ -158,10 +158,27 @@ def target_pass_backward(
     return contrast_backward(everywhere, contrast, (True, False), lse)[0]
 
 
-def scaled_evenly(gradient: Tensor, weights: Tensor, used: Tensor) -> Tensor | None:
-    """The gradient times the classes' weights (C,), in place; None where `used` ones differ."""
+def scaled(
+    gradient: Tensor, weights: Tensor, used: Tensor, labels: Tensor, ignore_index: int
+) -> Tensor | None:
+    """The gradient times the weights (C,) of its pixels' classes, in place.
+
+    None where `used` classes differ and pixels have several, in soft targets (B, C, P).
+    """
     low = torch.where(used, weights, torch.inf).amin()
     high = torch.where(used, weights, -torch.inf).amax()
     if bool(low > high):  # no class is used, and the gradient is 0
         return gradient
-    return scale_in_place(gradient, high) if bool(low == high) else None
+    if bool(low == high):
+        return scale_in_place(gradient, high)
+    if labels.is_floating_point():
+        return None
+    factors = torch.where(used, weights, 0)
+    for tile in tiles(gradient):
+        label = tile.of(labels)
+        ignored = label == ignore_index
+        factor = factors[torch.where(ignored, 0, label)].masked_fill_(ignored, 0)
+        into = tile.of(gradient).mul_(factor)
+        if holds_nonfinite(into):
+            into.masked_fill_(factor == 0, 0)
+    return gradient

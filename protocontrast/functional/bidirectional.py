@@ -17,6 +17,13 @@ from protocontrast.checks import (
     sentence,
 )
 from protocontrast.functional import hints
+from protocontrast.functional.class_balance import (
+    BALANCES,
+    WHOLE_CLASS,
+    Balance,
+    equal_weights,
+    target_counts,
+)
 from protocontrast.functional.class_prototypes import class_prototypes
 from protocontrast.functional.contrast import (
     ABSENT,
@@ -60,18 +67,26 @@ class _Domain(NamedTuple):
 
 
 class _Side(NamedTuple):
-    """One domain of a contrast: features, targets of the loss, prototypes and their presence."""
+    """One domain of a contrast: features, targets of the loss, prototypes and their presence.
+
+    `counts` are the pixels of its classes, where these count alike.
+    """
 
     features: Tensor
     targets: Tensor
     prototypes: Tensor
     present: Tensor
+    counts: Tensor | None
 
     def pair(self, image: int) -> "_Side":
         """One image with its own prototypes."""
         one = slice(image, image + 1)
         return _Side(
-            self.features[one], self.targets[one], self.prototypes[image], self.present[image]
+            self.features[one],
+            self.targets[one],
+            self.prototypes[image],
+            self.present[image],
+            None if self.counts is None else self.counts[image],
         )
 
 
@@ -147,17 +162,30 @@ def _whole(domain: _Domain, num_classes: int, ignore_index: int) -> Domain:
 
 
 def _side(
-    domain: _Domain, num_classes: int, per_pair: bool, ignore_index: int, backend: Backend
+    domain: _Domain,
+    num_classes: int,
+    per_pair: bool,
+    balance: Balance,
+    ignore_index: int,
+    backend: Backend,
 ) -> _Side:
     features = domain.pixels.original
     prototypes, present = domain.prototypes, domain.present
+    counts = None
     if prototypes is None or present is None:
         stats = class_prototypes(
             features, domain.grid, num_classes,
             per_image=per_pair, ignore_index=ignore_index, backend=backend,
         )  # fmt: skip
         prototypes, present = stats.mean, stats.present
-    return _Side(features, domain.targets, prototypes, present)
+        counts = stats.count
+    if balance == "pixel":
+        return _Side(features, domain.targets, prototypes, present, None)
+    if counts is None or domain.targets is not domain.grid:
+        targets = read_targets(domain.pixels, domain.targets, num_classes, ignore_index)
+        counts = target_counts(targets, num_classes, features)
+        counts = counts if per_pair else counts.sum(dim=0)
+    return _Side(features, domain.targets, prototypes, present, counts)
 
 
 def bidirectional_contrast(
@@ -174,6 +202,7 @@ def bidirectional_contrast(
     pairwise: bool = True,
     temperature: float | Tensor = 0.1,
     absent: Absent = "mask",
+    balance: Balance = "pixel",
     ignore_index: int = 255,
     backend: Backend = "auto",
 ) -> BidirectionalContrast:
@@ -183,7 +212,14 @@ def bidirectional_contrast(
 
     each a `pixel_prototype_contrast` under cosine, in which only classes present in both domains
     carry loss (a class weight of 0 or 1), while the denominator holds the classes of the
-    prototypes' own domain ("mask") or all C, absent ones at cosine -1 ("floor").
+    prototypes' own domain ("mask") or all C, absent ones at cosine -1 ("floor"). With n_c pixels of
+    class c among the targets, or what their counts add up to, a direction is
+
+        sum_c cw_c loss_c / sum_c cw_c n_c,     loss_c summed over the pixels of class c,
+
+    for shared classes with cw_c = 1, every pixel alike ("pixel"), or cw_c = 1 / max(n_c, 20), every
+    class alike ("class"). A class of fewer than 20 pixels counts by its pixels, so that no single
+    one, which may be labelled wrongly, is more than a twentieth of a class.
 
     Args:
         source_features: pixels of the labelled domain.
@@ -204,6 +240,7 @@ def bidirectional_contrast(
         temperature: divides the cosine, > 0: a number or a tensor (), as in
             `pixel_prototype_contrast`.
         absent: "mask" or "floor", see above.
+        balance: "pixel" or "class", see above; with `pairwise` n_c are those of the image.
         ignore_index: label of pixels without a class, outside 0..C-1.
         backend: "auto", or an implementation by name.
 
@@ -222,9 +259,9 @@ def bidirectional_contrast(
         TypeError: a wrong dtype.
 
     Source:
-        Lee et al., ECCV 2022, arXiv 2207.10892; (M12) of docs/maths.md. With `pairwise=True` and
-        `absent="floor"` on image-resolution labels this is the step of the authors' released
-        trainer.
+        Lee et al., ECCV 2022, arXiv 2207.10892; (M12) and (M18) of docs/maths.md. With
+        `pairwise=True` and `absent="floor"` on image-resolution labels this is the step of the
+        authors' released trainer.
 
     Example:
         >>> import torch
@@ -238,6 +275,7 @@ def bidirectional_contrast(
     check_count(FUNCTION, "num_classes", num_classes)
     check_flag(FUNCTION, "pairwise", pairwise)
     check_choice(FUNCTION, "absent", absent, ABSENT)
+    check_choice(FUNCTION, "balance", balance, BALANCES)
     check_choice(FUNCTION, "backend", backend, BACKENDS)
     check_ignore_index(FUNCTION, ignore_index, num_classes)
     given = source_prototypes is not None or target_prototypes is not None
@@ -273,7 +311,7 @@ def bidirectional_contrast(
         raise ValueError(sentence(FUNCTION, "target_features", requirement, shapes[1][0], hint))
 
     return _between(
-        source, target, num_classes, pairwise, temperature, absent, ignore_index, backend
+        source, target, num_classes, pairwise, temperature, absent, balance, ignore_index, backend
     )
 
 
@@ -285,6 +323,7 @@ def contrast_of_batch(
     pairwise: bool,
     temperature: float | Tensor,
     absent: Absent,
+    balance: Balance,
     ignore_index: int,
     backend: Backend,
 ) -> BidirectionalContrast:
@@ -303,6 +342,7 @@ def contrast_of_batch(
         pairwise,
         read_temperature(FUNCTION, temperature, source[0], "source_features"),
         absent,
+        balance,
         ignore_index,
         backend,
     )
@@ -315,6 +355,7 @@ def _between(
     pairwise: bool,
     temperature: float | Tensor,
     absent: Absent,
+    balance: Balance,
     ignore_index: int,
     backend: Backend,
 ) -> BidirectionalContrast:
@@ -326,17 +367,19 @@ def _between(
         call = BidirectionalCall(
             _whole(source, num_classes, ignore_index), _whole(target, num_classes, ignore_index),
             num_classes, temperature, absent == "floor", ignore_index, per_pair,
+            WHOLE_CLASS if balance == "class" else 0,
         )  # fmt: skip
         to_target, to_source = operator.bidirectional(call)
         return BidirectionalContrast(to_source + to_target, to_source, to_target)
 
     def contrast(domain: _Side, other: _Side) -> Tensor:
+        shared = (domain.present & other.present).float()
         return pixel_prototype_contrast(
             domain.features,
             domain.targets,
             other.prototypes,
             present=other.present,
-            class_weight=(domain.present & other.present).float(),
+            class_weight=shared if domain.counts is None else shared * equal_weights(domain.counts),
             temperature=temperature,
             absent=absent,
             ignore_index=ignore_index,
@@ -344,7 +387,8 @@ def _between(
         )
 
     sides = [
-        _side(domain, num_classes, per_pair, ignore_index, backend) for domain in (source, target)
+        _side(domain, num_classes, per_pair, balance, ignore_index, backend)
+        for domain in (source, target)
     ]
     pairs = [(sides[0], sides[1])]
     if per_pair:

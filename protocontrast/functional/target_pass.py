@@ -45,11 +45,16 @@ class TargetPass(NamedTuple):
     mass: Tensor
     targets: Tensor | None
 
-    def mean_loss(self, shared: Tensor) -> Tensor:
-        """(M3) averaged over the pixels of the classes `shared` (C,), among those counted, ()."""
+    def mean_loss(self, shared: Tensor, shares: Tensor | None = None) -> Tensor:
+        """(M3) averaged over the pixels of the classes `shared` (C,), among those counted, ().
+
+        Or the sum in which each of these classes has a share (C,).
+        """
+        losses = torch.where(shared, self.losses, 0)
+        if shares is not None:
+            return (shares * losses).sum()
         mass = torch.where(shared, self.mass, 0).sum()
-        total = torch.where(shared, self.losses, 0).sum()
-        return total / torch.where(mass == 0, 1, mass)
+        return losses.sum() / torch.where(mass == 0, 1, mass)
 
 
 def target_pass(

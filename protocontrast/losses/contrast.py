@@ -18,6 +18,7 @@ from protocontrast.functional import (
     bidirectional_contrast,
     pixel_prototype_contrast,
 )
+from protocontrast.functional.class_balance import BALANCES, Balance
 from protocontrast.functional.contrast import (
     ABSENT,
     BACKENDS,
@@ -155,6 +156,9 @@ class BidirectionalContrastLoss(nn.Module):
         pairwise: image against image, or batch against batch.
         temperature: > 0, a number or a tensor (); an `nn.Parameter` is learnt.
         absent: "mask" or "floor".
+        balance: "pixel", every pixel alike, or "class", every class alike: a pixel weighs 1 over
+            the pixels of its class, at least 20, so that no single one is more than a twentieth of
+            a class.
         ignore_index: label of pixels without a class, outside 0..C-1.
         validate: check label values on every call with `check_labels`; waits for a GPU.
         backend: "auto", or an implementation by name.
@@ -170,7 +174,7 @@ class BidirectionalContrastLoss(nn.Module):
         ValueError: an unknown setting.
 
     Source:
-        Lee et al., ECCV 2022, arXiv 2207.10892; (M12) of docs/maths.md.
+        Lee et al., ECCV 2022, arXiv 2207.10892; (M12), (M18) of docs/maths.md.
 
     Example:
         >>> import torch
@@ -187,6 +191,7 @@ class BidirectionalContrastLoss(nn.Module):
         pairwise: bool = True,
         temperature: float | Tensor = 0.1,
         absent: Absent = "mask",
+        balance: Balance = "pixel",
         ignore_index: int = 255,
         validate: bool = False,
         backend: Backend = "auto",
@@ -196,6 +201,7 @@ class BidirectionalContrastLoss(nn.Module):
         check_count(name, "num_classes", num_classes)
         check_temperature(name, temperature)
         check_choice(name, "absent", absent, ABSENT)
+        check_choice(name, "balance", balance, BALANCES)
         check_choice(name, "backend", backend, BACKENDS)
         check_flag(name, "pairwise", pairwise)
         check_flag(name, "validate", validate)
@@ -204,6 +210,7 @@ class BidirectionalContrastLoss(nn.Module):
         self.pairwise = pairwise
         self.temperature = temperature
         self.absent = absent
+        self.balance = balance
         self.ignore_index = ignore_index
         self.validate = validate
         self.backend = backend
@@ -212,7 +219,7 @@ class BidirectionalContrastLoss(nn.Module):
         """The constructor's arguments."""
         return (
             f"{self.num_classes}, pairwise={self.pairwise}, temperature={self.temperature}, "
-            f"absent={self.absent!r}, ignore_index={self.ignore_index}, "
+            f"absent={self.absent!r}, balance={self.balance!r}, ignore_index={self.ignore_index}, "
             f"validate={self.validate}, backend={self.backend!r}"
         )
 
@@ -242,6 +249,7 @@ class BidirectionalContrastLoss(nn.Module):
             pairwise=self.pairwise,
             temperature=self.temperature,
             absent=self.absent,
+            balance=self.balance,
             ignore_index=self.ignore_index,
             backend=self.backend,
         )

@@ -8,7 +8,7 @@ saved; every other implementation is tested against these functions.
 from protocontrast.naive.bank import calibrate, moving_average
 from protocontrast.naive.class_prototypes import class_sums
 from protocontrast.naive.class_statistics import class_squares
-from protocontrast.naive.contrast import pixel_prototype_contrast
+from protocontrast.naive.contrast import equal_weights, pixel_prototype_contrast
 from protocontrast.naive.distribution_contrast import distribution_contrast, pulls
 from protocontrast.naive.grid import label_counts
 from protocontrast.naive.logits import prototype_logits
@@ -29,6 +29,7 @@ __all__ = [
     "class_squares",
     "class_sums",
     "distribution_contrast",
+    "equal_weights",
     "first_of_equals",
     "fuse_labels",
     "label_counts",

@@ -57,3 +57,12 @@ def pixel_prototype_contrast(
     lse = torch.logsumexp(torch.where(valid[:, None], logits, 0), dim=1)
     gap = repeat(lse, "n -> n c", c=num_classes) - torch.where(counted, logits, 0)
     return reduce(torch.where(counted, targets * gap, 0), "n c -> n", "sum"), weight
+
+
+def equal_weights(targets: Tensor, shared: Tensor, whole_class: int) -> Tensor:
+    """(M18) class weights (C,) from soft targets (N, C): 1 over a class's pixels, or `whole_class`.
+
+    Only `shared` classes carry loss.
+    """
+    counts = reduce(targets, "n c -> c", "sum")
+    return torch.where(shared, 1 / counts.clamp_min(whole_class), 0)

@@ -145,15 +145,16 @@ class Operator:
             return self._implementation(given[-1]).forward(call)
 
     def _run_backward(self, grad_output: Tensor, *given: Any) -> Any:
-        call, saved = self.saved_call(given), given[self.tensors : self.tensors + len(self.saved)]
+        call, saved = self.saved_call(given)
         backward = self._implementation(given[-1]).backward
         with full_precision(call[0]):
             return backward(grad_output, call, self._wanted(given), *saved)  # type: ignore[misc]
 
-    def saved_call(self, given: Sequence[Any]) -> Any:
-        """The call among the arguments of `backward`."""
+    def saved_call(self, given: Sequence[Any]) -> tuple[Any, Sequence[Tensor]]:
+        """The call and the saved results among the arguments of `backward`."""
         begin = self.tensors + len(self.saved)
-        return self._settled((*given[: self.tensors], *given[begin : begin + self.settings]))
+        call = self._settled((*given[: self.tensors], *given[begin : begin + self.settings]))
+        return call, given[self.tensors : begin]
 
     def _wanted(self, given: Sequence[Any]) -> tuple[bool, ...]:
         begin = self.tensors + len(self.saved) + self.settings

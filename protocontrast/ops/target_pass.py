@@ -82,8 +82,8 @@ class _OneRead(torch.autograd.Function):
     """The same with the gradient of the summed loss written in the forward sweep.
 
     A gradient is linear in the losses' weights, so the first backward scales it where they are
-    equal in all classes that occur. Otherwise, and in a second backward, the features are read
-    again.
+    equal in all classes that occur, or where each pixel has one class. Otherwise, and in a second
+    backward, the features are read again.
     """
 
     @staticmethod
@@ -108,9 +108,10 @@ class _OneRead(torch.autograd.Function):
         def scaled(grad_output: Tensor, *inputs: Any) -> Tensor:
             found = None
             if ready is not None and is_plain(grad_output):
-                call = OPERATOR.saved_call(inputs)
-                used = occurs & call.used()
-                found = eager_target_pass.scaled_evenly(ready, grad_output, used)
+                call, (labels, _, filled) = OPERATOR.saved_call(inputs)
+                targets, used = call.contrasted(labels, filled), occurs & call.used()
+                given = grad_output, used, targets, call.ignore_index
+                found = eager_target_pass.scaled(ready, *given)
             return OPERATOR.backward(grad_output, *inputs) if found is None else found
 
         given = OPERATOR.given_back(ctx)

@@ -1,0 +1,244 @@
+"""`balance="class"`: each class an equal part of a contrast, (M18)."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from protocontrast import (
+    BiCL,
+    BidirectionalContrastLoss,
+    bidirectional_contrast,
+    labels_to_grid,
+    naive,
+)
+from protocontrast.functional.class_balance import WHOLE_CLASS, equal_weights, target_counts
+from tests.agreement import assert_agrees
+from tests.strategies import NAN, label_map, normal, seeds
+
+SIDES = ("source_features", "target_features")
+BACKENDS = ["eager", "naive"]
+CLASSES = 4
+
+
+def call_of(seed: int, shape: tuple[int, ...], size: tuple[int, ...], **more: Any) -> Any:
+    """Two domains in which class 0 has most pixels and class 3 has only a few."""
+    call: dict[str, Any] = {"num_classes": CLASSES, "balance": "class", **more}
+    for offset, side in enumerate(("source", "target")):
+        call[f"{side}_features"] = normal(seed + offset, shape).requires_grad_()
+        labels = label_map(seed + offset, (shape[0], *size), CLASSES)
+        rare = label_map(seed + offset + 7, (shape[0], *size), 6) != 5
+        labels = torch.where((labels == 3) & rare, 0, labels)
+        call[f"{side}_labels"] = labels
+    return call
+
+
+def means_of_classes(losses: Tensor, targets: Tensor, shared: Tensor) -> Tensor:
+    """Losses (N, C) of pulling each pixel to each class, with a mass (N, C): mean of class means.
+
+    A class of n < 20 pixels is n / 20 of a class.
+    """
+    total, number = losses.sum() * 0, 0.0
+    for c in range(targets.shape[1]):
+        n = float(targets[:, c].sum())
+        if bool(shared[c]) and n:
+            share = min(n / 20, 1.0)
+            total = total + share * (losses[:, c] * targets[:, c]).sum() / n
+            number += share
+    return total / (number or 1)
+
+
+def direction(
+    moved: tuple[Tensor, Tensor, Tensor], fixed: tuple[Tensor, Tensor, Tensor], call: Any
+) -> Tensor:
+    """One direction of one pair, from features (N, D), labels (N,) and targets (N, C) of both."""
+    means, present = [], []
+    for features, labels, _ in (moved, fixed):
+        chosen = [features[labels == c] for c in range(CLASSES)]
+        present.append(torch.tensor([len(rows) > 0 for rows in chosen]))
+        means.append(torch.stack([rows.sum(dim=0) / max(len(rows), 1) for rows in chosen]))
+    unit = torch.nn.functional.normalize
+    scores = unit(moved[0], dim=1) @ unit(means[1], dim=1).t() / call["temperature"]
+    lowest = -1 / call["temperature"] if call["absent"] == "floor" else -torch.inf
+    scores = torch.where(present[1], scores, lowest)
+    losses = -torch.log_softmax(scores, dim=1)
+    losses = torch.where(present[1], losses, 0)
+    return means_of_classes(losses, moved[2], present[0] & present[1])
+
+
+def by_hand(call: Any) -> tuple[Tensor, Tensor]:
+    """Target to source and source to target."""
+    domains = []
+    for side in ("source", "target"):
+        features, labels = call[f"{side}_features"], call[f"{side}_labels"]
+        grid, counts = labels, (labels[:, None] == torch.arange(CLASSES)[:, None, None]).double()
+        if labels.shape[1:] != features.shape[2:]:
+            size = (features.shape[2], features.shape[3])
+            grid = labels_to_grid(labels, size)
+            counts = labels_to_grid(labels, size, mode="counts", num_classes=CLASSES).double()
+        rows = (features.movedim(1, -1), grid[..., None], counts.movedim(1, -1))
+        domains.append([each.flatten(1, -2) for each in rows])
+    images = range(len(domains[0][0]))
+    pairs = [[i] for i in images] if call["pairwise"] else [list(images)]
+    found: list[tuple[Tensor, Tensor]] = []
+    for pair in pairs:
+        source, target = (
+            (rows[pair].flatten(0, 1), labels[pair].flatten(), counts[pair].flatten(0, 1))
+            for rows, labels, counts in domains
+        )
+        found.append((direction(target, source, call), direction(source, target, call)))
+    to_source, to_target = zip(*found, strict=True)
+    return torch.stack(to_source).mean(), torch.stack(to_target).mean()
+
+
+@given(data=st.data())
+def test_it_is_the_mean_of_the_means_of_classes(data: st.DataObject) -> None:
+    grid = data.draw(st.sampled_from([(9, 11), (3, 4)]))
+    size = data.draw(st.sampled_from([grid, (18, 25)]))
+    call = call_of(
+        data.draw(seeds), (2, 5, *grid), size, absent=data.draw(st.sampled_from(["mask", "floor"])),
+        pairwise=data.draw(st.booleans()), temperature=data.draw(st.sampled_from([0.1, 0.7])),
+        backend=data.draw(st.sampled_from(BACKENDS)),
+    )  # fmt: skip
+    leaves = [call[side] for side in SIDES]
+    found = bidirectional_contrast(**call)
+    expected = by_hand(call)
+    for one, other in zip((found.target_to_source, found.source_to_target), expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+    upstream = (
+        0.3 * found.target_to_source + found.source_to_target,
+        0.3 * expected[0] + expected[1],
+    )
+    gradients = [torch.autograd.grad(loss, leaves) for loss in upstream]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-8)
+
+
+def test_the_oracle_can_tell_it_from_the_mean_over_pixels() -> None:
+    call = call_of(3, (2, 5, 9, 11), (9, 11), absent="mask", pairwise=False, temperature=0.1)
+    expected = by_hand(call)
+    for balance, close in (("class", True), ("pixel", False)):
+        found = bidirectional_contrast(**{**call, "balance": balance})
+        assert (abs(found.target_to_source - expected[0]) < 1e-6) == close
+
+
+@given(data=st.data())
+def test_weights_are_those_of_naive(data: st.DataObject) -> None:
+    seed, pixels = data.draw(seeds), data.draw(st.sampled_from([0, 1, 30, 300]))
+    labels = label_map(seed, (1, pixels), CLASSES)
+    one_hot = (labels[:, None] == torch.arange(CLASSES)[:, None]).double()
+    shared = torch.rand(CLASSES, generator=torch.Generator().manual_seed(seed)) < 0.7
+    for targets, soft in ((labels, one_hot), (2.5 * one_hot, 2.5 * one_hot)):
+        counts = target_counts(targets, CLASSES, torch.ones(0, dtype=torch.float64))[0]
+        found = torch.where(shared, equal_weights(counts), 0)
+        expected = naive.equal_weights(soft[0].t(), shared, WHOLE_CLASS)
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+
+
+def lone(pixels: dict[int, int]) -> tuple[Tensor, Tensor]:
+    """Rows along the axis of their class, so many of each."""
+    labels = torch.tensor([c for c, number in pixels.items() for _ in range(number)])
+    return torch.eye(3, dtype=torch.float64)[labels], labels
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_rare_class_counts_by_its_pixels(backend: str) -> None:
+    """90 pixels, 20 and 5: one, one and a quarter of a class; the last two lie off their axis."""
+    features, labels = lone({0: 90, 1: 20, 2: 5})
+    rows = torch.where((labels > 0)[:, None], features.roll(1, dims=1), features)
+    known = {"source_prototypes": torch.eye(3, dtype=torch.float64), "temperature": 1.0}
+    found = {
+        balance: bidirectional_contrast(
+            features, labels, rows, labels, num_classes=3, pairwise=False, balance=balance,
+            backend=backend, **known,
+        ).target_to_source.item()
+        for balance in ("pixel", "class")
+    }  # fmt: skip
+    right, wrong = math.log(1 + 2 / math.e), math.log(math.e + 2)
+    assert found["pixel"] == pytest.approx((90 * right + 25 * wrong) / 115, rel=1e-9)
+    assert found["class"] == pytest.approx((right + wrong + 0.25 * wrong) / 2.25, rel=1e-9)
+
+
+def test_more_pixels_of_a_class_change_nothing() -> None:
+    few, many = lone({0: 20, 1: 30, 2: 24}), lone({0: 20, 1: 30, 2: 480})
+    known = {"num_classes": 3, "pairwise": False, "balance": "class"}
+    prototypes = {"source_prototypes": normal(1, (3, 3)), "target_prototypes": normal(2, (3, 3))}
+    found = [
+        bidirectional_contrast(*domain, *domain, **known, **prototypes) for domain in (few, many)
+    ]
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_classes_of_one_size_are_the_mean_over_pixels() -> None:
+    features, labels = lone({0: 25, 1: 25, 2: 25})
+    features = features + normal(3, (75, 3))
+    call = {"num_classes": 3, "pairwise": False}
+    found = [
+        bidirectional_contrast(features, labels, features + 1, labels, balance=balance, **call)
+        for balance in ("pixel", "class")
+    ]
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@given(data=st.data())
+def test_eager_equals_naive(data: st.DataObject) -> None:
+    grid = data.draw(st.sampled_from([(9, 7), (40,), (2, 5, 4)]))
+    dtype = data.draw(st.sampled_from([torch.float64, torch.float32, torch.bfloat16]))
+    call = call_of(
+        data.draw(seeds), (2, 16, *grid), grid, pairwise=data.draw(st.booleans()),
+        absent=data.draw(st.sampled_from(["mask", "floor"])),
+    )  # fmt: skip
+    call |= {side: call[side].detach().to(dtype) for side in SIDES}
+    # Class means of few pixels may be short, which magnifies rounding in their gradient.
+    assert_agrees(
+        bidirectional_contrast, call, SIDES, scales={"value": 20.0, **dict.fromkeys(SIDES, 5000.0)}
+    )
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("pairwise", [True, False])
+@pytest.mark.parametrize("images", [0, 2])
+def test_without_a_shared_class_it_is_zero_and_connected(
+    images: int, pairwise: bool, backend: str
+) -> None:
+    call = call_of(1, (images, 8, 3, 3), (12, 12), pairwise=pairwise, backend=backend)
+    call["target_labels"] = torch.full_like(call["target_labels"], 255)
+    found = bidirectional_contrast(**call)
+    assert [value.item() for value in found] == [0, 0, 0]
+    for gradient in torch.autograd.grad(found.loss, [call[side] for side in SIDES]):
+        assert (gradient == 0).all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_ignored_pixels_may_hold_anything(backend: str) -> None:
+    call = call_of(1, (2, 8, 9, 7), (9, 7), pairwise=False, backend=backend)
+    expected = bidirectional_contrast(**call).loss
+    for side in ("source", "target"):
+        ignored = (call[f"{side}_labels"] == 255)[:, None]
+        features = torch.where(ignored, NAN, call[f"{side}_features"].detach())
+        call[f"{side}_features"] = features.requires_grad_()
+    found = bidirectional_contrast(**call).loss
+    torch.testing.assert_close(found, expected)
+    for gradient in torch.autograd.grad(found, [call[side] for side in SIDES]):
+        assert torch.isfinite(gradient).all()
+
+
+def test_it_is_one_node() -> None:
+    found = bidirectional_contrast(**call_of(1, (2, 8, 9, 7), (9, 7)))
+    assert found.target_to_source.grad_fn is found.source_to_target.grad_fn
+
+
+def test_the_modules_store_the_setting() -> None:
+    call = call_of(1, (2, 8, 9, 7), (9, 7))
+    expected = bidirectional_contrast(**call)
+    del call["num_classes"], call["balance"]
+    loss = BidirectionalContrastLoss(CLASSES, balance="class")
+    assert torch.equal(loss(**call).loss, expected.loss)
+    for module in (loss, BiCL(CLASSES, 8, balance="class")):
+        assert "balance='class'" in repr(module)
