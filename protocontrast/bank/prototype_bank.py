@@ -17,7 +17,14 @@ from protocontrast.bank.moments import (
     read_statistics,
     summed,
 )
-from protocontrast.checks import check_choice, check_count, check_flag, check_share, sentence
+from protocontrast.checks import (
+    called,
+    check_choice,
+    check_count,
+    check_flag,
+    check_share,
+    sentence,
+)
 from protocontrast.functional import (
     ClassPrototypes,
     ClassStatistics,
@@ -106,6 +113,7 @@ class PrototypeBank(WideBuffers):
     pending_square: Tensor | None
     counting = ("count", "pending_sum", "pending_count", "pending_square")
 
+    @called("PrototypeBank")
     def __init__(
         self,
         num_classes: int,
@@ -118,16 +126,16 @@ class PrototypeBank(WideBuffers):
         process_group: "dist.ProcessGroup | None" = None,
     ) -> None:
         super().__init__()
-        check_count("PrototypeBank", "num_classes", num_classes)
-        check_count("PrototypeBank", "dim", dim)
-        check_share("PrototypeBank", "momentum", momentum)
-        check_choice("PrototypeBank", "rule", rule, RULES)
-        check_choice("PrototypeBank", "normalize", normalize, NORMALIZE)
-        check_flag("PrototypeBank", "variance", variance)
+        check_count("num_classes", num_classes)
+        check_count("dim", dim)
+        check_share("momentum", momentum)
+        check_choice("rule", rule, RULES)
+        check_choice("normalize", normalize, NORMALIZE)
+        check_flag("variance", variance)
         if variance and normalize == "prototypes":
             requirement = 'to be False with normalize="prototypes"'
             hint = 'rows of unit length are no means; normalize="features" has a variance.'
-            raise ValueError(sentence("PrototypeBank", "variance", requirement, variance, hint))
+            raise ValueError(sentence("variance", requirement, variance, hint))
         self.num_classes = num_classes
         self.dim = dim
         self.momentum = float(momentum)

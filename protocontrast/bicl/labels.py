@@ -35,7 +35,7 @@ def at_grid(
     validate: bool,
 ) -> GridLabels:
     """Labels of any size at the grid of their features; on a CPU every one is checked."""
-    check_label_map("BiCL", argument, labels, features, num_classes)
+    check_label_map(argument, labels, features, num_classes)
     if validate:
         check_labels(labels, num_classes, ignore_index=ignore_index)
     size = tuple(features.shape[2:])

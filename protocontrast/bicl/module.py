@@ -15,7 +15,11 @@ from protocontrast.bicl.labels import GridLabels, at_grid
 from protocontrast.bicl.output import BiCLOutput
 from protocontrast.bicl.settings import check_settings
 from protocontrast.bicl.silence import Silence
-from protocontrast.checks import check_flag, sentence
+from protocontrast.checks import (
+    called,
+    check_flag,
+    sentence,
+)
 from protocontrast.functional import (
     ClassPrototypes,
     class_prototypes,
@@ -178,6 +182,7 @@ class BiCL(WholeLoads):
         )  # fmt: skip
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
 
+    @called("BiCL")
     def forward(
         self,
         source_features: Tensor,
@@ -188,15 +193,15 @@ class BiCL(WholeLoads):
         update: bool = True,
     ) -> BiCLOutput:
         """One step; see the class for order, shapes and edges."""
-        check_flag("BiCL", "update", update)
+        check_flag("update", update)
         buffer = self.source_bank.prototypes
-        check_feature_map("BiCL", "source_features", source_features, self.dim, buffer)
-        check_feature_map("BiCL", "target_features", target_features, self.dim, buffer)
-        check_temperature("BiCL", self.temperature, source_features, "source_features")
+        check_feature_map("source_features", source_features, self.dim, buffer)
+        check_feature_map("target_features", target_features, self.dim, buffer)
+        check_temperature(self.temperature, source_features, "source_features")
         if self.pairwise and len(source_features) != len(target_features):
             requirement = f"of {len(source_features)} images as in source_features, for pairs"
             got = len(target_features)
-            raise ValueError(sentence("BiCL", "target_features", requirement, got))
+            raise ValueError(sentence("target_features", requirement, got))
         # A wrong label is met here, before ranks meet and any state has changed.
         known = self.num_classes, self.ignore_index, self.validate
         of_source = at_grid("source_labels", source_labels, source_features, *known)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from protocontrast.checks import (
     LARGEST_INTEGER,
+    called,
     check_choice,
     check_flag,
     check_ignore_index,
@@ -20,6 +21,7 @@ from protocontrast.functional.temperature import check_temperature
 from protocontrast.functional.transfer import MEASURES, RANGES, check_threshold
 
 
+@called("BiCL")
 def check_settings(
     *,
     num_classes: int,
@@ -38,28 +40,28 @@ def check_settings(
     backend: str,
 ) -> None:
     """ValueError, or TypeError for `ignore_index` and flags, on the first setting that is wrong."""
-    check_temperature("BiCL", temperature)
-    check_choice("BiCL", "measure", measure, MEASURES)
-    check_choice("BiCL", "prototypes", prototypes, ("bank", "batch"))
-    check_choice("BiCL", "bank_update", bank_update, ("before", "after"))
-    check_choice("BiCL", "absent", absent, ABSENT)
-    check_choice("BiCL", "balance", balance, BALANCES)
-    check_choice("BiCL", "backend", backend, BACKENDS)
+    check_temperature(temperature)
+    check_choice("measure", measure, MEASURES)
+    check_choice("prototypes", prototypes, ("bank", "batch"))
+    check_choice("bank_update", bank_update, ("before", "after"))
+    check_choice("absent", absent, ABSENT)
+    check_choice("balance", balance, BALANCES)
+    check_choice("backend", backend, BACKENDS)
     flags = {"pairwise": pairwise, "calibrate": calibrate, "validate": validate}
     for name, flag in flags.items():
-        check_flag("BiCL", name, flag)
+        check_flag(name, flag)
     if pairwise and prototypes != "batch":
         hint = "a bank belongs to no image pair."
         requirement = 'to be False with prototypes="bank"'
-        raise ValueError(sentence("BiCL", "pairwise", requirement, "True", hint))
+        raise ValueError(sentence("pairwise", requirement, "True", hint))
     kind = "cosine" if measure == "similarity" else measure
-    check_threshold("BiCL", threshold, kind, RANGES[kind][0])
+    check_threshold(threshold, kind, RANGES[kind][0])
     if not isinstance(weights, (tuple, list)) or not [*map(is_number, weights)] == [True, True]:
-        raise ValueError(sentence("BiCL", "weights", "to be two numbers", shown(weights)))
+        raise ValueError(sentence("weights", "to be two numbers", shown(weights)))
     if any(math.isinf(float(weight)) for weight in weights):
         requirement = "to be two finite numbers"
-        raise ValueError(sentence("BiCL", "weights", requirement, shown(weights)))
-    check_ignore_index("BiCL", ignore_index)
+        raise ValueError(sentence("weights", requirement, shown(weights)))
+    check_ignore_index(ignore_index)
     # A bank says what is wrong with a number of classes that is none.
     if isinstance(num_classes, Integral) and num_classes <= LARGEST_INTEGER:
-        check_ignore_index("BiCL", ignore_index, num_classes)
+        check_ignore_index(ignore_index, num_classes)

@@ -14,6 +14,7 @@ from protocontrast.checks import (
     check_floating,
     check_ignore_index,
     check_shape,
+    public,
     sentence,
 )
 from protocontrast.functional import hints
@@ -44,8 +45,6 @@ from protocontrast.functional.pixels import (
 )
 from protocontrast.functional.temperature import read_temperature
 from protocontrast.ops import bidirectional as operator
-
-FUNCTION = "bidirectional_contrast"
 
 
 class BidirectionalContrast(NamedTuple):
@@ -95,8 +94,8 @@ def _grid_labels(
 ) -> tuple[Tensor, Tensor]:
     """Labels on the grid, and the loss's targets: those, or counts of full-resolution labels."""
     features = pixels.original
-    check_classes(FUNCTION, f"{side}_labels", labels, features.dim() - 2, num_classes)
-    check_device(FUNCTION, f"{side}_labels", labels, features, f"{side}_features")
+    check_classes(f"{side}_labels", labels, features.dim() - 2, num_classes)
+    check_device(f"{side}_labels", labels, features, f"{side}_features")
     if features.dim() not in (4, 5) or labels.dim() != features.dim() - 1:
         hint = "labels are (B, H, W) at any resolution for features (B, D, H, W)."
         if features.dim() == 5:
@@ -109,11 +108,11 @@ def _grid_labels(
         elif got != pixels.shape:
             meant = hints.one_per_pixel(f"{side}_labels", got, pixels.shape, num_classes)
         reason = f"as in {side}_features {tuple(features.shape)}"
-        check_shape(FUNCTION, f"{side}_labels", labels, pixels.shape, reason, meant or hint)
+        check_shape(f"{side}_labels", labels, pixels.shape, reason, meant or hint)
         return labels, labels
     if labels.shape[0] != features.shape[0]:
         requirement = f"with {features.shape[0]} images as in {side}_features"
-        raise ValueError(sentence(FUNCTION, f"{side}_labels", requirement, tuple(labels.shape)))
+        raise ValueError(sentence(f"{side}_labels", requirement, tuple(labels.shape)))
     if labels.shape[1:] == features.shape[2:]:
         return labels, labels
     size = tuple(features.shape[2:])
@@ -133,18 +132,18 @@ def _domain(
     num_classes: int,
     ignore_index: int,
 ) -> _Domain:
-    pixels = read_features(FUNCTION, features, f"{side}_features")
+    pixels = read_features(features, f"{side}_features")
     grid, targets = _grid_labels(pixels, labels, side, num_classes, ignore_index)
     if prototypes is None:
         if present is not None:
             hint = "presence of this batch's own prototypes comes from the labels."
             requirement = f"only beside {side}_prototypes"
-            raise ValueError(sentence(FUNCTION, f"{side}_present", requirement, "it alone", hint))
+            raise ValueError(sentence(f"{side}_present", requirement, "it alone", hint))
         return _Domain(pixels, grid, targets, None, None)
     check_prototypes(pixels, prototypes, f"{side}_prototypes")
     reason = "= (num_classes, D)"
     expected = (num_classes, pixels.channels)
-    check_shape(FUNCTION, f"{side}_prototypes", prototypes, expected, reason)
+    check_shape(f"{side}_prototypes", prototypes, expected, reason)
     check_per_class(pixels, f"{side}_present", present, num_classes, boolean=True)
     if present is None:
         present = (prototypes != 0).any(dim=1)
@@ -188,6 +187,7 @@ def _side(
     return _Side(features, domain.targets, prototypes, present, counts)
 
 
+@public
 def bidirectional_contrast(
     source_features: Tensor,
     source_labels: Tensor,
@@ -272,25 +272,25 @@ def bidirectional_contrast(
         >>> f"{out.target_to_source.item():.6f}", f"{out.loss.item():.6f}"
         ('0.000046', '0.000092')
     """
-    check_count(FUNCTION, "num_classes", num_classes)
-    check_flag(FUNCTION, "pairwise", pairwise)
-    check_choice(FUNCTION, "absent", absent, ABSENT)
-    check_choice(FUNCTION, "balance", balance, BALANCES)
-    check_choice(FUNCTION, "backend", backend, BACKENDS)
-    check_ignore_index(FUNCTION, ignore_index, num_classes)
+    check_count("num_classes", num_classes)
+    check_flag("pairwise", pairwise)
+    check_choice("absent", absent, ABSENT)
+    check_choice("balance", balance, BALANCES)
+    check_choice("backend", backend, BACKENDS)
+    check_ignore_index(ignore_index, num_classes)
     given = source_prototypes is not None or target_prototypes is not None
     if pairwise and given:
         hint = "given prototypes belong to no image pair."
         requirement = "to be False with given prototypes"
-        raise ValueError(sentence(FUNCTION, "pairwise", requirement, "True", hint))
+        raise ValueError(sentence("pairwise", requirement, "True", hint))
     for side, features in (("source", source_features), ("target", target_features)):
-        check_floating(FUNCTION, f"{side}_features", features)
+        check_floating(f"{side}_features", features)
         if pairwise and features.dim() == 2:
             hint = "pixels given as rows have no image; use pairwise=False."
             requirement = "of shape (B, D, Z, H, W), (B, D, H, W) or (B, D, P) with pairwise=True"
             got = tuple(features.shape)
-            raise ValueError(sentence(FUNCTION, f"{side}_features", requirement, got, hint))
-    temperature = read_temperature(FUNCTION, temperature, source_features, "source_features")
+            raise ValueError(sentence(f"{side}_features", requirement, got, hint))
+    temperature = read_temperature(temperature, source_features, "source_features")
     source = _domain(
         "source", source_features, source_labels, source_prototypes, source_present,
         num_classes, ignore_index,
@@ -304,11 +304,11 @@ def bidirectional_contrast(
         requirement = f"with D = {shapes[0][1]} as in source_features {shapes[0]}"
         hint = hints.channels_last("target_features", shapes[1], shapes[0][1])
         hint = hint or hints.channels_last("source_features", shapes[0], shapes[1][1])
-        raise ValueError(sentence(FUNCTION, "target_features", requirement, shapes[1], hint))
+        raise ValueError(sentence("target_features", requirement, shapes[1], hint))
     if pairwise and shapes[0][0] != shapes[1][0]:
         hint = "use pairwise=False for batches of different size."
         requirement = f"of {shapes[0][0]} images as in source_features with pairwise=True"
-        raise ValueError(sentence(FUNCTION, "target_features", requirement, shapes[1][0], hint))
+        raise ValueError(sentence("target_features", requirement, shapes[1][0], hint))
 
     return _between(
         source, target, num_classes, pairwise, temperature, absent, balance, ignore_index, backend
@@ -332,7 +332,7 @@ def contrast_of_batch(
     Targets are labels, or soft (B, C, h, w). What `BiCL` has checked is not checked again.
     """
     pixels = [
-        read_features(FUNCTION, features, f"{side}_features")
+        read_features(features, f"{side}_features")
         for side, (features, *_) in (("source", source), ("target", target))
     ]
     return _between(
@@ -340,7 +340,7 @@ def contrast_of_batch(
         _Domain(pixels[1], *target[1:], None, None),
         num_classes,
         pairwise,
-        read_temperature(FUNCTION, temperature, source[0], "source_features"),
+        read_temperature(temperature, source[0], "source_features"),
         absent,
         balance,
         ignore_index,

@@ -6,7 +6,13 @@ import torch
 from torch import Tensor
 
 from protocontrast.calls import ClassSumsCall
-from protocontrast.checks import check_count, check_flag, check_ignore_index, sentence
+from protocontrast.checks import (
+    check_count,
+    check_flag,
+    check_ignore_index,
+    public,
+    sentence,
+)
 from protocontrast.functional.contrast import Backend
 from protocontrast.functional.pixels import read_features, read_labels, read_pixel_weight
 from protocontrast.ops.backend import choose
@@ -30,6 +36,7 @@ class ClassPrototypes(NamedTuple):
         return self.count > 0
 
 
+@public
 def class_prototypes(
     features: Tensor,
     labels: Tensor,
@@ -78,7 +85,7 @@ def class_prototypes(
         ([[2.0, 0.0], [0.0, 0.0]], [2.0, 0.0])
     """
     means = grouped_means(
-        "class_prototypes", features, labels, num_classes, pixel_weight, normalize, per_image,
+        features, labels, num_classes, pixel_weight, normalize, per_image,
         ignore_index, backend,
     )  # fmt: skip
     if per_image:
@@ -97,7 +104,6 @@ class GroupedMeans(NamedTuple):
 
 
 def grouped_means(
-    function: str,
     features: Tensor,
     labels: Tensor,
     num_classes: int,
@@ -108,21 +114,21 @@ def grouped_means(
     backend: Backend,
 ) -> GroupedMeans:
     """Check the arguments of `function`, then take the class means."""
-    pixels = read_features(function, features)
-    check_count(function, "num_classes", num_classes)
-    check_flag(function, "normalize", normalize)
-    check_flag(function, "per_image", per_image)
-    check_ignore_index(function, ignore_index)
+    pixels = read_features(features)
+    check_count("num_classes", num_classes)
+    check_flag("normalize", normalize)
+    check_flag("per_image", per_image)
+    check_ignore_index(ignore_index)
     if per_image and features.dim() == 2:
         hint = "pixels given as rows have no image; pass (B, D, P)."
         requirement = "of shape (B, D, Z, H, W), (B, D, H, W) or (B, D, P) with per_image=True"
-        raise ValueError(sentence(function, "features", requirement, tuple(features.shape), hint))
+        raise ValueError(sentence("features", requirement, tuple(features.shape), hint))
     index = read_labels(pixels, labels, num_classes, ignore_index)
     weight = read_pixel_weight(pixels, pixel_weight)
     call = ClassSumsCall(
         pixels.features, index, weight, num_classes, bool(normalize), bool(per_image), ignore_index
     )
-    sums, counts = class_sums(call, choose(function, backend, "class_prototypes", features))
+    sums, counts = class_sums(call, choose(backend, "class_prototypes", features))
     # What comes back to the mean of an absent class may be anything, and reaches no pixel.
     seen = (counts != 0)[..., None]
     mean = torch.where(seen, sums, 0) / torch.where(seen, counts[..., None], 1)

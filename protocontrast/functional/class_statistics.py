@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from protocontrast.calls import ClassSquaresCall
+from protocontrast.checks import public
 from protocontrast.functional.class_prototypes import grouped_means
 from protocontrast.functional.contrast import Backend
 from protocontrast.functional.pixels import read_features
@@ -32,6 +33,7 @@ class ClassStatistics(NamedTuple):
         return self.count > 0
 
 
+@public
 @torch.no_grad()
 def class_statistics(
     features: Tensor,
@@ -88,11 +90,10 @@ def class_statistics(
         >>> stats.mean.tolist(), stats.variance.tolist()
         ([[2.0, 0.0], [0.0, 0.0]], [[1.0, 0.0], [0.0, 0.0]])
     """
-    function = "class_statistics"
-    read_features(function, features)
-    chosen = choose(function, backend, "class_statistics", features)
+    read_features(features)
+    chosen = choose(backend, "class_statistics", features)
     means = grouped_means(
-        function, features, labels, num_classes, pixel_weight, normalize, per_image,
+        features, labels, num_classes, pixel_weight, normalize, per_image,
         ignore_index, backend,
     )  # fmt: skip
     call = ClassSquaresCall(

@@ -5,7 +5,13 @@ from typing import Literal
 from torch import Tensor
 
 from protocontrast.calls import ContrastCall
-from protocontrast.checks import check_choice, check_ignore_index, check_share, sentence
+from protocontrast.checks import (
+    check_choice,
+    check_ignore_index,
+    check_share,
+    public,
+    sentence,
+)
 from protocontrast.functional.pixels import (
     check_per_class,
     check_prototypes,
@@ -28,6 +34,7 @@ Absent = Literal["mask", "floor"]
 Backend = Literal["auto", "triton", "eager", "naive"]
 
 
+@public
 def pixel_prototype_contrast(
     features: Tensor,
     labels: Tensor,
@@ -107,20 +114,19 @@ def pixel_prototype_contrast(
         >>> f"{loss.item():.6f}"
         '0.000046'
     """
-    function = "pixel_prototype_contrast"
-    pixels = read_features(function, features)
+    pixels = read_features(features)
     check_prototypes(pixels, prototypes)
     num_classes = prototypes.shape[0]
-    check_choice(function, "similarity", similarity, SIMILARITIES)
-    check_choice(function, "reduction", reduction, REDUCTIONS)
-    check_choice(function, "absent", absent, ABSENT)
-    temperature = read_temperature(function, temperature, features)
-    check_ignore_index(function, ignore_index)
-    check_share(function, "label_smoothing", label_smoothing)
+    check_choice("similarity", similarity, SIMILARITIES)
+    check_choice("reduction", reduction, REDUCTIONS)
+    check_choice("absent", absent, ABSENT)
+    temperature = read_temperature(temperature, features)
+    check_ignore_index(ignore_index)
+    check_share("label_smoothing", label_smoothing)
     if absent == "floor" and similarity != "cosine":
         requirement = 'to be "cosine" with absent="floor"'
         hint = 'only a cosine has a lowest value; use absent="mask".'
-        raise ValueError(sentence(function, "similarity", requirement, repr(similarity), hint))
+        raise ValueError(sentence("similarity", requirement, repr(similarity), hint))
     check_per_class(pixels, "present", present, num_classes, boolean=True)
     check_per_class(pixels, "class_weight", class_weight, num_classes)
     call = ContrastCall(
@@ -135,6 +141,6 @@ def pixel_prototype_contrast(
         absent == "floor",
         ignore_index,
     )
-    chosen = choose(function, backend, "contrast", features)
+    chosen = choose(backend, "contrast", features)
     loss = contrast(call, reduction, chosen, float(label_smoothing))
     return pixels.restored(loss) if reduction == "none" else loss

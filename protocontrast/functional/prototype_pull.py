@@ -4,7 +4,11 @@ import torch
 from torch import Tensor
 
 from protocontrast.calls import LogitsCall
-from protocontrast.checks import check_choice, check_ignore_index
+from protocontrast.checks import (
+    check_choice,
+    check_ignore_index,
+    public,
+)
 from protocontrast.functional.class_scores import Scores, at_label, read_classes, widened
 from protocontrast.functional.contrast import REDUCTIONS, Backend, Reduction
 from protocontrast.functional.pixels import (
@@ -17,6 +21,7 @@ from protocontrast.ops.backend import choose
 from protocontrast.ops.logits import logits
 
 
+@public
 def prototype_pull(
     features: Tensor,
     labels: Tensor,
@@ -73,14 +78,13 @@ def prototype_pull(
         >>> pull.tolist()
         [0.0, 1.0, 4.0]
     """
-    function = "prototype_pull"
-    pixels = read_features(function, features)
+    pixels = read_features(features)
     check_prototypes(pixels, prototypes)
     rows = prototypes.shape[0]
-    check_choice(function, "reduction", reduction, REDUCTIONS)
-    check_ignore_index(function, ignore_index)
+    check_choice("reduction", reduction, REDUCTIONS)
+    check_ignore_index(ignore_index)
     check_per_class(pixels, "present", present, rows, boolean=True)
-    chosen = choose(function, backend, "logits", features)
+    chosen = choose(backend, "logits", features)
     given = read_pixel_weight(pixels, pixel_weight)
     classes = read_classes(pixels, labels, rows, ignore_index)
     wide = torch.float64 if features.dtype == torch.float64 else torch.float32

@@ -7,7 +7,11 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from protocontrast.calls import LogitsCall
-from protocontrast.checks import check_choice, check_ignore_index
+from protocontrast.checks import (
+    check_choice,
+    check_ignore_index,
+    public,
+)
 from protocontrast.functional.class_prototypes import class_prototypes
 from protocontrast.functional.contrast import SIMILARITIES, Backend, Similarity
 from protocontrast.functional.pixels import (
@@ -25,6 +29,7 @@ TOWARD = ("uniform", "released")
 Toward = Literal["uniform", "released"]
 
 
+@public
 def spread(
     features: Tensor,
     labels: Tensor | None,
@@ -83,15 +88,14 @@ def spread(
         >>> spread(features, None, prototypes, toward="released").item()
         -1.0
     """
-    function = "spread"
-    pixels = read_features(function, features)
+    pixels = read_features(features)
     check_prototypes(pixels, prototypes)
-    check_choice(function, "toward", toward, TOWARD)
-    check_choice(function, "similarity", similarity, SIMILARITIES)
-    temperature = read_temperature(function, temperature, features)
-    check_ignore_index(function, ignore_index)
+    check_choice("toward", toward, TOWARD)
+    check_choice("similarity", similarity, SIMILARITIES)
+    temperature = read_temperature(temperature, features)
+    check_ignore_index(ignore_index)
     check_per_class(pixels, "present", present, prototypes.shape[0], boolean=True)
-    chosen = choose(function, backend, "logits", features)
+    chosen = choose(backend, "logits", features)
     one_class = torch.zeros(pixels.features[:, 0].shape, dtype=torch.int64, device=features.device)
     if labels is not None:
         flat = read_checked_labels(pixels, labels, prototypes.shape[0], ignore_index)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from protocontrast.calls import TargetPassCall
+from protocontrast.checks import public
 from protocontrast.functional.class_prototypes import ClassPrototypes
 from protocontrast.functional.contrast import Absent, Backend
 from protocontrast.functional.pixels import (
@@ -57,6 +58,7 @@ class TargetPass(NamedTuple):
         return losses.sum() / torch.where(mass == 0, 1, mass)
 
 
+@public
 def target_pass(
     features: Tensor,
     prototypes: Tensor,
@@ -126,8 +128,7 @@ def target_pass(
         >>> found.labels.tolist(), found.prototypes.mean.tolist()
         ([0, 1], [[2.0, 0.0], [0.0, 2.0]])
     """
-    function = "target_pass"
-    pixels = read_features(function, features)
+    pixels = read_features(features)
     check_prototypes(pixels, prototypes)
     num_classes = prototypes.shape[0]
     if nearest is not None:
@@ -145,14 +146,14 @@ def target_pass(
         counted,
         float(threshold),
         measure,
-        read_temperature(function, temperature, features),
+        read_temperature(temperature, features),
         absent == "floor",
         bool(normalize),
         ignore_index,
         bool(transfer),
         bool(wants_means),
     )
-    found = operator(call, choose(function, backend, "target_pass", features))
+    found = operator(call, choose(backend, "target_pass", features))
     soft = found.targets
     mean = found.sums / torch.where(found.counts == 0, 1, found.counts)[:, None]
     return TargetPass(
