@@ -50,7 +50,7 @@ class _Distribution:
     """Means and variances made ready for one call: temperature folded in, absent rows unread."""
 
     def __init__(self, call: DistributionCall) -> None:
-        dtype, temperature = accumulation_dtype(call.features), float(call.temperature)
+        dtype, temperature = accumulation_dtype(call.features), call.temperature
         self.features = call.features
         self.means = Similarity(call.prototypes, call.present, "dot", temperature, False, dtype)
         self.targets = Targets(call, self.means, False)

@@ -116,9 +116,11 @@ def _roles(call: PairContrastCall) -> PairRolesCall:
         positive = torch.cat([call.key_labels, ignored])
         ignored = torch.full_like(call.key_labels, call.ignore_index)
         negative = torch.cat([ignored, call.negative_labels])
+    # A tensor has divided the rows by now.
+    temperature: float = call.temperature  # type: ignore[assignment]
     return PairRolesCall(
         call.anchors, call.anchor_labels, keys, positive, negative,
-        snapshot_if_traced(call.anchor_weight), call.similarity, float(call.temperature),
+        snapshot_if_traced(call.anchor_weight), call.similarity, temperature,
         call.all_in_denominator, call.exclude_self, call.ignore_index,
     )  # fmt: skip
 
