@@ -138,13 +138,13 @@ def test_values_that_are_too_long_are_named() -> None:
 
 @pytest.mark.parametrize("value", [1e-320, 1e-39, np.float64(1e-310)])
 def test_a_divisor_is_not_lost_in_float32(value: Any) -> None:
-    text = "f: expected x to be a number >= 2**-126, the least that float32 divides by, "
+    text = "expected x to be a number >= 2**-126, the least that float32 divides by, "
     text += f"got {value!r}."
-    assert_raises(ValueError, text, lambda: checks.check_positive("f", "x", value))
+    assert_raises(ValueError, text, lambda: checks.check_positive("x", value))
 
 
 def test_the_smallest_divisor() -> None:
-    checks.check_positive("f", "x", checks.SMALLEST_DIVISOR)
+    checks.check_positive("x", checks.SMALLEST_DIVISOR)
     assert torch.finfo(torch.float32).tiny == checks.SMALLEST_DIVISOR
     assert (1 / torch.tensor(checks.SMALLEST_DIVISOR, dtype=torch.float32)).isfinite()
     rows = torch.eye(2)
@@ -158,13 +158,13 @@ def test_the_smallest_divisor() -> None:
 @pytest.mark.parametrize("value", [2**63, -(2**63) - 1, 2**70])
 def test_integers_have_64_bits(value: int) -> None:
     hint = "labels are at most of 64 bits; the usual ignore values are 255 and -100."
-    text = f"f: expected ignore_index to be an integer of 64 bits, got {value}. Hint: {hint}"
-    assert_raises(ValueError, text, lambda: checks.check_ignore_index("f", value))
+    text = f"expected ignore_index to be an integer of 64 bits, got {value}. Hint: {hint}"
+    assert_raises(ValueError, text, lambda: checks.check_ignore_index(value))
     if value > 0:
-        text = f"f: expected x to be an integer of 64 bits, got {value}."
-        assert_raises(ValueError, text, lambda: checks.check_count("f", "x", value))
-    checks.check_ignore_index("f", 2**63 - 1)
-    checks.check_ignore_index("f", -(2**63))
+        text = f"expected x to be an integer of 64 bits, got {value}."
+        assert_raises(ValueError, text, lambda: checks.check_count("x", value))
+    checks.check_ignore_index(2**63 - 1)
+    checks.check_ignore_index(-(2**63))
 
 
 @pytest.mark.parametrize("dtype", checks.LABEL_DTYPES)

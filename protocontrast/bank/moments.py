@@ -73,7 +73,6 @@ def read_statistics(
     return Moments(centre, number, variance)
 
 
-@called("PrototypeBank")
 def read_batches(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
     """The pairs of an iterable, each looked at when its turn comes."""
     requirement = "to be an iterable of (features, labels) pairs"

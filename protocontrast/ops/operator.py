@@ -53,7 +53,8 @@ class Operator:
     """Results of a call, the first one differentiable, by whichever backend is asked for.
 
     Args:
-        name: of the operator; its gradients have it with an ending.
+        name: of the operator, with a namespace where that is not this library's; its gradients have
+            it with an ending.
         call: the named tuple of its arguments.
         empty: a call's results without their values.
         eager: plain torch, on any device.
@@ -266,7 +267,8 @@ def empty_pixels(features: Tensor) -> Tensor:
 def _register(name: str, arguments: Sequence[str], results: int, run: Callable[..., Any]) -> Any:
     returns = "Tensor" if results == 1 else f"({', '.join(['Tensor'] * results)})"
     schema = f"({', '.join(arguments)}) -> {returns}"
-    return torch.library.custom_op(f"protocontrast::{name}", run, mutates_args=(), schema=schema)
+    name = name if "::" in name else f"protocontrast::{name}"
+    return torch.library.custom_op(name, run, mutates_args=(), schema=schema)
 
 
 def _function(name: str, results: int) -> type[torch.autograd.Function]:
