@@ -10,14 +10,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from protocontrast import (
-    BiCL,
     BidirectionalContrastLoss,
     bidirectional_contrast,
     labels_to_grid,
     naive,
 )
 from protocontrast.functional.class_balance import WHOLE_CLASS, equal_weights, target_counts
+from protocontrast.ops import target_pass
 from tests.agreement import assert_agrees
+from tests.bicl_steps import made, run
 from tests.strategies import NAN, label_map, normal, seeds
 
 SIDES = ("source_features", "target_features")
@@ -240,5 +241,76 @@ def test_the_modules_store_the_setting() -> None:
     del call["num_classes"], call["balance"]
     loss = BidirectionalContrastLoss(CLASSES, balance="class")
     assert torch.equal(loss(**call).loss, expected.loss)
-    for module in (loss, BiCL(CLASSES, 8, balance="class")):
+    for module in (loss, made(balance="class")):
         assert "balance='class'" in repr(module)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("bank_update", ["before", "after"])
+def test_a_step_of_bicl(bank_update: str, backend: str) -> None:
+    """Labels on the grid, whose gradient is scaled by class, and their counts; against `naive`."""
+    settings = {"balance": "class", "bank_update": bank_update}
+    one, plain = made(backend=backend, **settings), made(backend="naive", **settings)
+    for seed, kind in enumerate(["grid", "grid", "image"]):
+        (found, gradients), (expected, others) = (run(bicl, seed, kind) for bicl in (one, plain))
+        for mine, theirs in zip([*found, *gradients], [*expected, *others], strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+    assert found.target_to_source > 0
+    assert found.source_to_target > 0
+
+
+@pytest.mark.parametrize("bank_update", ["before", "after"])
+def test_bicl_reads_the_features_of_grid_labels_once(
+    bank_update: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(target_pass, "_read_again", None)
+    bicl = made(balance="class", bank_update=bank_update)
+    for seed in range(2):
+        _, gradients = run(bicl, seed, "grid")
+    assert all(gradient.any() for gradient in gradients)
+
+
+@pytest.mark.parametrize("pairwise", [True, False])
+def test_a_learnt_temperature(pairwise: bool) -> None:
+    call = call_of(1, (2, 8, 9, 7), (18, 14), pairwise=pairwise)
+    leaves = [*(call[side] for side in SIDES), torch.tensor(0.3, requires_grad=True)]
+    found = []
+    for backend in BACKENDS:
+        loss = bidirectional_contrast(**call, temperature=leaves[2], backend=backend).loss
+        found.append([loss, *torch.autograd.grad(loss, leaves)])
+    plain = bidirectional_contrast(**call, temperature=0.3).loss
+    torch.testing.assert_close(found[0][0], plain, rtol=1e-6, atol=0)
+    for mine, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_autocast_and_half_precision() -> None:
+    call = call_of(1, (2, 8, 9, 7), (18, 14))
+    truth = bidirectional_contrast(**call).loss.item()
+    for dtype in (torch.float16, torch.bfloat16):
+        narrow = call | {side: call[side].detach().to(dtype).requires_grad_() for side in SIDES}
+        with torch.autocast("cpu", dtype):
+            loss = bidirectional_contrast(**narrow).loss
+        assert loss.dtype == torch.float32
+        assert loss.item() == pytest.approx(truth, rel=0.02)
+        for gradient in torch.autograd.grad(loss, [narrow[side] for side in SIDES]):
+            assert gradient.dtype == dtype
+            assert gradient.isfinite().all()
+            assert gradient.any()
+
+
+def test_func_grad_and_vmap() -> None:
+    call = call_of(1, (3, 8, 5, 7), (5, 7))
+    features = [call[side].detach() for side in SIDES]
+    labels = call["source_labels"], call["target_labels"]
+
+    def loss(source: Tensor, target: Tensor, of_source: Tensor, of_target: Tensor) -> Tensor:
+        domains = source[None], of_source[None], target[None], of_target[None]
+        return bidirectional_contrast(*domains, num_classes=CLASSES, balance="class").loss
+
+    found = torch.func.vmap(torch.func.grad(loss, argnums=(0, 1)))(*features, *labels)
+    total = bidirectional_contrast(**call).loss * 3
+    for one, other in zip(
+        found, torch.autograd.grad(total, [call[side] for side in SIDES]), strict=True
+    ):
+        torch.testing.assert_close(one, other)

@@ -88,13 +88,14 @@ def test_dynamic_shapes_of_every_call(name: str) -> None:
     assert_one_graph_for_all_shapes(name)
 
 
-def test_labels_at_image_resolution() -> None:
+@pytest.mark.parametrize("balance", ["pixel", "class"])
+def test_labels_at_image_resolution(balance: Any) -> None:
     features = scene(torch.float32).features.reshape(2, 4, 2, 3)
     labels = (torch.arange(2 * 8 * 6).reshape(2, 8, 6) // 5) % 3
 
     def loss(f: Tensor) -> Tensor:
-        other = features.flip(0)
-        return pc.bidirectional_contrast(f, labels, other, labels.flip(0), num_classes=3).loss
+        other = features.flip(0), labels.flip(0)
+        return pc.bidirectional_contrast(f, labels, *other, num_classes=3, balance=balance).loss
 
     both_ways(loss, compiled(loss), (features,), [0])
 
@@ -221,15 +222,23 @@ def steps(settings: dict[str, Any], **how: Any) -> None:
     assert plain.encoder.weight.grad.abs().sum() > 0
 
 
-def test_a_module_that_contains_bicl() -> None:
-    steps({"bank_update": "after"})
+@pytest.mark.parametrize("balance", ["pixel", "class"])
+def test_a_module_that_contains_bicl(balance: str) -> None:
+    steps({"bank_update": "after", "balance": balance})
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"bank_update": "after"}, {"prototypes": "batch", "pairwise": True}, {"absent": "floor"}],
+    [
+        {},
+        {"bank_update": "after"},
+        {"prototypes": "batch", "pairwise": True},
+        {"absent": "floor"},
+        {"balance": "class"},
+        {"balance": "class", "prototypes": "batch"},
+    ],
 )
 def test_every_kind_of_bicl(settings: dict[str, Any], backend: str) -> None:
     steps(settings, backend=backend)

@@ -65,23 +65,26 @@ def test_other_sizes(name: str, strict: bool) -> None:
 class Grid(nn.Module):
     """Both directions with labels at image resolution, whose grid follows the features."""
 
+    def __init__(self, balance: Any) -> None:
+        super().__init__()
+        self.loss = pc.BidirectionalContrastLoss(3, pairwise=False, balance=balance)
+
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
-        return pc.bidirectional_contrast(
-            features, labels, features.flip(0), labels.flip(0), num_classes=3, pairwise=False
-        ).loss
+        return self.loss(features, labels, features.flip(0), labels.flip(0)).loss
 
 
+@pytest.mark.parametrize("balance", ["pixel", "class"])
 @pytest.mark.parametrize("strict", [False, True])
-def test_other_grids(strict: bool) -> None:
+def test_other_grids(strict: bool, balance: str) -> None:
     height, rows = Dim("height", min=2, max=64), Dim("rows", min=2, max=640)
     labels = (torch.arange(2 * 9 * 6).reshape(2, 9, 6) // 5) % 3
     features = scene(torch.float32).features.reshape(2, 4, 3, 2)
     program = export(
-        Grid(), (features, labels), dynamic_shapes=({2: height}, {1: rows}), strict=strict
+        Grid(balance), (features, labels), dynamic_shapes=({2: height}, {1: rows}), strict=strict
     ).module()
     taller = torch.linspace(-2, 2, 2 * 4 * 5 * 2).sin().reshape(2, 4, 5, 2)
     for sizes in ((features, labels), (taller, labels.repeat(1, 2, 1))):
-        assert_same(program, Grid(), sizes, [0])
+        assert_same(program, Grid(balance), sizes, [0])
 
 
 @pytest.mark.parametrize("strict", [False, True])

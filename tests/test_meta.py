@@ -72,7 +72,9 @@ def test_meta_labels_have_no_values_to_check() -> None:
     pc.check_labels(torch.full((4,), 99, device="meta"), 3)
 
 
-@pytest.mark.parametrize("settings", [{}, {"prototypes": "batch", "pairwise": True}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"balance": "class"}, {"prototypes": "batch", "pairwise": True}]
+)
 def test_bicl_on_meta_and_fake(settings: dict[str, Any]) -> None:
     real = pc.BiCL(3, 4, **settings)
     expected = described(real(MAPS, LABELS, MAPS, LABELS))

@@ -128,7 +128,10 @@ CALLS: dict[str, Callable[[Scene], Any]] = {
     "transfer_labels": lambda s: pc.transfer_labels(s.features, PROTOTYPES, threshold=0.5),
     "assign_subclasses": lambda s: pc.assign_subclasses(s.features, s.labels, SUBCLASSES),
     "subclass_max": lambda s: pc.subclass_max(s.features, 2),
-    "bidirectional_contrast": lambda s: [both_ways(s), both_ways(s, pairwise=False)],
+    "bidirectional_contrast": lambda s: [
+        both_ways(s, **settings)
+        for settings in ({}, {"pairwise": False}, {"balance": "class"})
+    ],
     "BidirectionalContrastLoss": both_ways_as_a_module,
     "entropy": lambda s: pc.entropy(s.logits, pixel_weight=s.weight, reduction="none"),
     "mrkld": lambda s: pc.mrkld(s.logits, pixel_weight=s.weight, reduction="none"),

@@ -317,6 +317,7 @@ class BiCL(WholeLoads):
             measure=self.measure,
             normalize=self.target_bank.normalize == "features",
             wants_means=updates,
+            even=self.balance == "pixel",
             **self._in_common(),
         )
 

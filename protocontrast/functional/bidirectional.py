@@ -180,7 +180,7 @@ def _side(
         counts = stats.count
     if balance == "pixel":
         return _Side(features, domain.targets, prototypes, present, None)
-    if counts is None or domain.targets is not domain.grid:
+    if counts is None or domain.targets.is_floating_point():
         targets = read_targets(domain.pixels, domain.targets, num_classes, ignore_index)
         counts = target_counts(targets, num_classes, features)
         counts = counts if per_pair else counts.sum(dim=0)

@@ -76,6 +76,7 @@ def target_pass(
     normalize: bool = False,
     transfer: bool = True,
     wants_means: bool = True,
+    even: bool = True,
     ignore_index: int = 255,
     backend: Backend = "auto",
 ) -> TargetPass:
@@ -101,6 +102,7 @@ def target_pass(
         normalize: of the class means, see `class_prototypes`.
         transfer: False gives no dynamic labels, and confidence 0.
         wants_means: False leaves the class means 0.
+        even: whether classes will have one weight in the loss, which is faster for soft targets.
         ignore_index: label of pixels without a class, outside 0..C-1.
         backend: "auto", or an implementation by name.
 
@@ -153,7 +155,7 @@ def target_pass(
         bool(transfer),
         bool(wants_means),
     )
-    found = operator(call, choose(backend, "target_pass", features))
+    found = operator(call, choose(backend, "target_pass", features), even)
     soft = found.targets
     mean = found.sums / torch.where(found.counts == 0, 1, found.counts)[:, None]
     return TargetPass(

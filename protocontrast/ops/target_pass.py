@@ -134,13 +134,17 @@ def _learnt(call: TargetPassCall, backend: str) -> Passed:
     return found._replace(losses=losses.sum(dim=(0, 2)))
 
 
-def target_pass(call: TargetPassCall, backend: str) -> Passed:
-    """Losses are differentiable in the features, nothing else is; sums are 0 where not wanted."""
+def target_pass(call: TargetPassCall, backend: str, even: bool = True) -> Passed:
+    """Losses are differentiable in the features, nothing else is; sums are 0 where not wanted.
+
+    `even`: whether they will have one weight; else a gradient of soft targets is not written ahead.
+    """
     if backend == "naive":
         return OPERATOR(call, backend)
     if is_learnt(call.temperature):
         return _learnt(OPERATOR.snapshot(call), backend)
-    if call.counted is not None and OPERATOR.in_one_sweep(call, "sum", backend):
+    ahead = call.counted is not None and (even or call.targets is None)
+    if ahead and OPERATOR.in_one_sweep(call, "sum", backend):
         inputs = OPERATOR.flat(call._replace(wants_gradient=True))
         found = _OneRead.apply(*inputs, backend)
     else:

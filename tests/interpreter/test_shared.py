@@ -2,6 +2,7 @@
 
 from tests import (
     test_bidirectional,
+    test_class_balance,
     test_class_prototypes,
     test_contrast_edges,
     test_distribution_contrast,
@@ -18,6 +19,7 @@ from tests.interpreter.on_triton import on_triton
 
 MODULES = (
     test_bidirectional,
+    test_class_balance,
     test_class_prototypes,
     test_contrast_edges,
     test_distribution_contrast,
