@@ -23,7 +23,7 @@ ROOMS: dict[str, set[str]] = {
     "functional": {"calls", "ops", "checks"},
     "losses": {"functional", "checks"},
     "bank": {"functional", "checks"},
-    "bicl": {"functional", "losses", "bank", "checks"},
+    "bicl": {"calls", "functional", "losses", "bank", "checks"},
     "__init__": {"functional", "losses", "bank", "bicl"},
 }
 PACKAGES: dict[str, set[str]] = {room: {"torch"} for room in ROOMS} | {

@@ -18,7 +18,7 @@ from protocontrast.checks import (
     check_tensor,
     sentence,
 )
-from protocontrast.functional.precision import widest
+from protocontrast.functional.precision import widest_dtype
 
 WARMUPS = ("zero", "copy")
 
@@ -106,10 +106,15 @@ class DomainBias(WideBuffers):
         self._check("source", source)
         self._check("target", target)
         self._check_present(present)
-        difference = widest(target) - widest(source)
+        return self.moved_by_checked(source, target, present)
+
+    def moved_by_checked(self, source: Tensor, target: Tensor, present: Tensor) -> BiasState:
+        """The same of rows and presence that have been checked."""
+        wide = widest_dtype(self.bias.device)
+        difference = target.to(wide) - source.to(wide)
         used = present & torch.isfinite(difference.to(self.bias.dtype)).all(dim=1)
         difference = torch.where(used[:, None], difference, 0)
-        moved = self.momentum * widest(self.bias) + (1 - self.momentum) * difference
+        moved = self.momentum * self.bias.to(wide) + (1 - self.momentum) * difference
         if self.warmup == "copy":
             moved = torch.where(self.present[:, None], moved, difference)
         new = torch.where(used[:, None], moved.to(self.bias.dtype), self.bias)
@@ -129,7 +134,11 @@ class DomainBias(WideBuffers):
         """
         self._check("prototypes", prototypes)
         check_factor("strength", strength)
-        return prototypes + float(strength) * self.bias.to(prototypes.dtype)
+        return self.added_to(prototypes, float(strength))
+
+    def added_to(self, prototypes: Tensor, strength: float = 1.0) -> Tensor:
+        """The same of prototypes that have been checked."""
+        return prototypes + strength * self.bias.to(prototypes.dtype)
 
     @torch.no_grad()
     def reset(self) -> None:

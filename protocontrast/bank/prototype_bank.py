@@ -31,7 +31,7 @@ from protocontrast.functional import (
     class_prototypes,
     class_statistics,
 )
-from protocontrast.functional.precision import smallest, widest
+from protocontrast.functional.precision import smallest, widest, widest_dtype
 
 RULES = ("ema", "cumulative", "replace")
 NORMALIZE = (False, "features", "prototypes")
@@ -197,7 +197,11 @@ class PrototypeBank(WideBuffers):
         self, stats: ClassPrototypes | ClassStatistics
     ) -> tuple[BankState, ClassPrototypes]:
         """What `update_from` would make of the bank, which stays as it is, and would return."""
-        shared = self._share(self._read(stats))
+        return self.moved_by_moments(self._read(stats))
+
+    def moved_by_moments(self, stats: Moments) -> tuple[BankState, ClassPrototypes]:
+        """The same from statistics that have been checked and have no gradient."""
+        shared = self._share(stats)
         return self._after(shared), ClassPrototypes(shared.mean, shared.count)
 
     @torch.no_grad()
@@ -307,19 +311,20 @@ class PrototypeBank(WideBuffers):
 
     def _after(self, stats: Moments) -> BankState:
         """The state once all-reduced statistics have moved it."""
-        mean, count = widest(stats.mean), widest(stats.count)
+        wide = widest_dtype(self.prototypes.device)
+        mean, count = stats.mean.to(wide), stats.count.to(wide)
         touched = count > 0
         finite = torch.isfinite(mean.to(self.prototypes.dtype)).all(dim=1) & torch.isfinite(count)
         spread = stats.variance
         if spread is not None:
-            spread = widest(spread)
+            spread = spread.to(wide)
             finite &= torch.isfinite(spread.to(self.prototypes.dtype)).all(dim=1)
         skipped = self.skipped + ((touched | ~torch.isfinite(count)) & ~finite)
         used = touched & finite
         # Where a row is not used its batch value may be NaN, which no arithmetic below may meet.
         mean = torch.where(used[:, None], mean, 0)
         count = torch.where(used, count, 0)
-        old = widest(self.prototypes)
+        old = self.prototypes.to(wide)
         if self.rule == "ema":
             share = torch.full_like(count, 1 - self.momentum)[:, None]
             moved = self.momentum * old + (1 - self.momentum) * mean
@@ -335,7 +340,7 @@ class PrototypeBank(WideBuffers):
         if variance is not None and spread is not None:
             spread = torch.where(used[:, None], spread, 0)
             share = torch.where(self.present[:, None], share, 1)
-            wider = mixed(widest(variance), spread, mean - old, share).to(variance.dtype)
+            wider = mixed(variance.to(wide), spread, mean - old, share).to(variance.dtype)
             variance = torch.where(used[:, None], wider, variance)
         return BankState(
             torch.where(used[:, None], new, self.prototypes),

@@ -55,6 +55,18 @@ class BidirectionalContrast(NamedTuple):
     source_to_target: Tensor
 
 
+class Settings(NamedTuple):
+    """What is asked for, as in `bidirectional_contrast`."""
+
+    num_classes: int
+    pairwise: bool
+    temperature: float | Tensor
+    absent: Absent
+    balance: Balance
+    ignore_index: int
+    backend: Backend
+
+
 class _Domain(NamedTuple):
     """One domain: its pixels, labels on their grid, targets of the loss and given prototypes."""
 
@@ -160,25 +172,19 @@ def _whole(domain: _Domain, num_classes: int, ignore_index: int) -> Domain:
     )
 
 
-def _side(
-    domain: _Domain,
-    num_classes: int,
-    per_pair: bool,
-    balance: Balance,
-    ignore_index: int,
-    backend: Backend,
-) -> _Side:
+def _side(domain: _Domain, settings: Settings, per_pair: bool) -> _Side:
+    num_classes, ignore_index = settings.num_classes, settings.ignore_index
     features = domain.pixels.original
     prototypes, present = domain.prototypes, domain.present
     counts = None
     if prototypes is None or present is None:
         stats = class_prototypes(
             features, domain.grid, num_classes,
-            per_image=per_pair, ignore_index=ignore_index, backend=backend,
+            per_image=per_pair, ignore_index=ignore_index, backend=settings.backend,
         )  # fmt: skip
         prototypes, present = stats.mean, stats.present
         counts = stats.count
-    if balance == "pixel":
+    if settings.balance == "pixel":
         return _Side(features, domain.targets, prototypes, present, None)
     if counts is None or domain.targets.is_floating_point():
         targets = read_targets(domain.pixels, domain.targets, num_classes, ignore_index)
@@ -310,55 +316,21 @@ def bidirectional_contrast(
         requirement = f"of {shapes[0][0]} images as in source_features with pairwise=True"
         raise ValueError(sentence("target_features", requirement, shapes[1][0], hint))
 
-    return _between(
-        source, target, num_classes, pairwise, temperature, absent, balance, ignore_index, backend
-    )
+    settings = Settings(num_classes, pairwise, temperature, absent, balance, ignore_index, backend)
+    return _between(source, target, settings)
 
 
-def contrast_of_batch(
-    source: tuple[Tensor, Tensor, Tensor],
-    target: tuple[Tensor, Tensor, Tensor],
-    *,
-    num_classes: int,
-    pairwise: bool,
-    temperature: float | Tensor,
-    absent: Absent,
-    balance: Balance,
-    ignore_index: int,
-    backend: Backend,
-) -> BidirectionalContrast:
-    """`bidirectional_contrast` of (features, labels on their grid, targets of the loss) per domain.
-
-    Targets are labels, or soft (B, C, h, w). What `BiCL` has checked is not checked again.
-    """
-    pixels = [
-        read_features(features, f"{side}_features")
-        for side, (features, *_) in (("source", source), ("target", target))
+def contrast_of_batch(source: Domain, target: Domain, settings: Settings) -> BidirectionalContrast:
+    """`bidirectional_contrast` of the batch's own prototypes; what is given has been checked."""
+    domains = [
+        _Domain(read_features(one.features), one.labels, one.targets, None, None)
+        for one in (source, target)
     ]
-    return _between(
-        _Domain(pixels[0], *source[1:], None, None),
-        _Domain(pixels[1], *target[1:], None, None),
-        num_classes,
-        pairwise,
-        read_temperature(temperature, source[0], "source_features"),
-        absent,
-        balance,
-        ignore_index,
-        backend,
-    )
+    return _between(domains[0], domains[1], settings)
 
 
-def _between(
-    source: _Domain,
-    target: _Domain,
-    num_classes: int,
-    pairwise: bool,
-    temperature: float | Tensor,
-    absent: Absent,
-    balance: Balance,
-    ignore_index: int,
-    backend: Backend,
-) -> BidirectionalContrast:
+def _between(source: _Domain, target: _Domain, settings: Settings) -> BidirectionalContrast:
+    num_classes, pairwise, temperature, absent, balance, ignore_index, backend = settings
     given = source.prototypes is not None or target.prototypes is not None
     images = len(source.pixels.original)
     per_pair = bool(pairwise) and images > 0
@@ -386,10 +358,7 @@ def _between(
             backend=backend,
         )
 
-    sides = [
-        _side(domain, num_classes, per_pair, balance, ignore_index, backend)
-        for domain in (source, target)
-    ]
+    sides = [_side(domain, settings, per_pair) for domain in (source, target)]
     pairs = [(sides[0], sides[1])]
     if per_pair:
         pairs = [(sides[0].pair(image), sides[1].pair(image)) for image in range(images)]

@@ -35,6 +35,10 @@ class ClassPrototypes(NamedTuple):
         """Bool, (C,) or (B, C): the class occurs."""
         return self.count > 0
 
+    def of_all(self) -> "ClassPrototypes":
+        """The only set among those (1, C, D)."""
+        return ClassPrototypes(self.mean[0], self.count[0])
+
 
 @public
 def class_prototypes(
@@ -84,26 +88,14 @@ def class_prototypes(
         >>> stats.mean.tolist(), stats.count.tolist()
         ([[2.0, 0.0], [0.0, 0.0]], [2.0, 0.0])
     """
-    means = grouped_means(
-        features, labels, num_classes, pixel_weight, normalize, per_image,
-        ignore_index, backend,
-    )  # fmt: skip
-    if per_image:
-        return ClassPrototypes(means.mean, means.count)
-    return ClassPrototypes(means.mean[0], means.count[0])
+    call = read_members(
+        features, labels, num_classes, pixel_weight, normalize, per_image, ignore_index
+    )
+    means = class_means(call, backend)
+    return means if per_image else means.of_all()
 
 
-class GroupedMeans(NamedTuple):
-    """Means (G, C, D) and counts (G, C) with the operands they were taken from; G is B or 1."""
-
-    features: Tensor
-    labels: Tensor
-    pixel_weight: Tensor | None
-    mean: Tensor
-    count: Tensor  # type: ignore[assignment]  # shadows tuple.count
-
-
-def grouped_means(
+def read_members(
     features: Tensor,
     labels: Tensor,
     num_classes: int,
@@ -111,9 +103,8 @@ def grouped_means(
     normalize: bool,
     per_image: bool,
     ignore_index: int,
-    backend: Backend,
-) -> GroupedMeans:
-    """Check the arguments of `function`, then take the class means."""
+) -> ClassSumsCall:
+    """Check what says which pixels belong to which class."""
     pixels = read_features(features)
     check_count("num_classes", num_classes)
     check_flag("normalize", normalize)
@@ -123,13 +114,21 @@ def grouped_means(
         hint = "pixels given as rows have no image; pass (B, D, P)."
         requirement = "of shape (B, D, Z, H, W), (B, D, H, W) or (B, D, P) with per_image=True"
         raise ValueError(sentence("features", requirement, tuple(features.shape), hint))
-    index = read_labels(pixels, labels, num_classes, ignore_index)
-    weight = read_pixel_weight(pixels, pixel_weight)
-    call = ClassSumsCall(
-        pixels.features, index, weight, num_classes, bool(normalize), bool(per_image), ignore_index
+    return ClassSumsCall(
+        pixels.features,
+        read_labels(pixels, labels, num_classes, ignore_index),
+        read_pixel_weight(pixels, pixel_weight),
+        num_classes,
+        bool(normalize),
+        bool(per_image),
+        ignore_index,
     )
-    sums, counts = class_sums(call, choose(backend, "class_prototypes", features))
+
+
+def class_means(call: ClassSumsCall, backend: Backend) -> ClassPrototypes:
+    """Means (G, C, D) and counts (G, C) of a call that has been checked; G is B or 1."""
+    sums, counts = class_sums(call, choose(backend, "class_prototypes", call.features))
     # What comes back to the mean of an absent class may be anything, and reaches no pixel.
     seen = (counts != 0)[..., None]
     mean = torch.where(seen, sums, 0) / torch.where(seen, counts[..., None], 1)
-    return GroupedMeans(pixels.features, index, weight, mean, counts)
+    return ClassPrototypes(mean, counts)

@@ -141,6 +141,13 @@ def pixel_prototype_contrast(
         absent == "floor",
         ignore_index,
     )
-    chosen = choose(backend, "contrast", features)
-    loss = contrast(call, reduction, chosen, float(label_smoothing))
+    loss = contrast_of(call, reduction, backend, float(label_smoothing))
     return pixels.restored(loss) if reduction == "none" else loss
+
+
+def contrast_of(
+    call: ContrastCall, reduction: str, backend: Backend, label_smoothing: float = 0.0
+) -> Tensor:
+    """The same of a call that has been checked, with pixels (B, P)."""
+    chosen = choose(backend, "contrast", call.features)
+    return contrast(call, reduction, chosen, label_smoothing)

@@ -131,6 +131,11 @@ def _read_size(labels: Tensor, size: tuple[int, ...], num_classes: int | None) -
     return tuple(size)
 
 
+def checked_classes(labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
+    """Labels, int64, each a class or `ignore_index`: on a CPU another value raises."""
+    return checked_labels(labels.long(), num_classes, ignore_index, "labels_to_grid")
+
+
 @public
 def labels_to_grid(
     labels: Tensor,
@@ -198,7 +203,7 @@ def labels_to_grid(
             return nearest
         check_count("num_classes", num_classes)
         check_ignore_index(ignore_index, num_classes)
-        return checked_labels(nearest, num_classes, ignore_index, "labels_to_grid")
+        return checked_classes(nearest, num_classes, ignore_index)
     if num_classes is None:
         hint = "pass the number of classes; finding it in the labels would wait for the device."
         requirement = f'with mode="{mode}"'

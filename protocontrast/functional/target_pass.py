@@ -155,16 +155,26 @@ def target_pass(
         bool(transfer),
         bool(wants_means),
     )
-    found = operator(call, choose(backend, "target_pass", features), even)
+    found = pass_over(call, backend, even)
+    return found._replace(
+        labels=pixels.restored(found.labels),
+        confidence=pixels.restored(found.confidence),
+        targets=None if found.targets is None else _restored(found.targets, targets),
+    )
+
+
+def pass_over(call: TargetPassCall, backend: Backend, even: bool = True) -> TargetPass:
+    """The same of a call that has been checked, with pixels (B, P)."""
+    found = operator(call, choose(backend, "target_pass", call.features), even)
     soft = found.targets
     mean = found.sums / torch.where(found.counts == 0, 1, found.counts)[:, None]
     return TargetPass(
-        pixels.restored(found.labels),
-        pixels.restored(found.measure),
+        found.labels,
+        found.measure,
         ClassPrototypes(mean, found.counts),
         found.losses,
         found.counts if soft is None else soft.sum((0, 2), dtype=mean.dtype),
-        None if soft is None else _restored(soft, targets),
+        soft,
     )
 
 

@@ -159,7 +159,7 @@ class Operator:
 
     def _wanted(self, given: Sequence[Any]) -> tuple[bool, ...]:
         begin = self.tensors + len(self.saved) + self.settings
-        return tuple(given[begin : begin + len(self.places)])
+        return given[begin : begin + len(self.places)]  # type: ignore[return-value]
 
     def _run_sweep(self, *given: Any) -> Any:
         call, mean = self._settled(given), given[self.tensors + self.settings]
