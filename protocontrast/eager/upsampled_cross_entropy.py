@@ -33,7 +33,7 @@ class _Targets:
     def __init__(self, call: UpsampledCall) -> None:
         self.dtype = accumulation_dtype(call.logits)
         self.labels = call.labels
-        self.share = None if call.class_weight is None else call.class_weight.to(self.dtype)
+        self.class_weight = None if call.class_weight is None else call.class_weight.to(self.dtype)
         self.num_classes = call.logits.shape[1]
         self.ignore_index = call.ignore_index
         self.label_smoothing = call.label_smoothing
@@ -45,22 +45,25 @@ class _Targets:
     def all_weights(self, there: Tensor | None) -> tuple[Tensor | float, Tensor | int]:
         """The classes' weights in all and their number, of each pixel that lacks some."""
         if there is not None:
-            share = 1 if self.share is None else self.share[:, None]
-            return (there * share).sum(dim=1), there.sum(dim=1).clamp_min_(1)
-        return self.num_classes if self.share is None else self.share.sum(), self.num_classes
+            weight = 1 if self.class_weight is None else self.class_weight[:, None]
+            return (there * weight).sum(dim=1), there.sum(dim=1).clamp_min_(1)
+        return (
+            self.num_classes if self.class_weight is None else self.class_weight.sum(),
+            self.num_classes,
+        )
 
     def over_classes(self, logits: Tensor, absent: Tensor | None) -> Tensor:
         """sum_c v_c z_c of logits (rows, C, W)."""
-        if self.share is not None:
-            share = self.share[:, None]
-            logits = torch.where(share == 0, 0, logits * share)
+        if self.class_weight is not None:
+            weight = self.class_weight[:, None]
+            logits = torch.where(weight == 0, 0, logits * weight)
         return (logits if absent is None else torch.where(absent, 0, logits)).sum(dim=1)
 
     def evenly(self, even: Tensor, absent: Tensor | None) -> Tensor:
         """even v_c of every class, to be broadcast against (rows, C, W)."""
         even = even[:, None]
-        if self.share is not None:
-            even = even * self.share[:, None]
+        if self.class_weight is not None:
+            even = even * self.class_weight[:, None]
         return even if absent is None else torch.where(absent, 0, even)
 
     def rows(self, image: int, rows: slice) -> tuple[Tensor, Tensor]:
@@ -69,8 +72,8 @@ class _Targets:
         valid = labels != self.ignore_index
         index = labels.clamp(0, self.num_classes - 1).long()
         weight = valid.to(self.dtype)
-        if self.share is not None:
-            weight = torch.where(valid, self.share[index], 0)
+        if self.class_weight is not None:
+            weight = torch.where(valid, self.class_weight[index], 0)
         if labels.device.type != "cpu":
             # A value that is no class was refused on CPU; here it must not pass for one.
             wrong = valid & ((labels < 0) | (labels >= self.num_classes))
