@@ -37,14 +37,14 @@ def add_to_slot(slot_ptr, part, offs_d, again, C: tl.constexpr, D: tl.constexpr)
 
 @triton.jit
 def store_gradient(
-    tile, slope, radial, inverse, kept, matrix_ptr, image_ptr, stride_d, stride_p,
+    tile, grad_logits, radial, inverse, kept, matrix_ptr, image_ptr, stride_d, stride_p,
     offs_p, offs_d, pixels,
     SIMILARITY: tl.constexpr, OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
     C: tl.constexpr, D: tl.constexpr, ROW: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """A block of channels of the features' gradient written; exactly 0 where not `kept`."""
     part = to_features(
-        tile, slope, radial, inverse, matrix_ptr, offs_d,
+        tile, grad_logits, radial, inverse, matrix_ptr, offs_d,
         SIMILARITY, OPERANDS, PRECISION, ACC, C, ROW, BLOCK_C,
     )  # fmt: skip
     store_part(part, kept, image_ptr, stride_d, stride_p, offs_p, offs_d, pixels, D)

@@ -1,7 +1,7 @@
 """Gradients of the contrast with class distributions, (D3): to the features and, in partial sums,
 to means and variances.
 
-As in contrast_backward.py, with a second slope: that of the softmax alone meets the squares.
+As in contrast_backward.py, with a second gradient: that of the softmax alone meets the squares.
 """
 
 import torch
@@ -41,7 +41,7 @@ from protocontrast.kernels.targets import masses
 def distribution_contrast_backward_kernel(
     features_ptr, stride_xb, stride_xd, stride_xp,
     labels_ptr, stride_lb, stride_lc, stride_lp, weight_ptr, stride_wb, stride_wp,
-    upstream_ptr, stride_ub, stride_up, gradient_ptr, stride_gb, stride_gd, stride_gp,
+    grad_output_ptr, stride_ub, stride_up, gradient_ptr, stride_gb, stride_gd, stride_gp,
     matrix_ptr, table_ptr, spread_ptr, breadth_ptr, lse_ptr,
     mean_sums_ptr, square_sums_ptr, pixels,
     SIMILARITY: tl.constexpr, OPERANDS: tl.constexpr, SPREAD_OPERANDS: tl.constexpr,
@@ -92,22 +92,22 @@ def distribution_contrast_backward_kernel(
             matrix_ptr, spread_ptr, SIMILARITY, ACC, C, D, ROW, BLOCK_C, BLOCK_P,
         )  # fmt: skip
         lse = tl.load(lse_ptr + image * pixels + offs_p, mask=inside, other=float("inf"))
-        upstream = tl.load(
-            upstream_ptr + image * stride_ub + offs_p.to(tl.int64) * stride_up,
+        grad_output = tl.load(
+            grad_output_ptr + image * stride_ub + offs_p.to(tl.int64) * stride_up,
             mask=inside,
             other=0.0,
         ).to(ACC)
-        # An ignored pixel's features and upstream gradient may be anything, and so may the features
-        # of a pixel whose upstream gradient is 0: nothing comes back to either.
-        kept = (weight != 0.0) & (upstream != 0.0)
+        # An ignored pixel's features and what comes back to it may be anything, and so may the
+        # features of a pixel to which nothing comes back: neither has a gradient.
+        kept = (weight != 0.0) & (grad_output != 0.0)
         softmax = tl.exp(scores + bonus + offset[None, :] - lse[:, None])
-        push = tl.where(kept[:, None], softmax * weight[:, None] * upstream[:, None], 0.0)
-        slope = tl.where(kept[:, None], push - mass * upstream[:, None], 0.0)
+        push = tl.where(kept[:, None], softmax * weight[:, None] * grad_output[:, None], 0.0)
+        grad_logits = tl.where(kept[:, None], push - mass * grad_output[:, None], 0.0)
         radial = tl.zeros([BLOCK_P], dtype=ACC)
         if SIMILARITY == "cosine":
-            along = slope * scores + 2 * push * bonus
+            along = grad_logits * scores + 2 * push * bonus
             radial = tl.sum(along * inverse, axis=1)
-            slope = tl.where(kept[:, None], slope * inverse, 0.0)
+            grad_logits = tl.where(kept[:, None], grad_logits * inverse, 0.0)
         # What an ignored pixel holds may have no length.
         over = tl.where(kept[:, None], inverse, 0.0)
         for start in range(0, D, BLOCK_D):
@@ -116,7 +116,7 @@ def distribution_contrast_backward_kernel(
                 tile = load_tile(image_ptr, stride_xd, stride_xp, offs_p, offs_d, pixels, D)
             if WANTS_FEATURES:
                 part = to_features(
-                    tile, slope * scale[None, :], radial, inverse, matrix_ptr, offs_d,
+                    tile, grad_logits * scale[None, :], radial, inverse, matrix_ptr, offs_d,
                     SIMILARITY, OPERANDS, PRECISION, ACC, C, ROW, BLOCK_C,
                 )  # fmt: skip
                 part += along_spread(
@@ -130,7 +130,7 @@ def distribution_contrast_backward_kernel(
             # A product mixes pixels: what an ignored one holds must not reach it.
             clean = tl.where(kept[:, None], tile, tl.zeros_like(tile))
             if WANTS_PROTOTYPES:
-                rows = weighted_sum(clean, slope, OPERANDS, PRECISION, ACC)
+                rows = weighted_sum(clean, grad_logits, OPERANDS, PRECISION, ACC)
                 add_to_slot(mean_sums_ptr + slot, rows, offs_d, step, C, D)
             if WANTS_VARIANCE:
                 directions = clean.to(ACC) * over
@@ -178,7 +178,7 @@ def distribution_contrast_backward(
         {
             **arguments,
             **both,
-            "upstream_ptr": grad_output,
+            "grad_output_ptr": grad_output,
             "stride_ub": grad_output.stride(0),
             "stride_up": grad_output.stride(1),
             "gradient_ptr": gradient if wants_features else None,

@@ -56,7 +56,7 @@ def logits_kernel(
 @triton.jit
 def logits_backward_kernel(
     features_ptr, stride_xb, stride_xd, stride_xp,
-    upstream_ptr, stride_ub, stride_uc, stride_up, gradient_ptr, stride_gb, stride_gd, stride_gp,
+    grad_output_ptr, stride_ub, stride_uc, stride_up, gradient_ptr, stride_gb, stride_gd, stride_gp,
     matrix_ptr, table_ptr, partial_ptr, pixels,
     SIMILARITY: tl.constexpr, OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
     WANTS_FEATURES: tl.constexpr, WANTS_PROTOTYPES: tl.constexpr, SPAN: tl.constexpr,
@@ -86,8 +86,8 @@ def logits_backward_kernel(
             SIMILARITY, ACC, C, D, ROW, BLOCK_C, BLOCK_P,
         )  # fmt: skip
         logits, inverse = logits_of(total, length, scale, SIMILARITY, ACC)
-        upstream = tl.load(
-            upstream_ptr
+        grad_output = tl.load(
+            grad_output_ptr
             + image * stride_ub
             + offs_c[None, :].to(tl.int64) * stride_uc
             + offs_p[:, None].to(tl.int64) * stride_up,
@@ -95,23 +95,23 @@ def logits_backward_kernel(
             other=0.0,
         ).to(ACC)
         # The logit of an absent class is -inf whatever the pixel, so nothing comes back from it.
-        slope = tl.where(offset[None, :] == 0.0, upstream, 0.0)
+        grad_logits = tl.where(offset[None, :] == 0.0, grad_output, 0.0)
         radial = tl.zeros([BLOCK_P], dtype=ACC)
         if SIMILARITY == "cosine":
-            radial = tl.sum(slope * logits * inverse, axis=1)
-        slope *= inverse
+            radial = tl.sum(grad_logits * logits * inverse, axis=1)
+        grad_logits *= inverse
         for start in range(0, D, BLOCK_D):
             offs_d = start + tl.arange(0, BLOCK_D)
             tile = load_tile(image_ptr, stride_xd, stride_xp, offs_p, offs_d, pixels, D)
             if WANTS_FEATURES:
                 store_gradient(
-                    tile, slope * scale[None, :], radial, inverse, inside, matrix_ptr,
+                    tile, grad_logits * scale[None, :], radial, inverse, inside, matrix_ptr,
                     gradient_ptr + image * stride_gb, stride_gd, stride_gp, offs_p, offs_d, pixels,
                     SIMILARITY, OPERANDS, PRECISION, ACC, C, D, ROW, BLOCK_C,
                 )  # fmt: skip
             if WANTS_PROTOTYPES:
                 part = to_rows(
-                    tile, slope, matrix_ptr, offs_d,
+                    tile, grad_logits, matrix_ptr, offs_d,
                     SIMILARITY, OPERANDS, PRECISION, ACC, C, ROW, BLOCK_C,
                 )  # fmt: skip
                 add_to_slot(slot_ptr, part, offs_d, step, C, D)
@@ -152,7 +152,7 @@ def logits_backward(
     """Gradients of features and prototypes from that of the logits (B, C, P)."""
     arguments = {
         **feature_arguments(call.features),
-        "upstream_ptr": grad_output,
+        "grad_output_ptr": grad_output,
         "stride_ub": grad_output.stride(0),
         "stride_uc": grad_output.stride(1),
         "stride_up": grad_output.stride(2),

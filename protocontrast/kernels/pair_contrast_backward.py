@@ -1,7 +1,8 @@
 """Gradients of the contrast between pairs of pixels, (M17): one launch for each side.
 
 A program has a block of one side's rows and walks a span of the other's. The scores are taken
-again; the slope times the other side's tile is added to the block's slot, and torch adds the slots.
+again; their gradient times the other side's tile is added to the block's slot, and torch adds
+the slots.
 """
 
 import torch
@@ -46,15 +47,15 @@ def of_anchors(statistics_ptr, offs_a, anchors):
 
 
 @triton.jit
-def slope_of(scores, lse, pull, push, positive, negative, ALL: tl.constexpr):
+def grad_scores_of(scores, lse, pull, push, positive, negative, ALL: tl.constexpr):
     """dL/ds of pairs; exactly 0 where an anchor does not count, whatever it holds."""
     relative = tl.exp(scores - lse)
     counts = pull != 0.0
-    slope = tl.where(negative & counts, push * relative, 0.0)
+    grad_logits = tl.where(negative & counts, push * relative, 0.0)
     if ALL:
-        return slope - tl.where(positive & counts, pull + tl.zeros_like(scores), 0.0)
+        return grad_logits - tl.where(positive & counts, pull + tl.zeros_like(scores), 0.0)
     else:
-        return slope - tl.where(positive & counts, pull / (1.0 + relative), 0.0)
+        return grad_logits - tl.where(positive & counts, pull / (1.0 + relative), 0.0)
 
 
 @triton.jit
@@ -106,7 +107,7 @@ def pair_contrast_backward_kernel(
                 own[:, None], plus[None, :], minus[None, :], offs_o[:, None], offs_r[None, :],
                 ALL, EXCLUDE_SELF, IGNORE_INDEX,
             )  # fmt: skip
-            slope = slope_of(
+            grad_logits = grad_scores_of(
                 scores, lse[:, None], pull[:, None], push[:, None], positive, negative, ALL
             )
             used = pull != 0.0
@@ -119,34 +120,34 @@ def pair_contrast_backward_kernel(
                 own[None, :], plus[:, None], minus[:, None], offs_r[None, :], offs_o[:, None],
                 ALL, EXCLUDE_SELF, IGNORE_INDEX,
             )  # fmt: skip
-            slope = slope_of(
+            grad_logits = grad_scores_of(
                 scores, lse[None, :], pull[None, :], push[None, :], positive, negative, ALL
             )
             used = (plus != IGNORE_INDEX) | (minus != IGNORE_INDEX)
-        radial += tl.sum(tl.where(slope == 0.0, 0.0, slope * scores), axis=0)
-        slope = tl.where(slope == 0.0, 0.0, slope * both)
+        radial += tl.sum(tl.where(grad_logits == 0.0, 0.0, grad_logits * scores), axis=0)
+        grad_logits = tl.where(grad_logits == 0.0, 0.0, grad_logits * both)
         if DISTANCE:
             # ds/dr = (o - r) / (tau |o - r|), 0 where they are equal.
-            apart = (slope != 0.0) & (distance != 0.0)
-            slope = tl.where(apart, slope / tl.where(apart, distance, 1.0), 0.0)
+            apart = (grad_logits != 0.0) & (distance != 0.0)
+            grad_logits = tl.where(apart, grad_logits / tl.where(apart, distance, 1.0), 0.0)
             for channel in range(D):
                 gap = gaps(
                     rows_ptr, stride_xr, stride_xd, others_ptr, stride_xo, stride_xe,
                     offs_r, offs_o, rows, others, channel, ACC,
                 )  # fmt: skip
-                part = tl.sum(tl.where(apart, slope * gap, 0.0), axis=0)
+                part = tl.sum(tl.where(apart, grad_logits * gap, 0.0), axis=0)
                 add_to_slot(slot_ptr, part[None, :], channel + tl.arange(0, 1), step, BLOCK_P, D)
             tl.debug_barrier()
         elif RESIDENT:
             # A product mixes rows: what one that takes no part holds must not reach the others.
             clean = tl.where(used[:, None], left, tl.zeros_like(left))
-            whole += weighted_sum(clean, slope, OPERANDS, PRECISION, ACC)
+            whole += weighted_sum(clean, grad_logits, OPERANDS, PRECISION, ACC)
         else:
             for start in range(0, D, BLOCK_D):
                 offs_d = start + tl.arange(0, BLOCK_D)
                 tile = load_tile(others_ptr, stride_xe, stride_xo, offs_o, offs_d, others, D)
                 clean = tl.where(used[:, None], tile, tl.zeros_like(tile))
-                part = weighted_sum(clean, slope, OPERANDS, PRECISION, ACC)
+                part = weighted_sum(clean, grad_logits, OPERANDS, PRECISION, ACC)
                 add_to_slot(slot_ptr, part, offs_d, step, BLOCK_P, D)
             # The next tile's loads of the slot may belong to other threads than these stores.
             tl.debug_barrier()

@@ -281,7 +281,7 @@ def prepare(
 
 
 def finish(features: Tensor, total: Tensor, given: Prototypes) -> Tensor:
-    """Gradient of the prototypes from sum_i of slopes and pixels, (C, D) contiguous."""
+    """Gradient of the prototypes from sum_i of grad_sums and pixels, (C, D) contiguous."""
     classes, channels = given.rows.shape
     gradient = torch.empty_like(given.rows)
     present, stride_present = _given(given.present)

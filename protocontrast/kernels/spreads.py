@@ -108,23 +108,24 @@ def unit_bonus(
 
 @triton.jit
 def along_spread(
-    direction, slope, spread_ptr, offs_d,
+    direction, grad_logits, spread_ptr, offs_d,
     SPREAD_OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
     ROW: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """2 q_id sum_c slope_ic spread_cd, [BLOCK_P, BLOCK_D], of directions in ACC."""
     rows = spread_ptr + tl.arange(0, BLOCK_C)[:, None] * ROW + offs_d[None, :]
     spread = tl.load(rows, mask=offs_d[None, :] < ROW, other=0.0)  # [BLOCK_C, BLOCK_D]
-    return 2 * direction * add_product(slope, spread, None, SPREAD_OPERANDS, PRECISION, ACC)
+    return 2 * direction * add_product(grad_logits, spread, None, SPREAD_OPERANDS, PRECISION, ACC)
 
 
 @triton.jit
 def squares_to_rows(
-    direction, slope, SPREAD_OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr
-):
-    """sum_i slope_ic q_i^2, [BLOCK_D, BLOCK_C], of directions in ACC."""
+    direction, grad_logits,
+    SPREAD_OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
+):  # fmt: skip
+    """sum_i dL/dz_ic q_i^2, [BLOCK_D, BLOCK_C], of directions in ACC."""
     across = tl.trans(direction)
-    return add_product(across * across, slope, None, SPREAD_OPERANDS, PRECISION, ACC)
+    return add_product(across * across, grad_logits, None, SPREAD_OPERANDS, PRECISION, ACC)
 
 
 def tables_of(call: DistributionCall) -> tuple[Prototypes, Prototypes]:

@@ -186,7 +186,7 @@ def upsampled_cross_entropy_backward_kernel(
     logits_ptr, stride_xb, stride_xc, stride_xh, stride_xw,
     gradient_ptr, stride_gb, stride_gc, stride_gh, stride_gw,
     labels_ptr, stride_yb, stride_yh, stride_yw, share_ptr,
-    upstream_ptr, stride_ub, stride_uh, stride_uw,
+    grad_output_ptr, stride_ub, stride_uh, stride_uw,
     height, width, rows, columns, most_rows, most_columns,
     WEIGHTED: tl.constexpr, IGNORE_INDEX: tl.constexpr, ALIGNED: tl.constexpr, ACC: tl.constexpr,
     SMOOTHING: tl.constexpr, C: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
@@ -218,25 +218,25 @@ def upsampled_cross_entropy_backward_kernel(
                 row, column, inside, top, bottom, down, left, right, across,
                 WEIGHTED, IGNORE_INDEX, ACC, C, BLOCK_C,
             )  # fmt: skip
-            upstream = tl.load(
-                upstream_ptr + image * stride_ub + row * stride_uh + column * stride_uw,
+            grad_output = tl.load(
+                grad_output_ptr + image * stride_ub + row * stride_uh + column * stride_uw,
                 mask=inside,
                 other=0.0,
             ).to(ACC)
             if SMOOTHING == 0.0:
-                slope = exponentials / mass[:, None] - tl.where(member, 1.0, 0.0)
-                slope *= (weight * upstream)[:, None]
+                grad_logits = exponentials / mass[:, None] - tl.where(member, 1.0, 0.0)
+                grad_logits *= (weight * grad_output)[:, None]
             else:
                 whole, pulled, even, share = smoothed(
                     share_ptr, weight, used, logits, WEIGHTED, SMOOTHING, ACC, C, BLOCK_C
                 )
-                slope = exponentials * (whole / mass)[:, None]
-                slope -= tl.where(member, pulled[:, None], 0.0) + even[:, None] * share
-                slope *= upstream[:, None]
+                grad_logits = exponentials * (whole / mass)[:, None]
+                grad_logits -= tl.where(member, pulled[:, None], 0.0) + even[:, None] * share
+                grad_logits *= grad_output[:, None]
                 weight = whole
             # Ignored pixels may read NaN, and pixels that do not read the cell are not there.
-            none = (weight == 0.0) | (upstream == 0.0)
-            total += tl.where(none[:, None], 0.0, slope * part[:, None])
+            none = (weight == 0.0) | (grad_output == 0.0)
+            total += tl.where(none[:, None], 0.0, grad_logits * part[:, None])
     where = image * stride_gb + cell_y * stride_gh + cell_x * stride_gw
     tl.store(
         gradient_ptr + where[:, None] + offs_c[None, :].to(tl.int64) * stride_gc,
@@ -328,7 +328,7 @@ def upsampled_cross_entropy_backward(
             **_arguments(call),
             "gradient_ptr": gradient,
             **dict(zip(gradient_strides, gradient.stride(), strict=True)),
-            "upstream_ptr": grad_output,
+            "grad_output_ptr": grad_output,
             **dict(zip(upstream_strides, grad_output.stride(), strict=True)),
             "most_rows": _most_readers(height, labels.shape[1], call.align_corners),
             "most_columns": _most_readers(width, labels.shape[2], call.align_corners),
