@@ -80,12 +80,12 @@ def read_batches(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Ten
     # An array of no dimension has the method and refuses.
     if not iterable or getattr(batches, "ndim", 1) == 0:
         got = type(batches).__name__
-        raise TypeError(sentence("batches", requirement, got))
+        raise TypeError(sentence("batches", requirement, got).said_by("PrototypeBank"))
     for batch in batches:
         if not isinstance(batch, (tuple, list)) or len(batch) != 2:
             sized = isinstance(batch, (tuple, list))
             got = f"{type(batch).__name__} of {len(batch)}" if sized else type(batch).__name__
-            raise TypeError(sentence("batches", requirement, got))
+            raise TypeError(sentence("batches", requirement, got).said_by("PrototypeBank"))
         features, labels = batch
         yield features, labels
 

@@ -236,7 +236,6 @@ class PrototypeBank(WideBuffers):
                 buffer.zero_()
         return ClassPrototypes(shared.mean, shared.count)
 
-    @called("PrototypeBank")
     @torch.no_grad()
     def fit(
         self, batches: Iterable[tuple[Tensor, Tensor]], *, ignore_index: int = 255
