@@ -1,6 +1,7 @@
 """`balance="class"`: each class an equal part of a contrast, (M18)."""
 
 import math
+import re
 from typing import Any
 
 import pytest
@@ -10,15 +11,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from protocontrast import (
+    BiCL,
     BidirectionalContrastLoss,
     bidirectional_contrast,
     labels_to_grid,
     naive,
 )
+from protocontrast.eager.similarity import Similarity
 from protocontrast.functional.class_balance import WHOLE_CLASS, equal_weights, target_counts
-from protocontrast.ops import target_pass
 from tests.agreement import assert_agrees
-from tests.bicl_steps import made, run
+from tests.bicl_steps import batch, made
 from tests.strategies import NAN, label_map, normal, seeds
 
 SIDES = ("source_features", "target_features")
@@ -245,6 +247,24 @@ def test_the_modules_store_the_setting() -> None:
         assert "balance='class'" in repr(module)
 
 
+def several(seed: int, kind: str) -> tuple[list[Tensor], list[Tensor]]:
+    """Maps two times as high and wide, so that some classes have 20 pixels; and their features."""
+    maps = [
+        value.repeat(1, *[1] * (value.dim() - 3), 2, 2)
+        for value in batch(seed, kind)
+        if value is not None
+    ]
+    leaves = [maps[0].float().requires_grad_(), maps[2].float().requires_grad_()]
+    return [leaves[0], maps[1], leaves[1], *maps[3:]], leaves
+
+
+def stepped(bicl: BiCL, seed: int, kind: str) -> list[Tensor]:
+    """What a step returns, and the gradients of both domains."""
+    domains, leaves = several(seed, kind)
+    out = bicl(*domains)
+    return [*out, *torch.autograd.grad(out.loss, leaves)]
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("bank_update", ["before", "after"])
 def test_a_step_of_bicl(bank_update: str, backend: str) -> None:
@@ -252,22 +272,22 @@ def test_a_step_of_bicl(bank_update: str, backend: str) -> None:
     settings = {"balance": "class", "bank_update": bank_update}
     one, plain = made(backend=backend, **settings), made(backend="naive", **settings)
     for seed, kind in enumerate(["grid", "grid", "image"]):
-        (found, gradients), (expected, others) = (run(bicl, seed, kind) for bicl in (one, plain))
-        for mine, theirs in zip([*found, *gradients], [*expected, *others], strict=True):
+        found, expected = (stepped(bicl, seed, kind) for bicl in (one, plain))
+        for mine, theirs in zip(found, expected, strict=True):
             torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
-    assert found.target_to_source > 0
-    assert found.source_to_target > 0
+    assert all(gradient.any() for gradient in found[-2:])
 
 
 @pytest.mark.parametrize("bank_update", ["before", "after"])
 def test_bicl_reads_the_features_of_grid_labels_once(
     bank_update: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(target_pass.OPERATOR, "backward", None)
     bicl = made(balance="class", bank_update=bank_update)
-    for seed in range(2):
-        _, gradients = run(bicl, seed, "grid")
-    assert all(gradient.any() for gradient in gradients)
+    stepped(bicl, 0, "grid")
+    domains, leaves = several(1, "grid")
+    loss = bicl(*domains).loss
+    monkeypatch.setattr(Similarity, "scores", None)
+    assert all(gradient.any() for gradient in torch.autograd.grad(loss, leaves))
 
 
 @pytest.mark.parametrize("pairwise", [True, False])
@@ -314,3 +334,16 @@ def test_func_grad_and_vmap() -> None:
         found, torch.autograd.grad(total, [call[side] for side in SIDES]), strict=True
     ):
         torch.testing.assert_close(one, other)
+
+
+def test_another_balance_is_refused() -> None:
+    call = call_of(1, (2, 8, 9, 7), (9, 7)) | {"balance": "pair"}
+    makers = {
+        "bidirectional_contrast": lambda: bidirectional_contrast(**call),
+        "BidirectionalContrastLoss": lambda: BidirectionalContrastLoss(3, balance="pair"),
+        "BiCL": lambda: made(balance="pair"),
+    }
+    for name, make in makers.items():
+        text = f"{name}: expected balance to be 'pixel' or 'class', got 'pair'."
+        with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+            make()

@@ -239,6 +239,7 @@ STEPS: list[tuple[Callable[[], Any], Callable[[Any], Any], int]] = [
     (balance, lambda balance: balance.update(LOGITS, LABELS), 8),
     (balance, lambda balance: balance.update(LOGITS, LABELS, domain="target"), 4),
     *((lambda s=s: warm(**s), lambda bicl: bicl(*step()), 2 + ("balance" in s)) for s in BICL),
+    (lambda: warm(balance="class", prototypes="batch"), lambda bicl: bicl(*step()), 2),
 ]
 
 

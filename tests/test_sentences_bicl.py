@@ -56,7 +56,6 @@ IGNORE = "Hint: the usual ignore values are 255 and -100."
         ({"prototypes": None}, ValueError, "prototypes to be 'bank' or 'batch', got None."),
         ({"bank_update": "now"}, ValueError, "bank_update to be 'before' or 'after', got 'now'."),
         ({"absent": "keep"}, ValueError, "absent to be 'mask' or 'floor', got 'keep'."),
-        ({"balance": True}, ValueError, "balance to be 'pixel' or 'class', got True."),
         ({"calibrate": "no"}, TypeError, "calibrate to be True or False, got 'no'."),
         ({"pairwise": "yes"}, TypeError, "pairwise to be True or False, got 'yes'."),
         ({"pairwise": 1}, TypeError, "pairwise to be True or False, got 1."),

@@ -177,7 +177,6 @@ def test_given_prototypes_and_pairs(side: str) -> None:
         ({"num_classes": 0}, ValueError, "num_classes to be an integer >= 1, got 0."),
         ({"temperature": 0.0}, ValueError, "temperature to be a finite number > 0, got 0.0."),
         ({"absent": "drop"}, ValueError, "absent to be 'mask' or 'floor', got 'drop'."),
-        ({"balance": "pair"}, ValueError, "balance to be 'pixel' or 'class', got 'pair'."),
         (
             {"ignore_index": None},
             TypeError,

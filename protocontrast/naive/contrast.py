@@ -60,7 +60,7 @@ def pixel_prototype_contrast(
 
 
 def equal_weights(targets: Tensor, shared: Tensor, whole_class: int) -> Tensor:
-    """(M18) class weights (C,) from soft targets (N, C): 1 over a class's pixels, or `whole_class`.
+    """(M18) class weights (C,) from soft targets (N, C): 1 over the pixels, at least `whole_class`.
 
     Only `shared` classes carry loss.
     """
