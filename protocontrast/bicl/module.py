@@ -134,22 +134,6 @@ class BiCL(WholeLoads):
         backend: Backend = "auto",
     ) -> None:
         super().__init__()
-        check_settings(
-            num_classes=num_classes,
-            temperature=temperature,
-            threshold=threshold,
-            measure=measure,
-            prototypes=prototypes,
-            bank_update=bank_update,
-            pairwise=pairwise,
-            calibrate=calibrate,
-            absent=absent,
-            weights=weights,
-            balance=balance,
-            ignore_index=ignore_index,
-            validate=validate,
-            backend=backend,
-        )
         self.num_classes = num_classes
         self.dim = dim
         self.temperature = temperature
@@ -160,11 +144,13 @@ class BiCL(WholeLoads):
         self.pairwise = pairwise
         self.calibrate = calibrate
         self.absent = absent
-        self.weights = (float(weights[0]), float(weights[1]))
+        self.weights = weights
         self.balance = balance
         self.ignore_index = ignore_index
         self.validate = validate
         self.backend = backend
+        check_settings(self)
+        self.weights = float(weights[0]), float(weights[1])
         bank = partial(
             PrototypeBank, num_classes, dim, momentum=momentum, normalize=normalize,
             process_group=process_group,

@@ -81,34 +81,35 @@ class _Targets:
         return index, weight
 
 
-def _without_absent(
-    weight: Tensor, index: Tensor, wide: Tensor, upsampling: Upsampling, chunk: Chunk
-) -> Tensor:
+class _Stretched(NamedTuple):
+    """Some rows of an image, as wide as the labels, and how they are blended."""
+
+    image: int
+    chunk: Chunk
+    wide: Tensor
+    upsampling: Upsampling
+
+    def blended(self) -> list[Tensor]:
+        """The logits of each tile."""
+        return [self.upsampling.blend(self.wide, tile) for tile in self.chunk.tiles]
+
+
+def _without_absent(weight: Tensor, index: Tensor, rows: _Stretched) -> Tensor:
     """Weights (rows, W), 0 where the logit of the pixel's own class is -inf."""
-    own = [
-        upsampling.blend(wide, tile).gather(1, index[tile.outputs, None])[:, 0]
-        for tile in chunk.tiles
-    ]
+    pairs = zip(rows.blended(), rows.chunk.tiles, strict=True)
+    own = [tile.gather(1, index[where.outputs, None])[:, 0] for tile, where in pairs]
     return torch.where(torch.cat(own) == -torch.inf, 0, weight)
 
 
 def _smoothed(
-    weight: Tensor,
-    index: Tensor,
-    targets: _Targets,
-    image: int,
-    wide: Tensor,
-    upsampling: Upsampling,
-    chunk: Chunk,
-    gathers: bool,
+    weight: Tensor, index: Tensor, targets: _Targets, rows: _Stretched, gathers: bool
 ) -> _Weights:
     """(M16) from the weights v_y of pixels; a class whose logit is -inf is none of a pixel's."""
-    labelled = targets.labelled(image, chunk.outputs)
+    labelled = targets.labelled(rows.image, rows.chunk.outputs)
     everything, count = targets.all_weights(None)
     if gathers:
-        labelled = _without_absent(labelled, index, wide, upsampling, chunk)
-        there = [upsampling.blend(wide, tile) != -torch.inf for tile in chunk.tiles]
-        found = [targets.all_weights(one) for one in there]
+        labelled = _without_absent(labelled, index, rows)
+        found = [targets.all_weights(tile != -torch.inf) for tile in rows.blended()]
         everything, count = (torch.cat(parts) for parts in zip(*found, strict=True))
     even = labelled * targets.label_smoothing / count
     own = weight * (1 - targets.label_smoothing)
@@ -147,12 +148,13 @@ def _sweep(
             wide = upsampling.stretch(block)
             total = None if gradient is None else upsampling.nothing(wide)
             index, weight = targets.rows(image, chunk.outputs)
+            stretched = _Stretched(image, chunk, wide, upsampling)
             if gathers:
-                weight = _without_absent(weight, index, wide, upsampling, chunk)
+                weight = _without_absent(weight, index, stretched)
             masses.append(weight.sum())
             weights = _Weights(weight, weight, None)
             if call.label_smoothing:
-                weights = _smoothed(weight, index, targets, image, wide, upsampling, chunk, gathers)
+                weights = _smoothed(weight, index, targets, stretched, gathers)
             back = weights
             if grad_output is not None:
                 back = weights.times(grad_output[image, chunk.outputs])
