@@ -61,6 +61,7 @@ class Operator:
         naive: the specification, given the call as it is.
         triton: imports the kernels, where there are any.
         check: raises on wrong label values, inside the operators of a CPU.
+        results: how many there are.
         differentiable: tensors that get a gradient.
         private: tensors that may be changed before backward, by a bank: it reads a copy.
         unread: tensors of which backward reads dtype and shape at most.
