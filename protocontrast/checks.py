@@ -5,9 +5,11 @@ labels are read here only, by `check_labels` and by the operators' CPU kernels.
 """
 
 import contextlib
+import functools
 import math
-from collections.abc import Collection, Hashable
+from collections.abc import Callable, Collection, Hashable
 from numbers import Integral, Real
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -29,6 +31,9 @@ SMALLEST_DIVISOR = 2.0**-126
 
 LARGEST_INTEGER = 2**63 - 1
 
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
 LONGEST_VALUE = 80
 """Letters of a value that a sentence shows; of a longer one it names the type."""
 
@@ -36,10 +41,41 @@ LOOKED_AT = 2**17
 """Labels whose values are checked at a time on a CPU."""
 
 
-def sentence(function: str, argument: str, requirement: str, got: object, hint: str = "") -> str:
+class Sentence(str):
+    """What is wrong with a call; the outermost public function puts its name before it."""
+
+    def said_by(self, function: str) -> "Sentence":
+        """The same with this name, and no other, before it."""
+        return Sentence(f"{function}: {self[self.index('expected ') :]}")
+
+
+def sentence(argument: str, requirement: str, got: object, hint: str = "") -> Sentence:
     """The one form of every error message of this library."""
-    text = f"{function}: expected {argument} {requirement}, got {got}."
-    return f"{text} Hint: {hint}" if hint else text
+    text = f"expected {argument} {requirement}, got {got}."
+    return Sentence(f"{text} Hint: {hint}" if hint else text)
+
+
+def called(name: str) -> Callable[[Callable[Given, Result]], Callable[Given, Result]]:
+    """What is refused inside the function is said by this name, whoever said it further in."""
+
+    def decorate(function: Callable[Given, Result]) -> Callable[Given, Result]:
+        @functools.wraps(function)
+        def checked(*args: Given.args, **kwargs: Given.kwargs) -> Result:
+            try:
+                return function(*args, **kwargs)
+            except (ValueError, TypeError) as error:
+                if error.args and isinstance(error.args[0], Sentence):
+                    error.args = (error.args[0].said_by(name),)
+                raise
+
+        return checked
+
+    return decorate
+
+
+def public(function: Callable[Given, Result]) -> Callable[Given, Result]:
+    """What is refused inside is said by the function's own name."""
+    return called(function.__name__)(function)
 
 
 def shown(value: object) -> str:
@@ -56,78 +92,74 @@ def shown(value: object) -> str:
     )
 
 
-def check_tensor(function: str, argument: str, value: object) -> None:
+def check_tensor(argument: str, value: object) -> None:
     """TypeError unless a tensor that has a number in every place."""
     if not isinstance(value, Tensor):
-        raise TypeError(sentence(function, argument, "to be a torch.Tensor", type(value).__name__))
+        raise TypeError(sentence(argument, "to be a torch.Tensor", type(value).__name__))
     if value.is_nested:
         hint = f"torch.stack({argument}.unbind()) where all parts are of one size."
-        raise TypeError(sentence(function, argument, "to be a dense tensor", "a nested one", hint))
+        raise TypeError(sentence(argument, "to be a dense tensor", "a nested one", hint))
     if value.layout != torch.strided:
         hint = f"{argument}.to_dense()."
-        raise TypeError(sentence(function, argument, "to be a dense tensor", value.layout, hint))
+        raise TypeError(sentence(argument, "to be a dense tensor", value.layout, hint))
 
 
-def check_floating(function: str, argument: str, value: object) -> None:
+def check_floating(argument: str, value: object) -> None:
     """TypeError unless a float16, bfloat16, float32 or float64 tensor."""
-    check_tensor(function, argument, value)
+    check_tensor(argument, value)
     if value.dtype not in FEATURE_DTYPES:  # type: ignore[attr-defined]
         dtype = value.dtype  # type: ignore[attr-defined]
-        raise TypeError(sentence(function, argument, "of a floating dtype", dtype))
+        raise TypeError(sentence(argument, "of a floating dtype", dtype))
 
 
-def check_integer(function: str, argument: str, value: object) -> None:
+def check_integer(argument: str, value: object) -> None:
     """TypeError unless an integer tensor."""
-    check_tensor(function, argument, value)
+    check_tensor(argument, value)
     if value.dtype not in LABEL_DTYPES:  # type: ignore[attr-defined]
         dtype = value.dtype  # type: ignore[attr-defined]
         hint = (
             "a boolean mask is not a label map; use labels.long()." if dtype == torch.bool else ""
         )
-        raise TypeError(sentence(function, argument, "of an integer dtype", dtype, hint))
+        raise TypeError(sentence(argument, "of an integer dtype", dtype, hint))
 
 
 def check_shape(
-    function: str, argument: str, value: Tensor, shape: tuple[int, ...], reason: str, hint: str = ""
+    argument: str, value: Tensor, shape: tuple[int, ...], reason: str, hint: str = ""
 ) -> None:
     """ValueError unless the shape is exactly `shape`; `reason` says where that shape comes from."""
     if tuple(value.shape) != tuple(shape):
         requirement = f"of shape {tuple(shape)} {reason}"
-        raise ValueError(sentence(function, argument, requirement, tuple(value.shape), hint))
+        raise ValueError(sentence(argument, requirement, tuple(value.shape), hint))
 
 
-def check_device(function: str, argument: str, value: Tensor, reference: Tensor, name: str) -> None:
+def check_device(argument: str, value: Tensor, reference: Tensor, name: str) -> None:
     """ValueError unless on the reference's device."""
     if value.device != reference.device:
         requirement = f"on {reference.device} like {name}"
-        raise ValueError(sentence(function, argument, requirement, value.device))
+        raise ValueError(sentence(argument, requirement, value.device))
 
 
-def check_no_grad(
-    function: str, argument: str, value: Tensor | None, to: str = "features and prototypes"
-) -> None:
+def check_no_grad(argument: str, value: Tensor | None, to: str = "features and prototypes") -> None:
     """TypeError if a gradient is asked for a tensor that never gets one; `to` says which do."""
     if value is not None and value.requires_grad and torch.is_grad_enabled():
         hint = f"pass {argument}.detach(); gradients go to {to} only."
-        raise TypeError(
-            sentence(function, argument, "without gradient", "requires_grad=True", hint)
-        )
+        raise TypeError(sentence(argument, "without gradient", "requires_grad=True", hint))
 
 
-def check_choice(function: str, argument: str, value: object, choices: Collection[object]) -> None:
+def check_choice(argument: str, value: object, choices: Collection[object]) -> None:
     """ValueError unless one of the choices."""
     # Compared with a string or a flag, an array or a tensor gives more than one answer, or True.
     plain = isinstance(value, Hashable) and not isinstance(value, Tensor)
     if not plain or value not in choices:
         names = " or ".join(repr(choice) for choice in choices)
-        raise ValueError(sentence(function, argument, f"to be {names}", shown(value)))
+        raise ValueError(sentence(argument, f"to be {names}", shown(value)))
 
 
-def check_flag(function: str, argument: str, value: object) -> None:
+def check_flag(argument: str, value: object) -> None:
     """TypeError unless True or False; numpy's are, 0 and 1 are not."""
     numpys = type(value).__module__ == "numpy" and type(value).__name__ in ("bool", "bool_")
     if not (isinstance(value, bool) or numpys):
-        raise TypeError(sentence(function, argument, "to be True or False", shown(value)))
+        raise TypeError(sentence(argument, "to be True or False", shown(value)))
 
 
 def is_number(value: object) -> bool:
@@ -141,54 +173,53 @@ def is_number(value: object) -> bool:
     return number == number
 
 
-def check_number(function: str, argument: str, value: float) -> None:
+def check_number(argument: str, value: float) -> None:
     """ValueError unless a number."""
     if not is_number(value):
-        raise ValueError(sentence(function, argument, "to be a number", shown(value)))
+        raise ValueError(sentence(argument, "to be a number", shown(value)))
 
 
-def check_factor(function: str, argument: str, value: float) -> None:
+def check_factor(argument: str, value: float) -> None:
     """ValueError unless a finite number: infinity times 0 is none."""
-    check_number(function, argument, value)
+    check_number(argument, value)
     if math.isinf(float(value)):
-        raise ValueError(sentence(function, argument, "to be a finite number", shown(value)))
+        raise ValueError(sentence(argument, "to be a finite number", shown(value)))
 
 
-def check_positive(function: str, argument: str, value: float) -> None:
+def check_positive(argument: str, value: float) -> None:
     """ValueError unless a finite number above 0, and not so small that float32 loses it."""
     if not is_number(value) or not 0 < float(value) < math.inf:
-        raise ValueError(sentence(function, argument, "to be a finite number > 0", shown(value)))
+        raise ValueError(sentence(argument, "to be a finite number > 0", shown(value)))
     if float(value) < SMALLEST_DIVISOR:
         requirement = "to be a number >= 2**-126, the least that float32 divides by"
-        raise ValueError(sentence(function, argument, requirement, shown(value)))
+        raise ValueError(sentence(argument, requirement, shown(value)))
 
 
-def check_share(function: str, argument: str, value: float) -> None:
+def check_share(argument: str, value: float) -> None:
     """ValueError unless a number in [0, 1]."""
     if not is_number(value) or not 0 <= value <= 1:
-        raise ValueError(sentence(function, argument, "to be a number in [0, 1]", shown(value)))
+        raise ValueError(sentence(argument, "to be a number in [0, 1]", shown(value)))
 
 
-def check_count(function: str, argument: str, value: int) -> None:
+def check_count(argument: str, value: int) -> None:
     """ValueError unless an integer of at least 1."""
     integer = isinstance(value, (Integral, torch.SymInt)) and not isinstance(value, bool)
     if not integer or value < 1:
-        raise ValueError(sentence(function, argument, "to be an integer >= 1", shown(value)))
+        raise ValueError(sentence(argument, "to be an integer >= 1", shown(value)))
     if isinstance(value, Integral) and value > LARGEST_INTEGER:
         requirement = "to be an integer of 64 bits"
-        raise ValueError(sentence(function, argument, requirement, shown(value)))
+        raise ValueError(sentence(argument, requirement, shown(value)))
 
 
-def check_integer_number(function: str, argument: str, value: int) -> None:
+def check_integer_number(argument: str, value: int) -> None:
     """ValueError unless an integer of 64 bits."""
     integer = isinstance(value, Integral) and not isinstance(value, bool)
     if not integer or not -LARGEST_INTEGER - 1 <= value <= LARGEST_INTEGER:
         requirement = "to be an integer of 64 bits"
-        raise ValueError(sentence(function, argument, requirement, shown(value)))
+        raise ValueError(sentence(argument, requirement, shown(value)))
 
 
 def check_ignore_index(
-    function: str,
     value: int,
     num_classes: int | None = None,
     classes: str = "the classes",
@@ -197,18 +228,21 @@ def check_ignore_index(
     """TypeError unless an integer, ValueError unless one of 64 bits or if one of the classes."""
     if not isinstance(value, Integral) or isinstance(value, bool):
         hint = "the usual ignore values are 255 and -100."
-        raise TypeError(sentence(function, "ignore_index", "to be an integer", shown(value), hint))
+        raise TypeError(sentence("ignore_index", "to be an integer", shown(value), hint))
     if not -LARGEST_INTEGER - 1 <= value <= LARGEST_INTEGER:
         hint = "labels are at most of 64 bits; the usual ignore values are 255 and -100."
         requirement = "to be an integer of 64 bits"
-        raise ValueError(sentence(function, "ignore_index", requirement, shown(value), hint))
+        raise ValueError(sentence("ignore_index", requirement, shown(value), hint))
     if num_classes is not None and 0 <= value < num_classes:
         requirement = f"outside 0..{num_classes - 1}, {classes}"
-        raise ValueError(sentence(function, "ignore_index", requirement, value, hint))
+        raise ValueError(sentence("ignore_index", requirement, value, hint))
 
 
 def refuse_wrong_values(function: str, labels: Tensor, num_classes: int, ignore_index: int) -> None:
-    """ValueError if a label is neither a class nor `ignore_index`; reads every value."""
+    """ValueError if a label is neither a class nor `ignore_index`; reads every value.
+
+    In a compiled program no public function is left to say it, so the operator does.
+    """
     if labels.is_meta:  # has none
         return
 
@@ -225,9 +259,10 @@ def refuse_wrong_values(function: str, labels: Tensor, num_classes: int, ignore_
         if value == num_classes:
             hint = "is num_classes (the number of prototypes) too small by one? " + hint
         requirement = f"in 0..{num_classes - 1} or ignore_index = {ignore_index}"
-        raise ValueError(sentence(function, "labels", requirement, count, hint))
+        raise ValueError(sentence("labels", requirement, count, hint).said_by(function))
 
 
+@public
 def check_labels(labels: Tensor, num_classes: int, *, ignore_index: int = 255) -> None:
     """Raise if a label is neither a class nor `ignore_index`.
 
@@ -249,7 +284,7 @@ def check_labels(labels: Tensor, num_classes: int, *, ignore_index: int = 255) -
         >>> import torch
         >>> check_labels(torch.tensor([0, 1, 255]), 2)
     """
-    check_integer("check_labels", "labels", labels)
-    check_count("check_labels", "num_classes", num_classes)
-    check_ignore_index("check_labels", ignore_index, num_classes)
+    check_integer("labels", labels)
+    check_count("num_classes", num_classes)
+    check_ignore_index(ignore_index, num_classes)
     refuse_wrong_values("check_labels", labels.long(), num_classes, ignore_index)

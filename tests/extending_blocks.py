@@ -29,12 +29,19 @@ def sections(text: str) -> dict[str, list[str]]:
 BLOCKS = sections(DOCUMENT.read_text("utf-8"))
 
 
+def loaded(heading: str, known: dict[str, Any] | None = None) -> ModuleType:
+    """A module of the blocks below a heading."""
+    module = ModuleType("extending")
+    vars(module).update(known or {})
+    for number, block in enumerate(BLOCKS[heading]):
+        code = compile(block, f"{heading}, block {number}", "exec", dont_inherit=True)
+        exec(code, vars(module))
+    return module
+
+
 def run(heading: str, known: dict[str, Any] | None = None) -> dict[str, Any]:
     """The names that the blocks below a heading leave behind."""
-    names = {"__name__": "extending", **(known or {})}
-    for number, block in enumerate(BLOCKS[heading]):
-        exec(compile(block, f"{heading}, block {number}", "exec"), names)
-    return names
+    return vars(loaded(heading, known))
 
 
 def install(monkeypatch: pytest.MonkeyPatch, modules: dict[str, ModuleType]) -> None:

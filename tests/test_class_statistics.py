@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocontrast import class_prototypes, class_statistics, naive
+from protocontrast.calls import ClassSquaresCall
 from tests.agreement import widened
 from tests.small_tiles import small_tiles
 from tests.strategies import NAN, label_map, normal, rows_of, seeds, weights
@@ -94,7 +95,8 @@ def test_by_hand() -> None:
     features = torch.tensor([[1.0, 0.0], [3.0, 4.0], [5.0, 5.0], [NAN, 1.0]]).double()
     labels, weight = torch.tensor([0, 0, 1, 255]), torch.tensor([1.0, 3.0, 2.0, 1.0]).double()
     means = torch.tensor([[2.5, 3.0], [5.0, 5.0]]).double()
-    squares = naive.class_squares(features, labels, weight, means, False, 255)
+    call = ClassSquaresCall(features, labels, weight, means, False, 255)
+    squares = naive.class_squares(call)
     assert squares.tolist() == [[1.5**2 + 3 * 0.5**2, 9.0 + 3.0], [0.0, 0.0]]
 
 

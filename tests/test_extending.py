@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from tests.extending_blocks import (
     DOCUMENT,
     half_ignored,
     install,
+    loaded,
     run,
     scenes,
     sections,
@@ -31,7 +32,7 @@ from tests.stand_ins import daformer, lightning, mmsegmentation, segmentation_mo
 from tests.two_ranks import on_two_ranks
 
 CLASSES = 19
-LONGEST = 320
+LONGEST = 430
 
 
 def assert_trained(backbone: nn.Module) -> None:
@@ -62,6 +63,7 @@ def test_every_block_of_the_document_is_run_here() -> None:
         "From a formula to a method",
         "Volumes",
         "Is a new loss right?",
+        "Add an operator",
         "MMSegmentation",
         "segmentation-models-pytorch",
         "PyTorch Lightning",
@@ -101,6 +103,74 @@ def test_the_comparison_of_the_document_can_fail() -> None:
     assert wrong != BLOCKS[heading][0]
     with pytest.raises(AssertionError, match="Scalars are not close"):
         exec(compile(wrong, "wrong", "exec"), dict(known))
+
+
+@pytest.fixture(scope="module")
+def operator() -> Iterator[dict[str, Any]]:
+    """The names of the blocks, of a module that the compiler can import."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        module = loaded("Add an operator")
+        install(monkeypatch, {module.__name__: module})
+        yield vars(module)
+
+
+def pixels_and_centres() -> tuple[Tensor, Tensor, Tensor]:
+    random = torch.Generator().manual_seed(0)
+    features = torch.randn(2, 3, 4, 5, generator=random, dtype=torch.float64)
+    labels = torch.randint(4, (2, 4, 5), generator=random)
+    labels[0, 0], features[0, :, 0] = 255, math.nan
+    return features, labels, torch.randn(4, 3, generator=random, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_the_operator_of_the_document_is_its_formula(
+    operator: dict[str, Any], reduction: str
+) -> None:
+    features, labels, centres = pixels_and_centres()
+    found = []
+    for backend in ("naive", "eager", "auto"):
+        leaf = features.clone().requires_grad_()
+        loss = operator["centre_loss"](leaf, labels, centres, reduction=reduction, backend=backend)
+        (gradient,) = torch.autograd.grad(loss.sum(), leaf)
+        assert gradient[0, :, 0].abs().sum() == 0
+        found.append((loss.detach(), gradient))
+    torch.testing.assert_close(found[1], found[0])
+    torch.testing.assert_close(found[2], found[0])
+    valid = labels != 255
+    gaps = features.movedim(1, -1)[valid] - centres[labels[valid]]
+    torch.testing.assert_close(found[0][0].sum(), {
+        "mean": gaps.square().sum(dim=1).mean() / 2, "sum": gaps.square().sum() / 2,
+        "none": gaps.square().sum() / 2,
+    }[reduction])  # fmt: skip
+
+
+def test_what_follows_from_the_declaration(operator: dict[str, Any]) -> None:
+    features, labels, centres = pixels_and_centres()
+    features = features.nan_to_num().requires_grad_()
+    loss = operator["centre_loss"]
+
+    def summed(features: Tensor, labels: Tensor) -> Tensor:
+        return loss(features, labels, centres, reduction="sum")
+
+    assert torch.autograd.gradcheck(lambda f: summed(f, labels), features)
+    leaf = features.detach().flatten(2).requires_grad_()
+    flat = leaf, labels.flatten(1), centres, 255
+    results = torch.library.opcheck(torch.ops.mine.centre_loss.default, flat)
+    assert set(results.values()) == {"SUCCESS"}
+    (expected,) = torch.autograd.grad(summed(features, labels), features)
+    compiled = torch.compile(summed, fullgraph=True, backend="aot_eager")(features, labels)
+    torch.testing.assert_close(torch.autograd.grad(compiled, features)[0], expected)
+    torch.testing.assert_close(torch.func.grad(summed)(features.detach(), labels), expected)
+    (gradient,) = torch.autograd.grad(summed(features, labels), features, create_graph=True)
+    with pytest.raises(RuntimeError, match="got a derivative of a gradient"):
+        gradient.sum().backward()
+    labels[1, 1, 1] = 4
+    with pytest.raises(
+        ValueError, match=r"^centre_loss: expected labels in 0\.\.3 or ignore_index"
+    ):
+        summed(features, labels)
+    with pytest.raises(ValueError, match=r"^centre_loss: expected centres of shape \(C, D\)"):
+        loss(features, labels, centres[:, :2])
 
 
 def contrast_head(monkeypatch: pytest.MonkeyPatch) -> tuple[Any, nn.Module]:

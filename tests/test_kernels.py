@@ -12,6 +12,7 @@ import torch
 
 import protocontrast as pc
 from protocontrast import kernels
+from protocontrast.calls import ContrastCall
 from protocontrast.kernels import compilers, configs
 from protocontrast.ops.backend import choose
 from tests.sentences import assert_raises
@@ -146,17 +147,17 @@ def test_auto_takes_a_kernel_where_there_is_one(
     monkeypatch.setattr(compilers, "RELEASE", (3, 7, 1))
     monkeypatch.setattr(compilers, "capability", lambda index: (9, 0))
     expected = "triton" if available and operator in kernels.OPERATORS else "eager"
-    assert choose("f", "auto", operator, _OnGpu()) == expected  # type: ignore[arg-type]
-    assert choose("f", "auto", operator, FEATURES) == "eager"
+    assert choose("auto", operator, _OnGpu()) == expected  # type: ignore[arg-type]
+    assert choose("auto", operator, FEATURES) == "eager"
 
 
 OLD_GPU = (
-    "f: expected backend made for the GPU, which is one of capability 8.0 or higher, got 'triton' "
+    "expected backend made for the GPU, which is one of capability 8.0 or higher, got 'triton' "
     '3.7.1 on a GPU of capability 7.5. Hint: backend="eager" runs on every GPU, whatever the '
     "release of triton."
 )
 OLD_TRITON = (
-    "f: expected backend that triton 3.6 or later compiles, got 'triton' 3.5.1 on {gpu}. "
+    "expected backend that triton 3.6 or later compiles, got 'triton' 3.5.1 on {gpu}. "
     'Hint: pip install "triton>=3.6", or take backend="eager".'
 )
 
@@ -186,7 +187,7 @@ def test_a_gpu_or_a_triton_that_the_kernels_do_not_know_is_refused(
     monkeypatch.setattr(compilers, "capability", lambda index: gpu)
 
     def chosen(backend: str, operator: str = "contrast") -> str:
-        return choose("f", backend, operator, _OnGpu())  # type: ignore[arg-type]
+        return choose(backend, operator, _OnGpu())  # type: ignore[arg-type]
 
     assert chosen("auto") == ("triton" if text is None else "eager")
     assert chosen("eager") == "eager"
@@ -274,7 +275,7 @@ def test_a_recorded_call_tells_its_launches() -> None:
     prototypes = torch.empty(19, 256, device="meta")
     with recorded("sm90") as launches:
         loss, _, _ = contrast(
-            features, labels, prototypes, None, None, None, "cosine", 0.1, False, 255
+            ContrastCall(features, labels, prototypes, None, None, None, "cosine", 0.1, False, 255)
         )
     assert loss.is_meta and loss.shape == (2, 8192)
     assert [launch.kernel.__name__ for launch in launches] == ["prepare_kernel", "contrast_kernel"]

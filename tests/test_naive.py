@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from protocontrast import naive
+from protocontrast.calls import ClassSumsCall, ContrastCall, LogitsCall, TransferCall
 from tests import slow_loops
 from tests.strategies import label_map, normal, prototype_rows, seeds, soft_map, weights
 
@@ -58,13 +59,14 @@ def test_presence_by_hand() -> None:
 def test_logits_by_hand() -> None:
     features, prototypes = exact([[3.0, 4.0]]), exact([[1.0, 0.0], [math.nan, 1.0], [0.0, 2.0]])
     present = torch.tensor([True, False, True])
-    masked = naive.prototype_logits(features, prototypes, present, "cosine", 0.5)
+    masked = naive.prototype_logits(LogitsCall(features, prototypes, present, "cosine", 0.5))
     assert_near(masked, [[1.2, -math.inf, 1.6]])
-    floored = naive.prototype_logits(features, prototypes, present, "cosine", 0.5, "floor")
+    call = LogitsCall(features, prototypes, present, "cosine", 0.5)
+    floored = naive.prototype_logits(call, keep_absent=True)
     assert_near(floored, [[1.2, -2.0, 1.6]])
     # A temperature that is narrower than the features divides them, and is divided by nothing.
     narrow = torch.tensor(0.3)
-    exactly = naive.prototype_logits(features, prototypes, present, "cosine", narrow, "floor")
+    exactly = naive.prototype_logits(call._replace(temperature=narrow), keep_absent=True)
     assert exactly[0, 1].item() == -1 / narrow.item()
 
 
@@ -75,11 +77,13 @@ def contrast(features: Tensor, labels: Tensor, prototypes: Tensor, **given: Any)
         "pixel_weight": None,
         "similarity": "cosine",
         "temperature": 1.0,
-        "absent": "mask",
+        "keep_absent": given.pop("absent", "mask") == "floor",
         "ignore_index": 255,
         **given,
     }
-    return naive.pixel_prototype_contrast(features, labels, prototypes, **call)
+    smoothing = call.pop("label_smoothing", 0.0)
+    call = ContrastCall(features, labels, prototypes, **call)
+    return naive.pixel_prototype_contrast(call, smoothing)
 
 
 def test_contrast_by_hand() -> None:
@@ -148,11 +152,11 @@ def test_contrast_by_loops(kind: str, data: st.DataObject) -> None:
 def test_class_sums_by_hand() -> None:
     features = exact([[3.0, 4.0], [0.0, 2.0], [5.0, 0.0], [math.nan, 1.0]])
     labels = torch.tensor([0, 0, 2, 255])
-    sums, counts = naive.class_sums(features, labels, 3, None, False, 255)
+    sums, counts = naive.class_sums(ClassSumsCall(features, labels, None, 3, False, False, 255))
     assert_near(sums, [[3.0, 6.0], [0.0, 0.0], [5.0, 0.0]])
     assert_near(counts, [2.0, 0.0, 1.0])
     weight = exact([0.5, 0.0, 2.0, math.nan])
-    sums, counts = naive.class_sums(features, labels, 3, weight, True, 255)
+    sums, counts = naive.class_sums(ClassSumsCall(features, labels, weight, 3, True, False, 255))
     assert_near(sums, [[0.3, 0.4], [0.0, 0.0], [2.0, 0.0]])
     assert_near(counts, [0.5, 0.0, 2.0])
 
@@ -165,7 +169,8 @@ def test_class_means_by_loops(sizes: tuple[int, int, int], seed: int, normalize:
         label_map(seed, (pixels + 1,), num_classes),
     )
     weight = weights(seed, (pixels + 1,), torch.float64)
-    sums, counts = naive.class_sums(features, labels, num_classes, weight, normalize, 255)
+    call = ClassSumsCall(features, labels, weight, num_classes, normalize, False, 255)
+    sums, counts = naive.class_sums(call)
     means, expected = slow_loops.class_means(
         features.tolist(), labels.tolist(), num_classes, weight.tolist(), normalize
     )
@@ -177,15 +182,13 @@ def test_transfer_by_hand() -> None:
     features = exact([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0], [math.nan, 0.0]])
     prototypes = torch.eye(2).double()
     limits = exact([0.7, 0.7])
-    labels, value = naive.transfer_labels(
-        features, prototypes, None, limits, "confidence", "cosine", 1.0, 255
-    )
+    call = TransferCall(features, prototypes, None, limits, 0.0, "confidence", "cosine", 1.0, 255)
+    labels, value = naive.transfer_labels(call)
     assert labels.tolist() == [0, 255, 255, 255]
     assert_near(value[:3], [math.e / (1 + math.e), 0.5, 0.5])
     assert math.isnan(value[3])
-    labels, value = naive.transfer_labels(
-        features, prototypes, None, limits, "similarity", "cosine", 1.0, -100
-    )
+    call = call._replace(measure="similarity", ignore_index=-100)
+    labels, value = naive.transfer_labels(call)
     assert labels.tolist() == [0, 0, -100, -100]
     assert_near(value[:3], [1.0, math.sqrt(0.5), 0.0])
 
@@ -202,9 +205,8 @@ def test_transfer_by_loops(
     features = normal(seed, (pixels, depth))
     prototypes, present = prototype_rows(seed, num_classes, depth, torch.float64, presence)
     limits = weights(seed, (num_classes,), torch.float64) - 0.5
-    labels, value = naive.transfer_labels(
-        features, prototypes, present, limits, measure, kind, 0.3, 255
-    )
+    call = TransferCall(features, prototypes, present, limits, 0.0, measure, kind, 0.3, 255)
+    labels, value = naive.transfer_labels(call)
     here = [True] * num_classes if present is None else present.tolist()
     rows = torch.nan_to_num(prototypes).tolist()
     expected = [

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 from protocontrast import naive
+from protocontrast.calls import ClassSumsCall, ContrastCall, LogitsCall
 from tests.strategies import label_map, normal, soft_map, weights
 
 KINDS = ["cosine", "dot", "euclidean"]
@@ -26,10 +27,11 @@ def test_contrast(kind: str, absent: str, soft: bool) -> None:
     weight = weights(3, (7,), torch.float64)
 
     def loss(features: Tensor, prototypes: Tensor) -> Tensor:
-        return naive.pixel_prototype_contrast(
+        call = ContrastCall(
             features, labels, prototypes, PRESENT, torch.tensor([1.0, 2.0, 3.0, 0.5]), weight,
-            kind, 0.4, absent, 255,
-        )[0]  # fmt: skip
+            kind, 0.4, absent == "floor", 255,
+        )  # fmt: skip
+        return naive.pixel_prototype_contrast(call)[0]
 
     assert gradcheck(loss, (leaf(0, 7, 3), leaf(1, 4, 3)))
 
@@ -37,7 +39,8 @@ def test_contrast(kind: str, absent: str, soft: bool) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_logits(kind: str) -> None:
     def present_columns(features: Tensor, prototypes: Tensor) -> Tensor:
-        return naive.prototype_logits(features, prototypes, PRESENT, kind, 0.4)[:, PRESENT]
+        call = LogitsCall(features, prototypes, PRESENT, kind, 0.4)
+        return naive.prototype_logits(call)[:, PRESENT]
 
     assert gradcheck(present_columns, (leaf(0, 5, 3), leaf(1, 4, 3)))
 
@@ -47,7 +50,8 @@ def test_class_sums(normalize: bool) -> None:
     labels, weight = label_map(0, (9,), 3), weights(1, (9,), torch.float64)
 
     def sums(features: Tensor) -> Tensor:
-        return naive.class_sums(features, labels, 3, weight, normalize, 255)[0]
+        call = ClassSumsCall(features, labels, weight, 3, normalize, False, 255)
+        return naive.class_sums(call)[0]
 
     assert gradcheck(sums, (leaf(0, 9, 4),))
 
@@ -87,10 +91,11 @@ def test_ignored_pixels_and_absent_rows_have_gradient_zero(kind: str) -> None:
     prototypes = torch.where(PRESENT[:, None], normal(1, (4, 3)), float("nan"))
     features.requires_grad_()
     prototypes.requires_grad_()
-    loss, _ = naive.pixel_prototype_contrast(
+    call = ContrastCall(
         features, torch.tensor([0, 255, 2, 3]), prototypes, PRESENT, None, None, kind, 1.0,
-        "mask", 255,
+        False, 255,
     )  # fmt: skip
+    loss, _ = naive.pixel_prototype_contrast(call)
     to_features, to_prototypes = torch.autograd.grad(loss.sum(), (features, prototypes))
     assert (to_features[1:3] == 0).all()
     assert (to_features[[0, 3]] != 0).any(dim=1).all()

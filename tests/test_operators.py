@@ -18,6 +18,7 @@ LOGITS = torch.ones(2, 3, 6)
 PIXELS = torch.linspace(-1, 1, 12).reshape(2, 6)
 WEIGHTS = torch.tensor([True, True, False]), torch.tensor([1.0, 0.5, 2.0]), PIXELS.abs()
 NONE = None, None, None
+OF_SUMS = FEATURES, LABELS
 ANNEALED = torch.tensor(0.3)
 PRESENT = WEIGHTS[0], WEIGHTS[0]
 FUSED = 0.5, "confidence", 0.1, False, False, 255, True, True
@@ -38,10 +39,12 @@ ANCHORS, ANCHOR_LABELS = FEATURES.movedim(1, -1).flatten(0, 1), LABELS.flatten()
 ANCHOR_LEAF = ANCHORS.clone().requires_grad_()
 ROLES = torch.tensor([0, 1, 2]), torch.tensor([255, 0, 1])
 SELF = ANCHORS, ANCHOR_LABELS, ANCHORS.clone(), ANCHOR_LABELS, ANCHOR_LABELS.clone()
-STATISTICS = torch.stack([SLOPES.flatten()[:12], PIXELS.flatten(), PIXELS.flatten()])
+COUNTED = None, torch.stack([SLOPES.flatten()[:12], PIXELS.flatten(), PIXELS.flatten()])
 MAP_LEAF = MAP.clone().requires_grad_()
 VOLUME_LEAF = FEATURES.reshape(2, 4, 3, 2, 1).clone().requires_grad_()
 VOLUME_SLOPES = FEATURES.reshape(2, 6, 4, 1, 1).transpose(2, 3)
+DEEP = FEATURES.reshape(2, 1, 6, 4, 1)[:, :, :3]
+PASSED = LABELS, PIXELS.abs(), soft_labels(LABELS)
 SOFT, FILLING = soft_labels(LABELS), torch.arange(1.0, LABELS.shape[1] + 1)
 LEAF, ROWS = FEATURES.clone().requires_grad_(), PROTOTYPES.clone().requires_grad_()
 
@@ -76,13 +79,13 @@ CASES: list[tuple[str, tuple[Any, ...]]] = [
     ("logits_backward", (LOGITS, FEATURES, PROTOTYPES, None, "cosine", 0.1, True, True, BACKEND)),
     ("class_sums", (LEAF, LABELS, None, 3, False, False, 255, BACKEND)),
     ("class_sums", (LEAF, LABELS, WEIGHTS[2], 3, True, True, 255, BACKEND)),
-    ("class_sums_backward", (SLOPES[:1], FEATURES, LABELS, None, True, 255, BACKEND)),
-    ("class_sums_backward", (SLOPES, FEATURES, LABELS, WEIGHTS[2], False, 255, BACKEND)),
+    ("class_sums_backward", (SLOPES[:1], *OF_SUMS, None, 3, True, False, 255, True, BACKEND)),
+    ("class_sums_backward", (SLOPES, *OF_SUMS, PIXELS, 3, False, True, 255, True, BACKEND)),
     ("class_squares", (FEATURES, LABELS, None, PROTOTYPES[None], False, 255)),
     ("class_squares", (FEATURES.bfloat16(), LABELS, WEIGHTS[2], SLOPES, True, 255)),
-    ("transfer", (FEATURES, PROTOTYPES, None, 0.8, None, None, *NEAREST, BACKEND)),
-    ("transfer", (FEATURES, PROTOTYPES, *WEIGHTS[:1], 0.0, WEIGHTS[1], None, *NEAREST, BACKEND)),
-    ("transfer", (FEATURES, PROTOTYPES, None, 0.8, None, ANNEALED, *NEAREST, BACKEND)),
+    ("transfer", (FEATURES, PROTOTYPES, *NONE, 0.8, *NEAREST, BACKEND)),
+    ("transfer", (FEATURES, PROTOTYPES, *WEIGHTS[:2], None, 0.0, *NEAREST, BACKEND)),
+    ("transfer", (FEATURES, PROTOTYPES, None, None, ANNEALED, 0.8, *NEAREST, BACKEND)),
     ("target_pass", (LEAF, LABELS, None, None, *NEAR, *PRESENT, ANNEALED, *FUSED, False, BACKEND)),
     ("target_pass",
      (LEAF, LABELS, None, None, PROTOTYPES, NEARBY, *PRESENT, None, *FUSED, False, BACKEND)),
@@ -91,22 +94,31 @@ CASES: list[tuple[str, tuple[Any, ...]]] = [
     ("target_pass",
      (LEAF.detach(), None, None, None, *NEAR, *PRESENT, None, *FUSED, True, BACKEND)),
     ("target_pass", (FEATURES, LABELS, None, None, *NEAR, PRESENT[0], *LOST, False, BACKEND)),
+    ("target_pass_backward",
+     (SHARE[:3], FEATURES, LABELS, None, None, *NEAR, *PRESENT, None, *PASSED, *FUSED, False, True,
+      BACKEND)),
+    ("target_pass_backward",
+     (SHARE[:3], FEATURES, LABELS, SOFT, FILLING, *NEAR, *PRESENT, ANNEALED, *PASSED, *FUSED, False,
+      True, BACKEND)),
     ("pair_contrast", (ANCHOR_LEAF, ANCHOR_LABELS, ROWS, *ROLES, None, *ALIKE, BACKEND)),
     ("pair_contrast", (*SELF, PIXELS.flatten().abs(), *EVERY, BACKEND)),
     ("pair_contrast", (ANCHORS[:0], ANCHOR_LABELS[:0], PROTOTYPES, *ROLES, None, *ALIKE, BACKEND)),
-    ("pair_contrast_backward", (PIXELS.flatten(), *SELF, STATISTICS, *EVERY, True, True, BACKEND)),
-    ("pair_contrast_backward", (PIXELS.flatten(), *SELF, STATISTICS, *ALIKE, False, True, BACKEND)),
+    ("pair_contrast_backward", (PIXELS.flatten(), *SELF, *COUNTED, *EVERY, True, True, BACKEND)),
+    ("pair_contrast_backward", (PIXELS.flatten(), *SELF, *COUNTED, *ALIKE, False, True, BACKEND)),
     ("label_counts", (GRID, torch.tensor([0, 0]), torch.tensor([0, 0, 1, 1]), 3, 1, 2, 255)),
     ("upsampled_cross_entropy", (MAP_LEAF, FINE, None, 255, False, 0.0, BACKEND)),
     ("upsampled_cross_entropy",
      (MAP_LEAF.bfloat16().detach(), FINE, SHARE, 255, True, 0.1, BACKEND)),
     ("upsampled_cross_entropy", (MAP[:0], FINE[:0], None, 255, True, 0.1, BACKEND)),
-    ("upsampled_cross_entropy_backward", (FINE_SLOPES, MAP, FINE, SHARE, 255, False, 0.1, BACKEND)),
-    ("upsampled_cross_entropy_with_gradient", (MAP, FINE, None, 255, False, 0.0, True)),
-    ("upsampled_cross_entropy_with_gradient", (MAP.bfloat16(), FINE, SHARE, 255, True, 0.1, False)),
+    ("upsampled_cross_entropy_backward",
+     (FINE_SLOPES, MAP, FINE, SHARE, 255, False, 0.1, True, BACKEND)),
+    ("upsampled_cross_entropy_with_gradient", (MAP, FINE, None, 255, False, 0.0, True, True)),
+    ("upsampled_cross_entropy_with_gradient",
+     (MAP.bfloat16(), FINE, SHARE, 255, True, 0.1, False, True)),
     ("stretched_depth", (VOLUME_LEAF, 5, True)),
     ("stretched_depth", (VOLUME_LEAF.bfloat16().detach(), 3, False)),
-    ("stretched_depth_backward", (VOLUME_SLOPES, 3, False, torch.bfloat16)),
+    ("stretched_depth_backward",
+     (VOLUME_SLOPES, DEEP.bfloat16(), 6, False, True)),
     ("checked_labels", (LABELS, 3, 255, "anything")),
     ("copied", (ROWS,)),
     ("copied", (WEIGHTS[0],)),

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from protocontrast import pair_contrast
+from protocontrast.calls import PairRolesCall
 from protocontrast.eager import pair_contrast as eager
 from tests.agreement import assert_agrees, values_and_gradients
 from tests.pair_cases import WANTED, Case, cases, looped, mass, scales
@@ -234,9 +235,7 @@ def test_pairs_are_never_held(exclude_self: bool, similarity: str) -> None:
     settings = similarity, 0.1, False, exclude_self, 255
     rows = call["anchors"], call["anchor_labels"], call["keys"], call["key_labels"]
     with _Watch() as watch:
-        _, _, statistics = eager.pair_contrast(*rows, call["key_labels"], None, *settings)
-        upstream = torch.ones(2048)
-        eager.pair_contrast_backward(
-            upstream, *rows, call["key_labels"], statistics, *settings, True, True
-        )
+        roles = PairRolesCall(*rows, call["key_labels"], None, *settings)
+        _, _, statistics = eager.pair_contrast(roles)
+        eager.pair_contrast_backward(torch.ones(2048), roles, (True, True), statistics)
     assert 0 < watch.largest <= eager.BLOCK * eager.TILE

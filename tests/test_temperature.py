@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import protocontrast as pc
 from protocontrast import eager
+from protocontrast.calls import ContrastCall, TransferCall
 from tests.bicl_steps import batch, made, run
 from tests.differentiable import scene
 from tests.sentences import assert_raises
@@ -274,11 +275,10 @@ def test_tensors_elsewhere_are_not_asked_for_values(similarity: str) -> None:
     labels = torch.zeros(2, 6, dtype=torch.int64, device="meta")
     present = torch.ones(3, dtype=torch.bool, device="meta")
     settings = similarity, temperature, similarity == "cosine", 255
-    inputs = features, labels, prototypes, present, None, None
-    loss, _, normaliser = eager.contrast.contrast(*inputs, *settings)
-    gradients = eager.contrast.contrast_backward(loss, *inputs, normaliser, *settings, True, True)
+    call = ContrastCall(features, labels, prototypes, present, None, None, *settings)
+    loss, _, lse = eager.contrast.contrast(call)
+    gradients = eager.contrast.contrast_backward(loss, call, (True, True), lse)
     assert [value.shape for value in gradients] == [features.shape, prototypes.shape]
-    found = eager.transfer.transfer(
-        features, prototypes, present, 0.5, None, "confidence", similarity, temperature, 255
-    )
+    settings = 0.5, "confidence", similarity, temperature, 255
+    found = eager.transfer.transfer(TransferCall(features, prototypes, present, None, *settings))
     assert [value.shape for value in found] == [labels.shape] * 2

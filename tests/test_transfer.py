@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from protocontrast import TransferredLabels, transfer_labels
+from protocontrast.calls import LogitsCall
 from protocontrast.naive import prototype_logits
 from tests.agreement import similarity_scales, widened
 from tests.strategies import NAN, ContrastCase, contrast_cases, normal, rows_of
@@ -24,9 +25,8 @@ def undecided(call: dict[str, Any], value: Tensor, noise: float) -> Tensor:
     """Pixels where rounding decides: two prototypes, or measure and threshold, lie that close."""
     wide = widened(call)
     rows = rows_of(wide["features"])
-    logits = prototype_logits(
-        rows, wide["prototypes"], wide["present"], wide["similarity"], wide["temperature"]
-    )
+    settings = wide["similarity"], wide["temperature"]
+    logits = prototype_logits(LogitsCall(rows, wide["prototypes"], wide["present"], *settings))
     first = logits.max(dim=1)
     gap = first.values[:, None] - logits
     gap[torch.arange(len(rows)), first.indices] = math.inf

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from protocontrast import upsampled_cross_entropy
+from protocontrast.calls import UpsampledCall
 from protocontrast.eager import resampling
 from protocontrast.eager import upsampled_cross_entropy as eager
 from tests.agreement import assert_agrees, values_and_gradients, widened
@@ -97,9 +98,8 @@ def test_the_largest_tensor_does_not_grow_with_the_labels(scale: int) -> None:
     call = case.call()
     labels = call["labels"].to(torch.uint8)
     with _Watch() as watch:
-        eager.upsampled_cross_entropy_with_gradient(
-            call["logits"], labels, None, 255, False, 0.0, True
-        )
+        read = UpsampledCall(call["logits"], labels, None, 255, False, 0.0)
+        eager.upsampled_cross_entropy_with_gradient(read, True, (True,))
     assert 0 < watch.largest <= resampling.CHUNK_BYTES
     with _Watch() as watch:
         composed(**call)

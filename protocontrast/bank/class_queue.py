@@ -7,7 +7,13 @@ from torch import Tensor
 from torch import distributed as dist
 
 from protocontrast.bank.buffers import WideBuffers
-from protocontrast.checks import check_count, check_device, check_ignore_index, sentence
+from protocontrast.checks import (
+    called,
+    check_count,
+    check_device,
+    check_ignore_index,
+    sentence,
+)
 from protocontrast.functional import hints
 from protocontrast.functional.class_members import members_of, spread_out
 from protocontrast.functional.pixels import read_checked_labels, read_features
@@ -67,6 +73,7 @@ class ClassQueue(WideBuffers):
     count: Tensor
     skipped: Tensor
 
+    @called("ClassQueue")
     def __init__(
         self,
         num_classes: int,
@@ -76,9 +83,9 @@ class ClassQueue(WideBuffers):
         process_group: "dist.ProcessGroup | None" = None,
     ) -> None:
         super().__init__()
-        check_count("ClassQueue", "num_classes", num_classes)
-        check_count("ClassQueue", "length", length)
-        check_count("ClassQueue", "dim", dim)
+        check_count("num_classes", num_classes)
+        check_count("length", length)
+        check_count("dim", dim)
         self.num_classes = num_classes
         self.length = length
         self.dim = dim
@@ -91,6 +98,7 @@ class ClassQueue(WideBuffers):
         """The constructor's arguments."""
         return f"{self.num_classes}, {self.length}, {self.dim}"
 
+    @called("ClassQueue")
     @torch.no_grad()
     def push(
         self,
@@ -113,17 +121,17 @@ class ClassQueue(WideBuffers):
                 among its pixels. None: all.
             ignore_index: label of pixels without a class, outside 0..C-1.
         """
-        pixels = read_features("ClassQueue", features)
+        pixels = read_features(features)
         if pixels.channels != self.dim:
             requirement = f"with D = {self.dim} channels"
             got = tuple(features.shape)
             hint = hints.channels_last("features", got, self.dim)
             hint = hint or "dim is the channel count of the features."
-            raise ValueError(sentence("ClassQueue", "features", requirement, got, hint))
-        check_device("ClassQueue", "features", features, self.keys, "the queue")
-        check_ignore_index("ClassQueue", ignore_index, self.num_classes)
+            raise ValueError(sentence("features", requirement, got, hint))
+        check_device("features", features, self.keys, "the queue")
+        check_ignore_index(ignore_index, self.num_classes)
         if per_class is not None:
-            check_count("ClassQueue", "per_class", per_class)
+            check_count("per_class", per_class)
         index = read_checked_labels(pixels, labels, self.num_classes, ignore_index)
         classes = index.flatten().long()
         side = max(pixels.features.shape[2], 1)
@@ -148,13 +156,14 @@ class ClassQueue(WideBuffers):
             self.skipped += skipped
             self._append(part, kept)
 
+    @called("ClassQueue")
     @torch.no_grad()
     def read(self, *, ignore_index: int = 255) -> QueuedKeys:
         """A copy of all keys, so that the queue may move on before a backward pass reads them.
 
         Within a class they stand in no order of age.
         """
-        check_ignore_index("ClassQueue", ignore_index, self.num_classes)
+        check_ignore_index(ignore_index, self.num_classes)
         device = self.keys.device
         valid = torch.arange(self.length, device=device) < self.count[:, None]
         classes = torch.arange(self.num_classes, device=device)[:, None]

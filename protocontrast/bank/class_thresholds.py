@@ -7,7 +7,13 @@ from torch import Tensor
 from torch import distributed as dist
 
 from protocontrast.bank.buffers import WideBuffers, new_counts
-from protocontrast.checks import check_count, check_device, check_share, sentence
+from protocontrast.checks import (
+    called,
+    check_count,
+    check_device,
+    check_share,
+    sentence,
+)
 from protocontrast.functional import TransferredLabels, hints, select_labels
 from protocontrast.functional.pixels import read_features
 from protocontrast.functional.precision import widest
@@ -67,6 +73,7 @@ class ClassThresholds(WideBuffers):
     edges: Tensor
     counting = ("mass",)
 
+    @called("ClassThresholds")
     def __init__(
         self,
         num_classes: int,
@@ -78,12 +85,12 @@ class ClassThresholds(WideBuffers):
         process_group: "dist.ProcessGroup | None" = None,
     ) -> None:
         super().__init__()
-        check_count("ClassThresholds", "num_classes", num_classes)
-        check_share("ClassThresholds", "share", share)
-        check_share("ClassThresholds", "cap", cap)
-        check_share("ClassThresholds", "image_share", image_share)
+        check_count("num_classes", num_classes)
+        check_share("share", share)
+        check_share("cap", cap)
+        check_share("image_share", image_share)
         if momentum is not None:
-            check_share("ClassThresholds", "momentum", momentum)
+            check_share("momentum", momentum)
         self.num_classes = num_classes
         self.share = float(share)
         self.cap = float(cap)
@@ -167,14 +174,15 @@ class ClassThresholds(WideBuffers):
         """Forget everything."""
         self.mass.zero_()
 
+    @called("ClassThresholds")
     def _read(self, probabilities: Tensor) -> Tensor:
-        pixels = read_features("ClassThresholds", probabilities, "probabilities")
+        pixels = read_features(probabilities, "probabilities")
         if pixels.channels != self.num_classes:
             requirement = f"with {self.num_classes} classes"
             got = tuple(probabilities.shape)
             hint = hints.channels_last("probabilities", got, self.num_classes)
-            raise ValueError(sentence("ClassThresholds", "probabilities", requirement, got, hint))
-        check_device("ClassThresholds", "probabilities", probabilities, self.mass, "the counts")
+            raise ValueError(sentence("probabilities", requirement, got, hint))
+        check_device("probabilities", probabilities, self.mass, "the counts")
         return pixels.features
 
 

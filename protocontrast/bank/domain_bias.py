@@ -7,6 +7,7 @@ from torch import Tensor
 
 from protocontrast.bank.buffers import WideBuffers
 from protocontrast.checks import (
+    called,
     check_choice,
     check_count,
     check_device,
@@ -17,7 +18,7 @@ from protocontrast.checks import (
     check_tensor,
     sentence,
 )
-from protocontrast.functional.precision import widest
+from protocontrast.functional.precision import widest_dtype
 
 WARMUPS = ("zero", "copy")
 
@@ -69,14 +70,15 @@ class DomainBias(WideBuffers):
     present: Tensor
     count: Tensor
 
+    @called("DomainBias")
     def __init__(
         self, num_classes: int, dim: int, *, momentum: float = 0.99, warmup: Warmup = "zero"
     ) -> None:
         super().__init__()
-        check_count("DomainBias", "num_classes", num_classes)
-        check_count("DomainBias", "dim", dim)
-        check_share("DomainBias", "momentum", momentum)
-        check_choice("DomainBias", "warmup", warmup, WARMUPS)
+        check_count("num_classes", num_classes)
+        check_count("dim", dim)
+        check_share("momentum", momentum)
+        check_choice("warmup", warmup, WARMUPS)
         self.num_classes = num_classes
         self.dim = dim
         self.momentum = float(momentum)
@@ -97,16 +99,22 @@ class DomainBias(WideBuffers):
         """
         self.take(self.moved_by(source, target, present))
 
+    @called("DomainBias")
     @torch.no_grad()
     def moved_by(self, source: Tensor, target: Tensor, present: Tensor) -> BiasState:
         """What `update` would make of the bias, which stays as it is."""
         self._check("source", source)
         self._check("target", target)
         self._check_present(present)
-        difference = widest(target) - widest(source)
+        return self.moved_by_checked(source, target, present)
+
+    def moved_by_checked(self, source: Tensor, target: Tensor, present: Tensor) -> BiasState:
+        """The same of rows and presence that have been checked."""
+        wide = widest_dtype(self.bias.device)
+        difference = target.to(wide) - source.to(wide)
         used = present & torch.isfinite(difference.to(self.bias.dtype)).all(dim=1)
         difference = torch.where(used[:, None], difference, 0)
-        moved = self.momentum * widest(self.bias) + (1 - self.momentum) * difference
+        moved = self.momentum * self.bias.to(wide) + (1 - self.momentum) * difference
         if self.warmup == "copy":
             moved = torch.where(self.present[:, None], moved, difference)
         new = torch.where(used[:, None], moved.to(self.bias.dtype), self.bias)
@@ -118,14 +126,19 @@ class DomainBias(WideBuffers):
         for name, new in zip(BiasState._fields, state, strict=True):
             getattr(self, name).copy_(new)
 
+    @called("DomainBias")
     def calibrate(self, prototypes: Tensor, strength: float = 1.0) -> Tensor:
         """Prototypes (C, D) moved by `strength` times the bias; classes without a bias stay.
 
         `strength` is any finite number; 0 switches calibration off.
         """
         self._check("prototypes", prototypes)
-        check_factor("DomainBias", "strength", strength)
-        return prototypes + float(strength) * self.bias.to(prototypes.dtype)
+        check_factor("strength", strength)
+        return self.added_to(prototypes, float(strength))
+
+    def added_to(self, prototypes: Tensor, strength: float = 1.0) -> Tensor:
+        """The same of prototypes that have been checked."""
+        return prototypes + strength * self.bias.to(prototypes.dtype)
 
     @torch.no_grad()
     def reset(self) -> None:
@@ -134,14 +147,14 @@ class DomainBias(WideBuffers):
             buffer.zero_()
 
     def _check(self, argument: str, rows: Tensor) -> None:
-        check_floating("DomainBias", argument, rows)
+        check_floating(argument, rows)
         reason = f"for {self.num_classes} classes and dim {self.dim}"
-        check_shape("DomainBias", argument, rows, (self.num_classes, self.dim), reason)
-        check_device("DomainBias", argument, rows, self.bias, "the bias")
+        check_shape(argument, rows, (self.num_classes, self.dim), reason)
+        check_device(argument, rows, self.bias, "the bias")
 
     def _check_present(self, present: Tensor) -> None:
-        check_tensor("DomainBias", "present", present)
+        check_tensor("present", present)
         if present.dtype != torch.bool:
-            raise TypeError(sentence("DomainBias", "present", "of dtype torch.bool", present.dtype))
-        check_shape("DomainBias", "present", present, (self.num_classes,), "= (C,)")
-        check_device("DomainBias", "present", present, self.bias, "the bias")
+            raise TypeError(sentence("present", "of dtype torch.bool", present.dtype))
+        check_shape("present", present, (self.num_classes,), "= (C,)")
+        check_device("present", present, self.bias, "the bias")

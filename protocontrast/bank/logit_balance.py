@@ -12,6 +12,7 @@ from protocontrast.bank.buffers import WideBuffers
 from protocontrast.bank.mixture_fit import Kinds, fit_anchors, fit_classes, kinds_of
 from protocontrast.bank.mixtures import Mixtures
 from protocontrast.checks import (
+    called,
     check_choice,
     check_count,
     check_device,
@@ -99,6 +100,7 @@ class LogitBalance(WideBuffers):
     latest: Tensor
     step: Tensor
 
+    @called("LogitBalance")
     def __init__(
         self,
         num_classes: int,
@@ -112,13 +114,13 @@ class LogitBalance(WideBuffers):
         process_group: "dist.ProcessGroup | None" = None,
     ) -> None:
         super().__init__()
-        check_count("LogitBalance", "num_classes", num_classes)
-        check_count("LogitBalance", "components", components)
-        check_share("LogitBalance", "momentum", momentum)
-        check_count("LogitBalance", "ramp", ramp)
-        check_factor("LogitBalance", "strength", strength)
-        check_count("LogitBalance", "pixels", pixels)
-        check_integer_number("LogitBalance", "seed", seed)
+        check_count("num_classes", num_classes)
+        check_count("components", components)
+        check_share("momentum", momentum)
+        check_count("ramp", ramp)
+        check_factor("strength", strength)
+        check_count("pixels", pixels)
+        check_integer_number("seed", seed)
         self.num_classes = num_classes
         self.components = components
         self.momentum = float(momentum)
@@ -248,18 +250,19 @@ class LogitBalance(WideBuffers):
         spread = self.anchor_variance.clamp_min(mixtures.NARROWEST)
         return Mixtures(self.anchor_weight, self.anchor_mean, spread)
 
+    @called("LogitBalance")
     def _read(
         self, logits: Tensor, labels: Tensor, domain: Domain, ignore_index: int
     ) -> tuple[Pixels, Tensor]:
-        pixels = read_features("LogitBalance", logits, "logits")
+        pixels = read_features(logits, "logits")
         if pixels.channels != self.num_classes:
             requirement = f"with C = {self.num_classes} channels"
             got = tuple(logits.shape)
             hint = hints.channels_last("logits", got, self.num_classes)
-            raise ValueError(sentence("LogitBalance", "logits", requirement, got, hint))
-        check_device("LogitBalance", "logits", logits, self.mean, "the tables")
-        check_choice("LogitBalance", "domain", domain, DOMAINS)
-        check_ignore_index("LogitBalance", ignore_index, self.num_classes)
+            raise ValueError(sentence("logits", requirement, got, hint))
+        check_device("logits", logits, self.mean, "the tables")
+        check_choice("domain", domain, DOMAINS)
+        check_ignore_index(ignore_index, self.num_classes)
         return pixels, read_checked_labels(pixels, labels, self.num_classes, ignore_index)
 
     def _samples(

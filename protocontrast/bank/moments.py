@@ -6,7 +6,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from protocontrast.checks import check_device, check_floating, check_shape, sentence
+from protocontrast.checks import (
+    called,
+    check_device,
+    check_floating,
+    check_shape,
+    sentence,
+)
 from protocontrast.functional import ClassPrototypes, ClassStatistics
 from protocontrast.functional.precision import widest
 
@@ -19,6 +25,7 @@ class Moments(NamedTuple):
     variance: Tensor | None
 
 
+@called("PrototypeBank")
 def read_statistics(
     stats: ClassPrototypes | ClassStatistics, prototypes: Tensor, with_variance: bool
 ) -> Moments:
@@ -33,25 +40,25 @@ def read_statistics(
     )
     if not isinstance(stats, tuple) or len(stats) != (3 if with_variance else 2):
         requirement = f"to be {name}"
-        raise TypeError(sentence("PrototypeBank", "stats", requirement, type(stats).__name__))
+        raise TypeError(sentence("stats", requirement, type(stats).__name__))
     mean, count, *rest = stats
-    check_floating("PrototypeBank", "stats.mean", mean)
-    check_floating("PrototypeBank", "stats.count", count)
+    check_floating("stats.mean", mean)
+    check_floating("stats.count", count)
     images = (mean.shape[0],) if mean.dim() == 3 else ()
     num_classes, dim = prototypes.shape
     reason = f"for a bank of {num_classes} classes and dim {dim}"
     hint = "use the bank built for these features."
     expected = (*images, num_classes)
-    check_shape("PrototypeBank", "stats.mean", mean, (*expected, dim), reason, hint)
-    check_shape("PrototypeBank", "stats.count", count, expected, "like stats.mean")
-    check_device("PrototypeBank", "stats.mean", mean, prototypes, "the bank")
-    check_device("PrototypeBank", "stats.count", count, prototypes, "the bank")
+    check_shape("stats.mean", mean, (*expected, dim), reason, hint)
+    check_shape("stats.count", count, expected, "like stats.mean")
+    check_device("stats.mean", mean, prototypes, "the bank")
+    check_device("stats.count", count, prototypes, "the bank")
     variance = None
     if rest:
-        check_floating("PrototypeBank", "stats.variance", rest[0])
+        check_floating("stats.variance", rest[0])
         shape = (*expected, dim)
-        check_shape("PrototypeBank", "stats.variance", rest[0], shape, "like stats.mean")
-        check_device("PrototypeBank", "stats.variance", rest[0], prototypes, "the bank")
+        check_shape("stats.variance", rest[0], shape, "like stats.mean")
+        check_device("stats.variance", rest[0], prototypes, "the bank")
         variance = rest[0].detach()
     if not images:
         return Moments(mean.detach(), count.detach(), variance)
@@ -73,12 +80,12 @@ def read_batches(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Ten
     # An array of no dimension has the method and refuses.
     if not iterable or getattr(batches, "ndim", 1) == 0:
         got = type(batches).__name__
-        raise TypeError(sentence("PrototypeBank", "batches", requirement, got))
+        raise TypeError(sentence("batches", requirement, got).said_by("PrototypeBank"))
     for batch in batches:
         if not isinstance(batch, (tuple, list)) or len(batch) != 2:
             sized = isinstance(batch, (tuple, list))
             got = f"{type(batch).__name__} of {len(batch)}" if sized else type(batch).__name__
-            raise TypeError(sentence("PrototypeBank", "batches", requirement, got))
+            raise TypeError(sentence("batches", requirement, got).said_by("PrototypeBank"))
         features, labels = batch
         yield features, labels
 

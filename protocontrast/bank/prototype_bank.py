@@ -17,14 +17,21 @@ from protocontrast.bank.moments import (
     read_statistics,
     summed,
 )
-from protocontrast.checks import check_choice, check_count, check_flag, check_share, sentence
+from protocontrast.checks import (
+    called,
+    check_choice,
+    check_count,
+    check_flag,
+    check_share,
+    sentence,
+)
 from protocontrast.functional import (
     ClassPrototypes,
     ClassStatistics,
     class_prototypes,
     class_statistics,
 )
-from protocontrast.functional.precision import smallest, widest
+from protocontrast.functional.precision import smallest, widest, widest_dtype
 
 RULES = ("ema", "cumulative", "replace")
 NORMALIZE = (False, "features", "prototypes")
@@ -106,6 +113,7 @@ class PrototypeBank(WideBuffers):
     pending_square: Tensor | None
     counting = ("count", "pending_sum", "pending_count", "pending_square")
 
+    @called("PrototypeBank")
     def __init__(
         self,
         num_classes: int,
@@ -118,16 +126,16 @@ class PrototypeBank(WideBuffers):
         process_group: "dist.ProcessGroup | None" = None,
     ) -> None:
         super().__init__()
-        check_count("PrototypeBank", "num_classes", num_classes)
-        check_count("PrototypeBank", "dim", dim)
-        check_share("PrototypeBank", "momentum", momentum)
-        check_choice("PrototypeBank", "rule", rule, RULES)
-        check_choice("PrototypeBank", "normalize", normalize, NORMALIZE)
-        check_flag("PrototypeBank", "variance", variance)
+        check_count("num_classes", num_classes)
+        check_count("dim", dim)
+        check_share("momentum", momentum)
+        check_choice("rule", rule, RULES)
+        check_choice("normalize", normalize, NORMALIZE)
+        check_flag("variance", variance)
         if variance and normalize == "prototypes":
             requirement = 'to be False with normalize="prototypes"'
             hint = 'rows of unit length are no means; normalize="features" has a variance.'
-            raise ValueError(sentence("PrototypeBank", "variance", requirement, variance, hint))
+            raise ValueError(sentence("variance", requirement, variance, hint))
         self.num_classes = num_classes
         self.dim = dim
         self.momentum = float(momentum)
@@ -189,7 +197,11 @@ class PrototypeBank(WideBuffers):
         self, stats: ClassPrototypes | ClassStatistics
     ) -> tuple[BankState, ClassPrototypes]:
         """What `update_from` would make of the bank, which stays as it is, and would return."""
-        shared = self._share(self._read(stats))
+        return self.moved_by_moments(self._read(stats))
+
+    def moved_by_moments(self, stats: Moments) -> tuple[BankState, ClassPrototypes]:
+        """The same from statistics that have been checked and have no gradient."""
+        shared = self._share(stats)
         return self._after(shared), ClassPrototypes(shared.mean, shared.count)
 
     @torch.no_grad()
@@ -298,19 +310,20 @@ class PrototypeBank(WideBuffers):
 
     def _after(self, stats: Moments) -> BankState:
         """The state once all-reduced statistics have moved it."""
-        mean, count = widest(stats.mean), widest(stats.count)
+        wide = widest_dtype(self.prototypes.device)
+        mean, count = stats.mean.to(wide), stats.count.to(wide)
         touched = count > 0
         finite = torch.isfinite(mean.to(self.prototypes.dtype)).all(dim=1) & torch.isfinite(count)
         spread = stats.variance
         if spread is not None:
-            spread = widest(spread)
+            spread = spread.to(wide)
             finite &= torch.isfinite(spread.to(self.prototypes.dtype)).all(dim=1)
         skipped = self.skipped + ((touched | ~torch.isfinite(count)) & ~finite)
         used = touched & finite
         # Where a row is not used its batch value may be NaN, which no arithmetic below may meet.
         mean = torch.where(used[:, None], mean, 0)
         count = torch.where(used, count, 0)
-        old = widest(self.prototypes)
+        old = self.prototypes.to(wide)
         if self.rule == "ema":
             share = torch.full_like(count, 1 - self.momentum)[:, None]
             moved = self.momentum * old + (1 - self.momentum) * mean
@@ -326,7 +339,7 @@ class PrototypeBank(WideBuffers):
         if variance is not None and spread is not None:
             spread = torch.where(used[:, None], spread, 0)
             share = torch.where(self.present[:, None], share, 1)
-            wider = mixed(widest(variance), spread, mean - old, share).to(variance.dtype)
+            wider = mixed(variance.to(wide), spread, mean - old, share).to(variance.dtype)
             variance = torch.where(used[:, None], wider, variance)
         return BankState(
             torch.where(used[:, None], new, self.prototypes),

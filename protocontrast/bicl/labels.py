@@ -6,12 +6,12 @@ from torch import Tensor
 
 from protocontrast.checks import check_labels
 from protocontrast.functional import labels_to_grid
-from protocontrast.functional.labels import pixels_per_cell
+from protocontrast.functional.labels import checked_classes, pixels_per_cell
 from protocontrast.functional.maps import check_label_map
 
 
 class GridLabels(NamedTuple):
-    """Labels (B, h, w) on the grid; of larger ones counts (B, C, h, w), and a cell's pixels (h, w).
+    """Labels (B, P) on the grid; of larger ones counts (B, C, P), and a cell's pixels (P,).
 
     Without counts, None, pixels are pulled to the labels of the grid.
     """
@@ -35,16 +35,17 @@ def at_grid(
     validate: bool,
 ) -> GridLabels:
     """Labels of any size at the grid of their features; on a CPU every one is checked."""
-    check_label_map("BiCL", argument, labels, features, num_classes)
+    check_label_map(argument, labels, features, num_classes)
     if validate:
         check_labels(labels, num_classes, ignore_index=ignore_index)
     size = tuple(features.shape[2:])
     if labels.shape[1:] == features.shape[2:]:
-        grid = labels_to_grid(labels, size, num_classes=num_classes, ignore_index=ignore_index)
-        return GridLabels(grid, None, None)
+        grid = checked_classes(labels, num_classes, ignore_index)
+        return GridLabels(grid.flatten(1), None, None)
     # Counts read every pixel, so that a wrong one is met here; "nearest" would pass by most.
     counts = labels_to_grid(
         labels, size, mode="counts", num_classes=num_classes, ignore_index=ignore_index
     )
     grid = labels_to_grid(labels, size, ignore_index=ignore_index)
-    return GridLabels(grid, counts, pixels_per_cell(labels, size))
+    cell = pixels_per_cell(labels, size).flatten()
+    return GridLabels(grid.flatten(1), counts.flatten(2), cell)

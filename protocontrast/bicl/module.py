@@ -1,7 +1,7 @@
 """Bi-directional contrastive learning in one object: `BiCL` (state: two banks and a bias)."""
 
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -10,23 +10,26 @@ from torch import distributed as dist
 from protocontrast.bank import DomainBias, PrototypeBank
 from protocontrast.bank.buffers import WholeLoads
 from protocontrast.bank.domain_bias import BiasState, Warmup
+from protocontrast.bank.moments import Moments
 from protocontrast.bank.prototype_bank import BankState, Normalize
 from protocontrast.bicl.labels import GridLabels, at_grid
 from protocontrast.bicl.output import BiCLOutput
 from protocontrast.bicl.settings import check_settings
 from protocontrast.bicl.silence import Silence
-from protocontrast.checks import check_flag, sentence
-from protocontrast.functional import (
-    ClassPrototypes,
-    class_prototypes,
-    pixel_prototype_contrast,
+from protocontrast.calls import ClassSumsCall, ContrastCall, Domain, TargetPassCall
+from protocontrast.checks import (
+    called,
+    check_flag,
+    sentence,
 )
-from protocontrast.functional.bidirectional import contrast_of_batch
+from protocontrast.functional import ClassPrototypes
+from protocontrast.functional.bidirectional import Settings, contrast_of_batch
 from protocontrast.functional.class_balance import Balance, equal_shares, target_counts
-from protocontrast.functional.contrast import Absent, Backend
+from protocontrast.functional.class_prototypes import class_means
+from protocontrast.functional.contrast import Absent, Backend, contrast_of
 from protocontrast.functional.maps import check_feature_map, class_counts, shares
-from protocontrast.functional.target_pass import TargetPass, target_pass
-from protocontrast.functional.temperature import check_temperature
+from protocontrast.functional.target_pass import TargetPass, pass_over
+from protocontrast.functional.temperature import read_temperature
 from protocontrast.functional.transfer import Measure
 
 
@@ -131,22 +134,6 @@ class BiCL(WholeLoads):
         backend: Backend = "auto",
     ) -> None:
         super().__init__()
-        check_settings(
-            num_classes=num_classes,
-            temperature=temperature,
-            threshold=threshold,
-            measure=measure,
-            prototypes=prototypes,
-            bank_update=bank_update,
-            pairwise=pairwise,
-            calibrate=calibrate,
-            absent=absent,
-            weights=weights,
-            balance=balance,
-            ignore_index=ignore_index,
-            validate=validate,
-            backend=backend,
-        )
         self.num_classes = num_classes
         self.dim = dim
         self.temperature = temperature
@@ -157,11 +144,13 @@ class BiCL(WholeLoads):
         self.pairwise = pairwise
         self.calibrate = calibrate
         self.absent = absent
-        self.weights = (float(weights[0]), float(weights[1]))
+        self.weights = weights
         self.balance = balance
         self.ignore_index = ignore_index
         self.validate = validate
         self.backend = backend
+        check_settings(self)
+        self.weights = float(weights[0]), float(weights[1])
         bank = partial(
             PrototypeBank, num_classes, dim, momentum=momentum, normalize=normalize,
             process_group=process_group,
@@ -178,6 +167,7 @@ class BiCL(WholeLoads):
         )  # fmt: skip
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
 
+    @called("BiCL")
     def forward(
         self,
         source_features: Tensor,
@@ -188,30 +178,31 @@ class BiCL(WholeLoads):
         update: bool = True,
     ) -> BiCLOutput:
         """One step; see the class for order, shapes and edges."""
-        check_flag("BiCL", "update", update)
+        check_flag("update", update)
         buffer = self.source_bank.prototypes
-        check_feature_map("BiCL", "source_features", source_features, self.dim, buffer)
-        check_feature_map("BiCL", "target_features", target_features, self.dim, buffer)
-        check_temperature("BiCL", self.temperature, source_features, "source_features")
+        check_feature_map("source_features", source_features, self.dim, buffer)
+        check_feature_map("target_features", target_features, self.dim, buffer)
+        temperature = read_temperature(self.temperature, source_features, "source_features")
         if self.pairwise and len(source_features) != len(target_features):
             requirement = f"of {len(source_features)} images as in source_features, for pairs"
             got = len(target_features)
-            raise ValueError(sentence("BiCL", "target_features", requirement, got))
+            raise ValueError(sentence("target_features", requirement, got))
         # A wrong label is met here, before ranks meet and any state has changed.
         known = self.num_classes, self.ignore_index, self.validate
         of_source = at_grid("source_labels", source_labels, source_features, *known)
         static = None
         if target_labels is not None:
             static = at_grid("target_labels", target_labels, target_features, *known)
+        maps = source_features.flatten(2), target_features.flatten(2)
         updates = update and self.training
         early = updates and self.bank_update == "before"
         # What will be the state stands beside the buffers until the step has come to its end.
         source, target = self.source_bank.state, self.target_bank.state
         bias, means = None, None
         if early:
-            means = self._means(source_features, of_source.grid)
-            source, _ = self.source_bank.moved_by(means)
-        passed = self._pass_target(target_features, static, source, early, updates)
+            means = self._means(maps[0], of_source.grid)
+            source, _ = self.source_bank.moved_by_moments(Moments(*means, None))
+        passed = self._pass_target(maps[1], static, source, temperature, early, updates)
         if early:
             target, bias = self._moved_target(passed.prototypes, source)
         if self.prototypes == "bank":
@@ -221,25 +212,26 @@ class BiCL(WholeLoads):
             if updates and not early:
                 # Both prototypes are known beforehand, so source features are read once, too.
                 to_target, means = self._pass_source(
-                    source_features, of_source, target, shared, equal[1]
+                    maps[0], of_source, target, temperature, shared, equal[1]
                 )
             else:
                 to_target = self._to_target(
-                    source_features, of_source.targets, target, shared, equal[1]
+                    maps[0], of_source.targets, target, temperature, shared, equal[1]
                 )
         else:
             targets = passed.labels if passed.targets is None else passed.targets
+            settings = Settings(
+                self.num_classes, self.pairwise, temperature, self.absent, self.balance,
+                self.ignore_index, self.backend,
+            )  # fmt: skip
             _, to_source, to_target = contrast_of_batch(
-                (source_features, of_source.grid, of_source.targets),
-                (target_features, passed.labels, targets),
-                num_classes=self.num_classes,
-                pairwise=self.pairwise,
-                balance=self.balance,
-                **self._in_common(),
+                Domain(maps[0], of_source.grid, of_source.targets),
+                Domain(maps[1], passed.labels, targets),
+                settings,
             )
         if updates and not early:
-            means = self._means(source_features, of_source.grid) if means is None else means
-            source, _ = self.source_bank.moved_by(means)
+            means = self._means(maps[0], of_source.grid) if means is None else means
+            source, _ = self.source_bank.moved_by_moments(Moments(*means, None))
             target, bias = self._moved_target(passed.prototypes, source)
 
         counts = class_counts(of_source.grid, *known[:2]) if means is None else means.count
@@ -254,42 +246,32 @@ class BiCL(WholeLoads):
             self.target_bank.take(target)
             self.domain_bias.take(bias)
             self.silence.note(found, self.threshold, self.measure)
-        return BiCLOutput(loss, to_source, to_target, passed.labels, coverage, class_share)
+        labels = passed.labels.reshape(len(target_features), *target_features.shape[2:])
+        return BiCLOutput(loss, to_source, to_target, labels, coverage, class_share)
 
-    def _in_common(self) -> dict[str, Any]:
-        """Settings of every contrast."""
-        return {
-            "temperature": self.temperature,
-            "absent": self.absent,
-            "ignore_index": self.ignore_index,
-            "backend": self.backend,
-        }
-
+    @torch.no_grad()
     def _means(self, features: Tensor, labels: Tensor) -> ClassPrototypes:
-        with torch.no_grad():
-            return class_prototypes(
-                features,
-                labels,
-                self.num_classes,
-                normalize=self.source_bank.normalize == "features",
-                ignore_index=self.ignore_index,
-                backend=self.backend,
-            )
+        normalize = self.source_bank.normalize == "features"
+        call = ClassSumsCall(
+            features, labels, None, self.num_classes, normalize, False, self.ignore_index
+        )
+        return class_means(call, self.backend).of_all()
 
     def _moved_target(
         self, means: ClassPrototypes, source: BankState
     ) -> tuple[BankState, BiasState]:
         """Target bank and bias after this batch; `source` has taken it, too."""
-        target, stats = self.target_bank.moved_by(means)
+        target, stats = self.target_bank.moved_by_moments(Moments(*means, None))
         both = stats.present & source.present
         mean = self.target_bank.on_scale(stats.mean)
-        return target, self.domain_bias.moved_by(source.prototypes, mean, both)
+        return target, self.domain_bias.moved_by_checked(source.prototypes, mean, both)
 
     def _pass_target(
         self,
         features: Tensor,
         static: GridLabels | None,
         source: BankState,
+        temperature: float | Tensor,
         early: bool,
         updates: bool,
     ) -> TargetPass:
@@ -299,28 +281,23 @@ class BiCL(WholeLoads):
             # Where the bank moves first, a class that is met here will be in it.
             counted = source.present
             counted = counted if early else counted & self.target_bank.present
-        return target_pass(
-            features,
-            source.prototypes,
-            present=source.present,
-            counted=counted,
-            static=None if static is None else static.grid,
-            targets=None if static is None else static.counts,
-            filling=None if static is None else static.cell,
-            nearest=self.domain_bias.calibrate(source.prototypes) if self.calibrate else None,
-            threshold=self.threshold,
-            measure=self.measure,
-            normalize=self.target_bank.normalize == "features",
-            wants_means=updates,
-            even=self.balance == "pixel",
-            **self._in_common(),
-        )
+        else:
+            features = features.detach()
+        nearest = self.domain_bias.added_to(source.prototypes) if self.calibrate else None
+        grid, counts, cell = static or (None, None, None)
+        call = TargetPassCall(
+            features, grid, counts, cell, source.prototypes, nearest, source.present, counted,
+            float(self.threshold), self.measure, temperature, self.absent == "floor",
+            self.target_bank.normalize == "features", self.ignore_index, True, updates,
+        )  # fmt: skip
+        return pass_over(call, self.backend, even=self.balance == "pixel")
 
     def _pass_source(
         self,
         features: Tensor,
         labels: GridLabels,
         target: BankState,
+        temperature: float | Tensor,
         shared: Tensor,
         equal: Tensor | None,
     ) -> tuple[Tensor, ClassPrototypes]:
@@ -330,17 +307,12 @@ class BiCL(WholeLoads):
             # With the weights in the counts, the gradient that is written meanwhile is the last.
             counts = (counts.movedim(1, -1) * equal).movedim(-1, 1)
             equal = torch.ones_like(equal)
-        found = target_pass(
-            features,
-            target.prototypes,
-            present=target.present,
-            counted=shared,
-            static=labels.grid,
-            targets=counts,
-            transfer=False,
-            normalize=self.source_bank.normalize == "features",
-            **self._in_common(),
-        )
+        call = TargetPassCall(
+            features, labels.grid, counts, None, target.prototypes, None, target.present, shared,
+            float(self.threshold), self.measure, temperature, self.absent == "floor",
+            self.source_bank.normalize == "features", self.ignore_index, False, True,
+        )  # fmt: skip
+        found = pass_over(call, self.backend)
         return found.mean_loss(shared, equal), found.prototypes
 
     def _equal_shares(
@@ -376,16 +348,14 @@ class BiCL(WholeLoads):
         features: Tensor,
         targets: Tensor,
         target: BankState,
+        temperature: float | Tensor,
         shared: Tensor,
         equal: Tensor | None,
     ) -> Tensor:
         """(M12) source to target, against the bank."""
-        return pixel_prototype_contrast(
-            features,
-            targets,
-            target.prototypes,
-            present=target.present,
-            class_weight=shared.float() if equal is None else equal,
-            reduction="mean" if equal is None else "sum",
-            **self._in_common(),
-        )
+        call = ContrastCall(
+            features, targets, target.prototypes, target.present,
+            shared.float() if equal is None else equal, None,
+            "cosine", temperature, self.absent == "floor", self.ignore_index,
+        )  # fmt: skip
+        return contrast_of(call, "mean" if equal is None else "sum", self.backend)

@@ -2,11 +2,11 @@
 
 import math
 from numbers import Integral
-
-from torch import Tensor
+from typing import Any
 
 from protocontrast.checks import (
     LARGEST_INTEGER,
+    called,
     check_choice,
     check_flag,
     check_ignore_index,
@@ -20,46 +20,33 @@ from protocontrast.functional.temperature import check_temperature
 from protocontrast.functional.transfer import MEASURES, RANGES, check_threshold
 
 
-def check_settings(
-    *,
-    num_classes: int,
-    temperature: float | Tensor,
-    threshold: float,
-    measure: str,
-    prototypes: str,
-    bank_update: str,
-    pairwise: bool,
-    calibrate: bool,
-    absent: str,
-    weights: tuple[float, float],
-    balance: str,
-    ignore_index: int,
-    validate: bool,
-    backend: str,
-) -> None:
-    """ValueError, or TypeError for `ignore_index` and flags, on the first setting that is wrong."""
-    check_temperature("BiCL", temperature)
-    check_choice("BiCL", "measure", measure, MEASURES)
-    check_choice("BiCL", "prototypes", prototypes, ("bank", "batch"))
-    check_choice("BiCL", "bank_update", bank_update, ("before", "after"))
-    check_choice("BiCL", "absent", absent, ABSENT)
-    check_choice("BiCL", "balance", balance, BALANCES)
-    check_choice("BiCL", "backend", backend, BACKENDS)
-    flags = {"pairwise": pairwise, "calibrate": calibrate, "validate": validate}
+@called("BiCL")
+def check_settings(given: Any) -> None:
+    """ValueError, or TypeError for `ignore_index` and flags, on the first that is wrong."""
+    check_temperature(given.temperature)
+    check_choice("measure", given.measure, MEASURES)
+    check_choice("prototypes", given.prototypes, ("bank", "batch"))
+    check_choice("bank_update", given.bank_update, ("before", "after"))
+    check_choice("absent", given.absent, ABSENT)
+    check_choice("balance", given.balance, BALANCES)
+    check_choice("backend", given.backend, BACKENDS)
+    flags = {"pairwise": given.pairwise, "calibrate": given.calibrate, "validate": given.validate}
     for name, flag in flags.items():
-        check_flag("BiCL", name, flag)
-    if pairwise and prototypes != "batch":
+        check_flag(name, flag)
+    if given.pairwise and given.prototypes != "batch":
         hint = "a bank belongs to no image pair."
         requirement = 'to be False with prototypes="bank"'
-        raise ValueError(sentence("BiCL", "pairwise", requirement, "True", hint))
-    kind = "cosine" if measure == "similarity" else measure
-    check_threshold("BiCL", threshold, kind, RANGES[kind][0])
+        raise ValueError(sentence("pairwise", requirement, "True", hint))
+    kind = "cosine" if given.measure == "similarity" else given.measure
+    check_threshold(given.threshold, kind, RANGES[kind][0])
+    weights = given.weights
     if not isinstance(weights, (tuple, list)) or not [*map(is_number, weights)] == [True, True]:
-        raise ValueError(sentence("BiCL", "weights", "to be two numbers", shown(weights)))
+        raise ValueError(sentence("weights", "to be two numbers", shown(weights)))
     if any(math.isinf(float(weight)) for weight in weights):
         requirement = "to be two finite numbers"
-        raise ValueError(sentence("BiCL", "weights", requirement, shown(weights)))
-    check_ignore_index("BiCL", ignore_index)
+        raise ValueError(sentence("weights", requirement, shown(weights)))
+    check_ignore_index(given.ignore_index)
     # A bank says what is wrong with a number of classes that is none.
-    if isinstance(num_classes, Integral) and num_classes <= LARGEST_INTEGER:
-        check_ignore_index("BiCL", ignore_index, num_classes)
+    classes = given.num_classes
+    if isinstance(classes, Integral) and classes <= LARGEST_INTEGER:
+        check_ignore_index(given.ignore_index, classes)  # type: ignore[arg-type]

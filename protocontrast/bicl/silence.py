@@ -82,5 +82,5 @@ class Silence:
             )
             requirement = f"with a label in the first {PATIENCE} updates"
             got = "none: coverage and the loss are 0"
-            text = sentence("BiCL", "target pixels", requirement, got, hint)
+            text = sentence("target pixels", requirement, got, hint).said_by("BiCL")
             warnings.warn(text, UserWarning, stacklevel=2)

@@ -5,21 +5,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from protocontrast.calls import BidirectionalCall, ClassSumsCall, ContrastCall
 from protocontrast.eager.class_prototypes import Members, class_sums
 from protocontrast.eager.contrast import contrast_with_gradient
 from protocontrast.eager.tiles import tiles, widened
-
-
-class Domain(NamedTuple):
-    """Features (B, D, P); labels (B, P) of the means; targets (B, P) or (B, C, P) of the loss."""
-
-    features: Tensor
-    labels: Tensor
-    targets: Tensor
-
-    def of(self, images: slice) -> "Domain":
-        """Some of the images, as views."""
-        return Domain(self.features[images], self.labels[images], self.targets[images])
 
 
 class Written(NamedTuple):
@@ -34,28 +23,20 @@ class Written(NamedTuple):
 
 
 def bidirectional_with_gradient(
-    source: Domain,
-    target: Domain,
-    num_classes: int,
-    temperature: float,
-    floor: bool,
-    ignore_index: int,
-    pairwise: bool,
-    whole_class: int,
-    wants_source: bool,
-    wants_target: bool,
+    call: BidirectionalCall, wants: tuple[bool, bool]
 ) -> tuple[list[Tensor], list[Written]]:
     """The losses of moving source and target pixels, and the gradients of both domains.
 
     The batches, or G = B pairs of images whose losses are averaged; gradients are of a single one.
-    Every pixel counts alike; or every class, (M18), from `whole_class` pixels on, if that is not 0.
     """
-    domains, wants = (source, target), (wants_source, wants_target)
+    domains, pairwise = (call.source, call.target), call.pairwise
     means, counts = [], []
     for domain in domains:
-        sums, count = class_sums(
-            domain.features, domain.labels, None, num_classes, False, pairwise, ignore_index
-        )
+        members = ClassSumsCall(
+            domain.features, domain.labels, None, call.num_classes, False, pairwise,
+            call.ignore_index,
+        )  # fmt: skip
+        sums, count = class_sums(members)
         counts.append(count)
         means.append(sums / torch.where(count == 0, 1, count)[..., None])
     written = [
@@ -73,16 +54,18 @@ def bidirectional_with_gradient(
         for moved, fixed in ((1, 0), (0, 1)):
             part = domains[moved].of(images)
             weight = shared
-            if whole_class:
+            if call.whole_class:
                 pixels, soft = counts[moved][group], part.targets
                 if soft.is_floating_point():
                     pixels = soft.sum(dim=(0, 2), dtype=pixels.dtype)
-                weight = shared / pixels.clamp_min(whole_class)
-            loss, _, to_means = contrast_with_gradient(
+                weight = shared / pixels.clamp_min(call.whole_class)
+            direction = ContrastCall(
                 part.features, part.targets, means[fixed][group], present[fixed], weight, None,
-                "cosine", temperature, floor, ignore_index, True, wants[moved], wants[fixed],
-                written[moved].own[images],
+                "cosine", call.temperature, call.keep_absent, call.ignore_index,
             )  # fmt: skip
+            wanted = wants[moved], wants[fixed]
+            into = written[moved].own[images]
+            loss, _, to_means = contrast_with_gradient(direction, True, wanted, into)
             losses[moved].append(loss)
             if wants[fixed]:
                 count = counts[fixed][group]

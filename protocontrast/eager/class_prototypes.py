@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from protocontrast.calls import ClassSumsCall
 from protocontrast.eager.lengths import lengths, unit_columns
 from protocontrast.eager.products import add_product
 from protocontrast.eager.tiles import (
@@ -62,19 +63,13 @@ class Members:
         return tile.of(self.key) < 0
 
 
-def class_sums(
-    features: Tensor,
-    labels: Tensor,
-    pixel_weight: Tensor | None,
-    num_classes: int,
-    normalize: bool,
-    per_image: bool,
-    ignore_index: int,
-) -> tuple[Tensor, Tensor]:
+def class_sums(call: ClassSumsCall) -> tuple[Tensor, Tensor]:
     """Sums (G, C, D) and counts (G, C) with G = B per image, else 1."""
-    if added_by_pixel(features, num_classes) and pixel_weight is None and not normalize:
-        return _sums_of_rows(features, labels, num_classes, per_image, ignore_index)
-    members = Members(features, labels, pixel_weight, num_classes, ignore_index)
+    features, num_classes = call.features, call.num_classes
+    normalize, per_image = call.normalize, call.per_image
+    if added_by_pixel(features, num_classes) and call.pixel_weight is None and not normalize:
+        return _sums_of_rows(call)
+    members = Members(features, call.labels, call.pixel_weight, num_classes, call.ignore_index)
     images, channels, _ = features.shape
     groups = images if per_image else 1
     sums = [class_rows(features, num_classes) for _ in range(groups)]
@@ -120,16 +115,15 @@ def _row_of(labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
     return torch.where(key == ignore_index, num_classes, key)
 
 
-def _sums_of_rows(
-    features: Tensor, labels: Tensor, num_classes: int, per_image: bool, ignore_index: int
-) -> tuple[Tensor, Tensor]:
+def _sums_of_rows(call: ClassSumsCall) -> tuple[Tensor, Tensor]:
     """The same by adding each pixel to its class: no product, whatever the number of classes.
 
     Ignored pixels have a row of their own, so what they hold reaches no class.
     """
+    features, num_classes, per_image = call.features, call.num_classes, call.per_image
     images, channels, pixels = features.shape
     groups = images if per_image else 1
-    key = _row_of(labels, num_classes, ignore_index)
+    key = _row_of(call.labels, num_classes, call.ignore_index)
     sums = features.new_zeros(groups, num_classes, channels)
     counts = features.new_zeros(groups, num_classes)
     for image in range(images):
@@ -182,50 +176,44 @@ def _add_separately(
     total.index_add_(0, tile.of(members.key).clamp_min(0).long(), block.t())
 
 
-def class_sums_backward(
-    upstream: Tensor,
-    features: Tensor,
-    labels: Tensor,
-    pixel_weight: Tensor | None,
-    normalize: bool,
-    ignore_index: int,
-) -> Tensor:
+def class_sums_backward(grad_output: Tensor, call: ClassSumsCall, wants: tuple[bool]) -> Tensor:
     """Gradient of the features from that of the sums (G, C, D).
 
     Plain: dL/df_i = w_i g_y, and the features are not read. Normalised, q = f / |f|:
     dL/df_i = w_i (g_y - q (g_y . q)) / |f|.
     """
-    if lie_as_rows(features) and pixel_weight is None and not normalize:
-        return _rows_of_classes(upstream, features, labels, ignore_index)
-    members = Members(features, labels, pixel_weight, upstream.shape[1], ignore_index)
+    features, normalize = call.features, call.normalize
+    if lie_as_rows(features) and call.pixel_weight is None and not normalize:
+        return _rows_of_classes(grad_output, features, call.labels, call.ignore_index)
+    members = Members(features, call.labels, call.pixel_weight, call.num_classes, call.ignore_index)
     gradient = torch.empty_like(features)
-    columns = upstream.to(members.key.dtype).transpose(1, 2).contiguous()
+    columns = grad_output.to(members.key.dtype).transpose(1, 2).contiguous()
     apart = holds_nonfinite(columns)
     for tile in tiles(features):
-        slope = columns[tile.image if len(columns) > 1 else 0]
+        of_classes = columns[tile.image if len(columns) > 1 else 0]
         # A product would send what is not finite on to the pixels of every class.
-        own = members.columns_of(slope, tile) if apart else None
+        own = members.columns_of(of_classes, tile) if apart else None
         member = members.of(tile)
         into = tile.of(gradient)
         if normalize:
             block = without(widened(features, tile), members.unused(tile))
             block, inverse, size = lengths(block)
-            pulled = slope @ member.mul_(inverse) if own is None else own.mul_(inverse)
-            radial = (pulled * block).sum(dim=0).mul_(inverse[0]).mul_(inverse[0])
-            pulled.addcmul_(block, radial, value=-1)
-            into.copy_(pulled if size is None else pulled.div_(size))
+            direct = of_classes @ member.mul_(inverse) if own is None else own.mul_(inverse)
+            radial = (direct * block).sum(dim=0).mul_(inverse[0]).mul_(inverse[0])
+            direct.addcmul_(block, radial, value=-1)
+            into.copy_(direct if size is None else direct.div_(size))
         else:
-            into.copy_(slope @ member if own is None else own)
+            into.copy_(of_classes @ member if own is None else own)
     return gradient
 
 
 def _rows_of_classes(
-    upstream: Tensor, features: Tensor, labels: Tensor, ignore_index: int
+    grad_output: Tensor, features: Tensor, labels: Tensor, ignore_index: int
 ) -> Tensor:
     """The plain gradient where pixels lie as rows: each is its class's row, or 0."""
-    groups, num_classes, _ = upstream.shape
+    groups, num_classes, _ = grad_output.shape
     key = _row_of(labels, num_classes, ignore_index)
-    rows = torch.nn.functional.pad(upstream.to(features.dtype), (0, 0, 0, 1))
+    rows = torch.nn.functional.pad(grad_output.to(features.dtype), (0, 0, 0, 1))
     gradient = torch.empty_like(features)
     for image, into in enumerate(gradient):
         own = rows[image if groups > 1 else 0]

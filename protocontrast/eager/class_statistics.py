@@ -3,29 +3,24 @@
 import torch
 from torch import Tensor
 
+from protocontrast.calls import ClassSquaresCall
 from protocontrast.eager.class_prototypes import Members, add_marked
 from protocontrast.eager.lengths import unit_columns
 from protocontrast.eager.products import add_product
 from protocontrast.eager.tiles import Tile, holds_nonfinite, tiles, widened, without
 
 
-def class_squares(
-    features: Tensor,
-    labels: Tensor,
-    pixel_weight: Tensor | None,
-    means: Tensor,
-    normalize: bool,
-    ignore_index: int,
-) -> Tensor:
+def class_squares(call: ClassSquaresCall) -> Tensor:
     """Sums of w_i (f_i - mean_y)^2 like the means (G, C, D): G = B per image, else 1."""
-    members = Members(features, labels, pixel_weight, means.shape[1], ignore_index)
+    features, means = call.features, call.means
+    members = Members(features, call.labels, call.pixel_weight, means.shape[1], call.ignore_index)
     columns = means.to(members.key.dtype).transpose(1, 2).contiguous()
     squares = torch.zeros_like(means, dtype=members.key.dtype)
 
     def deviations(tile: Tile) -> Tensor:
         """Squared distance of each channel from its class's mean, (D, n); 0 where unused."""
         block = widened(features, tile)
-        if normalize:
+        if call.normalize:
             block = unit_columns(block)
         centre = columns[tile.image if len(columns) > 1 else 0]
         index = tile.of(members.key).clamp(0, means.shape[1] - 1).long()

@@ -7,6 +7,7 @@ time; `contrast_with_gradient` writes the gradient of the reduced loss in the fo
 import torch
 from torch import Tensor
 
+from protocontrast.calls import ContrastCall
 from protocontrast.eager.similarity import Scored, Similarity
 from protocontrast.eager.targets import Targets
 from protocontrast.eager.tiles import (
@@ -20,22 +21,12 @@ from protocontrast.eager.tiles import (
 )
 
 
-def _prepare(
-    features: Tensor,
-    labels: Tensor,
-    prototypes: Tensor,
-    present: Tensor | None,
-    class_weight: Tensor | None,
-    pixel_weight: Tensor | None,
-    kind: str,
-    temperature: float | Tensor,
-    floor: bool,
-    ignore_index: int,
-) -> tuple[Similarity, Targets]:
-    dtype = accumulation_dtype(features)
-    similarity = Similarity(prototypes, present, kind, temperature, floor, dtype)
-    targets = Targets(labels, similarity, class_weight, pixel_weight, floor, ignore_index)
-    return similarity, targets
+def _prepare(call: ContrastCall) -> tuple[Similarity, Targets]:
+    dtype = accumulation_dtype(call.features)
+    similarity = Similarity(
+        call.prototypes, call.present, call.similarity, call.temperature, call.keep_absent, dtype
+    )
+    return similarity, Targets(call, similarity, call.keep_absent)
 
 
 def _score(features: Tensor, tile: Tile, similarity: Similarity, weight: Tensor) -> Scored:
@@ -47,107 +38,62 @@ def _score(features: Tensor, tile: Tile, similarity: Similarity, weight: Tensor)
     return scored
 
 
-def contrast(
-    features: Tensor,
-    labels: Tensor,
-    prototypes: Tensor,
-    present: Tensor | None,
-    class_weight: Tensor | None,
-    pixel_weight: Tensor | None,
-    kind: str,
-    temperature: float | Tensor,
-    floor: bool,
-    ignore_index: int,
-) -> tuple[Tensor, Tensor, Tensor]:
+def contrast(call: ContrastCall) -> tuple[Tensor, Tensor, Tensor]:
     """Loss, weight and log-sum-exp of every pixel, each (B, P); the last is +inf where ignored."""
-    similarity, targets = _prepare(
-        features, labels, prototypes, present, class_weight, pixel_weight,
-        kind, temperature, floor, ignore_index,
-    )  # fmt: skip
-    loss = torch.zeros_like(targets.weight)
-    normaliser = torch.zeros_like(targets.weight)
-    for tile in tiles(features):
-        scored = _score(features, tile, similarity, targets.weight)
+    similarity, targets = _prepare(call)
+    loss, lse = torch.zeros_like(targets.weight), torch.zeros_like(targets.weight)
+    for tile in tiles(call.features):
+        scored = _score(call.features, tile, similarity, targets.weight)
         exponentials, peak = similarity.exponentials(scored.logits)
         total = exponentials.sum(dim=0).log_()
         total = total if peak is None else total.add_(peak)
         weight = tile.of(targets.weight)
-        pulled = targets.pulled(tile, similarity.with_offset(scored.logits))
-        tile.of(loss).copy_(torch.where(weight == 0, 0, weight * total - pulled))
+        target_logit = targets.target_logit(tile, similarity.with_offset(scored.logits))
+        tile.of(loss).copy_(torch.where(weight == 0, 0, weight * total - target_logit))
         # An ignored pixel has no softmax, whatever its features hold.
-        tile.of(normaliser).copy_(torch.where(weight == 0, torch.inf, total))
-    return loss, targets.weight, normaliser
+        tile.of(lse).copy_(torch.where(weight == 0, torch.inf, total))
+    return loss, targets.weight, lse
 
 
 def contrast_backward(
-    upstream: Tensor,
-    features: Tensor,
-    labels: Tensor,
-    prototypes: Tensor,
-    present: Tensor | None,
-    class_weight: Tensor | None,
-    pixel_weight: Tensor | None,
-    normaliser: Tensor,
-    kind: str,
-    temperature: float | Tensor,
-    floor: bool,
-    ignore_index: int,
-    wants_features: bool,
-    wants_prototypes: bool,
+    grad_output: Tensor, call: ContrastCall, wants: tuple[bool, bool], lse: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """(M4) gradients of sum_i upstream_i loss_i; one that is not wanted comes back empty."""
-    similarity, targets = _prepare(
-        features, labels, prototypes, present, class_weight, pixel_weight,
-        kind, temperature, floor, ignore_index,
-    )  # fmt: skip
+    """(M4) gradients of features and prototypes from those of the losses (B, P)."""
+    features, (wants_features, wants_prototypes) = call.features, wants
+    similarity, targets = _prepare(call)
     gradient = torch.empty_like(features) if wants_features else features.new_empty(0)
     total = class_rows(features, len(similarity.matrix))
-    # An ignored pixel's upstream gradient may be anything, and a pixel whose upstream gradient is 0
-    # may hold anything: nothing comes back to either.
-    asked = torch.where(upstream == 0, 0, targets.weight)
+    # What comes back to an ignored pixel may be anything, and a pixel to which nothing comes back
+    # may hold anything: neither has a gradient.
+    asked = torch.where(grad_output == 0, 0, targets.weight)
     for tile in tiles(features):
         scored = _score(features, tile, similarity, asked)
         weight = tile.of(targets.weight)
         unasked = tile.of(asked) == 0
-        factor = torch.where(unasked, 0, tile.of(upstream))
-        total_log = torch.where(unasked, torch.inf, tile.of(normaliser))
-        slope = similarity.softmax(scored.logits, total_log).mul_(weight * factor)
-        targets.subtract(tile, slope, factor)
+        factor = torch.where(unasked, 0, tile.of(grad_output))
+        total_log = torch.where(unasked, torch.inf, tile.of(lse))
+        grad_logits = similarity.softmax(scored.logits, total_log).mul_(weight * factor)
+        targets.subtract(tile, grad_logits, factor)
         similarity.pull_back(
             scored,
-            slope,
+            grad_logits,
             tile.of(gradient) if wants_features else None,
             total if wants_prototypes else None,
         )
     if not wants_prototypes:
-        return gradient, prototypes.new_empty(0)
+        return gradient, call.prototypes.new_empty(0)
     return gradient, similarity.finish(total)
 
 
 def contrast_with_gradient(
-    features: Tensor,
-    labels: Tensor,
-    prototypes: Tensor,
-    present: Tensor | None,
-    class_weight: Tensor | None,
-    pixel_weight: Tensor | None,
-    kind: str,
-    temperature: float | Tensor,
-    floor: bool,
-    ignore_index: int,
-    mean: bool,
-    wants_features: bool,
-    wants_prototypes: bool,
-    gradient: Tensor | None = None,
+    call: ContrastCall, mean: bool, wants: tuple[bool, bool], gradient: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The summed or averaged loss () and its gradients, from one read of the features.
 
     `gradient` is where that of the features is written; None: a new tensor.
     """
-    similarity, targets = _prepare(
-        features, labels, prototypes, present, class_weight, pixel_weight,
-        kind, temperature, floor, ignore_index,
-    )  # fmt: skip
+    features, (wants_features, wants_prototypes) = call.features, wants
+    similarity, targets = _prepare(call)
     if mean:
         targets.average()
     if gradient is None or not wants_features:
@@ -157,17 +103,17 @@ def contrast_with_gradient(
     for tile in tiles(features):
         scored = _score(features, tile, similarity, targets.weight)
         weight = tile.of(targets.weight)
-        pulled = targets.pulled(tile, similarity.with_offset(scored.logits))
-        slope, peak = similarity.exponentials(scored.logits)
-        mass = slope.sum(dim=0)
+        target_logit = targets.target_logit(tile, similarity.with_offset(scored.logits))
+        grad_logits, peak = similarity.exponentials(scored.logits)
+        mass = grad_logits.sum(dim=0)
         # No class is present where the mass is 0, and no pixel valid.
-        slope.mul_(torch.where(weight == 0, 0, weight / mass))
+        grad_logits.mul_(torch.where(weight == 0, 0, weight / mass))
         total_log = mass.log_() if peak is None else mass.log_().add_(peak)
-        losses.append(torch.where(weight == 0, 0, weight * total_log - pulled).sum())
-        targets.subtract(tile, slope, None)
+        losses.append(torch.where(weight == 0, 0, weight * total_log - target_logit).sum())
+        targets.subtract(tile, grad_logits, None)
         similarity.pull_back(
             scored,
-            slope,
+            grad_logits,
             tile.of(gradient) if wants_features else None,
             total if wants_prototypes else None,
         )
@@ -175,15 +121,15 @@ def contrast_with_gradient(
     return (
         loss,
         gradient,
-        similarity.finish(total) if wants_prototypes else prototypes.new_empty(0),
+        similarity.finish(total) if wants_prototypes else call.prototypes.new_empty(0),
     )
 
 
-def scale_in_place(gradient: Tensor, upstream: Tensor) -> Tensor:
-    """Multiply a gradient by a scalar upstream gradient; on CPU a factor of 1 costs no pass.
+def scale_in_place(gradient: Tensor, factor: Tensor) -> Tensor:
+    """Multiply a gradient by that of the loss it is of; on CPU a factor of 1 costs no pass.
 
     A factor of 0 leaves 0, whatever the gradient holds.
     """
-    if upstream.device.type == "cpu" and float(upstream) in (0.0, 1.0):
-        return gradient if float(upstream) else gradient.zero_()
-    return gradient.mul_(upstream)
+    if factor.device.type == "cpu" and float(factor) in (0.0, 1.0):
+        return gradient if float(factor) else gradient.zero_()
+    return gradient.mul_(factor)

@@ -4,9 +4,9 @@ Linear in depth, then bilinear in each slice, is trilinear. A slice is read by i
 weight of 0 stands for "not read", which a product with it does not where a number is not finite.
 """
 
-import torch
 from torch import Tensor
 
+from protocontrast.calls import StretchCall
 from protocontrast.eager.tiles import accumulation_dtype
 
 
@@ -26,26 +26,25 @@ def reads(inputs: int, outputs: int, align_corners: bool) -> list[tuple[int, int
     return found
 
 
-def stretched_depth(logits: Tensor, depth: int, align_corners: bool) -> Tensor:
+def stretched_depth(call: StretchCall) -> Tensor:
     """(B, C, z, h, w) as slices (B, depth, C, h, w), in the accumulation dtype."""
+    logits, depth = call.logits, call.depth
     images, channels, slices, height, width = logits.shape
     shape = images, depth, channels, height, width
     out = logits.new_empty(shape, dtype=accumulation_dtype(logits))
-    for place, (lower, upper, share) in enumerate(reads(slices, depth, align_corners)):
+    for place, (lower, upper, share) in enumerate(reads(slices, depth, call.align_corners)):
         into = out[:, place].copy_(logits[:, :, lower])
         if share > 0:
             into.mul_(1 - share).add_(logits[:, :, upper].to(out.dtype), alpha=share)
     return out
 
 
-def stretched_depth_backward(
-    upstream: Tensor, depth: int, align_corners: bool, dtype: torch.dtype
-) -> Tensor:
-    """The gradient (B, C, depth, h, w) from that of the slices, summed in their order."""
-    images, slices, channels, height, width = upstream.shape
-    total = upstream.new_zeros(images, channels, depth, height, width)
-    for place, (lower, upper, share) in enumerate(reads(depth, slices, align_corners)):
-        total[:, :, lower].add_(upstream[:, place], alpha=1 - share)
+def stretched_depth_backward(grad_output: Tensor, call: StretchCall, wants: tuple[bool]) -> Tensor:
+    """The gradient of the logits from that of the slices, summed in their order."""
+    total = grad_output.new_zeros(call.logits.shape)
+    slices = reads(call.logits.shape[2], call.depth, call.align_corners)
+    for place, (lower, upper, share) in enumerate(slices):
+        total[:, :, lower].add_(grad_output[:, place], alpha=1 - share)
         if share > 0:
-            total[:, :, upper].add_(upstream[:, place], alpha=share)
-    return total.to(dtype)
+            total[:, :, upper].add_(grad_output[:, place], alpha=share)
+    return total.to(call.logits.dtype)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from protocontrast.calls import DistributionCall
 from protocontrast.eager.lengths import are_safe, inverse_of, sizes
 from protocontrast.eager.products import add_product, product
 from protocontrast.eager.similarity import Similarity
@@ -48,27 +49,15 @@ class _Gradients(NamedTuple):
 class _Distribution:
     """Means and variances made ready for one call: temperature folded in, absent rows unread."""
 
-    def __init__(
-        self,
-        features: Tensor,
-        labels: Tensor,
-        prototypes: Tensor,
-        variance: Tensor,
-        present: Tensor | None,
-        class_weight: Tensor | None,
-        pixel_weight: Tensor | None,
-        normalize: bool,
-        temperature: float,
-        ignore_index: int,
-    ) -> None:
-        dtype = accumulation_dtype(features)
-        self.features = features
-        self.means = Similarity(prototypes, present, "dot", temperature, False, dtype)
-        self.targets = Targets(labels, self.means, class_weight, pixel_weight, False, ignore_index)
-        self.normalize = normalize
+    def __init__(self, call: DistributionCall) -> None:
+        dtype, temperature = accumulation_dtype(call.features), call.temperature
+        self.features = call.features
+        self.means = Similarity(call.prototypes, call.present, "dot", temperature, False, dtype)
+        self.targets = Targets(call, self.means, False)
+        self.normalize = call.normalize
         self.halved = 1 / (2 * temperature * temperature)
-        self.variance_dtype = variance.dtype
-        rows = torch.where(self.means.present[:, None], variance, 0).to(dtype) * self.halved
+        self.variance_dtype = call.variance.dtype
+        rows = torch.where(self.means.present[:, None], call.variance, 0).to(dtype) * self.halved
         # The last row sums the squares: the length, in the same product.
         self.spread = torch.cat([rows, torch.ones_like(rows[:1])])
         self.transposed = self.spread[:-1].t().contiguous()
@@ -99,34 +88,35 @@ class _Distribution:
         return _Scored(block, squares, scores, bonus, None, size)
 
     def pull_back(
-        self, scored: _Scored, slope: Tensor, pull: Tensor, tile: Tile, to: _Gradients
+        self, scored: _Scored, grad_logits: Tensor, grad_scores: Tensor, tile: Tile, to: _Gradients
     ) -> None:
-        """Send dL/dlogits `slope` and dL/dscores `pull`, both (C, n), overwritten, on.
+        """Send the gradients of logits and scores, both (C, n), overwritten, on.
 
-        With q = f / |f|: dL/dq = M' pull + 2 q (V' slope), dL/df = (dL/dq - q (q.dL/dq)) / |f|.
+        With q = f / |f|: dL/dq = M' dL/dscores + 2 q (V' dL/dlogits), and
+        dL/df = (dL/dq - q (q . dL/dq)) / |f|.
         """
         radial = None
         if scored.inverse is not None:
             if to.features is not None:
-                radial = (pull * scored.scores).sum(dim=0, keepdim=True)
-                radial.add_((slope * scored.bonus).sum(dim=0, keepdim=True), alpha=2)
+                radial = (grad_scores * scored.scores).sum(dim=0, keepdim=True)
+                radial.add_((grad_logits * scored.bonus).sum(dim=0, keepdim=True), alpha=2)
                 radial.mul_(scored.inverse).mul_(scored.inverse)
-            pull.mul_(scored.inverse)
-            slope.mul_(scored.inverse).mul_(scored.inverse)
+            grad_scores.mul_(scored.inverse)
+            grad_logits.mul_(scored.inverse).mul_(scored.inverse)
         if to.features is not None:
-            factor = (self.transposed @ slope).mul_(2)
+            factor = (self.transposed @ grad_logits).mul_(2)
             if radial is not None:
                 factor.sub_(radial)
-            whole = torch.addmm(factor.mul_(scored.block), self.means.transposed, pull)
+            whole = torch.addmm(factor.mul_(scored.block), self.means.transposed, grad_scores)
             if scored.inverse is not None and scored.size is not None:
                 whole.div_(scored.size)
             tile.of(to.features).copy_(whole)
         if to.matrix is not None:
-            add_product(to.matrix, pull, scored.block)
+            add_product(to.matrix, grad_scores, scored.block)
         if to.spread is not None:
             if scored.inverse is None and scored.size is not None:
-                slope.mul_(scored.size).mul_(scored.size)
-            add_product(to.spread, slope, scored.squares)
+                grad_logits.mul_(scored.size).mul_(scored.size)
+            add_product(to.spread, grad_logits, scored.squares)
 
     def gradients(self, wanted: tuple[bool, bool, bool]) -> _Gradients:
         """Room for what is wanted."""
@@ -150,111 +140,64 @@ class _Distribution:
         return to_features, to_prototypes, to_variance
 
 
-def distribution_contrast(
-    features: Tensor,
-    labels: Tensor,
-    prototypes: Tensor,
-    variance: Tensor,
-    present: Tensor | None,
-    class_weight: Tensor | None,
-    pixel_weight: Tensor | None,
-    normalize: bool,
-    temperature: float,
-    ignore_index: int,
-) -> tuple[Tensor, Tensor, Tensor]:
+def distribution_contrast(call: DistributionCall) -> tuple[Tensor, Tensor, Tensor]:
     """Loss, weight and log-sum-exp of every pixel, each (B, P); the last is +inf where ignored."""
-    call = _Distribution(
-        features, labels, prototypes, variance, present, class_weight, pixel_weight,
-        normalize, temperature, ignore_index,
-    )  # fmt: skip
-    targets = call.targets
-    loss, normaliser = torch.zeros_like(targets.weight), torch.zeros_like(targets.weight)
-    for tile in tiles(features):
-        scored = call.score(tile, targets.weight)
-        total = call.means.with_offset(scored.scores + scored.bonus).logsumexp(dim=0)
+    given = _Distribution(call)
+    targets = given.targets
+    loss, lse = torch.zeros_like(targets.weight), torch.zeros_like(targets.weight)
+    for tile in tiles(call.features):
+        scored = given.score(tile, targets.weight)
+        total = given.means.with_offset(scored.scores + scored.bonus).logsumexp(dim=0)
         weight = tile.of(targets.weight)
-        pulled = targets.pulled(tile, scored.scores)
-        tile.of(loss).copy_(torch.where(weight == 0, 0, weight * total - pulled))
+        target_logit = targets.target_logit(tile, scored.scores)
+        tile.of(loss).copy_(torch.where(weight == 0, 0, weight * total - target_logit))
         # An ignored pixel has no softmax, whatever its features hold.
-        tile.of(normaliser).copy_(torch.where(weight == 0, torch.inf, total))
-    return loss, targets.weight, normaliser
+        tile.of(lse).copy_(torch.where(weight == 0, torch.inf, total))
+    return loss, targets.weight, lse
 
 
 def distribution_contrast_backward(
-    upstream: Tensor,
-    features: Tensor,
-    labels: Tensor,
-    prototypes: Tensor,
-    variance: Tensor,
-    present: Tensor | None,
-    class_weight: Tensor | None,
-    pixel_weight: Tensor | None,
-    normaliser: Tensor,
-    normalize: bool,
-    temperature: float,
-    ignore_index: int,
-    wants_features: bool,
-    wants_prototypes: bool,
-    wants_variance: bool,
+    grad_output: Tensor, call: DistributionCall, wants: tuple[bool, bool, bool], lse: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of sum_i upstream_i loss_i; one that is not wanted comes back empty."""
-    call = _Distribution(
-        features, labels, prototypes, variance, present, class_weight, pixel_weight,
-        normalize, temperature, ignore_index,
-    )  # fmt: skip
-    targets, sums = call.targets, call.gradients((wants_features, wants_prototypes, wants_variance))
-    # An ignored pixel's upstream gradient may be anything, and a pixel whose upstream gradient is 0
-    # may hold anything: nothing comes back to either.
-    asked = torch.where(upstream == 0, 0, targets.weight)
-    for tile in tiles(features):
-        scored = call.score(tile, asked)
+    """Gradients of features, prototypes and variance from those of the losses (B, P)."""
+    given = _Distribution(call)
+    targets, sums = given.targets, given.gradients(wants)
+    # What comes back to an ignored pixel may be anything, and a pixel to which nothing comes back
+    # may hold anything: neither has a gradient.
+    asked = torch.where(grad_output == 0, 0, targets.weight)
+    for tile in tiles(call.features):
+        scored = given.score(tile, asked)
         weight = tile.of(targets.weight)
         unasked = tile.of(asked) == 0
-        factor = torch.where(unasked, 0, tile.of(upstream))
-        total = torch.where(unasked, torch.inf, tile.of(normaliser))
-        slope = call.means.softmax(scored.scores + scored.bonus, total)
-        slope.mul_(weight * factor)
-        pull = slope.clone()
-        targets.subtract(tile, pull, factor)
-        call.pull_back(scored, slope, pull, tile, sums)
-    return call.finish(sums)
+        factor = torch.where(unasked, 0, tile.of(grad_output))
+        total = torch.where(unasked, torch.inf, tile.of(lse))
+        grad_logits = given.means.softmax(scored.scores + scored.bonus, total)
+        grad_logits.mul_(weight * factor)
+        grad_scores = grad_logits.clone()
+        targets.subtract(tile, grad_scores, factor)
+        given.pull_back(scored, grad_logits, grad_scores, tile, sums)
+    return given.finish(sums)
 
 
 def distribution_contrast_with_gradient(
-    features: Tensor,
-    labels: Tensor,
-    prototypes: Tensor,
-    variance: Tensor,
-    present: Tensor | None,
-    class_weight: Tensor | None,
-    pixel_weight: Tensor | None,
-    normalize: bool,
-    temperature: float,
-    ignore_index: int,
-    mean: bool,
-    wants_features: bool,
-    wants_prototypes: bool,
-    wants_variance: bool,
+    call: DistributionCall, mean: bool, wants: tuple[bool, bool, bool]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The summed or averaged loss () and its gradients, from one read of the features."""
-    call = _Distribution(
-        features, labels, prototypes, variance, present, class_weight, pixel_weight,
-        normalize, temperature, ignore_index,
-    )  # fmt: skip
-    targets, sums = call.targets, call.gradients((wants_features, wants_prototypes, wants_variance))
+    given = _Distribution(call)
+    targets, sums = given.targets, given.gradients(wants)
     if mean:
         targets.average()
     losses = []
-    for tile in tiles(features):
-        scored = call.score(tile, targets.weight)
+    for tile in tiles(call.features):
+        scored = given.score(tile, targets.weight)
         weight = tile.of(targets.weight)
         logits = scored.scores + scored.bonus
-        total = call.means.with_offset(logits).logsumexp(dim=0)
-        pulled = targets.pulled(tile, scored.scores)
-        losses.append(torch.where(weight == 0, 0, weight * total - pulled).sum())
-        slope = call.means.softmax(logits, total).mul_(weight)
-        pull = slope.clone()
-        targets.subtract(tile, pull, None)
-        call.pull_back(scored, slope, pull, tile, sums)
+        total = given.means.with_offset(logits).logsumexp(dim=0)
+        target_logit = targets.target_logit(tile, scored.scores)
+        losses.append(torch.where(weight == 0, 0, weight * total - target_logit).sum())
+        grad_logits = given.means.softmax(logits, total).mul_(weight)
+        grad_scores = grad_logits.clone()
+        targets.subtract(tile, grad_scores, None)
+        given.pull_back(scored, grad_logits, grad_scores, tile, sums)
     loss = torch.stack(losses).sum() if losses else targets.weight.new_zeros(())
-    return loss, *call.finish(sums)
+    return loss, *given.finish(sums)

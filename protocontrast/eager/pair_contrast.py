@@ -1,7 +1,7 @@
 """Contrast between pairs of pixels, (M17) for `pair_contrast`, a tile of the pairs at a time.
 
 All rows are sorted by label. Then the positives of a block of anchors, and the keys that are no
-rivals of all of them, are one short stretch: everything else takes no mask, and most keys no
+negatives of all of them, are one short stretch: everything else takes no mask, and most keys no
 second look. Backward takes the scores again.
 """
 
@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from protocontrast.calls import PairRolesCall
 from protocontrast.eager.lengths import lengths, sizes
 from protocontrast.eager.similarity import LARGEST_EXPONENT
 from protocontrast.eager.tiles import accumulation_dtype
@@ -87,48 +88,37 @@ def _tiles(begin: int, end: int) -> Iterator[slice]:
 
 
 class _Block(NamedTuple):
-    """Anchors `rows`, their positives' and non-rivals' stretches."""
+    """Anchors `rows`, their positives' and non-negatives' stretches."""
 
     rows: slice
     positives: tuple[int, int]
-    kin: tuple[int, int]
+    same_class: tuple[int, int]
 
 
 class _Pairs:
     """Anchors and keys made ready for one call."""
 
-    def __init__(
-        self,
-        anchors: Tensor,
-        anchor_labels: Tensor,
-        keys: Tensor,
-        positive_labels: Tensor,
-        negative_labels: Tensor,
-        used: Tensor,
-        kind: str,
-        temperature: float,
-        exclude_self: bool,
-        ignore_index: int,
-    ) -> None:
-        self.kind = kind
-        self.anchors = _Rows(anchors, anchor_labels, used, kind)
-        is_positive, is_rival = positive_labels != ignore_index, negative_labels != ignore_index
-        self.positives = _Rows(keys, positive_labels, is_positive, kind)
-        self.rivals = self.positives
-        if not (self.anchors.on_host and torch.equal(positive_labels, negative_labels)):
-            self.rivals = _Rows(keys, negative_labels, is_rival, kind)
+    def __init__(self, call: PairRolesCall, used: Tensor) -> None:
+        self.kind = kind = call.similarity
+        self.anchors = _Rows(call.anchors, call.anchor_labels, used, kind)
+        labels = call.positive_labels, call.negative_labels
+        is_positive, is_negative = (one != call.ignore_index for one in labels)
+        self.positives = _Rows(call.keys, labels[0], is_positive, kind)
+        self.negatives = self.positives
+        if not (self.anchors.on_host and torch.equal(*labels)):
+            self.negatives = _Rows(call.keys, labels[1], is_negative, kind)
         if kind == "euclidean":
-            self._bring_near(temperature)
+            self._bring_near(call.temperature)
         else:
-            self.scaled = self.anchors.matrix / temperature
-        self.exclude_self = exclude_self
-        self.bounded = kind == "cosine" and 1 / temperature <= LARGEST_EXPONENT
+            self.scaled = self.anchors.matrix / call.temperature
+        self.exclude_self = call.exclude_self
+        self.bounded = kind == "cosine" and 1 / call.temperature <= LARGEST_EXPONENT
 
     def _bring_near(self, temperature: float) -> None:
         """Divide all rows by their largest number, so that squared distances stay numbers."""
         sides = [self.anchors, self.positives]
-        if self.rivals is not self.positives:
-            sides.append(self.rivals)
+        if self.negatives is not self.positives:
+            sides.append(self.negatives)
         parts = [side.matrix.detach().flatten() for side in sides if side.matrix.numel()]
         # One part at a time: each has a largest number of its own.
         largest = [part.abs().amax() for part in parts] or [self.anchors.matrix.new_ones(())]
@@ -151,7 +141,7 @@ class _Pairs:
 
     def blocks(self) -> Iterator[_Block]:
         """Anchors at a time, with where their labels lie among the keys."""
-        sides = self.positives.stretches(self.anchors), self.rivals.stretches(self.anchors)
+        sides = self.positives.stretches(self.anchors), self.negatives.stretches(self.anchors)
         return map(_Block, self.anchors.blocks(), *sides)
 
     def positive(self, block: slice, tile: slice) -> Tensor:
@@ -164,56 +154,42 @@ class _Pairs:
             positive &= self.anchors.order[block, None] != keys.order[tile]
         return positive
 
-    def hide_kin(self, scores: Tensor, block: _Block, tile: slice) -> Tensor:
-        """Scores (a, k) of rivals; -inf where a key is none."""
-        begin, end = max(block.kin[0], tile.start), min(block.kin[1], tile.stop)
+    def hide_same_class(self, scores: Tensor, block: _Block, tile: slice) -> Tensor:
+        """Scores (a, k) of negatives; -inf where a key is none."""
+        begin, end = max(block.same_class[0], tile.start), min(block.same_class[1], tile.stop)
         if begin < end:
-            own, others = self.anchors.labels[block.rows, None], self.rivals.labels[begin:end]
-            kin = own == others
-            if not self.rivals.on_host:
-                kin |= ~self.rivals.used[begin:end]
-            scores[:, begin - tile.start : end - tile.start].masked_fill_(kin, -torch.inf)
+            own, others = self.anchors.labels[block.rows, None], self.negatives.labels[begin:end]
+            same_class = own == others
+            if not self.negatives.on_host:
+                same_class |= ~self.negatives.used[begin:end]
+            scores[:, begin - tile.start : end - tile.start].masked_fill_(same_class, -torch.inf)
         return scores
 
 
-def _used(anchor_labels: Tensor, weight: Tensor | None, ignore_index: int) -> Tensor:
-    labelled = anchor_labels != ignore_index
-    return labelled if weight is None else labelled & (weight != 0)
+def _used(call: PairRolesCall) -> Tensor:
+    labelled = call.anchor_labels != call.ignore_index
+    return labelled if call.anchor_weight is None else labelled & (call.anchor_weight != 0)
 
 
-def pair_contrast(
-    anchors: Tensor,
-    anchor_labels: Tensor,
-    keys: Tensor,
-    positive_labels: Tensor,
-    negative_labels: Tensor,
-    anchor_weight: Tensor | None,
-    kind: str,
-    temperature: float,
-    every: bool,
-    exclude_self: bool,
-    ignore_index: int,
-) -> tuple[Tensor, Tensor, Tensor]:
+def pair_contrast(call: PairRolesCall) -> tuple[Tensor, Tensor, Tensor]:
     """Loss and weight (A,) of the anchors, and (3, A) what backward needs.
 
-    That is the rivals' log-sum-exp and the weights of each positive pair and of the rivals
+    That is the negatives' log-sum-exp and the weights of each positive pair and of the negatives
     together: +inf and twice 0 where an anchor does not count.
     """
-    pairs = _Pairs(
-        anchors, anchor_labels, keys, positive_labels, negative_labels,
-        _used(anchor_labels, anchor_weight, ignore_index),
-        kind, temperature, exclude_self, ignore_index,
-    )  # fmt: skip
+    pairs, every = _Pairs(call, _used(call)), call.all_in_denominator
     order = pairs.anchors.order
     loss, mass, count = (torch.zeros_like(pairs.scaled[:, 0]) for _ in range(3))
-    weight = torch.ones_like(loss) if anchor_weight is None else anchor_weight[order].to(loss.dtype)
-    normaliser = torch.full_like(loss, -torch.inf)
+    weight = torch.ones_like(loss)
+    if call.anchor_weight is not None:
+        weight = call.anchor_weight[order].to(loss.dtype)
+    lse = torch.full_like(loss, -torch.inf)
     for block in pairs.blocks():
         rows = block.rows
-        normaliser[rows] = _normaliser(pairs, block, every)
+        lse[rows] = _lse(pairs, block, every)
         for tile in _tiles(*block.positives):
             positive = pairs.positive(rows, tile)
-            gap = normaliser[rows, None] - pairs.scores(rows, pairs.positives.matrix[tile])
+            gap = lse[rows, None] - pairs.scores(rows, pairs.positives.matrix[tile])
             count[rows] += positive.sum(dim=1)
             if not every:
                 mass[rows] += gap.sigmoid().masked_fill_(~positive, 0).sum(dim=1)
@@ -225,31 +201,31 @@ def pair_contrast(
     loss = torch.where(counted, per_positive * loss, 0)
     mass = weight if every else torch.where(counted, per_positive * mass, 0)
     # exp(s - inf) = 0: an anchor that does not count pulls nothing, whatever it holds.
-    normaliser = torch.where(counted, normaliser, torch.inf)
-    found = loss.new_zeros(5, len(anchors))
+    lse = torch.where(counted, lse, torch.inf)
+    found = loss.new_zeros(5, len(call.anchors))
     found[2] = torch.inf
-    found[:, order] = torch.stack([loss, weight, normaliser, per_positive, mass])
+    found[:, order] = torch.stack([loss, weight, lse, per_positive, mass])
     return found[0].clone(), found[1].clone(), found[2:].clone()
 
 
-def _normaliser(pairs: _Pairs, block: _Block, every: bool) -> Tensor:
-    """The log-sum-exp of the rivals' scores, -inf where an anchor has none."""
+def _lse(pairs: _Pairs, block: _Block, every: bool) -> Tensor:
+    """The log-sum-exp of the negatives' scores, -inf where an anchor has none."""
     rows = block.rows
     total = pairs.scaled.new_zeros(rows.stop - rows.start)
-    normaliser = torch.full_like(total, -torch.inf)
+    lse = torch.full_like(total, -torch.inf)
     for scores in _denominator(pairs, block, every):
         if pairs.bounded:  # a cosine over a temperature: exp needs no peak
             total += scores.exp_().sum(dim=1)
         else:
-            normaliser = torch.logaddexp(normaliser, scores.logsumexp(dim=1))
-    return total.log_() if pairs.bounded else normaliser
+            lse = torch.logaddexp(lse, scores.logsumexp(dim=1))
+    return total.log_() if pairs.bounded else lse
 
 
 def _denominator(pairs: _Pairs, block: _Block, every: bool) -> Iterator[Tensor]:
-    """Scores (a, k) of what stands in the sums, -inf elsewhere: rivals, then any positives."""
-    rows, rivals, positives = block.rows, pairs.rivals.matrix, pairs.positives.matrix
-    for tile in _tiles(0, len(rivals)):
-        yield pairs.hide_kin(pairs.scores(rows, rivals[tile]), block, tile)
+    """Scores (a, k) of what stands in the sums, -inf elsewhere: negatives, then any positives."""
+    rows, negatives, positives = block.rows, pairs.negatives.matrix, pairs.positives.matrix
+    for tile in _tiles(0, len(negatives)):
+        yield pairs.hide_same_class(pairs.scores(rows, negatives[tile]), block, tile)
     if every:
         for tile in _tiles(*block.positives):
             scores = pairs.scores(rows, positives[tile])
@@ -257,7 +233,7 @@ def _denominator(pairs: _Pairs, block: _Block, every: bool) -> Iterator[Tensor]:
 
 
 def _pull_apart(
-    slope: Tensor,
+    grad_scores: Tensor,
     distance: Tensor,
     anchors: Tensor,
     keys: Tensor,
@@ -266,99 +242,85 @@ def _pull_apart(
 ) -> None:
     """Add what follows from dL/d(-distance), (a, k), to the sides' gradients; 0 at distance 0."""
     backward = torch.ops.aten._cdist_backward.default
-    slope = slope.neg()
+    grad_scores = grad_scores.neg()
     if to_anchors is not None:
-        to_anchors += backward(slope, anchors, keys, 2.0, distance)
+        to_anchors += backward(grad_scores, anchors, keys, 2.0, distance)
     if to_keys is not None:
-        across = slope.t().contiguous(), keys, anchors, 2.0, distance.t().contiguous()
+        across = grad_scores.t().contiguous(), keys, anchors, 2.0, distance.t().contiguous()
         to_keys += backward(*across)
 
 
 def pair_contrast_backward(
-    upstream: Tensor,
-    anchors: Tensor,
-    anchor_labels: Tensor,
-    keys: Tensor,
-    positive_labels: Tensor,
-    negative_labels: Tensor,
-    statistics: Tensor,
-    kind: str,
-    temperature: float,
-    every: bool,
-    exclude_self: bool,
-    ignore_index: int,
-    wants_anchors: bool,
-    wants_keys: bool,
+    grad_output: Tensor, call: PairRolesCall, wants: tuple[bool, bool], statistics: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """(M17) gradients of sum_i upstream_i loss_i; one that is not wanted comes back empty."""
-    # The upstream gradient of an anchor that does not count may be anything, and an anchor whose
-    # upstream gradient is 0 may hold anything: nothing comes back to either.
-    counted = (statistics[1] != 0) & (upstream != 0)
-    pairs = _Pairs(
-        anchors, anchor_labels, keys, positive_labels, negative_labels, counted,
-        kind, temperature, exclude_self, ignore_index,
-    )  # fmt: skip
+    """(M17) gradients of anchors and keys from those of the losses (A,)."""
+    (wants_anchors, wants_keys), every = wants, call.all_in_denominator
+    anchors, keys, kind, temperature = call.anchors, call.keys, call.similarity, call.temperature
+    # What comes back to an anchor that does not count may be anything, and an anchor to which
+    # nothing comes back may hold anything: neither has a gradient.
+    counted = (statistics[1] != 0) & (grad_output != 0)
+    pairs = _Pairs(call, counted)
     order = pairs.anchors.order
-    normaliser, per_positive, mass = statistics[:, order, None]
-    factor = torch.where(counted, upstream, 0)[order, None]
+    lse, per_positive, mass = statistics[:, order, None]
+    factor = torch.where(counted, grad_output, 0)[order, None]
     per_positive, mass = per_positive * factor, mass * factor
     to_anchors = torch.zeros_like(pairs.scaled)
     to_positives = torch.zeros_like(pairs.positives.matrix)
-    to_rivals = to_positives
-    if pairs.rivals is not pairs.positives:
-        to_rivals = torch.zeros_like(pairs.rivals.matrix)
+    to_negatives = to_positives
+    if pairs.negatives is not pairs.positives:
+        to_negatives = torch.zeros_like(pairs.negatives.matrix)
     for block in pairs.blocks():
         rows = block.rows
-        own, pulled, pushed = pairs.scaled[rows], to_anchors[rows], mass[rows] * pairs.scaled[rows]
-        for tile in _tiles(0, len(pairs.rivals.matrix)):
-            others = pairs.rivals.matrix[tile]
+        own, into, pushed = pairs.scaled[rows], to_anchors[rows], mass[rows] * pairs.scaled[rows]
+        for tile in _tiles(0, len(pairs.negatives.matrix)):
+            others = pairs.negatives.matrix[tile]
             if kind == "euclidean":
                 distance = pairs.distances(rows, others)
-                scores = torch.addcmul(normaliser[rows].neg(), distance, pairs.factor)
-                slope = pairs.hide_kin(scores, block, tile).exp_().mul_(mass[rows])
+                scores = torch.addcmul(lse[rows].neg(), distance, pairs.factor)
+                grad_scores = pairs.hide_same_class(scores, block, tile).exp_().mul_(mass[rows])
                 _pull_apart(
-                    slope, distance, own, others,
-                    pulled if wants_anchors else None, to_rivals[tile] if wants_keys else None,
+                    grad_scores, distance, own, others,
+                    into if wants_anchors else None, to_negatives[tile] if wants_keys else None,
                 )  # fmt: skip
                 continue
-            scores = torch.addmm(normaliser[rows].neg(), own, others.t())
-            share = pairs.hide_kin(scores, block, tile).exp_()
+            scores = torch.addmm(lse[rows].neg(), own, others.t())
+            share = pairs.hide_same_class(scores, block, tile).exp_()
             if wants_anchors:
-                pulled.addcmul_(share @ others, mass[rows])
+                into.addcmul_(share @ others, mass[rows])
             if wants_keys:
-                to_rivals[tile].addmm_(share.t(), pushed)
+                to_negatives[tile].addmm_(share.t(), pushed)
         for tile in _tiles(*block.positives):
             others = pairs.positives.matrix[tile]
             if kind == "euclidean":
                 distance = pairs.distances(rows, others)
-                gap = torch.addcmul(normaliser[rows], distance, pairs.factor, value=-1)
+                gap = torch.addcmul(lse[rows], distance, pairs.factor, value=-1)
             else:
-                gap = torch.addmm(normaliser[rows], own, others.t(), alpha=-1)
+                gap = torch.addmm(lse[rows], own, others.t(), alpha=-1)
             if every:
-                slope = gap.neg_().exp_().mul_(mass[rows]).sub_(per_positive[rows])
+                grad_scores = gap.neg_().exp_().mul_(mass[rows]).sub_(per_positive[rows])
             else:
-                slope = gap.sigmoid_().mul_(-per_positive[rows])
-            slope.masked_fill_(~pairs.positive(rows, tile), 0)
+                grad_scores = gap.sigmoid_().mul_(-per_positive[rows])
+            grad_scores.masked_fill_(~pairs.positive(rows, tile), 0)
             if kind == "euclidean":
                 _pull_apart(
-                    slope, distance, own, others,
-                    pulled if wants_anchors else None, to_positives[tile] if wants_keys else None,
+                    grad_scores, distance, own, others,
+                    into if wants_anchors else None, to_positives[tile] if wants_keys else None,
                 )  # fmt: skip
                 continue
             if wants_anchors:
-                pulled.addmm_(slope, others)
+                into.addmm_(grad_scores, others)
             if wants_keys:
-                to_positives[tile].addmm_(slope.t(), own)
+                to_positives[tile].addmm_(grad_scores.t(), own)
     gradients = anchors.new_empty(0), keys.new_empty(0)
     if wants_anchors:
         gradients = torch.zeros_like(anchors), gradients[1]
         pairs.anchors.add_gradient(to_anchors.div_(temperature), gradients[0])
     if wants_keys:
         if kind == "euclidean":
-            for total in {id(total): total for total in (to_positives, to_rivals)}.values():
+            for total in {id(total): total for total in (to_positives, to_negatives)}.values():
                 total.div_(temperature)
         gradients = gradients[0], torch.zeros_like(keys)
         pairs.positives.add_gradient(to_positives, gradients[1])
-        if pairs.rivals is not pairs.positives:
-            pairs.rivals.add_gradient(to_rivals, gradients[1])
+        if pairs.negatives is not pairs.positives:
+            pairs.negatives.add_gradient(to_negatives, gradients[1])
     return gradients

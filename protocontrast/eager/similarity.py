@@ -37,7 +37,7 @@ class Similarity:
         present: Tensor | None,
         kind: str,
         temperature: float | Tensor,
-        floor: bool,
+        keep_absent: bool,
         dtype: torch.dtype,
     ) -> None:
         self.kind = kind
@@ -56,7 +56,7 @@ class Similarity:
             self.scale = inverse_of(rows.square().sum(dim=1, keepdim=True)) / temperature
         self.matrix = rows if kind == "euclidean" else rows * self.scale
         # masked_fill asks a device for a temperature that is there.
-        absent = torch.ones_like(self.scale) * (-1 / temperature if floor else NEVER)
+        absent = torch.ones_like(self.scale) * (-1 / temperature if keep_absent else NEVER)
         self.offset = torch.where(present[:, None], 0, absent)
         on_host = prototypes.device.type == "cpu"
         self.complete = on_host and bool(present.all())
@@ -101,9 +101,9 @@ class Similarity:
             shares = exp_of_differences_(shifted.sub_(peak))
         return shares if self.complete else shares.mul_(self.factor), peak
 
-    def softmax(self, logits: Tensor, normaliser: Tensor) -> Tensor:
-        """exp(z + offset - normaliser) of all classes (C, n); next to 0 where that is +inf."""
-        shares = exp_of_differences_(self.with_offset(logits) - normaliser)
+    def softmax(self, logits: Tensor, lse: Tensor) -> Tensor:
+        """exp(z + offset - lse) of all classes (C, n); next to 0 where that is +inf."""
+        shares = exp_of_differences_(self.with_offset(logits) - lse)
         return shares if self.complete else shares.masked_fill_(self.offset == NEVER, 0)
 
     def first_of_equals(self) -> Tensor:

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
+from protocontrast.calls import TargetPassCall
 from protocontrast.eager.class_prototypes import add_marked
-from protocontrast.eager.contrast import scale_in_place
+from protocontrast.eager.contrast import contrast_backward, scale_in_place
 from protocontrast.eager.lengths import Lengths, unit_columns
 from protocontrast.eager.products import add_product
 from protocontrast.eager.similarity import Scored, Similarity
@@ -22,14 +23,14 @@ class _Totals:
         self.losses = like.new_zeros(num_classes)
 
     def add(
-        self, block: Tensor, pixels: Lengths, member: Tensor, key: Tensor, spoilt: bool
+        self, block: Tensor, pixels: Lengths, member: Tensor, key: Tensor, nonfinite: bool
     ) -> None:
         """The sums of a tile (D, n) under one-hot labels (C, n), also given as floats, -1 for none.
 
-        What is NaN or infinite in a `spoilt` tile reaches its own class only: a product with
+        What is NaN or infinite in a `nonfinite` tile reaches its own class only: a product with
         one-hot labels would spread it to every class, since 0 * NaN is NaN.
         """
-        if not spoilt:
+        if not nonfinite:
             if self.normalize:
                 add_product(self.sums.t(), member * pixels.inverse, pixels.block)
             else:
@@ -44,66 +45,51 @@ class _Totals:
             block = unit_columns(block)
         self.sums.index_add_(1, key.clamp(0, len(member) - 1).long(), block)
 
-    def lose(self, log_mass: Tensor, logits: Tensor, mass: Tensor, spoilt: bool) -> None:
+    def lose(self, log_mass: Tensor, logits: Tensor, mass: Tensor, nonfinite: bool) -> None:
         """The losses of a tile whose pixels count with a mass (C, n); 0 wins over NaN."""
         losses = (log_mass - logits).mul_(mass)
-        self.losses += (torch.where(mass == 0, 0, losses) if spoilt else losses).sum(dim=1)
+        self.losses += (torch.where(mass == 0, 0, losses) if nonfinite else losses).sum(dim=1)
 
 
-def target_pass(
-    features: Tensor,
-    static: Tensor | None,
-    targets: Tensor | None,
-    filling: Tensor | None,
-    prototypes: Tensor,
-    nearest: Tensor | None,
-    present: Tensor,
-    counted: Tensor | None,
-    threshold: float,
-    measure: str,
-    temperature: float | Tensor,
-    floor: bool,
-    normalize: bool,
-    ignore_index: int,
-    transfer: bool,
-    wants_sums: bool,
-    wants_gradient: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+def target_pass(call: TargetPassCall) -> tuple[Tensor, ...]:
     """Losses (C,), sums (C, D), counts (C,); fused labels, measure and log-sum-exp (B, P).
 
     The last results are the targets with transferred labels where they had no mass, and the
     gradient of the summed loss; what is not wanted comes back empty or 0.
     """
-    dtype = accumulation_dtype(features)
+    features, static, targets, filling = call.features, call.static, call.targets, call.filling
+    prototypes, counted, transfer = call.prototypes, call.counted, call.transfer
+    dtype, ignore_index = accumulation_dtype(features), call.ignore_index
     images, channels, pixels = features.shape
     num_classes = len(prototypes)
-    contrast = Similarity(prototypes, present, "cosine", temperature, floor, dtype)
-    others = prototypes if nearest is None else nearest
-    near = Nearest(others, present, measure, "cosine", temperature, dtype)
-    one_product = not transfer or (nearest is None and near.confidence)
+    contrast = Similarity(
+        prototypes, call.present, "cosine", call.temperature, call.keep_absent, dtype
+    )
+    near = Nearest(call.of_labels())
+    one_product = not transfer or (call.nearest is None and near.confidence)
     matrix = contrast.matrix
     if counted is None:
         matrix, share = near.similarity.matrix, torch.zeros_like(contrast.matrix[:, 0])
     else:
-        share = (counted & present).to(dtype)
+        share = (counted & call.present).to(dtype)
         if not one_product:
             matrix = torch.cat([contrast.matrix, near.similarity.matrix])
-    limit = torch.where(near.somewhere, threshold, torch.inf).to(dtype)
+    limit = torch.where(near.somewhere, call.threshold, torch.inf).to(dtype)
     classes = torch.arange(num_classes, dtype=dtype, device=features.device)[:, None]
     # Floats, in which comparisons are several times faster on CPU than in integers; -1: no class.
     given = None if static is None else torch.where(static == ignore_index, -1, static.to(dtype))
     keys, values = (matrix.new_zeros(images, pixels) for _ in range(2))
     nowhere = matrix.new_full((), -1).expand(images, pixels)
-    normaliser = matrix.new_full((images, pixels), torch.inf)
-    gradient = torch.empty_like(features) if wants_gradient else features.new_empty(0)
+    lse = matrix.new_full((images, pixels), torch.inf)
+    gradient = torch.empty_like(features) if call.wants_gradient else features.new_empty(0)
     filled = features.new_empty(0)
     if targets is not None and transfer:
         filled = targets.new_empty(targets.shape)
-    total = _Totals(num_classes, channels, normalize, matrix)
+    total = _Totals(num_classes, channels, call.normalize, matrix)
     for tile in tiles(features):
         block = widened(features, tile)
         products, read = contrast.scores(block, matrix)
-        spoilt = holds_nonfinite(products)
+        nonfinite = holds_nonfinite(products)
         logits = products[:num_classes]
         key = tile.of(nowhere)
         if transfer:
@@ -125,8 +111,8 @@ def target_pass(
         tile.of(keys).copy_(key)
         member = torch.eq(key, classes, out=torch.empty_like(logits))
         total.counts += member.sum(dim=1)
-        if wants_sums:
-            total.add(block, read, member, key, spoilt)
+        if call.wants_sums:
+            total.add(block, read, member, key, nonfinite)
         if counted is None:
             continue
         mass = member * share[:, None]
@@ -134,18 +120,18 @@ def target_pass(
             soft = soft.to(dtype)
             mass = torch.where((share[:, None] == 0) | (soft == 0), 0, soft * share[:, None])
         weight = mass.sum(dim=0)
-        if spoilt:
+        if nonfinite:
             logits, read = contrast.scores(without(block, weight == 0))
-        slope, peak = contrast.exponentials(logits)
-        whole = slope.sum(dim=0)
+        grad_logits, peak = contrast.exponentials(logits)
+        whole = grad_logits.sum(dim=0)
         log_whole = whole.log() if peak is None else whole.log().add_(peak)
         # An ignored pixel has no softmax, whatever its features hold.
-        tile.of(normaliser).copy_(log_whole.masked_fill(weight == 0, torch.inf))
-        total.lose(log_whole, contrast.with_offset(logits), mass, spoilt)
-        if wants_gradient:
+        tile.of(lse).copy_(log_whole.masked_fill(weight == 0, torch.inf))
+        total.lose(log_whole, contrast.with_offset(logits), mass, nonfinite)
+        if call.wants_gradient:
             # It is 0 where no class is present, and then no pixel counts.
-            slope.mul_(torch.where(weight == 0, 0, weight / whole)).sub_(mass)
-            contrast.pull_back(Scored(logits, read), slope, tile.of(gradient), None)
+            grad_logits.mul_(torch.where(weight == 0, 0, weight / whole)).sub_(mass)
+            contrast.pull_back(Scored(logits, read), grad_logits, tile.of(gradient), None)
     labels = torch.where(keys < 0, ignore_index, keys.long())
     losses = torch.where(share == 0, 0, total.losses)
     if static is not None and features.device.type != "cpu":
@@ -153,9 +139,23 @@ def target_pass(
         wrong = ((static < 0) | (static >= num_classes)) & (static != ignore_index)
         losses = torch.where(wrong.any(), torch.nan, losses)
     # A pixel that is NaN may turn out ignored when its class is left out; else its logits are NaN.
-    normaliser.masked_fill_(torch.isnan(normaliser), torch.inf)
+    lse.masked_fill_(torch.isnan(lse), torch.inf)
     sums = total.sums.t().contiguous()
-    return losses, sums, total.counts, labels, near.seen(values), normaliser, filled, gradient
+    return losses, sums, total.counts, labels, near.seen(values), lse, filled, gradient
+
+
+def target_pass_backward(
+    grad_output: Tensor,
+    call: TargetPassCall,
+    wants: tuple[bool],
+    labels: Tensor,
+    lse: Tensor,
+    filled: Tensor,
+) -> Tensor:
+    """Gradient of the features from that of the losses (C,): a class weight of the contrast."""
+    contrast = call.of_losses(call.contrasted(labels, filled), grad_output)
+    everywhere = torch.ones_like(lse[:, :1]).expand_as(lse)
+    return contrast_backward(everywhere, contrast, (True, False), lse)[0]
 
 
 def scaled(

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from protocontrast.calls import TransferCall
 from protocontrast.eager.exponentials import exp_of_differences_
 from protocontrast.eager.similarity import Similarity
 from protocontrast.eager.tiles import accumulation_dtype, tiles, widened
@@ -11,20 +12,15 @@ from protocontrast.eager.tiles import accumulation_dtype, tiles, widened
 class Nearest:
     """The nearest of some prototypes, tile by tile, and the measure of how near it is."""
 
-    def __init__(
-        self,
-        prototypes: Tensor,
-        present: Tensor | None,
-        measure: str,
-        kind: str,
-        temperature: float | Tensor,
-        dtype: torch.dtype,
-    ) -> None:
-        self.confidence = measure == "confidence"
+    def __init__(self, call: TransferCall) -> None:
+        dtype = accumulation_dtype(call.features)
+        self.confidence = call.measure == "confidence"
         # The similarity itself is wanted exactly, so 1/tau stays out of it.
-        scale = temperature if self.confidence else 1.0
-        self.similarity = Similarity(prototypes, present, kind, scale, False, dtype)
-        self.num_classes = len(prototypes)
+        scale = call.temperature if self.confidence else 1.0
+        self.similarity = Similarity(
+            call.prototypes, call.present, call.similarity, scale, False, dtype
+        )
+        self.num_classes = len(call.prototypes)
         # argmax over rows is slow on CPU; the largest rank among the maxima is the lowest class.
         rank = self.num_classes - self.similarity.first_of_equals()
         self.rank = rank.to(dtype)[:, None]
@@ -48,20 +44,11 @@ class Nearest:
         return torch.where(self.somewhere | torch.isnan(values), values, 0)
 
 
-def transfer(
-    features: Tensor,
-    prototypes: Tensor,
-    present: Tensor | None,
-    threshold: float,
-    class_threshold: Tensor | None,
-    measure: str,
-    kind: str,
-    temperature: float | Tensor,
-    ignore_index: int,
-) -> tuple[Tensor, Tensor]:
+def transfer(call: TransferCall) -> tuple[Tensor, Tensor]:
     """Labels (B, P) int64 and the measure's value (B, P)."""
+    features, limits = call.features, call.class_threshold
     dtype = accumulation_dtype(features)
-    nearest = Nearest(prototypes, present, measure, kind, temperature, dtype)
+    nearest = Nearest(call)
     images, _, pixels = features.shape
     labels = torch.empty(images, pixels, dtype=torch.int64, device=features.device)
     values = torch.empty(images, pixels, dtype=dtype, device=features.device)
@@ -70,9 +57,9 @@ def transfer(
         tile.of(labels).copy_(found)
         tile.of(values).copy_(value)
     values = nearest.seen(values)
-    if class_threshold is None:
-        kept = values >= threshold
+    if limits is None:
+        kept = values >= call.threshold
     else:
-        kept = values >= class_threshold.to(dtype)[labels.clamp(0, len(prototypes) - 1)]
+        kept = values >= limits.to(dtype)[labels.clamp(0, nearest.num_classes - 1)]
     kept &= nearest.somewhere
-    return torch.where(kept, labels, ignore_index), values
+    return torch.where(kept, labels, call.ignore_index), values

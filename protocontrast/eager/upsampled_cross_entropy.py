@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from protocontrast.calls import UpsampledCall
 from protocontrast.eager.exponentials import SMALLEST_EXPONENT
 from protocontrast.eager.resampling import Chunk, Upsampling
 from protocontrast.eager.tiles import accumulation_dtype, holds_nonfinite
@@ -21,29 +22,21 @@ class _Weights(NamedTuple):
     own: Tensor
     even: Tensor | None
 
-    def times(self, upstream: Tensor) -> "_Weights":
+    def times(self, grad_output: Tensor) -> "_Weights":
         """Multiplied by the gradients of the pixels' losses."""
-        return _Weights(*(None if one is None else one * upstream for one in self))  # type: ignore[arg-type]
+        return _Weights(*(None if one is None else one * grad_output for one in self))  # type: ignore[arg-type]
 
 
 class _Targets:
     """Class and weight of each pixel, taken from the labels a few rows at a time."""
 
-    def __init__(
-        self,
-        labels: Tensor,
-        class_weight: Tensor | None,
-        num_classes: int,
-        ignore_index: int,
-        label_smoothing: float,
-        dtype: torch.dtype,
-    ) -> None:
-        self.labels = labels
-        self.share = None if class_weight is None else class_weight.to(dtype)
-        self.num_classes = num_classes
-        self.ignore_index = ignore_index
-        self.label_smoothing = label_smoothing
-        self.dtype = dtype
+    def __init__(self, call: UpsampledCall) -> None:
+        self.dtype = accumulation_dtype(call.logits)
+        self.labels = call.labels
+        self.class_weight = None if call.class_weight is None else call.class_weight.to(self.dtype)
+        self.num_classes = call.logits.shape[1]
+        self.ignore_index = call.ignore_index
+        self.label_smoothing = call.label_smoothing
 
     def labelled(self, image: int, rows: slice) -> Tensor:
         """1 where a pixel has a label, else 0, (rows, W)."""
@@ -52,22 +45,25 @@ class _Targets:
     def all_weights(self, there: Tensor | None) -> tuple[Tensor | float, Tensor | int]:
         """The classes' weights in all and their number, of each pixel that lacks some."""
         if there is not None:
-            share = 1 if self.share is None else self.share[:, None]
-            return (there * share).sum(dim=1), there.sum(dim=1).clamp_min_(1)
-        return self.num_classes if self.share is None else self.share.sum(), self.num_classes
+            weight = 1 if self.class_weight is None else self.class_weight[:, None]
+            return (there * weight).sum(dim=1), there.sum(dim=1).clamp_min_(1)
+        return (
+            self.num_classes if self.class_weight is None else self.class_weight.sum(),
+            self.num_classes,
+        )
 
     def over_classes(self, logits: Tensor, absent: Tensor | None) -> Tensor:
         """sum_c v_c z_c of logits (rows, C, W)."""
-        if self.share is not None:
-            share = self.share[:, None]
-            logits = torch.where(share == 0, 0, logits * share)
+        if self.class_weight is not None:
+            weight = self.class_weight[:, None]
+            logits = torch.where(weight == 0, 0, logits * weight)
         return (logits if absent is None else torch.where(absent, 0, logits)).sum(dim=1)
 
     def evenly(self, even: Tensor, absent: Tensor | None) -> Tensor:
         """even v_c of every class, to be broadcast against (rows, C, W)."""
         even = even[:, None]
-        if self.share is not None:
-            even = even * self.share[:, None]
+        if self.class_weight is not None:
+            even = even * self.class_weight[:, None]
         return even if absent is None else torch.where(absent, 0, even)
 
     def rows(self, image: int, rows: slice) -> tuple[Tensor, Tensor]:
@@ -76,8 +72,8 @@ class _Targets:
         valid = labels != self.ignore_index
         index = labels.clamp(0, self.num_classes - 1).long()
         weight = valid.to(self.dtype)
-        if self.share is not None:
-            weight = torch.where(valid, self.share[index], 0)
+        if self.class_weight is not None:
+            weight = torch.where(valid, self.class_weight[index], 0)
         if labels.device.type != "cpu":
             # A value that is no class was refused on CPU; here it must not pass for one.
             wrong = valid & ((labels < 0) | (labels >= self.num_classes))
@@ -85,34 +81,35 @@ class _Targets:
         return index, weight
 
 
-def _without_absent(
-    weight: Tensor, index: Tensor, wide: Tensor, upsampling: Upsampling, chunk: Chunk
-) -> Tensor:
+class _Stretched(NamedTuple):
+    """Some rows of an image, as wide as the labels, and how they are blended."""
+
+    image: int
+    chunk: Chunk
+    wide: Tensor
+    upsampling: Upsampling
+
+    def blended(self) -> list[Tensor]:
+        """The logits of each tile."""
+        return [self.upsampling.blend(self.wide, tile) for tile in self.chunk.tiles]
+
+
+def _without_absent(weight: Tensor, index: Tensor, rows: _Stretched) -> Tensor:
     """Weights (rows, W), 0 where the logit of the pixel's own class is -inf."""
-    own = [
-        upsampling.blend(wide, tile).gather(1, index[tile.outputs, None])[:, 0]
-        for tile in chunk.tiles
-    ]
+    pairs = zip(rows.blended(), rows.chunk.tiles, strict=True)
+    own = [tile.gather(1, index[where.outputs, None])[:, 0] for tile, where in pairs]
     return torch.where(torch.cat(own) == -torch.inf, 0, weight)
 
 
 def _smoothed(
-    weight: Tensor,
-    index: Tensor,
-    targets: _Targets,
-    image: int,
-    wide: Tensor,
-    upsampling: Upsampling,
-    chunk: Chunk,
-    gathers: bool,
+    weight: Tensor, index: Tensor, targets: _Targets, rows: _Stretched, gathers: bool
 ) -> _Weights:
     """(M16) from the weights v_y of pixels; a class whose logit is -inf is none of a pixel's."""
-    labelled = targets.labelled(image, chunk.outputs)
+    labelled = targets.labelled(rows.image, rows.chunk.outputs)
     everything, count = targets.all_weights(None)
     if gathers:
-        labelled = _without_absent(labelled, index, wide, upsampling, chunk)
-        there = [upsampling.blend(wide, tile) != -torch.inf for tile in chunk.tiles]
-        found = [targets.all_weights(one) for one in there]
+        labelled = _without_absent(labelled, index, rows)
+        found = [targets.all_weights(tile != -torch.inf) for tile in rows.blended()]
         everything, count = (torch.cat(parts) for parts in zip(*found, strict=True))
     even = labelled * targets.label_smoothing / count
     own = weight * (1 - targets.label_smoothing)
@@ -120,29 +117,25 @@ def _smoothed(
 
 
 def _sweep(
-    logits: Tensor,
-    labels: Tensor,
-    class_weight: Tensor | None,
-    ignore_index: int,
-    align_corners: bool,
-    label_smoothing: float,
-    each: Tensor | None,
-    upstream: Tensor | None,
-    gradient: Tensor | None,
+    call: UpsampledCall,
+    each: Tensor | None = None,
+    grad_output: Tensor | None = None,
+    gradient: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Summed loss and summed weight, each ().
 
-    Also the loss of every pixel, written to `each` (B, H, W), and the gradient of
-    sum(upstream * loss), added to `gradient` (B, C, h, w); upstream 1 if not given.
+    Also the loss of every pixel, written to `each` (B, H, W), and the gradient of the logits, added
+    to `gradient` (B, C, h, w), from that of the losses, 1 if not given.
     """
+    logits, labels = call.logits, call.labels
     dtype = accumulation_dtype(logits)
     images, channels, height, width = logits.shape
     size = labels.shape[1], labels.shape[2]
-    given = [value for value in (logits, class_weight, upstream) if value is not None]
+    given = [value for value in (logits, call.class_weight, grad_output) if value is not None]
     gathers = any(holds_nonfinite(value) for value in given)
     shape = channels, height, width
-    upsampling = Upsampling(shape, size, align_corners, dtype, logits.device, gathers)
-    targets = _Targets(labels, class_weight, channels, ignore_index, label_smoothing, dtype)
+    upsampling = Upsampling(shape, size, call.align_corners, dtype, logits.device, gathers)
+    targets = _Targets(call)
     losses, masses = [], []
     for image in range(images):
         for chunk in upsampling.chunks:
@@ -155,44 +148,45 @@ def _sweep(
             wide = upsampling.stretch(block)
             total = None if gradient is None else upsampling.nothing(wide)
             index, weight = targets.rows(image, chunk.outputs)
+            stretched = _Stretched(image, chunk, wide, upsampling)
             if gathers:
-                weight = _without_absent(weight, index, wide, upsampling, chunk)
+                weight = _without_absent(weight, index, stretched)
             masses.append(weight.sum())
             weights = _Weights(weight, weight, None)
-            if label_smoothing:
-                weights = _smoothed(weight, index, targets, image, wide, upsampling, chunk, gathers)
+            if call.label_smoothing:
+                weights = _smoothed(weight, index, targets, stretched, gathers)
             back = weights
-            if upstream is not None:
-                back = weights.times(upstream[image, chunk.outputs])
-            weight, factor, pulled = weights.whole, back.whole, -back.own
+            if grad_output is not None:
+                back = weights.times(grad_output[image, chunk.outputs])
+            weight, factor, own_factor = weights.whole, back.whole, -back.own
             if gathers:
-                # An ignored pixel's upstream gradient may be anything, and what a pixel reads whose
-                # upstream gradient is 0: nothing comes back from either.
+                # What comes back to an ignored pixel may be anything, and so may what a pixel reads
+                # to which nothing comes back: neither has a gradient.
                 unasked = (weight == 0) | (factor == 0)
                 factor = torch.where(unasked, 0, factor)
-                pulled = torch.where(unasked, 0, pulled)
+                own_factor = torch.where(unasked, 0, own_factor)
             picked, mass = torch.empty_like(weight), torch.empty_like(weight)
             spread = weight if weights.even is None else torch.empty_like(weight)
             for tile in chunk.tiles:
                 rows = tile.outputs
                 own = index[rows, None]
-                slope = upsampling.blend(wide, tile)
+                scores = upsampling.blend(wide, tile)
                 if deep:
-                    slope.sub_(slope.amax(dim=1, keepdim=True))
-                torch.gather(slope, 1, own, out=picked[rows, None])
+                    scores.sub_(scores.amax(dim=1, keepdim=True))
+                torch.gather(scores, 1, own, out=picked[rows, None])
                 if weights.even is not None:
-                    absent = slope == -torch.inf if gathers else None
-                    spread[rows] = targets.over_classes(slope, absent)
-                torch.sum(slope.exp_(), dim=1, out=mass[rows])
+                    absent = scores == -torch.inf if gathers else None
+                    spread[rows] = targets.over_classes(scores, absent)
+                torch.sum(scores.exp_(), dim=1, out=mass[rows])
                 if total is None:
                     continue
-                slope.mul_((factor[rows] / mass[rows])[:, None])
-                slope.scatter_add_(1, own, pulled[rows, None])
+                scores.mul_((factor[rows] / mass[rows])[:, None])
+                scores.scatter_add_(1, own, own_factor[rows, None])
                 if back.even is not None:
-                    slope.sub_(targets.evenly(back.even[rows], absent))
+                    scores.sub_(targets.evenly(back.even[rows], absent))
                 if gathers:
-                    slope = torch.where(unasked[rows, None], 0, slope)
-                upsampling.blend_back(slope, total, tile)
+                    scores = torch.where(unasked[rows, None], 0, scores)
+                upsampling.blend_back(scores, total, tile)
             loss = mass.log_()
             if weights.even is None:
                 loss.sub_(picked).mul_(weight)
@@ -212,63 +206,36 @@ def _sweep(
     return torch.stack(losses).sum(), torch.stack(masses).sum()
 
 
-def upsampled_cross_entropy(
-    logits: Tensor,
-    labels: Tensor,
-    class_weight: Tensor | None,
-    ignore_index: int,
-    align_corners: bool,
-    label_smoothing: float = 0.0,
-) -> tuple[Tensor, Tensor]:
+def upsampled_cross_entropy(call: UpsampledCall) -> tuple[Tensor, Tensor]:
     """Loss of every pixel (B, H, W), and the sum of their weights ()."""
-    each = torch.empty(labels.shape, dtype=accumulation_dtype(logits), device=logits.device)
-    _, mass = _sweep(
-        logits, labels, class_weight, ignore_index, align_corners, label_smoothing,
-        each, None, None,
-    )  # fmt: skip
+    dtype = accumulation_dtype(call.logits)
+    each = torch.empty(call.labels.shape, dtype=dtype, device=call.logits.device)
+    _, mass = _sweep(call, each)
     return each, mass
 
 
 def upsampled_cross_entropy_backward(
-    upstream: Tensor,
-    logits: Tensor,
-    labels: Tensor,
-    class_weight: Tensor | None,
-    ignore_index: int,
-    align_corners: bool,
-    label_smoothing: float = 0.0,
+    grad_output: Tensor, call: UpsampledCall, wants: tuple[bool]
 ) -> Tensor:
-    """The gradient of sum(upstream * loss); the logits are upsampled again."""
-    gradient = torch.zeros_like(logits, dtype=accumulation_dtype(logits))
-    _sweep(
-        logits, labels, class_weight, ignore_index, align_corners, label_smoothing,
-        None, upstream, gradient,
-    )  # fmt: skip
-    return gradient.to(logits.dtype)
+    """The gradient of the logits from that of the losses; the logits are upsampled again."""
+    gradient = torch.zeros_like(call.logits, dtype=accumulation_dtype(call.logits))
+    _sweep(call, grad_output=grad_output, gradient=gradient)
+    return gradient.to(call.logits.dtype)
 
 
 def upsampled_cross_entropy_with_gradient(
-    logits: Tensor,
-    labels: Tensor,
-    class_weight: Tensor | None,
-    ignore_index: int,
-    align_corners: bool,
-    label_smoothing: float,
-    mean: bool,
+    call: UpsampledCall, mean: bool, wants: tuple[bool]
 ) -> tuple[Tensor, Tensor]:
     """The summed or averaged loss () and its gradient, which stays in the accumulation dtype.
 
     So a factor that backward brings reaches it before it is rounded.
     """
-    gradient = torch.zeros_like(logits, dtype=accumulation_dtype(logits))
-    loss, mass = _sweep(
-        logits, labels, class_weight, ignore_index, align_corners, label_smoothing,
-        None, None, gradient,
-    )  # fmt: skip
+    gradient = torch.zeros_like(call.logits, dtype=accumulation_dtype(call.logits))
+    loss, mass = _sweep(call, gradient=gradient)
     if not mean:
         return loss, gradient
     # What is smoothed may count where nothing weighs.
     empty, mass = mass == 0, torch.where(mass == 0, 1, mass)
-    if label_smoothing:
+    if call.label_smoothing:
         loss, mass = torch.where(empty, 0, loss), torch.where(empty, torch.inf, mass)
     return loss / mass, gradient.div_(mass)

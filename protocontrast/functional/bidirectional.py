@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from protocontrast.calls import BidirectionalCall, Domain
 from protocontrast.checks import (
     check_choice,
     check_count,
@@ -13,6 +14,7 @@ from protocontrast.checks import (
     check_floating,
     check_ignore_index,
     check_shape,
+    public,
     sentence,
 )
 from protocontrast.functional import hints
@@ -44,8 +46,6 @@ from protocontrast.functional.pixels import (
 from protocontrast.functional.temperature import read_temperature
 from protocontrast.ops import bidirectional as operator
 
-FUNCTION = "bidirectional_contrast"
-
 
 class BidirectionalContrast(NamedTuple):
     """The summed loss and its two directions, each ()."""
@@ -53,6 +53,18 @@ class BidirectionalContrast(NamedTuple):
     loss: Tensor
     target_to_source: Tensor
     source_to_target: Tensor
+
+
+class Settings(NamedTuple):
+    """What is asked for, as in `bidirectional_contrast`."""
+
+    num_classes: int
+    pairwise: bool
+    temperature: float | Tensor
+    absent: Absent
+    balance: Balance
+    ignore_index: int
+    backend: Backend
 
 
 class _Domain(NamedTuple):
@@ -94,8 +106,8 @@ def _grid_labels(
 ) -> tuple[Tensor, Tensor]:
     """Labels on the grid, and the loss's targets: those, or counts of full-resolution labels."""
     features = pixels.original
-    check_classes(FUNCTION, f"{side}_labels", labels, features.dim() - 2, num_classes)
-    check_device(FUNCTION, f"{side}_labels", labels, features, f"{side}_features")
+    check_classes(f"{side}_labels", labels, features.dim() - 2, num_classes)
+    check_device(f"{side}_labels", labels, features, f"{side}_features")
     if features.dim() not in (4, 5) or labels.dim() != features.dim() - 1:
         hint = "labels are (B, H, W) at any resolution for features (B, D, H, W)."
         if features.dim() == 5:
@@ -108,11 +120,11 @@ def _grid_labels(
         elif got != pixels.shape:
             meant = hints.one_per_pixel(f"{side}_labels", got, pixels.shape, num_classes)
         reason = f"as in {side}_features {tuple(features.shape)}"
-        check_shape(FUNCTION, f"{side}_labels", labels, pixels.shape, reason, meant or hint)
+        check_shape(f"{side}_labels", labels, pixels.shape, reason, meant or hint)
         return labels, labels
     if labels.shape[0] != features.shape[0]:
         requirement = f"with {features.shape[0]} images as in {side}_features"
-        raise ValueError(sentence(FUNCTION, f"{side}_labels", requirement, tuple(labels.shape)))
+        raise ValueError(sentence(f"{side}_labels", requirement, tuple(labels.shape)))
     if labels.shape[1:] == features.shape[2:]:
         return labels, labels
     size = tuple(features.shape[2:])
@@ -132,53 +144,47 @@ def _domain(
     num_classes: int,
     ignore_index: int,
 ) -> _Domain:
-    pixels = read_features(FUNCTION, features, f"{side}_features")
+    pixels = read_features(features, f"{side}_features")
     grid, targets = _grid_labels(pixels, labels, side, num_classes, ignore_index)
     if prototypes is None:
         if present is not None:
             hint = "presence of this batch's own prototypes comes from the labels."
             requirement = f"only beside {side}_prototypes"
-            raise ValueError(sentence(FUNCTION, f"{side}_present", requirement, "it alone", hint))
+            raise ValueError(sentence(f"{side}_present", requirement, "it alone", hint))
         return _Domain(pixels, grid, targets, None, None)
     check_prototypes(pixels, prototypes, f"{side}_prototypes")
     reason = "= (num_classes, D)"
     expected = (num_classes, pixels.channels)
-    check_shape(FUNCTION, f"{side}_prototypes", prototypes, expected, reason)
+    check_shape(f"{side}_prototypes", prototypes, expected, reason)
     check_per_class(pixels, f"{side}_present", present, num_classes, boolean=True)
     if present is None:
         present = (prototypes != 0).any(dim=1)
     return _Domain(pixels, grid, targets, prototypes, present)
 
 
-def _whole(domain: _Domain, num_classes: int, ignore_index: int) -> operator.Domain:
+def _whole(domain: _Domain, num_classes: int, ignore_index: int) -> Domain:
     """What the operator of a whole step reads."""
     pixels = domain.pixels
-    return operator.Domain(
+    return Domain(
         pixels.features,
         read_labels(pixels, domain.grid, num_classes, ignore_index),
         read_targets(pixels, domain.targets, num_classes, ignore_index),
     )
 
 
-def _side(
-    domain: _Domain,
-    num_classes: int,
-    per_pair: bool,
-    balance: Balance,
-    ignore_index: int,
-    backend: Backend,
-) -> _Side:
+def _side(domain: _Domain, settings: Settings, per_pair: bool) -> _Side:
+    num_classes, ignore_index = settings.num_classes, settings.ignore_index
     features = domain.pixels.original
     prototypes, present = domain.prototypes, domain.present
     counts = None
     if prototypes is None or present is None:
         stats = class_prototypes(
             features, domain.grid, num_classes,
-            per_image=per_pair, ignore_index=ignore_index, backend=backend,
+            per_image=per_pair, ignore_index=ignore_index, backend=settings.backend,
         )  # fmt: skip
         prototypes, present = stats.mean, stats.present
         counts = stats.count
-    if balance == "pixel":
+    if settings.balance == "pixel":
         return _Side(features, domain.targets, prototypes, present, None)
     if counts is None or domain.targets.is_floating_point():
         targets = read_targets(domain.pixels, domain.targets, num_classes, ignore_index)
@@ -187,6 +193,7 @@ def _side(
     return _Side(features, domain.targets, prototypes, present, counts)
 
 
+@public
 def bidirectional_contrast(
     source_features: Tensor,
     source_labels: Tensor,
@@ -271,25 +278,25 @@ def bidirectional_contrast(
         >>> f"{out.target_to_source.item():.6f}", f"{out.loss.item():.6f}"
         ('0.000046', '0.000092')
     """
-    check_count(FUNCTION, "num_classes", num_classes)
-    check_flag(FUNCTION, "pairwise", pairwise)
-    check_choice(FUNCTION, "absent", absent, ABSENT)
-    check_choice(FUNCTION, "balance", balance, BALANCES)
-    check_choice(FUNCTION, "backend", backend, BACKENDS)
-    check_ignore_index(FUNCTION, ignore_index, num_classes)
+    check_count("num_classes", num_classes)
+    check_flag("pairwise", pairwise)
+    check_choice("absent", absent, ABSENT)
+    check_choice("balance", balance, BALANCES)
+    check_choice("backend", backend, BACKENDS)
+    check_ignore_index(ignore_index, num_classes)
     given = source_prototypes is not None or target_prototypes is not None
     if pairwise and given:
         hint = "given prototypes belong to no image pair."
         requirement = "to be False with given prototypes"
-        raise ValueError(sentence(FUNCTION, "pairwise", requirement, "True", hint))
+        raise ValueError(sentence("pairwise", requirement, "True", hint))
     for side, features in (("source", source_features), ("target", target_features)):
-        check_floating(FUNCTION, f"{side}_features", features)
+        check_floating(f"{side}_features", features)
         if pairwise and features.dim() == 2:
             hint = "pixels given as rows have no image; use pairwise=False."
             requirement = "of shape (B, D, Z, H, W), (B, D, H, W) or (B, D, P) with pairwise=True"
             got = tuple(features.shape)
-            raise ValueError(sentence(FUNCTION, f"{side}_features", requirement, got, hint))
-    temperature = read_temperature(FUNCTION, temperature, source_features, "source_features")
+            raise ValueError(sentence(f"{side}_features", requirement, got, hint))
+    temperature = read_temperature(temperature, source_features, "source_features")
     source = _domain(
         "source", source_features, source_labels, source_prototypes, source_present,
         num_classes, ignore_index,
@@ -303,72 +310,38 @@ def bidirectional_contrast(
         requirement = f"with D = {shapes[0][1]} as in source_features {shapes[0]}"
         hint = hints.channels_last("target_features", shapes[1], shapes[0][1])
         hint = hint or hints.channels_last("source_features", shapes[0], shapes[1][1])
-        raise ValueError(sentence(FUNCTION, "target_features", requirement, shapes[1], hint))
+        raise ValueError(sentence("target_features", requirement, shapes[1], hint))
     if pairwise and shapes[0][0] != shapes[1][0]:
         hint = "use pairwise=False for batches of different size."
         requirement = f"of {shapes[0][0]} images as in source_features with pairwise=True"
-        raise ValueError(sentence(FUNCTION, "target_features", requirement, shapes[1][0], hint))
+        raise ValueError(sentence("target_features", requirement, shapes[1][0], hint))
 
-    return _between(
-        source, target, num_classes, pairwise, temperature, absent, balance, ignore_index, backend
-    )
+    settings = Settings(num_classes, pairwise, temperature, absent, balance, ignore_index, backend)
+    return _between(source, target, settings)
 
 
-def contrast_of_batch(
-    source: tuple[Tensor, Tensor, Tensor],
-    target: tuple[Tensor, Tensor, Tensor],
-    *,
-    num_classes: int,
-    pairwise: bool,
-    temperature: float | Tensor,
-    absent: Absent,
-    balance: Balance,
-    ignore_index: int,
-    backend: Backend,
-) -> BidirectionalContrast:
-    """`bidirectional_contrast` of (features, labels on their grid, targets of the loss) per domain.
-
-    Targets are labels, or soft (B, C, h, w). What `BiCL` has checked is not checked again.
-    """
-    pixels = [
-        read_features(FUNCTION, features, f"{side}_features")
-        for side, (features, *_) in (("source", source), ("target", target))
+def contrast_of_batch(source: Domain, target: Domain, settings: Settings) -> BidirectionalContrast:
+    """`bidirectional_contrast` of the batch's own prototypes; what is given has been checked."""
+    domains = [
+        _Domain(read_features(one.features), one.labels, one.targets, None, None)
+        for one in (source, target)
     ]
-    return _between(
-        _Domain(pixels[0], *source[1:], None, None),
-        _Domain(pixels[1], *target[1:], None, None),
-        num_classes,
-        pairwise,
-        read_temperature(FUNCTION, temperature, source[0], "source_features"),
-        absent,
-        balance,
-        ignore_index,
-        backend,
-    )
+    return _between(domains[0], domains[1], settings)
 
 
-def _between(
-    source: _Domain,
-    target: _Domain,
-    num_classes: int,
-    pairwise: bool,
-    temperature: float | Tensor,
-    absent: Absent,
-    balance: Balance,
-    ignore_index: int,
-    backend: Backend,
-) -> BidirectionalContrast:
+def _between(source: _Domain, target: _Domain, settings: Settings) -> BidirectionalContrast:
+    num_classes, pairwise, temperature, absent, balance, ignore_index, backend = settings
     given = source.prototypes is not None or target.prototypes is not None
     images = len(source.pixels.original)
     per_pair = bool(pairwise) and images > 0
     maps = source.pixels.features, target.pixels.features
     if not given and operator.applies(*maps, backend) and isinstance(temperature, float):
-        settings = operator.Settings(
+        call = BidirectionalCall(
+            _whole(source, num_classes, ignore_index), _whole(target, num_classes, ignore_index),
             num_classes, temperature, absent == "floor", ignore_index, per_pair,
             WHOLE_CLASS if balance == "class" else 0,
         )  # fmt: skip
-        whole = [_whole(domain, num_classes, ignore_index) for domain in (source, target)]
-        to_target, to_source = operator.bidirectional(whole[0], whole[1], settings)
+        to_target, to_source = operator.bidirectional(call)
         return BidirectionalContrast(to_source + to_target, to_source, to_target)
 
     def contrast(domain: _Side, other: _Side) -> Tensor:
@@ -385,10 +358,7 @@ def _between(
             backend=backend,
         )
 
-    sides = [
-        _side(domain, num_classes, per_pair, balance, ignore_index, backend)
-        for domain in (source, target)
-    ]
+    sides = [_side(domain, settings, per_pair) for domain in (source, target)]
     pairs = [(sides[0], sides[1])]
     if per_pair:
         pairs = [(sides[0].pair(image), sides[1].pair(image)) for image in range(images)]

@@ -5,7 +5,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from protocontrast.checks import check_count, check_flag, check_ignore_index, sentence
+from protocontrast.calls import ClassSumsCall
+from protocontrast.checks import (
+    check_count,
+    check_flag,
+    check_ignore_index,
+    public,
+    sentence,
+)
 from protocontrast.functional.contrast import Backend
 from protocontrast.functional.pixels import read_features, read_labels, read_pixel_weight
 from protocontrast.ops.backend import choose
@@ -28,7 +35,12 @@ class ClassPrototypes(NamedTuple):
         """Bool, (C,) or (B, C): the class occurs."""
         return self.count > 0
 
+    def of_all(self) -> "ClassPrototypes":
+        """The only set among those (1, C, D)."""
+        return ClassPrototypes(self.mean[0], self.count[0])
 
+
+@public
 def class_prototypes(
     features: Tensor,
     labels: Tensor,
@@ -76,27 +88,14 @@ def class_prototypes(
         >>> stats.mean.tolist(), stats.count.tolist()
         ([[2.0, 0.0], [0.0, 0.0]], [2.0, 0.0])
     """
-    means = grouped_means(
-        "class_prototypes", features, labels, num_classes, pixel_weight, normalize, per_image,
-        ignore_index, backend,
-    )  # fmt: skip
-    if per_image:
-        return ClassPrototypes(means.mean, means.count)
-    return ClassPrototypes(means.mean[0], means.count[0])
+    call = read_members(
+        features, labels, num_classes, pixel_weight, normalize, per_image, ignore_index
+    )
+    means = class_means(call, backend)
+    return means if per_image else means.of_all()
 
 
-class GroupedMeans(NamedTuple):
-    """Means (G, C, D) and counts (G, C) with the operands they were taken from; G is B or 1."""
-
-    features: Tensor
-    labels: Tensor
-    pixel_weight: Tensor | None
-    mean: Tensor
-    count: Tensor  # type: ignore[assignment]  # shadows tuple.count
-
-
-def grouped_means(
-    function: str,
+def read_members(
     features: Tensor,
     labels: Tensor,
     num_classes: int,
@@ -104,31 +103,32 @@ def grouped_means(
     normalize: bool,
     per_image: bool,
     ignore_index: int,
-    backend: Backend,
-) -> GroupedMeans:
-    """Check the arguments of `function`, then take the class means."""
-    pixels = read_features(function, features)
-    check_count(function, "num_classes", num_classes)
-    check_flag(function, "normalize", normalize)
-    check_flag(function, "per_image", per_image)
-    check_ignore_index(function, ignore_index)
+) -> ClassSumsCall:
+    """Check what says which pixels belong to which class."""
+    pixels = read_features(features)
+    check_count("num_classes", num_classes)
+    check_flag("normalize", normalize)
+    check_flag("per_image", per_image)
+    check_ignore_index(ignore_index)
     if per_image and features.dim() == 2:
         hint = "pixels given as rows have no image; pass (B, D, P)."
         requirement = "of shape (B, D, Z, H, W), (B, D, H, W) or (B, D, P) with per_image=True"
-        raise ValueError(sentence(function, "features", requirement, tuple(features.shape), hint))
-    index = read_labels(pixels, labels, num_classes, ignore_index)
-    weight = read_pixel_weight(pixels, pixel_weight)
-    sums, counts = class_sums(
+        raise ValueError(sentence("features", requirement, tuple(features.shape), hint))
+    return ClassSumsCall(
         pixels.features,
-        index,
-        weight,
+        read_labels(pixels, labels, num_classes, ignore_index),
+        read_pixel_weight(pixels, pixel_weight),
         num_classes,
         bool(normalize),
         bool(per_image),
         ignore_index,
-        choose(function, backend, "class_prototypes", features),
     )
+
+
+def class_means(call: ClassSumsCall, backend: Backend) -> ClassPrototypes:
+    """Means (G, C, D) and counts (G, C) of a call that has been checked; G is B or 1."""
+    sums, counts = class_sums(call, choose(backend, "class_prototypes", call.features))
     # What comes back to the mean of an absent class may be anything, and reaches no pixel.
     seen = (counts != 0)[..., None]
     mean = torch.where(seen, sums, 0) / torch.where(seen, counts[..., None], 1)
-    return GroupedMeans(pixels.features, index, weight, mean, counts)
+    return ClassPrototypes(mean, counts)

@@ -37,15 +37,15 @@ def widened(values: Tensor) -> Tensor:
 
 
 def read_scores(
-    function: str, argument: str, values: Tensor, pixel_weight: Tensor | None, reduction: str
+    argument: str, values: Tensor, pixel_weight: Tensor | None, reduction: str
 ) -> Scores:
     """Check logits and bring them to (B, C, P).
 
     A pixel is ignored where its weight is 0, and where no class is present, all being -inf. What is
     -inf has gradient 0.
     """
-    pixels = read_features(function, values, argument)
-    check_choice(function, "reduction", reduction, REDUCTIONS)
+    pixels = read_features(values, argument)
+    check_choice("reduction", reduction, REDUCTIONS)
     wide = widened(pixels.features)
     given = read_pixel_weight(pixels, pixel_weight, to=argument)
     weight = torch.ones_like(wide[:, 0]) if given is None else given.to(wide.dtype)
@@ -59,17 +59,17 @@ def read_scores(
 def same_as(scores: Scores, argument: str, values: Tensor, like: str) -> Tensor:
     """Other scores (B, C, P) of the same shape and device, in the same dtype."""
     original = scores.pixels.original
-    check_floating(scores.pixels.function, argument, values)
+    check_floating(argument, values)
     shape = tuple(original.shape)
-    check_shape(scores.pixels.function, argument, values, shape, f"like {like}")
-    check_device(scores.pixels.function, argument, values, original, like)
-    return read_features(scores.pixels.function, values, argument).features.to(scores.values.dtype)
+    check_shape(argument, values, shape, f"like {like}")
+    check_device(argument, values, original, like)
+    return read_features(values, argument).features.to(scores.values.dtype)
 
 
 def read_classes(pixels: Pixels, labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
     """Hard labels as (B, P), int64; wrong values raise on a CPU."""
     flat = read_labels(pixels, labels, num_classes, ignore_index)
-    return checked_labels(flat, num_classes, ignore_index, pixels.function).long()
+    return checked_labels(flat, num_classes, ignore_index, "protocontrast").long()
 
 
 def at_label(values: Tensor, labels: Tensor) -> Tensor:

@@ -5,7 +5,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from protocontrast.functional.class_prototypes import grouped_means
+from protocontrast.calls import ClassSquaresCall
+from protocontrast.checks import public
+from protocontrast.functional.class_prototypes import class_means, read_members
 from protocontrast.functional.contrast import Backend
 from protocontrast.functional.pixels import read_features
 from protocontrast.ops.backend import choose
@@ -31,6 +33,7 @@ class ClassStatistics(NamedTuple):
         return self.count > 0
 
 
+@public
 @torch.no_grad()
 def class_statistics(
     features: Tensor,
@@ -87,18 +90,16 @@ def class_statistics(
         >>> stats.mean.tolist(), stats.variance.tolist()
         ([[2.0, 0.0], [0.0, 0.0]], [[1.0, 0.0], [0.0, 0.0]])
     """
-    function = "class_statistics"
-    read_features(function, features)
-    chosen = choose(function, backend, "class_statistics", features)
-    means = grouped_means(
-        function, features, labels, num_classes, pixel_weight, normalize, per_image,
-        ignore_index, backend,
-    )  # fmt: skip
-    squares = class_squares(
-        means.features, means.labels, means.pixel_weight, means.mean, bool(normalize),
-        ignore_index, chosen,
-    )  # fmt: skip
-    variance = squares / torch.where(means.count == 0, 1, means.count)[..., None]
+    read_features(features)
+    chosen = choose(backend, "class_statistics", features)
+    call = read_members(
+        features, labels, num_classes, pixel_weight, normalize, per_image, ignore_index
+    )
+    mean, count = class_means(call, backend)
+    around = ClassSquaresCall(
+        call.features, call.labels, call.pixel_weight, mean, call.normalize, ignore_index
+    )
+    variance = class_squares(around, chosen) / torch.where(count == 0, 1, count)[..., None]
     if per_image:
-        return ClassStatistics(means.mean, means.count, variance)
-    return ClassStatistics(means.mean[0], means.count[0], variance[0])
+        return ClassStatistics(mean, count, variance)
+    return ClassStatistics(mean[0], count[0], variance[0])

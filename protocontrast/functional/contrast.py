@@ -4,7 +4,14 @@ from typing import Literal
 
 from torch import Tensor
 
-from protocontrast.checks import check_choice, check_ignore_index, check_share, sentence
+from protocontrast.calls import ContrastCall
+from protocontrast.checks import (
+    check_choice,
+    check_ignore_index,
+    check_share,
+    public,
+    sentence,
+)
 from protocontrast.functional.pixels import (
     check_per_class,
     check_prototypes,
@@ -14,7 +21,7 @@ from protocontrast.functional.pixels import (
 )
 from protocontrast.functional.temperature import read_temperature
 from protocontrast.ops.backend import BACKENDS, choose
-from protocontrast.ops.contrast import Inputs, Settings, contrast
+from protocontrast.ops.contrast import contrast
 
 SIMILARITIES = ("cosine", "dot", "euclidean")
 REDUCTIONS = ("mean", "sum", "none")
@@ -27,6 +34,7 @@ Absent = Literal["mask", "floor"]
 Backend = Literal["auto", "triton", "eager", "naive"]
 
 
+@public
 def pixel_prototype_contrast(
     features: Tensor,
     labels: Tensor,
@@ -106,31 +114,40 @@ def pixel_prototype_contrast(
         >>> f"{loss.item():.6f}"
         '0.000046'
     """
-    function = "pixel_prototype_contrast"
-    pixels = read_features(function, features)
+    pixels = read_features(features)
     check_prototypes(pixels, prototypes)
     num_classes = prototypes.shape[0]
-    check_choice(function, "similarity", similarity, SIMILARITIES)
-    check_choice(function, "reduction", reduction, REDUCTIONS)
-    check_choice(function, "absent", absent, ABSENT)
-    temperature = read_temperature(function, temperature, features)
-    check_ignore_index(function, ignore_index)
-    check_share(function, "label_smoothing", label_smoothing)
+    check_choice("similarity", similarity, SIMILARITIES)
+    check_choice("reduction", reduction, REDUCTIONS)
+    check_choice("absent", absent, ABSENT)
+    temperature = read_temperature(temperature, features)
+    check_ignore_index(ignore_index)
+    check_share("label_smoothing", label_smoothing)
     if absent == "floor" and similarity != "cosine":
         requirement = 'to be "cosine" with absent="floor"'
         hint = 'only a cosine has a lowest value; use absent="mask".'
-        raise ValueError(sentence(function, "similarity", requirement, repr(similarity), hint))
+        raise ValueError(sentence("similarity", requirement, repr(similarity), hint))
     check_per_class(pixels, "present", present, num_classes, boolean=True)
     check_per_class(pixels, "class_weight", class_weight, num_classes)
-    inputs = Inputs(
+    call = ContrastCall(
         pixels.features,
         read_targets(pixels, labels, num_classes, ignore_index),
         prototypes,
         present,
         class_weight,
         read_pixel_weight(pixels, pixel_weight),
+        similarity,
+        temperature,
+        absent == "floor",
+        ignore_index,
     )
-    settings = Settings(similarity, temperature, absent == "floor", ignore_index)
-    chosen = choose(function, backend, "contrast", features)
-    loss = contrast(inputs, settings, reduction, chosen, float(label_smoothing))
+    loss = contrast_of(call, reduction, backend, float(label_smoothing))
     return pixels.restored(loss) if reduction == "none" else loss
+
+
+def contrast_of(
+    call: ContrastCall, reduction: str, backend: Backend, label_smoothing: float = 0.0
+) -> Tensor:
+    """The same of a call that has been checked, with pixels (B, P)."""
+    chosen = choose(backend, "contrast", call.features)
+    return contrast(call, reduction, chosen, label_smoothing)

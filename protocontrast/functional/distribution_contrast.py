@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from protocontrast.calls import DistributionCall
 from protocontrast.checks import (
     check_choice,
     check_device,
@@ -9,6 +10,7 @@ from protocontrast.checks import (
     check_floating,
     check_ignore_index,
     check_shape,
+    public,
 )
 from protocontrast.functional.contrast import REDUCTIONS, Backend, Reduction
 from protocontrast.functional.pixels import (
@@ -23,6 +25,7 @@ from protocontrast.ops import distribution_contrast as operator
 from protocontrast.ops.backend import choose
 
 
+@public
 def distribution_contrast(
     features: Tensor,
     labels: Tensor,
@@ -100,20 +103,19 @@ def distribution_contrast(
         0.3133
         0.5032
     """
-    function = "distribution_contrast"
-    pixels = read_features(function, features)
+    pixels = read_features(features)
     check_prototypes(pixels, prototypes)
     num_classes = prototypes.shape[0]
-    check_floating(function, "variance", variance)
-    check_shape(function, "variance", variance, tuple(prototypes.shape), "like prototypes")
-    check_device(function, "variance", variance, features, "features")
-    check_choice(function, "reduction", reduction, REDUCTIONS)
-    check_flag(function, "normalize", normalize)
-    temperature = read_temperature(function, temperature, features)
-    check_ignore_index(function, ignore_index)
+    check_floating("variance", variance)
+    check_shape("variance", variance, tuple(prototypes.shape), "like prototypes")
+    check_device("variance", variance, features, "features")
+    check_choice("reduction", reduction, REDUCTIONS)
+    check_flag("normalize", normalize)
+    temperature = read_temperature(temperature, features)
+    check_ignore_index(ignore_index)
     check_per_class(pixels, "present", present, num_classes, boolean=True)
     check_per_class(pixels, "class_weight", class_weight, num_classes)
-    inputs = operator.Inputs(
+    call = DistributionCall(
         pixels.features,
         read_targets(pixels, labels, num_classes, ignore_index),
         prototypes,
@@ -121,8 +123,10 @@ def distribution_contrast(
         present,
         class_weight,
         read_pixel_weight(pixels, pixel_weight),
+        bool(normalize),
+        temperature,
+        ignore_index,
     )
-    settings = operator.Settings(bool(normalize), temperature, ignore_index)
-    chosen = choose(function, backend, "distribution_contrast", features)
-    loss = operator.distribution_contrast(inputs, settings, reduction, chosen)
+    chosen = choose(backend, "distribution_contrast", features)
+    loss = operator.distribution_contrast(call, reduction, chosen)
     return pixels.restored(loss) if reduction == "none" else loss

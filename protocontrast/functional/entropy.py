@@ -4,10 +4,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
+from protocontrast.checks import public
 from protocontrast.functional.class_scores import read_scores
 from protocontrast.functional.contrast import Reduction
 
 
+@public
 def entropy(
     logits: Tensor, *, pixel_weight: Tensor | None = None, reduction: Reduction = "mean"
 ) -> Tensor:
@@ -45,7 +47,7 @@ def entropy(
         >>> f"{entropy(torch.zeros(1, 19, 2, 2)).item():.4f}"
         '2.9444'
     """
-    scores = read_scores("entropy", "logits", logits, pixel_weight, reduction)
+    scores = read_scores("logits", logits, pixel_weight, reduction)
     log_share = log_softmax(scores.values, dim=1)
     # An absent class has share 0 and adds 0, which 0 * -inf is not.
     losses = -(log_share.exp() * log_share.masked_fill(log_share == -torch.inf, 0)).sum(dim=1)

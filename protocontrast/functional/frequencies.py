@@ -3,13 +3,21 @@
 import torch
 from torch import Tensor
 
-from protocontrast.checks import FEATURE_DTYPES, LABEL_DTYPES, check_factor, check_tensor, sentence
+from protocontrast.checks import (
+    FEATURE_DTYPES,
+    LABEL_DTYPES,
+    check_factor,
+    check_tensor,
+    public,
+    sentence,
+)
 from protocontrast.functional.precision import widest
 
 SAME = 1e-9
 """Logarithms of frequencies that lie closer are equal: what rounding leaves is no deviation."""
 
 
+@public
 @torch.no_grad()
 def frequency_weights(counts: Tensor, *, strength: float = 0.05) -> Tensor:
     """Class weights around 1 that grow with the rarity of the class.
@@ -44,15 +52,14 @@ def frequency_weights(counts: Tensor, *, strength: float = 0.05) -> Tensor:
         >>> [round(w, 4) for w in frequency_weights(torch.tensor([1000, 100, 10, 0])).tolist()]
         [0.95, 1.0, 1.05, 1.0]
     """
-    function = "frequency_weights"
-    check_tensor(function, "counts", counts)
+    check_tensor("counts", counts)
     if counts.dtype not in (*FEATURE_DTYPES, *LABEL_DTYPES):
         requirement = "of an integer or floating dtype"
-        raise TypeError(sentence(function, "counts", requirement, counts.dtype))
+        raise TypeError(sentence("counts", requirement, counts.dtype))
     if counts.dim() != 1 or counts.shape[0] == 0:
         requirement = "of shape (C,) with at least one class"
-        raise ValueError(sentence(function, "counts", requirement, tuple(counts.shape)))
-    check_factor(function, "strength", strength)
+        raise ValueError(sentence("counts", requirement, tuple(counts.shape)))
+    check_factor("strength", strength)
     seen = counts != 0
     logs = widest(counts).log()
     number = seen.sum()

@@ -7,12 +7,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from protocontrast.calls import LabelCountsCall
 from protocontrast.checks import (
     check_choice,
     check_count,
     check_ignore_index,
     check_integer,
     check_share,
+    public,
     sentence,
     shown,
 )
@@ -28,6 +30,7 @@ MODES = ("nearest", "majority", "counts")
 Mode = Literal["nearest", "majority", "counts"]
 
 
+@public
 def fuse_labels(base: Tensor, *others: Tensor, ignore_index: int = 255) -> Tensor:
     """Fill the unlabelled pixels of one map from the next: the first valid label wins.
 
@@ -54,21 +57,20 @@ def fuse_labels(base: Tensor, *others: Tensor, ignore_index: int = 255) -> Tenso
         >>> fuse_labels(torch.tensor([0, 255, 255]), torch.tensor([1, 1, 255])).tolist()
         [0, 1, 255]
     """
-    function = "fuse_labels"
-    check_integer(function, "base", base)
-    check_ignore_index(function, ignore_index)
+    check_integer("base", base)
+    check_ignore_index(ignore_index)
     fused = base.to(torch.int64, copy=not others)
     for position, other in enumerate(others, start=1):
         argument = f"map {position} of others"
-        check_integer(function, argument, other)
+        check_integer(argument, other)
         if other.shape != base.shape:
             wanted, got = tuple(base.shape), tuple(other.shape)
             hint = hints.one_per_pixel(f"others[{position - 1}]", got, wanted)
             requirement = f"of shape {wanted} like base"
-            raise ValueError(sentence(function, argument, requirement, got, hint))
+            raise ValueError(sentence(argument, requirement, got, hint))
         if other.device != base.device:
             requirement = f"on {base.device} like base"
-            raise ValueError(sentence(function, argument, requirement, other.device))
+            raise ValueError(sentence(argument, requirement, other.device))
         fused = torch.where(fused != ignore_index, fused, other.long())
     return fused
 
@@ -109,7 +111,7 @@ def _crossed(reads: list[Tensor]) -> list[Tensor]:
 
 def _read_size(labels: Tensor, size: tuple[int, ...], num_classes: int | None) -> tuple[int, ...]:
     """The size of the grid, one number for each axis of the labels, none of them empty."""
-    function, shape = "labels_to_grid", tuple(labels.shape)
+    shape = tuple(labels.shape)
     names = ("depth", "height", "width")[-(len(shape) - 1) :]
     if not isinstance(size, (tuple, list, torch.Size)) or len(size) != len(names):
         requirement = f"to be ({', '.join(names)})"
@@ -118,17 +120,23 @@ def _read_size(labels: Tensor, size: tuple[int, ...], num_classes: int | None) -
         hint = ""
         if isinstance(size, (tuple, list, torch.Size)) and isinstance(num_classes, int | None):
             hint = hints.label_map("labels", shape, len(size), num_classes)
-        raise ValueError(sentence(function, "size", requirement, shown(size), hint))
+        raise ValueError(sentence("size", requirement, shown(size), hint))
     for name, value in zip(names, size, strict=True):
-        check_count(function, f"{name} in size", value)
+        check_count(f"{name} in size", value)
     if 0 in shape[1:]:
         requirement = "with at least one row and one column"
         if len(names) == 3:
             requirement = "with at least one slice, row and column"
-        raise ValueError(sentence(function, "labels", requirement, shape))
+        raise ValueError(sentence("labels", requirement, shape))
     return tuple(size)
 
 
+def checked_classes(labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
+    """Labels, int64, each a class or `ignore_index`: on a CPU another value raises."""
+    return checked_labels(labels.long(), num_classes, ignore_index, "labels_to_grid")
+
+
+@public
 def labels_to_grid(
     labels: Tensor,
     size: tuple[int, ...],
@@ -176,16 +184,15 @@ def labels_to_grid(
         >>> labels_to_grid(labels, (1, 2), mode="counts", num_classes=2).tolist()
         [[[[3.0, 0.0]], [[1.0, 2.0]]]]
     """
-    function = "labels_to_grid"
     axes = len(size) if isinstance(size, (tuple, list, torch.Size)) else 2
     known = num_classes if isinstance(num_classes, int) else None
-    check_classes(function, "labels", labels, axes, known)
+    check_classes("labels", labels, axes, known)
     if labels.dim() not in (3, 4):
         requirement = "of shape (B, Z, H, W) or (B, H, W)"
         hint = hints.label_map("labels", tuple(labels.shape), 3)
-        raise ValueError(sentence(function, "labels", requirement, tuple(labels.shape), hint))
-    check_choice(function, "mode", mode, MODES)
-    check_ignore_index(function, ignore_index)
+        raise ValueError(sentence("labels", requirement, tuple(labels.shape), hint))
+    check_choice("mode", mode, MODES)
+    check_ignore_index(ignore_index)
     grid = _read_size(labels, size, num_classes)
     sides = tuple(labels.shape[1:])
     if mode == "nearest":
@@ -194,25 +201,24 @@ def labels_to_grid(
         nearest = labels.long()[tuple(index)]
         if num_classes is None:
             return nearest
-        check_count(function, "num_classes", num_classes)
-        check_ignore_index(function, ignore_index, num_classes)
-        return checked_labels(nearest, num_classes, ignore_index, function)
+        check_count("num_classes", num_classes)
+        check_ignore_index(ignore_index, num_classes)
+        return checked_classes(nearest, num_classes, ignore_index)
     if num_classes is None:
         hint = "pass the number of classes; finding it in the labels would wait for the device."
         requirement = f'with mode="{mode}"'
-        raise ValueError(sentence(function, "num_classes", requirement, "None", hint))
-    check_count(function, "num_classes", num_classes)
-    check_ignore_index(function, ignore_index, num_classes)
-    check_share(function, "min_share", min_share)
+        raise ValueError(sentence("num_classes", requirement, "None", hint))
+    check_count("num_classes", num_classes)
+    check_ignore_index(ignore_index, num_classes)
+    check_share("min_share", min_share)
     cells = [nearest_index(*pair, labels.device) for pair in zip(grid, sides, strict=True)]
     # A volume is a map whose rows are those of all its slices.
     rows, height = cells[-2], math.prod(grid[:-1])
     if len(grid) == 3:
         rows = (cells[0][:, None] * grid[1] + rows).flatten()
-    counts = label_counts(
-        comparable(labels, num_classes, ignore_index).flatten(1, -2),
-        rows, cells[-1], num_classes, height, grid[-1], ignore_index,
-    ).reshape(labels.shape[0], num_classes, *grid)  # fmt: skip
+    flat = comparable(labels, num_classes, ignore_index).flatten(1, -2)
+    call = LabelCountsCall(flat, rows, cells[-1], num_classes, height, grid[-1], ignore_index)
+    counts = label_counts(call).reshape(labels.shape[0], num_classes, *grid)
     if mode == "counts":
         return counts
     largest, majority = counts.max(dim=1)

@@ -3,14 +3,19 @@
 from einops import rearrange
 from torch import Tensor
 
-from protocontrast.checks import check_choice
+from protocontrast.calls import LogitsCall
+from protocontrast.checks import (
+    check_choice,
+    public,
+)
 from protocontrast.functional.contrast import SIMILARITIES, Backend, Similarity
 from protocontrast.functional.pixels import check_per_class, check_prototypes, read_features
 from protocontrast.functional.temperature import read_temperature
 from protocontrast.ops.backend import choose
-from protocontrast.ops.logits import tempered
+from protocontrast.ops.logits import logits
 
 
+@public
 def prototype_logits(
     features: Tensor,
     prototypes: Tensor,
@@ -58,15 +63,15 @@ def prototype_logits(
         >>> prototype_logits(torch.tensor([[3.0, 4.0]]), torch.eye(2), temperature=0.5)
         tensor([[1.2000, 1.6000]])
     """
-    function = "prototype_logits"
-    pixels = read_features(function, features)
+    pixels = read_features(features)
     check_prototypes(pixels, prototypes)
     num_classes = prototypes.shape[0]
-    check_choice(function, "similarity", similarity, SIMILARITIES)
-    temperature = read_temperature(function, temperature, features)
+    check_choice("similarity", similarity, SIMILARITIES)
+    temperature = read_temperature(temperature, features)
     check_per_class(pixels, "present", present, num_classes, boolean=True)
-    chosen = choose(function, backend, "logits", features)
-    out = tempered(pixels.features, prototypes, present, similarity, temperature, chosen)
+    chosen = choose(backend, "logits", features)
+    call = LogitsCall(pixels.features, prototypes, present, similarity, temperature)
+    out = logits(call, chosen)
     if features.dim() == 2:
         return rearrange(out, "1 c n -> n c")
     return out.reshape(pixels.shape[0], num_classes, *pixels.shape[1:])

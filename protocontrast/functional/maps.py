@@ -13,47 +13,41 @@ from protocontrast.checks import (
 from protocontrast.functional import hints
 
 
-def check_feature_map(
-    function: str, argument: str, features: Tensor, channels: int, reference: Tensor
-) -> None:
+def check_feature_map(argument: str, features: Tensor, channels: int, reference: Tensor) -> None:
     """Features of images or volumes with D = `channels`, on the device of the `reference`."""
-    check_floating(function, argument, features)
+    check_floating(argument, features)
     shape = tuple(features.shape)
     if features.dim() not in (4, 5):
         requirement = "of shape (B, D, z, h, w) or (B, D, h, w)"
         hint = hints.map_of_tokens(argument, shape, channels)
-        raise ValueError(sentence(function, argument, requirement, shape, hint))
+        raise ValueError(sentence(argument, requirement, shape, hint))
     if shape[1] != channels:
         hint = hints.channels_last(argument, shape, channels)
         hint = hint or "dim is the channel count of the features."
         requirement = f"with D = {channels} channels"
-        raise ValueError(sentence(function, argument, requirement, shape, hint))
-    check_device(function, argument, features, reference, "the module's buffers")
+        raise ValueError(sentence(argument, requirement, shape, hint))
+    check_device(argument, features, reference, "the module's buffers")
 
 
-def check_classes(
-    function: str, argument: str, labels: Tensor, axes: int, num_classes: int | None
-) -> None:
+def check_classes(argument: str, labels: Tensor, axes: int, num_classes: int | None) -> None:
     """TypeError unless an integer tensor; one-hot labels of a floating dtype get a hint."""
-    check_tensor(function, argument, labels)
+    check_tensor(argument, labels)
     if labels.is_floating_point():
         hint = hints.label_map(argument, tuple(labels.shape), axes, num_classes)
-        raise TypeError(sentence(function, argument, "of an integer dtype", labels.dtype, hint))
-    check_integer(function, argument, labels)
+        raise TypeError(sentence(argument, "of an integer dtype", labels.dtype, hint))
+    check_integer(argument, labels)
 
 
-def check_label_map(
-    function: str, argument: str, labels: Tensor, features: Tensor, num_classes: int
-) -> None:
+def check_label_map(argument: str, labels: Tensor, features: Tensor, num_classes: int) -> None:
     """Labels of any resolution, with as many axes as their features, on their device."""
-    check_classes(function, argument, labels, features.dim() - 2, num_classes)
+    check_classes(argument, labels, features.dim() - 2, num_classes)
     shape, images = tuple(labels.shape), features.shape[0]
     if labels.dim() != features.dim() - 1 or shape[0] != images:
         axes = "H, W" if features.dim() == 4 else "Z, H, W"
         requirement = f"of shape ({images}, {axes}) for features {tuple(features.shape)}"
         hint = hints.label_map(argument, shape, features.dim() - 2, num_classes)
-        raise ValueError(sentence(function, argument, requirement, shape, hint))
-    check_device(function, argument, labels, features, "its features")
+        raise ValueError(sentence(argument, requirement, shape, hint))
+    check_device(argument, labels, features, "its features")
 
 
 @torch.no_grad()

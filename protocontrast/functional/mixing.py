@@ -12,6 +12,7 @@ from protocontrast.checks import (
     check_ignore_index,
     check_shape,
     check_tensor,
+    public,
     sentence,
 )
 from protocontrast.functional import hints
@@ -45,6 +46,7 @@ def _half(candidates: Tensor, order: Tensor) -> Tensor:
     return candidates & (place < wanted)
 
 
+@public
 def class_mix(
     source_images: Tensor,
     source_labels: Tensor,
@@ -100,22 +102,21 @@ def class_mix(
         >>> mix.images.flatten().tolist(), mix.labels.flatten().tolist()
         ([0, 6, 7, 0], [255, 1, 1, 255])
     """
-    function = "class_mix"
-    check_tensor(function, "source_images", source_images)
+    check_tensor("source_images", source_images)
     shape = tuple(source_images.shape)
     if source_images.dim() not in (4, 5):
         requirement = "of shape (B, K, Z, H, W) or (B, K, H, W)"
-        raise ValueError(sentence(function, "source_images", requirement, shape))
-    check_count(function, "num_classes", num_classes)
-    check_tensor(function, "target_images", target_images)
+        raise ValueError(sentence("source_images", requirement, shape))
+    check_count("num_classes", num_classes)
+    check_tensor("target_images", target_images)
     hint = hints.channels_last("target_images", tuple(target_images.shape), shape[1])
-    check_shape(function, "target_images", target_images, shape, "like source_images", hint)
-    check_device(function, "target_images", target_images, source_images, "source_images")
+    check_shape("target_images", target_images, shape, "like source_images", hint)
+    check_device("target_images", target_images, source_images, "source_images")
     if target_images.dtype != source_images.dtype:
         requirement = f"of dtype {source_images.dtype} like source_images"
-        raise TypeError(sentence(function, "target_images", requirement, target_images.dtype))
+        raise TypeError(sentence("target_images", requirement, target_images.dtype))
     for argument, labels in (("source_labels", source_labels), ("target_labels", target_labels)):
-        check_classes(function, argument, labels, len(shape) - 2, num_classes)
+        check_classes(argument, labels, len(shape) - 2, num_classes)
         expected = (shape[0], *shape[2:])
         got = tuple(labels.shape)
         if got != expected:
@@ -124,16 +125,16 @@ def class_mix(
                 hint = hints.channels_last(argument.replace("labels", "images"), shape, shape[-1])
             hint = hint or "mix at the labels' resolution."
             requirement = f"of shape {expected} for these images"
-            raise ValueError(sentence(function, argument, requirement, got, hint))
-        check_device(function, argument, labels, source_images, "source_images")
-    check_choice(function, "candidates", candidates, CANDIDATES)
-    check_ignore_index(function, ignore_index, num_classes)
-    wide = checked_labels(source_labels.long(), num_classes, ignore_index, function)
+            raise ValueError(sentence(argument, requirement, got, hint))
+        check_device(argument, labels, source_images, "source_images")
+    check_choice("candidates", candidates, CANDIDATES)
+    check_ignore_index(ignore_index, num_classes)
+    wide = checked_labels(source_labels.long(), num_classes, ignore_index, "class_mix")
     # Unlabelled pixels have a column of their own; wrong values, on a GPU, share it.
     labelled = (wide >= 0) & (wide < num_classes) & (wide != ignore_index)
     column = torch.where(labelled, wide, num_classes).flatten(1)
     if classes is not None:
-        chosen = _given(function, classes, shape[0], num_classes, source_images)
+        chosen = _given(classes, shape[0], num_classes, source_images)
     else:
         shown = torch.zeros(shape[0], num_classes + 1, dtype=torch.bool, device=wide.device)
         shown = shown.scatter(1, column, True)
@@ -141,23 +142,21 @@ def class_mix(
             shown = shown.any(dim=0).expand(shape[0], -1)
         else:
             shown = shown & (torch.arange(num_classes + 1, device=wide.device) < num_classes)
-        order = uniform(function, (shape[0], num_classes + 1), wide, generator)
+        order = uniform((shape[0], num_classes + 1), wide, generator)
         chosen = _half(shown, order)
     mask = chosen.gather(1, column).reshape(wide.shape)
     images = torch.where(mask[:, None], source_images, target_images)
     return ClassMix(images, torch.where(mask, wide, target_labels.long()), mask)
 
 
-def _given(
-    function: str, classes: Tensor, images: int, num_classes: int, reference: Tensor
-) -> Tensor:
+def _given(classes: Tensor, images: int, num_classes: int, reference: Tensor) -> Tensor:
     """Given classes as (B, C + 1): what has no class is not pasted."""
-    check_tensor(function, "classes", classes)
+    check_tensor("classes", classes)
     if classes.dtype != torch.bool:
-        raise TypeError(sentence(function, "classes", "of dtype torch.bool", classes.dtype))
+        raise TypeError(sentence("classes", "of dtype torch.bool", classes.dtype))
     if tuple(classes.shape) not in ((num_classes,), (images, num_classes)):
         requirement = f"of shape ({num_classes},) or ({images}, {num_classes})"
-        raise ValueError(sentence(function, "classes", requirement, tuple(classes.shape)))
-    check_device(function, "classes", classes, reference, "source_images")
+        raise ValueError(sentence("classes", requirement, tuple(classes.shape)))
+    check_device("classes", classes, reference, "source_images")
     rows = classes.expand(images, num_classes)
     return torch.cat([rows, torch.zeros_like(rows[:, :1])], dim=1)

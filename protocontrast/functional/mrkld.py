@@ -4,10 +4,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
+from protocontrast.checks import public
 from protocontrast.functional.class_scores import read_scores
 from protocontrast.functional.contrast import Reduction
 
 
+@public
 def mrkld(
     logits: Tensor, *, pixel_weight: Tensor | None = None, reduction: Reduction = "mean"
 ) -> Tensor:
@@ -44,7 +46,7 @@ def mrkld(
         >>> f"{mrkld(torch.zeros(1, 19)).item():.4f}"
         '2.9444'
     """
-    scores = read_scores("mrkld", "logits", logits, pixel_weight, reduction)
+    scores = read_scores("logits", logits, pixel_weight, reduction)
     present = scores.values != -torch.inf
     log_share = torch.where(present, log_softmax(scores.values, dim=1), 0)
     losses = -log_share.sum(dim=1) / present.sum(dim=1).clamp_min(1)

@@ -4,6 +4,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from protocontrast.calls import PairContrastCall
 from protocontrast.checks import (
     check_choice,
     check_device,
@@ -12,16 +13,15 @@ from protocontrast.checks import (
     check_ignore_index,
     check_integer,
     check_no_grad,
+    public,
     sentence,
 )
 from protocontrast.functional import hints
 from protocontrast.functional.contrast import REDUCTIONS, Backend, Reduction
 from protocontrast.functional.temperature import read_temperature
 from protocontrast.ops.backend import choose
-from protocontrast.ops.pair_contrast import Inputs, Settings
 from protocontrast.ops.pair_contrast import pair_contrast as contrasted
 
-FUNCTION = "pair_contrast"
 PAIR_SIMILARITIES = ("cosine", "dot", "euclidean")
 DENOMINATORS = ("negatives", "all")
 
@@ -31,23 +31,23 @@ Denominator = Literal["negatives", "all"]
 
 def _check_rows(argument: str, rows: Tensor, anchors: Tensor) -> None:
     """Rows (K, D) with the anchors' D, on their device."""
-    check_floating(FUNCTION, argument, rows)
+    check_floating(argument, rows)
     shape, channels = tuple(rows.shape), anchors.shape[1]
     if len(shape) != 2 or shape[1] != channels:
         requirement = f"of shape (K, D) with D = {channels} as in anchors {tuple(anchors.shape)}"
-        raise ValueError(sentence(FUNCTION, argument, requirement, shape))
-    check_device(FUNCTION, argument, rows, anchors, "anchors")
+        raise ValueError(sentence(argument, requirement, shape))
+    check_device(argument, rows, anchors, "anchors")
 
 
 def _read_labels(argument: str, labels: Tensor, of: str, rows: Tensor) -> Tensor:
     """One class per row, int64."""
-    check_integer(FUNCTION, argument, labels)
+    check_integer(argument, labels)
     got, wanted = tuple(labels.shape), (rows.shape[0],)
     if got != wanted:
         requirement = f"of shape {wanted} as in {of} {tuple(rows.shape)}"
         hint = hints.one_per_pixel(argument, got, wanted, got[1] if len(got) == 2 else None)
-        raise ValueError(sentence(FUNCTION, argument, requirement, got, hint))
-    check_device(FUNCTION, argument, labels, rows, of)
+        raise ValueError(sentence(argument, requirement, got, hint))
+    check_device(argument, labels, rows, of)
     return labels.long()
 
 
@@ -61,7 +61,7 @@ def _read_negatives(
         given, missing = "negatives", "negative_labels"
         if negatives is None:
             given, missing = missing, given
-        raise ValueError(sentence(FUNCTION, missing, f"beside {given}", "None"))
+        raise ValueError(sentence(missing, f"beside {given}", "None"))
     _check_rows("negatives", negatives, anchors)
     return negatives, _read_labels("negative_labels", labels, "negatives", negatives)
 
@@ -69,16 +69,17 @@ def _read_negatives(
 def _check_weight(weight: Tensor | None, anchors: Tensor) -> None:
     if weight is None:
         return
-    check_floating(FUNCTION, "anchor_weight", weight)
-    check_no_grad(FUNCTION, "anchor_weight", weight, "anchors, keys and negatives")
+    check_floating("anchor_weight", weight)
+    check_no_grad("anchor_weight", weight, "anchors, keys and negatives")
     got, wanted = tuple(weight.shape), (anchors.shape[0],)
     if got != wanted:
         requirement = f"of shape {wanted} as in anchors {tuple(anchors.shape)}"
         hint = hints.one_per_pixel("anchor_weight", got, wanted)
-        raise ValueError(sentence(FUNCTION, "anchor_weight", requirement, got, hint))
-    check_device(FUNCTION, "anchor_weight", weight, anchors, "anchors")
+        raise ValueError(sentence("anchor_weight", requirement, got, hint))
+    check_device("anchor_weight", weight, anchors, "anchors")
 
 
+@public
 def pair_contrast(
     anchors: Tensor,
     anchor_labels: Tensor,
@@ -164,30 +165,28 @@ def pair_contrast(
         >>> f"{loss.item():.4f}"  # log(1 + e^(0 - 1)); the third has no positive
         '0.3133'
     """
-    check_floating(FUNCTION, "anchors", anchors)
+    check_floating("anchors", anchors)
     if anchors.dim() != 2 or anchors.shape[1] == 0:
         requirement = "of shape (A, D) with at least one channel"
         hint = "features (B, D, H, W) are rows as features.movedim(1, -1).flatten(0, -2)."
-        raise ValueError(sentence(FUNCTION, "anchors", requirement, tuple(anchors.shape), hint))
+        raise ValueError(sentence("anchors", requirement, tuple(anchors.shape), hint))
     _check_rows("keys", keys, anchors)
     own_labels = _read_labels("anchor_labels", anchor_labels, "anchors", anchors)
     other_labels = _read_labels("key_labels", key_labels, "keys", keys)
     negatives, negative_labels = _read_negatives(negatives, negative_labels, anchors)
     _check_weight(anchor_weight, anchors)
-    check_choice(FUNCTION, "similarity", similarity, PAIR_SIMILARITIES)
-    temperature = read_temperature(FUNCTION, temperature, anchors, "anchors")
-    check_choice(FUNCTION, "denominator", denominator, DENOMINATORS)
-    check_flag(FUNCTION, "exclude_self", exclude_self)
-    check_choice(FUNCTION, "reduction", reduction, REDUCTIONS)
-    check_ignore_index(FUNCTION, ignore_index)
+    check_choice("similarity", similarity, PAIR_SIMILARITIES)
+    temperature = read_temperature(temperature, anchors, "anchors")
+    check_choice("denominator", denominator, DENOMINATORS)
+    check_flag("exclude_self", exclude_self)
+    check_choice("reduction", reduction, REDUCTIONS)
+    check_ignore_index(ignore_index)
     if exclude_self and keys.shape[0] != anchors.shape[0]:
         requirement = f"to be the {anchors.shape[0]} anchors with exclude_self=True"
         hint = "key i must be anchor i."
-        raise ValueError(sentence(FUNCTION, "keys", requirement, f"{keys.shape[0]} rows", hint))
-    inputs = Inputs(
-        anchors, own_labels, keys, other_labels, negatives, negative_labels, anchor_weight
-    )
-    settings = Settings(
-        similarity, temperature, denominator == "all", bool(exclude_self), ignore_index
-    )
-    return contrasted(inputs, settings, reduction, choose(FUNCTION, backend, FUNCTION, anchors))
+        raise ValueError(sentence("keys", requirement, f"{keys.shape[0]} rows", hint))
+    call = PairContrastCall(
+        anchors, own_labels, keys, other_labels, negatives, negative_labels, anchor_weight,
+        similarity, temperature, denominator == "all", bool(exclude_self), ignore_index,
+    )  # fmt: skip
+    return contrasted(call, reduction, choose(backend, "pair_contrast", anchors))

@@ -28,7 +28,6 @@ from protocontrast.ops.labels import checked_labels
 class Pixels(NamedTuple):
     """Features as (B, D, P), and the pixels' own shape, such as (B, H, W) or (N,)."""
 
-    function: str
     argument: str
     original: Tensor
     features: Tensor
@@ -48,23 +47,23 @@ class Pixels(NamedTuple):
         return values.reshape(self.shape)
 
 
-def read_features(function: str, features: Tensor, argument: str = "features") -> Pixels:
+def read_features(features: Tensor, argument: str = "features") -> Pixels:
     """Check features and bring them to (B, D, P); TypeError or ValueError says what is wrong."""
-    check_floating(function, argument, features)
+    check_floating(argument, features)
     if features.dim() in (2, 3, 4, 5) and features.shape[1] == 0:
         requirement = "with at least one channel"
-        raise ValueError(sentence(function, argument, requirement, tuple(features.shape)))
+        raise ValueError(sentence(argument, requirement, tuple(features.shape)))
     if features.dim() in (4, 5):
         shape = (features.shape[0], *features.shape[2:])
-        return Pixels(function, argument, features, features.flatten(2), tuple(shape))
+        return Pixels(argument, features, features.flatten(2), tuple(shape))
     if features.dim() == 3:
         shape = (features.shape[0], features.shape[2])
-        return Pixels(function, argument, features, features, shape)
+        return Pixels(argument, features, features, shape)
     if features.dim() == 2:
         rows = features.t().unsqueeze(0)
-        return Pixels(function, argument, features, rows, (features.shape[0],))
+        return Pixels(argument, features, rows, (features.shape[0],))
     requirement = "of shape (B, D, Z, H, W), (B, D, H, W), (B, D, P) or (N, D)"
-    raise ValueError(sentence(function, argument, requirement, tuple(features.shape)))
+    raise ValueError(sentence(argument, requirement, tuple(features.shape)))
 
 
 def comparable(labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
@@ -81,24 +80,24 @@ def comparable(labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
 
 def read_labels(pixels: Pixels, labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
     """Hard labels as (B, P); `ignore_index` may not be a class."""
-    check_ignore_index(pixels.function, ignore_index, num_classes)
-    check_tensor(pixels.function, "labels", labels)
+    check_ignore_index(ignore_index, num_classes)
+    check_tensor("labels", labels)
     if labels.is_floating_point():
         hint = hints.one_per_pixel("labels", tuple(labels.shape), pixels.shape, num_classes)
         requirement = "of an integer dtype"
-        raise TypeError(sentence(pixels.function, "labels", requirement, labels.dtype, hint))
-    check_integer(pixels.function, "labels", labels)
+        raise TypeError(sentence("labels", requirement, labels.dtype, hint))
+    check_integer("labels", labels)
     check_pixelwise(pixels, "labels", labels, num_classes)
     return pixels.flattened(comparable(labels, num_classes, ignore_index))
 
 
 def read_targets(pixels: Pixels, labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
     """Hard labels as (B, P), or soft targets as (B, C, P)."""
-    check_tensor(pixels.function, "labels", labels)
+    check_tensor("labels", labels)
     if not labels.is_floating_point():
         return read_labels(pixels, labels, num_classes, ignore_index)
-    check_floating(pixels.function, "labels", labels)
-    check_no_grad(pixels.function, "labels", labels)
+    check_floating("labels", labels)
+    check_no_grad("labels", labels)
     if len(pixels.shape) == 1:
         shape: tuple[int, ...] = (pixels.shape[0], num_classes)
     else:
@@ -109,8 +108,8 @@ def read_targets(pixels: Pixels, labels: Tensor, num_classes: int, ignore_index:
     if got != shape and got == (*pixels.shape, num_classes):
         hint = "the classes of soft targets are dimension 1: labels.movedim(-1, 1)."
     reason = f"for features {tuple(pixels.original.shape)} and {num_classes} prototypes"
-    check_shape(pixels.function, "soft labels", labels, shape, reason, hint)
-    check_device(pixels.function, "labels", labels, pixels.original, pixels.argument)
+    check_shape("soft labels", labels, shape, reason, hint)
+    check_device("labels", labels, pixels.original, pixels.argument)
     if len(pixels.shape) == 1:
         return rearrange(labels, "n c -> 1 c n")
     return labels.flatten(2)
@@ -122,8 +121,8 @@ def read_pixel_weight(
     """Weights of pixels as (B, P); `to` says what gets a gradient in their place."""
     if weight is None:
         return None
-    check_floating(pixels.function, "pixel_weight", weight)
-    check_no_grad(pixels.function, "pixel_weight", weight, to)
+    check_floating("pixel_weight", weight)
+    check_no_grad("pixel_weight", weight, to)
     check_pixelwise(pixels, "pixel_weight", weight)
     return pixels.flattened(weight)
 
@@ -140,13 +139,13 @@ def check_pixelwise(
         if not hint and argument.endswith("labels") and len(got) == len(pixels.shape) > 2:
             hint = hints.GRID
         requirement = f"of shape {pixels.shape} as in {pixels.argument} {original}"
-        raise ValueError(sentence(pixels.function, argument, requirement, got, hint))
-    check_device(pixels.function, argument, value, pixels.original, pixels.argument)
+        raise ValueError(sentence(argument, requirement, got, hint))
+    check_device(argument, value, pixels.original, pixels.argument)
 
 
 def check_prototypes(pixels: Pixels, prototypes: Tensor, argument: str = "prototypes") -> None:
     """Prototypes (C, D) with the features' D and device, C at least 1."""
-    check_floating(pixels.function, argument, prototypes)
+    check_floating(argument, prototypes)
     shape = tuple(prototypes.shape)
     if prototypes.dim() != 2 or shape[1] != pixels.channels:
         requirement = (
@@ -157,11 +156,11 @@ def check_prototypes(pixels: Pixels, prototypes: Tensor, argument: str = "protot
         if prototypes.dim() == 2:
             original = tuple(pixels.original.shape)
             hint = hints.channels_last(pixels.argument, original, shape[1]) or hint
-        raise ValueError(sentence(pixels.function, argument, requirement, shape, hint))
+        raise ValueError(sentence(argument, requirement, shape, hint))
     if shape[0] == 0:
         requirement = "of shape (C, D) with at least one class"
-        raise ValueError(sentence(pixels.function, argument, requirement, shape))
-    check_device(pixels.function, argument, prototypes, pixels.original, pixels.argument)
+        raise ValueError(sentence(argument, requirement, shape))
+    check_device(argument, prototypes, pixels.original, pixels.argument)
 
 
 def check_per_class(
@@ -170,17 +169,15 @@ def check_per_class(
     """Weights, thresholds or presence (C,), on the features' device, without gradient."""
     if value is None:
         return
-    check_tensor(pixels.function, argument, value)
+    check_tensor(argument, value)
     if boolean and value.dtype != torch.bool:
         hint = "count > 0 says which classes are present."
-        raise TypeError(
-            sentence(pixels.function, argument, "of dtype torch.bool", value.dtype, hint)
-        )
+        raise TypeError(sentence(argument, "of dtype torch.bool", value.dtype, hint))
     if not boolean:
-        check_floating(pixels.function, argument, value)
-    check_shape(pixels.function, argument, value, (num_classes,), "= (C,)")
-    check_device(pixels.function, argument, value, pixels.original, pixels.argument)
-    check_no_grad(pixels.function, argument, value)
+        check_floating(argument, value)
+    check_shape(argument, value, (num_classes,), "= (C,)")
+    check_device(argument, value, pixels.original, pixels.argument)
+    check_no_grad(argument, value)
 
 
 def read_checked_labels(
@@ -188,4 +185,4 @@ def read_checked_labels(
 ) -> Tensor:
     """Hard labels as (B, P), their values checked on a CPU, for what no operator of ours reads."""
     index = read_labels(pixels, labels, num_classes, ignore_index)
-    return checked_labels(index, num_classes, ignore_index, pixels.function)
+    return checked_labels(index, num_classes, ignore_index, "protocontrast")

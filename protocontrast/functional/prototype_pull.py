@@ -3,7 +3,12 @@
 import torch
 from torch import Tensor
 
-from protocontrast.checks import check_choice, check_ignore_index
+from protocontrast.calls import LogitsCall
+from protocontrast.checks import (
+    check_choice,
+    check_ignore_index,
+    public,
+)
 from protocontrast.functional.class_scores import Scores, at_label, read_classes, widened
 from protocontrast.functional.contrast import REDUCTIONS, Backend, Reduction
 from protocontrast.functional.pixels import (
@@ -13,9 +18,10 @@ from protocontrast.functional.pixels import (
     read_pixel_weight,
 )
 from protocontrast.ops.backend import choose
-from protocontrast.ops.logits import logits as similarities
+from protocontrast.ops.logits import logits
 
 
+@public
 def prototype_pull(
     features: Tensor,
     labels: Tensor,
@@ -72,14 +78,13 @@ def prototype_pull(
         >>> pull.tolist()
         [0.0, 1.0, 4.0]
     """
-    function = "prototype_pull"
-    pixels = read_features(function, features)
+    pixels = read_features(features)
     check_prototypes(pixels, prototypes)
     rows = prototypes.shape[0]
-    check_choice(function, "reduction", reduction, REDUCTIONS)
-    check_ignore_index(function, ignore_index)
+    check_choice("reduction", reduction, REDUCTIONS)
+    check_ignore_index(ignore_index)
     check_per_class(pixels, "present", present, rows, boolean=True)
-    chosen = choose(function, backend, "logits", features)
+    chosen = choose(backend, "logits", features)
     given = read_pixel_weight(pixels, pixel_weight)
     classes = read_classes(pixels, labels, rows, ignore_index)
     wide = torch.float64 if features.dtype == torch.float64 else torch.float32
@@ -89,7 +94,7 @@ def prototype_pull(
     labelled = (classes != ignore_index) & (weight != 0)
     # The gradient of a pixel that is NaN is NaN even where nothing comes back to it.
     read = torch.where(labelled[:, None], pixels.features, 0)
-    cosines = similarities(read, prototypes, present, "cosine", 1.0, chosen)
+    cosines = logits(LogitsCall(read, prototypes, present, "cosine", 1.0), chosen)
     cosine = at_label(cosines, torch.where(labelled, classes, 0))
     valid = labelled & (cosine != -torch.inf)
     weight = torch.where(valid, weight, 0)

@@ -3,11 +3,17 @@
 import torch
 from torch import Tensor
 
-from protocontrast.checks import check_device, check_floating, check_shape
+from protocontrast.checks import (
+    check_device,
+    check_floating,
+    check_shape,
+    public,
+)
 from protocontrast.functional.class_scores import widened
 from protocontrast.functional.pixels import read_features
 
 
+@public
 def rectify(probabilities: Tensor, weights: Tensor) -> Tensor:
     """Multiply class probabilities by weights of the classes, and normalise again.
 
@@ -40,12 +46,11 @@ def rectify(probabilities: Tensor, weights: Tensor) -> Tensor:
         >>> rectify(torch.tensor([[0.6, 0.4]]), torch.tensor([[0.2, 0.8]])).tolist()
         [[0.27272728085517883, 0.7272727489471436]]
     """
-    function = "rectify"
-    read_features(function, probabilities, "probabilities")
-    check_floating(function, "weights", weights)
+    read_features(probabilities, "probabilities")
+    check_floating("weights", weights)
     shape = tuple(probabilities.shape)
-    check_shape(function, "weights", weights, shape, "like probabilities")
-    check_device(function, "weights", weights, probabilities, "probabilities")
+    check_shape("weights", weights, shape, "like probabilities")
+    check_device("weights", weights, probabilities, "probabilities")
     shares = widened(probabilities)
     product = shares * weights.to(shares.dtype)
     total = product.sum(dim=1, keepdim=True)

@@ -13,6 +13,7 @@ from protocontrast.checks import (
     check_ignore_index,
     check_integer,
     check_shape,
+    public,
     sentence,
 )
 from protocontrast.functional import hints
@@ -36,6 +37,7 @@ class SampledPixels(NamedTuple):
     labels: Tensor
 
 
+@public
 def sample_pixels(
     labels: Tensor,
     number: int,
@@ -92,43 +94,42 @@ def sample_pixels(
         >>> sorted(sample.positions[:3].tolist()), sample.labels.tolist()
         ([1, 3, 4], [4, 4, 4, 255])
     """
-    function = "sample_pixels"
-    check_integer(function, "labels", labels)
+    check_integer("labels", labels)
     if labels.dim() not in (1, 2, 3, 4):
         requirement = "of shape (B, Z, H, W), (B, H, W), (B, P) or (N,)"
-        raise ValueError(sentence(function, "labels", requirement, tuple(labels.shape)))
-    check_count(function, "number", number)
-    check_choice(function, "mode", mode, MODES)
-    check_count(function, "per_class", per_class)
-    check_count(function, "min_pixels", min_pixels)
-    check_ignore_index(function, ignore_index)
+        raise ValueError(sentence("labels", requirement, tuple(labels.shape)))
+    check_count("number", number)
+    check_choice("mode", mode, MODES)
+    check_count("per_class", per_class)
+    check_count("min_pixels", min_pixels)
+    check_ignore_index(ignore_index)
     wide = labels.long().flatten()
     if mode == "random":
         if num_classes is not None:
-            check_count(function, "num_classes", num_classes)
-            check_ignore_index(function, ignore_index, num_classes)
-            wide = checked_labels(wide, num_classes, ignore_index, function)
-        drawn = uniform(function, (wide.shape[0],), wide, generator)
+            check_count("num_classes", num_classes)
+            check_ignore_index(ignore_index, num_classes)
+            wide = checked_labels(wide, num_classes, ignore_index, "sample_pixels")
+        drawn = uniform((wide.shape[0],), wide, generator)
         # 2 is above every number drawn, so unlabelled pixels come last.
         order = torch.where(wide == ignore_index, 2.0, drawn).argsort(stable=True)[:number]
         return _placed(order, wide[order], number, ignore_index)
     if num_classes is None:
         hint = "pass the number of classes; finding it in the labels would wait for the device."
-        raise ValueError(sentence(function, "num_classes", f'with mode="{mode}"', "None", hint))
-    check_count(function, "num_classes", num_classes)
-    check_ignore_index(function, ignore_index, num_classes)
+        raise ValueError(sentence("num_classes", f'with mode="{mode}"', "None", hint))
+    check_count("num_classes", num_classes)
+    check_ignore_index(ignore_index, num_classes)
     right = torch.ones_like(wide, dtype=torch.bool)
     if mode == "hard_easy":
         if predictions is None:
-            raise ValueError(sentence(function, "predictions", f'with mode="{mode}"', "None"))
-        check_integer(function, "predictions", predictions)
+            raise ValueError(sentence("predictions", f'with mode="{mode}"', "None"))
+        check_integer("predictions", predictions)
         wanted, got = tuple(labels.shape), tuple(predictions.shape)
         hint = "" if got == wanted else hints.one_per_pixel("predictions", got, wanted, num_classes)
-        check_shape(function, "predictions", predictions, wanted, "like labels", hint)
-        check_device(function, "predictions", predictions, labels, "labels")
+        check_shape("predictions", predictions, wanted, "like labels", hint)
+        check_device("predictions", predictions, labels, "labels")
         right = predictions.long().flatten() == wide
-    wide = checked_labels(wide, num_classes, ignore_index, function)
-    drawn = uniform(function, (wide.shape[0],), wide, generator)
+    wide = checked_labels(wide, num_classes, ignore_index, "sample_pixels")
+    drawn = uniform((wide.shape[0],), wide, generator)
     images = labels.shape[0] if labels.dim() > 1 else 1
     groups = images * num_classes
     image = torch.arange(images, device=wide.device).repeat_interleave(

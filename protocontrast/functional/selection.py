@@ -11,6 +11,7 @@ from protocontrast.checks import (
     check_flag,
     check_ignore_index,
     check_share,
+    public,
     sentence,
 )
 from protocontrast.functional.class_scores import widened
@@ -46,6 +47,7 @@ def _number_of(share: float, pixels: int) -> int:
     return number + 1 if number < pixels and (number + 1) / pixels <= share else number
 
 
+@public
 @torch.no_grad()
 def select_labels(
     probabilities: Tensor,
@@ -98,11 +100,10 @@ def select_labels(
         >>> select_labels(probabilities, torch.tensor([0.8, 0.5])).labels.tolist()
         [0, 255, 1]
     """
-    function = "select_labels"
-    pixels = read_features(function, probabilities, "probabilities")
-    check_choice(function, "measure", measure, SELECT_MEASURES)
-    check_share(function, "image_share", image_share)
-    check_ignore_index(function, ignore_index, pixels.channels)
+    pixels = read_features(probabilities, "probabilities")
+    check_choice("measure", measure, SELECT_MEASURES)
+    check_share("image_share", image_share)
+    check_ignore_index(ignore_index, pixels.channels)
     best = most_probable(pixels.features)
     value = best.confidence if measure == "confidence" else best.log_odds
     least: float | Tensor
@@ -112,9 +113,9 @@ def select_labels(
         least = per_class[best.labels]
     elif not isinstance(threshold, Real) or isinstance(threshold, bool):
         requirement = "to be a number or a (C,) tensor"
-        raise TypeError(sentence(function, "threshold", requirement, type(threshold).__name__))
+        raise TypeError(sentence("threshold", requirement, type(threshold).__name__))
     else:
-        check_threshold(function, threshold, measure)
+        check_threshold(threshold, measure)
         least = float(threshold)
     # The odds of a class without any other are infinite, too.
     kept = (value >= least) & (least < torch.inf)
@@ -131,6 +132,7 @@ def select_labels(
     return TransferredLabels(pixels.restored(labels), pixels.restored(value))
 
 
+@public
 @torch.no_grad()
 def confident_share(probabilities: Tensor, threshold: float, *, per_image: bool = False) -> Tensor:
     """Share of the pixels whose most probable class reaches a probability.
@@ -163,10 +165,9 @@ def confident_share(probabilities: Tensor, threshold: float, *, per_image: bool 
         >>> confident_share(torch.tensor([[0.99, 0.01], [0.6, 0.4]]), 0.968).item()
         0.5
     """
-    function = "confident_share"
-    pixels = read_features(function, probabilities, "probabilities")
-    check_share(function, "threshold", threshold)
-    check_flag(function, "per_image", per_image)
+    pixels = read_features(probabilities, "probabilities")
+    check_share("threshold", threshold)
+    check_flag("per_image", per_image)
     sure = (widened(pixels.features.amax(dim=1)) >= float(threshold)).float()
     if per_image:
         return sure.sum(dim=1) / max(sure.shape[1], 1)

@@ -4,10 +4,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
+from protocontrast.checks import public
 from protocontrast.functional.class_scores import read_scores, same_as
 from protocontrast.functional.contrast import Reduction
 
 
+@public
 def similarity_kl(
     logits: Tensor,
     target_logits: Tensor,
@@ -53,7 +55,7 @@ def similarity_kl(
         >>> f"{similarity_kl(even, certain).item():.4f}"
         '0.6931'
     """
-    scores = read_scores("similarity_kl", "logits", logits, pixel_weight, reduction)
+    scores = read_scores("logits", logits, pixel_weight, reduction)
     target = same_as(scores, "target_logits", target_logits, "logits").detach()
     scores = scores.without((target == -torch.inf).all(dim=1))
     log_target = log_softmax(torch.where(scores.weight[:, None] != 0, target, 0), dim=1)

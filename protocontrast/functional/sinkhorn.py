@@ -9,11 +9,13 @@ from protocontrast.checks import (
     check_floating,
     check_positive,
     check_shape,
+    public,
 )
 from protocontrast.functional.balance import balanced
 from protocontrast.functional.class_scores import read_scores
 
 
+@public
 @torch.no_grad()
 def sinkhorn(
     scores: Tensor,
@@ -61,15 +63,14 @@ def sinkhorn(
         >>> shares.argmax(dim=1).tolist(), [round(part, 3) for part in shares.sum(dim=0).tolist()]
         ([0, 0, 1, 1], [2.0, 2.0])
     """
-    function = "sinkhorn"
-    read = read_scores(function, "scores", scores, pixel_weight, "none")
-    check_positive(function, "epsilon", epsilon)
-    check_count(function, "iterations", iterations)
+    read = read_scores("scores", scores, pixel_weight, "none")
+    check_positive("epsilon", epsilon)
+    check_count("iterations", iterations)
     columns = read.values.new_ones(read.pixels.channels)
     if prior is not None:
-        check_floating(function, "prior", prior)
-        check_shape(function, "prior", prior, (read.pixels.channels,), "= (C,)")
-        check_device(function, "prior", prior, scores, "scores")
+        check_floating("prior", prior)
+        check_shape("prior", prior, (read.pixels.channels,), "= (C,)")
+        check_device("prior", prior, scores, "scores")
         columns = prior.to(read.values.dtype)
     rows = read.values.transpose(1, 2).flatten(0, 1)
     weight = read.weight.flatten()

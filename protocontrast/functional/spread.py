@@ -6,7 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from protocontrast.checks import check_choice, check_ignore_index
+from protocontrast.calls import LogitsCall
+from protocontrast.checks import (
+    check_choice,
+    check_ignore_index,
+    public,
+)
 from protocontrast.functional.class_prototypes import class_prototypes
 from protocontrast.functional.contrast import SIMILARITIES, Backend, Similarity
 from protocontrast.functional.pixels import (
@@ -17,13 +22,14 @@ from protocontrast.functional.pixels import (
 )
 from protocontrast.functional.temperature import read_temperature
 from protocontrast.ops.backend import choose
-from protocontrast.ops.logits import tempered
+from protocontrast.ops.logits import logits
 
 TOWARD = ("uniform", "released")
 
 Toward = Literal["uniform", "released"]
 
 
+@public
 def spread(
     features: Tensor,
     labels: Tensor | None,
@@ -82,22 +88,22 @@ def spread(
         >>> spread(features, None, prototypes, toward="released").item()
         -1.0
     """
-    function = "spread"
-    pixels = read_features(function, features)
+    pixels = read_features(features)
     check_prototypes(pixels, prototypes)
-    check_choice(function, "toward", toward, TOWARD)
-    check_choice(function, "similarity", similarity, SIMILARITIES)
-    temperature = read_temperature(function, temperature, features)
-    check_ignore_index(function, ignore_index)
+    check_choice("toward", toward, TOWARD)
+    check_choice("similarity", similarity, SIMILARITIES)
+    temperature = read_temperature(temperature, features)
+    check_ignore_index(ignore_index)
     check_per_class(pixels, "present", present, prototypes.shape[0], boolean=True)
-    chosen = choose(function, backend, "logits", features)
+    chosen = choose(backend, "logits", features)
     one_class = torch.zeros(pixels.features[:, 0].shape, dtype=torch.int64, device=features.device)
     if labels is not None:
         flat = read_checked_labels(pixels, labels, prototypes.shape[0], ignore_index)
         one_class = torch.where(flat == ignore_index, 255, one_class)
     mean = class_prototypes(pixels.features, one_class, 1, backend=backend)
     row = mean.mean[..., None]
-    values = tempered(row, prototypes, present, similarity, temperature, chosen)[0, :, 0]
+    call = LogitsCall(row, prototypes, present, similarity, temperature)
+    values = logits(call, chosen)[0, :, 0]
     seen = values != -torch.inf
     number = seen.sum()
     usable = (number > 1) & (mean.count[0] > 0)

@@ -9,6 +9,7 @@ from protocontrast.checks import (
     check_floating,
     check_ignore_index,
     check_positive,
+    public,
     sentence,
 )
 from protocontrast.functional import hints
@@ -19,6 +20,7 @@ from protocontrast.functional.pixels import read_checked_labels, read_features
 from protocontrast.ops.backend import choose
 
 
+@public
 @torch.no_grad()
 def assign_subclasses(
     features: Tensor,
@@ -77,9 +79,8 @@ def assign_subclasses(
         >>> assign_subclasses(features, torch.tensor([1, 255, 1, 1]), prototypes).tolist()
         [2, 255, 3, 3]
     """
-    function = "assign_subclasses"
-    pixels = read_features(function, features)
-    check_floating(function, "prototypes", prototypes)
+    pixels = read_features(features)
+    check_floating("prototypes", prototypes)
     shape = tuple(prototypes.shape)
     if prototypes.dim() != 3 or 0 in shape or shape[2] != pixels.channels:
         requirement = f"of shape (C, M, D) with D = {pixels.channels} as in features"
@@ -87,14 +88,14 @@ def assign_subclasses(
         hint = "prototypes[:, None] is one prototype per class."
         if prototypes.dim() == 3:
             hint = hints.channels_last("features", tuple(features.shape), shape[2]) or hint
-        raise ValueError(sentence(function, "prototypes", requirement, shape, hint))
-    check_device(function, "prototypes", prototypes, features, "features")
-    check_positive(function, "epsilon", epsilon)
-    check_count(function, "iterations", iterations)
+        raise ValueError(sentence("prototypes", requirement, shape, hint))
+    check_device("prototypes", prototypes, features, "features")
+    check_positive("epsilon", epsilon)
+    check_count("iterations", iterations)
     num_classes, each, _ = shape
     whole = f"the labels of {each} x {num_classes} sub-classes"
-    check_ignore_index(function, ignore_index, num_classes * each, whole, hint="")
-    chosen: Backend = choose(function, backend, "logits", features)  # type: ignore[assignment]
+    check_ignore_index(ignore_index, num_classes * each, whole, hint="")
+    chosen: Backend = choose(backend, "logits", features)  # type: ignore[assignment]
     index = read_checked_labels(pixels, labels, num_classes, ignore_index).long()
     valid = index != ignore_index
     # On a device a value that is no class belongs to none.
@@ -121,6 +122,7 @@ def assign_subclasses(
     return pixels.restored(torch.where(valid, found, ignore_index))
 
 
+@public
 def subclass_max(logits: Tensor, num_classes: int) -> Tensor:
     """Logits of classes from those of their prototypes: the largest of each class's M.
 
@@ -151,11 +153,11 @@ def subclass_max(logits: Tensor, num_classes: int) -> Tensor:
         >>> subclass_max(torch.tensor([[1.0, 3.0, 2.0, 0.0]]), 2).tolist()
         [[3.0, 2.0]]
     """
-    check_floating("subclass_max", "logits", logits)
-    check_count("subclass_max", "num_classes", num_classes)
+    check_floating("logits", logits)
+    check_count("num_classes", num_classes)
     shape = tuple(logits.shape)
     if logits.dim() not in (2, 3, 4, 5) or shape[1] == 0 or shape[1] % num_classes:
         requirement = "of shape (B, C * M, Z, H, W), (B, C * M, H, W), (B, C * M, P) or (N, C * M)"
         requirement += f" with C = {num_classes}"
-        raise ValueError(sentence("subclass_max", "logits", requirement, shape))
+        raise ValueError(sentence("logits", requirement, shape))
     return logits.unflatten(1, (num_classes, shape[1] // num_classes)).amax(dim=2)

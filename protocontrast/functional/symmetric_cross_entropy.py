@@ -6,11 +6,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from protocontrast.checks import check_factor, check_ignore_index, is_number, sentence, shown
+from protocontrast.checks import (
+    check_factor,
+    check_ignore_index,
+    is_number,
+    public,
+    sentence,
+    shown,
+)
 from protocontrast.functional.class_scores import at_label, read_classes, read_scores
 from protocontrast.functional.contrast import Reduction
 
 
+@public
 def symmetric_cross_entropy(
     logits: Tensor,
     labels: Tensor,
@@ -65,13 +73,12 @@ def symmetric_cross_entropy(
         >>> f"{loss.item():.4f}"
         '8.7256'
     """
-    function = "symmetric_cross_entropy"
-    scores = read_scores(function, "logits", logits, pixel_weight, reduction)
-    check_factor(function, "cross_entropy_weight", cross_entropy_weight)
-    check_factor(function, "reverse_weight", reverse_weight)
+    scores = read_scores("logits", logits, pixel_weight, reduction)
+    check_factor("cross_entropy_weight", cross_entropy_weight)
+    check_factor("reverse_weight", reverse_weight)
     if not is_number(floor) or not 0 < floor <= 1:
-        raise ValueError(sentence(function, "floor", "to be a number in (0, 1]", shown(floor)))
-    check_ignore_index(function, ignore_index)
+        raise ValueError(sentence("floor", "to be a number in (0, 1]", shown(floor)))
+    check_ignore_index(ignore_index)
     classes = read_classes(scores.pixels, labels, scores.pixels.channels, ignore_index)
     scores = scores.without(classes == ignore_index)
     classes = torch.where(scores.weight != 0, classes, 0)

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from protocontrast.calls import TargetPassCall
+from protocontrast.checks import public
 from protocontrast.functional.class_prototypes import ClassPrototypes
 from protocontrast.functional.contrast import Absent, Backend
 from protocontrast.functional.pixels import (
@@ -20,7 +22,6 @@ from protocontrast.functional.pixels import (
 from protocontrast.functional.temperature import read_temperature
 from protocontrast.functional.transfer import Measure
 from protocontrast.ops.backend import choose
-from protocontrast.ops.target_pass import Inputs, Settings
 from protocontrast.ops.target_pass import target_pass as operator
 
 
@@ -57,6 +58,7 @@ class TargetPass(NamedTuple):
         return losses.sum() / torch.where(mass == 0, 1, mass)
 
 
+@public
 def target_pass(
     features: Tensor,
     prototypes: Tensor,
@@ -128,15 +130,14 @@ def target_pass(
         >>> found.labels.tolist(), found.prototypes.mean.tolist()
         ([0, 1], [[2.0, 0.0], [0.0, 2.0]])
     """
-    function = "target_pass"
-    pixels = read_features(function, features)
+    pixels = read_features(features)
     check_prototypes(pixels, prototypes)
     num_classes = prototypes.shape[0]
     if nearest is not None:
         check_prototypes(pixels, nearest, "nearest")
     check_per_class(pixels, "present", present, num_classes, boolean=True)
     check_per_class(pixels, "counted", counted, num_classes, boolean=True)
-    inputs = Inputs(
+    call = TargetPassCall(
         pixels.features.detach() if counted is None else pixels.features,
         None if static is None else read_labels(pixels, static, num_classes, ignore_index),
         None if targets is None else read_targets(pixels, targets, num_classes, ignore_index),
@@ -145,27 +146,35 @@ def target_pass(
         None if nearest is None else nearest.detach(),
         present,
         counted,
-    )
-    settings = Settings(
         float(threshold),
         measure,
-        read_temperature(function, temperature, features),
+        read_temperature(temperature, features),
         absent == "floor",
         bool(normalize),
         ignore_index,
         bool(transfer),
         bool(wants_means),
     )
-    found = operator(inputs, settings, choose(function, backend, "target_pass", features), even)
+    found = pass_over(call, backend, even)
+    return found._replace(
+        labels=pixels.restored(found.labels),
+        confidence=pixels.restored(found.confidence),
+        targets=None if found.targets is None else _restored(found.targets, targets),
+    )
+
+
+def pass_over(call: TargetPassCall, backend: Backend, even: bool = True) -> TargetPass:
+    """The same of a call that has been checked, with pixels (B, P)."""
+    found = operator(call, choose(backend, "target_pass", call.features), even)
     soft = found.targets
     mean = found.sums / torch.where(found.counts == 0, 1, found.counts)[:, None]
     return TargetPass(
-        pixels.restored(found.labels),
-        pixels.restored(found.measure),
+        found.labels,
+        found.measure,
         ClassPrototypes(mean, found.counts),
         found.losses,
         found.counts if soft is None else soft.sum((0, 2), dtype=mean.dtype),
-        None if soft is None else _restored(soft, targets),
+        soft,
     )
 
 

@@ -8,28 +8,26 @@ from protocontrast.ops.backend import is_plain
 
 
 def check_temperature(
-    function: str, temperature: object, like: Tensor | None = None, name: str = "features"
+    temperature: object, like: Tensor | None = None, name: str = "features"
 ) -> None:
     """A finite number above 0, or a floating 0-d tensor of one on the CPU or beside `like`.
 
     What a tensor holds is looked at on the CPU alone, and only where it holds something.
     """
     if not isinstance(temperature, Tensor):
-        check_positive(function, "temperature", temperature)  # type: ignore[arg-type]
+        check_positive("temperature", temperature)  # type: ignore[arg-type]
         return
-    check_floating(function, "temperature", temperature)
+    check_floating("temperature", temperature)
     if temperature.dim() != 0:
         requirement = "to be a number or a tensor of shape ()"
         hint = "temperature.squeeze() has one."
-        raise ValueError(
-            sentence(function, "temperature", requirement, tuple(temperature.shape), hint)
-        )
+        raise ValueError(sentence("temperature", requirement, tuple(temperature.shape), hint))
     if like is not None and temperature.device not in (torch.device("cpu"), like.device):
         where = "on cpu" if like.device.type == "cpu" else f"on cpu or {like.device}"
         requirement = f"{where} like {name}"
-        raise ValueError(sentence(function, "temperature", requirement, temperature.device))
+        raise ValueError(sentence("temperature", requirement, temperature.device))
     if _may_be_read(temperature):
-        check_positive(function, "temperature", float(temperature.detach()))
+        check_positive("temperature", float(temperature.detach()))
 
 
 def _may_be_read(temperature: Tensor) -> bool:
@@ -39,13 +37,13 @@ def _may_be_read(temperature: Tensor) -> bool:
 
 
 def read_temperature(
-    function: str, temperature: float | Tensor, like: Tensor, name: str = "features"
+    temperature: float | Tensor, like: Tensor, name: str = "features"
 ) -> float | Tensor:
     """The checked temperature: a number, or a tensor where its value cannot be asked for.
 
     A tensor is wide, and requires a gradient only where one is wanted.
     """
-    check_temperature(function, temperature, like, name)
+    check_temperature(temperature, like, name)
     if not isinstance(temperature, Tensor):
         return float(temperature)
     if not (temperature.requires_grad and torch.is_grad_enabled()):

@@ -7,10 +7,12 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from protocontrast.calls import TransferCall
 from protocontrast.checks import (
     check_choice,
     check_ignore_index,
     check_number,
+    public,
     sentence,
 )
 from protocontrast.functional.contrast import SIMILARITIES, Backend, Similarity
@@ -42,21 +44,22 @@ ROUNDING = 0.01
 """By how much a threshold made of 16-bit numbers may lie beyond the range of its measure."""
 
 
-def check_threshold(function: str, threshold: float, kind: str, lowest: float = -math.inf) -> None:
+def check_threshold(threshold: float, kind: str, lowest: float = -math.inf) -> None:
     """ValueError unless a number that a measure of this kind may reach, or infinite.
 
     A number below the measure's range keeps every label; below `lowest` it is refused, too.
     """
-    check_number(function, "threshold", threshold)
+    check_number("threshold", threshold)
     low, high = RANGES.get(kind, (-math.inf, math.inf))
     if abs(threshold) != math.inf and not lowest <= threshold <= high + ROUNDING:
         within = f"<= {high:g}" if math.isinf(low) else f"in [{low:g}, {high:g}]"
         hint = "math.inf keeps no label, -math.inf every one."
         name = "a confidence" if kind == "confidence" else f"a {kind} similarity"
         requirement = f"{within} as {name} is"
-        raise ValueError(sentence(function, "threshold", requirement, repr(threshold), hint))
+        raise ValueError(sentence("threshold", requirement, repr(threshold), hint))
 
 
+@public
 def transfer_labels(
     features: Tensor,
     prototypes: Tensor,
@@ -115,15 +118,14 @@ def transfer_labels(
         >>> found.labels.tolist()
         [0, 255]
     """
-    function = "transfer_labels"
-    pixels = read_features(function, features)
+    pixels = read_features(features)
     check_prototypes(pixels, prototypes)
-    check_choice(function, "similarity", similarity, SIMILARITIES)
-    check_choice(function, "measure", measure, MEASURES)
+    check_choice("similarity", similarity, SIMILARITIES)
+    check_choice("measure", measure, MEASURES)
     with torch.no_grad():
-        temperature = read_temperature(function, temperature, features)
+        temperature = read_temperature(temperature, features)
     num_classes = prototypes.shape[0]
-    check_ignore_index(function, ignore_index, num_classes)
+    check_ignore_index(ignore_index, num_classes)
     check_per_class(pixels, "present", present, num_classes, boolean=True)
     class_threshold = None
     if isinstance(threshold, Tensor):
@@ -131,21 +133,21 @@ def transfer_labels(
         check_per_class(pixels, "threshold", class_threshold, num_classes)
     elif not isinstance(threshold, Real) or isinstance(threshold, bool):
         requirement = "to be a number or a (C,) tensor"
-        raise TypeError(sentence(function, "threshold", requirement, type(threshold).__name__))
+        raise TypeError(sentence("threshold", requirement, type(threshold).__name__))
     else:
         kind = similarity if measure == "similarity" else measure
-        check_threshold(function, threshold, kind)
+        check_threshold(threshold, kind)
     with torch.no_grad():
-        labels, confidence = transfer(
+        call = TransferCall(
             pixels.features,
             prototypes,
             present,
-            0.0 if isinstance(threshold, Tensor) else float(threshold),
             class_threshold,
+            0.0 if isinstance(threshold, Tensor) else float(threshold),
             measure,
             similarity,
             temperature,
             ignore_index,
-            choose(function, backend, "transfer", features),
         )
+        labels, confidence = transfer(call, choose(backend, "transfer", features))
     return TransferredLabels(pixels.restored(labels), pixels.restored(confidence))

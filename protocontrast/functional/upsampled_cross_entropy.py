@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from protocontrast.calls import UpsampledCall
 from protocontrast.checks import (
     check_choice,
     check_device,
@@ -11,6 +12,7 @@ from protocontrast.checks import (
     check_no_grad,
     check_shape,
     check_share,
+    public,
     sentence,
 )
 from protocontrast.functional import hints
@@ -21,7 +23,7 @@ from protocontrast.ops import upsampled_cross_entropy as operator
 from protocontrast.ops.backend import choose
 
 
-def _check_size(function: str, labels: tuple[int, ...], logits: tuple[int, ...]) -> None:
+def _check_size(labels: tuple[int, ...], logits: tuple[int, ...]) -> None:
     """As many images and axes as the logits, and along no axis smaller."""
     images, grid = logits[0], logits[2:]
     alike = len(labels) == 1 + len(grid) and labels[0] == images
@@ -40,9 +42,10 @@ def _check_size(function: str, labels: tuple[int, ...], logits: tuple[int, ...])
     ):
         hint = hints.channels_last("logits", logits, logits[-1])
     hint = hint or "labels_to_grid makes smaller labels; logits are never downsampled."
-    raise ValueError(sentence(function, "labels", requirement, labels, hint))
+    raise ValueError(sentence("labels", requirement, labels, hint))
 
 
+@public
 def upsampled_cross_entropy(
     logits: Tensor,
     labels: Tensor,
@@ -106,31 +109,30 @@ def upsampled_cross_entropy(
         >>> upsampled_cross_entropy(logits, labels, reduction="none")
         tensor([[[0.0181, 0.1269, 0.1269, 0.0000]]])
     """
-    function = "upsampled_cross_entropy"
-    check_floating(function, "logits", logits)
+    check_floating("logits", logits)
     shape = tuple(logits.shape)
     if len(shape) not in (4, 5):
         requirement = "of shape (B, C, z, h, w) or (B, C, h, w)"
-        raise ValueError(sentence(function, "logits", requirement, shape))
+        raise ValueError(sentence("logits", requirement, shape))
     if 0 in shape[1:]:
         requirement = "with at least one class, row and column"
-        raise ValueError(sentence(function, "logits", requirement, shape))
+        raise ValueError(sentence("logits", requirement, shape))
     num_classes = shape[1]
-    check_classes(function, "labels", labels, len(shape) - 2, num_classes)
-    _check_size(function, tuple(labels.shape), shape)
-    check_device(function, "labels", labels, logits, "logits")
+    check_classes("labels", labels, len(shape) - 2, num_classes)
+    _check_size(tuple(labels.shape), shape)
+    check_device("labels", labels, logits, "logits")
     if class_weight is not None:
-        check_floating(function, "class_weight", class_weight)
-        check_shape(function, "class_weight", class_weight, (num_classes,), "= (C,)")
-        check_device(function, "class_weight", class_weight, logits, "logits")
-        check_no_grad(function, "class_weight", class_weight, to="logits")
-    check_ignore_index(function, ignore_index, num_classes)
-    check_flag(function, "align_corners", align_corners)
-    check_share(function, "label_smoothing", label_smoothing)
-    check_choice(function, "reduction", reduction, REDUCTIONS)
-    chosen = choose(function, backend, "upsampled_cross_entropy", logits)
+        check_floating("class_weight", class_weight)
+        check_shape("class_weight", class_weight, (num_classes,), "= (C,)")
+        check_device("class_weight", class_weight, logits, "logits")
+        check_no_grad("class_weight", class_weight, to="logits")
+    check_ignore_index(ignore_index, num_classes)
+    check_flag("align_corners", align_corners)
+    check_share("label_smoothing", label_smoothing)
+    check_choice("reduction", reduction, REDUCTIONS)
+    chosen = choose(backend, "upsampled_cross_entropy", logits)
     labels = comparable(labels, num_classes, ignore_index)
-    return operator.upsampled_cross_entropy(
-        logits, labels, class_weight, ignore_index, bool(align_corners), float(label_smoothing),
-        reduction, chosen,
-    )  # fmt: skip
+    call = UpsampledCall(
+        logits, labels, class_weight, ignore_index, bool(align_corners), float(label_smoothing)
+    )
+    return operator.upsampled_cross_entropy(call, reduction, chosen)

@@ -18,7 +18,7 @@ from protocontrast.kernels.launch import (
     tile_count,
 )
 from protocontrast.kernels.operands import narrowed
-from protocontrast.kernels.prototypes import finish, prepare
+from protocontrast.kernels.prototypes import Prototypes, finish, prepare
 from protocontrast.kernels.scores import to_features
 
 
@@ -37,14 +37,14 @@ def add_to_slot(slot_ptr, part, offs_d, again, C: tl.constexpr, D: tl.constexpr)
 
 @triton.jit
 def store_gradient(
-    tile, slope, radial, inverse, kept, matrix_ptr, image_ptr, stride_d, stride_p,
+    tile, grad_logits, radial, inverse, kept, matrix_ptr, image_ptr, stride_d, stride_p,
     offs_p, offs_d, pixels,
     SIMILARITY: tl.constexpr, OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
     C: tl.constexpr, D: tl.constexpr, ROW: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """A block of channels of the features' gradient written; exactly 0 where not `kept`."""
     part = to_features(
-        tile, slope, radial, inverse, matrix_ptr, offs_d,
+        tile, grad_logits, radial, inverse, matrix_ptr, offs_d,
         SIMILARITY, OPERANDS, PRECISION, ACC, C, ROW, BLOCK_C,
     )  # fmt: skip
     store_part(part, kept, image_ptr, stride_d, stride_p, offs_p, offs_d, pixels, D)
@@ -66,29 +66,25 @@ def send_back(
     kernel: Any,
     row: str,
     features: Tensor,
-    prototypes: Tensor,
-    present: Tensor | None,
-    class_weight: Tensor | None,
-    kind: str,
-    temperature: float | Tensor,
-    floor: bool,
+    given: Prototypes,
     arguments: dict[str, Any],
     constants: dict[str, Any],
-    wants_features: bool,
-    wants_prototypes: bool,
+    wants: tuple[bool, bool],
 ) -> tuple[Tensor, Tensor]:
     """Start a kernel of the `row` of tile sizes; both gradients, empty where not wanted.
 
     `arguments` and `constants` are the kernel's own, those of the features among them.
     """
+    wants_features, wants_prototypes = wants
     images, channels, pixels = features.shape
+    prototypes = given.rows
     classes, width = len(prototypes), features.element_size()
     gradient = torch.empty_like(features) if wants_features else features.new_empty(0)
     if images * pixels == 0:
         return gradient, (
             torch.zeros_like(prototypes) if wants_prototypes else prototypes.new_empty(0)
         )
-    prepared = prepare(features, prototypes, present, class_weight, kind, temperature, floor)
+    prepared = prepare(features, given)
     config = configuration(row, family(features), width, channels, classes)
     span = config.block_p
     partial = None
@@ -125,4 +121,4 @@ def send_back(
     if partial is None:
         return gradient, prototypes.new_empty(0)
     total = partial.sum(dim=0)
-    return gradient, finish(features, total, prototypes, present, kind, temperature)
+    return gradient, finish(features, total, given)

@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from protocontrast.calls import ClassSumsCall
 from protocontrast.kernels.backward import add_to_slot
 from protocontrast.kernels.configs import Config, configuration, power_of_two
 from protocontrast.kernels.contrast import pixel_arguments
@@ -180,24 +181,18 @@ def class_sums_kernel(
 
 
 def plan(
-    kernel: str,
-    features: Tensor,
-    labels: Tensor,
-    pixel_weight: Tensor | None,
-    num_classes: int,
-    normalize: bool,
-    ignore_index: int,
+    kernel: str, call: ClassSumsCall
 ) -> tuple[Config, dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Configuration, run-time arguments, constants and options that both kernels share."""
     halved = torch.bfloat16 if kernel == "class_sums_backward" else None
-    channels = features.shape[1]
+    features, num_classes, channels = call.features, call.num_classes, call.features.shape[1]
     config = configuration(kernel, family(features), features.element_size(), channels, num_classes)
-    arguments, constants = pixel_arguments(features, labels, pixel_weight)
+    arguments, constants = pixel_arguments(call)
     constants = {
         **arithmetic(features, halved),
         **constants,
-        "IGNORE_INDEX": ignore_index,
-        "NORMALIZE": normalize,
+        "IGNORE_INDEX": call.ignore_index,
+        "NORMALIZE": call.normalize,
         "C": num_classes,
         "D": channels,
         "BLOCK_C": power_of_two(num_classes),
@@ -207,35 +202,26 @@ def plan(
     return config, arguments, constants, options(config.num_warps, config.num_stages)
 
 
-def class_sums(
-    features: Tensor,
-    labels: Tensor,
-    pixel_weight: Tensor | None,
-    num_classes: int,
-    normalize: bool,
-    per_image: bool,
-    ignore_index: int,
-) -> tuple[Tensor, Tensor]:
+def class_sums(call: ClassSumsCall) -> tuple[Tensor, Tensor]:
     """Sums (G, C, D) and counts (G, C) with G = B per image, else 1.
 
     What is not finite reaches its own class and channel alone; normalised, NaN every channel.
     """
+    features, num_classes = call.features, call.num_classes
     images, channels, pixels = features.shape
     acc = accumulation_dtype(features)
     if images * pixels == 0:
-        groups = images if per_image else 1
+        groups = images if call.per_image else 1
         return (
             features.new_zeros(groups, num_classes, channels, dtype=acc),
             features.new_zeros(groups, num_classes, dtype=acc),
         )
-    config, arguments, constants, how = plan(
-        "class_sums", features, labels, pixel_weight, num_classes, normalize, ignore_index
-    )
+    config, arguments, constants, how = plan("class_sums", call)
     span = span_of(images, channels, pixels, features.element_size(), num_classes)
     spans = tile_count(pixels, span)
     partial = features.new_empty(images, spans, num_classes, channels, dtype=acc)
     count = features.new_empty(images, spans, num_classes, dtype=acc)
-    group = channels if normalize else config.block_d
+    group = channels if call.normalize else config.block_d
     launch = Launch(
         class_sums_kernel,
         images * spans * tile_count(channels, group),
@@ -244,6 +230,6 @@ def class_sums(
         how,
     )
     run(launch, features)
-    if per_image:
+    if call.per_image:
         return partial.sum(dim=1), count.sum(dim=1)
     return partial.sum(dim=(0, 1))[None], count.sum(dim=(0, 1))[None]

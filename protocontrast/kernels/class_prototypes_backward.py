@@ -5,6 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from protocontrast.calls import ClassSumsCall
 from protocontrast.kernels.class_prototypes import plan
 from protocontrast.kernels.launch import Launch, accumulation_dtype, run, tile_count
 from protocontrast.kernels.lengths import inverse_of, pixel_lengths
@@ -14,23 +15,23 @@ from protocontrast.kernels.targets import masses
 
 @triton.jit
 def pulled_block(
-    member, slopes_ptr, offs_d,
+    member, grad_sums_ptr, offs_d,
     OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
     C: tl.constexpr, D: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """sum_c member_ic slope_c of a block of channels, [BLOCK_P, BLOCK_D]."""
     offs_c = tl.arange(0, BLOCK_C)
-    rows = slopes_ptr + offs_c[:, None] * D + offs_d[None, :]
+    rows = grad_sums_ptr + offs_c[:, None] * D + offs_d[None, :]
     mask = (offs_c[:, None] < C) & (offs_d[None, :] < D)
-    slopes = tl.load(rows, mask=mask, other=0.0)
-    return add_product(member, slopes, None, OPERANDS, PRECISION, ACC)
+    grad_sums = tl.load(rows, mask=mask, other=0.0)
+    return add_product(member, grad_sums, None, OPERANDS, PRECISION, ACC)
 
 
 @triton.jit
 def class_sums_backward_kernel(
     features_ptr, stride_xb, stride_xd, stride_xp,
     labels_ptr, stride_lb, stride_lc, stride_lp, weight_ptr, stride_wb, stride_wp,
-    slopes_ptr, stride_sb, gradient_ptr, stride_gb, stride_gd, stride_gp, pixels,
+    grad_sums_ptr, stride_sb, gradient_ptr, stride_gb, stride_gd, stride_gp, pixels,
     OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
     SOFT: tl.constexpr, WEIGHTED: tl.constexpr, IGNORE_INDEX: tl.constexpr,
     NORMALIZE: tl.constexpr, C: tl.constexpr, D: tl.constexpr,
@@ -42,7 +43,7 @@ def class_sums_backward_kernel(
     offs_p = (tl.program_id(0) % tiles) * BLOCK_P + tl.arange(0, BLOCK_P)
     offs_c = tl.arange(0, BLOCK_C)
     image_ptr = features_ptr + image * stride_xb
-    image_slopes = slopes_ptr + image * stride_sb
+    image_slopes = grad_sums_ptr + image * stride_sb
     share = (offs_c < C).to(ACC)
     member, _ = masses(
         labels_ptr + image * stride_lb, stride_lc, stride_lp,
@@ -83,32 +84,23 @@ def class_sums_backward_kernel(
         )
 
 
-def class_sums_backward(
-    upstream: Tensor,
-    features: Tensor,
-    labels: Tensor,
-    pixel_weight: Tensor | None,
-    normalize: bool,
-    ignore_index: int,
-) -> Tensor:
+def class_sums_backward(grad_output: Tensor, call: ClassSumsCall, wants: tuple[bool]) -> Tensor:
     """Gradient of the features from that of the sums (G, C, D).
 
     Plain: dL/df_i = w_i g_y, and the features are not read. Normalised, q = f / |f|:
     dL/df_i = w_i (g_y - q (g_y . q)) / |f|.
     """
+    features = call.features
     images, _, pixels = features.shape
     gradient = torch.empty_like(features)
     if images * pixels == 0:
         return gradient
-    _, arguments, constants, how = plan(
-        "class_sums_backward", features, labels, pixel_weight, upstream.shape[1], normalize,
-        ignore_index,
-    )  # fmt: skip
-    slopes = upstream.to(accumulation_dtype(features)).contiguous()
+    _, arguments, constants, how = plan("class_sums_backward", call)
+    grad_sums = grad_output.to(accumulation_dtype(features)).contiguous()
     arguments = {
         **arguments,
-        "slopes_ptr": slopes,
-        "stride_sb": slopes.stride(0) if len(slopes) > 1 else 0,
+        "grad_sums_ptr": grad_sums,
+        "stride_sb": grad_sums.stride(0) if len(grad_sums) > 1 else 0,
         "gradient_ptr": gradient,
         "stride_gb": gradient.stride(0),
         "stride_gd": gradient.stride(1),

@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from protocontrast.calls import ClassSumsCall, ContrastCall, DistributionCall
 from protocontrast.kernels.configs import configuration
 from protocontrast.kernels.launch import (
     Launch,
@@ -22,7 +23,7 @@ from protocontrast.kernels.launch import (
     tile_count,
 )
 from protocontrast.kernels.lengths import lengths_of
-from protocontrast.kernels.prototypes import Prepared, prepare
+from protocontrast.kernels.prototypes import Prepared, Prototypes, prepare
 from protocontrast.kernels.scores import logits_of, read_scores
 from protocontrast.kernels.targets import masses
 
@@ -31,7 +32,7 @@ from protocontrast.kernels.targets import masses
 def contrast_kernel(
     features_ptr, stride_xb, stride_xd, stride_xp,
     labels_ptr, stride_lb, stride_lc, stride_lp, weight_ptr, stride_wb, stride_wp,
-    matrix_ptr, table_ptr, loss_ptr, mass_ptr, normaliser_ptr, pixels,
+    matrix_ptr, table_ptr, loss_ptr, mass_ptr, lse_ptr, pixels,
     SIMILARITY: tl.constexpr, OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
     SOFT: tl.constexpr, WEIGHTED: tl.constexpr, IGNORE_INDEX: tl.constexpr,
     C: tl.constexpr, D: tl.constexpr, ROW: tl.constexpr,
@@ -61,23 +62,24 @@ def contrast_kernel(
     logits, _ = logits_of(total, length, scale, SIMILARITY, ACC)
     logits += offset[None, :]
     peak = tl.max(logits, axis=1)
-    normaliser = peak + tl.log(tl.sum(tl.exp(logits - peak[:, None]), axis=1))
-    pulled = tl.sum(tl.where(mass == 0.0, 0.0, mass * logits), axis=1)
+    lse = peak + tl.log(tl.sum(tl.exp(logits - peak[:, None]), axis=1))
+    target_logit = tl.sum(tl.where(mass == 0.0, 0.0, mass * logits), axis=1)
     # An ignored pixel may hold NaN, which stays in its own row of the products and ends here.
     ignored = weight == 0.0
-    loss = tl.where(ignored, 0.0, weight * normaliser - pulled)
+    loss = tl.where(ignored, 0.0, weight * lse - target_logit)
     into = image * pixels + offs_p
     inside = offs_p < pixels
     tl.store(loss_ptr + into, loss, mask=inside)
     tl.store(mass_ptr + into, weight, mask=inside)
     # exp(z - inf) = 0: an ignored pixel has no softmax, whatever its features hold.
-    tl.store(normaliser_ptr + into, tl.where(ignored, float("inf"), normaliser), mask=inside)
+    tl.store(lse_ptr + into, tl.where(ignored, float("inf"), lse), mask=inside)
 
 
 def pixel_arguments(
-    features: Tensor, labels: Tensor, pixel_weight: Tensor | None
+    call: ContrastCall | DistributionCall | ClassSumsCall,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Run-time arguments and constants of features (B, D, P), labels and weights of any strides."""
+    features, labels, pixel_weight = call.features, call.labels, call.pixel_weight
     soft, weighted = labels.is_floating_point(), pixel_weight is not None
     if features.dtype == torch.float64:
         # Triton 3.7 fails to compile a float64 product of what was loaded in 16 bits.
@@ -101,29 +103,19 @@ def prepared_arguments(prepared: Prepared) -> dict[str, Any]:
     return {"matrix_ptr": prepared.matrix, "table_ptr": prepared.table}
 
 
-def contrast(
-    features: Tensor,
-    labels: Tensor,
-    prototypes: Tensor,
-    present: Tensor | None,
-    class_weight: Tensor | None,
-    pixel_weight: Tensor | None,
-    kind: str,
-    temperature: float | Tensor,
-    floor: bool,
-    ignore_index: int,
-) -> tuple[Tensor, Tensor, Tensor]:
+def contrast(call: ContrastCall) -> tuple[Tensor, Tensor, Tensor]:
     """Loss, weight and log-sum-exp of every pixel, each (B, P); the last is +inf where ignored."""
+    features = call.features
     images, channels, pixels = features.shape
     acc = accumulation_dtype(features)
-    loss, mass, normaliser = (features.new_empty(images, pixels, dtype=acc) for _ in range(3))
+    loss, mass, lse = (features.new_empty(images, pixels, dtype=acc) for _ in range(3))
     if images * pixels == 0:
-        return loss, mass, normaliser
-    prepared = prepare(features, prototypes, present, class_weight, kind, temperature, floor)
-    arguments, constants = pixel_arguments(features, labels, pixel_weight)
-    outputs = {"loss_ptr": loss, "mass_ptr": mass, "normaliser_ptr": normaliser}
+        return loss, mass, lse
+    prepared = prepare(features, Prototypes.of(call))
+    arguments, constants = pixel_arguments(call)
+    outputs = {"loss_ptr": loss, "mass_ptr": mass, "lse_ptr": lse}
     config = configuration(
-        "contrast", family(features), features.element_size(), channels, len(prototypes)
+        "contrast", family(features), features.element_size(), channels, len(call.prototypes)
     )
     launch = Launch(
         contrast_kernel,
@@ -132,11 +124,11 @@ def contrast(
         {
             **prepared.constants,
             **constants,
-            "IGNORE_INDEX": ignore_index,
+            "IGNORE_INDEX": call.ignore_index,
             "BLOCK_D": config.block_d,
             "BLOCK_P": config.block_p,
         },
         options(config.num_warps, config.num_stages),
     )
     run(launch, features)
-    return loss, mass, normaliser
+    return loss, mass, lse

@@ -8,10 +8,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from protocontrast.calls import ContrastCall
 from protocontrast.kernels.backward import add_to_slot, send_back, store_gradient
 from protocontrast.kernels.contrast import pixel_arguments
 from protocontrast.kernels.lengths import lengths_of
 from protocontrast.kernels.operands import load_tile
+from protocontrast.kernels.prototypes import Prototypes
 from protocontrast.kernels.scores import add_scores, logits_of, read_scores, to_rows
 from protocontrast.kernels.targets import masses
 
@@ -20,8 +22,8 @@ from protocontrast.kernels.targets import masses
 def contrast_backward_kernel(
     features_ptr, stride_xb, stride_xd, stride_xp,
     labels_ptr, stride_lb, stride_lc, stride_lp, weight_ptr, stride_wb, stride_wp,
-    upstream_ptr, stride_ub, stride_up, gradient_ptr, stride_gb, stride_gd, stride_gp,
-    matrix_ptr, table_ptr, normaliser_ptr, partial_ptr, pixels,
+    grad_output_ptr, stride_ub, stride_up, gradient_ptr, stride_gb, stride_gd, stride_gp,
+    matrix_ptr, table_ptr, lse_ptr, partial_ptr, pixels,
     SIMILARITY: tl.constexpr, OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
     SOFT: tl.constexpr, WEIGHTED: tl.constexpr, IGNORE_INDEX: tl.constexpr,
     WANTS_FEATURES: tl.constexpr, WANTS_PROTOTYPES: tl.constexpr, SPAN: tl.constexpr,
@@ -70,32 +72,30 @@ def contrast_backward_kernel(
             SIMILARITY, ACC, C, D, ROW, BLOCK_C, BLOCK_P,
         )  # fmt: skip
         logits, inverse = logits_of(total, length, scale, SIMILARITY, ACC)
-        normaliser = tl.load(
-            normaliser_ptr + image * pixels + offs_p, mask=inside, other=float("inf")
-        )
-        upstream = tl.load(
-            upstream_ptr + image * stride_ub + offs_p.to(tl.int64) * stride_up,
+        lse = tl.load(lse_ptr + image * pixels + offs_p, mask=inside, other=float("inf"))
+        grad_output = tl.load(
+            grad_output_ptr + image * stride_ub + offs_p.to(tl.int64) * stride_up,
             mask=inside,
             other=0.0,
         ).to(ACC)
-        # An ignored pixel's features and upstream gradient may be anything, and so may the features
-        # of a pixel whose upstream gradient is 0: nothing comes back to either.
-        kept = (weight != 0.0) & (upstream != 0.0)
-        softmax = tl.exp(logits + offset[None, :] - normaliser[:, None])
-        slope = (softmax * weight[:, None] - mass) * upstream[:, None]
-        slope = tl.where(kept[:, None], slope, 0.0)
+        # An ignored pixel's features and what comes back to it may be anything, and so may the
+        # features of a pixel to which nothing comes back: neither has a gradient.
+        kept = (weight != 0.0) & (grad_output != 0.0)
+        softmax = tl.exp(logits + offset[None, :] - lse[:, None])
+        grad_logits = (softmax * weight[:, None] - mass) * grad_output[:, None]
+        grad_logits = tl.where(kept[:, None], grad_logits, 0.0)
         radial = tl.zeros([BLOCK_P], dtype=ACC)
         if SIMILARITY == "cosine":
-            radial = tl.sum(slope * logits * inverse, axis=1)
-        slope *= inverse
-        slope = tl.where(kept[:, None], slope, 0.0)
+            radial = tl.sum(grad_logits * logits * inverse, axis=1)
+        grad_logits *= inverse
+        grad_logits = tl.where(kept[:, None], grad_logits, 0.0)
         for start in range(0, D, BLOCK_D):
             offs_d = start + tl.arange(0, BLOCK_D)
             if not RESIDENT:
                 tile = load_tile(image_ptr, stride_xd, stride_xp, offs_p, offs_d, pixels, D)
             if WANTS_FEATURES:
                 store_gradient(
-                    tile, slope * scale[None, :], radial, inverse, kept, matrix_ptr,
+                    tile, grad_logits * scale[None, :], radial, inverse, kept, matrix_ptr,
                     gradient_ptr + image * stride_gb, stride_gd, stride_gp, offs_p, offs_d, pixels,
                     SIMILARITY, OPERANDS, PRECISION, ACC, C, D, ROW, BLOCK_C,
                 )  # fmt: skip
@@ -103,7 +103,7 @@ def contrast_backward_kernel(
                 # A product mixes pixels: what an ignored one holds must not reach it.
                 clean = tl.where(kept[:, None], tile, tl.zeros_like(tile))
                 part = to_rows(
-                    clean, slope, matrix_ptr, offs_d,
+                    clean, grad_logits, matrix_ptr, offs_d,
                     SIMILARITY, OPERANDS, PRECISION, ACC, C, ROW, BLOCK_C,
                 )  # fmt: skip
                 if RESIDENT:
@@ -118,41 +118,22 @@ def contrast_backward_kernel(
 
 
 def contrast_backward(
-    upstream: Tensor,
-    features: Tensor,
-    labels: Tensor,
-    prototypes: Tensor,
-    present: Tensor | None,
-    class_weight: Tensor | None,
-    pixel_weight: Tensor | None,
-    normaliser: Tensor,
-    kind: str,
-    temperature: float | Tensor,
-    floor: bool,
-    ignore_index: int,
-    wants_features: bool,
-    wants_prototypes: bool,
+    grad_output: Tensor, call: ContrastCall, wants: tuple[bool, bool], lse: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """(M4) gradients of sum_i upstream_i loss_i; one that is not wanted comes back empty."""
-    arguments, constants = pixel_arguments(features, labels, pixel_weight)
+    """(M4) gradients of features and prototypes from those of the losses (B, P)."""
+    arguments, constants = pixel_arguments(call)
     return send_back(
         contrast_backward_kernel,
-        "contrast_backward_both" if wants_prototypes else "contrast_backward",
-        features,
-        prototypes,
-        present,
-        class_weight,
-        kind,
-        temperature,
-        floor,
+        "contrast_backward_both" if wants[1] else "contrast_backward",
+        call.features,
+        Prototypes.of(call),
         {
             **arguments,
-            "upstream_ptr": upstream,
-            "stride_ub": upstream.stride(0),
-            "stride_up": upstream.stride(1),
-            "normaliser_ptr": normaliser.contiguous(),
+            "grad_output_ptr": grad_output,
+            "stride_ub": grad_output.stride(0),
+            "stride_up": grad_output.stride(1),
+            "lse_ptr": lse.contiguous(),
         },
-        {**constants, "IGNORE_INDEX": ignore_index},
-        wants_features,
-        wants_prototypes,
+        {**constants, "IGNORE_INDEX": call.ignore_index},
+        wants,
     )

@@ -8,6 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from protocontrast.calls import DistributionCall
 from protocontrast.kernels.configs import configuration
 from protocontrast.kernels.contrast import pixel_arguments
 from protocontrast.kernels.launch import (
@@ -26,7 +27,7 @@ from protocontrast.kernels.targets import masses
 def distribution_contrast_kernel(
     features_ptr, stride_xb, stride_xd, stride_xp,
     labels_ptr, stride_lb, stride_lc, stride_lp, weight_ptr, stride_wb, stride_wp,
-    matrix_ptr, table_ptr, spread_ptr, breadth_ptr, loss_ptr, mass_ptr, normaliser_ptr, pixels,
+    matrix_ptr, table_ptr, spread_ptr, breadth_ptr, loss_ptr, mass_ptr, lse_ptr, pixels,
     SIMILARITY: tl.constexpr, OPERANDS: tl.constexpr, SPREAD_OPERANDS: tl.constexpr,
     PRECISION: tl.constexpr, ACC: tl.constexpr,
     SOFT: tl.constexpr, WEIGHTED: tl.constexpr, IGNORE_INDEX: tl.constexpr,
@@ -59,46 +60,34 @@ def distribution_contrast_kernel(
     )  # fmt: skip
     logits = scores + bonus + offset[None, :]
     peak = tl.max(logits, axis=1)
-    normaliser = peak + tl.log(tl.sum(tl.exp(logits - peak[:, None]), axis=1))
+    lse = peak + tl.log(tl.sum(tl.exp(logits - peak[:, None]), axis=1))
     # The positive has no bonus: it is pulled to the mean.
-    pulled = tl.sum(tl.where(mass == 0.0, 0.0, mass * scores), axis=1)
+    target_logit = tl.sum(tl.where(mass == 0.0, 0.0, mass * scores), axis=1)
     # An ignored pixel may hold NaN, which stays in its own row of the products and ends here.
     ignored = weight == 0.0
-    loss = tl.where(ignored, 0.0, weight * normaliser - pulled)
+    loss = tl.where(ignored, 0.0, weight * lse - target_logit)
     into = image * pixels + offs_p
     inside = offs_p < pixels
     tl.store(loss_ptr + into, loss, mask=inside)
     tl.store(mass_ptr + into, weight, mask=inside)
     # exp(z - inf) = 0: an ignored pixel has no softmax, whatever its features hold.
-    tl.store(normaliser_ptr + into, tl.where(ignored, float("inf"), normaliser), mask=inside)
+    tl.store(lse_ptr + into, tl.where(ignored, float("inf"), lse), mask=inside)
 
 
-def distribution_contrast(
-    features: Tensor,
-    labels: Tensor,
-    prototypes: Tensor,
-    variance: Tensor,
-    present: Tensor | None,
-    class_weight: Tensor | None,
-    pixel_weight: Tensor | None,
-    normalize: bool,
-    temperature: float,
-    ignore_index: int,
-) -> tuple[Tensor, Tensor, Tensor]:
+def distribution_contrast(call: DistributionCall) -> tuple[Tensor, Tensor, Tensor]:
     """Loss, weight and log-sum-exp of every pixel, each (B, P); the last is +inf where ignored."""
+    features = call.features
     images, channels, pixels = features.shape
     acc = accumulation_dtype(features)
-    loss, mass, normaliser = (features.new_empty(images, pixels, dtype=acc) for _ in range(3))
+    loss, mass, lse = (features.new_empty(images, pixels, dtype=acc) for _ in range(3))
     if images * pixels == 0:
-        return loss, mass, normaliser
-    both, constants = prepare_both(
-        features, prototypes, variance, present, class_weight, normalize, temperature
-    )
-    arguments, targets = pixel_arguments(features, labels, pixel_weight)
-    outputs = {"loss_ptr": loss, "mass_ptr": mass, "normaliser_ptr": normaliser}
+        return loss, mass, lse
+    both, constants = prepare_both(call)
+    arguments, targets = pixel_arguments(call)
+    outputs = {"loss_ptr": loss, "mass_ptr": mass, "lse_ptr": lse}
     config = configuration(
         "distribution_contrast", family(features), features.element_size(), channels,
-        len(prototypes),
+        len(call.prototypes),
     )  # fmt: skip
     launch = Launch(
         distribution_contrast_kernel,
@@ -107,11 +96,11 @@ def distribution_contrast(
         {
             **constants,
             **targets,
-            "IGNORE_INDEX": ignore_index,
+            "IGNORE_INDEX": call.ignore_index,
             "BLOCK_D": config.block_d,
             "BLOCK_P": config.block_p,
         },
         options(config.num_warps, config.num_stages),
     )
     run(launch, features)
-    return loss, mass, normaliser
+    return loss, mass, lse

@@ -1,7 +1,7 @@
 """Gradients of the contrast with class distributions, (D3): to the features and, in partial sums,
 to means and variances.
 
-As in contrast_backward.py, with a second slope: that of the softmax alone meets the squares.
+As in contrast_backward.py, with a second gradient: that of the softmax alone meets the squares.
 """
 
 import torch
@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from protocontrast.calls import DistributionCall
 from protocontrast.kernels.backward import add_to_slot, store_part
 from protocontrast.kernels.configs import configuration
 from protocontrast.kernels.contrast import pixel_arguments
@@ -22,7 +23,7 @@ from protocontrast.kernels.launch import (
     tile_count,
 )
 from protocontrast.kernels.operands import load_tile
-from protocontrast.kernels.prototypes import finish
+from protocontrast.kernels.prototypes import Prototypes, finish
 from protocontrast.kernels.scores import to_features, weighted_sum
 from protocontrast.kernels.spreads import (
     add_parts,
@@ -31,6 +32,7 @@ from protocontrast.kernels.spreads import (
     prepare_both,
     read_parts,
     squares_to_rows,
+    tables_of,
 )
 from protocontrast.kernels.targets import masses
 
@@ -39,8 +41,8 @@ from protocontrast.kernels.targets import masses
 def distribution_contrast_backward_kernel(
     features_ptr, stride_xb, stride_xd, stride_xp,
     labels_ptr, stride_lb, stride_lc, stride_lp, weight_ptr, stride_wb, stride_wp,
-    upstream_ptr, stride_ub, stride_up, gradient_ptr, stride_gb, stride_gd, stride_gp,
-    matrix_ptr, table_ptr, spread_ptr, breadth_ptr, normaliser_ptr,
+    grad_output_ptr, stride_ub, stride_up, gradient_ptr, stride_gb, stride_gd, stride_gp,
+    matrix_ptr, table_ptr, spread_ptr, breadth_ptr, lse_ptr,
     mean_sums_ptr, square_sums_ptr, pixels,
     SIMILARITY: tl.constexpr, OPERANDS: tl.constexpr, SPREAD_OPERANDS: tl.constexpr,
     PRECISION: tl.constexpr, ACC: tl.constexpr,
@@ -89,25 +91,23 @@ def distribution_contrast_backward_kernel(
             total, squared, bonus, scale, breadth, image_ptr, stride_xd, stride_xp, offs_p, pixels,
             matrix_ptr, spread_ptr, SIMILARITY, ACC, C, D, ROW, BLOCK_C, BLOCK_P,
         )  # fmt: skip
-        normaliser = tl.load(
-            normaliser_ptr + image * pixels + offs_p, mask=inside, other=float("inf")
-        )
-        upstream = tl.load(
-            upstream_ptr + image * stride_ub + offs_p.to(tl.int64) * stride_up,
+        lse = tl.load(lse_ptr + image * pixels + offs_p, mask=inside, other=float("inf"))
+        grad_output = tl.load(
+            grad_output_ptr + image * stride_ub + offs_p.to(tl.int64) * stride_up,
             mask=inside,
             other=0.0,
         ).to(ACC)
-        # An ignored pixel's features and upstream gradient may be anything, and so may the features
-        # of a pixel whose upstream gradient is 0: nothing comes back to either.
-        kept = (weight != 0.0) & (upstream != 0.0)
-        softmax = tl.exp(scores + bonus + offset[None, :] - normaliser[:, None])
-        push = tl.where(kept[:, None], softmax * weight[:, None] * upstream[:, None], 0.0)
-        slope = tl.where(kept[:, None], push - mass * upstream[:, None], 0.0)
+        # An ignored pixel's features and what comes back to it may be anything, and so may the
+        # features of a pixel to which nothing comes back: neither has a gradient.
+        kept = (weight != 0.0) & (grad_output != 0.0)
+        softmax = tl.exp(scores + bonus + offset[None, :] - lse[:, None])
+        push = tl.where(kept[:, None], softmax * weight[:, None] * grad_output[:, None], 0.0)
+        grad_logits = tl.where(kept[:, None], push - mass * grad_output[:, None], 0.0)
         radial = tl.zeros([BLOCK_P], dtype=ACC)
         if SIMILARITY == "cosine":
-            along = slope * scores + 2 * push * bonus
+            along = grad_logits * scores + 2 * push * bonus
             radial = tl.sum(along * inverse, axis=1)
-            slope = tl.where(kept[:, None], slope * inverse, 0.0)
+            grad_logits = tl.where(kept[:, None], grad_logits * inverse, 0.0)
         # What an ignored pixel holds may have no length.
         over = tl.where(kept[:, None], inverse, 0.0)
         for start in range(0, D, BLOCK_D):
@@ -116,7 +116,7 @@ def distribution_contrast_backward_kernel(
                 tile = load_tile(image_ptr, stride_xd, stride_xp, offs_p, offs_d, pixels, D)
             if WANTS_FEATURES:
                 part = to_features(
-                    tile, slope * scale[None, :], radial, inverse, matrix_ptr, offs_d,
+                    tile, grad_logits * scale[None, :], radial, inverse, matrix_ptr, offs_d,
                     SIMILARITY, OPERANDS, PRECISION, ACC, C, ROW, BLOCK_C,
                 )  # fmt: skip
                 part += along_spread(
@@ -130,7 +130,7 @@ def distribution_contrast_backward_kernel(
             # A product mixes pixels: what an ignored one holds must not reach it.
             clean = tl.where(kept[:, None], tile, tl.zeros_like(tile))
             if WANTS_PROTOTYPES:
-                rows = weighted_sum(clean, slope, OPERANDS, PRECISION, ACC)
+                rows = weighted_sum(clean, grad_logits, OPERANDS, PRECISION, ACC)
                 add_to_slot(mean_sums_ptr + slot, rows, offs_d, step, C, D)
             if WANTS_VARIANCE:
                 directions = clean.to(ACC) * over
@@ -142,23 +142,11 @@ def distribution_contrast_backward_kernel(
 
 
 def distribution_contrast_backward(
-    upstream: Tensor,
-    features: Tensor,
-    labels: Tensor,
-    prototypes: Tensor,
-    variance: Tensor,
-    present: Tensor | None,
-    class_weight: Tensor | None,
-    pixel_weight: Tensor | None,
-    normaliser: Tensor,
-    normalize: bool,
-    temperature: float,
-    ignore_index: int,
-    wants_features: bool,
-    wants_prototypes: bool,
-    wants_variance: bool,
+    grad_output: Tensor, call: DistributionCall, wants: tuple[bool, bool, bool], lse: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(D3) gradients of sum_i upstream_i loss_i; one that is not wanted comes back empty."""
+    """(D3) gradients of features, prototypes and variance from those of the losses (B, P)."""
+    features, prototypes, variance = call.features, call.prototypes, call.variance
+    wants_features, wants_prototypes, wants_variance = wants
     images, channels, pixels = features.shape
     classes, width = len(prototypes), features.element_size()
     gradient = torch.empty_like(features) if wants_features else features.new_empty(0)
@@ -168,9 +156,7 @@ def distribution_contrast_backward(
             torch.zeros_like(prototypes) if wants_prototypes else prototypes.new_empty(0),
             torch.zeros_like(variance) if wants_variance else variance.new_empty(0),
         )
-    both, constants = prepare_both(
-        features, prototypes, variance, present, class_weight, normalize, temperature
-    )
+    both, constants = prepare_both(call)
     tables = wants_prototypes + wants_variance
     row = "distribution_contrast_backward_both" if tables else "distribution_contrast_backward"
     config = configuration(row, family(features), width, channels, classes)
@@ -184,7 +170,7 @@ def distribution_contrast_backward(
         return features.new_empty(shape, dtype=acc) if wanted else None
 
     of_means, of_squares = partial(wants_prototypes), partial(wants_variance)
-    arguments, targets = pixel_arguments(features, labels, pixel_weight)
+    arguments, targets = pixel_arguments(call)
     strides = gradient.stride() if wants_features else (0, 0, 0)
     launch = Launch(
         distribution_contrast_backward_kernel,
@@ -192,21 +178,21 @@ def distribution_contrast_backward(
         {
             **arguments,
             **both,
-            "upstream_ptr": upstream,
-            "stride_ub": upstream.stride(0),
-            "stride_up": upstream.stride(1),
+            "grad_output_ptr": grad_output,
+            "stride_ub": grad_output.stride(0),
+            "stride_up": grad_output.stride(1),
             "gradient_ptr": gradient if wants_features else None,
             "stride_gb": strides[0],
             "stride_gd": strides[1],
             "stride_gp": strides[2],
-            "normaliser_ptr": normaliser.contiguous(),
+            "lse_ptr": lse.contiguous(),
             "mean_sums_ptr": of_means,
             "square_sums_ptr": of_squares,
         },
         {
             **constants,
             **targets,
-            "IGNORE_INDEX": ignore_index,
+            "IGNORE_INDEX": call.ignore_index,
             "WANTS_FEATURES": wants_features,
             "WANTS_PROTOTYPES": wants_prototypes,
             "WANTS_VARIANCE": wants_variance,
@@ -218,13 +204,10 @@ def distribution_contrast_backward(
     )
     run(launch, features)
 
-    def finished(sums: Tensor | None, rows: Tensor, divisor: float) -> Tensor:
+    def finished(sums: Tensor | None, given: Prototypes) -> Tensor:
         if sums is None:
-            return rows.new_empty(0)
-        return finish(features, sums.sum(dim=0), rows, present, "dot", divisor)
+            return given.rows.new_empty(0)
+        return finish(features, sums.sum(dim=0), given)
 
-    return (
-        gradient,
-        finished(of_means, prototypes, temperature),
-        finished(of_squares, variance, 2 * temperature * temperature),
-    )
+    means, variances = tables_of(call)
+    return gradient, finished(of_means, means), finished(of_squares, variances)

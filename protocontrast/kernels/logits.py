@@ -4,6 +4,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from protocontrast.calls import LogitsCall
 from protocontrast.kernels.backward import add_to_slot, send_back, store_gradient
 from protocontrast.kernels.configs import configuration
 from protocontrast.kernels.contrast import prepared_arguments
@@ -18,7 +19,7 @@ from protocontrast.kernels.launch import (
 )
 from protocontrast.kernels.lengths import lengths_of
 from protocontrast.kernels.operands import load_tile
-from protocontrast.kernels.prototypes import prepare
+from protocontrast.kernels.prototypes import Prototypes, prepare
 from protocontrast.kernels.scores import logits_of, read_scores, to_rows
 
 
@@ -55,7 +56,7 @@ def logits_kernel(
 @triton.jit
 def logits_backward_kernel(
     features_ptr, stride_xb, stride_xd, stride_xp,
-    upstream_ptr, stride_ub, stride_uc, stride_up, gradient_ptr, stride_gb, stride_gd, stride_gp,
+    grad_output_ptr, stride_ub, stride_uc, stride_up, gradient_ptr, stride_gb, stride_gd, stride_gp,
     matrix_ptr, table_ptr, partial_ptr, pixels,
     SIMILARITY: tl.constexpr, OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
     WANTS_FEATURES: tl.constexpr, WANTS_PROTOTYPES: tl.constexpr, SPAN: tl.constexpr,
@@ -85,8 +86,8 @@ def logits_backward_kernel(
             SIMILARITY, ACC, C, D, ROW, BLOCK_C, BLOCK_P,
         )  # fmt: skip
         logits, inverse = logits_of(total, length, scale, SIMILARITY, ACC)
-        upstream = tl.load(
-            upstream_ptr
+        grad_output = tl.load(
+            grad_output_ptr
             + image * stride_ub
             + offs_c[None, :].to(tl.int64) * stride_uc
             + offs_p[:, None].to(tl.int64) * stride_up,
@@ -94,23 +95,23 @@ def logits_backward_kernel(
             other=0.0,
         ).to(ACC)
         # The logit of an absent class is -inf whatever the pixel, so nothing comes back from it.
-        slope = tl.where(offset[None, :] == 0.0, upstream, 0.0)
+        grad_logits = tl.where(offset[None, :] == 0.0, grad_output, 0.0)
         radial = tl.zeros([BLOCK_P], dtype=ACC)
         if SIMILARITY == "cosine":
-            radial = tl.sum(slope * logits * inverse, axis=1)
-        slope *= inverse
+            radial = tl.sum(grad_logits * logits * inverse, axis=1)
+        grad_logits *= inverse
         for start in range(0, D, BLOCK_D):
             offs_d = start + tl.arange(0, BLOCK_D)
             tile = load_tile(image_ptr, stride_xd, stride_xp, offs_p, offs_d, pixels, D)
             if WANTS_FEATURES:
                 store_gradient(
-                    tile, slope * scale[None, :], radial, inverse, inside, matrix_ptr,
+                    tile, grad_logits * scale[None, :], radial, inverse, inside, matrix_ptr,
                     gradient_ptr + image * stride_gb, stride_gd, stride_gp, offs_p, offs_d, pixels,
                     SIMILARITY, OPERANDS, PRECISION, ACC, C, D, ROW, BLOCK_C,
                 )  # fmt: skip
             if WANTS_PROTOTYPES:
                 part = to_rows(
-                    tile, slope, matrix_ptr, offs_d,
+                    tile, grad_logits, matrix_ptr, offs_d,
                     SIMILARITY, OPERANDS, PRECISION, ACC, C, ROW, BLOCK_C,
                 )  # fmt: skip
                 add_to_slot(slot_ptr, part, offs_d, step, C, D)
@@ -119,16 +120,19 @@ def logits_backward_kernel(
             tl.debug_barrier()
 
 
-def logits(
-    features: Tensor, prototypes: Tensor, present: Tensor | None, kind: str, temperature: float
-) -> Tensor:
+def _prototypes(call: LogitsCall) -> Prototypes:
+    return Prototypes(call.prototypes, call.present, None, call.similarity, call.temperature)
+
+
+def logits(call: LogitsCall) -> Tensor:
     """(B, C, P); absent classes -inf."""
+    features = call.features
     images, channels, pixels = features.shape
-    classes, acc = len(prototypes), accumulation_dtype(features)
+    classes, acc = len(call.prototypes), accumulation_dtype(features)
     out = features.new_empty(images, classes, pixels, dtype=acc)
     if images * pixels == 0:
         return out
-    prepared = prepare(features, prototypes, present, None, kind, temperature, False)
+    prepared = prepare(features, _prototypes(call))
     width = features.element_size()
     config = configuration("logits", family(features), width, channels, classes)
     launch = Launch(
@@ -143,34 +147,17 @@ def logits(
 
 
 def logits_backward(
-    upstream: Tensor,
-    features: Tensor,
-    prototypes: Tensor,
-    present: Tensor | None,
-    kind: str,
-    temperature: float,
-    wants_features: bool,
-    wants_prototypes: bool,
+    grad_output: Tensor, call: LogitsCall, wants: tuple[bool, bool]
 ) -> tuple[Tensor, Tensor]:
-    """Gradients from upstream (B, C, P); one that is not wanted comes back empty."""
+    """Gradients of features and prototypes from that of the logits (B, C, P)."""
+    arguments = {
+        **feature_arguments(call.features),
+        "grad_output_ptr": grad_output,
+        "stride_ub": grad_output.stride(0),
+        "stride_uc": grad_output.stride(1),
+        "stride_up": grad_output.stride(2),
+    }
     return send_back(
-        logits_backward_kernel,
-        "logits_backward",
-        features,
-        prototypes,
-        present,
-        None,
-        kind,
-        temperature,
-        False,
-        {
-            **feature_arguments(features),
-            "upstream_ptr": upstream,
-            "stride_ub": upstream.stride(0),
-            "stride_uc": upstream.stride(1),
-            "stride_up": upstream.stride(2),
-        },
-        {},
-        wants_features,
-        wants_prototypes,
-    )
+        logits_backward_kernel, "logits_backward", call.features, _prototypes(call),
+        arguments, {}, wants,
+    )  # fmt: skip

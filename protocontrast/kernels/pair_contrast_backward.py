@@ -1,7 +1,8 @@
 """Gradients of the contrast between pairs of pixels, (M17): one launch for each side.
 
 A program has a block of one side's rows and walks a span of the other's. The scores are taken
-again; the slope times the other side's tile is added to the block's slot, and torch adds the slots.
+again; their gradient times the other side's tile is added to the block's slot, and torch adds
+the slots.
 """
 
 import torch
@@ -9,6 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from protocontrast.calls import PairRolesCall
 from protocontrast.kernels.backward import add_to_slot
 from protocontrast.kernels.configs import configuration
 from protocontrast.kernels.launch import (
@@ -21,6 +23,7 @@ from protocontrast.kernels.operands import load_tile
 from protocontrast.kernels.pairs import (
     Side,
     gaps,
+    labels_of,
     pair_launch,
     place,
     products,
@@ -37,22 +40,22 @@ from protocontrast.kernels.scores import weighted_sum
 def of_anchors(statistics_ptr, offs_a, anchors):
     """Log-sum-exp, pull and push of anchors; 0 weighs what lies outside."""
     inside = offs_a < anchors
-    normaliser = tl.load(statistics_ptr + offs_a, mask=inside, other=float("inf"))
+    lse = tl.load(statistics_ptr + offs_a, mask=inside, other=float("inf"))
     pull = tl.load(statistics_ptr + anchors + offs_a, mask=inside, other=0.0)
     push = tl.load(statistics_ptr + anchors + anchors + offs_a, mask=inside, other=0.0)
-    return normaliser, pull, push
+    return lse, pull, push
 
 
 @triton.jit
-def slope_of(scores, normaliser, pull, push, positive, rival, EVERY: tl.constexpr):
+def grad_scores_of(scores, lse, pull, push, positive, negative, ALL: tl.constexpr):
     """dL/ds of pairs; exactly 0 where an anchor does not count, whatever it holds."""
-    relative = tl.exp(scores - normaliser)
+    relative = tl.exp(scores - lse)
     counts = pull != 0.0
-    slope = tl.where(rival & counts, push * relative, 0.0)
-    if EVERY:
-        return slope - tl.where(positive & counts, pull + tl.zeros_like(scores), 0.0)
+    grad_logits = tl.where(negative & counts, push * relative, 0.0)
+    if ALL:
+        return grad_logits - tl.where(positive & counts, pull + tl.zeros_like(scores), 0.0)
     else:
-        return slope - tl.where(positive & counts, pull / (1.0 + relative), 0.0)
+        return grad_logits - tl.where(positive & counts, pull / (1.0 + relative), 0.0)
 
 
 @triton.jit
@@ -61,7 +64,7 @@ def pair_contrast_backward_kernel(
     row_scale_ptr, other_scale_ptr, own_ptr, plus_ptr, minus_ptr, statistics_ptr,
     partial_ptr, radial_ptr, rows, others,
     OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr, OF_KEYS: tl.constexpr,
-    DISTANCE: tl.constexpr, EVERY: tl.constexpr, EXCLUDE_SELF: tl.constexpr,
+    DISTANCE: tl.constexpr, ALL: tl.constexpr, EXCLUDE_SELF: tl.constexpr,
     IGNORE_INDEX: tl.constexpr,
     SPAN: tl.constexpr, D: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
@@ -99,52 +102,52 @@ def pair_contrast_backward_kernel(
             own = tl.load(own_ptr + offs_o, mask=there, other=IGNORE_INDEX)
             plus = tl.load(plus_ptr + offs_r, mask=inside, other=IGNORE_INDEX)
             minus = tl.load(minus_ptr + offs_r, mask=inside, other=IGNORE_INDEX)
-            normaliser, pull, push = of_anchors(statistics_ptr, offs_o, others)
-            positive, rival = roles(
+            lse, pull, push = of_anchors(statistics_ptr, offs_o, others)
+            positive, negative = roles(
                 own[:, None], plus[None, :], minus[None, :], offs_o[:, None], offs_r[None, :],
-                EVERY, EXCLUDE_SELF, IGNORE_INDEX,
+                ALL, EXCLUDE_SELF, IGNORE_INDEX,
             )  # fmt: skip
-            slope = slope_of(
-                scores, normaliser[:, None], pull[:, None], push[:, None], positive, rival, EVERY
+            grad_logits = grad_scores_of(
+                scores, lse[:, None], pull[:, None], push[:, None], positive, negative, ALL
             )
             used = pull != 0.0
         else:
             own = tl.load(own_ptr + offs_r, mask=inside, other=IGNORE_INDEX)
             plus = tl.load(plus_ptr + offs_o, mask=there, other=IGNORE_INDEX)
             minus = tl.load(minus_ptr + offs_o, mask=there, other=IGNORE_INDEX)
-            normaliser, pull, push = of_anchors(statistics_ptr, offs_r, rows)
-            positive, rival = roles(
+            lse, pull, push = of_anchors(statistics_ptr, offs_r, rows)
+            positive, negative = roles(
                 own[None, :], plus[:, None], minus[:, None], offs_r[None, :], offs_o[:, None],
-                EVERY, EXCLUDE_SELF, IGNORE_INDEX,
+                ALL, EXCLUDE_SELF, IGNORE_INDEX,
             )  # fmt: skip
-            slope = slope_of(
-                scores, normaliser[None, :], pull[None, :], push[None, :], positive, rival, EVERY
+            grad_logits = grad_scores_of(
+                scores, lse[None, :], pull[None, :], push[None, :], positive, negative, ALL
             )
             used = (plus != IGNORE_INDEX) | (minus != IGNORE_INDEX)
-        radial += tl.sum(tl.where(slope == 0.0, 0.0, slope * scores), axis=0)
-        slope = tl.where(slope == 0.0, 0.0, slope * both)
+        radial += tl.sum(tl.where(grad_logits == 0.0, 0.0, grad_logits * scores), axis=0)
+        grad_logits = tl.where(grad_logits == 0.0, 0.0, grad_logits * both)
         if DISTANCE:
             # ds/dr = (o - r) / (tau |o - r|), 0 where they are equal.
-            apart = (slope != 0.0) & (distance != 0.0)
-            slope = tl.where(apart, slope / tl.where(apart, distance, 1.0), 0.0)
+            apart = (grad_logits != 0.0) & (distance != 0.0)
+            grad_logits = tl.where(apart, grad_logits / tl.where(apart, distance, 1.0), 0.0)
             for channel in range(D):
                 gap = gaps(
                     rows_ptr, stride_xr, stride_xd, others_ptr, stride_xo, stride_xe,
                     offs_r, offs_o, rows, others, channel, ACC,
                 )  # fmt: skip
-                part = tl.sum(tl.where(apart, slope * gap, 0.0), axis=0)
+                part = tl.sum(tl.where(apart, grad_logits * gap, 0.0), axis=0)
                 add_to_slot(slot_ptr, part[None, :], channel + tl.arange(0, 1), step, BLOCK_P, D)
             tl.debug_barrier()
         elif RESIDENT:
             # A product mixes rows: what one that takes no part holds must not reach the others.
             clean = tl.where(used[:, None], left, tl.zeros_like(left))
-            whole += weighted_sum(clean, slope, OPERANDS, PRECISION, ACC)
+            whole += weighted_sum(clean, grad_logits, OPERANDS, PRECISION, ACC)
         else:
             for start in range(0, D, BLOCK_D):
                 offs_d = start + tl.arange(0, BLOCK_D)
                 tile = load_tile(others_ptr, stride_xe, stride_xo, offs_o, offs_d, others, D)
                 clean = tl.where(used[:, None], tile, tl.zeros_like(tile))
-                part = weighted_sum(clean, slope, OPERANDS, PRECISION, ACC)
+                part = weighted_sum(clean, grad_logits, OPERANDS, PRECISION, ACC)
                 add_to_slot(slot_ptr, part, offs_d, step, BLOCK_P, D)
             # The next tile's loads of the slot may belong to other threads than these stores.
             tl.debug_barrier()
@@ -154,13 +157,7 @@ def pair_contrast_backward_kernel(
 
 
 def _gradient(
-    side: Side,
-    other: Side,
-    labels: tuple[Tensor, Tensor, Tensor],
-    statistics: Tensor,
-    of_keys: bool,
-    cosine: bool,
-    constants: dict[str, object],
+    call: PairRolesCall, side: Side, other: Side, statistics: Tensor, of_keys: bool
 ) -> Tensor:
     """The gradient of one side's rows, in their memory format."""
     gradient = torch.empty_like(side.rows)
@@ -182,13 +179,13 @@ def _gradient(
         "pair_contrast_backward",
         side,
         other,
-        labels,
+        labels_of(call),
         span,
         {"statistics_ptr": statistics, "partial_ptr": partial, "radial_ptr": radial},
-        {**constants, "OF_KEYS": of_keys},
+        {**role_constants(call), "OF_KEYS": of_keys},
     )
     total = partial.sum(dim=0)[:rows]
-    if cosine:
+    if call.similarity == "cosine":
         radial = radial.sum(dim=0)[:rows, None]
         along = radial * side.inverse_length[:, None].square() * side.rows
         # A row that takes no part may hold NaN.
@@ -199,36 +196,15 @@ def _gradient(
 
 
 def pair_contrast_backward(
-    upstream: Tensor,
-    anchors: Tensor,
-    anchor_labels: Tensor,
-    keys: Tensor,
-    positive_labels: Tensor,
-    negative_labels: Tensor,
-    statistics: Tensor,
-    kind: str,
-    temperature: float,
-    every: bool,
-    exclude_self: bool,
-    ignore_index: int,
-    wants_anchors: bool,
-    wants_keys: bool,
+    grad_output: Tensor, call: PairRolesCall, wants: tuple[bool, bool], statistics: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """(M17) gradients of sum_i upstream_i loss_i; one that is not wanted comes back empty."""
-    normaliser, per_positive, mass = statistics
-    # The upstream gradient of an anchor that does not count may be anything.
-    factor = torch.where(per_positive != 0, upstream, 0)
-    weighed = torch.stack([normaliser, per_positive * factor, mass * factor])
-    left, right = sides_of(anchors, keys, kind, temperature)
-    labels = (
-        anchor_labels.contiguous(), positive_labels.contiguous(), negative_labels.contiguous()
-    )  # fmt: skip
-    cosine, constants = kind == "cosine", role_constants(kind, every, exclude_self, ignore_index)
+    """(M17) gradients of anchors and keys from those of the losses (A,)."""
+    lse, per_positive, mass = statistics
+    # What comes back to an anchor that does not count may be anything.
+    factor = torch.where(per_positive != 0, grad_output, 0)
+    weighed = torch.stack([lse, per_positive * factor, mass * factor])
+    left, right = sides_of(call)
     return (
-        _gradient(left, right, labels, weighed, False, cosine, constants)
-        if wants_anchors
-        else anchors.new_empty(0),
-        _gradient(right, left, labels, weighed, True, cosine, constants)
-        if wants_keys
-        else keys.new_empty(0),
+        _gradient(call, left, right, weighed, False) if wants[0] else call.anchors.new_empty(0),
+        _gradient(call, right, left, weighed, True) if wants[1] else call.keys.new_empty(0),
     )

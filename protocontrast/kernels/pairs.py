@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from protocontrast.calls import PairRolesCall
 from protocontrast.kernels.configs import LARGEST_TILE, configuration
 from protocontrast.kernels.launch import (
     Launch,
@@ -92,7 +93,7 @@ def read_products(
 @triton.jit
 def roles(
     own, plus, minus, anchor, key,
-    EVERY: tl.constexpr, EXCLUDE_SELF: tl.constexpr, IGNORE_INDEX: tl.constexpr,
+    ALL: tl.constexpr, EXCLUDE_SELF: tl.constexpr, IGNORE_INDEX: tl.constexpr,
 ):  # fmt: skip
     """Which keys are positives of an anchor, and which stand in its denominator.
 
@@ -101,10 +102,10 @@ def roles(
     positive = (own == plus) & (own != IGNORE_INDEX)
     if EXCLUDE_SELF:
         positive = positive & (anchor != key)
-    rival = (own != minus) & (own != IGNORE_INDEX) & (minus != IGNORE_INDEX)
-    if EVERY:
-        rival = rival | positive
-    return positive, rival
+    negative = (own != minus) & (own != IGNORE_INDEX) & (minus != IGNORE_INDEX)
+    if ALL:
+        negative = negative | positive
+    return positive, negative
 
 
 class Side(NamedTuple):
@@ -135,9 +136,16 @@ def side_of(rows: Tensor, kind: str, temperature: float) -> Side:
     return Side(rows, inverse, inverse / temperature, size)
 
 
-def sides_of(anchors: Tensor, keys: Tensor, kind: str, temperature: float) -> tuple[Side, Side]:
+def labels_of(call: PairRolesCall) -> tuple[Tensor, Tensor, Tensor]:
+    """The labels of anchors, and of keys as positives and as negatives."""
+    labels = call.anchor_labels, call.positive_labels, call.negative_labels
+    return labels[0].contiguous(), labels[1].contiguous(), labels[2].contiguous()
+
+
+def sides_of(call: PairRolesCall) -> tuple[Side, Side]:
     """Both sides; in distances both over their largest number, whose square may be none."""
-    left, right = side_of(anchors, kind, temperature), side_of(keys, kind, 1.0)
+    anchors, keys, kind = call.anchors, call.keys, call.similarity
+    left, right = side_of(anchors, kind, call.temperature), side_of(keys, kind, 1.0)
     if kind != "euclidean":
         return left, right
     dtype = left.scale.dtype
@@ -213,11 +221,11 @@ def pair_launch(
     run(launch, side.rows)
 
 
-def role_constants(kind: str, every: bool, exclude_self: bool, ignore_index: int) -> dict[str, Any]:
+def role_constants(call: PairRolesCall) -> dict[str, Any]:
     """The constants of `roles`, and of `read_products` what it reads."""
     return {
-        "DISTANCE": kind == "euclidean",
-        "EVERY": every,
-        "EXCLUDE_SELF": exclude_self,
-        "IGNORE_INDEX": ignore_index,
+        "DISTANCE": call.similarity == "euclidean",
+        "ALL": call.all_in_denominator,
+        "EXCLUDE_SELF": call.exclude_self,
+        "IGNORE_INDEX": call.ignore_index,
     }

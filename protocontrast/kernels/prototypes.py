@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from protocontrast.calls import ContrastCall
 from protocontrast.kernels.configs import power_of_two
 from protocontrast.kernels.launch import (
     Launch,
@@ -102,7 +103,8 @@ def inverse_temperature(high, low, temperature_ptr, ANNEALED: tl.constexpr, ACC:
 def prepare_kernel(
     prototypes_ptr, stride_pc, stride_pd, present_ptr, stride_present, share_ptr, stride_share,
     matrix_ptr, table_ptr, inverse_high, inverse_low, temperature_ptr,
-    SIMILARITY: tl.constexpr, PRESENCE: tl.constexpr, SHARED: tl.constexpr, FLOOR: tl.constexpr,
+    SIMILARITY: tl.constexpr, PRESENCE: tl.constexpr, SHARED: tl.constexpr,
+    KEEP_ABSENT: tl.constexpr,
     EQUALS: tl.constexpr, OPERANDS: tl.constexpr, ACC: tl.constexpr, ANNEALED: tl.constexpr,
     C: tl.constexpr, D: tl.constexpr, ROW: tl.constexpr,
     BLOCK_C: tl.constexpr, BLOCK_ROW: tl.constexpr,
@@ -138,7 +140,7 @@ def prepare_kernel(
     share = (row < C).to(ACC)
     if SHARED:
         share = tl.load(share_ptr + row * stride_share, mask=row < C, other=0.0).to(ACC)
-    if FLOOR:
+    if KEEP_ABSENT:
         offset = tl.where(present, 0.0, tl.where(row < C, -inverse, NEVER))
     else:
         share = tl.where(present, share, 0.0)
@@ -183,6 +185,25 @@ def finish_kernel(
     )
 
 
+class Prototypes(NamedTuple):
+    """What `prepare` reads: rows (C, D), which are there and what they weigh, and for what."""
+
+    rows: Tensor
+    present: Tensor | None
+    class_weight: Tensor | None
+    similarity: str
+    temperature: float | Tensor
+    keep_absent: bool = False
+
+    @classmethod
+    def of(cls, call: ContrastCall) -> "Prototypes":
+        """Those of a contrast."""
+        return cls(
+            call.prototypes, call.present, call.class_weight,
+            call.similarity, call.temperature, call.keep_absent,
+        )  # fmt: skip
+
+
 class Prepared(NamedTuple):
     """What `prepare` wrote; `constants` go to every kernel that reads it."""
 
@@ -208,22 +229,14 @@ def _inverse(temperature: float | Tensor) -> tuple[dict[str, Any], bool]:
 
 
 def prepare(
-    features: Tensor,
-    prototypes: Tensor,
-    present: Tensor | None,
-    class_weight: Tensor | None,
-    kind: str,
-    temperature: float | Tensor,
-    floor: bool,
-    equals: bool = False,
-    whole: bool = False,
+    features: Tensor, given: Prototypes, equals: bool = False, whole: bool = False
 ) -> Prepared:
     """Matrix [1 or 2, BLOCK_C, ROW] and table [3 or 4, BLOCK_C] for these features.
 
     The table holds scale, offset and share of each class, with `equals` also the lowest present
     class that has the same prototype. With `whole` the matrix is not split into halves.
     """
-    classes, channels = prototypes.shape
+    (classes, channels), kind = given.rows.shape, given.similarity
     block_c, row = power_of_two(classes), -(-channels // 16) * 16
     constants = {"SIMILARITY": kind, **arithmetic(features)}
     if whole:
@@ -233,15 +246,15 @@ def prepare(
     halved = 2 if constants["OPERANDS"] == "split" and not wide else 1
     matrix = features.new_empty(halved, block_c, row, dtype=acc if wide else features.dtype)
     table = features.new_empty(4 if equals else 3, block_c, dtype=acc)
-    present, stride_present = _given(present)
-    class_weight, stride_share = _given(class_weight)
-    inverse, annealed = _inverse(temperature)
+    present, stride_present = _given(given.present)
+    class_weight, stride_share = _given(given.class_weight)
+    inverse, annealed = _inverse(given.temperature)
     shapes = {"C": classes, "ROW": row, "BLOCK_C": block_c}
     block_row = power_of_two(row)
     arguments = {
-        "prototypes_ptr": prototypes,
-        "stride_pc": prototypes.stride(0),
-        "stride_pd": prototypes.stride(1),
+        "prototypes_ptr": given.rows,
+        "stride_pc": given.rows.stride(0),
+        "stride_pd": given.rows.stride(1),
         "present_ptr": present,
         "stride_present": stride_present,
         "share_ptr": class_weight,
@@ -254,7 +267,7 @@ def prepare(
         "SIMILARITY": kind,
         "PRESENCE": present is not None,
         "SHARED": class_weight is not None,
-        "FLOOR": floor,
+        "KEEP_ABSENT": given.keep_absent,
         "EQUALS": equals,
         "OPERANDS": constants["OPERANDS"],
         "ACC": constants["ACC"],
@@ -267,25 +280,18 @@ def prepare(
     return Prepared(matrix, table, {**constants, **shapes, "D": channels})
 
 
-def finish(
-    features: Tensor,
-    total: Tensor,
-    prototypes: Tensor,
-    present: Tensor | None,
-    kind: str,
-    temperature: float | Tensor,
-) -> Tensor:
-    """Gradient of the prototypes from sum_i of slopes and pixels, (C, D) contiguous."""
-    classes, channels = prototypes.shape
-    gradient = torch.empty_like(prototypes)
-    present, stride_present = _given(present)
-    inverse, annealed = _inverse(temperature)
+def finish(features: Tensor, total: Tensor, given: Prototypes) -> Tensor:
+    """Gradient of the prototypes from sum_i of grad_sums and pixels, (C, D) contiguous."""
+    classes, channels = given.rows.shape
+    gradient = torch.empty_like(given.rows)
+    present, stride_present = _given(given.present)
+    inverse, annealed = _inverse(given.temperature)
     block_row = power_of_two(channels)
     arguments = {
         "total_ptr": total,
-        "prototypes_ptr": prototypes,
-        "stride_pc": prototypes.stride(0),
-        "stride_pd": prototypes.stride(1),
+        "prototypes_ptr": given.rows,
+        "stride_pc": given.rows.stride(0),
+        "stride_pd": given.rows.stride(1),
         "present_ptr": present,
         "stride_present": stride_present,
         "gradient_ptr": gradient,
@@ -294,7 +300,7 @@ def finish(
         **inverse,
     }
     constants = {
-        "SIMILARITY": kind,
+        "SIMILARITY": given.similarity,
         "PRESENCE": present is not None,
         "ACC": arithmetic(features)["ACC"],
         "ANNEALED": annealed,

@@ -100,11 +100,11 @@ def logits_of(total, length, scale, SIMILARITY: tl.constexpr, ACC: tl.constexpr)
 
 @triton.jit
 def to_features(
-    tile, slope, radial, inverse, matrix_ptr, offs_d,
+    tile, grad_logits, radial, inverse, matrix_ptr, offs_d,
     SIMILARITY: tl.constexpr, OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
     C: tl.constexpr, ROW: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """Gradient [BLOCK_P, BLOCK_D] of a tile from that of the products, `slope` [BLOCK_P, BLOCK_C].
+    """Gradient [BLOCK_P, BLOCK_D] of a tile from that of products, [BLOCK_P, BLOCK_C].
 
     Under cosine `radial` [BLOCK_P] is what to take off along the pixel's direction, which is the
     tile times `inverse` [BLOCK_P, 1].
@@ -115,7 +115,7 @@ def to_features(
         gradient = tl.zeros(wide.shape, dtype=ACC)
         for c in range(C):
             row = tl.load(matrix_ptr + c * ROW + offs_d, mask=offs_d < ROW, other=0.0)
-            column = tl.sum(tl.where(offs_c[None, :] == c, slope, 0.0), axis=1)
+            column = tl.sum(tl.where(offs_c[None, :] == c, grad_logits, 0.0), axis=1)
             # Differences: M' a - f sum_c a would cancel where a pixel is close to a prototype.
             gradient += column[:, None] * (row[None, :] - wide)
     else:
@@ -123,10 +123,10 @@ def to_features(
         mask = offs_d[None, :] < ROW
         upper = tl.load(rows, mask=mask, other=0.0)  # [BLOCK_C, BLOCK_D]
         if OPERANDS == "wide":
-            gradient = tl.dot(slope, upper, input_precision=PRECISION, out_dtype=ACC)
+            gradient = tl.dot(grad_logits, upper, input_precision=PRECISION, out_dtype=ACC)
         else:
-            unit = unit_of(slope, tile.dtype)
-            high, low = split(slope / unit, tile.dtype)
+            unit = unit_of(grad_logits, tile.dtype)
+            high, low = split(grad_logits / unit, tile.dtype)
             gradient = tl.dot(high, upper, input_precision=PRECISION, out_dtype=ACC)
             if OPERANDS == "split":
                 lower = tl.load(rows + BLOCK_C * ROW, mask=mask, other=0.0)
@@ -140,7 +140,7 @@ def to_features(
 
 @triton.jit
 def to_rows(
-    tile, slope, matrix_ptr, offs_d,
+    tile, grad_logits, matrix_ptr, offs_d,
     SIMILARITY: tl.constexpr, OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
     C: tl.constexpr, ROW: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
@@ -151,12 +151,12 @@ def to_rows(
         total = tl.zeros([wide.shape[1], BLOCK_C], dtype=ACC)
         for c in range(C):
             row = tl.load(matrix_ptr + c * ROW + offs_d, mask=offs_d < ROW, other=0.0)
-            column = tl.sum(tl.where(offs_c[None, :] == c, slope, 0.0), axis=1)
+            column = tl.sum(tl.where(offs_c[None, :] == c, grad_logits, 0.0), axis=1)
             pulled = tl.sum(column[:, None] * (wide - row[None, :]), axis=0)
             total += tl.where(offs_c[None, :] == c, pulled[:, None], 0.0)
         return total
     else:
-        return weighted_sum(tile, slope, OPERANDS, PRECISION, ACC)
+        return weighted_sum(tile, grad_logits, OPERANDS, PRECISION, ACC)
 
 
 @triton.jit

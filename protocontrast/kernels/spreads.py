@@ -11,12 +11,12 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
+from protocontrast.calls import DistributionCall
 from protocontrast.kernels.launch import arithmetic
 from protocontrast.kernels.lengths import AT_ONCE, lengths_of, out_of_range
 from protocontrast.kernels.operands import add_product, load_tile
-from protocontrast.kernels.prototypes import prepare
+from protocontrast.kernels.prototypes import Prototypes, prepare
 from protocontrast.kernels.scores import add_scores, logits_of
 
 
@@ -108,38 +108,40 @@ def unit_bonus(
 
 @triton.jit
 def along_spread(
-    direction, slope, spread_ptr, offs_d,
+    direction, grad_logits, spread_ptr, offs_d,
     SPREAD_OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
     ROW: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """2 q_id sum_c slope_ic spread_cd, [BLOCK_P, BLOCK_D], of directions in ACC."""
     rows = spread_ptr + tl.arange(0, BLOCK_C)[:, None] * ROW + offs_d[None, :]
     spread = tl.load(rows, mask=offs_d[None, :] < ROW, other=0.0)  # [BLOCK_C, BLOCK_D]
-    return 2 * direction * add_product(slope, spread, None, SPREAD_OPERANDS, PRECISION, ACC)
+    return 2 * direction * add_product(grad_logits, spread, None, SPREAD_OPERANDS, PRECISION, ACC)
 
 
 @triton.jit
 def squares_to_rows(
-    direction, slope, SPREAD_OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr
-):
-    """sum_i slope_ic q_i^2, [BLOCK_D, BLOCK_C], of directions in ACC."""
+    direction, grad_logits,
+    SPREAD_OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
+):  # fmt: skip
+    """sum_i dL/dz_ic q_i^2, [BLOCK_D, BLOCK_C], of directions in ACC."""
     across = tl.trans(direction)
-    return add_product(across * across, slope, None, SPREAD_OPERANDS, PRECISION, ACC)
+    return add_product(across * across, grad_logits, None, SPREAD_OPERANDS, PRECISION, ACC)
 
 
-def prepare_both(
-    features: Tensor,
-    prototypes: Tensor,
-    variance: Tensor,
-    present: Tensor | None,
-    class_weight: Tensor | None,
-    normalize: bool,
-    temperature: float,
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def tables_of(call: DistributionCall) -> tuple[Prototypes, Prototypes]:
+    """Means, and variances over twice the square of the temperature."""
+    divisor = 2 * call.temperature * call.temperature
+    return (
+        Prototypes(call.prototypes, call.present, call.class_weight, "dot", call.temperature),
+        Prototypes(call.variance, call.present, None, "dot", divisor),
+    )
+
+
+def prepare_both(call: DistributionCall) -> tuple[dict[str, Any], dict[str, Any]]:
     """Means and variances made ready: run-time arguments and constants of a kernel of both."""
-    means = prepare(features, prototypes, present, class_weight, "dot", temperature, False)
-    halved = 2 * temperature * temperature
-    spreads = prepare(features, variance, present, None, "dot", halved, False, whole=True)
+    of_means, of_variances = tables_of(call)
+    means = prepare(call.features, of_means)
+    spreads = prepare(call.features, of_variances, whole=True)
     arguments = {
         "matrix_ptr": means.matrix,
         "table_ptr": means.table,
@@ -148,7 +150,7 @@ def prepare_both(
     }
     constants = {
         **means.constants,
-        "SIMILARITY": "cosine" if normalize else "dot",
-        "SPREAD_OPERANDS": arithmetic(features, torch.bfloat16)["OPERANDS"],
+        "SIMILARITY": "cosine" if call.normalize else "dot",
+        "SPREAD_OPERANDS": arithmetic(call.features, torch.bfloat16)["OPERANDS"],
     }
     return arguments, constants

@@ -8,9 +8,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from protocontrast.calls import TargetPassCall
 from protocontrast.kernels.backward import add_to_slot
 from protocontrast.kernels.class_prototypes import add_strays, finite_or_zero
 from protocontrast.kernels.configs import configuration
+from protocontrast.kernels.contrast_backward import contrast_backward
 from protocontrast.kernels.launch import (
     Launch,
     accumulation_dtype,
@@ -24,10 +26,10 @@ from protocontrast.kernels.launch import (
 )
 from protocontrast.kernels.lengths import lengths_of
 from protocontrast.kernels.operands import load_tile
-from protocontrast.kernels.prototypes import prepare
+from protocontrast.kernels.prototypes import Prototypes, prepare
 from protocontrast.kernels.scores import add_scores, logits_of, waited_for, weighted_sum
 from protocontrast.kernels.targets import soft_masses
-from protocontrast.kernels.transfer import nearest_of
+from protocontrast.kernels.transfer import nearest_of, nearest_table
 
 
 @triton.jit
@@ -55,7 +57,7 @@ def target_pass_kernel(
     features_ptr, stride_xb, stride_xd, stride_xp, static_ptr, stride_lb, stride_lp,
     targets_ptr, stride_tb, stride_tc, stride_tp, filling_ptr,
     near_matrix_ptr, near_table_ptr, matrix_ptr, table_ptr, threshold_high, threshold_low,
-    label_ptr, moved_ptr, value_ptr, normaliser_ptr, partial_ptr, count_ptr, loss_ptr, pixels,
+    label_ptr, moved_ptr, value_ptr, lse_ptr, partial_ptr, count_ptr, loss_ptr, pixels,
     SIMILARITY: tl.constexpr, OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
     TRANSFER: tl.constexpr, CONFIDENCE: tl.constexpr, STATIC: tl.constexpr, SOFT: tl.constexpr,
     FILLING: tl.constexpr, LOSS: tl.constexpr, SUMS: tl.constexpr,
@@ -157,24 +159,24 @@ def target_pass_kernel(
                 logits, _ = logits_of(own, length, scale, SIMILARITY, ACC)
             logits += offset[None, :]
             peak = tl.max(logits, axis=1)
-            normaliser = peak + tl.log(tl.sum(tl.exp(logits - peak[:, None]), axis=1))
+            lse = peak + tl.log(tl.sum(tl.exp(logits - peak[:, None]), axis=1))
             if SOFT:
                 unused = (soft == 0.0) | (share[None, :] == 0.0)
                 mass = tl.where(unused, 0.0, soft * share[None, :])
             else:
                 mass = member * share[None, :]
             ignored = tl.sum(mass, axis=1) == 0.0
-            by_class = tl.where(mass == 0.0, 0.0, mass * (normaliser[:, None] - logits))
+            by_class = tl.where(mass == 0.0, 0.0, mass * (lse[:, None] - logits))
             if STATIC:
                 wrong = used & ((label < 0) | (label >= C))
                 # Of two axes: triton 3.7 has no layout on sm_100 for the sum of a row to a number.
                 by_class = tl.where(wrong[:, None], float("nan"), by_class)
             lost += tl.sum(by_class, axis=0)
             # exp(z - inf) = 0: an ignored pixel has no softmax, whatever its features hold.
-            normaliser = tl.where(ignored, float("inf"), normaliser)
+            lse = tl.where(ignored, float("inf"), lse)
         else:
-            normaliser = tl.full([BLOCK_P], float("inf"), ACC)
-        tl.store(normaliser_ptr + into, normaliser, mask=inside)
+            lse = tl.full([BLOCK_P], float("inf"), ACC)
+        tl.store(lse_ptr + into, lse, mask=inside)
         if SUMS:
             weight = member
             if NORMALIZE:
@@ -213,64 +215,51 @@ def target_pass_kernel(
     tl.store(loss_ptr + slot * C + offs_c, lost, mask=offs_c < C)
 
 
-def target_pass(
-    features: Tensor,
-    static: Tensor | None,
-    targets: Tensor | None,
-    filling: Tensor | None,
-    prototypes: Tensor,
-    nearest: Tensor | None,
-    present: Tensor,
-    counted: Tensor | None,
-    threshold: float,
-    measure: str,
-    temperature: float | Tensor,
-    floor: bool,
-    normalize: bool,
-    ignore_index: int,
-    transfer: bool,
-    wants_sums: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+def target_pass(call: TargetPassCall) -> tuple[Tensor, ...]:
     """Losses (C,), sums (C, D), counts (C,); fused labels, measure and log-sum-exp (B, P).
 
-    The last result is the targets with transferred labels where they had no mass, or empty.
+    The last results are the targets with transferred labels where they had no mass, and the
+    gradient of the summed loss; empty where not wanted.
     """
+    features, static, targets, filling = call.features, call.static, call.targets, call.filling
+    prototypes, counted, transfer = call.prototypes, call.counted, call.transfer
     images, channels, pixels = features.shape
     classes, width = len(prototypes), features.element_size()
     acc = accumulation_dtype(features)
     labels = features.new_empty(images, pixels, dtype=torch.int64)
-    values, normaliser = (features.new_empty(images, pixels, dtype=acc) for _ in range(2))
+    values, lse = (features.new_empty(images, pixels, dtype=acc) for _ in range(2))
     filled = features.new_empty(0)
     if targets is not None and transfer:
         filled = targets.new_empty(targets.shape)
     if images * pixels == 0:
         zeros = (features.new_zeros(shape, dtype=acc) for shape in (classes, (classes, channels)))
         losses, sums = zeros
-        return losses, sums, losses.clone(), labels, values, normaliser, filled
-    confidence = measure == "confidence"
-    # The similarity itself is wanted exactly, so 1/tau stays out of it.
-    near_scale = temperature if confidence else 1.0
-    others = prototypes if nearest is None else nearest
-    one_product = not transfer or (nearest is None and confidence)
+        gradient = torch.zeros_like(features) if call.wants_gradient else features.new_empty(0)
+        return losses, sums, losses.clone(), labels, values, lse, filled, gradient
+    confidence = call.measure == "confidence"
+    one_product = not transfer or (call.nearest is None and confidence)
     own = None
     if counted is not None:
-        own = prepare(features, prototypes, present, counted, "cosine", temperature, floor)
+        of_loss = Prototypes(
+            prototypes, call.present, counted, "cosine", call.temperature, call.keep_absent
+        )
+        own = prepare(features, of_loss)
     near = own
     if near is None or transfer:
-        near = prepare(features, others, present, None, "cosine", near_scale, False, equals=True)
+        near = nearest_table(call.of_labels())
     own = near if own is None else own
     config = configuration("target_pass", family(features), width, channels, classes)
     span = span_of(images, channels, pixels, width, classes)
     spans = tile_count(pixels, span)
     partial = None
-    if wants_sums:
+    if call.wants_sums:
         partial = features.new_empty(images * spans, classes, channels, dtype=acc)
     count, lost = (features.new_empty(images * spans, classes, dtype=acc) for _ in range(2))
     given, moved = targets, torch.empty_like(labels) if filled.numel() else None
     if targets is not None and features.dtype == torch.float64:
         # Triton 3.7 fails to compile a float64 product of what was loaded in 16 bits.
         targets = targets.double()
-    threshold_high, threshold_low = halves(threshold)
+    threshold_high, threshold_low = halves(call.threshold)
     launch = Launch(
         target_pass_kernel,
         images * spans,
@@ -293,7 +282,7 @@ def target_pass(
             "label_ptr": labels,
             "moved_ptr": moved,
             "value_ptr": values,
-            "normaliser_ptr": normaliser,
+            "lse_ptr": lse,
             "partial_ptr": partial,
             "count_ptr": count,
             "loss_ptr": lost,
@@ -306,10 +295,10 @@ def target_pass(
             "SOFT": targets is not None,
             "FILLING": filling is not None,
             "LOSS": counted is not None,
-            "SUMS": wants_sums,
+            "SUMS": call.wants_sums,
             "TWO_PRODUCTS": counted is not None and not one_product,
-            "NORMALIZE": normalize,
-            "IGNORE_INDEX": ignore_index,
+            "NORMALIZE": call.normalize,
+            "IGNORE_INDEX": call.ignore_index,
             "SPAN": span,
             "BLOCK_D": config.block_d,
             "BLOCK_P": config.block_p,
@@ -325,4 +314,22 @@ def target_pass(
         mass = 1 if filling is None else filling.to(given.dtype)
         rows = torch.arange(classes, device=moved.device)[:, None]
         filled = torch.where(moved[:, None] == rows, mass, given).contiguous()
-    return lost.sum(dim=0), sums, count.sum(dim=0), labels, values, normaliser, filled
+    gradient = features.new_empty(0)
+    if call.wants_gradient:
+        each = torch.ones_like(lost[0])
+        gradient = target_pass_backward(each, call, (True,), labels, lse, filled)
+    return lost.sum(dim=0), sums, count.sum(dim=0), labels, values, lse, filled, gradient
+
+
+def target_pass_backward(
+    grad_output: Tensor,
+    call: TargetPassCall,
+    wants: tuple[bool],
+    labels: Tensor,
+    lse: Tensor,
+    filled: Tensor,
+) -> Tensor:
+    """Gradient of the features from that of the losses (C,): a class weight of the contrast."""
+    contrast = call.of_losses(call.contrasted(labels, filled), grad_output)
+    everywhere = torch.ones_like(lse[:, :1]).expand_as(lse)
+    return contrast_backward(everywhere, contrast, (True, False), lse)[0]

@@ -5,6 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from protocontrast.calls import TransferCall
 from protocontrast.kernels.configs import configuration
 from protocontrast.kernels.contrast import prepared_arguments
 from protocontrast.kernels.launch import (
@@ -18,7 +19,7 @@ from protocontrast.kernels.launch import (
     tile_count,
 )
 from protocontrast.kernels.lengths import lengths_of
-from protocontrast.kernels.prototypes import prepare
+from protocontrast.kernels.prototypes import Prepared, Prototypes, prepare
 from protocontrast.kernels.scores import logits_of, read_scores
 
 
@@ -82,31 +83,27 @@ def transfer_kernel(
     tl.store(value_ptr + into, value, mask=inside)
 
 
-def transfer(
-    features: Tensor,
-    prototypes: Tensor,
-    present: Tensor | None,
-    threshold: float,
-    class_threshold: Tensor | None,
-    measure: str,
-    kind: str,
-    temperature: float | Tensor,
-    ignore_index: int,
-) -> tuple[Tensor, Tensor]:
+def nearest_table(call: TransferCall) -> Prepared:
+    """Prototypes of a transfer made ready, with the lowest class among equal ones."""
+    # The similarity itself is wanted exactly, so 1/tau stays out of it.
+    scale = call.temperature if call.measure == "confidence" else 1.0
+    given = Prototypes(call.prototypes, call.present, None, call.similarity, scale)
+    return prepare(call.features, given, equals=True)
+
+
+def transfer(call: TransferCall) -> tuple[Tensor, Tensor]:
     """Labels (B, P) int64 and the measure's value (B, P)."""
+    features, class_threshold = call.features, call.class_threshold
     images, channels, pixels = features.shape
     labels = features.new_empty(images, pixels, dtype=torch.int64)
     values = features.new_empty(images, pixels, dtype=accumulation_dtype(features))
     if images * pixels == 0:
         return labels, values
-    confidence = measure == "confidence"
-    # The similarity itself is wanted exactly, so 1/tau stays out of it.
-    scale = temperature if confidence else 1.0
-    prepared = prepare(features, prototypes, present, None, kind, scale, False, equals=True)
+    prepared = nearest_table(call)
     config = configuration(
-        "transfer", family(features), features.element_size(), channels, len(prototypes)
+        "transfer", family(features), features.element_size(), channels, len(call.prototypes)
     )
-    threshold_high, threshold_low = halves(threshold)
+    threshold_high, threshold_low = halves(call.threshold)
     launch = Launch(
         transfer_kernel,
         images * tile_count(pixels, config.block_p),
@@ -122,9 +119,9 @@ def transfer(
         },
         {
             **prepared.constants,
-            "CONFIDENCE": confidence,
+            "CONFIDENCE": call.measure == "confidence",
             "PER_CLASS": class_threshold is not None,
-            "IGNORE_INDEX": ignore_index,
+            "IGNORE_INDEX": call.ignore_index,
             "BLOCK_D": config.block_d,
             "BLOCK_P": config.block_p,
         },

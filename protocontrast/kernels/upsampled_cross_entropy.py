@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from protocontrast.calls import UpsampledCall
 from protocontrast.kernels.configs import power_of_two
 from protocontrast.kernels.launch import (
     Launch,
@@ -185,7 +186,7 @@ def upsampled_cross_entropy_backward_kernel(
     logits_ptr, stride_xb, stride_xc, stride_xh, stride_xw,
     gradient_ptr, stride_gb, stride_gc, stride_gh, stride_gw,
     labels_ptr, stride_yb, stride_yh, stride_yw, share_ptr,
-    upstream_ptr, stride_ub, stride_uh, stride_uw,
+    grad_output_ptr, stride_ub, stride_uh, stride_uw,
     height, width, rows, columns, most_rows, most_columns,
     WEIGHTED: tl.constexpr, IGNORE_INDEX: tl.constexpr, ALIGNED: tl.constexpr, ACC: tl.constexpr,
     SMOOTHING: tl.constexpr, C: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
@@ -217,25 +218,25 @@ def upsampled_cross_entropy_backward_kernel(
                 row, column, inside, top, bottom, down, left, right, across,
                 WEIGHTED, IGNORE_INDEX, ACC, C, BLOCK_C,
             )  # fmt: skip
-            upstream = tl.load(
-                upstream_ptr + image * stride_ub + row * stride_uh + column * stride_uw,
+            grad_output = tl.load(
+                grad_output_ptr + image * stride_ub + row * stride_uh + column * stride_uw,
                 mask=inside,
                 other=0.0,
             ).to(ACC)
             if SMOOTHING == 0.0:
-                slope = exponentials / mass[:, None] - tl.where(member, 1.0, 0.0)
-                slope *= (weight * upstream)[:, None]
+                grad_logits = exponentials / mass[:, None] - tl.where(member, 1.0, 0.0)
+                grad_logits *= (weight * grad_output)[:, None]
             else:
                 whole, pulled, even, share = smoothed(
                     share_ptr, weight, used, logits, WEIGHTED, SMOOTHING, ACC, C, BLOCK_C
                 )
-                slope = exponentials * (whole / mass)[:, None]
-                slope -= tl.where(member, pulled[:, None], 0.0) + even[:, None] * share
-                slope *= upstream[:, None]
+                grad_logits = exponentials * (whole / mass)[:, None]
+                grad_logits -= tl.where(member, pulled[:, None], 0.0) + even[:, None] * share
+                grad_logits *= grad_output[:, None]
                 weight = whole
             # Ignored pixels may read NaN, and pixels that do not read the cell are not there.
-            none = (weight == 0.0) | (upstream == 0.0)
-            total += tl.where(none[:, None], 0.0, slope * part[:, None])
+            none = (weight == 0.0) | (grad_output == 0.0)
+            total += tl.where(none[:, None], 0.0, grad_logits * part[:, None])
     where = image * stride_gb + cell_y * stride_gh + cell_x * stride_gw
     tl.store(
         gradient_ptr + where[:, None] + offs_c[None, :].to(tl.int64) * stride_gc,
@@ -244,7 +245,8 @@ def upsampled_cross_entropy_backward_kernel(
     )
 
 
-def _arguments(logits: Tensor, labels: Tensor, class_weight: Tensor | None) -> dict[str, Any]:
+def _arguments(call: UpsampledCall) -> dict[str, Any]:
+    logits, labels = call.logits, call.labels
     strides = zip(
         ("stride_xb", "stride_xc", "stride_xh", "stride_xw"), logits.stride(), strict=True
     )
@@ -254,7 +256,7 @@ def _arguments(logits: Tensor, labels: Tensor, class_weight: Tensor | None) -> d
         **dict(strides),
         "labels_ptr": labels,
         **dict(label_strides),
-        "share_ptr": class_weight,
+        "share_ptr": call.class_weight,
         "height": logits.shape[2],
         "width": logits.shape[3],
         "rows": labels.shape[1],
@@ -262,22 +264,15 @@ def _arguments(logits: Tensor, labels: Tensor, class_weight: Tensor | None) -> d
     }
 
 
-def _constants(
-    tile: int,
-    logits: Tensor,
-    class_weight: Tensor | None,
-    ignore_index: int,
-    align_corners: bool,
-    label_smoothing: float,
-) -> dict[str, Any]:
-    classes = logits.shape[1]
+def _constants(tile: int, call: UpsampledCall) -> dict[str, Any]:
+    classes = call.logits.shape[1]
     block_c = power_of_two(classes)
     return {
-        "WEIGHTED": class_weight is not None,
-        "IGNORE_INDEX": ignore_index,
-        "ALIGNED": align_corners,
-        "SMOOTHING": label_smoothing,
-        "ACC": tl.float64 if logits.dtype == torch.float64 else tl.float32,
+        "WEIGHTED": call.class_weight is not None,
+        "IGNORE_INDEX": call.ignore_index,
+        "ALIGNED": call.align_corners,
+        "SMOOTHING": call.label_smoothing,
+        "ACC": tl.float64 if call.logits.dtype == torch.float64 else tl.float32,
         "C": classes,
         "BLOCK_C": block_c,
         "BLOCK_P": max(2, tile // block_c),
@@ -292,23 +287,17 @@ def _most_readers(inputs: int, outputs: int, align_corners: bool) -> int:
     return min(outputs, 2 * apart + 2)
 
 
-def upsampled_cross_entropy(
-    logits: Tensor,
-    labels: Tensor,
-    class_weight: Tensor | None,
-    ignore_index: int,
-    align_corners: bool,
-    label_smoothing: float = 0.0,
-) -> tuple[Tensor, Tensor]:
+def upsampled_cross_entropy(call: UpsampledCall) -> tuple[Tensor, Tensor]:
     """Loss of every pixel (B, H, W), and the sum of their weights ()."""
+    logits, labels = call.logits, call.labels
     dtype = accumulation_dtype(logits)
     loss = logits.new_empty(labels.shape, dtype=dtype)
     if labels.numel() == 0:
         return loss, logits.new_zeros((), dtype=dtype)
-    constants = _constants(TILE, logits, class_weight, ignore_index, align_corners, label_smoothing)
+    constants = _constants(TILE, call)
     tiles = tile_count(labels.shape[1] * labels.shape[2], constants["BLOCK_P"])
     mass = logits.new_empty(len(labels) * tiles, dtype=dtype)
-    arguments = _arguments(logits, labels, class_weight)
+    arguments = _arguments(call)
     launch = Launch(
         upsampled_cross_entropy_kernel,
         len(labels) * tiles,
@@ -321,21 +310,14 @@ def upsampled_cross_entropy(
 
 
 def upsampled_cross_entropy_backward(
-    upstream: Tensor,
-    logits: Tensor,
-    labels: Tensor,
-    class_weight: Tensor | None,
-    ignore_index: int,
-    align_corners: bool,
-    label_smoothing: float = 0.0,
+    grad_output: Tensor, call: UpsampledCall, wants: tuple[bool]
 ) -> Tensor:
-    """The gradient of sum(upstream * loss)."""
+    """The gradient of the logits from that of the losses."""
+    logits, labels = call.logits, call.labels
     gradient = torch.empty_like(logits)
     if labels.numel() == 0:
         return gradient
-    constants = _constants(
-        BACKWARD_TILE, logits, class_weight, ignore_index, align_corners, label_smoothing
-    )
+    constants = _constants(BACKWARD_TILE, call)
     height, width = logits.shape[2:]
     gradient_strides = ("stride_gb", "stride_gc", "stride_gh", "stride_gw")
     upstream_strides = ("stride_ub", "stride_uh", "stride_uw")
@@ -343,13 +325,13 @@ def upsampled_cross_entropy_backward(
         upsampled_cross_entropy_backward_kernel,
         len(labels) * tile_count(height * width, constants["BLOCK_P"]),
         {
-            **_arguments(logits, labels, class_weight),
+            **_arguments(call),
             "gradient_ptr": gradient,
             **dict(zip(gradient_strides, gradient.stride(), strict=True)),
-            "upstream_ptr": upstream,
-            **dict(zip(upstream_strides, upstream.stride(), strict=True)),
-            "most_rows": _most_readers(height, labels.shape[1], align_corners),
-            "most_columns": _most_readers(width, labels.shape[2], align_corners),
+            "grad_output_ptr": grad_output,
+            **dict(zip(upstream_strides, grad_output.stride(), strict=True)),
+            "most_rows": _most_readers(height, labels.shape[1], call.align_corners),
+            "most_columns": _most_readers(width, labels.shape[2], call.align_corners),
         },
         constants,
         # Without a spilled register, which other numbers of warps have; AMD's are twice as wide.

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from protocontrast.checks import (
+    called,
     check_choice,
     check_count,
     check_flag,
@@ -67,6 +68,7 @@ class PixelPrototypeContrastLoss(nn.Module):
 
     class_weight: Tensor | None
 
+    @called("PixelPrototypeContrastLoss")
     def __init__(
         self,
         class_weight: Tensor | None = None,
@@ -81,24 +83,23 @@ class PixelPrototypeContrastLoss(nn.Module):
         backend: Backend = "auto",
     ) -> None:
         super().__init__()
-        name = "PixelPrototypeContrastLoss"
-        check_choice(name, "similarity", similarity, SIMILARITIES)
-        check_temperature(name, temperature)
-        check_choice(name, "absent", absent, ABSENT)
+        check_choice("similarity", similarity, SIMILARITIES)
+        check_temperature(temperature)
+        check_choice("absent", absent, ABSENT)
         if absent == "floor" and similarity != "cosine":
             requirement = 'to be "cosine" with absent="floor"'
-            raise ValueError(sentence(name, "similarity", requirement, repr(similarity)))
-        check_share(name, "label_smoothing", label_smoothing)
-        check_choice(name, "reduction", reduction, REDUCTIONS)
-        check_choice(name, "backend", backend, BACKENDS)
-        check_flag(name, "validate", validate)
-        check_ignore_index(name, ignore_index)
+            raise ValueError(sentence("similarity", requirement, repr(similarity)))
+        check_share("label_smoothing", label_smoothing)
+        check_choice("reduction", reduction, REDUCTIONS)
+        check_choice("backend", backend, BACKENDS)
+        check_flag("validate", validate)
+        check_ignore_index(ignore_index)
         if class_weight is not None:
-            check_floating(name, "class_weight", class_weight)
-            check_no_grad(name, "class_weight", class_weight)
+            check_floating("class_weight", class_weight)
+            check_no_grad("class_weight", class_weight)
             if class_weight.dim() != 1:
                 got = tuple(class_weight.shape)
-                raise ValueError(sentence(name, "class_weight", "of shape (C,)", got))
+                raise ValueError(sentence("class_weight", "of shape (C,)", got))
         self.register_buffer("class_weight", class_weight)
         self.similarity = similarity
         self.temperature = temperature
@@ -184,6 +185,7 @@ class BidirectionalContrastLoss(nn.Module):
         '0.6265'
     """
 
+    @called("BidirectionalContrastLoss")
     def __init__(
         self,
         num_classes: int,
@@ -197,15 +199,14 @@ class BidirectionalContrastLoss(nn.Module):
         backend: Backend = "auto",
     ) -> None:
         super().__init__()
-        name = "BidirectionalContrastLoss"
-        check_count(name, "num_classes", num_classes)
-        check_temperature(name, temperature)
-        check_choice(name, "absent", absent, ABSENT)
-        check_choice(name, "balance", balance, BALANCES)
-        check_choice(name, "backend", backend, BACKENDS)
-        check_flag(name, "pairwise", pairwise)
-        check_flag(name, "validate", validate)
-        check_ignore_index(name, ignore_index, num_classes)
+        check_count("num_classes", num_classes)
+        check_temperature(temperature)
+        check_choice("absent", absent, ABSENT)
+        check_choice("balance", balance, BALANCES)
+        check_choice("backend", backend, BACKENDS)
+        check_flag("pairwise", pairwise)
+        check_flag("validate", validate)
+        check_ignore_index(ignore_index, num_classes)
         self.num_classes = num_classes
         self.pairwise = pairwise
         self.temperature = temperature

@@ -2,7 +2,12 @@
 
 from torch import Tensor, nn
 
-from protocontrast.checks import check_choice, check_flag, check_ignore_index
+from protocontrast.checks import (
+    called,
+    check_choice,
+    check_flag,
+    check_ignore_index,
+)
 from protocontrast.functional.contrast import BACKENDS, REDUCTIONS, Backend, Reduction
 from protocontrast.functional.pair_contrast import (
     DENOMINATORS,
@@ -46,6 +51,7 @@ class PairContrastLoss(nn.Module):
         '0.3133'
     """
 
+    @called("PairContrastLoss")
     def __init__(
         self,
         *,
@@ -58,14 +64,13 @@ class PairContrastLoss(nn.Module):
         backend: Backend = "auto",
     ) -> None:
         super().__init__()
-        name = "PairContrastLoss"
-        check_choice(name, "similarity", similarity, PAIR_SIMILARITIES)
-        check_temperature(name, temperature)
-        check_choice(name, "denominator", denominator, DENOMINATORS)
-        check_flag(name, "exclude_self", exclude_self)
-        check_choice(name, "reduction", reduction, REDUCTIONS)
-        check_choice(name, "backend", backend, BACKENDS)
-        check_ignore_index(name, ignore_index)
+        check_choice("similarity", similarity, PAIR_SIMILARITIES)
+        check_temperature(temperature)
+        check_choice("denominator", denominator, DENOMINATORS)
+        check_flag("exclude_self", exclude_self)
+        check_choice("reduction", reduction, REDUCTIONS)
+        check_choice("backend", backend, BACKENDS)
+        check_ignore_index(ignore_index)
         self.similarity = similarity
         self.temperature = temperature
         self.denominator = denominator

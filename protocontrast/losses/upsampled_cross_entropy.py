@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from protocontrast.checks import (
+    called,
     check_choice,
     check_flag,
     check_floating,
@@ -49,6 +50,7 @@ class UpsampledCrossEntropyLoss(nn.Module):
 
     class_weight: Tensor | None
 
+    @called("UpsampledCrossEntropyLoss")
     def __init__(
         self,
         class_weight: Tensor | None = None,
@@ -61,19 +63,18 @@ class UpsampledCrossEntropyLoss(nn.Module):
         backend: Backend = "auto",
     ) -> None:
         super().__init__()
-        name = "UpsampledCrossEntropyLoss"
-        check_ignore_index(name, ignore_index)
-        check_flag(name, "align_corners", align_corners)
-        check_flag(name, "validate", validate)
-        check_share(name, "label_smoothing", label_smoothing)
-        check_choice(name, "reduction", reduction, REDUCTIONS)
-        check_choice(name, "backend", backend, BACKENDS)
+        check_ignore_index(ignore_index)
+        check_flag("align_corners", align_corners)
+        check_flag("validate", validate)
+        check_share("label_smoothing", label_smoothing)
+        check_choice("reduction", reduction, REDUCTIONS)
+        check_choice("backend", backend, BACKENDS)
         if class_weight is not None:
-            check_floating(name, "class_weight", class_weight)
-            check_no_grad(name, "class_weight", class_weight, to="logits")
+            check_floating("class_weight", class_weight)
+            check_no_grad("class_weight", class_weight, to="logits")
             if class_weight.dim() != 1:
                 got = tuple(class_weight.shape)
-                raise ValueError(sentence(name, "class_weight", "of shape (C,)", got))
+                raise ValueError(sentence("class_weight", "of shape (C,)", got))
         self.register_buffer("class_weight", class_weight)
         self.ignore_index = ignore_index
         self.align_corners = align_corners

@@ -4,6 +4,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from protocontrast.calls import LogitsCall, TransferCall
 from protocontrast.naive.logits import prototype_logits
 from protocontrast.naive.similarity import present_rows, similarities
 
@@ -15,21 +16,17 @@ def first_of_equals(prototypes: Tensor, present: Tensor) -> Tensor:
     return same.fill_diagonal_(True).long().argmax(dim=1)
 
 
-def transfer_labels(
-    features: Tensor,
-    prototypes: Tensor,
-    present: Tensor | None,
-    threshold: Tensor,
-    measure: str,
-    similarity: str,
-    temperature: float | Tensor,
-    ignore_index: int,
-) -> tuple[Tensor, Tensor]:
-    """(M6) nearest present prototype, kept where the measure reaches the class's threshold (C,)."""
-    present = present_rows(prototypes, present, similarity)
-    logits = prototype_logits(features, prototypes, present, similarity, temperature)
+def transfer_labels(call: TransferCall) -> tuple[Tensor, Tensor]:
+    """(M6) nearest present prototype, kept where the measure reaches the class's threshold."""
+    features, prototypes, similarity = call.features, call.prototypes, call.similarity
+    present = present_rows(prototypes, call.present, similarity)
+    limits = torch.full_like(prototypes[:, 0], call.threshold)
+    if call.class_threshold is not None:
+        limits = call.class_threshold
+    read = LogitsCall(features, prototypes, present, similarity, call.temperature)
+    logits = prototype_logits(read)
     nearest = first_of_equals(prototypes, present)[logits.argmax(dim=1)]
-    if measure == "confidence":
+    if call.measure == "confidence":
         value = torch.softmax(logits, dim=1).amax(dim=1)
     else:
         readable = torch.where(present[:, None], prototypes, 0).to(features.dtype)
@@ -37,8 +34,8 @@ def transfer_labels(
         value = scores.gather(1, nearest[:, None])[:, 0]
     unread = torch.isnan(features).any(dim=1)
     value = torch.where(unread, torch.nan, torch.where(present.any(), value, 0))
-    kept = (value >= threshold[nearest]) & present.any() & ~unread
-    return torch.where(kept, nearest, ignore_index), value
+    kept = (value >= limits[nearest]) & present.any() & ~unread
+    return torch.where(kept, nearest, call.ignore_index), value
 
 
 def fuse_labels(base: Tensor, other: Tensor, ignore_index: int) -> Tensor:

@@ -4,6 +4,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from protocontrast.calls import UpsampledCall
+
 
 def bilinear_reads(
     inputs: int, outputs: int, align_corners: bool, like: Tensor
@@ -43,27 +45,22 @@ def trilinear(logits: Tensor, size: tuple[int, ...], align_corners: bool) -> Ten
     return rearrange(slices, "(b z) c h w -> b c z h w", z=size[0])
 
 
-def upsampled_cross_entropy(
-    logits: Tensor,
-    labels: Tensor,
-    class_weight: Tensor | None,
-    ignore_index: int,
-    align_corners: bool,
-    label_smoothing: float = 0.0,
-) -> tuple[Tensor, Tensor]:
+def upsampled_cross_entropy(call: UpsampledCall) -> tuple[Tensor, Tensor]:
     """(M16) v_y (logsumexp_k z_k - z_y) of the upsampled logits z, and v_y, like the labels.
 
     Both are 0 where z_y is -inf: there the pixel's class is absent. Smoothed, it is (1 - eps) of
     that and eps / C' of the sum over all C' classes of the pixel, in place of y.
     """
+    logits, labels, label_smoothing = call.logits, call.labels, call.label_smoothing
     num_classes, size = logits.shape[1], labels.shape[1:]
     share = torch.ones(num_classes, dtype=logits.dtype, device=logits.device)
-    if class_weight is not None:
-        share = class_weight.to(logits.dtype)
-    index = torch.where(labels == ignore_index, 0, labels).long()
-    weight = torch.where(labels == ignore_index, 0, share[index])
+    if call.class_weight is not None:
+        share = call.class_weight.to(logits.dtype)
+    ignored = labels == call.ignore_index
+    index = torch.where(ignored, 0, labels).long()
+    weight = torch.where(ignored, 0, share[index])
     upsample = bilinear if len(size) == 2 else trilinear
-    upsampled = upsample(logits, size, align_corners)
+    upsampled = upsample(logits, size, call.align_corners)
     absent = upsampled.gather(1, rearrange(index, "b ... -> b 1 ...")) == -torch.inf
     weight = torch.where(rearrange(absent, "b 1 ... -> b ..."), 0, weight)
     # An ignored pixel may read NaN, and 0 * NaN is NaN: it leaves before any arithmetic.
@@ -72,14 +69,14 @@ def upsampled_cross_entropy(
         there = upsampled != -torch.inf
         shares = torch.where(there.movedim(1, -1), share, 0)
         own_class = rearrange(~absent, "b 1 ... -> b ...")
-        read = (labels != ignore_index) & own_class & (shares != 0).any(dim=-1)
+        read = ~ignored & own_class & (shares != 0).any(dim=-1)
     upsampled = torch.where(rearrange(read, "b ... -> b 1 ..."), upsampled, 0)
     own = upsampled.gather(1, rearrange(index, "b ... -> b 1 ..."))
-    normaliser = torch.logsumexp(upsampled, dim=1)
-    gap = normaliser - rearrange(own, "b 1 ... -> b ...")
+    lse = torch.logsumexp(upsampled, dim=1)
+    gap = lse - rearrange(own, "b 1 ... -> b ...")
     loss = torch.where(weight == 0, 0, weight * gap)
     if label_smoothing:
-        gaps = (rearrange(normaliser, "b ... -> b 1 ...") - upsampled).movedim(1, -1)
+        gaps = (rearrange(lse, "b ... -> b 1 ...") - upsampled).movedim(1, -1)
         even = torch.where(shares == 0, 0, gaps * shares).sum(dim=-1)
         even = even / there.sum(dim=1).clamp_min(1)
         loss = (1 - label_smoothing) * loss + label_smoothing * torch.where(read, even, 0)

@@ -13,12 +13,12 @@ from protocontrast.kernels import compilers
 BACKENDS = ("auto", "triton", "eager", "naive")
 
 
-def choose(function: str, backend: str, operator: str, features: Tensor) -> str:
+def choose(backend: str, operator: str, features: Tensor) -> str:
     """The backend by name; "auto" is Triton for GPU tensors where there is a kernel, else eager.
 
     A named choice never falls back: ValueError where it cannot run.
     """
-    check_choice(function, "backend", backend, BACKENDS)
+    check_choice("backend", backend, BACKENDS)
     has_kernel = operator in kernels.OPERATORS
     if backend in ("eager", "naive"):
         return backend
@@ -33,19 +33,19 @@ def choose(function: str, backend: str, operator: str, features: Tensor) -> str:
     hint = 'backend="auto" takes the fastest implementation there is.'
     if not has_kernel:
         requirement = f"for which {operator} is implemented"
-        raise ValueError(sentence(function, "backend", requirement, "'triton'", hint))
+        raise ValueError(sentence("backend", requirement, "'triton'", hint))
     if not kernels.AVAILABLE:
         hint = f"install triton (Linux: pip install triton), or {hint}"
         requirement = "that is installed"
-        raise ValueError(sentence(function, "backend", requirement, "'triton'", hint))
+        raise ValueError(sentence("backend", requirement, "'triton'", hint))
     if not (features.is_cuda or (kernels.INTERPRETED and features.device.type == "cpu")):
         hint = f"{hint} TRITON_INTERPRET=1 before the import runs kernels on CPU, slowly."
         requirement = "that runs where the features are"
         got = f"'triton' for features on {features.device}"
-        raise ValueError(sentence(function, "backend", requirement, got, hint))
+        raise ValueError(sentence("backend", requirement, got, hint))
     if refused is not None:
         got = f"'triton' {compilers.described(gpu, compilers.RELEASE)}"
-        raise ValueError(sentence(function, "backend", refused.requirement, got, refused.hint))
+        raise ValueError(sentence("backend", refused.requirement, got, refused.hint))
     return "triton"
 
 

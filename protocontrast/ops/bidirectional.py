@@ -4,36 +4,37 @@ Composed of class sums and contrasts, each domain's gradient would be two maps t
 the part through the means goes into the contrast's own map.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from protocontrast.calls import BidirectionalCall, Domain
 from protocontrast.eager import bidirectional as eager_bidirectional
-from protocontrast.eager.bidirectional import Domain, Written
+from protocontrast.eager.bidirectional import Written
 from protocontrast.ops.backend import full_precision, is_plain, transforms_active
 from protocontrast.ops.class_prototypes import FUNCTION
-from protocontrast.ops.gradient import once
+from protocontrast.ops.gradient import first_order_only
 from protocontrast.ops.labels import refuse_on_host
 
-__all__ = ["Domain", "Settings", "applies", "bidirectional"]
+MAPS = len(Domain._fields)
 
 
-class Settings(NamedTuple):
-    """What is not a tensor; `whole_class` as in eager."""
-
-    num_classes: int
-    temperature: float
-    floor: bool
-    ignore_index: int
-    pairwise: bool
-    whole_class: int
+def _read(inputs: tuple[Any, ...]) -> BidirectionalCall:
+    """The call whose domains are flat, as autograd needs its tensors."""
+    source, target = Domain(*inputs[:MAPS]), Domain(*inputs[MAPS : 2 * MAPS])
+    return BidirectionalCall(source, target, *inputs[2 * MAPS :])
 
 
-def _directions(*inputs: Any) -> tuple[list[Tensor], list[Written]]:
-    source, target = Domain(*inputs[:3]), Domain(*inputs[3:6])
-    with full_precision(source.features):
-        return eager_bidirectional.bidirectional_with_gradient(source, target, *inputs[6:])
+def _directions(
+    call: BidirectionalCall, wants: tuple[bool, bool]
+) -> tuple[list[Tensor], list[Written]]:
+    with full_precision(call.source.features):
+        return eager_bidirectional.bidirectional_with_gradient(call, wants)
+
+
+def _wants(ctx: Any) -> tuple[bool, bool]:
+    return ctx.needs_input_grad[0], ctx.needs_input_grad[MAPS]
 
 
 class _Bidirectional(torch.autograd.Function):
@@ -45,47 +46,47 @@ class _Bidirectional(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
-        losses, ctx.written = _directions(*inputs, ctx.needs_input_grad[0], ctx.needs_input_grad[3])
-        ctx.save_for_backward(*inputs[:6])
-        ctx.settings = Settings(*inputs[6:])
+        losses, ctx.written = _directions(_read(inputs), _wants(ctx))
+        ctx.save_for_backward(*inputs[: 2 * MAPS])
+        ctx.settings = inputs[2 * MAPS :]
         return losses[0], losses[1]
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        wants = ctx.needs_input_grad[0], ctx.needs_input_grad[3]
-        settings: Settings = ctx.settings
+    def backward(ctx: Any, *grad_losses: Tensor) -> tuple[Tensor | None, ...]:
+        wants, settings = _wants(ctx), ctx.settings
         ready, ctx.written = ctx.written, None
 
         def scaled(source: Tensor, target: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
-            written = ready
-            if written is None:
-                _, written = _directions(*tensors, *settings, *wants)
-            labels = tensors[1], tensors[4]
+            call = _read((*tensors, *settings))
+            written = _directions(call, wants)[1] if ready is None else ready
+            found = []
             factors = (source, target), (target, source)
-            return tuple(
-                _scaled(one, y, settings, *pair) if wanted else one.own
-                for one, y, pair, wanted in zip(written, labels, factors, wants, strict=True)
-            )
+            sides = zip(written, (call.source, call.target), factors, wants, strict=True)
+            for one, domain, pair, wanted in sides:
+                index = domain.labels, call.ignore_index
+                found.append(_scaled(one, *index, *pair) if wanted else one.own)
+            return tuple(found)
 
-        found = once(scaled, *upstream, *ctx.saved_tensors)
-        gradients = [one if wanted else None for one, wanted in zip(found, wants, strict=True)]
-        return gradients[0], None, None, gradients[1], *[None] * (2 + len(settings))
+        found = first_order_only(scaled, *grad_losses, *ctx.saved_tensors)
+        gradients: list[Tensor | None] = [None] * len(ctx.needs_input_grad)
+        for place, gradient, wanted in zip((0, MAPS), found, wants, strict=True):
+            gradients[place] = gradient if wanted else None
+        return tuple(gradients)
 
 
 def _scaled(
-    written: Written, labels: Tensor, settings: Settings, upstream: Tensor, other: Tensor
+    written: Written, labels: Tensor, ignore_index: int, factor: Tensor, other: Tensor
 ) -> Tensor:
     """A domain's gradient from that of the loss of its pixels and of the other direction."""
     groups = len(written.share)
-    ignore_index = settings.ignore_index
     with full_precision(labels):
-        if is_plain(upstream) and is_plain(other):
-            factors = float(upstream) / groups, float(other) / groups
+        if is_plain(factor) and is_plain(other):
+            factors = float(factor) / groups, float(other) / groups
             return eager_bidirectional.add_shares(written, labels, ignore_index, *factors)
-        # A batch of upstream gradients does not fit the buffers.
+        # A batch of gradients does not fit the buffers.
         empty = written._replace(own=torch.zeros_like(written.own))
         through_means = eager_bidirectional.add_shares(empty, labels, ignore_index, 1.0, 1.0)
-        return (written.own * upstream + through_means * other) / groups
+        return (written.own * factor + through_means * other) / groups
 
 
 def applies(source: Tensor, target: Tensor, backend: str) -> bool:
@@ -93,16 +94,16 @@ def applies(source: Tensor, target: Tensor, backend: str) -> bool:
     both = source, target
     wanted = torch.is_grad_enabled() and any(one.requires_grad for one in both)
     on_host = all(one.device.type == "cpu" for one in both)
-    # A float16 gradient written before the upstream factor, a loss scale, would underflow.
-    narrow = any(one.dtype == torch.float16 for one in both)
+    # A float16 gradient written before it is scaled, by a loss scale, would underflow.
+    half = any(one.dtype == torch.float16 for one in both)
     # A subclass, such as a fake tensor, has no values to check or to write a gradient from.
     plain = all(type(one) in (Tensor, torch.nn.Parameter) for one in both)
     traced = torch.compiler.is_compiling() or transforms_active() or not plain
-    return backend in ("auto", "eager") and wanted and on_host and not narrow and not traced
+    return backend in ("auto", "eager") and wanted and on_host and not half and not traced
 
 
-def bidirectional(source: Domain, target: Domain, settings: Settings) -> tuple[Tensor, Tensor]:
+def bidirectional(call: BidirectionalCall) -> tuple[Tensor, Tensor]:
     """The losses of moving source and target pixels, each ()."""
-    for domain in (source, target):
-        refuse_on_host(FUNCTION, domain.labels, settings.num_classes, settings.ignore_index)
-    return _Bidirectional.apply(*source, *target, *settings)
+    for domain in (call.source, call.target):
+        refuse_on_host(FUNCTION, domain.labels, call.num_classes, call.ignore_index)
+    return _Bidirectional.apply(*call.source, *call.target, *call[2:])

@@ -19,7 +19,7 @@ FORWARD_MODE = (
 )
 
 
-class _Once(torch.autograd.Function):
+class _FirstOrder(torch.autograd.Function):
     """Runs a gradient computation as a node of its own, whose backward raises.
 
     `once_differentiable` alone would drop a gradient penalty's term without a word.
@@ -101,7 +101,7 @@ def _(value: Tensor) -> Tensor:
 copied.register_autograd(lambda ctx, upstream: upstream)
 
 
-def steady(value: Optional) -> Optional:
+def snapshot_if_traced(value: Optional) -> Optional:
     """The value that a traced call reads; a copy, since a bank may change its buffers.
 
     torch.compile takes a plain copy, or one that only backward reads, from the buffer as it finds
@@ -113,17 +113,17 @@ def steady(value: Optional) -> Optional:
     return value if value.requires_grad or _what_would_be_silent() else copied(value)
 
 
-def kept(value: Optional) -> Optional:
-    """The value that backward reads: a private copy, which `steady` has made where compiling."""
+def private_copy(value: Optional) -> Optional:
+    """The value that backward reads; where compiling, `snapshot_if_traced` has made the copy."""
     return value if value is None or torch.compiler.is_compiling() else value.clone()
 
 
-def once(compute: Callable[..., Any], *inputs: Any) -> Any:
+def first_order_only(compute: Callable[..., Any], *inputs: Any) -> Any:
     """The gradients `compute(*inputs)`; differentiating them raises.
 
     Every tensor that the gradients depend on is one of the inputs, so that torch.func can unwrap
     it.
     """
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        return _Once.apply(compute, *inputs)
+        return _FirstOrder.apply(compute, *inputs)
     return compute(*inputs)

@@ -3,44 +3,44 @@
 import torch
 from torch import Tensor
 
+from protocontrast.calls import ContrastCall
+from protocontrast.eager.tiles import accumulation_dtype
 from protocontrast.ops.labels import checked_labels
 
 
-def present_classes(prototypes: Tensor, present: Tensor | None, similarity: str) -> Tensor:
+def present_classes(call: ContrastCall) -> Tensor:
     """(C,) the given presence, else every row, except all-zero rows under cosine."""
-    if present is not None:
-        return present
-    if similarity == "cosine":
-        return (prototypes != 0).any(dim=1)
-    return torch.ones_like(prototypes[:, 0], dtype=torch.bool)
+    if call.present is not None:
+        return call.present
+    if call.similarity == "cosine":
+        return (call.prototypes != 0).any(dim=1)
+    return torch.ones_like(call.prototypes[:, 0], dtype=torch.bool)
 
 
-def counted_share(
-    present: Tensor, class_weight: Tensor | None, floor: bool, dtype: torch.dtype
-) -> Tensor:
-    """(C,) the classes' weights; 0 for an absent one, unless it stays in at the floor."""
+def counted_share(call: ContrastCall, present: Tensor) -> Tensor:
+    """(C,) the classes' weights; 0 for an absent one, unless it stays in the denominator."""
+    dtype = accumulation_dtype(call.features)
     share = torch.ones_like(present, dtype=dtype)
-    if class_weight is not None:
-        share = class_weight.to(dtype)
-    return share if floor else torch.where(present, share, 0)
+    if call.class_weight is not None:
+        share = call.class_weight.to(dtype)
+    return share if call.keep_absent else torch.where(present, share, 0)
 
 
-def masses(
-    labels: Tensor, share: Tensor, pixel_weight: Tensor | None, ignore_index: int, function: str
-) -> Tensor:
+def masses(call: ContrastCall, share: Tensor, function: str) -> Tensor:
     """(M3), (M5) mass w_i t_ic v_c with which pixels are pulled to classes, (B, C, P)."""
-    each = share[:, None]
+    each, labels = share[:, None], call.labels
     if labels.is_floating_point():
         soft = labels.to(share.dtype)
         mass = torch.where((each == 0) | (soft == 0), 0, soft * each)
     else:
-        labels = checked_labels(labels, len(share), ignore_index, function).long()[:, None]
-        classes = torch.arange(len(share), device=labels.device)[:, None]
+        num_classes, ignore_index = share.shape[0], call.ignore_index
+        labels = checked_labels(labels, num_classes, ignore_index, function).long()[:, None]
+        classes = torch.arange(num_classes, device=labels.device)[:, None]
         mass = torch.where(labels == classes, each, 0)
         # A value that is no class was refused on CPU; here it must not pass for one.
-        mass = torch.where((labels < 0) | (labels >= len(share)), torch.nan, mass)
+        mass = torch.where((labels < 0) | (labels >= num_classes), torch.nan, mass)
         mass = torch.where(labels == ignore_index, 0, mass)
-    if pixel_weight is None:
+    if call.pixel_weight is None:
         return mass
-    weight = pixel_weight.to(share.dtype)[:, None]
+    weight = call.pixel_weight.to(share.dtype)[:, None]
     return torch.where((weight == 0) | (mass == 0), 0, mass * weight)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from protocontrast.calls import ContrastCall
 from protocontrast.eager.tiles import accumulation_dtype
 from protocontrast.ops.masses import counted_share, masses, present_classes
 
@@ -16,26 +17,13 @@ class Smoothed(NamedTuple):
     weight: Tensor
 
 
-def smoothed(
-    features: Tensor,
-    labels: Tensor,
-    prototypes: Tensor,
-    present: Tensor | None,
-    class_weight: Tensor | None,
-    pixel_weight: Tensor | None,
-    similarity: str,
-    floor: bool,
-    ignore_index: int,
-    label_smoothing: float,
-    function: str,
-) -> Smoothed:
+def smoothed(call: ContrastCall, label_smoothing: float, function: str) -> Smoothed:
     """(M3) (1 - eps) t_ic + eps / C' sum_k t_ik, k and c among the C' classes that count."""
-    there = present_classes(prototypes, present, similarity)
-    dtype = accumulation_dtype(features)
-    here = torch.ones_like(there, dtype=dtype) if floor else there.to(dtype)
-    own = masses(labels, here, None, ignore_index, function)
+    there = present_classes(call)
+    dtype = accumulation_dtype(call.features)
+    here = torch.ones_like(there, dtype=dtype) if call.keep_absent else there.to(dtype)
+    own = masses(call._replace(pixel_weight=None), here, function)
     each = own.sum(dim=1, keepdim=True) / here.sum().clamp_min(1)
     targets = (1 - label_smoothing) * own + label_smoothing * each * here[:, None]
-    share = counted_share(there, class_weight, floor, dtype)
-    weight = masses(labels, share, pixel_weight, ignore_index, function)
+    weight = masses(call, counted_share(call, there), function)
     return Smoothed(targets, weight.sum())

@@ -6,46 +6,18 @@ import torch
 from torch import Tensor
 
 from protocontrast import naive
+from protocontrast.calls import TargetPassCall
 from protocontrast.eager import target_pass as eager_target_pass
 from protocontrast.eager.tiles import accumulation_dtype
-from protocontrast.ops import temperature as temperatures
-from protocontrast.ops.backend import full_precision, is_plain, transforms_active
-from protocontrast.ops.contrast import contrast_backward_op
-from protocontrast.ops.gradient import differentiable, kept, once, only_first_differentiable, steady
-from protocontrast.ops.labels import checked_labels, refuse_on_host
+from protocontrast.ops.backend import is_plain
+from protocontrast.ops.gradient import first_order_only, only_first_differentiable
+from protocontrast.ops.labels import refuse_on_host
 from protocontrast.ops.learnt import learnt_contrast
+from protocontrast.ops.operator import Implementation, Operator, empty_pixels
+from protocontrast.ops.rows import in_rows, per_image
+from protocontrast.ops.temperature import is_learnt
 
 FUNCTION = "target_pass"
-
-
-class Inputs(NamedTuple):
-    """Features (B, D, P), static labels (B, P), soft targets (B, C, P) or None: the fused labels;
-    (P,) masses of transferred labels where the targets have none; prototypes (C, D), those of the
-    transfer; (C,).
-    """
-
-    features: Tensor
-    static: Tensor | None
-    targets: Tensor | None
-    filling: Tensor | None
-    prototypes: Tensor
-    nearest: Tensor | None
-    present: Tensor
-    counted: Tensor | None
-    annealed: Tensor | None = None
-
-
-class Settings(NamedTuple):
-    """What is not a tensor."""
-
-    threshold: float
-    measure: str
-    temperature: float | Tensor
-    floor: bool
-    normalize: bool
-    ignore_index: int
-    transfer: bool
-    wants_sums: bool
 
 
 class Passed(NamedTuple):
@@ -61,138 +33,49 @@ class Passed(NamedTuple):
     targets: Tensor | None
 
 
-Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+def _check(call: TargetPassCall) -> None:
+    if call.static is not None:
+        refuse_on_host(FUNCTION, call.static, call.prototypes.shape[0], call.ignore_index)
 
 
-@torch.library.custom_op(
-    "protocontrast::target_pass",
-    mutates_args=(),
-    schema="(Tensor features, Tensor? static, Tensor? targets, Tensor? filling,"
-    " Tensor prototypes, Tensor? nearest, Tensor present, Tensor? counted,"
-    f" {temperatures.SCHEMA}, float threshold, str measure, float temperature,"
-    " bool floor, bool normalize, int ignore_index, bool transfer, bool wants_sums,"
-    " bool wants_gradient, str backend)"
-    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
-)
-def target_pass_op(
-    features: Tensor,
-    static: Tensor | None,
-    targets: Tensor | None,
-    filling: Tensor | None,
-    prototypes: Tensor,
-    *rest: Any,
-) -> Outputs:
-    """Losses, sums, counts; labels, measure, log-sum-exp (B, P); filled targets; a gradient.
-
-    The gradient, of the summed loss, is written by the eager backend alone: elsewhere the features
-    are read again. Targets are filled where there are any and labels are transferred.
-    """
-    *inputs, backend = rest
-    inputs = temperatures.settled(inputs, 3, 6)
-    if static is not None:
-        refuse_on_host(FUNCTION, static, len(prototypes), inputs[-4])
-    with full_precision(features):
-        if backend == "triton":
-            from protocontrast.kernels import target_pass as triton_target_pass
-
-            found = triton_target_pass.target_pass(
-                features, static, targets, filling, prototypes, *inputs[:-1]
-            )
-            return *found, features.new_empty(0)
-        return eager_target_pass.target_pass(
-            features, static, targets, filling, prototypes, *inputs
-        )
+def _empty(call: TargetPassCall) -> list[Tensor]:
+    features, targets = call.features, call.targets
+    classes, channels = call.prototypes.shape
+    shapes = (classes,), (classes, channels), (classes,)
+    measure, nothing = empty_pixels(features), features.new_empty(0)
+    return [
+        *(features.new_empty(shape, dtype=accumulation_dtype(features)) for shape in shapes),
+        torch.empty_like(measure, dtype=torch.int64),
+        measure,
+        torch.empty_like(measure),
+        nothing if targets is None or not call.transfer else targets.new_empty(targets.shape),
+        torch.empty_like(features) if call.wants_gradient else nothing.clone(),
+    ]
 
 
-@target_pass_op.register_fake
-def _(
-    features: Tensor,
-    static: Tensor | None,
-    targets: Tensor | None,
-    filling: Tensor | None,
-    prototypes: Tensor,
-    *rest: Any,
-) -> Outputs:
-    dtype = accumulation_dtype(features)
-    pixels = features.shape[0], features.shape[2]
-    classes, channels = prototypes.shape
-    return (
-        features.new_empty(classes, dtype=dtype),
-        features.new_empty((classes, channels), dtype=dtype),
-        features.new_empty(classes, dtype=dtype),
-        features.new_empty(pixels, dtype=torch.int64),
-        features.new_empty(pixels, dtype=dtype),
-        features.new_empty(pixels, dtype=dtype),
-        features.new_empty(0)
-        if targets is None or not rest[-4]
-        else targets.new_empty(targets.shape),
-        torch.empty_like(features) if rest[-2:] == (True, "eager") else features.new_empty(0),
-    )
+def _naive(call: TargetPassCall) -> Passed:
+    features = call.features
+    rows = in_rows(call, FUNCTION, call.prototypes.shape[0])
+    losses, sums, counts, labels, measure, targets = naive.target_pass(rows)
+    sums = sums.detach() if call.wants_sums else torch.zeros_like(sums)
+    labels, measure = per_image(labels, features), per_image(measure.detach(), features)
+    targets = None if targets is None else per_image(targets, features)
+    return Passed(losses, sums, counts.detach(), labels, measure, targets)
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
-    features, _, targets, _, prototypes, _, present, counted, annealed = inputs[:9]
-    transfer = inputs[15]
-    pulled_to = output[3] if targets is None else output[6] if transfer else targets
-    own = kept(prototypes), kept(present), kept(counted), kept(annealed)
-    ctx.save_for_backward(features, pulled_to, *own, output[5])
-    temperature, floor, _, ignore_index = inputs[11:15]
-    ctx.settings = temperature, floor, ignore_index, inputs[-1]
+def _triton() -> Implementation:
+    from protocontrast.kernels import target_pass
+
+    return Implementation(target_pass.target_pass, target_pass.target_pass_backward)
 
 
-def _read_again(
-    upstream: Tensor,
-    features: Tensor,
-    labels: Tensor,
-    prototypes: Tensor,
-    present: Tensor,
-    counted: Tensor | None,
-    annealed: Tensor | None,
-    normaliser: Tensor,
-    temperature: float,
-    floor: bool,
-    ignore_index: int,
-    backend: str,
-) -> Tensor:
-    """Gradient of the features from that of the losses (C,): a class weight of the contrast."""
-    used = torch.zeros_like(present) if counted is None else counted & present
-    share = torch.where(used, upstream, 0)
-    everywhere = torch.ones_like(normaliser[:, :1]).expand_as(normaliser)
-    gradient, _ = contrast_backward_op(
-        everywhere, features, labels, prototypes, present, share, None, annealed, normaliser,
-        "cosine", temperature, floor, ignore_index, True, False, backend,
-    )  # fmt: skip
-    return gradient
-
-
-def _gradients(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-    gradient = once(_read_again, upstream, *ctx.saved_tensors, *ctx.settings)
-    return gradient, *[None] * 18
-
-
-target_pass_op.register_autograd(
-    lambda ctx, *upstream: _gradients(ctx, upstream[0]),
-    setup_context=lambda ctx, inputs, output: _save(ctx, inputs, output),
-)
-
-
-class _TargetPass(torch.autograd.Function):
-    """The operator, its losses differentiable in the features, transparent to torch.func."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(*inputs: Any) -> Outputs:
-        return target_pass_op(*inputs)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
-        only_first_differentiable(ctx, output)
-        _save(ctx, inputs, output)
-
-    @staticmethod
-    def backward(ctx: Any, upstream: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-        return (None,) * 19 if upstream is None else _gradients(ctx, upstream)
+OPERATOR = Operator(
+    "target_pass", TargetPassCall, _empty, naive=_naive, triton=_triton,
+    eager=Implementation(eager_target_pass.target_pass, eager_target_pass.target_pass_backward),
+    check=_check, results=8, saved=[3, 5, 6], annealed=True, differentiable=["features"],
+    private=["prototypes", "nearest", "present", "counted"],
+    unread=["static", "filling", "nearest"],
+)  # fmt: skip
 
 
 class _OneRead(torch.autograd.Function):
@@ -205,109 +88,67 @@ class _OneRead(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
-        output = target_pass_op(*inputs)
-        only_first_differentiable(ctx, output[:7])
-        _save(ctx, inputs, output)
-        soft = inputs[2] if inputs[2] is None or not inputs[15] else output[6]
-        ctx.occurs = (output[2] if soft is None else soft.sum(dim=(0, 2))) > 0
+        *output, gradient = OPERATOR.op(*inputs)
+        only_first_differentiable(ctx, tuple(output))
+        OPERATOR.save(ctx, inputs, output)
+        call, (counts, labels, filled) = OPERATOR.call_of(inputs), (output[2], output[3], output[6])
+        soft = None if call.targets is None else call.contrasted(labels, filled)
+        ctx.occurs = (counts if soft is None else soft.sum(dim=(0, 2))) > 0
         # As a result it would be met in backward by zeros of its size.
-        ctx.gradient = output[7]
-        return output[:7]
+        ctx.gradient = gradient
+        return tuple(output)
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-        if upstream is None:
-            return (None,) * 19
+    def backward(ctx: Any, grad_output: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+        if grad_output is None:
+            return (None,) * len(ctx.needs_input_grad)
         ready, ctx.gradient = ctx.gradient, None
         occurs = ctx.occurs
 
-        def scaled(upstream: Tensor, *inputs: Any) -> Tensor:
+        def scaled(grad_output: Tensor, *inputs: Any) -> Tensor:
             found = None
-            if ready is not None and is_plain(upstream):
-                _, labels, _, present, counted, *_, ignore_index, _ = inputs
-                used = occurs & present & counted
-                found = eager_target_pass.scaled(ready, upstream, used, labels, ignore_index)
-            return _read_again(upstream, *inputs) if found is None else found
+            if ready is not None and is_plain(grad_output):
+                call, (labels, _, filled) = OPERATOR.saved_call(inputs)
+                targets, used = call.contrasted(labels, filled), occurs & call.used()
+                given = grad_output, used, targets, call.ignore_index
+                found = eager_target_pass.scaled(ready, *given)
+            return OPERATOR.backward(grad_output, *inputs) if found is None else found
 
-        gradient = once(scaled, upstream, *ctx.saved_tensors, *ctx.settings)
-        return gradient, *[None] * 18
-
-
-def _naive(inputs: Inputs, settings: Settings) -> Passed:
-    features, static, targets, filling, prototypes, nearest, present, counted = inputs[:8]
-    dtype = accumulation_dtype(features)
-    images, channels, pixels = features.shape
-    if static is not None:
-        static = checked_labels(static, len(prototypes), settings.ignore_index, FUNCTION).flatten()
-    prototypes = kept(prototypes).to(dtype)
-    with full_precision(features):
-        labels, measure, losses, sums, counts, targets = naive.target_pass(
-            features.transpose(1, 2).reshape(-1, channels).to(dtype),
-            static,
-            None if targets is None else targets.transpose(1, 2).reshape(-1, len(prototypes)),
-            None if filling is None else filling.repeat(images),
-            prototypes,
-            prototypes if nearest is None else nearest.to(dtype),
-            kept(present),
-            torch.zeros_like(present) if counted is None else kept(counted),
-            torch.full_like(prototypes[:, 0], settings.threshold),
-            settings.measure,
-            temperatures.private(settings.temperature),
-            "floor" if settings.floor else "mask",
-            settings.normalize,
-            settings.ignore_index,
-            settings.transfer,
-        )
-    if not settings.wants_sums:
-        sums = torch.zeros_like(sums)
-    labels, measure = labels.reshape(images, pixels), measure.detach().reshape(images, pixels)
-    if targets is not None:
-        targets = targets.reshape(images, pixels, len(prototypes)).transpose(1, 2)
-    return Passed(losses, sums.detach(), counts.detach(), labels, measure, targets)
+        given = OPERATOR.given_back(ctx)
+        return OPERATOR.placed(ctx, first_order_only(scaled, grad_output, *given))
 
 
-def _learnt(inputs: Inputs, settings: Settings, backend: str) -> Passed:
+def _learnt(call: TargetPassCall, backend: str) -> Passed:
     """The same with a gradient to the temperature: losses of a pass of their own."""
-    features, _, _, _, prototypes, _, present, counted = inputs[:8]
-    rest = inputs._replace(features=features.detach(), counted=None)
-    temperature = settings.temperature
-    found = target_pass(rest, settings._replace(temperature=temperature.detach()), backend)  # type: ignore[union-attr]
-    if counted is None:
+    temperature = call.temperature
+    rest = call._replace(
+        features=call.features.detach(),
+        counted=None,
+        temperature=temperature.detach(),  # type: ignore[union-attr]
+    )
+    found = target_pass(rest, backend)
+    if call.counted is None:
         return found
-    losses, _ = learnt_contrast(
-        features, found.labels if found.targets is None else found.targets, prototypes, present,
-        counted & present, None, "cosine", temperature, settings.floor,  # type: ignore[arg-type]
-        settings.ignore_index, backend, FUNCTION,
-    )  # fmt: skip
+    targets = found.labels if found.targets is None else found.targets
+    losses, _ = learnt_contrast(call.of_losses(targets), backend, FUNCTION)
     return found._replace(losses=losses.sum(dim=(0, 2)))
 
 
-def target_pass(inputs: Inputs, settings: Settings, backend: str, even: bool = True) -> Passed:
+def target_pass(call: TargetPassCall, backend: str, even: bool = True) -> Passed:
     """Losses are differentiable in the features, nothing else is; sums are 0 where not wanted.
 
     `even`: whether they will have one weight; else a gradient of soft targets is not written ahead.
     """
-    inputs = inputs._replace(
-        prototypes=steady(inputs.prototypes),
-        nearest=steady(inputs.nearest),
-        present=steady(inputs.present),
-        counted=steady(inputs.counted),
-    )
     if backend == "naive":
-        return _naive(inputs, settings)
-    if temperatures.is_learnt(settings.temperature):
-        return _learnt(inputs, settings, backend)
-    inputs, settings = temperatures.in_inputs(inputs, settings)
-    features = inputs.features
-    traced = torch.compiler.is_compiling() or transforms_active()
-    on_host = features.device.type == "cpu" and backend == "eager"
-    wanted = features.requires_grad and torch.is_grad_enabled() and inputs.counted is not None
-    # A float16 gradient has too short a range for a factor that is not known yet.
-    ahead = (even or inputs.targets is None) and features.dtype != torch.float16
-    if wanted and on_host and not traced and ahead:
-        found = _OneRead.apply(*inputs, *settings, True, backend)
+        return OPERATOR(call, backend)
+    if is_learnt(call.temperature):
+        return _learnt(OPERATOR.snapshot(call), backend)
+    ahead = call.counted is not None and (even or call.targets is None)
+    if ahead and OPERATOR.in_one_sweep(call, "sum", backend):
+        inputs = OPERATOR.flat(call._replace(wants_gradient=True))
+        found = _OneRead.apply(*inputs, backend)
     else:
-        found = differentiable(_TargetPass, target_pass_op, *inputs, *settings, False, backend)
+        found = OPERATOR(call, backend)
     losses, sums, counts, labels, measure, _, filled = found[:7]
-    targets = filled if inputs.targets is not None and settings.transfer else inputs.targets
-    return Passed(losses, sums, counts, labels, measure, targets)
+    filled = filled if call.targets is not None and call.transfer else call.targets
+    return Passed(losses, sums, counts, labels, measure, filled)

@@ -5,6 +5,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from protocontrast.calls import (
+    ClassSumsCall,
+    ContrastCall,
+    DistributionCall,
+    LogitsCall,
+    PairRolesCall,
+    TargetPassCall,
+    TransferCall,
+    UpsampledCall,
+)
 from protocontrast.kernels import (
     class_prototypes,
     contrast,
@@ -56,87 +66,86 @@ def _calls(case: Case) -> dict[str, Callable[[], object]]:
     of_logits = torch.empty(IMAGES, case.classes, pixels, **every)
     of_sums = torch.empty(1, case.classes, case.channels, **every)
     inputs = features, labels, prototypes, present, None, weight
-    settings = case.similarity, 0.1, False, 255
-    kind = case.similarity, 0.1
-    sums = features, labels, weight
+    whole = ContrastCall(*inputs, case.similarity, 0.1, False, 255)
+    found = LogitsCall(features, prototypes, present, case.similarity, 0.1)
+    sums = ClassSumsCall(features, labels, weight, case.classes, False, False, 255)
+    units = sums._replace(normalize=True)
+    near = TransferCall(
+        features, prototypes, present, None, 0.8, "confidence", case.similarity, 0.1, 255
+    )
 
     def contrasted(*wants: bool) -> object:
-        return contrast_way_back.contrast_backward(upstream, *inputs, per_pixel, *settings, *wants)
+        return contrast_way_back.contrast_backward(upstream, whole, wants, per_pixel)
 
     def distributed(*wants: bool) -> object:
         given = *inputs[:3], torch.empty_like(prototypes), *inputs[3:]
-        settings = True, 0.1, 255
+        call = DistributionCall(*given, True, 0.1, 255)
         if not wants:
-            return distribution_contrast.distribution_contrast(*given, *settings)
+            return distribution_contrast.distribution_contrast(call)
         return distribution_way_back.distribution_contrast_backward(
-            upstream, *given, per_pixel, *settings, *wants
+            upstream, call, wants, per_pixel
         )
 
     def looked_up(*wants: bool) -> object:
-        return logits.logits_backward(of_logits, features, prototypes, present, *kind, *wants)
+        return logits.logits_backward(of_logits, found, wants)
 
     def paired(*wants: bool) -> object:
         rows = features[0].t(), labels[0], features[1].t(), labels[1], labels[1]
-        settings = "cosine", 0.1, False, False, 255
+        call = PairRolesCall(*rows, None, "cosine", 0.1, False, False, 255)
         if not wants:
-            return pair_contrast.pair_contrast(*rows, None, *settings)
+            return pair_contrast.pair_contrast(call)
         statistics = torch.empty(3, pixels, **every)
-        return pairs_back.pair_contrast_backward(per_pixel[0], *rows, statistics, *settings, *wants)
+        return pairs_back.pair_contrast_backward(per_pixel[0], call, wants, statistics)
 
-    def upsampled(call: Callable[..., object], *before: Tensor) -> object:
+    def upsampled(upstream: Tensor | None = None) -> object:
         rows = columns = 92
         coarse = torch.empty(IMAGES, case.classes, rows, columns, dtype=features.dtype, **here)
         if case.layout == "channels_last":
             coarse = coarse.to(memory_format=torch.channels_last)
         fine = torch.empty(IMAGES, 8 * rows, 8 * columns, dtype=torch.int64, **here)
-        return call(*before, coarse, fine, present.to(acc), 255, True)
+        call = UpsampledCall(coarse, fine, present.to(acc), 255, True, 0.0)
+        if upstream is None:
+            return upsampled_cross_entropy.upsampled_cross_entropy(call)
+        return upsampled_cross_entropy.upsampled_cross_entropy_backward(upstream, call, (True,))
 
     def passed(targets: Tensor | None, nearest: Tensor | None) -> object:
-        return target_pass.target_pass(
+        call = TargetPassCall(
             features, labels, targets, None, prototypes, nearest, present, present,
             0.8, "confidence", 0.1, False, False, 255, targets is None, True,
         )  # fmt: skip
+        return target_pass.target_pass(call)
 
     return {
-        "contrast": lambda: contrast.contrast(*inputs, *settings),
+        "contrast": lambda: contrast.contrast(whole),
         "contrast_backward_features": lambda: contrasted(True, False),
         "contrast_backward_prototypes": lambda: contrasted(False, True),
         "contrast_backward_both": lambda: contrasted(True, True),
         "distribution_contrast": lambda: distributed(),
         "distribution_contrast_backward_features": lambda: distributed(True, False, False),
         "distribution_contrast_backward_both": lambda: distributed(True, True, True),
-        "transfer": lambda: transfer.transfer(
-            features, prototypes, present, 0.8, None, "confidence", *kind, 255
-        ),
-        "logits": lambda: logits.logits(features, prototypes, present, *kind),
+        "transfer": lambda: transfer.transfer(near),
+        "logits": lambda: logits.logits(found),
         "logits_backward_features": lambda: looked_up(True, False),
         "logits_backward_both": lambda: looked_up(True, True),
-        "class_sums": lambda: class_prototypes.class_sums(*sums, case.classes, False, False, 255),
-        "class_sums_normalize": lambda: class_prototypes.class_sums(
-            *sums, case.classes, True, False, 255
-        ),
+        "class_sums": lambda: class_prototypes.class_sums(sums),
+        "class_sums_normalize": lambda: class_prototypes.class_sums(units),
         "class_sums_backward": lambda: class_sums_way_back.class_sums_backward(
-            of_sums, *sums, False, 255
+            of_sums, sums, (True,)
         ),
         "class_sums_backward_normalize": lambda: class_sums_way_back.class_sums_backward(
-            of_sums, *sums, True, 255
+            of_sums, units, (True,)
         ),
         "target_pass": lambda: passed(None, prototypes),
         "target_pass_soft": lambda: passed(of_logits, None),
-        "upsampled_cross_entropy": lambda: upsampled(
-            upsampled_cross_entropy.upsampled_cross_entropy
-        ),
+        "upsampled_cross_entropy": lambda: upsampled(),
         "upsampled_cross_entropy_backward": lambda: upsampled(
-            upsampled_cross_entropy.upsampled_cross_entropy_backward,
-            torch.empty((), **every).expand(IMAGES, 736, 736),
+            torch.empty((), **every).expand(IMAGES, 736, 736)
         ),
         "pair_normaliser": lambda: paired(),
         "pair_contrast": lambda: paired(),
         "pair_contrast_backward": lambda: paired(True, False),
         "pair_contrast_backward_keys": lambda: paired(False, True),
-        "prepare": lambda: transfer.transfer(
-            features, prototypes, present, 0.8, None, "confidence", *kind, 255
-        ),
+        "prepare": lambda: transfer.transfer(near),
         "finish": lambda: contrasted(True, True),
     }
 

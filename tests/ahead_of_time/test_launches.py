@@ -14,10 +14,11 @@ from triton.runtime.jit import create_function_from_signature
 
 import protocontrast as pc
 from protocontrast import kernels
+from protocontrast.calls import PairRolesCall
 from protocontrast.kernels.launch import Launch, recorded
 from protocontrast.kernels.pair_contrast import pair_contrast
 from protocontrast.kernels.pair_contrast_backward import pair_contrast_backward
-from protocontrast.kernels.prototypes import finish, prepare
+from protocontrast.kernels.prototypes import Prototypes, finish, prepare
 from tests.ahead_of_time.calls import launch_of
 from tests.ahead_of_time.cases import DAILY, FAST, LAYOUTS, Case
 from tests.ahead_of_time.resources import GPU_TARGETS, compiled, measured, specialised
@@ -217,8 +218,9 @@ def test_a_temperature_in_memory_compiles(target: str) -> None:
     features = torch.empty(2, 64, 100, device="meta", dtype=torch.bfloat16)
     prototypes, temperature = torch.empty(19, 64, device="meta"), torch.empty((), device="meta")
     with recorded(target) as launches:
-        prepare(features, prototypes, None, None, "cosine", temperature, True)
-        finish(features, prototypes, prototypes, None, "cosine", temperature)
+        given = Prototypes(prototypes, None, None, "cosine", temperature, True)
+        prepare(features, given)
+        finish(features, prototypes, given)
     for launch in launches:
         assert launch.arguments["temperature_ptr"] is temperature
         assert compiled(launch, target).asm
@@ -229,11 +231,11 @@ def test_pairs_by_distances_compile(target: str) -> None:
     anchors, keys = (torch.empty(count, 64, device="meta") for count in (512, 1024))
     labels = [torch.empty(len(rows), device="meta", dtype=torch.int64) for rows in (anchors, keys)]
     upstream, statistics = torch.empty(512, device="meta"), torch.empty(3, 512, device="meta")
-    inputs = anchors, labels[0], keys, labels[1], labels[1]
-    settings = "euclidean", 0.1, False, True, 255
+    inputs = anchors, labels[0], keys, labels[1], labels[1], None
+    call = PairRolesCall(*inputs, "euclidean", 0.1, False, True, 255)
     with recorded(target) as launches:
-        pair_contrast(*inputs, None, *settings)
-        pair_contrast_backward(upstream, *inputs, statistics, *settings, True, True)
+        pair_contrast(call)
+        pair_contrast_backward(upstream, call, (True, True), statistics)
     assert len(launches) == 4
     for launch in launches:
         assert launch.constants["DISTANCE"]

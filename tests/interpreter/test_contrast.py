@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocontrast import pixel_prototype_contrast
+from protocontrast.calls import ContrastCall
 from tests.agreement import assert_agrees, contrast_scales, values_and_gradients, widened
 from tests.interpreter.small_spans import span_budget
 from tests.strategies import LAYOUTS, ContrastCase, contrast_cases, seeds
@@ -147,7 +148,7 @@ def test_a_label_that_is_no_class_turns_its_own_loss_into_nan() -> None:
     features, prototypes = torch.ones(1, 4, 5), torch.eye(4)[:3]
     labels = torch.tensor([[0, 3, -1, 2**33, 255]])
     loss, weight, _ = contrast(
-        features, labels, prototypes, None, None, None, "cosine", 0.1, False, 255
+        ContrastCall(features, labels, prototypes, None, None, None, "cosine", 0.1, False, 255)
     )
     assert torch.isnan(loss).tolist() == [[False, True, True, True, False]]
     assert torch.isnan(weight).tolist() == [[False, True, True, True, False]]

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocontrast import distribution_contrast
+from protocontrast.calls import DistributionCall
 from tests.agreement import assert_agrees, values_and_gradients
 from tests.interpreter.small_spans import span_budget
 from tests.strategies import LAYOUTS, NAN, ContrastCase, contrast_cases, normal, seeds
@@ -110,7 +111,8 @@ def test_a_label_that_is_no_class_turns_its_own_loss_into_nan() -> None:
 
     features, means = torch.ones(1, 4, 5), torch.eye(4)[:3]
     labels = torch.tensor([[0, 3, -1, 2**33, 255]])
-    loss, weight, _ = on_kernel(features, labels, means, means, None, None, None, True, 1.0, 255)
+    call = DistributionCall(features, labels, means, means, None, None, None, True, 1.0, 255)
+    loss, weight, _ = on_kernel(call)
     assert torch.isnan(loss).tolist() == [[False, True, True, True, False]]
     assert torch.isnan(weight).tolist() == [[False, True, True, True, False]]
     assert loss[0, 4] == 0

@@ -24,7 +24,7 @@ KERNEL_CASES = [(name, arguments) for name, arguments in KERNEL_CASES if argumen
 def test_every_kernel_has_a_case() -> None:
     operators = {
         *("contrast", "contrast_backward", "logits", "logits_backward"),
-        *("class_sums", "class_sums_backward", "transfer", "target_pass"),
+        *("class_sums", "class_sums_backward", "transfer", "target_pass", "target_pass_backward"),
         *("pair_contrast", "pair_contrast_backward"),
         *("distribution_contrast", "distribution_contrast_backward"),
         *("upsampled_cross_entropy", "upsampled_cross_entropy_backward"),

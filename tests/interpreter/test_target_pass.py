@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import assume, given
 
+from protocontrast.calls import TargetPassCall
 from tests.interpreter.small_spans import span_budget
 from tests.strategies import normal, seeds
 from tests.test_target_pass import (
@@ -58,7 +59,9 @@ def test_a_static_label_that_is_no_class_turns_the_losses_into_nan() -> None:
     for wrong in (77, -1, 2**33):
         static[1, 4] = wrong
         losses, sums, counts, labels, *_ = target_pass(
-            features, static, None, None, rows, None, everywhere, everywhere, *settings
+            TargetPassCall(
+                features, static, None, None, rows, None, everywhere, everywhere, *settings
+            )
         )
         assert torch.isnan(losses).all()
         assert torch.isfinite(sums).all()

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from protocontrast.calls import ContrastCall, TargetPassCall, TransferCall
 from protocontrast.kernels.contrast import contrast
 from protocontrast.kernels.contrast_backward import contrast_backward
 from protocontrast.kernels.target_pass import target_pass
@@ -17,27 +18,26 @@ PRESENT = torch.tensor([True, True, False])
 
 def of_contrast(temperature: float | Tensor, dtype: torch.dtype, kind: str) -> tuple[Tensor, ...]:
     features, labels, prototypes = scene(dtype)
-    floor = kind == "cosine"
     inputs = features, labels, prototypes, PRESENT, None, None
-    found = contrast(*inputs, kind, temperature, floor, 255)
-    upstream = torch.ones_like(found[0])
-    gradients = contrast_backward(
-        upstream, *inputs, found[2], kind, temperature, floor, 255, True, True
-    )
+    call = ContrastCall(*inputs, kind, temperature, kind == "cosine", 255)
+    found = contrast(call)
+    gradients = contrast_backward(torch.ones_like(found[0]), call, (True, True), found[2])
     return *found, *gradients
 
 
 def of_labels(temperature: float | Tensor, dtype: torch.dtype, kind: str) -> tuple[Tensor, ...]:
     features, _, prototypes = scene(dtype)
-    return transfer(features, prototypes, PRESENT, 0.5, None, "confidence", kind, temperature, 255)
+    settings = 0.5, "confidence", kind, temperature, 255
+    return transfer(TransferCall(features, prototypes, PRESENT, None, *settings))
 
 
 def of_target(temperature: float | Tensor, dtype: torch.dtype, kind: str) -> tuple[Tensor, ...]:
     features, labels, prototypes = scene(dtype)
-    return target_pass(
+    call = TargetPassCall(
         features, labels, None, None, prototypes, prototypes + 1, PRESENT, PRESENT, 0.4,
         "confidence", temperature, False, False, 255, True, True,
     )  # fmt: skip
+    return target_pass(call)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 
 from protocontrast import upsampled_cross_entropy
+from protocontrast.calls import UpsampledCall
 from protocontrast.kernels import upsampled_cross_entropy as kernel
 from tests.agreement import assert_agrees
 from tests.strategies import seeds
@@ -56,7 +57,8 @@ def test_every_reader_of_a_cell_is_met(align_corners: bool) -> None:
 
 def test_a_label_that_is_no_class_turns_its_own_loss_into_nan() -> None:
     labels = torch.tensor([[[0, 3, -1, 2**33, 255]]])
-    loss, mass = kernel.upsampled_cross_entropy(torch.zeros(1, 3, 1, 5), labels, None, 255, False)
+    call = UpsampledCall(torch.zeros(1, 3, 1, 5), labels, None, 255, False, 0.0)
+    loss, mass = kernel.upsampled_cross_entropy(call)
     assert loss.isnan().tolist() == [[[False, True, True, True, False]]]
     assert loss[0, 0, 4] == 0
     assert mass.isnan()
