@@ -230,18 +230,10 @@ OPERATORS = {
     "prototype_pull": "logits", "spread": "logits", "transfer_labels": "transfer",
 }  # fmt: skip
 """Where they are not named as the function."""
-OF_TWO = "(pixel_prototype_contrast|class_prototypes)"
-VALIDATED = "(pixel_prototype_contrast|check_labels)"
-READERS = {
-    **SPEAKERS, "BiCL.forward": "labels_to_grid", "bidirectional_contrast": OF_TWO,
-    "BidirectionalContrastLoss.forward": VALIDATED, "class_statistics": "class_prototypes",
-    "PixelPrototypeContrastLoss.forward": VALIDATED,
-}  # fmt: skip
-"""The functions that read the values of labels, and look for kernels, for others."""
 
 
-def pattern(name: str, readers: dict[str, str], text: str) -> str:
-    return f"ValueError: {readers.get(name, name.partition('.')[0])}: " + re.escape(text)
+def pattern(name: str, text: str) -> str:
+    return f"ValueError: {SPEAKERS.get(name, name.partition('.')[0])}: " + re.escape(text)
 
 
 @pytest.mark.parametrize(
@@ -249,8 +241,7 @@ def pattern(name: str, readers: dict[str, str], text: str) -> str:
 )
 def test_a_missing_kernel(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pc.kernels, "OPERATORS", frozenset())
-    readers = {"bidirectional_contrast": OF_TWO}
-    text = pattern(name, readers, "expected backend for which @ is implemented, got 'triton'. ")
+    text = pattern(name, "expected backend for which @ is implemented, got 'triton'. ")
     text = text.replace("@", OPERATORS.get(name, name)) + re.escape(
         'Hint: backend="auto" takes the fastest implementation there is.'
     )
@@ -299,9 +290,7 @@ def test_values_of_labels(name: str, argument: str) -> None:
                 continue
             wrong = torch.zeros_like(labels[argument], dtype=dtype)
             wrong.view(-1)[-times:] = value
-            text = pattern(
-                name, READERS, f"expected labels in 0..2 or ignore_index = {ignore_index}"
-            )
+            text = pattern(name, f"expected labels in 0..2 or ignore_index = {ignore_index}")
             text += re.escape(f", got value {value} (first of {times} wrong among {wrong.numel()} ")
             text += re.escape(f"pixels). Hint: {hint}the usual ignore values are 255 and -100; ")
             text += re.escape("is ignore_index the one of these labels?")
@@ -317,7 +306,7 @@ def test_validation_reads_labels_first(side: str, settings: dict[str, Any]) -> N
     call = CALLS["BiCL.forward"]
     call = Call(pc.BiCL(3, 4, validate=True, **settings), call.arguments)
     labels = torch.where(call.arguments[side] == 1, 7, call.arguments[side])
-    text = "ValueError: check_labels: expected labels in 0..2 or ignore_index = 255, got value 7"
+    text = "ValueError: BiCL: expected labels in 0..2 or ignore_index = 255, got value 7"
     assert what_is_said(call, {side: labels}).startswith(text)
 
 

@@ -7,7 +7,7 @@ from protocontrast import naive
 from protocontrast.calls import ClassSumsCall
 from protocontrast.eager import class_prototypes as eager_class_prototypes
 from protocontrast.eager.tiles import accumulation_dtype
-from protocontrast.ops.labels import refuse_on_host
+from protocontrast.ops.labels import checked_labels, refuse_on_host
 from protocontrast.ops.operator import Implementation, Operator
 from protocontrast.ops.rows import images_of, in_rows
 
@@ -29,7 +29,10 @@ def _naive(call: ClassSumsCall) -> tuple[Tensor, Tensor]:
     if not call.per_image:
         sums, counts = naive.class_sums(in_rows(call, FUNCTION, call.num_classes))
         return sums[None], counts[None]
-    parts = [naive.class_sums(in_rows(one, FUNCTION, one.num_classes)) for one in images_of(call)]
+    # A sentence counts the wrong labels of all images.
+    labels = checked_labels(call.labels, call.num_classes, call.ignore_index, FUNCTION)
+    images = images_of(call._replace(labels=labels))
+    parts = [naive.class_sums(in_rows(one, FUNCTION, one.num_classes)) for one in images]
     if not parts:
         sums = call.features.sum(dim=2)[:, None].expand(0, call.num_classes, -1)
         return sums.to(accumulation_dtype(call.features)), _empty(call)[1]
