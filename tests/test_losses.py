@@ -179,7 +179,7 @@ NAMES = {
         (
             {"backend": "cpu"},
             ValueError,
-            "backend to be 'auto' or 'triton' or 'eager' or 'naive', got 'cpu'.",
+            "backend to be 'auto' or 'triton' or 'native' or 'eager' or 'naive', got 'cpu'.",
         ),
         (
             {"ignore_index": None},

@@ -74,7 +74,7 @@ IGNORE = "Hint: the usual ignore values are 255 and -100."
         (
             {"backend": "cuda"},
             ValueError,
-            "backend to be 'auto' or 'triton' or 'eager' or 'naive', got 'cuda'.",
+            "backend to be 'auto' or 'triton' or 'native' or 'eager' or 'naive', got 'cuda'.",
         ),
     ],
 )

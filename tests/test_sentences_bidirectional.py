@@ -186,7 +186,7 @@ def test_given_prototypes_and_pairs(side: str) -> None:
         (
             {"backend": "fast"},
             ValueError,
-            "backend to be 'auto' or 'triton' or 'eager' or 'naive', got 'fast'.",
+            "backend to be 'auto' or 'triton' or 'native' or 'eager' or 'naive', got 'fast'.",
         ),
         (
             {"target_features": torch.ones(2, 7, 3, 5)},

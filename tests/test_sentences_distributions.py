@@ -110,7 +110,8 @@ def test_there_is_no_kernel() -> None:
 
 @pytest.mark.parametrize("call", ["distribution_contrast", "class_statistics", "assign_subclasses"])
 def test_backends(call: str) -> None:
-    text = "expected backend to be 'auto' or 'triton' or 'eager' or 'naive', got 'cuda'."
+    names = "'auto' or 'triton' or 'native' or 'eager' or 'naive'"
+    text = f"expected backend to be {names}, got 'cuda'."
     assert_says(call, ValueError, text, backend="cuda")
 
 

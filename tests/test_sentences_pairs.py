@@ -113,7 +113,7 @@ GRAD_HINT = "gradients go to anchors, keys and negatives only."
             "backend",
             "cuda",
             ValueError,
-            "backend to be 'auto' or 'triton' or 'eager' or 'naive', got 'cuda'.",
+            "backend to be 'auto' or 'triton' or 'native' or 'eager' or 'naive', got 'cuda'.",
         ),
     ],
 )
@@ -146,7 +146,7 @@ def test_negatives_are_checked_as_keys_are() -> None:
             "backend",
             "cuda",
             ValueError,
-            "backend to be 'auto' or 'triton' or 'eager' or 'naive', got 'cuda'.",
+            "backend to be 'auto' or 'triton' or 'native' or 'eager' or 'naive', got 'cuda'.",
         ),
     ],
 )

@@ -80,7 +80,8 @@ def test_features(function: str, features: Any, error: type[Exception], text: st
 
 @pytest.mark.parametrize("function", CALLS)
 def test_backends(function: str) -> None:
-    text = "expected backend to be 'auto' or 'triton' or 'eager' or 'naive', got 'cuda'."
+    names = "'auto' or 'triton' or 'native' or 'eager' or 'naive'"
+    text = f"expected backend to be {names}, got 'cuda'."
     assert_says(function, ValueError, text, backend="cuda")
 
 

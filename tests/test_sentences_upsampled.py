@@ -13,7 +13,7 @@ LABELS = torch.zeros(2, 6, 10, dtype=torch.int64)
 WEIGHT = torch.ones(4)
 SMALLER = "Hint: labels_to_grid makes smaller labels; logits are never downsampled."
 IGNORE_HINT = "Hint: the usual ignore values are 255 and -100."
-BACKENDS = "'auto' or 'triton' or 'eager' or 'naive'"
+BACKENDS = "'auto' or 'triton' or 'native' or 'eager' or 'naive'"
 GRAD = (
     "expected class_weight without gradient, got requires_grad=True. "
     "Hint: pass class_weight.detach(); gradients go to logits only."

@@ -15,6 +15,7 @@ from protocontrast.functional.pixels import (
 from protocontrast.functional.temperature import read_temperature
 from protocontrast.ops.backend import BACKENDS, choose
 from protocontrast.ops.contrast import Inputs, Settings, contrast
+from protocontrast.ops.temperature import is_learnt
 
 SIMILARITIES = ("cosine", "dot", "euclidean")
 REDUCTIONS = ("mean", "sum", "none")
@@ -24,7 +25,7 @@ __all__ = ["ABSENT", "BACKENDS", "REDUCTIONS", "SIMILARITIES", "pixel_prototype_
 Similarity = Literal["cosine", "dot", "euclidean"]
 Reduction = Literal["mean", "sum", "none"]
 Absent = Literal["mask", "floor"]
-Backend = Literal["auto", "triton", "eager", "naive"]
+Backend = Literal["auto", "triton", "native", "eager", "naive"]
 
 
 def pixel_prototype_contrast(
@@ -131,6 +132,7 @@ def pixel_prototype_contrast(
         read_pixel_weight(pixels, pixel_weight),
     )
     settings = Settings(similarity, temperature, absent == "floor", ignore_index)
-    chosen = choose(function, backend, "contrast", features)
+    operator = "logits" if is_learnt(settings.temperature) else "contrast"
+    chosen = choose(function, backend, operator, features, similarity)
     loss = contrast(inputs, settings, reduction, chosen, float(label_smoothing))
     return pixels.restored(loss) if reduction == "none" else loss

@@ -8,6 +8,7 @@ from torch import Tensor
 from protocontrast import naive
 from protocontrast.eager import contrast as eager_contrast
 from protocontrast.eager.tiles import accumulation_dtype
+from protocontrast.native import contrast as native_contrast
 from protocontrast.ops import temperature as temperatures
 from protocontrast.ops.backend import full_precision, is_plain, transforms_active
 from protocontrast.ops.gradient import differentiable, kept, once, only_first_differentiable, steady
@@ -17,6 +18,7 @@ from protocontrast.ops.reduction import reduced
 from protocontrast.ops.smoothing import smoothed
 
 FUNCTION = "pixel_prototype_contrast"
+LEAVES: dict[str, Any] = {"eager": eager_contrast, "native": native_contrast}
 
 
 class Settings(NamedTuple):
@@ -80,7 +82,7 @@ def contrast_op(
             from protocontrast.kernels import contrast as triton_contrast
 
             return triton_contrast.contrast(features, labels, prototypes, *inputs)
-        return eager_contrast.contrast(features, labels, prototypes, *inputs)
+        return LEAVES[backend].contrast(features, labels, prototypes, *inputs)
 
 
 @contrast_op.register_fake
@@ -103,7 +105,7 @@ def contrast_backward_op(upstream: Tensor, features: Tensor, *rest: Any) -> tupl
             from protocontrast.kernels import contrast_backward as triton_backward
 
             return triton_backward.contrast_backward(upstream, features, *inputs)
-        return eager_contrast.contrast_backward(upstream, features, *inputs)
+        return LEAVES[backend].contrast_backward(upstream, features, *inputs)
 
 
 @contrast_backward_op.register_fake
@@ -114,16 +116,20 @@ def _(upstream: Tensor, features: Tensor, labels: Tensor, prototypes: Tensor, *r
 @torch.library.custom_op(
     "protocontrast::contrast_with_gradient",
     mutates_args=(),
-    schema=f"({INPUTS}, {SETTINGS}, bool mean, {WANTS}) -> (Tensor, Tensor, Tensor)",
+    schema=f"({INPUTS}, {SETTINGS}, {BACKEND}, bool mean, {WANTS}) -> (Tensor, Tensor, Tensor)",
 )
 def contrast_with_gradient_op(
     features: Tensor, labels: Tensor, prototypes: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The reduced loss and its gradients from one read of the features."""
-    refuse_on_host(FUNCTION, labels, len(prototypes), rest[-4])
-    inputs = temperatures.settled(rest, 3, 5)
+    *inputs, ignore_index, backend, mean, wants_features, wants_prototypes = rest
+    refuse_on_host(FUNCTION, labels, len(prototypes), ignore_index)
+    inputs = temperatures.settled(inputs, 3, 5)
+    wants = mean, wants_features, wants_prototypes
     with full_precision(features):
-        return eager_contrast.contrast_with_gradient(features, labels, prototypes, *inputs)
+        return LEAVES[backend].contrast_with_gradient(
+            features, labels, prototypes, *inputs, ignore_index, *wants
+        )
 
 
 @contrast_with_gradient_op.register_fake
@@ -229,7 +235,7 @@ class _ReducedContrast(torch.autograd.Function):
             to_features if wants_features else None,
             None,
             to_prototypes if wants_prototypes else None,
-            *[None] * 9,
+            *[None] * 10,
         )
 
 
@@ -303,8 +309,8 @@ def contrast(
         # A float16 gradient written before the upstream factor, a loss scale, would underflow.
         narrow = torch.float16 in (features.dtype, prototypes.dtype)
         one_pass = reduction != "none" and wanted and torch.is_grad_enabled() and on_host
-        one_pass = one_pass and backend == "eager"
+        one_pass = one_pass and backend in LEAVES
         if one_pass and not traced and not narrow:
-            return _ReducedContrast.apply(*inputs, *settings, reduction == "mean")
+            return _ReducedContrast.apply(*inputs, *settings, backend, reduction == "mean")
         loss, weight, _ = differentiable(_Contrast, contrast_op, *inputs, *settings, backend)
     return reduced(loss, weight, reduction)

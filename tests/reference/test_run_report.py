@@ -45,7 +45,7 @@ def test_a_row_holds_means_over_its_steps_and_comes_back_with_types(tmp_path: Pa
     assert (first["loss_a"], first["loss_b"]) == (2.0, 1.0)
     assert (first["coverage"], first["share_traffic_sign"]) == (0.25, 0.25)
     assert first["iterations_per_second"] > 0 and 0 <= first["data_wait_share"] <= 1
-    assert first["peak_mib"] > 50 and 0 < first["cpu_seconds"]
+    assert first["peak_mib"] > 50 and first["cpu_seconds"] > 0
     assert second == {"iteration": 2, "phase": "round 0", "miou_percent": 50.0}
 
 
