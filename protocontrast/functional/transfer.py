@@ -146,6 +146,6 @@ def transfer_labels(
             similarity,
             temperature,
             ignore_index,
-            choose(function, backend, "transfer", features),
+            choose(function, backend, "transfer", features, similarity),
         )
     return TransferredLabels(pixels.restored(labels), pixels.restored(confidence))

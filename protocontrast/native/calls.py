@@ -38,26 +38,76 @@ class Machine(ctypes.Structure):
     ]
 
 
+def _integers(*names: str) -> list[tuple[str, type]]:
+    return [(name, ctypes.c_int64) for name in names]
+
+
+def _arrays(*names: str) -> list[tuple[str, type]]:
+    return [(name, Array) for name in names]
+
+
+def _pointers(*names: str) -> list[tuple[str, type]]:
+    return [(name, ctypes.c_void_p) for name in names]
+
+
+def _numbers(*names: str) -> list[tuple[str, type]]:
+    return [(name, ctypes.c_double) for name in names]
+
+
+SIZES = ("images", "channels", "pixels", "classes")
+
+
 class Contrast(ctypes.Structure):
     """`struct contrast_call`."""
 
     _fields_ = [
         ("machine", Machine),
-        *((name, ctypes.c_int64) for name in ("images", "channels", "pixels", "classes")),
-        *(
-            (name, Array)
-            for name in (
-                *("features", "labels", "prototypes", "present", "class_weight", "pixel_weight"),
-                *("upstream", "gradient", "to_prototypes"),
-            )
-        ),
-        *((name, ctypes.c_void_p) for name in ("loss", "weight", "normaliser", "total")),
-        *((name, ctypes.c_int64) for name in ("cosine", "floor", "soft", "mean", "ignore_index")),
-        ("temperature", ctypes.c_double),
+        *_integers(*SIZES),
+        *_arrays("features", "labels", "prototypes", "present", "class_weight", "pixel_weight"),
+        *_arrays("upstream", "gradient", "to_prototypes"),
+        *_pointers("loss", "weight", "normaliser", "total"),
+        *_integers("cosine", "floor", "soft", "mean", "ignore_index"),
+        *_numbers("temperature"),
     ]
 
 
-Call = Contrast
+class ClassSums(ctypes.Structure):
+    """`struct class_sums_call`."""
+
+    _fields_ = [
+        ("machine", Machine),
+        *_integers(*SIZES),
+        *_arrays("features", "labels", "pixel_weight"),
+        *_pointers("sums", "counts"),
+        *_integers("normalize", "per_image", "ignore_index"),
+    ]
+
+
+class ClassSumsBackward(ctypes.Structure):
+    """`struct class_sums_backward_call`."""
+
+    _fields_ = [
+        ("machine", Machine),
+        *_integers(*SIZES, "groups"),
+        *_arrays("features", "labels", "pixel_weight", "upstream", "gradient"),
+        *_integers("normalize", "ignore_index"),
+    ]
+
+
+class Transfer(ctypes.Structure):
+    """`struct transfer_call`."""
+
+    _fields_ = [
+        ("machine", Machine),
+        *_integers(*SIZES),
+        *_arrays("features", "prototypes", "present", "class_threshold"),
+        *_pointers("labels", "values"),
+        *_integers("cosine", "confidence", "ignore_index"),
+        *_numbers("threshold", "temperature"),
+    ]
+
+
+Call = Contrast | ClassSums | ClassSumsBackward | Transfer
 
 
 def wide(features: Tensor) -> torch.dtype:

@@ -8,11 +8,13 @@ from torch import Tensor
 from protocontrast import naive
 from protocontrast.eager import class_prototypes as eager_class_prototypes
 from protocontrast.eager.tiles import accumulation_dtype
+from protocontrast.native import class_prototypes as native_class_prototypes
 from protocontrast.ops.backend import full_precision
 from protocontrast.ops.gradient import differentiable, once, only_first_differentiable
 from protocontrast.ops.labels import checked_labels, refuse_on_host
 
 FUNCTION = "class_prototypes"
+LEAVES: dict[str, Any] = {"eager": eager_class_prototypes, "native": native_class_prototypes}
 
 
 @torch.library.custom_op(
@@ -33,7 +35,7 @@ def class_sums_op(
             from protocontrast.kernels import class_prototypes as triton_class_prototypes
 
             return triton_class_prototypes.class_sums(*inputs)
-        return eager_class_prototypes.class_sums(*inputs)
+        return LEAVES[backend].class_sums(*inputs)
 
 
 @class_sums_op.register_fake
@@ -69,7 +71,7 @@ def class_sums_backward_op(upstream: Tensor, features: Tensor, *rest: Any) -> Te
             from protocontrast.kernels import class_prototypes_backward as triton_backward
 
             return triton_backward.class_sums_backward(upstream, features, *inputs)
-        return eager_class_prototypes.class_sums_backward(upstream, features, *inputs)
+        return LEAVES[backend].class_sums_backward(upstream, features, *inputs)
 
 
 @class_sums_backward_op.register_fake

@@ -8,8 +8,11 @@ from torch import Tensor
 from protocontrast import naive
 from protocontrast.eager import transfer as eager_transfer
 from protocontrast.eager.tiles import accumulation_dtype
+from protocontrast.native import transfer as native_transfer
 from protocontrast.ops import temperature as temperatures
 from protocontrast.ops.backend import full_precision
+
+LEAVES: dict[str, Any] = {"eager": eager_transfer, "native": native_transfer}
 
 
 @torch.library.custom_op(
@@ -28,7 +31,7 @@ def transfer_op(features: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
             from protocontrast.kernels import transfer as triton_transfer
 
             return triton_transfer.transfer(features, *inputs)
-        return eager_transfer.transfer(features, *inputs)
+        return LEAVES[backend].transfer(features, *inputs)
 
 
 @transfer_op.register_fake

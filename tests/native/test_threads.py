@@ -15,7 +15,7 @@ from tests import test_threads as any_backend
 from tests.strategies import normal
 from tests.test_threads import LABELS, TABLE
 
-COVERED = ["contrast", "contrast none", "dot"]
+COVERED = ["contrast", "contrast none", "dot", "class means", "unit class means"]
 
 
 @pytest.fixture(autouse=True)

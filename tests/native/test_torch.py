@@ -16,9 +16,12 @@ from tests.differentiable import CALLS, READS_PROTOTYPES, scene
 
 COVERED = [
     *("mean", "sum", "none", "soft mean", "soft none", "weighted mean", "weighted none"),
-    *("floor", "dot"),
+    *("floor", "dot", "class means", "unit class means"),
 ]
-OPERATORS = ("contrast", "contrast_backward", "contrast_with_gradient")
+OPERATORS = (
+    *("contrast", "contrast_backward", "contrast_with_gradient"),
+    *("class_sums", "class_sums_backward", "transfer"),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -52,8 +55,8 @@ def test_opcheck(name: str, arguments: tuple[Any, ...]) -> None:
 @pytest.mark.parametrize("name", COVERED)
 def test_gradcheck(name: str) -> None:
     features, labels, prototypes = scene()
-    wanted = features.requires_grad_(), prototypes.requires_grad_(name in READS_PROTOTYPES)
-    assert torch.autograd.gradcheck(lambda f, p: CALLS[name](f, labels, p), wanted)
+    leaves = features.requires_grad_(), prototypes.requires_grad_(name in READS_PROTOTYPES)
+    assert torch.autograd.gradcheck(lambda f, p: CALLS[name](f, labels, p), leaves)
 
 
 @pytest.mark.parametrize("name", COVERED)
@@ -67,8 +70,9 @@ def test_one_graph_for_all_shapes() -> None:
 
 @pytest.mark.parametrize("strict", [False, True])
 def test_exported(strict: bool) -> None:
-    exporting.test_an_exported_program_back_propagates("mean", strict)
-    exporting.test_other_sizes("mean", strict)
+    for name in ("mean", "unit class means"):
+        exporting.test_an_exported_program_back_propagates(name, strict)
+        exporting.test_other_sizes(name, strict)
 
 
 @pytest.mark.parametrize("name", COVERED)

@@ -32,6 +32,33 @@ struct contrast_call {
     double temperature;
 };
 
+/* Sums (G, C, D) and counts (G, C), dense; G = B per image, else 1. */
+struct class_sums_call {
+    struct machine machine;
+    int64_t images, channels, pixels, classes;
+    struct array features, labels, pixel_weight;
+    void *sums, *counts;
+    int64_t normalize, per_image, ignore_index;
+};
+
+/* The gradient of the features from that of the sums (G, C, D), `groups` of them. */
+struct class_sums_backward_call {
+    struct machine machine;
+    int64_t images, channels, pixels, classes, groups;
+    struct array features, labels, pixel_weight, upstream, gradient;
+    int64_t normalize, ignore_index;
+};
+
+/* Labels and the measure's value (B, P), dense; thresholds (C,), where there are any, replace the one. */
+struct transfer_call {
+    struct machine machine;
+    int64_t images, channels, pixels, classes;
+    struct array features, prototypes, present, class_threshold;
+    void *labels, *values;
+    int64_t cosine, confidence, ignore_index;
+    double threshold, temperature;
+};
+
 #define EXPORTED __attribute__((visibility("default")))
 
 #endif

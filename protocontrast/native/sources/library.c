@@ -38,6 +38,19 @@ EXPORTED int64_t protocontrast_variant(void) {
     int stem##_##variant##_double(const struct stem##_call *);
 #define ENTER(stem, variant) {stem##_##variant##_float, stem##_##variant##_double},
 
+
 #define DECLARE_contrast(variant) DECLARE(contrast, variant)
 #define ENTER_contrast(variant) ENTER(contrast, variant)
 EXPORT(contrast)
+
+#define DECLARE_class_sums(variant) DECLARE(class_sums, variant)
+#define ENTER_class_sums(variant) ENTER(class_sums, variant)
+EXPORT(class_sums)
+
+#define DECLARE_class_sums_backward(variant) DECLARE(class_sums_backward, variant)
+#define ENTER_class_sums_backward(variant) ENTER(class_sums_backward, variant)
+EXPORT(class_sums_backward)
+
+#define DECLARE_transfer(variant) DECLARE(transfer, variant)
+#define ENTER_transfer(variant) ENTER(transfer, variant)
+EXPORT(transfer)

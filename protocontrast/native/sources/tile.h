@@ -103,6 +103,13 @@ static void clear_ignored(struct tile *t, const real *weight) {
         }
 }
 
+/* The power of two below a magnitude; 1 for 0, infinity and NaN. */
+static inline real size_below(double largest) {
+    int exponent = 1;
+    if (largest > 0 && largest <= LARGEST) (void)frexp(largest, &exponent);
+    return (real)ldexp(1.0, exponent - 1);
+}
+
 /* Divides each pixel by the power of two below its largest magnitude: its square is then safe. */
 static void scale_tile(struct tile *t) {
     const int64_t D = t->channels;
@@ -112,9 +119,7 @@ static void scale_tile(struct tile *t) {
             const real size = column[d * PANEL] < 0 ? -column[d * PANEL] : column[d * PANEL];
             if (!(size <= largest)) largest = size;
         }
-        int exponent = 1;
-        if (largest > 0 && largest <= LARGEST) (void)frexp((double)largest, &exponent);
-        const real size = (real)ldexp(1.0, exponent - 1);
+        const real size = size_below(largest);
         for (int64_t d = 0; d < D; d++) column[d * PANEL] /= size;
         t->size[n] = size;
     }

@@ -66,4 +66,19 @@ static void panels_to_rows(const real *panels, int64_t count, int64_t channels, 
     }
 }
 
+/* A whole tile of columns that lie `stride` apart, of as many channels as quads divide. */
+static void columns_to_rows(const real *columns, int64_t stride, int64_t channels, real *rows,
+                            int64_t width) {
+    for (int64_t d = 0; d < channels; d += QUAD)
+        for (int64_t n = 0; n < TILE; n += QUAD)
+            transpose_quad(columns + d * stride + n, stride, rows + n * width + d, width);
+}
+
+static void rows_to_columns(const real *rows, int64_t width, int64_t channels, real *columns,
+                            int64_t stride) {
+    for (int64_t d = 0; d < channels; d += QUAD)
+        for (int64_t n = 0; n < TILE; n += QUAD)
+            transpose_quad(rows + n * width + d, width, columns + d * stride + n, stride);
+}
+
 #endif
