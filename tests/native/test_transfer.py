@@ -47,8 +47,3 @@ def test_what_is_kept_and_what_is_ignored(measure: str) -> None:
 @pytest.mark.parametrize("shape", [(0, 3), (0, 3, 4, 4), (2, 3, 0, 4), (2, 3, 5), (7, 3)])
 def test_shapes_and_dtypes(shape: tuple[int, ...]) -> None:
     any_backend.test_shapes_and_dtypes(shape, "native")
-
-
-def test_one_threshold_per_class() -> None:
-    any_backend.test_one_threshold_per_class("native")
-    any_backend.test_the_measure_stands_also_where_the_label_was_dropped("native")
