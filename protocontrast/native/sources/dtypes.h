@@ -71,7 +71,7 @@ static inline double element(const struct array *a, int64_t offset) {
 }
 
 /* `count` elements from `offset` on, `stride` apart. */
-static void widen(const struct array *a, int64_t offset, int64_t stride, int64_t count, real *to) {
+static inline void widen(const struct array *a, int64_t offset, int64_t stride, int64_t count, real *to) {
     switch (a->dtype) {
 #define EACH(DTYPE, TYPE, WIDEN, NARROW)                                                           \
     case DTYPE: {                                                                                  \
@@ -88,7 +88,7 @@ static void widen(const struct array *a, int64_t offset, int64_t stride, int64_t
 }
 
 /* The way back. */
-static void narrow(const struct array *a, int64_t offset, int64_t stride, int64_t count,
+static inline void narrow(const struct array *a, int64_t offset, int64_t stride, int64_t count,
                    const real *from) {
     switch (a->dtype) {
 #define EACH(DTYPE, TYPE, WIDEN, NARROW)                                                           \
@@ -106,7 +106,7 @@ static void narrow(const struct array *a, int64_t offset, int64_t stride, int64_
 }
 
 /* Labels (n,) of any of the integer dtypes. */
-static void read_labels(const struct array *a, int64_t offset, int64_t stride, int64_t count,
+static inline void read_labels(const struct array *a, int64_t offset, int64_t stride, int64_t count,
                         int64_t *to) {
     switch (a->dtype) {
     case UINT8:

@@ -15,7 +15,7 @@ struct membership {
     real weight[TILE];
 };
 
-static void read_members(const struct members *m, int64_t image, int64_t start, int64_t count,
+static inline void read_members(const struct members *m, int64_t image, int64_t start, int64_t count,
                          struct membership *to) {
     const struct array *labels = m->labels, *weight = m->pixel_weight;
     int64_t label[TILE];
@@ -34,7 +34,7 @@ static void read_members(const struct members *m, int64_t image, int64_t start, 
 }
 
 /* The rows of a tile and what separates them: where they lie, if they do, else in the tile's own. */
-static const real *read_rows(struct tile *t, int64_t image, int64_t start, int64_t pixels,
+static inline const real *read_rows(struct tile *t, int64_t image, int64_t start, int64_t pixels,
                              int64_t *width) {
     const struct array *f = t->features;
     const int64_t D = t->channels, along = f->strides[2];
@@ -62,7 +62,7 @@ static const real *read_rows(struct tile *t, int64_t image, int64_t start, int64
 }
 
 /* Writes the tile's own rows to a tensor shaped as the features are. */
-static void write_rows(struct tile *t, const struct array *to) {
+static inline void write_rows(struct tile *t, const struct array *to) {
     const int64_t D = t->channels, width = row_width(D), along = to->strides[2];
     const int64_t offset = offset_of(to, t->image, 0, t->start);
     if (to->strides[1] == 1 && (along != 1 || D == 1)) {
@@ -76,7 +76,7 @@ static void write_rows(struct tile *t, const struct array *to) {
     }
 }
 
-static real dot(const real *a, const real *b, int64_t count) {
+static inline real dot(const real *a, const real *b, int64_t count) {
     vec sum[2] = {{0}, {0}};
     int64_t d = 0;
     real total = 0;
@@ -92,7 +92,7 @@ static real dot(const real *a, const real *b, int64_t count) {
 
 /* One over a row's length, 0 where that is 0. A row whose square is out of range is read as `copy`,
    over the power of two below its largest magnitude, `size`. */
-static real unit_factor(const real **row, int64_t channels, real *copy, real *size) {
+static inline real unit_factor(const real **row, int64_t channels, real *copy, real *size) {
     real squared = dot(*row, *row, channels);
     *size = 1;
     if (!(squared >= 1 / SAFE && squared <= SAFE)) {

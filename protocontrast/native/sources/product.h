@@ -14,14 +14,17 @@ struct factors {
     int64_t next, steps;
 };
 
+/* What is done with each row of a sum. Unrolled: else the sums would lie in memory between
+   these and the product. */
+#define EACH_ROW(rows) _Pragma("GCC unroll 12") for (int row = 0; row < (rows); row++)
+
 /* sum[row] += factors of that row times the columns; `rows` is a constant where this is inlined. */
 ALWAYS_INLINE void multiply(const int rows, const struct factors *f, vec sum[][2]) {
     const real *a = f->a, *x = f->x;
     const int64_t across = f->across, along = f->along, next = f->next;
     for (int64_t step = 0; step < f->steps; step++, a += along, x += next) {
         const vec left = load(x), right = load(x + LANES);
-#pragma GCC unroll 12
-        for (int row = 0; row < rows; row++) {
+        EACH_ROW(rows) {
             const vec factor = every(a[row * across]);
             sum[row][0] += factor * left;
             sum[row][1] += factor * right;
@@ -69,53 +72,60 @@ ALWAYS_INLINE int64_t block_start(struct blocks b, int64_t index) { return index
     }
 #endif
 
+ALWAYS_INLINE void clear(const int rows, vec sum[][2]) {
+    EACH_ROW(rows) sum[row][0] = sum[row][1] = (vec){0};
+}
+
+ALWAYS_INLINE void write(const int rows, vec sum[][2], real *out, int64_t width) {
+    EACH_ROW(rows) {
+        store(out + row * width, sum[row][0]);
+        store(out + row * width + LANES, sum[row][1]);
+    }
+}
+
 /* out[row * width + 0..PANEL) = the product of one block of rows. */
-static void product_into(int rows, const struct factors *f, real *out, int64_t width) {
+static inline void product_into(int rows, const struct factors *f, real *out, int64_t width) {
 #define BODY(constant)                                                                             \
     do {                                                                                           \
-        vec sum[constant][2] = {{{0}}};                                                            \
+        vec sum[constant][2];                                                                      \
+        clear(constant, sum);                                                                      \
         multiply(constant, f, sum);                                                                \
-        for (int row = 0; row < constant; row++) {                                                 \
-            store(out + row * width, sum[row][0]);                                                 \
-            store(out + row * width + LANES, sum[row][1]);                                         \
-        }                                                                                          \
+        write(constant, sum, out, width);                                                          \
     } while (0)
     WITH_CONSTANT(rows, BODY)
 #undef BODY
 }
 
 /* out += the same. */
-static void product_onto(int rows, const struct factors *f, real *out, int64_t width) {
+static inline void product_onto(int rows, const struct factors *f, real *out, int64_t width) {
 #define BODY(constant)                                                                             \
     do {                                                                                           \
-        vec sum[constant][2] = {{{0}}};                                                            \
+        vec sum[constant][2];                                                                      \
+        clear(constant, sum);                                                                      \
         multiply(constant, f, sum);                                                                \
-        for (int row = 0; row < constant; row++) {                                                 \
-            real *to = out + row * width;                                                          \
-            store(to, load(to) + sum[row][0]);                                                     \
-            store(to + LANES, load(to + LANES) + sum[row][1]);                                     \
+        EACH_ROW(constant) {                                                                       \
+            sum[row][0] += load(out + row * width);                                                \
+            sum[row][1] += load(out + row * width + LANES);                                        \
         }                                                                                          \
+        write(constant, sum, out, width);                                                          \
     } while (0)
     WITH_CONSTANT(rows, BODY)
 #undef BODY
 }
 
 /* out = the same less the columns `from` times `radial` (PANEL numbers). */
-static void product_less(int rows, const struct factors *f, const real *from, const real *radial,
-                         real *out, int64_t width) {
+static inline void product_less(int rows, const struct factors *f, const real *from,
+                                const real *radial, real *out, int64_t width) {
     const vec left = load(radial), right = load(radial + LANES);
 #define BODY(constant)                                                                             \
     do {                                                                                           \
         vec sum[constant][2];                                                                      \
-        for (int row = 0; row < constant; row++) {                                                 \
+        EACH_ROW(constant) {                                                                       \
             sum[row][0] = -load(from + row * PANEL) * left;                                        \
             sum[row][1] = -load(from + row * PANEL + LANES) * right;                               \
         }                                                                                          \
         multiply(constant, f, sum);                                                                \
-        for (int row = 0; row < constant; row++) {                                                 \
-            store(out + row * width, sum[row][0]);                                                 \
-            store(out + row * width + LANES, sum[row][1]);                                         \
-        }                                                                                          \
+        write(constant, sum, out, width);                                                          \
     } while (0)
     WITH_CONSTANT(rows, BODY)
 #undef BODY

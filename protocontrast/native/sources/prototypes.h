@@ -92,7 +92,7 @@ static int prepare_prototypes(struct prototypes *p, const struct array *given,
 
    A matrix row is scale * q with q = row / size and scale = 1 / (tau |q|): what points along the row
    changes its length alone, and is taken out. Absent rows get exactly 0. */
-static void finish_prototypes(const struct prototypes *p, const real *parts, int64_t count,
+static inline void finish_prototypes(const struct prototypes *p, const real *parts, int64_t count,
                               const struct array *to) {
     const int64_t D = p->channels, part = p->rows * p->width;
     double *sum = (double *)p->memory; /* what was read there is no longer needed */
@@ -118,7 +118,7 @@ static void finish_prototypes(const struct prototypes *p, const real *parts, int
 }
 
 /* Logits [rows][TILE] of a tile before they are divided by the pixels' lengths. */
-static void score_tile(const struct prototypes *p, const struct tile *t, real *logits) {
+static inline void score_tile(const struct prototypes *p, const struct tile *t, real *logits) {
     const struct blocks blocks = blocks_of(p->rows);
     for (int64_t n = 0; n < t->count; n += PANEL)
         for (int64_t b = 0; b < blocks.number; b++) {

@@ -24,7 +24,7 @@ struct masses {
 static inline real times(real mass, real factor) { return mass == 0 || factor == 0 ? 0 : mass * factor; }
 
 /* (classes,): the class weights, 0 where absent classes do not count. */
-static void read_share(const struct prototypes *p, const struct array *class_weight, int floor,
+static inline void read_share(const struct prototypes *p, const struct array *class_weight, int floor,
                        real *share) {
     for (int64_t c = 0; c < p->classes; c++) {
         share[c] = 1;

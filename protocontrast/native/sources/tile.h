@@ -44,7 +44,7 @@ static inline int64_t offset_of(const struct array *a, int64_t image, int64_t ch
 }
 
 /* Reads the pixels from `start` on of an image. */
-static void read_tile(struct tile *t, int64_t image, int64_t start, int64_t pixels) {
+static inline void read_tile(struct tile *t, int64_t image, int64_t start, int64_t pixels) {
     const struct array *f = t->features;
     const int64_t D = t->channels, along = f->strides[2];
     t->image = image;
@@ -82,7 +82,7 @@ static void read_tile(struct tile *t, int64_t image, int64_t start, int64_t pixe
     }
 }
 
-static void square_tile(struct tile *t) {
+static inline void square_tile(struct tile *t) {
     const int64_t D = t->channels;
     vec sum[TILE / LANES] = {{0}};
     for (int64_t d = 0; d < D; d++)
@@ -94,7 +94,7 @@ static void square_tile(struct tile *t) {
 }
 
 /* What ignored pixels hold may be anything, and 0 times it is not 0: they become 0 themselves. */
-static void clear_ignored(struct tile *t, const real *weight) {
+static inline void clear_ignored(struct tile *t, const real *weight) {
     for (int64_t n = 0; n < t->count; n++)
         if (weight[n] == 0 && !(t->squared[n] <= LARGEST)) {
             real *column = t->panels + in_panels(n, t->channels);
@@ -111,7 +111,7 @@ static inline real size_below(double largest) {
 }
 
 /* Divides each pixel by the power of two below its largest magnitude: its square is then safe. */
-static void scale_tile(struct tile *t) {
+static inline void scale_tile(struct tile *t) {
     const int64_t D = t->channels;
     for (int64_t n = 0; n < TILE; n++) {
         real *column = t->panels + in_panels(n, D), largest = 0;
@@ -128,7 +128,7 @@ static void scale_tile(struct tile *t) {
 }
 
 /* One over the lengths, 0 where they are 0; pixels whose squares are out of range are scaled. */
-static void measure_tile(struct tile *t) {
+static inline void measure_tile(struct tile *t) {
     int unsafe = 0;
     for (int64_t n = 0; n < t->count; n++)
         unsafe |= (t->squared[n] < 1 / SAFE) | (t->squared[n] > SAFE);
@@ -138,7 +138,7 @@ static void measure_tile(struct tile *t) {
 }
 
 /* Writes a tile's panels to a tensor shaped as the features are; `rows` is memory for them. */
-static void write_tile(const struct tile *t, real *panels, const struct array *to, real *rows) {
+static inline void write_tile(const struct tile *t, real *panels, const struct array *to, real *rows) {
     const int64_t D = t->channels, along = to->strides[2], width = row_width(D);
     if (t->scaled)
         for (int64_t i = 0; i < tile_numbers(D); i++)

@@ -36,7 +36,7 @@ ALWAYS_INLINE int64_t in_panels(int64_t pixel, int64_t channels) {
 }
 
 /* Panels of `count` rows; what lies beyond is left as it is. */
-static void rows_to_panels(const real *rows, int64_t width, int64_t count, int64_t channels,
+static inline void rows_to_panels(const real *rows, int64_t width, int64_t count, int64_t channels,
                            real *panels) {
     for (int64_t n = 0; n < count; n += QUAD) {
         const real *from = rows + n * width;
@@ -51,7 +51,7 @@ static void rows_to_panels(const real *rows, int64_t width, int64_t count, int64
     }
 }
 
-static void panels_to_rows(const real *panels, int64_t count, int64_t channels, real *rows,
+static inline void panels_to_rows(const real *panels, int64_t count, int64_t channels, real *rows,
                            int64_t width) {
     for (int64_t n = 0; n < count; n += QUAD) {
         const real *from = panels + in_panels(n, channels);
@@ -67,14 +67,14 @@ static void panels_to_rows(const real *panels, int64_t count, int64_t channels, 
 }
 
 /* A whole tile of columns that lie `stride` apart, of as many channels as quads divide. */
-static void columns_to_rows(const real *columns, int64_t stride, int64_t channels, real *rows,
+static inline void columns_to_rows(const real *columns, int64_t stride, int64_t channels, real *rows,
                             int64_t width) {
     for (int64_t d = 0; d < channels; d += QUAD)
         for (int64_t n = 0; n < TILE; n += QUAD)
             transpose_quad(columns + d * stride + n, stride, rows + n * width + d, width);
 }
 
-static void rows_to_columns(const real *rows, int64_t width, int64_t channels, real *columns,
+static inline void rows_to_columns(const real *rows, int64_t width, int64_t channels, real *columns,
                             int64_t stride) {
     for (int64_t d = 0; d < channels; d += QUAD)
         for (int64_t n = 0; n < TILE; n += QUAD)
