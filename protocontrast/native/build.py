@@ -71,7 +71,9 @@ def compiler() -> list[str]:
 
 
 def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    # What is loaded before this program, such as a sanitizer, is not meant for the compiler.
+    clean = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=clean)
     if done.returncode:
         raise RuntimeError(f"{shlex.join(command)}\n{done.stderr}")
 

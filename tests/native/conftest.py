@@ -8,7 +8,7 @@ import pytest
 from protocontrast.native import build, library
 
 HERE = Path(__file__).parent
-SANITIZED = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
+SANITIZED = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
 
 
 def pytest_configure(config: pytest.Config) -> None:

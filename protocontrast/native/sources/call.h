@@ -6,7 +6,7 @@
 
 enum dtype { FLOAT32, FLOAT64, BFLOAT16, FLOAT16, UINT8, INT32, INT64 };
 
-/* A tensor of up to three dimensions; strides count elements, and `data` is null where there is none. */
+/* A tensor of up to three dimensions; strides count elements. `data` is null where it is absent. */
 struct array {
     void *data;
     int64_t strides[3];
@@ -49,7 +49,7 @@ struct class_sums_backward_call {
     int64_t normalize, ignore_index;
 };
 
-/* Labels and the measure's value (B, P), dense; thresholds (C,), where there are any, replace the one. */
+/* Labels and the measure's value (B, P), dense; thresholds (C,), if given, replace the one. */
 struct transfer_call {
     struct machine machine;
     int64_t images, channels, pixels, classes;

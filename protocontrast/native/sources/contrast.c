@@ -8,7 +8,7 @@
 #include "functions.h"
 #include "targets.h"
 
-/* exp of logits this large, and one over it, times any number of classes, stay normal in float32. */
+/* exp of logits this large, and one over it, times the number of classes, are normal in float32. */
 #define LARGEST_EXPONENT 60
 
 struct sweep {
@@ -57,8 +57,10 @@ static void pull_of(const struct sweep *s, const struct scratch *w, real *pulled
     }
     if (!s->targets.soft) {
         for (int n = 0; n < TILE; n++)
-            if (w->masses.label[n] >= 0)
-                pulled[n] += w->masses.weight[n] * w->logits[w->masses.label[n] * TILE + n] * w->tile.inverse[n];
+            if (w->masses.label[n] >= 0) {
+                const real logit = w->logits[w->masses.label[n] * TILE + n] * w->tile.inverse[n];
+                pulled[n] += w->masses.weight[n] * logit;
+            }
         return;
     }
     for (int64_t c = 0; c < p->rows; c++)
@@ -74,12 +76,13 @@ ALWAYS_INLINE void soften(const struct sweep *s, struct scratch *w, int n, const
                           real *loss, real *normaliser, real *radial, const int bounded) {
     const struct prototypes *p = &s->prototypes;
     const vec zero = {0}, inverse = load(w->tile.inverse + n), weight = load(w->masses.weight + n);
+    const vec least = every(SMALLEST_EXPONENT);
     vec peak = zero, sum, with_logit = zero;
     if (!bounded) {
         peak = every(p->absent > 0 ? p->floor : (real)-LARGEST);
         for (int64_t c = 0; c < p->rows; c++)
             peak = larger(load(w->logits + c * TILE + n) * inverse, peak);
-        sum = p->absent * exponential(larger(every(p->floor) - peak, every(SMALLEST_EXPONENT)));
+        sum = p->absent * exponential(larger(every(p->floor) - peak, least));
     } else {
         sum = p->absent * exponential(every(p->floor));
     }
@@ -90,7 +93,7 @@ ALWAYS_INLINE void soften(const struct sweep *s, struct scratch *w, int n, const
         vec exponent = logit;
         if (!bounded) {
             exponent = logit - peak;
-            exponent = choose(exponent < every(SMALLEST_EXPONENT), every(SMALLEST_EXPONENT), exponent);
+            exponent = choose(exponent < least, least, exponent);
         }
         const vec share = exponential(exponent);
         sum += share;
@@ -144,7 +147,8 @@ static void pull_features(const struct sweep *s, struct scratch *w, const real *
             const real *from = t->panels + n * D + d * PANEL;
             real *to = direct ? direct + d * gradient->strides[1] + n
                               : w->gradient + n * D + d * PANEL;
-            product_less((int)rows, &f, from, radial + n, to, direct ? gradient->strides[1] : PANEL);
+            const int64_t width = direct ? gradient->strides[1] : PANEL;
+            product_less((int)rows, &f, from, radial + n, to, width);
         }
     if (!direct) write_tile(t, w->gradient, gradient, w->columns);
 }
@@ -159,7 +163,8 @@ static void pull_matrix(const struct sweep *s, struct scratch *w, real *part) {
     for (int64_t d = 0; d < t->channels; d += PANEL)
         for (int64_t b = 0; b < blocks.number; b++) {
             const int64_t first = block_start(blocks, b), rows = block_start(blocks, b + 1) - first;
-            const struct factors f = {w->logits + first * TILE, TILE, 1, t->rows + d, width, t->count};
+            const struct factors f = {w->logits + first * TILE, TILE, 1,
+                                      t->rows + d,              width, t->count};
             product_onto((int)rows, &f, part + first * width + d, width);
         }
 }

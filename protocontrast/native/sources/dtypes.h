@@ -5,7 +5,7 @@
 #include "call.h"
 #include "variant.h"
 
-/* By bits, not by a compiler's own 16-bit types: these are not everywhere, and some call a library. */
+/* By bits, not by a compiler's own 16-bit types, which are not everywhere, or call a library. */
 static inline uint32_t bits_of(float x) {
     uint32_t bits;
     memcpy(&bits, &x, sizeof bits);
@@ -71,7 +71,8 @@ static inline double element(const struct array *a, int64_t offset) {
 }
 
 /* `count` elements from `offset` on, `stride` apart. */
-static inline void widen(const struct array *a, int64_t offset, int64_t stride, int64_t count, real *to) {
+static inline void widen(const struct array *a, int64_t offset, int64_t stride, int64_t count,
+                         real *to) {
     switch (a->dtype) {
 #define EACH(DTYPE, TYPE, WIDEN, NARROW)                                                           \
     case DTYPE: {                                                                                  \

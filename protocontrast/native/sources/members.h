@@ -15,8 +15,8 @@ struct membership {
     real weight[TILE];
 };
 
-static inline void read_members(const struct members *m, int64_t image, int64_t start, int64_t count,
-                         struct membership *to) {
+static inline void read_members(const struct members *m, int64_t image, int64_t start,
+                                int64_t count, struct membership *to) {
     const struct array *labels = m->labels, *weight = m->pixel_weight;
     int64_t label[TILE];
     read_labels(labels, image * labels->strides[0] + start * labels->strides[1],
@@ -33,7 +33,7 @@ static inline void read_members(const struct members *m, int64_t image, int64_t 
     }
 }
 
-/* The rows of a tile and what separates them: where they lie, if they do, else in the tile's own. */
+/* The rows of a tile and what separates them: as they lie, if they do, else in the tile's own. */
 static inline const real *read_rows(struct tile *t, int64_t image, int64_t start, int64_t pixels,
                              int64_t *width) {
     const struct array *f = t->features;

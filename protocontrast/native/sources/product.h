@@ -32,7 +32,7 @@ ALWAYS_INLINE void multiply(const int rows, const struct factors *f, vec sum[][2
     }
 }
 
-/* `count` rows in blocks of nearly one size: a last block of one row would wait for its own sums. */
+/* `count` rows in blocks of nearly one size: a last one of a single row would wait for its sums. */
 struct blocks {
     int64_t count, number;
 };
@@ -41,7 +41,9 @@ ALWAYS_INLINE struct blocks blocks_of(int64_t count) {
     return (struct blocks){count, (count + ROWS - 1) / ROWS};
 }
 
-ALWAYS_INLINE int64_t block_start(struct blocks b, int64_t index) { return index * b.count / b.number; }
+ALWAYS_INLINE int64_t block_start(struct blocks b, int64_t index) {
+    return index * b.count / b.number;
+}
 
 /* Calls BODY(rows) with the number of rows as a constant. */
 #if ROWS == 12

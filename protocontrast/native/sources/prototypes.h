@@ -1,4 +1,4 @@
-/* Prototypes made ready for one call: rows of present classes alone, unit length and 1/tau folded in. */
+/* Prototypes made ready for a call: rows of present classes, unit length and 1/tau folded in. */
 #ifndef PROTOTYPES_H
 #define PROTOTYPES_H
 
@@ -90,7 +90,7 @@ static int prepare_prototypes(struct prototypes *p, const struct array *given,
 
 /* The gradient of the given prototypes from that of the matrix, summed over the parts in order.
 
-   A matrix row is scale * q with q = row / size and scale = 1 / (tau |q|): what points along the row
+   A matrix row is scale * q with q = row / size and scale = 1 / (tau |q|): what points along it
    changes its length alone, and is taken out. Absent rows get exactly 0. */
 static inline void finish_prototypes(const struct prototypes *p, const real *parts, int64_t count,
                               const struct array *to) {

@@ -4,9 +4,9 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-#define MOST_SPANS 16       /* a small call shares its pixels among so many at most */
-#define FEWEST_TILES 16     /* of a span, where its image has as many */
-#define TILES_OF_A_THREAD 32 /* fewer take less time than a thread takes to start */
+#define MOST_SPANS 16        /* unless there are more images */
+#define FEWEST_TILES 16      /* of a span, where its image has as many */
+#define TILES_OF_A_THREAD 32 /* fewer are done before a thread has started */
 #define MOST_THREADS 256
 
 struct spans spans_of(int64_t images, int64_t pixels) {
@@ -57,7 +57,8 @@ int run_spans(const struct spans *spans, int64_t threads, int64_t scratch_bytes,
     if (useful > threads) useful = threads;
     if (useful > MOST_THREADS) useful = MOST_THREADS;
     /* Where no thread is to be had, those there are do its work. */
-    while (started + 1 < useful && !pthread_create(&others[started], NULL, work_on, &work)) started++;
+    while (started + 1 < useful && !pthread_create(&others[started], NULL, work_on, &work))
+        started++;
     work_on(&work);
     for (int64_t i = 0; i < started; i++) pthread_join(others[i], NULL);
     return work.failed ? -1 : 0;

@@ -21,11 +21,13 @@ struct masses {
     real *soft;           /* [rows][TILE], of soft targets */
 };
 
-static inline real times(real mass, real factor) { return mass == 0 || factor == 0 ? 0 : mass * factor; }
+static inline real times(real mass, real factor) {
+    return mass == 0 || factor == 0 ? 0 : mass * factor;
+}
 
 /* (classes,): the class weights, 0 where absent classes do not count. */
-static inline void read_share(const struct prototypes *p, const struct array *class_weight, int floor,
-                       real *share) {
+static inline void read_share(const struct prototypes *p, const struct array *class_weight,
+                              int floor, real *share) {
     for (int64_t c = 0; c < p->classes; c++) {
         share[c] = 1;
         if (class_weight->data) widen(class_weight, c * class_weight->strides[0], 1, 1, share + c);
@@ -50,14 +52,15 @@ static void apply_factors(const struct targets *t, int64_t image, int64_t start,
 static void read_hard(const struct targets *t, int64_t image, int64_t start, int64_t count,
                       const real *factor, struct masses *m) {
     const struct array *a = t->labels;
+    const int64_t classes = t->prototypes->classes;
     int64_t label[TILE];
     read_labels(a, image * a->strides[0] + start * a->strides[1], a->strides[1], count, label);
     for (int64_t n = 0; n < TILE; n++) {
         m->weight[n] = m->at_floor[n] = 0;
         m->label[n] = -1;
         /* What is no class was refused before; here it must still not be an index. */
-        if (n >= count || label[n] == t->ignore_index || (uint64_t)label[n] >= (uint64_t)t->prototypes->classes)
-            continue;
+        if (n >= count || label[n] == t->ignore_index) continue;
+        if ((uint64_t)label[n] >= (uint64_t)classes) continue;
         const int32_t row = t->prototypes->row_of[label[n]];
         const real weight = times(t->share[label[n]], factor[n]) / t->whole;
         m->weight[n] = weight;

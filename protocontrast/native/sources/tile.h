@@ -1,7 +1,7 @@
 /* A tile of pixels, copied once into panels that stay in the first caches.
  *
- * In place, rows of channels that lie a power of two apart would crowd into few lines of a cache, and
- * every layout and dtype would need products of its own. The copy is a small part of one product.
+ * In place, rows of channels that lie a power of two apart would crowd into few lines of a cache,
+ * and every layout and dtype would need products of its own. The copy is a small part of a product.
  */
 #ifndef TILE_H
 #define TILE_H
@@ -138,7 +138,8 @@ static inline void measure_tile(struct tile *t) {
 }
 
 /* Writes a tile's panels to a tensor shaped as the features are; `rows` is memory for them. */
-static inline void write_tile(const struct tile *t, real *panels, const struct array *to, real *rows) {
+static inline void write_tile(const struct tile *t, real *panels, const struct array *to,
+                              real *rows) {
     const int64_t D = t->channels, along = to->strides[2], width = row_width(D);
     if (t->scaled)
         for (int64_t i = 0; i < tile_numbers(D); i++)
@@ -164,7 +165,8 @@ static inline void write_tile(const struct tile *t, real *panels, const struct a
 
 /* Where a product may write the tile's own columns of a tensor as they lie there; else null. */
 static inline real *in_place(const struct tile *t, const struct array *to) {
-    const int fits = to->dtype == REAL_DTYPE && to->strides[2] == 1 && t->count == TILE && !t->scaled;
+    const int as_it_is = to->dtype == REAL_DTYPE && to->strides[2] == 1;
+    const int fits = as_it_is && t->count == TILE && !t->scaled;
     return fits ? (real *)to->data + offset_of(to, t->image, 0, t->start) : 0;
 }
 

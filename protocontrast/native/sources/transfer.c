@@ -91,8 +91,8 @@ int NAME(transfer)(const struct transfer_call *call) {
     if (!failed) {
         for (int64_t row = 0; row < s.prototypes.rows; row++) {
             s.threshold[row] = (real)call->threshold;
-            if (given->data)
-                widen(given, s.prototypes.class_of[row] * given->strides[0], 1, 1, s.threshold + row);
+            const int64_t offset = s.prototypes.class_of[row] * given->strides[0];
+            if (given->data) widen(given, offset, 1, 1, s.threshold + row);
         }
         const int64_t numbers = tile_numbers(call->channels) + row_numbers(call->channels) +
                                 s.prototypes.rows * TILE;

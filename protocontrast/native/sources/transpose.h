@@ -67,8 +67,8 @@ static inline void panels_to_rows(const real *panels, int64_t count, int64_t cha
 }
 
 /* A whole tile of columns that lie `stride` apart, of as many channels as quads divide. */
-static inline void columns_to_rows(const real *columns, int64_t stride, int64_t channels, real *rows,
-                            int64_t width) {
+static inline void columns_to_rows(const real *columns, int64_t stride, int64_t channels,
+                                   real *rows, int64_t width) {
     for (int64_t d = 0; d < channels; d += QUAD)
         for (int64_t n = 0; n < TILE; n += QUAD)
             transpose_quad(columns + d * stride + n, stride, rows + n * width + d, width);
