@@ -53,7 +53,7 @@ def variants() -> tuple[Variant, ...]:
 def digest() -> str:
     """Of all sources and of this recipe: a library of others is not loaded."""
     found = hashlib.sha256()
-    for path in sorted([*SOURCES.iterdir(), Path(__file__)]):
+    for path in sorted([*SOURCES.iterdir(), Path(__file__)], key=lambda path: path.name):
         if path.suffix in {".c", ".h", ".py"}:
             found.update(path.read_bytes())
     return found.hexdigest()[:16]
