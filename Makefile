@@ -13,7 +13,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo ablations test test-kernels test-gpu test-all check format bench bench-table bench-compare bench-gpu clean
+.PHONY: help install demo ablations test test-kernels test-native-sanitized test-gpu test-all check format bench bench-table bench-compare bench-gpu clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -41,6 +41,12 @@ endif
 
 test-kernels: $(STAMP)  ## the kernels' own suite under the interpreter, which needs its own process
 	$(RUN) -m pytest tests/interpreter $(ARGS)
+
+# Leaks are not looked for: Python itself ends with memory that it never frees.
+test-native-sanitized: $(STAMP)  ## the native backend's tests under AddressSanitizer and UBSan
+	NATIVE_SANITIZED=1 ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	  LD_PRELOAD="$$($${CC:-cc} -print-file-name=libasan.so) $$($${CC:-cc} -print-file-name=libubsan.so)" \
+	  $(RUN) -m pytest tests/native $(ARGS)
 
 test-gpu:  ## the kernels on a CUDA device; installs nothing, skips with a line where there is none
 	$(ON_GPU) -m pytest -c tests/gpu/pytest.ini --rootdir=. tests/gpu $(ARGS)
@@ -74,7 +80,7 @@ bench-gpu:  ## the operators on a CUDA device against its limits; writes docs/pe
 clean:  ## remove the environment and caches; runs/ stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt setup.py $(wildcard protocontrast/native/build.py protocontrast/native/sources/*)
 	@command -v $(PYTHON) >/dev/null || \
 	  { echo "make: expected $(PYTHON) on the PATH, got nothing. Hint: install Python 3.10-3.13 or run make PYTHON=/path/to/python3." >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \

@@ -88,6 +88,7 @@ def calls() -> dict[str, Call]:
         "bidirectional_contrast": Call(
             pc.bidirectional_contrast, {**domains, **given, "num_classes": 3},
         ),
+        "backends": Call(pc.backends, {}),
         "check_labels": Call(pc.check_labels, {"labels": LABELS, "num_classes": 3}),
         "class_mix": Call(pc.class_mix, images),
         "class_prototypes": Call(

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 MAX_LINES = 400
-TEXT = {".py", ".md", ".toml", ".txt", ".html", ".j2", ".css"}
+TEXT = {".py", ".c", ".h", ".md", ".toml", ".txt", ".html", ".j2", ".css"}
 NOT_OURS = {"build", "dist", "runs", "__pycache__"}
 EMPTY_NAMES = {"utils", "util", "helpers", "helper", "misc", "common"}
 # Each of these makes the host wait for the device, or returns a shape that depends on values.

@@ -1,6 +1,8 @@
 """What a user installs: the wheel holds the library alone, and every dependency is pinned."""
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from email.message import Message
@@ -14,6 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import protocontrast
+from protocontrast.native import build as native
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -21,6 +24,7 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[1]
+SOURCES = {".py", ".typed", ".c", ".h"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 
 
@@ -30,20 +34,31 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> ZipFile:
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     source.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         (source / name).write_bytes((ROOT / name).read_bytes())
     for room in ("protocontrast", "reference", "tests", "benchmarks"):
         for path in (ROOT / room).rglob("*"):
-            if path.suffix in {".py", ".typed"}:
+            if path.suffix in SOURCES:
                 copy = source / path.relative_to(ROOT)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 copy.write_bytes(path.read_bytes())
+    return ZipFile(wheel_of(source, folder))
+
+
+def wheel_of(source: Path, folder: Path, **environment: str) -> Path:
+    """The path of the wheel of a source tree, built into a folder."""
     command = ["-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(source)]
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, *command],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | environment,
+    )
     if done.returncode:
         pytest.fail(f"the wheel does not build:\n{done.stdout}\n{done.stderr}")
     (built,) = folder.glob("*.whl")
-    return ZipFile(built)
+    return built
 
 
 @pytest.fixture(scope="module")
@@ -83,12 +98,28 @@ def test_wheel_holds_the_library_alone(wheel: ZipFile) -> None:
     assert tops == {"protocontrast", f"protocontrast-{PROJECT['version']}.dist-info"}
 
 
-def test_wheel_holds_every_module_and_the_type_marker(wheel: ZipFile) -> None:
-    sources = (p for p in (ROOT / "protocontrast").rglob("*") if p.suffix in {".py", ".typed"})
+def test_wheel_holds_every_module_the_c_sources_and_what_was_compiled(wheel: ZipFile) -> None:
+    sources = (p for p in (ROOT / "protocontrast").rglob("*") if p.suffix in SOURCES)
     expected = {str(path.relative_to(ROOT)) for path in sources}
+    if native.compiler():
+        expected.add(f"protocontrast/native/{native.LIBRARY}")
     packed = {name for name in wheel.namelist() if name.startswith("protocontrast/")}
     assert "protocontrast/py.typed" in packed
     assert packed == expected
+
+
+def test_wheel_is_of_a_platform_and_of_no_python(wheel: ZipFile) -> None:
+    name = Path(str(wheel.filename)).name
+    assert name.startswith(f"protocontrast-{PROJECT['version']}-py3-none-")
+    assert name.endswith("-any.whl") != bool(native.compiler())
+
+
+def test_wheel_without_a_compiler_is_of_every_platform(wheel: ZipFile, tmp_path: Path) -> None:
+    source = Path(str(wheel.filename)).parent / "source"
+    shutil.rmtree(source / "build")
+    built = wheel_of(source, tmp_path, CC="/no/compiler")
+    assert built.name.endswith("-py3-none-any.whl")
+    assert not [name for name in ZipFile(built).namelist() if name.endswith(native.LIBRARY)]
 
 
 def test_wheel_metadata(wheel_metadata: Message) -> None:

@@ -162,7 +162,8 @@ CALLS: dict[str, Callable[[Scene], Any]] = {
 }  # fmt: skip
 NOT_OF_PIXELS = {
     "BiCLOutput", "BidirectionalContrast", "ClassMix", "ClassPrototypes", "ClassStatistics",
-    "DomainBias", "QueuedKeys", "SampledPixels", "TransferredLabels", "frequency_weights",
+    "DomainBias", "QueuedKeys", "SampledPixels", "TransferredLabels", "backends",
+    "frequency_weights",
 }  # fmt: skip
 ROWS_ALONE = {"pair_contrast", "PairContrastLoss"}
 """They take (A, D) and say how a map or a volume becomes that."""

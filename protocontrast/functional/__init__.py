@@ -1,6 +1,7 @@
 """The public functions: metadata checked, shapes brought to one, the operator called."""
 
 from protocontrast.checks import check_labels
+from protocontrast.functional.backends import backends
 from protocontrast.functional.bidirectional import BidirectionalContrast, bidirectional_contrast
 from protocontrast.functional.class_prototypes import ClassPrototypes, class_prototypes
 from protocontrast.functional.class_statistics import ClassStatistics, class_statistics
@@ -33,6 +34,7 @@ __all__ = [
     "SampledPixels",
     "TransferredLabels",
     "assign_subclasses",
+    "backends",
     "bidirectional_contrast",
     "check_labels",
     "class_mix",

@@ -22,6 +22,7 @@ from protocontrast.functional.pixels import (
 from protocontrast.functional.temperature import read_temperature
 from protocontrast.ops.backend import BACKENDS, choose
 from protocontrast.ops.contrast import contrast
+from protocontrast.ops.temperature import is_learnt
 
 SIMILARITIES = ("cosine", "dot", "euclidean")
 REDUCTIONS = ("mean", "sum", "none")
@@ -31,7 +32,7 @@ __all__ = ["ABSENT", "BACKENDS", "REDUCTIONS", "SIMILARITIES", "pixel_prototype_
 Similarity = Literal["cosine", "dot", "euclidean"]
 Reduction = Literal["mean", "sum", "none"]
 Absent = Literal["mask", "floor"]
-Backend = Literal["auto", "triton", "eager", "naive"]
+Backend = Literal["auto", "triton", "native", "eager", "naive"]
 
 
 @public
@@ -149,5 +150,6 @@ def contrast_of(
     call: ContrastCall, reduction: str, backend: Backend, label_smoothing: float = 0.0
 ) -> Tensor:
     """The same of a call that has been checked, with pixels (B, P)."""
-    chosen = choose(backend, "contrast", call.features)
+    operator = "logits" if is_learnt(call.temperature) else "contrast"
+    chosen = choose(backend, operator, call.features, call.similarity)
     return contrast(call, reduction, chosen, label_smoothing)

@@ -149,5 +149,5 @@ def transfer_labels(
             temperature,
             ignore_index,
         )
-        labels, confidence = transfer(call, choose(backend, "transfer", features))
+        labels, confidence = transfer(call, choose(backend, "transfer", features, similarity))
     return TransferredLabels(pixels.restored(labels), pixels.restored(confidence))

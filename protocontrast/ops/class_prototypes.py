@@ -7,6 +7,7 @@ from protocontrast import naive
 from protocontrast.calls import ClassSumsCall
 from protocontrast.eager import class_prototypes as eager_class_prototypes
 from protocontrast.eager.tiles import accumulation_dtype
+from protocontrast.native import class_prototypes as native_class_prototypes
 from protocontrast.ops.labels import checked_labels, refuse_on_host
 from protocontrast.ops.operator import Implementation, Operator
 from protocontrast.ops.rows import images_of, in_rows
@@ -50,6 +51,9 @@ OPERATOR = Operator(
     "class_sums", ClassSumsCall, _empty, naive=_naive, triton=_triton,
     eager=Implementation(
         eager_class_prototypes.class_sums, eager_class_prototypes.class_sums_backward
+    ),
+    native=Implementation(
+        native_class_prototypes.class_sums, native_class_prototypes.class_sums_backward
     ),
     check=_check, results=2, differentiable=["features"],
 )  # fmt: skip

@@ -6,6 +6,7 @@ from torch import Tensor
 from protocontrast import naive
 from protocontrast.calls import ContrastCall
 from protocontrast.eager import contrast as eager_contrast
+from protocontrast.native import contrast as native_contrast
 from protocontrast.ops.backend import full_precision
 from protocontrast.ops.labels import class_labels
 from protocontrast.ops.learnt import learnt_contrast
@@ -37,6 +38,11 @@ OPERATOR = Operator(
         eager_contrast.contrast,
         eager_contrast.contrast_backward,
         eager_contrast.contrast_with_gradient,
+    ),
+    native=Implementation(
+        native_contrast.contrast,
+        native_contrast.contrast_backward,
+        native_contrast.contrast_with_gradient,
     ),
     check=class_labels(FUNCTION, "prototypes"), results=3, saved=[2], annealed=True,
     differentiable=["features", "prototypes"], private=["prototypes", "present", "class_weight"],

@@ -32,6 +32,9 @@ KINDS: dict[Any, str] = {
 }
 KINDS |= {float: "float", float | Tensor: "float"}
 
+SWEEPING = ("eager", "native")
+"""Backends of a CPU, which may write a gradient while they take the loss."""
+
 OPERATORS: dict[str, "Operator"] = {}
 """By name: torch.compile follows a global, but not an object that a function encloses."""
 
@@ -60,6 +63,7 @@ class Operator:
         eager: plain torch, on any device.
         naive: the specification, given the call as it is.
         triton: imports the kernels, where there are any.
+        native: plain C, on a CPU, where there is any.
         check: raises on wrong label values, inside the operators of a CPU.
         results: how many there are.
         differentiable: tensors that get a gradient.
@@ -74,6 +78,7 @@ class Operator:
         self, name: str, call: type[Any], empty: Callable[[Any], Sequence[Tensor]], *,
         eager: Implementation, naive: Callable[[Any], Any] | None = None,
         triton: Callable[[], Implementation] | None = None,
+        native: Implementation | None = None,
         check: Callable[[Any], None] = lambda call: None, results: int = 1,
         differentiable: Sequence[str] = (), private: Sequence[str] = (),
         unread: Sequence[str] = (), saved: Sequence[int] = (),
@@ -81,7 +86,8 @@ class Operator:
     ) -> None:  # fmt: skip
         OPERATORS[name] = self
         self.call, self.check, self.private = call, check, private
-        self.naive, self.eager, self.triton = naive, eager, triton
+        self.naive, self.eager, self.triton, self.native = naive, eager, triton, native
+        self.many = triton is not None or native is not None
         self.saved, self.wide, self.annealed = saved, wide, annealed
         kinds = {field: KINDS[kind] for field, kind in get_type_hints(call).items()}
         fields = [field for field, kind in kinds.items() if kind.startswith("Tensor")]
@@ -93,7 +99,7 @@ class Operator:
         self.places = [fields.index(field) for field in differentiable]
         self.copied = [field in (*private, "annealed") for field in fields]
         self.unread = [field in unread for field in fields]
-        backend = ["str backend"] if triton else []
+        backend = ["str backend"] if self.many else []
         wants = [f"bool wants_{field}" for field in differentiable]
         self.op = _register(name, [*tensors, *settings, *backend], results, self._run)
         self.op.register_fake(lambda *given: _one(empty(self.call_of(given))))
@@ -106,7 +112,7 @@ class Operator:
         self.op.register_autograd(self.gradients, setup_context=self.save)
         self.function = _function(name, results)
         if eager.with_gradient is not None:
-            given = [*tensors, *settings, "bool mean", *wants]
+            given = [*tensors, *settings, "bool mean", "str backend", *wants]
             self.sweep = _register(f"{name}_with_gradient", given, 1 + len(wants), self._run_sweep)
             self.sweep.register_fake(self._empty_sweep)
             self.swept = _swept(name)
@@ -138,7 +144,9 @@ class Operator:
         return call._replace(temperature=float(annealed) if on_host else annealed)
 
     def _implementation(self, backend: Any) -> Implementation:
-        return self.triton() if self.triton and backend == "triton" else self.eager
+        if self.triton and backend == "triton":
+            return self.triton()
+        return self.native if self.native and backend == "native" else self.eager
 
     def _run(self, *given: Any) -> Any:
         call = self._settled(given)
@@ -163,10 +171,11 @@ class Operator:
         return given[begin : begin + len(self.places)]  # type: ignore[return-value]
 
     def _run_sweep(self, *given: Any) -> Any:
-        call, mean = self._settled(given), given[self.tensors + self.settings]
+        call, count = self._settled(given), self.tensors + self.settings
+        mean, backend, *wants = given[count:]
         self.check(call)
         with full_precision(call[0]):
-            return self.eager.with_gradient(call, mean, given[-len(self.places) :])  # type: ignore[misc]
+            return self._implementation(backend).with_gradient(call, mean, tuple(wants))  # type: ignore[misc]
 
     def _like(self, tensors: Sequence[Any], wants: Sequence[Any], wide: bool) -> tuple[Tensor, ...]:
         found = []
@@ -235,13 +244,13 @@ class Operator:
             with full_precision(call[0]):
                 return self.naive(call)
         inputs = self.flat(call)
-        if self.triton:
+        if self.many:
             inputs = *inputs, backend
         return differentiable(self.function, self.op, *inputs) if self.places else self.op(*inputs)
 
     def in_one_sweep(self, call: Any, reduction: str, backend: str) -> bool:
         """Whether the gradient of a reduced loss is written while the loss is taken."""
-        if reduction == "none" or backend != "eager" or call[0].device.type != "cpu":
+        if reduction == "none" or backend not in SWEEPING or call[0].device.type != "cpu":
             return False
         leaves = [call[place] for place in self.places]
         if not (torch.is_grad_enabled() and any(leaf.requires_grad for leaf in leaves)):
@@ -253,8 +262,9 @@ class Operator:
 
     def loss(self, call: Any, reduction: str, backend: str) -> Tensor:
         """The loss of a call whose first results are losses and their weights."""
-        if self.eager.with_gradient and self.in_one_sweep(call, reduction, backend):
-            return self.swept.apply(*self.flat(call), reduction == "mean")
+        sweeps = self.in_one_sweep(call, reduction, backend)
+        if sweeps and self._implementation(backend).with_gradient:
+            return self.swept.apply(*self.flat(call), reduction == "mean", backend)
         losses, weight = self(call, backend)[:2]
         return reduced(losses, weight, reduction)
 

@@ -1,0 +1,129 @@
+"""The structs of `sources/call.h`, and tensors as C reads them: address, strides, dtype."""
+
+import ctypes
+
+import torch
+from torch import Tensor
+
+DTYPES = {
+    torch.float32: 0,
+    torch.float64: 1,
+    torch.bfloat16: 2,
+    torch.float16: 3,
+    torch.uint8: 4,
+    torch.bool: 4,
+    torch.int32: 5,
+    torch.int64: 6,
+}
+"""As `enum dtype` counts them."""
+
+
+class Array(ctypes.Structure):
+    """A tensor of up to three dimensions; all 0 where there is none."""
+
+    _fields_ = [
+        ("data", ctypes.c_void_p),
+        ("strides", ctypes.c_int64 * 3),
+        ("dtype", ctypes.c_int64),
+    ]
+
+
+class Machine(ctypes.Structure):
+    """What every operator is told first."""
+
+    _fields_ = [
+        ("variant", ctypes.c_int64),
+        ("threads", ctypes.c_int64),
+        ("wide", ctypes.c_int64),
+    ]
+
+
+def _integers(*names: str) -> list[tuple[str, type]]:
+    return [(name, ctypes.c_int64) for name in names]
+
+
+def _arrays(*names: str) -> list[tuple[str, type]]:
+    return [(name, Array) for name in names]
+
+
+def _pointers(*names: str) -> list[tuple[str, type]]:
+    return [(name, ctypes.c_void_p) for name in names]
+
+
+def _numbers(*names: str) -> list[tuple[str, type]]:
+    return [(name, ctypes.c_double) for name in names]
+
+
+SIZES = ("images", "channels", "pixels", "classes")
+
+
+class Contrast(ctypes.Structure):
+    """`struct contrast_call`."""
+
+    _fields_ = [
+        ("machine", Machine),
+        *_integers(*SIZES),
+        *_arrays("features", "labels", "prototypes", "present", "class_weight", "pixel_weight"),
+        *_arrays("upstream", "gradient", "to_prototypes"),
+        *_pointers("loss", "weight", "normaliser", "total"),
+        *_integers("cosine", "floor", "soft", "mean", "ignore_index"),
+        *_numbers("temperature"),
+    ]
+
+
+class ClassSums(ctypes.Structure):
+    """`struct class_sums_call`."""
+
+    _fields_ = [
+        ("machine", Machine),
+        *_integers(*SIZES),
+        *_arrays("features", "labels", "pixel_weight"),
+        *_pointers("sums", "counts"),
+        *_integers("normalize", "per_image", "ignore_index"),
+    ]
+
+
+class ClassSumsBackward(ctypes.Structure):
+    """`struct class_sums_backward_call`."""
+
+    _fields_ = [
+        ("machine", Machine),
+        *_integers(*SIZES, "groups"),
+        *_arrays("features", "labels", "pixel_weight", "upstream", "gradient"),
+        *_integers("normalize", "ignore_index"),
+    ]
+
+
+class Transfer(ctypes.Structure):
+    """`struct transfer_call`."""
+
+    _fields_ = [
+        ("machine", Machine),
+        *_integers(*SIZES),
+        *_arrays("features", "prototypes", "present", "class_threshold"),
+        *_pointers("labels", "values"),
+        *_integers("cosine", "confidence", "ignore_index"),
+        *_numbers("threshold", "temperature"),
+    ]
+
+
+Call = Contrast | ClassSums | ClassSumsBackward | Transfer
+
+
+def wide(features: Tensor) -> torch.dtype:
+    """The dtype of sums and results: float64 for float64 features, else float32."""
+    return torch.float64 if features.dtype == torch.float64 else torch.float32
+
+
+def readable(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy where its memory does not hold its values, or a dtype C has not."""
+    if tensor.is_neg():
+        tensor = tensor.resolve_neg()
+    return tensor if tensor.dtype in DTYPES else tensor.long()
+
+
+def array(tensor: Tensor | None) -> Array:
+    """A tensor that `readable` gave and the caller keeps alive; 0 for None and for no elements."""
+    if tensor is None or tensor.numel() == 0:
+        return Array()
+    return Array(tensor.data_ptr(), tensor.stride(), DTYPES[tensor.dtype])

@@ -1,0 +1,66 @@
+"""Class sums and counts in one read: (M1) for `class_prototypes`, and the way back, in C.
+
+The functions of `eager/class_prototypes.py`.
+"""
+
+import torch
+from torch import Tensor
+
+from protocontrast.calls import ClassSumsCall
+from protocontrast.native.calls import ClassSums, ClassSumsBackward, array, readable, wide
+from protocontrast.native.library import machine, run
+
+
+def class_sums(call: ClassSumsCall) -> tuple[Tensor, Tensor]:
+    """Sums (G, C, D) and counts (G, C) with G = B per image, else 1."""
+    features, labels, pixel_weight, num_classes, normalize, per_image, ignore_index = call
+    features, labels = readable(features), readable(labels)
+    weight = None if pixel_weight is None else readable(pixel_weight)
+    images, channels, pixels = features.shape
+    groups = images if per_image else 1
+    sums = features.new_zeros(groups, num_classes, channels, dtype=wide(features))
+    counts = features.new_zeros(groups, num_classes, dtype=wide(features))
+    run(
+        "class_sums",
+        ClassSums(
+            machine(features.dtype == torch.float64),
+            images,
+            channels,
+            pixels,
+            num_classes,
+            *map(array, (features, labels, weight)),
+            sums.data_ptr(),
+            counts.data_ptr(),
+            normalize,
+            per_image,
+            ignore_index,
+        ),
+    )
+    return sums, counts
+
+
+def class_sums_backward(
+    grad_output: Tensor, call: ClassSumsCall, wants: tuple[bool, ...]
+) -> Tensor:
+    """Gradient of the features from that of the sums (G, C, D)."""
+    features, labels, pixel_weight, num_classes, normalize, _, ignore_index = call
+    grad_output, features, labels = map(readable, (grad_output, features, labels))
+    weight = None if pixel_weight is None else readable(pixel_weight)
+    gradient = torch.empty_like(features)
+    images, channels, pixels = features.shape
+    groups = grad_output.shape[0]
+    run(
+        "class_sums_backward",
+        ClassSumsBackward(
+            machine(features.dtype == torch.float64),
+            images,
+            channels,
+            pixels,
+            num_classes,
+            groups,
+            *map(array, (features, labels, weight, grad_output, gradient)),
+            normalize,
+            ignore_index,
+        ),
+    )
+    return gradient

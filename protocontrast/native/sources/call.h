@@ -1,0 +1,64 @@
+/* What Python hands over: one struct per operator, laid out as in `calls.py`. */
+#ifndef CALL_H
+#define CALL_H
+
+#include <stdint.h>
+
+enum dtype { FLOAT32, FLOAT64, BFLOAT16, FLOAT16, UINT8, INT32, INT64 };
+
+/* A tensor of up to three dimensions; strides count elements. `data` is null where it is absent. */
+struct array {
+    void *data;
+    int64_t strides[3];
+    int64_t dtype;
+};
+
+/* What every operator is told first. `wide` asks for float64 arithmetic, else it is float32. */
+struct machine {
+    int64_t variant;
+    int64_t threads;
+    int64_t wide;
+};
+
+/* Features are (B, D, P), labels (B, P) or soft (B, C, P), prototypes (C, D). */
+struct contrast_call {
+    struct machine machine;
+    int64_t images, channels, pixels, classes;
+    struct array features, labels, prototypes, present, class_weight, pixel_weight, upstream;
+    struct array gradient, to_prototypes;
+    void *loss, *weight, *normaliser; /* (B, P), dense */
+    void *total;                      /* (), the summed loss */
+    int64_t cosine, floor, soft, mean, ignore_index;
+    double temperature;
+};
+
+/* Sums (G, C, D) and counts (G, C), dense; G = B per image, else 1. */
+struct class_sums_call {
+    struct machine machine;
+    int64_t images, channels, pixels, classes;
+    struct array features, labels, pixel_weight;
+    void *sums, *counts;
+    int64_t normalize, per_image, ignore_index;
+};
+
+/* The gradient of the features from that of the sums (G, C, D), `groups` of them. */
+struct class_sums_backward_call {
+    struct machine machine;
+    int64_t images, channels, pixels, classes, groups;
+    struct array features, labels, pixel_weight, upstream, gradient;
+    int64_t normalize, ignore_index;
+};
+
+/* Labels and the measure's value (B, P), dense; thresholds (C,), if given, replace the one. */
+struct transfer_call {
+    struct machine machine;
+    int64_t images, channels, pixels, classes;
+    struct array features, prototypes, present, class_threshold;
+    void *labels, *values;
+    int64_t cosine, confidence, ignore_index;
+    double threshold, temperature;
+};
+
+#define EXPORTED __attribute__((visibility("default")))
+
+#endif

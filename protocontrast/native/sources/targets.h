@@ -1,0 +1,103 @@
+/* What each pixel is pulled to: hard labels or soft targets, times the weights. 0 wins over NaN. */
+#ifndef TARGETS_H
+#define TARGETS_H
+
+#include "prototypes.h"
+
+struct targets {
+    const struct array *labels, *pixel_weight, *upstream;
+    const struct prototypes *prototypes;
+    const real *share; /* (classes,), 0 where a class does not count */
+    int soft;
+    int64_t ignore_index;
+    real whole; /* divides all masses */
+};
+
+/* A tile's masses. `weight` is 0 where the pixel is ignored. */
+struct masses {
+    real weight[TILE];
+    real at_floor[TILE];  /* the part of it that is pulled to absent classes */
+    int32_t label[TILE];  /* row of the one class, or -1; of hard labels */
+    real *soft;           /* [rows][TILE], of soft targets */
+};
+
+static inline real times(real mass, real factor) {
+    return mass == 0 || factor == 0 ? 0 : mass * factor;
+}
+
+/* (classes,): the class weights, 0 where absent classes do not count. */
+static inline void read_share(const struct prototypes *p, const struct array *class_weight,
+                              int floor, real *share) {
+    for (int64_t c = 0; c < p->classes; c++) {
+        share[c] = 1;
+        if (class_weight->data) widen(class_weight, c * class_weight->strides[0], 1, 1, share + c);
+        if (!floor && p->row_of[c] < 0) share[c] = 0;
+    }
+}
+
+/* The pixels' own factors: weight, upstream gradient, one over the sum of all. */
+static void apply_factors(const struct targets *t, int64_t image, int64_t start, int64_t count,
+                          real *factor) {
+    real other[TILE];
+    for (int64_t n = 0; n < count; n++) factor[n] = 1;
+    const struct array *given[2] = {t->pixel_weight, t->upstream};
+    for (int i = 0; i < 2; i++) {
+        const struct array *a = given[i];
+        if (!a->data) continue;
+        widen(a, image * a->strides[0] + start * a->strides[1], a->strides[1], count, other);
+        for (int64_t n = 0; n < count; n++) factor[n] = times(factor[n], other[n]);
+    }
+}
+
+static void read_hard(const struct targets *t, int64_t image, int64_t start, int64_t count,
+                      const real *factor, struct masses *m) {
+    const struct array *a = t->labels;
+    const int64_t classes = t->prototypes->classes;
+    int64_t label[TILE];
+    read_labels(a, image * a->strides[0] + start * a->strides[1], a->strides[1], count, label);
+    for (int64_t n = 0; n < TILE; n++) {
+        m->weight[n] = m->at_floor[n] = 0;
+        m->label[n] = -1;
+        /* What is no class was refused before; here it must still not be an index. */
+        if (n >= count || label[n] == t->ignore_index) continue;
+        if ((uint64_t)label[n] >= (uint64_t)classes) continue;
+        const int32_t row = t->prototypes->row_of[label[n]];
+        const real weight = times(t->share[label[n]], factor[n]) / t->whole;
+        m->weight[n] = weight;
+        if (weight == 0) continue;
+        m->label[n] = row;
+        if (row < 0) m->at_floor[n] = weight;
+    }
+}
+
+static void read_soft(const struct targets *t, int64_t image, int64_t start, int64_t count,
+                      const real *factor, struct masses *m) {
+    const struct array *a = t->labels;
+    real mass[TILE] = {0};
+    for (int64_t n = 0; n < TILE; n++) m->weight[n] = m->at_floor[n] = 0;
+    for (int64_t c = 0; c < t->prototypes->classes; c++) {
+        const int32_t row = t->prototypes->row_of[c];
+        const real share = t->share[c];
+        real *to = row < 0 ? m->at_floor : m->soft + row * TILE;
+        if (row >= 0)
+            for (int64_t n = 0; n < TILE; n++) to[n] = 0;
+        if (share == 0) continue;
+        widen(a, offset_of(a, image, c, start), a->strides[2], count, mass);
+        for (int64_t n = 0; n < count; n++) {
+            const real one = times(times(mass[n], share), factor[n]) / t->whole;
+            m->weight[n] += one;
+            to[n] += one;
+        }
+    }
+}
+
+static void read_masses(const struct targets *t, int64_t image, int64_t start, int64_t pixels,
+                        struct masses *m) {
+    real factor[TILE];
+    const int64_t count = pixels - start < TILE ? pixels - start : TILE;
+    apply_factors(t, image, start, count, factor);
+    if (t->soft) read_soft(t, image, start, count, factor, m);
+    else read_hard(t, image, start, count, factor, m);
+}
+
+#endif

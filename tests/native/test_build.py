@@ -1,0 +1,51 @@
+"""How the library is built: which compiler, and what is said where there is none or it fails."""
+
+from pathlib import Path
+
+import pytest
+
+from protocontrast.native import build
+
+
+def test_the_compiler_that_is_named_is_the_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "sh -c")
+    assert build.compiler() == ["sh", "-c"]
+    monkeypatch.setenv("CC", "/no/compiler")
+    assert build.compiler() == []
+
+
+def test_without_a_compiler_there_is_no_library(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CC", "/no/compiler")
+    with pytest.raises(RuntimeError, match="expected a C compiler"):
+        build.build(tmp_path / build.LIBRARY)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_compiler_says_is_passed_on(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="no-such-flag"):
+        build.build(tmp_path / build.LIBRARY, ("--no-such-flag",))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("changed", ["product.h", "contrast.c"])
+def test_the_digest_follows_every_source(
+    changed: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    before = build.digest()
+    for path in build.SOURCES.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    monkeypatch.setattr(build, "SOURCES", tmp_path)
+    assert build.digest() == before
+    (tmp_path / changed).write_text("/* other */\n")
+    assert build.digest() != before
+
+
+def test_every_variant_that_c_counts_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    assert [one.name for one in build.variants()] == ["baseline", "avx2", "avx512"]
+    listed = "EACH(baseline) EACH(avx2) EACH(avx512)"
+    assert listed in (build.SOURCES / "library.c").read_text("utf-8")
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert [one.name for one in build.variants()] == ["baseline"]

@@ -1,0 +1,67 @@
+"""The same bits for every number of threads, after a fork, and from several threads at once."""
+
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+
+from protocontrast.calls import ContrastCall
+from protocontrast.native import contrast as leaf
+from tests import test_threads as any_backend
+from tests.strategies import normal
+from tests.test_threads import LABELS, TABLE
+
+COVERED = ["contrast", "contrast none", "dot", "class means", "unit class means"]
+
+
+@pytest.fixture(autouse=True)
+def threads_restored() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def bits(name: str, threads: int) -> list[Tensor]:
+    call, shapes = any_backend.CALLS[name]
+    return any_backend._bits(partial(call, backend="native"), shapes, threads)
+
+
+def same(one: list[Tensor], other: list[Tensor]) -> bool:
+    return all(torch.equal(*pair) for pair in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("threads", [2, 3, 7, 64])
+@pytest.mark.parametrize("name", COVERED)
+def test_values_and_gradients(name: str, threads: int) -> None:
+    assert same(bits(name, 1), bits(name, threads))
+
+
+def test_several_python_threads_at_once() -> None:
+    alone = bits("contrast", 2)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: bits("contrast", 2), range(8)))
+    assert all(same(one, alone) for one in found)
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork")
+def test_after_a_fork() -> None:
+    """A child has none of its parent's threads: what waits for one would wait for ever."""
+    features, prototypes = (
+        normal(i, shape).float() for i, shape in enumerate([(2, 64, 2304), TABLE])
+    )
+    labels = LABELS.flatten(1)
+    call = ContrastCall(features, labels, prototypes, None, None, None, "cosine", 0.1, False, 255)
+    torch.set_num_threads(2)
+    expected = leaf.contrast_with_gradient(call, True, (True, True))
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        found = leaf.contrast_with_gradient(call, True, (True, True))
+        torch.set_num_threads(1)  # torch's own pool is what does not survive
+        os._exit(0 if same(list(found), list(expected)) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -1,0 +1,18 @@
+"""Every instruction set of this processor, called by name."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from protocontrast.native import build, library
+
+NAMES = [one.name for one in build.variants()[: library.widest() + 1]]
+
+
+@contextmanager
+def variant(name: str) -> Iterator[None]:
+    """Calls of one variant within."""
+    library.variant = [one.name for one in build.variants()].index(name)
+    try:
+        yield
+    finally:
+        library.variant = None
