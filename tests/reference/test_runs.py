@@ -52,11 +52,11 @@ def log(folder: Path) -> Path:
 
 def wait_for_row(process: subprocess.Popen[str] | Forked, folder: Path, row: int) -> None:
     """Return once so many iterations are on record."""
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 200
     while len(rows(folder)) < row and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
     assert process.poll() is None, log(folder).read_text()
-    assert len(rows(folder)) >= row, f"{row} rows take longer than 300 s on this machine"
+    assert len(rows(folder)) >= row, f"{row} rows take longer than 200 s on this machine"
 
 
 def started(settings: Settings, folder: Path, *more: str, **launcher: Any) -> Any:
