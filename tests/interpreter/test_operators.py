@@ -17,7 +17,8 @@ def on_kernels(arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
     return (*arguments[: places[0]], "triton", *arguments[places[0] + 1 :]) if places else None
 
 
-KERNEL_CASES = [(name, on_kernels(arguments)) for name, arguments in CASES]
+# A gradient is written in the forward sweep by backends of a CPU alone.
+KERNEL_CASES = [(n, on_kernels(given)) for n, given in CASES if not n.endswith("_with_gradient")]
 KERNEL_CASES = [(name, arguments) for name, arguments in KERNEL_CASES if arguments is not None]
 
 
