@@ -27,7 +27,7 @@ ablations: $(STAMP)  ## every ingredient switched off in turn, over seeds; write
 	$(RUN) -m reference.ablate $(ARGS)
 
 # The kernels' suite runs beside the rest, on another core, and is told afterwards.
-test: $(STAMP)  ## the suite, about twenty minutes on 2 cores
+test: $(STAMP)  ## the suite, about a quarter of an hour on 2 cores
 ifneq ($(ARGS),)
 	$(RUN) -m pytest $(ARGS)
 else
