@@ -1,4 +1,4 @@
-"""The CPU path in plain C: one file per operator, with the signatures of the eager leaves.
+"""The CPU path in plain C: one file per operator, called as the eager leaves are.
 
 This file knows which operators there are. `build` compiles the sources, `library` loads what was
 built when a call first needs it, `calls` has the structs that are handed over. C knows nothing of

@@ -24,8 +24,13 @@ def _sweep(
 ) -> None:
     """One sweep; what is given beside the call is written, but for `grad_output`."""
     features, labels = call.features, call.labels
-    given = [*call[:6], grad_output]
-    given = [None if tensor is None else readable(tensor) for tensor in given]
+    given = [
+        None if tensor is None else readable(tensor)
+        for tensor in (
+            *(features, labels, call.prototypes, call.present),
+            *(call.class_weight, call.pixel_weight, grad_output),
+        )
+    ]
     images, channels, count = features.shape
     run(
         "contrast",

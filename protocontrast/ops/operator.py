@@ -87,7 +87,7 @@ class Operator:
         OPERATORS[name] = self
         self.call, self.check, self.private = call, check, private
         self.naive, self.eager, self.triton, self.native = naive, eager, triton, native
-        self.many = triton is not None or native is not None
+        self.takes_backend = triton is not None or native is not None
         self.saved, self.wide, self.annealed = saved, wide, annealed
         kinds = {field: KINDS[kind] for field, kind in get_type_hints(call).items()}
         fields = [field for field, kind in kinds.items() if kind.startswith("Tensor")]
@@ -99,7 +99,7 @@ class Operator:
         self.places = [fields.index(field) for field in differentiable]
         self.copied = [field in (*private, "annealed") for field in fields]
         self.unread = [field in unread for field in fields]
-        backend = ["str backend"] if self.many else []
+        backend = ["str backend"] if self.takes_backend else []
         wants = [f"bool wants_{field}" for field in differentiable]
         self.op = _register(name, [*tensors, *settings, *backend], results, self._run)
         self.op.register_fake(lambda *given: _one(empty(self.call_of(given))))
@@ -244,7 +244,7 @@ class Operator:
             with full_precision(call[0]):
                 return self.naive(call)
         inputs = self.flat(call)
-        if self.many:
+        if self.takes_backend:
             inputs = *inputs, backend
         return differentiable(self.function, self.op, *inputs) if self.places else self.op(*inputs)
 

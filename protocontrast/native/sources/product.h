@@ -46,15 +46,17 @@ ALWAYS_INLINE int64_t block_start(struct blocks b, int64_t index) {
 }
 
 /* Calls BODY(rows) with the number of rows as a constant. */
-#if ROWS == 12
-#define WITH_CONSTANT(rows, BODY)                                                                  \
-    switch (rows) {                                                                                \
+#define ONE_TO_SIX(BODY)                                                                           \
     case 1: BODY(1); break;                                                                        \
     case 2: BODY(2); break;                                                                        \
     case 3: BODY(3); break;                                                                        \
     case 4: BODY(4); break;                                                                        \
     case 5: BODY(5); break;                                                                        \
-    case 6: BODY(6); break;                                                                        \
+    case 6: BODY(6); break;
+#if ROWS == 12
+#define WITH_CONSTANT(rows, BODY)                                                                  \
+    switch (rows) {                                                                                \
+        ONE_TO_SIX(BODY)                                                                           \
     case 7: BODY(7); break;                                                                        \
     case 8: BODY(8); break;                                                                        \
     case 9: BODY(9); break;                                                                        \
@@ -65,12 +67,7 @@ ALWAYS_INLINE int64_t block_start(struct blocks b, int64_t index) {
 #else
 #define WITH_CONSTANT(rows, BODY)                                                                  \
     switch (rows) {                                                                                \
-    case 1: BODY(1); break;                                                                        \
-    case 2: BODY(2); break;                                                                        \
-    case 3: BODY(3); break;                                                                        \
-    case 4: BODY(4); break;                                                                        \
-    case 5: BODY(5); break;                                                                        \
-    case 6: BODY(6); break;                                                                        \
+        ONE_TO_SIX(BODY)                                                                           \
     }
 #endif
 
