@@ -1,4 +1,4 @@
-"""Compiles the C sources beside this file into one library: `python -m protocontrast.native.build`.
+"""Compiles the C sources beside this file into one library: `python -m protocontrast.native`.
 
 It takes a C compiler (GCC or Clang; the environment's CC, else cc, gcc or clang) and a few seconds.
 This file needs the standard library alone, since setup.py runs it before anything is installed.
@@ -113,7 +113,3 @@ def main() -> None:
     """Build beside the sources."""
     build(HERE / LIBRARY, tuple(sys.argv[1:]))
     print(HERE / LIBRARY)
-
-
-if __name__ == "__main__":
-    main()

@@ -10,7 +10,7 @@ from protocontrast.native import build
 from protocontrast.native.calls import Call, Machine
 
 PATH = Path(__file__).with_name(build.LIBRARY)
-REBUILD = "python -m protocontrast.native.build compiles it, given a C compiler."
+REBUILD = "python -m protocontrast.native compiles it, given a C compiler."
 
 variant: int | None = None
 """The instruction set to call, as `build.X86` counts them; None: the widest there is."""

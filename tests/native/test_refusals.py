@@ -15,7 +15,7 @@ from tests.sentences import assert_raises
 
 FEATURES, LABELS, PROTOTYPES = scene(torch.float32)
 HINT = 'Hint: backend="auto" takes the fastest implementation there is.'
-REBUILD = "python -m protocontrast.native.build compiles it, given a C compiler."
+REBUILD = "python -m protocontrast.native compiles it, given a C compiler."
 
 
 @pytest.fixture
