@@ -148,7 +148,7 @@ def _carla(target: str) -> Settings:
         network=NetworkSettings("lite"),
         source=source,
         adaptation=adaptation,
-        machine=Machine(threads=1, channels_last=False),
+        machine=Machine(threads=1),
         reporting=replace(_SEEN, checkpoint_every=400, size=(240, 320)),
     )
 
