@@ -4,9 +4,8 @@
         + l_1 L(t -> rho_S) + l_2 L(s -> rho_T)
 
 `protocontrast.BiCL` holds prototypes and domain bias, labels the target and computes both
-contrasts; its equations stand in docs/maths.md. y_F are the static labels that the round began
-with; inside the contrast they win over the dynamic labels of the nearest calibrated prototype,
-which `reference.dynamic_labels` makes where more is asked of them.
+contrasts (docs/maths.md). y_F are the static labels of the round; inside the contrast they win over
+dynamic ones, which `reference.dynamic_labels` makes where more is asked of them.
 """
 
 import math
@@ -16,9 +15,10 @@ from torch import Tensor, nn
 
 import protocontrast as pc
 from reference.contrast_shares import contrast_shares
-from reference.dynamic_labels import DynamicLabels
+from reference.dynamic_labels import DynamicLabels, labels_outside
 from reference.method import Given, Losses, Method, Step
-from reference.networks.output import Output
+from reference.networks.output import Output, Segmenter
+from reference.run.ranks import Ranks
 from reference.settings import Contrast
 
 
@@ -40,8 +40,7 @@ class BiCL(Method):
         if stage.contrasts:
             self.contrast = contrast(stage.contrast, given.num_classes, given.dim)
             if stage.contrast.conditional:
-                self.dynamic = DynamicLabels(stage.contrast, given.num_classes)
-                self.contrast.threshold = math.inf
+                self.dynamic = labels_outside(stage.contrast, given.network, self.contrast)
             if stage.contrast.projection:
                 from reference.methods.heads import Projector
 
@@ -77,6 +76,10 @@ class BiCL(Method):
             terms["source_to_target"] = l_2 * to_target * pulled.source_to_target
         return Losses(terms, target, pulled.target_labels)
 
+    def after(self, network: Segmenter, ranks: Ranks) -> None:
+        if self.dynamic is not None:
+            self.dynamic.follow(network)
+
     def prototypes(self) -> Mapping[str, Tensor]:
         """Prototypes and bias of both domains."""
         return {} if self.contrast is None else self.contrast.state_dict()
@@ -84,8 +87,9 @@ class BiCL(Method):
 
 def contrast(settings: Contrast, num_classes: int, dim: int) -> pc.BiCL:
     """Translate settings into `protocontrast.BiCL`."""
-    # A threshold that no pixel reaches: no dynamic labels.
-    threshold = settings.threshold if settings.dynamic_labels else math.inf
+    # A threshold that no pixel reaches, where none is labelled, or all are from outside.
+    inside = settings.dynamic_labels and not settings.conditional
+    threshold = settings.threshold if inside else math.inf
     return pc.BiCL(
         num_classes, dim, temperature=settings.temperature, threshold=threshold,
         measure=settings.measure, momentum=settings.momentum, normalize=settings.normalize,

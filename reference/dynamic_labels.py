@@ -1,5 +1,7 @@
 """Dynamic labels on which more is asked than `protocontrast.BiCL` asks of its own."""
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -7,7 +9,8 @@ from torch import Tensor, nn
 import protocontrast as pc
 from reference.data.classes import IGNORE
 from reference.method import Step
-from reference.networks.output import Output
+from reference.methods.teachers import MeanTeacher
+from reference.networks.output import Output, Segmenter
 from reference.settings import Contrast
 
 
@@ -50,6 +53,9 @@ class DynamicLabels(nn.Module):
         static = step.target_batch.labels
         return labels if static is None else filled(static, labels, self.num_classes)
 
+    def follow(self, network: Segmenter) -> None:
+        """Look at the network after its weights have moved."""
+
     @torch.no_grad()
     def transferred(
         self, bicl: pc.BiCL, target: Output, prototypes: Tensor, present: Tensor
@@ -77,6 +83,38 @@ class DynamicLabels(nn.Module):
         if self.training:
             self.thresholds.update(probabilities)
         return self.thresholds.select(probabilities).labels
+
+
+class TaughtLabels(DynamicLabels):
+    """Labels by a mean teacher: by its features, with prototypes and a bias that are its own.
+
+    The network can move a feature across a border and is labelled anew by where it lies; its
+    teacher takes a hundred steps to follow.
+    """
+
+    def __init__(self, settings: Contrast, network: Segmenter, own: pc.BiCL) -> None:
+        super().__init__(settings, network.num_classes)
+        self.teacher, self.own = MeanTeacher(network), own
+
+    @torch.no_grad()
+    def forward(self, bicl: pc.BiCL, step: Step, features: Tensor, target: Output) -> Tensor:
+        """Fill static labels; what the network itself sees is not looked at."""
+        del bicl, features, target
+        source = step.see(step.source.images, "source", by=self.teacher).features
+        target = step.see(step.target_batch.images, by=self.teacher)
+        labels = super().forward(self.own, step, source, target)
+        self.own(source, step.source_labels, target.features, labels)
+        return labels
+
+    def follow(self, network: Segmenter) -> None:
+        self.teacher.update_parameters(network)
+
+
+def labels_outside(settings: Contrast, network: Segmenter, bicl: pc.BiCL) -> DynamicLabels:
+    """What labels the target for `bicl`, as its settings ask."""
+    if settings.teacher:
+        return TaughtLabels(settings, network, copy.deepcopy(bicl))
+    return DynamicLabels(settings, network.num_classes)
 
 
 def filled(static: Tensor, dynamic: Tensor, num_classes: int) -> Tensor:

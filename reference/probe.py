@@ -48,7 +48,7 @@ from reference.data.classes import IGNORE, ByteArray
 from reference.data.files import resize_labels
 from reference.data.image_set import ImageSet, spread_indices
 from reference.data.sets import Sets
-from reference.dynamic_labels import DynamicLabels
+from reference.dynamic_labels import DynamicLabels, TaughtLabels
 from reference.experiments.tables import markdown
 from reference.networks.output import Output
 from reference.networks.tensor_files import read_stored
@@ -133,10 +133,13 @@ class Probe:
             logits = network.upsampled(seen.logits, size).index_fill(1, hidden, -torch.inf)
             said = {"network": logits.argmax(dim=1)}
             if isinstance(method, BiCL) and method.contrast is not None:
-                bank, contrast = method.contrast.source_bank, self.settings.adaptation.contrast
-                ask = (method.dynamic or DynamicLabels(contrast, bank.num_classes)).eval()
+                held, contrast = method.contrast, self.settings.adaptation.contrast
+                ask = (method.dynamic or DynamicLabels(contrast, network.num_classes)).eval()
                 seen = Output(seen.logits, method.projected(seen.features))
-                labels = ask.transferred(method.contrast, seen, bank.prototypes, bank.present)
+                if isinstance(ask, TaughtLabels):
+                    held, seen = ask.own, state.see(ask.teacher, batch.images.to(ranks.device))
+                bank = held.source_bank
+                labels = ask.transferred(held, seen, bank.prototypes, bank.present)
                 said["prototypes"] = F.interpolate(labels[:, None].float(), size)[:, 0]
             for way, labels in said.items():
                 given = labels[0].cpu().numpy().astype(np.uint8)

@@ -135,6 +135,9 @@ class Contrast:
     # above 0: no threshold, but this share of every class's nearest pixels, the surest, has its
     # dynamic label, 0..1; own, of method bicl alone
     class_coverage: float = 0.0
+    # a mean teacher's features and head decide on dynamic labels, with prototypes and a bias of
+    # their own; own, of method bicl alone
+    teacher: bool = False
     # steps of adaptation over which both weights rise from 0; own, of method bicl alone
     warmup: int = 0
     # contrast the output of two trained 1x1 convolutions of the features; own, of bicl alone
@@ -151,7 +154,7 @@ class Contrast:
     @property
     def conditional(self) -> bool:
         """Whether dynamic labels depend on more than the nearest prototype and one threshold."""
-        return self.dynamic_labels and (self.agree or self.class_coverage > 0)
+        return self.dynamic_labels and (self.agree or self.teacher or self.class_coverage > 0)
 
 
 @dataclass(frozen=True)

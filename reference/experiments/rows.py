@@ -90,6 +90,9 @@ VARIANTS: Final[Mapping[str, tuple[str, Change]]] = {
         "balanced, prototypes of the bank",
         _balanced(prototypes="bank", pairwise=False, absent="mask", normalize="features"),
     ),
+    "balanced_teacher": (
+        "balanced, dynamic labels of a mean teacher", _balanced(teacher=True),
+    ),
     "balanced_warmup": ("balanced, rising over 100 steps", _balanced(warmup=100)),
     "balanced_projection": ("balanced, on projected features", _balanced(projection=True)),
     "balanced_strong": (
@@ -120,6 +123,7 @@ PAIRS: Final[Mapping[str, tuple[str, str]]] = {
     "dynamic labels, every pixel alike": ("bicl", "without_dynamic_labels"),
     "dynamic labels, every class alike": ("balanced", "balanced_static"),
     "the same that the head shares": ("balanced_agree", "balanced_static"),
+    "the same of a mean teacher": ("balanced_teacher", "balanced_static"),
     "the same for 0.6 of every class": ("balanced_coverage", "balanced_static"),
     "calibration, every class alike": ("balanced", "balanced_uncalibrated"),
     **{

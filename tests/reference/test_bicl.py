@@ -30,6 +30,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "balance": {"balance": "class"},
     "agree": {"agree": True},
     "coverage": {"class_coverage": 0.5},
+    "teacher": {"teacher": True},
     "warm-up": {"warmup": 7},
     "projection": {"projection": True},
 }
@@ -102,6 +103,28 @@ def test_agreed_labels_are_those_that_head_and_prototype_share() -> None:
     agreed = DynamicLabels(replace(NEAR, agree=True), CLASSES)(bicl, made, source.features, said)
     assert torch.equal(agreed, torch.where(every == head, every, IGNORE))
     assert 0.1 < (agreed != IGNORE).float().mean() < 0.6
+
+
+def test_a_teacher_labels_as_the_network_it_copied_and_then_follows_it_slowly() -> None:
+    network = toy().eval()
+    made = step(network, static=static_labels(0, 8))
+    taught, own = (of(network, teacher=on, agree=True) for on in (True, False))
+    first = taught(made)
+    assert first.labels is not None and (first.labels != IGNORE).any()
+    for name, value in own(made).terms.items():
+        assert torch.equal(first.terms[name], value)
+    torch.testing.assert_close(
+        taught.dynamic.own.state_dict(),
+        own.contrast.state_dict(),  # type: ignore[union-attr]
+    )
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.manual_seed(1)))
+    again = [method(made).labels for method in (taught, own)]
+    assert torch.equal(again[0], first.labels) and not torch.equal(again[1], first.labels)
+    for _ in range(2):
+        taught.after(network, made.ranks)
+    assert not torch.equal(taught(made).labels, first.labels)
 
 
 def test_banks_and_bias_see_agreed_pixels_alone() -> None:
