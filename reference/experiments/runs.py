@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from reference.experiments.rows import CONTROL, ORACLE, SOURCE
+from reference.experiments.rows import CONTROL, ORACLE, SOURCE, settings_of
 from reference.experiments.targets import sets_of
 from reference.run.folder import LAST, SETTINGS, as_plain, differences
 from reference.settings import Settings, phases
@@ -133,6 +133,12 @@ def _score(run: Run, held: Mapping[str, Any]) -> None:
         folder.save(state.iteration, state.state(folder.plain))
 
 
+def rows_of(rows: Sequence[str], preset: Settings, folder: Path) -> list[Run]:
+    """Runs of rows, keys of `rows.LABELS`, in folders beside that of the row "source_only"."""
+    begin = folder / SOURCE / LAST
+    return [Run(row, settings_of(row, preset, begin), folder / row) for row in rows]
+
+
 def refuse_other_settings(run: Run, caller: str, hint: str) -> None:
     """Refuse a folder in which a run of other settings lies, in a sentence that ends in a hint."""
     path = run.folder / SETTINGS
@@ -154,37 +160,35 @@ def record_of(run: Run) -> dict[str, Any] | None:
     Share ratios of classes: of the predictions on the scored images over the source labels that
     the row "source_only" was trained on; the truth plays no part in them.
     """
-    from reference.run.report import METRICS, read_metrics
+    from reference.pictures.recorded_run import read_run
 
-    held = _checkpoint(run.folder)
-    if held is None or held["iteration"] < phases(run.settings)[-1].stop:
+    if not (run.folder / LAST).is_file():
         return None
-    table = json.loads((run.folder / "classes.json").read_text("utf-8"))
-    evaluation, iou = table["evaluation"], table["rows"][0]["iou"]
-    confusion, names = evaluation["confusion"], evaluation["protocol"]["classes"]["names"]
+    held = read_run(run.folder)
+    if held.reached < held.planned or held.confusion is None:
+        return None
     # A class without a labelled pixel has no score.
-    occurring = [name for name, truth in zip(names, confusion, strict=True) if sum(truth)]
-    scored = {name: iou[name] for name in occurring if name in iou}
-    origin = json.loads((run.folder / "origin.json").read_text("utf-8"))["starts"][-1]
-    begun = held if run.row == SOURCE else _checkpoint(run.folder.with_name(SOURCE))
-    largest, smallest = _share_ratios(confusion, begun) if begun else (None, None)
-    metrics = read_metrics(run.folder / METRICS)
+    labelled = dict(zip(held.classes, map(sum, held.confusion), strict=True))
+    scored = {name: iou for name, iou in held.iou.items() if labelled[name] and iou is not None}
+    begun = run.folder.with_name(SOURCE)
+    source = read_run(begun).source_pixels if (begun / LAST).is_file() else ()
+    ratios = _share_ratios(held.confusion, source)
     # Drawn seeds have images of their own, which cannot be resampled together.
     drawn = run.settings.data.target_set.startswith("toy")
-    classes = [names.index(name) for name in scored]
+    classes = [number for number, name in enumerate(held.classes) if name in scored]
     return {
         "row": run.row,
         "seed": run.settings.seed,
         "miou": sum(scored.values()) / len(scored),
         "iou": scored,
         "resampled": None if drawn else resampled_scores(run.folder, classes),
-        "share_ratio_max": largest,
-        "share_ratio_min": smallest,
-        "coverage_end": next((r["coverage"] for r in metrics[::-1] if "coverage" in r), None),
+        "share_ratio_max": max(ratios, default=None),
+        "share_ratio_min": min(ratios, default=None),
+        "coverage_end": next((value for _, value in held.column("coverage")[::-1]), None),
         # Of the processor in all steps, which other work on the machine does not change.
-        "seconds": sum(row.get("cpu_seconds", 0.0) for row in metrics),
-        "warnings": len(held["monitor"]["told"]),
-        **{name: origin[name] for name in ("versions", "machine", "commit")},
+        "seconds": sum(seconds for _, seconds in held.column("cpu_seconds")),
+        "warnings": len(held.alarms),
+        **{name: held.starts[-1][name] for name in ("versions", "machine", "commit")},
     }
 
 
@@ -216,14 +220,10 @@ def _checkpoint(folder: Path) -> dict[str, Any] | None:
     return torch.load(path, map_location="cpu", weights_only=True) if path.is_file() else None
 
 
-def _share_ratios(
-    confusion: Sequence[Sequence[int]], begun: Mapping[str, Any]
-) -> tuple[float, float]:
-    source = begun["monitor"]["source"].tolist()
+def _share_ratios(confusion: Sequence[Sequence[int]], source: Sequence[int]) -> list[float]:
     predicted = [sum(column) for column in zip(*confusion, strict=True)]
-    ratios = [
+    return [
         (now / sum(predicted)) / (before / sum(source))
-        for now, before in zip(predicted, source, strict=True)
+        for now, before in zip(predicted, source, strict=False)
         if before
     ]
-    return max(ratios), min(ratios)

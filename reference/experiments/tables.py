@@ -23,13 +23,9 @@ from reference.experiments.rows import (
 )
 from reference.run.files import write_atomically
 
-SECTIONS: Final = ("toy", "carla-to-camvid", "carla-to-kitti", "photographs", "varied", "sequence")
+SECTIONS: Final = ("toy", "carla-to-camvid", "carla-to-kitti", "sequence")
 # What a column of the methods' table calls a target, and the file with its numbers.
-METHODS: Final = {
-    "drawn streets": "methods",
-    "photographs": "methods-photographs",
-    "drawn nights": "methods-night",
-}
+METHODS: Final = {"drawn streets": "methods", "drawn nights": "methods-night"}
 PICTURE: Final = "methods.svg"
 TITLE: Final = "Gain over the continued control, points of mean IoU"
 DOCS: Final = Path(__file__).resolve().parents[2] / "docs"

@@ -22,15 +22,9 @@ def is_named(target: str) -> bool:
 
 
 def target_settings(
-    target: str,
-    seed: int,
-    *,
-    data: Path,
-    scenes: Path | None = None,
-    root: Path | None = None,
-    varied: bool = False,
+    target: str, seed: int, *, data: Path, scenes: Path | None = None, root: Path | None = None,
     sequence: str = "",
-) -> Settings:
+) -> Settings:  # fmt: skip
     """Settings of a whole run towards a target, of one thread.
 
     Args:
@@ -38,29 +32,22 @@ def target_settings(
             of its name ("camvid", "kitti" ...) or else that of Cityscapes.
         seed: of the drawn scenes, the weights and the batches.
         data: folder below which scenes are drawn, each kind in a folder of its own or in `scenes`.
-        scenes: folder of the drawn scenes.
         root: of the sets of a preset that draws nothing.
-        varied: for photographs: a varied source, and a larger network trained longer.
-        sequence: a drive of these photographs that is the target, the others being the source.
+        sequence: a drive of the photographs that is the target, the others being the source.
     """
-    if is_named(target):
-        _, settings = PRESETS[_PRESETS.get(target, target)]
-        sets = replace(settings.data, root=root)
-    else:
+    _, settings = PRESETS["day-to-dusk" if sequence else _PRESETS.get(target, target)]
+    sets = replace(settings.data, root=root)
+    if sequence:
         from reference.data.layouts import LAYOUTS
 
-        name = "varied-to-photographs" if varied else "toy-to-photographs"
-        _, settings = PRESETS["day-to-dusk" if sequence else name]
         folder = Path(target)
         layout = folder.name.lower() if folder.name.lower() in LAYOUTS else "cityscapes"
-        sets = replace(settings.data, target=folder, target_set=layout)
-        if sequence:
-            sets = replace(sets, source=folder, source_set=layout, sequence=sequence)
-    if sets.source_set == "toy":
-        folder = scenes or data / sets.drawn.folder(seed).name
-        # Beside photographs the root would be that of both sets.
-        place = "root" if sets.target_set.startswith("toy") else "source"
-        sets = replace(sets, **{place: folder})  # type: ignore[arg-type]
+        sets = replace(
+            sets, source=folder, source_set=layout, target=folder, target_set=layout,
+            sequence=sequence,
+        )  # fmt: skip
+    elif sets.source_set == "toy":
+        sets = replace(sets, root=scenes or data / sets.drawn.folder(seed).name)
     return replace(settings, seed=seed, data=sets, machine=replace(settings.machine, threads=1))
 
 
@@ -68,7 +55,6 @@ def draw_missing(many: Iterable[Settings]) -> None:
     """Open the data of several runs once, before they want them at the same time."""
     for settings in {(each.seed, each.data): each for each in many}.values():
         sets = sets_of(settings)
-        # Photographs first: a wrong folder is told before anything is drawn.
         _ = len(sets.target), len(sets.validation), len(sets.source)
 
 

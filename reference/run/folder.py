@@ -44,6 +44,8 @@ _MAY_CHANGE: Final = {
     "data.drawn.target_val",
 }
 _LENGTHS: Final = {"source.iterations", "adaptation.iterations"}
+# Settings of former versions, at the value that is now the only one.
+_GONE: Final = {"data.drawn.varied": False}
 # A worker that outlives its killed parent would otherwise keep the folder locked.
 _LOCKED: Final[set[int]] = set()
 
@@ -78,7 +80,7 @@ def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[st
 
     One that is newer than the stored run was then at its default, which leaves runs as they were.
     """
-    usual, now = flat(as_plain(Settings())), flat(wanted)
+    usual, now = _GONE | flat(as_plain(Settings())), _GONE | flat(wanted)
     before = {name: value for name, value in usual.items() if name in now} | flat(stored)
     return [
         f"{name}: {before.get(name)!r} -> {now.get(name)!r}"

@@ -71,7 +71,7 @@ def _draw(seed: int, drawn: Drawn, scene: Scene) -> None:
     partner = scene.labels is None
     image, classes = draw_scene(
         seed, scene.domain, scene.index, drawn.size, drawn.shift, scene.split,
-        varied=drawn.varied, night=drawn.night and not partner, other_traffic=partner,
+        night=drawn.night and not partner, other_traffic=partner,
     )  # fmt: skip
     write_picture(scene.image, Image.fromarray(image), compress_level=1)
     if scene.labels is None:
@@ -86,10 +86,9 @@ def _draw(seed: int, drawn: Drawn, scene: Scene) -> None:
 
 
 def _fingerprint(seed: int, drawn: Drawn) -> str:
-    digest, (varied, night) = hashlib.sha256(), (drawn.varied, drawn.night)
+    digest = hashlib.sha256()
     for domain in DOMAINS:
-        scene = draw_scene(seed, domain, 0, drawn.size, drawn.shift, varied=varied, night=night)
-        for pixels in scene:
+        for pixels in draw_scene(seed, domain, 0, drawn.size, drawn.shift, night=drawn.night):
             digest.update(pixels.tobytes())
     return digest.hexdigest()[:16]
 

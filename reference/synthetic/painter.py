@@ -128,14 +128,6 @@ class Canvas:
         self._colour_pen.line(points, fill=colour, width=thickness)
         self._code_pen.line(points, fill=stamp.code, width=thickness)
 
-    def relabel(self, middle: Point, radius: float, train_id: int) -> None:
-        """Give a disc another class and leave its colours, materials and distances."""
-        u, v = middle
-        box = (u - radius, v - radius, u + radius, v + radius)
-        classes, *others = self.codes.split()
-        ImageDraw.Draw(classes).ellipse(box, fill=train_id)
-        self.codes.paste(Image.merge("RGB", (classes, *others)))
-
     def cast_shadow(self, corners: Sequence[Point]) -> None:
         """Mark a polygon of the ground as lying in shadow."""
         self._shade_pen.polygon(corners, fill=255)
