@@ -18,6 +18,7 @@ import protocontrast as pc
 from reference.contrast_shares import contrast_shares
 from reference.dynamic_labels import DynamicLabels
 from reference.method import Given, Losses, Method, Step
+from reference.methods.heads import Projector
 from reference.networks.output import Output
 from reference.settings import Contrast
 
@@ -43,8 +44,6 @@ class BiCL(Method):
                 self.dynamic = DynamicLabels(stage.contrast, given.num_classes)
                 self.contrast.threshold = math.inf
             if stage.contrast.projection:
-                from reference.methods.heads import Projector
-
                 self.projected = Projector(given.dim, "crc", given.seed)
 
     def forward(self, step: Step) -> Losses:

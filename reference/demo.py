@@ -23,13 +23,7 @@ from rich.table import Table
 from reference.commands import answer, read
 from reference.experiments import targets
 from reference.experiments.rows import CAPTIONS, CONTROL, ENTROPY, ORACLE, SOURCE
-from reference.experiments.runs import (
-    Run,
-    record_of,
-    refuse_other_settings,
-    rows_of,
-    train_all,
-)
+from reference.experiments.runs import Run, record_of, refuse_other_settings, rows_of, train_all
 from reference.experiments.targets import NIGHT, TOY
 from reference.run.files import require_new_folder, write_json
 from reference.run.folder import COMPARISON, as_plain

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from reference.data.files import TRAP, DataError, Size, check_ends, fit_labels, picture_size
+from reference.data.files import TRAP, DataError, check_ends, fit_labels, picture_size
 from reference.data.image_set import ImageSet, spread_indices
 from reference.data.sets import Sets
+from reference.data.settings import Size
 
 if TYPE_CHECKING:
     from reference.settings import Settings

@@ -16,7 +16,6 @@ import numpy as np
 from reference.data.classes import IGNORE, ByteArray, ClassList
 from reference.data.files import (
     Reading,
-    Size,
     find_files,
     fit_labels,
     picture_size,
@@ -25,6 +24,7 @@ from reference.data.files import (
     refuse,
 )
 from reference.data.layouts import CONVERTED, LAYOUTS, TRAIN_IDS, Labels, Layout
+from reference.data.settings import Size
 
 Role = Literal["source", "target"]
 Parts = tuple[str, ...]

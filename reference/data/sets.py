@@ -8,15 +8,13 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from reference.data.classes import CITYSCAPES, EXAMPLE, ClassList, read_classes
 from reference.data.image_set import OWN, ImageSet, layout_of, open_set, shown_classes
 from reference.data.layouts import LAYOUTS, Layout
+from reference.data.rare_classes import ClassCounts, RareClassSampler, class_counts
 from reference.data.settings import DataSettings, Drawn, RareClasses
-
-if TYPE_CHECKING:
-    from reference.data.rare_classes import ClassCounts, RareClassSampler
 
 __all__ = ["ImageSet", "Sets"]
 
@@ -183,19 +181,13 @@ class Sets:
             for name, images in self.opened(target=target, validation=validation).items()
         ]
 
-    def counts(self) -> "ClassCounts":
+    def counts(self) -> ClassCounts:
         """Pixels of every class in every label file of training, counted once and kept."""
-        from reference.data.rare_classes import class_counts
-
         return class_counts(self.labelled, workers=self.settings.workers)
 
-    def rare_classes(self, settings: RareClasses) -> "RareClassSampler | None":
+    def rare_classes(self, settings: RareClasses) -> RareClassSampler | None:
         """What draws images by their classes; None where every image comes once an epoch."""
-        if not settings.on:
-            return None
-        from reference.data.rare_classes import RareClassSampler
-
-        return RareClassSampler(self.counts(), settings)
+        return RareClassSampler(self.counts(), settings) if settings.on else None
 
 
 def plain(name: str) -> str:

@@ -230,11 +230,9 @@ def settings_of(row: str, preset: Settings, begin: Path) -> Settings:
 
 
 def method_rows(names: tuple[str, ...], *, day_images: bool = True) -> tuple[str, ...]:
-    """Rows of methods, by name or of all that the target allows, and those beside them.
+    """Rows of methods, by name or "all" that the target allows, and those beside them.
 
-    Args:
-        names: of methods, or "all" alone.
-        day_images: whether the target has a day image of every image, as some methods need.
+    Some methods need `day_images`: one of every image of the target.
     """
     allowed = [name for name in _NAMES if day_images or not METHODS[name].uses_partners]
     for name in names if names != ("all",) else ():

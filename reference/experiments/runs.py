@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from reference.data.sets import Sets
 from reference.experiments.rows import CONTROL, ORACLE, SOURCE, settings_of
-from reference.experiments.targets import sets_of
 from reference.run.folder import LAST, SETTINGS, as_plain, differences
 from reference.settings import Settings, phases
 
@@ -59,9 +59,8 @@ def train_run(settings: Settings, folder: Path) -> str | None:
 def train_all(runs: Sequence[Run], jobs: int) -> Iterator[tuple[Run, str | None]]:
     """Train runs in `jobs` processes, each as soon as the one it starts from is complete.
 
-    Yields:
-        A run that ended, and why it failed, None if it did not. What starts from one that failed
-        is left out.
+    Yields every run that ended, and why it failed, None if it did not. What starts from one that
+    failed is left out.
     """
     # First what others wait for, then the longest; the control is the shortest.
     order = {SOURCE: 0, ORACLE: 1, CONTROL: 3}
@@ -91,14 +90,9 @@ def train_all(runs: Sequence[Run], jobs: int) -> Iterator[tuple[Run, str | None]
 def take_over(run: Run, runs: Path) -> Path | None:
     """Take the network of a complete source run that differs by its target alone, and score it.
 
-    Nothing is done in a folder that exists.
-
-    Args:
-        run: of the row "source_only", of which the target's training images play no part.
-        runs: folder of the runs of all targets.
-
-    Returns:
-        Path: folder of the run that it was taken from; None where there is none.
+    The run is of the row "source_only", in which the target's training images play no part; `runs`
+    holds the runs of all targets. Returns the folder that it was taken from; None where there is
+    none, or where the run has a folder already.
     """
     wanted, unread = as_plain(run.settings), ("adaptation.", "data.target", "data.val")
     for folder in sorted(runs.glob(f"*/{run.folder.parent.name}/{SOURCE}")):
@@ -119,7 +113,7 @@ def _score(run: Run, held: Mapping[str, Any]) -> None:
     from reference.run.report import Report
     from reference.run.state import State
 
-    sets, end = sets_of(run.settings), phases(run.settings)[-1]
+    sets, end = Sets(run.settings.data, run.settings.seed), phases(run.settings)[-1]
     with (
         joined(run.settings.machine) as ranks,
         RunFolder(run.folder, as_plain(run.settings), ranks, resume=False) as folder,

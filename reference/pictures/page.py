@@ -79,11 +79,8 @@ def images(comparison: Comparison) -> list[dict[str, Any]]:
         for name in last.pictures:
             if name not in (*still, "prediction") and (single or "confidence" not in name):
                 panels.append(_panel(name, name, times))
-        (height, width, _), at = (
-            last.pictures["prediction"].shape,
-            [each.iteration for each in times],
-        )
-        size = f"{width} / {height}"
+        height, width, _ = last.pictures["prediction"].shape
+        at, size = [each.iteration for each in times], f"{width} / {height}"
         blocks.append({"strip": last, "panels": panels, "times": at, "size": size})
     return blocks
 

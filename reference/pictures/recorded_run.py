@@ -28,25 +28,16 @@ _OWN: Final = (
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """What a run folder says about its run.
-
-    Args:
-        role: what it is to the others, one of `ROLES`.
-        settings: as one table of dotted names.
-        starts: per start of the command, what origin.json says.
-        rows: the lines of the metrics in order; columns without a number are left out.
-        table: the table per class as JSON holds it; None before the first evaluation.
-        held: the newest checkpoint; empty before the first.
-    """
+    """What a run folder says about its run."""
 
     folder: Path
     caption: str
-    role: str
-    settings: Mapping[str, Any]
-    starts: Sequence[Mapping[str, Any]]
-    rows: Sequence[Mapping[str, Any]]
-    table: Mapping[str, Any] | None
-    held: Mapping[str, Any]
+    role: str  # what it is to the others, one of `ROLES`
+    settings: Mapping[str, Any]  # as one table of dotted names
+    starts: Sequence[Mapping[str, Any]]  # per start of the command, what origin.json says
+    rows: Sequence[Mapping[str, Any]]  # lines of the metrics; columns without a number are left out
+    table: Mapping[str, Any] | None  # per class, as JSON holds it; None before an evaluation
+    held: Mapping[str, Any]  # the newest checkpoint; empty before the first
 
     @property
     def reached(self) -> int:
@@ -183,11 +174,7 @@ def is_run(folder: Path) -> bool:
 
 
 def read_run(run: Path) -> RecordedRun:
-    """Read what the folder of a run says; the run may go on meanwhile.
-
-    Raises:
-        ValueError: it is no such folder, or a file in it is damaged.
-    """
+    """Read what the folder of a run says; the run may go on meanwhile."""
     if not is_run(run):
         raise ValueError(
             f"report: expected the folder of a run of reference.train, got {run}, which has no "
@@ -220,9 +207,6 @@ def read_comparison(folders: Sequence[Path]) -> Comparison:
     """Read runs: each folder is of one, or has some inside.
 
     A ``comparison.json`` in such a folder names those to show, with captions and roles.
-
-    Raises:
-        ValueError: one of them holds no run, or a file is damaged.
     """
     runs: list[RecordedRun] = []
     words: dict[str, str] = {}

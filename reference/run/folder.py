@@ -125,13 +125,8 @@ class RunFolder:
 
     Entering refuses a folder that holds something else, that another process trains in, whose run
     began with other settings, or without a whole checkpoint; all ranks refuse together. It writes
-    nothing but the lock; `record` is the first to write.
-
-    Args:
-        path: of the folder.
-        plain: settings of the run, as `as_plain` gives them.
-        ranks: the processes.
-        resume: go on with a run that is there.
+    nothing but the lock; `record` is the first to write. `plain` are the settings of the run, as
+    `as_plain` gives them; with `resume` a run that is there goes on.
     """
 
     def __init__(

@@ -48,9 +48,7 @@ class Options:
 def draw(root: Path, seed: int, drawn: Drawn, *, jobs: int = 1, quiet: bool = True) -> None:
     """Draw the scenes that a folder lacks, new or filled with the same settings before.
 
-    Raises:
-        ValueError: it holds other things, or scenes of other settings or other code; nothing is
-            touched then.
+    Where it holds other things, or scenes of other settings or code, nothing is touched.
     """
     wanted = {**settings_of(drawn, seed), "drawing": _fingerprint(seed, drawn)}
     if not is_claimed(root, wanted):

@@ -24,20 +24,14 @@ class Camera(NamedTuple):
     """Projects street coordinates, metres, to pixels.
 
     u = centre + focal ((x - lateral) / z + curve z), v = horizon + focal (height - y) / z.
-
-    Args:
-        focal, centre, horizon: pixels; the latter are column and row of the vanishing point.
-        height: metres above the road.
-        lateral: metres right of the road's middle line.
-        curve: 1/metre; the street drifts sideways by curve z^2.
     """
 
-    focal: float
-    centre: float
-    horizon: float
-    height: float
-    lateral: float
-    curve: float
+    focal: float  # pixels
+    centre: float  # column of the vanishing point, pixels
+    horizon: float  # its row
+    height: float  # metres above the road
+    lateral: float  # metres right of the road's middle line
+    curve: float  # 1/metre; the street drifts sideways by curve z^2
 
     def point(self, x: float, y: float, z: float) -> Point:
         """Return the pixel (u, v) of a point ahead of the camera (z > 0)."""

@@ -134,9 +134,6 @@ def draw_scene(
     Returns:
         image uint8 (H, W, 3), RGB, and class numbers uint8 (H, W) of the 19 Cityscapes classes.
 
-    Raises:
-        ValueError: an unknown domain or split, or a number outside its range.
-
     Example:
         >>> image, labels = draw_scene(0, "target", 7)
         >>> image.shape, labels.shape
