@@ -19,8 +19,7 @@ from reference.data.classes import IGNORE, ByteArray, ClassList
 from reference.data.colour import change_colours
 from reference.data.cuts import Key, Order, Window, draw_window, placed
 from reference.data.files import DataError, Reading, read_labels, resize_image, resize_labels
-from reference.data.image_set import ImageSet, reading_of
-from reference.data.layouts import Labels
+from reference.data.image_set import ImageSet
 from reference.data.rare_classes import RareClassSampler
 from reference.data.settings import Crops, Size
 from reference.run.report import track
@@ -136,7 +135,8 @@ class _Cuts(Dataset[Any]):
 
 def _as_they_stand(classes: ClassList) -> Reading:
     """Return how static labels are read: class numbers and 255."""
-    return reading_of(Labels("", {**dict(enumerate(classes.names)), IGNORE: ""}), classes)
+    known = frozenset((*range(len(classes)), IGNORE))
+    return Reading("ids", np.arange(256, dtype=np.uint8), known, {})
 
 
 def _files(images: ImageSet, index: int) -> tuple[ByteArray, ByteArray | None, ByteArray | None]:

@@ -108,14 +108,8 @@ class Sets:
         draw_missing(folder, drawn, self._seed)
 
     def opened(self, *, target: bool, validation: bool) -> dict[str, ImageSet]:
-        """Open the sets that a run reads: "labelled", then "target" and "validation".
-
-        What lies on disk comes first, so that a missing folder is told before scenes are drawn.
-        """
+        """Open the sets that a run reads: "labelled", then "target" and "validation"."""
         names = ["labelled"] + ["target"] * target + ["validation"] * validation
-        later = {"labelled": self._source} if not self._of_oracle else {}
-        for name in sorted(names, key=lambda name: later.get(name, self._target) in _DRAWN):
-            getattr(self, name)
         return {name: getattr(self, name) for name in names}
 
     def _own(self, layout: Layout, flag: str) -> Path | None:
@@ -172,14 +166,6 @@ class Sets:
         """Classes that the labels of training do not show, so that no pixel may be given them."""
         known = self.labelled.labelled
         return tuple(number for number in range(len(self.classes)) if number not in known)
-
-    def describe(self, *, target: bool, validation: bool) -> list[str]:
-        """Say which folders and how many images a run reads."""
-        words = {"target": "target images without labels"}
-        return [
-            f"{words.get(name, f'{name} images')}: {len(images)} in {images.root}"
-            for name, images in self.opened(target=target, validation=validation).items()
-        ]
 
     def counts(self) -> ClassCounts:
         """Pixels of every class in every label file of training, counted once and kept."""

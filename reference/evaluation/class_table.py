@@ -162,16 +162,11 @@ def class_table(
 ) -> ClassTable:
     """Set the last checkpoint, the headline, beside what it should be compared with.
 
-    That is the `previous` evaluation, with the change since, and published rows, where there are
-    any of these sets and classes. `network` is what was scored, of `in_words`.
+    That is the `previous` evaluation, measured alike, with the change since, and published rows,
+    where there are any of these sets and classes. `network` is what was scored, of `in_words`.
     """
     rows = [_scored(LAST, last)]
     if previous is not None:
-        if previous.header != last.header:
-            raise ValueError(
-                f"class_table: expected evaluations measured alike, got {last.header!r} and "
-                f"{previous.header!r}."
-            )
         before = _scored(_PREVIOUS, previous)
         iou = _minus(rows[0].iou_percent, before.iou_percent)
         rows += [before, Row(DELTA, iou, _minus(rows[0].means_percent, before.means_percent))]

@@ -274,8 +274,7 @@ def evaluate(
             f"evaluate: expected a network with {count} outputs, one per class of "
             f"{protocol.classes.name}, got {network.num_classes}."
         )
-    device = next(network.parameters()).device
-    matrices = []
+    device, matrices = next(network.parameters()).device, []
     with at_rest(network):
         for index in track(len(images), "Evaluating", show=progress):
             truth = torch.from_numpy(images.labels(index).copy()).to(device)

@@ -1,20 +1,23 @@
 """Runs that are compared: trained side by side, and read back from their folders."""
 
-import json
 import multiprocessing
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from reference.data.sets import Sets
 from reference.experiments.rows import CONTROL, ORACLE, SOURCE, settings_of
+from reference.run.files import read_json
 from reference.run.folder import LAST, SETTINGS, as_plain, differences
 from reference.settings import Settings, phases
+
+if TYPE_CHECKING:
+    from reference.pictures.recorded_run import RecordedRun
 
 # As many as give the ends of an interval of 95 % to about a tenth of its length.
 RESAMPLES: Final = 400
@@ -95,12 +98,13 @@ def take_over(run: Run, runs: Path) -> Path | None:
     none, or where the run has a folder already.
     """
     wanted, unread = as_plain(run.settings), ("adaptation.", "data.target", "data.val")
+    if run.folder.is_dir() or run.settings.data.sequence:
+        return None
     for folder in sorted(runs.glob(f"*/{run.folder.parent.name}/{SOURCE}")):
-        held = None if run.folder.is_dir() or run.settings.data.sequence else _checkpoint(folder)
-        if held is None or held["iteration"] < phases(run.settings)[-1].stop:
+        if (found := _complete(folder)) is None:
             continue
-        if all(other.startswith(unread) for other in differences(held["settings"], wanted)):
-            _score(run, held)
+        if all(other.startswith(unread) for other in differences(found.held["settings"], wanted)):
+            _score(run, found.held)
             return folder
     return None
 
@@ -135,12 +139,9 @@ def rows_of(rows: Sequence[str], preset: Settings, folder: Path) -> list[Run]:
 
 def refuse_other_settings(run: Run, caller: str, hint: str) -> None:
     """Refuse a folder in which a run of other settings lies, in a sentence that ends in a hint."""
-    path = run.folder / SETTINGS
-    if not path.is_file():
-        return
-    stored = json.loads(path.read_text("utf-8"))
+    stored, wanted = read_json(caller, run.folder / SETTINGS), as_plain(run.settings)
     # Where the folders lie may change.
-    other = [d for d in differences(stored, as_plain(run.settings)) if not d.startswith("begin:")]
+    other = [d for d in differences(stored or wanted, wanted) if not d.startswith("begin:")]
     if other:
         raise ValueError(
             f"{caller}: expected {run.folder} to hold a run of these settings, got other ones: "
@@ -154,19 +155,14 @@ def record_of(run: Run) -> dict[str, Any] | None:
     Share ratios of classes: of the predictions on the scored images over the source labels that
     the row "source_only" was trained on; the truth plays no part in them.
     """
-    from reference.pictures.recorded_run import read_run
-
-    if not (run.folder / LAST).is_file():
-        return None
-    held = read_run(run.folder)
-    if held.reached < held.planned or held.confusion is None:
+    held = _complete(run.folder)
+    if held is None or held.confusion is None:
         return None
     # A class without a labelled pixel has no score.
     labelled = dict(zip(held.classes, map(sum, held.confusion), strict=True))
     scored = {name: iou for name, iou in held.iou.items() if labelled[name] and iou is not None}
-    begun = run.folder.with_name(SOURCE)
-    source = read_run(begun).source_pixels if (begun / LAST).is_file() else ()
-    ratios = _share_ratios(held.confusion, source)
+    begun = _complete(run.folder.with_name(SOURCE))
+    ratios = _share_ratios(held.confusion, begun.source_pixels) if begun else []
     # Drawn seeds have images of their own, which cannot be resampled together.
     drawn = run.settings.data.target_set.startswith("toy")
     classes = [number for number, name in enumerate(held.classes) if name in scored]
@@ -207,17 +203,18 @@ def resampled_scores(folder: Path, classes: Sequence[int]) -> str | None:
     return " ".join(f"{10_000 * mean:.0f}" for mean in np.nanmean(iou[:, classes], axis=1))
 
 
-def _checkpoint(folder: Path) -> dict[str, Any] | None:
-    import torch
+def _complete(folder: Path) -> "RecordedRun | None":
+    """What a folder holds of a run that has reached its end, if it does."""
+    from reference.pictures.recorded_run import read_run
 
-    path = folder / LAST
-    return torch.load(path, map_location="cpu", weights_only=True) if path.is_file() else None
+    held = read_run(folder) if (folder / LAST).is_file() else None
+    return held if held and held.reached >= held.planned else None
 
 
 def _share_ratios(confusion: Sequence[Sequence[int]], source: Sequence[int]) -> list[float]:
     predicted = [sum(column) for column in zip(*confusion, strict=True)]
     return [
         (now / sum(predicted)) / (before / sum(source))
-        for now, before in zip(predicted, source, strict=False)
+        for now, before in zip(predicted, source, strict=True)
         if before
     ]

@@ -4,7 +4,6 @@
 newest states by iteration; ``last.pth`` is the newest of them, ``best.pth`` the best scored.
 """
 
-import contextlib
 import fcntl
 import json
 import os
@@ -46,18 +45,6 @@ _MAY_CHANGE: Final = {
 _LENGTHS: Final = {"source.iterations", "adaptation.iterations"}
 # Settings of former versions, at the value that is now the only one.
 _GONE: Final = {"data.drawn.varied": False}
-# A worker that outlives its killed parent would otherwise keep the folder locked.
-_LOCKED: Final[set[int]] = set()
-
-
-def _close_in_child() -> None:
-    for opened in _LOCKED:
-        with contextlib.suppress(OSError):
-            os.close(opened)
-    _LOCKED.clear()
-
-
-os.register_at_fork(after_in_child=_close_in_child)
 
 
 def as_plain(settings: Any) -> dict[str, Any]:
@@ -192,7 +179,8 @@ class RunFolder:
             with writing(path):
                 opened = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
             try:
-                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Of this process alone: a worker that outlives it does not keep the folder locked.
+                fcntl.lockf(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 holder = os.read(opened, 300).decode(errors="replace").strip()
                 os.close(opened)
@@ -211,7 +199,6 @@ class RunFolder:
             # The one before may have removed the file between our two calls.
             if path.exists() and os.fstat(opened).st_ino == path.stat().st_ino:
                 self._lock = opened
-                _LOCKED.add(opened)
             else:
                 os.close(opened)
         with writing(path):
@@ -224,7 +211,6 @@ class RunFolder:
             self.path.rmdir()
         self._made = False
         if self._lock is not None:
-            _LOCKED.discard(self._lock)
             os.close(self._lock)
             self._lock = None
 

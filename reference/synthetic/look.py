@@ -1,64 +1,32 @@
 """Everything that sets the two domains apart, and one dial between them."""
 
+import csv
 from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-# Surface colours of both domains, RGB 0..255 before light, haze and camera, one row per variant of
-# a thing. A thing has as many variants in the target as in the source, so that a colour half-way
-# between the domains is defined.
 Variants = npt.NDArray[np.float64]
 
-SOURCE_COLOURS: Final = {
-    "sky high": [(92, 146, 214)], "sky low": [(198, 216, 234)], "cloud": [(244, 244, 246)],
-    "asphalt": [(86, 86, 92), (104, 102, 102), (122, 118, 114)], "marking": [(232, 230, 220)],
-    "paving": [(184, 162, 138), (166, 150, 138), (196, 180, 160)], "kerb": [(204, 198, 188)],
-    "grass": [(142, 154, 74), (156, 150, 84)],
-    "foliage": [(56, 104, 44), (76, 122, 48), (46, 88, 50)], "trunk": [(92, 70, 52)],
-    "building": [(178, 108, 84), (206, 182, 148), (152, 142, 138), (198, 148, 106), (126, 96, 90)],
-    "shop": [(92, 66, 58), (74, 84, 92), (120, 96, 70)], "window": [(62, 78, 100), (84, 104, 128)],
-    "fence": [(206, 200, 188), (164, 118, 78), (196, 180, 140)],
-    "pole": [(62, 72, 70), (78, 82, 80)], "light box": [(28, 32, 30)],
-    "lamp": [(236, 44, 36), (246, 186, 40), (40, 214, 120)],
-    "sign": [(206, 36, 38), (28, 78, 190), (244, 204, 44)], "sign face": [(242, 240, 236)],
-    "skin": [(226, 180, 150), (168, 116, 86)],
-    "shirt": [(206, 44, 52), (236, 176, 40), (228, 112, 36), (128, 62, 150), (232, 96, 130)],
-    "trousers": [(42, 50, 92), (56, 52, 60)],
-    "car": [(186, 34, 36), (34, 66, 150), (210, 212, 214), (36, 38, 42), (132, 138, 144)],
-    "glass": [(40, 50, 62)], "tyre": [(26, 26, 28)], "tail lamp": [(214, 30, 26)],
-    "head lamp": [(250, 246, 222)], "plate": [(240, 238, 226)],
-    "truck": [(224, 222, 214), (196, 204, 212), (214, 196, 160)],
-    "truck cab": [(176, 44, 40), (40, 84, 150), (52, 120, 80)],
-    "bus": [(232, 146, 36), (206, 62, 44)], "bus stripe": [(246, 240, 224)],
-}  # fmt: skip
 
-TARGET_COLOURS: Final = {
-    "sky high": [(119, 161, 211)], "sky low": [(206, 219, 232)], "cloud": [(245, 245, 245)],
-    "asphalt": [(89, 88, 93), (106, 104, 103), (123, 119, 115)], "marking": [(227, 225, 217)],
-    "paving": [(213, 159, 118), (197, 150, 118), (222, 180, 140)], "kerb": [(193, 189, 182)],
-    "grass": [(128, 145, 71), (142, 142, 78)],
-    "foliage": [(64, 104, 46), (82, 119, 47), (53, 89, 52)], "trunk": [(86, 68, 54)],
-    "building": [(169, 103, 86), (200, 180, 144), (145, 138, 137), (192, 146, 111), (121, 93, 91)],
-    "shop": [(88, 65, 60), (72, 82, 89), (115, 95, 73)], "window": [(60, 74, 93), (85, 101, 119)],
-    "fence": [(203, 198, 186), (159, 116, 80), (191, 176, 139)],
-    "pole": [(61, 70, 69), (76, 80, 79)], "light box": [(30, 33, 32)],
-    "lamp": [(237, 51, 40), (245, 187, 49), (49, 216, 131)],
-    "sign": [(201, 37, 43), (30, 78, 181), (240, 202, 49)], "sign face": [(239, 238, 235)],
-    "skin": [(223, 178, 149), (165, 115, 87)],
-    "shirt": [(199, 45, 54), (229, 173, 46), (220, 111, 42), (125, 63, 145), (223, 97, 128)],
-    "trousers": [(43, 50, 89), (55, 52, 59)],
-    "car": [(174, 35, 38), (37, 65, 139), (209, 211, 212), (37, 39, 43), (127, 133, 139)],
-    "glass": [(43, 52, 63)], "tyre": [(28, 28, 29)], "tail lamp": [(209, 33, 30)],
-    "head lamp": [(248, 245, 226)], "plate": [(237, 235, 225)],
-    "truck": [(218, 216, 207), (191, 199, 204), (209, 191, 157)],
-    "truck cab": [(169, 46, 45), (43, 85, 144), (56, 117, 81)],
-    "bus": [(227, 147, 45), (200, 65, 50)], "bus stripe": [(242, 237, 223)],
-}  # fmt: skip
+def _colours() -> dict[str, tuple[Variants, Variants]]:
+    """Surface colours of every thing in source and target, a row per variant, from colours.csv.
 
+    RGB, 0..255, before light, haze and camera.
+    """
+    lines = Path(__file__).with_name("colours.csv").read_text(encoding="utf-8").splitlines()[1:]
+    things: dict[str, list[list[float]]] = {}
+    for thing, *channels in csv.reader(lines):
+        things.setdefault(thing, []).append([float(channel) for channel in channels])
+    tables = {thing: np.array(rows) for thing, rows in things.items()}
+    return {thing: (table[:, :3], table[:, 3:]) for thing, table in tables.items()}
+
+
+COLOURS: Final = _colours()
 Domain = Literal["source", "target"]
 DOMAINS: Final[tuple[Domain, ...]] = ("source", "target")
 
@@ -125,8 +93,7 @@ def look_of(domain: Domain, shift: float, night: bool = False) -> Look:
     numbers = {name: _between(*ends, amount) for name, ends in NUMBERS.items()}
     numbers |= _AFTER_DARK if night and domain == "target" else {}
     colours = {
-        thing: (1 - amount) * np.array(rows, dtype=np.float64)
-        + amount * np.array(TARGET_COLOURS[thing])
-        for thing, rows in SOURCE_COLOURS.items()
+        thing: (1 - amount) * source + amount * target
+        for thing, (source, target) in COLOURS.items()
     }
     return Look(Setting(**numbers), colours)

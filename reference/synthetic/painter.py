@@ -116,12 +116,6 @@ class Canvas:
         self._colour_pen.ellipse(box, fill=colour)
         self._code_pen.ellipse(box, fill=stamp.code)
 
-    def line(self, points: Sequence[Point], width: float, colour: Colour, stamp: Stamp) -> None:
-        """Draw a line at least one canvas pixel wide."""
-        thickness = max(1, round(width))
-        self._colour_pen.line(points, fill=colour, width=thickness)
-        self._code_pen.line(points, fill=stamp.code, width=thickness)
-
     def cast_shadow(self, corners: Sequence[Point]) -> None:
         """Mark a polygon of the ground as lying in shadow."""
         self._shade_pen.polygon(corners, fill=255)
