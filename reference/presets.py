@@ -71,6 +71,7 @@ SYNTHIA_RELEASED: Final = replace(
 _DRAWN_CONTRAST: Final = Contrast(
     target_to_source=0.4, source_to_target=0.2, measure="similarity", threshold=0.8
 )
+_SMALL: Final = Machine(threads=1, channels_last=False)
 _SEEN: Final = Reporting(every=25, evaluate_every=0, panels_every=200)
 
 
@@ -85,14 +86,12 @@ def _small(data: DataSettings, size: tuple[int, int], colours: Colours) -> Setti
         static=StaticLabels(class_share=0.4, image_share=0.0, size=size, from_round=1),
         entropy_weight=0.1, entropy_from_round=1, contrast=_DRAWN_CONTRAST,
     )  # fmt: skip
+    source = SourceStage(iterations=500, batch_size=8, crops=coloured, optimiser=optimiser)
+    reporting = replace(_SEEN, checkpoint_every=300, size=size)
     return Settings(
-        data=data,
-        network=NetworkSettings("toy"),
-        source=SourceStage(iterations=500, batch_size=8, crops=coloured, optimiser=optimiser),
-        adaptation=adaptation,
-        machine=Machine(threads=1, channels_last=False),
-        reporting=replace(_SEEN, checkpoint_every=300, size=size),
-    )
+        data=data, network=NetworkSettings("toy"), source=source, adaptation=adaptation,
+        machine=_SMALL, reporting=reporting,
+    )  # fmt: skip
 
 
 _SCENES: Final = DataSettings("toy", "toy", workers=0, cache_mib=512, val_split="test")
@@ -125,14 +124,11 @@ def _carla(target: str) -> Settings:
         optimiser=replace(_CARLA_RATE, learning_rate=1e-4, head_factor=3.0),
         static=StaticLabels(size=(240, 320)), contrast=_BATCH, rare=_RARE,
     )  # fmt: skip
+    data = replace(_FEW, source_set="carla", target_set=target, merge=("rider=person",))
     return Settings(
-        data=replace(_FEW, source_set="carla", target_set=target, merge=("rider=person",)),
-        network=NetworkSettings("lite"),
-        source=source,
-        adaptation=adaptation,
-        machine=Machine(threads=1, channels_last=False),
-        reporting=replace(_SEEN, checkpoint_every=400, size=(240, 320)),
-    )
+        data=data, network=NetworkSettings("lite"), source=source, adaptation=adaptation,
+        machine=_SMALL, reporting=replace(_SEEN, checkpoint_every=400, size=(240, 320)),
+    )  # fmt: skip
 
 
 # Photographs of any shape keep it.

@@ -182,23 +182,11 @@ def _settle_worker(_: int) -> None:
 
 
 def batches(
-    images: ImageSet,
-    crops: Crops,
-    *,
-    seed: int,
-    stream: int,
-    start: int,
-    stop: int,
-    batch_size: int,
-    rank: int = 0,
-    world: int = 1,
-    workers: int = 0,
-    pin_memory: bool = False,
-    rare: RareClassSampler | None = None,
-    static: Path | None = None,
-    skip: Skip = None,
+    images: ImageSet, crops: Crops, *, seed: int, stream: int, start: int, stop: int,
+    batch_size: int, rank: int = 0, world: int = 1, workers: int = 0, pin_memory: bool = False,
+    rare: RareClassSampler | None = None, static: Path | None = None, skip: Skip = None,
     max_bad: int = 100,
-) -> Iterator[Batch]:
+) -> Iterator[Batch]:  # fmt: skip
     """Yield the batches of iterations `start` .. `stop` - 1.
 
     The slots of a batch are divided among ranks: two ranks with batch size 1 see what one rank

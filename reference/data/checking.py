@@ -66,15 +66,9 @@ def _look(images: ImageSet, numbers: Sequence[int], decode: frozenset[int], plac
 
 
 def check_set(
-    images: ImageSet,
-    *,
-    scored: bool,
-    max_bad: int = 100,
-    heads: int | None = None,
-    decoded: int | None = None,
-    workers: int = 0,
-    progress: bool = False,
-) -> Findings:
+    images: ImageSet, *, scored: bool, max_bad: int = 100, heads: int | None = None,
+    decoded: int | None = None, workers: int = 0, progress: bool = False,
+) -> Findings:  # fmt: skip
     """Look at the pairs of a set and say what is wrong with it.
 
     Args:

@@ -35,14 +35,10 @@ class Sets:
     undrawn: Path | None = None
 
     def __init__(
-        self,
-        settings: DataSettings,
-        seed: int = 0,
-        *,
-        oracle: bool = False,
+        self, settings: DataSettings, seed: int = 0, *, oracle: bool = False,
         classes: ClassList | None = None,
         one_first: Callable[[], AbstractContextManager[None]] = nullcontext,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.settings, self._seed, self._of_oracle = settings, seed, oracle
         self._one_first = one_first
         self._target = layout_of(settings.target_set, "target")

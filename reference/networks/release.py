@@ -87,12 +87,9 @@ def _assembled(
 
 
 def write_release(
-    folder: Path,
-    release: Release,
-    *,
-    input_size: tuple[int, int],
+    folder: Path, release: Release, *, input_size: tuple[int, int],
     facts: Mapping[str, Any] | None = None,
-) -> Path:
+) -> Path:  # fmt: skip
     """Write weights and card, the card last: where it is, both are whole; return the card.
 
     It is to be run at images of `input_size`, height and width, pixels; `facts` are further entries

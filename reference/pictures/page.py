@@ -259,23 +259,13 @@ def render(comparison: Comparison) -> str:
     name = main.caption if comparison.title else f"Run {run.caption}"
     TEMPLATES.filters |= {"signed": scores.signed, "cosine": cosine}
     return TEMPLATES.get_template("page.html.jinja").render(
-        comparison=comparison,
-        run=run,
+        comparison=comparison, run=run, main=main, base=base, rows=rows, earlier=earlier,
         headline=scores.headline(name, main, base, run.images),
-        explanation=scores.explanation(main, base, rows),
-        rows=rows,
-        main=main,
-        base=base,
-        images=images(comparison),
+        explanation=scores.explanation(main, base, rows), images=images(comparison),
         legend=[(name, hexadecimal(colour)) for name, colour in legend],
         by_class=[row for row in by_class if row.iou],
-        earlier=earlier,
-        changes=scores.changes_of(main, earlier),
-        numbers=all_numbers(comparison),
-        confusion=confusion(run, beside),
-        curves=curves(comparison, rows),
-        shares=class_shares(run),
-        space=feature_space(run),
-        settings=settings(comparison),
+        changes=scores.changes_of(main, earlier), numbers=all_numbers(comparison),
+        confusion=confusion(run, beside), curves=curves(comparison, rows),
+        shares=class_shares(run), space=feature_space(run), settings=settings(comparison),
         origins=origins(comparison),
-    )
+    )  # fmt: skip

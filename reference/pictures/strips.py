@@ -40,11 +40,6 @@ def colourise(labels: ByteArray, colours: Sequence[Colour]) -> ByteArray:
     return table[labels]
 
 
-def grey(values: ByteArray) -> ByteArray:
-    """Turn (H, W) uint8 into (H, W, 3) from black, 0, to white, 255."""
-    return np.repeat(values[..., None], 3, axis=2)
-
-
 def hexadecimal(colour: Sequence[int]) -> str:
     """Write red, green and blue, 0..255 each, as HTML does: #804000."""
     return "#" + bytes(colour).hex()

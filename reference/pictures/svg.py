@@ -62,13 +62,9 @@ def drawn(kind: str, **values: Any) -> Markup:
 
 
 def line_chart(
-    title: str,
-    series: Mapping[str, tuple[str, Series]],
-    *,
-    y_label: str,
-    y_range: tuple[float, float] | None = None,
-    marks: Sequence[float] = (),
-) -> Markup:
+    title: str, series: Mapping[str, tuple[str, Series]], *, y_label: str,
+    y_range: tuple[float, float] | None = None, marks: Sequence[float] = (),
+) -> Markup:  # fmt: skip
     """Draw lines over iterations as a ``<figure>``, their names below where there are several.
 
     `series` is name -> (colour in CSS, points in order of x), those without points being left out.

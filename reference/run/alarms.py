@@ -29,13 +29,9 @@ _VANISH_RATIO, _VANISH_GROWTH = 0.1, 0.25
 
 
 def judge(
-    names: Sequence[str],
-    *,
-    source: Sequence[float],
-    start: Sequence[float],
-    now: Sequence[float],
-    coverage: float | None = None,
-) -> dict[str, str]:
+    names: Sequence[str], *, source: Sequence[float], start: Sequence[float],
+    now: Sequence[float], coverage: float | None = None,
+) -> dict[str, str]:  # fmt: skip
     """Compare a run with the source labels and with its own start.
 
     Args:

@@ -22,7 +22,7 @@ from reference.data.sets import Sets
 from reference.data.settings import Size
 from reference.method import Method, Part, label_counts
 from reference.networks.output import Domain, at_rest
-from reference.pictures.strips import StripFile, colourise, grey, strip_png
+from reference.pictures.strips import StripFile, colourise, strip_png
 from reference.run.files import write_atomically
 from reference.run.folder import PANELS, PROTOTYPES, labels_of
 from reference.run.state import State
@@ -131,7 +131,7 @@ class _Drawing:
         if name == "target":
             pictures |= self._pseudo_labels(images.stems[index], batch)
         shades = (255 * confidence).round().to(torch.uint8).cpu().numpy()
-        return pictures | {"confidence: black 0, white 1": grey(shades)}
+        return pictures | {"confidence: black 0, white 1": np.stack([shades] * 3, axis=2)}
 
     def _painted(self, labels: Tensor | ByteArray) -> ByteArray:
         if isinstance(labels, Tensor):

@@ -111,15 +111,10 @@ SPLITS: Final[tuple[Split, ...]] = get_args(Split)
 
 
 def draw_scene(
-    seed: int,
-    domain: Domain,
-    index: int,
-    size: tuple[int, int] = (96, 192),
-    shift: float = 0.7,
-    split: Split = "train",
-    night: bool = False,
+    seed: int, domain: Domain, index: int, size: tuple[int, int] = (96, 192),
+    shift: float = 0.7, split: Split = "train", night: bool = False,
     other_traffic: bool = False,
-) -> tuple[Bytes, Bytes]:
+) -> tuple[Bytes, Bytes]:  # fmt: skip
     """Draw one street scene, which depends on (seed, domain, split, index) alone.
 
     Args:
