@@ -76,6 +76,7 @@ class Options:
         """Refuse what does not go together."""
         unknown = [row for row in self.rows if row not in LABELS]
         steps, named = 1 if self.steps is None else self.steps, targets.is_named(self.target)
+        kinds = "target toy, night, a preset, or photographs with a sequence"
         place = f"the folder of photographs as target beside sequence {self.sequence}"
         expectations = (
             (not unknown, f"rows among {', '.join(LABELS)}", *unknown[:1]),
@@ -85,7 +86,7 @@ class Options:
                 self.seeds,
             ),
             (not (named and self.sequence), place, f"{self.target}. Hint: give --target"),
-            (named or self.sequence, "a sequence beside photographs", f"none. {_INSTEAD}"),
+            (named or self.sequence, kinds, f"{self.target}. {_INSTEAD}"),
             (
                 not self.method or not (self.rows or self.sequence),
                 "neither rows nor a sequence beside method",

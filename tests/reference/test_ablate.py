@@ -173,10 +173,7 @@ def test_a_method_that_needs_day_images_is_asked_for_at_night_alone() -> None:
         ({"steps": -1}, "steps of at least 1, got -1"),
         ({"method": ("bicl",), "rows": ("bicl",)}, "neither rows .* Hint: give --method alone"),
         ({"sequence": "dusk"}, "the folder of photographs .*, got toy. Hint: give --target"),
-        (
-            {"target": "/data/town"},
-            "a sequence beside photographs, got none. Hint: --target carla-to-camvid --root .*",
-        ),
+        ({"target": "/data/town"}, "target toy, .*, got /data/town. Hint: --target carla-to-cam.*"),
     ],
 )
 def test_bad_options_are_refused_in_one_sentence(changes: Any, sentence: str) -> None:
