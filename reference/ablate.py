@@ -1,13 +1,11 @@
 """Run the ingredient matrix over seeds and write its tables into docs/results.md.
 
     python -m reference.ablate
-    python -m reference.ablate --target /data/photographs
-    python -m reference.ablate --target /data/photographs --varied
-    python -m reference.ablate --target /data/photographs --sequence dusk
     python -m reference.ablate --method all
     python -m reference.ablate --method all --target night
     python -m reference.ablate --target carla-to-camvid --root /data
     python -m reference.ablate --target carla-to-kitti --root /data --seeds 0 --rows bicl balanced
+    python -m reference.ablate --target /data/camvid --sequence 0001TP
 
 Every row of every seed is a run folder below runs/ablation. A stopped command goes on where it
 stopped: rows with the same settings are reused, other settings are refused. A source network that
@@ -21,8 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-import tyro
-
+from reference.commands import answer, read
 from reference.experiments import tables, targets
 from reference.experiments.rows import (
     LABELS,
@@ -33,16 +30,21 @@ from reference.experiments.rows import (
     SOURCE,
     TOY_ROWS,
     method_rows,
-    settings_of,
 )
-from reference.experiments.runs import Run, record_of, refuse_other_settings, take_over, train_all
+from reference.experiments.runs import (
+    Run,
+    record_of,
+    refuse_other_settings,
+    rows_of,
+    take_over,
+    train_all,
+)
 from reference.experiments.targets import NIGHT, TOY
 from reference.run.files import write_atomically
-from reference.run.folder import LAST
 from reference.settings import Settings
 
-INTERRUPTED: Final = 130
 _HINT: Final = "Hint: move the folder away, or choose another with --runs."
+_INSTEAD: Final = "Hint: --target carla-to-camvid --root FOLDER has a rendered source"
 
 
 @dataclass(frozen=True)
@@ -53,16 +55,14 @@ class Options:
     seeds: tuple[int, ...] = (0, 1, 2)
     # names of rows; by default all that make sense for the toy and presets, else the main ones
     rows: tuple[str, ...] = ()
-    # toy, night, a preset of reference.train, or the folder of photographs
+    # toy, night, a preset of reference.train, or the folder of photographs, with a sequence
     target: str = TOY
     # folder with one folder per set, for presets that draw nothing
     root: Path | None = None
-    # a drive of the photographs that is the target alone; the others, with labels, are the source
+    # a drive of the photographs that is the target; the others, with labels, are the source
     sequence: str = ""
     # names of related methods, or all, beside the control in place of other rows
     method: tuple[str, ...] = ()
-    # draw every source image with a look of its own, and train a larger network; for photographs
-    varied: bool = False
     # of the adaptation, in place of the preset's, in rounds as long as those
     steps: int | None = None
     # processes side by side, of one thread each
@@ -75,26 +75,26 @@ class Options:
     def check(self) -> None:
         """Refuse what does not go together."""
         unknown = [row for row in self.rows if row not in LABELS]
-        different = "different seeds, at least one"
-        steps = 1 if self.steps is None else self.steps
+        steps, named = 1 if self.steps is None else self.steps, targets.is_named(self.target)
+        kinds = "target toy, night, a preset, or photographs with a sequence"
         place = f"the folder of photographs as target beside sequence {self.sequence}"
-        alone = "photographs without a sequence as target beside varied"
         expectations = (
             (not unknown, f"rows among {', '.join(LABELS)}", *unknown[:1]),
-            (0 < len({*self.seeds}) == len(self.seeds), different, self.seeds),
-            (self.photographs or not self.sequence, place, f"{self.target}. Hint: give --target"),
             (
-                not self.varied or (self.photographs and not self.sequence), alone,
-                f"{self.sequence or self.target}. Hint: give --target alone",
+                0 < len({*self.seeds}) == len(self.seeds),
+                "different seeds, at least one",
+                self.seeds,
             ),
+            (not (named and self.sequence), place, f"{self.target}. Hint: give --target"),
+            (named or self.sequence, kinds, f"{self.target}. {_INSTEAD}"),
             (
-                not self.method or not (self.rows or self.sequence or self.varied),
-                "neither rows, sequence nor varied beside method",
+                not self.method or not (self.rows or self.sequence),
+                "neither rows nor a sequence beside method",
                 f"{self.method[:1]} with one of them. Hint: give --method alone",
             ),
             (self.jobs >= 1, "jobs of at least 1", self.jobs),
             (steps >= 1, "steps of at least 1", steps),
-        )  # fmt: skip
+        )
         for ok, wanted, *got in expectations:
             if not ok:
                 raise ValueError(f"ablate: expected {wanted}, got {got[0]}.")
@@ -102,13 +102,12 @@ class Options:
     @property
     def photographs(self) -> str:
         """Name of the folder of photographs; empty where the target is no folder."""
-        return "" if targets.is_named(self.target) else Path(self.target).absolute().name
+        return Path(self.target).absolute().name if self.sequence else ""
 
     @property
     def name(self) -> str:
         """What tables call the target."""
-        name = self.photographs or self.target
-        return f"{name}, {self.sequence}" if self.sequence else name
+        return f"{self.photographs}, {self.sequence}" if self.sequence else self.target
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -116,24 +115,23 @@ class Options:
         return self.method or (("all",) if self.target == NIGHT and not self.rows else ())
 
     @property
-    def section(self) -> str:
-        """The part of docs/results.md that these rows fill, or the name of a file of their own."""
-        kind = "photographs" if self.photographs else self.target
-        if self.rendered:
-            return kind
-        if self.methods or self.target == NIGHT:
-            return "methods" if kind == TOY else f"methods-{kind}"
-        return "sequence" if self.sequence else "varied" if self.varied else kind
-
-    @property
     def rendered(self) -> bool:
         """Whether the target is a preset with one table for all its rows, methods among them."""
-        return not self.photographs and self.target not in (TOY, NIGHT)
+        return not self.sequence and self.target not in (TOY, NIGHT)
+
+    @property
+    def section(self) -> str:
+        """The part of docs/results.md that these rows fill, or the name of a file of their own."""
+        if self.target == NIGHT:
+            return "methods-night"
+        if self.methods and not self.rendered:
+            return "methods"
+        return "sequence" if self.sequence else self.target
 
     @property
     def wanted_rows(self) -> tuple[str, ...]:
         """The rows that are asked for, in the order of tables, with the source stage they need."""
-        usual = MAIN_ROWS if self.photographs else PRESET_ROWS if self.rendered else TOY_ROWS
+        usual = MAIN_ROWS if self.sequence else PRESET_ROWS if self.rendered else TOY_ROWS
         if self.methods:
             usual = method_rows(self.methods, day_images="night" in self.target)
         wanted = {SOURCE, *(self.rows or usual)}
@@ -142,17 +140,15 @@ class Options:
     @property
     def folder(self) -> Path:
         """Where the rows of this target are stored."""
-        kind = f"photographs-{self.photographs}" if self.photographs else self.target
-        steps = f"{self.steps}-steps" if self.steps else ""
-        parts = (kind, self.sequence, "varied" * self.varied, steps)
-        return self.runs / "ablation" / "-".join(filter(None, parts))
+        photographs = f"photographs-{self.photographs}-{self.sequence}"
+        steps = f"-{self.steps}-steps" if self.steps else ""
+        return self.runs / "ablation" / f"{photographs if self.sequence else self.target}{steps}"
 
     def preset(self, seed: int) -> Settings:
         """Settings that every row of a seed begins from."""
         settings = targets.target_settings(
-            self.target, seed, data=self.runs / "data", root=self.root, varied=self.varied,
-            sequence=self.sequence,
-        )  # fmt: skip
+            self.target, seed, data=self.runs / "data", root=self.root, sequence=self.sequence
+        )
         stage = settings.adaptation
         if self.steps is not None:
             rounds = max(1, self.steps * stage.rounds // stage.iterations)
@@ -163,7 +159,7 @@ class Options:
     @property
     def command(self) -> str:
         """The command line that asks for all rows, without paths of this machine."""
-        target = f"<root of {self.photographs}>" if self.photographs else self.target
+        target = f"<root of {self.photographs}>" if self.sequence else self.target
         words = {
             "--target": target if target != TOY else "",
             "--root": "<folder of the sets>" if self.root else "",
@@ -172,18 +168,16 @@ class Options:
             "--steps": self.steps,
         }
         command = f"python -m reference.ablate --jobs {self.jobs}"
-        command += "".join(f" {word} {value}" for word, value in words.items() if value)
-        return command + " --varied" * self.varied
+        return command + "".join(f" {word} {value}" for word, value in words.items() if value)
 
 
 def runs_of(options: Options, rows: Sequence[str], seeds: Sequence[int]) -> list[Run]:
     """Runs of rows, keys of `LABELS`, for some seeds."""
-    listed = []
-    for seed in seeds:
-        preset, folder = options.preset(seed), options.folder / f"seed{seed}"
-        start = folder / SOURCE / LAST
-        listed += [Run(row, settings_of(row, preset, start), folder / row) for row in rows]
-    return listed
+    return [
+        run
+        for seed in seeds
+        for run in rows_of(rows, options.preset(seed), options.folder / f"seed{seed}")
+    ]
 
 
 def stored_records(options: Options) -> dict[Run, dict[str, Any]]:
@@ -259,17 +253,15 @@ def store_tables(options: Options) -> str:
 
 def main() -> None:
     """Read the command line and run; a wrong input ends with one sentence."""
-    try:
-        options = tyro.cli(Options, prog="python -m reference.ablate")
-        problems = train_missing(options)
-        if problems:
-            sys.exit(f"{len(problems)} rows failed; the documents are left as they are.")
-        print(store_tables(options))
-    except ValueError as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        print("Stopped; the same command goes on.", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+    if "--varied" in sys.argv:
+        sys.exit(
+            f"ablate: expected no look of its own for drawn sources, got --varied. {_INSTEAD}."
+        )
+    options = read(Options, "ablate")
+    stopped = "Stopped; the same command goes on."
+    if problems := answer(lambda: train_missing(options), stopped):
+        sys.exit(f"{len(problems)} rows failed; the documents are left as they are.")
+    print(answer(lambda: store_tables(options), stopped))
 
 
 if __name__ == "__main__":

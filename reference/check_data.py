@@ -17,12 +17,18 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import tyro
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from reference.commands import answer, read
+from reference.data.checking import by_cause, check_set
 from reference.data.classes import CITYSCAPES, ClassList, read_classes
 from reference.data.files import DataError
 from reference.data.image_set import OWN, ImageSet, layout_of, open_set
 from reference.data.layouts import LAYOUTS
+from reference.data.rare_classes import ClassCounts, class_probabilities, keep_counts
+from reference.data.settings import RareClasses
 
 FAILED: Final = 2
 
@@ -129,8 +135,6 @@ def check(options: Options, *, progress: bool = True) -> list[Report]:
 def _check(
     report: Report, truth: Path | None, classes: ClassList, options: Options, progress: bool
 ) -> None:
-    from reference.data.checking import check_set
-
     layout = layout_of(report.layout, "target")
     try:
         images = open_set(
@@ -152,9 +156,6 @@ def _check(
 
 
 def _count(report: Report, images: ImageSet, pixels: Any, index: Path) -> None:
-    from reference.data.rare_classes import ClassCounts, class_probabilities, keep_counts
-    from reference.data.settings import RareClasses
-
     names, total = images.classes.names, pixels.sum(axis=0)
     shares = class_probabilities(total, RareClasses().temperature)
     report.pixels = dict(zip(names, total.tolist(), strict=True))
@@ -171,8 +172,6 @@ def lines(report: Report) -> Iterator[str]:
     name = f"{report.layout} {report.split}"
     if report.refusal:
         yield f"refused, {name}: {report.refusal}"
-    from reference.data.checking import by_cause
-
     yield from (f"broken, {name}: {fault}" for fault in by_cause(report.faults))
     yield from (f"warning, {name}: {sentence}" for sentence in report.warnings)
     if report.index is not None:
@@ -181,9 +180,6 @@ def lines(report: Report) -> Iterator[str]:
 
 def show(reports: Sequence[Report]) -> None:
     """Print tables, then what is wrong."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
     def table(title: str, *columns: str) -> Table:
         made = Table(title=title)

@@ -2,7 +2,7 @@
 
     python -m reference.demo
     python -m reference.demo --seed 1 --run runs/seed1
-    python -m reference.demo --target /data/photographs --run runs/photographs
+    python -m reference.demo --target night --run runs/night
 
 Trains the source-only network and the oracle side by side, then from the former the control and
 BiCL, with --all-rows entropy alone, too: runs of reference.train, in folders below the run's.
@@ -22,11 +22,11 @@ from rich.table import Table
 
 from reference.commands import answer, read
 from reference.experiments import targets
-from reference.experiments.rows import CAPTIONS, CONTROL, ENTROPY, ORACLE, SOURCE, settings_of
-from reference.experiments.runs import Run, record_of, refuse_other_settings, train_all
+from reference.experiments.rows import CAPTIONS, CONTROL, ENTROPY, ORACLE, SOURCE
+from reference.experiments.runs import Run, record_of, refuse_other_settings, rows_of, train_all
 from reference.experiments.targets import NIGHT, TOY
 from reference.run.files import require_new_folder, write_json
-from reference.run.folder import COMPARISON, LAST, as_plain
+from reference.run.folder import COMPARISON, as_plain
 
 RESULTS: Final = "results.json"
 _TARGETS: Final = {
@@ -47,8 +47,7 @@ class Options:
     # folder of the drawn images, reused if they were drawn with the same settings; by default one
     # in data/ beside the run folder
     data: Path | None = None
-    # toy for drawn street scenes with another look, night for them after dark, or the folder of
-    # photographs in the layout of Cityscapes
+    # toy for drawn street scenes with another look, night for them after dark
     target: str = TOY
     # train with entropy alone, too, which takes two more minutes
     all_rows: bool = False
@@ -59,12 +58,12 @@ class Options:
 
 
 def prepare(options: Options) -> list[Run]:
-    """Check the folder, draw what is missing, and write what the page is to show.
-
-    Returns:
-        list: the runs in the order of the table; without the oracle where the target has no
-        training labels.
-    """
+    """Check the folder, draw what is missing, write what the page is to show; list the runs."""
+    if options.target not in _TARGETS:
+        raise ValueError(
+            f"demo: expected target toy or night, got {options.target}. Hint: photographs are a "
+            "matter of python -m reference.ablate --target carla-to-camvid --root FOLDER."
+        )
     for name in ("threads", "jobs"):
         if (got := getattr(options, name)) < 1:
             raise ValueError(f"demo: expected {name} of at least 1, got {got}.")
@@ -72,20 +71,17 @@ def prepare(options: Options) -> list[Run]:
         options.target, options.seed, data=options.run.parent / "data", scenes=options.data
     )
     preset = replace(preset, machine=replace(preset.machine, threads=options.threads))
-    folder, begin = options.run, options.run / SOURCE / LAST
-    rows = [row for row in CAPTIONS if options.all_rows or row != ENTROPY]
-    runs = [Run(row, settings_of(row, preset, begin), folder / row) for row in rows]
+    folder, rows = options.run, [row for row in CAPTIONS if options.all_rows or row != ENTROPY]
+    runs = rows_of(rows, preset, folder)
     hint = f"Hint: choose another one with --run, such as {folder}-2, or remove it first."
     if (folder / RESULTS).exists() or not (folder / COMPARISON).is_file():
         require_new_folder("demo", folder, hint, argument="run")
     for run in runs:
         refuse_other_settings(run, "demo", hint)
     targets.draw_missing([preset])
-    if not targets.has_training_labels(preset):
-        runs = [run for run in runs if run.row != ORACLE]
     told = {
-        "title": "BiCL on drawn street scenes" if options.target in _TARGETS else "BiCL",
-        "target": _TARGETS.get(options.target, Path(options.target).name),
+        "title": "BiCL on drawn street scenes",
+        "target": _TARGETS[options.target],
         "note": "This is one seed; docs/results.md has the spread over seeds, and every ingredient "
         "switched off in turn.",
         "rows": [

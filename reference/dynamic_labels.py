@@ -34,13 +34,10 @@ class DynamicLabels(nn.Module):
 
     @torch.no_grad()
     def forward(self, bicl: pc.BiCL, step: Step, features: Tensor, target: Output) -> Tensor:
-        """Fill static labels (B, H, W), of images where there are none, from prototypes.
+        """Fill static labels (B, H, W) from the prototypes of `bicl`, which stays as it is.
 
-        Args:
-            bicl: whose prototypes label; it stays as it is.
-            step: with source labels and static ones.
-            features: of the source, (B, D, h, w), as `bicl` is about to see them.
-            target: features likewise, with the head's logits.
+        `features` are the source's, (B, D, h, w), as `bicl` is about to see them, and so are those
+        of `target`.
         """
         bank = bicl.source_bank.state
         if self.training:

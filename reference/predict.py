@@ -45,9 +45,7 @@ from reference.run.report import track
 def find_images(folder: Path) -> list[Path]:
     """List the images of a folder and of those inside it, in order of their names.
 
-    Raises:
-        ValueError: there is no such folder, no image in it, two that would have one result, or one
-            that is no image or cut short.
+    None may be broken, nor two have one result.
     """
     if not folder.is_dir():
         raise ValueError(f"predict: expected a folder of images {folder}, got none.")
@@ -80,18 +78,10 @@ def drawings(
 
 
 def run_predict(
-    options: Options,
-    images: list[Path],
-    release: Release,
-    protocol: Protocol,
-    *,
+    options: Options, images: list[Path], release: Release, protocol: Protocol, *,
     progress: bool = True,
-) -> None:
-    """Label the images one by one; each file is written whole or not at all.
-
-    Raises:
-        ValueError: an image is damaged, or a file cannot be written; the results so far stay.
-    """
+) -> None:  # fmt: skip
+    """Label the images one by one; each file is written whole or not at all."""
     for index in track(len(images), "Labelling", show=progress):
         pixels = read_image(images[index], any_mode=True)
         size = (pixels.shape[0], pixels.shape[1])

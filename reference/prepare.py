@@ -13,11 +13,14 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
+from PIL import Image
+
 from reference.check_data import Roots
 from reference.commands import answer, read
 from reference.data.classes import CITYSCAPES, ByteArray
-from reference.data.files import DataError
+from reference.data.files import DataError, resize_image, resize_labels
 from reference.data.image_set import OWN, ImageSet, Role, converted_pattern, layout_of, open_set
+from reference.run.files import write_json, write_picture
 
 QUALITY: Final = 95
 MARK: Final = "prepared.json"
@@ -69,8 +72,6 @@ def copies(options: Options) -> list[Copy]:
 
 def claim(copy: Copy) -> None:
     """Make the folder of a copy ours; ValueError where it holds other things or another copy."""
-    from reference.run.files import write_atomically
-
     wanted = {"source": str(copy.images.root.resolve()), "divisor": copy.divisor}
     mark = copy.folder / MARK
     try:
@@ -85,7 +86,7 @@ def claim(copy: Copy) -> None:
             f"prepare: expected {copy.folder} to be new, empty or a copy with {wanted}, got {got}. "
             "Hint: choose another folder with --out."
         )
-    write_atomically(mark, json.dumps(wanted) + "\n")
+    write_json(mark, wanted)
 
 
 def copy_pair(copy: Copy, index: int) -> int | str:
@@ -113,11 +114,6 @@ def copy_pair(copy: Copy, index: int) -> int | str:
 
 
 def _write(path: Path, pixels: ByteArray, divisor: int) -> None:
-    from PIL import Image
-
-    from reference.data.files import resize_image, resize_labels
-    from reference.run.files import write_picture
-
     height, width = (max(1, round(length / divisor)) for length in pixels.shape[:2])
     scaled = (resize_image if pixels.ndim == 3 else resize_labels)(pixels, (height, width))
     kind = "JPEG" if pixels.ndim == 3 else "PNG"

@@ -126,11 +126,10 @@ class Probe:
         """What the network, and the prototypes of BiCL, say at a checkpoint."""
         state = State(self.settings, self.sets, ranks, read_stored(checkpoint))
         network, method, size = state.network.eval(), state.method, self.settings.reporting.size
-        hidden = torch.tensor(self.sets.masked, dtype=torch.int64, device=ranks.device)
         counts: dict[str, list[np.ndarray]] = {"network": [], "prototypes": []}
         for batch in passes(self.images, size, self.chosen):
             seen = state.see(network, batch.images.to(ranks.device))
-            logits = network.upsampled(seen.logits, size).index_fill(1, hidden, -torch.inf)
+            logits = network.upsampled(seen.logits, size, self.sets.masked)
             said = {"network": logits.argmax(dim=1)}
             if isinstance(method, BiCL) and method.contrast is not None:
                 held, contrast = method.contrast, self.settings.adaptation.contrast

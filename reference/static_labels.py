@@ -43,13 +43,9 @@ def write_static_labels(
     folder is complete is written last.
 
     Args:
-        folder: of the round.
         network: is left in the mode it was in.
-        images: of the target, which the ranks share.
-        settings: of the labels.
         masked: classes that the source does not label; they cannot win.
         see: reads images with a network, as `reference.method.see` does in the run's precision.
-        ranks: the processes.
         skip, max_bad: of images that are broken, as in `reference.data.batches`.
         advance: called with how many images are done, of both passes, and their count.
     """
@@ -60,14 +56,13 @@ def write_static_labels(
     thresholds = pc.ClassThresholds(network.num_classes, share=share, image_share=image_share)
     thresholds.to(ranks.device)
     labelled = torch.zeros((), dtype=torch.float64, device=ranks.device)
-    hidden = torch.tensor(masked, dtype=torch.int64, device=ranks.device)
     nothing = torch.ones(1, network.num_classes, 0, 1, device=ranks.device)
 
     def probabilities(before: int) -> Iterator[tuple[int, Tensor]]:
         own = ranks.own(len(images))
         for batch in passes(images, settings.size, own, skip=skip, max_bad=max_bad):
             logits = see(network, batch.images.to(ranks.device)).logits
-            logits = network.upsampled(logits, settings.size).index_fill_(1, hidden, -torch.inf)
+            logits = network.upsampled(logits, settings.size, masked)
             yield int(batch.indices), logits.softmax(dim=1)
             advance(before + int(batch.indices) + 1, 2 * len(images))
 

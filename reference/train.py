@@ -35,19 +35,22 @@ from reference.data.checking import scaling
 from reference.data.classes import IGNORE
 from reference.data.sets import ImageSet, Sets
 from reference.data.settings import Crops
+from reference.evaluation import validation
 from reference.method import Part, label_counts, shared_by
+from reference.run import panels
 from reference.run.folder import LAST, RunFolder, as_plain, labels_of
+from reference.run.plan import plan
 from reference.run.ranks import Ranks, StopRequest, asked_to_stop, joined
 from reference.run.report import Report
 from reference.run.state import State, seed_dropout
 from reference.settings import Phase, Settings, phases
+from reference.static_labels import AskedToStop, require_complete, write_static_labels
 
 
 def train(settings: Settings, folder: Path, *, resume: bool = False, quiet: bool = False) -> bool:
     """Train a run from where its folder stands to its end, or until it is asked to stop.
 
     Args:
-        settings: of the run.
         folder: new or empty, unless the run in it is resumed.
         resume: whether a run that is there goes on; without one it begins.
         quiet: print nothing but warnings.
@@ -172,8 +175,6 @@ class Loop:
 
     def static_labels(self, phase: Phase, begins: bool) -> Path | None:
         """The static labels of a round, made at its start; None after a request to stop."""
-        from reference.static_labels import AskedToStop, require_complete, write_static_labels
-
         folder = labels_of(self.run.path, phase.name)
         if not begins:
             return require_complete(folder)
@@ -206,10 +207,6 @@ class Loop:
             self.report.row(iteration, phase.name, rate, coverage, self.state.monitor.now)
             for sentence in alarms:
                 self.report.warn(f"{phase.name}, iteration {iteration}: {sentence}")
-        # Neither is read before the first step.
-        from reference.evaluation import validation
-        from reference.run import panels
-
         if validation.due(self.settings, iteration):
             self.evaluate(phase)
         if panels.due(self.settings, iteration):
@@ -221,8 +218,6 @@ class Loop:
         """Score the network, and its moving average, on the validation images."""
         state = self.state
         if self.ranks.is_main:
-            from reference.evaluation import validation
-
             score = validation.validate(self.run.path, self.settings, self.sets, state)
             percent = score.student, score.teacher
             self.report.scores(state.iteration, phase.name, *percent, name=score.name)
@@ -270,8 +265,6 @@ def main(options: Options) -> None:
         if options.print_config:
             print(json.dumps(as_plain(settings), indent=2))
         elif options.dry_run:
-            from reference.run.plan import plan
-
             print(plan(settings, folder, resume=options.resume == "auto"))
         else:
             complete = train(settings, folder, resume=options.resume == "auto")

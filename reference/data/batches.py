@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -16,14 +16,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from reference.data.classes import IGNORE, ByteArray, ClassList
+from reference.data.colour import change_colours
 from reference.data.cuts import Key, Order, Window, draw_window, placed
-from reference.data.files import DataError, Reading, Size, read_labels, resize_image, resize_labels
-from reference.data.image_set import ImageSet, reading_of
-from reference.data.layouts import Labels
-from reference.data.settings import Crops
-
-if TYPE_CHECKING:
-    from reference.data.rare_classes import RareClassSampler
+from reference.data.files import DataError, Reading, read_labels, resize_image, resize_labels
+from reference.data.image_set import ImageSet
+from reference.data.rare_classes import RareClassSampler
+from reference.data.settings import Crops, Size
+from reference.run.report import track
 
 Skip = Callable[[str], None] | None
 
@@ -115,8 +114,6 @@ class _Cuts(Dataset[Any]):
             window, cut = self._with_class(window, labels, key, rng)
         image = to_tensor(window.image(pixels))
         if colours.probability or colours.blur_probability or colours.noise:
-            from reference.data.colour import change_colours
-
             image = change_colours(image, colours, rng)
         return _one(image, cut, key.image, None if partner is None else window.image(partner))
 
@@ -138,7 +135,8 @@ class _Cuts(Dataset[Any]):
 
 def _as_they_stand(classes: ClassList) -> Reading:
     """Return how static labels are read: class numbers and 255."""
-    return reading_of(Labels("", {**dict(enumerate(classes.names)), IGNORE: ""}), classes)
+    known = frozenset((*range(len(classes)), IGNORE))
+    return Reading("ids", np.arange(256, dtype=np.uint8), known, {})
 
 
 def _files(images: ImageSet, index: int) -> tuple[ByteArray, ByteArray | None, ByteArray | None]:
@@ -184,23 +182,11 @@ def _settle_worker(_: int) -> None:
 
 
 def batches(
-    images: ImageSet,
-    crops: Crops,
-    *,
-    seed: int,
-    stream: int,
-    start: int,
-    stop: int,
-    batch_size: int,
-    rank: int = 0,
-    world: int = 1,
-    workers: int = 0,
-    pin_memory: bool = False,
-    rare: "RareClassSampler | None" = None,
-    static: Path | None = None,
-    skip: Skip = None,
+    images: ImageSet, crops: Crops, *, seed: int, stream: int, start: int, stop: int,
+    batch_size: int, rank: int = 0, world: int = 1, workers: int = 0, pin_memory: bool = False,
+    rare: RareClassSampler | None = None, static: Path | None = None, skip: Skip = None,
     max_bad: int = 100,
-) -> Iterator[Batch]:
+) -> Iterator[Batch]:  # fmt: skip
     """Yield the batches of iterations `start` .. `stop` - 1.
 
     The slots of a batch are divided among ranks: two ranks with batch size 1 see what one rank
@@ -295,8 +281,6 @@ def over(
 
     0 workers call it in this process; an error of the function is raised here.
     """
-    from reference.run.report import track
-
     # Files of one errand to a worker: one by one, handing them over would cost as much as the work.
     errand = 8
     # A loader, since its workers end where the process that started them is killed.

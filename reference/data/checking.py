@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from reference.data.files import TRAP, DataError, Size, check_ends, fit_labels, picture_size
+from reference.data.files import TRAP, DataError, check_ends, fit_labels, picture_size
 from reference.data.image_set import ImageSet, spread_indices
 from reference.data.sets import Sets
+from reference.data.settings import Size
 
 if TYPE_CHECKING:
     from reference.settings import Settings
@@ -65,15 +66,9 @@ def _look(images: ImageSet, numbers: Sequence[int], decode: frozenset[int], plac
 
 
 def check_set(
-    images: ImageSet,
-    *,
-    scored: bool,
-    max_bad: int = 100,
-    heads: int | None = None,
-    decoded: int | None = None,
-    workers: int = 0,
-    progress: bool = False,
-) -> Findings:
+    images: ImageSet, *, scored: bool, max_bad: int = 100, heads: int | None = None,
+    decoded: int | None = None, workers: int = 0, progress: bool = False,
+) -> Findings:  # fmt: skip
     """Look at the pairs of a set and say what is wrong with it.
 
     Args:

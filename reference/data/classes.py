@@ -123,19 +123,14 @@ def _is_list(value: Any, of: Callable[[Any], bool]) -> bool:
     return isinstance(value, list) and all(map(of, value))
 
 
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip()) and "=" not in value
-
-
-def _are_ids(value: Any) -> bool:
-    return _is_list(value, lambda number: _is_whole(number, 65535))
-
-
 # Every field of a class, what it must be, and whether it is.
-_FIELDS: Final[dict[str, tuple[str, Callable[[Any], bool]]]] = {
-    "name": ('a "name" without =', _is_name),
+_FIELDS: Final[dict[str, tuple[str, Callable[[Any], Any]]]] = {
+    "name": ('a "name" without =', lambda x: isinstance(x, str) and x.strip() and "=" not in x),
     "colour": ('a "colour" of three numbers 0..255', _is_colour),
-    "ids": ('"ids", a list of numbers 0..65535', _are_ids),
+    "ids": (
+        '"ids", a list of numbers 0..65535',
+        lambda x: _is_list(x, lambda n: _is_whole(n, 65535)),
+    ),
     "label_colours": ('"label_colours", a list of colours', lambda x: _is_list(x, _is_colour)),
 }
 

@@ -7,17 +7,15 @@ epoch), and a cut from (seed, stream, iteration, slot, image).
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from reference.data.classes import ByteArray
-from reference.data.files import Size, nearest, resize_image
-from reference.data.settings import Crops
-
-if TYPE_CHECKING:
-    from reference.data.rare_classes import RareClassSampler
+from reference.data.files import nearest, resize_image
+from reference.data.rare_classes import RareClassSampler
+from reference.data.settings import Crops, Size
 
 # Keeps the choice of an image apart from what is then done with it, whatever the image's number.
 _CHOICE: Final = 2**32
@@ -49,7 +47,7 @@ class Order:
     batch_size: int  # on one rank
     rank: int = 0
     world: int = 1
-    rare: "RareClassSampler | None" = None  # draws by class; None takes every image once an epoch
+    rare: RareClassSampler | None = None  # draws by class; None takes every image once an epoch
 
     def __post_init__(self) -> None:
         least = min(self.count - 1, self.batch_size - 1, self.seed, self.start, self.rank)

@@ -14,11 +14,11 @@ from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from reference.data.classes import IGNORE, ByteArray
+from reference.data.settings import Size
 
-Size = tuple[int, int]
 Places = npt.NDArray[np.int64]
 Kind = Literal["ids", "deep", "red", "colours", "own"]
 
@@ -119,8 +119,6 @@ def read_image(path: Path, *, any_mode: bool = False) -> ByteArray:
             got = f"Pillow mode {file.mode}"
             raise refuse(path, "to be an RGB picture", got, _SWAPPED)
         if _orientation(file) != 1:
-            from PIL import ImageOps
-
             ImageOps.exif_transpose(file, in_place=True)
         return np.array(file if file.mode == "RGB" else file.convert("RGB"))
 

@@ -5,7 +5,7 @@ training images by mistake; the folder of labels may even be absent.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,6 @@ import numpy as np
 from reference.data.classes import IGNORE, ByteArray, ClassList
 from reference.data.files import (
     Reading,
-    Size,
     find_files,
     fit_labels,
     picture_size,
@@ -25,6 +24,7 @@ from reference.data.files import (
     refuse,
 )
 from reference.data.layouts import CONVERTED, LAYOUTS, TRAIN_IDS, Labels, Layout
+from reference.data.settings import Size
 
 Role = Literal["source", "target"]
 Parts = tuple[str, ...]
@@ -213,17 +213,10 @@ def _ways(layout: Layout) -> tuple[Labels, ...]:
 
 
 def open_set(
-    layout: Layout,
-    root: Path,
-    split: str,
-    classes: ClassList,
-    *,
-    labels: bool,
-    role: Role = "target",
-    merge: Sequence[str] = (),
-    label_root: Path | None = None,
+    layout: Layout, root: Path, split: str, classes: ClassList, *, labels: bool,
+    role: Role = "target", merge: Sequence[str] = (), label_root: Path | None = None,
     cache_mib: int = 0,
-) -> ImageSet:
+) -> ImageSet:  # fmt: skip
     """Open one split of a set; its files are listed and none of them is opened.
 
     Args:
@@ -260,7 +253,11 @@ def open_set(
     unused = len({path for path, _ in truth.values()} - used)
     where = f"{layout.title}: {unused} label files below {label_root or root}"
     notes = [f"{where} belong to no image."] if unused else []
-    notes += _notes(layout, root, split, len(samples))
+    count, expected = len(samples), layout.counts.get(split, (len(samples),))
+    if count != expected[0]:
+        known = ", as a download in use" if count in expected else ""
+        where = f"{layout.title}: {count} images of {split} in {root}{known}"
+        notes.append(f"{where}; the complete set has {expected[0]}.")
     readings = tuple(reading_of(way, classes, merge) for way in ways)
     shown = shown_classes(layout, classes, merge)
     return ImageSet(
@@ -296,16 +293,6 @@ def _label_files(ways: Sequence[Labels], root: Path, word: str) -> dict[Parts, t
             if CONVERTED in way.pattern or not path.stem.endswith(CONVERTED):
                 truth.setdefault(key, (path, number))
     return truth
-
-
-def _notes(layout: Layout, root: Path, split: str, count: int) -> Iterator[str]:
-    expected = layout.counts.get(split, (count,))
-    if count != expected[0]:
-        known = ", as a download in use" if count in expected else ""
-        yield (
-            f"{layout.title}: {count} images of {split} in {root}{known}; the complete set has "
-            f"{expected[0]}."
-        )
 
 
 def _named_once(samples: Sequence[Sample]) -> tuple[Sample, ...]:

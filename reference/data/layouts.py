@@ -5,8 +5,10 @@ labels are a pair where the names in braces agree. ``{split}`` is the split as t
 ``{place}`` a drive or city, ``{path}`` any folders and a name.
 """
 
+import csv
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from reference.data.classes import CITYSCAPES
@@ -50,14 +52,14 @@ def _ids(numbers: tuple[int, ...], last: int, *void: int) -> dict[int, str]:
     return {value: named.get(value, "") for value in (*range(last + 1), *void)}
 
 
-def _listed(text: str) -> dict[int, str]:
-    """Read entries of "r g b = class"; without a class nothing is scored there."""
-    named = {}
-    for line in text.split(";"):
-        colour, _, name = line.partition("=")
-        red, green, blue = map(int, colour.split())
-        named[red << 16 | green << 8 | blue] = name.strip()
-    return named
+def _colours(name: str) -> dict[int, str]:
+    """Read what the colours of a set mean, in the set's own order, from colours.csv."""
+    text = Path(__file__).with_name("colours.csv").read_text(encoding="utf-8")
+    return {
+        int(line["red"]) << 16 | int(line["green"]) << 8 | int(line["blue"]): line["class"]
+        for line in csv.DictReader(text.splitlines())
+        if line["set"] == name
+    }
 
 
 # Number of every class, in the order of the 19, in label files of Cityscapes and of SYNTHIA.
@@ -78,42 +80,12 @@ _CARLA_TAGS: Final = {
     13: "sky", 18: "traffic light", 22: "terrain",
 }  # fmt: skip
 
-_CAMVID_COLOURS: Final = _listed(
-    """
-    128 128 128 = sky; 128 0 0 = building; 64 192 0 = building; 192 0 128 = building;
-    0 128 64 = building; 64 0 64 = building; 192 192 128 = pole; 0 0 64 = pole;
-    128 64 128 = road; 128 0 192 = road; 192 0 64 = road; 0 0 192 = sidewalk;
-    64 192 128 = sidewalk; 128 128 192 = sidewalk; 128 128 0 = vegetation;
-    192 192 0 = vegetation; 192 128 128 = traffic sign; 128 128 64 = traffic sign;
-    0 64 64 = traffic sign; 64 64 128 = fence; 64 0 128 = car; 64 128 192 = car;
-    192 128 192 = car; 192 64 128 = car; 128 64 64 = car; 64 64 0 = person;
-    192 128 64 = person; 64 0 192 = person; 64 128 64 = person; 0 128 192 = rider;
-    192 0 192 = rider; 0 0 0 =
-    """
-)
+_CAMVID_COLOURS: Final = _colours("camvid")
 _CAMVID: Final = tuple(name for name in _NAMES if name in _CAMVID_COLOURS.values())
 
 # The 66 labels of Mapillary Vistas 1.2, in the order of its config_v1.2.json; the reading as the
 # 19 classes follows the definitions of Cityscapes: kerbs are sidewalk, markings and manholes road.
-_VISTAS: Final = _listed(
-    """
-    165 42 42 =; 0 192 0 =; 196 196 196 = sidewalk; 190 153 153 = fence; 180 165 180 =;
-    90 120 150 =; 102 102 156 = wall; 128 64 255 = road; 140 140 200 = road;
-    170 170 170 = sidewalk; 250 170 160 =; 96 96 96 = sidewalk; 230 150 140 =;
-    128 64 128 = road; 110 110 110 = road; 244 35 232 = sidewalk; 150 100 100 =;
-    70 70 70 = building; 150 120 90 =; 220 20 60 = person; 255 0 0 = rider; 255 0 100 = rider;
-    255 0 200 = rider; 200 128 128 = road; 255 255 255 = road; 64 170 64 =;
-    230 160 50 = terrain; 70 130 180 = sky; 190 255 255 =; 152 251 152 = terrain;
-    107 142 35 = vegetation; 0 170 30 =; 255 255 128 =; 250 0 30 =; 100 140 180 =;
-    220 220 220 =; 220 128 128 = road; 222 40 40 =; 100 170 30 =; 40 40 40 =; 33 33 33 =;
-    100 128 160 = road; 142 0 0 =; 70 100 150 = road; 210 170 100 = pole; 153 153 153 = pole;
-    128 128 128 =; 0 0 80 = pole; 250 170 30 = traffic light; 192 192 192 =;
-    220 220 0 = traffic sign; 140 140 20 =; 119 11 32 = bicycle; 150 0 255 =; 0 60 100 = bus;
-    0 0 142 = car; 0 0 90 =; 0 0 230 = motorcycle; 0 80 100 = train; 128 64 64 =; 0 0 110 =;
-    0 0 70 = truck; 0 0 192 =; 32 32 32 =; 120 10 10 =; 0 0 0 =
-    """
-)
-_VISTAS_NUMBERS: Final = dict(enumerate(_VISTAS.values()))
+_VISTAS_NUMBERS: Final = dict(enumerate(_colours("mapillary").values()))
 
 _CITY: Final = "leftImg8bit/{split}/{place}/{stem}_leftImg8bit"
 _TRUTH: Final = "gtFine/{split}/{place}/{stem}_gtFine"

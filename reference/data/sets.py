@@ -8,15 +8,13 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from reference.data.classes import CITYSCAPES, EXAMPLE, ClassList, read_classes
 from reference.data.image_set import OWN, ImageSet, layout_of, open_set, shown_classes
 from reference.data.layouts import LAYOUTS, Layout
+from reference.data.rare_classes import ClassCounts, RareClassSampler, class_counts
 from reference.data.settings import DataSettings, Drawn, RareClasses
-
-if TYPE_CHECKING:
-    from reference.data.rare_classes import ClassCounts, RareClassSampler
 
 __all__ = ["ImageSet", "Sets"]
 
@@ -37,14 +35,10 @@ class Sets:
     undrawn: Path | None = None
 
     def __init__(
-        self,
-        settings: DataSettings,
-        seed: int = 0,
-        *,
-        oracle: bool = False,
+        self, settings: DataSettings, seed: int = 0, *, oracle: bool = False,
         classes: ClassList | None = None,
         one_first: Callable[[], AbstractContextManager[None]] = nullcontext,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.settings, self._seed, self._of_oracle = settings, seed, oracle
         self._one_first = one_first
         self._target = layout_of(settings.target_set, "target")
@@ -110,14 +104,8 @@ class Sets:
         draw_missing(folder, drawn, self._seed)
 
     def opened(self, *, target: bool, validation: bool) -> dict[str, ImageSet]:
-        """Open the sets that a run reads: "labelled", then "target" and "validation".
-
-        What lies on disk comes first, so that a missing folder is told before scenes are drawn.
-        """
+        """Open the sets that a run reads: "labelled", then "target" and "validation"."""
         names = ["labelled"] + ["target"] * target + ["validation"] * validation
-        later = {"labelled": self._source} if not self._of_oracle else {}
-        for name in sorted(names, key=lambda name: later.get(name, self._target) in _DRAWN):
-            getattr(self, name)
         return {name: getattr(self, name) for name in names}
 
     def _own(self, layout: Layout, flag: str) -> Path | None:
@@ -175,27 +163,13 @@ class Sets:
         known = self.labelled.labelled
         return tuple(number for number in range(len(self.classes)) if number not in known)
 
-    def describe(self, *, target: bool, validation: bool) -> list[str]:
-        """Say which folders and how many images a run reads."""
-        words = {"target": "target images without labels"}
-        return [
-            f"{words.get(name, f'{name} images')}: {len(images)} in {images.root}"
-            for name, images in self.opened(target=target, validation=validation).items()
-        ]
-
-    def counts(self) -> "ClassCounts":
+    def counts(self) -> ClassCounts:
         """Pixels of every class in every label file of training, counted once and kept."""
-        from reference.data.rare_classes import class_counts
-
         return class_counts(self.labelled, workers=self.settings.workers)
 
-    def rare_classes(self, settings: RareClasses) -> "RareClassSampler | None":
+    def rare_classes(self, settings: RareClasses) -> RareClassSampler | None:
         """What draws images by their classes; None where every image comes once an epoch."""
-        if not settings.on:
-            return None
-        from reference.data.rare_classes import RareClassSampler
-
-        return RareClassSampler(self.counts(), settings)
+        return RareClassSampler(self.counts(), settings) if settings.on else None
 
 
 def plain(name: str) -> str:

@@ -52,8 +52,6 @@ class Drawn:
     size: Size = (96, 192)
     # how far the target is from the source, 0 (same look) .. 1
     shift: float = 0.7
-    # give every source image a look of its own, for photographs as the target
-    varied: bool = False
     # draw the target after dark, and a day image of the same street beside each of its images
     night: bool = False
 
@@ -65,7 +63,7 @@ class Drawn:
 
     def folder(self, seed: int) -> Path:
         """Where scenes lie if no folder is named, such as runs/data/toy-192x96-seed0."""
-        kind = "varied" if self.varied else "night" if self.night else "toy"
+        kind = "night" if self.night else "toy"
         return Path("runs/data") / f"{kind}-{self.size[1]}x{self.size[0]}-seed{seed}"
 
     def source_alone(self) -> "Drawn":

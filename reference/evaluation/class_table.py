@@ -65,10 +65,7 @@ ROWS: Final = _published()
 
 
 def published_rows(evaluation: Evaluation) -> tuple[Row, ...]:
-    """Return the rows that an evaluation may be compared with.
-
-    They hold for GTA5 or SYNTHIA as the source and for all val images and classes of Cityscapes.
-    """
+    """Rows to compare with, of GTA5 or SYNTHIA and all val images and classes of Cityscapes."""
     protocol = evaluation.protocol
     rows = ROWS.get(protocol.source, ())
     alike = (
@@ -165,19 +162,11 @@ def class_table(
 ) -> ClassTable:
     """Set the last checkpoint, the headline, beside what it should be compared with.
 
-    Args:
-        last: of the last checkpoint.
-        network: what was scored, of `in_words`: it names the head, as two go by one name.
-        previous: the evaluation before; adds it and the change since.
-        references: add published rows, where there are any of these sets and classes.
+    That is the `previous` evaluation, measured alike, with the change since, and published rows,
+    where there are any of these sets and classes. `network` is what was scored, of `in_words`.
     """
     rows = [_scored(LAST, last)]
     if previous is not None:
-        if previous.header != last.header:
-            raise ValueError(
-                f"class_table: expected evaluations measured alike, got {last.header!r} and "
-                f"{previous.header!r}."
-            )
         before = _scored(_PREVIOUS, previous)
         iou = _minus(rows[0].iou_percent, before.iou_percent)
         rows += [before, Row(DELTA, iou, _minus(rows[0].means_percent, before.means_percent))]

@@ -18,6 +18,7 @@ from reference.data.batches import to_tensor
 from reference.data.classes import CITYSCAPES, IGNORE, ByteArray, ClassList
 from reference.data.files import resize_image
 from reference.data.image_set import ImageSet
+from reference.data.settings import Size
 from reference.networks.output import Segmenter, at_rest
 from reference.networks.release import Release, read_trained, renamed_source
 from reference.networks.tensor_files import require_file
@@ -88,7 +89,6 @@ class Scores:
         return sum(values) / len(values) if values else None
 
 
-Size = tuple[int, int]
 # A network sees no image with longer sides; 100000 pixels would ask for more memory than there is.
 _LONGEST: Final = 16384
 # That of published tables.
@@ -99,20 +99,16 @@ _SIZE: Final = (512, 1024)
 class Protocol:
     """How an evaluation is done; the defaults are those of published tables.
 
-    Args:
-        classes: of the network's outputs.
-        size: height and width of the images that the network sees, pixels.
-        labelled: classes that the source labels, None for all; a network cannot know any other.
-            Their outputs are set to -inf, so that they cannot take pixels.
-        source: name of the labelled set, for the table.
-        scales, flip, window, stride: as in `Use`. Probabilities of views are averaged, and logits
-            where windows overlap; a window that covers the image, or None, sees it whole.
+    `scales`, `flip`, `window` and `stride` are as in `Use`. Probabilities of views are averaged,
+    logits where windows overlap; a window that covers the image, or None, sees it whole.
     """
 
-    classes: ClassList = CITYSCAPES
-    size: Size = _SIZE
+    classes: ClassList = CITYSCAPES  # of the network's outputs
+    size: Size = _SIZE  # height and width of the images that the network sees, pixels
+    # Classes that the source labels, None for all; a network cannot know any other, so their
+    # outputs are set to -inf and take no pixels.
     labelled: tuple[int, ...] | None = None
-    source: str = ""
+    source: str = ""  # name of the labelled set, for the table
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
     window: Size | None = None
@@ -216,12 +212,12 @@ def _starts(length: int, window: int, step: int) -> list[int]:
 
 
 def _view(network: Segmenter, image: Tensor, size: Size, protocol: Protocol) -> Tensor:
-    """Logits of one view, (1, 3, H, W), at the size asked for: (C, *size)."""
+    """Logits of one view, (1, 3, H, W), at the size asked for, known classes alone: (C, *size)."""
     height, width = image.shape[-2:]
     window = protocol.window or (height, width)
     h, w = min(window[0], height), min(window[1], width)
     if (h, w) == (height, width):
-        return network.upsampled(network(image).logits.float(), size)[0]
+        return network.upsampled(network(image).logits.float(), size, protocol.masked)[0]
     total = image.new_zeros(1, network.num_classes, height, width)
     count = image.new_zeros(1, 1, height, width)
     down, right = protocol.steps
@@ -230,21 +226,19 @@ def _view(network: Segmenter, image: Tensor, size: Size, protocol: Protocol) -> 
             place = (..., slice(top, top + h), slice(left, left + w))
             total[place] += network.upsampled(network(image[place]).logits.float(), (h, w))
             count[place] += 1
-    return network.upsampled(total / count, size)[0]
+    return network.upsampled(total / count, size, protocol.masked)[0]
 
 
 def _views(
     network: Segmenter, pixels: ByteArray, size: Size, protocol: Protocol
 ) -> Iterator[Tensor]:
     device = next(network.parameters()).device
-    masked = torch.tensor(protocol.masked, dtype=torch.int64, device=device)
     for scale in protocol.scales:
         scaled = (round(protocol.size[0] * scale), round(protocol.size[1] * scale))
         image = to_tensor(resize_image(pixels, scaled))[None].to(device)
         for mirrored in (False, True) if protocol.flip else (False,):
             logits = _view(network, image.flip(-1) if mirrored else image, size, protocol)
-            logits = logits.flip(-1) if mirrored else logits
-            yield logits.index_fill_(0, masked, -torch.inf)
+            yield logits.flip(-1) if mirrored else logits
 
 
 @torch.no_grad()
@@ -280,8 +274,7 @@ def evaluate(
             f"evaluate: expected a network with {count} outputs, one per class of "
             f"{protocol.classes.name}, got {network.num_classes}."
         )
-    device = next(network.parameters()).device
-    matrices = []
+    device, matrices = next(network.parameters()).device, []
     with at_rest(network):
         for index in track(len(images), "Evaluating", show=progress):
             truth = torch.from_numpy(images.labels(index).copy()).to(device)

@@ -2,20 +2,19 @@
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple, cast
+from typing import Final, NamedTuple, cast
 
 import numpy as np
 import torch
 
+from reference.data.sets import Sets
 from reference.evaluation.class_table import class_table, read_evaluation, write_class_table
 from reference.evaluation.protocol import Evaluation, Protocol, evaluate
 from reference.networks.output import Segmenter, in_words
 from reference.run.files import write_atomically
+from reference.run.folder import CLASSES
+from reference.run.state import State
 from reference.settings import Settings, phases
-
-if TYPE_CHECKING:
-    from reference.data.sets import Sets
-    from reference.run.state import State
 
 EACH: Final = "confusions.npz"
 
@@ -88,7 +87,7 @@ def verdict(miou_percent: float, settings: Settings, iteration: int) -> str:
     )
 
 
-def validate(folder: Path, settings: Settings, sets: "Sets", state: "State") -> Validation:
+def validate(folder: Path, settings: Settings, sets: Sets, state: State) -> Validation:
     """Evaluate a network and its moving average, as their method uses them at test time.
 
     Writes ``classes.{md,csv,json}`` of the network, beside an evaluation before that was measured
@@ -101,9 +100,9 @@ def validate(folder: Path, settings: Settings, sets: "Sets", state: "State") -> 
 
     def scored(network: Segmenter) -> Evaluation:
         with torch.no_grad(), state.precision.autocast():
-            return evaluate(state.at_test(network), sets.validation, protocol)
+            return evaluate(state.method.at_test(network), sets.validation, protocol)
 
-    student, before = scored(state.network), folder / "classes.json"
+    student, before = scored(state.network), folder / CLASSES
     previous = read_evaluation(before) if before.is_file() else None
     if previous is not None and previous.header != student.header:
         previous = None

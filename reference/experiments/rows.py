@@ -4,14 +4,14 @@ Every adapted row begins with the network of the row "source_only" of its seed a
 others by its settings alone. Names of rows stand in docs/results/*.json.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from reference.data.settings import Colours
 from reference.methods import METHODS
-from reference.settings import AdaptationStage, Contrast, Settings
+from reference.settings import Contrast, Settings
 
 SOURCE: Final = "source_only"
 UNAUGMENTED: Final = "source_only_unaugmented"
@@ -22,27 +22,25 @@ ORACLE: Final = "oracle"
 METHOD: Final = "method_"
 """What stands before a method's name in the name of its row."""
 
-Change = Callable[[AdaptationStage], AdaptationStage]
+# Settings of the adaptation that a row changes: dotted name -> value.
+Changes = Mapping[str, Any]
 
 
-def _stage(*, contrast: Mapping[str, Any] | None = None, **changes: Any) -> Change:
-    """Change settings of the adaptation, and of the contrast in it."""
-
-    def change(stage: AdaptationStage) -> AdaptationStage:
-        return replace(stage, contrast=replace(stage.contrast, **(contrast or {})), **changes)
-
-    return change
+def _contrast(**changes: Any) -> Changes:
+    return {f"contrast.{name}": value for name, value in changes.items()}
 
 
-def _static(change: Change, **changes: Any) -> Change:
-    """Change settings of the static labels as well."""
-    return lambda stage: replace(change(stage), static=replace(stage.static, **changes))
+def _balanced(**changes: Any) -> Changes:
+    """Every class an equal part of both contrasts, and other changes of the contrast."""
+    return _contrast(balance="class", **changes)
 
 
-_OFF: Final[Mapping[str, Any]] = {"target_to_source": 0.0, "source_to_target": 0.0}
-_GENTLE: Final = {"target_to_source": 0.1, "source_to_target": 0.1, "threshold": 0.9}
+_OFF: Final = _contrast(target_to_source=0.0, source_to_target=0.0)
+_GENTLE: Final = _contrast(target_to_source=0.1, source_to_target=0.1, threshold=0.9)
 # Without entropy and static labels.
-_BARE: Final[Mapping[str, Any]] = {"entropy_weight": 0.0, "static_labels": False}
+_BARE: Final[Changes] = {"entropy_weight": 0.0, "static_labels": False}
+_AT_ONCE: Final[Changes] = {"static.from_round": 0}
+_SHARE: Final[Changes] = {"static.class_share": 0.3}
 # Paper: dynamic labels, calibration, fused labels. Released: the weights 0.1, 0.3, 0.4 and 0.12,
 # prototypes of the paired image with gradient, absent classes at a cosine of -1, share 0.1; its
 # entropy is taken as the true one, its halving of the learning rate every round is left out.
@@ -50,35 +48,25 @@ _PUBLISHED: Final = Contrast(
     target_to_source=0.1, source_to_target=0.1, bias_momentum=0.99, normalize=False,
     prototypes="batch", pairwise=True, absent="floor",
 )  # fmt: skip
-_ENTROPIES: Final = {"source_entropy_weight": 0.4, "entropy_weight": 0.12, "entropy_from_round": 0}
-INGREDIENTS: Final[Mapping[str, tuple[str, Change]]] = {
-    "contrast": ("contrast", _stage(contrast=_OFF)),
-    "target_to_source": ("target to source", _stage(contrast={"target_to_source": 0.0})),
-    "source_to_target": ("source to target", _stage(contrast={"source_to_target": 0.0})),
-    "calibration": ("calibration", _stage(contrast={"calibrate": False})),
-    "dynamic_labels": ("dynamic labels", _stage(contrast={"dynamic_labels": False})),
-    "static_labels": ("static labels", _stage(static_labels=False)),
-    "entropy": ("entropy", _stage(entropy_weight=0.0)),
+INGREDIENTS: Final[Mapping[str, tuple[str, Changes]]] = {
+    "contrast": ("contrast", _OFF),
+    "target_to_source": ("target to source", _contrast(target_to_source=0.0)),
+    "source_to_target": ("source to target", _contrast(source_to_target=0.0)),
+    "calibration": ("calibration", _contrast(calibrate=False)),
+    "dynamic_labels": ("dynamic labels", _contrast(dynamic_labels=False)),
+    "static_labels": ("static labels", {"static_labels": False}),
+    "entropy": ("entropy", {"entropy_weight": 0.0}),
     "bank": (
-        "BiCL, gradient through prototypes of the batch", _stage(contrast={"prototypes": "batch"}),
+        "BiCL, gradient through prototypes of the batch", _contrast(prototypes="batch"),
     ),
     "delay": (
-        "BiCL, entropy and static labels from the start",
-        _static(_stage(entropy_from_round=0), from_round=0),
+        "BiCL, entropy and static labels from the start", {"entropy_from_round": 0, **_AT_ONCE},
     ),
 }  # fmt: skip
-
-
-def _balanced(share: float | None = None, **contrast: Any) -> Change:
-    """Every class an equal part of both contrasts, and other changes of contrast and labels."""
-    change = _stage(contrast={"balance": "class", **contrast})
-    return change if share is None else _static(change, class_share=share)
-
-
 # From rendered streets to photographs: the contrast changed in one thing, then balanced by class
 # and changed in one more.
-VARIANTS: Final[Mapping[str, tuple[str, Change]]] = {
-    "agree": ("BiCL, dynamic labels that the head shares", _stage(contrast={"agree": True})),
+VARIANTS: Final[Mapping[str, tuple[str, Changes]]] = {
+    "agree": ("BiCL, dynamic labels that the head shares", _contrast(agree=True)),
     "balanced": ("BiCL, balanced by class", _balanced()),
     "balanced_static": ("balanced, static labels alone", _balanced(dynamic_labels=False)),
     "balanced_agree": ("balanced, dynamic labels that the head shares", _balanced(agree=True)),
@@ -106,12 +94,11 @@ VARIANTS: Final[Mapping[str, tuple[str, Change]]] = {
         "balanced, static labels alone, temperature 0.2",
         _balanced(dynamic_labels=False, temperature=0.2),
     ),
-    "share_without_contrast": (
-        "static labels of share 0.3, no contrast", _static(_stage(contrast=_OFF), class_share=0.3),
-    ),
-    "balanced_share": ("balanced, static labels of share 0.3", _balanced(0.3)),
+    "share_without_contrast": ("static labels of share 0.3, no contrast", {**_OFF, **_SHARE}),
+    "balanced_share": ("balanced, static labels of share 0.3", {**_balanced(), **_SHARE}),
     "balanced_share_agree": (
-        "balanced, share 0.3, dynamic labels that the head shares", _balanced(0.3, agree=True),
+        "balanced, share 0.3, dynamic labels that the head shares",
+        {**_balanced(agree=True), **_SHARE},
     ),
 }  # fmt: skip
 # What is worth what: name -> (row with it, row without it).
@@ -133,25 +120,25 @@ PAIRS: Final[Mapping[str, tuple[str, str]]] = {
     },
 }  # fmt: skip
 # Rows that BiCL is trained for with other settings; "bicl" has the preset's own.
-_BICL: Final[Mapping[str, tuple[str, Change]]] = {
+_BICL: Final[Mapping[str, tuple[str, Changes]]] = {
     "self_training": (
         "self-training on static labels",
-        _static(_stage(contrast=_OFF, entropy_weight=0.0, static_weight=0.6), from_round=0),
+        {**_OFF, **_AT_ONCE, "entropy_weight": 0.0, "static_weight": 0.6},
     ),
     ENTROPY: (
         "entropy only",
-        _stage(contrast=_OFF, static_labels=False, entropy_weight=0.03, entropy_from_round=0),
+        {**_OFF, "static_labels": False, "entropy_weight": 0.03, "entropy_from_round": 0},
     ),
-    "contrast_only": ("contrast only", _stage(**_BARE)),
+    "contrast_only": ("contrast only", _BARE),
     "contrast_only_uncalibrated": (
-        "contrast only, no calibration", _stage(contrast={"calibrate": False}, **_BARE),
+        "contrast only, no calibration", {**_BARE, **_contrast(calibrate=False)},
     ),
-    "bicl": ("BiCL", _stage()),
+    "bicl": ("BiCL", {}),
     # For a start whose labels deserve less trust: only similar pixels are labelled, the contrast
     # pulls gently, static labels hold from the first round, nothing sharpens what is uncertain.
     SAFER: (
         "BiCL, safer labels",
-        _static(_stage(contrast=_GENTLE, entropy_weight=0.0, static_weight=0.6), from_round=0),
+        {**_GENTLE, **_AT_ONCE, "entropy_weight": 0.0, "static_weight": 0.6},
     ),
     **{
         f"without_{name}": (label if "BiCL" in label else f"BiCL without {label}", change)
@@ -160,10 +147,11 @@ _BICL: Final[Mapping[str, tuple[str, Change]]] = {
     **VARIANTS,
     f"{METHOD}bicl": (
         "BiCL, published weights",
-        _static(
-            _stage(contrast=vars(_PUBLISHED), static_labels=True, static_weight=0.3, **_ENTROPIES),
-            class_share=0.1, image_share=0.0, from_round=0,
-        ),
+        {
+            "contrast": _PUBLISHED, "source_entropy_weight": 0.4, "entropy_weight": 0.12,
+            "entropy_from_round": 0, "static_labels": True, "static_weight": 0.3, **_AT_ONCE,
+            "static.class_share": 0.1, "static.image_share": 0.0,
+        },
     ),
 }  # fmt: skip
 _NAMES: Final = [name for name in METHODS if name != "control"]
@@ -213,6 +201,14 @@ BESIDE_METHODS: Final = (SOURCE, CONTROL, "self_training", "bicl")
 STARTS: Final = (UNAUGMENTED, SOURCE, ORACLE)
 
 
+def _changed(stage: Any, changes: Changes) -> Any:
+    for name, value in changes.items():
+        group, _, field = name.rpartition(".")
+        inner = replace(getattr(stage, group), **{field: value}) if group else value
+        stage = replace(stage, **{group or field: inner})
+    return stage
+
+
 def settings_of(row: str, preset: Settings, begin: Path) -> Settings:
     """A preset, changed to what a row of `LABELS` is; rows that adapt start at a checkpoint."""
     source, stage = preset.source, preset.adaptation
@@ -227,18 +223,16 @@ def settings_of(row: str, preset: Settings, begin: Path) -> Settings:
         return replace(preset, stages="source-only", source=source)
     adapted = replace(preset, stages="adapt", begin=begin)
     if row in _BICL:
-        return replace(adapted, adaptation=_BICL[row][1](stage))
+        return replace(adapted, adaptation=_changed(stage, _BICL[row][1]))
     if row == f"{METHOD}bicl_dacs":
         adapted = replace(adapted, adaptation=replace(stage, contrast=_PUBLISHED))
     return replace(adapted, method="control" if row == CONTROL else row.removeprefix(METHOD))
 
 
 def method_rows(names: tuple[str, ...], *, day_images: bool = True) -> tuple[str, ...]:
-    """Rows of methods, by name or of all that the target allows, and those beside them.
+    """Rows of methods, by name or "all" that the target allows, and those beside them.
 
-    Args:
-        names: of methods, or "all" alone.
-        day_images: whether the target has a day image of every image, as some methods need.
+    Some methods need `day_images`: one of every image of the target.
     """
     allowed = [name for name in _NAMES if day_images or not METHODS[name].uses_partners]
     for name in names if names != ("all",) else ():

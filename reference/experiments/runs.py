@@ -1,20 +1,23 @@
 """Runs that are compared: trained side by side, and read back from their folders."""
 
-import json
 import multiprocessing
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from reference.experiments.rows import CONTROL, ORACLE, SOURCE
-from reference.experiments.targets import sets_of
+from reference.data.sets import Sets
+from reference.experiments.rows import CONTROL, ORACLE, SOURCE, settings_of
+from reference.run.files import read_json
 from reference.run.folder import LAST, SETTINGS, as_plain, differences
 from reference.settings import Settings, phases
+
+if TYPE_CHECKING:
+    from reference.pictures.recorded_run import RecordedRun
 
 # As many as give the ends of an interval of 95 % to about a tenth of its length.
 RESAMPLES: Final = 400
@@ -59,9 +62,8 @@ def train_run(settings: Settings, folder: Path) -> str | None:
 def train_all(runs: Sequence[Run], jobs: int) -> Iterator[tuple[Run, str | None]]:
     """Train runs in `jobs` processes, each as soon as the one it starts from is complete.
 
-    Yields:
-        A run that ended, and why it failed, None if it did not. What starts from one that failed
-        is left out.
+    Yields every run that ended, and why it failed, None if it did not. What starts from one that
+    failed is left out.
     """
     # First what others wait for, then the longest; the control is the shortest.
     order = {SOURCE: 0, ORACLE: 1, CONTROL: 3}
@@ -91,22 +93,18 @@ def train_all(runs: Sequence[Run], jobs: int) -> Iterator[tuple[Run, str | None]
 def take_over(run: Run, runs: Path) -> Path | None:
     """Take the network of a complete source run that differs by its target alone, and score it.
 
-    Nothing is done in a folder that exists.
-
-    Args:
-        run: of the row "source_only", of which the target's training images play no part.
-        runs: folder of the runs of all targets.
-
-    Returns:
-        Path: folder of the run that it was taken from; None where there is none.
+    The run is of the row "source_only", in which the target's training images play no part; `runs`
+    holds the runs of all targets. Returns the folder that it was taken from; None where there is
+    none, or where the run has a folder already.
     """
     wanted, unread = as_plain(run.settings), ("adaptation.", "data.target", "data.val")
+    if run.folder.is_dir() or run.settings.data.sequence:
+        return None
     for folder in sorted(runs.glob(f"*/{run.folder.parent.name}/{SOURCE}")):
-        held = None if run.folder.is_dir() or run.settings.data.sequence else _checkpoint(folder)
-        if held is None or held["iteration"] < phases(run.settings)[-1].stop:
+        if (found := _complete(folder)) is None:
             continue
-        if all(other.startswith(unread) for other in differences(held["settings"], wanted)):
-            _score(run, held)
+        if all(other.startswith(unread) for other in differences(found.held["settings"], wanted)):
+            _score(run, found.held)
             return folder
     return None
 
@@ -119,7 +117,7 @@ def _score(run: Run, held: Mapping[str, Any]) -> None:
     from reference.run.report import Report
     from reference.run.state import State
 
-    sets, end = sets_of(run.settings), phases(run.settings)[-1]
+    sets, end = Sets(run.settings.data, run.settings.seed), phases(run.settings)[-1]
     with (
         joined(run.settings.machine) as ranks,
         RunFolder(run.folder, as_plain(run.settings), ranks, resume=False) as folder,
@@ -133,14 +131,17 @@ def _score(run: Run, held: Mapping[str, Any]) -> None:
         folder.save(state.iteration, state.state(folder.plain))
 
 
+def rows_of(rows: Sequence[str], preset: Settings, folder: Path) -> list[Run]:
+    """Runs of rows, keys of `rows.LABELS`, in folders beside that of the row "source_only"."""
+    begin = folder / SOURCE / LAST
+    return [Run(row, settings_of(row, preset, begin), folder / row) for row in rows]
+
+
 def refuse_other_settings(run: Run, caller: str, hint: str) -> None:
     """Refuse a folder in which a run of other settings lies, in a sentence that ends in a hint."""
-    path = run.folder / SETTINGS
-    if not path.is_file():
-        return
-    stored = json.loads(path.read_text("utf-8"))
+    stored, wanted = read_json(caller, run.folder / SETTINGS), as_plain(run.settings)
     # Where the folders lie may change.
-    other = [d for d in differences(stored, as_plain(run.settings)) if not d.startswith("begin:")]
+    other = [d for d in differences(stored or wanted, wanted) if not d.startswith("begin:")]
     if other:
         raise ValueError(
             f"{caller}: expected {run.folder} to hold a run of these settings, got other ones: "
@@ -154,37 +155,30 @@ def record_of(run: Run) -> dict[str, Any] | None:
     Share ratios of classes: of the predictions on the scored images over the source labels that
     the row "source_only" was trained on; the truth plays no part in them.
     """
-    from reference.run.report import METRICS, read_metrics
-
-    held = _checkpoint(run.folder)
-    if held is None or held["iteration"] < phases(run.settings)[-1].stop:
+    held = _complete(run.folder)
+    if held is None or held.confusion is None:
         return None
-    table = json.loads((run.folder / "classes.json").read_text("utf-8"))
-    evaluation, iou = table["evaluation"], table["rows"][0]["iou"]
-    confusion, names = evaluation["confusion"], evaluation["protocol"]["classes"]["names"]
     # A class without a labelled pixel has no score.
-    occurring = [name for name, truth in zip(names, confusion, strict=True) if sum(truth)]
-    scored = {name: iou[name] for name in occurring if name in iou}
-    origin = json.loads((run.folder / "origin.json").read_text("utf-8"))["starts"][-1]
-    begun = held if run.row == SOURCE else _checkpoint(run.folder.with_name(SOURCE))
-    largest, smallest = _share_ratios(confusion, begun) if begun else (None, None)
-    metrics = read_metrics(run.folder / METRICS)
+    labelled = dict(zip(held.classes, map(sum, held.confusion), strict=True))
+    scored = {name: iou for name, iou in held.iou.items() if labelled[name] and iou is not None}
+    begun = _complete(run.folder.with_name(SOURCE))
+    ratios = _share_ratios(held.confusion, begun.source_pixels) if begun else []
     # Drawn seeds have images of their own, which cannot be resampled together.
     drawn = run.settings.data.target_set.startswith("toy")
-    classes = [names.index(name) for name in scored]
+    classes = [number for number, name in enumerate(held.classes) if name in scored]
     return {
         "row": run.row,
         "seed": run.settings.seed,
         "miou": sum(scored.values()) / len(scored),
         "iou": scored,
         "resampled": None if drawn else resampled_scores(run.folder, classes),
-        "share_ratio_max": largest,
-        "share_ratio_min": smallest,
-        "coverage_end": next((r["coverage"] for r in metrics[::-1] if "coverage" in r), None),
+        "share_ratio_max": max(ratios, default=None),
+        "share_ratio_min": min(ratios, default=None),
+        "coverage_end": next((value for _, value in held.column("coverage")[::-1]), None),
         # Of the processor in all steps, which other work on the machine does not change.
-        "seconds": sum(row.get("cpu_seconds", 0.0) for row in metrics),
-        "warnings": len(held["monitor"]["told"]),
-        **{name: origin[name] for name in ("versions", "machine", "commit")},
+        "seconds": sum(seconds for _, seconds in held.column("cpu_seconds")),
+        "warnings": len(held.alarms),
+        **{name: held.starts[-1][name] for name in ("versions", "machine", "commit")},
     }
 
 
@@ -209,21 +203,18 @@ def resampled_scores(folder: Path, classes: Sequence[int]) -> str | None:
     return " ".join(f"{10_000 * mean:.0f}" for mean in np.nanmean(iou[:, classes], axis=1))
 
 
-def _checkpoint(folder: Path) -> dict[str, Any] | None:
-    import torch
+def _complete(folder: Path) -> "RecordedRun | None":
+    """What a folder holds of a run that has reached its end, if it does."""
+    from reference.pictures.recorded_run import read_run
 
-    path = folder / LAST
-    return torch.load(path, map_location="cpu", weights_only=True) if path.is_file() else None
+    held = read_run(folder) if (folder / LAST).is_file() else None
+    return held if held and held.reached >= held.planned else None
 
 
-def _share_ratios(
-    confusion: Sequence[Sequence[int]], begun: Mapping[str, Any]
-) -> tuple[float, float]:
-    source = begun["monitor"]["source"].tolist()
+def _share_ratios(confusion: Sequence[Sequence[int]], source: Sequence[int]) -> list[float]:
     predicted = [sum(column) for column in zip(*confusion, strict=True)]
-    ratios = [
+    return [
         (now / sum(predicted)) / (before / sum(source))
         for now, before in zip(predicted, source, strict=True)
         if before
     ]
-    return max(ratios), min(ratios)

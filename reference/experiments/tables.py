@@ -6,8 +6,7 @@ writes the parts of docs/results.md between markers anew; the text around them i
 and stays. `python -m reference.ablate` stores the numbers and calls this.
 """
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, quantiles, stdev
 from typing import Any, Final, NamedTuple
@@ -21,15 +20,11 @@ from reference.experiments.rows import (
     SOURCE,
     UNAUGMENTED,
 )
-from reference.run.files import write_atomically
+from reference.run.files import read_json, write_atomically
 
-SECTIONS: Final = ("toy", "carla-to-camvid", "carla-to-kitti", "photographs", "varied", "sequence")
+SECTIONS: Final = ("toy", "carla-to-camvid", "carla-to-kitti", "sequence")
 # What a column of the methods' table calls a target, and the file with its numbers.
-METHODS: Final = {
-    "drawn streets": "methods",
-    "photographs": "methods-photographs",
-    "drawn nights": "methods-night",
-}
+METHODS: Final = {"drawn streets": "methods", "drawn nights": "methods-night"}
 PICTURE: Final = "methods.svg"
 TITLE: Final = "Gain over the continued control, points of mean IoU"
 DOCS: Final = Path(__file__).resolve().parents[2] / "docs"
@@ -57,31 +52,25 @@ class Result(NamedTuple):
 
 
 def summarise(records: Sequence[Record], **about: Any) -> dict[str, Any]:
-    """Cut records of runs down to the numbers that documents show.
+    """Cut records of `runs.record_of`, in the order of tables, down to what documents show.
 
-    Args:
-        records: as `runs.record_of` returns them, in the order of tables.
-        about: "target", its name; "command" that made them; "split" that was scored; "images", how
-            many there are of "source", "target" and "test".
+    `about` are "target", its name; the "command" that made them; the "split" that was scored; and
+    "images", how many there are of "source", "target" and "test".
     """
     machines = [
         {name: record["machine"][name] for name in _MACHINE if record["machine"].get(name)}
         for record in records
     ]
     return about | {
-        "versions": _distinct(record["versions"] for record in records),
+        "versions": _distinct([record["versions"] for record in records]),
         "machines": _distinct(machines),
-        "code": _distinct(record["commit"] for record in records),
+        "code": _distinct([record["commit"] for record in records]),
         "rows": [{name: record[name] for name in _KEPT} for record in records],
     }
 
 
-def _distinct(values: Iterable[Any]) -> list[Any]:
-    seen: list[Any] = []
-    for value in values:
-        if value not in seen:
-            seen.append(value)
-    return seen
+def _distinct(values: list[Any]) -> list[Any]:
+    return [value for place, value in enumerate(values) if value not in values[:place]]
 
 
 def _by_row(summary: Summary) -> dict[str, dict[int, Record]]:
@@ -124,6 +113,11 @@ def agreement(gains: Sequence[float]) -> str:
     if min(gains) > 0:
         return "helps"
     return "harms" if max(gains) < 0 else "mixed"
+
+
+def _told(gains: Sequence[float]) -> tuple[str, str]:
+    """The mean of gains, and each of them, as tables show them."""
+    return f"{mean(gains):+.1f}", " ".join(f"{gain:+.1f}" for gain in gains)
 
 
 def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -172,8 +166,7 @@ def ingredient_table(summary: Summary) -> str:
     }
     for name in (f"without_{ingredient}" for ingredient in INGREDIENTS):
         if worth := _paired(rows.get("bicl", {}), rows.get(name, {})):
-            each = " ".join(f"{value:+.1f}" for value in worth)
-            lines.append([LABELS[name], f"{mean(worth):+.1f}", each, said[agreement(worth)]])
+            lines.append([LABELS[name], *_told(worth), said[agreement(worth)]])
     header = ["variant", "BiCL minus variant", "each seed", "the variant is"]
     return markdown(header, lines) if lines else ""
 
@@ -184,9 +177,9 @@ def pair_table(summary: Summary) -> str:
     for what, names in PAIRS.items() if "balanced" in rows else ():
         row, base = (rows.get(name, {}) for name in names)
         if worth := _paired(row, base):
-            each = " ".join(f"{value:+.1f}" for value in worth)
-            verdict = agreement(worth) + " in every seed" * (agreement(worth) != "mixed")
-            lines.append([what, f"{mean(worth):+.1f}", _interval(row, base), each, verdict])
+            (middle, each), agreed = _told(worth), agreement(worth)
+            verdict = agreed + " in every seed" * (agreed != "mixed")
+            lines.append([what, middle, _interval(row, base), each, verdict])
     return markdown(["", "worth", "95 %", "each seed", "it"], lines) if lines else ""
 
 
@@ -249,8 +242,8 @@ def _method_cells(result: Result, *, compare: bool) -> list[str]:
     score = f"{mean(scores):.1f} ({stdev(scores) if len(scores) > 1 else 0.0:.1f})"
     if not gains or not compare:
         return [score, "", ""]
-    bold = "**" if agreement(gains) == "helps" else ""
-    return [score, f"{bold}{mean(gains):+.1f}{bold}", " ".join(f"{gain:+.1f}" for gain in gains)]
+    (middle, each), bold = _told(gains), "**" if agreement(gains) == "helps" else ""
+    return [score, f"{bold}{middle}{bold}", each]
 
 
 def methods_table(targets: Mapping[str, Summary]) -> str:
@@ -287,11 +280,7 @@ def render_methods(targets: Mapping[str, Summary]) -> str:
 
 
 def replace_section(text: str, section: str, body: str) -> str:
-    """Put `body` between the markers of a section and leave all other text as it is.
-
-    Raises:
-        ValueError: the text does not hold both markers, once each.
-    """
+    """Put `body` between the markers of a section and leave all other text as it is."""
     begin, end = f"<!-- generated: {section} -->", f"<!-- end: {section} -->"
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
         raise ValueError(
@@ -303,8 +292,8 @@ def replace_section(text: str, section: str, body: str) -> str:
 
 def load_summary(docs: Path, section: str) -> dict[str, Any] | None:
     """Read docs/results/<section>.json; None where there is none."""
-    path = docs / "results" / f"{section}.json"
-    return json.loads(path.read_text("utf-8")) if path.is_file() else None
+    held: dict[str, Any] | None = read_json("ablate", docs / "results" / f"{section}.json")
+    return held
 
 
 def rendered(docs: Path) -> str:

@@ -26,26 +26,17 @@ STRONG: Final = Colours(
 
 @dataclass(frozen=True)
 class Mixture:
-    """What a step of DACS has computed, at the size of the images but for three outputs.
+    """What a step of DACS has computed, at the size of the images but for three outputs."""
 
-    Args:
-        source, mixed: the network's output on source and mixed images.
-        taught: the teacher's output on target images, without gradient.
-        sure, labels: its probabilities (B, C, H, W), and the classes that it predicts (B, H, W).
-        mixed_images, mixed_labels: after the strong change of their look.
-        from_source: bool (B, H, W), which pixels of the mixed images come from the source.
-        share: (), of the target's pixels of which the teacher is confident, 0..1.
-    """
-
-    source: Output
-    mixed: Output
-    taught: Output
-    sure: Tensor
-    labels: Tensor
-    mixed_images: Tensor
+    source: Output  # of the network, on source images
+    mixed: Output  # of the network, on mixed images
+    taught: Output  # of the teacher, on target images, without gradient
+    sure: Tensor  # its probabilities (B, C, H, W)
+    labels: Tensor  # the classes that it predicts (B, H, W)
+    mixed_images: Tensor  # after the strong change of their look
     mixed_labels: Tensor
-    from_source: Tensor
-    share: Tensor
+    from_source: Tensor  # bool (B, H, W), which pixels of the mixed images come from the source
+    share: Tensor  # (), of the target's pixels of which the teacher is confident, 0..1
 
 
 class DACS(Method):

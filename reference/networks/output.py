@@ -5,7 +5,7 @@ checkpoint or a released file needs, and no code or pickle has to be trusted to 
 EfficientNet are imported when the first one is built.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from importlib import import_module
@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reference.data.classes import CITYSCAPES, ClassList
+from reference.data.settings import Size
 from reference.networks.settings import DeepLabOptions, LiteOptions, NetworkSettings, ToyOptions
 
 if TYPE_CHECKING:
@@ -99,12 +100,6 @@ class Segmenter(nn.Module):
     The colour normalisation sits in buffers and the corner convention in the state dict, so that
     saved weights cannot be evaluated with the wrong one of either.
 
-    Args:
-        feature_dim: channels D of the feature map.
-        num_classes: channels C of the logits.
-        stride: pixels of an image per cell of the maps, on each axis.
-        align_corners: how the logits are to be upsampled, as in `torch.nn.functional.interpolate`.
-
     Shape:
         images (B, 3, H, W), float in [0, 1], RGB, all of one domain; a network with a stem per
         domain reads them with the one that is named, by default the target's.
@@ -119,20 +114,25 @@ class Segmenter(nn.Module):
         self, *, feature_dim: int, num_classes: int, stride: int, align_corners: bool
     ) -> None:
         super().__init__()
-        self.feature_dim = feature_dim
-        self.num_classes = num_classes
-        self.stride = stride
-        self.align_corners = align_corners
+        self.feature_dim = feature_dim  # channels D of the features
+        self.num_classes = num_classes  # channels C of the logits
+        self.stride = stride  # pixels of an image per cell of the maps, on each axis
+        self.align_corners = align_corners  # of the logits' upsampling, as in `F.interpolate`
 
     def options(self) -> dict[str, Any]:
         """Return what builds this network anew, as JSON can hold it."""
         plain = asdict(self._options).items()
         return {name: list(v) if isinstance(v, tuple) else v for name, v in plain}
 
-    def upsampled(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
-        """Scale logits (B, C, h, w) bilinearly to (B, C, *size), by the corner convention."""
+    def upsampled(self, logits: Tensor, size: Size, masked: Sequence[int] = ()) -> Tensor:
+        """Scale logits (B, C, h, w) bilinearly to (B, C, *size), by the corner convention.
+
+        The logits of `masked` classes, which the source does not label, become -inf.
+        """
         corners = self.align_corners
-        return F.interpolate(logits, size=size, mode="bilinear", align_corners=corners)
+        maps = F.interpolate(logits, size=size, mode="bilinear", align_corners=corners)
+        hidden = torch.tensor(masked, dtype=torch.int64, device=logits.device)
+        return maps.index_fill(1, hidden, -torch.inf) if len(hidden) else maps
 
     def colours(self) -> dict[str, Any]:
         """Return the colour normalisation, for people who read a card."""

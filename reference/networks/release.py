@@ -17,6 +17,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from reference.data.classes import CITYSCAPES, ClassList
+from reference.methods import at_test
 from reference.networks.output import Segmenter, build, describe, read_classes
 from reference.networks.tensor_files import read_stored
 from reference.networks.weights import require_finite
@@ -37,22 +38,14 @@ _ENTRIES: Final = {
 
 @dataclass(frozen=True)
 class Release:
-    """A network that was read from files, in evaluation mode, on the CPU.
+    """A network that was read from files, in evaluation mode, on the CPU."""
 
-    Args:
-        network: with its weights, as its method uses it at test time.
-        card: everything the card says; of a checkpoint, what its run was set to.
-        classes: of its outputs.
-        labelled: classes that its source labels; None for all.
-        trained: the network as it was trained.
-        method: "name" and "state" of a method that changes it at test time; None without.
-    """
-
-    network: Segmenter
-    card: Mapping[str, Any]
-    classes: ClassList
-    labelled: tuple[int, ...] | None
-    trained: Segmenter
+    network: Segmenter  # as its method uses it at test time
+    card: Mapping[str, Any]  # everything the card says; of a checkpoint, what its run was set to
+    classes: ClassList  # of its outputs
+    labelled: tuple[int, ...] | None  # classes that its source labels; None for all
+    trained: Segmenter  # the network as it was trained
+    # "name" and "state" of a method that changes it at test time; None without
     method: Mapping[str, Any] | None = None
 
 
@@ -86,8 +79,6 @@ def _assembled(
     labelled = card.get("labelled") or _labelled(card.get("source", ""), classes)
     changed = network.eval()
     if method is not None and method["name"] not in (None, "bicl"):
-        from reference.methods import at_test
-
         changed = at_test(method["name"], method["state"], network).eval()
     return Release(
         changed, card, classes, None if labelled is None else tuple(map(int, labelled)),
@@ -96,19 +87,13 @@ def _assembled(
 
 
 def write_release(
-    folder: Path,
-    release: Release,
-    *,
-    input_size: tuple[int, int],
+    folder: Path, release: Release, *, input_size: tuple[int, int],
     facts: Mapping[str, Any] | None = None,
-) -> Path:
+) -> Path:  # fmt: skip
     """Write weights and card, the card last: where it is, both are whole; return the card.
 
-    Args:
-        folder: made where missing.
-        release: of a checkpoint.
-        input_size: height and width of the images it is to be run at, pixels.
-        facts: further entries of the card, such as scores; plain values.
+    It is to be run at images of `input_size`, height and width, pixels; `facts` are further entries
+    of the card, such as scores.
     """
     network, classes, method = release.trained, release.classes, release.method
     tensors = dict(network.state_dict())

@@ -60,11 +60,7 @@ def read_stored(path: Path) -> Any:
     """Read a file of tensors and plain values onto the CPU; nothing in it is executed.
 
     The file is ``.safetensors``, or one that `torch.save` wrote. The checksums of the latter are
-    compared first; files older than torch 1.6 have none.
-
-    Raises:
-        ValueError: there is no such file, it is cut short or altered, or it holds something else
-            than tensors and plain values.
+    compared first; files older than torch 1.6 have none. Whatever is wrong is a ValueError.
     """
     require_file("read_stored", path)
     try:

@@ -206,11 +206,8 @@ def fill_backbone(
 ) -> WeightReport:
     """Fill a network from tensors that carry its own names, and account for every one.
 
-    The backbone must be filled whole, a head is filled where it fits.
-
-    Raises:
-        ValueError: a tensor of the backbone is missing or has another shape, or a number is not
-            finite; the network is as it was.
+    The backbone must be filled whole and with finite numbers, else the network stays as it was; a
+    head is filled where it fits.
     """
     own = network.state_dict()
     shapes = {n: (tuple(own[n].shape), tuple(state[n].shape)) for n in own if n in state}

@@ -79,11 +79,8 @@ def images(comparison: Comparison) -> list[dict[str, Any]]:
         for name in last.pictures:
             if name not in (*still, "prediction") and (single or "confidence" not in name):
                 panels.append(_panel(name, name, times))
-        (height, width, _), at = (
-            last.pictures["prediction"].shape,
-            [each.iteration for each in times],
-        )
-        size = f"{width} / {height}"
+        height, width, _ = last.pictures["prediction"].shape
+        at, size = [each.iteration for each in times], f"{width} / {height}"
         blocks.append({"strip": last, "panels": panels, "times": at, "size": size})
     return blocks
 
@@ -262,23 +259,13 @@ def render(comparison: Comparison) -> str:
     name = main.caption if comparison.title else f"Run {run.caption}"
     TEMPLATES.filters |= {"signed": scores.signed, "cosine": cosine}
     return TEMPLATES.get_template("page.html.jinja").render(
-        comparison=comparison,
-        run=run,
+        comparison=comparison, run=run, main=main, base=base, rows=rows, earlier=earlier,
         headline=scores.headline(name, main, base, run.images),
-        explanation=scores.explanation(main, base, rows),
-        rows=rows,
-        main=main,
-        base=base,
-        images=images(comparison),
+        explanation=scores.explanation(main, base, rows), images=images(comparison),
         legend=[(name, hexadecimal(colour)) for name, colour in legend],
         by_class=[row for row in by_class if row.iou],
-        earlier=earlier,
-        changes=scores.changes_of(main, earlier),
-        numbers=all_numbers(comparison),
-        confusion=confusion(run, beside),
-        curves=curves(comparison, rows),
-        shares=class_shares(run),
-        space=feature_space(run),
-        settings=settings(comparison),
+        changes=scores.changes_of(main, earlier), numbers=all_numbers(comparison),
+        confusion=confusion(run, beside), curves=curves(comparison, rows),
+        shares=class_shares(run), space=feature_space(run), settings=settings(comparison),
         origins=origins(comparison),
-    )
+    )  # fmt: skip

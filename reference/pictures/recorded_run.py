@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -18,7 +19,6 @@ from reference.run.files import read_json
 from reference.run.report import METRICS, read_metrics
 
 ROLES: Final = ("method", "other", "control", "source", "oracle")
-_ORDER: Final = ("validation", "target", "source")
 # They belong to one run, not to a kind of run; so does all of the machine.
 _OWN: Final = (
     *("seed", "begin", "network.weights", "data.root", "data.source", "data.target"),
@@ -28,30 +28,61 @@ _OWN: Final = (
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """What a run folder says about its run.
+    """What a run folder says about its run."""
 
-    Args:
-        role: what it is to the others, one of `ROLES`.
-        settings: as one table of dotted names.
-        starts: per start of the command, what origin.json says.
-        rows: the lines of the metrics in order; columns without a number are left out.
-        reached: iteration of the newest checkpoint.
-        table: the table per class as JSON holds it; None before the first evaluation.
-        strips: per image its panels in order of iterations.
-        moments: (iteration, prototypes) in order of iterations.
-    """
-
+    folder: Path
     caption: str
-    role: str
-    settings: Mapping[str, Any]
-    starts: Sequence[Mapping[str, Any]]
-    rows: Sequence[Mapping[str, Any]]
-    reached: int
-    alarms: Sequence[str]
-    classes: Mapping[str, Colour]
-    table: Mapping[str, Any] | None
-    strips: Sequence[Sequence[StripFile]]
-    moments: Sequence[tuple[int, Prototypes]]
+    role: str  # what it is to the others, one of `ROLES`
+    settings: Mapping[str, Any]  # as one table of dotted names
+    starts: Sequence[Mapping[str, Any]]  # per start of the command, what origin.json says
+    rows: Sequence[Mapping[str, Any]]  # lines of the metrics; columns without a number are left out
+    table: Mapping[str, Any] | None  # per class, as JSON holds it; None before an evaluation
+    held: Mapping[str, Any]  # the newest checkpoint; empty before the first
+
+    @property
+    def reached(self) -> int:
+        """Iteration of the newest checkpoint."""
+        return int(self.held.get("iteration", 0))
+
+    @property
+    def alarms(self) -> list[str]:
+        """Sentences of the alarms so far."""
+        return list(self.held.get("monitor", {}).get("told", {}).values())
+
+    @property
+    def source_pixels(self) -> list[int]:
+        """Pixels of every class among the source labels of training."""
+        return list(self.held["monitor"]["source"].tolist())
+
+    @cached_property
+    def classes(self) -> Mapping[str, Colour]:
+        """Colour of every class, from whatever says it."""
+        protocol = (self.table or {}).get("evaluation", {}).get("protocol", {})
+        if listed := self.held.get("classes") or protocol.get("classes"):
+            return dict(zip(listed["names"], map(tuple, listed["colours"]), strict=True))
+        return dict(self.strips[0][-1].legend) if self.strips else {}
+
+    @cached_property
+    def strips(self) -> list[list[StripFile]]:
+        """Per image its panels in order of iterations."""
+        images: dict[Path, list[StripFile]] = {}
+        for path in sorted((self.folder / kept.PANELS).glob("*/*.png")):
+            images.setdefault(path.parent, []).append(read_strip(path))
+        order = ("validation", "target", "source")
+        return sorted(
+            images.values(), key=lambda each: (order.index(each[0].domain), each[0].index)
+        )
+
+    @cached_property
+    def moments(self) -> list[tuple[int, Prototypes]]:
+        """(iteration, prototypes) in order of iterations."""
+        files = sorted((self.folder / kept.PROTOTYPES).glob("*.safetensors"))
+        states = [(int(path.stem), read_stored(path)) for path in files]
+        if not states and self.held.get("method"):
+            states = [(self.reached, self.held["method"]["state"])]
+        calibrate = bool(self.settings.get("adaptation.contrast.calibrate", True))
+        moments = [(at, prototypes_of(state, calibrate=calibrate)) for at, state in states]
+        return [(at, moment) for at, moment in moments if moment is not None and moment.classes]
 
     @property
     def done(self) -> int:
@@ -61,12 +92,8 @@ class RecordedRun:
     @property
     def planned(self) -> int:
         """Iterations of the whole run."""
-        warm_up, adaptation = (
-            self.settings["source.iterations"],
-            self.settings["adaptation.iterations"],
-        )
-        lengths: dict[str, int] = {"adapt": adaptation, "full": warm_up + adaptation}
-        return lengths.get(self.settings["stages"], int(warm_up))
+        source, rest = (self.settings[f"{stage}.iterations"] for stage in ("source", "adaptation"))
+        return int({"adapt": rest, "full": source + rest}.get(self.settings["stages"], source))
 
     @property
     def evaluations(self) -> list[Mapping[str, Any]]:
@@ -141,33 +168,13 @@ def nearest_preset(settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     return nearest, usual[nearest]
 
 
-def _strips(run: Path) -> list[list[StripFile]]:
-    images: dict[Path, list[StripFile]] = {}
-    for path in sorted((run / kept.PANELS).glob("*/*.png")):
-        images.setdefault(path.parent, []).append(read_strip(path))
-    return sorted(images.values(), key=lambda each: (_ORDER.index(each[0].domain), each[0].index))
-
-
-def _moments(run: Path, held: Mapping[str, Any], calibrate: bool) -> list[tuple[int, Prototypes]]:
-    files = sorted((run / kept.PROTOTYPES).glob("*.safetensors"))
-    states = [(int(path.stem), read_stored(path)) for path in files]
-    if not states and held.get("method"):
-        states = [(held["iteration"], held["method"]["state"])]
-    moments = [(at, prototypes_of(state, calibrate=calibrate)) for at, state in states]
-    return [(at, moment) for at, moment in moments if moment is not None and moment.classes]
-
-
 def is_run(folder: Path) -> bool:
     """Whether a folder is one of a run, or at least holds the checkpoint of one."""
     return (folder / kept.SETTINGS).is_file() or (folder / kept.LAST).is_file()
 
 
 def read_run(run: Path) -> RecordedRun:
-    """Read what the folder of a run says; the run may go on meanwhile.
-
-    Raises:
-        ValueError: it is no such folder, or a file in it is damaged.
-    """
+    """Read what the folder of a run says; the run may go on meanwhile."""
     if not is_run(run):
         raise ValueError(
             f"report: expected the folder of a run of reference.train, got {run}, which has no "
@@ -182,26 +189,17 @@ def read_run(run: Path) -> RecordedRun:
             "adaptation. Hint: runs of an older version need that version's report."
         )
     settings = kept.flat(plain)
-    table, strips = read_json("report", run / kept.CLASSES), _strips(run)
-    # The class list, from whatever of it is there.
-    protocol = (table or {}).get("evaluation", {}).get("protocol", {})
-    classes = dict(strips[0][-1].legend) if strips else {}
-    if listed := held.get("classes") or protocol.get("classes"):
-        classes = dict(zip(listed["names"], map(tuple, listed["colours"]), strict=True))
     kind = "control" if settings["method"] == "control" else settings["stages"]
     role = {"source-only": "source", "oracle": "oracle", "control": "control"}.get(kind, "method")
     return RecordedRun(
+        folder=run,
         caption=run.resolve().name,
         role=role,
         settings=settings,
         starts=read_json("report", run / kept.ORIGIN, {"starts": []})["starts"],
         rows=read_metrics(run / METRICS),
-        reached=held.get("iteration", 0),
-        alarms=list(held.get("monitor", {}).get("told", {}).values()),
-        classes=classes,
-        table=table,
-        strips=strips,
-        moments=_moments(run, held, bool(settings.get("adaptation.contrast.calibrate", True))),
+        table=read_json("report", run / kept.CLASSES),
+        held=held,
     )
 
 
@@ -209,9 +207,6 @@ def read_comparison(folders: Sequence[Path]) -> Comparison:
     """Read runs: each folder is of one, or has some inside.
 
     A ``comparison.json`` in such a folder names those to show, with captions and roles.
-
-    Raises:
-        ValueError: one of them holds no run, or a file is damaged.
     """
     runs: list[RecordedRun] = []
     words: dict[str, str] = {}

@@ -30,23 +30,15 @@ def signed(value: float, digits: int = 1) -> str:
 
 
 class Score(NamedTuple):
-    """A score with what it is compared by.
-
-    Args:
-        role: as that of a run; "best" for one that was chosen on the labels it is scored on.
-        miou: percent; None before the first evaluation, which is that of `iteration`.
-        progress: how far the run is, where it has not reached its end.
-        iou: by class, percent; empty where only the mean is known.
-        colour: in CSS.
-    """
+    """A score with what it is compared by."""
 
     caption: str
-    role: str
-    miou: float | None
-    iteration: int = 0
-    progress: str = ""
-    iou: Mapping[str, float | None] = MappingProxyType({})
-    colour: str = ""
+    role: str  # as that of a run; "best" for one that was chosen on the labels it is scored on
+    miou: float | None  # percent; None before the first evaluation
+    iteration: int = 0  # of that evaluation
+    progress: str = ""  # how far the run is, where it has not reached its end
+    iou: Mapping[str, float | None] = MappingProxyType({})  # percent by class; or the mean alone
+    colour: str = ""  # in CSS
 
 
 def subject(comparison: Comparison) -> RecordedRun:

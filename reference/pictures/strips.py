@@ -25,9 +25,6 @@ UNLABELLED: Final[Colour] = (120, 120, 120)
 def colourise(labels: ByteArray, colours: Sequence[Colour]) -> ByteArray:
     """Paint class numbers, (H, W), as RGB, (H, W, 3); 255 becomes a mid grey.
 
-    Raises:
-        ValueError: a value that is neither a class nor 255.
-
     Example:
         >>> colourise(np.array([[0, 255]], dtype=np.uint8), [(128, 64, 128)]).tolist()
         [[[128, 64, 128], [120, 120, 120]]]
@@ -41,11 +38,6 @@ def colourise(labels: ByteArray, colours: Sequence[Colour]) -> ByteArray:
             f"got {int(strange[0])} in {strange.size} pixels."
         )
     return table[labels]
-
-
-def grey(values: ByteArray) -> ByteArray:
-    """Turn (H, W) uint8 into (H, W, 3) from black, 0, to white, 255."""
-    return np.repeat(values[..., None], 3, axis=2)
 
 
 def hexadecimal(colour: Sequence[int]) -> str:
@@ -95,11 +87,7 @@ class StripFile:
 
 
 def strip_png(strip: StripFile) -> bytes:
-    """Draw a strip with titles and legend as a PNG file.
-
-    Raises:
-        ValueError: there is no picture, or they differ in size.
-    """
+    """Draw a strip with titles and legend as a PNG file."""
     sizes = {picture.shape for picture in strip.pictures.values()}
     if len(sizes) != 1:
         raise ValueError(
@@ -141,11 +129,7 @@ def strip_png(strip: StripFile) -> bytes:
 
 
 def read_strip(path: Path) -> StripFile:
-    """Take a strip apart again.
-
-    Raises:
-        ValueError: it is something else, or damaged.
-    """
+    """Take a strip apart again."""
     try:
         with Image.open(path) as image:
             words = json.loads(image.info[_KEY])

@@ -62,20 +62,14 @@ def drawn(kind: str, **values: Any) -> Markup:
 
 
 def line_chart(
-    title: str,
-    series: Mapping[str, tuple[str, Series]],
-    *,
-    y_label: str,
-    y_range: tuple[float, float] | None = None,
-    marks: Sequence[float] = (),
-) -> Markup:
+    title: str, series: Mapping[str, tuple[str, Series]], *, y_label: str,
+    y_range: tuple[float, float] | None = None, marks: Sequence[float] = (),
+) -> Markup:  # fmt: skip
     """Draw lines over iterations as a ``<figure>``, their names below where there are several.
 
-    Args:
-        series: name -> (colour in CSS, points in order of x); those without points are left out.
-        y_label: with the unit.
-        y_range: ends of the vertical axis; None fits the points, from 0.
-        marks: iterations with a thin line, such as the start of a round.
+    `series` is name -> (colour in CSS, points in order of x), those without points being left out.
+    Without a `y_range` the vertical axis fits the points, from 0. Iterations of `marks`, such as
+    the start of a round, have a thin line.
     """
     shown = {name: (colour, thinned(points)) for name, (colour, points) in series.items() if points}
     points = [point for _, line in shown.values() for point in line] or [(0.0, 0.0)]

@@ -29,20 +29,14 @@ _VANISH_RATIO, _VANISH_GROWTH = 0.1, 0.25
 
 
 def judge(
-    names: Sequence[str],
-    *,
-    source: Sequence[float],
-    start: Sequence[float],
-    now: Sequence[float],
-    coverage: float | None = None,
-) -> dict[str, str]:
+    names: Sequence[str], *, source: Sequence[float], start: Sequence[float],
+    now: Sequence[float], coverage: float | None = None,
+) -> dict[str, str]:  # fmt: skip
     """Compare a run with the source labels and with its own start.
 
     Args:
-        names: of the classes.
         source: share of every class in the source labels, 0..1; 0 is watched for take-over only.
-        start: share of every class in the predictions on the target before the run, 0..1.
-        now: the same share now.
+        start, now: its share in the predictions on the target, before the run and now.
         coverage: share of target pixels with a pseudo label; None where the run uses none.
 
     Returns:
@@ -100,12 +94,9 @@ class Monitor:
     def see(
         self, source: Tensor, predictions: Tensor | None = None, coverage: Tensor | None = None
     ) -> None:
-        """Take one part of a step.
+        """Take the labels of source and predictions on target, if any, of one part of a step.
 
-        Args:
-            source: labels of the source images, 255 where there is none.
-            predictions: the network's class per target cell; None where it saw no target.
-            coverage: (), share of target cells with a pseudo label; None without any.
+        `coverage`, (), is the share of target cells with a pseudo label; None without any.
         """
         seen = self._counts(source)
         predicted = torch.zeros_like(seen) if predictions is None else self._counts(predictions)

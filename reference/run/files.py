@@ -38,11 +38,8 @@ def writing(path: Path) -> Iterator[None]:
 def durable_file(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
     """Open a file that gets its name when it is whole and on the disk, or not at all.
 
-    Missing folders above it are made; an older file of that name is replaced at the end.
-
-    Args:
-        path: of the file.
-        sync: wait for the disk, so that a power failure cannot undo it.
+    Missing folders above it are made; an older file of that name is replaced at the end. With
+    `sync` the disk is waited for, so that a power failure cannot undo it.
     """
     # Two processes, or two threads, may write the same file; a long name leaves no room for more.
     partial = path.with_name(f"{path.name[:40]}.{os.getpid()}-{next(_COUNTER)}.partial")
@@ -119,14 +116,9 @@ def _is_stale(path: Path) -> bool:
 def require_new_folder(
     caller: str, folder: Path, hint: str, *, argument: str = "folder", besides: tuple[str, ...] = ()
 ) -> None:
-    """Refuse a place that already holds something; it may be missing or empty.
+    """Refuse a place for results that holds something besides some names; it may be missing.
 
-    Args:
-        caller: begins the sentence.
-        folder: where results are to be written.
-        hint: what to do instead, one sentence.
-        argument: what the caller calls the folder.
-        besides: names of files that may be there.
+    The sentence begins with the caller, calls the folder by its `argument`, and ends in the hint.
     """
     got = "which is a file" if folder.exists() else ""
     if folder.is_dir():

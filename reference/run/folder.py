@@ -4,7 +4,6 @@
 newest states by iteration; ``last.pth`` is the newest of them, ``best.pth`` the best scored.
 """
 
-import contextlib
 import fcntl
 import json
 import os
@@ -44,18 +43,8 @@ _MAY_CHANGE: Final = {
     "data.drawn.target_val",
 }
 _LENGTHS: Final = {"source.iterations", "adaptation.iterations"}
-# A worker that outlives its killed parent would otherwise keep the folder locked.
-_LOCKED: Final[set[int]] = set()
-
-
-def _close_in_child() -> None:
-    for opened in _LOCKED:
-        with contextlib.suppress(OSError):
-            os.close(opened)
-    _LOCKED.clear()
-
-
-os.register_at_fork(after_in_child=_close_in_child)
+# Settings of former versions, at the value that is now the only one.
+_GONE: Final = {"data.drawn.varied": False}
 
 
 def as_plain(settings: Any) -> dict[str, Any]:
@@ -78,7 +67,7 @@ def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[st
 
     One that is newer than the stored run was then at its default, which leaves runs as they were.
     """
-    usual, now = flat(as_plain(Settings())), flat(wanted)
+    usual, now = _GONE | flat(as_plain(Settings())), _GONE | flat(wanted)
     before = {name: value for name, value in usual.items() if name in now} | flat(stored)
     return [
         f"{name}: {before.get(name)!r} -> {now.get(name)!r}"
@@ -123,13 +112,8 @@ class RunFolder:
 
     Entering refuses a folder that holds something else, that another process trains in, whose run
     began with other settings, or without a whole checkpoint; all ranks refuse together. It writes
-    nothing but the lock; `record` is the first to write.
-
-    Args:
-        path: of the folder.
-        plain: settings of the run, as `as_plain` gives them.
-        ranks: the processes.
-        resume: go on with a run that is there.
+    nothing but the lock; `record` is the first to write. `plain` are the settings of the run, as
+    `as_plain` gives them; with `resume` a run that is there goes on.
     """
 
     def __init__(
@@ -195,7 +179,8 @@ class RunFolder:
             with writing(path):
                 opened = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
             try:
-                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Of this process alone: a worker that outlives it does not keep the folder locked.
+                fcntl.lockf(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 holder = os.read(opened, 300).decode(errors="replace").strip()
                 os.close(opened)
@@ -214,7 +199,6 @@ class RunFolder:
             # The one before may have removed the file between our two calls.
             if path.exists() and os.fstat(opened).st_ino == path.stat().st_ino:
                 self._lock = opened
-                _LOCKED.add(opened)
             else:
                 os.close(opened)
         with writing(path):
@@ -227,7 +211,6 @@ class RunFolder:
             self.path.rmdir()
         self._made = False
         if self._lock is not None:
-            _LOCKED.discard(self._lock)
             os.close(self._lock)
             self._lock = None
 

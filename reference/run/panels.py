@@ -6,7 +6,7 @@ the method is asked on a copy of itself.
 
 import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -22,13 +22,11 @@ from reference.data.sets import Sets
 from reference.data.settings import Size
 from reference.method import Method, Part, label_counts
 from reference.networks.output import Domain, at_rest
-from reference.pictures.strips import StripFile, colourise, grey, strip_png
+from reference.pictures.strips import StripFile, colourise, strip_png
 from reference.run.files import write_atomically
 from reference.run.folder import PANELS, PROTOTYPES, labels_of
+from reference.run.state import State
 from reference.settings import Phase, Settings, phases
-
-if TYPE_CHECKING:
-    from reference.run.state import State
 
 _LONGEST_SIDE: Final = 384
 _PER_SET: Final = 2
@@ -76,7 +74,7 @@ def shown_sets(settings: Settings, sets: Sets) -> dict[str, tuple[ImageSet, list
     return {name: (s, chosen_images(name, len(s), wanted)) for name, s in opened.items()}
 
 
-def draw_panels(folder: Path, settings: Settings, sets: Sets, state: "State", phase: Phase) -> None:
+def draw_panels(folder: Path, settings: Settings, sets: Sets, state: State, phase: Phase) -> None:
     """Draw what the network sees in a few images of every set, and keep the prototypes.
 
     All ranks must call this, because a method may add up statistics over them; the main one writes.
@@ -104,7 +102,7 @@ class _Drawing:
     """The pictures of one moment of a run."""
 
     def __init__(
-        self, folder: Path, settings: Settings, sets: Sets, state: "State", phase: Phase
+        self, folder: Path, settings: Settings, sets: Sets, state: State, phase: Phase
     ) -> None:
         self.settings, self.sets, self.state, self.phase = settings, sets, state, phase
         self.static: Path | None = None
@@ -124,9 +122,8 @@ class _Drawing:
         domain: Domain = "source" if name == "source" and self.phase.adapts else "target"
         pixels = batch.images.to(state.ranks.device)
         logits = state.see(state.network, pixels, domain=domain).logits
-        logits = state.network.upsampled(logits, self.shown)[0]
-        hidden = torch.tensor(self.sets.masked, dtype=torch.int64, device=logits.device)
-        confidence, best = logits.index_fill(0, hidden, -torch.inf).softmax(dim=0).max(dim=0)
+        logits = state.network.upsampled(logits, self.shown, self.sets.masked)[0]
+        confidence, best = logits.softmax(dim=0).max(dim=0)
         pictures = {"image": resize_image(images.image(index), self.shown)}
         if name != "target" and images.has_labels:
             pictures["ground truth"] = self._painted(images.labels(index))
@@ -134,7 +131,7 @@ class _Drawing:
         if name == "target":
             pictures |= self._pseudo_labels(images.stems[index], batch)
         shades = (255 * confidence).round().to(torch.uint8).cpu().numpy()
-        return pictures | {"confidence: black 0, white 1": grey(shades)}
+        return pictures | {"confidence: black 0, white 1": np.stack([shades] * 3, axis=2)}
 
     def _painted(self, labels: Tensor | ByteArray) -> ByteArray:
         if isinstance(labels, Tensor):

@@ -50,7 +50,11 @@ def plan(settings: Settings, folder: Path, *, resume: bool = False) -> str:
         state = State(settings, sets, ranks, run.checkpoint)
         notes = [*state.check(), *run.notes]
     millions = sum(parameter.numel() for parameter in state.network.parameters()) / 1e6
-    seen = sets.describe(target=settings.adapts, validation=settings.reporting.evaluate)
+    opened = sets.opened(target=settings.adapts, validation=settings.reporting.evaluate)
+    seen = [
+        f"{name} images{' without labels' * (name == 'target')}: {len(images)} in {images.root}"
+        for name, images in opened.items()
+    ]
     if sets.undrawn:
         seen.append(f"drawn scenes in {sets.undrawn}, drawn by the run")
     network = f"network of {millions:.1f} million parameters; {state.beginning}"

@@ -11,6 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from rich import progress
+from rich.console import Console
+from rich.text import Text
+
 from reference.run.files import write_atomically
 
 if TYPE_CHECKING:
@@ -65,20 +69,16 @@ def track(count: int, description: str, *, show: bool = True) -> Iterator[int]:
     if not show or not sys.stderr.isatty():
         yield from range(count)
         return
-    from rich import console, progress
-
-    yield from progress.track(range(count), description, console=console.Console(stderr=True))
+    yield from progress.track(range(count), description, console=Console(stderr=True))
 
 
 def _bar() -> Any:
-    from rich import console, progress
-
     columns = [
         *progress.Progress.get_default_columns(),
         progress.MofNCompleteColumn(),
         progress.TextColumn("{task.fields[numbers]}"),
     ]
-    return progress.Progress(*columns, console=console.Console(stderr=True))
+    return progress.Progress(*columns, console=Console(stderr=True))
 
 
 class Report:
@@ -143,8 +143,6 @@ class Report:
 
     def _print(self, sentence: str, style: str = "") -> None:
         if self._bar is not None:
-            from rich.text import Text
-
             self._bar.console.print(Text(sentence, style=style))
         else:
             print(sentence, file=sys.stderr, flush=True)

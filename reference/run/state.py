@@ -20,6 +20,8 @@ from reference.data.sets import Sets
 from reference.method import Given, Method, Part, Start, Step, Supervised, see
 from reference.networks import output
 from reference.networks.output import Segmenter
+from reference.networks.release import read_checkpoint
+from reference.networks.tensor_files import require_file
 from reference.run.alarms import Monitor
 from reference.run.folder import as_plain
 from reference.run.ranks import Precision, Ranks
@@ -34,9 +36,6 @@ def first_network(settings: Settings, num_classes: int) -> tuple[Segmenter, str]
     if settings.begin is None:
         network, report = output.first_network(settings.network, num_classes, settings.seed)
         return network, str(report or "begins with random weights")
-    from reference.networks.release import read_checkpoint
-    from reference.networks.tensor_files import require_file
-
     require_file("train", settings.begin)
     network = read_checkpoint(settings.begin, "student", plain=True).network
     if network.num_classes != num_classes:
@@ -152,7 +151,7 @@ class State:
         settings, names = self.settings, self.sets.classes.names
         counts = partial(getattr, self, "class_counts")
         given = Given(self.network, settings.adaptation, settings.seed, counts, names)
-        self.method = methods.build(settings.method, given).to(self.ranks.device)
+        self.method = methods.build(settings.method, given)
         self.adapting = True
 
     def _pass(self, domain: str) -> Iterator[Batch]:
@@ -208,10 +207,6 @@ class State:
         for module in (self.network, self.average, self.method):
             if module is not None:
                 self.ranks.share_buffers(module)
-
-    def at_test(self, network: Segmenter) -> Segmenter:
-        """A network of this run as it is scored."""
-        return self.method.at_test(network)
 
     def state(self, plain: Mapping[str, Any]) -> dict[str, Any]:
         """Return the checkpoint, tensors and plain values; `plain` are those of the settings."""

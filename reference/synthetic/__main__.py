@@ -48,9 +48,7 @@ class Options:
 def draw(root: Path, seed: int, drawn: Drawn, *, jobs: int = 1, quiet: bool = True) -> None:
     """Draw the scenes that a folder lacks, new or filled with the same settings before.
 
-    Raises:
-        ValueError: it holds other things, or scenes of other settings or other code; nothing is
-            touched then.
+    Where it holds other things, or scenes of other settings or code, nothing is touched.
     """
     wanted = {**settings_of(drawn, seed), "drawing": _fingerprint(seed, drawn)}
     if not is_claimed(root, wanted):
@@ -71,7 +69,7 @@ def _draw(seed: int, drawn: Drawn, scene: Scene) -> None:
     partner = scene.labels is None
     image, classes = draw_scene(
         seed, scene.domain, scene.index, drawn.size, drawn.shift, scene.split,
-        varied=drawn.varied, night=drawn.night and not partner, other_traffic=partner,
+        night=drawn.night and not partner, other_traffic=partner,
     )  # fmt: skip
     write_picture(scene.image, Image.fromarray(image), compress_level=1)
     if scene.labels is None:
@@ -86,10 +84,9 @@ def _draw(seed: int, drawn: Drawn, scene: Scene) -> None:
 
 
 def _fingerprint(seed: int, drawn: Drawn) -> str:
-    digest, (varied, night) = hashlib.sha256(), (drawn.varied, drawn.night)
+    digest = hashlib.sha256()
     for domain in DOMAINS:
-        scene = draw_scene(seed, domain, 0, drawn.size, drawn.shift, varied=varied, night=night)
-        for pixels in scene:
+        for pixels in draw_scene(seed, domain, 0, drawn.size, drawn.shift, night=drawn.night):
             digest.update(pixels.tobytes())
     return digest.hexdigest()[:16]
 

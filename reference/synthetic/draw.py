@@ -66,8 +66,7 @@ def settings_of(drawn: Drawn, seed: int) -> dict[str, Any]:
 def is_claimed(root: Path, wanted: Mapping[str, Any]) -> bool:
     """Whether a folder holds scenes of these settings already; False where it is new or empty.
 
-    Raises:
-        ValueError: it holds other things, scenes of other settings or a damaged manifest.
+    One with other things, or scenes of other settings, is refused.
     """
     manifest, hint = root / MANIFEST, "Hint: name another folder, with --data.root."
     if not manifest.is_file():

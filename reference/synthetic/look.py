@@ -1,70 +1,32 @@
-"""Everything that sets the two domains apart, one dial between them, and looks of their own.
+"""Everything that sets the two domains apart, and one dial between them."""
 
-With many looks a network has to go by what they share, which photographs share as well: where
-things stand, how they are built, what is lighter than what (domain randomisation, Tobin et al.,
-IROS 2017). The ranges were set by eye beside street photographs, without their labels.
-"""
-
-import colorsys
+import csv
 from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-# Surface colours of both domains, RGB 0..255 before light, haze and camera, one row per variant of
-# a thing. A thing has as many variants in the target as in the source, so that a colour half-way
-# between the domains is defined.
 Variants = npt.NDArray[np.float64]
 
-SOURCE_COLOURS: Final = {
-    "sky high": [(92, 146, 214)], "sky low": [(198, 216, 234)], "cloud": [(244, 244, 246)],
-    "asphalt": [(86, 86, 92), (104, 102, 102), (122, 118, 114)], "marking": [(232, 230, 220)],
-    "paving": [(184, 162, 138), (166, 150, 138), (196, 180, 160)], "kerb": [(204, 198, 188)],
-    "grass": [(142, 154, 74), (156, 150, 84)],
-    "foliage": [(56, 104, 44), (76, 122, 48), (46, 88, 50)], "trunk": [(92, 70, 52)],
-    "building": [(178, 108, 84), (206, 182, 148), (152, 142, 138), (198, 148, 106), (126, 96, 90)],
-    "shop": [(92, 66, 58), (74, 84, 92), (120, 96, 70)], "window": [(62, 78, 100), (84, 104, 128)],
-    "fence": [(206, 200, 188), (164, 118, 78), (196, 180, 140)],
-    "pole": [(62, 72, 70), (78, 82, 80)], "light box": [(28, 32, 30)],
-    "lamp": [(236, 44, 36), (246, 186, 40), (40, 214, 120)],
-    "sign": [(206, 36, 38), (28, 78, 190), (244, 204, 44)], "sign face": [(242, 240, 236)],
-    "skin": [(226, 180, 150), (168, 116, 86)],
-    "shirt": [(206, 44, 52), (236, 176, 40), (228, 112, 36), (128, 62, 150), (232, 96, 130)],
-    "trousers": [(42, 50, 92), (56, 52, 60)],
-    "car": [(186, 34, 36), (34, 66, 150), (210, 212, 214), (36, 38, 42), (132, 138, 144)],
-    "glass": [(40, 50, 62)], "tyre": [(26, 26, 28)], "tail lamp": [(214, 30, 26)],
-    "head lamp": [(250, 246, 222)], "plate": [(240, 238, 226)],
-    "truck": [(224, 222, 214), (196, 204, 212), (214, 196, 160)],
-    "truck cab": [(176, 44, 40), (40, 84, 150), (52, 120, 80)],
-    "bus": [(232, 146, 36), (206, 62, 44)], "bus stripe": [(246, 240, 224)],
-}  # fmt: skip
 
-TARGET_COLOURS: Final = {
-    "sky high": [(119, 161, 211)], "sky low": [(206, 219, 232)], "cloud": [(245, 245, 245)],
-    "asphalt": [(89, 88, 93), (106, 104, 103), (123, 119, 115)], "marking": [(227, 225, 217)],
-    "paving": [(213, 159, 118), (197, 150, 118), (222, 180, 140)], "kerb": [(193, 189, 182)],
-    "grass": [(128, 145, 71), (142, 142, 78)],
-    "foliage": [(64, 104, 46), (82, 119, 47), (53, 89, 52)], "trunk": [(86, 68, 54)],
-    "building": [(169, 103, 86), (200, 180, 144), (145, 138, 137), (192, 146, 111), (121, 93, 91)],
-    "shop": [(88, 65, 60), (72, 82, 89), (115, 95, 73)], "window": [(60, 74, 93), (85, 101, 119)],
-    "fence": [(203, 198, 186), (159, 116, 80), (191, 176, 139)],
-    "pole": [(61, 70, 69), (76, 80, 79)], "light box": [(30, 33, 32)],
-    "lamp": [(237, 51, 40), (245, 187, 49), (49, 216, 131)],
-    "sign": [(201, 37, 43), (30, 78, 181), (240, 202, 49)], "sign face": [(239, 238, 235)],
-    "skin": [(223, 178, 149), (165, 115, 87)],
-    "shirt": [(199, 45, 54), (229, 173, 46), (220, 111, 42), (125, 63, 145), (223, 97, 128)],
-    "trousers": [(43, 50, 89), (55, 52, 59)],
-    "car": [(174, 35, 38), (37, 65, 139), (209, 211, 212), (37, 39, 43), (127, 133, 139)],
-    "glass": [(43, 52, 63)], "tyre": [(28, 28, 29)], "tail lamp": [(209, 33, 30)],
-    "head lamp": [(248, 245, 226)], "plate": [(237, 235, 225)],
-    "truck": [(218, 216, 207), (191, 199, 204), (209, 191, 157)],
-    "truck cab": [(169, 46, 45), (43, 85, 144), (56, 117, 81)],
-    "bus": [(227, 147, 45), (200, 65, 50)], "bus stripe": [(242, 237, 223)],
-}  # fmt: skip
+def _colours() -> dict[str, tuple[Variants, Variants]]:
+    """Surface colours of every thing in source and target, a row per variant, from colours.csv.
 
+    RGB, 0..255, before light, haze and camera.
+    """
+    lines = Path(__file__).with_name("colours.csv").read_text(encoding="utf-8").splitlines()[1:]
+    things: dict[str, list[list[float]]] = {}
+    for thing, *channels in csv.reader(lines):
+        things.setdefault(thing, []).append([float(channel) for channel in channels])
+    tables = {thing: np.array(rows) for thing, rows in things.items()}
+    return {thing: (table[:, :3], table[:, 3:]) for thing, table in tables.items()}
+
+
+COLOURS: Final = _colours()
 Domain = Literal["source", "target"]
 DOMAINS: Final[tuple[Domain, ...]] = ("source", "target")
 
@@ -81,8 +43,7 @@ class Setting(SimpleNamespace):
     Street: `built` share of lots with a house, `setback` share of houses behind a strip of
     grass, `storeys` mean number, `fenced` and `planted` shares of parks, `road_width` metres.
     Things: mean number per image of `cars`, `trucks`, `buses`, `persons`, traffic `lights`,
-    traffic `signs`, lamp `poles`, `street_trees` and cars `parked` at the kerb; some of them lie
-    outside the view. `bare`: share of trees without leaves.
+    traffic `signs`, lamp `poles` and `street_trees`; some of them lie outside the view.
     Night: `lamps` brightness of lamps and lit windows, 0 (day) .. 1.
     """
 
@@ -97,10 +58,7 @@ NUMBERS: Final[Mapping[str, tuple[Any, Any]]] = {
     "fenced": (0.65, 0.55), "planted": (0.5, 0.71), "setback": (0.45, 0.31), "storeys": (3.2, 4.06),
     "road_width": (9.5, 8.07), "cars": (4.0, 5.43), "trucks": (0.7, 0.56), "buses": (0.6, 0.46),
     "persons": (3.5, 4.5), "lights": (1.6, 1.74), "signs": (2.0, 2.71), "poles": (3.0, 3.57),
-    "street_trees": (1.2, 1.91),
-    # Of looks of their own, and of the night, alone.
-    **{"parked": (0.0, 0.0), "bare": (0.0, 0.0), "gabled": (0.0, 0.0), "lamps": (0.0, 0.0)},
-    **{"walk_width": (1.0, 1.0), "wander": (0.05, 0.05)},
+    "street_trees": (1.2, 1.91), "lamps": (0.0, 0.0),
 }  # fmt: skip
 
 # What differs from the target's day after dark. Chosen by eye on two dozen drawn images, never by
@@ -135,70 +93,7 @@ def look_of(domain: Domain, shift: float, night: bool = False) -> Look:
     numbers = {name: _between(*ends, amount) for name, ends in NUMBERS.items()}
     numbers |= _AFTER_DARK if night and domain == "target" else {}
     colours = {
-        thing: (1 - amount) * np.array(rows, dtype=np.float64)
-        + amount * np.array(TARGET_COLOURS[thing])
-        for thing, rows in SOURCE_COLOURS.items()
+        thing: (1 - amount) * source + amount * target
+        for thing, (source, target) in COLOURS.items()
     }
     return Look(Setting(**numbers), colours)
-
-
-# Field of `Setting` -> (lowest, highest); drawn uniformly, every image anew. What falls below 0
-# counts as 0: more than a third of the streets have no parked cars.
-RANGES: Final[dict[str, tuple[float, float]]] = {
-    "camera_height": (1.2, 2.1), "horizon": (0.38, 0.55), "focal": (0.65, 1.15), "sun": (0.0, 1.0),
-    "haze_range": (150.0, 800.0), "saturation": (0.3, 1.1), "blur": (0.0, 0.7), "noise": (1.0, 7.0),
-    "vignette": (0.0, 0.3), "flicker": (0.0, 0.15), "cast": (0.0, 0.06), "grain": (0.3, 1.6),
-    "patches": (0.5, 2.5), "tile": (0.7, 1.8), "built": (0.35, 1.0), "fenced": (0.1, 0.7),
-    "planted": (0.3, 1.0), "setback": (0.0, 0.5), "storeys": (1.6, 4.6), "road_width": (6.0, 20.0),
-    "walk_width": (0.8, 2.2), "wander": (0.05, 0.25), "gabled": (0.0, 1.0), "cars": (0.5, 4.0),
-    "trucks": (0.0, 0.5), "buses": (0.0, 0.5), "persons": (2.0, 12.0), "lights": (0.2, 1.6),
-    "signs": (0.5, 2.5), "poles": (1.0, 5.0), "street_trees": (0.0, 3.0), "parked": (-6.0, 10.0),
-    "bare": (0.0, 1.0),
-}  # fmt: skip
-# Things whose colours tell a class and are varied less.
-_LOYAL: Final = frozenset(
-    {"lamp", "sign", "tail lamp", "head lamp", "skin", "marking", "foliage", "grass"}
-)
-_SKY: Final = frozenset({"sky high", "sky low", "cloud"})
-
-
-def _recoloured(rng: np.random.Generator, colours: Variants, loyal: bool) -> Variants:
-    """Turn, pale and darken every variant of a thing by numbers of its own."""
-    result = np.empty((len(colours), 3))
-    for row, colour in enumerate(np.asarray(colours, dtype=np.float64) / 255.0):
-        hue, saturation, value = colorsys.rgb_to_hsv(*colour)
-        turn = 0.04 if loyal else 0.5
-        hue += turn * rng.uniform(-1, 1) * (1.0 if loyal or rng.random() < 0.5 else 0.1)
-        saturation = min(saturation * rng.uniform(0.3, 1.3), 1.0)
-        value = min(max(value * rng.uniform(0.6, 1.35) + rng.uniform(-0.1, 0.1), 0.03), 1.0)
-        result[row] = colorsys.hsv_to_rgb(hue % 1.0, saturation, value)
-    return result * 255.0
-
-
-def _sky(rng: np.random.Generator, light: float) -> dict[str, Variants]:
-    """Blue, white or dark clouds; a camera exposes for the street, so skies are often white."""
-    blue = np.array([[rng.uniform(60, 150), rng.uniform(120, 190), rng.uniform(190, 250)]])
-    grey = np.full((1, 3), rng.uniform(120, 255)) + rng.uniform(-6, 6, (1, 3))
-    share = rng.uniform(0, 1) ** 2 if rng.random() < 0.5 else 0.0
-    high = share * blue + (1 - share) * grey
-    low = high + rng.uniform(0.2, 1.0) * (245 - high)
-    cloud = high + rng.uniform(-0.4, 1.0) * (255 - high)
-    over = rng.uniform(1.0, 1.5) / min(light, 1.0)
-    return {"sky high": high * over, "sky low": low * over, "cloud": cloud * over}
-
-
-def varied_look(rng: np.random.Generator) -> Look:
-    """Draw the look of one image."""
-    numbers = {name: max(float(rng.uniform(*span)), 0.0) for name, span in RANGES.items()}
-    light = float(np.exp(rng.uniform(np.log(0.3), np.log(1.15))))
-    red, green, blue = (light * (1.0 + 0.08 * float(rng.standard_normal())) for _ in range(3))
-    grey = float(rng.uniform(150, 240)) * light
-    colours = {
-        thing: _recoloured(rng, np.array(rows, dtype=np.float64), thing in _LOYAL)
-        for thing, rows in SOURCE_COLOURS.items()
-        if thing not in _SKY
-    }
-    setting = Setting(
-        lamps=0.0, light=(red, green, blue), haze=(grey, grey + 4, grey + 10), **numbers
-    )
-    return Look(setting, colours | _sky(rng, light))

@@ -24,20 +24,14 @@ class Camera(NamedTuple):
     """Projects street coordinates, metres, to pixels.
 
     u = centre + focal ((x - lateral) / z + curve z), v = horizon + focal (height - y) / z.
-
-    Args:
-        focal, centre, horizon: pixels; the latter are column and row of the vanishing point.
-        height: metres above the road.
-        lateral: metres right of the road's middle line.
-        curve: 1/metre; the street drifts sideways by curve z^2.
     """
 
-    focal: float
-    centre: float
-    horizon: float
-    height: float
-    lateral: float
-    curve: float
+    focal: float  # pixels
+    centre: float  # column of the vanishing point, pixels
+    horizon: float  # its row
+    height: float  # metres above the road
+    lateral: float  # metres right of the road's middle line
+    curve: float  # 1/metre; the street drifts sideways by curve z^2
 
     def point(self, x: float, y: float, z: float) -> Point:
         """Return the pixel (u, v) of a point ahead of the camera (z > 0)."""
@@ -121,20 +115,6 @@ class Canvas:
         box = (u - rx, v - ry, u + rx, v + ry)
         self._colour_pen.ellipse(box, fill=colour)
         self._code_pen.ellipse(box, fill=stamp.code)
-
-    def line(self, points: Sequence[Point], width: float, colour: Colour, stamp: Stamp) -> None:
-        """Draw a line at least one canvas pixel wide."""
-        thickness = max(1, round(width))
-        self._colour_pen.line(points, fill=colour, width=thickness)
-        self._code_pen.line(points, fill=stamp.code, width=thickness)
-
-    def relabel(self, middle: Point, radius: float, train_id: int) -> None:
-        """Give a disc another class and leave its colours, materials and distances."""
-        u, v = middle
-        box = (u - radius, v - radius, u + radius, v + radius)
-        classes, *others = self.codes.split()
-        ImageDraw.Draw(classes).ellipse(box, fill=train_id)
-        self.codes.paste(Image.merge("RGB", (classes, *others)))
 
     def cast_shadow(self, corners: Sequence[Point]) -> None:
         """Mark a polygon of the ground as lying in shadow."""

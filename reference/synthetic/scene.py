@@ -11,7 +11,7 @@ from reference.synthetic import street as fixed
 from reference.synthetic import things
 from reference.synthetic.appearance import Bytes, develop
 from reference.synthetic.draw import Split
-from reference.synthetic.look import DOMAINS, Domain, look_of, varied_look
+from reference.synthetic.look import DOMAINS, Domain, look_of
 from reference.synthetic.painter import SUPERSAMPLE, Camera, Canvas, Painter, Span
 from reference.synthetic.street import Street, paint_tree
 
@@ -83,23 +83,8 @@ def _place_furniture(painter: Painter, street: Street) -> list[Placed]:
     return placed
 
 
-def _place_parked(painter: Painter, street: Street) -> list[Placed]:
-    """Fill the kerbs with rows of cars, some of them with gaps."""
-    placed: list[Placed] = []
-    for side in (-1, 1):
-        z, left = painter.between(3.5, 16.0), painter.count(painter.setting.parked / 2)
-        while left > 0 and z < 60.0:
-            x = side * (street.kerb - painter.between(0.95, 1.25))
-            placed.append((z, partial(things.paint_car, painter, x, z, painter.chance(0.5))))
-            z, left = z + painter.between(5.2, 8.0), left - 1
-    return placed
-
-
 def _place_movable(painter: Painter, street: Street) -> list[Placed]:
-    placed = _place_vehicles(painter, street) + _place_persons(painter, street)
-    if painter.setting.parked > 0:
-        placed += _place_parked(painter, street)
-    return placed
+    return _place_vehicles(painter, street) + _place_persons(painter, street)
 
 
 def paint_traffic(
@@ -126,16 +111,10 @@ SPLITS: Final[tuple[Split, ...]] = get_args(Split)
 
 
 def draw_scene(
-    seed: int,
-    domain: Domain,
-    index: int,
-    size: tuple[int, int] = (96, 192),
-    shift: float = 0.7,
-    split: Split = "train",
-    varied: bool = False,
-    night: bool = False,
+    seed: int, domain: Domain, index: int, size: tuple[int, int] = (96, 192),
+    shift: float = 0.7, split: Split = "train", night: bool = False,
     other_traffic: bool = False,
-) -> tuple[Bytes, Bytes]:
+) -> tuple[Bytes, Bytes]:  # fmt: skip
     """Draw one street scene, which depends on (seed, domain, split, index) alone.
 
     Args:
@@ -144,15 +123,11 @@ def draw_scene(
         size: (height, width) in pixels, each at least 16.
         shift: how far the target's look has moved from the source's, 0..1.
         split: different images of the same kind.
-        varied: draw a look for this source image alone.
         night: draw the target after dark, by the light of lamps.
         other_traffic: put other vehicles and persons into the same street.
 
     Returns:
         image uint8 (H, W, 3), RGB, and class numbers uint8 (H, W) of the 19 Cityscapes classes.
-
-    Raises:
-        ValueError: an unknown domain or split, or a number outside its range.
 
     Example:
         >>> image, labels = draw_scene(0, "target", 7)
@@ -170,12 +145,12 @@ def draw_scene(
             raise ValueError(f"draw_scene: expected {wanted}, got {value}.")
     key = [seed, DOMAINS.index(domain), SPLITS.index(split), index]
     rng = np.random.default_rng(key)
-    look = varied_look(rng) if varied and domain == "source" else look_of(domain, shift, night)
+    look = look_of(domain, shift, night)
     height, width = (SUPERSAMPLE * side for side in size)
     setting = look.setting
     camera = Camera(
         focal=setting.focal * width,
-        centre=width * (0.5 + setting.wander * float(rng.standard_normal())),
+        centre=width * (0.5 + 0.05 * float(rng.standard_normal())),
         horizon=height * (setting.horizon + 0.02 * float(rng.standard_normal())),
         height=setting.camera_height * float(rng.uniform(0.92, 1.08)),
         lateral=setting.road_width * float(rng.uniform(0.08, 0.28)),

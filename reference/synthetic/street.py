@@ -31,8 +31,7 @@ class Street(NamedTuple):
 def plan_street(painter: Painter) -> Street:
     """Draw the widths of road and sidewalks."""
     kerb = painter.setting.road_width / 2 * painter.between(0.85, 1.2)
-    wide = painter.setting.walk_width
-    left, right = (wide * painter.between(1.6, 3.4) for _ in range(2))
+    left, right = (painter.between(1.6, 3.4) for _ in range(2))
     return Street(kerb, (kerb + left, kerb + right))
 
 
@@ -97,41 +96,12 @@ def paint_bush(painter: Painter, x: float, z: float, size: float, puffs: int) ->
     _paint_puffs(painter, x, 0.45 * size, z, size, puffs)
 
 
-def _paint_branches(painter: Painter, x: float, z: float, height: float) -> None:
-    bark = VEGETATION.of(Material.SMOOTH).at(z)
-    colour = painter.colour("trunk", 12, factor=painter.between(0.5, 1.0))
-    height *= 1.5
-    # The crown is a veil: sky and walls show through it and count as vegetation.
-    middle, radius = (
-        painter.camera.point(x, 0.66 * height, z),
-        painter.camera.pixels(0.36 * height, z),
-    )
-    painter.canvas.relabel(middle, radius, VEGETATION.train_id)
-    fork = (x, 0.3 * height, z)
-    for _ in range(int(painter.between(7, 14))):
-        angle, reach = painter.between(-1.25, 1.25), painter.between(0.4, 0.72) * height
-        tip = (x + reach * math.sin(angle), fork[1] + reach * math.cos(angle), z)
-        thickness = painter.camera.pixels(0.008 * height, z)
-        painter.canvas.line(painter.camera.points(fork, tip), thickness, colour, bark)
-        for _ in range(9):
-            along, bend = painter.between(0.2, 1.0), angle + painter.between(-0.8, 0.8)
-            x0 = fork[0] + along * (tip[0] - fork[0])
-            y0 = fork[1] + along * (tip[1] - fork[1])
-            end = (x0 + 0.4 * reach * math.sin(bend), y0 + 0.4 * reach * math.cos(bend), z)
-            twig = painter.camera.points((x0, y0, z), end)
-            painter.canvas.line(twig, thickness / 2, colour, bark)
-
-
 def paint_tree(painter: Painter, x: float, z: float, height: float) -> None:
     """Paint a tree `height` metres tall; its trunk counts as vegetation."""
-    bare = painter.setting.bare > 0 and painter.chance(painter.setting.bare)
     width, bark = 0.035 * height, VEGETATION.of(Material.SMOOTH).at(z)
     trunk = painter.colour("trunk", 6)
     painter.upright((x - width, x + width), (0, 0.6 * height), z, trunk, bark)
-    if bare:
-        _paint_branches(painter, x, z, height)
-    else:
-        _paint_puffs(painter, x, 0.68 * height, z, 0.34 * height, 16)
+    _paint_puffs(painter, x, 0.68 * height, z, 0.34 * height, 16)
 
 
 BUILDING: Final = Stamp(2, Material.MASONRY)
@@ -171,22 +141,9 @@ def _paint_house(painter: Painter, side: int, x: float, near: float, far: float)
     painter.upright((x, x + depth), (0, height), near, scaled(base, 0.9), stamp.at(near))
     painter.along(x, (0, height), (near, far), scaled(base, painter.facing(side)), stamp)
     painter.along(x, (height - 0.35, height), (near, far), scaled(base, 0.7), stamp)
-    if painter.setting.gabled > 0 and painter.chance(painter.setting.gabled):
-        _paint_gable(painter, (x, x + depth), height, (near, far), stamp)
     if near < _WINDOWS_TO:
         _paint_front(painter, side, x, (near, far), storeys, stamp)
         _paint_end_windows(painter, (x, depth), near, storeys, stamp.at(near))
-
-
-def _paint_gable(painter: Painter, x: Span, height: float, z: Span, stamp: Stamp) -> None:
-    """Paint a pitched roof whose ridge runs along the street."""
-    (x0, x1), (near, far) = x, z
-    ridge, top = (x0 + x1) / 2, height + painter.between(2.0, 4.0)
-    tiles = painter.colour("trunk", 14, factor=painter.between(0.7, 1.5))
-    end = [(x0, height, near), (x1, height, near), (ridge, top, near)]
-    painter.shape(end, tiles, stamp.at(near))
-    slope = [(x0, height, near), (x0, height, far), (ridge, top, far), (ridge, top, near)]
-    painter.shape(slope, scaled(tiles, 1.15), stamp)
 
 
 def _paint_front(

@@ -115,22 +115,14 @@ BUS: Final = Stamp(15)
 
 
 class Body(NamedTuple):
-    """Where a vehicle stands, in metres.
+    """Where a vehicle stands, in metres."""
 
-    Args:
-        x, z: middle and distance of the face that looks at the camera.
-        half: half its width.
-        length: of the whole vehicle.
-        oncoming: whether the front looks at the camera.
-        flank: x of the side wall that the camera sees.
-    """
-
-    x: float
-    z: float
-    half: float
-    length: float
-    oncoming: bool
-    flank: float
+    x: float  # middle of the face that looks at the camera
+    z: float  # its distance
+    half: float  # half its width
+    length: float  # of the whole vehicle
+    oncoming: bool  # whether the front looks at the camera
+    flank: float  # x of the side wall that the camera sees
 
     @property
     def across(self) -> Span:

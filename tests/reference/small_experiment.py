@@ -12,15 +12,14 @@ SIZE = (32, 64)
 DRAWN = Drawn(source_train=6, target_train=6, target_val=2, target_test=5, size=SIZE)
 
 
-def small(preset: str = "toy") -> Settings:
-    """A preset of drawn scenes with few and small images, and four steps in each stage."""
-    settings = PRESETS[preset][1]
+def small() -> Settings:
+    """The preset "toy" with few and small images, and four steps in each stage."""
+    settings = PRESETS["toy"][1]
     crops = Crops(size=SIZE, crop=SIZE)
-    drawn = replace(DRAWN, night=settings.data.drawn.night)
     stage = settings.adaptation
     return replace(
         settings,
-        data=replace(settings.data, drawn=drawn),
+        data=replace(settings.data, drawn=DRAWN),
         source=replace(settings.source, iterations=4, batch_size=2, crops=crops),
         adaptation=replace(
             stage, iterations=4, rounds=4, batch_size=2, source_crops=crops, target_crops=crops,

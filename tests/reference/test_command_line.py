@@ -101,6 +101,18 @@ def test_a_wrong_value_ends_with_a_sentence(
     assert sentence in " ".join(said.split())
 
 
+def test_what_former_versions_had_says_what_takes_its_place() -> None:
+    for name in ("toy-to-photographs", "varied-to-photographs"):
+        with pytest.raises(
+            SystemExit, match=rf"^train: .*, got {name}\. Hint: carla-to-camvid has"
+        ):
+            command_line([name, "--data.target", "photographs"])
+    command = [sys.executable, "-m", "reference.ablate", "--varied"]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    assert ran.returncode == 1 and ran.stderr.startswith("ablate: expected ")
+    assert "got --varied. Hint: --target carla-to-camvid --root FOLDER" in ran.stderr
+
+
 def test_an_unknown_preset_lists_the_known_ones() -> None:
     with pytest.raises(SystemExit) as ended:
         command_line(["gta"])

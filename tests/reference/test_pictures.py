@@ -24,7 +24,6 @@ from reference.pictures.strips import (
     StripFile,
     colourise,
     data_uri,
-    grey,
     read_strip,
     strip_png,
 )
@@ -48,7 +47,6 @@ def test_every_class_has_its_colour_and_unlabelled_is_none_of_them():
     assert list(map(tuple, painted.tolist())) == [*COLOURS, UNLABELLED]
     with pytest.raises(ValueError, match=r"class numbers 0\.\.2 or 255, got 3 in 2 pixels\.$"):
         colourise(np.array([[3, 3, 1]], dtype=np.uint8), COLOURS)
-    assert grey(np.array([[0, 255]], dtype=np.uint8)).tolist() == [[[0] * 3, [255] * 3]]
 
 
 def test_a_map_survives_the_way_into_the_page_and_a_photograph_nearly():

@@ -3,14 +3,11 @@
 import hashlib
 import json
 import pickle
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 
-import reference
 from reference.data.classes import CITYSCAPES, ClassList
 from reference.networks.output import Output, Segmenter, build, describe
 from reference.networks.release import (
@@ -217,12 +214,11 @@ class Louder(Segmenter):
 @pytest.fixture
 def checkpoint_of(monkeypatch, tmp_path):
     """Checkpoints of methods; that of "louder" changes the network at test time."""
-    module = ModuleType("reference.methods")
-    module.at_test = lambda name, state, network: (
-        Louder(network, state["factor"]) if name == "louder" else network
-    )
-    monkeypatch.setitem(sys.modules, "reference.methods", module)
-    monkeypatch.setattr(reference, "methods", module, raising=False)
+
+    def at_test(name, state, network):
+        return Louder(network, state["factor"]) if name == "louder" else network
+
+    monkeypatch.setattr("reference.networks.release.at_test", at_test)
     state = {"factor": torch.tensor(3.0)}
     return lambda name, **more: write_checkpoint(
         tmp_path / "last.pth", build_network(seed=0), method={"name": name, "state": state | more}

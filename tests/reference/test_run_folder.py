@@ -65,6 +65,14 @@ def test_a_setting_that_is_newer_than_a_run_had_its_default() -> None:
     assert differences(before, plain) == ["adaptation.contrast.agree: False -> True"]
 
 
+def test_a_setting_that_is_gone_counts_where_it_changed_numbers() -> None:
+    plain, before = as_plain(Settings()), as_plain(Settings())
+    before["data"]["drawn"]["varied"] = False
+    assert differences(before, plain) == []
+    before["data"]["drawn"]["varied"] = True
+    assert differences(before, plain) == ["data.drawn.varied: True -> False"]
+
+
 def test_the_newest_are_kept_and_last_names_the_newest(tmp_path: Path):
     begin(tmp_path / "run", 5, 10, 15)
     with opened(tmp_path / "run") as folder:

@@ -18,8 +18,7 @@ from reference.data.sets import draw_missing
 from reference.data.settings import Drawn
 from reference.synthetic.__main__ import draw
 from reference.synthetic.draw import MANIFEST
-from reference.synthetic.look import NUMBERS, RANGES, Domain, look_of, varied_look
-from reference.synthetic.painter import Canvas, Material, Stamp
+from reference.synthetic.look import NUMBERS, Domain, look_of
 from reference.synthetic.scene import Bytes, draw_scene
 
 SMALL = (48, 96)
@@ -45,7 +44,6 @@ def targets(**options: bool) -> tuple[Bytes, Bytes]:
     ("options", "expected"),
     [
         ({}, "b53f87c3d41032ba"),
-        ({"varied": True}, "889f6c457c715040"),
         ({"night": True}, "d5d24d580b229228"),
         ({"night": True, "other_traffic": True, "split": "test"}, "ee963d91184b9683"),
     ],
@@ -66,27 +64,23 @@ def test_any_size_can_be_drawn(size: tuple[int, int]) -> None:
     assert labels.shape == size and labels.dtype == np.uint8
 
 
-@pytest.mark.parametrize("varied", [False, True])
-def test_a_scene_does_not_depend_on_what_was_drawn_before(varied: bool) -> None:
-    forwards = [draw_scene(0, "source", index, SMALL, varied=varied) for index in range(4)]
+def test_a_scene_does_not_depend_on_what_was_drawn_before() -> None:
+    forwards = [draw_scene(0, "source", index, SMALL) for index in range(4)]
     np.random.seed(0)
-    backwards = [draw_scene(0, "source", i, SMALL, varied=varied) for i in reversed(range(4))]
+    backwards = [draw_scene(0, "source", i, SMALL) for i in reversed(range(4))]
     assert all(same(a, b) for a, b in zip(forwards, backwards[::-1], strict=True))
 
 
 def test_seed_domain_split_and_index_each_make_another_scene() -> None:
     keys = [(0, "source", 0), (1, "source", 0), (0, "target", 0), (0, "source", 1)]
     scenes = [draw_scene(*key, SMALL, shift=0.0) for key in keys]
-    options = {"split": "val"}, {"split": "test"}, {"varied": True}
-    scenes += [draw_scene(0, "source", 0, SMALL, **each) for each in options]
-    assert len({image.tobytes() for image, _ in scenes}) == 7
+    scenes += [draw_scene(0, "source", 0, SMALL, split=split) for split in ("val", "test")]
+    assert len({image.tobytes() for image, _ in scenes}) == 6
 
 
-def test_options_of_one_domain_leave_the_other_alone() -> None:
+def test_the_look_of_the_target_leaves_the_source_alone() -> None:
     source = draw_scene(0, "source", 5, SMALL, 0.0)
     assert same(source, draw_scene(0, "source", 5, SMALL, 1.0, night=True))
-    target = draw_scene(0, "target", 5, SMALL)
-    assert same(target, draw_scene(0, "target", 5, SMALL, varied=True))
 
 
 def test_the_dial_moves_the_look_from_the_source_to_the_target() -> None:
@@ -115,35 +109,6 @@ def test_every_class_occurs_and_the_frame_looks_like_a_street(domain: Domain) ->
     assert (labels[:, : rows // 4] == ROAD).mean() == 0.0
     assert (labels[:, -rows // 4 :] == SKY).mean() == 0.0
     assert (labels[:, : rows // 4] == SKY).mean() > 0.1
-
-
-def test_every_varied_image_has_its_own_look_from_the_ranges() -> None:
-    looks = [varied_look(np.random.default_rng(seed)) for seed in range(40)]
-    drawn_apart, never_by_day = {"light", "haze"}, {"lamps"}
-    assert {*NUMBERS} == {*RANGES} | drawn_apart | never_by_day
-    assert all({*vars(look.setting)} == {*NUMBERS} for look in looks)
-    for name, (low, high) in RANGES.items():
-        values = [getattr(look.setting, name) for look in looks]
-        assert all(max(low, 0.0) <= value <= high for value in values), name
-        assert np.ptp(values) > 0.5 * (high - max(low, 0.0)), name
-    lights = [np.mean(look.setting.light) for look in looks]
-    assert max(lights) > 2.5 * min(lights)
-    assert len({look.colours["building"].tobytes() for look in looks}) == len(looks)
-    assert all(colour.min() >= 0 for look in looks for colour in look.colours.values())
-
-
-def test_a_veil_changes_classes_and_nothing_else() -> None:
-    canvas = Canvas(20, 30)
-    box = [(0, 0), (30, 0), (30, 20), (0, 20)]
-    canvas.polygon(box, (1, 2, 3), Stamp(10, Material.SKY, 99))
-    before = np.asarray(canvas.codes).copy()
-    canvas.relabel((25.0, 10.0), 6.0, 8)
-    canvas.relabel((-50.0, 10.0), 6.0, 8)
-    after = np.asarray(canvas.codes)
-    inside = after[..., 0] == 8
-    assert inside[10, 25] and inside[10, 29] and not inside[10, 12] and not inside[2, 25]
-    assert (after[..., 0][~inside] == 10).all()
-    assert np.array_equal(after[..., 1:], before[..., 1:])
 
 
 def test_a_night_shows_the_same_things_darker_and_has_bright_lamps() -> None:
@@ -311,4 +276,4 @@ def test_a_folder_with_other_things_is_refused(
 def test_the_usual_folder_tells_kinds_sizes_and_seeds_apart() -> None:
     assert str(Drawn().folder(0)) == "runs/data/toy-192x96-seed0"
     assert str(Drawn(night=True).folder(0)) == "runs/data/night-192x96-seed0"
-    assert str(Drawn(varied=True, size=(120, 160)).folder(3)) == "runs/data/varied-160x120-seed3"
+    assert str(Drawn(size=(120, 160)).folder(3)) == "runs/data/toy-160x120-seed3"
