@@ -182,7 +182,8 @@ int NAME(logits)(const struct logits_call *call) {
         s.parts = aligned_memory(s.spans.count * part * (int64_t)sizeof(real));
         failed = !s.parts;
     }
-    if (!failed) failed = run_spans(&s.spans, call->machine.threads, work_bytes(&s), sweep_span, &s);
+    if (!failed)
+        failed = run_spans(&s.spans, call->machine.threads, work_bytes(&s), sweep_span, &s);
     if (!failed && to->data) finish_prototypes(&s.prototypes, s.parts, s.spans.count, to);
     free(s.parts);
     free(s.prototypes.memory);

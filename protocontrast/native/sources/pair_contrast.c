@@ -4,28 +4,11 @@
  * stretch, and a block of anchors needs its positives a second time in few tiles alone. Backward
  * finds the scores again: by blocks of anchors for their gradient, by tiles of keys for theirs.
  */
-#include <stdlib.h>
-
 #include "distances.h"
 #include "functions.h"
-#include "members.h"
+#include "pair_rows.h"
 
 #define BLOCK 48 /* anchors; of a block and a tile of keys the scores stay in a first cache */
-
-struct row {
-    int64_t label, place; /* in the tensor */
-};
-
-/* One side's rows in order, unit and with 1 / tau on the anchors; `padded` is a multiple of TILE. */
-struct side {
-    int64_t count, padded, channels, width;
-    struct row *row;
-    real *matrix, *gradient, *panels; /* rows; of keys also as tiles of columns */
-    real *inverse, *size;             /* (count,): matrix row = given row / size * inverse */
-    int64_t *sorted;                  /* where each row of the tensor has come to, or -1 */
-    int positives, negatives;         /* what keys are here for */
-    void *memory;
-};
 
 /* What is known of each anchor; `first` and `last` are the stretch of its class, by side. */
 struct anchor {
@@ -41,93 +24,6 @@ struct sweep {
     struct anchor *anchor;
     real distance; /* what a distance of the copies is multiplied by */
 };
-
-static int by_label(const void *a, const void *b) {
-    const struct row *one = a, *other = b;
-    if (one->label != other->label) return one->label < other->label ? -1 : 1;
-    return one->place < other->place ? -1 : one->place > other->place;
-}
-
-static int64_t label_at(const struct array *labels, int64_t i) {
-    int64_t label = 0;
-    read_labels(labels, i * labels->strides[0], 1, 1, &label);
-    return label;
-}
-
-/* The rows that have a label and, of anchors, no weight of 0; 0, or -1 where memory is short. */
-static int gather(struct side *s, const struct array *rows, const struct array *labels,
-                  const struct array *weights, int64_t given, int64_t channels, int64_t ignored) {
-    const int64_t width = row_width(channels), room = (given + TILE - 1) / TILE * TILE;
-    const int64_t numbers = 2 * room * (width + 1) + (weights ? 0 : room * channels);
-    s->memory = aligned_memory(given * (int64_t)(sizeof(struct row) + sizeof(int64_t)) +
-                               numbers * (int64_t)sizeof(real));
-    if (!s->memory) return -1;
-    s->channels = channels, s->width = width, s->count = 0;
-    s->matrix = s->memory;
-    s->gradient = s->matrix + room * width;
-    s->inverse = s->gradient + room * width;
-    s->size = s->inverse + room;
-    s->panels = s->size + room;
-    s->row = (struct row *)(s->matrix + numbers);
-    s->sorted = (int64_t *)(s->row + given);
-    memset(s->matrix, 0, (size_t)numbers * sizeof(real));
-    for (int64_t i = 0; i < given; i++) {
-        s->sorted[i] = -1;
-        const int64_t label = label_at(labels, i);
-        if (label == ignored) continue;
-        if (weights && weights->data && element(weights, i * weights->strides[0]) == 0) continue;
-        s->row[s->count++] = (struct row){label, i};
-    }
-    s->padded = (s->count + TILE - 1) / TILE * TILE;
-    qsort(s->row, (size_t)s->count, sizeof *s->row, by_label);
-    for (int64_t i = 0; i < s->count; i++) {
-        s->sorted[s->row[i].place] = i;
-        s->inverse[i] = s->size[i] = 1;
-        widen(rows, s->row[i].place * rows->strides[0], rows->strides[1], channels,
-              s->matrix + i * width);
-    }
-    return 0;
-}
-
-/* Unit rows; anchors are multiplied by `scale` as well. */
-static void normalise(struct side *s, int cosine, real scale) {
-    for (int64_t i = 0; i < s->count; i++) {
-        real *row = s->matrix + i * s->width, factor = scale;
-        if (cosine) {
-            const real *found = row;
-            s->inverse[i] = unit_factor(&found, s->channels, s->gradient, s->size + i);
-            if (found != row) memcpy(row, found, sizeof(real) * (size_t)s->channels);
-            factor *= s->inverse[i];
-        }
-        for (int64_t d = 0; d < s->channels; d++) row[d] *= factor;
-    }
-    if (s->padded) memset(s->gradient, 0, sizeof(real) * (size_t)s->width);
-}
-
-/* Divides all rows by the power of two below their largest number; squares then stay numbers. */
-static real bring_near(struct side **sides, int64_t count) {
-    real largest = 0;
-    for (int64_t k = 0; k < count; k++)
-        for (int64_t i = 0; i < sides[k]->count * sides[k]->width; i++) {
-            const real size = sides[k]->matrix[i] < 0 ? -sides[k]->matrix[i] : sides[k]->matrix[i];
-            if (size > largest && size <= LARGEST) largest = size;
-        }
-    const real size = size_below(largest);
-    for (int64_t k = 0; k < count; k++)
-        for (int64_t i = 0; i < sides[k]->count * sides[k]->width; i++) sides[k]->matrix[i] /= size;
-    return size;
-}
-
-/* The first row whose label is not below this one. */
-static int64_t first_of(const struct side *s, int64_t label) {
-    int64_t low = 0, high = s->count;
-    while (low < high) {
-        const int64_t middle = (low + high) / 2;
-        if (s->row[middle].label < label) low = middle + 1;
-        else high = middle;
-    }
-    return low;
-}
 
 static void find_stretches(struct sweep *s) {
     for (int64_t i = 0; i < s->anchors.count; i++)
@@ -176,6 +72,11 @@ static void score_block(const struct sweep *s, int64_t k, int64_t first, int64_t
         for (int64_t i = 0; i < count * TILE; i++) scores[i] = s->distance * SQRT(scores[i]);
 }
 
+/* How far a place lies beyond another, from none to a tile: so that it fits a word of float32. */
+ALWAYS_INLINE word beyond(int64_t place, int64_t from) {
+    return (word)(place < from ? 0 : place - from > TILE ? TILE : place - from);
+}
+
 /* Which keys n.. of a tile are an anchor's positives, and which are negatives. */
 struct pairs {
     mask positive, negative;
@@ -185,13 +86,11 @@ ALWAYS_INLINE struct pairs pairs_of(const struct sweep *s, const struct anchor *
                                     int64_t start, int n) {
     const struct side *keys = s->keys + k;
     mask key;
-    /* Counted from the vector's first, so that they fit the words of float32. */
     for (int i = 0; i < LANES; i++) key[i] = i;
-#define NEAR(place) ((word)((place) < start + n ? 0 : (place) - start - n > TILE ? TILE : (place) - start - n))
-    const mask same = (key >= NEAR(a->first[k])) & (key < NEAR(a->last[k]));
-    const mask there = key < NEAR(keys->count);
-    const word self = a->self[k] >= start + n ? NEAR(a->self[k]) : -1;
-#undef NEAR
+    const int64_t from = start + n;
+    const mask same = (key >= beyond(a->first[k], from)) & (key < beyond(a->last[k], from));
+    const mask there = key < beyond(keys->count, from);
+    const word self = a->self[k] >= from ? beyond(a->self[k], from) : -1;
     const mask none = {0};
     return (struct pairs){keys->positives ? same & (key != self) : none,
                           keys->negatives ? there & ~same : none};
@@ -382,28 +281,6 @@ static void key_span(void *context, int64_t span, void *memory) {
         if (start < begin || start >= end) continue;
         slopes_of(s, k, first, count, start, memory);
         pull(s, s->keys + k, start, TILE, &s->anchors, first, count, memory, 1, TILE);
-    }
-}
-
-/* Adds the gradient of the given rows to a tensor of zeros: `scale` times what has been pulled, of
-   unit rows without what would change their length. Anchors are over the temperature, `scale`. */
-static void finish(struct side *s, int cosine, real scale, real on_rows, const struct array *to) {
-    const int64_t D = s->channels;
-    for (int64_t i = 0; i < s->count; i++) {
-        const int64_t offset = s->row[i].place * to->strides[0];
-        real *gradient = s->gradient + i * s->width, *row = s->matrix + i * s->width;
-        double along = 0;
-        for (int64_t d = 0; d < D; d++) {
-            gradient[d] *= scale;
-            row[d] /= on_rows;
-            along += (double)gradient[d] * row[d];
-        }
-        const real factor = s->inverse[i] / s->size[i], radial = cosine ? (real)along : 0;
-        for (int64_t d = 0; d < D; d++) gradient[d] = (gradient[d] - row[d] * radial) * factor;
-        /* A key may be a positive of some anchors and a negative of others. */
-        widen(to, offset, to->strides[1], D, row);
-        for (int64_t d = 0; d < D; d++) row[d] += gradient[d];
-        narrow(to, offset, to->strides[1], D, row);
     }
 }
 

@@ -6,22 +6,17 @@
  */
 #include <stdlib.h>
 
+#include "bilinear.h"
 #include "functions.h"
 #include "tile.h"
-
-/* Which input each output reads, and the share of the next one; where that is 0, it is not read. */
-struct axis {
-    int32_t *lower;
-    real *share;
-};
 
 struct sweep {
     const struct upsampled_cross_entropy_call *call;
     struct spans spans;
     struct axis rows, columns;
-    real *share; /* (classes,) */
-    real all;    /* their sum */
-    int finite;  /* whether they are numbers */
+    real *class_weight; /* (classes,) */
+    real all;           /* their sum */
+    int finite;         /* whether they are numbers */
     real *carry; /* [spans][classes][width], gradients of the row that the next span begins with */
     double *sums; /* [spans][2]: losses and weights */
 };
@@ -62,23 +57,6 @@ static struct strip *laid_out(int64_t classes, void *memory) {
     w->wide = w->inputs.rows + row_numbers(classes);
     w->scores = w->wide + row_numbers(classes);
     return w;
-}
-
-static void fill_axis(struct axis *to, int64_t inputs, int64_t outputs, int aligned) {
-    const double half = aligned ? 0 : 0.5;
-    const double step = !aligned      ? (double)inputs / (double)outputs
-                        : outputs > 1 ? (double)(inputs - 1) / (double)(outputs - 1)
-                                      : 0;
-    for (int64_t i = 0; i < outputs; i++) {
-        /* Rounded before half is taken off: a share that is 0 elsewhere is 0 here, too. */
-        volatile double scaled = ((double)i + half) * step;
-        const double source = scaled > half ? scaled - half : 0;
-        int64_t lower = (int64_t)source < inputs - 1 ? (int64_t)source : inputs - 1;
-        real share = lower < inputs - 1 ? (real)(source - (double)lower) : 0;
-        if (share >= 1) lower++, share = 0;
-        to->lower[i] = (int32_t)lower;
-        to->share[i] = share;
-    }
 }
 
 static struct array at_row(struct array a, int64_t offset) {
@@ -123,19 +101,10 @@ static void stretch(const struct sweep *s, struct strip *w, int64_t image, int64
         const real share = s->columns.share[w->first + n];
         const real *left = w->inputs.rows + (s->columns.lower[w->first + n] - w->from) * width;
         real *out = w->wide + n * width;
-        if (share == 0) {
-            memcpy(out, left, sizeof(real) * (size_t)C);
-            continue;
-        }
-        for (int64_t c = 0; c < C; c += LANES)
-            store(out + c, (1 - share) * load(left + c) + share * load(left + width + c));
+        if (share == 0) memcpy(out, left, sizeof(real) * (size_t)C);
+        else blend_rows(out, left, left + width, share, C);
     }
     rows_to_panels(w->wide, width, w->count, C, to->logits);
-}
-
-static void add_scaled(real *to, const real *row, real factor, int64_t count) {
-    for (int64_t c = 0; c < count; c += LANES)
-        store(to + c, load(to + c) + factor * load(row + c));
 }
 
 /* The transpose of `stretch`: adds the gradient of a stretched row to that of its logits. */
@@ -174,7 +143,7 @@ static int read_pixels(const struct sweep *s, struct strip *w, int64_t image, in
         if (label[n] == call->ignore_index || (uint64_t)label[n] >= (uint64_t)call->classes)
             continue;
         const int64_t at = in_panels(n, call->classes) + label[n] * PANEL;
-        const real logit = a * near[at] + b * far[at], own = s->share[label[n]];
+        const real logit = a * near[at] + b * far[at], own = s->class_weight[label[n]];
         if (logit == -(real)INFINITY) continue; /* the class is absent, and the pixel ignored */
         *weight += own;
         w->label[n] = (int32_t)label[n];
@@ -208,7 +177,7 @@ ALWAYS_INLINE void soften(const struct sweep *s, struct strip *w, int n, real a,
                 const vec logit = first * load(lower + at) + second * load(upper + at);
                 peak[i] = larger(logit, peak[i]);
                 there[i] += choose(logit == gone, zero, one);
-                all[i] += choose(logit == gone, zero, every(s->share[c]));
+                all[i] += choose(logit == gone, zero, every(s->class_weight[c]));
             }
     }
     for (int64_t c = 0; c < C; c++)
@@ -222,9 +191,9 @@ ALWAYS_INLINE void soften(const struct sweep *s, struct strip *w, int n, real a,
             sum[i] += share;
             store(w->scores + at, share);
             if (!smooth) continue;
-            const vec part = every(s->share[c]) * logit;
-            spread[i] += plain ? part
-                               : choose((logit == gone) | (every(s->share[c]) == zero), zero, part);
+            const vec weight = every(s->class_weight[c]), part = weight * logit;
+            const mask none = (logit == gone) | (weight == zero);
+            spread[i] += plain ? part : choose(none, zero, part);
         }
     vec scale[2], even[2];
     mask unasked[2];
@@ -233,9 +202,9 @@ ALWAYS_INLINE void soften(const struct sweep *s, struct strip *w, int n, real a,
         const vec own = load(w->own + at), up = load(w->grad_output + at);
         even[i] = smooth ? load(w->even + at) / larger(there[i], one) : zero;
         const vec whole = smooth ? own + choose(even[i] == zero, zero, even[i] * all[i]) : own;
-        const vec ignored = whole * (logarithm(sum[i]) + peak[i]) - own * load(w->picked + at) -
-                            even[i] * spread[i];
-        store(w->loss + at, choose(whole == zero, zero, ignored));
+        const vec loss = whole * (logarithm(sum[i]) + peak[i]) - own * load(w->picked + at) -
+                         even[i] * spread[i];
+        store(w->loss + at, choose(whole == zero, zero, loss));
         const vec factor = whole * up;
         unasked[i] = (whole == zero) | (factor == zero);
         scale[i] = choose(unasked[i], zero, factor / sum[i]);
@@ -251,7 +220,7 @@ ALWAYS_INLINE void soften(const struct sweep *s, struct strip *w, int n, real a,
             vec slope = share * scale[i];
             if (!plain) slope = choose(unasked[i], zero, slope);
             if (smooth) {
-                const vec part = even[i] * every(s->share[c]);
+                const vec part = even[i] * every(s->class_weight[c]);
                 const mask none = (even[i] == zero) | (share == zero);
                 slope -= plain ? part : choose(none, zero, part);
             }
@@ -339,7 +308,8 @@ static void sweep_span(void *context, int64_t span, void *memory) {
         w->from = s->columns.lower[w->first];
         w->read = 0;
         for (next = w->first; next < call->out_width && next - w->first < TILE; next++) {
-            const int64_t read = s->columns.lower[next] + (s->columns.share[next] != 0) + 1 - w->from;
+            const int64_t upper = s->columns.lower[next] + (s->columns.share[next] != 0);
+            const int64_t read = upper + 1 - w->from;
             if (read > TILE) break;
             w->read = read;
         }
@@ -383,19 +353,19 @@ int NAME(upsampled_cross_entropy)(const struct upsampled_cross_entropy_call *cal
     s.sums = (double *)memory;
     s.rows.share = (real *)(s.sums + 2 * count);
     s.columns.share = s.rows.share + H;
-    s.share = s.columns.share + W;
-    real *carry = s.share + C;
+    s.class_weight = s.columns.share + W;
+    real *carry = s.class_weight + C;
     if (carried) s.carry = carry;
     s.rows.lower = (int32_t *)(carry + carried);
     s.columns.lower = s.rows.lower + H;
     fill_axis(&s.rows, call->height, H, (int)call->align_corners);
     fill_axis(&s.columns, call->width, W, (int)call->align_corners);
     for (int64_t c = 0; c < C; c++) {
-        s.share[c] = 1;
+        s.class_weight[c] = 1;
         if (call->class_weight.data)
-            widen(&call->class_weight, c * call->class_weight.strides[0], 1, 1, s.share + c);
-        s.all += s.share[c];
-        s.finite &= s.share[c] - s.share[c] == 0;
+            widen(&call->class_weight, c * call->class_weight.strides[0], 1, 1, s.class_weight + c);
+        s.all += s.class_weight[c];
+        s.finite &= s.class_weight[c] - s.class_weight[c] == 0;
     }
     const int failed =
         run_spans(&s.spans, call->machine.threads, scratch_bytes(C), sweep_span, &s);
