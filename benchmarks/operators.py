@@ -15,6 +15,8 @@ from benchmarks.inputs import Inputs
 from benchmarks.peers import contrast_peers, valid_rows
 
 LIBRARY = "protocontrast"
+NATIVE = "native"
+"""The library by its own C, where that is built; "auto" does not choose it."""
 COMPILED = "torch.compile"
 
 Outputs = dict[str, Tensor]
@@ -119,6 +121,11 @@ def _distribution(function: Callable[..., Tensor]) -> Contender:
     return loss
 
 
+def _native(contender: Contender) -> dict[str, Contender]:
+    """The contender by its name, where it runs; after the others, of which the first is plain."""
+    return {NATIVE: contender} if pc.backends()["native"].startswith("usable") else {}
+
+
 def _pairs(function: pairs.Loss) -> Contender:
     """Contrast between all valid pixels."""
 
@@ -132,11 +139,12 @@ def _pairs(function: pairs.Loss) -> Contender:
 def _upsampled(align_corners: bool) -> dict[str, Contender]:
     ours = partial(pc.upsampled_cross_entropy, align_corners=align_corners)
     eager = partial(plain.upsampled_cross_entropy, align_corners=align_corners)
-    functions: dict[str, Callable[..., Tensor]] = {LIBRARY: ours, "eager": eager}
-    return {
-        name: lambda given, f=function: {"loss": f(given.features, given.labels)}
-        for name, function in functions.items()
-    }
+
+    def contender(function: Callable[..., Tensor]) -> Contender:
+        return lambda given: {"loss": function(given.features, given.labels)}
+
+    found = {LIBRARY: contender(ours), "eager": contender(eager)}
+    return found | _native(contender(partial(ours, backend="native")))
 
 
 OPERATORS = {
@@ -215,11 +223,14 @@ OPERATORS = {
         None,
     ),
     "pair contrast": Operator(
-        {LIBRARY: _pairs(pairs.streamed), "all pairs": _pairs(pairs.dense)}, "loss"
+        {LIBRARY: _pairs(pairs.streamed), "all pairs": _pairs(pairs.dense)}
+        | _native(_pairs(partial(pairs.streamed, backend="native"))),
+        "loss",
     ),
     "pair contrast, all": Operator(
         {LIBRARY: _pairs(pairs.streamed_all), "all pairs": _pairs(pairs.dense_all)}
-        | {name: _pairs(function) for name, function in pairs.pair_peers().items()},
+        | {name: _pairs(function) for name, function in pairs.pair_peers().items()}
+        | _native(_pairs(partial(pairs.streamed_all, backend="native"))),
         "loss",
     ),
     # With aligned corners F.interpolate takes its positions from a rounded float32 step.

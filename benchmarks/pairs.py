@@ -17,16 +17,19 @@ TEMPERATURE = 0.1
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def streamed(rows: Tensor, labels: Tensor) -> Tensor:
+def streamed(rows: Tensor, labels: Tensor, backend: str = "auto") -> Tensor:
     """The library's."""
-    return pc.pair_contrast(rows, labels, rows, labels, exclude_self=True, temperature=TEMPERATURE)
+    return pc.pair_contrast(
+        rows, labels, rows, labels, exclude_self=True, temperature=TEMPERATURE, backend=backend
+    )
 
 
-def streamed_all(rows: Tensor, labels: Tensor) -> Tensor:
+def streamed_all(rows: Tensor, labels: Tensor, backend: str = "auto") -> Tensor:
     """The library's, with every positive in each sum."""
     return pc.pair_contrast(
-        rows, labels, rows, labels, exclude_self=True, temperature=TEMPERATURE, denominator="all"
-    )
+        rows, labels, rows, labels, exclude_self=True, temperature=TEMPERATURE, denominator="all",
+        backend=backend,
+    )  # fmt: skip
 
 
 def _pairs(rows: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:

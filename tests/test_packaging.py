@@ -1,5 +1,6 @@
 """What a user installs: the wheel holds the library alone, and every dependency is pinned."""
 
+import importlib.util
 import os
 import re
 import shutil
@@ -45,8 +46,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> ZipFile:
     return ZipFile(wheel_of(source, folder))
 
 
-def wheel_of(source: Path, folder: Path, **environment: str) -> Path:
-    """The path of the wheel of a source tree, built into a folder."""
+def wheel_of(source: Path, folder: Path, said: str = "", **environment: str) -> Path:
+    """The path of the wheel of a source tree, built into a folder; the build says something."""
     command = ["-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(source)]
     done = subprocess.run(
         [sys.executable, *command],
@@ -57,14 +58,20 @@ def wheel_of(source: Path, folder: Path, **environment: str) -> Path:
     )
     if done.returncode:
         pytest.fail(f"the wheel does not build:\n{done.stdout}\n{done.stderr}")
+    assert said in done.stderr
     (built,) = folder.glob("*.whl")
     return built
 
 
+def metadata_file(wheel: ZipFile, ending: str) -> str:
+    """The text of a file that describes the wheel."""
+    (name,) = (n for n in wheel.namelist() if n.endswith(f".dist-info/{ending}"))
+    return wheel.read(name).decode("utf-8")
+
+
 @pytest.fixture(scope="module")
 def wheel_metadata(wheel: ZipFile) -> Message:
-    (name,) = (n for n in wheel.namelist() if n.endswith(".dist-info/METADATA"))
-    return Parser().parsestr(wheel.read(name).decode("utf-8"))
+    return Parser().parsestr(metadata_file(wheel, "METADATA"))
 
 
 def pins(text: str) -> dict[str, list[Requirement]]:
@@ -114,10 +121,43 @@ def test_wheel_is_of_a_platform_and_of_no_python(wheel: ZipFile) -> None:
     assert name.endswith("-any.whl") != bool(native.compiler())
 
 
+ON_LINUX = pytest.mark.skipif(
+    not (sys.platform == "linux" and native.compiler()), reason="expected Linux and a C compiler"
+)
+
+
+@ON_LINUX
+def test_the_library_needs_the_c_library_alone(wheel: ZipFile, tmp_path: Path) -> None:
+    """So a Linux wheel has nothing to bundle, and the oldest system is the one it is built on."""
+    assert "Root-Is-Purelib: false" in metadata_file(wheel, "WHEEL")
+    library = wheel.extract(f"protocontrast/native/{native.LIBRARY}", tmp_path)
+    done = subprocess.run(["readelf", "-d", library], capture_output=True, text=True, check=True)
+    needed = re.findall(r"NEEDED.*\[(.+)\]", done.stdout)
+    assert {name.split(".")[0].split("-")[0] for name in needed} <= {
+        "libc",
+        "libm",
+        "libpthread",
+        "ld",
+    }
+    assert "libc.so.6" in needed
+    assert not re.search("RPATH|RUNPATH", done.stdout)
+
+
+@ON_LINUX
+@pytest.mark.skipif(
+    not importlib.util.find_spec("auditwheel"), reason="expected auditwheel: make wheel installs it"
+)
+def test_auditwheel_names_a_manylinux(wheel: ZipFile) -> None:
+    command = [sys.executable, "-m", "auditwheel", "show", str(wheel.filename)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert re.search('platform tag: "manylinux_2_[0-9]+_', " ".join(done.stdout.split()))
+
+
 def test_wheel_without_a_compiler_is_of_every_platform(wheel: ZipFile, tmp_path: Path) -> None:
     source = Path(str(wheel.filename)).parent / "source"
     shutil.rmtree(source / "build")
-    built = wheel_of(source, tmp_path, CC="/no/compiler")
+    said = 'protocontrast: installing without backend="native": expected a C compiler'
+    built = wheel_of(source, tmp_path, said, CC="/no/compiler")
     assert built.name.endswith("-py3-none-any.whl")
     assert not [name for name in ZipFile(built).namelist() if name.endswith(native.LIBRARY)]
 

@@ -67,7 +67,7 @@ def test_at_distance_zero_the_gradient_is_zero(backend: str) -> None:
 
 
 @pytest.mark.parametrize("size", [1e-30, 1e-15, 1e15, 1e30])
-def test_lengths_at_the_ends(size: float) -> None:
+def test_lengths_at_the_ends(size: float, backend: str = "eager") -> None:
     """Squares of such numbers are none in float32; the gradient is that of a plain size."""
     rows = normal(1, (8, 5), torch.float32)
 
@@ -75,7 +75,7 @@ def test_lengths_at_the_ends(size: float) -> None:
         leaf = (rows * factor).requires_grad_()
         loss = pair_contrast(
             leaf, LABELS, leaf, LABELS, exclude_self=True, similarity="euclidean",
-            temperature=0.5 * factor,
+            temperature=0.5 * factor, backend=backend,
         )  # fmt: skip
         return loss.detach(), torch.autograd.grad(loss, leaf)[0] * factor
 

@@ -31,8 +31,12 @@ def _distribution(features: Tensor, means: Tensor, spread: Tensor, **settings: A
     return pc.distribution_contrast(features, LABELS, means, variance, temperature=1.0, **settings)
 
 
-def _pairs(anchors: Tensor, keys: Tensor) -> Tensor:
-    return pc.pair_contrast(anchors, ROW_LABELS, keys, ROW_LABELS.flip(0))
+def _pairs(anchors: Tensor, keys: Tensor, **settings: Any) -> Tensor:
+    return pc.pair_contrast(anchors, ROW_LABELS, keys, ROW_LABELS.flip(0), **settings)
+
+
+def _upsampled(logits: Tensor, **settings: Any) -> Tensor:
+    return pc.upsampled_cross_entropy(logits, FINE, **settings)
 
 
 def _contrast(features: Tensor, prototypes: Tensor, **settings: Any) -> Tensor:
@@ -66,7 +70,7 @@ CALLS: dict[str, tuple[Callable[..., Tensor], list[tuple[int, ...]]]] = {
         ),
         [MAP, MAP],
     ),
-    "upsampled": (lambda logits: pc.upsampled_cross_entropy(logits, FINE), [SCORES]),
+    "upsampled": (_upsampled, [SCORES]),
     "entropy": (pc.entropy, [SCORES]),
     "symmetric": (lambda logits: pc.symmetric_cross_entropy(logits, LABELS), [SCORES]),
     "pull": (lambda one, rows: pc.prototype_pull(one, LABELS, rows), [MAP, TABLE]),

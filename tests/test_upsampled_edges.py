@@ -66,6 +66,21 @@ def test_what_ignored_pixels_read_is_not_read(value: float, reduction: str, back
         torch.testing.assert_close(found, expected)
 
 
+def assert_not_finite_where_naive_is_not(call: dict[str, Any], backend: str) -> None:
+    """Equal to `naive`, and where that is not finite, not finite."""
+    found, truth = (
+        values_and_gradients(upsampled_cross_entropy, {**call, "backend": one}, ("logits",), 0)
+        for one in (backend, "naive")
+    )
+    assert torch.equal(found[0][0].isfinite(), truth[0][0].isfinite())
+    # Of infinity, logsumexp's own gradient is NaN in that class alone; a softmax is NaN in all.
+    ours, expected = found[1]["logits"], truth[1]["logits"]
+    assert torch.equal(ours.isfinite().all(dim=1), expected.isfinite().all(dim=1))
+    for mine, theirs in ((found[0][0], truth[0][0]), (ours, expected)):
+        finite = mine.isfinite() & theirs.isfinite()
+        torch.testing.assert_close(mine[finite], theirs[finite], rtol=1e-9, atol=1e-11)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @given(data=st.data())
 def test_what_is_not_finite_stays_where_it_is_read(value: float, data: st.DataObject) -> None:
@@ -74,17 +89,7 @@ def test_what_is_not_finite_stays_where_it_is_read(value: float, data: st.DataOb
     logits = call["logits"]
     if logits.numel():
         logits.view(-1)[case.seed % logits.numel()] = value
-    found = values_and_gradients(upsampled_cross_entropy, call, ("logits",), 0)
-    truth = values_and_gradients(
-        lambda **rest: upsampled_cross_entropy(**rest, backend="naive"), call, ("logits",), 0
-    )
-    assert torch.equal(found[0][0].isfinite(), truth[0][0].isfinite())
-    # Of infinity, logsumexp's own gradient is NaN in that class alone; a softmax is NaN in all.
-    ours, expected = found[1]["logits"], truth[1]["logits"]
-    assert torch.equal(ours.isfinite().all(dim=1), expected.isfinite().all(dim=1))
-    for mine, theirs in ((found[0][0], truth[0][0]), (ours, expected)):
-        finite = mine.isfinite()
-        torch.testing.assert_close(mine[finite], theirs[finite], rtol=1e-9, atol=1e-11)
+    assert_not_finite_where_naive_is_not(call, "eager")
 
 
 def test_the_way_around_products_is_the_same_upsampling(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,34 +145,36 @@ def test_gradcheck() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_the_gradient_has_the_logits_memory_format(
-    layout: str, dtype: torch.dtype, reduction: str
+    layout: str, dtype: torch.dtype, reduction: str, backend: str = "eager"
 ) -> None:
     call = Case(dtype=dtype, layout=layout, reduction=reduction).call()
     logits = call.pop("logits").requires_grad_()
-    loss = upsampled_cross_entropy(logits, **call)
+    loss = upsampled_cross_entropy(logits, **call, backend=backend)
     (gradient,) = torch.autograd.grad(loss.sum(), logits)
     assert loss.dtype == torch.float32
     assert (gradient.dtype, gradient.stride()) == (dtype, logits.stride())
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_a_loss_scale_saves_small_half_precision_gradients(reduction: str) -> None:
+def test_a_loss_scale_saves_small_half_precision_gradients(
+    reduction: str, backend: str = "eager"
+) -> None:
     call = Case(dtype=torch.float16, label_kind="one_class", reduction=reduction).call()
     # Certain of the right class: a slope of e^-16 is less than float16 can hold without the scale.
     call["logits"] = torch.zeros_like(call["logits"])
     call["logits"][:, -1] = 16
     found = []
-    for backend, change in (("eager", {}), ("naive", widened(call))):
+    for one, change in ((backend, {}), ("naive", widened(call))):
         given_call = {**call, **change}
         logits = given_call.pop("logits").detach().requires_grad_()
-        loss = upsampled_cross_entropy(logits, **given_call, backend=backend)
+        loss = upsampled_cross_entropy(logits, **given_call, backend=one)
         found.append(torch.autograd.grad(loss * 2.0**20, logits)[0][:, :-1].double())
     assert found[1].min() > 0
     torch.testing.assert_close(*found, rtol=2e-3, atol=0)
 
 
 @pytest.mark.parametrize("layout", ["expanded", "transposed", "NaN where ignored"])
-def test_upstream_gradients_of_any_kind(layout: str) -> None:
+def test_upstream_gradients_of_any_kind(layout: str, backend: str = "eager") -> None:
     call = Case(reduction="none").call()
     logits, labels = call.pop("logits").requires_grad_(), call["labels"]
     upstream = torch.tensor(0.7).expand(labels.shape)
@@ -176,7 +183,7 @@ def test_upstream_gradients_of_any_kind(layout: str) -> None:
     plain = upstream.clone(memory_format=torch.contiguous_format)
     if layout == "NaN where ignored":
         upstream = torch.where(labels == 255, torch.nan, upstream)
-    loss = upsampled_cross_entropy(logits, **call)
+    loss = upsampled_cross_entropy(logits, **call, backend=backend)
     (found,) = torch.autograd.grad(loss, logits, upstream, retain_graph=True)
     (expected,) = torch.autograd.grad(loss, logits, plain)
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)

@@ -5,7 +5,12 @@ built when a call first needs it, `calls` has the structs that are handed over. 
 torch: it reads tensors in place by their address, strides and dtype.
 """
 
-OPERATORS: frozenset[str] = frozenset({"contrast", "class_prototypes", "transfer"})
+OPERATORS: frozenset[str] = frozenset(
+    {
+        *("contrast", "class_prototypes", "logits", "pair_contrast", "transfer"),
+        "upsampled_cross_entropy",
+    }
+)
 """Stems of the operators that are written in C."""
 
 SIMILARITIES = ("cosine", "dot")

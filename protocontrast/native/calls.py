@@ -107,7 +107,60 @@ class Transfer(ctypes.Structure):
     ]
 
 
-Call = Contrast | ClassSums | ClassSumsBackward | Transfer
+class UpsampledCrossEntropy(ctypes.Structure):
+    """`struct upsampled_cross_entropy_call`."""
+
+    _fields_ = [
+        ("machine", Machine),
+        *_integers("images", "classes", "height", "width", "out_height", "out_width"),
+        *_arrays("logits", "labels", "class_weight", "grad_output", "gradient"),
+        *_integers("logits_row", "gradient_row"),
+        *_pointers("loss", "totals"),
+        *_integers("align_corners", "ignore_index"),
+        *_numbers("label_smoothing"),
+    ]
+
+
+SIMILARITIES = ("cosine", "dot", "euclidean")
+"""As `enum similarity` counts them."""
+
+
+class Logits(ctypes.Structure):
+    """`struct logits_call`."""
+
+    _fields_ = [
+        ("machine", Machine),
+        *_integers(*SIZES),
+        *_arrays("features", "prototypes", "present", "grad_output", "gradient", "to_prototypes"),
+        *_pointers("logits"),
+        *_integers("similarity"),
+        *_numbers("temperature"),
+    ]
+
+
+class PairContrast(ctypes.Structure):
+    """`struct pair_contrast_call`."""
+
+    _fields_ = [
+        ("machine", Machine),
+        *_integers("anchors_given", "keys_given", "channels"),
+        *_arrays("anchors", "anchor_labels", "keys", "positive_labels", "negative_labels"),
+        *_arrays("anchor_weight", "statistics", "to_anchors", "to_keys"),
+        *_pointers("loss", "weight", "found"),
+        *_integers("similarity", "two_roles", "all_in_denominator", "exclude_self", "ignore_index"),
+        *_numbers("temperature"),
+    ]
+
+
+Call = (
+    Contrast
+    | ClassSums
+    | ClassSumsBackward
+    | Transfer
+    | UpsampledCrossEntropy
+    | Logits
+    | PairContrast
+)
 
 
 def wide(features: Tensor) -> torch.dtype:

@@ -7,6 +7,7 @@ from protocontrast import naive
 from protocontrast.calls import LogitsCall
 from protocontrast.eager import logits as eager_logits
 from protocontrast.eager.tiles import accumulation_dtype
+from protocontrast.native import logits as native_logits
 from protocontrast.ops import temperature as temperatures
 from protocontrast.ops.operator import Implementation, Operator
 from protocontrast.ops.rows import in_rows, per_image
@@ -32,6 +33,7 @@ def _triton() -> Implementation:
 OPERATOR = Operator(
     "logits", LogitsCall, _empty, naive=_naive, triton=_triton,
     eager=Implementation(eager_logits.logits, eager_logits.logits_backward),
+    native=Implementation(native_logits.logits, native_logits.logits_backward),
     differentiable=["features", "prototypes"], private=["prototypes", "present"],
 )  # fmt: skip
 

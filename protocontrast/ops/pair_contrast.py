@@ -7,6 +7,7 @@ from protocontrast import naive
 from protocontrast.calls import PairContrastCall, PairRolesCall
 from protocontrast.eager import pair_contrast as eager_pair_contrast
 from protocontrast.eager.tiles import accumulation_dtype
+from protocontrast.native import pair_contrast as native_pair_contrast
 from protocontrast.ops import temperature as temperatures
 from protocontrast.ops.backend import full_precision
 from protocontrast.ops.gradient import private_copy, snapshot_if_traced
@@ -31,6 +32,9 @@ OPERATOR = Operator(
     "pair_contrast", PairRolesCall, _empty, triton=_triton,
     eager=Implementation(
         eager_pair_contrast.pair_contrast, eager_pair_contrast.pair_contrast_backward
+    ),
+    native=Implementation(
+        native_pair_contrast.pair_contrast, native_pair_contrast.pair_contrast_backward
     ),
     results=3, saved=[2], differentiable=["anchors", "keys"], unread=["anchor_weight"],
 )  # fmt: skip

@@ -7,6 +7,7 @@ from protocontrast import naive
 from protocontrast.calls import StretchCall, UpsampledCall
 from protocontrast.eager import upsampled_cross_entropy as eager_upsampled
 from protocontrast.eager.tiles import accumulation_dtype
+from protocontrast.native import upsampled_cross_entropy as native_upsampled
 from protocontrast.ops.depth import stretched_depth
 from protocontrast.ops.gradient import private_copy
 from protocontrast.ops.labels import checked_labels, refuse_on_host
@@ -50,6 +51,11 @@ OPERATOR = Operator(
         eager_upsampled.upsampled_cross_entropy,
         eager_upsampled.upsampled_cross_entropy_backward,
         eager_upsampled.upsampled_cross_entropy_with_gradient,
+    ),
+    native=Implementation(
+        native_upsampled.upsampled_cross_entropy,
+        native_upsampled.upsampled_cross_entropy_backward,
+        native_upsampled.upsampled_cross_entropy_with_gradient,
     ),
     check=_check, results=2, differentiable=["logits"], private=["class_weight"], wide=True,
 )  # fmt: skip

@@ -9,7 +9,7 @@ from tests import test_lengths as any_backend
 from tests.native.variants import NAMES, variant
 from tests.strategies import seeds
 
-COVERED = ["contrast", "contrast mean", "floor", "unit class means"]
+COVERED = ["contrast", "contrast mean", "floor", "logits", "pairs", "unit class means"]
 
 
 @pytest.mark.parametrize("name", COVERED)

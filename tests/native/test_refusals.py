@@ -32,18 +32,9 @@ def contrast(**settings: object) -> torch.Tensor:
 
 
 def test_an_operator_that_is_not_written_in_c() -> None:
-    text = f"expected backend for which logits is implemented, got 'native'. {HINT}"
-    assert "logits" not in OPERATORS
-    assert_raises(ValueError, text, lambda: choose("native", "logits", FEATURES))
-
-
-def test_a_temperature_that_is_learnt_goes_by_the_logits() -> None:
-    learnt = torch.tensor(0.3, requires_grad=True)
-    text = (
-        "pixel_prototype_contrast: expected backend for which logits is implemented, got "
-        f"'native'. {HINT}"
-    )
-    assert_raises(ValueError, text, lambda: contrast(temperature=learnt))
+    text = f"expected backend for which distribution_contrast is implemented, got 'native'. {HINT}"
+    assert "distribution_contrast" not in OPERATORS
+    assert_raises(ValueError, text, lambda: choose("native", "distribution_contrast", FEATURES))
 
 
 def test_distances() -> None:

@@ -16,7 +16,10 @@ from tests import test_threads as any_backend
 from tests.strategies import normal
 from tests.test_threads import LABELS, TABLE
 
-COVERED = ["contrast", "contrast none", "dot", "class means", "unit class means"]
+COVERED = [
+    *("contrast", "contrast none", "dot", "class means", "unit class means"),
+    *("logits", "pairs", "upsampled"),
+]
 
 
 @pytest.fixture(autouse=True)

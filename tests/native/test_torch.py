@@ -16,11 +16,15 @@ from tests.differentiable import CALLS, READS_PROTOTYPES, scene
 
 COVERED = [
     *("mean", "sum", "none", "soft mean", "soft none", "weighted mean", "weighted none"),
-    *("floor", "dot", "class means", "unit class means"),
+    *("floor", "dot", "class means", "unit class means", "logits", "euclidean logits"),
+    *("pairs", "pairs none", "upsampled", "upsampled none"),
 ]
 OPERATORS = (
     *("contrast", "contrast_backward", "contrast_with_gradient"),
-    *("class_sums", "class_sums_backward", "transfer"),
+    *("class_sums", "class_sums_backward", "transfer", "logits", "logits_backward"),
+    *("pair_contrast", "pair_contrast_backward"),
+    *("upsampled_cross_entropy", "upsampled_cross_entropy_backward"),
+    "upsampled_cross_entropy_with_gradient",
 )
 
 
@@ -70,7 +74,7 @@ def test_one_graph_for_all_shapes() -> None:
 
 @pytest.mark.parametrize("strict", [False, True])
 def test_exported(strict: bool) -> None:
-    for name in ("mean", "unit class means"):
+    for name in ("mean", "unit class means", "logits", "upsampled"):
         exporting.test_an_exported_program_back_propagates(name, strict)
         exporting.test_other_sizes(name, strict)
 

@@ -59,6 +59,44 @@ struct transfer_call {
     double threshold, temperature;
 };
 
+/* Logits (B, C, h, w) and their gradient, rows apart, which is added to and of the wide dtype;
+   labels and `grad_output` (B, H, W). */
+struct upsampled_cross_entropy_call {
+    struct machine machine;
+    int64_t images, classes, height, width, out_height, out_width;
+    struct array logits, labels, class_weight, grad_output, gradient;
+    int64_t logits_row, gradient_row;
+    void *loss;   /* (B, H, W), dense */
+    void *totals; /* (2,), the sums of losses and of weights */
+    int64_t align_corners, ignore_index;
+    double label_smoothing;
+};
+
+enum similarity { COSINE, DOT, EUCLIDEAN };
+
+/* Logits (B, C, P), dense, of a forward call; of a backward call `grad_output`, shaped alike. */
+struct logits_call {
+    struct machine machine;
+    int64_t images, channels, pixels, classes;
+    struct array features, prototypes, present, grad_output, gradient, to_prototypes;
+    void *logits;
+    int64_t similarity;
+    double temperature;
+};
+
+/* Rows (A, D) and (K, D). Of a forward call loss and weight (A,), and `found` (3, A): log-sum-exp,
+   weight of a positive, weight of the negatives; zeros, and +inf the first, before. Of a backward
+   call `statistics` is the last, `anchor_weight` what comes back where an anchor counts. */
+struct pair_contrast_call {
+    struct machine machine;
+    int64_t anchors_given, keys_given, channels;
+    struct array anchors, anchor_labels, keys, positive_labels, negative_labels, anchor_weight;
+    struct array statistics, to_anchors, to_keys;
+    void *loss, *weight, *found;
+    int64_t similarity, two_roles, all_in_denominator, exclude_self, ignore_index;
+    double temperature;
+};
+
 #define EXPORTED __attribute__((visibility("default")))
 
 #endif

@@ -54,3 +54,15 @@ EXPORT(class_sums_backward)
 #define DECLARE_transfer(variant) DECLARE(transfer, variant)
 #define ENTER_transfer(variant) ENTER(transfer, variant)
 EXPORT(transfer)
+
+#define DECLARE_upsampled_cross_entropy(variant) DECLARE(upsampled_cross_entropy, variant)
+#define ENTER_upsampled_cross_entropy(variant) ENTER(upsampled_cross_entropy, variant)
+EXPORT(upsampled_cross_entropy)
+
+#define DECLARE_logits(variant) DECLARE(logits, variant)
+#define ENTER_logits(variant) ENTER(logits, variant)
+EXPORT(logits)
+
+#define DECLARE_pair_contrast(variant) DECLARE(pair_contrast, variant)
+#define ENTER_pair_contrast(variant) ENTER(pair_contrast, variant)
+EXPORT(pair_contrast)

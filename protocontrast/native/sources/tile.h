@@ -29,9 +29,11 @@ struct tile {
     real squared[TILE], inverse[TILE], size[TILE];
 };
 
-/* An odd number of cache lines: rows of channels then spread over the sets of a cache. */
+/* An odd number of cache lines: rows of channels then spread over the sets of a cache. A panel that
+   begins at a channel ends within them. */
 static inline int64_t row_width(int64_t channels) {
-    const int64_t line = 64 / (int64_t)sizeof(real), lines = (channels + line - 1) / line;
+    const int64_t line = 64 / (int64_t)sizeof(real), panel = PANEL > line ? PANEL : line;
+    const int64_t lines = (channels + panel - 1) / panel * (panel / line);
     return (lines | 1) * line;
 }
 

@@ -1,0 +1,191 @@
+/* Similarities of all pixels to all prototypes over the temperature, and their gradients.
+ *
+ * z = M f / |f| (cosine), M f (dot) or -|f - p| / tau (euclidean). With slopes g, a = g / |f|:
+ * dL/df = M' a - f (sum_c a_c z_c) / |f|,  dL/dM = sum_i a f'; of distances, with
+ * a = g / (tau |f - p|):  dL/df = sum_c a_c (p_c - f),  dL/dp_c = sum_i a_ic (f_i - p_c).
+ */
+#include <stdlib.h>
+
+#include "distances.h"
+#include "members.h"
+#include "pull.h"
+
+struct sweep {
+    const struct logits_call *call;
+    struct spans spans;
+    struct prototypes prototypes;
+    real *parts; /* [spans][rows][width], gradients of the matrix; null where not wanted */
+};
+
+struct work {
+    struct tile tile;
+    real *logits, *slopes, *gradient, *columns;
+};
+
+static int64_t work_bytes(const struct sweep *s) {
+    const int64_t D = s->call->channels, rows = s->prototypes.rows;
+    const int64_t numbers = 2 * tile_numbers(D) + 2 * row_numbers(D) + 2 * rows * TILE;
+    return (int64_t)sizeof(struct work) + 64 + numbers * (int64_t)sizeof(real);
+}
+
+static struct work *laid_out(const struct sweep *s, void *memory) {
+    struct work *w = memory;
+    const int64_t D = s->call->channels, head = ((int64_t)sizeof *w + 63) / 64 * 64;
+    w->tile.features = &s->call->features;
+    w->tile.channels = D;
+    w->tile.panels = (real *)((char *)memory + head);
+    w->gradient = w->tile.panels + tile_numbers(D);
+    w->tile.rows = w->gradient + tile_numbers(D);
+    w->columns = w->tile.rows + row_numbers(D);
+    w->logits = w->columns + row_numbers(D);
+    w->slopes = w->logits + s->prototypes.rows * TILE;
+    return w;
+}
+
+/* A distance whose square is out of range, over the power of two below its largest part. */
+static real distance_of(const real *column, const real *row, int64_t channels) {
+    real largest = 0, squared = 0;
+    for (int64_t d = 0; d < channels; d++) {
+        const real gap = column[d * PANEL] < row[d] ? row[d] - column[d * PANEL]
+                                                    : column[d * PANEL] - row[d];
+        if (!(gap <= largest)) largest = gap;
+    }
+    const real size = size_below(largest);
+    for (int64_t d = 0; d < channels; d++) {
+        const real gap = (column[d * PANEL] - row[d]) / size;
+        squared += gap * gap;
+    }
+    return size * SQRT(squared);
+}
+
+static void score_distances(const struct sweep *s, struct work *w) {
+    const struct prototypes *p = &s->prototypes;
+    const struct tile *t = &w->tile;
+    const struct blocks blocks = blocks_of(p->rows);
+    for (int64_t n = 0; n < t->count; n += PANEL)
+        for (int64_t b = 0; b < blocks.number; b++) {
+            const int64_t first = block_start(blocks, b), last = block_start(blocks, b + 1);
+            const struct factors f = {p->matrix + first * p->width, p->width, 1,
+                                      t->panels + n * t->channels,  PANEL,    t->channels};
+            squares_into((int)(last - first), &f, w->logits + first * TILE + n, TILE);
+        }
+    const real factor = (real)(-1 / s->call->temperature);
+    for (int64_t c = 0; c < p->rows; c++)
+        for (int64_t n = 0; n < t->count; n++) {
+            real *at = w->logits + c * TILE + n;
+            const int safe = *at >= 1 / SAFE && *at <= SAFE;
+            const real *column = t->panels + in_panels(n, t->channels);
+            *at = factor *
+                  (safe ? SQRT(*at) : distance_of(column, p->matrix + c * p->width, t->channels));
+        }
+}
+
+static void score(const struct sweep *s, struct work *w, int64_t image, int64_t start) {
+    struct tile *t = &w->tile;
+    read_tile(t, image, start, s->call->pixels);
+    for (int n = 0; n < TILE; n++) t->inverse[n] = 1;
+    if (s->call->similarity == EUCLIDEAN) {
+        score_distances(s, w);
+        return;
+    }
+    if (s->call->similarity == COSINE) {
+        square_tile(t);
+        measure_tile(t);
+    }
+    score_tile(&s->prototypes, t, w->logits);
+    for (int64_t c = 0; c < s->prototypes.rows; c++)
+        for (int n = 0; n < TILE; n++) w->logits[c * TILE + n] *= t->inverse[n];
+}
+
+static void write_logits(const struct sweep *s, const struct work *w) {
+    const struct logits_call *call = s->call;
+    const struct tile *t = &w->tile;
+    for (int64_t c = 0; c < call->classes; c++) {
+        const int64_t row = s->prototypes.row_of[c];
+        real *to = (real *)call->logits + (t->image * call->classes + c) * call->pixels + t->start;
+        if (row >= 0) memcpy(to, w->logits + row * TILE, sizeof(real) * (size_t)t->count);
+        else
+            for (int64_t n = 0; n < t->count; n++) to[n] = -(real)INFINITY;
+    }
+}
+
+static void pull_distances(const struct sweep *s, struct work *w, real *part) {
+    const struct prototypes *p = &s->prototypes;
+    struct tile *t = &w->tile;
+    const int64_t D = t->channels, width = row_width(D);
+    const real temperature = (real)s->call->temperature;
+    for (int64_t i = 0; i < p->rows * TILE; i++) {
+        const real distance = -w->logits[i] * temperature;
+        w->slopes[i] = distance == 0 ? 0 : w->slopes[i] / (temperature * distance);
+    }
+    panels_to_rows(t->panels, t->count, D, t->rows, width);
+    const struct factors across = {w->slopes, TILE, 1, t->rows, width, t->count};
+    if (part) add_differences(p->rows, &across, p->matrix, part, width, D);
+    if (!s->call->gradient.data) return;
+    const struct factors along = {w->slopes, 1, TILE, p->matrix, width, p->rows};
+    memset(w->columns, 0, sizeof(real) * (size_t)row_numbers(D));
+    add_differences(t->count, &along, t->rows, w->columns, width, D);
+    rows_to_panels(w->columns, width, t->count, D, w->gradient);
+    write_tile(t, w->gradient, &s->call->gradient, w->columns);
+}
+
+static void pull_back(const struct sweep *s, struct work *w, real *part) {
+    const struct logits_call *call = s->call;
+    const struct array *given = &call->grad_output;
+    const struct prototypes *p = &s->prototypes;
+    struct tile *t = &w->tile;
+    real radial[TILE] = {0};
+    memset(w->slopes, 0, sizeof(real) * (size_t)(p->rows * TILE));
+    for (int64_t c = 0; c < p->rows; c++)
+        widen(given, offset_of(given, t->image, p->class_of[c], t->start), given->strides[2],
+              t->count, w->slopes + c * TILE);
+    if (call->similarity == EUCLIDEAN) {
+        pull_distances(s, w, part);
+        return;
+    }
+    if (call->similarity == COSINE)
+        for (int64_t c = 0; c < p->rows; c++)
+            for (int64_t n = 0; n < t->count; n++) {
+                const real inverse = t->inverse[n], slope = w->slopes[c * TILE + n];
+                radial[n] += slope * w->logits[c * TILE + n] * inverse * inverse;
+                w->slopes[c * TILE + n] = slope * inverse;
+            }
+    if (call->gradient.data)
+        pull_features(p, t, w->slopes, radial, &call->gradient, w->gradient, w->columns);
+    if (part) pull_matrix(p, t, w->slopes, part);
+}
+
+static void sweep_span(void *context, int64_t span, void *memory) {
+    struct sweep *s = context;
+    struct work *w = laid_out(s, memory);
+    const int64_t part = s->prototypes.rows * s->prototypes.width;
+    real *own = s->parts ? s->parts + span * part : NULL;
+    int64_t tile, last;
+    span_tiles(&s->spans, span, &tile, &last);
+    if (own) memset(own, 0, sizeof(real) * (size_t)part);
+    for (; tile < last; tile++) {
+        score(s, w, span / s->spans.each, tile * TILE);
+        if (s->call->logits) write_logits(s, w);
+        else pull_back(s, w, own);
+    }
+}
+
+int NAME(logits)(const struct logits_call *call) {
+    struct sweep s = {.call = call, .spans = spans_of(call->images, call->pixels)};
+    const struct array *to = &call->to_prototypes;
+    /* A distance is of the prototypes as they are. */
+    const double temperature = call->similarity == EUCLIDEAN ? 1 : call->temperature;
+    int failed = prepare_prototypes(&s.prototypes, &call->prototypes, &call->present, call->classes,
+                                    call->channels, call->similarity == COSINE, 0, temperature);
+    if (!failed && to->data) {
+        const int64_t part = s.prototypes.rows * s.prototypes.width;
+        s.parts = aligned_memory(s.spans.count * part * (int64_t)sizeof(real));
+        failed = !s.parts;
+    }
+    if (!failed)
+        failed = run_spans(&s.spans, call->machine.threads, work_bytes(&s), sweep_span, &s);
+    if (!failed && to->data) finish_prototypes(&s.prototypes, s.parts, s.spans.count, to);
+    free(s.parts);
+    free(s.prototypes.memory);
+    return failed ? -1 : 0;
+}

@@ -1,0 +1,77 @@
+"""Cross-entropy of bilinearly upsampled logits, which are never whole in memory: (M16), in C.
+
+The functions of `eager/upsampled_cross_entropy.py`.
+"""
+
+import torch
+from torch import Tensor
+
+from protocontrast.calls import UpsampledCall
+from protocontrast.native.calls import UpsampledCrossEntropy, array, readable, wide
+from protocontrast.native.library import machine, run
+
+
+def _sweep(
+    call: UpsampledCall,
+    *,
+    loss: Tensor | None = None,
+    grad_output: Tensor | None = None,
+    gradient: Tensor | None = None,
+) -> Tensor:
+    """Summed loss and summed weight (2,); `loss` is written, `gradient` added to where given."""
+    logits, labels = readable(call.logits), readable(call.labels)
+    given = (
+        None if tensor is None else readable(tensor) for tensor in (call.class_weight, grad_output)
+    )
+    class_weight, grad_output = given
+    totals = logits.new_zeros(2, dtype=wide(logits))
+    run(
+        "upsampled_cross_entropy",
+        UpsampledCrossEntropy(
+            machine(logits.dtype == torch.float64),
+            *logits.shape,
+            *labels.shape[1:],
+            # C is told how far apart rows are: an array has three strides.
+            array(logits[:, :, 0]),
+            *map(array, (labels, class_weight, grad_output)),
+            array(None if gradient is None else gradient[:, :, 0]),
+            logits.stride(2),
+            0 if gradient is None else gradient.stride(2),
+            None if loss is None else loss.data_ptr(),
+            totals.data_ptr(),
+            call.align_corners,
+            call.ignore_index,
+            call.label_smoothing,
+        ),
+    )
+    return totals
+
+
+def upsampled_cross_entropy(call: UpsampledCall) -> tuple[Tensor, Tensor]:
+    """Loss of every pixel (B, H, W), and the sum of their weights ()."""
+    loss = call.logits.new_empty(call.labels.shape, dtype=wide(call.logits))
+    return loss, _sweep(call, loss=loss)[1].clone()
+
+
+def upsampled_cross_entropy_backward(
+    grad_output: Tensor, call: UpsampledCall, wants: tuple[bool]
+) -> Tensor:
+    """The gradient of the logits from that of the losses; the logits are upsampled again."""
+    gradient = torch.zeros_like(call.logits, dtype=wide(call.logits))
+    _sweep(call, grad_output=grad_output, gradient=gradient)
+    return gradient.to(call.logits.dtype)
+
+
+def upsampled_cross_entropy_with_gradient(
+    call: UpsampledCall, mean: bool, wants: tuple[bool]
+) -> tuple[Tensor, Tensor]:
+    """The summed or averaged loss () and its gradient, which stays in the accumulation dtype."""
+    gradient = torch.zeros_like(call.logits, dtype=wide(call.logits))
+    loss, mass = _sweep(call, gradient=gradient).unbind()
+    if not mean:
+        return loss.clone(), gradient
+    # What is smoothed may count where nothing weighs.
+    empty, mass = mass == 0, torch.where(mass == 0, 1, mass)
+    if call.label_smoothing:
+        loss, mass = torch.where(empty, 0, loss), torch.where(empty, torch.inf, mass)
+    return loss / mass, gradient.div_(mass)
