@@ -64,9 +64,9 @@ class Contrast(ctypes.Structure):
         ("machine", Machine),
         *_integers(*SIZES),
         *_arrays("features", "labels", "prototypes", "present", "class_weight", "pixel_weight"),
-        *_arrays("upstream", "gradient", "to_prototypes"),
-        *_pointers("loss", "weight", "normaliser", "total"),
-        *_integers("cosine", "floor", "soft", "mean", "ignore_index"),
+        *_arrays("grad_output", "gradient", "to_prototypes"),
+        *_pointers("loss", "weight", "lse", "total"),
+        *_integers("cosine", "keep_absent", "soft", "mean", "ignore_index"),
         *_numbers("temperature"),
     ]
 
@@ -89,7 +89,7 @@ class ClassSumsBackward(ctypes.Structure):
     _fields_ = [
         ("machine", Machine),
         *_integers(*SIZES, "groups"),
-        *_arrays("features", "labels", "pixel_weight", "upstream", "gradient"),
+        *_arrays("features", "labels", "pixel_weight", "grad_output", "gradient"),
         *_integers("normalize", "ignore_index"),
     ]
 

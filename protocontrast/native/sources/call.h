@@ -24,11 +24,11 @@ struct machine {
 struct contrast_call {
     struct machine machine;
     int64_t images, channels, pixels, classes;
-    struct array features, labels, prototypes, present, class_weight, pixel_weight, upstream;
+    struct array features, labels, prototypes, present, class_weight, pixel_weight, grad_output;
     struct array gradient, to_prototypes;
-    void *loss, *weight, *normaliser; /* (B, P), dense */
+    void *loss, *weight, *lse; /* (B, P), dense */
     void *total;                      /* (), the summed loss */
-    int64_t cosine, floor, soft, mean, ignore_index;
+    int64_t cosine, keep_absent, soft, mean, ignore_index;
     double temperature;
 };
 
@@ -45,7 +45,7 @@ struct class_sums_call {
 struct class_sums_backward_call {
     struct machine machine;
     int64_t images, channels, pixels, classes, groups;
-    struct array features, labels, pixel_weight, upstream, gradient;
+    struct array features, labels, pixel_weight, grad_output, gradient;
     int64_t normalize, ignore_index;
 };
 

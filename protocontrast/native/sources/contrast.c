@@ -49,17 +49,17 @@ static struct scratch *laid_out(const struct sweep *s, void *memory) {
 }
 
 /* sum_c t_ic z_c of the tile. */
-static void pull_of(const struct sweep *s, const struct scratch *w, real *pulled) {
+static void find_target_logits(const struct sweep *s, const struct scratch *w, real *target_logit) {
     const struct prototypes *p = &s->prototypes;
     for (int n = 0; n < TILE; n++) {
         const real at_floor = w->masses.at_floor[n];
-        pulled[n] = at_floor == 0 ? 0 : at_floor * p->floor;
+        target_logit[n] = at_floor == 0 ? 0 : at_floor * p->floor;
     }
     if (!s->targets.soft) {
         for (int n = 0; n < TILE; n++)
             if (w->masses.label[n] >= 0) {
                 const real logit = w->logits[w->masses.label[n] * TILE + n] * w->tile.inverse[n];
-                pulled[n] += w->masses.weight[n] * logit;
+                target_logit[n] += w->masses.weight[n] * logit;
             }
         return;
     }
@@ -67,13 +67,13 @@ static void pull_of(const struct sweep *s, const struct scratch *w, real *pulled
         for (int n = 0; n < TILE; n++) {
             const real mass = w->masses.soft[c * TILE + n];
             const real logit = w->logits[c * TILE + n] * w->tile.inverse[n];
-            pulled[n] += mass == 0 ? 0 : mass * logit;
+            target_logit[n] += mass == 0 ? 0 : mass * logit;
         }
 }
 
 /* One vector of pixels: logits become a, and the loss, log-sum-exp and radial part are written. */
-ALWAYS_INLINE void soften(const struct sweep *s, struct scratch *w, int n, const real *pulled,
-                          real *loss, real *normaliser, real *radial, const int bounded) {
+ALWAYS_INLINE void soften(const struct sweep *s, struct scratch *w, int n, const real *target_logit,
+                          real *loss, real *lse, real *radial, const int bounded) {
     const struct prototypes *p = &s->prototypes;
     const vec zero = {0}, inverse = load(w->tile.inverse + n), weight = load(w->masses.weight + n);
     const vec least = every(SMALLEST_EXPONENT);
@@ -95,15 +95,15 @@ ALWAYS_INLINE void soften(const struct sweep *s, struct scratch *w, int n, const
             exponent = logit - peak;
             exponent = choose(exponent < least, least, exponent);
         }
-        const vec share = exponential(exponent);
-        sum += share;
-        with_logit += share * logit;
-        store(at, share);
+        const vec term = exponential(exponent);
+        sum += term;
+        with_logit += term * logit;
+        store(at, term);
     }
     const mask ignored = weight == zero;
-    const vec whole = logarithm(sum) + peak, pull = load(pulled + n);
+    const vec whole = logarithm(sum) + peak, pull = load(target_logit + n);
     store(loss + n, choose(ignored, zero, weight * whole - pull));
-    store(normaliser + n, choose(ignored, every((real)INFINITY), whole));
+    store(lse + n, choose(ignored, every((real)INFINITY), whole));
     const vec factor = choose(ignored, zero, weight / sum);
     for (int64_t c = 0; c < p->rows; c++) {
         real *at = w->logits + c * TILE + n;
@@ -191,10 +191,10 @@ static void sweep_tile(const struct sweep *s, struct scratch *w, int64_t image, 
     const int64_t count = call->pixels - start < TILE ? call->pixels - start : TILE;
     const int64_t offset = image * call->pixels + start;
     struct tile *t = &w->tile;
-    real pulled[TILE], loss[TILE] = {0}, normaliser[TILE], radial[TILE];
+    real target_logit[TILE], loss[TILE] = {0}, lse[TILE], radial[TILE];
     read_masses(&s->targets, image, start, call->pixels, &w->masses);
     if (all_ignored(&w->masses)) {
-        for (int n = 0; n < TILE; n++) normaliser[n] = INFINITY;
+        for (int n = 0; n < TILE; n++) lse[n] = INFINITY;
         t->image = image, t->start = start, t->count = count;
         if (call->gradient.data) fill_ignored(s, w);
     } else {
@@ -205,11 +205,11 @@ static void sweep_tile(const struct sweep *s, struct scratch *w, int64_t image, 
         else
             for (int n = 0; n < TILE; n++) t->inverse[n] = 1;
         score_tile(&s->prototypes, t, w->logits);
-        pull_of(s, w, pulled);
+        find_target_logits(s, w, target_logit);
         for (int n = 0; n < TILE; n += LANES) {
             if (n / PANEL * PANEL >= count) break;
-            if (s->bounded) soften(s, w, n, pulled, loss, normaliser, radial, 1);
-            else soften(s, w, n, pulled, loss, normaliser, radial, 0);
+            if (s->bounded) soften(s, w, n, target_logit, loss, lse, radial, 1);
+            else soften(s, w, n, target_logit, loss, lse, radial, 0);
         }
         if (call->gradient.data || part) subtract_targets(s, w);
         if (call->gradient.data) pull_features(s, w, radial);
@@ -218,7 +218,7 @@ static void sweep_tile(const struct sweep *s, struct scratch *w, int64_t image, 
     for (int64_t n = 0; n < count; n++) *total += loss[n];
     write_pixels(call->loss, offset, count, loss);
     write_pixels(call->weight, offset, count, w->masses.weight);
-    write_pixels(call->normaliser, offset, count, normaliser);
+    write_pixels(call->lse, offset, count, lse);
 }
 
 static void sweep_span(void *context, int64_t span, void *memory) {
@@ -272,31 +272,31 @@ static int run(struct sweep *s) {
 int NAME(contrast)(const struct contrast_call *call) {
     struct sweep s = {.call = call, .spans = spans_of(call->images, call->pixels)};
     const int64_t C = call->classes;
-    real *share = NULL;
+    real *class_weight = NULL;
     int failed = prepare_prototypes(&s.prototypes, &call->prototypes, &call->present, C,
-                                    call->channels, (int)call->cosine, (int)call->floor,
+                                    call->channels, (int)call->cosine, (int)call->keep_absent,
                                     call->temperature);
     if (!failed) {
         const int64_t part = s.prototypes.rows * s.prototypes.width;
-        share = aligned_memory(C * (int64_t)sizeof *share);
+        class_weight = aligned_memory(C * (int64_t)sizeof *class_weight);
         s.sums = aligned_memory(s.spans.count * (int64_t)sizeof *s.sums);
-        failed = !share || !s.sums;
+        failed = !class_weight || !s.sums;
         if (call->to_prototypes.data) {
             s.parts = aligned_memory(s.spans.count * part * (int64_t)sizeof(real));
             failed |= !s.parts;
         }
     }
     if (!failed) {
-        read_share(&s.prototypes, &call->class_weight, (int)call->floor, share);
-        s.targets = (struct targets){&call->labels,   &call->pixel_weight, &call->upstream,
-                                     &s.prototypes,   share,               (int)call->soft,
+        read_class_weight(&s.prototypes, &call->class_weight, (int)call->keep_absent, class_weight);
+        s.targets = (struct targets){&call->labels,   &call->pixel_weight, &call->grad_output,
+                                     &s.prototypes,   class_weight,     (int)call->soft,
                                      call->ignore_index, 1};
         s.bounded = call->cosine && 1 / call->temperature <= LARGEST_EXPONENT;
         failed = run(&s);
     }
     free(s.parts);
     free(s.sums);
-    free(share);
+    free(class_weight);
     free(s.prototypes.memory);
     return failed ? -1 : 0;
 }

@@ -10,12 +10,12 @@
 
 #define SMALLEST_EXPONENT (-600.0)
 
-static vec exponential(vec x) {
+static inline vec exponential(vec x) {
     for (int i = 0; i < LANES; i++) x[i] = exp(x[i]);
     return x;
 }
 
-static vec logarithm(vec x) {
+static inline vec logarithm(vec x) {
     for (int i = 0; i < LANES; i++) x[i] = log(x[i]);
     return x;
 }
