@@ -107,7 +107,22 @@ class Transfer(ctypes.Structure):
     ]
 
 
-Call = Contrast | ClassSums | ClassSumsBackward | Transfer
+class TargetPass(ctypes.Structure):
+    """`struct target_pass_call`."""
+
+    _fields_ = [
+        ("machine", Machine),
+        *_integers(*SIZES),
+        *_arrays("features", "given", "targets", "filling", "prototypes", "nearest", "present"),
+        *_arrays("counted", "gradient"),
+        *_pointers("losses", "sums", "counts", "labels", "values", "lse"),
+        *_integers("confidence", "keep_absent", "normalize", "transfer", "wants_sums"),
+        *_integers("ignore_index"),
+        *_numbers("threshold", "temperature"),
+    ]
+
+
+Call = Contrast | ClassSums | ClassSumsBackward | Transfer | TargetPass
 
 
 def wide(features: Tensor) -> torch.dtype:

@@ -9,6 +9,7 @@ from protocontrast import naive
 from protocontrast.calls import TargetPassCall
 from protocontrast.eager import target_pass as eager_target_pass
 from protocontrast.eager.tiles import accumulation_dtype
+from protocontrast.native import target_pass as native_target_pass
 from protocontrast.ops.backend import is_plain
 from protocontrast.ops.gradient import first_order_only, only_first_differentiable
 from protocontrast.ops.labels import refuse_on_host
@@ -72,6 +73,7 @@ def _triton() -> Implementation:
 OPERATOR = Operator(
     "target_pass", TargetPassCall, _empty, naive=_naive, triton=_triton,
     eager=Implementation(eager_target_pass.target_pass, eager_target_pass.target_pass_backward),
+    native=Implementation(native_target_pass.target_pass, native_target_pass.target_pass_backward),
     check=_check, results=8, saved=[3, 5, 6], annealed=True, differentiable=["features"],
     private=["prototypes", "nearest", "present", "counted"],
     unread=["static", "filling", "nearest"],

@@ -59,6 +59,19 @@ struct transfer_call {
     double threshold, temperature;
 };
 
+/* Given labels (B, P); targets (B, C, P), which take the transferred labels; filling (P,); prototypes
+   and nearest (C, D); present and counted (C,). Losses and counts (C,), sums (C, D), labels, values
+   and lse (B, P), dense. Where `counted` is absent no loss is taken. */
+struct target_pass_call {
+    struct machine machine;
+    int64_t images, channels, pixels, classes;
+    struct array features, given, targets, filling, prototypes, nearest, present, counted;
+    struct array gradient;
+    void *losses, *sums, *counts, *labels, *values, *lse;
+    int64_t confidence, keep_absent, normalize, transfer, wants_sums, ignore_index;
+    double threshold, temperature;
+};
+
 #define EXPORTED __attribute__((visibility("default")))
 
 #endif

@@ -54,3 +54,7 @@ EXPORT(class_sums_backward)
 #define DECLARE_transfer(variant) DECLARE(transfer, variant)
 #define ENTER_transfer(variant) ENTER(transfer, variant)
 EXPORT(transfer)
+
+#define DECLARE_target_pass(variant) DECLARE(target_pass, variant)
+#define ENTER_target_pass(variant) ENTER(target_pass, variant)
+EXPORT(target_pass)
