@@ -5,7 +5,9 @@ built when a call first needs it, `calls` has the structs that are handed over. 
 torch: it reads tensors in place by their address, strides and dtype.
 """
 
-OPERATORS: frozenset[str] = frozenset({"contrast", "class_prototypes", "transfer", "target_pass"})
+OPERATORS: frozenset[str] = frozenset(
+    {"contrast", "class_prototypes", "transfer", "target_pass", "bidirectional"}
+)
 """Stems of the operators that are written in C."""
 
 SIMILARITIES = ("cosine", "dot")

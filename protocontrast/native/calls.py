@@ -122,7 +122,42 @@ class TargetPass(ctypes.Structure):
     ]
 
 
-Call = Contrast | ClassSums | ClassSumsBackward | Transfer | TargetPass
+class Domain(ctypes.Structure):
+    """`struct domain`."""
+
+    _fields_ = [
+        *_integers("images", "pixels"),
+        *_arrays("features", "labels", "targets", "gradient"),
+        *_pointers("share", "loss"),
+    ]
+
+
+class Bidirectional(ctypes.Structure):
+    """`struct bidirectional_call`."""
+
+    _fields_ = [
+        ("machine", Machine),
+        *_integers("channels", "classes"),
+        ("domains", Domain * 2),
+        ("soft", ctypes.c_int64 * 2),
+        *_integers("keep_absent", "pairwise", "whole_class", "ignore_index"),
+        *_numbers("temperature"),
+    ]
+
+
+class Rescale(ctypes.Structure):
+    """`struct rescale_call`."""
+
+    _fields_ = [
+        ("machine", Machine),
+        *_integers(*SIZES, "groups"),
+        *_arrays("gradient", "labels", "factors", "rows"),
+        *_integers("ignore_index"),
+        *_numbers("row_factor"),
+    ]
+
+
+Call = Contrast | ClassSums | ClassSumsBackward | Transfer | TargetPass | Bidirectional | Rescale
 
 
 def wide(features: Tensor) -> torch.dtype:

@@ -1,6 +1,6 @@
 """The target's part of a step in one read: (M1), (M3), (M6) and (M7) for `target_pass`, in C.
 
-The functions of `eager/target_pass.py`, but for the scaling of a gradient.
+The functions of `eager/target_pass.py`.
 """
 
 import torch
@@ -10,6 +10,7 @@ from protocontrast.calls import TargetPassCall
 from protocontrast.native.calls import TargetPass, array, readable, wide
 from protocontrast.native.contrast import contrast_backward
 from protocontrast.native.library import machine, run
+from protocontrast.native.rescale import rescale
 
 
 def target_pass(call: TargetPassCall) -> tuple[Tensor, ...]:
@@ -72,3 +73,22 @@ def target_pass_backward(
     """Gradient of the features from that of the losses (C,): a class weight of the contrast."""
     contrast = call.of_losses(call.contrasted(labels, filled), grad_output)
     return contrast_backward(None, contrast, (True, False), lse)[0]
+
+
+def scaled(
+    gradient: Tensor, weights: Tensor, used: Tensor, labels: Tensor, ignore_index: int
+) -> Tensor | None:
+    """The gradient times the weights (C,) of its pixels' classes, in place.
+
+    None where `used` classes differ and pixels have several, in soft targets (B, C, P).
+    """
+    among = weights[used]
+    if bool((among == 1).all()):  # or no class is used, and the gradient is 0
+        return gradient
+    if bool((among == among[0]).all()):
+        return gradient.mul_(among[0]) if among[0] else gradient.zero_()
+    if labels.is_floating_point():
+        return None
+    factors = torch.cat([torch.where(used, weights, 0), weights.new_zeros(1)])
+    rescale(gradient, labels, factors, ignore_index)
+    return gradient

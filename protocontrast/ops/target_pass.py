@@ -80,6 +80,9 @@ OPERATOR = Operator(
 )  # fmt: skip
 
 
+SWEEPS: dict[str, Any] = {"eager": eager_target_pass, "native": native_target_pass}
+
+
 class _OneRead(torch.autograd.Function):
     """The same with the gradient of the summed loss written in the forward sweep.
 
@@ -113,7 +116,7 @@ class _OneRead(torch.autograd.Function):
                 call, (labels, _, filled) = OPERATOR.saved_call(inputs)
                 targets, used = call.contrasted(labels, filled), occurs & call.used()
                 given = grad_output, used, targets, call.ignore_index
-                found = eager_target_pass.scaled(ready, *given)
+                found = SWEEPS[ctx.settings[-1]].scaled(ready, *given)
             return OPERATOR.backward(grad_output, *inputs) if found is None else found
 
         given = OPERATOR.given_back(ctx)

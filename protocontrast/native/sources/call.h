@@ -72,6 +72,32 @@ struct target_pass_call {
     double threshold, temperature;
 };
 
+/* One side of a step: labels of its means, targets of its loss (which may be the labels), where its
+   gradient goes and, dense, what its classes share of it (G, C, D); its loss (). */
+struct domain {
+    int64_t images, pixels;
+    struct array features, labels, targets, gradient;
+    void *share, *loss;
+};
+
+/* Source and target; pairs of images where `pairwise`, else G = 1. */
+struct bidirectional_call {
+    struct machine machine;
+    int64_t channels, classes;
+    struct domain domains[2];
+    int64_t soft[2], keep_absent, pairwise, whole_class, ignore_index;
+    double temperature;
+};
+
+/* Factors (C + 1,), the last one of pixels without a class; rows (G, C, D), if given. */
+struct rescale_call {
+    struct machine machine;
+    int64_t images, channels, pixels, classes, groups;
+    struct array gradient, labels, factors, rows;
+    int64_t ignore_index;
+    double row_factor;
+};
+
 #define EXPORTED __attribute__((visibility("default")))
 
 #endif

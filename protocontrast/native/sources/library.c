@@ -58,3 +58,11 @@ EXPORT(transfer)
 #define DECLARE_target_pass(variant) DECLARE(target_pass, variant)
 #define ENTER_target_pass(variant) ENTER(target_pass, variant)
 EXPORT(target_pass)
+
+#define DECLARE_bidirectional(variant) DECLARE(bidirectional, variant)
+#define ENTER_bidirectional(variant) ENTER(bidirectional, variant)
+EXPORT(bidirectional)
+
+#define DECLARE_rescale(variant) DECLARE(rescale, variant)
+#define ENTER_rescale(variant) ENTER(rescale, variant)
+EXPORT(rescale)
