@@ -16,7 +16,7 @@ from tests import test_threads as any_backend
 from tests.strategies import normal
 from tests.test_threads import LABELS, TABLE
 
-COVERED = ["contrast", "contrast none", "dot", "class means", "unit class means"]
+COVERED = ["contrast", "contrast none", "dot", "class means", "unit class means", "bidirectional"]
 
 
 @pytest.fixture(autouse=True)
