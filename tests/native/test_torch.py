@@ -21,6 +21,7 @@ COVERED = [
 OPERATORS = (
     *("contrast", "contrast_backward", "contrast_with_gradient"),
     *("class_sums", "class_sums_backward", "transfer"),
+    *("target_pass", "target_pass_backward"),
 )
 
 

@@ -59,9 +59,9 @@ struct transfer_call {
     double threshold, temperature;
 };
 
-/* Given labels (B, P); targets (B, C, P), which take the transferred labels; filling (P,); prototypes
-   and nearest (C, D); present and counted (C,). Losses and counts (C,), sums (C, D), labels, values
-   and lse (B, P), dense. Where `counted` is absent no loss is taken. */
+/* Given labels (B, P); targets (B, C, P), which take the transferred labels; filling (P,);
+   prototypes and nearest (C, D); present and counted (C,). Losses and counts (C,), sums (C, D),
+   labels, values and lse (B, P), dense. Where `counted` is absent no loss is taken. */
 struct target_pass_call {
     struct machine machine;
     int64_t images, channels, pixels, classes;

@@ -82,7 +82,7 @@ static void add_tile(const struct sweep *s, struct tile *t, const int32_t *fused
     }
 }
 
-/* What an ignored pixel holds may be anything: where it is not finite, it and its logits become 0. */
+/* What an ignored pixel holds may be anything: where not finite, it and its logits become 0. */
 static void clear_scored(const struct sweep *s, struct work *w) {
     struct tile *t = &w->tile;
     for (int64_t n = 0; n < t->count; n++)
@@ -156,8 +156,8 @@ static void pass_tile(const struct sweep *s, struct work *w, int64_t image, int6
         ((int64_t *)call->labels)[at + n] = label < 0 ? call->ignore_index : label;
     }
     for (int64_t n = count; n < TILE; n++) labels.fused[n] = -1;
+    if (call->transfer && s->targets.soft) fill_targets(s, image, start, count, labels.moved);
     if (call->counted.data) {
-        if (call->transfer && s->targets.soft) fill_targets(s, image, start, count, labels.moved);
         read_masses(&s->targets, image, start, call->pixels, &w->masses);
         loses = !all_ignored(&w->masses);
     }
