@@ -7,7 +7,7 @@ from torch import Tensor
 
 from benchmarks.cases import Case
 from benchmarks.inputs import Inputs, asking
-from benchmarks.operators import LIBRARY, NATIVE, OPERATORS, Operator, Outputs, evaluated
+from benchmarks.operators import OPERATORS, OURS, Operator, Outputs, evaluated
 
 
 class Disagreement(ValueError):
@@ -38,7 +38,7 @@ def tolerance_of(case: Case, who: str) -> Tolerance:
     """How far a contender may be from the reference."""
     if case.dtype == "float32":
         return Tolerance(OPERATORS[case.operator].tolerance)
-    return ROUNDED if who in (LIBRARY, NATIVE) else COMPOSED
+    return ROUNDED if who in OURS else COMPOSED
 
 
 def reference(case: Case, inputs: Inputs) -> Outputs:

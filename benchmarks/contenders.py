@@ -158,16 +158,19 @@ def bidirectional_step_tuned(
     return loss, target_labels.reshape(source_labels.shape)
 
 
-def library_step(source: Tensor, source_labels: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def library_step(
+    source: Tensor, source_labels: Tensor, target: Tensor, backend: str = "auto"
+) -> tuple[Tensor, Tensor]:
     """The same step from the library's functions."""
     with torch.no_grad():
-        means = pc.class_prototypes(source, source_labels, NUM_CLASSES)
+        means = pc.class_prototypes(source, source_labels, NUM_CLASSES, backend=backend)
         target_labels = pc.transfer_labels(
             target,
             means.mean,
             present=means.present,
             threshold=THRESHOLD,
             temperature=TEMPERATURE,
+            backend=backend,
         ).labels
     out = pc.bidirectional_contrast(
         source,
@@ -177,13 +180,18 @@ def library_step(source: Tensor, source_labels: Tensor, target: Tensor) -> tuple
         num_classes=NUM_CLASSES,
         pairwise=False,
         temperature=TEMPERATURE,
+        backend=backend,
     )
     return out.loss, target_labels
 
 
-def bicl_step(source: Tensor, source_labels: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def bicl_step(
+    source: Tensor, source_labels: Tensor, target: Tensor, backend: str = "auto"
+) -> tuple[Tensor, Tensor]:
     """The first step of `BiCL`, whose banks then hold the means of this batch, detached."""
-    bicl = pc.BiCL(NUM_CLASSES, source.shape[1], temperature=TEMPERATURE, threshold=THRESHOLD)
+    bicl = pc.BiCL(
+        NUM_CLASSES, source.shape[1], temperature=TEMPERATURE, threshold=THRESHOLD, backend=backend
+    )
     out = bicl.to(source.device)(source, source_labels, target)
     return out.loss, out.target_labels
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,7 +16,8 @@ from benchmarks.peers import contrast_peers, valid_rows
 
 LIBRARY = "protocontrast"
 NATIVE = "native"
-"""The library by its own C, where that is built; "auto" does not choose it."""
+"""The library with its backend of that name, where that is compiled."""
+OURS = LIBRARY, NATIVE
 COMPILED = "torch.compile"
 
 Outputs = dict[str, Tensor]
@@ -38,7 +39,7 @@ class Operator(NamedTuple):
     @property
     def plainest(self) -> str:
         """The first alternative, which torch.compile is given."""
-        return next(name for name in self.contenders if name != LIBRARY)
+        return next(name for name in self.contenders if name not in OURS)
 
     @property
     def truth(self) -> Contender:
@@ -79,8 +80,22 @@ def _labelled_step(function: Callable[..., tuple[Tensor, Tensor]]) -> Contender:
     }  # fmt: skip
 
 
-def _library_contrast(features: Tensor, labels: Tensor, prototypes: Tensor) -> Tensor:
-    return pc.pixel_prototype_contrast(features, labels, prototypes, temperature=plain.TEMPERATURE)
+def _ours(
+    made: Callable[[Callable[..., Any]], Contender], function: Callable[..., Any]
+) -> dict[str, Contender]:
+    """The library, and the library with its native backend."""
+    found = {LIBRARY: made(function)}
+    if pc.backends()[NATIVE].startswith("usable"):
+        found[NATIVE] = made(partial(function, backend=NATIVE))
+    return found
+
+
+def _library_contrast(
+    features: Tensor, labels: Tensor, prototypes: Tensor, backend: str = "auto"
+) -> Tensor:
+    return pc.pixel_prototype_contrast(
+        features, labels, prototypes, temperature=plain.TEMPERATURE, backend=backend
+    )
 
 
 def _library_soft(features: Tensor, targets: Tensor, prototypes: Tensor) -> Tensor:
@@ -89,15 +104,20 @@ def _library_soft(features: Tensor, targets: Tensor, prototypes: Tensor) -> Tens
     )
 
 
-def _library_means(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    mean, count = pc.class_prototypes(features, labels, plain.NUM_CLASSES)
+def _library_means(
+    features: Tensor, labels: Tensor, backend: str = "auto"
+) -> tuple[Tensor, Tensor]:
+    mean, count = pc.class_prototypes(features, labels, plain.NUM_CLASSES, backend=backend)
     return mean, count
 
 
-def _library_transfer(features: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
+def _library_transfer(
+    features: Tensor, prototypes: Tensor, backend: str = "auto"
+) -> tuple[Tensor, Tensor]:
     labels, confidence = pc.transfer_labels(
-        features, prototypes, threshold=plain.THRESHOLD, temperature=plain.TEMPERATURE
-    )
+        features, prototypes, threshold=plain.THRESHOLD, temperature=plain.TEMPERATURE,
+        backend=backend,
+    )  # fmt: skip
     return labels, confidence
 
 
@@ -150,7 +170,7 @@ def _upsampled(align_corners: bool) -> dict[str, Contender]:
 OPERATORS = {
     "contrast": Operator(
         {
-            LIBRARY: _loss(_library_contrast),
+            **_ours(_loss, _library_contrast),
             "eager": _loss(plain.contrast),
             "tuned eager": _loss(plain.contrast_tuned),
         },
@@ -166,7 +186,7 @@ OPERATORS = {
     ),
     "class_prototypes": Operator(
         {
-            LIBRARY: _means(_library_means),
+            **_ours(_means, _library_means),
             "one-hot einsum": _means(plain.class_means_einsum),
             "one-hot bmm": _means(plain.class_means_bmm),
             "index_add": _means(plain.class_means_index_add),
@@ -175,7 +195,7 @@ OPERATORS = {
     ),
     "transfer_labels": Operator(
         {
-            LIBRARY: _labels(_library_transfer),
+            **_ours(_labels, _library_transfer),
             "eager": _labels(plain.transfer),
             "tuned eager": _labels(plain.transfer_tuned),
         },
@@ -183,7 +203,7 @@ OPERATORS = {
     ),
     "bidirectional step": Operator(
         {
-            LIBRARY: _step(plain.library_step),
+            **_ours(_step, plain.library_step),
             "eager": _step(plain.bidirectional_step),
             "tuned eager": _step(plain.bidirectional_step_tuned),
         },
@@ -203,7 +223,7 @@ OPERATORS = {
     ),
     "BiCL step": Operator(
         {
-            LIBRARY: _step(plain.bicl_step),
+            **_ours(_step, plain.bicl_step),
             "public functions": _step(plain.bicl_step_composed),
         },
         "loss",

@@ -43,6 +43,11 @@ def _contrast(features: Tensor, prototypes: Tensor, **settings: Any) -> Tensor:
     return pc.pixel_prototype_contrast(features, LABELS, prototypes, **settings)
 
 
+def _bidirectional(one: Tensor, two: Tensor, **settings: Any) -> Tensor:
+    known = one, LABELS, two, LABELS
+    return pc.bidirectional_contrast(*known, num_classes=CLASSES, **settings).loss
+
+
 def _few(features: Tensor, prototypes: Tensor) -> Tensor:
     return pc.pixel_prototype_contrast(features, LABELS[:1, :16, :32], prototypes)
 
@@ -64,12 +69,7 @@ CALLS: dict[str, tuple[Callable[..., Tensor], list[tuple[int, ...]]]] = {
     "distribution none": (partial(_distribution, reduction="none"), [MAP, TABLE, TABLE]),
     "raw distribution": (partial(_distribution, normalize=False), [MAP, TABLE, TABLE]),
     "pairs": (_pairs, [ROWS, ROWS]),
-    "bidirectional": (
-        lambda one, two: (
-            pc.bidirectional_contrast(one, LABELS, two, LABELS, num_classes=CLASSES).loss
-        ),
-        [MAP, MAP],
-    ),
+    "bidirectional": (_bidirectional, [MAP, MAP]),
     "upsampled": (_upsampled, [SCORES]),
     "entropy": (pc.entropy, [SCORES]),
     "symmetric": (lambda logits: pc.symmetric_cross_entropy(logits, LABELS), [SCORES]),

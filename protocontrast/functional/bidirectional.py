@@ -341,7 +341,7 @@ def _between(source: _Domain, target: _Domain, settings: Settings) -> Bidirectio
             num_classes, temperature, absent == "floor", ignore_index, per_pair,
             WHOLE_CLASS if balance == "class" else 0,
         )  # fmt: skip
-        to_target, to_source = operator.bidirectional(call)
+        to_target, to_source = operator.bidirectional(call, backend)
         return BidirectionalContrast(to_source + to_target, to_source, to_target)
 
     def contrast(domain: _Side, other: _Side) -> Tensor:

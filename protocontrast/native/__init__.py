@@ -7,8 +7,8 @@ torch: it reads tensors in place by their address, strides and dtype.
 
 OPERATORS: frozenset[str] = frozenset(
     {
-        *("contrast", "class_prototypes", "logits", "pair_contrast", "transfer"),
-        "upsampled_cross_entropy",
+        *("contrast", "class_prototypes", "logits", "pair_contrast", "transfer", "target_pass"),
+        *("bidirectional", "upsampled_cross_entropy"),
     }
 )
 """Stems of the operators that are written in C."""

@@ -64,9 +64,9 @@ class Contrast(ctypes.Structure):
         ("machine", Machine),
         *_integers(*SIZES),
         *_arrays("features", "labels", "prototypes", "present", "class_weight", "pixel_weight"),
-        *_arrays("upstream", "gradient", "to_prototypes"),
-        *_pointers("loss", "weight", "normaliser", "total"),
-        *_integers("cosine", "floor", "soft", "mean", "ignore_index"),
+        *_arrays("grad_output", "gradient", "to_prototypes"),
+        *_pointers("loss", "weight", "lse", "total"),
+        *_integers("cosine", "keep_absent", "soft", "mean", "ignore_index"),
         *_numbers("temperature"),
     ]
 
@@ -89,7 +89,7 @@ class ClassSumsBackward(ctypes.Structure):
     _fields_ = [
         ("machine", Machine),
         *_integers(*SIZES, "groups"),
-        *_arrays("features", "labels", "pixel_weight", "upstream", "gradient"),
+        *_arrays("features", "labels", "pixel_weight", "grad_output", "gradient"),
         *_integers("normalize", "ignore_index"),
     ]
 
@@ -104,6 +104,56 @@ class Transfer(ctypes.Structure):
         *_pointers("labels", "values"),
         *_integers("cosine", "confidence", "ignore_index"),
         *_numbers("threshold", "temperature"),
+    ]
+
+
+class TargetPass(ctypes.Structure):
+    """`struct target_pass_call`."""
+
+    _fields_ = [
+        ("machine", Machine),
+        *_integers(*SIZES),
+        *_arrays("features", "given", "targets", "filling", "prototypes", "nearest", "present"),
+        *_arrays("counted", "gradient"),
+        *_pointers("losses", "sums", "counts", "labels", "values", "lse"),
+        *_integers("confidence", "keep_absent", "normalize", "transfer", "wants_sums"),
+        *_integers("ignore_index"),
+        *_numbers("threshold", "temperature"),
+    ]
+
+
+class Domain(ctypes.Structure):
+    """`struct domain`."""
+
+    _fields_ = [
+        *_integers("images", "pixels"),
+        *_arrays("features", "labels", "targets", "gradient"),
+        *_pointers("share", "loss"),
+    ]
+
+
+class Bidirectional(ctypes.Structure):
+    """`struct bidirectional_call`."""
+
+    _fields_ = [
+        ("machine", Machine),
+        *_integers("channels", "classes"),
+        ("domains", Domain * 2),
+        ("soft", ctypes.c_int64 * 2),
+        *_integers("keep_absent", "pairwise", "whole_class", "ignore_index"),
+        *_numbers("temperature"),
+    ]
+
+
+class Rescale(ctypes.Structure):
+    """`struct rescale_call`."""
+
+    _fields_ = [
+        ("machine", Machine),
+        *_integers(*SIZES, "groups"),
+        *_arrays("gradient", "labels", "factors", "rows"),
+        *_integers("ignore_index"),
+        *_numbers("row_factor"),
     ]
 
 
@@ -157,6 +207,9 @@ Call = (
     | ClassSums
     | ClassSumsBackward
     | Transfer
+    | TargetPass
+    | Bidirectional
+    | Rescale
     | UpsampledCrossEntropy
     | Logits
     | PairContrast

@@ -11,13 +11,15 @@ from torch import Tensor
 
 from protocontrast.calls import BidirectionalCall, Domain
 from protocontrast.eager import bidirectional as eager_bidirectional
-from protocontrast.eager.bidirectional import Written
-from protocontrast.ops.backend import full_precision, is_plain, transforms_active
+from protocontrast.eager.tiles import accumulation_dtype
+from protocontrast.native import bidirectional as native_bidirectional
+from protocontrast.ops.backend import choose, full_precision, is_plain, transforms_active
 from protocontrast.ops.class_prototypes import FUNCTION
 from protocontrast.ops.gradient import first_order_only
 from protocontrast.ops.labels import refuse_on_host
 
 MAPS = len(Domain._fields)
+SWEEPS: dict[str, Any] = {"eager": eager_bidirectional, "native": native_bidirectional}
 
 
 def _read(inputs: tuple[Any, ...]) -> BidirectionalCall:
@@ -27,10 +29,10 @@ def _read(inputs: tuple[Any, ...]) -> BidirectionalCall:
 
 
 def _directions(
-    call: BidirectionalCall, wants: tuple[bool, bool]
-) -> tuple[list[Tensor], list[Written]]:
+    call: BidirectionalCall, wants: tuple[bool, bool], backend: str
+) -> tuple[list[Tensor], list[tuple[Tensor, Tensor]]]:
     with full_precision(call.source.features):
-        return eager_bidirectional.bidirectional_with_gradient(call, wants)
+        return SWEEPS[backend].bidirectional_with_gradient(call, wants)
 
 
 def _wants(ctx: Any) -> tuple[bool, bool]:
@@ -46,25 +48,25 @@ class _Bidirectional(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
-        losses, ctx.written = _directions(_read(inputs), _wants(ctx))
+        ctx.settings, ctx.backend = inputs[2 * MAPS : -1], inputs[-1]
+        losses, ctx.written = _directions(_read(inputs[:-1]), _wants(ctx), ctx.backend)
         ctx.save_for_backward(*inputs[: 2 * MAPS])
-        ctx.settings = inputs[2 * MAPS :]
         return losses[0], losses[1]
 
     @staticmethod
     def backward(ctx: Any, *grad_losses: Tensor) -> tuple[Tensor | None, ...]:
-        wants, settings = _wants(ctx), ctx.settings
+        wants, settings, backend = _wants(ctx), ctx.settings, ctx.backend
         ready, ctx.written = ctx.written, None
 
         def scaled(source: Tensor, target: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
             call = _read((*tensors, *settings))
-            written = _directions(call, wants)[1] if ready is None else ready
+            written = _directions(call, wants, backend)[1] if ready is None else ready
             found = []
             factors = (source, target), (target, source)
             sides = zip(written, (call.source, call.target), factors, wants, strict=True)
             for one, domain, pair, wanted in sides:
                 index = domain.labels, call.ignore_index
-                found.append(_scaled(one, *index, *pair) if wanted else one.own)
+                found.append(_scaled(one, *index, *pair, backend) if wanted else one[0])
             return tuple(found)
 
         found = first_order_only(scaled, *grad_losses, *ctx.saved_tensors)
@@ -75,18 +77,26 @@ class _Bidirectional(torch.autograd.Function):
 
 
 def _scaled(
-    written: Written, labels: Tensor, ignore_index: int, factor: Tensor, other: Tensor
+    written: tuple[Tensor, Tensor],
+    labels: Tensor,
+    ignore_index: int,
+    factor: Tensor,
+    other: Tensor,
+    backend: str,
 ) -> Tensor:
     """A domain's gradient from that of the loss of its pixels and of the other direction."""
-    groups = len(written.share)
+    own, share = written
+    groups, sweeps = len(share), SWEEPS[backend]
     with full_precision(labels):
         if is_plain(factor) and is_plain(other):
             factors = float(factor) / groups, float(other) / groups
-            return eager_bidirectional.add_shares(written, labels, ignore_index, *factors)
-        # A batch of gradients does not fit the buffers.
-        empty = written._replace(own=torch.zeros_like(written.own))
-        through_means = eager_bidirectional.add_shares(empty, labels, ignore_index, 1.0, 1.0)
-        return (written.own * factor + through_means * other) / groups
+            found = sweeps.add_shares(written, labels, ignore_index, *factors)
+        else:
+            # A batch of gradients does not fit the buffers.
+            empty = torch.zeros_like(own), share
+            through_means = sweeps.add_shares(empty, labels, ignore_index, 1.0, 1.0)
+            found = (own * factor + through_means * other) / groups
+    return found
 
 
 def applies(source: Tensor, target: Tensor, backend: str) -> bool:
@@ -99,11 +109,15 @@ def applies(source: Tensor, target: Tensor, backend: str) -> bool:
     # A subclass, such as a fake tensor, has no values to check or to write a gradient from.
     plain = all(type(one) in (Tensor, torch.nn.Parameter) for one in both)
     traced = torch.compiler.is_compiling() or transforms_active() or not plain
-    return backend in ("auto", "eager") and wanted and on_host and not half and not traced
+    # C reads both domains in one precision.
+    alike = accumulation_dtype(source) == accumulation_dtype(target)
+    served = backend in ("auto", "eager") or (backend == "native" and alike)
+    return served and wanted and on_host and not half and not traced
 
 
-def bidirectional(call: BidirectionalCall) -> tuple[Tensor, Tensor]:
+def bidirectional(call: BidirectionalCall, backend: str) -> tuple[Tensor, Tensor]:
     """The losses of moving source and target pixels, each ()."""
+    backend = choose(backend, "bidirectional", call.source.features)
     for domain in (call.source, call.target):
         refuse_on_host(FUNCTION, domain.labels, call.num_classes, call.ignore_index)
-    return _Bidirectional.apply(*call.source, *call.target, *call[2:])
+    return _Bidirectional.apply(*call.source, *call.target, *call[2:], backend)

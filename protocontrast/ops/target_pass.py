@@ -9,6 +9,7 @@ from protocontrast import naive
 from protocontrast.calls import TargetPassCall
 from protocontrast.eager import target_pass as eager_target_pass
 from protocontrast.eager.tiles import accumulation_dtype
+from protocontrast.native import target_pass as native_target_pass
 from protocontrast.ops.backend import is_plain
 from protocontrast.ops.gradient import first_order_only, only_first_differentiable
 from protocontrast.ops.labels import refuse_on_host
@@ -72,10 +73,14 @@ def _triton() -> Implementation:
 OPERATOR = Operator(
     "target_pass", TargetPassCall, _empty, naive=_naive, triton=_triton,
     eager=Implementation(eager_target_pass.target_pass, eager_target_pass.target_pass_backward),
+    native=Implementation(native_target_pass.target_pass, native_target_pass.target_pass_backward),
     check=_check, results=8, saved=[3, 5, 6], annealed=True, differentiable=["features"],
     private=["prototypes", "nearest", "present", "counted"],
     unread=["static", "filling", "nearest"],
 )  # fmt: skip
+
+
+SWEEPS: dict[str, Any] = {"eager": eager_target_pass, "native": native_target_pass}
 
 
 class _OneRead(torch.autograd.Function):
@@ -111,7 +116,7 @@ class _OneRead(torch.autograd.Function):
                 call, (labels, _, filled) = OPERATOR.saved_call(inputs)
                 targets, used = call.contrasted(labels, filled), occurs & call.used()
                 given = grad_output, used, targets, call.ignore_index
-                found = eager_target_pass.scaled(ready, *given)
+                found = SWEEPS[ctx.settings[-1]].scaled(ready, *given)
             return OPERATOR.backward(grad_output, *inputs) if found is None else found
 
         given = OPERATOR.given_back(ctx)

@@ -17,7 +17,7 @@ from tests.strategies import normal
 from tests.test_threads import LABELS, TABLE
 
 COVERED = [
-    *("contrast", "contrast none", "dot", "class means", "unit class means"),
+    *("contrast", "contrast none", "dot", "class means", "unit class means", "bidirectional"),
     *("logits", "pairs", "upsampled"),
 ]
 

@@ -23,6 +23,7 @@ OPERATORS = (
     *("contrast", "contrast_backward", "contrast_with_gradient"),
     *("class_sums", "class_sums_backward", "transfer", "logits", "logits_backward"),
     *("pair_contrast", "pair_contrast_backward"),
+    *("target_pass", "target_pass_backward"),
     *("upsampled_cross_entropy", "upsampled_cross_entropy_backward"),
     "upsampled_cross_entropy_with_gradient",
 )

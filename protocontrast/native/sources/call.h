@@ -24,11 +24,11 @@ struct machine {
 struct contrast_call {
     struct machine machine;
     int64_t images, channels, pixels, classes;
-    struct array features, labels, prototypes, present, class_weight, pixel_weight, upstream;
+    struct array features, labels, prototypes, present, class_weight, pixel_weight, grad_output;
     struct array gradient, to_prototypes;
-    void *loss, *weight, *normaliser; /* (B, P), dense */
+    void *loss, *weight, *lse; /* (B, P), dense */
     void *total;                      /* (), the summed loss */
-    int64_t cosine, floor, soft, mean, ignore_index;
+    int64_t cosine, keep_absent, soft, mean, ignore_index;
     double temperature;
 };
 
@@ -45,7 +45,7 @@ struct class_sums_call {
 struct class_sums_backward_call {
     struct machine machine;
     int64_t images, channels, pixels, classes, groups;
-    struct array features, labels, pixel_weight, upstream, gradient;
+    struct array features, labels, pixel_weight, grad_output, gradient;
     int64_t normalize, ignore_index;
 };
 
@@ -57,6 +57,45 @@ struct transfer_call {
     void *labels, *values;
     int64_t cosine, confidence, ignore_index;
     double threshold, temperature;
+};
+
+/* Given labels (B, P); targets (B, C, P), which take the transferred labels; filling (P,);
+   prototypes and nearest (C, D); present and counted (C,). Losses and counts (C,), sums (C, D),
+   labels, values and lse (B, P), dense. Where `counted` is absent no loss is taken. */
+struct target_pass_call {
+    struct machine machine;
+    int64_t images, channels, pixels, classes;
+    struct array features, given, targets, filling, prototypes, nearest, present, counted;
+    struct array gradient;
+    void *losses, *sums, *counts, *labels, *values, *lse;
+    int64_t confidence, keep_absent, normalize, transfer, wants_sums, ignore_index;
+    double threshold, temperature;
+};
+
+/* One side of a step: labels of its means, targets of its loss (which may be the labels), where its
+   gradient goes and, dense, what its classes share of it (G, C, D); its loss (). */
+struct domain {
+    int64_t images, pixels;
+    struct array features, labels, targets, gradient;
+    void *share, *loss;
+};
+
+/* Source and target; pairs of images where `pairwise`, else G = 1. */
+struct bidirectional_call {
+    struct machine machine;
+    int64_t channels, classes;
+    struct domain domains[2];
+    int64_t soft[2], keep_absent, pairwise, whole_class, ignore_index;
+    double temperature;
+};
+
+/* Factors (C + 1,), the last one of pixels without a class; rows (G, C, D), if given. */
+struct rescale_call {
+    struct machine machine;
+    int64_t images, channels, pixels, classes, groups;
+    struct array gradient, labels, factors, rows;
+    int64_t ignore_index;
+    double row_factor;
 };
 
 /* Logits (B, C, h, w) and their gradient, rows apart, which is added to and of the wide dtype;

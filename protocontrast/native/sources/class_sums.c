@@ -1,31 +1,17 @@
 /* Class sums and counts in one read: each pixel's row is added to the row of its class. */
-#include <stdlib.h>
-
-#include "members.h"
-
-/* Tiles that are added one pixel after another before their sum joins the others, to keep digits:
-   so few that little is lost, and so many that the joining of all classes costs little. */
-static int64_t recent_tiles(int64_t classes) { return classes > 32 ? classes / 4 : 8; }
+#include "totals.h"
 
 struct sweep {
     const struct class_sums_call *call;
     struct spans spans;
     struct members members;
-    int64_t width, part; /* of a row, and of all rows of a span */
-    real *sums;          /* [spans][classes][width] */
-    double *counts;      /* [spans][classes] */
+    struct totals totals;
 };
 
-static int64_t scratch_bytes(const struct sweep *s) {
-    const int64_t D = s->call->channels;
-    const int64_t numbers = tile_numbers(D) + row_numbers(D) + s->width + s->part;
+static int64_t scratch_bytes(const struct totals *t) {
+    const int64_t D = t->channels;
+    const int64_t numbers = tile_numbers(D) + row_numbers(D) + t->width + t->part;
     return (int64_t)sizeof(real) * numbers;
-}
-
-static void add_row(real *to, const real *row, real factor, int64_t count) {
-    int64_t d = 0;
-    for (; d + LANES <= count; d += LANES) store(to + d, load(to + d) + factor * load(row + d));
-    for (; d < count; d++) to[d] += factor * row[d];
 }
 
 static void add_tile(const struct sweep *s, struct tile *t, int64_t image, int64_t start,
@@ -45,59 +31,37 @@ static void add_tile(const struct sweep *s, struct tile *t, int64_t image, int64
         real factor = m.weight[n], size;
         counts[m.class_of[n]] += factor;
         if (s->call->normalize) factor *= unit_factor(&row, D, copy, &size);
-        add_row(recent + m.class_of[n] * s->width, row, factor, D);
+        add_row(recent + m.class_of[n] * s->totals.width, row, factor, D);
     }
 }
 
 static void add_span(void *context, int64_t span, void *memory) {
     struct sweep *s = context;
+    const struct totals *totals = &s->totals;
     const int64_t D = s->call->channels, recently = recent_tiles(s->call->classes);
-    real *own = s->sums + span * s->part;
-    double *counts = s->counts + span * s->call->classes;
+    double *counts = totals->counts + span * totals->classes;
     struct tile t = {.features = &s->call->features, .channels = D, .panels = memory};
     t.rows = t.panels + tile_numbers(D);
-    real *copy = t.rows + row_numbers(D), *recent = copy + s->width;
-    int64_t tile, last;
-    span_tiles(&s->spans, span, &tile, &last);
-    for (int64_t i = 0; i < s->part; i++) own[i] = 0;
-    for (int64_t c = 0; c < s->call->classes; c++) counts[c] = 0;
-    while (tile < last) {
-        const int64_t stop = tile + recently < last ? tile + recently : last;
-        for (int64_t i = 0; i < s->part; i++) recent[i] = 0;
-        for (; tile < stop; tile++)
-            add_tile(s, &t, span / s->spans.each, tile * TILE, copy, recent, counts);
-        for (int64_t i = 0; i < s->part; i++) own[i] += recent[i];
+    real *copy = t.rows + row_numbers(D), *recent = copy + totals->width;
+    int64_t first, last;
+    span_tiles(&s->spans, span, &first, &last);
+    begin_totals(totals, span, recent);
+    for (int64_t tile = first; tile < last; tile++) {
+        add_tile(s, &t, span / s->spans.each, tile * TILE, copy, recent, counts);
+        if ((tile - first + 1) % recently == 0) join_recent(totals, span, recent);
     }
-}
-
-/* The spans of each group, in order. */
-static void add_groups(const struct sweep *s) {
-    const struct class_sums_call *call = s->call;
-    const int64_t D = call->channels, C = call->classes;
-    for (int64_t span = 0; span < s->spans.count; span++) {
-        const int64_t group = call->per_image ? span / s->spans.each : 0;
-        for (int64_t c = 0; c < C; c++) {
-            real *to = (real *)call->sums + (group * C + c) * D;
-            const real *from = s->sums + span * s->part + c * s->width;
-            for (int64_t d = 0; d < D; d++) to[d] += from[d];
-            ((real *)call->counts)[group * C + c] += (real)s->counts[span * C + c];
-        }
-    }
+    join_recent(totals, span, recent);
 }
 
 int NAME(class_sums)(const struct class_sums_call *call) {
     struct sweep s = {.call = call, .spans = spans_of(call->images, call->pixels)};
     s.members = (struct members){&call->labels, &call->pixel_weight, call->classes,
                                  call->ignore_index};
-    s.width = row_width(call->channels);
-    s.part = call->classes * s.width;
-    s.sums = aligned_memory(s.spans.count * s.part * (int64_t)sizeof(real));
-    s.counts = aligned_memory(s.spans.count * call->classes * (int64_t)sizeof(double));
-    int failed = !s.sums || !s.counts;
+    int failed = prepare_totals(&s.totals, s.spans.count, call->classes, call->channels);
     if (!failed)
-        failed = run_spans(&s.spans, call->machine.threads, scratch_bytes(&s), add_span, &s);
-    if (!failed) add_groups(&s);
-    free(s.sums);
-    free(s.counts);
+        failed = run_spans(&s.spans, call->machine.threads, scratch_bytes(&s.totals), add_span, &s);
+    if (!failed)
+        add_totals(&s.totals, &s.spans, (int)call->per_image, call->sums, call->counts);
+    free_totals(&s.totals);
     return failed ? -1 : 0;
 }

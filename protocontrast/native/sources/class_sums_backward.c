@@ -14,17 +14,17 @@ struct sweep {
     real *table; /* [groups][classes][width] */
 };
 
-static void slope_of_row(const struct sweep *s, const real *slope, real weight, const real *row,
+static void differentiate_row(const struct sweep *s, const real *grad, real weight, const real *row,
                          real *copy, real *to) {
     const int64_t D = s->call->channels;
     if (!s->call->normalize) {
-        for (int64_t d = 0; d < D; d++) to[d] = weight * slope[d];
+        for (int64_t d = 0; d < D; d++) to[d] = weight * grad[d];
         return;
     }
     real size;
     const real inverse = unit_factor(&row, D, copy, &size);
-    const real factor = weight * inverse, radial = dot(slope, row, D) * inverse * inverse;
-    for (int64_t d = 0; d < D; d++) to[d] = factor * (slope[d] - row[d] * radial) / size;
+    const real factor = weight * inverse, radial = dot(grad, row, D) * inverse * inverse;
+    for (int64_t d = 0; d < D; d++) to[d] = factor * (grad[d] - row[d] * radial) / size;
 }
 
 static void pull_tile(const struct sweep *s, struct tile *t, int64_t image, int64_t start,
@@ -45,8 +45,8 @@ static void pull_tile(const struct sweep *s, struct tile *t, int64_t image, int6
             memset(to, 0, sizeof(real) * (size_t)D);
             continue;
         }
-        const real *slope = s->table + (group * call->classes + m.class_of[n]) * s->width;
-        slope_of_row(s, slope, m.weight[n], rows ? rows + n * width : NULL, copy, to);
+        const real *grad = s->table + (group * call->classes + m.class_of[n]) * s->width;
+        differentiate_row(s, grad, m.weight[n], rows ? rows + n * width : NULL, copy, to);
     }
     write_rows(t, &call->gradient);
 }
@@ -69,7 +69,7 @@ int NAME(class_sums_backward)(const struct class_sums_backward_call *call) {
     s.width = row_width(D);
     s.table = aligned_memory(call->groups * C * s.width * (int64_t)sizeof(real));
     if (!s.table) return -1;
-    const struct array *up = &call->upstream;
+    const struct array *up = &call->grad_output;
     for (int64_t i = 0; up->data && i < call->groups * C; i++)
         widen(up, i / C * up->strides[0] + i % C * up->strides[1], up->strides[2], D,
               s.table + i * s.width);

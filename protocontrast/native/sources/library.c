@@ -66,3 +66,15 @@ EXPORT(logits)
 #define DECLARE_pair_contrast(variant) DECLARE(pair_contrast, variant)
 #define ENTER_pair_contrast(variant) ENTER(pair_contrast, variant)
 EXPORT(pair_contrast)
+
+#define DECLARE_target_pass(variant) DECLARE(target_pass, variant)
+#define ENTER_target_pass(variant) ENTER(target_pass, variant)
+EXPORT(target_pass)
+
+#define DECLARE_bidirectional(variant) DECLARE(bidirectional, variant)
+#define ENTER_bidirectional(variant) ENTER(bidirectional, variant)
+EXPORT(bidirectional)
+
+#define DECLARE_rescale(variant) DECLARE(rescale, variant)
+#define ENTER_rescale(variant) ENTER(rescale, variant)
+EXPORT(rescale)

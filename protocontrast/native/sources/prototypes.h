@@ -44,7 +44,7 @@ static double size_of(const double *row, int64_t channels) {
 /* 0, or -1 where memory is short. Rows of absent classes are not read. */
 static int prepare_prototypes(struct prototypes *p, const struct array *given,
                               const struct array *present, int64_t classes, int64_t channels,
-                              int cosine, int floor, double temperature) {
+                              int cosine, int keep_absent, double temperature) {
     const int64_t width = row_width(channels);
     const int64_t bytes = classes * (width * (int64_t)sizeof(real) + 2 * (int64_t)sizeof(double) +
                                      2 * (int64_t)sizeof(int32_t)) +
@@ -83,7 +83,7 @@ static int prepare_prototypes(struct prototypes *p, const struct array *given,
         p->scale[p->rows] = scale;
         p->size[p->rows++] = size;
     }
-    p->absent = floor ? (real)(classes - p->rows) : 0;
+    p->absent = keep_absent ? (real)(classes - p->rows) : 0;
     p->floor = (real)(-1 / temperature);
     return 0;
 }

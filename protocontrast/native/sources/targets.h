@@ -5,9 +5,9 @@
 #include "prototypes.h"
 
 struct targets {
-    const struct array *labels, *pixel_weight, *upstream;
+    const struct array *labels, *pixel_weight, *grad_output;
     const struct prototypes *prototypes;
-    const real *share; /* (classes,), 0 where a class does not count */
+    const real *class_weight; /* (classes,), 0 where a class does not count */
     int soft;
     int64_t ignore_index;
     real whole; /* divides all masses */
@@ -26,21 +26,21 @@ static inline real times(real mass, real factor) {
 }
 
 /* (classes,): the class weights, 0 where absent classes do not count. */
-static inline void read_share(const struct prototypes *p, const struct array *class_weight,
-                              int floor, real *share) {
+static inline void read_class_weight(const struct prototypes *p, const struct array *given,
+                                     int keep_absent, real *class_weight) {
     for (int64_t c = 0; c < p->classes; c++) {
-        share[c] = 1;
-        if (class_weight->data) widen(class_weight, c * class_weight->strides[0], 1, 1, share + c);
-        if (!floor && p->row_of[c] < 0) share[c] = 0;
+        class_weight[c] = 1;
+        if (given->data) widen(given, c * given->strides[0], 1, 1, class_weight + c);
+        if (!keep_absent && p->row_of[c] < 0) class_weight[c] = 0;
     }
 }
 
-/* The pixels' own factors: weight, upstream gradient, one over the sum of all. */
+/* The pixels' own factors: weight, the gradient of its loss, one over the sum of all. */
 static void apply_factors(const struct targets *t, int64_t image, int64_t start, int64_t count,
                           real *factor) {
     real other[TILE];
     for (int64_t n = 0; n < count; n++) factor[n] = 1;
-    const struct array *given[2] = {t->pixel_weight, t->upstream};
+    const struct array *given[2] = {t->pixel_weight, t->grad_output};
     for (int i = 0; i < 2; i++) {
         const struct array *a = given[i];
         if (!a->data) continue;
@@ -62,7 +62,7 @@ static void read_hard(const struct targets *t, int64_t image, int64_t start, int
         if (n >= count || label[n] == t->ignore_index) continue;
         if ((uint64_t)label[n] >= (uint64_t)classes) continue;
         const int32_t row = t->prototypes->row_of[label[n]];
-        const real weight = times(t->share[label[n]], factor[n]) / t->whole;
+        const real weight = times(t->class_weight[label[n]], factor[n]) / t->whole;
         m->weight[n] = weight;
         if (weight == 0) continue;
         m->label[n] = row;
@@ -77,14 +77,14 @@ static void read_soft(const struct targets *t, int64_t image, int64_t start, int
     for (int64_t n = 0; n < TILE; n++) m->weight[n] = m->at_floor[n] = 0;
     for (int64_t c = 0; c < t->prototypes->classes; c++) {
         const int32_t row = t->prototypes->row_of[c];
-        const real share = t->share[c];
+        const real class_weight = t->class_weight[c];
         real *to = row < 0 ? m->at_floor : m->soft + row * TILE;
         if (row >= 0)
             for (int64_t n = 0; n < TILE; n++) to[n] = 0;
-        if (share == 0) continue;
+        if (class_weight == 0) continue;
         widen(a, offset_of(a, image, c, start), a->strides[2], count, mass);
         for (int64_t n = 0; n < count; n++) {
-            const real one = times(times(mass[n], share), factor[n]) / t->whole;
+            const real one = times(times(mass[n], class_weight), factor[n]) / t->whole;
             m->weight[n] += one;
             to[n] += one;
         }

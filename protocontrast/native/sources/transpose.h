@@ -16,9 +16,11 @@ typedef word quad_mask __attribute__((vector_size(16)));
 #define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (quad_mask){__VA_ARGS__})
 #endif
 
-ALWAYS_INLINE void transpose_quad(const real *from, int64_t across, real *to, int64_t along) {
+/* As many numbers of as many rows, from `first` on. */
+ALWAYS_INLINE void transpose_quads(const real *const *rows, int64_t first, real *to,
+                                   int64_t along) {
     quad r[QUAD];
-    for (int i = 0; i < QUAD; i++) memcpy(&r[i], from + i * across, sizeof r[i]);
+    for (int i = 0; i < QUAD; i++) memcpy(&r[i], rows[i] + first, sizeof r[i]);
 #ifdef DOUBLE
     const quad out[QUAD] = {SHUFFLE(r[0], r[1], 0, 2), SHUFFLE(r[0], r[1], 1, 3)};
 #else
@@ -28,6 +30,12 @@ ALWAYS_INLINE void transpose_quad(const real *from, int64_t across, real *to, in
                             SHUFFLE(b, d, 0, 1, 4, 5), SHUFFLE(b, d, 2, 3, 6, 7)};
 #endif
     for (int i = 0; i < QUAD; i++) memcpy(to + i * along, &out[i], sizeof out[i]);
+}
+
+ALWAYS_INLINE void transpose_quad(const real *from, int64_t across, real *to, int64_t along) {
+    const real *rows[QUAD];
+    for (int i = 0; i < QUAD; i++) rows[i] = from + i * across;
+    transpose_quads(rows, 0, to, along);
 }
 
 /* Where channel 0 of a pixel of a tile lies within its panels. */
