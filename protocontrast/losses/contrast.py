@@ -1,6 +1,6 @@
 """Contrast as modules: `PixelPrototypeContrastLoss` and `BidirectionalContrastLoss`."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from protocontrast.checks import (
     called,
@@ -31,9 +31,10 @@ from protocontrast.functional.contrast import (
     Similarity,
 )
 from protocontrast.functional.temperature import check_temperature
+from protocontrast.module import Module
 
 
-class PixelPrototypeContrastLoss(nn.Module):
+class PixelPrototypeContrastLoss(Module):
     """`pixel_prototype_contrast` with its settings stored.
 
     Args:
@@ -149,7 +150,7 @@ class PixelPrototypeContrastLoss(nn.Module):
         return loss
 
 
-class BidirectionalContrastLoss(nn.Module):
+class BidirectionalContrastLoss(Module):
     """`bidirectional_contrast` with its settings stored.
 
     Args:

@@ -1,6 +1,6 @@
 """Contrast between pairs of pixels as a module: `PairContrastLoss`."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from protocontrast.checks import (
     called,
@@ -17,9 +17,10 @@ from protocontrast.functional.pair_contrast import (
     pair_contrast,
 )
 from protocontrast.functional.temperature import check_temperature
+from protocontrast.module import Module
 
 
-class PairContrastLoss(nn.Module):
+class PairContrastLoss(Module):
     """`pair_contrast` with its settings stored.
 
     Args:

@@ -1,6 +1,6 @@
 """Cross-entropy at the labels' resolution as a module: `UpsampledCrossEntropyLoss`."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from protocontrast.checks import (
     called,
@@ -15,9 +15,10 @@ from protocontrast.checks import (
 )
 from protocontrast.functional.contrast import BACKENDS, REDUCTIONS, Backend, Reduction
 from protocontrast.functional.upsampled_cross_entropy import upsampled_cross_entropy
+from protocontrast.module import Module
 
 
-class UpsampledCrossEntropyLoss(nn.Module):
+class UpsampledCrossEntropyLoss(Module):
     """`upsampled_cross_entropy` with its settings stored.
 
     Args:
