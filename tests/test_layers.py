@@ -20,7 +20,7 @@ ROOMS: dict[str, set[str]] = {
     "kernels": {"calls"},
     "native": {"calls"},
     "checks": set(),
-    "module": set(),
+    "module": {"checks"},
     "ops": {"calls", "naive", "eager", "kernels", "native", "checks"},
     "functional": {"calls", "ops", "checks"},
     "losses": {"functional", "checks", "module"},

@@ -1,12 +1,7 @@
 """What a class weighs in a contrast: as many pixels as it has, or as much as every other class."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor
-
-BALANCES = ("pixel", "class")
-Balance = Literal["pixel", "class"]
 
 WHOLE_CLASS = 20
 """Pixels from which on a class weighs as much as any other.
