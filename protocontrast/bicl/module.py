@@ -27,12 +27,18 @@ from protocontrast.functional.bidirectional import contrast_of_batch
 from protocontrast.functional.class_balance import equal_shares, target_counts
 from protocontrast.functional.class_prototypes import class_means
 from protocontrast.functional.contrast import contrast_of
+from protocontrast.functional.labels import labels_are_known
 from protocontrast.functional.maps import check_feature_map, class_counts, shares
 from protocontrast.functional.settings import Absent, Backend, Balance
 from protocontrast.functional.target_pass import TargetPass, pass_over
 from protocontrast.functional.temperature import read_temperature
 from protocontrast.functional.transfer import Measure
 from protocontrast.module import Configured
+
+
+def _weighed(weight: float, term: Tensor) -> Tensor:
+    """A term without weight is 0 whatever it holds, and still gives a gradient of zeros."""
+    return weight * term if weight else 0 * term.nan_to_num(0, 0, 0)
 
 
 class BiCL(Configured, WholeLoads):
@@ -182,7 +188,20 @@ class BiCL(Configured, WholeLoads):
         if target_labels is not None:
             static = at_grid("target_labels", target_labels, target_features, *known)
         maps = source_features.flatten(2), target_features.flatten(2)
-        updates = update and self.training
+        with labels_are_known():
+            out = self._step(maps, of_source, static, temperature, update and self.training)
+        labels = out.target_labels.reshape(len(target_features), *target_features.shape[2:])
+        return out._replace(target_labels=labels)
+
+    def _step(
+        self,
+        maps: tuple[Tensor, Tensor],
+        of_source: GridLabels,
+        static: GridLabels | None,
+        temperature: float | Tensor,
+        updates: bool,
+    ) -> BiCLOutput:
+        """One step on pixels (B, D, P), source and target; everything has been checked."""
         early = updates and self.bank_update == "before"
         # What will be the state stands beside the buffers until the step has come to its end.
         source, target = self.source_bank.state, self.target_bank.state
@@ -219,20 +238,21 @@ class BiCL(Configured, WholeLoads):
             source, _ = self.source_bank.moved_by_moments(Moments(*means, None))
             target, bias = self._moved_target(passed.prototypes, source)
 
-        counts = class_counts(of_source.grid, *known[:2]) if means is None else means.count
+        counts = (
+            means.count
+            if means is not None
+            else class_counts(of_source.grid, self.num_classes, self.ignore_index)
+        )
         found = passed.prototypes.count
         coverage, class_share = shares(counts, found, passed.labels.numel())
-        terms = zip(self.weights, (to_source, to_target), strict=True)
-        # A term without weight is 0 whatever it holds, and still gives a gradient of zeros.
-        parts = [w * term if w else 0 * term.nan_to_num(0, 0, 0) for w, term in terms]
-        loss = parts[0] + parts[1]
+        forth, back = self.weights
+        loss = _weighed(forth, to_source) + _weighed(back, to_target)
         if bias is not None:
             self.source_bank.take(source)
             self.target_bank.take(target)
             self.domain_bias.take(bias)
             self.silence.note(found, self.threshold, self.measure)
-        labels = passed.labels.reshape(len(target_features), *target_features.shape[2:])
-        return BiCLOutput(loss, to_source, to_target, labels, coverage, class_share)
+        return BiCLOutput(loss, to_source, to_target, passed.labels, coverage, class_share)
 
     @torch.no_grad()
     def _means(self, features: Tensor, labels: Tensor) -> ClassPrototypes:
