@@ -241,7 +241,7 @@ class BiCL(Configured, WholeLoads):
         counts = (
             means.count
             if means is not None
-            else class_counts(of_source.grid, self.num_classes, self.ignore_index)
+            else class_counts(of_source.grid.flatten(), self.num_classes)
         )
         found = passed.prototypes.count
         coverage, class_share = shares(counts, found, passed.labels.numel())
