@@ -1,4 +1,4 @@
-"""What the pictures of docs/kernels.md are drawn with: boxes, words and arrows as SVG."""
+"""What the pictures of the documents are drawn with: boxes, words and arrows as SVG."""
 
 from html import escape
 from typing import NamedTuple
@@ -30,8 +30,10 @@ LEGEND = (
 class Picture:
     """An SVG that grows by boxes, words and arrows."""
 
-    def __init__(self, title: str, height: int = HEIGHT) -> None:
-        self.title, self.height = title, height
+    def __init__(
+        self, title: str, height: int = HEIGHT, legend: tuple[tuple[Paint, str], ...] = LEGEND
+    ) -> None:
+        self.title, self.height, self.legend = title, height, legend
         self.parts: list[str] = []
         self.words(24, 30, title, size=16, weight=600)
 
@@ -61,6 +63,12 @@ class Picture:
         """A small grey line."""
         self.words(x, y, text, size=11, anchor=anchor, color=MUTED)
 
+    def dot(self, x: float, y: float, paint: Paint) -> None:
+        """A filled circle, of which (x, y) is the middle."""
+        self.parts.append(
+            f'<circle cx="{x:g}" cy="{y:g}" r="4.5" fill="{paint.dark}" stroke="{paint.line}"/>'
+        )
+
     def arrow(self, *points: tuple[float, float]) -> None:
         """A line through the points with a head at the last."""
         path = " ".join(f"{x:g},{y:g}" for x, y in points)
@@ -82,7 +90,7 @@ class Picture:
     def svg(self) -> str:
         """The whole file."""
         x = 24
-        for paint, name in LEGEND:
+        for paint, name in self.legend:
             self.box(x, self.height - 28, 12, 12, paint, dark=True)
             self.words(x + 18, self.height - 18, name, size=11, color=MUTED)
             x += 44 + 6 * len(name)

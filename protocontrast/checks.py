@@ -251,7 +251,9 @@ def refuse_wrong_values(function: str, labels: Tensor, num_classes: int, ignore_
 
     # A host looks at a few at a time, which stay in its caches; a device is asked once.
     parts = labels.flatten().split(LOOKED_AT) if labels.device.type == "cpu" else (labels,)
-    if any(bool(marked(part).any()) for part in parts):
+    for part in parts:
+        if not bool(marked(part).any()):
+            continue
         wrong = marked(labels)
         value = int(labels[wrong].flatten()[0])
         count = f"value {value} (first of {int(wrong.sum())} wrong among {labels.numel()} pixels)"

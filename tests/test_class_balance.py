@@ -19,6 +19,7 @@ from protocontrast import (
 )
 from protocontrast.eager.similarity import Similarity
 from protocontrast.functional.class_balance import WHOLE_CLASS, equal_weights, target_counts
+from protocontrast.functional.maps import class_counts
 from tests.agreement import assert_agrees
 from tests.bicl_steps import batch, made
 from tests.strategies import NAN, label_map, normal, seeds
@@ -347,3 +348,11 @@ def test_another_balance_is_refused() -> None:
         text = f"{name}: expected balance to be 'pixel' or 'class', got 'pair'."
         with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
             make()
+
+
+@given(st.lists(st.integers(-2, 6), max_size=40), st.integers(1, 5))
+def test_class_counts_are_those_of_a_loop(values: list[int], num_classes: int) -> None:
+    labels = torch.tensor([values, values[::-1]], dtype=torch.int64)
+    expected = [[values.count(c) for c in range(num_classes)]] * 2
+    assert class_counts(labels, num_classes).tolist() == expected
+    assert class_counts(labels.to("meta"), num_classes).shape == (2, num_classes)

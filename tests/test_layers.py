@@ -20,11 +20,12 @@ ROOMS: dict[str, set[str]] = {
     "kernels": {"calls"},
     "native": {"calls"},
     "checks": set(),
+    "module": {"checks"},
     "ops": {"calls", "naive", "eager", "kernels", "native", "checks"},
     "functional": {"calls", "ops", "checks"},
-    "losses": {"functional", "checks"},
-    "bank": {"functional", "checks"},
-    "bicl": {"calls", "functional", "losses", "bank", "checks"},
+    "losses": {"functional", "checks", "module"},
+    "bank": {"functional", "checks", "module"},
+    "bicl": {"calls", "functional", "losses", "bank", "checks", "module"},
     "__init__": {"functional", "losses", "bank", "bicl"},
 }
 PACKAGES: dict[str, set[str]] = {room: {"torch"} for room in ROOMS} | {

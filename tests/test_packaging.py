@@ -1,4 +1,4 @@
-"""What a user installs: the wheel holds the library alone, and every dependency is pinned."""
+"""What a user installs: the wheel is the library and its types alone; dependencies are pinned."""
 
 import importlib.util
 import os
@@ -6,6 +6,8 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
+import venv
 from email.message import Message
 from email.parser import Parser
 from importlib import metadata
@@ -46,16 +48,22 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> ZipFile:
     return ZipFile(wheel_of(source, folder))
 
 
-def wheel_of(source: Path, folder: Path, said: str = "", **environment: str) -> Path:
-    """The path of the wheel of a source tree, built into a folder; the build says something."""
-    command = ["-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(source)]
-    done = subprocess.run(
+def run(*command: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess:
+    """A module of this Python, its output as text."""
+    return subprocess.run(
         [sys.executable, *command],
         capture_output=True,
         text=True,
         check=False,
+        cwd=cwd,
         env=os.environ | environment,
     )
+
+
+def wheel_of(source: Path, folder: Path, said: str = "", **environment: str) -> Path:
+    """The path of the wheel of a source tree, built into a folder; the build says something."""
+    command = ("-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(source))
+    done = run(*command, **environment)
     if done.returncode:
         pytest.fail(f"the wheel does not build:\n{done.stdout}\n{done.stderr}")
     assert said in done.stderr
@@ -207,3 +215,68 @@ def test_a_missing_pin_is_found() -> None:
     assert {"jinja2", "markupsafe"} <= reachable(["jinja2>=3"])
     assert reachable(["jinja2>=3; python_version < '3'"]) == set()
     assert set(pins("# note\njinja2==3.1.6\n")) == {"jinja2"}
+
+
+PROGRAM = """\
+import torch
+from torch import Tensor
+from typing_extensions import assert_type
+
+import protocontrast as pc
+
+rows, labels = torch.eye(2), torch.tensor([0, 1])
+maps, grid, rated = rows[None, :, None], labels[None, None], pc.PixelPrototypeContrastLoss()
+bicl = pc.BiCL(2, 2)
+out = bicl(maps, grid, maps, update=False)
+assert_type(out, pc.BiCLOutput)
+assert_type(out.loss, Tensor)
+assert_type(rated(rows, labels, rows), Tensor)
+assert_type(pc.PairContrastLoss()(rows, labels), Tensor)
+assert_type(pc.UpsampledCrossEntropyLoss()(maps, grid), Tensor)
+assert_type(pc.BidirectionalContrastLoss(2)(maps, grid, maps, grid), pc.BidirectionalContrast)
+assert_type(pc.LogitBalance(2)(maps, grid), Tensor)
+bicl.temperature = 0.2
+print(out.sum)  # wrong
+bicl(maps, grid)  # wrong
+bicl(maps, grid, maps, update="no")  # wrong
+rated(rows, labels, rows, weight=rows)  # wrong
+"""
+WRONG = [n for n, line in enumerate(PROGRAM.splitlines(), 1) if line.endswith("# wrong")]
+CHECKERS = {
+    "mypy": ("--strict", "--cache-dir", "../mypy", "--python-executable"),
+    "pyright": ("--pythonpath",),
+}
+
+
+@pytest.fixture(scope="module", params=["wheel", "editable"])
+def installed(
+    request: pytest.FixtureRequest, wheel: ZipFile, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A Python that finds the installed library, and this one's packages."""
+    folder = tmp_path_factory.mktemp(request.param)
+    venv.create(folder, with_pip=False)
+    (site,) = folder.glob("[lL]ib/**/site-packages")
+    (site / "packages.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    if request.param == "editable":
+        code = f"from setuptools import build_meta as b; b.build_editable({str(folder)!r})"
+        done = run("-c", code, cwd=Path(str(wheel.filename)).parent / "source", CC="/no/compiler")
+        if done.returncode:
+            pytest.fail(f"the library does not install:\n{done.stdout}\n{done.stderr}")
+        wheel = ZipFile(*folder.glob("*.whl"))
+    wheel.extractall(site)
+    return folder / "bin" / "python"
+
+
+@pytest.mark.timeout(900)  # mypy reads torch anew, which takes minutes on a busy machine
+@pytest.mark.parametrize("checker", CHECKERS)
+def test_calls_of_modules_have_types(checker: str, installed: Path) -> None:
+    if not importlib.util.find_spec(checker):
+        pytest.skip(f"{checker} is not installed")
+    program = installed.parents[1] / "program.py"
+    program.write_text(PROGRAM)
+    done = run(
+        "-m", checker, *CHECKERS[checker], str(installed), program.name, cwd=program.parent,
+        PYRIGHT_PYTHON_IGNORE_WARNINGS="1",
+    )  # fmt: skip
+    reported = re.findall(r"program\.py:(\d+)(?::\d+)?(?: -|:) error", done.stdout)
+    assert sorted({*map(int, reported)}) == WRONG, done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""The pictures of docs/kernels.md are those that their script draws, and each is shown."""
+"""The pictures of the documents are those that their scripts draw, and each is shown."""
 
 import re
 import xml.etree.ElementTree as ElementTree
@@ -8,6 +8,7 @@ from types import ModuleType
 import pytest
 
 from protocontrast import kernels
+from tests.test_layers import ROOMS
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -20,17 +21,30 @@ def draw_kernels(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return draw_kernels
 
 
-def test_the_stored_pictures_are_the_drawn_ones(draw_kernels: ModuleType) -> None:
+@pytest.fixture
+def draw_house(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(DOCS))
+    import draw_house
+
+    return draw_house
+
+
+def test_the_stored_pictures_are_the_drawn_ones(
+    draw_kernels: ModuleType, draw_house: ModuleType
+) -> None:
     stored = {path.name: path.read_text("utf-8") for path in (DOCS / "pictures").iterdir()}
     # Of measurements; the tests of those draw them again.
     measured = {"scaling.svg", "benchmarks.svg", "methods.svg"}
-    assert {name: svg for name, svg in stored.items() if name not in measured} == (
-        draw_kernels.drawn()
-    )
+    drawn = draw_kernels.drawn() | draw_house.drawn()
+    assert {*stored} - measured == {*drawn}
+    stale = [name for name, svg in drawn.items() if stored[name] != svg]
+    assert not stale, f"draw again with docs/draw_*.py: {stale}"
 
 
-def test_every_picture_is_well_formed_and_inside_its_frame(draw_kernels: ModuleType) -> None:
-    for svg in draw_kernels.drawn().values():
+def test_every_picture_is_well_formed_and_inside_its_frame(
+    draw_kernels: ModuleType, draw_house: ModuleType
+) -> None:
+    for svg in (draw_kernels.drawn() | draw_house.drawn()).values():
         root = ElementTree.fromstring(svg)
         width, height = float(root.attrib["width"]), float(root.attrib["height"])
         for box in root.iter("{http://www.w3.org/2000/svg}rect"):
@@ -47,3 +61,21 @@ def test_every_picture_is_shown_and_every_kernel_has_a_section(draw_kernels: Mod
     named = set(re.findall(r"`([a-z_]+\.py)`", text))
     assert named <= rooms
     assert {f"{operator}.py" for operator in kernels.OPERATORS} <= named
+
+
+def test_the_house_has_every_room_and_is_shown(
+    draw_house: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert set(draw_house.ROOMS) == set(ROOMS)
+    allowed = {(room, other) for room, others in ROOMS.items() for other in others}
+    assert {(r, o) for r in ROOMS for o in draw_house.imported_by(r)} <= allowed
+    assert draw_house.imported_by("functional") == {"calls", "checks", "ops"}
+    text = (DOCS.parent / "CONTRIBUTING.md").read_text("utf-8")
+    assert "](docs/pictures/house.svg)" in text
+    monkeypatch.setattr(draw_house, "PACKAGE", tmp_path / "protocontrast")
+    (tmp_path / "protocontrast" / "bank").mkdir(parents=True)
+    (tmp_path / "protocontrast" / "bank" / "ema.py").write_text(
+        "from protocontrast import checks\nfrom protocontrast.ops.rows import x\n\n" * 100
+    )
+    assert draw_house.imported_by("bank") == {"checks", "ops"}
+    assert draw_house.size_of("bank") == "1 file, 300 lines"

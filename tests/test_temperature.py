@@ -260,7 +260,8 @@ def test_a_refused_step_changes_no_bank() -> None:
     bicl = made()
     run(bicl, 0)
     before = copy.deepcopy(bicl.state_dict())
-    bicl.temperature = torch.tensor(-1.0)
+    bicl.temperature = torch.tensor(1.0)
+    bicl.temperature.fill_(-1.0)
     text = "BiCL: expected temperature to be a finite number > 0, got -1.0."
     assert_raises(ValueError, text, lambda: bicl(*batch(1, "grid")))
     for name, value in bicl.state_dict().items():

@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from protocontrast.functional.precision import has_float64, widest_dtype
+from protocontrast.module import Module
 
 
 def new_counts() -> torch.dtype:
@@ -15,7 +16,7 @@ def new_counts() -> torch.dtype:
     return widest_dtype(torch.get_default_device())
 
 
-class WholeLoads(nn.Module):
+class WholeLoads(Module):
     """A module whose buffers, and its children's, are all loaded or, where refused, all kept."""
 
     def load_state_dict(

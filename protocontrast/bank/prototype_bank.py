@@ -214,7 +214,7 @@ class PrototypeBank(WideBuffers):
     @property
     def state(self) -> BankState:
         """The buffers themselves."""
-        return BankState(*(getattr(self, name) for name in BankState._fields))
+        return BankState(self.prototypes, self.count, self.present, self.skipped, self.variance)
 
     @torch.no_grad()
     def accumulate(self, stats: ClassPrototypes | ClassStatistics) -> None:

@@ -14,7 +14,7 @@ from protocontrast.bank.moments import Moments
 from protocontrast.bank.prototype_bank import BankState, Normalize
 from protocontrast.bicl.labels import GridLabels, at_grid
 from protocontrast.bicl.output import BiCLOutput
-from protocontrast.bicl.settings import check_settings
+from protocontrast.bicl.settings import BiCLSettings
 from protocontrast.bicl.silence import Silence
 from protocontrast.calls import ClassSumsCall, ContrastCall, Domain, TargetPassCall
 from protocontrast.checks import (
@@ -23,17 +23,25 @@ from protocontrast.checks import (
     sentence,
 )
 from protocontrast.functional import ClassPrototypes
-from protocontrast.functional.bidirectional import Settings, contrast_of_batch
-from protocontrast.functional.class_balance import Balance, equal_shares, target_counts
+from protocontrast.functional.bidirectional import contrast_of_batch
+from protocontrast.functional.class_balance import equal_shares, target_counts
 from protocontrast.functional.class_prototypes import class_means
-from protocontrast.functional.contrast import Absent, Backend, contrast_of
+from protocontrast.functional.contrast import contrast_of
+from protocontrast.functional.labels import labels_are_known
 from protocontrast.functional.maps import check_feature_map, class_counts, shares
+from protocontrast.functional.settings import Absent, Backend, Balance
 from protocontrast.functional.target_pass import TargetPass, pass_over
 from protocontrast.functional.temperature import read_temperature
 from protocontrast.functional.transfer import Measure
+from protocontrast.module import Configured
 
 
-class BiCL(WholeLoads):
+def _weighed(weight: float, term: Tensor) -> Tensor:
+    """A term without weight is 0 whatever it holds, and still gives a gradient of zeros."""
+    return weight * term if weight else 0 * term.nan_to_num(0, 0, 0)
+
+
+class BiCL(Configured, WholeLoads):
     """Pull target pixels to source prototypes and source pixels to target prototypes.
 
     A step, in this order: the source bank takes the batch (M9); the source prototypes are moved by
@@ -109,6 +117,9 @@ class BiCL(WholeLoads):
         ([[[0, 1]]], 1.0)
     """
 
+    Settings = BiCLSettings
+    settings: BiCLSettings
+
     def __init__(
         self,
         num_classes: int,
@@ -134,38 +145,21 @@ class BiCL(WholeLoads):
         backend: Backend = "auto",
     ) -> None:
         super().__init__()
-        self.num_classes = num_classes
-        self.dim = dim
-        self.temperature = temperature
-        self.threshold = threshold
-        self.measure = measure
-        self.prototypes = prototypes
-        self.bank_update = bank_update
-        self.pairwise = pairwise
-        self.calibrate = calibrate
-        self.absent = absent
-        self.weights = weights
-        self.balance = balance
-        self.ignore_index = ignore_index
-        self.validate = validate
-        self.backend = backend
-        check_settings(self)
-        self.weights = float(weights[0]), float(weights[1])
         bank = partial(
             PrototypeBank, num_classes, dim, momentum=momentum, normalize=normalize,
             process_group=process_group,
         )  # fmt: skip
+        self.num_classes, self.dim = num_classes, dim
+        self.temperature, self.threshold, self.measure = temperature, threshold, measure
+        self.prototypes, self.bank_update, self.pairwise = prototypes, bank_update, pairwise
+        self.calibrate, self.absent, self.balance = calibrate, absent, balance
+        self.weights, self.ignore_index = weights, ignore_index
+        self.validate, self.backend = validate, backend
         self.source_bank, self.target_bank = bank(), bank()
         self.domain_bias = DomainBias(num_classes, dim, momentum=bias_momentum, warmup=bias_warmup)
         self.silence = Silence()
-
-    def extra_repr(self) -> str:
-        """The settings that the banks do not show."""
-        names = (
-            "temperature", "threshold", "measure", "prototypes", "bank_update", "pairwise",
-            "calibrate", "absent", "weights", "balance", "ignore_index", "validate", "backend",
-        )  # fmt: skip
-        return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+        self.check()
+        self.weights = float(weights[0]), float(weights[1])
 
     @called("BiCL")
     def forward(
@@ -194,7 +188,20 @@ class BiCL(WholeLoads):
         if target_labels is not None:
             static = at_grid("target_labels", target_labels, target_features, *known)
         maps = source_features.flatten(2), target_features.flatten(2)
-        updates = update and self.training
+        with labels_are_known():
+            out = self._step(maps, of_source, static, temperature, update and self.training)
+        labels = out.target_labels.reshape(len(target_features), *target_features.shape[2:])
+        return out._replace(target_labels=labels)
+
+    def _step(
+        self,
+        maps: tuple[Tensor, Tensor],
+        of_source: GridLabels,
+        static: GridLabels | None,
+        temperature: float | Tensor,
+        updates: bool,
+    ) -> BiCLOutput:
+        """One step on pixels (B, D, P), source and target; everything has been checked."""
         early = updates and self.bank_update == "before"
         # What will be the state stands beside the buffers until the step has come to its end.
         source, target = self.source_bank.state, self.target_bank.state
@@ -220,34 +227,32 @@ class BiCL(WholeLoads):
                 )
         else:
             targets = passed.labels if passed.targets is None else passed.targets
-            settings = Settings(
-                self.num_classes, self.pairwise, temperature, self.absent, self.balance,
-                self.ignore_index, self.backend,
-            )  # fmt: skip
             _, to_source, to_target = contrast_of_batch(
                 Domain(maps[0], of_source.grid, of_source.targets),
                 Domain(maps[1], passed.labels, targets),
-                settings,
+                self.settings,
+                temperature,
             )
         if updates and not early:
             means = self._means(maps[0], of_source.grid) if means is None else means
             source, _ = self.source_bank.moved_by_moments(Moments(*means, None))
             target, bias = self._moved_target(passed.prototypes, source)
 
-        counts = class_counts(of_source.grid, *known[:2]) if means is None else means.count
+        counts = (
+            means.count
+            if means is not None
+            else class_counts(of_source.grid.flatten(), self.num_classes)
+        )
         found = passed.prototypes.count
         coverage, class_share = shares(counts, found, passed.labels.numel())
-        terms = zip(self.weights, (to_source, to_target), strict=True)
-        # A term without weight is 0 whatever it holds, and still gives a gradient of zeros.
-        parts = [w * term if w else 0 * term.nan_to_num(0, 0, 0) for w, term in terms]
-        loss = parts[0] + parts[1]
+        forth, back = self.weights
+        loss = _weighed(forth, to_source) + _weighed(back, to_target)
         if bias is not None:
             self.source_bank.take(source)
             self.target_bank.take(target)
             self.domain_bias.take(bias)
             self.silence.note(found, self.threshold, self.measure)
-        labels = passed.labels.reshape(len(target_features), *target_features.shape[2:])
-        return BiCLOutput(loss, to_source, to_target, labels, coverage, class_share)
+        return BiCLOutput(loss, to_source, to_target, passed.labels, coverage, class_share)
 
     @torch.no_grad()
     def _means(self, features: Tensor, labels: Tensor) -> ClassPrototypes:

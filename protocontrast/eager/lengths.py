@@ -47,7 +47,7 @@ def are_safe(squared: Tensor, block: Tensor) -> bool:
     if squared.numel() == 0:
         return True
     limit = 2.0 ** SAFE_EXPONENT[squared.dtype]
-    low, high = (float(one) for one in torch.aminmax(squared))
+    low, high = map(float, torch.aminmax(squared))
     if 1 / limit <= low and high <= limit:
         return True
     good = ((squared >= 1 / limit) & (squared <= limit)) | squared.isnan()

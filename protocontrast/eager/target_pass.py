@@ -78,7 +78,7 @@ def target_pass(call: TargetPassCall) -> tuple[Tensor, ...]:
     classes = torch.arange(num_classes, dtype=dtype, device=features.device)[:, None]
     # Floats, in which comparisons are several times faster on CPU than in integers; -1: no class.
     given = None if static is None else torch.where(static == ignore_index, -1, static.to(dtype))
-    keys, values = (matrix.new_zeros(images, pixels) for _ in range(2))
+    keys, values = matrix.new_zeros(images, pixels), matrix.new_zeros(images, pixels)
     nowhere = matrix.new_full((), -1).expand(images, pixels)
     lse = matrix.new_full((images, pixels), torch.inf)
     gradient = torch.empty_like(features) if call.wants_gradient else features.new_empty(0)

@@ -7,32 +7,20 @@ from torch import Tensor
 
 from protocontrast.calls import BidirectionalCall, Domain
 from protocontrast.checks import (
-    check_choice,
-    check_count,
     check_device,
-    check_flag,
     check_floating,
-    check_ignore_index,
     check_shape,
     public,
     sentence,
 )
 from protocontrast.functional import hints
 from protocontrast.functional.class_balance import (
-    BALANCES,
     WHOLE_CLASS,
-    Balance,
     equal_weights,
     target_counts,
 )
 from protocontrast.functional.class_prototypes import class_prototypes
-from protocontrast.functional.contrast import (
-    ABSENT,
-    BACKENDS,
-    Absent,
-    Backend,
-    pixel_prototype_contrast,
-)
+from protocontrast.functional.contrast import pixel_prototype_contrast
 from protocontrast.functional.labels import labels_to_grid
 from protocontrast.functional.maps import check_classes
 from protocontrast.functional.pixels import (
@@ -43,7 +31,8 @@ from protocontrast.functional.pixels import (
     read_labels,
     read_targets,
 )
-from protocontrast.functional.temperature import read_temperature
+from protocontrast.functional.settings import Absent, Backend, Balance, BidirectionalSettings
+from protocontrast.functional.temperature import placed_temperature
 from protocontrast.ops import bidirectional as operator
 
 
@@ -53,18 +42,6 @@ class BidirectionalContrast(NamedTuple):
     loss: Tensor
     target_to_source: Tensor
     source_to_target: Tensor
-
-
-class Settings(NamedTuple):
-    """What is asked for, as in `bidirectional_contrast`."""
-
-    num_classes: int
-    pairwise: bool
-    temperature: float | Tensor
-    absent: Absent
-    balance: Balance
-    ignore_index: int
-    backend: Backend
 
 
 class _Domain(NamedTuple):
@@ -172,7 +149,7 @@ def _whole(domain: _Domain, num_classes: int, ignore_index: int) -> Domain:
     )
 
 
-def _side(domain: _Domain, settings: Settings, per_pair: bool) -> _Side:
+def _side(domain: _Domain, settings: BidirectionalSettings, per_pair: bool) -> _Side:
     num_classes, ignore_index = settings.num_classes, settings.ignore_index
     features = domain.pixels.original
     prototypes, present = domain.prototypes, domain.present
@@ -278,12 +255,9 @@ def bidirectional_contrast(
         >>> f"{out.target_to_source.item():.6f}", f"{out.loss.item():.6f}"
         ('0.000046', '0.000092')
     """
-    check_count("num_classes", num_classes)
-    check_flag("pairwise", pairwise)
-    check_choice("absent", absent, ABSENT)
-    check_choice("balance", balance, BALANCES)
-    check_choice("backend", backend, BACKENDS)
-    check_ignore_index(ignore_index, num_classes)
+    settings = BidirectionalSettings(
+        num_classes, pairwise, temperature, absent, balance, ignore_index, backend
+    )
     given = source_prototypes is not None or target_prototypes is not None
     if pairwise and given:
         hint = "given prototypes belong to no image pair."
@@ -296,7 +270,7 @@ def bidirectional_contrast(
             requirement = "of shape (B, D, Z, H, W), (B, D, H, W) or (B, D, P) with pairwise=True"
             got = tuple(features.shape)
             raise ValueError(sentence(f"{side}_features", requirement, got, hint))
-    temperature = read_temperature(temperature, source_features, "source_features")
+    temperature = placed_temperature(temperature, source_features, "source_features")
     source = _domain(
         "source", source_features, source_labels, source_prototypes, source_present,
         num_classes, ignore_index,
@@ -316,30 +290,35 @@ def bidirectional_contrast(
         requirement = f"of {shapes[0][0]} images as in source_features with pairwise=True"
         raise ValueError(sentence("target_features", requirement, shapes[1][0], hint))
 
-    settings = Settings(num_classes, pairwise, temperature, absent, balance, ignore_index, backend)
-    return _between(source, target, settings)
+    return _between(source, target, settings, temperature)
 
 
-def contrast_of_batch(source: Domain, target: Domain, settings: Settings) -> BidirectionalContrast:
+def contrast_of_batch(
+    source: Domain, target: Domain, settings: BidirectionalSettings, temperature: float | Tensor
+) -> BidirectionalContrast:
     """`bidirectional_contrast` of the batch's own prototypes; what is given has been checked."""
     domains = [
         _Domain(read_features(one.features), one.labels, one.targets, None, None)
         for one in (source, target)
     ]
-    return _between(domains[0], domains[1], settings)
+    return _between(domains[0], domains[1], settings, temperature)
 
 
-def _between(source: _Domain, target: _Domain, settings: Settings) -> BidirectionalContrast:
-    num_classes, pairwise, temperature, absent, balance, ignore_index, backend = settings
+def _between(
+    source: _Domain, target: _Domain, settings: BidirectionalSettings, temperature: float | Tensor
+) -> BidirectionalContrast:
+    """The contrast of what has been read; the temperature has been, too."""
+    num_classes, ignore_index = settings.num_classes, settings.ignore_index
+    absent, backend = settings.absent, settings.backend
     given = source.prototypes is not None or target.prototypes is not None
     images = len(source.pixels.original)
-    per_pair = bool(pairwise) and images > 0
+    per_pair = bool(settings.pairwise) and images > 0
     maps = source.pixels.features, target.pixels.features
     if not given and operator.applies(*maps, backend) and isinstance(temperature, float):
         call = BidirectionalCall(
             _whole(source, num_classes, ignore_index), _whole(target, num_classes, ignore_index),
             num_classes, temperature, absent == "floor", ignore_index, per_pair,
-            WHOLE_CLASS if balance == "class" else 0,
+            WHOLE_CLASS if settings.balance == "class" else 0,
         )  # fmt: skip
         to_target, to_source = operator.bidirectional(call, backend)
         return BidirectionalContrast(to_source + to_target, to_source, to_target)

@@ -1,12 +1,9 @@
 """What a class weighs in a contrast: as many pixels as it has, or as much as every other class."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-BALANCES = ("pixel", "class")
-Balance = Literal["pixel", "class"]
+from protocontrast.functional.maps import class_counts
 
 WHOLE_CLASS = 20
 """Pixels from which on a class weighs as much as any other.
@@ -25,8 +22,7 @@ def target_counts(targets: Tensor, num_classes: int, features: Tensor) -> Tensor
     dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
     if targets.is_floating_point():
         return targets.flatten(2).sum(dim=2, dtype=dtype)
-    classes = torch.arange(num_classes, device=targets.device)[:, None]
-    return (targets.flatten(1)[:, None] == classes).sum(dim=2).to(dtype)
+    return class_counts(targets.flatten(1).long(), num_classes).to(dtype)
 
 
 def equal_weights(counts: Tensor) -> Tensor:

@@ -13,8 +13,8 @@ from protocontrast.checks import (
     public,
     sentence,
 )
-from protocontrast.functional.contrast import Backend
 from protocontrast.functional.pixels import read_features, read_labels, read_pixel_weight
+from protocontrast.functional.settings import Backend
 from protocontrast.ops.backend import choose
 from protocontrast.ops.class_prototypes import class_sums
 

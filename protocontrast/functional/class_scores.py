@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from protocontrast.checks import check_choice, check_device, check_floating, check_shape
-from protocontrast.functional.contrast import REDUCTIONS
 from protocontrast.functional.pixels import Pixels, read_features, read_labels, read_pixel_weight
+from protocontrast.functional.settings import REDUCTIONS
 from protocontrast.ops.labels import checked_labels
 from protocontrast.ops.reduction import reduced
 

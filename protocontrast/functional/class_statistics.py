@@ -8,8 +8,8 @@ from torch import Tensor
 from protocontrast.calls import ClassSquaresCall
 from protocontrast.checks import public
 from protocontrast.functional.class_prototypes import class_means, read_members
-from protocontrast.functional.contrast import Backend
 from protocontrast.functional.pixels import read_features
+from protocontrast.functional.settings import Backend
 from protocontrast.ops.backend import choose
 from protocontrast.ops.class_statistics import class_squares
 

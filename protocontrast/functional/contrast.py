@@ -1,17 +1,9 @@
 """Contrast between pixels and class prototypes: `pixel_prototype_contrast`."""
 
-from typing import Literal
-
 from torch import Tensor
 
 from protocontrast.calls import ContrastCall
-from protocontrast.checks import (
-    check_choice,
-    check_ignore_index,
-    check_share,
-    public,
-    sentence,
-)
+from protocontrast.checks import public
 from protocontrast.functional.pixels import (
     check_per_class,
     check_prototypes,
@@ -19,20 +11,17 @@ from protocontrast.functional.pixels import (
     read_pixel_weight,
     read_targets,
 )
-from protocontrast.functional.temperature import read_temperature
-from protocontrast.ops.backend import BACKENDS, choose
+from protocontrast.functional.settings import (
+    Absent,
+    Backend,
+    ContrastSettings,
+    Reduction,
+    Similarity,
+)
+from protocontrast.functional.temperature import placed_temperature
+from protocontrast.ops.backend import choose
 from protocontrast.ops.contrast import contrast
 from protocontrast.ops.temperature import is_learnt
-
-SIMILARITIES = ("cosine", "dot", "euclidean")
-REDUCTIONS = ("mean", "sum", "none")
-ABSENT = ("mask", "floor")
-__all__ = ["ABSENT", "BACKENDS", "REDUCTIONS", "SIMILARITIES", "pixel_prototype_contrast"]
-
-Similarity = Literal["cosine", "dot", "euclidean"]
-Reduction = Literal["mean", "sum", "none"]
-Absent = Literal["mask", "floor"]
-Backend = Literal["auto", "triton", "native", "eager", "naive"]
 
 
 @public
@@ -118,16 +107,9 @@ def pixel_prototype_contrast(
     pixels = read_features(features)
     check_prototypes(pixels, prototypes)
     num_classes = prototypes.shape[0]
-    check_choice("similarity", similarity, SIMILARITIES)
-    check_choice("reduction", reduction, REDUCTIONS)
-    check_choice("absent", absent, ABSENT)
-    temperature = read_temperature(temperature, features)
-    check_ignore_index(ignore_index)
-    check_share("label_smoothing", label_smoothing)
-    if absent == "floor" and similarity != "cosine":
-        requirement = 'to be "cosine" with absent="floor"'
-        hint = 'only a cosine has a lowest value; use absent="mask".'
-        raise ValueError(sentence("similarity", requirement, repr(similarity), hint))
+    settings = ContrastSettings(
+        similarity, temperature, absent, ignore_index, label_smoothing, reduction, backend
+    )
     check_per_class(pixels, "present", present, num_classes, boolean=True)
     check_per_class(pixels, "class_weight", class_weight, num_classes)
     call = ContrastCall(
@@ -137,13 +119,13 @@ def pixel_prototype_contrast(
         present,
         class_weight,
         read_pixel_weight(pixels, pixel_weight),
-        similarity,
-        temperature,
-        absent == "floor",
-        ignore_index,
+        settings.similarity,
+        placed_temperature(settings.temperature, features),
+        settings.absent == "floor",
+        settings.ignore_index,
     )
-    loss = contrast_of(call, reduction, backend, float(label_smoothing))
-    return pixels.restored(loss) if reduction == "none" else loss
+    loss = contrast_of(call, settings.reduction, settings.backend, float(settings.label_smoothing))
+    return pixels.restored(loss) if settings.reduction == "none" else loss
 
 
 def contrast_of(

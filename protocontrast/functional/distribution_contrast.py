@@ -12,7 +12,6 @@ from protocontrast.checks import (
     check_shape,
     public,
 )
-from protocontrast.functional.contrast import REDUCTIONS, Backend, Reduction
 from protocontrast.functional.pixels import (
     check_per_class,
     check_prototypes,
@@ -20,6 +19,7 @@ from protocontrast.functional.pixels import (
     read_pixel_weight,
     read_targets,
 )
+from protocontrast.functional.settings import REDUCTIONS, Backend, Reduction
 from protocontrast.functional.temperature import read_temperature
 from protocontrast.ops import distribution_contrast as operator
 from protocontrast.ops.backend import choose

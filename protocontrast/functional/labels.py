@@ -23,7 +23,15 @@ from protocontrast.functional.maps import check_classes
 from protocontrast.functional.pixels import comparable
 from protocontrast.functional.precision import widest
 from protocontrast.ops.grid import label_counts
-from protocontrast.ops.labels import checked_labels
+from protocontrast.ops.labels import known_labels, labels_are_known
+
+__all__ = [
+    "checked_classes",
+    "fuse_labels",
+    "labels_are_known",
+    "labels_to_grid",
+    "pixels_per_cell",
+]
 
 MODES = ("nearest", "majority", "counts")
 
@@ -133,7 +141,7 @@ def _read_size(labels: Tensor, size: tuple[int, ...], num_classes: int | None) -
 
 def checked_classes(labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
     """Labels, int64, each a class or `ignore_index`: on a CPU another value raises."""
-    return checked_labels(labels.long(), num_classes, ignore_index, "labels_to_grid")
+    return known_labels(labels.long(), num_classes, ignore_index, "labels_to_grid")
 
 
 @public

@@ -8,8 +8,8 @@ from protocontrast.checks import (
     check_choice,
     public,
 )
-from protocontrast.functional.contrast import SIMILARITIES, Backend, Similarity
 from protocontrast.functional.pixels import check_per_class, check_prototypes, read_features
+from protocontrast.functional.settings import SIMILARITIES, Backend, Similarity
 from protocontrast.functional.temperature import read_temperature
 from protocontrast.ops.backend import choose
 from protocontrast.ops.logits import logits

@@ -51,10 +51,15 @@ def check_label_map(argument: str, labels: Tensor, features: Tensor, num_classes
 
 
 @torch.no_grad()
-def class_counts(labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
-    """Pixels of each class, (C,)."""
-    classes = torch.arange(num_classes, device=labels.device)[:, None]
-    return ((labels.flatten() == classes) & (classes != ignore_index)).sum(dim=1)
+def class_counts(labels: Tensor, num_classes: int) -> Tensor:
+    """Pixels of each class, (..., C) int64, of labels (..., P) int64; others count nowhere."""
+    if labels.device.type != "cpu":
+        classes = torch.arange(num_classes, device=labels.device)[:, None]
+        return (labels[..., None, :] == classes).sum(dim=-1)
+    # A host adds one by one, and would compare each pixel with each class.
+    key = torch.where((labels >= 0) & (labels < num_classes), labels, num_classes)
+    counts = key.new_zeros(*key.shape[:-1], num_classes + 1)
+    return counts.scatter_add(-1, key, torch.ones_like(key))[..., :-1]
 
 
 @torch.no_grad()

@@ -1,32 +1,27 @@
 """Contrast between pairs of pixels: `pair_contrast`."""
 
-from typing import Literal
-
 from torch import Tensor
 
 from protocontrast.calls import PairContrastCall
 from protocontrast.checks import (
-    check_choice,
     check_device,
-    check_flag,
     check_floating,
-    check_ignore_index,
     check_integer,
     check_no_grad,
     public,
     sentence,
 )
 from protocontrast.functional import hints
-from protocontrast.functional.contrast import REDUCTIONS, Backend, Reduction
-from protocontrast.functional.temperature import read_temperature
+from protocontrast.functional.settings import (
+    Backend,
+    Denominator,
+    PairSettings,
+    Reduction,
+    Similarity,
+)
+from protocontrast.functional.temperature import placed_temperature
 from protocontrast.ops.backend import choose
 from protocontrast.ops.pair_contrast import pair_contrast as contrasted
-
-PAIR_SIMILARITIES = ("cosine", "dot", "euclidean")
-DENOMINATORS = ("negatives", "all")
-
-PairSimilarity = Literal["cosine", "dot", "euclidean"]
-Denominator = Literal["negatives", "all"]
 
 
 def _check_rows(argument: str, rows: Tensor, anchors: Tensor) -> None:
@@ -89,7 +84,7 @@ def pair_contrast(
     negatives: Tensor | None = None,
     negative_labels: Tensor | None = None,
     anchor_weight: Tensor | None = None,
-    similarity: PairSimilarity = "cosine",
+    similarity: Similarity = "cosine",
     temperature: float | Tensor = 0.1,
     denominator: Denominator = "negatives",
     exclude_self: bool = False,
@@ -175,18 +170,16 @@ def pair_contrast(
     other_labels = _read_labels("key_labels", key_labels, "keys", keys)
     negatives, negative_labels = _read_negatives(negatives, negative_labels, anchors)
     _check_weight(anchor_weight, anchors)
-    check_choice("similarity", similarity, PAIR_SIMILARITIES)
-    temperature = read_temperature(temperature, anchors, "anchors")
-    check_choice("denominator", denominator, DENOMINATORS)
-    check_flag("exclude_self", exclude_self)
-    check_choice("reduction", reduction, REDUCTIONS)
-    check_ignore_index(ignore_index)
+    settings = PairSettings(
+        similarity, temperature, denominator, exclude_self, ignore_index, reduction, backend
+    )
     if exclude_self and keys.shape[0] != anchors.shape[0]:
         requirement = f"to be the {anchors.shape[0]} anchors with exclude_self=True"
         hint = "key i must be anchor i."
         raise ValueError(sentence("keys", requirement, f"{keys.shape[0]} rows", hint))
     call = PairContrastCall(
         anchors, own_labels, keys, other_labels, negatives, negative_labels, anchor_weight,
-        similarity, temperature, denominator == "all", bool(exclude_self), ignore_index,
+        settings.similarity, placed_temperature(settings.temperature, anchors, "anchors"),
+        settings.denominator == "all", bool(settings.exclude_self), settings.ignore_index,
     )  # fmt: skip
-    return contrasted(call, reduction, choose(backend, "pair_contrast", anchors))
+    return contrasted(call, settings.reduction, choose(settings.backend, "pair_contrast", anchors))

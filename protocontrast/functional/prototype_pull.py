@@ -10,13 +10,13 @@ from protocontrast.checks import (
     public,
 )
 from protocontrast.functional.class_scores import Scores, at_label, read_classes, widened
-from protocontrast.functional.contrast import REDUCTIONS, Backend, Reduction
 from protocontrast.functional.pixels import (
     check_per_class,
     check_prototypes,
     read_features,
     read_pixel_weight,
 )
+from protocontrast.functional.settings import REDUCTIONS, Backend, Reduction
 from protocontrast.ops.backend import choose
 from protocontrast.ops.logits import logits
 

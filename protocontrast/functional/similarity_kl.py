@@ -6,7 +6,7 @@ from torch.nn.functional import log_softmax
 
 from protocontrast.checks import public
 from protocontrast.functional.class_scores import read_scores, same_as
-from protocontrast.functional.contrast import Reduction
+from protocontrast.functional.settings import Reduction
 
 
 @public

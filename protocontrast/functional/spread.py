@@ -13,13 +13,13 @@ from protocontrast.checks import (
     public,
 )
 from protocontrast.functional.class_prototypes import class_prototypes
-from protocontrast.functional.contrast import SIMILARITIES, Backend, Similarity
 from protocontrast.functional.pixels import (
     check_per_class,
     check_prototypes,
     read_checked_labels,
     read_features,
 )
+from protocontrast.functional.settings import SIMILARITIES, Backend, Similarity
 from protocontrast.functional.temperature import read_temperature
 from protocontrast.ops.backend import choose
 from protocontrast.ops.logits import logits

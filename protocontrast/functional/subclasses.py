@@ -14,9 +14,9 @@ from protocontrast.checks import (
 )
 from protocontrast.functional import hints
 from protocontrast.functional.balance import balanced
-from protocontrast.functional.contrast import Backend
 from protocontrast.functional.logits import prototype_logits
 from protocontrast.functional.pixels import read_checked_labels, read_features
+from protocontrast.functional.settings import Backend
 from protocontrast.ops.backend import choose
 
 

@@ -15,7 +15,7 @@ from protocontrast.checks import (
     shown,
 )
 from protocontrast.functional.class_scores import at_label, read_classes, read_scores
-from protocontrast.functional.contrast import Reduction
+from protocontrast.functional.settings import Reduction
 
 
 @public

@@ -11,7 +11,6 @@ from torch import Tensor
 from protocontrast.calls import TargetPassCall
 from protocontrast.checks import public
 from protocontrast.functional.class_prototypes import ClassPrototypes
-from protocontrast.functional.contrast import Absent, Backend
 from protocontrast.functional.pixels import (
     check_per_class,
     check_prototypes,
@@ -19,6 +18,7 @@ from protocontrast.functional.pixels import (
     read_labels,
     read_targets,
 )
+from protocontrast.functional.settings import Absent, Backend
 from protocontrast.functional.temperature import read_temperature
 from protocontrast.functional.transfer import Measure
 from protocontrast.ops.backend import choose

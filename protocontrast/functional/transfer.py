@@ -15,8 +15,8 @@ from protocontrast.checks import (
     public,
     sentence,
 )
-from protocontrast.functional.contrast import SIMILARITIES, Backend, Similarity
 from protocontrast.functional.pixels import check_per_class, check_prototypes, read_features
+from protocontrast.functional.settings import SIMILARITIES, Backend, Similarity
 from protocontrast.functional.temperature import read_temperature
 from protocontrast.ops.backend import choose
 from protocontrast.ops.transfer import transfer

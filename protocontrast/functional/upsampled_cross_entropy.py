@@ -4,21 +4,18 @@ from torch import Tensor
 
 from protocontrast.calls import UpsampledCall
 from protocontrast.checks import (
-    check_choice,
     check_device,
-    check_flag,
     check_floating,
     check_ignore_index,
     check_no_grad,
     check_shape,
-    check_share,
     public,
     sentence,
 )
 from protocontrast.functional import hints
-from protocontrast.functional.contrast import REDUCTIONS, Backend, Reduction
 from protocontrast.functional.maps import check_classes
 from protocontrast.functional.pixels import comparable
+from protocontrast.functional.settings import Backend, Reduction, UpsampledSettings
 from protocontrast.ops import upsampled_cross_entropy as operator
 from protocontrast.ops.backend import choose
 
@@ -126,13 +123,12 @@ def upsampled_cross_entropy(
         check_shape("class_weight", class_weight, (num_classes,), "= (C,)")
         check_device("class_weight", class_weight, logits, "logits")
         check_no_grad("class_weight", class_weight, to="logits")
+    settings = UpsampledSettings(ignore_index, align_corners, label_smoothing, reduction, backend)
     check_ignore_index(ignore_index, num_classes)
-    check_flag("align_corners", align_corners)
-    check_share("label_smoothing", label_smoothing)
-    check_choice("reduction", reduction, REDUCTIONS)
-    chosen = choose(backend, "upsampled_cross_entropy", logits)
+    chosen = choose(settings.backend, "upsampled_cross_entropy", logits)
     labels = comparable(labels, num_classes, ignore_index)
     call = UpsampledCall(
-        logits, labels, class_weight, ignore_index, bool(align_corners), float(label_smoothing)
-    )
-    return operator.upsampled_cross_entropy(call, reduction, chosen)
+        logits, labels, class_weight, settings.ignore_index, bool(settings.align_corners),
+        float(settings.label_smoothing),
+    )  # fmt: skip
+    return operator.upsampled_cross_entropy(call, settings.reduction, chosen)

@@ -1,39 +1,27 @@
 """Contrast as modules: `PixelPrototypeContrastLoss` and `BidirectionalContrastLoss`."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from protocontrast.checks import (
-    called,
-    check_choice,
-    check_count,
-    check_flag,
-    check_floating,
-    check_ignore_index,
-    check_labels,
-    check_no_grad,
-    check_share,
-    sentence,
-)
+from protocontrast.checks import called, check_flag, check_labels
 from protocontrast.functional import (
     BidirectionalContrast,
     bidirectional_contrast,
     pixel_prototype_contrast,
 )
-from protocontrast.functional.class_balance import BALANCES, Balance
-from protocontrast.functional.contrast import (
-    ABSENT,
-    BACKENDS,
-    REDUCTIONS,
-    SIMILARITIES,
+from protocontrast.functional.settings import (
     Absent,
     Backend,
+    Balance,
+    BidirectionalSettings,
+    ContrastSettings,
     Reduction,
     Similarity,
 )
-from protocontrast.functional.temperature import check_temperature
+from protocontrast.losses.class_weight import check_class_weight
+from protocontrast.module import Configured
 
 
-class PixelPrototypeContrastLoss(nn.Module):
+class PixelPrototypeContrastLoss(Configured):
     """`pixel_prototype_contrast` with its settings stored.
 
     Args:
@@ -66,6 +54,7 @@ class PixelPrototypeContrastLoss(nn.Module):
         '0.3133'
     """
 
+    Settings = ContrastSettings
     class_weight: Tensor | None
 
     @called("PixelPrototypeContrastLoss")
@@ -83,41 +72,13 @@ class PixelPrototypeContrastLoss(nn.Module):
         backend: Backend = "auto",
     ) -> None:
         super().__init__()
-        check_choice("similarity", similarity, SIMILARITIES)
-        check_temperature(temperature)
-        check_choice("absent", absent, ABSENT)
-        if absent == "floor" and similarity != "cosine":
-            requirement = 'to be "cosine" with absent="floor"'
-            raise ValueError(sentence("similarity", requirement, repr(similarity)))
-        check_share("label_smoothing", label_smoothing)
-        check_choice("reduction", reduction, REDUCTIONS)
-        check_choice("backend", backend, BACKENDS)
         check_flag("validate", validate)
-        check_ignore_index(ignore_index)
-        if class_weight is not None:
-            check_floating("class_weight", class_weight)
-            check_no_grad("class_weight", class_weight)
-            if class_weight.dim() != 1:
-                got = tuple(class_weight.shape)
-                raise ValueError(sentence("class_weight", "of shape (C,)", got))
+        check_class_weight(class_weight)
         self.register_buffer("class_weight", class_weight)
-        self.similarity = similarity
-        self.temperature = temperature
-        self.absent = absent
-        self.ignore_index = ignore_index
-        self.label_smoothing = label_smoothing
-        self.reduction = reduction
-        self.validate = validate
-        self.backend = backend
-
-    def extra_repr(self) -> str:
-        """The constructor's arguments."""
-        return (
-            f"similarity={self.similarity!r}, temperature={self.temperature}, "
-            f"absent={self.absent!r}, ignore_index={self.ignore_index}, "
-            f"label_smoothing={self.label_smoothing}, "
-            f"reduction={self.reduction!r}, validate={self.validate}, backend={self.backend!r}"
-        )
+        self.similarity, self.temperature, self.absent = similarity, temperature, absent
+        self.ignore_index, self.label_smoothing = ignore_index, label_smoothing
+        self.reduction, self.validate, self.backend = reduction, validate, backend
+        self.check()
 
     def forward(
         self,
@@ -136,20 +97,14 @@ class PixelPrototypeContrastLoss(nn.Module):
             present=present,
             class_weight=self.class_weight,
             pixel_weight=pixel_weight,
-            similarity=self.similarity,
-            temperature=self.temperature,
-            absent=self.absent,
-            ignore_index=self.ignore_index,
-            label_smoothing=self.label_smoothing,
-            reduction=self.reduction,
-            backend=self.backend,
+            **self.given(),
         )
         if self.validate and not labels.is_floating_point():
             check_labels(labels, len(prototypes), ignore_index=self.ignore_index)
         return loss
 
 
-class BidirectionalContrastLoss(nn.Module):
+class BidirectionalContrastLoss(Configured):
     """`bidirectional_contrast` with its settings stored.
 
     Args:
@@ -185,6 +140,8 @@ class BidirectionalContrastLoss(nn.Module):
         '0.6265'
     """
 
+    Settings = BidirectionalSettings
+
     @called("BidirectionalContrastLoss")
     def __init__(
         self,
@@ -199,30 +156,15 @@ class BidirectionalContrastLoss(nn.Module):
         backend: Backend = "auto",
     ) -> None:
         super().__init__()
-        check_count("num_classes", num_classes)
-        check_temperature(temperature)
-        check_choice("absent", absent, ABSENT)
-        check_choice("balance", balance, BALANCES)
-        check_choice("backend", backend, BACKENDS)
-        check_flag("pairwise", pairwise)
         check_flag("validate", validate)
-        check_ignore_index(ignore_index, num_classes)
-        self.num_classes = num_classes
-        self.pairwise = pairwise
-        self.temperature = temperature
-        self.absent = absent
-        self.balance = balance
-        self.ignore_index = ignore_index
-        self.validate = validate
-        self.backend = backend
+        self.num_classes, self.pairwise = num_classes, pairwise
+        self.temperature, self.absent, self.balance = temperature, absent, balance
+        self.ignore_index, self.validate, self.backend = ignore_index, validate, backend
+        self.check()
 
     def extra_repr(self) -> str:
         """The constructor's arguments."""
-        return (
-            f"{self.num_classes}, pairwise={self.pairwise}, temperature={self.temperature}, "
-            f"absent={self.absent!r}, balance={self.balance!r}, ignore_index={self.ignore_index}, "
-            f"validate={self.validate}, backend={self.backend!r}"
-        )
+        return f"{self.num_classes}, {super().extra_repr()}"
 
     def forward(
         self,
@@ -242,17 +184,11 @@ class BidirectionalContrastLoss(nn.Module):
             source_labels,
             target_features,
             target_labels,
-            num_classes=self.num_classes,
             source_prototypes=source_prototypes,
             target_prototypes=target_prototypes,
             source_present=source_present,
             target_present=target_present,
-            pairwise=self.pairwise,
-            temperature=self.temperature,
-            absent=self.absent,
-            balance=self.balance,
-            ignore_index=self.ignore_index,
-            backend=self.backend,
+            **self.given(),
         )
         if self.validate:
             for labels in (source_labels, target_labels):

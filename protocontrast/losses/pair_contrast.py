@@ -1,25 +1,20 @@
 """Contrast between pairs of pixels as a module: `PairContrastLoss`."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from protocontrast.checks import (
-    called,
-    check_choice,
-    check_flag,
-    check_ignore_index,
-)
-from protocontrast.functional.contrast import BACKENDS, REDUCTIONS, Backend, Reduction
-from protocontrast.functional.pair_contrast import (
-    DENOMINATORS,
-    PAIR_SIMILARITIES,
+from protocontrast.checks import called
+from protocontrast.functional.pair_contrast import pair_contrast
+from protocontrast.functional.settings import (
+    Backend,
     Denominator,
-    PairSimilarity,
-    pair_contrast,
+    PairSettings,
+    Reduction,
+    Similarity,
 )
-from protocontrast.functional.temperature import check_temperature
+from protocontrast.module import Configured
 
 
-class PairContrastLoss(nn.Module):
+class PairContrastLoss(Configured):
     """`pair_contrast` with its settings stored.
 
     Args:
@@ -51,11 +46,13 @@ class PairContrastLoss(nn.Module):
         '0.3133'
     """
 
+    Settings = PairSettings
+
     @called("PairContrastLoss")
     def __init__(
         self,
         *,
-        similarity: PairSimilarity = "cosine",
+        similarity: Similarity = "cosine",
         temperature: float | Tensor = 0.1,
         denominator: Denominator = "negatives",
         exclude_self: bool = False,
@@ -64,29 +61,10 @@ class PairContrastLoss(nn.Module):
         backend: Backend = "auto",
     ) -> None:
         super().__init__()
-        check_choice("similarity", similarity, PAIR_SIMILARITIES)
-        check_temperature(temperature)
-        check_choice("denominator", denominator, DENOMINATORS)
-        check_flag("exclude_self", exclude_self)
-        check_choice("reduction", reduction, REDUCTIONS)
-        check_choice("backend", backend, BACKENDS)
-        check_ignore_index(ignore_index)
-        self.similarity = similarity
-        self.temperature = temperature
-        self.denominator = denominator
-        self.exclude_self = exclude_self
-        self.ignore_index = ignore_index
-        self.reduction = reduction
-        self.backend = backend
-
-    def extra_repr(self) -> str:
-        """The constructor's arguments."""
-        return (
-            f"similarity={self.similarity!r}, temperature={self.temperature}, "
-            f"denominator={self.denominator!r}, exclude_self={self.exclude_self}, "
-            f"ignore_index={self.ignore_index}, reduction={self.reduction!r}, "
-            f"backend={self.backend!r}"
-        )
+        self.similarity, self.temperature, self.denominator = similarity, temperature, denominator
+        self.exclude_self, self.ignore_index = exclude_self, ignore_index
+        self.reduction, self.backend = reduction, backend
+        self.check()
 
     def forward(
         self,
@@ -110,11 +88,5 @@ class PairContrastLoss(nn.Module):
             negatives=negatives,
             negative_labels=negative_labels,
             anchor_weight=anchor_weight,
-            similarity=self.similarity,
-            temperature=self.temperature,
-            denominator=self.denominator,
-            exclude_self=self.exclude_self,
-            ignore_index=self.ignore_index,
-            reduction=self.reduction,
-            backend=self.backend,
+            **self.given(),
         )

@@ -1,23 +1,15 @@
 """Cross-entropy at the labels' resolution as a module: `UpsampledCrossEntropyLoss`."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from protocontrast.checks import (
-    called,
-    check_choice,
-    check_flag,
-    check_floating,
-    check_ignore_index,
-    check_labels,
-    check_no_grad,
-    check_share,
-    sentence,
-)
-from protocontrast.functional.contrast import BACKENDS, REDUCTIONS, Backend, Reduction
+from protocontrast.checks import called, check_flag, check_labels
+from protocontrast.functional.settings import Backend, Reduction, UpsampledSettings
 from protocontrast.functional.upsampled_cross_entropy import upsampled_cross_entropy
+from protocontrast.losses.class_weight import check_class_weight
+from protocontrast.module import Configured
 
 
-class UpsampledCrossEntropyLoss(nn.Module):
+class UpsampledCrossEntropyLoss(Configured):
     """`upsampled_cross_entropy` with its settings stored.
 
     Args:
@@ -48,6 +40,7 @@ class UpsampledCrossEntropyLoss(nn.Module):
         '1.3863'
     """
 
+    Settings = UpsampledSettings
     class_weight: Tensor | None
 
     @called("UpsampledCrossEntropyLoss")
@@ -63,46 +56,18 @@ class UpsampledCrossEntropyLoss(nn.Module):
         backend: Backend = "auto",
     ) -> None:
         super().__init__()
-        check_ignore_index(ignore_index)
-        check_flag("align_corners", align_corners)
         check_flag("validate", validate)
-        check_share("label_smoothing", label_smoothing)
-        check_choice("reduction", reduction, REDUCTIONS)
-        check_choice("backend", backend, BACKENDS)
-        if class_weight is not None:
-            check_floating("class_weight", class_weight)
-            check_no_grad("class_weight", class_weight, to="logits")
-            if class_weight.dim() != 1:
-                got = tuple(class_weight.shape)
-                raise ValueError(sentence("class_weight", "of shape (C,)", got))
+        check_class_weight(class_weight, to="logits")
         self.register_buffer("class_weight", class_weight)
-        self.ignore_index = ignore_index
-        self.align_corners = align_corners
-        self.label_smoothing = label_smoothing
-        self.reduction = reduction
-        self.validate = validate
-        self.backend = backend
-
-    def extra_repr(self) -> str:
-        """The constructor's arguments."""
-        return (
-            f"ignore_index={self.ignore_index}, align_corners={self.align_corners}, "
-            f"label_smoothing={self.label_smoothing}, "
-            f"reduction={self.reduction!r}, validate={self.validate}, backend={self.backend!r}"
-        )
+        self.ignore_index, self.align_corners = ignore_index, align_corners
+        self.label_smoothing, self.reduction = label_smoothing, reduction
+        self.validate, self.backend = validate, backend
+        self.check()
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The loss in nats: () for "mean" and "sum", else the labels' shape."""
-        loss = upsampled_cross_entropy(
-            logits,
-            labels,
-            class_weight=self.class_weight,
-            ignore_index=self.ignore_index,
-            align_corners=self.align_corners,
-            label_smoothing=self.label_smoothing,
-            reduction=self.reduction,
-            backend=self.backend,
-        )
+        weight = self.class_weight
+        loss = upsampled_cross_entropy(logits, labels, class_weight=weight, **self.given())
         if self.validate:
             check_labels(labels, logits.shape[1], ignore_index=self.ignore_index)
         return loss

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from protocontrast.ops.backend import transforms_active
+
 Optional = TypeVar("Optional", Tensor, Tensor | None)
 
 MESSAGE = (
@@ -53,9 +55,10 @@ def only_first_differentiable(ctx: Any, output: tuple[Tensor, ...]) -> None:
 def differentiable(
     function: type[torch.autograd.Function], operator: Callable[..., Any], *inputs: Any
 ) -> Any:
-    """`function` of the inputs; where a compiled program wants no gradient, its bare operator.
+    """`function` of the inputs; its bare operator where no gradient can be wanted.
 
-    Without a gradient torch.compile cannot trace a function that has a `setup_context`.
+    Without one torch.compile cannot trace a function that has a `setup_context`, and outside of a
+    program it would only be slower; a transform needs its rule for batches.
     """
     if torch.compiler.is_compiling():
         refusal = _what_would_be_silent()
@@ -65,6 +68,8 @@ def differentiable(
         wanted = any(v.requires_grad for v in inputs if isinstance(v, Tensor))
         if not (torch.is_grad_enabled() and wanted):
             return operator(*inputs)
+    elif not torch.is_grad_enabled() and not transforms_active():
+        return operator(*inputs)
     return function.apply(*inputs)
 
 

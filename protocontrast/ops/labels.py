@@ -1,17 +1,42 @@
 """Label values, checked inside operators: on CPU, in compiled and exported programs too."""
 
+import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from protocontrast.checks import refuse_wrong_values
+from protocontrast.ops.backend import is_plain
+
+_THREAD = threading.local()
+
+
+class _LabelsAreKnown:
+    """While it is entered, this thread looks at no label values."""
+
+    def __enter__(self) -> None:
+        self.before = getattr(_THREAD, "labels_are_known", False)
+        _THREAD.labels_are_known = True
+
+    def __exit__(self, *_: object) -> None:
+        _THREAD.labels_are_known = self.before
+
+
+def labels_are_known() -> AbstractContextManager[None]:
+    """Where all labels have been looked at, or were made of such: operators then need not again.
+
+    A compiled program keeps its checks, since it does not keep this.
+    """
+    return nullcontext() if torch.compiler.is_compiling() else _LabelsAreKnown()
 
 
 def refuse_on_host(function: str, labels: Tensor, num_classes: int, ignore_index: int) -> None:
     """Inside CPU kernels: raise on wrong values; on a GPU they turn the loss into NaN instead."""
-    if labels.device.type == "cpu" and not labels.is_floating_point():
+    known = getattr(_THREAD, "labels_are_known", False)
+    if not known and labels.device.type == "cpu" and not labels.is_floating_point():
         refuse_wrong_values(function, labels, num_classes, ignore_index)
 
 
@@ -22,6 +47,14 @@ def class_labels(function: str, rows: str) -> Callable[[Any], None]:
         refuse_on_host(function, call.labels, getattr(call, rows).shape[0], call.ignore_index)
 
     return check
+
+
+def known_labels(labels: Tensor, num_classes: int, ignore_index: int, function: str) -> Tensor:
+    """The labels after the check; a copy where a trace must not lose it."""
+    if torch.compiler.is_compiling() or not is_plain(labels):
+        return checked_labels(labels, num_classes, ignore_index, function)
+    refuse_on_host(function, labels, num_classes, ignore_index)
+    return labels
 
 
 @torch.library.custom_op("protocontrast::checked_labels", mutates_args=())

@@ -253,12 +253,12 @@ class Operator:
         if reduction == "none" or backend not in SWEEPING or call[0].device.type != "cpu":
             return False
         leaves = [call[place] for place in self.places]
-        if not (torch.is_grad_enabled() and any(leaf.requires_grad for leaf in leaves)):
+        if not (torch.is_grad_enabled() and any([leaf.requires_grad for leaf in leaves])):
             return False
         if torch.compiler.is_compiling() or transforms_active():
             return False
         # A float16 gradient written before it is scaled, by a loss scale, would underflow.
-        return self.wide or not any(leaf.dtype == torch.float16 for leaf in leaves)
+        return self.wide or torch.float16 not in [leaf.dtype for leaf in leaves]
 
     def loss(self, call: Any, reduction: str, backend: str) -> Tensor:
         """The loss of a call whose first results are losses and their weights."""

@@ -1,0 +1,79 @@
+"""What a step of `BiCL` costs beside its pixels: Python calls, and looks at label values."""
+
+import sys
+from types import FrameType
+from typing import Any
+
+import pytest
+import torch
+
+from protocontrast import BiCL, checks
+from protocontrast.ops import labels as label_checks
+
+# What a call does to pixels is the business of a backend, and grows with their number.
+BACKENDS = ("/eager/", "/native/", "/kernels/", "/naive/")
+MOST = 160
+
+
+def step(static: bool, **settings: Any) -> tuple[BiCL, list[torch.Tensor]]:
+    """A module that has seen the batch, and the batch."""
+    torch.manual_seed(0)
+    source, target = (torch.randn(2, 64, 24, 48, requires_grad=True) for _ in range(2))
+    labels = torch.randint(0, 19, (2, 24, 48))
+    batch = [source, labels, target, labels.flip(0)] if static else [source, labels, target]
+    bicl = BiCL(19, 64, threshold=0.1, **settings)
+    bicl(*batch)
+    return bicl, batch
+
+
+def calls_of(bicl: BiCL, batch: list[torch.Tensor]) -> list[str]:
+    """Functions of the library that a step enters, outside of its backends, in order."""
+    entered: list[str] = []
+
+    def watch(frame: FrameType, event: str, _: object) -> None:
+        path = frame.f_code.co_filename
+        outside = "/protocontrast/" not in path or any(room in path for room in BACKENDS)
+        if event == "call" and not outside:
+            entered.append(f"{path.rpartition('/protocontrast/')[2]}:{frame.f_code.co_name}")
+
+    before = sys.getprofile()
+    sys.setprofile(watch)
+    try:
+        bicl(*batch)
+    finally:
+        sys.setprofile(before)
+    return entered
+
+
+@pytest.mark.parametrize("static", [False, True])
+@pytest.mark.parametrize("bank_update", ["before", "after"])
+def test_a_step_makes_few_calls(bank_update: str, static: bool) -> None:
+    entered = calls_of(*step(static, bank_update=bank_update))
+    assert "bicl/module.py:forward" in entered
+    assert len(entered) <= MOST, "\n".join(entered)
+
+
+@pytest.mark.parametrize("settings", [{}, {"bank_update": "after"}, {"prototypes": "batch"}])
+@pytest.mark.parametrize("static", [False, True])
+def test_every_label_map_is_looked_at_once(
+    static: bool, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bicl, batch = step(static, **settings)
+    looks = []
+
+    def look(function: str, labels: torch.Tensor, *rest: int) -> None:
+        looks.append(labels.shape)
+        checks.refuse_wrong_values(function, labels, *rest)
+
+    monkeypatch.setattr(label_checks, "refuse_wrong_values", look)
+    bicl(*batch)
+    assert looks == [batch[1].shape] * (1 + static)
+
+
+def test_labels_are_looked_at_again_after_a_step() -> None:
+    bicl, batch = step(False)
+    bicl(*batch)
+    batch[1][0, 0, 0] = 19
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"^BiCL: expected labels in 0\.\.18 or"):
+            bicl(*batch)
