@@ -26,17 +26,17 @@ from protocontrast.kernels.tiles import inside
 
 
 @triton.jit
-def pair_normaliser_kernel(side, other, labels, partial, meta: tl.constexpr):
+def pair_normaliser_kernel(side, other, per_row, partial, meta: tl.constexpr):
     """The log-sum-exp of a block of anchors' negatives within a span of keys, -inf for none."""
     META: tl.constexpr = constants(meta)
-    block, span, first = place(side.rows, META)
+    block, span, first = place(side, META)
     anchors = rows_at(side, block * META.BLOCK_P, META)
-    scale = load_rows(side.scale, anchors, 0.0)
+    scale = load_rows(per_row.scale, anchors, 0.0)
     peak = tl.full([META.BLOCK_P], float("-inf"), dtype=META.ACC)
     total = tl.zeros([META.BLOCK_P], dtype=META.ACC)
     for step in range(0, META.SPAN, META.BLOCK_P):
         keys = rows_at(other, first + step, META)
-        scores, _, negative = scored_pairs(anchors, keys, scale, other.scale, labels, META)
+        scores, _, negative = scored_pairs(anchors, keys, scale, per_row, META)
         scores = tl.where(negative, scores, float("-inf"))
         higher = tl.maximum(peak, tl.max(scores, axis=0))
         # Where there was no negative yet, -inf less -inf would be NaN.
@@ -44,23 +44,23 @@ def pair_normaliser_kernel(side, other, labels, partial, meta: tl.constexpr):
         total = total * tl.exp(peak - safe) + tl.sum(tl.exp(scores - safe[None, :]), axis=0)
         peak = higher
     lse = tl.where(total == 0.0, float("-inf"), peak + tl.log(total))
-    tl.store(partial + span * side.rows.pixels + anchors.offs, lse, mask=inside(anchors))
+    tl.store(partial + span * side.pixels + anchors.offs, lse, mask=inside(anchors))
 
 
 @triton.jit
-def pair_contrast_kernel(side, other, labels, lse_ptr, partial, meta: tl.constexpr):
+def pair_contrast_kernel(side, other, per_row, lse_ptr, partial, meta: tl.constexpr):
     """Sums over a block of anchors' positives within a span of keys: loss, slope and count."""
     META: tl.constexpr = constants(meta)
-    block, span, first = place(side.rows, META)
+    block, span, first = place(side, META)
     anchors = rows_at(side, block * META.BLOCK_P, META)
-    scale = load_rows(side.scale, anchors, 0.0)
+    scale = load_rows(per_row.scale, anchors, 0.0)
     lse = load_rows(lse_ptr, anchors, 0.0)
     loss = tl.zeros([META.BLOCK_P], dtype=META.ACC)
     slope = tl.zeros([META.BLOCK_P], dtype=META.ACC)
     count = tl.zeros([META.BLOCK_P], dtype=META.ACC)
     for step in range(0, META.SPAN, META.BLOCK_P):
         keys = rows_at(other, first + step, META)
-        scores, positive, _ = scored_pairs(anchors, keys, scale, other.scale, labels, META)
+        scores, positive, _ = scored_pairs(anchors, keys, scale, per_row, META)
         gap = lse[None, :] - scores
         if not META.ALL:
             # log(1 + e^gap), and its slope; e^-|gap| is at most 1.
@@ -70,7 +70,7 @@ def pair_contrast_kernel(side, other, labels, lse_ptr, partial, meta: tl.constex
             gap = tl.where(gap > 0.0, gap, 0.0) + tl.log(1.0 + small)
         loss += tl.sum(tl.where(positive, gap, 0.0), axis=0)
         count += tl.sum(positive.to(META.ACC), axis=0)
-    rows = side.rows.pixels
+    rows = side.pixels
     into = partial + span * 3 * rows + anchors.offs
     tl.store(into, loss, mask=inside(anchors))
     tl.store(into + rows, slope, mask=inside(anchors))

@@ -60,16 +60,16 @@ def grad_scores_of(scores, lse, pull, push, positive, negative, ALL: tl.constexp
 
 @triton.jit
 def pair_contrast_backward_kernel(
-    side, other, labels, statistics, partial, radial_ptr, meta: tl.constexpr
+    side, other, per_row, statistics, partial, radial_ptr, meta: tl.constexpr
 ):
     """Rows are the anchors or, OF_KEYS, the keys; others the other side."""
     META: tl.constexpr = constants(meta)
     DISTANCE: tl.constexpr = META.SIMILARITY == "euclidean"
     RESIDENT: tl.constexpr = (META.BLOCK_D >= META.D) & (META.SIMILARITY != "euclidean")
-    block, span, first = place(side.rows, META)
+    block, span, first = place(side, META)
     rows = rows_at(side, block * META.BLOCK_P, META)
-    scale = load_rows(side.scale, rows, 0.0)
-    number = (span * tl.cdiv(side.rows.pixels, META.BLOCK_P) + block) * META.BLOCK_P
+    scale = load_rows(per_row.scale, rows, 0.0)
+    number = (span * tl.cdiv(side.pixels, META.BLOCK_P) + block) * META.BLOCK_P
     slot = partial + number * META.D
     radial = tl.zeros([META.BLOCK_P], dtype=META.ACC)
     every_d = tl.arange(0, META.BLOCK_D)
@@ -78,7 +78,7 @@ def pair_contrast_backward_kernel(
         right = load_tile(rows, every_d, META)
     for step in range(0, META.SPAN, META.BLOCK_P):
         others = rows_at(other, first + step, META)
-        factor = load_rows(other.scale, others, 0.0)
+        factor = load_rows(per_row.other_scale, others, 0.0)
         if RESIDENT:
             left = load_tile(others, every_d, META)
             scores = tl.zeros([META.BLOCK_P, META.BLOCK_P], dtype=META.ACC)
@@ -89,9 +89,9 @@ def pair_contrast_backward_kernel(
         distance = -scores
         scores *= both
         if META.OF_KEYS:
-            own = load_rows(labels.own, others, META.IGNORE_INDEX)
-            plus = load_rows(labels.plus, rows, META.IGNORE_INDEX)
-            minus = load_rows(labels.minus, rows, META.IGNORE_INDEX)
+            own = load_rows(per_row.own, others, META.IGNORE_INDEX)
+            plus = load_rows(per_row.plus, rows, META.IGNORE_INDEX)
+            minus = load_rows(per_row.minus, rows, META.IGNORE_INDEX)
             lse, pull, push = of_anchors(statistics, others)
             positive, negative = roles(
                 own[:, None], plus[None, :], minus[None, :],
@@ -102,9 +102,9 @@ def pair_contrast_backward_kernel(
             )
             used = pull != 0.0
         else:
-            own = load_rows(labels.own, rows, META.IGNORE_INDEX)
-            plus = load_rows(labels.plus, others, META.IGNORE_INDEX)
-            minus = load_rows(labels.minus, others, META.IGNORE_INDEX)
+            own = load_rows(per_row.own, rows, META.IGNORE_INDEX)
+            plus = load_rows(per_row.plus, others, META.IGNORE_INDEX)
+            minus = load_rows(per_row.minus, others, META.IGNORE_INDEX)
             lse, pull, push = of_anchors(statistics, rows)
             positive, negative = roles(
                 own[None, :], plus[:, None], minus[:, None],

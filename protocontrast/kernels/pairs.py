@@ -20,16 +20,12 @@ PROGRAMS = 1024
 """Spans are as long as they can be while so many blocks of 64 rows are at work."""
 
 
-class Scaled(NamedTuple):
-    """Rows of a side, as the pixels of one image, and what products of each are multiplied by."""
+class PerRow(NamedTuple):
+    """What products of both sides' rows are multiplied by; labels of anchors, and of keys as
+    positives and as negatives."""
 
-    rows: Map
     scale: Any
-
-
-class Labels(NamedTuple):
-    """Of anchors, and of keys as positives and as negatives."""
-
+    other_scale: Any
     own: Any
     plus: Any
     minus: Any
@@ -44,9 +40,9 @@ def place(rows, META: tl.constexpr):
 
 
 @triton.jit
-def rows_at(side, first, META: tl.constexpr):
+def rows_at(rows, first, META: tl.constexpr):
     """A tile of a side's rows."""
-    return Tile(side.rows, 0, first + tl.arange(0, META.BLOCK_P))
+    return Tile(rows, 0, first + tl.arange(0, META.BLOCK_P))
 
 
 @triton.jit
@@ -111,12 +107,12 @@ def roles(own, plus, minus, anchor, key, META: tl.constexpr):
 
 
 @triton.jit
-def scored_pairs(anchors, keys, scale, key_scale, labels, META: tl.constexpr):
+def scored_pairs(anchors, keys, scale, per_row, META: tl.constexpr):
     """Scores of a tile of keys and a block of anchors, [BLOCK_O, BLOCK_R], and their roles."""
-    own = load_rows(labels.own, anchors, META.IGNORE_INDEX)[None, :]
-    plus = load_rows(labels.plus, keys, META.IGNORE_INDEX)[:, None]
-    minus = load_rows(labels.minus, keys, META.IGNORE_INDEX)[:, None]
-    factor = load_rows(key_scale, keys, 0.0)
+    own = load_rows(per_row.own, anchors, META.IGNORE_INDEX)[None, :]
+    plus = load_rows(per_row.plus, keys, META.IGNORE_INDEX)[:, None]
+    minus = load_rows(per_row.minus, keys, META.IGNORE_INDEX)[:, None]
+    factor = load_rows(per_row.other_scale, keys, 0.0)
     scores = read_products(keys, anchors, META)
     scores *= factor[:, None] * scale[None, :]
     found = roles(own, plus, minus, anchors.offs[None, :], keys.offs[:, None], META)
@@ -197,12 +193,10 @@ def pair_launch(
 ) -> None:
     """Start a kernel of the `row` of tile sizes for every block of rows and span of others.
 
-    It takes rows, others, labels, then `arguments` of its own.
+    It takes rows, others, `PerRow`, then `arguments` of its own.
     """
-    given = (
-        Scaled(
-            Map(each.rows, 0, each.rows.stride(1), each.rows.stride(0), len(each.rows)), each.scale
-        )
+    maps = (
+        Map(each.rows, 0, each.rows.stride(1), each.rows.stride(0), len(each.rows))
         for each in sides
     )
     rows, others = (len(each.rows) for each in sides)
@@ -217,5 +211,7 @@ def pair_launch(
     )
     programs = tile_count(rows, meta.BLOCK_P) * tile_count(others, span)
     labels = call.anchor_labels, call.positive_labels, call.negative_labels
-    arguments = *given, Labels(*(each.contiguous() for each in labels)), *arguments
+    scales = (each.scale for each in sides)
+    per_row = PerRow(*scales, *(each.contiguous() for each in labels))
+    arguments = *maps, per_row, *arguments
     run(Launch(kernel, programs, arguments, meta, how), sides[0].rows)
