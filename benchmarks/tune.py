@@ -157,7 +157,7 @@ def launch_of(job: Job, call: Callable[[], Any], family: str) -> Any:
 def time_us(launch: Any, clock: Any) -> float:
     """The launch alone, with a cold cache."""
     kernel = launch.kernel[(launch.programs,)]
-    return clock.graph_us(lambda: kernel(**launch.arguments, **launch.constants, **launch.options))
+    return clock.graph_us(lambda: kernel(*launch.arguments, launch.meta, **launch.options))
 
 
 def trials(

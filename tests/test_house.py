@@ -13,6 +13,9 @@ NOT_OURS = {"build", "dist", "runs", "__pycache__"}
 EMPTY_NAMES = {"utils", "util", "helpers", "helper", "misc", "common"}
 # Each of these makes the host wait for the device, or returns a shape that depends on values.
 SYNCHRONISING = {"item", "tolist", "nonzero", "argwhere", "masked_select", "equal"}
+MANY_ARGUMENTS = 8
+# Users name the settings that they change; behind these rooms a call is one named tuple.
+PUBLIC = {"functional", "losses", "bank", "bicl"}
 # naive is read with the paper open, not run for speed; checks reads values by its contract.
 MAY_SYNCHRONISE = {"naive", "checks"}
 # Guarded by its `may_read`: reads labels of rows on the host alone.
@@ -68,6 +71,22 @@ def synchronisations(package: Path) -> list[str]:
     return found
 
 
+def long_signatures(package: Path) -> list[str]:
+    """Definitions with many arguments, outside the public rooms."""
+    found = []
+    for path in sorted(package.rglob("*.py")):
+        where = path.relative_to(package)
+        if where.parts[0] in PUBLIC:
+            continue
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+                arguments = node.args
+                count = sum(map(len, (arguments.posonlyargs, arguments.args, arguments.kwonlyargs)))
+                if count >= MANY_ARGUMENTS:
+                    found.append(f"{where}: {getattr(node, 'name', 'lambda')} takes {count}")
+    return found
+
+
 def test_no_file_is_long() -> None:
     assert long_files(ROOT) == []
 
@@ -84,6 +103,11 @@ def test_shipped_code_raises_and_never_asserts(folder: str) -> None:
 
 def test_package_never_waits_for_the_device() -> None:
     assert synchronisations(ROOT / "protocontrast") == []
+
+
+def test_arguments_are_few() -> None:
+    # The declaration of an operator, by name.
+    assert long_signatures(ROOT / "protocontrast") == ["ops/operator.py: __init__ takes 16"]
 
 
 def test_the_walk_sees_this_house() -> None:
@@ -107,6 +131,15 @@ def test_an_empty_name_is_found(tmp_path: Path) -> None:
 def test_an_assertion_is_found(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("def f(x):\n    assert x > 0\n    return x\n")
     assert assertions(tmp_path) == ["a.py:2"]
+
+
+def test_a_long_signature_is_found(tmp_path: Path) -> None:
+    names = ", ".join("abcdefg")
+    for folder in ("functional", "kernels"):
+        (tmp_path / folder).mkdir()
+        lines = f"def f({names}): ...\ndef g({names}, *, h): ...\n"
+        (tmp_path / folder / "sums.py").write_text(lines)
+    assert long_signatures(tmp_path) == ["kernels/sums.py: g takes 8"]
 
 
 @pytest.mark.parametrize(

@@ -280,16 +280,18 @@ def test_a_recorded_call_tells_its_launches() -> None:
     assert loss.is_meta and loss.shape == (2, 8192)
     assert [launch.kernel.__name__ for launch in launches] == ["prepare_kernel", "contrast_kernel"]
     launch = launches[1]
-    assert launch.programs * launch.constants["BLOCK_P"] == 2 * 8192
+    assert launch.programs * launch.meta.BLOCK_P == 2 * 8192
     signature, constants, attributes = launch.specialised()
     assert list(signature) == list(launch.kernel.arg_names)
-    assert signature["features_ptr"] == "*bf16" and signature["labels_ptr"] == "*i64"
-    assert signature["stride_xd"] == "i32"
+    features, targets = signature["features"], signature["targets"]
+    assert features.pointer == "*bf16" and targets.labels.pointer == "*i64"
+    assert features.stride_d == "i32"
     # Unit strides and absent tensors are constants, as triton's launcher makes them.
-    assert signature["stride_xp"] == "constexpr" and constants["stride_xp"] == 1
-    assert signature["weight_ptr"] == "constexpr" and constants["weight_ptr"] is None
-    marked = {list(signature)[index] for (index,) in attributes}
-    assert {"features_ptr", "labels_ptr", "pixels", "stride_xd"} <= marked
+    assert features.stride_p == "constexpr" and constants[0, 3] == 1
+    assert targets.weight == "constexpr" and constants[1, 1] is None
+    assert constants[4,] == launch.meta
+    # Address, strides and pixels of the features, address of the labels.
+    assert {(0, 0), (0, 1), (0, 2), (0, 4), (1, 0, 0)} <= set(attributes)
 
 
 @needs_triton

@@ -49,8 +49,10 @@ def readers(launches: list[Any]) -> list[str]:
 
 def units(launches: list[Any]) -> int:
     """Reads and writes of whole maps."""
+    from protocontrast.kernels.launch import leaves
+
     elements = torch.Size(SHAPE).numel()
-    pointers = [value for launch in launches for value in launch.arguments.values()]
+    pointers = [value for launch in launches for _, value in leaves(launch.arguments)]
     return sum(isinstance(value, torch.Tensor) and value.numel() == elements for value in pointers)
 
 

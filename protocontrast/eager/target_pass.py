@@ -5,7 +5,7 @@ from torch import Tensor
 
 from protocontrast.calls import TargetPassCall
 from protocontrast.eager.class_prototypes import add_marked
-from protocontrast.eager.contrast import contrast_backward, scale_in_place
+from protocontrast.eager.contrast import scale_in_place
 from protocontrast.eager.lengths import Lengths, unit_columns
 from protocontrast.eager.products import add_product
 from protocontrast.eager.similarity import Scored, Similarity
@@ -142,20 +142,6 @@ def target_pass(call: TargetPassCall) -> tuple[Tensor, ...]:
     lse.masked_fill_(torch.isnan(lse), torch.inf)
     sums = total.sums.t().contiguous()
     return losses, sums, total.counts, labels, near.seen(values), lse, filled, gradient
-
-
-def target_pass_backward(
-    grad_output: Tensor,
-    call: TargetPassCall,
-    wants: tuple[bool],
-    labels: Tensor,
-    lse: Tensor,
-    filled: Tensor,
-) -> Tensor:
-    """Gradient of the features from that of the losses (C,): a class weight of the contrast."""
-    contrast = call.of_losses(call.contrasted(labels, filled), grad_output)
-    everywhere = torch.ones_like(lse[:, :1]).expand_as(lse)
-    return contrast_backward(everywhere, contrast, (True, False), lse)[0]
 
 
 def scaled(

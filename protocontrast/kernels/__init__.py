@@ -5,9 +5,10 @@ triton, so the package works without it; nor does `compilers`, which says where 
 The others are imported when a call first needs them.
 
 `launch` runs launches or, within `recorded`, collects them to be compiled ahead of time; `configs`
-holds the table of tile sizes; `scores`, `targets` and `operands` are device functions that the
-operators share, `pairs` what the kernels of pairs share and `spreads` what a variance adds;
-`prototypes` prepares the prototypes and finishes their gradient.
+holds the table of tile sizes; `meta` has the constants and `tiles` the tensors of a kernel as named
+tuples; `scores`, `targets` and `operands` are device functions that the operators share, `pairs`
+what the kernels of pairs share and `spreads` what a variance adds; `prototypes` prepares the
+prototypes and finishes their gradient.
 """
 
 import os

@@ -3,68 +3,56 @@
 The gradient is in class_prototypes_backward.py.
 """
 
-from typing import Any
-
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from protocontrast.calls import ClassSumsCall
 from protocontrast.kernels.backward import add_to_slot
-from protocontrast.kernels.configs import Config, configuration, power_of_two
-from protocontrast.kernels.contrast import pixel_arguments
 from protocontrast.kernels.launch import (
     Launch,
     accumulation_dtype,
-    arithmetic,
-    family,
-    options,
+    plan,
     run,
     span_of,
     tile_count,
 )
 from protocontrast.kernels.lengths import inverse_of, pixel_lengths
-from protocontrast.kernels.operands import load_tile
+from protocontrast.kernels.meta import constants
 from protocontrast.kernels.scores import weighted_sum
-from protocontrast.kernels.targets import masses
+from protocontrast.kernels.targets import masses, targets_of
+from protocontrast.kernels.tiles import load_tile, map_of, span_at, tile_at
 
 
 @triton.jit
-def read_lengths(
-    image_ptr, stride_d, stride_p, offs_p, pixels,
-    ACC: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_P: tl.constexpr,
-):  # fmt: skip
+def read_lengths(tile, META: tl.constexpr):
     """One over the length of each pixel of a tile, [BLOCK_P]; 0 where it is 0."""
-    squared = tl.zeros([BLOCK_P], dtype=ACC)
-    for start in range(0, D, BLOCK_D):
-        offs_d = start + tl.arange(0, BLOCK_D)
-        wide = load_tile(image_ptr, stride_d, stride_p, offs_p, offs_d, pixels, D).to(ACC)
+    squared = tl.zeros([META.BLOCK_P], dtype=META.ACC)
+    for start in range(0, META.D, META.BLOCK_D):
+        wide = load_tile(tile, start + tl.arange(0, META.BLOCK_D), META).to(META.ACC)
         squared += tl.sum(wide * wide, axis=1)
-    return inverse_of(
-        pixel_lengths(squared, image_ptr, stride_d, stride_p, offs_p, pixels, ACC, D, BLOCK_P)
-    )
+    return inverse_of(pixel_lengths(squared, tile, META))
 
 
 @triton.jit
-def finite_or_zero(tile, ACC: tl.constexpr):
-    """The tile with 0 in place of what is not finite, and how many of each pixel were, [BLOCK_P].
+def finite_or_zero(block, ACC: tl.constexpr):
+    """The block with 0 in place of what is not finite, and how many of each pixel were, [BLOCK_P].
 
     A product with one-hot labels would spread it to every class, since 0 * NaN is NaN.
     """
-    wide = tile.to(ACC)
+    wide = block.to(ACC)
     finite = wide - wide == 0.0
-    return tl.where(finite, tile, tl.zeros_like(tile)), tl.sum((~finite).to(tl.int32), axis=1)
+    return tl.where(finite, block, tl.zeros_like(block)), tl.sum((~finite).to(tl.int32), axis=1)
 
 
 @triton.jit
-def strays_of(tile, member, weight, C: tl.constexpr, ACC: tl.constexpr):
+def strays_of(block, member, weight, META: tl.constexpr):
     """What `finite_or_zero` left out of the classes' sums, [BLOCK_D, BLOCK_C], class by class."""
-    offs_c = tl.arange(0, member.shape[1])
-    wide = tile.to(ACC)
+    offs_c = tl.arange(0, META.BLOCK_C)
+    wide = block.to(META.ACC)
     stray = wide - wide != 0.0
-    total = tl.zeros([tile.shape[1], member.shape[1]], dtype=ACC)
-    for c in range(C):
+    total = tl.zeros([block.shape[1], META.BLOCK_C], dtype=META.ACC)
+    for c in range(META.C):
         own = offs_c[None, :] == c
         inside = tl.sum((own & (member != 0.0)).to(tl.int32), axis=1) > 0
         factor = tl.sum(tl.where(own, weight, 0.0), axis=1)
@@ -74,132 +62,83 @@ def strays_of(tile, member, weight, C: tl.constexpr, ACC: tl.constexpr):
 
 
 @triton.jit
-def add_strays(
-    slot_ptr, image_ptr, stride_xd, stride_xp, labels_ptr, stride_lc, stride_lp,
-    weight_ptr, stride_wp, first, low, pixels,
-    ACC: tl.constexpr, SOFT: tl.constexpr, WEIGHTED: tl.constexpr, IGNORE_INDEX: tl.constexpr,
-    NORMALIZE: tl.constexpr, SPAN: tl.constexpr, GROUP_D: tl.constexpr,
-    C: tl.constexpr, D: tl.constexpr,
-    BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_P: tl.constexpr,
-):  # fmt: skip
+def add_strays(slot, features, targets, image, first, low, META: tl.constexpr):
     """A second walk of a span in which a pixel that counts is not finite: its value is added to
-    its own class and channel, after the finite ones. Pointers are those of the image.
+    its own class and channel, after the finite ones.
 
     It is to happen rarely and in few registers, so BLOCK_P is small."""
-    share = (tl.arange(0, BLOCK_C) < C).to(ACC)
-    for step in range(0, SPAN, BLOCK_P):
+    share = (tl.arange(0, META.BLOCK_C) < META.C).to(META.ACC)
+    for step in range(0, META.SPAN, META.BLOCK_P):
         # The slot's elements may belong to other threads than those that stored them last.
         tl.debug_barrier()
-        offs_p = first + step + tl.arange(0, BLOCK_P)
-        member, _ = masses(
-            labels_ptr, stride_lc, stride_lp, weight_ptr, stride_wp,
-            offs_p, pixels, share, SOFT, WEIGHTED, IGNORE_INDEX, C, BLOCK_C, ACC,
-        )  # fmt: skip
+        tile = tile_at(features, image, first + step, META)
+        member, _ = masses(targets, tile, share, META)
         weight = member
-        if NORMALIZE:
-            inverse = read_lengths(
-                image_ptr, stride_xd, stride_xp, offs_p, pixels, ACC, D, BLOCK_D, BLOCK_P
-            )
-            weight = member * inverse[:, None]
-        for start in range(0, GROUP_D, BLOCK_D):
-            offs_d = low + start + tl.arange(0, BLOCK_D)
-            tile = load_tile(image_ptr, stride_xd, stride_xp, offs_p, offs_d, pixels, D)
-            add_to_slot(slot_ptr, strays_of(tile, member, weight, C, ACC), offs_d, 1, C, D)
+        if META.NORMALIZE:
+            weight = member * read_lengths(tile, META)[:, None]
+        for start in range(0, META.GROUP_D, META.BLOCK_D):
+            offs_d = low + start + tl.arange(0, META.BLOCK_D)
+            part = strays_of(load_tile(tile, offs_d, META), member, weight, META)
+            add_to_slot(slot, part, offs_d, 1, META.C, META.D)
 
 
 @triton.jit
-def class_sums_kernel(
-    features_ptr, stride_xb, stride_xd, stride_xp,
-    labels_ptr, stride_lb, stride_lc, stride_lp, weight_ptr, stride_wb, stride_wp,
-    partial_ptr, count_ptr, pixels,
-    OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
-    SOFT: tl.constexpr, WEIGHTED: tl.constexpr, IGNORE_INDEX: tl.constexpr,
-    NORMALIZE: tl.constexpr, SPAN: tl.constexpr, C: tl.constexpr, D: tl.constexpr,
-    BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_P: tl.constexpr, GROUP_D: tl.constexpr,
-):  # fmt: skip
+def readable_weight(member, inverse):
+    """Masses over lengths, [BLOCK_P, BLOCK_C], and NaN for classes with a pixel without length.
+
+    In a product NaN would reach every class; it is added to its own class instead.
+    """
+    readable = inverse == inverse
+    weight = member * tl.where(readable, inverse, 0.0)[:, None]
+    unread = (member != 0.0) & (inverse != inverse)[:, None]
+    return weight, tl.sum(tl.where(unread, float("nan"), 0.0), axis=0)
+
+
+@triton.jit
+def class_sums_kernel(features, targets, partial, counts, meta: tl.constexpr):
     """One program per SPAN pixels of one image and GROUP_D channels: BLOCK_D, or D for lengths."""
-    SINGLE: tl.constexpr = GROUP_D <= BLOCK_D
-    groups = tl.cdiv(D, GROUP_D)
-    slot = tl.program_id(0) // groups
-    low = (tl.program_id(0) % groups) * GROUP_D
-    spans = tl.cdiv(pixels, SPAN)
-    image = (slot // spans).to(tl.int64)
-    first = (slot % spans) * SPAN
-    offs_c = tl.arange(0, BLOCK_C)
-    share = (offs_c < C).to(ACC)
-    image_ptr = features_ptr + image * stride_xb
-    slot_ptr = partial_ptr + slot.to(tl.int64) * C * D
-    count = tl.zeros([BLOCK_C], dtype=ACC)
-    strays = tl.zeros([BLOCK_P], dtype=tl.int32)
+    META: tl.constexpr = constants(meta)
+    SINGLE: tl.constexpr = META.GROUP_D <= META.BLOCK_D
+    groups = tl.cdiv(META.D, META.GROUP_D)
+    number = tl.program_id(0) // groups
+    low = (tl.program_id(0) % groups) * META.GROUP_D
+    image, first = span_at(features, number, META.SPAN)
+    offs_c = tl.arange(0, META.BLOCK_C)
+    share = (offs_c < META.C).to(META.ACC)
+    slot = partial + number.to(tl.int64) * META.C * META.D
+    count = tl.zeros([META.BLOCK_C], dtype=META.ACC)
+    strays = tl.zeros([META.BLOCK_P], dtype=tl.int32)
     if SINGLE:
-        whole = tl.zeros([BLOCK_D, BLOCK_C], dtype=ACC)
-    for step in range(0, SPAN, BLOCK_P):
-        offs_p = first + step + tl.arange(0, BLOCK_P)
-        member, mass = masses(
-            labels_ptr + image * stride_lb, stride_lc, stride_lp,
-            weight_ptr + image * stride_wb if WEIGHTED else weight_ptr, stride_wp,
-            offs_p, pixels, share, SOFT, WEIGHTED, IGNORE_INDEX, C, BLOCK_C, ACC,
-        )  # fmt: skip
+        whole = tl.zeros([META.BLOCK_D, META.BLOCK_C], dtype=META.ACC)
+    for step in range(0, META.SPAN, META.BLOCK_P):
+        tile = tile_at(features, image, first + step, META)
+        member, mass = masses(targets, tile, share, META)
         count += tl.sum(member, axis=0)
         weight = member
-        if NORMALIZE:
-            inverse = read_lengths(
-                image_ptr, stride_xd, stride_xp, offs_p, pixels, ACC, D, BLOCK_D, BLOCK_P
-            )
-            # In a product NaN would reach every class; it is added to its own class instead.
-            readable = inverse == inverse
-            weight = member * tl.where(readable, inverse, 0.0)[:, None]
-            unread = (member != 0.0) & (inverse != inverse)[:, None]
-            unread = tl.sum(tl.where(unread, float("nan"), 0.0), axis=0)
-        for start in range(0, GROUP_D, BLOCK_D):
-            offs_d = low + start + tl.arange(0, BLOCK_D)
-            tile = load_tile(image_ptr, stride_xd, stride_xp, offs_p, offs_d, pixels, D)
-            clean, lost = finite_or_zero(tile, ACC)
+        if META.NORMALIZE:
+            weight, unread = readable_weight(member, read_lengths(tile, META))
+        for start in range(0, META.GROUP_D, META.BLOCK_D):
+            offs_d = low + start + tl.arange(0, META.BLOCK_D)
+            clean, lost = finite_or_zero(load_tile(tile, offs_d, META), META.ACC)
             strays += tl.where(mass != 0.0, lost, 0)
-            part = weighted_sum(clean, weight, OPERANDS, PRECISION, ACC, NORMALIZE)
-            if NORMALIZE:
-                part += unread[None, :].to(ACC)
+            part = weighted_sum(clean, weight, META, META.NORMALIZE)
+            if META.NORMALIZE:
+                part += unread[None, :].to(META.ACC)
             if SINGLE:
                 whole += part
             else:
-                add_to_slot(slot_ptr, part, offs_d, step, C, D)
+                add_to_slot(slot, part, offs_d, step, META.C, META.D)
         if not SINGLE:
             # The next tile's loads of the slot may belong to other threads than these stores.
             tl.debug_barrier()
     if SINGLE:
-        add_to_slot(slot_ptr, whole, low + tl.arange(0, BLOCK_D), 0, C, D)
+        add_to_slot(slot, whole, low + tl.arange(0, META.BLOCK_D), 0, META.C, META.D)
     # Programs of one slot count the same pixels; the first of them says so.
-    told = tl.where(low == 0, C, 0)
-    tl.store(count_ptr + slot.to(tl.int64) * C + offs_c, count, mask=offs_c < told)
+    told = tl.where(low == 0, META.C, 0)
+    tl.store(counts + number.to(tl.int64) * META.C + offs_c, count, mask=offs_c < told)
     if tl.sum(strays) > 0:
-        add_strays(
-            slot_ptr, image_ptr, stride_xd, stride_xp, labels_ptr + image * stride_lb,
-            stride_lc, stride_lp, weight_ptr + image * stride_wb if WEIGHTED else weight_ptr,
-            stride_wp, first, low, pixels, ACC, SOFT, WEIGHTED, IGNORE_INDEX, NORMALIZE,
-            SPAN, GROUP_D, C, D, BLOCK_C, BLOCK_D, min(BLOCK_P, 32),
-        )  # fmt: skip
-
-
-def plan(
-    kernel: str, call: ClassSumsCall
-) -> tuple[Config, dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Configuration, run-time arguments, constants and options that both kernels share."""
-    halved = torch.bfloat16 if kernel == "class_sums_backward" else None
-    features, num_classes, channels = call.features, call.num_classes, call.features.shape[1]
-    config = configuration(kernel, family(features), features.element_size(), channels, num_classes)
-    arguments, constants = pixel_arguments(call)
-    constants = {
-        **arithmetic(features, halved),
-        **constants,
-        "IGNORE_INDEX": call.ignore_index,
-        "NORMALIZE": call.normalize,
-        "C": num_classes,
-        "D": channels,
-        "BLOCK_C": power_of_two(num_classes),
-        "BLOCK_D": config.block_d,
-        "BLOCK_P": config.block_p,
-    }
-    return config, arguments, constants, options(config.num_warps, config.num_stages)
+        FEW: tl.constexpr = min(META.BLOCK_P, 32)
+        add_strays(slot, features, targets, image, first, low, constants(META, BLOCK_P=FEW))
 
 
 def class_sums(call: ClassSumsCall) -> tuple[Tensor, Tensor]:
@@ -216,20 +155,20 @@ def class_sums(call: ClassSumsCall) -> tuple[Tensor, Tensor]:
             features.new_zeros(groups, num_classes, channels, dtype=acc),
             features.new_zeros(groups, num_classes, dtype=acc),
         )
-    config, arguments, constants, how = plan("class_sums", call)
+    meta, how = plan("class_sums", features, num_classes)
     span = span_of(images, channels, pixels, features.element_size(), num_classes)
     spans = tile_count(pixels, span)
     partial = features.new_empty(images, spans, num_classes, channels, dtype=acc)
     count = features.new_empty(images, spans, num_classes, dtype=acc)
-    group = channels if call.normalize else config.block_d
-    launch = Launch(
-        class_sums_kernel,
-        images * spans * tile_count(channels, group),
-        {**arguments, "partial_ptr": partial, "count_ptr": count},
-        {**constants, "SPAN": span, "GROUP_D": group},
-        how,
+    meta = meta._replace(
+        SPAN=span,
+        GROUP_D=channels if call.normalize else meta.BLOCK_D,
+        NORMALIZE=call.normalize,
+        IGNORE_INDEX=call.ignore_index,
     )
-    run(launch, features)
+    arguments = map_of(features), targets_of(call), partial, count
+    programs = images * spans * tile_count(channels, meta.GROUP_D)
+    run(Launch(class_sums_kernel, programs, arguments, meta, how), features)
     if call.per_image:
         return partial.sum(dim=1), count.sum(dim=1)
     return partial.sum(dim=(0, 1))[None], count.sum(dim=(0, 1))[None]

@@ -6,82 +6,52 @@ import triton.language as tl
 from torch import Tensor
 
 from protocontrast.calls import ClassSumsCall
-from protocontrast.kernels.class_prototypes import plan
-from protocontrast.kernels.launch import Launch, accumulation_dtype, run, tile_count
+from protocontrast.kernels.launch import Launch, accumulation_dtype, plan, run, tile_count
 from protocontrast.kernels.lengths import inverse_of, pixel_lengths
-from protocontrast.kernels.operands import add_product, load_tile, narrowed
-from protocontrast.kernels.targets import masses
+from protocontrast.kernels.meta import constants
+from protocontrast.kernels.operands import add_product
+from protocontrast.kernels.targets import masses, targets_of
+from protocontrast.kernels.tiles import load_tile, map_of, own_tile, store_tile
 
 
 @triton.jit
-def pulled_block(
-    member, grad_sums_ptr, offs_d,
-    OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
-    C: tl.constexpr, D: tl.constexpr, BLOCK_C: tl.constexpr,
-):  # fmt: skip
+def pulled_block(member, grad_sums, offs_d, META: tl.constexpr):
     """sum_c member_ic slope_c of a block of channels, [BLOCK_P, BLOCK_D]."""
-    offs_c = tl.arange(0, BLOCK_C)
-    rows = grad_sums_ptr + offs_c[:, None] * D + offs_d[None, :]
-    mask = (offs_c[:, None] < C) & (offs_d[None, :] < D)
-    grad_sums = tl.load(rows, mask=mask, other=0.0)
-    return add_product(member, grad_sums, None, OPERANDS, PRECISION, ACC)
+    offs_c = tl.arange(0, META.BLOCK_C)
+    rows = grad_sums + offs_c[:, None] * META.D + offs_d[None, :]
+    mask = (offs_c[:, None] < META.C) & (offs_d[None, :] < META.D)
+    return add_product(member, tl.load(rows, mask=mask, other=0.0), None, META.OPERANDS, META)
 
 
 @triton.jit
 def class_sums_backward_kernel(
-    features_ptr, stride_xb, stride_xd, stride_xp,
-    labels_ptr, stride_lb, stride_lc, stride_lp, weight_ptr, stride_wb, stride_wp,
-    grad_sums_ptr, stride_sb, gradient_ptr, stride_gb, stride_gd, stride_gp, pixels,
-    OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
-    SOFT: tl.constexpr, WEIGHTED: tl.constexpr, IGNORE_INDEX: tl.constexpr,
-    NORMALIZE: tl.constexpr, C: tl.constexpr, D: tl.constexpr,
-    BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_P: tl.constexpr,
-):  # fmt: skip
+    features, targets, grad_sums, stride_s, gradient, meta: tl.constexpr
+):
     """One program per tile of pixels; plain sums need no features, normalised ones read them."""
-    tiles = tl.cdiv(pixels, BLOCK_P)
-    image = (tl.program_id(0) // tiles).to(tl.int64)
-    offs_p = (tl.program_id(0) % tiles) * BLOCK_P + tl.arange(0, BLOCK_P)
-    offs_c = tl.arange(0, BLOCK_C)
-    image_ptr = features_ptr + image * stride_xb
-    image_slopes = grad_sums_ptr + image * stride_sb
-    share = (offs_c < C).to(ACC)
-    member, _ = masses(
-        labels_ptr + image * stride_lb, stride_lc, stride_lp,
-        weight_ptr + image * stride_wb if WEIGHTED else weight_ptr, stride_wp,
-        offs_p, pixels, share, SOFT, WEIGHTED, IGNORE_INDEX, C, BLOCK_C, ACC,
-    )  # fmt: skip
+    META: tl.constexpr = constants(meta)
+    tile = own_tile(features, META)
+    slopes = grad_sums + tile.image * stride_s
+    share = (tl.arange(0, META.BLOCK_C) < META.C).to(META.ACC)
+    member, _ = masses(targets, tile, share, META)
     kept = tl.sum((member != 0.0).to(tl.int32), axis=1) > 0
-    radial = tl.zeros([BLOCK_P], dtype=ACC)
-    if NORMALIZE:
-        squared = tl.zeros([BLOCK_P], dtype=ACC)
-        for start in range(0, D, BLOCK_D):
-            offs_d = start + tl.arange(0, BLOCK_D)
-            tile = load_tile(image_ptr, stride_xd, stride_xp, offs_p, offs_d, pixels, D).to(ACC)
-            squared += tl.sum(tile * tile, axis=1)
-            pulled = pulled_block(
-                member, image_slopes, offs_d, OPERANDS, PRECISION, ACC, C, D, BLOCK_C
-            )
-            radial += tl.sum(pulled * tile, axis=1)
-        inverse = inverse_of(
-            pixel_lengths(squared, image_ptr, stride_xd, stride_xp, offs_p, pixels, ACC, D, BLOCK_P)
-        )
+    radial = tl.zeros([META.BLOCK_P], dtype=META.ACC)
+    if META.NORMALIZE:
+        squared = tl.zeros([META.BLOCK_P], dtype=META.ACC)
+        for start in range(0, META.D, META.BLOCK_D):
+            offs_d = start + tl.arange(0, META.BLOCK_D)
+            wide = load_tile(tile, offs_d, META).to(META.ACC)
+            squared += tl.sum(wide * wide, axis=1)
+            radial += tl.sum(pulled_block(member, slopes, offs_d, META) * wide, axis=1)
+        inverse = inverse_of(pixel_lengths(squared, tile, META))
         radial = radial * inverse * inverse
         member *= inverse[:, None]
-    for start in range(0, D, BLOCK_D):
-        offs_d = start + tl.arange(0, BLOCK_D)
-        part = pulled_block(member, image_slopes, offs_d, OPERANDS, PRECISION, ACC, C, D, BLOCK_C)
-        if NORMALIZE:
-            tile = load_tile(image_ptr, stride_xd, stride_xp, offs_p, offs_d, pixels, D).to(ACC)
-            part -= tile * inverse[:, None] * radial[:, None]
-        part = tl.where(kept[:, None], part, 0.0)
-        tl.store(
-            gradient_ptr
-            + image * stride_gb
-            + offs_p[:, None].to(tl.int64) * stride_gp
-            + offs_d[None, :].to(tl.int64) * stride_gd,
-            narrowed(part, gradient_ptr.dtype.element_ty),
-            mask=(offs_p[:, None] < pixels) & (offs_d[None, :] < D),
-        )
+    for start in range(0, META.D, META.BLOCK_D):
+        offs_d = start + tl.arange(0, META.BLOCK_D)
+        part = pulled_block(member, slopes, offs_d, META)
+        if META.NORMALIZE:
+            wide = load_tile(tile, offs_d, META).to(META.ACC)
+            part -= wide * inverse[:, None] * radial[:, None]
+        store_tile(gradient, tile, offs_d, tl.where(kept[:, None], part, 0.0), META.D)
 
 
 def class_sums_backward(grad_output: Tensor, call: ClassSumsCall, wants: tuple[bool]) -> Tensor:
@@ -95,17 +65,11 @@ def class_sums_backward(grad_output: Tensor, call: ClassSumsCall, wants: tuple[b
     gradient = torch.empty_like(features)
     if images * pixels == 0:
         return gradient
-    _, arguments, constants, how = plan("class_sums_backward", call)
+    meta, how = plan("class_sums_backward", features, call.num_classes, halved=torch.bfloat16)
+    meta = meta._replace(NORMALIZE=call.normalize, IGNORE_INDEX=call.ignore_index)
     grad_sums = grad_output.to(accumulation_dtype(features)).contiguous()
-    arguments = {
-        **arguments,
-        "grad_sums_ptr": grad_sums,
-        "stride_sb": grad_sums.stride(0) if len(grad_sums) > 1 else 0,
-        "gradient_ptr": gradient,
-        "stride_gb": gradient.stride(0),
-        "stride_gd": gradient.stride(1),
-        "stride_gp": gradient.stride(2),
-    }
-    programs = images * tile_count(pixels, constants["BLOCK_P"])
-    run(Launch(class_sums_backward_kernel, programs, arguments, constants, how), features)
+    stride = grad_sums.stride(0) if len(grad_sums) > 1 else 0
+    arguments = map_of(features), targets_of(call), grad_sums, stride, map_of(gradient)
+    programs = images * tile_count(pixels, meta.BLOCK_P)
+    run(Launch(class_sums_backward_kernel, programs, arguments, meta, how), features)
     return gradient

@@ -4,131 +4,83 @@ One read of the features; labels, weights, normalisation and softmax stay inside
 in contrast_backward.py.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from protocontrast.calls import ClassSumsCall, ContrastCall, DistributionCall
-from protocontrast.kernels.configs import configuration
-from protocontrast.kernels.launch import (
-    Launch,
-    accumulation_dtype,
-    family,
-    feature_arguments,
-    options,
-    run,
-    tile_count,
-)
+from protocontrast.calls import ContrastCall
+from protocontrast.kernels.launch import Launch, accumulation_dtype, plan, run, tile_count
 from protocontrast.kernels.lengths import lengths_of
-from protocontrast.kernels.prototypes import Prepared, Prototypes, prepare
-from protocontrast.kernels.scores import logits_of, read_scores
-from protocontrast.kernels.targets import masses
+from protocontrast.kernels.meta import constants
+from protocontrast.kernels.prototypes import Prototypes, prepare
+from protocontrast.kernels.scores import classes_of, logits_of, read_scores
+from protocontrast.kernels.targets import masses, targets_of
+from protocontrast.kernels.tiles import flat, inside, map_of, own_tile
+
+
+class Statistics(NamedTuple):
+    """What a contrast leaves of every pixel, each (B, P): loss, weight and log-sum-exp.
+
+    The last is +inf where a pixel is ignored.
+    """
+
+    loss: Any
+    mass: Any
+    lse: Any
 
 
 @triton.jit
-def contrast_kernel(
-    features_ptr, stride_xb, stride_xd, stride_xp,
-    labels_ptr, stride_lb, stride_lc, stride_lp, weight_ptr, stride_wb, stride_wp,
-    matrix_ptr, table_ptr, loss_ptr, mass_ptr, lse_ptr, pixels,
-    SIMILARITY: tl.constexpr, OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
-    SOFT: tl.constexpr, WEIGHTED: tl.constexpr, IGNORE_INDEX: tl.constexpr,
-    C: tl.constexpr, D: tl.constexpr, ROW: tl.constexpr,
-    BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_P: tl.constexpr,
-):  # fmt: skip
-    """One program per tile of BLOCK_P pixels of one image."""
-    tiles = tl.cdiv(pixels, BLOCK_P)
-    image = (tl.program_id(0) // tiles).to(tl.int64)
-    offs_p = (tl.program_id(0) % tiles) * BLOCK_P + tl.arange(0, BLOCK_P)
-    offs_c = tl.arange(0, BLOCK_C)
-    total, squared = read_scores(
-        features_ptr + image * stride_xb, stride_xd, stride_xp, offs_p, pixels, matrix_ptr,
-        SIMILARITY, OPERANDS, PRECISION, ACC, C, D, ROW, BLOCK_C, BLOCK_D, BLOCK_P,
-    )  # fmt: skip
-    length = lengths_of(
-        total, squared, features_ptr + image * stride_xb, stride_xd, stride_xp, offs_p, pixels,
-        matrix_ptr, SIMILARITY, ACC, C, D, ROW, BLOCK_C, BLOCK_P,
-    )  # fmt: skip
-    scale = tl.load(table_ptr + offs_c)
-    offset = tl.load(table_ptr + BLOCK_C + offs_c)
-    share = tl.load(table_ptr + 2 * BLOCK_C + offs_c)
-    mass, weight = masses(
-        labels_ptr + image * stride_lb, stride_lc, stride_lp,
-        weight_ptr + image * stride_wb if WEIGHTED else weight_ptr, stride_wp,
-        offs_p, pixels, share, SOFT, WEIGHTED, IGNORE_INDEX, C, BLOCK_C, ACC,
-    )  # fmt: skip
-    logits, _ = logits_of(total, length, scale, SIMILARITY, ACC)
-    logits += offset[None, :]
+def normaliser_of(logits):
+    """The log-sum-exp [BLOCK_P] of logits, against the largest."""
     peak = tl.max(logits, axis=1)
-    lse = peak + tl.log(tl.sum(tl.exp(logits - peak[:, None]), axis=1))
-    target_logit = tl.sum(tl.where(mass == 0.0, 0.0, mass * logits), axis=1)
+    return peak + tl.log(tl.sum(tl.exp(logits - peak[:, None]), axis=1))
+
+
+@triton.jit
+def store_statistics(statistics, tile, mass, weight, scores, lse):
+    """Loss and statistics of a tile: `scores` [BLOCK_P, BLOCK_C] is what pulls a pixel."""
+    target_logit = tl.sum(tl.where(mass == 0.0, 0.0, mass * scores), axis=1)
     # An ignored pixel may hold NaN, which stays in its own row of the products and ends here.
     ignored = weight == 0.0
     loss = tl.where(ignored, 0.0, weight * lse - target_logit)
-    into = image * pixels + offs_p
-    inside = offs_p < pixels
-    tl.store(loss_ptr + into, loss, mask=inside)
-    tl.store(mass_ptr + into, weight, mask=inside)
+    tl.store(statistics.loss + flat(tile), loss, mask=inside(tile))
+    tl.store(statistics.mass + flat(tile), weight, mask=inside(tile))
     # exp(z - inf) = 0: an ignored pixel has no softmax, whatever its features hold.
-    tl.store(lse_ptr + into, tl.where(ignored, float("inf"), lse), mask=inside)
+    lse = tl.where(ignored, float("inf"), lse)
+    tl.store(statistics.lse + flat(tile), lse, mask=inside(tile))
 
 
-def pixel_arguments(
-    call: ContrastCall | DistributionCall | ClassSumsCall,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Run-time arguments and constants of features (B, D, P), labels and weights of any strides."""
-    features, labels, pixel_weight = call.features, call.labels, call.pixel_weight
-    soft, weighted = labels.is_floating_point(), pixel_weight is not None
-    if features.dtype == torch.float64:
-        # Triton 3.7 fails to compile a float64 product of what was loaded in 16 bits.
-        labels = labels.double() if soft else labels
-        pixel_weight = None if pixel_weight is None else pixel_weight.double()
-    arguments = {
-        **feature_arguments(features),
-        "labels_ptr": labels,
-        "stride_lb": labels.stride(0),
-        "stride_lc": labels.stride(1) if soft else 0,
-        "stride_lp": labels.stride(-1),
-        "weight_ptr": pixel_weight,
-        "stride_wb": 0 if pixel_weight is None else pixel_weight.stride(0),
-        "stride_wp": 0 if pixel_weight is None else pixel_weight.stride(1),
-    }
-    return arguments, {"SOFT": soft, "WEIGHTED": weighted}
+@triton.jit
+def contrast_kernel(features, targets, prepared, statistics, meta: tl.constexpr):
+    """One program per tile of BLOCK_P pixels of one image."""
+    META: tl.constexpr = constants(meta)
+    tile = own_tile(features, META)
+    total, squared = read_scores(tile, prepared.matrix, META)
+    length = lengths_of(total, squared, tile, prepared.matrix, META)
+    classes = classes_of(prepared.table, META)
+    mass, weight = masses(targets, tile, classes.share, META)
+    logits, _ = logits_of(total, length, classes.scale, META)
+    logits += classes.offset[None, :]
+    store_statistics(statistics, tile, mass, weight, logits, normaliser_of(logits))
 
 
-def prepared_arguments(prepared: Prepared) -> dict[str, Any]:
-    """Run-time arguments of prepared prototypes."""
-    return {"matrix_ptr": prepared.matrix, "table_ptr": prepared.table}
-
-
-def contrast(call: ContrastCall) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss, weight and log-sum-exp of every pixel, each (B, P); the last is +inf where ignored."""
-    features = call.features
-    images, channels, pixels = features.shape
+def empty_statistics(features: Tensor) -> Statistics:
+    """Room for them."""
+    images, _, pixels = features.shape
     acc = accumulation_dtype(features)
-    loss, mass, lse = (features.new_empty(images, pixels, dtype=acc) for _ in range(3))
-    if images * pixels == 0:
-        return loss, mass, lse
-    prepared = prepare(features, Prototypes.of(call))
-    arguments, constants = pixel_arguments(call)
-    outputs = {"loss_ptr": loss, "mass_ptr": mass, "lse_ptr": lse}
-    config = configuration(
-        "contrast", family(features), features.element_size(), channels, len(call.prototypes)
-    )
-    launch = Launch(
-        contrast_kernel,
-        images * tile_count(pixels, config.block_p),
-        {**arguments, **prepared_arguments(prepared), **outputs},
-        {
-            **prepared.constants,
-            **constants,
-            "IGNORE_INDEX": call.ignore_index,
-            "BLOCK_D": config.block_d,
-            "BLOCK_P": config.block_p,
-        },
-        options(config.num_warps, config.num_stages),
-    )
-    run(launch, features)
-    return loss, mass, lse
+    return Statistics(*(features.new_empty(images, pixels, dtype=acc) for _ in range(3)))
+
+
+def contrast(call: ContrastCall) -> Statistics:
+    """Loss, weight and log-sum-exp of every pixel."""
+    features, statistics = call.features, empty_statistics(call.features)
+    if statistics.loss.numel():
+        prepared = prepare(features, Prototypes.of(call))
+        meta, how = plan("contrast", features, len(call.prototypes))
+        meta = meta._replace(SIMILARITY=call.similarity, IGNORE_INDEX=call.ignore_index)
+        arguments = map_of(features), targets_of(call), prepared, statistics
+        programs = len(features) * tile_count(features.shape[2], meta.BLOCK_P)
+        run(Launch(contrast_kernel, programs, arguments, meta, how), features)
+    return statistics

@@ -4,136 +4,128 @@ Where a tile of all channels fits a program (BLOCK_D >= D) the features are read
 second read of a tile, moments after the first, comes from cache.
 """
 
+from typing import Any, NamedTuple
+
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from protocontrast.calls import ContrastCall
-from protocontrast.kernels.backward import add_to_slot, send_back, store_gradient
-from protocontrast.kernels.contrast import pixel_arguments
+from protocontrast.kernels.backward import add_to_slot, send_back
 from protocontrast.kernels.lengths import lengths_of
-from protocontrast.kernels.operands import load_tile
+from protocontrast.kernels.meta import constants
 from protocontrast.kernels.prototypes import Prototypes
-from protocontrast.kernels.scores import add_scores, logits_of, read_scores, to_rows
-from protocontrast.kernels.targets import masses
+from protocontrast.kernels.scores import (
+    add_scores,
+    classes_of,
+    logits_of,
+    read_scores,
+    to_features,
+    to_rows,
+)
+from protocontrast.kernels.targets import masses, targets_of
+from protocontrast.kernels.tiles import (
+    flat,
+    inside,
+    load_pixels,
+    load_tile,
+    map_of,
+    span_at,
+    store_tile,
+    tile_at,
+)
+
+
+class Upstream(NamedTuple):
+    """A map of the losses' gradient (B, P), and the log-sum-exp of each pixel."""
+
+    grad_output: Any
+    lse: Any
+
+
+def upstream_of(grad_output: Tensor, lse: Tensor) -> Upstream:
+    """Both as kernels take them."""
+    return Upstream(map_of(grad_output), lse.contiguous())
+
+
+@triton.jit
+def returned(upstream, tile, ACC: tl.constexpr):
+    """What comes back to each pixel of a tile, and its log-sum-exp, [BLOCK_P]."""
+    lse = tl.load(upstream.lse + flat(tile), mask=inside(tile), other=float("inf"))
+    return load_pixels(upstream.grad_output, tile).to(ACC), lse
 
 
 @triton.jit
 def contrast_backward_kernel(
-    features_ptr, stride_xb, stride_xd, stride_xp,
-    labels_ptr, stride_lb, stride_lc, stride_lp, weight_ptr, stride_wb, stride_wp,
-    grad_output_ptr, stride_ub, stride_up, gradient_ptr, stride_gb, stride_gd, stride_gp,
-    matrix_ptr, table_ptr, lse_ptr, partial_ptr, pixels,
-    SIMILARITY: tl.constexpr, OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
-    SOFT: tl.constexpr, WEIGHTED: tl.constexpr, IGNORE_INDEX: tl.constexpr,
-    WANTS_FEATURES: tl.constexpr, WANTS_PROTOTYPES: tl.constexpr, SPAN: tl.constexpr,
-    C: tl.constexpr, D: tl.constexpr, ROW: tl.constexpr,
-    BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_P: tl.constexpr,
-):  # fmt: skip
+    features, prepared, gradient, partial, targets, upstream, meta: tl.constexpr
+):
     """One program per SPAN pixels of one image, which it walks in tiles of BLOCK_P."""
-    RESIDENT: tl.constexpr = BLOCK_D >= D
-    spans = tl.cdiv(pixels, SPAN)
-    image = (tl.program_id(0) // spans).to(tl.int64)
-    first = (tl.program_id(0) % spans) * SPAN
-    offs_c = tl.arange(0, BLOCK_C)
-    scale = tl.load(table_ptr + offs_c)
-    offset = tl.load(table_ptr + BLOCK_C + offs_c)
-    share = tl.load(table_ptr + 2 * BLOCK_C + offs_c)
-    image_ptr = features_ptr + image * stride_xb
-    slot_ptr = partial_ptr
-    if WANTS_PROTOTYPES:
-        slot_ptr = partial_ptr + tl.program_id(0).to(tl.int64) * C * D
+    META: tl.constexpr = constants(meta)
+    RESIDENT: tl.constexpr = META.BLOCK_D >= META.D
+    image, first = span_at(features, tl.program_id(0), META.SPAN)
+    every_d = tl.arange(0, META.BLOCK_D)
+    classes = classes_of(prepared.table, META)
+    if partial is not None:
+        slot = partial + tl.program_id(0).to(tl.int64) * META.C * META.D
         if RESIDENT:
-            whole = tl.zeros([BLOCK_D, BLOCK_C], dtype=ACC)
-    for step in range(0, SPAN, BLOCK_P):
-        offs_p = first + step + tl.arange(0, BLOCK_P)
-        inside = offs_p < pixels
-        mass, weight = masses(
-            labels_ptr + image * stride_lb, stride_lc, stride_lp,
-            weight_ptr + image * stride_wb if WEIGHTED else weight_ptr, stride_wp,
-            offs_p, pixels, share, SOFT, WEIGHTED, IGNORE_INDEX, C, BLOCK_C, ACC,
-        )  # fmt: skip
+            whole = tl.zeros([META.BLOCK_D, META.BLOCK_C], dtype=META.ACC)
+    for step in range(0, META.SPAN, META.BLOCK_P):
+        tile = tile_at(features, image, first + step, META)
+        mass, weight = masses(targets, tile, classes.share, META)
         if RESIDENT:
-            tile = load_tile(
-                image_ptr, stride_xd, stride_xp, offs_p, tl.arange(0, BLOCK_D), pixels, D
-            )
-            total, squared = add_scores(
-                tile, tl.zeros([BLOCK_P, BLOCK_C], dtype=ACC), tl.zeros([BLOCK_P], dtype=ACC),
-                matrix_ptr, tl.arange(0, BLOCK_D),
-                SIMILARITY, OPERANDS, PRECISION, ACC, C, ROW, BLOCK_C,
-            )  # fmt: skip
+            block = load_tile(tile, every_d, META)
+            total = tl.zeros([META.BLOCK_P, META.BLOCK_C], dtype=META.ACC)
+            squared = tl.zeros([META.BLOCK_P], dtype=META.ACC)
+            total, squared = add_scores(block, total, squared, prepared.matrix, every_d, META)
         else:
-            total, squared = read_scores(
-                image_ptr, stride_xd, stride_xp, offs_p, pixels, matrix_ptr,
-                SIMILARITY, OPERANDS, PRECISION, ACC, C, D, ROW, BLOCK_C, BLOCK_D, BLOCK_P,
-            )  # fmt: skip
-        length = lengths_of(
-            total, squared, image_ptr, stride_xd, stride_xp, offs_p, pixels, matrix_ptr,
-            SIMILARITY, ACC, C, D, ROW, BLOCK_C, BLOCK_P,
-        )  # fmt: skip
-        logits, inverse = logits_of(total, length, scale, SIMILARITY, ACC)
-        lse = tl.load(lse_ptr + image * pixels + offs_p, mask=inside, other=float("inf"))
-        grad_output = tl.load(
-            grad_output_ptr + image * stride_ub + offs_p.to(tl.int64) * stride_up,
-            mask=inside,
-            other=0.0,
-        ).to(ACC)
+            total, squared = read_scores(tile, prepared.matrix, META)
+        length = lengths_of(total, squared, tile, prepared.matrix, META)
+        logits, inverse = logits_of(total, length, classes.scale, META)
+        grad_output, lse = returned(upstream, tile, META.ACC)
         # An ignored pixel's features and what comes back to it may be anything, and so may the
         # features of a pixel to which nothing comes back: neither has a gradient.
         kept = (weight != 0.0) & (grad_output != 0.0)
-        softmax = tl.exp(logits + offset[None, :] - lse[:, None])
+        softmax = tl.exp(logits + classes.offset[None, :] - lse[:, None])
         grad_logits = (softmax * weight[:, None] - mass) * grad_output[:, None]
         grad_logits = tl.where(kept[:, None], grad_logits, 0.0)
-        radial = tl.zeros([BLOCK_P], dtype=ACC)
-        if SIMILARITY == "cosine":
+        radial = tl.zeros([META.BLOCK_P], dtype=META.ACC)
+        if META.SIMILARITY == "cosine":
             radial = tl.sum(grad_logits * logits * inverse, axis=1)
         grad_logits *= inverse
         grad_logits = tl.where(kept[:, None], grad_logits, 0.0)
-        for start in range(0, D, BLOCK_D):
-            offs_d = start + tl.arange(0, BLOCK_D)
+        for start in range(0, META.D, META.BLOCK_D):
+            offs_d = start + every_d
             if not RESIDENT:
-                tile = load_tile(image_ptr, stride_xd, stride_xp, offs_p, offs_d, pixels, D)
-            if WANTS_FEATURES:
-                store_gradient(
-                    tile, grad_logits * scale[None, :], radial, inverse, kept, matrix_ptr,
-                    gradient_ptr + image * stride_gb, stride_gd, stride_gp, offs_p, offs_d, pixels,
-                    SIMILARITY, OPERANDS, PRECISION, ACC, C, D, ROW, BLOCK_C,
-                )  # fmt: skip
-            if WANTS_PROTOTYPES:
+                block = load_tile(tile, offs_d, META)
+            if gradient is not None:
+                slope = grad_logits * classes.scale[None, :]
+                part = to_features(block, slope, radial, inverse, prepared.matrix, offs_d, META)
+                store_tile(gradient, tile, offs_d, tl.where(kept[:, None], part, 0.0), META.D)
+            if partial is not None:
                 # A product mixes pixels: what an ignored one holds must not reach it.
-                clean = tl.where(kept[:, None], tile, tl.zeros_like(tile))
-                part = to_rows(
-                    clean, grad_logits, matrix_ptr, offs_d,
-                    SIMILARITY, OPERANDS, PRECISION, ACC, C, ROW, BLOCK_C,
-                )  # fmt: skip
+                clean = tl.where(kept[:, None], block, tl.zeros_like(block))
+                part = to_rows(clean, grad_logits, prepared.matrix, offs_d, META)
                 if RESIDENT:
                     whole += part
                 else:
-                    add_to_slot(slot_ptr, part, offs_d, step, C, D)
-        if WANTS_PROTOTYPES and not RESIDENT:
+                    add_to_slot(slot, part, offs_d, step, META.C, META.D)
+        if partial is not None and not RESIDENT:
             # The next tile's loads of the slot may belong to other threads than these stores.
             tl.debug_barrier()
-    if WANTS_PROTOTYPES and RESIDENT:
-        add_to_slot(slot_ptr, whole, tl.arange(0, BLOCK_D), 0, C, D)
+    if partial is not None and RESIDENT:
+        add_to_slot(slot, whole, every_d, 0, META.C, META.D)
 
 
 def contrast_backward(
     grad_output: Tensor, call: ContrastCall, wants: tuple[bool, bool], lse: Tensor
 ) -> tuple[Tensor, Tensor]:
     """(M4) gradients of features and prototypes from those of the losses (B, P)."""
-    arguments, constants = pixel_arguments(call)
     return send_back(
         contrast_backward_kernel,
         "contrast_backward_both" if wants[1] else "contrast_backward",
         call.features,
         Prototypes.of(call),
-        {
-            **arguments,
-            "grad_output_ptr": grad_output,
-            "stride_ub": grad_output.stride(0),
-            "stride_up": grad_output.stride(1),
-            "lse_ptr": lse.contiguous(),
-        },
-        {**constants, "IGNORE_INDEX": call.ignore_index},
+        (targets_of(call), upstream_of(grad_output, lse)),
+        call.ignore_index,
         wants,
     )

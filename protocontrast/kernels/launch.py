@@ -5,9 +5,8 @@ so that any call, also on meta tensors and without a GPU, tells exactly what it 
 
     with recorded("sm90") as launches:
         contrast(features, ...)                       # features.is_meta is enough
-    signature, constants, attributes = launches[0].specialised()
-    triton.compile(ASTSource(launches[0].kernel, signature, constants, attributes), target,
-                   launches[0].options)
+    source = ASTSource(launches[0].kernel, *launches[0].specialised())
+    triton.compile(source, target, launches[0].options)
 """
 
 import math
@@ -21,7 +20,8 @@ import triton.language as tl
 from torch import Tensor
 
 from protocontrast.kernels import INTERPRETED
-from protocontrast.kernels.configs import LARGEST_TILE
+from protocontrast.kernels.configs import LARGEST_TILE, configuration, power_of_two
+from protocontrast.kernels.meta import Meta
 
 ELEMENTS = {
     torch.float64: "fp64",
@@ -48,33 +48,51 @@ ENOUGH = 132
 """Programs that occupy the largest GPUs in the table, one for each of their multiprocessors."""
 
 
+Place = tuple[int, ...]
+"""Where something is among arguments that are tuples of tuples."""
+
+
+def leaves(value: Any, place: Place = ()) -> Iterator[tuple[Place, Any]]:
+    """What stands in such arguments, and where."""
+    if not isinstance(value, tuple):
+        yield place, value
+        return
+    for index, part in enumerate(value):
+        yield from leaves(part, (*place, index))
+
+
 class Launch(NamedTuple):
     """One start of a kernel: run-time arguments, compile-time constants and launch options."""
 
     kernel: Any
     programs: int
-    arguments: dict[str, Any]
-    constants: dict[str, Any]
+    arguments: tuple[Any, ...]
+    meta: Meta
     options: dict[str, Any]
 
-    def specialised(self) -> tuple[dict[str, str], dict[str, Any], dict[tuple[int], Any]]:
+    def specialised(self) -> tuple[dict[str, Any], dict[Place, Any], dict[Place, Any]]:
         """Signature, constants and attributes as triton's own launcher would derive them.
 
         An integer of 1 and None become constants; pointers and integers that 16 divides are marked.
         """
-        names = list(self.kernel.arg_names)
-        signature, constants, attributes = {}, dict(self.constants), {}
-        for index, name in enumerate(names):
-            value = self.arguments.get(name)
-            if name in self.constants or value is None or (type(value) is int and value == 1):
-                signature[name] = "constexpr"
-                constants.setdefault(name, value)
-                continue
-            signature[name] = _kind(value)
+        *names, last = self.kernel.arg_names
+        constants: dict[Place, Any] = {(len(names),): self.meta}
+        attributes: dict[Place, Any] = {}
+
+        def kind(value: Any, place: Place) -> Any:
+            if isinstance(value, tuple):
+                kinds = [kind(part, (*place, index)) for index, part in enumerate(value)]
+                return type(value)(*kinds) if hasattr(value, "_fields") else tuple(kinds)
+            if value is None or (type(value) is int and value == 1):
+                constants[place] = value
+                return "constexpr"
             number = value.data_ptr() if isinstance(value, Tensor) else value
             if isinstance(number, int) and number % 16 == 0:
-                attributes[index,] = [["tt.divisibility", 16]]
-        return signature, constants, attributes
+                attributes[place] = [["tt.divisibility", 16]]
+            return _kind(value)
+
+        kinds = kind(self.arguments, ())
+        return {**dict(zip(names, kinds, strict=True)), last: "constexpr"}, constants, attributes
 
 
 def _kind(value: Any) -> str:
@@ -108,7 +126,7 @@ def run(launch: Launch, features: Tensor) -> None:
         return
     # Triton launches on the current device, and with another one's pointers it reads rubbish.
     with torch.cuda.device_of(features) if features.is_cuda else nullcontext():
-        launch.kernel[(launch.programs,)](**launch.arguments, **launch.constants, **launch.options)
+        launch.kernel[(launch.programs,)](*launch.arguments, launch.meta, **launch.options)
 
 
 def family(features: Tensor) -> str:
@@ -125,23 +143,12 @@ def family(features: Tensor) -> str:
     return "sm90" if major == 9 else "sm100"
 
 
-def feature_arguments(features: Tensor) -> dict[str, Any]:
-    """Run-time arguments of features (B, D, P) of any strides."""
-    return {
-        "features_ptr": features,
-        "stride_xb": features.stride(0),
-        "stride_xd": features.stride(1),
-        "stride_xp": features.stride(2),
-        "pixels": features.shape[2],
-    }
-
-
 def accumulation_dtype(features: Tensor) -> torch.dtype:
     """float64 for float64 features, else float32."""
     return torch.float64 if features.dtype == torch.float64 else torch.float32
 
 
-def arithmetic(features: Tensor, halved: torch.dtype | None = None) -> dict[str, Any]:
+def arithmetic(features: Tensor, halved: torch.dtype | None = None) -> tuple[Any, str, str]:
     """The constants ACC, OPERANDS and PRECISION of a kernel that reads these features.
 
     `halved` is the dtype of 16-bit operands where that is not the features' own.
@@ -159,11 +166,29 @@ def arithmetic(features: Tensor, halved: torch.dtype | None = None) -> dict[str,
     readable = not (INTERPRETED and (halved or features.dtype) == torch.bfloat16)
     if features.element_size() == 2 and readable:
         operands = "narrow" if wanted == "medium" else "split"
-    return {
-        "ACC": tl.float64 if double else tl.float32,
-        "OPERANDS": operands,
-        "PRECISION": "ieee" if double else precision[wanted],
-    }
+    acc = tl.float64 if double else tl.float32
+    return acc, operands, "ieee" if double else precision[wanted]
+
+
+def sizes(features: Tensor, classes: int, halved: torch.dtype | None = None) -> Meta:
+    """The constants that features (B, D, P) and C classes decide; `halved` is for `arithmetic`."""
+    channels = features.shape[1]
+    row = -(-channels // 16) * 16
+    block_c = power_of_two(classes)
+    return Meta(*arithmetic(features, halved), C=classes, D=channels, ROW=row, BLOCK_C=block_c)
+
+
+def plan(
+    row: str, features: Tensor, classes: int, halved: torch.dtype | None = None
+) -> tuple[Meta, dict[str, Any]]:
+    """Constants and launch options of a kernel that walks features in tiles.
+
+    `row` is that of the table of tile sizes.
+    """
+    width, channels = features.element_size(), features.shape[1]
+    config = configuration(row, family(features), width, channels, classes)
+    meta = sizes(features, classes, halved)._replace(BLOCK_D=config.block_d, BLOCK_P=config.block_p)
+    return meta, options(config.num_warps, config.num_stages)
 
 
 def halves(number: float) -> tuple[float, float]:

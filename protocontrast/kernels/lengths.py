@@ -7,7 +7,8 @@ the tile is read again, twice: for the largest magnitude, and for squares of wha
 import triton
 import triton.language as tl
 
-from protocontrast.kernels.operands import load_tile, square_root
+from protocontrast.kernels.operands import square_root
+from protocontrast.kernels.tiles import inside, load_tile
 
 AT_ONCE = tl.constexpr(1024)
 """Numbers in a block of a second read: few, so that it takes few registers beside the first."""
@@ -35,82 +36,68 @@ def inverse_of(length):
 
 
 @triton.jit
-def pixel_lengths(
-    squared, image_ptr, stride_d, stride_p, offs_p, pixels,
-    ACC: tl.constexpr, D: tl.constexpr, BLOCK_P: tl.constexpr,
-):  # fmt: skip
+def pixel_lengths(squared, tile, META: tl.constexpr):
     """Lengths [BLOCK_P] of a tile of pixels from their squares."""
-    STEP: tl.constexpr = AT_ONCE // BLOCK_P
-    length = square_root(squared, ACC)
-    doubtful = out_of_range(squared, ACC) & (offs_p < pixels)
+    STEP: tl.constexpr = AT_ONCE // META.BLOCK_P
+    length = square_root(squared, META.ACC)
+    doubtful = out_of_range(squared, META.ACC) & inside(tile)
     # Loops of no step, rather than a branch, where nothing is in doubt.
-    stop = D if tl.max(doubtful[:, None].to(tl.int32)) > 0 else 0
-    largest = tl.zeros([BLOCK_P], dtype=ACC)
+    stop = META.D if tl.max(doubtful[:, None].to(tl.int32)) > 0 else 0
+    largest = tl.zeros([META.BLOCK_P], dtype=META.ACC)
     for start in range(0, stop, STEP):
-        offs_d = start + tl.arange(0, STEP)
-        wide = load_tile(image_ptr, stride_d, stride_p, offs_p, offs_d, pixels, D).to(ACC)
+        wide = load_tile(tile, start + tl.arange(0, STEP), META).to(META.ACC)
         largest = tl.maximum(largest, tl.max(tl.abs(wide), axis=1))
     size = size_of(largest)
-    again = tl.zeros([BLOCK_P], dtype=ACC)
+    again = tl.zeros([META.BLOCK_P], dtype=META.ACC)
     for start in range(0, stop, STEP):
-        offs_d = start + tl.arange(0, STEP)
-        wide = load_tile(image_ptr, stride_d, stride_p, offs_p, offs_d, pixels, D).to(ACC)
+        wide = load_tile(tile, start + tl.arange(0, STEP), META).to(META.ACC)
         part = wide / size[:, None]
         again += tl.sum(part * part, axis=1)
-    return tl.where(doubtful, square_root(again, ACC) * size, length)
+    return tl.where(doubtful, square_root(again, META.ACC) * size, length)
 
 
 @triton.jit
-def distances(
-    squared, image_ptr, stride_d, stride_p, offs_p, pixels, matrix_ptr,
-    ACC: tl.constexpr, C: tl.constexpr, D: tl.constexpr, ROW: tl.constexpr,
-    BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
-):  # fmt: skip
+def row_of(matrix, c, offs_d, META: tl.constexpr):
+    """A block of channels [1, BLOCK_D] of one row."""
+    return tl.load(matrix + c * META.ROW + offs_d, mask=offs_d < META.ROW, other=0.0)[None, :]
+
+
+@triton.jit
+def distances(squared, tile, matrix, META: tl.constexpr):
     """Distances [BLOCK_P, BLOCK_C] of a tile of pixels to the matrix's rows from their squares."""
-    STEP: tl.constexpr = AT_ONCE // BLOCK_P
-    distance = square_root(squared, ACC)
-    offs_c = tl.arange(0, BLOCK_C)
-    there = (offs_p < pixels)[:, None] & (offs_c < C)[None, :]
-    doubtful = out_of_range(squared, ACC) & there
-    stop = D if tl.max(doubtful.to(tl.int32)) > 0 else 0
-    largest = tl.zeros([BLOCK_P, BLOCK_C], dtype=ACC)
+    STEP: tl.constexpr = AT_ONCE // META.BLOCK_P
+    distance = square_root(squared, META.ACC)
+    offs_c = tl.arange(0, META.BLOCK_C)
+    there = inside(tile)[:, None] & (offs_c < META.C)[None, :]
+    doubtful = out_of_range(squared, META.ACC) & there
+    stop = META.D if tl.max(doubtful.to(tl.int32)) > 0 else 0
+    largest = tl.zeros([META.BLOCK_P, META.BLOCK_C], dtype=META.ACC)
     for start in range(0, stop, STEP):
         offs_d = start + tl.arange(0, STEP)
-        wide = load_tile(image_ptr, stride_d, stride_p, offs_p, offs_d, pixels, D).to(ACC)
-        for c in range(C):
-            row = tl.load(matrix_ptr + c * ROW + offs_d, mask=offs_d < ROW, other=0.0)
-            reach = tl.max(tl.abs(wide - row[None, :]), axis=1)
+        wide = load_tile(tile, offs_d, META).to(META.ACC)
+        for c in range(META.C):
+            reach = tl.max(tl.abs(wide - row_of(matrix, c, offs_d, META)), axis=1)
             reach = tl.where(offs_c[None, :] == c, reach[:, None], 0.0)
             largest = tl.maximum(largest, reach)
     size = size_of(largest)
-    again = tl.zeros([BLOCK_P, BLOCK_C], dtype=ACC)
+    again = tl.zeros([META.BLOCK_P, META.BLOCK_C], dtype=META.ACC)
     for start in range(0, stop, STEP):
         offs_d = start + tl.arange(0, STEP)
-        wide = load_tile(image_ptr, stride_d, stride_p, offs_p, offs_d, pixels, D).to(ACC)
-        for c in range(C):
-            row = tl.load(matrix_ptr + c * ROW + offs_d, mask=offs_d < ROW, other=0.0)
+        wide = load_tile(tile, offs_d, META).to(META.ACC)
+        for c in range(META.C):
             own = tl.sum(tl.where(offs_c[None, :] == c, size, 0.0), axis=1)
-            part = (wide - row[None, :]) / own[:, None]
+            part = (wide - row_of(matrix, c, offs_d, META)) / own[:, None]
             total = tl.sum(part * part, axis=1)
             again += tl.where(offs_c[None, :] == c, total[:, None], 0.0)
-    return tl.where(doubtful, square_root(again, ACC) * size, distance)
+    return tl.where(doubtful, square_root(again, META.ACC) * size, distance)
 
 
 @triton.jit
-def lengths_of(
-    total, squared, image_ptr, stride_d, stride_p, offs_p, pixels, matrix_ptr,
-    SIMILARITY: tl.constexpr, ACC: tl.constexpr, C: tl.constexpr, D: tl.constexpr,
-    ROW: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
-):  # fmt: skip
+def lengths_of(total, squared, tile, matrix, META: tl.constexpr):
     """What `logits_of` divides by: lengths [BLOCK_P] under cosine, distances under euclidean."""
-    if SIMILARITY == "euclidean":
-        return distances(
-            total, image_ptr, stride_d, stride_p, offs_p, pixels, matrix_ptr,
-            ACC, C, D, ROW, BLOCK_C, BLOCK_P,
-        )  # fmt: skip
-    elif SIMILARITY == "cosine":
-        return pixel_lengths(
-            squared, image_ptr, stride_d, stride_p, offs_p, pixels, ACC, D, BLOCK_P
-        )
+    if META.SIMILARITY == "euclidean":
+        return distances(total, tile, matrix, META)
+    elif META.SIMILARITY == "cosine":
+        return pixel_lengths(squared, tile, META)
     else:
         return squared

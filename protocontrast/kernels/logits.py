@@ -5,117 +5,67 @@ import triton.language as tl
 from torch import Tensor
 
 from protocontrast.calls import LogitsCall
-from protocontrast.kernels.backward import add_to_slot, send_back, store_gradient
-from protocontrast.kernels.configs import configuration
-from protocontrast.kernels.contrast import prepared_arguments
-from protocontrast.kernels.launch import (
-    Launch,
-    accumulation_dtype,
-    family,
-    feature_arguments,
-    options,
-    run,
-    tile_count,
-)
+from protocontrast.kernels.backward import add_to_slot, send_back
+from protocontrast.kernels.launch import Launch, accumulation_dtype, plan, run, tile_count
 from protocontrast.kernels.lengths import lengths_of
-from protocontrast.kernels.operands import load_tile
+from protocontrast.kernels.meta import constants
 from protocontrast.kernels.prototypes import Prototypes, prepare
-from protocontrast.kernels.scores import logits_of, read_scores, to_rows
+from protocontrast.kernels.scores import classes_of, logits_of, read_scores, to_features, to_rows
+from protocontrast.kernels.tiles import (
+    load_channels,
+    load_tile,
+    map_of,
+    own_tile,
+    span_at,
+    store_tile,
+    tile_at,
+)
 
 
 @triton.jit
-def logits_kernel(
-    features_ptr, stride_xb, stride_xd, stride_xp, matrix_ptr, table_ptr, logits_ptr, pixels,
-    SIMILARITY: tl.constexpr, OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
-    C: tl.constexpr, D: tl.constexpr, ROW: tl.constexpr,
-    BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_P: tl.constexpr,
-):  # fmt: skip
+def logits_kernel(features, prepared, out, meta: tl.constexpr):
     """One program per tile of BLOCK_P pixels of one image."""
-    tiles = tl.cdiv(pixels, BLOCK_P)
-    image = (tl.program_id(0) // tiles).to(tl.int64)
-    offs_p = (tl.program_id(0) % tiles) * BLOCK_P + tl.arange(0, BLOCK_P)
-    offs_c = tl.arange(0, BLOCK_C)
-    total, squared = read_scores(
-        features_ptr + image * stride_xb, stride_xd, stride_xp, offs_p, pixels, matrix_ptr,
-        SIMILARITY, OPERANDS, PRECISION, ACC, C, D, ROW, BLOCK_C, BLOCK_D, BLOCK_P,
-    )  # fmt: skip
-    length = lengths_of(
-        total, squared, features_ptr + image * stride_xb, stride_xd, stride_xp, offs_p, pixels,
-        matrix_ptr, SIMILARITY, ACC, C, D, ROW, BLOCK_C, BLOCK_P,
-    )  # fmt: skip
-    scale = tl.load(table_ptr + offs_c)
-    offset = tl.load(table_ptr + BLOCK_C + offs_c)
-    logits, _ = logits_of(total, length, scale, SIMILARITY, ACC)
-    tl.store(
-        logits_ptr + (image * C + offs_c[None, :]) * pixels + offs_p[:, None],
-        tl.where(offset[None, :] == 0.0, logits, float("-inf")),
-        mask=(offs_p[:, None] < pixels) & (offs_c[None, :] < C),
-    )
+    META: tl.constexpr = constants(meta)
+    tile = own_tile(features, META)
+    total, squared = read_scores(tile, prepared.matrix, META)
+    length = lengths_of(total, squared, tile, prepared.matrix, META)
+    classes = classes_of(prepared.table, META)
+    logits, _ = logits_of(total, length, classes.scale, META)
+    logits = tl.where(classes.offset[None, :] == 0.0, logits, float("-inf"))
+    store_tile(out, tile, tl.arange(0, META.BLOCK_C), logits, META.C)
 
 
 @triton.jit
-def logits_backward_kernel(
-    features_ptr, stride_xb, stride_xd, stride_xp,
-    grad_output_ptr, stride_ub, stride_uc, stride_up, gradient_ptr, stride_gb, stride_gd, stride_gp,
-    matrix_ptr, table_ptr, partial_ptr, pixels,
-    SIMILARITY: tl.constexpr, OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
-    WANTS_FEATURES: tl.constexpr, WANTS_PROTOTYPES: tl.constexpr, SPAN: tl.constexpr,
-    C: tl.constexpr, D: tl.constexpr, ROW: tl.constexpr,
-    BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_P: tl.constexpr,
-):  # fmt: skip
+def logits_backward_kernel(features, prepared, gradient, partial, grad_output, meta: tl.constexpr):
     """One program per SPAN pixels of one image, which it walks in tiles of BLOCK_P."""
-    spans = tl.cdiv(pixels, SPAN)
-    image = (tl.program_id(0) // spans).to(tl.int64)
-    first = (tl.program_id(0) % spans) * SPAN
-    offs_c = tl.arange(0, BLOCK_C)
-    scale = tl.load(table_ptr + offs_c)
-    offset = tl.load(table_ptr + BLOCK_C + offs_c)
-    image_ptr = features_ptr + image * stride_xb
-    slot_ptr = partial_ptr
-    if WANTS_PROTOTYPES:
-        slot_ptr = partial_ptr + tl.program_id(0).to(tl.int64) * C * D
-    for step in range(0, SPAN, BLOCK_P):
-        offs_p = first + step + tl.arange(0, BLOCK_P)
-        inside = offs_p < pixels
-        total, squared = read_scores(
-            image_ptr, stride_xd, stride_xp, offs_p, pixels, matrix_ptr,
-            SIMILARITY, OPERANDS, PRECISION, ACC, C, D, ROW, BLOCK_C, BLOCK_D, BLOCK_P,
-        )  # fmt: skip
-        length = lengths_of(
-            total, squared, image_ptr, stride_xd, stride_xp, offs_p, pixels, matrix_ptr,
-            SIMILARITY, ACC, C, D, ROW, BLOCK_C, BLOCK_P,
-        )  # fmt: skip
-        logits, inverse = logits_of(total, length, scale, SIMILARITY, ACC)
-        grad_output = tl.load(
-            grad_output_ptr
-            + image * stride_ub
-            + offs_c[None, :].to(tl.int64) * stride_uc
-            + offs_p[:, None].to(tl.int64) * stride_up,
-            mask=inside[:, None] & (offs_c[None, :] < C),
-            other=0.0,
-        ).to(ACC)
+    META: tl.constexpr = constants(meta)
+    image, first = span_at(features, tl.program_id(0), META.SPAN)
+    classes = classes_of(prepared.table, META)
+    if partial is not None:
+        slot = partial + tl.program_id(0).to(tl.int64) * META.C * META.D
+    for step in range(0, META.SPAN, META.BLOCK_P):
+        tile = tile_at(features, image, first + step, META)
+        total, squared = read_scores(tile, prepared.matrix, META)
+        length = lengths_of(total, squared, tile, prepared.matrix, META)
+        logits, inverse = logits_of(total, length, classes.scale, META)
+        back = load_channels(grad_output, tile, tl.arange(0, META.BLOCK_C), META.C).to(META.ACC)
         # The logit of an absent class is -inf whatever the pixel, so nothing comes back from it.
-        grad_logits = tl.where(offset[None, :] == 0.0, grad_output, 0.0)
-        radial = tl.zeros([BLOCK_P], dtype=ACC)
-        if SIMILARITY == "cosine":
+        grad_logits = tl.where(classes.offset[None, :] == 0.0, back, 0.0)
+        radial = tl.zeros([META.BLOCK_P], dtype=META.ACC)
+        if META.SIMILARITY == "cosine":
             radial = tl.sum(grad_logits * logits * inverse, axis=1)
         grad_logits *= inverse
-        for start in range(0, D, BLOCK_D):
-            offs_d = start + tl.arange(0, BLOCK_D)
-            tile = load_tile(image_ptr, stride_xd, stride_xp, offs_p, offs_d, pixels, D)
-            if WANTS_FEATURES:
-                store_gradient(
-                    tile, grad_logits * scale[None, :], radial, inverse, inside, matrix_ptr,
-                    gradient_ptr + image * stride_gb, stride_gd, stride_gp, offs_p, offs_d, pixels,
-                    SIMILARITY, OPERANDS, PRECISION, ACC, C, D, ROW, BLOCK_C,
-                )  # fmt: skip
-            if WANTS_PROTOTYPES:
-                part = to_rows(
-                    tile, grad_logits, matrix_ptr, offs_d,
-                    SIMILARITY, OPERANDS, PRECISION, ACC, C, ROW, BLOCK_C,
-                )  # fmt: skip
-                add_to_slot(slot_ptr, part, offs_d, step, C, D)
-        if WANTS_PROTOTYPES:
+        for start in range(0, META.D, META.BLOCK_D):
+            offs_d = start + tl.arange(0, META.BLOCK_D)
+            block = load_tile(tile, offs_d, META)
+            if gradient is not None:
+                slope = grad_logits * classes.scale[None, :]
+                part = to_features(block, slope, radial, inverse, prepared.matrix, offs_d, META)
+                store_tile(gradient, tile, offs_d, part, META.D)
+            if partial is not None:
+                part = to_rows(block, grad_logits, prepared.matrix, offs_d, META)
+                add_to_slot(slot, part, offs_d, step, META.C, META.D)
+        if partial is not None:
             # The next tile's loads of the slot may belong to other threads than these stores.
             tl.debug_barrier()
 
@@ -126,23 +76,16 @@ def _prototypes(call: LogitsCall) -> Prototypes:
 
 def logits(call: LogitsCall) -> Tensor:
     """(B, C, P); absent classes -inf."""
-    features = call.features
-    images, channels, pixels = features.shape
-    classes, acc = len(call.prototypes), accumulation_dtype(features)
-    out = features.new_empty(images, classes, pixels, dtype=acc)
-    if images * pixels == 0:
-        return out
-    prepared = prepare(features, _prototypes(call))
-    width = features.element_size()
-    config = configuration("logits", family(features), width, channels, classes)
-    launch = Launch(
-        logits_kernel,
-        images * tile_count(pixels, config.block_p),
-        {**feature_arguments(features), **prepared_arguments(prepared), "logits_ptr": out},
-        {**prepared.constants, "BLOCK_D": config.block_d, "BLOCK_P": config.block_p},
-        options(config.num_warps, config.num_stages),
-    )
-    run(launch, features)
+    features, classes = call.features, len(call.prototypes)
+    images, _, pixels = features.shape
+    out = features.new_empty(images, classes, pixels, dtype=accumulation_dtype(features))
+    if images * pixels:
+        prepared = prepare(features, _prototypes(call))
+        meta, how = plan("logits", features, classes)
+        meta = meta._replace(SIMILARITY=call.similarity)
+        arguments = map_of(features), prepared, map_of(out)
+        programs = images * tile_count(pixels, meta.BLOCK_P)
+        run(Launch(logits_kernel, programs, arguments, meta, how), features)
     return out
 
 
@@ -150,14 +93,6 @@ def logits_backward(
     grad_output: Tensor, call: LogitsCall, wants: tuple[bool, bool]
 ) -> tuple[Tensor, Tensor]:
     """Gradients of features and prototypes from that of the logits (B, C, P)."""
-    arguments = {
-        **feature_arguments(call.features),
-        "grad_output_ptr": grad_output,
-        "stride_ub": grad_output.stride(0),
-        "stride_uc": grad_output.stride(1),
-        "stride_up": grad_output.stride(2),
-    }
-    return send_back(
-        logits_backward_kernel, "logits_backward", call.features, _prototypes(call),
-        arguments, {}, wants,
-    )  # fmt: skip
+    given, arguments = _prototypes(call), (map_of(grad_output),)
+    row, features = "logits_backward", call.features
+    return send_back(logits_backward_kernel, row, features, given, arguments, 0, wants)

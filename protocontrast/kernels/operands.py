@@ -1,20 +1,7 @@
-"""Device functions for the factors of matrix products: loads, lengths, float32 in 16-bit halves."""
+"""Device functions for the factors of matrix products: lengths, float32 in 16-bit halves."""
 
 import triton
 import triton.language as tl
-
-
-@triton.jit
-def load_tile(image_ptr, stride_d, stride_p, offs_p, offs_d, pixels, D: tl.constexpr):
-    """[BLOCK_P, BLOCK_D] of one image in its own dtype, 0 outside."""
-    # The mask holds no value read from memory: one per pixel would forbid wide loads.
-    return tl.load(
-        image_ptr
-        + offs_p[:, None].to(tl.int64) * stride_p
-        + offs_d[None, :].to(tl.int64) * stride_d,
-        mask=(offs_p[:, None] < pixels) & (offs_d[None, :] < D),
-        other=0.0,
-    )
 
 
 @triton.jit
@@ -24,6 +11,12 @@ def square_root(value, ACC: tl.constexpr):
         return tl.sqrt_rn(value)
     else:
         return tl.sqrt(value)
+
+
+@triton.jit
+def dot(left, right, total, META: tl.constexpr):
+    """`total`, or nothing where that is None, and the product of two factors as they are."""
+    return tl.dot(left, right, total, input_precision=META.PRECISION, out_dtype=META.ACC)
 
 
 @triton.jit
@@ -60,18 +53,16 @@ def narrowed(value, NARROW: tl.constexpr):
 
 
 @triton.jit
-def add_product(
-    left, right, total, OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr
-):
+def add_product(left, right, total, OPERANDS: tl.constexpr, META: tl.constexpr):
     """`total`, or nothing where that is None, and the product of two factors in ACC."""
     if OPERANDS == "wide":
-        return tl.dot(left, right, total, input_precision=PRECISION, out_dtype=ACC)
+        return dot(left, right, total, META)
     else:
         # Halves in bfloat16, whose exponents reach as far as float32's.
         high, low = split(left, tl.bfloat16)
         upper, lower = split(right, tl.bfloat16)
-        total = tl.dot(high, upper, total, input_precision=PRECISION, out_dtype=ACC)
+        total = dot(high, upper, total, META)
         if OPERANDS == "split":
-            total = tl.dot(high, lower, total, input_precision=PRECISION, out_dtype=ACC)
-            total = tl.dot(low, upper, total, input_precision=PRECISION, out_dtype=ACC)
+            total = dot(high, lower, total, META)
+            total = dot(low, upper, total, META)
         return total

@@ -19,30 +19,30 @@ from protocontrast.kernels.launch import (
     family,
     tile_count,
 )
-from protocontrast.kernels.operands import load_tile
+from protocontrast.kernels.meta import constants
 from protocontrast.kernels.pairs import (
     Side,
     gaps,
-    labels_of,
+    load_rows,
     pair_launch,
     place,
     products,
     read_products,
-    role_constants,
     roles,
+    rows_at,
     sides_of,
     span_of_pairs,
 )
 from protocontrast.kernels.scores import weighted_sum
+from protocontrast.kernels.tiles import load_tile
 
 
 @triton.jit
-def of_anchors(statistics_ptr, offs_a, anchors):
+def of_anchors(statistics, tile):
     """Log-sum-exp, pull and push of anchors; 0 weighs what lies outside."""
-    inside = offs_a < anchors
-    lse = tl.load(statistics_ptr + offs_a, mask=inside, other=float("inf"))
-    pull = tl.load(statistics_ptr + anchors + offs_a, mask=inside, other=0.0)
-    push = tl.load(statistics_ptr + anchors + anchors + offs_a, mask=inside, other=0.0)
+    lse = load_rows(statistics, tile, float("inf"))
+    pull = load_rows(statistics + tile.features.pixels, tile, 0.0)
+    push = load_rows(statistics + tile.features.pixels + tile.features.pixels, tile, 0.0)
     return lse, pull, push
 
 
@@ -60,100 +60,87 @@ def grad_scores_of(scores, lse, pull, push, positive, negative, ALL: tl.constexp
 
 @triton.jit
 def pair_contrast_backward_kernel(
-    rows_ptr, stride_xr, stride_xd, others_ptr, stride_xo, stride_xe,
-    row_scale_ptr, other_scale_ptr, own_ptr, plus_ptr, minus_ptr, statistics_ptr,
-    partial_ptr, radial_ptr, rows, others,
-    OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr, OF_KEYS: tl.constexpr,
-    DISTANCE: tl.constexpr, ALL: tl.constexpr, EXCLUDE_SELF: tl.constexpr,
-    IGNORE_INDEX: tl.constexpr,
-    SPAN: tl.constexpr, D: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr,
-):  # fmt: skip
+    side, other, per_row, statistics, partial, radial_ptr, meta: tl.constexpr
+):
     """Rows are the anchors or, OF_KEYS, the keys; others the other side."""
-    RESIDENT: tl.constexpr = (BLOCK_D >= D) & (DISTANCE == 0)
-    block, span, first = place(rows, SPAN, BLOCK_P)
-    offs_r = block * BLOCK_P + tl.arange(0, BLOCK_P)
-    inside = offs_r < rows
-    scale = tl.load(row_scale_ptr + offs_r, mask=inside, other=0.0)
-    slot = (span * tl.cdiv(rows, BLOCK_P) + block) * BLOCK_P
-    slot_ptr = partial_ptr + slot * D
-    radial = tl.zeros([BLOCK_P], dtype=ACC)
+    META: tl.constexpr = constants(meta)
+    DISTANCE: tl.constexpr = META.SIMILARITY == "euclidean"
+    RESIDENT: tl.constexpr = (META.BLOCK_D >= META.D) & (META.SIMILARITY != "euclidean")
+    block, span, first = place(side, META)
+    rows = rows_at(side, block * META.BLOCK_P, META)
+    scale = load_rows(per_row.scale, rows, 0.0)
+    number = (span * tl.cdiv(side.pixels, META.BLOCK_P) + block) * META.BLOCK_P
+    slot = partial + number * META.D
+    radial = tl.zeros([META.BLOCK_P], dtype=META.ACC)
+    every_d = tl.arange(0, META.BLOCK_D)
     if RESIDENT:
-        offs_d = tl.arange(0, BLOCK_D)
-        whole = tl.zeros([BLOCK_D, BLOCK_P], dtype=ACC)
-        right = load_tile(rows_ptr, stride_xd, stride_xr, offs_r, offs_d, rows, D)
-    for step in range(0, SPAN, BLOCK_P):
-        offs_o = first + step + tl.arange(0, BLOCK_P)
-        there = offs_o < others
-        factor = tl.load(other_scale_ptr + offs_o, mask=there, other=0.0)
+        whole = tl.zeros([META.BLOCK_D, META.BLOCK_P], dtype=META.ACC)
+        right = load_tile(rows, every_d, META)
+    for step in range(0, META.SPAN, META.BLOCK_P):
+        others = rows_at(other, first + step, META)
+        factor = load_rows(per_row.other_scale, others, 0.0)
         if RESIDENT:
-            left = load_tile(others_ptr, stride_xe, stride_xo, offs_o, offs_d, others, D)
-            scores = tl.zeros([BLOCK_P, BLOCK_P], dtype=ACC)
-            scores = products(left, right, scores, OPERANDS, PRECISION, ACC)
+            left = load_tile(others, every_d, META)
+            scores = tl.zeros([META.BLOCK_P, META.BLOCK_P], dtype=META.ACC)
+            scores = products(left, right, scores, META)
         else:
-            scores = read_products(
-                rows_ptr, stride_xr, stride_xd, others_ptr, stride_xo, stride_xe,
-                offs_r, offs_o, rows, others,
-                DISTANCE, OPERANDS, PRECISION, ACC, D, BLOCK_P, BLOCK_D,
-            )  # fmt: skip
+            scores = read_products(others, rows, META)
         both = factor[:, None] * scale[None, :]
         distance = -scores
         scores *= both
-        if OF_KEYS:
-            own = tl.load(own_ptr + offs_o, mask=there, other=IGNORE_INDEX)
-            plus = tl.load(plus_ptr + offs_r, mask=inside, other=IGNORE_INDEX)
-            minus = tl.load(minus_ptr + offs_r, mask=inside, other=IGNORE_INDEX)
-            lse, pull, push = of_anchors(statistics_ptr, offs_o, others)
+        if META.OF_KEYS:
+            own = load_rows(per_row.own, others, META.IGNORE_INDEX)
+            plus = load_rows(per_row.plus, rows, META.IGNORE_INDEX)
+            minus = load_rows(per_row.minus, rows, META.IGNORE_INDEX)
+            lse, pull, push = of_anchors(statistics, others)
             positive, negative = roles(
-                own[:, None], plus[None, :], minus[None, :], offs_o[:, None], offs_r[None, :],
-                ALL, EXCLUDE_SELF, IGNORE_INDEX,
+                own[:, None], plus[None, :], minus[None, :],
+                others.offs[:, None], rows.offs[None, :], META,
             )  # fmt: skip
             grad_logits = grad_scores_of(
-                scores, lse[:, None], pull[:, None], push[:, None], positive, negative, ALL
+                scores, lse[:, None], pull[:, None], push[:, None], positive, negative, META.ALL
             )
             used = pull != 0.0
         else:
-            own = tl.load(own_ptr + offs_r, mask=inside, other=IGNORE_INDEX)
-            plus = tl.load(plus_ptr + offs_o, mask=there, other=IGNORE_INDEX)
-            minus = tl.load(minus_ptr + offs_o, mask=there, other=IGNORE_INDEX)
-            lse, pull, push = of_anchors(statistics_ptr, offs_r, rows)
+            own = load_rows(per_row.own, rows, META.IGNORE_INDEX)
+            plus = load_rows(per_row.plus, others, META.IGNORE_INDEX)
+            minus = load_rows(per_row.minus, others, META.IGNORE_INDEX)
+            lse, pull, push = of_anchors(statistics, rows)
             positive, negative = roles(
-                own[None, :], plus[:, None], minus[:, None], offs_r[None, :], offs_o[:, None],
-                ALL, EXCLUDE_SELF, IGNORE_INDEX,
+                own[None, :], plus[:, None], minus[:, None],
+                rows.offs[None, :], others.offs[:, None], META,
             )  # fmt: skip
             grad_logits = grad_scores_of(
-                scores, lse[None, :], pull[None, :], push[None, :], positive, negative, ALL
+                scores, lse[None, :], pull[None, :], push[None, :], positive, negative, META.ALL
             )
-            used = (plus != IGNORE_INDEX) | (minus != IGNORE_INDEX)
+            used = (plus != META.IGNORE_INDEX) | (minus != META.IGNORE_INDEX)
         radial += tl.sum(tl.where(grad_logits == 0.0, 0.0, grad_logits * scores), axis=0)
         grad_logits = tl.where(grad_logits == 0.0, 0.0, grad_logits * both)
         if DISTANCE:
             # ds/dr = (o - r) / (tau |o - r|), 0 where they are equal.
             apart = (grad_logits != 0.0) & (distance != 0.0)
             grad_logits = tl.where(apart, grad_logits / tl.where(apart, distance, 1.0), 0.0)
-            for channel in range(D):
-                gap = gaps(
-                    rows_ptr, stride_xr, stride_xd, others_ptr, stride_xo, stride_xe,
-                    offs_r, offs_o, rows, others, channel, ACC,
-                )  # fmt: skip
-                part = tl.sum(tl.where(apart, grad_logits * gap, 0.0), axis=0)
-                add_to_slot(slot_ptr, part[None, :], channel + tl.arange(0, 1), step, BLOCK_P, D)
+            for channel in range(META.D):
+                gap = gaps(others, rows, channel, META)
+                part = tl.sum(tl.where(apart, grad_logits * gap, 0.0), axis=0)[None, :]
+                add_to_slot(slot, part, channel + tl.arange(0, 1), step, META.BLOCK_P, META.D)
             tl.debug_barrier()
         elif RESIDENT:
             # A product mixes rows: what one that takes no part holds must not reach the others.
             clean = tl.where(used[:, None], left, tl.zeros_like(left))
-            whole += weighted_sum(clean, grad_logits, OPERANDS, PRECISION, ACC)
+            whole += weighted_sum(clean, grad_logits, META)
         else:
-            for start in range(0, D, BLOCK_D):
-                offs_d = start + tl.arange(0, BLOCK_D)
-                tile = load_tile(others_ptr, stride_xe, stride_xo, offs_o, offs_d, others, D)
+            for start in range(0, META.D, META.BLOCK_D):
+                offs_d = start + every_d
+                tile = load_tile(others, offs_d, META)
                 clean = tl.where(used[:, None], tile, tl.zeros_like(tile))
-                part = weighted_sum(clean, grad_logits, OPERANDS, PRECISION, ACC)
-                add_to_slot(slot_ptr, part, offs_d, step, BLOCK_P, D)
+                part = weighted_sum(clean, grad_logits, META)
+                add_to_slot(slot, part, offs_d, step, META.BLOCK_P, META.D)
             # The next tile's loads of the slot may belong to other threads than these stores.
             tl.debug_barrier()
     if RESIDENT:
-        add_to_slot(slot_ptr, whole, tl.arange(0, BLOCK_D), 0, BLOCK_P, D)
-    tl.store(radial_ptr + slot + tl.arange(0, BLOCK_P), radial)
+        add_to_slot(slot, whole, every_d, 0, META.BLOCK_P, META.D)
+    tl.store(radial_ptr + number + tl.arange(0, META.BLOCK_P), radial)
 
 
 def _gradient(
@@ -175,15 +162,9 @@ def _gradient(
     partial = side.rows.new_empty(spans, padded, channels, dtype=acc)
     radial = side.rows.new_empty(spans, padded, dtype=acc)
     pair_launch(
-        pair_contrast_backward_kernel,
-        "pair_contrast_backward",
-        side,
-        other,
-        labels_of(call),
-        span,
-        {"statistics_ptr": statistics, "partial_ptr": partial, "radial_ptr": radial},
-        {**role_constants(call), "OF_KEYS": of_keys},
-    )
+        pair_contrast_backward_kernel, "pair_contrast_backward", (side, other), call, span,
+        (statistics, partial, radial), of_keys,
+    )  # fmt: skip
     total = partial.sum(dim=0)[:rows]
     if call.similarity == "cosine":
         radial = radial.sum(dim=0)[:rows, None]

@@ -11,101 +11,112 @@ import triton.language as tl
 from torch import Tensor
 
 from protocontrast.calls import PairRolesCall
-from protocontrast.kernels.configs import LARGEST_TILE, configuration
-from protocontrast.kernels.launch import (
-    Launch,
-    accumulation_dtype,
-    arithmetic,
-    family,
-    options,
-    run,
-    tile_count,
-)
-from protocontrast.kernels.operands import load_tile, square_root
+from protocontrast.kernels.configs import LARGEST_TILE
+from protocontrast.kernels.launch import Launch, accumulation_dtype, plan, run, tile_count
+from protocontrast.kernels.operands import dot, square_root
+from protocontrast.kernels.tiles import Map, Tile, inside, load_tile
 
 PROGRAMS = 1024
 """Spans are as long as they can be while so many blocks of 64 rows are at work."""
 
 
+class PerRow(NamedTuple):
+    """What products of both sides' rows are multiplied by; labels of anchors, and of keys as
+    positives and as negatives."""
+
+    scale: Any
+    other_scale: Any
+    own: Any
+    plus: Any
+    minus: Any
+
+
 @triton.jit
-def place(rows, SPAN: tl.constexpr, BLOCK_P: tl.constexpr):
+def place(rows, META: tl.constexpr):
     """A program's block of rows, its span of others (int64), and the first of these."""
-    blocks = tl.cdiv(rows, BLOCK_P)
+    blocks = tl.cdiv(rows.pixels, META.BLOCK_P)
     span = (tl.program_id(0) // blocks).to(tl.int64)
-    return tl.program_id(0) % blocks, span, (span * SPAN).to(tl.int32)
+    return tl.program_id(0) % blocks, span, (span * META.SPAN).to(tl.int32)
 
 
 @triton.jit
-def products(
-    left, right, total, OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr
-):
+def rows_at(rows, first, META: tl.constexpr):
+    """A tile of a side's rows."""
+    return Tile(rows, 0, first + tl.arange(0, META.BLOCK_P))
+
+
+@triton.jit
+def load_rows(pointer, tile, other):
+    """[BLOCK_P] of what a tile's rows have one of, `other` outside."""
+    return tl.load(pointer + tile.offs, mask=inside(tile), other=other)
+
+
+@triton.jit
+def products(left, right, total, META: tl.constexpr):
     """A block of channels added to the products [BLOCK_O, BLOCK_R] of two tiles."""
-    if OPERANDS == "wide":
-        left, right = left.to(ACC), right.to(ACC)
-    return tl.dot(left, tl.trans(right), total, input_precision=PRECISION, out_dtype=ACC)
+    if META.OPERANDS == "wide":
+        left, right = left.to(META.ACC), right.to(META.ACC)
+    return dot(left, tl.trans(right), total, META)
 
 
 @triton.jit
-def gaps(
-    rows_ptr, stride_xr, stride_xd, others_ptr, stride_xo, stride_xe,
-    offs_r, offs_o, rows, others, channel, ACC: tl.constexpr,
-):  # fmt: skip
+def load_channel(tile, channel, META: tl.constexpr):
+    """One channel of a tile, [BLOCK_P]."""
+    where = tile.features.pointer + tile.offs.to(tl.int64) * tile.features.stride_p
+    where += channel * tile.features.stride_d
+    return tl.load(where, mask=inside(tile), other=0.0).to(META.ACC)
+
+
+@triton.jit
+def gaps(left, right, channel, META: tl.constexpr):
     """A channel of a tile of others less that of a block of rows, [BLOCK_O, BLOCK_R]."""
-    left = tl.load(
-        others_ptr + offs_o.to(tl.int64) * stride_xo + channel * stride_xe,
-        mask=offs_o < others,
-        other=0.0,
-    ).to(ACC)
-    right = tl.load(
-        rows_ptr + offs_r.to(tl.int64) * stride_xr + channel * stride_xd,
-        mask=offs_r < rows,
-        other=0.0,
-    ).to(ACC)
-    return left[:, None] - right[None, :]
+    return load_channel(left, channel, META)[:, None] - load_channel(right, channel, META)[None, :]
 
 
 @triton.jit
-def read_products(
-    rows_ptr, stride_xr, stride_xd, others_ptr, stride_xo, stride_xe, offs_r, offs_o, rows, others,
-    DISTANCE: tl.constexpr, OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
-    D: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr,
-):  # fmt: skip
+def read_products(left, right, META: tl.constexpr):
     """Products of a tile of others and a block of rows over all channels, or minus distances."""
-    total = tl.zeros([BLOCK_P, BLOCK_P], dtype=ACC)
-    if DISTANCE:
+    total = tl.zeros([META.BLOCK_P, META.BLOCK_P], dtype=META.ACC)
+    if META.SIMILARITY == "euclidean":
         # Differences: of squares and products no digit is left where rows are close.
-        for channel in range(D):
-            gap = gaps(
-                rows_ptr, stride_xr, stride_xd, others_ptr, stride_xo, stride_xe,
-                offs_r, offs_o, rows, others, channel, ACC,
-            )  # fmt: skip
+        for channel in range(META.D):
+            gap = gaps(left, right, channel, META)
             total += gap * gap
-        return -square_root(total, ACC)
+        return -square_root(total, META.ACC)
     else:
-        for start in range(0, D, BLOCK_D):
-            offs_d = start + tl.arange(0, BLOCK_D)
-            left = load_tile(others_ptr, stride_xe, stride_xo, offs_o, offs_d, others, D)
-            right = load_tile(rows_ptr, stride_xd, stride_xr, offs_r, offs_d, rows, D)
-            total = products(left, right, total, OPERANDS, PRECISION, ACC)
+        for start in range(0, META.D, META.BLOCK_D):
+            offs_d = start + tl.arange(0, META.BLOCK_D)
+            of_left, of_right = load_tile(left, offs_d, META), load_tile(right, offs_d, META)
+            total = products(of_left, of_right, total, META)
         return total
 
 
 @triton.jit
-def roles(
-    own, plus, minus, anchor, key,
-    ALL: tl.constexpr, EXCLUDE_SELF: tl.constexpr, IGNORE_INDEX: tl.constexpr,
-):  # fmt: skip
+def roles(own, plus, minus, anchor, key, META: tl.constexpr):
     """Which keys are positives of an anchor, and which stand in its denominator.
 
     Labels and places of anchors and of keys, one of them a column and the other a row.
     """
-    positive = (own == plus) & (own != IGNORE_INDEX)
-    if EXCLUDE_SELF:
+    positive = (own == plus) & (own != META.IGNORE_INDEX)
+    if META.EXCLUDE_SELF:
         positive = positive & (anchor != key)
-    negative = (own != minus) & (own != IGNORE_INDEX) & (minus != IGNORE_INDEX)
-    if ALL:
+    negative = (own != minus) & (own != META.IGNORE_INDEX) & (minus != META.IGNORE_INDEX)
+    if META.ALL:
         negative = negative | positive
     return positive, negative
+
+
+@triton.jit
+def scored_pairs(anchors, keys, scale, per_row, META: tl.constexpr):
+    """Scores of a tile of keys and a block of anchors, [BLOCK_O, BLOCK_R], and their roles."""
+    own = load_rows(per_row.own, anchors, META.IGNORE_INDEX)[None, :]
+    plus = load_rows(per_row.plus, keys, META.IGNORE_INDEX)[:, None]
+    minus = load_rows(per_row.minus, keys, META.IGNORE_INDEX)[:, None]
+    factor = load_rows(per_row.other_scale, keys, 0.0)
+    scores = read_products(keys, anchors, META)
+    scores *= factor[:, None] * scale[None, :]
+    found = roles(own, plus, minus, anchors.offs[None, :], keys.offs[:, None], META)
+    return scores, found[0], found[1]
 
 
 class Side(NamedTuple):
@@ -134,12 +145,6 @@ def side_of(rows: Tensor, kind: str, temperature: float) -> Side:
     else:
         inverse = rows.new_ones(len(rows), dtype=dtype)
     return Side(rows, inverse, inverse / temperature, size)
-
-
-def labels_of(call: PairRolesCall) -> tuple[Tensor, Tensor, Tensor]:
-    """The labels of anchors, and of keys as positives and as negatives."""
-    labels = call.anchor_labels, call.positive_labels, call.negative_labels
-    return labels[0].contiguous(), labels[1].contiguous(), labels[2].contiguous()
 
 
 def sides_of(call: PairRolesCall) -> tuple[Side, Side]:
@@ -180,52 +185,33 @@ def span_of_pairs(rows: int, others: int, slots: int | None = None) -> int:
 def pair_launch(
     kernel: Any,
     row: str,
-    side: Side,
-    other: Side,
-    labels: tuple[Tensor, Tensor, Tensor],
+    sides: tuple[Side, Side],
+    call: PairRolesCall,
     span: int,
-    arguments: dict[str, Any],
-    constants: dict[str, Any],
+    arguments: tuple[Any, ...],
+    of_keys: bool = False,
 ) -> None:
-    """Start a kernel of the `row` of tile sizes for every block of rows and span of others."""
-    (rows, channels), others = side.rows.shape, len(other.rows)
-    width = side.rows.element_size()
-    config = configuration(row, family(side.rows), width, channels, 1)
-    launch = Launch(
-        kernel,
-        tile_count(rows, config.block_p) * tile_count(others, span),
-        {
-            "rows_ptr": side.rows,
-            "stride_xr": side.rows.stride(0),
-            "stride_xd": side.rows.stride(1),
-            "others_ptr": other.rows,
-            "stride_xo": other.rows.stride(0),
-            "stride_xe": other.rows.stride(1),
-            "row_scale_ptr": side.scale,
-            "other_scale_ptr": other.scale,
-            **dict(zip(("own_ptr", "plus_ptr", "minus_ptr"), labels, strict=True)),
-            "rows": rows,
-            "others": others,
-            **arguments,
-        },
-        {
-            **arithmetic(side.rows),
-            **constants,
-            "SPAN": span,
-            "D": channels,
-            "BLOCK_P": config.block_p,
-            "BLOCK_D": config.block_d,
-        },
-        options(config.num_warps, config.num_stages),
+    """Start a kernel of the `row` of tile sizes for every block of rows and span of others.
+
+    It takes rows, others, `PerRow`, then `arguments` of its own.
+    """
+    maps = (
+        Map(each.rows, 0, each.rows.stride(1), each.rows.stride(0), len(each.rows))
+        for each in sides
     )
-    run(launch, side.rows)
-
-
-def role_constants(call: PairRolesCall) -> dict[str, Any]:
-    """The constants of `roles`, and of `read_products` what it reads."""
-    return {
-        "DISTANCE": call.similarity == "euclidean",
-        "ALL": call.all_in_denominator,
-        "EXCLUDE_SELF": call.exclude_self,
-        "IGNORE_INDEX": call.ignore_index,
-    }
+    rows, others = (len(each.rows) for each in sides)
+    meta, how = plan(row, sides[0].rows, 1)
+    meta = meta._replace(
+        SIMILARITY=call.similarity,
+        ALL=call.all_in_denominator,
+        EXCLUDE_SELF=call.exclude_self,
+        IGNORE_INDEX=call.ignore_index,
+        OF_KEYS=of_keys,
+        SPAN=span,
+    )
+    programs = tile_count(rows, meta.BLOCK_P) * tile_count(others, span)
+    labels = call.anchor_labels, call.positive_labels, call.negative_labels
+    scales = (each.scale for each in sides)
+    per_row = PerRow(*scales, *(each.contiguous() for each in labels))
+    arguments = *maps, per_row, *arguments
+    run(Launch(kernel, programs, arguments, meta, how), sides[0].rows)

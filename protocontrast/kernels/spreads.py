@@ -6,126 +6,103 @@ With q_i = f_i / |f_i| (cosine), or f_i itself (dot), the parts of a logit are
     score_ic = scale_c matrix_c . q_i,    bonus_ic = breadth spread_c . q_i^2.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 
 from protocontrast.calls import DistributionCall
-from protocontrast.kernels.launch import arithmetic
-from protocontrast.kernels.lengths import AT_ONCE, lengths_of, out_of_range
-from protocontrast.kernels.operands import add_product, load_tile
-from protocontrast.kernels.prototypes import Prototypes, prepare
+from protocontrast.kernels.launch import arithmetic, plan
+from protocontrast.kernels.lengths import AT_ONCE, lengths_of, out_of_range, row_of
+from protocontrast.kernels.meta import Meta
+from protocontrast.kernels.operands import add_product
+from protocontrast.kernels.prototypes import Prepared, Prototypes, prepare
 from protocontrast.kernels.scores import add_scores, logits_of
+from protocontrast.kernels.tiles import inside, load_tile
+
+
+class Both(NamedTuple):
+    """Means and variances made ready; of the variances' table the first row, breadth, is read."""
+
+    means: Prepared
+    spreads: Prepared
 
 
 @triton.jit
-def add_parts(
-    tile, total, squared, bonus, matrix_ptr, spread_ptr, offs_d,
-    SIMILARITY: tl.constexpr, OPERANDS: tl.constexpr, SPREAD_OPERANDS: tl.constexpr,
-    PRECISION: tl.constexpr, ACC: tl.constexpr,
-    C: tl.constexpr, ROW: tl.constexpr, BLOCK_C: tl.constexpr,
-):  # fmt: skip
+def add_parts(block, total, squared, bonus, both, offs_d, META: tl.constexpr):
     """A block of channels added to products with means and spreads, and to squared lengths."""
-    total, squared = add_scores(
-        tile, total, squared, matrix_ptr, offs_d,
-        SIMILARITY, OPERANDS, PRECISION, ACC, C, ROW, BLOCK_C,
-    )  # fmt: skip
-    columns = spread_ptr + offs_d[:, None] + tl.arange(0, BLOCK_C)[None, :] * ROW
-    spread = tl.load(columns, mask=offs_d[:, None] < ROW, other=0.0)  # [BLOCK_D, BLOCK_C]
-    wide = tile.to(ACC)
+    total, squared = add_scores(block, total, squared, both.means.matrix, offs_d, META)
+    offs_c = tl.arange(0, META.BLOCK_C)
+    columns = both.spreads.matrix + offs_d[:, None] + offs_c[None, :] * META.ROW
+    spread = tl.load(columns, mask=offs_d[:, None] < META.ROW, other=0.0)  # [BLOCK_D, BLOCK_C]
+    wide = block.to(META.ACC)
     # 16 bits do not hold the square of a 16-bit number.
-    bonus = add_product(wide * wide, spread, bonus, SPREAD_OPERANDS, PRECISION, ACC)
+    bonus = add_product(wide * wide, spread, bonus, META.SPREAD_OPERANDS, META)
     return total, squared, bonus
 
 
 @triton.jit
-def read_parts(
-    image_ptr, stride_d, stride_p, offs_p, pixels, matrix_ptr, spread_ptr,
-    SIMILARITY: tl.constexpr, OPERANDS: tl.constexpr, SPREAD_OPERANDS: tl.constexpr,
-    PRECISION: tl.constexpr, ACC: tl.constexpr, C: tl.constexpr, D: tl.constexpr,
-    ROW: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_P: tl.constexpr,
-):  # fmt: skip
+def read_parts(tile, both, META: tl.constexpr):
     """Products and squared lengths of a tile of pixels over all channels."""
-    total = tl.zeros([BLOCK_P, BLOCK_C], dtype=ACC)
-    squared = tl.zeros([BLOCK_P], dtype=ACC)
-    bonus = tl.zeros([BLOCK_P, BLOCK_C], dtype=ACC)
-    for start in range(0, D, BLOCK_D):
-        offs_d = start + tl.arange(0, BLOCK_D)
-        tile = load_tile(image_ptr, stride_d, stride_p, offs_p, offs_d, pixels, D)
-        total, squared, bonus = add_parts(
-            tile, total, squared, bonus, matrix_ptr, spread_ptr, offs_d,
-            SIMILARITY, OPERANDS, SPREAD_OPERANDS, PRECISION, ACC, C, ROW, BLOCK_C,
-        )  # fmt: skip
+    total = tl.zeros([META.BLOCK_P, META.BLOCK_C], dtype=META.ACC)
+    squared = tl.zeros([META.BLOCK_P], dtype=META.ACC)
+    bonus = tl.zeros([META.BLOCK_P, META.BLOCK_C], dtype=META.ACC)
+    for start in range(0, META.D, META.BLOCK_D):
+        offs_d = start + tl.arange(0, META.BLOCK_D)
+        block = load_tile(tile, offs_d, META)
+        total, squared, bonus = add_parts(block, total, squared, bonus, both, offs_d, META)
     return total, squared, bonus
 
 
 @triton.jit
-def parts_of(
-    total, squared, bonus, scale, breadth, image_ptr, stride_d, stride_p, offs_p, pixels,
-    matrix_ptr, spread_ptr, SIMILARITY: tl.constexpr, ACC: tl.constexpr, C: tl.constexpr,
-    D: tl.constexpr, ROW: tl.constexpr,
-    BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
-):  # fmt: skip
+def breadth_of(both, META: tl.constexpr):
+    """What a bonus is multiplied by, [BLOCK_C]."""
+    return tl.load(both.spreads.table + tl.arange(0, META.BLOCK_C))
+
+
+@triton.jit
+def parts_of(parts, scale, breadth, tile, both, META: tl.constexpr):
     """Scores and bonus [BLOCK_P, BLOCK_C] of the products, and the inverse lengths [BLOCK_P, 1]."""
-    length = lengths_of(
-        total, squared, image_ptr, stride_d, stride_p, offs_p, pixels, matrix_ptr,
-        SIMILARITY, ACC, C, D, ROW, BLOCK_C, BLOCK_P,
-    )  # fmt: skip
-    scores, inverse = logits_of(total, length, scale, SIMILARITY, ACC)
+    total, squared, bonus = parts
+    length = lengths_of(total, squared, tile, both.means.matrix, META)
+    scores, inverse = logits_of(total, length, scale, META)
     bonus *= inverse * inverse
-    if SIMILARITY == "cosine":
-        bonus = unit_bonus(
-            squared, bonus, inverse, image_ptr, stride_d, stride_p, offs_p, pixels, spread_ptr,
-            ACC, C, D, ROW, BLOCK_C, BLOCK_P,
-        )  # fmt: skip
+    if META.SIMILARITY == "cosine":
+        bonus = unit_bonus(squared, bonus, inverse, tile, both.spreads.matrix, META)
     return scores, bonus * breadth[None, :], inverse
 
 
 @triton.jit
-def unit_bonus(
-    squared, bonus, inverse, image_ptr, stride_d, stride_p, offs_p, pixels, spread_ptr,
-    ACC: tl.constexpr, C: tl.constexpr, D: tl.constexpr, ROW: tl.constexpr,
-    BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
-):  # fmt: skip
+def unit_bonus(squared, bonus, inverse, tile, spread, META: tl.constexpr):
     """spread_c . q_i^2 of a tile, read again where squares of a pixel left the dtype's range."""
-    STEP: tl.constexpr = AT_ONCE // BLOCK_P
-    offs_c = tl.arange(0, BLOCK_C)
-    doubtful = out_of_range(squared, ACC) & (offs_p < pixels)
-    stop = D if tl.max(doubtful[:, None].to(tl.int32)) > 0 else 0
-    again = tl.zeros([BLOCK_P, BLOCK_C], dtype=ACC)
+    STEP: tl.constexpr = AT_ONCE // META.BLOCK_P
+    offs_c = tl.arange(0, META.BLOCK_C)
+    doubtful = out_of_range(squared, META.ACC) & inside(tile)
+    stop = META.D if tl.max(doubtful[:, None].to(tl.int32)) > 0 else 0
+    again = tl.zeros([META.BLOCK_P, META.BLOCK_C], dtype=META.ACC)
     for start in range(0, stop, STEP):
         offs_d = start + tl.arange(0, STEP)
-        tile = load_tile(image_ptr, stride_d, stride_p, offs_p, offs_d, pixels, D)
-        unit = tile.to(ACC) * inverse
-        for c in range(C):
-            row = tl.load(spread_ptr + c * ROW + offs_d, mask=offs_d < ROW, other=0.0)
-            part = tl.sum(unit * unit * row[None, :], axis=1)
+        unit = load_tile(tile, offs_d, META).to(META.ACC) * inverse
+        for c in range(META.C):
+            part = tl.sum(unit * unit * row_of(spread, c, offs_d, META), axis=1)
             again += tl.where(offs_c[None, :] == c, part[:, None], 0.0)
     return tl.where(doubtful[:, None], again, bonus)
 
 
 @triton.jit
-def along_spread(
-    direction, grad_logits, spread_ptr, offs_d,
-    SPREAD_OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
-    ROW: tl.constexpr, BLOCK_C: tl.constexpr,
-):  # fmt: skip
+def along_spread(direction, grad_logits, spread, offs_d, META: tl.constexpr):
     """2 q_id sum_c slope_ic spread_cd, [BLOCK_P, BLOCK_D], of directions in ACC."""
-    rows = spread_ptr + tl.arange(0, BLOCK_C)[:, None] * ROW + offs_d[None, :]
-    spread = tl.load(rows, mask=offs_d[None, :] < ROW, other=0.0)  # [BLOCK_C, BLOCK_D]
-    return 2 * direction * add_product(grad_logits, spread, None, SPREAD_OPERANDS, PRECISION, ACC)
+    rows = spread + tl.arange(0, META.BLOCK_C)[:, None] * META.ROW + offs_d[None, :]
+    block = tl.load(rows, mask=offs_d[None, :] < META.ROW, other=0.0)  # [BLOCK_C, BLOCK_D]
+    return 2 * direction * add_product(grad_logits, block, None, META.SPREAD_OPERANDS, META)
 
 
 @triton.jit
-def squares_to_rows(
-    direction, grad_logits,
-    SPREAD_OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
-):  # fmt: skip
+def squares_to_rows(direction, grad_logits, META: tl.constexpr):
     """sum_i dL/dz_ic q_i^2, [BLOCK_D, BLOCK_C], of directions in ACC."""
     across = tl.trans(direction)
-    return add_product(across * across, grad_logits, None, SPREAD_OPERANDS, PRECISION, ACC)
+    return add_product(across * across, grad_logits, None, META.SPREAD_OPERANDS, META)
 
 
 def tables_of(call: DistributionCall) -> tuple[Prototypes, Prototypes]:
@@ -137,20 +114,15 @@ def tables_of(call: DistributionCall) -> tuple[Prototypes, Prototypes]:
     )
 
 
-def prepare_both(call: DistributionCall) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Means and variances made ready: run-time arguments and constants of a kernel of both."""
+def prepare_both(row: str, call: DistributionCall) -> tuple[Both, Meta, dict[str, Any]]:
+    """Means and variances made ready, constants and launch options of a kernel of both."""
+    features = call.features
     of_means, of_variances = tables_of(call)
-    means = prepare(call.features, of_means)
-    spreads = prepare(call.features, of_variances, whole=True)
-    arguments = {
-        "matrix_ptr": means.matrix,
-        "table_ptr": means.table,
-        "spread_ptr": spreads.matrix,
-        "breadth_ptr": spreads.table,
-    }
-    constants = {
-        **means.constants,
-        "SIMILARITY": "cosine" if call.normalize else "dot",
-        "SPREAD_OPERANDS": arithmetic(call.features, torch.bfloat16)["OPERANDS"],
-    }
-    return arguments, constants
+    both = Both(prepare(features, of_means), prepare(features, of_variances, whole=True))
+    meta, how = plan(row, features, len(call.prototypes))
+    meta = meta._replace(
+        SIMILARITY="cosine" if call.normalize else "dot",
+        SPREAD_OPERANDS=arithmetic(features, torch.bfloat16)[1],
+        IGNORE_INDEX=call.ignore_index,
+    )
+    return both, meta, how

@@ -1,36 +1,45 @@
 """Nearest prototype, its confidence and the thresholds in one read: (M6) for `transfer_labels`."""
 
+from typing import Any, NamedTuple
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from protocontrast.calls import TransferCall
-from protocontrast.kernels.configs import configuration
-from protocontrast.kernels.contrast import prepared_arguments
 from protocontrast.kernels.launch import (
     Launch,
     accumulation_dtype,
-    family,
-    feature_arguments,
     halves,
-    options,
+    plan,
     run,
     tile_count,
 )
 from protocontrast.kernels.lengths import lengths_of
+from protocontrast.kernels.meta import constants
 from protocontrast.kernels.prototypes import Prepared, Prototypes, prepare
-from protocontrast.kernels.scores import logits_of, read_scores
+from protocontrast.kernels.scores import classes_of, logits_of, read_scores
+from protocontrast.kernels.tiles import flat, inside, map_of, own_tile, vector_of
+
+
+class Threshold(NamedTuple):
+    """One number in two halves, and in its stead a vector of one per class, or None."""
+
+    high: Any
+    low: Any
+    by_class: Any = None
 
 
 @triton.jit
-def nearest_of(logits, offset, lowest_equal, CONFIDENCE: tl.constexpr, BLOCK_C: tl.constexpr):
+def nearest_of(logits, offset, table, META: tl.constexpr):
     """Label, measure [BLOCK_P] and whether a class is present, from logits with their offset."""
+    lowest_equal = tl.load(table + 3 * META.BLOCK_C + tl.arange(0, META.BLOCK_C))
     peak = tl.max(logits, axis=1)
     # Equal prototypes have equal logits but for rounding; the lowest of them takes the pixel.
-    candidates = tl.where(logits == peak[:, None], lowest_equal[None, :], BLOCK_C)
+    candidates = tl.where(logits == peak[:, None], lowest_equal[None, :], META.BLOCK_C)
     label = tl.min(candidates, axis=1).to(tl.int32)
-    if CONFIDENCE:
+    if META.CONFIDENCE:
         value = 1.0 / tl.sum(tl.exp(logits - peak[:, None]), axis=1)
     else:
         value = peak
@@ -42,45 +51,35 @@ def nearest_of(logits, offset, lowest_equal, CONFIDENCE: tl.constexpr, BLOCK_C: 
 
 
 @triton.jit
-def transfer_kernel(
-    features_ptr, stride_xb, stride_xd, stride_xp, matrix_ptr, table_ptr,
-    threshold_ptr, stride_t, threshold_high, threshold_low, label_ptr, value_ptr, pixels,
-    SIMILARITY: tl.constexpr, OPERANDS: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
-    CONFIDENCE: tl.constexpr, PER_CLASS: tl.constexpr, IGNORE_INDEX: tl.constexpr,
-    C: tl.constexpr, D: tl.constexpr, ROW: tl.constexpr,
-    BLOCK_C: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_P: tl.constexpr,
-):  # fmt: skip
-    """One program per tile of BLOCK_P pixels of one image."""
-    tiles = tl.cdiv(pixels, BLOCK_P)
-    image = (tl.program_id(0) // tiles).to(tl.int64)
-    offs_p = (tl.program_id(0) % tiles) * BLOCK_P + tl.arange(0, BLOCK_P)
-    offs_c = tl.arange(0, BLOCK_C)
-    lowest_equal = tl.load(table_ptr + 3 * BLOCK_C + offs_c)
-    total, squared = read_scores(
-        features_ptr + image * stride_xb, stride_xd, stride_xp, offs_p, pixels, matrix_ptr,
-        SIMILARITY, OPERANDS, PRECISION, ACC, C, D, ROW, BLOCK_C, BLOCK_D, BLOCK_P,
-    )  # fmt: skip
-    length = lengths_of(
-        total, squared, features_ptr + image * stride_xb, stride_xd, stride_xp, offs_p, pixels,
-        matrix_ptr, SIMILARITY, ACC, C, D, ROW, BLOCK_C, BLOCK_P,
-    )  # fmt: skip
-    scale = tl.load(table_ptr + offs_c)
-    offset = tl.load(table_ptr + BLOCK_C + offs_c)
-    logits, _ = logits_of(total, length, scale, SIMILARITY, ACC)
-    logits += offset[None, :]
-    label, value, somewhere = nearest_of(logits, offset, lowest_equal, CONFIDENCE, BLOCK_C)
-    if PER_CLASS:
-        thresholds = tl.load(threshold_ptr + offs_c * stride_t, mask=offs_c < C, other=0.0)
+def limit_of(threshold, label, META: tl.constexpr):
+    """What the measure is to reach, [BLOCK_P]."""
+    if threshold.by_class is not None:
+        offs_c = tl.arange(0, META.BLOCK_C)
+        where = threshold.by_class.pointer + offs_c * threshold.by_class.stride
+        limits = tl.load(where, mask=offs_c < META.C, other=0.0).to(META.ACC)
         chosen = label[:, None] == offs_c[None, :]
-        limit = tl.sum(tl.where(chosen, thresholds.to(ACC)[None, :], 0.0), axis=1)
+        return tl.sum(tl.where(chosen, limits[None, :], 0.0), axis=1)
     else:
         # Two float32 numbers, for a float64 one would be rounded on the way into a kernel.
-        limit = tl.full([BLOCK_P], threshold_high, ACC) + tl.full([BLOCK_P], threshold_low, ACC)
-    kept = (value >= limit) & somewhere
-    into = image * pixels + offs_p
-    inside = offs_p < pixels
-    tl.store(label_ptr + into, tl.where(kept, label.to(tl.int64), IGNORE_INDEX), mask=inside)
-    tl.store(value_ptr + into, value, mask=inside)
+        high = tl.full([META.BLOCK_P], threshold.high, META.ACC)
+        return high + tl.full([META.BLOCK_P], threshold.low, META.ACC)
+
+
+@triton.jit
+def transfer_kernel(features, prepared, threshold, labels, values, meta: tl.constexpr):
+    """One program per tile of BLOCK_P pixels of one image."""
+    META: tl.constexpr = constants(meta)
+    tile = own_tile(features, META)
+    total, squared = read_scores(tile, prepared.matrix, META)
+    length = lengths_of(total, squared, tile, prepared.matrix, META)
+    classes = classes_of(prepared.table, META)
+    logits, _ = logits_of(total, length, classes.scale, META)
+    logits += classes.offset[None, :]
+    label, value, somewhere = nearest_of(logits, classes.offset, prepared.table, META)
+    kept = (value >= limit_of(threshold, label, META)) & somewhere
+    label = tl.where(kept, label.to(tl.int64), META.IGNORE_INDEX)
+    tl.store(labels + flat(tile), label, mask=inside(tile))
+    tl.store(values + flat(tile), value, mask=inside(tile))
 
 
 def nearest_table(call: TransferCall) -> Prepared:
@@ -93,39 +92,21 @@ def nearest_table(call: TransferCall) -> Prepared:
 
 def transfer(call: TransferCall) -> tuple[Tensor, Tensor]:
     """Labels (B, P) int64 and the measure's value (B, P)."""
-    features, class_threshold = call.features, call.class_threshold
-    images, channels, pixels = features.shape
+    features = call.features
+    images, _, pixels = features.shape
     labels = features.new_empty(images, pixels, dtype=torch.int64)
     values = features.new_empty(images, pixels, dtype=accumulation_dtype(features))
     if images * pixels == 0:
         return labels, values
     prepared = nearest_table(call)
-    config = configuration(
-        "transfer", family(features), features.element_size(), channels, len(call.prototypes)
+    meta, how = plan("transfer", features, len(call.prototypes))
+    meta = meta._replace(
+        SIMILARITY=call.similarity,
+        CONFIDENCE=call.measure == "confidence",
+        IGNORE_INDEX=call.ignore_index,
     )
-    threshold_high, threshold_low = halves(call.threshold)
-    launch = Launch(
-        transfer_kernel,
-        images * tile_count(pixels, config.block_p),
-        {
-            **feature_arguments(features),
-            **prepared_arguments(prepared),
-            "threshold_ptr": class_threshold,
-            "stride_t": 0 if class_threshold is None else class_threshold.stride(0),
-            "threshold_high": threshold_high,
-            "threshold_low": threshold_low,
-            "label_ptr": labels,
-            "value_ptr": values,
-        },
-        {
-            **prepared.constants,
-            "CONFIDENCE": call.measure == "confidence",
-            "PER_CLASS": class_threshold is not None,
-            "IGNORE_INDEX": call.ignore_index,
-            "BLOCK_D": config.block_d,
-            "BLOCK_P": config.block_p,
-        },
-        options(config.num_warps, config.num_stages),
-    )
-    run(launch, features)
+    threshold = Threshold(*halves(call.threshold), vector_of(call.class_threshold))
+    arguments = map_of(features), prepared, threshold, labels, values
+    programs = images * tile_count(pixels, meta.BLOCK_P)
+    run(Launch(transfer_kernel, programs, arguments, meta, how), features)
     return labels, values

@@ -4,7 +4,7 @@ Forward gathers the four cells of every pixel of a tile, all classes at once. Ba
 every cell, the pixels that read it, and takes their softmax anew: no atomics, nothing saved.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -21,23 +21,80 @@ from protocontrast.kernels.launch import (
     run,
     tile_count,
 )
+from protocontrast.kernels.meta import Meta, constants
 
 TILE, BACKWARD_TILE = 1024, 512
 """Numbers in a tile of pixels, or of cells, and classes: several such tiles are alive at once."""
 
 
+class Grid(NamedTuple):
+    """A tensor (B, C, H, W) of any strides, or (B, H, W)."""
+
+    pointer: Any
+    stride_b: Any
+    stride_c: Any
+    stride_h: Any
+    stride_w: Any
+    height: Any
+    width: Any
+    size: Any
+
+
+class Reads(NamedTuple):
+    """Cells that output positions read along an axis, and the share of the upper one."""
+
+    lower: Any
+    upper: Any
+    share: Any
+
+
+class Pixels(NamedTuple):
+    """Pixels [N] of one image, and which of them there are."""
+
+    image: Any
+    row: Any
+    column: Any
+    inside: Any
+
+
+class Scores(NamedTuple):
+    """Of pixels [N] by class [N, BLOCK_C]: exponentials of the logits under their peak and whether
+    a class is the pixel's own; the sum of the exponentials, the own logit under the peak, the
+    weight. Then the logits and whether a pixel has a label, which smoothing alone reads.
+
+    A weight is 0 where the pixel is ignored or its own logit is -inf, and NaN where its label is no
+    class.
+    """
+
+    exponentials: Any
+    member: Any
+    total: Any
+    own: Any
+    weight: Any
+    logits: Any
+    used: Any
+
+
 @triton.jit
-def reads(position, inputs, outputs, ALIGNED: tl.constexpr, ACC: tl.constexpr):
-    """Cells that an output position reads, and the share of the upper one; exact in integers."""
-    if ALIGNED:
+def reads(position, inputs, outputs, META: tl.constexpr):
+    """What an output position reads; exact in integers."""
+    if META.ALIGNED:
         part = position * (inputs - 1)
         whole = tl.maximum(outputs - 1, 1)
     else:
         part = tl.maximum((2 * position + 1) * inputs - outputs, 0)
         whole = 2 * outputs
     lower = part // whole
-    share = (part - lower * whole).to(ACC) / whole
-    return lower, tl.minimum(lower + 1, inputs - 1), share
+    share = (part - lower * whole).to(META.ACC) / whole
+    return Reads(lower, tl.minimum(lower + 1, inputs - 1), share)
+
+
+@triton.jit
+def part_of(axis, cell):
+    """What a cell counts for positions along an axis, and whether they read it."""
+    lower, upper = axis.lower == cell, axis.upper == cell
+    part = tl.where(lower, 1.0 - axis.share, 0.0) + tl.where(upper, axis.share, 0.0)
+    return part, lower | upper
 
 
 @triton.jit
@@ -50,18 +107,32 @@ def first_reader(cell, inputs, outputs, ALIGNED: tl.constexpr):
 
 
 @triton.jit
-def cells(
-    image_ptr, stride_xc, stride_xh, stride_xw, row, column, inside,
-    ACC: tl.constexpr, C: tl.constexpr, BLOCK_C: tl.constexpr,
-):  # fmt: skip
+def cells(logits, pixels, row, column, META: tl.constexpr):
     """Logits [N, BLOCK_C] of one cell per pixel, 0 outside."""
-    offs_c = tl.arange(0, BLOCK_C)
-    where = row * stride_xh + column * stride_xw
+    offs_c = tl.arange(0, META.BLOCK_C)
+    where = row * logits.stride_h + column * logits.stride_w
     return tl.load(
-        image_ptr + where[:, None] + offs_c[None, :].to(tl.int64) * stride_xc,
-        mask=inside[:, None] & (offs_c[None, :] < C),
+        logits.pointer
+        + pixels.image * logits.stride_b
+        + where[:, None]
+        + offs_c[None, :].to(tl.int64) * logits.stride_c,
+        mask=pixels.inside[:, None] & (offs_c[None, :] < META.C),
         other=0.0,
-    ).to(ACC)
+    ).to(META.ACC)
+
+
+@triton.jit
+def load_grid(grid, pixels):
+    """[N] of a grid without classes, 0 outside."""
+    where = grid.pointer + pixels.image * grid.stride_b + pixels.row * grid.stride_h
+    return tl.load(where + pixels.column * grid.stride_w, mask=pixels.inside, other=0)
+
+
+@triton.jit
+def class_weights(share, META: tl.constexpr):
+    """Weights [1, BLOCK_C] of the classes."""
+    offs_c = tl.arange(0, META.BLOCK_C)
+    return tl.load(share + offs_c, mask=offs_c < META.C, other=0.0).to(META.ACC)[None, :]
 
 
 @triton.jit
@@ -75,208 +146,155 @@ def blended(lower, upper, share):
 
 
 @triton.jit
-def scored(
-    image_ptr, stride_xc, stride_xh, stride_xw,
-    label_ptr, stride_yh, stride_yw, share_ptr, row, column, inside,
-    top, bottom, down, left, right, across,
-    WEIGHTED: tl.constexpr, IGNORE_INDEX: tl.constexpr, ACC: tl.constexpr,
-    C: tl.constexpr, BLOCK_C: tl.constexpr,
-):  # fmt: skip
-    """Exponentials [N, BLOCK_C] of the pixels' logits under their peak, and per pixel: their sum,
-    the own logit under the peak, the weight; whether a class is the pixel's own [N, BLOCK_C].
-    Then the logits and, per pixel, whether it has a label, which smoothing alone reads.
-
-    A weight is 0 where the pixel is ignored or its own logit is -inf, and NaN where its label is no
-    class.
-    """
-    offs_c = tl.arange(0, BLOCK_C)
+def scored(logits, labels, share, pixels, down, across, META: tl.constexpr):
+    """`Scores` of pixels that read the cells `down` the rows and `across` the columns."""
+    offs_c = tl.arange(0, META.BLOCK_C)
     upper = blended(
-        cells(image_ptr, stride_xc, stride_xh, stride_xw, top, left, inside, ACC, C, BLOCK_C),
-        cells(image_ptr, stride_xc, stride_xh, stride_xw, top, right, inside, ACC, C, BLOCK_C),
-        across,
+        cells(logits, pixels, down.lower, across.lower, META),
+        cells(logits, pixels, down.lower, across.upper, META),
+        across.share,
     )
     lower = blended(
-        cells(image_ptr, stride_xc, stride_xh, stride_xw, bottom, left, inside, ACC, C, BLOCK_C),
-        cells(image_ptr, stride_xc, stride_xh, stride_xw, bottom, right, inside, ACC, C, BLOCK_C),
-        across,
+        cells(logits, pixels, down.upper, across.lower, META),
+        cells(logits, pixels, down.upper, across.upper, META),
+        across.share,
     )
-    logits = blended(upper, lower, down)
-    logits = tl.where(offs_c[None, :] < C, logits, float("-inf"))
-    peak = tl.max(logits, axis=1)
+    values = blended(upper, lower, down.share)
+    values = tl.where(offs_c[None, :] < META.C, values, float("-inf"))
+    peak = tl.max(values, axis=1)
     # Where no class is present, -inf less -inf would be NaN.
-    logits -= tl.where(peak == float("-inf"), 0.0, peak)[:, None]
-    exponentials = tl.exp(logits)
-    label = tl.load(label_ptr + row * stride_yh + column * stride_yw, mask=inside, other=0)
-    label = label.to(tl.int64)
-    used = inside & (label != IGNORE_INDEX)
+    values -= tl.where(peak == float("-inf"), 0.0, peak)[:, None]
+    exponentials = tl.exp(values)
+    label = load_grid(labels, pixels).to(tl.int64)
+    used = pixels.inside & (label != META.IGNORE_INDEX)
     # A wrong label among the padding is no absent class.
-    member = used[:, None] & (label[:, None] == offs_c[None, :]) & (offs_c[None, :] < C)
-    if WEIGHTED:
-        share = tl.load(share_ptr + offs_c, mask=offs_c < C, other=0.0).to(ACC)
-        weight = tl.sum(tl.where(member, share[None, :], 0.0), axis=1)
+    member = used[:, None] & (label[:, None] == offs_c[None, :]) & (offs_c[None, :] < META.C)
+    if share is not None:
+        weight = tl.sum(tl.where(member, class_weights(share, META), 0.0), axis=1)
     else:
-        weight = used.to(ACC)
-    weight = tl.where(used & ((label < 0) | (label >= C)), float("nan"), weight)
-    own = tl.sum(tl.where(member, logits, 0.0), axis=1)
+        weight = used.to(META.ACC)
+    weight = tl.where(used & ((label < 0) | (label >= META.C)), float("nan"), weight)
+    own = tl.sum(tl.where(member, values, 0.0), axis=1)
     weight = tl.where(own == float("-inf"), 0.0, weight)
     used = used & (own != float("-inf"))
-    return exponentials, tl.sum(exponentials, axis=1), own, weight, member, logits, used
+    total = tl.sum(exponentials, axis=1)
+    return Scores(exponentials, member, total, own, weight, values, used)
 
 
 @triton.jit
-def smoothed(
-    share_ptr, weight, used, logits,
-    WEIGHTED: tl.constexpr, SMOOTHING: tl.constexpr, ACC: tl.constexpr,
-    C: tl.constexpr, BLOCK_C: tl.constexpr,
-):  # fmt: skip
+def smoothed(scores, share, META: tl.constexpr):
     """What a pixel's log-sum-exp, its own logit and every logit count [N], and the weights of the
     pixel's classes [N, BLOCK_C]; one whose logit is -inf is none of them."""
-    offs_c = tl.arange(0, BLOCK_C)
-    there = logits != float("-inf")
-    if WEIGHTED:
-        share = tl.load(share_ptr + offs_c, mask=offs_c < C, other=0.0).to(ACC)
-        share = tl.where(there, share[None, :], 0.0)
+    there = scores.logits != float("-inf")
+    if share is not None:
+        weights = tl.where(there, class_weights(share, META), 0.0)
     else:
-        share = there.to(ACC)
-    smoothing = tl.full([1], SMOOTHING, ACC)
-    count = tl.maximum(tl.sum(there.to(ACC), axis=1), 1.0)
-    even = tl.where(used, smoothing / count, 0.0)
-    own = weight * (1.0 - smoothing)
-    return own + even * tl.sum(share, axis=1), own, even, share
+        weights = there.to(META.ACC)
+    smoothing = tl.full([1], META.SMOOTHING, META.ACC)
+    count = tl.maximum(tl.sum(there.to(META.ACC), axis=1), 1.0)
+    even = tl.where(scores.used, smoothing / count, 0.0)
+    own = scores.weight * (1.0 - smoothing)
+    return own + even * tl.sum(weights, axis=1), own, even, weights
 
 
 @triton.jit
-def upsampled_cross_entropy_kernel(
-    logits_ptr, stride_xb, stride_xc, stride_xh, stride_xw,
-    labels_ptr, stride_yb, stride_yh, stride_yw, share_ptr, loss_ptr, mass_ptr,
-    height, width, rows, columns,
-    WEIGHTED: tl.constexpr, IGNORE_INDEX: tl.constexpr, ALIGNED: tl.constexpr, ACC: tl.constexpr,
-    SMOOTHING: tl.constexpr, C: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
-):  # fmt: skip
-    """One program per BLOCK_P pixels of one image; it also sums their weights."""
-    tiles = tl.cdiv(rows * columns, BLOCK_P)
+def own_places(grid, META: tl.constexpr):
+    """A program's places in a grid, and their numbers, [BLOCK_P] in int64."""
+    tiles = tl.cdiv(grid.size, META.BLOCK_P)
     image = (tl.program_id(0) // tiles).to(tl.int64)
-    offs_p = ((tl.program_id(0) % tiles) * BLOCK_P + tl.arange(0, BLOCK_P)).to(tl.int64)
-    inside = offs_p < rows * columns
-    row, column = offs_p // columns, offs_p % columns
-    top, bottom, down = reads(row, height, rows, ALIGNED, ACC)
-    left, right, across = reads(column, width, columns, ALIGNED, ACC)
-    _, total, own, weight, _, logits, used = scored(
-        logits_ptr + image * stride_xb, stride_xc, stride_xh, stride_xw,
-        labels_ptr + image * stride_yb, stride_yh, stride_yw, share_ptr, row, column, inside,
-        top, bottom, down, left, right, across,
-        WEIGHTED, IGNORE_INDEX, ACC, C, BLOCK_C,
-    )  # fmt: skip
-    if SMOOTHING == 0.0:
-        loss = tl.where(weight == 0.0, 0.0, weight * (tl.log(total) - own))
+    first = (tl.program_id(0) % tiles) * META.BLOCK_P
+    offs = (first + tl.arange(0, META.BLOCK_P)).to(tl.int64)
+    return Pixels(image, offs // grid.width, offs % grid.width, offs < grid.size), offs
+
+
+@triton.jit
+def upsampled_cross_entropy_kernel(logits, labels, share, loss_ptr, mass, meta: tl.constexpr):
+    """One program per BLOCK_P pixels of one image; it also sums their weights."""
+    META: tl.constexpr = constants(meta)
+    pixels, offs = own_places(labels, META)
+    down = reads(pixels.row, logits.height, labels.height, META)
+    across = reads(pixels.column, logits.width, labels.width, META)
+    scores = scored(logits, labels, share, pixels, down, across, META)
+    if META.SMOOTHING == 0.0:
+        loss = scores.weight * (tl.log(scores.total) - scores.own)
+        loss = tl.where(scores.weight == 0.0, 0.0, loss)
     else:
-        whole, pulled, even, share = smoothed(
-            share_ptr, weight, used, logits, WEIGHTED, SMOOTHING, ACC, C, BLOCK_C
-        )
-        spread = tl.sum(tl.where(share == 0.0, 0.0, share * logits), axis=1)
-        loss = whole * tl.log(total) - pulled * own - even * spread
+        whole, pulled, even, weights = smoothed(scores, share, META)
+        spread = tl.sum(tl.where(weights == 0.0, 0.0, weights * scores.logits), axis=1)
+        loss = whole * tl.log(scores.total) - pulled * scores.own - even * spread
         loss = tl.where(whole == 0.0, 0.0, loss)
-    first = image * rows * columns
-    tl.store(loss_ptr + first + offs_p, loss, mask=inside)
-    tl.store(mass_ptr + tl.program_id(0), tl.sum(weight, axis=0))
+    tl.store(loss_ptr + pixels.image * labels.size + offs, loss, mask=pixels.inside)
+    tl.store(mass + tl.program_id(0), tl.sum(scores.weight, axis=0))
 
 
 @triton.jit
 def upsampled_cross_entropy_backward_kernel(
-    logits_ptr, stride_xb, stride_xc, stride_xh, stride_xw,
-    gradient_ptr, stride_gb, stride_gc, stride_gh, stride_gw,
-    labels_ptr, stride_yb, stride_yh, stride_yw, share_ptr,
-    grad_output_ptr, stride_ub, stride_uh, stride_uw,
-    height, width, rows, columns, most_rows, most_columns,
-    WEIGHTED: tl.constexpr, IGNORE_INDEX: tl.constexpr, ALIGNED: tl.constexpr, ACC: tl.constexpr,
-    SMOOTHING: tl.constexpr, C: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
-):  # fmt: skip
-    """One program per BLOCK_P cells of one image: at most most_rows x most_columns pixels each."""
-    tiles = tl.cdiv(height * width, BLOCK_P)
-    image = (tl.program_id(0) // tiles).to(tl.int64)
-    offs_p = ((tl.program_id(0) % tiles) * BLOCK_P + tl.arange(0, BLOCK_P)).to(tl.int64)
-    offs_c = tl.arange(0, BLOCK_C)
-    exists = offs_p < height * width
-    cell_y, cell_x = offs_p // width, offs_p % width
-    first_y = first_reader(cell_y, height, rows, ALIGNED)
-    first_x = first_reader(cell_x, width, columns, ALIGNED)
-    total = tl.zeros([BLOCK_P, BLOCK_C], dtype=ACC)
-    for step_y in range(most_rows):
+    logits, labels, share, gradient, grad_output, most, meta: tl.constexpr
+):
+    """One program per BLOCK_P cells of one image, for each of which `most` rows and columns of
+    pixels are looked at."""
+    META: tl.constexpr = constants(meta)
+    cell, _ = own_places(logits, META)
+    offs_c = tl.arange(0, META.BLOCK_C)
+    first_y = first_reader(cell.row, logits.height, labels.height, META.ALIGNED)
+    first_x = first_reader(cell.column, logits.width, labels.width, META.ALIGNED)
+    total = tl.zeros([META.BLOCK_P, META.BLOCK_C], dtype=META.ACC)
+    for step_y in range(most[0]):
         row = first_y + step_y
-        top, bottom, down = reads(row, height, rows, ALIGNED, ACC)
-        reads_y = exists & (row < rows) & ((top == cell_y) | (bottom == cell_y))
-        part_y = tl.where(top == cell_y, 1.0 - down, 0.0) + tl.where(bottom == cell_y, down, 0.0)
-        for step_x in range(most_columns):
+        down = reads(row, logits.height, labels.height, META)
+        part_y, reads_y = part_of(down, cell.row)
+        reads_y = cell.inside & (row < labels.height) & reads_y
+        for step_x in range(most[1]):
             column = first_x + step_x
-            left, right, across = reads(column, width, columns, ALIGNED, ACC)
-            inside = reads_y & (column < columns) & ((left == cell_x) | (right == cell_x))
-            part = tl.where(left == cell_x, 1.0 - across, 0.0)
-            part = (part + tl.where(right == cell_x, across, 0.0)) * part_y
-            exponentials, mass, _, weight, member, logits, used = scored(
-                logits_ptr + image * stride_xb, stride_xc, stride_xh, stride_xw,
-                labels_ptr + image * stride_yb, stride_yh, stride_yw, share_ptr,
-                row, column, inside, top, bottom, down, left, right, across,
-                WEIGHTED, IGNORE_INDEX, ACC, C, BLOCK_C,
-            )  # fmt: skip
-            grad_output = tl.load(
-                grad_output_ptr + image * stride_ub + row * stride_uh + column * stride_uw,
-                mask=inside,
-                other=0.0,
-            ).to(ACC)
-            if SMOOTHING == 0.0:
-                grad_logits = exponentials / mass[:, None] - tl.where(member, 1.0, 0.0)
-                grad_logits *= (weight * grad_output)[:, None]
+            across = reads(column, logits.width, labels.width, META)
+            part, inside = part_of(across, cell.column)
+            inside = reads_y & (column < labels.width) & inside
+            pixels = Pixels(cell.image, row, column, inside)
+            scores = scored(logits, labels, share, pixels, down, across, META)
+            back = load_grid(grad_output, pixels).to(META.ACC)
+            weight = scores.weight
+            if META.SMOOTHING == 0.0:
+                softmax = scores.exponentials / scores.total[:, None]
+                grad_logits = softmax - tl.where(scores.member, 1.0, 0.0)
+                grad_logits *= (weight * back)[:, None]
             else:
-                whole, pulled, even, share = smoothed(
-                    share_ptr, weight, used, logits, WEIGHTED, SMOOTHING, ACC, C, BLOCK_C
-                )
-                grad_logits = exponentials * (whole / mass)[:, None]
-                grad_logits -= tl.where(member, pulled[:, None], 0.0) + even[:, None] * share
-                grad_logits *= grad_output[:, None]
-                weight = whole
+                weight, pulled, even, weights = smoothed(scores, share, META)
+                grad_logits = scores.exponentials * (weight / scores.total)[:, None]
+                mass = tl.where(scores.member, pulled[:, None], 0.0) + even[:, None] * weights
+                grad_logits -= mass
+                grad_logits *= back[:, None]
             # Ignored pixels may read NaN, and pixels that do not read the cell are not there.
-            none = (weight == 0.0) | (grad_output == 0.0)
-            total += tl.where(none[:, None], 0.0, grad_logits * part[:, None])
-    where = image * stride_gb + cell_y * stride_gh + cell_x * stride_gw
+            none = (weight == 0.0) | (back == 0.0)
+            total += tl.where(none[:, None], 0.0, grad_logits * (part * part_y)[:, None])
+    where = gradient.pointer + cell.image * gradient.stride_b
+    where += cell.row * gradient.stride_h + cell.column * gradient.stride_w
     tl.store(
-        gradient_ptr + where[:, None] + offs_c[None, :].to(tl.int64) * stride_gc,
+        where[:, None] + offs_c[None, :].to(tl.int64) * gradient.stride_c,
         total,
-        mask=exists[:, None] & (offs_c[None, :] < C),
+        mask=cell.inside[:, None] & (offs_c[None, :] < META.C),
     )
 
 
-def _arguments(call: UpsampledCall) -> dict[str, Any]:
-    logits, labels = call.logits, call.labels
-    strides = zip(
-        ("stride_xb", "stride_xc", "stride_xh", "stride_xw"), logits.stride(), strict=True
-    )
-    label_strides = zip(("stride_yb", "stride_yh", "stride_yw"), labels.stride(), strict=True)
-    return {
-        "logits_ptr": logits,
-        **dict(strides),
-        "labels_ptr": labels,
-        **dict(label_strides),
-        "share_ptr": call.class_weight,
-        "height": logits.shape[2],
-        "width": logits.shape[3],
-        "rows": labels.shape[1],
-        "columns": labels.shape[2],
-    }
+def _grid(tensor: Tensor) -> Grid:
+    """A tensor as kernels take it."""
+    (*_, stride_h, stride_w), (height, width) = tensor.stride(), tensor.shape[-2:]
+    stride_c = tensor.stride(1) if tensor.ndim == 4 else 0
+    strides = tensor.stride(0), stride_c, stride_h, stride_w
+    return Grid(tensor, *strides, height, width, height * width)
 
 
-def _constants(tile: int, call: UpsampledCall) -> dict[str, Any]:
+def _constants(tile: int, call: UpsampledCall) -> Meta:
     classes = call.logits.shape[1]
     block_c = power_of_two(classes)
-    return {
-        "WEIGHTED": call.class_weight is not None,
-        "IGNORE_INDEX": call.ignore_index,
-        "ALIGNED": call.align_corners,
-        "SMOOTHING": call.label_smoothing,
-        "ACC": tl.float64 if call.logits.dtype == torch.float64 else tl.float32,
-        "C": classes,
-        "BLOCK_C": block_c,
-        "BLOCK_P": max(2, tile // block_c),
-    }
+    return Meta(
+        tl.float64 if call.logits.dtype == torch.float64 else tl.float32,
+        C=classes,
+        BLOCK_C=block_c,
+        BLOCK_P=max(2, tile // block_c),
+        IGNORE_INDEX=call.ignore_index,
+        ALIGNED=call.align_corners,
+        SMOOTHING=call.label_smoothing,
+    )
 
 
 def _most_readers(inputs: int, outputs: int, align_corners: bool) -> int:
@@ -294,18 +312,12 @@ def upsampled_cross_entropy(call: UpsampledCall) -> tuple[Tensor, Tensor]:
     loss = logits.new_empty(labels.shape, dtype=dtype)
     if labels.numel() == 0:
         return loss, logits.new_zeros((), dtype=dtype)
-    constants = _constants(TILE, call)
-    tiles = tile_count(labels.shape[1] * labels.shape[2], constants["BLOCK_P"])
+    meta = _constants(TILE, call)
+    tiles = tile_count(labels.shape[1] * labels.shape[2], meta.BLOCK_P)
     mass = logits.new_empty(len(labels) * tiles, dtype=dtype)
-    arguments = _arguments(call)
-    launch = Launch(
-        upsampled_cross_entropy_kernel,
-        len(labels) * tiles,
-        {**arguments, "loss_ptr": loss, "mass_ptr": mass},
-        constants,
-        options(4, 1),
-    )
-    run(launch, logits)
+    arguments = _grid(logits), _grid(labels), call.class_weight, loss, mass
+    kernel, programs = upsampled_cross_entropy_kernel, len(labels) * tiles
+    run(Launch(kernel, programs, arguments, meta, options(4, 1)), logits)
     return loss, mass.sum()
 
 
@@ -317,25 +329,14 @@ def upsampled_cross_entropy_backward(
     gradient = torch.empty_like(logits)
     if labels.numel() == 0:
         return gradient
-    constants = _constants(BACKWARD_TILE, call)
-    height, width = logits.shape[2:]
-    gradient_strides = ("stride_gb", "stride_gc", "stride_gh", "stride_gw")
-    upstream_strides = ("stride_ub", "stride_uh", "stride_uw")
-    launch = Launch(
-        upsampled_cross_entropy_backward_kernel,
-        len(labels) * tile_count(height * width, constants["BLOCK_P"]),
-        {
-            **_arguments(call),
-            "gradient_ptr": gradient,
-            **dict(zip(gradient_strides, gradient.stride(), strict=True)),
-            "grad_output_ptr": grad_output,
-            **dict(zip(upstream_strides, grad_output.stride(), strict=True)),
-            "most_rows": _most_readers(height, labels.shape[1], call.align_corners),
-            "most_columns": _most_readers(width, labels.shape[2], call.align_corners),
-        },
-        constants,
-        # Without a spilled register, which other numbers of warps have; AMD's are twice as wide.
-        options(8 if logits.shape[1] > 32 and family(logits) != "gfx942" else 4, 1),
-    )
-    run(launch, logits)
+    meta = _constants(BACKWARD_TILE, call)
+    sizes = zip(logits.shape[2:], labels.shape[1:], strict=True)
+    most = tuple(_most_readers(*each, call.align_corners) for each in sizes)
+    arguments = (
+        _grid(logits), _grid(labels), call.class_weight, _grid(gradient), _grid(grad_output), most
+    )  # fmt: skip
+    programs = len(labels) * tile_count(logits.shape[2] * logits.shape[3], meta.BLOCK_P)
+    # Without a spilled register, which other numbers of warps have; AMD's are twice as wide.
+    how = options(8 if logits.shape[1] > 32 and family(logits) != "gfx942" else 4, 1)
+    run(Launch(upsampled_cross_entropy_backward_kernel, programs, arguments, meta, how), logits)
     return gradient

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from protocontrast.calls import TargetPassCall
 from protocontrast.native.calls import TargetPass, array, readable, wide
-from protocontrast.native.contrast import contrast_backward
 from protocontrast.native.library import machine, run
 from protocontrast.native.rescale import rescale
 
@@ -60,19 +59,6 @@ def target_pass(call: TargetPassCall) -> tuple[Tensor, ...]:
         ),
     )
     return losses, sums, counts, labels, values, lse, filled, gradient
-
-
-def target_pass_backward(
-    grad_output: Tensor,
-    call: TargetPassCall,
-    wants: tuple[bool],
-    labels: Tensor,
-    lse: Tensor,
-    filled: Tensor,
-) -> Tensor:
-    """Gradient of the features from that of the losses (C,): a class weight of the contrast."""
-    contrast = call.of_losses(call.contrasted(labels, filled), grad_output)
-    return contrast_backward(None, contrast, (True, False), lse)[0]
 
 
 def scaled(

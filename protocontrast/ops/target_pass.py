@@ -1,5 +1,6 @@
 """The target's part of a step as one operator: labels, class sums, and losses with a gradient."""
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -7,8 +8,10 @@ from torch import Tensor
 
 from protocontrast import naive
 from protocontrast.calls import TargetPassCall
+from protocontrast.eager import contrast as eager_contrast
 from protocontrast.eager import target_pass as eager_target_pass
 from protocontrast.eager.tiles import accumulation_dtype
+from protocontrast.native import contrast as native_contrast
 from protocontrast.native import target_pass as native_target_pass
 from protocontrast.ops.backend import is_plain
 from protocontrast.ops.gradient import first_order_only, only_first_differentiable
@@ -64,16 +67,34 @@ def _naive(call: TargetPassCall) -> Passed:
     return Passed(losses, sums, counts.detach(), labels, measure, targets)
 
 
-def _triton() -> Implementation:
-    from protocontrast.kernels import target_pass
+def _way_back(contrast_backward: Callable[..., Sequence[Tensor]]) -> Callable[..., Tensor]:
+    """By the gradient of the contrast, for which that of the losses (C,) is a class weight."""
 
-    return Implementation(target_pass.target_pass, target_pass.target_pass_backward)
+    def target_pass_backward(
+        grad_output: Tensor, call: TargetPassCall, wants: tuple[bool], *saved: Tensor
+    ) -> Tensor:
+        labels, lse, filled = saved
+        contrast = call.of_losses(call.contrasted(labels, filled), grad_output)
+        everywhere = torch.ones_like(lse[:, :1]).expand_as(lse)
+        return contrast_backward(everywhere, contrast, (True, False), lse)[0]
+
+    return target_pass_backward
+
+
+def _triton() -> Implementation:
+    from protocontrast.kernels import contrast_backward, target_pass
+
+    return Implementation(target_pass.target_pass, _way_back(contrast_backward.contrast_backward))
 
 
 OPERATOR = Operator(
     "target_pass", TargetPassCall, _empty, naive=_naive, triton=_triton,
-    eager=Implementation(eager_target_pass.target_pass, eager_target_pass.target_pass_backward),
-    native=Implementation(native_target_pass.target_pass, native_target_pass.target_pass_backward),
+    eager=Implementation(
+        eager_target_pass.target_pass, _way_back(eager_contrast.contrast_backward)
+    ),
+    native=Implementation(
+        native_target_pass.target_pass, _way_back(native_contrast.contrast_backward)
+    ),
     check=_check, results=8, saved=[3, 5, 6], annealed=True, differentiable=["features"],
     private=["prototypes", "nearest", "present", "counted"],
     unread=["static", "filling", "nearest"],

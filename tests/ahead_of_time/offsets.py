@@ -9,8 +9,10 @@ from collections.abc import Iterator
 
 DEFINITION = re.compile(r"^\s*(%[\w#]+)(?::\d+)? = (?:\")?([\w.]+)(?:\")?\s*(.*)$")
 VALUE = re.compile(r"%[\w#]+")
-FAR = re.compile(r"%(?:stride_[xlwug]\w*|pixels)\b")
-"""Arguments that a far offset is made of; strides of prototypes and thresholds stay small."""
+NEAR = "given|prepared|threshold|stride_s|most"
+FAR = re.compile(rf"%(?!arg|{NEAR})[a-z]\w*(?:\.\w+)*")
+"""Arguments that a far offset is made of: strides, pixels, sizes; those of prototypes, thresholds
+and sums stay small. What stands in a tuple bears its name, followed by a number or a field."""
 KEEPS = {"arith.extsi", "tt.splat", "tt.expand_dims", "tt.broadcast", "arith.divsi"}
 """Operations whose result is as far as what they are given; a remainder starts near again."""
 

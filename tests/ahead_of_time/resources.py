@@ -17,7 +17,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.compiler.compiler import make_backend
 
-from protocontrast.kernels.launch import Launch
+from protocontrast.kernels.launch import Launch, Place, leaves
 from tests.ahead_of_time.calls import launch_of
 from tests.ahead_of_time.cases import Case
 from tests.ahead_of_time.in_flight import touched_early
@@ -61,18 +61,16 @@ class Resources(NamedTuple):
 
 def specialised(
     launch: Launch, target: str
-) -> tuple[dict[str, str], dict[str, Any], dict[tuple[int], Any]]:
+) -> tuple[dict[str, Any], dict[Place, Any], dict[Place, Any]]:
     """Signature, constants and attributes as triton's launcher derives them on this target.
 
     On AMD it also marks tensors below 2 GB, whose offsets fit buffer instructions.
     """
     signature, constants, attributes = launch.specialised()
     if GPU_TARGETS[target].backend == "hip":
-        for index, name in enumerate(signature):
-            value = launch.arguments.get(name)
+        for place, value in leaves(launch.arguments):
             if isinstance(value, Tensor) and value.untyped_storage().size() < 2**31:
-                marks = attributes.get((index,), [])
-                attributes[index,] = [*marks, ["tt.pointer_range", 32]]
+                attributes[place] = [*attributes.get(place, []), ["tt.pointer_range", 32]]
     return signature, constants, attributes
 
 

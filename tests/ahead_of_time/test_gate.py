@@ -25,9 +25,8 @@ def changed(case: Case, **constants: Any) -> Resources:
     """A case with other constants or launch options than the table's."""
     launch = launch_of(case)
     given = {name: constants.pop(name) for name in list(constants) if name.isupper()}
-    launch = launch._replace(
-        constants={**launch.constants, **given}, options={**launch.options, **constants}
-    )
+    options = {**launch.options, **constants}
+    launch = launch._replace(meta=launch.meta._replace(**given), options=options)
     return measured(launch, case.target)
 
 
@@ -100,13 +99,8 @@ def far_kernel(out_ptr, stride_xb, stride_xp, pixels, WIDE: tl.constexpr):
 
 @pytest.mark.parametrize("wide", [False, True])
 def test_narrow_products_are_seen(wide: bool) -> None:
-    arguments = {
-        "out_ptr": torch.empty(1, device="meta"),
-        "stride_xb": 7,
-        "stride_xp": 5,
-        "pixels": 3,
-    }
-    launch = Launch(far_kernel, 1, arguments, {"WIDE": wide}, {})
+    arguments = torch.empty(1, device="meta"), 7, 5, 3
+    launch = Launch(far_kernel, 1, arguments, wide, {})  # type: ignore[arg-type]
     products = tuple(narrow_products(compiled(launch, "sm90").asm["ttir"]))
     assert len(products) == (0 if wide else 2)
     found = objections(FORWARD, GOOD._replace(narrow_products=products), BUDGET)

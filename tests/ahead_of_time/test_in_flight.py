@@ -6,6 +6,7 @@ import triton
 import triton.language as tl
 
 from protocontrast.kernels.launch import Launch, options
+from protocontrast.kernels.meta import Meta, constants
 from protocontrast.kernels.scores import waited_for
 from tests.ahead_of_time import budget
 from tests.ahead_of_time.calls import launch_of
@@ -160,11 +161,12 @@ def test_an_operation_that_multiplies_otherwise_is_no_pass() -> None:
 
 
 @triton.jit
-def lengths_and_products_kernel(
-    features_ptr, matrix_ptr, out_ptr,
-    WAITS: tl.constexpr, SPLIT: tl.constexpr, D: tl.constexpr, C: tl.constexpr, P: tl.constexpr,
-):  # fmt: skip
-    """A tile that feeds a product and other arithmetic."""
+def lengths_and_products_kernel(features_ptr, matrix_ptr, out_ptr, meta: tl.constexpr):
+    """A tile that feeds a product and other arithmetic; for cosines it waits."""
+    META: tl.constexpr = constants(meta)
+    D: tl.constexpr = META.D
+    C: tl.constexpr = META.C
+    P: tl.constexpr = META.BLOCK_P
     offs_p, offs_c = tl.arange(0, P), tl.arange(0, C)
     total = tl.zeros([P, C], dtype=tl.float32)
     squared = tl.zeros([P], dtype=tl.float32)
@@ -174,10 +176,10 @@ def lengths_and_products_kernel(
         squared += tl.sum(tile.to(tl.float32) * tile.to(tl.float32), axis=1)
         upper = tl.load(matrix_ptr + offs_d[:, None] + offs_c[None, :] * D)
         total = tl.dot(tile, upper, total)
-        if SPLIT:
+        if META.OPERANDS == "split":
             lower = tl.load(matrix_ptr + C * D + offs_d[:, None] + offs_c[None, :] * D)
             total = tl.dot(tile, lower, total)
-        if WAITS:
+        if META.SIMILARITY == "cosine":
             total = waited_for(total)
     tl.store(out_ptr + offs_p[:, None] * C + offs_c[None, :], total * squared[:, None])
 
@@ -188,15 +190,15 @@ def test_a_kernel_must_wait_for_the_product_of_a_tile_that_it_also_squares(
     target: str, split: bool
 ) -> None:
     """The pinned triton leaves it to the kernel; on sm_100 it waits for a single product itself."""
-    arguments = {
-        "features_ptr": torch.empty(128 * 512, dtype=torch.bfloat16, device="meta"),
-        "matrix_ptr": torch.empty(2 * 32 * 512, dtype=torch.bfloat16, device="meta"),
-        "out_ptr": torch.empty(128 * 32, device="meta"),
-    }
-    sizes = {"SPLIT": split, "D": 512, "C": 32, "P": 128}
+    arguments = (
+        torch.empty(128 * 512, dtype=torch.bfloat16, device="meta"),
+        torch.empty(2 * 32 * 512, dtype=torch.bfloat16, device="meta"),
+        torch.empty(128 * 32, device="meta"),
+    )
+    sizes = Meta(tl.float32, "split" if split else "narrow", D=512, C=32, BLOCK_P=128)
     for waits in (False, True):
-        constants = {"WAITS": waits, **sizes}
-        launch = Launch(lengths_and_products_kernel, 1, arguments, constants, options(4, 3))
+        meta = sizes._replace(SIMILARITY="cosine" if waits else "dot")
+        launch = Launch(lengths_and_products_kernel, 1, arguments, meta, options(4, 3))
         assert bool(touched_early(in_ttgir(launch, target))) is not waits
 
 

@@ -169,26 +169,21 @@ def test_a_step_of_bicl_starts_this_many_kernels() -> None:
     }
 
 
-def by_triton(launch: Launch, target: GPUTarget) -> tuple[dict[str, str], dict, dict]:
+def by_triton(launch: Launch, target: GPUTarget) -> tuple[dict[str, Any], dict, dict]:
     """Signature, constants and attributes as triton derives them when a kernel is called."""
     backend = make_backend(target)
     bind = create_function_from_signature(launch.kernel.signature, launch.kernel.params, backend)
-    bound, specialization, options = bind(**launch.arguments, **launch.constants, **launch.options)
+    bound, specialization, options = bind(*launch.arguments, launch.meta, **launch.options)
     _, signature, constants, attributes = launch.kernel._pack_args(
         backend, options, bound, specialization, options
     )
     return signature, constants, attributes
 
 
-def by_name(launch: Launch, found: tuple[dict[str, str], dict, dict]) -> tuple[dict, dict, dict]:
-    """Constants and attributes keyed by the argument's name, without empty attributes."""
+def marked(found: tuple[dict[str, Any], dict, dict]) -> tuple[dict, dict, dict]:
+    """The same without empty attributes."""
     signature, constants, attributes = found
-    arguments = list(launch.kernel.arg_names)
-    named = {
-        key if isinstance(key, str) else arguments[key[0]]: value
-        for key, value in constants.items()
-    }
-    return signature, named, {arguments[i]: marks for (i,), marks in attributes.items() if marks}
+    return signature, constants, {place: marks for place, marks in attributes.items() if marks}
 
 
 @pytest.mark.parametrize(
@@ -201,16 +196,17 @@ def by_name(launch: Launch, found: tuple[dict[str, str], dict, dict]) -> tuple[d
 def test_a_launch_is_specialised_as_by_triton(case: Case) -> None:
     for layout, channels in product((*LAYOUTS, "odd", "strided"), (76, 256)):
         launch = launch_of(case._replace(layout=layout, channels=channels))
-        ours = by_name(launch, specialised(launch, case.target))
-        assert ours == by_name(launch, by_triton(launch, GPU_TARGETS[case.target]))
+        ours = marked(specialised(launch, case.target))
+        assert ours == marked(by_triton(launch, GPU_TARGETS[case.target]))
 
 
 def test_a_wrong_specialisation_differs() -> None:
     """The same launch, told of pixels that 16 does not divide."""
     launch = launch_of(FAST[0])
-    other = launch._replace(arguments={**launch.arguments, "pixels": 8465})
-    theirs = by_name(launch, by_triton(other, GPU_TARGETS["sm80"]))
-    assert by_name(launch, specialised(launch, "sm80")) != theirs
+    features, *others = launch.arguments
+    other = launch._replace(arguments=(features._replace(pixels=8465), *others))
+    theirs = marked(by_triton(other, GPU_TARGETS["sm80"]))
+    assert marked(specialised(launch, "sm80")) != theirs
 
 
 @pytest.mark.parametrize("target", ["sm90", "gfx942"])
@@ -222,7 +218,7 @@ def test_a_temperature_in_memory_compiles(target: str) -> None:
         prepare(features, given)
         finish(features, prototypes, given)
     for launch in launches:
-        assert launch.arguments["temperature_ptr"] is temperature
+        assert launch.arguments[0].temperature is temperature
         assert compiled(launch, target).asm
 
 
@@ -238,5 +234,5 @@ def test_pairs_by_distances_compile(target: str) -> None:
         pair_contrast_backward(upstream, call, (True, True), statistics)
     assert len(launches) == 4
     for launch in launches:
-        assert launch.constants["DISTANCE"]
+        assert launch.meta.SIMILARITY == "euclidean"
         assert measured(launch, target).stack == 0

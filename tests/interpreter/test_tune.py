@@ -24,8 +24,8 @@ def test_every_kernel_has_a_call_that_takes_the_candidates_tile(
     tiles = []
 
     def time(launch: Any) -> float:
-        tiles.append((launch.constants["BLOCK_P"], launch.constants["BLOCK_D"]))
-        return float(launch.constants["BLOCK_P"])
+        tiles.append((launch.meta.BLOCK_P, launch.meta.BLOCK_D))
+        return float(launch.meta.BLOCK_P)
 
     found = sorted(tune.trials(job, "interpreter", call, time))
     assert tiles == [config[:2] for config in TILES]
@@ -53,7 +53,7 @@ def test_a_tile_that_does_not_run_is_left_out(
     call = tune.call_of(job, normal(0, (1, 40, 70), torch.float32), label_map(1, (1, 70), 3))
 
     def time(launch: Any) -> float:
-        if launch.constants["BLOCK_P"] == 64:
+        if launch.meta.BLOCK_P == 64:
             raise MemoryError("too much shared memory")
         return 1.0
 

@@ -86,7 +86,7 @@ EAGER_LEAVES = {
     eager_bidirectional: ("bidirectional_with_gradient", "add_shares"),
     eager_class_prototypes: ("class_sums", "class_sums_backward"),
     eager_contrast: ("contrast", "contrast_backward", "contrast_with_gradient"),
-    eager_target_pass: ("target_pass", "target_pass_backward", "scaled"),
+    eager_target_pass: ("target_pass", "scaled"),
 }
 
 
