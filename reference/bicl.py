@@ -17,7 +17,6 @@ import protocontrast as pc
 from reference.contrast_shares import contrast_shares
 from reference.dynamic_labels import DynamicLabels, labels_outside
 from reference.method import Given, Losses, Method, Step
-from reference.methods.heads import Projector
 from reference.networks.output import Output, Segmenter
 from reference.run.ranks import Ranks
 from reference.settings import Contrast
@@ -43,6 +42,8 @@ class BiCL(Method):
             if stage.contrast.conditional:
                 self.dynamic = labels_outside(stage.contrast, given.network, self.contrast)
             if stage.contrast.projection:
+                from reference.methods.heads import Projector
+
                 self.projected = Projector(given.dim, "crc", given.seed)
 
     def forward(self, step: Step) -> Losses:

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 import protocontrast as pc
 from reference.data.classes import IGNORE
 from reference.method import Step
-from reference.methods.teachers import MeanTeacher
 from reference.networks.output import Output, Segmenter
 from reference.settings import Contrast
 
@@ -90,6 +89,8 @@ class TaughtLabels(DynamicLabels):
     """
 
     def __init__(self, settings: Contrast, network: Segmenter, own: pc.BiCL) -> None:
+        from reference.methods.teachers import MeanTeacher
+
         super().__init__(settings, network.num_classes)
         self.teacher, self.own = MeanTeacher(network), own
 

@@ -22,7 +22,6 @@ from reference.data.files import DataError, Reading, read_labels, resize_image, 
 from reference.data.image_set import ImageSet
 from reference.data.rare_classes import RareClassSampler
 from reference.data.settings import Crops, Size
-from reference.run.report import track
 
 Skip = Callable[[str], None] | None
 
@@ -281,6 +280,8 @@ def over(
 
     0 workers call it in this process; an error of the function is raised here.
     """
+    from reference.run.report import track
+
     # Files of one errand to a worker: one by one, handing them over would cost as much as the work.
     errand = 8
     # A loader, since its workers end where the process that started them is killed.

@@ -24,7 +24,6 @@ import numpy.typing as npt
 
 from reference.data.image_set import ImageSet
 from reference.data.settings import RareClasses
-from reference.run.files import write_atomically
 
 Counts = npt.NDArray[np.int64]
 Shares = npt.NDArray[np.float64]
@@ -78,6 +77,8 @@ def kept_counts(images: ImageSet, folder: Path = FOLDER) -> ClassCounts | None:
 
 def keep_counts(images: ImageSet, counts: ClassCounts, folder: Path = FOLDER) -> Path | None:
     """Keep counts and return their file; None, with a warning, where it cannot be written."""
+    from reference.run.files import write_atomically
+
     path = counts_path(images, folder)
     content = {"root": str(images.root.resolve()), "classes": images.classes.names}
     content |= {"stems": counts.stems, "pixels": counts.pixels.tolist()}

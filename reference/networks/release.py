@@ -17,7 +17,6 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from reference.data.classes import CITYSCAPES, ClassList
-from reference.methods import at_test
 from reference.networks.output import Segmenter, build, describe, read_classes
 from reference.networks.tensor_files import read_stored
 from reference.networks.weights import require_finite
@@ -79,6 +78,8 @@ def _assembled(
     labelled = card.get("labelled") or _labelled(card.get("source", ""), classes)
     changed = network.eval()
     if method is not None and method["name"] not in (None, "bicl"):
+        from reference.methods import at_test
+
         changed = at_test(method["name"], method["state"], network).eval()
     return Release(
         changed, card, classes, None if labelled is None else tuple(map(int, labelled)),

@@ -218,7 +218,7 @@ def checkpoint_of(monkeypatch, tmp_path):
     def at_test(name, state, network):
         return Louder(network, state["factor"]) if name == "louder" else network
 
-    monkeypatch.setattr("reference.networks.release.at_test", at_test)
+    monkeypatch.setattr("reference.methods.at_test", at_test)
     state = {"factor": torch.tensor(3.0)}
     return lambda name, **more: write_checkpoint(
         tmp_path / "last.pth", build_network(seed=0), method={"name": name, "state": state | more}

@@ -106,9 +106,8 @@ def test_lines_are_plain_where_there_is_no_terminal(
 def test_a_terminal_shows_a_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     screen = io.StringIO()
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(
-        "rich.console.Console", lambda **named: Console(file=screen, force_terminal=True, width=200)
-    )
+    shown_on = Console(file=screen, force_terminal=True, width=200)
+    monkeypatch.setattr("reference.run.report.Console", lambda **_: shown_on)
     with report(tmp_path, 3) as told:
         told.step({"a": 1.25, "b": 0.5})
         told.row(4, "round 0", 0.5, 0.25)
