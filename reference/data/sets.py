@@ -104,8 +104,14 @@ class Sets:
         draw_missing(folder, drawn, self._seed)
 
     def opened(self, *, target: bool, validation: bool) -> dict[str, ImageSet]:
-        """Open the sets that a run reads: "labelled", then "target" and "validation"."""
+        """Open the sets that a run reads: "labelled", then "target" and "validation".
+
+        What lies on disk comes first, so that a missing folder is told before scenes are drawn.
+        """
         names = ["labelled"] + ["target"] * target + ["validation"] * validation
+        later = {"labelled": self._source} if not self._of_oracle else {}
+        for name in sorted(names, key=lambda name: later.get(name, self._target) in _DRAWN):
+            getattr(self, name)
         return {name: getattr(self, name) for name in names}
 
     def _own(self, layout: Layout, flag: str) -> Path | None:

@@ -16,6 +16,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 
+import reference.train
 from reference.data.sets import Sets, draw_missing
 from reference.data.settings import Crops
 from reference.presets import Options
@@ -323,18 +324,16 @@ def test_a_checkpoint_inside_a_round_needs_the_labels_of_that_round(tmp_path: Pa
 def test_a_request_while_static_labels_are_made_saves_and_makes_them_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    import reference.static_labels
-
     small = changed(network={"kind": "toy"})
     assert run(small, tmp_path / "whole")
-    real = reference.static_labels.write_static_labels
+    real = reference.train.write_static_labels
 
     def interrupted(*arguments: Any, **named: Any) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
         return real(*arguments, **named)
 
     with monkeypatch.context() as patch:
-        patch.setattr(reference.static_labels, "write_static_labels", interrupted)
+        patch.setattr(reference.train, "write_static_labels", interrupted)
         assert not run(small, tmp_path / "run")
     assert held(tmp_path / "run")["iteration"] == 6
     assert not (tmp_path / "run" / "labels" / "round-1" / "complete.json").exists()
