@@ -133,7 +133,8 @@ def target_pass_kernel(features, given, tables, threshold, results, meta: tl.con
             soft = soft_masses(given.targets, tile, one, META)
             if META.TRANSFER:
                 # Where the targets have a mass they win.
-                moved = tl.where(tl.sum(soft, axis=1) == 0.0, label, META.IGNORE_INDEX)
+                free = inside(tile) & (tl.sum(soft, axis=1) == 0.0)
+                moved = tl.where(free, label, META.IGNORE_INDEX)
                 tl.store(results.moved + flat(tile), moved, mask=inside(tile))
                 filling = one[None, :]
                 if given.filling is not None:

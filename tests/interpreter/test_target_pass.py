@@ -37,6 +37,14 @@ def test_sums_over_one_and_over_many_spans(repeats: int, normalize: bool, slot_b
         assert_pass_agrees({**call, "normalize": normalize}, torch.ones(5), "triton")
 
 
+def test_pixels_of_a_tile_that_lie_beyond_the_map_take_no_transferred_label() -> None:
+    """Every pixel is near enough, those of length 0 that fill a tile included."""
+    call = plain_call()
+    soft = torch.zeros(2, 5, call["features"].shape[-1])
+    call |= {"targets": soft, "filling": None, "threshold": 0.01}
+    assert_pass_agrees(call, torch.ones(5), "triton")
+
+
 def test_two_runs_give_the_same_bits() -> None:
     first, second = (passed(plain_call(), "triton", torch.ones(5)) for _ in range(2))
     for mine, other in zip(
