@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocontrast import prototype_logits
+from protocontrast import pixel_prototype_contrast, prototype_logits
 from tests import test_absent_logits as absent
 from tests import test_lengths
 from tests import test_logits as any_backend
@@ -69,3 +69,16 @@ def test_distances_of_any_scale(exponent: float, seed: int) -> None:
     test_lengths.test_euclidean_distances_of_any_scale.hypothesis.inner_test(
         exponent=exponent, seed=seed, backend="native"
     )
+
+
+def test_a_temperature_that_is_learnt_goes_by_the_logits() -> None:
+    features, prototypes = normal(0, (2, 5, 6)), normal(1, (3, 5))
+    labels = torch.tensor([[0, 1, 2, 255, 1, 0], [2, 2, 0, 1, 255, 255]])
+    results = []
+    for backend in ("native", "naive"):
+        leaves = features.clone().requires_grad_(), torch.tensor(0.3, requires_grad=True)
+        loss = pixel_prototype_contrast(
+            leaves[0], labels, prototypes, temperature=leaves[1], backend=backend
+        )
+        results.append([loss.detach(), *torch.autograd.grad(loss, leaves)])
+    torch.testing.assert_close(*results)
