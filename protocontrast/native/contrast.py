@@ -62,11 +62,11 @@ def contrast(call: ContrastCall) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def contrast_backward(
-    grad_output: Tensor | None, call: ContrastCall, wants: tuple[bool, ...], lse: Tensor
+    grad_output: Tensor, call: ContrastCall, wants: tuple[bool, ...], lse: Tensor
 ) -> tuple[Tensor, Tensor]:
     """(M4) gradients of sum_i grad_output_i loss_i; one that is not wanted comes back empty.
 
-    None stands for a gradient of 1. The log-sum-exp is found again, so `lse` is not read.
+    The log-sum-exp is found again on the way, so `lse` is not read.
     """
     gradients = _gradients(call, wants)
     _sweep(call, grad_output=grad_output, gradients=gradients)

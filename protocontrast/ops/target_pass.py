@@ -67,7 +67,7 @@ def _naive(call: TargetPassCall) -> Passed:
     return Passed(losses, sums, counts.detach(), labels, measure, targets)
 
 
-def _way_back(contrast_backward: Callable[..., Sequence[Tensor]]) -> Callable[..., Tensor]:
+def _backward_by(contrast_backward: Callable[..., Sequence[Tensor]]) -> Callable[..., Tensor]:
     """By the gradient of the contrast, for which that of the losses (C,) is a class weight."""
 
     def target_pass_backward(
@@ -84,16 +84,18 @@ def _way_back(contrast_backward: Callable[..., Sequence[Tensor]]) -> Callable[..
 def _triton() -> Implementation:
     from protocontrast.kernels import contrast_backward, target_pass
 
-    return Implementation(target_pass.target_pass, _way_back(contrast_backward.contrast_backward))
+    return Implementation(
+        target_pass.target_pass, _backward_by(contrast_backward.contrast_backward)
+    )
 
 
 OPERATOR = Operator(
     "target_pass", TargetPassCall, _empty, naive=_naive, triton=_triton,
     eager=Implementation(
-        eager_target_pass.target_pass, _way_back(eager_contrast.contrast_backward)
+        eager_target_pass.target_pass, _backward_by(eager_contrast.contrast_backward)
     ),
     native=Implementation(
-        native_target_pass.target_pass, _way_back(native_contrast.contrast_backward)
+        native_target_pass.target_pass, _backward_by(native_contrast.contrast_backward)
     ),
     check=_check, results=8, saved=[3, 5, 6], annealed=True, differentiable=["features"],
     private=["prototypes", "nearest", "present", "counted"],

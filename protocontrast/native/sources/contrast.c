@@ -20,22 +20,6 @@ static struct work *work_of(const struct sweep *s, void *memory) {
     return laid_out(&s->call->features, s->call->channels, s->prototypes.rows, memory);
 }
 
-/* dL/dM += a f', pixels being what is summed over. */
-static void pull_matrix(const struct sweep *s, struct work *w, real *part) {
-    const struct prototypes *p = &s->prototypes;
-    struct tile *t = &w->tile;
-    const int64_t width = row_width(t->channels);
-    const struct blocks blocks = blocks_of(p->rows);
-    panels_to_rows(t->panels, t->count, t->channels, t->rows, width);
-    for (int64_t d = 0; d < t->channels; d += PANEL)
-        for (int64_t b = 0; b < blocks.number; b++) {
-            const int64_t first = block_start(blocks, b), rows = block_start(blocks, b + 1) - first;
-            const struct factors f = {w->logits + first * TILE, TILE, 1,
-                                      t->rows + d,              width, t->count};
-            product_onto((int)rows, &f, part + first * width + d, width);
-        }
-}
-
 static void sweep_tile(const struct sweep *s, struct work *w, int64_t image, int64_t start,
                        real *part, double *total) {
     const struct contrast_call *call = s->call;
@@ -57,8 +41,8 @@ static void sweep_tile(const struct sweep *s, struct work *w, int64_t image, int
         score_tile(&s->prototypes, t, w->logits);
         soften_tile(&s->softmax, w);
         if (call->gradient.data || part) subtract_targets(&s->softmax, w);
-        if (call->gradient.data) pull_features(&s->prototypes, w, &call->gradient);
-        if (part) pull_matrix(s, w, part);
+        if (call->gradient.data) write_gradient(&s->prototypes, w, &call->gradient);
+        if (part) pull_matrix(&s->prototypes, t, w->logits, part);
     }
     for (int64_t n = 0; n < count; n++) *total += w->loss[n];
     write_pixels(call->loss, offset, count, w->loss);

@@ -7,6 +7,7 @@
 #define SOFTMAX_H
 
 #include "functions.h"
+#include "pull.h"
 #include "targets.h"
 
 /* exp of logits this large, and one over it, times the number of classes, are normal in float32. */
@@ -145,24 +146,10 @@ static inline void subtract_targets(const struct softmax *s, struct work *w) {
             w->logits[c * TILE + n] -= m->soft[c * TILE + n] * w->tile.inverse[n];
 }
 
-/* dL/df = M' a - f * radial, a few channels at a time. */
-static inline void pull_features(const struct prototypes *p, struct work *w,
-                                 const struct array *gradient) {
-    struct tile *t = &w->tile;
-    const int64_t D = t->channels;
-    const struct blocks blocks = blocks_of(D);
-    real *direct = in_place(t, gradient);
-    for (int64_t n = 0; n < t->count; n += PANEL)
-        for (int64_t b = 0; b < blocks.number; b++) {
-            const int64_t d = block_start(blocks, b), rows = block_start(blocks, b + 1) - d;
-            const struct factors f = {p->matrix + d, 1, p->width, w->logits + n, TILE, p->rows};
-            const real *from = t->panels + n * D + d * PANEL;
-            real *to = direct ? direct + d * gradient->strides[1] + n
-                              : w->gradient + n * D + d * PANEL;
-            const int64_t width = direct ? gradient->strides[1] : PANEL;
-            product_less((int)rows, &f, from, w->radial + n, to, width);
-        }
-    if (!direct) write_tile(t, w->gradient, gradient, w->columns);
+/* The gradient of the tile's features from a, which the logits have become. */
+static inline void write_gradient(const struct prototypes *p, struct work *w,
+                                  const struct array *gradient) {
+    pull_features(p, &w->tile, w->logits, w->radial, gradient, w->gradient, w->columns);
 }
 
 /* 0 for every pixel. */

@@ -118,7 +118,7 @@ static void lose_tile(const struct sweep *s, struct work *w, double *losses) {
                 losses[s->prototypes.class_of[w->masses.label[n]]] += w->loss[n];
     if (!s->call->gradient.data) return;
     subtract_targets(&s->softmax, w);
-    pull_features(&s->prototypes, w, &s->call->gradient);
+    write_gradient(&s->prototypes, w, &s->call->gradient);
 }
 
 static void begin_tile(struct work *w, real *squared) {
