@@ -141,11 +141,6 @@ def _distribution(function: Callable[..., Tensor]) -> Contender:
     return loss
 
 
-def _native(contender: Contender) -> dict[str, Contender]:
-    """The contender by its name, where it runs; after the others, of which the first is plain."""
-    return {NATIVE: contender} if pc.backends()["native"].startswith("usable") else {}
-
-
 def _pairs(function: pairs.Loss) -> Contender:
     """Contrast between all valid pixels."""
 
@@ -163,8 +158,7 @@ def _upsampled(align_corners: bool) -> dict[str, Contender]:
     def contender(function: Callable[..., Tensor]) -> Contender:
         return lambda given: {"loss": function(given.features, given.labels)}
 
-    found = {LIBRARY: contender(ours), "eager": contender(eager)}
-    return found | _native(contender(partial(ours, backend="native")))
+    return {**_ours(contender, ours), "eager": contender(eager)}
 
 
 OPERATORS = {
@@ -243,14 +237,14 @@ OPERATORS = {
         None,
     ),
     "pair contrast": Operator(
-        {LIBRARY: _pairs(pairs.streamed), "all pairs": _pairs(pairs.dense)}
-        | _native(_pairs(partial(pairs.streamed, backend="native"))),
-        "loss",
+        {**_ours(_pairs, pairs.streamed), "all pairs": _pairs(pairs.dense)}, "loss"
     ),
     "pair contrast, all": Operator(
-        {LIBRARY: _pairs(pairs.streamed_all), "all pairs": _pairs(pairs.dense_all)}
-        | {name: _pairs(function) for name, function in pairs.pair_peers().items()}
-        | _native(_pairs(partial(pairs.streamed_all, backend="native"))),
+        {
+            **_ours(_pairs, pairs.streamed_all),
+            "all pairs": _pairs(pairs.dense_all),
+            **{name: _pairs(function) for name, function in pairs.pair_peers().items()},
+        },
         "loss",
     ),
     # With aligned corners F.interpolate takes its positions from a rounded float32 step.
