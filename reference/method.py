@@ -92,8 +92,8 @@ class Step:
     # Labelled source pixels and statically labelled target pixels, each weighted by its class, as
     # a mean over the parts of all ranks: what `source_loss` and `static_loss` divide by.
     counts: tuple[Tensor, Tensor]
-    # (C,), of every cross-entropy on given labels; None weighs all alike.
-    class_weight: Tensor | None = None
+    # (C,), of cross-entropies on source labels and on static ones; None weighs all alike.
+    class_weights: tuple[Tensor | None, Tensor | None] = (None, None)
 
     @property
     def progress(self) -> float:
@@ -128,20 +128,20 @@ class Step:
         """
         if class_weight is not None:
             return self.cross_entropy(logits, self.source_labels, class_weight=class_weight)
-        return self._shared_mean(logits, self.source_labels, self.counts[0])
+        return self._shared_mean(logits, self.source_labels, 0)
 
     def static_loss(self, logits: Tensor) -> Tensor:
         """Cross-entropy on the static labels, a mean over those of all parts and ranks."""
         labels = self.target_batch.labels
         if labels is None:
             raise ValueError("Step: expected static labels, got None.")
-        return self._shared_mean(logits, labels, self.counts[1])
+        return self._shared_mean(logits, labels, 1)
 
-    def _shared_mean(self, logits: Tensor, labels: Tensor, count: Tensor) -> Tensor:
+    def _shared_mean(self, logits: Tensor, labels: Tensor, static: int) -> Tensor:
         # Each part divides its own sum by the mean count of all; the loop averages over parts and
         # ranks, which leaves the mean over the whole batch.
-        total = self._entropies(logits, labels, self.class_weight, "sum")
-        return total / count.to(total.dtype)
+        total = self._entropies(logits, labels, self.class_weights[static], "sum")
+        return total / self.counts[static].to(total.dtype)
 
     def cross_entropy(
         self, logits: Tensor, labels: Tensor, *,
@@ -290,11 +290,11 @@ def shared_by(ranks: Ranks, network: Segmenter, method: Method) -> nn.Module:
 
 
 def label_counts(
-    parts: Sequence[Part], class_weight: Tensor | None, ranks: Ranks
+    parts: Sequence[Part], class_weights: tuple[Tensor | None, Tensor | None], ranks: Ranks
 ) -> tuple[Tensor, Tensor]:
     """Labelled pixels, weighted by class, as a mean over the parts of all ranks: source, static."""
 
-    def weight(labels: Tensor | None) -> Tensor:
+    def weight(labels: Tensor | None, class_weight: Tensor | None) -> Tensor:
         if labels is None:
             return torch.zeros((), dtype=torch.float64, device=ranks.device)
         valid = labels != IGNORE
@@ -302,8 +302,10 @@ def label_counts(
             return valid.sum().double()
         return (class_weight.double()[torch.where(valid, labels, 0)] * valid).sum()
 
-    source = torch.stack([weight(part.source.labels) for part in parts])
-    static = torch.stack([weight(part.target and part.target.labels) for part in parts])
+    by_source, by_static = class_weights
+    source = torch.stack([weight(part.source.labels, by_source) for part in parts])
+    given = [part.target and part.target.labels for part in parts]
+    static = torch.stack([weight(labels, by_static) for labels in given])
     own = torch.stack([source, static]).sum(dim=1)
     total = ranks.total(own) / (ranks.world * len(parts))
     # Without a label anywhere the sum above it is 0, whatever it is divided by.

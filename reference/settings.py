@@ -90,6 +90,11 @@ class StaticLabels:
     from_round: int = 0
     # let the moving average label where there is one; own
     teacher: bool = True
+    # label by what unweighted cross-entropy would have taught: logits less the log of the weight
+    # that source.class_weight_power gives a class; own
+    unweighted: bool = False
+    # weigh the loss on them by class as that on source labels; own
+    loss_weighted: bool = True
 
     def __post_init__(self) -> None:
         within_one(self, "class_share", "image_share")

@@ -34,6 +34,7 @@ class AskedToStop(Exception):
 def write_static_labels(
     folder: Path, network: Segmenter, images: ImageSet, settings: StaticLabels, *,
     masked: tuple[int, ...], see: Callable[..., Output], ranks: Ranks,
+    class_weight: Tensor | None = None,
     skip: Callable[[str], None] | None = None, max_bad: int = 100,
     advance: Callable[[int, int], None] = lambda done, count: None,
 ) -> float:  # fmt: skip
@@ -45,6 +46,7 @@ def write_static_labels(
     Args:
         network: is left in the mode it was in.
         masked: classes that the source does not label; they cannot win.
+        class_weight: (C,), of the cross-entropy that the network learnt from; None: all alike.
         see: reads images with a network, as `reference.method.see` does in the run's precision.
         skip, max_bad: of images that are broken, as in `reference.data.batches`.
         advance: called with how many images are done, of both passes, and their count.
@@ -56,6 +58,8 @@ def write_static_labels(
     thresholds = pc.ClassThresholds(network.num_classes, share=share, image_share=image_share)
     thresholds.to(ranks.device)
     labelled = torch.zeros((), dtype=torch.float64, device=ranks.device)
+    # Weighted cross-entropy teaches weight times posterior (Menon et al., ICLR 2021).
+    taught = class_weight.log() if settings.unweighted and class_weight is not None else None
     nothing = torch.ones(1, network.num_classes, 0, 1, device=ranks.device)
 
     def probabilities(before: int) -> Iterator[tuple[int, Tensor]]:
@@ -63,6 +67,8 @@ def write_static_labels(
         for batch in passes(images, settings.size, own, skip=skip, max_bad=max_bad):
             logits = see(network, batch.images.to(ranks.device)).logits
             logits = network.upsampled(logits, settings.size, masked)
+            if taught is not None:
+                logits = logits - taught.to(logits)[:, None, None]
             yield int(batch.indices), logits.softmax(dim=1)
             advance(before + int(batch.indices) + 1, 2 * len(images))
 

@@ -124,7 +124,7 @@ class Loop:
     def step(self, phase: Phase, losses_of: nn.Module, batch: Sequence[Part]) -> bool:
         """Do one iteration; True if any process was asked to stop."""
         state, ranks = self.state, self.ranks
-        counts = label_counts(batch, state.class_weight, ranks)
+        counts = label_counts(batch, state.class_weights, ranks)
         terms: dict[str, Tensor] = {}
         for number, part in enumerate(batch):
             seed_dropout(self.settings.seed, state.iteration, number, ranks.rank)
@@ -190,7 +190,8 @@ class Loop:
         try:
             coverage = write_static_labels(
                 folder, state.labeller, self.sets.target, self.settings.adaptation.static,
-                masked=self.sets.masked, see=state.see, ranks=self.ranks, advance=advance,
+                masked=self.sets.masked, class_weight=state.class_weight, see=state.see,
+                ranks=self.ranks, advance=advance,
                 skip=state.skip, max_bad=self.settings.data.max_bad,
             )  # fmt: skip
         except AskedToStop:

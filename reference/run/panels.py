@@ -161,7 +161,7 @@ class _Drawing:
         if batch is None:
             return None
         part = Part(*(each.to(state.ranks.device) for each in (batch, target)))
-        counts = label_counts([part], state.class_weight, state.ranks)
+        counts = label_counts([part], state.class_weights, state.ranks)
         # A method may move modules of its own, here those of the copy, by a backward pass.
         with torch.enable_grad():
             labels = method(state.step_of(self.phase, part, 0, counts)).labels

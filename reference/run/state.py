@@ -128,6 +128,12 @@ class State:
         return torch.where(seen, weight.clamp(max=_HEAVIEST), 1.0).float()
 
     @property
+    def class_weights(self) -> tuple[Tensor | None, Tensor | None]:
+        """The same, of source labels and of static ones."""
+        weighted = self.settings.adaptation.static.loss_weighted
+        return self.class_weight, self.class_weight if weighted else None
+
+    @property
     def labeller(self) -> Segmenter:
         """The network that makes static labels."""
         if self.average is not None and self.settings.adaptation.static.teacher:
@@ -189,7 +195,7 @@ class State:
         return Step(
             self.network, part.source, part.target, self.iteration - phase.stage_start,
             phase.stage_count, phase.round_index or 0, number, self.settings.seed, self.ranks,
-            self.precision.autocast, counts, self.class_weight,
+            self.precision.autocast, counts, self.class_weights,
         )  # fmt: skip
 
     def move(self) -> None:
