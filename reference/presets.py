@@ -125,10 +125,11 @@ def _carla(target: str) -> Settings:
         optimiser=_CARLA_RATE, rare=_RARE,
     )  # fmt: skip
     adaptation = AdaptationStage(
-        iterations=400, rounds=4, batch_size=2, source_crops=_CARLA_CROPS,
+        iterations=400, rounds=1, batch_size=2, source_crops=_CARLA_CROPS,
         target_crops=Crops(size=None, short_side=(240, 300), crop=(240, 320)),
         optimiser=replace(_CARLA_RATE, learning_rate=1e-4, head_factor=3.0),
-        static=StaticLabels(size=(240, 320)), contrast=_BATCH, rare=_RARE,
+        static=StaticLabels(image_share=0.0, size=(240, 320), loss_weighted=False),
+        entropy_weight=0.03, contrast=_BATCH, rare=_RARE,
     )  # fmt: skip
     data = replace(_FEW, source_set="carla", target_set=target, merge=_AS_CAMVID)
     return Settings(
