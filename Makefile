@@ -89,7 +89,7 @@ bench-gpu:  ## the operators on a CUDA device against its limits; writes docs/pe
 clean:  ## remove the environment and caches; runs/ stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 
-$(STAMP): pyproject.toml constraints.txt setup.py $(wildcard protocontrast/native/build.py protocontrast/native/sources/*)
+$(STAMP): pyproject.toml constraints.txt $(wildcard protocontrast/native/commands.py protocontrast/native/build.py protocontrast/native/sources/*)
 	@command -v $(PYTHON) >/dev/null || \
 	  { echo "make: expected $(PYTHON) on the PATH, got nothing. Hint: install Python 3.10-3.13 or run make PYTHON=/path/to/python3." >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \

@@ -230,6 +230,8 @@ class Machine:
     deterministic: bool = False
     # of torch on the CPU; 0 leaves torch's choice. Another number gives other bits
     threads: int = 0
+    # of the losses and prototypes; auto is the fastest that is there. Another one gives other bits
+    backend: Literal["auto", "triton", "native", "eager", "naive"] = "auto"
 
     def __post_init__(self) -> None:
         at_least(self, 1, "accumulate")

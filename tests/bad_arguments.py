@@ -89,6 +89,7 @@ def calls() -> dict[str, Call]:
             pc.bidirectional_contrast, {**domains, **given, "num_classes": 3},
         ),
         "backends": Call(pc.backends, {}),
+        "default_backend": Call(pc.default_backend, {"backend": "eager"}),
         "check_labels": Call(pc.check_labels, {"labels": LABELS, "num_classes": 3}),
         "class_mix": Call(pc.class_mix, images),
         "class_prototypes": Call(

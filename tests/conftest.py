@@ -1,9 +1,12 @@
 """How long property tests search: a repeatable selection by default, new ground when thorough."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+import protocontrast as pc
 
 HERE = Path(__file__).parent
 OWN_PROCESS = {HERE / "interpreter", HERE / "gpu"}
@@ -26,3 +29,10 @@ ANY_SPEED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow]
 settings.register_profile("repeatable", ANY_SPEED, max_examples=50, derandomize=True)
 settings.register_profile("thorough", ANY_SPEED, max_examples=1000, print_blob=True)
 settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="module")
+def eager() -> Iterator[None]:
+    """For modules about plain torch: calls that name no backend take it, C built or not."""
+    with pc.default_backend("eager"):
+        yield

@@ -21,6 +21,8 @@ from tests.agreement import assert_agrees
 from tests.strategies import NAN, label_map, normal, seeds
 from tests.tolerance import assert_within
 
+pytestmark = pytest.mark.usefixtures("eager")
+
 SIDES = ("source_features", "target_features")
 BACKENDS = ["eager", "naive"]
 

@@ -13,6 +13,8 @@ from protocontrast.ops import bidirectional as operator
 from tests.small_tiles import small_tiles
 from tests.strategies import laid_out, layouts, normal, seeds
 
+pytestmark = pytest.mark.usefixtures("eager")
+
 SIDES = ("source_features", "target_features")
 CLASSES = 4
 
@@ -48,7 +50,7 @@ def taken(call: dict[str, Any], factors: tuple[float, float] = (1.0, 1.0), **opt
 def composed(call: dict[str, Any], factors: tuple[float, float] = (1.0, 1.0)) -> Any:
     """The same from class means and contrasts, each with its own gradient."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(operator, "applies", lambda *_: False)
+        patch.setattr(operator, "served_by", lambda *_: None)
         return taken(call, factors)
 
 

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 import protocontrast as pc
 from tests.differentiable import CALLS, ONE_OF_EACH, READS_PROTOTYPES, scene
 
+pytestmark = pytest.mark.usefixtures("eager")
+
 
 @pytest.fixture(autouse=True)
 def no_leftovers() -> Iterator[None]:

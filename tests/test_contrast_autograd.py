@@ -13,6 +13,8 @@ from protocontrast import class_prototypes, pixel_prototype_contrast
 from tests.strategies import ContrastCase, contrast_cases, label_map, normal, pixel_shape
 from tests.tolerance import assert_within
 
+pytestmark = pytest.mark.usefixtures("eager")
+
 SHAPE = (2, 7, 3, 5)
 REDUCTIONS = ["mean", "sum", "none"]
 

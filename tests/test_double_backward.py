@@ -8,6 +8,8 @@ from torch import Tensor
 
 from tests.differentiable import CALLS, ONE_OF_EACH, READS_PROTOTYPES, scene
 
+pytestmark = pytest.mark.usefixtures("eager")
+
 MESSAGE = (
     "protocontrast: expected one backward pass, got a derivative of a gradient (double backward). "
     'Hint: backend="naive" is differentiable twice.'

@@ -7,6 +7,8 @@ from protocontrast import pixel_prototype_contrast, transfer_labels
 from protocontrast.eager.exponentials import SMALLEST_EXPONENT, exp_of_differences_
 from protocontrast.eager.similarity import Similarity
 
+pytestmark = pytest.mark.usefixtures("eager")
+
 DTYPES = (torch.float32, torch.float64)
 
 

@@ -10,6 +10,8 @@ from torch.export import Dim, export
 import protocontrast as pc
 from tests.differentiable import CALLS, ONE_OF_EACH, READS_PROTOTYPES, scene
 
+pytestmark = pytest.mark.usefixtures("eager")
+
 
 class Called(nn.Module):
     """One call as a module without state."""

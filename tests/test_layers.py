@@ -31,6 +31,7 @@ ROOMS: dict[str, set[str]] = {
 PACKAGES: dict[str, set[str]] = {room: {"torch"} for room in ROOMS} | {
     "naive": {"torch", "einops"},
     "kernels": {"torch", "triton"},
+    "native": {"torch", "setuptools"},  # in the commands that build it
     "functional": {"torch", "einops"},
 }
 # It finds rows for the table of tiles, and so has to know the table.

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 import protocontrast as pc
 from tests.differentiable import CALLS, SIMILARITIES, scene
 
+pytestmark = pytest.mark.usefixtures("eager")
+
 FEATURES, LABELS, PROTOTYPES = scene(torch.float32)
 MAP = LABELS.reshape(2, 2, 3)
 

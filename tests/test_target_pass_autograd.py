@@ -13,6 +13,8 @@ from tests.small_tiles import small_tiles
 from tests.strategies import NAN, label_map
 from tests.test_target_pass import plain_call
 
+pytestmark = pytest.mark.usefixtures("eager")
+
 
 def test_every_backward_gives_the_same_gradient() -> None:
     """The first takes what the forward sweep wrote, the others read the features again."""

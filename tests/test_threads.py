@@ -11,6 +11,8 @@ from torch import Tensor
 import protocontrast as pc
 from tests.strategies import label_map, normal
 
+pytestmark = pytest.mark.usefixtures("eager")
+
 CLASSES, CHANNELS, SIDE = 19, 64, 48
 MAP = (2, CHANNELS, SIDE, SIDE)
 LABELS = label_map(0, (2, SIDE, SIDE), CLASSES)

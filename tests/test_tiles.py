@@ -19,6 +19,8 @@ from tests.agreement import assert_agrees, contrast_scales, similarity_scales
 from tests.small_tiles import count_tiles, small_tiles
 from tests.strategies import ContrastCase, contrast_cases, label_map, laid_out, normal, weights
 
+pytestmark = pytest.mark.usefixtures("eager")
+
 # More pixels than one narrow tile, some ending on a seam.
 WIDE_SHAPES = [(1, 3, 64), (2, 7, 65), (1, 5, 9, 15), (3, 2, 8, 16), (193, 4), (1, 33, 13, 13)]
 wide_shapes = st.sampled_from(WIDE_SHAPES)

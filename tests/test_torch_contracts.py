@@ -9,6 +9,8 @@ from torch.utils.checkpoint import checkpoint
 import protocontrast as pc
 from tests.differentiable import CALLS, ONE_OF_EACH, READS_PROTOTYPES, SIMILARITIES, scene
 
+pytestmark = pytest.mark.usefixtures("eager")
+
 
 def gradients(name: str, *inputs: Tensor) -> tuple[Tensor, ...]:
     """Result and gradients of features and, where read, of prototypes, from a fixed upstream."""

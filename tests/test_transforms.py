@@ -8,6 +8,8 @@ from torch.autograd import forward_ad
 import protocontrast as pc
 from tests.differentiable import CALLS, ONE_OF_EACH, READS_PROTOTYPES, scene
 
+pytestmark = pytest.mark.usefixtures("eager")
+
 
 def weighted_sum(value: Tensor) -> Tensor:
     """One number that every element of the result reaches with a weight of its own."""

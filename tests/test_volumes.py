@@ -163,7 +163,7 @@ CALLS: dict[str, Callable[[Scene], Any]] = {
 NOT_OF_PIXELS = {
     "BiCLOutput", "BidirectionalContrast", "ClassMix", "ClassPrototypes", "ClassStatistics",
     "DomainBias", "QueuedKeys", "SampledPixels", "TransferredLabels", "backends",
-    "frequency_weights",
+    "default_backend", "frequency_weights",
 }  # fmt: skip
 ROWS_ALONE = {"pair_contrast", "PairContrastLoss"}
 """They take (A, D) and say how a map or a volume becomes that."""

@@ -1,7 +1,7 @@
 """The public functions: metadata checked, shapes brought to one, the operator called."""
 
 from protocontrast.checks import check_labels
-from protocontrast.functional.backends import backends
+from protocontrast.functional.backends import backends, default_backend
 from protocontrast.functional.bidirectional import BidirectionalContrast, bidirectional_contrast
 from protocontrast.functional.class_prototypes import ClassPrototypes, class_prototypes
 from protocontrast.functional.class_statistics import ClassStatistics, class_statistics
@@ -41,6 +41,7 @@ __all__ = [
     "class_prototypes",
     "class_statistics",
     "confident_share",
+    "default_backend",
     "distribution_contrast",
     "entropy",
     "frequency_weights",

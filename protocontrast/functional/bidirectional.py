@@ -314,13 +314,15 @@ def _between(
     images = len(source.pixels.original)
     per_pair = bool(settings.pairwise) and images > 0
     maps = source.pixels.features, target.pixels.features
-    if not given and operator.applies(*maps, backend) and isinstance(temperature, float):
+    is_number = isinstance(temperature, float)
+    served = operator.served_by(*maps, backend) if is_number and not given else None
+    if served is not None:
         call = BidirectionalCall(
             _whole(source, num_classes, ignore_index), _whole(target, num_classes, ignore_index),
             num_classes, temperature, absent == "floor", ignore_index, per_pair,
             WHOLE_CLASS if settings.balance == "class" else 0,
         )  # fmt: skip
-        to_target, to_source = operator.bidirectional(call, backend)
+        to_target, to_source = operator.bidirectional(call, served)
         return BidirectionalContrast(to_source + to_target, to_source, to_target)
 
     def contrast(domain: _Side, other: _Side) -> Tensor:

@@ -5,13 +5,12 @@ built when a call first needs it, `calls` has the structs that are handed over. 
 torch: it reads tensors in place by their address, strides and dtype.
 """
 
-OPERATORS: frozenset[str] = frozenset(
-    {
-        *("contrast", "class_prototypes", "logits", "pair_contrast", "transfer", "target_pass"),
-        *("bidirectional", "upsampled_cross_entropy"),
-    }
-)
-"""Stems of the operators that are written in C."""
+from protocontrast.native.calls import SIMILARITIES
 
-SIMILARITIES = ("cosine", "dot")
-"""The similarities that these know."""
+OPERATORS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("contrast", "transfer"), SIMILARITIES[:2]),
+    **dict.fromkeys(("logits", "pair_contrast"), SIMILARITIES),
+    **dict.fromkeys(("class_prototypes", "target_pass", "bidirectional"), SIMILARITIES[:1]),
+    "upsampled_cross_entropy": SIMILARITIES[:1],
+}
+"""Stems of the operators that are written in C, and the similarities that each knows."""

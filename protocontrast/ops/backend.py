@@ -1,6 +1,7 @@
 """Which implementation a call runs on."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -13,28 +14,48 @@ from protocontrast.native import library
 
 BACKENDS = ("auto", "triton", "native", "eager", "naive")
 
+HINT = 'backend="auto" takes the fastest implementation there is.'
+
+default = "auto"
+"""What "auto" stands for; another name within `standing_for_auto`."""
+
+
+@contextmanager
+def standing_for_auto(backend: str) -> Iterator[None]:
+    """The backend of calls that leave the choice, within."""
+    global default
+    before, default = default, backend
+    try:
+        yield
+    finally:
+        default = before
+
 
 def choose(backend: str, operator: str, features: Tensor, similarity: str = "cosine") -> str:
-    """The backend by name; "auto" is Triton for GPU tensors where there is a kernel, else eager.
+    """The backend by name; "auto" is Triton or native where one serves the call, else eager.
 
     A named choice never falls back: ValueError where it cannot run.
     """
     check_choice("backend", backend, BACKENDS)
-    has_kernel = operator in kernels.OPERATORS
+    if backend == "auto":
+        backend = default
     if backend in ("eager", "naive"):
         return backend
     if backend == "native":
-        _refuse_what_c_has_not(operator, features, similarity)
+        refused = _what_c_has_not(operator, features, similarity)
+        if refused is not None:
+            raise ValueError(sentence(*refused))
         return backend
-    refused = None
+    has_kernel = operator in kernels.OPERATORS
+    refusal = None
     if features.is_cuda and has_kernel and kernels.AVAILABLE:
         gpu = compilers.capability(features.device.index)
-        refused = compilers.refusal(gpu, compilers.RELEASE)
-        if refused is None:
+        refusal = compilers.refusal(gpu, compilers.RELEASE)
+        if refusal is None:
             return "triton"
     if backend == "auto":
-        return "eager"
-    hint = 'backend="auto" takes the fastest implementation there is.'
+        return "eager" if _what_c_has_not(operator, features, similarity) else "native"
+    hint = HINT
     if not has_kernel:
         requirement = f"for which {operator} is implemented"
         raise ValueError(sentence("backend", requirement, "'triton'", hint))
@@ -47,30 +68,29 @@ def choose(backend: str, operator: str, features: Tensor, similarity: str = "cos
         requirement = "that runs where the features are"
         got = f"'triton' for features on {features.device}"
         raise ValueError(sentence("backend", requirement, got, hint))
-    if refused is not None:
+    if refusal is not None:
         got = f"'triton' {compilers.described(gpu, compilers.RELEASE)}"
-        raise ValueError(sentence("backend", refused.requirement, got, refused.hint))
+        raise ValueError(sentence("backend", refusal.requirement, got, refusal.hint))
     return "triton"
 
 
-def _refuse_what_c_has_not(operator: str, features: Tensor, similarity: str) -> None:
-    """ValueError unless native serves this call."""
-    hint = 'backend="auto" takes the fastest implementation there is.'
-    if operator not in native.OPERATORS:
-        requirement = f"for which {operator} is implemented"
-        raise ValueError(sentence("backend", requirement, "'native'", hint))
+def _what_c_has_not(
+    operator: str, features: Tensor, similarity: str
+) -> tuple[str, str, str, str] | None:
+    """The parts of the sentence that refuses this call, None where native serves it."""
+    known = native.OPERATORS.get(operator)
+    if known is None:
+        return "backend", f"for which {operator} is implemented", "'native'", HINT
     if features.device.type not in ("cpu", "meta"):
         got = f"'native' for features on {features.device}"
-        requirement = "that runs where the features are"
-        raise ValueError(sentence("backend", requirement, got, hint))
-    if similarity not in native.SIMILARITIES:
-        names = " or ".join(map(repr, native.SIMILARITIES))
-        requirement = f'to be {names} with backend="native"'
-        raise ValueError(sentence("similarity", requirement, repr(similarity), hint))
+        return "backend", "that runs where the features are", got, HINT
+    if similarity not in known:
+        requirement = f'to be {" or ".join(map(repr, known))} with backend="native"'
+        return "similarity", requirement, repr(similarity), HINT
     missing = library.missing()
     if missing:
-        hint = f"{library.REBUILD} Or take {hint[:14]}."
-        raise ValueError(sentence("backend", missing, "'native'", hint))
+        return "backend", missing, "'native'", f"{library.REBUILD} Or take {HINT[:14]}."
+    return None
 
 
 def backends() -> dict[str, str]:

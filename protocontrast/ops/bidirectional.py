@@ -99,8 +99,8 @@ def _scaled(
     return found
 
 
-def applies(source: Tensor, target: Tensor, backend: str) -> bool:
-    """Whether `bidirectional` serves these features (B, D, P); otherwise they are composed."""
+def served_by(source: Tensor, target: Tensor, backend: str) -> str | None:
+    """Whose `bidirectional` serves these features (B, D, P); None where they are composed."""
     both = source, target
     wanted = torch.is_grad_enabled() and any(one.requires_grad for one in both)
     on_host = all(one.device.type == "cpu" for one in both)
@@ -109,15 +109,17 @@ def applies(source: Tensor, target: Tensor, backend: str) -> bool:
     # A subclass, such as a fake tensor, has no values to check or to write a gradient from.
     plain = all(type(one) in (Tensor, torch.nn.Parameter) for one in both)
     traced = torch.compiler.is_compiling() or transforms_active() or not plain
+    if not wanted or not on_host or half or traced:
+        return None
     # C reads both domains in one precision.
     alike = accumulation_dtype(source) == accumulation_dtype(target)
-    served = backend in ("auto", "eager") or (backend == "native" and alike)
-    return served and wanted and on_host and not half and not traced
+    # The means, of which it is composed otherwise, are there in every backend.
+    chosen = choose(backend, "class_prototypes", source)
+    return chosen if chosen == "eager" or (chosen == "native" and alike) else None
 
 
 def bidirectional(call: BidirectionalCall, backend: str) -> tuple[Tensor, Tensor]:
     """The losses of moving source and target pixels, each ()."""
-    backend = choose(backend, "bidirectional", call.source.features)
     for domain in (call.source, call.target):
         refuse_on_host(FUNCTION, domain.labels, call.num_classes, call.ignore_index)
     return _Bidirectional.apply(*call.source, *call.target, *call[2:], backend)

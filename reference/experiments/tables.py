@@ -32,7 +32,7 @@ _KEPT: Final = (
     *("row", "seed", "miou", "iou", "share_ratio_max", "share_ratio_min", "coverage_end"),
     *("seconds", "warnings", "resampled"),
 )
-_MACHINE: Final = ("processor", "gpu", "cores", "system", "threads")
+_MACHINE: Final = ("processor", "gpu", "cores", "system", "backend", "threads")
 _RESAMPLED: Final = (
     " *95 %* is where the mean gain lies in 95 % of the resamples of the test images, drawn with "
     "replacement; neighbours of one drive are alike, so it is rather too narrow, and it knows "

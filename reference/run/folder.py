@@ -40,7 +40,7 @@ _HERE: Final = Path(__file__).resolve().parent
 _MAY_CHANGE: Final = {
     *("data.workers", "data.cache_mib", "data.max_bad", "data.root", "data.source", "data.target"),
     *("data.source_labels", "data.target_labels", "data.val_images", "data.val_labels"),
-    "data.drawn.target_val",
+    *("data.drawn.target_val", "machine.backend"),
 }
 _LENGTHS: Final = {"source.iterations", "adaptation.iterations"}
 # Settings of former versions, at the value that is now the only one.
@@ -273,9 +273,10 @@ class RunFolder:
         path = self.path / ORIGIN
         starts = files.read_json("train", path, {"starts": []})["starts"]
         start = {"iteration": iteration, "command": command(), "commit": commit()}
-        start |= {"versions": versions(), "machine": machine()}
+        backend = flat(self.plain).get("machine.backend", "auto")
+        start |= {"versions": versions(), "machine": machine(backend)}
         if starts and iteration:
-            self.notes += _other_bits(starts[-1], start)
+            self.notes += _other_bits(starts[-1], start, on_cpu=self.ranks.device.type == "cpu")
         files.write_json(path, {"starts": [*starts, start]})
         if not (self.path / SETTINGS).is_file():
             files.write_json(self.path / SETTINGS, self.plain)
@@ -321,14 +322,17 @@ def _also_named(path: Path, name: Path) -> None:
             file.write(path.read_bytes())
 
 
-def _other_bits(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def _other_bits(before: Mapping[str, Any], now: Mapping[str, Any], *, on_cpu: bool) -> list[str]:
     """Say what makes the last bits of a resumed run differ from those of one that went through."""
     threads = "number of threads (OMP_NUM_THREADS)", "machine", "threads"
     ranks = "number of ranks", "machine", "ranks"
     version = "version of torch", "versions", "torch"
+    backend = "backend of the losses", "machine", "backend"
+    # Before there was another one, it was eager.
+    before = {**before, "machine": {"backend": "eager", **before.get("machine", {})}}
     return [
         f"the run goes on with {is_now} as the {name}, {was} before: its numbers are as good, but "
         "not the same bits as those of a run without a break."
-        for name, part, key in (threads, ranks, version)
+        for name, part, key in (threads, ranks, version, *[backend] * on_cpu)
         if (was := before.get(part, {}).get(key)) != (is_now := now[part][key])
     ]

@@ -167,7 +167,8 @@ def joined(machine: Machine) -> Iterator[Ranks]:
     if world > 1:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
     try:
-        yield Ranks(rank, world, device) if world > 1 else Ranks(device=device)
+        with pc.default_backend(machine.backend):
+            yield Ranks(rank, world, device) if world > 1 else Ranks(device=device)
     finally:
         if world > 1:
             dist.destroy_process_group()
@@ -230,8 +231,14 @@ def versions() -> dict[str, str]:
     }
 
 
-def machine() -> dict[str, str | int | None]:
-    """Return the processor, its cores, the system, and how many threads and ranks compute."""
+def machine(backend: str) -> dict[str, str | int | None]:
+    """Return the processor, its cores, the system, and how many threads and ranks compute.
+
+    "backend" is what the library's operators take on the processor, the setting being `backend`.
+    """
+    native = pc.backends()["native"]
+    if backend in ("auto", "native"):
+        backend = native.replace("usable:", "native") if native.startswith("usable") else "eager"
     table = Path("/proc/cpuinfo")
     lines = table.read_text(encoding="utf-8").splitlines() if table.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -240,6 +247,7 @@ def machine() -> dict[str, str | int | None]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "cores": os.cpu_count() or 1,
         "system": f"{platform.system()} {platform.machine()}",
+        "backend": backend,
         "threads": torch.get_num_threads(),
         "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
         "ranks": int(os.environ.get("WORLD_SIZE", "1")),

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+import protocontrast as pc
 from reference.run.folder import RunFolder
 from reference.run.ranks import Precision, Ranks, asked_to_stop, joined
 from reference.settings import Machine
@@ -72,6 +73,14 @@ def test_threads_and_repeatable_operations_last_as_long_as_the_run():
         assert torch.are_deterministic_algorithms_enabled()
     assert torch.get_num_threads() == before
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_the_backend_lasts_as_long_as_the_run():
+    features, labels = torch.eye(2), torch.tensor([0, 1])
+    triton = Machine(device="cpu", backend="triton")
+    with joined(triton), pytest.raises(ValueError, match=r"expected backend .* got 'triton'"):
+        pc.class_prototypes(features, labels, 2)
+    assert pc.class_prototypes(features, labels, 2).mean.tolist() == features.tolist()
 
 
 def test_a_signal_is_noted_and_the_old_handlers_come_back():

@@ -128,6 +128,33 @@ def test_another_number_of_threads_is_told_as_other_bits(tmp_path: Path):
     assert note.startswith("the run goes on with 7 as the number of threads (OMP_NUM_THREADS), ")
 
 
+@pytest.mark.parametrize(("known", "backend"), [(True, "auto"), (False, "auto"), (True, "eager")])
+def test_another_backend_is_told_as_other_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool, backend: str
+):
+    """By itself, as on a machine with a compiler, or asked for; an old run does not say its own."""
+    monkeypatch.setattr("protocontrast.backends", lambda: {"native": "not usable: no compiler"})
+    begin(tmp_path / "run", 7)
+    origin = tmp_path / "run" / "origin.json"
+    held = json.loads(origin.read_text())
+    assert held["starts"][0]["machine"]["backend"] == "eager"
+    if not known:
+        del held["starts"][0]["machine"]["backend"]
+        origin.write_text(json.dumps(held))
+    monkeypatch.setattr("protocontrast.backends", lambda: {"native": "usable: avx2"})
+    with opened(tmp_path / "run", changed(machine={"backend": backend})) as folder:
+        notes = folder.record(7)
+    told = "the run goes on with native avx2 as the backend of the losses, eager before"
+    assert [note.partition(":")[0] for note in notes] == [told] * (backend == "auto")
+
+
+def test_a_run_that_is_older_than_the_backend_goes_on_with_any():
+    before = as_plain(Settings())
+    del before["machine"]["backend"]
+    for name in ("auto", "eager"):
+        assert differences(before, as_plain(Settings(machine=Machine(backend=name)))) == []
+
+
 @pytest.mark.parametrize("resume", [True, False])
 def test_a_folder_without_a_run_is_never_used(tmp_path: Path, resume: bool):
     (tmp_path / "notes.txt").touch()

@@ -1,0 +1,99 @@
+""" "auto" takes C for tensors of a CPU where C serves the call, and eager for the rest."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import protocontrast as pc
+from protocontrast.native import OPERATORS, build, library
+from protocontrast.native.calls import SIMILARITIES
+from protocontrast.ops.backend import choose
+from tests import test_compile as compiling
+from tests.differentiable import CALLS, ONE_OF_EACH, READS_PROTOTYPES, scene
+
+FEATURES, LABELS, PROTOTYPES = scene(torch.float32)
+IN_EAGER_ALONE = ["class_statistics", "distribution_contrast"]
+
+
+@pytest.fixture
+def no_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(library, "PATH", tmp_path / build.LIBRARY)
+    library.loaded.cache_clear()
+    yield
+    library.loaded.cache_clear()
+
+
+@pytest.mark.parametrize("operator", [*OPERATORS, *IN_EAGER_ALONE])
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_what_is_written_in_c(operator: str, similarity: str) -> None:
+    covered = similarity in OPERATORS.get(operator, ())
+    found = choose("auto", operator, FEATURES, similarity)
+    assert found == ("native" if covered else "eager")
+    with pc.default_backend("eager"):
+        assert choose("auto", operator, FEATURES, similarity) == "eager"
+
+
+@pytest.mark.usefixtures("no_library")
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_without_a_library(operator: str) -> None:
+    assert choose("auto", operator, FEATURES) == "eager"
+
+
+def results(call: Callable[..., Tensor], reads_prototypes: bool) -> list[Tensor]:
+    """A value and its gradients."""
+    leaves = [FEATURES.clone().requires_grad_()]
+    prototypes = PROTOTYPES.clone().requires_grad_(reads_prototypes)
+    value = call(leaves[0], LABELS, prototypes)
+    leaves += [prototypes] * reads_prototypes
+    return [value.detach(), *torch.autograd.grad(value.sum(), leaves)]
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_bits_are_those_of_the_backend_that_is_meant(name: str) -> None:
+    in_eager = "distribution" in name or name == "euclidean"
+    found, expected = [results(CALLS[name], name in READS_PROTOTYPES)], []
+    with pc.default_backend("eager" if in_eager else "native"):
+        expected = results(CALLS[name], name in READS_PROTOTYPES)
+    assert all(torch.equal(*pair) for pair in zip(found[0], expected, strict=True))
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH)
+def test_compiled(name: str) -> None:
+    torch.compiler.reset()
+    compiling.test_forward_and_backward_of_every_call(name, "aot_eager")
+    torch.compiler.reset()
+
+
+@pytest.mark.parametrize("settings", [{}, {"bank_update": "after"}, {"prototypes": "batch"}])
+def test_a_step_of_bicl(settings: dict[str, Any]) -> None:
+    found = []
+    for backend in ("auto", "native", "eager"):
+        torch.manual_seed(0)
+        source, target = (torch.randn(2, 8, 9, 11, requires_grad=True) for _ in range(2))
+        labels = torch.randint(0, 5, (2, 9, 11))
+        bicl = pc.BiCL(5, 8, threshold=0.1, backend=backend, **settings)
+        for _ in range(2):
+            loss = bicl(source, labels, target).loss
+        found.append([loss.detach(), *torch.autograd.grad(loss, (source, target))])
+    assert all(torch.equal(*pair) for pair in zip(found[0], found[1], strict=True))
+    torch.testing.assert_close(found[0], found[2])
+
+
+@pytest.mark.parametrize(
+    "dtypes", [(torch.float32, torch.float64), (torch.bfloat16, torch.float32)]
+)
+def test_two_domains_of_different_dtypes(dtypes: tuple[torch.dtype, ...]) -> None:
+    """In C they meet where they are accumulated alike, and are composed where not."""
+    found = []
+    for backend in ("auto", "naive"):
+        source, target = (
+            FEATURES.roll(i, 0).to(dtype).requires_grad_() for i, dtype in enumerate(dtypes)
+        )
+        domains = source, LABELS, target, LABELS.flip(0)
+        loss = pc.bidirectional_contrast(*domains, num_classes=3, backend=backend).loss
+        found.append([loss.detach().double(), *torch.autograd.grad(loss, (source, target))])
+    torch.testing.assert_close(*found)
