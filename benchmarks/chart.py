@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from benchmarks.cases import BOTH, LARGE, PROTOTYPES, RELEASED
 from benchmarks.contenders import NUM_CLASSES
 from benchmarks.measure import COPY
-from benchmarks.operators import COMPILED, LIBRARY, NATIVE
+from benchmarks.operators import COMPILED, IN_TORCH, LIBRARY
 from benchmarks.report import DEFAULT, NO_FAULTS, Key, Measured, number
 
 INK, MUTED, PAPER, LINE = "#1f2328", "#656d76", "#ffffff", "#d8dee4"
@@ -127,7 +127,7 @@ def values(measured: Measured, line: Line, field: str) -> dict[str, float]:
     """Figures by kind of contender; of those that share a kind the least, which is the best."""
     found: dict[str, float] = {}
     for key in line.keys:
-        contenders = [c for c in measured.cases.get(key, []) if c not in (COPY, NATIVE)]
+        contenders = [c for c in measured.cases.get(key, []) if c not in (COPY, IN_TORCH)]
         plainest = next((c for c in contenders if c != LIBRARY), None)
         for contender in contenders:
             kind = contender

@@ -95,6 +95,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "compiler": compiler(),
+        "native": protocontrast.backends()["native"],
         "protocontrast": protocontrast.__version__,
         "commit": commit(),
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from benchmarks.measure import COPY
-from benchmarks.operators import COMPILED, LIBRARY, OURS
+from benchmarks.operators import COMPILED, IN_TORCH, LIBRARY, OURS
 from benchmarks.report import CASE, DEFAULT, NO_FAULTS, Key, Measured, name_of, number, table
 
 UNEXPLAINED = "not explained yet"
@@ -22,13 +22,16 @@ class Reason(NamedTuple):
     gradient: str = ""
     pixels: int = 0
     """At most so many per image; 0 is any."""
+    of_torch: bool = False
+    """Only where the library is plain torch."""
 
-    def holds(self, key: Key, contender: str) -> bool:
+    def holds(self, key: Key, contender: str, in_torch: bool = True) -> bool:
         """Whether it says why the library is slower there."""
         case = dict(zip(CASE, key, strict=True))
         height, width = case["size"]
         return (
-            case["operator"].startswith(self.operator)
+            (in_torch or not self.of_torch)
+            and case["operator"].startswith(self.operator)
             and (not self.against or contender in self.against)
             and self.layout in ("", case["layout"])
             and self.dtype in ("", case["dtype"])
@@ -47,10 +50,12 @@ REASONS = [
         "a call has a fixed price: checks of labels, an operator of its own with a gradient, some "
         "dozen small calls of torch; on a map of 24x48 that outlasts the work",
         pixels=24 * 48,
+        of_torch=True,
     ),
     Reason(
         "the one-hot labels are made again in the backward; a composition keeps them",
         operator="class_prototypes",
+        of_torch=True,
         gradient="features",
     ),
     Reason(
@@ -63,6 +68,7 @@ REASONS = [
         "pixels are copied one after another and added row by row, without a product",
         operator="class_prototypes",
         against=("index_add",),
+        of_torch=True,
     ),
     Reason(
         "products of bfloat16 numbers are taken in float32, which keeps their digits; a "
@@ -73,6 +79,7 @@ REASONS = [
         "the same product with one-hot labels, in place; ours looks at every label's value and "
         "goes tile by tile, so it holds less",
         operator="class_prototypes",
+        of_torch=True,
     ),
     Reason(
         "distances are taken from differences, which keep their digits near zero; `torch.cdist` "
@@ -84,11 +91,13 @@ REASONS = [
         "arithmetic is the same, and ours pays for its tiles",
         against=("tuned eager",),
         pixels=92 * 92,
+        of_torch=True,
     ),
     Reason(
         "the same products; what lies between them is one fused loop of vector code there, and a "
         "call of torch per pass over a tile here",
         against=(COMPILED,),
+        of_torch=True,
     ),
     Reason(
         "class sums taken in the target's pass cost what they cost apart: at this size products "
@@ -124,7 +133,8 @@ def _within_spread(measured: Measured, key: Key, contender: str) -> bool:
 
 def reason(measured: Measured, key: Key, contender: str) -> str:
     """Why the library is slower there."""
-    fitting = (one.why for one in REASONS if one.holds(key, contender))
+    in_torch = IN_TORCH not in measured.cases[key]
+    fitting = (one.why for one in REASONS if one.holds(key, contender, in_torch))
     otherwise = WITHIN_SPREAD if _within_spread(measured, key, contender) else UNEXPLAINED
     return next(fitting, otherwise)
 

@@ -35,6 +35,8 @@ def conditions(stored: dict[str, Any]) -> str:
     compiled = where["compiler"]
     if compiled == "none":
         compiled = "no C++ compiler, so no torch.compile"
+    native = where.get("native", "").partition("usable: ")[2]
+    compiled += f", protocontrast in C for {native}" if native else ""
     return (
         f"{where['device']}, {where['cores']} cores, one thread used; load average at the start "
         f"{where['load_average']:.2f}. torch {where['torch']}, {compiled}, Python "

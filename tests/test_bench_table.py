@@ -13,7 +13,7 @@ import pytest
 from benchmarks import chart, compare, goals, measure, pairs, peers, report, slower, table
 from benchmarks.cases import CASES, SMALL, Case
 from benchmarks.measure import COPY
-from benchmarks.operators import COMPILED, LIBRARY, NATIVE, OPERATORS
+from benchmarks.operators import COMPILED, IN_TORCH, LIBRARY, OPERATORS
 from benchmarks.report import DEFAULT, NO_FAULTS, Measured
 
 CONTRAST = Case("contrast", "features", 64)
@@ -188,7 +188,7 @@ def test_every_case_is_published_under_both_allocators(published: dict[str, Any]
         ]
     }
     # A library that is here may not have been where the run was made, and the other way round.
-    optional = {*peers.OPTIONAL, *pairs.OPTIONAL, NATIVE}
+    optional = {*peers.OPTIONAL, *pairs.OPTIONAL, IN_TORCH}
     expected, found = (
         {row for row in rows if row[2] not in optional} for rows in (expected, found)
     )

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 import torch
 
+import protocontrast as pc
 from protocontrast import BiCL, checks
 from protocontrast.ops import labels as label_checks
 
 # What a call does to pixels is the business of a backend, and grows with their number.
 BACKENDS = ("/eager/", "/native/", "/kernels/", "/naive/")
-MOST = 160
+MOST, MOST_IN_ALL = 160, 170
 
 
 def step(static: bool, **settings: Any) -> tuple[BiCL, list[torch.Tensor]]:
@@ -26,13 +27,15 @@ def step(static: bool, **settings: Any) -> tuple[BiCL, list[torch.Tensor]]:
     return bicl, batch
 
 
-def calls_of(bicl: BiCL, batch: list[torch.Tensor]) -> list[str]:
-    """Functions of the library that a step enters, outside of its backends, in order."""
+def calls_of(
+    bicl: BiCL, batch: list[torch.Tensor], backends: tuple[str, ...] = BACKENDS
+) -> list[str]:
+    """Functions of the library that a step enters, outside of these rooms, in order."""
     entered: list[str] = []
 
     def watch(frame: FrameType, event: str, _: object) -> None:
         path = frame.f_code.co_filename
-        outside = "/protocontrast/" not in path or any(room in path for room in BACKENDS)
+        outside = "/protocontrast/" not in path or any(room in path for room in backends)
         if event == "call" and not outside:
             entered.append(f"{path.rpartition('/protocontrast/')[2]}:{frame.f_code.co_name}")
 
@@ -51,6 +54,16 @@ def test_a_step_makes_few_calls(bank_update: str, static: bool) -> None:
     entered = calls_of(*step(static, bank_update=bank_update))
     assert "bicl/module.py:forward" in entered
     assert len(entered) <= MOST, "\n".join(entered)
+
+
+@pytest.mark.parametrize("bank_update", ["before", "after"])
+def test_a_step_in_c_makes_few_calls_in_all(bank_update: str) -> None:
+    """The backend's own among them, which then do not grow with the pixels."""
+    if not pc.backends()["native"].startswith("usable"):
+        pytest.skip("expected the C library")
+    entered = calls_of(*step(False, bank_update=bank_update), backends=("nowhere",))
+    assert "native/library.py:run" in entered
+    assert len(entered) <= MOST_IN_ALL, "\n".join(entered)
 
 
 @pytest.mark.parametrize("settings", [{}, {"bank_update": "after"}, {"prototypes": "batch"}])

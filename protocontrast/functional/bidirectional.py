@@ -314,9 +314,8 @@ def _between(
     images = len(source.pixels.original)
     per_pair = bool(settings.pairwise) and images > 0
     maps = source.pixels.features, target.pixels.features
-    is_number = isinstance(temperature, float)
-    served = operator.served_by(*maps, backend) if is_number and not given else None
-    if served is not None:
+    served = None if given else operator.served_by(*maps, backend)
+    if served is not None and isinstance(temperature, float):
         call = BidirectionalCall(
             _whole(source, num_classes, ignore_index), _whole(target, num_classes, ignore_index),
             num_classes, temperature, absent == "floor", ignore_index, per_pair,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from protocontrast.calls import BidirectionalCall
-from protocontrast.native.calls import Bidirectional, Domain, array, readable, wide
+from protocontrast.native.calls import Bidirectional, Domain, arrays, wide
 from protocontrast.native.library import machine, run
 from protocontrast.native.rescale import rescale
 
@@ -20,7 +20,6 @@ def bidirectional_with_gradient(
     What all pixels of a class have in common, (G, C, D), is still to be added to it.
     """
     domains = call.source, call.target
-    given = [[readable(one) for one in domain] for domain in domains]
     features = call.source.features
     groups = features.shape[0] if call.pairwise else 1
     shape = groups, call.num_classes, features.shape[1]
@@ -30,7 +29,8 @@ def bidirectional_with_gradient(
         losses.append(features.new_zeros((), dtype=dtype))
         own = torch.empty_like(domain.features) if wanted else features.new_empty(0)
         written.append((own, features.new_zeros(shape if wanted else 0, dtype=dtype)))
-    sides = zip(given, written, losses, wants, strict=True)
+    given = [arrays(*domain, own) for domain, (own, _) in zip(domains, written, strict=True)]
+    sides = zip(domains, given, written, losses, wants, strict=True)
     run(
         "bidirectional",
         Bidirectional(
@@ -39,13 +39,13 @@ def bidirectional_with_gradient(
             call.num_classes,
             tuple(
                 Domain(
-                    tensors[0].shape[0],
-                    tensors[0].shape[2],
-                    *map(array, (*tensors, own)),
+                    domain.features.shape[0],
+                    domain.features.shape[2],
+                    *tensors,
                     share.data_ptr() if wanted else None,
                     loss.data_ptr(),
                 )
-                for tensors, (own, share), loss, wanted in sides
+                for domain, tensors, (_, share), loss, wanted in sides
             ),
             tuple(domain.targets.is_floating_point() for domain in domains),
             call.keep_absent,

@@ -19,8 +19,9 @@ DTYPES = {
 
 
 class Array(ctypes.Structure):
-    """A tensor of up to three dimensions; all 0 where there is none."""
+    """A tensor of up to three dimensions, which it keeps; all 0 where there is none."""
 
+    tensor: Tensor
     _fields_ = [
         ("data", ctypes.c_void_p),
         ("strides", ctypes.c_int64 * 3),
@@ -221,15 +222,21 @@ def wide(features: Tensor) -> torch.dtype:
     return torch.float64 if features.dtype == torch.float64 else torch.float32
 
 
-def readable(tensor: Tensor) -> Tensor:
-    """The tensor, or a copy where its memory does not hold its values, or a dtype C has not."""
-    if tensor.is_neg():
-        tensor = tensor.resolve_neg()
-    return tensor if tensor.dtype in DTYPES else tensor.long()
+def arrays(*tensors: Tensor | None) -> list[Array]:
+    """Tensors as C reads them, 0 for None and for no elements; alive as long as this list is.
 
-
-def array(tensor: Tensor | None) -> Array:
-    """A tensor that `readable` gave and the caller keeps alive; 0 for None and for no elements."""
-    if tensor is None or tensor.numel() == 0:
-        return Array()
-    return Array(tensor.data_ptr(), tensor.stride(), DTYPES[tensor.dtype])
+    Of one whose memory does not hold its values, or whose dtype C has not, it is a copy. One call
+    for all of them: on small maps calls of Python are what a step costs.
+    """
+    found = []
+    for tensor in tensors:
+        if tensor is None or tensor.numel() == 0:
+            found.append(Array())
+            continue
+        if tensor.is_neg():
+            tensor = tensor.resolve_neg()
+        if tensor.dtype not in DTYPES:
+            tensor = tensor.long()
+        found.append(Array(tensor.data_ptr(), tensor.stride(), DTYPES[tensor.dtype]))
+        found[-1].tensor = tensor
+    return found

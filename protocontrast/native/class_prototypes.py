@@ -7,19 +7,19 @@ import torch
 from torch import Tensor
 
 from protocontrast.calls import ClassSumsCall
-from protocontrast.native.calls import ClassSums, ClassSumsBackward, array, readable, wide
+from protocontrast.native.calls import ClassSums, ClassSumsBackward, arrays, wide
 from protocontrast.native.library import machine, run
 
 
 def class_sums(call: ClassSumsCall) -> tuple[Tensor, Tensor]:
     """Sums (G, C, D) and counts (G, C) with G = B per image, else 1."""
     features, labels, pixel_weight, num_classes, normalize, per_image, ignore_index = call
-    features, labels = readable(features), readable(labels)
-    weight = None if pixel_weight is None else readable(pixel_weight)
+    given = arrays(features, labels, pixel_weight)
     images, channels, pixels = features.shape
     groups = images if per_image else 1
-    sums = features.new_zeros(groups, num_classes, channels, dtype=wide(features))
-    counts = features.new_zeros(groups, num_classes, dtype=wide(features))
+    dtype = wide(features)
+    sums = features.new_zeros(groups, num_classes, channels, dtype=dtype)
+    counts = features.new_zeros(groups, num_classes, dtype=dtype)
     run(
         "class_sums",
         ClassSums(
@@ -28,7 +28,7 @@ def class_sums(call: ClassSumsCall) -> tuple[Tensor, Tensor]:
             channels,
             pixels,
             num_classes,
-            *map(array, (features, labels, weight)),
+            *given,
             sums.data_ptr(),
             counts.data_ptr(),
             normalize,
@@ -44,9 +44,8 @@ def class_sums_backward(
 ) -> Tensor:
     """Gradient of the features from that of the sums (G, C, D)."""
     features, labels, pixel_weight, num_classes, normalize, _, ignore_index = call
-    grad_output, features, labels = map(readable, (grad_output, features, labels))
-    weight = None if pixel_weight is None else readable(pixel_weight)
     gradient = torch.empty_like(features)
+    given = arrays(features, labels, pixel_weight, grad_output, gradient)
     images, channels, pixels = features.shape
     groups = grad_output.shape[0]
     run(
@@ -58,7 +57,7 @@ def class_sums_backward(
             pixels,
             num_classes,
             groups,
-            *map(array, (features, labels, weight, grad_output, gradient)),
+            *given,
             normalize,
             ignore_index,
         ),

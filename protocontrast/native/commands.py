@@ -31,7 +31,7 @@ class build_native(Command):
     """Compiles the library; without a compiler it says so and the package goes without."""
 
     description = "compile the C library"
-    user_options: ClassVar = []
+    user_options: ClassVar[list[tuple[str, str, str]]] = []
 
     def initialize_options(self) -> None:
         self.build_lib = ""
@@ -68,7 +68,7 @@ class bdist_wheel(of_wheel.bdist_wheel):
     def initialize_options(self) -> None:
         super().initialize_options()
         # No extension is listed, and yet there is something to compile, given a compiler.
-        self.distribution.has_ext_modules = lambda: bool(RECIPE["compiler"]())  # type: ignore[method-assign]
+        self.distribution.has_ext_modules = lambda: bool(RECIPE["compiler"]())
 
     def get_tag(self) -> tuple[str, str, str]:
         _, _, system = super().get_tag()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from protocontrast.calls import ContrastCall
-from protocontrast.native.calls import Contrast, array, readable, wide
+from protocontrast.native.calls import Contrast, arrays, wide
 from protocontrast.native.library import machine, run
 
 
@@ -24,13 +24,10 @@ def _sweep(
 ) -> None:
     """One sweep; what is given beside the call is written, but for `grad_output`."""
     features, labels = call.features, call.labels
-    given = [
-        None if tensor is None else readable(tensor)
-        for tensor in (
-            *(features, labels, call.prototypes, call.present),
-            *(call.class_weight, call.pixel_weight, grad_output),
-        )
-    ]
+    given = arrays(
+        *(features, labels, call.prototypes, call.present),
+        *(call.class_weight, call.pixel_weight, grad_output, *gradients),
+    )
     images, channels, count = features.shape
     run(
         "contrast",
@@ -40,8 +37,8 @@ def _sweep(
             channels,
             count,
             call.prototypes.shape[0],
-            *map(array, (*given, *gradients)),
-            *(None if one is None else one.data_ptr() for one in (*pixels, total)),
+            *given,
+            *[None if one is None else one.data_ptr() for one in (*pixels, total)],
             call.similarity == "cosine",
             call.keep_absent,
             labels.is_floating_point(),
@@ -85,8 +82,8 @@ def contrast_with_gradient(
 
 def _gradients(call: ContrastCall, wants: tuple[bool, ...]) -> tuple[Tensor, Tensor]:
     """Room for what is wanted, with the strides of `torch.empty_like`, as the operators promise."""
-    to_features, to_prototypes = (
+    to_features, to_prototypes = [
         torch.empty_like(one) if want else one.new_empty(0)
         for one, want in zip((call.features, call.prototypes), wants, strict=True)
-    )
+    ]
     return to_features, to_prototypes

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from protocontrast.calls import LogitsCall
-from protocontrast.native.calls import SIMILARITIES, Logits, array, readable, wide
+from protocontrast.native.calls import SIMILARITIES, Logits, arrays, wide
 from protocontrast.native.library import machine, run
 
 
@@ -20,17 +20,15 @@ def _sweep(
     to_prototypes: Tensor | None = None,
 ) -> None:
     """One sweep that writes `out`, or the gradients that are given."""
-    given = [
-        None if tensor is None else readable(tensor)
-        for tensor in (call.features, call.prototypes, call.present, grad_output)
-    ]
+    read = call.features, call.prototypes, call.present, grad_output
+    given = arrays(*read, to_features, to_prototypes)
     run(
         "logits",
         Logits(
             machine(call.features.dtype == torch.float64),
             *call.features.shape,
             call.prototypes.shape[0],
-            *map(array, (*given, to_features, to_prototypes)),
+            *given,
             None if out is None else out.data_ptr(),
             SIMILARITIES.index(call.similarity),
             float(call.temperature),

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from protocontrast.calls import PairRolesCall
-from protocontrast.native.calls import SIMILARITIES, PairContrast, array, readable, wide
+from protocontrast.native.calls import SIMILARITIES, PairContrast, arrays, wide
 from protocontrast.native.library import machine, run
 
 
@@ -23,17 +23,15 @@ def _sweep(
     labels = call.positive_labels, call.negative_labels
     # One tensor for both roles, as it is but for negatives that are given apart.
     places = {(one.data_ptr(), one.stride()) for one in labels}
-    given = [
-        None if tensor is None else readable(tensor)
-        for tensor in (call.anchors, call.anchor_labels, call.keys, *labels, weight, statistics)
-    ]
+    read = call.anchors, call.anchor_labels, call.keys, *labels, weight, statistics
+    given = arrays(*read, *gradients)
     run(
         "pair_contrast",
         PairContrast(
             machine(call.anchors.dtype == torch.float64),
             call.anchors.shape[0],
             *call.keys.shape,
-            *map(array, (*given, *gradients)),
+            *given,
             *(None if one is None else one.data_ptr() for one in found),
             SIMILARITIES.index(call.similarity),
             len(places) == 2,

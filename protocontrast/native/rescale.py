@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from protocontrast.native.calls import Rescale, array, readable
+from protocontrast.native.calls import Rescale, arrays
 from protocontrast.native.library import machine, run
 
 
@@ -20,7 +20,7 @@ def rescale(
     `factors` are (C + 1,), the last one of pixels without a class; rows are (G, C, D), G = B or 1.
     """
     images, channels, pixels = gradient.shape
-    labels, factors = readable(labels), readable(factors)
+    given = arrays(gradient, labels, factors, rows)
     run(
         "rescale",
         Rescale(
@@ -30,7 +30,7 @@ def rescale(
             pixels,
             factors.shape[0] - 1,
             1 if rows is None else rows.shape[0],
-            *map(array, (gradient, labels, factors, rows)),
+            *given,
             ignore_index,
             row_factor,
         ),

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from protocontrast.calls import TargetPassCall
-from protocontrast.native.calls import TargetPass, array, readable, wide
+from protocontrast.native.calls import TargetPass, arrays, wide
 from protocontrast.native.library import machine, run
 from protocontrast.native.rescale import rescale
 
@@ -21,23 +21,20 @@ def target_pass(call: TargetPassCall) -> tuple[Tensor, ...]:
     features, targets, filling = call.features, call.targets, call.filling
     images, channels, pixels = features.shape
     classes, dtype = call.prototypes.shape[0], wide(features)
-    losses, counts = (features.new_zeros(classes, dtype=dtype) for _ in range(2))
+    losses, counts = [features.new_zeros(classes, dtype=dtype) for _ in range(2)]
     sums = features.new_zeros(classes, channels, dtype=dtype)
     labels = features.new_empty((images, pixels), dtype=torch.int64)
-    values, lse = (features.new_empty((images, pixels), dtype=dtype) for _ in range(2))
+    values, lse = [features.new_empty((images, pixels), dtype=dtype) for _ in range(2)]
     filled = features.new_empty(0)
     if targets is not None and call.transfer:
         # C writes to it where the targets have no mass.
         filled = targets = targets.clone(memory_format=torch.contiguous_format)
         filling = None if filling is None else filling.to(targets.dtype)
     gradient = torch.empty_like(features) if call.wants_gradient else features.new_empty(0)
-    given = [
-        None if tensor is None else readable(tensor)
-        for tensor in (
-            *(features, call.static, targets, filling, call.prototypes, call.nearest),
-            *(call.present, call.counted),
-        )
-    ]
+    given = arrays(
+        *(features, call.static, targets, filling, call.prototypes, call.nearest),
+        *(call.present, call.counted, gradient),
+    )
     run(
         "target_pass",
         TargetPass(
@@ -46,8 +43,8 @@ def target_pass(call: TargetPassCall) -> tuple[Tensor, ...]:
             channels,
             pixels,
             classes,
-            *map(array, (*given, gradient)),
-            *(one.data_ptr() for one in (losses, sums, counts, labels, values, lse)),
+            *given,
+            *map(Tensor.data_ptr, (losses, sums, counts, labels, values, lse)),
             call.measure == "confidence",
             call.keep_absent,
             call.normalize,

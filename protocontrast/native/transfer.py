@@ -7,15 +7,14 @@ import torch
 from torch import Tensor
 
 from protocontrast.calls import TransferCall
-from protocontrast.native.calls import Transfer, array, readable, wide
+from protocontrast.native.calls import Transfer, arrays, wide
 from protocontrast.native.library import machine, run
 
 
 def transfer(call: TransferCall) -> tuple[Tensor, Tensor]:
     """Labels (B, P) int64 and the measure's value (B, P)."""
     features, prototypes = call.features, call.prototypes
-    given = [features, prototypes, call.present, call.class_threshold]
-    given = [None if tensor is None else readable(tensor) for tensor in given]
+    given = arrays(features, prototypes, call.present, call.class_threshold)
     images, channels, pixels = features.shape
     labels = features.new_empty((images, pixels), dtype=torch.int64)
     values = features.new_empty((images, pixels), dtype=wide(features))
@@ -28,7 +27,7 @@ def transfer(call: TransferCall) -> tuple[Tensor, Tensor]:
             channels,
             pixels,
             prototypes.shape[0],
-            *map(array, given),
+            *given,
             labels.data_ptr(),
             values.data_ptr(),
             call.similarity == "cosine",

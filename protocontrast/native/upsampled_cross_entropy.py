@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from protocontrast.calls import UpsampledCall
-from protocontrast.native.calls import UpsampledCrossEntropy, array, readable, wide
+from protocontrast.native.calls import UpsampledCrossEntropy, arrays, wide
 from protocontrast.native.library import machine, run
 
 
@@ -19,22 +19,20 @@ def _sweep(
     gradient: Tensor | None = None,
 ) -> Tensor:
     """Summed loss and summed weight (2,); `loss` is written, `gradient` added to where given."""
-    logits, labels = readable(call.logits), readable(call.labels)
-    given = (
-        None if tensor is None else readable(tensor) for tensor in (call.class_weight, grad_output)
+    logits = call.logits.resolve_neg()
+    # C is told how far apart rows are: an array has three strides.
+    given = arrays(
+        *(logits[:, :, 0], call.labels, call.class_weight, grad_output),
+        None if gradient is None else gradient[:, :, 0],
     )
-    class_weight, grad_output = given
     totals = logits.new_zeros(2, dtype=wide(logits))
     run(
         "upsampled_cross_entropy",
         UpsampledCrossEntropy(
             machine(logits.dtype == torch.float64),
             *logits.shape,
-            *labels.shape[1:],
-            # C is told how far apart rows are: an array has three strides.
-            array(logits[:, :, 0]),
-            *map(array, (labels, class_weight, grad_output)),
-            array(None if gradient is None else gradient[:, :, 0]),
+            *call.labels.shape[1:],
+            *given,
             logits.stride(2),
             0 if gradient is None else gradient.stride(2),
             None if loss is None else loss.data_ptr(),
