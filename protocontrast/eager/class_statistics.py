@@ -4,10 +4,9 @@ import torch
 from torch import Tensor
 
 from protocontrast.calls import ClassSquaresCall
-from protocontrast.eager.class_prototypes import Members, add_marked
+from protocontrast.eager.class_prototypes import Members, added_by_class
 from protocontrast.eager.lengths import unit_columns
-from protocontrast.eager.products import add_product
-from protocontrast.eager.tiles import Tile, holds_nonfinite, tiles, widened, without
+from protocontrast.eager.tiles import Tile, widened, without
 
 
 def class_squares(call: ClassSquaresCall) -> Tensor:
@@ -27,16 +26,4 @@ def class_squares(call: ClassSquaresCall) -> Tensor:
         gap = block - centre.index_select(1, index)
         return without(gap.square_(), members.unused(tile))
 
-    on_host = features.device.type == "cpu"
-    if on_host:
-        for tile in tiles(features):
-            group = tile.image if len(squares) > 1 else 0
-            add_product(squares[group], members.of(tile), deviations(tile))
-        if not holds_nonfinite(squares):
-            return squares
-        squares.zero_()
-    for tile in tiles(features):
-        group = tile.image if len(squares) > 1 else 0
-        unused = members.unused(tile)
-        add_marked(squares[group], deviations(tile), members.of(tile), unused, False)
-    return squares
+    return added_by_class(squares, features, members, deviations)
