@@ -7,9 +7,8 @@ from torch import Tensor
 from protocontrast.calls import TargetPassCall
 from protocontrast.checks import public
 from protocontrast.functional.pixels import Pixels, read_features, read_labels, read_targets
-from protocontrast.functional.settings import Backend
+from protocontrast.functional.settings import Backend, read_temperature
 from protocontrast.functional.target_pass import TargetPass, pass_over
-from protocontrast.functional.temperature import read_temperature
 
 
 @public

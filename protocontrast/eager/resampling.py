@@ -118,8 +118,8 @@ class Upsampling:
 
     def stretch(self, block: Tensor) -> Tensor:
         """(rows, C, w) as (rows, C, W)."""
-        ends = (block.index_select(-1, at) for at in self.columns[:2])
-        return self._blended(*ends, self.columns.share.to(self.dtype))
+        left, right = (block.index_select(-1, at) for at in self.columns[:2])
+        return self._blended(left, right, self.columns.share.to(self.dtype))
 
     def shrink(self, wide: Tensor) -> Tensor:
         """The transpose of `stretch`: (rows, C, W) as (rows, C, w)."""

@@ -18,8 +18,8 @@ from protocontrast.functional.settings import (
     PairSettings,
     Reduction,
     Similarity,
+    placed_temperature,
 )
-from protocontrast.functional.temperature import placed_temperature
 from protocontrast.ops.backend import choose
 from protocontrast.ops.pair_contrast import pair_contrast as contrasted
 

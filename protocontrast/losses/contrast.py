@@ -16,8 +16,8 @@ from protocontrast.functional.settings import (
     ContrastSettings,
     Reduction,
     Similarity,
+    check_class_weight,
 )
-from protocontrast.losses.class_weight import check_class_weight
 from protocontrast.module import Configured
 
 

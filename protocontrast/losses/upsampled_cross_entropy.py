@@ -3,9 +3,13 @@
 from torch import Tensor
 
 from protocontrast.checks import called, check_flag, check_labels
-from protocontrast.functional.settings import Backend, Reduction, UpsampledSettings
+from protocontrast.functional.settings import (
+    Backend,
+    Reduction,
+    UpsampledSettings,
+    check_class_weight,
+)
 from protocontrast.functional.upsampled_cross_entropy import upsampled_cross_entropy
-from protocontrast.losses.class_weight import check_class_weight
 from protocontrast.module import Configured
 
 

@@ -11,7 +11,7 @@ from protocontrast.eager.tiles import accumulation_dtype
 from protocontrast.native import upsampled_cross_entropy as native_upsampled
 from protocontrast.ops.gradient import private_copy
 from protocontrast.ops.labels import checked_labels, refuse_on_host
-from protocontrast.ops.operator import Implementation, Operator
+from protocontrast.ops.operator import Implementation, Operator, named
 from protocontrast.ops.reduction import reduced
 
 FUNCTION = "upsampled_cross_entropy"
@@ -47,16 +47,8 @@ def _triton() -> Implementation:
 
 OPERATOR = Operator(
     "upsampled_cross_entropy", UpsampledCall, _empty, naive=_naive, triton=_triton,
-    eager=Implementation(
-        eager_upsampled.upsampled_cross_entropy,
-        eager_upsampled.upsampled_cross_entropy_backward,
-        eager_upsampled.upsampled_cross_entropy_with_gradient,
-    ),
-    native=Implementation(
-        native_upsampled.upsampled_cross_entropy,
-        native_upsampled.upsampled_cross_entropy_backward,
-        native_upsampled.upsampled_cross_entropy_with_gradient,
-    ),
+    eager=named(eager_upsampled, "upsampled_cross_entropy"),
+    native=named(native_upsampled, "upsampled_cross_entropy"),
     check=_check, results=2, differentiable=["logits"], private=["class_weight"], wide=True,
 )  # fmt: skip
 
@@ -69,7 +61,7 @@ def _empty_slices(call: StretchCall) -> list[Tensor]:
 
 DEPTH = Operator(
     "stretched_depth", StretchCall, _empty_slices,
-    eager=Implementation(resampling.stretched_depth, resampling.stretched_depth_backward),
+    eager=named(resampling, "stretched_depth"),
     differentiable=["logits"], unread=["logits"],
 )  # fmt: skip
 
