@@ -84,9 +84,8 @@ def added_by_class(
     A product with one-hot labels spreads what is not finite to every class, since 0 * NaN is NaN.
     So a host looks at the sums and begins again, and a device, which is not asked, marks at once.
     """
-    for add in (add_product, add_marked):
-        if add is add_product and features.device.type != "cpu":
-            continue
+    ways = (add_product, add_marked) if features.device.type == "cpu" else (add_marked,)
+    for add in ways:
         sums.zero_()
         for tile in tiles(features):
             add(sums[tile.image if len(sums) > 1 else 0], members.of(tile), block(tile))
