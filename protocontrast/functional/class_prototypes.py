@@ -176,7 +176,8 @@ def class_statistics(
         normalize: features to unit length first; the mean is not renormalised.
         per_image: one set of statistics per image.
         ignore_index: label of pixels without a class, outside 0..C-1.
-        backend: "auto", "eager" or "naive"; there is no Triton kernel, so "auto" is "eager".
+        backend: "auto", "eager" or "naive". Squares are summed in plain torch alone; "auto" takes
+            the means from where `class_prototypes` does.
 
     Shape:
         features (B, D, Z, H, W), (B, D, H, W), (B, D, P) or (N, D); labels, pixel_weight (B, Z, H,

@@ -35,14 +35,8 @@ class PixelPrototypeContrastLoss(Configured):
         validate: check label values on every call with `check_labels`; waits for a GPU.
         backend: "auto", or an implementation by name.
 
-    Shape:
-        As in `pixel_prototype_contrast`.
-
     Returns:
         From `forward(features, labels, prototypes, *, present=None, pixel_weight=None)`: the loss.
-
-    Raises:
-        ValueError: an unknown setting.
 
     Source:
         Lee et al., ECCV 2022, arXiv 2207.10892; (M3) of docs/maths.md.
@@ -119,15 +113,9 @@ class BidirectionalContrastLoss(Configured):
         validate: check label values on every call with `check_labels`; waits for a GPU.
         backend: "auto", or an implementation by name.
 
-    Shape:
-        As in `bidirectional_contrast`.
-
     Returns:
         From `forward(source_features, source_labels, target_features, target_labels, **given)`:
         `BidirectionalContrast`; `given` are prototypes and presence as in the function.
-
-    Raises:
-        ValueError: an unknown setting.
 
     Source:
         Lee et al., ECCV 2022, arXiv 2207.10892; (M12), (M18) of docs/maths.md.

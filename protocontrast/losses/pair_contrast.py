@@ -26,15 +26,9 @@ class PairContrastLoss(Configured):
         reduction: "mean", "sum" or "none".
         backend: "auto", or an implementation by name.
 
-    Shape:
-        As in `pair_contrast`.
-
     Returns:
         From `forward(anchors, anchor_labels, keys=None, key_labels=None, *, negatives=None,
         negative_labels=None, anchor_weight=None)`: the loss. Without keys the anchors are the keys.
-
-    Raises:
-        ValueError: an unknown setting.
 
     Source:
         Wang et al., ICCV 2021, arXiv 2101.11939; (M17) of docs/pairs.md.

@@ -25,14 +25,8 @@ class UpsampledCrossEntropyLoss(Configured):
         validate: check label values on every call with `check_labels`; waits for a GPU.
         backend: "auto", or an implementation by name.
 
-    Shape:
-        As in `upsampled_cross_entropy`.
-
     Returns:
         From `forward(logits, labels)`: the loss.
-
-    Raises:
-        ValueError: an unknown setting.
 
     Source:
         (M16) of docs/maths.md.
