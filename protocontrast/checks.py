@@ -139,6 +139,15 @@ def check_device(argument: str, value: Tensor, reference: Tensor, name: str) -> 
         raise ValueError(sentence(argument, requirement, value.device))
 
 
+def check_like(
+    argument: str, value: Tensor, shape: tuple[int, ...], reason: str, reference: Tensor, name: str
+) -> None:
+    """A floating tensor of exactly this shape, on the reference's device."""
+    check_floating(argument, value)
+    check_shape(argument, value, shape, reason)
+    check_device(argument, value, reference, name)
+
+
 def check_no_grad(argument: str, value: Tensor | None, to: str = "features and prototypes") -> None:
     """TypeError if a gradient is asked for a tensor that never gets one; `to` says which do."""
     if value is not None and value.requires_grad and torch.is_grad_enabled():

@@ -18,8 +18,7 @@ from protocontrast import (
     naive,
 )
 from protocontrast.eager.similarity import Similarity
-from protocontrast.functional.class_balance import WHOLE_CLASS, equal_weights, target_counts
-from protocontrast.functional.maps import class_counts
+from protocontrast.functional.maps import WHOLE_CLASS, class_counts, equal_weights, target_counts
 from tests.agreement import assert_agrees
 from tests.bicl_steps import batch, made
 from tests.strategies import NAN, label_map, normal, seeds

@@ -24,8 +24,8 @@ from protocontrast import (
     spread,
     transfer_labels,
 )
-from protocontrast.functional.target_pass import target_pass
 from tests.strategies import label_map, normal, seeds
+from tests.target_passes import target_pass
 
 BACKENDS = ["eager", "naive"]
 DTYPES = (torch.float32, torch.float32, torch.bfloat16)

@@ -93,7 +93,7 @@ def test_validation_reads_the_labels_on_any_device(
     def note(labels: Tensor, num_classes: int, *, ignore_index: int) -> None:
         read.append((labels.sum().item(), num_classes, ignore_index))
 
-    monkeypatch.setattr("protocontrast.losses.contrast.check_labels", note)
+    monkeypatch.setattr("protocontrast.losses.check_labels", note)
     labels = torch.where(LABELS == 255, -100, LABELS)
     PixelPrototypeContrastLoss(validate=validate, ignore_index=-100)(FEATURES, labels, PROTOTYPES)
     both = BidirectionalContrastLoss(3, validate=validate, ignore_index=-100)

@@ -51,7 +51,7 @@ def test_validation_of_upsampled(validate: bool, monkeypatch: pytest.MonkeyPatch
     def note(labels: Tensor, num_classes: int, *, ignore_index: int) -> None:
         read.append((num_classes, ignore_index))
 
-    monkeypatch.setattr("protocontrast.losses.upsampled_cross_entropy.check_labels", note)
+    monkeypatch.setattr("protocontrast.losses.check_labels", note)
     loss = UpsampledCrossEntropyLoss(validate=validate)
     loss(FEATURES.reshape(2, 4, 2, 3), LABELS.reshape(2, 2, 3))
     assert read == ([(4, 255)] if validate else [])

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocontrast.bank import mixture_fit, mixtures
+from protocontrast.bank import mixtures
 from protocontrast.bank.mixtures import Mixtures
 from tests.strategies import normal, seeds
 
@@ -91,11 +91,11 @@ def test_a_fit_finds_two_clusters_and_never_gets_less_likely() -> None:
     high = torch.rand(3000, generator=random, dtype=torch.float64) < 0.3
     noise = torch.randn(3000, generator=random, dtype=torch.float64)
     rows = torch.where(high, 4 + 0.5 * noise, -2 + noise)[None]
-    fitted = mixture_fit.first_guess(mixture_fit.moments(rows), 2)
+    fitted = mixtures.first_guess(mixtures.moments(rows), 2)
     likelihoods = []
     for _ in range(60):
         likelihoods.append(mixtures.density(rows, fitted).log().mean().item())
-        fitted = mixture_fit.refitted(mixture_fit.sums_of(rows, fitted), fitted)
+        fitted = mixtures.refitted(mixtures.sums_of(rows, fitted), fitted)
     assert all(after >= before - 1e-12 for before, after in pairwise(likelihoods))
     assert fitted.weight[0].tolist() == pytest.approx([0.7, 0.3], abs=0.02)
     assert fitted.mean[0].tolist() == pytest.approx([-2, 4], abs=0.1)

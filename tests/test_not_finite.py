@@ -16,9 +16,10 @@ from protocontrast import (
     pixel_prototype_contrast,
 )
 from protocontrast.eager.class_prototypes import add_marked
-from protocontrast.functional.target_pass import target_pass
+from protocontrast.eager.lengths import unit_columns
 from tests.agreement import widened
 from tests.strategies import NAN, label_map, normal, seeds, soft_map
+from tests.target_passes import target_pass
 
 BACKENDS = ["eager"]
 KINDS = torch.tensor([NAN, float("inf"), -float("inf")])
@@ -106,7 +107,7 @@ def test_in_the_sums_of_the_path_without_the_host(normalize: bool, call: dict[st
     weight = torch.ones(len(labels)) if call["pixel_weight"] is None else call["pixel_weight"][0]
     member = (labels == torch.arange(4)[:, None]) * weight
     total = torch.zeros(4, len(features))
-    add_marked(total, features, member, member.sum(dim=0) == 0, normalize)
+    add_marked(total, member, unit_columns(features) if normalize else features)
     careful = class_prototypes(
         features.t(), labels, 4, pixel_weight=weight, normalize=normalize, backend="naive"
     )

@@ -39,13 +39,6 @@ def test_any_call(case: Case, upstream_seed: int) -> None:
     assert_case_agrees(case, upstream_seed)
 
 
-@given(case=cases(), upstream_seed=seeds)
-def test_any_call_on_a_device_that_must_not_be_waited_for(case: Case, upstream_seed: int) -> None:
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(eager, "may_read", lambda rows: False)
-        assert_case_agrees(case, upstream_seed)
-
-
 @pytest.mark.parametrize("denominator", ["negatives", "all"])
 @pytest.mark.parametrize(
     ("similarity", "temperature"), [("cosine", 0.1), ("cosine", 0.001), ("euclidean", 0.3)]

@@ -9,18 +9,18 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from protocontrast.functional.target_pass import TargetPass, target_pass
+from protocontrast.functional.target_pass import TargetPass
 from tests.agreement import similarity_scales, widened
 from tests.strategies import (
     NAN,
     contrast_cases,
     label_map,
     normal,
-    pixel_shape,
     rows_of,
     seeds,
     soft_map,
 )
+from tests.target_passes import target_pass
 from tests.test_transfer import undecided
 from tests.tolerance import STEPS, assert_within
 
@@ -226,12 +226,3 @@ def test_a_static_label_that_is_no_class_is_refused(backend: Any) -> None:
     call["static"][1, 4] = 77
     with pytest.raises(ValueError, match="value 77"):
         target_pass(**call, backend=backend)
-
-
-def test_the_shape_is_the_pixels_shape() -> None:
-    call = plain_call()
-    shape = pixel_shape((2, 7, 9, 10))
-    call["features"] = call["features"].reshape(2, 7, 9, 10)
-    call["static"] = call["static"].reshape(shape)
-    found = target_pass(**call)
-    assert found.labels.shape == found.confidence.shape == shape

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from protocontrast.eager.similarity import Similarity
-from protocontrast.functional.target_pass import target_pass
 from tests.small_tiles import small_tiles
 from tests.strategies import NAN, label_map
+from tests.target_passes import target_pass
 from tests.test_target_pass import plain_call
 
 pytestmark = pytest.mark.usefixtures("eager")

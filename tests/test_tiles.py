@@ -13,8 +13,6 @@ from protocontrast import (
     prototype_logits,
     transfer_labels,
 )
-from protocontrast.eager.class_prototypes import added_by_pixel, lie_as_rows
-from protocontrast.eager.tiles import accumulation_dtype, class_rows
 from tests.agreement import assert_agrees, contrast_scales, similarity_scales
 from tests.small_tiles import count_tiles, small_tiles
 from tests.strategies import ContrastCase, contrast_cases, label_map, laid_out, normal, weights
@@ -117,23 +115,8 @@ def test_a_spoilt_tile_leaves_the_others_alone() -> None:
     assert torch.equal(torch.isnan(gradient[0]).any(dim=0), spoilt)
 
 
-def test_sums_are_stored_by_channel_where_rows_of_pixels_crowd() -> None:
-    def stored(channels: int, pixels: int, classes: int = 19, **kind: Any) -> tuple[int, ...]:
-        rows = class_rows(torch.zeros(1, channels, pixels, **kind), classes)
-        assert rows.shape == (classes, channels)
-        assert rows.dtype == accumulation_dtype(torch.zeros(0, **kind))
-        return rows.stride()
-
-    assert stored(64, 1024) == stored(64, 2048) == (1, 19)
-    assert stored(64, 512, dtype=torch.float64) == (1, 19)
-    assert stored(64, 1000) == stored(64, 1024, dtype=torch.bfloat16) == (64, 1)
-    assert stored(32, 1024) == (32, 1)
-    assert stored(256, 1024) == (256, 1)
-    assert stored(64, 1024, 33) == stored(64, 1024, 15) == (64, 1)
-
-
 @pytest.mark.parametrize("similarity", ["cosine", "dot"])
-def test_sums_stored_by_channel(similarity: str) -> None:
+def test_gradients_and_means_lie_as_rows(similarity: str) -> None:
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(2, 64, 32, 32, generator=generator)
     labels = torch.randint(0, 19, (2, 32, 32), generator=generator)
@@ -153,10 +136,7 @@ def test_sums_stored_by_channel(similarity: str) -> None:
 
 @pytest.mark.parametrize("per_image", [False, True])
 @pytest.mark.parametrize("classes", [3, 150])
-def test_pixels_that_lie_as_rows(
-    classes: int, per_image: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("protocontrast.eager.class_prototypes.ROWS", 100)
+def test_pixels_that_lie_as_rows(classes: int, per_image: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(2, 6, 14, 15, generator=generator)
     labels = torch.randint(0, classes, (2, 14, 15), generator=generator, dtype=torch.int32)
@@ -167,9 +147,6 @@ def test_pixels_that_lie_as_rows(
     found = []
     for memory_format in (torch.contiguous_format, torch.channels_last):
         leaf = features.contiguous(memory_format=memory_format).requires_grad_()
-        last = memory_format is torch.channels_last
-        assert lie_as_rows(leaf.flatten(2)) is last
-        assert added_by_pixel(leaf.flatten(2), classes) is (last or classes == 150)
         means = class_prototypes(leaf, labels, classes, per_image=per_image, backend="eager")
         loss = (means.mean.reshape(upstream.shape) * upstream)[:, 2:].sum()
         (gradient,) = torch.autograd.grad(loss, leaf)
@@ -177,6 +154,5 @@ def test_pixels_that_lie_as_rows(
         found.append((means.mean, means.count, gradient))
     torch.testing.assert_close(found[0], found[1], equal_nan=True)
     mean = found[1][0].reshape(-1, classes, 6)
-    assert not added_by_pixel(torch.zeros(1, 129, 64), 150)
     assert bool((mean[0, 1] == torch.inf).all())
     assert bool(torch.isfinite(mean[0, torch.arange(classes) != 1]).all())

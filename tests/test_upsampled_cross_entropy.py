@@ -31,10 +31,9 @@ def test_any_call(case: Case, upstream_seed: int) -> None:
 
 @pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tiles of a row, chunks of two and products of a few columns: every seam there is."""
+    """Tiles of a row and chunks of two: every seam there is."""
     monkeypatch.setattr(resampling, "TILE_BYTES", 1)
     monkeypatch.setattr(resampling, "CHUNK_BYTES", 1)
-    monkeypatch.setattr(resampling, "COLUMNS", 3)
 
 
 @pytest.mark.usefixtures("small_tiles")

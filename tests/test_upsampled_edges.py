@@ -92,18 +92,6 @@ def test_what_is_not_finite_stays_where_it_is_read(value: float, data: st.DataOb
     assert_not_finite_where_naive_is_not(call, "eager")
 
 
-def test_the_way_around_products_is_the_same_upsampling(monkeypatch: pytest.MonkeyPatch) -> None:
-    for align_corners in (False, True):
-        call = Case(size=(14, 17), dtype=torch.float64, align_corners=align_corners).call()
-        results = [values_and_gradients(upsampled_cross_entropy, call, ("logits",), 0)]
-        with monkeypatch.context() as patch:
-            patch.setattr(
-                "protocontrast.eager.upsampled_cross_entropy.holds_nonfinite", lambda _: True
-            )
-            results.append(values_and_gradients(upsampled_cross_entropy, call, ("logits",), 0))
-        torch.testing.assert_close(results[0], results[1], rtol=1e-12, atol=1e-14)
-
-
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_pixel_between_two_certain_cells(backend: str) -> None:
     """Every logit of the middle pixel is far below the peaks of what it reads."""

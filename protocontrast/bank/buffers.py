@@ -2,10 +2,12 @@
 
 import copy
 from collections.abc import Callable, Mapping
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch import distributed as dist
 
 from protocontrast.functional.precision import has_float64, widest_dtype
 from protocontrast.module import Module
@@ -50,6 +52,31 @@ class WideBuffers(WholeLoads):
 
     counting: tuple[str, ...] = ()
     """Buffers that hold counts or sums and stay float64 where there is such a type."""
+
+    process_group: "dist.ProcessGroup | None" = None
+
+    def extra_repr(self) -> str:
+        """The constructor's arguments, but for those that are kept as buffers, and the ranks."""
+        given = signature(type(self)).parameters.values()
+        kept = [one for one in given if one.name not in (*self._buffers, "process_group")]
+        return ", ".join(
+            f"{one.name}={getattr(self, one.name)!r}"
+            if one.kind is one.KEYWORD_ONLY
+            else repr(getattr(self, one.name))
+            for one in kept
+        )
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Forget everything."""
+        for buffer in self.buffers(recurse=False):
+            buffer.zero_()
+
+    def over_ranks(self, value: Tensor) -> Tensor:
+        """The sum over the ranks that share the module, in place."""
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(value, group=self.process_group)
+        return value
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "WideBuffers":
         before = {name: buffer for name, buffer in self._buffers.items() if buffer is not None}

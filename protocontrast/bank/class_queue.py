@@ -7,15 +7,9 @@ from torch import Tensor
 from torch import distributed as dist
 
 from protocontrast.bank.buffers import WideBuffers
-from protocontrast.checks import (
-    called,
-    check_count,
-    check_device,
-    check_ignore_index,
-    sentence,
-)
-from protocontrast.functional import hints
+from protocontrast.checks import called, check_count, check_device, check_ignore_index
 from protocontrast.functional.class_members import members_of, spread_out
+from protocontrast.functional.maps import check_dim
 from protocontrast.functional.pixels import read_checked_labels, read_features
 
 
@@ -94,10 +88,6 @@ class ClassQueue(WideBuffers):
         self.register_buffer("count", torch.zeros(num_classes, dtype=torch.int64))
         self.register_buffer("skipped", torch.zeros(num_classes, dtype=torch.int64))
 
-    def extra_repr(self) -> str:
-        """The constructor's arguments."""
-        return f"{self.num_classes}, {self.length}, {self.dim}"
-
     @called("ClassQueue")
     @torch.no_grad()
     def push(
@@ -122,12 +112,7 @@ class ClassQueue(WideBuffers):
             ignore_index: label of pixels without a class, outside 0..C-1.
         """
         pixels = read_features(features)
-        if pixels.channels != self.dim:
-            requirement = f"with D = {self.dim} channels"
-            got = tuple(features.shape)
-            hint = hints.channels_last("features", got, self.dim)
-            hint = hint or "dim is the channel count of the features."
-            raise ValueError(sentence("features", requirement, got, hint))
+        check_dim("features", features, self.dim)
         check_device("features", features, self.keys, "the queue")
         check_ignore_index(ignore_index, self.num_classes)
         if per_class is not None:
@@ -169,12 +154,6 @@ class ClassQueue(WideBuffers):
         classes = torch.arange(self.num_classes, device=device)[:, None]
         labels = torch.where(valid, classes, ignore_index)
         return QueuedKeys(self.keys.flatten(0, 1).clone(), labels.flatten(), valid.flatten())
-
-    @torch.no_grad()
-    def reset(self) -> None:
-        """Forget everything."""
-        for buffer in self.buffers(recurse=False):
-            buffer.zero_()
 
     def _picked(self, classes: Tensor, per_class: int | None, ignore_index: int) -> Tensor:
         """Which pixels (N,) are pushed: all, or `per_class` of each class at equal distances."""

@@ -7,14 +7,9 @@ from torch import Tensor
 from torch import distributed as dist
 
 from protocontrast.bank.buffers import WideBuffers, new_counts
-from protocontrast.checks import (
-    called,
-    check_count,
-    check_device,
-    check_share,
-    sentence,
-)
-from protocontrast.functional import TransferredLabels, hints, select_labels
+from protocontrast.checks import called, check_count, check_device, check_share
+from protocontrast.functional import TransferredLabels, select_labels
+from protocontrast.functional.maps import check_channels
 from protocontrast.functional.pixels import read_features
 from protocontrast.functional.precision import widest
 from protocontrast.functional.selection import most_probable
@@ -106,13 +101,6 @@ class ClassThresholds(WideBuffers):
         self.register_buffer("edges", edges, persistent=False)
         self.register_buffer("mass", torch.zeros(num_classes, BINS, dtype=new_counts()))
 
-    def extra_repr(self) -> str:
-        """The constructor's arguments."""
-        return (
-            f"{self.num_classes}, share={self.share}, cap={self.cap}, "
-            f"image_share={self.image_share}, momentum={self.momentum}"
-        )
-
     @torch.no_grad()
     def update(self, probabilities: Tensor) -> None:
         """Count a batch; a NaN pixel is left out.
@@ -126,9 +114,7 @@ class ClassThresholds(WideBuffers):
         cell = torch.where(best.log_odds.isnan(), self.mass.numel(), cell).flatten()
         number = torch.zeros(self.mass.numel() + 1, dtype=torch.int64, device=self.mass.device)
         number = number.scatter_add(0, cell, torch.ones_like(cell))
-        batch = number[:-1].view_as(self.mass).to(self.mass.dtype)
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(batch, group=self.process_group)
+        batch = self.over_ranks(number[:-1].view_as(self.mass).to(self.mass.dtype))
         if self.momentum is None:
             self.mass += batch
             return
@@ -177,11 +163,8 @@ class ClassThresholds(WideBuffers):
     @called("ClassThresholds")
     def _read(self, probabilities: Tensor) -> Tensor:
         pixels = read_features(probabilities, "probabilities")
-        if pixels.channels != self.num_classes:
-            requirement = f"with {self.num_classes} classes"
-            got = tuple(probabilities.shape)
-            hint = hints.channels_last("probabilities", got, self.num_classes)
-            raise ValueError(sentence("probabilities", requirement, got, hint))
+        requirement = f"with {self.num_classes} classes"
+        check_channels("probabilities", probabilities, self.num_classes, requirement)
         check_device("probabilities", probabilities, self.mass, "the counts")
         return pixels.features
 

@@ -12,7 +12,7 @@ from protocontrast.checks import (
     check_count,
     check_device,
     check_factor,
-    check_floating,
+    check_like,
     check_shape,
     check_share,
     check_tensor,
@@ -87,10 +87,6 @@ class DomainBias(WideBuffers):
         self.register_buffer("present", torch.zeros(num_classes, dtype=torch.bool))
         self.register_buffer("count", torch.zeros(num_classes, dtype=torch.int64))
 
-    def extra_repr(self) -> str:
-        """The constructor's arguments."""
-        return f"{self.num_classes}, {self.dim}, momentum={self.momentum}, warmup={self.warmup!r}"
-
     @torch.no_grad()
     def update(self, source: Tensor, target: Tensor, present: Tensor) -> None:
         """Move the bias towards target - source, (C, D) each, for classes `present` (C,) in both.
@@ -140,17 +136,9 @@ class DomainBias(WideBuffers):
         """The same of prototypes that have been checked."""
         return prototypes + strength * self.bias.to(prototypes.dtype)
 
-    @torch.no_grad()
-    def reset(self) -> None:
-        """Forget everything."""
-        for buffer in self.buffers(recurse=False):
-            buffer.zero_()
-
     def _check(self, argument: str, rows: Tensor) -> None:
-        check_floating(argument, rows)
         reason = f"for {self.num_classes} classes and dim {self.dim}"
-        check_shape(argument, rows, (self.num_classes, self.dim), reason)
-        check_device(argument, rows, self.bias, "the bias")
+        check_like(argument, rows, tuple(self.bias.shape), reason, self.bias, "the bias")
 
     def _check_present(self, present: Tensor) -> None:
         check_tensor("present", present)

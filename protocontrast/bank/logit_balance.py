@@ -9,8 +9,7 @@ from torch import distributed as dist
 
 from protocontrast.bank import mixtures
 from protocontrast.bank.buffers import WideBuffers
-from protocontrast.bank.mixture_fit import Kinds, fit_anchors, fit_classes, kinds_of
-from protocontrast.bank.mixtures import Mixtures
+from protocontrast.bank.mixtures import Kinds, Mixtures, fit_anchors, fit_classes, kinds_of
 from protocontrast.checks import (
     called,
     check_choice,
@@ -20,10 +19,9 @@ from protocontrast.checks import (
     check_ignore_index,
     check_integer_number,
     check_share,
-    sentence,
 )
-from protocontrast.functional import hints
 from protocontrast.functional.class_members import members_of, spread_out
+from protocontrast.functional.maps import check_channels
 from protocontrast.functional.pixels import Pixels, read_checked_labels, read_features
 from protocontrast.functional.precision import widest
 
@@ -138,13 +136,6 @@ class LogitBalance(WideBuffers):
         self.register_buffer("latest", torch.zeros(2, num_classes, dtype=torch.int64))
         self.register_buffer("step", torch.zeros(2, dtype=torch.int64))
 
-    def extra_repr(self) -> str:
-        """The constructor's arguments."""
-        return (
-            f"{self.num_classes}, {self.components}, momentum={self.momentum}, "
-            f"ramp={self.ramp}, strength={self.strength}, pixels={self.pixels}, seed={self.seed}"
-        )
-
     def forward(
         self,
         logits: Tensor,
@@ -237,12 +228,6 @@ class LogitBalance(WideBuffers):
             return out[0].t()
         return out.reshape(logits.shape)
 
-    @torch.no_grad()
-    def reset(self) -> None:
-        """Forget everything."""
-        for buffer in self.buffers(recurse=False):
-            buffer.zero_()
-
     def _tables(self) -> Mixtures:
         return Mixtures(self.weight, self.mean, self.variance)
 
@@ -255,11 +240,8 @@ class LogitBalance(WideBuffers):
         self, logits: Tensor, labels: Tensor, domain: Domain, ignore_index: int
     ) -> tuple[Pixels, Tensor]:
         pixels = read_features(logits, "logits")
-        if pixels.channels != self.num_classes:
-            requirement = f"with C = {self.num_classes} channels"
-            got = tuple(logits.shape)
-            hint = hints.channels_last("logits", got, self.num_classes)
-            raise ValueError(sentence("logits", requirement, got, hint))
+        requirement = f"with C = {self.num_classes} channels"
+        check_channels("logits", logits, self.num_classes, requirement)
         check_device("logits", logits, self.mean, "the tables")
         check_choice("domain", domain, DOMAINS)
         check_ignore_index(ignore_index, self.num_classes)
@@ -291,11 +273,6 @@ class LogitBalance(WideBuffers):
         pairs = used[:, None] & ~absent
         return torch.where(pairs[..., None], found, 0), pairs
 
-    def _total(self, value: Tensor) -> Tensor:
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(value, group=self.process_group)
-        return value
-
     def _known(self, which: int) -> Tensor:
         """Which classes and channels (C, C) of a domain have a table."""
         return self.weight[which].sum(dim=2) > 0
@@ -306,7 +283,7 @@ class LogitBalance(WideBuffers):
         """The tables of a domain, moved; which classes (C,) were seen on any rank."""
         old = Mixtures(*(one[which] for one in self._tables()))
         known = self._known(which)
-        fitted, present = fit_classes(samples, used, known, old, self._total)
+        fitted, present = fit_classes(samples, used, known, old, self.over_ranks)
         waited = self.step[which] + 1 - self.latest[which]
         momentum = torch.where(known, self._momentum(which, waited)[:, None], 0)[..., None]
         tables = []
@@ -325,7 +302,7 @@ class LogitBalance(WideBuffers):
                     yield kinds_of(value, label, ignore_index)
 
         seen = self._begun()
-        fitted, number = fit_anchors(tiles, seen, self._anchors(), self._total)
+        fitted, number = fit_anchors(tiles, seen, self._anchors(), self.over_ranks)
         momentum = torch.where(seen, self._momentum(0, torch.ones_like(self.step[0])), 0)[:, None]
         enough = (number >= self.pixels)[:, None]
         buffers, anchors = (self.anchor_weight, self.anchor_mean, self.anchor_variance), []

@@ -10,6 +10,7 @@ from protocontrast.checks import (
     called,
     check_device,
     check_floating,
+    check_like,
     check_shape,
     sentence,
 )
@@ -55,10 +56,8 @@ def read_statistics(
     check_device("stats.count", count, prototypes, "the bank")
     variance = None
     if rest:
-        check_floating("stats.variance", rest[0])
         shape = (*expected, dim)
-        check_shape("stats.variance", rest[0], shape, "like stats.mean")
-        check_device("stats.variance", rest[0], prototypes, "the bank")
+        check_like("stats.variance", rest[0], shape, "like stats.mean", prototypes, "the bank")
         variance = rest[0].detach()
     if not images:
         return Moments(mean.detach(), count.detach(), variance)

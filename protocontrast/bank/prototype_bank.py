@@ -157,10 +157,7 @@ class PrototypeBank(WideBuffers):
 
     def extra_repr(self) -> str:
         """The constructor's arguments."""
-        return (
-            f"{self.num_classes}, {self.dim}, momentum={self.momentum}, rule={self.rule!r}, "
-            f"normalize={self.normalize!r}" + ("" if self.variance is None else ", variance=True")
-        )
+        return super().extra_repr() + ("" if self.variance is None else ", variance=True")
 
     @torch.no_grad()
     def update(
@@ -270,12 +267,6 @@ class PrototypeBank(WideBuffers):
             largest = rows.abs().amax(dim=1, keepdim=True)
             rows = rows / torch.where(largest == 0, 1, largest)
         return unit_rows(rows, dim=1, eps=smallest(rows))
-
-    @torch.no_grad()
-    def reset(self) -> None:
-        """Forget everything."""
-        for buffer in self.buffers(recurse=False):
-            buffer.zero_()
 
     def _statistics(
         self, features: Tensor, labels: Tensor, pixel_weight: Tensor | None, ignore_index: int

@@ -1,6 +1,5 @@
 """The method in one object: `BiCL`."""
 
-from protocontrast.bicl.module import BiCL
-from protocontrast.bicl.output import BiCLOutput
+from protocontrast.bicl.module import BiCL, BiCLOutput
 
 __all__ = ["BiCL", "BiCLOutput"]

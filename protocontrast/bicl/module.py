@@ -1,7 +1,7 @@
 """Bi-directional contrastive learning in one object: `BiCL` (state: two banks and a bias)."""
 
 from functools import partial
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,27 +13,47 @@ from protocontrast.bank.domain_bias import BiasState, Warmup
 from protocontrast.bank.moments import Moments
 from protocontrast.bank.prototype_bank import BankState, Normalize
 from protocontrast.bicl.labels import GridLabels, at_grid
-from protocontrast.bicl.output import BiCLOutput
 from protocontrast.bicl.settings import BiCLSettings
 from protocontrast.bicl.silence import Silence
 from protocontrast.calls import ClassSumsCall, ContrastCall, Domain, TargetPassCall
-from protocontrast.checks import (
-    called,
-    check_flag,
-    sentence,
-)
+from protocontrast.checks import called, check_flag, sentence
 from protocontrast.functional import ClassPrototypes
 from protocontrast.functional.bidirectional import contrast_of_batch
-from protocontrast.functional.class_balance import equal_shares, target_counts
 from protocontrast.functional.class_prototypes import class_means
 from protocontrast.functional.contrast import contrast_of
 from protocontrast.functional.labels import labels_are_known
-from protocontrast.functional.maps import check_feature_map, class_counts, shares
-from protocontrast.functional.settings import Absent, Backend, Balance
+from protocontrast.functional.maps import (
+    check_feature_map,
+    class_counts,
+    equal_shares,
+    shares,
+    target_counts,
+)
+from protocontrast.functional.settings import Absent, Backend, Balance, read_temperature
 from protocontrast.functional.target_pass import TargetPass, pass_over
-from protocontrast.functional.temperature import read_temperature
 from protocontrast.functional.transfer import Measure
 from protocontrast.module import Configured
+
+
+class BiCLOutput(NamedTuple):
+    """One step of `BiCL`.
+
+    Attributes:
+        loss: weights[0] * target_to_source + weights[1] * source_to_target, ().
+        target_to_source: target pixels against source prototypes, ().
+        source_to_target: source pixels against target prototypes, ().
+        target_labels: the hybrid pseudo labels on the grid, (B, h, w) or (B, z, h, w) int64.
+        coverage: share of target pixels with a label, () in [0, 1].
+        class_share: (C,) share of each class among the labelled target pixels over its share among
+            the labelled source pixels; 0 where source has none.
+    """
+
+    loss: Tensor
+    target_to_source: Tensor
+    source_to_target: Tensor
+    target_labels: Tensor
+    coverage: Tensor
+    class_share: Tensor
 
 
 def _weighed(weight: float, term: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The CPU path, and the fallback where Triton is missing: tiles over pixels, analytic gradients.
+"""The path of torch alone, where native and Triton are missing: tiles, analytic gradients.
 
 Every function takes features as (B, D, P) of any strides and never copies them whole. One file per
 operator: `contrast`, `logits`, `class_prototypes`, `transfer`, `grid`, `target_pass`,

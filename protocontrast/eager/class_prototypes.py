@@ -1,23 +1,21 @@
-"""Class sums and counts in one read: (M1) for `class_prototypes`, and the way back."""
+"""Class sums, counts and squares by tile: (M1) and (D1), and the way back of the sums."""
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from protocontrast.calls import ClassSumsCall
+from protocontrast.calls import ClassSquaresCall, ClassSumsCall
 from protocontrast.eager.lengths import lengths, unit_columns
 from protocontrast.eager.products import add_product
 from protocontrast.eager.tiles import (
     Tile,
     accumulation_dtype,
-    class_rows,
     holds_nonfinite,
     tiles,
     widened,
     without,
 )
-
-ROWS = 4096
-"""Pixels that are added up one after another before the sum joins the others, to keep digits."""
 
 
 class Members:
@@ -49,10 +47,7 @@ class Members:
         return member if self.weight is None else member.mul_(tile.of(self.weight))
 
     def columns_of(self, columns: Tensor, tile: Tile) -> Tensor:
-        """Each pixel's own column of (D, C), weighed, (D, n); 0 where it has no class.
-
-        That is the product with `of` where all columns are finite.
-        """
+        """Each pixel's own column of (D, C), weighed, (D, n); 0 where it has no class."""
         key, number = tile.of(self.key), len(self.classes)
         own = torch.where((key < 0) | (key >= number), number, key).long()
         found = torch.nn.functional.pad(columns, (0, 1)).index_select(1, own)
@@ -66,91 +61,45 @@ class Members:
 def class_sums(call: ClassSumsCall) -> tuple[Tensor, Tensor]:
     """Sums (G, C, D) and counts (G, C) with G = B per image, else 1."""
     features, num_classes = call.features, call.num_classes
-    normalize, per_image = call.normalize, call.per_image
-    if added_by_pixel(features, num_classes) and call.pixel_weight is None and not normalize:
-        return _sums_of_rows(call)
     members = Members(features, call.labels, call.pixel_weight, num_classes, call.ignore_index)
     images, channels, _ = features.shape
-    groups = images if per_image else 1
-    sums = [class_rows(features, num_classes) for _ in range(groups)]
+    groups = images if call.per_image else 1
     counts = members.key.new_zeros(groups, num_classes)
-    on_host = features.device.type == "cpu"
-    add = _add if on_host else add_marked
-    # The features pass by once; what is read again, and is to stay in cache, are the members.
-    once = on_host and features.dtype == members.key.dtype and not normalize
-    rows = num_classes if once else None
-    for tile in tiles(features, rows):
-        group = tile.image if per_image else 0
-        member = members.of(tile)
-        counts[group] += member.sum(dim=1)
-        add(sums[group], widened(features, tile), member, members.unused(tile), normalize)
-    found = torch.stack(sums) if groups else members.key.new_zeros(0, num_classes, channels)
-    if on_host and holds_nonfinite(found):
-        found.zero_()
+    for tile in tiles(features):
+        counts[tile.image if call.per_image else 0] += members.of(tile).sum(dim=1)
+
+    def block(tile: Tile) -> Tensor:
+        found = widened(features, tile)
+        return unit_columns(found) if call.normalize else found
+
+    sums = members.key.new_zeros(groups, num_classes, channels)
+    return added_by_class(sums, features, members, block), counts
+
+
+def added_by_class(
+    sums: Tensor, features: Tensor, members: Members, block: Callable[[Tile], Tensor]
+) -> Tensor:
+    """Sums (G, C, D) of the blocks (D, n) of all tiles, G = B per image, else 1.
+
+    A product with one-hot labels spreads what is not finite to every class, since 0 * NaN is NaN.
+    So a host looks at the sums and begins again, and a device, which is not asked, marks at once.
+    """
+    ways = (add_product, add_marked) if features.device.type == "cpu" else (add_marked,)
+    for add in ways:
+        sums.zero_()
         for tile in tiles(features):
-            total = found[tile.image if per_image else 0]
-            _add_separately(total, widened(features, tile), members, tile, normalize)
-    return found, counts
+            add(sums[tile.image if len(sums) > 1 else 0], members.of(tile), block(tile))
+        if not holds_nonfinite(sums):
+            break
+    return sums
 
 
-def lie_as_rows(features: Tensor) -> bool:
-    """Whether pixels lie one after another, all channels of each together, in the final dtype."""
-    on_host = features.device.type == "cpu"
-    return on_host and features.stride(1) == 1 and features.dtype == accumulation_dtype(features)
+def add_marked(total: Tensor, member: Tensor, block: Tensor) -> None:
+    """total (C, D) += member (C, n) @ block', where what is not finite reaches its own class only.
 
-
-def added_by_pixel(features: Tensor, num_classes: int) -> bool:
-    """Whether sums of pixels cost less than a product with one-hot labels, which counts classes.
-
-    Pixels that do not lie as rows are copied to do so, which many channels make dear.
+    Two products more find it.
     """
-    on_host = features.device.type == "cpu" and features.dtype == accumulation_dtype(features)
-    many_for_a_product = num_classes >= 100 and features.shape[1] <= 128
-    return on_host and (features.stride(1) == 1 or many_for_a_product)
-
-
-def _row_of(labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
-    """The row of each pixel's class; ignored pixels share one behind the classes."""
-    key = labels.long()
-    return torch.where(key == ignore_index, num_classes, key)
-
-
-def _sums_of_rows(call: ClassSumsCall) -> tuple[Tensor, Tensor]:
-    """The same by adding each pixel to its class: no product, whatever the number of classes.
-
-    Ignored pixels have a row of their own, so what they hold reaches no class.
-    """
-    features, num_classes, per_image = call.features, call.num_classes, call.per_image
-    images, channels, pixels = features.shape
-    groups = images if per_image else 1
-    key = _row_of(call.labels, num_classes, call.ignore_index)
-    sums = features.new_zeros(groups, num_classes, channels)
-    counts = features.new_zeros(groups, num_classes)
-    for image in range(images):
-        group = image if per_image else 0
-        for start in range(0, pixels, ROWS):
-            some = slice(start, start + ROWS)
-            rows = features.new_zeros(num_classes + 1, channels)
-            rows.index_add_(0, key[image, some], features[image, :, some].t())
-            sums[group] += rows[:num_classes]
-        counts[group] += torch.bincount(key[image], minlength=num_classes + 1)[:num_classes]
-    return sums, counts
-
-
-def _add(total: Tensor, block: Tensor, member: Tensor, unused: Tensor, normalize: bool) -> None:
-    if normalize:
-        block, inverse, _ = lengths(block)
-        member = member * inverse
-    add_product(total, member, block)
-
-
-def add_marked(
-    total: Tensor, block: Tensor, member: Tensor, unused: Tensor, normalize: bool
-) -> None:
-    """The same without asking the host: what is not finite is found by two products more."""
-    block = without(block, unused)
-    if normalize:
-        block = unit_columns(block)
+    block = without(block, member.sum(dim=0) == 0)
     finite = torch.isfinite(block)
     total.addmm_(member, torch.where(finite, block, 0).t())
     lost = torch.isnan(block)
@@ -160,22 +109,6 @@ def add_marked(
         total += torch.where((member != 0).to(block.dtype) @ reached.t() > 0, value, 0)
 
 
-def _add_separately(
-    total: Tensor, block: Tensor, members: Members, tile: Tile, normalize: bool
-) -> None:
-    """The same where some pixel is NaN or infinite: it reaches its own class only.
-
-    A product with one-hot labels spreads it to every class, since 0 * NaN is NaN.
-    """
-    unused = members.unused(tile)
-    block = without(block, unused)
-    if normalize:
-        block = unit_columns(block)
-    if members.weight is not None:
-        block = without(block * tile.of(members.weight), unused)
-    total.index_add_(0, tile.of(members.key).clamp_min(0).long(), block.t())
-
-
 def class_sums_backward(grad_output: Tensor, call: ClassSumsCall, wants: tuple[bool]) -> Tensor:
     """Gradient of the features from that of the sums (G, C, D).
 
@@ -183,42 +116,38 @@ def class_sums_backward(grad_output: Tensor, call: ClassSumsCall, wants: tuple[b
     dL/df_i = w_i (g_y - q (g_y . q)) / |f|.
     """
     features, normalize = call.features, call.normalize
-    if lie_as_rows(features) and call.pixel_weight is None and not normalize:
-        return _rows_of_classes(grad_output, features, call.labels, call.ignore_index)
     members = Members(features, call.labels, call.pixel_weight, call.num_classes, call.ignore_index)
     gradient = torch.empty_like(features)
     columns = grad_output.to(members.key.dtype).transpose(1, 2).contiguous()
-    apart = holds_nonfinite(columns)
     for tile in tiles(features):
-        of_classes = columns[tile.image if len(columns) > 1 else 0]
         # A product would send what is not finite on to the pixels of every class.
-        own = members.columns_of(of_classes, tile) if apart else None
-        member = members.of(tile)
-        into = tile.of(gradient)
+        direct = members.columns_of(columns[tile.image if len(columns) > 1 else 0], tile)
         if normalize:
             block = without(widened(features, tile), members.unused(tile))
             block, inverse, size = lengths(block)
-            direct = of_classes @ member.mul_(inverse) if own is None else own.mul_(inverse)
+            direct.mul_(inverse)
             radial = (direct * block).sum(dim=0).mul_(inverse[0]).mul_(inverse[0])
             direct.addcmul_(block, radial, value=-1)
-            into.copy_(direct if size is None else direct.div_(size))
-        else:
-            into.copy_(of_classes @ member if own is None else own)
+            direct = direct if size is None else direct.div_(size)
+        tile.of(gradient).copy_(direct)
     return gradient
 
 
-def _rows_of_classes(
-    grad_output: Tensor, features: Tensor, labels: Tensor, ignore_index: int
-) -> Tensor:
-    """The plain gradient where pixels lie as rows: each is its class's row, or 0."""
-    groups, num_classes, _ = grad_output.shape
-    key = _row_of(labels, num_classes, ignore_index)
-    rows = torch.nn.functional.pad(grad_output.to(features.dtype), (0, 0, 0, 1))
-    gradient = torch.empty_like(features)
-    for image, into in enumerate(gradient):
-        own = rows[image if groups > 1 else 0]
-        if into.t().is_contiguous():
-            torch.index_select(own, 0, key[image], out=into.t())
-        else:
-            into.copy_(own[key[image]].t())
-    return gradient
+def class_squares(call: ClassSquaresCall) -> Tensor:
+    """Sums of w_i (f_i - mean_y)^2 like the means (G, C, D): G = B per image, else 1."""
+    features, means = call.features, call.means
+    members = Members(features, call.labels, call.pixel_weight, means.shape[1], call.ignore_index)
+    columns = means.to(members.key.dtype).transpose(1, 2).contiguous()
+    squares = torch.zeros_like(means, dtype=members.key.dtype)
+
+    def deviations(tile: Tile) -> Tensor:
+        """Squared distance of each channel from its class's mean, (D, n); 0 where unused."""
+        block = widened(features, tile)
+        if call.normalize:
+            block = unit_columns(block)
+        centre = columns[tile.image if len(columns) > 1 else 0]
+        index = tile.of(members.key).clamp(0, means.shape[1] - 1).long()
+        gap = block - centre.index_select(1, index)
+        return without(gap.square_(), members.unused(tile))
+
+    return added_by_class(squares, features, members, deviations)

@@ -13,7 +13,6 @@ from protocontrast.eager.targets import Targets
 from protocontrast.eager.tiles import (
     Tile,
     accumulation_dtype,
-    class_rows,
     holds_nonfinite,
     tiles,
     widened,
@@ -45,8 +44,7 @@ def contrast(call: ContrastCall) -> tuple[Tensor, Tensor, Tensor]:
     for tile in tiles(call.features):
         scored = _score(call.features, tile, similarity, targets.weight)
         exponentials, peak = similarity.exponentials(scored.logits)
-        total = exponentials.sum(dim=0).log_()
-        total = total if peak is None else total.add_(peak)
+        total = exponentials.sum(dim=0).log_().add_(peak)
         weight = tile.of(targets.weight)
         target_logit = targets.target_logit(tile, similarity.with_offset(scored.logits))
         tile.of(loss).copy_(torch.where(weight == 0, 0, weight * total - target_logit))
@@ -62,7 +60,7 @@ def contrast_backward(
     features, (wants_features, wants_prototypes) = call.features, wants
     similarity, targets = _prepare(call)
     gradient = torch.empty_like(features) if wants_features else features.new_empty(0)
-    total = class_rows(features, len(similarity.matrix))
+    total = torch.zeros_like(similarity.matrix)
     # What comes back to an ignored pixel may be anything, and a pixel to which nothing comes back
     # may hold anything: neither has a gradient.
     asked = torch.where(grad_output == 0, 0, targets.weight)
@@ -98,7 +96,7 @@ def contrast_with_gradient(
         targets.average()
     if gradient is None or not wants_features:
         gradient = torch.empty_like(features) if wants_features else features.new_empty(0)
-    total = class_rows(features, len(similarity.matrix))
+    total = torch.zeros_like(similarity.matrix)
     losses = []
     for tile in tiles(features):
         scored = _score(features, tile, similarity, targets.weight)
@@ -108,7 +106,7 @@ def contrast_with_gradient(
         mass = grad_logits.sum(dim=0)
         # No class is present where the mass is 0, and no pixel valid.
         grad_logits.mul_(torch.where(weight == 0, 0, weight / mass))
-        total_log = mass.log_() if peak is None else mass.log_().add_(peak)
+        total_log = mass.log_().add_(peak)
         losses.append(torch.where(weight == 0, 0, weight * total_log - target_logit).sum())
         targets.subtract(tile, grad_logits, None)
         similarity.pull_back(

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from protocontrast.calls import LogitsCall
 from protocontrast.eager.similarity import Similarity
-from protocontrast.eager.tiles import accumulation_dtype, class_rows, tiles, widened
+from protocontrast.eager.tiles import accumulation_dtype, tiles, widened
 
 
 def _similarity(call: LogitsCall) -> Similarity:
@@ -34,7 +34,7 @@ def logits_backward(
     features, (wants_features, wants_prototypes) = call.features, wants
     similarity = _similarity(call)
     gradient = torch.empty_like(features) if wants_features else features.new_empty(0)
-    total = class_rows(features, len(similarity.matrix))
+    total = torch.zeros_like(similarity.matrix)
     for tile in tiles(features):
         grad_logits = torch.where(similarity.present[:, None], tile.of(grad_output), 0)
         similarity.pull_back(

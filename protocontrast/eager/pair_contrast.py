@@ -1,12 +1,10 @@
 """Contrast between pairs of pixels, (M17) for `pair_contrast`, a tile of the pairs at a time.
 
-All rows are sorted by label. Then the positives of a block of anchors, and the keys that are no
-negatives of all of them, are one short stretch: everything else takes no mask, and most keys no
-second look. Backward takes the scores again.
+Forward goes over the keys twice, for the log-sum-exp of the negatives and for the positives against
+it; backward takes the scores again, once. Masks say which pairs count, and no value is looked at.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +12,6 @@ from torch import Tensor
 
 from protocontrast.calls import PairRolesCall
 from protocontrast.eager.lengths import lengths, sizes
-from protocontrast.eager.similarity import LARGEST_EXPONENT
 from protocontrast.eager.tiles import accumulation_dtype
 
 BLOCK = 256
@@ -25,150 +22,86 @@ So few that a product over either does not depend on the number of threads.
 """
 
 
-def may_read(rows: Tensor) -> bool:
-    """Whether looking at a value keeps nobody waiting."""
-    return rows.device.type == "cpu"
-
-
 class _Rows:
-    """Rows that have a label, sorted by it, of unit length under cosine.
+    """Rows in the accumulation dtype, of unit length under cosine; unused ones are 0."""
 
-    On a CPU the others are left out; elsewhere that would make the host wait, so they stay as
-    zeros, and masks tell them.
-    """
-
-    def __init__(self, given: Tensor, labels: Tensor, used: Tensor, kind: str) -> None:
-        self.given = given
-        self.kind = kind
-        self.on_host = may_read(given)
-        if self.on_host:
-            kept = used.nonzero().squeeze(1)
-            self.order = kept[torch.argsort(labels[kept], stable=True)]
-        else:
-            self.order = torch.argsort(labels, stable=True)
-        self.labels = labels[self.order].contiguous()
-        self.used = used[self.order]
-        self.matrix = given[self.order].to(accumulation_dtype(given))
-        if not self.on_host:  # a product mixes pixels: what an unused one holds must not reach it
-            self.matrix.masked_fill_(~self.used[:, None], 0)
+    def __init__(self, given: Tensor, used: Tensor, kind: str) -> None:
+        self.given, self.kind = given, kind
+        # A product mixes pixels: what an unused one holds must not reach it.
+        self.matrix = torch.where(used[:, None], given, 0).to(accumulation_dtype(given))
         if kind == "cosine":
             rows, inverse, self.size = lengths(self.matrix.t())
-            self.matrix, self.inverse_length = rows.t().contiguous(), inverse.t()
-            self.matrix.mul_(self.inverse_length)
+            self.inverse_length = inverse.t()
+            self.matrix = rows.t() * self.inverse_length
 
-    def blocks(self) -> list[slice]:
-        """Anchors at a time."""
-        count = len(self.matrix)
-        return [slice(i, min(i + BLOCK, count)) for i in range(0, count, BLOCK)]
-
-    def stretches(self, anchors: "_Rows") -> list[tuple[int, int]]:
-        """For each block of anchors where the rows with one of its labels begin and end."""
-        blocks = anchors.blocks()
-        if not self.on_host:
-            return [(0, len(self.matrix))] * len(blocks)
-        first = anchors.labels[[block.start for block in blocks]]
-        last = anchors.labels[[block.stop - 1 for block in blocks]]
-        begin = torch.searchsorted(self.labels, first)
-        end = torch.searchsorted(self.labels, last, right=True)
-        return list(zip(begin.tolist(), end.tolist(), strict=True))
-
-    def add_gradient(self, total: Tensor, gradient: Tensor) -> None:
-        """Add to the given rows' gradient what follows from that of `matrix`."""
+    def gradient(self, total: Tensor) -> Tensor:
+        """That of the given rows from that of `matrix`, which is overwritten."""
         if self.kind == "cosine":
             radial = (self.matrix * total).sum(dim=1, keepdim=True)
             total.addcmul_(self.matrix, radial, value=-1).mul_(self.inverse_length)
             if self.size is not None:
                 total.div_(self.size.t())
-        gradient[self.order] += total.to(gradient.dtype)
-
-
-def _tiles(begin: int, end: int) -> Iterator[slice]:
-    """Keys at a time; sizes depend on shapes and labels alone, so sums have one order."""
-    return (slice(i, min(i + TILE, end)) for i in range(begin, end, TILE))
-
-
-class _Block(NamedTuple):
-    """Anchors `rows`, their positives' and non-negatives' stretches."""
-
-    rows: slice
-    positives: tuple[int, int]
-    same_class: tuple[int, int]
+        return total.to(self.given.dtype)
 
 
 class _Pairs:
     """Anchors and keys made ready for one call."""
 
     def __init__(self, call: PairRolesCall, used: Tensor) -> None:
-        self.kind = kind = call.similarity
-        self.anchors = _Rows(call.anchors, call.anchor_labels, used, kind)
+        self.call, self.used, kind = call, used, call.similarity
         labels = call.positive_labels, call.negative_labels
-        is_positive, is_negative = (one != call.ignore_index for one in labels)
-        self.positives = _Rows(call.keys, labels[0], is_positive, kind)
-        self.negatives = self.positives
-        if not (self.anchors.on_host and torch.equal(*labels)):
-            self.negatives = _Rows(call.keys, labels[1], is_negative, kind)
-        if kind == "euclidean":
-            self._bring_near(call.temperature)
-        else:
-            self.scaled = self.anchors.matrix / call.temperature
-        self.exclude_self = call.exclude_self
-        self.bounded = kind == "cosine" and 1 / call.temperature <= LARGEST_EXPONENT
-
-    def _bring_near(self, temperature: float) -> None:
-        """Divide all rows by their largest number, so that squared distances stay numbers."""
-        sides = [self.anchors, self.positives]
-        if self.negatives is not self.positives:
-            sides.append(self.negatives)
-        parts = [side.matrix.detach().flatten() for side in sides if side.matrix.numel()]
-        # One part at a time: each has a largest number of its own.
-        largest = [part.abs().amax() for part in parts] or [self.anchors.matrix.new_ones(())]
-        size = sizes(torch.stack(largest), 0)[0]
-        for side in sides:
-            side.matrix = side.matrix / size
-        self.factor = -size / temperature
+        self.is_positive, self.is_negative = (one != call.ignore_index for one in labels)
+        self.anchors = _Rows(call.anchors, used, kind)
+        self.keys = _Rows(call.keys, self.is_positive | self.is_negative, kind)
+        self.factor: float | Tensor = 1.0
+        self.apart = kind == "euclidean"
+        if self.apart:
+            # Over the largest number in any row, so that squared distances stay numbers.
+            sides = self.anchors, self.keys
+            largest = [one.matrix.abs().amax() for one in sides if one.matrix.numel()]
+            size = sizes(torch.stack(largest or [call.anchors.new_ones(())]), 0)[0]
+            for one in sides:
+                one.matrix = one.matrix / size
+            self.factor = -size / call.temperature
         self.scaled = self.anchors.matrix
+        if not self.apart:
+            self.scaled = self.scaled / call.temperature
 
-    def distances(self, block: slice, keys: Tensor) -> Tensor:
-        """(a, k) distances between some anchors and keys, over the largest number of all."""
-        exact = "donot_use_mm_for_euclid_dist"
-        return torch.cdist(self.scaled[block], keys, compute_mode=exact)
+    def blocks(self) -> Iterator[slice]:
+        """Anchors at a time."""
+        return _parts(len(self.scaled), BLOCK)
 
-    def scores(self, block: slice, keys: Tensor) -> Tensor:
-        """(a, k) similarities over the temperature."""
-        if self.kind == "euclidean":
-            return self.distances(block, keys).mul_(self.factor)
-        return self.scaled[block] @ keys.t()
+    def tiles(self) -> Iterator[slice]:
+        """Keys at a time."""
+        return _parts(len(self.keys.matrix), TILE)
 
-    def blocks(self) -> Iterator[_Block]:
-        """Anchors at a time, with where their labels lie among the keys."""
-        sides = self.positives.stretches(self.anchors), self.negatives.stretches(self.anchors)
-        return map(_Block, self.anchors.blocks(), *sides)
+    def products(self, block: slice, tile: slice) -> Tensor:
+        """(a, k) scores, or distances over the largest number of all, which `factor` makes such."""
+        own, others = self.scaled[block], self.keys.matrix[tile]
+        if not self.apart:
+            return own @ others.t()
+        return torch.cdist(own, others, compute_mode="donot_use_mm_for_euclid_dist")
 
     def positive(self, block: slice, tile: slice) -> Tensor:
         """(a, k) which pairs share a class."""
-        keys = self.positives
-        positive = self.anchors.labels[block, None] == keys.labels[tile]
-        if not keys.on_host:
-            positive &= self.anchors.used[block, None] & keys.used[tile]
-        if self.exclude_self:
-            positive &= self.anchors.order[block, None] != keys.order[tile]
-        return positive
+        call = self.call
+        found = call.anchor_labels[block, None] == call.positive_labels[tile]
+        found &= self.used[block, None] & self.is_positive[tile]
+        if call.exclude_self:
+            index = torch.arange(len(found), device=found.device)[:, None] + block.start
+            found &= index != torch.arange(tile.start, tile.stop, device=found.device)
+        return found
 
-    def hide_same_class(self, scores: Tensor, block: _Block, tile: slice) -> Tensor:
-        """Scores (a, k) of negatives; -inf where a key is none."""
-        begin, end = max(block.same_class[0], tile.start), min(block.same_class[1], tile.stop)
-        if begin < end:
-            own, others = self.anchors.labels[block.rows, None], self.negatives.labels[begin:end]
-            same_class = own == others
-            if not self.negatives.on_host:
-                same_class |= ~self.negatives.used[begin:end]
-            scores[:, begin - tile.start : end - tile.start].masked_fill_(same_class, -torch.inf)
-        return scores
+    def opposed(self, block: slice, tile: slice, positive: Tensor) -> Tensor:
+        """(a, k) which pairs stand in the denominator beside the positive itself."""
+        found = self.call.anchor_labels[block, None] != self.call.negative_labels[tile]
+        found &= self.is_negative[tile]
+        return found | positive if self.call.all_in_denominator else found
 
 
-def _used(call: PairRolesCall) -> Tensor:
-    labelled = call.anchor_labels != call.ignore_index
-    return labelled if call.anchor_weight is None else labelled & (call.anchor_weight != 0)
+def _parts(count: int, size: int) -> Iterator[slice]:
+    """Sizes depend on shapes alone, so sums have one order."""
+    return (slice(i, min(i + size, count)) for i in range(0, count, size))
 
 
 def pair_contrast(call: PairRolesCall) -> tuple[Tensor, Tensor, Tensor]:
@@ -177,19 +110,24 @@ def pair_contrast(call: PairRolesCall) -> tuple[Tensor, Tensor, Tensor]:
     That is the negatives' log-sum-exp and the weights of each positive pair and of the negatives
     together: +inf and twice 0 where an anchor does not count.
     """
-    pairs, every = _Pairs(call, _used(call)), call.all_in_denominator
-    order = pairs.anchors.order
+    used = call.anchor_labels != call.ignore_index
+    if call.anchor_weight is not None:
+        used = used & (call.anchor_weight != 0)
+    pairs, every = _Pairs(call, used), call.all_in_denominator
     loss, mass, count = (torch.zeros_like(pairs.scaled[:, 0]) for _ in range(3))
     weight = torch.ones_like(loss)
     if call.anchor_weight is not None:
-        weight = call.anchor_weight[order].to(loss.dtype)
+        weight = call.anchor_weight.to(loss.dtype)
     lse = torch.full_like(loss, -torch.inf)
-    for block in pairs.blocks():
-        rows = block.rows
-        lse[rows] = _lse(pairs, block, every)
-        for tile in _tiles(*block.positives):
+    for rows in pairs.blocks():
+        for tile in pairs.tiles():
+            scores = pairs.products(rows, tile).mul_(pairs.factor)
+            opposed = pairs.opposed(rows, tile, pairs.positive(rows, tile))
+            scores.masked_fill_(~opposed, -torch.inf)
+            lse[rows] = torch.logaddexp(lse[rows], scores.logsumexp(dim=1))
+        for tile in pairs.tiles():
             positive = pairs.positive(rows, tile)
-            gap = lse[rows, None] - pairs.scores(rows, pairs.positives.matrix[tile])
+            gap = lse[rows, None] - pairs.products(rows, tile).mul_(pairs.factor)
             count[rows] += positive.sum(dim=1)
             if not every:
                 mass[rows] += gap.sigmoid().masked_fill_(~positive, 0).sum(dim=1)
@@ -202,125 +140,49 @@ def pair_contrast(call: PairRolesCall) -> tuple[Tensor, Tensor, Tensor]:
     mass = weight if every else torch.where(counted, per_positive * mass, 0)
     # exp(s - inf) = 0: an anchor that does not count pulls nothing, whatever it holds.
     lse = torch.where(counted, lse, torch.inf)
-    found = loss.new_zeros(5, len(call.anchors))
-    found[2] = torch.inf
-    found[:, order] = torch.stack([loss, weight, lse, per_positive, mass])
-    return found[0].clone(), found[1].clone(), found[2:].clone()
-
-
-def _lse(pairs: _Pairs, block: _Block, every: bool) -> Tensor:
-    """The log-sum-exp of the negatives' scores, -inf where an anchor has none."""
-    rows = block.rows
-    total = pairs.scaled.new_zeros(rows.stop - rows.start)
-    lse = torch.full_like(total, -torch.inf)
-    for scores in _denominator(pairs, block, every):
-        if pairs.bounded:  # a cosine over a temperature: exp needs no peak
-            total += scores.exp_().sum(dim=1)
-        else:
-            lse = torch.logaddexp(lse, scores.logsumexp(dim=1))
-    return total.log_() if pairs.bounded else lse
-
-
-def _denominator(pairs: _Pairs, block: _Block, every: bool) -> Iterator[Tensor]:
-    """Scores (a, k) of what stands in the sums, -inf elsewhere: negatives, then any positives."""
-    rows, negatives, positives = block.rows, pairs.negatives.matrix, pairs.positives.matrix
-    for tile in _tiles(0, len(negatives)):
-        yield pairs.hide_same_class(pairs.scores(rows, negatives[tile]), block, tile)
-    if every:
-        for tile in _tiles(*block.positives):
-            scores = pairs.scores(rows, positives[tile])
-            yield scores.masked_fill_(~pairs.positive(rows, tile), -torch.inf)
-
-
-def _pull_apart(
-    grad_scores: Tensor,
-    distance: Tensor,
-    anchors: Tensor,
-    keys: Tensor,
-    to_anchors: Tensor | None,
-    to_keys: Tensor | None,
-) -> None:
-    """Add what follows from dL/d(-distance), (a, k), to the sides' gradients; 0 at distance 0."""
-    backward = torch.ops.aten._cdist_backward.default
-    grad_scores = grad_scores.neg()
-    if to_anchors is not None:
-        to_anchors += backward(grad_scores, anchors, keys, 2.0, distance)
-    if to_keys is not None:
-        across = grad_scores.t().contiguous(), keys, anchors, 2.0, distance.t().contiguous()
-        to_keys += backward(*across)
+    return loss, weight, torch.stack([lse, per_positive, mass])
 
 
 def pair_contrast_backward(
     grad_output: Tensor, call: PairRolesCall, wants: tuple[bool, bool], statistics: Tensor
 ) -> tuple[Tensor, Tensor]:
     """(M17) gradients of anchors and keys from those of the losses (A,)."""
-    (wants_anchors, wants_keys), every = wants, call.all_in_denominator
-    anchors, keys, kind, temperature = call.anchors, call.keys, call.similarity, call.temperature
     # What comes back to an anchor that does not count may be anything, and an anchor to which
     # nothing comes back may hold anything: neither has a gradient.
     counted = (statistics[1] != 0) & (grad_output != 0)
     pairs = _Pairs(call, counted)
-    order = pairs.anchors.order
-    lse, per_positive, mass = statistics[:, order, None]
-    factor = torch.where(counted, grad_output, 0)[order, None]
+    lse, per_positive, mass = torch.where(counted, statistics, 0)[..., None]
+    factor = torch.where(counted, grad_output, 0)[:, None]
     per_positive, mass = per_positive * factor, mass * factor
-    to_anchors = torch.zeros_like(pairs.scaled)
-    to_positives = torch.zeros_like(pairs.positives.matrix)
-    to_negatives = to_positives
-    if pairs.negatives is not pairs.positives:
-        to_negatives = torch.zeros_like(pairs.negatives.matrix)
-    for block in pairs.blocks():
-        rows = block.rows
-        own, into, pushed = pairs.scaled[rows], to_anchors[rows], mass[rows] * pairs.scaled[rows]
-        for tile in _tiles(0, len(pairs.negatives.matrix)):
-            others = pairs.negatives.matrix[tile]
-            if kind == "euclidean":
-                distance = pairs.distances(rows, others)
-                scores = torch.addcmul(lse[rows].neg(), distance, pairs.factor)
-                grad_scores = pairs.hide_same_class(scores, block, tile).exp_().mul_(mass[rows])
-                _pull_apart(
-                    grad_scores, distance, own, others,
-                    into if wants_anchors else None, to_negatives[tile] if wants_keys else None,
-                )  # fmt: skip
-                continue
-            scores = torch.addmm(lse[rows].neg(), own, others.t())
-            share = pairs.hide_same_class(scores, block, tile).exp_()
-            if wants_anchors:
-                into.addcmul_(share @ others, mass[rows])
-            if wants_keys:
-                to_negatives[tile].addmm_(share.t(), pushed)
-        for tile in _tiles(*block.positives):
-            others = pairs.positives.matrix[tile]
-            if kind == "euclidean":
-                distance = pairs.distances(rows, others)
-                gap = torch.addcmul(lse[rows], distance, pairs.factor, value=-1)
-            else:
-                gap = torch.addmm(lse[rows], own, others.t(), alpha=-1)
-            if every:
-                grad_scores = gap.neg_().exp_().mul_(mass[rows]).sub_(per_positive[rows])
-            else:
-                grad_scores = gap.sigmoid_().mul_(-per_positive[rows])
-            grad_scores.masked_fill_(~pairs.positive(rows, tile), 0)
-            if kind == "euclidean":
-                _pull_apart(
-                    grad_scores, distance, own, others,
-                    into if wants_anchors else None, to_positives[tile] if wants_keys else None,
-                )  # fmt: skip
-                continue
-            if wants_anchors:
-                into.addmm_(grad_scores, others)
-            if wants_keys:
-                to_positives[tile].addmm_(grad_scores.t(), own)
-    gradients = anchors.new_empty(0), keys.new_empty(0)
-    if wants_anchors:
-        gradients = torch.zeros_like(anchors), gradients[1]
-        pairs.anchors.add_gradient(to_anchors.div_(temperature), gradients[0])
-    if wants_keys:
-        if kind == "euclidean":
-            for total in {id(total): total for total in (to_positives, to_negatives)}.values():
-                total.div_(temperature)
-        gradients = gradients[0], torch.zeros_like(keys)
-        pairs.positives.add_gradient(to_positives, gradients[1])
-        if pairs.negatives is not pairs.positives:
-            pairs.negatives.add_gradient(to_negatives, gradients[1])
+    lse = torch.where(counted[:, None], lse, torch.inf)
+    to_anchors, to_keys = torch.zeros_like(pairs.scaled), torch.zeros_like(pairs.keys.matrix)
+    for rows in pairs.blocks():
+        for tile in pairs.tiles():
+            found, positive = pairs.products(rows, tile), pairs.positive(rows, tile)
+            distance = found if pairs.apart else None
+            gap = found * pairs.factor - lse[rows]
+            pulled = per_positive[rows]
+            if not call.all_in_denominator:
+                pulled = gap.neg().sigmoid_().mul_(pulled)
+            pushed = gap.masked_fill_(~pairs.opposed(rows, tile, positive), -torch.inf).exp_()
+            slope = pushed.mul_(mass[rows]).sub_(torch.where(positive, pulled, 0))
+            own, others = pairs.scaled[rows], pairs.keys.matrix[tile]
+            if wants[0]:
+                to_anchors[rows] += _pulled(slope, own, others, distance)
+            if wants[1]:
+                across = None if distance is None else distance.t().contiguous()
+                to_keys[tile] += _pulled(slope.t().contiguous(), others, own, across)
+    gradients = call.anchors.new_empty(0), call.keys.new_empty(0)
+    if wants[0]:
+        gradients = pairs.anchors.gradient(to_anchors.div_(call.temperature)), gradients[1]
+    if wants[1]:
+        to_keys = to_keys.div_(call.temperature) if pairs.apart else to_keys
+        gradients = gradients[0], pairs.keys.gradient(to_keys)
     return gradients
+
+
+def _pulled(slope: Tensor, rows: Tensor, others: Tensor, distance: Tensor | None) -> Tensor:
+    """What follows for rows (a, D) from the slope (a, k) of products with others, or -distances."""
+    if distance is None:
+        return slope @ others
+    return torch.ops.aten._cdist_backward.default(slope.neg(), rows, others, 2.0, distance)

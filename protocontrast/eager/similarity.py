@@ -6,16 +6,43 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from protocontrast.eager.distances import distances
-from protocontrast.eager.exponentials import exp_of_differences_
-from protocontrast.eager.lengths import Lengths, inverse_of, lengths, sizes
+from protocontrast.eager.lengths import SAFE_EXPONENT, Lengths, inverse_of, lengths, sizes
 from protocontrast.eager.products import add_product, product
 
 NEVER = -1e30
 """Added to masked classes' logits: never a pixel's largest, and 0 * NEVER is not NaN."""
 
-LARGEST_EXPONENT = 60.0
-"""exp of a logit this large, and one over it, times any class count, stay normal in float32."""
+SMALLEST_EXPONENT = {torch.float32: -60.0, torch.float64: -600.0}
+"""Beside exp(0), exp of this is nothing; times a weight it is still a normal number."""
+
+
+def exp_of_differences_(exponents: Tensor) -> Tensor:
+    """exp in place, of logits less their peak or log-sum-exp; what is next to 0 may stay above it.
+
+    exp of what underflows, of -inf too, and products of denormal numbers take many times as long
+    on a CPU as all others.
+    """
+    return exponents.clamp_min_(SMALLEST_EXPONENT[exponents.dtype]).exp_()
+
+
+def distances(rows: Tensor, others: Tensor) -> Tensor:
+    """Distances (C, n) between rows (C, D) and others (n, D)."""
+    # Differences, not |f|^2 + |p|^2 - 2 f.p, which has no digit left near distance zero.
+    exact = "donot_use_mm_for_euclid_dist"
+    if rows.device.type == "cpu" and rows.numel() and others.numel():
+        found = torch.cdist(rows, others, compute_mode=exact)
+        limit = 2.0 ** (SAFE_EXPONENT[found.dtype] / 2)
+        low, high = (float(one) for one in torch.aminmax(found))
+        if 1 / limit <= low and high <= limit:
+            return found
+    return torch.stack([_from_one(row, others) for row in rows])
+
+
+def _from_one(row: Tensor, others: Tensor) -> Tensor:
+    """Distances (n,) of others (n, D) from one row (D,), also where squares leave their range."""
+    gaps = others - row
+    size = sizes(gaps, 1)
+    return gaps.div_(size).square_().sum(dim=1).sqrt_().mul_(size[:, 0])
 
 
 class Scored(NamedTuple):
@@ -58,13 +85,7 @@ class Similarity:
         # masked_fill asks a device for a temperature that is there.
         absent = torch.ones_like(self.scale) * (-1 / temperature if keep_absent else NEVER)
         self.offset = torch.where(present[:, None], 0, absent)
-        on_host = prototypes.device.type == "cpu"
-        self.complete = on_host and bool(present.all())
-        # What a tensor holds on a device is not asked for.
-        known = not isinstance(temperature, Tensor)
-        self.bounded = kind == "cosine" and known and 1 / temperature <= LARGEST_EXPONENT
-        # exp(z + offset) = exp(z) * exp(offset); a peak is subtracted from z + offset itself.
-        self.factor = self.offset.exp() if self.bounded else (self.offset != NEVER).to(dtype)
+        self.complete = prototypes.device.type == "cpu" and bool(present.all())
         self.transposed = self.matrix.t().contiguous()
         self.ones = torch.ones(1, rows.shape[1], dtype=dtype, device=rows.device)
 
@@ -87,19 +108,10 @@ class Similarity:
         """Logits (C, n) in which absent classes stand at -1/tau or NEVER."""
         return logits if self.complete else logits + self.offset
 
-    def exponentials(self, logits: Tensor) -> tuple[Tensor, Tensor | None]:
-        """exp(z + offset - peak) of all classes (C, n), and the peak (n,); None where it is 0.
-
-        A cosine over a temperature is bounded, so exp needs no peak unless the temperature is tiny.
-        """
-        peak = None
-        if self.bounded:
-            shares = logits.exp()
-        else:
-            shifted = logits + self.offset
-            peak = shifted.amax(dim=0)
-            shares = exp_of_differences_(shifted.sub_(peak))
-        return shares if self.complete else shares.mul_(self.factor), peak
+    def exponentials(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """exp(z + offset - peak) of all classes (C, n), and the peak (n,)."""
+        peak = self.with_offset(logits).amax(dim=0)
+        return self.softmax(logits, peak), peak
 
     def softmax(self, logits: Tensor, lse: Tensor) -> Tensor:
         """exp(z + offset - lse) of all classes (C, n); next to 0 where that is +inf."""
@@ -108,13 +120,6 @@ class Similarity:
 
     def first_of_equals(self) -> Tensor:
         """(C,) the lowest present class with the same row, so that rounding breaks no tie."""
-        if self.matrix.device.type == "cpu":
-            # Rows that differ in some channel are different, and those of a bank nearly always do.
-            alike = self.present[:, None] & self.present
-            for column in self.matrix.t()[:: max(1, self.matrix.shape[1] // 4)]:
-                alike &= column[:, None] == column
-            if not bool(alike.fill_diagonal_(False).any()):
-                return torch.arange(len(alike), device=alike.device)
         same = (torch.cdist(self.matrix, self.matrix, p=math.inf) == 0) & self.present
         return same.fill_diagonal_(True).to(self.matrix.dtype).argmax(dim=1)
 

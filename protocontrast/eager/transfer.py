@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 
 from protocontrast.calls import TransferCall
-from protocontrast.eager.exponentials import exp_of_differences_
-from protocontrast.eager.similarity import Similarity
+from protocontrast.eager.similarity import Similarity, exp_of_differences_
 from protocontrast.eager.tiles import accumulation_dtype, tiles, widened
 
 

@@ -3,26 +3,30 @@
 from protocontrast.checks import check_labels
 from protocontrast.functional.backends import backends, default_backend
 from protocontrast.functional.bidirectional import BidirectionalContrast, bidirectional_contrast
-from protocontrast.functional.class_prototypes import ClassPrototypes, class_prototypes
-from protocontrast.functional.class_statistics import ClassStatistics, class_statistics
+from protocontrast.functional.class_prototypes import (
+    ClassPrototypes,
+    ClassStatistics,
+    class_prototypes,
+    class_statistics,
+)
 from protocontrast.functional.contrast import pixel_prototype_contrast
 from protocontrast.functional.distribution_contrast import distribution_contrast
-from protocontrast.functional.entropy import entropy
 from protocontrast.functional.frequencies import frequency_weights
 from protocontrast.functional.labels import fuse_labels, labels_to_grid
 from protocontrast.functional.logits import prototype_logits
 from protocontrast.functional.mixing import ClassMix, class_mix
-from protocontrast.functional.mrkld import mrkld
 from protocontrast.functional.pair_contrast import pair_contrast
-from protocontrast.functional.prototype_pull import prototype_pull
-from protocontrast.functional.rectify import rectify
+from protocontrast.functional.prediction_losses import (
+    entropy,
+    mrkld,
+    similarity_kl,
+    symmetric_cross_entropy,
+)
+from protocontrast.functional.prototype_losses import prototype_pull, spread
 from protocontrast.functional.sampling import SampledPixels, sample_pixels
-from protocontrast.functional.selection import confident_share, select_labels
-from protocontrast.functional.similarity_kl import similarity_kl
+from protocontrast.functional.selection import confident_share, rectify, select_labels
 from protocontrast.functional.sinkhorn import sinkhorn
-from protocontrast.functional.spread import spread
 from protocontrast.functional.subclasses import assign_subclasses, subclass_max
-from protocontrast.functional.symmetric_cross_entropy import symmetric_cross_entropy
 from protocontrast.functional.transfer import TransferredLabels, transfer_labels
 from protocontrast.functional.upsampled_cross_entropy import upsampled_cross_entropy
 

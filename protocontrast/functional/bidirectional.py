@@ -5,24 +5,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from protocontrast.calls import BidirectionalCall, Domain
-from protocontrast.checks import (
-    check_device,
-    check_floating,
-    check_shape,
-    public,
-    sentence,
-)
+from protocontrast.calls import BidirectionalCall, ClassSumsCall, ContrastCall, Domain
+from protocontrast.checks import check_device, check_floating, check_shape, public, sentence
 from protocontrast.functional import hints
-from protocontrast.functional.class_balance import (
-    WHOLE_CLASS,
-    equal_weights,
-    target_counts,
-)
-from protocontrast.functional.class_prototypes import class_prototypes
-from protocontrast.functional.contrast import pixel_prototype_contrast
+from protocontrast.functional.class_prototypes import class_means
+from protocontrast.functional.contrast import contrast_of
 from protocontrast.functional.labels import labels_to_grid
-from protocontrast.functional.maps import check_classes
+from protocontrast.functional.maps import WHOLE_CLASS, check_classes, equal_weights, target_counts
 from protocontrast.functional.pixels import (
     Pixels,
     check_per_class,
@@ -31,8 +20,13 @@ from protocontrast.functional.pixels import (
     read_labels,
     read_targets,
 )
-from protocontrast.functional.settings import Absent, Backend, Balance, BidirectionalSettings
-from protocontrast.functional.temperature import placed_temperature
+from protocontrast.functional.settings import (
+    Absent,
+    Backend,
+    Balance,
+    BidirectionalSettings,
+    placed_temperature,
+)
 from protocontrast.ops import bidirectional as operator
 
 
@@ -44,38 +38,20 @@ class BidirectionalContrast(NamedTuple):
     source_to_target: Tensor
 
 
-class _Domain(NamedTuple):
-    """One domain: its pixels, labels on their grid, targets of the loss and given prototypes."""
+class _Side(NamedTuple):
+    """One domain, and the prototypes (C, D) and presence (C,) that were given with it."""
 
-    pixels: Pixels
-    grid: Tensor
-    targets: Tensor
+    domain: Domain
     prototypes: Tensor | None
     present: Tensor | None
 
 
-class _Side(NamedTuple):
-    """One domain of a contrast: features, targets of the loss, prototypes and their presence.
+class _Means(NamedTuple):
+    """Prototypes (G, C, D), presence and pixels (G, C) of a domain's classes; G pairs, or 1."""
 
-    `counts` are the pixels of its classes, where these count alike.
-    """
-
-    features: Tensor
-    targets: Tensor
     prototypes: Tensor
     present: Tensor
     counts: Tensor | None
-
-    def pair(self, image: int) -> "_Side":
-        """One image with its own prototypes."""
-        one = slice(image, image + 1)
-        return _Side(
-            self.features[one],
-            self.targets[one],
-            self.prototypes[image],
-            self.present[image],
-            None if self.counts is None else self.counts[image],
-        )
 
 
 def _grid_labels(
@@ -112,62 +88,49 @@ def _grid_labels(
     return grid, counts
 
 
-def _domain(
+def _side(
     side: str,
     features: Tensor,
     labels: Tensor,
     prototypes: Tensor | None,
     present: Tensor | None,
-    num_classes: int,
-    ignore_index: int,
-) -> _Domain:
+    known: tuple[int, int],
+) -> _Side:
+    """A checked domain; `known` are the number of classes and `ignore_index`."""
     pixels = read_features(features, f"{side}_features")
-    grid, targets = _grid_labels(pixels, labels, side, num_classes, ignore_index)
-    if prototypes is None:
-        if present is not None:
-            hint = "presence of this batch's own prototypes comes from the labels."
-            requirement = f"only beside {side}_prototypes"
-            raise ValueError(sentence(f"{side}_present", requirement, "it alone", hint))
-        return _Domain(pixels, grid, targets, None, None)
-    check_prototypes(pixels, prototypes, f"{side}_prototypes")
-    reason = "= (num_classes, D)"
-    expected = (num_classes, pixels.channels)
-    check_shape(f"{side}_prototypes", prototypes, expected, reason)
-    check_per_class(pixels, f"{side}_present", present, num_classes, boolean=True)
-    if present is None:
-        present = (prototypes != 0).any(dim=1)
-    return _Domain(pixels, grid, targets, prototypes, present)
+    grid, targets = _grid_labels(pixels, labels, side, *known)
+    if prototypes is None and present is not None:
+        hint = "presence of this batch's own prototypes comes from the labels."
+        requirement = f"only beside {side}_prototypes"
+        raise ValueError(sentence(f"{side}_present", requirement, "it alone", hint))
+    if prototypes is not None:
+        check_prototypes(pixels, prototypes, f"{side}_prototypes")
+        reason = "= (num_classes, D)"
+        check_shape(f"{side}_prototypes", prototypes, (known[0], pixels.channels), reason)
+        check_per_class(pixels, f"{side}_present", present, known[0], boolean=True)
+        present = (prototypes != 0).any(dim=1) if present is None else present
+    grid, targets = read_labels(pixels, grid, *known), read_targets(pixels, targets, *known)
+    return _Side(Domain(pixels.features, grid, targets), prototypes, present)
 
 
-def _whole(domain: _Domain, num_classes: int, ignore_index: int) -> Domain:
-    """What the operator of a whole step reads."""
-    pixels = domain.pixels
-    return Domain(
-        pixels.features,
-        read_labels(pixels, domain.grid, num_classes, ignore_index),
-        read_targets(pixels, domain.targets, num_classes, ignore_index),
-    )
-
-
-def _side(domain: _Domain, settings: BidirectionalSettings, per_pair: bool) -> _Side:
-    num_classes, ignore_index = settings.num_classes, settings.ignore_index
-    features = domain.pixels.original
-    prototypes, present = domain.prototypes, domain.present
-    counts = None
-    if prototypes is None or present is None:
-        stats = class_prototypes(
-            features, domain.grid, num_classes,
-            per_image=per_pair, ignore_index=ignore_index, backend=settings.backend,
+def _means(side: _Side, settings: BidirectionalSettings, per_pair: bool) -> _Means:
+    """What pixels of the other domain are contrasted with."""
+    domain, num_classes, counts = side.domain, settings.num_classes, None
+    if side.prototypes is None or side.present is None:
+        members = ClassSumsCall(
+            domain.features, domain.labels, None, num_classes, False, per_pair,
+            settings.ignore_index,
         )  # fmt: skip
-        prototypes, present = stats.mean, stats.present
-        counts = stats.count
+        stats = class_means(members, settings.backend)
+        prototypes, present, counts = stats.mean, stats.present, stats.count
+    else:
+        prototypes, present = side.prototypes[None], side.present[None]
     if settings.balance == "pixel":
-        return _Side(features, domain.targets, prototypes, present, None)
+        return _Means(prototypes, present, None)
     if counts is None or domain.targets.is_floating_point():
-        targets = read_targets(domain.pixels, domain.targets, num_classes, ignore_index)
-        counts = target_counts(targets, num_classes, features)
-        counts = counts if per_pair else counts.sum(dim=0)
-    return _Side(features, domain.targets, prototypes, present, counts)
+        counts = target_counts(domain.targets, num_classes, domain.features)
+        counts = counts if per_pair else counts.sum(dim=0, keepdim=True)
+    return _Means(prototypes, present, counts)
 
 
 @public
@@ -271,14 +234,13 @@ def bidirectional_contrast(
             got = tuple(features.shape)
             raise ValueError(sentence(f"{side}_features", requirement, got, hint))
     temperature = placed_temperature(temperature, source_features, "source_features")
-    source = _domain(
-        "source", source_features, source_labels, source_prototypes, source_present,
-        num_classes, ignore_index,
-    )  # fmt: skip
-    target = _domain(
-        "target", target_features, target_labels, target_prototypes, target_present,
-        num_classes, ignore_index,
-    )  # fmt: skip
+    known = num_classes, ignore_index
+    source = _side(
+        "source", source_features, source_labels, source_prototypes, source_present, known
+    )
+    target = _side(
+        "target", target_features, target_labels, target_prototypes, target_present, known
+    )
     shapes = tuple(source_features.shape), tuple(target_features.shape)
     if shapes[0][1] != shapes[1][1]:
         requirement = f"with D = {shapes[0][1]} as in source_features {shapes[0]}"
@@ -297,53 +259,44 @@ def contrast_of_batch(
     source: Domain, target: Domain, settings: BidirectionalSettings, temperature: float | Tensor
 ) -> BidirectionalContrast:
     """`bidirectional_contrast` of the batch's own prototypes; what is given has been checked."""
-    domains = [
-        _Domain(read_features(one.features), one.labels, one.targets, None, None)
-        for one in (source, target)
-    ]
-    return _between(domains[0], domains[1], settings, temperature)
+    return _between(_Side(source, None, None), _Side(target, None, None), settings, temperature)
 
 
 def _between(
-    source: _Domain, target: _Domain, settings: BidirectionalSettings, temperature: float | Tensor
+    source: _Side, target: _Side, settings: BidirectionalSettings, temperature: float | Tensor
 ) -> BidirectionalContrast:
     """The contrast of what has been read; the temperature has been, too."""
-    num_classes, ignore_index = settings.num_classes, settings.ignore_index
-    absent, backend = settings.absent, settings.backend
+    backend, keep_absent = settings.backend, settings.absent == "floor"
+    domains = source.domain, target.domain
     given = source.prototypes is not None or target.prototypes is not None
-    images = len(source.pixels.original)
+    images = len(domains[0].features)
     per_pair = bool(settings.pairwise) and images > 0
-    maps = source.pixels.features, target.pixels.features
-    served = None if given else operator.served_by(*maps, backend)
+    served = None
+    if not given:
+        served = operator.served_by(domains[0].features, domains[1].features, backend)
     if served is not None and isinstance(temperature, float):
         call = BidirectionalCall(
-            _whole(source, num_classes, ignore_index), _whole(target, num_classes, ignore_index),
-            num_classes, temperature, absent == "floor", ignore_index, per_pair,
-            WHOLE_CLASS if settings.balance == "class" else 0,
+            *domains, settings.num_classes, temperature, keep_absent, settings.ignore_index,
+            per_pair, WHOLE_CLASS if settings.balance == "class" else 0,
         )  # fmt: skip
         to_target, to_source = operator.bidirectional(call, served)
         return BidirectionalContrast(to_source + to_target, to_source, to_target)
+    means = [_means(side, settings, per_pair) for side in (source, target)]
 
-    def contrast(domain: _Side, other: _Side) -> Tensor:
-        shared = (domain.present & other.present).float()
-        return pixel_prototype_contrast(
-            domain.features,
-            domain.targets,
-            other.prototypes,
-            present=other.present,
-            class_weight=shared if domain.counts is None else shared * equal_weights(domain.counts),
-            temperature=temperature,
-            absent=absent,
-            ignore_index=ignore_index,
-            backend=backend,
-        )
+    def contrast(moved: int, fixed: int) -> Tensor:
+        losses = []
+        for group in range(images if per_pair else 1):
+            part = domains[moved].of(slice(group, group + 1) if per_pair else slice(None))
+            own, other = means[moved], means[fixed]
+            weight = (own.present[group] & other.present[group]).float()
+            if own.counts is not None:
+                weight = weight * equal_weights(own.counts[group])
+            call = ContrastCall(
+                part.features, part.targets, other.prototypes[group], other.present[group], weight,
+                None, "cosine", temperature, keep_absent, settings.ignore_index,
+            )  # fmt: skip
+            losses.append(contrast_of(call, "mean", backend))
+        return torch.stack(losses).mean()
 
-    sides = [_side(domain, settings, per_pair) for domain in (source, target)]
-    pairs = [(sides[0], sides[1])]
-    if per_pair:
-        pairs = [(sides[0].pair(image), sides[1].pair(image)) for image in range(images)]
-    target_to_source = torch.stack([contrast(t, s) for s, t in pairs]).mean()
-    source_to_target = torch.stack([contrast(s, t) for s, t in pairs]).mean()
-    return BidirectionalContrast(
-        target_to_source + source_to_target, target_to_source, source_to_target
-    )
+    to_source, to_target = contrast(1, 0), contrast(0, 1)
+    return BidirectionalContrast(to_source + to_target, to_source, to_target)

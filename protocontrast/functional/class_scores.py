@@ -5,10 +5,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from protocontrast.checks import check_choice, check_device, check_floating, check_shape
-from protocontrast.functional.pixels import Pixels, read_features, read_labels, read_pixel_weight
+from protocontrast.checks import check_choice, check_like
+from protocontrast.functional.pixels import Pixels, read_features, read_pixel_weight
 from protocontrast.functional.settings import REDUCTIONS
-from protocontrast.ops.labels import checked_labels
 from protocontrast.ops.reduction import reduced
 
 
@@ -59,17 +58,8 @@ def read_scores(
 def same_as(scores: Scores, argument: str, values: Tensor, like: str) -> Tensor:
     """Other scores (B, C, P) of the same shape and device, in the same dtype."""
     original = scores.pixels.original
-    check_floating(argument, values)
-    shape = tuple(original.shape)
-    check_shape(argument, values, shape, f"like {like}")
-    check_device(argument, values, original, like)
+    check_like(argument, values, tuple(original.shape), f"like {like}", original, like)
     return read_features(values, argument).features.to(scores.values.dtype)
-
-
-def read_classes(pixels: Pixels, labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
-    """Hard labels as (B, P), int64; wrong values raise on a CPU."""
-    flat = read_labels(pixels, labels, num_classes, ignore_index)
-    return checked_labels(flat, num_classes, ignore_index, "protocontrast").long()
 
 
 def at_label(values: Tensor, labels: Tensor) -> Tensor:

@@ -17,11 +17,11 @@ from protocontrast.functional.settings import (
     ContrastSettings,
     Reduction,
     Similarity,
+    placed_temperature,
 )
-from protocontrast.functional.temperature import placed_temperature
 from protocontrast.ops.backend import choose
 from protocontrast.ops.contrast import contrast
-from protocontrast.ops.temperature import is_learnt
+from protocontrast.ops.gradient import is_learnt
 
 
 @public

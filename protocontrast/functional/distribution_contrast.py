@@ -3,15 +3,7 @@
 from torch import Tensor
 
 from protocontrast.calls import DistributionCall
-from protocontrast.checks import (
-    check_choice,
-    check_device,
-    check_flag,
-    check_floating,
-    check_ignore_index,
-    check_shape,
-    public,
-)
+from protocontrast.checks import check_choice, check_flag, check_ignore_index, check_like, public
 from protocontrast.functional.pixels import (
     check_per_class,
     check_prototypes,
@@ -19,8 +11,7 @@ from protocontrast.functional.pixels import (
     read_pixel_weight,
     read_targets,
 )
-from protocontrast.functional.settings import REDUCTIONS, Backend, Reduction
-from protocontrast.functional.temperature import read_temperature
+from protocontrast.functional.settings import REDUCTIONS, Backend, Reduction, read_temperature
 from protocontrast.ops import distribution_contrast as operator
 from protocontrast.ops.backend import choose
 
@@ -106,9 +97,8 @@ def distribution_contrast(
     pixels = read_features(features)
     check_prototypes(pixels, prototypes)
     num_classes = prototypes.shape[0]
-    check_floating("variance", variance)
-    check_shape("variance", variance, tuple(prototypes.shape), "like prototypes")
-    check_device("variance", variance, features, "features")
+    shape = tuple(prototypes.shape)
+    check_like("variance", variance, shape, "like prototypes", features, "features")
     check_choice("reduction", reduction, REDUCTIONS)
     check_flag("normalize", normalize)
     temperature = read_temperature(temperature, features)

@@ -22,8 +22,7 @@ from protocontrast.functional import hints
 from protocontrast.functional.maps import check_classes
 from protocontrast.functional.pixels import comparable
 from protocontrast.functional.precision import widest
-from protocontrast.ops.grid import label_counts
-from protocontrast.ops.labels import known_labels, labels_are_known
+from protocontrast.ops.labels import known_labels, label_counts, labels_are_known
 
 __all__ = [
     "checked_classes",

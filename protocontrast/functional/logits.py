@@ -4,13 +4,9 @@ from einops import rearrange
 from torch import Tensor
 
 from protocontrast.calls import LogitsCall
-from protocontrast.checks import (
-    check_choice,
-    public,
-)
+from protocontrast.checks import check_choice, public
 from protocontrast.functional.pixels import check_per_class, check_prototypes, read_features
-from protocontrast.functional.settings import SIMILARITIES, Backend, Similarity
-from protocontrast.functional.temperature import read_temperature
+from protocontrast.functional.settings import SIMILARITIES, Backend, Similarity, read_temperature
 from protocontrast.ops.backend import choose
 from protocontrast.ops.logits import logits
 

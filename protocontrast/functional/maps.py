@@ -1,15 +1,9 @@
-"""Feature maps and label maps of two domains: what they must be, and how their labels compare."""
+"""Feature maps and label maps of two domains: what they must be, and how their classes compare."""
 
 import torch
 from torch import Tensor
 
-from protocontrast.checks import (
-    check_device,
-    check_floating,
-    check_integer,
-    check_tensor,
-    sentence,
-)
+from protocontrast.checks import check_device, check_floating, check_integer, check_tensor, sentence
 from protocontrast.functional import hints
 
 
@@ -21,12 +15,25 @@ def check_feature_map(argument: str, features: Tensor, channels: int, reference:
         requirement = "of shape (B, D, z, h, w) or (B, D, h, w)"
         hint = hints.map_of_tokens(argument, shape, channels)
         raise ValueError(sentence(argument, requirement, shape, hint))
-    if shape[1] != channels:
-        hint = hints.channels_last(argument, shape, channels)
-        hint = hint or "dim is the channel count of the features."
-        requirement = f"with D = {channels} channels"
-        raise ValueError(sentence(argument, requirement, shape, hint))
+    if shape[1] != channels:  # asked here, for a step is to make few calls
+        check_dim(argument, features, channels)
     check_device(argument, features, reference, "the module's buffers")
+
+
+def check_dim(argument: str, features: Tensor, dim: int) -> None:
+    """Features of as many channels as a module was made for."""
+    hint = "dim is the channel count of the features."
+    check_channels(argument, features, dim, f"with D = {dim} channels", hint)
+
+
+def check_channels(
+    argument: str, values: Tensor, channels: int, requirement: str, hint: str = ""
+) -> None:
+    """ValueError unless dimension 1 is that long; a hint where the last one is."""
+    shape = tuple(values.shape)
+    if shape[1] != channels:
+        hint = hints.channels_last(argument, shape, channels) or hint
+        raise ValueError(sentence(argument, requirement, shape, hint))
 
 
 def check_classes(argument: str, labels: Tensor, axes: int, num_classes: int | None) -> None:
@@ -75,3 +82,40 @@ def shares(of_source: Tensor, of_target: Tensor, pixels: int) -> tuple[Tensor, T
     target_share = of_target / of_target.sum().clamp_min(1)
     ratio = target_share / torch.where(of_source > 0, source_share, 1)
     return coverage, torch.where(of_source > 0, ratio, 0)
+
+
+WHOLE_CLASS = 20
+"""Pixels from which on a class weighs as much as any other.
+
+One of fewer counts by its pixels, so that no single pixel, which may be labelled wrongly, is ever
+more than a twentieth of a class.
+"""
+
+
+@torch.no_grad()
+def target_counts(targets: Tensor, num_classes: int, features: Tensor) -> Tensor:
+    """Pixels of each class per image, (B, C), of labels (B, ...) or soft targets (B, C, ...).
+
+    Float32, or float64 for such features.
+    """
+    dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
+    if targets.is_floating_point():
+        return targets.flatten(2).sum(dim=2, dtype=dtype)
+    return class_counts(targets.flatten(1).long(), num_classes).to(dtype)
+
+
+def equal_weights(counts: Tensor) -> Tensor:
+    """(M18) class weights from the pixels of each class, (..., C)."""
+    return counts.clamp_min(WHOLE_CLASS).reciprocal()
+
+
+def equal_shares(counts: Tensor, shared: Tensor) -> Tensor:
+    """(M18) what the summed loss of a class enters the balanced mean with, (..., C).
+
+    Args:
+        counts: pixels of each class, (..., C).
+        shared: classes that carry loss, (C,) bool.
+    """
+    weight = torch.where(shared, equal_weights(counts), 0)
+    total = (weight * counts).sum(dim=-1, keepdim=True)
+    return weight / torch.where(total == 0, 1, total)

@@ -17,7 +17,7 @@ from protocontrast.checks import (
 )
 from protocontrast.functional import hints
 from protocontrast.functional.maps import check_classes
-from protocontrast.functional.randomness import uniform
+from protocontrast.functional.sampling import uniform
 from protocontrast.ops.labels import checked_labels
 
 CANDIDATES = ("image", "batch")

@@ -11,15 +11,15 @@ from protocontrast.checks import (
     public,
     sentence,
 )
-from protocontrast.functional import hints
+from protocontrast.functional.pixels import check_pixelwise, read_features
 from protocontrast.functional.settings import (
     Backend,
     Denominator,
     PairSettings,
     Reduction,
     Similarity,
+    placed_temperature,
 )
-from protocontrast.functional.temperature import placed_temperature
 from protocontrast.ops.backend import choose
 from protocontrast.ops.pair_contrast import pair_contrast as contrasted
 
@@ -37,12 +37,8 @@ def _check_rows(argument: str, rows: Tensor, anchors: Tensor) -> None:
 def _read_labels(argument: str, labels: Tensor, of: str, rows: Tensor) -> Tensor:
     """One class per row, int64."""
     check_integer(argument, labels)
-    got, wanted = tuple(labels.shape), (rows.shape[0],)
-    if got != wanted:
-        requirement = f"of shape {wanted} as in {of} {tuple(rows.shape)}"
-        hint = hints.one_per_pixel(argument, got, wanted, got[1] if len(got) == 2 else None)
-        raise ValueError(sentence(argument, requirement, got, hint))
-    check_device(argument, labels, rows, of)
+    one_hot = labels.shape[1] if labels.dim() == 2 else None
+    check_pixelwise(read_features(rows, of), argument, labels, one_hot)
     return labels.long()
 
 
@@ -59,19 +55,6 @@ def _read_negatives(
         raise ValueError(sentence(missing, f"beside {given}", "None"))
     _check_rows("negatives", negatives, anchors)
     return negatives, _read_labels("negative_labels", labels, "negatives", negatives)
-
-
-def _check_weight(weight: Tensor | None, anchors: Tensor) -> None:
-    if weight is None:
-        return
-    check_floating("anchor_weight", weight)
-    check_no_grad("anchor_weight", weight, "anchors, keys and negatives")
-    got, wanted = tuple(weight.shape), (anchors.shape[0],)
-    if got != wanted:
-        requirement = f"of shape {wanted} as in anchors {tuple(anchors.shape)}"
-        hint = hints.one_per_pixel("anchor_weight", got, wanted)
-        raise ValueError(sentence("anchor_weight", requirement, got, hint))
-    check_device("anchor_weight", weight, anchors, "anchors")
 
 
 @public
@@ -169,7 +152,10 @@ def pair_contrast(
     own_labels = _read_labels("anchor_labels", anchor_labels, "anchors", anchors)
     other_labels = _read_labels("key_labels", key_labels, "keys", keys)
     negatives, negative_labels = _read_negatives(negatives, negative_labels, anchors)
-    _check_weight(anchor_weight, anchors)
+    if anchor_weight is not None:
+        check_floating("anchor_weight", anchor_weight)
+        check_no_grad("anchor_weight", anchor_weight, "anchors, keys and negatives")
+        check_pixelwise(read_features(anchors, "anchors"), "anchor_weight", anchor_weight)
     settings = PairSettings(
         similarity, temperature, denominator, exclude_self, ignore_index, reduction, backend
     )

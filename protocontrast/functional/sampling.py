@@ -17,8 +17,19 @@ from protocontrast.checks import (
     sentence,
 )
 from protocontrast.functional import hints
-from protocontrast.functional.randomness import uniform
 from protocontrast.ops.labels import checked_labels
+
+
+def uniform(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Numbers in [0, 1), drawn where the generator lives, on the device of `like`."""
+    if generator is None:
+        return torch.rand(shape, dtype=torch.float32, device=like.device)
+    if not isinstance(generator, torch.Generator):
+        requirement = "to be a torch.Generator"
+        raise TypeError(sentence("generator", requirement, type(generator).__name__))
+    drawn = torch.rand(shape, dtype=torch.float32, generator=generator, device=generator.device)
+    return drawn.to(like.device)
+
 
 MODES = ("random", "per_class", "hard_easy")
 

@@ -1,6 +1,5 @@
-"""Pseudo labels from probabilities: `select_labels` and `confident_share`."""
+"""Pseudo labels from probabilities: `rectify`, `select_labels` and `confident_share`."""
 
-from numbers import Real
 from typing import Literal, NamedTuple
 
 import torch
@@ -10,13 +9,13 @@ from protocontrast.checks import (
     check_choice,
     check_flag,
     check_ignore_index,
+    check_like,
     check_share,
     public,
-    sentence,
 )
 from protocontrast.functional.class_scores import widened
-from protocontrast.functional.pixels import check_per_class, read_features
-from protocontrast.functional.transfer import TransferredLabels, check_threshold
+from protocontrast.functional.pixels import read_features
+from protocontrast.functional.transfer import TransferredLabels, read_threshold
 
 SELECT_MEASURES = ("confidence", "log_odds")
 
@@ -106,17 +105,9 @@ def select_labels(
     check_ignore_index(ignore_index, pixels.channels)
     best = most_probable(pixels.features)
     value = best.confidence if measure == "confidence" else best.log_odds
-    least: float | Tensor
-    if isinstance(threshold, Tensor):
-        per_class = threshold.expand(pixels.channels) if threshold.dim() == 0 else threshold
-        check_per_class(pixels, "threshold", per_class, pixels.channels)
-        least = per_class[best.labels]
-    elif not isinstance(threshold, Real) or isinstance(threshold, bool):
-        requirement = "to be a number or a (C,) tensor"
-        raise TypeError(sentence("threshold", requirement, type(threshold).__name__))
-    else:
-        check_threshold(threshold, measure)
-        least = float(threshold)
+    least = read_threshold(pixels, threshold, pixels.channels, measure)
+    if isinstance(least, Tensor):
+        least = least[best.labels]
     # The odds of a class without any other are infinite, too.
     kept = (value >= least) & (least < torch.inf)
     count = value.shape[1]
@@ -172,3 +163,45 @@ def confident_share(probabilities: Tensor, threshold: float, *, per_image: bool 
     if per_image:
         return sure.sum(dim=1) / max(sure.shape[1], 1)
     return sure.sum() / max(sure.numel(), 1)
+
+
+@public
+def rectify(probabilities: Tensor, weights: Tensor) -> Tensor:
+    """Multiply class probabilities by weights of the classes, and normalise again.
+
+        q_ic = p_ic w_ic / sum_k p_ik w_ik
+
+    With `p` the probabilities of a head, perhaps saved long ago, and `w` the present similarities,
+    `prototype_logits(features, prototypes, similarity="euclidean", temperature=1.0).softmax(1)`,
+    this is online denoising of pseudo labels; `select_labels` makes labels of the result.
+
+    Args:
+        probabilities: of the classes, >= 0.
+        weights: >= 0, of the same pixels; what multiplies all of a pixel's weights cancels.
+
+    Shape:
+        probabilities, weights (B, C, Z, H, W), (B, C, H, W), (B, C, P) or (N, C). Result the same.
+
+    Returns:
+        Probabilities, float32 (float64 for float64), differentiable in both. Where every product is
+        0, the probabilities as they were.
+
+    Raises:
+        ValueError: shapes or devices differ.
+        TypeError: a wrong dtype.
+
+    Source:
+        Zhang et al., CVPR 2021, arXiv 2101.10979 (prototypical denoising); (P6) of docs/parts.md.
+
+    Example:
+        >>> import torch
+        >>> rectify(torch.tensor([[0.6, 0.4]]), torch.tensor([[0.2, 0.8]])).tolist()
+        [[0.27272728085517883, 0.7272727489471436]]
+    """
+    read_features(probabilities, "probabilities")
+    like = tuple(probabilities.shape), "like probabilities", probabilities, "probabilities"
+    check_like("weights", weights, *like)
+    shares = widened(probabilities)
+    product = shares * weights.to(shares.dtype)
+    total = product.sum(dim=1, keepdim=True)
+    return torch.where(total == 0, shares, product / torch.where(total == 0, 1, total))

@@ -13,10 +13,10 @@ from protocontrast.checks import (
     sentence,
 )
 from protocontrast.functional import hints
-from protocontrast.functional.balance import balanced
 from protocontrast.functional.logits import prototype_logits
 from protocontrast.functional.pixels import read_checked_labels, read_features
 from protocontrast.functional.settings import Backend
+from protocontrast.functional.sinkhorn import balanced
 from protocontrast.ops.backend import choose
 
 

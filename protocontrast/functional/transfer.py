@@ -8,16 +8,9 @@ import torch
 from torch import Tensor
 
 from protocontrast.calls import TransferCall
-from protocontrast.checks import (
-    check_choice,
-    check_ignore_index,
-    check_number,
-    public,
-    sentence,
-)
-from protocontrast.functional.pixels import check_per_class, check_prototypes, read_features
-from protocontrast.functional.settings import SIMILARITIES, Backend, Similarity
-from protocontrast.functional.temperature import read_temperature
+from protocontrast.checks import check_choice, check_ignore_index, check_number, public, sentence
+from protocontrast.functional.pixels import Pixels, check_per_class, check_prototypes, read_features
+from protocontrast.functional.settings import SIMILARITIES, Backend, Similarity, read_temperature
 from protocontrast.ops.backend import choose
 from protocontrast.ops.transfer import transfer
 
@@ -57,6 +50,21 @@ def check_threshold(threshold: float, kind: str, lowest: float = -math.inf) -> N
         name = "a confidence" if kind == "confidence" else f"a {kind} similarity"
         requirement = f"{within} as {name} is"
         raise ValueError(sentence("threshold", requirement, repr(threshold), hint))
+
+
+def read_threshold(
+    pixels: Pixels, threshold: float | Tensor, num_classes: int, kind: str
+) -> float | Tensor:
+    """A number that a measure of this kind may reach, or one per class (C,)."""
+    if isinstance(threshold, Tensor):
+        threshold = threshold.expand(num_classes) if threshold.dim() == 0 else threshold
+        check_per_class(pixels, "threshold", threshold, num_classes)
+        return threshold
+    if not isinstance(threshold, Real) or isinstance(threshold, bool):
+        requirement = "to be a number or a (C,) tensor"
+        raise TypeError(sentence("threshold", requirement, type(threshold).__name__))
+    check_threshold(threshold, kind)
+    return float(threshold)
 
 
 @public
@@ -127,27 +135,14 @@ def transfer_labels(
     num_classes = prototypes.shape[0]
     check_ignore_index(ignore_index, num_classes)
     check_per_class(pixels, "present", present, num_classes, boolean=True)
-    class_threshold = None
-    if isinstance(threshold, Tensor):
-        class_threshold = threshold.expand(num_classes) if threshold.dim() == 0 else threshold
-        check_per_class(pixels, "threshold", class_threshold, num_classes)
-    elif not isinstance(threshold, Real) or isinstance(threshold, bool):
-        requirement = "to be a number or a (C,) tensor"
-        raise TypeError(sentence("threshold", requirement, type(threshold).__name__))
-    else:
-        kind = similarity if measure == "similarity" else measure
-        check_threshold(threshold, kind)
+    kind = similarity if measure == "similarity" else measure
+    threshold = read_threshold(pixels, threshold, num_classes, kind)
     with torch.no_grad():
         call = TransferCall(
-            pixels.features,
-            prototypes,
-            present,
-            class_threshold,
-            0.0 if isinstance(threshold, Tensor) else float(threshold),
-            measure,
-            similarity,
-            temperature,
-            ignore_index,
-        )
+            pixels.features, prototypes, present,
+            threshold if isinstance(threshold, Tensor) else None,
+            0.0 if isinstance(threshold, Tensor) else threshold,
+            measure, similarity, temperature, ignore_index,
+        )  # fmt: skip
         labels, confidence = transfer(call, choose(backend, "transfer", features, similarity))
     return TransferredLabels(pixels.restored(labels), pixels.restored(confidence))

@@ -7,8 +7,8 @@ from protocontrast.checks import (
     check_device,
     check_floating,
     check_ignore_index,
+    check_like,
     check_no_grad,
-    check_shape,
     public,
     sentence,
 )
@@ -119,9 +119,7 @@ def upsampled_cross_entropy(
     _check_size(tuple(labels.shape), shape)
     check_device("labels", labels, logits, "logits")
     if class_weight is not None:
-        check_floating("class_weight", class_weight)
-        check_shape("class_weight", class_weight, (num_classes,), "= (C,)")
-        check_device("class_weight", class_weight, logits, "logits")
+        check_like("class_weight", class_weight, (num_classes,), "= (C,)", logits, "logits")
         check_no_grad("class_weight", class_weight, to="logits")
     settings = UpsampledSettings(ignore_index, align_corners, label_smoothing, reduction, backend)
     check_ignore_index(ignore_index, num_classes)

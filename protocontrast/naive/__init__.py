@@ -5,15 +5,17 @@ anchors (A, D), keys (K, D) and negatives (M, D) have a label each. Nothing is f
 saved; every other implementation is tested against these functions.
 """
 
-from protocontrast.naive.bank import calibrate, moving_average
-from protocontrast.naive.class_prototypes import class_sums
-from protocontrast.naive.class_statistics import class_squares
+from protocontrast.naive.class_prototypes import (
+    calibrate,
+    class_squares,
+    class_sums,
+    moving_average,
+)
 from protocontrast.naive.contrast import equal_weights, pixel_prototype_contrast
 from protocontrast.naive.distribution_contrast import distribution_contrast, pulls
 from protocontrast.naive.grid import label_counts
-from protocontrast.naive.logits import prototype_logits
 from protocontrast.naive.pair_contrast import pair_contrast, pairs
-from protocontrast.naive.similarity import present_rows, similarities, unit_rows
+from protocontrast.naive.similarity import present_rows, prototype_logits, similarities, unit_rows
 from protocontrast.naive.target_pass import target_pass
 from protocontrast.naive.transfer import first_of_equals, fuse_labels, transfer_labels
 from protocontrast.naive.upsampled_cross_entropy import (

@@ -5,8 +5,7 @@ from einops import rearrange, reduce, repeat
 from torch import Tensor
 
 from protocontrast.calls import ContrastCall, LogitsCall
-from protocontrast.naive.logits import prototype_logits
-from protocontrast.naive.similarity import present_rows
+from protocontrast.naive.similarity import present_rows, prototype_logits
 
 
 def pixel_prototype_contrast(

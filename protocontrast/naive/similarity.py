@@ -1,8 +1,10 @@
-"""Similarities between pixels and prototypes (M2), and which prototypes there are."""
+"""Similarities and logits of pixels and prototypes (M2), and which prototypes there are."""
 
 import torch
 from einops import rearrange, reduce
 from torch import Tensor
+
+from protocontrast.calls import LogitsCall
 
 
 def sizes(values: Tensor) -> Tensor:
@@ -46,3 +48,13 @@ def similarities(features: Tensor, prototypes: Tensor, similarity: str) -> Tenso
     apart = squared != 0
     length = torch.where(apart, squared, 1).sqrt() * rearrange(size, "n c 1 -> n c")
     return -torch.where(apart, length, 0)
+
+
+def prototype_logits(call: LogitsCall, keep_absent: bool = False) -> Tensor:
+    """(M2) z_ic = sim(f_i, p_c) / tau; an absent class has -inf, or cosine -1 where it is kept."""
+    features, similarity = call.features, call.similarity
+    present = present_rows(call.prototypes, call.present, similarity)
+    readable = torch.where(rearrange(present, "c -> c 1"), call.prototypes, 0).to(features.dtype)
+    scores = torch.where(present, similarities(features, readable, similarity), -1)
+    logits = scores / call.temperature
+    return logits if keep_absent else torch.where(present, logits, -torch.inf)

@@ -5,8 +5,7 @@ from einops import rearrange
 from torch import Tensor
 
 from protocontrast.calls import LogitsCall, TransferCall
-from protocontrast.naive.logits import prototype_logits
-from protocontrast.naive.similarity import present_rows, similarities
+from protocontrast.naive.similarity import present_rows, prototype_logits, similarities
 
 
 def first_of_equals(prototypes: Tensor, present: Tensor) -> Tensor:

@@ -1,15 +1,15 @@
-"""The class-sum operator and its gradient."""
+"""The operators of class sums, with their gradient, and of squared deviations from class means."""
 
 import torch
 from torch import Tensor
 
 from protocontrast import naive
-from protocontrast.calls import ClassSumsCall
+from protocontrast.calls import ClassSquaresCall, ClassSumsCall
 from protocontrast.eager import class_prototypes as eager_class_prototypes
 from protocontrast.eager.tiles import accumulation_dtype
 from protocontrast.native import class_prototypes as native_class_prototypes
 from protocontrast.ops.labels import checked_labels, refuse_on_host
-from protocontrast.ops.operator import Implementation, Operator
+from protocontrast.ops.operator import Implementation, Operator, named
 from protocontrast.ops.rows import images_of, in_rows
 
 FUNCTION = "class_prototypes"
@@ -49,12 +49,8 @@ def _triton() -> Implementation:
 
 OPERATOR = Operator(
     "class_sums", ClassSumsCall, _empty, naive=_naive, triton=_triton,
-    eager=Implementation(
-        eager_class_prototypes.class_sums, eager_class_prototypes.class_sums_backward
-    ),
-    native=Implementation(
-        native_class_prototypes.class_sums, native_class_prototypes.class_sums_backward
-    ),
+    eager=named(eager_class_prototypes, "class_sums"),
+    native=named(native_class_prototypes, "class_sums"),
     check=_check, results=2, differentiable=["features"],
 )  # fmt: skip
 
@@ -63,3 +59,32 @@ def class_sums(call: ClassSumsCall, backend: str) -> tuple[Tensor, Tensor]:
     """Sums (G, C, D) and counts (G, C); G = B per image, else 1."""
     sums, counts = OPERATOR(call, backend)
     return sums, counts
+
+
+def _check_squares(call: ClassSquaresCall) -> None:
+    refuse_on_host("class_statistics", call.labels, call.means.shape[1], call.ignore_index)
+
+
+def _empty_squares(call: ClassSquaresCall) -> list[Tensor]:
+    return [torch.empty_like(call.means, dtype=accumulation_dtype(call.features))]
+
+
+def _naive_squares(call: ClassSquaresCall) -> Tensor:
+    groups = images_of(call) if call.means.shape[0] > 1 else [call]
+    means = call.means.to(accumulation_dtype(call.features))
+    parts = [
+        naive.class_squares(in_rows(one, "class_statistics", mean.shape[0])._replace(means=mean))
+        for one, mean in zip(groups, means, strict=means.shape[0] > 0)
+    ]
+    return torch.stack(parts) if parts else torch.zeros_like(means)
+
+
+SQUARES = Operator(
+    "class_squares", ClassSquaresCall, _empty_squares, naive=_naive_squares,
+    eager=named(eager_class_prototypes, "class_squares"), check=_check_squares,
+)  # fmt: skip
+
+
+def class_squares(call: ClassSquaresCall, backend: str) -> Tensor:
+    """Sums (G, C, D) like the means; G = B per image, else 1."""
+    return SQUARES(call, backend)

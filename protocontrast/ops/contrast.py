@@ -8,13 +8,12 @@ from protocontrast.calls import ContrastCall
 from protocontrast.eager import contrast as eager_contrast
 from protocontrast.native import contrast as native_contrast
 from protocontrast.ops.backend import full_precision
+from protocontrast.ops.gradient import is_learnt
 from protocontrast.ops.labels import class_labels
-from protocontrast.ops.learnt import learnt_contrast
-from protocontrast.ops.operator import Implementation, Operator, empty_pixels
+from protocontrast.ops.masses import learnt_contrast, smoothed
+from protocontrast.ops.operator import Implementation, Operator, empty_pixels, named
 from protocontrast.ops.reduction import reduced
 from protocontrast.ops.rows import in_rows, per_image
-from protocontrast.ops.smoothing import smoothed
-from protocontrast.ops.temperature import is_learnt
 
 FUNCTION = "pixel_prototype_contrast"
 
@@ -34,16 +33,8 @@ def _triton() -> Implementation:
 OPERATOR = Operator(
     "contrast", ContrastCall, lambda call: [empty_pixels(call.features) for _ in range(3)],
     naive=_naive, triton=_triton,
-    eager=Implementation(
-        eager_contrast.contrast,
-        eager_contrast.contrast_backward,
-        eager_contrast.contrast_with_gradient,
-    ),
-    native=Implementation(
-        native_contrast.contrast,
-        native_contrast.contrast_backward,
-        native_contrast.contrast_with_gradient,
-    ),
+    eager=named(eager_contrast, "contrast"),
+    native=named(native_contrast, "contrast"),
     check=class_labels(FUNCTION, "prototypes"), results=3, saved=[2], annealed=True,
     differentiable=["features", "prototypes"], private=["prototypes", "present", "class_weight"],
 )  # fmt: skip

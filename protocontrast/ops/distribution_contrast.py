@@ -6,10 +6,9 @@ from torch import Tensor
 from protocontrast import naive
 from protocontrast.calls import DistributionCall
 from protocontrast.eager import distribution_contrast as eager_distribution
-from protocontrast.ops import temperature as temperatures
-from protocontrast.ops.gradient import private_copy
+from protocontrast.ops.gradient import private_copy, private_temperature
 from protocontrast.ops.labels import class_labels
-from protocontrast.ops.operator import Implementation, Operator, empty_pixels
+from protocontrast.ops.operator import Implementation, Operator, empty_pixels, named
 from protocontrast.ops.rows import in_rows, per_image
 
 FUNCTION = "distribution_contrast"
@@ -32,11 +31,7 @@ OPERATOR = Operator(
     "distribution_contrast", DistributionCall,
     lambda call: [empty_pixels(call.features) for _ in range(3)],
     naive=_naive, triton=_triton,
-    eager=Implementation(
-        eager_distribution.distribution_contrast,
-        eager_distribution.distribution_contrast_backward,
-        eager_distribution.distribution_contrast_with_gradient,
-    ),
+    eager=named(eager_distribution, "distribution_contrast"),
     check=class_labels(FUNCTION, "prototypes"), results=3, saved=[2],
     differentiable=["features", "prototypes", "variance"],
     private=["prototypes", "variance", "present", "class_weight"],
@@ -45,7 +40,7 @@ OPERATOR = Operator(
 
 def _over_temperature(call: DistributionCall) -> DistributionCall:
     """A temperature that is a tensor divides the classes' rows, which carry its gradient."""
-    temperature = temperatures.private(call.temperature)
+    temperature = private_temperature(call.temperature)
     if not isinstance(temperature, Tensor):
         return call
 

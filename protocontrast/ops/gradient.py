@@ -123,6 +123,18 @@ def private_copy(value: Optional) -> Optional:
     return value if value is None or torch.compiler.is_compiling() else value.clone()
 
 
+def is_learnt(temperature: float | Tensor) -> bool:
+    """Whether a gradient to it is wanted."""
+    return isinstance(temperature, Tensor) and temperature.requires_grad
+
+
+def private_temperature(temperature: float | Tensor) -> float | Tensor:
+    """The temperature, a copy where it is a tensor that backward reads and does not reach."""
+    if not isinstance(temperature, Tensor) or temperature.requires_grad:
+        return temperature
+    return private_copy(snapshot_if_traced(temperature))
+
+
 def first_order_only(compute: Callable[..., Any], *inputs: Any) -> Any:
     """The gradients `compute(*inputs)`; differentiating them raises.
 

@@ -8,8 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from protocontrast.calls import LabelCountsCall
 from protocontrast.checks import refuse_wrong_values
+from protocontrast.eager import grid as eager_grid
 from protocontrast.ops.backend import is_plain
+from protocontrast.ops.operator import Operator, named
 
 _THREAD = threading.local()
 
@@ -67,3 +70,23 @@ def checked_labels(labels: Tensor, num_classes: int, ignore_index: int, function
 @checked_labels.register_fake
 def _(labels: Tensor, num_classes: int, ignore_index: int, function: str) -> Tensor:
     return torch.empty_like(labels)
+
+
+def _check_counts(call: LabelCountsCall) -> None:
+    refuse_on_host("labels_to_grid", call.labels, call.num_classes, call.ignore_index)
+
+
+def _empty_counts(call: LabelCountsCall) -> list[Tensor]:
+    shape = call.labels.shape[0], call.num_classes, call.height, call.width
+    return [call.labels.new_empty(shape, dtype=torch.float32)]
+
+
+COUNTS = Operator(
+    "label_counts", LabelCountsCall, _empty_counts,
+    eager=named(eager_grid, "label_counts"), check=_check_counts,
+)  # fmt: skip
+
+
+def label_counts(call: LabelCountsCall) -> Tensor:
+    """(B, C, height, width) float32: pixels of each class in each cell."""
+    return COUNTS(call, "eager")

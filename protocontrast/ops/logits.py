@@ -8,8 +8,8 @@ from protocontrast.calls import LogitsCall
 from protocontrast.eager import logits as eager_logits
 from protocontrast.eager.tiles import accumulation_dtype
 from protocontrast.native import logits as native_logits
-from protocontrast.ops import temperature as temperatures
-from protocontrast.ops.operator import Implementation, Operator
+from protocontrast.ops.gradient import private_temperature
+from protocontrast.ops.operator import Implementation, Operator, named
 from protocontrast.ops.rows import in_rows, per_image
 
 
@@ -32,8 +32,8 @@ def _triton() -> Implementation:
 
 OPERATOR = Operator(
     "logits", LogitsCall, _empty, naive=_naive, triton=_triton,
-    eager=Implementation(eager_logits.logits, eager_logits.logits_backward),
-    native=Implementation(native_logits.logits, native_logits.logits_backward),
+    eager=named(eager_logits, "logits"),
+    native=named(native_logits, "logits"),
     differentiable=["features", "prototypes"], private=["prototypes", "present"],
 )  # fmt: skip
 
@@ -45,5 +45,5 @@ def logits(call: LogitsCall, backend: str) -> Tensor:
     values = OPERATOR(call._replace(temperature=1.0), backend)
     # -inf over a number is -inf, but has no gradient to it.
     there = values != -torch.inf
-    temperature = temperatures.private(call.temperature)
+    temperature = private_temperature(call.temperature)
     return torch.where(there, torch.where(there, values, 0) / temperature, values)

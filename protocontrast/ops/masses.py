@@ -1,11 +1,18 @@
-"""Targets and weights in plain torch: a mass per pixel and class, held whole."""
+"""Targets and weights in plain torch, a mass per pixel and class, held whole.
+
+For what the operator of the contrast never does: smoothed labels, and a temperature that is learnt.
+"""
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from protocontrast.calls import ContrastCall
+from protocontrast.calls import ContrastCall, LogitsCall
 from protocontrast.eager.tiles import accumulation_dtype
+from protocontrast.ops.gradient import private_copy
 from protocontrast.ops.labels import checked_labels
+from protocontrast.ops.logits import logits
 
 
 def present_classes(call: ContrastCall) -> Tensor:
@@ -44,3 +51,39 @@ def masses(call: ContrastCall, share: Tensor, function: str) -> Tensor:
         return mass
     weight = call.pixel_weight.to(share.dtype)[:, None]
     return torch.where((weight == 0) | (mass == 0), 0, mass * weight)
+
+
+class Smoothed(NamedTuple):
+    """Soft targets (B, C, P), and the summed weight () of what they were made from."""
+
+    targets: Tensor
+    weight: Tensor
+
+
+def smoothed(call: ContrastCall, label_smoothing: float, function: str) -> Smoothed:
+    """(M3) (1 - eps) t_ic + eps / C' sum_k t_ik, k and c among the C' classes that count."""
+    there = present_classes(call)
+    dtype = accumulation_dtype(call.features)
+    here = torch.ones_like(there, dtype=dtype) if call.keep_absent else there.to(dtype)
+    own = masses(call._replace(pixel_weight=None), here, function)
+    each = own.sum(dim=1, keepdim=True) / here.sum().clamp_min(1)
+    targets = (1 - label_smoothing) * own + label_smoothing * each * here[:, None]
+    weight = masses(call, counted_share(call, there), function)
+    return Smoothed(targets, weight.sum())
+
+
+def learnt_contrast(call: ContrastCall, backend: str, function: str) -> tuple[Tensor, Tensor]:
+    """Loss and mass of every pixel and class, each (B, C, P)."""
+    there = private_copy(present_classes(call))
+    mass = masses(call, counted_share(call, there), function)
+    valid = (mass != 0).any(dim=1, keepdim=True)
+    # The gradient of a pixel that is NaN is NaN even where nothing comes back to it.
+    read = torch.where(valid, call.features, 0)
+    cosines = logits(LogitsCall(read, call.prototypes, there, call.similarity, 1.0), backend)
+    lowest = -1.0 if call.keep_absent else 0.0
+    scores = torch.where(there[:, None], cosines, lowest) / call.temperature
+    if not call.keep_absent:
+        scores = torch.where(there[:, None], scores, -torch.inf)
+    lse = torch.where(valid, scores, 0).logsumexp(dim=1, keepdim=True)
+    gap = lse - torch.where(mass == 0, 0, scores)
+    return torch.where(mass == 0, 0, mass * gap), mass

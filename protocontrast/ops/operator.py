@@ -52,6 +52,15 @@ class Implementation(NamedTuple):
     with_gradient: Callable[..., Any] | None = None
 
 
+def named(module: Any, name: str) -> Implementation:
+    """What a module has under a name, and with `_backward` and `_with_gradient` behind it."""
+    return Implementation(
+        getattr(module, name),
+        getattr(module, f"{name}_backward", None),
+        getattr(module, f"{name}_with_gradient", None),
+    )
+
+
 class Operator:
     """Results of a call, the first one differentiable, by whichever backend is asked for.
 

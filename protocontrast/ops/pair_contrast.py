@@ -8,10 +8,9 @@ from protocontrast.calls import PairContrastCall, PairRolesCall
 from protocontrast.eager import pair_contrast as eager_pair_contrast
 from protocontrast.eager.tiles import accumulation_dtype
 from protocontrast.native import pair_contrast as native_pair_contrast
-from protocontrast.ops import temperature as temperatures
 from protocontrast.ops.backend import full_precision
-from protocontrast.ops.gradient import private_copy, snapshot_if_traced
-from protocontrast.ops.operator import Implementation, Operator
+from protocontrast.ops.gradient import private_copy, private_temperature, snapshot_if_traced
+from protocontrast.ops.operator import Implementation, Operator, named
 from protocontrast.ops.reduction import reduced
 
 
@@ -30,12 +29,8 @@ def _triton() -> Implementation:
 
 OPERATOR = Operator(
     "pair_contrast", PairRolesCall, _empty, triton=_triton,
-    eager=Implementation(
-        eager_pair_contrast.pair_contrast, eager_pair_contrast.pair_contrast_backward
-    ),
-    native=Implementation(
-        native_pair_contrast.pair_contrast, native_pair_contrast.pair_contrast_backward
-    ),
+    eager=named(eager_pair_contrast, "pair_contrast"),
+    native=named(native_pair_contrast, "pair_contrast"),
     results=3, saved=[2], differentiable=["anchors", "keys"], unread=["anchor_weight"],
 )  # fmt: skip
 
@@ -47,7 +42,7 @@ def _naive(call: PairContrastCall) -> tuple[Tensor, Tensor]:
         keys=call.keys.to(dtype),
         negatives=None if negatives is None else negatives.to(dtype),
         anchor_weight=private_copy(call.anchor_weight),
-        temperature=temperatures.private(call.temperature),
+        temperature=private_temperature(call.temperature),
     )
     with full_precision(call.anchors):
         return naive.pair_contrast(rows)
@@ -58,7 +53,7 @@ def _over_temperature(call: PairContrastCall) -> PairContrastCall:
 
     A distance is that of all rows over the temperature.
     """
-    temperature = temperatures.private(call.temperature)
+    temperature = private_temperature(call.temperature)
     if not isinstance(temperature, Tensor):
         return call
     unit, apart = call.similarity == "cosine", call.similarity == "euclidean"

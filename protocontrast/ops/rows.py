@@ -5,8 +5,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from protocontrast.eager.tiles import accumulation_dtype
-from protocontrast.ops import temperature as temperatures
-from protocontrast.ops.gradient import private_copy
+from protocontrast.ops.gradient import private_copy, private_temperature
 from protocontrast.ops.labels import checked_labels
 
 Call = TypeVar("Call", bound=tuple[Any, ...])
@@ -21,7 +20,7 @@ def in_rows(call: Call, function: str, num_classes: int) -> Call:
     changed: dict[str, Any] = {}
     for name, value in call._asdict().items():  # type: ignore[attr-defined]
         if name == "temperature":
-            changed[name] = temperatures.private(value)
+            changed[name] = private_temperature(value)
         elif not isinstance(value, Tensor):
             continue
         elif name in ("features", "pixel_weight"):

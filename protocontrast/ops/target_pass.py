@@ -14,12 +14,11 @@ from protocontrast.eager.tiles import accumulation_dtype
 from protocontrast.native import contrast as native_contrast
 from protocontrast.native import target_pass as native_target_pass
 from protocontrast.ops.backend import is_plain
-from protocontrast.ops.gradient import first_order_only, only_first_differentiable
+from protocontrast.ops.gradient import first_order_only, is_learnt, only_first_differentiable
 from protocontrast.ops.labels import refuse_on_host
-from protocontrast.ops.learnt import learnt_contrast
+from protocontrast.ops.masses import learnt_contrast
 from protocontrast.ops.operator import Implementation, Operator, empty_pixels
 from protocontrast.ops.rows import in_rows, per_image
-from protocontrast.ops.temperature import is_learnt
 
 FUNCTION = "target_pass"
 

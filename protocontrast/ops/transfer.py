@@ -7,7 +7,7 @@ from protocontrast import naive
 from protocontrast.calls import TransferCall
 from protocontrast.eager import transfer as eager_transfer
 from protocontrast.native import transfer as native_transfer
-from protocontrast.ops.operator import Implementation, Operator, empty_pixels
+from protocontrast.ops.operator import Implementation, Operator, empty_pixels, named
 from protocontrast.ops.rows import in_rows, per_image
 
 
@@ -30,8 +30,8 @@ def _triton() -> Implementation:
 
 OPERATOR = Operator(
     "transfer", TransferCall, _empty, naive=_naive, triton=_triton,
-    eager=Implementation(eager_transfer.transfer),
-    native=Implementation(native_transfer.transfer), results=2, annealed=True,
+    eager=named(eager_transfer, "transfer"),
+    native=named(native_transfer, "transfer"), results=2, annealed=True,
 )  # fmt: skip
 
 

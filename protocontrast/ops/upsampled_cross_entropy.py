@@ -1,17 +1,17 @@
-"""The operator of cross-entropy of upsampled logits, and its gradient."""
+"""The operators of cross-entropy of upsampled logits and of the depth of volumes."""
 
 import torch
 from torch import Tensor
 
 from protocontrast import naive
 from protocontrast.calls import StretchCall, UpsampledCall
+from protocontrast.eager import resampling
 from protocontrast.eager import upsampled_cross_entropy as eager_upsampled
 from protocontrast.eager.tiles import accumulation_dtype
 from protocontrast.native import upsampled_cross_entropy as native_upsampled
-from protocontrast.ops.depth import stretched_depth
 from protocontrast.ops.gradient import private_copy
 from protocontrast.ops.labels import checked_labels, refuse_on_host
-from protocontrast.ops.operator import Implementation, Operator
+from protocontrast.ops.operator import Implementation, Operator, named
 from protocontrast.ops.reduction import reduced
 
 FUNCTION = "upsampled_cross_entropy"
@@ -47,17 +47,22 @@ def _triton() -> Implementation:
 
 OPERATOR = Operator(
     "upsampled_cross_entropy", UpsampledCall, _empty, naive=_naive, triton=_triton,
-    eager=Implementation(
-        eager_upsampled.upsampled_cross_entropy,
-        eager_upsampled.upsampled_cross_entropy_backward,
-        eager_upsampled.upsampled_cross_entropy_with_gradient,
-    ),
-    native=Implementation(
-        native_upsampled.upsampled_cross_entropy,
-        native_upsampled.upsampled_cross_entropy_backward,
-        native_upsampled.upsampled_cross_entropy_with_gradient,
-    ),
+    eager=named(eager_upsampled, "upsampled_cross_entropy"),
+    native=named(native_upsampled, "upsampled_cross_entropy"),
     check=_check, results=2, differentiable=["logits"], private=["class_weight"], wide=True,
+)  # fmt: skip
+
+
+def _empty_slices(call: StretchCall) -> list[Tensor]:
+    images, channels, _, height, width = call.logits.shape
+    shape = images, call.depth, channels, height, width
+    return [call.logits.new_empty(shape, dtype=accumulation_dtype(call.logits))]
+
+
+DEPTH = Operator(
+    "stretched_depth", StretchCall, _empty_slices,
+    eager=named(resampling, "stretched_depth"),
+    differentiable=["logits"], unread=["logits"],
 )  # fmt: skip
 
 
@@ -66,7 +71,7 @@ def upsampled_cross_entropy(call: UpsampledCall, reduction: str, backend: str) -
     labels = call.labels
     if labels.dim() == 4 and backend != "naive":
         # Of each slice a map: the sums over all of them are those of the volumes.
-        slices = stretched_depth(StretchCall(call.logits, labels.shape[1], call.align_corners))
+        slices = DEPTH(StretchCall(call.logits, labels.shape[1], call.align_corners), "eager")
         maps = call._replace(logits=slices.flatten(0, 1), labels=labels.flatten(0, 1))
         loss = upsampled_cross_entropy(maps, reduction, backend)
         return loss.reshape(labels.shape) if reduction == "none" else loss

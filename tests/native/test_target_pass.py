@@ -9,12 +9,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from protocontrast.functional.target_pass import target_pass
 from tests import test_target_pass as any_backend
 from tests import test_target_pass_autograd as derivatives
 from tests.agreement import similarity_scales, widened
 from tests.native.variants import NAMES, variant
 from tests.strategies import NAN, laid_out, normal, seeds, soft_map
+from tests.target_passes import target_pass
 from tests.tolerance import assert_within
 
 

@@ -1,4 +1,4 @@
-"""Contrast as modules: `PixelPrototypeContrastLoss` and `BidirectionalContrastLoss`."""
+"""Losses as modules: settings stored, the function of the same name called."""
 
 from torch import Tensor
 
@@ -6,7 +6,9 @@ from protocontrast.checks import called, check_flag, check_labels
 from protocontrast.functional import (
     BidirectionalContrast,
     bidirectional_contrast,
+    pair_contrast,
     pixel_prototype_contrast,
+    upsampled_cross_entropy,
 )
 from protocontrast.functional.settings import (
     Absent,
@@ -14,10 +16,13 @@ from protocontrast.functional.settings import (
     Balance,
     BidirectionalSettings,
     ContrastSettings,
+    Denominator,
+    PairSettings,
     Reduction,
     Similarity,
+    UpsampledSettings,
+    check_class_weight,
 )
-from protocontrast.losses.class_weight import check_class_weight
 from protocontrast.module import Configured
 
 
@@ -35,14 +40,8 @@ class PixelPrototypeContrastLoss(Configured):
         validate: check label values on every call with `check_labels`; waits for a GPU.
         backend: "auto", or an implementation by name.
 
-    Shape:
-        As in `pixel_prototype_contrast`.
-
     Returns:
         From `forward(features, labels, prototypes, *, present=None, pixel_weight=None)`: the loss.
-
-    Raises:
-        ValueError: an unknown setting.
 
     Source:
         Lee et al., ECCV 2022, arXiv 2207.10892; (M3) of docs/maths.md.
@@ -119,15 +118,9 @@ class BidirectionalContrastLoss(Configured):
         validate: check label values on every call with `check_labels`; waits for a GPU.
         backend: "auto", or an implementation by name.
 
-    Shape:
-        As in `bidirectional_contrast`.
-
     Returns:
         From `forward(source_features, source_labels, target_features, target_labels, **given)`:
         `BidirectionalContrast`; `given` are prototypes and presence as in the function.
-
-    Raises:
-        ValueError: an unknown setting.
 
     Source:
         Lee et al., ECCV 2022, arXiv 2207.10892; (M12), (M18) of docs/maths.md.
@@ -194,3 +187,133 @@ class BidirectionalContrastLoss(Configured):
             for labels in (source_labels, target_labels):
                 check_labels(labels, self.num_classes, ignore_index=self.ignore_index)
         return losses
+
+
+class PairContrastLoss(Configured):
+    """`pair_contrast` with its settings stored.
+
+    Args:
+        similarity: "cosine", "dot" or "euclidean".
+        temperature: > 0, a number or a tensor (); an `nn.Parameter` is learnt.
+        denominator: "negatives" or "all".
+        exclude_self: key i is anchor i itself, and no positive of its own.
+        ignore_index: label of rows without a class.
+        reduction: "mean", "sum" or "none".
+        backend: "auto", or an implementation by name.
+
+    Returns:
+        From `forward(anchors, anchor_labels, keys=None, key_labels=None, *, negatives=None,
+        negative_labels=None, anchor_weight=None)`: the loss. Without keys the anchors are the keys.
+
+    Source:
+        Wang et al., ICCV 2021, arXiv 2101.11939; (M17) of docs/pairs.md.
+
+    Example:
+        >>> import torch
+        >>> loss = PairContrastLoss(temperature=1.0, exclude_self=True)
+        >>> f"{loss(torch.eye(3)[[0, 0, 1]], torch.tensor([4, 4, 7])).item():.4f}"
+        '0.3133'
+    """
+
+    Settings = PairSettings
+
+    @called("PairContrastLoss")
+    def __init__(
+        self,
+        *,
+        similarity: Similarity = "cosine",
+        temperature: float | Tensor = 0.1,
+        denominator: Denominator = "negatives",
+        exclude_self: bool = False,
+        ignore_index: int = 255,
+        reduction: Reduction = "mean",
+        backend: Backend = "auto",
+    ) -> None:
+        super().__init__()
+        self.similarity, self.temperature, self.denominator = similarity, temperature, denominator
+        self.exclude_self, self.ignore_index = exclude_self, ignore_index
+        self.reduction, self.backend = reduction, backend
+        self.check()
+
+    def forward(
+        self,
+        anchors: Tensor,
+        anchor_labels: Tensor,
+        keys: Tensor | None = None,
+        key_labels: Tensor | None = None,
+        *,
+        negatives: Tensor | None = None,
+        negative_labels: Tensor | None = None,
+        anchor_weight: Tensor | None = None,
+    ) -> Tensor:
+        """The loss in nats: () for "mean" and "sum", else (A,)."""
+        if keys is None and key_labels is None:
+            keys, key_labels = anchors, anchor_labels
+        return pair_contrast(
+            anchors,
+            anchor_labels,
+            keys,  # type: ignore[arg-type]  # one without the other is refused with a sentence
+            key_labels,  # type: ignore[arg-type]
+            negatives=negatives,
+            negative_labels=negative_labels,
+            anchor_weight=anchor_weight,
+            **self.given(),
+        )
+
+
+class UpsampledCrossEntropyLoss(Configured):
+    """`upsampled_cross_entropy` with its settings stored.
+
+    Args:
+        class_weight: (C,) weights, kept as a buffer that moves with the module.
+        ignore_index: label of pixels without a class, outside 0..C-1.
+        align_corners: as the network was trained.
+        label_smoothing: in [0, 1].
+        reduction: "mean", "sum" or "none".
+        validate: check label values on every call with `check_labels`; waits for a GPU.
+        backend: "auto", or an implementation by name.
+
+    Returns:
+        From `forward(logits, labels)`: the loss.
+
+    Source:
+        (M16) of docs/maths.md.
+
+    Example:
+        >>> import torch
+        >>> loss = UpsampledCrossEntropyLoss()
+        >>> f"{loss(torch.zeros(1, 4, 2, 2), torch.ones(1, 8, 8).long()).item():.4f}"
+        '1.3863'
+    """
+
+    Settings = UpsampledSettings
+    class_weight: Tensor | None
+
+    @called("UpsampledCrossEntropyLoss")
+    def __init__(
+        self,
+        class_weight: Tensor | None = None,
+        *,
+        ignore_index: int = 255,
+        align_corners: bool = False,
+        label_smoothing: float = 0.0,
+        reduction: Reduction = "mean",
+        validate: bool = False,
+        backend: Backend = "auto",
+    ) -> None:
+        super().__init__()
+        check_flag("validate", validate)
+        check_class_weight(class_weight, to="logits")
+        self.register_buffer("class_weight", class_weight)
+        self.ignore_index, self.align_corners = ignore_index, align_corners
+        self.label_smoothing, self.reduction = label_smoothing, reduction
+        self.validate, self.backend = validate, backend
+        self.check()
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss in nats: () for "mean" and "sum", else the labels' shape."""
+        weight = self.class_weight
+        loss = upsampled_cross_entropy(logits, labels, class_weight=weight, **self.given())
+        if self.validate:
+            check_labels(labels, logits.shape[1], ignore_index=self.ignore_index)
+        return loss
