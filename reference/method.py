@@ -302,10 +302,9 @@ def label_counts(
             return valid.sum().double()
         return (class_weight.double()[torch.where(valid, labels, 0)] * valid).sum()
 
-    by_source, by_static = class_weights
-    source = torch.stack([weight(part.source.labels, by_source) for part in parts])
+    source = torch.stack([weight(part.source.labels, class_weights[0]) for part in parts])
     given = [part.target and part.target.labels for part in parts]
-    static = torch.stack([weight(labels, by_static) for labels in given])
+    static = torch.stack([weight(labels, class_weights[1]) for labels in given])
     own = torch.stack([source, static]).sum(dim=1)
     total = ranks.total(own) / (ranks.world * len(parts))
     # Without a label anywhere the sum above it is 0, whatever it is divided by.

@@ -111,8 +111,6 @@ _CARLA_CROPS: Final = Crops(
 )
 _RARE: Final = RareClasses(on=True, temperature=0.02, share=0.7, min_pixels=100)
 _CARLA_RATE: Final = Optimiser("adamw", learning_rate=3e-4, head_factor=3.3, weight_decay=0.01)
-
-
 # What CamVid's eleven classes hold; its riders are people, whom the source does not tell apart.
 _AS_CAMVID: Final = (
     "rider=person", "terrain=vegetation", "wall=building", "traffic light=traffic sign",
