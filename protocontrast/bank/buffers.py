@@ -58,13 +58,15 @@ class WideBuffers(WholeLoads):
     def extra_repr(self) -> str:
         """The constructor's arguments, but for those that are kept as buffers, and the ranks."""
         given = signature(type(self)).parameters.values()
-        kept = [one for one in given if one.name not in (*self._buffers, "process_group")]
-        return ", ".join(
-            f"{one.name}={getattr(self, one.name)!r}"
-            if one.kind is one.KEYWORD_ONLY
-            else repr(getattr(self, one.name))
-            for one in kept
-        )
+        found = []
+        for one in given:
+            if one.name in (*self._buffers, "process_group"):
+                continue
+            value = getattr(self, one.name)
+            # A number of numpy is shown as a number.
+            shown = repr(value) if isinstance(value, str) else str(value)
+            found.append(f"{one.name}={shown}" if one.kind is one.KEYWORD_ONLY else shown)
+        return ", ".join(found)
 
     @torch.no_grad()
     def reset(self) -> None:
