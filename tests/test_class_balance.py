@@ -238,16 +238,6 @@ def test_it_is_one_node() -> None:
     assert found.target_to_source.grad_fn is found.source_to_target.grad_fn
 
 
-def test_the_modules_store_the_setting() -> None:
-    call = call_of(1, (2, 8, 9, 7), (9, 7))
-    expected = bidirectional_contrast(**call)
-    del call["num_classes"], call["balance"]
-    loss = BidirectionalContrastLoss(CLASSES, balance="class")
-    assert torch.equal(loss(**call).loss, expected.loss)
-    for module in (loss, made(balance="class")):
-        assert "balance='class'" in repr(module)
-
-
 def several(seed: int, kind: str) -> tuple[list[Tensor], list[Tensor]]:
     """Maps two times as high and wide, so that some classes have 20 pixels; and their features."""
     maps = [

@@ -180,19 +180,6 @@ def test_wrong_labels_are_refused() -> None:
         pc.pixel_prototype_contrast(features, labels.clamp(max=7), prototypes, label_smoothing=0.1)
 
 
-def test_modules() -> None:
-    features, labels, prototypes = scene()
-    module = pc.PixelPrototypeContrastLoss(label_smoothing=0.25)
-    expected = pc.pixel_prototype_contrast(features, labels, prototypes, label_smoothing=0.25)
-    assert torch.equal(module(features, labels, prototypes), expected)
-    logits, fine = features[:, :, None], labels[:, None].repeat(1, 2, 1)
-    upsampled = pc.UpsampledCrossEntropyLoss(label_smoothing=0.25)
-    expected = pc.upsampled_cross_entropy(logits, fine, label_smoothing=0.25)
-    assert torch.equal(upsampled(logits, fine), expected)
-    assert "label_smoothing=0.25" in repr(module)
-    assert "label_smoothing=0.25" in repr(upsampled)
-
-
 def test_a_case_of_it_would_show() -> None:
     """The scene is not one in which smoothing changes nothing."""
     case = ContrastCase(0, (2, 4, 3, 3), 3)
