@@ -54,14 +54,20 @@ def assert_state(bicl: BiCL, hand: HandBiCL) -> None:
     assert torch.equal(bicl.domain_bias.present, hand.biased)
 
 
-def compare(settings: dict[str, Any], kinds: list[str]) -> list[float]:
-    """Run both over the steps, one more without an update, compare all, return the losses."""
+def compare(settings: dict[str, Any], kinds: list[str], lacking: bool = False) -> list[float]:
+    """Run both over the steps, one more without an update, compare all, return the losses.
+
+    Where something is `lacking`, no source pixel is labelled with class 0 and no target with 1.
+    """
     chosen = Settings(**settings)
     bicl = BiCL(CLASSES, DIM, **chosen._asdict()).double()
     hand = HandBiCL(CLASSES, DIM, chosen)
     losses = []
     for seed, kind in enumerate([*kinds, kinds[0]]):
         source, source_labels, target, static = batch(seed, kind)
+        if lacking:
+            source_labels = torch.where(source_labels == 0, 255, source_labels)
+            static = None if static is None else torch.where(static == 1, 255, static)
         results = []
         for step in (bicl, hand.step):
             leaves = source.clone().requires_grad_(), target.clone().requires_grad_()
@@ -86,6 +92,11 @@ def test_the_step_is_the_step_by_hand(name: str) -> None:
     losses = compare(SETTINGS[name], KINDS)
     assert all(math.isfinite(loss) for loss in losses)
     assert max(losses) > 0
+
+
+@pytest.mark.parametrize("name", ["default", "after", "batch", "floor", "nothing accepted"])
+def test_classes_that_one_domain_lacks(name: str) -> None:
+    compare(SETTINGS[name], KINDS, lacking=True)
 
 
 @pytest.mark.parametrize("kind", KINDS)

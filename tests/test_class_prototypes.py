@@ -10,6 +10,7 @@ from torch import Tensor
 
 from protocontrast import ClassPrototypes, class_prototypes
 from tests.agreement import assert_agrees, values_and_gradients
+from tests.small_tiles import small_tiles
 from tests.strategies import (
     LABEL_DTYPES,
     LABEL_KINDS,
@@ -78,9 +79,11 @@ def test_any_call(
 ) -> None:
     shape = data.draw(feature_shapes("BP" if per_image else "BPN"))
     call = data.draw(calls(shape=shape, normalize=normalize, per_image=per_image))
-    assert_agrees(
-        class_prototypes, call, ["features"], scales=scales_of(call), upstream_seed=upstream_seed
-    )
+    scales = scales_of(call)
+    with small_tiles():
+        assert_agrees(
+            class_prototypes, call, ["features"], scales=scales, upstream_seed=upstream_seed
+        )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -100,8 +103,7 @@ def test_ignored_pixels_are_never_read(backend: str, call: dict[str, Any]) -> No
         for features in (clean["features"], spoilt)
     ]
     (values, gradients), (spoilt_values, spoilt_gradients) = results
-    for value, other in zip(values, spoilt_values, strict=True):
-        torch.testing.assert_close(other, value, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(spoilt_values, values, rtol=1e-5, atol=1e-5)
     gradient = spoilt_gradients["features"]
     assert torch.isfinite(gradient).all()
     torch.testing.assert_close(gradient, gradients["features"], rtol=1e-2, atol=1e-5)

@@ -1,19 +1,15 @@
 """`ClassThresholds`: shares by sorting, caps, movement, exact state, two ranks."""
 
 import math
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from torch import distributed as dist
 
 from protocontrast import ClassThresholds, select_labels
 from tests.strategies import normal, seeds
-from tests.two_ranks import on_two_ranks
 
 BIN = (80 + math.log(18)) / 8191
 
@@ -167,27 +163,3 @@ def test_one_class() -> None:
     thresholds = ClassThresholds(1)
     thresholds.update(torch.ones(3, 1))
     assert (thresholds.select(torch.ones(3, 1)).labels == 0).all()
-
-
-def shared(rank: int | None) -> list[Tensor]:
-    """The mass after each step, of a rank's half of the images or of all of them."""
-    seen = []
-    for momentum in (None, 0.8):
-        thresholds = ClassThresholds(4, momentum=momentum)
-        for seed in range(3):
-            images = batch(seed)
-            if seed == 1:
-                images[1] = torch.nan
-            part = images if rank is None else images[rank : rank + 1]
-            thresholds.update(part)
-            seen.append(thresholds.mass.clone())
-        seen.append(thresholds.thresholds())
-    return seen
-
-
-@pytest.mark.skipif(not dist.is_gloo_available(), reason="torch without gloo")
-def test_two_ranks_equal_one_process_on_the_union(tmp_path: Path) -> None:
-    ranks: list[Any] = on_two_ranks(shared, tmp_path)
-    for mine, theirs, whole in zip(*ranks, shared(None), strict=True):
-        assert torch.equal(mine, theirs)
-        assert torch.equal(mine, whole)

@@ -30,12 +30,17 @@ def dots(features: Tensor, prototypes: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("weight", [None, SHARE])
-@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none", "none of probabilities"])
 @pytest.mark.parametrize("smoothing", [0.1, 1.0])
-def test_hard_labels(smoothing: float, reduction: str, weight: Tensor | None, backend: str) -> None:
+def test_it_is_that_of_torch(
+    smoothing: float, reduction: str, weight: Tensor | None, backend: str
+) -> None:
     features, labels, prototypes = scene()
     leaves = features.requires_grad_(), prototypes.requires_grad_()
     how = {"label_smoothing": smoothing, "reduction": reduction, "ignore_index": 255}
+    if reduction == "none of probabilities":
+        labels = soft_labels(labels.clamp(max=2)).softmax(dim=1)
+        how = {"label_smoothing": smoothing, "reduction": "none"}
     ours = both(
         lambda f, p: pc.pixel_prototype_contrast(
             f, labels, p, similarity="dot", temperature=1.0, class_weight=weight,
@@ -44,24 +49,6 @@ def test_hard_labels(smoothing: float, reduction: str, weight: Tensor | None, ba
         leaves,
     )  # fmt: skip
     theirs = both(lambda f, p: F.cross_entropy(dots(f, p), labels, weight, **how), leaves)
-    torch.testing.assert_close(ours, theirs)
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("weight", [None, SHARE])
-def test_probabilities(weight: Tensor | None, backend: str) -> None:
-    features, labels, prototypes = scene()
-    leaves = features.requires_grad_(), prototypes.requires_grad_()
-    targets = soft_labels(labels.clamp(max=2)).softmax(dim=1)
-    how = {"label_smoothing": 0.3, "reduction": "none"}
-    ours = both(
-        lambda f, p: pc.pixel_prototype_contrast(
-            f, targets, p, similarity="dot", temperature=1.0, class_weight=weight,
-            backend=backend, **how,
-        ),
-        leaves,
-    )  # fmt: skip
-    theirs = both(lambda f, p: F.cross_entropy(dots(f, p), targets, weight, **how), leaves)
     torch.testing.assert_close(ours, theirs)
 
 

@@ -1,5 +1,6 @@
 """`transfer_labels`: eager equals `naive`; ties, thresholds, absent classes, unreadable pixels."""
 
+import copy
 import math
 from typing import Any
 
@@ -13,7 +14,8 @@ from protocontrast import TransferredLabels, transfer_labels
 from protocontrast.calls import LogitsCall
 from protocontrast.naive import prototype_logits
 from tests.agreement import similarity_scales, widened
-from tests.strategies import NAN, contrast_cases, normal, rows_of
+from tests.small_tiles import small_tiles
+from tests.strategies import NAN, ContrastCase, contrast_cases, normal, rows_of
 from tests.tolerance import STEPS, assert_within
 
 BACKENDS = ["eager", "naive"]
@@ -74,7 +76,8 @@ def calls(draw: st.DrawFn, similarity: str, measure: str) -> dict[str, Any]:
 @pytest.mark.parametrize("similarity", KINDS)
 @given(data=st.data())
 def test_any_call(similarity: str, measure: str, data: st.DataObject) -> None:
-    assert_transfer_agrees(data.draw(calls(similarity, measure)))
+    with small_tiles():
+        assert_transfer_agrees(data.draw(calls(similarity, measure)))
 
 
 def test_the_check_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,14 +212,26 @@ def test_the_measure_stands_also_where_the_label_was_dropped(backend: str) -> No
 @pytest.mark.parametrize("shape", [(0, 3), (0, 3, 4, 4), (2, 3, 0, 4), (2, 3, 5), (7, 3)])
 def test_shapes_and_dtypes(shape: tuple[int, ...], backend: str) -> None:
     for dtype in (torch.float16, torch.float32, torch.float64):
-        features = torch.ones(shape, dtype=dtype, requires_grad=True)
-        found = transfer_labels(features, torch.ones(2, 3, requires_grad=True), backend=backend)
-        assert isinstance(found, TransferredLabels) and not found.confidence.requires_grad
+        found = transfer_labels(torch.ones(shape, dtype=dtype), torch.ones(2, 3), backend=backend)
+        assert isinstance(found, TransferredLabels)
         pixels = shape[:1] if len(shape) == 2 else (shape[0], *shape[2:])
         assert found.labels.shape == found.confidence.shape == pixels
         assert found.labels.dtype == torch.int64
         wide = torch.float64 if dtype == torch.float64 else torch.float32
         assert found.confidence.dtype == wide
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_no_gradient_and_nothing_written(backend: str) -> None:
+    call = ContrastCase(0, (2, 7, 3, 5), 4, presence="given").tensors()
+    tensors = [call[name] for name in ("features", "prototypes", "present")]
+    before, versions = copy.deepcopy(tensors), [tensor._version for tensor in tensors]
+    features, prototypes = (tensor.detach().requires_grad_() for tensor in tensors[:2])
+    found = transfer_labels(features, prototypes, present=tensors[2], backend=backend)
+    assert not found.confidence.requires_grad
+    assert [tensor._version for tensor in tensors] == versions
+    for tensor, copied in zip(tensors, before, strict=True):
+        torch.testing.assert_close(tensor, copied, rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("differing", [None, 0, 9, 10])
