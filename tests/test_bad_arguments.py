@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -51,15 +52,23 @@ def tensors(result: Any) -> list[Tensor]:
     return [one for one in parts if isinstance(one, Tensor)]
 
 
+KINDS: dict[type, tuple[Any, ...]] = {
+    float: (np.float64, np.float32, np.float16, Fraction),
+    int: (np.int64, np.int32, np.uint8),
+    bool: (np.bool_,),
+}
+
+
 @pytest.mark.parametrize("name", CALLS)
-def test_numpys_scalars_are_numbers(name: str) -> None:
-    for argument in parameters(CALLS[name].function):
-        given = CALLS[name].arguments.get(argument, NUMBERS.get(argument))
-        if argument not in NUMBERS or isinstance(given, Tensor):
+def test_numbers_of_other_kinds_are_numbers(name: str) -> None:
+    """Scalars of numpy, flags among them, and fractions."""
+    for argument, parameter in parameters(CALLS[name].function).items():
+        flag = parameter.default if isinstance(parameter.default, bool) else None
+        given = CALLS[name].arguments.get(argument, NUMBERS.get(argument, flag))
+        if type(given) not in KINDS:
             continue
-        kinds = (np.float64, np.float32) if isinstance(given, float) else (np.int64, np.uint8)
         results = []
-        for value in (given, *(kind(given) for kind in kinds)):  # type: ignore[abstract]
+        for value in (given, *(kind(given) for kind in KINDS[type(given)])):
             torch.manual_seed(0)
             fresh = calls()[name]  # banks move
             results.append(tensors(fresh.function(**{**fresh.arguments, argument: value})))

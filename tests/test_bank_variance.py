@@ -1,6 +1,5 @@
 """`PrototypeBank(variance=True)`: the variance follows the prototypes, whatever the rule."""
 
-import io
 import math
 from itertools import pairwise
 from typing import Any
@@ -129,35 +128,6 @@ def test_images_count_once() -> None:
     assert bank.prototypes.tolist() == [[5.5]]
     # Half of (8/3 + (2 - 5.5)^2) and half of (0 + (9 - 5.5)^2).
     assert spread_of(bank).item() == pytest.approx((8 / 3 + 12.25 + 12.25) / 2)
-
-
-def test_save_load_continue_is_continue_and_no_conversion_narrows() -> None:
-    going_on = bank_of(momentum=0.9)
-    for seed in range(3):
-        going_on.update(*batch(seed))
-    going_on.accumulate(class_statistics(*batch(8), 3))
-    file = io.BytesIO()
-    torch.save(going_on.state_dict(), file)
-    file.seek(0)
-    loaded = bank_of(momentum=0.9)
-    loaded.load_state_dict(torch.load(file, weights_only=True))
-    loaded.half()
-    for bank in (going_on, loaded):
-        bank.update(*batch(5))
-        bank.commit()
-    for name, value in going_on.state_dict().items():
-        assert torch.equal(loaded.state_dict()[name], value)
-    assert loaded.state_dict()["pending_square"].dtype == torch.float64
-    assert spread_of(loaded).dtype == torch.float32
-    loaded.reset()
-    assert not any(buffer.any() for buffer in loaded.buffers())
-
-
-def test_repr_is_the_constructor_call() -> None:
-    assert repr(bank_of()) == (
-        "PrototypeBank(3, 5, momentum=0.99, rule='ema', normalize=False, variance=True)"
-    )
-    assert repr(eval(repr(bank_of()))) == repr(bank_of())
 
 
 def test_a_bank_without_variance_has_none() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from protocontrast import BiCL
 from tests.bicl_by_hand import HandBiCL, Settings
-from tests.bicl_steps import CLASSES, DIM, batch
+from tests.bicl_steps import CLASSES, DIM, batch, made, run
 from tests.sentences import assert_raises
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -54,30 +54,32 @@ def assert_state(bicl: BiCL, hand: HandBiCL) -> None:
     assert torch.equal(bicl.domain_bias.present, hand.biased)
 
 
-def compare(settings: dict[str, Any], kinds: list[str], update: bool = True) -> list[float]:
-    """Run both over the steps, compare everything, return the losses."""
+def compare(settings: dict[str, Any], kinds: list[str], lacking: bool = False) -> list[float]:
+    """Run both over the steps, one more without an update, compare all, return the losses.
+
+    Where something is `lacking`, no source pixel is labelled with class 0 and no target with 1.
+    """
     chosen = Settings(**settings)
     bicl = BiCL(CLASSES, DIM, **chosen._asdict()).double()
     hand = HandBiCL(CLASSES, DIM, chosen)
     losses = []
-    for seed, kind in enumerate(kinds):
+    for seed, kind in enumerate([*kinds, kinds[0]]):
         source, source_labels, target, static = batch(seed, kind)
+        if lacking:
+            source_labels = torch.where(source_labels == 0, 255, source_labels)
+            static = None if static is None else torch.where(static == 1, 255, static)
         results = []
         for step in (bicl, hand.step):
             leaves = source.clone().requires_grad_(), target.clone().requires_grad_()
-            out = step(leaves[0], source_labels, leaves[1], static, update=update)
+            out = step(leaves[0], source_labels, leaves[1], static, update=seed < len(kinds))
             gradients = torch.autograd.grad(out.loss, leaves)
             results.append((out, gradients))
         (ours, our_gradients), (theirs, hand_gradients) = results
         assert torch.equal(ours.target_labels, theirs.target_labels)
         assert_close(ours.loss.detach(), theirs.loss.detach())
         for name in ("target_to_source", "source_to_target", "coverage", "class_share"):
-            torch.testing.assert_close(
-                getattr(ours, name).detach().double(),
-                getattr(theirs, name).detach(),
-                rtol=1e-6,
-                atol=1e-7,
-            )
+            mine, other = (getattr(found, name).detach().double() for found in (ours, theirs))
+            torch.testing.assert_close(mine, other, rtol=1e-6, atol=1e-7)
         for mine, other in zip(our_gradients, hand_gradients, strict=True):
             assert_close(mine, other)
         assert_state(bicl, hand)
@@ -90,6 +92,11 @@ def test_the_step_is_the_step_by_hand(name: str) -> None:
     losses = compare(SETTINGS[name], KINDS)
     assert all(math.isfinite(loss) for loss in losses)
     assert max(losses) > 0
+
+
+@pytest.mark.parametrize("name", ["default", "after", "batch", "floor", "nothing accepted"])
+def test_classes_that_one_domain_lacks(name: str) -> None:
+    compare(SETTINGS[name], KINDS, lacking=True)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -183,3 +190,40 @@ def test_a_pixel_that_is_not_finite_shows_in_the_loss_and_not_in_the_state(value
     assert bicl.source_bank.skipped.tolist() == [1, 0, 0]
     assert all(value.isfinite().all() for value in bicl.state_dict().values())
     assert bicl(*replaced()).loss.isfinite()
+
+
+@pytest.mark.parametrize("absent", ["mask", "floor"])
+def test_with_empty_banks_the_loss_is_zero_and_connected(absent: Any) -> None:
+    bicl = made(absent=absent).eval()
+    out, gradients = run(bicl, 0, "grid without static")
+    assert out.loss.item() == out.target_to_source.item() == out.source_to_target.item() == 0.0
+    assert out.coverage == 0
+    assert out.target_labels.eq(255).all()
+    assert out.class_share.eq(0).all()
+    assert not any(gradient.any() for gradient in gradients)
+
+
+def test_coverage_and_class_share_by_hand() -> None:
+    bicl = BiCL(3, 2, threshold=math.inf)
+    source = torch.tensor([[[0, 0, 0, 1, 255, 255]]])
+    target = torch.tensor([[[0, 1, 1, 2, 255, 255, 255, 255]]])
+    out = bicl(torch.ones(1, 2, 1, 6), source, torch.ones(1, 2, 1, 8), target)
+    assert out.coverage.item() == 0.5
+    # Of 4 labelled target pixels 1, 2 and 1; of 4 labelled source pixels 3, 1 and none.
+    torch.testing.assert_close(out.class_share, torch.tensor([0.25 / 0.75, 0.5 / 0.25, 0.0]))
+
+
+def test_one_step_by_hand() -> None:
+    eye = torch.eye(2).reshape(1, 2, 1, 2)
+    bicl = BiCL(2, 2, temperature=1.0, threshold=0.7, weights=(1.0, 10.0))
+    out = bicl(eye, torch.tensor([[[0, 1]]]), 3 * eye)
+    # Confidence e / (e + 1) = 0.731 >= 0.7; every cosine is 0 or 1, so each term is log(1 + 1/e).
+    term = math.log(1 + math.exp(-1))
+    assert out.target_labels.tolist() == [[[0, 1]]]
+    assert out.target_to_source.item() == pytest.approx(term, rel=1e-6)
+    assert out.source_to_target.item() == pytest.approx(term, rel=1e-6)
+    assert out.loss.item() == pytest.approx(11 * term, rel=1e-6)
+    assert bicl.target_bank.prototypes.tolist() == [[3.0, 0.0], [0.0, 3.0]]
+    torch.testing.assert_close(bicl.domain_bias.bias, 0.01 * 2 * torch.eye(2))
+    strict = BiCL(2, 2, temperature=1.0, threshold=0.74)
+    assert strict(eye, torch.tensor([[[0, 1]]]), 3 * eye).coverage == 0

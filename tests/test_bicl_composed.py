@@ -121,8 +121,7 @@ def compare(
         out = bicl(leaves[0], labels, leaves[1], static)
         contrasts, fused = composed(twin, leaves[0], labels, leaves[1], static)
         assert torch.equal(out.target_labels, fused)
-        for mine, other in zip(out[1:3], contrasts, strict=True):
-            torch.testing.assert_close(mine, other, **tolerance)
+        torch.testing.assert_close(out[1:3], contrasts, **tolerance)
         weighted = bicl.weights[0] * contrasts[0] + bicl.weights[1] * contrasts[1]
         pairs = zip(
             *(torch.autograd.grad(loss, leaves) for loss in (out.loss, weighted)), strict=True
@@ -135,7 +134,7 @@ def compare(
             torch.testing.assert_close(value, state[name], rtol=1e-5, atol=1e-6, msg=name)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", SETTINGS)
 def test_every_setting(name: str, dtype: torch.dtype) -> None:
     compare(made(**{"temperature": 0.2, **SETTINGS[name]}), KINDS, dtype)

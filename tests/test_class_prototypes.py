@@ -1,6 +1,5 @@
 """`class_prototypes`: eager equals `naive`, and spoilt pixels stay with their class."""
 
-import copy
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from protocontrast import ClassPrototypes, class_prototypes
 from tests.agreement import assert_agrees, values_and_gradients
+from tests.small_tiles import small_tiles
 from tests.strategies import (
     LABEL_DTYPES,
     LABEL_KINDS,
@@ -79,9 +79,11 @@ def test_any_call(
 ) -> None:
     shape = data.draw(feature_shapes("BP" if per_image else "BPN"))
     call = data.draw(calls(shape=shape, normalize=normalize, per_image=per_image))
-    assert_agrees(
-        class_prototypes, call, ["features"], scales=scales_of(call), upstream_seed=upstream_seed
-    )
+    scales = scales_of(call)
+    with small_tiles():
+        assert_agrees(
+            class_prototypes, call, ["features"], scales=scales, upstream_seed=upstream_seed
+        )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -101,8 +103,7 @@ def test_ignored_pixels_are_never_read(backend: str, call: dict[str, Any]) -> No
         for features in (clean["features"], spoilt)
     ]
     (values, gradients), (spoilt_values, spoilt_gradients) = results
-    for value, other in zip(values, spoilt_values, strict=True):
-        torch.testing.assert_close(other, value, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(spoilt_values, values, rtol=1e-5, atol=1e-5)
     gradient = spoilt_gradients["features"]
     assert torch.isfinite(gradient).all()
     torch.testing.assert_close(gradient, gradients["features"], rtol=1e-2, atol=1e-5)
@@ -276,25 +277,3 @@ def test_an_upstream_gradient_that_is_not_finite_stays_with_its_class(
     others = (labels != 0)[:, None].expand_as(found)
     torch.testing.assert_close(found[others], expected[others])
     assert not found[:, 1].isfinite().all()
-
-
-def test_inputs_are_never_written() -> None:
-    features, labels = normal(0, (2, 7, 3, 5), torch.float32), label_map(1, (2, 3, 5), 4)
-    weight = weights(2, (2, 3, 5), torch.float32)
-    tensors = [features, labels, weight]
-    before, versions = copy.deepcopy(tensors), [tensor._version for tensor in tensors]
-    leaf = features.detach().requires_grad_()
-    for normalize in (False, True):
-        mean = class_prototypes(leaf, labels, 4, pixel_weight=weight, normalize=normalize).mean
-        torch.autograd.grad(mean.sum(), leaf)
-    assert [tensor._version for tensor in tensors] == versions
-    assert all(torch.equal(a, b) for a, b in zip(tensors, before, strict=True))
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_autocast_around_the_call_changes_nothing(backend: str) -> None:
-    features, labels = normal(0, (50, 33), torch.float32), label_map(1, (50,), 4)
-    expected = class_prototypes(features, labels, 4, normalize=True, backend=backend)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = class_prototypes(features, labels, 4, normalize=True, backend=backend)
-    assert torch.equal(found.mean, expected.mean)

@@ -1,7 +1,5 @@
 """`ClassQueue`: first in, first out, class by class, against Python's own deque."""
 
-import copy
-import io
 from collections import deque
 from itertools import pairwise
 from typing import Any
@@ -151,38 +149,3 @@ def test_reading_is_a_copy_without_gradient() -> None:
     assert torch.equal(held.keys, before)
     assert list(queue.parameters()) == []
     assert ClassQueue(1, 2, 3).read(ignore_index=-100).labels.tolist() == [-100, -100]
-
-
-def batch(seed: int) -> tuple[Tensor, Tensor]:
-    return normal(seed, (11, 3), torch.float32), label_map(seed, (11,), 2)
-
-
-def test_save_load_continue_is_continue() -> None:
-    going_on = ClassQueue(2, 4, 3)
-    for seed in range(2):
-        going_on.push(*batch(seed))
-    file = io.BytesIO()
-    torch.save(going_on.state_dict(), file)
-    file.seek(0)
-    loaded = ClassQueue(2, 4, 3)
-    loaded.load_state_dict(torch.load(file, weights_only=True))
-    twin = copy.deepcopy(going_on).half()
-    for queue in (going_on, loaded, twin):
-        queue.push(*batch(7), per_class=2)
-    for other in (loaded, twin):
-        for name, value in going_on.state_dict().items():
-            assert torch.equal(other.state_dict()[name], value)
-    loaded.reset()
-    assert not any(buffer.any() for buffer in loaded.buffers())
-    assert repr(loaded) == "ClassQueue(2, 4, 3)"
-    assert list(loaded.state_dict()) == ["keys", "count", "skipped"]
-
-
-def test_it_compiles_whole() -> None:
-    plain, traced = ClassQueue(2, 4, 3), ClassQueue(2, 4, 3)
-    push: Any = torch.compile(traced.push, fullgraph=True, backend="aot_eager")
-    for seed in range(3):
-        plain.push(*batch(seed), per_class=3)
-        push(*batch(seed), per_class=3)
-    for name, value in plain.state_dict().items():
-        assert torch.equal(traced.state_dict()[name], value)

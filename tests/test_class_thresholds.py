@@ -1,21 +1,15 @@
 """`ClassThresholds`: shares by sorting, caps, movement, exact state, two ranks."""
 
-import copy
 import math
-import pickle
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from torch import distributed as dist
 
 from protocontrast import ClassThresholds, select_labels
 from tests.strategies import normal, seeds
-from tests.two_ranks import on_two_ranks
 
 BIN = (80 + math.log(18)) / 8191
 
@@ -165,77 +159,7 @@ def test_nan_and_empty_batches_count_nothing() -> None:
     assert not thresholds.mass.any()
 
 
-def test_save_load_continue_is_continue() -> None:
-    whole = ClassThresholds(4, momentum=0.9)
-    for seed in range(3):
-        whole.update(batch(seed))
-    resumed = ClassThresholds(4, momentum=0.9)
-    resumed.load_state_dict(copy.deepcopy(whole.state_dict()))
-    twin = pickle.loads(pickle.dumps(whole))
-    for seed in range(3, 6):
-        for thresholds in (whole, resumed, twin):
-            thresholds.update(batch(seed))
-    assert torch.equal(whole.mass, resumed.mass)
-    assert torch.equal(whole.mass, twin.mass)
-    assert torch.equal(whole.thresholds(), resumed.thresholds())
-    assert list(whole.state_dict()) == ["mass"]
-
-
-def test_counts_keep_their_precision() -> None:
-    for narrow in (torch.float16, torch.bfloat16):
-        thresholds = ClassThresholds(4).to(narrow)
-        assert thresholds.mass.dtype == torch.float64
-        assert thresholds.edges.dtype == torch.float32
-        thresholds.update(batch(0))
-        expected = ClassThresholds(4)
-        expected.update(batch(0))
-        assert torch.equal(thresholds.mass, expected.mass)
-
-
-def test_reset_and_repr() -> None:
-    thresholds = ClassThresholds(4, share=0.3, cap=0.9)
-    thresholds.update(batch(0))
-    thresholds.reset()
-    assert not thresholds.mass.any()
-    expected = "ClassThresholds(4, share=0.3, cap=0.9, image_share=0.0, momentum=None)"
-    assert repr(thresholds) == expected
-    assert repr(eval(expected)) == expected
-
-
 def test_one_class() -> None:
     thresholds = ClassThresholds(1)
     thresholds.update(torch.ones(3, 1))
     assert (thresholds.select(torch.ones(3, 1)).labels == 0).all()
-
-
-def test_compiled_in_one_graph() -> None:
-    plain, traced = ClassThresholds(4), ClassThresholds(4)
-    compiled = torch.compile(traced.update, fullgraph=True, backend="aot_eager")
-    for seed in range(2):
-        plain.update(batch(seed))
-        compiled(batch(seed))
-    assert torch.equal(plain.mass, traced.mass)
-
-
-def shared(rank: int | None) -> list[Tensor]:
-    """The mass after each step, of a rank's half of the images or of all of them."""
-    seen = []
-    for momentum in (None, 0.8):
-        thresholds = ClassThresholds(4, momentum=momentum)
-        for seed in range(3):
-            images = batch(seed)
-            if seed == 1:
-                images[1] = torch.nan
-            part = images if rank is None else images[rank : rank + 1]
-            thresholds.update(part)
-            seen.append(thresholds.mass.clone())
-        seen.append(thresholds.thresholds())
-    return seen
-
-
-@pytest.mark.skipif(not dist.is_gloo_available(), reason="torch without gloo")
-def test_two_ranks_equal_one_process_on_the_union(tmp_path: Path) -> None:
-    ranks: list[Any] = on_two_ranks(shared, tmp_path)
-    for mine, theirs, whole in zip(*ranks, shared(None), strict=True):
-        assert torch.equal(mine, theirs)
-        assert torch.equal(mine, whole)

@@ -82,14 +82,7 @@ def test_a_difference_too_large_for_the_bias_is_left_out() -> None:
 
 
 # G19: the target lies one shift per class from the source.
-def test_without_memory_one_update_reaches_the_target() -> None:
-    bias = DomainBias(CLASSES, DIM, momentum=0.0)
-    source, target = rows(0), rows(0) + rows(1)
-    bias.update(source, target, ALL)
-    torch.testing.assert_close(bias.calibrate(source), target)
-
-
-@pytest.mark.parametrize("momentum", [0.5, 0.9, 0.99])
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9, 0.99, 1.0])
 def test_the_gap_closes_by_the_momentum(momentum: float) -> None:
     bias = DomainBias(CLASSES, DIM, momentum=momentum)
     source, shift = rows(0), rows(1)
@@ -105,14 +98,6 @@ def test_copy_reaches_the_target_at_once_and_zero_does_not() -> None:
         bias = DomainBias(CLASSES, DIM, momentum=0.99, warmup=warmup)
         bias.update(source, target, ALL)
         assert torch.allclose(bias.calibrate(source), target, atol=1e-6) == reached
-
-
-def test_momentum_one_never_moves() -> None:
-    bias = DomainBias(CLASSES, DIM, momentum=1.0)
-    for seed in range(3):
-        bias.update(rows(seed), rows(seed + 9), ALL)
-    assert not bias.bias.any()
-    assert bias.count.tolist() == [3, 3, 3]
 
 
 # G20: clusters shifted by more than half their spacing.
@@ -176,13 +161,3 @@ def test_prototypes_of_several_dtypes_meet() -> None:
     bias.update(rows(0, torch.float64), rows(1, torch.bfloat16), ALL)
     expected = rows(1, torch.bfloat16).double() - rows(0, torch.float64)
     torch.testing.assert_close(bias.bias, expected.float())
-
-
-def test_reset_forgets_everything() -> None:
-    bias = DomainBias(CLASSES, DIM, warmup="copy")
-    bias.update(rows(0), rows(1), ALL)
-    assert all(buffer.any() for buffer in bias.buffers())
-    bias.reset()
-    assert not any(buffer.any() for buffer in bias.buffers())
-    bias.update(rows(2), rows(3), ALL)
-    torch.testing.assert_close(bias.bias, rows(3) - rows(2))

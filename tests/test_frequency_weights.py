@@ -77,9 +77,3 @@ def test_they_are_class_weights() -> None:
     each = pixel_prototype_contrast(features, labels, rows, reduction="none")
     found = pixel_prototype_contrast(features, labels, rows, class_weight=weights)
     torch.testing.assert_close(found, (each * weights[labels]).sum() / weights[labels].sum())
-
-
-def test_compiled_in_one_graph() -> None:
-    counts = torch.tensor([100, 10, 0, 3])
-    traced = torch.compile(frequency_weights, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(traced(counts), frequency_weights(counts))

@@ -30,12 +30,17 @@ def dots(features: Tensor, prototypes: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("weight", [None, SHARE])
-@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none", "none of probabilities"])
 @pytest.mark.parametrize("smoothing", [0.1, 1.0])
-def test_hard_labels(smoothing: float, reduction: str, weight: Tensor | None, backend: str) -> None:
+def test_it_is_that_of_torch(
+    smoothing: float, reduction: str, weight: Tensor | None, backend: str
+) -> None:
     features, labels, prototypes = scene()
     leaves = features.requires_grad_(), prototypes.requires_grad_()
     how = {"label_smoothing": smoothing, "reduction": reduction, "ignore_index": 255}
+    if reduction == "none of probabilities":
+        labels = soft_labels(labels.clamp(max=2)).softmax(dim=1)
+        how = {"label_smoothing": smoothing, "reduction": "none"}
     ours = both(
         lambda f, p: pc.pixel_prototype_contrast(
             f, labels, p, similarity="dot", temperature=1.0, class_weight=weight,
@@ -44,24 +49,6 @@ def test_hard_labels(smoothing: float, reduction: str, weight: Tensor | None, ba
         leaves,
     )  # fmt: skip
     theirs = both(lambda f, p: F.cross_entropy(dots(f, p), labels, weight, **how), leaves)
-    torch.testing.assert_close(ours, theirs)
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("weight", [None, SHARE])
-def test_probabilities(weight: Tensor | None, backend: str) -> None:
-    features, labels, prototypes = scene()
-    leaves = features.requires_grad_(), prototypes.requires_grad_()
-    targets = soft_labels(labels.clamp(max=2)).softmax(dim=1)
-    how = {"label_smoothing": 0.3, "reduction": "none"}
-    ours = both(
-        lambda f, p: pc.pixel_prototype_contrast(
-            f, targets, p, similarity="dot", temperature=1.0, class_weight=weight,
-            backend=backend, **how,
-        ),
-        leaves,
-    )  # fmt: skip
-    theirs = both(lambda f, p: F.cross_entropy(dots(f, p), targets, weight, **how), leaves)
     torch.testing.assert_close(ours, theirs)
 
 
@@ -178,19 +165,6 @@ def test_wrong_labels_are_refused() -> None:
     features, labels, prototypes = scene()
     with pytest.raises(ValueError, match=r"^pixel_prototype_contrast: expected labels in 0\.\.2 "):
         pc.pixel_prototype_contrast(features, labels.clamp(max=7), prototypes, label_smoothing=0.1)
-
-
-def test_modules() -> None:
-    features, labels, prototypes = scene()
-    module = pc.PixelPrototypeContrastLoss(label_smoothing=0.25)
-    expected = pc.pixel_prototype_contrast(features, labels, prototypes, label_smoothing=0.25)
-    assert torch.equal(module(features, labels, prototypes), expected)
-    logits, fine = features[:, :, None], labels[:, None].repeat(1, 2, 1)
-    upsampled = pc.UpsampledCrossEntropyLoss(label_smoothing=0.25)
-    expected = pc.upsampled_cross_entropy(logits, fine, label_smoothing=0.25)
-    assert torch.equal(upsampled(logits, fine), expected)
-    assert "label_smoothing=0.25" in repr(module)
-    assert "label_smoothing=0.25" in repr(upsampled)
 
 
 def test_a_case_of_it_would_show() -> None:

@@ -242,8 +242,7 @@ def test_statistics_banks_and_subclasses_see_directions_alone(drawn: Lengths) ->
     unit = torch.nn.functional.normalize(rows.double(), dim=1, eps=1e-300).float()
     found = class_statistics(rows, labels, CLASSES, normalize=True)
     expected = class_statistics(unit, labels, CLASSES)
-    for ours, theirs in zip(found, expected, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     bank = PrototypeBank(CLASSES, CHANNELS, normalize="features")
     bank.update(rows, labels)
     torch.testing.assert_close(bank.prototypes, expected.mean, rtol=1e-5, atol=1e-6)

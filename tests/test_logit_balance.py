@@ -1,7 +1,6 @@
 """`LogitBalance`: tables that follow the logits, and the way from them to the anchors."""
 
 import copy
-import io
 from statistics import NormalDist
 from typing import Any
 
@@ -288,25 +287,3 @@ def test_no_table_no_difference_and_the_identity_gradient() -> None:
     upstream = normal(5, tuple(moved.shape), torch.float32)
     assert torch.equal(torch.autograd.grad(moved, leaf, upstream)[0], upstream)
     assert balance(logits.bfloat16(), labels).dtype == torch.bfloat16
-
-
-def test_save_load_continue_is_continue() -> None:
-    going_on = LogitBalance(3, 2, momentum=0.8, pixels=5)
-    for seed in range(3):
-        going_on.update(*batch(seed), domain=("source", "target")[seed % 2])
-    file = io.BytesIO()
-    torch.save(going_on.state_dict(), file)
-    file.seek(0)
-    loaded = LogitBalance(3, 2, momentum=0.8, pixels=5)
-    loaded.load_state_dict(torch.load(file, weights_only=True))
-    twin = copy.deepcopy(going_on).half()
-    for balance in (going_on, loaded, twin):
-        balance.update(*batch(7))
-    for other in (loaded, twin):
-        for name, value in going_on.state_dict().items():
-            assert torch.equal(other.state_dict()[name], value)
-    loaded.reset()
-    assert not any(buffer.any() for buffer in loaded.buffers())
-    assert list(loaded.parameters()) == []
-    text = "LogitBalance(3, 2, momentum=0.8, ramp=1500, strength=0.1, pixels=5, seed=0)"
-    assert repr(loaded) == repr(eval(text)) == text

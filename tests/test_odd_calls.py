@@ -1,11 +1,9 @@
-"""Calls nobody planned: numpy's scalars, views, one of everything, values at the ends."""
+"""Calls nobody planned: views, one of everything, values at the ends."""
 
 import math
 from collections.abc import Callable
-from fractions import Fraction
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -17,91 +15,6 @@ pytestmark = pytest.mark.usefixtures("eager")
 
 FEATURES, LABELS, PROTOTYPES = scene(torch.float32)
 MAP = LABELS.reshape(2, 2, 3)
-
-
-@pytest.mark.parametrize("integer", [np.int64, np.int32, np.uint8])
-def test_integers_of_numpy(integer: Any) -> None:
-    three, ignored = integer(3), integer(255) if integer is not np.int32 else integer(-100)
-    labels = torch.where(LABELS == 255, int(ignored), LABELS)
-    fine = torch.where(MAP == 255, int(ignored), MAP)
-    calls: list[tuple[Callable[..., Any], Any, Any]] = [
-        (pc.class_prototypes, (FEATURES, labels, three), (FEATURES, labels, 3)),
-        (pc.check_labels, (labels, three), (labels, 3)),
-        (pc.fuse_labels, (labels, labels), (labels, labels)),
-        (pc.labels_to_grid, (fine, (integer(1), integer(2))), (fine, (1, 2))),
-    ]
-    for call, theirs, plain in calls:
-        one = call(*theirs, ignore_index=ignored)
-        other = call(*plain, ignore_index=int(ignored))
-        torch.testing.assert_close(one, other, rtol=0, atol=0)
-    loss = pc.pixel_prototype_contrast(FEATURES, labels, PROTOTYPES, ignore_index=ignored)
-    assert torch.equal(loss, CALLS["mean"](FEATURES, LABELS, PROTOTYPES))
-    bank = pc.PrototypeBank(three, integer(4))
-    assert repr(bank) == repr(pc.PrototypeBank(3, 4))
-
-
-@pytest.mark.parametrize("number", [np.float32, np.float64, np.float16])
-def test_numbers_of_numpy(number: Any) -> None:
-    half = number(0.5)
-    plain = pc.pixel_prototype_contrast(FEATURES, LABELS, PROTOTYPES, temperature=0.5)
-    theirs = pc.pixel_prototype_contrast(FEATURES, LABELS, PROTOTYPES, temperature=half)
-    assert torch.equal(theirs, plain)
-    found = pc.transfer_labels(FEATURES, PROTOTYPES, threshold=half, temperature=half)
-    expected = pc.transfer_labels(FEATURES, PROTOTYPES, threshold=0.5, temperature=0.5)
-    assert torch.equal(found.labels, expected.labels)
-
-
-@pytest.mark.parametrize("number", [np.float32, np.float64, np.float16])
-def test_numbers_of_numpy_in_small_parts(number: Any) -> None:
-    half = number(0.5)
-    logits, labels = torch.linspace(-1, 1, 24).sin().reshape(6, 4), torch.arange(6) % 4
-    shares = logits.softmax(dim=1)
-
-    def results(value: Any) -> list[Tensor]:
-        thresholds = pc.ClassThresholds(4, share=value, cap=value, momentum=value)
-        for _ in range(2):
-            thresholds.update(shares)
-        return [
-            pc.symmetric_cross_entropy(
-                logits, labels, cross_entropy_weight=value, reverse_weight=value, floor=value
-            ),
-            pc.frequency_weights(labels + 1, strength=value),
-            pc.sinkhorn(logits, epsilon=value),
-            pc.select_labels(shares, value, image_share=value).labels,
-            pc.confident_share(shares, value),
-            thresholds.thresholds(),
-        ]
-
-    for theirs, plain in zip(results(half), results(0.5), strict=True):
-        assert type(theirs) is Tensor
-        assert torch.equal(theirs, plain)
-
-
-def test_fractions_give_what_floats_give() -> None:
-    rows, present = torch.linspace(-1, 1, 12).reshape(3, 4), torch.ones(3, dtype=torch.bool)
-    logits, labels = torch.linspace(-1, 1, 24).sin().reshape(8, 3), torch.arange(8) % 3
-
-    def results(value: Any) -> list[Tensor]:
-        bank = pc.PrototypeBank(3, 4, momentum=value)
-        bias = pc.DomainBias(3, 4, momentum=value)
-        balance = pc.LogitBalance(3, 1, pixels=2, ramp=1, momentum=value, strength=value)
-        for factor in (1, 2):
-            bank.update(factor * FEATURES, LABELS)
-            bias.update(rows, factor * rows, present)
-            balance.update(factor * logits, labels)
-        return [
-            bank.prototypes,
-            bias.calibrate(rows, value),
-            balance(logits, labels),
-            pc.labels_to_grid(MAP, (1, 2), mode="majority", num_classes=3, min_share=value),
-            pc.sinkhorn(logits, epsilon=value),
-            pc.confident_share(logits.softmax(dim=1), value),
-            pc.assign_subclasses(FEATURES, LABELS, PROTOTYPES[:, None], epsilon=value),
-        ]
-
-    half: Any = Fraction(1, 2)
-    for theirs, plain in zip(results(half), results(0.5), strict=True):
-        assert torch.equal(theirs, plain)
 
 
 def test_integers_beyond_64_bits_are_numbers_where_they_multiply() -> None:
@@ -122,19 +35,6 @@ def test_a_temperature_whose_square_is_no_number(temperature: float, backend: An
         FEATURES, LABELS, PROTOTYPES, PROTOTYPES.square(), temperature=temperature, backend=backend
     )
     assert loss.item() == pytest.approx(math.log(3))
-
-
-def test_flags_of_numpy_are_flags() -> None:
-    yes: Any = np.True_
-    stats = pc.class_prototypes(FEATURES, LABELS, 3, normalize=yes, per_image=yes)
-    expected = pc.class_prototypes(FEATURES, LABELS, 3, normalize=True, per_image=True)
-    assert torch.equal(stats.mean, expected.mean)
-
-
-def test_infinite_thresholds_keep_all_or_none() -> None:
-    for limit, kept in ((-math.inf, True), (math.inf, False)):
-        labels = pc.transfer_labels(FEATURES, PROTOTYPES, threshold=limit).labels
-        assert (labels != 255).all() == kept
 
 
 def test_a_class_whose_threshold_is_nan_is_never_given() -> None:
@@ -237,18 +137,6 @@ def test_a_class_at_minus_infinity_carries_nothing(name: str) -> None:
     assert leaf.grad is not None
     assert leaf.grad.isfinite().all()
     assert leaf.grad[0, 1, 2] == 0
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_mean_that_is_not_finite_is_its_class_alone(value: float) -> None:
-    broken = FEATURES.clone()
-    broken[0, 1, 2] = value
-    stats = pc.class_prototypes(broken, LABELS, 3)
-    plain = pc.class_prototypes(FEATURES, LABELS, 3)
-    assert LABELS[0, 2] == 2
-    assert not stats.mean[2].isfinite().all()
-    torch.testing.assert_close(stats.mean[:2], plain.mean[:2])
-    assert torch.equal(stats.count, plain.count)
 
 
 # In float32 a length is taken from a sum of squares, which holds from about 1e-19 to 1e19.

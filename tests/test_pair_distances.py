@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-import protocontrast as pc
 from protocontrast import pair_contrast
 from tests.pair_cases import Case
 from tests.strategies import normal
@@ -107,13 +106,6 @@ def test_a_learnt_temperature(denominator: str) -> None:
 
     assert torch.autograd.gradcheck(loss, (rows, temperature))
     torch.testing.assert_close(loss(rows, temperature), loss(rows, 0.5))
-
-
-def test_the_module() -> None:
-    rows = normal(0, (8, 5), torch.float32)
-    module = pc.PairContrastLoss(similarity="euclidean", exclude_self=True)
-    expected = pair_contrast(rows, LABELS, rows, LABELS, similarity="euclidean", exclude_self=True)
-    assert torch.equal(module(rows, LABELS), expected)
 
 
 @pytest.mark.slow

@@ -121,16 +121,3 @@ def test_no_gradient_no_pixel_no_trouble() -> None:
     assert sinkhorn(torch.ones(0, 3)).shape == (0, 3)
     assert sinkhorn(torch.ones(2, 3, 0)).shape == (2, 3, 0)
     assert sinkhorn(torch.ones(2, 3, 4, 4, device="meta")).shape == (2, 3, 4, 4)
-
-
-def test_autocast_changes_no_share() -> None:
-    scores = normal(0, (200, 4), torch.float32)
-    alone = sinkhorn(scores)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(sinkhorn(scores), alone)
-
-
-def test_compiled_in_one_graph() -> None:
-    scores = normal(0, (2, 3, 5), torch.float32)
-    traced = torch.compile(sinkhorn, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(traced(scores), sinkhorn(scores))

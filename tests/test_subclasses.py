@@ -131,15 +131,6 @@ def test_autocast_changes_no_assignment() -> None:
         assert torch.equal(assign_subclasses(features, labels, prototypes), alone)
 
 
-def test_it_compiles_whole() -> None:
-    features, prototypes = normal(0, (2, 5, 12), torch.float32), normal(1, (3, 2, 5)).float()
-    traced = torch.compile(assign_subclasses, fullgraph=True, backend="aot_eager")
-    for kind in ("mixed", "all_ignored"):
-        labels = label_map(0, (2, 12), 3, kind)
-        found = traced(features, labels, prototypes)
-        assert torch.equal(found, assign_subclasses(features, labels, prototypes))
-
-
 def test_one_prototype_per_class_is_the_ordinary_contrast() -> None:
     features, prototypes = normal(0, (2, 5, 12)), normal(1, (3, 1, 5))
     labels = label_map(0, (2, 12), 3)

@@ -51,8 +51,3 @@ def test_thresholds_per_class_are_data() -> None:
     found = transfer_labels(FEATURES, PROTOTYPES, threshold=torch.tensor([7.0, 0.5]))
     assert found.labels.tolist() == [255, 1]
     assert select_labels(SHARES, torch.tensor([0.5, 7.0])).labels.tolist() == [0, 255]
-
-
-def test_infinity_compiles_in_one_graph() -> None:
-    traced = torch.compile(transfer_labels, fullgraph=True, backend="aot_eager")
-    assert traced(FEATURES, PROTOTYPES, threshold=math.inf).labels.tolist() == [255, 255]

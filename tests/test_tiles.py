@@ -1,27 +1,16 @@
-"""Every operator over several tiles: the seams change nothing but the order of sums."""
+"""Several tiles, which the tests of any call of an operator have: their sizes, sums and order."""
 
-from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from protocontrast import (
-    class_prototypes,
-    pixel_prototype_contrast,
-    prototype_logits,
-    transfer_labels,
-)
-from tests.agreement import assert_agrees, contrast_scales, similarity_scales
+from protocontrast import class_prototypes, pixel_prototype_contrast
+from tests.agreement import assert_agrees, contrast_scales
 from tests.small_tiles import count_tiles, small_tiles
-from tests.strategies import ContrastCase, contrast_cases, label_map, laid_out, normal, weights
+from tests.strategies import ContrastCase, laid_out, normal
 
 pytestmark = pytest.mark.usefixtures("eager")
 
-# More pixels than one narrow tile, some ending on a seam.
-WIDE_SHAPES = [(1, 3, 64), (2, 7, 65), (1, 5, 9, 15), (3, 2, 8, 16), (193, 4), (1, 33, 13, 13)]
-wide_shapes = st.sampled_from(WIDE_SHAPES)
 # 76 channels and 4232 pixels: two tiles of the real size.
 REAL = (2, 76, 46, 92)
 
@@ -32,62 +21,6 @@ def test_the_tiles_of_these_tests_are_several() -> None:
         assert [count_tiles((1, 4, pixels)) for pixels in (0, 1, 64, 65, 193)] == [0, 1, 1, 2, 4]
     assert count_tiles((1, 4, 193)) == 1
     assert count_tiles((REAL[0], REAL[1], REAL[2] * REAL[3])) == 4
-
-
-@given(data=st.data())
-def test_contrast(data: st.DataObject) -> None:
-    case = data.draw(contrast_cases(features_shape=data.draw(wide_shapes)))
-    call = {**case.tensors(), **case.settings}
-    scales = contrast_scales(call, case.settings, 0)
-    with small_tiles():
-        assert_agrees(pixel_prototype_contrast, call, ["features", "prototypes"], scales=scales)
-
-
-@given(data=st.data())
-def test_logits(data: st.DataObject) -> None:
-    case = data.draw(contrast_cases(features_shape=data.draw(wide_shapes), spoilt=None))
-    tensors = case.tensors()
-    names = ("features", "prototypes", "present")
-    call = {name: tensors[name] for name in names}
-    call.update({name: case.settings[name] for name in ("similarity", "temperature")})
-    pixels = call["features"].numel() // call["features"].shape[1]
-    scales = similarity_scales(
-        call, torch.full((pixels,), 4.0 * case.num_classes), case.similarity, case.temperature
-    )
-    with small_tiles():
-        assert_agrees(prototype_logits, call, ["features", "prototypes"], scales=scales)
-
-
-@pytest.mark.parametrize("per_image", [False, True])
-@pytest.mark.parametrize("normalize", [False, True])
-@pytest.mark.parametrize("shape", [shape for shape in WIDE_SHAPES if len(shape) > 2])
-def test_class_prototypes(shape: tuple[int, ...], normalize: bool, per_image: bool) -> None:
-    pixels = (shape[0], *shape[2:])
-    call: dict[str, Any] = {
-        "features": normal(0, shape, torch.float32),
-        "labels": label_map(1, pixels, 5),
-        "num_classes": 6,
-        "pixel_weight": weights(2, pixels, torch.float32),
-        "normalize": normalize,
-        "per_image": per_image,
-    }
-    with small_tiles():
-        scales = {"value": 10.0, "features": 10.0}
-        assert_agrees(class_prototypes, call, ["features"], scales=scales)
-
-
-@pytest.mark.parametrize("similarity", ["cosine", "dot", "euclidean"])
-@pytest.mark.parametrize("shape", WIDE_SHAPES)
-def test_transfer_labels(shape: tuple[int, ...], similarity: str) -> None:
-    call: dict[str, Any] = {
-        "features": normal(0, shape, torch.float64),
-        "prototypes": normal(1, (5, shape[1])),
-        "threshold": 0.4,
-        "temperature": 1.0,
-        "similarity": similarity,
-    }
-    with small_tiles():
-        assert_agrees(transfer_labels, call, [], scales={"value": 100.0})
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])

@@ -60,8 +60,7 @@ def test_naive_has_the_same_gradients(name: str) -> None:
     upstream = torch.linspace(0.5, 1.5, plain.numel(), dtype=plain.dtype).reshape(plain.shape)
     wanted = [leaf for leaf in leaves if leaf.requires_grad]
     truth = plain.detach(), *torch.autograd.grad(plain, wanted, upstream)
-    for mine, theirs in zip(ours, truth, strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(ours, truth, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
@@ -78,8 +77,7 @@ def test_checkpointing(name: str, reentrant: bool) -> None:
     if name in READS_PROTOTYPES:
         got.append(prototypes.grad)
     # Reentrant checkpoints take the value without autograd, where the sweep sums in another order.
-    for mine, theirs in zip(got, expected, strict=True):
-        torch.testing.assert_close(mine, theirs)
+    torch.testing.assert_close(got, expected)
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -109,16 +107,6 @@ def test_uninitialised_memory_never_shows(name: str) -> None:
     finally:
         torch.use_deterministic_algorithms(False)
     assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
-
-
-@pytest.mark.parametrize("name", CALLS)
-def test_inputs_are_never_written(name: str) -> None:
-    inputs = scene(torch.float32)
-    before = [(value.clone(), value._version) for value in inputs]
-    gradients(name, *inputs)
-    for value, (copy, version) in zip(inputs, before, strict=True):
-        assert torch.equal(value, copy)
-        assert value._version == version
 
 
 # The gradient of a plain class mean does not read the features.

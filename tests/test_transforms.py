@@ -53,17 +53,6 @@ def test_jacrev(name: str) -> None:
     torch.testing.assert_close(got, rows)
 
 
-@pytest.mark.parametrize("name", CALLS)
-def test_a_batched_jacobian_of_autograd(name: str) -> None:
-    features, labels, prototypes = scene()
-
-    def call(f: Tensor) -> Tensor:
-        return CALLS[name](f, labels, prototypes)
-
-    got = torch.autograd.functional.jacobian(call, features, vectorize=True)
-    torch.testing.assert_close(got, torch.autograd.functional.jacobian(call, features))
-
-
 @pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_vmap(name: str) -> None:
     _, labels, prototypes = scene()

@@ -21,11 +21,7 @@ BACKENDS = ["eager", "naive"]
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.mark.parametrize(
     "change",
-    [
-        {"label_kind": "all_ignored"},
-        {"shape": (0, 5, 3, 4)},
-        {"class_weight": torch.float32},
-    ],
+    [{"label_kind": "all_ignored"}, {"shape": (0, 5, 3, 4)}, {"class_weight": torch.float32}],
     ids=["ignored", "empty", "weightless"],
 )
 def test_no_valid_pixel_is_zero_and_connected(
@@ -62,8 +58,7 @@ def test_what_ignored_pixels_read_is_not_read(value: float, reduction: str, back
         loss = upsampled_cross_entropy(leaf, labels, **call, backend=backend)
         results.append((loss.detach(), torch.autograd.grad(loss.sum(), leaf)[0]))
     assert (results[0][1][..., 4:] == 0).all()
-    for found, expected in zip(*results, strict=True):
-        torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(*results)
 
 
 def assert_not_finite_where_naive_is_not(call: dict[str, Any], backend: str) -> None:

@@ -1,4 +1,4 @@
-"""Volumes whose labels are finer than their features: grids, upsampling, and the whole method."""
+"""Volumes whose labels are finer than their features: upsampling, and the whole method."""
 
 from typing import Any
 
@@ -15,60 +15,10 @@ from protocontrast import (
     UpsampledCrossEntropyLoss,
     bidirectional_contrast,
     labels_to_grid,
-    naive,
     pixel_prototype_contrast,
     upsampled_cross_entropy,
 )
-from tests.strategies import LABEL_DTYPES, NAN, label_map, laid_out, layouts, normal, seeds
-
-SIDES = st.tuples(st.integers(1, 7), st.integers(1, 7), st.integers(1, 7))
-
-
-@st.composite
-def label_volumes(draw: st.DrawFn) -> tuple[Tensor, int]:
-    """(B, Z, H, W) labels of any dtype and layout, with their ignore value."""
-    dtype, ignore_index = draw(st.sampled_from(LABEL_DTYPES))
-    shape = draw(st.integers(0, 2)), *draw(SIDES)
-    labels = label_map(draw(seeds), shape, 3, "mixed", dtype, ignore_index)
-    return laid_out(labels, draw(layouts)), ignore_index
-
-
-@given(drawn=label_volumes(), grid=SIDES)
-def test_nearest_is_torch_downsampling(
-    drawn: tuple[Tensor, int], grid: tuple[int, int, int]
-) -> None:
-    labels, ignore_index = drawn
-    found = labels_to_grid(labels, grid, ignore_index=ignore_index)
-    expected = F.interpolate(labels.float()[:, None], size=grid, mode="nearest")[:, 0]
-    assert found.dtype == torch.int64
-    assert torch.equal(found, expected.long())
-
-
-@given(drawn=label_volumes(), grid=SIDES)
-def test_counts_are_those_of_the_cells(
-    drawn: tuple[Tensor, int], grid: tuple[int, int, int]
-) -> None:
-    labels, ignore_index = drawn
-    found = labels_to_grid(labels, grid, mode="counts", num_classes=4, ignore_index=ignore_index)
-    known = torch.where(labels.long() == ignore_index, -1, labels.long())
-    assert torch.equal(found, naive.label_counts(known, 4, *grid))
-    assert found.sum().item() == (known >= 0).sum().item()
-
-
-@given(drawn=label_volumes(), grid=SIDES, min_share=st.sampled_from([0.0, 0.3, 0.5, 1.0]))
-def test_majority_is_taken_among_all_pixels_of_a_cell(
-    drawn: tuple[Tensor, int], grid: tuple[int, int, int], min_share: float
-) -> None:
-    labels, ignore_index = drawn
-    settings: dict[str, Any] = {"num_classes": 3, "ignore_index": ignore_index}
-    found = labels_to_grid(labels, grid, mode="majority", min_share=min_share, **settings)
-    counts = labels_to_grid(labels, grid, mode="counts", **settings)
-    everywhere = torch.zeros(len(labels), *labels.shape[1:], dtype=torch.int64)
-    pixels = labels_to_grid(everywhere, grid, mode="counts", num_classes=1)[:, 0]
-    most, largest = counts.max(dim=1)
-    kept = (most > 0) & (most.double() / pixels.double() >= min_share)
-    assert found.dtype == torch.int64
-    assert torch.equal(found, torch.where(kept, largest, ignore_index))
+from tests.strategies import NAN, label_map, laid_out, layouts, normal, seeds
 
 
 def test_contrast_on_counts_is_contrast_of_nearest_upsampled_features() -> None:
@@ -93,7 +43,7 @@ def composed(logits: Tensor, labels: Tensor, align_corners: bool, **settings: An
 @pytest.mark.parametrize("backend", ["eager", "naive"])
 @given(
     seed=seeds,
-    sides=SIDES,
+    sides=st.tuples(*[st.integers(1, 7)] * 3),
     more=st.tuples(*[st.one_of(st.just(0), st.integers(0, 9))] * 3),
     align_corners=st.booleans(),
     reduction=st.sampled_from(["mean", "sum", "none"]),

@@ -219,8 +219,7 @@ def test_gradients_of_a_volume_are_those_of_its_pixels(name: str) -> None:
         total = sum(one.double().sum() * (place + 1) for place, one in enumerate(results))
         found.append(torch.autograd.grad(total, leaves, allow_unused=True))
         assert any(gradient is not None for gradient in found[-1])
-    for ours, theirs in zip(*found, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])

@@ -12,15 +12,7 @@ import protocontrast as pc
 from protocontrast.bank import buffers
 from protocontrast.functional import precision
 from tests.bad_arguments import calls
-from tests.test_default_dtype import (
-    FINE,
-    LABELS,
-    LOGITS,
-    MAPS,
-    MODULES,
-    SURE,
-    module_with_results,
-)
+from tests.test_default_dtype import FINE, LABELS, LOGITS, MAPS, MODULES, SURE, module_with_results
 
 
 class NoFloat64(TorchDispatchMode):

@@ -2,11 +2,14 @@
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import replace
+from io import BytesIO
 from typing import Any
 
 import torch
 from torch import nn
 
+from reference.bicl import BiCL
 from reference.data.batches import Batch
 from reference.data.classes import IGNORE
 from reference.method import Given, Losses, Method, Start, Step
@@ -14,7 +17,7 @@ from reference.methods import build
 from reference.networks.deeplab import DeepLab, DeepLabOptions
 from reference.networks.output import Segmenter, seeded
 from reference.run.ranks import Ranks
-from reference.settings import AdaptationStage
+from reference.settings import AdaptationStage, Contrast
 from reference.train import apart
 from tests.reference.small_networks import build_network
 
@@ -75,6 +78,33 @@ def step_of(
         "autocast": contextlib.nullcontext, "counts": (labelled, torch.ones(()).double()),
     } | changed  # fmt: skip
     return kind(network=network, index=index, steps=steps, part=part, seed=seed, **values)
+
+
+NEAR = Contrast(measure="similarity", threshold=0.1, temperature=0.5)
+SWITCHES: dict[str, dict[str, Any]] = {
+    "balance": {"balance": "class"},
+    "agree": {"agree": True},
+    "coverage": {"class_coverage": 0.5},
+    "teacher": {"teacher": True},
+    "warm-up": {"warmup": 7},
+    "projection": {"projection": True},
+}
+"""Of BiCL, beyond the paper."""
+SWITCHES["all"] = {name: value for one in SWITCHES.values() for name, value in one.items()}
+
+
+def bicl_of(network: Segmenter, contrast: Contrast = NEAR, **changes: Any) -> BiCL:
+    """BiCL with some of its settings changed."""
+    stage = AdaptationStage(contrast=replace(contrast, **changes))
+    return BiCL(given(network, stage=stage)).train()
+
+
+def saved(*modules: nn.Module | torch.optim.Optimizer) -> list[dict]:
+    """State dicts as a checkpoint holds them."""
+    file = BytesIO()
+    torch.save([module.state_dict() for module in modules], file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
 
 
 def begin(

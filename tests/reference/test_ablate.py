@@ -29,7 +29,7 @@ from reference.experiments.rows import (
     VARIANTS,
     settings_of,
 )
-from reference.experiments.targets import draw_missing, target_settings
+from reference.experiments.targets import target_settings
 from reference.methods import METHODS
 from reference.presets import PRESETS
 from reference.run.folder import flat
@@ -47,9 +47,12 @@ def stage(row: str, preset: Settings = TOY) -> AdaptationStage:
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder runs/ whose scenes are drawn."""
+    """A folder runs/ whose scenes are drawn and whose source network is trained."""
     place = tmp_path_factory.mktemp("drawn") / "runs"
-    draw_missing([few("toy", 0, data=place / "data")])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(targets, "target_settings", few)
+        source = Options(seeds=(0,), rows=(SOURCE,), jobs=1, runs=place, docs=place)
+        assert train_missing(source) == []
     return place
 
 

@@ -3,7 +3,6 @@
 import copy
 import math
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,34 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import protocontrast as pc
-from reference.bicl import BiCL
 from reference.bicl import contrast as built
 from reference.data.classes import IGNORE
 from reference.dynamic_labels import DynamicLabels, filled
-from reference.method import Step, shared_by
+from reference.method import Step
 from reference.networks.output import Output
-from reference.run.ranks import Ranks
-from reference.settings import AdaptationStage, Contrast
-from tests.reference.method_steps import advance, given, optimiser_of, step_of, toy
-from tests.reference.test_methods import saved, two_steps
-from tests.two_ranks import on_two_ranks
+from tests.reference.method_steps import NEAR, advance, optimiser_of, saved, step_of, toy
+from tests.reference.method_steps import bicl_of as of
 
 CLASSES, SIZE = 3, (40, 56)
-NEAR = Contrast(measure="similarity", threshold=0.1, temperature=0.5)
-SWITCHES: dict[str, dict[str, Any]] = {
-    "balance": {"balance": "class"},
-    "agree": {"agree": True},
-    "coverage": {"class_coverage": 0.5},
-    "teacher": {"teacher": True},
-    "warm-up": {"warmup": 7},
-    "projection": {"projection": True},
-}
-SWITCHES["all"] = {name: value for one in SWITCHES.values() for name, value in one.items()}
-
-
-def of(network: Any, contrast: Contrast = NEAR, **changes: Any) -> BiCL:
-    stage = AdaptationStage(contrast=replace(contrast, **changes))
-    return BiCL(given(network, stage=stage)).train()
 
 
 def step(network: Any, index: int = 0, static: Tensor | None = None, **more: Any) -> Step:
@@ -199,39 +179,3 @@ def test_a_projection_is_contrasted_and_trained_and_the_network_behind_it() -> N
 def test_without_dynamic_labels_no_condition_is_asked() -> None:
     method = of(toy(), agree=True, class_coverage=0.5, dynamic_labels=False)
     assert method.dynamic is None
-
-
-@pytest.mark.parametrize("name", SWITCHES)
-def test_a_resumed_run_has_the_bits_of_one_that_went_on(name: str) -> None:
-    network = toy()
-    method = of(network, **SWITCHES[name])
-    optimiser = optimiser_of(method, network)
-    two_steps(method, network, optimiser, 0, parts=2)
-    state = saved(network, method, optimiser)
-    straight = two_steps(method, network, optimiser, 2)
-
-    resumed = toy()
-    again = of(resumed, **SWITCHES[name])
-    other = optimiser_of(again, resumed)
-    for module, values in zip((resumed, again, other), state, strict=True):
-        module.load_state_dict(values)
-    assert two_steps(again, resumed, other, 2) == straight
-    torch.testing.assert_close(saved(resumed, again), saved(network, method), rtol=0, atol=0)
-
-
-def on_a_rank(rank: int) -> list[dict[str, Any]]:
-    """States of all switches after a step of two parts, where the ranks have different images."""
-    ranks, states = Ranks(rank, 2), []
-    for changes in SWITCHES.values():
-        network = toy()
-        method = of(network, **changes)
-        optimiser, whole = optimiser_of(method, network), shared_by(ranks, network, method)
-        steps = [step(network, part=part, ranks=ranks) for part in (0, 1)]
-        advance(method, network, optimiser, steps, by=whole)
-        states.append(network.state_dict() | method.state_dict())
-    return states
-
-
-def test_two_ranks_keep_one_state(tmp_path: Path) -> None:
-    for name, *states in zip(SWITCHES, *on_two_ranks(on_a_rank, tmp_path), strict=True):
-        torch.testing.assert_close(*states, rtol=0, atol=0, msg=name)

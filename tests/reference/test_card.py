@@ -9,13 +9,7 @@ import torch
 from torch import nn
 
 from reference.data.classes import CITYSCAPES, ClassList
-from reference.networks.output import (
-    build,
-    describe,
-    first_network,
-    in_words,
-    read_classes,
-)
+from reference.networks.output import build, describe, first_network, in_words, read_classes
 from reference.networks.settings import NetworkSettings
 from reference.networks.toy import SegmentationNetwork
 from reference.run.folder import as_plain

@@ -50,10 +50,13 @@ def test_every_option_is_explained() -> None:
         assert f"  {name} " in settings_help("toy", options, group or None)
 
 
-@pytest.mark.parametrize(
-    "words",
-    ["train toy", "demo", "ablate", "report", "check_data", "prepare", "probe", "synthetic"],
+COMMANDS = (
+    *("demo", "ablate", "report", "check_data", "prepare", "probe", "synthetic"),
+    *("predict", "score", "export"),
 )
+
+
+@pytest.mark.parametrize("words", ["train toy", *COMMANDS])
 def test_help_needs_no_torch(words: str) -> None:
     code = (
         "import runpy, sys\n"
@@ -63,6 +66,7 @@ def test_help_needs_no_torch(words: str) -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.splitlines()[-1] == "False" and len(ran.stdout.splitlines()) > 10
+    assert f"python -m reference.{words.split()[0]}" in ran.stdout
 
 
 OLD = """gta5-to-cityscapes --run runs/x --mode adapt --start a.pth --adaptation.rare-classes

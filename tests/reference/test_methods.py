@@ -3,13 +3,12 @@
 import inspect
 import subprocess
 import sys
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from reference.method import Losses, Method, shared_by
 from reference.methods import METHODS, at_test, build
@@ -17,13 +16,16 @@ from reference.methods.teachers import MeanTeacher
 from reference.networks.output import Segmenter
 from reference.run.ranks import Ranks
 from tests.reference.method_steps import (
+    SWITCHES,
     advance,
     begin,
     begun,
+    bicl_of,
     deeplab,
     drawn,
     given,
     optimiser_of,
+    saved,
     step_of,
     toy,
 )
@@ -33,6 +35,7 @@ SIZE = (40, 56)
 # Half of the run is over: every method has begun all of its terms.
 LATE = 4
 ADJUSTED = {"blda", "bi_mix", "protoseg"}
+EVERY = [*METHODS, *(f"bicl {switch}" for switch in SWITCHES)]
 
 
 def two_steps(
@@ -46,18 +49,16 @@ def two_steps(
     return [{name: float(term.detach()) for name, term in losses.terms.items()} for losses in done]
 
 
-def saved(*modules: nn.Module | torch.optim.Optimizer) -> list[dict]:
-    """State dicts as a checkpoint holds them."""
-    file = BytesIO()
-    torch.save([module.state_dict() for module in modules], file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
+def made(name: str, network: Segmenter) -> Method:
+    """A method of the registry, or "bicl" with one of its switches."""
+    known, _, switch = name.partition(" ")
+    return bicl_of(network, **SWITCHES[switch]) if switch else build(known, given(network)).train()
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", EVERY)
 def test_a_resumed_run_has_the_bits_of_one_that_went_on(name: str) -> None:
     network = toy()
-    method = begun(name, network, size=SIZE)
+    method = begin(made(name, network), network, size=SIZE)
     optimiser = optimiser_of(method, network)
     first = two_steps(method, network, optimiser, LATE, parts=2)
     assert all(torch.tensor([*one.values()]).isfinite().all() for one in first)
@@ -69,7 +70,7 @@ def test_a_resumed_run_has_the_bits_of_one_that_went_on(name: str) -> None:
     straight = two_steps(method, network, optimiser, LATE + 2)
 
     resumed = toy()
-    again = build(name, given(resumed)).train()
+    again = made(name, resumed)
     other = optimiser_of(again, resumed)
     for module, values in zip((resumed, again, other), state, strict=True):
         module.load_state_dict(values)
@@ -79,7 +80,7 @@ def test_a_resumed_run_has_the_bits_of_one_that_went_on(name: str) -> None:
     images = drawn(7, SIZE, 3).images
     with torch.no_grad():
         used = method.at_test(network)(images).logits
-        read = at_test(name, saved(method)[0], network)(images).logits
+        read = at_test(name.partition(" ")[0], saved(method)[0], network)(images).logits
         assert torch.equal(read, used)
         assert torch.equal(used, network(images).logits) == (name not in ADJUSTED)
 
@@ -120,9 +121,9 @@ def test_tensors_are_made_where_the_network_is(name: str) -> None:
 def on_a_rank(rank: int) -> list[dict[str, Any]]:
     """States of all methods after a step of two parts, where the ranks have different images."""
     ranks, states = Ranks(rank, 2), []
-    for name in METHODS:
+    for name in EVERY:
         network = toy()
-        method = build(name, given(network)).train()
+        method = made(name, network)
         begin(method, network, size=SIZE, number=2 + rank, ranks=ranks)
         optimiser = optimiser_of(method, network)
         whole = shared_by(ranks, network, method)
@@ -135,7 +136,7 @@ def on_a_rank(rank: int) -> list[dict[str, Any]]:
 
 
 def test_two_ranks_keep_one_state(tmp_path: Path) -> None:
-    for name, *states in zip(METHODS, *on_two_ranks(on_a_rank, tmp_path), strict=True):
+    for name, *states in zip(EVERY, *on_two_ranks(on_a_rank, tmp_path), strict=True):
         torch.testing.assert_close(*states, rtol=0, atol=0, msg=name)
 
 

@@ -1,16 +1,47 @@
 """The target pipeline never opens labels of training images, as the interpreter's audit tells."""
 
 import json
-import subprocess
+import multiprocessing
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from reference.data.batches import batches
+from reference.data.sets import Sets
+from reference.data.settings import Crops, DataSettings
+from tests.forked import forked
 from tests.reference.trees import make, save_image, save_values
 
-ROOT = Path(__file__).resolve().parents[2]
+OPENED: list[str] = []
+
+
+def _note(event: str, arguments: tuple[object, ...]) -> None:
+    if event in ("open", "os.scandir", "os.listdir") and isinstance(arguments[0], str | Path):
+        OPENED.append(path := str(arguments[0]))
+        # A worker's list stays in the worker.
+        if any(part in path for part in ("truth", "gtFine", "/gt/")):
+            print(f"opened {path}", flush=True)
+
+
+def read_split(root: Path, layout: str, pipeline: str, workers: int) -> None:
+    """Print the labels that are opened; in a process of its own, which an audit never leaves.
+
+    "target" is the pipeline of adaptation; "oracle" reads the same split with its labels.
+    """
+    folders = {"target": root}
+    if layout == "own":
+        folders = {"target": root / "photographs", "classes": root / "classes.json"}
+        folders["target_labels"] = root / "truth"
+    sets = Sets(DataSettings(target_set=layout, **folders))
+    sys.addaudithook(_note)
+    # Workers are forks of this process, into which the audit follows.
+    multiprocessing.set_start_method("fork", force=True)
+    images = sets.target if pipeline == "target" else sets.oracle
+    crops = Crops(size=(4, 6), crop=(4, 4))
+    drawn = batches(images, crops, seed=0, stream=1, start=0, stop=3, batch_size=2, workers=workers)
+    print(f"{len(list(drawn))} batches, {len(OPENED)} paths", flush=True)
 
 
 def _opened(root: Path, layout: str, pipeline: str, workers: int) -> list[str]:
@@ -21,10 +52,10 @@ def _opened(root: Path, layout: str, pipeline: str, workers: int) -> list[str]:
         save_values(root / "truth" / "a.png", np.ones((8, 12), dtype=np.uint8))
     else:
         make(root, layout)
-    command = [sys.executable, "-m", "tests.reference.opened_files"]
-    command += [str(root), layout, pipeline, str(workers)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    return done.stdout.splitlines()
+    log = root / "read.log"
+    process = forked(read_split, root, layout, pipeline, workers, log=log)
+    assert process.wait(timeout=120) == 0, log.read_text()
+    return log.read_text().splitlines()
 
 
 @pytest.mark.parametrize("layout", ["cityscapes", "own"])

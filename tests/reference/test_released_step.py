@@ -43,5 +43,4 @@ def test_the_contrast_is_that_of_the_release(name: str, kept: float):
             gradients = (
                 torch.autograd.grad(value, leaves, retain_graph=True) for value in (mine, theirs)
             )
-            for one, other in zip(*gradients, strict=True):
-                torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-7)
+            torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-7)

@@ -156,16 +156,6 @@ def test_the_command_prints_the_table_even_where_it_cannot_be_written(
     assert capsys.readouterr().out.splitlines()[:2] == printed[:2]
 
 
-@pytest.mark.parametrize("command", ["predict", "score", "export"])
-def test_help_answers_without_torch(command):
-    words = ["-X", "importtime", "-m", f"reference.{command}", "--help"]
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True)
-    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert done.stdout.startswith(f"usage: python -m reference.{command}")
-    assert "tyro" in imported
-    assert "torch" not in imported
-
-
 def test_a_command_without_the_extra_names_it(tmp_path):
     blocker = tmp_path / "sitecustomize.py"
     blocker.write_text(
