@@ -1,6 +1,5 @@
 """Several tiles, which the tests of any call of an operator have: their sizes, sums and order."""
 
-
 import pytest
 import torch
 
