@@ -78,6 +78,8 @@ VALUES = {
     "SEL R0, R1, R2, !PT": 3,
     "VIMNMX R0, R3, R1, PT": 0xFFFFFFFF,
     "VIADD R0, R3, 0x2": 1,
+    "HFMA2.MMA R0, -RZ, RZ, 0, 5.9604644775390625e-08": 1,
+    "HFMA2.MMA R0, -RZ, RZ, 1, 0": 0x3C000000,
 }
 """With 16, 3 and -1 in R1, R2 and R3."""
 

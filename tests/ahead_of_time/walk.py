@@ -7,6 +7,7 @@ whose end is not known is an error, never a guess.
 """
 
 import re
+import struct
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from tests.ahead_of_time.machine_code import (
     COMPARISONS,
     CONSTANT,
     MEMORY,
+    REGISTER,
     Instruction,
     destinations,
     sources,
@@ -162,6 +164,8 @@ def write(each: Instruction, holds: Value, state: State, parameters: Words) -> N
         words: list[Value] = [None]
         if each.name in ("LDC", "ULDC"):
             words = constants_of(operands[1], len(names), parameters)
+        elif each.name == "HFMA2":
+            words = [constant_of_halves(operands)]
         elif each.name == "P2R":
             words = [packed(state, value_of(operands[-1], state, parameters))]
         else:
@@ -218,6 +222,14 @@ def packed(state: State, mask: Value) -> Value:
     if any(bit is None for _, bit in bits):
         return None
     return sum(1 << number for number, bit in bits if bit)
+
+
+def constant_of_halves(operands: list[str]) -> Value:
+    """A word that the compiler writes as 0 times 0 and two numbers of 16 bits."""
+    if operands[1:3] != ["-RZ", "RZ"] or any(REGISTER.match(operand) for operand in operands[3:]):
+        return None
+    high, low = (struct.unpack("<H", struct.pack("<e", float(text)))[0] for text in operands[3:5])
+    return int(high) << 16 | int(low)
 
 
 def constants_of(operand: str, words: int, parameters: Words) -> list[Value]:
@@ -331,4 +343,4 @@ ARITHMETIC: dict[str, Callable[[Flags, list[Value]], Result]] = {
     **dict.fromkeys(("MOV", "UMOV", "R2UR", "S2R", "S2UR", "CS2R"), moved),
     "VIADD": lambda flags, values: added(flags, [*values[:2], 0]),
 }
-COMPUTED = frozenset({*ARITHMETIC, "ISETP", "UISETP", "PLOP3", "P2R", "LDC", "ULDC"})
+COMPUTED = frozenset({*ARITHMETIC, "ISETP", "UISETP", "PLOP3", "P2R", "LDC", "ULDC", "HFMA2"})
