@@ -30,40 +30,40 @@ from protocontrast.kernels import contrast_backward as contrast_way_back
 from protocontrast.kernels import distribution_contrast_backward as distribution_way_back
 from protocontrast.kernels import pair_contrast_backward as pairs_back
 from protocontrast.kernels.launch import Launch, recorded
-from tests.ahead_of_time.cases import DTYPES, IMAGES, PIXELS, Case
+from tests.ahead_of_time.cases import DTYPES, MAP, Case
 
 
-def _features(case: Case) -> Tensor:
-    pixels = PIXELS + 1 if case.layout == "odd" else PIXELS
+def _features(case: Case, images: int, pixels: int) -> Tensor:
+    pixels += case.layout == "odd"
     shape = {
-        "channels_last": (IMAGES, pixels, case.channels),
-        "strided": (IMAGES, case.channels, 3 * pixels),
-    }.get(case.layout, (IMAGES, case.channels, pixels))
+        "channels_last": (images, pixels, case.channels),
+        "strided": (images, case.channels, 3 * pixels),
+    }.get(case.layout, (images, case.channels, pixels))
     whole = torch.empty(shape, dtype=DTYPES[case.dtype], device="meta")
     if case.layout == "channels_last":
         return whole.transpose(1, 2)
     return whole[:, :, ::3] if case.layout == "strided" else whole
 
 
-def _calls(case: Case) -> dict[str, Callable[[], object]]:
+def _calls(case: Case, images: int, pixels: int) -> dict[str, Callable[[], object]]:
     """Kernel -> the call of a launcher that ends in it."""
-    features = _features(case)
+    features = _features(case, images, pixels)
     pixels = features.shape[2]
     acc = torch.float64 if case.dtype == "fp64" else torch.float32
     here = {"device": "meta"}
     every = {"dtype": acc, **here}
-    labels = torch.empty(IMAGES, pixels, dtype=torch.int64, device="meta")
+    labels = torch.empty(images, pixels, dtype=torch.int64, device="meta")
     weight = None
     if case.soft:
-        labels = torch.empty(IMAGES, case.classes, pixels, **every)
+        labels = torch.empty(images, case.classes, pixels, **every)
     if case.layout == "strided":
-        weight = torch.empty(IMAGES, 2 * pixels, **every)[:, ::2]
+        weight = torch.empty(images, 2 * pixels, **every)[:, ::2]
     prototypes = torch.empty(case.classes, case.channels, **every)
     present = torch.empty(case.classes, dtype=torch.bool, device="meta")
-    per_pixel = torch.empty(IMAGES, pixels, **every)
+    per_pixel = torch.empty(images, pixels, **every)
     # The gradient of a mean is one number for all pixels.
-    upstream = torch.empty((), **every).expand(IMAGES, pixels)
-    of_logits = torch.empty(IMAGES, case.classes, pixels, **every)
+    upstream = torch.empty((), **every).expand(images, pixels)
+    of_logits = torch.empty(images, case.classes, pixels, **every)
     of_sums = torch.empty(1, case.classes, case.channels, **every)
     inputs = features, labels, prototypes, present, None, weight
     whole = ContrastCall(*inputs, case.similarity, 0.1, False, 255)
@@ -99,10 +99,10 @@ def _calls(case: Case) -> dict[str, Callable[[], object]]:
 
     def upsampled(upstream: Tensor | None = None) -> object:
         rows = columns = 92
-        coarse = torch.empty(IMAGES, case.classes, rows, columns, dtype=features.dtype, **here)
+        coarse = torch.empty(images, case.classes, rows, columns, dtype=features.dtype, **here)
         if case.layout == "channels_last":
             coarse = coarse.to(memory_format=torch.channels_last)
-        fine = torch.empty(IMAGES, 8 * rows, 8 * columns, dtype=torch.int64, **here)
+        fine = torch.empty(images, 8 * rows, 8 * columns, dtype=torch.int64, **here)
         call = UpsampledCall(coarse, fine, present.to(acc), 255, True, 0.0)
         if upstream is None:
             return upsampled_cross_entropy.upsampled_cross_entropy(call)
@@ -139,7 +139,7 @@ def _calls(case: Case) -> dict[str, Callable[[], object]]:
         "target_pass_soft": lambda: passed(of_logits, None),
         "upsampled_cross_entropy": lambda: upsampled(),
         "upsampled_cross_entropy_backward": lambda: upsampled(
-            torch.empty((), **every).expand(IMAGES, 736, 736)
+            torch.empty((), **every).expand(images, 736, 736)
         ),
         "pair_normaliser": lambda: paired(),
         "pair_contrast": lambda: paired(),
@@ -150,13 +150,13 @@ def _calls(case: Case) -> dict[str, Callable[[], object]]:
     }
 
 
-def launch_of(case: Case) -> Launch:
+def launch_of(case: Case, images: int = MAP[0], pixels: int = MAP[1]) -> Launch:
     """What the launcher of the kernel would start."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(case.precision)
     try:
         with recorded(case.target) as launches:
-            _calls(case)[case.kernel]()
+            _calls(case, images, pixels)[case.kernel]()
     finally:
         torch.set_float32_matmul_precision(before)
     stem = case.kernel

@@ -65,8 +65,8 @@ DTYPES = {
 }
 CHANNELS = (76, 256, 2048, 64, 720)
 LAYOUTS = ("nchw", "channels_last")
-IMAGES, PIXELS = 2, 8464
-"""The map of the released model, 92 x 92; 16 divides it."""
+MAP = (2, 8464)
+"""Images of the released model and pixels of each, 92 x 92; 16 divides them."""
 
 # Kernel -> its row of the configuration table. Which gradients are wanted is part of a kernel.
 TABLE = {

@@ -13,30 +13,26 @@ LEAST = {256: ENOUGH, 720: ENOUGH, 2048: ENOUGH // 4}
 KERNELS = [kernel for kernel in TABLE if not kernel.startswith("pair_")]
 
 
-def programs(kernel: str, dtype: str, channels: int, classes: int, target: str = "sm90") -> int:
-    case = Case(target, kernel, dtype, "highest", channels, classes, "nchw", False, "cosine")
-    return calls.launch_of(case).programs
+def programs(kernel: str, dtype: str, classes: int, size: tuple[int, int, int]) -> int:
+    images, pixels, channels = size
+    case = Case("sm90", kernel, dtype, "highest", channels, classes, "nchw", False, "cosine")
+    return calls.launch_of(case, images, pixels).programs
 
 
-@pytest.mark.parametrize(("images", "pixels", "channels"), MAPS)
+@pytest.mark.parametrize("size", MAPS)
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_a_large_map_occupies_a_whole_gpu(
-    kernel: str, images: int, pixels: int, channels: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(calls, "IMAGES", images)
-    monkeypatch.setattr(calls, "PIXELS", pixels)
+def test_a_large_map_occupies_a_whole_gpu(kernel: str, size: tuple[int, int, int]) -> None:
     for dtype in ("bf16", "fp32"):
-        assert programs(kernel, dtype, channels, 19) >= ENOUGH
+        assert programs(kernel, dtype, 19, size) >= ENOUGH
         # Both sums of a distribution take twice as much.
-        least = LEAST[channels] // (2 if kernel.startswith("distribution") else 1)
-        assert programs(kernel, dtype, channels, 150) >= least
+        least = LEAST[size[2]] // (2 if kernel.startswith("distribution") else 1)
+        assert programs(kernel, dtype, 150, size) >= least
 
 
 def test_a_map_of_one_image_is_cut_into_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a share of the map's memory for their sums, one program has the whole image."""
-    monkeypatch.setattr(calls, "IMAGES", 1)
-    monkeypatch.setattr(calls, "PIXELS", 262144)
-    assert programs("contrast_backward_both", "bf16", 256, 19) >= ENOUGH
+    size = 1, 262144, 256
+    assert programs("contrast_backward_both", "bf16", 19, size) >= ENOUGH
     monkeypatch.setattr("protocontrast.kernels.launch.SLOT_SHARES", (1 << 60, 1 << 60))
     monkeypatch.setattr("protocontrast.kernels.launch.SLOT_BYTES", 0)
-    assert programs("contrast_backward_both", "bf16", 256, 19) == 1
+    assert programs("contrast_backward_both", "bf16", 19, size) == 1
