@@ -1,7 +1,7 @@
 """Compiles the C sources beside this file into one library: `python -m protocontrast.native`.
 
 It takes a C compiler (GCC or Clang; the environment's CC, else cc, gcc or clang) and a few seconds.
-This file needs the standard library alone, since setup.py runs it before anything is installed.
+This file needs the standard library alone, since commands.py runs it before anything is installed.
 """
 
 import hashlib

@@ -1,10 +1,14 @@
 """How the library is built: which compiler, and what is said where there is none or it fails."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
-from protocontrast.native import build
+from protocontrast.native import build, library
+from tests.native.test_contrast import assert_case_agrees
+from tests.native.variants import NAMES
+from tests.strategies import ContrastCase
 
 
 def test_the_compiler_that_is_named_is_the_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,3 +53,23 @@ def test_every_variant_that_c_counts_is_built(monkeypatch: pytest.MonkeyPatch) -
     assert listed in (build.SOURCES / "library.c").read_text("utf-8")
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
     assert [one.name for one in build.variants()] == ["baseline"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_either_compiler(compiler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the one builds does what the other's does, in every instruction set."""
+    if not shutil.which(compiler):
+        pytest.skip(f"expected {compiler}")
+    monkeypatch.setenv("CC", compiler)
+    build.build(tmp_path / build.LIBRARY)
+    monkeypatch.setattr(library, "PATH", tmp_path / build.LIBRARY)
+    library.loaded.cache_clear()
+    try:
+        assert library.missing() == ""
+        for name in NAMES:
+            for soft in (False, True):
+                case = ContrastCase(0, (2, 33, 9, 15), 19, similarity="cosine", soft=soft)
+                assert_case_agrees(case, ("features", "prototypes"), 1, name)
+    finally:
+        library.loaded.cache_clear()

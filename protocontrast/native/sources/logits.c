@@ -22,26 +22,6 @@ struct work {
     real *logits, *slopes, *gradient, *columns;
 };
 
-static int64_t work_bytes(const struct sweep *s) {
-    const int64_t D = s->call->channels, rows = s->prototypes.rows;
-    const int64_t numbers = 2 * tile_numbers(D) + 2 * row_numbers(D) + 2 * rows * TILE;
-    return (int64_t)sizeof(struct work) + 64 + numbers * (int64_t)sizeof(real);
-}
-
-static struct work *laid_out(const struct sweep *s, void *memory) {
-    struct work *w = memory;
-    const int64_t D = s->call->channels, head = ((int64_t)sizeof *w + 63) / 64 * 64;
-    w->tile.features = &s->call->features;
-    w->tile.channels = D;
-    w->tile.panels = (real *)((char *)memory + head);
-    w->gradient = w->tile.panels + tile_numbers(D);
-    w->tile.rows = w->gradient + tile_numbers(D);
-    w->columns = w->tile.rows + row_numbers(D);
-    w->logits = w->columns + row_numbers(D);
-    w->slopes = w->logits + s->prototypes.rows * TILE;
-    return w;
-}
-
 /* A distance whose square is out of range, over the power of two below its largest part. */
 static real distance_of(const real *column, const real *row, int64_t channels) {
     real largest = 0, squared = 0;
@@ -157,7 +137,11 @@ static void pull_back(const struct sweep *s, struct work *w, real *part) {
 
 static void sweep_span(void *context, int64_t span, void *memory) {
     struct sweep *s = context;
-    struct work *w = laid_out(s, memory);
+    struct work work, *w = &work;
+    const struct room room =
+        give_room(&w->tile, &s->call->features, s->call->channels, s->prototypes.rows, memory);
+    w->logits = room.logits, w->slopes = room.beside;
+    w->gradient = room.gradient, w->columns = room.columns;
     const int64_t part = s->prototypes.rows * s->prototypes.width;
     real *own = s->parts ? s->parts + span * part : NULL;
     int64_t tile, last;
@@ -183,7 +167,8 @@ int NAME(logits)(const struct logits_call *call) {
         failed = !s.parts;
     }
     if (!failed)
-        failed = run_spans(&s.spans, call->machine.threads, work_bytes(&s), sweep_span, &s);
+        failed = run_spans(&s.spans, call->machine.threads,
+                           room_bytes(call->channels, s.prototypes.rows), sweep_span, &s);
     if (!failed && to->data) finish_prototypes(&s.prototypes, s.parts, s.spans.count, to);
     free(s.parts);
     free(s.prototypes.memory);

@@ -23,7 +23,7 @@ struct found {
 ALWAYS_INLINE void find_row(const struct nearest *s, const struct tile *t, const real *logits,
                             int n, struct found *to) {
     const int64_t rows = s->prototypes->rows;
-    const vec inverse = load(t->inverse + n), least = every(SMALLEST_EXPONENT);
+    const vec inverse = load(t->inverse + n);
     vec peak = load(logits + n) * inverse, whole = {0};
     mask first = {0};
     for (int64_t c = 1; c < rows; c++) {
@@ -34,10 +34,8 @@ ALWAYS_INLINE void find_row(const struct nearest *s, const struct tile *t, const
     }
     memcpy(to->row + n, &first, sizeof first);
     if (s->confidence) {
-        for (int64_t c = 0; c < rows; c++) {
-            const vec exponent = load(logits + c * TILE + n) * inverse - peak;
-            whole += exponential(choose(exponent < least, least, exponent));
-        }
+        for (int64_t c = 0; c < rows; c++)
+            whole += exponential(below_peak(load(logits + c * TILE + n) * inverse, peak));
         peak = every(1) / whole;
     }
     store(to->value + n, peak);

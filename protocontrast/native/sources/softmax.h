@@ -16,11 +16,13 @@
 struct softmax {
     const struct prototypes *prototypes;
     int soft;    /* targets, in place of labels */
-    int bounded; /* exp of a logit needs no peak */
+    int bounded; /* exp of a logit needs no peak; that of one class alone has it, and is 1 */
 };
 
 static inline struct softmax softmax_of(const struct prototypes *p, int soft) {
-    return (struct softmax){p, soft, p->cosine && 1 / p->temperature <= LARGEST_EXPONENT};
+    const int small = p->cosine && 1 / p->temperature <= LARGEST_EXPONENT;
+    const int alone = p->rows == 1 && p->absent == 0;
+    return (struct softmax){p, soft, small && !alone};
 }
 
 /* A tile, and the numbers of each of its pixels. */
@@ -32,22 +34,15 @@ struct work {
 };
 
 static inline int64_t work_bytes(int64_t channels, int64_t rows) {
-    const int64_t numbers = 2 * tile_numbers(channels) + 2 * row_numbers(channels);
-    return (int64_t)sizeof(struct work) + 64 + (numbers + 2 * rows * TILE) * (int64_t)sizeof(real);
+    return (int64_t)sizeof(struct work) + room_bytes(channels, rows);
 }
 
 static inline struct work *laid_out(const struct array *features, int64_t channels, int64_t rows,
                                     void *memory) {
     struct work *w = memory;
-    const int64_t head = ((int64_t)sizeof *w + 63) / 64 * 64;
-    w->tile.features = features;
-    w->tile.channels = channels;
-    w->tile.panels = (real *)((char *)memory + head);
-    w->gradient = w->tile.panels + tile_numbers(channels);
-    w->tile.rows = w->gradient + tile_numbers(channels);
-    w->columns = w->tile.rows + row_numbers(channels);
-    w->logits = w->columns + row_numbers(channels);
-    w->masses.soft = w->logits + rows * TILE;
+    const struct room room = give_room(&w->tile, features, channels, rows, w + 1);
+    w->gradient = room.gradient, w->columns = room.columns;
+    w->logits = room.logits, w->masses.soft = room.beside;
     return w;
 }
 
@@ -93,12 +88,7 @@ ALWAYS_INLINE void soften(const struct prototypes *p, struct work *w, int n,
     for (int64_t c = 0; c < p->rows; c++) {
         real *at = w->logits + c * TILE + n;
         const vec logit = load(at) * inverse;
-        vec exponent = logit;
-        if (!bounded) {
-            exponent = logit - peak;
-            exponent = choose(exponent < least, least, exponent);
-        }
-        const vec term = exponential(exponent);
+        const vec term = exponential(bounded ? logit : below_peak(logit, peak));
         sum += term;
         with_logit += term * logit;
         store(at, term);
@@ -112,7 +102,7 @@ ALWAYS_INLINE void soften(const struct prototypes *p, struct work *w, int n,
         real *at = w->logits + c * TILE + n;
         store(at, load(at) * (factor * inverse));
     }
-    if (!p->cosine) {
+    if (!p->cosine || p->rows == 0) {
         store(w->radial + n, zero);
         return;
     }

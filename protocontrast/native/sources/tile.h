@@ -40,6 +40,30 @@ static inline int64_t row_width(int64_t channels) {
 static inline int64_t tile_numbers(int64_t channels) { return TILE * channels; }
 static inline int64_t row_numbers(int64_t channels) { return TILE * row_width(channels) + PANEL; }
 
+/* A thread's memory: panels of a gradient, rows of either, logits and as many numbers beside. */
+struct room {
+    real *gradient, *columns, *logits, *beside;
+};
+
+static inline int64_t room_bytes(int64_t channels, int64_t rows) {
+    const int64_t numbers = 2 * tile_numbers(channels) + 2 * row_numbers(channels);
+    return 64 + (numbers + 2 * rows * TILE) * (int64_t)sizeof(real);
+}
+
+/* Begins at the next cache line; the tile gets its panels and rows. */
+static inline struct room give_room(struct tile *t, const struct array *features, int64_t channels,
+                                    int64_t rows, void *memory) {
+    t->features = features;
+    t->channels = channels;
+    t->panels = (real *)(((uintptr_t)memory + 63) / 64 * 64);
+    struct room room = {.gradient = t->panels + tile_numbers(channels)};
+    t->rows = room.gradient + tile_numbers(channels);
+    room.columns = t->rows + row_numbers(channels);
+    room.logits = room.columns + row_numbers(channels);
+    room.beside = room.logits + rows * TILE;
+    return room;
+}
+
 static inline int64_t offset_of(const struct array *a, int64_t image, int64_t channel,
                                 int64_t pixel) {
     return image * a->strides[0] + channel * a->strides[1] + pixel * a->strides[2];
