@@ -219,6 +219,6 @@ def test_a_label_that_is_no_class_on_a_device_spoils_the_loss(
     """Where values are not checked, as on a GPU, a wrong label must not pass for a right one."""
     values, labels = scene()
     labels[0, 0, 0] = 9
-    where = "protocontrast.functional.class_scores.checked_labels"
+    where = "protocontrast.functional.pixels.checked_labels"
     monkeypatch.setattr(where, lambda labels, *rest: labels.clone())
     assert LOSSES[name](values, labels).isnan()
