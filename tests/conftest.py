@@ -6,8 +6,6 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-import protocontrast as pc
-
 HERE = Path(__file__).parent
 OWN_PROCESS = {HERE / "interpreter", HERE / "gpu"}
 """The interpreter must be on before triton is imported; the tests on a GPU exchange functions."""
@@ -34,5 +32,8 @@ settings.load_profile("repeatable")
 @pytest.fixture(scope="module")
 def eager() -> Iterator[None]:
     """For modules about plain torch: calls that name no backend take it, C built or not."""
+    # Here, since the interpreter must be on before the library is imported.
+    import protocontrast as pc
+
     with pc.default_backend("eager"):
         yield

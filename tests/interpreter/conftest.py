@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
-if "triton" in sys.modules:
-    raise RuntimeError(
-        "tests/interpreter: expected triton not to be imported yet, got it. "
-        "Hint: run pytest tests/interpreter in a process of its own."
-    )
+for early in ("triton", "protocontrast"):
+    if early in sys.modules:
+        raise RuntimeError(
+            f"tests/interpreter: expected {early} not to be imported yet, got it. "
+            "Hint: run pytest tests/interpreter in a process of its own."
+        )
 os.environ["TRITON_INTERPRET"] = "1"
 
 import pytest
