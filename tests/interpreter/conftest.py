@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
-for early in ("triton", "protocontrast"):
-    if early in sys.modules:
-        raise RuntimeError(
-            f"tests/interpreter: expected {early} not to be imported yet, got it. "
-            "Hint: run pytest tests/interpreter in a process of its own."
-        )
+if early := {"triton", "protocontrast"} & {*sys.modules}:
+    raise RuntimeError(
+        f"tests/interpreter: expected nothing to import {min(early)} yet, got it imported. "
+        "Hint: run pytest tests/interpreter in a process of its own."
+    )
 os.environ["TRITON_INTERPRET"] = "1"
 
 import pytest
