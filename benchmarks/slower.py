@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from benchmarks.measure import COPY
-from benchmarks.operators import COMPILED, IN_TORCH, LIBRARY, OURS
+from benchmarks.operators import COMPILED, IN_TORCH, LIBRARY
 from benchmarks.report import CASE, DEFAULT, NO_FAULTS, Key, Measured, name_of, number, table
 
 UNEXPLAINED = "not explained yet"
@@ -112,7 +112,7 @@ def slower(measured: Measured) -> Iterator[tuple[Key, str, list[float | None]]]:
     """Case, contender and gains below 1 under either allocator."""
     for key, contenders in measured.cases.items():
         for contender in contenders:
-            if contender in (*OURS, COPY):
+            if contender in (LIBRARY, COPY):
                 continue
             gains = [measured.value(a, key, contender, "speedup") for a in (DEFAULT, NO_FAULTS)]
             if any(gain is not None and gain < 1 for gain in gains):

@@ -15,7 +15,8 @@ import protocontrast
 from benchmarks.compare import commit
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
-ON_CPU = ("cpu.json", "cpu_pairs.json", "cpu_scaling.json")
+ON_CPU = "cpu"
+"""What names of files of measurements on a CPU begin with."""
 
 
 def slug(device: str) -> str:
@@ -62,5 +63,5 @@ def save(path: Path, measured: dict[str, Any]) -> None:
 
 def published(folder: Path = RESULTS) -> list[dict[str, Any]]:
     """The stored measurements on GPUs, by file name."""
-    paths = sorted(path for path in folder.glob("*.json") if path.name not in ON_CPU)
+    paths = sorted(path for path in folder.glob("*.json") if not path.name.startswith(ON_CPU))
     return [json.loads(path.read_text("utf-8")) for path in paths]
