@@ -37,7 +37,7 @@ ablations: $(STAMP)  ## every ingredient switched off in turn, over seeds; write
 
 # Two shares that take about as long, each on a core of its own; the kernels' suite needs a process
 # for itself. What runs aside is told afterwards.
-ASIDE := tests/reference tests/native
+ASIDE := tests/native
 
 test: $(STAMP)  ## the suite, about a quarter of an hour on 2 cores
 ifneq ($(ARGS),)
