@@ -98,7 +98,10 @@ def test_two_domains_of_different_dtypes(dtypes: tuple[torch.dtype, ...]) -> Non
         )
         domains = source, LABELS, target, LABELS.flip(0)
         loss = pc.bidirectional_contrast(*domains, num_classes=3, backend=backend).loss
-        found.append([loss.detach().double(), *torch.autograd.grad(loss, (source, target))])
+        gradients = torch.autograd.grad(loss, (source, target))
+        # What a domain says in float32 is no more exact in the other's float64.
+        narrow = [g.float() if g.dtype == torch.float64 else g for g in gradients]
+        found.append([loss.detach().float(), *narrow])
     torch.testing.assert_close(*found)
 
 
