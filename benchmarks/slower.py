@@ -47,10 +47,9 @@ REASONS = [
         operator="pair contrast",
     ),
     Reason(
-        "a call has a fixed price: checks of labels, an operator of its own with a gradient, some "
-        "dozen small calls of torch; on a map of 24x48 that outlasts the work",
+        "a call has a fixed price: checks of labels, an operator of its own with a gradient, small "
+        "calls of torch; on a map of 24x48 that outlasts the work",
         pixels=24 * 48,
-        of_torch=True,
     ),
     Reason(
         "the one-hot labels are made again in the backward; a composition keeps them",
