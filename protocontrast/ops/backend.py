@@ -55,16 +55,15 @@ def choose(backend: str, operator: str, features: Tensor, similarity: str = "cos
             return "triton"
     if backend == "auto":
         return "eager" if _what_c_has_not(operator, features, similarity) else "native"
-    hint = HINT
     if not has_kernel:
         requirement = f"for which {operator} is implemented"
-        raise ValueError(sentence("backend", requirement, "'triton'", hint))
+        raise ValueError(sentence("backend", requirement, "'triton'", HINT))
     if not kernels.AVAILABLE:
-        hint = f"install triton (Linux: pip install triton), or {hint}"
+        hint = f"install triton (Linux: pip install triton), or {HINT}"
         requirement = "that is installed"
         raise ValueError(sentence("backend", requirement, "'triton'", hint))
     if not (features.is_cuda or (kernels.INTERPRETED and features.device.type == "cpu")):
-        hint = f"{hint} TRITON_INTERPRET=1 before the import runs kernels on CPU, slowly."
+        hint = f"{HINT} TRITON_INTERPRET=1 before the import runs kernels on CPU, slowly."
         requirement = "that runs where the features are"
         got = f"'triton' for features on {features.device}"
         raise ValueError(sentence("backend", requirement, got, hint))
