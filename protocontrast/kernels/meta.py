@@ -21,6 +21,10 @@ class Meta(NamedTuple):
     BLOCK_C: int = 0
     BLOCK_D: int = 0
     BLOCK_P: int = 0
+    BLOCK_R: int = 0
+    BLOCK_W: int = 0
+    RUN: int = 0
+    SENDS: int = 0
     SPAN: int = 0
     GROUP_D: int = 0
     SIMILARITY: str = "dot"

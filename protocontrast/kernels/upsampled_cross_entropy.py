@@ -1,7 +1,7 @@
-"""Cross-entropy of bilinearly upsampled logits, and its gradient: (M16).
+"""Cross-entropy of bilinearly upsampled logits: (M16).
 
-Forward gathers the four cells of every pixel of a tile, all classes at once. Backward gathers, for
-every cell, the pixels that read it, and takes their softmax anew: no atomics, nothing saved.
+One program per interval of rows and strip of columns, one column a thread: it holds the two rows of
+cells that all its pixels read, and for each of these every class, or a few at a time.
 """
 
 from typing import Any, NamedTuple
@@ -22,321 +22,252 @@ from protocontrast.kernels.launch import (
     tile_count,
 )
 from protocontrast.kernels.meta import Meta, constants
+from protocontrast.kernels.upsampling import (
+    LOG2E,
+    blended,
+    block_at,
+    grid_of,
+    load_pixels,
+    most_in,
+    power_of_two_below,
+    rows_around,
+    share_behind,
+)
 
-TILE, BACKWARD_TILE = 1024, 512
-"""Numbers in a tile of pixels, or of cells, and classes: several such tiles are alive at once."""
-
-
-class Grid(NamedTuple):
-    """A tensor (B, C, H, W) of any strides, or (B, H, W)."""
-
-    pointer: Any
-    stride_b: Any
-    stride_c: Any
-    stride_h: Any
-    stride_w: Any
-    height: Any
-    width: Any
-    size: Any
-
-
-class Reads(NamedTuple):
-    """Cells that output positions read along an axis, and the share of the upper one."""
-
-    lower: Any
-    upper: Any
-    share: Any
+COLUMNS = 64
+"""Output columns of a program, one a thread, so that no class is another thread's."""
+HELD = 32
+"""Classes that a thread holds; of more it meets `FEWER` at a time, in `ROWS` rows at once."""
+FEWER, ROWS = 8, 4
 
 
 class Pixels(NamedTuple):
-    """Pixels [N] of one image, and which of them there are."""
+    """Pixels [BLOCK_R, BLOCK_W]: their rows [BLOCK_R] and the shares of the cells below, which
+    pixels there are, their class, -1 where it is none or ignored, and its weight, then NaN or 0."""
 
-    image: Any
-    row: Any
-    column: Any
+    rows: Any
+    share: Any
     inside: Any
+    label: Any
+    weight: Any
 
 
-class Scores(NamedTuple):
-    """Of pixels [N] by class [N, BLOCK_C]: exponentials of the logits under their peak and whether
-    a class is the pixel's own; the sum of the exponentials, the own logit under the peak, the
-    weight. Then the logits and whether a pixel has a label, which smoothing alone reads.
+class Sums(NamedTuple):
+    """Over classes, of pixels [BLOCK_R, BLOCK_W]: the peak of the logits, the same or 0 where it is
+    -inf, the sum of exponentials under it, the own logit; then what smoothing alone reads: how many
+    logits are not -inf, the weights of their classes, and the logits times these."""
 
-    A weight is 0 where the pixel is ignored or its own logit is -inf, and NaN where its label is no
-    class.
-    """
-
-    exponentials: Any
-    member: Any
+    peak: Any
+    level: Any
     total: Any
     own: Any
-    weight: Any
-    logits: Any
-    used: Any
+    count: Any
+    mass: Any
+    spread: Any
+
+
+class Slopes(NamedTuple):
+    """What the log-sum-exp counts in the loss of pixels [BLOCK_R, BLOCK_W], the own logit, and
+    every logit times its class's weight."""
+
+    whole: Any
+    own: Any
+    even: Any
+
+
+class Kept(NamedTuple):
+    """Of all pixels (B, H, W): log-sum-exps in units of log(2) and slopes, if one is not None."""
+
+    lse: Any
+    whole: Any
+    own: Any
+    even: Any
 
 
 @triton.jit
-def reads(position, inputs, outputs, META: tl.constexpr):
-    """What an output position reads; exact in integers."""
-    if META.ALIGNED:
-        part = position * (inputs - 1)
-        whole = tl.maximum(outputs - 1, 1)
-    else:
-        part = tl.maximum((2 * position + 1) * inputs - outputs, 0)
-        whole = 2 * outputs
-    lower = part // whole
-    share = (part - lower * whole).to(META.ACC) / whole
-    return Reads(lower, tl.minimum(lower + 1, inputs - 1), share)
-
-
-@triton.jit
-def part_of(axis, cell):
-    """What a cell counts for positions along an axis, and whether they read it."""
-    lower, upper = axis.lower == cell, axis.upper == cell
-    part = tl.where(lower, 1.0 - axis.share, 0.0) + tl.where(upper, axis.share, 0.0)
-    return part, lower | upper
-
-
-@triton.jit
-def first_reader(cell, inputs, outputs, ALIGNED: tl.constexpr):
-    """A position at most two before the first that reads the cell with a weight other than 0."""
-    if ALIGNED:
-        return tl.maximum(cell - 1, 0) * (outputs - 1) // tl.maximum(inputs - 1, 1)
-    else:
-        return tl.maximum((2 * cell - 1) * outputs - inputs, 0) // (2 * inputs)
-
-
-@triton.jit
-def cells(logits, pixels, row, column, META: tl.constexpr):
-    """Logits [N, BLOCK_C] of one cell per pixel, 0 outside."""
-    offs_c = tl.arange(0, META.BLOCK_C)
-    where = row * logits.stride_h + column * logits.stride_w
-    return tl.load(
-        logits.pointer
-        + pixels.image * logits.stride_b
-        + where[:, None]
-        + offs_c[None, :].to(tl.int64) * logits.stride_c,
-        mask=pixels.inside[:, None] & (offs_c[None, :] < META.C),
-        other=0.0,
-    ).to(META.ACC)
-
-
-@triton.jit
-def load_grid(grid, pixels):
-    """[N] of a grid without classes, 0 outside."""
-    where = grid.pointer + pixels.image * grid.stride_b + pixels.row * grid.stride_h
-    return tl.load(where + pixels.column * grid.stride_w, mask=pixels.inside, other=0)
-
-
-@triton.jit
-def class_weights(share, META: tl.constexpr):
-    """Weights [1, BLOCK_C] of the classes."""
-    offs_c = tl.arange(0, META.BLOCK_C)
-    return tl.load(share + offs_c, mask=offs_c < META.C, other=0.0).to(META.ACC)[None, :]
-
-
-@triton.jit
-def blended(lower, upper, share):
-    """The upper values [N, BLOCK_C] with their share [N]; what has no share is not read.
-
-    The lower ones always have some.
-    """
-    part = tl.where(share[:, None] == 0.0, 0.0, upper * share[:, None])
-    return lower * (1.0 - share)[:, None] + part
-
-
-@triton.jit
-def scored(logits, labels, share, pixels, down, across, META: tl.constexpr):
-    """`Scores` of pixels that read the cells `down` the rows and `across` the columns."""
-    offs_c = tl.arange(0, META.BLOCK_C)
-    upper = blended(
-        cells(logits, pixels, down.lower, across.lower, META),
-        cells(logits, pixels, down.lower, across.upper, META),
-        across.share,
-    )
-    lower = blended(
-        cells(logits, pixels, down.upper, across.lower, META),
-        cells(logits, pixels, down.upper, across.upper, META),
-        across.share,
-    )
-    values = blended(upper, lower, down.share)
-    values = tl.where(offs_c[None, :] < META.C, values, float("-inf"))
-    peak = tl.max(values, axis=1)
-    # Where no class is present, -inf less -inf would be NaN.
-    values -= tl.where(peak == float("-inf"), 0.0, peak)[:, None]
-    exponentials = tl.exp(values)
-    label = load_grid(labels, pixels).to(tl.int64)
-    used = pixels.inside & (label != META.IGNORE_INDEX)
-    # A wrong label among the padding is no absent class.
-    member = used[:, None] & (label[:, None] == offs_c[None, :]) & (offs_c[None, :] < META.C)
+def pixels_at(first, logits, labels, share, block, META: tl.constexpr):
+    """The block's pixels from a row on."""
+    rows = first + tl.arange(0, META.BLOCK_R)
+    inside = (rows < block.end)[:, None] & block.inside[None, :]
+    label = load_pixels(labels, block, rows, inside).to(tl.int64)
+    used = inside & (label != META.IGNORE_INDEX)
+    known = used & (label >= 0) & (label < META.C)
+    label = tl.where(known, label, -1).to(tl.int32)
     if share is not None:
-        weight = tl.sum(tl.where(member, class_weights(share, META), 0.0), axis=1)
+        weight = tl.load(share + label, mask=known, other=0.0).to(META.ACC)
     else:
         weight = used.to(META.ACC)
-    weight = tl.where(used & ((label < 0) | (label >= META.C)), float("nan"), weight)
-    own = tl.sum(tl.where(member, values, 0.0), axis=1)
-    weight = tl.where(own == float("-inf"), 0.0, weight)
-    used = used & (own != float("-inf"))
-    total = tl.sum(exponentials, axis=1)
-    return Scores(exponentials, member, total, own, weight, values, used)
+    weight = tl.where(used & (label < 0), float("nan"), weight)
+    below = share_behind(block.down, rows - block.row, logits.height, META)
+    return Pixels(rows, below, inside, label, weight)
 
 
 @triton.jit
-def smoothed(scores, share, META: tl.constexpr):
-    """What a pixel's log-sum-exp, its own logit and every logit count [N], and the weights of the
-    pixel's classes [N, BLOCK_C]; one whose logit is -inf is none of them."""
-    there = scores.logits != float("-inf")
+def scores_of(pixels, both):
+    """Logits [BLOCK_C, BLOCK_R, BLOCK_W] of pixels."""
+    above, below = both
+    return blended(above[:, None, :], below[:, None, :], pixels.share[None, :, None])
+
+
+@triton.jit
+def members(pixels, first_class, META: tl.constexpr):
+    """Which class [BLOCK_C, BLOCK_R, BLOCK_W] is the pixel's own."""
+    offs_c = tl.arange(0, META.BLOCK_C)[:, None, None]
+    member = (pixels.label - first_class)[None] == offs_c
+    # Without effect, but the compiler sees that padding takes no instruction.
+    return member & (offs_c < META.C) if META.BLOCK_C >= META.C else member
+
+
+@triton.jit
+def present_weights(scores, share, first_class, META: tl.constexpr):
+    """Weights of classes [BLOCK_C, BLOCK_R, BLOCK_W], 0 where a logit is -inf."""
+    there = scores != float("-inf")
     if share is not None:
-        weights = tl.where(there, class_weights(share, META), 0.0)
+        classes = first_class + tl.arange(0, META.BLOCK_C)
+        weights = tl.load(share + classes, mask=classes < META.C, other=0.0).to(META.ACC)
+        weights = tl.where(there, weights[:, None, None], 0.0)
     else:
         weights = there.to(META.ACC)
-    smoothing = tl.full([1], META.SMOOTHING, META.ACC)
-    count = tl.maximum(tl.sum(there.to(META.ACC), axis=1), 1.0)
-    even = tl.where(scores.used, smoothing / count, 0.0)
-    own = scores.weight * (1.0 - smoothing)
-    return own + even * tl.sum(weights, axis=1), own, even, weights
+    return weights
 
 
 @triton.jit
-def own_places(grid, META: tl.constexpr):
-    """A program's places in a grid, and their numbers, [BLOCK_P] in int64."""
-    tiles = tl.cdiv(grid.size, META.BLOCK_P)
-    image = (tl.program_id(0) // tiles).to(tl.int64)
-    first = (tl.program_id(0) % tiles) * META.BLOCK_P
-    offs = (first + tl.arange(0, META.BLOCK_P)).to(tl.int64)
-    return Pixels(image, offs // grid.width, offs % grid.width, offs < grid.size), offs
+def no_sums(META: tl.constexpr):
+    """The sums over no class."""
+    zero = tl.zeros([META.BLOCK_R, META.BLOCK_W], dtype=META.ACC)
+    return Sums(zero + float("-inf"), zero, zero, zero, zero, zero, zero)
 
 
 @triton.jit
-def upsampled_cross_entropy_kernel(logits, labels, share, loss_ptr, mass, meta: tl.constexpr):
-    """One program per BLOCK_P pixels of one image; it also sums their weights."""
-    META: tl.constexpr = constants(meta)
-    pixels, offs = own_places(labels, META)
-    down = reads(pixels.row, logits.height, labels.height, META)
-    across = reads(pixels.column, logits.width, labels.width, META)
-    scores = scored(logits, labels, share, pixels, down, across, META)
-    if META.SMOOTHING == 0.0:
-        loss = scores.weight * (tl.log(scores.total) - scores.own)
-        loss = tl.where(scores.weight == 0.0, 0.0, loss)
-    else:
-        whole, pulled, even, weights = smoothed(scores, share, META)
-        spread = tl.sum(tl.where(weights == 0.0, 0.0, weights * scores.logits), axis=1)
-        loss = whole * tl.log(scores.total) - pulled * scores.own - even * spread
-        loss = tl.where(whole == 0.0, 0.0, loss)
-    tl.store(loss_ptr + pixels.image * labels.size + offs, loss, mask=pixels.inside)
-    tl.store(mass + tl.program_id(0), tl.sum(scores.weight, axis=0))
+def summed(before, scores, pixels, share, first_class, META: tl.constexpr):
+    """The sums with BLOCK_C more classes, and the exponentials of these under the new peak."""
+    peak = tl.maximum(before.peak, tl.max(scores, axis=0))
+    # Where no class is present, -inf less -inf would be NaN.
+    level = tl.where(peak == float("-inf"), 0.0, peak)
+    exponentials = tl.exp2(scores - level[None])
+    if META.BLOCK_C >= META.C:
+        offs_c = tl.arange(0, META.BLOCK_C)[:, None, None]
+        exponentials = tl.where(offs_c < META.C, exponentials, 0.0)
+    total = before.total * tl.exp2(before.peak - level) + tl.sum(exponentials, axis=0)
+    member = members(pixels, first_class, META)
+    own = before.own + tl.sum(tl.where(member, scores, 0.0), axis=0)
+    count, mass, spread = before.count, before.mass, before.spread
+    if META.SMOOTHING != 0.0:
+        weights = present_weights(scores, share, first_class, META)
+        count += tl.sum((scores != float("-inf")).to(META.ACC), axis=0)
+        mass += tl.sum(weights, axis=0)
+        spread += tl.sum(tl.where(weights == 0.0, 0.0, weights * scores), axis=0)
+    return Sums(peak, level, total, own, count, mass, spread), exponentials
 
 
 @triton.jit
-def upsampled_cross_entropy_backward_kernel(
-    logits, labels, share, gradient, grad_output, most, meta: tl.constexpr
+def slopes_of(pixels, sums, META: tl.constexpr):
+    """The slopes of pixels, and their weights; all 0 where the own logit is -inf."""
+    there = (pixels.label < 0) | (sums.own != float("-inf"))
+    weight = tl.where(there, pixels.weight, 0.0)
+    whole, own, even = weight, weight, weight
+    if META.SMOOTHING != 0.0:
+        smoothing = tl.full([1, 1], META.SMOOTHING, META.ACC)
+        used = there & (pixels.label >= 0)
+        even = tl.where(used, smoothing / tl.maximum(sums.count, 1.0), 0.0)
+        own = weight * (1.0 - smoothing)
+        whole = own + even * sums.mass
+    return Slopes(whole, own, even), weight
+
+
+@triton.jit
+def place_of(block, pixels, labels):
+    """Where pixels [BLOCK_R, BLOCK_W] lie in a contiguous tensor (B, H, W)."""
+    row = block.image * labels.height + pixels.rows[:, None].to(tl.int64)
+    return row * labels.width + block.columns[None, :]
+
+
+@triton.jit
+def upsampled_cross_entropy_kernel(
+    logits, labels, share, loss_ptr, mass_ptr, kept, meta: tl.constexpr
 ):
-    """One program per BLOCK_P cells of one image, for each of which `most` rows and columns of
-    pixels are looked at."""
+    """One program per block: losses of pixels, and the sum of their weights.
+
+    Or, where it is for backward, what this needs of each pixel: `kept`.
+    """
     META: tl.constexpr = constants(meta)
-    cell, _ = own_places(logits, META)
-    offs_c = tl.arange(0, META.BLOCK_C)
-    first_y = first_reader(cell.row, logits.height, labels.height, META.ALIGNED)
-    first_x = first_reader(cell.column, logits.width, labels.width, META.ALIGNED)
-    total = tl.zeros([META.BLOCK_P, META.BLOCK_C], dtype=META.ACC)
-    for step_y in range(most[0]):
-        row = first_y + step_y
-        down = reads(row, logits.height, labels.height, META)
-        part_y, reads_y = part_of(down, cell.row)
-        reads_y = cell.inside & (row < labels.height) & reads_y
-        for step_x in range(most[1]):
-            column = first_x + step_x
-            across = reads(column, logits.width, labels.width, META)
-            part, inside = part_of(across, cell.column)
-            inside = reads_y & (column < labels.width) & inside
-            pixels = Pixels(cell.image, row, column, inside)
-            scores = scored(logits, labels, share, pixels, down, across, META)
-            back = load_grid(grad_output, pixels).to(META.ACC)
-            weight = scores.weight
-            if META.SMOOTHING == 0.0:
-                softmax = scores.exponentials / scores.total[:, None]
-                grad_logits = softmax - tl.where(scores.member, 1.0, 0.0)
-                grad_logits *= (weight * back)[:, None]
-            else:
-                weight, pulled, even, weights = smoothed(scores, share, META)
-                grad_logits = scores.exponentials * (weight / scores.total)[:, None]
-                mass = tl.where(scores.member, pulled[:, None], 0.0) + even[:, None] * weights
-                grad_logits -= mass
-                grad_logits *= back[:, None]
-            # Ignored pixels may read NaN, and pixels that do not read the cell are not there.
-            none = (weight == 0.0) | (back == 0.0)
-            total += tl.where(none[:, None], 0.0, grad_logits * (part * part_y)[:, None])
-    where = gradient.pointer + cell.image * gradient.stride_b
-    where += cell.row * gradient.stride_h + cell.column * gradient.stride_w
-    tl.store(
-        where[:, None] + offs_c[None, :].to(tl.int64) * gradient.stride_c,
-        total,
-        mask=cell.inside[:, None] & (offs_c[None, :] < META.C),
-    )
+    block = block_at(tl.program_id(0), logits, labels, 0, META)
+    mass = tl.zeros([META.BLOCK_R, META.BLOCK_W], dtype=META.ACC)
+    if META.BLOCK_C >= META.C:
+        both = rows_around(logits, block, 0, META)
+    for first in range(block.row, block.end, META.BLOCK_R):
+        pixels = pixels_at(first, logits, labels, share, block, META)
+        sums = no_sums(META)
+        if META.BLOCK_C >= META.C:
+            sums, _ = summed(sums, scores_of(pixels, both), pixels, share, 0, META)
+        else:
+            for first_class in range(0, META.C, META.BLOCK_C):
+                scores = scores_of(pixels, rows_around(logits, block, first_class, META))
+                sums, _ = summed(sums, scores, pixels, share, first_class, META)
+        slopes, weight = slopes_of(pixels, sums, META)
+        place = place_of(block, pixels, labels)
+        if kept is not None:
+            tl.store(kept.lse + place, sums.level + tl.log2(sums.total), mask=pixels.inside)
+            tl.store(kept.whole + place, slopes.whole, mask=pixels.inside)
+            if META.SMOOTHING != 0.0:
+                tl.store(kept.own + place, slopes.own, mask=pixels.inside)
+                tl.store(kept.even + place, slopes.even, mask=pixels.inside)
+        else:
+            loss = slopes.whole * tl.log2(sums.total) - slopes.own * (sums.own - sums.level)
+            if META.SMOOTHING != 0.0:
+                loss -= slopes.even * (sums.spread - sums.level * sums.mass)
+            loss = tl.where(slopes.whole == 0.0, 0.0, loss / tl.full([1, 1], LOG2E, META.ACC))
+            tl.store(loss_ptr + place, loss, mask=pixels.inside)
+        mass += weight
+    if mass_ptr is not None:
+        tl.store(mass_ptr + tl.program_id(0), tl.sum(tl.sum(mass, axis=0), axis=0))
 
 
-def _grid(tensor: Tensor) -> Grid:
-    """A tensor as kernels take it."""
-    (*_, stride_h, stride_w), (height, width) = tensor.stride(), tensor.shape[-2:]
-    stride_c = tensor.stride(1) if tensor.ndim == 4 else 0
-    strides = tensor.stride(0), stride_c, stride_h, stride_w
-    return Grid(tensor, *strides, height, width, height * width)
-
-
-def _constants(tile: int, call: UpsampledCall) -> Meta:
+def constants_of(call: UpsampledCall, fewer: int, rows: int) -> Meta:
+    """What the kernels are compiled for, and how many classes and rows where not all are held."""
     classes = call.logits.shape[1]
-    block_c = power_of_two(classes)
+    held = classes <= HELD
     return Meta(
         tl.float64 if call.logits.dtype == torch.float64 else tl.float32,
         C=classes,
-        BLOCK_C=block_c,
-        BLOCK_P=max(2, tile // block_c),
+        BLOCK_C=power_of_two(classes) if held else fewer,
+        BLOCK_R=1 if held else rows,
+        BLOCK_W=COLUMNS,
         IGNORE_INDEX=call.ignore_index,
         ALIGNED=call.align_corners,
         SMOOTHING=call.label_smoothing,
     )
 
 
-def _most_readers(inputs: int, outputs: int, align_corners: bool) -> int:
-    """From `first_reader` on, this many positions hold all that read a cell."""
-    if inputs == 1:
-        return outputs
-    apart = -(-(outputs - 1) // (inputs - 1)) if align_corners else -(-outputs // inputs)
-    return min(outputs, 2 * apart + 2)
+def how_of(logits: Tensor) -> dict[str, Any]:
+    """As many threads as columns; AMD's warps are twice as wide."""
+    return options(COLUMNS // (64 if family(logits) == "gfx942" else 32), 1)
+
+
+def sweep(call: UpsampledCall, loss: Tensor | None, mass: Tensor | None, kept: Kept | None) -> None:
+    """Start the kernel for losses and sums of weights, or for what backward needs."""
+    logits, labels = call.logits, call.labels
+    arguments = grid_of(logits), grid_of(labels), call.class_weight, loss, mass, kept
+    longest = most_in(logits.shape[2], labels.shape[1], call.align_corners)
+    meta, count = (
+        constants_of(call, FEWER, min(ROWS, power_of_two_below(longest))),
+        programs_of(call),
+    )
+    run(Launch(upsampled_cross_entropy_kernel, count, arguments, meta, how_of(logits)), logits)
+
+
+def programs_of(call: UpsampledCall) -> int:
+    """One per interval of rows and strip of columns."""
+    images, _, height = call.logits.shape[:3]
+    return images * (height + 1) * tile_count(call.labels.shape[2], COLUMNS)
 
 
 def upsampled_cross_entropy(call: UpsampledCall) -> tuple[Tensor, Tensor]:
     """Loss of every pixel (B, H, W), and the sum of their weights ()."""
-    logits, labels = call.logits, call.labels
-    dtype = accumulation_dtype(logits)
-    loss = logits.new_empty(labels.shape, dtype=dtype)
-    if labels.numel() == 0:
-        return loss, logits.new_zeros((), dtype=dtype)
-    meta = _constants(TILE, call)
-    tiles = tile_count(labels.shape[1] * labels.shape[2], meta.BLOCK_P)
-    mass = logits.new_empty(len(labels) * tiles, dtype=dtype)
-    arguments = _grid(logits), _grid(labels), call.class_weight, loss, mass
-    kernel, programs = upsampled_cross_entropy_kernel, len(labels) * tiles
-    run(Launch(kernel, programs, arguments, meta, options(4, 1)), logits)
+    dtype = accumulation_dtype(call.logits)
+    loss = call.logits.new_empty(call.labels.shape, dtype=dtype)
+    if loss.numel() == 0:
+        return loss, loss.new_zeros(())
+    mass = loss.new_empty(programs_of(call))
+    sweep(call, loss, mass, None)
     return loss, mass.sum()
-
-
-def upsampled_cross_entropy_backward(
-    grad_output: Tensor, call: UpsampledCall, wants: tuple[bool]
-) -> Tensor:
-    """The gradient of the logits from that of the losses."""
-    logits, labels = call.logits, call.labels
-    gradient = torch.empty_like(logits)
-    if labels.numel() == 0:
-        return gradient
-    meta = _constants(BACKWARD_TILE, call)
-    sizes = zip(logits.shape[2:], labels.shape[1:], strict=True)
-    most = tuple(_most_readers(*each, call.align_corners) for each in sizes)
-    arguments = (
-        _grid(logits), _grid(labels), call.class_weight, _grid(gradient), _grid(grad_output), most
-    )  # fmt: skip
-    programs = len(labels) * tile_count(logits.shape[2] * logits.shape[3], meta.BLOCK_P)
-    # Without a spilled register, which other numbers of warps have; AMD's are twice as wide.
-    how = options(8 if logits.shape[1] > 32 and family(logits) != "gfx942" else 4, 1)
-    run(Launch(upsampled_cross_entropy_backward_kernel, programs, arguments, meta, how), logits)
-    return gradient

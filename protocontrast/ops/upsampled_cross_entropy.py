@@ -39,9 +39,10 @@ def _naive(call: UpsampledCall) -> tuple[Tensor, Tensor]:
 
 def _triton() -> Implementation:
     from protocontrast.kernels import upsampled_cross_entropy as upsampled
+    from protocontrast.kernels import upsampled_cross_entropy_backward as way_back
 
     return Implementation(
-        upsampled.upsampled_cross_entropy, upsampled.upsampled_cross_entropy_backward
+        upsampled.upsampled_cross_entropy, way_back.upsampled_cross_entropy_backward
     )
 
 

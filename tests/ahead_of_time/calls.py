@@ -24,6 +24,7 @@ from protocontrast.kernels import (
     target_pass,
     transfer,
     upsampled_cross_entropy,
+    upsampled_cross_entropy_backward,
 )
 from protocontrast.kernels import class_prototypes_backward as class_sums_way_back
 from protocontrast.kernels import contrast_backward as contrast_way_back
@@ -64,6 +65,7 @@ def _calls(case: Case, images: int, pixels: int) -> dict[str, Callable[[], objec
     # The gradient of a mean is one number for all pixels.
     upstream = torch.empty((), **every).expand(images, pixels)
     of_logits = torch.empty(images, case.classes, pixels, **every)
+    of_losses = upstream[:1, :1, None].expand(images, 736, 736)
     of_sums = torch.empty(1, case.classes, case.channels, **every)
     inputs = features, labels, prototypes, present, None, weight
     whole = ContrastCall(*inputs, case.similarity, 0.1, False, 255)
@@ -106,7 +108,8 @@ def _calls(case: Case, images: int, pixels: int) -> dict[str, Callable[[], objec
         call = UpsampledCall(coarse, fine, present.to(acc), 255, True, 0.0)
         if upstream is None:
             return upsampled_cross_entropy.upsampled_cross_entropy(call)
-        return upsampled_cross_entropy.upsampled_cross_entropy_backward(upstream, call, (True,))
+        module = upsampled_cross_entropy_backward
+        return module.upsampled_cross_entropy_backward(upstream, call, (True,))
 
     def passed(targets: Tensor | None, nearest: Tensor | None) -> object:
         call = TargetPassCall(
@@ -138,9 +141,8 @@ def _calls(case: Case, images: int, pixels: int) -> dict[str, Callable[[], objec
         "target_pass": lambda: passed(None, prototypes),
         "target_pass_soft": lambda: passed(of_logits, None),
         "upsampled_cross_entropy": lambda: upsampled(),
-        "upsampled_cross_entropy_backward": lambda: upsampled(
-            torch.empty((), **every).expand(images, 736, 736)
-        ),
+        "upsampled_cross_entropy_backward": lambda: upsampled(of_losses),
+        "upsampled_cross_entropy_cells": lambda: upsampled(of_losses),
         "pair_normaliser": lambda: paired(),
         "pair_contrast": lambda: paired(),
         "pair_contrast_backward": lambda: paired(True, False),

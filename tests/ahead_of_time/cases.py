@@ -93,7 +93,7 @@ TABLE = {
     "pair_contrast_backward_keys": "pair_contrast_backward",
 }
 OF_PROTOTYPES = ("prepare", "finish")
-UPSAMPLED = ("upsampled_cross_entropy", "upsampled_cross_entropy_backward")
+UPSAMPLED = tuple(f"upsampled_cross_entropy{ending}" for ending in ("", "_backward", "_cells"))
 WITHOUT_A_ROW = (*OF_PROTOTYPES, *UPSAMPLED)
 KERNELS = (*TABLE, *WITHOUT_A_ROW)
 SOFT = tuple(kernel for kernel in TABLE if kernel.startswith(("contrast", "distribution")))

@@ -104,7 +104,7 @@ CALLS: dict[str, tuple[Callable[[], Any], list[str], list[str]]] = {
     "upsampled": (
         lambda: upsampled(wanted(FEATURES)),
         ["upsampled_cross_entropy"],
-        ["upsampled_cross_entropy_backward"],
+        ["upsampled_cross_entropy_backward", "upsampled_cross_entropy_cells"],
     ),
     "pairs": (
         lambda: paired(wanted(PROTOTYPES), PROTOTYPES),
