@@ -42,11 +42,13 @@ FEWER, ROWS = 8, 4
 
 
 class Pixels(NamedTuple):
-    """Pixels [BLOCK_R, BLOCK_W]: their rows [BLOCK_R] and the shares of the cells below, which
-    pixels there are, their class, -1 where it is none or ignored, and its weight, then NaN or 0."""
+    """Pixels [BLOCK_R, BLOCK_W]: their rows [BLOCK_R], the shares of the cells below and whether
+    one of these is 0, so that what is not finite below must be kept away; which pixels there are,
+    their class, -1 where it is none or ignored, and its weight, then NaN or 0."""
 
     rows: Any
     share: Any
+    careful: Any
     inside: Any
     label: Any
     weight: Any
@@ -99,14 +101,27 @@ def pixels_at(first, logits, labels, share, block, META: tl.constexpr):
         weight = used.to(META.ACC)
     weight = tl.where(used & (label < 0), float("nan"), weight)
     below = share_behind(block.down, rows - block.row, logits.height, META)
-    return Pixels(rows, below, inside, label, weight)
+    return Pixels(rows, below, tl.min(below, axis=0) == 0.0, inside, label, weight)
+
+
+@triton.jit
+def multiplied(values, part, more):
+    """values part + more, by instructions that take both steps at once."""
+    values, part = tl.broadcast(values, part)
+    _, more = tl.broadcast(values, more)
+    return tl.fma(values, part, more)
 
 
 @triton.jit
 def scores_of(pixels, both):
     """Logits [BLOCK_C, BLOCK_R, BLOCK_W] of pixels."""
-    above, below = both
-    return blended(above[:, None, :], below[:, None, :], pixels.share[None, :, None])
+    above, below = both[0][:, None, :], both[1][:, None, :]
+    share = pixels.share[None, :, None]
+    if pixels.careful:
+        scores = blended(above, below, share)
+    else:
+        scores = multiplied(below, share, above * (1.0 - share))
+    return scores
 
 
 @triton.jit

@@ -22,6 +22,7 @@ from protocontrast.kernels.upsampled_cross_entropy import (
     constants_of,
     how_of,
     members,
+    multiplied,
     no_sums,
     pixels_at,
     place_of,
@@ -127,8 +128,13 @@ def upsampled_cross_entropy_backward_kernel(
             logits, labels, share, grad_output, kept, block, both, pixels, first_class, META
         )
         up, down = sends(block.interval, pixels.share)
-        upward += tl.sum(parted(slope, up[None, :, None]), axis=1)
-        downward += tl.sum(parted(slope, down[None, :, None]), axis=1)
+        slope, up, down = tl.sum(slope, axis=1), up[None, :], down[None, :]
+        if pixels.careful:
+            upward += parted(slope, up)
+            downward += parted(slope, down)
+        else:
+            upward = multiplied(slope, up, upward)
+            downward = multiplied(slope, down, downward)
     offs_c = first_class + tl.arange(0, META.BLOCK_C)
     offs_w = tl.arange(0, META.BLOCK_W)
     begin = block.columns - offs_w % META.RUN
