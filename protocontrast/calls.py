@@ -4,6 +4,7 @@ A call goes whole from the public function to the leaf of every backend. Pixels 
 the naive backend reads the same calls with its pixels as rows, (N, D). What is None was not given.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -241,3 +242,35 @@ class BidirectionalCall(NamedTuple):
     ignore_index: int
     pairwise: bool
     whole_class: int
+
+
+class StepCall(NamedTuple):
+    """A step of `BiCL` whose banks move before its contrasts, in both directions: (M13).
+
+    Features of the target (B, D, P), its static labels (B, P), their counts (B, C, P) and a cell's
+    pixels (P,), or None; of each bank prototypes (C, D), count, present and skipped (C,), which are
+    written, as are bias (C, D), presence and count (C,) of the bias. `momenta` of both banks and of
+    the bias, `copies`: it begins as it is measured; `whole_class` as in `BidirectionalCall`.
+    `over_ranks` makes means and counts of one rank those of all, if there are several.
+    """
+
+    source: Domain
+    target: Tensor
+    static: Tensor | None
+    targets: Tensor | None
+    filling: Tensor | None
+    source_bank: tuple[Tensor, ...]
+    target_bank: tuple[Tensor, ...]
+    bias: tuple[Tensor, ...]
+    threshold: float
+    measure: str
+    temperature: float | Tensor
+    keep_absent: bool
+    normalize: str | bool
+    ignore_index: int
+    momenta: tuple[float, float, float]
+    copies: bool
+    calibrates: bool
+    whole_class: int
+    weights: tuple[float, float]
+    over_ranks: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None

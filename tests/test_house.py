@@ -105,7 +105,7 @@ def test_package_never_waits_for_the_device() -> None:
 
 def test_arguments_are_few() -> None:
     # The declaration of an operator, by name.
-    assert long_signatures(ROOT / "protocontrast") == ["ops/operator.py: __init__ takes 16"]
+    assert long_signatures(ROOT / "protocontrast") == ["ops/operator.py: __init__ takes 17"]
 
 
 def test_the_walk_sees_this_house() -> None:

@@ -18,6 +18,7 @@ LOGITS = torch.ones(2, 3, 6)
 PIXELS = torch.linspace(-1, 1, 12).reshape(2, 6)
 WEIGHTS = torch.tensor([True, True, False]), torch.tensor([1.0, 0.5, 2.0]), PIXELS.abs()
 NONE = None, None, None
+UNREADY = None, None
 OF_SUMS = FEATURES, LABELS
 ANNEALED = torch.tensor(0.3)
 PRESENT = WEIGHTS[0], WEIGHTS[0]
@@ -44,7 +45,7 @@ MAP_LEAF = MAP.clone().requires_grad_()
 VOLUME_LEAF = FEATURES.reshape(2, 4, 3, 2, 1).clone().requires_grad_()
 VOLUME_SLOPES = FEATURES.reshape(2, 6, 4, 1, 1).transpose(2, 3)
 DEEP = FEATURES.reshape(2, 1, 6, 4, 1)[:, :, :3]
-PASSED = LABELS, PIXELS.abs(), soft_labels(LABELS)
+PASSED = LABELS, PIXELS.abs(), soft_labels(LABELS), *UNREADY, *UNREADY
 SOFT, FILLING = soft_labels(LABELS), torch.arange(1.0, LABELS.shape[1] + 1)
 LEAF, ROWS = FEATURES.clone().requires_grad_(), PROTOTYPES.clone().requires_grad_()
 
@@ -55,11 +56,12 @@ CASES: list[tuple[str, tuple[Any, ...]]] = [
     ("contrast", (LEAF.bfloat16().detach(), LABELS, PROTOTYPES, *NONE, None, *FLOOR, BACKEND)),
     ("contrast", (FEATURES[:0], LABELS[:0], PROTOTYPES, *NONE, None, *SETTINGS, BACKEND)),
     ("contrast", (LEAF, LABELS, ROWS, *NONE, ANNEALED, *SETTINGS, BACKEND)),
-    ("contrast_backward", (PIXELS, *INPUTS, *NONE, None, PIXELS, *SETTINGS, True, True, BACKEND)),
     ("contrast_backward",
-     (PIXELS, *INPUTS, *WEIGHTS, None, PIXELS, *SETTINGS, False, True, BACKEND)),
+     (PIXELS, *INPUTS, *NONE, None, PIXELS, *UNREADY, *SETTINGS, True, True, BACKEND)),
     ("contrast_backward",
-     (PIXELS, *INPUTS, *NONE, ANNEALED, PIXELS, *SETTINGS, True, True, BACKEND)),
+     (PIXELS, *INPUTS, *WEIGHTS, None, PIXELS, *UNREADY, *SETTINGS, False, True, BACKEND)),
+    ("contrast_backward",
+     (PIXELS, *INPUTS, *NONE, ANNEALED, PIXELS, *UNREADY, *SETTINGS, True, True, BACKEND)),
     ("contrast_with_gradient", (*INPUTS, *NONE, None, *SETTINGS, True, BACKEND, True, True)),
     ("contrast_with_gradient", (*INPUTS, *WEIGHTS, None, *SETTINGS, False, BACKEND, True, False)),
     ("distribution_contrast", (LEAF, LABELS, ROWS, SPREAD_LEAF, *NONE, *UNIT, BACKEND)),
@@ -76,7 +78,8 @@ CASES: list[tuple[str, tuple[Any, ...]]] = [
      (*INPUTS, SPREAD, *WEIGHTS, *RAW, False, BACKEND, True, False, False)),
     ("logits", (LEAF, ROWS, None, "cosine", 0.1, BACKEND)),
     ("logits", (LEAF, PROTOTYPES, WEIGHTS[0], "dot", 1.0, BACKEND)),
-    ("logits_backward", (LOGITS, FEATURES, PROTOTYPES, None, "cosine", 0.1, True, True, BACKEND)),
+    ("logits_backward",
+     (LOGITS, FEATURES, PROTOTYPES, None, *UNREADY, "cosine", 0.1, True, True, BACKEND)),
     ("class_sums", (LEAF, LABELS, None, 3, False, False, 255, BACKEND)),
     ("class_sums", (LEAF, LABELS, WEIGHTS[2], 3, True, True, 255, BACKEND)),
     ("class_sums_backward", (SLOPES[:1], *OF_SUMS, None, 3, True, False, 255, True, BACKEND)),

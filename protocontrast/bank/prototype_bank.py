@@ -198,7 +198,7 @@ class PrototypeBank(WideBuffers):
 
     def moved_by_moments(self, stats: Moments) -> tuple[BankState, ClassPrototypes]:
         """The same from statistics that have been checked and have no gradient."""
-        shared = self._share(stats)
+        shared = self.shared(stats)
         return self._after(shared), ClassPrototypes(shared.mean, shared.count)
 
     @torch.no_grad()
@@ -226,7 +226,7 @@ class PrototypeBank(WideBuffers):
     def commit(self) -> ClassPrototypes:
         """Update from all accumulated micro-batches as from one batch of their union."""
         pending = Moments(self.pending_sum, self.pending_count, self.pending_square)
-        shared = self._share(averaged(pending))
+        shared = self.shared(averaged(pending))
         self.take(self._after(shared))
         for buffer in pending:
             if buffer is not None:
@@ -252,7 +252,7 @@ class PrototypeBank(WideBuffers):
             for total, more in zip(whole, part, strict=True):
                 if total is not None and more is not None:
                     total += more
-        shared = self._share(averaged(whole))
+        shared = self.shared(averaged(whole))
         self.reset()
         self.take(self._after(shared))
         return self
@@ -284,7 +284,8 @@ class PrototypeBank(WideBuffers):
     def _read(self, stats: ClassPrototypes | ClassStatistics) -> Moments:
         return read_statistics(stats, self.prototypes, self.variance is not None)
 
-    def _share(self, stats: Moments) -> Moments:
+    def shared(self, stats: Moments) -> Moments:
+        """The same of all ranks, from statistics that have been checked and have no gradient."""
         if not (dist.is_available() and dist.is_initialized()):
             return stats
         total, count, square = summed(stats)

@@ -15,6 +15,7 @@ from protocontrast.bank.prototype_bank import BankState, Normalize
 from protocontrast.bicl.labels import GridLabels, at_grid
 from protocontrast.bicl.settings import BiCLSettings
 from protocontrast.bicl.silence import Silence
+from protocontrast.bicl.whole_step import whole_step
 from protocontrast.calls import ClassSumsCall, ContrastCall, Domain, TargetPassCall
 from protocontrast.checks import called, check_flag, sentence
 from protocontrast.functional import ClassPrototypes
@@ -223,6 +224,11 @@ class BiCL(Configured, WholeLoads):
     ) -> BiCLOutput:
         """One step on pixels (B, D, P), source and target; everything has been checked."""
         early = updates and self.bank_update == "before"
+        whole = whole_step(self, maps, of_source, static, temperature) if early else None
+        if whole is not None:
+            out = BiCLOutput(*whole)
+            self.silence.note(out.coverage, self.threshold, self.measure)
+            return out
         # What will be the state stands beside the buffers until the step has come to its end.
         source, target = self.source_bank.state, self.target_bank.state
         bias, means = None, None
@@ -271,7 +277,7 @@ class BiCL(Configured, WholeLoads):
             self.source_bank.take(source)
             self.target_bank.take(target)
             self.domain_bias.take(bias)
-            self.silence.note(found, self.threshold, self.measure)
+            self.silence.note(coverage, self.threshold, self.measure)
         return BiCLOutput(loss, to_source, to_target, passed.labels, coverage, class_share)
 
     @torch.no_grad()

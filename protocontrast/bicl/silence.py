@@ -14,7 +14,7 @@ PATIENCE = 20
 
 
 class Answer(NamedTuple):
-    """A bool on its way to the host; `arrived` never waits."""
+    """A number on its way to the host; `arrived` never waits."""
 
     value: Tensor
     event: Any
@@ -24,14 +24,14 @@ class Answer(NamedTuple):
         return self.event is None or bool(self.event.query())
 
 
-def sent(flag: Tensor) -> Answer | None:
-    """A flag () copied to the host behind the work that makes it; None where that would wait."""
-    if flag.device.type == "cpu":
-        return Answer(flag, None)
-    if flag.device.type != "cuda":
+def sent(number: Tensor) -> Answer | None:
+    """A number () copied to the host behind the work that makes it; None where that would wait."""
+    if number.device.type == "cpu":
+        return Answer(number, None)
+    if number.device.type != "cuda":
         return None
-    value = torch.empty((), dtype=torch.bool, pin_memory=True)
-    value.copy_(flag, non_blocking=True)
+    value = torch.empty((), dtype=number.dtype, pin_memory=True)
+    value.copy_(number, non_blocking=True)
     event = torch.cuda.Event()
     event.record()
     return Answer(value, event)
@@ -52,22 +52,22 @@ class Silence:
         # An event belongs to its process.
         return {**self.__dict__, "waiting": []}
 
-    def note(self, counts: Tensor, threshold: float, measure: str) -> None:
-        """One more step, whose target has so many labelled pixels of each class, (C,)."""
+    def note(self, coverage: Tensor, threshold: float, measure: str) -> None:
+        """One more step, in which this share () of the target's pixels has a label."""
         if torch.compiler.is_compiling() or self.over or math.isinf(threshold):
             return
-        if type(counts) is not Tensor or counts.is_meta:
+        if type(coverage) is not Tensor or coverage.is_meta:
             return
         # An event may not even be asked while a graph is captured.
-        if counts.is_cuda and torch.cuda.is_current_stream_capturing():
+        if coverage.is_cuda and torch.cuda.is_current_stream_capturing():
             return
         if torch._C._are_functorch_transforms_active():
             return
-        answer = sent((counts > 0).any())
+        answer = sent(coverage)
         if answer is not None:
             self.waiting.append(answer)
         while self.waiting and self.waiting[0].arrived():
-            self._hear(bool(self.waiting.pop(0).value), threshold, measure)
+            self._hear(bool(self.waiting.pop(0).value > 0), threshold, measure)
 
     def _hear(self, labelled: bool, threshold: float, measure: str) -> None:
         self.steps += 1

@@ -141,8 +141,8 @@ def class_sums_kernel(features, targets, partial, counts, meta: tl.constexpr):
         add_strays(slot, features, targets, image, first, low, constants(META, BLOCK_P=FEW))
 
 
-def class_sums(call: ClassSumsCall) -> tuple[Tensor, Tensor]:
-    """Sums (G, C, D) and counts (G, C) with G = B per image, else 1.
+def class_sums(call: ClassSumsCall, in_parts: bool = False) -> tuple[Tensor, Tensor]:
+    """Sums (G, C, D) and counts (G, C) with G = B per image, else 1; or, in parts, as programs.
 
     What is not finite reaches its own class and channel alone; normalised, NaN every channel.
     """
@@ -169,6 +169,8 @@ def class_sums(call: ClassSumsCall) -> tuple[Tensor, Tensor]:
     arguments = map_of(features), targets_of(call), partial, count
     programs = images * spans * tile_count(channels, meta.GROUP_D)
     run(Launch(class_sums_kernel, programs, arguments, meta, how), features)
+    if in_parts:
+        return partial.flatten(0, 1), count.flatten(0, 1)
     if call.per_image:
         return partial.sum(dim=1), count.sum(dim=1)
     return partial.sum(dim=(0, 1))[None], count.sum(dim=(0, 1))[None]

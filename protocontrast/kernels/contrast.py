@@ -73,11 +73,11 @@ def empty_statistics(features: Tensor) -> Statistics:
     return Statistics(*(features.new_empty(images, pixels, dtype=acc) for _ in range(3)))
 
 
-def contrast(call: ContrastCall) -> Statistics:
-    """Loss, weight and log-sum-exp of every pixel."""
+def contrast(call: ContrastCall, *ready: Tensor) -> Statistics:
+    """Loss, weight and log-sum-exp of every pixel; `ready` are matrix and table of the classes."""
     features, statistics = call.features, empty_statistics(call.features)
     if statistics.loss.numel():
-        prepared = prepare(features, Prototypes.of(call))
+        prepared = prepare(features, Prototypes.of(call, *ready))
         meta, how = plan("contrast", features, len(call.prototypes))
         meta = meta._replace(SIMILARITY=call.similarity, IGNORE_INDEX=call.ignore_index)
         arguments = map_of(features), targets_of(call), prepared, statistics

@@ -117,14 +117,14 @@ def contrast_backward_kernel(
 
 
 def contrast_backward(
-    grad_output: Tensor, call: ContrastCall, wants: tuple[bool, bool], lse: Tensor
+    grad_output: Tensor, call: ContrastCall, wants: tuple[bool, bool], lse: Tensor, *ready: Tensor
 ) -> tuple[Tensor, Tensor]:
     """(M4) gradients of features and prototypes from those of the losses (B, P)."""
     return send_back(
         contrast_backward_kernel,
         "contrast_backward_both" if wants[1] else "contrast_backward",
         call.features,
-        Prototypes.of(call),
+        Prototypes.of(call, *ready),
         (targets_of(call), upstream_of(grad_output, lse)),
         call.ignore_index,
         wants,

@@ -70,17 +70,13 @@ def logits_backward_kernel(features, prepared, gradient, partial, grad_output, m
             tl.debug_barrier()
 
 
-def _prototypes(call: LogitsCall) -> Prototypes:
-    return Prototypes(call.prototypes, call.present, None, call.similarity, call.temperature)
-
-
-def logits(call: LogitsCall) -> Tensor:
+def logits(call: LogitsCall, *ready: Tensor) -> Tensor:
     """(B, C, P); absent classes -inf."""
     features, classes = call.features, len(call.prototypes)
     images, _, pixels = features.shape
     out = features.new_empty(images, classes, pixels, dtype=accumulation_dtype(features))
     if images * pixels:
-        prepared = prepare(features, _prototypes(call))
+        prepared = prepare(features, Prototypes.of_logits(call, *ready))
         meta, how = plan("logits", features, classes)
         meta = meta._replace(SIMILARITY=call.similarity)
         arguments = map_of(features), prepared, map_of(out)
@@ -90,9 +86,9 @@ def logits(call: LogitsCall) -> Tensor:
 
 
 def logits_backward(
-    grad_output: Tensor, call: LogitsCall, wants: tuple[bool, bool]
+    grad_output: Tensor, call: LogitsCall, wants: tuple[bool, bool], *ready: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Gradients of features and prototypes from that of the logits (B, C, P)."""
-    given, arguments = _prototypes(call), (map_of(grad_output),)
+    given, arguments = Prototypes.of_logits(call, *ready), (map_of(grad_output),)
     row, features = "logits_backward", call.features
     return send_back(logits_backward_kernel, row, features, given, arguments, 0, wants)

@@ -38,6 +38,13 @@ class Meta(NamedTuple):
     CONFIDENCE: bool = False
     TRANSFER: bool = False
     TWO_PRODUCTS: bool = False
+    # Of banks: parts at once, means in place of sums, rows of unit length, a bias that begins as
+    # it is measured, and pixels of a class that weighs as much as any other (0: all pixels do).
+    BLOCK_S: int = 0
+    MEANS: bool = False
+    UNIT: bool = False
+    COPY: bool = False
+    WHOLE_CLASS: int = 0
     # Of pairs.
     ALL: bool = False
     EXCLUDE_SELF: bool = False

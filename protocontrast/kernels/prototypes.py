@@ -1,5 +1,6 @@
 """Prototypes made ready for one call, and the last step of their gradient: one launch each."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -7,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from protocontrast.calls import ContrastCall
+from protocontrast.calls import ContrastCall, LogitsCall
 from protocontrast.kernels.configs import power_of_two
 from protocontrast.kernels.launch import (
     Launch,
@@ -132,7 +133,21 @@ def prepare_kernel(given, prepared, meta: tl.constexpr):
     row = tl.program_id(0) + tl.arange(0, 1)
     offs_d = tl.arange(0, META.BLOCK_D)
     values, present = read_row(given, row, offs_d, META)
+    share = (row < META.C).to(META.ACC)
+    if given.share is not None:
+        where = given.share.pointer + row * given.share.stride
+        share = tl.load(where, mask=row < META.C, other=0.0).to(META.ACC)
     inverse = inverse_temperature(given, META.ACC)
+    store_class(values, present, share, inverse, row, prepared, META)
+    if META.EQUALS:
+        first = lowest_equal(given, row, present, 32, META)
+        tl.store(prepared.table + row + 3 * META.BLOCK_C, first.to(META.ACC))
+
+
+@triton.jit
+def store_class(values, present, share, inverse, row, prepared, META: tl.constexpr):
+    """A class's row of the matrix and its column of the table, but for the lowest equal class."""
+    offs_d = tl.arange(0, META.BLOCK_D)
     scale = inverse
     matrix = values
     if META.SIMILARITY == "cosine":
@@ -153,10 +168,6 @@ def prepare_kernel(given, prepared, meta: tl.constexpr):
         if META.OPERANDS == "split":
             tl.store(into + META.BLOCK_C * META.ROW, lower, mask=mask)
     offset = tl.where(present, 0.0, NEVER)
-    share = (row < META.C).to(META.ACC)
-    if given.share is not None:
-        where = given.share.pointer + row * given.share.stride
-        share = tl.load(where, mask=row < META.C, other=0.0).to(META.ACC)
     if META.KEEP_ABSENT:
         offset = tl.where(present, 0.0, tl.where(row < META.C, -inverse, NEVER))
     else:
@@ -165,9 +176,6 @@ def prepare_kernel(given, prepared, meta: tl.constexpr):
     tl.store(column, scale)
     tl.store(column + META.BLOCK_C, offset.to(META.ACC))
     tl.store(column + 2 * META.BLOCK_C, share.to(META.ACC))
-    if META.EQUALS:
-        first = lowest_equal(given, row, present, 32, META)
-        tl.store(column + 3 * META.BLOCK_C, first.to(META.ACC))
 
 
 @triton.jit
@@ -200,14 +208,22 @@ class Prototypes(NamedTuple):
     similarity: str
     temperature: float | Tensor
     keep_absent: bool = False
+    ready: Sequence[Tensor] = ()
+    """Matrix and table, where these have been made by now."""
 
     @classmethod
-    def of(cls, call: ContrastCall) -> "Prototypes":
+    def of(cls, call: ContrastCall, *ready: Tensor) -> "Prototypes":
         """Those of a contrast."""
         return cls(
             call.prototypes, call.present, call.class_weight,
-            call.similarity, call.temperature, call.keep_absent,
+            call.similarity, call.temperature, call.keep_absent, ready,
         )  # fmt: skip
+
+    @classmethod
+    def of_logits(cls, call: LogitsCall, *ready: Tensor) -> "Prototypes":
+        """Those of logits."""
+        rows = call.prototypes, call.present, None
+        return cls(*rows, call.similarity, call.temperature, ready=ready)
 
 
 def _warps(block: int) -> dict[str, Any]:
@@ -224,13 +240,30 @@ def _as_given(prototypes: Prototypes, share: Tensor | None) -> Given:
     return Given(rows, *vectors, *halves(1 / temperature), None)
 
 
+def empty_prepared(features: Tensor, meta: Meta, equals: bool) -> Prepared:
+    """Room for matrix and table."""
+    acc = accumulation_dtype(features)
+    wide = meta.OPERANDS == "wide" or meta.SIMILARITY == "euclidean"
+    halved = 2 if meta.OPERANDS == "split" and not wide else 1
+    dtype = acc if wide else features.dtype
+    return Prepared(
+        features.new_empty(halved, meta.BLOCK_C, meta.ROW, dtype=dtype),
+        features.new_empty(4 if equals else 3, meta.BLOCK_C, dtype=acc),
+    )
+
+
 def prepare(
-    features: Tensor, given: Prototypes, equals: bool = False, whole: bool = False
+    features: Tensor,
+    given: Prototypes,
+    equals: bool = False,
+    whole: bool = False,
 ) -> Prepared:
     """Matrix and table for these features.
 
     With `equals` the table has its fourth row, with `whole` the matrix is not split into halves.
     """
+    if given.ready:
+        return Prepared(*given.ready)
     meta = sizes(features, len(given.rows))
     meta = meta._replace(
         BLOCK_D=power_of_two(meta.ROW),
@@ -240,14 +273,7 @@ def prepare(
         KEEP_ABSENT=given.keep_absent,
         EQUALS=equals,
     )
-    acc = accumulation_dtype(features)
-    wide = meta.OPERANDS == "wide" or meta.SIMILARITY == "euclidean"
-    halved = 2 if meta.OPERANDS == "split" and not wide else 1
-    dtype = acc if wide else features.dtype
-    prepared = Prepared(
-        features.new_empty(halved, meta.BLOCK_C, meta.ROW, dtype=dtype),
-        features.new_empty(4 if equals else 3, meta.BLOCK_C, dtype=acc),
-    )
+    prepared = empty_prepared(features, meta, equals)
     arguments = _as_given(given, given.class_weight), prepared
     run(Launch(prepare_kernel, meta.BLOCK_C, arguments, meta, _warps(meta.BLOCK_D)), features)
     return prepared
@@ -267,3 +293,14 @@ def finish(features: Tensor, total: Tensor, given: Prototypes) -> Tensor:
     arguments = _as_given(given, None), total, Rows(gradient, *gradient.stride())
     run(Launch(finish_kernel, classes, arguments, meta, _warps(meta.BLOCK_D)), features)
     return gradient
+
+
+def ready_for_contrast(call: ContrastCall) -> Sequence[Tensor]:
+    """What both ways of a contrast read of its classes; nothing where it has no pixels."""
+    return prepare(call.features, Prototypes.of(call)) if call.labels.numel() else ()
+
+
+def ready_for_logits(call: LogitsCall) -> Sequence[Tensor]:
+    """The same of logits."""
+    features = call.features
+    return prepare(features, Prototypes.of_logits(call)) if features.numel() else ()

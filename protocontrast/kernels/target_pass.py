@@ -26,8 +26,8 @@ from protocontrast.kernels.launch import (
 )
 from protocontrast.kernels.lengths import lengths_of
 from protocontrast.kernels.meta import constants
-from protocontrast.kernels.prototypes import Prepared, Prototypes, prepare
 from protocontrast.kernels.scores import add_scores, classes_of, logits_of, waited_for, weighted_sum
+from protocontrast.kernels.target_pass_backward import tables_of
 from protocontrast.kernels.targets import Targets, soft_masses
 from protocontrast.kernels.tiles import (
     Map,
@@ -39,7 +39,7 @@ from protocontrast.kernels.tiles import (
     span_at,
     tile_at,
 )
-from protocontrast.kernels.transfer import Threshold, limit_of, nearest_of, nearest_table
+from protocontrast.kernels.transfer import Threshold, limit_of, nearest_of
 
 
 class Given(NamedTuple):
@@ -48,13 +48,6 @@ class Given(NamedTuple):
     static: Any
     targets: Any
     filling: Any
-
-
-class Tables(NamedTuple):
-    """Prototypes of the transfer and of the loss made ready; the latter None without a loss."""
-
-    near: Prepared
-    own: Prepared | None
 
 
 class Results(NamedTuple):
@@ -201,11 +194,12 @@ def target_pass_kernel(features, given, tables, threshold, results, meta: tl.con
     tl.store(results.losses + number * META.C + offs_c, lost, mask=offs_c < META.C)
 
 
-def target_pass(call: TargetPassCall) -> tuple[Tensor, ...]:
+def target_pass(call: TargetPassCall, *ready: Tensor, in_parts: bool = False) -> tuple[Tensor, ...]:
     """Losses (C,), sums (C, D), counts (C,); fused labels, measure and log-sum-exp (B, P).
 
     The last results are the targets with transferred labels where they had no mass, and the
-    gradient of the summed loss; empty where not wanted.
+    gradient of the summed loss; empty where not wanted. In parts, the first three are those of
+    each program, (S, C), (S, C, D) and (S, C).
     """
     features, targets, prototypes = call.features, call.targets, call.prototypes
     images, channels, pixels = features.shape
@@ -219,14 +213,11 @@ def target_pass(call: TargetPassCall) -> tuple[Tensor, ...]:
     if images * pixels == 0:
         losses, sums = (features.new_zeros(classes, *d, dtype=acc) for d in ((), (channels,)))
         gradient = torch.zeros_like(features) if call.wants_gradient else features.new_empty(0)
-        return losses, sums, losses.clone(), labels, values, lse, filled, gradient
-    own = None
-    if call.counted is not None:
-        of_loss = Prototypes(
-            prototypes, call.present, call.counted, "cosine", call.temperature, call.keep_absent
-        )
-        own = prepare(features, of_loss)
-    near = own if own is not None and not transfer else nearest_table(call.of_labels())
+        by_class = losses, sums, losses.clone()
+        if in_parts:
+            by_class = losses[None], sums[None], by_class[2][None]
+        return *by_class, labels, values, lse, filled, gradient
+    tables = tables_of(call, ready)
     confidence = call.measure == "confidence"
     one_product = not transfer or (call.nearest is None and confidence)
     meta, how = plan("target_pass", features, classes)
@@ -235,7 +226,7 @@ def target_pass(call: TargetPassCall) -> tuple[Tensor, ...]:
         SIMILARITY="cosine",
         CONFIDENCE=confidence,
         TRANSFER=transfer,
-        TWO_PRODUCTS=own is not None and not one_product,
+        TWO_PRODUCTS=tables.own is not None and not one_product,
         NORMALIZE=call.normalize,
         IGNORE_INDEX=call.ignore_index,
         SPAN=span,
@@ -251,14 +242,14 @@ def target_pass(call: TargetPassCall) -> tuple[Tensor, ...]:
     wide = targets.double() if targets is not None and acc == torch.float64 else targets
     arguments = (
         map_of(features), Given(map_of(call.static), map_of(wide), call.filling),
-        Tables(near, own), Threshold(*halves(call.threshold)),
+        tables, Threshold(*halves(call.threshold)),
         Results(labels, moved, values, lse, partial, count, lost),
     )  # fmt: skip
     run(Launch(target_pass_kernel, programs, arguments, meta, how), features)
-    if partial is None:
-        sums = features.new_zeros(classes, channels, dtype=acc)
-    else:
-        sums = partial.sum(dim=0)
+    sums = lost.new_zeros(1, classes, channels) if partial is None else partial
+    by_class = lost, sums, count
+    if not in_parts:
+        by_class = lost.sum(dim=0), sums.sum(dim=0), count.sum(dim=0)
     if targets is not None and moved is not None:
         mass = 1 if call.filling is None else call.filling.to(targets.dtype)
         rows = torch.arange(classes, device=moved.device)[:, None]
@@ -267,4 +258,4 @@ def target_pass(call: TargetPassCall) -> tuple[Tensor, ...]:
     if call.wants_gradient:
         contrast = call.of_losses(call.contrasted(labels, filled))
         gradient, _ = contrast_backward(torch.ones_like(lse), contrast, (True, False), lse)
-    return lost.sum(dim=0), sums, count.sum(dim=0), labels, values, lse, filled, gradient
+    return *by_class, labels, values, lse, filled, gradient

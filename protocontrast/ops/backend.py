@@ -16,6 +16,9 @@ BACKENDS = ("auto", "triton", "native", "eager", "naive")
 
 HINT = 'backend="auto" takes the fastest implementation there is.'
 
+active_modes = torch._C._len_torch_dispatch_stack
+"""How many dispatch modes stand between a call and its kernels."""
+
 default = "auto"
 """What "auto" stands for; another name within `standing_for_auto`."""
 
@@ -113,7 +116,7 @@ def backends() -> dict[str, str]:
 
 def full_precision(features: Tensor) -> AbstractContextManager[Any]:
     """The operators choose their own precision, so an autocast region around them must not."""
-    if features.is_meta:
+    if features.is_meta or not torch.is_autocast_enabled(features.device.type):
         return nullcontext()
     return torch.autocast(features.device.type, enabled=False)
 
@@ -127,3 +130,14 @@ def is_plain(value: Tensor) -> bool:
     """Whether a tensor has values that may be looked at: not fake, not batched by a transform."""
     batched = transforms_active() or torch._C._functorch.is_legacy_batchedtensor(value)
     return type(value) is Tensor and not batched
+
+
+def unwatched(value: Tensor) -> bool:
+    """Whether nothing stands between a call and its kernels: no program, mode or transform."""
+    return (
+        not torch.compiler.is_compiling()
+        and active_modes() == 0
+        and is_plain(value)
+        and not value.is_meta
+        and torch._C._get_tracing_state() is None
+    )

@@ -25,9 +25,10 @@ def _naive(call: ContrastCall, label_smoothing: float = 0.0) -> tuple[Tensor, Te
 
 
 def _triton() -> Implementation:
-    from protocontrast.kernels import contrast, contrast_backward
+    from protocontrast.kernels import contrast, contrast_backward, prototypes
 
-    return Implementation(contrast.contrast, contrast_backward.contrast_backward)
+    backward = contrast_backward.contrast_backward
+    return Implementation(contrast.contrast, backward, ready=prototypes.ready_for_contrast)
 
 
 OPERATOR = Operator(
@@ -36,6 +37,7 @@ OPERATOR = Operator(
     eager=named(eager_contrast, "contrast"),
     native=named(native_contrast, "contrast"),
     check=class_labels(FUNCTION, "prototypes"), results=3, saved=[2], annealed=True,
+    ready=["matrix", "table"],
     differentiable=["features", "prototypes"], private=["prototypes", "present", "class_weight"],
 )  # fmt: skip
 

@@ -25,9 +25,9 @@ def _naive(call: LogitsCall) -> Tensor:
 
 
 def _triton() -> Implementation:
-    from protocontrast.kernels import logits
+    from protocontrast.kernels import logits, prototypes
 
-    return Implementation(logits.logits, logits.logits_backward)
+    return Implementation(logits.logits, logits.logits_backward, ready=prototypes.ready_for_logits)
 
 
 OPERATOR = Operator(
@@ -35,6 +35,7 @@ OPERATOR = Operator(
     eager=named(eager_logits, "logits"),
     native=named(native_logits, "logits"),
     differentiable=["features", "prototypes"], private=["prototypes", "present"],
+    ready=["matrix", "table"],
 )  # fmt: skip
 
 

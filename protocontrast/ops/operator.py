@@ -11,16 +11,10 @@ from typing import Any, NamedTuple, get_type_hints
 import torch
 from torch import Tensor
 
-from protocontrast.eager.contrast import scale_in_place
 from protocontrast.eager.tiles import accumulation_dtype
-from protocontrast.ops.backend import full_precision, is_plain, transforms_active
-from protocontrast.ops.gradient import (
-    differentiable,
-    first_order_only,
-    only_first_differentiable,
-    private_copy,
-    snapshot_if_traced,
-)
+from protocontrast.ops.backend import full_precision, transforms_active, unwatched
+from protocontrast.ops.functions import OPERATORS, direct_of, function_of, swept_of
+from protocontrast.ops.gradient import differentiable, first_order_only, snapshot_if_traced
 from protocontrast.ops.reduction import reduced
 
 KINDS: dict[Any, str] = {
@@ -35,21 +29,20 @@ KINDS |= {float: "float", float | Tensor: "float"}
 SWEEPING = ("eager", "native")
 """Backends of a CPU, which may write a gradient while they take the loss."""
 
-OPERATORS: dict[str, "Operator"] = {}
-"""By name: torch.compile follows a global, but not an object that a function encloses."""
-
 
 class Implementation(NamedTuple):
     """What a backend does: `forward(call)` gives the results, one or several.
 
     `backward(grad_output, call, wants, *saved)` gives a gradient for each differentiable tensor,
     `with_gradient(call, mean, wants)` the reduced loss and these. What is not wanted comes back
-    empty.
+    empty. `ready(call)` makes what both ways read of the classes; it then stands behind their
+    arguments.
     """
 
     forward: Callable[..., Any]
     backward: Callable[..., Any] | None = None
     with_gradient: Callable[..., Any] | None = None
+    ready: Callable[[Any], Sequence[Tensor]] | None = None
 
 
 def named(module: Any, name: str) -> Implementation:
@@ -79,6 +72,7 @@ class Operator:
         private: tensors that may be changed before backward, by a bank: it reads a copy.
         unread: tensors of which backward reads dtype and shape at most.
         saved: places of results that backward reads.
+        ready: tensors that a backend makes once for both ways, which then read nothing private.
         wide: whether a gradient of the sweep has the accumulation dtype until it is scaled.
         annealed: whether a temperature that is a tensor is handed on, to be read on the device.
     """
@@ -90,7 +84,7 @@ class Operator:
         native: Implementation | None = None,
         check: Callable[[Any], None] = lambda call: None, results: int = 1,
         differentiable: Sequence[str] = (), private: Sequence[str] = (),
-        unread: Sequence[str] = (), saved: Sequence[int] = (),
+        unread: Sequence[str] = (), saved: Sequence[int] = (), ready: Sequence[str] = (),
         wide: bool = False, annealed: bool = False,
     ) -> None:  # fmt: skip
         OPERATORS[name] = self
@@ -98,6 +92,7 @@ class Operator:
         self.naive, self.eager, self.triton, self.native = naive, eager, triton, native
         self.takes_backend = triton is not None or native is not None
         self.saved, self.wide, self.annealed = saved, wide, annealed
+        self.kept = len(saved) + len(ready)
         kinds = {field: KINDS[kind] for field, kind in get_type_hints(call).items()}
         fields = [field for field, kind in kinds.items() if kind.startswith("Tensor")]
         if annealed:
@@ -106,25 +101,27 @@ class Operator:
         settings = [f"{kind} {field}" for field, kind in kinds.items() if field not in fields]
         self.tensors, self.settings = len(tensors), len(settings)
         self.places = [fields.index(field) for field in differentiable]
+        self.rows = [place for place in self.places if fields[place] in private]
         self.copied = [field in (*private, "annealed") for field in fields]
         self.unread = [field in unread for field in fields]
         backend = ["str backend"] if self.takes_backend else []
         wants = [f"bool wants_{field}" for field in differentiable]
-        self.op = _register(name, [*tensors, *settings, *backend], results, self._run)
+        self.op = _register(name, [*tensors, *settings, *backend], results, self.run)
         self.op.register_fake(lambda *given: _one(empty(self.call_of(given))))
         if not differentiable:
             return
         statistics = [f"Tensor result{place}" for place in saved]
+        statistics += [f"Tensor? {one}" for one in ready]
         given = ["Tensor grad_output", *tensors, *statistics, *settings, *wants, *backend]
-        self.backward = _register(f"{name}_backward", given, len(wants), self._run_backward)
+        self.backward = _register(f"{name}_backward", given, len(wants), self.run_backward)
         self.backward.register_fake(self._empty_gradients)
         self.op.register_autograd(self.gradients, setup_context=self.save)
-        self.function = _function(name, results)
+        self.function, self.direct = function_of(name, results), direct_of(name, results)
         if eager.with_gradient is not None:
             given = [*tensors, *settings, "bool mean", "str backend", *wants]
-            self.sweep = _register(f"{name}_with_gradient", given, 1 + len(wants), self._run_sweep)
+            self.sweep = _register(f"{name}_with_gradient", given, 1 + len(wants), self.run_sweep)
             self.sweep.register_fake(self._empty_sweep)
-            self.swept = _swept(name)
+            self.swept = swept_of(name)
 
     def flat(self, call: Any) -> tuple[Any, ...]:
         """The arguments of a call as an operator of torch takes them."""
@@ -143,7 +140,7 @@ class Operator:
             return self.call(*given[:count])
         return self.call(*given[: self.tensors - 1], *given[self.tensors : count])
 
-    def _settled(self, given: Sequence[Any]) -> Any:
+    def settled(self, given: Sequence[Any]) -> Any:
         """The same with the temperature that is meant; its value is read on a CPU alone."""
         call = self.call_of(given)
         annealed = given[self.tensors - 1] if self.annealed else None
@@ -152,39 +149,44 @@ class Operator:
         on_host = annealed.device.type == "cpu"
         return call._replace(temperature=float(annealed) if on_host else annealed)
 
-    def _implementation(self, backend: Any) -> Implementation:
+    def implementation(self, backend: Any) -> Implementation:
+        """Of a backend by name."""
         if self.triton and backend == "triton":
             return self.triton()
         return self.native if self.native and backend == "native" else self.eager
 
-    def _run(self, *given: Any) -> Any:
-        call = self._settled(given)
+    def run(self, *given: Any, ready: Sequence[Tensor] = ()) -> Any:
+        """The results, by the backend among the arguments."""
+        call = self.settled(given)
         self.check(call)
         with full_precision(call[0]):
-            return self._implementation(given[-1]).forward(call)
+            return self.implementation(given[-1]).forward(call, *ready)
 
-    def _run_backward(self, grad_output: Tensor, *given: Any) -> Any:
+    def run_backward(self, grad_output: Tensor, *given: Any) -> Any:
+        """The gradients, likewise."""
         call, saved = self.saved_call(given)
-        backward = self._implementation(given[-1]).backward
+        saved = [one for one in saved if one is not None]
+        backward = self.implementation(given[-1]).backward
         with full_precision(call[0]):
             return backward(grad_output, call, self._wanted(given), *saved)  # type: ignore[misc]
 
     def saved_call(self, given: Sequence[Any]) -> tuple[Any, Sequence[Tensor]]:
-        """The call and the saved results among the arguments of `backward`."""
-        begin = self.tensors + len(self.saved)
-        call = self._settled((*given[: self.tensors], *given[begin : begin + self.settings]))
+        """The call and what was kept with it among the arguments of `backward`."""
+        begin = self.tensors + self.kept
+        call = self.settled((*given[: self.tensors], *given[begin : begin + self.settings]))
         return call, given[self.tensors : begin]
 
     def _wanted(self, given: Sequence[Any]) -> tuple[bool, ...]:
-        begin = self.tensors + len(self.saved) + self.settings
+        begin = self.tensors + self.kept + self.settings
         return given[begin : begin + len(self.places)]  # type: ignore[return-value]
 
-    def _run_sweep(self, *given: Any) -> Any:
-        call, count = self._settled(given), self.tensors + self.settings
+    def run_sweep(self, *given: Any) -> Any:
+        """The reduced loss and its gradients, likewise."""
+        call, count = self.settled(given), self.tensors + self.settings
         mean, backend, *wants = given[count:]
         self.check(call)
         with full_precision(call[0]):
-            return self._implementation(backend).with_gradient(call, mean, tuple(wants))  # type: ignore[misc]
+            return self.implementation(backend).with_gradient(call, mean, tuple(wants))  # type: ignore[misc]
 
     def _like(self, tensors: Sequence[Any], wants: Sequence[Any], wide: bool) -> tuple[Tensor, ...]:
         found = []
@@ -201,17 +203,29 @@ class Operator:
         loss = given[0].new_empty((), dtype=accumulation_dtype(given[0]))
         return loss, *self._like(given, given[-len(self.places) :], self.wide)
 
-    def save(self, ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    def save(
+        self, ctx: Any, inputs: Sequence[Any], output: Any, ready: Sequence[Tensor] = ()
+    ) -> None:
         """Keep what backward reads of the inputs and, where there are any, of the results."""
-        tensors = []
+        tensors, compiling = [], torch.compiler.is_compiling()
+        dropped = bool(ready)
+        for place in self.rows:
+            # The last step of their gradient reads them, and which of them are there.
+            dropped &= not ctx.needs_input_grad[place]
         for place in range(self.tensors):
             value = inputs[place]
-            if value is not None and self.unread[place]:
-                value = value.new_zeros(()).expand(value.shape)
-            elif value is not None and self.copied[place] and not value.requires_grad:
-                value = private_copy(value)
+            private = value is not None and self.copied[place] and not value.requires_grad
+            if value is not None and (self.unread[place] or (private and dropped)):
+                value = value.new_empty(()).expand(value.shape)
+            elif private and not compiling:  # there `snapshot` has made the copy
+                value = value.clone()
             tensors.append(value)
-        results = [] if output is None else [_many(output)[place] for place in self.saved]
+        results: list[Tensor | None] = []
+        if output is not None:
+            several = _many(output)
+            for place in self.saved:
+                results.append(several[place])
+            results += ready or [None] * (self.kept - len(self.saved))
         ctx.save_for_backward(*tensors, *results)
         ctx.settings = inputs[self.tensors :]
 
@@ -234,8 +248,8 @@ class Operator:
 
     def gradients(self, ctx: Any, grad_output: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         """From that of the first result; the features are read again."""
-        found = first_order_only(self.backward, grad_output, *self.given_back(ctx))
-        return self.placed(ctx, found)
+        backward = self.run_backward if unwatched(grad_output) else self.backward
+        return self.placed(ctx, first_order_only(backward, grad_output, *self.given_back(ctx)))
 
     def snapshot(self, call: Any) -> Any:
         """The call with what a bank may change read at once, also in a traced program."""
@@ -246,8 +260,8 @@ class Operator:
             fields.append("temperature")
         return call._replace(**{f: snapshot_if_traced(getattr(call, f)) for f in fields})
 
-    def __call__(self, call: Any, backend: str) -> Any:
-        """The results of a call."""
+    def __call__(self, call: Any, backend: str, ready: Sequence[Tensor] = ()) -> Any:
+        """The results of a call; `ready` is what its backend would make itself otherwise."""
         call = self.snapshot(call)
         if backend == "naive" and self.naive:
             with full_precision(call[0]):
@@ -255,24 +269,31 @@ class Operator:
         inputs = self.flat(call)
         if self.takes_backend:
             inputs = *inputs, backend
+        if unwatched(call[0]):
+            if not (self.places and torch.is_grad_enabled()):
+                return self.run(*inputs, ready=ready)
+            return self.direct.apply(*inputs, ready)
         return differentiable(self.function, self.op, *inputs) if self.places else self.op(*inputs)
 
     def in_one_sweep(self, call: Any, reduction: str, backend: str) -> bool:
         """Whether the gradient of a reduced loss is written while the loss is taken."""
         if reduction == "none" or backend not in SWEEPING or call[0].device.type != "cpu":
             return False
-        leaves = [call[place] for place in self.places]
-        if not (torch.is_grad_enabled() and any([leaf.requires_grad for leaf in leaves])):
+        wanted, dtypes = False, []
+        for place in self.places:
+            wanted |= call[place].requires_grad
+            dtypes.append(call[place].dtype)
+        if not (torch.is_grad_enabled() and wanted):
             return False
         if torch.compiler.is_compiling() or transforms_active():
             return False
         # A float16 gradient written before it is scaled, by a loss scale, would underflow.
-        return self.wide or torch.float16 not in [leaf.dtype for leaf in leaves]
+        return self.wide or torch.float16 not in dtypes
 
     def loss(self, call: Any, reduction: str, backend: str) -> Tensor:
         """The loss of a call whose first results are losses and their weights."""
         sweeps = self.in_one_sweep(call, reduction, backend)
-        if sweeps and self._implementation(backend).with_gradient:
+        if sweeps and self.implementation(backend).with_gradient:
             return self.swept.apply(*self.flat(call), reduction == "mean", backend)
         losses, weight = self(call, backend)[:2]
         return reduced(losses, weight, reduction)
@@ -289,65 +310,6 @@ def _register(name: str, arguments: Sequence[str], results: int, run: Callable[.
     schema = f"({', '.join(arguments)}) -> {returns}"
     name = name if "::" in name else f"protocontrast::{name}"
     return torch.library.custom_op(name, run, mutates_args=(), schema=schema)
-
-
-def _function(name: str, results: int) -> type[torch.autograd.Function]:
-    class Function(torch.autograd.Function):
-        """The first result differentiable, transparent to torch.func."""
-
-        generate_vmap_rule = True
-
-        @staticmethod
-        def forward(*inputs: Any) -> Any:
-            return OPERATORS[name].op(*inputs)
-
-        @staticmethod
-        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-            if results > 1:
-                only_first_differentiable(ctx, output)
-            OPERATORS[name].save(ctx, inputs, output)
-
-        @staticmethod
-        def backward(ctx: Any, grad_output: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-            if grad_output is None:
-                return (None,) * len(ctx.needs_input_grad)
-            return OPERATORS[name].gradients(ctx, grad_output)
-
-    return Function
-
-
-def _swept(name: str) -> type[torch.autograd.Function]:
-    class Swept(torch.autograd.Function):
-        """The reduced loss with its gradient written in the forward sweep: one read for both.
-
-        The gradient is handed over by the first backward. A second one (retain_graph) computes it
-        again, since the buffer is then the caller's.
-        """
-
-        @staticmethod
-        def forward(ctx: Any, *inputs: Any) -> Tensor:
-            operator = OPERATORS[name]
-            loss, *ctx.ready = operator.sweep(*inputs, *operator.wants(ctx))
-            operator.save(ctx, inputs, None)
-            return loss
-
-        @staticmethod
-        def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-            operator = OPERATORS[name]
-            ready, ctx.ready = ctx.ready, None
-
-            def scaled(grad_output: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
-                found = operator.sweep(*inputs)[1:] if ready is None else ready
-                # A batch of gradients does not fit the buffers.
-                scale = scale_in_place if is_plain(grad_output) else torch.mul
-                dtypes = (inputs[place].dtype for place in operator.places)
-                pairs = zip(found, dtypes, strict=True)
-                return tuple(scale(one, grad_output).to(dtype) for one, dtype in pairs)
-
-            given = *ctx.saved_tensors, *ctx.settings, *operator.wants(ctx)
-            return operator.placed(ctx, first_order_only(scaled, grad_output, *given))
-
-    return Swept
 
 
 def _one(results: Sequence[Tensor]) -> Any:

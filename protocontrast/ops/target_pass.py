@@ -13,7 +13,7 @@ from protocontrast.eager import target_pass as eager_target_pass
 from protocontrast.eager.tiles import accumulation_dtype
 from protocontrast.native import contrast as native_contrast
 from protocontrast.native import target_pass as native_target_pass
-from protocontrast.ops.backend import is_plain
+from protocontrast.ops.backend import is_plain, unwatched
 from protocontrast.ops.gradient import first_order_only, is_learnt, only_first_differentiable
 from protocontrast.ops.labels import refuse_on_host
 from protocontrast.ops.masses import learnt_contrast
@@ -81,10 +81,13 @@ def _backward_by(contrast_backward: Callable[..., Sequence[Tensor]]) -> Callable
 
 
 def _triton() -> Implementation:
-    from protocontrast.kernels import contrast_backward, target_pass
+    from protocontrast.kernels import target_pass
+    from protocontrast.kernels import target_pass_backward as backward
 
     return Implementation(
-        target_pass.target_pass, _backward_by(contrast_backward.contrast_backward)
+        target_pass.target_pass,
+        backward.target_pass_backward,
+        ready=backward.ready_for_target_pass,
     )
 
 
@@ -99,6 +102,7 @@ OPERATOR = Operator(
     check=_check, results=8, saved=[3, 5, 6], annealed=True, differentiable=["features"],
     private=["prototypes", "nearest", "present", "counted"],
     unread=["static", "filling", "nearest"],
+    ready=["matrix", "table", "near_matrix", "near_table"],
 )  # fmt: skip
 
 
@@ -115,7 +119,8 @@ class _OneRead(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
-        *output, gradient = OPERATOR.op(*inputs)
+        run = OPERATOR.run if unwatched(inputs[0]) else OPERATOR.op
+        *output, gradient = run(*inputs)
         only_first_differentiable(ctx, tuple(output))
         OPERATOR.save(ctx, inputs, output)
         call, (counts, labels, filled) = OPERATOR.call_of(inputs), (output[2], output[3], output[6])
@@ -135,7 +140,7 @@ class _OneRead(torch.autograd.Function):
         def scaled(grad_output: Tensor, *inputs: Any) -> Tensor:
             found = None
             if ready is not None and is_plain(grad_output):
-                call, (labels, _, filled) = OPERATOR.saved_call(inputs)
+                call, (labels, _, filled, *_) = OPERATOR.saved_call(inputs)
                 targets, used = call.contrasted(labels, filled), occurs & call.used()
                 given = grad_output, used, targets, call.ignore_index
                 found = SWEEPS[ctx.settings[-1]].scaled(ready, *given)
