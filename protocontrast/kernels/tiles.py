@@ -106,6 +106,20 @@ def load_tile(tile, offs_d, META: tl.constexpr):
 
 
 @triton.jit
+def load_across(tile, offs_d, META: tl.constexpr):
+    """[BLOCK_D, BLOCK_P] of the features: the left factor of a sum over pixels as it is."""
+    # Spelled out: triton 3.7 does not lower the transpose of `addresses` on AMD.
+    whole = tile.features
+    where = (
+        whole.pointer
+        + tile.image * whole.stride_b
+        + tile.offs[None, :].to(tl.int64) * whole.stride_p
+        + offs_d[:, None].to(tl.int64) * whole.stride_d
+    )
+    return tl.load(where, mask=inside(tile)[None, :] & (offs_d[:, None] < META.D), other=0.0)
+
+
+@triton.jit
 def load_pixels(whole, tile):
     """[BLOCK_P] of a map without channels, 0 outside."""
     where = whole.pointer + tile.image * whole.stride_b + tile.offs.to(tl.int64) * whole.stride_p
