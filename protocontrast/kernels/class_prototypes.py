@@ -17,11 +17,11 @@ from protocontrast.kernels.launch import (
     span_of,
     tile_count,
 )
-from protocontrast.kernels.lengths import inverse_of, pixel_lengths
+from protocontrast.kernels.lengths import inverse_of, out_of_range, pixel_lengths
 from protocontrast.kernels.meta import constants
-from protocontrast.kernels.operands import dot, split
-from protocontrast.kernels.scores import waited_for, weighted_sum
-from protocontrast.kernels.targets import masses, targets_of
+from protocontrast.kernels.operands import dot, power_below, split, square_root
+from protocontrast.kernels.scores import in_float16, waited_for
+from protocontrast.kernels.targets import members_of, targets_of
 from protocontrast.kernels.tiles import load_across, map_of, span_at, tile_at
 
 
@@ -33,91 +33,174 @@ def squares_of(across, META: tl.constexpr):
 
 
 @triton.jit
-def read_lengths(tile, META: tl.constexpr):
-    """One over the length of each pixel of a tile, [BLOCK_P]; 0 where it is 0."""
+def read_squares(tile, META: tl.constexpr):
+    """The same over all channels of a tile."""
     squared = tl.zeros([META.BLOCK_P], dtype=META.ACC)
     for start in range(0, META.D, META.BLOCK_D):
         squared += squares_of(load_across(tile, start + tl.arange(0, META.BLOCK_D), META), META)
-    return inverse_of(pixel_lengths(squared, tile, META))
+    return squared
 
 
 @triton.jit
-def add_members(total, across, weight, EXACT: tl.constexpr, META: tl.constexpr):
-    """`total`, or nothing where that is None, and sum_i weight_ic f_i, [BLOCK_D, BLOCK_C].
+def inverse_at_once(squared, META: tl.constexpr):
+    """One over lengths, 0 for 0; NaN, so that the sums are taken with care, where squares are not
+    to be trusted."""
+    doubtful = out_of_range(squared, META.ACC) & (squared != 0.0)
+    return tl.where(doubtful, float("nan"), inverse_of(square_root(squared, META.ACC)))
 
-    EXACT: weights are 0 and 1, which 16 bits hold.
+
+@triton.jit
+def finite(number):
+    """Which numbers are neither NaN nor infinite."""
+    return number - number == 0.0
+
+
+@triton.jit
+def in_rows(label, factor, rows):
+    """Factors [BLOCK_P] in their own class's row; 0 elsewhere."""
+    return tl.where(label[None, :] == rows[:, None], factor[None, :], 0.0)
+
+
+@triton.jit
+def add_members(total, across, label, factor, META: tl.constexpr):
+    """`total` [BLOCK_D, BLOCK_C] and sum_i factor_i f_i of a block [BLOCK_D, BLOCK_P] by class.
+
+    Factors of 1 are exact in 16 bits. Others are not: the columns of their halves lie side by
+    side, [BLOCK_D, 2 BLOCK_C], and one product takes both.
     """
+    rows = tl.arange(0, total.shape[1])
     if META.OPERANDS == "wide":
-        return dot(across.to(META.ACC), weight, total, META)
-    elif EXACT:
-        return dot(across, weight.to(across.dtype), total, META)
-    elif across.dtype == tl.float16:
-        part = weighted_sum(tl.trans(across), weight, META, META.NORMALIZE)
-        return part if total is None else total + part
+        return dot(across.to(META.ACC), tl.trans(in_rows(label, factor, rows)), total, META)
+    elif META.UNWEIGHTED:
+        ones = in_rows(label, factor, rows).to(across.dtype)
+        return dot(across, tl.trans(ones), total, META)
     else:
-        high, low = split(weight, across.dtype)
-        total = dot(across, high, total, META)
-        if META.OPERANDS == "split":
-            total = dot(across, low, total, META)
-        return total
+        unit = 1.0
+        if across.dtype == tl.float16:
+            if META.NORMALIZE:
+                # What a short pixel's factor is divided by, it is multiplied with.
+                size = power_below(tl.abs(factor))
+                factor = factor / size
+                across, unit = in_float16(across.to(tl.float32) * size[None, :])
+            else:
+                unit = power_below(tl.max(tl.abs(factor)))
+                factor = factor / unit
+        high, low = split(factor, across.dtype)
+        own = label[None, :] == (rows % META.BLOCK_C)[:, None]
+        half = tl.where((rows < META.BLOCK_C)[:, None], high[None, :], low[None, :])
+        half = tl.trans(tl.where(own, half, tl.zeros_like(half)))
+        if across.dtype == tl.float16:
+            return total + dot(across, half, None, META) * unit
+        else:
+            return dot(across, half, total, META)
 
 
 @triton.jit
-def readable_weight(member, inverse):
-    """Masses over lengths, [BLOCK_P, BLOCK_C], and NaN for classes with a pixel without length.
+def add_carefully(total, across, label, factor, META: tl.constexpr):
+    """The same where not all is finite.
 
-    In a product NaN would reach every class; it is added to its own class instead.
+    In a product that would reach every class, and of an ignored pixel its own channel, since
+    0 * NaN is NaN: it goes in as 0. Of a pixel that counts it is added to its own class alone.
     """
-    readable = inverse == inverse
-    weight = member * tl.where(readable, inverse, 0.0)[:, None]
-    unread = (member != 0.0) & (inverse != inverse)[:, None]
-    return weight, tl.sum(tl.where(unread, float("nan"), 0.0), axis=0)
-
-
-@triton.jit
-def strays_of(wide, stray, member, weight, META: tl.constexpr):
-    """Values [BLOCK_D, BLOCK_P] that no product may meet, summed class by class."""
-    offs_c = tl.arange(0, META.BLOCK_C)
-    total = tl.zeros([META.BLOCK_D, META.BLOCK_C], dtype=META.ACC)
-    counting = stray & (tl.max((member != 0.0).to(tl.int32), axis=1) > 0)[None, :]
-    stop = META.C if tl.max(counting.to(tl.int32)) > 0 else 0
+    wide = across.to(META.ACC)
+    kept = finite(wide) & finite(factor)[None, :]
+    clean = tl.where(kept, across, tl.zeros_like(across))
+    total = add_members(total, clean, label, tl.where(finite(factor), factor, 0.0), META)
+    wide *= factor[None, :]
+    stray = ~kept & (label >= 0)[None, :]
+    stop = META.C if tl.max(stray.to(tl.int32)) > 0 else 0
     for c in range(0, stop):
-        own = offs_c[None, :] == c
-        inside = tl.sum((own & (member != 0.0)).to(tl.int32), axis=1) > 0
-        factor = tl.sum(tl.where(own, weight, 0.0), axis=1)
-        pulled = tl.where(inside[None, :] & stray, wide * factor[None, :], 0.0)
-        total += tl.where(own, tl.sum(pulled, axis=1)[:, None], 0.0)
+        pulled = tl.sum(tl.where(stray & (label == c)[None, :], wide, 0.0), axis=1)
+        own = tl.arange(0, total.shape[1])[None, :] == c
+        total += tl.where(own, pulled[:, None], 0.0)
     return total
 
 
 @triton.jit
-def sum_with_care(slot, features, targets, image, first, low, META: tl.constexpr):
-    """A second walk of a span, into its slot anew, for what is not finite.
+def halves_joined(total, META: tl.constexpr):
+    """[BLOCK_D, BLOCK_C] of what `add_members` has summed."""
+    if total.shape[1] == META.BLOCK_C:
+        return total
+    else:
+        return tl.sum(tl.reshape(total, [total.shape[0], 2, META.BLOCK_C]), axis=1)
 
-    In a product it would reach every class, and that of an ignored pixel its own channel, since
-    0 * NaN is NaN: it goes in as 0. Of a pixel that counts it is added to its own class and channel.
+
+@triton.jit
+def walk(slot, features, targets, image, first, low, CAREFUL: tl.constexpr, META: tl.constexpr):
+    """Sums [BLOCK_D, BLOCK_C] of a span of pixels and BLOCK_D channels; counts by class; and
+    whether a pixel that counts has squares of 0, [BLOCK_P].
+
+    Where GROUP_D is more than BLOCK_D channels the sums are in the slot instead, and the first
+    result is 0, or NaN if not all of them are finite.
+    """
+    HALVES: tl.constexpr = 2 if META.OPERANDS == "split" and not META.UNWEIGHTED else 1
+    offs_c, offs_d = tl.arange(0, META.BLOCK_C), low + tl.arange(0, META.BLOCK_D)
+    total = tl.zeros([META.BLOCK_D, HALVES * META.BLOCK_C], dtype=META.ACC)
+    count = tl.zeros([META.BLOCK_C, META.BLOCK_P], dtype=META.ACC)
+    dark = tl.zeros([META.BLOCK_P], dtype=tl.int32)
+    for step in range(0, META.SPAN, META.BLOCK_P):
+        tile = tile_at(features, image, first + step, META)
+        label, factor = members_of(targets, tile, META)
+        count += in_rows(label, factor, offs_c)
+        if META.GROUP_D <= META.BLOCK_D:
+            across = load_across(tile, offs_d, META)
+            if META.NORMALIZE:
+                squared = squares_of(across, META)
+                if CAREFUL:
+                    inverse = inverse_of(pixel_lengths(squared, tile, META))
+                else:
+                    inverse = inverse_at_once(squared, META)
+                    dark |= ((squared == 0.0) & (label >= 0)).to(tl.int32)
+                factor *= inverse
+            if CAREFUL:
+                total = add_carefully(total, across, label, factor, META)
+            else:
+                total = add_members(total, across, label, factor, META)
+                if META.NORMALIZE:
+                    total = waited_for(total)
+        else:
+            if META.NORMALIZE:
+                inverse = inverse_of(pixel_lengths(read_squares(tile, META), tile, META))
+                factor *= inverse
+            for start in range(0, META.GROUP_D, META.BLOCK_D):
+                across = load_across(tile, start + offs_d, META)
+                part = tl.zeros_like(total)
+                if CAREFUL:
+                    part = add_carefully(part, across, label, factor, META)
+                else:
+                    part = add_members(part, across, label, factor, META)
+                    total += part - part
+                part = halves_joined(part, META)
+                add_to_slot(slot, part, start + offs_d, step, META.C, META.D)
+            # The next tile's loads of the slot may belong to other threads than these stores.
+            tl.debug_barrier()
+    return halves_joined(total, META), tl.sum(count, axis=1), dark
+
+
+@triton.jit
+def sum_with_care(slot, features, targets, image, first, low, META: tl.constexpr):
+    """A second walk of a span, of which not all is finite, into its slot anew.
+
     That is to happen rarely and in few registers, so tiles are small.
     """
-    share = (tl.arange(0, META.BLOCK_C) < META.C).to(META.ACC)
+    FEW: tl.constexpr = constants(META, BLOCK_P=min(META.BLOCK_P, 32))
     # The slot's elements may belong to other threads than those that stored them last.
     tl.debug_barrier()
-    for start in range(0, META.GROUP_D, META.BLOCK_D):
-        offs_d = low + start + tl.arange(0, META.BLOCK_D)
-        total = tl.zeros([META.BLOCK_D, META.BLOCK_C], dtype=META.ACC)
-        for step in range(0, META.SPAN, META.BLOCK_P):
-            tile = tile_at(features, image, first + step, META)
-            member, _ = masses(targets, tile, share, META)
-            weight = member
-            if META.NORMALIZE:
-                weight, unread = readable_weight(member, read_lengths(tile, META))
-                total += unread[None, :].to(META.ACC)
-            block = load_across(tile, offs_d, META)
-            wide = block.to(META.ACC)
-            stray = wide - wide != 0.0
-            clean = tl.where(stray, tl.zeros_like(block), block)
-            total += add_members(None, clean, weight, False, META)
-            total += strays_of(wide, stray, member, weight, META)
-        add_to_slot(slot, total, offs_d, 0, META.C, META.D)
+    total, _, _ = walk(slot, features, targets, image, first, low, True, FEW)
+    if META.GROUP_D <= META.BLOCK_D:
+        add_to_slot(slot, total, low + tl.arange(0, META.BLOCK_D), 0, META.C, META.D)
+
+
+@triton.jit
+def hides_lengths(features, image, first, META: tl.constexpr):
+    """Whether squares of a span are 0 that are not squares of 0."""
+    hidden = tl.zeros([META.BLOCK_P], dtype=tl.int32)
+    for step in range(0, META.SPAN, META.BLOCK_P):
+        tile = tile_at(features, image, first + step, META)
+        across = load_across(tile, tl.arange(0, META.BLOCK_D), META)
+        there = tl.max((across != 0.0).to(tl.int32), axis=0)
+        hidden |= tl.where(squares_of(across, META) == 0.0, there, 0)
+    return tl.max(hidden)
 
 
 @triton.jit
@@ -125,50 +208,24 @@ def class_sums_kernel(features, targets, partial, counts, meta: tl.constexpr):
     """One program per SPAN pixels of one image and GROUP_D channels: BLOCK_D, or D for lengths."""
     META: tl.constexpr = constants(meta)
     SINGLE: tl.constexpr = META.GROUP_D <= META.BLOCK_D
-    EXACT: tl.constexpr = targets.weight is None and not META.NORMALIZE
     groups = tl.cdiv(META.D, META.GROUP_D)
     number = tl.program_id(0) // groups
     low = (tl.program_id(0) % groups) * META.GROUP_D
     image, first = span_at(features, number, META.SPAN)
-    offs_c, offs_d = tl.arange(0, META.BLOCK_C), low + tl.arange(0, META.BLOCK_D)
-    share = (offs_c < META.C).to(META.ACC)
+    offs_c = tl.arange(0, META.BLOCK_C)
     slot = partial + number.to(tl.int64) * META.C * META.D
-    count = tl.zeros([META.BLOCK_P, META.BLOCK_C], dtype=META.ACC)
-    total = tl.zeros([META.BLOCK_D, META.BLOCK_C], dtype=META.ACC)
-    # All is summed as if it were finite.
-    for step in range(0, META.SPAN, META.BLOCK_P):
-        tile = tile_at(features, image, first + step, META)
-        member, _ = masses(targets, tile, share, META)
-        count += member
-        weight = member
-        if SINGLE:
-            across = load_across(tile, offs_d, META)
-            if META.NORMALIZE:
-                lengths = pixel_lengths(squares_of(across, META), tile, META)
-                weight *= inverse_of(lengths)[:, None]
-            total = add_members(total, across, weight, EXACT, META)
-            if META.NORMALIZE:
-                total = waited_for(total)
-        else:
-            weight *= read_lengths(tile, META)[:, None]
-            for start in range(0, META.GROUP_D, META.BLOCK_D):
-                across = load_across(tile, start + offs_d, META)
-                part = add_members(None, across, weight, EXACT, META)
-                total += part - part
-                add_to_slot(slot, part, start + offs_d, step, META.C, META.D)
-            # The next tile's loads of the slot may belong to other threads than these stores.
-            tl.debug_barrier()
-    if SINGLE:
-        add_to_slot(slot, total, offs_d, 0, META.C, META.D)
+    total, count, dark = walk(slot, features, targets, image, first, low, False, META)
     # Programs of one slot count the same pixels; the first of them says so.
     told = tl.where(low == 0, META.C, 0)
-    where_to = counts + number.to(tl.int64) * META.C + offs_c
-    tl.store(where_to, tl.sum(count, axis=0), mask=offs_c < told)
-    if tl.max((total - total != 0.0).to(tl.int32)) > 0:
-        FEW: tl.constexpr = constants(
-            META, BLOCK_P=min(META.BLOCK_P, 32), BLOCK_D=min(META.BLOCK_D, 64)
-        )
-        sum_with_care(slot, features, targets, image, first, low, FEW)
+    tl.store(counts + number.to(tl.int64) * META.C + offs_c, count, mask=offs_c < told)
+    if SINGLE:
+        add_to_slot(slot, total, low + tl.arange(0, META.BLOCK_D), 0, META.C, META.D)
+    again = tl.max((~finite(total)).to(tl.int32))
+    if SINGLE and META.NORMALIZE:
+        if tl.max(dark) > 0:
+            again |= hides_lengths(features, image, first, META)
+    if again > 0:
+        sum_with_care(slot, features, targets, image, first, low, META)
 
 
 def class_sums(call: ClassSumsCall) -> tuple[Tensor, Tensor]:
@@ -194,6 +251,7 @@ def class_sums(call: ClassSumsCall) -> tuple[Tensor, Tensor]:
         SPAN=span,
         GROUP_D=channels if call.normalize else meta.BLOCK_D,
         NORMALIZE=call.normalize,
+        UNWEIGHTED=call.pixel_weight is None and not call.normalize,
         IGNORE_INDEX=call.ignore_index,
     )
     arguments = map_of(features), targets_of(call), partial, count

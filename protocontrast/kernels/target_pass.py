@@ -232,6 +232,7 @@ def target_pass(call: TargetPassCall) -> tuple[Tensor, ...]:
         TRANSFER=transfer,
         TWO_PRODUCTS=own is not None and not one_product,
         NORMALIZE=call.normalize,
+        UNWEIGHTED=not call.normalize,
         IGNORE_INDEX=call.ignore_index,
         SPAN=span,
         GROUP_D=max(channels, meta.BLOCK_D),
