@@ -192,10 +192,12 @@ def sum_with_care(slot, features, targets, image, first, low, META: tl.constexpr
 
 
 @triton.jit
-def hides_lengths(features, image, first, META: tl.constexpr):
-    """Whether squares of a span are 0 that are not squares of 0."""
+def hides_lengths(dark, features, image, first, META: tl.constexpr):
+    """Whether squares of a span are 0 that are not squares of 0; only `dark` pixels can tell."""
     hidden = tl.zeros([META.BLOCK_P], dtype=tl.int32)
-    for step in range(0, META.SPAN, META.BLOCK_P):
+    # A loop of no step, rather than a branch, where there are none.
+    stop = META.SPAN if tl.max(dark) > 0 else 0
+    for step in range(0, stop, META.BLOCK_P):
         tile = tile_at(features, image, first + step, META)
         across = load_across(tile, tl.arange(0, META.BLOCK_D), META)
         there = tl.max((across != 0.0).to(tl.int32), axis=0)
@@ -222,8 +224,7 @@ def class_sums_kernel(features, targets, partial, counts, meta: tl.constexpr):
         add_to_slot(slot, total, low + tl.arange(0, META.BLOCK_D), 0, META.C, META.D)
     again = tl.max((~finite(total)).to(tl.int32))
     if SINGLE and META.NORMALIZE:
-        if tl.max(dark) > 0:
-            again |= hides_lengths(features, image, first, META)
+        again |= hides_lengths(dark, features, image, first, META)
     if again > 0:
         sum_with_care(slot, features, targets, image, first, low, META)
 

@@ -26,6 +26,7 @@ class Meta(NamedTuple):
     SIMILARITY: str = "dot"
     NORMALIZE: bool = False
     UNWEIGHTED: bool = False
+    BY_CHANNEL: bool = False
     IGNORE_INDEX: int = 0
     SPREAD_OPERANDS: str = ""
     # Of prototypes made ready.
