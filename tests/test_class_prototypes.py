@@ -133,6 +133,35 @@ def test_a_spoilt_ignored_pixel_under_every_label_dtype(
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_an_infinity_stays_in_its_channel_beside_an_ignored_pixel_of_nan(
+    dtype: torch.dtype, backend: str
+) -> None:
+    features, labels = normal(0, (12, 3), dtype), torch.arange(12) % 4
+    labels[7] = 255
+    expected = class_prototypes(features, labels, 4).mean
+    expected[1, 1] = torch.inf
+    features[5, 1], features[7] = torch.inf, NAN
+    found = class_prototypes(features, labels, 4, backend=backend).mean
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("shortest", [1e-30, 1e-20, 1.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_short_pixels_have_a_direction_beside_some_of_no_length(
+    dtype: torch.dtype, shortest: float, backend: str
+) -> None:
+    features, labels = normal(0, (12, 3), dtype), torch.arange(12) % 4
+    features[4:6] = features[4:6].double().mul(shortest).to(dtype)
+    features[7:9] = 0
+    found = class_prototypes(features, labels, 4, normalize=True, backend=backend)
+    unit = torch.nn.functional.normalize(features.double(), dim=1, eps=1e-300)
+    expected = class_prototypes(unit, labels, 4, backend="naive")
+    torch.testing.assert_close(found.mean.double(), expected.mean, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("spoiler", [NAN, float("inf"), -float("inf")])
 def test_a_spoilt_pixel_spoils_its_own_class_alone(

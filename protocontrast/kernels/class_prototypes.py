@@ -17,81 +17,192 @@ from protocontrast.kernels.launch import (
     span_of,
     tile_count,
 )
-from protocontrast.kernels.lengths import inverse_of, pixel_lengths
+from protocontrast.kernels.lengths import inverse_of, out_of_range, pixel_lengths
 from protocontrast.kernels.meta import constants
-from protocontrast.kernels.scores import weighted_sum
-from protocontrast.kernels.targets import masses, targets_of
-from protocontrast.kernels.tiles import load_tile, map_of, span_at, tile_at
+from protocontrast.kernels.operands import dot, power_below, split, square_root
+from protocontrast.kernels.scores import in_float16, waited_for
+from protocontrast.kernels.targets import members_of, targets_of
+from protocontrast.kernels.tiles import load_across, map_of, span_at, tile_at
 
 
 @triton.jit
-def read_lengths(tile, META: tl.constexpr):
-    """One over the length of each pixel of a tile, [BLOCK_P]; 0 where it is 0."""
+def squares_of(across, META: tl.constexpr):
+    """Squared lengths [BLOCK_P] of a block of channels [BLOCK_D, BLOCK_P]."""
+    wide = across.to(META.ACC)
+    return tl.sum(wide * wide, axis=0)
+
+
+@triton.jit
+def read_squares(tile, META: tl.constexpr):
+    """The same over all channels of a tile."""
     squared = tl.zeros([META.BLOCK_P], dtype=META.ACC)
     for start in range(0, META.D, META.BLOCK_D):
-        wide = load_tile(tile, start + tl.arange(0, META.BLOCK_D), META).to(META.ACC)
-        squared += tl.sum(wide * wide, axis=1)
-    return inverse_of(pixel_lengths(squared, tile, META))
+        squared += squares_of(load_across(tile, start + tl.arange(0, META.BLOCK_D), META), META)
+    return squared
 
 
 @triton.jit
-def finite_or_zero(block, ACC: tl.constexpr):
-    """The block with 0 in place of what is not finite, and how many of each pixel were, [BLOCK_P].
+def inverse_at_once(squared, META: tl.constexpr):
+    """One over lengths, 0 for 0; NaN, so that the sums are taken with care, where squares are not
+    to be trusted."""
+    doubtful = out_of_range(squared, META.ACC) & (squared != 0.0)
+    return tl.where(doubtful, float("nan"), inverse_of(square_root(squared, META.ACC)))
 
-    A product with one-hot labels would spread it to every class, since 0 * NaN is NaN.
+
+@triton.jit
+def finite(number):
+    """Which numbers are neither NaN nor infinite."""
+    return number - number == 0.0
+
+
+@triton.jit
+def in_rows(label, factor, rows):
+    """Factors [BLOCK_P] in their own class's row; 0 elsewhere."""
+    return tl.where(label[None, :] == rows[:, None], factor[None, :], 0.0)
+
+
+@triton.jit
+def add_members(total, across, label, factor, META: tl.constexpr):
+    """`total` [BLOCK_D, BLOCK_C] and sum_i factor_i f_i of a block [BLOCK_D, BLOCK_P] by class.
+
+    Factors of 1 are exact in 16 bits. Others are not: the columns of their halves lie side by
+    side, [BLOCK_D, 2 BLOCK_C], and one product takes both.
     """
-    wide = block.to(ACC)
-    finite = wide - wide == 0.0
-    return tl.where(finite, block, tl.zeros_like(block)), tl.sum((~finite).to(tl.int32), axis=1)
+    rows = tl.arange(0, total.shape[1])
+    if META.OPERANDS == "wide":
+        return dot(across.to(META.ACC), tl.trans(in_rows(label, factor, rows)), total, META)
+    elif META.UNWEIGHTED:
+        ones = in_rows(label, factor, rows).to(across.dtype)
+        return dot(across, tl.trans(ones), total, META)
+    else:
+        unit = 1.0
+        if across.dtype == tl.float16:
+            if META.NORMALIZE:
+                # What a short pixel's factor is divided by, it is multiplied with.
+                size = power_below(tl.abs(factor))
+                factor = factor / size
+                across, unit = in_float16(across.to(tl.float32) * size[None, :])
+            else:
+                unit = power_below(tl.max(tl.abs(factor)))
+                factor = factor / unit
+        high, low = split(factor, across.dtype)
+        own = label[None, :] == (rows % META.BLOCK_C)[:, None]
+        half = tl.where((rows < META.BLOCK_C)[:, None], high[None, :], low[None, :])
+        half = tl.trans(tl.where(own, half, tl.zeros_like(half)))
+        if across.dtype == tl.float16:
+            return total + dot(across, half, None, META) * unit
+        else:
+            return dot(across, half, total, META)
 
 
 @triton.jit
-def strays_of(block, member, weight, META: tl.constexpr):
-    """What `finite_or_zero` left out of the classes' sums, [BLOCK_D, BLOCK_C], class by class."""
-    offs_c = tl.arange(0, META.BLOCK_C)
-    wide = block.to(META.ACC)
-    stray = wide - wide != 0.0
-    total = tl.zeros([block.shape[1], META.BLOCK_C], dtype=META.ACC)
-    for c in range(META.C):
-        own = offs_c[None, :] == c
-        inside = tl.sum((own & (member != 0.0)).to(tl.int32), axis=1) > 0
-        factor = tl.sum(tl.where(own, weight, 0.0), axis=1)
-        pulled = tl.where(inside[:, None] & stray, wide * factor[:, None], 0.0)
-        total += tl.where(own, tl.sum(pulled, axis=0)[:, None], 0.0)
+def add_carefully(total, across, label, factor, META: tl.constexpr):
+    """The same where not all is finite.
+
+    In a product that would reach every class, and of an ignored pixel its own channel, since
+    0 * NaN is NaN: it goes in as 0. Of a pixel that counts it is added to its own class alone.
+    """
+    wide = across.to(META.ACC)
+    kept = finite(wide) & finite(factor)[None, :]
+    clean = tl.where(kept, across, tl.zeros_like(across))
+    total = add_members(total, clean, label, tl.where(finite(factor), factor, 0.0), META)
+    wide *= factor[None, :]
+    stray = ~kept & (label >= 0)[None, :]
+    stop = META.C if tl.max(stray.to(tl.int32)) > 0 else 0
+    for c in range(0, stop):
+        pulled = tl.sum(tl.where(stray & (label == c)[None, :], wide, 0.0), axis=1)
+        own = tl.arange(0, total.shape[1])[None, :] == c
+        total += tl.where(own, pulled[:, None], 0.0)
     return total
 
 
 @triton.jit
-def add_strays(slot, features, targets, image, first, low, META: tl.constexpr):
-    """A second walk of a span in which a pixel that counts is not finite: its value is added to
-    its own class and channel, after the finite ones.
-
-    It is to happen rarely and in few registers, so BLOCK_P is small."""
-    share = (tl.arange(0, META.BLOCK_C) < META.C).to(META.ACC)
-    for step in range(0, META.SPAN, META.BLOCK_P):
-        # The slot's elements may belong to other threads than those that stored them last.
-        tl.debug_barrier()
-        tile = tile_at(features, image, first + step, META)
-        member, _ = masses(targets, tile, share, META)
-        weight = member
-        if META.NORMALIZE:
-            weight = member * read_lengths(tile, META)[:, None]
-        for start in range(0, META.GROUP_D, META.BLOCK_D):
-            offs_d = low + start + tl.arange(0, META.BLOCK_D)
-            part = strays_of(load_tile(tile, offs_d, META), member, weight, META)
-            add_to_slot(slot, part, offs_d, 1, META.C, META.D)
+def halves_joined(total, META: tl.constexpr):
+    """[BLOCK_D, BLOCK_C] of what `add_members` has summed."""
+    if total.shape[1] == META.BLOCK_C:
+        return total
+    else:
+        return tl.sum(tl.reshape(total, [total.shape[0], 2, META.BLOCK_C]), axis=1)
 
 
 @triton.jit
-def readable_weight(member, inverse):
-    """Masses over lengths, [BLOCK_P, BLOCK_C], and NaN for classes with a pixel without length.
+def walk(slot, features, targets, image, first, low, CAREFUL: tl.constexpr, META: tl.constexpr):
+    """Sums [BLOCK_D, BLOCK_C] of a span of pixels and BLOCK_D channels; counts by class; and
+    whether a pixel that counts has squares of 0, [BLOCK_P].
 
-    In a product NaN would reach every class; it is added to its own class instead.
+    Where GROUP_D is more than BLOCK_D channels the sums are in the slot instead, and the first
+    result is 0, or NaN if not all of them are finite.
     """
-    readable = inverse == inverse
-    weight = member * tl.where(readable, inverse, 0.0)[:, None]
-    unread = (member != 0.0) & (inverse != inverse)[:, None]
-    return weight, tl.sum(tl.where(unread, float("nan"), 0.0), axis=0)
+    HALVES: tl.constexpr = 2 if META.OPERANDS == "split" and not META.UNWEIGHTED else 1
+    offs_c, offs_d = tl.arange(0, META.BLOCK_C), low + tl.arange(0, META.BLOCK_D)
+    total = tl.zeros([META.BLOCK_D, HALVES * META.BLOCK_C], dtype=META.ACC)
+    count = tl.zeros([META.BLOCK_C, META.BLOCK_P], dtype=META.ACC)
+    dark = tl.zeros([META.BLOCK_P], dtype=tl.int32)
+    for step in range(0, META.SPAN, META.BLOCK_P):
+        tile = tile_at(features, image, first + step, META)
+        label, factor = members_of(targets, tile, META)
+        count += in_rows(label, factor, offs_c)
+        if META.GROUP_D <= META.BLOCK_D:
+            across = load_across(tile, offs_d, META)
+            if META.NORMALIZE:
+                squared = squares_of(across, META)
+                if CAREFUL:
+                    inverse = inverse_of(pixel_lengths(squared, tile, META))
+                else:
+                    inverse = inverse_at_once(squared, META)
+                    dark |= ((squared == 0.0) & (label >= 0)).to(tl.int32)
+                factor *= inverse
+            if CAREFUL:
+                total = add_carefully(total, across, label, factor, META)
+            else:
+                total = add_members(total, across, label, factor, META)
+                if META.NORMALIZE:
+                    total = waited_for(total)
+        else:
+            if META.NORMALIZE:
+                inverse = inverse_of(pixel_lengths(read_squares(tile, META), tile, META))
+                factor *= inverse
+            for start in range(0, META.GROUP_D, META.BLOCK_D):
+                across = load_across(tile, start + offs_d, META)
+                part = tl.zeros_like(total)
+                if CAREFUL:
+                    part = add_carefully(part, across, label, factor, META)
+                else:
+                    part = add_members(part, across, label, factor, META)
+                    total += part - part
+                part = halves_joined(part, META)
+                add_to_slot(slot, part, start + offs_d, step, META.C, META.D)
+            # The next tile's loads of the slot may belong to other threads than these stores.
+            tl.debug_barrier()
+    return halves_joined(total, META), tl.sum(count, axis=1), dark
+
+
+@triton.jit
+def sum_with_care(slot, features, targets, image, first, low, META: tl.constexpr):
+    """A second walk of a span, of which not all is finite, into its slot anew.
+
+    That is to happen rarely and in few registers, so tiles are small.
+    """
+    FEW: tl.constexpr = constants(META, BLOCK_P=min(META.BLOCK_P, 32))
+    # The slot's elements may belong to other threads than those that stored them last.
+    tl.debug_barrier()
+    total, _, _ = walk(slot, features, targets, image, first, low, True, FEW)
+    if META.GROUP_D <= META.BLOCK_D:
+        add_to_slot(slot, total, low + tl.arange(0, META.BLOCK_D), 0, META.C, META.D)
+
+
+@triton.jit
+def hides_lengths(dark, features, image, first, META: tl.constexpr):
+    """Whether squares of a span are 0 that are not squares of 0; only `dark` pixels can tell."""
+    hidden = tl.zeros([META.BLOCK_P], dtype=tl.int32)
+    # A loop of no step, rather than a branch, where there are none.
+    stop = META.SPAN if tl.max(dark) > 0 else 0
+    for step in range(0, stop, META.BLOCK_P):
+        tile = tile_at(features, image, first + step, META)
+        across = load_across(tile, tl.arange(0, META.BLOCK_D), META)
+        there = tl.max((across != 0.0).to(tl.int32), axis=0)
+        hidden |= tl.where(squares_of(across, META) == 0.0, there, 0)
+    return tl.max(hidden)
 
 
 @triton.jit
@@ -104,41 +215,18 @@ def class_sums_kernel(features, targets, partial, counts, meta: tl.constexpr):
     low = (tl.program_id(0) % groups) * META.GROUP_D
     image, first = span_at(features, number, META.SPAN)
     offs_c = tl.arange(0, META.BLOCK_C)
-    share = (offs_c < META.C).to(META.ACC)
     slot = partial + number.to(tl.int64) * META.C * META.D
-    count = tl.zeros([META.BLOCK_C], dtype=META.ACC)
-    strays = tl.zeros([META.BLOCK_P], dtype=tl.int32)
-    if SINGLE:
-        whole = tl.zeros([META.BLOCK_D, META.BLOCK_C], dtype=META.ACC)
-    for step in range(0, META.SPAN, META.BLOCK_P):
-        tile = tile_at(features, image, first + step, META)
-        member, mass = masses(targets, tile, share, META)
-        count += tl.sum(member, axis=0)
-        weight = member
-        if META.NORMALIZE:
-            weight, unread = readable_weight(member, read_lengths(tile, META))
-        for start in range(0, META.GROUP_D, META.BLOCK_D):
-            offs_d = low + start + tl.arange(0, META.BLOCK_D)
-            clean, lost = finite_or_zero(load_tile(tile, offs_d, META), META.ACC)
-            strays += tl.where(mass != 0.0, lost, 0)
-            part = weighted_sum(clean, weight, META, META.NORMALIZE)
-            if META.NORMALIZE:
-                part += unread[None, :].to(META.ACC)
-            if SINGLE:
-                whole += part
-            else:
-                add_to_slot(slot, part, offs_d, step, META.C, META.D)
-        if not SINGLE:
-            # The next tile's loads of the slot may belong to other threads than these stores.
-            tl.debug_barrier()
-    if SINGLE:
-        add_to_slot(slot, whole, low + tl.arange(0, META.BLOCK_D), 0, META.C, META.D)
+    total, count, dark = walk(slot, features, targets, image, first, low, False, META)
     # Programs of one slot count the same pixels; the first of them says so.
     told = tl.where(low == 0, META.C, 0)
     tl.store(counts + number.to(tl.int64) * META.C + offs_c, count, mask=offs_c < told)
-    if tl.sum(strays) > 0:
-        FEW: tl.constexpr = min(META.BLOCK_P, 32)
-        add_strays(slot, features, targets, image, first, low, constants(META, BLOCK_P=FEW))
+    if SINGLE:
+        add_to_slot(slot, total, low + tl.arange(0, META.BLOCK_D), 0, META.C, META.D)
+    again = tl.max((~finite(total)).to(tl.int32))
+    if SINGLE and META.NORMALIZE:
+        again |= hides_lengths(dark, features, image, first, META)
+    if again > 0:
+        sum_with_care(slot, features, targets, image, first, low, META)
 
 
 def class_sums(call: ClassSumsCall, in_parts: bool = False) -> tuple[Tensor, Tensor]:
@@ -164,6 +252,7 @@ def class_sums(call: ClassSumsCall, in_parts: bool = False) -> tuple[Tensor, Ten
         SPAN=span,
         GROUP_D=channels if call.normalize else meta.BLOCK_D,
         NORMALIZE=call.normalize,
+        UNWEIGHTED=call.pixel_weight is None and not call.normalize,
         IGNORE_INDEX=call.ignore_index,
     )
     arguments = map_of(features), targets_of(call), partial, count

@@ -9,49 +9,52 @@ from protocontrast.calls import ClassSumsCall
 from protocontrast.kernels.launch import Launch, accumulation_dtype, plan, run, tile_count
 from protocontrast.kernels.lengths import inverse_of, pixel_lengths
 from protocontrast.kernels.meta import constants
-from protocontrast.kernels.operands import add_product
-from protocontrast.kernels.targets import masses, targets_of
-from protocontrast.kernels.tiles import load_tile, map_of, own_tile, store_tile
+from protocontrast.kernels.targets import members_of, targets_of
+from protocontrast.kernels.tiles import load_across, map_of, own_tile, store_across
 
 
 @triton.jit
-def pulled_block(member, grad_sums, offs_d, META: tl.constexpr):
-    """sum_c member_ic slope_c of a block of channels, [BLOCK_P, BLOCK_D]."""
-    offs_c = tl.arange(0, META.BLOCK_C)
-    rows = grad_sums + offs_c[:, None] * META.D + offs_d[None, :]
-    mask = (offs_c[:, None] < META.C) & (offs_d[None, :] < META.D)
-    return add_product(member, tl.load(rows, mask=mask, other=0.0), None, META.OPERANDS, META)
+def slopes_of(table, label, offs_d, META: tl.constexpr):
+    """What each pixel's class is to be moved by, [BLOCK_D, BLOCK_P]; 0 for a label of -1.
+
+    Looked up: a table of any size is in the first-level cache, and nothing is rounded.
+    """
+    near = label * (1 if META.BY_CHANNEL else META.D)
+    far = offs_d * (META.C if META.BY_CHANNEL else 1)
+    mask = (label >= 0)[None, :]
+    if META.D % META.BLOCK_D != 0:
+        mask &= (offs_d < META.D)[:, None]
+    return tl.load(table + near[None, :] + far[:, None], mask=mask, other=0.0)
 
 
 @triton.jit
-def class_sums_backward_kernel(
-    features, targets, grad_sums, stride_s, gradient, meta: tl.constexpr
-):
+def class_sums_backward_kernel(features, targets, table, stride_t, gradient, meta: tl.constexpr):
     """One program per tile of pixels; plain sums need no features, normalised ones read them."""
     META: tl.constexpr = constants(meta)
+    every_d = tl.arange(0, META.BLOCK_D)
     tile = own_tile(features, META)
-    slopes = grad_sums + tile.image * stride_s
-    share = (tl.arange(0, META.BLOCK_C) < META.C).to(META.ACC)
-    member, _ = masses(targets, tile, share, META)
-    kept = tl.sum((member != 0.0).to(tl.int32), axis=1) > 0
-    radial = tl.zeros([META.BLOCK_P], dtype=META.ACC)
+    table += tile.image * stride_t
+    label, factor = members_of(targets, tile, META)
     if META.NORMALIZE:
         squared = tl.zeros([META.BLOCK_P], dtype=META.ACC)
+        radial = tl.zeros([META.BLOCK_P], dtype=META.ACC)
         for start in range(0, META.D, META.BLOCK_D):
-            offs_d = start + tl.arange(0, META.BLOCK_D)
-            wide = load_tile(tile, offs_d, META).to(META.ACC)
-            squared += tl.sum(wide * wide, axis=1)
-            radial += tl.sum(pulled_block(member, slopes, offs_d, META) * wide, axis=1)
+            slope = slopes_of(table, label, start + every_d, META)
+            wide = load_across(tile, start + every_d, META).to(META.ACC)
+            squared += tl.sum(wide * wide, axis=0)
+            radial += tl.sum(wide * slope, axis=0)
         inverse = inverse_of(pixel_lengths(squared, tile, META))
         radial = radial * inverse * inverse
-        member *= inverse[:, None]
+        factor *= inverse
     for start in range(0, META.D, META.BLOCK_D):
-        offs_d = start + tl.arange(0, META.BLOCK_D)
-        part = pulled_block(member, slopes, offs_d, META)
+        slope = slopes_of(table, label, start + every_d, META)
         if META.NORMALIZE:
-            wide = load_tile(tile, offs_d, META).to(META.ACC)
-            part -= wide * inverse[:, None] * radial[:, None]
-        store_tile(gradient, tile, offs_d, tl.where(kept[:, None], part, 0.0), META.D)
+            wide = load_across(tile, start + every_d, META).to(META.ACC)
+            slope -= wide * radial[None, :]
+        if not META.UNWEIGHTED:
+            # An ignored pixel may hold NaN.
+            slope = tl.where((label >= 0)[None, :], slope * factor[None, :], 0.0)
+        store_across(gradient, tile, start + every_d, slope, META.D)
 
 
 def class_sums_backward(grad_output: Tensor, call: ClassSumsCall, wants: tuple[bool]) -> Tensor:
@@ -65,11 +68,19 @@ def class_sums_backward(grad_output: Tensor, call: ClassSumsCall, wants: tuple[b
     gradient = torch.empty_like(features)
     if images * pixels == 0:
         return gradient
-    meta, how = plan("class_sums_backward", features, call.num_classes, halved=torch.bfloat16)
-    meta = meta._replace(NORMALIZE=call.normalize, IGNORE_INDEX=call.ignore_index)
-    grad_sums = grad_output.to(accumulation_dtype(features)).contiguous()
-    stride = grad_sums.stride(0) if len(grad_sums) > 1 else 0
-    arguments = map_of(features), targets_of(call), grad_sums, stride, map_of(gradient)
+    meta, how = plan("class_sums_backward", features, call.num_classes)
+    # Neighbours in a warp, be they pixels or channels, are to find theirs side by side.
+    by_channel = gradient.stride(2) == 1
+    table = grad_output.to(accumulation_dtype(features))
+    table = (table.transpose(1, 2) if by_channel else table).contiguous()
+    meta = meta._replace(
+        NORMALIZE=call.normalize,
+        IGNORE_INDEX=call.ignore_index,
+        BY_CHANNEL=by_channel,
+        UNWEIGHTED=call.pixel_weight is None and not call.normalize,
+    )
+    stride = table.stride(0) if len(table) > 1 else 0
+    arguments = map_of(features), targets_of(call), table, stride, map_of(gradient)
     programs = images * tile_count(pixels, meta.BLOCK_P)
     run(Launch(class_sums_backward_kernel, programs, arguments, meta, how), features)
     return gradient

@@ -29,6 +29,8 @@ class Meta(NamedTuple):
     GROUP_D: int = 0
     SIMILARITY: str = "dot"
     NORMALIZE: bool = False
+    UNWEIGHTED: bool = False
+    BY_CHANNEL: bool = False
     IGNORE_INDEX: int = 0
     SPREAD_OPERANDS: str = ""
     # Of prototypes made ready.

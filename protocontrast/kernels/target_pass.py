@@ -12,7 +12,7 @@ from torch import Tensor
 
 from protocontrast.calls import TargetPassCall
 from protocontrast.kernels.backward import add_to_slot
-from protocontrast.kernels.class_prototypes import add_strays, finite_or_zero, readable_weight
+from protocontrast.kernels.class_prototypes import sum_with_care
 from protocontrast.kernels.contrast import normaliser_of
 from protocontrast.kernels.contrast_backward import contrast_backward
 from protocontrast.kernels.launch import (
@@ -92,11 +92,9 @@ def target_pass_kernel(features, given, tables, threshold, results, meta: tl.con
     one = (offs_c < META.C).to(META.ACC)
     count = tl.zeros([META.BLOCK_C], dtype=META.ACC)
     lost = tl.zeros([META.BLOCK_C], dtype=META.ACC)
-    strays = tl.zeros([META.BLOCK_P], dtype=tl.int32)
     if results.partial is not None:
         slot = results.partial + number * META.C * META.D
-        if RESIDENT:
-            whole = tl.zeros([META.BLOCK_D, META.BLOCK_C], dtype=META.ACC)
+        whole = tl.zeros([META.BLOCK_D, META.BLOCK_C], dtype=META.ACC)
     for step in range(0, META.SPAN, META.BLOCK_P):
         tile = tile_at(features, image, first + step, META)
         near = tl.zeros([META.BLOCK_P, META.BLOCK_C], dtype=META.ACC)
@@ -166,19 +164,16 @@ def target_pass_kernel(features, given, tables, threshold, results, meta: tl.con
         if results.partial is not None:
             weight = member
             if META.NORMALIZE:
-                weight, unread = readable_weight(member, tl.sum(inverse, axis=1))  # of one column
+                weight *= inverse
             for start in range(0, META.D, META.BLOCK_D):
                 offs_d = start + every_d
                 if not RESIDENT:
                     block = load_tile(tile, offs_d, META)
-                clean, left_out = finite_or_zero(block, META.ACC)
-                strays += tl.where(used, left_out, 0)
-                part = weighted_sum(clean, weight, META, META.NORMALIZE)
-                if META.NORMALIZE:
-                    part += unread[None, :].to(META.ACC)
+                part = weighted_sum(block, weight, META, META.NORMALIZE)
                 if RESIDENT:
                     whole += part
                 else:
+                    whole += part - part
                     add_to_slot(slot, part, offs_d, step, META.C, META.D)
             if not RESIDENT:
                 # The next tile's loads of the slot may belong to other threads than these stores.
@@ -186,10 +181,10 @@ def target_pass_kernel(features, given, tables, threshold, results, meta: tl.con
     if results.partial is not None:
         if RESIDENT:
             add_to_slot(slot, whole, every_d, 0, META.C, META.D)
-        if tl.sum(strays) > 0:
+        if tl.max((whole - whole != 0.0).to(tl.int32)) > 0:
             FEW: tl.constexpr = constants(META, BLOCK_P=min(META.BLOCK_P, 32))
             fused = Map(results.labels, features.pixels, 0, 1, features.pixels)
-            add_strays(slot, features, Targets(fused, None), image, first, 0, FEW)
+            sum_with_care(slot, features, Targets(fused, None), image, first, 0, FEW)
     tl.store(results.counts + number * META.C + offs_c, count, mask=offs_c < META.C)
     tl.store(results.losses + number * META.C + offs_c, lost, mask=offs_c < META.C)
 
@@ -228,6 +223,7 @@ def target_pass(call: TargetPassCall, *ready: Tensor, in_parts: bool = False) ->
         TRANSFER=transfer,
         TWO_PRODUCTS=tables.own is not None and not one_product,
         NORMALIZE=call.normalize,
+        UNWEIGHTED=not call.normalize,
         IGNORE_INDEX=call.ignore_index,
         SPAN=span,
         GROUP_D=max(channels, meta.BLOCK_D),

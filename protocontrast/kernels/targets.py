@@ -28,6 +28,26 @@ def targets_of(call: ContrastCall | DistributionCall | ClassSumsCall) -> Targets
 
 
 @triton.jit
+def hard_labels(targets, tile, META: tl.constexpr):
+    """Labels [BLOCK_P] int32, -1 for a pixel that does not count, and which are no class."""
+    label = load_pixels(targets.labels, tile).to(tl.int64)
+    used = inside(tile) & (label != META.IGNORE_INDEX)
+    known = (label >= 0) & (label < META.C)
+    return tl.where(used & known, label, -1).to(tl.int32), used & ~known
+
+
+@triton.jit
+def members_of(targets, tile, META: tl.constexpr):
+    """Labels [BLOCK_P], -1 for a pixel that does not count, and weights."""
+    label, _ = hard_labels(targets, tile, META)
+    weight = tl.full([META.BLOCK_P], 1.0, META.ACC)
+    if targets.weight is not None:
+        weight = load_pixels(targets.weight, tile).to(META.ACC)
+        label = tl.where(weight == 0.0, -1, label)
+    return label, weight
+
+
+@triton.jit
 def soft_masses(targets, tile, share, META: tl.constexpr):
     """(M5) mass t_ic cw_c [BLOCK_P, BLOCK_C] of soft targets, 0 outside the image."""
     soft = load_channels(targets, tile, tl.arange(0, META.BLOCK_C), META.C).to(META.ACC)
@@ -44,9 +64,8 @@ def masses(targets, tile, share, META: tl.constexpr):
     if SOFT:
         mass = soft_masses(targets.labels, tile, share, META)
     else:
-        label = load_pixels(targets.labels, tile).to(tl.int64)
-        used = inside(tile) & (label != META.IGNORE_INDEX)
-        member = used[:, None] & (label[:, None] == tl.arange(0, META.BLOCK_C)[None, :])
+        label, wrong = hard_labels(targets, tile, META)
+        member = label[:, None] == tl.arange(0, META.BLOCK_C)[None, :]
         mass = tl.where(member, share[None, :], 0.0)
     if targets.weight is not None:
         weight = load_pixels(targets.weight, tile).to(META.ACC)
@@ -54,6 +73,5 @@ def masses(targets, tile, share, META: tl.constexpr):
         mass = tl.where(empty, 0.0, mass * weight[:, None])
     total = tl.sum(mass, axis=1)
     if not SOFT:
-        wrong = used & ((label < 0) | (label >= META.C))
         total = tl.where(wrong, float("nan"), total)
     return mass, total

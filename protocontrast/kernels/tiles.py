@@ -92,6 +92,18 @@ def addresses(whole, tile, offs_d):
 
 
 @triton.jit
+def addresses_across(whole, tile, offs_d):
+    """The same, [BLOCK_D, BLOCK_P]; spelled out, since triton 3.7 does not lower a transpose of
+    addresses on AMD."""
+    return (
+        whole.pointer
+        + tile.image * whole.stride_b
+        + tile.offs[None, :].to(tl.int64) * whole.stride_p
+        + offs_d[:, None].to(tl.int64) * whole.stride_d
+    )
+
+
+@triton.jit
 def load_channels(whole, tile, offs_d, D: tl.constexpr):
     """[BLOCK_P, BLOCK_D] of a map of D channels in its own dtype, 0 outside."""
     # The mask holds no value read from memory: one per pixel would forbid wide loads.
@@ -103,6 +115,13 @@ def load_channels(whole, tile, offs_d, D: tl.constexpr):
 def load_tile(tile, offs_d, META: tl.constexpr):
     """[BLOCK_P, BLOCK_D] of the features."""
     return load_channels(tile.features, tile, offs_d, META.D)
+
+
+@triton.jit
+def load_across(tile, offs_d, META: tl.constexpr):
+    """[BLOCK_D, BLOCK_P] of the features: the left factor of a sum over pixels as it is."""
+    mask = inside(tile)[None, :] & (offs_d[:, None] < META.D)
+    return tl.load(addresses_across(tile.features, tile, offs_d), mask=mask, other=0.0)
 
 
 @triton.jit
@@ -118,3 +137,11 @@ def store_tile(whole, tile, offs_d, block, D: tl.constexpr):
     mask = inside(tile)[:, None] & (offs_d[None, :] < D)
     rounded = narrowed(block, whole.pointer.dtype.element_ty)
     tl.store(addresses(whole, tile, offs_d), rounded, mask=mask)
+
+
+@triton.jit
+def store_across(whole, tile, offs_d, block, D: tl.constexpr):
+    """[BLOCK_D, BLOCK_P] written to a map of D channels, in its own dtype."""
+    mask = inside(tile)[None, :] & (offs_d[:, None] < D)
+    rounded = narrowed(block, whole.pointer.dtype.element_ty)
+    tl.store(addresses_across(whole, tile, offs_d), rounded, mask=mask)

@@ -37,7 +37,9 @@ def reason_to_spill(case: Case) -> str | None:
     """Why this case may use the stack; None where it may not."""
     if case.dtype == "fp64":
         return REASONS["double"]
-    if case.classes > 128 and ("backward" in case.kernel or case.kernel.startswith("target_pass")):
+    looked_up = case.kernel.startswith("class_sums_backward")
+    backward = "backward" in case.kernel and not looked_up
+    if case.classes > 128 and (backward or case.kernel.startswith("target_pass")):
         return REASONS["classes"]
     if case.classes > 64 and case.kernel == "distribution_contrast_backward_both":
         return REASONS["distributions"]
@@ -48,7 +50,7 @@ def reason_to_spill(case: Case) -> str | None:
 
 def multiplies_matrices(case: Case) -> bool | None:
     """Whether the kernel must use tensor cores (True), must not (False), or may (None)."""
-    if case.kernel in WITHOUT_A_ROW:
+    if case.kernel in WITHOUT_A_ROW or case.kernel.startswith("class_sums_backward"):
         return False
     if case.similarity == "euclidean" and case.kernel not in COSINE_AT_MOST:
         return False

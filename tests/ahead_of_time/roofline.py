@@ -142,13 +142,21 @@ def parameters(launch: Launch) -> dict[int, int]:
     return found
 
 
+def trips(launch: Launch) -> int:
+    """How often a program reads a tile's features at most, each time from further than the
+    first-level cache, which holds all that the kernels look up."""
+    if launch.kernel.__name__ == "class_sums_backward_kernel" and not launch.meta.NORMALIZE:
+        return 0  # only their strides are taken
+    return 1 if launch.meta.BLOCK_D >= launch.meta.D else 2
+
+
 def traffic(launch: Launch, size: Size) -> int:
     """Bytes per pixel that must come from memory or go there: every map once."""
     pixels = size.images * size.pixels
     total = 0
     maps = [value for _, value in leaves(launch.arguments) if isinstance(value, Tensor)]
-    if launch.kernel.__name__ == "class_sums_backward_kernel" and not launch.meta.NORMALIZE:
-        maps = maps[1:]  # the features, of which only strides are taken
+    if trips(launch) == 0:
+        maps = maps[1:]
     for each in maps:
         if each.shape[0] == size.images and each.shape[-1] == size.pixels:
             held = [n for n, stride in zip(each.shape, each.stride(), strict=True) if stride]
@@ -240,7 +248,7 @@ def figures_of(launch: Launch, size: Size, width: int) -> Figures:
     own = {name: amount * programs / pixels for name, amount in executed(code, launch).items()}
     needed = traffic(launch, size)
     # What was loaded before is in the first-level cache, unless it was copied past it.
-    read_again = min(own.get("loaded", 0.0), 2.0 * size.channels * width)
+    read_again = min(own.get("loaded", 0.0), trips(launch) * size.channels * width)
     clocks = {pipe: own.get(pipe, 0.0) for pipe in PIPES}
     clocks["l2"] = (own.get("asked", 0.0) + read_again) / L2
     share = programs / PROCESSORS

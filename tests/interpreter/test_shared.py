@@ -37,11 +37,8 @@ MODULES = (
 TOO_LARGE = {"test_ties_go_to_the_lowest_class"}
 # Held to `naive` beside this file, on the same calls; the main suite holds that to the composition.
 ASKED_ELSEWHERE = {"test_the_composition"}
-# A kernel sends what is not finite to all labelled pixels: to tell them apart costs the loop its
-# pipeline, for a step that is lost anyway.
-NOT_ASKED = {"test_an_upstream_gradient_that_is_not_finite_stays_with_its_class"}
 
 for module in MODULES:
     for name, test in on_triton(module).items():
-        if name not in TOO_LARGE | ASKED_ELSEWHERE | NOT_ASKED:
+        if name not in TOO_LARGE | ASKED_ELSEWHERE:
             globals()[f"{name}_of_{module.__name__.split('.')[-1].removeprefix('test_')}"] = test
