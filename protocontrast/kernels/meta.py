@@ -21,6 +21,7 @@ class Meta(NamedTuple):
     BLOCK_C: int = 0
     BLOCK_D: int = 0
     BLOCK_P: int = 0
+    PROGRAMS: int = 0
     SPAN: int = 0
     GROUP_D: int = 0
     SIMILARITY: str = "dot"
