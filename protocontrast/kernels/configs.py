@@ -24,16 +24,22 @@ KERNELS = (
 """`contrast_backward` to the features alone, `_both` also or only to the prototypes."""
 
 LARGEST_TILE = 128
-"""Pixels of the widest tile; every BLOCK_P divides it, so sums split at the same pixels."""
+"""Pixels of the widest tile of a kernel that sums over pixels; every BLOCK_P of one divides it, so
+sums split at the same pixels."""
 
 
 class Config(NamedTuple):
-    """A tile of pixels and channels, and how a program runs."""
+    """A tile of pixels and channels, and how a program runs.
+
+    `programs`: so many on a multiprocessor, which keep the prototypes and walk tiles of all
+    channels, where these fit `block_d`; 0: one for every tile.
+    """
 
     block_p: int
     block_d: int
     num_warps: int
     num_stages: int
+    programs: int = 0
 
 
 class Row(NamedTuple):
@@ -65,7 +71,7 @@ DISTRIBUTIONS = (*DISTRIBUTION, *DISTRIBUTION_FEATURES, *DISTRIBUTION_BOTH)
 
 ROWS: tuple[Row, ...] = (
     # Small, so that a test of a hundred pixels and 33 channels meets every seam.
-    Row(("interpreter",), KERNELS, (2, 4, 8), ANY, ANY, Config(32, 32, 4, 1)),
+    Row(("interpreter",), KERNELS, (2, 4, 8), ANY, ANY, Config(32, 32, 4, 1, 2)),
     # float64 serves gradient checks.
     Row(GPUS, KERNELS, (8,), ANY, 32, Config(32, 32, 4, 1)),
     Row(GPUS, KERNELS, (8,), ANY, ANY, Config(16, 16, 8, 1)),
@@ -75,6 +81,9 @@ ROWS: tuple[Row, ...] = (
     Row(("sm80", "gfx942"), FEATURES, (2,), 128, 32, Config(32, 128, 4, 1)),
     # Larger ones are read again, from cache: kept, they leave a multiprocessor one program.
     Row(NVIDIA, FEATURES, (2,), ANY, 32, Config(128, 32, 4, 2)),
+    Row(("sm90",), FORWARD, (2,), 128, 32, Config(128, 128, 4, 3, 2)),
+    Row(("sm90",), FORWARD, (2,), 256, 32, Config(64, 256, 4, 3, 2)),
+    Row(("sm90",), FORWARD, (2,), ANY, 32, Config(256, 64, 8, 3)),
     Row(("sm80", "sm90"), FORWARD, (2,), ANY, 32, Config(128, 64, 4, 3)),
     Row(("sm100",), FORWARD, (2,), ANY, 32, Config(128, 64, 8, 2)),
     Row(GPUS, FORWARD, (2,), ANY, 32, Config(128, 64, 4, 2)),

@@ -11,13 +11,12 @@ import triton.language as tl
 from torch import Tensor
 
 from protocontrast.calls import ContrastCall
-from protocontrast.kernels.launch import Launch, accumulation_dtype, plan, run, tile_count
-from protocontrast.kernels.lengths import lengths_of
+from protocontrast.kernels.launch import Launch, accumulation_dtype, plan, run, walkers
 from protocontrast.kernels.meta import constants
 from protocontrast.kernels.prototypes import Prototypes, prepare
-from protocontrast.kernels.scores import classes_of, logits_of, read_scores
-from protocontrast.kernels.targets import masses, targets_of
-from protocontrast.kernels.tiles import flat, inside, map_of, own_tile
+from protocontrast.kernels.scores import kept_of, logits_of, read_scores
+from protocontrast.kernels.targets import masses, own_class, targets_of
+from protocontrast.kernels.tiles import flat, inside, map_of, tile_of
 
 
 class Statistics(NamedTuple):
@@ -39,12 +38,25 @@ def normaliser_of(logits):
 
 
 @triton.jit
-def store_statistics(statistics, tile, mass, weight, scores, lse):
-    """Loss and statistics of a tile: `scores` [BLOCK_P, BLOCK_C] is what pulls a pixel."""
-    target_logit = tl.sum(tl.where(mass == 0.0, 0.0, mass * scores), axis=1)
+def pull_of(targets, tile, table, scores, META: tl.constexpr):
+    """What `scores` [BLOCK_P, BLOCK_C] pull a pixel with, and its weight, both [BLOCK_P]."""
+    offs_c = tl.arange(0, META.BLOCK_C)
+    share = table + 2 * META.BLOCK_C
+    if targets.labels.pointer.dtype.element_ty.is_floating():
+        mass, weight = masses(targets, tile, tl.load(share + offs_c), META)
+        return tl.sum(tl.where(mass == 0.0, 0.0, mass * scores), axis=1), weight
+    else:
+        label, weight = own_class(targets, tile, share, META)
+        own = tl.sum(tl.where(label[:, None] == offs_c[None, :], scores, 0.0), axis=1)
+        return weight * own, weight
+
+
+@triton.jit
+def store_statistics(statistics, tile, pull, weight, lse):
+    """Loss and statistics of a tile from what `pull_of` found and the log-sum-exp."""
     # An ignored pixel may hold NaN, which stays in its own row of the products and ends here.
     ignored = weight == 0.0
-    loss = tl.where(ignored, 0.0, weight * lse - target_logit)
+    loss = tl.where(ignored, 0.0, weight * lse - pull)
     tl.store(statistics.loss + flat(tile), loss, mask=inside(tile))
     tl.store(statistics.mass + flat(tile), weight, mask=inside(tile))
     # exp(z - inf) = 0: an ignored pixel has no softmax, whatever its features hold.
@@ -53,17 +65,26 @@ def store_statistics(statistics, tile, mass, weight, scores, lse):
 
 
 @triton.jit
-def contrast_kernel(features, targets, prepared, statistics, meta: tl.constexpr):
-    """One program per tile of BLOCK_P pixels of one image."""
+def contrast_tile(number, features, targets, prepared, kept, statistics, META: tl.constexpr):
+    """One tile of BLOCK_P pixels of one image."""
+    tile = tile_of(features, number, META)
+    total, length = read_scores(tile, prepared.matrix, kept.factor, META)
+    logits, _ = logits_of(total, length, kept.classes.scale, META)
+    logits += kept.classes.offset[None, :]
+    pull, weight = pull_of(targets, tile, prepared.table, logits, META)
+    store_statistics(statistics, tile, pull, weight, normaliser_of(logits))
+
+
+@triton.jit
+def contrast_kernel(features, targets, prepared, statistics, tiles, programs, meta: tl.constexpr):
+    """One program per tile; one that keeps the prototypes has every `programs`th of them."""
     META: tl.constexpr = constants(meta)
-    tile = own_tile(features, META)
-    total, squared = read_scores(tile, prepared.matrix, META)
-    length = lengths_of(total, squared, tile, prepared.matrix, META)
-    classes = classes_of(prepared.table, META)
-    mass, weight = masses(targets, tile, classes.share, META)
-    logits, _ = logits_of(total, length, classes.scale, META)
-    logits += classes.offset[None, :]
-    store_statistics(statistics, tile, mass, weight, logits, normaliser_of(logits))
+    kept = kept_of(prepared, META)
+    if META.PROGRAMS == 0:
+        contrast_tile(tl.program_id(0), features, targets, prepared, kept, statistics, META)
+    else:
+        for number in range(tl.program_id(0), tiles, programs):
+            contrast_tile(number, features, targets, prepared, kept, statistics, META)
 
 
 def empty_statistics(features: Tensor) -> Statistics:
@@ -80,7 +101,7 @@ def contrast(call: ContrastCall, *ready: Tensor) -> Statistics:
         prepared = prepare(features, Prototypes.of(call, *ready))
         meta, how = plan("contrast", features, len(call.prototypes))
         meta = meta._replace(SIMILARITY=call.similarity, IGNORE_INDEX=call.ignore_index)
-        arguments = map_of(features), targets_of(call), prepared, statistics
-        programs = len(features) * tile_count(features.shape[2], meta.BLOCK_P)
+        tiles, programs = walkers(features, meta)
+        arguments = map_of(features), targets_of(call), prepared, statistics, tiles, programs
         run(Launch(contrast_kernel, programs, arguments, meta, how), features)
     return statistics

@@ -77,9 +77,9 @@ def contrast_backward_kernel(
             total = tl.zeros([META.BLOCK_P, META.BLOCK_C], dtype=META.ACC)
             squared = tl.zeros([META.BLOCK_P], dtype=META.ACC)
             total, squared = add_scores(block, total, squared, prepared.matrix, every_d, META)
+            length = lengths_of(total, squared, tile, prepared.matrix, META)
         else:
-            total, squared = read_scores(tile, prepared.matrix, META)
-        length = lengths_of(total, squared, tile, prepared.matrix, META)
+            total, length = read_scores(tile, prepared.matrix, None, META)
         logits, inverse = logits_of(total, length, classes.scale, META)
         grad_output, lse = returned(upstream, tile, META.ACC)
         # An ignored pixel's features and what comes back to it may be anything, and so may the

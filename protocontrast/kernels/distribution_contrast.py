@@ -12,13 +12,14 @@ from protocontrast.kernels.contrast import (
     Statistics,
     empty_statistics,
     normaliser_of,
+    pull_of,
     store_statistics,
 )
 from protocontrast.kernels.launch import Launch, run, tile_count
 from protocontrast.kernels.meta import constants
 from protocontrast.kernels.scores import classes_of
 from protocontrast.kernels.spreads import breadth_of, parts_of, prepare_both, read_parts
-from protocontrast.kernels.targets import masses, targets_of
+from protocontrast.kernels.targets import targets_of
 from protocontrast.kernels.tiles import map_of, own_tile
 
 
@@ -29,11 +30,11 @@ def distribution_contrast_kernel(features, targets, both, statistics, meta: tl.c
     tile = own_tile(features, META)
     parts = read_parts(tile, both, META)
     classes, breadth = classes_of(both.means.table, META), breadth_of(both, META)
-    mass, weight = masses(targets, tile, classes.share, META)
     scores, bonus, _ = parts_of(parts, classes.scale, breadth, tile, both, META)
     lse = normaliser_of(scores + bonus + classes.offset[None, :])
     # The positive has no bonus: it is pulled to the mean.
-    store_statistics(statistics, tile, mass, weight, scores, lse)
+    pull, weight = pull_of(targets, tile, both.means.table, scores, META)
+    store_statistics(statistics, tile, pull, weight, lse)
 
 
 def distribution_contrast(call: DistributionCall) -> Statistics:

@@ -187,7 +187,11 @@ def plan(
     """
     width, channels = features.element_size(), features.shape[1]
     config = configuration(row, family(features), width, channels, classes)
-    meta = sizes(features, classes, halved)._replace(BLOCK_D=config.block_d, BLOCK_P=config.block_p)
+    meta = sizes(features, classes, halved)._replace(
+        BLOCK_P=config.block_p,
+        BLOCK_D=config.block_d,
+        PROGRAMS=config.programs if config.block_d >= channels else 0,
+    )
     return meta, options(config.num_warps, config.num_stages)
 
 
@@ -213,6 +217,20 @@ def span_of(images: int, channels: int, pixels: int, width: int, classes: int) -
             break
         span *= 2
     return span
+
+
+def walkers(features: Tensor, meta: Meta) -> tuple[int, int]:
+    """Tiles of these features, and the programs among which they are dealt out.
+
+    One that keeps the prototypes has many, any other a single one; no result depends on it.
+    """
+    tiles = len(features) * tile_count(features.shape[2], meta.BLOCK_P)
+    if meta.PROGRAMS == 0:
+        return tiles, tiles
+    processors = 1 if family(features) == "interpreter" else ENOUGH
+    if features.is_cuda:
+        processors = torch.cuda.get_device_properties(features.device).multi_processor_count
+    return tiles, min(tiles, meta.PROGRAMS * processors)
 
 
 def options(num_warps: int, num_stages: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 from protocontrast.kernels.operands import square_root
-from protocontrast.kernels.tiles import inside, load_tile
+from protocontrast.kernels.tiles import inside, load_channel, load_tile
 
 AT_ONCE = tl.constexpr(1024)
 """Numbers in a block of a second read: few, so that it takes few registers beside the first."""
@@ -36,24 +36,27 @@ def inverse_of(length):
 
 
 @triton.jit
-def pixel_lengths(squared, tile, META: tl.constexpr):
-    """Lengths [BLOCK_P] of a tile of pixels from their squares."""
-    STEP: tl.constexpr = AT_ONCE // META.BLOCK_P
-    length = square_root(squared, META.ACC)
-    doubtful = out_of_range(squared, META.ACC) & inside(tile)
-    # Loops of no step, rather than a branch, where nothing is in doubt.
-    stop = META.D if tl.max(doubtful[:, None].to(tl.int32)) > 0 else 0
+def mended_lengths(tile, META: tl.constexpr):
+    """Lengths [BLOCK_P] of a tile of pixels, read twice more, one channel at a time."""
     largest = tl.zeros([META.BLOCK_P], dtype=META.ACC)
-    for start in range(0, stop, STEP):
-        wide = load_tile(tile, start + tl.arange(0, STEP), META).to(META.ACC)
-        largest = tl.maximum(largest, tl.max(tl.abs(wide), axis=1))
+    for d in range(0, META.D):
+        largest = tl.maximum(largest, tl.abs(load_channel(tile, d).to(META.ACC)))
     size = size_of(largest)
     again = tl.zeros([META.BLOCK_P], dtype=META.ACC)
-    for start in range(0, stop, STEP):
-        wide = load_tile(tile, start + tl.arange(0, STEP), META).to(META.ACC)
-        part = wide / size[:, None]
-        again += tl.sum(part * part, axis=1)
-    return tl.where(doubtful, square_root(again, META.ACC) * size, length)
+    for d in range(0, META.D):
+        part = load_channel(tile, d).to(META.ACC) / size
+        again += part * part
+    return square_root(again, META.ACC) * size
+
+
+@triton.jit
+def pixel_lengths(squared, tile, META: tl.constexpr):
+    """Lengths [BLOCK_P] of a tile of pixels from their squares."""
+    length = tl.sqrt(squared)
+    doubtful = out_of_range(squared, META.ACC) & inside(tile)
+    if tl.max(doubtful.to(tl.int32), axis=0) > 0:
+        length = tl.where(doubtful, mended_lengths(tile, META), length)
+    return length
 
 
 @triton.jit
@@ -98,6 +101,9 @@ def lengths_of(total, squared, tile, matrix, META: tl.constexpr):
     if META.SIMILARITY == "euclidean":
         return distances(total, tile, matrix, META)
     elif META.SIMILARITY == "cosine":
+        # Gathered, though each from its own place: triton goes on in a layout of one thread per
+        # pixel, or that of the products, and not in the features', which has many.
+        squared = tl.gather(squared, tl.arange(0, META.BLOCK_P), 0)
         return pixel_lengths(squared, tile, META)
     else:
         return squared

@@ -6,33 +6,48 @@ from torch import Tensor
 
 from protocontrast.calls import LogitsCall
 from protocontrast.kernels.backward import add_to_slot, send_back
-from protocontrast.kernels.launch import Launch, accumulation_dtype, plan, run, tile_count
-from protocontrast.kernels.lengths import lengths_of
+from protocontrast.kernels.launch import Launch, accumulation_dtype, plan, run, walkers
 from protocontrast.kernels.meta import constants
 from protocontrast.kernels.prototypes import Prototypes, prepare
-from protocontrast.kernels.scores import classes_of, logits_of, read_scores, to_features, to_rows
+from protocontrast.kernels.scores import (
+    classes_of,
+    kept_of,
+    logits_of,
+    read_scores,
+    to_features,
+    to_rows,
+)
 from protocontrast.kernels.tiles import (
     load_channels,
     load_tile,
     map_of,
-    own_tile,
     span_at,
     store_tile,
     tile_at,
+    tile_of,
 )
 
 
 @triton.jit
-def logits_kernel(features, prepared, out, meta: tl.constexpr):
-    """One program per tile of BLOCK_P pixels of one image."""
-    META: tl.constexpr = constants(meta)
-    tile = own_tile(features, META)
-    total, squared = read_scores(tile, prepared.matrix, META)
-    length = lengths_of(total, squared, tile, prepared.matrix, META)
-    classes = classes_of(prepared.table, META)
-    logits, _ = logits_of(total, length, classes.scale, META)
-    logits = tl.where(classes.offset[None, :] == 0.0, logits, float("-inf"))
+def logits_tile(number, features, prepared, kept, out, META: tl.constexpr):
+    """One tile of BLOCK_P pixels of one image."""
+    tile = tile_of(features, number, META)
+    total, length = read_scores(tile, prepared.matrix, kept.factor, META)
+    logits, _ = logits_of(total, length, kept.classes.scale, META)
+    logits = tl.where(kept.classes.offset[None, :] == 0.0, logits, float("-inf"))
     store_tile(out, tile, tl.arange(0, META.BLOCK_C), logits, META.C)
+
+
+@triton.jit
+def logits_kernel(features, prepared, out, tiles, programs, meta: tl.constexpr):
+    """One program per tile; one that keeps the prototypes has every `programs`th of them."""
+    META: tl.constexpr = constants(meta)
+    kept = kept_of(prepared, META)
+    if META.PROGRAMS == 0:
+        logits_tile(tl.program_id(0), features, prepared, kept, out, META)
+    else:
+        for number in range(tl.program_id(0), tiles, programs):
+            logits_tile(number, features, prepared, kept, out, META)
 
 
 @triton.jit
@@ -45,8 +60,7 @@ def logits_backward_kernel(features, prepared, gradient, partial, grad_output, m
         slot = partial + tl.program_id(0).to(tl.int64) * META.C * META.D
     for step in range(0, META.SPAN, META.BLOCK_P):
         tile = tile_at(features, image, first + step, META)
-        total, squared = read_scores(tile, prepared.matrix, META)
-        length = lengths_of(total, squared, tile, prepared.matrix, META)
+        total, length = read_scores(tile, prepared.matrix, None, META)
         logits, inverse = logits_of(total, length, classes.scale, META)
         back = load_channels(grad_output, tile, tl.arange(0, META.BLOCK_C), META.C).to(META.ACC)
         # The logit of an absent class is -inf whatever the pixel, so nothing comes back from it.
@@ -79,8 +93,8 @@ def logits(call: LogitsCall, *ready: Tensor) -> Tensor:
         prepared = prepare(features, Prototypes.of_logits(call, *ready))
         meta, how = plan("logits", features, classes)
         meta = meta._replace(SIMILARITY=call.similarity)
-        arguments = map_of(features), prepared, map_of(out)
-        programs = images * tile_count(pixels, meta.BLOCK_P)
+        tiles, programs = walkers(features, meta)
+        arguments = map_of(features), prepared, map_of(out), tiles, programs
         run(Launch(logits_kernel, programs, arguments, meta, how), features)
     return out
 

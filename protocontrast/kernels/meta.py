@@ -25,6 +25,7 @@ class Meta(NamedTuple):
     BLOCK_W: int = 0
     RUN: int = 0
     SENDS: int = 0
+    PROGRAMS: int = 0
     SPAN: int = 0
     GROUP_D: int = 0
     SIMILARITY: str = "dot"

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
-from protocontrast.kernels.lengths import inverse_of, row_of
+from protocontrast.kernels.lengths import inverse_of, lengths_of, row_of
 from protocontrast.kernels.operands import dot, power_below, split, unit_of
 from protocontrast.kernels.tiles import load_tile
 
@@ -24,6 +24,13 @@ class Classes(NamedTuple):
     scale: Any
     offset: Any
     share: Any
+
+
+class Kept(NamedTuple):
+    """Columns of the table, and the whole matrix where a program walks tiles of all channels."""
+
+    classes: Any
+    factor: Any
 
 
 @triton.jit
@@ -76,15 +83,89 @@ def add_scores(block, total, squared, matrix, offs_d, META: tl.constexpr):
 
 
 @triton.jit
-def read_scores(tile, matrix, META: tl.constexpr):
-    """Products and squared lengths of a tile of pixels over all channels."""
+def factor_of(matrix, offs_d, META: tl.constexpr):
+    """A block of channels of the matrix, its halves side by side, [BLOCK_D, 1 or 2 BLOCK_C]."""
+    HALVES: tl.constexpr = 2 if META.OPERANDS == "split" else 1
+    rows = tl.arange(0, HALVES * META.BLOCK_C)
+    # What pads the classes is not read.
+    mask = (offs_d < META.ROW)[:, None] & (rows % META.BLOCK_C < META.C)[None, :]
+    return tl.load(matrix + offs_d[:, None] + rows[None, :] * META.ROW, mask=mask, other=0.0)
+
+
+@triton.jit
+def kept_of(prepared, META: tl.constexpr):
+    """What a program holds of prepared prototypes before its first tile."""
+    classes = classes_of(prepared.table, META)
+    if META.PROGRAMS > 0 and META.SIMILARITY != "euclidean":
+        return Kept(classes, factor_of(prepared.matrix, tl.arange(0, META.BLOCK_D), META))
+    else:
+        return Kept(classes, None)
+
+
+@triton.jit
+def products_of(block, factor, total, META: tl.constexpr):
+    """`total`, or nothing where that is None, and the products of a tile with a factor."""
+    if META.OPERANDS == "wide":
+        return dot(block.to(META.ACC), factor, total, META)
+    else:
+        return dot(block, factor, total, META)
+
+
+@triton.jit
+def without_halves(total, META: tl.constexpr):
+    """Products [BLOCK_P, BLOCK_C] from those with either half."""
+    if META.OPERANDS == "split":
+        return tl.sum(tl.reshape(total, [META.BLOCK_P, 2, META.BLOCK_C]), axis=1)
+    else:
+        return total
+
+
+@triton.jit
+def read_distances(tile, matrix, META: tl.constexpr):
+    """Squared distances [BLOCK_P, BLOCK_C] of a tile of pixels."""
     total = tl.zeros([META.BLOCK_P, META.BLOCK_C], dtype=META.ACC)
     squared = tl.zeros([META.BLOCK_P], dtype=META.ACC)
     for start in range(0, META.D, META.BLOCK_D):
         offs_d = start + tl.arange(0, META.BLOCK_D)
         block = load_tile(tile, offs_d, META)
         total, squared = add_scores(block, total, squared, matrix, offs_d, META)
-    return total, squared
+    return total
+
+
+@triton.jit
+def read_scores(tile, matrix, factor, META: tl.constexpr):
+    """Products of a tile of pixels over all channels, and what `logits_of` divides by.
+
+    `factor` is that of `kept_of`.
+    """
+    COSINE: tl.constexpr = META.SIMILARITY == "cosine"
+    if META.SIMILARITY == "euclidean":
+        total = read_distances(tile, matrix, META)
+        length = lengths_of(total, total, tile, matrix, META)
+    elif factor is not None:
+        block = load_tile(tile, tl.arange(0, META.BLOCK_D), META)
+        wide = block.to(META.ACC)
+        squared = tl.sum(wide * wide, axis=1)
+        length = lengths_of(squared, squared, tile, matrix, META)
+        total = without_halves(products_of(block, factor, None, META), META)
+    else:
+        HALVES: tl.constexpr = 2 if META.OPERANDS == "split" else 1
+        total = tl.zeros([META.BLOCK_P, HALVES * META.BLOCK_C], dtype=META.ACC)
+        # Summed across threads once, at the end.
+        squares = tl.zeros([META.BLOCK_P, META.BLOCK_D], dtype=META.ACC)
+        for start in range(0, META.D, META.BLOCK_D):
+            offs_d = start + tl.arange(0, META.BLOCK_D)
+            block = load_tile(tile, offs_d, META)
+            if COSINE:
+                wide = block.to(META.ACC)
+                squares += wide * wide
+            total = products_of(block, factor_of(matrix, offs_d, META), total, META)
+            if COSINE:
+                total = waited_for(total)
+        squared = tl.sum(squares, axis=1)
+        length = lengths_of(squared, squared, tile, matrix, META)
+        total = without_halves(total, META)
+    return total, length
 
 
 @triton.jit

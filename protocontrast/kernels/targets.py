@@ -55,6 +55,25 @@ def soft_masses(targets, tile, share, META: tl.constexpr):
 
 
 @triton.jit
+def own_class(targets, tile, share, META: tl.constexpr):
+    """(M3) the class of each pixel [BLOCK_P], int32, and its weight w_i cw_c, of hard labels.
+
+    `share` points to cw. The weight is exactly 0 where a pixel is ignored, and NaN where its label
+    is no class; the class is 0 there.
+    """
+    label = load_pixels(targets.labels, tile).to(tl.int64)
+    used = inside(tile) & (label != META.IGNORE_INDEX)
+    # A label is an address only where it is a class.
+    valid = used & (label >= 0) & (label < META.C)
+    label = tl.where(valid, label, 0).to(tl.int32)
+    total = tl.where(valid, tl.load(share + label), 0.0)
+    if targets.weight is not None:
+        weight = load_pixels(targets.weight, tile).to(META.ACC)
+        total = tl.where((total == 0.0) | (weight == 0.0), 0.0, total * weight)
+    return label, tl.where(used & ~valid, float("nan"), total)
+
+
+@triton.jit
 def masses(targets, tile, share, META: tl.constexpr):
     """(M3), (M5) mass w_i t_ic cw_c [BLOCK_P, BLOCK_C] and its sum over classes [BLOCK_P].
 

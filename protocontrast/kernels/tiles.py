@@ -62,10 +62,16 @@ def tile_at(features, image, first, META: tl.constexpr):
 
 
 @triton.jit
+def tile_of(features, number, META: tl.constexpr):
+    """The tile of this number, images one after the other."""
+    image, first = span_at(features, number, META.BLOCK_P)
+    return tile_at(features, image, first, META)
+
+
+@triton.jit
 def own_tile(features, META: tl.constexpr):
     """The tile of a program that has a single one."""
-    image, first = span_at(features, tl.program_id(0), META.BLOCK_P)
-    return tile_at(features, image, first, META)
+    return tile_of(features, tl.program_id(0), META)
 
 
 @triton.jit
@@ -122,6 +128,14 @@ def load_across(tile, offs_d, META: tl.constexpr):
     """[BLOCK_D, BLOCK_P] of the features: the left factor of a sum over pixels as it is."""
     mask = inside(tile)[None, :] & (offs_d[:, None] < META.D)
     return tl.load(addresses_across(tile.features, tile, offs_d), mask=mask, other=0.0)
+
+
+@triton.jit
+def load_channel(tile, d):
+    """[BLOCK_P] of one channel of the features, 0 outside."""
+    whole = tile.features
+    where = whole.pointer + tile.image * whole.stride_b + tl.cast(d, tl.int64) * whole.stride_d
+    return tl.load(where + tile.offs.to(tl.int64) * whole.stride_p, mask=inside(tile), other=0.0)
 
 
 @triton.jit

@@ -14,13 +14,12 @@ from protocontrast.kernels.launch import (
     halves,
     plan,
     run,
-    tile_count,
+    walkers,
 )
-from protocontrast.kernels.lengths import lengths_of
 from protocontrast.kernels.meta import constants
 from protocontrast.kernels.prototypes import Prepared, Prototypes, prepare
-from protocontrast.kernels.scores import classes_of, logits_of, read_scores
-from protocontrast.kernels.tiles import flat, inside, map_of, own_tile, vector_of
+from protocontrast.kernels.scores import kept_of, logits_of, read_scores
+from protocontrast.kernels.tiles import flat, inside, map_of, tile_of, vector_of
 
 
 class Threshold(NamedTuple):
@@ -42,23 +41,20 @@ def nearest_of(logits, offset, table, META: tl.constexpr):
     if META.CONFIDENCE:
         value = 1.0 / tl.sum(tl.exp(logits - peak[:, None]), axis=1)
     else:
-        value = peak
-    # The maximum passes over NaN.
-    unread = tl.sum((logits != logits).to(tl.int32), axis=1) > 0
+        # The maximum passes over NaN, which the sum does not.
+        unread = tl.sum((logits != logits).to(tl.int32), axis=1) > 0
+        value = tl.where(unread, float("nan"), peak)
     somewhere = tl.sum((offset == 0.0).to(tl.int32), axis=0) > 0
-    value = tl.where(somewhere, value, 0.0)
-    return label, tl.where(unread, float("nan"), value), somewhere
+    return label, tl.where(somewhere | (value != value), value, 0.0), somewhere
 
 
 @triton.jit
 def limit_of(threshold, label, META: tl.constexpr):
     """What the measure is to reach, [BLOCK_P]."""
     if threshold.by_class is not None:
-        offs_c = tl.arange(0, META.BLOCK_C)
-        where = threshold.by_class.pointer + offs_c * threshold.by_class.stride
-        limits = tl.load(where, mask=offs_c < META.C, other=0.0).to(META.ACC)
-        chosen = label[:, None] == offs_c[None, :]
-        return tl.sum(tl.where(chosen, limits[None, :], 0.0), axis=1)
+        # A pixel with NaN has no label.
+        known = tl.where(label < META.C, label, 0)
+        return tl.load(threshold.by_class.pointer + known * threshold.by_class.stride).to(META.ACC)
     else:
         # Two float32 numbers, for a float64 one would be rounded on the way into a kernel.
         high = tl.full([META.BLOCK_P], threshold.high, META.ACC)
@@ -66,20 +62,32 @@ def limit_of(threshold, label, META: tl.constexpr):
 
 
 @triton.jit
-def transfer_kernel(features, prepared, threshold, labels, values, meta: tl.constexpr):
-    """One program per tile of BLOCK_P pixels of one image."""
-    META: tl.constexpr = constants(meta)
-    tile = own_tile(features, META)
-    total, squared = read_scores(tile, prepared.matrix, META)
-    length = lengths_of(total, squared, tile, prepared.matrix, META)
-    classes = classes_of(prepared.table, META)
-    logits, _ = logits_of(total, length, classes.scale, META)
-    logits += classes.offset[None, :]
-    label, value, somewhere = nearest_of(logits, classes.offset, prepared.table, META)
+def transfer_tile(number, features, prepared, kept, threshold, labels, values, META: tl.constexpr):
+    """One tile of BLOCK_P pixels of one image."""
+    tile = tile_of(features, number, META)
+    total, length = read_scores(tile, prepared.matrix, kept.factor, META)
+    logits, _ = logits_of(total, length, kept.classes.scale, META)
+    logits += kept.classes.offset[None, :]
+    label, value, somewhere = nearest_of(logits, kept.classes.offset, prepared.table, META)
     kept = (value >= limit_of(threshold, label, META)) & somewhere
     label = tl.where(kept, label.to(tl.int64), META.IGNORE_INDEX)
     tl.store(labels + flat(tile), label, mask=inside(tile))
     tl.store(values + flat(tile), value, mask=inside(tile))
+
+
+@triton.jit
+def transfer_kernel(
+    features, prepared, threshold, labels, values, tiles, programs, meta: tl.constexpr
+):
+    """One program per tile; one that keeps the prototypes has every `programs`th of them."""
+    META: tl.constexpr = constants(meta)
+    kept = kept_of(prepared, META)
+    if META.PROGRAMS == 0:
+        number = tl.program_id(0)
+        transfer_tile(number, features, prepared, kept, threshold, labels, values, META)
+    else:
+        for number in range(tl.program_id(0), tiles, programs):
+            transfer_tile(number, features, prepared, kept, threshold, labels, values, META)
 
 
 def nearest_table(call: TransferCall) -> Prepared:
@@ -106,7 +114,7 @@ def transfer(call: TransferCall) -> tuple[Tensor, Tensor]:
         IGNORE_INDEX=call.ignore_index,
     )
     threshold = Threshold(*halves(call.threshold), vector_of(call.class_threshold))
-    arguments = map_of(features), prepared, threshold, labels, values
-    programs = images * tile_count(pixels, meta.BLOCK_P)
+    tiles, programs = walkers(features, meta)
+    arguments = map_of(features), prepared, threshold, labels, values, tiles, programs
     run(Launch(transfer_kernel, programs, arguments, meta, how), features)
     return labels, values
