@@ -71,9 +71,8 @@ def direct_of(name: str, results: int) -> type[torch.autograd.Function]:
 
 def _kept(ctx: Any, operator: "Operator", given: tuple[Any, ...]) -> Any:
     """The results of a call, of which all is kept that backward reads."""
-    make, ready = operator.implementation(given[-1]).ready, ()
-    if make is not None:
-        ready = make(operator.settled(given))
+    make = operator.implementation(given[-1]).ready
+    ready = () if make is None else make(operator.settled(given))
     output = operator.run(*given, ready=ready)
     operator.save(ctx, given, output, ready)
     return output
