@@ -84,10 +84,12 @@ def using(row: Row) -> Iterator[None]:
     """The table with a row before all others."""
     before = configs.ROWS
     configs.ROWS = (row, *before)
+    configs.configuration.cache_clear()
     try:
         yield
     finally:
         configs.ROWS = before
+        configs.configuration.cache_clear()
 
 
 def call_of(job: Job, features: torch.Tensor, labels: torch.Tensor) -> Callable[[], list[Any]]:

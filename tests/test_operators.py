@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+import protocontrast as pc
 from tests.differentiable import scene, soft_labels
 
 INPUTS = FEATURES, LABELS, PROTOTYPES = scene(torch.float32)
@@ -145,6 +147,27 @@ def test_every_registered_operator_is_checked() -> None:
         if name.startswith("protocontrast::")
     }
     assert registered == {name for name, _ in CASES}
+
+
+def test_a_mode_sees_the_operator_that_a_plain_call_goes_past() -> None:
+    names: list[str] = []
+
+    class Names(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            names.append(function.name())
+            return function(*args, **(kwargs or {}))
+
+    def call() -> torch.Tensor:
+        found = pc.prototype_logits(LEAF, ROWS, backend="eager")
+        return torch.autograd.grad(found.sum(), LEAF)[0]
+
+    plain = call()
+    with Names():
+        watched = call()
+    assert torch.equal(plain, watched)
+    assert {"protocontrast::logits", "protocontrast::logits_backward"} < set(names)
 
 
 def test_opcheck_can_fail() -> None:

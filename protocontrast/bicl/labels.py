@@ -11,7 +11,7 @@ from protocontrast.functional.maps import check_label_map
 
 
 class GridLabels(NamedTuple):
-    """Labels (B, P) on the grid; of larger ones counts (B, C, P), and a cell's pixels (P,).
+    """Labels (B, P) on the grid; of larger ones counts (B, C, P), and pixels (P,) of target cells.
 
     Without counts, None, pixels are pulled to the labels of the grid.
     """
@@ -47,5 +47,6 @@ def at_grid(
         labels, size, mode="counts", num_classes=num_classes, ignore_index=ignore_index
     )
     grid = labels_to_grid(labels, size, ignore_index=ignore_index)
-    cell = pixels_per_cell(labels, size).flatten()
+    # A target cell without labels is filled with the transferred one.
+    cell = pixels_per_cell(labels, size).flatten() if argument == "target_labels" else None
     return GridLabels(grid.flatten(1), counts.flatten(2), cell)

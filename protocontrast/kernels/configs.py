@@ -8,6 +8,7 @@ aligned runs, where some spill a little at any size. tests/ahead_of_time holds e
 None was timed on a GPU.
 """
 
+from functools import cache
 from typing import NamedTuple
 
 FAMILIES = ("interpreter", "sm80", "sm86", "sm90", "sm100", "gfx942")
@@ -163,8 +164,12 @@ def row_of(kernel: str, family: str, width: int, channels: int, classes: int) ->
     raise RuntimeError(f"configuration: expected a row for {kernel} on {family}, got none.")
 
 
+@cache
 def configuration(kernel: str, family: str, width: int, channels: int, classes: int) -> Config:
-    """The configuration of a kernel for features of `width` bytes per element."""
+    """The configuration of a kernel for features of `width` bytes per element.
+
+    It is kept: whoever exchanges `ROWS` clears what is kept.
+    """
     config = row_of(kernel, family, width, channels, classes).config
     if family == "gfx942":
         # A warp is twice as wide there, and more than four share their registers.

@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from ctypes import c_float
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +21,7 @@ import triton.language as tl
 from torch import Tensor
 
 from protocontrast.kernels import INTERPRETED
-from protocontrast.kernels.configs import LARGEST_TILE, configuration, power_of_two
+from protocontrast.kernels.configs import LARGEST_TILE, Config, configuration, power_of_two
 from protocontrast.kernels.meta import Meta
 
 ELEMENTS = {
@@ -133,11 +134,15 @@ def family(features: Tensor) -> str:
     """The architecture family of the features' device."""
     if _family:
         return _family
-    if not features.is_cuda:
-        return "interpreter"
+    return family_of(features.device) if features.is_cuda else "interpreter"
+
+
+@cache
+def family_of(device: torch.device) -> str:
+    """That of a GPU."""
     if torch.version.hip:
         return "gfx942"
-    major, minor = torch.cuda.get_device_capability(features.device)
+    major, minor = torch.cuda.get_device_capability(device)
     if major in (8, 12):
         return "sm80" if (major, minor) == (8, 0) else "sm86"
     return "sm90" if major == 9 else "sm100"
@@ -158,13 +163,23 @@ def arithmetic(features: Tensor, halved: torch.dtype | None = None) -> tuple[Any
     "narrow", under torch.set_float32_matmul_precision("medium"), by the upper half alone.
     """
     wanted = torch.get_float32_matmul_precision()
-    double = features.dtype == torch.float64
-    on_amd = family(features) == "gfx942"
-    precision = {"highest": "ieee", "high": "bf16x6" if on_amd else "tf32x3", "medium": "tf32"}
+    return _arithmetic(features.dtype, halved, family(features), wanted)
+
+
+@cache
+def _arithmetic(
+    dtype: torch.dtype, halved: torch.dtype | None, family: str, wanted: str
+) -> tuple[Any, str, str]:
+    double = dtype == torch.float64
+    precision = {
+        "highest": "ieee",
+        "high": "bf16x6" if family == "gfx942" else "tf32x3",
+        "medium": "tf32",
+    }
     operands = "wide"
     # The interpreter multiplies bfloat16 operands as raw bits.
-    readable = not (INTERPRETED and (halved or features.dtype) == torch.bfloat16)
-    if features.element_size() == 2 and readable:
+    readable = not (INTERPRETED and (halved or dtype) == torch.bfloat16)
+    if dtype.itemsize == 2 and readable:
         operands = "narrow" if wanted == "medium" else "split"
     acc = tl.float64 if double else tl.float32
     return acc, operands, "ieee" if double else precision[wanted]
@@ -172,10 +187,13 @@ def arithmetic(features: Tensor, halved: torch.dtype | None = None) -> tuple[Any
 
 def sizes(features: Tensor, classes: int, halved: torch.dtype | None = None) -> Meta:
     """The constants that features (B, D, P) and C classes decide; `halved` is for `arithmetic`."""
-    channels = features.shape[1]
+    return _sizes(arithmetic(features, halved), features.shape[1], classes)
+
+
+@cache
+def _sizes(of: tuple[Any, str, str], channels: int, classes: int) -> Meta:
     row = -(-channels // 16) * 16
-    block_c = power_of_two(classes)
-    return Meta(*arithmetic(features, halved), C=classes, D=channels, ROW=row, BLOCK_C=block_c)
+    return Meta(*of, C=classes, D=channels, ROW=row, BLOCK_C=power_of_two(classes))
 
 
 def plan(
@@ -187,7 +205,14 @@ def plan(
     """
     width, channels = features.element_size(), features.shape[1]
     config = configuration(row, family(features), width, channels, classes)
-    meta = sizes(features, classes, halved)._replace(
+    return _planned(arithmetic(features, halved), channels, classes, config)
+
+
+@cache
+def _planned(
+    of: tuple[Any, str, str], channels: int, classes: int, config: Config
+) -> tuple[Meta, dict[str, Any]]:
+    meta = _sizes(of, channels, classes)._replace(
         BLOCK_P=config.block_p,
         BLOCK_D=config.block_d,
         PROGRAMS=config.programs if config.block_d >= channels else 0,

@@ -17,21 +17,15 @@ from protocontrast.kernels.configs import power_of_two
 from protocontrast.kernels.contrast import Statistics
 from protocontrast.kernels.launch import Launch, arithmetic, options, run
 from protocontrast.kernels.meta import Meta, constants
-
-AT_ONCE = 4096
-"""Pixels that the last program has in flight."""
-
-MOST = 2**16
-"""Pixels above which torch adds them up beforehand, with more than one program."""
+from protocontrast.kernels.totals import AT_ONCE, numbers_of, store_number, total_of
 
 
 class Lost(NamedTuple):
-    """Losses and weights of pixels, and how many; losses of classes (S, C) of S programs; what the
-    targets weigh (C,); classes of both banks (C,)."""
+    """Losses and weights of pixels; losses of classes (S, C) of S programs; what the targets weigh
+    (C,); classes of both banks (C,)."""
 
     of_pixels: Any
     mass: Any
-    number: Any
     of_classes: Any
     slots: Any
     members: Any
@@ -124,23 +118,17 @@ def step_end_kernel(lost, seen, weights, results, state, meta: tl.constexpr):
         mass = tl.sum(tl.where(shared, factor * members, 0.0), axis=0)
         factor = factor / tl.where(mass == 0.0, 1.0, mass)
         to_source = tl.sum(tl.where(shared, factor * tl.sum(by_class, axis=0), 0.0), axis=0)
-        total = tl.zeros([META.BLOCK_P], dtype=META.ACC)
-        weight = tl.zeros([META.BLOCK_P], dtype=META.ACC)
-        for start in range(0, lost.number, META.BLOCK_P):
-            offs = start + tl.arange(0, META.BLOCK_P)
-            total += tl.load(lost.of_pixels + offs, mask=offs < lost.number, other=0.0)
-            weight += tl.load(lost.mass + offs, mask=offs < lost.number, other=0.0)
-        weight_of_all = tl.sum(weight, axis=0)
-        inverse = 1.0 / tl.where(weight_of_all == 0.0, 1.0, weight_of_all)
-        to_target = tl.sum(total, axis=0) * inverse
+        weight = total_of(lost.mass, META)
+        weight = tl.where(weight == 0.0, 1.0, weight)
+        to_target = total_of(lost.of_pixels, META) / weight
         forth = tl.full([1], weights[0], META.ACC)
         back = tl.full([1], weights[1], META.ACC)
         one = tl.arange(0, 1)
         tl.store(told.loss + one, weighed(forth, to_source) + weighed(back, to_target))
-        tl.store(told.to_source + one, tl.zeros([1], META.ACC) + to_source)
-        tl.store(told.to_target + one, tl.zeros([1], META.ACC) + to_target)
+        store_number(told.to_source, to_source, META.ACC)
+        store_number(told.to_target, to_target, META.ACC)
         tl.store(factors.of_classes + offs_c, factor, mask=real)
-        tl.store(factors.of_pixels + one, tl.zeros([1], META.ACC) + inverse)
+        store_number(factors.of_pixels, 1.0 / weight, META.ACC)
         of_source = tl.load(seen.source + offs_c, mask=real, other=0.0).to(tl.float32)
         of_target = tl.load(seen.target + offs_c, mask=real, other=0.0).to(tl.float32)
         labelled = tl.sum(of_target, axis=0)
@@ -195,8 +183,6 @@ def end_step(
     features = call.source.features
     classes, channels = source.bank.rows.shape
     losses, mass = statistics.loss, statistics.mass
-    if losses.numel() > MOST:
-        losses, mass = losses.sum(), mass.sum()
     loss, to_source, to_target, of_pixels = (losses.new_empty(()) for _ in range(4))
     coverage = losses.new_empty((), dtype=torch.float32)
     class_share = losses.new_empty(classes, dtype=torch.float32)
@@ -215,7 +201,9 @@ def end_step(
     )
     state = State(Bank(*call.source_bank), Bank(*call.target_bank), Bias(*call.bias))
     arguments = (
-        Lost(losses, mass, losses.numel(), lost, len(lost), members, target.ready.shared),
+        Lost(
+            numbers_of(losses), numbers_of(mass), lost, len(lost), members, target.ready.shared
+        ),
         seen, call.weights, (told, factors),
         (state, State(source.bank, target.bank, target.bias)),
     )  # fmt: skip

@@ -54,15 +54,10 @@ def direct_of(name: str, results: int) -> type[torch.autograd.Function]:
 
         @staticmethod
         def forward(ctx: Any, *inputs: Any) -> Any:
-            operator, (*given, ready) = OPERATORS[name], inputs
-            make = operator.implementation(given[-1]).ready
-            if make is not None and not ready:
-                ready = make(operator.settled(given))
-            output = operator.run(*given, ready=ready)
+            output = _kept(ctx, OPERATORS[name], inputs)
             if results > 1:
                 output = tuple(output)
                 only_first_differentiable(ctx, output)
-            operator.save(ctx, given, output, ready)
             return output
 
         @staticmethod
@@ -72,6 +67,38 @@ def direct_of(name: str, results: int) -> type[torch.autograd.Function]:
             return OPERATORS[name].gradients(ctx, grad_output)
 
     return Direct
+
+
+def _kept(ctx: Any, operator: "Operator", given: tuple[Any, ...]) -> Any:
+    """The results of a call, of which all is kept that backward reads."""
+    make = operator.implementation(given[-1]).ready
+    ready = () if make is None else make(operator.settled(given))
+    output = operator.run(*given, ready=ready)
+    operator.save(ctx, given, output, ready)
+    return output
+
+
+def mean_of(name: str) -> type[torch.autograd.Function]:
+    """The node of a mean on a GPU that nothing watches."""
+
+    class Mean(torch.autograd.Function):
+        """The sum of losses over that of their weights, in one launch behind that of the losses."""
+
+        @staticmethod
+        def forward(ctx: Any, *inputs: Any) -> Tensor:
+            from protocontrast.kernels import totals
+
+            losses, weight, *_ = _kept(ctx, OPERATORS[name], inputs)
+            mean, ctx.inverse = totals.mean_of(losses, weight)
+            ctx.shape = losses.shape
+            return mean
+
+        @staticmethod
+        def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+            grad_losses = (grad_output * ctx.inverse).expand(ctx.shape)
+            return OPERATORS[name].gradients(ctx, grad_losses)
+
+    return Mean
 
 
 def swept_of(name: str) -> type[torch.autograd.Function]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from protocontrast.eager.tiles import accumulation_dtype
 from protocontrast.ops.backend import full_precision, transforms_active, unwatched
-from protocontrast.ops.functions import OPERATORS, direct_of, function_of, swept_of
+from protocontrast.ops.functions import OPERATORS, direct_of, function_of, mean_of, swept_of
 from protocontrast.ops.gradient import differentiable, first_order_only, snapshot_if_traced
 from protocontrast.ops.reduction import reduced
 
@@ -117,6 +117,7 @@ class Operator:
         self.backward.register_fake(self._empty_gradients)
         self.op.register_autograd(self.gradients, setup_context=self.save)
         self.function, self.direct = function_of(name, results), direct_of(name, results)
+        self.mean = mean_of(name)
         if eager.with_gradient is not None:
             given = [*tensors, *settings, "bool mean", "str backend", *wants]
             self.sweep = _register(f"{name}_with_gradient", given, 1 + len(wants), self.run_sweep)
@@ -260,8 +261,8 @@ class Operator:
             fields.append("temperature")
         return call._replace(**{f: snapshot_if_traced(getattr(call, f)) for f in fields})
 
-    def __call__(self, call: Any, backend: str, ready: Sequence[Tensor] = ()) -> Any:
-        """The results of a call; `ready` is what its backend would make itself otherwise."""
+    def __call__(self, call: Any, backend: str) -> Any:
+        """The results of a call."""
         call = self.snapshot(call)
         if backend == "naive" and self.naive:
             with full_precision(call[0]):
@@ -271,8 +272,8 @@ class Operator:
             inputs = *inputs, backend
         if unwatched(call[0]):
             if not (self.places and torch.is_grad_enabled()):
-                return self.run(*inputs, ready=ready)
-            return self.direct.apply(*inputs, ready)
+                return self.run(*inputs)
+            return self.direct.apply(*inputs)
         return differentiable(self.function, self.op, *inputs) if self.places else self.op(*inputs)
 
     def in_one_sweep(self, call: Any, reduction: str, backend: str) -> bool:
@@ -295,6 +296,8 @@ class Operator:
         sweeps = self.in_one_sweep(call, reduction, backend)
         if sweeps and self.implementation(backend).with_gradient:
             return self.swept.apply(*self.flat(call), reduction == "mean", backend)
+        if reduction == "mean" and backend == "triton" and unwatched(call[0]):
+            return self.mean.apply(*self.flat(call), backend)
         losses, weight = self(call, backend)[:2]
         return reduced(losses, weight, reduction)
 

@@ -9,19 +9,24 @@ from protocontrast.calls import (
     ClassSumsCall,
     ContrastCall,
     DistributionCall,
+    Domain,
     LogitsCall,
     PairRolesCall,
+    StepCall,
     TargetPassCall,
     TransferCall,
     UpsampledCall,
 )
 from protocontrast.kernels import (
+    bicl_step,
     class_prototypes,
     contrast,
     distribution_contrast,
     logits,
     pair_contrast,
     target_pass,
+    target_pass_backward,
+    totals,
     transfer,
     upsampled_cross_entropy,
     upsampled_cross_entropy_backward,
@@ -118,6 +123,29 @@ def _calls(case: Case, images: int, pixels: int) -> dict[str, Callable[[], objec
         )  # fmt: skip
         return target_pass.target_pass(call)
 
+    def weighed_back() -> object:
+        call = TargetPassCall(
+            features, labels, None, None, prototypes, None, present, present,
+            0.8, "confidence", 0.1, False, False, 255, True, True,
+        )  # fmt: skip
+        ready = target_pass_backward.ready_for_target_pass(call)
+        saved = labels, per_pixel, per_pixel, *ready
+        grad_output = torch.empty(case.classes, **every)
+        return target_pass_backward.target_pass_backward(grad_output, call, (True,), *saved)
+
+    def stepped() -> object:
+        counts = torch.empty(case.classes, dtype=torch.float64, **here)
+        numbers = torch.empty(case.classes, dtype=torch.int64, **here)
+        bank = prototypes.float(), counts, present, numbers
+        call = StepCall(
+            Domain(features, labels, labels), features, None, None, None, bank, bank,
+            (prototypes.float(), present, numbers), 0.8, "confidence", 0.1, False, False, 255,
+            (0.9, 0.9, 0.9), True, True, 20, (1.0, 1.0), None,
+        )  # fmt: skip
+        told, _, *kept = bicl_step.bicl_step(call)
+        upstream = told.loss, None, None
+        return bicl_step.bicl_step_backward(upstream, call, (True, True), *kept)
+
     return {
         "contrast": lambda: contrast.contrast(whole),
         "contrast_backward_features": lambda: contrasted(True, False),
@@ -149,6 +177,12 @@ def _calls(case: Case, images: int, pixels: int) -> dict[str, Callable[[], objec
         "pair_contrast_backward_keys": lambda: paired(False, True),
         "prepare": lambda: transfer.transfer(near),
         "finish": lambda: contrasted(True, True),
+        "reweigh": lambda: weighed_back(),
+        "bank_step": lambda: stepped(),
+        "equals": lambda: stepped(),
+        "step_end": lambda: stepped(),
+        "step_back": lambda: stepped(),
+        "mean": lambda: totals.mean_of(per_pixel, per_pixel),
     }
 
 
@@ -164,5 +198,8 @@ def launch_of(case: Case, images: int = MAP[0], pixels: int = MAP[1]) -> Launch:
     stem = case.kernel
     for ending in ("_features", "_prototypes", "_both", "_normalize", "_soft", "_keys"):
         stem = stem.removesuffix(ending)
-    (launch,) = (launch for launch in launches if launch.kernel.__name__ == f"{stem}_kernel")
+    several = [launch for launch in launches if launch.kernel.__name__ == f"{stem}_kernel"]
+    # Of the two steps of a bank the second does more.
+    *others, launch = several
+    assert not others or stem == "bank_step"
     return launch

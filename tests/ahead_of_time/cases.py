@@ -92,9 +92,10 @@ TABLE = {
     "pair_contrast_backward": "pair_contrast_backward",
     "pair_contrast_backward_keys": "pair_contrast_backward",
 }
-OF_PROTOTYPES = ("prepare", "finish")
+OF_PROTOTYPES = ("prepare", "finish", "bank_step", "equals", "reweigh", "step_end", "step_back")
+"""These and the mean read nothing of the size of the features."""
 UPSAMPLED = tuple(f"upsampled_cross_entropy{ending}" for ending in ("", "_backward", "_cells"))
-WITHOUT_A_ROW = (*OF_PROTOTYPES, *UPSAMPLED)
+WITHOUT_A_ROW = (*OF_PROTOTYPES, "mean", *UPSAMPLED)
 KERNELS = (*TABLE, *WITHOUT_A_ROW)
 SOFT = tuple(kernel for kernel in TABLE if kernel.startswith(("contrast", "distribution")))
 COSINE_AT_MOST = tuple(

@@ -109,7 +109,7 @@ def objections(case: Case, found: Resources, budget: Budget | None) -> list[str]
         f"{narrow_loads}",
         "a mask with a value from memory, or a tile smaller than the program, forbids wide loads.",
     )
-    # Offsets of prepare and finish stay inside the prototypes.
+    # Their offsets stay inside the prototypes.
     narrow = () if case.kernel in OF_PROTOTYPES else found.narrow_products
     expect(
         not narrow,

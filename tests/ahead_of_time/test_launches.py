@@ -68,7 +68,7 @@ def wanted(tensor: Tensor) -> Tensor:
     return tensor.clone().requires_grad_()
 
 
-FORWARD, BOTH = ["prepare", "contrast"], ["contrast_backward", "finish"]
+FORWARD, BOTH = ["prepare", "contrast", "mean"], ["contrast_backward", "finish"]
 # name -> the call, the kernels of its forward and those of its backward.
 CALLS: dict[str, tuple[Callable[[], Any], list[str], list[str]]] = {
     "contrast": (
@@ -103,27 +103,27 @@ CALLS: dict[str, tuple[Callable[[], Any], list[str], list[str]]] = {
     ),
     "upsampled": (
         lambda: upsampled(wanted(FEATURES)),
-        ["upsampled_cross_entropy"],
+        ["upsampled_cross_entropy", "mean"],
         ["upsampled_cross_entropy_backward", "upsampled_cross_entropy_cells"],
     ),
     "pairs": (
         lambda: paired(wanted(PROTOTYPES), PROTOTYPES),
-        ["pair_normaliser", "pair_contrast"],
+        ["pair_normaliser", "pair_contrast", "mean"],
         ["pair_contrast_backward"],
     ),
     "pairs, both gradients": (
         lambda: paired(wanted(PROTOTYPES), wanted(PROTOTYPES)),
-        ["pair_normaliser", "pair_contrast"],
+        ["pair_normaliser", "pair_contrast", "mean"],
         ["pair_contrast_backward", "pair_contrast_backward"],
     ),
     "distribution": (
         lambda: distributed(wanted(FEATURES), PROTOTYPES, PROTOTYPES),
-        ["prepare", "prepare", "distribution_contrast"],
+        ["prepare", "prepare", "distribution_contrast", "mean"],
         ["prepare", "prepare", "distribution_contrast_backward"],
     ),
     "distribution, every gradient": (
         lambda: distributed(wanted(FEATURES), wanted(PROTOTYPES), wanted(PROTOTYPES)),
-        ["prepare", "prepare", "distribution_contrast"],
+        ["prepare", "prepare", "distribution_contrast", "mean"],
         ["prepare", "prepare", "distribution_contrast_backward", "finish", "finish"],
     ),
     "transfer": (

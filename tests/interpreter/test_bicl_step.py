@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from protocontrast.bicl import module
+from protocontrast.kernels import totals
 from tests.bicl_steps import batch, made
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -132,3 +133,33 @@ def test_a_gradient_of_a_gradient_is_refused() -> None:
     slopes = torch.autograd.grad(loss, leaves, create_graph=True)
     with pytest.raises(RuntimeError, match="double backward"):
         slopes[0].sum().backward()
+
+
+def test_ranks_that_share_their_banks(
+    taken: Callable[[bool], list[bool]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two ranks that have the same batch: sums and counts are doubled, means are not."""
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda value, group: value.mul_(2))
+    whole = taken(True)
+    found = steps("grid")
+    assert whole == [True] * 3
+    taken(False)
+    assert_alike(found, steps("grid"), rtol=2e-5, atol=1e-6)
+
+
+def test_more_pixels_than_one_program_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = steps("grid")
+    monkeypatch.setattr(totals, "MOST", 4)
+    assert_alike(steps("grid"), expected, rtol=1e-6, atol=1e-7)
+
+
+def test_an_empty_target(taken: Callable[[bool], list[bool]]) -> None:
+    source, labels, target, _ = batch(0, "grid")
+    source, target = source.float().requires_grad_(), target.float()[:0].requires_grad_()
+    found = []
+    for whole in (True, False):
+        taken(whole)
+        out = made(backend="triton")(source, labels, target)
+        found.append([*out, *torch.autograd.grad(out.loss, (source, target))])
+    assert_alike(*found)
