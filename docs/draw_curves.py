@@ -139,6 +139,14 @@ def drawn() -> dict[str, str]:
         [(stored["temperature"], 'measure="confidence"', "temperature, at threshold 0.8")],
         "The same threshold at another temperature",
     )
+    for line, text in enumerate(
+        (
+            "At a small temperature the softmax is near 0 or 1:",
+            "more pixels pass the threshold, and fewer of",
+            "those are right. At 0.15 none passes.",
+        )
+    ):
+        temperature.words(420, 130 + 22 * line, text)
     return {"threshold.svg": threshold.svg(), "temperature.svg": temperature.svg()}
 
 
