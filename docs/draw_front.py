@@ -121,7 +121,7 @@ def cost() -> Picture:
     for x, paint, name in ((24, PROTOTYPES, "plain torch"), (140, FEATURES, "protocontrast")):
         picture.box(x, high - 6, 12, 12, paint, dark=True)
         picture.words(x + 18, high + 4, name, size=11, color=MUTED)
-    machine = f"{about['device']}, two feature maps of 256 x 128 x 256, 19 classes: make bench"
+    machine = f"{about['device']}, two maps of 128 x 256, 256 channels or 19 logits: make bench"
     picture.note(WIDTH - 24, high + 4, machine, "end")
     return picture
 
