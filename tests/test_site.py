@@ -131,6 +131,16 @@ def test_memory_by_shape_is_computed_and_is_what_was_measured(
     assert held >= 10
 
 
+def test_what_a_guide_says_of_its_curves() -> None:
+    stored = json.loads((DOCS / "results" / "curves.json").read_text("utf-8"))
+    ((_, sure, _),) = (point for point in stored["confidence"] if point[0] == 0.8)
+    ((_, near, right),) = (point for point in stored["similarity"] if point[0] == 0.8)
+    page = (DOCS / "guides" / "temperature.md").read_text("utf-8")
+    assert f"labels {sure:.0f} % of the pixels here" in page
+    assert f"labels {near:.0f} %, of which {right:.0f} % are right" in page
+    assert f"{stored['images']} images" in page
+
+
 def test_a_page_that_is_left_out_and_a_far_number_are_found(tmp_path: Path) -> None:
     (tmp_path / "index.md").write_text("```{toctree}\n:hidden:\n\nA <a>\nb/c\n```\n")
     assert entries(tmp_path / "index.md") == ["a", "b/c"]
