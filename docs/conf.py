@@ -24,6 +24,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "docstrings",
     "formulas",
+    "names",
     "outside",
 ]
 exclude_patterns = ["extensions", "results"]
