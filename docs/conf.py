@@ -41,6 +41,7 @@ python_use_unqualified_type_names = True
 html_math_renderer = "drawn"
 
 html_theme = "furo"
+pygments_dark_style = "github-dark"
 html_title = f"{project} {version}"
 html_static_path = ["extensions/site.css"]
 html_css_files = ["site.css"]
