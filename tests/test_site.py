@@ -76,11 +76,15 @@ def test_links_out_of_the_pages(outside: ModuleType, tmp_path: Path) -> None:
     page = tmp_path / "docs" / "guides" / "page.md"
     text = "[a](../../code/a.py) [b](../../code) [c](../x.md) [d](../../none.py) ![e](../p.svg)"
     kept = "[c](../x.md) [d](../../none.py) ![e](../p.svg)"
+    (tmp_path / "docs" / "x.md").touch()
+    text += " [f](../guides) [g](#h) [i](https://x.org)"
     led = outside.led_outside(text, page, tmp_path, "")
-    assert led == f"[a](../../code/a.py) b {kept}"
+    rest = "[g](#h) [i](https://x.org)"
+    assert led == f"[a](../../code/a.py) b {kept} f {rest}"
     led = outside.led_outside(text, page, tmp_path, "https://x.org/p")
     here = "https://x.org/p"
-    assert led == f"[a]({here}/blob/main/code/a.py) [b]({here}/tree/main/code) {kept}"
+    links = f"[a]({here}/blob/main/code/a.py) [b]({here}/tree/main/code) {kept}"
+    assert led == f"{links} [f]({here}/tree/main/docs/guides) {rest}"
     (tmp_path / "READ.md").write_text("[a](docs/b.md) [c](code/a.py) [d](#e) [f](https://g.org)")
     included = outside.included("```{include} ../READ.md\n```\n", tmp_path)
     assert included == "[a](b.md) [c](../code/a.py) [d](#e) [f](https://g.org)\n"

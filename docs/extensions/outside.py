@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 INCLUDED = re.compile(r"```\{include\} \.\./(\S+)\n```")
 LOCAL = re.compile(r"\]\((?![a-z]+:|#)")
-LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|\\.)*)\]\((\.\./[^)\s#]+)\)")
+LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|\\.)*)\]\((?![a-z]+:)([^)\s#]+)\)")
 
 
 def included(text: str, root: Path) -> str:
@@ -29,12 +29,13 @@ def included(text: str, root: Path) -> str:
 
 
 def led_outside(text: str, page: Path, root: Path, address: str) -> str:
-    """A page with its links out of `docs/` led to the address."""
+    """A page with its links out of `docs/`, and to folders, led to the address."""
 
     def lead(link: re.Match[str]) -> str:
         words, path = link.groups()
         place = (page.parent / path).resolve()
-        if not place.exists() or place.is_relative_to(root / "docs"):
+        page_or_picture = place.is_file() and place.is_relative_to(root / "docs")
+        if page_or_picture or not place.exists():
             return link[0]
         if address:
             kind = "tree" if place.is_dir() else "blob"
