@@ -7,13 +7,14 @@ RUN := $(VENV)/bin/python
 # A machine with a GPU may have no network to install from: its own Python then, or the one named.
 ON_GPU := $(if $(filter file,$(origin PYTHON)),$(or $(wildcard $(RUN)),$(PYTHON)),$(PYTHON))
 STAMP := $(VENV)/.installed
+STAMP_DOCS := $(VENV)/.installed-docs
 
 # Reaches the isolated environments that builds make for themselves, too.
 export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install wheel demo ablations test test-kernels test-native-sanitized test-gpu test-all check format bench bench-table bench-compare bench-gpu clean
+.PHONY: help install wheel demo ablations test test-kernels test-native-sanitized test-gpu test-all docs release check format bench bench-table bench-compare bench-gpu clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -28,6 +29,21 @@ ifeq ($(shell uname -s),Linux)
 	PATH="$(abspath $(VENV))/bin:$$PATH" $(RUN) -m auditwheel repair -w dist dist/*-linux_*.whl
 	rm dist/*-linux_*.whl
 endif
+
+# Some of the archive's own tests run in it; tests/test_archive.py looks for the rest.
+release: $(STAMP)  ## dist/: the source archive and both wheels, looked at as an index would
+	rm -rf dist build/bdist.* build/lib*
+	$(RUN) -m pip install -q twine 'readme-renderer[md]'
+	$(RUN) -m build --sdist --no-isolation
+	CC=/no/compiler $(RUN) -m build --wheel --no-isolation
+	rm -rf build/bdist.* build/lib*
+	$(MAKE) wheel
+	$(RUN) -m twine check --strict dist/*
+	rm -rf build/archive && mkdir -p build/archive && tar xzf dist/*.tar.gz -C build/archive --strip-components 1
+	cd build/archive && "$(abspath $(RUN))" -m pytest -q tests/test_naive.py tests/test_readme.py tests/test_site.py
+
+docs: $(STAMP_DOCS)  ## the site, build/site/index.html; a reference that leads nowhere fails
+	$(RUN) -m sphinx -q -W --keep-going -n -d build/site-cache docs build/site
 
 demo: $(STAMP)  ## draw two domains, train, adapt with BiCL, print the table, write runs/demo
 	$(RUN) -m reference.demo $(ARGS)
@@ -93,6 +109,12 @@ bench-gpu:  ## the operators on a CUDA device against its limits; writes docs/pe
 
 clean:  ## remove the environment and caches; runs/ stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+
+$(STAMP_DOCS): $(STAMP)
+	@$(RUN) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "make: expected Python 3.11 or newer to build the site, got $$($(RUN) --version). Hint: run make docs PYTHON=python3.12 VENV=.venv-docs." >&2; exit 1; }
+	$(RUN) -m pip install -q --no-build-isolation -e '.[docs]'
+	@touch $@
 
 $(STAMP): pyproject.toml constraints.txt $(wildcard protocontrast/native/commands.py protocontrast/native/build.py protocontrast/native/sources/*)
 	@command -v $(PYTHON) >/dev/null || \

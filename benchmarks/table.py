@@ -1,7 +1,7 @@
 """`python -m benchmarks.table`: everything that shows benchmarks/results/cpu.json, written again.
 
 The tables of docs/performance.md, all rows in benchmarks/results/cpu.md and as
-benchmarks/results/cpu.csv, and the picture in docs and README.md. Nothing is measured, and the same
+benchmarks/results/cpu.csv, and the picture in docs. Nothing is measured, and the same
 numbers give the same files.
 """
 
@@ -22,7 +22,6 @@ ROWS = RESULTS.with_suffix(".md")
 ROWS_LINK = f"../benchmarks/results/{ROWS.name}"
 EXPLAINED = "[docs/performance.md](../../docs/performance.md) says what is compared, and how."
 DOCUMENT = ROOT / "docs" / "performance.md"
-README = ROOT / "README.md"
 PICTURE = ROOT / "docs" / "pictures" / "benchmarks.svg"
 BEGIN = "<!-- measured: begin, written by `make bench` -->"
 END = "<!-- measured: end -->"

@@ -5,7 +5,6 @@ import json
 import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -213,6 +212,5 @@ def test_everything_slower_than_an_alternative_has_its_line_in_the_document(
     assert slower.UNEXPLAINED not in shown.values()
 
 
-def test_the_readme_shows_the_picture() -> None:
-    picture = table.PICTURE.relative_to(table.ROOT).as_posix()
-    assert f"]({picture})" in (Path(table.ROOT) / "README.md").read_text("utf-8")
+def test_the_document_shows_the_picture() -> None:
+    assert f"](pictures/{table.PICTURE.name})" in table.DOCUMENT.read_text("utf-8")

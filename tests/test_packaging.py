@@ -37,7 +37,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> ZipFile:
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     source.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "docs/release.py"):
+        (source / name).parent.mkdir(exist_ok=True)
         (source / name).write_bytes((ROOT / name).read_bytes())
     for room in ("protocontrast", "reference", "tests", "benchmarks"):
         for path in (ROOT / room).rglob("*"):
@@ -110,7 +111,7 @@ def reachable(requirements: list[str]) -> set[str]:
 
 def test_wheel_holds_the_library_alone(wheel: ZipFile) -> None:
     tops = {name.split("/")[0] for name in wheel.namelist()}
-    assert tops == {"protocontrast", f"protocontrast-{PROJECT['version']}.dist-info"}
+    assert tops == {"protocontrast", f"protocontrast-{protocontrast.__version__}.dist-info"}
 
 
 def test_wheel_holds_every_module_the_c_sources_and_what_was_compiled(wheel: ZipFile) -> None:
@@ -125,7 +126,7 @@ def test_wheel_holds_every_module_the_c_sources_and_what_was_compiled(wheel: Zip
 
 def test_wheel_is_of_a_platform_and_of_no_python(wheel: ZipFile) -> None:
     name = Path(str(wheel.filename)).name
-    assert name.startswith(f"protocontrast-{PROJECT['version']}-py3-none-")
+    assert name.startswith(f"protocontrast-{protocontrast.__version__}-py3-none-")
     assert name.endswith("-any.whl") != bool(native.compiler())
 
 
@@ -175,7 +176,7 @@ def test_wheel_metadata(wheel_metadata: Message) -> None:
     assert wheel_metadata["Requires-Python"] == ">=3.10"
     assert wheel_metadata["License-Expression"] == "Apache-2.0"
     extras = set(wheel_metadata.get_all("Provides-Extra", []))
-    assert extras == {"triton", "reference", "dev", "bench", "backbones", "lite", "onnx"}
+    assert extras == {"triton", "reference", "dev", "bench", "backbones", "lite", "onnx", "docs"}
 
 
 def test_core_needs_torch_and_einops_only(wheel_metadata: Message) -> None:
@@ -185,9 +186,12 @@ def test_core_needs_torch_and_einops_only(wheel_metadata: Message) -> None:
 
 
 def test_version_is_written_once_and_agrees() -> None:
-    assert protocontrast.__version__ == PROJECT["version"]
+    assert PROJECT["dynamic"] == ["version"]
     changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
-    assert re.search(rf"^## {re.escape(PROJECT['version'])}\b", changelog, re.MULTILINE)
+    (newest, *_) = re.findall(r"^## (\S+) \(\d{4}-\d\d-\d\d\)$", changelog, re.MULTILINE)
+    assert newest == protocontrast.__version__
+    for name in ("README.md", "CITATION.cff", "pyproject.toml"):
+        assert newest not in (ROOT / name).read_text("utf-8")
 
 
 def test_every_installed_dependency_is_pinned() -> None:
@@ -197,6 +201,8 @@ def test_every_installed_dependency_is_pinned() -> None:
     )
     # torch names the versions of its own CUDA packages exactly.
     needed = {name for name in needed if not name.startswith(("nvidia-", "cuda-"))}
+    # What builds the site need not be installed here, so what it brings along is not followed.
+    needed |= {canonicalize_name(Requirement(text).name) for text in extras["docs"]}
     table = pins((ROOT / "constraints.txt").read_text("utf-8"))
     assert needed - set(table) == set()
     assert {"torch", "triton", "numpy", "pytest", "markupsafe"} <= set(table)

@@ -1,5 +1,6 @@
 """The pictures of the documents are those that their scripts draw, and each is shown."""
 
+import importlib
 import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -21,6 +22,13 @@ def draw_kernels(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return draw_kernels
 
 
+@pytest.fixture(params=["draw_how", "draw_front", "draw_curves"])
+def of_pages(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """What draws the pictures of the pages that explain and of those that show measurements."""
+    monkeypatch.syspath_prepend(str(DOCS))
+    return importlib.import_module(request.param)
+
+
 @pytest.fixture
 def draw_house(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(DOCS))
@@ -33,24 +41,41 @@ def test_the_stored_pictures_are_the_drawn_ones(
     draw_kernels: ModuleType, draw_house: ModuleType
 ) -> None:
     stored = {path.name: path.read_text("utf-8") for path in (DOCS / "pictures").iterdir()}
-    # Of measurements; the tests of those draw them again.
-    measured = {"scaling.svg", "benchmarks.svg", "methods.svg"}
     drawn = draw_kernels.drawn() | draw_house.drawn()
-    assert {*stored} - measured == {*drawn}
     stale = [name for name, svg in drawn.items() if stored[name] != svg]
     assert not stale, f"draw again with docs/draw_*.py: {stale}"
+
+
+def test_the_pictures_of_pages_are_the_drawn_ones_and_inside_their_frame(
+    of_pages: ModuleType,
+) -> None:
+    for name, svg in of_pages.drawn().items():
+        stale = f"draw again: python docs/{of_pages.__name__}.py"
+        assert (DOCS / "pictures" / name).read_text("utf-8") == svg, stale
+        inside(svg)
+
+
+def test_every_stored_picture_is_shown() -> None:
+    pages = [*DOCS.rglob("*.md"), *DOCS.parent.glob("*.md")]
+    text = "".join(page.read_text("utf-8") for page in pages)
+    stored = {path.name for path in (DOCS / "pictures").iterdir()}
+    assert stored == {*re.findall(r"!\[[^\]]+\]\([./a-z]*pictures/([a-z_]+\.svg)\)", text)}
+
+
+def inside(svg: str) -> None:
+    """A picture is well formed, and its boxes are inside of it."""
+    root = ElementTree.fromstring(svg)
+    width, height = float(root.attrib["width"]), float(root.attrib["height"])
+    for box in root.iter("{http://www.w3.org/2000/svg}rect"):
+        assert float(box.get("x", 0)) + float(box.attrib["width"]) <= width
+        assert float(box.get("y", 0)) + float(box.attrib["height"]) <= height
 
 
 def test_every_picture_is_well_formed_and_inside_its_frame(
     draw_kernels: ModuleType, draw_house: ModuleType
 ) -> None:
     for svg in (draw_kernels.drawn() | draw_house.drawn()).values():
-        root = ElementTree.fromstring(svg)
-        width, height = float(root.attrib["width"]), float(root.attrib["height"])
-        for box in root.iter("{http://www.w3.org/2000/svg}rect"):
-            right = float(box.get("x", 0)) + float(box.attrib["width"])
-            bottom = float(box.get("y", 0)) + float(box.attrib["height"])
-            assert right <= width and bottom <= height
+        inside(svg)
 
 
 def test_every_picture_is_shown_and_every_kernel_has_a_section(draw_kernels: ModuleType) -> None:
