@@ -17,6 +17,7 @@ Run from the checkout, for instance ``python -m reference.train toy``. Read from
     check_data, prepare, report, export, score, predict: the other commands
 """
 
+import signal
 import sys
 from importlib.util import find_spec
 
@@ -28,3 +29,6 @@ if _MISSING and sys.argv[:1] == ["-m"]:
         f"reference: expected the packages of the recipe, got no {', '.join(_MISSING)}. "
         "Hint: pip install 'protocontrast[reference]'."
     )
+if {"-h", "--help"} & {*sys.argv}:
+    # `--help | head` closes the pipe early, which is no error.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)

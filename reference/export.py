@@ -98,11 +98,7 @@ def write_program(path: Path, program: Any) -> None:
 
 
 def write_onnx(path: Path, program: Any) -> str:
-    """Write a program of `exported` as ONNX, inputs "images", outputs "logits" and "features".
-
-    Returns:
-        str: empty, or one sentence that says why there is no such file.
-    """
+    """Write a program as ONNX, outputs "logits" and "features"; else say why not in a sentence."""
     if any(find_spec(name) is None for name in _NEEDED):
         hint = "Hint: pip install 'protocontrast[onnx]'."
         return f"No {path.name}: it needs {' and '.join(_NEEDED)}. {hint}"
@@ -140,11 +136,7 @@ def read_scores(path: Path) -> dict[str, Any]:
 
 
 def run_export(options: Options) -> tuple[Path, list[str]]:
-    """Write the files; nothing is written where an input is wrong.
-
-    Returns:
-        (Path, list): the card, and a sentence for every file that could not be made.
-    """
+    """Write the files; return the card, and a sentence for every file that could not be made."""
     require_new_folder(
         "export", options.out, "Hint: choose another one with --out.", argument="out"
     )

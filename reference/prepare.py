@@ -19,7 +19,7 @@ from reference.check_data import Roots
 from reference.commands import answer, read
 from reference.data.classes import CITYSCAPES, ByteArray
 from reference.data.files import DataError, resize_image, resize_labels
-from reference.data.image_set import OWN, ImageSet, Role, converted_pattern, layout_of, open_set
+from reference.data.image_set import ImageSet, Role, converted_pattern, layout_of, open_set
 from reference.run.files import write_json, write_picture
 
 QUALITY: Final = 95
@@ -52,13 +52,13 @@ class Copy(NamedTuple):
 def copies(options: Options) -> list[Copy]:
     """List what is to be copied; ValueError where a folder is not what its layout wants."""
     words = options.words("prepare")
+    if "own" in words:
+        raise ValueError("prepare: expected a set of the table in docs/data.md, got own.")
     if len(words) % 2:
         raise ValueError(f"prepare: expected a root for every layout, got {' '.join(words)}.")
     listed, divisor = [], 2 if options.size == "half" else 1
     for name, root in zip(words[::2], words[1::2], strict=True):
         layout = layout_of(name, "target")
-        if layout is OWN:
-            raise ValueError("prepare: expected a set of the table in docs/data.md, got own.")
         role: Role = "source" if layout.source else "target"
         for split in ("train",) if layout.source else ("train", "val"):
             labels = layout.source or options.labels or split == "val"

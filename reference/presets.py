@@ -262,6 +262,7 @@ def settings_help(preset: str, options: Options, topic: str | None = None) -> st
     wrapped = textwrap.TextWrapper(
         width, subsequent_indent=" " * 6, break_on_hyphens=False, break_long_words=False
     ).wrap
+    lines += ["", "switches, True or False: --data.drawn.night is on, --data.drawn.no-night is off"]
     if topic is None:
         lines += ["", f"groups; `{preset} --help adaptation.contrast` explains one of them:"]
         for name, value in groups.items():

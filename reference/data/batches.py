@@ -194,8 +194,6 @@ def batches(
     Args:
         stream: `SOURCE_STREAM` or `TARGET_STREAM`; another gives other draws.
         batch_size: images of a batch on this rank.
-        workers: processes that read; 0 reads in this one.
-        pin_memory: copy batches to memory from which a GPU copies faster.
         rare: draws images by class, and cuts them so that they show it.
         static: folder of static labels ``<stem>.png`` for a set without labels, class numbers
             with 255 for none, of any size.

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from reference.data.files import TRAP, DataError, check_ends, fit_labels, picture_size
 from reference.data.image_set import ImageSet, spread_indices
+from reference.data.rare_classes import count_pixels
 from reference.data.sets import Sets
 from reference.data.settings import Size
 
@@ -73,7 +74,6 @@ def check_set(
 
     Args:
         scored: whether scores are taken on it, so that no image may be missing.
-        max_bad: number of training images that may be left out.
         heads: of how many pairs the heads, ends and sizes are compared; None: of all.
         decoded: how many pairs are read whole; None: all. Both are spread over the set.
     """
@@ -97,7 +97,11 @@ def check_set(
             found.warnings.append(f"{told} and are left out of training.")
     counts = {number: one.counts for number, one in looks.items() if one.counts is not None}
     if counts:
-        found.pixels = np.stack([*counts.values()])[:, : len(images.classes)]
+        # Of broken pairs what a run counts, too, so that it may take these counts.
+        found.pixels = np.array([
+            counts[number][: len(images.classes)] if number in counts
+            else count_pixels(images, number) for number in numbers if number in decode
+        ])  # fmt: skip
         _judge_labels(images, counts, found, scored=scored)
     if blank := [number for number, one in looks.items() if one.blank]:
         told = f"{len(blank)} images of {images.name} are all one colour"

@@ -262,7 +262,7 @@ def fit_labels(path: Path, labels: ByteArray, shape: Size) -> ByteArray:
     ):
         return resize_labels(labels, shape)
     wanted, got = (f"{width}x{height}" for height, width in (shape, labels.shape))
-    hint = "image and labels are not of one frame; unpack both again"
+    hint = "they are not of one frame; GTA5 holds a few such pairs, of other sets unpack both again"
     raise refuse(path, f"of size {wanted} as its image", got, hint)
 
 

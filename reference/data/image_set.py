@@ -38,7 +38,7 @@ OWN: Final = Layout(
     "your own set",
     ("{path}",),
     tuple(Labels(f"{{path}}{ending}", {}, "own") for ending in _OWN_ENDINGS),
-    "labels are PNG files with the names of their images",
+    "images are PNG or JPEG files, labels PNG files with the names of their images",
     source=True,
 )
 
@@ -222,7 +222,6 @@ def open_set(
     Args:
         labels: whether labels will be read; with False no folder of labels is touched.
         role: what it is used as; a source without splits of its own is read whole.
-        merge: pairs such as "rider=person".
         label_root: folder of labels, where they do not lie below `root`.
     """
     word = layout.splits.get(split, split)
@@ -236,7 +235,8 @@ def open_set(
     missing = [path for key, path in images.items() if key not in truth]
     if labels and missing:
         got = f"none; {len(missing)} of {len(images)} images lack theirs"
-        hint = f"unpack all archives of labels: {layout.download}"
+        unpack = f"unpack all archives of labels: {layout.download}"
+        hint = layout.download if layout is OWN else unpack
         raise refuse(missing[0], "to have labels", got, hint)
     partners: Mapping[Parts, Path] = {}
     if layout.partner:
@@ -281,6 +281,7 @@ def _images(layout: Layout, root: Path, word: str) -> tuple[dict[Parts, Path], s
     elif (root / "RGBLeft").is_dir():
         got = "SYNTHIA-SF"
     hint = f"the folder is another one, or not all is unpacked: {layout.download}"
+    hint = layout.download if layout is OWN else hint
     raise refuse(root, f"to hold images of {layout.title}, {wanted}.png", got, hint)
 
 

@@ -38,7 +38,8 @@ class ClassCounts(NamedTuple):
     pixels: Counts
 
 
-def _count_pixels(images: ImageSet, index: int) -> list[int]:
+def count_pixels(images: ImageSet, index: int) -> list[int]:
+    """Return the pixels of every class in one label file; none where it is broken."""
     try:
         labels = images.labels(index)
     except ValueError:
@@ -97,7 +98,7 @@ def class_counts(images: ImageSet, folder: Path = FOLDER, *, workers: int = 0) -
         return kept
     from reference.data.batches import over
 
-    work, count = partial(_count_pixels, images), len(images)
+    work, count = partial(count_pixels, images), len(images)
     pixels = list(over(work, count, "Counting pixels", workers=workers, progress=False))
     shape = count, len(images.classes)
     counts = ClassCounts(images.stems, np.array(pixels, dtype=np.int64).reshape(shape))
@@ -138,11 +139,7 @@ class RareClassSampler:
         self.probabilities: Shares = shown / shown.sum()
 
     def draw(self, rng: np.random.Generator) -> tuple[int, int] | None:
-        """Draw a class by its probability, then one of its images, all alike.
-
-        Returns:
-            The image and the class; None for the share of draws that is not made by class.
-        """
+        """Draw a class by its probability, then one of its images; None for the other draws."""
         if self.settings.share < 1 and rng.random() >= self.settings.share:
             return None
         number = int(rng.choice(len(self.probabilities), p=self.probabilities))

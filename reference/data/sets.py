@@ -19,6 +19,9 @@ from reference.data.settings import DataSettings, Drawn, RareClasses
 __all__ = ["ImageSet", "Sets"]
 
 _DRAWN: Final = (LAYOUTS["toy"], LAYOUTS["toy-source"])
+_UNSCORED: Final = (
+    " Hint: --reporting.no-evaluate trains without scores; reference.score takes FOLDER --labels."
+)
 
 
 class Sets:
@@ -74,10 +77,11 @@ class Sets:
         data = self.settings
         if layout in _DRAWN:
             return self._scenes
-        if (given := data.source if flag == "source" else data.target) is not None:
+        given: Path | None = self._own(layout, flag) or getattr(data, flag)
+        if given is not None:
             return given
         wanted = {plain(known) for known in (name, *layout.folders)}
-        if data.root is not None and data.root.is_dir() and layout is not OWN:
+        if data.root is not None and data.root.is_dir():
             for folder in sorted(data.root.iterdir()):
                 if folder.is_dir() and plain(folder.name) in wanted:
                     return folder
@@ -118,7 +122,8 @@ class Sets:
         """Return a folder that layout "own" needs, and None for other layouts."""
         folder: Path | None = getattr(self.settings, flag)
         if layout is OWN and folder is None:
-            raise ValueError(f"data: expected --data.{flag} with layout own, got none.")
+            told = f"data: expected --data.{flag.replace('_', '-')} with layout own, got none."
+            raise ValueError(told + _UNSCORED * flag.startswith("val"))
         return folder if layout is OWN else None
 
     def _of_target(self, split: str, **labels: Any) -> ImageSet:

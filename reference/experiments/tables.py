@@ -11,6 +11,8 @@ from pathlib import Path
 from statistics import mean, quantiles, stdev
 from typing import Any, Final, NamedTuple
 
+import tyro
+
 from reference.experiments.rows import (
     CLASS_CAPTIONS,
     CONTROL,
@@ -316,4 +318,4 @@ def main(docs: Path = DOCS) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, prog="python -m reference.experiments.tables")

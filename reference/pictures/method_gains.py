@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import tyro
+
 from reference.experiments import tables
 from reference.experiments.rows import LABELS, METHOD
 from reference.experiments.tables import (
@@ -73,4 +75,4 @@ def write(docs: Path = tables.DOCS) -> None:
 
 
 if __name__ == "__main__":
-    write()
+    tyro.cli(write, prog="python -m reference.pictures.method_gains")

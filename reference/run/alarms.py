@@ -107,11 +107,7 @@ class Monitor:
         self._open = part if self._open is None else self._open.to(part.device) + part
 
     def close(self, ranks: Ranks) -> tuple[float | None, list[str]]:
-        """End a window; all ranks must call this.
-
-        Returns:
-            The mean coverage in it, None without any, and alarms that were not told before.
-        """
+        """End a window on all ranks; return its mean coverage and alarms that were not told yet."""
         self.now = None
         if self._open is None:
             return None, []

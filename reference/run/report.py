@@ -46,9 +46,7 @@ def peak_mib(device: "torch.device") -> float:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Read the rows of a run's metrics, none where there is no file; the run may go on meanwhile.
 
-    Returns:
-        list: column -> number, the phase as a word, the iteration as an int. Empty columns and
-        rows that are not whole are left out.
+    The phase is a word, the iteration an int. Empty columns and half rows are left out.
     """
     if not path.is_file():
         return []

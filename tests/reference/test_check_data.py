@@ -13,6 +13,7 @@ from PIL import Image
 
 from reference.check_data import Options, Report, check, lines, show
 from reference.data.checking import check_sets
+from reference.data.rare_classes import class_counts, kept_counts
 from reference.data.sets import Sets
 from reference.data.settings import DataSettings
 from tests.reference.trees import cut_short, make, save_deep, save_image, save_values
@@ -57,8 +58,22 @@ def test_gta5_as_it_really_is(root: Path) -> None:
     assert not report.refusal
     (fault,) = report.faults
     assert "of size 60x40 as its image, got 12x8" in fault
+    assert fault.endswith("GTA5 holds a few such pairs, of other sets unpack both again.")
     assert any("1 of 4 images" in told for told in report.warnings)
     assert any("all one colour: 0000002" in told for told in report.warnings)
+
+
+def test_a_broken_pair_costs_no_counts(root: Path) -> None:
+    save_image(_image(root, 1), size=(40, 60))
+    cut_short(_image(root, 2))
+    (report,) = _check(root, "gta5", str(root / "gta5"))
+    assert len(report.faults) == 2 and report.index is not None
+    images = Sets(DataSettings("gta5", "cityscapes", root=root)).source
+    kept = kept_counts(images, root / "index")
+    counted = class_counts(images, root / "again")
+    assert kept is not None and kept.stems == counted.stems
+    assert np.array_equal(kept.pixels, counted.pixels)
+    assert not counted.pixels[1].any() and counted.pixels[[0, 2, 3]].any(axis=1).all()
     (strict,) = _check(root, "gta5", str(root / "gta5"), max_bad=0)
     assert "data.max_bad is 0" in strict.refusal
 

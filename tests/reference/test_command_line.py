@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import fields, is_dataclass
@@ -52,7 +53,7 @@ def test_every_option_is_explained() -> None:
 
 COMMANDS = (
     *("demo", "ablate", "report", "check_data", "prepare", "probe", "synthetic"),
-    *("predict", "score", "export"),
+    *("predict", "score", "export", "experiments.tables", "pictures.method_gains"),
 )
 
 
@@ -65,8 +66,29 @@ def test_help_needs_no_torch(words: str) -> None:
         "except SystemExit:\n    print('torch' in sys.modules)"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ran.stdout.splitlines()[-1] == "False" and len(ran.stdout.splitlines()) > 10
+    assert ran.stdout.splitlines()[-1] == "False" and len(ran.stdout.splitlines()) > 7
     assert f"python -m reference.{words.split()[0]}" in ran.stdout
+
+
+def test_help_says_how_a_switch_is_turned() -> None:
+    options = Options(settings=PRESETS["toy"][1])
+    for group in (None, "adaptation.contrast"):
+        text = settings_help("toy", options, group)
+        on, off = re.findall(r"(--\S+) is (?:on|off)", text)
+        drawn = [command_line(["toy", word]).settings.data.drawn for word in (on, off)]
+        assert [each.night for each in drawn] == [True, False]
+
+
+@pytest.mark.parametrize("words", ["train toy", "score"])
+def test_help_may_be_cut_short(words: str) -> None:
+    command = [sys.executable, "-m", f"reference.{words.split()[0]}", *words.split()[1:], "--help"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None and process.stderr is not None
+    # As `| head` does.
+    process.stdout.close()
+    with process.stderr as said:
+        assert said.read() == b""
+    process.wait()
 
 
 OLD = """gta5-to-cityscapes --run runs/x --mode adapt --start a.pth --adaptation.rare-classes

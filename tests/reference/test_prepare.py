@@ -91,5 +91,5 @@ def test_roots_by_option_and_wrong_words(tmp_path: Path) -> None:
     assert _prepare(tmp_path, gta5=tmp_path / "gta5") == ["GTA5 train: 3 pairs, 6 files"]
     with pytest.raises(ValueError, match=r"^prepare: expected a layout and its root, got nothing"):
         _prepare(tmp_path)
-    with pytest.raises(ValueError, match="got own"):
-        _prepare(tmp_path, "own")
+    with pytest.raises(ValueError, match=r"expected a set of the table .*, got own"):
+        _prepare(tmp_path, sets=("own", "images", "labels"))

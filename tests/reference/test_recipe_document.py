@@ -50,7 +50,10 @@ def test_every_command_is_understood(words: list[str]) -> None:
     assert understood(words)
 
 
-OF_OTHER_COMMANDS = [["--synthia"], ["--signals-to-handle", "SIGTERM,SIGUSR1"]]
+OF_OTHER_COMMANDS = [
+    *(["--synthia"], ["--signals-to-handle", "SIGTERM,SIGUSR1"]),
+    *(["--window", "512", "512"], ["--stride", "256", "256"]),
+]
 # Named without a value, and one that they take.
 BARE = {
     "--data.workers": "1",

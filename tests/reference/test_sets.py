@@ -101,12 +101,26 @@ def test_own_sets_bring_their_own_classes(tmp_path: Path) -> None:
     assert sets.validation.stems == ("day_0", "day_1", "day_2")
     assert sets.source.labelled == (0, 1, 2)
     assert not sets.target.has_labels
-    with pytest.raises(ValueError, match=r"--data\.target_labels with layout own, got none"):
+    with pytest.raises(ValueError, match=r"--data\.target-labels with layout own, got none"):
         _ = sets.oracle
-    with pytest.raises(ValueError, match=r"--data\.val_images with layout own, got none"):
-        _ = Sets(_own(tmp_path, val_images=None)).validation
+    unscored = "none. Hint: --reporting.no-evaluate trains without scores; .* --labels.$"
+    for name, end in (("val-images", unscored), ("val-labels", unscored), ("target", "none.$")):
+        lacking = Sets(_own(tmp_path, **{name.replace("-", "_"): None}))
+        with pytest.raises(ValueError, match=rf"--data\.{name} with layout own, got {end}"):
+            lacking.opened(target=True, validation=True)
     with pytest.raises(ValueError, match=r"--data\.classes with layout own, got none"):
         Sets(_own(tmp_path, classes=None))
+
+
+@pytest.mark.parametrize("folder", ["a", "a_labels"])
+def test_own_files_that_are_missing_say_what_is_wanted(tmp_path: Path, folder: str) -> None:
+    sets = Sets(_own(tmp_path))
+    next((tmp_path / folder).rglob("*.*g")).unlink()
+    for path in (tmp_path / "a").rglob("*.jpg") if folder == "a" else ():
+        path.unlink()
+    wanted = r"Hint: images are PNG or JPEG files, labels PNG files with the names of their images"
+    with pytest.raises(DataError, match=wanted):
+        _ = sets.source
 
 
 def test_own_labels_may_be_colours_or_sixteen_bits_and_carry_an_ending(tmp_path: Path) -> None:
