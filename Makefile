@@ -9,12 +9,15 @@ ON_GPU := $(if $(filter file,$(origin PYTHON)),$(or $(wildcard $(RUN)),$(PYTHON)
 STAMP := $(VENV)/.installed
 STAMP_DOCS := $(VENV)/.installed-docs
 
+# The packages of docs/extending.md want each other in versions of their own.
+INTEGRATIONS ?= .venv-integrations
+
 # Reaches the isolated environments that builds make for themselves, too.
 export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install wheel demo ablations test test-kernels test-native-sanitized test-gpu test-all docs release check format bench bench-table bench-compare bench-gpu clean
+.PHONY: help install wheel demo ablations test test-kernels test-native-sanitized test-gpu test-integrations test-all docs release check format bench bench-table bench-compare bench-gpu clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -81,6 +84,9 @@ test-native-sanitized: $(STAMP)  ## the native backend's tests under AddressSani
 test-gpu:  ## the kernels on a CUDA device; installs nothing, skips with a line where there is none
 	$(ON_GPU) -m pytest -c tests/gpu/pytest.ini --rootdir=. tests/gpu $(ARGS)
 
+test-integrations: $(INTEGRATIONS)/.installed  ## docs/extending.md in the packages themselves; installs them elsewhere
+	$(INTEGRATIONS)/bin/python -m pytest -c tests/integrations/pytest.ini --rootdir=. tests/integrations $(ARGS)
+
 test-all: $(STAMP)  ## every configuration, long property runs, inductor; at most 60 minutes
 	$(RUN) -m pytest -m "slow or not slow" --hypothesis-profile=thorough --timeout=1800 $(ARGS)
 	$(RUN) -m pytest tests/interpreter -m "slow or not slow" --hypothesis-profile=thorough --timeout=1800
@@ -108,7 +114,7 @@ bench-gpu:  ## the operators on a CUDA device against its limits; writes docs/pe
 	$(ON_GPU) -m benchmarks.gpu $(ARGS)
 
 clean:  ## remove the environment and caches; runs/ stays
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) $(INTEGRATIONS) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 
 $(STAMP_DOCS): $(STAMP)
 	@$(RUN) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -127,4 +133,14 @@ $(STAMP): pyproject.toml constraints.txt $(wildcard protocontrast/native/command
 	@echo 'Installing into $(VENV); torch is the large part.'
 	$(RUN) -m pip install pip setuptools wheel
 	$(RUN) -m pip install --no-build-isolation -e '.[reference,triton,dev]'
+	@touch $@
+
+# MMSegmentation asks for an mmcv that has to be compiled, and brings a package named tests.
+$(INTEGRATIONS)/.installed: pyproject.toml constraints.txt $(wildcard tests/integrations/*.txt)
+	test -x $(INTEGRATIONS)/bin/python || $(PYTHON) -m venv $(INTEGRATIONS)
+	$(INTEGRATIONS)/bin/python -m pip install pip setuptools wheel
+	$(INTEGRATIONS)/bin/python -m pip install --no-build-isolation -c tests/integrations/constraints.txt \
+	  -e '.[reference,integrations]'
+	$(INTEGRATIONS)/bin/python -m pip install --no-deps -r tests/integrations/alone.txt
+	rm -rf $(INTEGRATIONS)/lib/python*/site-packages/tests
 	@touch $@

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 HERE = Path(__file__).parent
-OWN_PROCESS = {HERE / "interpreter", HERE / "gpu"}
-"""The interpreter must be on before triton is imported; the tests on a GPU exchange functions."""
+OWN_PROCESS = {HERE / "interpreter", HERE / "gpu", HERE / "integrations"}
+"""The interpreter must be on before triton is imported; the tests on a GPU exchange functions; the
+packages of the integrations are in another environment."""
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

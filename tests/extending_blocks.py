@@ -1,4 +1,4 @@
-"""The blocks of docs/extending.md by their headings, run with stand-ins; and images for them."""
+"""The blocks of docs/extending.md by their headings, and images for them."""
 
 from __future__ import annotations
 
@@ -27,6 +27,17 @@ def sections(text: str) -> dict[str, list[str]]:
 
 # A comment in a block of code begins like a heading; these have none at the start of a line.
 BLOCKS = sections(DOCUMENT.read_text("utf-8"))
+IN_PACKAGES = {
+    "timm": "timm",
+    "PyTorch Lightning": "lightning",
+    "Accelerate": "accelerate",
+    "Transformers": "transformers",
+    "MMSegmentation": "mmsegmentation",
+    "segmentation-models-pytorch": "segmentation_models",
+    "MONAI": "monai",
+    "TorchMetrics": "torchmetrics",
+}
+"""Heading of a recipe, and what its files in tests/integrations/ are called."""
 
 
 def loaded(heading: str, known: dict[str, Any] | None = None) -> ModuleType:

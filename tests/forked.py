@@ -59,7 +59,9 @@ def forked(function: Callable[..., Any], *arguments: Any, log: Path, **environme
     return Forked(process)
 
 
-def on_ranks(function: Callable[..., Any], *arguments: Any, log: Path, world: int = 2) -> list[Any]:
+def on_ranks(
+    function: Callable[..., Any], *arguments: Any, log: Path, world: int = 2, timeout: float = 120
+) -> list[Any]:
     """Call a function on as many ranks, as torchrun tells them; the exit code of each."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -69,4 +71,4 @@ def on_ranks(function: Callable[..., Any], *arguments: Any, log: Path, world: in
         forked(function, *arguments, log=log, RANK=str(rank), LOCAL_RANK=str(rank), **meeting)
         for rank in range(world)
     ]
-    return [process.wait(timeout=120) for process in processes]
+    return [process.wait(timeout) for process in processes]

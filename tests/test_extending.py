@@ -1,25 +1,19 @@
-"""The code of docs/extending.md runs: as it stands, and in stand-ins of the packages it names."""
+"""The code of docs/extending.md runs; what needs other packages does in tests/integrations/."""
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch import distributed as dist
-from torch.nn.parallel import DistributedDataParallel
 
 import protocontrast
-from reference.networks.output import Output
 from tests.extending_blocks import (
     BLOCKS,
-    DOCUMENT,
+    IN_PACKAGES,
     half_ignored,
     install,
     loaded,
@@ -28,11 +22,8 @@ from tests.extending_blocks import (
     sections,
 )
 from tests.reference.method_steps import advance, given, optimiser_of, step_of, toy
-from tests.stand_ins import daformer, lightning, mmsegmentation, segmentation_models
-from tests.two_ranks import on_two_ranks
 
 CLASSES = 19
-LONGEST = 430
 
 
 def assert_trained(backbone: nn.Module) -> None:
@@ -43,33 +34,15 @@ def assert_trained(backbone: nn.Module) -> None:
         assert parameter.grad.abs().sum() > 0, name
 
 
-def assert_only_labelled(gradient: Tensor, *, upper_half: bool) -> None:
-    """Image 1 has none, image 0 has some below; its upper half has none where `upper_half`."""
-    assert gradient[1].abs().sum() == 0
-    assert gradient[0, :, 16:].abs().sum() > 0
-    assert not upper_half or gradient[0, :, :16].abs().sum() == 0
-
-
-def assert_bank_saw(bank: nn.Module, classes: Tensor) -> None:
-    """Classes with a label have a prototype, the others do not."""
-    expected = torch.zeros(CLASSES, dtype=torch.bool)
-    expected[classes[classes != 255].unique()] = True
-    assert torch.equal(bank.present, expected)
-    assert torch.equal(bank.prototypes.any(dim=1), expected)
-
-
-def test_every_block_of_the_document_is_run_here() -> None:
+def test_every_block_of_the_document_is_run() -> None:
     assert list(BLOCKS) == [
         "From a formula to a method",
         "Volumes",
         "Is a new loss right?",
         "Add an operator",
-        "MMSegmentation",
-        "segmentation-models-pytorch",
-        "PyTorch Lightning",
+        *IN_PACKAGES,
         "DAFormer and what is built on it",
     ]
-    assert len(DOCUMENT.read_text("utf-8").splitlines()) <= LONGEST
 
 
 def test_the_method_of_the_document_trains() -> None:
@@ -173,196 +146,28 @@ def test_what_follows_from_the_declaration(operator: dict[str, Any]) -> None:
         loss(features, labels, centres[:, :2])
 
 
-def contrast_head(monkeypatch: pytest.MonkeyPatch) -> tuple[Any, nn.Module]:
-    install(monkeypatch, mmsegmentation.modules())
+def test_the_contrast_of_a_daformer() -> None:
     torch.manual_seed(0)
-    backbone = nn.Conv2d(3, 8, 4, stride=4)
-    build = run("MMSegmentation")["MODELS"].module_dict["ContrastFCNHead"]
-    head = build(in_channels=8, channels=12, num_classes=CLASSES, kernel_size=1, dropout_ratio=0.0)
-    return head, backbone
-
-
-def data_samples(labels: Tensor) -> list[mmsegmentation.SegDataSample]:
-    samples = [mmsegmentation.SegDataSample() for _ in labels]
-    for sample, image in zip(samples, labels, strict=True):
-        sample.gt_sem_seg = mmsegmentation.PixelData(data=image[None])
-    return samples
-
-
-def test_the_head_of_mmsegmentation(monkeypatch: pytest.MonkeyPatch) -> None:
-    head, backbone = contrast_head(monkeypatch)
-    images, labels = scenes(1)
-    labels = half_ignored(labels)
-    images.requires_grad_()
-    losses = head.loss([backbone(images)], data_samples(labels), None)
-    assert set(losses) == {"loss_ce", "acc_seg", "loss_contrast"}
-    assert losses["loss_contrast"] > 0
-    (gradient,) = torch.autograd.grad(losses["loss_contrast"], images, retain_graph=True)
-    assert_only_labelled(gradient, upper_half=True)
-    loss = mmsegmentation.parse_losses(losses)
-    torch.testing.assert_close(loss, losses["loss_ce"] + losses["loss_contrast"])
-    loss.backward()
-    assert_only_labelled(images.grad, upper_half=False)
-    assert_trained(backbone)
-    assert_bank_saw(head.bank, labels)
-    assert {"bank.prototypes", "bank.count"} <= set(head.state_dict())
-
-
-def test_a_head_without_any_label_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    head, backbone = contrast_head(monkeypatch)
-    images, labels = scenes(1)
-    losses = head.loss([backbone(images)], data_samples(torch.full_like(labels, 255)), None)
-    mmsegmentation.parse_losses(losses).backward()
-    assert losses["loss_contrast"] == 0
-    assert backbone.weight.grad.abs().sum() == 0
-    assert not head.bank.present.any()
-
-
-def test_the_step_with_segmentation_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    install(monkeypatch, segmentation_models.modules())
-    torch.manual_seed(0)
-    names = run("segmentation-models-pytorch")
-    model, bicl = names["model"], names["bicl"]
-    images, labels = scenes(1)
-    labels = half_ignored(labels)
-    target = scenes(2, shift=0.1)[0].requires_grad_()
-    images.requires_grad_()
-    # What the head itself would make of the same features, before its weights have moved.
-    whole = F.cross_entropy(model(images.detach()), labels, ignore_index=255)
-    features = [model.decoder(model.encoder(x.detach())) for x in (images, target)]
-    contrast = copy.deepcopy(bicl)(features[0], labels, features[1]).loss
-    torch.testing.assert_close(
-        names["step"](images, labels, target), (whole + 0.1 * contrast).detach()
-    )
-    assert_only_labelled(images.grad, upper_half=False)
-    assert target.grad.abs().sum() > 0
-    assert_trained(model.encoder)
-    assert_bank_saw(bicl.source_bank, labels)
-    assert bicl.target_bank.present.any()
-    first = bicl.source_bank.prototypes.clone()
-    assert names["step"](*(x.detach() for x in (images, labels, target))).isfinite()
-    assert not torch.equal(first, bicl.source_bank.prototypes)
-
-
-class PatchNetwork(nn.Module):
-    """Images, logits and features at stride 4."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.backbone = nn.Conv2d(3, 12, 4, stride=4)
-        self.head = nn.Conv2d(12, CLASSES, 1)
-
-    def forward(self, images: Tensor) -> Output:
-        features = self.backbone(images)
-        return Output(self.head(features), features)
-
-
-def contrast_module() -> Any:
-    torch.manual_seed(0)
-    return run("PyTorch Lightning")["ContrastModule"](PatchNetwork(), CLASSES, 12)
-
-
-def test_the_module_of_lightning(monkeypatch: pytest.MonkeyPatch) -> None:
-    install(monkeypatch, lightning.modules())
-    module = contrast_module()
-    optimiser = module.configure_optimizers()
-    images, labels = scenes(1)
-    labels = half_ignored(labels)
-    images.requires_grad_()
-    loss = module.training_step((images, labels), 0)
-    assert loss.isfinite()
-    assert module.logged["contrast"] > 0
-    loss.backward()
-    assert_only_labelled(images.grad, upper_half=False)
-    assert_trained(module.network.backbone)
-    assert_bank_saw(module.bank, labels)
-    optimiser.step()
-    # A checkpoint holds the bank: what was loaded goes on as what was saved.
-    again = contrast_module()
-    again.load_state_dict(module.state_dict())
-    batch = scenes(3)
-    assert torch.equal(module.training_step(batch, 1), again.training_step(batch, 1))
-    assert torch.equal(module.bank.prototypes, again.bank.prototypes)
-
-
-def lightning_rank(rank: int) -> list[dict[str, Tensor]]:
-    """The bank after two steps under DistributedDataParallel, with and without sent buffers."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        install(monkeypatch, lightning.modules())
-        banks = []
-        for broadcast in (True, False):
-            module = contrast_module()
-            # A trainer sends its step through the wrapper's forward in the same way.
-            module.forward = module.training_step
-            wrapped = DistributedDataParallel(module, broadcast_buffers=broadcast)
-            for step in range(2):
-                images, labels = scenes(step, images=4)
-                part = slice(2 * rank, 2 * rank + 2)
-                wrapped((images[part], labels[part]), step).backward()
-            banks.append({name: value.clone() for name, value in module.bank.state_dict().items()})
-    return banks
-
-
-@pytest.mark.skipif(not dist.is_gloo_available(), reason="torch without gloo")
-@pytest.mark.filterwarnings("ignore")
-def test_two_ranks_of_lightning_keep_one_bank(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    install(monkeypatch, lightning.modules())
-    alone = contrast_module()
-    for step in range(2):
-        alone.training_step(scenes(step, images=4), step)
-    for banks in zip(*on_two_ranks(lightning_rank, tmp_path), strict=True):
-        for name, value in alone.bank.state_dict().items():
-            assert torch.equal(banks[0][name], banks[1][name])
-            torch.testing.assert_close(banks[0][name], value)
-
-
-def test_the_step_of_daformer(monkeypatch: pytest.MonkeyPatch) -> None:
-    install(monkeypatch, daformer.modules())
-    torch.manual_seed(0)
-    build = run("DAFormer and what is built on it")["UDA"].module_dict["ContrastDACS"]
-    method = build(model={"channels": 12, "num_classes": CLASSES}, alpha=0.9, pseudo_threshold=0.06)
-    optimiser = torch.optim.SGD(method.get_model().parameters(), lr=0.1)
-    images, labels = scenes(1)
-    labels = half_ignored(labels)
-    target = scenes(2, shift=0.1)[0]
-    images.requires_grad_(), target.requires_grad_()
-    data = {"img": images, "img_metas": [{}, {}], "gt_semantic_seg": labels[:, None]}
-    data |= {"target_img": target, "target_img_metas": [{}, {}]}
-    teacher = [parameter.clone() for parameter in method.get_ema_model().parameters()]
-    for _ in range(2):
-        images.grad = target.grad = None
-        out = method.train_step(data, optimiser)
-    logged = out["log_vars"]
-    assert all(math.isfinite(value) for value in logged.values())
-    assert {"decode.loss_seg", "mix.decode.loss_seg", "loss_contrast"} <= set(logged)
-    assert logged["loss_contrast"] > 0
-    assert_only_labelled(images.grad, upper_half=False)
-    assert target.grad.abs().sum() > 0
-    assert_trained(method.get_model().backbone)
-    assert_bank_saw(method.bank, labels)
-    moved = zip(teacher, method.get_ema_model().parameters(), strict=True)
-    assert all(not torch.equal(old, new) for old, new in moved)
-    assert all(parameter.grad is None for parameter in method.get_ema_model().parameters())
-    assert not method.get_ema_model().decode_head.dropout.training
-    assert method.get_model().decode_head.dropout.training
-    # The hook that reads the features is gone after each forward.
-    assert not method.get_model().decode_head.fuse_layer._forward_hooks
-
-
-CHECKS: list[Callable[[], None]] = [
-    lambda: assert_trained(nn.Linear(2, 2)),
-    lambda: assert_only_labelled(torch.ones(2, 3, 32, 32), upper_half=False),
-    lambda: assert_only_labelled(torch.zeros(2, 3, 32, 32), upper_half=True),
-    lambda: assert_bank_saw(protocontrast.PrototypeBank(CLASSES, 2), torch.tensor([3, 255])),
-]
-
-
-@pytest.mark.parametrize("check", CHECKS)
-def test_the_checks_can_fail(check: Callable[[], None]) -> None:
-    with pytest.raises(AssertionError):
-        check()
+    layer = nn.Conv2d(3, 12, 4, stride=4)
+    mix = run("DAFormer and what is built on it")["MixContrast"](layer, CLASSES, 12)
+    (images, labels), (mixed, guess) = scenes(1), scenes(2, shift=0.1)
+    labels, guess = half_ignored(labels), half_ignored(guess)
+    layer(images)
+    mix.see_source(labels)
+    known = torch.zeros(CLASSES, dtype=torch.bool)
+    known[labels[labels != 255].unique()] = True
+    assert torch.equal(mix.bank.present, known)
+    mixed.requires_grad_()
+    layer(mixed)
+    trust = torch.ones(guess.shape)
+    trust[0, :, 16:] = 0
+    mix(guess, trust).backward()
+    # The upper half of the first image and all of the second have no label, the right no trust.
+    assert mixed.grad[0, :, 16:, :16].abs().sum() > 0
+    assert mixed.grad[0, :, 16:, 16:].abs().sum() == 0
+    assert mixed.grad[0, :, :16].abs().sum() == 0
+    assert mixed.grad[1].abs().sum() == 0
+    assert {"bank.prototypes", "bank.count"} <= set(mix.state_dict())
 
 
 def test_a_block_is_found_below_its_heading() -> None:

@@ -176,7 +176,8 @@ def test_wheel_metadata(wheel_metadata: Message) -> None:
     assert wheel_metadata["Requires-Python"] == ">=3.10"
     assert wheel_metadata["License-Expression"] == "Apache-2.0"
     extras = set(wheel_metadata.get_all("Provides-Extra", []))
-    assert extras == {"triton", "reference", "dev", "bench", "backbones", "lite", "onnx", "docs"}
+    optional = {"backbones", "lite", "onnx", "docs", "integrations"}
+    assert extras == {"triton", "reference", "dev", "bench"} | optional
 
 
 def test_core_needs_torch_and_einops_only(wheel_metadata: Message) -> None:

@@ -26,6 +26,9 @@ KINDS: dict[Any, str] = {
 }
 KINDS |= {float: "float", float | Tensor: "float"}
 
+_PLAIN = {Tensor, torch.nn.Parameter, type(None)}
+"""Of the tensors of a call; others are subclasses."""
+
 SWEEPING = ("eager", "native")
 """Backends of a CPU, which may write a gradient while they take the loss."""
 
@@ -143,6 +146,9 @@ class Operator:
 
     def settled(self, given: Sequence[Any]) -> Any:
         """The same with the temperature that is meant; its value is read on a CPU alone."""
+        if not _PLAIN.issuperset(map(type, given[: self.tensors])):
+            # What a subclass adds, such as MONAI's affine maps, would follow every step.
+            given = [v.as_subclass(Tensor) if isinstance(v, Tensor) else v for v in given]
         call = self.call_of(given)
         annealed = given[self.tensors - 1] if self.annealed else None
         if annealed is None:
