@@ -98,10 +98,13 @@ def _library_contrast(
     )
 
 
-def _library_soft(features: Tensor, targets: Tensor, prototypes: Tensor) -> Tensor:
+def _library_soft(
+    features: Tensor, targets: Tensor, prototypes: Tensor, backend: str = "auto"
+) -> Tensor:
     return pc.pixel_prototype_contrast(
-        features, targets, prototypes, similarity="euclidean", temperature=plain.DISTANCE
-    )
+        features, targets, prototypes, similarity="euclidean", temperature=plain.DISTANCE,
+        backend=backend,
+    )  # fmt: skip
 
 
 def _library_means(
@@ -181,7 +184,7 @@ OPERATORS = {
         "loss",
     ),
     "contrast, soft": Operator(
-        {LIBRARY: _loss(_library_soft), "eager": _loss(plain.soft_contrast)}, "loss"
+        {**_ours(_loss, _library_soft), "eager": _loss(plain.soft_contrast)}, "loss"
     ),
     "class_prototypes": Operator(
         {

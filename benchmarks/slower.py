@@ -84,6 +84,7 @@ REASONS = [
         "distances are taken from differences, which keep their digits near zero; `torch.cdist` "
         "expands the square into a product here",
         operator="contrast, soft",
+        of_torch=True,
     ),
     Reason(
         "maps this small stay in cache with all temporaries, so reading them again is cheap; the "

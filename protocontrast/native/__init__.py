@@ -8,8 +8,8 @@ torch: it reads tensors in place by their address, strides and dtype.
 from protocontrast.native.calls import SIMILARITIES
 
 OPERATORS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("contrast", "transfer"), SIMILARITIES[:2]),
-    **dict.fromkeys(("logits", "pair_contrast"), SIMILARITIES),
+    **dict.fromkeys(("contrast", "logits", "pair_contrast"), SIMILARITIES),
+    "transfer": SIMILARITIES[:2],
     **dict.fromkeys(("class_prototypes", "target_pass", "bidirectional"), SIMILARITIES[:1]),
     "upsampled_cross_entropy": SIMILARITIES[:1],
 }

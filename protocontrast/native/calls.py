@@ -29,6 +29,10 @@ class Array(ctypes.Structure):
     ]
 
 
+NONE = Array()
+"""Of a tensor that is not there; a struct that it is put into gets a copy."""
+
+
 class Machine(ctypes.Structure):
     """What every operator is told first."""
 
@@ -67,7 +71,7 @@ class Contrast(ctypes.Structure):
         *_arrays("features", "labels", "prototypes", "present", "class_weight", "pixel_weight"),
         *_arrays("grad_output", "gradient", "to_prototypes"),
         *_pointers("loss", "weight", "lse", "total"),
-        *_integers("cosine", "keep_absent", "soft", "mean", "ignore_index"),
+        *_integers("similarity", "keep_absent", "soft", "mean", "ignore_index"),
         *_numbers("temperature"),
     ]
 
@@ -231,7 +235,7 @@ def arrays(*tensors: Tensor | None) -> list[Array]:
     found = []
     for tensor in tensors:
         if tensor is None or tensor.numel() == 0:
-            found.append(Array())
+            found.append(NONE)
             continue
         if tensor.is_neg():
             tensor = tensor.resolve_neg()

@@ -1,6 +1,6 @@
 """Contrast of pixels and prototypes: (M3) to (M5) for `pixel_prototype_contrast`, in C.
 
-The functions of `eager/contrast.py`, for "cosine" and "dot".
+The functions of `eager/contrast.py`.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from protocontrast.calls import ContrastCall
-from protocontrast.native.calls import Contrast, arrays, wide
+from protocontrast.native.calls import SIMILARITIES, Contrast, arrays, wide
 from protocontrast.native.library import machine, run
 
 
@@ -39,7 +39,7 @@ def _sweep(
             call.prototypes.shape[0],
             *given,
             *[None if one is None else one.data_ptr() for one in (*pixels, total)],
-            call.similarity == "cosine",
+            SIMILARITIES.index(call.similarity),
             call.keep_absent,
             labels.is_floating_point(),
             mean,

@@ -57,7 +57,7 @@ def results(call: Callable[..., Tensor], reads_prototypes: bool) -> list[Tensor]
 
 @pytest.mark.parametrize("name", CALLS)
 def test_bits_are_those_of_the_backend_that_is_meant(name: str) -> None:
-    in_eager = "distribution" in name or name == "euclidean"
+    in_eager = "distribution" in name
     found, expected = [results(CALLS[name], name in READS_PROTOTYPES)], []
     with pc.default_backend("eager" if in_eager else "native"):
         expected = results(CALLS[name], name in READS_PROTOTYPES)

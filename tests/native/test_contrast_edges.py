@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocontrast import pixel_prototype_contrast
+from protocontrast.native.calls import SIMILARITIES
 from tests import test_contrast_autograd as guests
 from tests import test_contrast_edges as edges
 from tests.native.variants import NAMES, variant
-from tests.strategies import NAN, ContrastCase, contrast_cases, pixel_mass
+from tests.strategies import NAN, ContrastCase, contrast_cases, normal, pixel_mass
 
 WITHOUT_PIXELS = [
     ContrastCase(0, (2, 5, 3, 4), 3, label_kind="all_ignored", spoilt=NAN),
@@ -28,7 +29,7 @@ WITHOUT_PIXELS = [
 @pytest.mark.parametrize("name", NAMES)
 @given(data=st.data())
 def test_ignored_pixels_and_absent_rows_are_never_read(name: str, data: st.DataObject) -> None:
-    similarity = data.draw(st.sampled_from(["cosine", "dot"]))
+    similarity = data.draw(st.sampled_from(SIMILARITIES))
     spoilt = data.draw(st.sampled_from([NAN, float("inf")]))
     fixed = {"similarity": similarity, "spoilt": spoilt, "presence": "given"}
     case = data.draw(contrast_cases(**fixed))
@@ -133,3 +134,23 @@ def test_a_view_of_the_other_sign_is_read_as_it_is() -> None:
         for features in (pair.imag, pair.imag.clone().resolve_neg())
     )
     assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("gap", [0.0, 1e-4, 1e-2, 1.0, 4.0])
+def test_gradients_of_distances_keep_their_digits(gap: float, name: str) -> None:
+    """Products cancel where a pixel is close to a prototype, and serve where all are apart."""
+    prototypes = normal(0, (5, 33)).float()
+    labels = torch.arange(200).view(1, -1) % 5
+    features = prototypes.t()[:, labels[0]][None] + (gap * normal(1, (1, 33, 200))).float()
+    results = []
+    for backend, dtype in (("native", torch.float32), ("naive", torch.float64)):
+        leaves = [one.to(dtype).requires_grad_() for one in (features, prototypes)]
+        with variant(name):
+            loss = pixel_prototype_contrast(
+                leaves[0], labels, leaves[1], similarity="euclidean",
+                temperature=8 * max(1.0, gap), reduction="sum", backend=backend,
+            )  # fmt: skip
+        results.append([one.double() for one in torch.autograd.grad(loss, leaves)])
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))

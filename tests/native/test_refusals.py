@@ -39,10 +39,15 @@ def test_an_operator_that_is_not_written_in_c() -> None:
 
 def test_distances() -> None:
     text = (
-        "pixel_prototype_contrast: expected similarity to be 'cosine' or 'dot' with "
+        "transfer_labels: expected similarity to be 'cosine' or 'dot' with "
         f"backend=\"native\", got 'euclidean'. {HINT}"
     )
-    assert_raises(ValueError, text, lambda: contrast(similarity="euclidean"))
+    settings = {"similarity": "euclidean", "measure": "similarity", "threshold": -1.0}
+    assert_raises(
+        ValueError,
+        text,
+        lambda: pc.transfer_labels(FEATURES, PROTOTYPES, backend="native", **settings),
+    )
 
 
 def test_another_device() -> None:

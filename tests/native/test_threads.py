@@ -17,7 +17,15 @@ from tests.strategies import normal
 from tests.test_threads import LABELS, TABLE
 
 COVERED = [
-    *("contrast", "contrast none", "dot", "class means", "unit class means", "bidirectional"),
+    *(
+        "contrast",
+        "contrast none",
+        "dot",
+        "euclidean",
+        "class means",
+        "unit class means",
+        "bidirectional",
+    ),
     *("logits", "pairs", "upsampled"),
 ]
 

@@ -108,7 +108,7 @@ static int move(const struct step *s, int moved, int64_t group) {
         .class_weight = dense(s->class_weight, REAL_DTYPE, 1, 0),
         .gradient = of_group(d->gradient, group),
         .total = &loss,
-        .cosine = 1,
+        .similarity = COSINE,
         .keep_absent = call->keep_absent,
         .soft = call->soft[moved],
         .mean = 1,

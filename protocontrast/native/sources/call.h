@@ -20,6 +20,8 @@ struct machine {
     int64_t wide;
 };
 
+enum similarity { COSINE, DOT, EUCLIDEAN };
+
 /* Features are (B, D, P), labels (B, P) or soft (B, C, P), prototypes (C, D). */
 struct contrast_call {
     struct machine machine;
@@ -28,7 +30,7 @@ struct contrast_call {
     struct array gradient, to_prototypes;
     void *loss, *weight, *lse; /* (B, P), dense */
     void *total;                      /* (), the summed loss */
-    int64_t cosine, keep_absent, soft, mean, ignore_index;
+    int64_t similarity, keep_absent, soft, mean, ignore_index;
     double temperature;
 };
 
@@ -110,8 +112,6 @@ struct upsampled_cross_entropy_call {
     int64_t align_corners, ignore_index;
     double label_smoothing;
 };
-
-enum similarity { COSINE, DOT, EUCLIDEAN };
 
 /* Logits (B, C, P), dense, of a forward call; of a backward call `grad_output`, shaped alike. */
 struct logits_call {

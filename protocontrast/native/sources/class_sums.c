@@ -19,14 +19,12 @@ static void add_tile(const struct sweep *s, struct tile *t, int64_t image, int64
     const int64_t D = t->channels, pixels = s->call->pixels;
     const int64_t count = pixels - start < TILE ? pixels - start : TILE;
     struct membership m;
-    int used = 0;
     int64_t width;
     read_members(&s->members, image, start, count, &m);
-    for (int64_t n = 0; n < count; n++) used |= m.class_of[n] >= 0;
-    if (!used) return;
+    if (!m.used) return;
     const real *rows = read_rows(t, image, start, pixels, &width);
-    for (int64_t n = 0; n < count; n++) {
-        if (m.class_of[n] < 0) continue;
+    for (int64_t i = 0; i < m.used; i++) {
+        const int64_t n = m.pixel[i];
         const real *row = rows + n * width;
         real factor = m.weight[n], size;
         counts[m.class_of[n]] += factor;

@@ -1,9 +1,10 @@
 /* Contrast of pixels and prototypes: loss and gradients in one sweep over tiles (softmax.h).
  *
- * With a as there, dL/dM = sum_i a_i f'_i.
+ * With a as there, dL/dM = sum_i a_i f'_i; of distances see prototype_distances.h.
  */
 #include <stdlib.h>
 
+#include "prototype_distances.h"
 #include "softmax.h"
 
 struct sweep {
@@ -18,6 +19,23 @@ struct sweep {
 
 static struct work *work_of(const struct sweep *s, void *memory) {
     return laid_out(&s->call->features, s->call->channels, s->prototypes.rows, memory);
+}
+
+/* Logits before they are divided by lengths; of distances, whether all are apart. */
+static int score(const struct sweep *s, struct work *w) {
+    const struct prototypes *p = &s->prototypes;
+    struct tile *t = &w->tile;
+    if (s->call->similarity == COSINE) measure_tile(t);
+    else
+        for (int n = 0; n < TILE; n++) t->inverse[n] = 1;
+    if (s->call->similarity != EUCLIDEAN) {
+        score_tile(p, t, w->logits);
+        return 1;
+    }
+    const real factor = (real)(-1 / s->call->temperature);
+    const int apart = find_distances(p, t, w->distances);
+    for (int64_t i = 0; i < p->rows * TILE; i++) w->logits[i] = factor * w->distances[i];
+    return apart;
 }
 
 static void sweep_tile(const struct sweep *s, struct work *w, int64_t image, int64_t start,
@@ -35,16 +53,17 @@ static void sweep_tile(const struct sweep *s, struct work *w, int64_t image, int
         read_tile(t, image, start, call->pixels);
         square_tile(t);
         clear_ignored(t, w->masses.weight);
-        if (call->cosine) measure_tile(t);
-        else
-            for (int n = 0; n < TILE; n++) t->inverse[n] = 1;
-        score_tile(&s->prototypes, t, w->logits);
+        const int apart = score(s, w);
         soften_tile(&s->softmax, w);
-        if (call->gradient.data || part) subtract_targets(&s->softmax, w);
-        if (call->gradient.data) write_gradient(&s->prototypes, w, &call->gradient);
-        if (part) pull_matrix(&s->prototypes, t, w->logits, part);
+        if (call->similarity == EUCLIDEAN) {
+            pull_distances(&s->prototypes, t, w->distances, apart, (real)call->temperature,
+                           w->logits, &call->gradient, w->gradient, w->columns, part);
+        } else {
+            if (call->gradient.data) write_gradient(&s->prototypes, w, &call->gradient);
+            if (part) pull_matrix(&s->prototypes, t, w->logits, part);
+        }
     }
-    for (int64_t n = 0; n < count; n++) *total += w->loss[n];
+    *total += sum_of(w->loss, count);
     write_pixels(call->loss, offset, count, w->loss);
     write_pixels(call->weight, offset, count, w->masses.weight);
     write_pixels(call->lse, offset, count, w->lse);
@@ -72,7 +91,7 @@ static void weigh_span(void *context, int64_t span, void *memory) {
     span_tiles(&s->spans, span, &tile, &last);
     for (; tile < last; tile++) {
         read_masses(&s->targets, span / s->spans.each, tile * TILE, s->call->pixels, &w->masses);
-        for (int n = 0; n < TILE; n++) total += w->masses.weight[n];
+        total += sum_of(w->masses.weight, TILE);
     }
     s->sums[span] = total;
 }
@@ -103,12 +122,14 @@ int NAME(contrast)(const struct contrast_call *call) {
     struct sweep s = {.call = call, .spans = spans_of(call->images, call->pixels)};
     const int64_t C = call->classes;
     real *class_weight = NULL;
+    /* A distance is of the prototypes as they are. */
+    const double temperature = call->similarity == EUCLIDEAN ? 1 : call->temperature;
     int failed = prepare_prototypes(&s.prototypes, &call->prototypes, &call->present, C,
-                                    call->channels, (int)call->cosine, (int)call->keep_absent,
-                                    call->temperature);
+                                    call->channels, call->similarity == COSINE,
+                                    (int)call->keep_absent, temperature);
     if (!failed) {
         const int64_t part = s.prototypes.rows * s.prototypes.width;
-        class_weight = aligned_memory(C * (int64_t)sizeof *class_weight);
+        class_weight = aligned_memory((C + 1) * (int64_t)sizeof *class_weight);
         s.sums = aligned_memory(s.spans.count * (int64_t)sizeof *s.sums);
         failed = !class_weight || !s.sums;
         if (call->to_prototypes.data) {

@@ -19,7 +19,7 @@ static inline void squares_into(int rows, const struct factors *f, real *out, in
                 sum[row][1] += (own - right) * (own - right);                                      \
             }                                                                                      \
         }                                                                                          \
-        write(constant, sum, out, width);                                                          \
+        write(constant, sum, out, width, 0);                                                       \
     } while (0)
     WITH_CONSTANT(rows, BODY)
 #undef BODY

@@ -6,9 +6,8 @@
  */
 #include <stdlib.h>
 
-#include "distances.h"
+#include "prototype_distances.h"
 #include "members.h"
-#include "pull.h"
 
 struct sweep {
     const struct logits_call *call;
@@ -19,59 +18,23 @@ struct sweep {
 
 struct work {
     struct tile tile;
-    real *logits, *slopes, *gradient, *columns;
+    real *logits, *slopes, *gradient, *columns, *distances;
+    int apart;
 };
-
-/* A distance whose square is out of range, over the power of two below its largest part. */
-static real distance_of(const real *column, const real *row, int64_t channels) {
-    real largest = 0, squared = 0;
-    for (int64_t d = 0; d < channels; d++) {
-        const real gap = column[d * PANEL] < row[d] ? row[d] - column[d * PANEL]
-                                                    : column[d * PANEL] - row[d];
-        if (!(gap <= largest)) largest = gap;
-    }
-    const real size = size_below(largest);
-    for (int64_t d = 0; d < channels; d++) {
-        const real gap = (column[d * PANEL] - row[d]) / size;
-        squared += gap * gap;
-    }
-    return size * SQRT(squared);
-}
-
-static void score_distances(const struct sweep *s, struct work *w) {
-    const struct prototypes *p = &s->prototypes;
-    const struct tile *t = &w->tile;
-    const struct blocks blocks = blocks_of(p->rows);
-    for (int64_t n = 0; n < t->count; n += PANEL)
-        for (int64_t b = 0; b < blocks.number; b++) {
-            const int64_t first = block_start(blocks, b), last = block_start(blocks, b + 1);
-            const struct factors f = {p->matrix + first * p->width, p->width, 1,
-                                      t->panels + n * t->channels,  PANEL,    t->channels};
-            squares_into((int)(last - first), &f, w->logits + first * TILE + n, TILE);
-        }
-    const real factor = (real)(-1 / s->call->temperature);
-    for (int64_t c = 0; c < p->rows; c++)
-        for (int64_t n = 0; n < t->count; n++) {
-            real *at = w->logits + c * TILE + n;
-            const int safe = *at >= 1 / SAFE && *at <= SAFE;
-            const real *column = t->panels + in_panels(n, t->channels);
-            *at = factor *
-                  (safe ? SQRT(*at) : distance_of(column, p->matrix + c * p->width, t->channels));
-        }
-}
 
 static void score(const struct sweep *s, struct work *w, int64_t image, int64_t start) {
     struct tile *t = &w->tile;
     read_tile(t, image, start, s->call->pixels);
     for (int n = 0; n < TILE; n++) t->inverse[n] = 1;
+    if (s->call->similarity != DOT) square_tile(t);
     if (s->call->similarity == EUCLIDEAN) {
-        score_distances(s, w);
+        const real factor = (real)(-1 / s->call->temperature);
+        w->apart = find_distances(&s->prototypes, t, w->distances);
+        for (int64_t i = 0; i < s->prototypes.rows * TILE; i++)
+            w->logits[i] = factor * w->distances[i];
         return;
     }
-    if (s->call->similarity == COSINE) {
-        square_tile(t);
-        measure_tile(t);
-    }
+    if (s->call->similarity == COSINE) measure_tile(t);
     score_tile(&s->prototypes, t, w->logits);
     for (int64_t c = 0; c < s->prototypes.rows; c++)
         for (int n = 0; n < TILE; n++) w->logits[c * TILE + n] *= t->inverse[n];
@@ -89,26 +52,6 @@ static void write_logits(const struct sweep *s, const struct work *w) {
     }
 }
 
-static void pull_distances(const struct sweep *s, struct work *w, real *part) {
-    const struct prototypes *p = &s->prototypes;
-    struct tile *t = &w->tile;
-    const int64_t D = t->channels, width = row_width(D);
-    const real temperature = (real)s->call->temperature;
-    for (int64_t i = 0; i < p->rows * TILE; i++) {
-        const real distance = -w->logits[i] * temperature;
-        w->slopes[i] = distance == 0 ? 0 : w->slopes[i] / (temperature * distance);
-    }
-    panels_to_rows(t->panels, t->count, D, t->rows, width);
-    const struct factors across = {w->slopes, TILE, 1, t->rows, width, t->count};
-    if (part) add_differences(p->rows, &across, p->matrix, part, width, D);
-    if (!s->call->gradient.data) return;
-    const struct factors along = {w->slopes, 1, TILE, p->matrix, width, p->rows};
-    memset(w->columns, 0, sizeof(real) * (size_t)row_numbers(D));
-    add_differences(t->count, &along, t->rows, w->columns, width, D);
-    rows_to_panels(w->columns, width, t->count, D, w->gradient);
-    write_tile(t, w->gradient, &s->call->gradient, w->columns);
-}
-
 static void pull_back(const struct sweep *s, struct work *w, real *part) {
     const struct logits_call *call = s->call;
     const struct array *given = &call->grad_output;
@@ -120,7 +63,8 @@ static void pull_back(const struct sweep *s, struct work *w, real *part) {
         widen(given, offset_of(given, t->image, p->class_of[c], t->start), given->strides[2],
               t->count, w->slopes + c * TILE);
     if (call->similarity == EUCLIDEAN) {
-        pull_distances(s, w, part);
+        pull_distances(p, t, w->distances, w->apart, (real)call->temperature, w->slopes,
+                       &call->gradient, w->gradient, w->columns, part);
         return;
     }
     if (call->similarity == COSINE)
@@ -141,7 +85,7 @@ static void sweep_span(void *context, int64_t span, void *memory) {
     const struct room room =
         give_room(&w->tile, &s->call->features, s->call->channels, s->prototypes.rows, memory);
     w->logits = room.logits, w->slopes = room.beside;
-    w->gradient = room.gradient, w->columns = room.columns;
+    w->gradient = room.gradient, w->columns = room.columns, w->distances = room.distances;
     const int64_t part = s->prototypes.rows * s->prototypes.width;
     real *own = s->parts ? s->parts + span * part : NULL;
     int64_t tile, last;

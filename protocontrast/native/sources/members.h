@@ -9,10 +9,13 @@ struct members {
     int64_t classes, ignore_index;
 };
 
-/* A tile's classes, -1 where a pixel has none, and what it counts for its own. */
+/* A tile's classes, -1 where a pixel has none, and what it counts for its own; the pixels that have
+   one, so that a loop over them meets no branch that is not to be foreseen. */
 struct membership {
     int32_t class_of[TILE];
     real weight[TILE];
+    int64_t used;
+    int32_t pixel[TILE]; /* `used` of them */
 };
 
 static inline void read_members(const struct members *m, int64_t image, int64_t start,
@@ -27,9 +30,14 @@ static inline void read_members(const struct members *m, int64_t image, int64_t 
               count, to->weight);
     for (int64_t n = 0; n < count; n++) {
         /* What is no class was refused before; here it must still not be an index. */
-        const int used = label[n] != m->ignore_index && (uint64_t)label[n] < (uint64_t)m->classes &&
-                         to->weight[n] != 0;
+        const int used = (label[n] != m->ignore_index) &
+                         ((uint64_t)label[n] < (uint64_t)m->classes) & (to->weight[n] != 0);
         to->class_of[n] = used ? (int32_t)label[n] : -1;
+    }
+    to->used = 0;
+    for (int64_t n = 0; n < count; n++) {
+        to->pixel[to->used] = (int32_t)n;
+        to->used += to->class_of[n] >= 0;
     }
 }
 

@@ -2,13 +2,15 @@
  *
  * Rows that take part are copied, sorted by label. The keys of an anchor's class are then one
  * stretch, and a block of anchors needs its positives a second time in few tiles alone. Backward
- * finds the scores again: by blocks of anchors for their gradient, by tiles of keys for theirs.
+ * finds the scores again: by blocks of anchors for their gradient, by tiles of keys for theirs. The
+ * latter take the slopes that the former have found, where all of them are few enough to keep.
  */
 #include "distances.h"
 #include "functions.h"
 #include "pair_rows.h"
 
 #define BLOCK 48 /* anchors; of a block and a tile of keys the scores stay in a first cache */
+#define KEPT (1 << 20) /* pairs whose slopes are kept; of more the scores are found once again */
 
 /* What is known of each anchor; `first` and `last` are the stretch of its class, by side. */
 struct anchor {
@@ -23,7 +25,14 @@ struct sweep {
     int64_t sides;
     struct anchor *anchor;
     real distance; /* what a distance of the copies is multiplied by */
+    real *slopes;  /* [blocks of anchors][tiles of keys][BLOCK][TILE], or null */
 };
+
+static int64_t tiles_in(const struct sweep *s) {
+    return (s->keys[0].padded + s->keys[1].padded) / TILE;
+}
+
+static int64_t blocks_in(const struct sweep *s) { return (s->anchors.count + BLOCK - 1) / BLOCK; }
 
 static void find_stretches(struct sweep *s) {
     for (int64_t i = 0; i < s->anchors.count; i++)
@@ -248,6 +257,13 @@ static void pull(const struct sweep *s, const struct side *own, int64_t first, i
         }
 }
 
+/* Where the slopes of a block and a tile are kept, else in a thread's own memory. */
+static real *place_of(const struct sweep *s, int64_t k, int64_t first, int64_t start,
+                      void *memory) {
+    const int64_t tile = (start + (k ? s->keys[0].padded : 0)) / TILE;
+    return s->slopes ? s->slopes + (first / BLOCK * tiles_in(s) + tile) * BLOCK * TILE : memory;
+}
+
 static void slopes_of(const struct sweep *s, int64_t k, int64_t first, int64_t count, int64_t start,
                       real *scores) {
     score_block(s, k, first, count, start, scores);
@@ -263,8 +279,9 @@ static void anchor_span(void *context, int64_t span, void *memory) {
     for (int64_t k = 0; k < s->sides; k++) {
         tiles_of(s, k, first, count, s->keys[k].negatives, &begin, &end);
         for (; begin < end; begin += TILE) {
-            slopes_of(s, k, first, count, begin, memory);
-            pull(s, &s->anchors, first, count, s->keys + k, begin, TILE, memory, TILE, 1);
+            real *slopes = place_of(s, k, first, begin, memory);
+            slopes_of(s, k, first, count, begin, slopes);
+            pull(s, &s->anchors, first, count, s->keys + k, begin, TILE, slopes, TILE, 1);
         }
     }
 }
@@ -279,8 +296,9 @@ static void key_span(void *context, int64_t span, void *memory) {
         int64_t begin, end;
         tiles_of(s, k, first, count, s->keys[k].negatives, &begin, &end);
         if (start < begin || start >= end) continue;
-        slopes_of(s, k, first, count, start, memory);
-        pull(s, s->keys + k, start, TILE, &s->anchors, first, count, memory, 1, TILE);
+        real *slopes = place_of(s, k, first, start, memory);
+        if (!s->slopes) slopes_of(s, k, first, count, start, slopes);
+        pull(s, s->keys + k, start, TILE, &s->anchors, first, count, slopes, 1, TILE);
     }
 }
 
@@ -312,8 +330,7 @@ static int prepare(struct sweep *s) {
 }
 
 static int run_blocks(struct sweep *s, int64_t count, span_body *body) {
-    const int64_t tiles = (s->keys[0].padded + s->keys[1].padded) / TILE;
-    const struct spans spans = {1, 0, tiles * (s->anchors.count / BLOCK + 1), count, count};
+    const struct spans spans = {1, 0, tiles_in(s) * (s->anchors.count / BLOCK + 1), count, count};
     return run_spans(&spans, s->call->machine.threads, BLOCK * TILE * (int64_t)sizeof(real), body,
                      s);
 }
@@ -336,11 +353,14 @@ static int run_backward(struct sweep *s) {
     const struct pair_contrast_call *call = s->call;
     const int cosine = call->similarity == COSINE, apart = call->similarity == EUCLIDEAN;
     const real inverse = (real)(1 / call->temperature);
-    const int64_t tiles = (s->keys[0].padded + s->keys[1].padded) / TILE;
+    const int64_t pairs = blocks_in(s) * tiles_in(s) * BLOCK * TILE;
     read_statistics(s);
-    if (call->to_anchors.data && run_blocks(s, (s->anchors.count + BLOCK - 1) / BLOCK, anchor_span))
-        return -1;
-    if (call->to_keys.data && run_blocks(s, tiles, key_span)) return -1;
+    if (call->to_anchors.data && call->to_keys.data && pairs <= KEPT) {
+        s->slopes = aligned_memory(pairs * (int64_t)sizeof(real));
+        if (!s->slopes) return -1;
+    }
+    if (call->to_anchors.data && run_blocks(s, blocks_in(s), anchor_span)) return -1;
+    if (call->to_keys.data && run_blocks(s, tiles_in(s), key_span)) return -1;
     if (call->to_anchors.data)
         finish(&s->anchors, cosine, inverse, apart ? 1 : inverse, &call->to_anchors);
     for (int64_t k = 0; call->to_keys.data && k < s->sides; k++)
@@ -354,7 +374,8 @@ int NAME(pair_contrast)(const struct pair_contrast_call *call) {
     if (!failed)
         failed = call->statistics.data
                      ? run_backward(&s)
-                     : run_blocks(&s, (s.anchors.count + BLOCK - 1) / BLOCK, loss_span);
+                     : run_blocks(&s, blocks_in(&s), loss_span);
+    free(s.slopes);
     free(s.anchor);
     free(s.anchors.memory);
     for (int64_t k = 0; k < 2; k++) free(s.keys[k].memory);

@@ -75,10 +75,10 @@ ALWAYS_INLINE void clear(const int rows, vec sum[][2]) {
     EACH_ROW(rows) sum[row][0] = sum[row][1] = (vec){0};
 }
 
-ALWAYS_INLINE void write(const int rows, vec sum[][2], real *out, int64_t width) {
+ALWAYS_INLINE void write(const int rows, vec sum[][2], real *out, int64_t width, int past) {
     EACH_ROW(rows) {
-        store(out + row * width, sum[row][0]);
-        store(out + row * width + LANES, sum[row][1]);
+        put(out + row * width, sum[row][0], past);
+        put(out + row * width + LANES, sum[row][1], past);
     }
 }
 
@@ -89,7 +89,7 @@ static inline void product_into(int rows, const struct factors *f, real *out, in
         vec sum[constant][2];                                                                      \
         clear(constant, sum);                                                                      \
         multiply(constant, f, sum);                                                                \
-        write(constant, sum, out, width);                                                          \
+        write(constant, sum, out, width, 0);                                                       \
     } while (0)
     WITH_CONSTANT(rows, BODY)
 #undef BODY
@@ -106,15 +106,15 @@ static inline void product_onto(int rows, const struct factors *f, real *out, in
             sum[row][0] += load(out + row * width);                                                \
             sum[row][1] += load(out + row * width + LANES);                                        \
         }                                                                                          \
-        write(constant, sum, out, width);                                                          \
+        write(constant, sum, out, width, 0);                                                       \
     } while (0)
     WITH_CONSTANT(rows, BODY)
 #undef BODY
 }
 
-/* out = the same less the columns `from` times `radial` (PANEL numbers). */
+/* out = the same less the columns `from` times `radial` (PANEL numbers), `past` the caches. */
 static inline void product_less(int rows, const struct factors *f, const real *from,
-                                const real *radial, real *out, int64_t width) {
+                                const real *radial, real *out, int64_t width, int past) {
     const vec left = load(radial), right = load(radial + LANES);
 #define BODY(constant)                                                                             \
     do {                                                                                           \
@@ -124,7 +124,7 @@ static inline void product_less(int rows, const struct factors *f, const real *f
             sum[row][1] = -load(from + row * PANEL + LANES) * right;                               \
         }                                                                                          \
         multiply(constant, f, sum);                                                                \
-        write(constant, sum, out, width);                                                          \
+        write(constant, sum, out, width, past);                                                    \
     } while (0)
     WITH_CONSTANT(rows, BODY)
 #undef BODY

@@ -12,9 +12,10 @@
 struct prototypes {
     int64_t classes, channels, width; /* `width` separates rows */
     int64_t rows;                     /* present classes */
-    int32_t *row_of;                  /* (classes,), -1 where absent */
+    int32_t *row_of;                  /* (classes + 1,), -1 where absent, and at the end */
     int32_t *class_of;                /* (rows,) */
     real *matrix;                     /* (rows, width) */
+    real *squared;                    /* (rows,): of the matrix's rows */
     double *scale, *size;             /* (rows,): matrix row = given row / size * scale */
     real absent;                      /* how many classes stand at the floor */
     real floor;                       /* their logit */
@@ -46,9 +47,9 @@ static int prepare_prototypes(struct prototypes *p, const struct array *given,
                               const struct array *present, int64_t classes, int64_t channels,
                               int cosine, int keep_absent, double temperature) {
     const int64_t width = row_width(channels);
-    const int64_t bytes = classes * (width * (int64_t)sizeof(real) + 2 * (int64_t)sizeof(double) +
-                                     2 * (int64_t)sizeof(int32_t)) +
-                          2 * channels * (int64_t)sizeof(double);
+    const int64_t bytes = classes * ((width + 1) * (int64_t)sizeof(real) +
+                                     2 * (int64_t)sizeof(double) + 2 * (int64_t)sizeof(int32_t)) +
+                          2 * channels * (int64_t)sizeof(double) + (int64_t)sizeof(int32_t);
     char *memory = aligned_memory(bytes);
     p->memory = memory;
     if (!memory) return -1;
@@ -56,8 +57,10 @@ static int prepare_prototypes(struct prototypes *p, const struct array *given,
     p->scale = row + 2 * channels;
     p->size = p->scale + classes;
     p->matrix = (real *)(p->size + classes);
-    p->row_of = (int32_t *)(p->matrix + classes * width);
-    p->class_of = p->row_of + classes;
+    p->squared = p->matrix + classes * width;
+    p->row_of = (int32_t *)(p->squared + classes);
+    p->class_of = p->row_of + classes + 1;
+    p->row_of[classes] = -1;
     p->classes = classes;
     p->channels = channels;
     p->width = width;
@@ -76,7 +79,12 @@ static int prepare_prototypes(struct prototypes *p, const struct array *given,
             scale = squared == 0 ? 0 : 1 / sqrt(squared) / temperature;
         }
         real *to = p->matrix + p->rows * width;
-        for (int64_t d = 0; d < channels; d++) to[d] = (real)(row[d] / size * scale);
+        squared = 0;
+        for (int64_t d = 0; d < channels; d++) {
+            to[d] = (real)(row[d] / size * scale);
+            squared += (double)to[d] * (double)to[d];
+        }
+        p->squared[p->rows] = (real)squared;
         for (int64_t d = channels; d < width; d++) to[d] = 0;
         p->row_of[c] = (int32_t)p->rows;
         p->class_of[p->rows] = (int32_t)c;

@@ -12,6 +12,8 @@ static inline void pull_features(const struct prototypes *p, const struct tile *
     const int64_t D = t->channels;
     const struct blocks blocks = blocks_of(D);
     real *direct = in_place(t, gradient);
+    const int past = direct && streams(gradient, offset_of(gradient, t->image, 0, t->start), D,
+                                       sizeof(real));
     for (int64_t n = 0; n < t->count; n += PANEL)
         for (int64_t b = 0; b < blocks.number; b++) {
             const int64_t d = block_start(blocks, b), rows = block_start(blocks, b + 1) - d;
@@ -19,7 +21,7 @@ static inline void pull_features(const struct prototypes *p, const struct tile *
             const real *from = t->panels + n * D + d * PANEL;
             real *to = direct ? direct + d * gradient->strides[1] + n : panels + n * D + d * PANEL;
             const int64_t width = direct ? gradient->strides[1] : PANEL;
-            product_less((int)rows, &f, from, radial + n, to, width);
+            product_less((int)rows, &f, from, radial + n, to, width, past);
         }
     if (!direct) write_tile(t, panels, gradient, columns);
 }

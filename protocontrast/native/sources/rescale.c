@@ -41,7 +41,9 @@ ALWAYS_INLINE real rescaled(real value, real factor, real row) {
 static void rescale_columns(const struct taken *by, int64_t channels, int has_rows, real *columns,
                             int64_t stride) {
     real turned[QUAD * QUAD] = {0};
-    for (int64_t d = 0; d < channels; d += QUAD)
+    for (int64_t d = 0; d < channels; d += QUAD) {
+        for (int64_t k = 0; k < QUAD; k++)
+            ask_for(columns + (d + k) * stride + TILE, TILE * sizeof(real));
         for (int64_t n = 0; n < TILE; n += QUAD) {
             if (has_rows) transpose_quads(by->row + n, d, turned, QUAD);
             for (int64_t k = 0; k < QUAD; k++) {
@@ -50,6 +52,7 @@ static void rescale_columns(const struct taken *by, int64_t channels, int has_ro
                     at[i] = rescaled(at[i], by->factor[n + i], turned[k * QUAD + i]);
             }
         }
+    }
 }
 
 static void rescale_tile(const struct sweep *s, struct tile *t, int64_t image, int64_t start) {

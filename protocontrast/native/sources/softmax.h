@@ -1,7 +1,8 @@
 /* Logits of a tile become losses and their gradient, for whatever operator has a contrast in it.
  *
- * z = M f / |f| (cosine) or M f (dot), loss_i = w_i logsumexp z - sum_c t_ic z_c, and with
- * a = (w_i softmax z - t_i) / |f|:  dL/df = M' a - f (sum_c a_c z_c) / |f|.
+ * z = M f / |f| (cosine), M f (dot) or -|f - p| / tau (euclidean, prototype_distances.h),
+ * loss_i = w_i logsumexp z - sum_c t_ic z_c, and with a = (w_i softmax z - t_i) / |f|:
+ * dL/df = M' a - f (sum_c a_c z_c) / |f|.
  */
 #ifndef SOFTMAX_H
 #define SOFTMAX_H
@@ -30,7 +31,7 @@ struct work {
     struct tile tile;
     struct masses masses;
     real loss[TILE], lse[TILE], radial[TILE];
-    real *logits, *gradient, *columns;
+    real *logits, *gradient, *columns, *distances;
 };
 
 static inline int64_t work_bytes(int64_t channels, int64_t rows) {
@@ -42,40 +43,31 @@ static inline struct work *laid_out(const struct array *features, int64_t channe
     struct work *w = memory;
     const struct room room = give_room(&w->tile, features, channels, rows, w + 1);
     w->gradient = room.gradient, w->columns = room.columns;
-    w->logits = room.logits, w->masses.soft = room.beside;
+    w->logits = room.logits, w->masses.soft = room.beside, w->distances = room.distances;
     return w;
 }
 
-/* sum_c t_ic z_c of the tile. */
-static inline void find_target_logits(const struct softmax *s, const struct work *w,
-                                      real *target_logit) {
-    const struct prototypes *p = s->prototypes;
-    for (int n = 0; n < TILE; n++) {
-        const real at_floor = w->masses.at_floor[n];
-        target_logit[n] = at_floor == 0 ? 0 : at_floor * p->floor;
+/* sum_c t_ic z_c of a vector of pixels with soft targets, but for what is at the floor. */
+ALWAYS_INLINE vec soft_pull(const struct prototypes *p, const struct work *w, int n) {
+    const vec zero = {0}, inverse = load(w->tile.inverse + n);
+    vec sum = zero;
+    for (int64_t c = 0; c < p->rows; c++) {
+        const vec mass = load(w->masses.soft + c * TILE + n);
+        const vec logit = load(w->logits + c * TILE + n) * inverse;
+        sum += choose(mass == zero, zero, mass * logit);
     }
-    if (!s->soft) {
-        for (int n = 0; n < TILE; n++)
-            if (w->masses.label[n] >= 0) {
-                const real logit = w->logits[w->masses.label[n] * TILE + n] * w->tile.inverse[n];
-                target_logit[n] += w->masses.weight[n] * logit;
-            }
-        return;
-    }
-    for (int64_t c = 0; c < p->rows; c++)
-        for (int n = 0; n < TILE; n++) {
-            const real mass = w->masses.soft[c * TILE + n];
-            const real logit = w->logits[c * TILE + n] * w->tile.inverse[n];
-            target_logit[n] += mass == 0 ? 0 : mass * logit;
-        }
+    return sum;
 }
 
 /* One vector of pixels: logits become a, and the loss, log-sum-exp and radial part are written. */
-ALWAYS_INLINE void soften(const struct prototypes *p, struct work *w, int n,
-                          const real *target_logit, const int bounded) {
+ALWAYS_INLINE void soften(const struct prototypes *p, struct work *w, int n, const int soft,
+                          const int bounded) {
     const vec zero = {0}, inverse = load(w->tile.inverse + n), weight = load(w->masses.weight + n);
-    const vec least = every(SMALLEST_EXPONENT);
-    vec peak = zero, sum, with_logit = zero;
+    const vec least = every(SMALLEST_EXPONENT), at_floor = load(w->masses.at_floor + n);
+    const vec floor = choose(at_floor == zero, zero, at_floor * p->floor);
+    vec peak = zero, sum, with_logit = zero, own = zero;
+    mask label;
+    memcpy(&label, w->masses.label + n, sizeof label);
     if (!bounded) {
         peak = every(p->absent > 0 ? p->floor : (real)-LARGEST);
         for (int64_t c = 0; c < p->rows; c++)
@@ -85,55 +77,47 @@ ALWAYS_INLINE void soften(const struct prototypes *p, struct work *w, int n,
         sum = p->absent * exponential(every(p->floor));
     }
     if (p->absent == 0) sum = zero;
+    if (soft) own = soft_pull(p, w, n);
     for (int64_t c = 0; c < p->rows; c++) {
         real *at = w->logits + c * TILE + n;
         const vec logit = load(at) * inverse;
         const vec term = exponential(bounded ? logit : below_peak(logit, peak));
         sum += term;
         with_logit += term * logit;
+        if (!soft) own = choose(label == (word)c, weight * logit, own);
         store(at, term);
     }
     const mask ignored = weight == zero;
-    const vec whole = logarithm(sum) + peak, pull = load(target_logit + n);
-    store(w->loss + n, choose(ignored, zero, weight * whole - pull));
+    const vec whole = logarithm(sum) + peak;
+    store(w->loss + n, choose(ignored, zero, weight * whole - (own + floor)));
     store(w->lse + n, choose(ignored, every((real)INFINITY), whole));
     const vec factor = choose(ignored, zero, weight / sum);
     for (int64_t c = 0; c < p->rows; c++) {
         real *at = w->logits + c * TILE + n;
-        store(at, load(at) * (factor * inverse));
+        vec mass;
+        if (soft) mass = load(w->masses.soft + c * TILE + n);
+        else mass = choose(label == (word)c, weight, zero);
+        store(at, load(at) * (factor * inverse) - mass * inverse);
     }
     if (!p->cosine || p->rows == 0) {
         store(w->radial + n, zero);
         return;
     }
-    vec at_rows = pull;
-    if (p->absent > 0) at_rows = pull - load(w->masses.at_floor + n) * p->floor;
-    const vec radial = (with_logit * factor - at_rows) * inverse * inverse;
+    const vec radial = (with_logit * factor - own) * inverse * inverse;
     store(w->radial + n, choose(ignored, zero, radial));
 }
 
 /* The same of the tile. */
 static inline void soften_tile(const struct softmax *s, struct work *w) {
-    real target_logit[TILE];
-    find_target_logits(s, w, target_logit);
     for (int n = 0; n / PANEL * PANEL < w->tile.count; n += LANES) {
-        if (s->bounded) soften(s->prototypes, w, n, target_logit, 1);
-        else soften(s->prototypes, w, n, target_logit, 0);
+        if (s->soft) {
+            if (s->bounded) soften(s->prototypes, w, n, 1, 1);
+            else soften(s->prototypes, w, n, 1, 0);
+        } else {
+            if (s->bounded) soften(s->prototypes, w, n, 0, 1);
+            else soften(s->prototypes, w, n, 0, 0);
+        }
     }
-}
-
-/* a less the targets, which lie in memory by class. */
-static inline void subtract_targets(const struct softmax *s, struct work *w) {
-    const struct masses *m = &w->masses;
-    if (!s->soft) {
-        for (int n = 0; n < TILE; n++)
-            if (m->label[n] >= 0)
-                w->logits[m->label[n] * TILE + n] -= m->weight[n] * w->tile.inverse[n];
-        return;
-    }
-    for (int64_t c = 0; c < s->prototypes->rows; c++)
-        for (int n = 0; n < TILE; n++)
-            w->logits[c * TILE + n] -= m->soft[c * TILE + n] * w->tile.inverse[n];
 }
 
 /* The gradient of the tile's features from a, which the logits have become. */
@@ -147,6 +131,17 @@ static inline void clear_gradient(struct work *w, const struct array *gradient) 
     memset(w->gradient, 0, sizeof(real) * (size_t)tile_numbers(w->tile.channels));
     w->tile.scaled = 0;
     write_tile(&w->tile, w->gradient, gradient, w->columns);
+}
+
+/* Several at a time: one after another would wait for each other. */
+static inline double sum_of(const real *values, int64_t count) {
+    double part[8] = {0};
+    int64_t n = 0;
+    for (; n + 8 <= count; n += 8)
+        for (int i = 0; i < 8; i++) part[i] += values[n + i];
+    for (int i = 0; n + i < count; i++) part[i] += values[n + i];
+    return ((part[0] + part[1]) + (part[2] + part[3])) +
+           ((part[4] + part[5]) + (part[6] + part[7]));
 }
 
 static inline int all_ignored(const struct masses *m) {

@@ -3,6 +3,9 @@
 
 #include <pthread.h>
 #include <stdlib.h>
+#ifdef __SSE2__
+#include <immintrin.h>
+#endif
 
 #define MOST_SPANS 16        /* unless there are more images */
 #define FEWEST_TILES 16      /* of a span, where its image has as many */
@@ -44,6 +47,9 @@ static void *work_on(void *argument) {
         if (span >= work->spans->count) break;
         work->body(work->context, span, scratch);
     }
+#ifdef __SSE2__
+    _mm_sfence(); /* what was written past the caches is seen before this thread's end */
+#endif
     free(scratch);
     return NULL;
 }

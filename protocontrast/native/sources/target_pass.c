@@ -14,7 +14,7 @@ struct sweep {
     struct targets targets;
     struct softmax softmax;
     struct totals totals;
-    real *class_weight; /* (classes,), 1 where a class carries loss */
+    real *class_weight; /* (classes + 1,), 1 where a class carries loss */
     double *losses;     /* [spans][classes] */
 };
 
@@ -117,7 +117,6 @@ static void lose_tile(const struct sweep *s, struct work *w, double *losses) {
             if (w->masses.label[n] >= 0)
                 losses[s->prototypes.class_of[w->masses.label[n]]] += w->loss[n];
     if (!s->call->gradient.data) return;
-    subtract_targets(&s->softmax, w);
     write_gradient(&s->prototypes, w, &s->call->gradient);
 }
 
@@ -211,12 +210,13 @@ static int prepare(struct sweep *s) {
         if (prepare_prototypes(&s->others, nearest, &call->present, C, D, 1, 0,
                                call->confidence ? call->temperature : 1))
             return -1;
-    s->class_weight = aligned_memory(C * (int64_t)sizeof(real));
+    s->class_weight = aligned_memory((C + 1) * (int64_t)sizeof(real));
     s->losses = aligned_memory(s->spans.count * C * (int64_t)sizeof *s->losses);
     if (!s->class_weight || !s->losses) return -1;
     for (int64_t c = 0; c < C; c++)
         s->class_weight[c] = s->prototypes.row_of[c] >= 0 && call->counted.data &&
                              ((const uint8_t *)call->counted.data)[c * call->counted.strides[0]];
+    s->class_weight[C] = 0;
     s->labels = (struct array){call->labels, {call->pixels, 1, 0}, INT64};
     const int soft = call->targets.data != NULL;
     s->targets = (struct targets){soft ? &call->targets : &s->labels, &NONE,           &NONE,

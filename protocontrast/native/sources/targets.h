@@ -7,7 +7,7 @@
 struct targets {
     const struct array *labels, *pixel_weight, *grad_output;
     const struct prototypes *prototypes;
-    const real *class_weight; /* (classes,), 0 where a class does not count */
+    const real *class_weight; /* (classes + 1,), 0 where a class does not count, and at the end */
     int soft;
     int64_t ignore_index;
     real whole; /* divides all masses */
@@ -17,15 +17,15 @@ struct targets {
 struct masses {
     real weight[TILE];
     real at_floor[TILE];  /* the part of it that is pulled to absent classes */
-    int32_t label[TILE];  /* row of the one class, or -1; of hard labels */
+    word label[TILE];     /* row of the one class, or -1; of hard labels */
     real *soft;           /* [rows][TILE], of soft targets */
 };
 
 static inline real times(real mass, real factor) {
-    return mass == 0 || factor == 0 ? 0 : mass * factor;
+    return (mass == 0) | (factor == 0) ? 0 : mass * factor;
 }
 
-/* (classes,): the class weights, 0 where absent classes do not count. */
+/* (classes + 1,): the class weights, 0 where absent classes do not count, and at the end. */
 static inline void read_class_weight(const struct prototypes *p, const struct array *given,
                                      int keep_absent, real *class_weight) {
     for (int64_t c = 0; c < p->classes; c++) {
@@ -33,13 +33,14 @@ static inline void read_class_weight(const struct prototypes *p, const struct ar
         if (given->data) widen(given, c * given->strides[0], 1, 1, class_weight + c);
         if (!keep_absent && p->row_of[c] < 0) class_weight[c] = 0;
     }
+    class_weight[p->classes] = 0;
 }
 
 /* The pixels' own factors: weight, the gradient of its loss, one over the sum of all. */
 static void apply_factors(const struct targets *t, int64_t image, int64_t start, int64_t count,
                           real *factor) {
     real other[TILE];
-    for (int64_t n = 0; n < count; n++) factor[n] = 1;
+    for (int64_t n = 0; n < TILE; n++) factor[n] = 1;
     const struct array *given[2] = {t->pixel_weight, t->grad_output};
     for (int i = 0; i < 2; i++) {
         const struct array *a = given[i];
@@ -49,24 +50,30 @@ static void apply_factors(const struct targets *t, int64_t image, int64_t start,
     }
 }
 
+/* Without a branch: which pixels are ignored is not to be foreseen. */
 static void read_hard(const struct targets *t, int64_t image, int64_t start, int64_t count,
                       const real *factor, struct masses *m) {
     const struct array *a = t->labels;
     const int64_t classes = t->prototypes->classes;
     int64_t label[TILE];
     read_labels(a, image * a->strides[0] + start * a->strides[1], a->strides[1], count, label);
-    for (int64_t n = 0; n < TILE; n++) {
-        m->weight[n] = m->at_floor[n] = 0;
-        m->label[n] = -1;
+    for (int64_t n = count; n < TILE; n++) label[n] = classes;
+    for (int n = 0; n < TILE; n++) {
         /* What is no class was refused before; here it must still not be an index. */
-        if (n >= count || label[n] == t->ignore_index) continue;
-        if ((uint64_t)label[n] >= (uint64_t)classes) continue;
-        const int32_t row = t->prototypes->row_of[label[n]];
-        const real weight = times(t->class_weight[label[n]], factor[n]) / t->whole;
+        const int used = (label[n] != t->ignore_index) & ((uint64_t)label[n] < (uint64_t)classes);
+        label[n] = used ? label[n] : classes;
+    }
+    for (int n = 0; n < TILE; n++) {
+        int64_t at = label[n];
+        ONE_BY_ONE(at);
+        m->weight[n] = t->class_weight[at];
+        m->label[n] = t->prototypes->row_of[at];
+    }
+    for (int n = 0; n < TILE; n++) {
+        const real weight = times(m->weight[n], factor[n]) / t->whole;
         m->weight[n] = weight;
-        if (weight == 0) continue;
-        m->label[n] = row;
-        if (row < 0) m->at_floor[n] = weight;
+        m->at_floor[n] = m->label[n] < 0 ? weight : 0;
+        m->label[n] = weight == 0 ? -1 : m->label[n];
     }
 }
 

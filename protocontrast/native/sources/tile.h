@@ -8,7 +8,7 @@
 
 #include <math.h>
 
-#include "dtypes.h"
+#include "columns.h"
 #include "transpose.h"
 
 /* Squared lengths of 2 to this power, and to its negative, leave room for products with others. */
@@ -40,14 +40,14 @@ static inline int64_t row_width(int64_t channels) {
 static inline int64_t tile_numbers(int64_t channels) { return TILE * channels; }
 static inline int64_t row_numbers(int64_t channels) { return TILE * row_width(channels) + PANEL; }
 
-/* A thread's memory: panels of a gradient, rows of either, logits and as many numbers beside. */
+/* A thread's memory: panels of a gradient, rows of either, logits and twice as many numbers. */
 struct room {
-    real *gradient, *columns, *logits, *beside;
+    real *gradient, *columns, *logits, *beside, *distances;
 };
 
 static inline int64_t room_bytes(int64_t channels, int64_t rows) {
     const int64_t numbers = 2 * tile_numbers(channels) + 2 * row_numbers(channels);
-    return 64 + (numbers + 2 * rows * TILE) * (int64_t)sizeof(real);
+    return 64 + (numbers + 3 * rows * TILE) * (int64_t)sizeof(real);
 }
 
 /* Begins at the next cache line; the tile gets its panels and rows. */
@@ -61,6 +61,7 @@ static inline struct room give_room(struct tile *t, const struct array *features
     room.columns = t->rows + row_numbers(channels);
     room.logits = room.columns + row_numbers(channels);
     room.beside = room.logits + rows * TILE;
+    room.distances = room.beside + rows * TILE;
     return room;
 }
 
@@ -89,23 +90,16 @@ static inline void read_tile(struct tile *t, int64_t image, int64_t start, int64
         rows_to_panels(t->rows, row_width(D), t->count, D, t->panels);
         return;
     }
-    const int whole = t->count == TILE;
-    for (int64_t d = 0; d < D; d++) {
-        const int64_t offset = offset_of(f, image, d, start);
-        if (whole && along == 1 && f->dtype == REAL_DTYPE) {
-            const real *from = (const real *)f->data + offset;
-            for (int64_t n = 0; n < TILE; n += PANEL) {
-                real *to = t->panels + n * D + d * PANEL;
-                store(to, load(from + n));
-                store(to + LANES, load(from + n + LANES));
-            }
-            continue;
-        }
+    if (t->count == TILE && along == 1) {
+        read_columns(f, offset_of(f, image, 0, start), D, t->panels);
+        return;
+    }
+    for (int64_t d = 0; d < D; d++)
         for (int64_t n = 0; n < t->count; n += PANEL) {
             const int64_t some = t->count - n < PANEL ? t->count - n : PANEL;
-            widen(f, offset + n * along, along, some, t->panels + n * D + d * PANEL);
+            widen(f, offset_of(f, image, d, start + n), along, some,
+                  t->panels + n * D + d * PANEL);
         }
-    }
 }
 
 static inline void square_tile(struct tile *t) {
@@ -121,6 +115,9 @@ static inline void square_tile(struct tile *t) {
 
 /* What ignored pixels hold may be anything, and 0 times it is not 0: they become 0 themselves. */
 static inline void clear_ignored(struct tile *t, const real *weight) {
+    int finite = 1;
+    for (int n = 0; n < TILE; n++) finite &= t->squared[n] <= LARGEST;
+    if (finite) return;
     for (int64_t n = 0; n < t->count; n++)
         if (weight[n] == 0 && !(t->squared[n] <= LARGEST)) {
             real *column = t->panels + in_panels(n, t->channels);
@@ -179,6 +176,10 @@ static inline void write_tile(const struct tile *t, real *panels, const struct a
         panels_to_rows(panels, t->count, D, rows, width);
         for (int64_t n = 0; n < t->count; n++)
             narrow(to, offset + n * along, 1, D, rows + n * width);
+        return;
+    }
+    if (t->count == TILE && along == 1) {
+        write_columns(panels, to, offset_of(to, t->image, 0, t->start), D);
         return;
     }
     for (int64_t d = 0; d < D; d++)

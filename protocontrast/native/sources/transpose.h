@@ -2,8 +2,7 @@
 #ifndef TRANSPOSE_H
 #define TRANSPOSE_H
 
-#include "product.h"
-#include "spans.h"
+#include "columns.h"
 
 /* 16 bytes, whatever the variant: transposed in registers without crossing their halves. */
 #define QUAD (16 / (int)sizeof(real))
@@ -77,9 +76,12 @@ static inline void panels_to_rows(const real *panels, int64_t count, int64_t cha
 /* A whole tile of columns that lie `stride` apart, of as many channels as quads divide. */
 static inline void columns_to_rows(const real *columns, int64_t stride, int64_t channels,
                                    real *rows, int64_t width) {
-    for (int64_t d = 0; d < channels; d += QUAD)
+    for (int64_t d = 0; d < channels; d += QUAD) {
+        for (int i = 0; i < QUAD; i++)
+            ask_for(columns + (d + i) * stride + TILE, TILE * sizeof(real));
         for (int64_t n = 0; n < TILE; n += QUAD)
             transpose_quad(columns + d * stride + n, stride, rows + n * width + d, width);
+    }
 }
 
 static inline void rows_to_columns(const real *rows, int64_t width, int64_t channels, real *columns,

@@ -4,6 +4,9 @@
 
 #include <stdint.h>
 #include <string.h>
+#ifdef __SSE2__
+#include <immintrin.h>
+#endif
 
 /* The build defines VARIANT and VECTOR_BYTES, and DOUBLE for the build in float64. */
 #ifdef DOUBLE
@@ -35,6 +38,9 @@ typedef word mask __attribute__((vector_size(VECTOR_BYTES)));
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
+/* An index whose use is not to become a gather: on many processors that is slower. */
+#define ONE_BY_ONE(index) __asm__("" : "+r"(index))
+
 ALWAYS_INLINE vec load(const real *from) {
     vec value;
     memcpy(&value, from, sizeof value);
@@ -42,6 +48,29 @@ ALWAYS_INLINE vec load(const real *from) {
 }
 
 ALWAYS_INLINE void store(real *to, vec value) { memcpy(to, &value, sizeof value); }
+
+/* Stores past the caches, where that is asked for and the processor can: `to` is then aligned. */
+ALWAYS_INLINE void put(void *to, vec value, int past) {
+#if defined(__AVX512F__)
+    if (past) {
+        _mm512_stream_si512(to, (__m512i)value);
+        return;
+    }
+#elif defined(__AVX__)
+    if (past) {
+        _mm256_stream_si256(to, (__m256i)value);
+        return;
+    }
+#elif defined(__SSE2__)
+    if (past) {
+        _mm_stream_si128(to, (__m128i)value);
+        return;
+    }
+#else
+    (void)past;
+#endif
+    memcpy(to, &value, sizeof value);
+}
 
 /* Less 0, and not plus: that is x for -0, too, so it costs no instruction. */
 ALWAYS_INLINE vec every(real x) { return x - (vec){0}; }
