@@ -78,7 +78,8 @@ class Slopes(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """Of all pixels (B, H, W): log-sum-exps in units of log(2) and slopes, if one is not None."""
+    """Of all pixels (B, H, W): log-sum-exps in units of log(2) and, with smoothing, each slope;
+    else one stands for all."""
 
     lse: Any
     whole: Any

@@ -36,6 +36,7 @@ from protocontrast.kernels.upsampling import (
     block_at,
     first_in,
     grid_of,
+    load_by_columns,
     load_pixels,
     most_in,
     power_of_two_below,
@@ -141,8 +142,7 @@ def upsampled_cross_entropy_backward_kernel(
     start = reads(tl.maximum(begin, 0), logits.width, labels.width, META.ALIGNED).interval
     before, behind = sends(block.across.interval, block.share)
     behind_start = block.across.interval - start
-    number = tl.reshape(begin - runs.first, [META.BLOCK_W // META.RUN, META.RUN])
-    number = tl.max(number, axis=1) // META.RUN
+    number = tl.arange(0, META.BLOCK_W // META.RUN) + block.strip * (META.BLOCK_W // META.RUN)
     slot = (block.image * META.C + offs_c.to(tl.int64)) * (logits.height + 1) + block.interval
     mask = (offs_c < META.C)[:, None] & (number < runs.count)[None, :]
     for send in tl.static_range(META.SENDS):
@@ -182,11 +182,10 @@ def upsampled_cross_entropy_cells_kernel(gradient, labels, runs, most, meta: tl.
         start = reads(tl.maximum(column, 0), gradient.width, labels.width, META.ALIGNED).interval
         send = columns + 1 - start
         sent = (column <= last) & (send >= 0) & (send < META.SENDS)
-        place = (send.to(tl.int64) * runs.count + near + step)[None, :]
+        place = send.to(tl.int64) * runs.count + near + step
         for side in tl.static_range(2):
             slot = (below if side == 0 else above) * META.SENDS * runs.count
-            where = runs.pointer + slot[:, None] + place
-            total += tl.load(where, mask=mask & sent[None, :], other=0.0)
+            total += load_by_columns(runs.pointer, slot, place, mask & sent[None, :])
     where = gradient.pointer + image * gradient.stride_b + row.to(tl.int64) * gradient.stride_h
     where += columns[None, :].to(tl.int64) * gradient.stride_w
     where += offs_c[:, None].to(tl.int64) * gradient.stride_c
@@ -219,7 +218,7 @@ def _kept(call: UpsampledCall) -> Kept | None:
         return None
     shape = (4 if call.label_smoothing else 2, *call.labels.shape)
     found = call.logits.new_empty(shape, dtype=accumulation_dtype(call.logits)).unbind()
-    kept = Kept(*found, *[None] * (4 - len(found)))
+    kept = Kept(*found, *found[: 4 - len(found)])
     sweep(call, None, None, kept)
     return kept
 

@@ -38,7 +38,7 @@ class Reads(NamedTuple):
 
 class Block(NamedTuple):
     """A program's pixels: the output rows of an image in one interval, from `row` to before `end`,
-    and columns [BLOCK_W] with the shares of the cells behind; some may not be there."""
+    and the columns [BLOCK_W] of a strip with the shares of the cells behind, some not there."""
 
     image: Any
     interval: Any
@@ -47,6 +47,7 @@ class Block(NamedTuple):
     down: Any
     columns: Any
     inside: Any
+    strip: Any
     across: Any
     share: Any
 
@@ -116,11 +117,12 @@ def block_at(number, logits, labels, first_column, META: tl.constexpr):
     row = first_in(interval, logits.height, labels.height, META.ALIGNED)
     end = first_in(interval + 1, logits.height, labels.height, META.ALIGNED)
     down = reads(row, logits.height, labels.height, META.ALIGNED)
-    columns = first_column + (number % strips) * META.BLOCK_W + tl.arange(0, META.BLOCK_W)
+    strip = number % strips
+    columns = first_column + strip * META.BLOCK_W + tl.arange(0, META.BLOCK_W)
     inside = (columns >= 0) & (columns < labels.width)
     across = reads(tl.maximum(columns, 0), logits.width, labels.width, META.ALIGNED)
     share = share_behind(across, 0, logits.width, META)
-    return Block(image, interval, row, end, down, columns, inside, across, share)
+    return Block(image, interval, row, end, down, columns, inside, strip, across, share)
 
 
 @triton.jit
@@ -133,6 +135,24 @@ def blended(before, behind, share):
 
 
 @triton.jit
+def flat(values, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """[ROWS, COLUMNS] in a single axis, of what has one row or one column."""
+    return tl.reshape(tl.broadcast_to(values, [ROWS, COLUMNS]), [ROWS * COLUMNS])
+
+
+@triton.jit
+def load_by_columns(pointer, rows, columns, mask):
+    """At the sums of two offsets, of rows [M] and of columns [N], each column a thread's own.
+
+    Without the detour by a single axis triton may choose rows, and exchange what is loaded.
+    """
+    M: tl.constexpr = rows.shape[0]
+    N: tl.constexpr = columns.shape[0]
+    where = pointer + flat(rows[:, None], M, N) + flat(columns[None, :], M, N)
+    return tl.reshape(tl.load(where, mask=flat(mask, M, N), other=0.0), [M, N])
+
+
+@triton.jit
 def row_before(logits, block, interval, first_class, META: tl.constexpr):
     """The row of cells before an interval, blended in width: [BLOCK_C, BLOCK_W], -inf where there
     is no class. In units of log(2), which spares every exponential a product."""
@@ -140,14 +160,14 @@ def row_before(logits, block, interval, first_class, META: tl.constexpr):
     row = tl.minimum(tl.maximum(interval - 1, 0), logits.height - 1).to(tl.int64)
     before = tl.maximum(block.across.interval - 1, 0).to(tl.int64)
     behind = tl.minimum(block.across.interval, logits.width - 1).to(tl.int64)
-    where = logits.pointer + block.image * logits.stride_b + row * logits.stride_h
+    pointer = logits.pointer + block.image * logits.stride_b + row * logits.stride_h
     mask = block.inside[None, :]
     if META.BLOCK_C >= META.C:
         # Known when the kernel is compiled: padding takes no instruction.
         mask = mask & (classes < META.C)[:, None]
-    where += tl.minimum(classes, META.C - 1)[:, None].to(tl.int64) * logits.stride_c
-    left = tl.load(where + before[None, :] * logits.stride_w, mask=mask, other=0.0)
-    right = tl.load(where + behind[None, :] * logits.stride_w, mask=mask, other=0.0)
+    where = tl.minimum(classes, META.C - 1).to(tl.int64) * logits.stride_c
+    left = load_by_columns(pointer, where, before * logits.stride_w, mask)
+    right = load_by_columns(pointer, where, behind * logits.stride_w, mask)
     wide = blended(left.to(META.ACC), right.to(META.ACC), block.share[None, :])
     wide *= tl.full([1, 1], LOG2E, META.ACC)
     return tl.where((classes < META.C)[:, None], wide, float("-inf"))
