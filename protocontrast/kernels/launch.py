@@ -178,6 +178,14 @@ def sizes(features: Tensor, classes: int, halved: torch.dtype | None = None) -> 
     return Meta(*arithmetic(features, halved), C=classes, D=channels, ROW=row, BLOCK_C=block_c)
 
 
+def is_aligned(features: Tensor) -> bool:
+    """Whether every run of pixels or of channels starts at a multiple of 16 bytes."""
+    steps = [stride for stride in features.stride()[1:] if stride != 1] + [features.stride(0)]
+    width = features.element_size()
+    runs = len(steps) < 3 and all(step * width % 16 == 0 for step in steps)
+    return runs and features.data_ptr() % 16 == 0
+
+
 def plan(
     row: str, features: Tensor, classes: int, halved: torch.dtype | None = None
 ) -> tuple[Meta, dict[str, Any]]:
@@ -186,11 +194,17 @@ def plan(
     `row` is that of the table of tile sizes.
     """
     width, channels = features.element_size(), features.shape[1]
-    config = configuration(row, family(features), width, channels, classes)
-    meta = sizes(features, classes, halved)._replace(
+    own = family(features)
+    # The interpreter has no wide loads.
+    aligned = own == "interpreter" or is_aligned(features)
+    config = configuration(row, own, width, channels, classes, aligned)
+    meta = sizes(features, classes, halved)
+    exact = config.exact if width == 4 and meta.PRECISION == "ieee" else meta.PRECISION
+    meta = meta._replace(
+        PRECISION=exact,
         BLOCK_P=config.block_p,
         BLOCK_D=config.block_d,
-        PROGRAMS=config.programs if config.block_d >= channels else 0,
+        PROGRAMS=config.programs,
     )
     return meta, options(config.num_warps, config.num_stages)
 

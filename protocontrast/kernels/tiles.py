@@ -106,17 +106,16 @@ def load_channels(whole, tile, offs_d, D: tl.constexpr):
 
 
 @triton.jit
-def load_tile(tile, offs_d, META: tl.constexpr):
-    """[BLOCK_P, BLOCK_D] of the features."""
-    return load_channels(tile.features, tile, offs_d, META.D)
+def from_channel(whole, start):
+    """A map from a channel on: blocks of as many channels then share their offsets."""
+    pointer = whole.pointer + tl.full([], start, tl.int64) * whole.stride_d
+    return Map(pointer, whole.stride_b, whole.stride_d, whole.stride_p, whole.pixels)
 
 
 @triton.jit
-def load_channel(tile, d):
-    """[BLOCK_P] of one channel of the features, 0 outside."""
-    whole = tile.features
-    where = whole.pointer + tile.image * whole.stride_b + tl.cast(d, tl.int64) * whole.stride_d
-    return tl.load(where + tile.offs.to(tl.int64) * whole.stride_p, mask=inside(tile), other=0.0)
+def load_tile(tile, offs_d, META: tl.constexpr):
+    """[BLOCK_P, BLOCK_D] of the features."""
+    return load_channels(tile.features, tile, offs_d, META.D)
 
 
 @triton.jit
