@@ -75,7 +75,7 @@ def row_for(job: Job, family: str, config: Config) -> Row:
 def written(row: Row) -> str:
     """The row as the table spells it."""
     where = f'("{row.families[0]}",), ("{row.kernels[0]}",), {row.widths!r}'
-    config = ", ".join(map(str, row.config))
+    config = ", ".join(map(repr, row.config))
     return f"Row({where}, {row.channels}, {row.classes}, Config({config})),"
 
 

@@ -35,7 +35,9 @@ def test_narrow_features_have_no_wide_tiles() -> None:
 def test_a_row_is_printed_as_the_table_has_it() -> None:
     row = tune.row_for(Job("contrast", "bfloat16", 256, 19), "sm90", Config(128, 64, 4, 3))
     line = tune.written(row)
-    assert line == 'Row(("sm90",), ("contrast",), (2,), 256, 32, Config(128, 64, 4, 3, 0)),'
+    assert (
+        line == 'Row(("sm90",), ("contrast",), (2,), 256, 32, Config(128, 64, 4, 3, 0, \'ieee\')),'
+    )
     assert eval(line, {"Row": Row, "Config": Config}) == (row,)
 
 

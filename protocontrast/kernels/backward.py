@@ -14,6 +14,7 @@ from protocontrast.kernels.launch import (
     run,
     span_of,
     tile_count,
+    walkers,
 )
 from protocontrast.kernels.prototypes import Prototypes, finish, prepare
 from protocontrast.kernels.tiles import map_of
@@ -44,7 +45,8 @@ def send_back(
     """Start a kernel of the `row` of tile sizes; both gradients, empty where not wanted.
 
     It takes features, prepared prototypes, the features' gradient, partial sums of the
-    prototypes', each of these None where not wanted, then `arguments` of its own.
+    prototypes', each of these None where not wanted, what `walkers` says if its programs keep
+    prototypes, else None, then `arguments` of its own.
     """
     images, channels, pixels = features.shape
     prototypes = given.rows
@@ -53,16 +55,22 @@ def send_back(
         return gradient, torch.zeros_like(prototypes) if wants[1] else prototypes.new_empty(0)
     prepared = prepare(features, given)
     meta, how = plan(row, features, len(prototypes))
+    if given.similarity == "euclidean":
+        meta = meta._replace(PROGRAMS=0)
     span = meta.BLOCK_P
-    partial = None
+    walk, partial = None, None
     if wants[1]:
         span = span_of(images, channels, pixels, features.element_size(), meta.C)
         slots = images * tile_count(pixels, span)
         partial = features.new_empty(slots, meta.C, channels, dtype=accumulation_dtype(features))
+    programs = images * tile_count(pixels, span)
+    if meta.PROGRAMS:
+        walk = walkers(features, meta)
+        programs = walk[1]
     meta = meta._replace(SPAN=span, SIMILARITY=given.similarity, IGNORE_INDEX=ignore_index)
     written = map_of(gradient if wants[0] else None)
-    arguments = map_of(features), prepared, written, partial, *arguments
-    run(Launch(kernel, images * tile_count(pixels, span), arguments, meta, how), features)
+    arguments = map_of(features), prepared, written, partial, walk, *arguments
+    run(Launch(kernel, programs, arguments, meta, how), features)
     if partial is None:
         return gradient, prototypes.new_empty(0)
     return gradient, finish(features, partial.sum(dim=0), given)

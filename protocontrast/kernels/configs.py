@@ -33,7 +33,8 @@ class Config(NamedTuple):
     """A tile of pixels and channels, and how a program runs.
 
     `programs`: so many on a multiprocessor, which keep the prototypes and walk tiles of all
-    channels, where these fit `block_d`; 0: one for every tile.
+    channels; 0: one for every tile, which reads them block by block. `exact`: how float32 products
+    are taken that are to lose nothing: "ieee" has no tensor cores, "bf16x6" six products of thirds.
     """
 
     block_p: int
@@ -41,6 +42,7 @@ class Config(NamedTuple):
     num_warps: int
     num_stages: int
     programs: int = 0
+    exact: str = "ieee"
 
 
 class Row(NamedTuple):
@@ -68,20 +70,25 @@ PAIRS = ("pair_contrast", "pair_contrast_backward")
 DISTRIBUTION = ("distribution_contrast",)
 DISTRIBUTION_FEATURES = ("distribution_contrast_backward",)
 DISTRIBUTION_BOTH = ("distribution_contrast_backward_both",)
+WALKING = (*FORWARD, *FEATURES)
 DISTRIBUTIONS = (*DISTRIBUTION, *DISTRIBUTION_FEATURES, *DISTRIBUTION_BOTH)
 
 ROWS: tuple[Row, ...] = (
     # Small, so that a test of a hundred pixels and 33 channels meets every seam.
-    Row(("interpreter",), KERNELS, (2, 4, 8), ANY, ANY, Config(32, 32, 4, 1, 2)),
+    Row(("interpreter",), WALKING, (2, 4, 8), 64, ANY, Config(32, 32, 4, 1, 2)),
+    Row(("interpreter",), KERNELS, (2, 4, 8), ANY, ANY, Config(32, 32, 4, 1)),
     # float64 serves gradient checks.
     Row(GPUS, KERNELS, (8,), ANY, 32, Config(32, 32, 4, 1)),
     Row(GPUS, KERNELS, (8,), ANY, ANY, Config(16, 16, 8, 1)),
     # A tile of all channels stays in registers between the passes of a backward; beside the
     # prototypes' partial sums it does not fit, nor do float32 products, which use no tensor cores.
-    Row(("sm90", "sm100"), FEATURES, (2,), 128, 32, Config(64, 128, 8, 1)),
+    Row(("sm90",), FEATURES, (2,), 256, 32, Config(64, 64, 4, 2, 2)),
+    Row(("sm100",), FEATURES, (2,), 128, 32, Config(64, 128, 8, 1)),
     Row(("sm80", "gfx942"), FEATURES, (2,), 128, 32, Config(32, 128, 4, 1)),
     # Larger ones are read again, from cache: kept, they leave a multiprocessor one program.
     Row(NVIDIA, FEATURES, (2,), ANY, 32, Config(128, 32, 4, 2)),
+    Row(("sm90",), FORWARD, (4,), ANY, 32, Config(128, 32, 4, 3, 0, "bf16x6")),
+    Row(("sm90",), (*FEATURES, *BOTH[:1]), (4,), ANY, 32, Config(64, 32, 4, 2, 0, "bf16x6")),
     Row(("sm90",), FORWARD, (2,), 128, 32, Config(128, 128, 4, 3, 2)),
     Row(("sm90",), FORWARD, (2,), 256, 32, Config(64, 256, 4, 3, 2)),
     Row(("sm90",), FORWARD, (2,), ANY, 32, Config(256, 64, 8, 3)),
@@ -155,22 +162,28 @@ def power_of_two(least: int) -> int:
     return max(16, 1 << (least - 1).bit_length())
 
 
-def row_of(kernel: str, family: str, width: int, channels: int, classes: int) -> Row:
-    """The first row that fits."""
+def row_of(
+    kernel: str, family: str, width: int, channels: int, classes: int, aligned: bool = True
+) -> Row:
+    """The first row that fits; without aligned runs no tile of all channels is kept."""
     for row in ROWS:
         fits = family in row.families and kernel in row.kernels and width in row.widths
+        fits = fits and (aligned or not row.config.programs)
         if fits and channels <= row.channels and classes <= row.classes:
             return row
     raise RuntimeError(f"configuration: expected a row for {kernel} on {family}, got none.")
 
 
 @cache
-def configuration(kernel: str, family: str, width: int, channels: int, classes: int) -> Config:
+def configuration(
+    kernel: str, family: str, width: int, channels: int, classes: int, aligned: bool = True
+) -> Config:
     """The configuration of a kernel for features of `width` bytes per element.
 
-    It is kept: whoever exchanges `ROWS` clears what is kept.
+    `aligned`: runs of pixels or of channels start at multiples of 16 bytes. It is kept: whoever
+    exchanges `ROWS` clears what is kept.
     """
-    config = row_of(kernel, family, width, channels, classes).config
+    config = row_of(kernel, family, width, channels, classes, aligned).config
     if family == "gfx942":
         # A warp is twice as wide there, and more than four share their registers.
         config = config._replace(num_warps=4)

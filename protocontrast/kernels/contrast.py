@@ -14,7 +14,7 @@ from protocontrast.calls import ContrastCall
 from protocontrast.kernels.launch import Launch, accumulation_dtype, plan, run, walkers
 from protocontrast.kernels.meta import constants
 from protocontrast.kernels.prototypes import Prototypes, prepare
-from protocontrast.kernels.scores import kept_of, logits_of, read_scores
+from protocontrast.kernels.scores import kept_of, logits_of, scores_of
 from protocontrast.kernels.targets import masses, own_class, targets_of
 from protocontrast.kernels.tiles import flat, inside, map_of, tile_of
 
@@ -68,7 +68,7 @@ def store_statistics(statistics, tile, pull, weight, lse):
 def contrast_tile(number, features, targets, prepared, kept, statistics, META: tl.constexpr):
     """One tile of BLOCK_P pixels of one image."""
     tile = tile_of(features, number, META)
-    total, length = read_scores(tile, prepared.matrix, kept.factor, META)
+    total, length = scores_of(tile, prepared, kept, META)
     logits, _ = logits_of(total, length, kept.classes.scale, META)
     logits += kept.classes.offset[None, :]
     pull, weight = pull_of(targets, tile, prepared.table, logits, META)

@@ -17,15 +17,20 @@ from protocontrast.kernels.meta import constants
 from protocontrast.kernels.prototypes import Prototypes
 from protocontrast.kernels.scores import (
     add_scores,
-    classes_of,
+    kept_of,
+    kept_scores,
+    load_blocks,
     logits_of,
+    pushes_of,
     read_scores,
     to_features,
+    to_kept_features,
     to_rows,
 )
-from protocontrast.kernels.targets import masses, targets_of
+from protocontrast.kernels.targets import masses, own_class, targets_of
 from protocontrast.kernels.tiles import (
     flat,
+    from_channel,
     inside,
     load_pixels,
     load_tile,
@@ -33,6 +38,7 @@ from protocontrast.kernels.tiles import (
     span_at,
     store_tile,
     tile_at,
+    tile_of,
 )
 
 
@@ -55,23 +61,79 @@ def returned(upstream, tile, ACC: tl.constexpr):
     return load_pixels(upstream.grad_output, tile).to(ACC), lse
 
 
+class Slopes(NamedTuple):
+    """Of a tile: d loss / d product [BLOCK_P, BLOCK_C] but for the classes' scale, what to take off
+    along the pixel [BLOCK_P], its inverse length, and whether it has a gradient [BLOCK_P, 1]."""
+
+    products: Any
+    radial: Any
+    inverse: Any
+    kept: Any
+
+
 @triton.jit
-def contrast_backward_kernel(
-    features, prepared, gradient, partial, targets, upstream, meta: tl.constexpr
+def pushed(softmax, targets, tile, table, META: tl.constexpr):
+    """d loss / d logit [BLOCK_P, BLOCK_C] by a pixel's softmax, and its weight [BLOCK_P]."""
+    offs_c = tl.arange(0, META.BLOCK_C)
+    share = table + 2 * META.BLOCK_C
+    if targets.labels.pointer.dtype.element_ty.is_floating():
+        mass, weight = masses(targets, tile, tl.load(share + offs_c), META)
+        return softmax * weight[:, None] - mass, weight
+    else:
+        label, weight = own_class(targets, tile, share, META)
+        own = label[:, None] == offs_c[None, :]
+        return tl.where(own, softmax - 1.0, softmax) * weight[:, None], weight
+
+
+@triton.jit
+def slopes_of(total, length, tile, targets, upstream, prepared, classes, META: tl.constexpr):
+    """The slopes of a tile of pixels from its products and what they are divided by."""
+    logits, inverse = logits_of(total, length, classes.scale, META)
+    grad_output, lse = returned(upstream, tile, META.ACC)
+    softmax = tl.exp(logits + classes.offset[None, :] - lse[:, None])
+    grad_logits, weight = pushed(softmax, targets, tile, prepared.table, META)
+    # An ignored pixel's features and what comes back to it may be anything, and so may the
+    # features of a pixel to which nothing comes back: neither has a gradient.
+    kept = ((weight != 0.0) & (grad_output != 0.0))[:, None]
+    grad_logits = tl.where(kept, grad_logits * grad_output[:, None], 0.0)
+    radial = tl.zeros([META.BLOCK_P], dtype=META.ACC)
+    if META.SIMILARITY == "cosine":
+        radial = tl.sum(grad_logits * logits * inverse, axis=1)
+    products = tl.where(kept, grad_logits * inverse, 0.0)
+    return Slopes(products, radial, tl.where(kept, inverse, 0.0), kept)
+
+
+@triton.jit
+def send_tile_back(tile, targets, upstream, prepared, kept, gradient, META: tl.constexpr):
+    """The gradient of a tile, of which a program has all channels at hand."""
+    PARTS: tl.constexpr = (META.D + META.BLOCK_D - 1) // META.BLOCK_D
+    blocks = load_blocks(tile, META)
+    total, length = kept_scores(blocks, tile, kept.factors, META, True)
+    slopes = slopes_of(total, length, tile, targets, upstream, prepared, kept.classes, META)
+    pushes, unit = pushes_of(slopes.products * kept.classes.scale[None, :], blocks[0].dtype, META)
+    for part in tl.static_range(PARTS):
+        block, factor = blocks[part], kept.factors[part]
+        block = tl.where(slopes.kept, block, tl.zeros_like(block))
+        found = to_kept_features(block, pushes, unit, slopes.radial, slopes.inverse, factor, META)
+        here, offs_d = from_channel(gradient, part * META.BLOCK_D), tl.arange(0, META.BLOCK_D)
+        store_tile(here, tile, offs_d, found, META.D - part * META.BLOCK_D)
+
+
+@triton.jit
+def send_span_back(
+    features, prepared, kept, gradient, partial, targets, upstream, META: tl.constexpr
 ):
-    """One program per SPAN pixels of one image, which it walks in tiles of BLOCK_P."""
-    META: tl.constexpr = constants(meta)
+    """The gradients of SPAN pixels, in tiles whose channels are read block by block."""
     RESIDENT: tl.constexpr = META.BLOCK_D >= META.D
     image, first = span_at(features, tl.program_id(0), META.SPAN)
     every_d = tl.arange(0, META.BLOCK_D)
-    classes = classes_of(prepared.table, META)
+    classes = kept.classes
     if partial is not None:
         slot = partial + tl.program_id(0).to(tl.int64) * META.C * META.D
         if RESIDENT:
             whole = tl.zeros([META.BLOCK_D, META.BLOCK_C], dtype=META.ACC)
     for step in range(0, META.SPAN, META.BLOCK_P):
         tile = tile_at(features, image, first + step, META)
-        mass, weight = masses(targets, tile, classes.share, META)
         if RESIDENT:
             block = load_tile(tile, every_d, META)
             total = tl.zeros([META.BLOCK_P, META.BLOCK_C], dtype=META.ACC)
@@ -79,32 +141,22 @@ def contrast_backward_kernel(
             total, squared = add_scores(block, total, squared, prepared.matrix, every_d, META)
             length = lengths_of(total, squared, tile, prepared.matrix, META)
         else:
-            total, length = read_scores(tile, prepared.matrix, None, META)
-        logits, inverse = logits_of(total, length, classes.scale, META)
-        grad_output, lse = returned(upstream, tile, META.ACC)
-        # An ignored pixel's features and what comes back to it may be anything, and so may the
-        # features of a pixel to which nothing comes back: neither has a gradient.
-        kept = (weight != 0.0) & (grad_output != 0.0)
-        softmax = tl.exp(logits + classes.offset[None, :] - lse[:, None])
-        grad_logits = (softmax * weight[:, None] - mass) * grad_output[:, None]
-        grad_logits = tl.where(kept[:, None], grad_logits, 0.0)
-        radial = tl.zeros([META.BLOCK_P], dtype=META.ACC)
-        if META.SIMILARITY == "cosine":
-            radial = tl.sum(grad_logits * logits * inverse, axis=1)
-        grad_logits *= inverse
-        grad_logits = tl.where(kept[:, None], grad_logits, 0.0)
+            total, length = read_scores(tile, prepared.matrix, META)
+        slopes = slopes_of(total, length, tile, targets, upstream, prepared, classes, META)
         for start in range(0, META.D, META.BLOCK_D):
             offs_d = start + every_d
             if not RESIDENT:
                 block = load_tile(tile, offs_d, META)
             if gradient is not None:
-                slope = grad_logits * classes.scale[None, :]
-                part = to_features(block, slope, radial, inverse, prepared.matrix, offs_d, META)
-                store_tile(gradient, tile, offs_d, tl.where(kept[:, None], part, 0.0), META.D)
+                slope = slopes.products * classes.scale[None, :]
+                part = to_features(
+                    block, slope, slopes.radial, slopes.inverse, prepared.matrix, offs_d, META
+                )
+                store_tile(gradient, tile, offs_d, tl.where(slopes.kept, part, 0.0), META.D)
             if partial is not None:
                 # A product mixes pixels: what an ignored one holds must not reach it.
-                clean = tl.where(kept[:, None], block, tl.zeros_like(block))
-                part = to_rows(clean, grad_logits, prepared.matrix, offs_d, META)
+                clean = tl.where(slopes.kept, block, tl.zeros_like(block))
+                part = to_rows(clean, slopes.products, prepared.matrix, offs_d, META)
                 if RESIDENT:
                     whole += part
                 else:
@@ -114,6 +166,23 @@ def contrast_backward_kernel(
             tl.debug_barrier()
     if partial is not None and RESIDENT:
         add_to_slot(slot, whole, every_d, 0, META.C, META.D)
+
+
+@triton.jit
+def contrast_backward_kernel(
+    features, prepared, gradient, partial, walk, targets, upstream, meta: tl.constexpr
+):
+    """One program per SPAN pixels of one image; one that keeps the prototypes has every
+    `programs`th tile instead, and sums nothing."""
+    META: tl.constexpr = constants(meta)
+    kept = kept_of(prepared, META)
+    if META.PROGRAMS > 0:
+        tiles, programs = walk
+        for number in range(tl.program_id(0), tiles, programs):
+            tile = tile_of(features, number, META)
+            send_tile_back(tile, targets, upstream, prepared, kept, gradient, META)
+    else:
+        send_span_back(features, prepared, kept, gradient, partial, targets, upstream, META)
 
 
 def contrast_backward(

@@ -196,6 +196,14 @@ def _sizes(of: tuple[Any, str, str], channels: int, classes: int) -> Meta:
     return Meta(*of, C=classes, D=channels, ROW=row, BLOCK_C=power_of_two(classes))
 
 
+def is_aligned(features: Tensor) -> bool:
+    """Whether every run of pixels or of channels starts at a multiple of 16 bytes."""
+    steps = [stride for stride in features.stride()[1:] if stride != 1] + [features.stride(0)]
+    width = features.element_size()
+    runs = len(steps) < 3 and all(step * width % 16 == 0 for step in steps)
+    return runs and features.data_ptr() % 16 == 0
+
+
 def plan(
     row: str, features: Tensor, classes: int, halved: torch.dtype | None = None
 ) -> tuple[Meta, dict[str, Any]]:
@@ -204,18 +212,24 @@ def plan(
     `row` is that of the table of tile sizes.
     """
     width, channels = features.element_size(), features.shape[1]
-    config = configuration(row, family(features), width, channels, classes)
-    return _planned(arithmetic(features, halved), channels, classes, config)
+    own = family(features)
+    # The interpreter has no wide loads.
+    aligned = own == "interpreter" or is_aligned(features)
+    config = configuration(row, own, width, channels, classes, aligned)
+    return _planned(arithmetic(features, halved), channels, classes, width, config)
 
 
 @cache
 def _planned(
-    of: tuple[Any, str, str], channels: int, classes: int, config: Config
+    of: tuple[Any, str, str], channels: int, classes: int, width: int, config: Config
 ) -> tuple[Meta, dict[str, Any]]:
-    meta = _sizes(of, channels, classes)._replace(
+    meta = _sizes(of, channels, classes)
+    exact = config.exact if width == 4 and meta.PRECISION == "ieee" else meta.PRECISION
+    meta = meta._replace(
+        PRECISION=exact,
         BLOCK_P=config.block_p,
         BLOCK_D=config.block_d,
-        PROGRAMS=config.programs if config.block_d >= channels else 0,
+        PROGRAMS=config.programs,
     )
     return meta, options(config.num_warps, config.num_stages)
 

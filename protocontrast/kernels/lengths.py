@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 from protocontrast.kernels.operands import square_root
-from protocontrast.kernels.tiles import inside, load_channel, load_tile
+from protocontrast.kernels.tiles import inside, load_tile
 
 AT_ONCE = tl.constexpr(1024)
 """Numbers in a block of a second read: few, so that it takes few registers beside the first."""
@@ -36,16 +36,29 @@ def inverse_of(length):
 
 
 @triton.jit
+def one_by_one(values, META: tl.constexpr):
+    """The values [BLOCK_P] themselves, one per thread.
+
+    Gathered, though each from its own place: triton would go on in the layout of the features, in
+    which many threads compute the same, or force it upon the products.
+    """
+    return tl.gather(values, tl.arange(0, META.BLOCK_P), 0)
+
+
+@triton.jit
 def mended_lengths(tile, META: tl.constexpr):
-    """Lengths [BLOCK_P] of a tile of pixels, read twice more, one channel at a time."""
+    """Lengths [BLOCK_P] of a tile of pixels, read twice more."""
+    STEP: tl.constexpr = AT_ONCE // META.BLOCK_P
     largest = tl.zeros([META.BLOCK_P], dtype=META.ACC)
-    for d in range(0, META.D):
-        largest = tl.maximum(largest, tl.abs(load_channel(tile, d).to(META.ACC)))
+    for start in range(0, META.D, STEP):
+        wide = load_tile(tile, start + tl.arange(0, STEP), META).to(META.ACC)
+        largest = tl.maximum(largest, tl.max(tl.abs(wide), axis=1))
     size = size_of(largest)
     again = tl.zeros([META.BLOCK_P], dtype=META.ACC)
-    for d in range(0, META.D):
-        part = load_channel(tile, d).to(META.ACC) / size
-        again += part * part
+    for start in range(0, META.D, STEP):
+        wide = load_tile(tile, start + tl.arange(0, STEP), META).to(META.ACC)
+        part = wide / size[:, None]
+        again += tl.sum(part * part, axis=1)
     return square_root(again, META.ACC) * size
 
 
@@ -55,7 +68,7 @@ def pixel_lengths(squared, tile, META: tl.constexpr):
     length = tl.sqrt(squared)
     doubtful = out_of_range(squared, META.ACC) & inside(tile)
     if tl.max(doubtful.to(tl.int32), axis=0) > 0:
-        length = tl.where(doubtful, mended_lengths(tile, META), length)
+        length = tl.where(doubtful, one_by_one(mended_lengths(tile, META), META), length)
     return length
 
 
@@ -101,9 +114,6 @@ def lengths_of(total, squared, tile, matrix, META: tl.constexpr):
     if META.SIMILARITY == "euclidean":
         return distances(total, tile, matrix, META)
     elif META.SIMILARITY == "cosine":
-        # Gathered, though each from its own place: triton goes on in a layout of one thread per
-        # pixel, or that of the products, and not in the features', which has many.
-        squared = tl.gather(squared, tl.arange(0, META.BLOCK_P), 0)
-        return pixel_lengths(squared, tile, META)
+        return pixel_lengths(one_by_one(squared, META), tile, META)
     else:
         return squared

@@ -14,6 +14,7 @@ from protocontrast.kernels.scores import (
     kept_of,
     logits_of,
     read_scores,
+    scores_of,
     to_features,
     to_rows,
 )
@@ -32,7 +33,7 @@ from protocontrast.kernels.tiles import (
 def logits_tile(number, features, prepared, kept, out, META: tl.constexpr):
     """One tile of BLOCK_P pixels of one image."""
     tile = tile_of(features, number, META)
-    total, length = read_scores(tile, prepared.matrix, kept.factor, META)
+    total, length = scores_of(tile, prepared, kept, META)
     logits, _ = logits_of(total, length, kept.classes.scale, META)
     logits = tl.where(kept.classes.offset[None, :] == 0.0, logits, float("-inf"))
     store_tile(out, tile, tl.arange(0, META.BLOCK_C), logits, META.C)
@@ -51,7 +52,9 @@ def logits_kernel(features, prepared, out, tiles, programs, meta: tl.constexpr):
 
 
 @triton.jit
-def logits_backward_kernel(features, prepared, gradient, partial, grad_output, meta: tl.constexpr):
+def logits_backward_kernel(
+    features, prepared, gradient, partial, walk, grad_output, meta: tl.constexpr
+):
     """One program per SPAN pixels of one image, which it walks in tiles of BLOCK_P."""
     META: tl.constexpr = constants(meta)
     image, first = span_at(features, tl.program_id(0), META.SPAN)
@@ -60,7 +63,7 @@ def logits_backward_kernel(features, prepared, gradient, partial, grad_output, m
         slot = partial + tl.program_id(0).to(tl.int64) * META.C * META.D
     for step in range(0, META.SPAN, META.BLOCK_P):
         tile = tile_at(features, image, first + step, META)
-        total, length = read_scores(tile, prepared.matrix, None, META)
+        total, length = read_scores(tile, prepared.matrix, META)
         logits, inverse = logits_of(total, length, classes.scale, META)
         back = load_channels(grad_output, tile, tl.arange(0, META.BLOCK_C), META.C).to(META.ACC)
         # The logit of an absent class is -inf whatever the pixel, so nothing comes back from it.

@@ -15,7 +15,7 @@ import triton.language as tl
 
 from protocontrast.kernels.lengths import inverse_of, lengths_of, row_of
 from protocontrast.kernels.operands import dot, power_below, split, unit_of
-from protocontrast.kernels.tiles import load_tile
+from protocontrast.kernels.tiles import from_channel, load_channels, load_tile
 
 
 class Classes(NamedTuple):
@@ -27,10 +27,10 @@ class Classes(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """Columns of the table, and the whole matrix where a program walks tiles of all channels."""
+    """Columns of the table, and the matrix's blocks where a program walks tiles of all channels."""
 
     classes: Any
-    factor: Any
+    factors: Any
 
 
 @triton.jit
@@ -95,11 +95,22 @@ def factor_of(matrix, offs_d, META: tl.constexpr):
 @triton.jit
 def kept_of(prepared, META: tl.constexpr):
     """What a program holds of prepared prototypes before its first tile."""
-    classes = classes_of(prepared.table, META)
+    factors = ()
     if META.PROGRAMS > 0 and META.SIMILARITY != "euclidean":
-        return Kept(classes, factor_of(prepared.matrix, tl.arange(0, META.BLOCK_D), META))
-    else:
-        return Kept(classes, None)
+        for start in tl.static_range(0, META.D, META.BLOCK_D):
+            offs_d = start + tl.arange(0, META.BLOCK_D)
+            factors = factors + (factor_of(prepared.matrix, offs_d, META),)  # noqa: RUF005
+    return Kept(classes_of(prepared.table, META), factors)
+
+
+@triton.jit
+def load_blocks(tile, META: tl.constexpr):
+    """All channels of a tile of pixels, block by block."""
+    blocks = ()
+    for start in tl.static_range(0, META.D, META.BLOCK_D):
+        here, offs_d = from_channel(tile.features, start), tl.arange(0, META.BLOCK_D)
+        blocks = blocks + (load_channels(here, tile, offs_d, META.D - start),)  # noqa: RUF005
+    return blocks
 
 
 @triton.jit
@@ -133,21 +144,47 @@ def read_distances(tile, matrix, META: tl.constexpr):
 
 
 @triton.jit
-def read_scores(tile, matrix, factor, META: tl.constexpr):
-    """Products of a tile of pixels over all channels, and what `logits_of` divides by.
+def squares_of(blocks, META: tl.constexpr, MATRICES: tl.constexpr):
+    """Squared lengths [BLOCK_P] of a tile.
 
-    `factor` is that of `kept_of`.
+    MATRICES: the diagonal of the products of all with all, of 16 bits, which takes no registers
+    for a second copy of the tile.
     """
-    COSINE: tl.constexpr = META.SIMILARITY == "cosine"
+    PARTS: tl.constexpr = (META.D + META.BLOCK_D - 1) // META.BLOCK_D
+    squared = tl.zeros([META.BLOCK_P], dtype=META.ACC)
+    if MATRICES and META.OPERANDS != "wide":
+        pairs = dot(blocks[0], tl.trans(blocks[0]), None, META)
+        for part in tl.static_range(1, PARTS):
+            pairs = dot(blocks[part], tl.trans(blocks[part]), pairs, META)
+        offs = tl.arange(0, META.BLOCK_P)
+        squared = tl.sum(tl.where(offs[:, None] == offs[None, :], pairs, 0.0), axis=1)
+    else:
+        for part in tl.static_range(PARTS):
+            wide = blocks[part].to(META.ACC)
+            squared += tl.sum(wide * wide, axis=1)
+    return squared
+
+
+@triton.jit
+def kept_scores(blocks, tile, factors, META: tl.constexpr, MATRICES: tl.constexpr = False):
+    """`read_scores` of a tile and of prototypes that a program has at hand."""
+    PARTS: tl.constexpr = (META.D + META.BLOCK_D - 1) // META.BLOCK_D
+    total = products_of(blocks[0], factors[0], None, META)
+    for part in tl.static_range(1, PARTS):
+        total = products_of(blocks[part], factors[part], total, META)
+    squared = tl.zeros([META.BLOCK_P], dtype=META.ACC)
+    if META.SIMILARITY == "cosine":
+        squared = squares_of(blocks, META, MATRICES)
+    length = lengths_of(squared, squared, tile, None, META)
+    return without_halves(total, META), length
+
+
+@triton.jit
+def read_scores(tile, matrix, META: tl.constexpr):
+    """Products of a tile of pixels over all channels, and what `logits_of` divides by."""
     if META.SIMILARITY == "euclidean":
         total = read_distances(tile, matrix, META)
         length = lengths_of(total, total, tile, matrix, META)
-    elif factor is not None:
-        block = load_tile(tile, tl.arange(0, META.BLOCK_D), META)
-        wide = block.to(META.ACC)
-        squared = tl.sum(wide * wide, axis=1)
-        length = lengths_of(squared, squared, tile, matrix, META)
-        total = without_halves(products_of(block, factor, None, META), META)
     else:
         HALVES: tl.constexpr = 2 if META.OPERANDS == "split" else 1
         total = tl.zeros([META.BLOCK_P, HALVES * META.BLOCK_C], dtype=META.ACC)
@@ -156,16 +193,25 @@ def read_scores(tile, matrix, factor, META: tl.constexpr):
         for start in range(0, META.D, META.BLOCK_D):
             offs_d = start + tl.arange(0, META.BLOCK_D)
             block = load_tile(tile, offs_d, META)
-            if COSINE:
+            if META.SIMILARITY == "cosine":
                 wide = block.to(META.ACC)
                 squares += wide * wide
             total = products_of(block, factor_of(matrix, offs_d, META), total, META)
-            if COSINE:
+            if META.SIMILARITY == "cosine":
                 total = waited_for(total)
         squared = tl.sum(squares, axis=1)
         length = lengths_of(squared, squared, tile, matrix, META)
         total = without_halves(total, META)
     return total, length
+
+
+@triton.jit
+def scores_of(tile, prepared, kept, META: tl.constexpr):
+    """`read_scores`, by the prototypes that a program keeps where it does."""
+    if META.PROGRAMS > 0 and META.SIMILARITY != "euclidean":
+        return kept_scores(load_blocks(tile, META), tile, kept.factors, META)
+    else:
+        return read_scores(tile, prepared.matrix, META)
 
 
 @triton.jit
@@ -215,9 +261,49 @@ def to_features(block, grad_logits, radial, inverse, matrix, offs_d, META: tl.co
                 gradient = dot(high, lower, gradient, META)
                 gradient = dot(low, upper, gradient, META)
             gradient = gradient * unit
-        if META.SIMILARITY == "cosine":
-            gradient -= block.to(META.ACC) * inverse * radial[:, None]
+        gradient = across(gradient, block, radial, inverse, META)
     return gradient
+
+
+@triton.jit
+def across(gradient, block, radial, inverse, META: tl.constexpr):
+    """A gradient without what lies along the pixel itself, under cosine."""
+    if META.SIMILARITY == "cosine":
+        gradient -= block.to(META.ACC) * inverse * radial[:, None]
+    return gradient
+
+
+@triton.jit
+def side_by_side(left, right, META: tl.constexpr):
+    """[BLOCK_P, 2 BLOCK_C]: one, then the other."""
+    both = tl.permute(tl.join(left, right), (0, 2, 1))
+    return tl.reshape(both, [META.BLOCK_P, 2 * META.BLOCK_C])
+
+
+@triton.jit
+def pushes_of(grad_logits, NARROW: tl.constexpr, META: tl.constexpr):
+    """The gradient of products in parts that meet what a program keeps, and over which unit."""
+    if META.OPERANDS == "wide":
+        return (grad_logits,), 1.0
+    else:
+        unit = unit_of(grad_logits, NARROW)
+        high, low = split(grad_logits / unit, NARROW)
+        if META.OPERANDS == "split":
+            # The upper half meets both of the matrix, the lower one the upper alone.
+            twice = side_by_side(high, high, META)
+            return (twice, side_by_side(low, tl.zeros_like(low), META)), unit
+        else:
+            return (high,), unit
+
+
+@triton.jit
+def to_kept_features(block, pushes, unit, radial, inverse, factor, META: tl.constexpr):
+    """`to_features` of a block and its factor that a program has at hand, from `pushes_of`."""
+    rows = tl.trans(factor)  # [1 or 2 BLOCK_C, BLOCK_D]
+    gradient = dot(pushes[0], rows, None, META)
+    if META.OPERANDS == "split":
+        gradient = dot(pushes[1], rows, gradient, META)
+    return across(gradient * unit, block, radial, inverse, META)
 
 
 @triton.jit

@@ -118,6 +118,13 @@ def load_channels(whole, tile, offs_d, D: tl.constexpr):
 
 
 @triton.jit
+def from_channel(whole, start):
+    """A map from a channel on: blocks of as many channels then share their offsets."""
+    pointer = whole.pointer + tl.full([], start, tl.int64) * whole.stride_d
+    return Map(pointer, whole.stride_b, whole.stride_d, whole.stride_p, whole.pixels)
+
+
+@triton.jit
 def load_tile(tile, offs_d, META: tl.constexpr):
     """[BLOCK_P, BLOCK_D] of the features."""
     return load_channels(tile.features, tile, offs_d, META.D)
@@ -128,14 +135,6 @@ def load_across(tile, offs_d, META: tl.constexpr):
     """[BLOCK_D, BLOCK_P] of the features: the left factor of a sum over pixels as it is."""
     mask = inside(tile)[None, :] & (offs_d[:, None] < META.D)
     return tl.load(addresses_across(tile.features, tile, offs_d), mask=mask, other=0.0)
-
-
-@triton.jit
-def load_channel(tile, d):
-    """[BLOCK_P] of one channel of the features, 0 outside."""
-    whole = tile.features
-    where = whole.pointer + tile.image * whole.stride_b + tl.cast(d, tl.int64) * whole.stride_d
-    return tl.load(where + tile.offs.to(tl.int64) * whole.stride_p, mask=inside(tile), other=0.0)
 
 
 @triton.jit

@@ -18,7 +18,7 @@ from protocontrast.kernels.launch import (
 )
 from protocontrast.kernels.meta import constants
 from protocontrast.kernels.prototypes import Prepared, Prototypes, prepare
-from protocontrast.kernels.scores import kept_of, logits_of, read_scores
+from protocontrast.kernels.scores import kept_of, logits_of, scores_of
 from protocontrast.kernels.tiles import flat, inside, map_of, tile_of, vector_of
 
 
@@ -65,7 +65,7 @@ def limit_of(threshold, label, META: tl.constexpr):
 def transfer_tile(number, features, prepared, kept, threshold, labels, values, META: tl.constexpr):
     """One tile of BLOCK_P pixels of one image."""
     tile = tile_of(features, number, META)
-    total, length = read_scores(tile, prepared.matrix, kept.factor, META)
+    total, length = scores_of(tile, prepared, kept, META)
     logits, _ = logits_of(total, length, kept.classes.scale, META)
     logits += kept.classes.offset[None, :]
     label, value, somewhere = nearest_of(logits, kept.classes.offset, prepared.table, META)

@@ -156,17 +156,19 @@ class Walk:
         if match is None:
             raise ValueError(f"in_flight: expected the head of a loop, got {operation.rest!r}.")
         start, stop, step = (self.values.get(match[i]) for i in (2, 3, 4))
-        if not (isinstance(start, int) and isinstance(stop, int) and isinstance(step, int)):
-            if not apart(operation.body):
-                requirement = "a loop of known length around products"
-                raise ValueError(f"in_flight: expected {requirement}, got {operation.rest!r}.")
-            self.values.update(dict.fromkeys(operation.results))
-            return
         carried = re.findall(rf"({NAME}) = ({NAME})", match[5] or "")
         held = [self.values.get(given) for _, given in carried]
-        trips = range(start, stop, step)
-        if any(inner.name == "scf.for" for inner in operation.body):
-            trips = trips[:TRIPS]
+        trips: Sequence[int | None]
+        if isinstance(start, int) and isinstance(stop, int) and isinstance(step, int):
+            trips = range(start, stop, step)
+            if any(inner.name == "scf.for" for inner in operation.body):
+                trips = trips[:TRIPS]
+        elif apart(operation.body):
+            self.values.update(dict.fromkeys(operation.results))
+            return
+        else:
+            # A launch decides how often; every buffer of the pipeline has its turn meanwhile.
+            trips = [None] * 2 * TRIPS
         for trip in trips:
             self.values[match[1]] = trip
             self.values.update(zip((name for name, _ in carried), held, strict=True))

@@ -244,7 +244,8 @@ def figures_of(launch: Launch, size: Size, width: int) -> Figures:
     programs, pixels = launch.programs, size.images * size.pixels
     at_once = min(resident(registers, kernel.metadata.shared, warps), -(-programs // PROCESSORS))
     copies = max(1, stages - 1) if any(each.name == "LDGSTS" for each in code) else 1
-    in_flight = at_once * meta.BLOCK_P * min(meta.BLOCK_D, meta.D) * width * copies
+    depth = meta.D if meta.PROGRAMS else min(meta.BLOCK_D, meta.D)
+    in_flight = at_once * meta.BLOCK_P * depth * width * copies
     own = {name: amount * programs / pixels for name, amount in executed(code, launch).items()}
     needed = traffic(launch, size)
     # What was loaded before is in the first-level cache, unless it was copied past it.

@@ -148,8 +148,15 @@ def test_a_loop_of_any_length_may_stand_beside_products() -> None:
         return "\n".join([*lines[:end], *added, *lines[end:]])
 
     assert touched_early(around("%more = arith.addi %sum, %c1 : i32")) == []
-    with pytest.raises(ValueError, match="expected a loop of known length around products"):
-        touched_early(around("%held = ttg.local_alloc : () -> !ttg.memdesc<64xf16>"))
+
+
+@pytest.mark.parametrize("pendings", [0, 1])
+@pytest.mark.parametrize("copies", [2, 3, 4])
+def test_of_a_loop_whose_length_a_launch_decides_some_trips_show_all(
+    copies: int, pendings: int
+) -> None:
+    text = filled(HOPPER, copies=copies, pendings=pendings)
+    assert touched_early(text.replace("to %c256", "to %unknown")) == touched_early(text)
 
 
 def test_an_operation_that_multiplies_otherwise_is_no_pass() -> None:
