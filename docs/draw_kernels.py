@@ -225,33 +225,37 @@ def halves() -> Picture:
 
 def upsampled_cross_entropy() -> Picture:
     """Both directions of the cross-entropy of upsampled logits."""
-    picture = Picture("Cross-entropy of upsampled logits: four cells a pixel, and back")
+    picture = Picture(
+        "Cross-entropy of upsampled logits: two rows of cells at a time, each pixel once"
+    )
     picture.box(40, 84, 120, 80, FEATURES)
-    picture.box(80, 104, 40, 40, FEATURES, dark=True, rounded=0)
+    picture.box(60, 104, 60, 40, FEATURES, dark=True, rounded=0)
     picture.grid(40, 84, 120, 80, 6, 4)
     picture.note(100, 76, "logits, all classes")
     picture.box(204, 72, 176, 106, REGISTERS, dashed=True, rounded=8)
-    picture.words(216, 90, "forward: a tile of pixels", size=12, color=REGISTERS.line, weight=600)
-    block(picture, 224, 100, 60, 54, "blend, C'", 6, 4)
+    picture.words(216, 90, "forward: rows between two", size=12, color=REGISTERS.line, weight=600)
+    block(picture, 224, 100, 60, 54, "blend, C", 6, 4)
     block(picture, 330, 100, 18, 54, "loss", 1, 4)
     picture.arrow((120, 124), (222, 124))
     picture.arrow((286, 127), (328, 127))
     picture.box(236, 206, 112, 22, FEATURES, dark=True)
     picture.words(292, 221, "labels", size=12, anchor="middle")
     picture.arrow((292, 206), (292, 180))
-    picture.note(100, 186, "each pixel reads 4 cells,")
-    picture.note(100, 201, "neighbours mostly the same")
+    picture.note(100, 186, "two rows, blended in width,")
+    picture.note(100, 201, "serve all pixels between")
     picture.box(440, 72, 176, 106, REGISTERS, dashed=True, rounded=8)
-    picture.words(452, 90, "backward: a tile of cells", size=12, color=REGISTERS.line, weight=600)
+    picture.words(452, 90, "backward: the same again", size=12, color=REGISTERS.line, weight=600)
     block(picture, 460, 100, 60, 54, "softmax - label", 6, 4)
-    block(picture, 560, 100, 36, 54, "sum", 3, 4)
+    block(picture, 560, 100, 36, 54, "runs", 3, 4)
     picture.arrow((522, 127), (558, 127))
     picture.arrow((598, 127), (662, 127))
     picture.box(666, 84, 120, 80, WRITTEN)
     picture.box(706, 104, 40, 40, WRITTEN, dark=True, rounded=0)
     picture.grid(666, 84, 120, 80, 6, 4)
     picture.note(726, 76, "gradient, each cell once")
-    picture.note(528, 196, "the pixels that read these cells, in a fixed order")
+    picture.note(
+        528, 196, "rows and runs of columns are summed, then those of a cell, in a fixed order"
+    )
     return picture
 
 

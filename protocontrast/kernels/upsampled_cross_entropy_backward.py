@@ -19,6 +19,7 @@ from protocontrast.kernels.operands import narrowed
 from protocontrast.kernels.upsampled_cross_entropy import (
     HELD,
     Kept,
+    Slopes,
     constants_of,
     how_of,
     members,
@@ -78,31 +79,23 @@ def sends(interval, share):
 
 
 @triton.jit
-def slope_block(
-    logits, labels, share, grad_output, kept, block, both, pixels, first_class, META: tl.constexpr
-):
-    """Gradients [BLOCK_C, BLOCK_R, BLOCK_W] of the logits of pixels."""
-    back = load_pixels(grad_output, block, pixels.rows, pixels.inside).to(META.ACC)
-    scores = scores_of(pixels, both)
-    if kept is None:
-        sums, exponentials = summed(no_sums(META), scores, pixels, share, first_class, META)
-        slopes, _ = slopes_of(pixels, sums, META)
-        whole, own, even = slopes
-        softmax = exponentials * (whole * back / sums.total)[None]
-    else:
-        place = place_of(block, pixels, labels)
-        lse = tl.load(kept.lse + place, mask=pixels.inside, other=0.0)
-        whole = tl.load(kept.whole + place, mask=pixels.inside, other=0.0)
-        own, even = whole, whole
-        if META.SMOOTHING != 0.0:
-            own = tl.load(kept.own + place, mask=pixels.inside, other=0.0)
-            even = tl.load(kept.even + place, mask=pixels.inside, other=0.0)
-        softmax = tl.exp2(scores - lse[None]) * (whole * back)[None]
-    slope = softmax - tl.where(members(pixels, first_class, META), (own * back)[None], 0.0)
+def held(scores, pixels, back, share, first_class, META: tl.constexpr):
+    """The softmax of pixels times what comes back to it, and slopes, where all classes are held."""
+    sums, exponentials = summed(no_sums(META), scores, pixels, share, first_class, META)
+    slopes, _ = slopes_of(pixels, sums, META)
+    return exponentials * (slopes.whole * back / sums.total)[None], slopes
+
+
+@triton.jit
+def given_again(kept, scores, place, back, inside, META: tl.constexpr):
+    """The same of some classes, where the forward kernel has met them all."""
+    lse = tl.load(kept.lse + place, mask=inside, other=0.0)
+    whole = tl.load(kept.whole + place, mask=inside, other=0.0)
+    own, even = whole, whole
     if META.SMOOTHING != 0.0:
-        slope -= present_weights(scores, share, first_class, META) * (even * back)[None]
-    # Ignored pixels may read NaN, and so may those to which nothing comes back.
-    return tl.where(((whole == 0.0) | (back == 0.0))[None], 0.0, slope)
+        own = tl.load(kept.own + place, mask=inside, other=0.0)
+        even = tl.load(kept.even + place, mask=inside, other=0.0)
+    return tl.exp2(scores - lse[None]) * (whole * back)[None], Slopes(whole, own, even)
 
 
 @triton.jit
@@ -125,9 +118,20 @@ def upsampled_cross_entropy_backward_kernel(
     downward = tl.zeros([META.BLOCK_C, META.BLOCK_W], dtype=META.ACC)
     for first in range(block.row, block.end, META.BLOCK_R):
         pixels = pixels_at(first, logits, labels, share, block, META)
-        slope = slope_block(
-            logits, labels, share, grad_output, kept, block, both, pixels, first_class, META
-        )
+        scores = scores_of(pixels, both)
+        back = load_pixels(grad_output, block, pixels.rows, pixels.inside).to(META.ACC)
+        if kept is None:
+            slope, slopes = held(scores, pixels, back, share, first_class, META)
+        else:
+            place = place_of(block, pixels, labels)
+            slope, slopes = given_again(kept, scores, place, back, pixels.inside, META)
+        member = members(pixels, first_class, META)
+        slope -= tl.where(member, (slopes.own * back)[None], 0.0)
+        if META.SMOOTHING != 0.0:
+            weights = present_weights(scores, share, first_class, META)
+            slope -= weights * (slopes.even * back)[None]
+        # Ignored pixels may read NaN, and so may those to which nothing comes back.
+        slope = tl.where(((slopes.whole == 0.0) | (back == 0.0))[None], 0.0, slope)
         up, down = sends(block.interval, pixels.share)
         slope, up, down = tl.sum(slope, axis=1), up[None, :], down[None, :]
         if pixels.careful:
