@@ -17,7 +17,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install wheel demo ablations test test-kernels test-native-sanitized test-gpu test-integrations test-all docs release check format bench bench-table bench-compare bench-gpu clean
+.PHONY: help install wheel demo ablations test test-kernels test-native-sanitized test-gpu test-integrations test-all notebooks docs release check format bench bench-table bench-compare bench-gpu clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -86,6 +86,9 @@ test-gpu:  ## the kernels on a CUDA device; installs nothing, skips with a line 
 
 test-integrations: $(INTEGRATIONS)/.installed  ## docs/extending.md in the packages themselves; installs them elsewhere
 	$(INTEGRATIONS)/bin/python -m pytest -c tests/integrations/pytest.ini --rootdir=. tests/integrations $(ARGS)
+
+notebooks: $(INTEGRATIONS)/.installed  ## run docs/notebooks/ anew and keep what they print and draw
+	$(INTEGRATIONS)/bin/python -m tests.integrations.notebooks $(ARGS)
 
 test-all: $(STAMP)  ## every configuration, long property runs, inductor; at most 60 minutes
 	$(RUN) -m pytest -m "slow or not slow" --hypothesis-profile=thorough --timeout=1800 $(ARGS)

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 pytest.importorskip("accelerate")
 
 import accelerate
 from accelerate.state import AcceleratorState, GradientState
 
+from protocontrast import PrototypeBank
 from tests.forked import on_ranks
 from tests.integrations.on_accelerate import train_in_a_process, trained
 from tests.integrations.patches import PatchNetwork, assert_equal, assert_seen, cross_entropy
@@ -46,8 +48,23 @@ def test_a_resumed_run_ends_as_one_that_never_stopped(accelerator: Any, tmp_path
 
 
 @pytest.mark.parametrize("accelerator", ["bf16"], indirect=True)
-def test_under_bf16_the_bank_stays_in_float32(accelerator: Any) -> None:
+def test_under_bf16_features_and_bank_are_float32(
+    accelerator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, narrow, update = [], [], PrototypeBank.update
+    monkeypatch.setattr(
+        PrototypeBank, "update", lambda *given: (seen.append(given[1].dtype), update(*given))[1]
+    )
+
+    def watch(module: nn.Module, _: Any, output: Any) -> None:
+        if isinstance(module, nn.Conv2d):
+            narrow.append(output.dtype)
+
+    hook = nn.modules.module.register_module_forward_hook(watch)
     network, bank = trained(accelerator)
+    hook.remove()
+    assert set(narrow) == {torch.bfloat16}
+    assert seen == [torch.float32] * 4
     assert_seen(bank, images=16)
     assert network.backbone.weight.dtype == torch.float32
 
