@@ -26,7 +26,7 @@ from protocontrast.kernels.prototypes import (
 )
 from protocontrast.kernels.tiles import Vector
 
-AT_ONCE = 4096
+AT_ONCE = 2048
 """Numbers of partial sums that a program has in flight."""
 
 
