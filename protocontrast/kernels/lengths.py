@@ -36,24 +36,40 @@ def inverse_of(length):
 
 
 @triton.jit
-def pixel_lengths(squared, tile, META: tl.constexpr):
-    """Lengths [BLOCK_P] of a tile of pixels from their squares."""
+def one_by_one(values, META: tl.constexpr):
+    """The values [BLOCK_P] themselves, one per thread.
+
+    Gathered, though each from its own place: triton would go on in the layout of the features, in
+    which many threads compute the same, or force it upon the products.
+    """
+    return tl.gather(values, tl.arange(0, META.BLOCK_P), 0)
+
+
+@triton.jit
+def mended_lengths(tile, META: tl.constexpr):
+    """Lengths [BLOCK_P] of a tile of pixels, read twice more."""
     STEP: tl.constexpr = AT_ONCE // META.BLOCK_P
-    length = square_root(squared, META.ACC)
-    doubtful = out_of_range(squared, META.ACC) & inside(tile)
-    # Loops of no step, rather than a branch, where nothing is in doubt.
-    stop = META.D if tl.max(doubtful[:, None].to(tl.int32)) > 0 else 0
     largest = tl.zeros([META.BLOCK_P], dtype=META.ACC)
-    for start in range(0, stop, STEP):
+    for start in range(0, META.D, STEP):
         wide = load_tile(tile, start + tl.arange(0, STEP), META).to(META.ACC)
         largest = tl.maximum(largest, tl.max(tl.abs(wide), axis=1))
     size = size_of(largest)
     again = tl.zeros([META.BLOCK_P], dtype=META.ACC)
-    for start in range(0, stop, STEP):
+    for start in range(0, META.D, STEP):
         wide = load_tile(tile, start + tl.arange(0, STEP), META).to(META.ACC)
         part = wide / size[:, None]
         again += tl.sum(part * part, axis=1)
-    return tl.where(doubtful, square_root(again, META.ACC) * size, length)
+    return square_root(again, META.ACC) * size
+
+
+@triton.jit
+def pixel_lengths(squared, tile, META: tl.constexpr):
+    """Lengths [BLOCK_P] of a tile of pixels from their squares."""
+    length = tl.sqrt(squared)
+    doubtful = out_of_range(squared, META.ACC) & inside(tile)
+    if tl.max(doubtful.to(tl.int32), axis=0) > 0:
+        length = tl.where(doubtful, one_by_one(mended_lengths(tile, META), META), length)
+    return length
 
 
 @triton.jit

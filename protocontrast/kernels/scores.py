@@ -76,6 +76,34 @@ def add_scores(block, total, squared, matrix, offs_d, META: tl.constexpr):
 
 
 @triton.jit
+def factor_of(matrix, offs_d, META: tl.constexpr):
+    """A block of channels of the matrix, its halves side by side, [BLOCK_D, 1 or 2 BLOCK_C]."""
+    HALVES: tl.constexpr = 2 if META.OPERANDS == "split" else 1
+    rows = tl.arange(0, HALVES * META.BLOCK_C)
+    # What pads the classes is not read.
+    mask = (offs_d < META.ROW)[:, None] & (rows % META.BLOCK_C < META.C)[None, :]
+    return tl.load(matrix + offs_d[:, None] + rows[None, :] * META.ROW, mask=mask, other=0.0)
+
+
+@triton.jit
+def products_of(block, factor, total, META: tl.constexpr):
+    """`total`, or nothing where that is None, and the products of a tile with a factor."""
+    if META.OPERANDS == "wide":
+        return dot(block.to(META.ACC), factor, total, META)
+    else:
+        return dot(block, factor, total, META)
+
+
+@triton.jit
+def without_halves(total, META: tl.constexpr):
+    """Products [BLOCK_P, BLOCK_C] from those with either half."""
+    if META.OPERANDS == "split":
+        return tl.sum(tl.reshape(total, [META.BLOCK_P, 2, META.BLOCK_C]), axis=1)
+    else:
+        return total
+
+
+@triton.jit
 def read_scores(tile, matrix, META: tl.constexpr):
     """Products and squared lengths of a tile of pixels over all channels."""
     total = tl.zeros([META.BLOCK_P, META.BLOCK_C], dtype=META.ACC)

@@ -42,23 +42,20 @@ def nearest_of(logits, offset, table, META: tl.constexpr):
     if META.CONFIDENCE:
         value = 1.0 / tl.sum(tl.exp(logits - peak[:, None]), axis=1)
     else:
-        value = peak
-    # The maximum passes over NaN.
-    unread = tl.sum((logits != logits).to(tl.int32), axis=1) > 0
+        # The maximum passes over NaN, which the sum does not.
+        unread = tl.sum((logits != logits).to(tl.int32), axis=1) > 0
+        value = tl.where(unread, float("nan"), peak)
     somewhere = tl.sum((offset == 0.0).to(tl.int32), axis=0) > 0
-    value = tl.where(somewhere, value, 0.0)
-    return label, tl.where(unread, float("nan"), value), somewhere
+    return label, tl.where(somewhere | (value != value), value, 0.0), somewhere
 
 
 @triton.jit
 def limit_of(threshold, label, META: tl.constexpr):
     """What the measure is to reach, [BLOCK_P]."""
     if threshold.by_class is not None:
-        offs_c = tl.arange(0, META.BLOCK_C)
-        where = threshold.by_class.pointer + offs_c * threshold.by_class.stride
-        limits = tl.load(where, mask=offs_c < META.C, other=0.0).to(META.ACC)
-        chosen = label[:, None] == offs_c[None, :]
-        return tl.sum(tl.where(chosen, limits[None, :], 0.0), axis=1)
+        # A pixel with NaN has no label.
+        known = tl.where(label < META.C, label, 0)
+        return tl.load(threshold.by_class.pointer + known * threshold.by_class.stride).to(META.ACC)
     else:
         # Two float32 numbers, for a float64 one would be rounded on the way into a kernel.
         high = tl.full([META.BLOCK_P], threshold.high, META.ACC)
