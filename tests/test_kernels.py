@@ -292,14 +292,14 @@ def test_a_recorded_call_tells_its_launches() -> None:
 @pytest.mark.parametrize("pixels", [1, 128, 129, 8464, 262144])
 @pytest.mark.parametrize(("channels", "classes"), [(76, 19), (256, 19), (2048, 150)])
 def test_partial_sums_stay_small(images: int, pixels: int, channels: int, classes: int) -> None:
-    from protocontrast.kernels.launch import ENOUGH, SLOT_BYTES, span_of, tile_count
+    from protocontrast.kernels.launch import ENOUGH, FEW_MAY, SLOT_BYTES, span_of, tile_count
 
     span = span_of(images, channels, pixels, 2, classes)
     assert span % configs.LARGEST_TILE == 0
     slots = images * tile_count(pixels, span)
     slot_bytes = slots * classes * channels * 4
     held = images * channels * pixels * 2
-    assert slot_bytes <= max(SLOT_BYTES, held // 3) or slots == images
+    assert slot_bytes <= max(FEW_MAY * SLOT_BYTES, held) or slots == images
     if slot_bytes > max(SLOT_BYTES, held // 10) and slots > images:
         assert images * tile_count(pixels, 2 * span) < ENOUGH
 

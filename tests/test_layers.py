@@ -34,8 +34,8 @@ PACKAGES: dict[str, set[str]] = {room: {"torch"} for room in ROOMS} | {
     "native": {"torch", "setuptools"},  # in the commands that build it
     "functional": {"torch", "einops"},
 }
-# One finds rows for the table of tiles, and so has to know the table; the other times what of a call
-# is spent in C, and compiles a loop as the library is compiled.
+# One finds rows for the table of tiles, and so has to know the table; the other times what of a
+# call is spent in C, and compiles a loop as the library is compiled.
 MAY_LOOK_INSIDE = {"benchmarks/tune.py", "benchmarks/limits.py"}
 PUBLIC = {
     "protocontrast": frozenset(protocontrast.__all__) | {"functional", "__version__"},

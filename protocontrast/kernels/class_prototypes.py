@@ -17,9 +17,9 @@ from protocontrast.kernels.launch import (
     span_of,
     tile_count,
 )
-from protocontrast.kernels.lengths import inverse_of, out_of_range, pixel_lengths
+from protocontrast.kernels.lengths import inverse_of, pixel_lengths
 from protocontrast.kernels.meta import constants
-from protocontrast.kernels.operands import dot, power_below, split, square_root
+from protocontrast.kernels.operands import dot, power_below, split
 from protocontrast.kernels.scores import in_float16, waited_for
 from protocontrast.kernels.targets import members_of, targets_of
 from protocontrast.kernels.tiles import load_across, map_of, span_at, tile_at
@@ -42,14 +42,6 @@ def read_squares(tile, META: tl.constexpr):
 
 
 @triton.jit
-def inverse_at_once(squared, META: tl.constexpr):
-    """One over lengths, 0 for 0; NaN, so that the sums are taken with care, where squares are not
-    to be trusted."""
-    doubtful = out_of_range(squared, META.ACC) & (squared != 0.0)
-    return tl.where(doubtful, float("nan"), inverse_of(square_root(squared, META.ACC)))
-
-
-@triton.jit
 def finite(number):
     """Which numbers are neither NaN nor infinite."""
     return number - number == 0.0
@@ -59,6 +51,13 @@ def finite(number):
 def in_rows(label, factor, rows):
     """Factors [BLOCK_P] in their own class's row; 0 elsewhere."""
     return tl.where(label[None, :] == rows[:, None], factor[None, :], 0.0)
+
+
+@triton.jit
+def no_members(META: tl.constexpr):
+    """What `add_members` begins with: 0."""
+    HALVES: tl.constexpr = 2 if META.OPERANDS == "split" and not META.UNWEIGHTED else 1
+    return tl.zeros([META.BLOCK_D, HALVES * META.BLOCK_C], dtype=META.ACC)
 
 
 @triton.jit
@@ -126,18 +125,45 @@ def halves_joined(total, META: tl.constexpr):
 
 
 @triton.jit
+def add_blocks(slot, tile, label, factor, offs_d, again, CAREFUL: tl.constexpr, META: tl.constexpr):
+    """GROUP_D channels of a tile added to the slot, or set the first time, when `again` is 0.
+
+    Returns 0 in the form of `no_members`, or NaN where the sums are not finite.
+    """
+    doubt = no_members(META)
+    for start in range(0, META.GROUP_D, META.BLOCK_D):
+        across = load_across(tile, start + offs_d, META)
+        if CAREFUL:
+            part = add_carefully(no_members(META), across, label, factor, META)
+        else:
+            part = add_members(no_members(META), across, label, factor, META)
+            doubt += part - part
+        add_to_slot(slot, halves_joined(part, META), start + offs_d, again, META.C, META.D)
+    # The next tile's loads of the slot may belong to other threads than these stores.
+    tl.debug_barrier()
+    return doubt
+
+
+@triton.jit
+def counted(features, targets, image, first, META: tl.constexpr):
+    """Weights [BLOCK_C] of a span of pixels by class."""
+    count = tl.zeros([META.BLOCK_C, META.BLOCK_P], dtype=META.ACC)
+    for step in range(0, META.SPAN, META.BLOCK_P):
+        label, weight = members_of(targets, tile_at(features, image, first + step, META), META)
+        count += in_rows(label, weight, tl.arange(0, META.BLOCK_C))
+    return tl.sum(count, axis=1)
+
+
+@triton.jit
 def walk(slot, features, targets, image, first, low, CAREFUL: tl.constexpr, META: tl.constexpr):
-    """Sums [BLOCK_D, BLOCK_C] of a span of pixels and BLOCK_D channels; counts by class; and
-    whether a pixel that counts has squares of 0, [BLOCK_P].
+    """Sums of a span of pixels and BLOCK_D channels, as `add_members` leaves them, and counts.
 
     Where GROUP_D is more than BLOCK_D channels the sums are in the slot instead, and the first
     result is 0, or NaN if not all of them are finite.
     """
-    HALVES: tl.constexpr = 2 if META.OPERANDS == "split" and not META.UNWEIGHTED else 1
     offs_c, offs_d = tl.arange(0, META.BLOCK_C), low + tl.arange(0, META.BLOCK_D)
-    total = tl.zeros([META.BLOCK_D, HALVES * META.BLOCK_C], dtype=META.ACC)
+    total = no_members(META)
     count = tl.zeros([META.BLOCK_C, META.BLOCK_P], dtype=META.ACC)
-    dark = tl.zeros([META.BLOCK_P], dtype=tl.int32)
     for step in range(0, META.SPAN, META.BLOCK_P):
         tile = tile_at(features, image, first + step, META)
         label, factor = members_of(targets, tile, META)
@@ -145,13 +171,7 @@ def walk(slot, features, targets, image, first, low, CAREFUL: tl.constexpr, META
         if META.GROUP_D <= META.BLOCK_D:
             across = load_across(tile, offs_d, META)
             if META.NORMALIZE:
-                squared = squares_of(across, META)
-                if CAREFUL:
-                    inverse = inverse_of(pixel_lengths(squared, tile, META))
-                else:
-                    inverse = inverse_at_once(squared, META)
-                    dark |= ((squared == 0.0) & (label >= 0)).to(tl.int32)
-                factor *= inverse
+                factor *= inverse_of(pixel_lengths(squares_of(across, META), tile, META))
             if CAREFUL:
                 total = add_carefully(total, across, label, factor, META)
             else:
@@ -160,73 +180,46 @@ def walk(slot, features, targets, image, first, low, CAREFUL: tl.constexpr, META
                     total = waited_for(total)
         else:
             if META.NORMALIZE:
-                inverse = inverse_of(pixel_lengths(read_squares(tile, META), tile, META))
-                factor *= inverse
-            for start in range(0, META.GROUP_D, META.BLOCK_D):
-                across = load_across(tile, start + offs_d, META)
-                part = tl.zeros_like(total)
-                if CAREFUL:
-                    part = add_carefully(part, across, label, factor, META)
-                else:
-                    part = add_members(part, across, label, factor, META)
-                    total += part - part
-                part = halves_joined(part, META)
-                add_to_slot(slot, part, start + offs_d, step, META.C, META.D)
-            # The next tile's loads of the slot may belong to other threads than these stores.
-            tl.debug_barrier()
-    return halves_joined(total, META), tl.sum(count, axis=1), dark
+                factor *= inverse_of(pixel_lengths(read_squares(tile, META), tile, META))
+            total += add_blocks(slot, tile, label, factor, offs_d, step, CAREFUL, META)
+    return total, tl.sum(count, axis=1)
 
 
 @triton.jit
-def sum_with_care(slot, features, targets, image, first, low, META: tl.constexpr):
-    """A second walk of a span, of which not all is finite, into its slot anew.
+def store_sums(slot, total, features, targets, image, first, low, META: tl.constexpr):
+    """The result of `walk` into the slot where it is not there yet; and where not all of it is
+    finite that of a second walk, with care.
 
-    That is to happen rarely and in few registers, so tiles are small.
+    That is to happen rarely and in few registers, so its tiles are small.
     """
-    FEW: tl.constexpr = constants(META, BLOCK_P=min(META.BLOCK_P, 32))
-    # The slot's elements may belong to other threads than those that stored them last.
-    tl.debug_barrier()
-    total, _, _ = walk(slot, features, targets, image, first, low, True, FEW)
-    if META.GROUP_D <= META.BLOCK_D:
-        add_to_slot(slot, total, low + tl.arange(0, META.BLOCK_D), 0, META.C, META.D)
-
-
-@triton.jit
-def hides_lengths(dark, features, image, first, META: tl.constexpr):
-    """Whether squares of a span are 0 that are not squares of 0; only `dark` pixels can tell."""
-    hidden = tl.zeros([META.BLOCK_P], dtype=tl.int32)
-    # A loop of no step, rather than a branch, where there are none.
-    stop = META.SPAN if tl.max(dark) > 0 else 0
-    for step in range(0, stop, META.BLOCK_P):
-        tile = tile_at(features, image, first + step, META)
-        across = load_across(tile, tl.arange(0, META.BLOCK_D), META)
-        there = tl.max((across != 0.0).to(tl.int32), axis=0)
-        hidden |= tl.where(squares_of(across, META) == 0.0, there, 0)
-    return tl.max(hidden)
+    FEW: tl.constexpr = constants(META, BLOCK_P=min(META.BLOCK_P, 16))
+    SINGLE: tl.constexpr = META.GROUP_D <= META.BLOCK_D
+    offs_d = low + tl.arange(0, META.BLOCK_D)
+    if SINGLE:
+        add_to_slot(slot, halves_joined(total, META), offs_d, 0, META.C, META.D)
+    if tl.max((~finite(total)).to(tl.int32)) > 0:
+        # The slot's elements may belong to other threads than those that stored them last.
+        tl.debug_barrier()
+        again, _ = walk(slot, features, targets, image, first, low, True, FEW)
+        if SINGLE:
+            add_to_slot(slot, halves_joined(again, META), offs_d, 0, META.C, META.D)
 
 
 @triton.jit
 def class_sums_kernel(features, targets, partial, counts, meta: tl.constexpr):
     """One program per SPAN pixels of one image and GROUP_D channels: BLOCK_D, or D for lengths."""
     META: tl.constexpr = constants(meta)
-    SINGLE: tl.constexpr = META.GROUP_D <= META.BLOCK_D
     groups = tl.cdiv(META.D, META.GROUP_D)
     number = tl.program_id(0) // groups
     low = (tl.program_id(0) % groups) * META.GROUP_D
     image, first = span_at(features, number, META.SPAN)
     offs_c = tl.arange(0, META.BLOCK_C)
     slot = partial + number.to(tl.int64) * META.C * META.D
-    total, count, dark = walk(slot, features, targets, image, first, low, False, META)
+    total, count = walk(slot, features, targets, image, first, low, False, META)
     # Programs of one slot count the same pixels; the first of them says so.
     told = tl.where(low == 0, META.C, 0)
     tl.store(counts + number.to(tl.int64) * META.C + offs_c, count, mask=offs_c < told)
-    if SINGLE:
-        add_to_slot(slot, total, low + tl.arange(0, META.BLOCK_D), 0, META.C, META.D)
-    again = tl.max((~finite(total)).to(tl.int32))
-    if SINGLE and META.NORMALIZE:
-        again |= hides_lengths(dark, features, image, first, META)
-    if again > 0:
-        sum_with_care(slot, features, targets, image, first, low, META)
+    store_sums(slot, total, features, targets, image, first, low, META)
 
 
 def class_sums(call: ClassSumsCall, in_parts: bool = False) -> tuple[Tensor, Tensor]:

@@ -40,10 +40,13 @@ ELEMENTS = {
 }
 
 SLOT_BYTES = 4 * 2**20
-"""Partial sums may always take this much, however small the features."""
+"""Partial sums may always take this much, however small the features; `FEW_MAY` times as much where
+fewer than `ENOUGH` programs would run."""
 
-SLOT_SHARES = (10, 3)
-"""Else a tenth of the features' memory; a third where fewer than `ENOUGH` programs would run."""
+FEW_MAY = 8
+
+SLOT_SHARES = (10, 1)
+"""Else a tenth of the features' memory; as much as they where there would be few programs."""
 
 ENOUGH = 132
 """Programs that occupy the largest GPUs in the table, one for each of their multiprocessors."""
@@ -248,7 +251,8 @@ def span_of(images: int, channels: int, pixels: int, width: int, classes: int) -
     """
     slot = classes * channels * 4
     held = images * channels * pixels * width
-    usual, most = (max(SLOT_BYTES, held // share) for share in SLOT_SHARES)
+    usual = max(SLOT_BYTES, held // SLOT_SHARES[0])
+    most = max(FEW_MAY * SLOT_BYTES, held // SLOT_SHARES[1])
     span = LARGEST_TILE
     while span < pixels:
         fewer = images * tile_count(pixels, 2 * span)

@@ -1,6 +1,7 @@
-"""The target's part of a step in one read: (M1), (M3), (M6) and (M7) for `target_pass`, forward.
+"""The target's part of a step: (M1), (M3), (M6) and (M7) for `target_pass`, forward.
 
-Its gradient is the contrast's own, contrast_backward.py, under the fused labels.
+One read, but where 16-bit features have more channels than a tile: then the sums are another. Its
+gradient is the contrast's own, contrast_backward.py, under the fused labels.
 """
 
 from typing import Any, NamedTuple
@@ -10,9 +11,16 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from protocontrast.calls import TargetPassCall
-from protocontrast.kernels.backward import add_to_slot
-from protocontrast.kernels.class_prototypes import sum_with_care
+from protocontrast.calls import ClassSumsCall, TargetPassCall
+from protocontrast.kernels.class_prototypes import (
+    add_blocks,
+    add_members,
+    class_sums,
+    counted,
+    no_members,
+    squares_of,
+    store_sums,
+)
 from protocontrast.kernels.contrast import normaliser_of
 from protocontrast.kernels.contrast_backward import contrast_backward
 from protocontrast.kernels.launch import (
@@ -24,15 +32,22 @@ from protocontrast.kernels.launch import (
     span_of,
     tile_count,
 )
-from protocontrast.kernels.lengths import lengths_of
+from protocontrast.kernels.lengths import inverse_of, pixel_lengths
 from protocontrast.kernels.meta import constants
-from protocontrast.kernels.scores import add_scores, classes_of, logits_of, waited_for, weighted_sum
+from protocontrast.kernels.scores import (
+    add_scores,
+    factor_of,
+    products_of,
+    waited_for,
+    without_halves,
+)
 from protocontrast.kernels.target_pass_backward import tables_of
 from protocontrast.kernels.targets import Targets, soft_masses
 from protocontrast.kernels.tiles import (
     Map,
     flat,
     inside,
+    load_across,
     load_pixels,
     load_tile,
     map_of,
@@ -77,6 +92,49 @@ def add_both_scores(block, near, own, squared, tables, offs_d, META: tl.constexp
 
 
 @triton.jit
+def share_of(label, tables, META: tl.constexpr):
+    """What the loss of each label weighs; 0 for one of -1.
+
+    Under "floor" an absent class has a share, too; here it carries no loss.
+    """
+    # A label is an address only where it is a class.
+    column = tl.maximum(label, 0) + META.BLOCK_C
+    there = tl.load(tables.near.table + column) == 0.0
+    share = tl.load(tables.own.table + META.BLOCK_C + column)
+    return tl.where(there & (label >= 0), share, 0.0)
+
+
+@triton.jit
+def fused_label(label, given, tile, META: tl.constexpr):
+    """Transferred labels int64 under given ones; the class of a pixel that counts, int32 and else
+    -1; and whether it is to count as none."""
+    if given.static is not None:
+        static = load_pixels(given.static, tile).to(tl.int64)
+        label = tl.where(static != META.IGNORE_INDEX, static, label)
+    used = inside(tile) & (label != META.IGNORE_INDEX)
+    known = (label >= 0) & (label < META.C)
+    return label, tl.where(used & known, label, -1).to(tl.int32), used & ~known
+
+
+@triton.jit
+def filled_masses(label, given, moved, tile, META: tl.constexpr):
+    """Soft targets [BLOCK_P, BLOCK_C], and transferred labels where these have no mass."""
+    offs_c = tl.arange(0, META.BLOCK_C)
+    one = (offs_c < META.C).to(META.ACC)
+    soft = soft_masses(given.targets, tile, one, META)
+    if META.TRANSFER:
+        free = inside(tile) & (tl.sum(soft, axis=1) == 0.0)
+        label = tl.where(free, label, META.IGNORE_INDEX)
+        tl.store(moved + flat(tile), label, mask=inside(tile))
+        filling = one[None, :]
+        if given.filling is not None:
+            fill = tl.load(given.filling + tile.offs, mask=inside(tile), other=0.0)
+            filling *= fill.to(META.ACC)[:, None]
+        soft = tl.where(label[:, None] == offs_c[None, :], filling, soft)
+    return soft
+
+
+@triton.jit
 def target_pass_kernel(features, given, tables, threshold, results, meta: tl.constexpr):
     """One program per SPAN pixels of one image, which it walks in tiles of BLOCK_P."""
     META: tl.constexpr = constants(meta)
@@ -84,77 +142,68 @@ def target_pass_kernel(features, given, tables, threshold, results, meta: tl.con
     image, first = span_at(features, tl.program_id(0), META.SPAN)
     number = tl.program_id(0).to(tl.int64)
     offs_c, every_d = tl.arange(0, META.BLOCK_C), tl.arange(0, META.BLOCK_D)
-    nearest = classes_of(tables.near.table, META)
-    if tables.own is not None:
-        classes = classes_of(tables.own.table, META)
-        # Under "floor" an absent class has a share, too; here it carries no loss.
-        share = tl.where(nearest.offset == 0.0, classes.share, 0.0)
-    one = (offs_c < META.C).to(META.ACC)
-    count = tl.zeros([META.BLOCK_C], dtype=META.ACC)
+    if RESIDENT:
+        near_factor = factor_of(tables.near.matrix, every_d, META)
+    if RESIDENT and META.TWO_PRODUCTS:
+        own_factor = factor_of(tables.own.matrix, every_d, META)
     lost = tl.zeros([META.BLOCK_C], dtype=META.ACC)
     if results.partial is not None:
         slot = results.partial + number * META.C * META.D
-        whole = tl.zeros([META.BLOCK_D, META.BLOCK_C], dtype=META.ACC)
+        total = no_members(META)
     for step in range(0, META.SPAN, META.BLOCK_P):
         tile = tile_at(features, image, first + step, META)
-        near = tl.zeros([META.BLOCK_P, META.BLOCK_C], dtype=META.ACC)
-        own = tl.zeros([META.BLOCK_P, META.BLOCK_C], dtype=META.ACC)
-        squared = tl.zeros([META.BLOCK_P], dtype=META.ACC)
         if RESIDENT:
-            block = load_tile(tile, every_d, META)
-            near, own, squared = add_both_scores(block, near, own, squared, tables, every_d, META)
+            across = load_across(tile, every_d, META)
+            squared = squares_of(across, META)
+            block = tl.trans(across)
+            near = without_halves(products_of(block, near_factor, None, META), META)
         else:
+            near = tl.zeros([META.BLOCK_P, META.BLOCK_C], dtype=META.ACC)
+            own = tl.zeros([META.BLOCK_P, META.BLOCK_C], dtype=META.ACC)
+            squared = tl.zeros([META.BLOCK_P], dtype=META.ACC)
             for start in range(0, META.D, META.BLOCK_D):
                 offs_d = start + every_d
                 block = load_tile(tile, offs_d, META)
                 near, own, squared = add_both_scores(
                     block, near, own, squared, tables, offs_d, META
                 )
-        length = lengths_of(near, squared, tile, tables.near.matrix, META)
-        logits, inverse = logits_of(near, length, nearest.scale, META)
+        inverse = inverse_of(pixel_lengths(squared, tile, META))
+        # Under cosine all classes have one scale. Columns of the tables are loaded where they are
+        # used: held, they would take the registers of the sums.
+        logits = near * tl.load(tables.near.table) * inverse[:, None]
         label = tl.full([META.BLOCK_P], META.IGNORE_INDEX, tl.int64)
         value = tl.zeros([META.BLOCK_P], dtype=META.ACC)
         if META.TRANSFER:
+            absent = tl.load(tables.near.table + META.BLOCK_C + offs_c)
             found, value, somewhere = nearest_of(
-                logits + nearest.offset[None, :], nearest.offset, tables.near.table, META
+                logits + absent[None, :], absent, tables.near.table, META
             )
             kept = (value >= limit_of(threshold, found, META)) & somewhere
             label = tl.where(kept, found.to(tl.int64), label)
         if given.targets is not None:
-            soft = soft_masses(given.targets, tile, one, META)
-            if META.TRANSFER:
-                # Where the targets have a mass they win.
-                free = inside(tile) & (tl.sum(soft, axis=1) == 0.0)
-                moved = tl.where(free, label, META.IGNORE_INDEX)
-                tl.store(results.moved + flat(tile), moved, mask=inside(tile))
-                filling = one[None, :]
-                if given.filling is not None:
-                    fill = tl.load(given.filling + tile.offs, mask=inside(tile), other=0.0)
-                    filling *= fill.to(META.ACC)[:, None]
-                soft = tl.where(moved[:, None] == offs_c[None, :], filling, soft)
-        if given.static is not None:
-            static = load_pixels(given.static, tile).to(tl.int64)
-            label = tl.where(static != META.IGNORE_INDEX, static, label)
+            soft = filled_masses(label, given, results.moved, tile, META)
+        label, own_class, wrong = fused_label(label, given, tile, META)
         tl.store(results.labels + flat(tile), label, mask=inside(tile))
         tl.store(results.measure + flat(tile), value, mask=inside(tile))
-        used = inside(tile) & (label != META.IGNORE_INDEX)
-        member = tl.where(used[:, None] & (label[:, None] == offs_c[None, :]), one[None, :], 0.0)
-        count += tl.sum(member, axis=0)
+        member = own_class[:, None] == offs_c[None, :]
         lse = tl.full([META.BLOCK_P], float("inf"), META.ACC)
         if tables.own is not None:
             if META.TWO_PRODUCTS:
-                logits, _ = logits_of(own, length, classes.scale, META)
-            logits += classes.offset[None, :]
+                if RESIDENT:
+                    own = without_halves(products_of(block, own_factor, None, META), META)
+                logits = own * tl.load(tables.own.table) * inverse[:, None]
+            logits += tl.load(tables.own.table + META.BLOCK_C + offs_c)[None, :]
             lse = normaliser_of(logits)
             if given.targets is not None:
-                unused = (soft == 0.0) | (share[None, :] == 0.0)
-                mass = tl.where(unused, 0.0, soft * share[None, :])
+                share = share_of(offs_c, tables, META)[None, :]
+                mass = tl.where((soft == 0.0) | (share == 0.0), 0.0, soft * share)
+                ignored = tl.sum(mass, axis=1) == 0.0
             else:
-                mass = member * share[None, :]
-            ignored = tl.sum(mass, axis=1) == 0.0
+                share = share_of(own_class, tables, META)
+                ignored = share == 0.0
+                mass = tl.where(member, share[:, None], 0.0)
             by_class = tl.where(mass == 0.0, 0.0, mass * (lse[:, None] - logits))
             if given.static is not None:
-                wrong = used & ((label < 0) | (label >= META.C))
                 # Of two axes: triton 3.7 has no layout on sm_100 for the sum of a row to a number.
                 by_class = tl.where(wrong[:, None], float("nan"), by_class)
             lost += tl.sum(by_class, axis=0)
@@ -162,31 +211,21 @@ def target_pass_kernel(features, given, tables, threshold, results, meta: tl.con
             lse = tl.where(ignored, float("inf"), lse)
         tl.store(results.lse + flat(tile), lse, mask=inside(tile))
         if results.partial is not None:
-            weight = member
+            factor = tl.full([META.BLOCK_P], 1.0, META.ACC)
             if META.NORMALIZE:
-                weight *= inverse
-            for start in range(0, META.D, META.BLOCK_D):
-                offs_d = start + every_d
-                if not RESIDENT:
-                    block = load_tile(tile, offs_d, META)
-                part = weighted_sum(block, weight, META, META.NORMALIZE)
-                if RESIDENT:
-                    whole += part
-                else:
-                    whole += part - part
-                    add_to_slot(slot, part, offs_d, step, META.C, META.D)
-            if not RESIDENT:
-                # The next tile's loads of the slot may belong to other threads than these stores.
-                tl.debug_barrier()
-    if results.partial is not None:
-        if RESIDENT:
-            add_to_slot(slot, whole, every_d, 0, META.C, META.D)
-        if tl.max((whole - whole != 0.0).to(tl.int32)) > 0:
-            FEW: tl.constexpr = constants(META, BLOCK_P=min(META.BLOCK_P, 32))
-            fused = Map(results.labels, features.pixels, 0, 1, features.pixels)
-            sum_with_care(slot, features, Targets(fused, None), image, first, 0, FEW)
-    tl.store(results.counts + number * META.C + offs_c, count, mask=offs_c < META.C)
+                factor = inverse
+            if RESIDENT:
+                total = waited_for(add_members(total, across, own_class, factor, META))
+            else:
+                total += add_blocks(slot, tile, own_class, factor, every_d, step, False, META)
     tl.store(results.losses + number * META.C + offs_c, lost, mask=offs_c < META.C)
+    # What follows reads labels that other threads have stored.
+    tl.debug_barrier()
+    fused = Targets(Map(results.labels, features.pixels, 0, 1, features.pixels), None)
+    count = counted(features, fused, image, first, META)
+    tl.store(results.counts + number * META.C + offs_c, count, mask=offs_c < META.C)
+    if results.partial is not None:
+        store_sums(slot, total, features, fused, image, first, 0, META)
 
 
 def target_pass(call: TargetPassCall, *ready: Tensor, in_parts: bool = False) -> tuple[Tensor, ...]:
@@ -216,6 +255,8 @@ def target_pass(call: TargetPassCall, *ready: Tensor, in_parts: bool = False) ->
     confidence = call.measure == "confidence"
     one_product = not transfer or (call.nearest is None and confidence)
     meta, how = plan("target_pass", features, classes)
+    # In 16 bits a tile of more channels than a block is read faster than a slot is added to.
+    at_once = call.wants_sums and (meta.BLOCK_D >= channels or meta.OPERANDS == "wide")
     span = span_of(images, channels, pixels, features.element_size(), classes)
     meta = meta._replace(
         SIMILARITY="cosine",
@@ -230,7 +271,7 @@ def target_pass(call: TargetPassCall, *ready: Tensor, in_parts: bool = False) ->
     )
     programs = images * tile_count(pixels, span)
     partial = None
-    if call.wants_sums:
+    if at_once:
         partial = features.new_empty(programs, classes, channels, dtype=acc)
     count, lost = (features.new_empty(programs, classes, dtype=acc) for _ in range(2))
     moved = torch.empty_like(labels) if filled.numel() else None
@@ -242,7 +283,13 @@ def target_pass(call: TargetPassCall, *ready: Tensor, in_parts: bool = False) ->
         Results(labels, moved, values, lse, partial, count, lost),
     )  # fmt: skip
     run(Launch(target_pass_kernel, programs, arguments, meta, how), features)
-    sums = lost.new_zeros(1, classes, channels) if partial is None else partial
+    if partial is not None:
+        sums = partial
+    elif call.wants_sums:
+        given = features, labels, None, classes, call.normalize, False, call.ignore_index
+        sums, _ = class_sums(ClassSumsCall(*given), in_parts)
+    else:
+        sums = features.new_zeros(1, classes, channels, dtype=acc)
     by_class = lost, sums, count
     if not in_parts:
         by_class = lost.sum(dim=0), sums.sum(dim=0), count.sum(dim=0)

@@ -8,8 +8,8 @@ from tests.ahead_of_time.cases import TABLE, Case
 
 MAPS = ((8, 32768, 256), (8, 32768, 720), (2, 32768, 2048))
 """Images, pixels of each, channels."""
-LEAST = {256: ENOUGH, 720: ENOUGH, 2048: ENOUGH // 4}
-"""At 150 classes and 2048 channels the sums of 132 programs take more than a third of the map."""
+LEAST = {256: ENOUGH, 720: ENOUGH, 2048: 128}
+"""At 150 classes and 2048 channels the sums of 132 programs may take more than the map."""
 KERNELS = [kernel for kernel in TABLE if not kernel.startswith("pair_")]
 
 
@@ -27,6 +27,15 @@ def test_a_large_map_occupies_a_whole_gpu(kernel: str, size: tuple[int, int, int
         # Both sums of a distribution take twice as much.
         least = LEAST[size[2]] // (2 if kernel.startswith("distribution") else 1)
         assert programs(kernel, dtype, 150, size) >= least
+
+
+@pytest.mark.parametrize("size", [(2, 8464, 256), (2, 25600, 256)])
+@pytest.mark.parametrize("kernel", ["class_sums", "class_sums_normalize", "target_pass"])
+def test_many_classes_leave_a_small_map_its_programs(
+    kernel: str, size: tuple[int, int, int]
+) -> None:
+    """Their sums take more than a tenth of it."""
+    assert programs(kernel, "bf16", 150, size) >= ENOUGH
 
 
 def test_a_map_of_one_image_is_cut_into_programs(monkeypatch: pytest.MonkeyPatch) -> None:
