@@ -287,7 +287,7 @@ def target_pass(call: TargetPassCall, *ready: Tensor, in_parts: bool = False) ->
         sums = partial
     elif call.wants_sums:
         given = features, labels, None, classes, call.normalize, False, call.ignore_index
-        sums, _ = class_sums(ClassSumsCall(*given), in_parts)
+        sums, count = class_sums(ClassSumsCall(*given), in_parts)
     else:
         sums = features.new_zeros(1, classes, channels, dtype=acc)
     by_class = lost, sums, count
