@@ -3,6 +3,8 @@
 The gradient is in class_prototypes_backward.py.
 """
 
+from typing import Any, NamedTuple
+
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -23,6 +25,16 @@ from protocontrast.kernels.operands import dot, power_below, split
 from protocontrast.kernels.scores import in_float16, waited_for
 from protocontrast.kernels.targets import members_of, targets_of
 from protocontrast.kernels.tiles import load_across, map_of, span_at, tile_at
+
+
+class Span(NamedTuple):
+    """Pixels of one image from the first on, and channels from `low` on; the slot of their sums."""
+
+    features: Any
+    image: Any
+    first: Any
+    low: Any
+    slot: Any
 
 
 @triton.jit
@@ -125,47 +137,49 @@ def halves_joined(total, META: tl.constexpr):
 
 
 @triton.jit
-def add_blocks(slot, tile, label, factor, offs_d, again, CAREFUL: tl.constexpr, META: tl.constexpr):
+def add_blocks(span, tile, label, factor, again, CAREFUL: tl.constexpr, META: tl.constexpr):
     """GROUP_D channels of a tile added to the slot, or set the first time, when `again` is 0.
 
     Returns 0 in the form of `no_members`, or NaN where the sums are not finite.
     """
     doubt = no_members(META)
     for start in range(0, META.GROUP_D, META.BLOCK_D):
-        across = load_across(tile, start + offs_d, META)
+        offs_d = span.low + start + tl.arange(0, META.BLOCK_D)
+        across = load_across(tile, offs_d, META)
         if CAREFUL:
             part = add_carefully(no_members(META), across, label, factor, META)
         else:
             part = add_members(no_members(META), across, label, factor, META)
             doubt += part - part
-        add_to_slot(slot, halves_joined(part, META), start + offs_d, again, META.C, META.D)
+        add_to_slot(span.slot, halves_joined(part, META), offs_d, again, META.C, META.D)
     # The next tile's loads of the slot may belong to other threads than these stores.
     tl.debug_barrier()
     return doubt
 
 
 @triton.jit
-def counted(features, targets, image, first, META: tl.constexpr):
+def counted(span, targets, META: tl.constexpr):
     """Weights [BLOCK_C] of a span of pixels by class."""
     count = tl.zeros([META.BLOCK_C, META.BLOCK_P], dtype=META.ACC)
     for step in range(0, META.SPAN, META.BLOCK_P):
-        label, weight = members_of(targets, tile_at(features, image, first + step, META), META)
+        tile = tile_at(span.features, span.image, span.first + step, META)
+        label, weight = members_of(targets, tile, META)
         count += in_rows(label, weight, tl.arange(0, META.BLOCK_C))
     return tl.sum(count, axis=1)
 
 
 @triton.jit
-def walk(slot, features, targets, image, first, low, CAREFUL: tl.constexpr, META: tl.constexpr):
+def walk(span, targets, CAREFUL: tl.constexpr, META: tl.constexpr):
     """Sums of a span of pixels and BLOCK_D channels, as `add_members` leaves them, and counts.
 
     Where GROUP_D is more than BLOCK_D channels the sums are in the slot instead, and the first
     result is 0, or NaN if not all of them are finite.
     """
-    offs_c, offs_d = tl.arange(0, META.BLOCK_C), low + tl.arange(0, META.BLOCK_D)
+    offs_c, offs_d = tl.arange(0, META.BLOCK_C), span.low + tl.arange(0, META.BLOCK_D)
     total = no_members(META)
     count = tl.zeros([META.BLOCK_C, META.BLOCK_P], dtype=META.ACC)
     for step in range(0, META.SPAN, META.BLOCK_P):
-        tile = tile_at(features, image, first + step, META)
+        tile = tile_at(span.features, span.image, span.first + step, META)
         label, factor = members_of(targets, tile, META)
         count += in_rows(label, factor, offs_c)
         if META.GROUP_D <= META.BLOCK_D:
@@ -181,12 +195,12 @@ def walk(slot, features, targets, image, first, low, CAREFUL: tl.constexpr, META
         else:
             if META.NORMALIZE:
                 factor *= inverse_of(pixel_lengths(read_squares(tile, META), tile, META))
-            total += add_blocks(slot, tile, label, factor, offs_d, step, CAREFUL, META)
+            total += add_blocks(span, tile, label, factor, step, CAREFUL, META)
     return total, tl.sum(count, axis=1)
 
 
 @triton.jit
-def store_sums(slot, total, features, targets, image, first, low, META: tl.constexpr):
+def store_sums(span, total, targets, META: tl.constexpr):
     """The result of `walk` into the slot where it is not there yet; and where not all of it is
     finite that of a second walk, with care.
 
@@ -194,15 +208,15 @@ def store_sums(slot, total, features, targets, image, first, low, META: tl.const
     """
     FEW: tl.constexpr = constants(META, BLOCK_P=min(META.BLOCK_P, 16))
     SINGLE: tl.constexpr = META.GROUP_D <= META.BLOCK_D
-    offs_d = low + tl.arange(0, META.BLOCK_D)
+    offs_d = span.low + tl.arange(0, META.BLOCK_D)
     if SINGLE:
-        add_to_slot(slot, halves_joined(total, META), offs_d, 0, META.C, META.D)
+        add_to_slot(span.slot, halves_joined(total, META), offs_d, 0, META.C, META.D)
     if tl.max((~finite(total)).to(tl.int32)) > 0:
         # The slot's elements may belong to other threads than those that stored them last.
         tl.debug_barrier()
-        again, _ = walk(slot, features, targets, image, first, low, True, FEW)
+        again, _ = walk(span, targets, True, FEW)
         if SINGLE:
-            add_to_slot(slot, halves_joined(again, META), offs_d, 0, META.C, META.D)
+            add_to_slot(span.slot, halves_joined(again, META), offs_d, 0, META.C, META.D)
 
 
 @triton.jit
@@ -214,12 +228,12 @@ def class_sums_kernel(features, targets, partial, counts, meta: tl.constexpr):
     low = (tl.program_id(0) % groups) * META.GROUP_D
     image, first = span_at(features, number, META.SPAN)
     offs_c = tl.arange(0, META.BLOCK_C)
-    slot = partial + number.to(tl.int64) * META.C * META.D
-    total, count = walk(slot, features, targets, image, first, low, False, META)
+    span = Span(features, image, first, low, partial + number.to(tl.int64) * META.C * META.D)
+    total, count = walk(span, targets, False, META)
     # Programs of one slot count the same pixels; the first of them says so.
     told = tl.where(low == 0, META.C, 0)
     tl.store(counts + number.to(tl.int64) * META.C + offs_c, count, mask=offs_c < told)
-    store_sums(slot, total, features, targets, image, first, low, META)
+    store_sums(span, total, targets, META)
 
 
 def class_sums(call: ClassSumsCall, in_parts: bool = False) -> tuple[Tensor, Tensor]:

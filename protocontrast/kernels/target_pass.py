@@ -13,6 +13,7 @@ from torch import Tensor
 
 from protocontrast.calls import ClassSumsCall, TargetPassCall
 from protocontrast.kernels.class_prototypes import (
+    Span,
     add_blocks,
     add_members,
     class_sums,
@@ -146,10 +147,12 @@ def target_pass_kernel(features, given, tables, threshold, results, meta: tl.con
         near_factor = factor_of(tables.near.matrix, every_d, META)
     if RESIDENT and META.TWO_PRODUCTS:
         own_factor = factor_of(tables.own.matrix, every_d, META)
-    lost = tl.zeros([META.BLOCK_C], dtype=META.ACC)
     if results.partial is not None:
-        slot = results.partial + number * META.C * META.D
+        span = Span(features, image, first, 0, results.partial + number * META.C * META.D)
         total = no_members(META)
+    else:
+        span = Span(features, image, first, 0, None)
+    lost = tl.zeros([META.BLOCK_C], dtype=META.ACC)
     for step in range(0, META.SPAN, META.BLOCK_P):
         tile = tile_at(features, image, first + step, META)
         if RESIDENT:
@@ -217,15 +220,15 @@ def target_pass_kernel(features, given, tables, threshold, results, meta: tl.con
             if RESIDENT:
                 total = waited_for(add_members(total, across, own_class, factor, META))
             else:
-                total += add_blocks(slot, tile, own_class, factor, every_d, step, False, META)
+                total += add_blocks(span, tile, own_class, factor, step, False, META)
     tl.store(results.losses + number * META.C + offs_c, lost, mask=offs_c < META.C)
     # What follows reads labels that other threads have stored.
     tl.debug_barrier()
     fused = Targets(Map(results.labels, features.pixels, 0, 1, features.pixels), None)
-    count = counted(features, fused, image, first, META)
+    count = counted(span, fused, META)
     tl.store(results.counts + number * META.C + offs_c, count, mask=offs_c < META.C)
     if results.partial is not None:
-        store_sums(slot, total, features, fused, image, first, 0, META)
+        store_sums(span, total, fused, META)
 
 
 def target_pass(call: TargetPassCall, *ready: Tensor, in_parts: bool = False) -> tuple[Tensor, ...]:
