@@ -32,9 +32,9 @@ sums split at the same pixels."""
 class Config(NamedTuple):
     """A tile of pixels and channels, and how a program runs.
 
-    `programs`: so many on a multiprocessor, which keep the prototypes and walk tiles of all
-    channels; 0: one for every tile, which reads them block by block. `exact`: how float32 products
-    are taken that are to lose nothing: "ieee" has no tensor cores, "bf16x6" six products of thirds.
+    `programs`: so many on a multiprocessor, which keep the prototypes, of at most 64 classes, and
+    walk tiles of all channels; 0: one for every tile, which reads them in blocks. `exact`: how
+    float32 products that are to lose nothing are taken: "ieee" by no tensor cores, "bf16x6" as six.
     """
 
     block_p: int
@@ -75,7 +75,7 @@ DISTRIBUTIONS = (*DISTRIBUTION, *DISTRIBUTION_FEATURES, *DISTRIBUTION_BOTH)
 
 ROWS: tuple[Row, ...] = (
     # Small, so that a test of a hundred pixels and 33 channels meets every seam.
-    Row(("interpreter",), WALKING, (2, 4, 8), 64, ANY, Config(32, 32, 4, 1, 2)),
+    Row(("interpreter",), WALKING, (2, 4, 8), 64, 64, Config(32, 32, 4, 1, 2)),
     Row(("interpreter",), KERNELS, (2, 4, 8), ANY, ANY, Config(32, 32, 4, 1)),
     # float64 serves gradient checks.
     Row(GPUS, KERNELS, (8,), ANY, 32, Config(32, 32, 4, 1)),
@@ -91,8 +91,8 @@ ROWS: tuple[Row, ...] = (
     Row(("sm90",), (*FEATURES, *BOTH[:1]), (4,), ANY, 32, Config(64, 32, 4, 2, 0, "bf16x6")),
     Row(("sm90",), FORWARD, (2,), 128, 32, Config(128, 128, 4, 3, 2)),
     Row(("sm90",), FORWARD, (2,), 256, 32, Config(64, 256, 4, 3, 2)),
-    Row(("sm90",), FORWARD, (2,), ANY, 32, Config(256, 64, 8, 3)),
-    Row(("sm80", "sm90"), FORWARD, (2,), ANY, 32, Config(128, 64, 4, 3)),
+    Row(("sm90",), FORWARD, (2,), ANY, 32, Config(256, 32, 8, 4)),
+    Row(("sm80",), FORWARD, (2,), ANY, 32, Config(128, 64, 4, 3)),
     Row(("sm100",), FORWARD, (2,), ANY, 32, Config(128, 64, 8, 2)),
     Row(GPUS, FORWARD, (2,), ANY, 32, Config(128, 64, 4, 2)),
     Row(("sm100",), BOTH, (2,), ANY, 32, Config(64, 64, 8, 1)),
@@ -148,6 +148,7 @@ ROWS: tuple[Row, ...] = (
     Row(("sm90", "sm100"), SUMS, (2,), ANY, 128, Config(16, 32, 8, 2)),
     Row(("sm90", "sm100"), SUMS, (4,), ANY, 128, Config(32, 32, 8, 1)),
     Row(GPUS, KERNELS, (2, 4), ANY, 128, Config(32, 32, 8, 2)),
+    Row(("sm90",), FORWARD, (2,), ANY, ANY, Config(128, 64, 8, 2)),
     Row(("sm100",), FORWARD, (2,), ANY, ANY, Config(32, 32, 4, 2)),
     Row(GPUS, FORWARD, (2,), ANY, ANY, Config(32, 32, 8, 2)),
     Row(GPUS, FORWARD, (4,), ANY, ANY, Config(32, 16, 8, 2)),

@@ -82,10 +82,16 @@ def add_scores(block, total, squared, matrix, offs_d, META: tl.constexpr):
     return total, squared
 
 
+@triton.constexpr_function
+def side_by_side_in(meta: Any) -> bool:
+    """Whether both halves of the matrix are one factor; more classes would take all registers."""
+    return bool(meta.OPERANDS == "split" and meta.BLOCK_C <= 64)
+
+
 @triton.jit
 def factor_of(matrix, offs_d, META: tl.constexpr):
-    """A block of channels of the matrix, its halves side by side, [BLOCK_D, 1 or 2 BLOCK_C]."""
-    HALVES: tl.constexpr = 2 if META.OPERANDS == "split" else 1
+    """A block of channels of the matrix, or of both its halves, [BLOCK_D, 1 or 2 BLOCK_C]."""
+    HALVES: tl.constexpr = 2 if side_by_side_in(META) else 1
     rows = tl.arange(0, HALVES * META.BLOCK_C)
     # What pads the classes is not read.
     mask = (offs_d < META.ROW)[:, None] & (rows % META.BLOCK_C < META.C)[None, :]
@@ -99,7 +105,7 @@ def kept_of(prepared, META: tl.constexpr):
     if META.PROGRAMS > 0 and META.SIMILARITY != "euclidean":
         for start in tl.static_range(0, META.D, META.BLOCK_D):
             offs_d = start + tl.arange(0, META.BLOCK_D)
-            factors = factors + (factor_of(prepared.matrix, offs_d, META),)  # noqa: RUF005
+            factors = factors + (factor_of(prepared.matrix, offs_d, META),)  # type: ignore[assignment]  # noqa: RUF005
     return Kept(classes_of(prepared.table, META), factors)
 
 
@@ -109,7 +115,7 @@ def load_blocks(tile, META: tl.constexpr):
     blocks = ()
     for start in tl.static_range(0, META.D, META.BLOCK_D):
         here, offs_d = from_channel(tile.features, start), tl.arange(0, META.BLOCK_D)
-        blocks = blocks + (load_channels(here, tile, offs_d, META.D - start),)  # noqa: RUF005
+        blocks = blocks + (load_channels(here, tile, offs_d, META.D - start),)  # type: ignore[assignment]  # noqa: RUF005
     return blocks
 
 
@@ -125,7 +131,7 @@ def products_of(block, factor, total, META: tl.constexpr):
 @triton.jit
 def without_halves(total, META: tl.constexpr):
     """Products [BLOCK_P, BLOCK_C] from those with either half."""
-    if META.OPERANDS == "split":
+    if side_by_side_in(META):
         return tl.sum(tl.reshape(total, [META.BLOCK_P, 2, META.BLOCK_C]), axis=1)
     else:
         return total
@@ -186,7 +192,7 @@ def read_scores(tile, matrix, META: tl.constexpr):
         total = read_distances(tile, matrix, META)
         length = lengths_of(total, total, tile, matrix, META)
     else:
-        HALVES: tl.constexpr = 2 if META.OPERANDS == "split" else 1
+        HALVES: tl.constexpr = 2 if side_by_side_in(META) else 1
         total = tl.zeros([META.BLOCK_P, HALVES * META.BLOCK_C], dtype=META.ACC)
         # Summed across threads once, at the end.
         squares = tl.zeros([META.BLOCK_P, META.BLOCK_D], dtype=META.ACC)
@@ -197,6 +203,9 @@ def read_scores(tile, matrix, META: tl.constexpr):
                 wide = block.to(META.ACC)
                 squares += wide * wide
             total = products_of(block, factor_of(matrix, offs_d, META), total, META)
+            if META.OPERANDS == "split" and HALVES == 1:
+                lower = factor_of(matrix + META.BLOCK_C * META.ROW, offs_d, META)
+                total = products_of(block, lower, total, META)
             if META.SIMILARITY == "cosine":
                 total = waited_for(total)
         squared = tl.sum(squares, axis=1)
