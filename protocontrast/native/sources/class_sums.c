@@ -1,6 +1,8 @@
 /* Class sums and counts in one read: each pixel's row is added to the row of its class. */
 #include "totals.h"
 
+#define AHEAD 16 /* rows: where some are left out, no processor foresees the next ones */
+
 struct sweep {
     const struct class_sums_call *call;
     struct spans spans;
@@ -27,6 +29,7 @@ static void add_tile(const struct sweep *s, struct tile *t, int64_t image, int64
         const int64_t n = m.pixel[i];
         const real *row = rows + n * width;
         real factor = m.weight[n], size;
+        if (rows != t->rows) ask_for(row + AHEAD * width, D * (int64_t)sizeof *row);
         counts[m.class_of[n]] += factor;
         if (s->call->normalize) factor *= unit_factor(&row, D, copy, &size);
         add_row(recent + m.class_of[n] * s->totals.width, row, factor, D);
