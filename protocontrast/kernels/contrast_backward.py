@@ -86,8 +86,12 @@ def pushed(softmax, targets, tile, table, META: tl.constexpr):
 
 
 @triton.jit
-def slopes_of(total, length, tile, targets, upstream, prepared, classes, META: tl.constexpr):
-    """The slopes of a tile of pixels from its products and what they are divided by."""
+def slopes_of(total, length, tile, given, prepared, classes, META: tl.constexpr):
+    """The slopes of a tile of pixels from its products and what they are divided by.
+
+    `given` are the targets and what comes back to their losses.
+    """
+    targets, upstream = given
     logits, inverse = logits_of(total, length, classes.scale, META)
     grad_output, lse = returned(upstream, tile, META.ACC)
     softmax = tl.exp(logits + classes.offset[None, :] - lse[:, None])
@@ -104,12 +108,12 @@ def slopes_of(total, length, tile, targets, upstream, prepared, classes, META: t
 
 
 @triton.jit
-def send_tile_back(tile, targets, upstream, prepared, kept, gradient, META: tl.constexpr):
+def send_tile_back(tile, given, prepared, kept, gradient, META: tl.constexpr):
     """The gradient of a tile, of which a program has all channels at hand."""
     PARTS: tl.constexpr = (META.D + META.BLOCK_D - 1) // META.BLOCK_D
     blocks = load_blocks(tile, META)
     total, length = kept_scores(blocks, tile, kept.factors, META, True)
-    slopes = slopes_of(total, length, tile, targets, upstream, prepared, kept.classes, META)
+    slopes = slopes_of(total, length, tile, given, prepared, kept.classes, META)
     pushes, unit = pushes_of(slopes.products * kept.classes.scale[None, :], blocks[0].dtype, META)
     for part in tl.static_range(PARTS):
         block, factor = blocks[part], kept.factors[part]
@@ -120,9 +124,7 @@ def send_tile_back(tile, targets, upstream, prepared, kept, gradient, META: tl.c
 
 
 @triton.jit
-def send_span_back(
-    features, prepared, kept, gradient, partial, targets, upstream, META: tl.constexpr
-):
+def send_span_back(features, given, prepared, kept, gradient, partial, META: tl.constexpr):
     """The gradients of SPAN pixels, in tiles whose channels are read block by block."""
     RESIDENT: tl.constexpr = META.BLOCK_D >= META.D
     image, first = span_at(features, tl.program_id(0), META.SPAN)
@@ -142,7 +144,7 @@ def send_span_back(
             length = lengths_of(total, squared, tile, prepared.matrix, META)
         else:
             total, length = read_scores(tile, prepared.matrix, META)
-        slopes = slopes_of(total, length, tile, targets, upstream, prepared, classes, META)
+        slopes = slopes_of(total, length, tile, given, prepared, classes, META)
         for start in range(0, META.D, META.BLOCK_D):
             offs_d = start + every_d
             if not RESIDENT:
@@ -170,7 +172,7 @@ def send_span_back(
 
 @triton.jit
 def contrast_backward_kernel(
-    features, prepared, gradient, partial, walk, targets, upstream, meta: tl.constexpr
+    features, prepared, gradient, partial, walk, given, meta: tl.constexpr
 ):
     """One program per SPAN pixels of one image; one that keeps the prototypes has every
     `programs`th tile instead, and sums nothing."""
@@ -180,9 +182,9 @@ def contrast_backward_kernel(
         tiles, programs = walk
         for number in range(tl.program_id(0), tiles, programs):
             tile = tile_of(features, number, META)
-            send_tile_back(tile, targets, upstream, prepared, kept, gradient, META)
+            send_tile_back(tile, given, prepared, kept, gradient, META)
     else:
-        send_span_back(features, prepared, kept, gradient, partial, targets, upstream, META)
+        send_span_back(features, given, prepared, kept, gradient, partial, META)
 
 
 def contrast_backward(
@@ -194,7 +196,7 @@ def contrast_backward(
         "contrast_backward_both" if wants[1] else "contrast_backward",
         call.features,
         Prototypes.of(call, *ready),
-        (targets_of(call), upstream_of(grad_output, lse)),
+        ((targets_of(call), upstream_of(grad_output, lse)),),
         call.ignore_index,
         wants,
     )

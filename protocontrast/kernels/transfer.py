@@ -62,7 +62,7 @@ def limit_of(threshold, label, META: tl.constexpr):
 
 
 @triton.jit
-def transfer_tile(number, features, prepared, kept, threshold, labels, values, META: tl.constexpr):
+def transfer_tile(number, features, prepared, kept, threshold, found, META: tl.constexpr):
     """One tile of BLOCK_P pixels of one image."""
     tile = tile_of(features, number, META)
     total, length = scores_of(tile, prepared, kept, META)
@@ -71,23 +71,23 @@ def transfer_tile(number, features, prepared, kept, threshold, labels, values, M
     label, value, somewhere = nearest_of(logits, kept.classes.offset, prepared.table, META)
     kept = (value >= limit_of(threshold, label, META)) & somewhere
     label = tl.where(kept, label.to(tl.int64), META.IGNORE_INDEX)
+    labels, values = found
     tl.store(labels + flat(tile), label, mask=inside(tile))
     tl.store(values + flat(tile), value, mask=inside(tile))
 
 
 @triton.jit
-def transfer_kernel(
-    features, prepared, threshold, labels, values, tiles, programs, meta: tl.constexpr
-):
+def transfer_kernel(features, prepared, threshold, found, walk, meta: tl.constexpr):
     """One program per tile; one that keeps the prototypes has every `programs`th of them."""
     META: tl.constexpr = constants(meta)
     kept = kept_of(prepared, META)
+    tiles, programs = walk
     if META.PROGRAMS == 0:
         number = tl.program_id(0)
-        transfer_tile(number, features, prepared, kept, threshold, labels, values, META)
+        transfer_tile(number, features, prepared, kept, threshold, found, META)
     else:
         for number in range(tl.program_id(0), tiles, programs):
-            transfer_tile(number, features, prepared, kept, threshold, labels, values, META)
+            transfer_tile(number, features, prepared, kept, threshold, found, META)
 
 
 def nearest_table(call: TransferCall) -> Prepared:
@@ -114,7 +114,7 @@ def transfer(call: TransferCall) -> tuple[Tensor, Tensor]:
         IGNORE_INDEX=call.ignore_index,
     )
     threshold = Threshold(*halves(call.threshold), vector_of(call.class_threshold))
-    tiles, programs = walkers(features, meta)
-    arguments = map_of(features), prepared, threshold, labels, values, tiles, programs
-    run(Launch(transfer_kernel, programs, arguments, meta, how), features)
+    walk = walkers(features, meta)
+    arguments = map_of(features), prepared, threshold, (labels, values), walk
+    run(Launch(transfer_kernel, walk[1], arguments, meta, how), features)
     return labels, values

@@ -11,8 +11,7 @@ TOLERANCE = 0.1
 COMMAND = "python -m tests.ahead_of_time.budget"
 
 REASONS = {
-    "classes": "with more than 128 classes the scores of a tile fill the registers at any size that "
-    "is worth its time",
+    "classes": "with more than 128 classes the scores of a tile fill the registers at any size",
     "distributions": "with more than 64 classes both products fill the registers at any size",
     "double": "float64 serves gradient checks, which need no speed",
     "kept": "a tile of all channels stays in registers beside the products, and to read it again "
