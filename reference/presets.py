@@ -117,7 +117,12 @@ _AS_CAMVID: Final = (
 )  # fmt: skip
 
 
+# Of whole photographs that are 240 pixels high, so that they keep their shape.
+_WIDTHS: Final = {"camvid": 320, "kitti": 800}
+
+
 def _carla(target: str) -> Settings:
+    whole = 240, _WIDTHS[target]
     source = SourceStage(
         iterations=1200, batch_size=4, class_weight_power=0.5, crops=_CARLA_CROPS,
         optimiser=_CARLA_RATE, rare=_RARE,
@@ -126,13 +131,13 @@ def _carla(target: str) -> Settings:
         iterations=400, rounds=1, batch_size=2, source_crops=_CARLA_CROPS,
         target_crops=Crops(size=None, short_side=(240, 300), crop=(240, 320)),
         optimiser=replace(_CARLA_RATE, learning_rate=1e-4, head_factor=3.0),
-        static=StaticLabels(image_share=0.0, size=(240, 320), loss_weighted=False),
+        static=StaticLabels(image_share=0.0, size=whole, loss_weighted=False),
         entropy_weight=0.03, contrast=_BATCH, rare=_RARE,
     )  # fmt: skip
     data = replace(_FEW, source_set="carla", target_set=target, merge=_AS_CAMVID)
     return Settings(
         data=data, network=NetworkSettings("lite"), source=source, adaptation=adaptation,
-        machine=Machine(threads=1), reporting=replace(_SEEN, checkpoint_every=400, size=(240, 320)),
+        machine=Machine(threads=1), reporting=replace(_SEEN, checkpoint_every=400, size=whole),
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from reference.data.sets import Sets
 from reference.experiments.rows import CONTROL, ORACLE, SOURCE, settings_of
 from reference.run.files import read_json
-from reference.run.folder import LAST, SETTINGS, as_plain, differences
+from reference.run.folder import LAST, SETTINGS, as_plain, differences, flat
 from reference.settings import Settings, phases
 
 if TYPE_CHECKING:
@@ -140,8 +140,10 @@ def rows_of(rows: Sequence[str], preset: Settings, folder: Path) -> list[Run]:
 def refuse_other_settings(run: Run, caller: str, hint: str) -> None:
     """Refuse a folder in which a run of other settings lies, in a sentence that ends in a hint."""
     stored, wanted = read_json(caller, run.folder / SETTINGS), as_plain(run.settings)
-    # Where the folders lie may change.
+    # Where the folders lie may change, but not the size at which a score was taken.
     other = [d for d in differences(stored or wanted, wanted) if not d.startswith("begin:")]
+    before, now = (flat(held).get("reporting.size") for held in (stored or wanted, wanted))
+    other += [] if before == now else [f"reporting.size: {before} -> {now}"]
     if other:
         raise ValueError(
             f"{caller}: expected {run.folder} to hold a run of these settings, got other ones: "
