@@ -254,9 +254,7 @@ def store_tables(options: Options) -> str:
 def main() -> None:
     """Read the command line and run; a wrong input ends with one sentence."""
     if "--varied" in sys.argv:
-        sys.exit(
-            f"ablate: expected no look of its own for drawn sources, got --varied. {_INSTEAD}."
-        )
+        sys.exit(f"ablate: expected a source of one look, got --varied. {_INSTEAD}.")
     options = read(Options, "ablate")
     stopped = "Stopped; the same command goes on."
     if problems := answer(lambda: train_missing(options), stopped):

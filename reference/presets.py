@@ -117,12 +117,9 @@ _AS_CAMVID: Final = (
 )  # fmt: skip
 
 
-# Of whole photographs that are 240 pixels high, so that they keep their shape.
-_WIDTHS: Final = {"camvid": 320, "kitti": 800}
-
-
 def _carla(target: str) -> Settings:
-    whole = 240, _WIDTHS[target]
+    # Photographs keep their shape where they are seen whole.
+    whole = 240, 800 if target == "kitti" else 320
     source = SourceStage(
         iterations=1200, batch_size=4, class_weight_power=0.5, crops=_CARLA_CROPS,
         optimiser=_CARLA_RATE, rare=_RARE,

@@ -94,8 +94,7 @@ def take_over(run: Run, runs: Path) -> Path | None:
     """Take the network of a complete source run that differs by its target alone, and score it.
 
     The run is of the row "source_only", in which the target's training images play no part; `runs`
-    holds the runs of all targets. Returns the folder that it was taken from; None where there is
-    none, or where the run has a folder already.
+    holds those of all targets. Returns where it was taken from; None where the run has a folder.
     """
     wanted, unread = as_plain(run.settings), ("adaptation.", "data.target", "data.val")
     if run.folder.is_dir() or run.settings.data.sequence:
@@ -140,10 +139,10 @@ def rows_of(rows: Sequence[str], preset: Settings, folder: Path) -> list[Run]:
 def refuse_other_settings(run: Run, caller: str, hint: str) -> None:
     """Refuse a folder in which a run of other settings lies, in a sentence that ends in a hint."""
     stored, wanted = read_json(caller, run.folder / SETTINGS), as_plain(run.settings)
-    # Where the folders lie may change, but not the size at which a score was taken.
+    # Where the folders lie may change, but not the size at which a score is taken.
     other = [d for d in differences(stored or wanted, wanted) if not d.startswith("begin:")]
-    before, now = (flat(held).get("reporting.size") for held in (stored or wanted, wanted))
-    other += [] if before == now else [f"reporting.size: {before} -> {now}"]
+    sizes = [flat(held).get("reporting.size") for held in (stored or wanted, wanted)]
+    other += [f"reporting.size: {sizes[0]} -> {sizes[1]}"] * (sizes[0] != sizes[1])
     if other:
         raise ValueError(
             f"{caller}: expected {run.folder} to hold a run of these settings, got other ones: "

@@ -36,10 +36,8 @@ def target_settings(
     if sequence:
         folder = Path(target)
         layout = folder.name.lower() if folder.name.lower() in LAYOUTS else "cityscapes"
-        sets = replace(
-            sets, source=folder, source_set=layout, target=folder, target_set=layout,
-            sequence=sequence,
-        )  # fmt: skip
+        sets = replace(sets, source=folder, target=folder, sequence=sequence)
+        sets = replace(sets, source_set=layout, target_set=layout)
     elif sets.source_set == "toy":
         sets = replace(sets, root=scenes or data / sets.drawn.folder(seed).name)
     return replace(settings, seed=seed, data=sets, machine=replace(settings.machine, threads=1))

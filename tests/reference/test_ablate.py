@@ -196,6 +196,12 @@ def test_a_target_has_its_preset_and_its_data(tmp_path: Path) -> None:
     assert (dusk.source_set, dusk.target_set, dusk.sequence) == ("camvid", "camvid", "0001TP")
     carla = target_settings("carla-to-kitti", 1, data=data, root=tmp_path).data
     assert carla.root == tmp_path and carla.target_set == "kitti"
+    # Photographs of 480x360 and of 621x188 pixels are seen in their own shape.
+    for target, shape in (("camvid", 480 / 360), ("kitti", 621 / 188)):
+        settings = target_settings(f"carla-to-{target}", 0, data=data, root=tmp_path)
+        height, width = settings.reporting.size
+        assert settings.adaptation.static.size == (height, width)
+        assert width / height == pytest.approx(shape, rel=0.01)
 
 
 def test_a_source_network_serves_targets_that_differ_in_nothing_it_reads(
@@ -318,20 +324,28 @@ def test_rows_are_run_folders_that_are_reused_and_told(
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("part", "changes", "told"),
+    [
+        ("source", {"iterations": 5}, "source.iterations: 4 -> 5"),
+        # A run may go on at another size, but a table compares scores of one.
+        ("reporting", {"size": (40, 64)}, r"reporting.size: \[32, 64\] -> \[40, 64\]"),
+    ],
+)
 def test_rows_of_other_settings_are_refused_and_kept(
-    options: Options, monkeypatch: pytest.MonkeyPatch
+    options: Options, monkeypatch: pytest.MonkeyPatch, part: str, changes: Any, told: str
 ) -> None:
     asked = replace(options, rows=(SOURCE,))
     run(asked)
     path = options.folder / "seed0" / SOURCE
     before = {p: p.read_bytes() for p in path.rglob("*") if p.is_file()}
 
-    def longer(target: str, seed: int, **where: Any) -> Settings:
+    def otherwise(target: str, seed: int, **where: Any) -> Settings:
         settings = few(target, seed, **where)
-        return replace(settings, source=replace(settings.source, iterations=5))
+        return replace(settings, **{part: replace(getattr(settings, part), **changes)})
 
-    monkeypatch.setattr(targets, "target_settings", longer)
-    with pytest.raises(ValueError, match=f"{path} to hold .*source.iterations: 4 -> 5. Hint: move"):
+    monkeypatch.setattr(targets, "target_settings", otherwise)
+    with pytest.raises(ValueError, match=f"{path} to hold .*{told}. Hint: move"):
         train_missing(asked)
     assert {p: p.read_bytes() for p in path.rglob("*") if p.is_file()} == before
 
