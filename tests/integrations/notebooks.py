@@ -49,6 +49,9 @@ def main(names: list[str]) -> None:
         notebook = executed(path)
         for cell in notebook.cells:
             cell.metadata.pop("execution", None)
+            if "outputs" in cell:
+                # Warnings name folders of the machine.
+                cell.outputs = [each for each in cell.outputs if each.get("name") != "stderr"]
             for output in cell.get("outputs", []):
                 data = output.get("data", {})
                 if "image/png" in data:
