@@ -68,7 +68,8 @@ def in_rows(label, factor, rows):
 @triton.jit
 def no_members(META: tl.constexpr):
     """What `add_members` begins with: 0."""
-    HALVES: tl.constexpr = 2 if META.OPERANDS == "split" and not META.UNWEIGHTED else 1
+    BESIDE: tl.constexpr = META.OPERANDS == "split" and META.BLOCK_C <= 128
+    HALVES: tl.constexpr = 2 if BESIDE and not META.UNWEIGHTED else 1
     return tl.zeros([META.BLOCK_D, HALVES * META.BLOCK_C], dtype=META.ACC)
 
 
@@ -77,7 +78,7 @@ def add_members(total, across, label, factor, META: tl.constexpr):
     """`total` [BLOCK_D, BLOCK_C] and sum_i factor_i f_i of a block [BLOCK_D, BLOCK_P] by class.
 
     Factors of 1 are exact in 16 bits. Others are not: the columns of their halves lie side by
-    side, [BLOCK_D, 2 BLOCK_C], and one product takes both.
+    side, [BLOCK_D, 2 BLOCK_C], and one product takes both; of more than 128 classes it takes two.
     """
     rows = tl.arange(0, total.shape[1])
     if META.OPERANDS == "wide":
@@ -100,7 +101,10 @@ def add_members(total, across, label, factor, META: tl.constexpr):
         own = label[None, :] == (rows % META.BLOCK_C)[:, None]
         half = tl.where((rows < META.BLOCK_C)[:, None], high[None, :], low[None, :])
         half = tl.trans(tl.where(own, half, tl.zeros_like(half)))
-        if across.dtype == tl.float16:
+        if total.shape[1] == META.BLOCK_C and META.OPERANDS == "split":
+            part = dot(across, tl.trans(in_rows(label, low, rows)), None, META)
+            return total + dot(across, half, part, META) * unit
+        elif across.dtype == tl.float16:
             return total + dot(across, half, None, META) * unit
         else:
             return dot(across, half, total, META)
