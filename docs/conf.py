@@ -18,7 +18,7 @@ repository = dict(url.split(", ", 1) for url in PACKAGE.get_all("Project-URL", [
 )
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
@@ -28,6 +28,8 @@ extensions = [
     "outside",
 ]
 exclude_patterns = ["extensions", "results"]
+# Notebooks keep the outputs that `make notebooks` gave them.
+nb_execution_mode = "off"
 myst_enable_extensions = ["dollarmath"]
 myst_fence_as_directive = ["math"]
 myst_heading_anchors = 4

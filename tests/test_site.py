@@ -12,7 +12,11 @@ from benchmarks.operators import LIBRARY
 from tests.test_readme import blocks
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-PAGES = {str(path.relative_to(DOCS).with_suffix("")) for path in DOCS.rglob("*.md")}
+PAGES = {
+    str(path.relative_to(DOCS).with_suffix(""))
+    for pattern in ("*.md", "notebooks/*.ipynb")
+    for path in DOCS.rglob(pattern)
+}
 # Every block of these runs, in order, as a reader would paste it.
 RUN = ["start", "choose", "how", "faq", *sorted(p for p in PAGES if p.startswith("guides/"))]
 # Points by which what is printed may differ between machines.
@@ -85,6 +89,9 @@ def test_links_out_of_the_pages(outside: ModuleType, tmp_path: Path) -> None:
     here = "https://x.org/p"
     links = f"[a]({here}/blob/main/code/a.py) [b]({here}/tree/main/code) {kept}"
     assert led == f"{links} [f]({here}/tree/main/docs/guides) {rest}"
+    # As in a notebook, whose text is escaped: looked through at once, not in every way there is.
+    escaped = "[" + r"\n" * 4000
+    assert outside.led_outside(escaped, page, tmp_path, "") == escaped
     (tmp_path / "READ.md").write_text("[a](docs/b.md) [c](code/a.py) [d](#e) [f](https://g.org)")
     included = outside.included("```{include} ../READ.md\n```\n", tmp_path)
     assert included == "[a](b.md) [c](../code/a.py) [d](#e) [f](https://g.org)\n"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 INCLUDED = re.compile(r"```\{include\} \.\./(\S+)\n```")
 LOCAL = re.compile(r"\]\((?![a-z]+:|#)")
-LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|\\.)*)\]\((?![a-z]+:)([^)\s#]+)\)")
+LINK = re.compile(r"(?<!!)\[((?:[^\[\]\\]|\\.)*)\]\((?![a-z]+:)([^)\s#]+)\)")
 
 
 def included(text: str, root: Path) -> str:
