@@ -98,11 +98,13 @@ def slopes_of(total, length, tile, given, prepared, classes, META: tl.constexpr)
     grad_logits, weight = pushed(softmax, targets, tile, prepared.table, META)
     # An ignored pixel's features and what comes back to it may be anything, and so may the
     # features of a pixel to which nothing comes back: neither has a gradient.
-    kept = ((weight != 0.0) & (grad_output != 0.0))[:, None]
+    used = (weight != 0.0) & (grad_output != 0.0)
+    kept = used[:, None]
     grad_logits = tl.where(kept, grad_logits * grad_output[:, None], 0.0)
     radial = tl.zeros([META.BLOCK_P], dtype=META.ACC)
     if META.SIMILARITY == "cosine":
-        radial = tl.sum(grad_logits * logits * inverse, axis=1)
+        # No slope times a logit that is NaN is NaN.
+        radial = tl.where(used, tl.sum(grad_logits * logits * inverse, axis=1), 0.0)
     products = tl.where(kept, grad_logits * inverse, 0.0)
     return Slopes(products, radial, tl.where(kept, inverse, 0.0), kept)
 
