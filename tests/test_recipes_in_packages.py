@@ -81,15 +81,20 @@ def test_the_versions_of_the_document_are_those_installed() -> None:
         assert f"{name}=={version}" in pinned.splitlines()
 
 
-def test_without_the_packages_one_line_says_so() -> None:
+def test_without_the_packages_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    without = (
+        f"import sys; sys.modules.update(dict.fromkeys({packages.NAMES}))\n"
+        "import pytest; sys.exit(pytest.main(sys.argv[1:]))"
+    )
     command = [
-        sys.executable, "-m", "pytest", "-c", "tests/integrations/pytest.ini", "--rootdir=.",
+        sys.executable, "-c", without, "-c", "tests/integrations/pytest.ini", "--rootdir=.",
         "tests/integrations", "-q", "-p", "no:cacheprovider",
     ]  # fmt: skip
-    if packages.missing() == "":
-        pytest.skip("the packages are here")
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     *_, line, totals = done.stdout.strip().splitlines()
+    for name in packages.NAMES:
+        monkeypatch.setitem(sys.modules, name, None)
     assert line == packages.missing()
+    assert all(f"{name}," in line or f"{name}." in line for name in packages.NAMES)
     assert " skipped" in totals
     assert not any(word in totals for word in ("passed", "failed", "error"))

@@ -341,24 +341,20 @@ def in_float16(block):
 
 
 @triton.jit
-def weighted_sum(block, weight, META: tl.constexpr, LIFTED: tl.constexpr = True):
+def weighted_sum(block, weight, META: tl.constexpr):
     """sum_i weight_ic f_i, [BLOCK_D, BLOCK_C], of a block [BLOCK_P, BLOCK_D].
 
-    LIFTED: pixels' weights may differ as much as one over their lengths.
+    Pixels' weights may differ as much as one over their lengths.
     """
     if META.OPERANDS == "wide":
         return dot(tl.trans(block.to(META.ACC)), weight, None, META)
     else:
         unit = 1.0
         if block.dtype == tl.float16:
-            if LIFTED:
-                # What a short pixel's weight is divided by, it is multiplied with.
-                size = unit_of(weight, tl.float16)
-                weight = weight / size
-                block, unit = in_float16(block.to(tl.float32) * size)
-            else:
-                unit = power_below(tl.max(tl.abs(weight)))
-                weight = weight / unit
+            # What a short pixel's weight is divided by, it is multiplied with.
+            size = unit_of(weight, tl.float16)
+            weight = weight / size
+            block, unit = in_float16(block.to(tl.float32) * size)
         across = tl.trans(block)
         high, low = split(weight, block.dtype)
         total = dot(across, high, None, META)

@@ -66,22 +66,13 @@ class State(NamedTuple):
 
 
 @triton.jit
-def copy_bank(bank, moved, row, offs_d, META: tl.constexpr):
-    """A class of a bank."""
+def copy_class(into, moved, row, META: tl.constexpr):
+    """A class of a bank or of a bias: its row, and the numbers behind."""
+    offs_d = tl.arange(0, META.BLOCK_D)
     where, mask = row * META.D + offs_d, offs_d < META.D
-    tl.store(bank.rows + where, tl.load(moved.rows + where, mask=mask), mask=mask)
-    tl.store(bank.pixels + row, tl.load(moved.pixels + row))
-    tl.store(bank.present + row, tl.load(moved.present + row))
-    tl.store(bank.skipped + row, tl.load(moved.skipped + row))
-
-
-@triton.jit
-def copy_bias(bias, moved, row, offs_d, META: tl.constexpr):
-    """A class of a bias."""
-    where, mask = row * META.D + offs_d, offs_d < META.D
-    tl.store(bias.rows + where, tl.load(moved.rows + where, mask=mask), mask=mask)
-    tl.store(bias.present + row, tl.load(moved.present + row))
-    tl.store(bias.updates + row, tl.load(moved.updates + row))
+    tl.store(into[0] + where, tl.load(moved[0] + where, mask=mask), mask=mask)
+    for place in tl.static_range(1, len(into)):
+        tl.store(into[place] + row, tl.load(moved[place] + row))
 
 
 @triton.jit
@@ -96,10 +87,8 @@ def step_end_kernel(lost, seen, weights, results, state, meta: tl.constexpr):
     META: tl.constexpr = constants(meta)
     row = tl.program_id(0).to(tl.int64)
     if row < META.C:
-        offs_d = tl.arange(0, META.BLOCK_D)
-        copy_bank(state[0].source, state[1].source, row, offs_d, META)
-        copy_bank(state[0].target, state[1].target, row, offs_d, META)
-        copy_bias(state[0].bias, state[1].bias, row, offs_d, META)
+        for place in tl.static_range(len(state[0])):
+            copy_class(state[0][place], state[1][place], row, META)
     else:
         told, factors = results[0], results[1]
         offs_c = tl.arange(0, META.BLOCK_C)

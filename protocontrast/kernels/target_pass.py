@@ -43,7 +43,7 @@ from protocontrast.kernels.scores import (
     without_halves,
 )
 from protocontrast.kernels.target_pass_backward import tables_of
-from protocontrast.kernels.targets import Targets, soft_masses
+from protocontrast.kernels.targets import Targets, classes_among, soft_masses
 from protocontrast.kernels.tiles import (
     Map,
     flat,
@@ -112,9 +112,8 @@ def fused_label(label, given, tile, META: tl.constexpr):
     if given.static is not None:
         static = load_pixels(given.static, tile).to(tl.int64)
         label = tl.where(static != META.IGNORE_INDEX, static, label)
-    used = inside(tile) & (label != META.IGNORE_INDEX)
-    known = (label >= 0) & (label < META.C)
-    return label, tl.where(used & known, label, -1).to(tl.int32), used & ~known
+    own_class, wrong = classes_among(label, tile, META)
+    return label, own_class, wrong
 
 
 @triton.jit

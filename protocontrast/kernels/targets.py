@@ -28,12 +28,17 @@ def targets_of(call: ContrastCall | DistributionCall | ClassSumsCall) -> Targets
 
 
 @triton.jit
-def hard_labels(targets, tile, META: tl.constexpr):
-    """Labels [BLOCK_P] int32, -1 for a pixel that does not count, and which are no class."""
-    label = load_pixels(targets.labels, tile).to(tl.int64)
+def classes_among(label, tile, META: tl.constexpr):
+    """Labels [BLOCK_P] as int32, -1 for a pixel that does not count, and which are no class."""
     used = inside(tile) & (label != META.IGNORE_INDEX)
     known = (label >= 0) & (label < META.C)
     return tl.where(used & known, label, -1).to(tl.int32), used & ~known
+
+
+@triton.jit
+def hard_labels(targets, tile, META: tl.constexpr):
+    """`classes_among` the labels of a tile."""
+    return classes_among(load_pixels(targets.labels, tile).to(tl.int64), tile, META)
 
 
 @triton.jit
@@ -61,16 +66,15 @@ def own_class(targets, tile, share, META: tl.constexpr):
     `share` points to cw. The weight is exactly 0 where a pixel is ignored, and NaN where its label
     is no class; the class is 0 there.
     """
-    label = load_pixels(targets.labels, tile).to(tl.int64)
-    used = inside(tile) & (label != META.IGNORE_INDEX)
+    label, wrong = hard_labels(targets, tile, META)
     # A label is an address only where it is a class.
-    valid = used & (label >= 0) & (label < META.C)
-    label = tl.where(valid, label, 0).to(tl.int32)
+    valid = label >= 0
+    label = tl.maximum(label, 0)
     total = tl.where(valid, tl.load(share + label), 0.0)
     if targets.weight is not None:
         weight = load_pixels(targets.weight, tile).to(META.ACC)
         total = tl.where((total == 0.0) | (weight == 0.0), 0.0, total * weight)
-    return label, tl.where(used & ~valid, float("nan"), total)
+    return label, tl.where(wrong, float("nan"), total)
 
 
 @triton.jit

@@ -142,7 +142,8 @@ def refuse_other_settings(run: Run, caller: str, hint: str) -> None:
     # Where the folders lie may change, but not the size at which a score is taken.
     other = [d for d in differences(stored or wanted, wanted) if not d.startswith("begin:")]
     sizes = [flat(held).get("reporting.size") for held in (stored or wanted, wanted)]
-    other += [f"reporting.size: {sizes[0]} -> {sizes[1]}"] * (sizes[0] != sizes[1])
+    if sizes[0] != sizes[1]:
+        other.append(f"reporting.size: {sizes[0]} -> {sizes[1]}")
     if other:
         raise ValueError(
             f"{caller}: expected {run.folder} to hold a run of these settings, got other ones: "

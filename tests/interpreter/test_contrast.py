@@ -142,7 +142,7 @@ def test_upstream_gradients_of_any_stride() -> None:
 
 
 def test_a_label_that_is_no_class_turns_its_own_loss_into_nan() -> None:
-    """On a GPU labels are compared and never looked up; on CPU the operator refuses them first."""
+    """On a GPU none is looked up as it is; on CPU the operator refuses them first."""
     from protocontrast.kernels.contrast import contrast
 
     features, prototypes = torch.ones(1, 4, 5), torch.eye(4)[:3]

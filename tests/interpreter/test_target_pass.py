@@ -57,7 +57,7 @@ def test_two_runs_give_the_same_bits() -> None:
 
 
 def test_a_static_label_that_is_no_class_turns_the_losses_into_nan() -> None:
-    """On a GPU labels are compared and never looked up; on CPU the operator refuses them first."""
+    """On a GPU none is looked up as it is; on CPU the operator refuses them first."""
     from protocontrast.kernels.target_pass import target_pass
 
     call = plain_call()

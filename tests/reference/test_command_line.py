@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from torch.distributed.run import get_args_parser
 
+from reference.experiments.tables import DOCS
 from reference.presets import PRESETS, Options, command_line, settings_help
 
 
@@ -137,6 +138,15 @@ def test_what_former_versions_had_says_what_takes_its_place() -> None:
     ran = subprocess.run(command, capture_output=True, text=True)
     assert ran.returncode == 1 and ran.stderr.startswith("ablate: expected ")
     assert "got --varied. Hint: --target carla-to-camvid --root FOLDER" in ran.stderr
+
+
+@pytest.mark.parametrize("name", ["experiments.tables", "pictures.method_gains"])
+def test_help_of_what_writes_documents_writes_nothing(name: str) -> None:
+    before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in DOCS.rglob("*") if p.is_file()}
+    command = [sys.executable, "-m", f"reference.{name}", "--help"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ran.stdout.startswith(f"usage: python -m reference.{name} ")
+    assert before == {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in before}
 
 
 def test_an_unknown_preset_lists_the_known_ones() -> None:
