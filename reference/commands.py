@@ -23,7 +23,8 @@ class Use:
     out: Path
     # of a checkpoint: the trained network, or its moving average
     which: Literal["student", "teacher"] = "student"
-    # (height, width) at which the network sees the images, pixels; 0 0: as its file says
+    # (height, width) at which the network sees the images, pixels; 512 0: each keeps its shape, with
+    # a short side of 512; 0 0: as its file says
     size: tuple[int, int] = (0, 0)
     # name of the labelled set that it was trained on, such as gta5, where its file does not say it
     source: str = ""

@@ -36,7 +36,7 @@ class Options:
     which: Literal["student", "teacher"] = "student"
     # name of the labelled set that it was trained on, where the checkpoint does not say it
     source: str = ""
-    # (height, width) of the images, pixels; 0 0: that at which the run evaluated
+    # (height, width) of the images that programs take, pixels; 0 0: that at which the run evaluated
     size: tuple[int, int] = (0, 0)
     # JSON file of an evaluation of this checkpoint, for the card
     scores: Path | None = None
@@ -148,13 +148,19 @@ def run_export(options: Options) -> tuple[Path, list[str]]:
     if options.source:
         release = renamed_source(release, options.source)
     said = release.card
-    height, width = options.size if any(options.size) else said.get("input_size", _SIZE)
+    seen = said.get("input_size", _SIZE)
+    height, width = options.size if any(options.size) else seen
     notes: list[str] = []
     programs = []
     if release.method is not None:
         notes.append(
             f"No {_PROGRAM}, no {_ONNX}: {release.method['name']} changes the network at test "
             "time, which programs do not hold. Hint: use the card."
+        )
+    elif not width:
+        notes.append(
+            f"No {_PROGRAM}, no {_ONNX}: the run keeps the shape of every image, and programs take "
+            f"images of one size. Hint: give it, such as --size {height} {2 * height}."
         )
     elif options.program or options.onnx:
         program = exported(release.network, (height, width))
@@ -166,20 +172,22 @@ def run_export(options: Options) -> tuple[Path, list[str]]:
             notes += [note] if note else []
             programs += [] if note else [_ONNX]
     data = said.get("data", {})
-    facts = {
+    facts: dict[str, Any] = {
         # How scores read labels of this network.
         "data": {name: data[name] for name in ("target_set", "merge") if name in data},
         "which": options.which,
         "iteration": said.get("iteration"),
         "scores_percent": scores,
-        "programs": {
-            "files": programs,
+        "programs": {"files": programs},
+    }
+    if programs:
+        facts["programs"] |= {
             "input": f"float32 (B, 3, {height}, {width}), RGB in [0, 1]; any B, this size alone",
             "outputs": "logits and features; upsample the logits bilinearly to the image's size "
             f"(align_corners {release.network.align_corners})",
-        },
-    }
-    return write_release(options.out, release, input_size=(height, width), facts=facts), notes
+        }
+    size = (height, width) if seen[1] else seen
+    return write_release(options.out, release, input_size=size, facts=facts), notes
 
 
 def main(options: Options) -> None:

@@ -148,7 +148,9 @@ OWN: Final = replace(
         PAPER.adaptation,
         source_crops=_OWN_CROPS,
         target_crops=replace(_OWN_CROPS, short_side=(512, 512)),
+        static=StaticLabels(size=(512, 0)),
     ),
+    reporting=Reporting(size=(512, 0)),
 )
 
 PRESETS: Final[Mapping[str, tuple[str, Settings]]] = {

@@ -128,8 +128,8 @@ class Probe:
         network, method, size = state.network.eval(), state.method, self.settings.reporting.size
         counts: dict[str, list[np.ndarray]] = {"network": [], "prototypes": []}
         for batch in passes(self.images, size, self.chosen):
-            seen = state.see(network, batch.images.to(ranks.device))
-            logits = network.upsampled(seen.logits, size, self.sets.masked)
+            seen, whole = state.see(network, batch.images.to(ranks.device)), batch.images.shape[-2:]
+            logits = network.upsampled(seen.logits, (whole[0], whole[1]), self.sets.masked)
             said = {"network": logits.argmax(dim=1)}
             if isinstance(method, BiCL) and method.contrast is not None:
                 held, contrast = method.contrast, self.settings.adaptation.contrast
@@ -139,7 +139,7 @@ class Probe:
                     held, seen = ask.own, state.see(ask.teacher, batch.images.to(ranks.device))
                 bank = held.source_bank
                 labels = ask.transferred(held, seen, bank.prototypes, bank.present)
-                said["prototypes"] = F.interpolate(labels[:, None].float(), size)[:, 0]
+                said["prototypes"] = F.interpolate(labels[:, None].float(), whole)[:, 0]
             for way, labels in said.items():
                 given = labels[0].cpu().numpy().astype(np.uint8)
                 counts[way].append(self.count(given, int(batch.indices)))

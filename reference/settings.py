@@ -21,6 +21,7 @@ from reference.data.settings import (
     above_zero,
     at_least,
     require,
+    require_whole_size,
     within_one,
 )
 from reference.networks.settings import NetworkSettings
@@ -84,7 +85,8 @@ class StaticLabels:
     class_share: float = 0.1
     # share of every image that is kept besides, whatever its class, 0..1; released
     image_share: float = 0.1
-    # (height, width) at which the network sees the images and labels are stored, pixels; own
+    # (height, width) at which the network sees the images and labels are stored, pixels; 512 0
+    # keeps every image's shape, with a short side of 512; own
     size: Size = (512, 1024)
     # first round with static labels, from 0; released
     from_round: int = 0
@@ -99,6 +101,7 @@ class StaticLabels:
     def __post_init__(self) -> None:
         within_one(self, "class_share", "image_share")
         at_least(self, 0, "from_round")
+        require_whole_size(self, self.size)
 
 
 @dataclass(frozen=True)
@@ -252,7 +255,8 @@ class Reporting:
     evaluate: bool = True
     # iterations per evaluation; 0: the last alone
     evaluate_every: int = 4000
-    # (height, width) at which the network sees images when it is not trained, pixels
+    # (height, width) at which the network sees images when it is not trained, pixels; 512 0 keeps
+    # every image's shape, with a short side of 512
     size: Size = (512, 1024)
     # iterations per set of panels, which are also drawn at the end; 0 draws none
     panels_every: int = 2000
@@ -264,7 +268,7 @@ class Reporting:
         at_least(self, 0, "evaluate_every", "panels_every")
         least = min(self.panel_ids, default=0)
         require("Reporting", "panel_ids", self.panel_ids, ">= 0", least >= 0)
-        require("Reporting", "size", self.size, "of positive lengths", min(self.size) >= 1)
+        require_whole_size(self, self.size)
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,8 @@ def write_static_labels(
     share, image_share = settings.class_share, settings.image_share
     thresholds = pc.ClassThresholds(network.num_classes, share=share, image_share=image_share)
     thresholds.to(ranks.device)
-    labelled = torch.zeros((), dtype=torch.float64, device=ranks.device)
+    # Pixels that have a label, and all of them.
+    counts = torch.zeros(2, dtype=torch.float64, device=ranks.device)
     # Weighted cross-entropy teaches weight times posterior (Menon et al., ICLR 2021).
     taught = class_weight.log() if settings.unweighted and class_weight is not None else None
     nothing = torch.ones(1, network.num_classes, 0, 1, device=ranks.device)
@@ -66,7 +67,8 @@ def write_static_labels(
         own = ranks.own(len(images))
         for batch in passes(images, settings.size, own, skip=skip, max_bad=max_bad):
             logits = see(network, batch.images.to(ranks.device)).logits
-            logits = network.upsampled(logits, settings.size, masked)
+            height, width = batch.images.shape[-2:]
+            logits = network.upsampled(logits, (height, width), masked)
             if taught is not None:
                 logits = logits - taught.to(logits)[:, None, None]
             yield int(batch.indices), logits.softmax(dim=1)
@@ -77,11 +79,12 @@ def write_static_labels(
             thresholds.update(nothing if one is None else one[1])
         for index, shares in probabilities(len(images)):
             labels = thresholds.select(shares).labels[0]
-            labelled += (labels != IGNORE).sum()
+            counts[0] += (labels != IGNORE).sum()
+            counts[1] += labels.numel()
             painted = Image.fromarray(labels.byte().cpu().numpy())
             write_picture(folder / f"{images.stems[index]}.png", painted)
-    height, width = settings.size
-    coverage = float(ranks.total(labelled)) / (len(images) * height * width)
+    labelled, pixels = ranks.total(counts).tolist()
+    coverage = labelled / max(1.0, pixels)
     predicted, edges = thresholds.mass.sum(dim=1), thresholds.confidence().tolist()
     summary: dict[str, Any] = {
         "coverage": coverage,

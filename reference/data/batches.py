@@ -18,7 +18,14 @@ from torch.utils.data import DataLoader, Dataset
 from reference.data.classes import IGNORE, ByteArray, ClassList
 from reference.data.colour import change_colours
 from reference.data.cuts import Key, Order, Window, draw_window, placed
-from reference.data.files import DataError, Reading, read_labels, resize_image, resize_labels
+from reference.data.files import (
+    DataError,
+    Reading,
+    read_labels,
+    resize_image,
+    resize_labels,
+    whole_size,
+)
 from reference.data.image_set import ImageSet
 from reference.data.rare_classes import RareClassSampler
 from reference.data.settings import Crops, Size
@@ -244,9 +251,10 @@ def _note_bad(images: ImageSet, index: int, sentence: str, skip: Skip, max_bad: 
 def passes(
     images: ImageSet, size: Size, which: Iterable[int], *, skip: Skip = None, max_bad: int = 100
 ) -> Iterator[Batch]:
-    """Yield some images of a set one by one, whole, at one size; labels, where it has them, too.
+    """Yield some images of a set one by one, each whole, with its labels where the set has them.
 
-    A broken image is left out. `skip` and `max_bad` are those of `batches`.
+    They are scaled to `whole_size`. A broken one is left out, with `skip` and `max_bad` as in
+    `batches`.
     """
     for index in which:
         try:
@@ -254,9 +262,10 @@ def passes(
         except DataError as error:
             _note_bad(images, index, str(error), skip, max_bad)
             continue
-        labels = None if labels is None else resize_labels(labels, size)
-        partner = None if partner is None else resize_image(partner, size)
-        yield _stacked([_one(to_tensor(resize_image(pixels, size)), labels, index, partner)])
+        seen = whole_size((pixels.shape[0], pixels.shape[1]), size)
+        labels = None if labels is None else resize_labels(labels, seen)
+        partner = None if partner is None else resize_image(partner, seen)
+        yield _stacked([_one(to_tensor(resize_image(pixels, seen)), labels, index, partner)])
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,25 @@
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from reference.data.files import TRAP, DataError, check_ends, fit_labels, picture_size
+from reference.data.files import (
+    TRAP,
+    DataError,
+    check_ends,
+    fit_labels,
+    in_pixels,
+    picture_size,
+)
 from reference.data.image_set import ImageSet, spread_indices
 from reference.data.rare_classes import count_pixels
 from reference.data.sets import Sets
-from reference.data.settings import Size
+from reference.data.settings import Crops, Size
 
 if TYPE_CHECKING:
     from reference.settings import Settings
@@ -183,25 +190,34 @@ def _size(images: ImageSet) -> Size | None:
     return None
 
 
+def _scaled(shape: Size, to: Crops | Size) -> str:
+    """Say to what size an image of `shape` is scaled, and whether that changes its aspect ratio."""
+    if isinstance(to, Crops):
+        if to.size is None:
+            return f"a short side of {'..'.join(map(str, dict.fromkeys(to.short_side or ())))}"
+        to = to.size
+    wider = to[1] * shape[0] / (to[0] * shape[1]) if to[1] else 1.0
+    change = max(wider, 1 / wider) - 1
+    squeezed = f", which changes the aspect ratio by {change:.0%}" if change > _SQUEEZED else ""
+    return in_pixels(to) + squeezed
+
+
 def scaling(settings: "Settings", sets: Sets) -> str:
     """Say to what size a run scales images, and where that changes their aspect ratio."""
     stage, told = settings.adaptation, []
     source = stage.source_crops if settings.stages == "adapt" else settings.source.crops
-    at_test = replace(source, size=settings.reporting.size, short_side=None)
-    cuts = {"labelled": source, "target": stage.target_crops, "validation": at_test}
+    wanted: dict[str, dict[str, Crops | Size]] = {
+        "labelled": {"": source},
+        "target": {"": stage.target_crops},
+        "validation": {"": settings.reporting.size},
+    }
+    if settings.method == "bicl" and stage.uses_static:
+        wanted["target"][", its static labels"] = stage.static.size
     read = sets.opened(target=settings.adapts, validation=settings.reporting.evaluate)
     for name, images in read.items():
-        crops, drawn = cuts[name], images.root == sets.undrawn
-        size = settings.data.drawn.size if drawn else _size(images)
-        if size is None:
-            continue
-        front = f"{name} {size[1]}x{size[0]} to "
-        if crops.size is None:
-            sides = "..".join(map(str, dict.fromkeys(crops.short_side or ())))
-            told.append(f"{front}a short side of {sides}")
-            continue
-        wider = crops.size[1] * size[0] / (crops.size[0] * size[1])
-        change = max(wider, 1 / wider) - 1
-        squeezed = f", which changes the aspect ratio by {change:.0%}" if change > _SQUEEZED else ""
-        told.append(f"{front}{crops.size[1]}x{crops.size[0]}{squeezed}")
+        drawn = images.root == sets.undrawn
+        shape = settings.data.drawn.size if drawn else _size(images)
+        if shape is not None:
+            sizes = (f"{what} to {_scaled(shape, to)}" for what, to in wanted[name].items())
+            told.append(f"{name} {shape[1]}x{shape[0]}{''.join(sizes)}")
     return f"images are scaled (width x height): {'; '.join(told)}"

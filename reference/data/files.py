@@ -23,6 +23,8 @@ Places = npt.NDArray[np.int64]
 Kind = Literal["ids", "deep", "red", "colours", "own"]
 
 _FEW_PIXELS: Final = 8
+# Every network here takes images whose sides are multiples of it.
+_MULTIPLE: Final = 8
 _ORIENTATION: Final = 0x0112
 _SIDEWAYS: Final = range(5, 9)
 _TAIL: Final = 1024
@@ -221,6 +223,30 @@ def nearest(shape: tuple[int, ...], size: Size) -> tuple[Places, Places]:
         for old, new in zip(shape, size, strict=True)
     )
     return rows, columns
+
+
+def whole_size(shape: Size, size: Size, scale: float = 1.0) -> Size:
+    """Return the (height, width) at which an image of `shape` is seen whole.
+
+    That is `size` times `scale`. With a width of 0 the image keeps its shape: `size[0]` times
+    `scale` is then its short side, and both sides are rounded to multiples of 8.
+
+    Example:
+        >>> whole_size((375, 1242), (240, 320)), whole_size((375, 1242), (240, 0))
+        ((240, 320), (240, 792))
+    """
+    height, width = size
+    if width:
+        return round(height * scale), round(width * scale)
+    factor = height * scale / min(shape) / _MULTIPLE
+    high, wide = (_MULTIPLE * max(1, round(side * factor)) for side in shape)
+    return high, wide
+
+
+def in_pixels(size: Size) -> str:
+    """Say a size of whole images, width first."""
+    height, width = size
+    return f"{width}x{height}" if width else f"a short side of {height}"
 
 
 def resize_labels(labels: ByteArray, size: Size) -> ByteArray:

@@ -36,6 +36,12 @@ def within_one(owner: object, *names: str) -> None:
         require(type(owner).__name__, name, value, "within 0..1", 0 <= value <= 1)
 
 
+def require_whole_size(owner: object, size: Size) -> None:
+    """Refuse a size of whole images that is neither two lengths nor a short side and 0."""
+    wanted, ok = "of a height and a width, or of a short side and 0", size[0] >= 1 and size[1] >= 0
+    require(type(owner).__name__, "size", size, wanted, ok)
+
+
 @dataclass(frozen=True)
 class Drawn:
     """The drawn street scenes of the toy; all own."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from reference.commands import Use
 from reference.data.batches import to_tensor
 from reference.data.classes import CITYSCAPES, IGNORE, ByteArray, ClassList
-from reference.data.files import resize_image
+from reference.data.files import in_pixels, resize_image, whole_size
 from reference.data.image_set import ImageSet
 from reference.data.settings import Size
 from reference.networks.output import Segmenter, at_rest
@@ -104,7 +104,8 @@ class Protocol:
     """
 
     classes: ClassList = CITYSCAPES  # of the network's outputs
-    size: Size = _SIZE  # height and width of the images that the network sees, pixels
+    # Height and width of the images that the network sees, pixels; a width of 0 keeps their shape.
+    size: Size = _SIZE
     # Classes that the source labels, None for all; a network cannot know any other, so their
     # outputs are set to -inf and take no pixels.
     labelled: tuple[int, ...] | None = None
@@ -123,12 +124,13 @@ class Protocol:
         # NaN is not within either.
         whole = bool(scales) and all(0 < scale <= 8 for scale in scales)
         require(whole, f"at least one scale, each above 0 and at most 8, got {scales}")
-        fits = min(size) * min(scales) >= 1 and max(size) * max(scales) <= _LONGEST
+        fits = min(size[0], size[1] or size[0]) * min(scales) >= 1
+        fits = fits and max(size) * max(scales) <= _LONGEST
         wanted = f"size times scale within 1..{_LONGEST} pixels a side"
         require(fits, f"{wanted}, got size {size} and scales {scales}")
         alone = self.stride is not None and self.window is None
         require(not alone, f"a window with stride {self.stride}, got None")
-        (h, w), (down, right) = self.window or size, self.stride or (1, 1)
+        (h, w), (down, right) = self.window or (1, 1), self.stride or (1, 1)
         wanted = "a window of positive sides and a stride within it"
         got = f"got window {self.window} and stride {self.stride}"
         require(1 <= down <= h and 1 <= right <= w, f"{wanted}, {got}")
@@ -157,15 +159,15 @@ class Protocol:
 
     @property
     def steps(self) -> Size:
-        """The stride, chosen or by default."""
-        height, width = self.window or self.size
+        """The stride of the window, chosen or by default."""
+        height, width = self.window or (1, 1)
         return self.stride or (max(1, 2 * height // 3), max(1, 2 * width // 3))
 
     def describe(self, images: int, *, align_corners: bool) -> str:
         """Say in one line how the numbers below were measured."""
         scales = ", ".join(f"{scale:g}" for scale in self.scales)
         parts = [
-            f"{images} images at {self.size[1]}x{self.size[0]}",
+            f"{images} images at {in_pixels(self.size)}",
             "single scale" if self.scales == (1.0,) else f"scales {scales}",
             "with flip" if self.flip else "no flip",
         ]
@@ -234,7 +236,7 @@ def _views(
 ) -> Iterator[Tensor]:
     device = next(network.parameters()).device
     for scale in protocol.scales:
-        scaled = (round(protocol.size[0] * scale), round(protocol.size[1] * scale))
+        scaled = whole_size((pixels.shape[0], pixels.shape[1]), protocol.size, scale)
         image = to_tensor(resize_image(pixels, scaled))[None].to(device)
         for mirrored in (False, True) if protocol.flip else (False,):
             logits = _view(network, image.flip(-1) if mirrored else image, size, protocol)

@@ -93,8 +93,8 @@ def write_release(
 ) -> Path:  # fmt: skip
     """Write weights and card, the card last: where it is, both are whole; return the card.
 
-    It is to be run at images of `input_size`, height and width, pixels; `facts` are further entries
-    of the card, such as scores.
+    It is to be run at images of `input_size`, as in `whole_size`; `facts` are further entries of
+    the card, such as scores.
     """
     network, classes, method = release.trained, release.classes, release.method
     tensors = dict(network.state_dict())
@@ -147,8 +147,9 @@ def _read_card(path: Path) -> dict[str, Any]:
         if not isinstance(value, kind) or not isinstance(card, dict):
             raise _refuse(path, f'"{name}" of type {kind.__name__}', type(value).__name__)
     size = card["input_size"]
-    if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
-        raise _refuse(path, "input_size of a height and a width", size)
+    whole = len(size) == 2 and all(isinstance(side, int) and side >= 0 for side in size)
+    if not (whole and size[0]):
+        raise _refuse(path, "input_size of a height and a width, or of a short side and 0", size)
     if card["format"] != _FORMAT:
         raise _refuse(path, f"format {_FORMAT}", f"{card['format']}, of another version")
     # A path could lead anywhere.

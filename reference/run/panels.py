@@ -87,7 +87,8 @@ def draw_panels(folder: Path, settings: Settings, sets: Sets, state: State, phas
             for index in chosen:
                 stem, at = images.stems[index], state.iteration
                 # Of an image that is broken there is none.
-                for batch in passes(images, drawing.size, [index], skip=state.skip):
+                size = settings.reporting.size
+                for batch in passes(images, size, [index], skip=state.skip):
                     pictures = drawing.pictures(name, images, batch)
                     strip = StripFile(name, index, stem, at, phase.name, pictures, legend)
                     if main:
@@ -108,9 +109,6 @@ class _Drawing:
         self.static: Path | None = None
         if phase.static and state.method.uses_static:
             self.static = labels_of(folder, phase.name)
-        height, width = self.size = settings.reporting.size
-        scale = _LONGEST_SIDE / max(height, width)
-        self.shown: Size = (max(1, round(height * scale)), max(1, round(width * scale)))
         # A copy, because asking a method may move its prototypes.
         self.method = copy.deepcopy(state.method).eval() if phase.adapts else None
 
@@ -121,6 +119,9 @@ class _Drawing:
         # The warm-up trains the stem of the target, on source images.
         domain: Domain = "source" if name == "source" and self.phase.adapts else "target"
         pixels = batch.images.to(state.ranks.device)
+        height, width = pixels.shape[-2:]
+        scale = _LONGEST_SIDE / max(height, width)
+        self.shown: Size = (max(1, round(height * scale)), max(1, round(width * scale)))
         logits = state.see(state.network, pixels, domain=domain).logits
         logits = state.network.upsampled(logits, self.shown, self.sets.masked)[0]
         confidence, best = logits.softmax(dim=0).max(dim=0)
@@ -145,7 +146,8 @@ class _Drawing:
             with Image.open(self.static / f"{stem}.png") as file:
                 static = np.array(file)
             pictures["static labels"] = self._painted(static)
-            sized = torch.tensor(resize_labels(static, self.size)).long()[None]
+            size = batch.images.shape[-2], batch.images.shape[-1]
+            sized = torch.tensor(resize_labels(static, size)).long()[None]
             batch = batch._replace(labels=sized)
         if self.method is not None and self.method.uses_target:
             used = self._used(self.method, batch)
@@ -157,7 +159,9 @@ class _Drawing:
         """Pseudo labels of the method, which sees the first source image of the panels beside."""
         state, source = self.state, self.sets.source
         beside = chosen_images("source", len(source), self.settings.reporting.panel_ids)[:1]
-        batch = next(passes(source, self.size, beside, skip=state.skip), None)
+        # Of one size: a method may mix the images.
+        size = target.images.shape[-2], target.images.shape[-1]
+        batch = next(passes(source, size, beside, skip=state.skip), None)
         if batch is None:
             return None
         part = Part(*(each.to(state.ranks.device) for each in (batch, target)))
