@@ -1,5 +1,7 @@
 """What commands share: how a trained network is used, how a command line is read and answered."""
 
+import contextlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,8 +25,8 @@ class Use:
     out: Path
     # of a checkpoint: the trained network, or its moving average
     which: Literal["student", "teacher"] = "student"
-    # (height, width) at which the network sees the images, pixels; 512 0: each keeps its shape, with
-    # a short side of 512; 0 0: as its file says
+    # (height, width) at which the network sees the images, pixels; 512 0: each keeps its shape,
+    # with a short side of 512; 0 0: as its file says
     size: tuple[int, int] = (0, 0)
     # name of the labelled set that it was trained on, such as gta5, where its file does not say it
     source: str = ""
@@ -47,15 +49,43 @@ def read(options: type[T], command: str, words: Sequence[str] | None = None) -> 
     return tyro.cli(options, prog=f"python -m reference.{command}", args=words)
 
 
-def answer(work: Callable[[], T], stopped: str = "Stopped.", *, failed: int = 1) -> T:
-    """Do the work of a command; a wrong input, or Ctrl-C, ends it with one sentence."""
+def is_first_process() -> bool:
+    """Whether this is the first process of torchrun, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def spoken_once(work: Callable[[], T]) -> T:
+    """Do what every process of torchrun does alike; the first one alone prints."""
+    if is_first_process():
+        return work()
+    with (
+        open(os.devnull, "w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
+        try:
+            return work()
+        except SystemExit as ended:
+            sys.exit(1 if isinstance(ended.code, str) else ended.code)
+
+
+def answer(
+    work: Callable[[], T], stopped: str = "Stopped.", *, failed: int = 1,
+    is_news: Callable[[str], bool] = lambda sentence: True,
+) -> T:  # fmt: skip
+    """Do the work of a command; a wrong input, or Ctrl-C, ends it with one sentence.
+
+    `is_news` says whether a sentence is to be printed, which another process may have done.
+    """
     try:
         return work()
     except (ValueError, ImportError, FloatingPointError, OSError) as error:
-        if failed == 1:
-            sys.exit(str(error))
-        print(error, file=sys.stderr)
-        sys.exit(failed)
+        told, code = str(error), failed
     except KeyboardInterrupt:
-        print(stopped, file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        told, code = stopped, INTERRUPTED
+    if not is_news(told):
+        sys.exit(code)
+    if code == 1:
+        sys.exit(told)
+    print(told, file=sys.stderr)
+    sys.exit(code)

@@ -6,9 +6,9 @@
     python -m reference.score photographs --weights runs/mine/last.pth --out scores \\
         --set own --labels masks --classes classes.json
 
-prints the table per class, beside published rows where there are any, and writes it as Markdown,
-CSV and JSON; the JSON file also holds the confusion matrix. Without a folder, a checkpoint is
-scored on the validation images of its run.
+prints the score of every class, above published means where there are any, and writes the table
+as Markdown, CSV and JSON; the JSON file also holds the confusion matrix. Without a folder, a
+checkpoint is scored on the validation images of its run.
 """
 
 import sys
@@ -119,7 +119,7 @@ def main(options: Options) -> None:
     """Score, print and write; a wrong input ends with one sentence."""
     table = answer(lambda: run_score(options))
     # Printed first: a full disk must not lose it.
-    print(table.markdown())
+    print(table.text())
     sys.stdout.flush()
     answer(lambda: write_class_table(options.out, table))
     print(f"Wrote classes.md, classes.csv and classes.json to {options.out}")

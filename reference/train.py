@@ -10,17 +10,17 @@ class; `python -m reference.report FOLDER` shows it. ``--resume auto`` goes on w
 stopped or killed, with the same numbers.
 """
 
+from reference.commands import answer, is_first_process, spoken_once
 from reference.presets import Options, command_line
 
 # Before torch is imported, so that --help answers at once.
-OPTIONS = command_line() if __name__ == "__main__" else None
+OPTIONS = spoken_once(command_line) if __name__ == "__main__" else None
 
 import contextlib
 import functools
 import itertools
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from reference.commands import answer
 from reference.data.batches import SOURCE_STREAM, TARGET_STREAM, Batch, batches
 from reference.data.checking import scaling
 from reference.data.classes import IGNORE
@@ -40,7 +39,7 @@ from reference.method import Part, label_counts, shared_by
 from reference.run import panels
 from reference.run.folder import LAST, RunFolder, as_plain, labels_of
 from reference.run.plan import plan
-from reference.run.ranks import Ranks, StopRequest, asked_to_stop, joined
+from reference.run.ranks import Ranks, StopRequest, asked_to_stop, is_news, joined
 from reference.run.report import Report
 from reference.run.state import State, seed_dropout
 from reference.settings import Phase, Settings, phases
@@ -262,17 +261,18 @@ def main(options: Options) -> None:
     """Do what a command line asks for; a wrong input ends with one sentence."""
 
     def work() -> None:
-        settings, folder = options.settings, options.folder
+        settings, folder, told = options.settings, options.folder, ""
         if options.print_config:
-            print(json.dumps(as_plain(settings), indent=2))
+            told = json.dumps(as_plain(settings), indent=2)
         elif options.dry_run:
-            print(plan(settings, folder, resume=options.resume == "auto"))
-        else:
-            complete = train(settings, folder, resume=options.resume == "auto")
-            if complete and os.environ.get("RANK", "0") == "0":
-                print(f"Complete: {folder / LAST}")
+            told = plan(settings, folder, resume=options.resume == "auto")
+        elif train(settings, folder, resume=options.resume == "auto"):
+            told = f"Complete: {folder / LAST}"
+        if told and is_first_process():
+            print(told)
 
-    answer(work, f"Stopped; go on with --resume auto --folder {options.folder}.")
+    stopped = f"Stopped; go on with --resume auto --folder {options.folder}."
+    answer(work, stopped, is_news=is_news)
 
 
 if OPTIONS is not None:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import textwrap
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -105,14 +106,30 @@ class ClassTable:
         values = (*iou.values(), *means.values())
         return ["" if value is None else format(value, form) for value in values]
 
+    def text(self) -> str:
+        """Lay the table out for a terminal: a line per class, then the published headlines."""
+        own = [row for row in self.rows if not row.note]
+        cells = [[row.name, *self._cells(row, _form(row))] for row in own]
+        names = ["", *self.classes, *self.means]
+        wide, lines = max(map(len, names)), list(self.header)
+        for name, *values in zip(names, *cells, strict=True):
+            shown = (
+                f"{value:>{len(row.name) + 3}}" for value, row in zip(values, own, strict=True)
+            )
+            lines.append(f"{name:<{wide}}{''.join(shown)}")
+        first = self.means[0]
+        for row in self.rows[len(own) :]:
+            lines.append(f"{first} {row.means_percent[first]:.1f}  {row.name} ({row.note})")
+        wrapped = (textwrap.fill(line, 100, subsequent_indent="  ") for line in lines)
+        return "\n".join(wrapped) + "\n"
+
     def markdown(self) -> str:
-        """Lay the table out for reading, one decimal."""
+        """Lay the table out for documents, one decimal."""
         columns = ["", *self.classes, *self.means, "note"]
         lines = [columns, ["---", *("---:" for _ in columns[1:-1]), "---"]]
         for row in self.rows:
             name = f"**{row.name}**" if row.name == LAST else row.name
-            form = "+.1f" if row.name == DELTA else ".1f"
-            lines.append([name, *self._cells(row, form), row.note])
+            lines.append([name, *self._cells(row, _form(row)), row.note])
         body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
         return "\n".join(self.header) + "\n\n" + body + "\n"
 
@@ -142,6 +159,10 @@ class ClassTable:
             "confusion": held.scores.confusion.tolist(),
         }
         return {"header": list(self.header), "rows": rows, "evaluation": evaluation}
+
+
+def _form(row: Row) -> str:
+    return "+.1f" if row.name == DELTA else ".1f"
 
 
 def _scored(name: str, evaluation: Evaluation) -> Row:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 import protocontrast as pc
 from reference.settings import Machine
@@ -140,11 +141,12 @@ def chosen_device(machine: Machine, local_rank: int = 0) -> torch.device:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if machine.device == "cpu" or (machine.device == "auto" and not count):
         return torch.device("cpu")
-    if local_rank >= count:
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if processes > count:
         hint = f"give torchrun --nproc-per-node {count}" if count else "leave the device at auto"
         raise ValueError(
-            f"train: expected a GPU for every process of this machine, got {count} for process "
-            f"{local_rank}. Hint: {hint}."
+            f"train: expected a GPU for every process of this machine, got {count} for "
+            f"{processes}. Hint: {hint}."
         )
     return torch.device("cuda", local_rank)
 
@@ -174,6 +176,16 @@ def joined(machine: Machine) -> Iterator[Ranks]:
             dist.destroy_process_group()
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(repeatable)
+
+
+def is_news(sentence: str) -> bool:
+    """Whether no other process of torchrun has refused with this sentence before."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        # torchrun keeps a store for its processes, whatever becomes of them.
+        with contextlib.suppress(RuntimeError, ValueError):
+            store, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=5)))
+            return int(store.add(sentence, 1)) == 1
+    return True
 
 
 @dataclass

@@ -128,6 +128,23 @@ def test_torchrun_as_typed_in_the_docs_stops_and_goes_on_with_the_same_bits(tmp_
     assert ranks == 2
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["tey"], "train: expected the name of a preset, got 'tey'."),
+        (["toy", "--source.batch-size", "3"], "train: expected a batch_size that 2 processes "),
+    ],
+    ids=["command line", "run"],
+)
+def test_processes_that_refuse_alike_say_so_once(
+    tmp_path: Path, words: list[str], sentence: str
+) -> None:
+    more = ["--folder", str(tmp_path / "run")] if len(words) > 1 else []
+    process = spawn([*words, *more], tmp_path / "log", TORCHRUN)
+    assert process.wait(timeout=120) == 1
+    assert (tmp_path / "log").read_text().count(sentence) == 1, (tmp_path / "log").read_text()
+
+
 def without_chance(settings: Settings, **switches: Any) -> Settings:
     """No dropout, crops or statistics of the batch, and an optimiser that enlarges no rounding."""
     plain = {"head": "dlv2", "features": "branches", "batch_norm": "frozen"}
