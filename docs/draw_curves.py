@@ -37,10 +37,10 @@ def measure(run: Path) -> dict[str, Any]:
     from reference.data.batches import passes
     from reference.networks.tensor_files import read_stored
     from reference.probe import Probe
-    from reference.run.folder import LAST, SETTINGS
+    from reference.run.folder import LAST, SETTINGS, from_plain
     from reference.run.ranks import joined
     from reference.run.state import State
-    from reference.settings import Settings, from_plain
+    from reference.settings import Settings
 
     settings = from_plain(Settings, json.loads((run / SETTINGS).read_text("utf-8")))
     probe = Probe(run, settings, IMAGES)

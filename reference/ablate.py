@@ -5,7 +5,7 @@
     python -m reference.ablate --method all --target night
     python -m reference.ablate --target carla-to-camvid --root /data
     python -m reference.ablate --target carla-to-kitti --root /data --seeds 0 --rows bicl balanced
-    python -m reference.ablate --target /data/camvid --sequence 0001TP
+    python -m reference.ablate --target day-to-dusk --root /data
 
 Every row of every seed is a run folder below runs/ablation. A stopped command goes on where it
 stopped: rows with the same settings are reused, other settings are refused. A source network that
@@ -39,12 +39,16 @@ from reference.experiments.runs import (
     take_over,
     train_all,
 )
-from reference.experiments.targets import NIGHT, TOY
+from reference.experiments.targets import DUSK, NIGHT, TOY
 from reference.run.files import write_atomically
 from reference.settings import Settings
 
 _HINT: Final = "Hint: move the folder away, or choose another with --runs."
-_INSTEAD: Final = "Hint: --target carla-to-camvid --root FOLDER has a rendered source"
+# Options of former versions, and what to type instead.
+_GONE: Final = {
+    "--varied": "--target carla-to-camvid --root FOLDER has a rendered source",
+    "--sequence": "--target day-to-dusk --root FOLDER adapts to a drive of the camvid inside",
+}
 
 
 @dataclass(frozen=True)
@@ -55,12 +59,10 @@ class Options:
     seeds: tuple[int, ...] = (0, 1, 2)
     # names of rows; by default all that make sense for the toy and presets, else the main ones
     rows: tuple[str, ...] = ()
-    # toy, night, a preset of reference.train, or the folder of photographs, with a sequence
+    # toy, night, or a preset of reference.train
     target: str = TOY
     # folder with one folder per set, for presets that draw nothing
     root: Path | None = None
-    # a drive of the photographs that is the target; the others, with labels, are the source
-    sequence: str = ""
     # names of related methods, or all, beside the control in place of other rows
     method: tuple[str, ...] = ()
     # of the adaptation, in place of the preset's, in rounds as long as those
@@ -75,9 +77,7 @@ class Options:
     def check(self) -> None:
         """Refuse what does not go together."""
         unknown = [row for row in self.rows if row not in LABELS]
-        steps, named = 1 if self.steps is None else self.steps, targets.is_named(self.target)
-        kinds = "target toy, night, a preset, or photographs with a sequence"
-        place = f"the folder of photographs as target beside sequence {self.sequence}"
+        steps = 1 if self.steps is None else self.steps
         expectations = (
             (not unknown, f"rows among {', '.join(LABELS)}", *unknown[:1]),
             (
@@ -85,12 +85,15 @@ class Options:
                 "different seeds, at least one",
                 self.seeds,
             ),
-            (not (named and self.sequence), place, f"{self.target}. Hint: give --target"),
-            (named or self.sequence, kinds, f"{self.target}. {_INSTEAD}"),
             (
-                not self.method or not (self.rows or self.sequence),
-                "neither rows nor a sequence beside method",
-                f"{self.method[:1]} with one of them. Hint: give --method alone",
+                targets.is_named(self.target),
+                "target toy, night or a preset",
+                f"{self.target}. Hint: give the folder of its sets with --root",
+            ),
+            (
+                not (self.method and self.rows),
+                "no rows beside method",
+                f"{self.method[:1]} with them. Hint: give --method alone",
             ),
             (self.jobs >= 1, "jobs of at least 1", self.jobs),
             (steps >= 1, "steps of at least 1", steps),
@@ -100,16 +103,6 @@ class Options:
                 raise ValueError(f"ablate: expected {wanted}, got {got[0]}.")
 
     @property
-    def photographs(self) -> str:
-        """Name of the folder of photographs; empty where the target is no folder."""
-        return Path(self.target).absolute().name if self.sequence else ""
-
-    @property
-    def name(self) -> str:
-        """What tables call the target."""
-        return f"{self.photographs}, {self.sequence}" if self.sequence else self.target
-
-    @property
     def methods(self) -> tuple[str, ...]:
         """Names of related methods that are asked for; the night is there for them alone."""
         return self.method or (("all",) if self.target == NIGHT and not self.rows else ())
@@ -117,7 +110,7 @@ class Options:
     @property
     def rendered(self) -> bool:
         """Whether the target is a preset with one table for all its rows, methods among them."""
-        return not self.sequence and self.target not in (TOY, NIGHT)
+        return self.target not in (TOY, NIGHT)
 
     @property
     def section(self) -> str:
@@ -126,12 +119,13 @@ class Options:
             return "methods-night"
         if self.methods and not self.rendered:
             return "methods"
-        return "sequence" if self.sequence else self.target
+        return self.target
 
     @property
     def wanted_rows(self) -> tuple[str, ...]:
         """The rows that are asked for, in the order of tables, with the source stage they need."""
-        usual = MAIN_ROWS if self.sequence else PRESET_ROWS if self.rendered else TOY_ROWS
+        usual = PRESET_ROWS if self.rendered else TOY_ROWS
+        usual = MAIN_ROWS if self.target == DUSK else usual
         if self.methods:
             usual = method_rows(self.methods, day_images="night" in self.target)
         wanted = {SOURCE, *(self.rows or usual)}
@@ -140,15 +134,13 @@ class Options:
     @property
     def folder(self) -> Path:
         """Where the rows of this target are stored."""
-        photographs = f"photographs-{self.photographs}-{self.sequence}"
         steps = f"-{self.steps}-steps" if self.steps else ""
-        return self.runs / "ablation" / f"{photographs if self.sequence else self.target}{steps}"
+        return self.runs / "ablation" / f"{self.target}{steps}"
 
     def preset(self, seed: int) -> Settings:
         """Settings that every row of a seed begins from."""
-        settings = targets.target_settings(
-            self.target, seed, data=self.runs / "data", root=self.root, sequence=self.sequence
-        )
+        data = self.runs / "data"
+        settings = targets.target_settings(self.target, seed, data=data, root=self.root)
         stage = settings.adaptation
         if self.steps is not None:
             rounds = max(1, self.steps * stage.rounds // stage.iterations)
@@ -159,11 +151,9 @@ class Options:
     @property
     def command(self) -> str:
         """The command line that asks for all rows, without paths of this machine."""
-        target = f"<root of {self.photographs}>" if self.sequence else self.target
         words = {
-            "--target": target if target != TOY else "",
+            "--target": self.target if self.target != TOY else "",
             "--root": "<folder of the sets>" if self.root else "",
-            "--sequence": self.sequence,
             "--method": "all" if self.section.startswith("methods") else "",
             "--steps": self.steps,
         }
@@ -232,16 +222,16 @@ def store_tables(options: Options) -> str:
     settings = next(iter(stored)).settings
     summary = tables.summarise(
         sorted(stored.values(), key=lambda record: [*LABELS].index(record["row"])),
-        target=options.name, command=options.command, split=settings.data.val_split,
+        target=options.target, command=options.command, split=settings.data.val_split,
         images=targets.image_counts(settings),
     )  # fmt: skip
     path = options.docs / "results" / f"{options.section}.json"
     if before := tables.load_summary(options.docs, options.section):
         had, have = ({(r["row"], r["seed"]) for r in s["rows"]} for s in (before, summary))
-        if before["target"] != options.name or not had <= have:
+        if before["target"] != options.target or not had <= have:
             return (
                 f"{path} is left as it is: it holds {len(had)} rows of {before['target']}, "
-                f"and the {len(have)} stored rows of {options.name} do not cover them."
+                f"and the {len(have)} stored rows of {options.target} do not cover them."
             )
     write_atomically(path, json.dumps(summary, indent=1) + "\n")
     tables.main(options.docs)
@@ -253,8 +243,8 @@ def store_tables(options: Options) -> str:
 
 def main() -> None:
     """Read the command line and run; a wrong input ends with one sentence."""
-    if "--varied" in sys.argv:
-        sys.exit(f"ablate: expected a source of one look, got --varied. {_INSTEAD}.")
+    for gone in {*_GONE} & {*sys.argv}:
+        sys.exit(f"ablate: expected an option of this version, got {gone}. Hint: {_GONE[gone]}.")
     options = read(Options, "ablate")
     stopped = "Stopped; the same command goes on."
     if problems := answer(lambda: train_missing(options), stopped):

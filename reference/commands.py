@@ -28,8 +28,6 @@ class Use:
     # (height, width) at which the network sees the images, pixels; 512 0: each keeps its shape,
     # with a short side of 512; 0 0: as its file says
     size: tuple[int, int] = (0, 0)
-    # name of the labelled set that it was trained on, such as gta5, where its file does not say it
-    source: str = ""
     # times the size; several are averaged. Published single-scale rows use 1
     scales: tuple[float, ...] = (1.0,)
     # average with the mirrored image

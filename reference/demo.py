@@ -21,12 +21,12 @@ from rich.console import Console
 from rich.table import Table
 
 from reference.commands import answer, read
-from reference.experiments import targets
+from reference.experiments import tables, targets
 from reference.experiments.rows import CAPTIONS, CONTROL, ENTROPY, ORACLE, SOURCE
 from reference.experiments.runs import Run, record_of, refuse_other_settings, rows_of, train_all
 from reference.experiments.targets import NIGHT, TOY
 from reference.run.files import require_new_folder, write_json
-from reference.run.folder import COMPARISON, as_plain
+from reference.run.folder import COMPARISON, command
 
 RESULTS: Final = "results.json"
 _TARGETS: Final = {
@@ -93,55 +93,35 @@ def prepare(options: Options) -> list[Run]:
     return runs
 
 
-def label_accuracy(run: Run) -> list[dict[str, float]]:
-    """How right the static labels of every round were, 0..1; empty without a truth."""
-    from reference.probe import Probe
-
-    seen = Probe(run.folder, run.settings)
-    return [
-        {"round": number, "coverage": labels.coverage, "accuracy": labels.accuracy}
-        for number, labels in (seen.static_labels() if seen.images.has_labels else ())
-    ]
-
-
 def summarise(runs: Sequence[Run], seconds: float) -> dict[str, Any]:
-    """Collect what results.json holds of complete runs; IoU in percent, of the test's classes."""
-    records = {run.row: record for run in runs if (record := record_of(run)) is not None}
-    settings, first = runs[0].settings, records[SOURCE]
-    names = list(first["iou"])
-    return {
-        "seed": settings.seed,
-        "num_classes": len(names),
-        "class_names": names,
-        **{
-            row: {"miou": record["miou"], "iou": [record["iou"][name] for name in names]}
-            for row, record in records.items()
-        },
-        "label_accuracy": label_accuracy(next(run for run in runs if run.row == "bicl")),
-        "seconds": {**{row: record["seconds"] for row, record in records.items()}, "all": seconds},
-        "warnings": {row: record["warnings"] for row, record in records.items()},
-        "split": settings.data.val_split,
-        "images": targets.image_counts(settings),
-        "settings": as_plain(settings),
-        **{name: first[name] for name in ("versions", "machine", "commit")},
-    }
+    """Collect what results.json holds of complete runs: the numbers that tables are made of."""
+    records = [record for run in runs if (record := record_of(run)) is not None]
+    settings = runs[0].settings
+    return tables.summarise(
+        records, target=settings.data.target_set, command=command(), split=settings.data.val_split,
+        images=targets.image_counts(settings), seconds=seconds,
+    )  # fmt: skip
+
+
+def mean_ious(results: Mapping[str, Any]) -> dict[str, float]:
+    """Mean IoU of every row in percent."""
+    return {record["row"]: record["miou"] for record in results["rows"]}
 
 
 def table(results: Mapping[str, Any]) -> Table:
     """Lay out IoU per class, the means, and the gain over the control."""
-    rows = [row for row in CAPTIONS if row in results]
     view = Table(title=f"IoU in percent, {results['images']['test']} test images")
     view.add_column("class")
-    for row in rows:
-        view.add_column(CAPTIONS[row], justify="right", style="bold" if row == "bicl" else "")
-    for index, label in enumerate(results["class_names"]):
-        view.add_row(label, *(f"{results[row]['iou'][index]:.1f}" for row in rows))
+    for record in results["rows"]:
+        style = "bold" if record["row"] == "bicl" else ""
+        view.add_column(CAPTIONS[record["row"]], justify="right", style=style)
+    for label in results["rows"][0]["iou"]:
+        view.add_row(label, *(f"{record['iou'][label]:.1f}" for record in results["rows"]))
     view.add_section()
-    view.add_row("mIoU", *(f"{results[row]['miou']:.1f}" for row in rows), style="bold")
-    gains = [f"{results[row]['miou'] - results[CONTROL]['miou']:+.1f}" for row in rows]
-    view.add_row(
-        "over continued", *(g * (row != CONTROL) for g, row in zip(gains, rows, strict=True))
-    )
+    means = mean_ious(results)
+    view.add_row("mIoU", *(f"{miou:.1f}" for miou in means.values()), style="bold")
+    gains = (f"{miou - means[CONTROL]:+.1f}" * (row != CONTROL) for row, miou in means.items())
+    view.add_row("over continued", *gains)
     return view
 
 
@@ -169,8 +149,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = read(Options, "demo", arguments)
     results = answer(lambda: run_demo(options), "Stopped; the same command goes on.")
     Console().print(table(results))
-    gain = results["bicl"]["miou"] - results[CONTROL]["miou"]
-    print(f"BiCL {gain:+.1f} points over the control, {results['seconds']['all']:.0f} s in all.")
+    means = mean_ious(results)
+    gain = means["bicl"] - means[CONTROL]
+    print(f"BiCL {gain:+.1f} points over the control, {results['seconds']:.0f} s in all.")
     print(f"Open {options.run / 'report.html'}")
 
 

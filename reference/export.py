@@ -34,8 +34,6 @@ class Options:
     out: Path
     # the trained network, or its moving average
     which: Literal["student", "teacher"] = "student"
-    # name of the labelled set that it was trained on, where the checkpoint does not say it
-    source: str = ""
     # (height, width) of the images that programs take, pixels; 0 0: that at which the run evaluated
     size: tuple[int, int] = (0, 0)
     # JSON file of an evaluation of this checkpoint, for the card
@@ -50,7 +48,6 @@ class Options:
 OPTIONS = read(Options, "export") if __name__ == "__main__" else None
 
 import io
-import json
 import logging
 import sys
 import warnings
@@ -59,9 +56,9 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor, nn
 
-from reference.evaluation.class_table import LAST
-from reference.networks.output import Segmenter, at_rest
-from reference.networks.release import read_checkpoint, renamed_source, write_release
+from reference.evaluation.class_table import class_table, read_evaluation
+from reference.networks.output import Segmenter, at_rest, in_words
+from reference.networks.release import read_checkpoint, write_release
 from reference.networks.tensor_files import require_file
 from reference.run.files import require_new_folder, write_atomically
 
@@ -122,19 +119,6 @@ def write_onnx(path: Path, program: Any) -> str:
     return ""
 
 
-def read_scores(path: Path) -> dict[str, Any]:
-    """Take the headline out of a JSON file that `write_class_table` wrote, in percent."""
-    try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-        row = next(row for row in held["rows"] if row["name"] == LAST)
-        return {"header": held["header"], "means": row["means"], "iou": row["iou"]}
-    except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
-        raise ValueError(
-            f"export: expected scores of an evaluation in {path}, got none there "
-            f"({type(error).__name__}). Hint: use the JSON file beside the table per class."
-        ) from error
-
-
 def run_export(options: Options) -> tuple[Path, list[str]]:
     """Write the files; return the card, and a sentence for every file that could not be made."""
     require_new_folder(
@@ -143,10 +127,12 @@ def run_export(options: Options) -> tuple[Path, list[str]]:
     if any(options.size) and not 1 <= min(options.size) <= max(options.size) <= _MOST:
         raise ValueError(f"export: expected a size within 1..{_MOST}, got {options.size}.")
     require_file("export", options.checkpoint)
-    scores = None if options.scores is None else read_scores(options.scores)
-    release = read_checkpoint(options.checkpoint, options.which)
-    if options.source:
-        release = renamed_source(release, options.source)
+    release, scores = read_checkpoint(options.checkpoint, options.which), None
+    if options.scores is not None:
+        evaluation, words = read_evaluation(options.scores), in_words(release.trained)
+        table = class_table(evaluation, network=words, references=False).as_dict()
+        row = table["rows"][0]
+        scores = {"header": table["header"], "means": row["means"], "iou": row["iou"]}
     said = release.card
     seen = said.get("input_size", _SIZE)
     height, width = options.size if any(options.size) else seen

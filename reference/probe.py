@@ -53,10 +53,10 @@ from reference.experiments.tables import markdown
 from reference.networks.output import Output
 from reference.networks.tensor_files import read_stored
 from reference.run.files import read_json
-from reference.run.folder import CHECKPOINTS, LAST, SETTINGS, labels_of
+from reference.run.folder import CHECKPOINTS, LAST, SETTINGS, from_plain, labels_of
 from reference.run.ranks import Ranks, joined
 from reference.run.state import State
-from reference.settings import Settings, from_plain
+from reference.settings import Settings
 
 
 class Labels(NamedTuple):

@@ -57,7 +57,7 @@ from reference.evaluation.class_table import (
 from reference.evaluation.protocol import evaluate, read_for_use
 from reference.networks.output import in_words
 from reference.networks.release import Release
-from reference.settings import from_plain
+from reference.run.folder import from_plain
 
 
 def open_images(options: Options, release: Release) -> tuple[ImageSet, ClassList]:
@@ -119,7 +119,7 @@ def main(options: Options) -> None:
     """Score, print and write; a wrong input ends with one sentence."""
     table = answer(lambda: run_score(options))
     # Printed first: a full disk must not lose it.
-    print(table.text())
+    print(table.markdown())
     sys.stdout.flush()
     answer(lambda: write_class_table(options.out, table))
     print(f"Wrote classes.md, classes.csv and classes.json to {options.out}")

@@ -6,10 +6,9 @@ comment above a field is its help on the command line. Nothing here imports torc
 ``--help`` answers at once.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
+from typing import Annotated, Literal
 
 import tyro
 
@@ -26,7 +25,6 @@ from reference.data.settings import (
 )
 from reference.networks.settings import NetworkSettings
 
-T = TypeVar("T")
 Stages = Literal["full", "source-only", "adapt", "oracle"]
 
 
@@ -307,22 +305,6 @@ class Settings:
     def adapts(self) -> bool:
         """Whether target images are seen without their labels."""
         return self.stages in ("full", "adapt")
-
-
-def from_plain(kind: type[T], plain: Mapping[str, Any]) -> T:
-    """Settings from what JSON holds of them; what they do not know is left out."""
-    hints, values = get_type_hints(kind), {}
-    for name in (each.name for each in fields(kind)):  # type: ignore[arg-type]
-        value: Any = plain.get(name)
-        if isinstance(value, Mapping):
-            value = from_plain(hints[name], value)
-        elif isinstance(value, list):
-            value = tuple(value)
-        elif isinstance(value, str) and Path in get_args(hints[name]):
-            value = Path(value)
-        if name in plain:
-            values[name] = value
-    return kind(**values)
 
 
 @dataclass(frozen=True)

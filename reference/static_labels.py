@@ -43,13 +43,10 @@ def write_static_labels(
     Labels that a stopped run left in the folder are replaced one by one; the file that says the
     folder is complete is written last.
 
-    Args:
-        network: is left in the mode it was in.
-        masked: classes that the source does not label; they cannot win.
-        class_weight: (C,), of the cross-entropy that the network learnt from; None: all alike.
-        see: reads images with a network, as `reference.method.see` does in the run's precision.
-        skip, max_bad: of images that are broken, as in `reference.data.batches`.
-        advance: called with how many images are done, of both passes, and their count.
+    `masked` classes, which the source does not label, cannot win. `class_weight`, (C,), is of the
+    cross-entropy that the network learnt from; None: all alike. `see` reads images in the run's
+    precision, `skip` and `max_bad` are as in `reference.data.batches`, and `advance` is called with
+    how many images are done, of both passes, and their count.
     """
     if ranks.is_main:
         (folder / COMPLETE).unlink(missing_ok=True)

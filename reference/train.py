@@ -47,20 +47,11 @@ from reference.static_labels import AskedToStop, require_complete, write_static_
 
 
 def train(settings: Settings, folder: Path, *, resume: bool = False, quiet: bool = False) -> bool:
-    """Train a run from where its folder stands to its end, or until it is asked to stop.
+    """Train a run to its end, or until it is asked to stop; return whether it reached the end.
 
-    Args:
-        folder: new or empty, unless the run in it is resumed.
-        resume: whether a run that is there goes on; without one it begins.
-        quiet: print nothing but warnings.
-
-    Returns:
-        bool: whether the end was reached; False after a request to stop.
-
-    Raises:
-        ValueError: a setting, the folder, the data or the weights are not what they should be.
-        ImportError: the network needs a package that cannot be imported.
-        FloatingPointError: a loss term became NaN or infinite; nothing that was saved is touched.
+    A folder that is neither new nor empty is refused, unless `resume` is given and the run in it
+    goes on. A loss that becomes NaN or infinite is a FloatingPointError; everything that was saved
+    stays as it is. With `quiet`, only warnings are printed.
     """
     oracle = settings.stages == "oracle"
     with (
@@ -125,10 +116,13 @@ class Loop:
         state, ranks = self.state, self.ranks
         counts = label_counts(batch, state.class_weights, ranks)
         terms: dict[str, Tensor] = {}
+        shared = losses_of if isinstance(losses_of, DistributedDataParallel) else None
         for number, part in enumerate(batch):
             seed_dropout(self.settings.seed, state.iteration, number, ranks.rank)
             step = state.step_of(phase, part, number, counts)
-            with apart(losses_of, more=number < len(batch) - 1):
+            last = number == len(batch) - 1
+            # Ranks average their gradients after the last part only.
+            with contextlib.nullcontext() if shared is None or last else shared.no_sync():
                 losses = losses_of(step)
                 loss = torch.stack([*losses.terms.values()]).sum() / len(batch)
                 state.precision.scaler.scale(loss).backward()
@@ -238,13 +232,6 @@ class Loop:
         self.save()
         self.report.say(f"asked to stop: saved iteration {self.state.iteration}")
         return False
-
-
-def apart(losses_of: nn.Module, *, more: bool) -> contextlib.AbstractContextManager[None]:
-    """Let ranks average gradients after the last part only."""
-    if isinstance(losses_of, DistributedDataParallel) and more:
-        return losses_of.no_sync()
-    return contextlib.nullcontext()
 
 
 def require_finite(values: Mapping[str, float], phase: str, iteration: int) -> None:

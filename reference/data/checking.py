@@ -9,14 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from reference.data.files import (
-    TRAP,
-    DataError,
-    check_ends,
-    fit_labels,
-    in_pixels,
-    picture_size,
-)
+from reference.data.files import TRAP, DataError, check_ends, fit_labels, in_pixels, picture_size
 from reference.data.image_set import ImageSet, spread_indices
 from reference.data.rare_classes import count_pixels
 from reference.data.sets import Sets

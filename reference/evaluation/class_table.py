@@ -3,8 +3,7 @@
 import csv
 import io
 import json
-import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
@@ -14,9 +13,8 @@ import torch
 from reference.data.classes import CITYSCAPES
 from reference.data.layouts import LAYOUTS
 from reference.evaluation.protocol import Evaluation, Protocol, Scores
-from reference.networks.output import read_classes
 from reference.run.files import write_atomically, write_json
-from reference.run.folder import as_plain
+from reference.run.folder import as_plain, from_plain
 
 LAST: Final = "this run, last checkpoint"
 _PREVIOUS: Final = "previous evaluation"
@@ -106,32 +104,19 @@ class ClassTable:
         values = (*iou.values(), *means.values())
         return ["" if value is None else format(value, form) for value in values]
 
-    def text(self) -> str:
-        """Lay the table out for a terminal: a line per class, then the published headlines."""
-        own = [row for row in self.rows if not row.note]
-        cells = [[row.name, *self._cells(row, _form(row))] for row in own]
-        names = ["", *self.classes, *self.means]
-        wide, lines = max(map(len, names)), list(self.header)
-        for name, *values in zip(names, *cells, strict=True):
-            shown = (
-                f"{value:>{len(row.name) + 3}}" for value, row in zip(values, own, strict=True)
-            )
-            lines.append(f"{name:<{wide}}{''.join(shown)}")
-        first = self.means[0]
-        for row in self.rows[len(own) :]:
-            lines.append(f"{first} {row.means_percent[first]:.1f}  {row.name} ({row.note})")
-        wrapped = (textwrap.fill(line, 100, subsequent_indent="  ") for line in lines)
-        return "\n".join(wrapped) + "\n"
-
     def markdown(self) -> str:
-        """Lay the table out for documents, one decimal."""
-        columns = ["", *self.classes, *self.means, "note"]
-        lines = [columns, ["---", *("---:" for _ in columns[1:-1]), "---"]]
-        for row in self.rows:
-            name = f"**{row.name}**" if row.name == LAST else row.name
-            lines.append([name, *self._cells(row, _form(row)), row.note])
-        body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-        return "\n".join(self.header) + "\n\n" + body + "\n"
+        """Lay the table out for reading: a line per class, then published rows by their means."""
+        own, means = [row for row in self.rows if not row.note], self.means[:-1]
+        columns = [[row.name, *self._cells(row, _form(row))] for row in own]
+        parts = ["\n".join(self.header)]
+        parts.append(_laid_out([*zip(["", *self.classes, *self.means], *columns, strict=True)]))
+        if published := self.rows[len(own) :]:
+            lines = [
+                [f"{row.name} ({row.note})", *self._cells(row, ".1f")[len(self.classes) : -1]]
+                for row in published
+            ]
+            parts.append(_laid_out([["", *means], *lines]))
+        return "\n\n".join(parts) + "\n"
 
     def csv(self) -> str:
         """Lay the table out for spreadsheets, four decimals; header lines begin with ``#``."""
@@ -163,6 +148,17 @@ class ClassTable:
 
 def _form(row: Row) -> str:
     return "+.1f" if row.name == DELTA else ".1f"
+
+
+def _laid_out(lines: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown that a terminal shows as one: numbers stand below each other."""
+    first, *others = (max(map(len, column)) for column in zip(*lines, strict=True))
+    ruler = ["-" * first, *("-" * (wide - 1) + ":" for wide in others)]
+    padded = (
+        [f"{name:<{first}}", *(f"{cell:>{wide}}" for cell, wide in zip(cells, others, strict=True))]
+        for name, *cells in (lines[0], ruler, *lines[1:])
+    )
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in padded)
 
 
 def _scored(name: str, evaluation: Evaluation) -> Row:
@@ -214,11 +210,7 @@ def read_evaluation(path: Path) -> Evaluation:
     """Read the evaluation of the last checkpoint back from the JSON file of a table."""
     try:
         held = json.loads(path.read_text(encoding="utf-8"))["evaluation"]
-        plain: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in held["protocol"].items()
-        }
-        protocol = Protocol(**plain | {"classes": read_classes(plain["classes"])})
+        protocol = from_plain(Protocol, held["protocol"])
         count = len(protocol.classes)
         confusion = torch.tensor(held["confusion"], dtype=torch.int64).reshape(count, count)
         images, corners = int(held["images"]), bool(held["align_corners"])

@@ -20,7 +20,7 @@ from reference.data.files import in_pixels, resize_image, whole_size
 from reference.data.image_set import ImageSet
 from reference.data.settings import Size
 from reference.networks.output import Segmenter, at_rest
-from reference.networks.release import Release, read_trained, renamed_source
+from reference.networks.release import Release, read_trained
 from reference.networks.tensor_files import require_file
 from reference.run.files import require_new_folder, writing
 from reference.run.report import track
@@ -305,8 +305,6 @@ def read_for_use(caller: str, use: Use) -> tuple[Release, Protocol]:
         raise ValueError(f'{caller}: expected a GPU for device "cuda", got none.')
     require_file(caller, use.weights)
     release = read_trained(use.weights, use.which)
-    if use.source:
-        release = renamed_source(release, use.source)
     height, width = use.size if any(use.size) else release.card.get("input_size", _SIZE)
     window, stride = (pair if any(pair) else None for pair in (use.window, use.stride))
     protocol = Protocol(

@@ -33,10 +33,7 @@ class Validation(NamedTuple):
 # trained on GTA5 alone ends at 36.6 % on Cityscapes, one whose pre-trained weights were not loaded
 # at 25, one with a learning rate of 1e-5 at 30 (issues 25, 56, 65 and 81 of
 # wasidennis/AdaptSegNet); trained on SYNTHIA alone it ends at 33.5 % over 16 classes.
-EXPECTED: Final = {
-    "gta5": {2000: 20.0, 10_000: 28.0},
-    "synthia": {2000: 17.0, 10_000: 25.0},
-}
+EXPECTED: Final = {"gta5": {2000: 20.0, 10_000: 28.0}, "synthia": {2000: 17.0, 10_000: 25.0}}
 # Labels read with the wrong colours or bits leave a network below this.
 _NOTHING_LEARNT: Final = 5.0
 

@@ -24,7 +24,7 @@ from reference.experiments.rows import (
 )
 from reference.run.files import read_json, write_atomically
 
-SECTIONS: Final = ("toy", "carla-to-camvid", "carla-to-kitti", "sequence")
+SECTIONS: Final = ("toy", "carla-to-camvid", "carla-to-kitti", "day-to-dusk")
 # What a column of the methods' table calls a target, and the file with its numbers.
 METHODS: Final = {"drawn streets": "methods", "drawn nights": "methods-night"}
 PICTURE: Final = "methods.svg"

@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reference.data.classes import CITYSCAPES, ClassList
 from reference.data.settings import Size
 from reference.networks.settings import DeepLabOptions, LiteOptions, NetworkSettings, ToyOptions
 
@@ -263,21 +262,3 @@ def first_network(
     from reference.networks.lite import load_lite
 
     return network, load_lite(network, settings.weights)
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
-
-
-def read_classes(held: Mapping[str, Any]) -> ClassList:
-    """Read a class list back from what `as_plain` gives; "names" and "colours" are required."""
-    names = tuple(map(str, held["names"]))
-    usual = {f"miou{len(names)}": range(len(names))}
-    means = held.get("means") or (CITYSCAPES.means if names == CITYSCAPES.names else usual)
-    return ClassList(
-        str(held.get("name", "own")),
-        names,
-        tuple((int(r), int(g), int(b)) for r, g, b in held["colours"]),
-        {str(name): tuple(map(int, members)) for name, members in means.items()},
-        *(_frozen(held.get(name) or ()) for name in ("ids", "label_colours", "void")),
-    )

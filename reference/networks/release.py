@@ -8,7 +8,7 @@ changes the network at test time is named in both, and its state stands beside t
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,11 +17,11 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from reference.data.classes import CITYSCAPES, ClassList
-from reference.networks.output import Segmenter, build, describe, read_classes
+from reference.networks.output import Segmenter, build, describe
 from reference.networks.tensor_files import read_stored
 from reference.networks.weights import require_finite
 from reference.run.files import write_atomically, write_json
-from reference.run.folder import as_plain
+from reference.run.folder import as_plain, from_plain
 
 _FORMAT: Final = 1
 _CARD: Final = "card.json"
@@ -33,6 +33,16 @@ _ENTRIES: Final = {
     **{"format": int, "description": dict, "weights": str, "sha256": str, "classes": list},
     **{"palette": list, "input_size": list, "source": str},
 }
+
+
+def class_list(held: Mapping[str, Any]) -> ClassList:
+    """Read a class list back from what `as_plain` gives; "names" and "colours" are required."""
+    names = tuple(held["names"])
+    every = {f"miou{len(names)}": tuple(range(len(names)))}
+    means = CITYSCAPES.means if names == CITYSCAPES.names else every
+    given = {name: value for name, value in held.items() if value}
+    given["colours"] = [(int(r), int(g), int(b)) for r, g, b in held["colours"]]
+    return from_plain(ClassList, {"name": "own", "means": means} | given)
 
 
 @dataclass(frozen=True)
@@ -69,7 +79,7 @@ def _assembled(
             f"({reason} ...). Hint: the file is of another network or another version."
         ) from error
     require_finite("read_trained", state, path)
-    classes = CITYSCAPES if card["classes"] is None else read_classes(card["classes"])
+    classes = CITYSCAPES if card["classes"] is None else class_list(card["classes"])
     if len(classes) != network.num_classes:
         raise ValueError(
             f"read_trained: expected one class per output in {path}, got {len(classes)} classes "
@@ -149,7 +159,7 @@ def _read_card(path: Path) -> dict[str, Any]:
     size = card["input_size"]
     whole = len(size) == 2 and all(isinstance(side, int) and side >= 0 for side in size)
     if not (whole and size[0]):
-        raise _refuse(path, "input_size of a height and a width, or of a short side and 0", size)
+        raise _refuse(path, "input_size of a height and a width, or a short side and 0", size)
     if card["format"] != _FORMAT:
         raise _refuse(path, f"format {_FORMAT}", f"{card['format']}, of another version")
     # A path could lead anywhere.
@@ -160,7 +170,7 @@ def _read_card(path: Path) -> dict[str, Any]:
         colours = [tuple(bytes.fromhex(text[1:])) for text in card["palette"]]
         listed = {"names": card["classes"], "colours": colours}
         listed |= {name: card.get(name) for name in _LISTED}
-        card["classes"] = as_plain(read_classes(listed))
+        card["classes"] = as_plain(class_list(listed))
     except (TypeError, ValueError, AttributeError) as error:
         raise _refuse(path, "classes with a palette and means", type(error).__name__) from error
     return card
@@ -224,9 +234,3 @@ def _no_checkpoint(held: Any, which: str) -> str:
     if which == "teacher" and {"description", "student"} <= set(held):
         return "a run without a moving average. Hint: use --which student."
     return f"{', '.join(sorted(names)[:6]) or 'an empty table'}."
-
-
-def renamed_source(release: Release, source: str) -> Release:
-    """Return a release that was trained on another source than its file says."""
-    card = {**release.card, "source": source}
-    return replace(release, card=card, labelled=_labelled(source, release.classes))

@@ -13,15 +13,6 @@ import tyro
 
 from reference.experiments import tables
 from reference.experiments.rows import LABELS, METHOD
-from reference.experiments.tables import (
-    PICTURE,
-    TITLE,
-    Result,
-    Summary,
-    agreement,
-    label_of,
-    results_of,
-)
 from reference.pictures.svg import TEMPLATES, ticks
 from reference.run.files import write_atomically
 
@@ -30,9 +21,11 @@ BESIDE: Final = ("self_training", "bicl")
 _WIDTH, _LABELS, _TOP, _ROW, _GAP = 860, 310, 40, 26, 28
 
 
-def draw(targets: Mapping[str, Summary | None]) -> str:
+def draw(targets: Mapping[str, tables.Summary | None]) -> str:
     """Draw the gain of every method: its mean, and every seed."""
-    found = {name: results_of(summary) for name, summary in targets.items() if summary is not None}
+    found = {
+        name: tables.results_of(summary) for name, summary in targets.items() if summary is not None
+    }
     shown = [
         row
         for row in LABELS
@@ -42,7 +35,7 @@ def draw(targets: Mapping[str, Summary | None]) -> str:
     middles = {row: _TOP + _ROW * (number + 0.5) for number, row in enumerate(shown)}
     wide = (_WIDTH - _LABELS) / len(found)
 
-    def panel(name: str, results: Mapping[str, Result], left: float) -> tuple[Any, ...]:
+    def panel(name: str, results: Mapping[str, tables.Result], left: float) -> tuple[Any, ...]:
         gains = {row: results[row].gains for row in shown if row in results and results[row].gains}
         values = [0.0, *itertools.chain.from_iterable(gains.values())]
         low, high = min(values), max(values)
@@ -52,7 +45,7 @@ def draw(targets: Mapping[str, Summary | None]) -> str:
             return left + 6 + (gain - low) / (high - low or 1.0) * (wide - _GAP - 12)
 
         rows = [
-            (middles[row], {"helps": GAIN, "harms": LOSS}.get(agreement(each), REST),
+            (middles[row], {"helps": GAIN, "harms": LOSS}.get(tables.agreement(each), REST),
              [at(gain) for gain in each], at(statistics.mean(each)))
             for row, each in gains.items()
         ]  # fmt: skip
@@ -61,8 +54,9 @@ def draw(targets: Mapping[str, Summary | None]) -> str:
 
     panels = [panel(*pair, _LABELS + place * wide) for place, pair in enumerate(found.items())]
     return TEMPLATES.get_template("gains.svg.jinja").render(
-        title=TITLE, width=_WIDTH, top=_TOP, bottom=_TOP + _ROW * len(shown), panels=panels,
-        labels=[(y + 4, label_of(row)) for row, y in middles.items()], left=_LABELS - 12, rest=REST,
+        title=tables.TITLE, width=_WIDTH, top=_TOP, bottom=_TOP + _ROW * len(shown), panels=panels,
+        labels=[(y + 4, tables.label_of(row)) for row, y in middles.items()], left=_LABELS - 12,
+        rest=REST,
     )  # fmt: skip
 
 
@@ -71,7 +65,7 @@ def write(docs: Path = tables.DOCS) -> None:
     found = tables.methods(docs)
     if any(found.values()):
         (docs / "pictures").mkdir(exist_ok=True)
-        write_atomically(docs / "pictures" / PICTURE, draw(found))
+        write_atomically(docs / "pictures" / tables.PICTURE, draw(found))
 
 
 if __name__ == "__main__":

@@ -32,15 +32,11 @@ def judge(
     names: Sequence[str], *, source: Sequence[float], start: Sequence[float],
     now: Sequence[float], coverage: float | None = None,
 ) -> dict[str, str]:  # fmt: skip
-    """Compare a run with the source labels and with its own start.
+    """Compare a run with the source labels and with its own start; return alarm -> sentence.
 
-    Args:
-        source: share of every class in the source labels, 0..1; 0 is watched for take-over only.
-        start, now: its share in the predictions on the target, before the run and now.
-        coverage: share of target pixels with a pseudo label; None where the run uses none.
-
-    Returns:
-        dict: "coverage", "flood <class>" or "vanish <class>" -> one sentence.
+    `source` are the shares of the classes among the source labels, 0..1, of which 0 is watched for
+    take-over only; `start` and `now` those among the predictions on the target. `coverage` is the
+    share of target pixels with a pseudo label, None where the run uses none.
     """
     alarms: dict[str, str] = {}
     if coverage is not None and coverage < _COVERAGE:

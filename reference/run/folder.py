@@ -12,9 +12,9 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args, get_type_hints
 
 from reference.run import files
 from reference.run.files import durable_file, writing
@@ -22,6 +22,8 @@ from reference.settings import Settings
 
 if TYPE_CHECKING:
     from reference.run.ranks import Ranks
+
+T = TypeVar("T")
 
 SETTINGS: Final = "settings.json"
 ORIGIN: Final = "origin.json"
@@ -51,6 +53,24 @@ def as_plain(settings: Any) -> dict[str, Any]:
     """Return a tree of dataclasses as tables, lists, numbers and words, as JSON holds them."""
     plain: dict[str, Any] = json.loads(json.dumps(asdict(settings), default=str))
     return plain
+
+
+def from_plain(kind: type[T], plain: Mapping[str, Any]) -> T:
+    """Read a dataclass from what `as_plain` gives of it; what it does not know is left out."""
+    hints = get_type_hints(kind)
+    known = {name: value for name, value in plain.items() if name in hints}
+    return kind(**{name: _as_hinted(hints[name], value) for name, value in known.items()})
+
+
+def _as_hinted(hint: Any, value: Any) -> Any:
+    if isinstance(value, Mapping):
+        inner = is_dataclass(hint)
+        return (
+            from_plain(hint, value) if inner else {n: _as_hinted(None, v) for n, v in value.items()}
+        )
+    if isinstance(value, list):
+        return tuple(_as_hinted(None, each) for each in value)
+    return Path(value) if isinstance(value, str) and Path in get_args(hint) else value
 
 
 def flat(table: Mapping[str, Any], front: str = "") -> dict[str, Any]:

@@ -117,17 +117,9 @@ def draw_scene(
 ) -> tuple[Bytes, Bytes]:  # fmt: skip
     """Draw one street scene, which depends on (seed, domain, split, index) alone.
 
-    Args:
-        seed, index: number of the data set, and of the image in it, >= 0.
-        domain: "source" (sunny, crisp) or "target" (overcast, bluish, noisy).
-        size: (height, width) in pixels, each at least 16.
-        shift: how far the target's look has moved from the source's, 0..1.
-        split: different images of the same kind.
-        night: draw the target after dark, by the light of lamps.
-        other_traffic: put other vehicles and persons into the same street.
-
-    Returns:
-        image uint8 (H, W, 3), RGB, and class numbers uint8 (H, W) of the 19 Cityscapes classes.
+    The image is uint8 (H, W, 3), RGB; with it come class numbers uint8 (H, W) of Cityscapes. The
+    target's look has moved from the source's by `shift`, 0..1; at `night` it is lit by lamps.
+    `other_traffic` puts other vehicles and persons into the same street.
 
     Example:
         >>> image, labels = draw_scene(0, "target", 7)

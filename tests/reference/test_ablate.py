@@ -149,7 +149,7 @@ def test_the_matrix_asks_for_every_row_and_for_fewer_on_photographs() -> None:
         UNAUGMENTED, SAFER, *VARIANTS, *(row for row in LABELS if row.startswith(METHOD)),
     }  # fmt: skip
     assert {*Options(target="carla-to-kitti").wanted_rows} == {*PRESET_ROWS}
-    assert Options(target="/data/town", sequence="dusk").wanted_rows == MAIN_ROWS
+    assert Options(target="day-to-dusk").wanted_rows == MAIN_ROWS
     listed = runs_of(Options(seeds=(0, 2)), ("bicl", SOURCE), (0, 2))
     assert [(r.row, r.settings.seed) for r in listed] == [
         ("bicl", 0), (SOURCE, 0), ("bicl", 2), (SOURCE, 2),
@@ -174,9 +174,8 @@ def test_a_method_that_needs_day_images_is_asked_for_at_night_alone() -> None:
         ({"seeds": ()}, "different seeds, .*"),
         ({"jobs": 0}, "jobs of at least 1, got 0"),
         ({"steps": -1}, "steps of at least 1, got -1"),
-        ({"method": ("bicl",), "rows": ("bicl",)}, "neither rows .* Hint: give --method alone"),
-        ({"sequence": "dusk"}, "the folder of photographs .*, got toy. Hint: give --target"),
-        ({"target": "/data/town"}, "target toy, .*, got /data/town. Hint: --target carla-to-cam.*"),
+        ({"method": ("bicl",), "rows": ("bicl",)}, "no rows .* Hint: give --method alone"),
+        ({"target": "/data/town"}, "target toy, .*, got /data/town. Hint: .* with --root"),
     ],
 )
 def test_bad_options_are_refused_in_one_sentence(changes: Any, sentence: str) -> None:
@@ -189,11 +188,6 @@ def test_a_target_has_its_preset_and_its_data(tmp_path: Path) -> None:
     night = target_settings("night", 3, data=data)
     assert night.seed == 3 and night.data.drawn.night
     assert night.data.root == data / "night-192x96-seed3"
-    town = target_settings("/data/town", 0, data=data, sequence="dusk").data
-    assert (town.source_set, town.target_set) == ("cityscapes", "cityscapes")
-    dusk = target_settings("/data/CamVid", 0, data=data, sequence="0001TP").data
-    assert dusk.source == dusk.target == Path("/data/CamVid") and dusk.root is None
-    assert (dusk.source_set, dusk.target_set, dusk.sequence) == ("camvid", "camvid", "0001TP")
     carla = target_settings("carla-to-kitti", 1, data=data, root=tmp_path).data
     assert carla.root == tmp_path and carla.target_set == "kitti"
     # Photographs of 480x360 and of 621x188 pixels are seen in their own shape.
@@ -260,10 +254,6 @@ def test_resamples_of_images_pair_and_spread_about_the_score(tmp_path: Path) -> 
     assert np.std(np.array(gains) - scores) < 0.7 * scores.std()
 
 
-TOWN = {"target": "/data/town", "sequence": "dusk"}
-OF_TOWN = "--target <root of town> --sequence dusk"
-
-
 @pytest.mark.parametrize(
     ("changes", "section", "folder", "words"),
     [
@@ -274,9 +264,8 @@ OF_TOWN = "--target <root of town> --sequence dusk"
         # One table for all rows.
         ({"target": "carla-to-kitti", "method": ("dacs",)}, *["carla-to-kitti"] * 2,
          "--target carla-to-kitti"),
-        (TOWN, "sequence", "photographs-town-dusk", OF_TOWN),
-        (TOWN | {"steps": 300}, "sequence", "photographs-town-dusk-300-steps",
-         f"{OF_TOWN} --steps 300"),
+        ({"target": "day-to-dusk", "steps": 300}, "day-to-dusk", "day-to-dusk-300-steps",
+         "--target day-to-dusk --steps 300"),
         ({"method": ("all",)}, "methods", "toy", "--method all"),
     ],
 )  # fmt: skip

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from reference.data.classes import CITYSCAPES, ClassList
-from reference.networks.output import build, describe, first_network, in_words, read_classes
+from reference.networks.output import build, describe, first_network, in_words
+from reference.networks.release import class_list
 from reference.networks.settings import NetworkSettings
 from reference.networks.toy import SegmentationNetwork
 from reference.run.folder import as_plain
@@ -119,11 +120,11 @@ def test_class_lists_survive_json():
         (((9, 9, 9),), ()),
         ((7, 7, 7),),
     )
-    assert read_classes(json.loads(json.dumps(as_plain(own)))) == own
+    assert class_list(json.loads(json.dumps(as_plain(own)))) == own
     # Means are optional: all classes, or those of the papers.
-    assert read_classes({"names": ["a"], "colours": [[0, 0, 0]]}).means == {"miou1": (0,)}
+    assert class_list({"names": ["a"], "colours": [[0, 0, 0]]}).means == {"miou1": (0,)}
     city = as_plain(CITYSCAPES)
-    assert read_classes({**city, "means": None}).means == CITYSCAPES.means
+    assert class_list({**city, "means": None}).means == CITYSCAPES.means
 
 
 # The toy network.

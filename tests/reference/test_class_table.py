@@ -47,10 +47,12 @@ def test_the_last_checkpoint_is_the_headline():
         "logits upsampled to full-size labels (align_corners=True)",
         "miou19 is here over the 2 of 19 classes that occur",
     ]
-    assert lines[6].startswith(f"| **{LAST}** | 60.0 | 71.4 |  |")
-    # 60 - 50, and 100 / 140 - 100 / 150 of a sidewalk.
-    assert lines[8].startswith(f"| {DELTA} | +10.0 | +4.8 |  |")
-    assert "| 65.7 | 65.7 | 65.7 | 80.0 |" in lines[6]
+    shown = {name: cells for name, *cells in (line.strip("| ").split("|") for line in lines[4:])}
+    shown = {name.strip(): [cell.strip() for cell in cells] for name, cells in shown.items()}
+    assert shown["road"] == ["60.0", "50.0", "+10.0"]
+    # 100 / 140 - 100 / 150 of a sidewalk.
+    assert shown["sidewalk"] == ["71.4", "66.7", "+4.8"]
+    assert (shown["miou13"][0], shown["pixel accuracy"][0]) == ("65.7", "80.0")
 
 
 def test_published_rows_stand_below_with_their_place():
@@ -59,6 +61,11 @@ def test_published_rows_stand_below_with_their_place():
     assert table.rows[-1].note == "published, lslrh/CPSL; head dlv2_gn, best of its log"
     assert table.rows[1].means_percent["miou19"] == 36.6
     assert "pixel accuracy" not in table.rows[1].means_percent
+    text = table.markdown().splitlines()
+    assert "| source only (published, wasidennis/AdaptSegNet) " in text[-8]
+    assert text[-8].endswith("|   36.6 |   40.5 |   45.3 |")
+    # As wide as a terminal, but for the sentences above.
+    assert max(map(len, text[len(table.header) :])) <= 100
 
 
 @pytest.mark.parametrize(
@@ -104,7 +111,7 @@ def test_three_files_say_the_same(tmp_path):
                 "" if value is None else value, abs=1e-4
             )
     markdown = (tmp_path / "evaluation-000100.md").read_text().splitlines()
-    assert len(markdown) == 3 + 1 + 2 + len(rows)
+    assert len(markdown) == 3 + 1 + 2 + 19 + 4 + 1 + 2 + len(rows) - 3
 
 
 @pytest.mark.parametrize(

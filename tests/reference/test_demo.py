@@ -13,7 +13,7 @@ from rich.console import Console
 
 from reference import demo
 from reference.commands import INTERRUPTED
-from reference.demo import RESULTS, Options, run_demo, table
+from reference.demo import RESULTS, Options, mean_ious, run_demo, table
 from reference.experiments import runs, targets
 from reference.experiments.rows import CAPTIONS
 from reference.run.folder import COMPARISON
@@ -29,6 +29,11 @@ def tree(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def numbers(results: dict[str, Any]) -> list[Any]:
+    """What does not depend on the machine's load."""
+    return [(record["row"], record["iou"]) for record in results["rows"]]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -49,13 +54,13 @@ def test_results_and_page_hold_every_row(finished: Finished) -> None:
     options, returned = finished
     results = json.loads((options.run / RESULTS).read_text())
     assert results == json.loads(json.dumps(returned))
-    assert results["num_classes"] == len(results["class_names"])
-    for name in ROWS:
-        assert len(results[name]["iou"]) == results["num_classes"]
-        assert all(0 <= value <= 100 for value in results[name]["iou"])
-        assert results[name]["miou"] == pytest.approx(statistics.mean(results[name]["iou"]))
+    records = {record["row"]: record for record in results["rows"]}
+    assert [*records] == ROWS
+    for name, record in records.items():
+        assert all(0 <= value <= 100 for value in record["iou"].values())
+        assert record["miou"] == pytest.approx(statistics.mean(record["iou"].values()))
         assert (options.run / name / "settings.json").is_file()
-    assert {*ROWS, "all"} == {*results["seconds"]}
+    assert results["seconds"] > 0
     assert results["images"] == {"source": 6, "target": 6, "test": 5}
     assert {path.name for path in options.run.iterdir()} == {
         *ROWS, COMPARISON, RESULTS, "report.html",
@@ -64,14 +69,8 @@ def test_results_and_page_hold_every_row(finished: Finished) -> None:
     assert [row["caption"] for row in told["rows"]] == [CAPTIONS[row] for row in ROWS]
     assert [row["role"] for row in told["rows"]].count("method") == 1
     page = (options.run / "report.html").read_text(encoding="utf-8")
-    assert f"{results['bicl']['miou']:.1f}" in page
+    assert f"{records['bicl']['miou']:.1f}" in page
     assert all(CAPTIONS[row] in page for row in ROWS)
-
-
-def test_labels_of_every_round_are_held_against_the_truth(finished: Finished) -> None:
-    points = finished[1]["label_accuracy"]
-    assert [point["round"] for point in points] == [1, 2, 3]
-    assert all(0 < point["coverage"] <= 1 and 0 <= point["accuracy"] <= 1 for point in points)
 
 
 @pytest.mark.slow
@@ -80,7 +79,7 @@ def test_the_same_seed_gives_the_same_numbers_whatever_runs_beside(
 ) -> None:
     options = replace(finished[0], run=tmp_path / "again", jobs=2)
     again = run_demo(options)
-    assert all(again[name] == finished[1][name] for name in ROWS)
+    assert numbers(again) == numbers(finished[1])
 
 
 def test_the_table_shows_every_class_the_mean_and_the_gain(finished: Finished) -> None:
@@ -90,9 +89,10 @@ def test_the_table_shows_every_class_the_mean_and_the_gain(finished: Finished) -
     text = console.export_text().splitlines()
     lines = [[cell.strip() for cell in line.strip("│ ").split("│")] for line in text]
     cells = {line[0]: line[1:] for line in lines}
-    assert {*results["class_names"]} < {*cells}
-    assert cells["mIoU"] == [f"{results[name]['miou']:.1f}" for name in ROWS]
-    gain = results["bicl"]["miou"] - results["source_only_continued"]["miou"]
+    means = mean_ious(results)
+    assert {*results["rows"][0]["iou"]} < {*cells}
+    assert cells["mIoU"] == [f"{means[name]:.1f}" for name in ROWS]
+    gain = means["bicl"] - means["source_only_continued"]
     assert cells["over continued"][1:3] == ["", f"{gain:+.1f}"]
 
 
@@ -151,7 +151,7 @@ def test_a_demo_that_was_stopped_goes_on(
     printed = capsys.readouterr().out
     assert "mIoU" in printed and "over continued" in printed and "Open " in printed
     results = json.loads((options.run / RESULTS).read_text())
-    assert all(results[name] == finished[1][name] for name in ROWS)
+    assert numbers(results) == numbers(finished[1])
 
 
 def test_a_loss_that_explodes_ends_the_demo_in_a_sentence(

@@ -13,10 +13,10 @@ from reference.data.batches import passes
 from reference.data.classes import IGNORE
 from reference.data.sets import Sets
 from reference.probe import Labels, Options, Probe, probe
-from reference.run.folder import as_plain
+from reference.run.folder import as_plain, from_plain
 from reference.run.ranks import Ranks
 from reference.run.state import State
-from reference.settings import Settings, from_plain
+from reference.settings import Settings
 from tests.reference.tiny_runs import SIZE, changed, held, run
 
 CONTRAST = {"measure": "similarity", "threshold": 0.78, "calibrate": True}

@@ -142,7 +142,8 @@ def test_own_labels_may_be_colours_or_sixteen_bits_and_carry_an_ending(tmp_path:
     assert source.notes == ()
     scaled = (
         "images are scaled (width x height): labelled 12x8 to 1280x720, which changes the aspect "
-        "ratio by 19%; target 12x8 to 1024x512, which changes the aspect ratio by 33%"
+        "ratio by 19%; target 12x8 to 1024x512, which changes the aspect ratio by 33%, its static "
+        "labels to 1024x512, which changes the aspect ratio by 33%"
     )
     assert scaling(Settings(data=settings, reporting=Reporting(evaluate=False)), sets) == scaled
     save_values(tmp_path / "a_labels" / "day" / "5_mask.png", deep.astype(np.uint8))
