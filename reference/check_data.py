@@ -121,20 +121,18 @@ def parts(options: Options) -> Iterator[tuple[Report, Path | None]]:
             yield Report(name, split, root, labels or split == "val", expected), truth
 
 
-def check(options: Options, *, progress: bool = True) -> list[Report]:
+def check(options: Options) -> list[Report]:
     """Check all that the options name."""
     wanted = list(parts(options))
     if options.classes is None and any(report.layout == "own" for report, _ in wanted):
         raise ValueError("check_data: expected --classes with layout own, got none.")
     classes = CITYSCAPES if options.classes is None else read_classes(options.classes)
     for report, truth in wanted:
-        _check(report, truth, classes, options, progress)
+        _check(report, truth, classes, options)
     return [report for report, _ in wanted]
 
 
-def _check(
-    report: Report, truth: Path | None, classes: ClassList, options: Options, progress: bool
-) -> None:
+def _check(report: Report, truth: Path | None, classes: ClassList, options: Options) -> None:
     layout = layout_of(report.layout, "target")
     try:
         images = open_set(
@@ -146,7 +144,7 @@ def _check(
         return
     found = check_set(
         images, scored=report.split != "train", max_bad=options.max_bad, workers=options.workers,
-        decoded=None if options.full == "all" else options.sample, progress=progress,
+        decoded=None if options.full == "all" else options.sample, progress=True,
     )  # fmt: skip
     report.images, report.decoded = len(images), found.decoded
     report.faults = tuple(str(fault) for fault in found.faults.values())
@@ -217,7 +215,7 @@ def show(reports: Sequence[Report]) -> None:
 def main() -> None:
     """Read the command line, check, print."""
     options = read(Options, "check_data")
-    reports = answer(lambda: check(options, progress=not options.json), failed=FAILED)
+    reports = answer(lambda: check(options), failed=FAILED)
     if options.json:
         passed = [{**asdict(report), "passed": not report.refusal} for report in reports]
         print(json.dumps(passed, indent=2))

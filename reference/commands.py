@@ -1,9 +1,9 @@
 """What commands share: how a trained network is used, how a command line is read and answered."""
 
-import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeVar
@@ -56,11 +56,7 @@ def spoken_once(work: Callable[[], T]) -> T:
     """Do what every process of torchrun does alike; the first one alone prints."""
     if is_first_process():
         return work()
-    with (
-        open(os.devnull, "w") as nowhere,
-        contextlib.redirect_stdout(nowhere),
-        contextlib.redirect_stderr(nowhere),
-    ):
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
         try:
             return work()
         except SystemExit as ended:
@@ -81,9 +77,8 @@ def answer(
         told, code = str(error), failed
     except KeyboardInterrupt:
         told, code = stopped, INTERRUPTED
-    if not is_news(told):
-        sys.exit(code)
-    if code == 1:
-        sys.exit(told)
-    print(told, file=sys.stderr)
+    if is_news(told):
+        if code == 1:
+            sys.exit(told)
+        print(told, file=sys.stderr)
     sys.exit(code)

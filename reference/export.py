@@ -143,7 +143,7 @@ def run_export(options: Options) -> tuple[Path, list[str]]:
             f"No {_PROGRAM}, no {_ONNX}: {release.method['name']} changes the network at test "
             "time, which programs do not hold. Hint: use the card."
         )
-    elif not width:
+    elif (options.program or options.onnx) and not width:
         notes.append(
             f"No {_PROGRAM}, no {_ONNX}: the run keeps the shape of every image, and programs take "
             f"images of one size. Hint: give it, such as --size {height} {2 * height}."
@@ -158,20 +158,20 @@ def run_export(options: Options) -> tuple[Path, list[str]]:
             notes += [note] if note else []
             programs += [] if note else [_ONNX]
     data = said.get("data", {})
-    facts: dict[str, Any] = {
+    facts = {
         # How scores read labels of this network.
         "data": {name: data[name] for name in ("target_set", "merge") if name in data},
         "which": options.which,
         "iteration": said.get("iteration"),
         "scores_percent": scores,
-        "programs": {"files": programs},
-    }
-    if programs:
-        facts["programs"] |= {
+        "programs": programs
+        and {
+            "files": programs,
             "input": f"float32 (B, 3, {height}, {width}), RGB in [0, 1]; any B, this size alone",
             "outputs": "logits and features; upsample the logits bilinearly to the image's size "
             f"(align_corners {release.network.align_corners})",
-        }
+        },
+    }
     size = (height, width) if seen[1] else seen
     return write_release(options.out, release, input_size=size, facts=facts), notes
 

@@ -169,7 +169,7 @@ class Step:
 
     def upsampled(self, logits: Tensor, beside: Tensor) -> Tensor:
         """Logits (B, C, h, w) at the size of images or labels (..., H, W)."""
-        return self.network.upsampled(logits, (beside.shape[-2], beside.shape[-1]))
+        return self.network.upsampled(logits, beside.shape[-2:])
 
     def on_grid(self, labels: Tensor, beside: Tensor) -> Tensor:
         """Labels (B, H, W), the nearest pixel's, on the grid of maps (B, D, h, w): (B, h, w)."""

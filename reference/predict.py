@@ -77,12 +77,9 @@ def drawings(
     return {"labelIds" if ids else "labels": written, "colour": colour, "overlay": blended}
 
 
-def run_predict(
-    options: Options, images: list[Path], release: Release, protocol: Protocol, *,
-    progress: bool = True,
-) -> None:  # fmt: skip
+def run_predict(options: Options, images: list[Path], release: Release, protocol: Protocol) -> None:
     """Label the images one by one; each file is written whole or not at all."""
-    for index in track(len(images), "Labelling", show=progress):
+    for index in track(len(images), "Labelling"):
         pixels = read_image(images[index], any_mode=True)
         size = (pixels.shape[0], pixels.shape[1])
         scores = class_scores(release.network, pixels, size, protocol)

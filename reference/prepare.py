@@ -120,7 +120,7 @@ def _write(path: Path, pixels: ByteArray, divisor: int) -> None:
     write_picture(path, Image.fromarray(scaled), kind, quality=QUALITY)
 
 
-def prepare(options: Options, *, progress: bool = True) -> list[str]:
+def prepare(options: Options) -> list[str]:
     """Copy all that the options name, and say of each split what was done.
 
     A set or a folder that is refused is so before anything is written.
@@ -133,7 +133,7 @@ def prepare(options: Options, *, progress: bool = True) -> list[str]:
     for copy in wanted:
         work, title = partial(copy_pair, copy), f"Copying {copy.images.name}"
         count, workers = len(copy.images), options.workers
-        done = list(over(work, count, title, workers=workers, progress=progress))
+        done = list(over(work, count, title, workers=workers, progress=True))
         broken = [answer for answer in done if isinstance(answer, str)]
         files = sum(answer for answer in done if isinstance(answer, int))
         told.append(f"{copy.images.name} {copy.split}: {count - len(broken)} pairs, {files} files")

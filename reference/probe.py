@@ -129,7 +129,7 @@ class Probe:
         counts: dict[str, list[np.ndarray]] = {"network": [], "prototypes": []}
         for batch in passes(self.images, size, self.chosen):
             seen, whole = state.see(network, batch.images.to(ranks.device)), batch.images.shape[-2:]
-            logits = network.upsampled(seen.logits, (whole[0], whole[1]), self.sets.masked)
+            logits = network.upsampled(seen.logits, whole, self.sets.masked)
             said = {"network": logits.argmax(dim=1)}
             if isinstance(method, BiCL) and method.contrast is not None:
                 held, contrast = method.contrast, self.settings.adaptation.contrast

@@ -76,10 +76,9 @@ def open_images(options: Options, release: Release) -> tuple[ImageSet, ClassList
             "Hint: python -m reference.score FOLDER --weights ...; only a checkpoint names its own."
         )
     # A list of your own travels with the network.
-    listed = (
-        None if options.classes or release.classes.names == CITYSCAPES.names else release.classes
-    )
-    sets = Sets(data, release.card.get("settings", {}).get("seed", 0), classes=listed)
+    usual = options.classes or release.classes.names == CITYSCAPES.names
+    seed = release.card.get("settings", {}).get("seed", 0)
+    sets = Sets(data, seed, classes=None if usual else release.classes)
     if sets.classes.names != release.classes.names:
         raise ValueError(
             f"score: expected the classes of the network ({', '.join(release.classes.names)}), got "
@@ -97,7 +96,7 @@ def open_images(options: Options, release: Release) -> tuple[ImageSet, ClassList
         ) from error
 
 
-def run_score(options: Options, *, progress: bool = True) -> ClassTable:
+def run_score(options: Options) -> ClassTable:
     """Evaluate and return the table."""
     previous = None if options.previous is None else read_evaluation(options.previous)
     release, protocol = read_for_use("score", options)
@@ -109,7 +108,7 @@ def run_score(options: Options, *, progress: bool = True) -> ClassTable:
             f"score: expected an evaluation before measured as this one, {header!r}, got "
             f"{previous.header!r}."
         )
-    evaluation = evaluate(release.network, images, protocol, progress=progress)
+    evaluation = evaluate(release.network, images, protocol, progress=True)
     method = "" if release.method is None else f" as {release.method['name']} uses it"
     name = f"{release.card.get('which', 'network')}: {in_words(release.trained)}{method}"
     return class_table(evaluation, network=name, previous=previous, references=options.references)

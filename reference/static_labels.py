@@ -64,8 +64,7 @@ def write_static_labels(
         own = ranks.own(len(images))
         for batch in passes(images, settings.size, own, skip=skip, max_bad=max_bad):
             logits = see(network, batch.images.to(ranks.device)).logits
-            height, width = batch.images.shape[-2:]
-            logits = network.upsampled(logits, (height, width), masked)
+            logits = network.upsampled(logits, batch.images.shape[-2:], masked)
             if taught is not None:
                 logits = logits - taught.to(logits)[:, None, None]
             yield int(batch.indices), logits.softmax(dim=1)

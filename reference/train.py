@@ -85,7 +85,7 @@ class Loop:
     ) -> None:  # fmt: skip
         self.settings, self.run, self.sets, self.state = settings, run, sets, state
         self.ranks, self.report, self.asked = ranks, report, asked
-        state.skip = report.bad_sample
+        state.skip = functools.partial(report.warn, of_this_rank=True)
         self.last = phases(settings)[-1].stop
 
     def train(self, phase: Phase) -> bool:

@@ -99,7 +99,8 @@ class ClassTable:
         iou = {name: row.iou_percent.get(label) for name, label in self.classes.items()}
         return iou, {name: row.means_percent.get(name) for name in self.means}
 
-    def _cells(self, row: Row, form: str) -> list[str]:
+    def _cells(self, row: Row, form: str = "") -> list[str]:
+        form = form or ("+.1f" if row.name == DELTA else ".1f")
         iou, means = self._values(row)
         values = (*iou.values(), *means.values())
         return ["" if value is None else format(value, form) for value in values]
@@ -107,12 +108,12 @@ class ClassTable:
     def markdown(self) -> str:
         """Lay the table out for reading: a line per class, then published rows by their means."""
         own, means = [row for row in self.rows if not row.note], self.means[:-1]
-        columns = [[row.name, *self._cells(row, _form(row))] for row in own]
+        columns = [[row.name, *self._cells(row)] for row in own]
         parts = ["\n".join(self.header)]
         parts.append(_laid_out([*zip(["", *self.classes, *self.means], *columns, strict=True)]))
         if published := self.rows[len(own) :]:
             lines = [
-                [f"{row.name} ({row.note})", *self._cells(row, ".1f")[len(self.classes) : -1]]
+                [f"{row.name} ({row.note})", *self._cells(row)[len(self.classes) : -1]]
                 for row in published
             ]
             parts.append(_laid_out([["", *means], *lines]))
@@ -144,10 +145,6 @@ class ClassTable:
             "confusion": held.scores.confusion.tolist(),
         }
         return {"header": list(self.header), "rows": rows, "evaluation": evaluation}
-
-
-def _form(row: Row) -> str:
-    return "+.1f" if row.name == DELTA else ".1f"
 
 
 def _laid_out(lines: Sequence[Sequence[str]]) -> str:

@@ -145,8 +145,7 @@ class DeepLab(Segmenter):
 
     kind = "deeplab"
 
-    def __init__(self, options: DeepLabOptions | None = None) -> None:
-        options = options or DeepLabOptions()
+    def __init__(self, options: DeepLabOptions) -> None:
         check_choices("DeepLab", options)
         backbone = _backbone(options)
         width, dim = backbone.channels, options.projection_dim

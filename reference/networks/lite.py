@@ -131,8 +131,7 @@ class LiteNetwork(Segmenter):
 
     kind = "lite"
 
-    def __init__(self, options: LiteOptions | None = None) -> None:
-        options = options or LiteOptions()
+    def __init__(self, options: LiteOptions) -> None:
         if not 0 <= options.frozen_stages <= len(_STAGES) or options.feature_dim % _GROUPS:
             raise ValueError(
                 f"LiteNetwork: expected frozen_stages within 0..{len(_STAGES)} and feature_dim a "

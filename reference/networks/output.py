@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reference.data.settings import Size
 from reference.networks.settings import DeepLabOptions, LiteOptions, NetworkSettings, ToyOptions
 
 if TYPE_CHECKING:
@@ -123,13 +122,13 @@ class Segmenter(nn.Module):
         plain = asdict(self._options).items()
         return {name: list(v) if isinstance(v, tuple) else v for name, v in plain}
 
-    def upsampled(self, logits: Tensor, size: Size, masked: Sequence[int] = ()) -> Tensor:
+    def upsampled(self, logits: Tensor, size: Sequence[int], masked: Sequence[int] = ()) -> Tensor:
         """Scale logits (B, C, h, w) bilinearly to (B, C, *size), by the corner convention.
 
         The logits of `masked` classes, which the source does not label, become -inf.
         """
         corners = self.align_corners
-        maps = F.interpolate(logits, size=size, mode="bilinear", align_corners=corners)
+        maps = F.interpolate(logits, size=list(size), mode="bilinear", align_corners=corners)
         hidden = torch.tensor(masked, dtype=torch.int64, device=logits.device)
         return maps.index_fill(1, hidden, -torch.inf) if len(hidden) else maps
 

@@ -53,8 +53,7 @@ class SegmentationNetwork(Segmenter):
 
     kind = "toy"
 
-    def __init__(self, options: ToyOptions | None = None) -> None:
-        options = options or ToyOptions()
+    def __init__(self, options: ToyOptions) -> None:
         dim, classes = options.feature_dim, options.num_classes
         super().__init__(feature_dim=dim, num_classes=classes, stride=_STRIDE, align_corners=False)
         self._options = options

@@ -93,12 +93,10 @@ def write_json(path: Path, plain: Any) -> None:
     write_atomically(path, json.dumps(plain, indent=2) + "\n")
 
 
-def remove_partials(folder: Path) -> list[Path]:
-    """Remove what killed processes left half written below a folder; return what was removed."""
-    stale = [path for path in folder.rglob("*.partial") if path.is_file() and _is_stale(path)]
-    for path in stale:
+def remove_partials(folder: Path) -> None:
+    """Remove what killed processes left half written below a folder."""
+    for path in [path for path in folder.rglob("*.partial") if path.is_file() and _is_stale(path)]:
         path.unlink(missing_ok=True)
-    return stale
 
 
 def _is_stale(path: Path) -> bool:

@@ -130,14 +130,10 @@ class Report:
         if self.ranks.is_main and sentence and not self.quiet:
             self._print(sentence)
 
-    def warn(self, sentence: str) -> None:
-        """Print a warning, above the bar where there is one."""
-        if self.ranks.is_main:
+    def warn(self, sentence: str, *, of_this_rank: bool = False) -> None:
+        """Print a warning, of all ranks or, as about an image that no other reads, of this one."""
+        if self.ranks.is_main or of_this_rank:
             self._print(f"warning: {sentence}", "yellow")
-
-    def bad_sample(self, sentence: str) -> None:
-        """Print a warning about an image that only this rank has read."""
-        self._print(f"warning: {sentence}", "yellow")
 
     def _print(self, sentence: str, style: str = "") -> None:
         if self._bar is not None:

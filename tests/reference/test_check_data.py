@@ -21,7 +21,7 @@ from tests.reference.trees import cut_short, make, save_deep, save_image, save_v
 
 def _check(root: Path, *words: str, **changes: Any) -> list[Report]:
     options = Options(words, index=root / "index", workers=0, full="all")
-    return check(Options(**{**vars(options), **changes}), progress=False)
+    return check(Options(**{**vars(options), **changes}))
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ def small_resnet(**options) -> ResNet:
 
 def test_the_released_network_of_bicl_is_this_one():
     with torch.device("meta"):
-        network = DeepLab()
+        network = DeepLab(DeepLabOptions())
         logits, features = network(torch.empty(1, 3, 730, 1460))
     count = sum(p.numel() for p in network.parameters())
     # The release has 45.5 million: a stem more for the target, and a second head it never uses.

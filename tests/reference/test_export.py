@@ -98,7 +98,7 @@ def test_without_onnx_one_sentence_says_what_to_install(options, monkeypatch):
     assert notes == [
         "No model.onnx: it needs onnx and onnxscript. Hint: pip install 'protocontrast[onnx]'."
     ]
-    assert json.loads(card.read_text())["programs"]["files"] == []
+    assert json.loads(card.read_text())["programs"] == []
 
 
 def test_scores_and_size_can_be_named(options, tmp_path):

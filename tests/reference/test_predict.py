@@ -29,7 +29,7 @@ STREET, CITY = "street.JPG", "ulm/ulm_000000_000019_leftImg8bit.png"
 
 def run(options: Options) -> None:
     images = find_images(options.folder)
-    run_predict(options, images, *read_for_use("predict", options), progress=False)
+    run_predict(options, images, *read_for_use("predict", options))
 
 
 def opened(path: Path) -> np.ndarray:

@@ -15,7 +15,7 @@ from tests.reference.trees import cut_short, fill, make, save_image
 def _prepare(root: Path, *names: str, **changes: Any) -> list[str]:
     words = tuple(word for name in names for word in (name, str(root / name)))
     options = {"sets": words, "out": root / "half", "workers": 0, **changes}
-    return prepare(Options(**options), progress=False)
+    return prepare(Options(**options))
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,19 @@
 """How much of `reference/` must be read to follow a run to its first step."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+import pytest
 
 import reference
 from reference import train
 from reference.run.state import State
 from reference.settings import Settings
+from tests.reference.tiny_runs import SEEN, changed
+from tests.reference.trees import make
 
 ROOT = Path(reference.__file__).resolve().parent
 MOST_FILES = 20
@@ -42,9 +47,27 @@ def files_entered(settings: Settings, folder: Path) -> set[str]:
     raise AssertionError("the run ended before its first step")
 
 
-def test_few_files_are_entered_before_the_first_step(tiny_toy: Settings, tmp_path: Path) -> None:
-    entered = files_entered(tiny_toy, tmp_path / "run")
-    assert {"train.py", "method.py", "data/batches.py", "networks/toy.py"} <= entered
+def toy(_: Path) -> Settings:
+    """Drawn scenes and their small network."""
+    return changed(network={"kind": "toy"})
+
+
+def gta5_to_cityscapes(root: Path) -> Settings:
+    """Sets as they are downloaded, and DeepLab-V2 with random weights."""
+    make(root / "gta5", "gta5")
+    make(root / "cityscapes", "cityscapes", splits=("train", "val"))
+    sets = {"source_set": "gta5", "target_set": "cityscapes", "root": root}
+    return changed(SEEN, data=sets, network={"kind": "deeplab"})
+
+
+@pytest.mark.parametrize("chosen", [toy, gta5_to_cityscapes])
+def test_few_files_are_entered_before_the_first_step(
+    chosen: Callable[[Path], Settings], tmp_path: Path
+) -> None:
+    settings = chosen(tmp_path)
+    entered = files_entered(settings, tmp_path / "run")
+    network = f"networks/{settings.network.kind}.py"
+    assert {"train.py", "method.py", "data/batches.py", network} <= entered
     assert len(entered) <= MOST_FILES, sorted(entered)
 
 

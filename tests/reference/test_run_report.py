@@ -127,7 +127,7 @@ def test_quiet_prints_warnings_alone_and_other_ranks_print_bad_images_alone(
         told.step({"a": 1.0})
         told.row(1, "round 0", 0.5)
         told.warn("nothing")
-        told.bad_sample("00001.png is left out.")
+        told.warn("00001.png is left out.", of_this_rank=True)
     assert capsys.readouterr().err == "warning: 00001.png is left out.\n"
     assert not (tmp_path / "other").exists()
 

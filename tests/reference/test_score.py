@@ -48,7 +48,7 @@ def options(tmp_path):
 
 
 def test_the_table_is_measured(options):
-    table = run_score(options, progress=False)
+    table = run_score(options)
     assert table.rows[0].iou_percent[0] == 50.0
     assert table.rows[0].iou_percent[18] == 0.0
     assert table.rows[0].means_percent["miou16"] == 25.0
@@ -62,7 +62,7 @@ def test_the_table_is_measured(options):
     # Two images are no table that published rows may stand in.
     assert [row.name for row in table.rows] == [LAST]
     # Without a folder, the images of the run.
-    again = run_score(replace(options, root=None, out=options.out / "b"), progress=False)
+    again = run_score(replace(options, root=None, out=options.out / "b"))
     assert again.rows == table.rows
 
 
@@ -82,12 +82,12 @@ def test_the_evaluation_before_and_the_flags_reach_the_table(options, tmp_path, 
     words = ["--scales", "1", "1.5", "--flip", "--no-references", "--window", "8", "16"]
     command(options.out, *words)
     again = replace(flags, out=tmp_path / "again", previous=options.out / "classes.json")
-    table = run_score(again, progress=False)
+    table = run_score(again)
     assert "scales 1, 1.5; with flip; windows of 16x8 every 10x5" in table.header[1]
     assert [row.name for row in table.rows] == [LAST, "previous evaluation", DELTA]
     assert table.rows[2].means_percent["miou16"] == 0.0
     with refuses("score: expected an evaluation before measured as this one, "):
-        run_score(replace(again, flip=False, out=tmp_path / "other"), progress=False)
+        run_score(replace(again, flip=False, out=tmp_path / "other"))
 
 
 def test_your_own_images_labels_and_classes(tmp_path):
@@ -101,7 +101,7 @@ def test_your_own_images_labels_and_classes(tmp_path):
         root=tmp_path / "images", labels=tmp_path / "masks", classes=tmp_path / "classes.json",
         weights=weights, out=tmp_path / "out", device="cpu", threads=1,
     )  # fmt: skip
-    table = run_score(options, progress=False)
+    table = run_score(options)
     assert table.rows[0].means_percent == {"miou2": 25.0, "pixel accuracy": 50.0}
     assert list(table.classes) == ["road", "sky"]
     city = cityscapes(tmp_path / "cityscapes", 7, 7, 7, 23)
@@ -109,25 +109,23 @@ def test_your_own_images_labels_and_classes(tmp_path):
         f"score: expected {city} to lie as layout own, got one that lies as cityscapes. "
         "Hint: give --set cityscapes."
     ):
-        run_score(replace(options, root=city, out=tmp_path / "c"), progress=False)
-    table = run_score(
-        replace(options, root=city, set="cityscapes", out=tmp_path / "d"), progress=False
-    )
+        run_score(replace(options, root=city, out=tmp_path / "c"))
+    table = run_score(replace(options, root=city, set="cityscapes", out=tmp_path / "d"))
     assert table.rows[0].iou_percent == {0: 75.0, 1: 0.0}
     # The list travels with the network, whatever became of the file.
     data |= {"classes": "from/another/folder.json"}
     weights = write_checkpoint(tmp_path / "b.pth", liking(0, count=2), OWN, data, labelled=[0, 1])
     moved = replace(options, classes=None, weights=weights, out=tmp_path / "e")
-    assert run_score(moved, progress=False).rows[0].iou_percent == {0: 50.0, 1: 0.0}
+    assert run_score(moved).rows[0].iou_percent == {0: 50.0, 1: 0.0}
     (tmp_path / "classes.json").write_text(json.dumps(listed[::-1]))
     with refuses("score: expected the classes of the network (road, sky), got sky, road. Hint: "):
-        run_score(replace(options, out=tmp_path / "b"), progress=False)
+        run_score(replace(options, out=tmp_path / "b"))
 
 
 def test_labels_that_are_all_void_are_not_a_score_of_zero(options, tmp_path):
     void = cityscapes(tmp_path / "test", 0, 0, 0, 0)
     with pytest.raises(ValueError, match=r"^evaluate: expected pixels labelled .*, got none\. Hin"):
-        run_score(replace(options, root=void), progress=False)
+        run_score(replace(options, root=void))
 
 
 def test_a_folder_that_holds_something_is_left_alone(options):

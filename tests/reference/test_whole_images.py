@@ -90,7 +90,7 @@ def test_what_follows_a_run_keeps_the_shapes(settings: Settings, tmp_path: Path)
         set="own", classes=data.classes,
     )  # fmt: skip
     for options in (of_run, of_card):
-        header = score.run_score(options, progress=False).header[1]
+        header = score.run_score(options).header[1]
         assert "at a short side of 24; " in header
         assert "windows of 24x16 every 16x10" in header
 
