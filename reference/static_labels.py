@@ -17,7 +17,7 @@ from torch import Tensor
 import protocontrast as pc
 from reference.data.batches import passes
 from reference.data.classes import IGNORE
-from reference.data.sets import ImageSet
+from reference.data.image_set import ImageSet
 from reference.networks.output import Output, Segmenter, at_rest
 from reference.run.files import write_json, write_picture
 from reference.run.ranks import Ranks

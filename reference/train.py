@@ -32,7 +32,8 @@ from torch.nn.parallel import DistributedDataParallel
 from reference.data.batches import SOURCE_STREAM, TARGET_STREAM, Batch, batches
 from reference.data.checking import scaling
 from reference.data.classes import IGNORE
-from reference.data.sets import ImageSet, Sets
+from reference.data.image_set import ImageSet
+from reference.data.sets import Sets
 from reference.data.settings import Crops
 from reference.evaluation import validation
 from reference.method import Part, label_counts, shared_by

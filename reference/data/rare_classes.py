@@ -109,12 +109,9 @@ def class_counts(images: ImageSet, folder: Path = FOLDER, *, workers: int = 0) -
 def class_probabilities(pixels: Counts, temperature: float) -> Shares:
     """Return how often each class is to be drawn, (C,), from the pixels of each, (C,).
 
-    The sum is 1; a class without a pixel has 0, and without any pixel at all it is a ValueError.
+    The sum is 1, and a class without a pixel has 0; one has a pixel at least.
     """
-    total = pixels.sum()
-    if total <= 0:
-        raise ValueError("class_probabilities: expected a pixel of at least 1 class, got none.")
-    logits = np.where(pixels > 0, (1.0 - pixels / total) / temperature, -np.inf)
+    logits = np.where(pixels > 0, (1.0 - pixels / pixels.sum()) / temperature, -np.inf)
     weights = np.exp(logits - logits.max())
     return np.asarray(weights / weights.sum(), dtype=np.float64)
 

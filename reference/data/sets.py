@@ -16,8 +16,6 @@ from reference.data.layouts import LAYOUTS, Layout
 from reference.data.rare_classes import ClassCounts, RareClassSampler, class_counts
 from reference.data.settings import DataSettings, Drawn, RareClasses
 
-__all__ = ["ImageSet", "Sets"]
-
 _DRAWN: Final = (LAYOUTS["toy"], LAYOUTS["toy-source"])
 _UNSCORED: Final = (
     " Hint: --reporting.no-evaluate trains without scores; reference.score takes FOLDER --labels."

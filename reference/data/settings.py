@@ -54,7 +54,7 @@ class Drawn:
     target_val: int = 0
     # target images of the split "test"
     target_test: int = 100
-    # (height, width) of every image, pixels, multiples of 8
+    # (height, width) of every image, pixels, multiples of 8 from 16 on
     size: Size = (96, 192)
     # how far the target is from the source, 0 (same look) .. 1
     shift: float = 0.7
@@ -64,8 +64,8 @@ class Drawn:
     def __post_init__(self) -> None:
         at_least(self, 0, "source_train", "target_train", "target_val", "target_test")
         within_one(self, "shift")
-        whole = all(side > 0 and side % 8 == 0 for side in self.size)
-        require("Drawn", "size", self.size, "of positive multiples of 8", whole)
+        whole = all(side >= 16 and side % 8 == 0 for side in self.size)
+        require("Drawn", "size", self.size, "of multiples of 8 from 16 on", whole)
 
     def folder(self, seed: int) -> Path:
         """Where scenes lie if no folder is named, such as runs/data/toy-192x96-seed0."""

@@ -11,8 +11,9 @@ import torch
 
 from reference.data.batches import Batch, batches, over, passes
 from reference.data.files import DataError
+from reference.data.image_set import ImageSet
 from reference.data.rare_classes import RareClassSampler, class_counts
-from reference.data.sets import ImageSet, Sets
+from reference.data.sets import Sets
 from reference.data.settings import Colours, Crops, DataSettings, RareClasses
 from tests.reference.trees import fill, make, save_image, save_labels, save_values
 

