@@ -48,9 +48,8 @@ class Pictures:
 
     name = "pictures"
 
-    def __init__(self, images: list[np.ndarray], labels: list[np.ndarray] | None) -> None:
+    def __init__(self, images: list[np.ndarray], labels: list[np.ndarray]) -> None:
         self._images, self._labels = images, labels
-        self.has_labels = labels is not None
 
     def __len__(self) -> int:
         return len(self._images)
