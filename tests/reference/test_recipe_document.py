@@ -51,8 +51,8 @@ def test_every_command_is_understood(words: list[str]) -> None:
 
 
 OF_OTHER_COMMANDS = [
-    *(["--synthia"], ["--signals-to-handle", "SIGTERM,SIGUSR1"]),
-    *(["--window", "512", "512"], ["--stride", "256", "256"]),
+    *(["--synthia"], ["--gta5"], ["--signals-to-handle", "SIGTERM,SIGUSR1"]),
+    *(["--window", "512", "512"], ["--stride", "256", "256"], ["--size", "512", "0"]),
 ]
 # Named without a value, and one that they take.
 BARE = {
