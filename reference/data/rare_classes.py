@@ -109,7 +109,7 @@ def class_counts(images: ImageSet, folder: Path = FOLDER, *, workers: int = 0) -
 def class_probabilities(pixels: Counts, temperature: float) -> Shares:
     """Return how often each class is to be drawn, (C,), from the pixels of each, (C,).
 
-    The sum is 1, and a class without a pixel has 0; one has a pixel at least.
+    The sum is 1, and a class without a pixel has 0; at least one class must have a pixel.
     """
     logits = np.where(pixels > 0, (1.0 - pixels / pixels.sum()) / temperature, -np.inf)
     weights = np.exp(logits - logits.max())
