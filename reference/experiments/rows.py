@@ -70,6 +70,10 @@ VARIANTS: Final[Mapping[str, tuple[str, Changes]]] = {
     "balanced": ("BiCL, balanced by class", _balanced()),
     "balanced_static": ("balanced, static labels alone", _balanced(dynamic_labels=False)),
     "balanced_agree": ("balanced, dynamic labels that the head shares", _balanced(agree=True)),
+    # Half of the log prior, as weights of class frequency to the minus half leave to the head.
+    "balanced_prior": (
+        "balanced, dynamic labels by class frequency, too", _balanced(prior=0.5),
+    ),
     "balanced_coverage": (
         "balanced, dynamic labels for 0.6 of every class", _balanced(class_coverage=0.6),
     ),
@@ -105,11 +109,13 @@ VARIANTS: Final[Mapping[str, tuple[str, Changes]]] = {
 PAIRS: Final[Mapping[str, tuple[str, str]]] = {
     "contrast, every pixel alike": ("bicl", "without_contrast"),
     "contrast, every class alike": ("balanced", "without_contrast"),
+    "contrast, every class alike, labels by frequency": ("balanced_prior", "without_contrast"),
     "contrast, every class alike, share 0.3": ("balanced_share", "share_without_contrast"),
     "balance by class": ("balanced", "bicl"),
     "dynamic labels, every pixel alike": ("bicl", "without_dynamic_labels"),
     "dynamic labels, every class alike": ("balanced", "balanced_static"),
     "the same that the head shares": ("balanced_agree", "balanced_static"),
+    "the same by class frequency, too": ("balanced_prior", "balanced_static"),
     "the same of a mean teacher": ("balanced_teacher", "balanced_static"),
     "the same for 0.6 of every class": ("balanced_coverage", "balanced_static"),
     "calibration, every class alike": ("balanced", "balanced_uncalibrated"),
