@@ -22,16 +22,18 @@ class DynamicLabels(nn.Module):
     the target's bank; inside `BiCL` it would have its dynamic one.
     """
 
+    # (C,), added to the logits; a class without source pixels is never chosen.
+    log_prior: Tensor | None
+
     def __init__(
         self, settings: Contrast, num_classes: int, class_counts: Tensor | None = None
     ) -> None:
         super().__init__()
         self.settings, self.num_classes = settings, num_classes
-        # (C,), added to the logits; a class without source pixels is never chosen.
-        self.log_prior: Tensor | None = None
+        log_prior = None
         if settings.prior and class_counts is not None:
-            share = (class_counts / class_counts.sum()).float()
-            self.register_buffer("log_prior", settings.prior * share.log(), persistent=False)
+            log_prior = settings.prior * (class_counts / class_counts.sum()).float().log()
+        self.register_buffer("log_prior", log_prior, persistent=False)
         self.thresholds = None
         if settings.class_coverage:
             self.thresholds = pc.ClassThresholds(
