@@ -148,7 +148,7 @@ def test_a_prior_is_what_bayes_says_of_frequent_classes() -> None:
     made = step(network)
     source, target = network(made.source.images), network(made.target_batch.images)
     bicl = built(NEAR, CLASSES, network.feature_dim)
-    settings = replace(NEAR, measure="confidence", threshold=0.5, prior=0.5)
+    settings = replace(NEAR, measure="confidence", threshold=0.6, temperature=0.05, prior=0.5)
     labels = DynamicLabels(settings, CLASSES, 7 * shares)(bicl, made, source.features, target)
     # No bias yet: the source's class means, which a bank copies.
     grid = pc.labels_to_grid(made.source_labels, source.features.shape[2:])
@@ -156,11 +156,11 @@ def test_a_prior_is_what_bayes_says_of_frequent_classes() -> None:
         pc.class_prototypes(source.features, grid, CLASSES, normalize=True).mean, dim=1
     )
     cosines = torch.einsum("bdhw,cd->bchw", F.normalize(target.features, dim=1), means)
-    likely = (cosines / 0.5).exp() * shares.sqrt()[:, None, None]
+    likely = (cosines / 0.05).exp() * shares.sqrt()[:, None, None]
     sure, best = (likely / likely.sum(dim=1, keepdim=True)).max(dim=1)
     # Nothing here lies within rounding of the threshold.
-    assert (sure - 0.5).abs().min() > 1e-6
-    assert torch.equal(labels, torch.where(sure >= 0.5, best, IGNORE))
+    assert (sure - 0.6).abs().min() > 1e-6
+    assert torch.equal(labels, torch.where(sure >= 0.6, best, IGNORE))
     alike = DynamicLabels(replace(settings, prior=0.0), CLASSES)
     without = alike(bicl, made, source.features, target)
     assert (without == 2).any() and not (labels == 2).any()
