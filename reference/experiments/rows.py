@@ -73,7 +73,7 @@ VARIANTS: Final[Mapping[str, tuple[str, Changes]]] = {
     # Half of the log prior, as weights of class frequency to the minus half leave to the head.
     "balanced_prior": (
         "balanced, dynamic labels by class frequency, too",
-        _balanced(prior=0.5, measure="confidence"),
+        _balanced(measure="confidence", prior=0.5),
     ),
     "balanced_coverage": (
         "balanced, dynamic labels for 0.6 of every class", _balanced(class_coverage=0.6),
