@@ -40,7 +40,7 @@ class BiCL(Method):
         if stage.contrasts:
             self.contrast = contrast(stage.contrast, given.num_classes, given.dim)
             if stage.contrast.conditional:
-                self.dynamic = labels_outside(stage.contrast, given.network, self.contrast)
+                self.dynamic = labels_outside(given, self.contrast)
             if stage.contrast.projection:
                 from reference.methods.heads import Projector
 

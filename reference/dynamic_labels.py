@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import protocontrast as pc
 from reference.data.classes import IGNORE
-from reference.method import Step
+from reference.method import Given, Step
 from reference.networks.output import Output, Segmenter
 from reference.settings import Contrast
 
@@ -22,9 +22,18 @@ class DynamicLabels(nn.Module):
     the target's bank; inside `BiCL` it would have its dynamic one.
     """
 
-    def __init__(self, settings: Contrast, num_classes: int) -> None:
+    # (C,), added to the logits; a class without source pixels is never chosen.
+    log_prior: Tensor | None
+
+    def __init__(
+        self, settings: Contrast, num_classes: int, class_counts: Tensor | None = None
+    ) -> None:
         super().__init__()
         self.settings, self.num_classes = settings, num_classes
+        log_prior = None
+        if settings.prior and class_counts is not None:
+            log_prior = settings.prior * (class_counts / class_counts.sum()).float().log()
+        self.register_buffer("log_prior", log_prior, persistent=False)
         self.thresholds = None
         if settings.class_coverage:
             self.thresholds = pc.ClassThresholds(
@@ -66,7 +75,7 @@ class DynamicLabels(nn.Module):
 
     def _nearest(self, features: Tensor, rows: Tensor, present: Tensor) -> Tensor:
         settings = self.settings
-        if self.thresholds is None:
+        if self.thresholds is None and self.log_prior is None:
             return pc.transfer_labels(
                 features, rows, present=present, threshold=settings.threshold,
                 measure=settings.measure, temperature=settings.temperature,
@@ -74,8 +83,12 @@ class DynamicLabels(nn.Module):
         logits = pc.prototype_logits(
             features, rows, present=present, temperature=settings.temperature
         )
+        if self.log_prior is not None:
+            logits = logits + self.log_prior[:, None, None]
         # Where no class has a prototype yet, all of them are NaN, which gets no label.
         probabilities = logits.softmax(dim=1)
+        if self.thresholds is None:
+            return pc.select_labels(probabilities, settings.threshold).labels
         if self.training:
             self.thresholds.update(probabilities)
         return self.thresholds.select(probabilities).labels
@@ -88,11 +101,11 @@ class TaughtLabels(DynamicLabels):
     teacher takes a hundred steps to follow.
     """
 
-    def __init__(self, settings: Contrast, network: Segmenter, own: pc.BiCL) -> None:
+    def __init__(self, given: Given, own: pc.BiCL, class_counts: Tensor | None) -> None:
         from reference.methods.teachers import MeanTeacher
 
-        super().__init__(settings, network.num_classes)
-        self.teacher, self.own = MeanTeacher(network), own
+        super().__init__(given.stage.contrast, given.num_classes, class_counts)
+        self.teacher, self.own = MeanTeacher(given.network), own
 
     @torch.no_grad()
     def forward(self, bicl: pc.BiCL, step: Step, features: Tensor, target: Output) -> Tensor:
@@ -108,11 +121,13 @@ class TaughtLabels(DynamicLabels):
         self.teacher.update_parameters(network)
 
 
-def labels_outside(settings: Contrast, network: Segmenter, bicl: pc.BiCL) -> DynamicLabels:
-    """What labels the target for `bicl`, as its settings ask."""
+def labels_outside(given: Given, bicl: pc.BiCL) -> DynamicLabels:
+    """What labels the target for `bicl`, as the settings of its contrast ask."""
+    settings = given.stage.contrast
+    counts = given.class_counts() if settings.prior else None
     if settings.teacher:
-        return TaughtLabels(settings, network, copy.deepcopy(bicl))
-    return DynamicLabels(settings, network.num_classes)
+        return TaughtLabels(given, copy.deepcopy(bicl), counts)
+    return DynamicLabels(settings, given.num_classes, counts)
 
 
 def filled(static: Tensor, dynamic: Tensor, num_classes: int) -> Tensor:

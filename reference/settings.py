@@ -141,6 +141,10 @@ class Contrast:
     # above 0: no threshold, but this share of every class's nearest pixels, the surest, has its
     # dynamic label, 0..1; own, of method bicl alone
     class_coverage: float = 0.0
+    # times this, the log of a class's share of the source's labels is added to its logit before a
+    # dynamic label is chosen, 0..1: nearest prototypes call every class alike likely. 0: off; own,
+    # of method bicl alone, with measure confidence
+    prior: float = 0.0
     # a mean teacher's features and head decide on dynamic labels, with prototypes and a bias of
     # their own; own, of method bicl alone
     teacher: bool = False
@@ -152,15 +156,18 @@ class Contrast:
     def __post_init__(self) -> None:
         at_least(self, 0, "target_to_source", "source_to_target", "warmup")
         above_zero(self, "temperature")
-        within_one(self, "momentum", "bias_momentum", "class_coverage")
+        within_one(self, "momentum", "bias_momentum", "class_coverage", "prior")
         low = -1 if self.measure == "similarity" else 0
         ok = low <= self.threshold <= 1
         require("Contrast", "threshold", self.threshold, f"within {low}..1", ok)
+        ok = not self.prior or self.measure == "confidence"
+        require("Contrast", "prior", self.prior, f"0 with measure {self.measure}", ok)
 
     @property
     def conditional(self) -> bool:
         """Whether dynamic labels depend on more than the nearest prototype and one threshold."""
-        return self.dynamic_labels and (self.agree or self.teacher or self.class_coverage > 0)
+        asked = self.agree or self.teacher or self.class_coverage > 0 or self.prior > 0
+        return self.dynamic_labels and asked
 
 
 @dataclass(frozen=True)

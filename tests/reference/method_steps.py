@@ -84,6 +84,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "balance": {"balance": "class"},
     "agree": {"agree": True},
     "coverage": {"class_coverage": 0.5},
+    "prior": {"prior": 0.5, "measure": "confidence"},
     "teacher": {"teacher": True},
     "warm-up": {"warmup": 7},
     "projection": {"projection": True},

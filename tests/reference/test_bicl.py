@@ -143,6 +143,35 @@ def test_every_class_keeps_the_same_share_of_its_nearest_pixels() -> None:
     assert len(labels.unique()) > 2
 
 
+def test_a_prior_is_what_bayes_says_of_frequent_classes() -> None:
+    network, shares = toy(), torch.tensor([0.9, 0.1, 0.0])
+    made = step(network)
+    source, target = network(made.source.images), network(made.target_batch.images)
+    bicl = built(NEAR, CLASSES, network.feature_dim)
+    settings = replace(NEAR, measure="confidence", threshold=0.6, temperature=0.05, prior=0.5)
+    labels = DynamicLabels(settings, CLASSES, 7 * shares)(bicl, made, source.features, target)
+    # No bias yet: the source's class means, which a bank copies.
+    grid = pc.labels_to_grid(made.source_labels, source.features.shape[2:])
+    means = F.normalize(
+        pc.class_prototypes(source.features, grid, CLASSES, normalize=True).mean, dim=1
+    )
+    cosines = torch.einsum("bdhw,cd->bchw", F.normalize(target.features, dim=1), means)
+    likely = (cosines / 0.05).exp() * shares.sqrt()[:, None, None]
+    sure, best = (likely / likely.sum(dim=1, keepdim=True)).max(dim=1)
+    # Nothing here lies within rounding of the threshold.
+    assert (sure - 0.6).abs().min() > 1e-6
+    assert torch.equal(labels, torch.where(sure >= 0.6, best, IGNORE))
+    alike = DynamicLabels(replace(settings, prior=0.0), CLASSES)
+    without = alike(bicl, made, source.features, target)
+    assert (without == 2).any() and not (labels == 2).any()
+    assert (labels == 0).sum() > (without == 0).sum() > 0
+
+
+def test_a_prior_on_a_threshold_of_cosines_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"prior 0 with measure similarity, got 0\.5"):
+        replace(NEAR, prior=0.5)
+
+
 def test_the_contrast_rises_over_its_first_steps_and_nothing_else_does() -> None:
     network = toy()
     for index, share in ((0, 0.25), (3, 1.0), (9, 1.0)):

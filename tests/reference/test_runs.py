@@ -163,7 +163,10 @@ def without_chance(settings: Settings, **switches: Any) -> Settings:
 
 
 # What makes labels or features of its own for the contrast.
-SWITCHES = {"balance": "class", "agree": True, "teacher": True, "warmup": 5, "projection": True}
+SWITCHES = {
+    "balance": "class", "agree": True, "teacher": True, "warmup": 5, "projection": True,
+    "prior": 0.5, "measure": "confidence",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("switches", [{}, SWITCHES], ids=["published", "switches"])
