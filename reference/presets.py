@@ -117,7 +117,11 @@ _AS_CAMVID: Final = (
 )  # fmt: skip
 
 
-def _carla(target: str) -> Settings:
+# Half of the log prior is what the class weights below leave to the head.
+_BALANCED: Final = replace(_BATCH, balance="class", prior=0.5)
+
+
+def _carla(target: str, contrast: Contrast = _BATCH, entropy_weight: float = 0.03) -> Settings:
     # Photographs keep their shape where they are seen whole.
     whole = 240, 800 if target == "kitti" else 320
     source = SourceStage(
@@ -129,7 +133,7 @@ def _carla(target: str) -> Settings:
         target_crops=Crops(size=None, short_side=(240, 300), crop=(240, 320)),
         optimiser=replace(_CARLA_RATE, learning_rate=1e-4, head_factor=3.0),
         static=StaticLabels(image_share=0.0, size=whole, loss_weighted=False),
-        entropy_weight=0.03, contrast=_BATCH, rare=_RARE,
+        entropy_weight=entropy_weight, contrast=contrast, rare=_RARE,
     )  # fmt: skip
     data = replace(_FEW, source_set="carla", target_set=target, merge=_AS_CAMVID)
     return Settings(
@@ -165,6 +169,8 @@ PRESETS: Final[Mapping[str, tuple[str, Settings]]] = {
     ),
     "carla-to-camvid": ("Rendered streets to photographs, minutes on a laptop.", _carla("camvid")),
     "carla-to-kitti": ("The same with a target for which nothing was chosen.", _carla("kitti")),
+    "carla-to-camvid-balanced": ("The same, classes alike.", _carla("camvid", _BALANCED, 0.0)),
+    "carla-to-kitti-balanced": ("The same, classes alike.", _carla("kitti", _BALANCED, 0.0)),
     "day-to-dusk": ("One set of photographs: drives by day to a drive at dusk.", DUSK),
     "own": ("Your own two folders of images and one of labels (docs/data.md).", OWN),
 }
