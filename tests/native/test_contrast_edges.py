@@ -121,6 +121,18 @@ def test_a_class_alone_loses_nothing_whatever_it_weighs(
     assert not any(gradient.any() for gradient in gradients)
 
 
+@pytest.mark.parametrize("soft", [False, True])
+def test_nor_does_it_where_it_stands_at_the_floor(soft: bool) -> None:
+    case = ContrastCase(
+        1, (2, 5, 70), 1, temperature=0.07, soft=soft, reduction="none", absent="floor",
+        presence="none", pixel_weight=torch.float32,
+    )  # fmt: skip
+    call = {**case.tensors(), **case.settings}
+    for name in NAMES:
+        with variant(name):
+            assert not pixel_prototype_contrast(**call, backend="native").any()
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("soft", [False, True])
 def test_a_small_loss_of_large_logits_keeps_its_digits(soft: bool, name: str) -> None:

@@ -22,7 +22,7 @@ struct softmax {
 
 static inline struct softmax softmax_of(const struct prototypes *p, int soft) {
     const int small = p->cosine && 1 / p->temperature <= LARGEST_EXPONENT;
-    const int alone = p->rows == 1 && p->absent == 0;
+    const int alone = (real)p->rows + p->absent == 1;
     return (struct softmax){p, soft, small && !alone};
 }
 
