@@ -17,7 +17,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install wheel demo ablations test test-kernels test-native-sanitized test-gpu test-integrations test-all notebooks docs release check format bench bench-table bench-compare bench-gpu clean
+.PHONY: help install wheel demo ablations test test-kernels test-native-sanitized test-gpu test-integrations test-all notebooks docs release check format bench bench-rest bench-table bench-compare bench-gpu clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -106,6 +106,14 @@ format: $(STAMP)  ## rewrite files to pass the formatting and import-order check
 bench: $(STAMP)  ## time the library beside its alternatives; writes docs/performance.md
 	$(RUN) -m pip install -q --no-build-isolation -e '.[bench]'
 	$(RUN) -m benchmarks.compare $(ARGS)
+
+# A part that cannot be imported would be missing from a table, so all are installed.
+bench-rest: $(STAMP)  ## the sections beside it: threads, sizes, pairs, and docs/native.md; on an idle machine
+	$(RUN) -m pip install -q --no-build-isolation -e '.[bench]'
+	$(RUN) -m benchmarks.threads
+	$(RUN) -m benchmarks.scaling
+	$(RUN) -m benchmarks.pair_memory
+	MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=536870912 $(RUN) -m benchmarks.limits
 
 bench-table: $(STAMP)  ## tables, picture and CSV from benchmarks/results/cpu.json again, without measuring
 	$(RUN) -m benchmarks.table

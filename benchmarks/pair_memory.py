@@ -21,7 +21,7 @@ from benchmarks.compare import environment
 from benchmarks.measure import peak_extra_bytes
 from benchmarks.operators import LIBRARY
 from benchmarks.pairs import Loss, dense, dense_all, ntxent, streamed, streamed_all, supcon
-from benchmarks.report import insert, number, table
+from benchmarks.report import in_c, insert, number, table
 from benchmarks.table import DOCUMENT, RESULTS
 
 STORED = RESULTS.with_name("cpu_pairs.json")
@@ -127,7 +127,7 @@ def render(stored: dict[str, Any]) -> str:
         for name, found in peaks.items()
     ]
     text = (
-        f"{where['device']}, one thread; torch {where['torch']}, protocontrast at "
+        f"{where['device']}, one thread; torch {where['torch']}, protocontrast{in_c(where)} at "
         f"{where['commit']}, {where['date']}. MiB that loss and gradient add, A anchors against "
         f"themselves, D = {stored['channels']}; - does not fit into {stored['limit_gib']} GiB."
     )

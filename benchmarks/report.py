@@ -31,6 +31,12 @@ def number(value: float | None, unit: str = "") -> str:
     return (f"{value:.2f}" if value < 10 else f"{value:.0f}") + unit
 
 
+def in_c(where: Row) -> str:
+    """ " in C for " the instruction set of a measured library, "" where it was plain torch."""
+    native = where.get("native", "").partition("usable: ")[2]
+    return f" in C for {native}" if native else ""
+
+
 def key_of(row: Row) -> Key:
     """What all rows of a case share."""
     return tuple(tuple(row[f]) if f == "size" else row[f] for f in CASE)

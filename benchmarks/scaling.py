@@ -22,7 +22,7 @@ from benchmarks.contenders import IGNORE_INDEX, NUM_CLASSES
 from benchmarks.inputs import Inputs
 from benchmarks.measure import interleaved
 from benchmarks.operators import LIBRARY, OPERATORS, run
-from benchmarks.report import ROOT, insert, table
+from benchmarks.report import ROOT, in_c, insert, table
 from benchmarks.table import DOCUMENT
 
 RESULTS = Path(__file__).parent / "results" / "cpu_scaling.json"
@@ -119,7 +119,7 @@ def render(stored: dict[str, Any]) -> str:
     """The section of docs/performance.md."""
     where = stored["environment"]
     return (
-        f"{where['device']}, one thread; torch {where['torch']}, protocontrast at "
+        f"{where['device']}, one thread; torch {where['torch']}, protocontrast{in_c(where)} at "
         f"{where['commit']}, {where['date']}; medians of {stored['repetitions']} repetitions of "
         "thread CPU time, default allocator, contrast with the gradient of the features.\n\n"
         f"![Cost per pixel against pixels, channels and classes](pictures/{PICTURE.name})\n\n"

@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.chart import draw
 from benchmarks.goals import goals
-from benchmarks.report import ROOT, Measured, comparison, insert
+from benchmarks.report import ROOT, Measured, comparison, in_c, insert
 from benchmarks.slower import explained
 
 RESULTS = Path(__file__).parent / "results" / "cpu.json"
@@ -34,8 +34,8 @@ def conditions(stored: dict[str, Any]) -> str:
     compiled = where["compiler"]
     if compiled == "none":
         compiled = "no C++ compiler, so no torch.compile"
-    native = where.get("native", "").partition("usable: ")[2]
-    compiled += f", protocontrast in C for {native}" if native else ""
+    if in_c(where):
+        compiled += f", protocontrast{in_c(where)}"
     return (
         f"{where['device']}, {where['cores']} cores, one thread used; load average at the start "
         f"{where['load_average']:.2f}. torch {where['torch']}, {compiled}, Python "

@@ -22,7 +22,7 @@ from benchmarks.contenders import NUM_CLASSES
 from benchmarks.inputs import build
 from benchmarks.measure import interleaved
 from benchmarks.operators import OPERATORS, OURS, run
-from benchmarks.report import insert, key_of, name_of, number, table
+from benchmarks.report import in_c, insert, key_of, name_of, number, table
 from benchmarks.table import DOCUMENT, RESULTS
 
 STORED = RESULTS.with_name("cpu_threads.json")
@@ -74,9 +74,9 @@ def render(stored: dict[str, Any]) -> str:
     ]
     text = (
         f"{where['device']}, {where['cores']} cores, load average at the start "
-        f"{where['load_average']:.2f}; torch {where['torch']}, protocontrast at {where['commit']}, "
-        f"{where['date']}; medians of {stored['repetitions']} repetitions by the clock, default "
-        "allocator."
+        f"{where['load_average']:.2f}; torch {where['torch']}, protocontrast{in_c(where)} at "
+        f"{where['commit']}, {where['date']}; medians of {stored['repetitions']} "
+        "repetitions by the clock, default allocator."
     )
     header = ["case", "", "ms, 1 thread", "ms, 2 threads", "a second thread gains"]
     return f"{text}\n\n{table(header, lines)}"

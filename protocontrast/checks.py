@@ -158,7 +158,9 @@ def check_no_grad(argument: str, value: Tensor | None, to: str = "features and p
 def check_choice(argument: str, value: object, choices: Collection[object]) -> None:
     """ValueError unless one of the choices."""
     # Compared with a string or a flag, an array or a tensor gives more than one answer, or True.
-    plain = isinstance(value, Hashable) and not isinstance(value, Tensor)
+    plain = isinstance(value, str) or (
+        isinstance(value, Hashable) and not isinstance(value, Tensor)
+    )
     if not plain or value not in choices:
         names = " or ".join(repr(choice) for choice in choices)
         raise ValueError(sentence(argument, f"to be {names}", shown(value)))
@@ -173,6 +175,8 @@ def check_flag(argument: str, value: object) -> None:
 
 def is_number(value: object) -> bool:
     """Whether a real number that a float holds, which neither NaN nor a bool is; numpy's are."""
+    if type(value) is float:  # asked first: what is asked of an abstract class takes long
+        return value == value
     if not isinstance(value, Real) or isinstance(value, bool):
         return False
     try:
@@ -235,7 +239,7 @@ def check_ignore_index(
     hint: str = "pixels of that class would be lost; the usual ignore value below 0 is -100.",
 ) -> None:
     """TypeError unless an integer, ValueError unless one of 64 bits or if one of the classes."""
-    if not isinstance(value, Integral) or isinstance(value, bool):
+    if type(value) is not int and (not isinstance(value, Integral) or isinstance(value, bool)):
         hint = "the usual ignore values are 255 and -100."
         raise TypeError(sentence("ignore_index", "to be an integer", shown(value), hint))
     if not -LARGEST_INTEGER - 1 <= value <= LARGEST_INTEGER:

@@ -207,6 +207,17 @@ class PairContrast(ctypes.Structure):
     ]
 
 
+class Labels(ctypes.Structure):
+    """`struct labels_call`."""
+
+    _fields_ = [
+        ("machine", Machine),
+        ("sizes", ctypes.c_int64 * 3),
+        ("labels", Array),
+        *_integers("classes", "ignore_index"),
+    ]
+
+
 Call = (
     Contrast
     | ClassSums

@@ -11,6 +11,7 @@ from torch import Tensor
 from protocontrast.calls import LabelCountsCall
 from protocontrast.checks import refuse_wrong_values
 from protocontrast.eager import grid as eager_grid
+from protocontrast.native.labels import are_right
 from protocontrast.ops.backend import is_plain
 from protocontrast.ops.operator import Operator, named
 
@@ -39,7 +40,9 @@ def labels_are_known() -> AbstractContextManager[None]:
 def refuse_on_host(function: str, labels: Tensor, num_classes: int, ignore_index: int) -> None:
     """Inside CPU kernels: raise on wrong values; on a GPU they turn the loss into NaN instead."""
     known = getattr(_THREAD, "labels_are_known", False)
-    if not known and labels.device.type == "cpu" and not labels.is_floating_point():
+    if known or labels.device.type != "cpu" or labels.is_floating_point():
+        return
+    if not are_right(labels, num_classes, ignore_index):
         refuse_wrong_values(function, labels, num_classes, ignore_index)
 
 

@@ -34,7 +34,7 @@ def kernels_on_paper(monkeypatch: pytest.MonkeyPatch) -> None:
     What a kernel would have written is then rubbish, also as labels.
     """
     monkeypatch.setattr(kernels, "INTERPRETED", True)
-    monkeypatch.setattr("protocontrast.ops.labels.refuse_wrong_values", lambda *_: None)
+    monkeypatch.setattr("protocontrast.ops.labels.are_right", lambda *_: True)
 
 
 def contrasted(features: Tensor, prototypes: Tensor) -> Tensor:

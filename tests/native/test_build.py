@@ -62,7 +62,7 @@ def test_either_compiler(compiler: str, tmp_path: Path, monkeypatch: pytest.Monk
     if not shutil.which(compiler):
         pytest.skip(f"expected {compiler}")
     monkeypatch.setenv("CC", compiler)
-    build.build(tmp_path / build.LIBRARY)
+    build.build(tmp_path / build.LIBRARY, ("-Werror",))
     monkeypatch.setattr(library, "PATH", tmp_path / build.LIBRARY)
     library.loaded.cache_clear()
     try:

@@ -100,6 +100,58 @@ def test_logits_too_large_for_exp(temperature: float) -> None:
     torch.testing.assert_close(found, truth, rtol=1e-5, atol=1e-5 / temperature)
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_a_class_alone_loses_nothing_whatever_it_weighs(
+    similarity: str, soft: bool, dtype: torch.dtype, name: str
+) -> None:
+    """Exactly 0, and no gradient: a weight times what a logit is rounded to is rounded again."""
+    case = ContrastCase(
+        1, (2, 33, 65), 1, dtype=dtype, similarity=similarity, temperature=0.07, soft=soft,
+        reduction="none", pixel_weight=torch.float32, class_weight=torch.float32,
+    )  # fmt: skip
+    call = {**case.tensors(), **case.settings, "class_weight": torch.tensor([0.7])}
+    leaves = call["features"].requires_grad_(), call["prototypes"].requires_grad_()
+    with variant(name):
+        loss = pixel_prototype_contrast(**call, backend="native")
+        gradients = torch.autograd.grad(loss.sum(), leaves)
+    assert not loss.any()
+    assert not any(gradient.any() for gradient in gradients)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_nor_does_it_where_it_stands_at_the_floor(soft: bool) -> None:
+    case = ContrastCase(
+        1, (2, 5, 70), 1, temperature=0.07, soft=soft, reduction="none", absent="floor",
+        presence="none", pixel_weight=torch.float32,
+    )  # fmt: skip
+    call = {**case.tensors(), **case.settings}
+    for name in NAMES:
+        with variant(name):
+            assert not pixel_prototype_contrast(**call, backend="native").any()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("soft", [False, True])
+def test_a_small_loss_of_large_logits_keeps_its_digits(soft: bool, name: str) -> None:
+    """log(1 + e^-8) of logits about 1000, a unit in the last place of which is a fifth of it."""
+    features = torch.linspace(1, 1.1, 70)[:, None]
+    labels = torch.zeros(70, dtype=torch.int64)
+    rows = torch.tensor([[1000.0], [992.0]])
+    weight = torch.linspace(0.1, 3, 70)
+    if soft:
+        labels = torch.nn.functional.one_hot(labels, 2).float()
+    with variant(name):
+        found = pixel_prototype_contrast(
+            features, labels, rows, pixel_weight=weight, similarity="dot", temperature=1.0,
+            reduction="none", backend="native",
+        )  # fmt: skip
+    expected = weight.double() * torch.log1p(torch.exp(-8 * features[:, 0].double()))
+    torch.testing.assert_close(found.double(), expected, rtol=2e-3, atol=0)
+
+
 @pytest.mark.parametrize("layout", ["expanded", "transposed", "strided", "reversed"])
 def test_upstream_gradients_of_any_stride(layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def native(**call: Any) -> torch.Tensor:

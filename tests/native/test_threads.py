@@ -10,11 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
+import protocontrast as pc
 from protocontrast.calls import ContrastCall
 from protocontrast.native import contrast as leaf
 from tests import test_threads as any_backend
+from tests.native.variants import NAMES, variant
 from tests.strategies import normal
-from tests.test_threads import LABELS, TABLE
+from tests.test_threads import LABELS, MAP, TABLE
 
 COVERED = [
     *(
@@ -52,10 +54,32 @@ def test_values_and_gradients(name: str, threads: int) -> None:
     assert same(bits(name, 1), bits(name, threads))
 
 
-def test_several_python_threads_at_once() -> None:
-    alone = bits("contrast", 2)
+@pytest.mark.parametrize("on", NAMES[:-1])
+@pytest.mark.parametrize("name", COVERED)
+def test_every_variant(name: str, on: str) -> None:
+    with variant(on):
+        assert same(bits(name, 1), bits(name, 2))
+
+
+@pytest.mark.parametrize("on", NAMES)
+def test_labels_and_a_step(on: str) -> None:
+    """What has no gradient, and the target pass."""
+    features, target = (normal(i, MAP).float().requires_grad_() for i in range(2))
+    found = []
+    for threads in (1, 2, 5):
+        torch.set_num_threads(threads)
+        with variant(on):
+            labels = pc.transfer_labels(features, normal(2, TABLE).float(), backend="native")
+            loss = pc.BiCL(19, 64, threshold=0.1, backend="native")(features, LABELS, target).loss
+        found.append([*labels, loss.detach(), *torch.autograd.grad(loss, (features, target))])
+    assert same(found[0], found[1]) and same(found[0], found[2])
+
+
+@pytest.mark.parametrize("name", ["contrast", "class means", "bidirectional", "pairs", "upsampled"])
+def test_several_python_threads_at_once(name: str) -> None:
+    alone = bits(name, 2)
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: bits("contrast", 2), range(8)))
+        found = list(pool.map(lambda _: bits(name, 2), range(8)))
     assert all(same(one, alone) for one in found)
 
 

@@ -136,6 +136,15 @@ struct pair_contrast_call {
     double temperature;
 };
 
+/* Labels of up to three dimensions, which `sizes` and strides begin with 1 and 0 where they are
+   fewer. */
+struct labels_call {
+    struct machine machine;
+    int64_t sizes[3];
+    struct array labels;
+    int64_t classes, ignore_index;
+};
+
 #define EXPORTED __attribute__((visibility("default")))
 
 #endif

@@ -72,13 +72,17 @@ ALWAYS_INLINE vec logarithm(vec x) {
 
 #endif
 
-/* An exponent of 0 or less: a logit less the largest one, and exactly 0 there, so that what stands
-   alone has a share of exactly 1. The compiler may take the product that a logit is into the
-   difference, which is then what its rounding left. */
+/* A logit less the largest one, and exactly 0 there, so that what stands alone has a share of
+   exactly 1. The compiler may take the product that a logit is into the difference, which is then
+   what its rounding left. */
+ALWAYS_INLINE vec from_peak(vec logit, vec peak) {
+    return choose(logit >= peak, (vec){0}, logit - peak);
+}
+
+/* The same where exp reaches. */
 ALWAYS_INLINE vec below_peak(vec logit, vec peak) {
-    const vec zero = {0}, least = every(SMALLEST_EXPONENT);
-    const vec exponent = logit - peak;
-    return choose(logit >= peak, zero, choose(exponent < least, least, exponent));
+    const vec least = every(SMALLEST_EXPONENT), exponent = from_peak(logit, peak);
+    return choose(exponent < least, least, exponent);
 }
 
 #endif

@@ -59,6 +59,10 @@ EXPORT(transfer)
 #define ENTER_upsampled_cross_entropy(variant) ENTER(upsampled_cross_entropy, variant)
 EXPORT(upsampled_cross_entropy)
 
+#define DECLARE_labels(variant) DECLARE(labels, variant)
+#define ENTER_labels(variant) ENTER(labels, variant)
+EXPORT(labels)
+
 #define DECLARE_logits(variant) DECLARE(logits, variant)
 #define ENTER_logits(variant) ENTER(logits, variant)
 EXPORT(logits)

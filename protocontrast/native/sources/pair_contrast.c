@@ -64,21 +64,15 @@ static int64_t positives_of(const struct sweep *s, const struct anchor *a) {
 static void score_block(const struct sweep *s, int64_t k, int64_t first, int64_t count,
                         int64_t start, real *scores) {
     const struct side *anchors = &s->anchors, *keys = s->keys + k;
-    const struct blocks blocks = blocks_of(count);
-    const int apart = s->call->similarity == EUCLIDEAN;
-    for (int64_t n = 0; n < TILE; n += PANEL)
-        for (int64_t b = 0; b < blocks.number; b++) {
-            const int64_t row = block_start(blocks, b);
-            const int rows = (int)(block_start(blocks, b + 1) - row);
-            const struct factors f = {anchors->matrix + (first + row) * anchors->width,
-                                      anchors->width, 1,
-                                      keys->panels + (start + n) * keys->channels, PANEL,
-                                      keys->channels};
-            if (apart) squares_into(rows, &f, scores + row * TILE + n, TILE);
-            else product_into(rows, &f, scores + row * TILE + n, TILE);
-        }
-    if (apart)
-        for (int64_t i = 0; i < count * TILE; i++) scores[i] = s->distance * SQRT(scores[i]);
+    const int64_t width = anchors->width, channels = keys->channels;
+    const struct factors f = {anchors->matrix + first * width, width, 1,
+                              keys->panels + start * channels, PANEL, channels};
+    if (s->call->similarity != EUCLIDEAN) {
+        in_blocks(product_into, &f, count, TILE, channels, scores, TILE);
+        return;
+    }
+    in_blocks(squares_into, &f, count, TILE, channels, scores, TILE);
+    for (int64_t i = 0; i < count * TILE; i++) scores[i] = s->distance * SQRT(scores[i]);
 }
 
 /* How far a place lies beyond another, from none to a tile: so that it fits a word of float32. */
@@ -242,19 +236,10 @@ static void pull(const struct sweep *s, const struct side *own, int64_t first, i
                  int64_t across, int64_t along) {
     const int64_t width = own->width;
     real *out = own->gradient + first * width;
-    struct factors f = {slopes, across, along, other->matrix + from * width, width, steps};
-    if (s->call->similarity == EUCLIDEAN) {
+    const struct factors f = {slopes, across, along, other->matrix + from * width, width, steps};
+    if (s->call->similarity == EUCLIDEAN)
         add_differences(rows, &f, own->matrix + first * width, out, width, own->channels);
-        return;
-    }
-    const struct blocks blocks = blocks_of(rows);
-    for (int64_t d = 0; d < own->channels; d += PANEL)
-        for (int64_t b = 0; b < blocks.number; b++) {
-            const int64_t row = block_start(blocks, b);
-            f.a = slopes + row * across;
-            f.x = other->matrix + from * width + d;
-            product_onto((int)(block_start(blocks, b + 1) - row), &f, out + row * width + d, width);
-        }
+    else in_blocks(product_onto, &f, rows, own->channels, 1, out, width);
 }
 
 /* Where the slopes of a block and a tile are kept, else in a thread's own memory. */

@@ -130,4 +130,21 @@ static inline void product_less(int rows, const struct factors *f, const real *f
 #undef BODY
 }
 
+typedef void block_product(int rows, const struct factors *f, real *out, int64_t width);
+
+/* All rows times all columns, block by block. A column lies `beside` numbers behind the one before
+   it, between panels. */
+ALWAYS_INLINE void in_blocks(block_product *product, const struct factors *whole, int64_t rows,
+                             int64_t columns, int64_t beside, real *out, int64_t width) {
+    const struct blocks blocks = blocks_of(rows);
+    for (int64_t n = 0; n < columns; n += PANEL)
+        for (int64_t b = 0; b < blocks.number; b++) {
+            const int64_t first = block_start(blocks, b), last = block_start(blocks, b + 1);
+            struct factors f = *whole;
+            f.a += first * f.across;
+            f.x += n * beside;
+            product((int)(last - first), &f, out + first * width + n, width);
+        }
+}
+
 #endif

@@ -31,15 +31,8 @@ static inline real distance_of(const real *column, const real *row, int64_t chan
    squared lengths are known. */
 static inline int find_distances(const struct prototypes *p, const struct tile *t,
                                  real *distances) {
-    const struct blocks blocks = blocks_of(p->rows);
     int close = 0;
-    for (int64_t n = 0; n < t->count; n += PANEL)
-        for (int64_t b = 0; b < blocks.number; b++) {
-            const int64_t first = block_start(blocks, b), last = block_start(blocks, b + 1);
-            const struct factors f = {p->matrix + first * p->width, p->width, 1,
-                                      t->panels + n * t->channels,  PANEL,    t->channels};
-            squares_into((int)(last - first), &f, distances + first * TILE + n, TILE);
-        }
+    meet(squares_into, p, t, distances);
     for (int64_t c = 0; c < p->rows; c++) {
         real *square = distances + c * TILE;
         int unsafe = 0;

@@ -125,16 +125,16 @@ static inline void finish_prototypes(const struct prototypes *p, const real *par
     }
 }
 
-/* Logits [rows][TILE] of a tile before they are divided by the pixels' lengths. */
+/* All rows and a tile's pixels: [rows][TILE]. */
+ALWAYS_INLINE void meet(block_product *product, const struct prototypes *p, const struct tile *t,
+                        real *out) {
+    const struct factors f = {p->matrix, p->width, 1, t->panels, PANEL, t->channels};
+    in_blocks(product, &f, p->rows, t->count, t->channels, out, TILE);
+}
+
+/* Logits of a tile before they are divided by the pixels' lengths. */
 static inline void score_tile(const struct prototypes *p, const struct tile *t, real *logits) {
-    const struct blocks blocks = blocks_of(p->rows);
-    for (int64_t n = 0; n < t->count; n += PANEL)
-        for (int64_t b = 0; b < blocks.number; b++) {
-            const int64_t first = block_start(blocks, b), last = block_start(blocks, b + 1);
-            const struct factors f = {p->matrix + first * p->width, p->width, 1,
-                                      t->panels + n * t->channels,  PANEL,    t->channels};
-            product_into((int)(last - first), &f, logits + first * TILE + n, TILE);
-        }
+    meet(product_into, p, t, logits);
 }
 
 #endif

@@ -30,14 +30,9 @@ static inline void pull_features(const struct prototypes *p, const struct tile *
 static inline void pull_matrix(const struct prototypes *p, struct tile *t, const real *a,
                                real *part) {
     const int64_t width = row_width(t->channels);
-    const struct blocks blocks = blocks_of(p->rows);
+    const struct factors f = {a, TILE, 1, t->rows, width, t->count};
     panels_to_rows(t->panels, t->count, t->channels, t->rows, width);
-    for (int64_t d = 0; d < t->channels; d += PANEL)
-        for (int64_t b = 0; b < blocks.number; b++) {
-            const int64_t first = block_start(blocks, b), rows = block_start(blocks, b + 1) - first;
-            const struct factors f = {a + first * TILE, TILE, 1, t->rows + d, width, t->count};
-            product_onto((int)rows, &f, part + first * width + d, width);
-        }
+    in_blocks(product_onto, &f, p->rows, t->channels, 1, part, width);
 }
 
 #endif

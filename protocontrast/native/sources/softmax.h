@@ -22,7 +22,7 @@ struct softmax {
 
 static inline struct softmax softmax_of(const struct prototypes *p, int soft) {
     const int small = p->cosine && 1 / p->temperature <= LARGEST_EXPONENT;
-    const int alone = p->rows == 1 && p->absent == 0;
+    const int alone = (real)p->rows + p->absent == 1;
     return (struct softmax){p, soft, small && !alone};
 }
 
@@ -47,51 +47,56 @@ static inline struct work *laid_out(const struct array *features, int64_t channe
     return w;
 }
 
-/* sum_c t_ic z_c of a vector of pixels with soft targets, but for what is at the floor. */
-ALWAYS_INLINE vec soft_pull(const struct prototypes *p, const struct work *w, int n) {
+/* sum_c t_ic (z_c - peak) of a vector of pixels with soft targets, but for what is at the floor. */
+ALWAYS_INLINE vec soft_pull(const struct prototypes *p, const struct work *w, int n, vec peak,
+                            const int bounded) {
     const vec zero = {0}, inverse = load(w->tile.inverse + n);
     vec sum = zero;
     for (int64_t c = 0; c < p->rows; c++) {
         const vec mass = load(w->masses.soft + c * TILE + n);
         const vec logit = load(w->logits + c * TILE + n) * inverse;
-        sum += choose(mass == zero, zero, mass * logit);
+        sum += choose(mass == zero, zero, mass * (bounded ? logit : from_peak(logit, peak)));
     }
     return sum;
 }
 
-/* One vector of pixels: logits become a, and the loss, log-sum-exp and radial part are written. */
+/* One vector of pixels: logits become a, and the loss, log-sum-exp and radial part are written.
+
+   All of it by logits less the peak, so that a small loss of large logits keeps its digits. */
 ALWAYS_INLINE void soften(const struct prototypes *p, struct work *w, int n, const int soft,
                           const int bounded) {
     const vec zero = {0}, inverse = load(w->tile.inverse + n), weight = load(w->masses.weight + n);
     const vec least = every(SMALLEST_EXPONENT), at_floor = load(w->masses.at_floor + n);
-    const vec floor = choose(at_floor == zero, zero, at_floor * p->floor);
-    vec peak = zero, sum, with_logit = zero, own = zero;
+    vec peak = zero, floor = every(p->floor), with_exponent = zero, pulled = zero;
     mask label;
     memcpy(&label, w->masses.label + n, sizeof label);
     if (!bounded) {
         peak = every(p->absent > 0 ? p->floor : (real)-LARGEST);
         for (int64_t c = 0; c < p->rows; c++)
             peak = larger(load(w->logits + c * TILE + n) * inverse, peak);
-        sum = p->absent * exponential(larger(every(p->floor) - peak, least));
-    } else {
-        sum = p->absent * exponential(every(p->floor));
+        floor = floor - peak;
     }
-    if (p->absent == 0) sum = zero;
-    if (soft) own = soft_pull(p, w, n);
+    vec absent = zero;
+    if (p->absent > 0) absent = p->absent * exponential(bounded ? floor : larger(floor, least));
+    vec sum = absent;
+    if (soft) pulled = soft_pull(p, w, n, peak, bounded);
     for (int64_t c = 0; c < p->rows; c++) {
         real *at = w->logits + c * TILE + n;
         const vec logit = load(at) * inverse;
-        const vec term = exponential(bounded ? logit : below_peak(logit, peak));
+        const vec exponent = bounded ? logit : below_peak(logit, peak);
+        const vec term = exponential(exponent);
         sum += term;
-        with_logit += term * logit;
-        if (!soft) own = choose(label == (word)c, weight * logit, own);
+        with_exponent += term * exponent;
+        if (!soft) pulled = choose(label == (word)c, logit, pulled);
         store(at, term);
     }
     const mask ignored = weight == zero;
-    const vec whole = logarithm(sum) + peak;
-    store(w->loss + n, choose(ignored, zero, weight * whole - (own + floor)));
-    store(w->lse + n, choose(ignored, every((real)INFINITY), whole));
-    const vec factor = choose(ignored, zero, weight / sum);
+    const vec whole = logarithm(sum), share = every(1) / sum;
+    const vec factor = choose(ignored, zero, weight * share);
+    if (!soft) pulled = weight * choose(label < (mask){0}, zero, bounded ? pulled : pulled - peak);
+    const vec with_floor = pulled + choose(at_floor == zero, zero, at_floor * floor);
+    store(w->loss + n, choose(ignored, zero, weight * whole - with_floor));
+    store(w->lse + n, choose(ignored, every((real)INFINITY), whole + peak));
     for (int64_t c = 0; c < p->rows; c++) {
         real *at = w->logits + c * TILE + n;
         vec mass;
@@ -103,7 +108,8 @@ ALWAYS_INLINE void soften(const struct prototypes *p, struct work *w, int n, con
         store(w->radial + n, zero);
         return;
     }
-    const vec radial = (with_logit * factor - own) * inverse * inverse;
+    const vec off = peak * (at_floor - factor * absent); /* sum_c a_c |f| is what is at the floor */
+    const vec radial = (with_exponent * factor - pulled + off) * inverse * inverse;
     store(w->radial + n, choose(ignored, zero, radial));
 }
 

@@ -22,7 +22,7 @@ struct masses {
 };
 
 static inline real times(real mass, real factor) {
-    return (mass == 0) | (factor == 0) ? 0 : mass * factor;
+    return ((mass == 0) | (factor == 0)) ? 0 : mass * factor;
 }
 
 /* (classes + 1,): the class weights, 0 where absent classes do not count, and at the end. */
