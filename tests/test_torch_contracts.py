@@ -1,5 +1,7 @@
 """What torch asks of a differentiable function: right gradients, untouched inputs, every mode."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -164,3 +166,23 @@ def test_no_grad_and_inference_mode_give_the_same_value(name: str) -> None:
     assert not quiet.requires_grad
     torch.testing.assert_close(quiet, expected)
     torch.testing.assert_close(inferred, expected)
+
+
+class _Dropped(torch.autograd.Function):
+    """Passes a value on and no gradient back."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> None:
+        return None
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_gradient_may_not_arrive(name: str) -> None:
+    features, labels, prototypes = scene()
+    leaf = features.requires_grad_()
+    total = _Dropped.apply(CALLS[name](leaf, labels, prototypes)).sum() + leaf.sum()
+    assert torch.equal(torch.autograd.grad(total, leaf)[0], torch.ones_like(leaf))

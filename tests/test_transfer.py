@@ -72,12 +72,13 @@ def calls(draw: st.DrawFn, similarity: str, measure: str) -> dict[str, Any]:
     }
 
 
+@pytest.mark.parametrize("backend", ["eager"])
 @pytest.mark.parametrize("measure", ["confidence", "similarity"])
 @pytest.mark.parametrize("similarity", KINDS)
 @given(data=st.data())
-def test_any_call(similarity: str, measure: str, data: st.DataObject) -> None:
+def test_any_call(similarity: str, measure: str, backend: str, data: st.DataObject) -> None:
     with small_tiles():
-        assert_transfer_agrees(data.draw(calls(similarity, measure)))
+        assert_transfer_agrees(data.draw(calls(similarity, measure)), backend)
 
 
 def test_the_check_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
