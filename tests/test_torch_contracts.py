@@ -9,7 +9,14 @@ from torch.autograd import gradcheck
 from torch.utils.checkpoint import checkpoint
 
 import protocontrast as pc
-from tests.differentiable import CALLS, ONE_OF_EACH, READS_PROTOTYPES, SIMILARITIES, scene
+from tests.differentiable import (
+    CALLS,
+    ONE_OF_EACH,
+    READ_AGAIN,
+    READS_PROTOTYPES,
+    SIMILARITIES,
+    scene,
+)
 
 pytestmark = pytest.mark.usefixtures("eager")
 
@@ -35,7 +42,7 @@ def test_gradcheck(name: str) -> None:
         leaves,
         check_undefined_grad=True,
         check_batched_grad=True,
-        nondet_tol=0.0,
+        nondet_tol=1e-12 if name in READ_AGAIN else 0.0,
     )
 
 
@@ -150,7 +157,8 @@ def test_a_kept_graph_gives_the_same_gradient_again(name: str) -> None:
         gradient.fill_(7)
     for again in (True, False):
         found = torch.autograd.grad(loss, leaves, retain_graph=again)
-        assert all(torch.equal(a, b) for a, b in zip(found, kept, strict=True))
+        rounding = 1e-5 if name in READ_AGAIN else 0.0
+        torch.testing.assert_close([*found], kept, rtol=rounding, atol=rounding)
     with pytest.raises(RuntimeError, match="backward through the graph a second time"):
         torch.autograd.grad(loss, leaves)
 
