@@ -176,7 +176,7 @@ def upsampled(case: upsampled_cases.Case) -> Call:
 
 @st.composite
 def _any_class_means(draw: st.DrawFn, normalize: bool, per_image: bool) -> Call:
-    shape = draw(feature_shapes("BP" if per_image else "BPN"))
+    shape = draw(feature_shapes("BPV" if per_image else "BPNV"))
     case = draw(contrast_cases(features_shape=shape, soft=False, spoilt=None, presence="all"))
     return class_means(case, normalize, per_image, draw(st.integers(0, 2)))
 

@@ -6,6 +6,7 @@ a GPU meet the same test in a process of their own.
 
 import functools
 from collections.abc import Callable
+from importlib import import_module
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -14,34 +15,40 @@ import pytest
 Test = Callable[..., Any]
 
 
-def on(backend: str, *modules: ModuleType, **named: list[Any]) -> dict[str, Test]:
-    """The modules' tests with a parameter `backend`, which becomes the one that is given.
+ON_EVERY_BACKEND = (
+    *("bidirectional", "class_balance", "class_prototypes", "contrast_edges"),
+    *("distribution_contrast", "logits", "not_finite", "operator_properties", "pair_contrast"),
+    *("pair_contrast_methods", "pair_distances", "target_pass", "transfer"),
+    *("upsampled_cross_entropy", "upsampled_edges"),
+)
 
-    Other parameters that are named take the values that are given, too.
-    """
-    values = {"backend": [backend], **named}
+
+def on(backend: str, *stems: str) -> dict[str, Test]:
+    """The tests of modules that have a parameter `backend`, which becomes the one that is given."""
     found = {}
-    for module in modules:
-        stem = module.__name__.split(".")[-1].removeprefix("test_")
-        tests = [(name, test) for name, test in vars(module).items() if chooses_backend(test)]
+    for stem in stems:
+        tests = tests_by("backend", import_module(f"tests.test_{stem}"))
         if not tests:
-            raise RuntimeError(f"on: expected tests with a backend, got none in {module}.")
-        for name, test in tests:
-            marks = [
-                pytest.mark.parametrize(mark.args[0], values[mark.args[0]]).mark
-                if mark.name == "parametrize" and mark.args[0] in values
-                else mark
-                for mark in test.pytestmark
-            ]
+            raise RuntimeError(f"on: expected tests with a backend, got none in test_{stem}.")
+        for name, test in tests.items():
+            by_this = pytest.mark.parametrize("backend", [backend]).mark
+            marks = [by_this if is_by("backend", mark) else mark for mark in test.pytestmark]
             found[f"{name}_of_{stem}"] = marked_anew(test, marks)
     return found
 
 
-def chooses_backend(test: Any) -> bool:
-    marks = getattr(test, "pytestmark", [])
-    return isinstance(test, FunctionType) and any(
-        mark.name == "parametrize" and mark.args[0] == "backend" for mark in marks
-    )
+def tests_by(parameter: str, module: ModuleType) -> dict[str, Any]:
+    """The module's tests that are parametrised by it."""
+    return {
+        name: test
+        for name, test in vars(module).items()
+        if isinstance(test, FunctionType)
+        and any(is_by(parameter, mark) for mark in getattr(test, "pytestmark", []))
+    }
+
+
+def is_by(parameter: str, mark: Any) -> bool:
+    return mark.name == "parametrize" and mark.args[0] == parameter
 
 
 def marked_anew(test: FunctionType, marks: list[Any]) -> Test:

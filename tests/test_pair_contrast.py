@@ -1,6 +1,5 @@
 """`pair_contrast`: eager equals `naive`, and `naive` equals loops over pairs."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from protocontrast import pair_contrast
 from protocontrast.calls import PairRolesCall
 from protocontrast.eager import pair_contrast as eager
 from tests.agreement import values_and_gradients
+from tests.launching import Largest
 from tests.operator_calls import pairs
 from tests.pair_cases import Case, cases, looped, mass
 from tests.strategies import normal
@@ -188,21 +188,6 @@ def test_a_bank_that_moves_before_backward_is_noticed() -> None:
         torch.autograd.grad(loss, leaf)
 
 
-class _Watch(torch.utils._python_dispatch.TorchDispatchMode):
-    """Notes the elements of the largest tensor that appears."""
-
-    largest = 0
-
-    def __torch_dispatch__(
-        self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        result = function(*args, **(kwargs or {}))
-        for value in torch.utils._pytree.tree_leaves(result):
-            if isinstance(value, Tensor):
-                self.largest = max(self.largest, value.numel())
-        return result
-
-
 @pytest.mark.parametrize("similarity", ["cosine", "euclidean"])
 @pytest.mark.parametrize("exclude_self", [False, True])
 def test_pairs_are_never_held(exclude_self: bool, similarity: str) -> None:
@@ -210,7 +195,7 @@ def test_pairs_are_never_held(exclude_self: bool, similarity: str) -> None:
     call = Case(anchors=2048, keys=2048, depth=3, exclude_self=exclude_self).call()
     settings = similarity, 0.1, False, exclude_self, 255
     rows = call["anchors"], call["anchor_labels"], call["keys"], call["key_labels"]
-    with _Watch() as watch:
+    with Largest(Tensor.numel) as watch:
         roles = PairRolesCall(*rows, call["key_labels"], None, *settings)
         _, _, statistics = eager.pair_contrast(roles)
         eager.pair_contrast_backward(torch.ones(2048), roles, (True, True), statistics)

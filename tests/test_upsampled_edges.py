@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from protocontrast import upsampled_cross_entropy
 from tests.agreement import values_and_gradients, widened
-from tests.strategies import normal
+from tests.strategies import label_map, normal
 from tests.upsampled_cases import Case, cases
 
 BACKENDS = ["eager", "naive"]
@@ -135,3 +135,20 @@ def test_an_upstream_gradient_may_be_nan_where_ignored(backend: str) -> None:
         for given_slopes in (torch.where(labels == 255, torch.nan, upstream), upstream)
     )
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("backend", ["eager"])
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_volumes(reduction: str, align_corners: bool, backend: str) -> None:
+    call = {
+        "logits": normal(0, (2, 4, 2, 3, 2)),
+        "labels": label_map(2, (2, 4, 3, 5), 4),
+        "align_corners": align_corners,
+        "reduction": reduction,
+    }
+    found, expected = (
+        values_and_gradients(upsampled_cross_entropy, {**call, "backend": one}, ("logits",), 5)
+        for one in (backend, "naive")
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)

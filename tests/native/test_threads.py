@@ -1,33 +1,21 @@
-"""The same bits for every number of threads, after a fork, and from several threads at once."""
+"""C after a fork, and from several threads at once."""
 
 import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 import pytest
 import torch
-from torch import Tensor
 
+import protocontrast as pc
 from protocontrast.calls import ContrastCall
 from protocontrast.native import contrast as leaf
-from tests import test_threads as any_backend
+from tests.shared import on
 from tests.strategies import normal
-from tests.test_threads import LABELS, TABLE
+from tests.test_threads import LABELS, TABLE, bits, same
 
-COVERED = [
-    *(
-        "contrast",
-        "contrast none",
-        "dot",
-        "euclidean",
-        "class means",
-        "unit class means",
-        "bidirectional",
-    ),
-    *("logits", "pairs", "upsampled"),
-]
+globals().update(on("native", "threads"))
 
 
 @pytest.fixture(autouse=True)
@@ -37,25 +25,11 @@ def threads_restored() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def bits(name: str, threads: int) -> list[Tensor]:
-    call, shapes = any_backend.CALLS[name]
-    return any_backend._bits(partial(call, backend="native"), shapes, threads)
-
-
-def same(one: list[Tensor], other: list[Tensor]) -> bool:
-    return all(torch.equal(*pair) for pair in zip(one, other, strict=True))
-
-
-@pytest.mark.parametrize("threads", [2, 3, 7, 64])
-@pytest.mark.parametrize("name", COVERED)
-def test_values_and_gradients(name: str, threads: int) -> None:
-    assert same(bits(name, 1), bits(name, threads))
-
-
 def test_several_python_threads_at_once() -> None:
-    alone = bits("contrast", 2)
-    with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: bits("contrast", 2), range(8)))
+    with pc.default_backend("native"):
+        alone = bits("contrast", 2)
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda _: bits("contrast", 2), range(8)))
     assert all(same(one, alone) for one in found)
 
 
