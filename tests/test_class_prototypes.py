@@ -10,14 +10,7 @@ from torch import Tensor
 from protocontrast import ClassPrototypes, class_prototypes
 from tests.agreement import values_and_gradients
 from tests.operator_calls import MEANS
-from tests.strategies import (
-    LABEL_DTYPES,
-    NAN,
-    label_map,
-    normal,
-    pixel_shape,
-    weights,
-)
+from tests.strategies import LABEL_DTYPES, NAN, label_map, normal, pixel_shape, weights
 
 BACKENDS = ["eager", "naive"]
 

@@ -9,13 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from protocontrast import pixel_prototype_contrast
-from tests.strategies import (
-    NAN,
-    ContrastCase,
-    contrast_cases,
-    normal,
-    pixel_mass,
-)
+from tests.strategies import NAN, ContrastCase, contrast_cases, normal, pixel_mass
 from tests.tolerance import assert_within
 
 BACKENDS = ["eager", "naive"]

@@ -5,13 +5,7 @@ import torch
 from hypothesis import given
 
 from protocontrast import pixel_prototype_contrast, prototype_logits
-from tests.strategies import (
-    NAN,
-    ContrastCase,
-    class_counts,
-    feature_shapes,
-    normal,
-)
+from tests.strategies import NAN, ContrastCase, class_counts, feature_shapes, normal
 
 BACKENDS = ["eager", "naive"]
 

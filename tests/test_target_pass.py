@@ -11,15 +11,7 @@ from torch import Tensor
 
 from protocontrast.functional.target_pass import TargetPass
 from tests.agreement import similarity_scales, widened
-from tests.strategies import (
-    NAN,
-    contrast_cases,
-    label_map,
-    normal,
-    rows_of,
-    seeds,
-    soft_map,
-)
+from tests.strategies import NAN, contrast_cases, label_map, normal, rows_of, seeds, soft_map
 from tests.target_passes import target_pass
 from tests.test_transfer import undecided
 from tests.tolerance import STEPS, assert_within

@@ -4,11 +4,7 @@ import pytest
 import torch
 
 from tests.interpreter.small_spans import span_budget
-from tests.test_target_pass import (
-    assert_pass_agrees,
-    passed,
-    plain_call,
-)
+from tests.test_target_pass import assert_pass_agrees, passed, plain_call
 
 
 @pytest.mark.parametrize("slot_bytes", [0, 2**30])

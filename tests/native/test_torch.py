@@ -12,18 +12,23 @@ from tests import (
     test_double_backward,
     test_export,
     test_operators,
+    test_temperature_learnt,
     test_torch_contracts,
     test_transforms,
 )
 from tests.differentiable import CALLS, scene
 from tests.shared import marked_anew, tests_by
 
-# Under "auto", which is C here, as one of each of the calls is.
-for module in (
-    test_compile, test_double_backward, test_export, test_torch_contracts, test_transforms
-):  # fmt: skip
+CONTRACTS = (
+    *(test_compile, test_double_backward, test_export, test_temperature_learnt),
+    *(test_torch_contracts, test_transforms),
+)
+
+# Their calls name no backend, and so take C here.
+for module in CONTRACTS:
     for name, test in tests_by("name", module).items():
-        globals()[f"{name}_of_{module.__name__}"] = marked_anew(test, test.pytestmark)
+        stem = module.__name__.rpartition("test_")[2]
+        globals()[f"{name}_of_{stem}"] = marked_anew(test, test.pytestmark)
 
 
 @pytest.fixture(autouse=True)
