@@ -53,9 +53,17 @@ def assert_agrees(
 ) -> None:
     """AssertionError unless values and gradients on `backend` are within the tolerance.
 
+    Nor may anything be written that is given.
+
     `scales` has the size of the terms that cancel: "value", and each name in `wanted`.
     """
+    before = [(one, one.clone(), one._version) for one in call.values() if isinstance(one, Tensor)]
     ours = values_and_gradients(function, {**call, "backend": backend}, wanted, upstream_seed)
+    for one, copy, version in before:
+        torch.testing.assert_close(
+            one, copy, rtol=0, atol=0, equal_nan=True, msg="a tensor that is given was written"
+        )
+        assert one._version == version
     plain = values_and_gradients(function, {**call, "backend": "naive"}, wanted, upstream_seed)
     truth = values_and_gradients(
         function, {**widened(call), "backend": "naive"}, wanted, upstream_seed

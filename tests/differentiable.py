@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 import protocontrast as pc
+from tests.target_passes import target_pass
 
 SIMILARITIES = ("cosine", "dot", "euclidean")
 
@@ -73,6 +74,20 @@ def _bidirectional(
     return pc.bidirectional_contrast(*domains, num_classes=3, **settings).loss
 
 
+def _directions(features: Tensor, labels: Tensor, prototypes: Tensor, **settings: object) -> Tensor:
+    """Both directions between whole batches, each with a gradient of its own."""
+    domains = features, labels, features.flip(0, 2).square(), labels.roll(1, 1)
+    found = pc.bidirectional_contrast(*domains, num_classes=3, pairwise=False, **settings)
+    return torch.stack([found.target_to_source, found.source_to_target])
+
+
+def _passed(features: Tensor, labels: Tensor, prototypes: Tensor, **settings: object) -> Tensor:
+    """The losses of a target pass, which transfers labels to the pixels without one."""
+    present = torch.ones(3, dtype=torch.bool, device=features.device)
+    settings = {"counted": present, "present": present, "threshold": 0.4, **settings}
+    return target_pass(features, prototypes, static=labels, **settings).losses
+
+
 def _pairs(features: Tensor, labels: Tensor, prototypes: Tensor, **settings: object) -> Tensor:
     """Pixels of one image against those of the other and the prototypes."""
     keys = torch.cat([prototypes, features[0].t()])
@@ -121,18 +136,25 @@ CALLS: dict[str, Function] = {
     "class means": _means,
     "unit class means": partial(_means, normalize=True, per_image=True),
     "bidirectional": _bidirectional,
+    "directions": _directions,
+    "target pass": _passed,
     "distribution": _distribution,
     "distribution none": partial(_distribution, reduction="none", normalize=False),
     "pairs": _pairs,
+    "distant pairs": partial(_pairs, similarity="euclidean", temperature=0.5),
     "pairs none": partial(_opposed, reduction="none", denominator="all", similarity="dot"),
     "upsampled": _upsampled,
     "upsampled none": partial(_upsampled, reduction="none", align_corners=True),
 }
-WITHOUT_PROTOTYPES = ("class means", "unit class means", "bidirectional")
+WITHOUT_PROTOTYPES = (
+    *("class means", "unit class means", "bidirectional", "directions", "target pass"),
+)
 READS_PROTOTYPES = [
     name for name in CALLS if name not in WITHOUT_PROTOTYPES and "upsampled" not in name
 ]
 ONE_OF_EACH = [
     *("mean", "none", "logits", "unit class means", "bidirectional", "pairs", "upsampled"),
-    "distribution",
+    *("distribution", "target pass"),
 ]
+READ_AGAIN = ("target pass",)
+"""The first gradient scales what the forward sweep wrote, later ones read the features again."""

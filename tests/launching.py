@@ -1,9 +1,12 @@
-"""Counts what would start on a GPU: torch's own operators that write something, and kernels."""
+"""What operators of torch do in a call: what would start on a GPU, and the room they take."""
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 NOTHING_STARTS = ("empty", "_local_scalar_dense", "is_same_size")
 """Parts of names of operators that only make room, or look."""
@@ -40,3 +43,19 @@ def launches_of_torch(call: Any) -> Counter[str]:
         call()
     assert not any(name.startswith("protocontrast") for name in mode.found), mode.found
     return mode.found
+
+
+class Largest(TorchDispatchMode):
+    """The size of the largest tensor that appears within it."""
+
+    def __init__(self, size_of: Callable[[Tensor], int]) -> None:
+        super().__init__()
+        self.size_of, self.largest = size_of, 0
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        result = function(*args, **(kwargs or {}))
+        sizes = [self.size_of(one) for one in tree_leaves(result) if isinstance(one, Tensor)]
+        self.largest = max(self.largest, *sizes, 0)
+        return result

@@ -41,13 +41,22 @@ layouts = st.sampled_from(LAYOUTS)
 
 
 @st.composite
-def feature_shapes(draw: st.DrawFn, forms: str = "BPN") -> tuple[int, ...]:
-    """(B, D, H, W) for "B", (B, D, P) for "P", (N, D) for "N"; some without any pixel."""
+def feature_shapes(draw: st.DrawFn, forms: str = "BPNV") -> tuple[int, ...]:
+    """(B, D, H, W) for "B", with (Z, H, W) for "V", (B, D, P) for "P", (N, D) for "N".
+
+    Some are without any pixel.
+    """
     form = draw(st.sampled_from(forms))
     side = st.sampled_from([1, 2, 3, 5, 8, 13])
     many = draw(st.sampled_from([2, 1, 5, 66, 67, 129, 131]))
     images = draw(st.sampled_from([2, 1, 3]))
-    sizes = {"B": (images, draw(side), draw(side)), "P": (images, many), "N": (many,)}[form]
+    height, width = draw(side), draw(side)
+    sizes = {
+        "B": (images, height, width),
+        "V": (images, 2, height, width),
+        "P": (images, many),
+        "N": (many,),
+    }[form]
     if draw(st.integers(0, 9)) == 9:
         emptied = draw(st.integers(0, len(sizes) - 1))
         sizes = tuple(0 if i == emptied else size for i, size in enumerate(sizes))
@@ -55,7 +64,7 @@ def feature_shapes(draw: st.DrawFn, forms: str = "BPN") -> tuple[int, ...]:
 
 
 def pixel_shape(features: tuple[int, ...]) -> tuple[int, ...]:
-    """(B, H, W), (B, P) or (N,) of features of a shape."""
+    """(B, H, W), (B, Z, H, W), (B, P) or (N,) of features of a shape."""
     return features[:1] if len(features) == 2 else (features[0], *features[2:])
 
 

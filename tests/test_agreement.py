@@ -26,6 +26,8 @@ class Implementation:
         product, nearest = features @ prototypes.t(), torch.arange(len(features))
         if backend == "naive":
             return product, nearest
+        if self.fault == "written":
+            features.data.add_(0.5)
         if self.fault == "value":
             product = product + 1e-3
         if self.fault == "features":
@@ -44,7 +46,8 @@ class Implementation:
 
 
 def check(fault: str) -> None:
-    assert_agrees(Implementation(fault), CALL, ["features", "prototypes"], scales=SCALES)
+    call = {name: value.clone() for name, value in CALL.items()}
+    assert_agrees(Implementation(fault), call, ["features", "prototypes"], scales=SCALES)
 
 
 def test_right_results_pass() -> None:
@@ -54,6 +57,7 @@ def test_right_results_pass() -> None:
 @pytest.mark.parametrize(
     ("fault", "text"),
     [
+        ("written", "a tensor that is given was written"),
         ("value", "result 0: error"),
         ("features", "gradient of features: error"),
         ("prototypes", "gradient of prototypes: error"),

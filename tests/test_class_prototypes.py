@@ -5,89 +5,18 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
 
 from protocontrast import ClassPrototypes, class_prototypes
-from tests.agreement import assert_agrees, values_and_gradients
-from tests.small_tiles import small_tiles
-from tests.strategies import (
-    LABEL_DTYPES,
-    LABEL_KINDS,
-    NAN,
-    class_counts,
-    dtypes,
-    feature_shapes,
-    label_map,
-    laid_out,
-    layouts,
-    normal,
-    pixel_shape,
-    rows_of,
-    seeds,
-    weights,
-)
+from tests.agreement import values_and_gradients
+from tests.operator_calls import MEANS
+from tests.strategies import LABEL_DTYPES, NAN, label_map, normal, pixel_shape, weights
 
 BACKENDS = ["eager", "naive"]
 
 
-@st.composite
-def calls(draw: st.DrawFn, **fixed: Any) -> dict[str, Any]:
-    """Calls of any form; what is named is fixed."""
-    shape = fixed.pop("shape", None) or draw(feature_shapes())
-    seed, dtype = draw(seeds), fixed.pop("dtype", None) or draw(dtypes)
-    num_classes = draw(class_counts)
-    label_dtype, ignore_index = draw(st.sampled_from(LABEL_DTYPES))
-    kind, pixels = draw(st.sampled_from(LABEL_KINDS)), pixel_shape(shape)
-    weight_dtype = draw(st.sampled_from([None, torch.float32, torch.float64, torch.bfloat16]))
-    features = normal(seed, shape, dtype)
-    columns = features if features.dim() == 2 else features.movedim(1, -1)
-    chosen = torch.rand(pixels, generator=torch.Generator().manual_seed(seed))
-    if draw(st.booleans()):
-        columns[chosen < 0.2] = 0
-    call = {
-        "features": laid_out(features, draw(layouts)),
-        "labels": label_map(seed, pixels, num_classes, kind, label_dtype, ignore_index),
-        "num_classes": num_classes + draw(st.integers(0, 2)),
-        "ignore_index": ignore_index,
-        "pixel_weight": None if weight_dtype is None else weights(seed, pixels, weight_dtype),
-        "normalize": draw(st.booleans()),
-        "per_image": len(shape) > 2 and draw(st.booleans()),
-    }
-    return {**call, **fixed}
-
-
-def scales_of(call: dict[str, Any]) -> dict[str, float]:
-    """Sizes of the terms: the longest feature, and one over the smallest length and count."""
-    lengths = rows_of(call["features"]).double().norm(dim=1)
-    weight = call["pixel_weight"]
-    smallest = 1.0
-    if weight is not None and (weight > 0).any():
-        smallest = float(weight[weight > 0].min())
-    lengths = lengths[lengths > 0]
-    if not lengths.numel():
-        return {"value": 1.0, "features": 1.0}
-    reach = 1 / float(lengths.min()) if call["normalize"] else 1.0
-    return {"value": max(1.0, float(lengths.max())), "features": 10 * reach / smallest}
-
-
-@pytest.mark.parametrize("per_image", [False, True])
-@pytest.mark.parametrize("normalize", [False, True])
-@given(data=st.data(), upstream_seed=seeds)
-def test_any_call(
-    normalize: bool, per_image: bool, data: st.DataObject, upstream_seed: int
-) -> None:
-    shape = data.draw(feature_shapes("BP" if per_image else "BPN"))
-    call = data.draw(calls(shape=shape, normalize=normalize, per_image=per_image))
-    scales = scales_of(call)
-    with small_tiles():
-        assert_agrees(
-            class_prototypes, call, ["features"], scales=scales, upstream_seed=upstream_seed
-        )
-
-
 @pytest.mark.parametrize("backend", BACKENDS)
-@given(call=calls())
+@given(call=MEANS.map(lambda drawn: drawn.given))
 def test_ignored_pixels_are_never_read(backend: str, call: dict[str, Any]) -> None:
     ignored = call["labels"].long() == call["ignore_index"]
     weight = call["pixel_weight"]
@@ -231,32 +160,8 @@ def test_per_image_is_one_call_per_image() -> None:
     assert torch.equal(stats.count, torch.stack([single.count for single in singles]))
 
 
-@pytest.mark.parametrize("normalize", [False, True])
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-@pytest.mark.parametrize("shape", [(2, 7, 3, 5), (2, 7, 15), (15, 7)])
-def test_the_gradient_has_the_features_memory_format(
-    shape: tuple[int, ...], layout: str, normalize: bool
-) -> None:
-    features = laid_out(normal(0, shape, torch.bfloat16), layout).requires_grad_()
-    labels = label_map(1, pixel_shape(shape), 4)
-    mean = class_prototypes(features, labels, 4, normalize=normalize).mean
-    (gradient,) = torch.autograd.grad(mean.sum(), features)
-    assert gradient.stride() == features.stride()
-    assert gradient.dtype == torch.bfloat16
-
-
 def gradient_of(mean: Tensor, features: Tensor, upstream: Tensor) -> Tensor:
     return torch.autograd.grad(mean, features, upstream, retain_graph=True)[0]
-
-
-def test_a_kept_graph_and_upstream_gradients_of_any_stride() -> None:
-    features = normal(0, (2, 7, 3, 5), torch.float32).requires_grad_()
-    mean = class_prototypes(features, label_map(1, (2, 3, 5), 4), 4, normalize=True).mean
-    upstream = normal(2, (7, 4), torch.float32).t()
-    first = gradient_of(mean, features, upstream)
-    assert torch.equal(gradient_of(mean, features, upstream.contiguous()), first)
-    ones = torch.ones(1).expand(4, 7)
-    assert torch.equal(gradient_of(mean, features, ones), gradient_of(mean, features, ones.clone()))
 
 
 def _upstream_of_a_class(

@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from protocontrast import class_prototypes, class_statistics, naive
 from protocontrast.calls import ClassSquaresCall
 from tests.agreement import widened
+from tests.operator_calls import MEANS
 from tests.small_tiles import small_tiles
 from tests.strategies import NAN, label_map, normal, rows_of, seeds
-from tests.test_class_prototypes import calls
 from tests.tolerance import assert_within
 
 BACKENDS = ["eager", "naive"]
 
 
-@given(call=calls())
+@given(call=MEANS.map(lambda drawn: drawn.given))
 def test_any_call(call: dict[str, Any]) -> None:
     with small_tiles():
         ours = class_statistics(**call, backend="eager")

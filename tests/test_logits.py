@@ -3,48 +3,11 @@
 import pytest
 import torch
 from hypothesis import given
-from hypothesis import strategies as st
 
 from protocontrast import pixel_prototype_contrast, prototype_logits
-from tests.agreement import assert_agrees, similarity_scales
-from tests.small_tiles import small_tiles
-from tests.strategies import (
-    NAN,
-    ContrastCase,
-    channels,
-    class_counts,
-    contrast_cases,
-    feature_shapes,
-    normal,
-    rows_of,
-    seeds,
-)
+from tests.strategies import NAN, ContrastCase, class_counts, feature_shapes, normal
 
 BACKENDS = ["eager", "naive"]
-NAMES = ("features", "prototypes", "present", "similarity", "temperature")
-
-
-def assert_any_call_agrees(similarity: str, data: st.DataObject, backend: str) -> None:
-    case = data.draw(contrast_cases(similarity=similarity, spoilt=None))
-    everything = {**case.tensors(), **case.settings}
-    call = {name: everything[name] for name in NAMES}
-    wanted = data.draw(
-        st.sampled_from([("features",), ("prototypes",), ("features", "prototypes")])
-    )
-    # Upstream gradients are standard normal: four times their number bounds a pixel's sum.
-    slope = torch.full((len(rows_of(call["features"])),), 4.0 * case.num_classes)
-    scales = similarity_scales(call, slope, similarity, case.temperature)
-    assert_agrees(
-        prototype_logits, call, wanted, scales=scales, upstream_seed=data.draw(seeds),
-        backend=backend,
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize("similarity", ["cosine", "dot", "euclidean"])
-@given(data=st.data())
-def test_any_call(similarity: str, data: st.DataObject) -> None:
-    with small_tiles():
-        assert_any_call_agrees(similarity, data, "eager")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -97,44 +60,3 @@ def test_cross_entropy_of_the_logits_is_the_contrast() -> None:
     plain = torch.nn.functional.cross_entropy(found, call["labels"], ignore_index=255)
     loss = pixel_prototype_contrast(call["features"], call["labels"], call["prototypes"])
     torch.testing.assert_close(plain, loss, rtol=1e-12, atol=0)
-
-
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-@pytest.mark.parametrize("shape", [(2, 7, 3, 5), (2, 7, 15), (15, 7)])
-def test_the_gradient_has_the_features_memory_format(
-    shape: tuple[int, ...], layout: str, backend: str = "eager"
-) -> None:
-    features = ContrastCase(0, shape, 4, layout=layout).tensors()["features"].requires_grad_()
-    found = prototype_logits(features, normal(1, (4, 7), torch.float32), backend=backend)
-    (gradient,) = torch.autograd.grad(found.sum(), features)
-    assert gradient.stride() == features.stride()
-
-
-def assert_upstream_gradients_of_any_stride(
-    depth: int, num_classes: int, seed: int, backend: str
-) -> None:
-    shape = (2, depth, 3, 5)
-    features = normal(seed, shape, torch.float32).requires_grad_()
-    prototypes = normal(seed + 1, (num_classes, depth), torch.float32).requires_grad_()
-    found = prototype_logits(features, prototypes, backend=backend)
-    upstream = normal(seed, (5, 3, num_classes, 2), torch.float32).permute(3, 2, 1, 0)
-    leaves = (features, prototypes)
-    permuted = torch.autograd.grad(found, leaves, upstream, retain_graph=True)
-    contiguous = torch.autograd.grad(found, leaves, upstream.contiguous())
-    assert all(torch.equal(a, b) for a, b in zip(permuted, contiguous, strict=True))
-
-
-@given(depth=channels, num_classes=class_counts, seed=seeds)
-def test_upstream_gradients_of_any_stride(depth: int, num_classes: int, seed: int) -> None:
-    assert_upstream_gradients_of_any_stride(depth, num_classes, seed, "eager")
-
-
-def test_a_bank_may_change_between_forward_and_backward(backend: str = "eager") -> None:
-    features = normal(0, (9, 3)).requires_grad_()
-    bank, present = normal(1, (4, 3)), torch.tensor([True, False, True, True])
-    found = prototype_logits(features, bank, present=present, backend=backend)
-    upstream = normal(2, (9, 4))
-    (expected,) = torch.autograd.grad(found, features, upstream, retain_graph=True)
-    bank.zero_()
-    present.logical_not_()
-    assert torch.equal(torch.autograd.grad(found, features, upstream)[0], expected)

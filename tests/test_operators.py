@@ -131,6 +131,13 @@ CASES: list[tuple[str, tuple[Any, ...]]] = [
 ]  # fmt: skip
 
 
+def on(arguments: tuple[Any, ...], backend: str) -> tuple[Any, ...]:
+    """A case's arguments with another backend, where the operator takes one."""
+    return tuple(
+        backend if isinstance(value, str) and value == BACKEND else value for value in arguments
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "arguments"), CASES, ids=[f"{i}-{name}" for i, (name, _) in enumerate(CASES)]
 )

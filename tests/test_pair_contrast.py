@@ -1,6 +1,5 @@
 """`pair_contrast`: eager equals `naive`, and `naive` equals loops over pairs."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,9 +11,11 @@ from torch import Tensor
 from protocontrast import pair_contrast
 from protocontrast.calls import PairRolesCall
 from protocontrast.eager import pair_contrast as eager
-from tests.agreement import assert_agrees, values_and_gradients
-from tests.pair_cases import WANTED, Case, cases, looped, mass, scales
-from tests.strategies import normal, seeds
+from tests.agreement import values_and_gradients
+from tests.launching import Largest
+from tests.operator_calls import pairs
+from tests.pair_cases import Case, cases, looped, mass
+from tests.strategies import normal
 
 BACKENDS = ["eager", "naive"]
 LOOPED = {
@@ -24,19 +25,6 @@ LOOPED = {
     "weights": Case(anchor_weight=torch.float32),
     "one class": Case(label_kind="one_class"),
 }
-
-
-def assert_case_agrees(case: Case, upstream_seed: int, backend: str = "eager") -> None:
-    call = case.call()
-    assert_agrees(
-        pair_contrast, call, case.wanted, scales=scales(call, upstream_seed),
-        upstream_seed=upstream_seed, backend=backend,
-    )  # fmt: skip
-
-
-@given(case=cases(), upstream_seed=seeds)
-def test_any_call(case: Case, upstream_seed: int) -> None:
-    assert_case_agrees(case, upstream_seed)
 
 
 @pytest.mark.parametrize("denominator", ["negatives", "all"])
@@ -55,7 +43,7 @@ def test_seams(
     monkeypatch.setattr(eager, "BLOCK", 3)
     monkeypatch.setattr(eager, "TILE", 4)
     how = {"temperature": temperature, "denominator": denominator, "similarity": similarity}
-    assert_case_agrees(LOOPED[name]._replace(**how), 1)
+    pairs(LOOPED[name]._replace(**how)).assert_agrees("eager")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -115,18 +103,13 @@ def test_who_does_not_count(denominator: str, similarity: str, backend: str) -> 
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize(
-    ("anchors", "keys", "labels"), [(0, 3, 0), (3, 0, 0), (0, 0, 0), (3, 3, 255), (3, 3, 9)]
-)
-def test_nothing_counts(anchors: int, keys: int, labels: int, backend: str) -> None:
-    leaf = normal(0, (anchors, 4), torch.float32).requires_grad_()
-    others = normal(1, (keys, 4), torch.float32).requires_grad_()
-    own = torch.full((anchors,), labels)
-    loss = pair_contrast(leaf, own, others, torch.arange(keys), backend=backend)
+def test_without_a_positive_the_mean_is_zero(backend: str) -> None:
+    leaves = [normal(i, (3, 4), torch.float32).requires_grad_() for i in range(2)]
+    loss = pair_contrast(
+        leaves[0], torch.full((3,), 9), leaves[1], torch.arange(3), backend=backend
+    )
     assert loss == 0
-    gradients = torch.autograd.grad(loss, (leaf, others))
-    assert all((gradient == 0).all() for gradient in gradients)
-    assert [gradient.shape for gradient in gradients] == [leaf.shape, others.shape]
+    assert all((gradient == 0).all() for gradient in torch.autograd.grad(loss, leaves))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -148,6 +131,22 @@ def test_a_valid_row_that_is_nan_gives_nan(backend: str) -> None:
         reduction="none", backend=backend,
     )  # fmt: skip
     assert torch.isnan(each).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("backend", ["eager"])
+@pytest.mark.parametrize("denominator", ["negatives", "all"])
+def test_a_negative_that_is_nan_is_read_by_anchors_of_other_classes(
+    denominator: str, backend: str
+) -> None:
+    keys = torch.eye(4)[[0, 1, 2]]
+    keys[2] = torch.nan
+    call = torch.eye(4)[:3], torch.tensor([0, 1, 2]), keys, torch.tensor([0, 1, 1])
+    found, expected = (
+        pair_contrast(*call, denominator=denominator, reduction="none", backend=one)
+        for one in (backend, "naive")
+    )
+    torch.testing.assert_close(found, expected, equal_nan=True)
+    assert found.isnan().tolist() == [True, True, False]
 
 
 @pytest.mark.parametrize("denominator", ["negatives", "all"])
@@ -180,22 +179,6 @@ def test_order_and_names_of_classes_do_not_matter(denominator: str, data: st.Dat
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9 / case.temperature)
 
 
-def test_two_runs_give_the_same_bits() -> None:
-    call = Case(anchors=600, keys=2100, depth=16, reduction="none").call()
-    runs = [values_and_gradients(pair_contrast, call, WANTED, 0) for _ in range(2)]
-    assert torch.equal(runs[0][0][0], runs[1][0][0])
-    assert all(torch.equal(runs[0][1][name], runs[1][1][name]) for name in WANTED)
-
-
-@pytest.mark.parametrize("layout", ["contiguous", "transposed"])
-def test_gradients_have_the_rows_memory_format(layout: str) -> None:
-    call = Case(layout=layout, key_layout=layout, dtype=torch.bfloat16).call()
-    _, gradients = values_and_gradients(pair_contrast, call, WANTED, 0)
-    for name in WANTED:
-        assert gradients[name].stride() == call[name].stride()
-        assert gradients[name].dtype == call[name].dtype
-
-
 def test_a_bank_that_moves_before_backward_is_noticed() -> None:
     call = Case().call()
     leaf = call["anchors"].requires_grad_()
@@ -205,21 +188,6 @@ def test_a_bank_that_moves_before_backward_is_noticed() -> None:
         torch.autograd.grad(loss, leaf)
 
 
-class _Watch(torch.utils._python_dispatch.TorchDispatchMode):
-    """Notes the elements of the largest tensor that appears."""
-
-    largest = 0
-
-    def __torch_dispatch__(
-        self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        result = function(*args, **(kwargs or {}))
-        for value in torch.utils._pytree.tree_leaves(result):
-            if isinstance(value, Tensor):
-                self.largest = max(self.largest, value.numel())
-        return result
-
-
 @pytest.mark.parametrize("similarity", ["cosine", "euclidean"])
 @pytest.mark.parametrize("exclude_self", [False, True])
 def test_pairs_are_never_held(exclude_self: bool, similarity: str) -> None:
@@ -227,7 +195,7 @@ def test_pairs_are_never_held(exclude_self: bool, similarity: str) -> None:
     call = Case(anchors=2048, keys=2048, depth=3, exclude_self=exclude_self).call()
     settings = similarity, 0.1, False, exclude_self, 255
     rows = call["anchors"], call["anchor_labels"], call["keys"], call["key_labels"]
-    with _Watch() as watch:
+    with Largest(Tensor.numel) as watch:
         roles = PairRolesCall(*rows, call["key_labels"], None, *settings)
         _, _, statistics = eager.pair_contrast(roles)
         eager.pair_contrast_backward(torch.ones(2048), roles, (True, True), statistics)

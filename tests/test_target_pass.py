@@ -11,15 +11,7 @@ from torch import Tensor
 
 from protocontrast.functional.target_pass import TargetPass
 from tests.agreement import similarity_scales, widened
-from tests.strategies import (
-    NAN,
-    contrast_cases,
-    label_map,
-    normal,
-    rows_of,
-    seeds,
-    soft_map,
-)
+from tests.strategies import NAN, contrast_cases, label_map, normal, rows_of, seeds, soft_map
 from tests.target_passes import target_pass
 from tests.test_transfer import undecided
 from tests.tolerance import STEPS, assert_within
@@ -132,11 +124,12 @@ def assert_pass_agrees(call: Call, upstream: Tensor, backend: str = "eager") -> 
     assert_within(*triple, scale=scales["features"], name="gradient")
 
 
+@pytest.mark.parametrize("backend", ["eager"])
 @given(call=calls(), seed=seeds, even=st.booleans())
-def test_any_call(call: Call, seed: int, even: bool) -> None:
+def test_any_call(call: Call, seed: int, even: bool, backend: str) -> None:
     assume(not rounding_decides(call))
     upstream = normal(seed, (len(call["prototypes"]),))
-    assert_pass_agrees(call, torch.full_like(upstream, 0.3) if even else upstream)
+    assert_pass_agrees(call, torch.full_like(upstream, 0.3) if even else upstream, backend)
 
 
 def plain_call(dtype: torch.dtype = torch.float32, classes: int = 5) -> Call:

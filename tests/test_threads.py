@@ -1,4 +1,4 @@
-"""Results of eager operators are the same bits for every number of threads."""
+"""Results of operators on a CPU are the same bits for every number of threads."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -80,17 +80,25 @@ CALLS: dict[str, tuple[Callable[..., Tensor], list[tuple[int, ...]]]] = {
 }
 
 
-def _bits(call: Callable[..., Tensor], shapes: list[tuple[int, ...]], threads: int) -> list[Tensor]:
+def bits(name: str, threads: int) -> list[Tensor]:
+    """The value and every gradient."""
+    call, shapes = CALLS[name]
     torch.set_num_threads(threads)
     leaves = [normal(i, shape, torch.float32).requires_grad_() for i, shape in enumerate(shapes)]
     value = call(*leaves)
     return [value.detach(), *torch.autograd.grad(value, leaves, torch.ones_like(value))]
 
 
+def same(one: list[Tensor], other: list[Tensor]) -> bool:
+    return all(torch.equal(*pair) for pair in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("backend", ["eager"])
 @pytest.mark.parametrize("name", CALLS)
-def test_values_and_gradients(name: str) -> None:
-    one, two = (_bits(*CALLS[name], threads) for threads in (1, 2))
-    assert all(torch.equal(*pair) for pair in zip(one, two, strict=True))
+def test_values_and_gradients(name: str, backend: str) -> None:
+    with pc.default_backend(backend):
+        one, *others = (bits(name, threads) for threads in (1, 2, 3, 7))
+    assert all(same(one, other) for other in others)
 
 
 @pytest.mark.parametrize(
@@ -110,5 +118,5 @@ def test_what_has_no_gradient(call: Callable[..., tuple[Tensor, ...]]) -> None:
     found = []
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        found.append(call(*given))
-    assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
+        found.append([*call(*given)])
+    assert same(*found)

@@ -1,32 +1,20 @@
 """`upsampled_cross_entropy`: eager equals `naive`, and both equal interpolate and cross_entropy."""
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
 
 from protocontrast import upsampled_cross_entropy
 from protocontrast.calls import UpsampledCall
 from protocontrast.eager import resampling
 from protocontrast.eager import upsampled_cross_entropy as eager
 from tests.agreement import assert_agrees, values_and_gradients, widened
-from tests.strategies import seeds
+from tests.launching import Largest
 from tests.tolerance import assert_within
 from tests.upsampled_cases import Case, cases, composed, scales
 
 BACKENDS = ["eager", "naive"]
-
-
-@given(case=cases(), upstream_seed=seeds)
-def test_any_call(case: Case, upstream_seed: int) -> None:
-    assert_agrees(
-        upsampled_cross_entropy, case.call(), ("logits",), scales=scales(case),
-        upstream_seed=upstream_seed,
-    )  # fmt: skip
 
 
 @pytest.fixture
@@ -76,30 +64,15 @@ def test_sizes_of_several_tiles(size: tuple[int, int], align_corners: bool) -> N
     assert error <= 1e-6 * truth[1]["logits"].abs().max()
 
 
-class _Watch(torch.utils._python_dispatch.TorchDispatchMode):
-    """Notes the bytes of the largest tensor that appears."""
-
-    largest = 0
-
-    def __torch_dispatch__(
-        self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        result = function(*args, **(kwargs or {}))
-        for value in torch.utils._pytree.tree_leaves(result):
-            if isinstance(value, Tensor):
-                self.largest = max(self.largest, value.untyped_storage().nbytes())
-        return result
-
-
 @pytest.mark.parametrize("scale", [4, 8])
 def test_the_largest_tensor_does_not_grow_with_the_labels(scale: int) -> None:
     case = Case(shape=(1, 19, 40, 64), size=(40 * scale, 64 * scale))
     call = case.call()
     labels = call["labels"].to(torch.uint8)
-    with _Watch() as watch:
+    with Largest(lambda value: value.untyped_storage().nbytes()) as watch:
         read = UpsampledCall(call["logits"], labels, None, 255, False, 0.0)
         eager.upsampled_cross_entropy_with_gradient(read, True, (True,))
     assert 0 < watch.largest <= resampling.CHUNK_BYTES
-    with _Watch() as watch:
+    with Largest(lambda value: value.untyped_storage().nbytes()) as watch:
         composed(**call)
     assert watch.largest == 4 * call["logits"].numel() * scale**2

@@ -6,12 +6,11 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from torch import Tensor
-from torch.autograd import gradcheck
 from torch.export import export
 from torch.utils._pytree import tree_flatten
 
 import protocontrast as pc
-from tests.strategies import NAN, laid_out, normal
+from tests.strategies import laid_out, normal
 
 SPACE = (3, 2, 5)
 PIXELS = 30
@@ -237,27 +236,6 @@ def test_a_volume_is_read_in_place(layout: str) -> None:
     with Watch():
         pc.pixel_prototype_contrast(features, scene().labels, PROTOTYPES)
     assert pointers == [features.data_ptr()]
-
-
-def test_gradient_in_the_layout_of_the_volume() -> None:
-    features = scene("channels_last").features.requires_grad_()
-    pc.pixel_prototype_contrast(features, scene().labels, PROTOTYPES).backward()
-    assert features.grad.is_contiguous(memory_format=torch.channels_last_3d)
-
-
-def test_gradcheck() -> None:
-    given = scene(dtype=torch.float64)
-    spoilt = given.features.clone()
-    spoilt.movedim(1, -1)[given.labels == 255] = NAN
-    leaf = torch.where(spoilt.isnan(), 0, spoilt).requires_grad_()
-    prototypes = PROTOTYPES.double().requires_grad_()
-
-    def call(features: Tensor, prototypes: Tensor) -> Tensor:
-        return pc.pixel_prototype_contrast(
-            torch.where(spoilt.isnan(), NAN, features), given.labels, prototypes
-        )
-
-    assert gradcheck(call, (leaf, prototypes))
 
 
 class Contrast(torch.nn.Module):

@@ -51,9 +51,12 @@ def _read_labels(
         weight = torch.where(wrong, torch.nan, weight)
     if not call.label_smoothing:
         return index, weight, _Weights(weight, weight, None)
-    there = (scores != -torch.inf).to(scores.dtype)
+    there = scores != -torch.inf
     even = valid.to(scores.dtype) * call.label_smoothing / there.sum(dim=1).clamp_min_(1)
-    every = even[:, None] * (there if share is None else there.mul_(share[:, None]))
+    every = even[:, None] * (there if share is None else share[:, None])
+    if share is not None:
+        # 0 times a weight that is not finite is NaN.
+        every.masked_fill_(~(there & valid[:, None]), 0)
     own = weight * (1 - call.label_smoothing)
     return index, weight, _Weights(own + every.sum(dim=1), own, every)
 

@@ -2,12 +2,8 @@
 
 import pytest
 
-from tests.test_absent_logits import (
-    assert_absent_where_a_cell_is,
-)
-from tests.test_absent_logits import (
-    test_a_pixel_without_any_class_is_ignored as without_any_class,
-)
+from tests.test_absent_logits import assert_absent_where_a_cell_is
+from tests.test_absent_logits import test_a_pixel_without_any_class_is_ignored as without_any_class
 
 
 @pytest.mark.parametrize(("size", "aligned"), [((3, 4), True), ((6, 8), False)])

@@ -7,19 +7,16 @@ import torch
 
 import protocontrast as pc
 from protocontrast import kernels
-from tests.differentiable import scene
-from tests.test_operators import BACKEND, CASES
-
-
-def on_kernels(arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
-    """The case's arguments with the backend exchanged; None where the operator takes none."""
-    places = [i for i, value in enumerate(arguments) if isinstance(value, str) and value == BACKEND]
-    return (*arguments[: places[0]], "triton", *arguments[places[0] + 1 :]) if places else None
-
+from tests.differentiable import CALLS, scene
+from tests.test_operators import BACKEND, CASES, on
 
 # A gradient is written in the forward sweep by backends of a CPU alone.
-KERNEL_CASES = [(n, on_kernels(given)) for n, given in CASES if not n.endswith("_with_gradient")]
-KERNEL_CASES = [(name, arguments) for name, arguments in KERNEL_CASES if arguments is not None]
+KERNEL_CASES = [
+    (name, on(arguments, "triton"))
+    for name, arguments in CASES
+    if not name.endswith("_with_gradient")
+    and BACKEND in [one for one in arguments if isinstance(one, str)]
+]
 
 
 def test_every_kernel_has_a_case() -> None:
@@ -44,18 +41,14 @@ def test_opcheck(name: str, arguments: tuple[Any, ...]) -> None:
     assert set(results.values()) == {"SUCCESS"}
 
 
-@pytest.mark.parametrize("similarity", ["cosine", "dot", "euclidean"])
-def test_gradcheck(similarity: str) -> None:
-    features, labels, prototypes = scene(torch.float64)
-    leaves = features.clone().requires_grad_(), prototypes.clone().requires_grad_()
-
-    def loss(features: torch.Tensor, prototypes: torch.Tensor) -> torch.Tensor:
-        return pc.pixel_prototype_contrast(
-            features, labels, prototypes, similarity=similarity, temperature=0.5, backend="triton"
-        )
-
+@pytest.mark.parametrize("name", ["mean", "dot", "euclidean", "pairs none", "distribution none"])
+def test_gradcheck(name: str) -> None:
+    features, labels, prototypes = scene()
+    leaves = features.requires_grad_(), prototypes.requires_grad_()
     # Along one random direction: every entry of a Jacobian costs two calls.
-    assert torch.autograd.gradcheck(loss, leaves, fast_mode=True)
+    assert torch.autograd.gradcheck(
+        lambda f, p: CALLS[name](f, labels, p, backend="triton"), leaves, fast_mode=True
+    )
 
 
 def test_compiled_in_one_graph() -> None:

@@ -7,9 +7,8 @@ from itertools import product
 
 import pytest
 import torch
-from hypothesis import given
 
-from protocontrast import naive, upsampled_cross_entropy
+from protocontrast import naive
 from protocontrast.calls import UpsampledCall
 from protocontrast.kernels import upsampled_cross_entropy as kernel
 from protocontrast.kernels.upsampled_cross_entropy_backward import (
@@ -18,21 +17,9 @@ from protocontrast.kernels.upsampled_cross_entropy_backward import (
     upsampled_cross_entropy_backward,
 )
 from protocontrast.kernels.upsampling import most_in
-from tests.agreement import assert_agrees
-from tests.strategies import label_map, normal, seeds
-from tests.upsampled_cases import Case, cases, scales
-
-
-def assert_case_agrees(case: Case, upstream_seed: int) -> None:
-    assert_agrees(
-        upsampled_cross_entropy, case.call(), ("logits",), scales=scales(case),
-        upstream_seed=upstream_seed, backend="triton",
-    )  # fmt: skip
-
-
-@given(case=cases(size=(7, 8)), upstream_seed=seeds)
-def test_any_call(case: Case, upstream_seed: int) -> None:
-    assert_case_agrees(case, upstream_seed)
+from tests.operator_calls import upsampled
+from tests.strategies import label_map, normal
+from tests.upsampled_cases import Case
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
@@ -42,7 +29,7 @@ def test_sizes(
     shape: tuple[int, int, int, int], size: tuple[int, int], align_corners: bool
 ) -> None:
     case = Case(shape=shape, size=size, align_corners=align_corners, reduction="none")
-    assert_case_agrees(case, 1)
+    upsampled(case).assert_agrees("triton")
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
@@ -50,7 +37,7 @@ def test_sizes(
 def test_strips_of_columns(width: int, align_corners: bool) -> None:
     """At their seams, and where runs of columns are intervals between cells or are not."""
     case = Case(shape=(1, 3, 2, 16), size=(3, width), align_corners=align_corners, reduction="none")
-    assert_case_agrees(case, 1)
+    upsampled(case).assert_agrees("triton")
 
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
@@ -62,7 +49,7 @@ def test_classes_that_a_thread_holds_and_more(
         shape=(1, classes, 2, 3), size=size, class_weight=torch.float32, reduction="none",
         label_smoothing=label_smoothing,
     )  # fmt: skip
-    assert_case_agrees(case, 1)
+    upsampled(case).assert_agrees("triton")
 
 
 def intervals(inputs: int, outputs: int, align_corners: bool) -> list[int]:
@@ -106,12 +93,3 @@ def test_every_ratio(inputs: int, align_corners: bool) -> None:
         torch.testing.assert_close(kernel.upsampled_cross_entropy(call)[0], expected.detach())
         found = upsampled_cross_entropy_backward(upstream, call, (True,))
         torch.testing.assert_close(found, torch.autograd.grad(expected, leaf, upstream)[0])
-
-
-def test_a_label_that_is_no_class_turns_its_own_loss_into_nan() -> None:
-    labels = torch.tensor([[[0, 3, -1, 2**33, 255]]])
-    call = UpsampledCall(torch.zeros(1, 3, 1, 5), labels, None, 255, False, 0.0)
-    loss, mass = kernel.upsampled_cross_entropy(call)
-    assert loss.isnan().tolist() == [[[False, True, True, True, False]]]
-    assert loss[0, 0, 4] == 0
-    assert mass.isnan()

@@ -1,6 +1,7 @@
 """The library that these tests call: built from the sources at hand, with sanitizers if asked."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,9 +26,29 @@ def pytest_configure(config: pytest.Config) -> None:
     library.widest.cache_clear()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def served(item: pytest.Item) -> bool:
+    """Whether C has the operator, and the similarity: test_refusals.py is about the others."""
+    given = item.callspec.params if hasattr(item, "callspec") else {}
+    by_distance = given.get("similarity") == "euclidean" and "_of_transfer" in item.name
+    return not by_distance and "distribution" not in item.name
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Without a compiler there is nothing to test."""
+    here = [item for item in items if HERE in item.path.parents]
     if library.missing():
-        for item in items:
-            if HERE in item.path.parents:
-                item.add_marker(pytest.mark.skip(reason=f"expected a library {library.missing()}"))
+        for item in here:
+            item.add_marker(pytest.mark.skip(reason=f"expected a library {library.missing()}"))
+    refused = [item for item in here if not served(item)]
+    config.hook.pytest_deselected(items=refused)
+    items[:] = [item for item in items if item not in refused]
+
+
+@pytest.fixture(autouse=True)
+def instruction_set(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Calls of the widest there is, or of the one for which the test is parametrised."""
+    # The library may not be built before.
+    from tests.native.variants import NAMES, variant
+
+    with variant(getattr(request, "param", NAMES[-1])):
+        yield

@@ -16,7 +16,7 @@ from tests import test_compile as compiling
 from tests import test_gold_facts_transfer as facts
 from tests import test_odd_calls as odd
 from tests.differentiable import CALLS, ONE_OF_EACH, READS_PROTOTYPES, scene
-from tests.native.variants import NAMES, variant
+from tests.native.variants import EVERY
 
 FEATURES, LABELS, PROTOTYPES = scene(torch.float32)
 IN_EAGER_ALONE = ["class_statistics", "distribution_contrast"]
@@ -105,12 +105,9 @@ def test_two_domains_of_different_dtypes(dtypes: tuple[torch.dtype, ...]) -> Non
     torch.testing.assert_close(*found)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@EVERY
 @pytest.mark.parametrize("similarity", ["cosine", "dot"])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 1, 1), (1, 1, 1, 1)])
-def test_a_class_alone_has_a_share_of_exactly_1(
-    shape: tuple[int, ...], similarity: str, name: str
-) -> None:
-    with variant(name):
-        odd.test_one_of_everything(shape, similarity)
-        facts.test_one_present_class_is_certain()
+def test_a_class_alone_has_a_share_of_exactly_1(shape: tuple[int, ...], similarity: str) -> None:
+    odd.test_one_of_everything(shape, similarity)
+    facts.test_one_present_class_is_certain()

@@ -1,44 +1,17 @@
-"""The target pass in C equals `naive`, and is the same guest of torch as the eager one."""
+"""The target pass in C on tiles and spans of any kind, and what it scales instead of reading."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import assume, given
-from hypothesis import strategies as st
 from torch import Tensor
 
-from tests import test_target_pass as any_backend
-from tests import test_target_pass_autograd as derivatives
 from tests.agreement import similarity_scales, widened
-from tests.native.variants import NAMES, variant
-from tests.strategies import NAN, laid_out, normal, seeds, soft_map
+from tests.native.variants import EVERY
+from tests.strategies import NAN, laid_out, normal, soft_map
 from tests.target_passes import target_pass
+from tests.test_target_pass import assert_pass_agrees, passed, plain_call
 from tests.tolerance import assert_within
-
-
-@pytest.fixture
-def native(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Every plain call is one of C within these tests."""
-
-    def plain_call(*given: Any, **settings: Any) -> dict[str, Any]:
-        return {**any_backend.plain_call(*given, **settings), "backend": "native"}
-
-    monkeypatch.setattr(derivatives, "plain_call", plain_call)
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
-
-
-@pytest.mark.parametrize("name", NAMES)
-@given(call=any_backend.calls(), seed=seeds, even=st.booleans())
-def test_any_call(name: str, call: dict[str, Any], seed: int, even: bool) -> None:
-    assume(not any_backend.rounding_decides(call))
-    upstream = normal(seed, (len(call["prototypes"]),))
-    with variant(name):
-        weights = torch.full_like(upstream, 0.3) if even else upstream
-        any_backend.assert_pass_agrees(call, weights, "native")
 
 
 def large_call(layout: str, dtype: torch.dtype, soft: bool = False) -> dict[str, Any]:
@@ -46,7 +19,7 @@ def large_call(layout: str, dtype: torch.dtype, soft: bool = False) -> dict[str,
 
     A pixel in six is as far away as its dtype's square can not reach.
     """
-    call = any_backend.plain_call(dtype, classes=19)
+    call = plain_call(dtype, classes=19)
     random = torch.Generator().manual_seed(1)
     truth = torch.randint(19, (2, 40, 41), generator=random)
     call["features"] = call["prototypes"][truth] + 0.3 * normal(2, (2, 40, 41, 7), dtype)
@@ -65,14 +38,12 @@ def large_call(layout: str, dtype: torch.dtype, soft: bool = False) -> dict[str,
     return call
 
 
+@EVERY
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_whole_tiles(layout: str, dtype: torch.dtype, soft: bool) -> None:
-    call = large_call(layout, dtype, soft)
-    for name in NAMES:
-        with variant(name):
-            any_backend.assert_pass_agrees(call, normal(9, (19,)), "native")
+    assert_pass_agrees(large_call(layout, dtype, soft), normal(9, (19,)), "native")
 
 
 @pytest.mark.parametrize("normalize", [False, True])
@@ -88,7 +59,7 @@ def test_means_of_what_has_no_square(normalize: bool) -> None:
 @pytest.mark.parametrize("counted", [False, True])
 def test_what_is_not_finite_stays_in_its_class(value: float, counted: bool) -> None:
     """Of a class that is not counted it reaches the mean alone; unlabelled, nothing."""
-    call = any_backend.plain_call(torch.float32)
+    call = plain_call(torch.float32)
     call["features"][0, 2, :2] = value
     call["static"][0, :2] = torch.tensor([3, 255])
     call["counted"] = torch.arange(5) != 3 if not counted else call["counted"]
@@ -102,38 +73,10 @@ def test_what_is_not_finite_stays_in_its_class(value: float, counted: bool) -> N
     assert spoilt.flatten().nonzero().flatten().tolist() == ([0] if counted else [])
 
 
-def test_what_any_backend_does() -> None:
-    any_backend.test_the_mean_is_over_shared_classes("native")
-    any_backend.test_a_class_that_is_left_out_afterwards_is_as_if_never_counted("native")
-    any_backend.test_a_static_label_that_is_no_class_is_refused("native")
-    for wants in (False, True):
-        any_backend.test_means_that_are_not_wanted_are_zero(wants, "native")
-
-
-def test_gradcheck() -> None:
-    derivatives.test_gradcheck("native")
-
-
-@pytest.mark.usefixtures("native")
-def test_derivatives() -> None:
-    derivatives.test_every_backward_gives_the_same_gradient()
-    derivatives.test_an_upstream_gradient_may_be_nan_zero_or_empty()
-    for dtype in (torch.float32, torch.float16):
-        derivatives.test_inputs_may_change_between_forward_and_backward(dtype)
-    derivatives.test_double_backward_raises()
-    derivatives.test_func_grad_and_vmap()
-
-
-@pytest.mark.usefixtures("native")
-@pytest.mark.parametrize("counted", [True, False])
-def test_compiled_in_one_graph(counted: bool) -> None:
-    derivatives.test_compiled_in_one_graph(counted)
-
-
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_weights_of_classes_scale_what_the_forward_wrote(dtype: torch.dtype) -> None:
     """As exact as what reads the features again; a class of weight 0 may hold anything."""
-    call = any_backend.plain_call(dtype)
+    call = plain_call(dtype)
     call["features"][0, :, 0], call["static"][0, 0] = NAN, 2
     leaf = call["features"].requires_grad_()
     weights = torch.tensor([0.5, 3.0, 0.0, 7.0, -1.0])
@@ -147,7 +90,7 @@ def test_weights_of_classes_scale_what_the_forward_wrote(dtype: torch.dtype) -> 
     scaled, read = gradient(), gradient()
     assert (scaled[0, :, 0] == 0).all() and scaled.any()
     clean = {**call, "features": torch.nan_to_num(leaf.detach(), nan=1.0)}
-    plain, truth = (any_backend.passed(one, "naive", weights)[1] for one in (clean, widened(clean)))
+    plain, truth = (passed(one, "naive", weights)[1] for one in (clean, widened(clean)))
     padded = torch.cat([weights.abs().double(), torch.zeros(1)])
     slope = 2 * padded[found.labels.clamp(max=5)].flatten()
     scale = similarity_scales(clean, slope, "cosine", clean["temperature"])["features"]

@@ -1,35 +1,24 @@
-"""The same bits for every number of threads, after a fork, and from several threads at once."""
+"""C after a fork, and from several threads at once."""
 
 import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 import pytest
 import torch
-from torch import Tensor
 
 import protocontrast as pc
 from protocontrast.calls import ContrastCall
 from protocontrast.native import contrast as leaf
-from tests import test_threads as any_backend
-from tests.native.variants import NAMES, variant
+from tests.native.variants import EVERY
+from tests.shared import on
 from tests.strategies import normal
-from tests.test_threads import LABELS, MAP, TABLE
+from tests.test_threads import LABELS, MAP, TABLE, bits, same
 
-COVERED = [
-    *(
-        "contrast",
-        "contrast none",
-        "dot",
-        "euclidean",
-        "class means",
-        "unit class means",
-        "bidirectional",
-    ),
-    *("logits", "pairs", "upsampled"),
-]
+globals().update(on("native", "threads"))
+
+COVERED = ("contrast", "euclidean", "class means", "bidirectional", "logits", "pairs", "upsampled")
 
 
 @pytest.fixture(autouse=True)
@@ -39,47 +28,32 @@ def threads_restored() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def bits(name: str, threads: int) -> list[Tensor]:
-    call, shapes = any_backend.CALLS[name]
-    return any_backend._bits(partial(call, backend="native"), shapes, threads)
-
-
-def same(one: list[Tensor], other: list[Tensor]) -> bool:
-    return all(torch.equal(*pair) for pair in zip(one, other, strict=True))
-
-
-@pytest.mark.parametrize("threads", [2, 3, 7, 64])
+@EVERY
 @pytest.mark.parametrize("name", COVERED)
-def test_values_and_gradients(name: str, threads: int) -> None:
-    assert same(bits(name, 1), bits(name, threads))
-
-
-@pytest.mark.parametrize("on", NAMES[:-1])
-@pytest.mark.parametrize("name", COVERED)
-def test_every_variant(name: str, on: str) -> None:
-    with variant(on):
+def test_every_instruction_set(name: str) -> None:
+    with pc.default_backend("native"):
         assert same(bits(name, 1), bits(name, 2))
 
 
-@pytest.mark.parametrize("on", NAMES)
-def test_labels_and_a_step(on: str) -> None:
+@EVERY
+def test_labels_and_a_step() -> None:
     """What has no gradient, and the target pass."""
     features, target = (normal(i, MAP).float().requires_grad_() for i in range(2))
     found = []
     for threads in (1, 2, 5):
         torch.set_num_threads(threads)
-        with variant(on):
-            labels = pc.transfer_labels(features, normal(2, TABLE).float(), backend="native")
-            loss = pc.BiCL(19, 64, threshold=0.1, backend="native")(features, LABELS, target).loss
+        labels = pc.transfer_labels(features, normal(2, TABLE).float(), backend="native")
+        loss = pc.BiCL(19, 64, threshold=0.1, backend="native")(features, LABELS, target).loss
         found.append([*labels, loss.detach(), *torch.autograd.grad(loss, (features, target))])
     assert same(found[0], found[1]) and same(found[0], found[2])
 
 
-@pytest.mark.parametrize("name", ["contrast", "class means", "bidirectional", "pairs", "upsampled"])
+@pytest.mark.parametrize("name", COVERED)
 def test_several_python_threads_at_once(name: str) -> None:
-    alone = bits(name, 2)
-    with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: bits(name, 2), range(8)))
+    with pc.default_backend("native"):
+        alone = bits(name, 2)
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda _: bits(name, 2), range(8)))
     assert all(same(one, alone) for one in found)
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from protocontrast.native import build, library
 
 NAMES = [one.name for one in build.variants()[: library.widest() + 1]]
@@ -16,3 +18,7 @@ def variant(name: str) -> Iterator[None]:
         yield
     finally:
         library.variant = None
+
+
+EVERY = pytest.mark.parametrize("instruction_set", NAMES, indirect=True)
+"""A test runs on each; others run on the widest."""
