@@ -117,15 +117,15 @@ VARIANTS: Final[Mapping[str, tuple[str, Changes]]] = {
 PAIRS: Final[Mapping[str, tuple[str, str]]] = {
     "contrast, every pixel alike": ("bicl", "without_contrast"),
     "contrast, every class alike": ("balanced", "without_contrast"),
-    "contrast, every class alike, labels by frequency": ("balanced_prior", "without_contrast"),
-    "the same, no entropy": ("balanced_prior_no_entropy", "no_contrast_no_entropy"),
+    "contrast, labels by frequency": ("balanced_prior", "without_contrast"),
+    "contrast, labels by frequency, no entropy": ("balanced_prior_no_entropy", "no_contrast_no_entropy"),
     "contrast, every class alike, share 0.3": ("balanced_share", "share_without_contrast"),
     "balance by class": ("balanced", "bicl"),
     "dynamic labels, every pixel alike": ("bicl", "without_dynamic_labels"),
     "dynamic labels, every class alike": ("balanced", "balanced_static"),
     "the same that the head shares": ("balanced_agree", "balanced_static"),
-    "the same by class frequency, too": ("balanced_prior", "balanced_static"),
-    "the same, no entropy, too": ("balanced_prior_no_entropy", "balanced_static_no_entropy"),
+    "dynamic labels by frequency": ("balanced_prior", "balanced_static"),
+    "dynamic labels by frequency, no entropy": ("balanced_prior_no_entropy", "balanced_static_no_entropy"),
     "the same of a mean teacher": ("balanced_teacher", "balanced_static"),
     "the same for 0.6 of every class": ("balanced_coverage", "balanced_static"),
     "calibration, every class alike": ("balanced", "balanced_uncalibrated"),
@@ -194,6 +194,7 @@ CLASS_CAPTIONS: Final[Mapping[str, str]] = {
     "without_contrast": "no contrast",
     "bicl": "BiCL",
     "balanced": "balanced",
+    "balanced_prior_no_entropy": "by frequency",
     ORACLE: CAPTIONS[ORACLE],
 }
 # Photographs: the rows that tell whether anything transfers at all.
