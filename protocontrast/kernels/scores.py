@@ -314,6 +314,9 @@ def pulls_of(products, NARROW: tl.constexpr, META: tl.constexpr):
     else:
         size = unit_of(products, NARROW)
         high, low = split(products / size, NARROW)
+        if NARROW == tl.float16:
+            # A pixel that pulls nothing is not to be the largest of those in float16.
+            size = tl.where(tl.max(tl.abs(products), axis=1)[:, None] > 1e-37, size, 0.0)
         if META.OPERANDS == "split":
             return side_by_side(high, low, META), size
         else:
