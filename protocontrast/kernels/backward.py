@@ -33,6 +33,12 @@ def add_to_slot(slot, part, offs_d, again, C: tl.constexpr, D: tl.constexpr):
     tl.store(where_to, before + part, mask=(offs_c[None, :] < C) & (offs_d[:, None] < D))
 
 
+def keeps_prototypes(row: str, features: Tensor, given: Prototypes) -> bool:
+    """Whether the programs of a `row` of tile sizes do, which distances leave no use for."""
+    meta, _ = plan(row, features, len(given.rows))
+    return meta.PROGRAMS > 0 and given.similarity != "euclidean"
+
+
 def send_back(
     kernel: Any,
     row: str,
@@ -46,7 +52,7 @@ def send_back(
 
     It takes features, prepared prototypes, the features' gradient, partial sums of the
     prototypes', each of these None where not wanted, what `walkers` says if its programs keep
-    prototypes, else None, then `arguments` of its own.
+    prototypes and sum nothing, else None, then `arguments` of its own.
     """
     images, channels, pixels = features.shape
     prototypes = given.rows
@@ -55,7 +61,7 @@ def send_back(
         return gradient, torch.zeros_like(prototypes) if wants[1] else prototypes.new_empty(0)
     prepared = prepare(features, given)
     meta, how = plan(row, features, len(prototypes))
-    if given.similarity == "euclidean":
+    if not keeps_prototypes(row, features, given):
         meta = meta._replace(PROGRAMS=0)
     span = meta.BLOCK_P
     walk, partial = None, None
@@ -64,7 +70,7 @@ def send_back(
         slots = images * tile_count(pixels, span)
         partial = features.new_empty(slots, meta.C, channels, dtype=accumulation_dtype(features))
     programs = images * tile_count(pixels, span)
-    if meta.PROGRAMS:
+    if meta.PROGRAMS and not wants[1]:
         walk = walkers(features, meta)
         programs = walk[1]
     meta = meta._replace(SPAN=span, SIMILARITY=given.similarity, IGNORE_INDEX=ignore_index)

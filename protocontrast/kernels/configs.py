@@ -22,7 +22,8 @@ KERNELS = (
     *("distribution_contrast", "distribution_contrast_backward"),
     "distribution_contrast_backward_both",
 )
-"""`contrast_backward` to the features alone, `_both` also or only to the prototypes."""
+"""`contrast_backward` to the features alone, `_both` also or only to the prototypes: only, where
+its programs keep them."""
 
 LARGEST_TILE = 128
 """Pixels of the widest tile of a kernel that sums over pixels; every BLOCK_P of one divides it, so
@@ -70,7 +71,7 @@ PAIRS = ("pair_contrast", "pair_contrast_backward")
 DISTRIBUTION = ("distribution_contrast",)
 DISTRIBUTION_FEATURES = ("distribution_contrast_backward",)
 DISTRIBUTION_BOTH = ("distribution_contrast_backward_both",)
-WALKING = (*FORWARD, *FEATURES)
+WALKING = (*FORWARD, *FEATURES, *BOTH[:1])
 DISTRIBUTIONS = (*DISTRIBUTION, *DISTRIBUTION_FEATURES, *DISTRIBUTION_BOTH)
 
 ROWS: tuple[Row, ...] = (
@@ -86,6 +87,7 @@ ROWS: tuple[Row, ...] = (
     Row(("sm100",), FEATURES, (2,), 128, 32, Config(64, 128, 8, 1)),
     Row(("sm80", "gfx942"), FEATURES, (2,), 128, 32, Config(32, 128, 4, 1)),
     # Larger ones are read again, from cache: kept, they leave a multiprocessor one program.
+    Row(("sm90",), FEATURES, (2,), ANY, 32, Config(256, 32, 8, 3)),
     Row(NVIDIA, FEATURES, (2,), ANY, 32, Config(128, 32, 4, 2)),
     Row(("sm90",), FORWARD, (4,), ANY, 32, Config(128, 32, 4, 3, 0, "bf16x6")),
     Row(("sm90",), (*FEATURES, *BOTH[:1]), (4,), ANY, 32, Config(64, 32, 4, 2, 0, "bf16x6")),
@@ -95,6 +97,8 @@ ROWS: tuple[Row, ...] = (
     Row(("sm80",), FORWARD, (2,), ANY, 32, Config(128, 64, 4, 3)),
     Row(("sm100",), FORWARD, (2,), ANY, 32, Config(128, 64, 8, 2)),
     Row(GPUS, FORWARD, (2,), ANY, 32, Config(128, 64, 4, 2)),
+    # The sums of all channels stay in registers, without the tile.
+    Row(("sm90",), BOTH[:1], (2,), 256, 32, Config(64, 64, 4, 2, 2)),
     Row(("sm100",), BOTH, (2,), ANY, 32, Config(64, 64, 8, 1)),
     Row(NVIDIA, ("logits_backward",), (2,), ANY, 32, Config(64, 64, 8, 1)),
     Row(GPUS, BACKWARD, (2,), ANY, 32, Config(64, 64, 4, 2)),

@@ -1,7 +1,8 @@
 """Gradients of the contrast: (M4) to the features and, in partial sums, to the prototypes.
 
 Where a tile of all channels fits a program (BLOCK_D >= D) the features are read once; else the
-second read of a tile, moments after the first, comes from cache.
+second read of a tile, moments after the first, comes from cache. Programs that keep the prototypes
+take one of both gradients.
 """
 
 from typing import Any, NamedTuple
@@ -11,21 +12,26 @@ import triton.language as tl
 from torch import Tensor
 
 from protocontrast.calls import ContrastCall
-from protocontrast.kernels.backward import add_to_slot, send_back
+from protocontrast.kernels.backward import add_to_slot, keeps_prototypes, send_back
+from protocontrast.kernels.class_prototypes import finite, halves_joined
 from protocontrast.kernels.lengths import lengths_of
 from protocontrast.kernels.meta import constants
 from protocontrast.kernels.prototypes import Prototypes
 from protocontrast.kernels.scores import (
+    add_pulls,
     add_scores,
     kept_of,
     kept_scores,
     load_blocks,
     logits_of,
+    no_pulls,
+    pulls_of,
     pushes_of,
     read_scores,
     to_features,
     to_kept_features,
     to_rows,
+    waited_for,
 )
 from protocontrast.kernels.targets import masses, own_class, targets_of
 from protocontrast.kernels.tiles import (
@@ -126,6 +132,42 @@ def send_tile_back(tile, given, prepared, kept, gradient, META: tl.constexpr):
 
 
 @triton.jit
+def sum_span(features, given, prepared, kept, partial, META: tl.constexpr):
+    """The partial sums of SPAN pixels, in tiles of which a program has all channels at hand.
+
+    All is summed as if it were finite, and once more, with care, where the sums are not: 0 times
+    NaN is NaN, and so an ignored pixel may have reached them.
+    """
+    PARTS: tl.constexpr = (META.D + META.BLOCK_D - 1) // META.BLOCK_D
+    FEW: tl.constexpr = constants(META, BLOCK_P=16, BLOCK_D=32, PROGRAMS=0)
+    image, first = span_at(features, tl.program_id(0), META.SPAN)
+    slot = partial + tl.program_id(0).to(tl.int64) * META.C * META.D
+    sums = ()
+    for _ in tl.static_range(PARTS):
+        sums = sums + (no_pulls(META),)  # type: ignore[assignment]  # noqa: RUF005
+    for step in range(0, META.SPAN, META.BLOCK_P):
+        tile = tile_at(features, image, first + step, META)
+        blocks = load_blocks(tile, META)
+        total, length = kept_scores(blocks, tile, kept.factors, META, True)
+        slopes = slopes_of(total, length, tile, given, prepared, kept.classes, META)
+        pulls, size = pulls_of(slopes.products, blocks[0].dtype, META)
+        added = ()
+        for part in tl.static_range(PARTS):
+            more = waited_for(add_pulls(sums[part], blocks[part], pulls, size, META))
+            added = added + (more,)  # type: ignore[assignment]  # noqa: RUF005
+        sums = added
+    doubt = 0
+    for part in tl.static_range(PARTS):
+        offs_d = part * META.BLOCK_D + tl.arange(0, META.BLOCK_D)
+        add_to_slot(slot, halves_joined(sums[part], META), offs_d, 0, META.C, META.D)
+        doubt += tl.max((~finite(sums[part])).to(tl.int32))
+    if doubt > 0:
+        # The slot's elements may belong to other threads than those that stored them last.
+        tl.debug_barrier()
+        send_span_back(features, given, prepared, kept, None, partial, FEW)
+
+
+@triton.jit
 def send_span_back(features, given, prepared, kept, gradient, partial, META: tl.constexpr):
     """The gradients of SPAN pixels, in tiles whose channels are read block by block."""
     RESIDENT: tl.constexpr = META.BLOCK_D >= META.D
@@ -176,11 +218,13 @@ def send_span_back(features, given, prepared, kept, gradient, partial, META: tl.
 def contrast_backward_kernel(
     features, prepared, gradient, partial, walk, given, meta: tl.constexpr
 ):
-    """One program per SPAN pixels of one image; one that keeps the prototypes has every
-    `programs`th tile instead, and sums nothing."""
+    """One program per SPAN pixels of one image; one that keeps the prototypes sums over them, or
+    has every `programs`th tile instead, whose gradient it takes."""
     META: tl.constexpr = constants(meta)
     kept = kept_of(prepared, META)
-    if META.PROGRAMS > 0:
+    if META.PROGRAMS > 0 and partial is not None:
+        sum_span(features, given, prepared, kept, partial, META)
+    elif META.PROGRAMS > 0:
         tiles, programs = walk
         for number in range(tl.program_id(0), tiles, programs):
             tile = tile_of(features, number, META)
@@ -193,12 +237,15 @@ def contrast_backward(
     grad_output: Tensor, call: ContrastCall, wants: tuple[bool, bool], lse: Tensor, *ready: Tensor
 ) -> tuple[Tensor, Tensor]:
     """(M4) gradients of features and prototypes from those of the losses (B, P)."""
-    return send_back(
-        contrast_backward_kernel,
-        "contrast_backward_both" if wants[1] else "contrast_backward",
-        call.features,
-        Prototypes.of(call, *ready),
-        ((targets_of(call), upstream_of(grad_output, lse)),),
-        call.ignore_index,
-        wants,
-    )
+    given = Prototypes.of(call, *ready)
+    arguments = ((targets_of(call), upstream_of(grad_output, lse)),)
+
+    def sent(wants: tuple[bool, bool]) -> tuple[Tensor, Tensor]:
+        row = "contrast_backward_both" if wants[1] else "contrast_backward"
+        kernel, ignored = contrast_backward_kernel, call.ignore_index
+        return send_back(kernel, row, call.features, given, arguments, ignored, wants)
+
+    if all(wants) and keeps_prototypes("contrast_backward_both", call.features, given):
+        # A program that keeps them has no registers for both gradients of a tile.
+        return sent((True, False))[0], sent((False, True))[1]
+    return sent(wants)

@@ -307,6 +307,43 @@ def pushes_of(grad_logits, NARROW: tl.constexpr, META: tl.constexpr):
 
 
 @triton.jit
+def pulls_of(products, NARROW: tl.constexpr, META: tl.constexpr):
+    """Slopes, or their halves side by side, [BLOCK_P, 1 or 2 BLOCK_C], and over which size."""
+    if META.OPERANDS == "wide":
+        return products, 1.0
+    else:
+        size = unit_of(products, NARROW)
+        high, low = split(products / size, NARROW)
+        if NARROW == tl.float16:
+            # A pixel that pulls nothing is not to be the largest of those in float16.
+            size = tl.where(tl.max(tl.abs(products), axis=1)[:, None] > 1e-37, size, 0.0)
+        if META.OPERANDS == "split":
+            return side_by_side(high, low, META), size
+        else:
+            return high, size
+
+
+@triton.jit
+def no_pulls(META: tl.constexpr):
+    """What `add_pulls` begins with: 0."""
+    HALVES: tl.constexpr = 2 if META.OPERANDS == "split" else 1
+    return tl.zeros([META.BLOCK_D, HALVES * META.BLOCK_C], dtype=META.ACC)
+
+
+@triton.jit
+def add_pulls(total, block, pulls, size, META: tl.constexpr):
+    """`total` and sum_i slope_ic f_i of a block, from `pulls_of`."""
+    if META.OPERANDS == "wide":
+        return dot(tl.trans(block.to(META.ACC)), pulls, total, META)
+    elif block.dtype == tl.float16:
+        # What a short pixel's weight is divided by, it is multiplied with.
+        block, unit = in_float16(block.to(tl.float32) * size)
+        return total + dot(tl.trans(block), pulls, None, META) * unit
+    else:
+        return dot(tl.trans(block), pulls, total, META)
+
+
+@triton.jit
 def to_kept_features(block, pushes, unit, radial, inverse, factor, META: tl.constexpr):
     """`to_features` of a block and its factor that a program has at hand, from `pushes_of`."""
     rows = tl.trans(factor)  # [1 or 2 BLOCK_C, BLOCK_D]

@@ -14,8 +14,8 @@ REASONS = {
     "classes": "with more than 128 classes the scores of a tile fill the registers at any size",
     "distributions": "with more than 64 classes both products fill the registers at any size",
     "double": "float64 serves gradient checks, which need no speed",
-    "kept": "a tile of all channels stays in registers beside the products, and to read it again "
-    "costs more than the few that are spilled",
+    "kept": "a tile or the sums of all channels stay in registers beside the products, and to read "
+    "them again costs more than the few that are spilled",
     "unaligned": "without aligned runs of pixels or channels every element has its own address",
 }
 """Why a kernel may spill at all; how much is written in the budget."""
