@@ -41,6 +41,10 @@ LOOKED_AT = 2**17
 """Labels whose values are checked at a time on a CPU."""
 
 
+TRACEABLE = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 11)
+"""Whether torch.compile can follow a call, named tuples and all."""
+
+
 class Sentence(str):
     """What is wrong with a call; the outermost public function puts its name before it."""
 
@@ -55,12 +59,20 @@ def sentence(argument: str, requirement: str, got: object, hint: str = "") -> Se
     return Sentence(f"{text} Hint: {hint}" if hint else text)
 
 
+@functools.cache
+def _outside(function: Callable[Given, Result]) -> Callable[Given, Result]:
+    """The function beside a compiled program: called by it, and run as without a compiler."""
+    return torch.compiler.disable(function)
+
+
 def called(name: str) -> Callable[[Callable[Given, Result]], Callable[Given, Result]]:
     """What is refused inside the function is said by this name, whoever said it further in."""
 
     def decorate(function: Callable[Given, Result]) -> Callable[Given, Result]:
         @functools.wraps(function)
         def checked(*args: Given.args, **kwargs: Given.kwargs) -> Result:
+            if not TRACEABLE and torch.compiler.is_dynamo_compiling():
+                return _outside(checked)(*args, **kwargs)
             try:
                 return function(*args, **kwargs)
             except (ValueError, TypeError) as error:
