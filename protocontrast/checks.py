@@ -59,20 +59,12 @@ def sentence(argument: str, requirement: str, got: object, hint: str = "") -> Se
     return Sentence(f"{text} Hint: {hint}" if hint else text)
 
 
-@functools.cache
-def _outside(function: Callable[Given, Result]) -> Callable[Given, Result]:
-    """The function beside a compiled program: called by it, and run as without a compiler."""
-    return torch.compiler.disable(function)
-
-
 def called(name: str) -> Callable[[Callable[Given, Result]], Callable[Given, Result]]:
     """What is refused inside the function is said by this name, whoever said it further in."""
 
     def decorate(function: Callable[Given, Result]) -> Callable[Given, Result]:
         @functools.wraps(function)
         def checked(*args: Given.args, **kwargs: Given.kwargs) -> Result:
-            if not TRACEABLE and torch.compiler.is_dynamo_compiling():
-                return _outside(checked)(*args, **kwargs)
             try:
                 return function(*args, **kwargs)
             except (ValueError, TypeError) as error:
@@ -80,7 +72,8 @@ def called(name: str) -> Callable[[Callable[Given, Result]], Callable[Given, Res
                     error.args = (error.args[0].said_by(name),)
                 raise
 
-        return checked
+        # Beside a compiled program the call runs as it does without a compiler.
+        return checked if TRACEABLE else torch.compiler.disable(checked)
 
     return decorate
 

@@ -42,14 +42,17 @@ def both_ways(function: Any, traced: Any, inputs: tuple[Tensor, ...], wanted: li
     torch.testing.assert_close(gradients[1], gradients[0])
 
 
+# Asked by torch's compiler itself, of what it resumes with.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 def test_calls_stand_beside_the_program_of_an_older_compiler(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(checks, "TRACEABLE", False)
     torch._dynamo.utils.counters.clear()
+    contrast = checks.public(pc.pixel_prototype_contrast)
 
     def step(features: Tensor, labels: Tensor, prototypes: Tensor) -> Tensor:
-        return 2 * CALLS["mean"](features.sin(), labels, prototypes)
+        return 2 * contrast(features.sin(), labels, prototypes)
 
     traced = torch.compile(step, backend="aot_eager")
     for _ in range(2):

@@ -77,7 +77,7 @@ def test_one_graph_for_all_shapes() -> None:
     compiling.assert_one_graph_for_all_shapes("none")
 
 
-@pytest.mark.parametrize("strict", [False, True])
+@exporting.both_ways
 def test_exported(strict: bool) -> None:
     for name in ("mean", "unit class means", "logits", "upsampled"):
         exporting.test_an_exported_program_back_propagates(name, strict)
