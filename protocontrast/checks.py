@@ -41,6 +41,10 @@ LOOKED_AT = 2**17
 """Labels whose values are checked at a time on a CPU."""
 
 
+TRACEABLE = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 11)
+"""Whether torch.compile can follow a call, named tuples and all."""
+
+
 class Sentence(str):
     """What is wrong with a call; the outermost public function puts its name before it."""
 
@@ -68,7 +72,8 @@ def called(name: str) -> Callable[[Callable[Given, Result]], Callable[Given, Res
                     error.args = (error.args[0].said_by(name),)
                 raise
 
-        return checked
+        # Beside a compiled program the call runs as it does without a compiler.
+        return checked if TRACEABLE else torch.compiler.disable(checked)
 
     return decorate
 

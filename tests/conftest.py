@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
 
 HERE = Path(__file__).parent
@@ -37,4 +39,21 @@ def eager() -> Iterator[None]:
     import protocontrast as pc
 
     with pc.default_backend("eager"):
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_graph() -> Iterator[None]:
+    """Skips tests that compile a call into one graph where torch's compiler cannot follow it."""
+    from protocontrast.checks import TRACEABLE
+
+    compiler = torch.compile
+
+    def compiled(*given: Any, fullgraph: bool = False, **how: Any) -> Any:
+        if fullgraph and not TRACEABLE:
+            pytest.skip("expected torch 2.11 or later, which compiles a call into one graph")
+        return compiler(*given, fullgraph=fullgraph, **how)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "compile", compiled)
         yield

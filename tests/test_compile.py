@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import protocontrast as pc
+from protocontrast import checks
 from tests.differentiable import CALLS, ONE_OF_EACH, READS_PROTOTYPES, scene
 
 pytestmark = pytest.mark.usefixtures("eager")
@@ -39,6 +40,24 @@ def both_ways(function: Any, traced: Any, inputs: tuple[Tensor, ...], wanted: li
         gradients.append([leaves[index].grad for index in wanted])
     torch.testing.assert_close(results[1], results[0])
     torch.testing.assert_close(gradients[1], gradients[0])
+
+
+# Asked by torch's compiler itself, of what it resumes with.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+def test_calls_stand_beside_the_program_of_an_older_compiler(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(checks, "TRACEABLE", False)
+    torch._dynamo.utils.counters.clear()
+    contrast = checks.public(pc.pixel_prototype_contrast)
+
+    def step(features: Tensor, labels: Tensor, prototypes: Tensor) -> Tensor:
+        return 2 * contrast(features.sin(), labels, prototypes)
+
+    traced = torch.compile(step, backend="aot_eager")
+    for _ in range(2):
+        both_ways(step, traced, scene(torch.float32), [0, 2])
+    assert torch._dynamo.utils.counters["graph_break"]
 
 
 def label_maps() -> list[Tensor]:
