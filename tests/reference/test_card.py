@@ -11,7 +11,7 @@ from torch import nn
 from reference.data.classes import CITYSCAPES, ClassList
 from reference.networks.output import build, describe, first_network, in_words
 from reference.networks.release import class_list
-from reference.networks.settings import NetworkSettings
+from reference.networks.settings import NetworkSettings, ToyOptions
 from reference.networks.toy import SegmentationNetwork
 from reference.run.folder import as_plain
 from tests.reference.small_networks import IMAGES, build_network, refuses, small_deeplab
@@ -89,11 +89,11 @@ class Wrapped(SegmentationNetwork):
     """Another network, though a subclass of one that can be described."""
 
 
-@pytest.mark.parametrize("kind", [nn.Identity, Wrapped])
-def test_other_classes_are_refused(kind):
-    known = "SegmentationNetwork or DeepLab or LiteNetwork"
-    with refuses(f"describe: expected network to be {known}, got {kind.__name__}.", TypeError):
-        describe(kind())
+@pytest.mark.parametrize("network", [nn.Identity(), Wrapped(ToyOptions())])
+def test_other_classes_are_refused(network):
+    known, got = "SegmentationNetwork or DeepLab or LiteNetwork", type(network).__name__
+    with refuses(f"describe: expected network to be {known}, got {got}.", TypeError):
+        describe(network)
 
 
 @pytest.mark.parametrize(

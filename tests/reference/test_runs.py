@@ -149,9 +149,8 @@ def without_chance(settings: Settings, **switches: Any) -> Settings:
     """No dropout, crops or statistics of the batch, and an optimiser that enlarges no rounding."""
     plain = {"head": "dlv2", "features": "branches", "batch_norm": "frozen"}
     slow = replace(settings.source.optimiser, learning_rate=1e-5)
-    contrast = replace(
-        settings.adaptation.contrast, measure="similarity", threshold=0.2, **switches
-    )
+    measured = {"measure": "similarity", "threshold": 0.2}
+    contrast = replace(settings.adaptation.contrast, **{**measured, **switches})
     whole = Crops(size=SIZE, crop=SIZE, flip=0.0)
     crops = {"source_crops": whole, "target_crops": whole}
     return changed(
