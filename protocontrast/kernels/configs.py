@@ -87,7 +87,6 @@ ROWS: tuple[Row, ...] = (
     Row(("sm100",), FEATURES, (2,), 128, 32, Config(64, 128, 8, 1)),
     Row(("sm80", "gfx942"), FEATURES, (2,), 128, 32, Config(32, 128, 4, 1)),
     # Larger ones are read again, from cache: kept, they leave a multiprocessor one program.
-    Row(("sm90",), FEATURES, (2,), ANY, 32, Config(256, 32, 8, 3)),
     Row(NVIDIA, FEATURES, (2,), ANY, 32, Config(128, 32, 4, 2)),
     Row(("sm90",), FORWARD, (4,), ANY, 32, Config(128, 32, 4, 3, 0, "bf16x6")),
     Row(("sm90",), (*FEATURES, *BOTH[:1]), (4,), ANY, 32, Config(64, 32, 4, 2, 0, "bf16x6")),
