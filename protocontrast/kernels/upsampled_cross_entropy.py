@@ -187,7 +187,8 @@ def slopes_of(pixels, sums, META: tl.constexpr):
         used = there & (pixels.label >= 0)
         even = tl.where(used, smoothing / tl.maximum(sums.count, 1.0), 0.0)
         own = weight * (1.0 - smoothing)
-        whole = own + even * sums.mass
+        # 0 times a weight that is not finite is NaN.
+        whole = own + tl.where(used, even * sums.mass, 0.0)
     return Slopes(whole, own, even), weight
 
 
