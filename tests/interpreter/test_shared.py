@@ -2,7 +2,7 @@
 
 from tests.shared import ON_EVERY_BACKEND, on
 
-# Thousands of pixels, or a call per element of its inputs, which take minutes here; test_transfer.py
+# Thousands of pixels, or a call per element of the inputs, which take minutes here; test_transfer.py
 # beside this file has a small one, and gradients are held to those of `naive`.
 TOO_LARGE = ("test_ties_go_to_the_lowest_class", "test_gradcheck")
 # Any call is held to `naive` here; the main suite holds that to the composition.
