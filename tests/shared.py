@@ -27,7 +27,7 @@ def on(backend: str, *stems: str) -> dict[str, Test]:
     """The tests of modules that have a parameter `backend`, which becomes the one that is given."""
     found = {}
     for stem in stems:
-        tests = tests_by("backend", import_module(f"tests.test_{stem}"))
+        tests = parametrised_by("backend", import_module(f"tests.test_{stem}"))
         if not tests:
             raise RuntimeError(f"on: expected tests with a backend, got none in test_{stem}.")
         for name, test in tests.items():
@@ -37,7 +37,7 @@ def on(backend: str, *stems: str) -> dict[str, Test]:
     return found
 
 
-def tests_by(parameter: str, module: ModuleType) -> dict[str, Any]:
+def parametrised_by(parameter: str, module: ModuleType) -> dict[str, Any]:
     """The module's tests that are parametrised by it."""
     return {
         name: test

@@ -102,7 +102,8 @@ def test_saved_tensor_hooks(name: str) -> None:
     with torch.autograd.graph.saved_tensors_hooks(pack, packed.__getitem__):
         got = gradients(name, features, labels, prototypes)
     assert packed
-    assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
+    # What was one tensor, as anchors and keys may be, comes back as two, each with its own sum.
+    torch.testing.assert_close(got, expected)
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -17,7 +17,7 @@ from tests import (
     test_transforms,
 )
 from tests.differentiable import CALLS, scene
-from tests.shared import marked_anew, tests_by
+from tests.shared import marked_anew, parametrised_by
 
 CONTRACTS = (
     *(test_compile, test_double_backward, test_export, test_temperature_learnt),
@@ -26,7 +26,7 @@ CONTRACTS = (
 
 # Their calls name no backend, and so take C here.
 for module in CONTRACTS:
-    for name, test in tests_by("name", module).items():
+    for name, test in parametrised_by("name", module).items():
         stem = module.__name__.rpartition("test_")[2]
         globals()[f"{name}_of_{stem}"] = marked_anew(test, test.pytestmark)
 
