@@ -18,7 +18,7 @@ from reference.data.batches import to_tensor
 from reference.data.classes import CITYSCAPES, IGNORE, ByteArray, ClassList
 from reference.data.files import in_pixels, resize_image, whole_size
 from reference.data.image_set import ImageSet
-from reference.data.settings import Size
+from reference.data.settings import Size, require
 from reference.networks.output import Segmenter, at_rest
 from reference.networks.release import Release, read_trained
 from reference.networks.tensor_files import require_file
@@ -39,6 +39,9 @@ def confusion_matrix(predictions: Tensor, labels: Tensor, num_classes: int) -> T
     """
     scored = labels != IGNORE
     truth, guess = labels[scored].long(), predictions[scored].long()
+    for name, values in (("labels", truth), ("predictions", guess)):
+        strange = values[(values < 0) | (values >= num_classes)].unique().tolist()
+        require("confusion_matrix", name, strange, f"in 0..{num_classes - 1}", not strange)
     cells = torch.bincount(truth * num_classes + guess, minlength=num_classes**2)
     return cells.view(num_classes, num_classes)
 
