@@ -44,6 +44,8 @@ class Use:
 
 def read(options: type[T], command: str, words: Sequence[str] | None = None) -> T:
     """Read the command line of `python -m reference.<command>`."""
+    if issubclass(options, Use) and "--source" in (words or sys.argv):
+        sys.exit(f"{command}: expected no --source, got one. Hint: leave it out; files say theirs.")
     return tyro.cli(options, prog=f"python -m reference.{command}", args=words)
 
 

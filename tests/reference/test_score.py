@@ -170,3 +170,8 @@ def test_a_command_without_the_extra_names_it(tmp_path):
         "reference: expected the packages of the recipe, got no tyro. "
         "Hint: pip install 'protocontrast[reference]'."
     )
+
+
+def test_an_option_of_former_versions_is_answered_in_a_sentence() -> None:
+    with pytest.raises(SystemExit, match=r"^score: expected no --source, got one\. Hint: leave it"):
+        read(Options, "score", ["images", "--source", "gta5"])
