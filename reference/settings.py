@@ -142,8 +142,7 @@ class Contrast:
     # dynamic label, 0..1; own, of method bicl alone
     class_coverage: float = 0.0
     # times this, the log of a class's share of the source's labels is added to its logit before a
-    # dynamic label is chosen, 0..1: nearest prototypes call every class alike likely. 0: off; own,
-    # of method bicl alone, with measure confidence
+    # dynamic label is chosen, 0..1; 0: off; own, of method bicl alone, with measure confidence
     prior: float = 0.0
     # a mean teacher's features and head decide on dynamic labels, with prototypes and a bias of
     # their own; own, of method bicl alone
@@ -166,8 +165,8 @@ class Contrast:
     @property
     def conditional(self) -> bool:
         """Whether dynamic labels depend on more than the nearest prototype and one threshold."""
-        asked = self.agree or self.teacher or self.class_coverage > 0 or self.prior > 0
-        return self.dynamic_labels and asked
+        asked = (self.agree, self.teacher, self.class_coverage, self.prior)
+        return self.dynamic_labels and any(asked)
 
 
 @dataclass(frozen=True)

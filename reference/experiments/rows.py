@@ -42,8 +42,6 @@ _NO_ENTROPY: Final[Changes] = {"entropy_weight": 0.0}
 _BARE: Final[Changes] = {**_NO_ENTROPY, "static_labels": False}
 _AT_ONCE: Final[Changes] = {"static.from_round": 0}
 _SHARE: Final[Changes] = {"static.class_share": 0.3}
-# Half of the log prior is what weights of class frequency to the minus half leave to the head.
-_FREQUENT: Final = _balanced(measure="confidence", prior=0.5)
 # Paper: dynamic labels, calibration, fused labels. Released: the weights 0.1, 0.3, 0.4 and 0.12,
 # prototypes of the paired image with gradient, absent classes at a cosine of -1, share 0.1; its
 # entropy is taken as the true one, its halving of the learning rate every round is left out.
@@ -73,9 +71,10 @@ VARIANTS: Final[Mapping[str, tuple[str, Changes]]] = {
     "balanced": ("BiCL, balanced by class", _balanced()),
     "balanced_static": ("balanced, static labels alone", _balanced(dynamic_labels=False)),
     "balanced_agree": ("balanced, dynamic labels that the head shares", _balanced(agree=True)),
-    "balanced_prior": ("balanced, dynamic labels by class frequency, too", _FREQUENT),
+    # Half of the log prior is what weights of class frequency to the minus half leave to the head.
     "balanced_prior_no_entropy": (
-        "balanced, labels by class frequency, no entropy", {**_FREQUENT, **_NO_ENTROPY},
+        "balanced, labels by class frequency, no entropy",
+        {**_balanced(measure="confidence", prior=0.5), **_NO_ENTROPY},
     ),
     "balanced_static_no_entropy": (
         "balanced, static labels alone, no entropy",
@@ -117,14 +116,12 @@ VARIANTS: Final[Mapping[str, tuple[str, Changes]]] = {
 PAIRS: Final[Mapping[str, tuple[str, str]]] = {
     "contrast, every pixel alike": ("bicl", "without_contrast"),
     "contrast, every class alike": ("balanced", "without_contrast"),
-    "contrast by frequency": ("balanced_prior", "without_contrast"),
     "contrast by frequency, no entropy": ("balanced_prior_no_entropy", "no_contrast_no_entropy"),
     "contrast, every class alike, share 0.3": ("balanced_share", "share_without_contrast"),
     "balance by class": ("balanced", "bicl"),
     "dynamic labels, every pixel alike": ("bicl", "without_dynamic_labels"),
     "dynamic labels, every class alike": ("balanced", "balanced_static"),
     "the same that the head shares": ("balanced_agree", "balanced_static"),
-    "labels by frequency": ("balanced_prior", "balanced_static"),
     "labels by frequency, no entropy": ("balanced_prior_no_entropy", "balanced_static_no_entropy"),
     "the same of a mean teacher": ("balanced_teacher", "balanced_static"),
     "the same for 0.6 of every class": ("balanced_coverage", "balanced_static"),
