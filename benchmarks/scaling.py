@@ -45,7 +45,8 @@ class Point(NamedTuple):
 SWEEPS: dict[str, list[Point]] = {
     "pixels": [Point(int(10**power), 64, NUM_CLASSES) for power in (3, 3.5, 4, 4.5, 5, 5.5, 6)],
     "channels": [Point(16384, 2**power, NUM_CLASSES) for power in range(4, 12)],
-    "classes": [Point(65536, 64, 2**power) for power in range(1, 9)],
+    # The number that marks ignored pixels is no class.
+    "classes": [Point(65536, 64, min(2**power, IGNORE_INDEX)) for power in range(1, 9)],
 }
 """Name of the axis -> points along it; everything else stays."""
 

@@ -24,6 +24,7 @@ def row(
     described = asdict(case) | {"size": list(case.size)}
     del described["compiled"]
     figures = {"time_ms": time_ms, "spread_ms": 0.5, "peak_mib": peak_mib, "error": 1e-7}
+    figures["page_faults"] = 0
     named = {"allocator": DEFAULT, "contender": contender, "first_call_s": 0.25}
     return named | described | figures | changes
 
@@ -104,6 +105,24 @@ def test_where_the_library_is_slower_a_reason_is_shown() -> None:
     text = slower.explained(Measured(noisy))
     assert text.splitlines()[2].startswith(f"| {slower.UNEXPLAINED} |")
     assert slower.explained(Measured(rows(ours=20, eager=21))) == "Nowhere in this run."
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "without", "why"),
+    [
+        (9, 1, 30, slower.PAGE_FAULTS),
+        (1, 9, 30, slower.UNEXPLAINED),
+        (9, 1, 15, slower.UNEXPLAINED),
+    ],
+)
+def test_page_faults_are_a_reason_where_ours_took_more_and_is_faster_without(
+    own: int, other: int, without: float, why: str
+) -> None:
+    case, faults = Case("nothing of ours", "none", 64), {LIBRARY: own, "eager": other, COPY: 0}
+    first = [r | {"page_faults": faults[r["contender"]]} for r in rows(20, 15, case)]
+    kept = [r for r in first if r["allocator"] == DEFAULT]
+    after = [r for r in rows(20, without, case) if r["allocator"] == NO_FAULTS]
+    assert slower.explained(Measured(kept + after)).splitlines()[2].startswith(f"| {why} |")
 
 
 def test_every_reason_is_about_a_case() -> None:

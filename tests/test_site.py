@@ -137,7 +137,8 @@ def test_memory_by_shape_is_computed_and_is_what_was_measured(
         size = (2, row["channels"], *row["size"])
         shape = memory_table.Shape(size, elements[row["dtype"]], row["classes"])
         told = shape.contrast if row["operator"] == "contrast" else shape.bicl
-        assert told / memory_table.MIB == pytest.approx(row["peak_mib"], rel=0.05), row
+        # A peak of resident memory leaves out what fits into pages that the process already has.
+        assert told / memory_table.MIB == pytest.approx(row["peak_mib"], rel=0.05, abs=0.5), row
         held += 1
     assert held >= 10
 
