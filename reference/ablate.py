@@ -78,23 +78,14 @@ class Options:
         """Refuse what does not go together."""
         unknown = [row for row in self.rows if row not in LABELS]
         steps = 1 if self.steps is None else self.steps
+        differ = 0 < len({*self.seeds}) == len(self.seeds)
+        named = f"{self.target}. Hint: give the folder of its sets with --root"
+        both = f"{self.method[:1]} with them. Hint: give --method alone"
         expectations = (
             (not unknown, f"rows among {', '.join(LABELS)}", *unknown[:1]),
-            (
-                0 < len({*self.seeds}) == len(self.seeds),
-                "different seeds, at least one",
-                self.seeds,
-            ),
-            (
-                targets.is_named(self.target),
-                "target toy, night or a preset",
-                f"{self.target}. Hint: give the folder of its sets with --root",
-            ),
-            (
-                not (self.method and self.rows),
-                "no rows beside method",
-                f"{self.method[:1]} with them. Hint: give --method alone",
-            ),
+            (differ, "different seeds, at least one", self.seeds),
+            (targets.is_named(self.target), "target toy, night or a preset", named),
+            (not (self.method and self.rows), "no rows beside method", both),
             (self.jobs >= 1, "jobs of at least 1", self.jobs),
             (steps >= 1, "steps of at least 1", steps),
         )
@@ -212,8 +203,8 @@ def train_missing(options: Options) -> list[str]:
 def store_tables(options: Options) -> str:
     """Copy the numbers of all stored rows to the documents, write their tables anew, and say so.
 
-    Numbers that stand there are not replaced by fewer rows or seeds, nor by those of another data
-    set.
+    Rows that stand there stay beside new ones of the same source networks. They are not replaced by
+    fewer rows or seeds of other networks, nor by those of another data set.
     """
     methods = options.section.startswith("methods")
     every = [row for row in LABELS if options.rendered or METHOD not in row]
@@ -227,12 +218,13 @@ def store_tables(options: Options) -> str:
     )  # fmt: skip
     path = options.docs / "results" / f"{options.section}.json"
     if before := tables.load_summary(options.docs, options.section):
-        had, have = ({(r["row"], r["seed"]) for r in s["rows"]} for s in (before, summary))
-        if before["target"] != options.target or not had <= have:
+        if (both := tables.joined(before, summary)) is None:
             return (
-                f"{path} is left as it is: it holds {len(had)} rows of {before['target']}, "
-                f"and the {len(have)} stored rows of {options.target} do not cover them."
+                f"{path} is left as it is: it holds {len(before['rows'])} rows of "
+                f"{before['target']}, and the {len(summary['rows'])} stored rows of "
+                f"{options.target} neither cover them nor begin with the same source networks."
             )
+        summary = both
     write_atomically(path, json.dumps(summary, indent=1) + "\n")
     tables.main(options.docs)
     from reference.pictures import method_gains

@@ -63,12 +63,9 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except FileNotFoundError as error:
         raise refuse(path, "to be a picture", "none", "put it back") from error
     except Image.DecompressionBombError as error:
-        raise refuse(
-            path,
-            f"to be of at most {2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6} megapixels",
-            str(error).split(" exceeds")[0],
-            "scale it down",
-        ) from error
+        wanted = f"to be of at most {2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6} megapixels"
+        got = str(error).split(" exceeds")[0]
+        raise refuse(path, wanted, got, "scale it down") from error
     except DataError:
         raise
     except (OSError, SyntaxError, EOFError, ValueError) as error:

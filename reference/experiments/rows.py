@@ -57,9 +57,7 @@ INGREDIENTS: Final[Mapping[str, tuple[str, Changes]]] = {
     "dynamic_labels": ("dynamic labels", _contrast(dynamic_labels=False)),
     "static_labels": ("static labels", {"static_labels": False}),
     "entropy": ("entropy", _NO_ENTROPY),
-    "bank": (
-        "BiCL, gradient through prototypes of the batch", _contrast(prototypes="batch"),
-    ),
+    "bank": ("BiCL, gradient through prototypes of the batch", _contrast(prototypes="batch")),
     "delay": (
         "BiCL, entropy and static labels from the start", {"entropy_from_round": 0, **_AT_ONCE},
     ),
@@ -89,9 +87,7 @@ VARIANTS: Final[Mapping[str, tuple[str, Changes]]] = {
         "balanced, prototypes of the bank",
         _balanced(prototypes="bank", pairwise=False, absent="mask", normalize="features"),
     ),
-    "balanced_teacher": (
-        "balanced, dynamic labels of a mean teacher", _balanced(teacher=True),
-    ),
+    "balanced_teacher": ("balanced, dynamic labels of a mean teacher", _balanced(teacher=True)),
     "balanced_warmup": ("balanced, rising over 100 steps", _balanced(warmup=100)),
     "balanced_projection": ("balanced, on projected features", _balanced(projection=True)),
     "balanced_strong": (

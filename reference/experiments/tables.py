@@ -71,6 +71,21 @@ def summarise(records: Sequence[Record], **about: Any) -> dict[str, Any]:
     }
 
 
+def joined(before: Summary, summary: Summary) -> dict[str, Any] | None:
+    """The new rows beside those that stand; None where their sets or source networks differ."""
+    had, have = ({(r["row"], r["seed"]): r for r in held["rows"]} for held in (before, summary))
+    left = had.keys() - have.keys()
+    both = {(SOURCE, seed) for _, seed in left} & {(SOURCE, seed) for _, seed in have}
+    alike = all(had.get(key, {}).get("iou") == have.get(key, {}).get("iou") for key in both)
+    about = ("target", "split", "images") if left else ("target",)
+    if not alike or any(before[name] != summary[name] for name in about):
+        return None
+    made = ("versions", "machines", "code") if left else ()
+    rows = sorted((had | have).items(), key=lambda item: ([*LABELS].index(item[0][0]), item[0][1]))
+    kept = {name: _distinct(before[name] + summary[name]) for name in made}
+    return {**summary, **kept, "rows": [record for _, record in rows]}
+
+
 def _distinct(values: list[Any]) -> list[Any]:
     return [value for place, value in enumerate(values) if value not in values[:place]]
 

@@ -302,15 +302,20 @@ def test_rows_are_run_folders_that_are_reused_and_told(
     assert train_missing(replace(options, rows=("bicl", "self_training"))) == []
     assert "2 of 3 rows are stored with these settings: reused." in capsys.readouterr().out
     assert {p: p.stat().st_mtime_ns for p in before} == before
-    # Numbers in documents are not replaced by fewer.
+    # Rows of the same source network stay beside new ones; those of another are not replaced.
     fewer = replace(options, runs=options.runs.with_name("other"), rows=(SOURCE,))
     shutil.copytree(options.runs / "data", fewer.runs / "data")
     shutil.copytree(folder / SOURCE, fewer.folder / "seed0" / SOURCE)
     monkeypatch.setattr(ablate, "train_all", lambda *_: pytest.fail("nothing is missing"))
     path = options.docs / "results" / "toy.json"
     before = path.read_bytes()
-    assert store_tables(fewer).startswith(f"{path} is left as it is: it holds 3 rows of toy, ")
+    assert store_tables(fewer) == f"Wrote {path} and {options.docs}/results.md"
     assert path.read_bytes() == before
+    other = json.loads(before)
+    other["rows"][0]["iou"]["road"] += 1
+    path.write_text(json.dumps(other))
+    assert store_tables(fewer).startswith(f"{path} is left as it is: it holds 3 rows of toy, ")
+    assert json.loads(path.read_text()) == other
 
 
 @pytest.mark.parametrize(
