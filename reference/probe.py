@@ -29,6 +29,9 @@ class Options:
     root: Path | None = None
     # how many images are looked at, evenly spaced; 0: all
     images: int = 0
+    # new folder for the truth as label files: with --adaptation.static.given it tells what a method
+    # would reach if its labels were right
+    truth: Path | None = None
 
 
 # Before torch is imported, so that --help answers at once.
@@ -52,7 +55,7 @@ from reference.dynamic_labels import DynamicLabels, TaughtLabels
 from reference.experiments.tables import markdown
 from reference.networks.output import Output
 from reference.networks.tensor_files import read_stored
-from reference.run.files import read_json
+from reference.run.files import read_json, require_new_folder, write_picture
 from reference.run.folder import CHECKPOINTS, LAST, SETTINGS, from_plain, labels_of
 from reference.run.ranks import Ranks, joined
 from reference.run.state import State
@@ -108,6 +111,15 @@ class Probe:
         row, column = (np.where(m == IGNORE, classes, m).astype(int) for m in (truth, labels))
         cells = np.bincount((row * (classes + 1) + column).ravel(), minlength=(classes + 1) ** 2)
         return cells.reshape(classes + 1, classes + 1)
+
+    def write_truth(self, folder: Path) -> None:
+        """Write the truth of the chosen images as label files."""
+        if not self.images.has_labels:
+            raise ValueError(f"probe: expected labels of {self.images.name} to write, got none.")
+        require_new_folder("probe", folder, "Hint: choose another.", argument="truth")
+        for index in self.chosen:
+            labels = Image.fromarray(self.images.labels(index))
+            write_picture(folder / f"{self.images.stems[index]}.png", labels)
 
     def static_labels(self) -> Iterator[tuple[int, Labels]]:
         """What every round began with, with its number."""
@@ -184,6 +196,8 @@ def probe(options: Options) -> str:
     if options.root is not None:
         settings = replace(settings, data=replace(settings.data, root=options.root))
     seen = Probe(run, settings, options.images)
+    if options.truth is not None:
+        seen.write_truth(options.truth)
     found = [labels for _, labels in seen.static_labels()]
     with joined(settings.machine) as ranks:
         for checkpoint in sorted((run / CHECKPOINTS).glob("*.pth")) or [run / LAST]:

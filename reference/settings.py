@@ -86,6 +86,9 @@ class StaticLabels:
     # (height, width) at which the network sees the images and labels are stored, pixels; 512 0
     # keeps every image's shape, with a short side of 512; own
     size: Size = (512, 1024)
+    # folder of labels made elsewhere, in place of the network's: <image>.png of class numbers,
+    # 255 where none, of any size in the image's shape
+    given: Path | None = None
     # first round with static labels, from 0; released
     from_round: int = 0
     # let the moving average label where there is one; own

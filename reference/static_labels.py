@@ -15,8 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 import protocontrast as pc
-from reference.data.batches import passes
+from reference.data.batches import as_they_stand, passes
 from reference.data.classes import IGNORE
+from reference.data.files import read_labels
 from reference.data.image_set import ImageSet
 from reference.networks.output import Output, Segmenter, at_rest
 from reference.run.files import write_json, write_picture
@@ -51,6 +52,8 @@ def write_static_labels(
     if ranks.is_main:
         (folder / COMPLETE).unlink(missing_ok=True)
     ranks.wait()
+    if settings.given is not None:
+        return _take_over(settings.given, folder, images, ranks)
     share, image_share = settings.class_share, settings.image_share
     thresholds = pc.ClassThresholds(network.num_classes, share=share, image_share=image_share)
     thresholds.to(ranks.device)
@@ -90,6 +93,31 @@ def write_static_labels(
     ranks.wait()
     if ranks.is_main:
         write_json(folder / COMPLETE, summary)
+    ranks.wait()
+    return coverage
+
+
+def require_given(given: Path, images: ImageSet) -> None:
+    """Refuse a folder of labels made elsewhere that lacks one."""
+    missing = [f"{stem}.png" for stem in images.stems if not (given / f"{stem}.png").is_file()]
+    if missing:
+        raise ValueError(
+            f"train: expected adaptation.static.given to hold {missing[0]} and a label of every "
+            f"other image of {images.name}, got {given} without {len(missing)} of {len(images)}."
+        )
+
+
+def _take_over(given: Path, folder: Path, images: ImageSet, ranks: Ranks) -> float:
+    """Copy labels that were made elsewhere; each process reads them all, the first one writes."""
+    counts, reading = torch.zeros(2), as_they_stand(images.classes)
+    for stem in images.stems:
+        labels = read_labels(given / f"{stem}.png", reading)
+        counts += torch.tensor([(labels != IGNORE).sum(), labels.size])
+        if ranks.is_main:
+            write_picture(folder / f"{stem}.png", Image.fromarray(labels))
+    coverage = float(counts[0] / counts[1])
+    if ranks.is_main:
+        write_json(folder / COMPLETE, {"coverage": coverage, "given": str(given)})
     ranks.wait()
     return coverage
 

@@ -104,7 +104,7 @@ class _Cuts(Dataset[Any]):
             try:
                 if self.static is not None:
                     path = self.static / f"{self.images.stems[tried.image]}.png"
-                    labels = read_labels(path, _as_they_stand(self.images.classes))
+                    labels = read_labels(path, as_they_stand(self.images.classes))
             except DataError as error:
                 # No image of the set: leaving it out would hide that the run's files are gone.
                 return _Sample(None, bad, error)
@@ -139,7 +139,7 @@ class _Cuts(Dataset[Any]):
         return window, cut
 
 
-def _as_they_stand(classes: ClassList) -> Reading:
+def as_they_stand(classes: ClassList) -> Reading:
     """Return how static labels are read: class numbers and 255."""
     known = frozenset((*range(len(classes)), IGNORE))
     return Reading("ids", np.arange(256, dtype=np.uint8), known, {})

@@ -26,6 +26,7 @@ from reference.run.alarms import Monitor
 from reference.run.folder import as_plain
 from reference.run.ranks import Precision, Ranks
 from reference.settings import Optimiser, Phase, Settings, phases
+from reference.static_labels import require_given
 
 # No class weighs more than this many times a common one.
 _HEAVIEST = 10.0
@@ -100,6 +101,8 @@ class State:
         """Check the data before a run writes anything, and say what is odd about them."""
         settings, sets, reporting = self.settings, self.sets, self.settings.reporting
         notes = check_sets(sets, target=settings.adapts, validation=reporting.evaluate)
+        if settings.adapts and settings.adaptation.static.given is not None:
+            require_given(settings.adaptation.static.given, sets.target)
         wants_days = settings.adapts and methods.entry(settings.method).uses_partners
         if wants_days and not sets.target.has_partners:
             notes.append(f"{sets.target.name} has no day images: each image is its own day.")

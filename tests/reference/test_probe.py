@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from reference.data.batches import passes
 from reference.data.classes import IGNORE
@@ -17,6 +18,7 @@ from reference.run.folder import as_plain, from_plain
 from reference.run.ranks import Ranks
 from reference.run.state import State
 from reference.settings import Settings
+from reference.static_labels import require_given
 from tests.reference.tiny_runs import SIZE, changed, held, run
 
 CONTRAST = {"measure": "similarity", "threshold": 0.78, "calibrate": True}
@@ -142,3 +144,19 @@ def test_settings_come_back_from_what_is_stored(adapted: tuple[Path, Settings]) 
     wide = changed(wide, source={"crops": crops})
     plain = json.loads(json.dumps(as_plain(wide)))
     assert from_plain(Settings, plain | {"no longer": 3}) == wide
+
+
+def test_the_truth_is_written_as_labels_that_a_run_can_be_given(
+    adapted: tuple[Path, Settings], tmp_path: Path
+) -> None:
+    path, settings = adapted
+    folder = tmp_path / "truth"
+    probe(Options(run=path, truth=folder))
+    images = Sets(settings.data, settings.seed).oracle
+    assert sorted(file.stem for file in folder.iterdir()) == sorted(images.stems)
+    for index, stem in enumerate(images.stems):
+        with Image.open(folder / f"{stem}.png") as file:
+            assert np.array_equal(np.asarray(file), images.labels(index))
+    require_given(folder, Sets(settings.data, settings.seed).target)
+    with pytest.raises(ValueError, match=f"probe: expected truth .*{folder}.* Hint: choose"):
+        probe(Options(run=path, truth=folder))
