@@ -132,10 +132,6 @@ class Segmenter(nn.Module):
         hidden = torch.tensor(masked, dtype=torch.int64, device=logits.device)
         return maps.index_fill(1, hidden, -torch.inf) if len(hidden) else maps
 
-    def colours(self) -> dict[str, Any]:
-        """Return the colour normalisation, for people who read a card."""
-        return self.normalise.describe()
-
     # A Python bool in the state dict: as a buffer, reading it would make the host wait for a GPU.
     def get_extra_state(self) -> Tensor:
         """Return the corner convention, as the state dict stores it."""
@@ -214,7 +210,7 @@ def in_words(network: Segmenter) -> str:
     return (
         f"DeepLab, backbone {options['backbone']}, head {options['head']}{branches}, "
         f"{network.feature_dim} features ({options['features']}), "
-        f"colours {network.colours()['kind']}"
+        f"colours {network.normalise.kind()}"
     )
 
 

@@ -127,7 +127,7 @@ def write_release(
         "palette": [f"#{bytes(colour).hex()}" for colour in classes.colours],
         **{name: as_plain(classes)[name] for name in _LISTED},
         "labelled": None if release.labelled is None else list(release.labelled),
-        "normalisation": network.colours(),
+        "normalisation": network.normalise.describe(),
         "input_size": list(input_size),
         "stride": network.stride,
         "align_corners": network.align_corners,
