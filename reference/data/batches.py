@@ -207,10 +207,6 @@ def batches(
         skip: called with one sentence for every image that is left out.
         max_bad: number of images that may be left out; one more is a DataError.
     """
-    if static is not None and images.has_labels:
-        raise ValueError(
-            f"batches: expected static labels for a set without labels, got {images.name} with."
-        )
     order = Order(len(images), seed, stream, start, stop, batch_size, rank, world, rare)
     loader = DataLoader(
         _Cuts(images, crops, order, static), batch_sampler=order, collate_fn=_collate,
