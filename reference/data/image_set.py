@@ -235,12 +235,9 @@ def open_set(
     missing = [path for key, path in images.items() if key not in truth]
     if labels and missing:
         got = f"none; {len(missing)} of {len(images)} images lack theirs"
-        unpack = f"unpack all archives of labels: {layout.download}"
-        hint = layout.download if layout is OWN else unpack
-        raise refuse(missing[0], "to have labels", got, hint)
-    partners: Mapping[Parts, Path] = {}
-    if layout.partner:
-        partners = find_files(root, layout.partner, word, labels=False)
+        unpack = "" if layout is OWN else "unpack all archives of labels: "
+        raise refuse(missing[0], "to have labels", got, unpack + layout.download)
+    partners = find_files(root, layout.partner, word, labels=False) if layout.partner else {}
     names = {part.partition("}")[0] for part in pattern.split("{")[1:]} - {"split"}
     samples = []
     for key, path in images.items():
@@ -280,9 +277,9 @@ def _images(layout: Layout, root: Path, word: str) -> tuple[dict[Parts, Path], s
         got = "SYNTHIA-SEQS (video sequences)"
     elif (root / "RGBLeft").is_dir():
         got = "SYNTHIA-SF"
-    hint = f"the folder is another one, or not all is unpacked: {layout.download}"
-    hint = layout.download if layout is OWN else hint
-    raise refuse(root, f"to hold images of {layout.title}, {wanted}.png", got, hint)
+    other = "" if layout is OWN else "the folder is another one, or not all is unpacked: "
+    wanted = f"to hold images of {layout.title}, {wanted}.png"
+    raise refuse(root, wanted, got, other + layout.download)
 
 
 def _label_files(ways: Sequence[Labels], root: Path, word: str) -> dict[Parts, tuple[Path, int]]:

@@ -221,8 +221,7 @@ class Report:
         name: str = "mIoU",
     ) -> None:  # fmt: skip
         """Write and show scores on the validation images, in percent."""
-        row = {"miou_percent": miou, "teacher_miou_percent": teacher}
-        self._add(iteration=iteration, phase=phase, **row)
+        self._add(iteration=iteration, phase=phase, miou_percent=miou, teacher_miou_percent=teacher)
         average = "" if teacher is None else f", moving average {teacher:.2f}"
         self.say(f"iteration {iteration}: {name} {miou:.2f}{average}")
 
