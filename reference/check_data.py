@@ -24,7 +24,7 @@ from reference.data.classes import CITYSCAPES, ClassList, read_classes
 from reference.data.files import DataError
 from reference.data.image_set import OWN, ImageSet, layout_of, open_set
 from reference.data.layouts import LAYOUTS
-from reference.data.rare_classes import ClassCounts, class_probabilities, keep_counts
+from reference.data.rare_classes import class_probabilities, keep_counts
 from reference.data.settings import RareClasses
 
 FAILED: Final = 2
@@ -119,7 +119,6 @@ def parts(options: Options) -> Iterator[tuple[Report, Path | None]]:
 
 
 def check(options: Options) -> list[Report]:
-    """Check all that the options name."""
     wanted = list(parts(options))
     if options.classes is None and any(report.layout == "own" for report, _ in wanted):
         raise ValueError("check_data: expected --classes with layout own, got none.")
@@ -156,7 +155,7 @@ def _count(report: Report, images: ImageSet, pixels: Any, index: Path) -> None:
     report.pixels = dict(zip(names, total.tolist(), strict=True))
     report.probabilities = dict(zip(names, shares.tolist(), strict=True))
     if len(pixels) == len(images):
-        kept = keep_counts(images, ClassCounts(images.stems, pixels), index)
+        kept = keep_counts(images, pixels, index)
         report.index = None if kept is None else str(kept)
         if kept is None:
             report.warnings += (f"The counts of classes could not be kept in {index}.",)
@@ -174,7 +173,6 @@ def lines(report: Report) -> Iterator[str]:
 
 
 def show(reports: Sequence[Report]) -> None:
-    """Print tables, then what is wrong."""
     table = [["set", "images", "expected", "labels", "decoded", "broken"]]
     for report in reports:
         table.append([
@@ -200,7 +198,6 @@ def show(reports: Sequence[Report]) -> None:
 
 
 def main() -> None:
-    """Read the command line, check, print."""
     options = read(Options, "check_data")
     reports = answer(lambda: check(options), failed=FAILED)
     if options.json:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from reference.data.classes import CITYSCAPES, EXAMPLE, ClassList, read_classes
 from reference.data.image_set import OWN, ImageSet, layout_of, open_set, shown_classes
 from reference.data.layouts import LAYOUTS, Layout
-from reference.data.rare_classes import ClassCounts, RareClassSampler, class_counts
+from reference.data.rare_classes import Counts, RareClassSampler, class_counts
 from reference.data.settings import DataSettings, Drawn, RareClasses
 
 _DRAWN: Final = (LAYOUTS["toy"], LAYOUTS["toy-source"])
@@ -172,7 +172,7 @@ class Sets:
         known = self.labelled.labelled
         return tuple(number for number in range(len(self.classes)) if number not in known)
 
-    def counts(self) -> ClassCounts:
+    def counts(self) -> Counts:
         """Pixels of every class in every label file of training, counted once and kept."""
         return class_counts(self.labelled, workers=self.settings.workers)
 

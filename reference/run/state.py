@@ -113,7 +113,7 @@ class State:
     def class_counts(self) -> Tensor:
         """Source pixels of every class, (C,), float64."""
         with self.ranks.one_first():
-            counts = self.sets.counts().pixels.sum(axis=0)
+            counts = self.sets.counts().sum(axis=0)
         return torch.as_tensor(counts, dtype=torch.float64, device=self.ranks.device)
 
     @cached_property
