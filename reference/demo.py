@@ -138,7 +138,6 @@ def run_demo(options: Options) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Read the command line, run, print; a wrong input ends with one sentence."""
     options = read(Options, "demo", arguments)
     results = answer(lambda: run_demo(options), "Stopped; the same command goes on.")
     print(f"\n{table(results)}\n")

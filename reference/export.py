@@ -177,7 +177,6 @@ def run_export(options: Options) -> tuple[Path, list[str]]:
 
 
 def main(options: Options) -> None:
-    """Export and print; a wrong input ends with one sentence."""
     card, notes = answer(lambda: run_export(options))
     for note in notes:
         print(note, file=sys.stderr)

@@ -46,7 +46,6 @@ class Given:
 
     @property
     def num_classes(self) -> int:
-        """Classes C of the run."""
         return self.network.num_classes
 
     @property

@@ -90,7 +90,6 @@ def run_predict(options: Options, images: list[Path], release: Release, protocol
 
 
 def main(options: Options) -> None:
-    """Label and print; a wrong input ends with one sentence."""
 
     def work() -> int:
         images = find_images(options.folder)

@@ -137,7 +137,6 @@ def prepare(options: Options) -> list[str]:
 
 
 def main() -> None:
-    """Read the command line, copy, print."""
     options = read(Options, "prepare")
     stopped = "Stopped; the same command goes on from here."
     print(*answer(lambda: prepare(options), stopped), sep="\n")

@@ -42,7 +42,6 @@ class DataError(ValueError):
 
 
 def refuse(path: Path, wanted: str, got: str, hint: str) -> DataError:
-    """Make the error of a file."""
     return DataError(f"data: expected {path} {wanted}, got {got}. Hint: {hint}.")
 
 

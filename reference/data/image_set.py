@@ -78,7 +78,6 @@ class ImageSet:
 
     @cached_property
     def stems(self) -> tuple[str, ...]:
-        """Name of every image, in order."""
         return tuple(sample.stem for sample in self.samples)
 
     @cached_property
@@ -143,7 +142,6 @@ class ImageSet:
         return bool(self.samples) and all(sample.partner for sample in self.samples)
 
     def part(self, indices: Iterable[int]) -> "ImageSet":
-        """Return a set of some of the images."""
         return replace(self, samples=tuple(self.samples[index] for index in indices), notes=())
 
 

@@ -105,7 +105,6 @@ class Lite0(WithBatchNorm):
         self.settle_batch_norm()
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Compute the four maps."""
         x = F.relu6(self.bn1(self.conv_stem(x)))
         maps = []
         for number, stage in enumerate(self.blocks):

@@ -134,11 +134,9 @@ class Segmenter(nn.Module):
 
     # A Python bool in the state dict: as a buffer, reading it would make the host wait for a GPU.
     def get_extra_state(self) -> Tensor:
-        """Return the corner convention, as the state dict stores it."""
         return torch.tensor(self.align_corners)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take the corner convention over from a loaded state dict."""
         self.align_corners = bool(state)
 
 

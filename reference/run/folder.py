@@ -39,7 +39,7 @@ COMPARISON: Final = "comparison.json"
 _DIGITS: Final = 8
 _HERE: Final = Path(__file__).resolve().parent
 # No trained number depends on these. It does on the layouts, data.source_set and target_set.
-_MAY_CHANGE: Final = {
+MAY_CHANGE: Final = {
     *("data.workers", "data.cache_mib", "data.max_bad", "data.root", "data.source", "data.target"),
     *("data.source_labels", "data.target_labels", "data.val_images", "data.val_labels"),
     *("data.drawn.target_val", "machine.backend"),
@@ -93,7 +93,7 @@ def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[st
         f"{name}: {before.get(name)!r} -> {now.get(name)!r}"
         for name in sorted({*before, *now})
         if before.get(name) != now.get(name)
-        and name not in _MAY_CHANGE
+        and name not in MAY_CHANGE
         and not name.startswith("reporting.")
     ]
 
@@ -149,7 +149,6 @@ class RunFolder:
         self._lock: int | None = None
 
     def __enter__(self) -> "RunFolder":
-        """Take the folder."""
         problem: str | None = None
         stored: Path | None = None
         if self.ranks.is_main:

@@ -104,7 +104,6 @@ class Report:
         self._later_seconds = 0.0
 
     def __enter__(self) -> "Report":
-        """Open the file and show the bar."""
         if not self.ranks.is_main:
             return self
         self._rows = [r for r in read_metrics(self.path) if r["iteration"] <= self.start]
@@ -119,7 +118,6 @@ class Report:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Take the bar away, and finish what TensorBoard has not written yet."""
         if self._bar is not None:
             self._bar.stop()
         if self._board is not None:

@@ -87,7 +87,6 @@ def _fingerprint(seed: int, drawn: Drawn) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Read the command line and draw; a wrong input ends with one sentence."""
     options = read(Options, "synthetic", arguments)
     jobs = options.jobs or min(os.cpu_count() or 1, 8)
     stopped = "Stopped; the same command goes on."
