@@ -235,13 +235,13 @@ def test_the_network_is_evaluated_as_such_and_left_in_its_mode():
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"scales": (float("nan"),)}, "at least one scale, each above 0 and at most 8, got (nan,)"),
-        ({"scales": ()}, "at least one scale, each above 0 and at most 8, got ()."),
-        ({"size": (100000, 9)}, "size times scale within 1..16384 pixels a side, got size (100000"),
-        ({"window": (8, 8), "stride": (9, 8)}, "a window of positive sides and a stride within it"),
-        ({"window": (0, 8)}, "a window of positive sides and a stride within it, got window (0, 8"),
-        ({"stride": (9, 8)}, "a window with stride (9, 8), got None."),
-        ({"labelled": (0, 19)}, "labelled classes within 0..18, got (0, 19)."),
+        ({"scales": (float("nan"),)}, "scales above 0 and at most 8, at least one, got (nan,)."),
+        ({"scales": ()}, "scales above 0 and at most 8, at least one, got ()."),
+        ({"size": (10**5, 9)}, "size times (1.0,) within 1..16384 pixels a side, got (100000, 9)."),
+        ({"window": (8, 8), "stride": (9, 8)}, "window and stride of positive sides, the stride w"),
+        ({"window": (0, 8)}, "window and stride of positive sides, the stride within, got ((0, 8)"),
+        ({"stride": (9, 8)}, "window and stride of positive sides, the stride within, got (None, "),
+        ({"labelled": (0, 19)}, "labelled of classes within 0..18, got (0, 19)."),
     ],
 )
 def test_settings_that_measure_nothing_are_refused(settings, sentence):
