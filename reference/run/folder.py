@@ -188,9 +188,7 @@ class RunFolder:
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         self._take_lock()
-        if not begun:
-            return None
-        return self.find_newest()
+        return self.find_newest() if begun else None
 
     def _take_lock(self) -> None:
         path = self.path / LOCK

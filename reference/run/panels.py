@@ -63,13 +63,10 @@ def shown_sets(settings: Settings, sets: Sets) -> dict[str, tuple[ImageSet, list
     Target training images are opened only by a run that trains on them, validation images only by
     one that evaluates.
     """
-    opened: dict[str, ImageSet] = {}
+    opened = sets.opened(target=settings.adapts, validation=settings.reporting.evaluate)
+    labelled = opened.pop("labelled")
     if settings.stages != "oracle":
-        opened["source"] = sets.source
-    if any(phase.adapts for phase in phases(settings)):
-        opened["target"] = sets.target
-    if settings.reporting.evaluate:
-        opened["validation"] = sets.validation
+        opened = {"source": labelled, **opened}
     wanted = settings.reporting.panel_ids
     return {name: (s, chosen_images(name, len(s), wanted)) for name, s in opened.items()}
 
