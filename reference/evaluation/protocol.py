@@ -272,8 +272,7 @@ def evaluate(
 def read_for_use(caller: str, use: Use) -> tuple[Release, Protocol]:
     """Check the settings of a command and read its network, on the device where it is to work."""
     require_new_folder(caller, use.out, "Hint: choose another one with --out.", argument="out")
-    if use.threads < 1:
-        raise ValueError(f"{caller}: expected threads of at least 1, got {use.threads}.")
+    require(caller, "threads", use.threads, "of at least 1", use.threads >= 1)
     torch.set_num_threads(use.threads)
     if use.device == "cuda" and not torch.cuda.is_available():
         raise ValueError(f'{caller}: expected a GPU for device "cuda", got none.')

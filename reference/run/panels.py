@@ -19,7 +19,7 @@ from reference.data.classes import ByteArray
 from reference.data.files import resize_image, resize_labels
 from reference.data.image_set import ImageSet, spread_indices
 from reference.data.sets import Sets
-from reference.data.settings import Size
+from reference.data.settings import Size, require
 from reference.method import Method, Part, label_counts
 from reference.networks.output import Domain, at_rest
 from reference.pictures.strips import StripFile, colourise, strip_png
@@ -48,12 +48,9 @@ def due(settings: Settings, iteration: int) -> bool:
 
 def chosen_images(name: str, count: int, wanted: tuple[int, ...]) -> list[int]:
     """Return the numbers of the images of a set that panels show; by default two, evenly spaced."""
+    below = f"below {count}, the number of {name} images"
     for number in wanted:
-        if number >= count:
-            raise ValueError(
-                f"train: expected reporting.panel_ids below {count}, the number of {name} images, "
-                f"got {number}."
-            )
+        require("train", "reporting.panel_ids", number, below, number < count)
     return list(wanted) or spread_indices(count, _PER_SET)
 
 
