@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from reference.data.classes import IGNORE, ByteArray, ClassList
+from reference.data.classes import IGNORE, ByteArray
 from reference.data.colour import change_colours
 from reference.data.cuts import Key, Order, Window, draw_window, placed
 from reference.data.files import (
@@ -72,12 +72,8 @@ def to_tensor(pixels: ByteArray) -> Tensor:
     return torch.tensor(pixels).permute(2, 0, 1).contiguous().float() / 255.0
 
 
-class _Sample(NamedTuple):
-    """What a worker hands over: one image, what was wrong with others, or what ends the run."""
-
-    cut: Batch | None
-    bad: dict[int, str]
-    fatal: ValueError | None = None
+# What workers hand over: images, what was wrong with others by their number, what ends the run.
+_Answer = tuple[Batch | None, dict[int, str], ValueError | None]
 
 
 @dataclass(frozen=True)
@@ -89,7 +85,7 @@ class _Cuts(Dataset[Any]):
     order: Order
     static: Path | None
 
-    def __getitem__(self, key: Key) -> _Sample:
+    def __getitem__(self, key: Key) -> _Answer:
         """Return the image of a slot, or the next whole one, and what was wrong with others."""
         bad: dict[int, str] = {}
         for attempt in range(1 + min(len(self.images), _ATTEMPTS)):
@@ -104,12 +100,14 @@ class _Cuts(Dataset[Any]):
             try:
                 if self.static is not None:
                     path = self.static / f"{self.images.stems[tried.image]}.png"
-                    labels = read_labels(path, _as_they_stand(self.images.classes))
+                    known = frozenset((*range(len(self.images.classes)), IGNORE))
+                    as_they_stand = Reading("ids", np.arange(256, dtype=np.uint8), known, {})
+                    labels = read_labels(path, as_they_stand)
             except DataError as error:
                 # No image of the set: leaving it out would hide that the run's files are gone.
-                return _Sample(None, bad, error)
-            return _Sample(self._cut(tried, pixels, labels, partner), bad)
-        return _Sample(None, bad)
+                return None, bad, error
+            return self._cut(tried, pixels, labels, partner), bad, None
+        return None, bad, None
 
     def _cut(
         self, key: Key, pixels: ByteArray, labels: ByteArray | None, partner: ByteArray | None
@@ -139,12 +137,6 @@ class _Cuts(Dataset[Any]):
         return window, cut
 
 
-def _as_they_stand(classes: ClassList) -> Reading:
-    """Return how static labels are read: class numbers and 255."""
-    known = frozenset((*range(len(classes)), IGNORE))
-    return Reading("ids", np.arange(256, dtype=np.uint8), known, {})
-
-
 def _files(images: ImageSet, index: int) -> tuple[ByteArray, ByteArray | None, ByteArray | None]:
     """Read an image, its labels and its partner, where the set has them."""
     return *images.pair(index), images.partner(index) if images.has_partners else None
@@ -164,11 +156,11 @@ def _stacked(ones: list[Batch]) -> Batch:
     return Batch(images, labels, indices, partners)  # type: ignore[arg-type]
 
 
-def _collate(samples: list[_Sample]) -> tuple[Batch | None, dict[int, str], ValueError | None]:
-    bad = {index: sentence for sample in samples for index, sentence in sample.bad.items()}
-    fatal = next((sample.fatal for sample in samples if sample.fatal is not None), None)
-    cuts = [sample.cut for sample in samples if sample.cut is not None]
-    return (_stacked(cuts) if len(cuts) == len(samples) else None), bad, fatal
+def _collate(answers: list[_Answer]) -> _Answer:
+    bad = {index: sentence for _, several, _ in answers for index, sentence in several.items()}
+    fatal = next((error for _, _, error in answers if error is not None), None)
+    cuts = [cut for cut, _, _ in answers if cut is not None]
+    return (_stacked(cuts) if len(cuts) == len(answers) else None), bad, fatal
 
 
 def _settle_worker(_: int) -> None:

@@ -203,13 +203,6 @@ def converted_pattern(layout: Layout) -> str:
     return plain[0] if plain else layout.labels[0].pattern + CONVERTED
 
 
-def _ways(layout: Layout) -> tuple[Labels, ...]:
-    """Return all ways in which labels of a layout may lie, converted ones last."""
-    if layout is OWN or any(way.values is TRAIN_IDS for way in layout.labels):
-        return layout.labels
-    return (*layout.labels, Labels(converted_pattern(layout), TRAIN_IDS))
-
-
 def open_set(
     layout: Layout, root: Path, split: str, classes: ClassList, *, labels: bool,
     role: Role = "target", merge: Sequence[str] = (), label_root: Path | None = None,
@@ -228,7 +221,9 @@ def open_set(
     if "{split}" not in pattern and role == "target" and layout is not OWN:
         fifth = {key for n, key in enumerate(found) if n % _FIFTH == _FIFTH - 1}
         images = {key: path for key, path in found.items() if (key in fifth) == (split == "val")}
-    ways = _ways(layout)
+    ways = layout.labels
+    if layout is not OWN and not any(way.values is TRAIN_IDS for way in ways):
+        ways = (*ways, Labels(converted_pattern(layout), TRAIN_IDS))
     truth = _label_files(ways, label_root or root, word) if labels else {}
     missing = [path for key, path in images.items() if key not in truth]
     if labels and missing:
