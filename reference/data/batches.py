@@ -41,15 +41,12 @@ _ATTEMPTS: Final = 64
 class Batch(NamedTuple):
     """Images of one training step."""
 
-    # float32 (B, 3, h, w) in [0, 1], RGB
-    images: Tensor
+    images: Tensor  # float32 (B, 3, h, w) in [0, 1], RGB
     # class numbers int64 (B, h, w), 255 where there is none: of the set where it was opened with
     # labels, else the run's own static labels, else None
     labels: Tensor | None
-    # int64 (B,), which images of the set these are
-    indices: Tensor
-    # day images of the same places, cut alike, as `images`
-    partners: Tensor | None
+    indices: Tensor  # int64 (B,), which images of the set these are
+    partners: Tensor | None  # day images of the same places, cut alike, as `images`
 
     def to(self, device: torch.device, *, channels_last: bool = False) -> "Batch":
         """Return the same on a device, its images in a memory format."""

@@ -127,12 +127,9 @@ class Reading(NamedTuple):
     # "ids" are grey or palette numbers; "deep" the red channel of 16 bits; "red" that of 8 bits;
     # "colours" an RGB picture; "own" ids or colours, whichever the file holds
     kind: Kind
-    # class number, or 255, of each value
-    table: ByteArray
-    # values that may occur; None allows every one
-    allowed: frozenset[int] | None
-    # class number of each colour, written as red << 16 | green << 8 | blue
-    colours: Mapping[int, int]
+    table: ByteArray  # class number, or 255, of each value
+    allowed: frozenset[int] | None  # values that may occur; None allows every one
+    colours: Mapping[int, int]  # class of each colour, written as red << 16 | green << 8 | blue
 
 
 def read_labels(path: Path, reading: Reading) -> ByteArray:

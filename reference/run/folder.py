@@ -140,10 +140,8 @@ class RunFolder:
         self, path: Path, plain: Mapping[str, Any], ranks: "Ranks", *, resume: bool
     ) -> None:
         self.path, self.plain, self.ranks, self.resume = path, dict(plain), ranks, resume
-        # The newest whole one; None where the run begins.
-        self.checkpoint: dict[str, Any] | None = None
-        # Sentences that a person should see as warnings.
-        self.notes: list[str] = []
+        self.checkpoint: dict[str, Any] | None = None  # the newest whole one
+        self.notes: list[str] = []  # sentences that a person should see as warnings
         self._damaged: list[Path] = []
         self._made = False
         self._lock: int | None = None
@@ -169,11 +167,7 @@ class RunFolder:
         self._release()
 
     def check(self) -> bool:
-        """Refuse a folder by what is in it, and say whether a run began there; nothing is written.
-
-        A ValueError where it holds something else, or a run that is not resumed or has other
-        settings.
-        """
+        """Refuse a folder by what is in it, and say whether a run began there; write nothing."""
         begun = (self.path / SETTINGS).is_file()
         if self.resume and begun:
             self._refuse_other_settings(files.read_json("train", self.path / SETTINGS))
@@ -252,10 +246,7 @@ class RunFolder:
         return sorted((self.path / CHECKPOINTS).glob(f"{'[0-9]' * _DIGITS}.pth"))
 
     def find_newest(self) -> Path | None:
-        """Read the newest whole checkpoint into `checkpoint` and return its file, if any is there.
-
-        A ValueError where all are damaged, or where the settings are others.
-        """
+        """Read the newest whole checkpoint into `checkpoint`; return its file, if there is one."""
         listed, reason = self.checkpoints(), ""
         for path in reversed(listed):
             try:

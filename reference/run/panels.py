@@ -55,11 +55,7 @@ def chosen_images(name: str, count: int, wanted: tuple[int, ...]) -> list[int]:
 
 
 def shown_sets(settings: Settings, sets: Sets) -> dict[str, tuple[ImageSet, list[int]]]:
-    """Return the sets that panels show, and which images of each.
-
-    Target training images are opened only by a run that trains on them, validation images only by
-    one that evaluates.
-    """
+    """Return the sets that panels show, no others than a run opens, and which images of each."""
     opened = sets.opened(target=settings.adapts, validation=settings.reporting.evaluate)
     labelled = opened.pop("labelled")
     if settings.stages != "oracle":

@@ -84,8 +84,7 @@ class State:
             self.average = AveragedModel(self.network, multi_avg_fn=decay, use_buffers=True)
         self.precision = Precision(settings.machine, ranks.device)
         self.see = partial(see, autocast=self.precision.autocast)
-        # Told of every image that is left out because it is broken.
-        self.skip: Callable[[str], None] | None = None
+        self.skip: Callable[[str], None] | None = None  # told of broken images that are left out
         self.method: Method = Supervised()
         self.adapting = False
         self.optimiser: torch.optim.Optimizer
