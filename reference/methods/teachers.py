@@ -56,7 +56,6 @@ class MeanTeacher(AveragedModel):
         self.requires_grad_(False).train()
 
     def train(self, mode: bool = True) -> "MeanTeacher":
-        del mode
         return super().train(False)
 
 

@@ -233,5 +233,4 @@ class TimmBackbone(WithBatchNorm):
 
     def forward(self, x: Tensor, domain: Domain = "target") -> Tensor:
         """Compute the last feature map, the same for both domains."""
-        del domain
         return self.model(x)[-1]

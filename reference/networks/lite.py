@@ -149,7 +149,6 @@ class LiteNetwork(Segmenter):
 
     def forward(self, images: Tensor, domain: Domain = "target") -> Output:
         """Compute logits and features at stride 4, the same for both domains."""
-        del domain
         maps = self.backbone(self.normalise(images))
         *levels, x = (lateral(level) for lateral, level in zip(self.lateral, maps, strict=True))
         for finer in reversed(levels):

@@ -70,15 +70,6 @@ def track(count: int, description: str, *, show: bool = True) -> Iterator[int]:
     yield from progress.track(range(count), description, console=Console(stderr=True))
 
 
-def _bar() -> Any:
-    columns = [
-        *progress.Progress.get_default_columns(),
-        progress.MofNCompleteColumn(),
-        progress.TextColumn("{task.fields[numbers]}"),
-    ]
-    return progress.Progress(*columns, console=Console(stderr=True))
-
-
 class Report:
     """Progress and numbers of a run of `total` iterations, `start` of which lie behind it.
 
@@ -112,7 +103,9 @@ class Report:
             board = importlib.import_module("torch.utils.tensorboard").SummaryWriter
             self._board = board(str(self.path.parent / "tensorboard"), purge_step=self.start + 1)
         if sys.stderr.isatty() and not self.quiet:
-            self._bar = _bar()
+            numbers = progress.MofNCompleteColumn(), progress.TextColumn("{task.fields[numbers]}")
+            columns = (*progress.Progress.get_default_columns(), *numbers)
+            self._bar = progress.Progress(*columns, console=Console(stderr=True))
             self._task = self._bar.add_task("", total=self.total, completed=self.start, numbers="")
             self._bar.start()
         return self
