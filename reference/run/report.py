@@ -46,20 +46,13 @@ def peak_mib(device: "torch.device") -> float:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Read the rows of a run's metrics, none where there is no file; the run may go on meanwhile.
 
-    The phase is a word, the iteration an int. Empty columns and half rows are left out.
+    The phase is a word, the iteration an int. Empty columns are left out.
     """
     if not path.is_file():
         return []
-    text = path.read_text(encoding="utf-8", errors="replace")
-    # Runs of before, and copies made meanwhile, may end in half a row.
-    whole = text[: text.rfind("\n") + 1]
     kinds: dict[str, Any] = {"phase": str, "iteration": int}
-    rows = []
-    for row in csv.DictReader(io.StringIO(whole, newline="")):
-        if None not in row and None not in row.values():
-            with contextlib.suppress(ValueError):
-                rows.append({n: kinds.get(n, float)(word) for n, word in row.items() if word})
-    return [row for row in rows if {"iteration", "phase"} <= set(row)]
+    rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
+    return [{n: kinds.get(n, float)(word) for n, word in row.items() if word} for row in rows]
 
 
 def track(count: int, description: str, *, show: bool = True) -> Iterator[int]:
