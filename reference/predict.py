@@ -43,10 +43,7 @@ from reference.run.report import track
 
 
 def find_images(folder: Path) -> list[Path]:
-    """List the images of a folder and of those inside it, in order of their names.
-
-    None may be broken, nor two have one result.
-    """
+    """List the images of a folder and of those inside it by their names, if none is broken."""
     if not folder.is_dir():
         raise ValueError(f"predict: expected a folder of images {folder}, got none.")
     images = list(find_files(folder, "{path}", "", labels=False).values())

@@ -42,11 +42,7 @@ def count_pixels(images: ImageSet, index: int) -> list[int]:
 
 
 def counts_path(images: ImageSet, folder: Path = FOLDER) -> Path:
-    """Return where the counts of a set are kept.
-
-    The name follows from the classes, the root, and the name, size and time of change of every
-    label file.
-    """
+    """The file of a set's counts, named by classes, root, and size and time of every label file."""
     tables = [reading.table.tobytes().hex() for reading in images.readings]
     content = [str(images.root.resolve()), *images.classes.names, *tables]
     for sample in images.samples:

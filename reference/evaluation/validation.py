@@ -38,10 +38,7 @@ _NOTHING_LEARNT: Final = 5.0
 
 
 def expected_percent(settings: Settings, iteration: int) -> float | None:
-    """Least score that a run from pre-trained weights should have at an iteration of the warm-up.
-
-    Only runs that begin as the published ones did are judged; None for all others.
-    """
+    """Least score to expect of a warm-up that begins as published ones did; None for all others."""
     as_published = (
         settings.data.target_set == "cityscapes"
         and settings.network.kind == "deeplab"

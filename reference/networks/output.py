@@ -234,10 +234,7 @@ def build(description: Mapping[str, Any], *, seed: int = 0) -> Segmenter:
 def first_network(
     settings: NetworkSettings, num_classes: int, seed: int
 ) -> "tuple[Segmenter, WeightReport | None]":
-    """Build the network that a new run begins with, and say what became of its weights.
-
-    Options that follow from the family of the weights are set.
-    """
+    """Build the network that a new run begins with, and say what became of its weights."""
     if settings.kind == "deeplab":
         from reference.networks.deeplab import first_deeplab
 
