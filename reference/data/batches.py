@@ -168,10 +168,8 @@ def _settle_worker(_: int) -> None:
     """
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-    try:
-        import cv2
-    except ImportError:
-        return
+    import cv2
+
     # There are as many workers as cores are wanted.
     cv2.setNumThreads(0)
 
