@@ -114,8 +114,7 @@ def read_image(path: Path, *, any_mode: bool = False) -> ByteArray:
         # Labels are never JPEG, so a grey JPEG is a photograph and a grey PNG a mistake.
         grey = file.format == "JPEG" and file.mode in ("L", "CMYK")
         if file.mode not in ("RGB", "RGBA") and not grey and not any_mode:
-            got = f"Pillow mode {file.mode}"
-            raise refuse(path, "to be an RGB picture", got, _SWAPPED)
+            raise refuse(path, "to be an RGB picture", f"Pillow mode {file.mode}", _SWAPPED)
         if _orientation(file) != 1:
             ImageOps.exif_transpose(file, in_place=True)
         return np.array(file if file.mode == "RGB" else file.convert("RGB"))

@@ -201,7 +201,6 @@ def first_deeplab(
     options = weights.with_conventions(options, family, path, forced=forced)
     with seeded(seed):
         network = DeepLab(options)
-    state = weights.translate(held, network)
-    report = weights.fill_backbone(network, state, path, family=family)
+    report = weights.fill_backbone(network, weights.translate(held, network), path, family=family)
     chosen = {name: getattr(options, name) for name in weights.FAMILIES[family]}
     return network, replace(report, set_options=chosen)

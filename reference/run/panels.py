@@ -137,8 +137,7 @@ class _Drawing:
                 static = np.array(file)
             pictures["static labels"] = self._painted(static)
             size = batch.images.shape[-2], batch.images.shape[-1]
-            sized = torch.tensor(resize_labels(static, size)).long()[None]
-            batch = batch._replace(labels=sized)
+            batch = batch._replace(labels=torch.tensor(resize_labels(static, size)).long()[None])
         if self.method is not None and self.method.uses_target:
             used = self._used(self.method, batch)
             if used is not None:
