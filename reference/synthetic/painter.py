@@ -1,7 +1,7 @@
 """The hand that paints a scene: camera, canvas, look and one random generator together."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, NamedTuple
 
@@ -54,8 +54,7 @@ class Material(IntEnum):
     SMOOTH, ASPHALT, PAVING, GRASS, FOLIAGE, MASONRY, GLASS, SKY = range(8)
 
 
-@dataclass(frozen=True)
-class Stamp:
+class Stamp(NamedTuple):
     """What a painted pixel is: train id, material, distance in whole metres (0 = on the ground)."""
 
     train_id: int
@@ -64,15 +63,10 @@ class Stamp:
 
     def at(self, z: float) -> "Stamp":
         """Return this stamp at `z` metres (kept within 1..254)."""
-        return replace(self, distance=int(min(max(z, 1), FARTHEST - 1)))
+        return self._replace(distance=int(min(max(z, 1), FARTHEST - 1)))
 
     def of(self, material: Material) -> "Stamp":
-        return replace(self, material=material)
-
-    @property
-    def code(self) -> Colour:
-        """The stamp as one RGB pixel of the code image."""
-        return (self.train_id, int(self.material), self.distance)
+        return self._replace(material=material)
 
 
 class Lamp(NamedTuple):
@@ -104,14 +98,14 @@ class Canvas:
 
     def polygon(self, corners: Sequence[Point], colour: Colour, stamp: Stamp) -> None:
         self._colour_pen.polygon(corners, fill=colour)
-        self._code_pen.polygon(corners, fill=stamp.code)
+        self._code_pen.polygon(corners, fill=stamp)
 
     def ellipse(self, middle: Point, rx: float, ry: float, colour: Colour, stamp: Stamp) -> None:
         """Fill an axis-aligned ellipse with half-axes `rx`, `ry` pixels."""
         u, v = middle
         box = (u - rx, v - ry, u + rx, v + ry)
         self._colour_pen.ellipse(box, fill=colour)
-        self._code_pen.ellipse(box, fill=stamp.code)
+        self._code_pen.ellipse(box, fill=stamp)
 
     def cast_shadow(self, corners: Sequence[Point]) -> None:
         """Mark a polygon of the ground as lying in shadow."""
