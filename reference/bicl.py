@@ -47,7 +47,6 @@ class BiCL(Method):
                 self.projected = Projector(given.dim, "crc", given.seed)
 
     def forward(self, step: Step) -> Losses:
-        """Compute the terms of one part."""
         stage = self.stage
         source = step.see(step.source.images, "source")
         terms = {"source_cross_entropy": step.source_loss(source.logits)}

@@ -17,17 +17,14 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import tyro
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from reference.commands import answer, read
+from reference.commands import answer, laid_out, read
 from reference.data.checking import by_cause, check_set
 from reference.data.classes import CITYSCAPES, ClassList, read_classes
 from reference.data.files import DataError
 from reference.data.image_set import OWN, ImageSet, layout_of, open_set
 from reference.data.layouts import LAYOUTS
-from reference.data.rare_classes import ClassCounts, class_probabilities, keep_counts
+from reference.data.rare_classes import class_probabilities, keep_counts
 from reference.data.settings import RareClasses
 
 FAILED: Final = 2
@@ -122,7 +119,6 @@ def parts(options: Options) -> Iterator[tuple[Report, Path | None]]:
 
 
 def check(options: Options) -> list[Report]:
-    """Check all that the options name."""
     wanted = list(parts(options))
     if options.classes is None and any(report.layout == "own" for report, _ in wanted):
         raise ValueError("check_data: expected --classes with layout own, got none.")
@@ -159,7 +155,7 @@ def _count(report: Report, images: ImageSet, pixels: Any, index: Path) -> None:
     report.pixels = dict(zip(names, total.tolist(), strict=True))
     report.probabilities = dict(zip(names, shares.tolist(), strict=True))
     if len(pixels) == len(images):
-        kept = keep_counts(images, ClassCounts(images.stems, pixels), index)
+        kept = keep_counts(images, pixels, index)
         report.index = None if kept is None else str(kept)
         if kept is None:
             report.warnings += (f"The counts of classes could not be kept in {index}.",)
@@ -177,43 +173,31 @@ def lines(report: Report) -> Iterator[str]:
 
 
 def show(reports: Sequence[Report]) -> None:
-    """Print tables, then what is wrong."""
-
-    def table(title: str, *columns: str) -> Table:
-        made = Table(title=title)
-        for number, column in enumerate(columns):
-            made.add_column(column, justify="right" if number else "left")
-        return made
-
-    console = Console()
-    view = table("Data sets", "set", "images", "expected", "labels", "decoded", "broken")
+    table = [["set", "images", "expected", "labels", "decoded", "broken"]]
     for report in reports:
-        numbers = (report.decoded, len(report.faults))
-        view.add_row(
+        table.append([
             f"{report.layout} {report.split}", str(report.images), str(report.expected or "any"),
-            "yes" if report.labels else "not looked at", *map(str, numbers),
-        )  # fmt: skip
-    console.print(view)
+            "yes" if report.labels else "not looked at", str(report.decoded),
+            str(len(report.faults)),
+        ])  # fmt: skip
+    print(laid_out(table))
     for report in reports:
         if report.pixels is not None and report.probabilities is not None:
-            title = f"Classes of {report.layout} {report.split}, {report.decoded} pairs"
-            view = table(title, "class", "pixels, %", "rare-class sampling, %")
-            total = sum(report.pixels.values())
+            total, drawn = sum(report.pixels.values()), report.probabilities
+            table = [["class", "pixels, %", "rare-class sampling, %"]]
             for name, count in report.pixels.items():
-                share = report.probabilities[name]
-                view.add_row(name, f"{100 * count / total:.3f}", f"{100 * share:.2f}")
-            console.print(view)
+                table.append([name, f"{100 * count / total:.3f}", f"{100 * drawn[name]:.2f}"])
+            title = f"Classes of {report.layout} {report.split}, {report.decoded} pairs:"
+            print(f"\n{title}\n\n{laid_out(table)}\n")
         for line in lines(report):
-            # Paths are searched for and copied, so they are not broken into lines.
-            console.print(Text(line), soft_wrap=True)
+            print(line)
     refused = sum(bool(report.refusal) for report in reports)
     broken = sum(len(report.faults) for report in reports)
     last = f"Training would leave out {broken} images." if broken else "All that was read is whole."
-    console.print(f"Splits that training would refuse: {refused}." if refused else last)
+    print(f"Splits that training would refuse: {refused}." if refused else last)
 
 
 def main() -> None:
-    """Read the command line, check, print."""
     options = read(Options, "check_data")
     reports = answer(lambda: check(options), failed=FAILED)
     if options.json:

@@ -49,6 +49,17 @@ def read(options: type[T], command: str, words: Sequence[str] | None = None) -> 
     return tyro.cli(options, prog=f"python -m reference.{command}", args=words)
 
 
+def laid_out(lines: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown that a terminal shows as one: numbers stand below each other."""
+    first, *others = (max(map(len, column)) for column in zip(*lines, strict=True))
+    ruler = ["-" * first, *("-" * (wide - 1) + ":" for wide in others)]
+    padded = (
+        [f"{name:<{first}}", *(f"{cell:>{wide}}" for cell, wide in zip(cells, others, strict=True))]
+        for name, *cells in (lines[0], ruler, *lines[1:])
+    )
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in padded)
+
+
 def is_first_process() -> bool:
     """Whether this is the first process of torchrun, or the only one."""
     return os.environ.get("RANK", "0") == "0"

@@ -17,10 +17,8 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import tyro
-from rich.console import Console
-from rich.table import Table
 
-from reference.commands import answer, read
+from reference.commands import answer, laid_out, read
 from reference.experiments import tables, targets
 from reference.experiments.rows import CAPTIONS, CONTROL, ENTROPY, ORACLE, SOURCE
 from reference.experiments.runs import Run, record_of, refuse_other_settings, rows_of, train_all
@@ -108,21 +106,16 @@ def mean_ious(results: Mapping[str, Any]) -> dict[str, float]:
     return {record["row"]: record["miou"] for record in results["rows"]}
 
 
-def table(results: Mapping[str, Any]) -> Table:
+def table(results: Mapping[str, Any]) -> str:
     """Lay out IoU per class, the means, and the gain over the control."""
-    view = Table(title=f"IoU in percent, {results['images']['test']} test images")
-    view.add_column("class")
-    for record in results["rows"]:
-        style = "bold" if record["row"] == "bicl" else ""
-        view.add_column(CAPTIONS[record["row"]], justify="right", style=style)
-    for label in results["rows"][0]["iou"]:
-        view.add_row(label, *(f"{record['iou'][label]:.1f}" for record in results["rows"]))
-    view.add_section()
-    means = mean_ious(results)
-    view.add_row("mIoU", *(f"{miou:.1f}" for miou in means.values()), style="bold")
+    records, means = results["rows"], mean_ious(results)
+    lines = [["class", *(CAPTIONS[row] for row in means)]]
+    for label in records[0]["iou"]:
+        lines.append([label, *(f"{record['iou'][label]:.1f}" for record in records)])
+    lines.append(["mIoU", *(f"{miou:.1f}" for miou in means.values())])
     gains = (f"{miou - means[CONTROL]:+.1f}" * (row != CONTROL) for row, miou in means.items())
-    view.add_row("over continued", *gains)
-    return view
+    lines.append(["over continued", *gains])
+    return f"IoU in percent, {results['images']['test']} test images:\n\n{laid_out(lines)}"
 
 
 def run_demo(options: Options) -> dict[str, Any]:
@@ -145,10 +138,9 @@ def run_demo(options: Options) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Read the command line, run, print; a wrong input ends with one sentence."""
     options = read(Options, "demo", arguments)
     results = answer(lambda: run_demo(options), "Stopped; the same command goes on.")
-    Console().print(table(results))
+    print(f"\n{table(results)}\n")
     means = mean_ious(results)
     gain = means["bicl"] - means[CONTROL]
     print(f"BiCL {gain:+.1f} points over the control, {results['seconds']:.0f} s in all.")

@@ -47,7 +47,6 @@ class Options:
 # Before torch is imported, so that --help answers at once.
 OPTIONS = read(Options, "export") if __name__ == "__main__" else None
 
-import io
 import logging
 import sys
 import warnings
@@ -60,7 +59,7 @@ from reference.evaluation.class_table import class_table, read_evaluation
 from reference.networks.output import Segmenter, at_rest, in_words
 from reference.networks.release import read_checkpoint, write_release
 from reference.networks.tensor_files import require_file
-from reference.run.files import require_new_folder, write_atomically
+from reference.run.files import durable_file, require_new_folder, write_atomically
 
 
 class _Plain(nn.Module):
@@ -89,9 +88,8 @@ def exported(network: Segmenter, size: tuple[int, int]) -> Any:
 
 def write_program(path: Path, program: Any) -> None:
     """Write a program of `exported`; `torch.export.load(path).module()` runs it."""
-    content = io.BytesIO()
-    torch.export.save(program, content)
-    write_atomically(path, content.getvalue())
+    with durable_file(path, sync=False) as file:
+        torch.export.save(program, file)
 
 
 def write_onnx(path: Path, program: Any) -> str:
@@ -177,7 +175,6 @@ def run_export(options: Options) -> tuple[Path, list[str]]:
 
 
 def main(options: Options) -> None:
-    """Export and print; a wrong input ends with one sentence."""
     card, notes = answer(lambda: run_export(options))
     for note in notes:
         print(note, file=sys.stderr)

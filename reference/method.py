@@ -36,8 +36,7 @@ _WHOLE_STEP: Final = 2**16
 class Given:
     """What a method is built from, at the first step of adaptation and again when a run resumes."""
 
-    # As the warm-up left it.
-    network: Segmenter
+    network: Segmenter  # as the warm-up left it
     stage: AdaptationStage
     seed: int
     # Source pixels of every class, (C,), float64; counted at the first call.
@@ -46,7 +45,6 @@ class Given:
 
     @property
     def num_classes(self) -> int:
-        """Classes C of the run."""
         return self.network.num_classes
 
     @property
@@ -84,8 +82,7 @@ class Step:
     index: int
     steps: int
     round_index: int
-    # Number of this part on this rank.
-    part: int
+    part: int  # number of this part on this rank
     seed: int
     ranks: Ranks
     autocast: Autocast

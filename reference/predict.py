@@ -43,10 +43,7 @@ from reference.run.report import track
 
 
 def find_images(folder: Path) -> list[Path]:
-    """List the images of a folder and of those inside it, in order of their names.
-
-    None may be broken, nor two have one result.
-    """
+    """List the images of a folder and of those inside it by their names, if none is broken."""
     if not folder.is_dir():
         raise ValueError(f"predict: expected a folder of images {folder}, got none.")
     images = list(find_files(folder, "{path}", "", labels=False).values())
@@ -90,7 +87,6 @@ def run_predict(options: Options, images: list[Path], release: Release, protocol
 
 
 def main(options: Options) -> None:
-    """Label and print; a wrong input ends with one sentence."""
 
     def work() -> int:
         images = find_images(options.folder)

@@ -7,7 +7,6 @@ of quality 95, labels as PNG files of train ids. Give ``--data.root /data/half``
 original. A stopped command goes on where it stopped.
 """
 
-import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ from reference.commands import answer, read
 from reference.data.classes import CITYSCAPES, ByteArray
 from reference.data.files import DataError, resize_image, resize_labels
 from reference.data.image_set import ImageSet, Role, converted_pattern, layout_of, open_set
-from reference.run.files import write_json, write_picture
+from reference.run.files import read_json, write_json, write_picture
 
 QUALITY: Final = 95
 MARK: Final = "prepared.json"
@@ -74,11 +73,7 @@ def claim(copy: Copy) -> None:
     """Make the folder of a copy ours; ValueError where it holds other things or another copy."""
     wanted = {"source": str(copy.images.root.resolve()), "divisor": copy.divisor}
     mark = copy.folder / MARK
-    try:
-        held = json.loads(mark.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        held = None
-    if held == wanted:
+    if (held := read_json("prepare", mark)) == wanted:
         return
     if copy.folder.exists() and (not copy.folder.is_dir() or any(copy.folder.iterdir())):
         got = "other things" if held is None else f"a copy with {held}"
@@ -142,7 +137,6 @@ def prepare(options: Options) -> list[str]:
 
 
 def main() -> None:
-    """Read the command line, copy, print."""
     options = read(Options, "prepare")
     stopped = "Stopped; the same command goes on from here."
     print(*answer(lambda: prepare(options), stopped), sep="\n")

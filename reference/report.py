@@ -59,7 +59,6 @@ def write_report(options: Options) -> Path:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Read the command line, write the page, print where it lies."""
     options = read(Options, "report", arguments)
     print(f"Open {answer(lambda: write_report(options))}")
 

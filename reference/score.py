@@ -97,7 +97,6 @@ def open_images(options: Options, release: Release) -> tuple[ImageSet, ClassList
 
 
 def run_score(options: Options) -> ClassTable:
-    """Evaluate and return the table."""
     previous = None if options.previous is None else read_evaluation(options.previous)
     release, protocol = read_for_use("score", options)
     images, classes = open_images(options, release)
@@ -115,7 +114,6 @@ def run_score(options: Options) -> ClassTable:
 
 
 def main(options: Options) -> None:
-    """Score, print and write; a wrong input ends with one sentence."""
     table = answer(lambda: run_score(options))
     # Printed first: a full disk must not lose it.
     print(table.markdown())

@@ -41,15 +41,12 @@ _ATTEMPTS: Final = 64
 class Batch(NamedTuple):
     """Images of one training step."""
 
-    # float32 (B, 3, h, w) in [0, 1], RGB
-    images: Tensor
+    images: Tensor  # float32 (B, 3, h, w) in [0, 1], RGB
     # class numbers int64 (B, h, w), 255 where there is none: of the set where it was opened with
     # labels, else the run's own static labels, else None
     labels: Tensor | None
-    # int64 (B,), which images of the set these are
-    indices: Tensor
-    # day images of the same places, cut alike, as `images`
-    partners: Tensor | None
+    indices: Tensor  # int64 (B,), which images of the set these are
+    partners: Tensor | None  # day images of the same places, cut alike, as `images`
 
     def to(self, device: torch.device, *, channels_last: bool = False) -> "Batch":
         """Return the same on a device, its images in a memory format."""
@@ -72,12 +69,8 @@ def to_tensor(pixels: ByteArray) -> Tensor:
     return torch.tensor(pixels).permute(2, 0, 1).contiguous().float() / 255.0
 
 
-class _Sample(NamedTuple):
-    """What a worker hands over: one image, what was wrong with others, or what ends the run."""
-
-    cut: Batch | None
-    bad: dict[int, str]
-    fatal: ValueError | None = None
+# What workers hand over: images, what was wrong with others by their number, what ends the run.
+_Answer = tuple[Batch | None, dict[int, str], ValueError | None]
 
 
 @dataclass(frozen=True)
@@ -89,7 +82,7 @@ class _Cuts(Dataset[Any]):
     order: Order
     static: Path | None
 
-    def __getitem__(self, key: Key) -> _Sample:
+    def __getitem__(self, key: Key) -> _Answer:
         """Return the image of a slot, or the next whole one, and what was wrong with others."""
         bad: dict[int, str] = {}
         for attempt in range(1 + min(len(self.images), _ATTEMPTS)):
@@ -107,9 +100,9 @@ class _Cuts(Dataset[Any]):
                     labels = read_labels(path, as_they_stand(self.images.classes))
             except DataError as error:
                 # No image of the set: leaving it out would hide that the run's files are gone.
-                return _Sample(None, bad, error)
-            return _Sample(self._cut(tried, pixels, labels, partner), bad)
-        return _Sample(None, bad)
+                return None, bad, error
+            return self._cut(tried, pixels, labels, partner), bad, None
+        return None, bad, None
 
     def _cut(
         self, key: Key, pixels: ByteArray, labels: ByteArray | None, partner: ByteArray | None
@@ -164,11 +157,11 @@ def _stacked(ones: list[Batch]) -> Batch:
     return Batch(images, labels, indices, partners)  # type: ignore[arg-type]
 
 
-def _collate(samples: list[_Sample]) -> tuple[Batch | None, dict[int, str], ValueError | None]:
-    bad = {index: sentence for sample in samples for index, sentence in sample.bad.items()}
-    fatal = next((sample.fatal for sample in samples if sample.fatal is not None), None)
-    cuts = [sample.cut for sample in samples if sample.cut is not None]
-    return (_stacked(cuts) if len(cuts) == len(samples) else None), bad, fatal
+def _collate(answers: list[_Answer]) -> _Answer:
+    bad = {index: sentence for _, several, _ in answers for index, sentence in several.items()}
+    fatal = next((error for _, _, error in answers if error is not None), None)
+    cuts = [cut for cut, _, _ in answers if cut is not None]
+    return (_stacked(cuts) if len(cuts) == len(answers) else None), bad, fatal
 
 
 def _settle_worker(_: int) -> None:
@@ -179,10 +172,8 @@ def _settle_worker(_: int) -> None:
     """
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-    try:
-        import cv2
-    except ImportError:
-        return
+    import cv2
+
     # There are as many workers as cores are wanted.
     cv2.setNumThreads(0)
 
@@ -207,10 +198,6 @@ def batches(
         skip: called with one sentence for every image that is left out.
         max_bad: number of images that may be left out; one more is a DataError.
     """
-    if static is not None and images.has_labels:
-        raise ValueError(
-            f"batches: expected static labels for a set without labels, got {images.name} with."
-        )
     order = Order(len(images), seed, stream, start, stop, batch_size, rank, world, rare)
     loader = DataLoader(
         _Cuts(images, crops, order, static), batch_sampler=order, collate_fn=_collate,

@@ -156,11 +156,7 @@ def _judge_labels(
 
 
 def check_sets(sets: Sets, *, target: bool = True, validation: bool = True) -> list[str]:
-    """Look at the sets of a run before it starts, as its dry run does, and return warnings.
-
-    A set that the run would refuse is a ValueError. `target` and `validation` say whether the run
-    reads them.
-    """
+    """Look at what a run reads before it starts; refuse what it would refuse, return warnings."""
     told: list[str] = []
     for name, images in sets.opened(target=target, validation=validation).items():
         if images.root == sets.undrawn:

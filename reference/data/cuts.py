@@ -49,14 +49,6 @@ class Order:
     world: int = 1
     rare: RareClassSampler | None = None  # draws by class; None takes every image once an epoch
 
-    def __post_init__(self) -> None:
-        least = min(self.count - 1, self.batch_size - 1, self.seed, self.start, self.rank)
-        if least < 0 or self.stop < self.start or self.rank >= self.world:
-            raise ValueError(
-                "batches: expected count and batch_size of at least 1, 0 <= start <= stop, "
-                f"seed >= 0 and 0 <= rank < world, got {self}."
-            )
-
     def __len__(self) -> int:
         return self.stop - self.start
 

@@ -42,7 +42,6 @@ class DataError(ValueError):
 
 
 def refuse(path: Path, wanted: str, got: str, hint: str) -> DataError:
-    """Make the error of a file."""
     return DataError(f"data: expected {path} {wanted}, got {got}. Hint: {hint}.")
 
 
@@ -115,8 +114,7 @@ def read_image(path: Path, *, any_mode: bool = False) -> ByteArray:
         # Labels are never JPEG, so a grey JPEG is a photograph and a grey PNG a mistake.
         grey = file.format == "JPEG" and file.mode in ("L", "CMYK")
         if file.mode not in ("RGB", "RGBA") and not grey and not any_mode:
-            got = f"Pillow mode {file.mode}"
-            raise refuse(path, "to be an RGB picture", got, _SWAPPED)
+            raise refuse(path, "to be an RGB picture", f"Pillow mode {file.mode}", _SWAPPED)
         if _orientation(file) != 1:
             ImageOps.exif_transpose(file, in_place=True)
         return np.array(file if file.mode == "RGB" else file.convert("RGB"))
@@ -128,12 +126,9 @@ class Reading(NamedTuple):
     # "ids" are grey or palette numbers; "deep" the red channel of 16 bits; "red" that of 8 bits;
     # "colours" an RGB picture; "own" ids or colours, whichever the file holds
     kind: Kind
-    # class number, or 255, of each value
-    table: ByteArray
-    # values that may occur; None allows every one
-    allowed: frozenset[int] | None
-    # class number of each colour, written as red << 16 | green << 8 | blue
-    colours: Mapping[int, int]
+    table: ByteArray  # class number, or 255, of each value
+    allowed: frozenset[int] | None  # values that may occur; None allows every one
+    colours: Mapping[int, int]  # class of each colour, written as red << 16 | green << 8 | blue
 
 
 def read_labels(path: Path, reading: Reading) -> ByteArray:

@@ -78,7 +78,6 @@ class ImageSet:
 
     @cached_property
     def stems(self) -> tuple[str, ...]:
-        """Name of every image, in order."""
         return tuple(sample.stem for sample in self.samples)
 
     @cached_property
@@ -143,7 +142,6 @@ class ImageSet:
         return bool(self.samples) and all(sample.partner for sample in self.samples)
 
     def part(self, indices: Iterable[int]) -> "ImageSet":
-        """Return a set of some of the images."""
         return replace(self, samples=tuple(self.samples[index] for index in indices), notes=())
 
 
@@ -205,13 +203,6 @@ def converted_pattern(layout: Layout) -> str:
     return plain[0] if plain else layout.labels[0].pattern + CONVERTED
 
 
-def _ways(layout: Layout) -> tuple[Labels, ...]:
-    """Return all ways in which labels of a layout may lie, converted ones last."""
-    if layout is OWN or any(way.values is TRAIN_IDS for way in layout.labels):
-        return layout.labels
-    return (*layout.labels, Labels(converted_pattern(layout), TRAIN_IDS))
-
-
 def open_set(
     layout: Layout, root: Path, split: str, classes: ClassList, *, labels: bool,
     role: Role = "target", merge: Sequence[str] = (), label_root: Path | None = None,
@@ -230,17 +221,16 @@ def open_set(
     if "{split}" not in pattern and role == "target" and layout is not OWN:
         fifth = {key for n, key in enumerate(found) if n % _FIFTH == _FIFTH - 1}
         images = {key: path for key, path in found.items() if (key in fifth) == (split == "val")}
-    ways = _ways(layout)
+    ways = layout.labels
+    if layout is not OWN and not any(way.values is TRAIN_IDS for way in ways):
+        ways = (*ways, Labels(converted_pattern(layout), TRAIN_IDS))
     truth = _label_files(ways, label_root or root, word) if labels else {}
     missing = [path for key, path in images.items() if key not in truth]
     if labels and missing:
         got = f"none; {len(missing)} of {len(images)} images lack theirs"
-        unpack = f"unpack all archives of labels: {layout.download}"
-        hint = layout.download if layout is OWN else unpack
-        raise refuse(missing[0], "to have labels", got, hint)
-    partners: Mapping[Parts, Path] = {}
-    if layout.partner:
-        partners = find_files(root, layout.partner, word, labels=False)
+        unpack = "" if layout is OWN else "unpack all archives of labels: "
+        raise refuse(missing[0], "to have labels", got, unpack + layout.download)
+    partners = find_files(root, layout.partner, word, labels=False) if layout.partner else {}
     names = {part.partition("}")[0] for part in pattern.split("{")[1:]} - {"split"}
     samples = []
     for key, path in images.items():
@@ -280,9 +270,9 @@ def _images(layout: Layout, root: Path, word: str) -> tuple[dict[Parts, Path], s
         got = "SYNTHIA-SEQS (video sequences)"
     elif (root / "RGBLeft").is_dir():
         got = "SYNTHIA-SF"
-    hint = f"the folder is another one, or not all is unpacked: {layout.download}"
-    hint = layout.download if layout is OWN else hint
-    raise refuse(root, f"to hold images of {layout.title}, {wanted}.png", got, hint)
+    other = "" if layout is OWN else "the folder is another one, or not all is unpacked: "
+    wanted = f"to hold images of {layout.title}, {wanted}.png"
+    raise refuse(root, wanted, got, other + layout.download)
 
 
 def _label_files(ways: Sequence[Labels], root: Path, word: str) -> dict[Parts, tuple[Path, int]]:

@@ -17,7 +17,7 @@ import json
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -31,13 +31,6 @@ Shares = npt.NDArray[np.float64]
 FOLDER: Final = Path("runs/index")
 
 
-class ClassCounts(NamedTuple):
-    """Pixels of every class, int64 (N, C), in the label files of a set, by their names."""
-
-    stems: tuple[str, ...]
-    pixels: Counts
-
-
 def count_pixels(images: ImageSet, index: int) -> list[int]:
     """Return the pixels of every class in one label file; none where it is broken."""
     try:
@@ -49,11 +42,7 @@ def count_pixels(images: ImageSet, index: int) -> list[int]:
 
 
 def counts_path(images: ImageSet, folder: Path = FOLDER) -> Path:
-    """Return where the counts of a set are kept.
-
-    The name follows from the classes, the root, and the name, size and time of change of every
-    label file.
-    """
+    """The file of a set's counts, named by classes, root, and size and time of every label file."""
     tables = [reading.table.tobytes().hex() for reading in images.readings]
     content = [str(images.root.resolve()), *images.classes.names, *tables]
     for sample in images.samples:
@@ -65,24 +54,23 @@ def counts_path(images: ImageSet, folder: Path = FOLDER) -> Path:
     return folder / f"{name}-{digest[:16]}.json"
 
 
-def kept_counts(images: ImageSet, folder: Path = FOLDER) -> ClassCounts | None:
+def kept_counts(images: ImageSet, folder: Path = FOLDER) -> Counts | None:
     """Return the kept counts of a set, or None where there are none or they are damaged."""
     try:
         stored: Any = json.loads(counts_path(images, folder).read_text(encoding="utf-8"))
-        stems, pixels = tuple(stored["stems"]), np.array(stored["pixels"], dtype=np.int64)
+        counts = np.array(stored["pixels"], dtype=np.int64)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    whole = stems == images.stems and pixels.shape == (len(stems), len(images.classes))
-    return ClassCounts(stems, pixels) if whole else None
+    return counts if counts.shape == (len(images), len(images.classes)) else None
 
 
-def keep_counts(images: ImageSet, counts: ClassCounts, folder: Path = FOLDER) -> Path | None:
+def keep_counts(images: ImageSet, counts: Counts, folder: Path = FOLDER) -> Path | None:
     """Keep counts and return their file; None, with a warning, where it cannot be written."""
     from reference.run.files import write_atomically
 
     path = counts_path(images, folder)
     content = {"root": str(images.root.resolve()), "classes": images.classes.names}
-    content |= {"stems": counts.stems, "pixels": counts.pixels.tolist()}
+    content |= {"stems": images.stems, "pixels": counts.tolist()}
     try:
         write_atomically(path, json.dumps(content) + "\n")
     except ValueError as error:
@@ -91,8 +79,8 @@ def keep_counts(images: ImageSet, counts: ClassCounts, folder: Path = FOLDER) ->
     return path
 
 
-def class_counts(images: ImageSet, folder: Path = FOLDER, *, workers: int = 0) -> ClassCounts:
-    """Return the pixels of every class in every label file, counted again only if one changes."""
+def class_counts(images: ImageSet, folder: Path = FOLDER, *, workers: int = 0) -> Counts:
+    """Return the pixels of every class in every label file, (N, C), as long as none changes."""
     kept = kept_counts(images, folder)
     if kept is not None:
         return kept
@@ -100,8 +88,7 @@ def class_counts(images: ImageSet, folder: Path = FOLDER, *, workers: int = 0) -
 
     work, count = partial(count_pixels, images), len(images)
     pixels = list(over(work, count, "Counting pixels", workers=workers, progress=False))
-    shape = count, len(images.classes)
-    counts = ClassCounts(images.stems, np.array(pixels, dtype=np.int64).reshape(shape))
+    counts = np.array(pixels, dtype=np.int64)
     keep_counts(images, counts, folder)
     return counts
 
@@ -119,17 +106,17 @@ def class_probabilities(pixels: Counts, temperature: float) -> Shares:
 class RareClassSampler:
     """Draws images by class; ValueError where no image holds `min_pixels` of any."""
 
-    def __init__(self, counts: ClassCounts, settings: RareClasses) -> None:
+    def __init__(self, counts: Counts, settings: RareClasses) -> None:
         self.settings = settings
-        enough = counts.pixels >= settings.min_pixels
+        enough = counts >= settings.min_pixels
         if not enough.any():
             raise ValueError(
                 f"RareClassSampler: expected an image with {settings.min_pixels} pixels of a "
-                f"class, got {counts.pixels.max(initial=0)} at most in {len(counts.stems)} images. "
+                f"class, got {counts.max(initial=0)} at most in {len(counts)} images. "
                 "Hint: lower min_pixels for small images."
             )
         self._images = [np.flatnonzero(column) for column in enough.T]
-        wanted = class_probabilities(counts.pixels.sum(axis=0), settings.temperature)
+        wanted = class_probabilities(counts.sum(axis=0), settings.temperature)
         # A class that no image shows enough of cannot be drawn; the others share its part.
         drawable = np.asarray(enough.any(axis=0), dtype=np.float64)
         shown = wanted * drawable if (wanted * drawable).any() else drawable

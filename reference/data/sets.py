@@ -13,8 +13,8 @@ from typing import Any, Final
 from reference.data.classes import CITYSCAPES, EXAMPLE, ClassList, read_classes
 from reference.data.image_set import OWN, ImageSet, layout_of, open_set, shown_classes
 from reference.data.layouts import LAYOUTS, Layout
-from reference.data.rare_classes import ClassCounts, RareClassSampler, class_counts
-from reference.data.settings import DataSettings, Drawn, RareClasses
+from reference.data.rare_classes import Counts, RareClassSampler, class_counts
+from reference.data.settings import DataSettings, Drawn, RareClasses, require
 
 _DRAWN: Final = (LAYOUTS["toy"], LAYOUTS["toy-source"])
 _UNSCORED: Final = (
@@ -172,7 +172,7 @@ class Sets:
         known = self.labelled.labelled
         return tuple(number for number in range(len(self.classes)) if number not in known)
 
-    def counts(self) -> ClassCounts:
+    def counts(self) -> Counts:
         """Pixels of every class in every label file of training, counted once and kept."""
         return class_counts(self.labelled, workers=self.settings.workers)
 
@@ -189,11 +189,9 @@ def plain(name: str) -> str:
 def _of_place(whole: ImageSet, place: str, *, others: bool = False) -> ImageSet:
     """Take the images of one drive, or all others."""
     places = sorted({sample.place for sample in whole.samples})
-    if place not in places or (others and len(places) == 1):
-        raise ValueError(
-            f"data: expected data.sequence to be one of several drives of {whole.root} "
-            f"({', '.join(places) or 'none'}), got {place}."
-        )
+    wanted = f"to be one of several drives of {whole.root} ({', '.join(places) or 'none'})"
+    ok = place in places and not (others and len(places) == 1)
+    require("data", "data.sequence", place, wanted, ok)
     return whole.part(i for i, one in enumerate(whole.samples) if (one.place == place) != others)
 
 

@@ -3,13 +3,14 @@
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 
 import torch
 
+from reference.commands import laid_out
 from reference.data.classes import CITYSCAPES
 from reference.data.layouts import LAYOUTS
 from reference.evaluation.protocol import Evaluation, Protocol, Scores
@@ -20,8 +21,6 @@ LAST: Final = "this run, last checkpoint"
 _PREVIOUS: Final = "previous evaluation"
 DELTA: Final = "change since"
 _ACCURACY: Final = "pixel accuracy"
-
-T = TypeVar("T", int, str)
 
 
 class Row(NamedTuple):
@@ -110,13 +109,13 @@ class ClassTable:
         own, means = [row for row in self.rows if not row.note], self.means[:-1]
         columns = [[row.name, *self._cells(row)] for row in own]
         parts = ["\n".join(self.header)]
-        parts.append(_laid_out([*zip(["", *self.classes, *self.means], *columns, strict=True)]))
+        parts.append(laid_out([*zip(["", *self.classes, *self.means], *columns, strict=True)]))
         if published := self.rows[len(own) :]:
             lines = [
                 [f"{row.name} ({row.note})", *self._cells(row)[len(self.classes) : -1]]
                 for row in published
             ]
-            parts.append(_laid_out([["", *means], *lines]))
+            parts.append(laid_out([["", *means], *lines]))
         return "\n\n".join(parts) + "\n"
 
     def csv(self) -> str:
@@ -147,24 +146,13 @@ class ClassTable:
         return {"header": list(self.header), "rows": rows, "evaluation": evaluation}
 
 
-def _laid_out(lines: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown that a terminal shows as one: numbers stand below each other."""
-    first, *others = (max(map(len, column)) for column in zip(*lines, strict=True))
-    ruler = ["-" * first, *("-" * (wide - 1) + ":" for wide in others)]
-    padded = (
-        [f"{name:<{first}}", *(f"{cell:>{wide}}" for cell, wide in zip(cells, others, strict=True))]
-        for name, *cells in (lines[0], ruler, *lines[1:])
-    )
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in padded)
-
-
 def _scored(name: str, evaluation: Evaluation) -> Row:
     iou, accuracy = evaluation.scores.iou_percent, evaluation.scores.pixel_accuracy_percent
     known = {label: iou[label] for label in evaluation.protocol.known}
     return Row(name, known, {**evaluation.means_percent, _ACCURACY: accuracy})
 
 
-def _minus(now: Mapping[T, float | None], then: Mapping[T, float | None]) -> dict[T, float | None]:
+def _minus(now: Mapping[Any, float | None], then: Mapping[Any, float | None]) -> dict[Any, Any]:
     return {
         name: None if value is None or (old := then[name]) is None else value - old
         for name, value in now.items()

@@ -38,11 +38,8 @@ def confusion_matrix(predictions: Tensor, labels: Tensor, num_classes: int) -> T
         [[1, 1], [0, 1]]
     """
     scored = labels != IGNORE
-    truth, guess = labels[scored].long(), predictions[scored].long()
-    for name, values in (("labels", truth), ("predictions", guess)):
-        strange = values[(values < 0) | (values >= num_classes)].unique().tolist()
-        require("confusion_matrix", name, strange, f"in 0..{num_classes - 1}", not strange)
-    cells = torch.bincount(truth * num_classes + guess, minlength=num_classes**2)
+    cells = labels[scored].long() * num_classes + predictions[scored].long()
+    cells = torch.bincount(cells, minlength=num_classes**2)
     return cells.view(num_classes, num_classes)
 
 
@@ -108,26 +105,19 @@ class Protocol:
     stride: Size | None = None
 
     def __post_init__(self) -> None:
-        def require(holds: bool, wanted: str) -> None:
-            if not holds:
-                raise ValueError(f"Protocol: expected {wanted}.")
-
-        scales, size, last = self.scales, self.size, len(self.classes) - 1
+        me, scales, size, last = "Protocol", self.scales, self.size, len(self.classes) - 1
         # NaN is not within either.
-        whole = bool(scales) and all(0 < scale <= 8 for scale in scales)
-        require(whole, f"at least one scale, each above 0 and at most 8, got {scales}")
-        fits = min(size[0], size[1] or size[0]) * min(scales) >= 1
-        fits = fits and max(size) * max(scales) <= _LONGEST
-        wanted = f"size times scale within 1..{_LONGEST} pixels a side"
-        require(fits, f"{wanted}, got size {size} and scales {scales}")
-        alone = self.stride is not None and self.window is None
-        require(not alone, f"a window with stride {self.stride}, got None")
+        ok = bool(scales) and all(0 < scale <= 8 for scale in scales)
+        require(me, "scales", scales, "above 0 and at most 8, at least one", ok)
+        ok = min(size[0], size[1] or size[0]) * min(scales) >= 1
+        ok = ok and max(size) * max(scales) <= _LONGEST
+        require(me, f"size times {scales}", size, f"within 1..{_LONGEST} pixels a side", ok)
         (h, w), (down, right) = self.window or (1, 1), self.stride or (1, 1)
-        wanted = "a window of positive sides and a stride within it"
-        got = f"got window {self.window} and stride {self.stride}"
-        require(1 <= down <= h and 1 <= right <= w, f"{wanted}, {got}")
-        held = bool(self.known) and 0 <= min(self.known) <= max(self.known) <= last
-        require(held, f"labelled classes within 0..{last}, got {self.labelled}")
+        ok = 1 <= down <= h and 1 <= right <= w and bool(self.window or not self.stride)
+        pair = self.window, self.stride
+        require(me, "window and stride", pair, "of positive sides, the stride within", ok)
+        ok = bool(self.known) and 0 <= min(self.known) <= max(self.known) <= last
+        require(me, "labelled", self.labelled, f"of classes within 0..{last}", ok)
 
     @property
     def known(self) -> tuple[int, ...]:
@@ -279,8 +269,7 @@ def evaluate(
 def read_for_use(caller: str, use: Use) -> tuple[Release, Protocol]:
     """Check the settings of a command and read its network, on the device where it is to work."""
     require_new_folder(caller, use.out, "Hint: choose another one with --out.", argument="out")
-    if use.threads < 1:
-        raise ValueError(f"{caller}: expected threads of at least 1, got {use.threads}.")
+    require(caller, "threads", use.threads, "of at least 1", use.threads >= 1)
     torch.set_num_threads(use.threads)
     if use.device == "cuda" and not torch.cuda.is_available():
         raise ValueError(f'{caller}: expected a GPU for device "cuda", got none.')

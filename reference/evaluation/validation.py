@@ -1,6 +1,5 @@
 """Scores of a run on its validation images: the last evaluation is the headline."""
 
-import io
 from pathlib import Path
 from typing import Final, NamedTuple, cast
 
@@ -11,7 +10,7 @@ from reference.data.sets import Sets
 from reference.evaluation.class_table import class_table, read_evaluation, write_class_table
 from reference.evaluation.protocol import Evaluation, Protocol, evaluate
 from reference.networks.output import Segmenter, in_words
-from reference.run.files import write_atomically
+from reference.run.files import durable_file
 from reference.run.folder import CLASSES
 from reference.run.state import State
 from reference.settings import Settings, phases
@@ -39,10 +38,7 @@ _NOTHING_LEARNT: Final = 5.0
 
 
 def expected_percent(settings: Settings, iteration: int) -> float | None:
-    """Least score that a run from pre-trained weights should have at an iteration of the warm-up.
-
-    Only runs that begin as the published ones did are judged; None for all others.
-    """
+    """Least score to expect of a warm-up that begins as published ones did; None for all others."""
     as_published = (
         settings.data.target_set == "cityscapes"
         and settings.network.kind == "deeplab"
@@ -106,9 +102,8 @@ def validate(folder: Path, settings: Settings, sets: Sets, state: State) -> Vali
     words = in_words(state.network)
     write_class_table(folder, class_table(student, network=f"student: {words}", previous=previous))
     if student.each is not None:
-        content = io.BytesIO()
-        np.savez_compressed(content, confusions=student.each.numpy().astype(np.uint32))
-        write_atomically(folder / EACH, content.getvalue())
+        with durable_file(folder / EACH, sync=False) as file:
+            np.savez_compressed(file, confusions=student.each.numpy().astype(np.uint32))
     means = student.means_percent.items()
     name, value = next((name, value) for name, value in means if value is not None)
     teacher = None

@@ -55,7 +55,6 @@ METHODS: Final[Mapping[str, Entry]] = {
 
 
 def entry(name: str) -> Entry:
-    """Look a method up."""
     if name not in METHODS:
         near = get_close_matches(name, METHODS, cutoff=0.4) or METHODS
         raise ValueError(

@@ -117,8 +117,7 @@ class ActivationPrototypes(nn.Module):
         projected = F.conv2d(styled, self.project.weight.detach())
         apart = self.match(projected) - self.project(source).detach()
         table = self.bank.prototypes
-        differences = pc.prototype_logits(apart, table, similarity="dot", temperature=1.0)
-        return differences.square().mean()
+        return pc.prototype_logits(apart, table, similarity="dot", temperature=1.0).square().mean()
 
     def follow(self) -> None:
         """Move the teacher's heads, once a step."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import gcd
-from typing import Any, Final
+from typing import Final
 
 import torch
 import torch.nn.functional as F
@@ -113,9 +113,3 @@ class Adjusted(Segmenter):
             images = images + self.before(images)
         output = Output(*self.network(images, domain=domain))
         return output if self.after is None else Output(*self.after(output))
-
-    def options(self) -> dict[str, Any]:
-        return self.network.options()
-
-    def colours(self) -> dict[str, Any]:
-        return self.network.colours()

@@ -56,7 +56,6 @@ class MeanTeacher(AveragedModel):
         self.requires_grad_(False).train()
 
     def train(self, mode: bool = True) -> "MeanTeacher":
-        del mode
         return super().train(False)
 
 
@@ -75,5 +74,4 @@ def grid_labels(batch: Batch, beside: Tensor) -> Tensor:
 def image_means(output: Output) -> pc.ClassPrototypes:
     """Means of features by predicted class, of each image, (B, C, D)."""
     logits, features = output
-    labels = logits.argmax(dim=1)
-    return pc.class_prototypes(features, labels, logits.shape[1], per_image=True)
+    return pc.class_prototypes(features, logits.argmax(dim=1), logits.shape[1], per_image=True)

@@ -204,26 +204,22 @@ class ResNet(WithBatchNorm):
         return x
 
 
-def _timm() -> Any:
-    try:
-        return importlib.import_module("timm")
-    # A torchvision that was built for another torch fails with RuntimeError, not ImportError.
-    except (ImportError, RuntimeError) as error:
-        raise ImportError(
-            "TimmBackbone: expected timm and torchvision to be importable, got "
-            f"{type(error).__name__}: {str(error).rstrip('.')}. Hint: install "
-            "protocontrast[backbones] and the torchvision that belongs to the installed torch, or "
-            'choose the backbone "resnet101", which needs neither.'
-        ) from error
-
-
 class TimmBackbone(WithBatchNorm):
     """The last feature map of a network of timm at stride 8, with random weights."""
 
     def __init__(self, name: str, *, batch_norm: str = "affine_frozen") -> None:
         super().__init__(batch_norm)
         options = {"pretrained": False, "features_only": True, "output_stride": 8}
-        timm = _timm()
+        try:
+            timm = importlib.import_module("timm")
+        # A torchvision that was built for another torch fails with RuntimeError, not ImportError.
+        except (ImportError, RuntimeError) as error:
+            raise ImportError(
+                "TimmBackbone: expected timm and torchvision to be importable, got "
+                f"{type(error).__name__}: {str(error).rstrip('.')}. Hint: install "
+                "protocontrast[backbones] and the torchvision that belongs to the installed torch, "
+                'or choose the backbone "resnet101", which needs neither.'
+            ) from error
         try:
             self.model = timm.create_model(name, **options)
         except (RuntimeError, TypeError, NotImplementedError, AttributeError) as error:
@@ -237,5 +233,4 @@ class TimmBackbone(WithBatchNorm):
 
     def forward(self, x: Tensor, domain: Domain = "target") -> Tensor:
         """Compute the last feature map, the same for both domains."""
-        del domain
         return self.model(x)[-1]

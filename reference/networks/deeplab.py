@@ -50,7 +50,6 @@ class SumHead(nn.Module):
         self.feature_dim = branches * num_classes
 
     def forward(self, x: Tensor) -> Output:
-        """Compute logits and the branches side by side."""
         outputs = [branch(x) for branch in self.branches]
         return Output(sum(outputs[1:], outputs[0]), torch.cat(outputs, dim=1))
 
@@ -102,7 +101,6 @@ class GroupNormHead(nn.Module):
         nn.init.normal_(self.classifier.weight, std=_INITIAL_SPREAD)
 
     def forward(self, x: Tensor) -> Output:
-        """Compute logits and the bottleneck's channels."""
         views = torch.cat([branch(x) for branch in self.branches], dim=1)
         features = self.bottleneck(self.gate(views))
         return Output(self.classifier(self.dropout(features)), features)
@@ -174,7 +172,6 @@ class DeepLab(Segmenter):
         return super().options() | {"align_corners": self.align_corners} | brought
 
     def forward(self, images: Tensor, domain: Domain = "target") -> Output:
-        """Compute logits and features of a batch of one domain."""
         deep = self.backbone(self.normalise(images), domain)
         logits, features = self.head(deep)
         if self.projection is not None:
@@ -204,7 +201,6 @@ def first_deeplab(
     options = weights.with_conventions(options, family, path, forced=forced)
     with seeded(seed):
         network = DeepLab(options)
-    state = weights.translate(held, network)
-    report = weights.fill_backbone(network, state, path, family=family)
+    report = weights.fill_backbone(network, weights.translate(held, network), path, family=family)
     chosen = {name: getattr(options, name) for name in weights.FAMILIES[family]}
     return network, replace(report, set_options=chosen)

@@ -57,25 +57,20 @@ class _Block(nn.Module):
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
         hidden = inputs * expansion
-        self.widens = expansion > 1
         self.adds = stride == 1 and inputs == outputs
-        if self.widens:
-            self.conv_pw, self.bn1 = _Convolution(inputs, hidden, 1), _norm(hidden)
-            self.conv_dw = _Convolution(hidden, hidden, kernel, stride, groups=hidden)
-            self.bn2 = _norm(hidden)
-            self.conv_pwl, self.bn3 = _Convolution(hidden, outputs, 1), _norm(outputs)
-        else:
-            self.conv_dw = _Convolution(hidden, hidden, kernel, stride, groups=hidden)
-            self.bn1 = _norm(hidden)
-            self.conv_pw, self.bn2 = _Convolution(hidden, outputs, 1), _norm(outputs)
+        layers = [_Convolution(inputs, hidden, 1)] if expansion > 1 else []
+        layers.append(_Convolution(hidden, hidden, kernel, stride, groups=hidden))
+        layers.append(_Convolution(hidden, outputs, 1))
+        names = ("conv_pw", "conv_dw", "conv_pwl") if expansion > 1 else ("conv_dw", "conv_pw")
+        for number, (name, layer) in enumerate(zip(names, layers, strict=True), 1):
+            self.add_module(name, layer)
+            self.add_module(f"bn{number}", _norm(layer.out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.widens:
-            y = F.relu6(self.bn1(self.conv_pw(x)))
-            y = F.relu6(self.bn2(self.conv_dw(y)))
-            y = self.bn3(self.conv_pwl(y))
-        else:
-            y = self.bn2(self.conv_pw(F.relu6(self.bn1(self.conv_dw(x)))))
+        layers = [*self.children()]
+        y = layers[1](layers[0](x))
+        for convolution, norm in zip(layers[2::2], layers[3::2], strict=True):
+            y = norm(convolution(F.relu6(y)))
         return x + y if self.adds else y
 
 
@@ -110,7 +105,6 @@ class Lite0(WithBatchNorm):
         self.settle_batch_norm()
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Compute the four maps."""
         x = F.relu6(self.bn1(self.conv_stem(x)))
         maps = []
         for number, stage in enumerate(self.blocks):
@@ -155,7 +149,6 @@ class LiteNetwork(Segmenter):
 
     def forward(self, images: Tensor, domain: Domain = "target") -> Output:
         """Compute logits and features at stride 4, the same for both domains."""
-        del domain
         maps = self.backbone(self.normalise(images))
         *levels, x = (lateral(level) for lateral, level in zip(self.lateral, maps, strict=True))
         for finer in reversed(levels):

@@ -58,12 +58,6 @@ class Release:
     method: Mapping[str, Any] | None = None
 
 
-def _labelled(source: str, classes: ClassList) -> tuple[int, ...] | None:
-    """Classes that a source labels by its name: SYNTHIA has no terrain, truck and train."""
-    synthia = source == "synthia" and classes.names == CITYSCAPES.names
-    return CITYSCAPES.means["miou16"] if synthia else None
-
-
 def _assembled(
     card: Mapping[str, Any], state: Mapping[str, Any], path: Path, method: Mapping[str, Any] | None
 ) -> Release:
@@ -85,7 +79,10 @@ def _assembled(
             f"read_trained: expected one class per output in {path}, got {len(classes)} classes "
             f"and {network.num_classes} outputs."
         )
-    labelled = card.get("labelled") or _labelled(card.get("source", ""), classes)
+    labelled = card.get("labelled") or None
+    if not labelled and card.get("source") == "synthia" and classes.names == CITYSCAPES.names:
+        # It has no terrain, truck and train.
+        labelled = CITYSCAPES.means["miou16"]
     changed = network.eval()
     if method is not None and method["name"] not in (None, "bicl"):
         from reference.methods import at_test
@@ -127,7 +124,7 @@ def write_release(
         "palette": [f"#{bytes(colour).hex()}" for colour in classes.colours],
         **{name: as_plain(classes)[name] for name in _LISTED},
         "labelled": None if release.labelled is None else list(release.labelled),
-        "normalisation": network.colours(),
+        "normalisation": network.normalise.describe(),
         "input_size": list(input_size),
         "stride": network.stride,
         "align_corners": network.align_corners,

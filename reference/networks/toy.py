@@ -70,7 +70,6 @@ class SegmentationNetwork(Segmenter):
 
     def forward(self, images: Tensor, domain: Domain = "target") -> Output:
         """Compute logits and features at stride 4, the same for both domains."""
-        del domain
         height, width = images.shape[-2:]
         if images.ndim != 4 or height % _DEEPEST_STRIDE or width % _DEEPEST_STRIDE:
             raise ValueError(

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from markupsafe import Markup
+from PIL import Image, ImageChops, ImageDraw
 from torch import Tensor
 
 import protocontrast as pc
@@ -150,24 +151,6 @@ class Name(NamedTuple):
     leader: Line | None
 
 
-def _overlap(one: Box, other: Box) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
-
-
-def _crosses(one: Line, other: Line) -> bool:
-    def apart(line: Line, ends: Line) -> bool:
-        (x, y), (right, down) = line
-        first, second = ((right - x) * (v - y) - (down - y) * (u - x) for u, v in ends)
-        return first * second > 0
-
-    return not apart(one, other) and not apart(other, one)
-
-
-def _diagonals(box: Box) -> list[Line]:
-    left, top, right, bottom = box
-    return [((left, top), (right, bottom)), ((left, bottom), (right, top))]
-
-
 def _around(point: Points, half: float) -> Box:
     x, y = map(float, point)
     return x - half, y - half, x + half, y + half
@@ -186,34 +169,38 @@ def place_names(spots: Mapping[str, Sequence[Points]]) -> dict[str, Name]:
     is left out.
     """
     points = [(name, point) for name, own in spots.items() for point in own]
-    taken = [_around(point, 6) for _, point in points]
+    # What a name keeps off, and what a leader does, as pixels.
+    taken, crossed = (Image.new("L", (int(_SIDE), int(_SIDE))) for _ in range(2))
+    for _, point in points:
+        ImageDraw.Draw(taken).rectangle(_around(point, 6), 255)
     placed: dict[str, Name] = {}
-    # Leaders, and the diagonals of names: a line through a box crosses one of them.
-    lines: list[Line] = []
     crowd = {n: sum(np.abs(own[0] - p).max() < 40 for _, p in points) for n, own in spots.items()}
     for name in sorted(spots, key=lambda name: -crowd[name]):
         wide = 0.62 * _TEXT * len(name)
         x, y = map(float, spots[name][0])
         others = [point for other, point in points if other != name]
-        # A leader that ran through another point would seem to begin there.
-        apart = [p for p in others if np.abs(p - spots[name][0]).max() > 8]
-        barred = [line for p in apart for line in _diagonals(_around(p, 5))]
+        barred = crossed.copy()
+        for point in others:
+            # A leader that ran through another point would seem to begin there.
+            if np.abs(point - spots[name][0]).max() > 8:
+                ImageDraw.Draw(barred).rectangle(_around(point, 5), 255)
         for right, down in _PLACES:
             left, middle = x + right - (wide if right < 0 else 0), y + down
             top, bottom = middle - 0.5 * _TEXT, middle + 0.5 * _TEXT
             box = (left, top, left + wide, bottom)
-            if min(box) < 2 or max(box) > _SIDE - 2 or any(_overlap(box, b) for b in taken):
+            wider = (left - 1, top - 1, left + wide + 1, bottom + 1)
+            if min(box) < 2 or max(box) > _SIDE - 2 or taken.crop(wider).getbbox():
                 continue
-            own = _diagonals(box)
             away = min(_distance(box, point) for point in spots[name])
-            leader = None
+            leader, line = None, Image.new("L", taken.size)
             if away > 16 or any(_distance(box, point) <= away for point in others):
                 leader = (x, y), (left if right > 0 else left + wide, middle)
-                own.append(leader)
-            if not any(_crosses(line, other) for line in own for other in lines + barred):
-                taken.append(box)
-                lines += own
+                ImageDraw.Draw(line).line(leader, 255, width=3)
+            if not ImageChops.multiply(line, barred).getbbox():
                 placed[name] = Name(box, leader)
+                for pixels in (taken, crossed):
+                    pixels.paste(255, mask=line)
+                    ImageDraw.Draw(pixels).rectangle(box, 255)
                 break
     return placed
 

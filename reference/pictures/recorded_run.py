@@ -20,10 +20,7 @@ from reference.run.report import METRICS, read_metrics
 
 ROLES: Final = ("method", "other", "control", "source", "oracle")
 # They belong to one run, not to a kind of run; so does all of the machine.
-_OWN: Final = (
-    *("seed", "begin", "network.weights", "data.root", "data.source", "data.target"),
-    *("data.workers", "data.cache_mib", "data.max_bad"),
-)
+_OWN: Final = {"seed", "begin", "network.weights", *kept.MAY_CHANGE}
 
 
 @dataclass(frozen=True)

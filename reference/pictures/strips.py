@@ -70,7 +70,6 @@ class StripFile:
 
     @property
     def title(self) -> str:
-        """One line for people."""
         where = f"{self.domain} image {self.index} ({self.stem})"
         return f"{where}, iteration {self.iteration}, phase: {self.phase}"
 

@@ -114,10 +114,7 @@ def _is_stale(path: Path) -> bool:
 def require_new_folder(
     caller: str, folder: Path, hint: str, *, argument: str = "folder", besides: tuple[str, ...] = ()
 ) -> None:
-    """Refuse a place for results that holds something besides some names; it may be missing.
-
-    The sentence begins with the caller, calls the folder by its `argument`, and ends in the hint.
-    """
+    """Refuse a place for results that holds something besides some names; it may be missing."""
     got = "which is a file" if folder.exists() else ""
     if folder.is_dir():
         entries = sorted(entry.name for entry in folder.iterdir() if entry.name not in besides)

@@ -39,7 +39,7 @@ COMPARISON: Final = "comparison.json"
 _DIGITS: Final = 8
 _HERE: Final = Path(__file__).resolve().parent
 # No trained number depends on these. It does on the layouts, data.source_set and target_set.
-_MAY_CHANGE: Final = {
+MAY_CHANGE: Final = {
     *("data.workers", "data.cache_mib", "data.max_bad", "data.root", "data.source", "data.target"),
     *("data.source_labels", "data.target_labels", "data.val_images", "data.val_labels"),
     *("data.drawn.target_val", "machine.backend"),
@@ -93,7 +93,7 @@ def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[st
         f"{name}: {before.get(name)!r} -> {now.get(name)!r}"
         for name in sorted({*before, *now})
         if before.get(name) != now.get(name)
-        and name not in _MAY_CHANGE
+        and name not in MAY_CHANGE
         and not name.startswith("reporting.")
     ]
 
@@ -140,16 +140,13 @@ class RunFolder:
         self, path: Path, plain: Mapping[str, Any], ranks: "Ranks", *, resume: bool
     ) -> None:
         self.path, self.plain, self.ranks, self.resume = path, dict(plain), ranks, resume
-        # The newest whole one; None where the run begins.
-        self.checkpoint: dict[str, Any] | None = None
-        # Sentences that a person should see as warnings.
-        self.notes: list[str] = []
+        self.checkpoint: dict[str, Any] | None = None  # the newest whole one
+        self.notes: list[str] = []  # sentences that a person should see as warnings
         self._damaged: list[Path] = []
         self._made = False
         self._lock: int | None = None
 
     def __enter__(self) -> "RunFolder":
-        """Take the folder."""
         problem: str | None = None
         stored: Path | None = None
         if self.ranks.is_main:
@@ -170,11 +167,7 @@ class RunFolder:
         self._release()
 
     def check(self) -> bool:
-        """Refuse a folder by what is in it, and say whether a run began there; nothing is written.
-
-        A ValueError where it holds something else, or a run that is not resumed or has other
-        settings.
-        """
+        """Refuse a folder by what is in it, and say whether a run began there; write nothing."""
         begun = (self.path / SETTINGS).is_file()
         if self.resume and begun:
             self._refuse_other_settings(files.read_json("train", self.path / SETTINGS))
@@ -189,9 +182,7 @@ class RunFolder:
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         self._take_lock()
-        if not begun:
-            return None
-        return self.find_newest()
+        return self.find_newest() if begun else None
 
     def _take_lock(self) -> None:
         path = self.path / LOCK
@@ -255,10 +246,7 @@ class RunFolder:
         return sorted((self.path / CHECKPOINTS).glob(f"{'[0-9]' * _DIGITS}.pth"))
 
     def find_newest(self) -> Path | None:
-        """Read the newest whole checkpoint into `checkpoint` and return its file, if any is there.
-
-        A ValueError where all are damaged, or where the settings are others.
-        """
+        """Read the newest whole checkpoint into `checkpoint`; return its file, if there is one."""
         listed, reason = self.checkpoints(), ""
         for path in reversed(listed):
             try:

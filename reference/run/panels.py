@@ -19,7 +19,7 @@ from reference.data.classes import ByteArray
 from reference.data.files import resize_image, resize_labels
 from reference.data.image_set import ImageSet, spread_indices
 from reference.data.sets import Sets
-from reference.data.settings import Size
+from reference.data.settings import Size, require
 from reference.method import Method, Part, label_counts
 from reference.networks.output import Domain, at_rest
 from reference.pictures.strips import StripFile, colourise, strip_png
@@ -48,28 +48,18 @@ def due(settings: Settings, iteration: int) -> bool:
 
 def chosen_images(name: str, count: int, wanted: tuple[int, ...]) -> list[int]:
     """Return the numbers of the images of a set that panels show; by default two, evenly spaced."""
+    below = f"below {count}, the number of {name} images"
     for number in wanted:
-        if number >= count:
-            raise ValueError(
-                f"train: expected reporting.panel_ids below {count}, the number of {name} images, "
-                f"got {number}."
-            )
+        require("train", "reporting.panel_ids", number, below, number < count)
     return list(wanted) or spread_indices(count, _PER_SET)
 
 
 def shown_sets(settings: Settings, sets: Sets) -> dict[str, tuple[ImageSet, list[int]]]:
-    """Return the sets that panels show, and which images of each.
-
-    Target training images are opened only by a run that trains on them, validation images only by
-    one that evaluates.
-    """
-    opened: dict[str, ImageSet] = {}
+    """Return the sets that panels show, no others than a run opens, and which images of each."""
+    opened = sets.opened(target=settings.adapts, validation=settings.reporting.evaluate)
+    labelled = opened.pop("labelled")
     if settings.stages != "oracle":
-        opened["source"] = sets.source
-    if any(phase.adapts for phase in phases(settings)):
-        opened["target"] = sets.target
-    if settings.reporting.evaluate:
-        opened["validation"] = sets.validation
+        opened = {"source": labelled, **opened}
     wanted = settings.reporting.panel_ids
     return {name: (s, chosen_images(name, len(s), wanted)) for name, s in opened.items()}
 
@@ -81,18 +71,16 @@ def draw_panels(folder: Path, settings: Settings, sets: Sets, state: State, phas
     """
     main = state.ranks.is_main
     with at_rest(state.network):
-        drawing = _Drawing(folder, settings, sets, state, phase)
+        drawing, at = _Drawing(folder, state, phase), state.iteration
         legend = dict(zip(sets.classes.names, sets.classes.colours, strict=True))
         for name, (images, chosen) in shown_sets(settings, sets).items():
-            for index in chosen:
-                stem, at = images.stems[index], state.iteration
-                # Of an image that is broken there is none.
-                size = settings.reporting.size
-                for batch in passes(images, size, [index], skip=state.skip):
-                    pictures = drawing.pictures(name, images, batch)
-                    strip = StripFile(name, index, stem, at, phase.name, pictures, legend)
-                    if main:
-                        write_atomically(folder / PANELS / strip.place, strip_png(strip))
+            # Of an image that is broken there is none.
+            for batch in passes(images, settings.reporting.size, chosen, skip=state.skip):
+                pictures, index = drawing.pictures(name, images, batch), int(batch.indices)
+                stem = images.stems[index]
+                strip = StripFile(name, index, stem, at, phase.name, pictures, legend)
+                if main:
+                    write_atomically(folder / PANELS / strip.place, strip_png(strip))
     tables = state.method.prototypes() if phase.adapts else {}
     if main and tables:
         plain = {name: table.detach().cpu().contiguous() for name, table in tables.items()}
@@ -102,10 +90,8 @@ def draw_panels(folder: Path, settings: Settings, sets: Sets, state: State, phas
 class _Drawing:
     """The pictures of one moment of a run."""
 
-    def __init__(
-        self, folder: Path, settings: Settings, sets: Sets, state: State, phase: Phase
-    ) -> None:
-        self.settings, self.sets, self.state, self.phase = settings, sets, state, phase
+    def __init__(self, folder: Path, state: State, phase: Phase) -> None:
+        self.state, self.phase = state, phase
         self.static: Path | None = None
         if phase.static and state.method.uses_static:
             self.static = labels_of(folder, phase.name)
@@ -123,7 +109,7 @@ class _Drawing:
         scale = _LONGEST_SIDE / max(height, width)
         self.shown: Size = (max(1, round(height * scale)), max(1, round(width * scale)))
         logits = state.see(state.network, pixels, domain=domain).logits
-        logits = state.network.upsampled(logits, self.shown, self.sets.masked)[0]
+        logits = state.network.upsampled(logits, self.shown, self.state.sets.masked)[0]
         confidence, best = logits.softmax(dim=0).max(dim=0)
         pictures = {"image": resize_image(images.image(index), self.shown)}
         if name != "target" and images.has_labels:
@@ -137,7 +123,7 @@ class _Drawing:
     def _painted(self, labels: Tensor | ByteArray) -> ByteArray:
         if isinstance(labels, Tensor):
             labels = labels.cpu().numpy().astype(np.uint8)
-        return colourise(resize_labels(labels, self.shown), self.sets.classes.colours)
+        return colourise(resize_labels(labels, self.shown), self.state.sets.classes.colours)
 
     def _pseudo_labels(self, stem: str, batch: Batch) -> dict[str, ByteArray]:
         """Static labels of this round, and those that the method would use now."""
@@ -147,8 +133,7 @@ class _Drawing:
                 static = np.array(file)
             pictures["static labels"] = self._painted(static)
             size = batch.images.shape[-2], batch.images.shape[-1]
-            sized = torch.tensor(resize_labels(static, size)).long()[None]
-            batch = batch._replace(labels=sized)
+            batch = batch._replace(labels=torch.tensor(resize_labels(static, size)).long()[None])
         if self.method is not None and self.method.uses_target:
             used = self._used(self.method, batch)
             if used is not None:
@@ -157,8 +142,8 @@ class _Drawing:
 
     def _used(self, method: Method, target: Batch) -> Tensor | None:
         """Pseudo labels of the method, which sees the first source image of the panels beside."""
-        state, source = self.state, self.sets.source
-        beside = chosen_images("source", len(source), self.settings.reporting.panel_ids)[:1]
+        state, source = self.state, self.state.sets.source
+        beside = chosen_images("source", len(source), self.state.settings.reporting.panel_ids)[:1]
         # Of one size: a method may mix the images.
         size = target.images.shape[-2], target.images.shape[-1]
         batch = next(passes(source, size, beside, skip=state.skip), None)

@@ -46,20 +46,13 @@ def peak_mib(device: "torch.device") -> float:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Read the rows of a run's metrics, none where there is no file; the run may go on meanwhile.
 
-    The phase is a word, the iteration an int. Empty columns and half rows are left out.
+    The phase is a word, the iteration an int. Empty columns are left out.
     """
     if not path.is_file():
         return []
-    text = path.read_text(encoding="utf-8", errors="replace")
-    # Runs of before, and copies made meanwhile, may end in half a row.
-    whole = text[: text.rfind("\n") + 1]
     kinds: dict[str, Any] = {"phase": str, "iteration": int}
-    rows = []
-    for row in csv.DictReader(io.StringIO(whole, newline="")):
-        if None not in row and None not in row.values():
-            with contextlib.suppress(ValueError):
-                rows.append({n: kinds.get(n, float)(word) for n, word in row.items() if word})
-    return [row for row in rows if {"iteration", "phase"} <= set(row)]
+    rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
+    return [{n: kinds.get(n, float)(word) for n, word in row.items() if word} for row in rows]
 
 
 def track(count: int, description: str, *, show: bool = True) -> Iterator[int]:
@@ -68,15 +61,6 @@ def track(count: int, description: str, *, show: bool = True) -> Iterator[int]:
         yield from range(count)
         return
     yield from progress.track(range(count), description, console=Console(stderr=True))
-
-
-def _bar() -> Any:
-    columns = [
-        *progress.Progress.get_default_columns(),
-        progress.MofNCompleteColumn(),
-        progress.TextColumn("{task.fields[numbers]}"),
-    ]
-    return progress.Progress(*columns, console=Console(stderr=True))
 
 
 class Report:
@@ -104,7 +88,6 @@ class Report:
         self._later_seconds = 0.0
 
     def __enter__(self) -> "Report":
-        """Open the file and show the bar."""
         if not self.ranks.is_main:
             return self
         self._rows = [r for r in read_metrics(self.path) if r["iteration"] <= self.start]
@@ -113,13 +96,14 @@ class Report:
             board = importlib.import_module("torch.utils.tensorboard").SummaryWriter
             self._board = board(str(self.path.parent / "tensorboard"), purge_step=self.start + 1)
         if sys.stderr.isatty() and not self.quiet:
-            self._bar = _bar()
+            numbers = progress.MofNCompleteColumn(), progress.TextColumn("{task.fields[numbers]}")
+            columns = (*progress.Progress.get_default_columns(), *numbers)
+            self._bar = progress.Progress(*columns, console=Console(stderr=True))
             self._task = self._bar.add_task("", total=self.total, completed=self.start, numbers="")
             self._bar.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Take the bar away, and finish what TensorBoard has not written yet."""
         if self._bar is not None:
             self._bar.stop()
         if self._board is not None:
@@ -221,8 +205,7 @@ class Report:
         name: str = "mIoU",
     ) -> None:  # fmt: skip
         """Write and show scores on the validation images, in percent."""
-        row = {"miou_percent": miou, "teacher_miou_percent": teacher}
-        self._add(iteration=iteration, phase=phase, **row)
+        self._add(iteration=iteration, phase=phase, miou_percent=miou, teacher_miou_percent=teacher)
         average = "" if teacher is None else f", moving average {teacher:.2f}"
         self.say(f"iteration {iteration}: {name} {miou:.2f}{average}")
 

@@ -85,8 +85,7 @@ class State:
             self.average = AveragedModel(self.network, multi_avg_fn=decay, use_buffers=True)
         self.precision = Precision(settings.machine, ranks.device)
         self.see = partial(see, autocast=self.precision.autocast)
-        # Told of every image that is left out because it is broken.
-        self.skip: Callable[[str], None] | None = None
+        self.skip: Callable[[str], None] | None = None  # told of broken images that are left out
         self.method: Method = Supervised()
         self.adapting = False
         self.optimiser: torch.optim.Optimizer
@@ -116,7 +115,7 @@ class State:
     def class_counts(self) -> Tensor:
         """Source pixels of every class, (C,), float64."""
         with self.ranks.one_first():
-            counts = self.sets.counts().pixels.sum(axis=0)
+            counts = self.sets.counts().sum(axis=0)
         return torch.as_tensor(counts, dtype=torch.float64, device=self.ranks.device)
 
     @cached_property
@@ -146,7 +145,10 @@ class State:
     def enter(self, phase: Phase) -> None:
         """Begin a phase: its method, and a new optimiser where it wants one."""
         if phase.round_index == 0:
-            _copy_stem(self.network)
+            # The source's stem begins where the warm-up has brought the target's.
+            backbone: Any = getattr(self.network, "backbone", None)
+            if (stem := getattr(backbone, "target", None)) is not None:
+                backbone.load_state_dict(stem.state_dict(), strict=False)
             self._adapt()
             self.network.eval()
             source, target = partial(self._pass, "source"), partial(self._pass, "target")
@@ -253,13 +255,3 @@ class State:
         if self.average is not None:
             self.average.module.load_state_dict(held["teacher"])
             self.average.n_averaged.fill_(held["teacher_updates"])
-
-
-def _copy_stem(network: Segmenter) -> None:
-    """Let the source's stem begin where the warm-up has brought the target's."""
-    backbone = getattr(network, "backbone", None)
-    stem = getattr(backbone, "target", None)
-    if isinstance(backbone, nn.Module) and isinstance(stem, nn.Module):
-        own: dict[str, Tensor] = backbone.state_dict()
-        for name, value in stem.state_dict().items():
-            own[name].copy_(value)

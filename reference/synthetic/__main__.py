@@ -17,14 +17,13 @@ from typing import Annotated
 import numpy as np
 import tyro
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
 
 from reference.commands import answer, read
 from reference.data.classes import CITYSCAPES
 from reference.data.layouts import CITYSCAPES_NUMBERS
 from reference.data.settings import Drawn
 from reference.run.files import write_json, write_picture
+from reference.run.report import track
 from reference.synthetic.draw import MANIFEST, Scene, is_claimed, scenes, settings_of
 from reference.synthetic.look import DOMAINS
 from reference.synthetic.scene import draw_scene
@@ -40,12 +39,10 @@ class Options:
     seed: int = 0
     # processes side by side; 0: as many as there are cores, at most 8
     jobs: int = 0
-    # show no bar
-    quiet: bool = False
     drawn: Annotated[Drawn, tyro.conf.arg(name="")] = field(default_factory=Drawn)
 
 
-def draw(root: Path, seed: int, drawn: Drawn, *, jobs: int = 1, quiet: bool = True) -> None:
+def draw(root: Path, seed: int, drawn: Drawn, *, jobs: int = 1) -> None:
     """Draw the scenes that a folder lacks, new or filled with the same settings before.
 
     Where it holds other things, or scenes of other settings or code, nothing is touched.
@@ -57,12 +54,10 @@ def draw(root: Path, seed: int, drawn: Drawn, *, jobs: int = 1, quiet: bool = Tr
         # Two runs that lack the same scenes draw them once.
         fcntl.flock(manifest, fcntl.LOCK_EX)
         missing = [scene for scene in scenes(root, drawn) if scene.missing]
-        console, hidden = Console(stderr=True), quiet or not missing
         with multiprocessing.Pool(max(1, min(jobs, len(missing)))) as pool:
             done = pool.imap_unordered(partial(_draw, seed, drawn), missing, chunksize=4)
-            text = "Drawing street scenes"
-            for _ in track(done, text, len(missing), console=console, disable=hidden):
-                pass
+            for _ in track(len(missing), "Drawing street scenes", show=bool(missing)):
+                next(done)
 
 
 def _draw(seed: int, drawn: Drawn, scene: Scene) -> None:
@@ -92,13 +87,10 @@ def _fingerprint(seed: int, drawn: Drawn) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Read the command line and draw; a wrong input ends with one sentence."""
     options = read(Options, "synthetic", arguments)
     jobs = options.jobs or min(os.cpu_count() or 1, 8)
-    answer(
-        lambda: draw(options.root, options.seed, options.drawn, jobs=jobs, quiet=options.quiet),
-        "Stopped; the same command goes on.",
-    )
+    stopped = "Stopped; the same command goes on."
+    answer(lambda: draw(options.root, options.seed, options.drawn, jobs=jobs), stopped)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The hand that paints a scene: camera, canvas, look and one random generator together."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, NamedTuple
 
@@ -41,7 +41,6 @@ class Camera(NamedTuple):
         )
 
     def points(self, *corners: Corner) -> list[Point]:
-        """Return the pixels of several points."""
         return [self.point(*corner) for corner in corners]
 
     def pixels(self, metres: float, z: float) -> float:
@@ -55,8 +54,7 @@ class Material(IntEnum):
     SMOOTH, ASPHALT, PAVING, GRASS, FOLIAGE, MASONRY, GLASS, SKY = range(8)
 
 
-@dataclass(frozen=True)
-class Stamp:
+class Stamp(NamedTuple):
     """What a painted pixel is: train id, material, distance in whole metres (0 = on the ground)."""
 
     train_id: int
@@ -65,16 +63,10 @@ class Stamp:
 
     def at(self, z: float) -> "Stamp":
         """Return this stamp at `z` metres (kept within 1..254)."""
-        return replace(self, distance=int(min(max(z, 1), FARTHEST - 1)))
+        return self._replace(distance=int(min(max(z, 1), FARTHEST - 1)))
 
     def of(self, material: Material) -> "Stamp":
-        """Return this stamp with another material."""
-        return replace(self, material=material)
-
-    @property
-    def code(self) -> Colour:
-        """The stamp as one RGB pixel of the code image."""
-        return (self.train_id, int(self.material), self.distance)
+        return self._replace(material=material)
 
 
 class Lamp(NamedTuple):
@@ -105,16 +97,15 @@ class Canvas:
         self._shade_pen = ImageDraw.Draw(self.shade)
 
     def polygon(self, corners: Sequence[Point], colour: Colour, stamp: Stamp) -> None:
-        """Fill a polygon."""
         self._colour_pen.polygon(corners, fill=colour)
-        self._code_pen.polygon(corners, fill=stamp.code)
+        self._code_pen.polygon(corners, fill=stamp)
 
     def ellipse(self, middle: Point, rx: float, ry: float, colour: Colour, stamp: Stamp) -> None:
         """Fill an axis-aligned ellipse with half-axes `rx`, `ry` pixels."""
         u, v = middle
         box = (u - rx, v - ry, u + rx, v + ry)
         self._colour_pen.ellipse(box, fill=colour)
-        self._code_pen.ellipse(box, fill=stamp.code)
+        self._code_pen.ellipse(box, fill=stamp)
 
     def cast_shadow(self, corners: Sequence[Point]) -> None:
         """Mark a polygon of the ground as lying in shadow."""
@@ -122,10 +113,10 @@ class Canvas:
 
 
 Span = tuple[float, float]
+Edge = tuple[Span, float, float]
 
 
 def scaled(colour: Colour, factor: float) -> Colour:
-    """A colour made brighter or darker."""
     r, g, b = (int(min(channel * factor, 255.0)) for channel in colour)
     return (r, g, b)
 
@@ -145,7 +136,6 @@ class Painter:
 
     @property
     def setting(self) -> Setting:
-        """The numbers of the domain."""
         return self.look.setting
 
     def between(self, low: float, high: float) -> float:
@@ -195,18 +185,20 @@ class Painter:
         self.canvas.lamps.append(Lamp(point, foot, self.camera.pixels(1.0, z), z, colour, reach))
 
     def shape(self, corners: list[Corner], colour: Colour, stamp: Stamp) -> None:
-        """Fill a polygon."""
         self.canvas.polygon(self.camera.points(*corners), colour, stamp)
+
+    def between_edges(self, low: Edge, high: Edge, colour: Colour, stamp: Stamp) -> None:
+        """Fill what lies between two edges that run across the street, ((x0, x1), y, z) each."""
+        ((x0, x1), y, z), ((x2, x3), top, behind) = low, high
+        self.shape([(x0, y, z), (x1, y, z), (x3, top, behind), (x2, top, behind)], colour, stamp)
 
     def flat(self, x: Span, z: Span, colour: Colour, stamp: Stamp) -> None:
         """Fill a rectangle on the ground."""
-        (x0, x1), (z0, z1) = x, z
-        self.shape([(x0, 0.0, z0), (x1, 0.0, z0), (x1, 0.0, z1), (x0, 0.0, z1)], colour, stamp)
+        self.between_edges((x, 0.0, z[0]), (x, 0.0, z[1]), colour, stamp)
 
     def upright(self, x: Span, y: Span, z: float, colour: Colour, stamp: Stamp) -> None:
         """Fill a rectangle that faces the camera."""
-        (x0, x1), (y0, y1) = x, y
-        self.shape([(x0, y0, z), (x1, y0, z), (x1, y1, z), (x0, y1, z)], colour, stamp)
+        self.between_edges((x, y[0], z), (x, y[1], z), colour, stamp)
 
     def along(self, x: float, y: Span, z: Span, colour: Colour, stamp: Stamp) -> None:
         """Fill a rectangle that runs along the street."""

@@ -1,6 +1,6 @@
 """Draw one street scene with its labels, from four numbers and a domain."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Final, get_args
@@ -21,15 +21,14 @@ Placed = tuple[float, Callable[[], None]]
 _TRIES: Final = 8
 
 
-def _place_vehicles(painter: Painter, street: Street) -> list[Placed]:
+def _place_vehicles(painter: Painter, street: Street) -> Iterator[Placed]:
     setting, parking = painter.setting, street.kerb - 1.15
     driving = street.kerb * (0.42 if street.kerb > 4.6 else 0.3)
     middles = (-parking, -driving, driving, parking)
     # Stretches (from, to) of the four lanes that are occupied, metres.
     taken: tuple[list[Span], ...] = ([], [], [], [])
-    placed: list[Placed] = []
 
-    def place(paint: Callable[..., None], length: float, nearest: float) -> None:
+    def place(paint: Callable[..., None], length: float, nearest: float) -> Iterator[Placed]:
         for _ in range(_TRIES):
             lane = int(painter.rng.choice(4, p=(0.3, 0.25, 0.2, 0.25)))
             z = nearest + 46.0 * float(painter.rng.random()) ** 1.4 + (3.0 if lane == 2 else 0.0)
@@ -38,7 +37,7 @@ def _place_vehicles(painter: Painter, street: Street) -> list[Placed]:
             if all(z + length + 1.0 < a or z > b + 1.0 for a, b in taken[lane] + beside):
                 taken[lane].append((z, z + length))
                 x = middles[lane] + painter.between(-0.15, 0.15)
-                placed.append((z, partial(paint, painter, x, z, lane < 2)))
+                yield z, partial(paint, painter, x, z, lane < 2)
                 return
 
     for paint, mean, length, nearest in (
@@ -47,12 +46,10 @@ def _place_vehicles(painter: Painter, street: Street) -> list[Placed]:
         (things.paint_car, setting.cars, 4.6, 5.0),
     ):
         for _ in range(painter.count(mean)):
-            place(paint, length, nearest)
-    return placed
+            yield from place(paint, length, nearest)
 
 
-def _place_persons(painter: Painter, street: Street) -> list[Placed]:
-    placed: list[Placed] = []
+def _place_persons(painter: Painter, street: Street) -> Iterator[Placed]:
     for _ in range(painter.count(painter.setting.persons)):
         z = painter.between(4.5, 17.0)
         if painter.chance(0.15):
@@ -60,13 +57,11 @@ def _place_persons(painter: Painter, street: Street) -> list[Placed]:
         else:
             side = painter.side()
             x = side * painter.between(street.kerb + 0.7, street.walk_of(side) - 0.2)
-        placed.append((z, partial(things.paint_person, painter, x, z)))
-    return placed
+        yield z, partial(things.paint_person, painter, x, z)
 
 
-def _place_furniture(painter: Painter, street: Street) -> list[Placed]:
+def _place_furniture(painter: Painter, street: Street) -> Iterator[Placed]:
     setting = painter.setting
-    placed: list[Placed] = []
     for paint, mean, nearest, farthest in (
         (things.paint_lamp_post, setting.poles, 6.0, 28.0),
         (things.paint_traffic_light, setting.lights, 7.0, 22.0),
@@ -75,16 +70,15 @@ def _place_furniture(painter: Painter, street: Street) -> list[Placed]:
         for _ in range(painter.count(mean)):
             z = painter.between(nearest, farthest)
             x = painter.side() * (street.kerb + painter.between(0.35, 0.8))
-            placed.append((z, partial(paint, painter, x, z)))
+            yield z, partial(paint, painter, x, z)
     for _ in range(painter.count(setting.street_trees)):
         z = painter.between(9.0, 45.0)
         x = painter.side() * (street.kerb + painter.between(0.9, 1.4))
-        placed.append((z, partial(paint_tree, painter, x, z, painter.between(4.0, 6.5))))
-    return placed
+        yield z, partial(paint_tree, painter, x, z, painter.between(4.0, 6.5))
 
 
 def _place_movable(painter: Painter, street: Street) -> list[Placed]:
-    return _place_vehicles(painter, street) + _place_persons(painter, street)
+    return [*_place_vehicles(painter, street), *_place_persons(painter, street)]
 
 
 def paint_traffic(
@@ -96,7 +90,7 @@ def paint_traffic(
     scene keeps its own.
     """
     if others is None:
-        placed = _place_movable(painter, street) + _place_furniture(painter, street)
+        placed = [*_place_movable(painter, street), *_place_furniture(painter, street)]
     else:
         # Its own traffic is still painted, out of sight: the furniture then draws the same numbers.
         unseen = Canvas(painter.canvas.height, painter.canvas.width)

@@ -93,17 +93,14 @@ def paint_person(painter: Painter, x: float, z: float) -> None:
     hip, neck = 0.48 * tall, 0.84 * tall
     for leg in (-1, 1):
         foot = x + leg * (stride + 0.05)
-        corners = [(foot - 0.12, 0.0, z), (foot + 0.12, 0.0, z)]
-        corners += [(x + leg * 0.1 + 0.13, hip, z), (x + leg * 0.1 - 0.13, hip, z)]
-        painter.shape(corners, trousers, stamp)
+        low, high = (_around(foot, 0.12), 0.0, z), (_around(x + leg * 0.1, 0.13), hip, z)
+        painter.between_edges(low, high, trousers, stamp)
     for arm in (-1, 1):
         shoulder, hand = x + arm * 0.27, x + arm * (0.33 + 0.6 * stride)
-        corners = [(shoulder - 0.09, neck, z), (shoulder + 0.09, neck, z)]
-        corners += [(hand + 0.08, hip - 0.05, z), (hand - 0.08, hip - 0.05, z)]
-        painter.shape(corners, sleeve, stamp)
-    torso = [(x - 0.25, hip - 0.05, z), (x + 0.25, hip - 0.05, z)]
-    torso += [(x + 0.31, neck, z), (x - 0.31, neck, z)]
-    painter.shape(torso, shirt, stamp)
+        low, high = (_around(shoulder, 0.09), neck, z), (_around(hand, 0.08), hip - 0.05, z)
+        painter.between_edges(low, high, sleeve, stamp)
+    low, high = (_around(x, 0.25), hip - 0.05, z), (_around(x, 0.31), neck, z)
+    painter.between_edges(low, high, shirt, stamp)
     hair = painter.colour("trunk", 10, factor=0.6)
     painter.disc((x, 0.94 * tall, z), 0.18, hair, stamp, squash=0.85)
     painter.disc((x, 0.91 * tall, z), 0.155, painter.colour("skin", 6, skin), stamp, squash=0.85)
@@ -126,7 +123,6 @@ class Body(NamedTuple):
 
     @property
     def across(self) -> Span:
-        """From the left edge to the right edge."""
         return _around(self.x, self.half)
 
 
@@ -185,12 +181,11 @@ def paint_car(painter: Painter, x: float, z: float, oncoming: bool) -> None:
     panes += [(inset, tall - 0.14, back - 0.7 - slope), (inset, tall - 0.14, roof + 0.5)]
     painter.shape(panes, glass, pane)
     painter.upright((left, right), (0.28, waist), z, paint, stamp)
-    rear = [(left + 0.04, waist, z), (right - 0.04, waist, z)]
-    rear += [(x + top, tall, roof), (x - top, tall, roof)]
-    painter.shape(rear, paint, stamp)
-    screen = [(left + 0.16, waist + 0.04, z), (right - 0.16, waist + 0.04, z)]
-    screen += [(x + top - 0.1, tall - 0.12, roof), (x - top + 0.1, tall - 0.12, roof)]
-    painter.shape(screen, glass, pane)
+    low, high = ((left + 0.04, right - 0.04), waist, z), (_around(x, top), tall, roof)
+    painter.between_edges(low, high, paint, stamp)
+    low = (left + 0.16, right - 0.16), waist + 0.04, z
+    high = (x - top + 0.1, x + top - 0.1), tall - 0.12, roof
+    painter.between_edges(low, high, glass, pane)
     painter.upright((left, right), (0.28, 0.44), z, scaled(paint, 0.62), stamp)
     painter.upright(_around(x, 0.26), (0.46, 0.58), z, painter.colour("plate", 4), stamp)
     _lamps(painter, body, 0.72, 0.17, stamp)

@@ -100,7 +100,7 @@ def test_other_classes_are_refused(network):
     ("kind", "options", "sentence"),
     [
         ("unet", {}, 'build: expected a description with "network" of toy or deeplab or lite and'),
-        ("toy", {"depth": 3}, "build: expected options among stem_width, near_width, far_width, "),
+        ("toy", {"depth": 3}, "build: expected options of types that fit, got {'depth': 3} (ToyOp"),
         ("toy", {"near_width": "8"}, "build: expected options of types that fit, got {'near_"),
         ("deeplab", {"stems": "two"}, 'DeepLab: expected stems "shared" or "per_domain", got'),
     ],

@@ -45,12 +45,6 @@ def test_a_broken_image_is_replaced_by_others_in_turn() -> None:
     assert sorted(tried) == list(range(7))
 
 
-@pytest.mark.parametrize("name", ["count", "seed", "start", "stop", "batch_size", "rank"])
-def test_numbers_out_of_range_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=rf"^batches: expected .*{name}=-1"):
-        replace(ORDER, **{name: -1})
-
-
 CROPS = Crops(size=(40, 60), scale=(0.5, 2.0), crop=(16, 24))
 PLAIN = replace(CROPS, scale=(1.0, 1.0))
 

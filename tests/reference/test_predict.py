@@ -175,8 +175,8 @@ def test_a_disk_that_is_full_ends_in_one_sentence(options, monkeypatch):
         ({"folder": Path("empty")}, "predict: expected PNG or JPEG files in empty, got none."),
         ({"threads": 0}, "predict: expected threads of at least 1, got 0."),
         ({"device": "cuda"}, 'predict: expected a GPU for device "cuda", got none.'),
-        ({"scales": (float("nan"),)}, "Protocol: expected at least one scale, each above 0 and at"),
-        ({"size": (100000, 100000)}, "Protocol: expected size times scale within 1..16384 pixels"),
+        ({"scales": (float("nan"),)}, "Protocol: expected scales above 0 and at most 8, at least"),
+        ({"size": (100000, 100000)}, "Protocol: expected size times (1.0,) within 1..16384 pixel"),
         ({"which": "teacher"}, 'read_checkpoint: expected a checkpoint with "description" and "t'),
     ],
 )

@@ -76,10 +76,6 @@ def test_confusion_counts_truth_by_row_and_skips_255():
     guess = torch.tensor([[0, 1, 1], [0, 2, 2]])
     assert confusion_matrix(guess, truth, 3).tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
     assert confusion_matrix(guess, torch.full((2, 3), 255), 3).sum() == 0
-    with refuses("confusion_matrix: expected labels in 0..2, got [7]."):
-        confusion_matrix(torch.zeros(2), torch.tensor([0, 7]), 3)
-    with refuses("confusion_matrix: expected predictions in 0..2, got [3]."):
-        confusion_matrix(torch.tensor([1, 3]), torch.zeros(2), 3)
 
 
 def test_iou_worked_by_hand():
@@ -235,13 +231,13 @@ def test_the_network_is_evaluated_as_such_and_left_in_its_mode():
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"scales": (float("nan"),)}, "at least one scale, each above 0 and at most 8, got (nan,)"),
-        ({"scales": ()}, "at least one scale, each above 0 and at most 8, got ()."),
-        ({"size": (100000, 9)}, "size times scale within 1..16384 pixels a side, got size (100000"),
-        ({"window": (8, 8), "stride": (9, 8)}, "a window of positive sides and a stride within it"),
-        ({"window": (0, 8)}, "a window of positive sides and a stride within it, got window (0, 8"),
-        ({"stride": (9, 8)}, "a window with stride (9, 8), got None."),
-        ({"labelled": (0, 19)}, "labelled classes within 0..18, got (0, 19)."),
+        ({"scales": (float("nan"),)}, "scales above 0 and at most 8, at least one, got (nan,)."),
+        ({"scales": ()}, "scales above 0 and at most 8, at least one, got ()."),
+        ({"size": (10**5, 9)}, "size times (1.0,) within 1..16384 pixels a side, got (100000, 9)."),
+        ({"window": (8, 8), "stride": (9, 8)}, "window and stride of positive sides, the stride w"),
+        ({"window": (0, 8)}, "window and stride of positive sides, the stride within, got ((0, 8)"),
+        ({"stride": (9, 8)}, "window and stride of positive sides, the stride within, got (None, "),
+        ({"labelled": (0, 19)}, "labelled of classes within 0..18, got (0, 19)."),
     ],
 )
 def test_settings_that_measure_nothing_are_refused(settings, sentence):

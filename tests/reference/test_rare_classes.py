@@ -8,7 +8,6 @@ import pytest
 
 from reference.data.image_set import ImageSet
 from reference.data.rare_classes import (
-    ClassCounts,
     RareClassSampler,
     class_counts,
     class_probabilities,
@@ -19,7 +18,7 @@ from reference.data.sets import Sets
 from reference.data.settings import DataSettings, RareClasses
 from tests.reference.trees import make, save_values
 
-COUNTS = ClassCounts(("a", "b", "c"), np.array([[90, 0, 5], [80, 20, 0], [100, 0, 0]]))
+COUNTS = np.array([[90, 0, 5], [80, 20, 0], [100, 0, 0]])
 
 
 @pytest.fixture
@@ -41,7 +40,7 @@ def test_images_show_the_class_they_are_drawn_for() -> None:
     sampler = RareClassSampler(COUNTS, RareClasses(temperature=0.5, min_pixels=5))
     rng = np.random.default_rng(0)
     drawn = [sampler.draw(rng) for _ in range(300)]
-    assert all(one is not None and COUNTS.pixels[one] >= 5 for one in drawn)
+    assert all(one is not None and COUNTS[one] >= 5 for one in drawn)
     shares = np.bincount([one[1] for one in drawn if one is not None], minlength=3) / 300
     np.testing.assert_allclose(shares, sampler.probabilities, atol=0.08)
 
@@ -64,16 +63,16 @@ def test_counts_are_kept_until_a_label_file_changes(source: ImageSet, tmp_path: 
     folder = tmp_path / "index"
     assert kept_counts(source, folder) is None
     counts = class_counts(source, folder)
-    assert counts.pixels[0, 0] == int((source.labels(0) == 0).sum())
+    assert counts[0, 0] == int((source.labels(0) == 0).sum())
     kept = kept_counts(source, folder)
     assert kept is not None
-    np.testing.assert_array_equal(kept.pixels, counts.pixels)
+    np.testing.assert_array_equal(kept, counts)
     label = source.samples[1].labels
     assert label is not None
     os.utime(label, (1, 1))
     assert kept_counts(source, folder) is None
     save_values(label, np.full((8, 12), 26, dtype=np.uint8))
-    assert class_counts(source, folder).pixels[1, 13] == 96
+    assert class_counts(source, folder)[1, 13] == 96
     merged = Sets(DataSettings(root=source.root.parent, merge=("road=car",))).source
     assert counts_path(merged) != counts_path(source)
 
@@ -83,11 +82,11 @@ def test_damaged_counts_are_made_again(source: ImageSet, tmp_path: Path) -> None
     for content in ("{", '{"stems": []}', "[]"):
         counts_path(source, tmp_path).write_text(content)
         assert kept_counts(source, tmp_path) is None
-        np.testing.assert_array_equal(class_counts(source, tmp_path).pixels, counts.pixels)
+        np.testing.assert_array_equal(class_counts(source, tmp_path), counts)
 
 
 def test_a_folder_that_cannot_be_written_costs_nothing(source: ImageSet, tmp_path: Path) -> None:
     (tmp_path / "index").write_text("a file")
     with pytest.warns(UserWarning, match="The counts of classes are not kept"):
         counts = class_counts(source, tmp_path / "index")
-    assert counts.pixels.shape == (3, 19)
+    assert counts.shape == (3, 19)

@@ -36,8 +36,8 @@ def test_everything_of_a_run_is_read(run: Path):
 
 
 def test_a_run_in_the_middle_has_what_is_there(tmp_path: Path):
-    torn = "iteration,phase,coverage\n1,source,\n2,source,0.5\n3,rou"
-    read = read_run(write_run(tmp_path / "half", metrics=torn, parts=("settings",)))
+    begun = "iteration,phase,coverage\n1,source,\n2,source,0.5\n"
+    read = read_run(write_run(tmp_path / "half", metrics=begun, parts=("settings",)))
     assert (read.done, read.planned, read.score) == (2, 30, None)
     assert (read.table, read.classes, read.confusion) == (None, {}, None)
     assert not (read.starts or read.strips or read.moments or read.alarms or read.evaluations)

@@ -47,14 +47,11 @@ def test_a_row_holds_means_over_its_steps_and_comes_back_with_types(tmp_path: Pa
     assert second == {"iteration": 2, "phase": "round 0", "miou_percent": 50.0}
 
 
-def test_a_resumed_run_drops_rows_after_its_checkpoint_and_torn_ones(tmp_path: Path):
+def test_a_resumed_run_drops_rows_after_its_checkpoint(tmp_path: Path):
     rows_of(tmp_path, 1, 2, 3)
     path = tmp_path / "metrics.csv"
     whole = path.read_text().splitlines()
-    for torn in ("2,rou", whole[2]):
-        with path.open("a") as file:
-            file.write(torn)
-        assert [row["iteration"] for row in read_metrics(path)][-1] == 3
+    assert [row["iteration"] for row in read_metrics(path)] == [1, 2, 3]
     rows_of(tmp_path, start=2)
     assert path.read_text().splitlines() == whole[:3]
     rows_of(tmp_path, 3, start=2)
