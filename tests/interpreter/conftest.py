@@ -5,8 +5,11 @@ These tests need a process of their own: `make test-kernels`, or pytest tests/in
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from importlib.util import find_spec
+from itertools import groupby
+from types import SimpleNamespace
 from typing import Any
 
 if early := {"triton", "protocontrast"} & {*sys.modules}:
@@ -27,35 +30,59 @@ for name, examples in FEWER.items():
 settings.load_profile("repeatable")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         # Numbers that are NaN by intention make numpy, in which the interpreter computes, warn.
         item.add_marker(pytest.mark.filterwarnings("ignore::RuntimeWarning"))
         if find_spec("triton") is None:
             item.add_marker(pytest.mark.skip(reason="triton is not installed"))
+    shared = [item for item in items if item.path.name == "test_shared.py"]
+    for _, cases in groupby(shared, key=lambda item: item.originalname):
+        for item in crossed([*cases]):
+            item.add_marker(pytest.mark.slow)
+
+
+def crossed(cases: list[Any]) -> list[Any]:
+    """What is left of a test's cases once each of its parameters has had each value, in turns.
+
+    The main suite asks the other backends for all of them.
+    """
+    given: Counter[tuple[str, str]] = Counter()
+
+    def values(case: Any) -> list[tuple[str, str]]:
+        names = [mark.args[0] for mark in case.iter_markers("parametrize")]
+        each = [[name] if isinstance(name, str) else name for name in names]
+        return [(str(name), repr([case.callspec.params[one] for one in name])) for name in each]
+
+    def adds(case: Any) -> tuple[int, int]:
+        counts = [given[value] for value in values(case)]
+        return counts.count(0), -sum(counts)
+
+    while cases and adds(best := max(cases, key=adds))[0]:
+        given.update(values(best))
+        cases.remove(best)
+    return cases
 
 
 @pytest.fixture(autouse=True, scope="session")
-def device_functions_called_directly() -> Iterator[None]:
-    """Saves a third of the time: the interpreter prepares triton's language for every call anew.
+def language_prepared_once() -> Iterator[None]:
+    """Saves half of the time: the interpreter prepares triton's language anew for every call.
 
-    A device function of ours sees the same `triton.language` as the kernel that calls it.
+    Nothing else is to use the language in this process, so it may stay as the interpreter wants it.
     """
     if find_spec("triton") is None:
         yield
         return
-    from triton.runtime.interpreter import InterpretedFunction
+    from triton import language
+    from triton.runtime import interpreter
 
-    prepared_call = InterpretedFunction.__call__
-
-    def call(self: Any, *arguments: Any, **named: Any) -> Any:
-        if self.fn.__module__.startswith("protocontrast."):
-            return self.rewrite()(*arguments, **named)
-        return prepared_call(self, *arguments, **named)
-
+    seen_from = SimpleNamespace(__globals__={"tl": language, "core": language.core})
+    scope = interpreter._patch_lang(seen_from)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(InterpretedFunction, "__call__", call)
+        patch.setattr(interpreter, "_patch_lang", lambda fn: interpreter._LangPatchScope())
         yield
+    scope.restore()
 
 
 @pytest.fixture(autouse=True)
