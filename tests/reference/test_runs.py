@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import runpy
 import shutil
 import signal
 import subprocess
@@ -67,6 +68,12 @@ def started(settings: Settings, folder: Path, *more: str, **launcher: Any) -> An
 def go_on(settings: Settings, folder: Path) -> None:
     """What the command does once it is read."""
     main(Options(folder=folder, resume="auto", settings=settings))
+
+
+def typed(words: list[str]) -> None:
+    """What `python -m reference.train` does with its words."""
+    sys.argv[1:] = words
+    runpy.run_module("reference.train", run_name="__main__")
 
 
 @pytest.fixture(scope="module")
@@ -140,9 +147,9 @@ def test_processes_that_refuse_alike_say_so_once(
     tmp_path: Path, words: list[str], sentence: str
 ) -> None:
     more = ["--folder", str(tmp_path / "run")] if len(words) > 1 else []
-    process = spawn([*words, *more], tmp_path / "log", TORCHRUN)
-    assert process.wait(timeout=120) == 1
-    assert (tmp_path / "log").read_text().count(sentence) == 1, (tmp_path / "log").read_text()
+    ended = on_ranks(typed, [*words, *more], log=tmp_path / "log")
+    told = (tmp_path / "log").read_text()
+    assert ended == [1, 1] and told.count(sentence) == 1, told
 
 
 def without_chance(settings: Settings, **switches: Any) -> Settings:
