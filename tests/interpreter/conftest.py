@@ -5,7 +5,6 @@ These tests need a process of their own: `make test-kernels`, or pytest tests/in
 
 import os
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from importlib.util import find_spec
 from itertools import groupby
@@ -23,6 +22,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from tests.shared import in_turns
+
 # A program costs milliseconds here, so a call costs as much as a hundred eager ones.
 FEWER = {"repeatable": 6, "thorough": 60}
 for name, examples in FEWER.items():
@@ -37,32 +38,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.filterwarnings("ignore::RuntimeWarning"))
         if find_spec("triton") is None:
             item.add_marker(pytest.mark.skip(reason="triton is not installed"))
+    # The main suite asks the other backends for every case of a test.
     shared = [item for item in items if item.path.name == "test_shared.py"]
-    for _, cases in groupby(shared, key=lambda item: item.originalname):
-        for item in crossed([*cases]):
-            item.add_marker(pytest.mark.slow)
+    for _, group in groupby(shared, key=lambda item: item.originalname):
+        cases = [*group]
+        wanted = in_turns([parameters(case) for case in cases])
+        for place in {*range(len(cases))} - {*wanted}:
+            cases[place].add_marker(pytest.mark.slow)
 
 
-def crossed(cases: list[Any]) -> list[Any]:
-    """What is left of a test's cases once each of its parameters has had each value, in turns.
-
-    The main suite asks the other backends for all of them.
-    """
-    given: Counter[tuple[str, str]] = Counter()
-
-    def values(case: Any) -> list[tuple[str, str]]:
-        names = [mark.args[0] for mark in case.iter_markers("parametrize")]
-        each = [[name] if isinstance(name, str) else name for name in names]
-        return [(str(name), repr([case.callspec.params[one] for one in name])) for name in each]
-
-    def adds(case: Any) -> tuple[int, int]:
-        counts = [given[value] for value in values(case)]
-        return counts.count(0), -sum(counts)
-
-    while cases and adds(best := max(cases, key=adds))[0]:
-        given.update(values(best))
-        cases.remove(best)
-    return cases
+def parameters(case: Any) -> tuple[str, ...]:
+    """What a case of a test is given, by parametrisation."""
+    names = [mark.args[0] for mark in case.iter_markers("parametrize")]
+    each = [[name] if isinstance(name, str) else name for name in names]
+    return tuple(repr([case.callspec.params[name] for name in together]) for together in each)
 
 
 @pytest.fixture(autouse=True, scope="session")
