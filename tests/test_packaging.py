@@ -272,7 +272,7 @@ CHECKERS = {
 }
 
 
-@pytest.fixture(scope="module", params=["wheel", "editable"])
+@pytest.fixture(scope="module")
 def installed(
     request: pytest.FixtureRequest, wheel: ZipFile, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
@@ -292,7 +292,16 @@ def installed(
 
 
 @pytest.mark.timeout(900)  # mypy reads torch anew, which takes minutes on a busy machine
-@pytest.mark.parametrize("checker", CHECKERS)
+@pytest.mark.parametrize(
+    ("installed", "checker"),
+    [
+        ("wheel", "mypy"),
+        ("editable", "pyright"),
+        pytest.param("wheel", "pyright", marks=pytest.mark.slow),
+        pytest.param("editable", "mypy", marks=pytest.mark.slow),
+    ],
+    indirect=["installed"],
+)
 def test_calls_of_modules_have_types(checker: str, installed: Path) -> None:
     if not importlib.util.find_spec(checker):
         pytest.skip(f"{checker} is not installed")
