@@ -67,11 +67,10 @@ def language_prepared_once() -> Iterator[None]:
     from triton.runtime import interpreter
 
     seen_from = SimpleNamespace(__globals__={"tl": language, "core": language.core})
-    scope = interpreter._patch_lang(seen_from)
+    interpreter._patch_lang(seen_from)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(interpreter, "_patch_lang", lambda fn: interpreter._LangPatchScope())
         yield
-    scope.restore()
 
 
 @pytest.fixture(autouse=True)
