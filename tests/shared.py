@@ -5,7 +5,8 @@ a GPU meet the same test in a process of their own.
 """
 
 import functools
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from types import FunctionType, ModuleType
 from typing import Any
@@ -61,3 +62,18 @@ def marked_anew(test: FunctionType, marks: list[Any]) -> Test:
     del copy.__wrapped__  # type: ignore[attr-defined]
     copy.pytestmark = marks  # type: ignore[attr-defined]
     return copy
+
+
+def in_turns(cases: Sequence[Sequence[str]]) -> list[int]:
+    """Places of a few cases in which each parameter has each of its values, the others in turns."""
+    left, given = dict(enumerate(cases)), Counter[tuple[int, str]]()
+    kept: list[int] = []
+
+    def adds(place: int) -> tuple[int, int]:
+        counts = [given[value] for value in enumerate(left[place])]
+        return counts.count(0), -sum(counts)
+
+    while left and adds(best := max(left, key=adds))[0]:
+        given.update(enumerate(left.pop(best)))
+        kept.append(best)
+    return kept

@@ -1,9 +1,11 @@
 """Copies of tests for another backend: their backend is the one that is given, and no other."""
 
+from itertools import product
+
 import pytest
 
 from tests import test_operator_properties as properties
-from tests.shared import ON_EVERY_BACKEND, on
+from tests.shared import ON_EVERY_BACKEND, in_turns, on
 
 
 def backends_of(test: object) -> list[str]:
@@ -33,3 +35,9 @@ def test_every_module_has_tests_for_any_backend() -> None:
     assert {name.rpartition("_of_")[0] != "" for name in on("eager", *ON_EVERY_BACKEND)} == {True}
     with pytest.raises(RuntimeError, match="expected tests with a backend, got none in test_house"):
         on("eager", "house")
+
+
+def test_each_value_is_asked_once_and_the_others_take_turns() -> None:
+    cases = [*product("ab", "xyz", "?")]
+    assert [cases[place] for place in in_turns(cases)] == [*zip("aba", "xyz", "???", strict=True)]
+    assert in_turns([()]) == [] == in_turns([])

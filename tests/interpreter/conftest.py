@@ -7,6 +7,8 @@ import os
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
+from itertools import groupby
+from types import SimpleNamespace
 from typing import Any
 
 if early := {"triton", "protocontrast"} & {*sys.modules}:
@@ -20,6 +22,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from tests.shared import in_turns
+
 # A program costs milliseconds here, so a call costs as much as a hundred eager ones.
 FEWER = {"repeatable": 6, "thorough": 60}
 for name, examples in FEWER.items():
@@ -27,34 +31,45 @@ for name, examples in FEWER.items():
 settings.load_profile("repeatable")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         # Numbers that are NaN by intention make numpy, in which the interpreter computes, warn.
         item.add_marker(pytest.mark.filterwarnings("ignore::RuntimeWarning"))
         if find_spec("triton") is None:
             item.add_marker(pytest.mark.skip(reason="triton is not installed"))
+    # The main suite asks the other backends for every case of a test.
+    shared = [item for item in items if item.path.name == "test_shared.py"]
+    for _, group in groupby(shared, key=lambda item: item.originalname):
+        cases = [*group]
+        wanted = in_turns([parameters(case) for case in cases])
+        for place in {*range(len(cases))} - {*wanted}:
+            cases[place].add_marker(pytest.mark.slow)
+
+
+def parameters(case: Any) -> tuple[str, ...]:
+    """What a case of a test is given, by parametrisation."""
+    names = [mark.args[0] for mark in case.iter_markers("parametrize")]
+    each = [[name] if isinstance(name, str) else name for name in names]
+    return tuple(repr([case.callspec.params[name] for name in together]) for together in each)
 
 
 @pytest.fixture(autouse=True, scope="session")
-def device_functions_called_directly() -> Iterator[None]:
-    """Saves a third of the time: the interpreter prepares triton's language for every call anew.
+def language_prepared_once() -> Iterator[None]:
+    """Saves half of the time: the interpreter prepares triton's language anew for every call.
 
-    A device function of ours sees the same `triton.language` as the kernel that calls it.
+    Nothing else is to use the language in this process, so it may stay as the interpreter wants it.
     """
     if find_spec("triton") is None:
         yield
         return
-    from triton.runtime.interpreter import InterpretedFunction
+    from triton import language
+    from triton.runtime import interpreter
 
-    prepared_call = InterpretedFunction.__call__
-
-    def call(self: Any, *arguments: Any, **named: Any) -> Any:
-        if self.fn.__module__.startswith("protocontrast."):
-            return self.rewrite()(*arguments, **named)
-        return prepared_call(self, *arguments, **named)
-
+    seen_from = SimpleNamespace(__globals__={"tl": language, "core": language.core})
+    interpreter._patch_lang(seen_from)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(InterpretedFunction, "__call__", call)
+        patch.setattr(interpreter, "_patch_lang", lambda fn: interpreter._LangPatchScope())
         yield
 
 

@@ -61,8 +61,15 @@ def assert_alike(found: list[Tensor], expected: list[Tensor], **tolerance: float
         torch.testing.assert_close(one, other, **tolerance)
 
 
-@pytest.mark.parametrize("name", SETTINGS)
-@pytest.mark.parametrize("kind", ["grid", "image"])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    # Each setting with labels of one kind, in turns; make test-all has both.
+    [
+        pytest.param(name, kind, marks=[pytest.mark.slow] * ((i + j) % 2))
+        for i, name in enumerate(SETTINGS)
+        for j, kind in enumerate(["grid", "image"])
+    ],
+)
 def test_whole_and_in_parts(name: str, kind: str, taken: Callable[[bool], list[bool]]) -> None:
     whole = taken(True)
     found = steps(kind, **SETTINGS[name])

@@ -8,6 +8,8 @@ TOO_LARGE = ("test_ties_go_to_the_lowest_class", "test_gradcheck")
 # Any call is held to `naive` here; the main suite holds that to the composition.
 ASKED_ELSEWHERE = ("test_the_composition",)
 
-for name, test in on("triton", *ON_EVERY_BACKEND).items():
-    if not name.startswith((*TOO_LARGE, *ASKED_ELSEWHERE)):
-        globals()[name] = test
+globals().update(
+    (name, test)
+    for name, test in on("triton", *ON_EVERY_BACKEND).items()
+    if not name.startswith((*TOO_LARGE, *ASKED_ELSEWHERE))
+)

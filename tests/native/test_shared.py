@@ -8,5 +8,7 @@ CPU_ALONE = (
     *("target_pass_autograd", "volume_grids"),
 )
 
-for name, test in on("native", *ON_EVERY_BACKEND, *CPU_ALONE).items():
-    globals()[name] = EVERY(test) if name.startswith(("test_any", "test_ties")) else test
+globals().update(
+    (name, EVERY(test) if name.startswith(("test_any", "test_ties")) else test)
+    for name, test in on("native", *ON_EVERY_BACKEND, *CPU_ALONE).items()
+)

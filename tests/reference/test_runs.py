@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import runpy
 import shutil
 import signal
 import subprocess
@@ -69,6 +70,12 @@ def go_on(settings: Settings, folder: Path) -> None:
     main(Options(folder=folder, resume="auto", settings=settings))
 
 
+def typed(words: list[str]) -> None:
+    """What `python -m reference.train` does with its words."""
+    sys.argv[1:] = words
+    runpy.run_module("reference.train", run_name="__main__")
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole") / "run"
@@ -128,21 +135,19 @@ def test_torchrun_as_typed_in_the_docs_stops_and_goes_on_with_the_same_bits(tmp_
     assert ranks == 2
 
 
-@pytest.mark.parametrize(
-    ("words", "sentence"),
-    [
-        (["tey"], "train: expected the name of a preset, got 'tey'."),
-        (["toy", "--source.batch-size", "3"], "train: expected a batch_size that 2 processes "),
-    ],
-    ids=["command line", "run"],
-)
-def test_processes_that_refuse_alike_say_so_once(
-    tmp_path: Path, words: list[str], sentence: str
-) -> None:
-    more = ["--folder", str(tmp_path / "run")] if len(words) > 1 else []
-    process = spawn([*words, *more], tmp_path / "log", TORCHRUN)
+def test_processes_that_refuse_a_command_line_say_so_once(tmp_path: Path) -> None:
+    assert on_ranks(typed, ["tey"], log=tmp_path / "log") == [1, 1]
+    told = (tmp_path / "log").read_text()
+    assert told.count("train: expected the name of a preset, got 'tey'.") == 1, told
+
+
+def test_processes_that_refuse_a_run_say_so_once(tmp_path: Path) -> None:
+    """They ask the store of torchrun who is first."""
+    words = ["toy", "--folder", str(tmp_path / "run"), "--source.batch-size", "3"]
+    process = spawn(words, tmp_path / "log", TORCHRUN)
     assert process.wait(timeout=120) == 1
-    assert (tmp_path / "log").read_text().count(sentence) == 1, (tmp_path / "log").read_text()
+    told = (tmp_path / "log").read_text()
+    assert told.count("train: expected a batch_size that 2 processes ") == 1, told
 
 
 def without_chance(settings: Settings, **switches: Any) -> Settings:
