@@ -12,12 +12,16 @@ STAMP_DOCS := $(VENV)/.installed-docs
 # The packages of docs/extending.md want each other in versions of their own.
 INTEGRATIONS ?= .venv-integrations
 
+# Another torch than constraints.txt has, with the triton and sympy that it brings; the floor by default.
+TORCH ?= 2.6.0
+OTHER := .venv-torch-$(TORCH)
+
 # Reaches the isolated environments that builds make for themselves, too.
 export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install wheel demo ablations test test-kernels test-native-sanitized test-gpu test-integrations test-all notebooks docs release check format bench bench-rest bench-table bench-compare bench-gpu clean
+.PHONY: help install wheel demo ablations test test-kernels test-native-sanitized test-gpu test-integrations test-torch test-all notebooks docs release check format bench bench-rest bench-table bench-compare bench-gpu clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -43,7 +47,7 @@ release: $(STAMP)  ## dist/: the source archive and both wheels, looked at as an
 	$(MAKE) wheel
 	$(RUN) -m twine check --strict dist/*
 	rm -rf build/archive && mkdir -p build/archive && tar xzf dist/*.tar.gz -C build/archive --strip-components 1
-	cd build/archive && "$(abspath $(RUN))" -m pytest -q tests/test_naive.py tests/test_readme.py tests/test_site.py
+	cd build/archive && OMP_NUM_THREADS=1 "$(abspath $(RUN))" -m pytest -q tests/test_naive.py tests/test_readme.py tests/test_site.py
 
 docs: $(STAMP_DOCS)  ## the site, build/site/index.html; a reference that leads nowhere fails
 	$(RUN) -m sphinx -q -W --keep-going -n -d build/site-cache docs build/site
@@ -87,6 +91,9 @@ test-gpu:  ## the kernels on a CUDA device; installs nothing, skips with a line 
 test-integrations: $(INTEGRATIONS)/.installed  ## docs/extending.md in the packages themselves; installs them elsewhere
 	$(INTEGRATIONS)/bin/python -m pytest -c tests/integrations/pytest.ini --rootdir=. tests/integrations $(ARGS)
 
+test-torch: $(OTHER)/.installed  ## the library's tests on another torch: make test-torch TORCH=2.9.1
+	$(OTHER)/bin/python -m pytest $(or $(ARGS),$(filter-out tests/test_archive.py tests/test_packaging.py,$(wildcard tests/test_*.py)))
+
 notebooks: $(INTEGRATIONS)/.installed  ## run docs/notebooks/ anew and keep what they print and draw
 	$(INTEGRATIONS)/bin/python -m tests.integrations.notebooks $(ARGS)
 
@@ -125,7 +132,7 @@ bench-gpu:  ## the operators on a CUDA device against its limits; writes docs/pe
 	$(ON_GPU) -m benchmarks.gpu $(ARGS)
 
 clean:  ## remove the environment and caches; runs/ stays
-	rm -rf $(VENV) $(INTEGRATIONS) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) $(INTEGRATIONS) .venv-torch-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 
 $(STAMP_DOCS): $(STAMP)
 	@$(RUN) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -154,4 +161,12 @@ $(INTEGRATIONS)/.installed: pyproject.toml constraints.txt $(wildcard tests/inte
 	  -e '.[reference,integrations]'
 	$(INTEGRATIONS)/bin/python -m pip install --no-deps -r tests/integrations/alone.txt
 	rm -rf $(INTEGRATIONS)/lib/python*/site-packages/tests
+	@touch $@
+
+$(OTHER)/.installed: pyproject.toml constraints.txt
+	test -x $(OTHER)/bin/python || $(PYTHON) -m venv $(OTHER)
+	grep -vE '^(torch|triton|sympy)==' constraints.txt > $(OTHER)/constraints.txt
+	$(OTHER)/bin/python -m pip install pip setuptools wheel
+	PIP_CONSTRAINT=$(OTHER)/constraints.txt \
+	  $(OTHER)/bin/python -m pip install --no-build-isolation torch==$(TORCH) -e '.[reference,dev]'
 	@touch $@

@@ -63,7 +63,8 @@ def called(name: str) -> Callable[[Callable[Given, Result]], Callable[Given, Res
     """What is refused inside the function is said by this name, whoever said it further in."""
 
     def decorate(function: Callable[Given, Result]) -> Callable[Given, Result]:
-        @functools.wraps(function)
+        # Without its attributes: by one of them, torch's `disable` would find the inner function.
+        @functools.wraps(function, updated=())
         def checked(*args: Given.args, **kwargs: Given.kwargs) -> Result:
             try:
                 return function(*args, **kwargs)

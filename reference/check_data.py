@@ -193,7 +193,7 @@ def show(reports: Sequence[Report]) -> None:
             print(line)
     refused = sum(bool(report.refusal) for report in reports)
     broken = sum(len(report.faults) for report in reports)
-    last = f"Training would leave out {broken} images." if broken else "All that was read is whole."
+    last = f"Left out of training: {broken}." if broken else "All that was read is whole."
     print(f"Splits that training would refuse: {refused}." if refused else last)
 
 

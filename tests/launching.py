@@ -2,11 +2,20 @@
 
 from collections import Counter
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
+import pytest
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from protocontrast.kernels import compilers
+
+needs_triton = pytest.mark.skipif(
+    find_spec("triton") is None or (compilers.RELEASE or (0,)) < (3, 6),
+    reason="expected triton 3.6 or later",
+)
 
 NOTHING_STARTS = ("empty", "_local_scalar_dense", "is_same_size")
 """Parts of names of operators that only make room, or look."""

@@ -3,7 +3,6 @@
 import argparse
 import json
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from benchmarks.agreement import Disagreement
 from benchmarks.gpu import __main__ as command
 from benchmarks.gpu import bounds, cases, gate, measure, store, tables
 from benchmarks.gpu.cases import BOTH, COMPILED, EAGER, FEATURES, LIBRARY, PASSES, Case
+from tests.launching import needs_triton
 from tests.still_clock import CPU, LIMITS, TINY, Still, of_one_device
 
 
@@ -235,7 +235,7 @@ def test_the_command_line() -> None:
             command.positive(text)
 
 
-@pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
+@needs_triton
 @pytest.mark.parametrize("mix", ["read", "write", "copy"])
 def test_a_probe_compiles_for_a_gpu(mix: str) -> None:
     import triton

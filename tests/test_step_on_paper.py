@@ -6,7 +6,6 @@ the first load was moments before.
 """
 
 from collections import Counter
-from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -16,9 +15,9 @@ import protocontrast as pc
 from protocontrast import kernels
 from protocontrast.functional.labels import labels_are_known
 from protocontrast.ops import backend
-from tests.launching import launches_of_torch
+from tests.launching import launches_of_torch, needs_triton
 
-pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
+pytestmark = needs_triton
 SHAPE = 2, 76, 92, 92
 OF_CLASSES = (
     *("prepare_kernel", "reweigh_kernel"),

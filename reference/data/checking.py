@@ -104,7 +104,7 @@ def check_set(
         ])  # fmt: skip
         _judge_labels(images, counts, found, scored=scored)
     if blank := [number for number, one in looks.items() if one.blank]:
-        told = f"{len(blank)} images of {images.name} are all one colour"
+        told = f"{len(blank)} of {len(looks)} images of {images.name} are all one colour"
         found.warnings.append(f"{told}: {_names(images, blank)}.")
     return found
 
@@ -139,7 +139,7 @@ def _judge_labels(
             found.warnings.append(f"{len(poor)} label files are poor: {got}. Hint: {TRAP}.")
     void = [number for number, each in counts.items() if not each[: len(images.classes)].any()]
     if void and len(void) < len(counts):
-        told = f"{len(void)} label files of {images.name} are all void"
+        told = f"{len(void)} of {len(counts)} label files of {images.name} are all void"
         found.warnings.append(f"{told}: {_names(images, void)}.")
     elif void:
         why = "nothing could be scored" if scored else "they teach nothing"
