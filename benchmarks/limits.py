@@ -39,11 +39,14 @@ CASES = [
     Case("contrast", "features", 76, size=RELEASED, use="bicl"),
     Case("contrast", "features", 64, size=SMALL),
     Case("contrast, soft", "features", 256, size=(128, 112), use="proda, a quarter"),
+    Case("bidirectional step", "both features", 64),
+    Case("bidirectional step", "both features", 76, size=RELEASED, use="bicl"),
     Case("class_prototypes", "none", 64),
     Case("class_prototypes", "none", 64, dtype="bfloat16"),
 ]
-PRODUCTS = {"contrast": 2, "contrast, soft": 3, "class_prototypes": 0}
-"""Per pixel, channel and class; a distance takes a subtraction beside its multiply-add."""
+PRODUCTS = {"contrast": 2, "contrast, soft": 3, "bidirectional step": 7, "class_prototypes": 0}
+"""Per pixel, channel and class; a distance takes a subtraction beside its multiply-add. A step
+takes one for labels, and of both domains those of a contrast and one for the means' gradient."""
 
 # Sums that do not wait for each other, as many as the latency of a multiply-add asks for.
 PEAK = """

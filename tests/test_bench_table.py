@@ -73,12 +73,39 @@ def test_cases_are_told_apart_by_name() -> None:
 def test_a_goal_is_met_missed_or_not_measured() -> None:
     found = goals.goals(Measured(rows(ours=20, eager=110)))
     name = "| contrast, gradient: features, D = 64, 128x256 | "
-    assert f"{name}eager | at least 6 times as fast; 4.5 | 5.50, missed | 5.50, met |" in found
-    assert f"{name}eager | at most 0.3 of its peak | 0.15, met | - |" in found
-    assert f"{name}{COPY} | at most 5.5 of its time | 5.00, met | 5.00, met |" in found
-    assert f"{name}{COPY} | at most 1.2 of its memory | 1.12, met | - |" in found
-    assert f"{name}{goals.ALONE} | an error of at most 1e-06 | 1e-07, met | 1e-07, met |" in found
-    assert f"{name}{COMPILED} | at least 1.3 times as fast | - | - |" in found
+    assert f"{name}eager | at least 6 times as fast; 4.5 | 5.50, missed | 5.50, met |  |" in found
+    assert f"{name}eager | at most 0.3 of its peak | 0.15, met | - |  |" in found
+    assert f"{name}{COPY} | at most 5.5 of its time | 5.00, met | 5.00, met |  |" in found
+    assert f"{name}{COPY} | at most 1.2 of its memory | 1.12, met | - |  |" in found
+    assert (
+        f"{name}{goals.ALONE} | an error of at most 1e-06 | 1e-07, met | 1e-07, met |  |" in found
+    )
+    assert f"{name}{COMPILED} | at least 1.3 times as fast | - | - |  |" in found
+
+
+def test_what_binds_a_missed_goal() -> None:
+    """Page faults where they were measured; else what is known of C, and of nothing else."""
+    key = report.key_of(row(LIBRARY, 1, 1))
+    (goal,) = (g for g in goals.GOALS if g.key == key and g.field == "time_copies")
+
+    def binding(found: list[dict[str, Any]]) -> str:
+        return goals._binding(Measured(found), goal, 5.5)
+
+    slow = rows(ours=30)
+    assert binding(slow) == ""
+    in_bfloat16 = Case("contrast", "features", 64, dtype="bfloat16")
+    (goal,) = (g for g in goals.GOALS if g.key[-1] == "bfloat16" and g.against == COMPILED)
+    plain, both = (
+        [row(LIBRARY, 9, 1, in_bfloat16), row(COMPILED, 9, 1, in_bfloat16)] for _ in "ab"
+    )
+    both.append(row(IN_TORCH, 9, 1, in_bfloat16))
+    assert binding(plain) == ""
+    assert binding(both).startswith("products, which are taken in float32")
+    (goal,) = (g for g in goals.GOALS if g.key == key and g.field == "time_copies")
+    faulty = rows(ours=20)
+    for one in faulty:
+        one["page_faults"] = 9 if one["contender"] == LIBRARY else 0
+    assert binding(faulty) == goals.PAGE_FAULTS
 
 
 def test_every_goal_is_about_a_case_and_a_contender_of_it() -> None:

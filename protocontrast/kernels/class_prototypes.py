@@ -21,7 +21,7 @@ from protocontrast.kernels.launch import (
 )
 from protocontrast.kernels.lengths import inverse_of, pixel_lengths
 from protocontrast.kernels.meta import constants
-from protocontrast.kernels.operands import dot, power_below, split
+from protocontrast.kernels.operands import dot, power_below, split, times_pixel
 from protocontrast.kernels.scores import in_float16, waited_for
 from protocontrast.kernels.targets import members_of, targets_of
 from protocontrast.kernels.tiles import load_across, map_of, span_at, tile_at
@@ -91,8 +91,10 @@ def add_members(total, across, label, factor, META: tl.constexpr):
         if across.dtype == tl.float16:
             if META.NORMALIZE:
                 # What a short pixel's factor is divided by, it is multiplied with.
-                size = power_below(tl.abs(factor))
+                largest = tl.abs(factor)
+                size = power_below(largest)
                 factor = factor / size
+                size = times_pixel(size, largest)
                 across, unit = in_float16(across.to(tl.float32) * size[None, :])
             else:
                 unit = power_below(tl.max(tl.abs(factor)))

@@ -36,6 +36,15 @@ def power_below(number):
 
 
 @triton.jit
+def times_pixel(unit, largest):
+    """What a pixel is multiplied with whose slopes, the `largest` of them given, are over `unit`.
+
+    One that pulls nothing is not to be the largest of those in float16.
+    """
+    return tl.where(largest > 1e-37, unit, 0.0)
+
+
+@triton.jit
 def split(factor, NARROW: tl.constexpr):
     """Upper and lower half in a 16-bit dtype; together they hold 16 bits (bf16) or 22 (fp16)."""
     high = factor.to(NARROW)

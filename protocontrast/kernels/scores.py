@@ -15,7 +15,7 @@ import triton.language as tl
 
 from protocontrast.kernels.lengths import inverse_of, lengths_of, row_of
 from protocontrast.kernels.meta import Meta
-from protocontrast.kernels.operands import dot, power_below, split, unit_of
+from protocontrast.kernels.operands import dot, power_below, split, times_pixel, unit_of
 from protocontrast.kernels.tiles import from_channel, load_channels, load_tile
 
 
@@ -315,8 +315,7 @@ def pulls_of(products, NARROW: tl.constexpr, META: tl.constexpr):
         size = unit_of(products, NARROW)
         high, low = split(products / size, NARROW)
         if NARROW == tl.float16:
-            # A pixel that pulls nothing is not to be the largest of those in float16.
-            size = tl.where(tl.max(tl.abs(products), axis=1)[:, None] > 1e-37, size, 0.0)
+            size = times_pixel(size, tl.max(tl.abs(products), axis=1)[:, None])
         if META.OPERANDS == "split":
             return side_by_side(high, low, META), size
         else:
@@ -389,8 +388,10 @@ def weighted_sum(block, weight, META: tl.constexpr):
         unit = 1.0
         if block.dtype == tl.float16:
             # What a short pixel's weight is divided by, it is multiplied with.
-            size = unit_of(weight, tl.float16)
+            largest = tl.max(tl.abs(weight), axis=1)[:, None]
+            size = power_below(largest)
             weight = weight / size
+            size = times_pixel(size, largest)
             block, unit = in_float16(block.to(tl.float32) * size)
         across = tl.trans(block)
         high, low = split(weight, block.dtype)

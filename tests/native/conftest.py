@@ -46,9 +46,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(autouse=True)
 def instruction_set(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Calls of the widest there is, or of the one for which the test is parametrised."""
+    """Calls of the widest there is or the one that is asked for, or of the test's own."""
     # The library may not be built before.
     from tests.native.variants import NAMES, variant
 
-    with variant(getattr(request, "param", NAMES[-1])):
+    with variant(getattr(request, "param", os.environ.get("NATIVE_VARIANT", NAMES[-1]))):
         yield

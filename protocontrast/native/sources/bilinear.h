@@ -33,9 +33,4 @@ static inline void blend_rows(real *to, const real *lower, const real *upper, re
         store(to + i, (1 - share) * load(lower + i) + share * load(upper + i));
 }
 
-static inline void add_scaled(real *to, const real *row, real factor, int64_t count) {
-    for (int64_t c = 0; c < count; c += LANES)
-        store(to + c, load(to + c) + factor * load(row + c));
-}
-
 #endif

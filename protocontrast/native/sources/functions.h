@@ -1,8 +1,19 @@
-/* exp and log of vectors. In float32 by polynomials (Cephes), in float64 by the C library. */
+/* Sums; exp and log of vectors, in float32 by polynomials (Cephes), in float64 by the C library. */
 #ifndef FUNCTIONS_H
 #define FUNCTIONS_H
 
 #include "variant.h"
+
+/* Several at a time: one after another would wait for each other. */
+static inline double sum_of(const real *values, int64_t count) {
+    double part[8] = {0};
+    int64_t n = 0;
+    for (; n + 8 <= count; n += 8)
+        for (int i = 0; i < 8; i++) part[i] += values[n + i];
+    for (int i = 0; n + i < count; i++) part[i] += values[n + i];
+    return ((part[0] + part[1]) + (part[2] + part[3])) +
+           ((part[4] + part[5]) + (part[6] + part[7]));
+}
 
 #ifdef DOUBLE
 

@@ -108,7 +108,7 @@ static void tiles_of(const struct sweep *s, int64_t k, int64_t first, int64_t co
     *end = to > from ? (to + TILE - 1) / TILE * TILE : *begin;
 }
 
-static real sum_of(vec x) {
+static real sum_lanes(vec x) {
     real total = 0;
     for (int i = 0; i < LANES; i++) total += x[i];
     return total;
@@ -136,7 +136,7 @@ static void add_terms(const struct sweep *s, const struct anchor *a, int64_t k, 
     }
     if (highest != *peak) *sum *= exp((double)*peak - (double)base);
     *peak = highest;
-    *sum += sum_of(total);
+    *sum += sum_lanes(total);
 }
 
 /* softplus of a vector of gaps, and its derivative. */
@@ -159,8 +159,8 @@ static void find_losses(const struct sweep *s, const struct anchor *a, int64_t k
         losses += choose(positive, gap, (vec){0});
         slopes += choose(positive, slope, (vec){0});
     }
-    *loss += sum_of(losses);
-    *mass += sum_of(slopes);
+    *loss += sum_lanes(losses);
+    *mass += sum_lanes(slopes);
 }
 
 static void loss_span(void *context, int64_t span, void *memory) {

@@ -40,18 +40,33 @@ ALWAYS_INLINE real rescaled(real value, real factor, real row) {
 /* A whole tile of columns `stride` apart, as they lie, of as many channels as quads divide. */
 static void rescale_columns(const struct taken *by, int64_t channels, int has_rows, real *columns,
                             int64_t stride) {
-    real turned[QUAD * QUAD] = {0};
+    const vec zero = {0};
+    real turned[QUAD * TILE] = {0};
     for (int64_t d = 0; d < channels; d += QUAD) {
         for (int64_t k = 0; k < QUAD; k++)
             ask_for(columns + (d + k) * stride + TILE, TILE * sizeof(real));
-        for (int64_t n = 0; n < TILE; n += QUAD) {
-            if (has_rows) transpose_quads(by->row + n, d, turned, QUAD);
-            for (int64_t k = 0; k < QUAD; k++) {
-                real *at = columns + (d + k) * stride + n;
-                for (int64_t i = 0; i < QUAD; i++)
-                    at[i] = rescaled(at[i], by->factor[n + i], turned[k * QUAD + i]);
+        for (int64_t n = 0; has_rows && n < TILE; n += QUAD)
+            transpose_quads(by->row + n, d, turned + n, TILE);
+        for (int64_t k = 0; k < QUAD; k++) {
+            real *at = columns + (d + k) * stride;
+            for (int64_t n = 0; n < TILE; n += LANES) {
+                const vec factor = load(by->factor + n), value = load(at + n) * factor;
+                const vec own = choose(factor == zero, zero, value);
+                store(at + n, own + load(turned + k * TILE + n));
             }
         }
+    }
+}
+
+/* Pixels whose channels lie together, as they lie. */
+static void rescale_rows(const struct taken *by, int64_t count, int64_t channels, real *rows,
+                         int64_t stride) {
+    for (int64_t n = 0; n < count; n++) {
+        const real factor = by->factor[n], *restrict row = by->row[n];
+        real *restrict at = rows + n * stride;
+        if (factor == 0) memcpy(at, row, sizeof(real) * (size_t)channels);
+        else
+            for (int64_t d = 0; d < channels; d++) at[d] = at[d] * factor + row[d];
     }
 }
 
@@ -64,6 +79,11 @@ static void rescale_tile(const struct sweep *s, struct tile *t, int64_t image, i
     real *direct = in_place(t, g);
     if (direct && D % QUAD == 0) {
         rescale_columns(&by, D, s->call->rows.data != NULL, direct, g->strides[1]);
+        return;
+    }
+    if (g->strides[1] == 1 && g->strides[2] != 1 && g->dtype == REAL_DTYPE) {
+        rescale_rows(&by, t->count, D, (real *)g->data + offset_of(g, image, 0, start),
+                     g->strides[2]);
         return;
     }
     read_tile(t, image, start, s->call->pixels);

@@ -139,17 +139,6 @@ static inline void clear_gradient(struct work *w, const struct array *gradient) 
     write_tile(&w->tile, w->gradient, gradient, w->columns);
 }
 
-/* Several at a time: one after another would wait for each other. */
-static inline double sum_of(const real *values, int64_t count) {
-    double part[8] = {0};
-    int64_t n = 0;
-    for (; n + 8 <= count; n += 8)
-        for (int i = 0; i < 8; i++) part[i] += values[n + i];
-    for (int i = 0; n + i < count; i++) part[i] += values[n + i];
-    return ((part[0] + part[1]) + (part[2] + part[3])) +
-           ((part[4] + part[5]) + (part[6] + part[7]));
-}
-
 static inline int all_ignored(const struct masses *m) {
     int used = 0;
     for (int n = 0; n < TILE; n++) used |= m->weight[n] != 0;

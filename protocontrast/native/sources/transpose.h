@@ -53,6 +53,11 @@ static inline void rows_to_panels(const real *rows, int64_t width, int64_t count
         if (some == QUAD)
             for (; d + QUAD <= channels; d += QUAD)
                 transpose_quad(from + d, width, to + d * PANEL, PANEL);
+        if (some == QUAD && channels >= QUAD && d < channels) { /* some of them once more */
+            d = channels - QUAD;
+            transpose_quad(from + d, width, to + d * PANEL, PANEL);
+            continue;
+        }
         for (; d < channels; d++)
             for (int64_t i = 0; i < some; i++) to[d * PANEL + i] = from[i * width + d];
     }
@@ -68,6 +73,11 @@ static inline void panels_to_rows(const real *panels, int64_t count, int64_t cha
         if (some == QUAD)
             for (; d + QUAD <= channels; d += QUAD)
                 transpose_quad(from + d * PANEL, PANEL, to + d, width);
+        if (some == QUAD && channels >= QUAD && d < channels) { /* some of them once more */
+            d = channels - QUAD;
+            transpose_quad(from + d * PANEL, PANEL, to + d, width);
+            continue;
+        }
         for (; d < channels; d++)
             for (int64_t i = 0; i < some; i++) to[i * width + d] = from[d * PANEL + i];
     }

@@ -14,7 +14,7 @@ struct sweep {
     const struct upsampled_cross_entropy_call *call;
     struct spans spans;
     struct axis rows, columns;
-    real *class_weight; /* (classes,) */
+    real *class_weight; /* (classes,), and 0 before them: that of a pixel without a label, -1 */
     real all;           /* their sum */
     int finite;         /* whether they are numbers */
     real *carry; /* [spans][classes][width], gradients of the row that the next span begins with */
@@ -33,8 +33,8 @@ struct strip {
     struct stretched near, far;
     real *scores, *wide; /* one panel; and rows of the strip */
     int64_t first, count, from, read; /* output columns, and the input columns they read */
-    int32_t label[TILE];
-    real own[TILE], even[TILE], picked[TILE], grad_output[TILE], loss[TILE];
+    word label[TILE];
+    real own[TILE], even[TILE], grad_output[TILE], loss[TILE];
 };
 
 static int64_t scratch_bytes(int64_t classes) {
@@ -111,14 +111,24 @@ static void stretch(const struct sweep *s, struct strip *w, int64_t image, int64
 static void shrink(const struct sweep *s, struct strip *w, const real *gradient, real *to,
                    int64_t along_classes, int64_t along_columns) {
     const int64_t C = s->call->classes, width = row_width(C);
+    const int32_t *lower = s->columns.lower + w->first;
     real *rows = w->inputs.rows;
-    memset(rows, 0, sizeof(real) * (size_t)(w->read * width));
     panels_to_rows(gradient, w->count, C, w->wide, width);
-    for (int64_t n = 0; n < w->count; n++) {
-        const real share = s->columns.share[w->first + n];
-        real *left = rows + (s->columns.lower[w->first + n] - w->from) * width;
-        add_scaled(left, w->wide + n * width, 1 - share, C);
-        if (share != 0) add_scaled(left + width, w->wide + n * width, share, C);
+    for (int64_t c = 0; c < C; c += LANES) {
+        vec left = {0}, right = {0};
+        int64_t at = 0;
+        for (int64_t n = 0; n < w->count; n++) {
+            for (; at < lower[n] - w->from; at++) {
+                store(rows + at * width + c, left);
+                left = right, right = (vec){0};
+            }
+            const real share = s->columns.share[w->first + n];
+            const vec row = load(w->wide + n * width + c);
+            left += (1 - share) * row;
+            if (share != 0) right += share * row;
+        }
+        store(rows + at * width + c, left);
+        if (at + 1 < w->read) store(rows + (at + 1) * width + c, right);
     }
     to += w->from * along_columns;
     for (int64_t c = 0; c < C; c++)
@@ -126,31 +136,44 @@ static void shrink(const struct sweep *s, struct strip *w, const real *gradient,
             to[c * along_classes + n * along_columns] += rows[n * width + c];
 }
 
-/* The row's labels and weights; whether any pixel counts. */
-static int read_pixels(const struct sweep *s, struct strip *w, int64_t image, int64_t row,
-                       real a, real b, const real *near, const real *far, double *weight) {
+/* The row's labels and weights; whether any has a label. */
+static int read_pixels(const struct sweep *s, struct strip *w, int64_t image, int64_t row, real a,
+                       real b, const real *near, const real *far, const int plain,
+                       double *weight) {
     const struct upsampled_cross_entropy_call *call = s->call;
     const struct array *labels = &call->labels, *up = &call->grad_output;
     const real smoothing = (real)call->label_smoothing;
+    const int64_t C = call->classes;
     int64_t label[TILE];
+    real own[TILE];
     int used = 0;
+    for (int64_t n = w->count; n < TILE; n++) label[n] = call->ignore_index;
     read_labels(labels, offset_of(labels, image, row, w->first), labels->strides[2], w->count,
                 label);
-    for (int64_t n = 0; n < w->count; n++) {
-        w->label[n] = -1;
-        w->own[n] = w->even[n] = w->picked[n] = 0;
-        /* What is no class was refused before; here it must still not be an index. */
-        if (label[n] == call->ignore_index || (uint64_t)label[n] >= (uint64_t)call->classes)
-            continue;
-        const int64_t at = in_panels(n, call->classes) + label[n] * PANEL;
-        const real logit = a * near[at] + b * far[at], own = s->class_weight[label[n]];
-        if (logit == -(real)INFINITY) continue; /* the class is absent, and the pixel ignored */
-        *weight += own;
-        w->label[n] = (int32_t)label[n];
-        w->own[n] = (1 - smoothing) * own;
-        w->even[n] = smoothing;
-        if (w->own[n] != 0) w->picked[n] = logit;
-        used |= own != 0 || smoothing != 0;
+    /* What is no class was refused before; here it must still not be an index. */
+    for (int64_t n = 0; n < TILE; n++) {
+        /* All bits or none, so that there is no branch: which pixels are ignored is not foreseen. */
+        const int64_t there =
+            -(int64_t)((label[n] != call->ignore_index) & ((uint64_t)label[n] < (uint64_t)C));
+        w->label[n] = (word)((label[n] & there) | ~there);
+    }
+    if (!plain)
+        for (int64_t n = 0; n < w->count; n++) {
+            if (w->label[n] < 0) continue;
+            const int64_t at = in_panels(n, C) + w->label[n] * PANEL;
+            /* The class is absent, and the pixel ignored. */
+            if (a * near[at] + b * far[at] == -(real)INFINITY) w->label[n] = -1;
+        }
+    for (int64_t n = 0; n < TILE; n++) {
+        int64_t class = w->label[n];
+        ONE_BY_ONE(class);
+        own[n] = s->class_weight[class];
+    }
+    *weight += sum_of(own, TILE);
+    for (int64_t n = 0; n < TILE; n++) {
+        w->own[n] = (1 - smoothing) * own[n];
+        w->even[n] = w->label[n] < 0 ? 0 : smoothing;
+        used |= w->label[n] >= 0;
     }
     if (up->data) {
         for (int64_t n = w->count; n < TILE; n++) w->grad_output[n] = 0;
@@ -167,6 +190,10 @@ ALWAYS_INLINE void soften(const struct sweep *s, struct strip *w, int n, real a,
     const real *lower = near->logits + n * C, *upper = far->logits + n * C;
     const vec zero = {0}, one = every(1), least = every(SMALLEST_EXPONENT);
     const vec gone = every(-(real)INFINITY), first = every(a), second = every(b);
+    real *scores = w->scores;
+    mask label[2];
+    memcpy(label, w->label + n, sizeof label);
+    vec picked[2] = {zero, zero}, own[2] = {load(w->own + n), load(w->own + n + LANES)};
     vec peak[2] = {zero, zero}, sum[2] = {zero, zero}, spread[2] = {zero, zero};
     vec there[2] = {every((real)C), every((real)C)}, all[2] = {every(s->all), every(s->all)};
     if (!plain) {
@@ -189,7 +216,8 @@ ALWAYS_INLINE void soften(const struct sweep *s, struct strip *w, int n, real a,
             share = exponential(exponent);
             if (!plain) share = choose(logit == gone, zero, share);
             sum[i] += share;
-            store(w->scores + at, share);
+            picked[i] = choose(label[i] == (word)c, logit, picked[i]);
+            store(scores + at, share);
             if (!smooth) continue;
             const vec weight = every(s->class_weight[c]), part = weight * logit;
             const mask none = (logit == gone) | (weight == zero);
@@ -199,26 +227,27 @@ ALWAYS_INLINE void soften(const struct sweep *s, struct strip *w, int n, real a,
     mask unasked[2];
     for (int i = 0; i < 2; i++) {
         const int at = n + i * LANES;
-        const vec own = load(w->own + at), up = load(w->grad_output + at);
+        const vec up = load(w->grad_output + at);
         even[i] = smooth ? load(w->even + at) / larger(there[i], one) : zero;
-        const vec whole = smooth ? own + choose(even[i] == zero, zero, even[i] * all[i]) : own;
-        const vec loss = whole * (logarithm(sum[i]) + peak[i]) - own * load(w->picked + at) -
-                         even[i] * spread[i];
+        const vec rest = smooth ? choose(even[i] == zero, zero, even[i] * all[i]) : zero;
+        const vec whole = own[i] + rest, pulled = choose(own[i] == zero, zero, own[i] * picked[i]);
+        const vec loss = whole * (logarithm(sum[i]) + peak[i]) - pulled - even[i] * spread[i];
         store(w->loss + at, choose(whole == zero, zero, loss));
         const vec factor = whole * up;
         unasked[i] = (whole == zero) | (factor == zero);
         scale[i] = choose(unasked[i], zero, factor / sum[i]);
         even[i] = choose(unasked[i], zero, even[i] * up);
-        store(w->own + at, choose(unasked[i], zero, own * up));
+        own[i] = choose(unasked[i], zero, own[i] * up);
     }
     if (!near->gradient) return;
     real *to_lower = near->gradient + n * C, *to_upper = far->gradient + n * C;
     for (int64_t c = 0; c < C; c++)
         for (int i = 0; i < 2; i++) {
             const int64_t at = c * PANEL + i * LANES;
-            const vec share = load(w->scores + at);
+            const vec share = load(scores + at);
             vec slope = share * scale[i];
             if (!plain) slope = choose(unasked[i], zero, slope);
+            slope -= choose(label[i] == (word)c, own[i], zero);
             if (smooth) {
                 const vec part = even[i] * every(s->class_weight[c]);
                 const mask none = (even[i] == zero) | (share == zero);
@@ -227,11 +256,6 @@ ALWAYS_INLINE void soften(const struct sweep *s, struct strip *w, int n, real a,
             store(to_lower + at, load(to_lower + at) + first * slope);
             store(to_upper + at, load(to_upper + at) + second * slope);
         }
-    for (int i = 0; i < PANEL; i++) {
-        if (n + i >= w->count || w->label[n + i] < 0) continue;
-        to_lower[w->label[n + i] * PANEL + i] -= a * w->own[n + i];
-        to_upper[w->label[n + i] * PANEL + i] -= b * w->own[n + i];
-    }
 }
 
 static void sweep_row(const struct sweep *s, struct strip *w, int64_t image, int64_t row,
@@ -244,14 +268,14 @@ static void sweep_row(const struct sweep *s, struct strip *w, int64_t image, int
     const int smooth = call->label_smoothing != 0;
     const int plain = near->plain && far->plain && (s->finite || !smooth);
     real *loss = call->loss;
-    if (read_pixels(s, w, image, row, a, b, near->logits, far->logits, sums + 1)) {
+    if (read_pixels(s, w, image, row, a, b, near->logits, far->logits, plain, sums + 1)) {
         for (int n = 0; n < w->count; n += PANEL) {
             if (plain && smooth) soften(s, w, n, a, b, near, far, 1, 1);
             else if (plain) soften(s, w, n, a, b, near, far, 1, 0);
             else if (smooth) soften(s, w, n, a, b, near, far, 0, 1);
             else soften(s, w, n, a, b, near, far, 0, 0);
         }
-        for (int64_t n = 0; n < w->count; n++) sums[0] += w->loss[n];
+        sums[0] += sum_of(w->loss, w->count);
     } else {
         memset(w->loss, 0, sizeof w->loss);
     }
@@ -347,13 +371,14 @@ int NAME(upsampled_cross_entropy)(const struct upsampled_cross_entropy_call *cal
     const int64_t count = s.spans.count;
     const int64_t carried = call->gradient.data ? count * C * call->width : 0;
     char *memory = aligned_memory(2 * count * (int64_t)sizeof(double) +
-                                  (H + W + C + carried) * (int64_t)sizeof(real) +
+                                  (H + W + C + 1 + carried) * (int64_t)sizeof(real) +
                                   (H + W) * (int64_t)sizeof(int32_t));
     if (!memory) return -1;
     s.sums = (double *)memory;
     s.rows.share = (real *)(s.sums + 2 * count);
     s.columns.share = s.rows.share + H;
-    s.class_weight = s.columns.share + W;
+    s.class_weight = s.columns.share + W + 1;
+    s.class_weight[-1] = 0;
     real *carry = s.class_weight + C;
     if (carried) s.carry = carry;
     s.rows.lower = (int32_t *)(carry + carried);
