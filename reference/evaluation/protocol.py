@@ -38,8 +38,11 @@ def confusion_matrix(predictions: Tensor, labels: Tensor, num_classes: int) -> T
         [[1, 1], [0, 1]]
     """
     scored = labels != IGNORE
-    cells = labels[scored].long() * num_classes + predictions[scored].long()
-    cells = torch.bincount(cells, minlength=num_classes**2)
+    truth, guess = labels[scored].long(), predictions[scored].long()
+    for name, values in (("labels", truth), ("predictions", guess)):
+        strange = values[(values < 0) | (values >= num_classes)].unique().tolist()
+        require("confusion_matrix", name, strange, f"in 0..{num_classes - 1}", not strange)
+    cells = torch.bincount(truth * num_classes + guess, minlength=num_classes**2)
     return cells.view(num_classes, num_classes)
 
 

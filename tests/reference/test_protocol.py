@@ -76,6 +76,10 @@ def test_confusion_counts_truth_by_row_and_skips_255():
     guess = torch.tensor([[0, 1, 1], [0, 2, 2]])
     assert confusion_matrix(guess, truth, 3).tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
     assert confusion_matrix(guess, torch.full((2, 3), 255), 3).sum() == 0
+    with refuses("confusion_matrix: expected labels in 0..2, got [7]."):
+        confusion_matrix(torch.zeros(2), torch.tensor([0, 7]), 3)
+    with refuses("confusion_matrix: expected predictions in 0..2, got [3]."):
+        confusion_matrix(torch.tensor([1, 3]), torch.zeros(2), 3)
 
 
 def test_iou_worked_by_hand():
