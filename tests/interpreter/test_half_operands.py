@@ -1,5 +1,7 @@
 """Products of 16-bit features in kernels lose nothing, and survive numbers that float16 lacks."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -63,7 +65,7 @@ def _sums_of_tiny_slopes(name: str, channels: int) -> tuple[Tensor, Tensor]:
         features[0, :, 3] *= 1000
         weight[0, 3] = 0
 
-    def found(features: Tensor, prototypes: Tensor, backend: str) -> Tensor:
+    def found(features: Tensor, prototypes: Tensor, backend: Any) -> Tensor:
         if name == "means":
             return pc.class_prototypes(
                 features, labels, 5, pixel_weight=weight, normalize=True, backend=backend
