@@ -94,8 +94,8 @@ def add_members(total, across, label, factor, META: tl.constexpr):
                 largest = tl.abs(factor)
                 size = power_below(largest)
                 factor = factor / size
-                size = times_pixel(size, largest)
-                across, unit = in_float16(across.to(tl.float32) * size[None, :])
+                by = times_pixel(size, largest)
+                across, unit = in_float16(across.to(tl.float32) * by[None, :])
             else:
                 unit = power_below(tl.max(tl.abs(factor)))
                 factor = factor / unit

@@ -391,8 +391,7 @@ def weighted_sum(block, weight, META: tl.constexpr):
             largest = tl.max(tl.abs(weight), axis=1)[:, None]
             size = power_below(largest)
             weight = weight / size
-            size = times_pixel(size, largest)
-            block, unit = in_float16(block.to(tl.float32) * size)
+            block, unit = in_float16(block.to(tl.float32) * times_pixel(size, largest))
         across = tl.trans(block)
         high, low = split(weight, block.dtype)
         total = dot(across, high, None, META)

@@ -1,12 +1,14 @@
 """Products of 16-bit features in kernels lose nothing, and survive numbers that float16 lacks."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 import protocontrast as pc
-from tests.agreement import values_and_gradients, widened
+from tests.agreement import Call, values_and_gradients, widened
 from tests.strategies import ContrastCase, label_map, normal
 
 
@@ -63,16 +65,17 @@ def _sums_of_tiny_slopes(name: str, channels: int) -> tuple[Tensor, Tensor]:
         features[0, :, 3] *= 1000
         weight[0, 3] = 0
 
-    def found(features: Tensor, prototypes: Tensor, backend: str) -> Tensor:
+    def found(features: Tensor, prototypes: Tensor, backend: Any) -> Tensor:
         if name == "means":
-            call = dict(pixel_weight=weight, normalize=True, backend=backend)
-            return pc.class_prototypes(features, labels, 5, **call).mean
-        call = dict(similarity="dot", temperature=1.0, backend=backend)
+            return pc.class_prototypes(
+                features, labels, 5, pixel_weight=weight, normalize=True, backend=backend
+            ).mean
+        call: Call = {"similarity": "dot", "temperature": 1.0, "backend": backend}
         prototypes = prototypes.requires_grad_()
         if name == "logits":
             out, back = pc.prototype_logits(features, prototypes, **call), upstream
         else:
-            call |= dict(pixel_weight=weight, reduction="none")
+            call |= {"pixel_weight": weight, "reduction": "none"}
             out = pc.pixel_prototype_contrast(features, labels, prototypes, **call)
             back = torch.ones_like(out)
         return torch.autograd.grad(out, prototypes, back.to(out.dtype))[0]
@@ -98,7 +101,7 @@ def test_anchors_beside_a_long_key_that_pulls_nothing(channels: int) -> None:
     anchors, keys = normal(0, (20, channels)).abs().half(), normal(1, (20, channels)).half()
     keys[3] = -6e4
     labels = torch.arange(20) % 4
-    call = {
+    call: Call = {
         "anchors": anchors, "keys": keys, "anchor_labels": labels,
         "key_labels": torch.where(torch.arange(20) == 3, 9, labels),
         "anchor_weight": torch.full((20,), 1e-3), "similarity": "dot", "temperature": 10.0,
