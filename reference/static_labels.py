@@ -97,16 +97,6 @@ def write_static_labels(
     return coverage
 
 
-def require_given(given: Path, images: ImageSet) -> None:
-    """Refuse a folder of labels made elsewhere that lacks one."""
-    missing = [f"{stem}.png" for stem in images.stems if not (given / f"{stem}.png").is_file()]
-    if missing:
-        raise ValueError(
-            f"train: expected adaptation.static.given to hold {missing[0]} and a label of every "
-            f"other image of {images.name}, got {given} without {len(missing)} of {len(images)}."
-        )
-
-
 def _take_over(given: Path, folder: Path, images: ImageSet, ranks: Ranks) -> float:
     """Copy labels that were made elsewhere; each process reads them all, the first one writes."""
     counts, reading = torch.zeros(2), as_they_stand(images.classes)

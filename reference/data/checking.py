@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -169,6 +170,16 @@ def check_sets(sets: Sets, *, target: bool = True, validation: bool = True) -> l
             raise DataError(found.refusal)
         told += [*found.warnings, *by_cause(found.faults.values())[:_SHOWN]]
     return told
+
+
+def require_given(given: Path, images: ImageSet) -> None:
+    """Refuse a folder of labels made elsewhere that lacks one."""
+    missing = [f"{stem}.png" for stem in images.stems if not (given / f"{stem}.png").is_file()]
+    if missing:
+        raise ValueError(
+            f"train: expected adaptation.static.given to hold {missing[0]} and a label of every "
+            f"other image of {images.name}, got {given} without {len(missing)} of {len(images)}."
+        )
 
 
 def _size(images: ImageSet) -> Size | None:

@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from reference import methods
 from reference.data.batches import Batch, passes
-from reference.data.checking import check_sets
+from reference.data.checking import check_sets, require_given
 from reference.data.sets import Sets
 from reference.method import Given, Method, Part, Start, Step, Supervised, see
 from reference.networks import output
@@ -26,7 +26,6 @@ from reference.run.alarms import Monitor
 from reference.run.folder import as_plain
 from reference.run.ranks import Precision, Ranks
 from reference.settings import Optimiser, Phase, Settings, phases
-from reference.static_labels import require_given
 
 # No class weighs more than this many times a common one.
 _HEAVIEST = 10.0

@@ -7,7 +7,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-import protocontrast as pc
+from protocontrast import (
+    class_prototypes,
+    pair_contrast,
+    pixel_prototype_contrast,
+    prototype_logits,
+)
 from tests.agreement import Call, values_and_gradients, widened
 from tests.strategies import ContrastCase, label_map, normal
 
@@ -20,11 +25,11 @@ def test_16_bit_operands_lose_nothing_unless_asked(precision: str, low: float, h
     """float16 products of two halves are as exact as float32 ones; the upper half alone is not."""
     case = ContrastCase(6, (2, 33, 40), 5, dtype=torch.float16)
     call = {**case.tensors(), **case.settings}
-    truth = pc.pixel_prototype_contrast(**widened(call), backend="naive")
+    truth = pixel_prototype_contrast(**widened(call), backend="naive")
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(precision)
     try:
-        loss = pc.pixel_prototype_contrast(**call, backend="triton")
+        loss = pixel_prototype_contrast(**call, backend="triton")
     finally:
         torch.set_float32_matmul_precision(before)
     assert low <= abs(float(loss) / float(truth) - 1) <= high
@@ -40,7 +45,7 @@ def test_float16_products_survive_tiny_and_huge_numbers() -> None:
     call["pixel_weight"] = torch.full((1, 9), 1e-6)
     ours, plain = (
         values_and_gradients(
-            pc.pixel_prototype_contrast, {**call, "backend": backend}, ["prototypes"], 0
+            pixel_prototype_contrast, {**call, "backend": backend}, ["prototypes"], 0
         )[1]["prototypes"]
         for backend in ("triton", "naive")
     )
@@ -67,16 +72,16 @@ def _sums_of_tiny_slopes(name: str, channels: int) -> tuple[Tensor, Tensor]:
 
     def found(features: Tensor, prototypes: Tensor, backend: Any) -> Tensor:
         if name == "means":
-            return pc.class_prototypes(
+            return class_prototypes(
                 features, labels, 5, pixel_weight=weight, normalize=True, backend=backend
             ).mean
         call: Call = {"similarity": "dot", "temperature": 1.0, "backend": backend}
         prototypes = prototypes.requires_grad_()
         if name == "logits":
-            out, back = pc.prototype_logits(features, prototypes, **call), upstream
+            out, back = prototype_logits(features, prototypes, **call), upstream
         else:
             call |= {"pixel_weight": weight, "reduction": "none"}
-            out = pc.pixel_prototype_contrast(features, labels, prototypes, **call)
+            out = pixel_prototype_contrast(features, labels, prototypes, **call)
             back = torch.ones_like(out)
         return torch.autograd.grad(out, prototypes, back.to(out.dtype))[0]
 
@@ -107,7 +112,7 @@ def test_anchors_beside_a_long_key_that_pulls_nothing(channels: int) -> None:
         "anchor_weight": torch.full((20,), 1e-3), "similarity": "dot", "temperature": 10.0,
     }  # fmt: skip
     ours, plain = (
-        values_and_gradients(pc.pair_contrast, {**given, "backend": backend}, ["anchors"], 0)[1]
+        values_and_gradients(pair_contrast, {**given, "backend": backend}, ["anchors"], 0)[1]
         for given, backend in ((call, "triton"), (widened(call), "naive"))
     )
     scale = float(plain["anchors"].abs().max())

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from reference.data.batches import passes
+from reference.data.checking import require_given
 from reference.data.classes import IGNORE
 from reference.data.sets import Sets
 from reference.probe import Labels, Options, Probe, probe
@@ -18,7 +19,6 @@ from reference.run.folder import as_plain, from_plain
 from reference.run.ranks import Ranks
 from reference.run.state import State
 from reference.settings import Settings
-from reference.static_labels import require_given
 from tests.reference.tiny_runs import SIZE, changed, held, run
 
 CONTRAST = {"measure": "similarity", "threshold": 0.78, "calibrate": True}

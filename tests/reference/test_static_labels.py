@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from reference.data.checking import require_given
 from reference.data.classes import IGNORE
 from reference.data.files import DataError
 from reference.data.sets import Sets
@@ -18,7 +19,7 @@ from reference.method import Part, label_counts
 from reference.networks.output import Output
 from reference.run.files import write_picture
 from reference.settings import StaticLabels
-from reference.static_labels import COMPLETE, require_complete, require_given, write_static_labels
+from reference.static_labels import COMPLETE, require_complete, write_static_labels
 from tests.reference.method_steps import ALONE, drawn, step_of, toy
 from tests.reference.tiny_runs import EVERYTHING, SIZE, changed, run
 
