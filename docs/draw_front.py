@@ -34,6 +34,7 @@ GAINS = (
     Row("carla-to-camvid", "CARLA to CamVid: BiCL", "bicl"),
     Row("carla-to-camvid", "CARLA to CamVid: labels by frequency", "balanced_prior_no_entropy"),
     Row("carla-to-kitti", "CARLA to KITTI: BiCL", "bicl"),
+    Row("carla-to-kitti", "CARLA to KITTI: labels by frequency", "balanced_prior_no_entropy"),
     Row("day-to-dusk", "day to dusk: BiCL", "bicl"),
 )
 
