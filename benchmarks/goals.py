@@ -8,7 +8,7 @@ from benchmarks.contenders import NUM_CLASSES
 from benchmarks.measure import COPY
 from benchmarks.operators import COMPILED, IN_TORCH, LIBRARY
 from benchmarks.report import DEFAULT, NO_FAULTS, Key, Measured, name_of, number, table
-from benchmarks.slower import Reason
+from benchmarks.slower import Reason, more_page_faults
 
 ASKED = {
     "speedup": "at least {:g} times as fast",
@@ -159,19 +159,11 @@ BINDS = [
 """What binds C where it misses a goal; the first that holds is shown. docs/native.md says more."""
 
 
-def _by_page_faults(measured: Measured, goal: Goal, bound: float) -> bool:
-    """Whether ours took more of them than what it is held against, and meets it without."""
-    own, other = (
-        measured.value(DEFAULT, goal.key, who, "page_faults") for who in (LIBRARY, goal.against)
-    )
-    found = measured.value(NO_FAULTS, goal.key, goal.subject, goal.field)
-    more = own is not None and other is not None and own > other
-    return more and _verdict(found, goal, bound).endswith(", met")
-
-
 def _binding(measured: Measured, goal: Goal, bound: float) -> str:
     """Why a goal is missed, where that is known."""
-    if _by_page_faults(measured, goal, bound):
+    without = measured.value(NO_FAULTS, goal.key, goal.subject, goal.field)
+    met = _verdict(without, goal, bound).endswith(", met")
+    if met and more_page_faults(measured, goal.key, goal.against):
         return PAGE_FAULTS
     if IN_TORCH not in measured.cases.get(goal.key, ()):
         return ""

@@ -138,12 +138,10 @@ def _within_spread(measured: Measured, key: Key, contender: str) -> bool:
     return True
 
 
-def _by_page_faults(measured: Measured, key: Key, contender: str) -> bool:
-    """Whether ours took more of them, and is faster where both take none."""
+def more_page_faults(measured: Measured, key: Key, contender: str) -> bool:
+    """Whether ours took more of them than a contender."""
     own, other = (measured.value(DEFAULT, key, who, "page_faults") for who in (LIBRARY, contender))
-    without = measured.value(NO_FAULTS, key, contender, "speedup")
-    more = own is not None and other is not None and own > other
-    return more and without is not None and without >= 1
+    return own is not None and other is not None and own > other
 
 
 def reason(measured: Measured, key: Key, contender: str) -> str:
@@ -154,7 +152,9 @@ def reason(measured: Measured, key: Key, contender: str) -> str:
             return one.why
     if _within_spread(measured, key, contender):
         return WITHIN_SPREAD
-    return PAGE_FAULTS if _by_page_faults(measured, key, contender) else UNEXPLAINED
+    without = measured.value(NO_FAULTS, key, contender, "speedup") or 0
+    by_faults = without >= 1 and more_page_faults(measured, key, contender)
+    return PAGE_FAULTS if by_faults else UNEXPLAINED
 
 
 def explained(measured: Measured) -> str:

@@ -1,6 +1,6 @@
 """Compiles the C sources beside this file into one library: `python -m protocontrast.native`.
 
-It takes a C compiler (GCC or Clang; the environment's CC, else cc, gcc or clang) and about a minute.
+It takes about a minute and a C compiler: GCC or Clang; the environment's CC, else cc, gcc or clang.
 This file needs the standard library alone, since commands.py runs it before anything is installed.
 """
 

@@ -76,7 +76,7 @@ def joined(before: Summary, summary: Summary) -> dict[str, Any] | None:
     had, have = ({(r["row"], r["seed"]): r for r in held["rows"]} for held in (before, summary))
     left = had.keys() - have.keys()
     both = {(SOURCE, seed) for _, seed in left} & {(SOURCE, seed) for _, seed in have}
-    alike = all(had.get(key, {}).get("iou") == have.get(key, {}).get("iou") for key in both)
+    alike = all(key in had and key in have and had[key]["iou"] == have[key]["iou"] for key in both)
     about = ("target", "split", "images") if left else ("target",)
     if not alike or any(before[name] != summary[name] for name in about):
         return None

@@ -119,6 +119,27 @@ def test_classes_are_averaged_over_seeds_and_absent_ones_left_out() -> None:
     assert set(lines) == {"class", "---", "road", "car"}
 
 
+def test_new_rows_stand_beside_stored_ones_of_the_same_source_networks() -> None:
+    stored = summary(source_only=(45.0, 44.0), bicl=(43.0, 42.0))
+    new = summary(source_only=(45.0,), without_contrast=(46.0,))
+    both = tables.joined(stored, new)
+    assert both is not None
+    assert [(each["row"], each["seed"], each["miou"]) for each in both["rows"]] == [
+        ("source_only", 0, 45.0), ("source_only", 1, 44.0), ("bicl", 0, 43.0), ("bicl", 1, 42.0),
+        ("without_contrast", 0, 46.0),
+    ]  # fmt: skip
+    for other in (
+        summary(source_only=(45.1,), without_contrast=(46.0,)),
+        summary(without_contrast=(46.0,)),
+        new | {"images": {"source": 3, "target": 4, "test": 6}},
+        new | {"target": "night"},
+    ):
+        assert tables.joined(stored, other) is None
+    # What covers all that stands replaces it, whatever its networks.
+    whole = summary(source_only=(40.0, 41.0), bicl=(42.0, 43.0))
+    assert tables.joined(stored, whole) == whole
+
+
 def test_a_section_is_replaced_between_its_markers_alone() -> None:
     text = "a\n<!-- generated: toy -->\nold\n<!-- end: toy -->\nb \\1\n"
     body = r"new \1 $0"
