@@ -173,7 +173,9 @@ class RunFolder:
             self._refuse_other_settings(files.read_json("train", self.path / SETTINGS))
         else:
             hint = "Hint: choose another one with --folder, or go on with --resume auto."
-            files.require_new_folder("train", self.path, hint, besides=(LOCK,))
+            # A run may be killed before its settings have their name.
+            partial = {path.name for path in self.path.glob("*.partial") if self.resume}
+            files.require_new_folder("train", self.path, hint, besides=(LOCK, *partial))
         return begun
 
     def _take(self) -> Path | None:
@@ -285,9 +287,10 @@ class RunFolder:
         start |= {"versions": versions(), "machine": machine(backend)}
         if starts and iteration:
             self.notes += _other_bits(starts[-1], start, on_cpu=self.ranks.device.type == "cpu")
-        files.write_json(path, {"starts": [*starts, start]})
+        # Before all else: a folder with settings is one in which a run began.
         if not (self.path / SETTINGS).is_file():
             files.write_json(self.path / SETTINGS, self.plain)
+        files.write_json(path, {"starts": [*starts, start]})
         return self.notes
 
     def save(self, iteration: int, state: Mapping[str, Any]) -> None:
