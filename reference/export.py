@@ -59,7 +59,7 @@ from reference.evaluation.class_table import class_table, read_evaluation
 from reference.networks.output import Segmenter, at_rest, in_words
 from reference.networks.release import read_checkpoint, write_release
 from reference.networks.tensor_files import require_file
-from reference.run.files import durable_file, require_new_folder, write_atomically
+from reference.run.files import durable_file, entries, require_new_folder, write_atomically
 
 
 class _Plain(nn.Module):
@@ -178,7 +178,7 @@ def main(options: Options) -> None:
     card, notes = answer(lambda: run_export(options))
     for note in notes:
         print(note, file=sys.stderr)
-    names = ", ".join(sorted(path.name for path in card.parent.iterdir()))
+    names = ", ".join(entries(card.parent))
     print(f"Wrote {names} to {card.parent}")
     print(f"Try: python -m reference.predict FOLDER --weights {card} --out predictions")
 

@@ -38,7 +38,7 @@ from reference.data.files import check_ends, find_files, read_image
 from reference.data.layouts import CITYSCAPES_NUMBERS
 from reference.evaluation.protocol import Protocol, class_scores, read_for_use
 from reference.networks.release import Release
-from reference.run.files import write_picture
+from reference.run.files import entries, write_picture
 from reference.run.report import track
 
 
@@ -94,7 +94,7 @@ def main(options: Options) -> None:
         return len(images)
 
     count = answer(work, f"Stopped; {options.out} holds the images labelled so far.")
-    kinds = ", ".join(f"{path.name}/" for path in sorted(options.out.iterdir()))
+    kinds = ", ".join(f"{name}/" for name in entries(options.out))
     print(f"Wrote {kinds} of {count} images to {options.out}")
 
 

@@ -19,7 +19,7 @@ from reference.commands import answer, read
 from reference.data.classes import CITYSCAPES, ByteArray
 from reference.data.files import DataError, resize_image, resize_labels
 from reference.data.image_set import ImageSet, Role, converted_pattern, layout_of, open_set
-from reference.run.files import read_json, write_json, write_picture
+from reference.run.files import entries, read_json, remove_partials, write_json, write_picture
 
 QUALITY: Final = 95
 MARK: Final = "prepared.json"
@@ -73,15 +73,15 @@ def claim(copy: Copy) -> None:
     """Make the folder of a copy ours; ValueError where it holds other things or another copy."""
     wanted = {"source": str(copy.images.root.resolve()), "divisor": copy.divisor}
     mark = copy.folder / MARK
-    if (held := read_json("prepare", mark)) == wanted:
-        return
-    if copy.folder.exists() and (not copy.folder.is_dir() or any(copy.folder.iterdir())):
-        got = "other things" if held is None else f"a copy with {held}"
-        raise ValueError(
-            f"prepare: expected {copy.folder} to be new, empty or a copy with {wanted}, got {got}. "
-            "Hint: choose another folder with --out."
-        )
-    write_json(mark, wanted)
+    if (held := read_json("prepare", mark)) != wanted:
+        if copy.folder.exists() and (not copy.folder.is_dir() or entries(copy.folder)):
+            got = "other things" if held is None else f"a copy with {held}"
+            raise ValueError(
+                f"prepare: expected {copy.folder} to be new, empty or a copy with {wanted}, got "
+                f"{got}. Hint: choose another folder with --out."
+            )
+        write_json(mark, wanted)
+    remove_partials(copy.folder)
 
 
 def copy_pair(copy: Copy, index: int) -> int | str:

@@ -93,6 +93,11 @@ def write_json(path: Path, plain: Any) -> None:
     write_atomically(path, json.dumps(plain, indent=2) + "\n")
 
 
+def entries(folder: Path) -> list[str]:
+    """List what a folder holds, but for what killed processes may have left half written."""
+    return sorted(each.name for each in folder.iterdir() if not _PARTIAL.search(each.name))
+
+
 def remove_partials(folder: Path) -> None:
     """Remove what killed processes left half written below a folder."""
     for path in [path for path in folder.rglob("*.partial") if path.is_file() and _is_stale(path)]:
@@ -117,9 +122,9 @@ def require_new_folder(
     """Refuse a place for results that holds something besides some names; it may be missing."""
     got = "which is a file" if folder.exists() else ""
     if folder.is_dir():
-        entries = sorted(entry.name for entry in folder.iterdir() if entry.name not in besides)
-        more = f" and {len(entries) - 1} more" if len(entries) > 1 else ""
-        got = f"which holds {entries[0]}{more}" if entries else ""
+        held = [name for name in entries(folder) if name not in besides]
+        more = f" and {len(held) - 1} more" if len(held) > 1 else ""
+        got = f"which holds {held[0]}{more}" if held else ""
     if got:
         raise ValueError(
             f"{caller}: expected {argument} to be a new or empty folder, got {folder}, {got}. "

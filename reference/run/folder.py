@@ -173,9 +173,7 @@ class RunFolder:
             self._refuse_other_settings(files.read_json("train", self.path / SETTINGS))
         else:
             hint = "Hint: choose another one with --folder, or go on with --resume auto."
-            # A run may be killed before its settings have their name.
-            partial = {path.name for path in self.path.glob("*.partial") if self.resume}
-            files.require_new_folder("train", self.path, hint, besides=(LOCK, *partial))
+            files.require_new_folder("train", self.path, hint, besides=(LOCK,))
         return begun
 
     def _take(self) -> Path | None:

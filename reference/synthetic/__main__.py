@@ -22,7 +22,7 @@ from reference.commands import answer, read
 from reference.data.classes import CITYSCAPES
 from reference.data.layouts import CITYSCAPES_NUMBERS
 from reference.data.settings import Drawn
-from reference.run.files import write_json, write_picture
+from reference.run.files import remove_partials, write_json, write_picture
 from reference.run.report import track
 from reference.synthetic.draw import MANIFEST, Scene, is_claimed, scenes, settings_of
 from reference.synthetic.look import DOMAINS
@@ -53,6 +53,7 @@ def draw(root: Path, seed: int, drawn: Drawn, *, jobs: int = 1) -> None:
     with (root / MANIFEST).open() as manifest:
         # Two runs that lack the same scenes draw them once.
         fcntl.flock(manifest, fcntl.LOCK_EX)
+        remove_partials(root)
         missing = [scene for scene in scenes(root, drawn) if scene.missing]
         with multiprocessing.Pool(max(1, min(jobs, len(missing)))) as pool:
             done = pool.imap_unordered(partial(_draw, seed, drawn), missing, chunksize=4)

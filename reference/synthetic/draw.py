@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from reference.data.settings import Drawn
+from reference.run.files import entries
 
 MANIFEST: Final = "toy.json"
 _CITY: Final = "toytown"
@@ -70,7 +71,7 @@ def is_claimed(root: Path, wanted: Mapping[str, Any]) -> bool:
     """
     manifest, hint = root / MANIFEST, "Hint: name another folder, with --data.root."
     if not manifest.is_file():
-        if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        if root.exists() and (not root.is_dir() or entries(root)):
             raise ValueError(
                 f"synthetic: expected a new or empty folder for drawn scenes, got {root}, "
                 f"which holds other things and no {MANIFEST}. {hint}"

@@ -1,5 +1,6 @@
 """A smaller copy in the same layout, read as the original is; never over anything else."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from reference.data.sets import Sets
 from reference.data.settings import DataSettings
 from reference.prepare import Options, prepare
+from tests.reference.killed import killed
 from tests.reference.trees import cut_short, fill, make, save_image
 
 
@@ -54,6 +56,15 @@ def test_a_stopped_copy_goes_on(tmp_path: Path) -> None:
     kept = (copy / "images" / "0000002.jpg").stat().st_mtime_ns
     assert _prepare(tmp_path, "gta5") == ["GTA5 train: 3 pairs, 2 files"]
     assert (copy / "images" / "0000002.jpg").stat().st_mtime_ns == kept
+
+
+def test_a_copy_that_is_killed_at_any_operation_on_a_file_goes_on(tmp_path: Path) -> None:
+    make(tmp_path / "gta5", "gta5", count=1)
+    options = Options(sets=("gta5", str(tmp_path / "gta5")), workers=0)
+    for out in killed(tmp_path, lambda folder: prepare(replace(options, out=folder)), least=12):
+        prepare(replace(options, out=out))
+        held = {path.name for path in out.rglob("*") if path.is_file()}
+        assert held == {"prepared.json", "0000000.jpg", "0000000_labelTrainIds.png"}
 
 
 def test_broken_pairs_are_left_out_by_name(tmp_path: Path) -> None:

@@ -1,12 +1,10 @@
 """The folder of a run: one process at a time, what it records, refuses and falls back to."""
 
-import itertools
 import json
 import multiprocessing
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -21,6 +19,7 @@ import torch
 from reference.run.folder import RunFolder, as_plain, commit, differences
 from reference.run.ranks import Ranks, joined
 from reference.settings import Machine, Settings
+from tests.reference.killed import killed
 from tests.reference.tiny_runs import ROOT
 
 PLAIN: dict[str, Any] = {
@@ -123,43 +122,14 @@ def test_a_run_is_recorded_and_a_resumed_one_adds_its_start(tmp_path: Path):
     assert all(start["command"] and start["versions"]["torch"] for start in starts)
 
 
-WRITES = {"os.mkdir", "os.rename", "os.link", "os.remove"}
-
-
-def begin_and_die(path: Path, operation: int) -> None:
-    """Begin a run, and be killed before the given one of its operations on files."""
-    left = operation
-
-    def count(event: str, arguments: tuple[Any, ...]) -> None:
-        nonlocal left
-        opens = event == "open" and isinstance(arguments[2], int) and arguments[2] & os.O_CREAT
-        if not (opens or event in WRITES):
-            return
-        left -= 1
-        if not left:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(count)
-    begin(path, 4)
-
-
 def test_a_run_that_is_killed_at_any_operation_on_a_file_goes_on(tmp_path: Path) -> None:
-    fork = multiprocessing.get_context("fork")
-    for operation in itertools.count(1):
-        path = tmp_path / f"run-{operation}"
-        process = fork.Process(target=begin_and_die, args=(path, operation))
-        process.start()
-        process.join(60)
-        if process.exitcode == 0:
-            break
-        assert process.exitcode == -signal.SIGKILL
+    for path in killed(tmp_path, lambda folder: begin(folder, 4), least=10):
         with opened(path) as folder:
             folder.record(0 if folder.checkpoint is None else 4)
             folder.save(8, {"iteration": 8, "settings": PLAIN})
         assert torch.load(path / "last.pth")["iteration"] == 8
         assert json.loads((path / "settings.json").read_text()) == PLAIN
         assert not list(path.rglob("*.partial"))
-    assert operation > 10
 
 
 def test_another_number_of_threads_is_told_as_other_bits(tmp_path: Path):

@@ -20,6 +20,7 @@ from reference.synthetic.__main__ import draw
 from reference.synthetic.draw import MANIFEST
 from reference.synthetic.look import NUMBERS, Domain, look_of
 from reference.synthetic.scene import Bytes, draw_scene
+from tests.reference.killed import killed
 
 SMALL = (48, 96)
 DOMAINS: tuple[Domain, ...] = ("source", "target")
@@ -191,6 +192,13 @@ def test_a_night_is_written_with_its_partners_by_day(tmp_path: Path) -> None:
         assert np.array_equal(np.asarray(Image.open(path)), expected)
     with pytest.raises(ValueError, match="drawn with night False, got True"):
         draw_missing(tmp_path, Drawn(1, 2, 1, 1, size=SMALL), 0)
+
+
+def test_scenes_that_are_killed_at_any_operation_on_a_file_are_completed(tmp_path: Path) -> None:
+    few = Drawn(1, 1, 0, 1, size=(16, 16))
+    for root in killed(tmp_path, lambda folder: draw(folder, 0, few), least=3):
+        draw(root, 0, few)
+        assert len(contents(root)) == 1 + 2 * 3
 
 
 def test_the_same_settings_find_their_data(drawn: Path) -> None:
