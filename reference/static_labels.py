@@ -15,9 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 import protocontrast as pc
-from reference.data.batches import as_they_stand, passes
+from reference.data.batches import passes, read_static
 from reference.data.classes import IGNORE
-from reference.data.files import read_labels
 from reference.data.image_set import ImageSet
 from reference.networks.output import Output, Segmenter, at_rest
 from reference.run.files import write_json, write_picture
@@ -99,9 +98,9 @@ def write_static_labels(
 
 def _take_over(given: Path, folder: Path, images: ImageSet, ranks: Ranks) -> float:
     """Copy labels that were made elsewhere; each process reads them all, the first one writes."""
-    counts, reading = torch.zeros(2), as_they_stand(images.classes)
+    counts = torch.zeros(2)
     for stem in images.stems:
-        labels = read_labels(given / f"{stem}.png", reading)
+        labels = read_static(given / f"{stem}.png", images.classes)
         counts += torch.tensor([(labels != IGNORE).sum(), labels.size])
         if ranks.is_main:
             write_picture(folder / f"{stem}.png", Image.fromarray(labels))

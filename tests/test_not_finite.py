@@ -37,14 +37,15 @@ def sprinkled(features: Tensor, ignored: Tensor, seed: int, used: float) -> Tens
 
 @st.composite
 def calls(draw: st.DrawFn, used: float = 0.04) -> dict[str, Any]:
-    """Labels of 4 classes, 255 and weights of 0 among them."""
+    """Labels of 4 classes, 255 and weights of 0 among them, and as few of NaN."""
     seed, dtype = draw(seeds), draw(st.sampled_from(DTYPES))
     images, pixels = draw(st.sampled_from([(1, 40), (2, 17)]))
     labels = label_map(seed, (images, pixels), 4)
     weight = None
     if draw(st.booleans()):
         weight = torch.randint(0, 3, labels.shape, generator=torch.Generator().manual_seed(seed))
-        weight = weight.float()
+        lost = torch.rand(labels.shape, generator=torch.Generator().manual_seed(seed + 1)) < used
+        weight = torch.where(lost, NAN, weight.float())
     ignored = labels == 255 if weight is None else (labels == 255) | (weight == 0)
     features = normal(seed, (images, draw(st.sampled_from([3, 34])), pixels), dtype)
     return {
@@ -105,7 +106,7 @@ def test_in_the_sums_of_the_path_without_the_host(normalize: bool, call: dict[st
     """On a GPU no value may decide the path; its sums equal those of the CPU's careful path."""
     features, labels = call["features"][0].float(), call["labels"][0]
     weight = torch.ones(len(labels)) if call["pixel_weight"] is None else call["pixel_weight"][0]
-    member = (labels == torch.arange(4)[:, None]) * weight
+    member = torch.where(labels == torch.arange(4)[:, None], weight, 0)
     total = torch.zeros(4, len(features))
     add_marked(total, member, unit_columns(features) if normalize else features)
     careful = class_prototypes(

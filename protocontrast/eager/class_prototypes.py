@@ -42,9 +42,11 @@ class Members:
     def of(self, tile: Tile) -> Tensor:
         """One-hot labels times weights, (C, n)."""
         key = tile.of(self.key)
+        if self.weight is not None:
+            # A product would spread a weight that is not finite to every class.
+            return torch.where(key == self.classes, tile.of(self.weight), 0)
         member = torch.empty(len(self.classes), key.shape[0], dtype=key.dtype, device=key.device)
-        torch.eq(key, self.classes, out=member)
-        return member if self.weight is None else member.mul_(tile.of(self.weight))
+        return torch.eq(key, self.classes, out=member)
 
     def columns_of(self, columns: Tensor, tile: Tile) -> Tensor:
         """Each pixel's own column of (D, C), weighed, (D, n); 0 where it has no class."""

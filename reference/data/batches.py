@@ -97,7 +97,7 @@ class _Cuts(Dataset[Any]):
             try:
                 if self.static is not None:
                     path = self.static / f"{self.images.stems[tried.image]}.png"
-                    labels = read_labels(path, as_they_stand(self.images.classes))
+                    labels = read_static(path, self.images.classes)
             except DataError as error:
                 # No image of the set: leaving it out would hide that the run's files are gone.
                 return None, bad, error
@@ -132,10 +132,10 @@ class _Cuts(Dataset[Any]):
         return window, cut
 
 
-def as_they_stand(classes: ClassList) -> Reading:
-    """Return how static labels are read: class numbers and 255."""
+def read_static(path: Path, classes: ClassList) -> ByteArray:
+    """Read static labels, which hold class numbers and 255, uint8 (H, W)."""
     known = frozenset((*range(len(classes)), IGNORE))
-    return Reading("ids", np.arange(256, dtype=np.uint8), known, {})
+    return read_labels(path, Reading("ids", np.arange(256, dtype=np.uint8), known, {}))
 
 
 def _files(images: ImageSet, index: int) -> tuple[ByteArray, ByteArray | None, ByteArray | None]:

@@ -221,6 +221,9 @@ def open_set(
     if "{split}" not in pattern and role == "target" and layout is not OWN:
         fifth = {key for n, key in enumerate(found) if n % _FIFTH == _FIFTH - 1}
         images = {key: path for key, path in found.items() if (key in fifth) == (split == "val")}
+        if not images:
+            wanted = f"to hold {_FIFTH} images or more, every fifth of which is for validation"
+            raise refuse(root, wanted, str(len(found)), "add some, or give --reporting.no-evaluate")
     ways = layout.labels
     if layout is not OWN and not any(way.values is TRAIN_IDS for way in ways):
         ways = (*ways, Labels(converted_pattern(layout), TRAIN_IDS))

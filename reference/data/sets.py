@@ -200,6 +200,7 @@ def _half(whole: ImageSet, place: str, *, first: bool) -> ImageSet:
     if not place:
         return whole
     drive = _of_place(whole, place)
+    require("data", "data.sequence", place, "to have 2 images or more", len(drive) > 1)
     middle = (len(drive) + 1) // 2
     return drive.part(range(middle) if first else range(middle, len(drive)))
 

@@ -13,7 +13,7 @@ import numpy as np
 from reference.data.sets import Sets
 from reference.experiments.rows import CONTROL, ORACLE, SOURCE, settings_of
 from reference.run.files import read_json
-from reference.run.folder import LAST, SETTINGS, as_plain, differences, flat
+from reference.run.folder import CHECKPOINTS, LAST, SETTINGS, as_plain, differences, flat
 from reference.settings import Settings, phases
 
 if TYPE_CHECKING:
@@ -94,10 +94,10 @@ def take_over(run: Run, runs: Path) -> Path | None:
     """Take the network of a complete source run that differs by its target alone, and score it.
 
     The run is of the row "source_only", in which the target's training images play no part; `runs`
-    holds those of all targets. Returns where it was taken from; None where the run has a folder.
+    holds those of all targets. Returns where it was taken from; None where the run has checkpoints.
     """
     wanted, unread = as_plain(run.settings), ("adaptation.", "data.target", "data.val")
-    if run.folder.is_dir() or run.settings.data.sequence:
+    if any((run.folder / CHECKPOINTS).glob("*.pth")) or run.settings.data.sequence:
         return None
     for folder in sorted(runs.glob(f"*/{run.folder.parent.name}/{SOURCE}")):
         if (found := _complete(folder)) is None:
@@ -119,7 +119,7 @@ def _score(run: Run, held: Mapping[str, Any]) -> None:
     sets, end = Sets(run.settings.data, run.settings.seed), phases(run.settings)[-1]
     with (
         joined(run.settings.machine) as ranks,
-        RunFolder(run.folder, as_plain(run.settings), ranks, resume=False) as folder,
+        RunFolder(run.folder, as_plain(run.settings), ranks, resume=True) as folder,
         Report(run.folder, sets.classes.names, ranks, total=end.stop, quiet=True) as report,
     ):
         state = State(run.settings, sets, ranks, held)

@@ -61,16 +61,15 @@ class _Block(nn.Module):
         layers = [_Convolution(inputs, hidden, 1)] if expansion > 1 else []
         layers.append(_Convolution(hidden, hidden, kernel, stride, groups=hidden))
         layers.append(_Convolution(hidden, outputs, 1))
-        names = ("conv_pw", "conv_dw", "conv_pwl") if expansion > 1 else ("conv_dw", "conv_pw")
-        for number, (name, layer) in enumerate(zip(names, layers, strict=True), 1):
+        self.names = ("conv_pw", "conv_dw", "conv_pwl") if expansion > 1 else ("conv_dw", "conv_pw")
+        for number, (name, layer) in enumerate(zip(self.names, layers, strict=True), 1):
             self.add_module(name, layer)
             self.add_module(f"bn{number}", _norm(layer.out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        layers = [*self.children()]
-        y = layers[1](layers[0](x))
-        for convolution, norm in zip(layers[2::2], layers[3::2], strict=True):
-            y = norm(convolution(F.relu6(y)))
+        y = x
+        for number, name in enumerate(self.names, 1):
+            y = getattr(self, f"bn{number}")(getattr(self, name)(F.relu6(y) if number > 1 else y))
         return x + y if self.adds else y
 
 

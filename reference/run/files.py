@@ -5,7 +5,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
@@ -99,14 +99,14 @@ def entries(folder: Path) -> list[str]:
 
 
 def remove_partials(folder: Path) -> None:
-    """Remove what killed processes left half written below a folder."""
+    """Remove what killed processes left half written below a folder, where it may be changed."""
     for path in [path for path in folder.rglob("*.partial") if path.is_file() and _is_stale(path)]:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink()
 
 
 def _is_stale(path: Path) -> bool:
-    match = _PARTIAL.search(path.name)
-    if match is None:
+    if (match := _PARTIAL.search(path.name)) is None:
         return False
     try:
         os.kill(int(match[1]), 0)

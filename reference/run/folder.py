@@ -276,8 +276,9 @@ class RunFolder:
         files.remove_partials(self.path)
         for path in self._damaged:
             path.replace(path.with_name(f"{path.name}.damaged"))
-        if self._damaged:
-            _also_named(self.checkpoints()[-1], self.path / LAST)
+        # The newest may be damaged, or a run killed before that had its second name.
+        if listed := self.checkpoints():
+            _also_named(listed[-1], self.path / LAST)
         path = self.path / ORIGIN
         starts = files.read_json("train", path, {"starts": []})["starts"]
         start = {"iteration": iteration, "command": command(), "commit": commit()}

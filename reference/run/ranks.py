@@ -235,12 +235,8 @@ class Precision:
 
 def versions() -> dict[str, str]:
     """Return the version of everything that can change a number."""
-    return {
-        "protocontrast": pc.__version__,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
+    first = {"protocontrast": pc.__version__, "torch": torch.__version__}
+    return {**first, "numpy": np.__version__, "python": platform.python_version()}
 
 
 def machine(backend: str) -> dict[str, str | int | None]:

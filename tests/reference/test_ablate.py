@@ -32,7 +32,8 @@ from reference.experiments.rows import (
 from reference.experiments.targets import target_settings
 from reference.methods import METHODS
 from reference.presets import PRESETS
-from reference.run.folder import flat
+from reference.run.folder import RunFolder, as_plain, flat
+from reference.run.ranks import Ranks
 from reference.settings import AdaptationStage, Settings
 from tests.reference.small_experiment import few
 from tests.reference.tiny_runs import digest, held
@@ -210,6 +211,9 @@ def test_a_source_network_serves_targets_that_differ_in_nothing_it_reads(
         return replace(first, settings=settings, folder=options.runs / name / "seed0" / SOURCE)
 
     other = elsewhere("validation", val_split="val")
+    # As a command leaves it that was killed before it had scored the network.
+    with RunFolder(other.folder, as_plain(other.settings), Ranks(), resume=False) as folder:
+        folder.record(0)
     assert runs.take_over(other, options.runs / "ablation") == first.folder
     stored, taken = (held(run.folder) for run in (first, other))
     assert taken["settings"]["data"]["val_split"] == "val" and taken["iteration"] == 4

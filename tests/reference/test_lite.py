@@ -55,6 +55,13 @@ def test_tensorflow_pads_more_on_the_far_side():
     assert ones == [[9.0, 6.0], [6.0, 4.0]]
 
 
+def test_no_layer_depends_on_the_order_in_which_blocks_list_theirs():
+    made, other = network(), network()
+    for block in (block for stage in other.backbone.blocks for block in stage):
+        block._modules = dict(reversed(block._modules.items()))
+    assert torch.equal(made(IMAGES).logits, other(IMAGES).logits)
+
+
 def test_statistics_stay_and_the_first_stages_are_not_trained():
     made = network(frozen_stages=2).train()
     before = {n: v.clone() for n, v in made.state_dict().items() if "running" in n}

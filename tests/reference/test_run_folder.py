@@ -126,6 +126,8 @@ def test_a_run_that_is_killed_at_any_operation_on_a_file_goes_on(tmp_path: Path)
     for path in killed(tmp_path, lambda folder: begin(folder, 4), least=10):
         with opened(path) as folder:
             folder.record(0 if folder.checkpoint is None else 4)
+            if folder.checkpoint is not None:
+                assert torch.load(path / "last.pth")["iteration"] == 4
             folder.save(8, {"iteration": 8, "settings": PLAIN})
         assert torch.load(path / "last.pth")["iteration"] == 8
         assert json.loads((path / "settings.json").read_text()) == PLAIN

@@ -93,6 +93,17 @@ def test_one_drive_is_the_target_and_the_others_the_source(tmp_path: Path) -> No
         _ = Sets(_settings(tmp_path, target_set="camvid", sequence="dusk")).target
 
 
+def test_too_few_images_to_keep_some_for_validation_are_refused(tmp_path: Path) -> None:
+    make(tmp_path / "carla", "carla", count=4)
+    few = Sets(_settings(tmp_path, target_set="carla"))
+    assert len(few.target) == 4
+    with pytest.raises(DataError, match=r"to hold 5 images or more, every fifth .*, got 4\. Hint"):
+        _ = few.validation
+    make(tmp_path / "camvid", "camvid", count=2)
+    with pytest.raises(ValueError, match=r"data\.sequence to have 2 images or more, got place0\."):
+        _ = Sets(_settings(tmp_path, target_set="camvid", sequence="place0")).validation
+
+
 def test_own_sets_bring_their_own_classes(tmp_path: Path) -> None:
     sets = Sets(_own(tmp_path))
     assert sets.classes.names == ("lane", "car", "sky")

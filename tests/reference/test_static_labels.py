@@ -123,11 +123,17 @@ def test_given_labels_that_are_none_are_refused(tmp_path: Path, given: Path) -> 
         require_given(given, images)
 
 
-def test_a_run_is_refused_before_it_begins_where_a_given_label_is_missing(
-    tmp_path: Path, given: Path
+@pytest.mark.parametrize("fault", ["missing", "none"])
+def test_a_run_is_refused_before_it_begins_where_a_given_label_is(
+    tmp_path: Path, given: Path, fault: str
 ) -> None:
-    next(given.iterdir()).unlink()
+    first = given / f"{Sets(EVERYTHING.data, 0).target.stems[0]}.png"
+    first.unlink()
+    told = r"adaptation\.static\.given to hold"
+    if fault == "none":
+        write_picture(first, Image.fromarray(np.full((2, 4), 77, np.uint8)))
+        told = f"expected {first} to hold ids 0"
     settings = changed(EVERYTHING, adaptation={"static": StaticLabels(size=SIZE, given=given)})
-    with pytest.raises(ValueError, match=r"adaptation\.static\.given to hold"):
+    with pytest.raises(ValueError, match=told):
         run(settings, tmp_path / "run")
     assert not (tmp_path / "run" / "metrics.csv").exists()
