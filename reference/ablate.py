@@ -108,9 +108,7 @@ class Options:
         """The part of docs/results.md that these rows fill, or the name of a file of their own."""
         if self.target == NIGHT:
             return "methods-night"
-        if self.methods and not self.rendered:
-            return "methods"
-        return self.target
+        return "methods" if self.methods and not self.rendered else self.target
 
     @property
     def wanted_rows(self) -> tuple[str, ...]:

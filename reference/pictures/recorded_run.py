@@ -193,7 +193,7 @@ def read_run(run: Path) -> RecordedRun:
         caption=run.resolve().name,
         role=role,
         settings=settings,
-        starts=read_json("report", run / kept.ORIGIN, {"starts": []})["starts"],
+        starts=read_json("report", run / kept.ORIGIN, {}).get("starts", []),
         rows=read_metrics(run / METRICS),
         table=read_json("report", run / kept.CLASSES),
         held=held,

@@ -80,10 +80,10 @@ def write_picture(path: Path, picture: "Image.Image", kind: str = "PNG", **how: 
 
 
 def read_json(caller: str, path: Path, absent: Any = None) -> Any:
-    """Return what a file of JSON holds, or `absent` where there is none."""
+    """Return the table that a file of JSON holds, or `absent` where there is none."""
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else absent
-    except (ValueError, OSError) as error:
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else absent
+    except (ValueError, TypeError, OSError) as error:
         told = f"{caller}: expected JSON in {path}, got something else ({error})."
         raise ValueError(told) from error
 

@@ -280,7 +280,7 @@ class RunFolder:
         if listed := self.checkpoints():
             _also_named(listed[-1], self.path / LAST)
         path = self.path / ORIGIN
-        starts = files.read_json("train", path, {"starts": []})["starts"]
+        starts = files.read_json("train", path, {}).get("starts", [])
         start = {"iteration": iteration, "command": command(), "commit": commit()}
         backend = flat(self.plain).get("machine.backend", "auto")
         start |= {"versions": versions(), "machine": machine(backend)}

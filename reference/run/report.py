@@ -51,16 +51,18 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     kinds: dict[str, Any] = {"phase": str, "iteration": int}
-    rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
-    return [{n: kinds.get(n, float)(word) for n, word in row.items() if word} for row in rows]
+    try:
+        rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
+        _ = [*(rows.fieldnames or ())].index("iteration")
+        return [{n: kinds.get(n, float)(word) for n, word in row.items() if word} for row in rows]
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"report: expected metrics in {path}, got others ({error}).") from error
 
 
 def track(count: int, description: str, *, show: bool = True) -> Iterator[int]:
     """Yield 0 .. count - 1, on a terminal under a progress bar."""
-    if not show or not sys.stderr.isatty():
-        yield from range(count)
-        return
-    yield from progress.track(range(count), description, console=Console(stderr=True))
+    bar = progress.track(range(count), description, console=Console(stderr=True))
+    yield from bar if show and sys.stderr.isatty() else range(count)
 
 
 class Report:

@@ -252,6 +252,17 @@ def test_the_older_checkpoint_is_used_where_the_newest_is_damaged(tmp_path: Path
     assert torch.load(run / "last.pth")["iteration"] == 3
 
 
+@pytest.mark.parametrize("name", ["settings.json", "origin.json"])
+def test_a_file_of_json_without_a_table_is_refused(tmp_path: Path, name: str):
+    begin(tmp_path / "run", 3)
+    (tmp_path / "run" / name).write_text("[1]")
+    with (
+        pytest.raises(ValueError, match=rf"^train: expected JSON in .*{name}, got something else"),
+        opened(tmp_path / "run") as folder,
+    ):
+        folder.record(3)
+
+
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [

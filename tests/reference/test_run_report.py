@@ -58,6 +58,14 @@ def test_a_resumed_run_drops_rows_after_its_checkpoint(tmp_path: Path):
     assert [row["loss_source_cross_entropy"] for row in read_metrics(path)] == [1.0, 2.0, 3.0]
 
 
+@pytest.mark.parametrize("text", ["iteration;phase\n1;source\n", "iteration\none\n", "phase\n\xff"])
+def test_a_table_that_a_spreadsheet_has_changed_is_one_sentence(tmp_path: Path, text: str):
+    path = tmp_path / "metrics.csv"
+    path.write_text(text, encoding="latin-1")
+    with pytest.raises(ValueError, match=rf"^report: expected metrics in {path}, got others \("):
+        read_metrics(path)
+
+
 def test_a_term_that_comes_late_widens_the_table(tmp_path: Path):
     rows_of(tmp_path, 1)
     with report(tmp_path, 1, quiet=True) as told:
