@@ -4,6 +4,7 @@
     python -m reference.ablate --method all
     python -m reference.ablate --method all --target night
     python -m reference.ablate --target carla-to-camvid --root /data
+    python -m reference.ablate --target carla-to-camvid --root /data --method dacs pipa
     python -m reference.ablate --target carla-to-kitti --root /data --seeds 0 --rows bicl balanced
     python -m reference.ablate --target day-to-dusk --root /data
 
@@ -22,6 +23,8 @@ from typing import Any, Final
 from reference.commands import answer, read
 from reference.experiments import tables, targets
 from reference.experiments.rows import (
+    BESIDE_METHODS,
+    BESIDE_ON_PRESETS,
     LABELS,
     MAIN_ROWS,
     METHOD,
@@ -100,15 +103,15 @@ class Options:
 
     @property
     def rendered(self) -> bool:
-        """Whether the target is a preset with one table for all its rows, methods among them."""
+        """Whether the target is a preset of reference.train, whose images lie on a disk."""
         return self.target not in (TOY, NIGHT)
 
     @property
     def section(self) -> str:
         """The part of docs/results.md that these rows fill, or the name of a file of their own."""
-        if self.target == NIGHT:
-            return "methods-night"
-        return "methods" if self.methods and not self.rendered else self.target
+        if self.target == NIGHT or (self.methods and self.rendered):
+            return f"methods-{self.target}"
+        return "methods" if self.methods else self.target
 
     @property
     def wanted_rows(self) -> tuple[str, ...]:
@@ -116,9 +119,14 @@ class Options:
         usual = PRESET_ROWS if self.rendered else TOY_ROWS
         usual = MAIN_ROWS if self.target == DUSK else usual
         if self.methods:
-            usual = method_rows(self.methods, day_images="night" in self.target)
+            usual = self.rows_of(self.methods)
         wanted = {SOURCE, *(self.rows or usual)}
         return tuple(row for row in LABELS if row in wanted)
+
+    def rows_of(self, methods: tuple[str, ...]) -> tuple[str, ...]:
+        """Rows of related methods and those beside them on this target."""
+        beside = BESIDE_ON_PRESETS if self.rendered else BESIDE_METHODS
+        return method_rows(methods, beside, day_images="night" in self.target)
 
     @property
     def folder(self) -> Path:
@@ -205,8 +213,8 @@ def store_tables(options: Options) -> str:
     fewer rows or seeds of other networks, nor by those of another data set.
     """
     methods = options.section.startswith("methods")
-    every = [row for row in LABELS if options.rendered or METHOD not in row]
-    fitting = method_rows(("all",)) if methods else every
+    every = options.rows_of(("all",)) if methods else LABELS
+    fitting = [row for row in every if methods or METHOD not in row]
     stored = {run: r for run, r in stored_records(options).items() if run.row in fitting}
     settings = next(iter(stored)).settings
     summary = tables.summarise(

@@ -207,6 +207,9 @@ PRESET_ROWS: Final = (
 )
 # Beside methods: what they start from, what they are held against, and the recipe's own settings.
 BESIDE_METHODS: Final = (SOURCE, CONTROL, "self_training", "bicl")
+BESIDE_ON_PRESETS: Final = (
+    *(SOURCE, CONTROL, "bicl", "balanced_prior_no_entropy", "no_contrast_no_entropy"),
+)
 # Rows that start from random weights and not from another row.
 STARTS: Final = (UNAUGMENTED, SOURCE, ORACLE)
 
@@ -239,8 +242,10 @@ def settings_of(row: str, preset: Settings, begin: Path) -> Settings:
     return replace(adapted, method="control" if row == CONTROL else row.removeprefix(METHOD))
 
 
-def method_rows(names: tuple[str, ...], *, day_images: bool = True) -> tuple[str, ...]:
-    """Rows of methods, by name or "all" that the target allows, and those beside them.
+def method_rows(
+    names: tuple[str, ...], beside: tuple[str, ...], *, day_images: bool
+) -> tuple[str, ...]:
+    """Rows of methods, by name or "all" that the target allows, after those `beside` them.
 
     Some methods need `day_images`: one of every image of the target.
     """
@@ -255,4 +260,4 @@ def method_rows(names: tuple[str, ...], *, day_images: bool = True) -> tuple[str
                 "without. Hint: give --target night."
             )
     chosen = allowed if names == ("all",) else names
-    return (*BESIDE_METHODS, *(f"{METHOD}{name}" for name in chosen))
+    return (*beside, *(f"{METHOD}{name}" for name in chosen))

@@ -26,7 +26,12 @@ from reference.run.files import read_json, write_atomically
 
 SECTIONS: Final = ("toy", "carla-to-camvid", "carla-to-kitti", "day-to-dusk")
 # What a column of the methods' table calls a target, and the file with its numbers.
-METHODS: Final = {"drawn streets": "methods", "drawn nights": "methods-night"}
+METHODS: Final = {
+    "drawn streets": "methods",
+    "drawn nights": "methods-night",
+    "CamVid": "methods-carla-to-camvid",
+    "KITTI": "methods-carla-to-kitti",
+}
 PICTURE: Final = "methods.svg"
 TITLE: Final = "Gain over the continued control, points of mean IoU"
 DOCS: Final = Path(__file__).resolve().parents[2] / "docs"

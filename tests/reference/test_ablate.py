@@ -16,6 +16,7 @@ from reference.evaluation.protocol import Scores
 from reference.experiments import runs, tables, targets
 from reference.experiments.rows import (
     BESIDE_METHODS,
+    BESIDE_ON_PRESETS,
     INGREDIENTS,
     LABELS,
     MAIN_ROWS,
@@ -161,6 +162,8 @@ def test_the_matrix_asks_for_every_row_and_for_fewer_on_photographs() -> None:
 def test_a_method_that_needs_day_images_is_asked_for_at_night_alone() -> None:
     day, night = (Options(target=t, method=("all",)).wanted_rows for t in ("toy", "night"))
     assert set(night) - set(day) == {"method_bi_mix"} and {*BESIDE_METHODS} < {*day}
+    photographs = Options(target="carla-to-kitti", method=("all",)).wanted_rows
+    assert {*photographs} == ({*day} - {*BESIDE_METHODS}) | {*BESIDE_ON_PRESETS}
     assert "method_bi_mix" in Options(target="night", method=("bi_mix",)).wanted_rows
     for name, problem in (("bi_mix", r"one without\. Hint: give --target night"), ("no", "no")):
         with pytest.raises(ValueError, match=f"^ablate: expected .*, got {problem}\\.$"):
@@ -271,6 +274,8 @@ def test_resamples_of_images_pair_and_spread_about_the_score(tmp_path: Path) -> 
         ({"target": "day-to-dusk", "steps": 300}, "day-to-dusk", "day-to-dusk-300-steps",
          "--target day-to-dusk --steps 300"),
         ({"method": ("all",)}, "methods", "toy", "--method all"),
+        ({"target": "carla-to-kitti", "method": ("dacs",)}, "methods-carla-to-kitti",
+         "carla-to-kitti", "--target carla-to-kitti --method all"),
     ],
 )  # fmt: skip
 def test_what_is_asked_for_decides_where_results_go(
