@@ -11,6 +11,11 @@ import torch
 from torch import Tensor
 
 
+def accumulation_dtype(values: Tensor) -> torch.dtype:
+    """Of sums and results: float64 for float64 features or logits, else float32."""
+    return torch.float64 if values.dtype == torch.float64 else torch.float32
+
+
 class ContrastCall(NamedTuple):
     """Pixels against prototypes (C, D): (M3) to (M5).
 

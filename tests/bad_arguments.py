@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,7 +31,7 @@ SIX_CHANNELS = torch.nn.functional.one_hot(LABELS % 5, 6).movedim(-1, 1)
 NO_TENSOR: list[Any] = ["features", [1.0], np.ones((2, 4, 2, 3)), 3, 1.5, {}, object()]
 NO_NUMBER: list[Any] = [
     "1", True, np.True_, float("nan"), np.float32("nan"), 1j, [1.0], (1.0,), {}, np.ones(1),
-    np.array("1"), object(),
+    np.array("1"), Decimal(1), object(),
 ]  # fmt: skip
 BEYOND = [10**400, -(10**400), 10**5000]
 ONES = [torch.ones(1), torch.ones(2, 2)]

@@ -30,9 +30,9 @@ def scene(dtype: torch.dtype = torch.float64, seed: int = 0) -> Scene:
     return Scene(features, labels, prototypes)
 
 
-def soft_labels(labels: Tensor) -> Tensor:
-    """Class counts (B, 3, P) that add up differently per pixel; all-zero rows where ignored."""
-    hard = torch.nn.functional.one_hot(labels.clamp(max=2), 3).double()
+def soft_labels(labels: Tensor, classes: int = 3) -> Tensor:
+    """Class counts (B, C, P) that add up differently per pixel; all-zero rows where ignored."""
+    hard = torch.nn.functional.one_hot(labels.clamp(max=classes - 1), classes).double()
     spread = 2 * hard + 0.5 * hard.roll(1, dims=2)
     return torch.where(labels[..., None] == 255, 0, spread).transpose(1, 2)
 
@@ -46,7 +46,9 @@ def _contrast(features: Tensor, labels: Tensor, prototypes: Tensor, **settings: 
 
 
 def _soft(features: Tensor, labels: Tensor, prototypes: Tensor, **settings: object) -> Tensor:
-    return pc.pixel_prototype_contrast(features, soft_labels(labels), prototypes, **settings)
+    return pc.pixel_prototype_contrast(
+        features, soft_labels(labels, len(prototypes)), prototypes, **settings
+    )
 
 
 def _weighted(features: Tensor, labels: Tensor, prototypes: Tensor, **settings: object) -> Tensor:
@@ -62,7 +64,7 @@ def _logits(features: Tensor, labels: Tensor, prototypes: Tensor, **settings: ob
 
 
 def _means(features: Tensor, labels: Tensor, prototypes: Tensor, **settings: object) -> Tensor:
-    return pc.class_prototypes(features, labels, 3, **settings).mean
+    return pc.class_prototypes(features, labels, len(prototypes), **settings).mean
 
 
 def _bidirectional(
@@ -71,19 +73,20 @@ def _bidirectional(
     fixed = (torch.arange(features.numel(), device=features.device) * 0.7).sin()
     other = fixed.reshape(features.shape).to(features.dtype)
     domains = features, labels, other, labels.flip(0)
-    return pc.bidirectional_contrast(*domains, num_classes=3, **settings).loss
+    return pc.bidirectional_contrast(*domains, num_classes=len(prototypes), **settings).loss
 
 
 def _directions(features: Tensor, labels: Tensor, prototypes: Tensor, **settings: object) -> Tensor:
     """Both directions between whole batches, each with a gradient of its own."""
     domains = features, labels, features.flip(0, 2).square(), labels.roll(1, 1)
-    found = pc.bidirectional_contrast(*domains, num_classes=3, pairwise=False, **settings)
+    settings = {"num_classes": len(prototypes), "pairwise": False, **settings}
+    found = pc.bidirectional_contrast(*domains, **settings)
     return torch.stack([found.target_to_source, found.source_to_target])
 
 
 def _passed(features: Tensor, labels: Tensor, prototypes: Tensor, **settings: object) -> Tensor:
     """The losses of a target pass, which transfers labels to the pixels without one."""
-    present = torch.ones(3, dtype=torch.bool, device=features.device)
+    present = torch.ones_like(prototypes[:, 0], dtype=torch.bool)
     settings = {"counted": present, "present": present, "threshold": 0.4, **settings}
     return target_pass(features, prototypes, static=labels, **settings).losses
 
@@ -91,7 +94,7 @@ def _passed(features: Tensor, labels: Tensor, prototypes: Tensor, **settings: ob
 def _pairs(features: Tensor, labels: Tensor, prototypes: Tensor, **settings: object) -> Tensor:
     """Pixels of one image against those of the other and the prototypes."""
     keys = torch.cat([prototypes, features[0].t()])
-    key_labels = torch.cat([torch.arange(3, device=labels.device), labels[0]])
+    key_labels = torch.cat([torch.arange(len(prototypes), device=labels.device), labels[0]])
     return pc.pair_contrast(features[-1].t(), labels[-1], keys, key_labels, **settings)
 
 
@@ -100,7 +103,7 @@ def _opposed(features: Tensor, labels: Tensor, prototypes: Tensor, **settings: o
     rows, own = features[0].t(), labels[0]
     return pc.pair_contrast(
         rows, own, rows, own, negatives=prototypes, exclude_self=True,
-        negative_labels=torch.arange(3, device=labels.device),
+        negative_labels=torch.arange(len(prototypes), device=labels.device),
         anchor_weight=torch.arange(1, len(own) + 1, device=labels.device) / 4, **settings,
     )  # fmt: skip
 
@@ -109,6 +112,20 @@ def _upsampled(features: Tensor, labels: Tensor, prototypes: Tensor, **settings:
     """The features are logits of a single row, of four classes."""
     wide = labels[:, None].repeat_interleave(2, dim=2).repeat(1, 3, 1)
     return pc.upsampled_cross_entropy(features[:, :, None], wide, **settings)
+
+
+def _volume(features: Tensor, labels: Tensor, prototypes: Tensor, **settings: object) -> Tensor:
+    """The features are logits of a single column, of four classes."""
+    deep = labels.repeat_interleave(2, dim=1)[..., None, None].expand(-1, -1, 2, 3)
+    return pc.upsampled_cross_entropy(features[..., None, None], deep, **settings)
+
+
+def _learnt(features: Tensor, labels: Tensor, prototypes: Tensor, **settings: object) -> Tensor:
+    """The temperature follows the prototypes, too."""
+    temperature = prototypes.square().mean()
+    return pc.pixel_prototype_contrast(
+        features, labels, prototypes, temperature=temperature, **settings
+    )
 
 
 def _distribution(
@@ -131,11 +148,14 @@ CALLS: dict[str, Function] = {
     "floor": partial(_contrast, absent="floor"),
     "dot": partial(_contrast, similarity="dot", temperature=1.0),
     "euclidean": partial(_contrast, similarity="euclidean", temperature=0.5),
+    "smoothed": partial(_contrast, label_smoothing=0.2),
+    "learnt": _learnt,
     "logits": _logits,
     "euclidean logits": partial(_logits, similarity="euclidean"),
     "class means": _means,
     "unit class means": partial(_means, normalize=True, per_image=True),
     "bidirectional": _bidirectional,
+    "balanced": partial(_bidirectional, balance="class"),
     "directions": _directions,
     "target pass": _passed,
     "distribution": _distribution,
@@ -145,16 +165,19 @@ CALLS: dict[str, Function] = {
     "pairs none": partial(_opposed, reduction="none", denominator="all", similarity="dot"),
     "upsampled": _upsampled,
     "upsampled none": partial(_upsampled, reduction="none", align_corners=True),
+    "upsampled smoothed": partial(_upsampled, label_smoothing=0.1),
+    "upsampled volume": _volume,
 }
 WITHOUT_PROTOTYPES = (
-    *("class means", "unit class means", "bidirectional", "directions", "target pass"),
+    *("class means", "unit class means", "bidirectional", "balanced", "directions"),
+    "target pass",
 )
 READS_PROTOTYPES = [
     name for name in CALLS if name not in WITHOUT_PROTOTYPES and "upsampled" not in name
 ]
 ONE_OF_EACH = [
     *("mean", "none", "logits", "unit class means", "bidirectional", "pairs", "upsampled"),
-    *("distribution", "target pass"),
+    *("distribution", "target pass", "balanced", "upsampled volume"),
 ]
 READ_AGAIN = ("target pass",)
 """The first gradient scales what the forward sweep wrote, later ones read the features again."""

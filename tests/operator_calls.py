@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from protocontrast import (
+    bidirectional_contrast,
     class_prototypes,
     distribution_contrast,
     pair_contrast,
@@ -22,6 +23,7 @@ from tests.strategies import (
     ContrastCase,
     contrast_cases,
     feature_shapes,
+    label_map,
     normal,
     pixel_mass,
     rows_of,
@@ -67,6 +69,44 @@ def contrast(case: ContrastCase) -> Call:
         return contrast_scales(given, case.settings, seed)
 
     return Call(pixel_prototype_contrast, given, ("features", "prototypes"), scales)
+
+
+def smoothed(case: ContrastCase) -> Call:
+    """What weighs nothing may count, smoothed: a NaN there is met, and a mean has no bound."""
+    weight = None if case.reduction == "mean" else case.class_weight
+    call = contrast(case._replace(spoilt=None, class_weight=weight))
+    given = {**call.given, "label_smoothing": (0.1, 0.9)[case.seed % 2]}
+    counted = {**call.given, "class_weight": None}
+    return call._replace(
+        given=given, scales=lambda seed: contrast_scales(counted, case.settings, seed)
+    )
+
+
+SIDES = ("source", "target")
+
+
+def both_ways(case: ContrastCase, finer: bool = False, **settings: Any) -> Call:
+    """Two domains of features of one form; labels of maps may be finer than these."""
+    given: dict[str, Any] = {"num_classes": case.num_classes, "pairwise": False, **settings}
+    given |= {name: case.settings[name] for name in ("temperature", "absent", "ignore_index")}
+    shortest = 1.0
+    for offset, side in enumerate(SIDES):
+        seed = case.seed + 50 * offset
+        drawn = case._replace(seed=seed, presence="all", class_weight=None, pixel_weight=None)
+        tensors = drawn.tensors()
+        features, labels = tensors["features"], tensors["labels"]
+        lengths = rows_of(features).double().norm(dim=1).nan_to_num(posinf=0.0)
+        shortest = min([shortest, *lengths[lengths > 0].tolist()])
+        if finer:
+            size = (2 * side + 1 for side in labels.shape[1:])
+            shape = labels.shape[0], *size
+            labels = label_map(seed, shape, case.num_classes, case.label_kind, *case.label_dtype)
+        given |= {f"{side}_features": features, f"{side}_labels": labels}
+    # Class means of few pixels may be shorter still, which magnifies rounding in their gradient.
+    leaves = tuple(f"{side}_features" for side in SIDES)
+    scales = dict.fromkeys(leaves, 500 / case.temperature / shortest)
+    scales |= {"value": 10 + 4 / case.temperature}
+    return Call(bidirectional_contrast, given, leaves, lambda seed: scales)
 
 
 def logits(case: ContrastCase) -> Call:
@@ -181,6 +221,17 @@ def _any_class_means(draw: st.DrawFn, normalize: bool, per_image: bool) -> Call:
     return class_means(case, normalize, per_image, draw(st.integers(0, 2)))
 
 
+@st.composite
+def _any_two_domains(draw: st.DrawFn, balance: str) -> Call:
+    pairwise = draw(st.booleans())
+    shape = draw(feature_shapes("BV" if pairwise else "BPNV"))
+    case = draw(contrast_cases(features_shape=shape, similarity="cosine", soft=False))
+    finer = len(shape) > 3 and draw(st.booleans())
+    spoilt = None if finer else case.spoilt
+    how = {"finer": finer, "pairwise": pairwise, "balance": balance}
+    return both_ways(case._replace(spoilt=spoilt), **how)
+
+
 ANY: dict[str, st.SearchStrategy[Call]] = {
     **{
         f"{similarity} contrast{' of soft targets' * soft}": (
@@ -196,6 +247,8 @@ ANY: dict[str, st.SearchStrategy[Call]] = {
         for presence in ("given", "implied")
         for absent in ("mask", "floor")
     },
+    "smoothed contrast": contrast_cases().map(smoothed),
+    **{f"both ways by {balance}": _any_two_domains(balance) for balance in ("pixel", "class")},
     **{
         f"{similarity} logits": contrast_cases(similarity=similarity, spoilt=None).map(logits)
         for similarity in SIMILARITIES
@@ -228,7 +281,7 @@ def _of_pixels(build: Callable[..., Call], **fixed: Any) -> Callable[..., Call]:
 def _pairs(layout: str = "contiguous", dtype: torch.dtype = torch.float32, **how: Any) -> Call:
     laid = "transposed" if layout == "channels_last" else layout
     both = {"layout": laid, "key_layout": laid, "dtype": dtype, "key_dtype": dtype}
-    return pairs(pair_cases.Case(**both, **how))
+    return pairs(pair_cases.Case(**{**both, **how}))
 
 
 MEANS = st.one_of([calls for name, calls in ANY.items() if "means" in name])
@@ -238,14 +291,20 @@ MEANS = st.one_of([calls for name, calls in ANY.items() if "means" in name])
 PLAIN: dict[str, Callable[..., Call]] = {
     "contrast": _of_pixels(contrast),
     "contrast of soft targets": _of_pixels(contrast, soft=True),
+    "smoothed contrast": _of_pixels(smoothed),
     "logits": _of_pixels(logits),
-    "class means": _of_pixels(class_means),
-    "unit class means": _of_pixels(lambda case: class_means(case, normalize=True)),
+    "class means": _of_pixels(lambda case: class_means(case, more=1)),
+    "unit class means": _of_pixels(lambda case: class_means(case, normalize=True, more=1)),
     "distribution": _of_pixels(distribution, similarity="dot", temperature=1.0),
+    "both ways": _of_pixels(both_ways),
+    "balanced pairs of images": _of_pixels(
+        lambda case: both_ways(case, pairwise=True, balance="class")
+    ),
     "pairs": _pairs,
     "upsampled": lambda **how: upsampled(upsampled_cases.Case(**how)),
 }
 """By dtype, layout, reduction and whatever else the case of the operator has."""
 OF_PIXELS = [name for name in PLAIN if name not in ("pairs", "upsampled")]
 OF_LABELS = [name for name in PLAIN if name not in ("logits", "contrast of soft targets")]
-REDUCED = [name for name in PLAIN if "means" not in name and name != "logits"]
+OF_DOMAINS = ["both ways", "balanced pairs of images"]
+REDUCED = [name for name in PLAIN if "means" not in name and name not in ("logits", *OF_DOMAINS)]

@@ -33,6 +33,7 @@ CALLS: dict[str, Tempered] = {
     "euclidean": _tempered("mean", similarity="euclidean"),
     "soft": _tempered("soft mean"),
     "weighted": _tempered("weighted mean"),
+    "smoothed": _tempered("smoothed"),
     "logits": _logits,
     "pairs": _tempered("pairs"),
     "dot pairs": _tempered("pairs", similarity="dot", reduction="sum"),
@@ -41,6 +42,7 @@ CALLS: dict[str, Tempered] = {
     "distribution": _tempered("distribution"),
     "raw distribution": _tempered("distribution none"),
     "bidirectional": _tempered("bidirectional"),
+    "balanced": _tempered("balanced"),
     "whole batches": _tempered("bidirectional", pairwise=False, absent="floor"),
     "spread": _spread,
 }

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -45,15 +46,29 @@ def _rectified(logits: Tensor, labels: Tensor) -> Tensor:
     return pc.rectify(logits.softmax(1), (2 * logits).softmax(1))
 
 
+def _upsampled(volume: bool, logits: Tensor, labels: Tensor, **settings: Any) -> Tensor:
+    """With a weight of each class that is there, in labels twice as wide, of slices or maps."""
+    weight = torch.tensor([0.5, 2.0, 7.0, 0.0, 7.0])
+    weight = weight if logits.shape[1] == len(weight) else weight[KEPT]
+    if volume:
+        logits, labels = logits[:, :, None], labels[:, None].expand(-1, 2, -1, -1)
+    wide = labels.repeat_interleave(2, dim=-1)
+    return pc.upsampled_cross_entropy(logits, wide, class_weight=weight, **settings)
+
+
 CALLS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "entropy": lambda logits, labels: pc.entropy(logits),
     "mrkld": lambda logits, labels: pc.mrkld(logits),
     "symmetric": lambda logits, labels: pc.symmetric_cross_entropy(logits, labels),
     "agreement": lambda logits, labels: pc.similarity_kl(logits, logits.detach().flip(0)),
-    "upsampled": lambda logits, labels: pc.upsampled_cross_entropy(logits, labels),
-    "upsampled naive": lambda logits, labels: pc.upsampled_cross_entropy(
-        logits, labels, backend="naive"
-    ),
+    **{
+        f"upsampled {backend} {smoothing} {reduction}{' volume' * volume}": partial(
+            _upsampled, volume, label_smoothing=smoothing, reduction=reduction, backend=backend
+        )
+        for backend in BACKENDS
+        for smoothing, reduction in ((0.0, "mean"), (0.3, "mean"), (0.3, "sum"))
+        for volume in (False, True)
+    },
     "subclass maximum": _subclass_max,
     "rectified": _rectified,
     "assigned": lambda logits, labels: pc.sinkhorn(logits) + 0 * logits.nan_to_num(neginf=0),
@@ -64,6 +79,8 @@ CALLS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 @given(seed=seeds)
 def test_absent_classes_might_as_well_not_be_there(name: str, seed: int) -> None:
     given_labels = KEPT[labels(seed, among=len(KEPT)).clamp_max(len(KEPT) - 1)]
+    if name.startswith("upsampled"):
+        given_labels = labels(seed)
     results = []
     for logits, classes in (
         (scores(seed), given_labels),
@@ -81,6 +98,15 @@ def test_absent_classes_might_as_well_not_be_there(name: str, seed: int) -> None
     torch.testing.assert_close(value, expected, rtol=1e-12, atol=1e-12)
     assert (gradient[:, ~PRESENT] == 0).all()
     torch.testing.assert_close(gradient[:, PRESENT], its_gradient, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["entropy", "mrkld", "symmetric", "agreement"])
+def test_pixels_without_any_class_are_ignored(name: str) -> None:
+    logits = torch.full((3, 4), -torch.inf, requires_grad=True)
+    value = CALLS[name](logits, torch.tensor([0, 1, 0]))
+    (gradient,) = torch.autograd.grad(value, logits)
+    assert value.item() == 0
+    assert not gradient.any()
 
 
 @given(seed=seeds)

@@ -11,9 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from protocontrast import ClassPrototypes, PrototypeBank, class_prototypes, naive
+from protocontrast import (
+    ClassPrototypes,
+    PrototypeBank,
+    class_prototypes,
+    class_statistics,
+    naive,
+)
 
 RULES = ["ema", "cumulative", "replace"]
+KINDS: list[dict[str, Any]] = [
+    *({"normalize": one} for one in (False, "features", "prototypes")),
+    *({"normalize": one, "variance": True} for one in (False, "features")),
+]
+with_or_without = pytest.mark.parametrize("variance", [False, True])
 NORMALIZE = [False, "features", "prototypes"]
 
 
@@ -32,28 +43,37 @@ def batch(seed: int, classes: int = 3, pixels: int = 40) -> tuple[Tensor, Tensor
     return features, labels
 
 
+def assert_latest(bank: PrototypeBank, features: Tensor, labels: Tensor) -> None:
+    """The bank holds what one batch alone shows."""
+    stats = class_statistics(features, labels, 3)
+    assert torch.equal(bank.prototypes, stats.mean)
+    assert bank.variance is None or torch.equal(bank.variance, stats.variance)
+
+
+@with_or_without
 @pytest.mark.parametrize("momentum", [0.0, 0.9, 1.0])
 @pytest.mark.parametrize("rule", RULES)
-def test_first_touch_copies(rule: Any, momentum: float) -> None:
-    bank = PrototypeBank(3, 5, rule=rule, momentum=momentum)
+def test_first_touch_copies(rule: Any, momentum: float, variance: bool) -> None:
+    bank = PrototypeBank(3, 5, rule=rule, momentum=momentum, variance=variance)
     features, labels = batch(0, classes=2)
     stats = bank.update(features, labels)
-    assert torch.equal(bank.prototypes, stats.mean)
+    assert_latest(bank, features, labels)
     assert torch.equal(stats.mean, class_prototypes(features, labels, 3).mean)
     assert bank.present.tolist() == [True, True, False]
     assert torch.equal(bank.count, stats.count.double())
 
 
-@pytest.mark.parametrize("normalize", NORMALIZE)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rule", RULES)
-def test_absent_classes_stay_bit_identical(rule: Any, normalize: Any) -> None:
-    bank = PrototypeBank(3, 5, rule=rule, momentum=0.37, normalize=normalize)
+def test_absent_classes_stay_bit_identical(rule: Any, kind: dict[str, Any]) -> None:
+    settings = {"rule": rule, "momentum": 0.37, **kind}
+    bank = PrototypeBank(3, 5, **settings)
     bank.update(*batch(0))
     for seed in range(1, 6):
         before = {name: value.clone() for name, value in bank.named_buffers()}
         bank.update(*batch(seed, classes=2))
-        for name in ("prototypes", "count", "present", "skipped"):
-            assert torch.equal(getattr(bank, name)[2], before[name][2])
+        for name, value in bank.named_buffers():
+            assert torch.equal(value[2], before[name][2])
         assert not torch.equal(bank.prototypes[:2], before["prototypes"][:2])
 
 
@@ -91,37 +111,34 @@ def test_half_lives(momentum: float, steps: int, reached: float) -> None:
     assert bank.prototypes.item() / 8 == pytest.approx(reached, abs=1e-5)
 
 
-def test_momentum_one_never_changes_and_zero_replaces() -> None:
-    frozen, latest = PrototypeBank(3, 5, momentum=1.0), PrototypeBank(3, 5, momentum=0.0)
-    first = frozen.update(*batch(0)).mean
-    latest.update(*batch(0))
-    for seed in range(1, 4):
-        frozen.update(*batch(seed))
-        mean = latest.update(*batch(seed)).mean
-        assert torch.equal(frozen.prototypes, first)
-        assert torch.equal(latest.prototypes, mean)
+@with_or_without
+def test_momentum_one_never_changes_zero_and_replace_take_the_latest(variance: bool) -> None:
+    frozen, latest = (PrototypeBank(3, 5, momentum=m, variance=variance) for m in (1.0, 0.0))
+    rule = PrototypeBank(3, 5, rule="replace", momentum=0.9, variance=variance)
+    for seed in range(4):
+        for bank in (frozen, latest, rule):
+            bank.update(*batch(seed))
+        assert_latest(frozen, *batch(0))
+        for bank in (latest, rule):
+            assert_latest(bank, *batch(seed))
 
 
+@with_or_without
 @given(order=st.permutations(range(4)), cuts=st.lists(st.integers(0, 160), max_size=5))
-def test_cumulative_is_the_pooled_mean_in_any_split_and_order(
-    order: list[int], cuts: list[int]
+def test_cumulative_is_the_pool_in_any_split_and_order(
+    variance: bool, order: list[int], cuts: list[int]
 ) -> None:
     parts = [batch(seed) for seed in order]
     features, labels = (torch.cat(column) for column in zip(*parts, strict=True))
-    pooled = class_prototypes(features, labels, 3)
-    bank = PrototypeBank(3, 5, rule="cumulative")
+    pooled = class_statistics(features, labels, 3)
+    bank = PrototypeBank(3, 5, rule="cumulative", variance=variance)
     edges = [0, *sorted(cuts), len(labels)]
     for start, stop in pairwise(edges):
         bank.update(features[start:stop], labels[start:stop])
     torch.testing.assert_close(bank.prototypes, pooled.mean, rtol=1e-5, atol=1e-6)
     assert torch.equal(bank.count, pooled.count.double())
-
-
-def test_replace_takes_the_latest() -> None:
-    bank = PrototypeBank(2, 1, rule="replace", momentum=0.9)
-    for value in (1.0, 5.0, -2.0):
-        bank.update_from(stats_of(value, None))
-        assert bank.prototypes.tolist() == [[value], [0.0]]
+    if bank.variance is not None:
+        torch.testing.assert_close(bank.variance, pooled.variance, rtol=1e-5, atol=1e-6)
 
 
 def test_counts_add_up_beyond_what_float32_counts() -> None:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from protocontrast import ClassPrototypes, PrototypeBank, class_prototypes
+from protocontrast import ClassPrototypes, PrototypeBank, class_prototypes, class_statistics
+from tests.test_bank import KINDS
 
 CLASSES, DIM = 3, 5
 
@@ -21,6 +22,12 @@ def images(seed: int, number: int = 3, classes: int = CLASSES) -> tuple[Tensor, 
     labels = torch.randint(0, classes, (number, 4, 4), generator=random)
     labels[torch.rand(number, 4, 4, generator=random) < 0.3] = 255
     return features, labels
+
+
+def stats_for(bank: PrototypeBank, features: Tensor, labels: Tensor) -> Any:
+    """Of a batch, as the bank takes them."""
+    take = class_prototypes if bank.variance is None else class_statistics
+    return take(features, labels, CLASSES, normalize=bank.normalize == "features")
 
 
 def test_each_image_counts_once() -> None:
@@ -63,12 +70,12 @@ def test_no_images() -> None:
 @pytest.mark.parametrize("rule", ["ema", "cumulative", "replace"])
 @given(
     parts=st.lists(st.tuples(st.integers(0, 99), st.integers(0, 3)), min_size=1, max_size=4),
-    normalize=st.sampled_from([False, "features", "prototypes"]),
+    kind=st.sampled_from(KINDS),
 )
 def test_micro_batches_equal_their_union(
-    rule: Any, parts: list[tuple[int, int]], normalize: Any
+    rule: Any, parts: list[tuple[int, int]], kind: dict[str, Any]
 ) -> None:
-    settings = {"rule": rule, "momentum": 0.6, "normalize": normalize}
+    settings = {"rule": rule, "momentum": 0.6, **kind}
     whole, split = PrototypeBank(CLASSES, DIM, **settings), PrototypeBank(CLASSES, DIM, **settings)
     for bank in (whole, split):
         bank.update(*images(100))
@@ -76,8 +83,7 @@ def test_micro_batches_equal_their_union(
     union = [torch.cat(column) for column in zip(*batches, strict=True)]
     expected = whole.update(*union)
     for features, labels in batches:
-        units = normalize == "features"
-        split.accumulate(class_prototypes(features, labels, CLASSES, normalize=units))
+        split.accumulate(stats_for(split, features, labels))
     shared = split.commit()
     torch.testing.assert_close(shared.mean, expected.mean.double(), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(shared.count, expected.count.double())
@@ -132,11 +138,11 @@ def test_an_update_between_leaves_what_is_pending() -> None:
 
 
 @pytest.mark.parametrize("rule", ["ema", "cumulative", "replace"])
-@pytest.mark.parametrize("normalize", [False, "features", "prototypes"])
-def test_fit_is_the_exact_pooled_mean(rule: Any, normalize: Any) -> None:
-    bank = PrototypeBank(CLASSES, DIM, rule=rule, momentum=1.0, normalize=normalize)
+@pytest.mark.parametrize("kind", KINDS)
+def test_fit_is_the_exact_pool(rule: Any, kind: dict[str, Any]) -> None:
+    bank = PrototypeBank(CLASSES, DIM, rule=rule, momentum=1.0, **kind)
     bank.update(*images(9))
-    bank.accumulate(class_prototypes(*images(8), CLASSES))
+    bank.accumulate(stats_for(bank, *images(8)))
     bank.skipped += 1
     batches = [images(seed, number=1 + seed) for seed in range(4)]
 
@@ -145,12 +151,14 @@ def test_fit_is_the_exact_pooled_mean(rule: Any, normalize: Any) -> None:
 
     assert bank.fit(loader()) is bank
     features, labels = (torch.cat(column) for column in zip(*batches, strict=True))
-    pooled = class_prototypes(features.double(), labels, CLASSES, normalize=normalize == "features")
+    pooled = stats_for(bank, features.double(), labels)
     rows = pooled.mean
-    if normalize == "prototypes":
+    if bank.normalize == "prototypes":
         rows = rows / rows.norm(dim=1, keepdim=True)
     torch.testing.assert_close(bank.prototypes, rows.float())
     assert torch.equal(bank.count, pooled.count)
+    if bank.variance is not None:
+        torch.testing.assert_close(bank.variance, pooled.variance.float())
     assert not bank.skipped.any()
     assert not bank.pending_sum.any()
 

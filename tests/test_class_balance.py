@@ -19,9 +19,8 @@ from protocontrast import (
 )
 from protocontrast.eager.similarity import Similarity
 from protocontrast.functional.maps import WHOLE_CLASS, class_counts, equal_weights, target_counts
-from tests.agreement import assert_agrees
 from tests.bicl_steps import batch, made
-from tests.strategies import NAN, label_map, normal, seeds
+from tests.strategies import label_map, normal, seeds
 
 SIDES = ("source_features", "target_features")
 BACKENDS = ["eager", "naive"]
@@ -187,40 +186,6 @@ def test_classes_of_one_size_are_the_mean_over_pixels() -> None:
     torch.testing.assert_close(*found)
 
 
-@given(data=st.data())
-def test_eager_equals_naive(data: st.DataObject) -> None:
-    grid = data.draw(st.sampled_from([(9, 7), (40,), (2, 5, 4)]))
-    dtype = data.draw(st.sampled_from([torch.float64, torch.float32, torch.bfloat16]))
-    call = call_of(
-        data.draw(seeds), (2, 16, *grid), grid, pairwise=data.draw(st.booleans()),
-        absent=data.draw(st.sampled_from(["mask", "floor"])),
-    )  # fmt: skip
-    call |= {side: call[side].detach().to(dtype) for side in SIDES}
-    # Class means of few pixels may be short, which magnifies rounding in their gradient.
-    assert_agrees(
-        bidirectional_contrast, call, SIDES, scales={"value": 20.0, **dict.fromkeys(SIDES, 5000.0)}
-    )
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_ignored_pixels_may_hold_anything(backend: str) -> None:
-    call = call_of(1, (2, 8, 9, 7), (9, 7), pairwise=False, backend=backend)
-    expected = bidirectional_contrast(**call).loss
-    for side in ("source", "target"):
-        ignored = (call[f"{side}_labels"] == 255)[:, None]
-        features = torch.where(ignored, NAN, call[f"{side}_features"].detach())
-        call[f"{side}_features"] = features.requires_grad_()
-    found = bidirectional_contrast(**call).loss
-    torch.testing.assert_close(found, expected)
-    for gradient in torch.autograd.grad(found, [call[side] for side in SIDES]):
-        assert torch.isfinite(gradient).all()
-
-
-def test_it_is_one_node() -> None:
-    found = bidirectional_contrast(**call_of(1, (2, 8, 9, 7), (9, 7)))
-    assert found.target_to_source.grad_fn is found.source_to_target.grad_fn
-
-
 def several(seed: int, kind: str) -> tuple[list[Tensor], list[Tensor]]:
     """Maps two times as high and wide, so that some classes have 20 pixels; and their features."""
     maps = [
@@ -263,51 +228,6 @@ def test_bicl_reads_the_features_of_grid_labels_once(
     assert all(gradient.any() for gradient in torch.autograd.grad(loss, leaves))
 
 
-@pytest.mark.parametrize("pairwise", [True, False])
-def test_a_learnt_temperature(pairwise: bool) -> None:
-    call = call_of(1, (2, 8, 9, 7), (18, 14), pairwise=pairwise)
-    leaves = [*(call[side] for side in SIDES), torch.tensor(0.3, requires_grad=True)]
-    found = []
-    for backend in BACKENDS:
-        loss = bidirectional_contrast(**call, temperature=leaves[2], backend=backend).loss
-        found.append([loss, *torch.autograd.grad(loss, leaves)])
-    plain = bidirectional_contrast(**call, temperature=0.3).loss
-    torch.testing.assert_close(found[0][0], plain, rtol=1e-6, atol=0)
-    torch.testing.assert_close(*found)
-
-
-def test_autocast_and_half_precision() -> None:
-    call = call_of(1, (2, 8, 9, 7), (18, 14))
-    truth = bidirectional_contrast(**call).loss.item()
-    for dtype in (torch.float16, torch.bfloat16):
-        narrow = call | {side: call[side].detach().to(dtype).requires_grad_() for side in SIDES}
-        with torch.autocast("cpu", dtype):
-            loss = bidirectional_contrast(**narrow).loss
-        assert loss.dtype == torch.float32
-        assert loss.item() == pytest.approx(truth, rel=0.02)
-        for gradient in torch.autograd.grad(loss, [narrow[side] for side in SIDES]):
-            assert gradient.dtype == dtype
-            assert gradient.isfinite().all()
-            assert gradient.any()
-
-
-def test_func_grad_and_vmap() -> None:
-    call = call_of(1, (3, 8, 5, 7), (5, 7))
-    features = [call[side].detach() for side in SIDES]
-    labels = call["source_labels"], call["target_labels"]
-
-    def loss(source: Tensor, target: Tensor, of_source: Tensor, of_target: Tensor) -> Tensor:
-        domains = source[None], of_source[None], target[None], of_target[None]
-        return bidirectional_contrast(*domains, num_classes=CLASSES, balance="class").loss
-
-    found = torch.func.vmap(torch.func.grad(loss, argnums=(0, 1)))(*features, *labels)
-    total = bidirectional_contrast(**call).loss * 3
-    for one, other in zip(
-        found, torch.autograd.grad(total, [call[side] for side in SIDES]), strict=True
-    ):
-        torch.testing.assert_close(one, other)
-
-
 def test_another_balance_is_refused() -> None:
     call = call_of(1, (2, 8, 9, 7), (9, 7)) | {"balance": "pair"}
     makers = {
@@ -326,4 +246,3 @@ def test_class_counts_are_those_of_a_loop(values: list[int], num_classes: int) -
     labels = torch.tensor([values, values[::-1]], dtype=torch.int64)
     expected = [[values.count(c) for c in range(num_classes)]] * 2
     assert class_counts(labels, num_classes).tolist() == expected
-    assert class_counts(labels.to("meta"), num_classes).shape == (2, num_classes)

@@ -4,106 +4,12 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
 from torch import Tensor
 
 from protocontrast import ClassPrototypes, class_prototypes
-from tests.agreement import values_and_gradients
-from tests.operator_calls import MEANS
-from tests.strategies import LABEL_DTYPES, NAN, label_map, normal, pixel_shape, weights
+from tests.strategies import NAN, label_map, normal, pixel_shape, weights
 
 BACKENDS = ["eager", "naive"]
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-@given(call=MEANS.map(lambda drawn: drawn.given))
-def test_ignored_pixels_are_never_read(backend: str, call: dict[str, Any]) -> None:
-    ignored = call["labels"].long() == call["ignore_index"]
-    weight = call["pixel_weight"]
-    if weight is not None:
-        call["pixel_weight"] = torch.where(ignored, NAN, weight)
-        ignored = ignored | (weight == 0)
-    clean = {**call, "features": call["features"].contiguous(), "backend": backend}
-    spoilt = clean["features"].clone()
-    columns = spoilt if spoilt.dim() == 2 else spoilt.movedim(1, -1)
-    columns[ignored] = NAN
-    results = [
-        values_and_gradients(class_prototypes, {**clean, "features": features}, ["features"], 0)
-        for features in (clean["features"], spoilt)
-    ]
-    (values, gradients), (spoilt_values, spoilt_gradients) = results
-    torch.testing.assert_close(spoilt_values, values, rtol=1e-5, atol=1e-5)
-    gradient = spoilt_gradients["features"]
-    assert torch.isfinite(gradient).all()
-    torch.testing.assert_close(gradient, gradients["features"], rtol=1e-2, atol=1e-5)
-    columns = gradient if gradient.dim() == 2 else gradient.movedim(1, -1)
-    assert (columns[ignored] == 0).all()
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize(("dtype", "ignore_index"), LABEL_DTYPES)
-def test_a_spoilt_ignored_pixel_under_every_label_dtype(
-    dtype: torch.dtype, ignore_index: int, backend: str
-) -> None:
-    features = normal(0, (4, 3), torch.float32)
-    labels = torch.tensor([1, 1, 2, 1])
-    clean = class_prototypes(features[[0, 2, 3]], labels[[0, 2, 3]], 3)
-    features[1] = NAN
-    weight = torch.tensor([1.0, 0.0, 1.0, 1.0])
-    for ignored, weighted in ((ignore_index, None), (1, weight)):
-        if torch.iinfo(dtype).min <= ignored <= torch.iinfo(dtype).max:
-            labels[1] = ignored
-            found = class_prototypes(
-                features, labels.to(dtype), 3, pixel_weight=weighted, ignore_index=ignore_index,
-                backend=backend,
-            )  # fmt: skip
-            torch.testing.assert_close(found.mean, clean.mean)
-            assert torch.equal(found.count, clean.count)
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_an_infinity_stays_in_its_channel_beside_an_ignored_pixel_of_nan(
-    dtype: torch.dtype, backend: str
-) -> None:
-    features, labels = normal(0, (12, 3), dtype), torch.arange(12) % 4
-    labels[7] = 255
-    expected = class_prototypes(features, labels, 4).mean
-    expected[1, 1] = torch.inf
-    features[5, 1], features[7] = torch.inf, NAN
-    found = class_prototypes(features, labels, 4, backend=backend).mean
-    torch.testing.assert_close(found, expected)
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("shortest", [1e-30, 1e-20, 1.0])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_short_pixels_have_a_direction_beside_some_of_no_length(
-    dtype: torch.dtype, shortest: float, backend: str
-) -> None:
-    features, labels = normal(0, (12, 3), dtype), torch.arange(12) % 4
-    features[4:6] = features[4:6].double().mul(shortest).to(dtype)
-    features[7:9] = 0
-    found = class_prototypes(features, labels, 4, normalize=True, backend=backend)
-    unit = torch.nn.functional.normalize(features.double(), dim=1, eps=1e-300)
-    expected = class_prototypes(unit, labels, 4, backend="naive")
-    torch.testing.assert_close(found.mean.double(), expected.mean, rtol=1e-3, atol=1e-3)
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("normalize", [False, True])
-@pytest.mark.parametrize("spoiler", [NAN, float("inf"), -float("inf")])
-def test_a_spoilt_pixel_spoils_its_own_class_alone(
-    spoiler: float, normalize: bool, backend: str
-) -> None:
-    features, labels = normal(0, (12, 3), torch.float32), torch.arange(12) % 4
-    features[5, 1] = spoiler
-    clean = class_prototypes(features[labels != 1], labels[labels != 1], 4, normalize=normalize)
-    found = class_prototypes(features, labels, 4, normalize=normalize, backend=backend)
-    assert not torch.isfinite(found.mean[1]).all()
-    assert found.count.tolist() == [3, 3, 3, 3]
-    others = [0, 2, 3]
-    torch.testing.assert_close(found.mean[others], clean.mean[others])
 
 
 def test_the_result_names_its_parts() -> None:
@@ -180,21 +86,6 @@ def _upstream_of_a_class(
     spoilt[(..., *row)] = value
     expected, found = (gradient_of(mean, features, each) for each in (upstream, spoilt))
     return expected, found, labels
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("value", [NAN, float("inf")])
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("per_image", [False, True])
-@pytest.mark.parametrize("normalize", [False, True])
-def test_the_upstream_gradient_of_an_absent_class_goes_nowhere(
-    normalize: bool, per_image: bool, weighted: bool, value: float, backend: Any
-) -> None:
-    expected, found, _ = _upstream_of_a_class(
-        (3, slice(None)), value, backend,
-        weighted=weighted, per_image=per_image, normalize=normalize,
-    )  # fmt: skip
-    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

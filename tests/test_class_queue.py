@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from protocontrast import ClassQueue, class_prototypes
-from tests.strategies import LABEL_DTYPES, NAN, label_map, laid_out, layouts, normal, seeds
+from tests.strategies import NAN, label_map, normal, seeds
 
 
 def contents(queue: ClassQueue, c: int) -> list[list[float]]:
@@ -62,20 +62,6 @@ def test_it_is_a_deque_per_class(length: int, pushes: list[tuple[int, int, int |
         assert sorted(held) == sorted(model.rows[c])
     assert torch.equal(valid, labels != 255)
     assert not keys[~valid].any()
-
-
-@given(seed=seeds, layout=layouts, form=st.sampled_from([(2, 3, 5, 4), (2, 3, 20), (40, 3)]))
-def test_any_form_and_label_dtype(seed: int, layout: str, form: tuple[int, ...]) -> None:
-    dtype, ignore_index = LABEL_DTYPES[seed % len(LABEL_DTYPES)]
-    features = laid_out(normal(seed, form, torch.float32), layout)
-    labels = label_map(seed, (form[0], *form[2:]), 4, "mixed", dtype, ignore_index)
-    found, expected = ClassQueue(4, 6, 3), ClassQueue(4, 6, 3)
-    found.push(features, labels, ignore_index=ignore_index)
-    rows = features if features.dim() == 2 else features.flatten(2).transpose(1, 2).flatten(0, 1)
-    wide = labels.long().flatten()
-    expected.push(rows, torch.where(wide == ignore_index, 255, wide))
-    for name, value in expected.state_dict().items():
-        assert torch.equal(found.state_dict()[name], value)
 
 
 def test_picks_lie_at_equal_distances() -> None:

@@ -66,7 +66,9 @@ def label_maps() -> list[Tensor]:
     return [labels, torch.where(labels == 255, 0, labels), torch.full_like(labels, 255)]
 
 
-@pytest.mark.parametrize("name", ["mean", "none", "logits", "unit class means", "upsampled"])
+@pytest.mark.parametrize(
+    "name", ["mean", "none", "smoothed", "logits", "unit class means", "upsampled"]
+)
 def test_forward_and_backward(name: str) -> None:
     features, _, prototypes = scene(torch.float32)
     wanted = [0, 2] if name in READS_PROTOTYPES else [0]
@@ -119,16 +121,6 @@ def test_labels_at_image_resolution(balance: Any) -> None:
         return pc.bidirectional_contrast(f, labels, *other, num_classes=3, balance=balance).loss
 
     both_ways(loss, compiled(loss), (features,), [0])
-
-
-def test_transfer() -> None:
-    features, _, prototypes = scene(torch.float32)
-    expected = pc.transfer_labels(features, prototypes, threshold=0.5)
-    got = compiled(lambda f, p: tuple(pc.transfer_labels(f, p, threshold=0.5)))(
-        features, prototypes
-    )
-    assert torch.equal(got[0], expected.labels)
-    assert torch.equal(got[1], expected.confidence)
 
 
 @pytest.mark.parametrize("name", ["mean", "class means"])

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor
 import protocontrast as pc
 from tests.bad_arguments import calls
 from tests.differentiable import CALLS, scene
+from tests.stateful import STATES, made, moved
 from tests.test_bad_arguments import tensors
 
 MAPS = scene(torch.float32).features.reshape(2, 4, 3, 2)
@@ -21,7 +23,9 @@ LOGITS = MAPS[:, :3]
 SURE = LOGITS.softmax(dim=1)
 
 
-DEFAULTS_OF_THEIR_OWN = ("weighted mean", "weighted none", "pairs none", "bidirectional")
+DEFAULTS_OF_THEIR_OWN = (
+    *("weighted mean", "weighted none", "pairs none", "bidirectional", "balanced"),
+)
 """Calls whose weights or features are written in the default dtype by the tests themselves."""
 
 
@@ -81,79 +85,26 @@ def of_each_function(name: str, **settings: Any) -> list[Tensor]:
     return [result, *(one for one in gradients if one is not None)]
 
 
-def bank(**settings: Any) -> torch.nn.Module:
-    made = pc.PrototypeBank(3, 4, momentum=0.6, **settings)
-    for shift in (0.0, 0.1):
-        made.update(MAPS + shift, LABELS)
-    return made
-
-
-def bias() -> torch.nn.Module:
-    made = pc.DomainBias(3, 4, momentum=0.6)
-    for share in (0.1, 0.2):
-        made.update(ROWS, share * ROWS, torch.tensor([True, False, True]))
-    return made
-
-
-def queue() -> torch.nn.Module:
-    made = pc.ClassQueue(3, 2, 4)
-    made.push(MAPS, LABELS)
-    return made
-
-
-def picked_queue() -> torch.nn.Module:
+def picked_queue() -> tuple[torch.nn.Module, list[Tensor]]:
     """More picks than bfloat16 can number."""
     made = pc.ClassQueue(1, 400, 1)
     features = torch.arange(1000, dtype=torch.float32)[:, None]
     made.push(features, torch.zeros(1000, dtype=torch.int64), per_class=400)
-    return made
+    return made, [*made.read()]
 
 
-def thresholds(**settings: Any) -> torch.nn.Module:
-    made = pc.ClassThresholds(3, **settings)
-    for probabilities in (SURE, SURE.flip(0)):
-        made.update(probabilities)
-    return made
+def stepped(text: str) -> tuple[torch.nn.Module, list[Tensor]]:
+    """A module after two steps, and their results."""
+    module = made(text)
+    results = [one for seed in range(2) for one in moved(module, seed)]
+    if isinstance(module, pc.ClassThresholds):
+        results += [module.thresholds(), module.confidence(), *module.select(SURE)]
+    return module, results
 
 
-def balance() -> torch.nn.Module:
-    made = pc.LogitBalance(3, 2, pixels=2)
-    for logits in (LOGITS, LOGITS.flip(0)):
-        made.update(logits, LABELS)
-    return made
-
-
-def bicl(**settings: Any) -> tuple[pc.BiCL, list[Tensor]]:
-    made = pc.BiCL(3, 4, threshold=0.5, momentum=0.6, bias_momentum=0.6, **settings)
-    results: list[Tensor] = []
-    for shift in (0.0, 0.1):
-        results += made(MAPS + shift, FINE, MAPS.flip(0) + shift, LABELS)
-    return made, results
-
-
-def module_with_results(name: str) -> tuple[torch.nn.Module, list[Tensor]]:
-    if name.startswith("bicl"):
-        return bicl(**{"bicl": {}, "bicl batch": {"prototypes": "batch"}}[name])
-    made = MODULES[name]()
-    if isinstance(made, pc.ClassThresholds):
-        return made, [made.thresholds(), made.confidence(), *made.select(SURE)]
-    if isinstance(made, pc.LogitBalance):
-        return made, [made.delta(LOGITS, LABELS), made(LOGITS, LABELS)]
-    if isinstance(made, pc.ClassQueue):
-        return made, [*made.read()]
-    return made, []
-
-
-MODULES: dict[str, Callable[[], torch.nn.Module]] = {
-    "bank": bank,
-    "bank with variance": lambda: bank(variance=True, rule="cumulative"),
-    "unit bank": lambda: bank(normalize="prototypes"),
-    "bias": bias,
-    "queue": queue,
+MODULES: dict[str, Callable[[], tuple[torch.nn.Module, list[Tensor]]]] = {
+    **{text: partial(stepped, text) for text in STATES},
     "queue of picks": picked_queue,
-    "thresholds": thresholds,
-    "moving thresholds": lambda: thresholds(momentum=0.9),
-    "balance": balance,
 }
 
 
@@ -181,11 +132,11 @@ class TestDefault:
             found = of_each_function(name, backend=backend)
         assert_same(found, expected)
 
-    @pytest.mark.parametrize("name", [*MODULES, "bicl", "bicl batch"])
+    @pytest.mark.parametrize("name", MODULES)
     def test_modules(self, name: str, dtype: torch.dtype) -> None:
-        module, results = module_with_results(name)
+        module, results = MODULES[name]()
         with default_dtype(dtype):
-            twin, again = module_with_results(name)
+            twin, again = MODULES[name]()
         assert [*twin.state_dict()] == [*module.state_dict()]
         assert_same([*twin.state_dict().values()], [*module.state_dict().values()])
         assert_same(again, results)

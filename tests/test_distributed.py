@@ -149,25 +149,38 @@ def halves(seed: int, rank: int | None) -> tuple[Tensor, Tensor, Tensor, Tensor 
 
 
 def bicl_rank(rank: int | None) -> list[Any]:
+    """Of each setting and step: the state, the output, and gradients of both domains.
+
+    Behind the last step there is an evaluation, in which nobody meets.
+    """
     seen = []
-    for settings in SETTINGS:
+    for settings in SETTINGS + BALANCED:
         bicl = BiCL(CLASSES, DIM, threshold=0.6, temperature=0.2, momentum=0.6, **settings)
         bicl.double()
         for seed in range(4):
             source, labels, target, static = halves(seed, rank)
-            leaf = target.clone().requires_grad_()
-            out = bicl(source, labels, leaf, static)
-            (gradient,) = torch.autograd.grad(out.loss, leaf)
+            leaves = [source.clone().requires_grad_(), target.clone().requires_grad_()]
+            out = bicl(leaves[0], labels, leaves[1], static)
+            gradients = torch.autograd.grad(out.loss, leaves)
             state = {name: value.clone() for name, value in bicl.state_dict().items()}
-            seen.append((state, tuple(value.detach() for value in out), gradient))
+            seen.append((state, tuple(value.detach() for value in out), gradients))
+        seen.append(bicl.eval()(source, labels, target, static)[:3])
     return seen
 
 
+EACH = 4 + 1
+"""What a setting has to show, the evaluation last."""
+PIXELWISE = len(SETTINGS) * EACH
+
+
+def steps_of(seen: list[Any]) -> list[Any]:
+    return [one for place, one in enumerate(seen) if place % EACH != EACH - 1]
+
+
 def test_bicl_shares_state_and_keeps_its_loss(ranks: list[Any]) -> None:
-    first, second = (seen["bicl"] for seen in ranks)
-    alone = bicl_rank(None)
+    given = *(seen["bicl"][:PIXELWISE] for seen in ranks), bicl_rank(None)[:PIXELWISE]
     differing = 0
-    for mine, theirs, whole in zip(first, second, alone, strict=True):
+    for mine, theirs, whole in zip(*map(steps_of, given), strict=True):
         torch.testing.assert_close(mine[0], theirs[0], rtol=0, atol=0)
         torch.testing.assert_close(mine[0], whole[0], rtol=1e-9, atol=1e-9)
         assert torch.equal(torch.cat([mine[1][3], theirs[1][3]]), whole[1][3])
@@ -180,51 +193,28 @@ def test_bicl_shares_state_and_keeps_its_loss(ranks: list[Any]) -> None:
 def test_a_loss_is_that_of_the_rank_alone_given_the_shared_banks(ranks: list[Any]) -> None:
     for rank, seen in enumerate(each["bicl"] for each in ranks):
         # Of the second setting, "after": the state that the last of four steps started from.
-        before, _, _ = seen[4 + 2]
+        before, _, _ = seen[EACH + 2]
         bicl = BiCL(CLASSES, DIM, threshold=0.6, temperature=0.2, bank_update="after").double()
         bicl.load_state_dict(before)
         source, labels, target, static = halves(3, rank)
         out = bicl.eval()(source, labels, target, static)
-        torch.testing.assert_close(out, seen[4 + 3][1])
+        torch.testing.assert_close(out, seen[EACH + 3][1])
         assert_state_is(bicl, before)
 
 
-def balanced_rank(rank: int | None) -> list[Any]:
-    """Losses and gradients of both domains, of steps with banks balanced by class."""
-    seen = []
-    for settings in BALANCED:
-        bicl = BiCL(CLASSES, DIM, threshold=0.6, temperature=0.2, momentum=0.6, **settings)
-        bicl.double()
-        for seed in range(4):
-            source, labels, target, static = halves(seed, rank)
-            leaves = [source.clone().requires_grad_(), target.clone().requires_grad_()]
-            out = bicl(leaves[0], labels, leaves[1], static)
-            gradients = torch.autograd.grad(out.loss, leaves)
-            seen.append(([value.detach() for value in out[:3]], gradients))
-        # Nobody meets: each rank balances its own pixels.
-        seen.append(bicl.eval()(source, labels, target, static)[:3])
-    return seen
-
-
 def test_balanced_losses_of_two_ranks_have_the_mean_of_their_union(ranks: list[Any]) -> None:
-    alone = balanced_rank(None)
-    steps = [step for step in range(len(alone)) if step % 5 != 4]
-    differing = 0
-    for step in steps:
-        mine, theirs = (seen["balanced"][step] for seen in ranks)
-        losses, gradients = alone[step]
-        for one, other, whole in zip(mine[0], theirs[0], losses, strict=True):
+    given = *(seen["bicl"][PIXELWISE:] for seen in ranks), bicl_rank(None)[PIXELWISE:]
+    steps, differing = [*zip(*map(steps_of, given), strict=True)], 0
+    for mine, theirs, alone in steps:
+        for one, other, whole in zip(mine[1][:3], theirs[1][:3], alone[1][:3], strict=True):
             torch.testing.assert_close((one + other) / 2, whole, rtol=1e-9, atol=1e-9)
             differing += int((one - other).abs() > 1e-3)
-        for one, other, whole in zip(mine[1], theirs[1], gradients, strict=True):
+        for one, other, whole in zip(mine[2], theirs[2], alone[2], strict=True):
             # As DistributedDataParallel does, whose parameters see the sum of all images.
             torch.testing.assert_close(torch.cat([one, other]) / 2, whole, rtol=1e-9, atol=1e-9)
     assert differing > len(steps)
-
-
-def test_a_balanced_evaluation_is_the_rank_s_own(ranks: list[Any]) -> None:
-    alone = balanced_rank(None)[4::5]
-    for mine, theirs, whole in zip(*(seen["balanced"][4::5] for seen in ranks), alone, strict=True):
+    # In an evaluation each rank balances its own pixels.
+    for mine, theirs, whole in zip(*(seen[EACH - 1 :: EACH] for seen in given), strict=True):
         assert abs((mine[0] + theirs[0]) / 2 - whole[0]) > 1e-3
 
 
@@ -297,7 +287,6 @@ def everything(rank: int) -> dict[str, Any]:
     return {
         "bank": bank_rank(rank),
         "bicl": bicl_rank(rank),
-        "balanced": balanced_rank(rank),
         "alone": evaluate_alone(rank),
         "groups": subgroups(rank),
         "queue": queue_rank([rank]),

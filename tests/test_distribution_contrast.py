@@ -10,7 +10,7 @@ from torch import Tensor
 
 from protocontrast import class_statistics, distribution_contrast, pixel_prototype_contrast
 from tests.agreement import values_and_gradients
-from tests.strategies import NAN, label_map, normal, seeds
+from tests.strategies import label_map, normal, seeds
 
 BACKENDS = ["eager", "naive"]
 
@@ -108,24 +108,3 @@ def test_a_unit_gradient_is_orthogonal_to_its_pixel() -> None:
     torch.testing.assert_close(radial, torch.zeros_like(radial), rtol=0, atol=1e-14)
     longer = distribution_contrast(features * 7, *call, temperature=0.5)
     torch.testing.assert_close(longer, loss)
-
-
-@pytest.mark.parametrize("backend", ["eager"])
-def test_a_valid_pixel_that_is_nan_gives_nan_and_an_ignored_one_nothing(backend: str) -> None:
-    features = torch.ones(1, 4, 3)
-    features[0, 2, 1:] = NAN
-    leaves = [value.requires_grad_() for value in (features, torch.eye(4), torch.eye(4))]
-
-    def loss(*labels: int) -> Tensor:
-        return distribution_contrast(
-            leaves[0], torch.tensor([labels]), *leaves[1:], reduction="none", backend=backend
-        )
-
-    found = loss(0, 0, 255)
-    assert torch.isnan(found).tolist() == [[False, True, False]]
-    to_features = torch.autograd.grad(found.sum(), leaves)[0]
-    assert torch.isnan(to_features).all(dim=1).tolist() == [[False, True, False]]
-    assert (to_features[..., 2] == 0).all()
-    upstream = torch.tensor([[1.0, NAN, float("inf")]])
-    for gradient in torch.autograd.grad(loss(0, 255, 255), leaves, upstream):
-        assert gradient.isfinite().all()

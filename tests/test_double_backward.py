@@ -1,12 +1,14 @@
 """A derivative of a gradient raises: a gradient penalty that drops out would be a silent error."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from tests.differentiable import CALLS, ONE_OF_EACH, READS_PROTOTYPES, scene
+from tests.test_operators import CASES
 
 pytestmark = pytest.mark.usefixtures("eager")
 
@@ -24,20 +26,13 @@ def refused(step: Callable[[], object]) -> None:
 
 @pytest.mark.parametrize("name", CALLS)
 def test_a_gradient_penalty(name: str) -> None:
+    """On what made the features, and on the prototypes."""
     features, labels, prototypes = scene()
-    leaf = features.requires_grad_()
-    loss = CALLS[name](leaf, labels, prototypes).sum()
-    (gradient,) = torch.autograd.grad(loss, leaf, create_graph=True)
-    refused(lambda: (loss + gradient.square().sum()).backward())
-
-
-@pytest.mark.parametrize("name", READS_PROTOTYPES)
-def test_a_penalty_on_the_gradient_of_the_prototypes(name: str) -> None:
-    features, labels, prototypes = scene()
-    leaf = prototypes.requires_grad_()
-    loss = CALLS[name](features, labels, leaf).sum()
-    (gradient,) = torch.autograd.grad(loss, leaf, create_graph=True)
-    refused(gradient.sum().backward)
+    made = features.requires_grad_() * 1.5
+    leaves = [made, *[prototypes.requires_grad_()] * (name in READS_PROTOTYPES)]
+    loss = CALLS[name](made, labels, prototypes).sum()
+    for gradient in torch.autograd.grad(loss, leaves, create_graph=True):
+        refused(lambda g=gradient: (loss + g.square().sum()).backward(retain_graph=True))
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -48,16 +43,6 @@ def test_a_derivative_by_the_upstream_gradient(name: str) -> None:
     loss = (CALLS[name](leaf, labels, prototypes) * scale).sum()
     (gradient,) = torch.autograd.grad(loss, leaf, create_graph=True)
     refused(lambda: torch.autograd.grad(gradient.sum(), scale))
-
-
-@pytest.mark.parametrize("name", ONE_OF_EACH)
-def test_a_penalty_through_what_made_the_features(name: str) -> None:
-    features, labels, prototypes = scene()
-    slope = torch.tensor(1.5, dtype=torch.float64, requires_grad=True)
-    made = features * slope
-    loss = CALLS[name](made, labels, prototypes).sum()
-    (gradient,) = torch.autograd.grad(loss, made, create_graph=True)
-    refused(lambda: (loss + gradient.square().sum()).backward())
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -83,27 +68,19 @@ def test_nested_transforms(name: str, outer: Callable[..., Callable[..., Tensor]
     refused(lambda: outer(penalty)(features))
 
 
-# The operators' own arguments, from features and labels, prototypes.
-BARE: dict[str, Callable[..., tuple[object, ...]]] = {
-    "contrast": lambda f, y, p: (
-        f, y, p, None, None, None, None, "cosine", 0.1, False, 255, "eager",
-    ),
-    "logits": lambda f, y, p: (f, p, None, "cosine", 0.1, "eager"),
-    "class_sums": lambda f, y, p: (f, y, None, 3, True, False, 255, "eager"),
-    "distribution_contrast": lambda f, y, p: (
-        f, y, p, p.square(), None, None, None, True, 1.0, 255, "eager",
-    ),
-    "upsampled_cross_entropy": lambda f, y, p: (
-        f[:, :, None], y[:, None], None, 255, False, 0.0, "eager",
-    ),
-}  # fmt: skip
+# Stretching is linear, so its gradient depends on nothing that has one.
+DIFFERENTIABLE = [
+    (name, arguments)
+    for name, arguments in CASES
+    if f"{name}_backward" in {one for one, _ in CASES}
+    and name != "stretched_depth"
+    and any(isinstance(one, Tensor) and one.requires_grad for one in arguments)
+]
 
 
-@pytest.mark.parametrize("name", BARE)
-def test_the_bare_operators(name: str) -> None:
-    features, labels, prototypes = scene()
-    leaf = features.requires_grad_()
-    arguments = BARE[name](leaf, labels, prototypes)
+@pytest.mark.parametrize(("name", "arguments"), DIFFERENTIABLE)
+def test_the_bare_operators(name: str, arguments: tuple[Any, ...]) -> None:
+    leaf = next(one for one in arguments if isinstance(one, Tensor) and one.requires_grad)
     result = getattr(torch.ops.protocontrast, name)(*arguments)
     first = result[0] if isinstance(result, (tuple, list)) else result
     (gradient,) = torch.autograd.grad(first.sum(), leaf, create_graph=True)

@@ -44,7 +44,7 @@ def test_every_property_is_collected(lines: list[str]) -> None:
     for stem in ("operator_properties", "transfer"):
         assert f"test_any_call_of_{stem}" in names
     assert "test_every_layout_and_dtype_of_tiles_of_kernels" in names
-    assert "test_ignored_pixels_and_absent_rows_are_never_read_of_contrast_edges" in names
+    assert "test_what_does_not_count_is_never_read_of_operator_properties" in names
     assert "test_small_calls" in names
 
 

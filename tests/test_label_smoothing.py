@@ -5,14 +5,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
 
 import protocontrast as pc
-from tests.agreement import assert_agrees, contrast_scales
 from tests.differentiable import scene, soft_labels
-from tests.strategies import ContrastCase, contrast_cases, seeds
+from tests.strategies import ContrastCase
 
 BACKENDS = ["eager", "naive"]
 SHARE = torch.tensor([0.0, 1.5, 0.25], dtype=torch.float64)
@@ -50,23 +47,6 @@ def test_it_is_that_of_torch(
     )  # fmt: skip
     theirs = both(lambda f, p: F.cross_entropy(dots(f, p), labels, weight, **how), leaves)
     torch.testing.assert_close(ours, theirs)
-
-
-@pytest.mark.parametrize("soft", [False, True])
-@given(data=st.data())
-def test_any_call(soft: bool, data: st.DataObject) -> None:
-    case = data.draw(contrast_cases(soft=soft))
-    # What weighs nothing may count, smoothed: a NaN there is met, and a mean has no bound.
-    weight = None if case.reduction == "mean" else case.class_weight
-    case = case._replace(spoilt=None, class_weight=weight)
-    smoothing = data.draw(st.sampled_from([0.1, 0.9]))
-    call = {**case.tensors(), **case.settings, "label_smoothing": smoothing}
-    seed = data.draw(seeds)
-    scales = contrast_scales({**call, "class_weight": None}, case.settings, seed)
-    assert_agrees(
-        pc.pixel_prototype_contrast, call, ("features", "prototypes"), scales=scales,
-        upstream_seed=seed,
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -134,78 +114,9 @@ def test_without_weight_the_mean_is_zero(labels: int, backend: str) -> None:
     assert (gradient == 0).all()
 
 
-def test_a_learnt_temperature_beside_it() -> None:
-    features, labels, prototypes = scene()
-    temperature = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
-    leaves = features.requires_grad_(), prototypes.requires_grad_(), temperature
-    assert torch.autograd.gradcheck(
-        lambda f, p, t: pc.pixel_prototype_contrast(
-            f, labels, p, temperature=t, label_smoothing=0.2
-        ),
-        leaves,
-    )
-
-
-def test_compiled() -> None:
-    torch.compiler.reset()
-    features, labels, prototypes = scene()
-    fine = labels[:, None].repeat_interleave(2, dim=2).repeat(1, 3, 1)
-
-    def loss(f: Tensor) -> Tensor:
-        contrast = pc.pixel_prototype_contrast(f, labels, prototypes, label_smoothing=0.1)
-        return contrast + pc.upsampled_cross_entropy(f[:, :, None], fine, label_smoothing=0.1)
-
-    leaves = (features.requires_grad_(),)
-    traced = torch.compile(loss, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(both(traced, leaves), both(loss, leaves))
-    torch.compiler.reset()
-
-
-def test_wrong_labels_are_refused() -> None:
-    features, labels, prototypes = scene()
-    with pytest.raises(ValueError, match=r"^pixel_prototype_contrast: expected labels in 0\.\.2 "):
-        pc.pixel_prototype_contrast(features, labels.clamp(max=7), prototypes, label_smoothing=0.1)
-
-
 def test_a_case_of_it_would_show() -> None:
     """The scene is not one in which smoothing changes nothing."""
     case = ContrastCase(0, (2, 4, 3, 3), 3)
     call = {**case.tensors(), **case.settings}
     plain, smooth = (pc.pixel_prototype_contrast(**call, label_smoothing=e) for e in (0.0, 0.1))
     assert (plain - smooth).abs() > 1e-3
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("weight", [None, torch.tensor([0.5, 2.0, 0.0, 1.0])])
-@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-def test_logits_of_absent_classes(reduction: str, weight: Tensor | None, backend: str) -> None:
-    """A class at -inf is none: as without it, its own pixels being ignored."""
-    logits = scene()[0].reshape(2, 4, 2, 3)
-    labels = torch.tensor([0, 1, 2, 3, 255]).repeat(12).reshape(2, 5, 6)
-    how = {"label_smoothing": 0.3, "reduction": reduction, "backend": backend}
-    gone = logits.clone()
-    gone[:, 1] = -torch.inf
-    kept = torch.tensor([0, 2, 3])
-    fewer = torch.tensor([0, 255, 1, 2])[labels.clamp(max=3)]
-    fewer = torch.where(labels == 255, 255, fewer)
-    less = None if weight is None else weight[kept]
-    ours = both(
-        lambda z: pc.upsampled_cross_entropy(z, labels, class_weight=weight, **how),
-        (gone.requires_grad_(),),
-    )
-    theirs = both(
-        lambda z: pc.upsampled_cross_entropy(z, fewer, class_weight=less, **how),
-        (logits[:, kept].requires_grad_(),),
-    )
-    torch.testing.assert_close(ours[0], theirs[0])
-    torch.testing.assert_close(ours[1][:, kept], theirs[1])
-    assert (ours[1][:, 1] == 0).all()
-
-
-def test_volumes() -> None:
-    logits = scene()[0].reshape(1, 2, 4, 2, 3).transpose(1, 2)
-    labels = torch.tensor([0, 1, 2, 3, 255]).repeat(12).reshape(1, 3, 4, 5)
-    found = pc.upsampled_cross_entropy(logits, labels, label_smoothing=0.2)
-    wide = F.interpolate(logits, (3, 4, 5), mode="trilinear")
-    expected = F.cross_entropy(wide, labels, ignore_index=255, label_smoothing=0.2)
-    torch.testing.assert_close(found, expected)

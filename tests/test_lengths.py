@@ -10,20 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from protocontrast import (
-    PrototypeBank,
-    assign_subclasses,
-    bidirectional_contrast,
-    class_prototypes,
-    class_statistics,
-    distribution_contrast,
-    pair_contrast,
-    pixel_prototype_contrast,
-    prototype_logits,
-    prototype_pull,
-    spread,
-    transfer_labels,
-)
+import protocontrast as pc
 from tests.strategies import label_map, normal, seeds
 from tests.target_passes import target_pass
 
@@ -65,80 +52,55 @@ def labelled(seed: int, count: int = PIXELS) -> Tensor:
     return label_map(seed, (count,), CLASSES)
 
 
-def _bidirectional(features: Tensor, prototypes: Tensor, labels: Tensor, backend: str) -> Tensor:
-    other = prototypes[torch.arange(len(features)) % len(prototypes)]
-    return bidirectional_contrast(
-        features, labels, other, labels.flip(0), num_classes=CLASSES, pairwise=False,
-        temperature=1.0, backend=backend,
-    ).loss  # fmt: skip
-
-
-def _pairs(features: Tensor, prototypes: Tensor, labels: Tensor, backend: str) -> Tensor:
-    classes = torch.arange(len(prototypes))
-    return pair_contrast(
-        features, labels, prototypes, classes, temperature=1.0, reduction="none", backend=backend
-    )
-
-
-def _distribution(features: Tensor, prototypes: Tensor, labels: Tensor, backend: str) -> Tensor:
+def _distribution(features: Tensor, prototypes: Tensor, labels: Tensor, **backend: Any) -> Tensor:
     variance = normal(7, (CLASSES, CHANNELS), prototypes.dtype).abs()
     means = torch.nn.functional.normalize(prototypes.double(), dim=1).to(prototypes.dtype)
-    return distribution_contrast(
-        features, labels, means, variance, temperature=1.0, reduction="none", backend=backend
-    )
+    settings = {"temperature": 1.0, "reduction": "none", **backend}
+    return pc.distribution_contrast(features, labels, means, variance, **settings)
 
 
-def _means(features: Tensor, prototypes: Tensor, labels: Tensor, backend: str) -> Tensor:
+def _means(features: Tensor, prototypes: Tensor, labels: Tensor, **backend: Any) -> Tensor:
     rows = torch.cat([features, prototypes])
     classes = torch.cat([labels, torch.arange(CLASSES)])
-    return class_prototypes(rows, classes, CLASSES, normalize=True, backend=backend).mean
+    return pc.class_prototypes(rows, classes, CLASSES, normalize=True, **backend).mean
 
 
-def _pass(features: Tensor, prototypes: Tensor, labels: Tensor, backend: str) -> Tensor:
+def _pass(features: Tensor, prototypes: Tensor, labels: Tensor, **backend: Any) -> Tensor:
     everything = torch.ones(CLASSES, dtype=torch.bool)
     passed = target_pass(
         features, prototypes.detach(), present=everything, counted=everything, static=labels,
-        transfer=False, normalize=True, temperature=1.0, backend=backend,
+        transfer=False, normalize=True, temperature=1.0, **backend,
     )  # fmt: skip
     return torch.cat([passed.losses, passed.prototypes.mean.flatten()])
 
 
-def _pull(features: Tensor, prototypes: Tensor, labels: Tensor, backend: str) -> Tensor:
-    return prototype_pull(features, labels, prototypes, reduction="none", backend=backend)
-
-
 def _contrast(
-    features: Tensor, prototypes: Tensor, labels: Tensor, backend: str, **settings: Any
+    features: Tensor, prototypes: Tensor, labels: Tensor, reduction: str = "none", **how: Any
 ) -> Tensor:
-    settings = {"temperature": 1.0, "reduction": "none", **settings}
-    return pixel_prototype_contrast(features, labels, prototypes, backend=backend, **settings)
-
-
-def _logits(features: Tensor, prototypes: Tensor, labels: Tensor, backend: str) -> Tensor:
-    logits = prototype_logits(features, prototypes, temperature=0.1, backend=backend)
-    return logits.masked_fill(logits == -torch.inf, 0)
-
-
-def _spread(features: Tensor, prototypes: Tensor, labels: Tensor, backend: str) -> Tensor:
-    return spread(
-        features, labels, prototypes, toward="uniform", similarity="cosine", temperature=1.0,
-        backend=backend,
-    )  # fmt: skip
+    how = {"temperature": 1.0, "reduction": reduction, **how}
+    return pc.pixel_prototype_contrast(features, labels, prototypes, **how)
 
 
 CALLS: dict[str, Callable[..., Tensor]] = {
     "contrast": _contrast,
     "contrast mean": partial(_contrast, reduction="mean"),
     "floor": partial(_contrast, absent="floor"),
-    "logits": _logits,
+    "logits": lambda f, p, y, **backend: pc.prototype_logits(f, p, **backend).nan_to_num(neginf=0),
     "unit class means": _means,
-    "pull": _pull,
-    "pairs": _pairs,
+    "pull": lambda f, p, y, **backend: pc.prototype_pull(f, y, p, reduction="none", **backend),
+    "pairs": lambda f, p, y, **backend: pc.pair_contrast(
+        f, y, p, torch.arange(CLASSES), temperature=1.0, reduction="none", **backend
+    ),
     "distribution": _distribution,
     "target pass": _pass,
-    "spread": _spread,
-    "bidirectional": _bidirectional,
-}
+    "spread": lambda f, p, y, **backend: pc.spread(
+        f, y, p, toward="uniform", similarity="cosine", temperature=1.0, **backend
+    ),
+    "bidirectional": lambda f, p, y, **backend: pc.bidirectional_contrast(
+        f, y, p.repeat(len(f) // len(p), 1), y.flip(0), num_classes=CLASSES, pairwise=False,
+        temperature=1.0, **backend,
+    ).loss,
+}  # fmt: skip
 OF_MEANS = ("spread", "bidirectional")
 """Means of features of all lengths are as long as the longest: shorter ones have no digit in it."""
 
@@ -146,7 +108,7 @@ OF_MEANS = ("spread", "bidirectional")
 def _results(call: Callable[..., Tensor], features: Tensor, *rest: Any) -> list[Tensor]:
     prototypes, labels, backend = rest
     leaves = features.requires_grad_(), prototypes.requires_grad_()
-    value = call(*leaves, labels, backend)
+    value = call(*leaves, labels, backend=backend)
     found = torch.autograd.grad(value.sum(), leaves, allow_unused=True)
     pairs = zip(leaves, found, strict=True)
     given = [torch.zeros_like(leaf) if one is None else one for leaf, one in pairs]
@@ -207,7 +169,7 @@ def test_transfer_sees_directions_alone(drawn: Lengths, dtype: torch.dtype, back
     features = drawn.rows(PIXELS, dtype)
     prototypes = Lengths(drawn.seed + 1, "mixed").rows(CLASSES, torch.float32)
     found, truth = (
-        transfer_labels(*rows, threshold=-1.0, measure="similarity", backend=backend)
+        pc.transfer_labels(*rows, threshold=-1.0, measure="similarity", backend=backend)
         for rows in ((features, prototypes), (features.double(), prototypes.double()))
     )
     torch.testing.assert_close(found.confidence.double(), truth.confidence, rtol=0, atol=2e-6)
@@ -228,32 +190,31 @@ def test_euclidean_distances_of_any_scale(exponent: float, seed: int, backend: s
         assert_near(ours, expected, torch.full((len(ours),), unit).double(), 2e-5)
 
 
-def _nearness(features: Tensor, prototypes: Tensor, labels: Tensor, backend: str) -> Tensor:
-    return prototype_logits(
-        features, prototypes, similarity="euclidean", temperature=1.0, backend=backend
-    )
+def _nearness(features: Tensor, prototypes: Tensor, labels: Tensor, **backend: Any) -> Tensor:
+    how = {"similarity": "euclidean", "temperature": 1.0, **backend}
+    return pc.prototype_logits(features, prototypes, **how)
 
 
 @given(drawn=lengths())
 def test_statistics_banks_and_subclasses_see_directions_alone(drawn: Lengths) -> None:
     rows, labels = drawn.rows(PIXELS, torch.float32), labelled(drawn.seed)
     unit = torch.nn.functional.normalize(rows.double(), dim=1, eps=1e-300).float()
-    found = class_statistics(rows, labels, CLASSES, normalize=True)
-    expected = class_statistics(unit, labels, CLASSES)
+    found = pc.class_statistics(rows, labels, CLASSES, normalize=True)
+    expected = pc.class_statistics(unit, labels, CLASSES)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
-    bank = PrototypeBank(CLASSES, CHANNELS, normalize="features")
+    bank = pc.PrototypeBank(CLASSES, CHANNELS, normalize="features")
     bank.update(rows, labels)
     torch.testing.assert_close(bank.prototypes, expected.mean, rtol=1e-5, atol=1e-6)
-    kept = PrototypeBank(CLASSES, CHANNELS, normalize="prototypes", momentum=0.0)
+    kept = pc.PrototypeBank(CLASSES, CHANNELS, normalize="prototypes", momentum=0.0)
     kept.update(rows[:1], torch.zeros(1, dtype=torch.int64))
     torch.testing.assert_close(kept.prototypes[0], unit[0], rtol=1e-5, atol=1e-6)
     prototypes = normal(1, (CLASSES, 2, CHANNELS), torch.float32)
-    of_rows, of_units = (assign_subclasses(one, labels, prototypes) for one in (rows, unit))
+    of_rows, of_units = (pc.assign_subclasses(one, labels, prototypes) for one in (rows, unit))
     # Equal shares may tie to the last digits: what a rounding of the features decides is left out.
     settled = torch.ones_like(labels, dtype=torch.bool)
     for seed in range(8):
         rounded = unit + 1e-6 * normal(seed, unit.shape, torch.float32)
-        settled &= assign_subclasses(rounded, labels, prototypes) == of_units
+        settled &= pc.assign_subclasses(rounded, labels, prototypes) == of_units
     assert torch.equal(of_rows[settled], of_units[settled]) and settled.any()
 
 

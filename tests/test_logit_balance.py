@@ -248,21 +248,6 @@ def test_what_is_not_finite_keeps_the_class_as_it_was(value: float) -> None:
         assert getattr(balance, f"anchor_{name}").isfinite().all()
 
 
-@FEW
-@given(seed=seeds, form=st.sampled_from([(2, 3, 4, 5), (2, 3, 20), (40, 3), (0, 3, 4)]))
-def test_any_form(seed: int, form: tuple[int, ...]) -> None:
-    balance = balance_with(0)
-    logits, labels = normal(seed, form), label_map(seed, (form[0], *form[2:]), 3)
-    found = balance.delta(logits, labels)
-    assert found.shape == logits.shape
-    columns = found if found.dim() == 2 else found.movedim(1, -1)
-    assert (columns[labels == 255] == 0).all()
-    rows = logits if logits.dim() == 2 else logits.flatten(2).transpose(1, 2).flatten(0, 1)
-    flat = balance.delta(rows, labels.flatten())
-    assert torch.equal(columns.flatten(0, -2), flat)
-    balance.update(logits, labels)
-
-
 def test_tiles_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     balance, (logits, labels) = balance_with(0).float(), batch(3)
     whole, twin = balance.delta(logits, labels), copy.deepcopy(balance)

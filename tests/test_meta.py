@@ -1,27 +1,22 @@
 """Meta and fake tensors: shapes, dtypes and gradients' shapes are known without any value."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_map_only
 
 import protocontrast as pc
+from tests.bad_arguments import calls
 from tests.differentiable import CALLS, READS_PROTOTYPES, scene
+from tests.test_bad_arguments import tensors
 
 MAPS = scene(torch.float32).features.reshape(2, 4, 3, 2)
 LABELS = scene().labels.reshape(2, 3, 2)
-FUNCTIONS: dict[str, Callable[[Tensor, Tensor, Tensor], Any]] = {
-    "transfer": lambda f, y, p: pc.transfer_labels(f, p),
-    "transfer naive": lambda f, y, p: pc.transfer_labels(f, p, backend="naive"),
-    "nearest": lambda f, y, p: pc.labels_to_grid(y, (2, 2), num_classes=3),
-    "majority": lambda f, y, p: pc.labels_to_grid(y, (2, 2), mode="majority", num_classes=3),
-    "counts": lambda f, y, p: pc.labels_to_grid(y, (2, 2), mode="counts", num_classes=3),
-    "fuse": lambda f, y, p: pc.fuse_labels(y, y),
-    "bidirectional": lambda f, y, p: pc.bidirectional_contrast(f, y, f, y, num_classes=3),
-}
+FUNCTIONS = [name for name in calls() if name[0].islower() and "backend" not in name]
+METHODS = [name for name in calls() if "." in name and name != "PrototypeBank.fit"]
 
 
 def described(values: Any) -> list[tuple[torch.Size, torch.dtype]]:
@@ -56,15 +51,19 @@ def test_fake(name: str, backend: str) -> None:
         assert described(with_gradients(name, fake, backend=backend)) == expected
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_functions_on_meta_and_fake(name: str) -> None:
-    inputs = MAPS, LABELS, scene(torch.float32).prototypes
-    expected = described(FUNCTIONS[name](*inputs))
-    meta = FUNCTIONS[name](*[value.to("meta") for value in inputs])
-    assert described(meta) == expected
-    with FakeTensorMode() as mode:
-        fake = FUNCTIONS[name](*[mode.from_tensor(value) for value in inputs])
-        assert described(fake) == expected
+@pytest.mark.parametrize("name", [*FUNCTIONS, *METHODS])
+def test_public_calls(name: str) -> None:
+    call = calls()[name]
+    expected = described(tensors(call.function(**call.arguments)))
+    owner = getattr(call.function, "__self__", call.function)
+    if isinstance(owner, torch.nn.Module):
+        owner.to("meta")
+    there = tree_map_only(Tensor, lambda value: value.to("meta"), call.arguments)
+    assert described(tensors(call.function(**there))) == expected
+    if name in FUNCTIONS and name != "check_labels":  # which is asked for values
+        with FakeTensorMode() as mode:
+            fake = tree_map_only(Tensor, mode.from_tensor, call.arguments)
+            assert described(tensors(call.function(**fake))) == expected
 
 
 def test_meta_labels_have_no_values_to_check() -> None:

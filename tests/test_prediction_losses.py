@@ -1,7 +1,6 @@
 """`entropy`, `mrkld`, `similarity_kl` and `symmetric_cross_entropy`: loops and known values."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -164,36 +163,6 @@ def assert_same(ours: Tensor, released: Tensor, leaf: Tensor) -> None:
     gradients = [torch.autograd.grad(loss, leaf)[0] for loss in (ours, released)]
     torch.testing.assert_close(*gradients)
     assert gradients[0].abs().max() > 0
-
-
-ABSENT: list[Callable[[Tensor], Tensor]] = [
-    entropy,
-    mrkld,
-    lambda logits: similarity_kl(logits, logits.detach().flip(0)),
-    lambda logits: symmetric_cross_entropy(logits, torch.tensor([0, 1, 0])),
-]
-
-
-@pytest.mark.parametrize("loss", ABSENT)
-def test_classes_that_are_absent_might_not_be_there(loss: Callable[[Tensor], Tensor]) -> None:
-    few = normal(0, (3, 2)).requires_grad_()
-    many = torch.cat([few.detach(), torch.full((3, 3), -torch.inf)], dim=1).requires_grad_()
-    values, gradients = [], []
-    for leaf in (few, many):
-        values.append(loss(leaf))
-        gradients.append(torch.autograd.grad(values[-1], leaf)[0])
-    torch.testing.assert_close(*values)
-    torch.testing.assert_close(gradients[1][:, :2], gradients[0])
-    assert not gradients[1][:, 2:].any()
-
-
-@pytest.mark.parametrize("loss", ABSENT)
-def test_pixels_without_any_class_are_ignored(loss: Callable[[Tensor], Tensor]) -> None:
-    logits = torch.full((3, 4), -torch.inf, requires_grad=True)
-    value = loss(logits)
-    (gradient,) = torch.autograd.grad(value, logits)
-    assert value.item() == 0
-    assert not gradient.any()
 
 
 def test_a_view_that_lacks_a_class_is_infinitely_far() -> None:

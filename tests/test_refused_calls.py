@@ -1,4 +1,7 @@
-"""A refused call leaves every buffer of every module with state bit-identical."""
+"""A call that fails on its way leaves every buffer of every module with state bit-identical.
+
+What refused arguments leave is asked in test_sentences.py, beside what is said of them.
+"""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -14,6 +17,7 @@ from torch import distributed as dist
 import protocontrast as pc
 from protocontrast.functional import maps
 from tests.bicl_steps import CLASSES, batch, made
+from tests.stateful import STATES, warm
 
 MAPS = torch.linspace(-2, 2, 2 * 4 * 6).sin().reshape(2, 4, 2, 3)
 LABELS = torch.tensor([0, 1, 2, 0, 1, 255] * 2).reshape(2, 2, 3)
@@ -56,13 +60,6 @@ def broken(good: int) -> Iterator[Any]:
 
 
 BANK: dict[str, Callable[[Any], Any]] = {
-    "a wrong label": lambda bank: bank.update(MAPS, WRONG),
-    "an ignored class": lambda bank: bank.update(MAPS, LABELS, ignore_index=2),
-    "other channels": lambda bank: bank.update(MAPS[:, :2], LABELS),
-    "no statistics": lambda bank: bank.update_from(None),
-    "statistics of another size": lambda bank: bank.update_from((ROWS[:2], COUNT[:2])),
-    "accumulated of another size": lambda bank: bank.accumulate((ROWS, COUNT[:2])),
-    "a fit to nothing": lambda bank: bank.fit(None),
     "a fit that ends early": lambda bank: bank.fit(broken(2)),
     "a fit with a wrong label": lambda bank: bank.fit([(MAPS, LABELS), (MAPS, WRONG)]),
     "a fit to other channels": lambda bank: bank.fit([(MAPS, LABELS), (MAPS[:, :2], LABELS)]),
@@ -80,54 +77,10 @@ def test_bank(name: str, settings: dict[str, Any]) -> None:
     assert_refused(module, lambda: BANK[name](module))
 
 
-def bias() -> pc.DomainBias:
-    module = pc.DomainBias(3, 4)
-    module.update(ROWS, 2 * ROWS, PRESENT)
-    return module
-
-
-def queue() -> pc.ClassQueue:
-    module = pc.ClassQueue(3, 2, 4)
-    module.push(MAPS, LABELS)
-    return module
-
-
-def thresholds() -> pc.ClassThresholds:
-    module = pc.ClassThresholds(3, momentum=0.9)
-    module.update(SURE)
-    return module
-
-
-def balance() -> pc.LogitBalance:
-    module = pc.LogitBalance(3, 2, pixels=2)
-    module.update(LOGITS, LABELS)
-    return module
-
-
-OTHERS: list[tuple[Callable[[], Any], Callable[[Any], Any]]] = [
-    (bias, lambda bias: bias.update(ROWS, ROWS[:2], PRESENT)),
-    (bias, lambda bias: bias.update(ROWS, 3 * ROWS, COUNT)),
-    (bias, lambda bias: bias.calibrate(ROWS, "1")),
-    (queue, lambda queue: queue.push(MAPS, WRONG)),
-    (queue, lambda queue: queue.push(MAPS[:, :2], LABELS)),
-    (queue, lambda queue: queue.push(MAPS, LABELS, per_class=0)),
-    (queue, lambda queue: queue.push(MAPS, LABELS, ignore_index=1)),
-    (queue, lambda queue: queue.read(ignore_index=1)),
-    (thresholds, lambda thresholds: thresholds.update(MAPS)),
-    (thresholds, lambda thresholds: thresholds.update(SURE.long())),
-    (thresholds, lambda thresholds: thresholds.select(SURE, ignore_index=0)),
-    (balance, lambda balance: balance.update(LOGITS, WRONG)),
-    (balance, lambda balance: balance.update(LOGITS, LABELS, domain="both")),
-    (balance, lambda balance: balance.update(MAPS, LABELS)),
-    (balance, lambda balance: balance(LOGITS, WRONG)),
-]
-
-
-@pytest.mark.parametrize("case", range(len(OTHERS)))
-def test_other_modules(case: int) -> None:
-    build, call = OTHERS[case]
-    module = build()
-    assert_refused(module, lambda: call(module))
+HELD = {text.partition("(")[0]: partial(warm, text) for text in STATES if "BiCL" not in text}
+bias, queue, thresholds, balance = (
+    HELD[name] for name in ("DomainBias", "ClassQueue", "ClassThresholds", "LogitBalance")
+)
 
 
 BICL: list[dict[str, Any]] = [
@@ -139,10 +92,10 @@ BICL: list[dict[str, Any]] = [
     {"balance": "class", "bank_update": "after"},
 ]
 AFTER = [BICL[1], BICL[-1]]
-EVERY = [bank, bias, queue, thresholds, balance, *(lambda s=s: warm(**s) for s in BICL[:2])]
+EVERY = [*HELD.values(), *(lambda s=s: stepped(**s) for s in BICL[:2])]
 
 
-def warm(**settings: Any) -> pc.BiCL:
+def stepped(**settings: Any) -> pc.BiCL:
     module = made(**settings)
     source, labels, target, static = batch(0, "image")
     module(source.float(), labels, target.float(), static)
@@ -158,26 +111,8 @@ def test_any_wrong_label_at_any_pixel(settings: dict[str, Any], data: st.DataObj
     side = data.draw(st.sampled_from([labels, static]))
     place = tuple(data.draw(st.integers(0, size - 1)) for size in side.shape)
     side[place] = data.draw(st.sampled_from([77, CLASSES, -1]))
-    module = warm(**settings)
+    module = stepped(**settings)
     assert_refused(module, lambda: module(source.float(), labels, target.float(), static))
-
-
-CALLS: dict[str, Callable[[tuple[Any, ...]], tuple[Any, ...]]] = {
-    "no target": lambda call: (*call[:2], None, call[3]),
-    "other channels": lambda call: (*call[:2], call[2][:, :2], call[3]),
-    "labels of another batch": lambda call: (call[0], call[1][:1], *call[2:]),
-    "empty labels": lambda call: (*call[:3], call[3][:, :0]),
-    "float labels": lambda call: (*call[:3], call[3].float()),
-}
-
-
-@pytest.mark.parametrize("settings", BICL)
-@pytest.mark.parametrize("name", CALLS)
-def test_calls_of_bicl(name: str, settings: dict[str, Any]) -> None:
-    module = warm(**settings)
-    source, labels, target, static = batch(1, "image")
-    call = CALLS[name]((source.float(), labels, target.float(), static))
-    assert_refused(module, lambda: module(*call))
 
 
 @pytest.mark.parametrize("settings", BICL)
@@ -186,7 +121,7 @@ def test_a_step_that_fails_half_way(
     step: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Out of memory, or a rank that is gone: nothing has moved."""
-    module = warm(**settings)
+    module = stepped(**settings)
     source, labels, target, static = batch(1, "image")
     owner: Any = module
     names, calls = [step], []
@@ -238,8 +173,8 @@ STEPS: list[tuple[Callable[[], Any], Callable[[Any], Any], int]] = [
     (thresholds, lambda thresholds: thresholds.update(SURE), 1),
     (balance, lambda balance: balance.update(LOGITS, LABELS), 8),
     (balance, lambda balance: balance.update(LOGITS, LABELS, domain="target"), 4),
-    *((lambda s=s: warm(**s), lambda bicl: bicl(*step()), 2 + ("balance" in s)) for s in BICL),
-    (lambda: warm(balance="class", prototypes="batch"), lambda bicl: bicl(*step()), 2),
+    *((lambda s=s: stepped(**s), lambda bicl: bicl(*step()), 2 + ("balance" in s)) for s in BICL),
+    (lambda: stepped(balance="class", prototypes="batch"), lambda bicl: bicl(*step()), 2),
 ]
 
 

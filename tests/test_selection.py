@@ -60,6 +60,16 @@ def test_one_threshold_stands_for_all() -> None:
     assert torch.equal(one, torch.where(sure, probabilities.argmax(dim=1), 255))
 
 
+def test_thresholds_beyond_every_measure_keep_all_or_none() -> None:
+    """Infinite ones, and those per class, which are data; odds may be above one."""
+    shares = torch.tensor([[0.9, 0.1], [0.4, 0.6]])
+    for threshold, labels in ((math.inf, [255, 255]), (-math.inf, [0, 1])):
+        for one in (threshold, torch.full((2,), threshold)):
+            assert select_labels(shares, one).labels.tolist() == labels
+    assert select_labels(shares, torch.tensor([0.5, 7.0])).labels.tolist() == [0, 255]
+    assert select_labels(shares, 1.5, measure="log_odds").labels.tolist() == [0, 255]
+
+
 def test_only_the_own_threshold_counts() -> None:
     """The released rule would keep this pixel, since class 1 passes its own low threshold."""
     probabilities = torch.tensor([[0.7, 0.3]])
@@ -126,12 +136,6 @@ def test_dtypes_and_gradient() -> None:
     assert select_labels(probabilities, 0.5, ignore_index=-1).labels.min() == -1
 
 
-def test_empty_and_meta() -> None:
-    assert select_labels(torch.ones(0, 3), 0.5, image_share=0.5).labels.shape == (0,)
-    assert select_labels(torch.ones(2, 3, 0), 0.5, image_share=0.5).labels.shape == (2, 0)
-    assert select_labels(torch.ones(2, 3, 4, 4, device="meta"), 0.5).labels.is_meta
-
-
 @given(seed=seeds, threshold=st.sampled_from([0.0, 0.3, 0.5, 0.968, 1.0]))
 def test_confident_share_is_counted(seed: int, threshold: float) -> None:
     probabilities = (3 * normal(seed, (2, 4, 3, 5))).softmax(dim=1)
@@ -144,8 +148,3 @@ def test_confident_share_is_counted(seed: int, threshold: float) -> None:
     whole = confident_share(probabilities, threshold)
     assert whole.shape == ()
     assert whole.item() == pytest.approx(sum(sure) / 2)
-
-
-def test_confident_share_of_nothing() -> None:
-    assert confident_share(torch.ones(0, 3), 0.5).item() == 0
-    assert confident_share(torch.ones(2, 3, 0), 0.5, per_image=True).tolist() == [0, 0]

@@ -272,11 +272,12 @@ LABELS = [
 
 
 def ways(name: str, argument: str) -> Iterator[dict[str, Any]]:
-    """What changes the way of labels through a call: backends, reductions and gradients."""
+    """What changes the way of labels through a call: backends, smoothing and gradients."""
     known, features = arguments_of(name), belongs_to(CALLS[name], argument)
     options: dict[str, list[Any]] = {
         "backend": ["eager", "naive"] * ("backend" in known),
         "reduction": ["mean", "none"] * ("reduction" in known),
+        "label_smoothing": [0.0, 0.1] * ("label_smoothing" in known),
     }
     if features:
         leaf = CALLS[name].arguments[features].clone()

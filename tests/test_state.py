@@ -10,47 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import protocontrast as pc
-from protocontrast import BiCL, ClassPrototypes, DomainBias, PrototypeBank, class_prototypes
-from tests import bicl_steps
+from protocontrast import BiCL, ClassPrototypes, PrototypeBank
+from tests.stateful import STATES, batch, made, moved, warm
 
-BOOL, INT, FLOAT, DOUBLE = torch.bool, torch.int64, torch.float32, torch.float64
-BANK = {
-    "prototypes": FLOAT, "count": DOUBLE, "present": BOOL, "skipped": INT,
-    "pending_sum": DOUBLE, "pending_count": DOUBLE,
-}  # fmt: skip
-BIAS = {"bias": FLOAT, "present": BOOL, "count": INT}
-TABLES = {
-    front + name: FLOAT for front in ("", "anchor_") for name in ("weight", "mean", "variance")
-}
-BANK_OF_BICL = "PrototypeBank(5, 4, momentum=0.7, rule='ema', normalize=False)"
-BICL = f"""BiCL(
-  temperature=0.2, threshold=0.55, measure='confidence', prototypes='bank', \
-bank_update='before', pairwise=False, calibrate=True, absent='mask', weights=(1.0, 1.0), \
-balance='pixel', ignore_index=255, validate=False, backend='auto'
-  (source_bank): {BANK_OF_BICL}
-  (target_bank): {BANK_OF_BICL}
-  (domain_bias): DomainBias(5, 4, momentum=0.5, warmup='zero')
-)"""
-# How a module shows itself, which is how it is made, and what it saves.
-STATES: dict[str, dict[str, torch.dtype]] = {
-    "PrototypeBank(3, 4, momentum=0.9, rule='cumulative', normalize='features')": BANK,
-    "PrototypeBank(3, 4, momentum=0.9, rule='ema', normalize=False, variance=True)": {
-        **BANK, "variance": FLOAT, "pending_square": DOUBLE,
-    },
-    "DomainBias(3, 4, momentum=0.9, warmup='copy')": BIAS,
-    "ClassQueue(3, 5, 4)": {"keys": FLOAT, "count": INT, "skipped": INT},
-    "ClassThresholds(3, share=0.3, cap=0.9, image_share=0.0, momentum=0.9)": {"mass": DOUBLE},
-    "LogitBalance(3, 2, momentum=0.8, ramp=1500, strength=0.1, pixels=5, seed=0)": {
-        **TABLES, **dict.fromkeys(("count", "latest", "step"), INT),
-    },
-    BICL: {
-        **{f"{side}_bank.{name}": dtype for side in ("source", "target")
-           for name, dtype in BANK.items()},
-        **{f"domain_bias.{name}": dtype for name, dtype in BIAS.items()},
-    },
-    **{f"BiCL({settings})": {} for settings in ("bank_update='after'", "prototypes='batch'")},
-}  # fmt: skip
 NARROWING: dict[str, Callable[[nn.Module], nn.Module]] = {
     "half": lambda module: module.half(),
     "bfloat16": lambda module: module.bfloat16(),
@@ -61,44 +23,6 @@ NARROWING: dict[str, Callable[[nn.Module], nn.Module]] = {
     "twice": lambda module: module.half().bfloat16(),
     "widened and narrowed": lambda module: module.double().half(),
 }
-
-
-def made(text: str) -> Any:
-    if text == BICL:
-        return bicl_steps.made()
-    return eval(text.replace("BiCL(", "made("), {**vars(pc), "made": bicl_steps.made})
-
-
-def batch(seed: int) -> tuple[Tensor, Tensor]:
-    random = torch.Generator().manual_seed(seed)
-    return torch.randn(30, 4, generator=random), torch.randint(0, 3, (30,), generator=random)
-
-
-def moved(module: Any, seed: int) -> list[Tensor]:
-    """One step of a module, and what it returns."""
-    (features, labels), domain = batch(seed), ("source", "target")[seed % 2]
-    if isinstance(module, BiCL):
-        out, gradients = bicl_steps.run(module, seed)
-        return [*out, *gradients]
-    if isinstance(module, PrototypeBank):
-        take = pc.class_prototypes if module.variance is None else pc.class_statistics
-        module.accumulate(take(*batch(seed + 50), 3))
-        return [
-            *module.update_from(take(features, labels, 3)),
-            *(module.commit() if seed > 3 else ()),
-        ]
-    if isinstance(module, DomainBias):
-        means = [class_prototypes(*batch(other), 3).mean for other in (seed + 50, seed)]
-        module.update(*means, torch.tensor([True, seed % 2 == 0, True]))
-        return []
-    if isinstance(module, pc.ClassQueue):
-        module.push(features, labels, per_class=2)
-        return [*module.read()]
-    if isinstance(module, pc.ClassThresholds):
-        module.update(features[:, :3].softmax(dim=1))
-        return [module.thresholds()]
-    module.update(features[:, :3], labels, domain=domain)
-    return [module(features[:, :3], labels, domain=domain)]
 
 
 def state(module: nn.Module) -> dict[str, Tensor]:
@@ -125,8 +49,7 @@ def test_what_is_kept_and_shown(text: str) -> None:
 @pytest.mark.parametrize("how", NARROWING)
 @pytest.mark.parametrize("text", STATES)
 def test_no_conversion_narrows_a_buffer(text: str, how: str) -> None:
-    module = made(text)
-    moved(module, 0)
+    module = warm(text)
     before = state(module)
     buffers = {name: value.dtype for name, value in module.named_buffers()}
     NARROWING[how](module)
@@ -137,9 +60,7 @@ def test_no_conversion_narrows_a_buffer(text: str, how: str) -> None:
 @pytest.mark.parametrize("how", ["state_dict", "deepcopy", "pickle", "torch.save", "half"])
 @pytest.mark.parametrize("text", STATES)
 def test_copies_go_on_alike_and_alone(text: str, how: str) -> None:
-    module = made(text)
-    for seed in range(3):
-        moved(module, seed)
+    module = warm(text, 3)
     file = io.BytesIO()
     if how == "pickle":
         twin = pickle.loads(pickle.dumps(module))
@@ -168,10 +89,8 @@ def test_copies_go_on_alike_and_alone(text: str, how: str) -> None:
 
 @pytest.mark.parametrize("text", [text for text in STATES if "BiCL" not in text])
 def test_reset_forgets_everything(text: str) -> None:
-    module, fresh = made(text), made(text)
+    module, fresh = warm(text, 3), made(text)
     empty = state(fresh)
-    for seed in range(3):
-        moved(module, seed)
     assert any(not torch.equal(value, empty[name]) for name, value in state(module).items())
     module.reset()
     assert_same(state(module), empty)
@@ -185,9 +104,7 @@ def test_reset_forgets_everything(text: str) -> None:
                        if main in STATES[text]]
 )  # fmt: skip
 def test_double_widens_and_float_returns(text: str, main: str) -> None:
-    module, reference = made(text), made(text)
-    for one in (module, reference):
-        moved(one, 0)
+    module, reference = warm(text), warm(text)
     module.double()
     assert getattr(module, main).dtype == torch.float64
     for one in (module, reference):
@@ -218,15 +135,6 @@ def test_features_of_any_dtype_move_a_float32_bank(dtype: torch.dtype) -> None:
     reference.update(features.to(dtype).float(), labels)
     assert bank.prototypes.dtype == torch.float32
     torch.testing.assert_close(bank.prototypes, reference.prototypes)
-
-
-def test_a_checkpoint_of_another_size_is_refused() -> None:
-    bank = PrototypeBank(3, 4)
-    moved(bank, 0)
-    before = state(bank)
-    with pytest.raises(RuntimeError, match="size mismatch for prototypes"):
-        bank.load_state_dict(PrototypeBank(5, 4).state_dict())
-    assert torch.equal(bank.prototypes, before["prototypes"])
 
 
 class Group:

@@ -43,17 +43,6 @@ def test_a_tensor_gives_what_its_number_gives(name: str, dtype: torch.dtype) -> 
         torch.testing.assert_close(gradients(CALLS[name], given), expected, rtol=0, atol=0)
 
 
-def test_labels_by_a_tensor() -> None:
-    features, _, prototypes = scene()
-    for number in (0.3, 2.0):
-        ours = pc.transfer_labels(
-            features, prototypes, temperature=torch.tensor(number, dtype=torch.float64)
-        )
-        theirs = pc.transfer_labels(features, prototypes, temperature=number)
-        assert torch.equal(ours.labels, theirs.labels)
-        assert torch.equal(ours.confidence, theirs.confidence)
-
-
 def annealed(name: str, steps: int, **how: Any) -> int:
     """Graphs compiled while the temperature falls; values and gradients are those of floats."""
     call = CALLS[name]
@@ -215,10 +204,6 @@ def test_bicl_between_steps() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"bank_update": "after"}, {"prototypes": "batch"}])
 def test_a_step_of_bicl_is_compiled_once(settings: dict[str, Any]) -> None:
-    assert_bicl_is_compiled_once(settings)
-
-
-def assert_bicl_is_compiled_once(settings: dict[str, Any]) -> None:
     plain = made(**settings)
     mirror = copy.deepcopy(plain)
     traced = torch.compile(mirror, fullgraph=True, backend="aot_eager")

@@ -83,25 +83,6 @@ def test_any_pairs(data: st.DataObject) -> None:
     assert_as_naive(call, pc.pair_contrast, case.wanted)
 
 
-@pytest.mark.parametrize("absent", ["mask", "floor"])
-def test_nothing_valid(absent: str) -> None:
-    features, labels, prototypes = scene()
-    temperature = learnt()
-    loss = pc.pixel_prototype_contrast(
-        features.fill_(torch.nan).requires_grad_(), torch.full_like(labels, 255), prototypes,
-        temperature=temperature, absent=absent,
-    )  # fmt: skip
-    gradients = torch.autograd.grad(loss, (features, temperature))
-    assert loss == 0
-    assert all((gradient == 0).all() for gradient in gradients)
-
-
-def test_wrong_labels_are_refused() -> None:
-    features, labels, prototypes = scene()
-    with pytest.raises(ValueError, match=r"^pixel_prototype_contrast: expected labels in 0\.\.2 "):
-        CALLS["contrast"](features, labels.clamp(max=7), prototypes, learnt())
-
-
 def test_a_bank_may_change_before_backward() -> None:
     case = ContrastCase(0, (2, 4, 3, 3), 3, dtype=torch.float64, presence="given")
     for function in (pc.pixel_prototype_contrast, pc.distribution_contrast):
@@ -119,16 +100,6 @@ def test_a_bank_may_change_before_backward() -> None:
                 torch.autograd.grad(loss, (leaf, call["temperature"])), expected, strict=True
             )
         )
-
-
-def test_transforms_see_it() -> None:
-    features, labels, prototypes = scene()
-    slope = torch.func.grad(lambda t: CALLS["contrast"](features, labels, prototypes, t))
-    temperature = learnt()
-    loss = CALLS["contrast"](features, labels, prototypes, temperature)
-    torch.testing.assert_close(
-        slope(temperature.detach()), torch.autograd.grad(loss, temperature)[0]
-    )
 
 
 @pytest.mark.parametrize(

@@ -33,39 +33,6 @@ def test_tiles_of_the_real_size(layout: str) -> None:
     assert_agrees(class_prototypes, means, ["features"], scales={"value": 10.0, "features": 1.0})
 
 
-def test_a_spoilt_tile_leaves_the_others_alone() -> None:
-    features = normal(0, (1, 4, 200), torch.float32)
-    features[..., 70] = float("nan")
-    labels = torch.zeros(1, 200, dtype=torch.int64)
-    with small_tiles():
-        loss = pixel_prototype_contrast(
-            features.requires_grad_(), labels, normal(1, (3, 4), torch.float32), reduction="none"
-        )
-        (gradient,) = torch.autograd.grad(loss.sum(), features)
-    spoilt = torch.arange(200) == 70
-    assert torch.equal(torch.isnan(loss[0]), spoilt)
-    assert torch.equal(torch.isnan(gradient[0]).any(dim=0), spoilt)
-
-
-@pytest.mark.parametrize("similarity", ["cosine", "dot"])
-def test_gradients_and_means_lie_as_rows(similarity: str) -> None:
-    generator = torch.Generator().manual_seed(0)
-    features = torch.randn(2, 64, 32, 32, generator=generator)
-    labels = torch.randint(0, 19, (2, 32, 32), generator=generator)
-    prototypes = torch.randn(19, 64, generator=generator)
-    found = []
-    for backend in ("naive", "eager"):
-        leaves = features.clone().requires_grad_(), prototypes.clone().requires_grad_()
-        loss = pixel_prototype_contrast(
-            leaves[0], labels, leaves[1], similarity=similarity, backend=backend
-        )
-        gradients = torch.autograd.grad(loss, leaves)
-        means = class_prototypes(features, labels, 19, backend=backend).mean
-        found.append((*gradients, means))
-    assert all(one.is_contiguous() for one in found[1])
-    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-6)
-
-
 @pytest.mark.parametrize("per_image", [False, True])
 @pytest.mark.parametrize("classes", [3, 150])
 def test_pixels_that_lie_as_rows(classes: int, per_image: bool) -> None:

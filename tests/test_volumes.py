@@ -1,229 +1,137 @@
-"""Volumes: every function of pixels gives what it gives for the same pixels as one long row."""
+"""Pixels in other forms: of volumes and of rows every function gives what it gives of maps."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.export import export
-from torch.utils._pytree import tree_flatten
 
 import protocontrast as pc
-from tests.strategies import laid_out, normal
+from tests.bad_arguments import FEATURES, LABELS, PROTOTYPES, calls
+from tests.strategies import laid_out
+from tests.test_bad_arguments import parameters, tensors
+from tests.test_hints import PIXELWISE
 
-SPACE = (3, 2, 5)
-PIXELS = 30
-LAYOUTS = ["contiguous", "channels_last", "strided"]
+Form = Callable[[Tensor, int], Tensor]
+"""From a map, and its first axis of pixels, to the same pixels in another form."""
 
-
-class Scene(NamedTuple):
-    """Two volumes of four channels, three classes, some pixels ignored, or their long rows."""
-
-    features: Tensor
-    labels: Tensor
-    weight: Tensor
-    logits: Tensor
-    counts: Tensor
-
-    @property
-    def rows(self) -> "Scene":
-        """The same pixels as (B, D, P) and (B, P)."""
-        start = {"labels": 1, "weight": 1}
-        return Scene(*(v.flatten(start.get(k, 2)) for k, v in self._asdict().items()))
+OF_CHANNELS = ("features", "logits", "probabilities", "scores", "images", "weights")
+BY_THEMSELVES = {
+    "labels_to_grid", "upsampled_cross_entropy", "UpsampledCrossEntropyLoss.forward",
+    "pair_contrast", "PairContrastLoss.forward", "check_labels",
+}  # fmt: skip
+"""Which axes their pixels lie along matters; or they take rows alone, or give nothing."""
+OF_MAPS = {"BiCL.forward", "class_mix"}
+OF_IMAGES = {"select_labels", "confident_share", "sample_pixels", "ClassThresholds.select"}
+"""To which it matters which image a pixel is of."""
 
 
-def scene(layout: str = "contiguous", dtype: torch.dtype = torch.float32) -> Scene:
-    labels = torch.arange(2 * PIXELS).mul(7).remainder(4).reshape(2, *SPACE)
-    labels = torch.where(labels == 3, 255, labels)
-    volumes = Scene(
-        normal(0, (2, 4, *SPACE), dtype),
-        labels,
-        normal(1, (2, *SPACE), dtype).abs(),
-        normal(2, (2, 3, *SPACE), dtype),
-        torch.nn.functional.one_hot(labels.clamp_max(2), 3).movedim(-1, 1).to(dtype) * 2.5,
+def pixel_axis(argument: str) -> int | None:
+    """The first one, of an argument with a value for each pixel, or for its channels."""
+    if argument in PIXELWISE or argument == "base":
+        return 1
+    return 2 if argument.endswith(OF_CHANNELS) else None
+
+
+NAMES = [
+    name
+    for name, call in calls().items()
+    if (name[0].islower() or "." in name)
+    and name not in BY_THEMSELVES
+    and any(map(pixel_axis, call.arguments))
+]
+
+
+def as_given(value: Tensor, axis: int) -> Tensor:
+    return value
+
+
+def as_volume(value: Tensor, axis: int, layout: str = "contiguous") -> Tensor:
+    return laid_out(value.unflatten(-1, (3, 1)), layout)
+
+
+def as_rows(value: Tensor, axis: int) -> Tensor:
+    return value.flatten(axis)
+
+
+def of_no_image(value: Tensor, axis: int) -> Tensor:
+    return value.flatten() if axis == 1 else value.movedim(1, -1).flatten(0, -2)
+
+
+FORMS: dict[str, Form] = {
+    **{
+        f"{layout} volume": partial(as_volume, layout=layout)
+        for layout in ("contiguous", "channels_last", "strided", "sliced")
+    },
+    "rows": as_rows,
+    "no image": of_no_image,
+}
+
+
+def outcome(name: str, form: Form) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Results, the state that is left behind, and what may have a gradient."""
+    torch.manual_seed(0)
+    call, leaves = calls()[name], []
+    arguments = dict(call.arguments)
+    if "reduction" in parameters(call.function):
+        arguments["reduction"] = "none"
+    for argument, value in call.arguments.items():
+        axis = pixel_axis(argument)
+        if axis is not None:
+            arguments[argument] = form(value, axis)
+        if axis == 2:
+            leaves.append(arguments[argument].detach().requires_grad_())
+            arguments[argument] = leaves[-1]
+    results = tensors(call.function(**arguments))
+    owner = getattr(call.function, "__self__", call.function)
+    return results, [*owner.buffers()] if isinstance(owner, nn.Module) else [], leaves
+
+
+def slopes(results: list[Tensor], leaves: list[Tensor]) -> list[Tensor]:
+    """The gradients, 0 where there is none, of a sum in which each result has a weight."""
+    recorded = [one for one in results if one.requires_grad]
+    if not recorded:
+        return []
+    total = sum(one.double().sum() * (place + 1) for place, one in enumerate(recorded))
+    return [*torch.autograd.grad(total, leaves, materialize_grads=True)]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", NAMES)
+def test_pixels_in_another_form(name: str, form: str) -> None:
+    """Equal numbers in the form that was given, gradients among them."""
+    if ("volume" not in form and name in OF_MAPS) or (form == "no image" and name in OF_IMAGES):
+        pytest.skip("which takes no such pixels")
+    (found, state, leaves), (maps, expected, given) = (
+        outcome(name, one) for one in (FORMS[form], as_given)
     )
-    return Scene(*(laid_out(value, layout) for value in volumes))
+    for ours, theirs in zip([*found, *slopes(found, leaves)], [*maps, *slopes(maps, given)],
+                            strict=True):  # fmt: skip
+        of_these = theirs.dim() > 2 and theirs.shape[-2:] == (2, 3)
+        same = FORMS[form](theirs, theirs.dim() - 2) if of_these else theirs
+        # Where pixels had to be copied, tiles and so sums may be others.
+        torch.testing.assert_close(ours, same, rtol=1e-4, atol=1e-5, equal_nan=True)
+    torch.testing.assert_close(state, expected, rtol=1e-5, atol=1e-6)
 
 
-PROTOTYPES = normal(3, (3, 4), torch.float32)
-SUBCLASSES = normal(4, (3, 2, 4), torch.float32)
-VARIANCE = normal(5, (3, 4), torch.float32).square()
-
-
-def seeded() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
-
-
-def shares(s: Scene) -> Tensor:
-    return s.logits.softmax(dim=1)
-
-
-def bank_of(s: Scene, **settings: Any) -> Any:
-    bank = pc.PrototypeBank(3, 4, **settings)
-    bank.update(s.features, s.labels, pixel_weight=s.weight)
-    return dict(bank.named_buffers())
-
-
-def queue_of(s: Scene) -> Any:
-    queue = pc.ClassQueue(3, 4, 4)
-    queue.push(s.features, s.labels, per_class=3)
-    return queue.read()
-
-
-def thresholds_of(s: Scene) -> Any:
-    thresholds = pc.ClassThresholds(3, image_share=0.2)
-    thresholds.update(shares(s))
-    return thresholds.thresholds(), thresholds.select(shares(s))
-
-
-def balance_of(s: Scene) -> Any:
-    balance = pc.LogitBalance(3, 2, pixels=4)
-    balance.update(s.logits, s.labels)
-    return balance.delta(s.logits, s.labels), balance(s.logits, s.labels)
-
-
-def mixed(s: Scene) -> Any:
-    other = s.features.flip(0), s.labels.flip(0)
-    return pc.class_mix(s.features, s.labels, *other, num_classes=3, generator=seeded())
-
-
-def both_ways(s: Scene, **settings: Any) -> Any:
-    other = s.features.flip(0), s.labels.flip(0)
-    return pc.bidirectional_contrast(s.features, s.labels, *other, num_classes=3, **settings)
-
-
-def both_ways_as_a_module(s: Scene) -> Any:
-    return pc.BidirectionalContrastLoss(3, validate=True)(
-        s.features, s.labels, s.features.flip(0), s.labels.flip(0)
-    )
-
-
-CALLS: dict[str, Callable[[Scene], Any]] = {
-    "pixel_prototype_contrast": lambda s: [
-        pc.pixel_prototype_contrast(
-            s.features, labels, PROTOTYPES, pixel_weight=s.weight, reduction=reduction
-        )
-        for reduction in ("mean", "none")
-        for labels in (s.labels, s.counts)
-    ],
-    "PixelPrototypeContrastLoss": lambda s: pc.PixelPrototypeContrastLoss(
-        reduction="none", validate=True
-    )(s.features, s.labels, PROTOTYPES),
-    "distribution_contrast": lambda s: [
-        pc.distribution_contrast(s.features, labels, PROTOTYPES, VARIANCE, reduction="none")
-        for labels in (s.labels, s.counts)
-    ],
-    "prototype_logits": lambda s: pc.prototype_logits(s.features, PROTOTYPES),
-    "prototype_pull": lambda s: pc.prototype_pull(
-        s.features, s.labels, PROTOTYPES, pixel_weight=s.weight, reduction="none"
-    ),
-    "spread": lambda s: pc.spread(s.features, s.labels, PROTOTYPES, toward="uniform"),
-    "class_prototypes": lambda s: [
-        pc.class_prototypes(s.features, s.labels, 3, pixel_weight=s.weight, per_image=per_image)
-        for per_image in (False, True)
-    ],
-    "class_statistics": lambda s: pc.class_statistics(s.features, s.labels, 3, normalize=True),
-    "transfer_labels": lambda s: pc.transfer_labels(s.features, PROTOTYPES, threshold=0.5),
-    "assign_subclasses": lambda s: pc.assign_subclasses(s.features, s.labels, SUBCLASSES),
-    "subclass_max": lambda s: pc.subclass_max(s.features, 2),
-    "bidirectional_contrast": lambda s: [
-        both_ways(s, **settings)
-        for settings in ({}, {"pairwise": False}, {"balance": "class"})
-    ],
-    "BidirectionalContrastLoss": both_ways_as_a_module,
-    "entropy": lambda s: pc.entropy(s.logits, pixel_weight=s.weight, reduction="none"),
-    "mrkld": lambda s: pc.mrkld(s.logits, pixel_weight=s.weight, reduction="none"),
-    "similarity_kl": lambda s: pc.similarity_kl(
-        s.logits, s.logits.flip(1), pixel_weight=s.weight, reduction="none"
-    ),
-    "symmetric_cross_entropy": lambda s: pc.symmetric_cross_entropy(
-        s.logits, s.labels, pixel_weight=s.weight, reduction="none"
-    ),
-    "rectify": lambda s: pc.rectify(shares(s), shares(s).flip(1)),
-    "select_labels": lambda s: pc.select_labels(shares(s), 0.6, image_share=0.2),
-    "confident_share": lambda s: pc.confident_share(shares(s), 0.6, per_image=True),
-    "sinkhorn": lambda s: pc.sinkhorn(s.logits, pixel_weight=s.weight),
-    "sample_pixels": lambda s: [
-        pc.sample_pixels(s.labels, 12, generator=seeded()),
-        pc.sample_pixels(
-            s.labels, 12, mode="hard_easy", num_classes=3, predictions=s.labels.flip(0),
-            min_pixels=1, generator=seeded(),
-        ),
-    ],
-    "class_mix": lambda s: mixed(s) if s.features.dim() == 5 else mixed(flat_maps(s)),
-    "fuse_labels": lambda s: pc.fuse_labels(s.labels, s.labels.flip(0)),
-    "check_labels": lambda s: pc.check_labels(s.labels, 3),
-    "PrototypeBank": lambda s: [bank_of(s), bank_of(s, variance=True)],
-    "ClassQueue": queue_of,
-    "ClassThresholds": thresholds_of,
-    "LogitBalance": balance_of,
-}  # fmt: skip
-NOT_OF_PIXELS = {
-    "BiCLOutput", "BidirectionalContrast", "ClassMix", "ClassPrototypes", "ClassStatistics",
-    "DomainBias", "QueuedKeys", "SampledPixels", "TransferredLabels", "backends",
-    "default_backend", "frequency_weights",
-}  # fmt: skip
-ROWS_ALONE = {"pair_contrast", "PairContrastLoss"}
-"""They take (A, D) and say how a map or a volume becomes that."""
-BY_THEMSELVES = {"BiCL", "UpsampledCrossEntropyLoss", "labels_to_grid", "upsampled_cross_entropy"}
-"""Which axes their pixels lie along matters; tested below and in test_volume_grids.py."""
-WITHOUT_GRADIENT = {
-    "class_statistics", "transfer_labels", "assign_subclasses", "select_labels",
-    "confident_share", "sinkhorn", "sample_pixels", "fuse_labels", "check_labels",
-    "PrototypeBank", "ClassQueue", "ClassThresholds",
-}  # fmt: skip
-
-
-def flat_maps(s: Scene) -> Scene:
-    """Maps of one row: images have no long rows."""
-    return Scene(*(value.unsqueeze(-2) for value in s))
-
-
-def tensors(result: Any) -> list[Tensor]:
-    return [one for one in tree_flatten(result)[0] if isinstance(one, Tensor)]
-
-
-def assert_same_pixels(volume: Any, rows: Any) -> None:
-    """Equal numbers, and (Z, H, W) where the others have P."""
-    for ours, theirs in zip(tensors(volume), tensors(rows), strict=True):
-        shape = tuple(theirs.shape)
-        if shape[-1:] == (PIXELS,):
-            kept = shape[:-2] if shape[-2:-1] == (1,) else shape[:-1]
-            shape = (*kept, *SPACE)
-        assert tuple(ours.shape) == shape
-        # Where the rows had to be copied, tiles and so sums may be others.
-        torch.testing.assert_close(ours.reshape(theirs.shape), theirs, rtol=1e-5, atol=1e-6)
-
-
-def test_every_public_name_is_here() -> None:
-    named = set(CALLS) | NOT_OF_PIXELS | ROWS_ALONE | BY_THEMSELVES
-    assert named == set(pc.__all__)
-    assert set(CALLS) >= WITHOUT_GRADIENT
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("name", CALLS)
-def test_a_volume_is_its_pixels(name: str, layout: str) -> None:
-    assert_same_pixels(CALLS[name](scene(layout)), CALLS[name](scene().rows))
-
-
-@pytest.mark.parametrize("name", [name for name in CALLS if name not in WITHOUT_GRADIENT])
-def test_gradients_of_a_volume_are_those_of_its_pixels(name: str) -> None:
-    found = []
-    for layout, flat in (("channels_last", False), ("contiguous", True)):
-        given = scene(layout)
-        leaves = given.features.requires_grad_(), given.logits.requires_grad_()
-        results = tensors(CALLS[name](given.rows if flat else given))
-        total = sum(one.double().sum() * (place + 1) for place, one in enumerate(results))
-        found.append(torch.autograd.grad(total, leaves, allow_unused=True))
-        assert any(gradient is not None for gradient in found[-1])
-    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("axis", [0, -1])
+@pytest.mark.parametrize("name", NAMES)
+def test_without_pixels_every_loss_is_zero_and_connected(name: str, axis: int) -> None:
+    results, _, leaves = outcome(name, lambda value, _: as_volume(value, 0).narrow(axis, 0, 0))
+    assert not any(one.isnan().any() for one in results)
+    for one in results:
+        if one.requires_grad:
+            assert not one.any()
+            found = torch.autograd.grad(one.sum(), leaves, retain_graph=True, allow_unused=True)
+            assert any(gradient is not None for gradient in found)
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_a_volume_is_read_in_place(layout: str) -> None:
-    features = scene(layout).features
+    features, labels = as_volume(FEATURES, 2, layout), as_volume(LABELS, 1)
     pointers = []
 
     class Watch(torch.utils._python_dispatch.TorchDispatchMode):
@@ -234,11 +142,11 @@ def test_a_volume_is_read_in_place(layout: str) -> None:
             return result
 
     with Watch():
-        pc.pixel_prototype_contrast(features, scene().labels, PROTOTYPES)
+        pc.pixel_prototype_contrast(features, labels, PROTOTYPES)
     assert pointers == [features.data_ptr()]
 
 
-class Contrast(torch.nn.Module):
+class Contrast(nn.Module):
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         grid = pc.labels_to_grid(labels, features.shape[2:], num_classes=3)
         means = pc.class_prototypes(features, grid, 3)
@@ -247,8 +155,8 @@ class Contrast(torch.nn.Module):
 
 @pytest.mark.parametrize("how", ["compile", "export"])
 def test_traced(how: str) -> None:
-    features = scene().features.requires_grad_()
-    labels = scene().labels.repeat_interleave(2, dim=1).repeat_interleave(3, dim=3)
+    features = as_volume(FEATURES, 2).clone().requires_grad_()
+    labels = as_volume(LABELS, 1).repeat_interleave(2, dim=1).repeat_interleave(3, dim=3)
     module = Contrast()
     expected = module(features, labels)
     if how == "compile":
@@ -262,9 +170,9 @@ def test_traced(how: str) -> None:
 
 
 def test_rows_of_a_volume_as_the_hint_has_them() -> None:
+    features, labels = as_volume(FEATURES, 2), as_volume(LABELS, 1)
     with pytest.raises(ValueError, match=r"features\.movedim\(1, -1\)\.flatten\(0, -2\)") as caught:
-        pc.pair_contrast(scene().features, scene().labels, scene().features, scene().labels)
+        pc.pair_contrast(features, labels, features, labels)
     hint = str(caught.value).partition(" are rows as ")[2].rstrip(".")
-    rows = eval(hint, {"features": scene().features})
-    labels = scene().labels.flatten()
-    assert pc.pair_contrast(rows, labels, rows, labels, exclude_self=True) > 0
+    rows = eval(hint, {"features": features})
+    assert pc.pair_contrast(rows, labels.flatten(), rows, labels.flatten(), exclude_self=True) > 0

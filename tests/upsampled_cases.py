@@ -1,5 +1,6 @@
 """Calls of `upsampled_cross_entropy`, and the composition it stands for."""
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -25,8 +26,8 @@ class Case(NamedTuple):
     """One call, small enough to print."""
 
     seed: int = 0
-    shape: tuple[int, int, int, int] = (2, 5, 3, 4)
-    size: tuple[int, int] = (7, 9)
+    shape: tuple[int, ...] = (2, 5, 3, 4)
+    size: tuple[int, ...] = (7, 9)
     dtype: torch.dtype = torch.float32
     layout: str = "contiguous"
     label_layout: str = "contiguous"
@@ -61,14 +62,14 @@ class Case(NamedTuple):
 
 @st.composite
 def cases(draw: st.DrawFn, **fixed: Any) -> Case:
-    """Calls of any form; what is named is fixed."""
-    side = st.sampled_from([1, 2, 3, 4, 7])
-    height, width = draw(side), draw(side)
-    more = st.one_of(st.just(0), st.integers(0, 40))
+    """Calls of any form, a third of them volumes; what is named is fixed."""
+    axes = draw(st.sampled_from([2, 2, 3]))
+    grid = [draw(st.sampled_from([1, 2, 3, 4, 7])) for _ in range(axes)]
+    more = st.one_of(st.just(0), st.integers(0, 40 if axes == 2 else 6))
     drawn = {
         "seed": draw(seeds),
-        "shape": (draw(st.sampled_from([2, 1, 0])), draw(class_counts), height, width),
-        "size": (height + draw(more), width + draw(more)),
+        "shape": (draw(st.sampled_from([2, 1, 0])), draw(class_counts), *grid),
+        "size": tuple(side + draw(more) for side in grid),
         "dtype": draw(dtypes),
         "layout": draw(layouts),
         "label_layout": draw(layouts),
@@ -85,21 +86,20 @@ def cases(draw: st.DrawFn, **fixed: Any) -> Case:
 
 def scales(case: Case) -> dict[str, float]:
     """Sizes of the terms of the value and of the gradient, which carries the softmax's rounding."""
-    (_, _, height, width), pixels = case.shape, case.shape[0] * case.size[0] * case.size[1]
-    logit = 5 * case.spread
-    read = 4 * (case.size[0] / height + 1) * (case.size[1] / width + 1)
+    pixels, logit = case.shape[0] * math.prod(case.size), 5 * case.spread
+    ratios = (out / side + 1 for out, side in zip(case.size, case.shape[2:], strict=True))
     if case.reduction == "mean":
         return {"value": 2 * logit + 5, "logits": 2 * (1 + logit)}
     counted = pixels if case.reduction == "sum" else 1
-    return {"value": 2 * (2 * logit + 5) * counted, "logits": 4 * read * (1 + logit)}
+    slope = 16 * math.prod(ratios) * (1 + logit)
+    return {"value": 2 * (2 * logit + 5) * counted, "logits": slope}
 
 
 def composed(logits: Tensor, labels: Tensor, **settings: Any) -> Tensor:
     """What a user would write."""
     weight = settings["class_weight"]
-    upsampled = F.interpolate(
-        logits, labels.shape[1:], mode="bilinear", align_corners=settings["align_corners"]
-    )
+    mode, corners = ("bilinear", "trilinear")[logits.dim() - 4], settings["align_corners"]
+    upsampled = F.interpolate(logits, labels.shape[1:], mode=mode, align_corners=corners)
     return F.cross_entropy(
         upsampled,
         labels.long(),

@@ -5,17 +5,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from protocontrast.calls import ClassSquaresCall, ClassSumsCall
+from protocontrast.calls import ClassSquaresCall, ClassSumsCall, accumulation_dtype
 from protocontrast.eager.lengths import lengths, unit_columns
 from protocontrast.eager.products import add_product
-from protocontrast.eager.tiles import (
-    Tile,
-    accumulation_dtype,
-    holds_nonfinite,
-    tiles,
-    widened,
-    without,
-)
+from protocontrast.eager.tiles import Tile, holds_nonfinite, tiles, widened, without
 
 
 class Members:

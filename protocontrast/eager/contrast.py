@@ -7,17 +7,10 @@ time; `contrast_with_gradient` writes the gradient of the reduced loss in the fo
 import torch
 from torch import Tensor
 
-from protocontrast.calls import ContrastCall
+from protocontrast.calls import ContrastCall, accumulation_dtype
 from protocontrast.eager.similarity import Scored, Similarity
 from protocontrast.eager.targets import Targets
-from protocontrast.eager.tiles import (
-    Tile,
-    accumulation_dtype,
-    holds_nonfinite,
-    tiles,
-    widened,
-    without,
-)
+from protocontrast.eager.tiles import Tile, holds_nonfinite, tiles, widened, without
 
 
 def _prepare(call: ContrastCall) -> tuple[Similarity, Targets]:

@@ -8,19 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from protocontrast.calls import DistributionCall
+from protocontrast.calls import DistributionCall, accumulation_dtype
 from protocontrast.eager.lengths import are_safe, inverse_of, sizes
 from protocontrast.eager.products import add_product, product
 from protocontrast.eager.similarity import Similarity
 from protocontrast.eager.targets import Targets
-from protocontrast.eager.tiles import (
-    Tile,
-    accumulation_dtype,
-    holds_nonfinite,
-    tiles,
-    widened,
-    without,
-)
+from protocontrast.eager.tiles import Tile, holds_nonfinite, tiles, widened, without
 
 
 class _Scored(NamedTuple):

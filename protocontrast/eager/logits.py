@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from protocontrast.calls import LogitsCall
+from protocontrast.calls import LogitsCall, accumulation_dtype
 from protocontrast.eager.similarity import Similarity
-from protocontrast.eager.tiles import accumulation_dtype, tiles, widened
+from protocontrast.eager.tiles import tiles, widened
 
 
 def _similarity(call: LogitsCall) -> Similarity:

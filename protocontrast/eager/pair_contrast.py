@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from protocontrast.calls import PairRolesCall
+from protocontrast.calls import PairRolesCall, accumulation_dtype
 from protocontrast.eager.lengths import lengths, sizes
-from protocontrast.eager.tiles import accumulation_dtype
 
 BLOCK = 256
 TILE = 512

@@ -12,8 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from protocontrast.calls import StretchCall
-from protocontrast.eager.tiles import accumulation_dtype
+from protocontrast.calls import StretchCall, accumulation_dtype
 
 TILE_BYTES = 960 * 1024
 """float32 bytes of a tile (rows, C, W) of upsampled logits; a row is the least."""

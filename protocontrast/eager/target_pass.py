@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor
 
-from protocontrast.calls import TargetPassCall
+from protocontrast.calls import TargetPassCall, accumulation_dtype
 from protocontrast.eager.class_prototypes import add_marked
 from protocontrast.eager.contrast import scale_in_place
 from protocontrast.eager.lengths import unit_columns
 from protocontrast.eager.products import add_product
 from protocontrast.eager.similarity import Scored, Similarity
-from protocontrast.eager.tiles import accumulation_dtype, holds_nonfinite, tiles, widened, without
+from protocontrast.eager.tiles import holds_nonfinite, tiles, widened, without
 from protocontrast.eager.transfer import Nearest
 
 

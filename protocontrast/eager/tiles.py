@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from protocontrast.calls import accumulation_dtype
+
 TILE_BYTES = 1024 * 1024
 """float32 bytes of one tile: smaller ones pay for more calls, larger ones leave the caches."""
 
@@ -20,11 +22,6 @@ class Tile(NamedTuple):
     def of(self, pixels: Tensor) -> Tensor:
         """The tile's part of a (B, P) or (B, C, P) tensor, as a view (n,) or (C, n)."""
         return pixels.select(0, self.image).narrow(-1, self.start, self.stop - self.start)
-
-
-def accumulation_dtype(features: Tensor) -> torch.dtype:
-    """float64 for float64 features, else float32."""
-    return torch.float64 if features.dtype == torch.float64 else torch.float32
 
 
 def tiles(features: Tensor) -> Iterator[Tile]:

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from protocontrast.calls import TransferCall
+from protocontrast.calls import TransferCall, accumulation_dtype
 from protocontrast.eager.similarity import Similarity, exp_of_differences_
-from protocontrast.eager.tiles import accumulation_dtype, tiles, widened
+from protocontrast.eager.tiles import tiles, widened
 
 
 class Nearest:

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from protocontrast.calls import UpsampledCall
+from protocontrast.calls import UpsampledCall, accumulation_dtype
 from protocontrast.eager.products import total_of
 from protocontrast.eager.resampling import Upsampling
-from protocontrast.eager.tiles import accumulation_dtype, holds_nonfinite
+from protocontrast.eager.tiles import holds_nonfinite
 
 
 class _Weights(NamedTuple):

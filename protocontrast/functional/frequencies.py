@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from protocontrast.calls import accumulation_dtype
 from protocontrast.checks import (
     FEATURE_DTYPES,
     LABEL_DTYPES,
@@ -69,4 +70,4 @@ def frequency_weights(counts: Tensor, *, strength: float = 0.05) -> Tensor:
     weights = torch.where(deviation <= SAME, 1, 1 + float(strength) * rarity / deviation).clamp_min(
         0
     )
-    return weights.to(torch.float64 if counts.dtype == torch.float64 else torch.float32)
+    return weights.to(accumulation_dtype(counts))

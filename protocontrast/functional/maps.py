@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from protocontrast.calls import accumulation_dtype
 from protocontrast.checks import check_device, check_floating, check_integer, check_tensor, sentence
 from protocontrast.functional import hints
 
@@ -98,7 +99,7 @@ def target_counts(targets: Tensor, num_classes: int, features: Tensor) -> Tensor
 
     Float32, or float64 for such features.
     """
-    dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
+    dtype = accumulation_dtype(features)
     if targets.is_floating_point():
         return targets.flatten(2).sum(dim=2, dtype=dtype)
     return class_counts(targets.flatten(1).long(), num_classes).to(dtype)

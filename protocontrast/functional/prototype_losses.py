@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from protocontrast.calls import LogitsCall
+from protocontrast.calls import LogitsCall, accumulation_dtype
 from protocontrast.checks import check_choice, check_ignore_index, public
 from protocontrast.functional.class_prototypes import class_prototypes
 from protocontrast.functional.class_scores import Scores, at_label, widened
@@ -95,7 +95,7 @@ def prototype_pull(
     chosen = choose(backend, "logits", features)
     given = read_pixel_weight(pixels, pixel_weight)
     classes = read_checked_labels(pixels, labels, rows, ignore_index).long()
-    wide = torch.float64 if features.dtype == torch.float64 else torch.float32
+    wide = accumulation_dtype(features)
     weight = torch.ones(classes.shape, dtype=wide, device=features.device)
     if given is not None:
         weight = given.to(wide)

@@ -7,15 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from protocontrast.kernels.launch import (
-    Launch,
-    accumulation_dtype,
-    plan,
-    run,
-    span_of,
-    tile_count,
-    walkers,
-)
+from protocontrast.calls import accumulation_dtype
+from protocontrast.kernels.launch import Launch, plan, run, span_of, tile_count, walkers
 from protocontrast.kernels.prototypes import Prototypes, finish, prepare
 from protocontrast.kernels.tiles import map_of
 

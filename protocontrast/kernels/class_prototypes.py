@@ -9,16 +9,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from protocontrast.calls import ClassSumsCall
+from protocontrast.calls import ClassSumsCall, accumulation_dtype
 from protocontrast.kernels.backward import add_to_slot
-from protocontrast.kernels.launch import (
-    Launch,
-    accumulation_dtype,
-    plan,
-    run,
-    span_of,
-    tile_count,
-)
+from protocontrast.kernels.launch import Launch, plan, run, span_of, tile_count
 from protocontrast.kernels.lengths import inverse_of, pixel_lengths
 from protocontrast.kernels.meta import constants
 from protocontrast.kernels.operands import dot, power_below, split, times_pixel

@@ -5,8 +5,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from protocontrast.calls import ClassSumsCall
-from protocontrast.kernels.launch import Launch, accumulation_dtype, plan, run, tile_count
+from protocontrast.calls import ClassSumsCall, accumulation_dtype
+from protocontrast.kernels.launch import Launch, plan, run, tile_count
 from protocontrast.kernels.lengths import inverse_of, pixel_lengths
 from protocontrast.kernels.meta import constants
 from protocontrast.kernels.targets import members_of, targets_of

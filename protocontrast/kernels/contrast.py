@@ -10,8 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from protocontrast.calls import ContrastCall
-from protocontrast.kernels.launch import Launch, accumulation_dtype, plan, run, walkers
+from protocontrast.calls import ContrastCall, accumulation_dtype
+from protocontrast.kernels.launch import Launch, plan, run, walkers
 from protocontrast.kernels.meta import constants
 from protocontrast.kernels.prototypes import Prototypes, prepare
 from protocontrast.kernels.scores import kept_of, logits_of, scores_of

@@ -9,10 +9,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from protocontrast.calls import DistributionCall
+from protocontrast.calls import DistributionCall, accumulation_dtype
 from protocontrast.kernels.backward import add_to_slot
 from protocontrast.kernels.contrast_backward import returned, upstream_of
-from protocontrast.kernels.launch import Launch, accumulation_dtype, run, span_of, tile_count
+from protocontrast.kernels.launch import Launch, run, span_of, tile_count
 from protocontrast.kernels.meta import constants
 from protocontrast.kernels.prototypes import Prototypes, finish
 from protocontrast.kernels.scores import classes_of, to_features, weighted_sum

@@ -151,11 +151,6 @@ def family_of(device: torch.device) -> str:
     return "sm90" if major == 9 else "sm100"
 
 
-def accumulation_dtype(features: Tensor) -> torch.dtype:
-    """float64 for float64 features, else float32."""
-    return torch.float64 if features.dtype == torch.float64 else torch.float32
-
-
 def arithmetic(features: Tensor, halved: torch.dtype | None = None) -> tuple[Any, str, str]:
     """The constants ACC, OPERANDS and PRECISION of a kernel that reads these features.
 

@@ -4,9 +4,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from protocontrast.calls import LogitsCall
+from protocontrast.calls import LogitsCall, accumulation_dtype
 from protocontrast.kernels.backward import add_to_slot, send_back
-from protocontrast.kernels.launch import Launch, accumulation_dtype, plan, run, walkers
+from protocontrast.kernels.launch import Launch, plan, run, walkers
 from protocontrast.kernels.meta import constants
 from protocontrast.kernels.prototypes import Prototypes, prepare
 from protocontrast.kernels.scores import (

@@ -10,8 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from protocontrast.calls import PairRolesCall
-from protocontrast.kernels.launch import accumulation_dtype, tile_count
+from protocontrast.calls import PairRolesCall, accumulation_dtype
+from protocontrast.kernels.launch import tile_count
 from protocontrast.kernels.meta import constants
 from protocontrast.kernels.pairs import (
     load_rows,

@@ -10,15 +10,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from protocontrast.calls import PairRolesCall
+from protocontrast.calls import PairRolesCall, accumulation_dtype
 from protocontrast.kernels.backward import add_to_slot
 from protocontrast.kernels.configs import configuration
-from protocontrast.kernels.launch import (
-    SLOT_BYTES,
-    accumulation_dtype,
-    family,
-    tile_count,
-)
+from protocontrast.kernels.launch import SLOT_BYTES, family, tile_count
 from protocontrast.kernels.meta import constants
 from protocontrast.kernels.pairs import (
     Side,

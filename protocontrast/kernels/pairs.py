@@ -10,9 +10,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from protocontrast.calls import PairRolesCall
+from protocontrast.calls import PairRolesCall, accumulation_dtype
 from protocontrast.kernels.configs import LARGEST_TILE
-from protocontrast.kernels.launch import Launch, accumulation_dtype, plan, run, tile_count
+from protocontrast.kernels.launch import Launch, plan, run, tile_count
 from protocontrast.kernels.operands import dot, square_root
 from protocontrast.kernels.tiles import Map, Tile, inside, load_tile
 

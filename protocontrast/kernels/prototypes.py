@@ -8,17 +8,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from protocontrast.calls import ContrastCall, LogitsCall
+from protocontrast.calls import ContrastCall, LogitsCall, accumulation_dtype
 from protocontrast.kernels.configs import power_of_two
-from protocontrast.kernels.launch import (
-    Launch,
-    accumulation_dtype,
-    arithmetic,
-    halves,
-    options,
-    run,
-    sizes,
-)
+from protocontrast.kernels.launch import Launch, arithmetic, halves, options, run, sizes
 from protocontrast.kernels.lengths import inverse_of, size_of
 from protocontrast.kernels.meta import Meta, constants
 from protocontrast.kernels.operands import narrowed, split, square_root

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from protocontrast.calls import ClassSumsCall, TargetPassCall
+from protocontrast.calls import ClassSumsCall, TargetPassCall, accumulation_dtype
 from protocontrast.kernels.class_prototypes import (
     Span,
     add_blocks,
@@ -24,15 +24,7 @@ from protocontrast.kernels.class_prototypes import (
 )
 from protocontrast.kernels.contrast import normaliser_of
 from protocontrast.kernels.contrast_backward import contrast_backward
-from protocontrast.kernels.launch import (
-    Launch,
-    accumulation_dtype,
-    halves,
-    plan,
-    run,
-    span_of,
-    tile_count,
-)
+from protocontrast.kernels.launch import Launch, halves, plan, run, span_of, tile_count
 from protocontrast.kernels.lengths import inverse_of, pixel_lengths
 from protocontrast.kernels.meta import constants
 from protocontrast.kernels.scores import (

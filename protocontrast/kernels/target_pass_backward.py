@@ -11,9 +11,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from protocontrast.calls import ContrastCall, TargetPassCall
+from protocontrast.calls import ContrastCall, TargetPassCall, accumulation_dtype
 from protocontrast.kernels.contrast_backward import contrast_backward
-from protocontrast.kernels.launch import Launch, accumulation_dtype, arithmetic, options, run
+from protocontrast.kernels.launch import Launch, arithmetic, options, run
 from protocontrast.kernels.meta import Meta, constants
 from protocontrast.kernels.prototypes import Prepared, Prototypes, prepare
 from protocontrast.kernels.tiles import vector_of

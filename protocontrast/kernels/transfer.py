@@ -7,15 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from protocontrast.calls import TransferCall
-from protocontrast.kernels.launch import (
-    Launch,
-    accumulation_dtype,
-    halves,
-    plan,
-    run,
-    walkers,
-)
+from protocontrast.calls import TransferCall, accumulation_dtype
+from protocontrast.kernels.launch import Launch, halves, plan, run, walkers
 from protocontrast.kernels.meta import constants
 from protocontrast.kernels.prototypes import Prepared, Prototypes, prepare
 from protocontrast.kernels.scores import kept_of, logits_of, scores_of

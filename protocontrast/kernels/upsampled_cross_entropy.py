@@ -11,16 +11,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from protocontrast.calls import UpsampledCall
+from protocontrast.calls import UpsampledCall, accumulation_dtype
 from protocontrast.kernels.configs import power_of_two
-from protocontrast.kernels.launch import (
-    Launch,
-    accumulation_dtype,
-    family,
-    options,
-    run,
-    tile_count,
-)
+from protocontrast.kernels.launch import Launch, family, options, run, tile_count
 from protocontrast.kernels.meta import Meta, constants
 from protocontrast.kernels.upsampling import (
     LOG2E,

@@ -12,8 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from protocontrast.calls import UpsampledCall
-from protocontrast.kernels.launch import Launch, accumulation_dtype, run, tile_count
+from protocontrast.calls import UpsampledCall, accumulation_dtype
+from protocontrast.kernels.launch import Launch, run, tile_count
 from protocontrast.kernels.meta import constants
 from protocontrast.kernels.operands import narrowed
 from protocontrast.kernels.upsampled_cross_entropy import (

@@ -6,8 +6,8 @@ The functions of `eager/bidirectional.py`.
 import torch
 from torch import Tensor
 
-from protocontrast.calls import BidirectionalCall
-from protocontrast.native.calls import Bidirectional, Domain, arrays, wide
+from protocontrast.calls import BidirectionalCall, accumulation_dtype
+from protocontrast.native.calls import Bidirectional, Domain, arrays
 from protocontrast.native.library import machine, run
 from protocontrast.native.rescale import rescale
 
@@ -25,7 +25,7 @@ def bidirectional_with_gradient(
     shape = groups, call.num_classes, features.shape[1]
     losses, written = [], []
     for domain, wanted in zip(domains, wants, strict=True):
-        dtype = wide(domain.features)
+        dtype = accumulation_dtype(domain.features)
         losses.append(features.new_zeros((), dtype=dtype))
         own = torch.empty_like(domain.features) if wanted else features.new_empty(0)
         written.append((own, features.new_zeros(shape if wanted else 0, dtype=dtype)))

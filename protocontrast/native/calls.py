@@ -232,11 +232,6 @@ Call = (
 )
 
 
-def wide(features: Tensor) -> torch.dtype:
-    """The dtype of sums and results: float64 for float64 features, else float32."""
-    return torch.float64 if features.dtype == torch.float64 else torch.float32
-
-
 def arrays(*tensors: Tensor | None) -> list[Array]:
     """Tensors as C reads them, 0 for None and for no elements; alive as long as this list is.
 

@@ -6,8 +6,8 @@ The functions of `eager/class_prototypes.py`.
 import torch
 from torch import Tensor
 
-from protocontrast.calls import ClassSumsCall
-from protocontrast.native.calls import ClassSums, ClassSumsBackward, arrays, wide
+from protocontrast.calls import ClassSumsCall, accumulation_dtype
+from protocontrast.native.calls import ClassSums, ClassSumsBackward, arrays
 from protocontrast.native.library import machine, run
 
 
@@ -17,7 +17,7 @@ def class_sums(call: ClassSumsCall) -> tuple[Tensor, Tensor]:
     given = arrays(features, labels, pixel_weight)
     images, channels, pixels = features.shape
     groups = images if per_image else 1
-    dtype = wide(features)
+    dtype = accumulation_dtype(features)
     sums = features.new_zeros(groups, num_classes, channels, dtype=dtype)
     counts = features.new_zeros(groups, num_classes, dtype=dtype)
     run(

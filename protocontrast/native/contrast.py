@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from protocontrast.calls import ContrastCall
-from protocontrast.native.calls import SIMILARITIES, Contrast, arrays, wide
+from protocontrast.calls import ContrastCall, accumulation_dtype
+from protocontrast.native.calls import SIMILARITIES, Contrast, arrays
 from protocontrast.native.library import machine, run
 
 
@@ -53,7 +53,9 @@ def contrast(call: ContrastCall) -> tuple[Tensor, Tensor, Tensor]:
     """Loss, weight and log-sum-exp of every pixel, each (B, P); the last is +inf where ignored."""
     features = call.features
     shape = features.shape[0], features.shape[2]
-    loss, weight, lse = (features.new_empty(shape, dtype=wide(features)) for _ in range(3))
+    loss, weight, lse = (
+        features.new_empty(shape, dtype=accumulation_dtype(features)) for _ in range(3)
+    )
     _sweep(call, pixels=(loss, weight, lse))
     return loss, weight, lse
 
@@ -75,7 +77,7 @@ def contrast_with_gradient(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The summed or averaged loss () and its gradients, from one read of the features."""
     gradients = _gradients(call, wants)
-    loss = call.features.new_zeros((), dtype=wide(call.features))
+    loss = call.features.new_zeros((), dtype=accumulation_dtype(call.features))
     _sweep(call, gradients=gradients, total=loss, mean=mean)
     return loss, *gradients
 

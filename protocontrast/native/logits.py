@@ -6,8 +6,8 @@ The functions of `eager/logits.py`.
 import torch
 from torch import Tensor
 
-from protocontrast.calls import LogitsCall
-from protocontrast.native.calls import SIMILARITIES, Logits, arrays, wide
+from protocontrast.calls import LogitsCall, accumulation_dtype
+from protocontrast.native.calls import SIMILARITIES, Logits, arrays
 from protocontrast.native.library import machine, run
 
 
@@ -40,7 +40,7 @@ def logits(call: LogitsCall) -> Tensor:
     """(B, C, P); absent classes -inf."""
     images, _, pixels = call.features.shape
     shape = images, call.prototypes.shape[0], pixels
-    out = call.features.new_empty(shape, dtype=wide(call.features))
+    out = call.features.new_empty(shape, dtype=accumulation_dtype(call.features))
     _sweep(call, out=out)
     return out
 

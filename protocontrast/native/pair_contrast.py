@@ -6,8 +6,8 @@ The functions of `eager/pair_contrast.py`.
 import torch
 from torch import Tensor
 
-from protocontrast.calls import PairRolesCall
-from protocontrast.native.calls import SIMILARITIES, PairContrast, arrays, wide
+from protocontrast.calls import PairRolesCall, accumulation_dtype
+from protocontrast.native.calls import SIMILARITIES, PairContrast, arrays
 from protocontrast.native.library import machine, run
 
 
@@ -49,7 +49,7 @@ def pair_contrast(call: PairRolesCall) -> tuple[Tensor, Tensor, Tensor]:
     That is the negatives' log-sum-exp and the weights of each positive pair and of the negatives
     together: +inf and twice 0 where an anchor does not count.
     """
-    count, dtype = call.anchors.shape[0], wide(call.anchors)
+    count, dtype = call.anchors.shape[0], accumulation_dtype(call.anchors)
     loss, weight = (call.anchors.new_zeros(count, dtype=dtype) for _ in range(2))
     statistics = call.anchors.new_zeros((3, count), dtype=dtype)
     statistics[0] = torch.inf

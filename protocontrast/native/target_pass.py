@@ -6,8 +6,8 @@ The functions of `eager/target_pass.py`.
 import torch
 from torch import Tensor
 
-from protocontrast.calls import TargetPassCall
-from protocontrast.native.calls import TargetPass, arrays, wide
+from protocontrast.calls import TargetPassCall, accumulation_dtype
+from protocontrast.native.calls import TargetPass, arrays
 from protocontrast.native.library import machine, run
 from protocontrast.native.rescale import rescale
 
@@ -20,7 +20,7 @@ def target_pass(call: TargetPassCall) -> tuple[Tensor, ...]:
     """
     features, targets, filling = call.features, call.targets, call.filling
     images, channels, pixels = features.shape
-    classes, dtype = call.prototypes.shape[0], wide(features)
+    classes, dtype = call.prototypes.shape[0], accumulation_dtype(features)
     losses, counts = [features.new_zeros(classes, dtype=dtype) for _ in range(2)]
     sums = features.new_zeros(classes, channels, dtype=dtype)
     labels = features.new_empty((images, pixels), dtype=torch.int64)

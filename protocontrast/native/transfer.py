@@ -6,8 +6,8 @@ The function of `eager/transfer.py`, for "cosine" and "dot".
 import torch
 from torch import Tensor
 
-from protocontrast.calls import TransferCall
-from protocontrast.native.calls import Transfer, arrays, wide
+from protocontrast.calls import TransferCall, accumulation_dtype
+from protocontrast.native.calls import Transfer, arrays
 from protocontrast.native.library import machine, run
 
 
@@ -17,7 +17,7 @@ def transfer(call: TransferCall) -> tuple[Tensor, Tensor]:
     given = arrays(features, prototypes, call.present, call.class_threshold)
     images, channels, pixels = features.shape
     labels = features.new_empty((images, pixels), dtype=torch.int64)
-    values = features.new_empty((images, pixels), dtype=wide(features))
+    values = features.new_empty((images, pixels), dtype=accumulation_dtype(features))
     confidence = call.measure == "confidence"
     run(
         "transfer",

@@ -6,8 +6,8 @@ The functions of `eager/upsampled_cross_entropy.py`.
 import torch
 from torch import Tensor
 
-from protocontrast.calls import UpsampledCall
-from protocontrast.native.calls import UpsampledCrossEntropy, arrays, wide
+from protocontrast.calls import UpsampledCall, accumulation_dtype
+from protocontrast.native.calls import UpsampledCrossEntropy, arrays
 from protocontrast.native.library import machine, run
 
 
@@ -25,7 +25,7 @@ def _sweep(
         *(logits[:, :, 0], call.labels, call.class_weight, grad_output),
         None if gradient is None else gradient[:, :, 0],
     )
-    totals = logits.new_zeros(2, dtype=wide(logits))
+    totals = logits.new_zeros(2, dtype=accumulation_dtype(logits))
     run(
         "upsampled_cross_entropy",
         UpsampledCrossEntropy(
@@ -47,7 +47,7 @@ def _sweep(
 
 def upsampled_cross_entropy(call: UpsampledCall) -> tuple[Tensor, Tensor]:
     """Loss of every pixel (B, H, W), and the sum of their weights ()."""
-    loss = call.logits.new_empty(call.labels.shape, dtype=wide(call.logits))
+    loss = call.logits.new_empty(call.labels.shape, dtype=accumulation_dtype(call.logits))
     return loss, _sweep(call, loss=loss)[1].clone()
 
 
@@ -55,7 +55,7 @@ def upsampled_cross_entropy_backward(
     grad_output: Tensor, call: UpsampledCall, wants: tuple[bool]
 ) -> Tensor:
     """The gradient of the logits from that of the losses; the logits are upsampled again."""
-    gradient = torch.zeros_like(call.logits, dtype=wide(call.logits))
+    gradient = torch.zeros_like(call.logits, dtype=accumulation_dtype(call.logits))
     _sweep(call, grad_output=grad_output, gradient=gradient)
     return gradient.to(call.logits.dtype)
 
@@ -64,7 +64,7 @@ def upsampled_cross_entropy_with_gradient(
     call: UpsampledCall, mean: bool, wants: tuple[bool]
 ) -> tuple[Tensor, Tensor]:
     """The summed or averaged loss () and its gradient, which stays in the accumulation dtype."""
-    gradient = torch.zeros_like(call.logits, dtype=wide(call.logits))
+    gradient = torch.zeros_like(call.logits, dtype=accumulation_dtype(call.logits))
     loss, mass = _sweep(call, gradient=gradient).unbind()
     if not mean:
         return loss.clone(), gradient

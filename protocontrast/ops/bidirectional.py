@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from protocontrast.calls import BidirectionalCall, Domain
+from protocontrast.calls import BidirectionalCall, Domain, accumulation_dtype
 from protocontrast.eager import bidirectional as eager_bidirectional
-from protocontrast.eager.tiles import accumulation_dtype
 from protocontrast.native import bidirectional as native_bidirectional
 from protocontrast.ops.backend import choose, full_precision, is_plain, transforms_active
 from protocontrast.ops.class_prototypes import FUNCTION

@@ -4,9 +4,8 @@ import torch
 from torch import Tensor
 
 from protocontrast import naive
-from protocontrast.calls import ClassSquaresCall, ClassSumsCall
+from protocontrast.calls import ClassSquaresCall, ClassSumsCall, accumulation_dtype
 from protocontrast.eager import class_prototypes as eager_class_prototypes
-from protocontrast.eager.tiles import accumulation_dtype
 from protocontrast.native import class_prototypes as native_class_prototypes
 from protocontrast.ops.labels import checked_labels, refuse_on_host
 from protocontrast.ops.operator import Implementation, Operator, named

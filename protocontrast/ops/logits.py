@@ -4,9 +4,8 @@ import torch
 from torch import Tensor
 
 from protocontrast import naive
-from protocontrast.calls import LogitsCall
+from protocontrast.calls import LogitsCall, accumulation_dtype
 from protocontrast.eager import logits as eager_logits
-from protocontrast.eager.tiles import accumulation_dtype
 from protocontrast.native import logits as native_logits
 from protocontrast.ops.gradient import private_temperature
 from protocontrast.ops.operator import Implementation, Operator, named

@@ -8,8 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from protocontrast.calls import ContrastCall, LogitsCall
-from protocontrast.eager.tiles import accumulation_dtype
+from protocontrast.calls import ContrastCall, LogitsCall, accumulation_dtype
 from protocontrast.ops.gradient import private_copy
 from protocontrast.ops.labels import checked_labels
 from protocontrast.ops.logits import logits

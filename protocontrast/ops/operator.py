@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, get_type_hints
 import torch
 from torch import Tensor
 
-from protocontrast.eager.tiles import accumulation_dtype
+from protocontrast.calls import accumulation_dtype
 from protocontrast.ops.backend import full_precision, transforms_active, unwatched
 from protocontrast.ops.functions import OPERATORS, direct_of, function_of, mean_of, swept_of
 from protocontrast.ops.gradient import differentiable, first_order_only, snapshot_if_traced

@@ -4,9 +4,8 @@ import torch
 from torch import Tensor
 
 from protocontrast import naive
-from protocontrast.calls import PairContrastCall, PairRolesCall
+from protocontrast.calls import PairContrastCall, PairRolesCall, accumulation_dtype
 from protocontrast.eager import pair_contrast as eager_pair_contrast
-from protocontrast.eager.tiles import accumulation_dtype
 from protocontrast.native import pair_contrast as native_pair_contrast
 from protocontrast.ops.backend import full_precision
 from protocontrast.ops.gradient import private_copy, private_temperature, snapshot_if_traced

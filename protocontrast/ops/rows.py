@@ -4,7 +4,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from protocontrast.eager.tiles import accumulation_dtype
+from protocontrast.calls import accumulation_dtype
 from protocontrast.ops.gradient import private_copy, private_temperature
 from protocontrast.ops.labels import checked_labels
 

@@ -7,10 +7,9 @@ import torch
 from torch import Tensor
 
 from protocontrast import naive
-from protocontrast.calls import TargetPassCall
+from protocontrast.calls import TargetPassCall, accumulation_dtype
 from protocontrast.eager import contrast as eager_contrast
 from protocontrast.eager import target_pass as eager_target_pass
-from protocontrast.eager.tiles import accumulation_dtype
 from protocontrast.native import contrast as native_contrast
 from protocontrast.native import target_pass as native_target_pass
 from protocontrast.ops.backend import is_plain, unwatched

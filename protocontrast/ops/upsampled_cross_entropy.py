@@ -4,10 +4,9 @@ import torch
 from torch import Tensor
 
 from protocontrast import naive
-from protocontrast.calls import StretchCall, UpsampledCall
+from protocontrast.calls import StretchCall, UpsampledCall, accumulation_dtype
 from protocontrast.eager import resampling
 from protocontrast.eager import upsampled_cross_entropy as eager_upsampled
-from protocontrast.eager.tiles import accumulation_dtype
 from protocontrast.native import upsampled_cross_entropy as native_upsampled
 from protocontrast.ops.gradient import private_copy
 from protocontrast.ops.labels import checked_labels, refuse_on_host

@@ -2,9 +2,8 @@
 
 from tests.shared import ON_EVERY_BACKEND, on
 
-# Thousands of pixels, or a call per element of the inputs, which take minutes here: a small one is
-# in test_transfer.py beside this file, and gradients are held to those of `naive`.
-TOO_LARGE = ("test_ties_go_to_the_lowest_class", "test_gradcheck")
+# Thousands of pixels, which take minutes here: a small one is in test_transfer.py beside this file.
+TOO_LARGE = ("test_ties_go_to_the_lowest_class",)
 # Any call is held to `naive` here; the main suite holds that to the composition.
 ASKED_ELSEWHERE = ("test_the_composition",)
 

@@ -1,4 +1,4 @@
-"""`BiCL` with every part of its step in C: as the composition, and by no other backend."""
+"""`BiCL` with every part of its step in C: as by hand, and by no other backend."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,17 +10,8 @@ from protocontrast.eager import bidirectional as eager_bidirectional
 from protocontrast.eager import class_prototypes as eager_class_prototypes
 from protocontrast.eager import contrast as eager_contrast
 from protocontrast.eager import target_pass as eager_target_pass
-from tests import test_bicl_composed as composition
 from tests.bicl_steps import made, run
-from tests.test_bidirectional_autograd import assert_same, call_of, taken
-
-
-def test_domains_of_two_precisions_are_composed() -> None:
-    call = call_of(1)
-    call["target_features"] = call["target_features"].detach().float().requires_grad_()
-    found, expected = (taken({**call, "backend": backend}) for backend in ("native", "eager"))
-    assert_same(found, expected)
-
+from tests.test_bicl import KINDS, SETTINGS, compare
 
 EAGER_LEAVES = {
     eager_bidirectional: ("bidirectional_with_gradient", "add_shares"),
@@ -65,7 +56,6 @@ def test_bicl_is_native_throughout(settings: dict[str, Any], kind: str) -> None:
         run(made(backend="eager", **settings), 0, kind)
 
 
-@pytest.mark.parametrize("name", composition.SETTINGS)
-def test_bicl_is_the_composition(name: str) -> None:
-    bicl = made(**{"temperature": 0.2, **composition.SETTINGS[name]}, backend="native")
-    composition.compare(bicl, composition.KINDS, torch.float32)
+@pytest.mark.parametrize("name", SETTINGS)
+def test_bicl_is_the_step_by_hand(name: str) -> None:
+    compare(SETTINGS[name], KINDS, dtype=torch.float32, backend="native")

@@ -5,7 +5,7 @@ from tests.shared import ON_EVERY_BACKEND, on
 
 CPU_ALONE = (
     *("absent_logits", "bidirectional_autograd", "label_smoothing", "lengths"),
-    *("target_pass_autograd", "volume_grids"),
+    "target_pass_autograd",
 )
 
 globals().update(

@@ -96,19 +96,3 @@ def test_weights_of_classes_scale_what_the_forward_wrote(dtype: torch.dtype) -> 
     scale = similarity_scales(clean, slope, "cosine", clean["temperature"])["features"]
     for name, ours in (("scaled", scaled), ("read", read)):
         assert_within(ours, plain, truth, scale=scale, name=name)
-
-
-@pytest.mark.parametrize("threads", [2, 3, 7])
-def test_the_same_bits_for_every_number_of_threads(threads: int) -> None:
-    call, found = large_call("contiguous", torch.float32), []
-    before = torch.get_num_threads()
-    try:
-        for number in (1, threads):
-            torch.set_num_threads(number)
-            leaf = call["features"].clone().requires_grad_()
-            one = target_pass(**{**call, "features": leaf}, backend="native")
-            (gradient,) = torch.autograd.grad(one.losses, leaf, torch.arange(19.0))
-            found.append((*one.prototypes, one.losses, one.labels, one.confidence, gradient))
-    finally:
-        torch.set_num_threads(before)
-    assert all(torch.equal(*pair) for pair in zip(*found, strict=True))

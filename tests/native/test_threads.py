@@ -18,7 +18,7 @@ from tests.test_threads import LABELS, MAP, TABLE, bits, same
 
 globals().update(on("native", "threads"))
 
-COVERED = ("contrast", "euclidean", "class means", "bidirectional", "logits", "pairs", "upsampled")
+COVERED = ("mean", "euclidean", "class means", "bidirectional", "logits", "pairs", "upsampled")
 
 
 @pytest.fixture(autouse=True)
@@ -38,12 +38,12 @@ def test_every_instruction_set(name: str) -> None:
 @EVERY
 def test_labels_and_a_step() -> None:
     """What has no gradient, and the target pass."""
-    features, target = (normal(i, MAP).float().requires_grad_() for i in range(2))
-    found = []
+    maps = [normal(i, (2, 64, 48, 48)).float().requires_grad_() for i in range(2)]
+    given, (features, target), found = LABELS.unflatten(1, (48, 48)), maps, []
     for threads in (1, 2, 5):
         torch.set_num_threads(threads)
         labels = pc.transfer_labels(features, normal(2, TABLE).float(), backend="native")
-        loss = pc.BiCL(19, 64, threshold=0.1, backend="native")(features, LABELS, target).loss
+        loss = pc.BiCL(19, 64, threshold=0.1, backend="native")(features, given, target).loss
         found.append([*labels, loss.detach(), *torch.autograd.grad(loss, (features, target))])
     assert same(found[0], found[1]) and same(found[0], found[2])
 
@@ -60,11 +60,8 @@ def test_several_python_threads_at_once(name: str) -> None:
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork")
 def test_after_a_fork() -> None:
     """A child has none of its parent's threads: what waits for one would wait for ever."""
-    features, prototypes = (
-        normal(i, shape).float() for i, shape in enumerate([(2, 64, 2304), TABLE])
-    )
-    labels = LABELS.flatten(1)
-    call = ContrastCall(features, labels, prototypes, None, None, None, "cosine", 0.1, False, 255)
+    features, prototypes = (normal(i, shape).float() for i, shape in enumerate([MAP, TABLE]))
+    call = ContrastCall(features, LABELS, prototypes, None, None, None, "cosine", 0.1, False, 255)
     torch.set_num_threads(2)
     expected = leaf.contrast_with_gradient(call, True, (True, True))
     child = os.fork()
