@@ -268,9 +268,6 @@ def test_resamples_of_images_pair_and_spread_about_the_score(tmp_path: Path) -> 
         ({"target": "night"}, "methods-night", "night", "--target night --method all"),
         ({"target": "carla-to-kitti", "root": Path("/data")}, *["carla-to-kitti"] * 2,
          "--target carla-to-kitti --root <folder of the sets>"),
-        # One table for all rows.
-        ({"target": "carla-to-kitti", "method": ("dacs",)}, *["carla-to-kitti"] * 2,
-         "--target carla-to-kitti"),
         ({"target": "day-to-dusk", "steps": 300}, "day-to-dusk", "day-to-dusk-300-steps",
          "--target day-to-dusk --steps 300"),
         ({"method": ("all",)}, "methods", "toy", "--method all"),
