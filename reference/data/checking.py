@@ -14,7 +14,7 @@ from reference.data.files import TRAP, DataError, check_ends, fit_labels, in_pix
 from reference.data.image_set import ImageSet, spread_indices
 from reference.data.rare_classes import count_pixels
 from reference.data.sets import Sets
-from reference.data.settings import Crops, Size
+from reference.data.settings import Crops, Size, require
 
 if TYPE_CHECKING:
     from reference.settings import Settings
@@ -175,11 +175,9 @@ def check_sets(sets: Sets, *, target: bool = True, validation: bool = True) -> l
 def require_given(given: Path, images: ImageSet) -> None:
     """Refuse a folder of labels made elsewhere that lacks one."""
     missing = [f"{stem}.png" for stem in images.stems if not (given / f"{stem}.png").is_file()]
-    if missing:
-        raise ValueError(
-            f"train: expected adaptation.static.given to hold {missing[0]} and a label of every "
-            f"other image of {images.name}, got {given} without {len(missing)} of {len(images)}."
-        )
+    wanted = f"to hold {''.join(missing[:1])} and a label of every other image of {images.name}"
+    got = f"{given} without {len(missing)} of {len(images)}"
+    require("train", "adaptation.static.given", got, wanted, not missing)
 
 
 def _size(images: ImageSet) -> Size | None:

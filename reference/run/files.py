@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
+from reference.data.settings import require
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -120,8 +122,4 @@ def require_new_folder(
         entries = sorted(entry.name for entry in folder.iterdir() if entry.name not in besides)
         more = f" and {len(entries) - 1} more" if len(entries) > 1 else ""
         got = f"which holds {entries[0]}{more}" if entries else ""
-    if got:
-        raise ValueError(
-            f"{caller}: expected {argument} to be a new or empty folder, got {folder}, {got}. "
-            f"{hint}"
-        )
+    require(caller, argument, f"{folder}, {got}", "to be a new or empty folder", not got, hint)
