@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from reference.commands import answer, read
+from reference.data.settings import require
 from reference.experiments import tables, targets
 from reference.experiments.rows import (
     BESIDE_METHODS,
@@ -43,10 +44,11 @@ from reference.experiments.runs import (
     train_all,
 )
 from reference.experiments.targets import DUSK, NIGHT, TOY
+from reference.presets import PRESETS
 from reference.run.files import write_atomically
 from reference.settings import Settings
 
-_HINT: Final = "Hint: move the folder away, or choose another with --runs."
+_HINT: Final = "move the folder away, or choose another with --runs"
 # Options of former versions, and what to type instead.
 _GONE: Final = {
     "--varied": "--target carla-to-camvid --root FOLDER has a rendered source",
@@ -79,22 +81,17 @@ class Options:
 
     def check(self) -> None:
         """Refuse what does not go together."""
-        unknown = [row for row in self.rows if row not in LABELS]
-        steps = 1 if self.steps is None else self.steps
+        for row in self.rows:
+            require("ablate", "rows", row, f"among {', '.join(LABELS)}", row in LABELS)
         differ = 0 < len({*self.seeds}) == len(self.seeds)
-        named = f"{self.target}. Hint: give the folder of its sets with --root"
-        both = f"{self.method[:1]} with them. Hint: give --method alone"
-        expectations = (
-            (not unknown, f"rows among {', '.join(LABELS)}", *unknown[:1]),
-            (differ, "different seeds, at least one", self.seeds),
-            (targets.is_named(self.target), "target toy, night or a preset", named),
-            (not (self.method and self.rows), "no rows beside method", both),
-            (self.jobs >= 1, "jobs of at least 1", self.jobs),
-            (steps >= 1, "steps of at least 1", steps),
-        )
-        for ok, wanted, *got in expectations:
-            if not ok:
-                raise ValueError(f"ablate: expected {wanted}, got {got[0]}.")
+        require("ablate", "different seeds,", self.seeds, "at least one", differ)
+        hint, ok = "give the folder of its sets with --root", self.target in (NIGHT, *PRESETS)
+        require("ablate", "target", self.target, "toy, night or a preset", ok, hint)
+        got, ok = f"{self.method[:1]} with them", not (self.method and self.rows)
+        require("ablate", "no rows", got, "beside method", ok, "give --method alone")
+        steps = 1 if self.steps is None else self.steps
+        for name, value in (("jobs", self.jobs), ("steps", steps)):
+            require("ablate", name, value, "of at least 1", value >= 1)
 
     @property
     def methods(self) -> tuple[str, ...]:

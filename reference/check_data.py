@@ -25,7 +25,7 @@ from reference.data.files import DataError
 from reference.data.image_set import OWN, ImageSet, layout_of, open_set
 from reference.data.layouts import LAYOUTS
 from reference.data.rare_classes import class_probabilities, keep_counts
-from reference.data.settings import RareClasses
+from reference.data.settings import RareClasses, require
 
 FAILED: Final = 2
 
@@ -50,11 +50,8 @@ class Roots:
         """Return layouts and roots in turn, as the command was given them."""
         named = [(name, getattr(self, name)) for name in ("gta5", "synthia", "cityscapes")]
         words = [*self.sets, *(str(word) for pair in named if pair[1] for word in pair)]
-        if len(words) < 2:
-            raise ValueError(
-                f"{command}: expected a layout and its root, got {' '.join(words) or 'nothing'}. "
-                f"Hint: python -m reference.{command} gta5 /data/GTA5."
-            )
+        got, hint = " ".join(words) or "nothing", f"python -m reference.{command} gta5 /data/GTA5"
+        require(command, "a layout", got, "and its root", len(words) >= 2, hint)
         return words
 
 
@@ -100,14 +97,13 @@ class Report:
 def parts(options: Options) -> Iterator[tuple[Report, Path | None]]:
     """Yield the splits that are to be checked, and where their labels lie if elsewhere."""
     for name, least in (("sample", 1), ("workers", 0), ("max_bad", 0)):
-        if (got := getattr(options, name)) < least:
-            raise ValueError(f"check_data: expected {name} of at least {least}, got {got}.")
+        got = getattr(options, name)
+        require("check_data", name, got, f"of at least {least}", got >= least)
     words = options.words("check_data")
     while words:
         name = words.pop(0)
         layout = layout_of(name, "target")
-        if not words:
-            raise ValueError(f"check_data: expected the root of {name}, got nothing.")
+        require("check_data", "the root", "nothing", f"of {name}", bool(words))
         root, labels = words.pop(0), layout.source or options.train_labels
         truth = None
         if layout is OWN:
@@ -120,8 +116,8 @@ def parts(options: Options) -> Iterator[tuple[Report, Path | None]]:
 
 def check(options: Options) -> list[Report]:
     wanted = list(parts(options))
-    if options.classes is None and any(report.layout == "own" for report, _ in wanted):
-        raise ValueError("check_data: expected --classes with layout own, got none.")
+    ok = options.classes is not None or all(report.layout != "own" for report, _ in wanted)
+    require("check_data", "--classes", "none", "with layout own", ok)
     classes = CITYSCAPES if options.classes is None else read_classes(options.classes)
     for report, truth in wanted:
         _check(report, truth, classes, options)

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Final
 import tyro
 
 from reference.commands import answer, laid_out, read
+from reference.data.settings import require
 from reference.experiments import tables, targets
 from reference.experiments.rows import CAPTIONS, CONTROL, ENTROPY, ORACLE, SOURCE
 from reference.experiments.runs import Run, record_of, refuse_other_settings, rows_of, train_all
@@ -62,16 +63,15 @@ def prepare(options: Options) -> list[Run]:
             f"demo: expected target toy or night, got {options.target}. Hint: photographs are a "
             "matter of python -m reference.ablate --target carla-to-camvid --root FOLDER."
         )
-    for name in ("threads", "jobs"):
-        if (got := getattr(options, name)) < 1:
-            raise ValueError(f"demo: expected {name} of at least 1, got {got}.")
+    for name, got in (("threads", options.threads), ("jobs", options.jobs)):
+        require("demo", name, got, "of at least 1", got >= 1)
     preset = targets.target_settings(
         options.target, options.seed, data=options.run.parent / "data", scenes=options.data
     )
     preset = replace(preset, machine=replace(preset.machine, threads=options.threads))
     folder, rows = options.run, [row for row in CAPTIONS if options.all_rows or row != ENTROPY]
     runs = rows_of(rows, preset, folder)
-    hint = f"Hint: choose another one with --run, such as {folder}-2, or remove it first."
+    hint = f"choose another one with --run, such as {folder}-2, or remove it first"
     if (folder / RESULTS).exists() or not (folder / COMPARISON).is_file():
         require_new_folder("demo", folder, hint, argument="run")
     for run in runs:
@@ -89,16 +89,6 @@ def prepare(options: Options) -> list[Run]:
     }
     write_json(folder / COMPARISON, told)
     return runs
-
-
-def summarise(runs: Sequence[Run], seconds: float) -> dict[str, Any]:
-    """Collect what results.json holds of complete runs: the numbers that tables are made of."""
-    records = [record for run in runs if (record := record_of(run)) is not None]
-    settings = runs[0].settings
-    return tables.summarise(
-        records, target=settings.data.target_set, command=command(), split=settings.data.val_split,
-        images=targets.image_counts(settings), seconds=seconds,
-    )  # fmt: skip
 
 
 def mean_ious(results: Mapping[str, Any]) -> dict[str, float]:
@@ -132,7 +122,11 @@ def run_demo(options: Options) -> dict[str, Any]:
         caption = CAPTIONS[run.row]
         print(f"{caption:<14} {record['miou']:5.1f} %  {record['seconds']:4.0f} s", flush=True)
     report.write_report(report.Options((options.run,)))
-    results = summarise(runs, time.perf_counter() - began)
+    settings, records = runs[0].settings, [record_of(run) or {} for run in runs]
+    results = tables.summarise(
+        records, target=settings.data.target_set, command=command(), split=settings.data.val_split,
+        images=targets.image_counts(settings), seconds=time.perf_counter() - began,
+    )  # fmt: skip
     write_json(options.run / RESULTS, results)
     return results
 

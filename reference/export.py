@@ -55,6 +55,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor, nn
 
+from reference.data.settings import require
 from reference.evaluation.class_table import class_table, read_evaluation
 from reference.networks.output import Segmenter, at_rest, in_words
 from reference.networks.release import read_checkpoint, write_release
@@ -86,12 +87,6 @@ def exported(network: Segmenter, size: tuple[int, int]) -> Any:
         return torch.export.export(_Plain(network).eval(), (example,), dynamic_shapes=any_batch)
 
 
-def write_program(path: Path, program: Any) -> None:
-    """Write a program of `exported`; `torch.export.load(path).module()` runs it."""
-    with durable_file(path, sync=False) as file:
-        torch.export.save(program, file)
-
-
 def write_onnx(path: Path, program: Any) -> str:
     """Write a program as ONNX, outputs "logits" and "features"; else say why not in a sentence."""
     if any(find_spec(name) is None for name in _NEEDED):
@@ -119,11 +114,9 @@ def write_onnx(path: Path, program: Any) -> str:
 
 def run_export(options: Options) -> tuple[Path, list[str]]:
     """Write the files; return the card, and a sentence for every file that could not be made."""
-    require_new_folder(
-        "export", options.out, "Hint: choose another one with --out.", argument="out"
-    )
-    if any(options.size) and not 1 <= min(options.size) <= max(options.size) <= _MOST:
-        raise ValueError(f"export: expected a size within 1..{_MOST}, got {options.size}.")
+    require_new_folder("export", options.out, "choose another one with --out", argument="out")
+    ok = not any(options.size) or 1 <= min(options.size) <= max(options.size) <= _MOST
+    require("export", "a size", options.size, f"within 1..{_MOST}", ok)
     require_file("export", options.checkpoint)
     release, scores = read_checkpoint(options.checkpoint, options.which), None
     if options.scores is not None:
@@ -149,7 +142,8 @@ def run_export(options: Options) -> tuple[Path, list[str]]:
     elif options.program or options.onnx:
         program = exported(release.network, (height, width))
         if options.program:
-            write_program(options.out / _PROGRAM, program)
+            with durable_file(options.out / _PROGRAM, sync=False) as file:
+                torch.export.save(program, file)
             programs.append(_PROGRAM)
         if options.onnx:
             note = write_onnx(options.out / _ONNX, program)

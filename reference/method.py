@@ -125,22 +125,20 @@ class Step:
         """
         if class_weight is not None:
             return self.cross_entropy(logits, self.source_labels, class_weight=class_weight)
-        return self._shared_mean(logits, self.source_labels, self.class_weights[0], self.counts[0])
+        return self._shared_mean(logits, self.source_labels, 0)
 
     def static_loss(self, logits: Tensor) -> Tensor:
         """Cross-entropy on the static labels, a mean over those of all parts and ranks."""
         labels = self.target_batch.labels
         if labels is None:
             raise ValueError("Step: expected static labels, got None.")
-        return self._shared_mean(logits, labels, self.class_weights[1], self.counts[1])
+        return self._shared_mean(logits, labels, 1)
 
-    def _shared_mean(
-        self, logits: Tensor, labels: Tensor, class_weight: Tensor | None, count: Tensor
-    ) -> Tensor:
+    def _shared_mean(self, logits: Tensor, labels: Tensor, which: int) -> Tensor:
         # Each part divides its own sum by the mean count of all; the loop averages over parts and
         # ranks, which leaves the mean over the whole batch.
-        total = self._entropies(logits, labels, class_weight, "sum")
-        return total / count.to(total.dtype)
+        total = self._entropies(logits, labels, self.class_weights[which], "sum")
+        return total / self.counts[which].to(total.dtype)
 
     def cross_entropy(
         self, logits: Tensor, labels: Tensor, *,

@@ -36,6 +36,7 @@ from PIL import Image
 from reference.data.classes import CITYSCAPES, ByteArray, ClassList
 from reference.data.files import check_ends, find_files, read_image
 from reference.data.layouts import CITYSCAPES_NUMBERS
+from reference.data.settings import require
 from reference.evaluation.protocol import Protocol, class_scores, read_for_use
 from reference.networks.release import Release
 from reference.run.files import entries, write_picture
@@ -44,11 +45,9 @@ from reference.run.report import track
 
 def find_images(folder: Path) -> list[Path]:
     """List the images of a folder and of those inside it by their names, if none is broken."""
-    if not folder.is_dir():
-        raise ValueError(f"predict: expected a folder of images {folder}, got none.")
+    require("predict", "a folder of images", "none", str(folder), folder.is_dir())
     images = list(find_files(folder, "{path}", "", labels=False).values())
-    if not images:
-        raise ValueError(f"predict: expected PNG or JPEG files in {folder}, got none.")
+    require("predict", "PNG or JPEG files", "none", f"in {folder}", bool(images))
     for path in images:
         check_ends(path)
     return images

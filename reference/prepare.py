@@ -19,6 +19,7 @@ from reference.commands import answer, read
 from reference.data.classes import CITYSCAPES, ByteArray
 from reference.data.files import DataError, resize_image, resize_labels
 from reference.data.image_set import ImageSet, Role, converted_pattern, layout_of, open_set
+from reference.data.settings import require
 from reference.run.files import entries, read_json, remove_partials, write_json, write_picture
 
 QUALITY: Final = 95
@@ -51,10 +52,8 @@ class Copy(NamedTuple):
 def copies(options: Options) -> list[Copy]:
     """List what is to be copied; ValueError where a folder is not what its layout wants."""
     words = options.words("prepare")
-    if "own" in words:
-        raise ValueError("prepare: expected a set of the table in docs/data.md, got own.")
-    if len(words) % 2:
-        raise ValueError(f"prepare: expected a root for every layout, got {' '.join(words)}.")
+    require("prepare", "a set", "own", "of the table in docs/data.md", "own" not in words)
+    require("prepare", "a root", " ".join(words), "for every layout", len(words) % 2 == 0)
     listed, divisor = [], 2 if options.size == "half" else 1
     for name, root in zip(words[::2], words[1::2], strict=True):
         layout = layout_of(name, "target")
@@ -74,12 +73,10 @@ def claim(copy: Copy) -> None:
     wanted = {"source": str(copy.images.root.resolve()), "divisor": copy.divisor}
     mark = copy.folder / MARK
     if (held := read_json("prepare", mark)) != wanted:
-        if copy.folder.exists() and (not copy.folder.is_dir() or entries(copy.folder)):
-            got = "other things" if held is None else f"a copy with {held}"
-            raise ValueError(
-                f"prepare: expected {copy.folder} to be new, empty or a copy with {wanted}, got "
-                f"{got}. Hint: choose another folder with --out."
-            )
+        folder, got = copy.folder, "other things" if held is None else f"a copy with {held}"
+        ok = not folder.exists() or (folder.is_dir() and not entries(folder))
+        told, hint = f"to be new, empty or a copy with {wanted}", "choose another folder with --out"
+        require("prepare", str(folder), got, told, ok, hint)
         write_json(mark, wanted)
     remove_partials(copy.folder)
 

@@ -54,16 +54,13 @@ RELEASED: Final = Settings(
 
 # SYNTHIA is read at its own size; the release trains four times as long on it.
 _SYNTHIA_CROPS: Final = Crops(size=(760, 1280))
-SYNTHIA: Final = replace(
-    PAPER,
-    data=DataSettings(source_set="synthia"),
-    source=replace(PAPER.source, crops=_SYNTHIA_CROPS),
-    adaptation=replace(PAPER.adaptation, source_crops=_SYNTHIA_CROPS),
-)
+_SYNTHIA: Final = DataSettings(source_set="synthia")
+SYNTHIA: Final = Settings(
+    data=_SYNTHIA, source=SourceStage(crops=_SYNTHIA_CROPS),
+    adaptation=AdaptationStage(source_crops=_SYNTHIA_CROPS),
+)  # fmt: skip
 SYNTHIA_RELEASED: Final = replace(
-    RELEASED,
-    data=DataSettings(source_set="synthia"),
-    adaptation=replace(RELEASED.adaptation, iterations=400_000),
+    RELEASED, data=_SYNTHIA, adaptation=replace(RELEASED.adaptation, iterations=400_000)
 )
 
 # Drawn scenes: a threshold on the cosine, pulls of another strength, and labels that are trusted
@@ -144,18 +141,14 @@ def _carla(target: str, contrast: Contrast = _BATCH, entropy_weight: float = 0.0
 
 # Photographs of any shape keep it.
 _OWN_CROPS: Final = Crops(size=None, short_side=(720, 720))
-OWN: Final = replace(
-    PAPER,
-    data=DataSettings("own", "own"),
-    source=replace(PAPER.source, crops=_OWN_CROPS),
-    adaptation=replace(
-        PAPER.adaptation,
-        source_crops=_OWN_CROPS,
-        target_crops=replace(_OWN_CROPS, short_side=(512, 512)),
-        static=StaticLabels(size=(512, 0)),
-    ),
-    reporting=Reporting(size=(512, 0)),
-)
+_OWN_STAGE: Final = replace(
+    PAPER.adaptation, source_crops=_OWN_CROPS, static=StaticLabels(size=(512, 0)),
+    target_crops=replace(_OWN_CROPS, short_side=(512, 512)),
+)  # fmt: skip
+OWN: Final = Settings(
+    data=DataSettings("own", "own"), source=replace(PAPER.source, crops=_OWN_CROPS),
+    adaptation=_OWN_STAGE, reporting=Reporting(size=(512, 0)),
+)  # fmt: skip
 
 PRESETS: Final[Mapping[str, tuple[str, Settings]]] = {
     "toy": ("Two drawn domains: minutes on a laptop, no download.", TOY),

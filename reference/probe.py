@@ -51,6 +51,7 @@ from reference.data.classes import IGNORE, ByteArray
 from reference.data.files import resize_labels
 from reference.data.image_set import ImageSet, spread_indices
 from reference.data.sets import Sets
+from reference.data.settings import require
 from reference.dynamic_labels import DynamicLabels, TaughtLabels
 from reference.experiments.tables import markdown
 from reference.networks.output import Output
@@ -114,9 +115,9 @@ class Probe:
 
     def write_truth(self, folder: Path) -> None:
         """Write the truth of the chosen images as label files."""
-        if not self.images.has_labels:
-            raise ValueError(f"probe: expected labels of {self.images.name} to write, got none.")
-        require_new_folder("probe", folder, "Hint: choose another.", argument="truth")
+        wanted = f"of {self.images.name} to write"
+        require("probe", "labels", "none", wanted, self.images.has_labels)
+        require_new_folder("probe", folder, "choose another", argument="truth")
         for index in self.chosen:
             labels = Image.fromarray(self.images.labels(index))
             write_picture(folder / f"{self.images.stems[index]}.png", labels)
@@ -190,8 +191,7 @@ def tables(found: Sequence[Labels], names: Sequence[str], *, truth: bool) -> Ite
 def probe(options: Options) -> str:
     """Look at a run, and lay out what was found."""
     run, plain = options.run, read_json("probe", options.run / SETTINGS)
-    if plain is None:
-        raise ValueError(f"probe: expected the folder of a run, got {run} without {SETTINGS}.")
+    require("probe", "the folder", f"{run} without {SETTINGS}", "of a run", plain is not None)
     settings = from_plain(Settings, plain)
     if options.root is not None:
         settings = replace(settings, data=replace(settings.data, root=options.root))

@@ -16,6 +16,7 @@ from typing import Annotated, Final
 import tyro
 
 from reference.commands import answer, read
+from reference.data.settings import require
 
 PAGE: Final = "report.html"
 
@@ -38,22 +39,16 @@ def write_report(options: Options) -> Path:
     from reference.pictures.recorded_run import read_comparison
     from reference.run.files import write_atomically
 
-    if not options.folders:
-        raise ValueError(
-            "report: expected the folder of a run, got none. Hint: give what --folder of "
-            "reference.train named, such as runs/toy."
-        )
-    if options.out is None and len(options.folders) > 1:
-        raise ValueError(
-            f"report: expected out for a page about {len(options.folders)} folders, got none. "
-            "Hint: give --out beside.html; the page of one run lies in its folder."
-        )
+    count = len(options.folders)
+    hint = "give what --folder of reference.train named, such as runs/toy"
+    require("report", "the folder", "none", "of a run", count > 0, hint)
+    ok, wanted = options.out is not None or count == 1, f"for a page about {count} folders"
+    hint = "give --out beside.html; the page of one run lies in its folder"
+    require("report", "out", "none", wanted, ok, hint)
     page = options.out or options.folders[0] / PAGE
-    if page.is_dir() or page.suffix.lower() not in {".html", ".htm"}:
-        kind = "a folder" if page.is_dir() else f'a name that ends in "{page.suffix}"'
-        raise ValueError(
-            f"report: expected out to be a file that ends in .html, got {page}, which is {kind}."
-        )
+    kind = "a folder" if page.is_dir() else f'a name that ends in "{page.suffix}"'
+    ok = not page.is_dir() and page.suffix.lower() in {".html", ".htm"}
+    require("report", "out", f"{page}, which is {kind}", "to be a file that ends in .html", ok)
     write_atomically(page, render(read_comparison(options.folders)))
     return page
 

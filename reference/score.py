@@ -47,7 +47,7 @@ OPTIONS = read(Options, "score") if __name__ == "__main__" else None
 from reference.data.classes import CITYSCAPES, ClassList
 from reference.data.image_set import ImageSet, looks_like
 from reference.data.sets import Sets
-from reference.data.settings import DataSettings
+from reference.data.settings import DataSettings, require
 from reference.evaluation.class_table import (
     ClassTable,
     class_table,
@@ -79,11 +79,10 @@ def open_images(options: Options, release: Release) -> tuple[ImageSet, ClassList
     usual = options.classes or release.classes.names == CITYSCAPES.names
     seed = release.card.get("settings", {}).get("seed", 0)
     sets = Sets(data, seed, classes=None if usual else release.classes)
-    if sets.classes.names != release.classes.names:
-        raise ValueError(
-            f"score: expected the classes of the network ({', '.join(release.classes.names)}), got "
-            f"{', '.join(sets.classes.names)}. Hint: give the class list of its run with --classes."
-        )
+    own, given = release.classes.names, sets.classes.names
+    hint = "give the class list of its run with --classes"
+    wanted = f"of the network ({', '.join(own)})"
+    require("score", "the classes", ", ".join(given), wanted, own == given, hint)
     try:
         return sets.validation, sets.classes
     except ValueError as error:
@@ -102,11 +101,9 @@ def run_score(options: Options) -> ClassTable:
     images, classes = open_images(options, release)
     protocol = replace(protocol, classes=classes)
     header = protocol.describe(len(images), align_corners=release.network.align_corners)
-    if previous is not None and previous.header != header:
-        raise ValueError(
-            f"score: expected an evaluation before measured as this one, {header!r}, got "
-            f"{previous.header!r}."
-        )
+    then, name = header if previous is None else previous.header, "an evaluation before"
+    wanted = f"measured as this one, {header!r}"
+    require("score", name, repr(then), wanted, then == header)
     evaluation = evaluate(release.network, images, protocol, progress=True)
     method = "" if release.method is None else f" as {release.method['name']} uses it"
     name = f"{release.card.get('which', 'network')}: {in_words(release.trained)}{method}"

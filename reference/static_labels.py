@@ -18,6 +18,7 @@ import protocontrast as pc
 from reference.data.batches import passes, read_static
 from reference.data.classes import IGNORE
 from reference.data.image_set import ImageSet
+from reference.data.settings import require
 from reference.networks.output import Output, Segmenter, at_rest
 from reference.run.files import write_json, write_picture
 from reference.run.ranks import Ranks
@@ -113,10 +114,7 @@ def _take_over(given: Path, folder: Path, images: ImageSet, ranks: Ranks) -> flo
 
 def require_complete(folder: Path) -> Path:
     """Return a folder of labels that an earlier part of the run has finished, or refuse."""
-    if not (folder / COMPLETE).is_file():
-        raise ValueError(
-            f"train: expected the static labels that the checkpoint was trained with in {folder}, "
-            "got none or a part. Hint: restore the folder, or remove the checkpoints of this round "
-            "so that it begins anew."
-        )
+    wanted, ok = f"that the checkpoint was trained with in {folder}", (folder / COMPLETE).is_file()
+    hint = "restore the folder, or remove the checkpoints of this round so that it begins anew"
+    require("train", "the static labels", "none or a part", wanted, ok, hint)
     return folder

@@ -98,17 +98,10 @@ class ClassList:
         return replace(self, means={names[over]: over for over in sorted(names, key=place)})
 
 
-CITYSCAPES: Final = ClassList(
-    "cityscapes",
-    tuple(_COLOURS),
-    tuple(_COLOURS.values()),
-    {
-        f"miou{19 - len(without)}": tuple(
-            number for number, name in enumerate(_COLOURS) if name not in without
-        )
-        for without in ((), _NOT_IN_16, _NOT_IN_13)
-    },
-)
+CITYSCAPES: Final = ClassList("cityscapes", tuple(_COLOURS), tuple(_COLOURS.values()), {
+    f"miou{19 - len(without)}": tuple(n for n, name in enumerate(_COLOURS) if name not in without)
+    for without in ((), _NOT_IN_16, _NOT_IN_13)
+})  # fmt: skip
 
 
 def _is_whole(value: Any, top: int) -> bool:

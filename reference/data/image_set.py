@@ -24,7 +24,7 @@ from reference.data.files import (
     refuse,
 )
 from reference.data.layouts import CONVERTED, LAYOUTS, TRAIN_IDS, Labels, Layout
-from reference.data.settings import Size
+from reference.data.settings import Size, require
 
 Role = Literal["source", "target"]
 Parts = tuple[str, ...]
@@ -175,9 +175,7 @@ def layout_of(name: str, role: Role) -> Layout:
         return OWN
     if role == "source" and name.startswith("toy"):
         name = "toy-source"
-    if name not in LAYOUTS:
-        known = ", ".join([*LAYOUTS, "own"])
-        raise ValueError(f"data: expected a layout of {known}, got {name}.")
+    require("data", "a layout", name, f"of {', '.join([*LAYOUTS, 'own'])}", name in LAYOUTS)
     return LAYOUTS[name]
 
 

@@ -23,12 +23,13 @@ import numpy as np
 import numpy.typing as npt
 
 from reference.data.image_set import ImageSet
-from reference.data.settings import RareClasses
+from reference.data.settings import RareClasses, require
 
 Counts = npt.NDArray[np.int64]
 Shares = npt.NDArray[np.float64]
 
 FOLDER: Final = Path("runs/index")
+_HINT: Final = "lower min_pixels for small images"
 
 
 def count_pixels(images: ImageSet, index: int) -> list[int]:
@@ -109,12 +110,9 @@ class RareClassSampler:
     def __init__(self, counts: Counts, settings: RareClasses) -> None:
         self.settings = settings
         enough = counts >= settings.min_pixels
-        if not enough.any():
-            raise ValueError(
-                f"RareClassSampler: expected an image with {settings.min_pixels} pixels of a "
-                f"class, got {counts.max(initial=0)} at most in {len(counts)} images. "
-                "Hint: lower min_pixels for small images."
-            )
+        told = f"with {settings.min_pixels} pixels of a class"
+        got = f"{counts.max(initial=0)} at most in {len(counts)} images"
+        require("RareClassSampler", "an image", got, told, bool(enough.any()), _HINT)
         self._images = [np.flatnonzero(column) for column in enough.T]
         wanted = class_probabilities(counts.sum(axis=0), settings.temperature)
         # A class that no image shows enough of cannot be drawn; the others share its part.

@@ -18,7 +18,7 @@ from reference.data.settings import DataSettings, Drawn, RareClasses, require
 
 _DRAWN: Final = (LAYOUTS["toy"], LAYOUTS["toy-source"])
 _UNSCORED: Final = (
-    " Hint: --reporting.no-evaluate trains without scores; reference.score takes FOLDER --labels."
+    "--reporting.no-evaluate trains without scores; reference.score takes FOLDER --labels"
 )
 
 
@@ -48,11 +48,8 @@ class Sets:
         if classes is None and settings.classes is not None:
             classes = read_classes(settings.classes)
         own, classes = classes is not None, classes or CITYSCAPES
-        if not own and OWN in (self._source, self._target):
-            raise ValueError(
-                "data: expected --data.classes with layout own, got none. Hint: give a JSON such "
-                f"as {EXAMPLE}."
-            )
+        ok, hint = own or OWN not in (self._source, self._target), f"give a JSON such as {EXAMPLE}"
+        require("data", "--data.classes", "none", "with layout own", ok, hint)
         if not own and self._target.means is not None:
             means = {name: classes.numbers(held) for name, held in self._target.means.items()}
             classes = replace(classes, means=means)
@@ -60,11 +57,9 @@ class Sets:
             set(shown_classes(layout, classes, settings.merge))
             for layout in (self._source, self._target)
         )
-        if not shown & scored:
-            raise ValueError(
-                f"data: expected classes that {self._source.title} and {self._target.title} share, "
-                f"got none of {', '.join(classes.names)}."
-            )
+        both = f"that {self._source.title} and {self._target.title} share"
+        got = f"none of {', '.join(classes.names)}"
+        require("data", "classes", got, both, bool(shown & scored))
         self.classes: ClassList = classes.with_means(scored, shown & scored)
 
     def _open(self, layout: Layout, root: Path, split: str, **more: Any) -> ImageSet:
@@ -119,9 +114,9 @@ class Sets:
     def _own(self, layout: Layout, flag: str) -> Path | None:
         """Return a folder that layout "own" needs, and None for other layouts."""
         folder: Path | None = getattr(self.settings, flag)
-        if layout is OWN and folder is None:
-            told = f"data: expected --data.{flag.replace('_', '-')} with layout own, got none."
-            raise ValueError(told + _UNSCORED * flag.startswith("val"))
+        ok, hint = layout is not OWN or folder is not None, _UNSCORED * flag.startswith("val")
+        name = f"--data.{flag.replace('_', '-')}"
+        require("data", name, "none", "with layout own", ok, hint)
         return folder if layout is OWN else None
 
     def _of_target(self, split: str, **labels: Any) -> ImageSet:

@@ -10,10 +10,11 @@ from pathlib import Path
 Size = tuple[int, int]
 
 
-def require(owner: str, name: str, value: object, wanted: str, ok: bool) -> None:
-    """Refuse a value in one sentence that names the setting, what it should be and what it is."""
+def require(owner: str, name: str, value: object, wanted: str, ok: bool, hint: str = "") -> None:
+    """Refuse a value in one sentence that names it, what it should be, what it is and a way out."""
     if not ok:
-        raise ValueError(f"{owner}: expected {name} {wanted}, got {value}.")
+        told = f"{owner}: expected {name} {wanted}, got {value}."
+        raise ValueError(told + (hint and f" Hint: {hint}."))
 
 
 def at_least(owner: object, least: float, *names: str) -> None:

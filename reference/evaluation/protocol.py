@@ -259,23 +259,21 @@ def evaluate(
             matrices.append(confusion_matrix(guess, truth, network.num_classes))
     each = torch.stack(matrices).cpu()
     scores = Scores(each.sum(dim=0))
-    if not set(scores.occurring) & set(protocol.known):
-        others = f"pixels of {len(scores.occurring)} other classes"
-        raise ValueError(
-            f"evaluate: expected pixels labelled with a class that the source labels in the "
-            f"{len(images)} images of {images.name}, got {others if scores.occurring else 'none'}. "
-            "Hint: labels of a test split are placeholders; score on the split val."
-        )
+    got = f"pixels of {len(scores.occurring)} other classes" if scores.occurring else "none"
+    wanted = f"with a class that the source labels in the {len(images)} images of {images.name}"
+    hint = "labels of a test split are placeholders; score on the split val"
+    ok = not {*protocol.known}.isdisjoint(scores.occurring)
+    require("evaluate", "pixels labelled", got, wanted, ok, hint)
     return Evaluation(scores, protocol, len(images), network.align_corners, images.name, each)
 
 
 def read_for_use(caller: str, use: Use) -> tuple[Release, Protocol]:
     """Check the settings of a command and read its network, on the device where it is to work."""
-    require_new_folder(caller, use.out, "Hint: choose another one with --out.", argument="out")
+    require_new_folder(caller, use.out, "choose another one with --out", argument="out")
     require(caller, "threads", use.threads, "of at least 1", use.threads >= 1)
     torch.set_num_threads(use.threads)
-    if use.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f'{caller}: expected a GPU for device "cuda", got none.')
+    gpu = torch.cuda.is_available()
+    require(caller, "a GPU", "none", 'for device "cuda"', gpu or use.device != "cuda")
     require_file(caller, use.weights)
     release = read_trained(use.weights, use.which)
     height, width = use.size if any(use.size) else release.card.get("input_size", _SIZE)
@@ -288,6 +286,5 @@ def read_for_use(caller: str, use: Use) -> tuple[Release, Protocol]:
     # Before hours of work, not after them.
     with writing(use.out):
         use.out.mkdir(parents=True, exist_ok=True)
-    gpu = use.device != "cpu" and torch.cuda.is_available()
-    network = release.network.to("cuda" if gpu else "cpu").eval()
+    network = release.network.to("cuda" if gpu and use.device != "cpu" else "cpu").eval()
     return replace(release, network=network), protocol

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from reference.data.settings import Colours
+from reference.data.settings import Colours, require
 from reference.methods import METHODS
 from reference.settings import Contrast, Settings
 
@@ -175,21 +175,15 @@ LABELS: Final[Mapping[str, str]] = {
 }
 # The rows of the demo, in the order of its table: name in results -> caption.
 CAPTIONS: Final[Mapping[str, str]] = {
-    SOURCE: "source only",
-    CONTROL: "continued",
-    ENTROPY: "entropy only",
-    "bicl": "BiCL",
+    SOURCE: "source only", CONTROL: "continued", ENTROPY: "entropy only", "bicl": "BiCL",
     ORACLE: "oracle",
-}
+}  # fmt: skip
 # Columns of the table per class, which are those of the demo and of the rendered source.
 CLASS_CAPTIONS: Final[Mapping[str, str]] = {
     **{name: CAPTIONS[name] for name in (SOURCE, CONTROL, ENTROPY)},
-    "without_contrast": "no contrast",
-    "bicl": "BiCL",
-    "balanced": "balanced",
-    "balanced_prior_no_entropy": "by frequency",
-    ORACLE: CAPTIONS[ORACLE],
-}
+    "without_contrast": "no contrast", "bicl": CAPTIONS["bicl"], "balanced": "balanced",
+    "balanced_prior_no_entropy": "by frequency", ORACLE: CAPTIONS[ORACLE],
+}  # fmt: skip
 # Photographs: the rows that tell whether anything transfers at all.
 MAIN_ROWS: Final = (
     *(UNAUGMENTED, SOURCE, CONTROL, "self_training", ENTROPY, "contrast_only", "bicl"),
@@ -251,13 +245,8 @@ def method_rows(
     """
     allowed = [name for name in _NAMES if day_images or not METHODS[name].uses_partners]
     for name in names if names != ("all",) else ():
-        if name not in _NAMES:
-            listed = ", ".join(_NAMES)
-            raise ValueError(f"ablate: expected methods among all, {listed}, got {name}.")
-        if name not in allowed:
-            raise ValueError(
-                f"ablate: expected a target with images by day beside method {name}, got one "
-                "without. Hint: give --target night."
-            )
+        require("ablate", "methods", name, f"among all, {', '.join(_NAMES)}", name in _NAMES)
+        wanted, ok = f"with images by day beside method {name}", name in allowed
+        require("ablate", "a target", "one without", wanted, ok, "give --target night")
     chosen = allowed if names == ("all",) else names
     return (*beside, *(f"{METHOD}{name}" for name in chosen))

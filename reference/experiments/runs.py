@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from reference.data.sets import Sets
+from reference.data.settings import require
 from reference.experiments.rows import CONTROL, ORACLE, SOURCE, settings_of
 from reference.run.files import read_json
 from reference.run.folder import CHECKPOINTS, LAST, SETTINGS, as_plain, differences, flat
@@ -137,18 +138,15 @@ def rows_of(rows: Sequence[str], preset: Settings, folder: Path) -> list[Run]:
 
 
 def refuse_other_settings(run: Run, caller: str, hint: str) -> None:
-    """Refuse a folder in which a run of other settings lies, in a sentence that ends in a hint."""
+    """Refuse a folder in which a run of other settings lies."""
     stored, wanted = read_json(caller, run.folder / SETTINGS), as_plain(run.settings)
     # Where the folders lie may change, but not the size at which a score is taken.
     other = [d for d in differences(stored or wanted, wanted) if not d.startswith("begin:")]
     sizes = [flat(held).get("reporting.size") for held in (stored or wanted, wanted)]
     if sizes[0] != sizes[1]:
         other.append(f"reporting.size: {sizes[0]} -> {sizes[1]}")
-    if other:
-        raise ValueError(
-            f"{caller}: expected {run.folder} to hold a run of these settings, got other ones: "
-            f"{other[0]}. {hint}"
-        )
+    got, told = f"other ones: {''.join(other[:1])}", "to hold a run of these settings"
+    require(caller, str(run.folder), got, told, not other, hint)
 
 
 def record_of(run: Run) -> dict[str, Any] | None:
@@ -163,8 +161,11 @@ def record_of(run: Run) -> dict[str, Any] | None:
     # A class without a labelled pixel has no score.
     labelled = dict(zip(held.classes, map(sum, held.confusion), strict=True))
     scored = {name: iou for name, iou in held.iou.items() if labelled[name] and iou is not None}
-    begun = _complete(run.folder.with_name(SOURCE))
-    ratios = _share_ratios(held.confusion, begun.source_pixels) if begun else []
+    ratios: list[float] = []
+    if begun := _complete(run.folder.with_name(SOURCE)):
+        now, before = np.sum(held.confusion, axis=0), begun.held["monitor"]["source"].numpy()
+        shown = before > 0
+        ratios = (now[shown] / now.sum() / (before[shown] / before.sum())).tolist()
     # Drawn seeds have images of their own, which cannot be resampled together.
     drawn = run.settings.data.target_set.startswith("toy")
     classes = [number for number, name in enumerate(held.classes) if name in scored]
@@ -211,12 +212,3 @@ def _complete(folder: Path) -> "RecordedRun | None":
 
     held = read_run(folder) if (folder / LAST).is_file() else None
     return held if held and held.reached >= held.planned else None
-
-
-def _share_ratios(confusion: Sequence[Sequence[int]], source: Sequence[int]) -> list[float]:
-    predicted = [sum(column) for column in zip(*confusion, strict=True)]
-    return [
-        (now / sum(predicted)) / (before / sum(source))
-        for now, before in zip(predicted, source, strict=True)
-        if before
-    ]

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import tyro
 
+from reference.data.settings import require
 from reference.experiments.rows import (
     CLASS_CAPTIONS,
     CONTROL,
@@ -304,11 +305,9 @@ def render_methods(targets: Mapping[str, Summary]) -> str:
 def replace_section(text: str, section: str, body: str) -> str:
     """Put `body` between the markers of a section and leave all other text as it is."""
     begin, end = f"<!-- generated: {section} -->", f"<!-- end: {section} -->"
-    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
-        raise ValueError(
-            f"replace_section: expected text with one {begin} before one {end}, got "
-            f"{text.count(begin)} and {text.count(end)} of them."
-        )
+    got = f"{text.count(begin)} and {text.count(end)} of them"
+    ok = text.count(begin) == text.count(end) == 1 and text.index(begin) < text.index(end)
+    require("replace_section", "text", got, f"with one {begin} before one {end}", ok)
     return f"{text.partition(begin)[0]}{begin}\n{body}\n{end}{text.partition(end)[2]}"
 
 

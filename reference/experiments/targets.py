@@ -15,11 +15,6 @@ DUSK: Final = "day-to-dusk"
 _PRESETS: Final = {TOY: "toy", NIGHT: "toy-night"}
 
 
-def is_named(target: str) -> bool:
-    """Whether there is such a target."""
-    return target in _PRESETS or target in PRESETS
-
-
 def target_settings(
     target: str, seed: int, *, data: Path, scenes: Path | None = None, root: Path | None = None
 ) -> Settings:

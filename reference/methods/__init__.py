@@ -9,6 +9,8 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from reference.data.settings import require
+
 if TYPE_CHECKING:
     from reference.method import Given, Method
     from reference.networks.output import Segmenter
@@ -55,11 +57,8 @@ METHODS: Final[Mapping[str, Entry]] = {
 
 
 def entry(name: str) -> Entry:
-    if name not in METHODS:
-        near = get_close_matches(name, METHODS, cutoff=0.4) or METHODS
-        raise ValueError(
-            f"methods: expected the name of a method, got {name!r}. Hint: {', '.join(near)}."
-        )
+    near = ", ".join(get_close_matches(name, METHODS, cutoff=0.4) or METHODS)
+    require("methods", "the name", repr(name), "of a method", name in METHODS, near)
     return METHODS[name]
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from reference.data.settings import require
 from reference.networks.output import Domain
 from reference.networks.settings import DeepLabOptions
 
@@ -27,9 +28,9 @@ def check_choices(owner: str, options: Any) -> None:
     hints = get_type_hints(type(options))
     for field in fields(options):
         words, value = get_args(hints[field.name]), getattr(options, field.name)
-        if get_origin(hints[field.name]) is Literal and value not in words:
-            known = " or ".join(f'"{word}"' for word in words)
-            raise ValueError(f"{owner}: expected {field.name} {known}, got {value!r}.")
+        known = " or ".join(f'"{word}"' for word in words)
+        ok = get_origin(hints[field.name]) is not Literal or value in words
+        require(owner, field.name, repr(value), known, ok)
 
 
 def _batch_norms(module: nn.Module) -> list[_BatchNorm]:
@@ -81,12 +82,9 @@ def statistics_at_rest(module: nn.Module) -> Iterator[None]:
 
 # Bottleneck blocks per stage; 14 and 26 are for tests and small machines.
 _BLOCKS: Final = {
-    "resnet14": (1, 1, 1, 1),
-    "resnet26": (2, 2, 2, 2),
-    "resnet50": (3, 4, 6, 3),
-    "resnet101": (3, 4, 23, 3),
-    "resnet152": (3, 8, 36, 3),
-}
+    "resnet14": (1, 1, 1, 1), "resnet26": (2, 2, 2, 2), "resnet50": (3, 4, 6, 3),
+    "resnet101": (3, 4, 23, 3), "resnet152": (3, 8, 36, 3),
+}  # fmt: skip
 _EXPANSION: Final = 4
 _STRIDES: Final = (1, 2, 1, 1)
 _DILATIONS: Final = (1, 1, 2, 4)
@@ -152,11 +150,8 @@ class ResNet(WithBatchNorm):
 
     def __init__(self, options: DeepLabOptions) -> None:
         super().__init__(options.batch_norm)
-        if options.backbone not in _BLOCKS:
-            raise ValueError(
-                f'DeepLab: expected backbone {", ".join(_BLOCKS)} or "timm/<name>", '
-                f"got {options.backbone!r}."
-            )
+        known, name = f'{", ".join(_BLOCKS)} or "timm/<name>"', options.backbone
+        require("DeepLab", "backbone", repr(name), known, name in _BLOCKS)
         width = options.width
         self.checkpointing = options.checkpointing
         self.channels = 8 * width * _EXPANSION

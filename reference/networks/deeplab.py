@@ -9,6 +9,7 @@ from typing import Any, Final, cast
 import torch
 from torch import Tensor, nn
 
+from reference.data.settings import require
 from reference.networks import weights
 from reference.networks.backbones import ResNet, TimmBackbone, check_choices
 from reference.networks.output import ColourNormalisation, Domain, Output, Segmenter, seeded
@@ -35,11 +36,8 @@ class SumHead(nn.Module):
 
     def __init__(self, inputs: int, num_classes: int, *, branches: int = len(_RATES)) -> None:
         super().__init__()
-        if branches not in (2, len(_RATES)):
-            raise ValueError(
-                f"SumHead: expected aspp_branches of {len(_RATES)}, or 2 for old weights, "
-                f"got {branches}."
-            )
+        wanted, ok = f"of {len(_RATES)}, or 2 for old weights", branches in (2, len(_RATES))
+        require("SumHead", "aspp_branches", branches, wanted, ok)
         self.branches = nn.ModuleList(
             nn.Conv2d(inputs, num_classes, 3, padding=rate, dilation=rate)
             for rate in _RATES[:branches]
@@ -110,22 +108,18 @@ def _backbone(options: DeepLabOptions) -> ResNet | TimmBackbone:
     name = options.backbone.removeprefix("timm/")
     if name == options.backbone:
         return ResNet(options)
-    if options.stems != "shared" or options.checkpointing:
-        raise ValueError(
-            f'DeepLab: expected stems "shared" and no checkpointing with the backbone '
-            f"{options.backbone!r}, got {options.stems!r} and {options.checkpointing}. "
-            "Hint: both need a resnet."
-        )
+    got = f"{options.stems!r} and {options.checkpointing}"
+    wanted = f'"shared" and no checkpointing with the backbone {options.backbone!r}'
+    ok = options.stems == "shared" and not options.checkpointing
+    require("DeepLab", "stems", got, wanted, ok, "both need a resnet")
     return TimmBackbone(name, batch_norm=options.batch_norm)
 
 
 def _head(options: DeepLabOptions, inputs: int) -> SumHead | GroupNormHead:
     own = "branches" if options.head == "dlv2" else "bottleneck"
-    if options.features not in (own, "backbone", "projection"):
-        raise ValueError(
-            f'DeepLab: expected features "{own}", "backbone" or "projection" with the head '
-            f"{options.head!r}, got {options.features!r}."
-        )
+    wanted = f'"{own}", "backbone" or "projection" with the head {options.head!r}'
+    ok = options.features in (own, "backbone", "projection")
+    require("DeepLab", "features", repr(options.features), wanted, ok)
     if options.head == "dlv2":
         return SumHead(inputs, options.num_classes, branches=options.aspp_branches)
     return GroupNormHead(inputs, options.num_classes)
@@ -150,11 +144,9 @@ class DeepLab(Segmenter):
         head = _head(options, width)
         sizes = {"backbone": width, "projection": dim}
         super().__init__(
-            feature_dim=sizes.get(options.features, head.feature_dim),
-            num_classes=options.num_classes,
-            stride=backbone.stride,
-            align_corners=options.align_corners,
-        )
+            feature_dim=sizes.get(options.features, head.feature_dim), stride=backbone.stride,
+            num_classes=options.num_classes, align_corners=options.align_corners,
+        )  # fmt: skip
         self._options = options
         self.normalise = ColourNormalisation(options.normalisation)
         self.backbone = backbone
@@ -187,12 +179,9 @@ def first_deeplab(
     """Build a DeepLab for a run, with the conventions of its weights; see `first_network`."""
     options = replace(settings.deeplab, num_classes=num_classes)
     if settings.weights is None:
-        if not settings.random_weights:
-            raise ValueError(
-                "train: expected a file of pre-trained weights, got none. Hint: give "
-                "--network.weights FILE (docs/data.md says where from), or "
-                "--network.random-weights, which costs most of the score."
-            )
+        hint = "give --network.weights FILE (docs/data.md says where from), or "
+        hint += "--network.random-weights, which costs most of the score"
+        require("train", "a file", "none", "of pre-trained weights", settings.random_weights, hint)
         with seeded(seed):
             return DeepLab(options), None
     path, held = settings.weights, weights.read_weights(settings.weights)

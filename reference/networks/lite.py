@@ -13,6 +13,7 @@ from typing import Final
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reference.data.settings import require
 from reference.networks.backbones import WithBatchNorm
 from reference.networks.output import ColourNormalisation, Domain, Output, Segmenter
 from reference.networks.settings import LiteOptions
@@ -125,18 +126,16 @@ class LiteNetwork(Segmenter):
     kind = "lite"
 
     def __init__(self, options: LiteOptions) -> None:
-        if not 0 <= options.frozen_stages <= len(_STAGES) or options.feature_dim % _GROUPS:
-            raise ValueError(
-                f"LiteNetwork: expected frozen_stages within 0..{len(_STAGES)} and feature_dim a "
-                f"multiple of {_GROUPS}, got {options.frozen_stages} and {options.feature_dim}."
-            )
-        width = options.feature_dim
+        width, frozen = options.feature_dim, options.frozen_stages
+        wanted = f"within 0..{len(_STAGES)} and feature_dim a multiple of {_GROUPS}"
+        ok = 0 <= frozen <= len(_STAGES) and not width % _GROUPS
+        require("LiteNetwork", "frozen_stages", f"{frozen} and {width}", wanted, ok)
         super().__init__(
             feature_dim=width, num_classes=options.num_classes, stride=_STRIDE, align_corners=False
         )
         self._options = options
         self.normalise = ColourNormalisation("half")
-        self.backbone = Lite0(options.frozen_stages)
+        self.backbone = Lite0(frozen)
         self.lateral = nn.ModuleList(nn.Conv2d(inputs, width, 1) for inputs in Lite0.channels)
         self.smooth = nn.Sequential(
             nn.Conv2d(width, width, 3, padding=1, bias=False),

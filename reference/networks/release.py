@@ -17,6 +17,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from reference.data.classes import CITYSCAPES, ClassList
+from reference.data.settings import require
 from reference.networks.output import Segmenter, build, describe
 from reference.networks.tensor_files import read_stored
 from reference.networks.weights import require_finite
@@ -74,11 +75,9 @@ def _assembled(
         ) from error
     require_finite("read_trained", state, path)
     classes = CITYSCAPES if card["classes"] is None else class_list(card["classes"])
-    if len(classes) != network.num_classes:
-        raise ValueError(
-            f"read_trained: expected one class per output in {path}, got {len(classes)} classes "
-            f"and {network.num_classes} outputs."
-        )
+    count, outputs = len(classes), network.num_classes
+    got = f"{count} classes and {outputs} outputs"
+    require("read_trained", "one class", got, f"per output in {path}", count == outputs)
     labelled = card.get("labelled") or None
     if not labelled and card.get("source") == "synthia" and classes.names == CITYSCAPES.names:
         # It has no terrain, truck and train.

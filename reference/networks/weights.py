@@ -15,6 +15,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from reference.data.settings import require
 from reference.networks.output import Segmenter
 from reference.networks.settings import DeepLabOptions
 from reference.networks.tensor_files import read_stored, require_file
@@ -214,31 +215,22 @@ def fill_backbone(
     fits = {name: state[name] for name, (here, there) in shapes.items() if here == there}
     # Caffe has no counter of batches, and nothing here reads it.
     backbone = [n for n in own if n.startswith("backbone.") and not n.endswith(_COUNTER)]
-    if unfilled := [name for name in backbone if name not in fits]:
-        raise ValueError(
-            f"load_weights: expected {path} to fill all {len(backbone)} tensors of the backbone, "
-            f"got {len(backbone) - len(unfilled)}; the first unfilled is {unfilled[0]}. "
-            f"Hint: {_other_network(state)}."
-        )
+    unfilled = [name for name in backbone if name not in fits]
+    got = f"{len(backbone) - len(unfilled)}; the first unfilled is {''.join(unfilled[:1])}"
+    wanted = f"to fill all {len(backbone)} tensors of the backbone"
+    require("load_weights", str(path), got, wanted, not unfilled, _other_network(state))
     require_finite("load_weights", fits, path)
     network.load_state_dict(fits, strict=False)
     absent = (name for name in own if name not in state and _COUNTER not in name)
-    return WeightReport(
-        path,
-        family,
-        matched=tuple(fits),
-        missing=tuple(name for name in absent if not name.startswith(_OWN_SETTINGS)),
-        unexpected=tuple(name for name in state if name not in own),
-        mismatched=tuple((n, *both) for n, both in shapes.items() if n not in fits),
-        set_options={},
-    )
+    missing = tuple(name for name in absent if not name.startswith(_OWN_SETTINGS))
+    unexpected = tuple(name for name in state if name not in own)
+    mismatched = tuple((n, *both) for n, both in shapes.items() if n not in fits)
+    return WeightReport(path, family, tuple(fits), missing, unexpected, mismatched, {})
 
 
 def require_finite(caller: str, state: Mapping[str, Any], path: Path) -> None:
     """Refuse weights with NaN or infinity in a sentence that names the first such tensor."""
+    hint = "the run that wrote the file has diverged; take an earlier checkpoint"
     for name, value in state.items():
-        if isinstance(value, Tensor) and not bool(torch.isfinite(value).all()):
-            raise ValueError(
-                f"{caller}: expected finite weights in {path}, got NaN or infinity in {name}. "
-                "Hint: the run that wrote the file has diverged; take an earlier checkpoint."
-            )
+        ok = not isinstance(value, Tensor) or bool(torch.isfinite(value).all())
+        require(caller, "finite weights", f"NaN or infinity in {name}", f"in {path}", ok, hint)

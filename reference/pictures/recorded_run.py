@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from reference.data.classes import Colour
+from reference.data.settings import require
 from reference.networks.tensor_files import read_stored
 from reference.pictures.prototypes import Prototypes, prototypes_of
 from reference.pictures.strips import StripFile, read_strip
@@ -45,11 +46,6 @@ class RecordedRun:
     def alarms(self) -> list[str]:
         """Sentences of the alarms so far."""
         return list(self.held.get("monitor", {}).get("told", {}).values())
-
-    @property
-    def source_pixels(self) -> list[int]:
-        """Pixels of every class among the source labels of training."""
-        return list(self.held["monitor"]["source"].tolist())
 
     @cached_property
     def classes(self) -> Mapping[str, Colour]:
@@ -172,32 +168,22 @@ def is_run(folder: Path) -> bool:
 
 def read_run(run: Path) -> RecordedRun:
     """Read what the folder of a run says; the run may go on meanwhile."""
-    if not is_run(run):
-        raise ValueError(
-            f"report: expected the folder of a run of reference.train, got {run}, which has no "
-            f"{kept.SETTINGS}. Hint: give what --folder named, or a folder that holds such folders."
-        )
+    got = f"{run}, which has no {kept.SETTINGS}"
+    hint = "give what --folder named, or a folder that holds such folders"
+    require("report", "the folder", got, "of a run of reference.train", is_run(run), hint)
     held = read_stored(run / kept.LAST) if (run / kept.LAST).is_file() else {}
     plain = read_json("report", run / kept.SETTINGS, held.get("settings"))
     needed = {"stages", "method", "source", "adaptation"}
-    if not isinstance(plain, Mapping) or not needed <= {*plain}:
-        raise ValueError(
-            f"report: expected the settings of a run in {run}, got none with stages, source and "
-            "adaptation. Hint: runs of an older version need that version's report."
-        )
+    ok = isinstance(plain, Mapping) and needed <= {*plain}
+    got = "none with stages, source and adaptation"
+    hint = "runs of an older version need that version's report"
+    require("report", "the settings", got, f"of a run in {run}", ok, hint)
     settings = kept.flat(plain)
     kind = "control" if settings["method"] == "control" else settings["stages"]
     role = {"source-only": "source", "oracle": "oracle", "control": "control"}.get(kind, "method")
-    return RecordedRun(
-        folder=run,
-        caption=run.resolve().name,
-        role=role,
-        settings=settings,
-        starts=read_json("report", run / kept.ORIGIN, {}).get("starts", []),
-        rows=read_metrics(run / METRICS),
-        table=read_json("report", run / kept.CLASSES),
-        held=held,
-    )
+    starts = read_json("report", run / kept.ORIGIN, {}).get("starts", [])
+    rows, table = read_metrics(run / METRICS), read_json("report", run / kept.CLASSES)
+    return RecordedRun(run, run.resolve().name, role, settings, starts, rows, table, held)
 
 
 def read_comparison(folders: Sequence[Path]) -> Comparison:
@@ -226,10 +212,8 @@ def read_comparison(folders: Sequence[Path]) -> Comparison:
                 "report: expected rows with folder, caption and role in "
                 f"{folder / kept.COMPARISON}, got something else ({type(error).__name__})."
             ) from error
-    if not runs:
-        raise ValueError(
-            f"report: expected a run in {', '.join(map(str, folders))}, got none that has begun."
-        )
+    places = ", ".join(map(str, folders))
+    require("report", "a run", "none that has begun", f"in {places}", bool(runs))
     return Comparison(_told_apart(runs), **words)
 
 

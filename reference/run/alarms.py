@@ -130,12 +130,8 @@ class Monitor:
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds; an open window is part of it."""
-        return {
-            "source": self.source.clone(),
-            "start": self.start,
-            "told": dict(self.told),
-            "open": self._open,
-        }
+        told = {"start": self.start, "told": dict(self.told)}
+        return {"source": self.source.clone(), **told, "open": self._open}
 
     def load(self, state: Mapping[str, Any], *, whole: bool) -> None:
         """Take a `state` over; `whole`: with the open window, which one rank stored for itself."""

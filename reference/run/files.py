@@ -9,6 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
+from reference.data.settings import require
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -125,8 +127,4 @@ def require_new_folder(
         held = [name for name in entries(folder) if name not in besides]
         more = f" and {len(held) - 1} more" if len(held) > 1 else ""
         got = f"which holds {held[0]}{more}" if held else ""
-    if got:
-        raise ValueError(
-            f"{caller}: expected {argument} to be a new or empty folder, got {folder}, {got}. "
-            f"{hint}"
-        )
+    require(caller, argument, f"{folder}, {got}", "to be a new or empty folder", not got, hint)

@@ -16,6 +16,7 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args, get_type_hints
 
+from reference.data.settings import require
 from reference.run import files
 from reference.run.files import durable_file, writing
 from reference.settings import Settings
@@ -172,7 +173,7 @@ class RunFolder:
         if self.resume and begun:
             self._refuse_other_settings(files.read_json("train", self.path / SETTINGS))
         else:
-            hint = "Hint: choose another one with --folder, or go on with --resume auto."
+            hint = "choose another one with --folder, or go on with --resume auto"
             files.require_new_folder("train", self.path, hint, besides=(LOCK,))
         return begun
 
@@ -227,19 +228,15 @@ class RunFolder:
 
     def _refuse_other_settings(self, stored: Mapping[str, Any]) -> None:
         other = differences(stored, self.plain)
-        if not other:
-            return
-        hint = "give the old ones, or another folder with --folder."
+        hint = "give the old ones, or another folder with --folder"
         if {line.partition(":")[0] for line in other} <= _LENGTHS:
             hint = (
                 "the learning rate falls over the length a run began with, so give the old one to "
                 "go on; to train longer, begin another run with --folder NEW --stages adapt "
-                f"--begin {self.path / LAST} and --adaptation.iterations as many as to add."
+                f"--begin {self.path / LAST} and --adaptation.iterations as many as to add"
             )
-        raise ValueError(
-            f"train: expected the settings that {self.path} began with, got {len(other)} other: "
-            f"{'; '.join(other)}. Hint: {hint}"
-        )
+        wanted, got = f"that {self.path} began with", f"{len(other)} other: {'; '.join(other)}"
+        require("train", "the settings", got, wanted, not other, hint)
 
     def checkpoints(self) -> list[Path]:
         """List the checkpoints by iteration, the oldest first."""

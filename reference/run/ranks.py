@@ -18,6 +18,7 @@ from torch import distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
 import protocontrast as pc
+from reference.data.settings import require
 from reference.settings import Machine
 
 T = TypeVar("T")
@@ -85,12 +86,9 @@ class Ranks:
     def share(self, batch_size: int, accumulate: int) -> int:
         """Images of a batch that one part of one process sees; refuses a rest."""
         parts = self.world * accumulate
-        if batch_size % parts:
-            raise ValueError(
-                f"train: expected a batch_size that {self.world} processes times accumulate "
-                f"{accumulate} divide, got {batch_size}. Hint: a batch counts images of all "
-                "processes and parts together."
-            )
+        wanted = f"that {self.world} processes times accumulate {accumulate} divide"
+        hint = "a batch counts images of all processes and parts together"
+        require("train", "a batch_size", batch_size, wanted, batch_size % parts == 0, hint)
         return batch_size // parts
 
     @contextmanager
@@ -142,12 +140,9 @@ def chosen_device(machine: Machine, local_rank: int = 0) -> torch.device:
     if machine.device == "cpu" or (machine.device == "auto" and not count):
         return torch.device("cpu")
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if processes > count:
-        hint = f"give torchrun --nproc-per-node {count}" if count else "leave the device at auto"
-        raise ValueError(
-            f"train: expected a GPU for every process of this machine, got {count} for "
-            f"{processes}. Hint: {hint}."
-        )
+    hint = f"give torchrun --nproc-per-node {count}" if count else "leave the device at auto"
+    wanted, got = "for every process of this machine", f"{count} for {processes}"
+    require("train", "a GPU", got, wanted, processes <= count, hint)
     return torch.device("cuda", local_rank)
 
 
@@ -219,10 +214,8 @@ class Precision:
         if name == "auto":
             fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
             name = "bf16" if fast else "fp32"
-        if name == "fp16" and device.type != "cuda":
-            raise ValueError(
-                "train: expected a GPU for precision fp16, got the CPU. Hint: use fp32 or bf16."
-            )
+        ok = name != "fp16" or device.type == "cuda"
+        require("train", "a GPU", "the CPU", "for precision fp16", ok, "use fp32 or bf16")
         self.dtype = _DTYPES.get(name)
         self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
 

@@ -17,6 +17,7 @@ from reference import methods
 from reference.data.batches import Batch, passes
 from reference.data.checking import check_sets, require_given
 from reference.data.sets import Sets
+from reference.data.settings import require
 from reference.method import Given, Method, Part, Start, Step, Supervised, see
 from reference.networks import output
 from reference.networks.output import Segmenter
@@ -38,11 +39,9 @@ def first_network(settings: Settings, num_classes: int) -> tuple[Segmenter, str]
         return network, str(report or "begins with random weights")
     require_file("train", settings.begin)
     network = read_checkpoint(settings.begin, "student", plain=True).network
-    if network.num_classes != num_classes:
-        raise ValueError(
-            f"train: expected a network of {num_classes} classes to begin with, got one of "
-            f"{network.num_classes} in {settings.begin}. Hint: it was trained on other classes."
-        )
+    had, wanted = network.num_classes, f"of {num_classes} classes to begin with"
+    got, hint = f"one of {had} in {settings.begin}", "it was trained on other classes"
+    require("train", "a network", got, wanted, had == num_classes, hint)
     return network, f"begins with the network of {settings.begin}"
 
 

@@ -76,15 +76,10 @@ def _shining(painter: Painter, codes: Bytes, noise: Floats) -> Floats:
 
 # Shares by which a texture lightens and darkens each material: pixel-fine grain, coarser patches.
 _TEXTURE: Final[dict[Material, tuple[float, float]]] = {
-    Material.SMOOTH: (0.02, 0.02),
-    Material.ASPHALT: (0.10, 0.05),
-    Material.PAVING: (0.06, 0.04),
-    Material.GRASS: (0.24, 0.10),
-    Material.FOLIAGE: (0.26, 0.14),
-    Material.MASONRY: (0.07, 0.05),
-    Material.GLASS: (0.04, 0.16),
-    Material.SKY: (0.0, 0.0),
-}
+    Material.SMOOTH: (0.02, 0.02), Material.ASPHALT: (0.10, 0.05), Material.PAVING: (0.06, 0.04),
+    Material.GRASS: (0.24, 0.10), Material.FOLIAGE: (0.26, 0.14), Material.MASONRY: (0.07, 0.05),
+    Material.GLASS: (0.04, 0.16), Material.SKY: (0.0, 0.0),
+}  # fmt: skip
 _SHADOW: Final = 0.48
 _JOINT: Final = 0.22
 # The sky is hazed as if it were this near, metres; else no clouds would be left of it.

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
-from reference.data.settings import Drawn
+from reference.data.settings import Drawn, require
 from reference.run.files import entries
 
 MANIFEST: Final = "toy.json"
@@ -69,13 +69,11 @@ def is_claimed(root: Path, wanted: Mapping[str, Any]) -> bool:
 
     One with other things, or scenes of other settings, is refused.
     """
-    manifest, hint = root / MANIFEST, "Hint: name another folder, with --data.root."
+    manifest, hint = root / MANIFEST, "name another folder, with --data.root"
     if not manifest.is_file():
-        if root.exists() and (not root.is_dir() or entries(root)):
-            raise ValueError(
-                f"synthetic: expected a new or empty folder for drawn scenes, got {root}, "
-                f"which holds other things and no {MANIFEST}. {hint}"
-            )
+        ok = not root.exists() or (root.is_dir() and not entries(root))
+        got = f"{root}, which holds other things and no {MANIFEST}"
+        require("synthetic", "a new or empty folder", got, "for drawn scenes", ok, hint)
         return False
     try:
         found = {**json.loads(manifest.read_text("utf-8"))}
@@ -83,12 +81,10 @@ def is_claimed(root: Path, wanted: Mapping[str, Any]) -> bool:
         found["sizes"] = {**found["sizes"], "target_val": wanted["sizes"]["target_val"]}
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(
-            f"synthetic: expected {manifest} to hold settings, got a damaged file ({error}). {hint}"
+            f"synthetic: expected {manifest} to hold settings, got a damaged file ({error}). "
+            f"Hint: {hint}."
         ) from error
     for name, value in wanted.items():
-        if found.get(name) != value:
-            raise ValueError(
-                f"synthetic: expected {root} to hold scenes drawn with {name} {value}, got "
-                f"{found.get(name)}. {hint}"
-            )
+        held, told = found.get(name), f"to hold scenes drawn with {name} {value}"
+        require("synthetic", str(root), held, told, held == value, hint)
     return True

@@ -70,7 +70,6 @@ def step_of(
     classes, first = network.num_classes, 100 * index + 10 * ranks.rank + part
     source = drawn(first, size, classes)
     target = drawn(first + 50, size, classes, labels=False)
-    assert source.labels is not None
     labelled = (source.labels != IGNORE).sum().double()
     values = {
         "source": source, "target": target, "round_index": 0, "ranks": ranks,
@@ -81,14 +80,10 @@ def step_of(
 
 NEAR = Contrast(measure="similarity", threshold=0.1, temperature=0.5)
 SWITCHES: dict[str, dict[str, Any]] = {
-    "balance": {"balance": "class"},
-    "agree": {"agree": True},
-    "coverage": {"class_coverage": 0.5},
-    "prior": {"prior": 0.5, "measure": "confidence"},
-    "teacher": {"teacher": True},
-    "warm-up": {"warmup": 7},
-    "projection": {"projection": True},
-}
+    "balance": {"balance": "class"}, "agree": {"agree": True}, "coverage": {"class_coverage": 0.5},
+    "prior": {"prior": 0.5, "measure": "confidence"}, "teacher": {"teacher": True},
+    "warm-up": {"warmup": 7}, "projection": {"projection": True},
+}  # fmt: skip
 """Of BiCL, beyond the paper."""
 SWITCHES["all"] = {name: value for one in SWITCHES.values() for name, value in one.items()}
 

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from reference.data.classes import CITYSCAPES, ClassList
 from reference.networks.deeplab import DeepLab
+from reference.networks.lite import LiteNetwork
 from reference.networks.output import Segmenter, describe, seeded
-from reference.networks.settings import DeepLabOptions, ToyOptions
+from reference.networks.settings import DeepLabOptions, LiteOptions, ToyOptions
 from reference.networks.toy import SegmentationNetwork
 from reference.run.folder import as_plain
 
@@ -69,9 +70,18 @@ def liking(*classes: int, count: int = 19) -> DeepLab:
 
 def small_deeplab(seed: int = 0, **changes: Any) -> DeepLab:
     with seeded(seed):
-        network = DeepLab(replace(SMALL, **changes))
-    assert isinstance(network, DeepLab)
-    return network
+        return DeepLab(replace(SMALL, **changes))
+
+
+NETWORKS = {
+    "toy": lambda: build_network(seed=3, feature_dim=32, dilations=(1, 3), near_width=16),
+    "dlv2": lambda: small_deeplab(seed=3),
+    "dlv2_gn": lambda: small_deeplab(3, head="dlv2_gn", features="projection", stems="per_domain"),
+    "two branches": lambda: small_deeplab(
+        3, aspp_branches=2, features="backbone", normalisation="imagenet"
+    ),
+    "lite": lambda: LiteNetwork(LiteOptions(frozen_stages=0)),
+}
 
 
 def lively(network: DeepLab, seed: int = 1) -> DeepLab:

@@ -36,8 +36,8 @@ from reference.presets import PRESETS
 from reference.run.folder import RunFolder, as_plain, flat
 from reference.run.ranks import Ranks
 from reference.settings import AdaptationStage, Settings
-from tests.reference.small_experiment import few
-from tests.reference.tiny_runs import digest, held
+from tests.reference.tiny_runs import digest, few, held
+from tests.reference.trees import contents
 
 TOY = PRESETS["toy"][1]
 BEGIN = Path("source/last.pth")
@@ -45,6 +45,12 @@ BEGIN = Path("source/last.pth")
 
 def stage(row: str, preset: Settings = TOY) -> AdaptationStage:
     return settings_of(row, preset, BEGIN).adaptation
+
+
+def apart(row: str, base: str, preset: Settings = TOY) -> set[str]:
+    """Settings of the adaptation in which two rows differ."""
+    one, other = (flat(asdict(stage(name, preset))) for name in (row, base))
+    return {key for key, value in one.items() if value != other[key]}
 
 
 @pytest.fixture(scope="module")
@@ -81,13 +87,7 @@ def scores(options: Options) -> dict[str, dict[str, float]]:
 
 
 def test_every_row_differs_from_full_bicl_where_its_name_says() -> None:
-    whole = flat(asdict(TOY.adaptation))
-    changed = {
-        name: {key for key, value in flat(asdict(stage(f"without_{name}"))).items()
-               if value != whole[key]}
-        for name in INGREDIENTS
-    }  # fmt: skip
-    assert changed == {
+    assert {name: apart(f"without_{name}", "bicl") for name in INGREDIENTS} == {
         "contrast": {"contrast.target_to_source", "contrast.source_to_target"},
         "target_to_source": {"contrast.target_to_source"},
         "source_to_target": {"contrast.source_to_target"},
@@ -109,14 +109,7 @@ def test_every_variant_differs_from_the_published_contrast_and_from_every_other(
         assert (changed.contrast.balance == "class") == row.startswith("balanced"), row
         assert changed.iterations == carla.adaptation.iterations
     # What is worth what differs in that alone.
-    differing = {
-        what: {
-            key
-            for key, value in flat(asdict(stage(row, carla))).items()
-            if value != flat(asdict(stage(base, carla)))[key]
-        }
-        for what, (row, base) in PAIRS.items()
-    }
+    differing = {what: apart(row, base, carla) for what, (row, base) in PAIRS.items()}
     weights = {"contrast.target_to_source", "contrast.source_to_target"}
     assert differing["contrast, every pixel alike"] == weights
     assert differing["contrast, every class alike"] == {"contrast.balance", *weights}
@@ -170,18 +163,14 @@ def test_a_method_that_needs_day_images_is_asked_for_at_night_alone() -> None:
             _ = Options(method=(name,)).wanted_rows
 
 
-@pytest.mark.parametrize(
-    ("changes", "sentence"),
-    [
-        ({"rows": ("magic",)}, "rows among .*, got magic"),
-        ({"seeds": (1, 1)}, r"different seeds, at least one, got \(1, 1\)"),
-        ({"seeds": ()}, "different seeds, .*"),
-        ({"jobs": 0}, "jobs of at least 1, got 0"),
-        ({"steps": -1}, "steps of at least 1, got -1"),
-        ({"method": ("bicl",), "rows": ("bicl",)}, "no rows .* Hint: give --method alone"),
-        ({"target": "/data/town"}, "target toy, .*, got /data/town. Hint: .* with --root"),
-    ],
-)
+@pytest.mark.parametrize(("changes", "sentence"), [
+    ({"rows": ("magic",)}, "rows among .*, got magic"),
+    ({"seeds": (1, 1)}, r"different seeds, at least one, got \(1, 1\)"),
+    ({"seeds": ()}, "different seeds, .*"), ({"jobs": 0}, "jobs of at least 1, got 0"),
+    ({"steps": -1}, "steps of at least 1, got -1"),
+    ({"method": ("bicl",), "rows": ("bicl",)}, "no rows .* Hint: give --method alone"),
+    ({"target": "/data/town"}, "target toy, .*, got /data/town. Hint: .* with --root"),
+])  # fmt: skip
 def test_bad_options_are_refused_in_one_sentence(changes: Any, sentence: str) -> None:
     with pytest.raises(ValueError, match=rf"^ablate: expected {sentence}\.$"):
         Options(**changes).check()
@@ -202,9 +191,7 @@ def test_a_target_has_its_preset_and_its_data(tmp_path: Path) -> None:
         assert width / height == pytest.approx(shape, rel=0.01)
 
 
-def test_a_source_network_serves_targets_that_differ_in_nothing_it_reads(
-    options: Options, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_source_network_serves_targets_that_differ_in_nothing_it_reads(options, capsys):
     asked = replace(options, rows=(SOURCE,))
     assert train_missing(asked) == []
     first = runs_of(asked, (SOURCE,), (0,))[0]
@@ -275,9 +262,7 @@ def test_resamples_of_images_pair_and_spread_about_the_score(tmp_path: Path) -> 
          "carla-to-kitti", "--target carla-to-kitti --method all"),
     ],
 )  # fmt: skip
-def test_what_is_asked_for_decides_where_results_go(
-    changes: Any, section: str, folder: str, words: str
-) -> None:
+def test_what_is_asked_for_decides_where_results_go(changes, section, folder, words):
     asked = Options(**changes)
     assert (asked.section, asked.folder.name) == (section, folder)
     assert asked.command == f"python -m reference.ablate --jobs 2 {words}".strip()
@@ -289,9 +274,7 @@ def test_rounds_of_fewer_steps_stay_as_long_as_they_were() -> None:
     assert (adaptation.iterations, adaptation.rounds) == (300, 3)
 
 
-def test_rows_are_run_folders_that_are_reused_and_told(
-    options: Options, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_are_run_folders_that_are_reused_and_told(options, capsys, monkeypatch):
     assert run(options) == f"Wrote {options.docs}/results/toy.json and {options.docs}/results.md"
     folder = options.folder / "seed0"
     assert {path.name for path in folder.iterdir()} == {SOURCE, "entropy_only", "bicl"}
@@ -324,21 +307,16 @@ def test_rows_are_run_folders_that_are_reused_and_told(
     assert json.loads(path.read_text()) == other
 
 
-@pytest.mark.parametrize(
-    ("part", "changes", "told"),
-    [
-        ("source", {"iterations": 5}, "source.iterations: 4 -> 5"),
-        # A run may go on at another size, but a table compares scores of one.
-        ("reporting", {"size": (40, 64)}, r"reporting.size: \[32, 64\] -> \[40, 64\]"),
-    ],
-)
-def test_rows_of_other_settings_are_refused_and_kept(
-    options: Options, monkeypatch: pytest.MonkeyPatch, part: str, changes: Any, told: str
-) -> None:
+@pytest.mark.parametrize(("part", "changes", "told"), [
+    ("source", {"iterations": 5}, "source.iterations: 4 -> 5"),
+    # A run may go on at another size, but a table compares scores of one.
+    ("reporting", {"size": (40, 64)}, r"reporting.size: \[32, 64\] -> \[40, 64\]"),
+])  # fmt: skip
+def test_rows_of_other_settings_are_refused_and_kept(options, monkeypatch, part, changes, told):
     asked = replace(options, rows=(SOURCE,))
     run(asked)
     path = options.folder / "seed0" / SOURCE
-    before = {p: p.read_bytes() for p in path.rglob("*") if p.is_file()}
+    before = contents(path)
 
     def otherwise(target: str, seed: int, **where: Any) -> Settings:
         settings = few(target, seed, **where)
@@ -347,12 +325,10 @@ def test_rows_of_other_settings_are_refused_and_kept(
     monkeypatch.setattr(targets, "target_settings", otherwise)
     with pytest.raises(ValueError, match=f"{path} to hold .*{told}. Hint: move"):
         train_missing(asked)
-    assert {p: p.read_bytes() for p in path.rglob("*") if p.is_file()} == before
+    assert contents(path) == before
 
 
-def test_a_row_that_diverges_is_told_and_the_others_are_kept(
-    options: Options, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_row_that_diverges_is_told_and_the_others_are_kept(options, monkeypatch, capsys):
     sentence = "train: expected a finite loss, got entropy = nan at iteration 1 of round 0."
     trained = runs.train_run
 
@@ -371,9 +347,7 @@ def test_a_row_that_diverges_is_told_and_the_others_are_kept(
     assert train_missing(other) == [f"{other.folder}/seed0/{SOURCE}: no"]
 
 
-def test_methods_are_rows_beside_the_control_and_go_into_a_part_of_their_own(
-    options: Options,
-) -> None:
+def test_methods_are_rows_beside_the_control_and_go_into_a_part_of_their_own(options):
     asked = replace(options, rows=(), method=("dacs",))
     assert run(asked).startswith("Wrote")
     stored = json.loads((options.docs / "results" / "methods.json").read_text())

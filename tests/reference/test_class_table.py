@@ -68,18 +68,11 @@ def test_published_rows_stand_below_with_their_place():
     assert max(map(len, text[len(table.header) :])) <= 100
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
-        evaluation(60, "toy"),
-        evaluation(60, target="Foggy Cityscapes"),
-        evaluation(60, images=3),
-        evaluation(60, classes=OWN),
-        evaluation(60, labelled=SYNTHIA),
-        evaluation(60, "synthia", labelled=None),
-    ],
-    ids=["source", "target", "images", "classes", "fewer labels", "more labels"],
-)
+@pytest.mark.parametrize("other", [
+    evaluation(60, "toy"), evaluation(60, target="Foggy Cityscapes"), evaluation(60, images=3),
+    evaluation(60, classes=OWN), evaluation(60, labelled=SYNTHIA),
+    evaluation(60, "synthia", labelled=None),
+], ids=["source", "target", "images", "classes", "fewer labels", "more labels"])  # fmt: skip
 def test_published_rows_apply_to_their_sets_and_classes_alone(other):
     assert published_rows(other) == ()
     assert len(class_table(other, network="DeepLab").rows) == 1
@@ -114,14 +107,10 @@ def test_three_files_say_the_same(tmp_path):
     assert len(markdown) == 3 + 1 + 2 + 19 + 4 + 1 + 2 + len(rows) - 3
 
 
-@pytest.mark.parametrize(
-    "written",
-    [
-        evaluation(60, "synthia", size=(64, 96), scales=(1.0, 1.5), flip=True, window=(32, 48)),
-        evaluation(60, "own", classes=OWN, target="mine"),
-    ],
-    ids=["synthia", "own"],
-)
+@pytest.mark.parametrize("written", [
+    evaluation(60, "synthia", size=(64, 96), scales=(1.0, 1.5), flip=True, window=(32, 48)),
+    evaluation(60, "own", classes=OWN, target="mine"),
+], ids=["synthia", "own"])  # fmt: skip
 def test_an_evaluation_comes_back_from_the_file(tmp_path, written):
     write_class_table(tmp_path, class_table(written, network="DeepLab dlv2"))
     again = read_evaluation(tmp_path / "classes.json")

@@ -21,9 +21,7 @@ def test_the_nineteen() -> None:
     ]  # fmt: skip
     without = {CITYSCAPES.names[c] for c in set(range(19)) - set(CITYSCAPES.means["miou13"])}
     assert without == {"wall", "fence", "pole", "terrain", "truck", "train"}
-
-
-def test_merging_is_done_all_at_once() -> None:
+    # Merging is done all at once.
     table = CITYSCAPES.merge_table(["road=sidewalk", "sidewalk=building"])
     assert table[[0, 1, 2, 255]].tolist() == [1, 2, 2, 255]
 
@@ -42,25 +40,19 @@ def test_own_classes(tmp_path: Path) -> None:
     assert classes.means == {"miou2": (0, 1)}
 
 
-@pytest.mark.parametrize(
-    ("content", "told"),
-    [
-        ("{", "to be a JSON file"),
-        ({"road": 1}, "to list 1 to 255 classes, got dict"),
-        ([], "got 0 entries"),
-        ([{**ROAD, "name": 3}], 'class 0 a "name"'),
-        ([{"name": f"{n}", "colour": [n % 256, 0, 0], "ids": [n]} for n in range(256)], "got 256"),
-        ([{**ROAD, "name": ""}], 'class 0 a "name"'),
-        ([ROAD, {**CAR, "name": "road"}], "each name once, got road for road and road"),
-        ([ROAD, {**CAR, "ids": [8]}], "each id once, got 8 for road and car"),
-        ([{**ROAD, "ids": [-1]}], "numbers 0..65535"),
-        ([{**ROAD, "ids": 7}], "a list of numbers"),
-        ([{**ROAD, "colour": [0, 0, 256]}], "three numbers 0..255"),
-        ([{"name": "road", "ids": [1]}], "three numbers 0..255"),
-        ([{**ROAD, "label_colours": [1, 2, 3]}], "a list of colours"),
-        ([{**ROAD, "id": 3}], 'no "id"'),
-    ],
-)
+@pytest.mark.parametrize(("content", "told"), [
+    ("{", "to be a JSON file"),
+    ({"road": 1}, "to list 1 to 255 classes, got dict"), ([], "got 0 entries"),
+    ([{**ROAD, "name": 3}], 'class 0 a "name"'),
+    ([{"name": f"{n}", "colour": [n % 256, 0, 0], "ids": [n]} for n in range(256)], "got 256"),
+    ([{**ROAD, "name": ""}], 'class 0 a "name"'),
+    ([ROAD, {**CAR, "name": "road"}], "each name once, got road for road and road"),
+    ([ROAD, {**CAR, "ids": [8]}], "each id once, got 8 for road and car"),
+    ([{**ROAD, "ids": [-1]}], "numbers 0..65535"), ([{**ROAD, "ids": 7}], "a list of numbers"),
+    ([{**ROAD, "colour": [0, 0, 256]}], "three numbers 0..255"),
+    ([{"name": "road", "ids": [1]}], "three numbers 0..255"),
+    ([{**ROAD, "label_colours": [1, 2, 3]}], "a list of colours"), ([{**ROAD, "id": 3}], 'no "id"'),
+])  # fmt: skip
 def test_lists_that_are_not_whole_are_a_sentence(tmp_path: Path, content: Any, told: str) -> None:
     with pytest.raises(ValueError, match=r"^classes: expected .*classes\.json") as caught:
         _read(tmp_path, content)

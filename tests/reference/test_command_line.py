@@ -59,7 +59,8 @@ COMMANDS = (
 
 
 @pytest.mark.parametrize("words", ["train toy", *COMMANDS])
-def test_help_needs_no_torch(words: str) -> None:
+def test_help_needs_no_torch_and_writes_no_document(words: str) -> None:
+    before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in DOCS.rglob("*") if p.is_file()}
     code = (
         "import runpy, sys\n"
         f"sys.argv = {[*words.split(), '--help']}\n"
@@ -69,6 +70,7 @@ def test_help_needs_no_torch(words: str) -> None:
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.splitlines()[-1] == "False" and len(ran.stdout.splitlines()) > 7
     assert f"python -m reference.{words.split()[0]}" in ran.stdout
+    assert before == {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in before}
 
 
 def test_help_says_how_a_switch_is_turned() -> None:
@@ -84,7 +86,6 @@ def test_help_says_how_a_switch_is_turned() -> None:
 def test_help_may_be_cut_short(words: str) -> None:
     command = [sys.executable, "-m", f"reference.{words.split()[0]}", *words.split()[1:], "--help"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdout is not None and process.stderr is not None
     # As `| head` does.
     process.stdout.close()
     with process.stderr as said:
@@ -107,20 +108,16 @@ def test_old_spellings_mean_what_they_meant() -> None:
     assert settings.machine.compile
 
 
-@pytest.mark.parametrize(
-    ("words", "sentence"),
-    [
-        ("toy --seed -1", "Settings: expected seed >= 0, got -1."),
-        ("toy --ema-decay 2", "Settings: expected ema_decay within 0..1, got 2.0."),
-        ("toy --adaptation.contrast.temperature -1", "Contrast: expected temperature > 0, got -1."),
-        ("toy --adaptation.contrast.threshold 7", "Contrast: expected threshold within -1..1, got"),
-        ("toy --adaptation.rounds 0", "AdaptationStage: expected rounds >= 1, got 0."),
-        ("toy --data.merge rider", "DataSettings: expected merge as"),
-    ],
-)
-def test_a_wrong_value_ends_with_a_sentence(
-    words: str, sentence: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize(("words", "sentence"), [
+    ("toy --seed -1", "Settings: expected seed >= 0, got -1."),
+    ("toy --ema-decay 2", "Settings: expected ema_decay within 0..1, got 2.0."),
+    ("toy --adaptation.contrast.temperature -1", "Contrast: expected temperature > 0, got -1."),
+    ("toy --adaptation.contrast.threshold 7", "Contrast: expected threshold within -1..1, got"),
+    ("toy --adaptation.rounds 0", "AdaptationStage: expected rounds >= 1, got 0."),
+    ("toy --data.merge rider", "DataSettings: expected merge as"),
+    ("toy --adaptation.contrast.prior 1", "Contrast: expected prior 0 with measure similarity"),
+])  # fmt: skip
+def test_a_wrong_value_ends_with_a_sentence(words, sentence, capsys):
     with pytest.raises(SystemExit) as ended:
         command_line(words.split())
     # Values of a group are refused by the parser, in a box.
@@ -138,15 +135,6 @@ def test_what_former_versions_had_says_what_takes_its_place() -> None:
     ran = subprocess.run(command, capture_output=True, text=True)
     assert ran.returncode == 1 and ran.stderr.startswith("ablate: expected ")
     assert "got --varied. Hint: --target carla-to-camvid --root FOLDER" in ran.stderr
-
-
-@pytest.mark.parametrize("name", ["experiments.tables", "pictures.method_gains"])
-def test_help_of_what_writes_documents_writes_nothing(name: str) -> None:
-    before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in DOCS.rglob("*") if p.is_file()}
-    command = [sys.executable, "-m", f"reference.{name}", "--help"]
-    ran = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert ran.stdout.startswith(f"usage: python -m reference.{name} ")
-    assert before == {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in before}
 
 
 def test_an_unknown_preset_lists_the_known_ones() -> None:

@@ -134,15 +134,10 @@ def test_the_group_norm_head_is_built_as_proda_builds_it():
     assert ((ratio > 0) & (ratio < 1)).all()
 
 
-@pytest.mark.parametrize(
-    ("head", "place", "channels"),
-    [
-        ("dlv2", "branches", 12),
-        ("dlv2", "backbone", 256),
-        ("dlv2", "projection", 128),
-        ("dlv2_gn", "bottleneck", 256),
-    ],
-)
+@pytest.mark.parametrize(("head", "place", "channels"), [
+    ("dlv2", "branches", 12), ("dlv2", "backbone", 256), ("dlv2", "projection", 128),
+    ("dlv2_gn", "bottleneck", 256),
+])  # fmt: skip
 def test_features_come_from_the_place_that_is_named(head, place, channels):
     network = small_deeplab(head=head, features=place, num_classes=3).eval()
     logits, given = network(IMAGES)
@@ -185,19 +180,16 @@ def test_normalisation_and_corners_come_with_the_weights_and_survive_averaging()
     assert average.module.align_corners is True
 
 
-@pytest.mark.parametrize(
-    ("changes", "sentence"),
-    [
-        ({"backbone": "vgg16"}, "DeepLab: expected backbone resnet14, resnet26, resnet50, resnet"),
-        ({"head": "dlv3"}, 'DeepLab: expected head "dlv2" or "dlv2_gn", got \'dlv3\'.'),
-        ({"head": "dlv2_gn"}, 'DeepLab: expected features "bottleneck", "backbone" or "projecti'),
-        ({"aspp_branches": 3}, "SumHead: expected aspp_branches of 4, or 2 for old weights, got 3"),
-        (
-            {"backbone": "timm/resnet50", "stems": "per_domain"},
-            'DeepLab: expected stems "shared" and no checkpointing with the backbone ',
-        ),
-    ],
-)
+@pytest.mark.parametrize(("changes", "sentence"), [
+    ({"backbone": "vgg16"}, "DeepLab: expected backbone resnet14, resnet26, resnet50, resnet"),
+    ({"head": "dlv3"}, 'DeepLab: expected head "dlv2" or "dlv2_gn", got \'dlv3\'.'),
+    ({"head": "dlv2_gn"}, 'DeepLab: expected features "bottleneck", "backbone" or "projecti'),
+    ({"aspp_branches": 3}, "SumHead: expected aspp_branches of 4, or 2 for old weights, got 3"),
+    (
+        {"backbone": "timm/resnet50", "stems": "per_domain"},
+        'DeepLab: expected stems "shared" and no checkpointing with the backbone ',
+    ),
+])  # fmt: skip
 def test_options_that_do_not_fit_are_refused(changes, sentence):
     with refuses(sentence):
         DeepLab(replace(SMALL, **changes))

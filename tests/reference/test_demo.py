@@ -15,18 +15,11 @@ from reference.demo import RESULTS, Options, mean_ious, run_demo, table
 from reference.experiments import runs, targets
 from reference.experiments.rows import CAPTIONS
 from reference.run.folder import COMPARISON
-from tests.reference.small_experiment import few
+from tests.reference.tiny_runs import few
+from tests.reference.trees import contents
 
 ROWS = [row for row in CAPTIONS if row != "entropy_only"]
 Finished = tuple[Options, dict[str, Any]]
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 def numbers(results: dict[str, Any]) -> list[Any]:
@@ -72,9 +65,7 @@ def test_results_and_page_hold_every_row(finished: Finished) -> None:
 
 
 @pytest.mark.slow
-def test_the_same_seed_gives_the_same_numbers_whatever_runs_beside(
-    finished: Finished, tmp_path: Path
-) -> None:
+def test_the_same_seed_gives_the_same_numbers_whatever_runs_beside(finished, tmp_path):
     options = replace(finished[0], run=tmp_path / "again", jobs=2)
     again = run_demo(options)
     assert numbers(again) == numbers(finished[1])
@@ -95,21 +86,19 @@ def test_the_table_shows_every_class_the_mean_and_the_gain(finished: Finished) -
     ("names", "found"),
     [(["notes.txt"], "notes.txt"), (["a", "b", "c"], "a and 2 more"), ([RESULTS], RESULTS)],
 )
-def test_a_folder_in_use_is_refused_before_anything_is_done(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], names: list[str], found: str
-) -> None:
+def test_a_folder_in_use_is_refused_before_anything_is_done(tmp_path, capsys, names, found):
     folder = tmp_path / "demo"
     folder.mkdir()
     for name in names:
         (folder / name).write_text("mine")
-    before = tree(tmp_path)
+    before = contents(tmp_path)
     with pytest.raises(SystemExit) as caught:
         demo.main(["--run", str(folder)])
     assert str(caught.value) == (
         f"demo: expected run to be a new or empty folder, got {folder}, which holds {found}. "
         f"Hint: choose another one with --run, such as {folder}-2, or remove it first."
     )
-    assert tree(tmp_path) == before and capsys.readouterr().out == ""
+    assert contents(tmp_path) == before and capsys.readouterr().out == ""
 
 
 def test_wrong_options_are_refused_before_anything_is_drawn(tmp_path: Path) -> None:
@@ -118,13 +107,10 @@ def test_wrong_options_are_refused_before_anything_is_drawn(tmp_path: Path) -> N
         demo.main(["--run", str(folder), "--threads", "0"])
     with pytest.raises(SystemExit, match=r"^demo: expected target toy or night, got /data/town\."):
         demo.main(["--run", str(folder), "--target", "/data/town"])
-    assert tree(tmp_path) == {}
+    assert contents(tmp_path) == {}
 
 
-def test_a_demo_that_was_stopped_goes_on(
-    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+def test_a_demo_that_was_stopped_goes_on(finished, tmp_path, monkeypatch, capsys):
     options = replace(finished[0], run=tmp_path / "demo")
     words = ["--run", str(options.run), "--data", str(options.data), "--jobs", "1"]
     trained, asked = runs.train_run, []
@@ -149,9 +135,7 @@ def test_a_demo_that_was_stopped_goes_on(
     assert numbers(results) == numbers(finished[1])
 
 
-def test_a_loss_that_explodes_ends_the_demo_in_a_sentence(
-    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_loss_that_explodes_ends_the_demo_in_a_sentence(finished, tmp_path, monkeypatch):
     sentence = "train: expected a finite loss, got entropy = nan at iteration 3 of round 0."
     monkeypatch.setattr(runs, "train_run", lambda settings, folder: sentence)
     with pytest.raises(SystemExit, match=sentence):

@@ -10,18 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from reference.data import files
 from reference.data.classes import CITYSCAPES
-from reference.data.files import (
-    DataError,
-    check_ends,
-    find_files,
-    fit_labels,
-    picture_size,
-    read_image,
-    read_labels,
-    resize_image,
-    resize_labels,
-)
 from reference.data.image_set import reading_of
 from reference.data.layouts import GTA5_IDS, SYNTHIA_IDS, TRAIN_IDS, Labels
 from tests.reference.trees import cut_short, save_deep, save_image, save_values
@@ -35,8 +25,8 @@ def _ids(*values: int) -> np.ndarray:
 
 
 def _refused(path: Path, wanted: str) -> None:
-    with pytest.raises(DataError, match=wanted) as caught:
-        read_image(path)
+    with pytest.raises(files.DataError, match=wanted) as caught:
+        files.read_image(path)
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
     assert str(path) in str(caught.value)
     assert "Hint: " in str(caught.value)
@@ -45,16 +35,16 @@ def _refused(path: Path, wanted: str) -> None:
 @pytest.mark.parametrize("name", ["a.png", "a.PNG", "ä ö.png"])
 def test_png_is_read_as_it_is(tmp_path: Path, name: str) -> None:
     pixels = save_image(tmp_path / name)
-    np.testing.assert_array_equal(read_image(tmp_path / name), pixels)
-    assert picture_size(tmp_path / name) == pixels.shape[:2]
+    np.testing.assert_array_equal(files.read_image(tmp_path / name), pixels)
+    assert files.picture_size(tmp_path / name) == pixels.shape[:2]
 
 
 def test_alpha_is_dropped_and_grey_photographs_are_read(tmp_path: Path) -> None:
     pixels = save_image(tmp_path / "a.png")
     Image.fromarray(pixels).convert("RGBA").save(tmp_path / "b.png")
-    np.testing.assert_array_equal(read_image(tmp_path / "b.png"), pixels)
+    np.testing.assert_array_equal(files.read_image(tmp_path / "b.png"), pixels)
     Image.fromarray(pixels).convert("L").save(tmp_path / "grey.jpg")
-    assert read_image(tmp_path / "grey.jpg").shape == pixels.shape
+    assert files.read_image(tmp_path / "grey.jpg").shape == pixels.shape
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -69,8 +59,8 @@ def test_photographs_are_turned_as_a_viewer_shows_them(tmp_path: Path, orientati
     exif[0x0112] = orientation
     path = tmp_path / "a.jpg"
     image.save(path, exif=exif, quality=100, subsampling=0)
-    shown = read_image(path)
-    assert shown.shape[:2] == picture_size(path)
+    shown = files.read_image(path)
+    assert shown.shape[:2] == files.picture_size(path)
     if orientation in back:
         assert np.abs(shown.astype(int) - upright).max() < 30
 
@@ -79,8 +69,8 @@ def test_damage_is_told_apart(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     save_image(path, size=(40, 60))
     _refused(cut_short(path), "cut short")
-    with pytest.raises(DataError, match="cut short"):
-        check_ends(path)
+    with pytest.raises(files.DataError, match="cut short"):
+        files.check_ends(path)
     path.write_bytes(b"")
     _refused(path, "0 bytes")
     path.write_text("<html>404</html>")
@@ -104,7 +94,7 @@ def test_flipped_bytes_are_told(tmp_path: Path, place: float) -> None:
 def test_pipes_are_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.png")
     _refused(tmp_path / "a.png", "pipe")
-    assert find_files(tmp_path, "{stem}", "train", labels=False) != {}
+    assert files.find_files(tmp_path, "{stem}", "train", labels=False) != {}
 
 
 def test_bombs_are_refused_by_their_header(tmp_path: Path) -> None:
@@ -124,38 +114,38 @@ def test_hidden_files_are_skipped_and_links_followed_once(tmp_path: Path) -> Non
     (root / "b").symlink_to(tmp_path / "elsewhere")
     save_image(tmp_path / "elsewhere" / "2.JPG")
     (tmp_path / "elsewhere" / "round").symlink_to(root)
-    found = find_files(root, "{path}", "train", labels=False)
+    found = files.find_files(root, "{path}", "train", labels=False)
     assert list(found) == [("a/1",), ("b/2",)]
 
 
 def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
     save_image(tmp_path / "a.png")
     save_image(tmp_path / "a.jpg")
-    with pytest.raises(DataError, match="to be alone of its name"):
-        find_files(tmp_path, "{stem}", "train", labels=False)
+    with pytest.raises(files.DataError, match="to be alone of its name"):
+        files.find_files(tmp_path, "{stem}", "train", labels=False)
 
 
 @pytest.mark.parametrize("mode", ["L", "P"])
 def test_ids_become_class_numbers(tmp_path: Path, mode: str) -> None:
     path = save_values(tmp_path / "a.png", _ids(7, 34, 26, 0), mode=mode)
-    assert read_labels(path, GTA5)[0, :4].tolist() == [0, 255, 13, 255]
+    assert files.read_labels(path, GTA5)[0, :4].tolist() == [0, 255, 13, 255]
 
 
 def test_other_numberings_are_refused(tmp_path: Path) -> None:
     path = save_values(tmp_path / "a.png", _ids(7, 35))
-    with pytest.raises(DataError, match=r"to hold ids 0\.\.34, got 35 in 12 pixels"):
-        read_labels(path, GTA5)
-    with pytest.raises(DataError, match=r"ids 0\.\.18 or 255, got 35"):
-        read_labels(path, reading_of(Labels("", TRAIN_IDS), CITYSCAPES))
+    with pytest.raises(files.DataError, match=r"to hold ids 0\.\.34, got 35 in 12 pixels"):
+        files.read_labels(path, GTA5)
+    with pytest.raises(files.DataError, match=r"ids 0\.\.18 or 255, got 35"):
+        files.read_labels(path, reading_of(Labels("", TRAIN_IDS), CITYSCAPES))
     save_image(path)
-    with pytest.raises(DataError, match="colours instead of class ids"):
-        read_labels(path, GTA5)
+    with pytest.raises(files.DataError, match="colours instead of class ids"):
+        files.read_labels(path, GTA5)
 
 
 @pytest.mark.parametrize("channels", [3, 4])
 def test_sixteen_bits_are_kept(tmp_path: Path, channels: int) -> None:
     path = save_deep(tmp_path / "a.png", _ids(3, 22, 1), channels)
-    assert read_labels(path, SYNTHIA)[0, :3].tolist() == [0, 255, 10]
+    assert files.read_labels(path, SYNTHIA)[0, :3].tolist() == [0, 255, 10]
 
 
 @pytest.mark.parametrize("size", [(4, 6), (16, 160)])
@@ -163,12 +153,12 @@ def test_sixteen_bits_that_were_cut_are_refused(tmp_path: Path, size: tuple[int,
     path = save_deep(tmp_path / "a.png", np.resize(_ids(3, 22, 1), size))
     with Image.open(path) as cut:
         cut.convert("RGB").save(tmp_path / "b.png")
-    with pytest.raises(DataError, match=r"16-bit RGB PNG, got 8-bit.*16 bits per channel"):
-        read_labels(tmp_path / "b.png", SYNTHIA)
-    with pytest.raises(DataError, match="SYNTHIA labels have 16 bits"):
-        read_labels(save_deep(path, np.full((4, 6), 700)), SYNTHIA)
-    with pytest.raises(DataError):
-        read_labels(cut_short(save_deep(path, _ids(*range(22))), 0.8), SYNTHIA)
+    with pytest.raises(files.DataError, match=r"16-bit RGB PNG, got 8-bit.*16 bits per channel"):
+        files.read_labels(tmp_path / "b.png", SYNTHIA)
+    with pytest.raises(files.DataError, match="SYNTHIA labels have 16 bits"):
+        files.read_labels(save_deep(path, np.full((4, 6), 700)), SYNTHIA)
+    with pytest.raises(files.DataError):
+        files.read_labels(cut_short(save_deep(path, _ids(*range(22))), 0.8), SYNTHIA)
 
 
 def test_colours_that_no_class_has_are_refused(tmp_path: Path) -> None:
@@ -177,31 +167,33 @@ def test_colours_that_no_class_has_are_refused(tmp_path: Path) -> None:
     colours = np.zeros((4, 6, 3), dtype=np.uint8)
     colours[0] = 128, 64, 128
     path = save_values(tmp_path / "a.png", colours)
-    assert read_labels(path, reading)[:, 0].tolist() == [0, 255, 255, 255]
+    assert files.read_labels(path, reading)[:, 0].tolist() == [0, 255, 255, 255]
     colours[1, 0] = 128, 64, 129
     save_values(path, colours)
-    with pytest.raises(DataError, match=r"\(128, 64, 129\) in 1 pixels"):
-        read_labels(path, reading)
+    with pytest.raises(files.DataError, match=r"\(128, 64, 129\) in 1 pixels"):
+        files.read_labels(path, reading)
 
 
 @pytest.mark.parametrize("shape", [(100, 200), (106, 200), (101, 198), (200, 400), (201, 401)])
 def test_labels_fit_their_image(tmp_path: Path, shape: tuple[int, int]) -> None:
     labels = np.arange(shape[0] * shape[1]).reshape(shape).astype(np.uint8)
     fitted = shape if shape[0] >= 200 else (100, 200)
-    assert fit_labels(tmp_path, labels, (100, 200)).shape == fitted
+    assert files.fit_labels(tmp_path, labels, (100, 200)).shape == fitted
 
 
 @pytest.mark.parametrize("shape", [(120, 200), (200, 100), (200, 200), (50, 100)])
 def test_labels_of_another_frame_are_refused(tmp_path: Path, shape: tuple[int, int]) -> None:
-    with pytest.raises(DataError, match="of size 200x100 as its image"):
-        fit_labels(tmp_path, np.zeros(shape, dtype=np.uint8), (100, 200))
+    with pytest.raises(files.DataError, match="of size 200x100 as its image"):
+        files.fit_labels(tmp_path, np.zeros(shape, dtype=np.uint8), (100, 200))
 
 
 def test_scaling() -> None:
     labels = np.arange(16, dtype=np.uint8).reshape(4, 4)
-    assert resize_labels(labels, (2, 2)).tolist() == [[5, 7], [13, 15]]
-    assert resize_labels(labels, (4, 4)) is labels
-    np.testing.assert_array_equal(resize_labels(resize_labels(labels, (8, 8)), (4, 4)), labels)
+    assert files.resize_labels(labels, (2, 2)).tolist() == [[5, 7], [13, 15]]
+    assert files.resize_labels(labels, (4, 4)) is labels
+    np.testing.assert_array_equal(
+        files.resize_labels(files.resize_labels(labels, (8, 8)), (4, 4)), labels
+    )
     image = np.tile(np.array([0, 255], dtype=np.uint8), (4, 2))[..., None].repeat(3, -1)
-    assert resize_image(image, (2, 2)).min() >= 127
-    assert resize_image(image, (4, 4)) is image
+    assert files.resize_image(image, (2, 2)).min() >= 127
+    assert files.resize_image(image, (4, 4)) is image

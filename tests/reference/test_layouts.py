@@ -54,9 +54,7 @@ def test_images_alone_need_no_labels(tmp_path: Path, name: str, variant: int) ->
 
 
 @pytest.mark.parametrize("name", list(LAYOUTS))
-def test_train_ids_beside_the_images_are_read_where_others_are_missing(
-    tmp_path: Path, name: str
-) -> None:
+def test_train_ids_beside_the_images_are_read_where_others_are_missing(tmp_path, name):
     layout = make(tmp_path, name, labels=False)
     split = layout.splits.get("train", "train")
     for number in range(3):
@@ -130,9 +128,7 @@ def test_day_images_are_partners_of_the_same_place(tmp_path: Path, name: str) ->
     images = _open(tmp_path, name, labels=False)
     assert images.has_partners
     for index, stem in enumerate(images.stems):
-        partner = images.partner(index)
-        assert partner is not None
-        np.testing.assert_array_equal(partner, day[int(stem)])
+        np.testing.assert_array_equal(images.partner(index), day[int(stem)])
 
 
 def test_an_unknown_layout_lists_the_known() -> None:

@@ -20,14 +20,14 @@ from reference.methods.bi_mix import (
 from reference.run.ranks import Ranks
 from tests.reference.given_outputs import assert_same
 from tests.reference.method_steps import given, step_of, toy
+from tests.strategies import normal
 
 CLASSES = 19
 STILL = torch.arange(CLASSES) < 11
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, dtype=torch.float64, generator=generator)
+    return normal(seed, shape)
 
 
 def test_labels_are_fused_pixel_by_pixel_as_released() -> None:
@@ -102,7 +102,7 @@ def test_the_relighting_loss_is_dannets_in_value_and_gradient() -> None:
 def test_relighting_keeps_images_of_any_size_in_range_and_can_darken_and_brighten() -> None:
     images, relighting = random(1, 3, 17, 22).sigmoid().float(), Relighting(0)
     for bias, sign in ((3.0, -1), (-3.0, 1)):
-        nn.init.constant_(relighting.curves[4].bias, bias)  # type: ignore[arg-type]
+        nn.init.constant_(relighting.curves[4].bias, bias)
         residual = relighting(images)
         assert (sign * residual > 0).all()
         assert (images + residual).min() >= 0 and (images + residual).max() <= 1
@@ -166,9 +166,7 @@ def test_every_term_of_a_step_is_the_formula_of_its_name(partners: bool) -> None
     torch.testing.assert_close(terms, expected, rtol=2e-4, atol=1e-7)
 
 
-def test_the_switch_leaves_things_of_the_night_out_of_the_mix(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_switch_leaves_things_of_the_night_out_of_the_mix(monkeypatch):
     mixed = []
 
     def spy(step: Any, images: Tensor, labels: Tensor) -> Any:
@@ -216,7 +214,7 @@ def test_the_loop_moves_relighting_and_the_method_its_discriminators() -> None:
     torch.stack(list(losses.terms.values())).sum().backward()
     assert all(parameter.grad is not None for parameter in method.relighting.parameters())
     # The loop's losses leave nothing on the discriminators.
-    assert all(torch.equal(g, p.grad) for g, p in zip(gathered, judges, strict=True))  # type: ignore[arg-type]
+    assert all(torch.equal(g, p.grad) for g, p in zip(gathered, judges, strict=True))
     assert all(map(torch.equal, before, judges))
     method.after(step.network, Ranks())
     assert not any(map(torch.equal, before, judges))

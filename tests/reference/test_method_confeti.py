@@ -200,14 +200,11 @@ def test_every_term_moves_what_the_release_has_it_move() -> None:
         "activation": [heads.activate],
     }  # fmt: skip
     assert {name: moved(loss, parts) for name, loss in terms.items()} == {
-        "source_cross_entropy": {"network"},
-        "mixed_cross_entropy": {"network"},
-        "presence": {"network", "activation"},
-        "contrast": {"network", "projection"},
-        "spread": {"network", "projection"},
-        "translation": {"translator", "patches"},
+        "source_cross_entropy": {"network"}, "mixed_cross_entropy": {"network"},
+        "presence": {"network", "activation"}, "contrast": {"network", "projection"},
+        "spread": {"network", "projection"}, "translation": {"translator", "patches"},
         "similarity": {"translator", "match"},
-    }
+    }  # fmt: skip
     taken = {id(parameter) for parameter in method.trained()}
     frozen = [heads.slow_project, heads.slow_activate, method.teacher, translate.discriminator]
     assert not taken & {id(p) for module in frozen for p in module.parameters()}

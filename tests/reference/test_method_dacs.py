@@ -91,7 +91,7 @@ def test_bicl_on_dacs_has_the_settings_of_the_run_and_the_teachers_sure_labels()
     by_hand = pc.BiCL(3, 8, threshold=0.1, bias_momentum=0.997, normalize="features")
     with torch.no_grad():
         # Sure in about half of the pixels.
-        network.head.weight.mul_(40)  # type: ignore[operator, union-attr]
+        network.head.weight.mul_(40)
         method.teacher.update_parameters(network)
     done, seen = method(step), method.mixture(step)
     labels = torch.where(seen.sure.amax(dim=1) >= 0.968, seen.labels, IGNORE)

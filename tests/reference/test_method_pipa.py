@@ -13,18 +13,9 @@ from reference.methods.pipa import PiPa, View, two_crops, two_views
 from reference.networks.output import Output
 from tests.reference.given_outputs import assert_same
 from tests.reference.method_steps import given, step_of, toy
+from tests.test_pair_contrast_methods import released_by_pipa
 
 TAU = 0.1
-
-
-def released_pixels(rows: Tensor, labels: Tensor) -> Tensor:
-    """The release's loss of all rows (N, D) as anchors, by masks over all pairs."""
-    exponentials = (rows @ rows.t() / TAU).exp()
-    same = labels[:, None] == labels
-    positive = same & ~torch.eye(len(labels), dtype=torch.bool)
-    rivals = (exponentials * ~same).sum(dim=1, keepdim=True)
-    logs = (exponentials / (exponentials + rivals)).log()
-    return -(TAU / 0.07) * ((positive * logs).sum(dim=1) / positive.sum(dim=1)).mean()
 
 
 @pytest.mark.parametrize("ignored", [255, 3])
@@ -41,7 +32,7 @@ def test_the_pixel_term_is_the_released_one(ignored: int) -> None:
     # Every class gives all of its pixels: at most 100 of an image, at least 2.
     assert all(2 <= int(n) <= 100 for y in labels for n in y.unique(return_counts=True)[1])
     known = labels.flatten() != 255
-    expected = 0.1 * released_pixels(rows[known], labels.flatten()[known])
+    expected = 0.1 * released_by_pipa(rows[known], labels.flatten()[known])
     leaves = [*method.pixel_head.parameters(), network.fuse.weight]
     assert_same(ours, expected, leaves, 1e-3, 1e-6)
 
@@ -113,9 +104,7 @@ def test_patches_train_the_network_or_as_released_a_head_alone(released: bool) -
     assert (network.fuse.weight.grad is None) == released
 
 
-def test_the_bank_holds_the_pixels_of_three_steps_with_their_classes(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_bank_holds_the_pixels_of_three_steps_with_their_classes(monkeypatch):
     monkeypatch.setattr(pipa, "KEPT", 4)
     network = toy(19)
     method, numbers = PiPa(given(network)), iter(range(1000))
@@ -139,18 +128,13 @@ def test_the_bank_holds_the_pixels_of_three_steps_with_their_classes(
     assert keys[:, 1].unique().tolist() == [4, 5, 6, 7, 8, 9]
 
 
-@pytest.mark.parametrize(
-    ("size", "stride", "starts"),
-    [
-        ((32, 64), 4, {(8 * y, 8 * x) for y in range(2) for x in range(3)}),
-        # Sides that no stride divides, and one that is shorter than a crop's.
-        ((73, 13), 8, {(8 * y, 0) for y in range(3)}),
-        ((70, 64), 16, {(16 * y, 16 * x) for y in range(1) for x in range(2)}),
-    ],
-)
-def test_views_lie_on_the_grid_of_the_whole_images(
-    size: tuple[int, int], stride: int, starts: set[tuple[int, int]]
-) -> None:
+@pytest.mark.parametrize(("size", "stride", "starts"), [
+    ((32, 64), 4, {(8 * y, 8 * x) for y in range(2) for x in range(3)}),
+    # Sides that no stride divides, and one that is shorter than a crop's.
+    ((73, 13), 8, {(8 * y, 0) for y in range(3)}),
+    ((70, 64), 16, {(16 * y, 16 * x) for y in range(1) for x in range(2)}),
+])  # fmt: skip
+def test_views_lie_on_the_grid_of_the_whole_images(size, stride, starts):
     """A network that looks at the first pixel of a cell sees the same in both crops."""
     random = torch.Generator().manual_seed(1)
     images = torch.rand(2, 3, *size, generator=random)

@@ -6,20 +6,7 @@ from torch import Tensor
 
 from reference.networks.output import Output
 from reference.run.ranks import Ranks
-from tests.reference.given_outputs import CLASSES, DIM, EACH, assert_same, example, pixels
-
-
-def centroids(features: Tensor, logits: Tensor) -> Tensor:
-    """Per class the mean over images of an image's mean; NaN for a class that none shows."""
-    labels, rows = logits.argmax(dim=1), []
-    for c in range(CLASSES):
-        shown = [
-            image[:, label == c].mean(dim=1)
-            for image, label in zip(features.detach(), labels, strict=True)
-            if (label == c).any()
-        ]
-        rows.append(torch.stack(shown).mean(dim=0) if shown else torch.full((DIM,), torch.nan))
-    return torch.stack([row.double() for row in rows])
+from tests.reference.given_outputs import CLASSES, EACH, assert_same, example, image_means, pixels
 
 
 def distances(maps: Tensor, rows: Tensor) -> Tensor:
@@ -31,7 +18,7 @@ def distances(maps: Tensor, rows: Tensor) -> Tensor:
 def test_losses_and_prototypes_are_the_released_ones() -> None:
     case = example(1)
     method, network, given = case.begun("proda"), case.network, case.network.given
-    rows = centroids(given.features[EACH:], given.logits[EACH:])
+    rows = image_means(given.features[EACH:], given.logits[EACH:].argmax(dim=1))
     known = ~rows[:, 0].isnan()
     assert torch.equal(method.bank.present, known)
     torch.testing.assert_close(method.bank.prototypes[known], rows[known])
@@ -65,7 +52,7 @@ def test_losses_and_prototypes_are_the_released_ones() -> None:
     before = method.bank.prototypes.clone()
     torch.testing.assert_close(before[known], rows[known])
     method.after(network, Ranks())
-    batch = centroids(taught.features[[5, 7]], taught.logits[[5, 7]])
+    batch = image_means(taught.features[[5, 7]], taught.logits[[5, 7]].argmax(dim=1))
     seen = ~batch[:, 0].isnan()
     both, new = known & seen, seen & ~known
     moved = 0.99 * before[both] + 0.01 * batch[both]

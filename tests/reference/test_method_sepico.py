@@ -11,6 +11,7 @@ from reference.methods.heads import Projector
 from reference.methods.sepico import SePiCo
 from tests.reference.given_outputs import assert_same
 from tests.reference.method_steps import given, step_of, toy
+from tests.test_distribution_contrast import released as estimated
 
 TAU = 100.0
 KINDS = ("proto", "dist", "bank")
@@ -43,7 +44,7 @@ def test_the_bank_holds_mean_and_variance_of_everything_seen() -> None:
     for c in range(3):
         own = every[y == c]
         queued = torch.stack([each[c] for each in means if c in each])
-        held = method.bank.prototypes[c], method.bank.variance[c], keys[classes == c]  # type: ignore[index]
+        held = method.bank.prototypes[c], method.bank.variance[c], keys[classes == c]
         wanted = own.mean(dim=0), own.var(dim=0, unbiased=False), queued
         torch.testing.assert_close([x.double() for x in held], [*wanted], rtol=1e-4, atol=1e-6)
 
@@ -51,7 +52,7 @@ def test_the_bank_holds_mean_and_variance_of_everything_seen() -> None:
 def filled(kind: str) -> tuple[SePiCo, Tensor, Tensor, Tensor]:
     """A method whose bank has seen every class thrice; pixels, labels, and the queue (C, 3, D)."""
     random = torch.Generator().manual_seed(0)
-    method = SePiCo(given(toy(CLASSES)), kind)  # type: ignore[arg-type]
+    method = SePiCo(given(toy(CLASSES)), kind)
     queue, every = [], torch.arange(CLASSES).repeat(4)
     for _ in range(3):
         # Longer than one: otherwise a temperature of 100 leaves nothing to tell apart.
@@ -70,17 +71,13 @@ def filled(kind: str) -> tuple[SePiCo, Tensor, Tensor, Tensor]:
 
 
 def released(kind: str, method: SePiCo, f: Tensor, y: Tensor, queue: Tensor) -> Tensor:
-    """The release's loss, row by row; covariance and products are divided where it does so."""
+    """The release's loss, row by row."""
     rows, labels = f.movedim(1, -1)[y != 255], y[y != 255]
     mean = method.bank.prototypes.double()
     if kind == "proto":
         return F.cross_entropy(rows @ mean.t() / TAU, labels)
     if kind == "dist":
-        assert method.bank.variance is not None
-        covariance = method.bank.variance.double() / TAU
-        logits = (rows @ mean.t() + 0.5 * rows.square() @ covariance.t()) / TAU
-        bonus = 0.5 * (rows.square() * covariance[labels]).sum(dim=1) / TAU
-        return (F.cross_entropy(logits, labels, reduction="none") + bonus).mean()
+        return estimated(rows, labels, mean, method.bank.variance.double(), TAU)
     losses = []
     for row, own in zip(rows, labels.tolist(), strict=True):
         products = queue @ row / TAU
@@ -97,9 +94,7 @@ def test_contrast_and_regulariser_are_the_released_ones(kind: str) -> None:
     products = method.bank.prototypes.double() @ mean / TAU
     spread = products.log_softmax(dim=0).sum() / (CLASSES * math.log(CLASSES))
     terms = method.terms("source", f, y)
-    # The distributions' contrast normalises what is of unit length already.
-    units = F.normalize(f) if kind == "dist" else f
-    pairs = {"contrast": released(kind, method, units, y, queue), "spread": spread}
+    pairs = {"contrast": released(kind, method, f, y, queue), "spread": spread}
     for name, expected in pairs.items():
         assert_same(terms[f"source_{name}"], expected, [f], 1e-5, 1e-9)
     method.uniform = True
@@ -118,12 +113,11 @@ def test_it_starts_after_the_warm_up_and_reads_both_domains_labels_by_majority()
         read.append((domain, y))
         return {f"{domain}_{name}": f.sum() for name in ("contrast", "spread")}
 
-    method.terms = spy  # type: ignore[method-assign]
+    method.terms = spy
     step = step_of(network, 3, steps=40)
     done = method(step)
     assert added < {*done.terms} and [domain for domain, _ in read] == ["source", "target"]
     for (_, y), labels in zip(read, (step.source_labels, done.labels), strict=True):
-        assert labels is not None
         assert torch.equal(y, majority(labels, 3))
 
 

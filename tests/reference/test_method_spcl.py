@@ -5,27 +5,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reference.data.classes import IGNORE
-from tests.reference.given_outputs import CLASSES, DIM, EACH, Example, assert_same, example, pixels
+from tests.reference.given_outputs import (
+    CLASSES,
+    DIM,
+    EACH,
+    assert_same,
+    example,
+    image_means,
+    pixels,
+)
 
 
 def right(labels: Tensor, logits: Tensor) -> Tensor:
     return torch.where(logits.argmax(dim=1) == labels, labels, IGNORE)
-
-
-def first_prototypes(case: Example) -> Tensor:
-    """Per class the mean over images of the mean over an image's rightly predicted pixels."""
-    rows = torch.zeros(CLASSES, DIM).double()
-    maps, logits = (each[:EACH].detach() for each in reversed(case.network.given))
-    known = right(case.labels, logits)
-    for c in range(CLASSES):
-        shown = [
-            F.normalize(image, dim=0)[:, own == c].mean(dim=1)
-            for image, own in zip(maps, known, strict=True)
-            if (own == c).any()
-        ]
-        if shown:
-            rows[c] = torch.stack(shown).mean(dim=0)
-    return rows
 
 
 def moved(rows: Tensor, features: Tensor, labels: Tensor, *, shrink: bool) -> Tensor:
@@ -50,10 +42,13 @@ def restated(features: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
 def test_the_loss_is_the_released_one() -> None:
     case = example(1)
     method = case.begun("spcl")
-    before = method.bank.prototypes.clone()
-    torch.testing.assert_close(before, first_prototypes(case))
+    before, given = method.bank.prototypes.clone(), case.network.given
+    # Of pixels that were rightly predicted.
+    known = right(case.labels, given.logits[:EACH])
+    rows = image_means(F.normalize(given.features[:EACH], dim=1), known)
+    torch.testing.assert_close(before, rows.nan_to_num())
     assert 3 <= method.bank.present.sum() < CLASSES
-    terms, given = method(case.step).terms, case.network.given
+    terms = method(case.step).terms
     same = right(case.labels[[1, 2]], given.logits[[1, 2]])
     rows = moved(before, given.features[[1, 2]].detach(), same, shrink=False)
     torch.testing.assert_close(method.bank.prototypes, rows)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from reference.pictures import strips
 from reference.pictures.prototypes import (
     Prototypes,
     alignment,
@@ -18,14 +19,6 @@ from reference.pictures.prototypes import (
     place_names,
     planes,
     prototypes_of,
-)
-from reference.pictures.strips import (
-    UNLABELLED,
-    StripFile,
-    colourise,
-    data_uri,
-    read_strip,
-    strip_png,
 )
 from reference.pictures.svg import line_chart, thinned, ticks
 from tests.reference.written_runs import COLOURS, bicl_state
@@ -37,20 +30,20 @@ def picture(height: int = 20, width: int = 40) -> np.ndarray:
     return RNG.integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def strip(legend: dict | None = None, **pictures: np.ndarray) -> StripFile:
+def strip(legend: dict | None = None, **pictures: np.ndarray) -> strips.StripFile:
     legend = legend or {"road": COLOURS[0], "car": COLOURS[1]}
-    return StripFile("target", 12, "aachen_000000", 400, "round 3", pictures, legend)
+    return strips.StripFile("target", 12, "aachen_000000", 400, "round 3", pictures, legend)
 
 
 def test_every_class_has_its_colour_and_unlabelled_is_none_of_them():
-    painted = colourise(np.array([[0, 1, 2, 255]], dtype=np.uint8), COLOURS)[0]
-    assert list(map(tuple, painted.tolist())) == [*COLOURS, UNLABELLED]
+    painted = strips.colourise(np.array([[0, 1, 2, 255]], dtype=np.uint8), COLOURS)[0]
+    assert list(map(tuple, painted.tolist())) == [*COLOURS, strips.UNLABELLED]
 
 
 def test_a_map_survives_the_way_into_the_page_and_a_photograph_nearly():
     flat = np.full((16, 16, 3), 90, dtype=np.uint8)
     for pixels, photograph, kind in ((picture(), False, "png"), (flat, True, "jpeg")):
-        front, _, data = data_uri(pixels, photograph=photograph).partition(",")
+        front, _, data = strips.data_uri(pixels, photograph=photograph).partition(",")
         assert front == f"data:image/{kind};base64"
         back = np.array(Image.open(io.BytesIO(base64.b64decode(data)))).astype(int)
         assert np.abs(back - pixels).max() <= (3 if photograph else 0)
@@ -58,8 +51,8 @@ def test_a_map_survives_the_way_into_the_page_and_a_photograph_nearly():
 
 def test_a_strip_is_read_back_as_it_was_drawn(tmp_path: Path):
     drawn = strip(image=picture(), prediction=picture())
-    (tmp_path / "a.png").write_bytes(strip_png(drawn))
-    read = read_strip(tmp_path / "a.png")
+    (tmp_path / "a.png").write_bytes(strips.strip_png(drawn))
+    read = strips.read_strip(tmp_path / "a.png")
     assert list(read.pictures) == ["image", "prediction"]
     assert all(np.array_equal(read.pictures[name], drawn.pictures[name]) for name in drawn.pictures)
     assert (read.title, read.place, read.legend) == (drawn.title, drawn.place, drawn.legend)
@@ -68,12 +61,12 @@ def test_a_strip_is_read_back_as_it_was_drawn(tmp_path: Path):
 
 def test_the_legend_is_on_the_strip_and_wraps():
     white = np.full((20, 400, 3), 255, dtype=np.uint8)
-    pixels = np.array(Image.open(io.BytesIO(strip_png(strip(image=white)))))
+    pixels = np.array(Image.open(io.BytesIO(strips.strip_png(strip(image=white)))))
     below = pixels[-40:].reshape(-1, 3)
     assert all((below == colour).all(axis=1).sum() > 50 for colour in COLOURS[:2])
     assert not (below == COLOURS[2]).all(axis=1).any()
     many = strip({f"class {n}": (n, 0, 0) for n in range(40)}, image=white)
-    assert Image.open(io.BytesIO(strip_png(many))).height > pixels.shape[0] + 80
+    assert Image.open(io.BytesIO(strips.strip_png(many))).height > pixels.shape[0] + 80
 
 
 def test_what_is_no_strip_is_refused(tmp_path: Path):
@@ -83,7 +76,7 @@ def test_what_is_no_strip_is_refused(tmp_path: Path):
         path.write_bytes(content)
         begin = re.escape(f"read_strip: expected a panel of a run, got {path} (")
         with pytest.raises(ValueError, match=rf"^{begin}\w+\)\. Hint: remove the file; the run "):
-            read_strip(path)
+            strips.read_strip(path)
 
 
 @pytest.mark.parametrize(

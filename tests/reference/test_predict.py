@@ -20,6 +20,7 @@ from reference.evaluation.protocol import read_for_use
 from reference.networks.release import read_trained, write_release
 from reference.predict import Options, drawings, find_images, run_predict
 from tests.reference.small_networks import liking, refuses, write_checkpoint
+from tests.reference.trees import cut_short, save_image
 
 OWN = ClassList("mine", tuple("abc"), ((1, 1, 1), (2, 2, 2), (3, 3, 3)), {"miou3": (0, 1, 2)})
 SYNTHIA = {"source_set": "synthia"}
@@ -36,27 +37,19 @@ def opened(path: Path) -> np.ndarray:
         return np.asarray(image)
 
 
-def picture(path: Path, size: tuple[int, int] = (6, 8), **saved) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    drawn = np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8)
-    kind = "PNG" if path.suffix.lower() == ".png" else "JPEG"
-    Image.fromarray(drawn).save(path, format=kind, **saved)
-    return path
-
-
 @pytest.fixture
 def options(tmp_path):
     """Terrain (9) before sidewalk (1), and a source that does not label terrain."""
     path = write_checkpoint(tmp_path / "last.pth", liking(1, 9), data=SYNTHIA)
     folder = tmp_path / "images"
-    picture(folder / CITY, (9, 14))
-    picture(folder / STREET, (20, 30))
+    save_image(folder / CITY, size=(9, 14))
+    save_image(folder / STREET, size=(20, 30))
     return Options(folder=folder, weights=path, out=tmp_path / "out", device="cpu", threads=1)
 
 
 def test_ids_colours_and_overlay_of_the_images_own_size(options):
-    picture(options.folder / "._street.JPG")
-    picture(options.folder / ".cache" / "old.png")
+    save_image(options.folder / "._street.JPG")
+    save_image(options.folder / ".cache" / "old.png")
     run(options)
     files = sorted(p.relative_to(options.out).as_posix() for p in options.out.rglob("*.png"))
     kinds = ("colour", "labelIds", "overlay")
@@ -106,7 +99,7 @@ def test_a_class_list_without_ids_gives_class_numbers_and_its_colours(options):
 def test_photographs_as_people_have_them_are_read(options):
     exif = Image.Exif()
     exif[0x0112] = 6
-    picture(options.folder / "side.jpg", (10, 30), exif=exif)
+    Image.new("RGB", (30, 10)).save(options.folder / "side.jpg", exif=exif)
     long = "n" * 250 + ".png"
     for name, mode in (("grey.png", "L"), ("palette.png", "P"), (long, "1")):
         Image.new(mode, (8, 6), 1).save(options.folder / name)
@@ -131,14 +124,10 @@ def test_old_predictions_are_never_overwritten(options):
     assert {p: p.stat().st_mtime_ns for p in options.out.rglob("*.png")} == before
 
 
-@pytest.mark.parametrize(
-    ("make", "got"),
-    [
-        (lambda p: p.write_bytes(picture(p).read_bytes()[:-40]), r"a file cut short"),
-        (lambda p: picture(p.with_name("street.png")), r"to be alone of its name, got also"),
-    ],
-    ids=["cut", "same name"],
-)
+@pytest.mark.parametrize(("make", "got"), [
+    (lambda p: (save_image(p), cut_short(p, 0.9)), r"a file cut short"),
+    (lambda p: save_image(p.with_name("street.png")), r"to be alone of its name, got also"),
+], ids=["cut", "same name"])  # fmt: skip
 @pytest.mark.timeout(60)
 def test_a_bad_file_stops_in_one_sentence_before_anything_is_written(options, make, got):
     make(options.folder / "z.png")
@@ -148,7 +137,8 @@ def test_a_bad_file_stops_in_one_sentence_before_anything_is_written(options, ma
 
 
 def test_a_damaged_image_is_named_and_earlier_results_stay(options):
-    path = picture(options.folder / "z.png", (64, 64))
+    path = options.folder / "z.png"
+    save_image(path, size=(64, 64))
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
@@ -168,18 +158,15 @@ def test_a_disk_that_is_full_ends_in_one_sentence(options, monkeypatch):
     assert not [path for path in options.out.rglob("*") if path.is_file()]
 
 
-@pytest.mark.parametrize(
-    ("changes", "sentence"),
-    [
-        ({"folder": Path("none")}, "predict: expected a folder of images none, got none."),
-        ({"folder": Path("empty")}, "predict: expected PNG or JPEG files in empty, got none."),
-        ({"threads": 0}, "predict: expected threads of at least 1, got 0."),
-        ({"device": "cuda"}, 'predict: expected a GPU for device "cuda", got none.'),
-        ({"scales": (float("nan"),)}, "Protocol: expected scales above 0 and at most 8, at least"),
-        ({"size": (100000, 100000)}, "Protocol: expected size times (1.0,) within 1..16384 pixel"),
-        ({"which": "teacher"}, 'read_checkpoint: expected a checkpoint with "description" and "t'),
-    ],
-)
+@pytest.mark.parametrize(("changes", "sentence"), [
+    ({"folder": Path("none")}, "predict: expected a folder of images none, got none."),
+    ({"folder": Path("empty")}, "predict: expected PNG or JPEG files in empty, got none."),
+    ({"threads": 0}, "predict: expected threads of at least 1, got 0."),
+    ({"device": "cuda"}, 'predict: expected a GPU for device "cuda", got none.'),
+    ({"scales": (float("nan"),)}, "Protocol: expected scales above 0 and at most 8, at least"),
+    ({"size": (100000, 100000)}, "Protocol: expected size times (1.0,) within 1..16384 pixel"),
+    ({"which": "teacher"}, 'read_checkpoint: expected a checkpoint with "description" and "t'),
+])  # fmt: skip
 def test_wrong_settings_are_refused(options, tmp_path, monkeypatch, changes, sentence):
     monkeypatch.chdir(tmp_path)
     Path("empty").mkdir()

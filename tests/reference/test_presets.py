@@ -1,17 +1,21 @@
-"""Every preset runs through both stages at a tiny size with all that it switches on."""
+"""Every preset runs through both stages, tiny, and the released ones take the released step."""
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
 
-from reference.data.sets import Sets
+from benchmarks.released import released_step
+from reference.bicl import contrast as built
 from reference.networks.release import read_checkpoint
 from reference.presets import PRESETS
 from reference.run.report import read_metrics
 from reference.settings import Settings
-from tests.reference.tiny_runs import CROPS, EVERYTHING, SIZE, held, run
+from tests.reference.tiny_runs import CROPS, EVERYTHING, SIZE, changed, held, run
 
 REAL = [name for name in PRESETS if not name.startswith("toy")]
 
@@ -19,31 +23,15 @@ REAL = [name for name in PRESETS if not name.startswith("toy")]
 def tiny(settings: Settings) -> Settings:
     """The settings of a preset with drawn data, a tiny network and few iterations."""
     stage, deeplab = settings.adaptation, settings.network.deeplab
-    seen = replace(settings.reporting, every=1, evaluate_every=0, panels_every=0, size=SIZE)
-    return replace(
-        settings,
-        data=EVERYTHING.data,
-        network=replace(
-            settings.network,
-            random_weights=True,
-            deeplab=replace(deeplab, backbone="resnet14", width=8),
-        ),
-        source=replace(
-            settings.source, iterations=3, batch_size=2, crops=CROPS, class_weight_power=0.5
-        ),
-        adaptation=replace(
-            stage,
-            iterations=6,
-            rounds=2,
-            batch_size=2,
-            source_crops=CROPS,
-            target_crops=CROPS,
-            static=replace(stage.static, size=SIZE),
-            rare=replace(stage.rare, min_pixels=10),
-        ),
-        machine=EVERYTHING.machine,
-        reporting=seen,
-    )
+    few: dict[str, Any] = {"iterations": 6, "rounds": 2, "batch_size": 2}
+    few |= {"source_crops": CROPS, "target_crops": CROPS}
+    few |= {"static": replace(stage.static, size=SIZE), "rare": replace(stage.rare, min_pixels=10)}
+    return changed(
+        replace(settings, data=EVERYTHING.data, machine=EVERYTHING.machine), adaptation=few,
+        network={"random_weights": True, "deeplab": replace(deeplab, backbone="resnet14", width=8)},
+        source={"iterations": 3, "batch_size": 2, "crops": CROPS, "class_weight_power": 0.5},
+        reporting={"every": 1, "evaluate_every": 0, "panels_every": 0, "size": SIZE},
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -80,10 +68,42 @@ def test_the_released_presets_switch_off_what_the_release_lacks() -> None:
     assert contrast.prototypes == "batch" and contrast.pairwise
     paper = PRESETS["gta5-to-cityscapes"][1].adaptation.contrast
     assert paper.dynamic_labels and paper.calibrate
-
-
-def test_synthia_is_scored_on_the_classes_that_it_labels() -> None:
     for name in ("synthia-to-cityscapes", "synthia-to-cityscapes-released"):
-        classes = Sets(PRESETS[name][1].data).classes
-        assert list(classes.means)[:2] == ["miou16", "miou13"]
-        assert len(classes.means["miou16"]) == 16
+        assert PRESETS[name][1].data.source_set == "synthia"
+
+
+CLASSES, DIM, GRID, LABELS = 19, 12, (9, 12), (71, 95)
+"""As 730 x 730 labels on a grid of 92 x 92: no whole number of pixels per cell."""
+
+
+def smooth(seed: int, channels: int, size: tuple[int, int]) -> Tensor:
+    """Two maps that change slowly, as those of a network do."""
+    random = torch.Generator().manual_seed(seed)
+    coarse = torch.randn(2, channels, 4, 5, generator=random)
+    return interpolate(coarse, size=size, mode="bicubic", align_corners=True)
+
+
+def label_maps(seed: int, kept: float) -> Tensor:
+    """Regions of ten classes; a share of the pixels has its label, in patches."""
+    labels = smooth(seed, 10, LABELS).argmax(dim=1)
+    sureness = smooth(seed + 100, 1, LABELS)[:, 0]
+    least = sureness.flatten(1).quantile(1 - kept, dim=1)[:, None, None]
+    return torch.where(sureness >= least, labels, 255)
+
+
+@pytest.mark.parametrize("kept", [0.15, 0.6, 1.0])
+@pytest.mark.parametrize("name", [name for name in PRESETS if name.endswith("-released")])
+def test_the_contrast_is_that_of_the_release(name: str, kept: float):
+    bicl = built(PRESETS[name][1].adaptation.contrast, CLASSES, DIM)
+    labels, static = label_maps(1, 1.0), label_maps(2, kept)
+    leaves = [smooth(seed, DIM, GRID).requires_grad_() for seed in (3, 4)]
+    expected = released_step(leaves[0], labels, leaves[1], static, CLASSES)
+    for _ in range(2):
+        out = bicl(leaves[0], labels, leaves[1], static)
+        found = out.target_to_source, out.source_to_target
+        for mine, theirs in zip(found, expected, strict=True):
+            torch.testing.assert_close(mine, theirs)
+            gradients = (
+                torch.autograd.grad(value, leaves, retain_graph=True) for value in (mine, theirs)
+            )
+            torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-7)

@@ -88,9 +88,7 @@ def test_prototypes_say_what_the_contrast_would_use(adapted: tuple[Path, Setting
     assert found.accuracy == pytest.approx(right / used)
 
 
-def test_a_run_is_told_from_its_first_checkpoint_to_its_last_and_left_as_it_was(
-    adapted: tuple[Path, Settings],
-) -> None:
+def test_a_run_is_told_from_its_first_checkpoint_to_its_last_and_left_as_it_was(adapted):
     path, _ = adapted
     before = {p: p.stat().st_mtime_ns for p in path.rglob("*")}
     text = probe(Options(run=path))
@@ -111,9 +109,9 @@ def test_a_run_is_told_from_its_first_checkpoint_to_its_last_and_left_as_it_was(
     assert "network, iteration 8: true class by row" not in text
 
 
-def test_where_the_target_has_no_labels_coverage_and_shares_are_told_alone(
-    adapted: tuple[Path, Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_labels_of_the_target_coverage_and_shares_are_told_alone(
+    adapted, tmp_path, monkeypatch
+):
     path, _ = adapted
 
     def refuse(_: Sets) -> None:
@@ -146,9 +144,7 @@ def test_settings_come_back_from_what_is_stored(adapted: tuple[Path, Settings]) 
     assert from_plain(Settings, plain | {"no longer": 3}) == wide
 
 
-def test_the_truth_is_written_as_labels_that_a_run_can_be_given(
-    adapted: tuple[Path, Settings], tmp_path: Path
-) -> None:
+def test_the_truth_is_written_as_labels_that_a_run_can_be_given(adapted, tmp_path):
     path, settings = adapted
     folder = tmp_path / "truth"
     probe(Options(run=path, truth=folder))

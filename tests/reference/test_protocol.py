@@ -43,22 +43,16 @@ class Channels(Segmenter):
         return Output(logits, cells)
 
 
-class Pictures:
-    """A set of arrays."""
+class Pictures(list):
+    """A set of arrays: images with their labels."""
 
     name = "pictures"
 
-    def __init__(self, images: list[np.ndarray], labels: list[np.ndarray]) -> None:
-        self._images, self._labels = images, labels
-
-    def __len__(self) -> int:
-        return len(self._images)
-
     def image(self, index: int) -> np.ndarray:
-        return self._images[index]
+        return self[index][0]
 
     def labels(self, index: int) -> np.ndarray:
-        return self._labels[index]
+        return self[index][1]
 
 
 def stripes(*colours: tuple[int, int, int]) -> np.ndarray:
@@ -105,7 +99,7 @@ def test_a_class_guessed_but_never_true_counts_as_zero_and_nothing_is_not_zero()
 def test_every_labelled_pixel_of_every_image_enters_one_matrix():
     first, second = all_of(0), all_of(13, 16, 32)
     first[0] = 255
-    images = Pictures([stripes(RED, GREEN), stripes(BLUE, RED)], [first, second])
+    images = Pictures([(stripes(RED, GREEN), first), (stripes(BLUE, RED), second)])
     network = Channels()
     evaluation = evaluate(network, images, Protocol(size=SIZE))
     confusion = evaluation.scores.confusion
@@ -123,7 +117,7 @@ def test_every_labelled_pixel_of_every_image_enters_one_matrix():
 def test_corners_of_the_checkpoint_change_the_score():
     image = stripes(GREEN, RED, RED)[:, ::2]
     labels = np.array([[9] * 3 + [0] * 6] * 8, dtype=np.uint8)
-    images, protocol = Pictures([image], [labels]), Protocol(size=(8, 12))
+    images, protocol = Pictures([(image, labels)]), Protocol(size=(8, 12))
     network = Channels(align_corners=False)
     assert evaluate(network, images, protocol).scores.pixel_accuracy_percent == 100
     network.load_state_dict(Channels(align_corners=True).state_dict())
@@ -133,7 +127,7 @@ def test_corners_of_the_checkpoint_change_the_score():
 
 
 def test_outputs_that_a_source_cannot_know_take_no_pixel():
-    images = Pictures([stripes((90, 255, 0), RED)], [all_of(0)])
+    images = Pictures([(stripes((90, 255, 0), RED), all_of(0))])
     whole = evaluate(Channels(), images, Protocol(size=SIZE)).scores.confusion
     masked = Protocol(size=SIZE, labelled=SYNTHIA)
     part = evaluate(Channels(), images, masked).scores.confusion
@@ -144,23 +138,19 @@ def test_outputs_that_a_source_cannot_know_take_no_pixel():
 
 
 def test_an_own_class_list_is_scored_with_its_own_mean():
-    images = Pictures([stripes(RED, GREEN)], [all_of(1)])
+    images = Pictures([(stripes(RED, GREEN), all_of(1))])
     evaluation = evaluate(Channels(count=3), images, Protocol(classes=OWN, size=SIZE))
     assert evaluation.scores.confusion.tolist() == [[0, 0, 0], [64, 64, 0], [0, 0, 0]]
     # Class 2 has no pixel; class 0 is guessed and never true.
     assert evaluation.means_percent == {"miou3": 25.0}
 
 
-@pytest.mark.parametrize(
-    ("labelled", "means"),
-    [
-        (None, {"miou19": (60 / 90 + 20 / 40 + 10 / 20) / 3, "miou16": (60 / 90 + 20 / 40) / 2}),
-        # No mean runs over a class that the source does not label.
-        (SYNTHIA, {"miou16": (60 / 90 + 20 / 40) / 2}),
-        (TOY, {"miou14": (60 / 90 + 10 / 20) / 2}),
-        ((5, 6), {"miou2": None}),
-    ],
-)
+@pytest.mark.parametrize(("labelled", "means"), [
+    (None, {"miou19": (60 / 90 + 20 / 40 + 10 / 20) / 3, "miou16": (60 / 90 + 20 / 40) / 2}),
+    # No mean runs over a class that the source does not label.
+    (SYNTHIA, {"miou16": (60 / 90 + 20 / 40) / 2}), (TOY, {"miou14": (60 / 90 + 10 / 20) / 2}),
+    ((5, 6), {"miou2": None}),
+])  # fmt: skip
 def test_means_are_named_after_their_classes_and_come_from_one_matrix(labelled, means):
     confusion = torch.zeros(19, 19, dtype=torch.int64)
     confusion[0, 0], confusion[0, 3], confusion[3, 3] = 60, 20, 20
@@ -222,41 +212,26 @@ def test_windows_cover_every_pixel_and_are_averaged_where_they_overlap():
     torch.testing.assert_close(slid, total / count, rtol=0, atol=1e-5)
 
 
-def test_the_network_is_evaluated_as_such_and_left_in_its_mode():
+def test_the_network_is_left_in_its_mode_also_where_nothing_can_be_scored():
     network = Channels().train()
-    evaluate(network, Pictures([stripes(RED, RED)], [all_of(0)]), Protocol(size=SIZE))
-    assert network.modes == [False]
-    assert network.training
-    with refuses("evaluate: expected pixels labelled with a class "):
-        evaluate(network, Pictures([stripes(RED, RED)], [all_of(255)]), Protocol(size=SIZE))
-    assert network.training
+    evaluate(network, Pictures([(stripes(RED, RED), all_of(0))]), Protocol(size=SIZE))
+    sentence = "evaluate: expected pixels labelled with a class that the source labels in the 1 ima"
+    for label, labelled in ((255, None), (0, (1, 2))):
+        pictures = Pictures([(stripes(RED, RED), all_of(label))])
+        with refuses(sentence):
+            evaluate(network, pictures, Protocol(size=SIZE, labelled=labelled))
+    assert network.modes == [False] * 3 and network.training
 
 
-@pytest.mark.parametrize(
-    ("settings", "sentence"),
-    [
-        ({"scales": (float("nan"),)}, "scales above 0 and at most 8, at least one, got (nan,)."),
-        ({"scales": ()}, "scales above 0 and at most 8, at least one, got ()."),
-        ({"size": (10**5, 9)}, "size times (1.0,) within 1..16384 pixels a side, got (100000, 9)."),
-        ({"window": (8, 8), "stride": (9, 8)}, "window and stride of positive sides, the stride w"),
-        ({"window": (0, 8)}, "window and stride of positive sides, the stride within, got ((0, 8)"),
-        ({"stride": (9, 8)}, "window and stride of positive sides, the stride within, got (None, "),
-        ({"labelled": (0, 19)}, "labelled of classes within 0..18, got (0, 19)."),
-    ],
-)
+@pytest.mark.parametrize(("settings", "sentence"), [
+    ({"scales": (float("nan"),)}, "scales above 0 and at most 8, at least one, got (nan,)."),
+    ({"scales": ()}, "scales above 0 and at most 8, at least one, got ()."),
+    ({"size": (10**5, 9)}, "size times (1.0,) within 1..16384 pixels a side, got (100000, 9)."),
+    ({"window": (8, 8), "stride": (9, 8)}, "window and stride of positive sides, the stride w"),
+    ({"window": (0, 8)}, "window and stride of positive sides, the stride within, got ((0, 8)"),
+    ({"stride": (9, 8)}, "window and stride of positive sides, the stride within, got (None, "),
+    ({"labelled": (0, 19)}, "labelled of classes within 0..18, got (0, 19)."),
+])  # fmt: skip
 def test_settings_that_measure_nothing_are_refused(settings, sentence):
     with refuses(f"Protocol: expected {sentence}"):
         Protocol(**settings)
-
-
-@pytest.mark.parametrize(
-    ("labels", "settings", "sentence"),
-    [
-        ([255], {}, "pixels labelled with a class that the source labels in the 1 images of pict"),
-        ([0], {"labelled": (1, 2)}, "pixels labelled with a class that the source labels in the 1"),
-    ],
-)
-def test_what_cannot_be_scored_is_refused(labels, settings, sentence):
-    pictures = Pictures([stripes(RED, RED)] * len(labels), [all_of(label) for label in labels])
-    with refuses(f"evaluate: expected {sentence}"):
-        evaluate(Channels(), pictures, Protocol(size=SIZE, **settings))

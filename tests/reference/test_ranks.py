@@ -45,6 +45,8 @@ def meet(place: Path) -> None:
             refused.__enter__()
         except ValueError as error:
             (place / f"refused{me}").write_text(str(error))
+        # The others write nothing.
+        assert me == 0 or (refused.record(0) == [] and not (place / "origin.json").exists())
 
 
 def test_two_ranks_share_values_gradients_and_refusals(tmp_path: Path):

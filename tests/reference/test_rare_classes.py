@@ -6,14 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from reference.data import rare_classes
 from reference.data.image_set import ImageSet
-from reference.data.rare_classes import (
-    RareClassSampler,
-    class_counts,
-    class_probabilities,
-    counts_path,
-    kept_counts,
-)
 from reference.data.sets import Sets
 from reference.data.settings import DataSettings, RareClasses
 from tests.reference.trees import make, save_values
@@ -28,16 +22,16 @@ def source(tmp_path: Path) -> ImageSet:
 
 
 def test_the_formula() -> None:
-    shares = class_probabilities(np.array([70, 30, 0]), 0.5)
+    shares = rare_classes.class_probabilities(np.array([70, 30, 0]), 0.5)
     weights = np.exp([0.3 / 0.5, 0.7 / 0.5])
     np.testing.assert_allclose(shares, [*(weights / weights.sum()), 0.0])
-    low = class_probabilities(np.array([10**10, 10**6, 10**7]), 0.01)
+    low = rare_classes.class_probabilities(np.array([10**10, 10**6, 10**7]), 0.01)
     assert low.argmax() == 1
     assert low.sum() == pytest.approx(1.0)
 
 
 def test_images_show_the_class_they_are_drawn_for() -> None:
-    sampler = RareClassSampler(COUNTS, RareClasses(temperature=0.5, min_pixels=5))
+    sampler = rare_classes.RareClassSampler(COUNTS, RareClasses(temperature=0.5, min_pixels=5))
     rng = np.random.default_rng(0)
     drawn = [sampler.draw(rng) for _ in range(300)]
     assert all(one is not None and COUNTS[one] >= 5 for one in drawn)
@@ -46,47 +40,37 @@ def test_images_show_the_class_they_are_drawn_for() -> None:
 
 
 def test_a_class_without_enough_pixels_is_not_drawn() -> None:
-    sampler = RareClassSampler(COUNTS, RareClasses(min_pixels=10))
+    sampler = rare_classes.RareClassSampler(COUNTS, RareClasses(min_pixels=10))
     assert sampler.probabilities[2] == 0
     assert sampler.probabilities.sum() == pytest.approx(1.0)
     with pytest.raises(ValueError, match="an image with 3000 pixels of a class, got 100 at most"):
-        RareClassSampler(COUNTS, RareClasses())
+        rare_classes.RareClassSampler(COUNTS, RareClasses())
 
 
 def test_a_share_of_the_draws_is_left_to_the_order() -> None:
-    sampler = RareClassSampler(COUNTS, RareClasses(min_pixels=5, share=0.3))
+    sampler = rare_classes.RareClassSampler(COUNTS, RareClasses(min_pixels=5, share=0.3))
     rng = np.random.default_rng(0)
     assert 60 < sum(sampler.draw(rng) is not None for _ in range(300)) < 120
 
 
 def test_counts_are_kept_until_a_label_file_changes(source: ImageSet, tmp_path: Path) -> None:
     folder = tmp_path / "index"
-    assert kept_counts(source, folder) is None
-    counts = class_counts(source, folder)
+    assert rare_classes.kept_counts(source, folder) is None
+    counts = rare_classes.class_counts(source, folder)
     assert counts[0, 0] == int((source.labels(0) == 0).sum())
-    kept = kept_counts(source, folder)
-    assert kept is not None
-    np.testing.assert_array_equal(kept, counts)
+    np.testing.assert_array_equal(rare_classes.kept_counts(source, folder), counts)
     label = source.samples[1].labels
-    assert label is not None
     os.utime(label, (1, 1))
-    assert kept_counts(source, folder) is None
+    assert rare_classes.kept_counts(source, folder) is None
     save_values(label, np.full((8, 12), 26, dtype=np.uint8))
-    assert class_counts(source, folder)[1, 13] == 96
+    assert rare_classes.class_counts(source, folder)[1, 13] == 96
     merged = Sets(DataSettings(root=source.root.parent, merge=("road=car",))).source
-    assert counts_path(merged) != counts_path(source)
+    assert rare_classes.counts_path(merged) != rare_classes.counts_path(source)
 
 
 def test_damaged_counts_are_made_again(source: ImageSet, tmp_path: Path) -> None:
-    counts = class_counts(source, tmp_path)
+    counts = rare_classes.class_counts(source, tmp_path)
     for content in ("{", '{"stems": []}', "[]"):
-        counts_path(source, tmp_path).write_text(content)
-        assert kept_counts(source, tmp_path) is None
-        np.testing.assert_array_equal(class_counts(source, tmp_path), counts)
-
-
-def test_a_folder_that_cannot_be_written_costs_nothing(source: ImageSet, tmp_path: Path) -> None:
-    (tmp_path / "index").write_text("a file")
-    with pytest.warns(UserWarning, match="The counts of classes are not kept"):
-        counts = class_counts(source, tmp_path / "index")
-    assert counts.shape == (3, 19)
+        rare_classes.counts_path(source, tmp_path).write_text(content)
+        assert rare_classes.kept_counts(source, tmp_path) is None
+        np.testing.assert_array_equal(rare_classes.class_counts(source, tmp_path), counts)

@@ -41,9 +41,7 @@ def test_a_run_in_the_middle_has_what_is_there(tmp_path: Path):
     assert (read.done, read.planned, read.score) == (2, 30, None)
     assert (read.table, read.classes, read.confusion) == (None, {}, None)
     assert not (read.starts or read.strips or read.moments or read.alarms or read.evaluations)
-
-
-def test_a_checkpoint_alone_is_a_run(tmp_path: Path):
+    # A checkpoint alone is a run, too.
     read = read_run(write_run(tmp_path / "only", metrics="", parts=("checkpoint",)))
     assert (read.done, read.settings["seed"], list(read.classes)) == (30, 0, list(NAMES))
     assert [iteration for iteration, _ in read.moments] == [30]
@@ -110,15 +108,12 @@ def test_the_nearest_preset_is_recognised_in_spite_of_a_change(name: str):
     assert (nearest, usual["adaptation.contrast.temperature"]) == (name, 0.1)
 
 
-@pytest.mark.parametrize(
-    ("held", "sentence"),
-    [
-        (None, r"the folder of a run of reference.train, got .*, which has no settings.json"),
-        ("[]", r"the settings of a run in .*, got none with stages"),
-        ('{"mode": "full"}', r"the settings of a run in .*, got none with stages"),
-        ("{", r"JSON in .*/settings.json, got something else"),
-    ],
-)
+@pytest.mark.parametrize(("held", "sentence"), [
+    (None, r"the folder of a run of reference.train, got .*, which has no settings.json"),
+    ("[]", r"the settings of a run in .*, got none with stages"),
+    ('{"mode": "full"}', r"the settings of a run in .*, got none with stages"),
+    ("{", r"JSON in .*/settings.json, got something else"),
+])  # fmt: skip
 def test_what_is_no_run_is_refused(tmp_path: Path, held: str | None, sentence: str):
     if held is not None:
         (tmp_path / "settings.json").write_text(held)

@@ -241,9 +241,7 @@ def test_every_part_may_be_alone_with_any_number_of_classes(tmp_path: Path, coun
     assert ("class 2" in page.text) == (part not in (None, "prototypes"))
 
 
-def test_the_command_writes_the_page_beside_the_run_or_elsewhere(
-    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_the_command_writes_the_page_beside_the_run_or_elsewhere(demo, tmp_path, capsys):
     folder = write_run(tmp_path / "run", parts=("settings",))
     main([str(folder)])
     assert capsys.readouterr().out == f"Open {folder / 'report.html'}\n"

@@ -33,9 +33,7 @@ def test_two_writers_of_one_file_do_not_disturb_each_other(tmp_path: Path):
 
 
 @pytest.mark.parametrize("content", ["text", "tensors", "interrupted"])
-def test_the_older_file_stays_where_the_disk_is_full_or_a_write_interrupted(
-    tmp_path: Path, content: str
-):
+def test_the_older_file_stays_where_the_disk_is_full_or_a_write_interrupted(tmp_path, content):
     path = tmp_path / "state.pth"
     path.write_bytes(b"old")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

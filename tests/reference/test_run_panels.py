@@ -13,8 +13,8 @@ from reference.networks.tensor_files import read_stored
 from reference.pictures.strips import colourise, read_strip
 from reference.run.folder import PANELS, PROTOTYPES
 from reference.run.panels import chosen_images, due
-from reference.settings import Settings
-from tests.reference.tiny_runs import SEEN, changed, digest, held, run
+from reference.settings import Settings, StaticLabels
+from tests.reference.tiny_runs import SEEN, SIZE, changed, digest, held, run
 
 
 def test_the_same_images_of_every_set_over_time(seen_run: Path):
@@ -57,15 +57,17 @@ def test_prototypes_are_those_of_the_checkpoint(seen_run: Path):
         assert torch.equal(table, stored[f"contrast.{name}"])
 
 
-@pytest.mark.parametrize("method", ["confeti", "blda"])
+@pytest.mark.parametrize("method", ["bicl", "confeti", "blda"])
 def test_looking_changes_no_bit_of_a_method(method: str, tmp_path: Path):
-    short = changed(adaptation={"iterations": 3, "rounds": 1})
+    short = changed(adaptation={"iterations": 3, "rounds": 1, "static": StaticLabels(size=SIZE)})
     settings = replace(short, method=method)
-    assert run(changed(settings, reporting={"panels_every": 1}), tmp_path / "seen")
+    often = {"panels_every": 1, "evaluate": True, "evaluate_every": 2}
+    assert run(changed(settings, reporting=often), tmp_path / "seen")
     assert run(settings, tmp_path / "unseen")
     seen, unseen = held(tmp_path / "seen"), held(tmp_path / "unseen")
-    for part in ("student", "teacher", "method", "monitor"):
+    for part in ("student", "teacher", "optimiser", "method", "monitor", "iteration"):
         assert digest(seen[part]) == digest(unseen[part]), part
+    assert not {path.name for path in (tmp_path / "unseen").iterdir()} & {PANELS, PROTOTYPES}
 
 
 def test_when_panels_are_drawn():

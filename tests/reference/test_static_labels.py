@@ -29,9 +29,7 @@ WEIGHT = torch.tensor([1.0, 10.0, 2.0, 4.0])
 
 @pytest.mark.parametrize("unweighted", [False, True])
 @pytest.mark.parametrize("weight", [None, WEIGHT], ids=["alike", "weighted"])
-def test_an_unweighted_label_is_what_plain_cross_entropy_would_have_taught(
-    tmp_path: Path, unweighted: bool, weight: Tensor | None
-) -> None:
+def test_an_unweighted_label_is_what_plain_cross_entropy_teaches(tmp_path, unweighted, weight):
     data = EVERYTHING.data
     images = Sets(data, 0).target
     network, random = toy(CLASSES), torch.Generator().manual_seed(0)
@@ -57,10 +55,7 @@ def test_an_unweighted_label_is_what_plain_cross_entropy_would_have_taught(
 def test_static_loss_is_one_weighted_mean_over_all_parts(weight: Tensor | None) -> None:
     network = toy(CLASSES)
     parts = [Part(drawn(n, (32, 48), CLASSES), drawn(n + 50, (32, 48), CLASSES)) for n in range(2)]
-    first = parts[0].target
-    assert first is not None
-    assert first.labels is not None
-    first.labels[:, 8:] = IGNORE
+    parts[0].target.labels[:, 8:] = IGNORE
     weights = WEIGHT, weight
     counts = label_counts(parts, weights, ALONE)
     losses, logits, labels = [], [], []

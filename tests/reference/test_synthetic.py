@@ -21,6 +21,7 @@ from reference.synthetic.draw import MANIFEST
 from reference.synthetic.look import NUMBERS, Domain, look_of
 from reference.synthetic.scene import Bytes, draw_scene
 from tests.reference.killed import killed
+from tests.reference.trees import contents
 
 SMALL = (48, 96)
 DOMAINS: tuple[Domain, ...] = ("source", "target")
@@ -41,14 +42,10 @@ def targets(**options: bool) -> tuple[Bytes, Bytes]:
     return np.stack(images), np.stack(labels)
 
 
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        ({}, "b53f87c3d41032ba"),
-        ({"night": True}, "d5d24d580b229228"),
-        ({"night": True, "other_traffic": True, "split": "test"}, "ee963d91184b9683"),
-    ],
-)
+@pytest.mark.parametrize(("options", "expected"), [
+    ({}, "b53f87c3d41032ba"), ({"night": True}, "d5d24d580b229228"),
+    ({"night": True, "other_traffic": True, "split": "test"}, "ee963d91184b9683"),
+])  # fmt: skip
 def test_scenes_are_those_that_the_stored_results_were_made_with(options, expected) -> None:
     digest = hashlib.sha256()
     for domain in DOMAINS:
@@ -65,26 +62,22 @@ def test_any_size_can_be_drawn(size: tuple[int, int]) -> None:
     assert labels.shape == size and labels.dtype == np.uint8
 
 
-def test_a_scene_does_not_depend_on_what_was_drawn_before() -> None:
+def test_seed_domain_split_and_index_make_a_scene_and_what_was_drawn_before_does_not() -> None:
     forwards = [draw_scene(0, "source", index, SMALL) for index in range(4)]
     np.random.seed(0)
     backwards = [draw_scene(0, "source", i, SMALL) for i in reversed(range(4))]
     assert all(same(a, b) for a, b in zip(forwards, backwards[::-1], strict=True))
-
-
-def test_seed_domain_split_and_index_each_make_another_scene() -> None:
     keys = [(0, "source", 0), (1, "source", 0), (0, "target", 0), (0, "source", 1)]
     scenes = [draw_scene(*key, SMALL, shift=0.0) for key in keys]
     scenes += [draw_scene(0, "source", 0, SMALL, split=split) for split in ("val", "test")]
     assert len({image.tobytes() for image, _ in scenes}) == 6
 
 
-def test_the_look_of_the_target_leaves_the_source_alone() -> None:
-    source = draw_scene(0, "source", 5, SMALL, 0.0)
-    assert same(source, draw_scene(0, "source", 5, SMALL, 1.0, night=True))
-
-
-def test_the_dial_moves_the_look_from_the_source_to_the_target() -> None:
+def test_the_dial_moves_the_look_from_the_source_to_the_target_and_leaves_the_source_alone() -> (
+    None
+):
+    drawn = draw_scene(0, "source", 5, SMALL, 0.0)
+    assert same(drawn, draw_scene(0, "source", 5, SMALL, 1.0, night=True))
     source, middle, target = (look_of("target", shift).setting for shift in (0.0, 0.5, 1.0))
     assert source == look_of("source", 1.0, True).setting
     for name, ends in NUMBERS.items():
@@ -139,10 +132,6 @@ def test_scenes_of_another_size_are_refused(size: tuple[int, int]) -> None:
         Drawn(size=size)
 
 
-def contents(root: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
-
-
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("drawn") / "toy"
@@ -171,9 +160,7 @@ def test_files_have_the_names_modes_and_pixels_of_the_real_sets(drawn: Path) -> 
     assert target.mode == "L" and np.array_equal(np.asarray(target), ids[labels])
 
 
-def test_images_depend_neither_on_how_many_are_drawn_nor_on_jobs(
-    drawn: Path, tmp_path: Path
-) -> None:
+def test_images_depend_neither_on_how_many_are_drawn_nor_on_jobs(drawn, tmp_path):
     draw(tmp_path, 0, Drawn(3, 3, 2, 1, size=SMALL), jobs=2)
     few, many = contents(drawn), contents(tmp_path)
     shared = set(few) - {MANIFEST}
@@ -210,9 +197,7 @@ def test_the_same_settings_find_their_data(drawn: Path) -> None:
     assert Drawn().target_val == 0
 
 
-def test_a_run_that_was_stopped_is_completed_by_a_process_of_its_own(
-    drawn: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_that_was_stopped_is_completed_by_a_process_of_its_own(drawn, tmp_path, capfd):
     whole, root = contents(drawn), tmp_path / "stopped"
     for name in [*sorted(whole)[: len(whole) // 2], MANIFEST]:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -233,17 +218,12 @@ def test_only_the_source_is_drawn_for_photographs(tmp_path: Path) -> None:
     assert not (tmp_path / "new/cityscapes").exists()
 
 
-@pytest.mark.parametrize(
-    ("seed", "shift", "drawing", "sentence"),
-    [
-        (1, 0.7, None, "seed 1, got 0. Hint: name another folder, with --data.root."),
-        (0, 0.6, None, "shift 0.6, got 0.7. Hint: name another folder, with --data.root."),
-        (0, 0.7, "0123456789abcdef", "got 0123456789abcdef. Hint: name another folder, with "),
-    ],
-)
-def test_other_settings_or_another_drawing_are_refused_and_nothing_changes(
-    drawn: Path, tmp_path: Path, seed: int, shift: float, drawing: str | None, sentence: str
-) -> None:
+@pytest.mark.parametrize(("seed", "shift", "drawing", "sentence"), [
+    (1, 0.7, None, "seed 1, got 0. Hint: name another folder, with --data.root."),
+    (0, 0.6, None, "shift 0.6, got 0.7. Hint: name another folder, with --data.root."),
+    (0, 0.7, "0123456789abcdef", "got 0123456789abcdef. Hint: name another folder, with "),
+])  # fmt: skip
+def test_other_settings_or_drawings_are_refused(drawn, tmp_path, seed, shift, drawing, sentence):
     root = shutil.copytree(drawn, tmp_path / "toy")
     settings = json.loads((root / MANIFEST).read_text("utf-8"))
     settings["drawing"] = drawing or settings["drawing"]
@@ -255,17 +235,12 @@ def test_other_settings_or_another_drawing_are_refused_and_nothing_changes(
     assert contents(root) == before
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "sentence"),
-    [
-        ("thesis.txt", "draft", "a new or empty folder for drawn scenes"),
-        (MANIFEST, "{", "to hold settings, got a damaged file"),
-        (MANIFEST, "[1]", "to hold settings, got a damaged file"),
-    ],
-)
-def test_a_folder_with_other_things_is_refused(
-    tmp_path: Path, name: str, content: str, sentence: str
-) -> None:
+@pytest.mark.parametrize(("name", "content", "sentence"), [
+    ("thesis.txt", "draft", "a new or empty folder for drawn scenes"),
+    (MANIFEST, "{", "to hold settings, got a damaged file"),
+    (MANIFEST, "[1]", "to hold settings, got a damaged file"),
+])  # fmt: skip
+def test_a_folder_with_other_things_is_refused(tmp_path, name, content, sentence):
     (tmp_path / name).write_text(content)
     with pytest.raises(ValueError, match=sentence):
         draw_missing(tmp_path, FEW, 0)

@@ -123,7 +123,6 @@ def test_new_rows_stand_beside_stored_ones_of_the_same_source_networks() -> None
     stored = summary(source_only=(45.0, 44.0), bicl=(43.0, 42.0))
     new = summary(source_only=(45.0,), without_contrast=(46.0,))
     both = tables.joined(stored, new)
-    assert both is not None
     assert [(each["row"], each["seed"], each["miou"]) for each in both["rows"]] == [
         ("source_only", 0, 45.0), ("source_only", 1, 44.0), ("bicl", 0, 43.0), ("bicl", 1, 42.0),
         ("without_contrast", 0, 46.0),

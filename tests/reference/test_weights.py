@@ -136,15 +136,10 @@ IMAGENET = {"normalisation": "imagenet", **dict.fromkeys(FLAGS, False)}
 CAFFE = {"normalisation": "caffe", **dict.fromkeys(FLAGS, True)}
 
 
-@pytest.mark.parametrize(
-    ("naming", "family", "chosen"),
-    [
-        (torchvision_names, "auto", IMAGENET),
-        (torchvision_names, "timm", IMAGENET),
-        (torchvision_names, "caffe", CAFFE),
-        (caffe_names, "auto", CAFFE),
-    ],
-)
+@pytest.mark.parametrize(("naming", "family", "chosen"), [
+    (torchvision_names, "auto", IMAGENET), (torchvision_names, "timm", IMAGENET),
+    (torchvision_names, "caffe", CAFFE), (caffe_names, "auto", CAFFE),
+])  # fmt: skip
 def test_the_family_sets_colours_strides_and_corners(path, donor, naming, family, chosen):
     torch.save(naming(donor), path)
     settings = NetworkSettings(deeplab=SMALL, weights=path, family=family)
@@ -178,14 +173,11 @@ def test_a_run_without_weights_must_say_so():
     assert (network.num_classes, network.feature_dim, report) == (4, 16, None)
 
 
-@pytest.mark.parametrize(
-    ("change", "filled", "hint"),
-    [
-        ({"layer3.0.conv2.weight": None}, 84, "by its names the file is of a resnet with 1 block"),
-        ({"bn1.bias": torch.zeros(3)}, 84, "by its names the file is of a resnet with 1 block"),
-        (None, 0, "the file belongs to another network, or holds a head alone; it begins with fc."),
-    ],
-)
+@pytest.mark.parametrize(("change", "filled", "hint"), [
+    ({"layer3.0.conv2.weight": None}, 84, "by its names the file is of a resnet with 1 block"),
+    ({"bn1.bias": torch.zeros(3)}, 84, "by its names the file is of a resnet with 1 block"),
+    (None, 0, "the file belongs to another network, or holds a head alone; it begins with fc."),
+])  # fmt: skip
 def test_a_backbone_that_is_not_filled_stops_and_changes_nothing(path, donor, change, filled, hint):
     state = torchvision_names(donor) | (change or {})
     kept = {n: v for n, v in state.items() if v is not None and (change or n.startswith("fc."))}
@@ -233,16 +225,12 @@ def test_files_without_weights_are_refused(path, tmp_path):
             read_weights(path)
 
 
-@pytest.mark.parametrize(
-    ("content", "got"),
-    [
-        (b"\n <!DOCTYPE html><html>404</html>", "which is a web page"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a pointer of git-LFS"),
-        (b"", "which holds nothing"),
-        (b"\0" * 4096, "which holds zeros"),
-        (b"PK\x03\x04 and no more", "an archive that is cut short or altered"),
-    ],
-)
+@pytest.mark.parametrize(("content", "got"), [
+    (b"\n <!DOCTYPE html><html>404</html>", "which is a web page"),
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a pointer of git-LFS"),
+    (b"", "which holds nothing"), (b"\0" * 4096, "which holds zeros"),
+    (b"PK\x03\x04 and no more", "an archive that is cut short or altered"),
+])  # fmt: skip
 def test_what_is_no_file_of_tensors_is_named(path, content, got):
     path.write_bytes(content)
     with refuses("read_stored: expected a whole file of tensors, ") as caught:
@@ -269,20 +257,14 @@ def test_files_that_are_cut_short_are_refused(tmp_path, donor, save, share):
         read_stored(path)
 
 
-def flipped(content: bytearray, place: int) -> None:
-    content[place] ^= 0x10
+DAMAGES = {
+    "flipped": lambda b, at: b[:at] + bytes([b[at] ^ 16]) + b[at + 1 :],
+    "zeroed": lambda b, at: b[:at] + bytes(4096) + b[at + 4096 :],
+    "swapped": lambda b, at: b[:at] + b[at + 512 : at + 1024] + b[at : at + 512] + b[at + 1024 :],
+}
 
 
-def zeroed(content: bytearray, place: int) -> None:
-    content[place : place + 4096] = bytes(4096)
-
-
-def swapped(content: bytearray, place: int) -> None:
-    first, second = content[place : place + 512], content[place + 512 : place + 1024]
-    content[place : place + 1024] = second + first
-
-
-@pytest.mark.parametrize("damage", [flipped, zeroed, swapped])
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_altered_numbers_are_refused_or_the_same(path, damage):
     """Torch alone would read other numbers; here every damage is named or harmless."""
     generator = torch.Generator().manual_seed(0)
@@ -291,9 +273,7 @@ def test_altered_numbers_are_refused_or_the_same(path, damage):
     whole = path.read_bytes()
     reasons = []
     for place in range(0, len(whole) - 1024, 331):
-        content = bytearray(whole)
-        damage(content, place)
-        path.write_bytes(content[: len(whole)])
+        path.write_bytes(DAMAGES[damage](whole, place)[: len(whole)])
         try:
             again = read_stored(path)
         except ValueError as error:

@@ -46,9 +46,7 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.mark.parametrize("method", ["bicl", "dacs"])
-def test_a_run_sees_every_image_in_its_own_shape(
-    settings: Settings, tmp_path: Path, method: str
-) -> None:
+def test_a_run_sees_every_image_in_its_own_shape(settings, tmp_path, method):
     folder = tmp_path / "run"
     # A method that mixes images does so in panels, too.
     assert run(replace(settings, method=method), folder)
@@ -122,9 +120,7 @@ def test_the_presets_squeeze_nothing() -> None:
     ((512, 1024), 1.0, (512, 1024)), ((512, 1024), 0.75, (384, 768)), ((240, 0), 1.0, (240, 792)),
     ((240, 0), 0.5, (120, 400)), ((1, 0), 1.0, (8, 8)),
 ])  # fmt: skip
-def test_a_width_of_0_keeps_the_shape(
-    size: tuple[int, int], scale: float, seen: tuple[int, int]
-) -> None:
+def test_a_width_of_0_keeps_the_shape(size, scale, seen):
     assert whole_size((375, 1242), size, scale) == seen
 
 

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from reference.data.settings import Crops, DataSettings, Drawn
+from reference.experiments.targets import target_settings
 from reference.networks.settings import DeepLabOptions, NetworkSettings
+from reference.presets import PRESETS
 from reference.run.folder import as_plain, flat
 from reference.settings import (
     AdaptationStage,
@@ -30,31 +32,21 @@ ROOT = Path(__file__).resolve().parents[2]
 SIZE = (32, 64)
 CROPS = Crops(size=SIZE, crop=(24, 48))
 # Everything that a checkpoint holds is in use: dropout, batch statistics, a moving average.
+DEEPLAB = DeepLabOptions(
+    "resnet14", head="dlv2_gn", features="bottleneck", batch_norm="trained", width=8
+)
 EVERYTHING = Settings(
-    ema_decay=0.9,
+    ema_decay=0.9, network=NetworkSettings(random_weights=True, deeplab=DEEPLAB),
     data=DataSettings("toy", "toy", workers=0, drawn=Drawn(4, 4, 1, 1, size=SIZE)),
-    network=NetworkSettings(
-        random_weights=True,
-        deeplab=DeepLabOptions(
-            "resnet14", head="dlv2_gn", features="bottleneck", batch_norm="trained", width=8
-        ),
-    ),
-    source=SourceStage(
-        iterations=3, batch_size=2, crops=CROPS, optimiser=Optimiser(learning_rate=1e-2)
-    ),
+    source=SourceStage(3, batch_size=2, crops=CROPS, optimiser=Optimiser(learning_rate=1e-2)),
     adaptation=AdaptationStage(
-        iterations=6,
-        rounds=2,
-        batch_size=2,
-        source_entropy_weight=0.1,
-        optimiser=Optimiser("adamw", learning_rate=1e-3),
-        source_crops=CROPS,
-        target_crops=CROPS,
+        iterations=6, rounds=2, batch_size=2, source_entropy_weight=0.1, source_crops=CROPS,
+        target_crops=CROPS, optimiser=Optimiser("adamw", learning_rate=1e-3),
         static=StaticLabels(size=SIZE, from_round=1),
     ),
     machine=Machine(device="cpu", threads=1),
     reporting=Reporting(every=1, checkpoint_every=2, evaluate=False, size=SIZE, panels_every=0),
-)
+)  # fmt: skip
 
 
 def changed(settings: Settings = EVERYTHING, **groups: dict[str, Any]) -> Settings:
@@ -71,6 +63,30 @@ LAST = 14
 """Iterations of the long one."""
 
 
+FEW = Drawn(source_train=6, target_train=6, target_val=2, target_test=5, size=SIZE)
+
+
+def small() -> Settings:
+    """The preset "toy" with few and small images, and four steps in each stage."""
+    toy, crops = PRESETS["toy"][1], Crops(size=SIZE, crop=SIZE)
+    few = {"iterations": 4, "batch_size": 2}
+    sized = {"source_crops": crops, "target_crops": crops}
+    sized["static"] = replace(toy.adaptation.static, size=SIZE)
+    return changed(
+        toy, data={"drawn": FEW}, source={**few, "crops": crops},
+        adaptation={**few, "rounds": 4, **sized},
+        reporting={"every": 1, "checkpoint_every": 2, "size": SIZE, "panels_every": 0},
+    )  # fmt: skip
+
+
+def few(target: str, seed: int, **where: Any) -> Settings:
+    """In the place of a target's settings: small ones on its data."""
+    data = target_settings(target, seed, **where).data
+    places = {name: getattr(data, name) for name in ("root", "source", "target")}
+    kinds = {name: getattr(data, name) for name in ("target_set", "val_split")}
+    return replace(small(), seed=seed, data=replace(small().data, **places, **kinds))
+
+
 def run(settings: Settings, folder: Path, *, resume: bool = False) -> bool:
     """Do a run in this process."""
     from reference.train import train
@@ -80,8 +96,6 @@ def run(settings: Settings, folder: Path, *, resume: bool = False) -> bool:
 
 def options(settings: Settings, folder: Path, *more: str) -> list[str]:
     """The words after ``-m reference.train`` that make the preset "toy" into other settings."""
-    from reference.presets import PRESETS
-
     toy = flat(as_plain(PRESETS["toy"][1]))
     words = ["toy", "--folder", str(folder)]
     for name, value in flat(as_plain(settings)).items():

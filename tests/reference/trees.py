@@ -78,6 +78,11 @@ def make(
     return layout
 
 
+def contents(root: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
 def cut_short(path: Path, share: float = 0.6) -> Path:
     """Keep the first part of a file, as a download does that stops."""
     whole = path.read_bytes()

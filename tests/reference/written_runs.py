@@ -53,12 +53,11 @@ def checkpoint(settings: Mapping[str, Any], names: Sequence[str], iteration: int
     """What last.pth holds, but the network."""
     colours = [[*COLOURS[label % 3][:2], label] for label in range(len(names))]
     return {
-        "iteration": iteration,
-        "settings": settings,
+        "iteration": iteration, "settings": settings,
         "classes": {"names": list(names), "colours": colours},
         "monitor": {"told": {"flood car": "car floods the <target>."}},
         "method": {"name": "bicl", "state": bicl_state(len(names), front="contrast.")},
-    }
+    }  # fmt: skip
 
 
 def write_run(
@@ -74,12 +73,10 @@ def write_run(
     """Write a run folder with the parts that are asked for."""
     settings = plain_settings(stages, iterations)
     start = {
-        "iteration": 0,
-        "command": f"python -m reference.train toy --folder <{folder.name}>",
-        "commit": "0123abc",
-        "versions": {"torch": "2.13.0", "numpy": "2.4.6"},
+        "iteration": 0, "command": f"python -m reference.train toy --folder <{folder.name}>",
+        "commit": "0123abc", "versions": {"torch": "2.13.0", "numpy": "2.4.6"},
         "machine": {"processor": "abacus", "cores": 2, "threads": 1, "system": "Linux"},
-    }
+    }  # fmt: skip
     texts = {
         "settings": ("settings.json", settings),
         "origin": ("origin.json", {"starts": [start, {**start, "iteration": 20}]}),

@@ -1,4 +1,4 @@
-"""The commands and keys of the documents about training are those that exist."""
+"""Commands and keys of the documents exist, and every method and its file has a section."""
 
 import re
 import shlex
@@ -9,11 +9,17 @@ import pytest
 import tyro
 
 from reference.evaluation.validation import EXPECTED
+from reference.methods import METHODS
 from reference.presets import PRESETS, command_line
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
-RECIPE = (DOCS / "recipe.md").read_text(encoding="utf-8")
-TRAINING = (DOCS / "training.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "reference" / "methods"
+RECIPE, TRAINING, *MORE = (
+    (ROOT / "docs" / f"{name}.md").read_text("utf-8")
+    for name in ("recipe", "training", "methods", "methods_teacher")
+)
+METHODS_TEXT = "\n".join(MORE)
+SECTIONS = re.findall(r"^## .+?\n(.*?)(?=^## |\Z)", METHODS_TEXT, flags=re.DOTALL | re.MULTILINE)
 
 
 def command_lines(text: str) -> list[list[str]]:
@@ -56,17 +62,11 @@ OF_OTHER_COMMANDS = [
 ]
 # Named without a value, and one that they take.
 BARE = {
-    "--data.workers": "1",
-    "--data.max-bad": "1",
-    "--machine.accumulate": "1",
-    "--data.target-set": "camvid",
-    "--reporting.panels-every": "1",
-    "--machine.precision": "fp32",
-    "--run": "runs/x",
-    "--folder": "runs/x",
-    "--start": "a.pth --stages adapt",
-    "--begin": "a.pth --stages adapt",
-}
+    "--data.workers": "1", "--data.max-bad": "1", "--machine.accumulate": "1",
+    "--data.target-set": "camvid", "--reporting.panels-every": "1", "--machine.precision": "fp32",
+    **dict.fromkeys(("--run", "--folder"), "runs/x"),
+    **dict.fromkeys(("--start", "--begin"), "a.pth --stages adapt"),
+}  # fmt: skip
 SHOWING = [["--help"], ["--print-config"]]
 CHECKED = [
     words for words in keys(RECIPE) + keys(TRAINING) if words not in OF_OTHER_COMMANDS + SHOWING
@@ -102,3 +102,23 @@ def test_an_unknown_key_is_found() -> None:
     )
     assert not understood(["python", "-m", "reference.train", "--folder", "runs/x"])
     assert keys("`--a 1`\n```bash\n`--b`\n```\n`make`") == [["--a", "1"]]
+
+
+def test_every_file_is_named_and_every_named_file_is_there() -> None:
+    named = {*re.findall(r"`reference/methods/(\w+)\.py`", METHODS_TEXT)}
+    assert named == {path.stem for path in FOLDER.glob("*.py")}
+
+
+def test_every_method_has_a_section_with_a_formula_and_departures() -> None:
+    for name in METHODS.keys() - {"control"}:
+        found = rf"^`.*`{name}`|^`{name}`"
+        (section,) = (text for text in SECTIONS if re.search(found, text.strip()))
+        assert "```math" in section
+        assert name == "bicl_dacs" or "departs" in section
+
+
+def test_options_that_are_named_are_there() -> None:
+    source = "\n".join(path.read_text("utf-8") for path in FOLDER.glob("*.py"))
+    options = re.findall(r"`(\w+)=[\w.\"]+`(?! of)", METHODS_TEXT)
+    assert len(options) >= 6
+    assert [option for option in options if f"{option}:" not in source] == []
