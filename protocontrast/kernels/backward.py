@@ -10,6 +10,7 @@ from torch import Tensor
 from protocontrast.kernels.launch import (
     Launch,
     accumulation_dtype,
+    long_span,
     plan,
     run,
     span_of,
@@ -67,6 +68,8 @@ def send_back(
     walk, partial = None, None
     if wants[1]:
         span = span_of(images, channels, pixels, features.element_size(), meta.C)
+        if meta.PROGRAMS:
+            span = long_span(span, images, pixels)
         slots = images * tile_count(pixels, span)
         partial = features.new_empty(slots, meta.C, channels, dtype=accumulation_dtype(features))
     programs = images * tile_count(pixels, span)
