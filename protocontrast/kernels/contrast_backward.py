@@ -9,7 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from protocontrast.calls import ContrastCall
-from protocontrast.kernels.backward import add_to_slot, send_back
+from protocontrast.kernels.backward import add_to_slot, keeps_for_few, send_back
 from protocontrast.kernels.contrast_spans import send_kept_span_back, send_kept_tiles_back
 from protocontrast.kernels.lengths import lengths_of
 from protocontrast.kernels.meta import constants
@@ -103,7 +103,14 @@ def contrast_backward(
 ) -> tuple[Tensor, Tensor]:
     """(M4) gradients of features and prototypes from those of the losses (B, P)."""
     given = Prototypes.of(call, *ready)
-    row = "contrast_backward_both" if wants[1] else "contrast_backward"
     arguments = ((targets_of(call), upstream_of(grad_output, lse)),)
-    kernel, ignored = contrast_backward_kernel, call.ignore_index
-    return send_back(kernel, row, call.features, given, arguments, ignored, wants)
+
+    def sent(wants: tuple[bool, bool]) -> tuple[Tensor, Tensor]:
+        row = "contrast_backward_both" if wants[1] else "contrast_backward"
+        kernel, ignored = contrast_backward_kernel, call.ignore_index
+        return send_back(kernel, row, call.features, given, arguments, ignored, wants)
+
+    if all(wants) and keeps_for_few("contrast_backward_both", call.features, given):
+        # A single tile is no pipeline: each gradient for itself has more programs, or registers.
+        return sent((True, False))[0], sent((False, True))[1]
+    return sent(wants)
