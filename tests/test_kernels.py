@@ -234,9 +234,8 @@ def test_every_call_has_a_configuration(kernel: str, family: str) -> None:
         for channels in (1, 16, 64, 76, 256, 720, 2048):
             for classes in (1, 19, 150, 256):
                 config = configs.configuration(kernel, family, width, channels, classes)
-                # Kernels of one row of results per pixel sum over none.
-                apart = kernel in configs.FORWARD or configs.LARGEST_TILE % config.block_p == 0
-                assert apart
+                whole = configs.LARGEST_TILE % config.block_p == 0
+                assert whole or kernel in configs.SUM_NOTHING
                 assert 16 <= config.block_d <= configs.power_of_two(channels)
                 for size in (config.block_p, config.block_d, config.num_warps):
                     assert size & (size - 1) == 0
@@ -304,6 +303,17 @@ def test_partial_sums_stay_small(images: int, pixels: int, channels: int, classe
     assert slot_bytes <= max(FEW_MAY * SLOT_BYTES, held) or slots == images
     if slot_bytes > max(SLOT_BYTES, held // 10) and slots > images:
         assert images * tile_count(pixels, 2 * span) < ENOUGH
+
+
+@needs_triton
+@pytest.mark.parametrize(
+    ("span", "images", "pixels", "long"),
+    [(512, 8, 32768, 1024), (128, 2, 8464, 128), (128, 1, 262144, 1024), (128, 200, 300, 512)],
+)
+def test_a_long_span_leaves_enough_programs(span: int, images: int, pixels: int, long: int) -> None:
+    from protocontrast.kernels.launch import long_span
+
+    assert long_span(span, images, pixels) == long
 
 
 @needs_triton

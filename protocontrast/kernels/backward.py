@@ -8,7 +8,16 @@ import triton.language as tl
 from torch import Tensor
 
 from protocontrast.calls import accumulation_dtype
-from protocontrast.kernels.launch import Launch, plan, run, span_of, tile_count, walkers
+from protocontrast.kernels.launch import (
+    Launch,
+    long_span,
+    plan,
+    run,
+    span_of,
+    tile_count,
+    walkers,
+)
+from protocontrast.kernels.meta import Meta
 from protocontrast.kernels.prototypes import Prototypes, finish, prepare
 from protocontrast.kernels.tiles import map_of
 
@@ -30,6 +39,20 @@ def keeps_prototypes(row: str, features: Tensor, given: Prototypes) -> bool:
     """Whether the programs of a `row` of tile sizes do, which distances leave no use for."""
     meta, _ = plan(row, features, len(given.rows))
     return meta.PROGRAMS > 0 and given.similarity != "euclidean"
+
+
+def span_to_send(features: Tensor, meta: Meta) -> int:
+    """Pixels of which a program sums."""
+    images, channels, pixels = features.shape
+    span = span_of(images, channels, pixels, features.element_size(), meta.C)
+    return long_span(span, images, pixels) if meta.PROGRAMS else span
+
+
+def keeps_for_few(row: str, features: Tensor, given: Prototypes) -> bool:
+    """Whether programs that keep prototypes would have less than four tiles of a small map each."""
+    meta, _ = plan(row, features, len(given.rows))
+    kept = keeps_prototypes(row, features, given)
+    return kept and span_to_send(features, meta) < 4 * meta.BLOCK_P
 
 
 def send_back(
@@ -59,7 +82,7 @@ def send_back(
     span = meta.BLOCK_P
     walk, partial = None, None
     if wants[1]:
-        span = span_of(images, channels, pixels, features.element_size(), meta.C)
+        span = span_to_send(features, meta)
         slots = images * tile_count(pixels, span)
         partial = features.new_empty(slots, meta.C, channels, dtype=accumulation_dtype(features))
     programs = images * tile_count(pixels, span)

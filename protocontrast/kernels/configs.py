@@ -22,12 +22,17 @@ KERNELS = (
     *("distribution_contrast", "distribution_contrast_backward"),
     "distribution_contrast_backward_both",
 )
-"""`contrast_backward` to the features alone, `_both` also or only to the prototypes: only, where
-its programs keep them."""
+"""`contrast_backward` to the features alone, `_both` also or only to the prototypes."""
 
 LARGEST_TILE = 128
 """Pixels of the widest tile of a kernel that sums over pixels; every BLOCK_P of one divides it, so
 sums split at the same pixels."""
+
+SUM_NOTHING = (
+    *("contrast", "transfer", "logits", "class_sums_backward"),
+    *("contrast_backward", "distribution_contrast_backward"),
+)
+"""Rows of kernels whose results belong to one pixel each; their tiles may be wider."""
 
 
 class Config(NamedTuple):
@@ -81,12 +86,13 @@ ROWS: tuple[Row, ...] = (
     # float64 serves gradient checks.
     Row(GPUS, KERNELS, (8,), ANY, 32, Config(32, 32, 4, 1)),
     Row(GPUS, KERNELS, (8,), ANY, ANY, Config(16, 16, 8, 1)),
-    # A tile of all channels stays in registers between the passes of a backward; beside the
-    # prototypes' partial sums it does not fit, nor do float32 products, which use no tensor cores.
+    # A tile of all channels stays with the program between the passes of a backward; float32
+    # products leave no registers for it, which use no tensor cores.
     Row(("sm90",), FEATURES, (2,), 256, 32, Config(64, 64, 4, 2, 2)),
     Row(("sm100",), FEATURES, (2,), 128, 32, Config(64, 128, 8, 1)),
     Row(("sm80", "gfx942"), FEATURES, (2,), 128, 32, Config(32, 128, 4, 1)),
-    # Larger ones are read again, from cache: kept, they leave a multiprocessor one program.
+    # Larger ones are read again, from cache, and so are the prototypes, by every tile.
+    Row(("sm90",), FEATURES, (2,), ANY, 32, Config(256, 32, 8, 3)),
     Row(NVIDIA, FEATURES, (2,), ANY, 32, Config(128, 32, 4, 2)),
     Row(("sm90",), FORWARD, (4,), ANY, 32, Config(128, 32, 4, 3, 0, "bf16x6")),
     Row(("sm90",), (*FEATURES, *BOTH[:1]), (4,), ANY, 32, Config(64, 32, 4, 2, 0, "bf16x6")),
@@ -96,8 +102,8 @@ ROWS: tuple[Row, ...] = (
     Row(("sm80",), FORWARD, (2,), ANY, 32, Config(128, 64, 4, 3)),
     Row(("sm100",), FORWARD, (2,), ANY, 32, Config(128, 64, 8, 2)),
     Row(GPUS, FORWARD, (2,), ANY, 32, Config(128, 64, 4, 2)),
-    # The sums of all channels stay in registers, without the tile.
-    Row(("sm90",), BOTH[:1], (2,), 256, 32, Config(64, 64, 4, 2, 2)),
+    # The sums of all channels stay in registers; a second tile is on its way beside one program.
+    Row(("sm90",), BOTH[:1], (2,), 256, 32, Config(128, 64, 8, 3, 1)),
     Row(("sm100",), BOTH, (2,), ANY, 32, Config(64, 64, 8, 1)),
     Row(NVIDIA, ("logits_backward",), (2,), ANY, 32, Config(64, 64, 8, 1)),
     Row(GPUS, BACKWARD, (2,), ANY, 32, Config(64, 64, 4, 2)),
@@ -151,6 +157,7 @@ ROWS: tuple[Row, ...] = (
     Row(("sm100",), PASS, (4,), ANY, 128, Config(32, 16, 8, 2)),
     Row(("sm90", "sm100"), SUMS, (2,), ANY, 128, Config(16, 32, 8, 2)),
     Row(("sm90", "sm100"), SUMS, (4,), ANY, 128, Config(32, 32, 8, 1)),
+    Row(("sm90",), BOTH[:1], (2,), ANY, 128, Config(32, 32, 8, 1)),
     Row(GPUS, KERNELS, (2, 4), ANY, 128, Config(32, 32, 8, 2)),
     Row(("sm90",), FORWARD, (2,), ANY, ANY, Config(128, 64, 8, 2)),
     Row(("sm100",), FORWARD, (2,), ANY, ANY, Config(32, 32, 4, 2)),

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from protocontrast.calls import DistributionCall, accumulation_dtype
 from protocontrast.kernels.backward import add_to_slot
-from protocontrast.kernels.contrast_backward import returned, upstream_of
 from protocontrast.kernels.launch import Launch, run, span_of, tile_count
 from protocontrast.kernels.meta import constants
 from protocontrast.kernels.prototypes import Prototypes, finish
 from protocontrast.kernels.scores import classes_of, to_features, weighted_sum
+from protocontrast.kernels.slopes import returned, upstream_of
 from protocontrast.kernels.spreads import (
     add_parts,
     along_spread,

@@ -257,6 +257,14 @@ def span_of(images: int, channels: int, pixels: int, width: int, classes: int) -
     return span
 
 
+def long_span(span: int, images: int, pixels: int) -> int:
+    """The longest from `span` on that leaves `ENOUGH` programs, whose first tile costs the most:
+    those that keep prototypes load them before it."""
+    while span < pixels and images * tile_count(pixels, 2 * span) >= ENOUGH:
+        span *= 2
+    return span
+
+
 def walkers(features: Tensor, meta: Meta) -> tuple[int, int]:
     """Tiles of these features, and the programs among which they are dealt out.
 

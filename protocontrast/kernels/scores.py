@@ -151,29 +151,17 @@ def read_distances(tile, matrix, META: tl.constexpr):
 
 
 @triton.jit
-def squares_of(blocks, META: tl.constexpr, MATRICES: tl.constexpr):
-    """Squared lengths [BLOCK_P] of a tile.
-
-    MATRICES: the diagonal of the products of all with all, of 16 bits, which takes no registers
-    for a second copy of the tile.
-    """
-    PARTS: tl.constexpr = (META.D + META.BLOCK_D - 1) // META.BLOCK_D
+def squares_of(blocks, META: tl.constexpr):
+    """Squared lengths [BLOCK_P] of a tile."""
     squared = tl.zeros([META.BLOCK_P], dtype=META.ACC)
-    if MATRICES and META.OPERANDS != "wide":
-        pairs = dot(blocks[0], tl.trans(blocks[0]), None, META)
-        for part in tl.static_range(1, PARTS):
-            pairs = dot(blocks[part], tl.trans(blocks[part]), pairs, META)
-        offs = tl.arange(0, META.BLOCK_P)
-        squared = tl.sum(tl.where(offs[:, None] == offs[None, :], pairs, 0.0), axis=1)
-    else:
-        for part in tl.static_range(PARTS):
-            wide = blocks[part].to(META.ACC)
-            squared += tl.sum(wide * wide, axis=1)
+    for part in tl.static_range((META.D + META.BLOCK_D - 1) // META.BLOCK_D):
+        wide = blocks[part].to(META.ACC)
+        squared += tl.sum(wide * wide, axis=1)
     return squared
 
 
 @triton.jit
-def kept_scores(blocks, tile, factors, META: tl.constexpr, MATRICES: tl.constexpr = False):
+def kept_scores(blocks, tile, factors, META: tl.constexpr):
     """`read_scores` of a tile and of prototypes that a program has at hand."""
     PARTS: tl.constexpr = (META.D + META.BLOCK_D - 1) // META.BLOCK_D
     total = products_of(blocks[0], factors[0], None, META)
@@ -181,7 +169,7 @@ def kept_scores(blocks, tile, factors, META: tl.constexpr, MATRICES: tl.constexp
         total = products_of(blocks[part], factors[part], total, META)
     squared = tl.zeros([META.BLOCK_P], dtype=META.ACC)
     if META.SIMILARITY == "cosine":
-        squared = squares_of(blocks, META, MATRICES)
+        squared = squares_of(blocks, META)
     length = lengths_of(squared, squared, tile, None, META)
     return without_halves(total, META), length
 
@@ -288,68 +276,6 @@ def side_by_side(left, right, META: tl.constexpr):
     """[BLOCK_P, 2 BLOCK_C]: one, then the other."""
     both = tl.permute(tl.join(left, right), (0, 2, 1))
     return tl.reshape(both, [META.BLOCK_P, 2 * META.BLOCK_C])
-
-
-@triton.jit
-def pushes_of(grad_logits, NARROW: tl.constexpr, META: tl.constexpr):
-    """The gradient of products in parts that meet what a program keeps, and over which unit."""
-    if META.OPERANDS == "wide":
-        return (grad_logits,), 1.0
-    else:
-        unit = unit_of(grad_logits, NARROW)
-        high, low = split(grad_logits / unit, NARROW)
-        if META.OPERANDS == "split":
-            # The upper half meets both of the matrix, the lower one the upper alone.
-            twice = side_by_side(high, high, META)
-            return (twice, side_by_side(low, tl.zeros_like(low), META)), unit
-        else:
-            return (high,), unit
-
-
-@triton.jit
-def pulls_of(products, NARROW: tl.constexpr, META: tl.constexpr):
-    """Slopes, or their halves side by side, [BLOCK_P, 1 or 2 BLOCK_C], and over which size."""
-    if META.OPERANDS == "wide":
-        return products, 1.0
-    else:
-        size = unit_of(products, NARROW)
-        high, low = split(products / size, NARROW)
-        if NARROW == tl.float16:
-            size = times_pixel(size, tl.max(tl.abs(products), axis=1)[:, None])
-        if META.OPERANDS == "split":
-            return side_by_side(high, low, META), size
-        else:
-            return high, size
-
-
-@triton.jit
-def no_pulls(META: tl.constexpr):
-    """What `add_pulls` begins with: 0."""
-    HALVES: tl.constexpr = 2 if META.OPERANDS == "split" else 1
-    return tl.zeros([META.BLOCK_D, HALVES * META.BLOCK_C], dtype=META.ACC)
-
-
-@triton.jit
-def add_pulls(total, block, pulls, size, META: tl.constexpr):
-    """`total` and sum_i slope_ic f_i of a block, from `pulls_of`."""
-    if META.OPERANDS == "wide":
-        return dot(tl.trans(block.to(META.ACC)), pulls, total, META)
-    elif block.dtype == tl.float16:
-        # What a short pixel's weight is divided by, it is multiplied with.
-        block, unit = in_float16(block.to(tl.float32) * size)
-        return total + dot(tl.trans(block), pulls, None, META) * unit
-    else:
-        return dot(tl.trans(block), pulls, total, META)
-
-
-@triton.jit
-def to_kept_features(block, pushes, unit, radial, inverse, factor, META: tl.constexpr):
-    """`to_features` of a block and its factor that a program has at hand, from `pushes_of`."""
-    rows = tl.trans(factor)  # [1 or 2 BLOCK_C, BLOCK_D]
-    gradient = dot(pushes[0], rows, None, META)
-    if META.OPERANDS == "split":
-        gradient = dot(pushes[1], rows, gradient, META)
-    return across(gradient * unit, block, radial, inverse, META)
 
 
 @triton.jit

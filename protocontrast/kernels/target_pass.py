@@ -24,13 +24,22 @@ from protocontrast.kernels.class_prototypes import (
 )
 from protocontrast.kernels.contrast import normaliser_of
 from protocontrast.kernels.contrast_backward import contrast_backward
-from protocontrast.kernels.launch import Launch, halves, plan, run, span_of, tile_count
+from protocontrast.kernels.launch import (
+    Launch,
+    halves,
+    long_span,
+    plan,
+    run,
+    span_of,
+    tile_count,
+)
 from protocontrast.kernels.lengths import inverse_of, pixel_lengths
 from protocontrast.kernels.meta import constants
 from protocontrast.kernels.scores import (
     add_scores,
     factor_of,
     products_of,
+    side_by_side_in,
     waited_for,
     without_halves,
 )
@@ -71,6 +80,26 @@ class Results(NamedTuple):
     partial: Any
     counts: Any
     losses: Any
+
+
+@triton.jit
+def both_factors(tables, offs_d, META: tl.constexpr):
+    """The factors of both sets of prototypes side by side: one product reads a tile once."""
+    WIDTH: tl.constexpr = META.BLOCK_C * (2 if side_by_side_in(META) else 1)
+    columns = tl.arange(0, 2 * WIDTH)
+    rows = columns % WIDTH
+    matrix = tl.where(columns < WIDTH, tables.near.matrix, tables.own.matrix)
+    mask = (offs_d < META.ROW)[:, None] & (rows % META.BLOCK_C < META.C)[None, :]
+    columns = matrix[None, :] + rows[None, :] * META.ROW
+    return tl.load(columns + offs_d[:, None], mask=mask, other=0.0)
+
+
+@triton.jit
+def both_products(total, META: tl.constexpr):
+    """Products [BLOCK_P, BLOCK_C] with either set, of those with `both_factors`."""
+    HALVES: tl.constexpr = 2 if side_by_side_in(META) else 1
+    whole = tl.sum(tl.reshape(total, [META.BLOCK_P, 2, HALVES, META.BLOCK_C]), axis=2)
+    return tl.split(tl.permute(whole, (0, 2, 1)))
 
 
 @triton.jit
@@ -134,23 +163,30 @@ def target_pass_kernel(features, given, tables, threshold, results, meta: tl.con
     image, first = span_at(features, tl.program_id(0), META.SPAN)
     number = tl.program_id(0).to(tl.int64)
     offs_c, every_d = tl.arange(0, META.BLOCK_C), tl.arange(0, META.BLOCK_D)
-    if RESIDENT:
-        near_factor = factor_of(tables.near.matrix, every_d, META)
     if RESIDENT and META.TWO_PRODUCTS:
-        own_factor = factor_of(tables.own.matrix, every_d, META)
+        matrix = both_factors(tables, every_d, META)
+    elif RESIDENT:
+        matrix = factor_of(tables.near.matrix, every_d, META)
     if results.partial is not None:
         span = Span(features, image, first, 0, results.partial + number * META.C * META.D)
         total = no_members(META)
     else:
         span = Span(features, image, first, 0, None)
     lost = tl.zeros([META.BLOCK_C], dtype=META.ACC)
+    if RESIDENT:
+        # There are registers for them, and they are summed across threads once, at the end.
+        lost = tl.zeros([META.BLOCK_P, META.BLOCK_C], dtype=META.ACC)
     for step in range(0, META.SPAN, META.BLOCK_P):
         tile = tile_at(features, image, first + step, META)
         if RESIDENT:
             across = load_across(tile, every_d, META)
             squared = squares_of(across, META)
             block = tl.trans(across)
-            near = without_halves(products_of(block, near_factor, None, META), META)
+            products = products_of(block, matrix, None, META)
+            if META.TWO_PRODUCTS:
+                near, own = both_products(products, META)
+            else:
+                near = without_halves(products, META)
         else:
             near = tl.zeros([META.BLOCK_P, META.BLOCK_C], dtype=META.ACC)
             own = tl.zeros([META.BLOCK_P, META.BLOCK_C], dtype=META.ACC)
@@ -183,8 +219,6 @@ def target_pass_kernel(features, given, tables, threshold, results, meta: tl.con
         lse = tl.full([META.BLOCK_P], float("inf"), META.ACC)
         if tables.own is not None:
             if META.TWO_PRODUCTS:
-                if RESIDENT:
-                    own = without_halves(products_of(block, own_factor, None, META), META)
                 logits = own * tl.load(tables.own.table) * inverse[:, None]
             logits += tl.load(tables.own.table + META.BLOCK_C + offs_c)[None, :]
             lse = normaliser_of(logits)
@@ -200,7 +234,7 @@ def target_pass_kernel(features, given, tables, threshold, results, meta: tl.con
             if given.static is not None:
                 # Of two axes: triton 3.7 has no layout on sm_100 for the sum of a row to a number.
                 by_class = tl.where(wrong[:, None], float("nan"), by_class)
-            lost += tl.sum(by_class, axis=0)
+            lost += by_class if RESIDENT else tl.sum(by_class, axis=0)
             # exp(z - inf) = 0: an ignored pixel has no softmax, whatever its features hold.
             lse = tl.where(ignored, float("inf"), lse)
         tl.store(results.lse + flat(tile), lse, mask=inside(tile))
@@ -212,6 +246,8 @@ def target_pass_kernel(features, given, tables, threshold, results, meta: tl.con
                 total = waited_for(add_members(total, across, own_class, factor, META))
             else:
                 total += add_blocks(span, tile, own_class, factor, step, False, META)
+    if RESIDENT:
+        lost = tl.sum(lost, axis=0)
     tl.store(results.losses + number * META.C + offs_c, lost, mask=offs_c < META.C)
     # What follows reads labels that other threads have stored.
     tl.debug_barrier()
@@ -252,6 +288,8 @@ def target_pass(call: TargetPassCall, *ready: Tensor, in_parts: bool = False) ->
     # In 16 bits a tile of more channels than a block is read faster than a slot is added to.
     at_once = call.wants_sums and (meta.BLOCK_D >= channels or meta.OPERANDS == "wide")
     span = span_of(images, channels, pixels, features.element_size(), classes)
+    if meta.BLOCK_D >= channels:
+        span = long_span(span, images, pixels)
     meta = meta._replace(
         SIMILARITY="cosine",
         CONFIDENCE=confidence,

@@ -24,7 +24,7 @@ from reference.data.files import (
     refuse,
 )
 from reference.data.layouts import CONVERTED, LAYOUTS, TRAIN_IDS, Labels, Layout
-from reference.data.settings import Size, require
+from reference.data.settings import Size, refusal
 
 Role = Literal["source", "target"]
 Parts = tuple[str, ...]
@@ -175,7 +175,8 @@ def layout_of(name: str, role: Role) -> Layout:
         return OWN
     if role == "source" and name.startswith("toy"):
         name = "toy-source"
-    require("data", "a layout", name, f"of {', '.join([*LAYOUTS, 'own'])}", name in LAYOUTS)
+    if name not in LAYOUTS:
+        raise refusal("data", "a layout", name, f"of {', '.join([*LAYOUTS, 'own'])}")
     return LAYOUTS[name]
 
 

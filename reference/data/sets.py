@@ -14,7 +14,7 @@ from reference.data.classes import CITYSCAPES, EXAMPLE, ClassList, read_classes
 from reference.data.image_set import OWN, ImageSet, layout_of, open_set, shown_classes
 from reference.data.layouts import LAYOUTS, Layout
 from reference.data.rare_classes import Counts, RareClassSampler, class_counts
-from reference.data.settings import DataSettings, Drawn, RareClasses, require
+from reference.data.settings import DataSettings, Drawn, RareClasses, refusal, require
 
 _DRAWN: Final = (LAYOUTS["toy"], LAYOUTS["toy-source"])
 _UNSCORED: Final = (
@@ -48,8 +48,9 @@ class Sets:
         if classes is None and settings.classes is not None:
             classes = read_classes(settings.classes)
         own, classes = classes is not None, classes or CITYSCAPES
-        ok, hint = own or OWN not in (self._source, self._target), f"give a JSON such as {EXAMPLE}"
-        require("data", "--data.classes", "none", "with layout own", ok, hint)
+        if not own and OWN in (self._source, self._target):
+            hint = f"give a JSON such as {EXAMPLE}"
+            raise refusal("data", "--data.classes", "none", "with layout own", hint)
         if not own and self._target.means is not None:
             means = {name: classes.numbers(held) for name, held in self._target.means.items()}
             classes = replace(classes, means=means)
@@ -57,9 +58,9 @@ class Sets:
             set(shown_classes(layout, classes, settings.merge))
             for layout in (self._source, self._target)
         )
-        both = f"that {self._source.title} and {self._target.title} share"
-        got = f"none of {', '.join(classes.names)}"
-        require("data", "classes", got, both, bool(shown & scored))
+        if not shown & scored:
+            both = f"that {self._source.title} and {self._target.title} share"
+            raise refusal("data", "classes", f"none of {', '.join(classes.names)}", both)
         self.classes: ClassList = classes.with_means(scored, shown & scored)
 
     def _open(self, layout: Layout, root: Path, split: str, **more: Any) -> ImageSet:
@@ -114,10 +115,12 @@ class Sets:
     def _own(self, layout: Layout, flag: str) -> Path | None:
         """Return a folder that layout "own" needs, and None for other layouts."""
         folder: Path | None = getattr(self.settings, flag)
-        ok, hint = layout is not OWN or folder is not None, _UNSCORED * flag.startswith("val")
-        name = f"--data.{flag.replace('_', '-')}"
-        require("data", name, "none", "with layout own", ok, hint)
-        return folder if layout is OWN else None
+        if layout is not OWN:
+            return None
+        if folder is None:
+            name, hint = f"--data.{flag.replace('_', '-')}", _UNSCORED * flag.startswith("val")
+            raise refusal("data", name, "none", "with layout own", hint)
+        return folder
 
     def _of_target(self, split: str, **labels: Any) -> ImageSet:
         root = self._folder(self._target, self.settings.target_set, "target")

@@ -13,8 +13,13 @@ Size = tuple[int, int]
 def require(owner: str, name: str, value: object, wanted: str, ok: bool, hint: str = "") -> None:
     """Refuse a value in one sentence that names it, what it should be, what it is and a way out."""
     if not ok:
-        told = f"{owner}: expected {name} {wanted}, got {value}."
-        raise ValueError(told + (hint and f" Hint: {hint}."))
+        raise refusal(owner, name, value, wanted, hint)
+
+
+def refusal(owner: str, name: str, value: object, wanted: str, hint: str = "") -> ValueError:
+    """The same sentence, to be raised."""
+    told = f"{owner}: expected {name} {wanted}, got {value}."
+    return ValueError(told + (hint and f" Hint: {hint}."))
 
 
 def at_least(owner: object, least: float, *names: str) -> None:

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from reference.data.settings import require
+from reference.data.settings import refusal
 
 if TYPE_CHECKING:
     from reference.method import Given, Method
@@ -57,8 +57,9 @@ METHODS: Final[Mapping[str, Entry]] = {
 
 
 def entry(name: str) -> Entry:
-    near = ", ".join(get_close_matches(name, METHODS, cutoff=0.4) or METHODS)
-    require("methods", "the name", repr(name), "of a method", name in METHODS, near)
+    if name not in METHODS:
+        near = ", ".join(get_close_matches(name, METHODS, cutoff=0.4) or METHODS)
+        raise refusal("methods", "the name", repr(name), "of a method", near)
     return METHODS[name]
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from reference.data.settings import require
+from reference.data.settings import refusal
 from reference.networks.output import Domain
 from reference.networks.settings import DeepLabOptions
 
@@ -28,9 +28,9 @@ def check_choices(owner: str, options: Any) -> None:
     hints = get_type_hints(type(options))
     for field in fields(options):
         words, value = get_args(hints[field.name]), getattr(options, field.name)
-        known = " or ".join(f'"{word}"' for word in words)
-        ok = get_origin(hints[field.name]) is not Literal or value in words
-        require(owner, field.name, repr(value), known, ok)
+        if get_origin(hints[field.name]) is Literal and value not in words:
+            known = " or ".join(f'"{word}"' for word in words)
+            raise refusal(owner, field.name, repr(value), known)
 
 
 def _batch_norms(module: nn.Module) -> list[_BatchNorm]:
@@ -150,8 +150,10 @@ class ResNet(WithBatchNorm):
 
     def __init__(self, options: DeepLabOptions) -> None:
         super().__init__(options.batch_norm)
-        known, name = f'{", ".join(_BLOCKS)} or "timm/<name>"', options.backbone
-        require("DeepLab", "backbone", repr(name), known, name in _BLOCKS)
+        name = options.backbone
+        if name not in _BLOCKS:
+            known = f'{", ".join(_BLOCKS)} or "timm/<name>"'
+            raise refusal("DeepLab", "backbone", repr(name), known)
         width = options.width
         self.checkpointing = options.checkpointing
         self.channels = 8 * width * _EXPANSION

@@ -9,7 +9,7 @@ from typing import Any, Final, cast
 import torch
 from torch import Tensor, nn
 
-from reference.data.settings import require
+from reference.data.settings import refusal, require
 from reference.networks import weights
 from reference.networks.backbones import ResNet, TimmBackbone, check_choices
 from reference.networks.output import ColourNormalisation, Domain, Output, Segmenter, seeded
@@ -117,9 +117,9 @@ def _backbone(options: DeepLabOptions) -> ResNet | TimmBackbone:
 
 def _head(options: DeepLabOptions, inputs: int) -> SumHead | GroupNormHead:
     own = "branches" if options.head == "dlv2" else "bottleneck"
-    wanted = f'"{own}", "backbone" or "projection" with the head {options.head!r}'
-    ok = options.features in (own, "backbone", "projection")
-    require("DeepLab", "features", repr(options.features), wanted, ok)
+    if options.features not in (own, "backbone", "projection"):
+        wanted = f'"{own}", "backbone" or "projection" with the head {options.head!r}'
+        raise refusal("DeepLab", "features", repr(options.features), wanted)
     if options.head == "dlv2":
         return SumHead(inputs, options.num_classes, branches=options.aspp_branches)
     return GroupNormHead(inputs, options.num_classes)
@@ -179,9 +179,10 @@ def first_deeplab(
     """Build a DeepLab for a run, with the conventions of its weights; see `first_network`."""
     options = replace(settings.deeplab, num_classes=num_classes)
     if settings.weights is None:
-        hint = "give --network.weights FILE (docs/data.md says where from), or "
-        hint += "--network.random-weights, which costs most of the score"
-        require("train", "a file", "none", "of pre-trained weights", settings.random_weights, hint)
+        if not settings.random_weights:
+            hint = "give --network.weights FILE (docs/data.md says where from), or "
+            hint += "--network.random-weights, which costs most of the score"
+            raise refusal("train", "a file", "none", "of pre-trained weights", hint)
         with seeded(seed):
             return DeepLab(options), None
     path, held = settings.weights, weights.read_weights(settings.weights)

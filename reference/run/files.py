@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-from reference.data.settings import require
+from reference.data.settings import refusal
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -127,4 +127,5 @@ def require_new_folder(
         held = [name for name in entries(folder) if name not in besides]
         more = f" and {len(held) - 1} more" if len(held) > 1 else ""
         got = f"which holds {held[0]}{more}" if held else ""
-    require(caller, argument, f"{folder}, {got}", "to be a new or empty folder", not got, hint)
+    if got:
+        raise refusal(caller, argument, f"{folder}, {got}", "to be a new or empty folder", hint)

@@ -18,7 +18,7 @@ from torch import distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
 import protocontrast as pc
-from reference.data.settings import require
+from reference.data.settings import refusal, require
 from reference.settings import Machine
 
 T = TypeVar("T")
@@ -86,9 +86,10 @@ class Ranks:
     def share(self, batch_size: int, accumulate: int) -> int:
         """Images of a batch that one part of one process sees; refuses a rest."""
         parts = self.world * accumulate
-        wanted = f"that {self.world} processes times accumulate {accumulate} divide"
-        hint = "a batch counts images of all processes and parts together"
-        require("train", "a batch_size", batch_size, wanted, batch_size % parts == 0, hint)
+        if batch_size % parts:
+            wanted = f"that {self.world} processes times accumulate {accumulate} divide"
+            hint = "a batch counts images of all processes and parts together"
+            raise refusal("train", "a batch_size", batch_size, wanted, hint)
         return batch_size // parts
 
     @contextmanager
@@ -214,8 +215,8 @@ class Precision:
         if name == "auto":
             fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
             name = "bf16" if fast else "fp32"
-        ok = name != "fp16" or device.type == "cuda"
-        require("train", "a GPU", "the CPU", "for precision fp16", ok, "use fp32 or bf16")
+        if name == "fp16" and device.type != "cuda":
+            raise refusal("train", "a GPU", "the CPU", "for precision fp16", "use fp32 or bf16")
         self.dtype = _DTYPES.get(name)
         self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
 

@@ -186,8 +186,9 @@ def _calls(case: Case, images: int, pixels: int) -> dict[str, Callable[[], objec
     }
 
 
-def launches_of(case: Case, images: int = MAP[0], pixels: int = MAP[1]) -> list[Launch]:
-    """What the launcher of the kernel would start, one after the other."""
+def launch_of(case: Case, images: int = MAP[0], pixels: int = MAP[1]) -> Launch:
+    """What the launcher of the kernel would start; of the two steps of a bank the last, which does
+    more, and of a small map's two gradients the one that sums."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(case.precision)
     try:
@@ -198,11 +199,6 @@ def launches_of(case: Case, images: int = MAP[0], pixels: int = MAP[1]) -> list[
     stem = case.kernel
     for ending in ("_features", "_prototypes", "_both", "_normalize", "_soft", "_keys"):
         stem = stem.removesuffix(ending)
-    return [launch for launch in launches if launch.kernel.__name__ == f"{stem}_kernel"]
-
-
-def launch_of(case: Case, images: int = MAP[0], pixels: int = MAP[1]) -> Launch:
-    """The last of them: of the two steps of a bank it does more, of two gradients it sums."""
-    *others, launch = launches_of(case, images, pixels)
+    *others, launch = (each for each in launches if each.kernel.__name__ == f"{stem}_kernel")
     assert not others or case.kernel in ("bank_step", "contrast_backward_both")
     return launch

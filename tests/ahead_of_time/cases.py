@@ -108,12 +108,20 @@ LESSER = ("contrast_backward_prototypes", "logits_backward_features", "class_sum
 """One configuration of these is compiled: they do less than another kernel of the same row."""
 
 
+def in_runs(case: Case) -> bool:
+    """Whether every run of pixels or channels starts at a multiple of 16 bytes: `is_aligned` of
+    the launcher, which keeps no tile of all channels where that is not so."""
+    if case.layout == "channels_last":
+        return case.channels * DTYPES[case.dtype].itemsize % 16 == 0
+    return case.layout == "nchw"
+
+
 def row(case: Case) -> Row | None:
     """The row of the table that the case reaches."""
     if case.kernel in WITHOUT_A_ROW:
         return None
-    width = DTYPES[case.dtype].itemsize
-    return row_of(TABLE[case.kernel], case.target, width, case.channels, case.classes)
+    kernel, width = TABLE[case.kernel], DTYPES[case.dtype].itemsize
+    return row_of(kernel, case.target, width, case.channels, case.classes, in_runs(case))
 
 
 def everything(target: str, kernel: str) -> Iterator[Case]:

@@ -12,6 +12,7 @@ COMMAND = "python -m tests.ahead_of_time.budget"
 
 REASONS = {
     "classes": "with more than 128 classes the scores of a tile fill the registers at any size",
+    "distances": "they take the tiles of products, beside which differences have no registers",
     "distributions": "with more than 64 classes both products fill the registers at any size",
     "double": "float64 serves gradient checks, which need no speed",
     "kept": "a tile or the sums of all channels stay in registers beside the products, and to read "
@@ -48,6 +49,8 @@ def reason_to_spill(case: Case) -> str | None:
         return REASONS["distributions"]
     if not aligned(case):
         return REASONS["unaligned"]
+    if case.similarity == "euclidean" and case.kernel not in COSINE_AT_MOST:
+        return REASONS["distances"]
     found = row(case)
     if found is not None and found.config.programs and "backward" in case.kernel:
         return REASONS["kept"]

@@ -8,6 +8,8 @@ LINE = re.compile(r"^\s+/\*([0-9a-f]+)\*/\s+(?:@(!?U?P\w+)\s+)?([A-Z]\w*(?:\.\w+
 LABEL = re.compile(r"^(\.L_x_\d+):")
 PREDICATE = re.compile(r"!?U?P(?:\d+|T)$")
 REGISTER = re.compile(r"(U?R)(\d+)$")
+SPILLED = re.compile(r"\[R1(?:\+0x([0-9a-f]+))?\]$")
+"""A place on the stack, whose pointer no kernel moves once it has begun."""
 
 CONSTANT = frozenset({"RZ", "URZ", "PT", "UPT"})
 """Registers and predicates that are always the same."""
@@ -72,7 +74,19 @@ def _with_target(instruction: Instruction, labels: Mapping[str, int]) -> Instruc
 def sources(each: Instruction) -> set[str]:
     """Registers and predicates that an instruction reads, if not only these."""
     words = [*each.operands, each.guard or ""]
-    return {name for word in words for name in re.findall(r"\bU?[RP]\d+\b", word)}
+    found = {name for word in words for name in re.findall(r"\bU?[RP]\d+\b", word)}
+    if each.name == "STL":
+        found.update(consecutive(each.operands[-1], each.bits // 32))
+    return found | set(spilled(each, "LDL"))
+
+
+def spilled(each: Instruction, name: str) -> list[str]:
+    """Words of the stack that an instruction of this name reads or writes."""
+    match = SPILLED.match(each.operands[name == "LDL"]) if each.name == name else None
+    if match is None or each.bits < 32:
+        return []
+    first = int(match[1] or "0", 16)
+    return [f"stack{first + 4 * word}" for word in range(each.bits // 32)]
 
 
 def written(each: Instruction) -> set[str]:
@@ -81,7 +95,7 @@ def written(each: Instruction) -> set[str]:
     found = set(written_predicates(each.name, operands))
     if operands and each.name not in (*NO_RESULT, *PREDICATES_ALONE):
         found.update(destinations(each, operands[0]))
-    return found - CONSTANT
+    return (found | set(spilled(each, "STL"))) - CONSTANT
 
 
 def written_predicates(name: str, operands: list[str]) -> list[str]:
@@ -96,9 +110,6 @@ def written_predicates(name: str, operands: list[str]) -> list[str]:
 
 def destinations(each: Instruction, first: str) -> list[str]:
     """Registers that are written, one word each."""
-    match = REGISTER.match(first)
-    if match is None:
-        return [first]
     if each.name == "HGMMA":
         (columns,) = re.findall(r"\d+x(\d+)x", ".".join(each.flags))
         words = int(columns) // 2
@@ -108,4 +119,12 @@ def destinations(each: Instruction, first: str) -> list[str]:
         words = 1 if "32" in each.flags else 2
     else:
         words = max(1, each.bits // 32)
+    return consecutive(first, words)
+
+
+def consecutive(first: str, words: int) -> list[str]:
+    """Registers from the first on."""
+    match = REGISTER.match(first)
+    if match is None:
+        return [first]
     return [f"{match[1]}{int(match[2]) + offset}" for offset in range(words)]

@@ -25,7 +25,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from protocontrast.kernels.launch import Launch, leaves
-from tests.ahead_of_time.calls import launches_of
+from tests.ahead_of_time.calls import launch_of
 from tests.ahead_of_time.cases import DTYPES, Case
 from tests.ahead_of_time.machine_code import MEMORY, Instruction, read
 from tests.ahead_of_time.resources import TOOLS, compiled
@@ -88,7 +88,8 @@ class Figures(NamedTuple):
 
 PIPES = ("issue", "alu", "fma", "mufu", "lsu", "tensor", "l2", "dram")
 KERNELS = (
-    *("contrast", "contrast_backward_features", "contrast_backward_both", "transfer"),
+    *("contrast", "contrast_backward_features", "contrast_backward_prototypes"),
+    *("contrast_backward_both", "transfer"),
     *("class_sums", "class_sums_normalize", "class_sums_backward"),
     *("class_sums_backward_normalize", "target_pass", "target_pass_soft"),
 )
@@ -274,22 +275,8 @@ def figures_of(launch: Launch, size: Size, width: int) -> Figures:
 def figures(key: Key) -> Figures:
     """Those of a case."""
     case, size = key
-    launches = launches_of(case, size.images, size.pixels)
-    return in_turn([figures_of(each, size, DTYPES[case.dtype].itemsize) for each in launches])
-
-
-def in_turn(parts: list[Figures]) -> Figures:
-    """Launches one after the other: their clocks add up, and the bound is that of one which would
-    do with the bytes of the largest."""
-    longest = max(parts, key=lambda part: part.dram / part.h200_percent)
-    added = ("instructions", *PIPES[:-1])
-    bound = max(part.dram for part in parts)
-    percent = {
-        name: round(100 * bound / sum(100 * part.dram / getattr(part, name) for part in parts), 1)
-        for name in ("h200_percent", "h100_percent")
-    }
-    sums = {name: round(sum(getattr(part, name) for part in parts), 1) for name in added}
-    return longest._replace(dram=bound, **sums, **percent)
+    launch = launch_of(case, size.images, size.pixels)
+    return figures_of(launch, size, DTYPES[case.dtype].itemsize)
 
 
 def objections(key: Key, found: Figures, budget: Figures) -> list[str]:

@@ -142,6 +142,12 @@ def test_an_allowed_spill_is_held_to_its_number() -> None:
     assert reason_to_spill(case._replace(kernel="contrast")) is None
 
 
+def test_distances_may_spill_and_products_of_the_same_tile_may_not() -> None:
+    assert reason_to_spill(FORWARD) is None
+    assert reason_to_spill(FORWARD._replace(similarity="euclidean")) == REASONS["distances"]
+    assert reason_to_spill(FORWARD._replace(kernel="class_sums", similarity="euclidean")) is None
+
+
 def test_both_products_of_distributions_may_spill_earlier() -> None:
     case = WAY_BACK._replace(kernel="distribution_contrast_backward_both", classes=124)
     assert reason_to_spill(case) == REASONS["distributions"]

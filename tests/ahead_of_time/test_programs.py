@@ -1,10 +1,12 @@
 """A large map keeps every multiprocessor of a large GPU busy, whatever its sums take."""
 
+from itertools import product
+
 import pytest
 
 from protocontrast.kernels.launch import ENOUGH
 from tests.ahead_of_time import calls
-from tests.ahead_of_time.cases import TABLE, Case
+from tests.ahead_of_time.cases import TABLE, TARGETS, Case
 
 MAPS = ((8, 32768, 256), (8, 32768, 720), (2, 32768, 2048))
 """Images, pixels of each, channels."""
@@ -27,6 +29,15 @@ def test_a_large_map_occupies_a_whole_gpu(kernel: str, size: tuple[int, int, int
         # Both sums of a distribution take twice as much.
         least = LEAST[size[2]] // (2 if kernel.startswith("distribution") else 1)
         assert programs(kernel, dtype, 150, size) >= least
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_tiles_divide_a_span(kernel: str) -> None:
+    """Else the tiles of two spans would overlap, and their pixels be summed twice."""
+    for target, dtype, (images, pixels, channels) in product(TARGETS, ("bf16", "fp32"), MAPS):
+        case = Case(target, kernel, dtype, "highest", channels, 19, "nchw", False, "cosine")
+        launch = calls.launch_of(case, images, pixels)
+        assert launch.meta.SPAN % launch.meta.BLOCK_P == 0, str(case)
 
 
 @pytest.mark.parametrize("size", [(2, 8464, 256), (2, 25600, 256)])

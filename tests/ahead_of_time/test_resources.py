@@ -6,7 +6,9 @@ from itertools import product
 import pytest
 
 from protocontrast.kernels import configs
+from protocontrast.kernels.configs import power_of_two
 from tests.ahead_of_time import budget
+from tests.ahead_of_time.calls import launch_of
 from tests.ahead_of_time.cases import (
     CHANNELS,
     CLASSES,
@@ -21,6 +23,7 @@ from tests.ahead_of_time.cases import (
     TARGETS,
     Case,
     everything,
+    in_runs,
     row,
 )
 from tests.ahead_of_time.gate import objections
@@ -61,6 +64,21 @@ def test_slow_holds_every_row_that_a_call_reaches() -> None:
     assert {identity for _, _, identity in held} == rows
 
 
+def test_a_launch_has_the_row_of_its_case() -> None:
+    """Which `launch.plan` looks up; those that keep prototypes have no use for it by distances."""
+    cases = {(case.target, case.kernel, row(case), in_runs(case)): case for case in SLOW}
+    for case in cases.values():
+        found = row(case)
+        if found is not None:
+            launch, config = launch_of(case), found.config
+            block_d = min(config.block_d, power_of_two(case.channels))
+            asked = config._replace(block_d=block_d)[:4]
+            meta, how = launch.meta, launch.options
+            given = meta.BLOCK_P, meta.BLOCK_D, how["num_warps"], how["num_stages"]
+            assert given[2] == 4 or case.target != "gfx942"
+            assert case.target == "gfx942" or given == asked, str(case)
+
+
 @pytest.mark.parametrize("kernel", [kernel for kernel in TABLE if kernel not in LESSER])
 @pytest.mark.parametrize("target", [target for target in TARGETS if target != "sm86"])
 def test_slow_turns_every_axis(target: str, kernel: str) -> None:
@@ -88,5 +106,8 @@ def names(cases: Iterable[Case]) -> set[tuple[str, str, str]]:
     return {(case.target, case.kernel, case.name) for case in cases}
 
 
-def test_the_budget_names_no_other_case() -> None:
+def test_the_budget_names_every_case_and_no_other() -> None:
+    """A row that is changed, added or taken back moves cases: `--missing` measures those."""
+    missing = names(SLOW) - budget.names()
+    assert {(target, kernel) for target, kernel, _ in missing} == budget.IN_PART
     assert names(FAST) <= budget.names() <= names(SLOW)

@@ -50,8 +50,8 @@ def test_every_map_is_counted_once() -> None:
         "contrast": 2 * 256 + 8 + 12,
         "transfer": 2 * 256 + 8 + 4,
         "contrast_backward_features": 4 * 256 + 8 + 4,
-        # The second of two launches, which only sums.
-        "contrast_backward_both": 2 * 256 + 8 + 4,
+        "contrast_backward_prototypes": 2 * 256 + 8 + 4,
+        "contrast_backward_both": 4 * 256 + 8 + 4,
         "class_sums": 2 * 256 + 8,
         "class_sums_backward": 2 * 256 + 8,
         "class_sums_backward_normalize": 4 * 256 + 8,
@@ -61,18 +61,6 @@ def test_every_map_is_counted_once() -> None:
             case = KEY[0]._replace(kernel=kernel, layout=layout)
             launch = launch_of(case, size.images, size.pixels)
             assert roofline.traffic(launch, size) == expected, (kernel, layout)
-
-
-def test_launches_in_turn_take_as_long_as_both() -> None:
-    """Twice the clocks for the same bytes; and the bound of one that reads half is not added."""
-    assert roofline.in_turn([GOOD]) == GOOD
-    twice = roofline.in_turn([GOOD, GOOD])
-    assert twice.h200_percent == pytest.approx(GOOD.h200_percent / 2, abs=0.1)
-    assert twice.lsu == pytest.approx(2 * GOOD.lsu)
-    assert twice.dram == GOOD.dram
-    fewer = ("dram", "h200_percent", "h100_percent")
-    half = GOOD._replace(**{name: getattr(GOOD, name) / 2 for name in fewer})
-    assert roofline.in_turn([GOOD, half]) == twice
 
 
 def test_programs_at_once_are_limited_by_each_resource() -> None:

@@ -59,6 +59,49 @@ def test_the_shorter_way_is_taken_where_memory_decides() -> None:
     assert [found.executed[index] for index in range(6)] == [1, 1, 1, 0, 0, 1]
 
 
+@pytest.mark.parametrize("width", ["", ".64"])
+def test_a_counter_on_the_stack_is_followed(width: str) -> None:
+    """Where registers are spilled; what another word of the stack holds is no counter."""
+    spilled = (
+        "IMAD.MOV.U32 R4, RZ, RZ, RZ",
+        ".L_x_0:",
+        f"STL{width} [R1+0x8], R4",
+        "STL [R1+0x10], R9",
+        "LDG.E R4, desc[UR4][R2.64]",
+        f"LDL{width} R6, [R1+0x8]",
+        "IADD3 R4, P0, R6, 0x1, RZ",
+        "ISETP.LT.U32.AND P1, PT, R4, 0x5, PT",
+        "@P1 BRA `(.L_x_0)",
+        "EXIT",
+    )
+    assert walk(read(code_of(*spilled)), 0, {}).executed[7] == 5
+
+
+@pytest.mark.parametrize(("bit", "trips"), [("0x1", 2), ("0x2", None)])
+def test_bits_of_a_word_are_known_one_by_one(bit: str, trips: int | None) -> None:
+    """Predicates are spilled as bits beside others, of which some depend on memory."""
+    kept = (
+        "LDG.E R8, desc[UR4][R2.64]",
+        "FSETP.GT.AND P0, PT, R8, 1, PT",
+        "IMAD.MOV.U32 R0, RZ, RZ, RZ",
+        "IMAD.MOV.U32 R5, RZ, RZ, RZ",
+        ".L_x_0:",
+        "IADD3 R0, P2, R0, 0x1, RZ",
+        "ISETP.LT.U32.AND P1, PT, R0, 0x2, PT",
+        "LOP3.LUT R5, R5, 0xfffffffc, RZ, 0xc0, !PT",
+        "@P0 LOP3.LUT R5, R5, 0x2, RZ, 0xfc, !PT",
+        "@P1 LOP3.LUT R5, R5, 0x1, RZ, 0xfc, !PT",
+        f"LOP3.LUT P3, RZ, R5, {bit}, RZ, 0xc0, !PT",
+        "@P3 BRA `(.L_x_0)",
+        "EXIT",
+    )
+    if trips is None:
+        with pytest.raises(RuntimeError, match="expected a loop of known length, got"):
+            walk(read(code_of(*kept)), 0, {})
+    else:
+        assert walk(read(code_of(*kept)), 0, {}).executed[4] == trips
+
+
 @pytest.mark.parametrize(("thread", "idle"), [(0, 0), (64, 1)])
 def test_what_a_thread_does_not_store_has_no_effect(thread: int, idle: int) -> None:
     lines = ("S2R R1, SR_TID.X", "ISETP.LT.AND P0, PT, R1, 0x40, PT")

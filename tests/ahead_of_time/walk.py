@@ -18,8 +18,10 @@ from tests.ahead_of_time.machine_code import (
     MEMORY,
     REGISTER,
     Instruction,
+    consecutive,
     destinations,
     sources,
+    spilled,
     written,
     written_predicates,
 )
@@ -33,7 +35,16 @@ CALL_COST = 50
 GUARDED = ("BRA", "EXIT", *MEMORY)
 
 Value = int | None
-State = dict[str, Value]
+
+
+class Bits(NamedTuple):
+    """A word of which only the bits of `known` are."""
+
+    word: int
+    known: int
+
+
+State = dict[str, Value | Bits]
 Words = Mapping[int, int]
 
 
@@ -133,7 +144,31 @@ def value_of(operand: str, state: State, parameters: Words) -> Value:
     parameter = PARAMETER.match(operand)
     if parameter:
         return parameters.get(int(parameter[1], 16))
-    return state.get(operand)
+    found = state.get(operand)
+    return None if isinstance(found, Bits) else found
+
+
+def bits_of(value: Value | Bits) -> Bits:
+    """Bits of a word that is known in full, in part or not at all."""
+    if isinstance(value, Bits):
+        return value
+    return Bits(0, 0) if value is None else Bits(value, WORD)
+
+
+def word_of(bits: Bits) -> Value | Bits:
+    """The word again, or None, where nothing or everything is unknown."""
+    if bits.known == WORD:
+        return bits.word
+    return bits if bits.known else None
+
+
+def either(left: Value | Bits, right: Value | Bits) -> Value | Bits:
+    """What is known of a word that is one of two."""
+    if left == right:
+        return left
+    (one, here), (other, there) = bits_of(left), bits_of(right)
+    alike = here & there & ~(one ^ other)
+    return word_of(Bits(one & alike, alike))
 
 
 def both(left: Value, right: Value) -> Value:
@@ -159,10 +194,17 @@ def write(each: Instruction, holds: Value, state: State, parameters: Words) -> N
     elif each.name == "PLOP3":
         values = [value_of(operand, state, parameters) for operand in operands]
         results[predicates[0]] = looked_up(values)
+    elif each.name == "STL":
+        names = consecutive(operands[-1], each.bits // 32)
+        results = {
+            place: state.get(name) for place, name in zip(spilled(each, "STL"), names, strict=False)
+        }
     else:
         names = destinations(each, operands[0])
         words: list[Value] = [None]
-        if each.name in ("LDC", "ULDC"):
+        if each.name == "LDL":
+            words = [state.get(place) for place in spilled(each, "LDL")]
+        elif each.name in ("LDC", "ULDC"):
             words = constants_of(operands[1], len(names), parameters)
         elif each.name == "HFMA2":
             words = [constant_of_halves(operands)]
@@ -170,14 +212,19 @@ def write(each: Instruction, holds: Value, state: State, parameters: Words) -> N
             words = [packed(state, value_of(operands[-1], state, parameters))]
         else:
             values = [value_of(operand, state, parameters) for operand in operands[1:]]
+            if each.name in ("LOP3", "ULOP3"):
+                values[:3] = [
+                    state.get(name, value)
+                    for name, value in zip(operands[1:4], values, strict=False)
+                ]
             words, carry = ARITHMETIC[each.name](each.flags, values)
             if len(predicates) == 1:
                 results[predicates[0]] = carry
         for name, word in zip(names, [*words, None], strict=False):
-            results[name] = None if word is None else word & WORD
+            results[name] = word & WORD if isinstance(word, int) else word
     for name, value in results.items():
         if name not in CONSTANT:
-            state[name] = value if holds == 1 or state.get(name) == value else None
+            state[name] = value if holds == 1 else either(state.get(name), value)
 
 
 def compared(flags: tuple[str, ...], values: list[Value]) -> Value:
@@ -276,17 +323,19 @@ def multiplied(flags: Flags, values: list[Value]) -> Result:
 
 def bitwise(flags: Flags, values: list[Value]) -> Result:
     """A function of three words, bit by bit, and whether any bit is set."""
-    parts = known(values[:4])
-    if parts is None:
+    table = values[3]
+    if not isinstance(table, int):
         return UNKNOWN
-    total = 0
+    words = [bits_of(value) for value in values[:3]]
+    may = {0: 0, 1: 0}
     for entry in range(8):
-        if parts[3] >> entry & 1:
-            bits = WORD
-            for word, place in zip(parts, (4, 2, 1), strict=False):
-                bits &= word if entry & place else ~word
-            total |= bits
-    return [total], int(total != 0)
+        bits = WORD
+        for (word, known), place in zip(words, (4, 2, 1), strict=True):
+            bits &= ~known | (word if entry & place else ~word)
+        may[table >> entry & 1] |= bits
+    known = may[0] ^ may[1]
+    truth = None if may[1] and not may[1] & known else int(may[1] != 0)
+    return [word_of(Bits(may[1] & known, known))], truth
 
 
 def shifted(flags: Flags, values: list[Value]) -> Result:
@@ -343,4 +392,6 @@ ARITHMETIC: dict[str, Callable[[Flags, list[Value]], Result]] = {
     **dict.fromkeys(("MOV", "UMOV", "R2UR", "S2R", "S2UR", "CS2R"), moved),
     "VIADD": lambda flags, values: added(flags, [*values[:2], 0]),
 }
-COMPUTED = frozenset({*ARITHMETIC, "ISETP", "UISETP", "PLOP3", "P2R", "LDC", "ULDC", "HFMA2"})
+COMPUTED = frozenset(
+    {*ARITHMETIC, "ISETP", "UISETP", "PLOP3", "P2R", "LDC", "ULDC", "HFMA2", "LDL", "STL"}
+)
