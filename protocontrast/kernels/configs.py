@@ -157,6 +157,7 @@ ROWS: tuple[Row, ...] = (
     Row(("sm86", "sm100"), SUMS, (2,), ANY, 64, Config(32, 32, 8, 2)),
     Row(GPUS, KERNELS, (2,), ANY, 64, Config(64, 32, 8, 2)),
     Row(GPUS, FORWARD, (4,), ANY, 64, Config(64, 32, 8, 2)),
+    Row(("sm90",), SUMS, (4,), ANY, 64, Config(64, 32, 8, 1)),
     Row(("sm90",), SUMS, (4,), ANY, 128, Config(16, 32, 8, 1)),
     Row(GPUS, SUMS, (4,), ANY, 64, Config(32, 32, 8, 1)),
     Row(("sm100",), PASS, (4,), ANY, 128, Config(32, 16, 8, 2)),
