@@ -24,7 +24,9 @@ def bound(case: Case) -> int:
     found = row(case)
     assert found is not None
     config, width = found.config, DTYPES[case.dtype].itemsize
-    block_d = min(config.block_d, power_of_two(case.channels))
+    # Programs that keep prototypes keep a tile of all channels, too.
+    block_d = power_of_two(case.channels)
+    block_d = block_d if config.programs else min(config.block_d, block_d)
     # A pair's other side is as wide as its own, and slopes are looked up.
     columns = config.block_p if case.kernel.startswith("pair_") else power_of_two(case.classes)
     columns = 0 if case.kernel.startswith("class_sums_backward") else columns
@@ -34,7 +36,9 @@ def bound(case: Case) -> int:
     staged += width * config.block_p * block_d
     sums = 2 * wide * block_d * columns
     result = max(width * config.block_p * block_d, wide * config.block_p * columns, sums)
-    return config.num_stages * staged + kept + result
+    # A backward has a second product, and results of both.
+    products = 2 if "backward" in case.kernel else 1
+    return products * (config.num_stages * staged + result) + kept
 
 
 def near() -> Iterator[Case]:
