@@ -21,13 +21,6 @@ from tests.ahead_of_time.gate import Budget, objections, reason_to_spill
 from tests.ahead_of_time.resources import Resources, measured_case
 
 FILE = Path(__file__).with_name("budget.json")
-IN_PART = {
-    *(("sm80", "target_pass"), ("sm90", "target_pass"), ("sm100", "target_pass")),
-    *(("sm100", "target_pass_soft"), ("sm100", "class_sums_backward_normalize")),
-    *(("sm90", "class_sums"), ("sm90", "class_sums_normalize")),
-}
-"""Targets and kernels of which not every case has a line: not measured, or wrong. `--missing`
-measures those and tells what is wrong."""
 Table = dict[str, dict[str, dict[str, int]]]
 
 

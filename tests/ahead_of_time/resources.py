@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 import triton
 from torch import Tensor
-from triton._C.libtriton import ir
+from triton._C.libtriton import ir, nvidia, passes
 from triton.backends.compiler import GPUTarget
+from triton.backends.nvidia.compiler import get_ptx_version_from_options
 from triton.compiler import ASTSource
 from triton.compiler.compiler import make_backend
 
@@ -80,8 +81,8 @@ def compiled(launch: Launch, target: str) -> Any:
     return triton.compile(source, target=GPU_TARGETS[target], options=launch.options)
 
 
-def in_ttgir(launch: Launch, target: str) -> str:
-    """The launch in triton's last intermediate language, without the slower half of compiling."""
+def _in_ttgir(launch: Launch, target: str) -> tuple[Any, Any, Any]:
+    """The launch in triton's last intermediate language, its context and options."""
     source = ASTSource(launch.kernel, *specialised(launch, target))
     backend = make_backend(GPU_TARGETS[target])
     options = backend.parse_options(dict(launch.options))
@@ -95,7 +96,29 @@ def in_ttgir(launch: Launch, target: str) -> str:
     metadata = {"target": GPU_TARGETS[target], **options.__dict__}
     for stage in ("ttir", "ttgir"):
         module = stages[stage](module, metadata)
+    return module, context, options
+
+
+def in_ttgir(launch: Launch, target: str) -> str:
+    """The same as text, without the slower half of compiling."""
+    module, _, _ = _in_ttgir(launch, target)
     return str(module)
+
+
+def shared_memory(launch: Launch, target: str) -> int:
+    """Bytes of shared memory on an NVIDIA target: triton lays it out before the slower half."""
+    module, context, options = _in_ttgir(launch, target)
+    architecture = GPU_TARGETS[target].arch
+    manager = ir.pass_manager(context)
+    # Those with which `make_llir` of triton's own backend begins.
+    passes.ttgpuir.add_combine_tensor_select_and_if(manager)
+    passes.ttgpuir.add_allocate_warp_groups(manager)
+    passes.convert.add_scf_to_cf(manager)
+    passes.gluon.add_inliner(manager)
+    version = get_ptx_version_from_options(options, architecture)
+    nvidia.passes.ttgpuir.add_allocate_shared_memory_nv(manager, architecture, version)
+    manager.run(module, "shared memory")
+    return int(module.get_int_attr("ttg.shared"))
 
 
 def measured(launch: Launch, target: str) -> Resources:
