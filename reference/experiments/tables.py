@@ -36,6 +36,11 @@ METHODS: Final = {
 PICTURE: Final = "methods.svg"
 TITLE: Final = "Gain over the continued control, points of mean IoU"
 DOCS: Final = Path(__file__).resolve().parents[2] / "docs"
+_BESIDE: Final = {
+    "bicl": "BiCL, settings of this recipe",
+    "balanced_prior_no_entropy": "BiCL, balanced, labels by frequency",
+    "no_contrast_no_entropy": "the same without contrast",
+}
 _KEPT: Final = (
     *("row", "seed", "miou", "iou", "share_ratio_max", "share_ratio_min", "coverage_end"),
     *("seconds", "warnings", "resampled"),
@@ -257,7 +262,7 @@ def render(summary: Summary | None) -> str:
 
 def label_of(row: str) -> str:
     """What the table of methods calls a row."""
-    return "BiCL, settings of this recipe" if row == "bicl" else LABELS[row]
+    return _BESIDE.get(row, LABELS[row])
 
 
 def _method_cells(result: Result, *, compare: bool) -> list[str]:

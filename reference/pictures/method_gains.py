@@ -17,8 +17,8 @@ from reference.pictures.svg import TEMPLATES, ticks
 from reference.run.files import write_atomically
 
 GAIN, LOSS, REST = "#2f6db5", "#b8661b", "#8a8a84"
-BESIDE: Final = ("self_training", "bicl")
-_WIDTH, _LABELS, _TOP, _ROW, _GAP = 860, 310, 40, 26, 28
+BESIDE: Final = ("self_training", "bicl", "balanced_prior_no_entropy")
+_WIDTH, _LABELS, _TOP, _ROW, _GAP = 900, 350, 40, 26, 28
 
 
 def draw(targets: Mapping[str, tables.Summary | None]) -> str:
