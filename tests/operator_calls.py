@@ -226,7 +226,8 @@ def _any_two_domains(draw: st.DrawFn, balance: str) -> Call:
     pairwise = draw(st.booleans())
     shape = draw(feature_shapes("BV" if pairwise else "BPNV"))
     case = draw(contrast_cases(features_shape=shape, similarity="cosine", soft=False))
-    finer = len(shape) > 3 and draw(st.booleans())
+    # Labels that hold a pixel belong to no map without one.
+    finer = len(shape) > 3 and 0 not in shape and draw(st.booleans())
     spoilt = None if finer else case.spoilt
     how = {"finer": finer, "pairwise": pairwise, "balance": balance}
     return both_ways(case._replace(spoilt=spoilt), **how)
