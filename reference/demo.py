@@ -122,7 +122,8 @@ def run_demo(options: Options) -> dict[str, Any]:
         caption = CAPTIONS[run.row]
         print(f"{caption:<14} {record['miou']:5.1f} %  {record['seconds']:4.0f} s", flush=True)
     report.write_report(report.Options((options.run,)))
-    settings, records = runs[0].settings, [record_of(run) or {} for run in runs]
+    settings = runs[0].settings
+    records = [record for run in runs if (record := record_of(run)) is not None]
     results = tables.summarise(
         records, target=settings.data.target_set, command=command(), split=settings.data.val_split,
         images=targets.image_counts(settings), seconds=time.perf_counter() - began,

@@ -87,7 +87,7 @@ ROWS: tuple[Row, ...] = (
     Row(GPUS, KERNELS, (8,), ANY, 32, Config(32, 32, 4, 1)),
     Row(GPUS, KERNELS, (8,), ANY, ANY, Config(16, 16, 8, 1)),
     # A tile of all channels stays with the program between the passes of a backward; float32
-    # products leave no registers for it, which use no tensor cores.
+    # products, which use no tensor cores, leave no registers for it.
     Row(("sm90",), FEATURES, (2,), 256, 32, Config(64, 64, 4, 2, 2)),
     Row(("sm100",), FEATURES, (2,), 128, 32, Config(64, 128, 8, 1)),
     Row(("sm80", "gfx942"), FEATURES, (2,), 128, 32, Config(32, 128, 4, 1)),

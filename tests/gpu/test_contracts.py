@@ -44,6 +44,19 @@ def test_opcheck(name: str, arguments: tuple[Any, ...]) -> None:
     assert set(torch.library.opcheck(operator, tuple(there)).values()) == {"SUCCESS"}
 
 
+@pytest.mark.parametrize("similarity", ["cosine", "dot", "euclidean"])
+def test_gradcheck(similarity: str) -> None:
+    features, labels, prototypes = (value.cuda() for value in scene(torch.float64))
+
+    def loss(features: Tensor, prototypes: Tensor) -> Tensor:
+        return pc.pixel_prototype_contrast(
+            features, labels, prototypes, similarity=similarity, temperature=0.5
+        )
+
+    leaves = features.requires_grad_(), prototypes.requires_grad_()
+    assert torch.autograd.gradcheck(loss, leaves)
+
+
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_the_same_bits_every_time(name: str, dtype: torch.dtype) -> None:
@@ -160,3 +173,20 @@ def test_a_label_that_is_no_class_turns_its_own_loss_into_nan() -> None:
     )
     assert torch.isnan(loss).tolist() == [[False, True, True, True, False]]
     assert loss[0, 4] == 0
+
+
+@pytest.mark.parametrize("layout", ["of one number", "across"])
+def test_upstream_gradients_of_any_stride(layout: str) -> None:
+    given = make((2, 76, 24, 25), 19, torch.float32)
+    loss = pc.pixel_prototype_contrast(*given, reduction="none")
+    upstream = torch.ones(1, device="cuda").expand(loss.shape)
+    if layout == "across":
+        upstream = torch.randn(2, 25, 24, device="cuda").transpose(1, 2)
+    dense = upstream.clone(memory_format=torch.contiguous_format)
+    leaves = given.features, given.prototypes
+    for found, expected in zip(
+        torch.autograd.grad(loss, leaves, upstream, retain_graph=True),
+        torch.autograd.grad(loss, leaves, dense),
+        strict=True,
+    ):
+        assert torch.equal(found, expected)
