@@ -19,6 +19,26 @@ def gradients(loss: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("soft", [False, True])
+def test_weight_zero_is_ignored_to_the_bit(soft: bool, backend: str) -> None:
+    case = ContrastCase(3, (2, 7, 3, 5), 4, label_kind="full", soft=soft)
+    call = case.tensors()
+    dropped = torch.rand(2, 3, 5, generator=torch.Generator().manual_seed(0)) < 0.4
+    features = torch.where(dropped[:, None], NAN, call["features"]).requires_grad_()
+    ignoring = torch.where(
+        dropped[:, None] if soft else dropped, 0 if soft else 255, call["labels"]
+    )
+    results = []
+    for labels, weight in ((call["labels"], (~dropped).float()), (ignoring, None)):
+        loss = pixel_prototype_contrast(
+            features, labels, call["prototypes"], pixel_weight=weight, backend=backend
+        )
+        results.append((loss, *gradients(loss, features)))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+    assert (results[0][1].movedim(1, -1)[dropped] == 0).all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("soft", [False, True])
 def test_a_pixel_without_mass_may_have_any_weight(soft: bool, backend: str) -> None:
     """Confidences of unreadable pixels are NaN, and a class without pixels has weight 1 / 0."""
     labels = torch.tensor([[1.0, 0.0], [0.0, 0.0]]) if soft else torch.tensor([0, 255])
