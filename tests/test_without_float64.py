@@ -127,7 +127,9 @@ def test_there_and_back(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     back = moved(module)
     for name, value in home.items():
         assert back[name].dtype == value.dtype
-        torch.testing.assert_close(back[name], value)
+        # A sum that waits in float64 is narrowed on the way; all else comes back to the bit.
+        waiting = "pending_" in name and value.dtype == torch.float64
+        torch.testing.assert_close(back[name], value, **({} if waiting else {"rtol": 0, "atol": 0}))
 
 
 def test_a_widened_module_goes_there(narrow: pytest.MonkeyPatch) -> None:
