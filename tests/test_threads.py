@@ -53,7 +53,12 @@ def same(one: list[Tensor], other: list[Tensor]) -> bool:
 
 @pytest.mark.parametrize("backend", ["eager"])
 @pytest.mark.parametrize(
-    ("name", "channels"), [*((name, CHANNELS) for name in [*NAMES, *PLAIN]), ("mean", 1152)]
+    ("name", "channels"),
+    [
+        *((name, CHANNELS) for name in [*NAMES, *PLAIN]),
+        ("mean", 1152),
+        pytest.param("upsampled volume", CHANNELS, marks=pytest.mark.slow),
+    ],
 )
 def test_values_and_gradients(name: str, channels: int, backend: str) -> None:
     with pc.default_backend(backend):
