@@ -64,7 +64,8 @@ class SourceStage:
     iterations: int = 20000
     # images per step, over all ranks and accumulated parts; own
     batch_size: int = 2
-    # times class frequency to the minus this, at most 10, in every cross-entropy; 0: all alike
+    # class frequency to the minus this, at most 10 times the least, is the weight of a pixel in
+    # cross-entropy on source labels and static ones, and in no other; 0: all alike
     class_weight_power: float = 0.0
     crops: Crops = field(default_factory=Crops)
     optimiser: Optimiser = field(default_factory=Optimiser)
