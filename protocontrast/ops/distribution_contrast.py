@@ -21,10 +21,9 @@ def _naive(call: DistributionCall) -> tuple[Tensor, Tensor]:
 
 
 def _triton() -> Implementation:
-    from protocontrast.kernels import distribution_contrast as forward
-    from protocontrast.kernels import distribution_contrast_backward as backward
+    from protocontrast.kernels import distribution_contrast as kernels
 
-    return Implementation(forward.distribution_contrast, backward.distribution_contrast_backward)
+    return named(kernels, "distribution_contrast")
 
 
 OPERATOR = Operator(
