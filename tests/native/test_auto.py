@@ -1,12 +1,11 @@
 """ "auto" takes C for tensors of a CPU where C serves the call, and eager for the rest."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 import protocontrast as pc
 from protocontrast.native import OPERATORS, build, library
@@ -15,7 +14,7 @@ from protocontrast.ops.backend import choose
 from tests import test_compile as compiling
 from tests import test_gold_facts_transfer as facts
 from tests import test_odd_calls as odd
-from tests.differentiable import CALLS, ONE_OF_EACH, READS_PROTOTYPES, scene
+from tests.differentiable import CALLS, ONE_OF_EACH, leaves_of, outcome, scene
 from tests.native.variants import EVERY
 
 FEATURES, LABELS, PROTOTYPES = scene(torch.float32)
@@ -46,22 +45,13 @@ def test_without_a_library(operator: str) -> None:
     assert choose("auto", operator, FEATURES) == "eager"
 
 
-def results(call: Callable[..., Tensor], reads_prototypes: bool) -> list[Tensor]:
-    """A value and its gradients."""
-    leaves = [FEATURES.clone().requires_grad_()]
-    prototypes = PROTOTYPES.clone().requires_grad_(reads_prototypes)
-    value = call(leaves[0], LABELS, prototypes)
-    leaves += [prototypes] * reads_prototypes
-    return [value.detach(), *torch.autograd.grad(value.sum(), leaves)]
-
-
 @pytest.mark.parametrize("name", CALLS)
 def test_bits_are_those_of_the_backend_that_is_meant(name: str) -> None:
-    in_eager = "distribution" in name
-    found, expected = [results(CALLS[name], name in READS_PROTOTYPES)], []
-    with pc.default_backend("eager" if in_eager else "native"):
-        expected = results(CALLS[name], name in READS_PROTOTYPES)
-    assert all(torch.equal(*pair) for pair in zip(found[0], expected, strict=True))
+    given = CALLS[name], scene(torch.float32), leaves_of(name)
+    found = outcome(*given)
+    with pc.default_backend("eager" if "distribution" in name else "native"):
+        expected = outcome(*given)
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH)
