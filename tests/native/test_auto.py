@@ -1,14 +1,12 @@
 """ "auto" takes C for tensors of a CPU where C serves the call, and eager for the rest."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 import protocontrast as pc
-from protocontrast.native import OPERATORS, build, library
+from protocontrast.native import OPERATORS
 from protocontrast.native.calls import SIMILARITIES
 from protocontrast.ops.backend import choose
 from tests import test_compile as compiling
@@ -21,14 +19,6 @@ FEATURES, LABELS, PROTOTYPES = scene(torch.float32)
 IN_EAGER_ALONE = ["class_statistics", "distribution_contrast"]
 
 
-@pytest.fixture
-def no_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(library, "PATH", tmp_path / build.LIBRARY)
-    library.loaded.cache_clear()
-    yield
-    library.loaded.cache_clear()
-
-
 @pytest.mark.parametrize("operator", [*OPERATORS, *IN_EAGER_ALONE])
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 def test_what_is_written_in_c(operator: str, similarity: str) -> None:
@@ -39,7 +29,7 @@ def test_what_is_written_in_c(operator: str, similarity: str) -> None:
         assert choose("auto", operator, FEATURES, similarity) == "eager"
 
 
-@pytest.mark.usefixtures("no_library")
+@pytest.mark.usefixtures("nowhere")
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_without_a_library(operator: str) -> None:
     assert choose("auto", operator, FEATURES) == "eager"
