@@ -200,6 +200,13 @@ class UpsampledCall(NamedTuple):
     align_corners: bool
     label_smoothing: float
 
+    def averaged(self, loss: Tensor, mass: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """The summed loss () over the mass of its pixels (), and its gradient, in place."""
+        empty, mass = mass == 0, torch.where(mass == 0, 1, mass)
+        if self.label_smoothing:  # what is smoothed may count where nothing weighs
+            loss, mass = torch.where(empty, 0, loss), torch.where(empty, torch.inf, mass)
+        return loss / mass, gradient.div_(mass)
+
 
 class StretchCall(NamedTuple):
     """Logits of volumes (B, C, z, h, w) brought to a depth: (M16)."""

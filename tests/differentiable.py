@@ -1,8 +1,8 @@
 """Every differentiable public call on one small scene, for the tests of torch's contracts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -181,3 +181,25 @@ ONE_OF_EACH = [
 ]
 READ_AGAIN = ("target pass",)
 """The first gradient scales what the forward sweep wrote, later ones read the features again."""
+
+
+def leaves_of(name: str) -> list[int]:
+    """Which inputs of a call have a gradient: features, and prototypes where they are read."""
+    return [0, 2] if name in READS_PROTOTYPES else [0]
+
+
+def outcome(
+    call: Callable[..., Tensor], inputs: Sequence[Tensor], wanted: Sequence[int], **settings: Any
+) -> list[Tensor]:
+    """The result, and the gradients of a sum that no two of its elements enter alike."""
+    leaves = [value.detach().clone() for value in inputs]
+    for place in wanted:
+        leaves[place].requires_grad_()
+    result = call(*leaves, **settings)
+    upstream = torch.linspace(
+        0.5, 1.5, result.numel(), dtype=result.dtype, device=result.device
+    ).reshape(result.shape)
+    # As `backward` does it, which is all that a reentrant checkpoint knows.
+    result.backward(upstream)
+    gradients = [leaves[place].grad for place in wanted]
+    return [result.detach(), *(one for one in gradients if one is not None)]

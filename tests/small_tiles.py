@@ -1,7 +1,7 @@
 """Tiles so narrow that tiny tensors span several: the seams between tiles come under test."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from unittest import mock
 
 import torch
 
@@ -11,15 +11,9 @@ NARROWEST = 64
 """Pixels of the narrowest tile."""
 
 
-@contextmanager
-def small_tiles() -> Iterator[None]:
+def small_tiles() -> AbstractContextManager[object]:
     """Every tile as narrow as it gets, `NARROWEST` pixels."""
-    before = tiles.TILE_BYTES
-    tiles.TILE_BYTES = 1
-    try:
-        yield
-    finally:
-        tiles.TILE_BYTES = before
+    return mock.patch.object(tiles, "TILE_BYTES", 1)
 
 
 def count_tiles(shape: tuple[int, int, int]) -> int:

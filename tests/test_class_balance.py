@@ -1,7 +1,6 @@
 """`balance="class"`: each class an equal part of a contrast, (M18)."""
 
 import math
-import re
 from typing import Any
 
 import pytest
@@ -12,7 +11,6 @@ from torch import Tensor
 
 from protocontrast import (
     BiCL,
-    BidirectionalContrastLoss,
     bidirectional_contrast,
     labels_to_grid,
     naive,
@@ -226,19 +224,6 @@ def test_bicl_reads_the_features_of_grid_labels_once(
     loss = bicl(*domains).loss
     monkeypatch.setattr(Similarity, "scores", None)
     assert all(gradient.any() for gradient in torch.autograd.grad(loss, leaves))
-
-
-def test_another_balance_is_refused() -> None:
-    call = call_of(1, (2, 8, 9, 7), (9, 7)) | {"balance": "pair"}
-    makers = {
-        "bidirectional_contrast": lambda: bidirectional_contrast(**call),
-        "BidirectionalContrastLoss": lambda: BidirectionalContrastLoss(3, balance="pair"),
-        "BiCL": lambda: made(balance="pair"),
-    }
-    for name, make in makers.items():
-        text = f"{name}: expected balance to be 'pixel' or 'class', got 'pair'."
-        with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
-            make()
 
 
 @given(st.lists(st.integers(-2, 6), max_size=40), st.integers(1, 5))

@@ -53,15 +53,6 @@ def test_half_of_the_classes_of_each_image(seed: int, classes: int, draw: int) -
         assert all((labels[mask] == c).sum() == (labels == c).sum() for c in pasted)
 
 
-@pytest.mark.parametrize(("shown", "drawn"), [(1, 1), (2, 1), (5, 3), (19, 10)])
-def test_how_many_are_drawn(shown: int, drawn: int) -> None:
-    labels = (torch.arange(40) % shown).reshape(1, 5, 8)
-    images = torch.zeros(1, 1, 5, 8)
-    mix = class_mix(images + 1, labels, images, labels, num_classes=19)
-    assert len(labels[mix.mask].unique()) == drawn
-    assert set(mix.images.unique().tolist()) <= {0.0, 1.0}
-
-
 def test_every_set_is_equally_likely() -> None:
     labels = torch.arange(4).reshape(1, 2, 2)
     images = torch.zeros(1, 1, 2, 2)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import protocontrast as pc
 from protocontrast import checks
-from tests.differentiable import CALLS, ONE_OF_EACH, READS_PROTOTYPES, scene
+from tests.differentiable import CALLS, ONE_OF_EACH, leaves_of, outcome, scene
 
 pytestmark = pytest.mark.usefixtures("eager")
 
@@ -28,18 +28,8 @@ def compiled(function: Callable[..., Any], *, backend: str = "aot_eager", **how:
 
 def both_ways(function: Any, traced: Any, inputs: tuple[Tensor, ...], wanted: list[int]) -> None:
     """Result and wanted gradients agree with and without the compiler."""
-    results, gradients = [], []
-    for call in (function, traced):
-        leaves = [value.detach().clone() for value in inputs]
-        for index in wanted:
-            leaves[index].requires_grad_()
-        result = call(*leaves)
-        upstream = torch.linspace(0.5, 1.5, result.numel(), dtype=result.dtype)
-        result.backward(upstream.reshape(result.shape))
-        results.append(result.detach())
-        gradients.append([leaves[index].grad for index in wanted])
-    torch.testing.assert_close(results[1], results[0])
-    torch.testing.assert_close(gradients[1], gradients[0])
+    found, expected = (outcome(call, inputs, wanted) for call in (traced, function))
+    torch.testing.assert_close(found, expected)
 
 
 # Asked by torch's compiler itself, of what it resumes with.
@@ -71,10 +61,9 @@ def label_maps() -> list[Tensor]:
 )
 def test_forward_and_backward(name: str) -> None:
     features, _, prototypes = scene(torch.float32)
-    wanted = [0, 2] if name in READS_PROTOTYPES else [0]
     traced = compiled(CALLS[name])
     for labels in label_maps():
-        both_ways(CALLS[name], traced, (features, labels, prototypes), wanted)
+        both_ways(CALLS[name], traced, (features, labels, prototypes), leaves_of(name))
     with torch.no_grad():
         quiet = traced(features, label_maps()[0], prototypes)
     torch.testing.assert_close(quiet, CALLS[name](features, label_maps()[0], prototypes))
@@ -84,10 +73,8 @@ def test_forward_and_backward(name: str) -> None:
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 @pytest.mark.parametrize("name", CALLS)
 def test_forward_and_backward_of_every_call(name: str, backend: str) -> None:
-    features, labels, prototypes = scene(torch.float32)
-    wanted = [0, 2] if name in READS_PROTOTYPES else [0]
     traced = compiled(CALLS[name], backend=backend)
-    both_ways(CALLS[name], traced, (features, labels, prototypes), wanted)
+    both_ways(CALLS[name], traced, scene(torch.float32), leaves_of(name))
 
 
 def assert_one_graph_for_all_shapes(name: str) -> None:

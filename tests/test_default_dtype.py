@@ -11,7 +11,7 @@ from torch import Tensor
 
 import protocontrast as pc
 from tests.bad_arguments import calls
-from tests.differentiable import CALLS, scene
+from tests.differentiable import CALLS, leaves_of, outcome, scene
 from tests.stateful import STATES, made, moved
 from tests.test_bad_arguments import tensors
 
@@ -78,11 +78,8 @@ FUNCTIONS: dict[str, Callable[[], Any]] = {
 
 
 def of_each_function(name: str, **settings: Any) -> list[Tensor]:
-    leaves = [value.clone().requires_grad_() for value in (MAPS.flatten(2), ROWS)]
-    result = CALLS[name](leaves[0], LABELS.flatten(1), leaves[1], **settings)
-    upstream = torch.linspace(0.5, 1.5, result.numel(), dtype=result.dtype).reshape(result.shape)
-    gradients = torch.autograd.grad(result, leaves, upstream, allow_unused=True)
-    return [result, *(one for one in gradients if one is not None)]
+    inputs = MAPS.flatten(2), LABELS.flatten(1), ROWS
+    return outcome(CALLS[name], inputs, leaves_of(name), **settings)
 
 
 def picked_queue() -> tuple[torch.nn.Module, list[Tensor]]:

@@ -92,37 +92,31 @@ def test_everything_but_the_kernels_works_without_triton() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
-CALLED = (
-    *("pixel_prototype_contrast", "prototype_logits", "class_prototypes", "transfer_labels"),
-    *("pair_contrast", "distribution_contrast", "upsampled_cross_entropy"),
+NOWHERE = {
+    True: "that runs where the features are, got 'triton' for features on cpu. Hint: "
+    'backend="auto" takes the fastest implementation there is. '
+    "TRITON_INTERPRET=1 before the import runs kernels on CPU, slowly.",
+    False: "that is installed, got 'triton'. Hint: install triton (Linux: pip install triton), "
+    'or backend="auto" takes the fastest implementation there is.',
+}
+
+
+@pytest.mark.parametrize("available", NOWHERE)
+@pytest.mark.parametrize(
+    "function",
+    [
+        *("pixel_prototype_contrast", "prototype_logits", "class_prototypes", "transfer_labels"),
+        *("pair_contrast", "distribution_contrast", "upsampled_cross_entropy"),
+    ],
 )
-
-
-def called(function: str) -> None:
-    call = calls()[function]
-    call.function(**call.arguments, backend="triton")
-
-
-@pytest.mark.parametrize("function", CALLED)
-def test_kernels_on_cpu_tensors(function: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "AVAILABLE", True)
+def test_kernels_on_cpu_tensors_and_without_triton(
+    function: str, available: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "AVAILABLE", available)
     assert not kernels.INTERPRETED
-    text = (
-        f"{function}: expected backend that runs where the features are, got 'triton' for "
-        'features on cpu. Hint: backend="auto" takes the fastest implementation there is. '
-        "TRITON_INTERPRET=1 before the import runs kernels on CPU, slowly."
-    )
-    assert_raises(ValueError, text, lambda: called(function))
-
-
-@pytest.mark.parametrize("function", CALLED)
-def test_triton_is_missing(function: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "AVAILABLE", False)
-    text = (
-        f"{function}: expected backend that is installed, got 'triton'. Hint: install triton "
-        '(Linux: pip install triton), or backend="auto" takes the fastest implementation there is.'
-    )
-    assert_raises(ValueError, text, lambda: called(function))
+    call, text = calls()[function], f"{function}: expected backend {NOWHERE[available]}"
+    given = {**call.arguments, "backend": "triton"}
+    assert_raises(ValueError, text, lambda: call.function(**given))
 
 
 class _OnGpu:

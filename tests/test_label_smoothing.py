@@ -1,24 +1,16 @@
 """`label_smoothing`: the numbers of torch's cross-entropy, and of the specification."""
 
-from typing import Any
-
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 import protocontrast as pc
-from tests.differentiable import scene, soft_labels
+from tests.differentiable import outcome, scene, soft_labels
 from tests.strategies import ContrastCase
 
 BACKENDS = ["eager", "naive"]
 SHARE = torch.tensor([0.0, 1.5, 0.25], dtype=torch.float64)
-
-
-def both(call: Any, leaves: tuple[Tensor, ...]) -> list[Tensor]:
-    value = call(*leaves)
-    upstream = torch.linspace(0.5, 1.5, value.numel(), dtype=value.dtype).reshape(value.shape)
-    return [value.detach(), *torch.autograd.grad(value, leaves, upstream)]
 
 
 def dots(features: Tensor, prototypes: Tensor) -> Tensor:
@@ -33,19 +25,18 @@ def test_it_is_that_of_torch(
     smoothing: float, reduction: str, weight: Tensor | None, backend: str
 ) -> None:
     features, labels, prototypes = scene()
-    leaves = features.requires_grad_(), prototypes.requires_grad_()
     how = {"label_smoothing": smoothing, "reduction": reduction, "ignore_index": 255}
     if reduction == "none of probabilities":
         labels = soft_labels(labels.clamp(max=2)).softmax(dim=1)
         how = {"label_smoothing": smoothing, "reduction": "none"}
-    ours = both(
+    calls = (
         lambda f, p: pc.pixel_prototype_contrast(
             f, labels, p, similarity="dot", temperature=1.0, class_weight=weight,
             backend=backend, **how,
         ),
-        leaves,
+        lambda f, p: F.cross_entropy(dots(f, p), labels, weight, **how),
     )  # fmt: skip
-    theirs = both(lambda f, p: F.cross_entropy(dots(f, p), labels, weight, **how), leaves)
+    ours, theirs = (outcome(call, (features, prototypes), [0, 1]) for call in calls)
     torch.testing.assert_close(ours, theirs)
 
 

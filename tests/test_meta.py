@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_map_only
 
 import protocontrast as pc
 from tests.bad_arguments import calls
-from tests.differentiable import CALLS, READS_PROTOTYPES, scene
+from tests.differentiable import CALLS, leaves_of, outcome, scene
 from tests.test_bad_arguments import tensors
 
 MAPS = scene(torch.float32).features.reshape(2, 4, 3, 2)
@@ -25,14 +25,7 @@ def described(values: Any) -> list[tuple[torch.Size, torch.dtype]]:
 
 
 def with_gradients(name: str, inputs: tuple[Tensor, ...], **settings: Any) -> list[Tensor]:
-    features, labels, prototypes = inputs
-    leaves = [features.detach().clone().requires_grad_()]
-    if name in READS_PROTOTYPES:
-        leaves.append(prototypes.detach().clone().requires_grad_())
-    result = CALLS[name](
-        leaves[0], labels, leaves[-1] if len(leaves) > 1 else prototypes, **settings
-    )
-    return [result, *torch.autograd.grad(result.sum(), leaves)]
+    return outcome(CALLS[name], inputs, leaves_of(name), **settings)
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -12,7 +12,7 @@ import protocontrast as pc
 from protocontrast import eager
 from protocontrast.calls import ContrastCall, TransferCall
 from tests.bicl_steps import batch, made, run
-from tests.differentiable import scene
+from tests.differentiable import outcome, scene
 from tests.sentences import assert_raises
 from tests.tempered import CALLS
 
@@ -28,10 +28,7 @@ def no_leftovers() -> Any:
 
 def gradients(call: Any, temperature: object, dtype: torch.dtype = torch.float32) -> list[Tensor]:
     """Value and gradient of the features."""
-    features, labels, prototypes = scene(dtype)
-    leaf = features.clone().requires_grad_()
-    value = call(leaf, labels, prototypes, temperature)
-    return [value.detach(), *torch.autograd.grad(value.sum(), leaf)]
+    return outcome(lambda f, y, p: call(f, y, p, temperature), scene(dtype), [0])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
@@ -101,12 +98,15 @@ AWAITED = ["contrast", "dot", "logits", "pairs", "distribution", "spread"]
 def test_backward_takes_the_temperature_of_forward(name: str, compiled: bool) -> None:
     call = CALLS[name]
     traced = torch.compile(call, fullgraph=True, backend="aot_eager") if compiled else call
-    features, labels, prototypes = scene(torch.float32)
-    leaf, temperature = features.requires_grad_(), torch.tensor(0.3)
-    expected = gradients(call, 0.3)[1]
-    value = traced(leaf, labels, prototypes, temperature)
-    temperature.fill_(5.0)
-    torch.testing.assert_close(torch.autograd.grad(value.sum(), leaf)[0], expected)
+    temperature = torch.tensor(0.3)
+
+    def changing(*inputs: Tensor) -> Tensor:
+        value = traced(*inputs, temperature)
+        temperature.fill_(5.0)
+        return value
+
+    found = outcome(changing, scene(torch.float32), [0])
+    torch.testing.assert_close(found, gradients(call, 0.3))
 
 
 def test_a_transform_around_it() -> None:

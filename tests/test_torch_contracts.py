@@ -1,5 +1,6 @@
 """What torch asks of a differentiable function: right gradients, untouched inputs, every mode."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -8,26 +9,14 @@ from torch import Tensor
 from torch.autograd import gradcheck
 from torch.utils.checkpoint import checkpoint
 
-from tests.differentiable import (
-    CALLS,
-    READ_AGAIN,
-    READS_PROTOTYPES,
-    scene,
-)
+from tests.differentiable import CALLS, READ_AGAIN, READS_PROTOTYPES, leaves_of, outcome, scene
 
 pytestmark = pytest.mark.usefixtures("eager")
 
 
-def gradients(name: str, *inputs: Tensor) -> tuple[Tensor, ...]:
-    """Result and gradients of features and, where read, of prototypes, from a fixed upstream."""
-    features, labels, prototypes = inputs
-    features = features.detach().clone().requires_grad_()
-    prototypes = prototypes.detach().clone().requires_grad_(name in READS_PROTOTYPES)
-    result = CALLS[name](features, labels, prototypes)
-    upstream = torch.linspace(0.5, 1.5, result.numel(), dtype=result.dtype)
-    result.backward(upstream.reshape(result.shape))
-    grads = [features.grad, prototypes.grad]
-    return result.detach(), *[grad for grad in grads if grad is not None]
+def gradients(name: str, *inputs: Tensor) -> list[Tensor]:
+    """Result and gradients of whatever is read."""
+    return outcome(CALLS[name], inputs, leaves_of(name))
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -46,24 +35,18 @@ def test_gradcheck(name: str) -> None:
 @pytest.mark.parametrize("reentrant", [False, True])
 @pytest.mark.parametrize("name", CALLS)
 def test_checkpointing(name: str, reentrant: bool) -> None:
-    features, labels, prototypes = scene(torch.float32)
-    expected = gradients(name, features, labels, prototypes)
-    features.requires_grad_()
-    prototypes.requires_grad_(name in READS_PROTOTYPES)
-    result = checkpoint(CALLS[name], features, labels, prototypes, use_reentrant=reentrant)
-    upstream = torch.linspace(0.5, 1.5, result.numel()).reshape(result.shape)
-    result.backward(upstream)
-    got = [result.detach(), features.grad]
-    if name in READS_PROTOTYPES:
-        got.append(prototypes.grad)
+    inputs = scene(torch.float32)
+    expected = gradients(name, *inputs)
+    again = partial(checkpoint, CALLS[name], use_reentrant=reentrant)
+    got = outcome(again, inputs, leaves_of(name))
     # Reentrant checkpoints take the value without autograd, where the sweep sums in another order.
     torch.testing.assert_close(got, expected)
 
 
 @pytest.mark.parametrize("name", CALLS)
 def test_saved_tensor_hooks(name: str) -> None:
-    features, labels, prototypes = scene(torch.float32)
-    expected = gradients(name, features, labels, prototypes)
+    inputs = scene(torch.float32)
+    expected = gradients(name, *inputs)
     packed: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = {}
 
     def pack(value: Tensor) -> tuple[Any, ...]:
@@ -74,7 +57,7 @@ def test_saved_tensor_hooks(name: str) -> None:
         return place
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda place: packed[place][1]):
-        got = gradients(name, features, labels, prototypes)
+        got = gradients(name, *inputs)
     assert packed
     assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
 

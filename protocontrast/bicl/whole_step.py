@@ -9,8 +9,8 @@ from torch import distributed as dist
 from protocontrast.bank.moments import Moments
 from protocontrast.bicl.labels import GridLabels
 from protocontrast.calls import Domain, StepCall
-from protocontrast.functional.bicl_step import bicl_step, is_served
 from protocontrast.functional.maps import WHOLE_CLASS
+from protocontrast.functional.target_pass import bicl_step, is_served
 
 if TYPE_CHECKING:
     from protocontrast.bicl.module import BiCL

@@ -4,7 +4,14 @@ import torch
 from torch import Tensor
 
 from protocontrast.calls import accumulation_dtype
-from protocontrast.checks import check_device, check_floating, check_integer, check_tensor, sentence
+from protocontrast.checks import (
+    LABEL_DTYPES,
+    check_device,
+    check_floating,
+    check_integer,
+    check_tensor,
+    sentence,
+)
 from protocontrast.functional import hints
 
 
@@ -43,7 +50,8 @@ def check_classes(argument: str, labels: Tensor, axes: int, num_classes: int | N
     if labels.is_floating_point():
         hint = hints.label_map(argument, tuple(labels.shape), axes, num_classes)
         raise TypeError(sentence(argument, "of an integer dtype", labels.dtype, hint))
-    check_integer(argument, labels)
+    if labels.dtype not in LABEL_DTYPES:
+        check_integer(argument, labels)
 
 
 def check_label_map(argument: str, labels: Tensor, features: Tensor, num_classes: int) -> None:

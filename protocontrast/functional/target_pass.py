@@ -1,6 +1,7 @@
 """The target's part of a BiCL step in one read of its features: `pass_over`.
 
 Not among the public functions: it is what `BiCL` makes of four of them, and serves nothing else.
+Beside it stands `bicl_step`, the whole step where kernels serve it.
 """
 
 from typing import NamedTuple
@@ -12,7 +13,10 @@ from protocontrast.calls import TargetPassCall
 from protocontrast.functional.class_prototypes import ClassPrototypes
 from protocontrast.functional.settings import Backend
 from protocontrast.ops.backend import choose
+from protocontrast.ops.bicl_step import bicl_step, is_served
 from protocontrast.ops.target_pass import target_pass as operator
+
+__all__ = ["TargetPass", "bicl_step", "is_served", "pass_over"]
 
 
 class TargetPass(NamedTuple):

@@ -1,6 +1,8 @@
 """The structs of `sources/call.h`, and tensors as C reads them: address, strides, dtype."""
 
 import ctypes
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,40 +35,33 @@ NONE = Array()
 """Of a tensor that is not there; a struct that it is put into gets a copy."""
 
 
+def _all(kind: Any, *names: str) -> list[tuple[str, Any]]:
+    return [(name, kind) for name in names]
+
+
+_integers, _numbers = partial(_all, ctypes.c_int64), partial(_all, ctypes.c_double)
+_arrays, _pointers = partial(_all, Array), partial(_all, ctypes.c_void_p)
+
+
 class Machine(ctypes.Structure):
     """What every operator is told first."""
 
-    _fields_ = [
-        ("variant", ctypes.c_int64),
-        ("threads", ctypes.c_int64),
-        ("wide", ctypes.c_int64),
-    ]
+    _fields_ = _integers("variant", "threads", "wide")
 
 
-def _integers(*names: str) -> list[tuple[str, type]]:
-    return [(name, ctypes.c_int64) for name in names]
+class Call(ctypes.Structure):
+    """What the calls of all operators begin with."""
 
-
-def _arrays(*names: str) -> list[tuple[str, type]]:
-    return [(name, Array) for name in names]
-
-
-def _pointers(*names: str) -> list[tuple[str, type]]:
-    return [(name, ctypes.c_void_p) for name in names]
-
-
-def _numbers(*names: str) -> list[tuple[str, type]]:
-    return [(name, ctypes.c_double) for name in names]
+    _fields_ = [("machine", Machine)]
 
 
 SIZES = ("images", "channels", "pixels", "classes")
 
 
-class Contrast(ctypes.Structure):
+class Contrast(Call):
     """`struct contrast_call`."""
 
     _fields_ = [
-        ("machine", Machine),
         *_integers(*SIZES),
         *_arrays("features", "labels", "prototypes", "present", "class_weight", "pixel_weight"),
         *_arrays("grad_output", "gradient", "to_prototypes"),
@@ -76,11 +71,10 @@ class Contrast(ctypes.Structure):
     ]
 
 
-class ClassSums(ctypes.Structure):
+class ClassSums(Call):
     """`struct class_sums_call`."""
 
     _fields_ = [
-        ("machine", Machine),
         *_integers(*SIZES),
         *_arrays("features", "labels", "pixel_weight"),
         *_pointers("sums", "counts"),
@@ -88,22 +82,20 @@ class ClassSums(ctypes.Structure):
     ]
 
 
-class ClassSumsBackward(ctypes.Structure):
+class ClassSumsBackward(Call):
     """`struct class_sums_backward_call`."""
 
     _fields_ = [
-        ("machine", Machine),
         *_integers(*SIZES, "groups"),
         *_arrays("features", "labels", "pixel_weight", "grad_output", "gradient"),
         *_integers("normalize", "ignore_index"),
     ]
 
 
-class Transfer(ctypes.Structure):
+class Transfer(Call):
     """`struct transfer_call`."""
 
     _fields_ = [
-        ("machine", Machine),
         *_integers(*SIZES),
         *_arrays("features", "prototypes", "present", "class_threshold"),
         *_pointers("labels", "values"),
@@ -112,11 +104,10 @@ class Transfer(ctypes.Structure):
     ]
 
 
-class TargetPass(ctypes.Structure):
+class TargetPass(Call):
     """`struct target_pass_call`."""
 
     _fields_ = [
-        ("machine", Machine),
         *_integers(*SIZES),
         *_arrays("features", "given", "targets", "filling", "prototypes", "nearest", "present"),
         *_arrays("counted", "gradient"),
@@ -137,11 +128,10 @@ class Domain(ctypes.Structure):
     ]
 
 
-class Bidirectional(ctypes.Structure):
+class Bidirectional(Call):
     """`struct bidirectional_call`."""
 
     _fields_ = [
-        ("machine", Machine),
         *_integers("channels", "classes"),
         ("domains", Domain * 2),
         ("soft", ctypes.c_int64 * 2),
@@ -150,11 +140,10 @@ class Bidirectional(ctypes.Structure):
     ]
 
 
-class Rescale(ctypes.Structure):
+class Rescale(Call):
     """`struct rescale_call`."""
 
     _fields_ = [
-        ("machine", Machine),
         *_integers(*SIZES, "groups"),
         *_arrays("gradient", "labels", "factors", "rows"),
         *_integers("ignore_index"),
@@ -162,11 +151,10 @@ class Rescale(ctypes.Structure):
     ]
 
 
-class UpsampledCrossEntropy(ctypes.Structure):
+class UpsampledCrossEntropy(Call):
     """`struct upsampled_cross_entropy_call`."""
 
     _fields_ = [
-        ("machine", Machine),
         *_integers("images", "classes", "height", "width", "out_height", "out_width"),
         *_arrays("logits", "labels", "class_weight", "grad_output", "gradient"),
         *_integers("logits_row", "gradient_row"),
@@ -180,11 +168,10 @@ SIMILARITIES = ("cosine", "dot", "euclidean")
 """As `enum similarity` counts them."""
 
 
-class Logits(ctypes.Structure):
+class Logits(Call):
     """`struct logits_call`."""
 
     _fields_ = [
-        ("machine", Machine),
         *_integers(*SIZES),
         *_arrays("features", "prototypes", "present", "grad_output", "gradient", "to_prototypes"),
         *_pointers("logits"),
@@ -193,11 +180,10 @@ class Logits(ctypes.Structure):
     ]
 
 
-class PairContrast(ctypes.Structure):
+class PairContrast(Call):
     """`struct pair_contrast_call`."""
 
     _fields_ = [
-        ("machine", Machine),
         *_integers("anchors_given", "keys_given", "channels"),
         *_arrays("anchors", "anchor_labels", "keys", "positive_labels", "negative_labels"),
         *_arrays("anchor_weight", "statistics", "to_anchors", "to_keys"),
@@ -207,29 +193,14 @@ class PairContrast(ctypes.Structure):
     ]
 
 
-class Labels(ctypes.Structure):
+class Labels(Call):
     """`struct labels_call`."""
 
     _fields_ = [
-        ("machine", Machine),
         ("sizes", ctypes.c_int64 * 3),
         ("labels", Array),
         *_integers("classes", "ignore_index"),
     ]
-
-
-Call = (
-    Contrast
-    | ClassSums
-    | ClassSumsBackward
-    | Transfer
-    | TargetPass
-    | Bidirectional
-    | Rescale
-    | UpsampledCrossEntropy
-    | Logits
-    | PairContrast
-)
 
 
 def arrays(*tensors: Tensor | None) -> list[Array]:

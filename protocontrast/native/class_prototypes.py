@@ -15,7 +15,7 @@ def class_sums(call: ClassSumsCall) -> tuple[Tensor, Tensor]:
     """Sums (G, C, D) and counts (G, C) with G = B per image, else 1."""
     features, labels, pixel_weight, num_classes, normalize, per_image, ignore_index = call
     given = arrays(features, labels, pixel_weight)
-    images, channels, pixels = features.shape
+    images, channels, _ = features.shape
     groups = images if per_image else 1
     dtype = accumulation_dtype(features)
     sums = features.new_zeros(groups, num_classes, channels, dtype=dtype)
@@ -24,9 +24,7 @@ def class_sums(call: ClassSumsCall) -> tuple[Tensor, Tensor]:
         "class_sums",
         ClassSums(
             machine(features.dtype == torch.float64),
-            images,
-            channels,
-            pixels,
+            *features.shape,
             num_classes,
             *given,
             sums.data_ptr(),
@@ -46,17 +44,13 @@ def class_sums_backward(
     features, labels, pixel_weight, num_classes, normalize, _, ignore_index = call
     gradient = torch.empty_like(features)
     given = arrays(features, labels, pixel_weight, grad_output, gradient)
-    images, channels, pixels = features.shape
-    groups = grad_output.shape[0]
     run(
         "class_sums_backward",
         ClassSumsBackward(
             machine(features.dtype == torch.float64),
-            images,
-            channels,
-            pixels,
+            *features.shape,
             num_classes,
-            groups,
+            grad_output.shape[0],
             *given,
             normalize,
             ignore_index,

@@ -28,14 +28,11 @@ def _sweep(
         *(features, labels, call.prototypes, call.present),
         *(call.class_weight, call.pixel_weight, grad_output, *gradients),
     )
-    images, channels, count = features.shape
     run(
         "contrast",
         Contrast(
             machine(features.dtype == torch.float64),
-            images,
-            channels,
-            count,
+            *features.shape,
             call.prototypes.shape[0],
             *given,
             *[None if one is None else one.data_ptr() for one in (*pixels, total)],

@@ -19,15 +19,12 @@ def rescale(
 
     `factors` are (C + 1,), the last one of pixels without a class; rows are (G, C, D), G = B or 1.
     """
-    images, channels, pixels = gradient.shape
     given = arrays(gradient, labels, factors, rows)
     run(
         "rescale",
         Rescale(
             machine(gradient.dtype == torch.float64),
-            images,
-            channels,
-            pixels,
+            *gradient.shape,
             factors.shape[0] - 1,
             1 if rows is None else rows.shape[0],
             *given,

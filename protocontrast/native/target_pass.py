@@ -39,9 +39,7 @@ def target_pass(call: TargetPassCall) -> tuple[Tensor, ...]:
         "target_pass",
         TargetPass(
             machine(features.dtype == torch.float64),
-            images,
-            channels,
-            pixels,
+            *features.shape,
             classes,
             *given,
             *map(Tensor.data_ptr, (losses, sums, counts, labels, values, lse)),

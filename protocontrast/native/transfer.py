@@ -15,17 +15,15 @@ def transfer(call: TransferCall) -> tuple[Tensor, Tensor]:
     """Labels (B, P) int64 and the measure's value (B, P)."""
     features, prototypes = call.features, call.prototypes
     given = arrays(features, prototypes, call.present, call.class_threshold)
-    images, channels, pixels = features.shape
-    labels = features.new_empty((images, pixels), dtype=torch.int64)
-    values = features.new_empty((images, pixels), dtype=accumulation_dtype(features))
+    shape = features.shape[0], features.shape[2]
+    labels = features.new_empty(shape, dtype=torch.int64)
+    values = features.new_empty(shape, dtype=accumulation_dtype(features))
     confidence = call.measure == "confidence"
     run(
         "transfer",
         Transfer(
             machine(features.dtype == torch.float64),
-            images,
-            channels,
-            pixels,
+            *features.shape,
             prototypes.shape[0],
             *given,
             labels.data_ptr(),

@@ -66,10 +66,4 @@ def upsampled_cross_entropy_with_gradient(
     """The summed or averaged loss () and its gradient, which stays in the accumulation dtype."""
     gradient = torch.zeros_like(call.logits, dtype=accumulation_dtype(call.logits))
     loss, mass = _sweep(call, gradient=gradient).unbind()
-    if not mean:
-        return loss.clone(), gradient
-    # What is smoothed may count where nothing weighs.
-    empty, mass = mass == 0, torch.where(mass == 0, 1, mass)
-    if call.label_smoothing:
-        loss, mass = torch.where(empty, 0, loss), torch.where(empty, torch.inf, mass)
-    return loss / mass, gradient.div_(mass)
+    return call.averaged(loss, mass, gradient) if mean else (loss.clone(), gradient)

@@ -7,15 +7,11 @@ from protocontrast import naive
 from protocontrast.calls import ClassSquaresCall, ClassSumsCall, accumulation_dtype
 from protocontrast.eager import class_prototypes as eager_class_prototypes
 from protocontrast.native import class_prototypes as native_class_prototypes
-from protocontrast.ops.labels import checked_labels, refuse_on_host
+from protocontrast.ops.labels import checked_labels, class_labels
 from protocontrast.ops.operator import Implementation, Operator, named
 from protocontrast.ops.rows import images_of, in_rows
 
 FUNCTION = "class_prototypes"
-
-
-def _check(call: ClassSumsCall) -> None:
-    refuse_on_host(FUNCTION, call.labels, call.num_classes, call.ignore_index)
 
 
 def _empty(call: ClassSumsCall) -> list[Tensor]:
@@ -50,7 +46,7 @@ OPERATOR = Operator(
     "class_sums", ClassSumsCall, _empty, naive=_naive, triton=_triton,
     eager=named(eager_class_prototypes, "class_sums"),
     native=named(native_class_prototypes, "class_sums"),
-    check=_check, results=2, differentiable=["features"],
+    check=class_labels(FUNCTION, "num_classes"), results=2, differentiable=["features"],
 )  # fmt: skip
 
 
@@ -58,10 +54,6 @@ def class_sums(call: ClassSumsCall, backend: str) -> tuple[Tensor, Tensor]:
     """Sums (G, C, D) and counts (G, C); G = B per image, else 1."""
     sums, counts = OPERATOR(call, backend)
     return sums, counts
-
-
-def _check_squares(call: ClassSquaresCall) -> None:
-    refuse_on_host("class_statistics", call.labels, call.means.shape[1], call.ignore_index)
 
 
 def _empty_squares(call: ClassSquaresCall) -> list[Tensor]:
@@ -80,7 +72,8 @@ def _naive_squares(call: ClassSquaresCall) -> Tensor:
 
 SQUARES = Operator(
     "class_squares", ClassSquaresCall, _empty_squares, naive=_naive_squares,
-    eager=named(eager_class_prototypes, "class_squares"), check=_check_squares,
+    eager=named(eager_class_prototypes, "class_squares"),
+    check=class_labels("class_statistics", "means", axis=1),
 )  # fmt: skip
 
 

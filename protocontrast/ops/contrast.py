@@ -13,15 +13,10 @@ from protocontrast.ops.labels import class_labels
 from protocontrast.ops.masses import learnt_contrast, smoothed
 from protocontrast.ops.operator import Implementation, Operator, empty_pixels, named
 from protocontrast.ops.reduction import reduced
-from protocontrast.ops.rows import in_rows, per_image
+from protocontrast.ops.rows import by_rows
 
 FUNCTION = "pixel_prototype_contrast"
-
-
-def _naive(call: ContrastCall, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
-    rows = in_rows(call, FUNCTION, call.prototypes.shape[0])
-    loss, weight = naive.pixel_prototype_contrast(rows, label_smoothing)
-    return per_image(loss, call.features), per_image(weight, call.features)
+SPECIFICATION = by_rows(naive.pixel_prototype_contrast, FUNCTION)
 
 
 def _triton() -> Implementation:
@@ -33,7 +28,7 @@ def _triton() -> Implementation:
 
 OPERATOR = Operator(
     "contrast", ContrastCall, lambda call: [empty_pixels(call.features) for _ in range(3)],
-    naive=_naive, triton=_triton,
+    naive=SPECIFICATION, triton=_triton,
     eager=named(eager_contrast, "contrast"),
     native=named(native_contrast, "contrast"),
     check=class_labels(FUNCTION, "prototypes"), results=3, saved=[2], annealed=True,
@@ -48,7 +43,7 @@ def contrast(
     """The loss: (B, P) for "none", else () with 0 where no pixel is valid."""
     if label_smoothing and backend == "naive":
         with full_precision(call.features):
-            loss, weight = _naive(OPERATOR.snapshot(call), label_smoothing)
+            loss, weight = SPECIFICATION(OPERATOR.snapshot(call), label_smoothing)
         if reduction == "mean":
             loss = torch.where(weight.sum() == 0, 0, loss)
         return reduced(loss, weight, reduction)

@@ -9,28 +9,21 @@ from protocontrast.eager import distribution_contrast as eager_distribution
 from protocontrast.ops.gradient import private_copy, private_temperature
 from protocontrast.ops.labels import class_labels
 from protocontrast.ops.operator import Implementation, Operator, empty_pixels, named
-from protocontrast.ops.rows import in_rows, per_image
+from protocontrast.ops.rows import by_rows
 
 FUNCTION = "distribution_contrast"
 
 
-def _naive(call: DistributionCall) -> tuple[Tensor, Tensor]:
-    rows = in_rows(call, FUNCTION, call.prototypes.shape[0])
-    loss, weight = naive.distribution_contrast(rows)
-    return per_image(loss, call.features), per_image(weight, call.features)
-
-
 def _triton() -> Implementation:
-    from protocontrast.kernels import distribution_contrast as forward
-    from protocontrast.kernels import distribution_contrast_backward as backward
+    from protocontrast.kernels import distribution_contrast as kernels
 
-    return Implementation(forward.distribution_contrast, backward.distribution_contrast_backward)
+    return named(kernels, "distribution_contrast")
 
 
 OPERATOR = Operator(
     "distribution_contrast", DistributionCall,
     lambda call: [empty_pixels(call.features) for _ in range(3)],
-    naive=_naive, triton=_triton,
+    naive=by_rows(naive.distribution_contrast, FUNCTION), triton=_triton,
     eager=named(eager_distribution, "distribution_contrast"),
     check=class_labels(FUNCTION, "prototypes"), results=3, saved=[2],
     differentiable=["features", "prototypes", "variance"],

@@ -46,11 +46,16 @@ def refuse_on_host(function: str, labels: Tensor, num_classes: int, ignore_index
         refuse_wrong_values(function, labels, num_classes, ignore_index)
 
 
-def class_labels(function: str, rows: str) -> Callable[[Any], None]:
-    """The check of an operator whose calls have labels, and a row of `rows` for every class."""
+def class_labels(function: str, field: str, axis: int = 0) -> Callable[[Any], None]:
+    """The check of an operator whose calls have labels.
+
+    The `field` is the number of classes, or a tensor with one along its axis for each.
+    """
 
     def check(call: Any) -> None:
-        refuse_on_host(function, call.labels, getattr(call, rows).shape[0], call.ignore_index)
+        given = getattr(call, field)
+        classes = given.shape[axis] if isinstance(given, Tensor) else given
+        refuse_on_host(function, call.labels, classes, call.ignore_index)
 
     return check
 
@@ -75,10 +80,6 @@ def _(labels: Tensor, num_classes: int, ignore_index: int, function: str) -> Ten
     return torch.empty_like(labels)
 
 
-def _check_counts(call: LabelCountsCall) -> None:
-    refuse_on_host("labels_to_grid", call.labels, call.num_classes, call.ignore_index)
-
-
 def _empty_counts(call: LabelCountsCall) -> list[Tensor]:
     shape = call.labels.shape[0], call.num_classes, call.height, call.width
     return [call.labels.new_empty(shape, dtype=torch.float32)]
@@ -86,7 +87,7 @@ def _empty_counts(call: LabelCountsCall) -> list[Tensor]:
 
 COUNTS = Operator(
     "label_counts", LabelCountsCall, _empty_counts,
-    eager=named(eager_grid, "label_counts"), check=_check_counts,
+    eager=named(eager_grid, "label_counts"), check=class_labels("labels_to_grid", "num_classes"),
 )  # fmt: skip
 
 

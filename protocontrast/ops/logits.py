@@ -9,18 +9,13 @@ from protocontrast.eager import logits as eager_logits
 from protocontrast.native import logits as native_logits
 from protocontrast.ops.gradient import private_temperature
 from protocontrast.ops.operator import Implementation, Operator, named
-from protocontrast.ops.rows import in_rows, per_image
+from protocontrast.ops.rows import by_rows
 
 
 def _empty(call: LogitsCall) -> list[Tensor]:
     images, _, pixels = call.features.shape
     shape = images, call.prototypes.shape[0], pixels
     return [call.features.new_empty(shape, dtype=accumulation_dtype(call.features))]
-
-
-def _naive(call: LogitsCall) -> Tensor:
-    rows = in_rows(call, "prototype_logits", call.prototypes.shape[0])
-    return per_image(naive.prototype_logits(rows), call.features)
 
 
 def _triton() -> Implementation:
@@ -30,7 +25,8 @@ def _triton() -> Implementation:
 
 
 OPERATOR = Operator(
-    "logits", LogitsCall, _empty, naive=_naive, triton=_triton,
+    "logits", LogitsCall, _empty,
+    naive=by_rows(naive.prototype_logits, "prototype_logits"), triton=_triton,
     eager=named(eager_logits, "logits"),
     native=named(native_logits, "logits"),
     differentiable=["features", "prototypes"], private=["prototypes", "present"],

@@ -20,10 +20,9 @@ def _empty(call: PairRolesCall) -> list[Tensor]:
 
 
 def _triton() -> Implementation:
-    from protocontrast.kernels import pair_contrast as forward
-    from protocontrast.kernels import pair_contrast_backward as backward
+    from protocontrast.kernels import pair_contrast as kernels
 
-    return Implementation(forward.pair_contrast, backward.pair_contrast_backward)
+    return named(kernels, "pair_contrast")
 
 
 OPERATOR = Operator(

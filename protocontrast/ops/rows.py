@@ -1,5 +1,6 @@
 """Calls with their pixels as rows, which the naive backend reads, and results on the way back."""
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -37,6 +38,21 @@ def in_rows(call: Call, function: str, num_classes: int) -> Call:
             floating = own.is_floating_point()
             changed[name] = own.to(accumulation_dtype(features)) if floating else own
     return call._replace(**changed)  # type: ignore[attr-defined]
+
+
+def by_rows(
+    specification: Callable[..., Any], function: str, rows: str = "prototypes"
+) -> Callable[..., Any]:
+    """What a specification makes of the calls of an operator, with a row of `rows` per class."""
+
+    def results(call: Any, *settings: Any) -> Any:
+        num_classes = getattr(call, rows).shape[0]
+        found = specification(in_rows(call, function, num_classes), *settings)
+        if isinstance(found, Tensor):
+            return per_image(found, call.features)
+        return tuple([per_image(one, call.features) for one in found])
+
+    return results
 
 
 def images_of(call: Call) -> list[Call]:

@@ -8,18 +8,12 @@ from protocontrast.calls import TransferCall
 from protocontrast.eager import transfer as eager_transfer
 from protocontrast.native import transfer as native_transfer
 from protocontrast.ops.operator import Implementation, Operator, empty_pixels, named
-from protocontrast.ops.rows import in_rows, per_image
+from protocontrast.ops.rows import by_rows
 
 
 def _empty(call: TransferCall) -> list[Tensor]:
     measure = empty_pixels(call.features)
     return [torch.empty_like(measure, dtype=torch.int64), measure]
-
-
-def _naive(call: TransferCall) -> tuple[Tensor, Tensor]:
-    rows = in_rows(call, "transfer_labels", call.prototypes.shape[0])
-    labels, measure = naive.transfer_labels(rows)
-    return per_image(labels, call.features), per_image(measure, call.features)
 
 
 def _triton() -> Implementation:
@@ -29,7 +23,8 @@ def _triton() -> Implementation:
 
 
 OPERATOR = Operator(
-    "transfer", TransferCall, _empty, naive=_naive, triton=_triton,
+    "transfer", TransferCall, _empty,
+    naive=by_rows(naive.transfer_labels, "transfer_labels"), triton=_triton,
     eager=named(eager_transfer, "transfer"),
     native=named(native_transfer, "transfer"), results=2, annealed=True,
 )  # fmt: skip

@@ -9,15 +9,11 @@ from protocontrast.eager import resampling
 from protocontrast.eager import upsampled_cross_entropy as eager_upsampled
 from protocontrast.native import upsampled_cross_entropy as native_upsampled
 from protocontrast.ops.gradient import private_copy
-from protocontrast.ops.labels import checked_labels, refuse_on_host
+from protocontrast.ops.labels import checked_labels, class_labels
 from protocontrast.ops.operator import Implementation, Operator, named
 from protocontrast.ops.reduction import reduced
 
 FUNCTION = "upsampled_cross_entropy"
-
-
-def _check(call: UpsampledCall) -> None:
-    refuse_on_host(FUNCTION, call.labels, call.logits.shape[1], call.ignore_index)
 
 
 def _empty(call: UpsampledCall) -> list[Tensor]:
@@ -49,7 +45,8 @@ OPERATOR = Operator(
     "upsampled_cross_entropy", UpsampledCall, _empty, naive=_naive, triton=_triton,
     eager=named(eager_upsampled, "upsampled_cross_entropy"),
     native=named(native_upsampled, "upsampled_cross_entropy"),
-    check=_check, results=2, differentiable=["logits"], private=["class_weight"], wide=True,
+    check=class_labels(FUNCTION, "logits", axis=1), results=2,
+    differentiable=["logits"], private=["class_weight"], wide=True,
 )  # fmt: skip
 
 

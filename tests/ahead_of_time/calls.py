@@ -33,8 +33,6 @@ from protocontrast.kernels import (
 )
 from protocontrast.kernels import class_prototypes_backward as class_sums_way_back
 from protocontrast.kernels import contrast_backward as contrast_way_back
-from protocontrast.kernels import distribution_contrast_backward as distribution_way_back
-from protocontrast.kernels import pair_contrast_backward as pairs_back
 from protocontrast.kernels.launch import Launch, recorded
 from tests.ahead_of_time.cases import DTYPES, MAP, Case
 
@@ -89,9 +87,8 @@ def _calls(case: Case, images: int, pixels: int) -> dict[str, Callable[[], objec
         call = DistributionCall(*given, True, 0.1, 255)
         if not wants:
             return distribution_contrast.distribution_contrast(call)
-        return distribution_way_back.distribution_contrast_backward(
-            upstream, call, wants, per_pixel
-        )
+        backward = distribution_contrast.distribution_contrast_backward
+        return backward(upstream, call, wants, per_pixel)
 
     def looked_up(*wants: bool) -> object:
         return logits.logits_backward(of_logits, found, wants)
@@ -102,7 +99,7 @@ def _calls(case: Case, images: int, pixels: int) -> dict[str, Callable[[], objec
         if not wants:
             return pair_contrast.pair_contrast(call)
         statistics = torch.empty(3, pixels, **every)
-        return pairs_back.pair_contrast_backward(per_pixel[0], call, wants, statistics)
+        return pair_contrast.pair_contrast_backward(per_pixel[0], call, wants, statistics)
 
     def upsampled(upstream: Tensor | None = None) -> object:
         rows = columns = 92

@@ -16,8 +16,7 @@ import protocontrast as pc
 from protocontrast import kernels
 from protocontrast.calls import PairRolesCall
 from protocontrast.kernels.launch import Launch, recorded
-from protocontrast.kernels.pair_contrast import pair_contrast
-from protocontrast.kernels.pair_contrast_backward import pair_contrast_backward
+from protocontrast.kernels.pair_contrast import pair_contrast, pair_contrast_backward
 from protocontrast.kernels.prototypes import Prototypes, finish, prepare
 from tests.ahead_of_time.calls import launch_of
 from tests.ahead_of_time.cases import DAILY, FAST, LAYOUTS, Case

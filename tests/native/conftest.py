@@ -52,3 +52,12 @@ def instruction_set(request: pytest.FixtureRequest) -> Iterator[None]:
 
     with variant(getattr(request, "param", os.environ.get("NATIVE_VARIANT", NAMES[-1]))):
         yield
+
+
+@pytest.fixture
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A place without a library."""
+    monkeypatch.setattr(library, "PATH", tmp_path / build.LIBRARY)
+    library.loaded.cache_clear()
+    yield library.PATH
+    library.loaded.cache_clear()

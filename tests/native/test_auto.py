@@ -1,33 +1,22 @@
 """ "auto" takes C for tensors of a CPU where C serves the call, and eager for the rest."""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 import protocontrast as pc
-from protocontrast.native import OPERATORS, build, library
+from protocontrast.native import OPERATORS
 from protocontrast.native.calls import SIMILARITIES
 from protocontrast.ops.backend import choose
 from tests import test_compile as compiling
 from tests import test_gold_facts_transfer as facts
 from tests import test_odd_calls as odd
-from tests.differentiable import CALLS, ONE_OF_EACH, READS_PROTOTYPES, scene
+from tests.differentiable import CALLS, ONE_OF_EACH, leaves_of, outcome, scene
 from tests.native.variants import EVERY
 
 FEATURES, LABELS, PROTOTYPES = scene(torch.float32)
 IN_EAGER_ALONE = ["class_statistics", "distribution_contrast"]
-
-
-@pytest.fixture
-def no_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(library, "PATH", tmp_path / build.LIBRARY)
-    library.loaded.cache_clear()
-    yield
-    library.loaded.cache_clear()
 
 
 @pytest.mark.parametrize("operator", [*OPERATORS, *IN_EAGER_ALONE])
@@ -40,28 +29,19 @@ def test_what_is_written_in_c(operator: str, similarity: str) -> None:
         assert choose("auto", operator, FEATURES, similarity) == "eager"
 
 
-@pytest.mark.usefixtures("no_library")
+@pytest.mark.usefixtures("nowhere")
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_without_a_library(operator: str) -> None:
     assert choose("auto", operator, FEATURES) == "eager"
 
 
-def results(call: Callable[..., Tensor], reads_prototypes: bool) -> list[Tensor]:
-    """A value and its gradients."""
-    leaves = [FEATURES.clone().requires_grad_()]
-    prototypes = PROTOTYPES.clone().requires_grad_(reads_prototypes)
-    value = call(leaves[0], LABELS, prototypes)
-    leaves += [prototypes] * reads_prototypes
-    return [value.detach(), *torch.autograd.grad(value.sum(), leaves)]
-
-
 @pytest.mark.parametrize("name", CALLS)
 def test_bits_are_those_of_the_backend_that_is_meant(name: str) -> None:
-    in_eager = "distribution" in name
-    found, expected = [results(CALLS[name], name in READS_PROTOTYPES)], []
-    with pc.default_backend("eager" if in_eager else "native"):
-        expected = results(CALLS[name], name in READS_PROTOTYPES)
-    assert all(torch.equal(*pair) for pair in zip(found[0], expected, strict=True))
+    given = CALLS[name], scene(torch.float32), leaves_of(name)
+    found = outcome(*given)
+    with pc.default_backend("eager" if "distribution" in name else "native"):
+        expected = outcome(*given)
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH)

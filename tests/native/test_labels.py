@@ -1,14 +1,11 @@
 """Label values that C looks at: right and wrong ones, of every dtype, layout and variant."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from protocontrast.checks import refuse_wrong_values
-from protocontrast.native import build, library
 from protocontrast.native.labels import READ, are_right
 from tests.native.variants import NAMES, variant
 from tests.strategies import label_map, laid_out, layouts, seeds
@@ -56,9 +53,6 @@ class Other(torch.Tensor):
     """Of which nobody knows where its values are."""
 
 
-def test_without_a_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library, "PATH", tmp_path / build.LIBRARY)
-    library.loaded.cache_clear()
+@pytest.mark.usefixtures("nowhere")
+def test_without_a_library() -> None:
     assert not are_right(torch.zeros(2, 3, dtype=torch.int64), 1, 255)
-    monkeypatch.undo()
-    library.loaded.cache_clear()

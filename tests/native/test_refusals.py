@@ -1,6 +1,5 @@
 """What native does not serve is refused in one sentence, and never served by another."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,15 +15,6 @@ from tests.sentences import assert_raises
 FEATURES, LABELS, PROTOTYPES = scene(torch.float32)
 HINT = 'Hint: backend="auto" takes the fastest implementation there is.'
 REBUILD = "python -m protocontrast.native compiles it, given a C compiler."
-
-
-@pytest.fixture
-def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A place without a library."""
-    monkeypatch.setattr(library, "PATH", tmp_path / build.LIBRARY)
-    library.loaded.cache_clear()
-    yield library.PATH
-    library.loaded.cache_clear()
 
 
 def contrast(**settings: object) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """Every instruction set of this processor, called by name."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from unittest import mock
 
 import pytest
 
@@ -10,14 +10,10 @@ from protocontrast.native import build, library
 NAMES = [one.name for one in build.variants()[: library.widest() + 1]]
 
 
-@contextmanager
-def variant(name: str) -> Iterator[None]:
+def variant(name: str) -> AbstractContextManager[object]:
     """Calls of one variant within."""
-    library.variant = [one.name for one in build.variants()].index(name)
-    try:
-        yield
-    finally:
-        library.variant = None
+    place = [one.name for one in build.variants()].index(name)
+    return mock.patch.object(library, "variant", place)
 
 
 EVERY = pytest.mark.parametrize("instruction_set", NAMES, indirect=True)

@@ -13,7 +13,7 @@ from reference.methods.pipa import PiPa, View, two_crops, two_views
 from reference.networks.output import Output
 from tests.reference.given_outputs import assert_same
 from tests.reference.method_steps import given, step_of, toy
-from tests.test_pair_contrast_methods import released_by_pipa
+from tests.test_pair_contrast import released_by_pipa
 
 TAU = 0.1
 
