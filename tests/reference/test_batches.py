@@ -1,5 +1,7 @@
 """Batches: the same bits with any workers, ranks and start; broken images left out by name."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -183,6 +185,15 @@ def test_work_over_files_keeps_its_order_and_its_errors(workers: int) -> None:
     with pytest.raises(DataError, match=r"^thirty$"):
         list(work(count=40))
     assert list(work(count=0)) == []
+
+
+def test_an_error_beside_workers_ends_the_process() -> None:
+    # The name keeps the workers, which are deaf to what Python ends them with.
+    code = "from reference.data.batches import over\n"
+    code += "held = over(abs, 10**6, '', workers=2, progress=False)\nnext(held)\n1 / 0"
+    command = [sys.executable, "-c", code]
+    ended = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=100)
+    assert ended.stderr.splitlines()[-1] == "ZeroDivisionError: division by zero"
 
 
 def test_photographs_of_several_sizes_share_a_batch(tmp_path: Path) -> None:
