@@ -241,6 +241,8 @@ def test_windows_lie_inside_and_labels_are_cut_alike(seed: int, height: int, wid
     np.testing.assert_array_equal(whole.labels(labels), labels[:, ::-1])
     image = whole.image(labels[..., None].repeat(3, -1))
     np.testing.assert_array_equal(image[..., 0], labels[:, ::-1])
+    column = Window((height, width), 0, 0, (height, 1), True)
+    assert min(column.labels(labels).strides + column.image(image).strides) > 0
 
 
 def test_the_short_side_keeps_the_aspect() -> None:
