@@ -91,8 +91,7 @@ def _end(told: str, code: int, news: bool) -> NoReturn:
     """End with a sentence, which torchrun repeats at the end of a long report of its own."""
     if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
         more = {"py_callstack": told, "timestamp": str(int(time.time()))}
-        report = {"message": {"message": told, "extraInfo": more}}
-        Path(path).write_text(json.dumps(report), encoding="utf-8")
+        Path(path).write_text(json.dumps({"message": {"message": told, "extraInfo": more}}))
     if news and code != 1:
         print(told, file=sys.stderr if code else sys.stdout)
     sys.exit(told if news and code == 1 else code)

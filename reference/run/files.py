@@ -131,5 +131,4 @@ def require_new_folder(
     if got:
         raise refusal(caller, argument, f"{folder}, {got}", "to be a new or empty folder", hint)
     if not besides:
-        # What killed processes left half written.
         remove_partials(folder)

@@ -111,7 +111,8 @@ def test_old_spellings_mean_what_they_meant() -> None:
 
 
 @pytest.mark.parametrize(("words", "sentence"), [
-    ("toy --seed -1", "Settings: expected seed >= 0, got -1."),
+    ("toy --seed -1", "Settings: expected seed within 0..2**63 - 1, got -1."),
+    (f"toy --seed {2**63}", f"Settings: expected seed within 0..2**63 - 1, got {2**63}."),
     ("toy --ema-decay 2", "Settings: expected ema_decay within 0..1, got 2.0."),
     ("toy --adaptation.contrast.temperature -1", "Contrast: expected temperature > 0, got -1."),
     ("toy --adaptation.contrast.threshold 7", "Contrast: expected threshold within -1..1, got"),

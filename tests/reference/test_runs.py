@@ -159,8 +159,8 @@ def test_processes_that_refuse_a_command_line_or_a_run_say_so_once(tmp_path: Pat
     process = spawn(["toy", "--seed", "-1"], tmp_path / "wrong", TORCHRUN)
     assert process.wait(timeout=120) == 1
     said, _, told = (tmp_path / "wrong").read_text().partition("Traceback")
-    assert said.count("expected seed >= 0, got -1.") == 1, said
-    assert "expected seed >= 0, got -1." in "".join(told.splitlines()[-9:]), told
+    assert said.count("expected seed within 0..2**63 - 1, got -1.") == 1, said
+    assert "expected seed within 0..2**63 - 1, got -1." in "".join(told.splitlines()[-9:]), told
 
 
 def without_chance(settings: Settings, **switches: Any) -> Settings:
