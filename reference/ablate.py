@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from reference.commands import answer, read
 from reference.data.settings import require
-from reference.experiments import tables, targets
+from reference.experiments import runs, tables, targets
 from reference.experiments.rows import (
     BESIDE_METHODS,
     BESIDE_ON_PRESETS,
@@ -35,14 +35,7 @@ from reference.experiments.rows import (
     TOY_ROWS,
     method_rows,
 )
-from reference.experiments.runs import (
-    Run,
-    record_of,
-    refuse_other_settings,
-    rows_of,
-    take_over,
-    train_all,
-)
+from reference.experiments.runs import Run, record_of, rows_of
 from reference.experiments.targets import DUSK, NIGHT, TOY
 from reference.presets import PRESETS
 from reference.run.files import write_atomically
@@ -170,7 +163,7 @@ def stored_records(options: Options) -> dict[Run, dict[str, Any]]:
     seeds = sorted(int(name) for name in names if name.isdigit())
     stored = [run for run in runs_of(options, tuple(LABELS), seeds) if run.folder.is_dir()]
     for run in stored:
-        refuse_other_settings(run, "ablate", _HINT)
+        runs.refuse_other_settings(run, "ablate", _HINT)
     return {run: record for run in stored if (record := record_of(run)) is not None}
 
 
@@ -185,11 +178,11 @@ def train_missing(options: Options) -> list[str]:
     targets.draw_missing(run.settings for run in missing)
     missing = [r for r in missing if r.row != ORACLE or targets.has_training_labels(r.settings)]
     for run in [run for run in missing if run.row == SOURCE]:
-        if (other := take_over(run, options.runs / "ablation")) is not None:
+        if (other := runs.take_over(run, options.runs / "ablation")) is not None:
             missing.remove(run)
             print(f"{run.folder}: the network of {other}, scored on this target.", flush=True)
     problems = []
-    for number, (run, problem) in enumerate(train_all(missing, options.jobs), 1):
+    for number, (run, problem) in enumerate(runs.train_all(missing, options.jobs), 1):
         record = record_of(run)
         if problem is not None or record is None:
             problems.append(f"{run.folder}: {problem}")

@@ -25,8 +25,7 @@ from reference.settings import Contrast
 class BiCL(Method):
     """Every ingredient has a weight or a switch in `reference.settings`; off is not computed.
 
-    Source:
-        Lee et al., ECCV 2022, arXiv 2207.10892; (M1) to (M16) of docs/maths.md.
+    Source: Lee et al., ECCV 2022, arXiv 2207.10892; (M1) to (M16) of docs/maths.md.
     """
 
     def __init__(self, given: Given) -> None:

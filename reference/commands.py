@@ -1,18 +1,26 @@
 """What commands share: how a trained network is used, how a command line is read and answered."""
 
+import io
+import json
 import os
+import re
 import sys
+import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import BrokenExecutor
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, TypeVar
+from typing import Final, Literal, NoReturn, TypeVar
 
 import tyro
 
 T = TypeVar("T")
 
 INTERRUPTED: Final = 130
+# A process of a pool that the system ended is a BrokenExecutor.
+_TOLD: Final = (ValueError, ImportError, FloatingPointError, OSError, BrokenExecutor)
+_FEWER: Final = "Hint: fewer need less memory; with 0 an error shows where it arose."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,13 +75,26 @@ def is_first_process() -> bool:
 
 def spoken_once(work: Callable[[], T]) -> T:
     """Do what every process of torchrun does alike; the first one alone prints."""
-    if is_first_process():
+    if "RANK" not in os.environ:
         return work()
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-        try:
+    said = io.StringIO()
+    try:
+        with redirect_stdout(said), redirect_stderr(said):
             return work()
-        except SystemExit as ended:
-            sys.exit(1 if isinstance(ended.code, str) else ended.code)
+    except SystemExit as ended:
+        refused = isinstance(ended.code, str)
+        told, code = (ended.code, 1) if refused else (said.getvalue().strip(), ended.code)
+        _end(str(told), int(code or 0), is_first_process())
+
+
+def _end(told: str, code: int, news: bool) -> NoReturn:
+    """End with a sentence, which torchrun repeats at the end of a long report of its own."""
+    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        more = {"py_callstack": told, "timestamp": str(int(time.time()))}
+        Path(path).write_text(json.dumps({"message": {"message": told, "extraInfo": more}}))
+    if news and code != 1:
+        print(told, file=sys.stderr if code else sys.stdout)
+    sys.exit(told if news and code == 1 else code)
 
 
 def answer(
@@ -86,12 +107,14 @@ def answer(
     """
     try:
         return work()
-    except (ValueError, ImportError, FloatingPointError, OSError) as error:
+    except Exception as error:
         told, code = str(error), failed
+        if "DataLoader worker" in told:
+            # Torch tells of a worker's end wherever the process is; a traceback of its is indented.
+            told = " ".join(re.sub(r"(?s).*\n  [^\n]*\n", "", told).rstrip(". \n").split())
+            told = f"data: expected every worker to read to the end, got {told}. {_FEWER}"
+        elif not isinstance(error, _TOLD):
+            raise
     except KeyboardInterrupt:
         told, code = stopped, INTERRUPTED
-    if is_news(told):
-        if code == 1:
-            sys.exit(told)
-        print(told, file=sys.stderr)
-    sys.exit(code)
+    _end(told, code, is_news(told))

@@ -48,12 +48,7 @@ from reference.data.classes import CITYSCAPES, ClassList
 from reference.data.image_set import ImageSet, looks_like
 from reference.data.sets import Sets
 from reference.data.settings import DataSettings, require
-from reference.evaluation.class_table import (
-    ClassTable,
-    class_table,
-    read_evaluation,
-    write_class_table,
-)
+from reference.evaluation import class_table as tables
 from reference.evaluation.protocol import evaluate, read_for_use
 from reference.networks.output import in_words
 from reference.networks.release import Release
@@ -95,8 +90,8 @@ def open_images(options: Options, release: Release) -> tuple[ImageSet, ClassList
         ) from error
 
 
-def run_score(options: Options) -> ClassTable:
-    previous = None if options.previous is None else read_evaluation(options.previous)
+def run_score(options: Options) -> tables.ClassTable:
+    previous = None if options.previous is None else tables.read_evaluation(options.previous)
     release, protocol = read_for_use("score", options)
     images, classes = open_images(options, release)
     protocol = replace(protocol, classes=classes)
@@ -104,10 +99,10 @@ def run_score(options: Options) -> ClassTable:
     then, name = header if previous is None else previous.header, "an evaluation before"
     wanted = f"measured as this one, {header!r}"
     require("score", name, repr(then), wanted, then == header)
-    evaluation = evaluate(release.network, images, protocol, progress=True)
+    found = evaluate(release.network, images, protocol, progress=True)
     method = "" if release.method is None else f" as {release.method['name']} uses it"
     name = f"{release.card.get('which', 'network')}: {in_words(release.trained)}{method}"
-    return class_table(evaluation, network=name, previous=previous, references=options.references)
+    return tables.class_table(found, network=name, previous=previous, references=options.references)
 
 
 def main(options: Options) -> None:
@@ -115,7 +110,7 @@ def main(options: Options) -> None:
     # Printed first: a full disk must not lose it.
     print(table.markdown())
     sys.stdout.flush()
-    answer(lambda: write_class_table(options.out, table))
+    answer(lambda: tables.write_class_table(options.out, table))
     print(f"Wrote classes.md, classes.csv and classes.json to {options.out}")
 
 

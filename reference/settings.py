@@ -302,7 +302,7 @@ class Settings:
     reporting: Reporting = field(default_factory=Reporting)
 
     def __post_init__(self) -> None:
-        at_least(self, 0, "seed")
+        require("Settings", "seed", self.seed, "within 0..2**63 - 1", 0 <= self.seed < 2**63)
         within_one(self, "ema_decay")
         if (self.stages == "adapt") != (self.begin is not None):
             raise ValueError(

@@ -14,7 +14,7 @@ from tests.test_packaging import PROJECT, run
 
 ROOT = Path(__file__).resolve().parents[1]
 ADDRESS = "https://example.org/protocontrast"
-NOT_PACKED = shutil.ignore_patterns("__pycache__", "*.so", "*.so.new", "*.pyc", "*.egg-info")
+NOT_PACKED = shutil.ignore_patterns("__pycache__", "*.so", "*.so.*.new", "*.pyc", "*.egg-info")
 
 
 @pytest.fixture

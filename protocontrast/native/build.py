@@ -12,7 +12,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +27,8 @@ FLAGS = ["-std=gnu11", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra"
 # Not -ffast-math, which takes out the rounding of exp and every test for NaN.
 FLAGS += ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
 ONCE = ("library.c", "spans.c")
+HOUR = 3600.0
+"""In seconds; no build takes as long."""
 
 
 class Variant(NamedTuple):
@@ -78,6 +82,14 @@ def _run(command: list[str]) -> None:
         raise RuntimeError(f"{shlex.join(command)}\n{done.stderr}")
 
 
+def _remove_leftovers(output: Path) -> None:
+    """Remove what builds that were killed left beside the library."""
+    for left in output.parent.glob(f"{output.name}.*.new"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > HOUR:
+                shutil.rmtree(left)
+
+
 def build(output: Path, extra: tuple[str, ...] = ()) -> None:
     """Compile and link to `output`; RuntimeError says what the compiler said."""
     start = compiler()
@@ -87,7 +99,9 @@ def build(output: Path, extra: tuple[str, ...] = ()) -> None:
     common = [*start, *FLAGS, *extra, f"-DDIGEST={digest()}"]
     if len(sets) > 1:
         common.append("-DHAVE_X86")
-    with tempfile.TemporaryDirectory() as folder:
+    _remove_leftovers(output)
+    # Beside the library, whose name moves to the new one in one step; two builds share no file.
+    with tempfile.TemporaryDirectory(".new", f"{output.name}.", output.parent) as folder:
         jobs = []
         for source in sorted(SOURCES.glob("*.c")):
             if source.name in ONCE:
@@ -104,8 +118,8 @@ def build(output: Path, extra: tuple[str, ...] = ()) -> None:
             list(pool.map(_run, jobs))
         objects = [job[-1] for job in jobs]
         # Renamed at the end: a process that has the old one loaded keeps it.
-        linked = output.with_name(output.name + ".new")
-        _run([*start, *extra, "-shared", "-pthread", *objects, "-o", str(linked), "-lm"])
+        linked = f"{folder}/{output.name}"
+        _run([*start, *extra, "-shared", "-pthread", *objects, "-o", linked, "-lm"])
         os.replace(linked, output)
 
 

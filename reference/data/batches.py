@@ -4,6 +4,8 @@ What a batch holds follows from (seed, stream, iteration, slot, image) alone: it
 any number of workers and ranks and after any resume, and no random state is stored or read.
 """
 
+import atexit
+import multiprocessing
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -15,17 +17,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from reference.data import files
 from reference.data.classes import IGNORE, ByteArray, ClassList
 from reference.data.colour import change_colours
 from reference.data.cuts import Key, Order, Window, draw_window, placed
-from reference.data.files import (
-    DataError,
-    Reading,
-    read_labels,
-    resize_image,
-    resize_labels,
-    whole_size,
-)
+from reference.data.files import DataError, Reading, resize_image, resize_labels, whole_size
 from reference.data.image_set import ImageSet
 from reference.data.rare_classes import RareClassSampler
 from reference.data.settings import Crops, Size
@@ -135,7 +131,7 @@ class _Cuts(Dataset[Any]):
 def read_static(path: Path, classes: ClassList) -> ByteArray:
     """Read static labels, which hold class numbers and 255, uint8 (H, W)."""
     known = frozenset((*range(len(classes)), IGNORE))
-    return read_labels(path, Reading("ids", np.arange(256, dtype=np.uint8), known, {}))
+    return files.read_labels(path, Reading("ids", np.arange(256, dtype=np.uint8), known, {}))
 
 
 def _files(images: ImageSet, index: int) -> tuple[ByteArray, ByteArray | None, ByteArray | None]:
@@ -168,7 +164,7 @@ def _settle_worker(_: int) -> None:
     """Let the process that started a worker decide when it ends.
 
     A cluster sends its request to stop to every process. A worker that died from it would take the
-    run along in the middle of a step; so it goes on until its loader closes.
+    run along in the middle of a step; so it goes on until its loader closes, or `_end_workers`.
     """
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
@@ -176,6 +172,15 @@ def _settle_worker(_: int) -> None:
 
     # There are as many workers as cores are wanted.
     cv2.setNumThreads(0)
+
+
+@atexit.register
+def _end_workers() -> None:
+    """End those whose loader an error has kept; Python would wait for them, and they for work."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for worker in multiprocessing.active_children():
+        if worker.daemon:
+            worker.kill()
 
 
 def batches(

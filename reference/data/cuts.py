@@ -89,7 +89,8 @@ class Window:
     flipped: bool
 
     def _mirrored(self, part: ByteArray) -> ByteArray:
-        return np.ascontiguousarray(part[:, ::-1] if self.flipped else part)
+        # numpy calls a single mirrored column contiguous, and torch takes no stride below 0.
+        return (part[:, ::-1] if self.flipped else part).copy()
 
     def image(self, pixels: ByteArray) -> ByteArray:
         """Cut an image, uint8 (H, W, 3) of any size, to uint8 (*crop, 3)."""

@@ -117,6 +117,9 @@ def read_image(path: Path, *, any_mode: bool = False) -> ByteArray:
             raise refuse(path, "to be an RGB picture", f"Pillow mode {file.mode}", _SWAPPED)
         if _orientation(file) != 1:
             ImageOps.exif_transpose(file, in_place=True)
+        if file.mode.startswith("I"):
+            # Of 16 bits the upper ones, as of RGB pictures; Pillow would cut off above 255.
+            return np.repeat((np.array(file) >> 8).astype(np.uint8)[..., None], 3, axis=-1)
         return np.array(file if file.mode == "RGB" else file.convert("RGB"))
 
 
@@ -299,7 +302,7 @@ def find_files(
         re.escape(piece) if n % 2 == 0 else rf"(?P<{piece}>{'.+' if piece == 'path' else '[^/]+'})"
         for n, piece in enumerate(re.split(r"\{(\w+)\}", filled))
     )
-    wanted = re.compile(expression + (r"\.(?i:png)" if labels else r"\.(?i:png|jpe?g)"))
+    wanted = re.compile("(?s)" + expression + (r"\.(?i:png)" if labels else r"\.(?i:png|jpe?g)"))
     depth = None if "{path}" in filled else filled.count("/") - len(Path(fixed).parts)
     found: dict[tuple[str, ...], Path] = {}
     for path in walk(root / fixed, depth):

@@ -13,16 +13,9 @@ from typing import Final, Literal, NamedTuple
 
 import numpy as np
 
+from reference.data import files
 from reference.data.classes import IGNORE, ByteArray, ClassList
-from reference.data.files import (
-    Reading,
-    find_files,
-    fit_labels,
-    picture_size,
-    read_image,
-    read_labels,
-    refuse,
-)
+from reference.data.files import Reading, find_files, picture_size, read_image, read_labels, refuse
 from reference.data.layouts import CONVERTED, LAYOUTS, TRAIN_IDS, Labels, Layout
 from reference.data.settings import Size, refusal
 
@@ -121,7 +114,7 @@ class ImageSet:
 
         def read(path: Path) -> ByteArray:
             wanted = shape or picture_size(sample.image)
-            return fit_labels(path, read_labels(path, self.readings[sample.way]), wanted)
+            return files.fit_labels(path, read_labels(path, self.readings[sample.way]), wanted)
 
         return self._read(sample.labels, read)
 

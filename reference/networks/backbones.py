@@ -142,8 +142,7 @@ class ResNet(WithBatchNorm):
     Shape:
         x (B, 3, H, W), normalised. Result: (B, 32 * width, h, w).
 
-    Source:
-        He et al., Deep Residual Learning, CVPR 2016; Chen et al., DeepLab, arXiv 1606.00915.
+    Source: He et al., Deep Residual Learning, CVPR 2016; Chen et al., DeepLab, arXiv 1606.00915.
     """
 
     stride = 8

@@ -30,8 +30,7 @@ class SumHead(nn.Module):
     released trainer takes its prototypes from (76 channels for 19 classes). Two branches, the
     rates 6 and 12 alone, run weights of AdaptSegNet and its copies, whose loop returned early.
 
-    Source:
-        Chen et al., DeepLab, arXiv 1606.00915.
+    Source: Chen et al., DeepLab, arXiv 1606.00915.
     """
 
     def __init__(self, inputs: int, num_classes: int, *, branches: int = len(_RATES)) -> None:
@@ -131,8 +130,7 @@ class DeepLab(Segmenter):
     The maps have about 1/8 of H and W; with Caffe's rounding up, one cell more on sizes that 8
     divides.
 
-    Source:
-        Chen et al., DeepLab, arXiv 1606.00915.
+    Source: Chen et al., DeepLab, arXiv 1606.00915.
     """
 
     kind = "deeplab"

@@ -119,8 +119,7 @@ class LiteNetwork(Segmenter):
 
     The maps have H and W over 4, rounded up.
 
-    Source:
-        Lin et al., Feature Pyramid Networks, CVPR 2017; widths and GroupNorm are own choices.
+    Source: Lin et al., Feature Pyramid Networks, CVPR 2017; widths and GroupNorm are own choices.
     """
 
     kind = "lite"

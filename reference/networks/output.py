@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reference.data.settings import require
 from reference.networks.settings import DeepLabOptions, LiteOptions, NetworkSettings, ToyOptions
 
 if TYPE_CHECKING:
@@ -239,10 +240,12 @@ def first_network(
         from reference.networks.deeplab import first_deeplab
 
         return first_deeplab(settings, num_classes, seed)
-    options: Any = settings.lite if settings.kind == "lite" else settings.toy
+    toy, weights = settings.kind == "toy", settings.weights
+    require("train", "network.weights", weights, "left out with kind toy", not (toy and weights))
+    options: Any = settings.toy if toy else settings.lite
     network = _construct(settings.kind, replace(options, num_classes=num_classes), seed)
-    if settings.kind == "toy" or settings.random_weights:
+    if weights is None and (toy or settings.random_weights):
         return network, None
     from reference.networks.lite import load_lite
 
-    return network, load_lite(network, settings.weights)
+    return network, load_lite(network, weights)

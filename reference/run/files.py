@@ -32,7 +32,8 @@ def writing(path: Path) -> Iterator[None]:
             reason = "an error of the disk, which may be full"
         raise ValueError(
             f"writing: expected to write {path}, got: {reason}. Hint: free some space or make the "
-            "folder writable, then start again; what was there before is as it was."
+            "folder writable, then start again: train with --resume auto, others with a new --out "
+            "where results are in the old one; what was there before is as it was."
         ) from error
 
 
@@ -129,3 +130,5 @@ def require_new_folder(
         got = f"which holds {held[0]}{more}" if held else ""
     if got:
         raise refusal(caller, argument, f"{folder}, {got}", "to be a new or empty folder", hint)
+    if not besides:
+        remove_partials(folder)

@@ -218,7 +218,7 @@ class RunFolder:
             os.pwrite(self._lock, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
 
     def _release(self) -> None:
-        if self._made and {entry.name for entry in self.path.iterdir()} <= {LOCK}:
+        if self._made and self.path.is_dir() and {*os.listdir(self.path)} <= {LOCK}:
             (self.path / LOCK).unlink(missing_ok=True)
             self.path.rmdir()
         self._made = False

@@ -1,6 +1,8 @@
 """How the library is built: which compiler, and what is said where there is none or it fails."""
 
+import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,33 @@ def test_what_the_compiler_says_is_passed_on(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="no-such-flag"):
         build.build(tmp_path / build.LIBRARY, ("--no-such-flag",))
     assert list(tmp_path.iterdir()) == []
+
+
+SLOW_LINKER = """#!/bin/sh
+while [ "$1" != -o ]; do shift; done
+case $2 in
+    *.o) : > "$2" ;;
+    *) [ -e "$2" ] && exit 1; printf who > "$2"; sleep 0.5; printf le >> "$2" ;;
+esac
+"""
+
+
+def test_builds_at_once_share_no_file_and_clear_away_what_killed_ones_left(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    compiler, output = tmp_path / "cc", tmp_path / "out" / build.LIBRARY
+    compiler.write_text(SLOW_LINKER)
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CC", str(compiler))
+    old, young = (output.with_name(f"{output.name}.{name}.new") for name in ("old", "young"))
+    for left in (old, young):
+        left.mkdir(parents=True)
+        (left / "contrast.o").touch()
+    os.utime(old, (0, 0))
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(build.build, [output] * 2))
+    assert output.read_text() == "whole"
+    assert sorted(output.parent.iterdir()) == [output, young]
 
 
 @pytest.mark.parametrize("changed", ["product.h", "contrast.c"])

@@ -44,3 +44,14 @@ def killed(place: Path, work: Callable[[Path], object], *, least: int) -> Iterat
             return
         assert process.exitcode == -signal.SIGKILL
         yield folder
+
+
+def assert_starts_again(place: Path, work: Callable[[Path], object], *, least: int) -> None:
+    """After a kill at any operation the same work is done, or refused with a hint that works."""
+    for folder in killed(place, work, least=least):
+        try:
+            work(folder)
+            assert not list(folder.rglob("*.partial"))
+        except ValueError as error:
+            assert str(error).endswith("Hint: choose another one with --out.")
+            work(folder.with_name(f"{folder.name}-again"))

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from reference import ablate
 from reference.ablate import Options, runs_of, store_tables, stored_records, train_missing
 from reference.evaluation.protocol import Scores
 from reference.experiments import runs, tables, targets
@@ -295,7 +294,7 @@ def test_rows_are_run_folders_that_are_reused_and_told(options, capsys, monkeypa
     fewer = replace(options, runs=options.runs.with_name("other"), rows=(SOURCE,))
     shutil.copytree(options.runs / "data", fewer.runs / "data")
     shutil.copytree(folder / SOURCE, fewer.folder / "seed0" / SOURCE)
-    monkeypatch.setattr(ablate, "train_all", lambda *_: pytest.fail("nothing is missing"))
+    monkeypatch.setattr(runs, "train_all", lambda *_: pytest.fail("nothing is missing"))
     path = options.docs / "results" / "toy.json"
     before = path.read_bytes()
     assert store_tables(fewer) == f"Wrote {path} and {options.docs}/results.md"

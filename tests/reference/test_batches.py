@@ -1,5 +1,7 @@
 """Batches: the same bits with any workers, ranks and start; broken images left out by name."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -185,6 +187,15 @@ def test_work_over_files_keeps_its_order_and_its_errors(workers: int) -> None:
     assert list(work(count=0)) == []
 
 
+def test_an_error_beside_workers_ends_the_process() -> None:
+    # The name keeps the workers, which are deaf to what Python ends them with.
+    code = "from reference.data.batches import over\n"
+    code += "held = over(abs, 10**6, '', workers=2, progress=False)\nnext(held)\n1 / 0"
+    command = [sys.executable, "-c", code]
+    ended = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=100)
+    assert ended.stderr.splitlines()[-1] == "ZeroDivisionError: division by zero"
+
+
 def test_photographs_of_several_sizes_share_a_batch(tmp_path: Path) -> None:
     for number, size in enumerate([(20, 30), (9, 9), (50, 12)]):
         name = f"{number}_leftImg8bit.png"
@@ -230,6 +241,8 @@ def test_windows_lie_inside_and_labels_are_cut_alike(seed: int, height: int, wid
     np.testing.assert_array_equal(whole.labels(labels), labels[:, ::-1])
     image = whole.image(labels[..., None].repeat(3, -1))
     np.testing.assert_array_equal(image[..., 0], labels[:, ::-1])
+    column = Window((height, width), 0, 0, (height, 1), True)
+    assert min(column.labels(labels).strides + column.image(image).strides) > 0
 
 
 def test_the_short_side_keeps_the_aspect() -> None:

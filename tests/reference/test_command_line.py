@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from torch.distributed.run import get_args_parser
 
+from reference.commands import answer
+from reference.data.batches import over
 from reference.experiments.tables import DOCS
 from reference.presets import PRESETS, Options, command_line, settings_help
 
@@ -109,7 +111,8 @@ def test_old_spellings_mean_what_they_meant() -> None:
 
 
 @pytest.mark.parametrize(("words", "sentence"), [
-    ("toy --seed -1", "Settings: expected seed >= 0, got -1."),
+    ("toy --seed -1", "Settings: expected seed within 0..2**63 - 1, got -1."),
+    (f"toy --seed {2**63}", f"Settings: expected seed within 0..2**63 - 1, got {2**63}."),
     ("toy --ema-decay 2", "Settings: expected ema_decay within 0..1, got 2.0."),
     ("toy --adaptation.contrast.temperature -1", "Contrast: expected temperature > 0, got -1."),
     ("toy --adaptation.contrast.threshold 7", "Contrast: expected threshold within -1..1, got"),
@@ -135,6 +138,24 @@ def test_what_former_versions_had_says_what_takes_its_place() -> None:
     ran = subprocess.run(command, capture_output=True, text=True)
     assert ran.returncode == 1 and ran.stderr.startswith("ablate: expected ")
     assert "got --varied. Hint: --target carla-to-camvid --root FOLDER" in ran.stderr
+
+
+def _fail(number: int) -> None:
+    raise RuntimeError("two sizes\nof images") if number else KeyError("road")
+
+
+@pytest.mark.parametrize(
+    ("shift", "got"), [(0, "KeyError: 'road'"), (1, "RuntimeError: two sizes of images")]
+)
+def test_a_worker_that_raises_ends_a_command_with_a_sentence(shift: int, got: str) -> None:
+    def work() -> None:
+        list(over(lambda number: _fail(number + shift), 20, "", workers=2, progress=False))
+
+    told = (
+        f"data: expected every worker to read to the end, got {got}. Hint: fewer need less memory"
+    )
+    with pytest.raises(SystemExit, match=f"^{told}"):
+        answer(work)
 
 
 def test_an_unknown_preset_lists_the_known_ones() -> None:

@@ -14,6 +14,7 @@ from reference.evaluation.class_table import class_table, write_class_table
 from reference.evaluation.protocol import Evaluation, Protocol, Scores
 from reference.export import Options, exported, run_export, write_onnx
 from reference.networks.release import read_release
+from tests.reference.killed import assert_starts_again
 from tests.reference.small_networks import (
     IMAGES,
     NETWORKS,
@@ -140,3 +141,7 @@ def test_the_command_prints_what_it_wrote(options, monkeypatch, capsys):
     ]
     with pytest.raises(SystemExit, match=r"^export: expected out to be a new or empty folder"):
         export.main(read(Options, "export"))
+
+
+def test_export_that_was_killed_starts_again(options, tmp_path):
+    assert_starts_again(tmp_path, lambda out: run_export(replace(options, out=out)), least=4)

@@ -65,6 +65,21 @@ def test_photographs_are_turned_as_a_viewer_shows_them(tmp_path: Path, orientati
         assert np.abs(shown.astype(int) - upright).max() < 30
 
 
+def test_a_grey_picture_of_16_bits_looks_as_it_does_in_a_viewer(tmp_path: Path) -> None:
+    deep = np.array([[0, 255, 256, 32768, 65535]], dtype=np.uint16)
+    Image.fromarray(deep).save(tmp_path / "a.png")
+    shown = files.read_image(tmp_path / "a.png", any_mode=True)
+    assert shown[0].tolist() == [[value] * 3 for value in (0, 0, 1, 128, 255)]
+
+
+def test_files_of_any_name_are_found(tmp_path: Path) -> None:
+    names = ("two words", "stra\u00dfe", "\u6f22", "two\nlines", "a.b")
+    for name in names:
+        save_image(tmp_path / f"{name}.png")
+    found = files.find_files(tmp_path, "{path}", "", labels=False)
+    assert sorted(key[0] for key in found) == sorted(names)
+
+
 def test_damage_is_told_apart(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     save_image(path, size=(40, 60))

@@ -19,6 +19,7 @@ from reference.data.layouts import CITYSCAPES_NUMBERS
 from reference.evaluation.protocol import read_for_use
 from reference.networks.release import read_trained, write_release
 from reference.predict import Options, drawings, find_images, run_predict
+from tests.reference.killed import assert_starts_again
 from tests.reference.small_networks import liking, refuses, write_checkpoint
 from tests.reference.trees import cut_short, save_image
 
@@ -200,3 +201,8 @@ def test_stopping_says_what_is_left(options, command, monkeypatch, capsys):
         command()
     assert caught.value.code == 130
     assert f"Stopped; {options.out} holds the images labelled so far." in capsys.readouterr().err
+
+
+def test_predict_that_was_killed_starts_again(options, tmp_path):
+    (options.folder / CITY).unlink()
+    assert_starts_again(tmp_path, lambda out: run(replace(options, out=out)), least=6)

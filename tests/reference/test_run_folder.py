@@ -80,6 +80,13 @@ def test_the_newest_are_kept_and_last_names_the_newest(tmp_path: Path):
     assert not list(tmp_path.rglob("*.partial"))
 
 
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path):
+    (tmp_path / "file").touch()
+    told = f"^writing: expected to write {tmp_path / 'file' / 'run'}, got: Not a directory. Hint: "
+    with pytest.raises(ValueError, match=told), opened(tmp_path / "file" / "run"):
+        pass
+
+
 def test_last_is_a_copy_where_a_disk_has_no_second_names(tmp_path, monkeypatch):
     def refuse(source: Path, target: Path) -> None:
         raise OSError("no links here")

@@ -113,6 +113,18 @@ def test_a_signal_to_all_processes_saves_and_exits_with_0(number, uninterrupted,
     assert digest(held(folder)) == digest(held(uninterrupted))
 
 
+def test_a_run_whose_worker_is_killed_ends_with_a_sentence(tmp_path: Path):
+    folder = tmp_path / "run"
+    settings = changed(LONG, source={"iterations": 10**4}, data={"workers": 1})
+    process = forked(go_on, settings, folder, log=log(folder))
+    wait_for_row(process, folder, 3)
+    (worker,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(worker), signal.SIGKILL)
+    assert process.wait(timeout=60) == 1, log(folder).read_text()
+    told = log(folder).read_text().splitlines()[-1]
+    assert told.startswith("data: expected every worker to read to the end, got DataLoader worker")
+
+
 def test_torchrun_as_typed_in_the_docs_stops_and_goes_on_with_the_same_bits(tmp_path: Path):
     whole, folder = tmp_path / "whole", tmp_path / "run"
     assert on_ranks(go_on, LONG, whole, log=log(whole)) == [0, 0], log(whole).read_text()
@@ -140,8 +152,15 @@ def test_processes_that_refuse_a_command_line_or_a_run_say_so_once(tmp_path: Pat
     words = ["toy", "--folder", str(tmp_path / "run"), "--source.batch-size", "3"]
     process = spawn(words, tmp_path / "log", TORCHRUN)
     assert process.wait(timeout=120) == 1
-    told = (tmp_path / "log").read_text()
-    assert told.count("train: expected a batch_size that 2 processes ") == 1, told
+    said, _, told = (tmp_path / "log").read_text().partition("Traceback")
+    assert said.count("train: expected a batch_size that 2 processes ") == 1, said
+    # The report that torchrun ends with repeats it as the cause.
+    assert "traceback : train: expected a batch_size that 2 pr" in told.splitlines()[-2], told
+    process = spawn(["toy", "--seed", "-1"], tmp_path / "wrong", TORCHRUN)
+    assert process.wait(timeout=120) == 1
+    said, _, told = (tmp_path / "wrong").read_text().partition("Traceback")
+    assert said.count("expected seed within 0..2**63 - 1, got -1.") == 1, said
+    assert "expected seed within 0..2**63 - 1, got -1." in "".join(told.splitlines()[-9:]), told
 
 
 def without_chance(settings: Settings, **switches: Any) -> Settings:
@@ -221,6 +240,10 @@ REFUSED: dict[str, tuple[Settings, str]] = {
     "no such weights": (
         changed(network={"weights": Path("no.pth")}, data={"source_set": "gta5"}),
         "train: expected weights in no.pth, got no such file. Hint: docs/data.md says where to ge",
+    ),
+    "weights that nothing reads": (
+        changed(network={"kind": "toy", "weights": Path("no.pth")}),
+        "train: expected network.weights left out with kind toy, got no.pth.",
     ),
     "unknown method": (replace(EVERYTHING, method="bicycle"), "methods: expected "),
     "no such image": (

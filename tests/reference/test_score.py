@@ -14,8 +14,9 @@ import reference
 from reference import score
 from reference.commands import read
 from reference.data.classes import CITYSCAPES, ClassList
-from reference.evaluation.class_table import DELTA, LAST, read_evaluation
+from reference.evaluation.class_table import DELTA, LAST, read_evaluation, write_class_table
 from reference.score import Options, run_score
+from tests.reference.killed import assert_starts_again
 from tests.reference.small_networks import liking, refuses, write_checkpoint
 from tests.reference.trees import save_image, save_values
 
@@ -152,4 +153,10 @@ def test_a_command_without_the_extra_names_it(tmp_path):
     assert done.stderr.splitlines()[-1] == (
         "reference: expected the packages of the recipe, got no tyro. "
         "Hint: pip install 'protocontrast[reference]'."
+    )
+
+
+def test_score_that_was_killed_starts_again(options, tmp_path):
+    assert_starts_again(
+        tmp_path, lambda out: write_class_table(out, run_score(replace(options, out=out))), least=6
     )

@@ -74,9 +74,12 @@ static void pull_back(const struct sweep *s, struct work *w, real *part) {
                 radial[n] += slope * w->logits[c * TILE + n] * inverse * inverse;
                 w->slopes[c * TILE + n] = slope * inverse;
             }
-    if (call->gradient.data)
-        pull_features(p, t, w->slopes, radial, &call->gradient, w->gradient, w->columns);
     if (part) pull_matrix(p, t, w->slopes, part);
+    if (!call->gradient.data) return;
+    /* A product's gradient is free of the features, and 0 times what is not finite is NaN. */
+    if (call->similarity == DOT)
+        memset(t->panels, 0, sizeof(real) * (size_t)tile_numbers(t->channels));
+    pull_features(p, t, w->slopes, radial, &call->gradient, w->gradient, w->columns);
 }
 
 static void sweep_span(void *context, int64_t span, void *memory) {
