@@ -77,8 +77,7 @@ def run_predict(options: Options, images: list[Path], release: Release, protocol
     """Label the images one by one; each file is written whole or not at all."""
     for index in track(len(images), "Labelling"):
         pixels = read_image(images[index], any_mode=True)
-        size = (pixels.shape[0], pixels.shape[1])
-        scores = class_scores(release.network, pixels, size, protocol)
+        scores = class_scores(release.network, pixels, pixels.shape[:2], protocol)
         labels = scores.argmax(dim=0).cpu().numpy().astype(np.uint8)
         place = images[index].relative_to(options.folder).with_suffix(".png")
         for kind, drawing in drawings(pixels, labels, release.classes).items():
@@ -88,6 +87,8 @@ def run_predict(options: Options, images: list[Path], release: Release, protocol
 def main(options: Options) -> None:
 
     def work() -> int:
+        hint, inside = "choose another", options.folder.resolve() in options.out.resolve().parents
+        require("predict", "out", options.out, f"outside {options.folder}", not inside, hint)
         images = find_images(options.folder)
         run_predict(options, images, *read_for_use("predict", options))
         return len(images)

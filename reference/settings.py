@@ -64,8 +64,7 @@ class SourceStage:
     iterations: int = 20000
     # images per step, over all ranks and accumulated parts; own
     batch_size: int = 2
-    # class frequency to the minus this, at most 10 times the least, is the weight of a pixel in
-    # cross-entropy on source labels and static ones, and in no other; 0: all alike
+    # cross-entropies on source and static labels weigh class frequency to the minus this; 0: alike
     class_weight_power: float = 0.0
     crops: Crops = field(default_factory=Crops)
     optimiser: Optimiser = field(default_factory=Optimiser)

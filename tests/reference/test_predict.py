@@ -1,6 +1,7 @@
 """The predict command: the right ids at the image's own size, and nothing on a wrong input."""
 
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -190,6 +191,15 @@ def test_the_command_labels_and_says_so(options, command, capsys):
     assert capsys.readouterr().out == (
         f"Wrote colour/, labelIds/, overlay/ of 2 images to {options.out}\n"
     )
+
+
+def test_pictures_are_not_written_where_they_would_be_labelled_next(options, command):
+    inside = options.folder / "predictions"
+    sys.argv[sys.argv.index(str(options.out))] = str(inside)
+    told = f"predict: expected out outside {options.folder}, got {inside}. Hint: choose another."
+    with pytest.raises(SystemExit, match=re.escape(told)):
+        command()
+    assert not inside.exists()
 
 
 def test_stopping_says_what_is_left(options, command, monkeypatch, capsys):
