@@ -63,12 +63,14 @@ def send_back(
     arguments: tuple[Any, ...],
     ignore_index: int,
     wants: tuple[bool, bool],
+    crowded: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Start a kernel of the `row` of tile sizes; both gradients, empty where not wanted.
 
     It takes features, prepared prototypes, the features' gradient, partial sums of the
     prototypes', each of these None where not wanted, what `walkers` says if its programs keep
-    prototypes and sum nothing, else None, then `arguments` of its own.
+    prototypes and sum nothing, else None, then `arguments` of its own. `crowded`: these take so
+    much shared memory that a tile less can be on its way to sums.
     """
     images, channels, pixels = features.shape
     prototypes = given.rows
@@ -78,7 +80,12 @@ def send_back(
     prepared = prepare(features, given)
     meta, how = plan(row, features, len(prototypes))
     if not keeps_prototypes(row, features, given):
-        meta = meta._replace(PROGRAMS=0)
+        # What is read in blocks is squared on its way.
+        meta, prepared = meta._replace(PROGRAMS=0), prepared._replace(lengths=None)
+    elif wants[1]:
+        # Of a tile that products alone read, triton has one more on its way.
+        alone = given.similarity == "dot" or (prepared.lengths is not None and not wants[0])
+        how = {**how, "num_stages": how["num_stages"] - (alone or crowded)}
     span = meta.BLOCK_P
     walk, partial = None, None
     if wants[1]:

@@ -44,11 +44,13 @@ class Prepared(NamedTuple):
     """What `prepare` wrote: a matrix [1 or 2, BLOCK_C, ROW] and a table [3 or 4, BLOCK_C].
 
     The table holds scale, offset and share of each class, and maybe the lowest present class that
-    has the same prototype.
+    has the same prototype. `lengths` of the pixels (B, P), which a forward leaves to its backward
+    under cosine, or None.
     """
 
     matrix: Any
     table: Any
+    lengths: Any = None
 
 
 @triton.jit
@@ -201,7 +203,7 @@ class Prototypes(NamedTuple):
     temperature: float | Tensor
     keep_absent: bool = False
     ready: Sequence[Tensor] = ()
-    """Matrix and table, where these have been made by now."""
+    """Matrix and table, where these have been made by now, and maybe lengths."""
 
     @classmethod
     def of(cls, call: ContrastCall, *ready: Tensor) -> "Prototypes":
@@ -288,8 +290,15 @@ def finish(features: Tensor, total: Tensor, given: Prototypes) -> Tensor:
 
 
 def ready_for_contrast(call: ContrastCall) -> Sequence[Tensor]:
-    """What both ways of a contrast read of its classes; nothing where it has no pixels."""
-    return prepare(call.features, Prototypes.of(call)) if call.labels.numel() else ()
+    """What both ways of a contrast read of its classes, and room for its pixels' lengths, which
+    one leaves to the other under cosine; nothing where it has no pixels."""
+    features = call.features
+    images, _, pixels = features.shape
+    if images * pixels == 0:
+        return ()
+    room = images, pixels if call.similarity == "cosine" else 0
+    lengths = features.new_empty(room, dtype=accumulation_dtype(features))
+    return *prepare(features, Prototypes.of(call))[:2], lengths
 
 
 def ready_for_logits(call: LogitsCall) -> Sequence[Tensor]:
