@@ -10,6 +10,7 @@ from torch import Tensor
 from protocontrast.calls import accumulation_dtype
 from protocontrast.kernels.launch import (
     Launch,
+    leaves,
     long_span,
     plan,
     run,
@@ -18,7 +19,7 @@ from protocontrast.kernels.launch import (
     walkers,
 )
 from protocontrast.kernels.meta import Meta
-from protocontrast.kernels.prototypes import Prototypes, finish, prepare
+from protocontrast.kernels.prototypes import Prototypes, finish, prepare_with_lengths
 from protocontrast.kernels.tiles import map_of
 
 
@@ -63,21 +64,19 @@ def send_back(
     arguments: tuple[Any, ...],
     ignore_index: int,
     wants: tuple[bool, bool],
-    crowded: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Start a kernel of the `row` of tile sizes; both gradients, empty where not wanted.
 
     It takes features, prepared prototypes, the features' gradient, partial sums of the
     prototypes', each of these None where not wanted, what `walkers` says if its programs keep
-    prototypes and sum nothing, else None, then `arguments` of its own. `crowded`: these take so
-    much shared memory that a tile less can be on its way to sums.
+    prototypes and sum nothing, else None, then `arguments` of its own.
     """
     images, channels, pixels = features.shape
     prototypes = given.rows
     gradient = torch.empty_like(features) if wants[0] else features.new_empty(0)
     if images * pixels == 0:
         return gradient, torch.zeros_like(prototypes) if wants[1] else prototypes.new_empty(0)
-    prepared = prepare(features, given)
+    prepared = prepare_with_lengths(features, given)
     meta, how = plan(row, features, len(prototypes))
     if not keeps_prototypes(row, features, given):
         # What is read in blocks is squared on its way.
@@ -85,7 +84,9 @@ def send_back(
     elif wants[1]:
         # Of a tile that products alone read, triton has one more on its way.
         alone = given.similarity == "dot" or (prepared.lengths is not None and not wants[0])
-        how = {**how, "num_stages": how["num_stages"] - (alone or crowded)}
+        # Soft targets (B, C, P) take the room of one.
+        soft = any(isinstance(one, Tensor) and one.ndim == 3 for _, one in leaves(arguments))
+        how = {**how, "num_stages": how["num_stages"] - (alone or soft)}
     span = meta.BLOCK_P
     walk, partial = None, None
     if wants[1]:

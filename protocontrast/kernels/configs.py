@@ -147,7 +147,7 @@ ROWS: tuple[Row, ...] = (
     Row(NVIDIA, PASS, (4,), ANY, 32, Config(64, 16, 8, 2)),
     Row(GPUS, (*BOTH, *PASS), (4,), ANY, 32, Config(64, 32, 8, 2)),
     Row(("sm90",), SUMS, (4,), 256, 32, Config(64, 256, 8, 3, 0, "thirds")),
-    Row(("sm90",), SUMS, (4,), ANY, 32, Config(64, 128, 4, 3, 0, "thirds")),
+    Row(("sm90",), SUMS, (4,), ANY, 32, Config(64, 32, 8, 2)),
     Row(GPUS, KERNELS, (4,), ANY, 32, Config(64, 32, 4, 2)),
     Row(GPUS, FORWARD, (2,), ANY, 128, Config(64, 32, 4, 2)),
     Row(("sm90",), PASS, (2,), 256, 32, Config(128, 256, 8, 3)),

@@ -21,7 +21,7 @@ from protocontrast.kernels.class_pieces import (
 from protocontrast.kernels.launch import Launch, plan, run, walkers
 from protocontrast.kernels.lengths import leave_lengths
 from protocontrast.kernels.meta import constants
-from protocontrast.kernels.prototypes import Prototypes, prepare
+from protocontrast.kernels.prototypes import Prototypes, prepare_with_lengths
 from protocontrast.kernels.scores import kept_of, logits_of, scores_of
 from protocontrast.kernels.targets import masses, own_class, targets_of
 from protocontrast.kernels.tiles import flat, inside, map_of, tile_of
@@ -125,7 +125,7 @@ def contrast(call: ContrastCall, *ready: Tensor) -> Statistics:
     maybe room for lengths."""
     features, statistics = call.features, empty_statistics(call.features)
     if statistics.loss.numel():
-        prepared = prepare(features, Prototypes.of(call, *ready))
+        prepared = prepare_with_lengths(features, Prototypes.of(call, *ready))
         classes = len(call.prototypes)
         # Distances have no use for what is kept, and soft targets of many classes no room beside.
         keeps = call.similarity != "euclidean"

@@ -108,8 +108,7 @@ def contrast_backward(
     def sent(wants: tuple[bool, bool]) -> tuple[Tensor, Tensor]:
         row = "contrast_backward_both" if wants[1] else "contrast_backward"
         kernel, ignored = contrast_backward_kernel, call.ignore_index
-        soft = call.labels.is_floating_point()
-        return send_back(kernel, row, call.features, given, arguments, ignored, wants, soft)
+        return send_back(kernel, row, call.features, given, arguments, ignored, wants)
 
     if all(wants) and keeps_for_few("contrast_backward_both", call.features, given):
         # A single tile is no pipeline: each gradient for itself has more programs, or registers.

@@ -44,13 +44,20 @@ class Prepared(NamedTuple):
     """What `prepare` wrote: a matrix [1 or 2, BLOCK_C, ROW] and a table [3 or 4, BLOCK_C].
 
     The table holds scale, offset and share of each class, and maybe the lowest present class that
-    has the same prototype. `lengths` of the pixels (B, P), which a forward leaves to its backward
-    under cosine, or None.
+    has the same prototype.
     """
 
     matrix: Any
     table: Any
-    lengths: Any = None
+
+
+class WithLengths(NamedTuple):
+    """The same, and lengths of the pixels (B, P), which a forward leaves to its backward under
+    cosine, or None."""
+
+    matrix: Any
+    table: Any
+    lengths: Any
 
 
 @triton.jit
@@ -257,7 +264,7 @@ def prepare(
     With `equals` the table has its fourth row, with `whole` the matrix is not split into halves.
     """
     if given.ready:
-        return Prepared(*given.ready)
+        return Prepared(*given.ready[:2])
     meta = sizes(features, len(given.rows))
     meta = meta._replace(
         BLOCK_D=power_of_two(meta.ROW),
@@ -271,6 +278,11 @@ def prepare(
     arguments = _as_given(given, given.class_weight), prepared
     run(Launch(prepare_kernel, meta.BLOCK_C, arguments, meta, _warps(meta.BLOCK_D)), features)
     return prepared
+
+
+def prepare_with_lengths(features: Tensor, given: Prototypes) -> WithLengths:
+    """The same with room for lengths, or with those that are there, if `ready` has any."""
+    return WithLengths(*prepare(features, given), given.ready[2] if given.ready[2:] else None)
 
 
 def finish(features: Tensor, total: Tensor, given: Prototypes) -> Tensor:
@@ -298,7 +310,7 @@ def ready_for_contrast(call: ContrastCall) -> Sequence[Tensor]:
         return ()
     room = images, pixels if call.similarity == "cosine" else 0
     lengths = features.new_empty(room, dtype=accumulation_dtype(features))
-    return *prepare(features, Prototypes.of(call))[:2], lengths
+    return *prepare(features, Prototypes.of(call)), lengths
 
 
 def ready_for_logits(call: LogitsCall) -> Sequence[Tensor]:
