@@ -7,7 +7,7 @@ The others are imported when a call first needs them.
 `launch` runs launches or, within `recorded`, collects them to be compiled ahead of time; `configs`
 holds the table of tile sizes; `meta` has the constants and `tiles` the tensors of a kernel as named
 tuples; `scores`, `targets` and `operands` are device functions that the operators share, `pairs`
-what the kernels of pairs share and `spreads` what a variance adds; `prototypes` prepares the
+what the kernels of pairs share, `class_pieces` many classes in pieces; `prototypes` prepares the
 prototypes and finishes their gradient; `totals` makes one number of losses. `bicl_step` is a step
 of `BiCL` in one row of launches: `bank_step` moves banks and bias, `step_end` writes them.
 """

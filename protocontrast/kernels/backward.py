@@ -10,6 +10,7 @@ from torch import Tensor
 from protocontrast.calls import accumulation_dtype
 from protocontrast.kernels.launch import (
     Launch,
+    leaves,
     long_span,
     plan,
     run,
@@ -18,7 +19,7 @@ from protocontrast.kernels.launch import (
     walkers,
 )
 from protocontrast.kernels.meta import Meta
-from protocontrast.kernels.prototypes import Prototypes, finish, prepare
+from protocontrast.kernels.prototypes import Prototypes, finish, prepare_with_lengths
 from protocontrast.kernels.tiles import map_of
 
 
@@ -75,10 +76,17 @@ def send_back(
     gradient = torch.empty_like(features) if wants[0] else features.new_empty(0)
     if images * pixels == 0:
         return gradient, torch.zeros_like(prototypes) if wants[1] else prototypes.new_empty(0)
-    prepared = prepare(features, given)
+    prepared = prepare_with_lengths(features, given)
     meta, how = plan(row, features, len(prototypes))
     if not keeps_prototypes(row, features, given):
-        meta = meta._replace(PROGRAMS=0)
+        # What is read in blocks is squared on its way.
+        meta, prepared = meta._replace(PROGRAMS=0), prepared._replace(lengths=None)
+    elif wants[1]:
+        # Of a tile that products alone read, triton has one more on its way.
+        alone = given.similarity == "dot" or (prepared.lengths is not None and not wants[0])
+        # Soft targets (B, C, P) take the room of one.
+        soft = any(isinstance(one, Tensor) and one.ndim == 3 for _, one in leaves(arguments))
+        how = {**how, "num_stages": how["num_stages"] - (alone or soft)}
     span = meta.BLOCK_P
     walk, partial = None, None
     if wants[1]:

@@ -14,7 +14,7 @@ from protocontrast.kernels.backward import add_to_slot
 from protocontrast.kernels.launch import Launch, plan, run, span_of, tile_count
 from protocontrast.kernels.lengths import inverse_of, pixel_lengths
 from protocontrast.kernels.meta import constants
-from protocontrast.kernels.operands import dot, power_below, split, times_pixel
+from protocontrast.kernels.operands import THIRD, dot, power_below, split, times_pixel, upper_third
 from protocontrast.kernels.scores import in_float16, waited_for
 from protocontrast.kernels.targets import members_of, targets_of
 from protocontrast.kernels.tiles import load_across, map_of, span_at, tile_at
@@ -72,9 +72,19 @@ def add_members(total, across, label, factor, META: tl.constexpr):
 
     Factors of 1 are exact in 16 bits. Others are not: the columns of their halves lie side by
     side, [BLOCK_D, 2 BLOCK_C], and one product takes both; of more than 128 classes it takes two.
+    Float32 features in thirds are multiplied by their factors before.
     """
     rows = tl.arange(0, total.shape[1])
-    if META.OPERANDS == "wide":
+    if META.PRECISION == "thirds":
+        ones = tl.trans(in_rows(label, tl.full([META.BLOCK_P], 1.0, THIRD), rows))
+        if not META.UNWEIGHTED:
+            across = across * factor[None, :]
+        for _ in tl.static_range(3):
+            third = upper_third(across)
+            total = tl.dot(third.to(THIRD), ones, total, input_precision="ieee", out_dtype=META.ACC)
+            across = across - third
+        return total
+    elif META.OPERANDS == "wide":
         return dot(across.to(META.ACC), tl.trans(in_rows(label, factor, rows)), total, META)
     elif META.UNWEIGHTED:
         ones = in_rows(label, factor, rows).to(across.dtype)
@@ -112,11 +122,10 @@ def add_carefully(total, across, label, factor, META: tl.constexpr):
     In a product that would reach every class, and of an ignored pixel its own channel, since
     0 * NaN is NaN: it goes in as 0. Of a pixel that counts it is added to its own class alone.
     """
-    wide = across.to(META.ACC)
-    kept = finite(wide) & finite(factor)[None, :]
+    wide = across.to(META.ACC) * factor[None, :]
+    kept = finite(wide)
     clean = tl.where(kept, across, tl.zeros_like(across))
     total = add_members(total, clean, label, tl.where(finite(factor), factor, 0.0), META)
-    wide *= factor[None, :]
     stray = ~kept & (label >= 0)[None, :]
     stop = META.C if tl.max(stray.to(tl.int32)) > 0 else 0
     for c in range(0, stop):

@@ -38,9 +38,10 @@ SUM_NOTHING = (
 class Config(NamedTuple):
     """A tile of pixels and channels, and how a program runs.
 
-    `programs`: so many on a multiprocessor, which keep the prototypes, of at most 64 classes, and
+    `programs`: so many on a multiprocessor, which keep the prototypes, of at most 160 classes, and
     walk tiles of all channels; 0: one for every tile, which reads them in blocks. `exact`: how
-    float32 products that are to lose nothing are taken: "ieee" by no tensor cores, "bf16x6" as six.
+    float32 products that are to lose nothing are taken: "ieee" by no tensor cores, "bf16x6" as six,
+    "thirds", whatever is to be lost, as three, of sums, one factor of which is 0 or 1.
     """
 
     block_p: int
@@ -82,6 +83,8 @@ DISTRIBUTIONS = (*DISTRIBUTION, *DISTRIBUTION_FEATURES, *DISTRIBUTION_BOTH)
 ROWS: tuple[Row, ...] = (
     # Small, so that a test of a hundred pixels and 33 channels meets every seam.
     Row(("interpreter",), WALKING, (2, 4, 8), 64, 64, Config(32, 32, 4, 1, 2)),
+    Row(("interpreter",), FORWARD[:1], (2, 4, 8), 64, 160, Config(32, 32, 4, 1, 2)),
+    Row(("interpreter",), SUMS, (4,), ANY, 32, Config(32, 32, 4, 1, 0, "thirds")),
     Row(("interpreter",), KERNELS, (2, 4, 8), ANY, ANY, Config(32, 32, 4, 1)),
     # float64 serves gradient checks.
     Row(GPUS, KERNELS, (8,), ANY, 32, Config(32, 32, 4, 1)),
@@ -143,6 +146,7 @@ ROWS: tuple[Row, ...] = (
     Row(("sm100",), BOTH, (4,), ANY, 32, Config(64, 32, 8, 1)),
     Row(NVIDIA, PASS, (4,), ANY, 32, Config(64, 16, 8, 2)),
     Row(GPUS, (*BOTH, *PASS), (4,), ANY, 32, Config(64, 32, 8, 2)),
+    Row(("sm90",), SUMS, (4,), 256, 32, Config(64, 256, 8, 3, 0, "thirds")),
     Row(("sm90",), SUMS, (4,), ANY, 32, Config(64, 32, 8, 2)),
     Row(GPUS, KERNELS, (4,), ANY, 32, Config(64, 32, 4, 2)),
     Row(GPUS, FORWARD, (2,), ANY, 128, Config(64, 32, 4, 2)),
@@ -165,6 +169,8 @@ ROWS: tuple[Row, ...] = (
     Row(("sm100",), SUMS, (4,), ANY, 128, Config(32, 32, 8, 1)),
     Row(("sm90",), BOTH[:1], (2,), ANY, 128, Config(32, 32, 8, 1)),
     Row(GPUS, KERNELS, (2, 4), ANY, 128, Config(32, 32, 8, 2)),
+    # Both halves of 160 prototypes, and two tiles.
+    Row(("sm90",), FORWARD[:1], (2,), 256, 160, Config(64, 64, 4, 3, 1)),
     Row(("sm90",), FORWARD, (2,), ANY, ANY, Config(128, 64, 8, 2)),
     Row(("sm100",), FORWARD, (2,), ANY, ANY, Config(32, 32, 4, 2)),
     Row(GPUS, FORWARD, (2,), ANY, ANY, Config(32, 32, 8, 2)),
@@ -184,12 +190,13 @@ def power_of_two(least: int) -> int:
 
 
 def row_of(
-    kernel: str, family: str, width: int, channels: int, classes: int, aligned: bool = True
+    kernel: str, family: str, width: int, channels: int, classes: int, keeps: bool = True
 ) -> Row:
-    """The first row that fits; without aligned runs no tile of all channels is kept."""
+    """The first row that fits; `keeps`: one whose programs keep prototypes and a tile of all
+    channels may be that."""
     for row in ROWS:
         fits = family in row.families and kernel in row.kernels and width in row.widths
-        fits = fits and (aligned or not row.config.programs)
+        fits = fits and (keeps or not row.config.programs)
         if fits and channels <= row.channels and classes <= row.classes:
             return row
     raise RuntimeError(f"configuration: expected a row for {kernel} on {family}, got none.")
@@ -197,14 +204,13 @@ def row_of(
 
 @cache
 def configuration(
-    kernel: str, family: str, width: int, channels: int, classes: int, aligned: bool = True
+    kernel: str, family: str, width: int, channels: int, classes: int, keeps: bool = True
 ) -> Config:
     """The configuration of a kernel for features of `width` bytes per element.
 
-    `aligned`: runs of pixels or of channels start at multiples of 16 bytes. It is kept: whoever
-    exchanges `ROWS` clears what is kept.
+    `keeps` is for `row_of`. The answer is remembered: whoever exchanges `ROWS` clears the cache.
     """
-    config = row_of(kernel, family, width, channels, classes, aligned).config
+    config = row_of(kernel, family, width, channels, classes, keeps).config
     if family == "gfx942":
         # A warp is twice as wide there, and more than four share their registers.
         config = config._replace(num_warps=4)

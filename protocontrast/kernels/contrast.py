@@ -11,9 +11,17 @@ import triton.language as tl
 from torch import Tensor
 
 from protocontrast.calls import ContrastCall, accumulation_dtype
+from protocontrast.kernels.class_pieces import (
+    kept_pieces,
+    logits_in_pieces,
+    normaliser_of_pieces,
+    pull_of_pieces,
+    taken_in_pieces,
+)
 from protocontrast.kernels.launch import Launch, plan, run, walkers
+from protocontrast.kernels.lengths import leave_lengths
 from protocontrast.kernels.meta import constants
-from protocontrast.kernels.prototypes import Prototypes, prepare
+from protocontrast.kernels.prototypes import Prototypes, prepare_with_lengths
 from protocontrast.kernels.scores import kept_of, logits_of, scores_of
 from protocontrast.kernels.targets import masses, own_class, targets_of
 from protocontrast.kernels.tiles import flat, inside, map_of, tile_of
@@ -69,6 +77,7 @@ def contrast_tile(number, features, targets, prepared, kept, statistics, META: t
     """One tile of BLOCK_P pixels of one image."""
     tile = tile_of(features, number, META)
     total, length = scores_of(tile, prepared, kept, META)
+    leave_lengths(length, tile, prepared, META)
     logits, _ = logits_of(total, length, kept.classes.scale, META)
     logits += kept.classes.offset[None, :]
     pull, weight = pull_of(targets, tile, prepared.table, logits, META)
@@ -76,15 +85,32 @@ def contrast_tile(number, features, targets, prepared, kept, statistics, META: t
 
 
 @triton.jit
+def contrast_tile_of_many(
+    number, features, targets, prepared, factors, statistics, META: tl.constexpr
+):
+    """The same of more than 128 classes."""
+    tile = tile_of(features, number, META)
+    logits = logits_in_pieces(tile, prepared, factors, META)
+    pull, weight = pull_of_pieces(targets, tile, prepared.table, logits, META)
+    store_statistics(statistics, tile, pull, weight, normaliser_of_pieces(logits, META))
+
+
+@triton.jit
 def contrast_kernel(features, targets, prepared, statistics, tiles, programs, meta: tl.constexpr):
     """One program per tile; one that keeps the prototypes has every `programs`th of them."""
     META: tl.constexpr = constants(meta)
-    kept = kept_of(prepared, META)
-    if META.PROGRAMS == 0:
-        contrast_tile(tl.program_id(0), features, targets, prepared, kept, statistics, META)
+    first = tl.program_id(0)
+    if taken_in_pieces(META):
+        factors = kept_pieces(prepared.matrix, META)
+        for number in range(first, tiles, programs):
+            contrast_tile_of_many(number, features, targets, prepared, factors, statistics, META)
     else:
-        for number in range(tl.program_id(0), tiles, programs):
-            contrast_tile(number, features, targets, prepared, kept, statistics, META)
+        kept = kept_of(prepared, META)
+        if META.PROGRAMS == 0:
+            contrast_tile(first, features, targets, prepared, kept, statistics, META)
+        else:
+            for number in range(first, tiles, programs):
+                contrast_tile(number, features, targets, prepared, kept, statistics, META)
 
 
 def empty_statistics(features: Tensor) -> Statistics:
@@ -95,11 +121,19 @@ def empty_statistics(features: Tensor) -> Statistics:
 
 
 def contrast(call: ContrastCall, *ready: Tensor) -> Statistics:
-    """Loss, weight and log-sum-exp of every pixel; `ready` are matrix and table of the classes."""
+    """Loss, weight and log-sum-exp of every pixel; `ready` are matrix and table of the classes, and
+    maybe room for lengths."""
     features, statistics = call.features, empty_statistics(call.features)
     if statistics.loss.numel():
-        prepared = prepare(features, Prototypes.of(call, *ready))
-        meta, how = plan("contrast", features, len(call.prototypes))
+        prepared = prepare_with_lengths(features, Prototypes.of(call, *ready))
+        classes = len(call.prototypes)
+        # Distances have no use for what is kept, and soft targets of many classes no room beside.
+        keeps = call.similarity != "euclidean"
+        keeps = keeps and (classes <= 128 or not call.labels.is_floating_point())
+        meta, how = plan("contrast", features, classes, keeps=keeps)
+        if call.similarity == "dot" and taken_in_pieces(meta):
+            # Of a tile that products alone read, triton has one more on its way.
+            how = {**how, "num_stages": how["num_stages"] - 1}
         meta = meta._replace(SIMILARITY=call.similarity, IGNORE_INDEX=call.ignore_index)
         tiles, programs = walkers(features, meta)
         arguments = map_of(features), targets_of(call), prepared, statistics, tiles, programs

@@ -26,7 +26,15 @@ from protocontrast.kernels.scores import (
     without_halves,
 )
 from protocontrast.kernels.slopes import slopes_of
-from protocontrast.kernels.tiles import from_channel, span_at, store_tile, tile_at, tile_of
+from protocontrast.kernels.tiles import (
+    flat,
+    from_channel,
+    inside,
+    span_at,
+    store_tile,
+    tile_at,
+    tile_of,
+)
 
 
 class Halves(NamedTuple):
@@ -71,15 +79,21 @@ def squares_across(blocks, META: tl.constexpr):
 
 
 @triton.jit
-def scores_at_hand(blocks, tile, factors, META: tl.constexpr):
-    """Products [BLOCK_P, BLOCK_C] of a tile with the prototypes, and what they are divided by."""
-    squared = tl.zeros([META.BLOCK_P], dtype=META.ACC)
-    if META.SIMILARITY == "cosine":
+def scores_at_hand(blocks, tile, prepared, factors, META: tl.constexpr):
+    """Products [BLOCK_P, BLOCK_C] of a tile with the prototypes, and what they are divided by.
+
+    To read lengths takes less than to read the tile for them, which its products do not need.
+    """
+    length = tl.zeros([META.BLOCK_P], dtype=META.ACC)
+    if META.SIMILARITY == "cosine" and prepared.lengths is not None:
+        length = tl.load(prepared.lengths + flat(tile), mask=inside(tile), other=0.0)
+    elif META.SIMILARITY == "cosine":
         squared = squares_across(blocks, META)
+        length = lengths_of(squared, squared, tile, None, META)
     total = products_of(blocks[0], factors[0], None, META)
     for part in tl.static_range(1, (META.D + META.BLOCK_D - 1) // META.BLOCK_D):
         total = products_of(blocks[part], factors[part], total, META)
-    return without_halves(total, META), lengths_of(squared, squared, tile, None, META)
+    return without_halves(total, META), length
 
 
 @triton.jit
@@ -164,7 +178,7 @@ def send_kept_tiles_back(features, given, prepared, kept, gradient, walk, META: 
     for number in range(tl.program_id(0), tiles, programs):
         tile = tile_of(features, number, META)
         blocks = load_blocks(tile, META)
-        total, length = scores_at_hand(blocks, tile, held.factors, META)
+        total, length = scores_at_hand(blocks, tile, prepared, held.factors, META)
         slopes = slopes_of(total, length, tile, given, prepared, held.classes, META)
         halves = halves_of(slopes.products, blocks[0].dtype, META)
         # Without the branch the loop that it encloses would keep this one from being a pipeline.
@@ -192,7 +206,7 @@ def send_kept_span_back(features, given, prepared, kept, gradient, partial, META
     for step in range(0, META.SPAN, META.BLOCK_P):
         tile = tile_at(features, image, first + step, META)
         blocks = load_blocks(tile, META)
-        total, length = scores_at_hand(blocks, tile, held.factors, META)
+        total, length = scores_at_hand(blocks, tile, prepared, held.factors, META)
         slopes = slopes_of(total, length, tile, given, prepared, held.classes, META)
         halves = halves_of(slopes.products, blocks[0].dtype, META)
         largest = tl.max(tl.abs(slopes.products), axis=1)[:, None]

@@ -203,17 +203,21 @@ def is_aligned(features: Tensor) -> bool:
 
 
 def plan(
-    row: str, features: Tensor, classes: int, halved: torch.dtype | None = None
+    row: str,
+    features: Tensor,
+    classes: int,
+    halved: torch.dtype | None = None,
+    keeps: bool = True,
 ) -> tuple[Meta, dict[str, Any]]:
     """Constants and launch options of a kernel that walks features in tiles.
 
-    `row` is that of the table of tile sizes.
+    `row` is that of the table of tile sizes; `keeps` whether programs may keep the prototypes.
     """
     width, channels = features.element_size(), features.shape[1]
     own = family(features)
     # The interpreter has no wide loads.
     aligned = own == "interpreter" or is_aligned(features)
-    config = configuration(row, own, width, channels, classes, aligned)
+    config = configuration(row, own, width, channels, classes, aligned and keeps)
     return _planned(arithmetic(features, halved), channels, classes, width, config)
 
 
@@ -222,9 +226,9 @@ def _planned(
     of: tuple[Any, str, str], channels: int, classes: int, width: int, config: Config
 ) -> tuple[Meta, dict[str, Any]]:
     meta = _sizes(of, channels, classes)
-    exact = config.exact if width == 4 and meta.PRECISION == "ieee" else meta.PRECISION
+    exactly = config.exact == "thirds" or meta.PRECISION == "ieee"
     meta = meta._replace(
-        PRECISION=exact,
+        PRECISION=config.exact if width == 4 and exactly else meta.PRECISION,
         BLOCK_P=config.block_p,
         BLOCK_D=config.block_d,
         PROGRAMS=config.programs,

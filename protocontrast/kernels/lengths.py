@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 from protocontrast.kernels.operands import square_root
-from protocontrast.kernels.tiles import inside, load_tile
+from protocontrast.kernels.tiles import flat, inside, load_tile
 
 AT_ONCE = tl.constexpr(1024)
 """Numbers in a block of a second read: few, so that it takes few registers beside the first."""
@@ -70,6 +70,13 @@ def pixel_lengths(squared, tile, META: tl.constexpr):
     if tl.max(doubtful.to(tl.int32), axis=0) > 0:
         length = tl.where(doubtful, one_by_one(mended_lengths(tile, META), META), length)
     return length
+
+
+@triton.jit
+def leave_lengths(length, tile, prepared, META: tl.constexpr):
+    """Lengths [BLOCK_P] of a tile of pixels stored for the way back, where there is room."""
+    if prepared.lengths is not None and META.SIMILARITY == "cosine":
+        tl.store(prepared.lengths + flat(tile), length, mask=inside(tile))
 
 
 @triton.jit

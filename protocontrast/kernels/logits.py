@@ -94,7 +94,7 @@ def logits(call: LogitsCall, *ready: Tensor) -> Tensor:
     out = features.new_empty(images, classes, pixels, dtype=accumulation_dtype(features))
     if images * pixels:
         prepared = prepare(features, Prototypes.of_logits(call, *ready))
-        meta, how = plan("logits", features, classes)
+        meta, how = plan("logits", features, classes, keeps=call.similarity != "euclidean")
         meta = meta._replace(SIMILARITY=call.similarity)
         tiles, programs = walkers(features, meta)
         arguments = map_of(features), prepared, map_of(out), tiles, programs

@@ -3,6 +3,11 @@
 import triton
 import triton.language as tl
 
+from protocontrast.kernels import INTERPRETED
+
+THIRD = tl.constexpr(tl.float32 if INTERPRETED else tl.bfloat16)
+"""What holds a third of a float32 number; the interpreter multiplies bfloat16 as raw bits."""
+
 
 @triton.jit
 def square_root(value, ACC: tl.constexpr):
@@ -49,6 +54,13 @@ def split(factor, NARROW: tl.constexpr):
     """Upper and lower half in a 16-bit dtype; together they hold 16 bits (bf16) or 22 (fp16)."""
     high = factor.to(NARROW)
     return high, (factor - high.to(tl.float32)).to(NARROW)
+
+
+@triton.jit
+def upper_third(factor):
+    """The upper 8 bits of float32 numbers. What is left has 16, whose upper third and rest are the
+    other two: bfloat16 holds each, and so all three lose nothing."""
+    return (factor.to(tl.int32, bitcast=True) & -65536).to(tl.float32, bitcast=True)
 
 
 @triton.jit

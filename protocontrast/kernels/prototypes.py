@@ -51,6 +51,15 @@ class Prepared(NamedTuple):
     table: Any
 
 
+class WithLengths(NamedTuple):
+    """The same, and lengths of the pixels (B, P), which a forward leaves to its backward under
+    cosine, or None."""
+
+    matrix: Any
+    table: Any
+    lengths: Any
+
+
 @triton.jit
 def present_of(given, classes, META: tl.constexpr):
     """Which of these classes are there, as far as the caller says."""
@@ -201,7 +210,7 @@ class Prototypes(NamedTuple):
     temperature: float | Tensor
     keep_absent: bool = False
     ready: Sequence[Tensor] = ()
-    """Matrix and table, where these have been made by now."""
+    """Matrix and table, where these have been made by now, and maybe lengths."""
 
     @classmethod
     def of(cls, call: ContrastCall, *ready: Tensor) -> "Prototypes":
@@ -255,7 +264,7 @@ def prepare(
     With `equals` the table has its fourth row, with `whole` the matrix is not split into halves.
     """
     if given.ready:
-        return Prepared(*given.ready)
+        return Prepared(*given.ready[:2])
     meta = sizes(features, len(given.rows))
     meta = meta._replace(
         BLOCK_D=power_of_two(meta.ROW),
@@ -269,6 +278,11 @@ def prepare(
     arguments = _as_given(given, given.class_weight), prepared
     run(Launch(prepare_kernel, meta.BLOCK_C, arguments, meta, _warps(meta.BLOCK_D)), features)
     return prepared
+
+
+def prepare_with_lengths(features: Tensor, given: Prototypes) -> WithLengths:
+    """The same with room for lengths, or with those that are there, if `ready` has any."""
+    return WithLengths(*prepare(features, given), given.ready[2] if given.ready[2:] else None)
 
 
 def finish(features: Tensor, total: Tensor, given: Prototypes) -> Tensor:
@@ -288,8 +302,15 @@ def finish(features: Tensor, total: Tensor, given: Prototypes) -> Tensor:
 
 
 def ready_for_contrast(call: ContrastCall) -> Sequence[Tensor]:
-    """What both ways of a contrast read of its classes; nothing where it has no pixels."""
-    return prepare(call.features, Prototypes.of(call)) if call.labels.numel() else ()
+    """What both ways of a contrast read of its classes, and room for its pixels' lengths, which
+    one leaves to the other under cosine; nothing where it has no pixels."""
+    features = call.features
+    images, _, pixels = features.shape
+    if images * pixels == 0:
+        return ()
+    room = images, pixels if call.similarity == "cosine" else 0
+    lengths = features.new_empty(room, dtype=accumulation_dtype(features))
+    return *prepare(features, Prototypes.of(call)), lengths
 
 
 def ready_for_logits(call: LogitsCall) -> Sequence[Tensor]:

@@ -100,7 +100,8 @@ def transfer(call: TransferCall) -> tuple[Tensor, Tensor]:
     if images * pixels == 0:
         return labels, values
     prepared = nearest_table(call)
-    meta, how = plan("transfer", features, len(call.prototypes))
+    keeps = call.similarity != "euclidean"
+    meta, how = plan("transfer", features, len(call.prototypes), keeps=keeps)
     meta = meta._replace(
         SIMILARITY=call.similarity,
         CONFIDENCE=call.measure == "confidence",

@@ -33,6 +33,7 @@ from protocontrast.kernels import (
 )
 from protocontrast.kernels import class_prototypes_backward as class_sums_way_back
 from protocontrast.kernels import contrast_backward as contrast_way_back
+from protocontrast.kernels import prototypes as prototypes_made_ready
 from protocontrast.kernels.launch import Launch, recorded
 from tests.ahead_of_time.cases import DTYPES, MAP, Case
 
@@ -80,7 +81,8 @@ def _calls(case: Case, images: int, pixels: int) -> dict[str, Callable[[], objec
     )
 
     def contrasted(*wants: bool) -> object:
-        return contrast_way_back.contrast_backward(upstream, whole, wants, per_pixel)
+        ready = prototypes_made_ready.ready_for_contrast(whole)
+        return contrast_way_back.contrast_backward(upstream, whole, wants, per_pixel, *ready)
 
     def distributed(*wants: bool) -> object:
         given = *inputs[:3], torch.empty_like(prototypes), *inputs[3:]

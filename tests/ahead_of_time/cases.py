@@ -117,11 +117,15 @@ def in_runs(case: Case) -> bool:
 
 
 def row(case: Case) -> Row | None:
-    """The row of the table that the case reaches."""
+    """The row of the table that the case reaches; forwards of distances, and of soft targets of
+    many classes, keep no prototypes."""
     if case.kernel in WITHOUT_A_ROW:
         return None
     kernel, width = TABLE[case.kernel], DTYPES[case.dtype].itemsize
-    return row_of(kernel, case.target, width, case.channels, case.classes, in_runs(case))
+    keeps = in_runs(case)
+    if kernel in ("contrast", "transfer", "logits"):
+        keeps = keeps and case.similarity != "euclidean" and not (case.soft and case.classes > 128)
+    return row_of(kernel, case.target, width, case.channels, case.classes, keeps)
 
 
 def everything(target: str, kernel: str) -> Iterator[Case]:

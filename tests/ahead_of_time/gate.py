@@ -15,8 +15,8 @@ REASONS = {
     "distances": "they take the tiles of products, beside which differences have no registers",
     "distributions": "with more than 64 classes both products fill the registers at any size",
     "double": "float64 serves gradient checks, which need no speed",
-    "kept": "a tile or the sums of all channels stay in registers beside the products, and to read "
-    "them again costs more than the few that are spilled",
+    "kept": "a tile, the sums of all channels or the scores of many classes stay in registers, and "
+    "to read them again costs more than the few that are spilled",
     "named": "a target pass scores and sums one tile, and a few bytes of it find no register",
     "unaligned": "without aligned runs of pixels or channels every element has its own address",
 }
@@ -64,7 +64,8 @@ def reason_to_spill(case: Case) -> str | None:
     if case.similarity == "euclidean" and case.kernel not in COSINE_AT_MOST:
         return REASONS["distances"]
     found = row(case)
-    if found is not None and found.config.programs and "backward" in case.kernel:
+    keeps = found is not None and found.config.programs > 0
+    if keeps and ("backward" in case.kernel or case.classes > 128):
         return REASONS["kept"]
     return REASONS["named"] if str(case) in NAMED else None
 

@@ -15,7 +15,7 @@ CONSTANT = frozenset({"RZ", "URZ", "PT", "UPT"})
 """Registers and predicates that are always the same."""
 MEMORY = ("LDG", "LDGSTS", "STG", "LDS", "LDSM", "STS", "STSM", "LDL", "STL", "RED", "ATOMG")
 COMPARISONS = ("ISETP", "UISETP", "FSETP", "DSETP")
-PREDICATES_ALONE = (*COMPARISONS, "PLOP3")
+PREDICATES_ALONE = (*COMPARISONS, "PLOP3", "UPLOP3")
 WITH_CARRY = ("IADD3", "UIADD3", "LEA", "ULEA")
 NO_RESULT = ("STG", "STS", "STL", "STSM", "LDGSTS", "RED", "BAR", "CALL", "RET", "DEPBAR", "R2P")
 

@@ -77,7 +77,9 @@ def test_a_launch_has_the_row_of_its_case() -> None:
             meta, how = launch.meta, launch.options
             given = meta.BLOCK_P, meta.BLOCK_D, how["num_warps"], how["num_stages"]
             assert given[2] == 4 or case.target != "gfx942"
-            assert case.target == "gfx942" or given == asked, str(case)
+            # Of a tile that products alone read, or beside soft targets, one less is on its way.
+            fewer = (*asked[:3], asked[3] - (config.programs > 0))
+            assert case.target == "gfx942" or given in (asked, fewer), str(case)
 
 
 @pytest.mark.parametrize("kernel", [kernel for kernel in TABLE if kernel not in LESSER])

@@ -49,9 +49,9 @@ def test_every_map_is_counted_once() -> None:
     bytes_of = {
         "contrast": 2 * 256 + 8 + 12,
         "transfer": 2 * 256 + 8 + 4,
-        "contrast_backward_features": 4 * 256 + 8 + 4,
-        "contrast_backward_prototypes": 2 * 256 + 8 + 4,
-        "contrast_backward_both": 4 * 256 + 8 + 4,
+        "contrast_backward_features": 4 * 256 + 8 + 8,
+        "contrast_backward_prototypes": 2 * 256 + 8 + 8,
+        "contrast_backward_both": 4 * 256 + 8 + 8,
         "class_sums": 2 * 256 + 8,
         "class_sums_backward": 2 * 256 + 8,
         "class_sums_backward_normalize": 4 * 256 + 8,

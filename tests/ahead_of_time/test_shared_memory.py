@@ -84,3 +84,22 @@ def test_what_triton_lays_out_is_what_it_compiles(
 ) -> None:
     (case,) = (each for each in OFTEN if each.kernel == kernel)
     assert shared_memory(launch_of(case), case.target) == resources(case).shared
+
+
+@pytest.mark.parametrize(
+    ("kernel", "dtype", "classes", "soft", "similarity"),
+    [
+        ("contrast", "fp16", 150, False, "dot"),
+        ("contrast_backward_both", "bf16", 19, False, "dot"),
+        ("contrast_backward_both", "bf16", 19, True, "cosine"),
+        ("contrast_backward_both", "bf16", 19, True, "dot"),
+        ("contrast_backward_prototypes", "bf16", 19, True, "cosine"),
+        ("contrast_backward_prototypes", "bf16", 19, False, "dot"),
+    ],
+)
+def test_a_large_map_fits_too(
+    kernel: str, dtype: str, classes: int, soft: bool, similarity: str
+) -> None:
+    """Its spans have several tiles, of which some are on their way: how many, triton decides."""
+    case = Case("sm90", kernel, dtype, "highest", 256, classes, "nchw", soft, similarity)
+    assert shared_memory(launch_of(case, 8, 32768), "sm90") <= SHARED_LIMIT["sm90"]

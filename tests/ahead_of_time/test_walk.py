@@ -41,6 +41,19 @@ def test_a_loop_runs_as_often_as_its_counter_says(end: int, trips: int) -> None:
     assert [found.executed[index] for index in range(6)] == [1, *[trips] * 4, 1]
 
 
+def test_a_loop_of_two_trips_may_be_a_predicate_of_the_whole_warp() -> None:
+    loop = (
+        "UPLOP3.LUT UP0, UPT, UPT, UPT, UPT, 0x80, 0x0",
+        ".L_x_0:",
+        "PLOP3.LUT P2, PT, PT, PT, UP0, 0x80, 0x0",
+        "UPLOP3.LUT UP0, UPT, UPT, UPT, UPT, 0x40, 0x0",
+        "@P2 BRA `(.L_x_0)",
+        "EXIT",
+    )
+    found = walk(read(code_of(*loop)), 0, {})
+    assert [found.executed[index] for index in range(5)] == [1, 2, 2, 2, 1]
+
+
 def test_a_loop_without_a_known_end_is_an_error() -> None:
     with pytest.raises(RuntimeError, match="expected a loop of known length, got"):
         walk(read(code_of(*LOOP)), 0, {})

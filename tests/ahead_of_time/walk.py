@@ -191,7 +191,7 @@ def write(each: Instruction, holds: Value, state: State, parameters: Words) -> N
     if each.name in COMPARISONS:
         values = [value_of(operand, state, parameters) for operand in operands]
         results[predicates[0]] = compared(each.flags, values)
-    elif each.name == "PLOP3":
+    elif each.name in ("PLOP3", "UPLOP3"):
         values = [value_of(operand, state, parameters) for operand in operands]
         results[predicates[0]] = looked_up(values)
     elif each.name == "STL":
@@ -393,5 +393,5 @@ ARITHMETIC: dict[str, Callable[[Flags, list[Value]], Result]] = {
     "VIADD": lambda flags, values: added(flags, [*values[:2], 0]),
 }
 COMPUTED = frozenset(
-    {*ARITHMETIC, "ISETP", "UISETP", "PLOP3", "P2R", "LDC", "ULDC", "HFMA2", "LDL", "STL"}
+    {*ARITHMETIC, "ISETP", "UISETP", "PLOP3", "UPLOP3", "P2R", "LDC", "ULDC", "HFMA2", "LDL", "STL"}
 )

@@ -3,6 +3,11 @@
 import pytest
 import torch
 
+from protocontrast.calls import ContrastCall
+from protocontrast.kernels.contrast import contrast
+from protocontrast.kernels.contrast_backward import contrast_backward
+from protocontrast.kernels.prototypes import ready_for_contrast
+from tests.differentiable import scene
 from tests.strategies import normal
 from tests.test_lengths import (
     CALLS,
@@ -50,3 +55,21 @@ def test_mixed_lengths_within_float16(name: str) -> None:
     assert_near(found[0], truth[0], torch.ones(1), 1e-4)
     assert_near(found[1], truth[1], 1 / features.double().norm(dim=1), 1e-2)
     assert_near(found[2], truth[2], 1 / prototypes.double().norm(dim=1), 2e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_forward_leaves_its_lengths_to_its_backward(dtype: torch.dtype) -> None:
+    """By which the gradients are what they are when lengths are taken again."""
+    features, labels, prototypes = scene(dtype)
+    scale = torch.tensor([1e-3, 1.0, 0.0], dtype=dtype)
+    features = features * scale[torch.arange(features.shape[2]) % 3]
+    call = ContrastCall(features, labels, prototypes, None, None, None, "cosine", 0.5, False, 255)
+    ready = ready_for_contrast(call)
+    loss, _, lse = contrast(call, *ready)
+    torch.testing.assert_close(ready[2], features.float().norm(dim=1), rtol=1e-6, atol=1e-12)
+    upstream = torch.ones_like(loss)
+    for wants in ((True, True), (False, True), (True, False)):
+        ours = contrast_backward(upstream, call, wants, lse, *ready)
+        again = contrast_backward(upstream, call, wants, lse)
+        for one, other in zip(ours, again, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
