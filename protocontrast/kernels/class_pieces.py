@@ -4,8 +4,6 @@ A program keeps the prototypes in shared memory and walks tiles of all channels.
 for soft targets, whose threads are others than those of the logits.
 """
 
-from operator import index
-
 import triton
 import triton.language as tl
 
@@ -19,7 +17,7 @@ from protocontrast.kernels.tiles import from_channel, load_channels
 @triton.constexpr_function
 def widths_of(meta: Meta) -> list[int]:
     """Powers of two, the widest first, that add up to the classes and their padding."""
-    left, found = -(-index(meta.C) // 32) * 32, []
+    left, found = -(-int(meta.C) // 32) * 32, []
     while left:
         found.append(min(128, 1 << left.bit_length() - 1))
         left -= found[-1]
@@ -41,13 +39,13 @@ def piece_count(meta: Meta) -> int:
 @triton.constexpr_function
 def piece_start(meta: Meta, piece: int) -> int:
     """Its first class."""
-    return sum(widths_of(meta)[: index(piece)])
+    return sum(widths_of(meta)[: int(piece)])
 
 
 @triton.constexpr_function
 def piece_width(meta: Meta, piece: int) -> int:
     """How many classes it has, padding included."""
-    return widths_of(meta)[index(piece)]
+    return widths_of(meta)[int(piece)]
 
 
 @triton.jit
