@@ -31,6 +31,12 @@ def test_the_file_holds_the_daily_cases_and_no_other_than_those_of_every() -> No
     assert {case.kernel for case, _ in TABLE} == set(roofline.KERNELS)
 
 
+def test_the_document_has_the_figures_of_the_file() -> None:
+    assert roofline.written(TABLE) == roofline.DOCUMENT.read_text("utf-8")
+    slower = TABLE | {KEY: GOOD._replace(h200_percent=7.0, binds="mufu")}
+    assert "| mufu 7 (" in roofline.written(slower)
+
+
 def test_a_figure_that_falls_by_a_tenth_is_told() -> None:
     assert roofline.objections(KEY, GOOD, GOOD) == []
     slower = GOOD._replace(h200_percent=0.9 * GOOD.h200_percent)
