@@ -25,7 +25,7 @@ ROOMS: dict[str, tuple[Box, Paint, str]] = {
     "kernels": ((472, 480, 128, 66), WRITTEN, "Triton, for GPUs"),
     "module": ((640, 216, 150, 66), FEATURES, "what modules share"),
     "checks": ((640, 304, 150, 66), PROTOTYPES, "sentences of errors"),
-    "calls": ((640, 480, 150, 66), WRITTEN, "what backends are given"),
+    "calls": ((640, 480, 150, 66), WRITTEN, "what backends get"),
 }
 # What many rooms import is shown as a dot inside of those, not as an arrow.
 DOTTED = ("module", "checks", "calls")
