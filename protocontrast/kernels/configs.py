@@ -113,6 +113,7 @@ ROWS: tuple[Row, ...] = (
     # Lengths over several blocks of channels are a loop of their own, with stages of its own.
     Row(("sm90",), SUMS, (2,), 256, 32, Config(128, 256, 8, 3)),
     Row(("sm90",), SUMS, (2,), ANY, 32, Config(128, 128, 8, 3)),
+    Row(("sm80", "sm86"), SUMS, (2,), 128, 32, Config(64, 128, 8, 2)),
     Row(GPUS, SUMS, (2,), ANY, 32, Config(64, 64, 8, 2)),
     # Classes are looked up, and do not matter.
     Row(GPUS, SLOPES, (2,), 256, ANY, Config(16, 256, 2, 1)),
@@ -147,7 +148,7 @@ ROWS: tuple[Row, ...] = (
     Row(NVIDIA, PASS, (4,), ANY, 32, Config(64, 16, 8, 2)),
     Row(GPUS, (*BOTH, *PASS), (4,), ANY, 32, Config(64, 32, 8, 2)),
     Row(("sm90",), SUMS, (4,), 256, 32, Config(64, 256, 8, 3, 0, "thirds")),
-    Row(("sm90",), SUMS, (4,), ANY, 32, Config(64, 32, 8, 2)),
+    Row(NVIDIA, SUMS, (4,), ANY, 32, Config(64, 32, 8, 2)),
     Row(GPUS, KERNELS, (4,), ANY, 32, Config(64, 32, 4, 2)),
     Row(GPUS, FORWARD, (2,), ANY, 128, Config(64, 32, 4, 2)),
     Row(("sm90",), PASS, (2,), 256, 32, Config(128, 256, 8, 3)),
@@ -166,7 +167,7 @@ ROWS: tuple[Row, ...] = (
     Row(GPUS, SUMS, (4,), ANY, 64, Config(32, 32, 8, 1)),
     Row(("sm100",), PASS, (4,), ANY, 128, Config(32, 16, 8, 2)),
     Row(("sm90", "sm100"), SUMS, (2,), ANY, 128, Config(16, 32, 8, 2)),
-    Row(("sm100",), SUMS, (4,), ANY, 128, Config(32, 32, 8, 1)),
+    Row(("sm100",), SUMS, (4,), ANY, 128, Config(32, 32, 8, 2)),
     Row(("sm90",), BOTH[:1], (2,), ANY, 128, Config(32, 32, 8, 1)),
     Row(GPUS, KERNELS, (2, 4), ANY, 128, Config(32, 32, 8, 2)),
     # Both halves of 160 prototypes, and two tiles.

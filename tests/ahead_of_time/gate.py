@@ -17,12 +17,16 @@ REASONS = {
     "double": "float64 serves gradient checks, which need no speed",
     "kept": "a tile, the sums of all channels or the scores of many classes stay in registers, and "
     "to read them again costs more than the few that are spilled",
-    "named": "a target pass scores and sums one tile, and a few bytes of it find no register",
+    "named": "a few bytes of what is scored or summed find no register",
     "unaligned": "without aligned runs of pixels or channels every element has its own address",
 }
 """Why a kernel may spill at all; how much is written in the budget."""
 
 NAMED = {
+    "sm80-class_sums_normalize-bf16-medium-D2048-C19-nchw-hard-cosine",
+    "sm100-class_sums-fp32-highest-D720-C150-channels_last-hard-cosine",
+    "sm100-class_sums_normalize-fp32-highest-D720-C19-nchw-hard-cosine",
+    "sm100-class_sums_normalize-fp16-highest-D256-C150-channels_last-hard-cosine",
     "sm80-target_pass-bf16-highest-D64-C19-channels_last-hard-cosine",
     "sm80-target_pass-bf16-medium-D256-C19-nchw-hard-cosine",
     "sm80-target_pass-fp16-highest-D256-C19-nchw-hard-cosine",
