@@ -41,14 +41,17 @@ def assert_same_run(folder: Path, plain: Path) -> None:
         assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-3)
 
 
-def test_a_traced_run_equals_a_plain_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """What inductor would be given is traced and differentiated in full, and run by torch."""
+@pytest.mark.parametrize("backend", ["eager", pytest.param("aot_eager", marks=pytest.mark.slow)])
+def test_a_traced_run_equals_a_plain_one(
+    backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """What inductor would be given is traced, also differentiated in full, and run by torch."""
     assert run(TOY, tmp_path / "plain")
     graphs: list[int] = []
 
     def counted(graph: torch.fx.GraphModule, inputs: Any) -> Any:
         graphs.append(len(graph.graph.nodes))
-        return torch._dynamo.lookup_backend("aot_eager")(graph, inputs)
+        return torch._dynamo.lookup_backend(backend)(graph, inputs)
 
     real = torch.compile
     torch.compiler.reset()

@@ -57,7 +57,9 @@ def test_prototypes_are_those_of_the_checkpoint(seen_run: Path):
         assert torch.equal(table, stored[f"contrast.{name}"])
 
 
-@pytest.mark.parametrize("method", ["bicl", "confeti", "blda"])
+@pytest.mark.parametrize(
+    "method", ["bicl", "confeti", pytest.param("blda", marks=pytest.mark.slow)]
+)
 def test_looking_changes_no_bit_of_a_method(method: str, tmp_path: Path):
     short = changed(adaptation={"iterations": 3, "rounds": 1, "static": StaticLabels(size=SIZE)})
     settings = replace(short, method=method)
