@@ -62,7 +62,7 @@ ablations: $(STAMP)  ## every ingredient switched off in turn, over seeds; write
 # for itself. What runs aside is told afterwards.
 ASIDE := tests/native
 
-test: $(STAMP)  ## the suite, about ten minutes on 2 cores
+test: $(STAMP)  ## the suite, about eleven minutes on 2 cores
 ifneq ($(ARGS),)
 	$(RUN) -m pytest $(ARGS)
 else

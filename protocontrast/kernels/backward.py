@@ -84,7 +84,7 @@ def send_back(
     elif wants[1]:
         # Of a tile that products alone read, triton has one more on its way.
         alone = given.similarity == "dot" or (prepared.lengths is not None and not wants[0])
-        # Soft targets (B, C, P) take the room of one.
+        # Soft targets, a number per class and pixel (B, C, P), take the room of one.
         soft = any(isinstance(one, Tensor) and one.ndim == 3 for _, one in leaves(arguments))
         how = {**how, "num_stages": how["num_stages"] - (alone or soft)}
     span = meta.BLOCK_P

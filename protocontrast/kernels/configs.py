@@ -40,8 +40,8 @@ class Config(NamedTuple):
 
     `programs`: so many on a multiprocessor, which keep the prototypes, of at most 160 classes, and
     walk tiles of all channels; 0: one for every tile, which reads them in blocks. `exact`: how
-    float32 products that are to lose nothing are taken: "ieee" by no tensor cores, "bf16x6" as six,
-    "thirds", whatever is to be lost, as three, of sums, one factor of which is 0 or 1.
+    float32 products that are to lose nothing are taken: "ieee" by no tensor cores, "bf16x6" as six;
+    "thirds" as three, of class sums at any precision, since one factor is 0 or 1.
     """
 
     block_p: int
