@@ -359,9 +359,9 @@ def goals(rows: dict[Key, Figures]) -> str:
 
 def written(rows: dict[Key, Figures]) -> str:
     """The document with that table."""
-    before, begin, rest = DOCUMENT.read_text("utf-8").partition("<!-- generated: goals -->\n")
-    _, end, after = rest.partition("\n<!-- end: goals -->")
-    return f"{before}{begin}{goals(rows)}{end}{after}"
+    begin, end = "<!-- generated: goals -->\n", "\n<!-- end: goals -->"
+    text = DOCUMENT.read_text("utf-8")
+    return text[: text.index(begin)] + begin + goals(rows) + text[text.index(end) :]
 
 
 def main() -> int:
