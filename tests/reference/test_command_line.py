@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -15,6 +17,7 @@ from reference.commands import answer
 from reference.data.batches import over
 from reference.experiments.tables import DOCS
 from reference.presets import PRESETS, Options, command_line, settings_help
+from tests.forked import CONTEXT
 
 
 def option_names(value: Any, front: str = "--") -> list[str]:
@@ -155,6 +158,15 @@ def test_a_worker_that_raises_ends_a_command_with_a_sentence(shift: int, got: st
         f"data: expected every worker to read to the end, got {got}. Hint: fewer need less memory"
     )
     with pytest.raises(SystemExit, match=f"^{told}"):
+        answer(work)
+
+
+def test_a_pool_whose_process_is_killed_ends_a_command_with_a_sentence() -> None:
+    def work() -> None:
+        with ProcessPoolExecutor(1, mp_context=CONTEXT) as pool:
+            pool.submit(signal.raise_signal, signal.SIGKILL).result()
+
+    with pytest.raises(SystemExit, match=r"^A process in the process pool was terminated abruptly"):
         answer(work)
 
 

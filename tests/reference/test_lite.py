@@ -95,7 +95,12 @@ def test_weights_that_are_missing_or_of_another_network_are_refused(tmp_path, mo
     ):
         first_network(NetworkSettings(kind="lite"), 5, 0)
     assert first_network(NetworkSettings(kind="lite", random_weights=True), 5, 0)[1] is None
-    path = tmp_path / "other.pth"
+    path, donor = tmp_path / "other.pth", network(seed=1).backbone.state_dict()
+    torch.save(donor, path)
+    # A file that is named is read, though none would have done.
+    named = NetworkSettings(kind="lite", random_weights=True, weights=path)
+    made = first_network(named, 5, 0)[0].backbone.state_dict()
+    assert all(torch.equal(made[name], value) for name, value in donor.items())
     torch.save({"layer5.weight": torch.ones(2)}, path)
     with refuses(f"load_weights: expected {path} to fill all 240 tensors of the backbone, got 0; "):
         load_lite(network(), path)
