@@ -14,9 +14,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 CONTEXT = multiprocessing.get_context("forkserver")
-# What cannot be imported is left out; torch's own start_processes asks the same server.
+# What cannot be imported is left out; torch's own start_processes asks the same server. The first
+# step of an optimiser imports torch's compiler, which takes as long as a tiny run.
 CONTEXT.set_forkserver_preload(
-    ["protocontrast", "reference.train", "reference.static_labels", "reference.run.state"]
+    [
+        *("protocontrast", "torch._dynamo"),
+        *("reference.train", "reference.static_labels", "reference.run.state"),
+    ]
 )
 
 

@@ -103,7 +103,7 @@ def test_a_run_that_is_killed_anywhere_ends_with_the_same_bits(uninterrupted: Pa
 )
 def test_a_signal_to_all_processes_saves_and_exits_with_0(number, uninterrupted, tmp_path):
     folder = tmp_path / "run"
-    process = started(changed(LONG, data={"workers": 1}), folder)
+    process = forked(go_on, changed(LONG, data={"workers": 1}), folder, log=log(folder))
     wait_for_row(process, folder, 6)
     os.killpg(process.pid, number)
     assert process.wait(timeout=60) == 0, log(folder).read_text()
