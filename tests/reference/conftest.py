@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from reference.data import sets
+from reference.data.settings import Drawn
 from reference.settings import Settings
 from tests.reference.tiny_runs import ROOT, SEEN, changed, run
 
@@ -25,6 +27,22 @@ def _own_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.chdir(tmp_path_factory.mktemp("work"))
         # Commands that a test starts find the checkout from there.
         patch.setenv("PYTHONPATH", str(ROOT))
+        yield
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _drawn_once(_own_folder: None) -> Iterator[None]:
+    """A run has its scenes looked through by a process of its own; here, those of a folder once."""
+    look, seen = sets.draw_missing, set[tuple[Path, Drawn, int]]()
+
+    def once(folder: Path, drawn: Drawn, seed: int) -> None:
+        key = folder.resolve(), drawn, seed
+        if key not in seen or not folder.is_dir():
+            look(folder, drawn, seed)
+            seen.add(key)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sets, "draw_missing", once)
         yield
 
 
