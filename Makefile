@@ -60,9 +60,9 @@ ablations: $(STAMP)  ## every ingredient switched off in turn, over seeds; write
 
 # Two shares that take about as long, each on a core of its own; the kernels' suite needs a process
 # for itself. What runs aside is told afterwards.
-ASIDE := tests/native
+ASIDE := tests/native tests/ahead_of_time
 
-test: $(STAMP)  ## the suite, about eleven minutes on 2 cores
+test: $(STAMP)  ## the suite, at most ten minutes on 2 cores
 ifneq ($(ARGS),)
 	$(RUN) -m pytest $(ARGS)
 else
