@@ -8,7 +8,7 @@ import torch
 import triton
 import triton.language as tl
 
-from protocontrast.kernels.launch import Launch
+from protocontrast.kernels.launch import Launch, options
 from tests.ahead_of_time.calls import launch_of
 from tests.ahead_of_time.cases import FAST, Case
 from tests.ahead_of_time.gate import REASONS, Budget, objections, reason_to_spill
@@ -100,7 +100,7 @@ def far_kernel(out_ptr, stride_xb, stride_xp, pixels, WIDE: tl.constexpr):
 @pytest.mark.parametrize("wide", [False, True])
 def test_narrow_products_are_seen(wide: bool) -> None:
     arguments = torch.empty(1, device="meta"), 7, 5, 3
-    launch = Launch(far_kernel, 1, arguments, wide, {})  # type: ignore[arg-type]
+    launch = Launch(far_kernel, 1, arguments, wide, options(4, 1))  # type: ignore[arg-type]
     products = tuple(narrow_products(compiled(launch, "sm90").asm["ttir"]))
     assert len(products) == (0 if wide else 2)
     found = objections(FORWARD, GOOD._replace(narrow_products=products), BUDGET)

@@ -8,7 +8,7 @@ import torch
 import triton
 import triton.language as tl
 
-from protocontrast.kernels.launch import Launch
+from protocontrast.kernels.launch import Launch, options
 from tests.ahead_of_time.machine_code import destinations, read
 from tests.ahead_of_time.resources import TOOLS, compiled
 from tests.ahead_of_time.roofline import executed, parameters
@@ -169,7 +169,8 @@ def summed_kernel(values, stride, rows, total, meta: tl.constexpr):
 def test_a_compiled_kernel_loads_each_row_once(rows: int, tmp_path: Path) -> None:
     """However often the compiler unrolled the loop."""
     memory = torch.empty(1, device="meta")
-    launch = Launch(summed_kernel, 1, (memory, 130, rows, memory), None, {"num_warps": 4})  # type: ignore[arg-type]
+    arguments = memory, 130, rows, memory
+    launch = Launch(summed_kernel, 1, arguments, None, options(4, 1))  # type: ignore[arg-type]
     assert parameters(launch) == {0x218: 130, 0x21C: rows}
     (tmp_path / "cubin").write_bytes(compiled(launch, "sm90").asm["cubin"])
     command = [str(TOOLS / "nvdisasm"), "-c", str(tmp_path / "cubin")]
