@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 from protocontrast.kernels.lengths import inverse_of, leave_lengths, lengths_of
-from protocontrast.kernels.meta import Meta
+from protocontrast.kernels.meta import Meta, named
 from protocontrast.kernels.operands import dot
 from protocontrast.kernels.targets import own_class
 from protocontrast.kernels.tiles import from_channel, load_channels
@@ -17,7 +17,7 @@ from protocontrast.kernels.tiles import from_channel, load_channels
 @triton.constexpr_function
 def widths_of(meta: Meta) -> list[int]:
     """Powers of two, the widest first, that add up to the classes and their padding."""
-    left, found = -(-int(meta.C) // 32) * 32, []
+    left, found = -(-int(named(meta).C) // 32) * 32, []
     while left:
         found.append(min(128, 1 << left.bit_length() - 1))
         left -= found[-1]
@@ -27,6 +27,7 @@ def widths_of(meta: Meta) -> list[int]:
 @triton.constexpr_function
 def taken_in_pieces(meta: Meta) -> bool:
     """Whether a program that keeps prototypes has them in pieces."""
+    meta = named(meta)
     return meta.PROGRAMS > 0 and meta.BLOCK_C > 128
 
 

@@ -58,10 +58,16 @@ class Meta(NamedTuple):
 
 
 @triton.constexpr_function
+def named(meta: Any) -> Meta:
+    """The constants by name: the interpreter of triton 3.6 hands a function their bare tuple."""
+    return Meta(*meta)
+
+
+@triton.constexpr_function
 def constants(meta: Any, **changes: Any) -> Meta:
     """The constants as device functions read them, some of them changed.
 
     Each is a constexpr of its own: of a tuple that is one, triton 3.6 and 3.7 read bare numbers,
     which they do not take as the shape of a tensor.
     """
-    return Meta(*map(tl.constexpr, Meta(*meta)._replace(**changes)))
+    return Meta(*map(tl.constexpr, named(meta)._replace(**changes)))

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 
 from protocontrast.kernels.lengths import inverse_of, lengths_of, row_of
-from protocontrast.kernels.meta import Meta
+from protocontrast.kernels.meta import Meta, named
 from protocontrast.kernels.operands import dot, power_below, split, times_pixel, unit_of
 from protocontrast.kernels.tiles import from_channel, load_channels, load_tile
 
@@ -86,6 +86,7 @@ def add_scores(block, total, squared, matrix, offs_d, META: tl.constexpr):
 @triton.constexpr_function
 def side_by_side_in(meta: Meta) -> bool:
     """Whether both halves of the matrix are one factor; more classes would take all registers."""
+    meta = named(meta)
     return meta.OPERANDS == "split" and meta.BLOCK_C <= 64
 
 

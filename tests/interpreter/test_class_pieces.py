@@ -1,5 +1,7 @@
 """More than 128 classes, of which programs keep the prototypes in pieces."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from protocontrast import pixel_prototype_contrast
 from protocontrast.kernels.class_pieces import taken_in_pieces, widths_of
 from protocontrast.kernels.launch import recorded
 from protocontrast.kernels.meta import Meta
+from protocontrast.kernels.scores import side_by_side_in
 from tests.strategies import ContrastCase
 
 
@@ -17,6 +20,16 @@ def test_pieces_add_up_to_the_classes_and_less_than_32_more(
     classes: int, widths: list[int]
 ) -> None:
     assert widths_of(Meta(None, C=classes)) == widths
+
+
+@pytest.mark.parametrize("classes", [19, 150])
+@pytest.mark.parametrize("asked", [widths_of, taken_in_pieces, side_by_side_in])
+def test_constants_are_read_from_a_tuple_without_names(asked: Any, classes: int) -> None:
+    """Which is what functions get from the interpreter of triton 3.6."""
+    meta = Meta(None, "split", C=classes, BLOCK_C=64 if classes == 19 else 256, PROGRAMS=2)
+    right = {widths_of: ([32], [128, 32]), taken_in_pieces: (False, True)}
+    expected = right.get(asked, (True, False))[classes == 150]
+    assert asked(meta) == asked(tuple(meta)) == expected
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
