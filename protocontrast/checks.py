@@ -214,6 +214,15 @@ def check_positive(argument: str, value: float) -> None:
         raise ValueError(sentence(argument, requirement, shown(value)))
 
 
+def check_masses(argument: str, value: Tensor) -> None:
+    """ValueError if a number is below 0 or infinite; NaN is let pass. Reads every value."""
+    values = value.double()
+    wrong = values[(values < 0) | values.isinf()]
+    if len(wrong):
+        got = f"{wrong[0].item():g} (first of {len(wrong)} wrong among {len(value)})"
+        raise ValueError(sentence(argument, "to be finite and >= 0", got))
+
+
 def check_share(argument: str, value: float) -> None:
     """ValueError unless a number in [0, 1]."""
     if not is_number(value) or not 0 <= value <= 1:

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Final
 import tyro
 
 from reference.commands import answer, laid_out, read
-from reference.data.settings import require
+from reference.data.settings import refusal, require
 from reference.experiments import tables, targets
 from reference.experiments.rows import CAPTIONS, CONTROL, ENTROPY, ORACLE, SOURCE
 from reference.experiments.runs import Run, record_of, refuse_other_settings, rows_of, train_all
@@ -59,10 +59,8 @@ class Options:
 def prepare(options: Options) -> list[Run]:
     """Check the folder, draw what is missing, write what the page is to show; list the runs."""
     if options.target not in _TARGETS:
-        raise ValueError(
-            f"demo: expected target toy or night, got {options.target}. Hint: photographs are a "
-            "matter of python -m reference.ablate --target carla-to-camvid --root FOLDER."
-        )
+        hint = "photographs are a matter of python -m reference.ablate --target carla-to-camvid"
+        raise refusal("demo", "target", options.target, "toy or night", hint + " --root FOLDER")
     for name, got in (("threads", options.threads), ("jobs", options.jobs)):
         require("demo", name, got, "of at least 1", got >= 1)
     preset = targets.target_settings(

@@ -21,7 +21,6 @@ _PROGRAM: Final = "model.pt2"
 _ONNX: Final = "model.onnx"
 _NEEDED: Final = ("onnx", "onnxscript")
 _SIZE: Final = (512, 1024)
-_MOST: Final = 16384
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor, nn
 
+from reference.data.files import LONGEST
 from reference.data.settings import require
 from reference.evaluation.class_table import class_table, read_evaluation
 from reference.networks.output import Segmenter, at_rest, in_words
@@ -115,8 +115,8 @@ def write_onnx(path: Path, program: Any) -> str:
 def run_export(options: Options) -> tuple[Path, list[str]]:
     """Write the files; return the card, and a sentence for every file that could not be made."""
     require_new_folder("export", options.out, "choose another one with --out", argument="out")
-    ok = not any(options.size) or 1 <= min(options.size) <= max(options.size) <= _MOST
-    require("export", "a size", options.size, f"within 1..{_MOST}", ok)
+    ok = not any(options.size) or 1 <= min(options.size) <= max(options.size) <= LONGEST
+    require("export", "a size", options.size, f"within 1..{LONGEST}", ok)
     require_file("export", options.checkpoint)
     release, scores = read_checkpoint(options.checkpoint, options.which), None
     if options.scores is not None:

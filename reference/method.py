@@ -219,6 +219,9 @@ class Method(nn.Module):
     uses_partners = False
     """Whether it reads images of the target's places by day."""
 
+    mixes_images = False
+    """Whether it pastes parts of images into those of the other domain, cut to the same size."""
+
     def begin(self, start: Start) -> None:
         """Prepare what is needed before the first step; not called when a run resumes."""
 

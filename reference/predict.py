@@ -34,7 +34,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from reference.data.classes import CITYSCAPES, ByteArray, ClassList
-from reference.data.files import check_ends, find_files, read_image
+from reference.data.files import check_ends, find_files, read_image, require_whole
 from reference.data.layouts import CITYSCAPES_NUMBERS
 from reference.data.settings import require
 from reference.evaluation.protocol import Protocol, class_scores, read_for_use
@@ -90,7 +90,9 @@ def main(options: Options) -> None:
         hint, inside = "choose another", options.folder.resolve() in options.out.resolve().parents
         require("predict", "out", options.out, f"outside {options.folder}", not inside, hint)
         images = find_images(options.folder)
-        run_predict(options, images, *read_for_use("predict", options))
+        release, protocol = read_for_use("predict", options)
+        require_whole(images, protocol.size, max(protocol.scales))
+        run_predict(options, images, release, protocol)
         return len(images)
 
     count = answer(work, f"Stopped; {options.out} holds the images labelled so far.")

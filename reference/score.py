@@ -47,7 +47,7 @@ OPTIONS = read(Options, "score") if __name__ == "__main__" else None
 from reference.data.classes import CITYSCAPES, ClassList
 from reference.data.image_set import ImageSet, looks_like
 from reference.data.sets import Sets
-from reference.data.settings import DataSettings, require
+from reference.data.settings import DataSettings, refusal, require
 from reference.evaluation import class_table as tables
 from reference.evaluation.protocol import evaluate, read_for_use
 from reference.networks.output import in_words
@@ -66,10 +66,9 @@ def open_images(options: Options, release: Release) -> tuple[ImageSet, ClassList
         named: dict[str, Any] = {name: value for name, value in said.items() if value}
         data = replace(data, target=root, val_images=root, sequence="", **named)
     elif "settings" not in release.card:
-        raise ValueError(
-            f"score: expected a folder of labelled images with {options.weights}, got none. "
-            "Hint: python -m reference.score FOLDER --weights ...; only a checkpoint names its own."
-        )
+        hint = "python -m reference.score FOLDER --weights ...; only a checkpoint names its own"
+        wanted = f"of labelled images with {options.weights}"
+        raise refusal("score", "a folder", "none", wanted, hint)
     # A list of your own travels with the network.
     usual = options.classes or release.classes.names == CITYSCAPES.names
     seed = release.card.get("settings", {}).get("seed", 0)
@@ -84,10 +83,8 @@ def open_images(options: Options, release: Release) -> tuple[ImageSet, ClassList
         other = options.root and looks_like(options.root, data.val_split)
         if not other or other == data.target_set:
             raise
-        raise ValueError(
-            f"score: expected {options.root} to lie as layout {data.target_set}, got one that lies "
-            f"as {other}. Hint: give --set {other}."
-        ) from error
+        wanted, got = f"to lie as layout {data.target_set}", f"one that lies as {other}"
+        raise refusal("score", str(options.root), got, wanted, f"give --set {other}") from error
 
 
 def run_score(options: Options) -> tables.ClassTable:

@@ -303,12 +303,10 @@ class Settings:
     def __post_init__(self) -> None:
         require("Settings", "seed", self.seed, "within 0..2**63 - 1", 0 <= self.seed < 2**63)
         within_one(self, "ema_decay")
-        if (self.stages == "adapt") != (self.begin is not None):
-            raise ValueError(
-                'Settings: expected begin to be given with stages "adapt" and only then, got begin '
-                f'{self.begin} with stages "{self.stages}". Hint: --begin names a checkpoint of a '
-                "run with --stages source-only, such as runs/source/last.pth."
-            )
+        ok, wanted = (self.stages == "adapt") == (self.begin is not None), 'with stages "adapt" and'
+        got = f'begin {self.begin} with stages "{self.stages}"'
+        hint = "--begin names a checkpoint of a run with --stages source-only, such as runs/source/"
+        require("Settings", "begin to be given", got, f"{wanted} only then", ok, f"{hint}last.pth")
 
     @property
     def adapts(self) -> bool:

@@ -77,3 +77,10 @@ def test_they_are_class_weights() -> None:
     each = pixel_prototype_contrast(features, labels, rows, reduction="none")
     found = pixel_prototype_contrast(features, labels, rows, class_weight=weights)
     torch.testing.assert_close(found, (each * weights[labels]).sum() / weights[labels].sum())
+
+
+def test_where_no_value_is_read_a_wrong_one_gives_nan() -> None:
+    weigh = torch.compile(frequency_weights, fullgraph=True, backend="aot_eager")
+    assert weigh(torch.tensor([1.0, -1.0, 2.0])).isnan().all()
+    assert torch.equal(weigh(torch.tensor([10, 1])), frequency_weights(torch.tensor([10, 1])))
+    assert frequency_weights(torch.ones(3, device="meta")).shape == (3,)

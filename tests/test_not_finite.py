@@ -157,3 +157,25 @@ def test_not_from_ignored_pixels_to_the_rows_that_others_are_pulled_to(
         assert torch.isfinite(other).all()
         scale = float(other.detach().abs().max().clamp_min(1))
         torch.testing.assert_close(mine.double(), other, rtol=0, atol=2e-2 * scale)
+
+
+@pytest.mark.parametrize("backend", [*BACKENDS, "naive"])
+@pytest.mark.parametrize("similarity", ["dot", "euclidean", "cosine"])
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("classes", [1, 2])
+@pytest.mark.parametrize("wrong", [3e38, float("inf"), -float("inf"), NAN])
+def test_a_pixel_with_an_infinite_logit_has_no_finite_loss(
+    wrong: float, classes: int, soft: bool, similarity: str, backend: str
+) -> None:
+    """NaN but for infinite distances in kernels, and never the 0 of a class that stands alone."""
+    features, rows = normal(0, (5, 3), torch.float32), normal(1, (classes, 3), torch.float32) * 9
+    features[0, 0] = wrong
+    labels: Tensor = torch.arange(5) % classes
+    if soft:
+        labels = torch.nn.functional.one_hot(labels, classes).float()
+    loss = pixel_prototype_contrast(
+        features, labels, rows, similarity=similarity, reduction="none", backend=backend
+    )
+    assert loss[1:].isfinite().all()
+    if similarity != "cosine" or wrong != 3e38:
+        assert loss[0].isnan() or (loss[0].isinf() and backend == "triton")

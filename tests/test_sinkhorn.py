@@ -118,3 +118,13 @@ def test_smaller_epsilon_is_nearer_to_a_hard_assignment() -> None:
 
 def test_no_gradient() -> None:
     assert not sinkhorn(normal(0, (4, 3)).requires_grad_()).requires_grad
+
+
+@pytest.mark.parametrize("scale", [1e-38, 1.5e38])
+def test_a_prior_is_in_any_scale(scale: float) -> None:
+    scores, prior = normal(0, (7, 3), torch.float32).tanh(), torch.tensor([1.0, 0.5, 2.0])
+    torch.testing.assert_close(sinkhorn(scores, scale * prior), sinkhorn(scores, prior))
+
+
+def test_without_a_share_no_pixel_takes_part() -> None:
+    assert torch.equal(sinkhorn(torch.ones(2, 3), torch.zeros(3)), torch.zeros(2, 3))

@@ -8,11 +8,13 @@ from protocontrast.checks import (
     FEATURE_DTYPES,
     LABEL_DTYPES,
     check_factor,
+    check_masses,
     check_tensor,
     public,
     sentence,
 )
 from protocontrast.functional.precision import widest
+from protocontrast.ops.backend import readable
 
 SAME = 1e-9
 """Logarithms of frequencies that lie closer are equal: what rounding leaves is no deviation."""
@@ -38,11 +40,13 @@ def frequency_weights(counts: Tensor, *, strength: float = 0.05) -> Tensor:
 
     Returns:
         float32 (float64 for float64 counts), without gradient, >= 0: `class_weight` of the losses.
+        NaN for all of them where one count is NaN.
         1 for classes that do not occur, and for all where fewer than two occur or all are equally
         frequent.
 
     Raises:
-        ValueError: not one dimension, or a wrong strength.
+        ValueError: not one dimension, or a wrong strength. Or a count below 0 or infinite, which is
+            looked for on a CPU alone; elsewhere, and in a compiled program, it gives NaN.
         TypeError: `counts` is no tensor of numbers.
 
     Source:
@@ -61,6 +65,8 @@ def frequency_weights(counts: Tensor, *, strength: float = 0.05) -> Tensor:
         requirement = "of shape (C,) with at least one class"
         raise ValueError(sentence("counts", requirement, tuple(counts.shape)))
     check_factor("strength", strength)
+    if readable(counts):
+        check_masses("counts", counts)
     seen = counts != 0
     logs = widest(counts).log()
     number = seen.sum()

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from protocontrast.checks import check_count, check_like, check_positive, public
+from protocontrast.checks import check_count, check_like, check_masses, check_positive, public
 from protocontrast.functional.class_scores import read_scores
-from protocontrast.ops.backend import full_precision
+from protocontrast.ops.backend import full_precision, readable
 from protocontrast.ops.reduction import product
 
 
@@ -72,7 +72,7 @@ def sinkhorn(
         scores: similarity of every pixel to every prototype, such as `prototype_logits` at
             temperature 1; -inf where a pixel may not go.
         prior: share of the pixels that each prototype is to get, >= 0, in any scale; a prototype of
-            share 0 gets nothing. None: equal shares.
+            share 0 gets nothing, and without any other no pixel takes part. None: equal shares.
         epsilon: > 0; the smaller, the nearer to a hard assignment.
         iterations: >= 1. Rows always sum to one; columns come nearer to the prior with each.
         pixel_weight: w_i, any floating dtype. A pixel of weight 0 takes no part.
@@ -87,7 +87,8 @@ def sinkhorn(
         no part. One NaN score spoils all pixels, which share the columns.
 
     Raises:
-        ValueError: shapes, devices or settings disagree.
+        ValueError: shapes, devices or settings disagree. Or a share is below 0 or infinite, which
+            is looked for on a CPU alone; elsewhere, and in a compiled program, it gives NaN.
         TypeError: a wrong dtype.
 
     Source:
@@ -107,11 +108,16 @@ def sinkhorn(
     columns = read.values.new_ones(read.pixels.channels)
     if prior is not None:
         check_like("prior", prior, (read.pixels.channels,), "= (C,)", scores, "scores")
+        if readable(prior):
+            check_masses("prior", prior)
         columns = prior.to(read.values.dtype)
     rows = read.values.transpose(1, 2).flatten(0, 1)
     weight = read.weight.flatten()
     together = torch.zeros_like(weight, dtype=torch.int64)
-    log_prior = (columns / columns.sum()).log()
+    # Their sum may be larger than any number, or 0.
+    log_prior = columns.log()
+    scale = log_prior.logsumexp(dim=0)
+    log_prior = log_prior - torch.where(scale == -torch.inf, 0, scale)
     plan = balanced(rows / float(epsilon), weight.log(), log_prior, together, 1, iterations)
     shares = torch.where(weight[:, None] != 0, plan.exp(), 0)
     if scores.dim() == 2:

@@ -54,6 +54,8 @@ def pixel_prototype_contrast(
     logits = prototype_logits(read, call.keep_absent)
     counted = rearrange(valid, "n -> n 1") & (targets != 0)
     lse = torch.logsumexp(torch.where(valid[:, None], logits, 0), dim=1)
+    # An infinite peak is no number to compare logits with.
+    lse = torch.where(lse.isinf(), torch.nan, lse)
     gap = repeat(lse, "n -> n c", c=num_classes) - torch.where(counted, logits, 0)
     return reduce(torch.where(counted, targets * gap, 0), "n c -> n", "sum"), weight
 

@@ -142,3 +142,8 @@ def unwatched(value: Tensor) -> bool:
         and not value.is_meta
         and torch._C._get_tracing_state() is None
     )
+
+
+def readable(value: Tensor) -> bool:
+    """Whether the values of a tensor are at hand: on a CPU, and nothing stands before them."""
+    return value.device.type == "cpu" and unwatched(value)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from reference.data import files
 from reference.data.files import TRAP, DataError, check_ends, fit_labels, in_pixels, picture_size
 from reference.data.image_set import ImageSet, spread_indices
 from reference.data.rare_classes import count_pixels
@@ -156,7 +157,9 @@ def _judge_labels(
             found.warnings.append(told)
 
 
-def check_sets(sets: Sets, *, target: bool = True, validation: bool = True) -> list[str]:
+def check_sets(
+    sets: Sets, *, target: bool = True, validation: bool = True, whole_at: Iterable[Size] = ()
+) -> list[str]:
     """Look at what a run reads before it starts; refuse what it would refuse, return warnings."""
     told: list[str] = []
     for name, images in sets.opened(target=target, validation=validation).items():
@@ -168,6 +171,9 @@ def check_sets(sets: Sets, *, target: bool = True, validation: bool = True) -> l
         )  # fmt: skip
         if found.refusal:
             raise DataError(found.refusal)
+        for size in whole_at:
+            numbers = spread_indices(len(images), _HEADS)
+            files.require_whole((images.samples[number].image for number in numbers), size)
         told += [*found.warnings, *by_cause(found.faults.values())[:_SHOWN]]
     return told
 

@@ -7,8 +7,8 @@ import os
 import re
 import stat
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from reference.data.classes import IGNORE, ByteArray
-from reference.data.settings import Size
+from reference.data.settings import Size, require
 
 Places = npt.NDArray[np.int64]
 Kind = Literal["ids", "deep", "red", "colours", "own"]
@@ -25,6 +25,8 @@ Kind = Literal["ids", "deep", "red", "colours", "own"]
 _FEW_PIXELS: Final = 8
 # Every network here takes images whose sides are multiples of it.
 _MULTIPLE: Final = 8
+# A network sees no image with longer sides; 100000 pixels would ask for more memory than there is.
+LONGEST: Final = 16384
 _ORIENTATION: Final = 0x0112
 _SIDEWAYS: Final = range(5, 9)
 _TAIL: Final = 1024
@@ -238,6 +240,17 @@ def whole_size(shape: Size, size: Size, scale: float = 1.0) -> Size:
     return high, wide
 
 
+def require_whole(paths: Iterable[Path], size: Size, scale: float = 1.0) -> None:
+    """Refuse, by its name, an image with too long a side in `whole_size`; broken ones are not."""
+    wanted = f"to have sides of at most {LONGEST} pixels at {in_pixels(size)}"
+    for path in () if size[1] else paths:
+        with suppress(DataError):
+            shape = picture_size(path)
+            high, wide = whole_size(shape, size, scale)
+            got = f"{shape[1]}x{shape[0]}, which becomes {wide}x{high}"
+            require("data", str(path), got, wanted, max(high, wide) <= LONGEST, "leave it out")
+
+
 def in_pixels(size: Size) -> str:
     """Say a size of whole images, width first."""
     height, width = size
@@ -317,13 +330,14 @@ def find_files(
 
 
 def walk(folder: Path, depth: int | None) -> Iterator[Path]:
-    """Yield the files below a folder, links followed once, hidden ones left out."""
-    seen: set[tuple[int, int]] = set()
+    """Yield the files below a folder, links followed once and never upwards, none hidden."""
+    seen = {parent.resolve() for parent in folder.absolute().parents} | {*folder.resolve().parents}
     for base, folders, names in os.walk(folder, followlinks=True):
-        state, here = os.stat(base), Path(base)
-        again = (state.st_dev, state.st_ino) in seen
-        seen.add((state.st_dev, state.st_ino))
+        here, real = Path(base), Path(base).resolve()
+        again = real in seen
+        seen.add(real)
         if again or (depth is not None and len(here.relative_to(folder).parts) >= depth):
             folders.clear()
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        below = (name for name in folders if (here / name).resolve() not in real.parents)
+        folders[:] = sorted(name for name in below if not name.startswith("."))
         yield from (here / name for name in names if not (again or name.startswith(".")))

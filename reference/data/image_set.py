@@ -108,9 +108,8 @@ class ImageSet:
         """
         sample = self.samples[index]
         if sample.labels is None:
-            raise ValueError(
-                f"ImageSet.labels: expected a set opened with labels, got {self.name} without."
-            )
+            got = f"{self.name} without"
+            raise refusal("ImageSet.labels", "a set", got, "opened with labels")
 
         def read(path: Path) -> ByteArray:
             wanted = shape or picture_size(sample.image)

@@ -83,10 +83,8 @@ class Sets:
         if data.root is not None:
             there = "holds no such folder" if data.root.is_dir() else "does not exist"
             where = f"{data.root}, which {there}"
-        raise ValueError(
-            f"data: expected a folder {name} below data.root, got {where}. "
-            f"Hint: give --data.root with it, or --data.{flag}."
-        )
+        hint = f"give --data.root with it, or --data.{flag}"
+        raise refusal("data", f"a folder {name}", where, "below data.root", hint)
 
     @cached_property
     def _scenes(self) -> Path:

@@ -4,6 +4,7 @@ The comment above a field is its help on the command line. Nothing here imports 
 ``--help`` answers at once.
 """
 
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -26,13 +27,15 @@ def at_least(owner: object, least: float, *names: str) -> None:
     """Refuse fields of a settings object that are below a number, or none."""
     for name in names:
         value = getattr(owner, name)
-        require(type(owner).__name__, name, value, f">= {least:g}", value >= least)
+        wanted = f">= {least:g}" + " and finite" * (value == math.inf)
+        require(type(owner).__name__, name, value, wanted, least <= value < math.inf)
 
 
 def above_zero(owner: object, name: str) -> None:
-    """Refuse a field of a settings object that is 0 or below."""
+    """Refuse a field of a settings object that is 0 or below, or no divisor in float32."""
     value = getattr(owner, name)
-    require(type(owner).__name__, name, value, "> 0", value > 0)
+    wanted = "finite and >= 2**-126" if value > 0 else "> 0"
+    require(type(owner).__name__, name, value, wanted, 2**-126 <= value < math.inf)
 
 
 def within_one(owner: object, *names: str) -> None:

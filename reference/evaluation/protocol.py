@@ -16,7 +16,7 @@ from torch import Tensor
 from reference.commands import Use
 from reference.data.batches import to_tensor
 from reference.data.classes import CITYSCAPES, IGNORE, ByteArray, ClassList
-from reference.data.files import in_pixels, resize_image, whole_size
+from reference.data.files import LONGEST, in_pixels, require_whole, resize_image, whole_size
 from reference.data.image_set import ImageSet
 from reference.data.settings import Size, require
 from reference.networks.output import Segmenter, at_rest
@@ -81,8 +81,6 @@ class Scores:
         return sum(values) / len(values) if values else None
 
 
-# A network sees no image with longer sides; 100000 pixels would ask for more memory than there is.
-_LONGEST: Final = 16384
 # That of published tables.
 _SIZE: Final = (512, 1024)
 
@@ -113,8 +111,8 @@ class Protocol:
         ok = bool(scales) and all(0 < scale <= 8 for scale in scales)
         require(me, "scales", scales, "above 0 and at most 8, at least one", ok)
         ok = min(size[0], size[1] or size[0]) * min(scales) >= 1
-        ok = ok and max(size) * max(scales) <= _LONGEST
-        require(me, f"size times {scales}", size, f"within 1..{_LONGEST} pixels a side", ok)
+        ok = ok and max(size) * max(scales) <= LONGEST
+        require(me, f"size times {scales}", size, f"within 1..{LONGEST} pixels a side", ok)
         (h, w), (down, right) = self.window or (1, 1), self.stride or (1, 1)
         ok = 1 <= down <= h and 1 <= right <= w and bool(self.window or not self.stride)
         pair = self.window, self.stride
@@ -251,6 +249,7 @@ def evaluate(
     The work is done on the network's device, and it is left in the mode it was in.
     """
     device, matrices = next(network.parameters()).device, []
+    require_whole((each.image for each in images.samples), protocol.size, max(protocol.scales))
     with at_rest(network):
         for index in track(len(images), "Evaluating", show=progress):
             truth = torch.from_numpy(images.labels(index).copy()).to(device)

@@ -17,16 +17,13 @@ if TYPE_CHECKING:
 
 
 class Entry(NamedTuple):
-    """What a table calls a method, and where its class is, with options of the constructor.
-
-    `uses_partners` says whether it wants an image by day of every target image.
-    """
+    """What a table calls a method, and where its class is, with options of the constructor."""
 
     label: str
     module: str
     name: str
     options: Mapping[str, Any] = {}
-    uses_partners: bool = False
+    uses_partners: bool = False  # whether it wants an image by day of every target image
 
     def kind(self) -> "type[Method]":
         kind: type[Method] = getattr(import_module(self.module), self.name)

@@ -41,7 +41,7 @@ class BiMix(Method):
         static_mix: leave things out of the night's part of y_mix, as the release does by an alias.
     """
 
-    uses_partners = True
+    uses_partners = mixes_images = True
     weight: Tensor
     still: Tensor
     pasted: Tensor

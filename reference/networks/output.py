@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reference.data.settings import require
+from reference.data.settings import refusal, require
 from reference.networks.settings import DeepLabOptions, LiteOptions, NetworkSettings, ToyOptions
 
 if TYPE_CHECKING:
@@ -217,19 +217,15 @@ def build(description: Mapping[str, Any], *, seed: int = 0) -> Segmenter:
     """Build the network that a description stands for, on the CPU, in training mode."""
     kind, options = description.get("network"), description.get("options")
     if not isinstance(kind, str) or kind not in _KINDS or not isinstance(options, Mapping):
-        raise ValueError(
-            f'build: expected a description with "network" of {" or ".join(_KINDS)} and a table '
-            f"of options, got network {kind!r} and options {type(options).__name__}. "
-            "Hint: describe(network) writes one."
-        )
+        wanted = f'with "network" of {" or ".join(_KINDS)} and a table of options'
+        got = f"network {kind!r} and options {type(options).__name__}"
+        raise refusal("build", "a description", got, wanted, "describe(network) writes one")
     try:
         return _construct(kind, _KINDS[kind][2](**options), seed)
     except (TypeError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"build: expected options of types that fit, got {dict(options)} ({reason}). "
-            "Hint: describe(network) writes them; that of another version may name others."
-        ) from error
+        got = f"{dict(options)} ({str(error).splitlines()[0]})"
+        hint = "describe(network) writes them; that of another version may name others"
+        raise refusal("build", "options", got, "of types that fit", hint) from error
 
 
 def first_network(

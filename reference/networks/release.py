@@ -17,7 +17,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from reference.data.classes import CITYSCAPES, ClassList
-from reference.data.settings import require
+from reference.data.settings import refusal, require
 from reference.networks.output import Segmenter, build, describe
 from reference.networks.tensor_files import read_stored
 from reference.networks.weights import require_finite
@@ -69,10 +69,9 @@ def _assembled(
     except (RuntimeError, AttributeError, TypeError) as error:
         # The first line says nothing, and the list that follows may name every tensor.
         reason = " ".join(str(error).split("\n", 1)[-1].split())[:120]
-        raise ValueError(
-            f"read_trained: expected weights in {path} that fit the description, got others "
-            f"({reason} ...). Hint: the file is of another network or another version."
-        ) from error
+        wanted, hint = f"in {path} that fit the description", "the file is of another network or "
+        got = f"others ({reason} ...)"
+        raise refusal("read_trained", "weights", got, wanted, f"{hint}another version") from error
     require_finite("read_trained", state, path)
     classes = CITYSCAPES if card["classes"] is None else class_list(card["classes"])
     count, outputs = len(classes), network.num_classes
@@ -107,10 +106,9 @@ def write_release(
     if method is not None:
         tensors |= {f"{_METHOD}{name}": value for name, value in method["state"].items()}
     if others := [name for name, value in tensors.items() if not isinstance(value, Tensor)]:
-        raise ValueError(
-            f"export: expected a method whose state is tensors alone, got {others[0]} of "
-            f"{method and method['name']}. Hint: predict and score read the checkpoint itself."
-        )
+        got, wanted = f"{others[0]} of {method and method['name']}", "whose state is tensors alone"
+        hint = "predict and score read the checkpoint itself"
+        raise refusal("export", "a method", got, wanted, hint)
     # Tensors that share memory, or are channels-last, would be refused.
     weights = save({n: v.detach().cpu().contiguous().clone() for n, v in tensors.items()})
     card = {
@@ -177,11 +175,9 @@ def read_release(path: Path) -> Release:
     card = _read_card(path)
     weights = path.parent / card["weights"]
     content = weights.read_bytes()
-    if (digest := hashlib.sha256(content).hexdigest()) != card["sha256"]:
-        raise ValueError(
-            f"read_release: expected {weights} with SHA-256 {card['sha256'][:12]}..., got "
-            f"{digest[:12]}.... Hint: card and weights are not of one export, or one is damaged."
-        )
+    digest, wanted = hashlib.sha256(content).hexdigest(), f"with SHA-256 {card['sha256'][:12]}..."
+    ok, hint = digest == card["sha256"], "card and weights are not of one export, or one is damaged"
+    require("read_release", str(weights), f"{digest[:12]}...", wanted, ok, hint)
     try:
         tensors = load(content)
     except SafetensorError as error:

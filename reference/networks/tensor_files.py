@@ -10,14 +10,14 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from reference.data.settings import refusal
+
 _COPY: Final = "the file is damaged; copy or download it again"
 _PAGES: Final = (b"<!doctype", b"<html", b"<?xml", b"<head")
 
 
 def _damaged(path: Path, got: str, hint: str = _COPY) -> ValueError:
-    return ValueError(
-        f"read_stored: expected a whole file of tensors, got {path}, {got}. Hint: {hint}."
-    )
+    return refusal("read_stored", "a whole file", f"{path}, {got}", "of tensors", hint)
 
 
 def _check(path: Path) -> None:
@@ -69,15 +69,13 @@ def read_stored(path: Path) -> Any:
         _check(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"read_stored: expected tensors and plain values in {path}, got a pickle that torch "
-            "refuses to load without running code, or no pickle. Hint: save the state dict alone, "
-            "or convert the file to safetensors where you trust it."
-        ) from error
+        got = "a pickle that torch refuses to load without running code, or no pickle"
+        hint = "save the state dict alone, or convert the file to safetensors where you trust it"
+        wanted = f"and plain values in {path}"
+        raise refusal("read_stored", "tensors", got, wanted, hint) from error
     except PermissionError as error:
-        raise ValueError(
-            f"read_stored: expected a file that may be read, got {path} ({error.strerror})."
-        ) from error
+        got = f"{path} ({error.strerror})"
+        raise refusal("read_stored", "a file", got, "that may be read") from error
     except SafetensorError as error:
         raise _damaged(path, f"which cannot be read as safetensors ({error})") from error
     except (RuntimeError, EOFError, OSError, LookupError, TypeError, UnicodeError) as error:

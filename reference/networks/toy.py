@@ -15,7 +15,6 @@ from reference.networks.output import ColourNormalisation, Domain, Output, Segme
 from reference.networks.settings import ToyOptions
 
 _STRIDE: Final = 4
-_DEEPEST_STRIDE: Final = 8
 _GROUPS: Final = 8
 
 
@@ -69,14 +68,7 @@ class SegmentationNetwork(Segmenter):
         self.head: nn.Module = nn.Conv2d(dim, classes, 1)
 
     def forward(self, images: Tensor, domain: Domain = "target") -> Output:
-        """Compute logits and features at stride 4, the same for both domains."""
-        height, width = images.shape[-2:]
-        if images.ndim != 4 or height % _DEEPEST_STRIDE or width % _DEEPEST_STRIDE:
-            raise ValueError(
-                "SegmentationNetwork: expected images of shape (B, 3, H, W) with H and W multiples "
-                f"of {_DEEPEST_STRIDE}, got {tuple(images.shape)}. Hint: choose the size with "
-                "which the data are loaded."
-            )
+        """Compute logits and features at stride 4, rounded up, the same for both domains."""
         near = self.near(self.normalise(images))
         size = near.shape[-2:]
         far = F.interpolate(self.far(near), size=size, mode="bilinear", align_corners=False)

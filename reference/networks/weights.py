@@ -15,7 +15,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from reference.data.settings import require
+from reference.data.settings import refusal, require
 from reference.networks.output import Segmenter
 from reference.networks.settings import DeepLabOptions
 from reference.networks.tensor_files import read_stored, require_file
@@ -103,10 +103,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         held = nested[0]
     table = isinstance(held, Mapping)
     got = f"a table of {', '.join(map(str, list(held)[:5]))}" if table else type(held).__name__
-    raise ValueError(
-        f"read_weights: expected a table of tensors in {path}, or one inside "
-        f"{', '.join(_NESTS)}, got {got}."
-    )
+    wanted = f"in {path}, or one inside {', '.join(_NESTS)}"
+    raise refusal("read_weights", "a table of tensors", got, wanted)
 
 
 def _bare(name: str) -> str:
@@ -155,11 +153,10 @@ def with_conventions(
         if now == defaults[name]:
             changes[name] = value
         elif not forced:
-            raise ValueError(
-                f"train: expected {name} {value!r} with {path}, which is of the family {family}, "
-                f"got {now!r}. Hint: leave --network.deeplab.{name.replace('_', '-')} out, or "
-                "insist on it by naming the family with --network.family."
-            )
+            wanted, flag = f"with {path}, which is of the family {family}", name.replace("_", "-")
+            hint = f"leave --network.deeplab.{flag} out, or insist on it by naming the family with "
+            hint += "--network.family"
+            raise refusal("train", f"{name} {value!r}", repr(now), wanted, hint)
     return replace(options, **changes)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from reference.data.classes import Colour
-from reference.data.settings import require
+from reference.data.settings import refusal, require
 from reference.networks.tensor_files import read_stored
 from reference.pictures.prototypes import Prototypes, prototypes_of
 from reference.pictures.strips import StripFile, read_strip
@@ -208,10 +208,9 @@ def read_comparison(folders: Sequence[Path]) -> Comparison:
                     runs.append(replace(read_run(place), caption=caption, role=role))
             words = {name: str(told.get(name, "")) for name in ("title", "target", "note")}
         except (KeyError, TypeError) as error:
-            raise ValueError(
-                "report: expected rows with folder, caption and role in "
-                f"{folder / kept.COMPARISON}, got something else ({type(error).__name__})."
-            ) from error
+            wanted = f"with folder, caption and role in {folder / kept.COMPARISON}"
+            got = f"something else ({type(error).__name__})"
+            raise refusal("report", "rows", got, wanted) from error
     places = ", ".join(map(str, folders))
     require("report", "a run", "none that has begun", f"in {places}", bool(runs))
     return Comparison(_told_apart(runs), **words)

@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from reference.data.classes import ByteArray, Colour
+from reference.data.settings import refusal
 
 UNLABELLED: Final[Colour] = (120, 120, 120)
 
@@ -128,7 +129,5 @@ def read_strip(path: Path) -> StripFile:
         legend = {name: (r, g, b) for name, (r, g, b) in words["legend"].items()}
         return StripFile(**{**words, "pictures": pictures, "legend": legend})
     except (OSError, ValueError, KeyError, TypeError, SyntaxError, AttributeError) as error:
-        raise ValueError(
-            f"read_strip: expected a panel of a run, got {path} ({type(error).__name__}). "
-            "Hint: remove the file; the run draws new ones."
-        ) from error
+        got, hint = f"{path} ({type(error).__name__})", "remove the file; the run draws new ones"
+        raise refusal("read_strip", "a panel", got, "of a run", hint) from error

@@ -16,7 +16,7 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args, get_type_hints
 
-from reference.data.settings import require
+from reference.data.settings import refusal, require
 from reference.run import files
 from reference.run.files import durable_file, writing
 from reference.settings import Settings
@@ -198,11 +198,9 @@ class RunFolder:
                 os.close(opened)
                 # It belongs to the run that is going on.
                 self._made = False
-                raise ValueError(
-                    f"train: expected {self.path} to be used by one process, got a second one "
-                    f"beside {holder or 'another'}. Hint: wait until that one ends, stop it, or "
-                    "choose another folder with --folder."
-                ) from error
+                got, one = f"a second one beside {holder or 'another'}", "to be used by one process"
+                hint = "wait until that one ends, stop it, or choose another folder with --folder"
+                raise refusal("train", str(self.path), got, one, hint) from error
             except OSError as error:
                 self.notes.append(
                     f"this disk cannot lock {path} ({error.strerror}); see that no second process "
@@ -258,10 +256,8 @@ class RunFolder:
                 self.checkpoint = held
                 return path
         if listed:
-            raise ValueError(
-                f"train: expected a whole checkpoint in {self.path / CHECKPOINTS}, got "
-                f"{len(listed)} that cannot be read: {reason}"
-            )
+            got = f"{len(listed)} that cannot be read: {reason.removesuffix('.')}"
+            raise refusal("train", "a whole checkpoint", got, f"in {self.path / CHECKPOINTS}")
         return None
 
     def record(self, iteration: int) -> list[str]:

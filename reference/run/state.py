@@ -97,9 +97,11 @@ class State:
     def check(self) -> list[str]:
         """Check the data before a run writes anything, and say what is odd about them."""
         settings, sets, reporting = self.settings, self.sets, self.settings.reporting
-        notes = check_sets(sets, target=settings.adapts, validation=reporting.evaluate)
-        if settings.adapts and settings.adaptation.static.given is not None:
-            require_given(settings.adaptation.static.given, sets.target)
+        static, of = settings.adaptation.static, settings.adapts
+        whole = {static.size, reporting.size}
+        notes = check_sets(sets, target=of, validation=reporting.evaluate, whole_at=whole)
+        if of and static.given is not None:
+            require_given(static.given, sets.target)
         wants_days = settings.adapts and methods.entry(settings.method).uses_partners
         if wants_days and not sets.target.has_partners:
             notes.append(f"{sets.target.name} has no day images: each image is its own day.")
@@ -108,6 +110,15 @@ class State:
 
             shown_sets(settings, sets)
         return notes
+
+    def require_method(self) -> None:
+        """Refuse what the method would refuse at its first step."""
+        counts = torch.ones(len(self.sets.classes), dtype=torch.float64)
+        mixes, stage = self._new_method(lambda: counts).mixes_images, self.settings.adaptation
+        source, target = stage.source_crops.crop, stage.target_crops.crop
+        wanted = f"{source} as of the source with method {self.settings.method}"
+        ok = source == target or not mixes
+        require("train", "adaptation.target_crops.crop", target, wanted, ok, "it mixes images")
 
     @cached_property
     def class_counts(self) -> Tensor:
@@ -156,11 +167,13 @@ class State:
         if phase.fresh:
             self.optimiser = self._new_optimiser(phase.optimiser)
 
-    def _adapt(self) -> None:
+    def _new_method(self, counts: Callable[[], Tensor]) -> Method:
         settings, names = self.settings, self.sets.classes.names
-        counts = partial(getattr, self, "class_counts")
         given = Given(self.network, settings.adaptation, settings.seed, counts, names)
-        self.method = methods.build(settings.method, given)
+        return methods.build(settings.method, given)
+
+    def _adapt(self) -> None:
+        self.method = self._new_method(partial(getattr, self, "class_counts"))
         self.adapting = True
 
     def _pass(self, domain: str) -> Iterator[Batch]:

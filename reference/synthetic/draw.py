@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
-from reference.data.settings import Drawn, require
+from reference.data.settings import Drawn, refusal, require
 from reference.run.files import entries
 
 MANIFEST: Final = "toy.json"
@@ -80,10 +80,8 @@ def is_claimed(root: Path, wanted: Mapping[str, Any]) -> bool:
         # Scenes of this split change no other, and were once drawn for every run.
         found["sizes"] = {**found["sizes"], "target_val": wanted["sizes"]["target_val"]}
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(
-            f"synthetic: expected {manifest} to hold settings, got a damaged file ({error}). "
-            f"Hint: {hint}."
-        ) from error
+        got = f"a damaged file ({error})"
+        raise refusal("synthetic", str(manifest), got, "to hold settings", hint) from error
     for name, value in wanted.items():
         held, told = found.get(name), f"to hold scenes drawn with {name} {value}"
         require("synthetic", str(root), held, told, held == value, hint)

@@ -107,7 +107,9 @@ def test_an_image_is_seen_the_same_alone_and_in_company():
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("shape", [(1, 3, 20, 16), (3, 16, 16)])
-def test_other_sizes_are_refused(shape):
-    with pytest.raises(ValueError, match=r"H and W multiples of 8, got .*\. Hint: choose the size"):
-        build_network(seed=0)(torch.zeros(shape))
+@pytest.mark.parametrize("size", [(17, 23), (1, 1), (20, 16)])
+def test_images_of_any_size_are_seen_at_a_quarter_of_it_rounded_up(size):
+    logits, features = build_network(seed=0)(torch.rand(1, 3, *size))
+    grid = tuple(-(-side // 4) for side in size)
+    assert logits.shape[2:] == features.shape[2:] == grid
+    assert logits.isfinite().all()

@@ -118,6 +118,15 @@ def test_old_spellings_mean_what_they_meant() -> None:
     (f"toy --seed {2**63}", f"Settings: expected seed within 0..2**63 - 1, got {2**63}."),
     ("toy --ema-decay 2", "Settings: expected ema_decay within 0..1, got 2.0."),
     ("toy --adaptation.contrast.temperature -1", "Contrast: expected temperature > 0, got -1."),
+    (
+        "toy --adaptation.contrast.temperature 1e-40",
+        "Contrast: expected temperature finite and >= 2**-126, got 1e-40.",
+    ),
+    (
+        "toy --source.rare.temperature 5e-324",
+        "RareClasses: expected temperature finite and >= 2**-126, got 5e-324.",
+    ),
+    ("toy --adaptation.entropy-weight inf", "expected entropy_weight >= 0 and finite, got inf."),
     ("toy --adaptation.contrast.threshold 7", "Contrast: expected threshold within -1..1, got"),
     ("toy --adaptation.rounds 0", "AdaptationStage: expected rounds >= 1, got 0."),
     ("toy --data.merge rider", "DataSettings: expected merge as"),

@@ -133,6 +133,20 @@ def test_hidden_files_are_skipped_and_links_followed_once(tmp_path: Path) -> Non
     assert list(found) == [("a/1",), ("b/2",)]
 
 
+def test_no_link_leads_upwards(tmp_path: Path) -> None:
+    """To a folder above the set, or above the one that a link has led to."""
+    root, elsewhere = tmp_path / "home" / "set", tmp_path / "disk" / "set"
+    for image in (root / "1.png", elsewhere / "2.png", root.parent / "3.png"):
+        save_image(image)
+    save_image(elsewhere.parent / "4.png")
+    (root / "above").symlink_to(root.parent)
+    (root / "disk").symlink_to(elsewhere)
+    (elsewhere / "above").symlink_to(elsewhere.parent)
+    (elsewhere / "back").symlink_to(root.parent)
+    found = files.find_files(root, "{path}", "train", labels=False)
+    assert list(found) == [("1",), ("disk/2",)]
+
+
 def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
     save_image(tmp_path / "a.png")
     save_image(tmp_path / "a.jpg")

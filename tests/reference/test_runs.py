@@ -24,7 +24,7 @@ from reference.presets import Options
 from reference.run.plan import plan
 from reference.run.ranks import Ranks
 from reference.run.state import State
-from reference.settings import Settings
+from reference.settings import Contrast, Settings
 from reference.train import main
 from tests.forked import Forked, forked, on_ranks
 from tests.reference.tiny_runs import (
@@ -270,6 +270,22 @@ def test_a_dry_run_refuses_what_the_run_refuses_and_nothing_is_written(name, tmp
     assert not folder.exists()
 
 
+@pytest.mark.parametrize(("method", "stage", "sentence"), [
+    (
+        "pipa", {"target_crops": Crops(crop=(16, 32))},
+        r"^train: expected adaptation.target_crops.crop \(24, 48\) as of the source with method "
+        r"pipa, got \(16, 32\)\. Hint: it mixes images\.$",
+    ),
+    (
+        "bicl", {"contrast": Contrast(pairwise=True)},
+        r'^BiCL: expected pairwise to be False with prototypes="bank", got True\. Hint: a bank bel',
+    ),
+])  # fmt: skip
+def test_a_dry_run_refuses_what_the_method_refuses(method, stage, sentence, tmp_path):
+    with pytest.raises(ValueError, match=sentence):
+        plan(changed(replace(EVERYTHING, method=method), adaptation=stage), tmp_path / "run")
+
+
 def test_a_dry_run_names_every_phase_and_writes_and_draws_nothing(tmp_path, capsys):
     settings = changed(EVERYTHING, data={"root": tmp_path / "scenes"})
     settings = replace(settings, method="bi_mix")
@@ -303,7 +319,7 @@ def test_a_dry_run_plans_from_the_checkpoint_that_the_run_goes_on_from(seen_run,
 
 
 def test_a_term_that_explodes_stops_the_run_by_name_and_keeps_what_was_saved(tmp_path: Path):
-    settings = changed(adaptation={"entropy_weight": float("inf")})
+    settings = changed(adaptation={"entropy_weight": 1e39})
     with pytest.raises(FloatingPointError, match=r"^train: expected a finite loss, got entropy = "):
         run(settings, tmp_path / "run")
     assert held(tmp_path / "run")["iteration"] == 2

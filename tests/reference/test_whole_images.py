@@ -1,6 +1,7 @@
 """Images of several shapes that keep theirs: static labels, panels, scores, and what follows."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +11,12 @@ from PIL import Image
 
 from reference import export, score
 from reference.data.checking import scaling
-from reference.data.files import whole_size
+from reference.data.files import require_whole, whole_size
 from reference.data.sets import Sets
 from reference.data.settings import DataSettings
 from reference.pictures.strips import read_strip
 from reference.presets import PRESETS
+from reference.run.plan import plan
 from reference.settings import Reporting, Settings, StaticLabels
 from tests.reference.tiny_runs import SEEN, changed, run
 from tests.reference.trees import save_image, save_values
@@ -122,6 +124,25 @@ def test_the_presets_squeeze_nothing() -> None:
 ])  # fmt: skip
 def test_a_width_of_0_keeps_the_shape(size, scale, seen):
     assert whole_size((375, 1242), size, scale) == seen
+
+
+def test_an_image_with_too_long_a_side_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (200, 3)).save(path)
+    told = f"data: expected {path} to have sides of at most 16384 pixels at a short side of 512, "
+    told += "got 200x3, which becomes 34136x512. Hint: leave it out."
+    with pytest.raises(ValueError, match=f"^{re.escape(told)}$"):
+        require_whole([path], (512, 0))
+    require_whole([path, tmp_path / "none.png"], (512, 1024))
+    require_whole([path, tmp_path / "none.png"], (512, 0), 0.25)
+
+
+def test_a_dry_run_refuses_it(settings: Settings, tmp_path: Path) -> None:
+    path = tmp_path / "night" / "0.png"
+    save_image(path, 0, (3, 3000))
+    save_values(tmp_path / "night_labels" / "0.png", np.zeros((3, 3000), dtype=np.uint8))
+    with pytest.raises(ValueError, match=rf"expected {path} .*, got 3000x3, which becomes 24000x"):
+        plan(settings, tmp_path / "run")
 
 
 @pytest.mark.parametrize("size", [(0, 0), (-1, 0), (512, -1)])

@@ -71,14 +71,15 @@ ALWAYS_INLINE void soften(const struct prototypes *p, struct work *w, int n, con
     mask label;
     memcpy(&label, w->masses.label + n, sizeof label);
     if (!bounded) {
-        peak = every(p->absent > 0 ? p->floor : (real)-LARGEST);
+        peak = every(p->absent > 0 ? p->floor : -(real)INFINITY);
         for (int64_t c = 0; c < p->rows; c++)
             peak = larger(load(w->logits + c * TILE + n) * inverse, peak);
         floor = floor - peak;
     }
     vec absent = zero;
     if (p->absent > 0) absent = p->absent * exponential(bounded ? floor : larger(floor, least));
-    vec sum = absent;
+    /* An infinite peak is no number to compare logits with: NaN, in the loss and every gradient. */
+    vec sum = bounded ? absent : absent + (peak - peak);
     if (soft) pulled = soft_pull(p, w, n, peak, bounded);
     for (int64_t c = 0; c < p->rows; c++) {
         real *at = w->logits + c * TILE + n;
