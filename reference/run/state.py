@@ -117,8 +117,8 @@ class State:
         mixes, stage = self._new_method(lambda: counts).mixes_images, self.settings.adaptation
         source, target = stage.source_crops.crop, stage.target_crops.crop
         wanted = f"{source} as of the source with method {self.settings.method}"
-        ok = source == target or not mixes
-        require("train", "adaptation.target_crops.crop", target, wanted, ok, "it mixes images")
+        ok, hint = source == target or not mixes, "give one size, since it mixes images"
+        require("train", "adaptation.target_crops.crop", target, wanted, ok, hint)
 
     @cached_property
     def class_counts(self) -> Tensor:
