@@ -83,7 +83,9 @@ def written(row: Row) -> str:
 def using(row: Row) -> Iterator[None]:
     """The table with a row before all others."""
     before = configs.ROWS
-    configs.ROWS = (row, *before)
+    # Where a contrast left its logits, another kernel would run.
+    others = (each for each in before if not {*each.kernels} & {*configs.LEFT})
+    configs.ROWS = (row, *others)
     configs.configuration.cache_clear()
     try:
         yield
@@ -106,6 +108,9 @@ def call_of(job: Job, features: torch.Tensor, labels: torch.Tensor) -> Callable[
         ),
         "logits": lambda: pc.prototype_logits(leaf, rows, backend="triton"),
         "class_sums": lambda: pc.class_prototypes(leaf, labels, classes, backend="triton").mean,
+        "class_sums_normalize": lambda: (
+            pc.class_prototypes(leaf, labels, classes, normalize=True, backend="triton").mean
+        ),
         "transfer": lambda: pc.transfer_labels(leaf, rows, backend="triton").confidence,
         "distribution_contrast": lambda: pc.distribution_contrast(
             leaf, labels, rows, rows.square(), temperature=1.0, backend="triton"
@@ -149,7 +154,7 @@ def launch_of(job: Job, call: Callable[[], Any], family: str) -> Any:
     """The job's launch in a call, which is recorded instead of run."""
     from protocontrast.kernels.launch import recorded
 
-    name = f"{job.kernel.removesuffix('_both')}_kernel"
+    name = f"{job.kernel.removesuffix('_both').removesuffix('_normalize')}_kernel"
     with recorded(family) as launches:
         call()
     (launch,) = (one for one in launches if one.kernel.__name__ == name)

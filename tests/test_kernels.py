@@ -250,11 +250,13 @@ def test_every_row_of_the_table_is_used() -> None:
     used = {
         id(row.config)
         for family in configs.FAMILIES
-        for kernel in configs.KERNELS
+        for kernel in (*configs.KERNELS, *configs.LEFT)
         for width in (2, 4, 8)
-        for channels in (16, 128, 256, 2048)
+        for channels in (16, 64, 128, 256, 720, 2048)
         for classes in (19, 64, 100, 150, 256)
-        for row in [configs.row_of(kernel, family, width, channels, classes)]
+        for keeps in (True, False)
+        for row in [configs.find_row(kernel, family, width, channels, classes, keeps)]
+        if row is not None
     }
     assert used == {id(row.config) for row in configs.ROWS}
 
@@ -312,13 +314,18 @@ def test_partial_sums_stay_small(images: int, pixels: int, channels: int, classe
 
 @needs_triton
 @pytest.mark.parametrize(
-    ("span", "images", "pixels", "long"),
-    [(512, 8, 32768, 1024), (128, 2, 8464, 128), (128, 1, 262144, 1024), (128, 200, 300, 512)],
+    ("span", "images", "pixels", "groups", "long"),
+    [
+        *((512, 8, 32768, 1, 1024), (128, 2, 8464, 1, 128), (128, 1, 262144, 1, 1024)),
+        *((128, 200, 300, 1, 512), (128, 2, 8464, 3, 128), (128, 8, 32768, 3, 2048)),
+    ],
 )
-def test_a_long_span_leaves_enough_programs(span: int, images: int, pixels: int, long: int) -> None:
+def test_a_long_span_leaves_enough_programs(
+    span: int, images: int, pixels: int, groups: int, long: int
+) -> None:
     from protocontrast.kernels.launch import long_span
 
-    assert long_span(span, images, pixels) == long
+    assert long_span(span, images, pixels, groups) == long
 
 
 @needs_triton

@@ -21,6 +21,7 @@ PIXELS = torch.linspace(-1, 1, 12).reshape(2, 6)
 WEIGHTS = torch.tensor([True, True, False]), torch.tensor([1.0, 0.5, 2.0]), PIXELS.abs()
 NONE = None, None, None
 UNREADY = None, None
+UNLEFT = (*UNREADY, None, None)
 OF_SUMS = FEATURES, LABELS
 ANNEALED = torch.tensor(0.3)
 PRESENT = WEIGHTS[0], WEIGHTS[0]
@@ -59,11 +60,11 @@ CASES: list[tuple[str, tuple[Any, ...]]] = [
     ("contrast", (FEATURES[:0], LABELS[:0], PROTOTYPES, *NONE, None, *SETTINGS, BACKEND)),
     ("contrast", (LEAF, LABELS, ROWS, *NONE, ANNEALED, *SETTINGS, BACKEND)),
     ("contrast_backward",
-     (PIXELS, *INPUTS, *NONE, None, PIXELS, *UNREADY, None, *SETTINGS, True, True, BACKEND)),
+     (PIXELS, *INPUTS, *NONE, None, PIXELS, *UNLEFT, *SETTINGS, True, True, BACKEND)),
     ("contrast_backward",
-     (PIXELS, *INPUTS, *WEIGHTS, None, PIXELS, *UNREADY, None, *SETTINGS, False, True, BACKEND)),
+     (PIXELS, *INPUTS, *WEIGHTS, None, PIXELS, *UNLEFT, *SETTINGS, False, True, BACKEND)),
     ("contrast_backward",
-     (PIXELS, *INPUTS, *NONE, ANNEALED, PIXELS, *UNREADY, None, *SETTINGS, True, True, BACKEND)),
+     (PIXELS, *INPUTS, *NONE, ANNEALED, PIXELS, *UNLEFT, *SETTINGS, True, True, BACKEND)),
     ("contrast_with_gradient", (*INPUTS, *NONE, None, *SETTINGS, True, BACKEND, True, True)),
     ("contrast_with_gradient", (*INPUTS, *WEIGHTS, None, *SETTINGS, False, BACKEND, True, False)),
     ("distribution_contrast", (LEAF, LABELS, ROWS, SPREAD_LEAF, *NONE, *UNIT, BACKEND)),

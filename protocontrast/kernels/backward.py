@@ -10,7 +10,6 @@ from torch import Tensor
 from protocontrast.calls import accumulation_dtype
 from protocontrast.kernels.launch import (
     Launch,
-    leaves,
     long_span,
     plan,
     run,
@@ -64,12 +63,14 @@ def send_back(
     arguments: tuple[Any, ...],
     ignore_index: int,
     wants: tuple[bool, bool],
+    soft: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Start a kernel of the `row` of tile sizes; both gradients, empty where not wanted.
 
     It takes features, prepared prototypes, the features' gradient, partial sums of the
     prototypes', each of these None where not wanted, what `walkers` says if its programs keep
-    prototypes and sum nothing, else None, then `arguments` of its own.
+    prototypes and sum nothing, else None, then `arguments` of its own. `soft`: these hold a number
+    per class and pixel.
     """
     images, channels, pixels = features.shape
     prototypes = given.rows
@@ -77,16 +78,16 @@ def send_back(
     if images * pixels == 0:
         return gradient, torch.zeros_like(prototypes) if wants[1] else prototypes.new_empty(0)
     prepared = prepare_with_lengths(features, given)
-    meta, how = plan(row, features, len(prototypes))
-    if not keeps_prototypes(row, features, given):
-        # What is read in blocks is squared on its way.
-        meta, prepared = meta._replace(PROGRAMS=0), prepared._replace(lengths=None)
-    elif wants[1]:
-        # Of a tile that products alone read, triton has one more on its way.
-        alone = given.similarity == "dot" or (prepared.lengths is not None and not wants[0])
-        # Soft targets, a number per class and pixel (B, C, P), take the room of one.
-        soft = any(isinstance(one, Tensor) and one.ndim == 3 for _, one in leaves(arguments))
-        how = {**how, "num_stages": how["num_stages"] - (alone or soft)}
+    # Of a tile that products alone read, triton has one more on its way.
+    alone = given.similarity == "dot" or (prepared.lengths is not None and not wants[0])
+    kept = keeps_prototypes(row, features, given)
+    crowded = kept and wants[1] and (alone or soft)
+    meta, how = plan(row, features, len(prototypes), crowded=crowded)
+    if not kept:
+        meta = meta._replace(PROGRAMS=0)
+        if prepared.logits is None:
+            # What is read in blocks is squared on its way.
+            prepared = prepared._replace(lengths=None)
     span = meta.BLOCK_P
     walk, partial = None, None
     if wants[1]:

@@ -5,15 +5,16 @@ The gradient is in class_prototypes_backward.py.
 
 from typing import Any, NamedTuple
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from protocontrast.calls import ClassSumsCall, accumulation_dtype
 from protocontrast.kernels.backward import add_to_slot
-from protocontrast.kernels.launch import Launch, plan, run, span_of, tile_count
+from protocontrast.kernels.launch import Launch, long_span, plan, run, span_of, tile_count
 from protocontrast.kernels.lengths import inverse_of, pixel_lengths
-from protocontrast.kernels.meta import constants
+from protocontrast.kernels.meta import Meta, constants
 from protocontrast.kernels.operands import THIRD, dot, power_below, split, times_pixel, upper_third
 from protocontrast.kernels.scores import in_float16, waited_for
 from protocontrast.kernels.targets import members_of, targets_of
@@ -38,6 +39,14 @@ def squares_of(across, META: tl.constexpr):
 
 
 @triton.jit
+def few_squares(across, META: tl.constexpr):
+    """Squares of a block in fewer rows, which threads sum among their own."""
+    ROWS: tl.constexpr = min(META.BLOCK_D, 32)
+    wide = across.to(META.ACC)
+    return tl.sum(tl.reshape(wide * wide, [META.BLOCK_D // ROWS, ROWS, META.BLOCK_P]), axis=0)
+
+
+@triton.jit
 def read_squares(tile, META: tl.constexpr):
     """The same over all channels of a tile."""
     squared = tl.zeros([META.BLOCK_P], dtype=META.ACC)
@@ -58,10 +67,17 @@ def in_rows(label, factor, rows):
     return tl.where(label[None, :] == rows[:, None], factor[None, :], 0.0)
 
 
+@triton.constexpr_function
+def parts_of(meta: Meta) -> int:
+    """Blocks of channels of which a program has sums in registers; 0: they are in its slot."""
+    held = meta.PROGRAMS > 0 or meta.GROUP_D <= meta.BLOCK_D
+    return (meta.GROUP_D + meta.BLOCK_D - 1) // meta.BLOCK_D if held else 0
+
+
 @triton.jit
 def no_members(META: tl.constexpr):
-    """What `add_members` begins with: 0."""
-    BESIDE: tl.constexpr = META.OPERANDS == "split" and META.BLOCK_C <= 128
+    """What `add_members` begins with: 0. Of several blocks halves have no registers apart."""
+    BESIDE: tl.constexpr = META.OPERANDS == "split" and META.BLOCK_C <= 128 and parts_of(META) < 2
     HALVES: tl.constexpr = 2 if BESIDE and not META.UNWEIGHTED else 1
     return tl.zeros([META.BLOCK_D, HALVES * META.BLOCK_C], dtype=META.ACC)
 
@@ -107,8 +123,11 @@ def add_members(total, across, label, factor, META: tl.constexpr):
         half = tl.where((rows < META.BLOCK_C)[:, None], high[None, :], low[None, :])
         half = tl.trans(tl.where(own, half, tl.zeros_like(half)))
         if total.shape[1] == META.BLOCK_C and META.OPERANDS == "split":
-            part = dot(across, tl.trans(in_rows(label, low, rows)), None, META)
-            return total + dot(across, half, part, META) * unit
+            lower = tl.trans(in_rows(label, low, rows))
+            if across.dtype == tl.float16:
+                part = dot(across, lower, None, META)
+                return total + dot(across, half, part, META) * unit
+            return dot(across, half, dot(across, lower, total, META), META)
         elif across.dtype == tl.float16:
             return total + dot(across, half, None, META) * unit
         else:
@@ -166,6 +185,16 @@ def add_blocks(span, tile, label, factor, again, CAREFUL: tl.constexpr, META: tl
 
 
 @triton.jit
+def blocks_across(span, tile, PARTS: tl.constexpr, META: tl.constexpr):
+    """The span's channels of a tile, block by block [BLOCK_D, BLOCK_P]."""
+    blocks = ()
+    for part in tl.static_range(PARTS):
+        offs_d = span.low + part * META.BLOCK_D + tl.arange(0, META.BLOCK_D)
+        blocks = blocks + (load_across(tile, offs_d, META),)  # type: ignore[assignment]  # noqa: RUF005
+    return blocks
+
+
+@triton.jit
 def counted(span, targets, META: tl.constexpr):
     """Weights [BLOCK_C] of a span of pixels by class."""
     count = tl.zeros([META.BLOCK_C, META.BLOCK_P], dtype=META.ACC)
@@ -180,51 +209,68 @@ def counted(span, targets, META: tl.constexpr):
 def walk(span, targets, CAREFUL: tl.constexpr, META: tl.constexpr):
     """Sums of a span of pixels and BLOCK_D channels, as `add_members` leaves them, and counts.
 
-    Where GROUP_D is more than BLOCK_D channels the sums are in the slot instead, and the first
-    result is 0, or NaN if not all of them are finite.
+    The sums are one for each of `parts_of`; where that is 0 they are in the slot instead, and the
+    first result is 0, or NaN if not all of them are finite.
     """
-    offs_c, offs_d = tl.arange(0, META.BLOCK_C), span.low + tl.arange(0, META.BLOCK_D)
-    total = no_members(META)
+    PARTS: tl.constexpr = parts_of(META)
+    offs_c = tl.arange(0, META.BLOCK_C)
+    totals = (no_members(META),)
+    for _ in tl.static_range(1, PARTS):
+        totals = totals + (no_members(META),)  # type: ignore[assignment]  # noqa: RUF005
     count = tl.zeros([META.BLOCK_C, META.BLOCK_P], dtype=META.ACC)
     for step in range(0, META.SPAN, META.BLOCK_P):
         tile = tile_at(span.features, span.image, span.first + step, META)
         label, factor = members_of(targets, tile, META)
         count += in_rows(label, factor, offs_c)
-        if META.GROUP_D <= META.BLOCK_D:
-            across = load_across(tile, offs_d, META)
+        if PARTS > 0:
+            blocks = blocks_across(span, tile, PARTS, META)
             if META.NORMALIZE:
-                factor *= inverse_of(pixel_lengths(squares_of(across, META), tile, META))
-            if CAREFUL:
-                total = add_carefully(total, across, label, factor, META)
-            else:
-                total = add_members(total, across, label, factor, META)
-                if META.NORMALIZE:
-                    total = waited_for(total)
+                squares = few_squares(blocks[0], META)
+                for part in tl.static_range(1, PARTS):
+                    squares += few_squares(blocks[part], META)
+                squared = tl.sum(squares, axis=0)
+                factor *= inverse_of(pixel_lengths(squared, tile, META))
+            added = ()
+            for part in tl.static_range(PARTS):
+                if CAREFUL:
+                    more = add_carefully(totals[part], blocks[part], label, factor, META)
+                else:
+                    more = add_members(totals[part], blocks[part], label, factor, META)
+                    if META.NORMALIZE:
+                        more = waited_for(more)
+                added = added + (more,)  # type: ignore[assignment]  # noqa: RUF005
+            totals = added  # type: ignore[assignment]
         else:
             if META.NORMALIZE:
                 factor *= inverse_of(pixel_lengths(read_squares(tile, META), tile, META))
-            total += add_blocks(span, tile, label, factor, step, CAREFUL, META)
-    return total, tl.sum(count, axis=1)
+            totals = (totals[0] + add_blocks(span, tile, label, factor, step, CAREFUL, META),)
+    return totals, tl.sum(count, axis=1)
 
 
 @triton.jit
-def store_sums(span, total, targets, META: tl.constexpr):
+def store_sums(span, totals, targets, META: tl.constexpr):
     """The result of `walk` into the slot where it is not there yet; and where not all of it is
     finite that of a second walk, with care.
 
     That is to happen rarely and in few registers, so its tiles are small.
     """
-    FEW: tl.constexpr = constants(META, BLOCK_P=min(META.BLOCK_P, 16))
-    SINGLE: tl.constexpr = META.GROUP_D <= META.BLOCK_D
-    offs_d = span.low + tl.arange(0, META.BLOCK_D)
-    if SINGLE:
-        add_to_slot(span.slot, halves_joined(total, META), offs_d, 0, META.C, META.D)
-    if tl.max((~finite(total)).to(tl.int32)) > 0:
+    PARTS: tl.constexpr = parts_of(META)
+    # Of several blocks the sums are then added to the slot.
+    LEFT: tl.constexpr = META.PROGRAMS if PARTS < 2 else 0
+    FEW: tl.constexpr = constants(META, BLOCK_P=min(META.BLOCK_P, 16), PROGRAMS=LEFT)
+    every_d = tl.arange(0, META.BLOCK_D)
+    doubt = tl.max((~finite(totals[0])).to(tl.int32))
+    for part in tl.static_range(PARTS):
+        offs_d = span.low + part * META.BLOCK_D + every_d
+        add_to_slot(span.slot, halves_joined(totals[part], META), offs_d, 0, META.C, META.D)
+        doubt += tl.max((~finite(totals[part])).to(tl.int32))
+    if doubt > 0:
         # The slot's elements may belong to other threads than those that stored them last.
         tl.debug_barrier()
         again, _ = walk(span, targets, True, FEW)
-        if SINGLE:
-            add_to_slot(span.slot, halves_joined(again, META), offs_d, 0, META.C, META.D)
+        if PARTS == 1:
+            whole = halves_joined(again[0], META)
+            add_to_slot(span.slot, whole, span.low + every_d, 0, META.C, META.D)
 
 
 @triton.jit
@@ -237,11 +283,11 @@ def class_sums_kernel(features, targets, partial, counts, meta: tl.constexpr):
     image, first = span_at(features, number, META.SPAN)
     offs_c = tl.arange(0, META.BLOCK_C)
     span = Span(features, image, first, low, partial + number.to(tl.int64) * META.C * META.D)
-    total, count = walk(span, targets, False, META)
+    totals, count = walk(span, targets, False, META)
     # Programs of one slot count the same pixels; the first of them says so.
     told = tl.where(low == 0, META.C, 0)
     tl.store(counts + number.to(tl.int64) * META.C + offs_c, count, mask=offs_c < told)
-    store_sums(span, total, targets, META)
+    store_sums(span, totals, targets, META)
 
 
 def class_sums(call: ClassSumsCall, in_parts: bool = False) -> tuple[Tensor, Tensor]:
@@ -258,20 +304,25 @@ def class_sums(call: ClassSumsCall, in_parts: bool = False) -> tuple[Tensor, Ten
             features.new_zeros(groups, num_classes, channels, dtype=acc),
             features.new_zeros(groups, num_classes, dtype=acc),
         )
-    meta, how = plan("class_sums", features, num_classes)
+    row = "class_sums_normalize" if call.normalize else "class_sums"
+    # In float16 each block's product is rescaled, for which sums of all have no registers.
+    meta, how = plan(row, features, num_classes, keeps=features.dtype != torch.float16)
     span = span_of(images, channels, pixels, features.element_size(), num_classes)
+    group = channels if call.normalize else meta.BLOCK_D
+    groups = tile_count(channels, group)
+    span = long_span(span, images, pixels, groups)
     spans = tile_count(pixels, span)
     partial = features.new_empty(images, spans, num_classes, channels, dtype=acc)
     count = features.new_empty(images, spans, num_classes, dtype=acc)
     meta = meta._replace(
         SPAN=span,
-        GROUP_D=channels if call.normalize else meta.BLOCK_D,
+        GROUP_D=group,
         NORMALIZE=call.normalize,
         UNWEIGHTED=call.pixel_weight is None and not call.normalize,
         IGNORE_INDEX=call.ignore_index,
     )
     arguments = map_of(features), targets_of(call), partial, count
-    programs = images * spans * tile_count(channels, meta.GROUP_D)
+    programs = images * spans * groups
     run(Launch(class_sums_kernel, programs, arguments, meta, how), features)
     if in_parts:
         return partial.flatten(0, 1), count.flatten(0, 1)

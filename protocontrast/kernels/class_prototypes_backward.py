@@ -19,12 +19,15 @@ def slopes_of(table, label, offs_d, META: tl.constexpr):
 
     Looked up: a table of any size is in the first-level cache, and nothing is rounded.
     """
-    near = label * (1 if META.BY_CHANNEL else META.D)
+    near = tl.maximum(label, 0) * (1 if META.BY_CHANNEL else META.D)
     far = offs_d * (META.C if META.BY_CHANNEL else 1)
+    places = table + near[None, :] + far[:, None]
+    if META.NORMALIZE and META.D % META.BLOCK_D == 0:
+        return tl.load(places)
     mask = (label >= 0)[None, :]
     if META.D % META.BLOCK_D != 0:
         mask &= (offs_d < META.D)[:, None]
-    return tl.load(table + near[None, :] + far[:, None], mask=mask, other=0.0)
+    return tl.load(places, mask=mask, other=0.0)
 
 
 @triton.jit
@@ -35,26 +38,34 @@ def class_sums_backward_kernel(features, targets, table, stride_t, gradient, met
     tile = own_tile(features, META)
     table += tile.image * stride_t
     label, factor = members_of(targets, tile, META)
+    SINGLE: tl.constexpr = META.BLOCK_D >= META.D
+    if SINGLE:
+        slope = slopes_of(table, label, every_d, META)
     if META.NORMALIZE:
         squared = tl.zeros([META.BLOCK_P], dtype=META.ACC)
         radial = tl.zeros([META.BLOCK_P], dtype=META.ACC)
         for start in range(0, META.D, META.BLOCK_D):
-            slope = slopes_of(table, label, start + every_d, META)
+            if not SINGLE:
+                slope = slopes_of(table, label, start + every_d, META)
             wide = load_across(tile, start + every_d, META).to(META.ACC)
             squared += tl.sum(wide * wide, axis=0)
             radial += tl.sum(wide * slope, axis=0)
         inverse = inverse_of(pixel_lengths(squared, tile, META))
         radial = radial * inverse * inverse
         factor *= inverse
-    for start in range(0, META.D, META.BLOCK_D):
-        slope = slopes_of(table, label, start + every_d, META)
+    # Known to be one trip, this loop would keep the tile in registers from the first one on.
+    stop = META.D if features.pixels > 0 else 0
+    for start in range(0, stop, META.BLOCK_D):
+        if not SINGLE:
+            slope = slopes_of(table, label, start + every_d, META)
+        sent = slope
         if META.NORMALIZE:
             wide = load_across(tile, start + every_d, META).to(META.ACC)
-            slope -= wide * radial[None, :]
+            sent = slope - wide * radial[None, :]
         if not META.UNWEIGHTED:
             # An ignored pixel may hold NaN.
-            slope = tl.where((label >= 0)[None, :], slope * factor[None, :], 0.0)
-        store_across(gradient, tile, start + every_d, slope, META.D)
+            sent = tl.where((label >= 0)[None, :], sent * factor[None, :], 0.0)
+        store_across(gradient, tile, start + every_d, sent, META.D)
 
 
 def class_sums_backward(grad_output: Tensor, call: ClassSumsCall, wants: tuple[bool]) -> Tensor:

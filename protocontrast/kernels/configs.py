@@ -17,12 +17,16 @@ FAMILIES = ("interpreter", "sm80", "sm86", "sm90", "sm100", "gfx942")
 KERNELS = (
     *("contrast", "contrast_backward", "contrast_backward_both", "transfer"),
     *("logits", "logits_backward"),
-    *("class_sums", "class_sums_backward", "target_pass"),
+    *("class_sums", "class_sums_normalize", "class_sums_backward", "target_pass"),
     *("pair_contrast", "pair_contrast_backward"),
     *("distribution_contrast", "distribution_contrast_backward"),
     "distribution_contrast_backward_both",
 )
 """`contrast_backward` to the features alone, `_both` also or only to the prototypes."""
+
+LEFT = ("contrast_backward_left", "slope_sums")
+"""Where these have a row, a contrast may leave its logits to its gradients, of features and of
+prototypes."""
 
 LARGEST_TILE = 128
 """Pixels of the widest tile of a kernel that sums over pixels; every BLOCK_P of one divides it, so
@@ -70,7 +74,7 @@ FORWARD = ("contrast", "transfer", "logits")
 FEATURES = ("contrast_backward",)
 BOTH = ("contrast_backward_both", "logits_backward")
 BACKWARD = (*FEATURES, *BOTH)
-SUMS = ("class_sums",)
+SUMS = ("class_sums", "class_sums_normalize")
 SLOPES = ("class_sums_backward",)
 PASS = ("target_pass",)
 PAIRS = ("pair_contrast", "pair_contrast_backward")
@@ -84,7 +88,9 @@ ROWS: tuple[Row, ...] = (
     # Small, so that a test of a hundred pixels and 33 channels meets every seam.
     Row(("interpreter",), WALKING, (2, 4, 8), 64, 64, Config(32, 32, 4, 1, 2)),
     Row(("interpreter",), FORWARD[:1], (2, 4, 8), 64, 160, Config(32, 32, 4, 1, 2)),
+    Row(("interpreter",), SUMS[1:], (2, 8), 96, 32, Config(32, 32, 4, 1, 1)),
     Row(("interpreter",), SUMS, (4,), ANY, 32, Config(32, 32, 4, 1, 0, "thirds")),
+    Row(("interpreter",), LEFT, (2, 4, 8), ANY, 32, Config(32, 32, 4, 1)),
     Row(("interpreter",), KERNELS, (2, 4, 8), ANY, ANY, Config(32, 32, 4, 1)),
     # float64 serves gradient checks.
     Row(GPUS, KERNELS, (8,), ANY, 32, Config(32, 32, 4, 1)),
@@ -101,18 +107,25 @@ ROWS: tuple[Row, ...] = (
     Row(("sm90",), (*FEATURES, *BOTH[:1]), (4,), ANY, 32, Config(64, 32, 4, 2, 0, "bf16x6")),
     Row(("sm90",), FORWARD, (2,), 128, 32, Config(128, 128, 4, 3, 2)),
     Row(("sm90",), FORWARD, (2,), 256, 32, Config(64, 256, 4, 3, 2)),
-    Row(("sm90",), FORWARD, (2,), ANY, 32, Config(256, 32, 8, 4)),
+    Row(("sm90",), FORWARD, (2,), ANY, 32, Config(256, 16, 8, 8)),
     Row(("sm80",), FORWARD, (2,), ANY, 32, Config(128, 64, 4, 3)),
     Row(("sm100",), FORWARD, (2,), ANY, 32, Config(128, 64, 8, 2)),
     Row(GPUS, FORWARD, (2,), ANY, 32, Config(128, 64, 4, 2)),
     # The sums of all channels stay in registers; a second tile is on its way beside one program.
     Row(("sm90",), BOTH[:1], (2,), 256, 32, Config(128, 64, 8, 3, 1)),
+    # Of logits that the forward left.
+    Row(("sm90",), LEFT[:1], (2,), ANY, 32, Config(128, 64, 4, 2)),
+    Row(("sm90",), LEFT[1:], (2,), ANY, 32, Config(64, 128, 8, 2, 1)),
+    Row(("sm90",), LEFT[:1], (4,), ANY, 32, Config(64, 64, 4, 2, 0, "bf16x6")),
+    Row(("sm90",), LEFT[1:], (4,), ANY, 32, Config(64, 128, 8, 2, 1, "bf16x6")),
     Row(("sm100",), BOTH, (2,), ANY, 32, Config(64, 64, 8, 1)),
     Row(NVIDIA, ("logits_backward",), (2,), ANY, 32, Config(64, 64, 8, 1)),
     Row(GPUS, BACKWARD, (2,), ANY, 32, Config(64, 64, 4, 2)),
     # Lengths over several blocks of channels are a loop of their own, with stages of its own.
     Row(("sm90",), SUMS, (2,), 256, 32, Config(128, 256, 8, 3)),
-    Row(("sm90",), SUMS, (2,), ANY, 32, Config(128, 128, 8, 3)),
+    Row(("sm90",), SUMS[1:], (2,), 768, 32, Config(64, 256, 8, 3, 1)),
+    Row(("sm90",), SUMS[1:], (2,), ANY, 32, Config(128, 128, 8, 3)),
+    Row(("sm90",), SUMS, (2,), ANY, 32, Config(128, 256, 8, 3)),
     Row(("sm80", "sm86"), SUMS, (2,), 128, 32, Config(64, 128, 8, 2)),
     Row(GPUS, SUMS, (2,), ANY, 32, Config(64, 64, 8, 2)),
     # Classes are looked up, and do not matter.
@@ -145,6 +158,7 @@ ROWS: tuple[Row, ...] = (
     Row(GPUS, DISTRIBUTIONS[1:], (4,), ANY, ANY, Config(16, 16, 8, 1)),
     Row(("sm80", "sm86"), BOTH, (4,), ANY, 32, Config(32, 32, 8, 2)),
     Row(("sm100",), BOTH, (4,), ANY, 32, Config(64, 32, 8, 1)),
+    Row(("sm90",), PASS, (4,), ANY, 32, Config(128, 16, 4, 3, 0, "bf16x6")),
     Row(NVIDIA, PASS, (4,), ANY, 32, Config(64, 16, 8, 2)),
     Row(GPUS, (*BOTH, *PASS), (4,), ANY, 32, Config(64, 32, 8, 2)),
     Row(("sm90",), SUMS, (4,), 256, 32, Config(64, 256, 8, 3, 0, "thirds")),
@@ -190,9 +204,9 @@ def power_of_two(least: int) -> int:
     return max(16, 1 << (least - 1).bit_length())
 
 
-def row_of(
+def find_row(
     kernel: str, family: str, width: int, channels: int, classes: int, keeps: bool = True
-) -> Row:
+) -> Row | None:
     """The first row that fits; `keeps`: one whose programs keep prototypes and a tile of all
     channels may be that."""
     for row in ROWS:
@@ -200,7 +214,17 @@ def row_of(
         fits = fits and (keeps or not row.config.programs)
         if fits and channels <= row.channels and classes <= row.classes:
             return row
-    raise RuntimeError(f"configuration: expected a row for {kernel} on {family}, got none.")
+    return None
+
+
+def row_of(
+    kernel: str, family: str, width: int, channels: int, classes: int, keeps: bool = True
+) -> Row:
+    """The same, and there must be one."""
+    row = find_row(kernel, family, width, channels, classes, keeps)
+    if row is None:
+        raise RuntimeError(f"configuration: expected a row for {kernel} on {family}, got none.")
+    return row
 
 
 @cache

@@ -24,7 +24,7 @@ from protocontrast.kernels.meta import constants
 from protocontrast.kernels.prototypes import Prototypes, prepare_with_lengths
 from protocontrast.kernels.scores import kept_of, logits_of, scores_of
 from protocontrast.kernels.targets import masses, own_class, targets_of
-from protocontrast.kernels.tiles import flat, inside, map_of, tile_of
+from protocontrast.kernels.tiles import flat, inside, map_of, store_tile, tile_of
 
 
 class Statistics(NamedTuple):
@@ -79,6 +79,8 @@ def contrast_tile(number, features, targets, prepared, kept, statistics, META: t
     total, length = scores_of(tile, prepared, kept, META)
     leave_lengths(length, tile, prepared, META)
     logits, _ = logits_of(total, length, kept.classes.scale, META)
+    if prepared.logits is not None:
+        store_tile(prepared.logits, tile, tl.arange(0, META.BLOCK_C), logits, META.C)
     logits += kept.classes.offset[None, :]
     pull, weight = pull_of(targets, tile, prepared.table, logits, META)
     store_statistics(statistics, tile, pull, weight, normaliser_of(logits))
@@ -130,10 +132,8 @@ def contrast(call: ContrastCall, *ready: Tensor) -> Statistics:
         # Distances have no use for what is kept, and soft targets of many classes no room beside.
         keeps = call.similarity != "euclidean"
         keeps = keeps and (classes <= 128 or not call.labels.is_floating_point())
-        meta, how = plan("contrast", features, classes, keeps=keeps)
-        if call.similarity == "dot" and taken_in_pieces(meta):
-            # Of a tile that products alone read, triton has one more on its way.
-            how = {**how, "num_stages": how["num_stages"] - 1}
+        crowded = call.similarity == "dot" and classes > 128
+        meta, how = plan("contrast", features, classes, keeps=keeps, crowded=crowded)
         meta = meta._replace(SIMILARITY=call.similarity, IGNORE_INDEX=call.ignore_index)
         tiles, programs = walkers(features, meta)
         arguments = map_of(features), targets_of(call), prepared, statistics, tiles, programs

@@ -21,7 +21,8 @@ from protocontrast.kernels.scores import (
     to_features,
     to_rows,
 )
-from protocontrast.kernels.slopes import slopes_of, upstream_of
+from protocontrast.kernels.slope_sums import slope_sums
+from protocontrast.kernels.slopes import slopes_left, slopes_of, upstream_of
 from protocontrast.kernels.targets import targets_of
 from protocontrast.kernels.tiles import (
     load_tile,
@@ -44,7 +45,9 @@ def send_span_back(features, given, prepared, kept, gradient, partial, META: tl.
             whole = tl.zeros([META.BLOCK_D, META.BLOCK_C], dtype=META.ACC)
     for step in range(0, META.SPAN, META.BLOCK_P):
         tile = tile_at(features, image, first + step, META)
-        if RESIDENT:
+        if prepared.logits is not None:
+            slopes = slopes_left(tile, given, prepared, classes, META)
+        elif RESIDENT:
             block = load_tile(tile, every_d, META)
             total = tl.zeros([META.BLOCK_P, META.BLOCK_C], dtype=META.ACC)
             squared = tl.zeros([META.BLOCK_P], dtype=META.ACC)
@@ -52,10 +55,11 @@ def send_span_back(features, given, prepared, kept, gradient, partial, META: tl.
             length = lengths_of(total, squared, tile, prepared.matrix, META)
         else:
             total, length = read_scores(tile, prepared.matrix, META)
-        slopes = slopes_of(total, length, tile, given, prepared, classes, META)
+        if prepared.logits is None:
+            slopes = slopes_of(total, length, tile, given, prepared, classes, META)
         for start in range(0, META.D, META.BLOCK_D):
             offs_d = start + every_d
-            if not RESIDENT:
+            if not RESIDENT or prepared.logits is not None:
                 block = load_tile(tile, offs_d, META)
             if gradient is not None:
                 slope = slopes.products * classes.scale[None, :]
@@ -102,15 +106,23 @@ def contrast_backward(
     grad_output: Tensor, call: ContrastCall, wants: tuple[bool, bool], lse: Tensor, *ready: Tensor
 ) -> tuple[Tensor, Tensor]:
     """(M4) gradients of features and prototypes from those of the losses (B, P)."""
-    given = Prototypes.of(call, *ready)
-    arguments = ((targets_of(call), upstream_of(grad_output, lse)),)
+    features, given = call.features, Prototypes.of(call, *ready)
+    of_pixels, ignored = (targets_of(call), upstream_of(grad_output, lse)), call.ignore_index
+    soft = call.labels.is_floating_point()
 
-    def sent(wants: tuple[bool, bool]) -> tuple[Tensor, Tensor]:
-        row = "contrast_backward_both" if wants[1] else "contrast_backward"
-        kernel, ignored = contrast_backward_kernel, call.ignore_index
-        return send_back(kernel, row, call.features, given, arguments, ignored, wants)
+    def sent(wants: tuple[bool, bool], row: str = "contrast_backward") -> tuple[Tensor, Tensor]:
+        kernel = contrast_backward_kernel
+        return send_back(kernel, row, features, given, (of_pixels,), ignored, wants, soft)
 
-    if all(wants) and keeps_for_few("contrast_backward_both", call.features, given):
+    if ready[3:] and ready[3].numel():
+        gradient, total = features.new_empty(0), given.rows.new_empty(0)
+        if wants[0]:
+            gradient, _ = sent((True, False), "contrast_backward_left")
+        if wants[1]:
+            total = slope_sums(features, given, of_pixels, ignored)
+        return gradient, total
+    both = "contrast_backward_both"
+    if all(wants) and keeps_for_few(both, features, given):
         # A single tile is no pipeline: each gradient for itself has more programs, or registers.
-        return sent((True, False))[0], sent((False, True))[1]
-    return sent(wants)
+        return sent((True, False))[0], sent((False, True), both)[1]
+    return sent(wants, both) if wants[1] else sent(wants)

@@ -202,22 +202,30 @@ def is_aligned(features: Tensor) -> bool:
     return runs and features.data_ptr() % 16 == 0
 
 
+def has_runs(features: Tensor) -> bool:
+    """The same, or nothing needs it: the interpreter has no wide loads."""
+    return family(features) == "interpreter" or is_aligned(features)
+
+
 def plan(
     row: str,
     features: Tensor,
     classes: int,
     halved: torch.dtype | None = None,
     keeps: bool = True,
+    crowded: bool = False,
 ) -> tuple[Meta, dict[str, Any]]:
     """Constants and launch options of a kernel that walks features in tiles.
 
     `row` is that of the table of tile sizes; `keeps` whether programs may keep the prototypes.
+    Those that do have one tile fewer on its way where shared memory is `crowded`: if products alone
+    read a tile, triton gives it one more, and soft targets take the room of one.
     """
     width, channels = features.element_size(), features.shape[1]
-    own = family(features)
-    # The interpreter has no wide loads.
-    aligned = own == "interpreter" or is_aligned(features)
-    config = configuration(row, own, width, channels, classes, aligned and keeps)
+    keeps = keeps and has_runs(features)
+    config = configuration(row, family(features), width, channels, classes, keeps)
+    if config.programs and crowded:
+        config = config._replace(num_stages=config.num_stages - 1)
     return _planned(arithmetic(features, halved), channels, classes, width, config)
 
 
@@ -261,10 +269,12 @@ def span_of(images: int, channels: int, pixels: int, width: int, classes: int) -
     return span
 
 
-def long_span(span: int, images: int, pixels: int) -> int:
-    """The longest from `span` on that leaves `ENOUGH` programs, whose first tile costs the most:
-    those that keep prototypes load them before it."""
-    while span < pixels and images * tile_count(pixels, 2 * span) >= ENOUGH:
+def long_span(span: int, images: int, pixels: int, groups: int = 1) -> int:
+    """The longest from `span` on that leaves `ENOUGH` programs, of which a span has one for each of
+    its `groups` of channels: their first tile costs the most, and the end, when sums are written.
+    Of several groups nearly two for each multiprocessor, for half of a second round would idle."""
+    enough = ENOUGH if groups == 1 else 7 * ENOUGH // 4
+    while span < pixels and images * tile_count(pixels, 2 * span) * groups >= enough:
         span *= 2
     return span
 

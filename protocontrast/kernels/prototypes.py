@@ -9,12 +9,21 @@ import triton.language as tl
 from torch import Tensor
 
 from protocontrast.calls import ContrastCall, LogitsCall, accumulation_dtype
-from protocontrast.kernels.configs import power_of_two
-from protocontrast.kernels.launch import Launch, arithmetic, halves, options, run, sizes
+from protocontrast.kernels.configs import LEFT, find_row, power_of_two, row_of
+from protocontrast.kernels.launch import (
+    Launch,
+    arithmetic,
+    family,
+    halves,
+    has_runs,
+    options,
+    run,
+    sizes,
+)
 from protocontrast.kernels.lengths import inverse_of, size_of
 from protocontrast.kernels.meta import Meta, constants
 from protocontrast.kernels.operands import narrowed, split, square_root
-from protocontrast.kernels.tiles import vector_of
+from protocontrast.kernels.tiles import map_of, vector_of
 
 NEVER = tl.constexpr(-1e30)
 """Added to masked classes' logits: exp(NEVER - max) is exactly 0, and 0 * NEVER is not NaN."""
@@ -52,12 +61,13 @@ class Prepared(NamedTuple):
 
 
 class WithLengths(NamedTuple):
-    """The same, and lengths of the pixels (B, P), which a forward leaves to its backward under
-    cosine, or None."""
+    """The same, and what a forward leaves to its backward, or None: lengths of the pixels (B, P)
+    under cosine, and a map of their logits (B, C, P), absent classes like any other."""
 
     matrix: Any
     table: Any
     lengths: Any
+    logits: Any
 
 
 @triton.jit
@@ -281,8 +291,10 @@ def prepare(
 
 
 def prepare_with_lengths(features: Tensor, given: Prototypes) -> WithLengths:
-    """The same with room for lengths, or with those that are there, if `ready` has any."""
-    return WithLengths(*prepare(features, given), given.ready[2] if given.ready[2:] else None)
+    """The same with room for lengths and logits, or with those that `ready` has, if any."""
+    lengths, logits = given.ready[2:] or (None, None)
+    left = map_of(logits) if logits is not None and logits.numel() else None
+    return WithLengths(*prepare(features, given), lengths, left)
 
 
 def finish(features: Tensor, total: Tensor, given: Prototypes) -> Tensor:
@@ -302,15 +314,29 @@ def finish(features: Tensor, total: Tensor, given: Prototypes) -> Tensor:
 
 
 def ready_for_contrast(call: ContrastCall) -> Sequence[Tensor]:
-    """What both ways of a contrast read of its classes, and room for its pixels' lengths, which
-    one leaves to the other under cosine; nothing where it has no pixels."""
+    """What both ways of a contrast read of its classes, and room for what one leaves to the other:
+    its pixels' lengths under cosine, and maybe logits; nothing where it has no pixels."""
     features = call.features
     images, _, pixels = features.shape
     if images * pixels == 0:
         return ()
     room = images, pixels if call.similarity == "cosine" else 0
-    lengths = features.new_empty(room, dtype=accumulation_dtype(features))
-    return *prepare(features, Prototypes.of(call)), lengths
+    acc = accumulation_dtype(features)
+    lengths = features.new_empty(room, dtype=acc)
+    size = (*room[:1], len(call.prototypes), pixels if leaves_logits(call) else 0)
+    return *prepare(features, Prototypes.of(call)), lengths, features.new_empty(size, dtype=acc)
+
+
+def leaves_logits(call: ContrastCall) -> bool:
+    """Whether a contrast leaves logits: where the table has tiles for their way back, and they take
+    less than an eighth of the features, which would be read twice without them."""
+    features, classes = call.features, len(call.prototypes)
+    width, channels = features.element_size(), features.shape[1]
+    if 8 * classes * accumulation_dtype(features).itemsize >= channels * width:
+        return False
+    size = family(features), width, channels, classes, has_runs(features)
+    kept = row_of("contrast_backward_both", *size).config.programs > 0
+    return call.similarity != "euclidean" and not kept and find_row(LEFT[1], *size) is not None
 
 
 def ready_for_logits(call: LogitsCall) -> Sequence[Tensor]:

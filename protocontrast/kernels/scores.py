@@ -247,7 +247,8 @@ def to_features(block, grad_logits, radial, inverse, matrix, offs_d, META: tl.co
             gradient += column[:, None] * (row_of(matrix, c, offs_d, META) - wide)
     else:
         rows = matrix + offs_c[:, None] * META.ROW + offs_d[None, :]
-        mask = offs_d[None, :] < META.ROW
+        # What pads the classes is not read.
+        mask = (offs_d < META.ROW)[None, :] & (offs_c < META.C)[:, None]
         upper = tl.load(rows, mask=mask, other=0.0)  # [BLOCK_C, BLOCK_D]
         if META.OPERANDS == "wide":
             gradient = dot(grad_logits, upper, None, META)

@@ -6,9 +6,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from protocontrast.kernels.lengths import inverse_of
 from protocontrast.kernels.scores import logits_of
 from protocontrast.kernels.targets import masses, own_class
-from protocontrast.kernels.tiles import flat, inside, load_pixels, map_of
+from protocontrast.kernels.tiles import flat, inside, load_channels, load_pixels, map_of
 
 
 class Upstream(NamedTuple):
@@ -60,8 +61,14 @@ def slopes_of(total, length, tile, given, prepared, classes, META: tl.constexpr)
 
     `given` are the targets and what comes back to their losses.
     """
-    targets, upstream = given
     logits, inverse = logits_of(total, length, classes.scale, META)
+    return slopes_from(logits, inverse, tile, given, prepared, classes, META)
+
+
+@triton.jit
+def slopes_from(logits, inverse, tile, given, prepared, classes, META: tl.constexpr):
+    """The same from what `logits_of` gives."""
+    targets, upstream = given
     grad_output, lse = returned(upstream, tile, META.ACC)
     softmax = tl.exp(logits + classes.offset[None, :] - lse[:, None])
     grad_logits, weight = pushed(softmax, targets, tile, prepared.table, META)
@@ -76,3 +83,14 @@ def slopes_of(total, length, tile, given, prepared, classes, META: tl.constexpr)
         radial = tl.where(used, tl.sum(grad_logits * logits * inverse, axis=1), 0.0)
     products = tl.where(kept, grad_logits * inverse, 0.0)
     return Slopes(products, radial, tl.where(kept, inverse, 0.0), kept)
+
+
+@triton.jit
+def slopes_left(tile, given, prepared, classes, META: tl.constexpr):
+    """The same of a tile whose logits the forward has left."""
+    logits = load_channels(prepared.logits, tile, tl.arange(0, META.BLOCK_C), META.C)
+    inverse = tl.full([1, 1], 1.0, META.ACC)
+    if META.SIMILARITY == "cosine":
+        length = tl.load(prepared.lengths + flat(tile), mask=inside(tile), other=0.0)
+        inverse = inverse_of(length)[:, None]
+    return slopes_from(logits, inverse, tile, given, prepared, classes, META)

@@ -32,7 +32,7 @@ OPERATOR = Operator(
     eager=named(eager_contrast, "contrast"),
     native=named(native_contrast, "contrast"),
     check=class_labels(FUNCTION, "prototypes"), results=3, saved=[2], annealed=True,
-    ready=["matrix", "table", "lengths"],
+    ready=["matrix", "table", "lengths", "logits"],
     differentiable=["features", "prototypes"], private=["prototypes", "present", "class_weight"],
 )  # fmt: skip
 

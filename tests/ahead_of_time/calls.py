@@ -147,6 +147,9 @@ def _calls(case: Case, images: int, pixels: int) -> dict[str, Callable[[], objec
 
     return {
         "contrast": lambda: contrast.contrast(whole),
+        "contrast_kept": lambda: contrast.contrast(
+            whole, *prototypes_made_ready.ready_for_contrast(whole)
+        ),
         "contrast_backward_features": lambda: contrasted(True, False),
         "contrast_backward_prototypes": lambda: contrasted(False, True),
         "contrast_backward_both": lambda: contrasted(True, True),
@@ -185,9 +188,10 @@ def _calls(case: Case, images: int, pixels: int) -> dict[str, Callable[[], objec
     }
 
 
-def launch_of(case: Case, images: int = MAP[0], pixels: int = MAP[1]) -> Launch:
-    """What the launcher of the kernel would start; of the two steps of a bank the last, which does
-    more, and of a small map's two gradients the one that sums."""
+def launches_of(case: Case, images: int = MAP[0], pixels: int = MAP[1]) -> list[Launch]:
+    """What the launcher of the kernel would start, but for what is of the prototypes' size: mostly
+    one; of two banks' steps the last, which does more, and of a small map's two gradients the one
+    that sums. Two gradients from logits are two, and so are a target pass and its sums."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(case.precision)
     try:
@@ -196,8 +200,17 @@ def launch_of(case: Case, images: int = MAP[0], pixels: int = MAP[1]) -> Launch:
     finally:
         torch.set_float32_matmul_precision(before)
     stem = case.kernel
-    for ending in ("_features", "_prototypes", "_both", "_normalize", "_soft", "_keys"):
+    for ending in ("_features", "_prototypes", "_both", "_normalize", "_soft", "_keys", "_kept"):
         stem = stem.removesuffix(ending)
-    *others, launch = (each for each in launches if each.kernel.__name__ == f"{stem}_kernel")
-    assert not others or case.kernel in ("bank_step", "contrast_backward_both")
-    return launch
+    follows = {"contrast_backward": "slope_sums", "target_pass": "class_sums"}.get(stem)
+    own, behind = (
+        [each for each in launches if each.kernel.__name__ == f"{name}_kernel"]
+        for name in (stem, follows)
+    )
+    assert len(own) < 2 or case.kernel in ("bank_step", "contrast_backward_both")
+    return own[-1:] + behind
+
+
+def launch_of(case: Case, images: int = MAP[0], pixels: int = MAP[1]) -> Launch:
+    """The kernel's own, or what is in its place."""
+    return launches_of(case, images, pixels)[0]

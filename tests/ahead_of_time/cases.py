@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from protocontrast.kernels.configs import Row, power_of_two, row_of
+from protocontrast.kernels.configs import LEFT, Row, find_row, power_of_two, row_of
 
 
 class Case(NamedTuple):
@@ -71,6 +71,7 @@ MAP = (2, 8464)
 # Kernel -> its row of the configuration table. Which gradients are wanted is part of a kernel.
 TABLE = {
     "contrast": "contrast",
+    "contrast_kept": "contrast",
     "contrast_backward_features": "contrast_backward",
     "contrast_backward_prototypes": "contrast_backward_both",
     "contrast_backward_both": "contrast_backward_both",
@@ -84,7 +85,7 @@ TABLE = {
     "logits_backward_features": "logits_backward",
     "logits_backward_both": "logits_backward",
     "class_sums": "class_sums",
-    "class_sums_normalize": "class_sums",
+    "class_sums_normalize": "class_sums_normalize",
     "class_sums_backward": "class_sums_backward",
     "class_sums_backward_normalize": "class_sums_backward",
     "pair_normaliser": "pair_contrast",
@@ -104,8 +105,14 @@ COSINE_AT_MOST = tuple(
     if kernel.startswith(("class_sums", "target_pass", "pair_", "distribution"))
 )
 """These know no similarity, or the cosine alone."""
-LESSER = ("contrast_backward_prototypes", "logits_backward_features", "class_sums_backward")
-"""One configuration of these is compiled: they do less than another kernel of the same row."""
+LESSER = (
+    "contrast_kept",
+    "contrast_backward_prototypes",
+    "logits_backward_features",
+    "class_sums_backward",
+)
+"""One configuration of these is compiled: they do hardly more or less than another kernel of the
+same row."""
 
 
 def in_runs(case: Case) -> bool:
@@ -116,13 +123,27 @@ def in_runs(case: Case) -> bool:
     return case.layout == "nchw"
 
 
+def leaves_logits(case: Case) -> bool:
+    """Whether the contrast leaves its logits to its gradients."""
+    width, acc = DTYPES[case.dtype].itemsize, 8 if case.dtype == "fp64" else 4
+    size = case.target, width, case.channels, case.classes, in_runs(case)
+    found = find_row("slope_sums", *size) is not None
+    kept = row_of("contrast_backward_both", *size).config.programs > 0
+    few = 8 * case.classes * acc < case.channels * width
+    return found and few and not kept and case.similarity != "euclidean"
+
+
 def row(case: Case) -> Row | None:
     """The row of the table that the case reaches; forwards of distances, and of soft targets of
-    many classes, keep no prototypes."""
+    many classes, keep no prototypes, and float16 no sums of unit pixels."""
     if case.kernel in WITHOUT_A_ROW:
         return None
     kernel, width = TABLE[case.kernel], DTYPES[case.dtype].itemsize
     keeps = in_runs(case)
+    if case.kernel == "class_sums_normalize":
+        keeps = keeps and case.dtype != "fp16"
+    if case.kernel.startswith("contrast_backward") and leaves_logits(case):
+        kernel = LEFT["prototypes" in case.kernel]
     if kernel in ("contrast", "transfer", "logits"):
         keeps = keeps and case.similarity != "euclidean" and not (case.soft and case.classes > 128)
     return row_of(kernel, case.target, width, case.channels, case.classes, keeps)
@@ -185,4 +206,16 @@ ODD = tuple(
     for target, layout in (*product(TARGETS, ("odd",)), ("sm90", "strided"))
     for kernel in TABLE
 )
-SLOW = tuple(dict.fromkeys([*FAST, *ODD, *_selection()]))
+LEAVING = tuple(
+    Case("sm90", kernel, dtype, precision, channels, 19, layout, soft, similarity)
+    for kernel in ("contrast_kept", "contrast_backward_prototypes")
+    for dtype, precision, channels, layout, soft, similarity in (
+        ("bf16", "highest", 720, "nchw", False, "cosine"),
+        ("bf16", "highest", 2048, "channels_last", True, "cosine"),
+        ("fp16", "highest", 2048, "nchw", True, "dot"),
+        ("fp32", "highest", 720, "channels_last", False, "cosine"),
+        ("fp32", "high", 256, "nchw", True, "cosine"),
+    )
+)
+"""Contrasts that leave logits, and what only their way back has."""
+SLOW = tuple(dict.fromkeys([*FAST, *ODD, *LEAVING, *_selection()]))

@@ -25,7 +25,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from protocontrast.kernels.launch import Launch, leaves
-from tests.ahead_of_time.calls import launch_of
+from tests.ahead_of_time.calls import launches_of
 from tests.ahead_of_time.cases import DTYPES, Case
 from tests.ahead_of_time.machine_code import MEMORY, Instruction, read
 from tests.ahead_of_time.resources import TOOLS, compiled
@@ -89,7 +89,7 @@ class Figures(NamedTuple):
 
 PIPES = ("issue", "alu", "fma", "mufu", "lsu", "tensor", "l2", "dram")
 KERNELS = (
-    *("contrast", "contrast_backward_features", "contrast_backward_prototypes"),
+    *("contrast", "contrast_kept", "contrast_backward_features", "contrast_backward_prototypes"),
     *("contrast_backward_both", "transfer"),
     *("class_sums", "class_sums_normalize", "class_sums_backward"),
     *("class_sums_backward_normalize", "target_pass", "target_pass_soft"),
@@ -155,18 +155,24 @@ def trips(launch: Launch) -> int:
     return 1 if launch.meta.BLOCK_D >= launch.meta.D else 2
 
 
-def traffic(launch: Launch, size: Size) -> int:
-    """Bytes per pixel that must come from memory or go there: every map once."""
-    pixels = size.images * size.pixels
+def traffic(launches: list[Launch], size: Size, left: bool = False) -> int:
+    """Bytes per pixel that must come from memory or go there: every map once. Logits that a forward
+    leaves to its gradients are a choice of ours, and count only where `left` is asked for."""
     total = 0
-    maps = [value for _, value in leaves(launch.arguments) if isinstance(value, Tensor)]
-    if trips(launch) == 0:
-        maps = maps[1:]
-    for each in maps:
+    seen: dict[int, Tensor] = {}
+    for launch in launches:
+        maps = [value for _, value in leaves(launch.arguments) if isinstance(value, Tensor)]
+        ours = [a.logits.pointer for a in launch.arguments if getattr(a, "logits", None)]
+        if trips(launch) == 0:
+            maps = maps[1:]
+        for each in maps:
+            if left or not any(each is one for one in ours):
+                seen[id(each)] = each
+    for each in seen.values():
         if each.shape[0] == size.images and each.shape[-1] == size.pixels:
             held = [n for n, stride in zip(each.shape, each.stride(), strict=True) if stride]
             total += math.prod(held) * each.element_size() if held else 0
-    return total // pixels
+    return total // (size.images * size.pixels)
 
 
 def pipes(each: Instruction, idle: bool) -> Counter[str]:
@@ -249,10 +255,10 @@ def figures_of(launch: Launch, size: Size, width: int) -> Figures:
     programs, pixels = launch.programs, size.images * size.pixels
     at_once = min(resident(registers, kernel.metadata.shared, warps), -(-programs // PROCESSORS))
     copies = max(1, stages - 1) if any(each.name == "LDGSTS" for each in code) else 1
-    depth = meta.D if meta.PROGRAMS else min(meta.BLOCK_D, meta.D)
+    depth = min(meta.D, meta.GROUP_D or meta.D if meta.PROGRAMS else meta.BLOCK_D)
     in_flight = at_once * meta.BLOCK_P * depth * width * copies
     own = {name: amount * programs / pixels for name, amount in executed(code, launch).items()}
-    needed = traffic(launch, size)
+    needed, moved = traffic([launch], size), traffic([launch], size, left=True)
     # What was loaded before is in the first-level cache, unless it was copied past it.
     read_again = min(own.get("loaded", 0.0), trips(launch) * size.channels * width)
     clocks = {pipe: own.get(pipe, 0.0) for pipe in PIPES}
@@ -261,10 +267,10 @@ def figures_of(launch: Launch, size: Size, width: int) -> Figures:
     balance = share / math.ceil(share)
     percent = {}
     for gpu, speed in DRAM.items():
-        clocks["dram"] = needed / speed
+        clocks["dram"] = moved / speed
         slowed = {pipe: clocks[pipe] / ATTAINABLE.get(pipe, 0.75) for pipe in PIPES}
         slowed["dram"] /= min(1.0, in_flight / NEEDED)
-        percent[gpu] = 100 * balance * clocks["dram"] / max(slowed.values())
+        percent[gpu] = 100 * balance * needed / speed / max(slowed.values())
         if gpu == "h200":
             binds, of_h200 = max(PIPES, key=lambda pipe: slowed[pipe]), clocks["dram"]
     clocks["dram"] = of_h200
@@ -277,10 +283,21 @@ def figures_of(launch: Launch, size: Size, width: int) -> Figures:
 
 
 def figures(key: Key) -> Figures:
-    """Those of a case."""
+    """Those of a case. Of launches one after the other clocks are added, and what else is told is
+    that of the first."""
     case, size = key
-    launch = launch_of(case, size.images, size.pixels)
-    return figures_of(launch, size, DTYPES[case.dtype].itemsize)
+    launches = launches_of(case, size.images, size.pixels)
+    parts = [figures_of(launch, size, DTYPES[case.dtype].itemsize) for launch in launches]
+    alone = [traffic([launch], size) for launch in launches]
+    percent = {}
+    for name in ("h200_percent", "h100_percent"):
+        took = sum(n / getattr(part, name) for n, part in zip(alone, parts, strict=True))
+        percent[name] = round(traffic(launches, size) / took, 1)
+    sums = {
+        name: round(sum(getattr(part, name) for part in parts), 1)
+        for name in ("instructions", *PIPES)
+    }
+    return parts[0]._replace(**sums, **percent)
 
 
 def objections(key: Key, found: Figures, budget: Figures) -> list[str]:

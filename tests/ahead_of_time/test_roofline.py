@@ -3,7 +3,7 @@
 import pytest
 
 from tests.ahead_of_time import budget, roofline
-from tests.ahead_of_time.calls import launch_of
+from tests.ahead_of_time.calls import launch_of, launches_of
 from tests.ahead_of_time.machine_code import Instruction
 
 TABLE = roofline.table()
@@ -54,6 +54,7 @@ def test_every_map_is_counted_once() -> None:
     size = roofline.SIZES[0]
     bytes_of = {
         "contrast": 2 * 256 + 8 + 12,
+        "contrast_kept": 2 * 256 + 8 + 16,
         "transfer": 2 * 256 + 8 + 4,
         "contrast_backward_features": 4 * 256 + 8 + 8,
         "contrast_backward_prototypes": 2 * 256 + 8 + 8,
@@ -66,7 +67,21 @@ def test_every_map_is_counted_once() -> None:
         for layout in ("nchw", "channels_last"):
             case = KEY[0]._replace(kernel=kernel, layout=layout)
             launch = launch_of(case, size.images, size.pixels)
-            assert roofline.traffic(launch, size) == expected, (kernel, layout)
+            assert roofline.traffic([launch], size) == expected, (kernel, layout)
+
+
+def test_logits_that_are_left_are_moved_and_in_no_bound() -> None:
+    """Both gradients from them are two launches, which read most maps twice."""
+    size = roofline.SIZES[1]
+    case = KEY[0]._replace(kernel="contrast_backward_both", channels=720)
+    launches = launches_of(case, size.images, size.pixels)
+    names = [each.kernel.__name__ for each in launches]
+    assert names == ["contrast_backward_kernel", "slope_sums_kernel"]
+    read, sums = (roofline.traffic([each], size) for each in launches)
+    assert roofline.traffic(launches, size) == read == sums + 2 * 720
+    assert roofline.traffic(launches, size, left=True) == read + 4 * 19
+    forward = launches_of(case._replace(kernel="contrast_kept"), size.images, size.pixels)
+    assert roofline.traffic(forward, size, left=True) == 2 * 720 + 8 + 12 + 4 + 4 * 19
 
 
 def test_programs_at_once_are_limited_by_each_resource() -> None:
