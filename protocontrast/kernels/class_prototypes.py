@@ -14,7 +14,7 @@ from protocontrast.calls import ClassSumsCall, accumulation_dtype
 from protocontrast.kernels.backward import add_to_slot
 from protocontrast.kernels.launch import Launch, long_span, plan, run, span_of, tile_count
 from protocontrast.kernels.lengths import inverse_of, pixel_lengths
-from protocontrast.kernels.meta import Meta, constants
+from protocontrast.kernels.meta import Meta, constants, named
 from protocontrast.kernels.operands import THIRD, dot, power_below, split, times_pixel, upper_third
 from protocontrast.kernels.scores import in_float16, waited_for
 from protocontrast.kernels.targets import members_of, targets_of
@@ -70,6 +70,7 @@ def in_rows(label, factor, rows):
 @triton.constexpr_function
 def parts_of(meta: Meta) -> int:
     """Blocks of channels of which a program has sums in registers; 0: they are in its slot."""
+    meta = named(meta)
     held = meta.PROGRAMS > 0 or meta.GROUP_D <= meta.BLOCK_D
     return (meta.GROUP_D + meta.BLOCK_D - 1) // meta.BLOCK_D if held else 0
 

@@ -158,6 +158,7 @@ ROWS: tuple[Row, ...] = (
     Row(GPUS, DISTRIBUTIONS[1:], (4,), ANY, ANY, Config(16, 16, 8, 1)),
     Row(("sm80", "sm86"), BOTH, (4,), ANY, 32, Config(32, 32, 8, 2)),
     Row(("sm100",), BOTH, (4,), ANY, 32, Config(64, 32, 8, 1)),
+    Row(("sm90",), PASS, (4,), 128, 32, Config(64, 16, 8, 2)),
     Row(("sm90",), PASS, (4,), ANY, 32, Config(128, 16, 4, 3, 0, "bf16x6")),
     Row(NVIDIA, PASS, (4,), ANY, 32, Config(64, 16, 8, 2)),
     Row(GPUS, (*BOTH, *PASS), (4,), ANY, 32, Config(64, 32, 8, 2)),

@@ -14,6 +14,7 @@ from torch import Tensor
 from protocontrast.calls import ClassSumsCall, TargetPassCall, accumulation_dtype
 from protocontrast.kernels.class_prototypes import (
     Span,
+    add_blocks,
     add_members,
     class_sums,
     counted,
@@ -241,7 +242,10 @@ def target_pass_kernel(features, given, tables, threshold, results, meta: tl.con
             factor = tl.full([META.BLOCK_P], 1.0, META.ACC)
             if META.NORMALIZE:
                 factor = inverse
-            total = waited_for(add_members(total, across, own_class, factor, META))
+            if RESIDENT:
+                total = waited_for(add_members(total, across, own_class, factor, META))
+            else:
+                total += add_blocks(span, tile, own_class, factor, step, False, META)
     if RESIDENT:
         lost = tl.sum(lost, axis=0)
     tl.store(results.losses + number * META.C + offs_c, lost, mask=offs_c < META.C)
@@ -281,8 +285,10 @@ def target_pass(call: TargetPassCall, *ready: Tensor, in_parts: bool = False) ->
     confidence = call.measure == "confidence"
     one_product = not transfer or (call.nearest is None and confidence)
     meta, how = plan("target_pass", features, classes)
-    # A tile of more channels than a block is read faster than a slot is added to.
-    at_once = call.wants_sums and meta.BLOCK_D >= channels
+    # A tile of more channels than a block is read faster than a slot is added to, but for few
+    # channels of float32, whose products take longer than its reads.
+    few = meta.OPERANDS == "wide" and channels <= 128
+    at_once = call.wants_sums and (meta.BLOCK_D >= channels or few)
     span = span_of(images, channels, pixels, features.element_size(), classes)
     if meta.BLOCK_D >= channels:
         span = long_span(span, images, pixels)

@@ -49,7 +49,7 @@ def draw(targets: Mapping[str, tables.Summary | None]) -> str:
              [at(gain) for gain in each], at(statistics.mean(each)))
             for row, each in gains.items()
         ]  # fmt: skip
-        marks = [(at(value), f"{value:g}".replace("-", "\u2212")) for value in ticks(low, high)]
+        marks = [(at(value), f"{value:g}".replace("-", "\u2212")) for value in ticks(low, high, 4)]
         return name, left, left + wide - _GAP, marks, rows
 
     panels = [panel(*pair, _LABELS + place * wide) for place, pair in enumerate(found.items())]
