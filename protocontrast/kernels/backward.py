@@ -1,6 +1,6 @@
 """What the gradients to features and prototypes share: slots of partial sums, and the launch."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -55,22 +55,27 @@ def keeps_for_few(row: str, features: Tensor, given: Prototypes) -> bool:
     return kept and span_to_send(features, meta) < 4 * meta.BLOCK_P
 
 
+class OfPixels(NamedTuple):
+    """What a kernel takes beside features and prototypes; `soft`: a number per class and pixel."""
+
+    arguments: tuple[Any, ...]
+    ignore_index: int = 0
+    soft: bool = False
+
+
 def send_back(
     kernel: Any,
     row: str,
     features: Tensor,
     given: Prototypes,
-    arguments: tuple[Any, ...],
-    ignore_index: int,
+    of_pixels: OfPixels,
     wants: tuple[bool, bool],
-    soft: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Start a kernel of the `row` of tile sizes; both gradients, empty where not wanted.
 
     It takes features, prepared prototypes, the features' gradient, partial sums of the
     prototypes', each of these None where not wanted, what `walkers` says if its programs keep
-    prototypes and sum nothing, else None, then `arguments` of its own. `soft`: these hold a number
-    per class and pixel.
+    prototypes and sum nothing, else None, then arguments of its own.
     """
     images, channels, pixels = features.shape
     prototypes = given.rows
@@ -81,7 +86,7 @@ def send_back(
     # Of a tile that products alone read, triton has one more on its way.
     alone = given.similarity == "dot" or (prepared.lengths is not None and not wants[0])
     kept = keeps_prototypes(row, features, given)
-    crowded = kept and wants[1] and (alone or soft)
+    crowded = kept and wants[1] and (alone or of_pixels.soft)
     meta, how = plan(row, features, len(prototypes), crowded=crowded)
     if not kept:
         meta = meta._replace(PROGRAMS=0)
@@ -98,9 +103,10 @@ def send_back(
     if meta.PROGRAMS and not wants[1]:
         walk = walkers(features, meta)
         programs = walk[1]
-    meta = meta._replace(SPAN=span, SIMILARITY=given.similarity, IGNORE_INDEX=ignore_index)
+    meta = meta._replace(SPAN=span, SIMILARITY=given.similarity)
+    meta = meta._replace(IGNORE_INDEX=of_pixels.ignore_index)
     written = map_of(gradient if wants[0] else None)
-    arguments = map_of(features), prepared, written, partial, walk, *arguments
+    arguments = map_of(features), prepared, written, partial, walk, *of_pixels.arguments
     run(Launch(kernel, programs, arguments, meta, how), features)
     if partial is None:
         return gradient, prototypes.new_empty(0)

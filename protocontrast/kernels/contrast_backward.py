@@ -9,7 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from protocontrast.calls import ContrastCall
-from protocontrast.kernels.backward import add_to_slot, keeps_for_few, send_back
+from protocontrast.kernels.backward import OfPixels, add_to_slot, keeps_for_few, send_back
 from protocontrast.kernels.contrast_spans import send_kept_span_back, send_kept_tiles_back
 from protocontrast.kernels.lengths import lengths_of
 from protocontrast.kernels.meta import constants
@@ -107,19 +107,18 @@ def contrast_backward(
 ) -> tuple[Tensor, Tensor]:
     """(M4) gradients of features and prototypes from those of the losses (B, P)."""
     features, given = call.features, Prototypes.of(call, *ready)
-    of_pixels, ignored = (targets_of(call), upstream_of(grad_output, lse)), call.ignore_index
-    soft = call.labels.is_floating_point()
+    targets, ignored = (targets_of(call), upstream_of(grad_output, lse)), call.ignore_index
+    of_pixels = OfPixels((targets,), ignored, soft=call.labels.is_floating_point())
 
     def sent(wants: tuple[bool, bool], row: str = "contrast_backward") -> tuple[Tensor, Tensor]:
-        kernel = contrast_backward_kernel
-        return send_back(kernel, row, features, given, (of_pixels,), ignored, wants, soft)
+        return send_back(contrast_backward_kernel, row, features, given, of_pixels, wants)
 
     if ready[3:] and ready[3].numel():
         gradient, total = features.new_empty(0), given.rows.new_empty(0)
         if wants[0]:
             gradient, _ = sent((True, False), "contrast_backward_left")
         if wants[1]:
-            total = slope_sums(features, given, of_pixels, ignored)
+            total = slope_sums(features, given, targets, ignored)
         return gradient, total
     both = "contrast_backward_both"
     if all(wants) and keeps_for_few(both, features, given):

@@ -5,7 +5,7 @@ import triton.language as tl
 from torch import Tensor
 
 from protocontrast.calls import LogitsCall, accumulation_dtype
-from protocontrast.kernels.backward import add_to_slot, send_back
+from protocontrast.kernels.backward import OfPixels, add_to_slot, send_back
 from protocontrast.kernels.launch import Launch, plan, run, walkers
 from protocontrast.kernels.meta import constants
 from protocontrast.kernels.prototypes import Prototypes, prepare
@@ -106,6 +106,6 @@ def logits_backward(
     grad_output: Tensor, call: LogitsCall, wants: tuple[bool, bool], *ready: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Gradients of features and prototypes from that of the logits (B, C, P)."""
-    given, arguments = Prototypes.of_logits(call, *ready), (map_of(grad_output),)
+    given, of_pixels = Prototypes.of_logits(call, *ready), OfPixels((map_of(grad_output),))
     row, features = "logits_backward", call.features
-    return send_back(logits_backward_kernel, row, features, given, arguments, 0, wants)
+    return send_back(logits_backward_kernel, row, features, given, of_pixels, wants)

@@ -31,7 +31,6 @@ NAMED = {
     "sm80-target_pass-bf16-medium-D256-C19-nchw-hard-cosine",
     "sm80-target_pass-fp16-highest-D256-C19-nchw-hard-cosine",
     "sm80-target_pass-fp32-highest-D256-C124-channels_last-hard-cosine",
-    "sm90-target_pass-fp32-highest-D256-C124-channels_last-hard-cosine",
     "sm100-target_pass-bf16-highest-D2048-C124-channels_last-hard-cosine",
     "sm100-target_pass-fp16-highest-D720-C19-channels_last-hard-cosine",
 }

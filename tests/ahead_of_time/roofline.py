@@ -360,10 +360,8 @@ def goals(rows: dict[Key, Figures]) -> str:
             (*((size, "bf16", "highest") for size in SIZES), (SIZES[0], "fp32", "high"))
         ):
             asked = most if number < 2 else 60
-            case = Case(
-                "sm90", kernel, dtype, precision, size.channels, 19, "nchw", False, "cosine"
-            )
-            found = rows[case, size]
+            usual = "nchw", False, "cosine"
+            found = rows[Case("sm90", kernel, dtype, precision, size.channels, 19, *usual), size]
             told = f"{found.h200_percent:.0f} ({found.h100_percent:.0f})"
             missed = round(found.h200_percent) < asked
             cells += [
