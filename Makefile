@@ -60,7 +60,7 @@ ablations: $(STAMP)  ## every ingredient switched off in turn, over seeds; write
 
 # Two shares that take about as long, each on a core of its own; the kernels' suite needs a process
 # for itself. What runs aside is told afterwards.
-ASIDE := tests/native tests/ahead_of_time
+ASIDE := tests/native tests/ahead_of_time tests/test_benchmarks.py tests/test_packaging.py
 
 test: $(STAMP)  ## the suite, at most ten minutes on 2 cores
 ifneq ($(ARGS),)

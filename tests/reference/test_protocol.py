@@ -47,6 +47,7 @@ class Pictures(list):
     """A set of arrays: images with their labels."""
 
     name = "pictures"
+    samples = ()
 
     def image(self, index: int) -> np.ndarray:
         return self[index][0]
