@@ -28,6 +28,9 @@ LEFT = ("contrast_backward_left", "slope_sums")
 """Where these have a row, a contrast may leave its logits to its gradients, of features and of
 prototypes."""
 
+FEW_CHANNELS = 128
+"""Up to so many a float32 target pass adds to its slot, and has the tiles for it."""
+
 LARGEST_TILE = 128
 """Pixels of the widest tile of a kernel that sums over pixels; every BLOCK_P of one divides it, so
 sums split at the same pixels."""
@@ -158,7 +161,7 @@ ROWS: tuple[Row, ...] = (
     Row(GPUS, DISTRIBUTIONS[1:], (4,), ANY, ANY, Config(16, 16, 8, 1)),
     Row(("sm80", "sm86"), BOTH, (4,), ANY, 32, Config(32, 32, 8, 2)),
     Row(("sm100",), BOTH, (4,), ANY, 32, Config(64, 32, 8, 1)),
-    Row(("sm90",), PASS, (4,), 128, 32, Config(64, 16, 8, 2)),
+    Row(("sm90",), PASS, (4,), FEW_CHANNELS, 32, Config(64, 16, 8, 2)),
     Row(("sm90",), PASS, (4,), ANY, 32, Config(128, 16, 4, 3, 0, "bf16x6")),
     Row(NVIDIA, PASS, (4,), ANY, 32, Config(64, 16, 8, 2)),
     Row(GPUS, (*BOTH, *PASS), (4,), ANY, 32, Config(64, 32, 8, 2)),

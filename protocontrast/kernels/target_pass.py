@@ -22,6 +22,7 @@ from protocontrast.kernels.class_prototypes import (
     squares_of,
     store_sums,
 )
+from protocontrast.kernels.configs import FEW_CHANNELS
 from protocontrast.kernels.contrast import normaliser_of
 from protocontrast.kernels.contrast_backward import contrast_backward
 from protocontrast.kernels.launch import (
@@ -287,7 +288,7 @@ def target_pass(call: TargetPassCall, *ready: Tensor, in_parts: bool = False) ->
     meta, how = plan("target_pass", features, classes)
     # A tile of more channels than a block is read faster than a slot is added to, but for few
     # channels of float32, whose products take longer than its reads.
-    few = meta.OPERANDS == "wide" and channels <= 128
+    few = meta.OPERANDS == "wide" and channels <= FEW_CHANNELS
     at_once = call.wants_sums and (meta.BLOCK_D >= channels or few)
     span = span_of(images, channels, pixels, features.element_size(), classes)
     if meta.BLOCK_D >= channels:
