@@ -85,13 +85,11 @@ def using(row: Row) -> Iterator[None]:
     before = configs.ROWS
     # Where a contrast left its logits, another kernel would run.
     others = (each for each in before if not {*each.kernels} & {*configs.LEFT})
-    configs.ROWS = (row, *others)
-    configs.configuration.cache_clear()
+    configs.exchange((row, *others))
     try:
         yield
     finally:
-        configs.ROWS = before
-        configs.configuration.cache_clear()
+        configs.exchange(before)
 
 
 def call_of(job: Job, features: torch.Tensor, labels: torch.Tensor) -> Callable[[], list[Any]]:

@@ -211,7 +211,8 @@ class PrototypeBank(WideBuffers):
     @property
     def state(self) -> BankState:
         """The buffers themselves."""
-        return BankState(self.prototypes, self.count, self.present, self.skipped, self.variance)
+        # Looked up where they are: a module searches for each attribute, which a step would feel.
+        return BankState(*[self._buffers[name] for name in BankState._fields])  # type: ignore[arg-type]
 
     @torch.no_grad()
     def accumulate(self, stats: ClassPrototypes | ClassStatistics) -> None:

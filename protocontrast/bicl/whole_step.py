@@ -32,7 +32,7 @@ def whole_step(
     if bicl.prototypes != "bank" or not is_served(*maps, bicl.backend):
         return None
     banks, bias = (bicl.source_bank, bicl.target_bank), bicl.domain_bias
-    states = banks[0].state[:4], banks[1].state[:4], tuple(bias.buffers())
+    states = banks[0].state[:4], banks[1].state[:4], (bias.bias, bias.present, bias.count)
     learnt = isinstance(temperature, Tensor) and temperature.requires_grad
     ranks = dist.is_available() and dist.is_initialized()
     if learnt or (ranks and bicl.balance == "class"):

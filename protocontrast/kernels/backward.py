@@ -35,12 +35,6 @@ def add_to_slot(slot, part, offs_d, again, C: tl.constexpr, D: tl.constexpr):
     tl.store(where_to, before + part, mask=(offs_c[None, :] < C) & (offs_d[:, None] < D))
 
 
-def keeps_prototypes(row: str, features: Tensor, given: Prototypes) -> bool:
-    """Whether the programs of a `row` of tile sizes do, which distances leave no use for."""
-    meta, _ = plan(row, features, len(given.rows))
-    return meta.PROGRAMS > 0 and given.similarity != "euclidean"
-
-
 def span_to_send(features: Tensor, meta: Meta) -> int:
     """Pixels of which a program sums."""
     images, channels, pixels = features.shape
@@ -51,7 +45,7 @@ def span_to_send(features: Tensor, meta: Meta) -> int:
 def keeps_for_few(row: str, features: Tensor, given: Prototypes) -> bool:
     """Whether programs that keep prototypes would have less than four tiles of a small map each."""
     meta, _ = plan(row, features, len(given.rows))
-    kept = keeps_prototypes(row, features, given)
+    kept = meta.PROGRAMS > 0 and given.similarity != "euclidean"
     return kept and span_to_send(features, meta) < 4 * meta.BLOCK_P
 
 
@@ -83,16 +77,20 @@ def send_back(
     if images * pixels == 0:
         return gradient, torch.zeros_like(prototypes) if wants[1] else prototypes.new_empty(0)
     prepared = prepare_with_lengths(features, given)
-    # Of a tile that products alone read, triton has one more on its way.
+    # Programs that keep prototypes have no use for distances; of a tile that products alone read,
+    # triton has one more on its way.
+    may_keep = given.similarity != "euclidean"
     alone = given.similarity == "dot" or (prepared.lengths is not None and not wants[0])
-    kept = keeps_prototypes(row, features, given)
-    crowded = kept and wants[1] and (alone or of_pixels.soft)
-    meta, how = plan(row, features, len(prototypes), crowded=crowded)
-    if not kept:
+    meta, how = plan(
+        row, features, prototypes.shape[0],
+        crowded=may_keep and wants[1] and (alone or of_pixels.soft),
+        SIMILARITY=given.similarity, IGNORE_INDEX=of_pixels.ignore_index,
+    )  # fmt: skip
+    if not may_keep:
         meta = meta._replace(PROGRAMS=0)
-        if prepared.logits is None:
-            # What is read in blocks is squared on its way.
-            prepared = prepared._replace(lengths=None)
+    if meta.PROGRAMS == 0 and prepared.logits is None and prepared.lengths is not None:
+        # What is read in blocks is squared on its way.
+        prepared = prepared._replace(lengths=None)
     span = meta.BLOCK_P
     walk, partial = None, None
     if wants[1]:
@@ -103,8 +101,7 @@ def send_back(
     if meta.PROGRAMS and not wants[1]:
         walk = walkers(features, meta)
         programs = walk[1]
-    meta = meta._replace(SPAN=span, SIMILARITY=given.similarity)
-    meta = meta._replace(IGNORE_INDEX=of_pixels.ignore_index)
+    meta = meta._replace(SPAN=span)
     written = map_of(gradient if wants[0] else None)
     arguments = map_of(features), prepared, written, partial, walk, *of_pixels.arguments
     run(Launch(kernel, programs, arguments, meta, how), features)

@@ -242,20 +242,16 @@ def _given(call: StepCall) -> Given:
     return Given(None, None, None, *halves(1 / call.temperature), None)
 
 
-def _meta(call: StepCall, means: bool) -> Meta:
+def _meta(call: StepCall, means: bool, **constants: Any) -> Meta:
     """The constants of both steps."""
-    meta = sizes(call.source.features, len(call.source_bank[0]))
-    block_d = power_of_two(meta.ROW)
-    return meta._replace(
-        BLOCK_D=block_d,
-        BLOCK_S=max(1, AT_ONCE // block_d),
-        PRECISION="",
-        SIMILARITY="cosine",
-        KEEP_ABSENT=call.keep_absent,
-        CONFIDENCE=call.measure == "confidence",
-        MEANS=means,
-        UNIT=call.normalize == "prototypes",
-    )
+    features, rows = call.source.features, call.source_bank[0]
+    block_d = power_of_two(rows.shape[1])
+    return sizes(
+        features, rows.shape[0],
+        BLOCK_D=block_d, BLOCK_S=max(1, AT_ONCE // block_d), PRECISION="", SIMILARITY="cosine",
+        KEEP_ABSENT=call.keep_absent, CONFIDENCE=call.measure == "confidence", MEANS=means,
+        UNIT=call.normalize == "prototypes", **constants,
+    )  # fmt: skip
 
 
 def move_source(call: StepCall, sums: Tensor, counts: Tensor, means: bool) -> Moved:
@@ -268,7 +264,7 @@ def move_source(call: StepCall, sums: Tensor, counts: Tensor, means: bool) -> Mo
     pixels = counts.new_empty(meta.C)
     ready = Ready(pixels, None, own, calibrated, near)
     moves = Moves(bank, moved, _share(call.momenta[0]))
-    parts = Parts(sums, counts, len(sums))
+    parts = Parts(sums, counts, sums.shape[0])
     stays = Moves(bias, None, None)
     arguments = parts, moves, stays, Pull(None, None), _given(call), ready
     _launch(bank_step_kernel, call, arguments, meta)
@@ -286,8 +282,8 @@ def move_target(
 
     `members`: the source's pixels of each class.
     """
-    features, meta = call.source.features, _meta(call, means)
-    meta = meta._replace(COPY=call.copies, WHOLE_CLASS=call.whole_class)
+    features = call.source.features
+    meta = _meta(call, means, COPY=call.copies, WHOLE_CLASS=call.whole_class)
     bank, bias = Bank(*call.target_bank), Bias(*call.bias)
     moved, shifted = Bank(*map(torch.empty_like, bank)), Bias(*map(torch.empty_like, bias))
     pixels = counts.new_empty(meta.C)
@@ -297,7 +293,7 @@ def move_target(
     weighed = members if call.whole_class else None
     moves = Moves(bank, moved, _share(call.momenta[1]))
     shifts = Moves(bias, shifted, _share(call.momenta[2]))
-    parts = Parts(sums, counts, len(sums))
+    parts = Parts(sums, counts, sums.shape[0])
     arguments = parts, moves, shifts, Pull(source.bank, weighed), _given(call), ready
     _launch(bank_step_kernel, call, arguments, meta)
     return Moved(moved, shifted, ready)

@@ -55,7 +55,7 @@ def bicl_step(call: StepCall) -> tuple[Told, Tensor, Pixelwise, Classwise]:
 
     The last two are what its gradients need.
     """
-    source, classes, ranks = call.source, len(call.source_bank[0]), call.over_ranks is not None
+    source, classes, ranks = call.source, call.source_bank[0].shape[0], call.over_ranks is not None
     unit = call.normalize == "features"
     members = ClassSumsCall(
         source.features, source.labels, None, classes, unit, False, call.ignore_index
@@ -99,19 +99,19 @@ def bicl_step_backward(
     upstream: Sequence[Tensor | None],
     call: StepCall,
     wants: Sequence[bool],
-    pixelwise: Pixelwise,
+    pixelwise: Sequence[Tensor],
     classwise: Classwise,
 ) -> list[Tensor | None]:
-    """Gradients of source and target features from those of the three losses."""
-    back, table = send_step_back(call, upstream, classwise.target[1], classwise.factors)
-    maps, targets, lse = (call.source.features, call.target), pixelwise[:2], pixelwise[2:]
+    """Gradients of source and target features from those of the three losses, and `Pixelwise`."""
+    lse = pixelwise[2:]
+    back, table = send_step_back(call, upstream, classwise.target[1], classwise.factors, lse)
+    maps, targets = (call.source.features, call.target), pixelwise[:2]
     ready = classwise.source, (classwise.target[0], table)
     found: list[Tensor | None] = [None, None]
     for place in (0, 1):
         if wants[place]:
             contrasted = _contrast_call(call, maps[place], targets[place])
-            grad_output = back[place].expand_as(lse[place])
             found[place], _ = contrast_backward(
-                grad_output, contrasted, (True, False), lse[place], *ready[place]
+                back[place], contrasted, (True, False), lse[place], *ready[place]
             )
     return found

@@ -313,8 +313,8 @@ def class_sums(call: ClassSumsCall, in_parts: bool = False) -> tuple[Tensor, Ten
     groups = tile_count(channels, group)
     span = long_span(span, images, pixels, groups)
     spans = tile_count(pixels, span)
-    partial = features.new_empty(images, spans, num_classes, channels, dtype=acc)
-    count = features.new_empty(images, spans, num_classes, dtype=acc)
+    partial = features.new_empty(images * spans, num_classes, channels, dtype=acc)
+    count = features.new_empty(images * spans, num_classes, dtype=acc)
     meta = meta._replace(
         SPAN=span,
         GROUP_D=group,
@@ -326,7 +326,6 @@ def class_sums(call: ClassSumsCall, in_parts: bool = False) -> tuple[Tensor, Ten
     programs = images * spans * groups
     run(Launch(class_sums_kernel, programs, arguments, meta, how), features)
     if in_parts:
-        return partial.flatten(0, 1), count.flatten(0, 1)
-    if call.per_image:
-        return partial.sum(dim=1), count.sum(dim=1)
-    return partial.sum(dim=(0, 1))[None], count.sum(dim=(0, 1))[None]
+        return partial, count
+    parts = (images, spans) if call.per_image else (1, images * spans)
+    return partial.unflatten(0, parts).sum(dim=1), count.unflatten(0, parts).sum(dim=1)

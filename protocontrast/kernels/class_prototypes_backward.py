@@ -79,17 +79,15 @@ def class_sums_backward(grad_output: Tensor, call: ClassSumsCall, wants: tuple[b
     gradient = torch.empty_like(features)
     if images * pixels == 0:
         return gradient
-    meta, how = plan("class_sums_backward", features, call.num_classes)
     # Neighbours in a warp, be they pixels or channels, are to find theirs side by side.
     by_channel = gradient.stride(2) == 1
     table = grad_output.to(accumulation_dtype(features))
     table = (table.transpose(1, 2) if by_channel else table).contiguous()
-    meta = meta._replace(
-        NORMALIZE=call.normalize,
-        IGNORE_INDEX=call.ignore_index,
-        BY_CHANNEL=by_channel,
+    meta, how = plan(
+        "class_sums_backward", features, call.num_classes,
+        NORMALIZE=call.normalize, IGNORE_INDEX=call.ignore_index, BY_CHANNEL=by_channel,
         UNWEIGHTED=call.pixel_weight is None and not call.normalize,
-    )
+    )  # fmt: skip
     stride = table.stride(0) if len(table) > 1 else 0
     arguments = map_of(features), targets_of(call), table, stride, map_of(gradient)
     programs = images * tile_count(pixels, meta.BLOCK_P)

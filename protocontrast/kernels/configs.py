@@ -208,11 +208,12 @@ def power_of_two(least: int) -> int:
     return max(16, 1 << (least - 1).bit_length())
 
 
+@cache
 def find_row(
     kernel: str, family: str, width: int, channels: int, classes: int, keeps: bool = True
 ) -> Row | None:
     """The first row that fits; `keeps`: one whose programs keep prototypes and a tile of all
-    channels may be that."""
+    channels may be that. It is remembered: `exchange` forgets it."""
     for row in ROWS:
         fits = family in row.families and kernel in row.kernels and width in row.widths
         fits = fits and (keeps or not row.config.programs)
@@ -237,10 +238,18 @@ def configuration(
 ) -> Config:
     """The configuration of a kernel for features of `width` bytes per element.
 
-    `keeps` is for `row_of`. The answer is remembered: whoever exchanges `ROWS` clears the cache.
+    `keeps` is for `row_of`. The answer is remembered: `exchange` forgets it.
     """
     config = row_of(kernel, family, width, channels, classes, keeps).config
     if family == "gfx942":
         # A warp is twice as wide there, and more than four share their registers.
         config = config._replace(num_warps=4)
     return config._replace(block_d=min(config.block_d, power_of_two(channels)))
+
+
+def exchange(rows: tuple[Row, ...]) -> None:
+    """Take other rows from now on."""
+    global ROWS
+    ROWS = rows
+    find_row.cache_clear()
+    configuration.cache_clear()

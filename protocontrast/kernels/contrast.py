@@ -128,13 +128,15 @@ def contrast(call: ContrastCall, *ready: Tensor) -> Statistics:
     features, statistics = call.features, empty_statistics(call.features)
     if statistics.loss.numel():
         prepared = prepare_with_lengths(features, Prototypes.of(call, *ready))
-        classes = len(call.prototypes)
+        classes = call.prototypes.shape[0]
         # Distances have no use for what is kept, and soft targets of many classes no room beside.
         keeps = call.similarity != "euclidean"
         keeps = keeps and (classes <= 128 or not call.labels.is_floating_point())
         crowded = call.similarity == "dot" and classes > 128
-        meta, how = plan("contrast", features, classes, keeps=keeps, crowded=crowded)
-        meta = meta._replace(SIMILARITY=call.similarity, IGNORE_INDEX=call.ignore_index)
+        meta, how = plan(
+            "contrast", features, classes, keeps=keeps, crowded=crowded,
+            SIMILARITY=call.similarity, IGNORE_INDEX=call.ignore_index,
+        )  # fmt: skip
         tiles, programs = walkers(features, meta)
         arguments = map_of(features), targets_of(call), prepared, statistics, tiles, programs
         run(Launch(contrast_kernel, programs, arguments, meta, how), features)

@@ -148,12 +148,12 @@ def prepare_both(row: str, call: DistributionCall) -> tuple[Both, Meta, dict[str
     features = call.features
     of_means, of_variances = tables_of(call)
     both = Both(prepare(features, of_means), prepare(features, of_variances, whole=True))
-    meta, how = plan(row, features, len(call.prototypes))
-    meta = meta._replace(
+    meta, how = plan(
+        row, features, len(call.prototypes),
         SIMILARITY="cosine" if call.normalize else "dot",
         SPREAD_OPERANDS=arithmetic(features, torch.bfloat16)[1],
         IGNORE_INDEX=call.ignore_index,
-    )
+    )  # fmt: skip
     return both, meta, how
 
 

@@ -11,7 +11,7 @@ so that any call, also on meta tensors and without a GPU, tells exactly what it 
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from ctypes import c_float
 from functools import cache
 from typing import Any, NamedTuple
@@ -129,8 +129,17 @@ def run(launch: Launch, features: Tensor) -> None:
         _record.append(launch)
         return
     # Triton launches on the current device, and with another one's pointers it reads rubbish.
-    with torch.cuda.device_of(features) if features.is_cuda else nullcontext():
-        launch.kernel[(launch.programs,)](*launch.arguments, launch.meta, **launch.options)
+    if features.is_cuda and features.get_device() != torch.cuda.current_device():
+        with torch.cuda.device_of(features):
+            _start(launch)
+    else:
+        _start(launch)
+
+
+def _start(launch: Launch) -> None:
+    # What `kernel[grid]` would call, without the function that it makes for it each time.
+    grid = (launch.programs,)
+    launch.kernel.run(*launch.arguments, launch.meta, grid=grid, warmup=False, **launch.options)
 
 
 def family(features: Tensor) -> str:
@@ -160,8 +169,12 @@ def arithmetic(features: Tensor, halved: torch.dtype | None = None) -> tuple[Any
     the upper and the lower half of a float32 factor, which loses nothing that float32 holds;
     "narrow", under torch.set_float32_matmul_precision("medium"), by the upper half alone.
     """
-    wanted = torch.get_float32_matmul_precision()
-    return _arithmetic(features.dtype, halved, family(features), wanted)
+    return _arithmetic(*_kind_of(features, halved))
+
+
+def _kind_of(features: Tensor, halved: torch.dtype | None) -> tuple[Any, ...]:
+    """What arithmetic depends on; what triton calls a dtype would take long to look up."""
+    return features.dtype, halved, family(features), torch.get_float32_matmul_precision()
 
 
 @cache
@@ -183,23 +196,42 @@ def _arithmetic(
     return acc, operands, "ieee" if double else precision[wanted]
 
 
-def sizes(features: Tensor, classes: int, halved: torch.dtype | None = None) -> Meta:
-    """The constants that features (B, D, P) and C classes decide; `halved` is for `arithmetic`."""
-    return _sizes(arithmetic(features, halved), features.shape[1], classes)
+def sizes(
+    features: Tensor, classes: int, halved: torch.dtype | None = None, **constants: Any
+) -> Meta:
+    """The constants that features (B, D, P) and C classes decide, and others; `halved` is for
+    `arithmetic`."""
+    return _sizes(_kind_of(features, halved), features.shape[1], classes, **constants)
 
 
 @cache
-def _sizes(of: tuple[Any, str, str], channels: int, classes: int) -> Meta:
+def _sizes(kind: tuple[Any, ...], channels: int, classes: int, **constants: Any) -> Meta:
     row = -(-channels // 16) * 16
-    return Meta(*of, C=classes, D=channels, ROW=row, BLOCK_C=power_of_two(classes))
+    meta = Meta(*_arithmetic(*kind), C=classes, D=channels, ROW=row, BLOCK_C=power_of_two(classes))
+    return meta._replace(**constants)
+
+
+def accumulating(values: Tensor, **constants: Any) -> Meta:
+    """The constants of a kernel that reads no features but sums such values, and others."""
+    return _accumulating(values.dtype == torch.float64, **constants)
+
+
+@cache
+def _accumulating(double: bool, **constants: Any) -> Meta:
+    return Meta(tl.float64 if double else tl.float32, **constants)
 
 
 def is_aligned(features: Tensor) -> bool:
     """Whether every run of pixels or of channels starts at a multiple of 16 bytes."""
-    steps = [stride for stride in features.stride()[1:] if stride != 1] + [features.stride(0)]
-    width = features.element_size()
-    runs = len(steps) < 3 and all(step * width % 16 == 0 for step in steps)
-    return runs and features.data_ptr() % 16 == 0
+    image, *inner = features.stride()
+    if len(inner) == 2 and 1 not in inner:
+        return False
+    # 16 divides all numbers if it divides them bit by bit.
+    steps = image
+    for stride in inner:
+        if stride != 1:
+            steps |= stride
+    return (steps * features.element_size() | features.data_ptr()) % 16 == 0
 
 
 def has_runs(features: Tensor) -> bool:
@@ -214,36 +246,40 @@ def plan(
     halved: torch.dtype | None = None,
     keeps: bool = True,
     crowded: bool = False,
+    **constants: Any,
 ) -> tuple[Meta, dict[str, Any]]:
     """Constants and launch options of a kernel that walks features in tiles.
 
     `row` is that of the table of tile sizes; `keeps` whether programs may keep the prototypes.
     Those that do have one tile fewer on its way where shared memory is `crowded`: if products alone
-    read a tile, triton gives it one more, and soft targets take the room of one.
+    read a tile, triton gives it one more, and soft targets take the room of one. Other `constants`
+    are added.
     """
     width, channels = features.element_size(), features.shape[1]
     keeps = keeps and has_runs(features)
     config = configuration(row, family(features), width, channels, classes, keeps)
     if config.programs and crowded:
         config = config._replace(num_stages=config.num_stages - 1)
-    return _planned(arithmetic(features, halved), channels, classes, width, config)
+    return _planned(_kind_of(features, halved), channels, classes, width, config, **constants)
 
 
 @cache
 def _planned(
-    of: tuple[Any, str, str], channels: int, classes: int, width: int, config: Config
+    kind: tuple[Any, ...], channels: int, classes: int, width: int, config: Config, **constants: Any
 ) -> tuple[Meta, dict[str, Any]]:
-    meta = _sizes(of, channels, classes)
+    meta = _sizes(kind, channels, classes)
     exactly = config.exact == "thirds" or meta.PRECISION == "ieee"
     meta = meta._replace(
         PRECISION=config.exact if width == 4 and exactly else meta.PRECISION,
         BLOCK_P=config.block_p,
         BLOCK_D=config.block_d,
         PROGRAMS=config.programs,
+        **constants,
     )
     return meta, options(config.num_warps, config.num_stages)
 
 
+@cache
 def halves(number: float) -> tuple[float, float]:
     """A number as the sum of two float32 ones, since kernels take no float64 argument."""
     high = c_float(number).value
@@ -284,7 +320,7 @@ def walkers(features: Tensor, meta: Meta) -> tuple[int, int]:
 
     One that keeps the prototypes has many, any other a single one; no result depends on it.
     """
-    tiles = len(features) * tile_count(features.shape[2], meta.BLOCK_P)
+    tiles = features.shape[0] * tile_count(features.shape[2], meta.BLOCK_P)
     if meta.PROGRAMS == 0:
         return tiles, tiles
     processors = 1 if family(features) == "interpreter" else ENOUGH
@@ -293,6 +329,7 @@ def walkers(features: Tensor, meta: Meta) -> tuple[int, int]:
     return tiles, min(tiles, meta.PROGRAMS * processors)
 
 
+@cache
 def options(num_warps: int, num_stages: int) -> dict[str, Any]:
     """Launch options; fusion is named because triton's default for it changes between versions."""
     return {"num_warps": num_warps, "num_stages": num_stages, "enable_fp_fusion": True}

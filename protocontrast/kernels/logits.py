@@ -94,8 +94,8 @@ def logits(call: LogitsCall, *ready: Tensor) -> Tensor:
     out = features.new_empty(images, classes, pixels, dtype=accumulation_dtype(features))
     if images * pixels:
         prepared = prepare(features, Prototypes.of_logits(call, *ready))
-        meta, how = plan("logits", features, classes, keeps=call.similarity != "euclidean")
-        meta = meta._replace(SIMILARITY=call.similarity)
+        keeps, similarity = call.similarity != "euclidean", call.similarity
+        meta, how = plan("logits", features, classes, keeps=keeps, SIMILARITY=similarity)
         tiles, programs = walkers(features, meta)
         arguments = map_of(features), prepared, map_of(out), tiles, programs
         run(Launch(logits_kernel, programs, arguments, meta, how), features)

@@ -200,15 +200,11 @@ def pair_launch(
         for each in sides
     )
     rows, others = (len(each.rows) for each in sides)
-    meta, how = plan(row, sides[0].rows, 1)
-    meta = meta._replace(
-        SIMILARITY=call.similarity,
-        ALL=call.all_in_denominator,
-        EXCLUDE_SELF=call.exclude_self,
-        IGNORE_INDEX=call.ignore_index,
-        OF_KEYS=of_keys,
-        SPAN=span,
-    )
+    meta, how = plan(
+        row, sides[0].rows, 1,
+        SIMILARITY=call.similarity, ALL=call.all_in_denominator, EXCLUDE_SELF=call.exclude_self,
+        IGNORE_INDEX=call.ignore_index, OF_KEYS=of_keys, SPAN=span,
+    )  # fmt: skip
     programs = tile_count(rows, meta.BLOCK_P) * tile_count(others, span)
     labels = call.anchor_labels, call.positive_labels, call.negative_labels
     scales = (each.scale for each in sides)

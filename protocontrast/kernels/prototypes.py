@@ -12,7 +12,7 @@ from protocontrast.calls import ContrastCall, LogitsCall, accumulation_dtype
 from protocontrast.kernels.configs import LEFT, find_row, power_of_two, row_of
 from protocontrast.kernels.launch import (
     Launch,
-    arithmetic,
+    accumulating,
     family,
     halves,
     has_runs,
@@ -275,15 +275,13 @@ def prepare(
     """
     if given.ready:
         return Prepared(*given.ready[:2])
-    meta = sizes(features, len(given.rows))
-    meta = meta._replace(
-        BLOCK_D=power_of_two(meta.ROW),
-        OPERANDS="wide" if whole else meta.OPERANDS,
-        PRECISION="",
-        SIMILARITY=given.similarity,
-        KEEP_ABSENT=given.keep_absent,
-        EQUALS=equals,
-    )
+    classes, channels = given.rows.shape
+    operands: dict[str, Any] = {"OPERANDS": "wide"} if whole else {}
+    meta = sizes(
+        features, classes,
+        BLOCK_D=power_of_two(channels), PRECISION="", SIMILARITY=given.similarity,
+        KEEP_ABSENT=given.keep_absent, EQUALS=equals, **operands,
+    )  # fmt: skip
     prepared = empty_prepared(features, meta, equals)
     arguments = _as_given(given, given.class_weight), prepared
     run(Launch(prepare_kernel, meta.BLOCK_C, arguments, meta, _warps(meta.BLOCK_D)), features)
@@ -301,13 +299,8 @@ def finish(features: Tensor, total: Tensor, given: Prototypes) -> Tensor:
     """Gradient of the prototypes from sum_i of grad_sums and pixels, (C, D) contiguous."""
     classes, channels = given.rows.shape
     gradient = torch.empty_like(given.rows)
-    meta = Meta(
-        arithmetic(features)[0],
-        C=classes,
-        D=channels,
-        BLOCK_D=power_of_two(channels),
-        SIMILARITY=given.similarity,
-    )
+    block_d, similarity = power_of_two(channels), given.similarity
+    meta = accumulating(features, C=classes, D=channels, BLOCK_D=block_d, SIMILARITY=similarity)
     arguments = _as_given(given, None), total, Rows(gradient, *gradient.stride())
     run(Launch(finish_kernel, classes, arguments, meta, _warps(meta.BLOCK_D)), features)
     return gradient

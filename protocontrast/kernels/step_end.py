@@ -15,8 +15,8 @@ from protocontrast.calls import StepCall
 from protocontrast.kernels.bank_step import Bank, Bias, Moved
 from protocontrast.kernels.configs import power_of_two
 from protocontrast.kernels.contrast import Statistics
-from protocontrast.kernels.launch import Launch, arithmetic, options, run
-from protocontrast.kernels.meta import Meta, constants
+from protocontrast.kernels.launch import Launch, accumulating, options, run
+from protocontrast.kernels.meta import constants
 from protocontrast.kernels.totals import AT_ONCE, numbers_of, store_number, total_of
 
 
@@ -178,37 +178,41 @@ def end_step(
     told = Told(loss, to_source, to_target, coverage, class_share)
     factors = Factors(losses.new_empty(classes), of_pixels)
     blocks = power_of_two(classes)
-    meta = Meta(
-        arithmetic(features)[0],
-        C=classes,
-        D=channels,
-        BLOCK_C=blocks,
-        BLOCK_D=power_of_two(channels),
-        BLOCK_P=AT_ONCE,
-        BLOCK_S=max(1, AT_ONCE // blocks),
-        WHOLE_CLASS=call.whole_class,
-    )
+    meta = accumulating(
+        features, C=classes, D=channels, BLOCK_C=blocks, BLOCK_D=power_of_two(channels),
+        BLOCK_P=AT_ONCE, BLOCK_S=max(1, AT_ONCE // blocks), WHOLE_CLASS=call.whole_class,
+    )  # fmt: skip
     state = State(Bank(*call.source_bank), Bank(*call.target_bank), Bias(*call.bias))
     arguments = (
         Lost(
-            numbers_of(losses), numbers_of(mass), lost, len(lost), members, target.ready.shared
+            numbers_of(losses), numbers_of(mass), lost, lost.shape[0], members, target.ready.shared
         ),
         seen, call.weights, (told, factors),
         (state, State(source.bank, target.bank, target.bias)),
     )  # fmt: skip
     run(Launch(step_end_kernel, classes + 1, arguments, meta, options(8, 1)), features)
-    for bank in state:
-        torch.autograd.graph.increment_version(bank)
+    torch.autograd.graph.increment_version((*state.source, *state.target, *state.bias))
     return told, factors
 
 
 def send_step_back(
-    call: StepCall, upstream: Sequence[Tensor | None], table: Tensor, factors: Factors
+    call: StepCall,
+    upstream: Sequence[Tensor | None],
+    table: Tensor,
+    factors: Factors,
+    lse: Sequence[Tensor],
 ) -> tuple[tuple[Tensor, Tensor], Tensor]:
-    """What comes back to pixels of source and target, each (1,); the table of the target's."""
+    """What comes back to pixels of source and target, each like `lse`; the table of the target's.
+
+    Every pixel of a domain gets the same number.
+    """
     blocks = table.shape[1]
     reweighed = table.new_empty(5, blocks)
-    meta = Meta(arithmetic(call.target)[0], C=len(factors.of_classes), BLOCK_C=blocks)
+    meta = accumulating(call.target, C=factors.of_classes.shape[0], BLOCK_C=blocks)
     arguments = table, tuple(upstream), call.weights, factors, reweighed
     run(Launch(step_back_kernel, 1, arguments, meta, options(1, 1)), call.target)
-    return (reweighed[4, :1], reweighed[3, :1]), reweighed
+    to_source, to_target = (
+        reweighed.as_strided(pixels.shape, (0, 0), row * blocks)
+        for pixels, row in zip(lse, (4, 3), strict=True)
+    )
+    return (to_source, to_target), reweighed

@@ -274,7 +274,7 @@ def target_pass(call: TargetPassCall, *ready: Tensor, in_parts: bool = False) ->
     filled = features.new_empty(0)
     if targets is not None and transfer:
         filled = targets.new_empty(targets.shape)
-    classes = len(prototypes)
+    classes = prototypes.shape[0]
     if images * pixels == 0:
         losses, sums = (features.new_zeros(classes, *d, dtype=acc) for d in ((), (channels,)))
         gradient = torch.zeros_like(features) if call.wants_gradient else features.new_empty(0)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from protocontrast.calls import ContrastCall, TargetPassCall, accumulation_dtype
 from protocontrast.kernels.contrast_backward import contrast_backward
-from protocontrast.kernels.launch import Launch, arithmetic, options, run
-from protocontrast.kernels.meta import Meta, constants
+from protocontrast.kernels.launch import Launch, accumulating, options, run
+from protocontrast.kernels.meta import constants
 from protocontrast.kernels.prototypes import Prepared, Prototypes, prepare
 from protocontrast.kernels.tiles import vector_of
 from protocontrast.kernels.transfer import nearest_table
@@ -77,7 +77,7 @@ def target_pass_backward(
     matrix, table = ready[:2]
     blocks = table.shape[1]
     reweighed = torch.empty(4, blocks, dtype=accumulation_dtype(features), device=features.device)
-    meta = Meta(arithmetic(features)[0], C=len(grad_output), BLOCK_C=blocks)
+    meta = accumulating(features, C=len(grad_output), BLOCK_C=blocks)
     arguments = table, vector_of(grad_output), reweighed
     run(Launch(reweigh_kernel, 1, arguments, meta, options(1, 1)), features)
     everywhere = reweighed[3, :1].expand_as(lse)

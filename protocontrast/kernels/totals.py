@@ -6,8 +6,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from protocontrast.kernels.launch import Launch, arithmetic, options, run
-from protocontrast.kernels.meta import Meta, constants
+from protocontrast.kernels.launch import Launch, accumulating, options, run
+from protocontrast.kernels.meta import constants
 
 AT_ONCE = 4096
 """Numbers that a program has in flight."""
@@ -58,7 +58,7 @@ def mean_kernel(losses, weights, mean, inverse, meta: tl.constexpr):
 def mean_of(losses: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Weighted losses over the sum of their weights, (), and what each is multiplied by, ()."""
     mean, inverse = losses.new_empty(()), losses.new_empty(())
-    meta = Meta(arithmetic(losses)[0], BLOCK_P=AT_ONCE)
+    meta = accumulating(losses, BLOCK_P=AT_ONCE)
     arguments = numbers_of(losses), numbers_of(weight), mean, inverse
     run(Launch(mean_kernel, 1, arguments, meta, options(8, 1)), losses)
     return mean, inverse

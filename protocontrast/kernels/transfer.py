@@ -101,12 +101,11 @@ def transfer(call: TransferCall) -> tuple[Tensor, Tensor]:
         return labels, values
     prepared = nearest_table(call)
     keeps = call.similarity != "euclidean"
-    meta, how = plan("transfer", features, len(call.prototypes), keeps=keeps)
-    meta = meta._replace(
-        SIMILARITY=call.similarity,
-        CONFIDENCE=call.measure == "confidence",
+    meta, how = plan(
+        "transfer", features, len(call.prototypes), keeps=keeps,
+        SIMILARITY=call.similarity, CONFIDENCE=call.measure == "confidence",
         IGNORE_INDEX=call.ignore_index,
-    )
+    )  # fmt: skip
     threshold = Threshold(*halves(call.threshold), vector_of(call.class_threshold))
     walk = walkers(features, meta)
     arguments = map_of(features), prepared, threshold, (labels, values), walk

@@ -4,6 +4,7 @@ Composed of its parts it would be a dozen launches of kernels and ten times as m
 of which takes longer to start than to run.
 """
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -15,15 +16,21 @@ from protocontrast.ops.backend import choose, full_precision, is_plain, unwatche
 from protocontrast.ops.gradient import first_order_only
 
 
+@cache
+def _kernels() -> Any:
+    """The module, imported where it is wanted."""
+    from protocontrast.kernels import bicl_step
+
+    return bicl_step
+
+
 class _Step(torch.autograd.Function):
     """Loss, to_source and to_target, which have a gradient; labels, coverage and class_share."""
 
     @staticmethod
     def forward(ctx: Any, source: Tensor, target: Tensor, call: StepCall) -> tuple[Tensor, ...]:
-        from protocontrast.kernels.bicl_step import bicl_step
-
         with full_precision(source):
-            told, labels, pixelwise, ctx.classwise = bicl_step(call)
+            told, labels, pixelwise, ctx.classwise = _kernels().bicl_step(call)
         ctx.mark_non_differentiable(labels, told.coverage, told.class_share)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(source, target, *pixelwise)
@@ -36,19 +43,17 @@ class _Step(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
-        from protocontrast.kernels.bicl_step import Pixelwise, bicl_step_backward
-
         wants, call, classwise = ctx.needs_input_grad[:2], ctx.call, ctx.classwise
 
         def gradients(*inputs: Any) -> tuple[Tensor | None, ...]:
-            losses, (source, target), pixelwise = inputs[:3], inputs[3:5], Pixelwise(*inputs[5:])
+            losses, (source, target), pixelwise = inputs[:3], inputs[3:5], inputs[5:]
             own = call._replace(source=call.source._replace(features=source), target=target)
             plain = all([one is None or is_plain(one) for one in losses])
             given = losses
             if not plain:
                 given = None, *[torch.ones_like(classwise.factors.of_pixels)] * 2
             with full_precision(source):
-                found = bicl_step_backward(given, own, wants, pixelwise, classwise)
+                found = _kernels().bicl_step_backward(given, own, wants, pixelwise, classwise)
             if plain:
                 return tuple(found)
             # Kernels take no batch of gradients, but each is a multiple of that of one number.

@@ -6,6 +6,7 @@ features again, and, for a reduced loss on a CPU, one that writes it in the forw
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, NamedTuple, get_type_hints
 
 import torch
@@ -92,7 +93,9 @@ class Operator:
     ) -> None:  # fmt: skip
         OPERATORS[name] = self
         self.call, self.check, self.private = call, check, private
-        self.naive, self.eager, self.triton, self.native = naive, eager, triton, native
+        self.naive, self.eager, self.native = naive, eager, native
+        # What imports is asked once: a call would feel that Python looks it up again.
+        self.triton = None if triton is None else cache(triton)
         self.takes_backend = triton is not None or native is not None
         self.saved, self.wide, self.annealed = saved, wide, annealed
         self.kept = len(saved) + len(ready)
