@@ -212,7 +212,7 @@ class PrototypeBank(WideBuffers):
     def state(self) -> BankState:
         """The buffers themselves."""
         # Looked up where they are: a module searches for each attribute, which a step would feel.
-        return BankState(*[self._buffers[name] for name in BankState._fields])  # type: ignore[arg-type]
+        return BankState(*map(self._buffers.__getitem__, BankState._fields))  # type: ignore[arg-type]
 
     @torch.no_grad()
     def accumulate(self, stats: ClassPrototypes | ClassStatistics) -> None:

@@ -255,12 +255,12 @@ def plan(
     read a tile, triton gives it one more, and soft targets take the room of one. Other `constants`
     are added.
     """
-    width, channels = features.element_size(), features.shape[1]
-    keeps = keeps and has_runs(features)
-    config = configuration(row, family(features), width, channels, classes, keeps)
+    width, channels, kind = features.element_size(), features.shape[1], _kind_of(features, halved)
+    keeps = keeps and (kind[2] == "interpreter" or is_aligned(features))
+    config = configuration(row, kind[2], width, channels, classes, keeps)
     if config.programs and crowded:
         config = config._replace(num_stages=config.num_stages - 1)
-    return _planned(_kind_of(features, halved), channels, classes, width, config, **constants)
+    return _planned(kind, channels, classes, width, config, **constants)
 
 
 @cache
