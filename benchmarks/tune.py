@@ -79,12 +79,20 @@ def written(row: Row) -> str:
     return f"Row({where}, {row.channels}, {row.classes}, Config({config})),"
 
 
+def like(own: Config, config: Config, kernel: str) -> Config:
+    """The configuration with what is not searched for of the table's own: how float32 products are
+    taken and, of logits that were left, that sums keep a tile, since others leave none."""
+    programs = own.programs if kernel in configs.LEFT else config.programs
+    return config._replace(programs=programs, exact=own.exact)
+
+
 @contextmanager
 def using(row: Row) -> Iterator[None]:
     """The table with a row before all others."""
     before = configs.ROWS
+    left = {*configs.LEFT}
     # Where a contrast left its logits, another kernel would run.
-    others = (each for each in before if not {*each.kernels} & {*configs.LEFT})
+    others = (each for each in before if left & {*row.kernels} or not left & {*each.kernels})
     configs.exchange((row, *others))
     try:
         yield
@@ -97,9 +105,10 @@ def call_of(job: Job, features: torch.Tensor, labels: torch.Tensor) -> Callable[
     classes = job.classes
     random = torch.Generator(features.device).manual_seed(1)
     prototypes = torch.randn(classes, job.channels, generator=random, device=features.device)
-    wants = job.kernel.endswith(("_backward", "_both"))
+    wants = job.kernel.endswith(("_backward", "_both", *configs.LEFT))
     leaf = features.detach().requires_grad_(wants)
-    rows = prototypes.requires_grad_(job.kernel in configs.BOTH + configs.DISTRIBUTION_BOTH)
+    of_rows = (*configs.BOTH, *configs.DISTRIBUTION_BOTH, *configs.LEFT[1:])
+    rows = prototypes.requires_grad_(job.kernel in of_rows)
     operators = {
         "contrast": lambda: pc.pixel_prototype_contrast(
             leaf, labels, rows, temperature=TEMPERATURE, backend="triton"
@@ -145,14 +154,24 @@ def pairs_loss(rows: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 def kernels_of(operator: str) -> tuple[str, ...]:
     """The table's names of an operator's kernels."""
-    return operator, f"{operator}_backward", f"{operator}_backward_both"
+    left = configs.LEFT if operator == "contrast" else ()
+    return operator, f"{operator}_backward", f"{operator}_backward_both", *left
+
+
+def starts(job: Job, family: str) -> bool:
+    """Whether a call of the job's size starts its kernel: few contrasts leave their logits."""
+    size = family, job.width, job.channels, job.classes
+    return job.kernel not in configs.LEFT or configs.may_leave_logits(*size)
 
 
 def launch_of(job: Job, call: Callable[[], Any], family: str) -> Any:
     """The job's launch in a call, which is recorded instead of run."""
     from protocontrast.kernels.launch import recorded
 
-    name = f"{job.kernel.removesuffix('_both').removesuffix('_normalize')}_kernel"
+    stem = job.kernel
+    for ending in ("_both", "_normalize", "_left"):
+        stem = stem.removesuffix(ending)
+    name = f"{stem}_kernel"
     with recorded(family) as launches:
         call()
     (launch,) = (one for one in launches if one.kernel.__name__ == name)
@@ -170,8 +189,9 @@ def trials(
 ) -> Iterator[tuple[float, Row]]:
     """Time and row of every candidate that runs and computes the same."""
     expected = call()
+    own = configs.configuration(job.kernel, family, job.width, job.channels, job.classes)
     for config in candidates(job):
-        row = row_for(job, family, config)
+        row = row_for(job, family, like(own, config, job.kernel))
         with using(row):
             try:
                 found = call()
@@ -190,7 +210,8 @@ def trials(
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     options = argparse.ArgumentParser("python -m benchmarks.tune", description=__doc__)
-    options.add_argument("--kernels", nargs="+", choices=configs.KERNELS, default=configs.KERNELS)
+    kernels = (*configs.KERNELS, *configs.LEFT)
+    options.add_argument("--kernels", nargs="+", choices=kernels, default=kernels)
     options.add_argument("--dtypes", nargs="+", choices=DTYPES, default=["bfloat16", "float32"])
     options.add_argument("--channels", nargs="+", type=int, default=[76, 256, 720, 2048])
     options.add_argument("--classes", nargs="+", type=int, default=[19, 150])
@@ -218,6 +239,9 @@ def tune(options: argparse.Namespace) -> None:
         size = 1, options.pixels
         labels = torch.randint(job.classes, size, generator=random, device="cuda")
         family, call = family_of(features), call_of(job, features, labels)
+        if not starts(job, family):
+            print(f"# {job}: no call of this size starts it")
+            continue
         before = time_us(launch_of(job, call, family), clock)
         found = sorted(trials(job, family, call, lambda launch: time_us(launch, clock)))
         print(f"# {job}: the table's row takes {before:.1f} us")

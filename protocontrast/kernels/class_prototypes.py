@@ -15,7 +15,15 @@ from protocontrast.kernels.backward import add_to_slot
 from protocontrast.kernels.launch import Launch, long_span, plan, run, span_of, tile_count
 from protocontrast.kernels.lengths import inverse_of, pixel_lengths
 from protocontrast.kernels.meta import Meta, constants, named
-from protocontrast.kernels.operands import THIRD, dot, power_below, split, times_pixel, upper_third
+from protocontrast.kernels.operands import (
+    THIRD,
+    dot,
+    finite,
+    power_below,
+    split,
+    times_pixel,
+    upper_third,
+)
 from protocontrast.kernels.scores import in_float16, waited_for
 from protocontrast.kernels.targets import members_of, targets_of
 from protocontrast.kernels.tiles import load_across, map_of, span_at, tile_at
@@ -53,12 +61,6 @@ def read_squares(tile, META: tl.constexpr):
     for start in range(0, META.D, META.BLOCK_D):
         squared += squares_of(load_across(tile, start + tl.arange(0, META.BLOCK_D), META), META)
     return squared
-
-
-@triton.jit
-def finite(number):
-    """Which numbers are neither NaN nor infinite."""
-    return number - number == 0.0
 
 
 @triton.jit

@@ -247,6 +247,19 @@ def configuration(
     return config._replace(block_d=min(config.block_d, power_of_two(channels)))
 
 
+def may_leave_logits(
+    family: str, width: int, channels: int, classes: int, keeps: bool = True
+) -> bool:
+    """Whether a contrast leaves the logits of products: where the table has tiles for their way
+    back, and they take less than an eighth of the features, which would be read twice without them.
+    """
+    if 8 * classes * max(4, width) >= channels * width:
+        return False
+    size = family, width, channels, classes, keeps
+    kept = configuration("contrast_backward_both", *size).programs > 0
+    return not kept and find_row(LEFT[1], *size) is not None
+
+
 def exchange(rows: tuple[Row, ...]) -> None:
     """Take other rows from now on."""
     global ROWS

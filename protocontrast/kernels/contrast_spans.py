@@ -10,10 +10,9 @@ import triton
 import triton.language as tl
 
 from protocontrast.kernels.backward import add_to_slot
-from protocontrast.kernels.class_prototypes import finite
 from protocontrast.kernels.lengths import lengths_of
 from protocontrast.kernels.meta import constants
-from protocontrast.kernels.operands import dot, split, times_pixel, unit_of
+from protocontrast.kernels.operands import dot, finite, split, times_pixel, unit_of
 from protocontrast.kernels.scores import (
     Classes,
     across,

@@ -1,4 +1,5 @@
-"""Device functions for the factors of matrix products: lengths, float32 in 16-bit halves."""
+"""Device functions for the factors of matrix products: lengths, float32 in 16-bit halves, and what
+is finite."""
 
 import triton
 import triton.language as tl
@@ -16,6 +17,12 @@ def square_root(value, ACC: tl.constexpr):
         return tl.sqrt_rn(value)
     else:
         return tl.sqrt(value)
+
+
+@triton.jit
+def finite(number):
+    """Which numbers are neither NaN nor infinite."""
+    return number - number == 0.0
 
 
 @triton.jit

@@ -9,7 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from protocontrast.calls import ContrastCall, LogitsCall, accumulation_dtype
-from protocontrast.kernels.configs import LEFT, find_row, power_of_two, row_of
+from protocontrast.kernels.configs import may_leave_logits, power_of_two
 from protocontrast.kernels.launch import (
     Launch,
     accumulating,
@@ -321,15 +321,11 @@ def ready_for_contrast(call: ContrastCall) -> Sequence[Tensor]:
 
 
 def leaves_logits(call: ContrastCall) -> bool:
-    """Whether a contrast leaves logits: where the table has tiles for their way back, and they take
-    less than an eighth of the features, which would be read twice without them."""
+    """Whether a contrast leaves logits, which of distances it does not."""
     features, classes = call.features, len(call.prototypes)
     width, channels = features.element_size(), features.shape[1]
-    if 8 * classes * accumulation_dtype(features).itemsize >= channels * width:
-        return False
     size = family(features), width, channels, classes, has_runs(features)
-    kept = row_of("contrast_backward_both", *size).config.programs > 0
-    return call.similarity != "euclidean" and not kept and find_row(LEFT[1], *size) is not None
+    return call.similarity != "euclidean" and may_leave_logits(*size)
 
 
 def ready_for_logits(call: LogitsCall) -> Sequence[Tensor]:

@@ -12,10 +12,9 @@ from torch import Tensor
 
 from protocontrast.calls import accumulation_dtype
 from protocontrast.kernels.backward import add_to_slot
-from protocontrast.kernels.class_prototypes import finite
 from protocontrast.kernels.launch import Launch, long_span, plan, run, span_of, tile_count
 from protocontrast.kernels.meta import constants
-from protocontrast.kernels.operands import dot, split, times_pixel, unit_of
+from protocontrast.kernels.operands import dot, finite, split, times_pixel, unit_of
 from protocontrast.kernels.prototypes import Prototypes, finish, prepare_with_lengths
 from protocontrast.kernels.scores import classes_of, in_float16, side_by_side, waited_for
 from protocontrast.kernels.slopes import slopes_left

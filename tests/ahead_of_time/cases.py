@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from protocontrast.kernels.configs import LEFT, Row, find_row, power_of_two, row_of
+from protocontrast.kernels.configs import LEFT, Row, may_leave_logits, power_of_two, row_of
 
 
 class Case(NamedTuple):
@@ -125,12 +125,8 @@ def in_runs(case: Case) -> bool:
 
 def leaves_logits(case: Case) -> bool:
     """Whether the contrast leaves its logits to its gradients."""
-    width, acc = DTYPES[case.dtype].itemsize, 8 if case.dtype == "fp64" else 4
-    size = case.target, width, case.channels, case.classes, in_runs(case)
-    found = find_row("slope_sums", *size) is not None
-    kept = row_of("contrast_backward_both", *size).config.programs > 0
-    few = 8 * case.classes * acc < case.channels * width
-    return found and few and not kept and case.similarity != "euclidean"
+    size = case.target, DTYPES[case.dtype].itemsize, case.channels, case.classes, in_runs(case)
+    return case.similarity != "euclidean" and may_leave_logits(*size)
 
 
 def row(case: Case) -> Row | None:
