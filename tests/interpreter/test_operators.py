@@ -92,11 +92,9 @@ def test_auto_is_eager_for_cpu_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: Any) -> None:
         raise AssertionError("a kernel was launched")
 
-    from protocontrast.kernels import class_prototypes, contrast, transfer
+    from protocontrast.kernels import launch
 
-    for module, name in ((contrast, "contrast"), (class_prototypes, "class_sums")):
-        monkeypatch.setattr(module, name, refuse)
-    monkeypatch.setattr(transfer, "transfer", refuse)
+    monkeypatch.setattr(launch, "_start", refuse)
     features, labels, prototypes = scene(torch.float32)
     assert kernels.INTERPRETED
     pc.pixel_prototype_contrast(features, labels, prototypes)
