@@ -19,6 +19,7 @@ from reference.experiments.rows import (
     CONTROL,
     INGREDIENTS,
     LABELS,
+    ORACLE,
     PAIRS,
     SOURCE,
     UNAUGMENTED,
@@ -86,7 +87,8 @@ def joined(before: Summary, summary: Summary) -> dict[str, Any] | None:
     """The new rows beside those that stand; None where their sets or source networks differ."""
     had, have = ({(r["row"], r["seed"]): r for r in held["rows"]} for held in (before, summary))
     left = had.keys() - have.keys()
-    both = {(SOURCE, seed) for _, seed in left} & {(SOURCE, seed) for _, seed in have}
+    begun = [{s for row, s in keys if row not in (UNAUGMENTED, ORACLE)} for keys in (left, have)]
+    both = {(SOURCE, seed) for seed in begun[0] & begun[1]}
     alike = all(key in had and key in have and had[key]["iou"] == have[key]["iou"] for key in both)
     about = ("target", "split", "images") if left else ("target",)
     if not alike or any(before[name] != summary[name] for name in about):

@@ -54,6 +54,20 @@ def test_documents_say_what_the_stored_numbers_say(tmp_path: Path) -> None:
     assert tables.rendered(tmp_path) != changed
 
 
+def test_rows_stand_beside_those_of_other_source_networks_that_need_none() -> None:
+    """An oracle begins with no source network, so it outlives one; what adapts does not."""
+    new = summary(source_only=(41.0, 42.0), bicl=(45.0, 46.0))
+    both = tables.joined(summary(source_only=(40.0, 42.0), oracle=(80.0, 81.0)), new)
+    assert both is not None
+    found = [(record["row"], record["seed"], record["miou"]) for record in both["rows"]]
+    assert found == [
+        *(("source_only", 0, 41.0), ("source_only", 1, 42.0), ("bicl", 0, 45.0)),
+        *(("bicl", 1, 46.0), ("oracle", 0, 80.0), ("oracle", 1, 81.0)),
+    ]
+    assert tables.joined(summary(source_only=(40.0, 42.0), without_bank=(43.0, 44.0)), new) is None
+    assert tables.joined(summary(source_only=(41.0, 42.0), without_bank=(43.0, 44.0)), new)
+
+
 def test_the_main_table_holds_mean_spread_seeds_and_paired_gain() -> None:
     lines = lines_of(tables.main_table(SUMMARY))
     assert lines["row"][:6] == ["mean", "sd", "seed 0", "seed 1", "over control", "smallest"]
