@@ -13,6 +13,7 @@ from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+from torch._C import _functorch as wrappers
 
 FEATURE_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 LABEL_DTYPES = (
@@ -108,6 +109,19 @@ def check_tensor(argument: str, value: object) -> None:
     if value.layout != torch.strided:
         hint = f"{argument}.to_dense()."
         raise TypeError(sentence(argument, "to be a dense tensor", value.layout, hint))
+    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+        _check_mapped(argument, value)
+
+
+def _check_mapped(argument: str, value: Tensor) -> None:
+    """ValueError where torch.func.vmap maps over nothing, so that no call says what comes out."""
+    while wrappers.is_functorch_wrapped_tensor(value):
+        inner = wrappers.get_unwrapped(value)
+        if wrappers.is_batchedtensor(value) and not inner.shape[wrappers.maybe_get_bdim(value)]:
+            requirement = "with an element at least along the dimension of vmap"
+            hint = "leave out empty batches."
+            raise ValueError(sentence(argument, requirement, f"shape {tuple(inner.shape)}", hint))
+        value = inner
 
 
 def check_floating(argument: str, value: object) -> None:

@@ -54,8 +54,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor, nn
 
-from reference.data.files import LONGEST
-from reference.data.settings import require
+from reference.data.settings import LONGEST, require
 from reference.evaluation.class_table import class_table, read_evaluation
 from reference.networks.output import Segmenter, at_rest, in_words
 from reference.networks.release import read_checkpoint, write_release

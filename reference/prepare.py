@@ -134,8 +134,7 @@ def prepare(options: Options) -> list[str]:
 
 
 def main() -> None:
-    options = read(Options, "prepare")
-    stopped = "Stopped; the same command goes on from here."
+    options, stopped = read(Options, "prepare"), "Stopped; the same command goes on from here."
     print(*answer(lambda: prepare(options), stopped), sep="\n")
     print(f"Give --data.root {options.out} in place of the original.")
 

@@ -117,11 +117,11 @@ class Loop:
         state, ranks = self.state, self.ranks
         counts = label_counts(batch, state.class_weights, ranks)
         terms: dict[str, Tensor] = {}
+        seen = []
         shared = losses_of if isinstance(losses_of, DistributedDataParallel) else None
         for number, part in enumerate(batch):
             seed_dropout(self.settings.seed, state.iteration, number, ranks.rank)
-            step = state.step_of(phase, part, number, counts)
-            last = number == len(batch) - 1
+            step, last = state.step_of(phase, part, number, counts), number == len(batch) - 1
             # Ranks average their gradients after the last part only.
             with contextlib.nullcontext() if shared is None or last else shared.no_sync():
                 losses = losses_of(step)
@@ -131,11 +131,13 @@ class Loop:
                 terms[name] = terms.get(name, term.new_zeros(())) + term.detach() / len(batch)
             predictions = None if losses.target is None else losses.target.logits.argmax(dim=1)
             covered = None if losses.labels is None else (losses.labels != IGNORE).double().mean()
-            state.monitor.see(step.source_labels, predictions, covered)
+            seen.append((step.source_labels, predictions, covered))
         values = {name: float(term) for name, term in terms.items()}
         values, stop = ranks.mean_of_terms(values, asked=self.asked.yes)
         require_finite(values, phase.name, state.iteration)
         state.move()
+        for one in seen:
+            state.monitor.see(*one)
         self.report.step(values)
         return stop
 
@@ -259,8 +261,7 @@ def main(options: Options) -> None:
         if told and is_first_process():
             print(told)
 
-    stopped = f"Stopped; go on with --resume auto --folder {options.folder}."
-    answer(work, stopped, is_news=is_news)
+    answer(work, f"Stopped; go on with --resume auto --folder {options.folder}.", is_news=is_news)
 
 
 if OPTIONS is not None:

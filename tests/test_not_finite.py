@@ -179,3 +179,47 @@ def test_a_pixel_with_an_infinite_logit_has_no_finite_loss(
     assert loss[1:].isfinite().all()
     if similarity != "cosine" or wrong != 3e38:
         assert loss[0].isnan() or (loss[0].isinf() and backend == "triton")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("denominator", ["negatives", "all"])
+@pytest.mark.parametrize("similarity", ["dot", "euclidean", "cosine"])
+@pytest.mark.parametrize("wrong", [float("inf"), -float("inf"), NAN])
+def test_pairs_with_an_infinite_row_lose_what_the_equation_says(
+    wrong: float, similarity: str, denominator: str, backend: str
+) -> None:
+    """An anchor that meets an infinite score says infinity or NaN as `naive` does."""
+    labels, others = torch.tensor([0, 1, 0, 2, 1]), torch.tensor([0, 1, 2, 0, 1, 1])
+    for place in ("anchors", "keys", "negatives"):
+        rows = {"anchors": (5, 0), "keys": (6, 1), "negatives": (6, 2)}
+        given = {name: normal(seed, (n, 3), torch.float32) for name, (n, seed) in rows.items()}
+        given[place][0, 1] = wrong
+        call: dict[str, Any] = {**given, "anchor_labels": labels, "key_labels": others}
+        call |= {"similarity": similarity, "denominator": denominator, "reduction": "none"}
+        call["negative_labels"] = others
+        if place != "negatives":
+            del call["negatives"], call["negative_labels"]
+        found = pair_contrast(**call, backend=backend)
+        assert_same(found, pair_contrast(**call, backend="naive").double())
+
+
+@pytest.mark.parametrize("backend", [*BACKENDS, "naive"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_row_far_away_hides_no_distance_of_others(dtype: torch.dtype, backend: str) -> None:
+    anchors, keys = normal(0, (5, 3), dtype), normal(1, (6, 3), dtype)
+    keys[2] = 1e30
+    labels, others = torch.tensor([0, 1, 0, 2, 1]), torch.tensor([0, 1, 3, 0, 1, 1])
+    settings: dict[str, Any] = {"similarity": "euclidean", "reduction": "none", "backend": backend}
+    # A negative so far away weighs nothing.
+    near = others != 3
+    for rows in (anchors, keys):
+        rows.requires_grad_()
+    with_it = pair_contrast(anchors, labels, keys, others, **settings)
+    without = pair_contrast(anchors, labels, keys[near], others[near], **settings)
+    torch.testing.assert_close(with_it, without)
+    for mine, other in zip(
+        torch.autograd.grad(with_it.sum(), (anchors, keys)),
+        torch.autograd.grad(without.sum(), (anchors, keys)),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, other)

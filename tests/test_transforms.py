@@ -1,5 +1,7 @@
 """`torch.func` goes through every function: grad, vmap, jacrev; forward mode raises."""
 
+import re
+
 import pytest
 import torch
 from torch import Tensor
@@ -53,6 +55,24 @@ def test_vmap_of_a_call_and_of_its_gradient(name: str) -> None:
     for one in (call, torch.func.grad(lambda f: weighted_sum(call(f)))):
         expected = torch.stack([one(features) for features in batch])
         torch.testing.assert_close(torch.func.vmap(one)(batch), expected)
+
+
+@pytest.mark.parametrize("backend", ["naive", "auto"])
+def test_vmap_over_an_empty_dimension_is_refused_in_one_sentence(backend: str) -> None:
+    features, labels, prototypes = scene()
+    told = "pixel_prototype_contrast: expected {} with an element at least along the dimension of "
+    told += "vmap, got shape {}. Hint: leave out empty batches."
+
+    def call(f: Tensor, y: Tensor) -> Tensor:
+        return pc.pixel_prototype_contrast(f, y, prototypes, backend=backend)
+
+    none, shape = features.new_empty(0, *features.shape), (0, *features.shape)
+    for one in (call, torch.func.grad(call)):
+        with pytest.raises(ValueError, match=re.escape(told.format("features", shape))):
+            torch.func.vmap(one)(none, labels.expand(0, *labels.shape))
+    with pytest.raises(ValueError, match=re.escape(told.format("labels", (0, *labels.shape)))):
+        torch.func.vmap(call, in_dims=(None, 0))(features, labels.expand(0, *labels.shape))
+    assert torch.func.vmap(call)(features[None], labels[None]).shape == (1,)
 
 
 def test_vmap_over_labels_and_prototypes_too() -> None:

@@ -19,6 +19,8 @@ TILE = 512
 
 So few that a product over either does not depend on the number of threads.
 """
+FAR = 2.0**50
+"""Rows up to here are compared as they are; one that lies farther must not hide the others."""
 
 
 class _Rows:
@@ -55,10 +57,11 @@ class _Pairs:
         self.factor: float | Tensor = 1.0
         self.apart = kind == "euclidean"
         if self.apart:
-            # Over the largest number in any row, so that squared distances stay numbers.
+            # Over a power of two, so that squared distances stay numbers; 1 where they are.
             sides = self.anchors, self.keys
             largest = [one.matrix.abs().amax() for one in sides if one.matrix.numel()]
             size = sizes(torch.stack(largest or [call.anchors.new_ones(())]), 0)[0]
+            size = torch.where(size > 1, (size / FAR).clamp_min(1), size)
             for one in sides:
                 one.matrix = one.matrix / size
             self.factor = -size / call.temperature

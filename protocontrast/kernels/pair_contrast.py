@@ -48,8 +48,8 @@ def pair_normaliser_kernel(side, other, per_row, partial, meta: tl.constexpr):
         scores, _, negative = scored_pairs(anchors, keys, scale, per_row, META)
         scores = tl.where(negative, scores, float("-inf"))
         higher = tl.maximum(peak, tl.max(scores, axis=0))
-        # Where there was no negative yet, -inf less -inf would be NaN.
-        safe = tl.where(higher == float("-inf"), 0.0, higher)
+        # Of an infinite peak, as where there was no negative yet, what is less would be NaN.
+        safe = tl.where(tl.abs(higher) == float("inf"), 0.0, higher)
         total = total * tl.exp(peak - safe) + tl.sum(tl.exp(scores - safe[None, :]), axis=0)
         peak = higher
     lse = tl.where(total == 0.0, float("-inf"), peak + tl.log(total))

@@ -18,6 +18,8 @@ from protocontrast.kernels.tiles import Map, Tile, inside, load_tile
 
 PROGRAMS = 1024
 """Spans are as long as they can be while so many blocks of 64 rows are at work."""
+FAR = 50
+"""Rows of 2 to this power are compared as they are; one that lies farther must not hide others."""
 
 
 class PerRow(NamedTuple):
@@ -148,7 +150,7 @@ def side_of(rows: Tensor, kind: str, temperature: float) -> Side:
 
 
 def sides_of(call: PairRolesCall) -> tuple[Side, Side]:
-    """Both sides; in distances both over their largest number, whose square may be none."""
+    """Both sides; in distances over a power of two by which squares stay numbers, 1 if they may."""
     anchors, keys, kind = call.anchors, call.keys, call.similarity
     left, right = side_of(anchors, kind, call.temperature), side_of(keys, kind, 1.0)
     if kind != "euclidean":
@@ -161,7 +163,8 @@ def sides_of(call: PairRolesCall) -> tuple[Side, Side]:
         finite = [torch.where(rows.isfinite(), rows, 0).abs().amax() for rows in given]
         found = torch.stack(finite).amax().to(dtype)
         largest = torch.where(found == 0, 1, found)
-    size = torch.exp2((torch.frexp(largest).exponent - 1).to(dtype))
+    exponent = torch.frexp(largest).exponent - 1
+    size = torch.exp2(torch.maximum(exponent - FAR, exponent.clamp_max(0)).to(dtype))
     near = [rows / size.to(rows.dtype) for rows in (anchors, keys)]
     return (
         left._replace(rows=near[0], scale=left.scale * size, size=size),

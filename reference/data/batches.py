@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from reference.data import files
 from reference.data.classes import IGNORE, ByteArray, ClassList
 from reference.data.colour import change_colours
-from reference.data.cuts import Key, Order, Window, draw_window, placed
+from reference.data.cuts import Key, Order, Window, draw_window, placed, require_cut
 from reference.data.files import DataError, Reading, resize_image, resize_labels, whole_size
 from reference.data.image_set import ImageSet
 from reference.data.rare_classes import RareClassSampler
@@ -87,6 +87,8 @@ class _Cuts(Dataset[Any]):
                 continue
             try:
                 pixels, labels, partner = _files(self.images, tried.image)
+                path, shape = self.images.samples[tried.image].image, pixels.shape[:2]
+                require_cut(path, (shape[0], shape[1]), self.crops)
             except DataError as error:
                 bad[tried.image] = str(error)
                 continue
@@ -251,10 +253,12 @@ def passes(
     for index in which:
         try:
             pixels, labels, partner = _files(images, index)
+            shape = pixels.shape[0], pixels.shape[1]
+            seen = whole_size(shape, size)
+            files.require_short(images.samples[index].image, shape, seen, str(size[0]))
         except DataError as error:
             _note_bad(images, index, str(error), skip, max_bad)
             continue
-        seen = whole_size((pixels.shape[0], pixels.shape[1]), size)
         labels = None if labels is None else resize_labels(labels, seen)
         partner = None if partner is None else resize_image(partner, seen)
         yield _stacked([_one(to_tensor(resize_image(pixels, seen)), labels, index, partner)])

@@ -1,6 +1,6 @@
 """Every fault of a set on disk, and what training would refuse: one check for both."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reference.data import files
+from reference.data.cuts import require_cut
 from reference.data.files import TRAP, DataError, check_ends, fit_labels, in_pixels, picture_size
 from reference.data.image_set import ImageSet, spread_indices
 from reference.data.rare_classes import count_pixels
@@ -84,8 +85,7 @@ def check_set(
     count = len(images)
     decode = frozenset(spread_indices(count, count if decoded is None else decoded))
     numbers = sorted(decode.union(spread_indices(count, count if heads is None else heads)))
-    work = partial(_look, images, numbers, decode)
-    title = f"Checking {images.name}"
+    work, title = partial(_look, images, numbers, decode), f"Checking {images.name}"
     answers = over(work, len(numbers), title, workers=workers, progress=progress)
     looks: dict[int, _Look] = dict(zip(numbers, answers, strict=True))
     faults = {number: one.fault for number, one in looks.items() if one.fault is not None}
@@ -158,8 +158,9 @@ def _judge_labels(
 
 
 def check_sets(
-    sets: Sets, *, target: bool = True, validation: bool = True, whole_at: Iterable[Size] = ()
-) -> list[str]:
+    sets: Sets, *, target: bool = True, validation: bool = True, whole_at: Iterable[Size] = (),
+    cut_by: Mapping[str, Iterable[Crops]] | None = None,
+) -> list[str]:  # fmt: skip
     """Look at what a run reads before it starts; refuse what it would refuse, return warnings."""
     told: list[str] = []
     for name, images in sets.opened(target=target, validation=validation).items():
@@ -171,9 +172,12 @@ def check_sets(
         )  # fmt: skip
         if found.refusal:
             raise DataError(found.refusal)
+        paths = [images.samples[number].image for number in spread_indices(len(images), _HEADS)]
         for size in whole_at:
-            numbers = spread_indices(len(images), _HEADS)
-            files.require_whole((images.samples[number].image for number in numbers), size)
+            files.require_whole(paths, size)
+        for crops in (cut_by or {}).get(name, ()):
+            for path, shape in files.shapes(paths if crops.short_side else ()):
+                require_cut(path, shape, crops)
         told += [*found.warnings, *by_cause(found.faults.values())[:_SHOWN]]
     return told
 

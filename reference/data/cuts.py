@@ -7,13 +7,14 @@ epoch), and a cut from (seed, stream, iteration, slot, image).
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from reference.data.classes import ByteArray
-from reference.data.files import nearest, resize_image
+from reference.data.files import nearest, require_short, resize_image
 from reference.data.rare_classes import RareClassSampler
 from reference.data.settings import Crops, Size
 
@@ -68,8 +69,7 @@ class Order:
 
     def in_turn(self, iteration: int, slot: int, further: int = 0) -> Key:
         """Return the key of a slot in an epoch's order, or of so many images further on."""
-        number = iteration * self.batch_size * self.world + slot + further
-        epoch, place = divmod(number, self.count)
+        epoch, place = divmod(iteration * self.batch_size * self.world + slot + further, self.count)
         permutation = _permutation(self.seed, self.stream, epoch, self.count)
         return Key(iteration, slot, int(permutation[place]))
 
@@ -94,8 +94,7 @@ class Window:
 
     def image(self, pixels: ByteArray) -> ByteArray:
         """Cut an image, uint8 (H, W, 3) of any size, to uint8 (*crop, 3)."""
-        whole = resize_image(pixels, self.size)
-        rows = slice(self.top, self.top + self.crop[0])
+        whole, rows = resize_image(pixels, self.size), slice(self.top, self.top + self.crop[0])
         return self._mirrored(whole[rows, self.left : self.left + self.crop[1]])
 
     def labels(self, labels: ByteArray) -> ByteArray:
@@ -106,16 +105,26 @@ class Window:
         return self._mirrored(labels[rows[:, None], columns])
 
 
+def cut_size(shape: Size, crops: Crops, short: int, scale: float) -> Size:
+    """The size to which an image of (height, width) `shape` is scaled before it is cut."""
+    height, width = crops.size or (side * (short / min(shape)) for side in shape)
+    factor = max(scale, crops.crop[0] / height, crops.crop[1] / width)
+    return max(1, round(height * factor)), max(1, round(width * factor))
+
+
+def require_cut(path: Path, shape: Size, crops: Crops) -> None:
+    """Refuse, by its name, an image of `shape` that a cut may make too long."""
+    if crops.short_side is not None:
+        short, scale = crops.short_side[1], crops.scale[1]
+        scaled = cut_size(shape, crops, short, scale)
+        require_short(path, shape, scaled, f"{short}{f' times {scale:g}' * (scale != 1)}")
+
+
 def draw_window(shape: Size, crops: Crops, rng: np.random.Generator) -> Window:
     """Draw a cut of an image of (height, width) `shape`; one too small for the crop is enlarged."""
-    if crops.size is not None:
-        height, width = float(crops.size[0]), float(crops.size[1])
-    else:
-        low, high = crops.short_side or (1, 1)
-        factor = int(rng.integers(low, high + 1)) / min(shape)
-        height, width = shape[0] * factor, shape[1] * factor
-    factor = max(rng.uniform(*crops.scale), crops.crop[0] / height, crops.crop[1] / width)
-    size = (max(1, round(height * factor)), max(1, round(width * factor)))
+    low, high = crops.short_side or (1, 1)
+    short = int(rng.integers(low, high + 1)) if crops.short_side else 1
+    size = cut_size(shape, crops, short, rng.uniform(*crops.scale))
     return placed(size, crops.crop, bool(rng.random() < crops.flip), rng)
 
 

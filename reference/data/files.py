@@ -17,7 +17,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from reference.data.classes import IGNORE, ByteArray
-from reference.data.settings import Size, require
+from reference.data.settings import LONGEST, Size
 
 Places = npt.NDArray[np.int64]
 Kind = Literal["ids", "deep", "red", "colours", "own"]
@@ -25,8 +25,6 @@ Kind = Literal["ids", "deep", "red", "colours", "own"]
 _FEW_PIXELS: Final = 8
 # Every network here takes images whose sides are multiples of it.
 _MULTIPLE: Final = 8
-# A network sees no image with longer sides; 100000 pixels would ask for more memory than there is.
-LONGEST: Final = 16384
 _ORIENTATION: Final = 0x0112
 _SIDEWAYS: Final = range(5, 9)
 _TAIL: Final = 1024
@@ -199,8 +197,7 @@ def _red_of_sixteen_bits(path: Path) -> npt.NDArray[Any]:
 def _by_colour(path: Path, pixels: ByteArray, reading: Reading) -> ByteArray:
     colours = reading.colours
     red, green, blue = (pixels[..., channel].astype(np.int32) for channel in range(3))
-    packed = red << 16 | green << 8 | blue
-    known = np.array(sorted(colours), dtype=np.int32)
+    packed, known = red << 16 | green << 8 | blue, np.array(sorted(colours), dtype=np.int32)
     places = np.minimum(np.searchsorted(known, packed), len(known) - 1)
     strange = packed[known[places] != packed]
     if len(strange):
@@ -240,15 +237,25 @@ def whole_size(shape: Size, size: Size, scale: float = 1.0) -> Size:
     return high, wide
 
 
+def require_short(path: Path, shape: Size, scaled: Size, at: str) -> None:
+    """Refuse, by its name, an image of `shape` that has too long a side once it is `scaled`."""
+    if max(scaled) > LONGEST:
+        wanted = f"to have sides of at most {LONGEST} pixels at a short side of {at}"
+        got = f"{in_pixels(shape)}, which becomes {in_pixels(scaled)}"
+        raise refuse(path, wanted, got, "leave it out")
+
+
+def shapes(paths: Iterable[Path]) -> Iterator[tuple[Path, Size]]:
+    """The (height, width) of pictures; broken ones are left out."""
+    for path in paths:
+        with suppress(DataError):
+            yield path, picture_size(path)
+
+
 def require_whole(paths: Iterable[Path], size: Size, scale: float = 1.0) -> None:
     """Refuse, by its name, an image with too long a side in `whole_size`; broken ones are not."""
-    wanted = f"to have sides of at most {LONGEST} pixels at {in_pixels(size)}"
-    for path in () if size[1] else paths:
-        with suppress(DataError):
-            shape = picture_size(path)
-            high, wide = whole_size(shape, size, scale)
-            got = f"{shape[1]}x{shape[0]}, which becomes {wide}x{high}"
-            require("data", str(path), got, wanted, max(high, wide) <= LONGEST, "leave it out")
+    for path, shape in () if size[1] else shapes(paths):
+        require_short(path, shape, whole_size(shape, size, scale), str(size[0]))
 
 
 def in_pixels(size: Size) -> str:

@@ -7,8 +7,11 @@ The comment above a field is its help on the command line. Nothing here imports 
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Final
 
 Size = tuple[int, int]
+# A network sees no image with longer sides; 100000 pixels would ask for more memory than there is.
+LONGEST: Final = 16384
 
 
 def require(owner: str, name: str, value: object, wanted: str, ok: bool, hint: str = "") -> None:
@@ -49,6 +52,8 @@ def require_whole_size(owner: object, size: Size) -> None:
     """Refuse a size of whole images that is neither two lengths nor a short side and 0."""
     wanted, ok = "of a height and a width, or of a short side and 0", size[0] >= 1 and size[1] >= 0
     require(type(owner).__name__, "size", size, wanted, ok)
+    wanted = f"with sides of at most {LONGEST} pixels"
+    require(type(owner).__name__, "size", size, wanted, max(size) <= LONGEST)
 
 
 @dataclass(frozen=True)
@@ -187,9 +192,15 @@ class Crops:
         one = (self.size is None) != (self.short_side is None)
         require("Crops", "either size or short_side", (self.size, self.short_side), "", one)
         lengths = (*(self.size or self.short_side or ()), *self.crop)
-        require("Crops", "lengths", lengths, "of at least 1 pixel", min(lengths) >= 1)
+        ok = 1 <= min(lengths) <= max(lengths) <= LONGEST
+        require("Crops", "lengths", lengths, f"of 1..{LONGEST} pixels", ok)
         low, high = self.scale
         require("Crops", "scale", self.scale, "as (low, high) above 0", 0 < low <= high)
+        if self.size is not None:
+            (height, width), crop = self.size, self.crop
+            longest = max(height, width) * max(high, crop[0] / height, crop[1] / width)
+            wanted = f"that make sides of at most {LONGEST} pixels"
+            require("Crops", "size, scale and crop", f"{longest:.0f}", wanted, longest <= LONGEST)
         if self.short_side is not None:
             low, high = self.short_side
             require("Crops", "short_side", self.short_side, "as (low, high)", low <= high)

@@ -16,9 +16,9 @@ from torch import Tensor
 from reference.commands import Use
 from reference.data.batches import to_tensor
 from reference.data.classes import CITYSCAPES, IGNORE, ByteArray, ClassList
-from reference.data.files import LONGEST, in_pixels, require_whole, resize_image, whole_size
+from reference.data.files import in_pixels, require_whole, resize_image, whole_size
 from reference.data.image_set import ImageSet
-from reference.data.settings import Size, require
+from reference.data.settings import LONGEST, Size, require
 from reference.networks.output import Segmenter, at_rest
 from reference.networks.release import Release, read_trained
 from reference.networks.tensor_files import require_file

@@ -46,8 +46,7 @@ def expected_percent(settings: Settings, iteration: int) -> float | None:
         and settings.stages in ("full", "source-only")
         and iteration <= settings.source.iterations
     )
-    limits = EXPECTED.get(settings.data.source_set, {})
-    return limits.get(iteration) if as_published else None
+    return EXPECTED.get(settings.data.source_set, {}).get(iteration) if as_published else None
 
 
 def due(settings: Settings, iteration: int) -> bool:

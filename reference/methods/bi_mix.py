@@ -12,7 +12,7 @@ import protocontrast as pc
 from reference.data.classes import IGNORE
 from reference.method import Given, Losses, Method, Step
 from reference.methods.dacs import half_mix
-from reference.methods.heads import Adjusted, Discriminators
+from reference.methods.heads import Adjusted, Discriminators, lengthened
 from reference.methods.teachers import CONFIDENT
 from reference.networks.output import Output, Segmenter, seeded
 from reference.run.ranks import Ranks
@@ -27,6 +27,7 @@ _SURE: Final = 0.4
 _TRUST: Final = 0.8
 _EPSILON: Final = 1e-7
 _WIDTH: Final = 16
+_JUDGED: Final = 4  # Least side, cells, that the discriminators can read.
 _LEARNING_RATE: Final = 1e-4
 _POLY_POWER: Final = 0.9
 
@@ -81,7 +82,8 @@ class BiMix(Method):
             relighting_loss(images, r, night.mean()).mean()
             for images, r in zip((source, day, night), lit, strict=True)
         ]
-        shown = [logits.softmax(dim=1) for logits in (on_source, on_day, on_night)]
+        outputs = (on_source, on_day, on_night)
+        shown = [lengthened(logits.softmax(dim=1), _JUDGED) for logits in outputs]
         self.judge(shown, step.progress)
         focal = static_focal_loss(on_night, step.on_grid(labels, on_night), self.weight, self.still)
         terms = {
@@ -169,7 +171,8 @@ _SSIM_2: Final = 0.03**2
 
 
 def _coarse(images: Tensor) -> Tensor:
-    return F.avg_pool2d(images, _COARSE, ceil_mode=True)
+    # Two cells a side, so that there are neighbours to compare and to mirror.
+    return lengthened(F.avg_pool2d(images, _COARSE, ceil_mode=True), 2)
 
 
 class Relighting(nn.Module):
@@ -205,7 +208,7 @@ def relighting_loss(images: Tensor, residual: Tensor, light: Tensor) -> Tensor:
     away; own, for speed. TV counts differences per pixel of the images.
 
     Args:
-        images: x, (B, 3, H, W), sides above 4; `residual` r likewise.
+        images: x, (B, 3, H, W); `residual` r likewise.
         light: the brightness that relit images should have.
 
     Source: Wu et al., DANNet, CVPR 2021, arXiv 2104.10834, which Bi-Mix keeps.

@@ -12,7 +12,7 @@ import protocontrast as pc
 from reference.data.classes import IGNORE
 from reference.method import Given, Losses, Step
 from reference.methods.dacs import DACS, Mixture
-from reference.methods.heads import Discriminators, pixel_rows
+from reference.methods.heads import Discriminators, lengthened, pixel_rows
 from reference.methods.teachers import MOMENTUM, MeanTeacher
 from reference.networks.output import seeded
 from reference.run.ranks import Ranks
@@ -115,8 +115,7 @@ class ActivationPrototypes(nn.Module):
     def similarity(self, source: Tensor, styled: Tensor) -> Tensor:
         """Mean (M(u_styled) P^T - u_source P^T)^2; projection and the source's side are held."""
         projected = F.conv2d(styled, self.project.weight.detach())
-        apart = self.match(projected) - self.project(source).detach()
-        table = self.bank.prototypes
+        apart, table = self.match(projected) - self.project(source).detach(), self.bank.prototypes
         return pc.prototype_logits(apart, table, similarity="dot", temperature=1.0).square().mean()
 
     def follow(self) -> None:
@@ -139,8 +138,7 @@ class ActivationPrototypes(nn.Module):
 
 def strongest(scores: Tensor, labels: Tensor) -> Tensor:
     """Scores (B, C, h, w) of cells' own class, but 32 of each, largest then first, 0: (B, h, w)."""
-    classes = torch.arange(scores.shape[1], device=labels.device)
-    same = labels.flatten() == classes[:, None]
+    same = labels.flatten() == torch.arange(scores.shape[1], device=labels.device)[:, None]
     own = scores.gather(1, labels.masked_fill(labels >= scores.shape[1], 0)[:, None])[:, 0]
     rows = torch.where(same, own.flatten(), -1)
     first = rows.sort(dim=1, descending=True, stable=True).indices[:, :STRONGEST]
@@ -155,6 +153,7 @@ NCE_TEMPERATURE: Final = 0.07  # Published.
 EMBEDDING: Final = 32  # Channels in which places are compared; own (published: 256).
 LEARNING_RATE: Final = 1e-3  # Of the discriminator's Adam; own.
 _COARSEST: Final = 4
+_JUDGED: Final = 16  # Least side, pixels, that the discriminator can read.
 
 
 def _down(inputs: int, outputs: int, slope: float, stride: int = 2) -> nn.Sequential:
@@ -179,7 +178,7 @@ class Translator(nn.Module):
 
         L = mean (D(G(x)) - 1)^2 + mean over strides of PatchNCE,  D: mean (D(t) - 1)^2 + D(G(x))^2
 
-    D takes its own step before L is taken. Images (B, 3, H, W) have sides of at least 16.
+    D takes its own step before L is taken. It sees the ends of a small image (B, 3, H, W) repeated.
 
     Source: Park et al., ECCV 2020, arXiv 2007.15651.
     """
@@ -202,11 +201,7 @@ class Translator(nn.Module):
 
     def encode(self, images: Tensor) -> list[Tensor]:
         """The maps at strides 2 and 4; an image that 4 does not divide goes on as it ends."""
-        for dim in (-2, -1):
-            last = images.narrow(dim, -1, 1)
-            missing = -images.shape[dim] % _COARSEST
-            images = torch.cat([images, last.repeat_interleave(missing, dim)], dim)
-        maps = [images]
+        maps = [lengthened(images, 1, _COARSEST)]
         for layer in self.encoder:
             maps.append(layer(maps[-1]))
         return maps[1:]
@@ -219,12 +214,12 @@ class Translator(nn.Module):
         height, width = images.shape[-2:]
         change = self.decoder(maps[-1])[..., :height, :width]
         changed = torch.sigmoid(torch.logit(images, eps=1 / 510) + change)
-        judge = self.discriminator.layers
+        judge, seen = self.discriminator.layers, lengthened(changed, _JUDGED)
         with self.discriminator.learning():
-            true, false = judge(target), judge(changed.detach())
+            true, false = judge(lengthened(target, _JUDGED)), judge(seen.detach())
             (0.5 * ((true - 1).square().mean() + false.square().mean())).backward()
         self.discriminator.move(ranks)
-        adversarial = (judge(changed) - 1).square().mean()
+        adversarial = (judge(seen) - 1).square().mean()
         return changed, adversarial + self.patch_nce(self.encode(changed), maps, random)
 
     def patch_nce(

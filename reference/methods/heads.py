@@ -42,6 +42,15 @@ def pixel_rows(features: Tensor) -> Tensor:
     return features.movedim(1, -1).flatten(0, 2)
 
 
+def lengthened(maps: Tensor, least: int, multiple: int = 1) -> Tensor:
+    """Maps (B, K, h, w) whose last row and column are repeated, to sides that a layer can read."""
+    for dim in (-2, -1):
+        missing = max(least - maps.shape[dim], -maps.shape[dim] % multiple)
+        last = maps.narrow(dim, -1, 1).repeat_interleave(missing, dim)
+        maps = torch.cat([maps, last], dim) if missing else maps
+    return maps
+
+
 def classes_of(means: pc.ClassPrototypes) -> Tensor:
     """Labels (C,) of class means: the class, or 255 where it is absent."""
     classes = torch.arange(len(means.present), device=means.present.device)

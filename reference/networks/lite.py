@@ -105,8 +105,7 @@ class Lite0(WithBatchNorm):
         self.settle_batch_norm()
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        x = F.relu6(self.bn1(self.conv_stem(x)))
-        maps = []
+        x, maps = F.relu6(self.bn1(self.conv_stem(x))), []
         for number, stage in enumerate(self.blocks):
             x = stage(x)
             if number in _LEVELS:

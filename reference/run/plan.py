@@ -48,8 +48,6 @@ def plan(settings: Settings, folder: Path, *, resume: bool = False) -> str:
             run.find_newest()
         sets = PlanSets(settings.data, settings.seed, oracle=settings.stages == "oracle")
         state = State(settings, sets, ranks, run.checkpoint)
-        if settings.adapts:
-            state.require_method()
         notes = [*state.check(), *run.notes]
     millions = sum(parameter.numel() for parameter in state.network.parameters()) / 1e6
     opened = sets.opened(target=settings.adapts, validation=settings.reporting.evaluate)

@@ -17,7 +17,7 @@ from reference import methods
 from reference.data.batches import Batch, passes
 from reference.data.checking import check_sets, require_given
 from reference.data.sets import Sets
-from reference.data.settings import require
+from reference.data.settings import refusal, require
 from reference.method import Given, Method, Part, Start, Step, Supervised, see
 from reference.networks import output
 from reference.networks.output import Segmenter
@@ -87,7 +87,6 @@ class State:
         self.method: Method = Supervised()
         self.adapting = False
         self.optimiser: torch.optim.Optimizer
-        self.monitor = Monitor(sets.classes.names)
         self.iteration = 0
         self.best: float | None = None
         if held is not None:
@@ -98,8 +97,15 @@ class State:
         """Check the data before a run writes anything, and say what is odd about them."""
         settings, sets, reporting = self.settings, self.sets, self.settings.reporting
         static, of = settings.adaptation.static, settings.adapts
+        if of:
+            self._require_method()
+        stage, first = settings.adaptation, settings.stages != "adapt"
+        cuts = {"labelled": [settings.source.crops] * first + [stage.source_crops] * of}
+        cuts["target"] = [stage.target_crops]
         whole = {static.size, reporting.size}
-        notes = check_sets(sets, target=of, validation=reporting.evaluate, whole_at=whole)
+        notes = check_sets(
+            sets, target=of, validation=reporting.evaluate, whole_at=whole, cut_by=cuts
+        )
         if of and static.given is not None:
             require_given(static.given, sets.target)
         wants_days = settings.adapts and methods.entry(settings.method).uses_partners
@@ -111,14 +117,20 @@ class State:
             shown_sets(settings, sets)
         return notes
 
-    def require_method(self) -> None:
-        """Refuse what the method would refuse at its first step."""
+    def _require_method(self) -> None:
+        """Refuse what the method would refuse at its first step, which may be hours away."""
         counts = torch.ones(len(self.sets.classes), dtype=torch.float64)
         mixes, stage = self._new_method(lambda: counts).mixes_images, self.settings.adaptation
         source, target = stage.source_crops.crop, stage.target_crops.crop
-        wanted = f"{source} as of the source with method {self.settings.method}"
-        ok, hint = source == target or not mixes, "give one size, since it mixes images"
-        require("train", "adaptation.target_crops.crop", target, wanted, ok, hint)
+        if mixes and source != target:
+            wanted = f"{source} as of the source with method {self.settings.method}"
+            hint = "give one size, since it mixes images"
+            raise refusal("train", "adaptation.target_crops.crop", target, wanted, hint)
+
+    @cached_property
+    def monitor(self) -> Monitor:
+        """What watches class shares, from the end of the first step on."""
+        return Monitor(self.sets.classes.names)
 
     @cached_property
     def class_counts(self) -> Tensor:

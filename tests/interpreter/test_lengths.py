@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import protocontrast as pc
 from protocontrast.calls import ContrastCall
 from protocontrast.kernels.contrast import contrast
 from protocontrast.kernels.contrast_backward import contrast_backward
@@ -31,6 +32,25 @@ SHORT, LONG = Lengths(1, "one", -30.0), Lengths(2, "one", 30.0)
 def test_mixed_lengths(name: str, dtype: torch.dtype) -> None:
     assert_right(name, (Lengths(3, "mixed"), SHORT), dtype, "triton")
     assert_right(name, (Lengths(4, "zeros"), Lengths(5, "mixed")), dtype, "triton")
+
+
+@pytest.mark.parametrize("name", [name for name in CALLS if name not in OF_MEANS])
+@pytest.mark.parametrize("exponent", [-37.0, 37.0])
+def test_lengths_up_to_which_kernels_are_exact(name: str, exponent: float) -> None:
+    """As docs/faq.md says."""
+    drawn = Lengths(3, "one", exponent), Lengths(1, "one", 0.0)
+    assert_right(name, drawn, torch.float32, "triton")
+
+
+def test_logits_up_to_which_kernels_are_exact() -> None:
+    logits = normal(0, (1, 3, 2, 2), torch.float32)
+    logits *= 2e38 / logits.abs().max()
+    labels = torch.arange(25).reshape(1, 5, 5) % 3
+    losses = [
+        pc.upsampled_cross_entropy(logits, labels, reduction="none", backend=backend)
+        for backend in ("triton", "naive")
+    ]
+    torch.testing.assert_close(*losses, rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("name", OF_MEANS)

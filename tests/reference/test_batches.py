@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reference.data.batches import Batch, batches, over, passes
-from reference.data.cuts import Order, Window, draw_window
+from reference.data.cuts import Order, Window, draw_window, require_cut
 from reference.data.files import DataError
 from reference.data.image_set import ImageSet
 from reference.data.rare_classes import RareClassSampler, class_counts
@@ -146,6 +146,26 @@ def test_broken_images_are_named_once_and_replaced(broken: ImageSet, workers: in
     assert _same(drawn[4:], _run(broken.part(range(5)), start=4, stop=10))
 
 
+def test_strips_that_would_become_too_long_are_left_out_as_broken_ones_are(tmp_path: Path) -> None:
+    for number in range(3):
+        shape = (3, 200) if number == 1 else (8, 12)
+        save_image(tmp_path / "images" / f"{number}.png", number, shape)
+        save_values(tmp_path / "labels" / f"{number}.png", np.zeros(shape, dtype=np.uint8))
+    (tmp_path / "classes.json").write_text('[{"name": "road", "colour": [0, 0, 0], "ids": [0]}]')
+    own = DataSettings(
+        "own", "own", source=tmp_path / "images", source_labels=tmp_path / "labels",
+        classes=tmp_path / "classes.json",
+    )  # fmt: skip
+    told: list[str] = []
+    images = Sets(own).source
+    strips = replace(CROPS, short_side=(8, 400))
+    drawn = _run(images, strips, skip=told.append, stop=3)
+    assert {int(i) for batch in drawn for i in batch.indices} == {0, 2}
+    whole = passes(Sets(own).source, (400, 0), range(3), skip=told.append)
+    assert [int(batch.indices) for batch in whole] == [0, 2]
+    assert len(told) == 2 and all("1.png to have sides of at most 16384 p" in one for one in told)
+
+
 def test_too_many_broken_images_end_the_run(broken: ImageSet) -> None:
     with pytest.raises(DataError, match=r"2 images of GTA5 are broken, and data\.max_bad is 1"):
         _run(broken, max_bad=1, stop=10)
@@ -243,6 +263,19 @@ def test_windows_lie_inside_and_labels_are_cut_alike(seed: int, height: int, wid
     np.testing.assert_array_equal(image[..., 0], labels[:, ::-1])
     column = Window((height, width), 0, 0, (height, 1), True)
     assert min(column.labels(labels).strides + column.image(image).strides) > 0
+
+
+def test_a_strip_that_a_cut_may_make_too_long_is_refused_by_name() -> None:
+    crops = Crops(size=None, short_side=(64, 512), scale=(0.5, 2.0), crop=(16, 24))
+    told = "to have sides of at most 16384 pixels at a short side of 512 times 2, got 200x3, which "
+    with pytest.raises(DataError, match=rf"expected a\.png {told}becomes 68267x1024\. Hint: leave"):
+        require_cut(Path("a.png"), (3, 200), crops)
+    require_cut(Path("a.png"), (3, 40), crops)
+    require_cut(Path("a.png"), (3, 200), replace(crops, short_side=(16, 64), scale=(1.0, 2.0)))
+    # A crop that is larger makes the image longer.
+    told = "at a short side of 64, got 200x3, which becomes 34133x512"
+    with pytest.raises(DataError, match=told):
+        require_cut(Path("a.png"), (3, 200), Crops(size=None, short_side=(8, 64)))
 
 
 def test_the_short_side_keeps_the_aspect() -> None:

@@ -12,7 +12,7 @@ from reference.data.settings import Crops
 from reference.presets import Options
 from reference.run.plan import plan
 from reference.settings import Contrast, Settings
-from reference.train import main
+from reference.train import main, train
 from tests.reference.tiny_runs import EVERYTHING, SEEN, changed
 
 REFUSED: dict[str, tuple[Settings, str]] = {
@@ -73,9 +73,12 @@ def test_a_dry_run_refuses_what_the_run_refuses_and_nothing_is_written(name, tmp
         r'^BiCL: expected pairwise to be False with prototypes="bank", got True\. Hint: a bank bel',
     ),
 ])  # fmt: skip
-def test_a_dry_run_refuses_what_the_method_refuses(method, stage, sentence, tmp_path):
-    with pytest.raises(ValueError, match=sentence):
-        plan(changed(replace(EVERYTHING, method=method), adaptation=stage), tmp_path / "run")
+def test_what_the_method_refuses_is_refused_before_the_warm_up(method, stage, sentence, tmp_path):
+    settings = changed(replace(EVERYTHING, method=method), adaptation=stage)
+    for start in (plan, train):
+        with pytest.raises(ValueError, match=sentence):
+            start(settings, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_dry_run_names_every_phase_and_writes_and_draws_nothing(tmp_path, capsys):

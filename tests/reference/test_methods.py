@@ -101,6 +101,18 @@ def test_on_a_deeplab_with_odd_crops_in_bfloat16(name: str) -> None:
     assert all(p.grad is not None for p in method.trained())
 
 
+@pytest.mark.parametrize("size", [(1, 1), (2, 33), (17, 5)])
+@pytest.mark.parametrize("name", METHODS)
+def test_crops_may_be_as_small_as_a_pixel(name: str, size: tuple[int, int]) -> None:
+    network = toy()
+    method = begin(build(name, given(network)).train(), network, size=SIZE)
+    optimiser = optimiser_of(method, network)
+    for index in (0, LATE):
+        steps = [step_of(network, index, size=size, steps=8)]
+        (losses,) = advance(method, network, optimiser, steps)
+        assert all(term.isfinite() for term in losses.terms.values())
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_tensors_are_made_where_the_network_is(name: str) -> None:
     """What is made on the default device cannot be read together with the network's."""

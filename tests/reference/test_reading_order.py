@@ -1,5 +1,6 @@
 """How much of `reference/` must be read to follow a run to its first step."""
 
+import inspect
 import sys
 from pathlib import Path
 from types import FrameType
@@ -28,7 +29,8 @@ def files_entered(settings: Settings, folder: Path) -> set[str]:
     entered: set[str] = set()
 
     def watch(frame: FrameType, event: str, _: Any) -> None:
-        if event != "call":
+        # The body of a module or of a class that is imported late is no function.
+        if event != "call" or not frame.f_code.co_flags & inspect.CO_OPTIMIZED:
             return
         path = Path(frame.f_code.co_filename)
         if ROOT in path.parents:

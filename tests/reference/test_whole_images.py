@@ -13,12 +13,12 @@ from reference import export, score
 from reference.data.checking import scaling
 from reference.data.files import require_whole, whole_size
 from reference.data.sets import Sets
-from reference.data.settings import DataSettings
+from reference.data.settings import Crops, DataSettings
 from reference.pictures.strips import read_strip
 from reference.presets import PRESETS
 from reference.run.plan import plan
 from reference.settings import Reporting, Settings, StaticLabels
-from tests.reference.tiny_runs import SEEN, changed, run
+from tests.reference.tiny_runs import SEEN, SIZE, changed, run
 from tests.reference.trees import save_image, save_values
 
 WIDE, TALL = (30, 50), (40, 24)
@@ -141,8 +141,17 @@ def test_a_dry_run_refuses_it(settings: Settings, tmp_path: Path) -> None:
     path = tmp_path / "night" / "0.png"
     save_image(path, 0, (3, 3000))
     save_values(tmp_path / "night_labels" / "0.png", np.zeros((3, 3000), dtype=np.uint8))
-    with pytest.raises(ValueError, match=rf"expected {path} .*, got 3000x3, which becomes 24000x"):
+    told = rf"expected {path} .* of 24, got 3000x3, which becomes 24000x24\. Hint: leave it out\.$"
+    with pytest.raises(ValueError, match=told):
         plan(settings, tmp_path / "run")
+    # Seen whole at one size, it is only cut.
+    cut = {"target_crops": Crops(size=None, short_side=(12, 24), crop=(8, 16))}
+    squeezed = {"static": StaticLabels(size=SIZE), **cut}
+    squeezed = changed(settings, reporting={"size": SIZE}, adaptation=squeezed)
+    for start in (plan, run):
+        with pytest.raises(ValueError, match=told):
+            start(squeezed, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("size", [(0, 0), (-1, 0), (512, -1)])
@@ -151,3 +160,26 @@ def test_a_size_that_is_none_is_refused(size: tuple[int, int]) -> None:
     for kind in (Reporting, StaticLabels):
         with pytest.raises(ValueError, match=f"^{kind.__name__}: {wanted}"):
             kind(size=size)
+
+
+def test_a_size_with_too_long_a_side_is_refused() -> None:
+    for kind in (Reporting, StaticLabels):
+        told = (
+            rf"^{kind.__name__}: expected size with sides of at most 16384 pixels, got \(512, 1638"
+        )
+        with pytest.raises(ValueError, match=told):
+            kind(size=(512, 16385))
+    for wrong in (
+        {"crop": (512, 16385)},
+        {"size": (10**5, 9)},
+        {"size": None, "short_side": (1, 10**5)},
+    ):
+        with pytest.raises(
+            ValueError, match=r"^Crops: expected lengths of 1\.\.16384 pixels, got \("
+        ):
+            Crops(**wrong)
+    told = r"^Crops: expected size, scale and crop that make sides of at most 16384 pixels, got "
+    with pytest.raises(ValueError, match=f"{told}20480"):
+        Crops(scale=(0.5, 16.0))
+    with pytest.raises(ValueError, match=f"{told}51200"):
+        Crops(size=(10, 1000))

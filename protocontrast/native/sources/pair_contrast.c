@@ -126,15 +126,15 @@ static void add_terms(const struct sweep *s, const struct anchor *a, int64_t k, 
         top = larger(choose(here, load(scores + n), gone), top);
     }
     for (int i = 0; i < LANES; i++) highest = top[i] > highest ? top[i] : highest;
-    const real base = highest == -(real)INFINITY ? 0 : highest;
     for (int n = 0; n < TILE; n += LANES) {
         const struct pairs p = pairs_of(s, a, k, start, n);
         const mask here = p.negative | (s->call->all_in_denominator ? p.positive : (mask){0});
-        const vec exponent = load(scores + n) - base;
-        const vec term = exponential(choose(exponent < least, least, exponent));
+        /* 0 at the peak, also at an infinite one, from which nothing can be taken away. */
+        const vec score = load(scores + n), below = choose(score == highest, (vec){0}, score - highest);
+        const vec term = exponential(choose(below < least, least, below));
         total += choose(here, term, (vec){0});
     }
-    if (highest != *peak) *sum *= exp((double)*peak - (double)base);
+    if (highest != *peak) *sum *= exp((double)*peak - (double)highest);
     *peak = highest;
     *sum += sum_lanes(total);
 }
@@ -183,9 +183,7 @@ static void loss_span(void *context, int64_t span, void *memory) {
         }
     }
     for (int64_t i = 0; i < count; i++)
-        s->anchor[first + i].lse =
-            sum[i] == 0 ? -(real)INFINITY
-                        : (real)((peak[i] == -(real)INFINITY ? 0 : (double)peak[i]) + log(sum[i]));
+        s->anchor[first + i].lse = (real)((double)peak[i] + log(sum[i])); /* -inf of none */
     for (int64_t k = 0; k < s->sides; k++) {
         if (!s->keys[k].positives) continue;
         tiles_of(s, k, first, count, 0, &begin, &end);

@@ -83,7 +83,9 @@ static inline void normalise(struct side *s, int cosine, real scale) {
     if (s->padded) memset(s->gradient, 0, sizeof(real) * (size_t)s->width);
 }
 
-/* Divides all rows by the power of two below their largest number; squares then stay numbers. */
+#define FAR 0x1p50 /* numbers up to here are squared as they are: a far row must not hide others */
+
+/* Divides all rows by a power of two, so that their squares stay numbers; by 1 where they are. */
 static inline real bring_near(struct side **sides, int64_t count) {
     real largest = 0;
     for (int64_t k = 0; k < count; k++)
@@ -91,8 +93,9 @@ static inline real bring_near(struct side **sides, int64_t count) {
             const real size = sides[k]->matrix[i] < 0 ? -sides[k]->matrix[i] : sides[k]->matrix[i];
             if (size > largest && size <= LARGEST) largest = size;
         }
-    const real size = size_below(largest);
-    for (int64_t k = 0; k < count; k++)
+    real size = size_below(largest);
+    if (size > 1) size = size > (real)FAR ? size / (real)FAR : 1;
+    for (int64_t k = 0; k < count && size != 1; k++)
         for (int64_t i = 0; i < sides[k]->count * sides[k]->width; i++) sides[k]->matrix[i] /= size;
     return size;
 }
