@@ -91,8 +91,8 @@ def transfer_labels(
         threshold: one number, or one per class. A "confidence" lies in (0, 1], a cosine in [-1, 1];
             a number outside is refused, but for math.inf, which keeps no label, and -math.inf,
             which keeps every one. Thresholds per class are data and not looked at: a class whose
-            own is out of reach gets no label. With 19 classes at temperature 0.1 a confidence of
-            0.8 needs a cosine lead of 0.43 over tied rivals.
+            own is out of reach gets no label. With 19 classes at temperature 0.1 a confidence of 0.8
+            needs a cosine lead of 0.43 over tied rivals.
         measure: "confidence" or "similarity".
         similarity: "cosine", "dot", or "euclidean" (minus the distance).
         temperature: of the confidence, > 0; the nearest prototype does not depend on it. A number,
