@@ -63,7 +63,7 @@ def calls(draw: st.DrawFn, similarity: str, measure: str) -> dict[str, Any]:
         "features": tensors["features"],
         "prototypes": tensors["prototypes"],
         "present": tensors["present"],
-        "threshold": draw(st.sampled_from([number, -math.inf, torch.tensor(0.3), per_class])),
+        "threshold": draw(st.sampled_from([number, -3.0, torch.tensor(0.3), per_class])),
         "measure": measure,
         "similarity": similarity,
         "temperature": case.temperature,

@@ -6,7 +6,7 @@ from typing import Literal
 
 from protocontrast.checks import called, check_choice, check_flag, is_number, sentence, shown
 from protocontrast.functional.settings import BidirectionalSettings
-from protocontrast.functional.transfer import MEASURES, Measure, check_threshold
+from protocontrast.functional.transfer import MEASURES, RANGES, Measure, check_threshold
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +34,7 @@ class BiCLSettings(BidirectionalSettings):
             requirement = 'to be False with prototypes="bank"'
             raise ValueError(sentence("pairwise", requirement, "True", hint))
         kind = "cosine" if self.measure == "similarity" else self.measure
-        check_threshold(self.threshold, kind)
+        check_threshold(self.threshold, kind, RANGES[kind][0])
         weights = self.weights
         if not isinstance(weights, (tuple, list)) or not [*map(is_number, weights)] == [True, True]:
             raise ValueError(sentence("weights", "to be two numbers", shown(weights)))

@@ -67,8 +67,8 @@ def select_labels(
         probabilities: softmax over the classes, of at least float32 if classes are to differ near
             1.
         threshold: one number, or one per class, such as `ClassThresholds.thresholds()`; in [0, 1]
-            for "confidence", any for "log_odds". math.inf keeps nothing, -math.inf everything;
-            another number outside is refused. Thresholds per class are data and not looked at.
+            for "confidence", any for "log_odds". Infinity keeps nothing. Another number that
+            no pixel can reach is refused; thresholds per class are data and not looked at.
         measure: "confidence", or "log_odds", which still tells pixels apart whose probability
             rounds to 1.
         image_share: in [0, 1]; this share of each image's pixels, rounded down, is kept whatever

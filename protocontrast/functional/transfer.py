@@ -37,11 +37,14 @@ ROUNDING = 0.01
 """By how much a threshold made of 16-bit numbers may lie beyond the range of its measure."""
 
 
-def check_threshold(threshold: float, kind: str) -> None:
-    """ValueError unless a number in the range of a measure of this kind, or infinite."""
+def check_threshold(threshold: float, kind: str, lowest: float = -math.inf) -> None:
+    """ValueError unless a number that a measure of this kind may reach, or infinite.
+
+    A number below the measure's range keeps every label; below `lowest` it is refused, too.
+    """
     check_number("threshold", threshold)
     low, high = RANGES.get(kind, (-math.inf, math.inf))
-    if abs(threshold) != math.inf and not low - ROUNDING <= threshold <= high + ROUNDING:
+    if abs(threshold) != math.inf and not lowest <= threshold <= high + ROUNDING:
         within = f"<= {high:g}" if math.isinf(low) else f"in [{low:g}, {high:g}]"
         hint = "math.inf keeps no label, -math.inf every one."
         name = "a confidence" if kind == "confidence" else f"a {kind} similarity"
@@ -52,7 +55,7 @@ def check_threshold(threshold: float, kind: str) -> None:
 def read_threshold(
     pixels: Pixels, threshold: float | Tensor, num_classes: int, kind: str
 ) -> float | Tensor:
-    """A number in the range of a measure of this kind, or infinite, or one per class (C,)."""
+    """A number that a measure of this kind may reach, or one per class (C,)."""
     if isinstance(threshold, Tensor):
         threshold = threshold.expand(num_classes) if threshold.dim() == 0 else threshold
         check_per_class(pixels, "threshold", threshold, num_classes)
@@ -89,9 +92,9 @@ def transfer_labels(
         present: which classes have a prototype. None: all, but under "cosine" all-zero rows are
             absent.
         threshold: one number, or one per class. A "confidence" lies in (0, 1], a cosine in [-1, 1];
-            a number outside is refused, but for math.inf, which keeps no label, and -math.inf,
-            which keeps every one. Thresholds per class are data and not looked at: a class whose
-            own is out of reach gets no label. With 19 classes at temperature 0.1 a confidence of 0.8
+            a number that no pixel can reach is refused, but for math.inf, which keeps no label.
+            Thresholds per class are data and not looked at: a class whose own is out of reach gets
+            no label. With 19 classes at temperature 0.1 a confidence of 0.8
             needs a cosine lead of 0.43 over tied rivals.
         measure: "confidence" or "similarity".
         similarity: "cosine", "dot", or "euclidean" (minus the distance).
