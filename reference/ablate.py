@@ -110,7 +110,8 @@ class Options:
         usual = MAIN_ROWS if self.target == DUSK else usual
         if self.methods:
             usual = self.rows_of(self.methods)
-        return tuple(row for row in LABELS if row in {SOURCE, *(self.rows or usual)})
+        wanted = {SOURCE, *(self.rows or usual)}
+        return tuple(row for row in LABELS if row in wanted)
 
     def rows_of(self, methods: tuple[str, ...]) -> tuple[str, ...]:
         """Rows of related methods and those beside them on this target."""
@@ -169,7 +170,8 @@ def stored_records(options: Options) -> dict[Run, dict[str, Any]]:
 def train_missing(options: Options) -> list[str]:
     """Train what is asked for and not complete, and tell each score; return why rows failed."""
     options.check()
-    stored, wanted = stored_records(options), runs_of(options, options.wanted_rows, options.seeds)
+    stored = stored_records(options)
+    wanted = runs_of(options, options.wanted_rows, options.seeds)
     missing = [run for run in wanted if run not in stored]
     if reused := len(wanted) - len(missing):
         print(f"{reused} of {len(wanted)} rows are stored with these settings: reused.")
@@ -231,7 +233,8 @@ def main() -> None:
     """Read the command line and run; a wrong input ends with one sentence."""
     for gone in {*_GONE} & {*sys.argv}:
         sys.exit(f"ablate: expected an option of this version, got {gone}. Hint: {_GONE[gone]}.")
-    options, stopped = read(Options, "ablate"), "Stopped; the same command goes on."
+    options = read(Options, "ablate")
+    stopped = "Stopped; the same command goes on."
     if problems := answer(lambda: train_missing(options), stopped):
         sys.exit(f"{len(problems)} rows failed; the documents are left as they are.")
     print(answer(lambda: store_tables(options), stopped))

@@ -46,7 +46,8 @@ class BiCL(Method):
                 self.projected = Projector(given.dim, "crc", given.seed)
 
     def forward(self, step: Step) -> Losses:
-        stage, source = self.stage, step.see(step.source.images, "source")
+        stage = self.stage
+        source = step.see(step.source.images, "source")
         terms = {"source_cross_entropy": step.source_loss(source.logits)}
         late = step.round_index >= stage.entropy_from_round
         if stage.source_entropy_weight and late:

@@ -110,7 +110,8 @@ def run_demo(options: Options) -> dict[str, Any]:
     """Draw, train, score and write; results.json last: where it is, the demo is complete."""
     from reference import report
 
-    began, runs = time.perf_counter(), prepare(options)
+    began = time.perf_counter()
+    runs = prepare(options)
     missing = [run for run in runs if record_of(run) is None]
     for run, problem in train_all(missing, options.jobs):
         record = record_of(run)

@@ -177,7 +177,8 @@ class Step:
 
     def random(self) -> torch.Generator:
         """Random numbers of this part, on the CPU, whatever ran before."""
-        return torch.Generator().manual_seed(int(self.numpy_random(_WHOLE_STEP).integers(2**62)))
+        drawn = int(self.numpy_random(_WHOLE_STEP).integers(2**62))
+        return torch.Generator().manual_seed(drawn)
 
 
 def see(
@@ -304,7 +305,8 @@ def label_counts(
     source = torch.stack([weight(part.source.labels, class_weights[0]) for part in parts])
     given = [part.target and part.target.labels for part in parts]
     static = torch.stack([weight(labels, class_weights[1]) for labels in given])
-    total = ranks.total(torch.stack([source, static]).sum(dim=1)) / (ranks.world * len(parts))
+    own = torch.stack([source, static]).sum(dim=1)
+    total = ranks.total(own) / (ranks.world * len(parts))
     # Without a label anywhere the sum above it is 0, whatever it is divided by.
     of_source, of_static = torch.where(total > 0, total, 1.0)
     return of_source, of_static

@@ -134,7 +134,8 @@ def prepare(options: Options) -> list[str]:
 
 
 def main() -> None:
-    options, stopped = read(Options, "prepare"), "Stopped; the same command goes on from here."
+    options = read(Options, "prepare")
+    stopped = "Stopped; the same command goes on from here."
     print(*answer(lambda: prepare(options), stopped), sep="\n")
     print(f"Give --data.root {options.out} in place of the original.")
 

@@ -60,7 +60,8 @@ def open_images(options: Options, release: Release) -> tuple[ImageSet, ClassList
     data = from_plain(DataSettings, release.card.get("data", {}))
     data = replace(data, source_set=release.card.get("source") or data.source_set)
     if options.root is not None:
-        root, said = options.root, {"val_split": options.split, "val_labels": options.labels}
+        root = options.root
+        said = {"val_split": options.split, "val_labels": options.labels}
         said |= {"classes": options.classes, "target_set": options.set}
         named: dict[str, Any] = {name: value for name, value in said.items() if value}
         data = replace(data, target=root, val_images=root, sequence="", **named)
@@ -93,7 +94,8 @@ def run_score(options: Options) -> tables.ClassTable:
     protocol = replace(protocol, classes=classes)
     header = protocol.describe(len(images), align_corners=release.network.align_corners)
     then, name = header if previous is None else previous.header, "an evaluation before"
-    require("score", name, repr(then), f"measured as this one, {header!r}", then == header)
+    wanted = f"measured as this one, {header!r}"
+    require("score", name, repr(then), wanted, then == header)
     found = evaluate(release.network, images, protocol, progress=True)
     method = "" if release.method is None else f" as {release.method['name']} uses it"
     name = f"{release.card.get('which', 'network')}: {in_words(release.trained)}{method}"

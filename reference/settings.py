@@ -360,7 +360,8 @@ def phases(settings: Settings) -> tuple[Phase, ...]:
     if warmup:
         name = "oracle" if settings.stages == "oracle" else "source"
         optimiser = settings.source.optimiser
-        listed.append(Phase(name, 0, warmup, 0, warmup, 0, warmup * optimiser.horizon, optimiser))
+        length = warmup * optimiser.horizon
+        listed.append(Phase(name, 0, warmup, 0, warmup, 0, length, optimiser))
     if settings.stages in ("source-only", "oracle"):
         return tuple(listed)
     stage = settings.adaptation

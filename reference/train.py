@@ -121,7 +121,8 @@ class Loop:
         shared = losses_of if isinstance(losses_of, DistributedDataParallel) else None
         for number, part in enumerate(batch):
             seed_dropout(self.settings.seed, state.iteration, number, ranks.rank)
-            step, last = state.step_of(phase, part, number, counts), number == len(batch) - 1
+            step = state.step_of(phase, part, number, counts)
+            last = number == len(batch) - 1
             # Ranks average their gradients after the last part only.
             with contextlib.nullcontext() if shared is None or last else shared.no_sync():
                 losses = losses_of(step)
@@ -261,7 +262,8 @@ def main(options: Options) -> None:
         if told and is_first_process():
             print(told)
 
-    answer(work, f"Stopped; go on with --resume auto --folder {options.folder}.", is_news=is_news)
+    stopped = f"Stopped; go on with --resume auto --folder {options.folder}."
+    answer(work, stopped, is_news=is_news)
 
 
 if OPTIONS is not None:

@@ -85,7 +85,8 @@ def check_set(
     count = len(images)
     decode = frozenset(spread_indices(count, count if decoded is None else decoded))
     numbers = sorted(decode.union(spread_indices(count, count if heads is None else heads)))
-    work, title = partial(_look, images, numbers, decode), f"Checking {images.name}"
+    work = partial(_look, images, numbers, decode)
+    title = f"Checking {images.name}"
     answers = over(work, len(numbers), title, workers=workers, progress=progress)
     looks: dict[int, _Look] = dict(zip(numbers, answers, strict=True))
     faults = {number: one.fault for number, one in looks.items() if one.fault is not None}

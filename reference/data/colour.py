@@ -23,7 +23,8 @@ def change_colours(image: Tensor, settings: Colours, rng: np.random.Generator) -
     turn = settings.hue * rng.uniform(-1.0, 1.0)
     gamma = 2.0 ** (settings.gamma * rng.standard_normal())
     gains = 1.0 + settings.channels * rng.standard_normal(3)
-    sigma, noise = rng.uniform(*settings.blur_sigma), settings.noise * rng.random()
+    sigma = rng.uniform(*settings.blur_sigma)
+    noise = settings.noise * rng.random()
     if jittered:
         if settings.gamma:
             image = image**gamma

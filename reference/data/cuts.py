@@ -69,7 +69,8 @@ class Order:
 
     def in_turn(self, iteration: int, slot: int, further: int = 0) -> Key:
         """Return the key of a slot in an epoch's order, or of so many images further on."""
-        epoch, place = divmod(iteration * self.batch_size * self.world + slot + further, self.count)
+        number = iteration * self.batch_size * self.world + slot + further
+        epoch, place = divmod(number, self.count)
         permutation = _permutation(self.seed, self.stream, epoch, self.count)
         return Key(iteration, slot, int(permutation[place]))
 
@@ -94,7 +95,8 @@ class Window:
 
     def image(self, pixels: ByteArray) -> ByteArray:
         """Cut an image, uint8 (H, W, 3) of any size, to uint8 (*crop, 3)."""
-        whole, rows = resize_image(pixels, self.size), slice(self.top, self.top + self.crop[0])
+        whole = resize_image(pixels, self.size)
+        rows = slice(self.top, self.top + self.crop[0])
         return self._mirrored(whole[rows, self.left : self.left + self.crop[1]])
 
     def labels(self, labels: ByteArray) -> ByteArray:

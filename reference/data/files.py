@@ -197,7 +197,8 @@ def _red_of_sixteen_bits(path: Path) -> npt.NDArray[Any]:
 def _by_colour(path: Path, pixels: ByteArray, reading: Reading) -> ByteArray:
     colours = reading.colours
     red, green, blue = (pixels[..., channel].astype(np.int32) for channel in range(3))
-    packed, known = red << 16 | green << 8 | blue, np.array(sorted(colours), dtype=np.int32)
+    packed = red << 16 | green << 8 | blue
+    known = np.array(sorted(colours), dtype=np.int32)
     places = np.minimum(np.searchsorted(known, packed), len(known) - 1)
     strange = packed[known[places] != packed]
     if len(strange):

@@ -225,7 +225,8 @@ def open_set(
         unpack = "" if layout is OWN else "unpack all archives of labels: "
         raise refuse(missing[0], "to have labels", got, unpack + layout.download)
     partners = find_files(root, layout.partner, word, labels=False) if layout.partner else {}
-    names, samples = {part.partition("}")[0] for part in pattern.split("{")[1:]} - {"split"}, []
+    names = {part.partition("}")[0] for part in pattern.split("{")[1:]} - {"split"}
+    samples = []
     for key, path in images.items():
         parts = dict(zip(sorted(names), key, strict=True))
         stem = parts.get("stem") or parts["path"].replace("/", "_")

@@ -96,7 +96,9 @@ def _both(truth: str) -> tuple[Labels, Labels]:
 
 
 _CITY_LABELS: Final = _both(_TRUTH)[::-1]
-_GTA5_LABELS: Final = (Labels("labels/{stem}", GTA5_IDS), Labels("labels/labels/{stem}", GTA5_IDS))
+_GTA5_LABELS: Final = (
+    Labels("labels/{stem}", GTA5_IDS), Labels("labels/labels/{stem}", GTA5_IDS)
+)  # fmt: skip
 # Labels with the same ids in 8 bits are made by other repositories.
 _SYNTHIA_LABELS: Final = tuple(
     Labels(f"{level}{folder}/{{stem}}", SYNTHIA_IDS, "deep" if folder == "GT/LABELS" else "ids")

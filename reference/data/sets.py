@@ -89,7 +89,8 @@ class Sets:
     @cached_property
     def _scenes(self) -> Path:
         """Where the drawn scenes lie, whose folder need not be named."""
-        data, both = self.settings, self._target in _DRAWN
+        data = self.settings
+        both = self._target in _DRAWN
         folder = (data.root if both else data.source) or data.drawn.folder(self._seed)
         with self._one_first():
             self._draw(folder, data.drawn if both else data.drawn.source_alone())

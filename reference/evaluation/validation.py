@@ -46,7 +46,8 @@ def expected_percent(settings: Settings, iteration: int) -> float | None:
         and settings.stages in ("full", "source-only")
         and iteration <= settings.source.iterations
     )
-    return EXPECTED.get(settings.data.source_set, {}).get(iteration) if as_published else None
+    limits = EXPECTED.get(settings.data.source_set, {})
+    return limits.get(iteration) if as_published else None
 
 
 def due(settings: Settings, iteration: int) -> bool:

@@ -67,7 +67,8 @@ def train_all(runs: Sequence[Run], jobs: int) -> Iterator[tuple[Run, str | None]
     failed is left out.
     """
     # First what others wait for, then the longest; the control is the shortest.
-    waiting = sorted(runs, key=lambda run: {SOURCE: 0, ORACLE: 1, CONTROL: 3}.get(run.row, 2))
+    order = {SOURCE: 0, ORACLE: 1, CONTROL: 3}
+    waiting = sorted(runs, key=lambda run: order.get(run.row, 2))
     context = multiprocessing.get_context("spawn")
     # Large maps are kept between steps; glibc otherwise gives each back, a page fault per page.
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**29))

@@ -158,8 +158,10 @@ def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 def main_table(summary: Summary) -> str:
     """Lay out mean IoU: every row, every seed, gain over the control, alarms, seconds."""
-    rows, seeds = _by_row(summary), sorted({record["seed"] for record in summary["rows"]})
-    resampled, lines = any(record.get("resampled") for record in summary["rows"]), []
+    rows = _by_row(summary)
+    seeds = sorted({record["seed"] for record in summary["rows"]})
+    resampled = any(record.get("resampled") for record in summary["rows"])
+    lines = []
     for name, (scores, gains) in results_of(summary).items():
         row, records = rows[name], rows[name].values()
         label = f"**{LABELS[name]}**" if name == "bicl" else LABELS[name]
@@ -214,7 +216,8 @@ def pair_table(summary: Summary) -> str:
 def class_table(summary: Summary) -> str:
     """Lay out IoU per class, the mean over seeds, for the rows of `CLASS_CAPTIONS`."""
     rows = _by_row(summary)
-    names, lines = [name for name in CLASS_CAPTIONS if name in rows], []
+    names = [name for name in CLASS_CAPTIONS if name in rows]
+    lines = []
     for label in dict.fromkeys(name for record in summary["rows"] for name in record["iou"]):
         ious = [[r["iou"][label] for r in rows[n].values() if label in r["iou"]] for n in names]
         if any(ious):

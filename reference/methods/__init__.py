@@ -65,7 +65,8 @@ def build(name: str, given: "Given") -> "Method":
     chosen = entry(name)
     # The control reads nothing but labels.
     arguments = () if name == "control" else (given,)
-    return chosen.kind()(*arguments, **chosen.options).to(next(given.network.parameters()).device)
+    method = chosen.kind()(*arguments, **chosen.options)
+    return method.to(next(given.network.parameters()).device)
 
 
 def at_test(name: str, state: Mapping[str, Any], network: "Segmenter") -> "Segmenter":

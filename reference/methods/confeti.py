@@ -115,7 +115,8 @@ class ActivationPrototypes(nn.Module):
     def similarity(self, source: Tensor, styled: Tensor) -> Tensor:
         """Mean (M(u_styled) P^T - u_source P^T)^2; projection and the source's side are held."""
         projected = F.conv2d(styled, self.project.weight.detach())
-        apart, table = self.match(projected) - self.project(source).detach(), self.bank.prototypes
+        apart = self.match(projected) - self.project(source).detach()
+        table = self.bank.prototypes
         return pc.prototype_logits(apart, table, similarity="dot", temperature=1.0).square().mean()
 
     def follow(self) -> None:
@@ -138,7 +139,8 @@ class ActivationPrototypes(nn.Module):
 
 def strongest(scores: Tensor, labels: Tensor) -> Tensor:
     """Scores (B, C, h, w) of cells' own class, but 32 of each, largest then first, 0: (B, h, w)."""
-    same = labels.flatten() == torch.arange(scores.shape[1], device=labels.device)[:, None]
+    classes = torch.arange(scores.shape[1], device=labels.device)
+    same = labels.flatten() == classes[:, None]
     own = scores.gather(1, labels.masked_fill(labels >= scores.shape[1], 0)[:, None])[:, 0]
     rows = torch.where(same, own.flatten(), -1)
     first = rows.sort(dim=1, descending=True, stable=True).indices[:, :STRONGEST]

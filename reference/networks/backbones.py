@@ -110,7 +110,8 @@ class _Bottleneck(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.downsample: nn.Module | None = None
         if stride != 1 or inputs != outputs:
-            self.downsample = nn.Sequential(_one(inputs, outputs, stride), nn.BatchNorm2d(outputs))
+            shorter = _one(inputs, outputs, stride)
+            self.downsample = nn.Sequential(shorter, nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)

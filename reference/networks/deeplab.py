@@ -139,7 +139,8 @@ class DeepLab(Segmenter):
         check_choices("DeepLab", options)
         backbone = _backbone(options)
         width, dim = backbone.channels, options.projection_dim
-        head, sizes = _head(options, width), {"backbone": width, "projection": dim}
+        head = _head(options, width)
+        sizes = {"backbone": width, "projection": dim}
         super().__init__(
             feature_dim=sizes.get(options.features, head.feature_dim), stride=backbone.stride,
             num_classes=options.num_classes, align_corners=options.align_corners,

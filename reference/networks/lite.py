@@ -105,7 +105,8 @@ class Lite0(WithBatchNorm):
         self.settle_batch_norm()
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        x, maps = F.relu6(self.bn1(self.conv_stem(x))), []
+        x = F.relu6(self.bn1(self.conv_stem(x)))
+        maps = []
         for number, stage in enumerate(self.blocks):
             x = stage(x)
             if number in _LEVELS:

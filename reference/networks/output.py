@@ -69,7 +69,8 @@ class ColourNormalisation(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute ``(scale * colour - mean) / std``."""
-        return (torch.where(self.bgr, images.flip(1), images) * self.scale - self.mean) / self.std
+        ordered = torch.where(self.bgr, images.flip(1), images)
+        return (ordered * self.scale - self.mean) / self.std
 
     def kind(self) -> str:
         """Return the name of what the buffers hold now, or "custom" where no kind fits."""

@@ -35,7 +35,9 @@ FAMILIES: Final[Mapping[str, Mapping[str, Any]]] = {
 _NESTS: Final = (
     "state_dict", "model_state_dict", "model_state", "model", "network", "student", "teacher",
 )  # fmt: skip
-_PREFIXES: Final = ("module.", "_orig_mod.", "backbone.", "Scale.", "encoder.", "model.", "body.")
+_PREFIXES: Final = (
+    "module.", "_orig_mod.", "backbone.", "Scale.", "encoder.", "model.", "body.",
+)  # fmt: skip
 _COUNTER: Final = "num_batches_tracked"
 _OLD_HEAD: Final = re.compile(r"(layer[56])\.conv2d_list\.(\d)\.(weight|bias)")
 _TARGET_STEM: Final = re.compile(r"target_(conv1|bn1|layer1)\.")

@@ -58,7 +58,8 @@ def images(comparison: Comparison) -> list[dict[str, Any]]:
     for strips in drawn.strips[: None if single else _MOST_IMAGES]:
         last = strips[-1]
         still = [name for name in ("image", "ground truth") if name in last.pictures]
-        panels, times = [_panel(name, name, [last]) for name in still], [last]
+        panels = [_panel(name, name, [last]) for name in still]
+        times = [last]
         if single:
             warm = [strip for strip in strips if strip.phase == "source"]
             if warm and last.phase != "source":
@@ -184,7 +185,8 @@ def class_shares(run: RecordedRun) -> list[dict[str, Any]]:
     """Per class its share of the predictions on the target over time."""
     rows, known = [], {name.replace(" ", "_"): name for name in run.classes}
     for column in run.columns(SHARE):
-        points, name = run.column(SHARE + column, 100), known.get(column, column.replace("_", " "))
+        points = run.column(SHARE + column, 100)
+        name = known.get(column, column.replace("_", " "))
         colour = hexadecimal(run.classes.get(name, UNLABELLED))
         ends = {"first": points[0][1], "last": points[-1][1]}
         rows.append({"name": name, "colour": colour, "chart": sparkline(points), **ends})
@@ -195,7 +197,8 @@ def feature_space(run: RecordedRun) -> dict[str, Any] | None:
     """Where the prototypes of both domains lie at the first and the last moment of a run."""
     if not run.moments:
         return None
-    iterations, moments = zip(*run.moments[:: max(len(run.moments) - 1, 1)], strict=True)
+    ends = run.moments[:: max(len(run.moments) - 1, 1)]
+    iterations, moments = zip(*ends, strict=True)
     titles = [f"After iteration {iteration}" for iteration in iterations]
     pairs = [(name, hexadecimal(colour)) for name, colour in run.classes.items()]
     pairs = pairs or [(str(label), "var(--blue)") for label in range(len(moments[0].source))]

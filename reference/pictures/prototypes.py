@@ -103,7 +103,8 @@ def alignment(moment: Prototypes) -> Alignment | None:
     if len(shared) < 2:
         return None
     cosines = moment.cosines()[shared][:, shared]
-    own, other = cosines.diag(), cosines.clone().fill_diagonal_(-2).max(dim=1).values
+    own = cosines.diag()
+    other = cosines.clone().fill_diagonal_(-2).max(dim=1).values
     return Alignment(float(own.mean()), float(other.mean()), int((own > other).sum()), len(shared))
 
 
@@ -127,7 +128,8 @@ def _spots(moments: Sequence[Prototypes]) -> tuple[list[_Spots], float]:
     _, lengths, axes = np.linalg.svd(centred, full_matrices=False)
     axes = axes[:2]
     # A component has no sign of its own; this one does not turn the picture from run to run.
-    axes = axes * np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)])[:, None]
+    largest = np.abs(axes).argmax(axis=1)
+    axes = axes * np.sign(axes[np.arange(len(axes)), largest])[:, None]
     flat = np.zeros((len(rows), 2))
     flat[:, : len(axes)] = (np.stack([*rows.values()]) - middle) @ axes.T
     extent = np.ptp(flat, axis=0)
@@ -176,7 +178,8 @@ def place_names(spots: Mapping[str, Sequence[Points]]) -> dict[str, Name]:
     for name in sorted(spots, key=lambda name: -crowd[name]):
         wide = 0.62 * _TEXT * len(name)
         x, y = map(float, spots[name][0])
-        others, barred = [point for other, point in points if other != name], crossed.copy()
+        others = [point for other, point in points if other != name]
+        barred = crossed.copy()
         for point in others:
             # A leader that ran through another point would seem to begin there.
             if np.abs(point - spots[name][0]).max() > 8:
@@ -211,7 +214,8 @@ def _drawing(title: str, spots: _Spots, classes: Sequence[tuple[str, str]]) -> M
             own[name] = seen
     names = []
     for name, ((left, top, right, bottom), leader) in place_names(own).items():
-        end, anchor = (left, "start") if left + right > 2 * own[name][0][0] else (right, "end")
+        begins = left + right > 2 * own[name][0][0]
+        end, anchor = (left, "start") if begins else (right, "end")
         names.append((name, end, (top + bottom) / 2 + 5.5, anchor, leader))
     return drawn("plane", title=title, side=_SIDE, classes=shown, names=names)
 

@@ -121,7 +121,8 @@ class RecordedRun:
     @property
     def boundaries(self) -> list[int]:
         """The last iteration of every phase but the last."""
-        return list({row["phase"]: int(row["iteration"]) for row in self.rows}.values())[:-1]
+        ends = {row["phase"]: int(row["iteration"]) for row in self.rows}
+        return list(ends.values())[:-1]
 
     def column(self, name: str, scale: float = 1.0) -> Series:
         """Return the points (iteration, value * scale) of a column."""
@@ -172,7 +173,8 @@ def read_run(run: Path) -> RecordedRun:
     require("report", "the folder", got, "of a run of reference.train", is_run(run), hint)
     held = read_stored(run / kept.LAST) if (run / kept.LAST).is_file() else {}
     plain = read_json("report", run / kept.SETTINGS, held.get("settings"))
-    ok = isinstance(plain, Mapping) and {"stages", "method", "source", "adaptation"} <= {*plain}
+    needed = {"stages", "method", "source", "adaptation"}
+    ok = isinstance(plain, Mapping) and needed <= {*plain}
     got = "none with stages, source and adaptation"
     hint = "runs of an older version need that version's report"
     require("report", "the settings", got, f"of a run in {run}", ok, hint)

@@ -83,7 +83,8 @@ class StripFile:
 def strip_png(strip: StripFile) -> bytes:
     """Draw a strip with titles and legend as a PNG file."""
     height, width = next(iter(strip.pictures.values())).shape[:2]
-    font, across = ImageFont.load_default(_TEXT), len(strip.pictures) * (width + _GAP) - _GAP
+    font = ImageFont.load_default(_TEXT)
+    across = len(strip.pictures) * (width + _GAP) - _GAP
     across = max(across, int(font.getlength(strip.title)) + 1)
     # Names of classes stand in as many lines as they need.
     names, left, down = [], 0, 0
@@ -119,7 +120,8 @@ def read_strip(path: Path) -> StripFile:
     """Take a strip apart again."""
     try:
         with Image.open(path) as image:
-            words, pixels = json.loads(image.info[_KEY]), np.asarray(image.convert("RGB"))
+            words = json.loads(image.info[_KEY])
+            pixels = np.asarray(image.convert("RGB"))
         pictures = {
             name: pixels[top:bottom, left:right]
             for name, (left, top, right, bottom) in words.pop("boxes").items()

@@ -57,7 +57,8 @@ def _number(value: float) -> str:
 
 def drawn(kind: str, **values: Any) -> Markup:
     """Fill a macro of charts.jinja."""
-    return Markup(getattr(TEMPLATES.get_template("charts.jinja").module, kind)(**values))
+    module = TEMPLATES.get_template("charts.jinja").module
+    return Markup(getattr(module, kind)(**values))
 
 
 def line_chart(
@@ -103,6 +104,7 @@ def sparkline(points: Series) -> Markup:
     """Draw a line without axes, from 0 to its largest value."""
     spots = thinned(points, 60)
     first, last = spots[0][0], spots[-1][0]
-    high, scale = max(y for _, y in spots) or 1.0, 76 / ((last - first) or 1)
+    high = max(y for _, y in spots) or 1.0
+    scale = 76 / ((last - first) or 1)
     line = [(2 + (x - first) * scale, 22 - 20 * y / high) for x, y in spots]
     return drawn("sparkline", line=line)

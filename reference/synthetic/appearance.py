@@ -99,7 +99,8 @@ def _smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], cell: int) -
 
 def _joints(camera: Camera, z: Floats, columns: int, tile: float) -> Mask:
     """Return where the joints between paving slabs run, on the ground plane."""
-    depth, across = z[:, None], np.arange(columns, dtype=np.float32) - camera.centre
+    depth = z[:, None]
+    across = np.arange(columns, dtype=np.float32) - camera.centre
     x = across[None, :] * (depth / camera.focal) - camera.curve * depth * depth + camera.lateral
     return (np.mod(x, tile) < 0.12 * tile) | (np.mod(depth, tile) < 0.14 * tile)
 

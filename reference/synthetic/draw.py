@@ -43,13 +43,15 @@ def scenes(root: Path, drawn: Drawn) -> Iterator[Scene]:
     Each training image of a night has an image by day, unlabelled, after it.
     """
     for index in range(drawn.source_train):
-        files = (root / "gta5" / kind / f"{index + 1:05d}.png" for kind in ("images", "labels"))
+        name = f"{index + 1:05d}.png"
+        files = (root / "gta5" / kind / name for kind in ("images", "labels"))
         yield Scene("source", "train", index, *files)
     for split in get_args(Split):
         for index in range(getattr(drawn, f"target_{split}")):
             stem = f"{_CITY}_{index:06d}_000000"
             image = f"leftImg8bit/{split}/{_CITY}/{stem}_leftImg8bit.png"
-            labels, city = f"gtFine/{split}/{_CITY}/{stem}_gtFine_labelIds.png", root / "cityscapes"
+            labels = f"gtFine/{split}/{_CITY}/{stem}_gtFine_labelIds.png"
+            city = root / "cityscapes"
             yield Scene("target", split, index, city / image, city / labels)
             if drawn.night and split == "train":
                 yield Scene("target", split, index, root / "day" / image, None)

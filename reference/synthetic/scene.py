@@ -121,7 +121,8 @@ def draw_scene(
         ((96, 192, 3), (96, 192))
     """
     key = [seed, DOMAINS.index(domain), SPLITS.index(split), index]
-    rng, look = np.random.default_rng(key), look_of(domain, shift, night)
+    rng = np.random.default_rng(key)
+    look = look_of(domain, shift, night)
     height, width = (SUPERSAMPLE * side for side in size)
     setting = look.setting
     camera = Camera(

@@ -59,7 +59,8 @@ def paint_ground(painter: Painter, street: Street) -> None:
         _strip(painter, side * street.kerb, edge, painter.colour("paving", 7), SIDEWALK)
     _strip(painter, -street.kerb, street.kerb, painter.colour("asphalt", 7), ROAD)
     for side in (-1, 1):
-        inner, kerb = side * street.kerb, painter.colour("kerb", 5)
+        inner = side * street.kerb
+        kerb = painter.colour("kerb", 5)
         _strip(painter, inner, inner + side * 0.28, kerb, SIDEWALK.of(Material.SMOOTH))
         if painter.chance(0.5):
             x = inner - side * 0.5
@@ -79,7 +80,8 @@ VEGETATION: Final = Stamp(8, Material.FOLIAGE)
 
 
 def _paint_puffs(painter: Painter, x: float, y: float, z: float, radius: float, count: int) -> None:
-    stamp, variant = VEGETATION.at(z), painter.variant("foliage")
+    stamp = VEGETATION.at(z)
+    variant = painter.variant("foliage")
     offsets = painter.rng.normal(0.0, 0.45, (count, 2)).clip(-1, 1).tolist()
     for i, (dx, dy) in enumerate(offsets):
         # Later puffs lie in front; those above the middle catch the light.
@@ -97,7 +99,8 @@ def paint_bush(painter: Painter, x: float, z: float, size: float, puffs: int) ->
 def paint_tree(painter: Painter, x: float, z: float, height: float) -> None:
     """Paint a tree `height` metres tall; its trunk counts as vegetation."""
     width, bark = 0.035 * height, VEGETATION.of(Material.SMOOTH).at(z)
-    painter.upright((x - width, x + width), (0, 0.6 * height), z, painter.colour("trunk", 6), bark)
+    trunk = painter.colour("trunk", 6)
+    painter.upright((x - width, x + width), (0, 0.6 * height), z, trunk, bark)
     _paint_puffs(painter, x, 0.68 * height, z, 0.34 * height, 16)
 
 

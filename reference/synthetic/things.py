@@ -54,7 +54,8 @@ def paint_traffic_sign(painter: Painter, x: float, z: float) -> None:
     y = painter.between(2.4, 3.2)
     _paint_pole(painter, x, z, y + 0.4, 0.26)
     stamp, face = TRAFFIC_SIGN.at(z), painter.colour("sign face", 5)
-    size, kind = painter.between(0.5, 0.75), int(painter.rng.integers(4))
+    size = painter.between(0.5, 0.75)
+    kind = int(painter.rng.integers(4))
     # Red, red, blue and yellow.
     colour = painter.colour("sign", 6, max(kind - 1, 0))
     if kind == 0:
@@ -84,8 +85,10 @@ def paint_person(painter: Painter, x: float, z: float) -> None:
     """Paint a person who stands or walks at (x, z), facing the camera or turned away."""
     tall = painter.between(1.65, 2.0)
     stamp, skin = PERSON.at(z), painter.variant("skin")
-    trousers, variant = painter.colour("trousers", 6), painter.variant("shirt")
-    shirt, sleeve = painter.colour("shirt", 6, variant), painter.colour("shirt", 6, variant, 0.8)
+    trousers = painter.colour("trousers", 6)
+    variant = painter.variant("shirt")
+    shirt = painter.colour("shirt", 6, variant)
+    sleeve = painter.colour("shirt", 6, variant, 0.8)
     stride = painter.between(0.04, 0.26)
     hip, neck = 0.48 * tall, 0.84 * tall
     for leg in (-1, 1):
@@ -194,7 +197,8 @@ def paint_truck(painter: Painter, x: float, z: float, oncoming: bool) -> None:
     body = _stand(painter, x, z, 1.25, painter.between(6.5, 9.0), oncoming)
     stamp, tall = TRUCK.at(z), painter.between(3.1, 3.7)
     variant, cab_variant = painter.variant("truck"), painter.variant("truck cab")
-    box, cab = painter.colour("truck", 6, variant), painter.colour("truck cab", 6, cab_variant)
+    box = painter.colour("truck", 6, variant)
+    cab = painter.colour("truck cab", 6, cab_variant)
     under = painter.colour("tyre", 4, factor=1.6)
     flank, across, back = body.flank, body.across, z + body.length
     cab_span = (z, z + 2.0) if oncoming else (back - 2.0, back)
@@ -236,7 +240,8 @@ def paint_bus(painter: Painter, x: float, z: float, oncoming: bool) -> None:
     painter.along(flank, (0.35, tall), (z, back), scaled(paint, 0.82), stamp)
     painter.along(flank, band, (z, back), scaled(stripe, 0.85), stamp)
     for i in range(7):
-        painter.along(flank, windows, (z + (i + 0.1) * step, z + (i + 0.9) * step), glass, pane)
+        span = (z + (i + 0.1) * step, z + (i + 0.9) * step)
+        painter.along(flank, windows, span, glass, pane)
     painter.upright(across, (0.35, tall), z, paint, stamp)
     painter.upright(across, band, z, stripe, stamp)
     for side in (-1, 1):

@@ -72,5 +72,5 @@ def test_few_files_are_entered_before_the_first_step(chosen, tmp_path):
 
 def test_the_house_stays_small_and_the_loop_and_the_method_short() -> None:
     lines = {path: len(path.read_text().splitlines()) for path in ROOT.rglob("*.py")}
-    assert len(lines) <= 82 and sum(lines.values()) <= 14_300
+    assert len(lines) <= 82 and sum(lines.values()) <= 14_400
     assert lines[ROOT / "train.py"] <= LOOP and lines[ROOT / "bicl.py"] <= METHOD
