@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import partial
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -259,6 +260,15 @@ def test_every_row_of_the_table_is_used() -> None:
         if row is not None
     }
     assert used == {id(row.config) for row in configs.ROWS}
+
+
+@pytest.mark.parametrize("family", configs.FAMILIES[1:])
+def test_many_channels_without_aligned_runs_are_walked_in_blocks(family: str) -> None:
+    """Where every element has its own address, a tile of all of them has no registers."""
+    slopes = partial(configs.configuration, "class_sums_backward", family, 2)
+    assert slopes(256, 19).block_d == 256
+    assert slopes(256, 19, keeps=False) == slopes(512, 19)
+    assert slopes(128, 19, keeps=False) == slopes(128, 19)
 
 
 def test_a_missing_row_is_an_error() -> None:

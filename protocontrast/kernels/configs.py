@@ -121,8 +121,8 @@ ROWS: tuple[Row, ...] = (
     Row(("sm90",), LEFT[1:], (2,), ANY, 32, Config(64, 128, 8, 2, 1)),
     Row(("sm90",), LEFT[:1], (4,), ANY, 32, Config(64, 64, 4, 2, 0, "bf16x6")),
     Row(("sm90",), LEFT[1:], (4,), ANY, 32, Config(64, 128, 8, 2, 1, "bf16x6")),
-    Row(("sm100",), BOTH, (2,), ANY, 32, Config(64, 64, 8, 1)),
-    Row(NVIDIA, ("logits_backward",), (2,), ANY, 32, Config(64, 64, 8, 1)),
+    Row(NVIDIA, BOTH[1:], (2,), ANY, 32, Config(64, 32, 4, 2)),
+    Row(("sm100",), BOTH[:1], (2,), ANY, 32, Config(64, 64, 8, 1)),
     Row(GPUS, BACKWARD, (2,), ANY, 32, Config(64, 64, 4, 2)),
     # Lengths over several blocks of channels are a loop of their own, with stages of its own.
     Row(("sm90",), SUMS, (2,), 256, 32, Config(128, 256, 8, 3)),
@@ -130,9 +130,12 @@ ROWS: tuple[Row, ...] = (
     Row(("sm90",), SUMS[1:], (2,), ANY, 32, Config(128, 128, 8, 3)),
     Row(("sm90",), SUMS, (2,), ANY, 32, Config(128, 256, 8, 3)),
     Row(("sm80", "sm86"), SUMS, (2,), 128, 32, Config(64, 128, 8, 2)),
+    Row(("sm80",), SUMS[:1], (2,), ANY, 32, Config(64, 64, 4, 3)),
     Row(GPUS, SUMS, (2,), ANY, 32, Config(64, 64, 8, 2)),
     # Classes are looked up, and do not matter.
-    Row(GPUS, SLOPES, (2,), 256, ANY, Config(16, 256, 2, 1)),
+    Row(GPUS, SLOPES, (2,), 128, ANY, Config(16, 128, 2, 1)),
+    # Without aligned runs a tile of so many has no registers for its elements' addresses.
+    Row(GPUS, SLOPES, (2,), 256, ANY, Config(16, 256, 2, 1, 1)),
     Row(GPUS, SLOPES, (2,), ANY, ANY, Config(128, 64, 4, 1)),
     Row(("sm100",), SLOPES, (4,), ANY, ANY, Config(64, 32, 4, 1)),
     Row(GPUS, SLOPES, (4,), ANY, ANY, Config(64, 64, 4, 1)),
@@ -187,6 +190,8 @@ ROWS: tuple[Row, ...] = (
     Row(("sm90", "sm100"), SUMS, (2,), ANY, 128, Config(16, 32, 8, 2)),
     Row(("sm100",), SUMS, (4,), ANY, 128, Config(32, 32, 8, 2)),
     Row(("sm90",), BOTH[:1], (2,), ANY, 128, Config(32, 32, 8, 1)),
+    Row(("sm86",), BOTH[:1], (4,), ANY, 64, Config(32, 32, 8, 2)),
+    Row(("sm86",), BOTH[:1], (4,), ANY, 128, Config(32, 16, 8, 2)),
     Row(GPUS, KERNELS, (2, 4), ANY, 128, Config(32, 32, 8, 2)),
     # Both halves of 160 prototypes, and two tiles.
     Row(("sm90",), FORWARD[:1], (2,), 256, 160, Config(64, 64, 4, 3, 1)),

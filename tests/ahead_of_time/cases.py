@@ -214,4 +214,18 @@ LEAVING = tuple(
     )
 )
 """Contrasts that leave logits, and what only their way back has."""
-SLOW = tuple(dict.fromkeys([*FAST, *ODD, *LEAVING, *_selection()]))
+TOO_FEW = 304
+"""Channels of which the logits of 19 classes are an eighth, in 16 bits, and so are not left; of
+those that no program keeps a tile of, the most."""
+NOT_LEAVING = tuple(
+    Case("sm90", kernel, dtype, "highest", TOO_FEW, 19, layout, soft, similarity)
+    for kernel in ("contrast_kept", *(k for k in TABLE if k.startswith("contrast_backward")))
+    for dtype, layout, soft, similarity in (
+        ("bf16", "nchw", False, "cosine"),
+        ("bf16", "channels_last", True, "cosine"),
+        ("fp16", "nchw", True, "dot"),
+    )
+)
+"""Contrasts of aligned runs that leave none though no program keeps a tile of all their channels:
+the gradients read the features twice."""
+SLOW = tuple(dict.fromkeys([*FAST, *ODD, *LEAVING, *NOT_LEAVING, *_selection()]))

@@ -26,8 +26,9 @@ from torch import Tensor
 
 from protocontrast.kernels.launch import Launch, leaves
 from tests.ahead_of_time.calls import launches_of
-from tests.ahead_of_time.cases import DTYPES, Case
-from tests.ahead_of_time.machine_code import MEMORY, Instruction, read
+from tests.ahead_of_time.cases import DTYPES, TOO_FEW, Case
+from tests.ahead_of_time.clocks import pipes
+from tests.ahead_of_time.machine_code import Instruction, read
 from tests.ahead_of_time.resources import TOOLS, compiled
 from tests.ahead_of_time.walk import walk
 
@@ -46,14 +47,6 @@ NEEDED = 40 * 1024
 """Bytes that a multiprocessor must have asked for at any time to keep memory busy."""
 PARAMETERS = 0x210
 """Where a kernel's parameters begin in the constant bank of sm_90."""
-
-FLOAT = {"FADD", "FMUL", "FFMA", "MOV", "HADD2", "HMUL2", "HFMA2", "CS2R"}
-SPECIAL = {"MUFU", "I2F", "F2I", "F2F", "FRND", "POPC", "FLO", "BREV", "I2I"}
-CONTROL = {
-    *("BAR", "DEPBAR", "LDGDEPBAR", "WARPGROUP", "MEMBAR", "FENCE", "WARPSYNC", "NOP", "ERRBAR"),
-    *("BSSY", "BSYNC", "BRA", "BREAK", "EXIT", "CALL", "RET", "LDC", "S2R", "S2UR", "R2UR"),
-    *("HGMMA", "HMMA", "SHFL", "IMAD", "REDUX", *MEMORY),
-}
 
 
 class Size(NamedTuple):
@@ -100,8 +93,16 @@ ASKED |= {"target_pass": 60, "target_pass_soft": 60}
 SIZES = (Size(8, 32768, 256), Size(8, 32768, 720), Size(2, 32768, 2048))
 MANY = Size(2, 25600, 256)
 """The map at which 150 classes are looked at."""
+UNLEFT = Size(8, 32768, TOO_FEW)
+"""That of a contrast which leaves no logits, and of which no program keeps a tile."""
+WITHOUT_LOGITS = tuple(k for k in KERNELS if k == "contrast_kept" or "contrast_backward" in k)
 
 Key = tuple[Case, Size]
+
+
+def _usual(kernel: str, dtype: str, precision: str, channels: int) -> Case:
+    """The case of a cell of the document's tables."""
+    return Case("sm90", kernel, dtype, precision, channels, 19, "nchw", False, "cosine")
 
 
 def _every() -> list[Key]:
@@ -115,8 +116,9 @@ def _every() -> list[Key]:
         case = Case("sm90", kernel, dtype, "highest", 256, 150, "nchw", False, "cosine")
         found.append((case, MANY))
     for kernel in KERNELS:
-        case = Case("sm90", kernel, "fp32", "high", 256, 19, "nchw", False, "cosine")
-        found.append((case, SIZES[0]))
+        found.append((_usual(kernel, "fp32", "high", 256), SIZES[0]))
+    for kernel in WITHOUT_LOGITS:
+        found.append((_usual(kernel, "bf16", "highest", TOO_FEW), UNLEFT))
     return found
 
 
@@ -173,47 +175,6 @@ def traffic(launches: list[Launch], size: Size, left: bool = False) -> int:
             held = [n for n, stride in zip(each.shape, each.stride(), strict=True) if stride]
             total += math.prod(held) * each.element_size() if held else 0
     return total // (size.images * size.pixels)
-
-
-def pipes(each: Instruction, idle: bool) -> Counter[str]:
-    """What one execution by a warp occupies: clocks of a multiprocessor, and bytes of cache."""
-    found: Counter[str] = Counter(instructions=1.0, issue=0.25)
-    name, lanes = each.name, 4.0 * each.bits  # bits of one lane are 4 times as many bytes of 32
-    if name in ("HGMMA", "HMMA"):
-        _multiply(each, found)
-    elif name == "IMAD":
-        found["fma"] = 0.5
-    elif name in FLOAT:
-        found["fma"] = 0.25
-    elif name in SPECIAL:
-        found["mufu"] = 2.0
-    elif name in ("SHFL", "REDUX"):
-        found["lsu"] = 1.0
-    elif name in MEMORY:
-        if not idle:
-            found["lsu"] = max(1.0, lanes / 128)
-            if name in ("LDGSTS", "STG"):
-                found["asked"] = lanes
-            elif name == "LDG":
-                found["loaded"] = lanes
-    elif not name.startswith("U") and name not in CONTROL:
-        found["alu"] = 0.5
-    return found
-
-
-def _multiply(each: Instruction, found: Counter[str]) -> None:
-    """The tensor cores' clocks, and what a warp's share of a group's operands takes to read."""
-    half = "TF32" not in each.flags
-    macs = 2048 if half else 1024
-    shape = re.search(r"(\d+)x(\d+)x(\d+)", ".".join(each.flags))
-    if shape is None:
-        rows, columns, inner = 16, 8, 16 if "16816" in each.flags else 8
-        found["tensor"] = rows * columns * inner / (0.6 * macs)
-        return
-    rows, columns, inner = map(int, shape.groups())
-    found["tensor"] = rows * columns * inner / 4 / macs
-    left = 0 if any(o.startswith("R") for o in each.operands[1:2]) else rows
-    found["lsu"] = (left + columns) * inner * (2 if half else 4) / 4 / 128
 
 
 def executed(code: list[Instruction], launch: Launch) -> Counter[str]:
@@ -350,8 +311,14 @@ def store(rows: dict[Key, Figures]) -> None:
                 writer.writerow([*own, *size, *rows[case, size]])
 
 
+def _told(found: Figures, asked: int) -> str:
+    """A cell: percent of an H200's bound, an H100's in brackets; what misses names its pipe."""
+    told = f"{found.h200_percent:.0f} ({found.h100_percent:.0f})"
+    return f"{found.binds} {told}" if round(found.h200_percent) < asked else told
+
+
 def goals(rows: dict[Key, Figures]) -> str:
-    """The table of what is asked and predicted, an H100 in brackets; what misses names its pipe."""
+    """The tables of what is asked and predicted."""
     lines = ["| kernel | asked | D = 256 | D = 720 | asked | D = 2048 | D = 256, float32 |"]
     lines.append("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for kernel, most in ASKED.items():
@@ -360,15 +327,13 @@ def goals(rows: dict[Key, Figures]) -> str:
             (*((size, "bf16", "highest") for size in SIZES), (SIZES[0], "fp32", "high"))
         ):
             asked = most if number < 2 else 60
-            usual = "nchw", False, "cosine"
-            found = rows[Case("sm90", kernel, dtype, precision, size.channels, 19, *usual), size]
-            told = f"{found.h200_percent:.0f} ({found.h100_percent:.0f})"
-            missed = round(found.h200_percent) < asked
-            cells += [
-                *([] if number % 2 else [str(asked)]),
-                f"{found.binds} {told}" if missed else told,
-            ]
+            found = rows[_usual(kernel, dtype, precision, size.channels), size]
+            cells += [*([] if number % 2 else [str(asked)]), _told(found, asked)]
         lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", f"| logits not left | asked | D = {TOO_FEW} |", "| --- | ---: | ---: |"]
+    for kernel in WITHOUT_LOGITS:
+        found = rows[_usual(kernel, "bf16", "highest", TOO_FEW), UNLEFT]
+        lines.append(f"| `{kernel}` | {ASKED[kernel]} | {_told(found, ASKED[kernel])} |")
     return "\n".join(lines)
 
 

@@ -87,7 +87,7 @@ def test_a_launch_has_the_row_of_its_case() -> None:
 def test_slow_turns_every_axis(target: str, kernel: str) -> None:
     """On sm86, compiled in fewer ways, not every number of channels gets its turn."""
     cases = [case for case in SLOW if (case.target, case.kernel) == (target, kernel)]
-    assert {case.channels for case in cases} == set(CHANNELS)
+    assert {case.channels for case in cases} >= set(CHANNELS)
     # Pairs compare labels, whatever the number of classes: one number stands for all.
     classes = CLASSES[:1] if kernel.startswith("pair_") else CLASSES[:3]
     assert {case.classes for case in cases} >= set(classes)

@@ -4,6 +4,7 @@ import pytest
 
 from tests.ahead_of_time import budget, roofline
 from tests.ahead_of_time.calls import launch_of, launches_of
+from tests.ahead_of_time.clocks import pipes
 from tests.ahead_of_time.machine_code import Instruction
 
 TABLE = roofline.table()
@@ -114,11 +115,11 @@ def test_programs_at_once_are_limited_by_each_resource() -> None:
     ],
 )
 def test_what_an_instruction_occupies(line: Instruction, pipe: str, clocks: float) -> None:
-    found = roofline.pipes(line, idle=False)
+    found = pipes(line, idle=False)
     assert found[pipe] == pytest.approx(clocks)
     assert found["issue"] == 0.25
 
 
 def test_a_copy_without_effect_asks_for_nothing() -> None:
     copy = Instruction(None, "LDGSTS", ("E", "BYPASS", "128"), ("[R1]",))
-    assert roofline.pipes(copy, idle=True) == {"instructions": 1.0, "issue": 0.25}
+    assert pipes(copy, idle=True) == {"instructions": 1.0, "issue": 0.25}
