@@ -23,6 +23,7 @@ from torch import Tensor
 from protocontrast.kernels import INTERPRETED
 from protocontrast.kernels.configs import LARGEST_TILE, Config, configuration, power_of_two
 from protocontrast.kernels.meta import Meta
+from protocontrast.kernels.starts import start
 
 ELEMENTS = {
     torch.float64: "fp64",
@@ -129,17 +130,12 @@ def run(launch: Launch, features: Tensor) -> None:
         _record.append(launch)
         return
     # Triton launches on the current device, and with another one's pointers it reads rubbish.
-    if features.is_cuda and features.get_device() != torch.cuda.current_device():
+    device = features.get_device()
+    if features.is_cuda and device != torch.cuda.current_device():
         with torch.cuda.device_of(features):
-            _start(launch)
+            start(*launch, device)
     else:
-        _start(launch)
-
-
-def _start(launch: Launch) -> None:
-    # What `kernel[grid]` would call, without the function that it makes for it each time.
-    grid = (launch.programs,)
-    launch.kernel.run(*launch.arguments, launch.meta, grid=grid, warmup=False, **launch.options)
+        start(*launch, device)
 
 
 def family(features: Tensor) -> str:

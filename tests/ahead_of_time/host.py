@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from triton.backends.compiler import GPUTarget
+from triton.compiler import CompiledKernel
 from triton.runtime import driver, jit
 
 import protocontrast as pc
@@ -39,6 +40,10 @@ class Nothing:
     """In place of a compiled kernel."""
 
     function, packed_metadata, started = 0, b"", 0
+    __getitem__ = CompiledKernel.__getitem__
+
+    def _init_handles(self) -> None:
+        pass
 
     def launch_metadata(self, *arguments: Any) -> None:
         return None

@@ -94,7 +94,7 @@ def test_auto_is_eager_for_cpu_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
 
     from protocontrast.kernels import launch
 
-    monkeypatch.setattr(launch, "_start", refuse)
+    monkeypatch.setattr(launch, "start", refuse)
     features, labels, prototypes = scene(torch.float32)
     assert kernels.INTERPRETED
     pc.pixel_prototype_contrast(features, labels, prototypes)
