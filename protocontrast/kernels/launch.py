@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ctypes import c_float
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -275,9 +275,12 @@ def _planned(
     return meta, options(config.num_warps, config.num_stages)
 
 
-@cache
+@lru_cache(maxsize=64)
 def halves(number: float) -> tuple[float, float]:
-    """A number as the sum of two float32 ones, since kernels take no float64 argument."""
+    """A number as the sum of two float32 ones, since kernels take no float64 argument.
+
+    The latest are remembered; a temperature that is annealed is another number at every step.
+    """
     high = c_float(number).value
     return high, number - high if math.isfinite(high) else 0.0
 
