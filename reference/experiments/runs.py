@@ -152,8 +152,9 @@ def refuse_other_settings(run: Run, caller: str, hint: str) -> None:
 def record_of(run: Run) -> dict[str, Any] | None:
     """The numbers of a run; None where it is not complete.
 
-    Share ratios of classes: of the predictions on the scored images over the source labels that
-    the row "source_only" was trained on; the truth plays no part in them.
+    All rows have the classes of the row "source_only": an oracle is trained on labels of more. Share
+    ratios of classes: of the predictions on the scored images over the source labels that that row
+    was trained on; the truth plays no part in them.
     """
     held = _complete(run.folder)
     if held is None or held.confusion is None:
@@ -163,6 +164,7 @@ def record_of(run: Run) -> dict[str, Any] | None:
     scored = {name: iou for name, iou in held.iou.items() if labelled[name] and iou is not None}
     ratios: list[float] = []
     if begun := _complete(run.folder.with_name(SOURCE)):
+        scored = {name: iou for name, iou in scored.items() if begun.iou.get(name) is not None}
         now, before = np.sum(held.confusion, axis=0), begun.held["monitor"]["source"].numpy()
         shown = before > 0
         ratios = (now[shown] / now.sum() / (before[shown] / before.sum())).tolist()
