@@ -1,6 +1,7 @@
 """`PrototypeBank`: how a batch moves it, rule by rule, and what leaves it alone."""
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from protocontrast import (
     ClassPrototypes,
@@ -262,6 +264,26 @@ def test_no_gradient_reaches_the_bank() -> None:
     bank.commit()
     assert not any(buffer.requires_grad for buffer in bank.buffers())
     assert list(bank.parameters()) == []
+
+
+@pytest.mark.parametrize("kind", [nn.Parameter, nn.Buffer, Tensor.clone])
+def test_what_stands_in_the_place_of_a_buffer_is_the_state(kind: Callable[[Tensor], Any]) -> None:
+    bank, other = PrototypeBank(3, 5), PrototypeBank(3, 5)
+    rows = kind(bank.prototypes)
+    del bank.prototypes
+    bank.prototypes = rows
+    assert bank.state.prototypes is rows
+    for one in (bank, other):
+        one.update(*batch(0))
+    assert torch.equal(bank.state.prototypes, other.prototypes)
+
+
+def test_a_parametrized_buffer_is_the_state() -> None:
+    bank = PrototypeBank(3, 5)
+    bank.update(*batch(0))
+    before = bank.prototypes.clone()
+    parametrize.register_parametrization(bank, "prototypes", nn.Tanh())
+    assert torch.equal(bank.state.prototypes, before.tanh())
 
 
 @pytest.mark.parametrize("value", [0, 1, 0.5, np.float32(0.5), np.float64(0.5), np.int64(1)])

@@ -1,7 +1,7 @@
 """Prototypes over time: `PrototypeBank` (buffers prototypes, count, present, skipped, variance)."""
 
 from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -212,7 +212,11 @@ class PrototypeBank(WideBuffers):
     def state(self) -> BankState:
         """The buffers themselves."""
         # Looked up where they are: a module searches for each attribute, which a step would feel.
-        return BankState(*map(self._buffers.__getitem__, BankState._fields))  # type: ignore[arg-type]
+        # What a user put in a buffer's place, such as a parameter, is an attribute alone.
+        held: list[Any] = []
+        for name in BankState._fields:
+            held.append(self._buffers[name] if name in self._buffers else getattr(self, name))
+        return BankState(*held)
 
     @torch.no_grad()
     def accumulate(self, stats: ClassPrototypes | ClassStatistics) -> None:

@@ -52,6 +52,8 @@ SLOT_SHARES = (10, 1)
 ENOUGH = 132
 """Programs that occupy the largest GPUs in the table, one for each of their multiprocessors."""
 
+NUMBERS = 256
+"""So many are remembered in halves; a temperature that is annealed is another one in every step."""
 
 Place = tuple[int, ...]
 """Where something is among arguments that are tuples of tuples."""
@@ -275,12 +277,9 @@ def _planned(
     return meta, options(config.num_warps, config.num_stages)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=NUMBERS)
 def halves(number: float) -> tuple[float, float]:
-    """A number as the sum of two float32 ones, since kernels take no float64 argument.
-
-    The latest are remembered; a temperature that is annealed is another number at every step.
-    """
+    """A number as the sum of two float32 ones, since kernels take no float64 argument."""
     high = c_float(number).value
     return high, number - high if math.isfinite(high) else 0.0
 

@@ -45,7 +45,11 @@ def start(
     if found is not None:
         found[grid](*arguments, meta)
         return
-    found = kernel.run(*arguments, meta, grid=grid, warmup=False, **options)
-    # The interpreter has nothing compiled; on AMD the size of a tensor counts, too.
-    if found is not None and torch.version.hip is None:
+    # Triton compiles no numbers of numpy, whose key is that of equal ones of Python.
+    kinds = {name: type(one) for name, one in meta._field_defaults.items()}
+    plain = meta._replace(**{name: kind(getattr(meta, name)) for name, kind in kinds.items()})
+    found = kernel.run(*arguments, plain, grid=grid, warmup=False, **options)
+    # The interpreter has nothing compiled, and what triton compiles aside cannot be started by a
+    # key before it is known to it; on AMD the size of a tensor counts, too.
+    if found is not None and hasattr(type(found), "__getitem__") and torch.version.hip is None:
         compiled[kind] = found

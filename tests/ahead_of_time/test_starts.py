@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 import triton
@@ -87,9 +88,10 @@ def test_a_second_start_hands_over_what_the_first_did(monkeypatch: pytest.Monkey
         assert first[:3] == second[:3] == (launch.programs, 1, 1)
         # Launch metadata are made for each start, for those who listen.
         assert first[3:6] == second[3:6] and first[7:9] == second[7:9]
-        given = *launch.arguments, launch.meta
-        assert len(first) == len(second) == 9 + len(given)
-        assert all(a is b is c for a, b, c in zip(first[9:], second[9:], given, strict=True))
+        given = launch.arguments
+        assert len(first) == len(second) == 10 + len(given)
+        assert all(a is b is c for a, b, c in zip(first[9:-1], second[9:-1], given, strict=True))
+        assert first[-1] == second[-1] == launch.meta
         launch.kernel.device_caches.pop(0)
     assert len(asked) == len(starts.compiled) == len(handed) // 2 >= 4
 
@@ -149,9 +151,10 @@ class Counted:
     """A kernel that counts what triton is asked for, and is what triton compiled, too."""
 
     asked, started = 0, 0
+    given: tuple[Any, ...] = ()
 
     def run(self, *arguments: Any, **options: Any) -> "Counted":
-        self.asked += 1
+        self.asked, self.given = self.asked + 1, arguments
         return self
 
     def __getitem__(self, grid: tuple[int, ...]) -> Any:
@@ -183,3 +186,33 @@ def test_triton_is_asked_once_for_each_kind(monkeypatch: pytest.MonkeyPatch) -> 
     for _ in range(2):
         starts.start(amd, *kinds[0])
     assert (amd.asked, amd.started) == (2, 0)
+
+
+def test_numbers_of_numpy_are_those_of_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(starts, "compiled", {})
+    kernel = Counted()
+    meta = Meta(tl.float32, C=np.int64(19), IGNORE_INDEX=np.int64(254), NORMALIZE=np.bool_(True))
+    starts.start(kernel, 1, (torch.zeros(8),), meta, {}, 0)
+    assert kernel.given[-1] == meta
+    assert {type(one).__module__ for one in kernel.given[-1][1:]} == {"builtins"}
+    plain = Meta(tl.float32, C=19, IGNORE_INDEX=254, NORMALIZE=True)
+    starts.start(kernel, 1, (torch.zeros(8),), plain, {}, 0)
+    assert (kernel.asked, kernel.started) == (1, 1)
+
+
+class Aside:
+    """A kernel that triton still compiles, in a thread of its own: it cannot be started so."""
+
+    asked = 0
+
+    def run(self, *arguments: Any, **options: Any) -> object:
+        self.asked += 1
+        return object()
+
+
+def test_what_triton_compiles_aside_is_started_by_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(starts, "compiled", {})
+    kernel = Aside()
+    for _ in range(2):
+        starts.start(kernel, 1, (torch.zeros(8),), Meta(tl.float32), {}, 0)
+    assert kernel.asked == 2
