@@ -152,8 +152,8 @@ def refuse_other_settings(run: Run, caller: str, hint: str) -> None:
 def record_of(run: Run) -> dict[str, Any] | None:
     """The numbers of a run; None where it is not complete.
 
-    All rows have the classes of the row "source_only": an oracle is trained on labels of more. Share
-    ratios of classes: of the predictions on the scored images over the source labels that that row
+    All rows have the classes of the row "source_only", of which an oracle may know more. Share
+    ratios of classes: of the predictions on the scored images over the source labels that this row
     was trained on; the truth plays no part in them.
     """
     held = _complete(run.folder)

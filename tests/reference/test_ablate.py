@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -224,6 +225,24 @@ def test_a_source_network_serves_targets_that_differ_in_nothing_it_reads(options
     capsys.readouterr()
     assert train_missing(asked) == []
     assert "before/seed0/source_only, scored on this target." in capsys.readouterr().out
+
+
+def test_an_oracle_is_scored_on_the_classes_of_the_other_rows(options, monkeypatch) -> None:
+    """Labels of the target have trucks, which no label of the source has."""
+    started = {"versions": {}, "machine": {}, "commit": "abc"}
+
+    def complete(folder: Path) -> SimpleNamespace:
+        truck = 10.0 if folder.name == ORACLE else None
+        return SimpleNamespace(
+            classes=("road", "truck", "bus"), iou={"road": 60.0, "truck": truck, "bus": 0.0},
+            confusion=[[3, 1, 0], [0, 2, 0], [0, 0, 0]], column=lambda name: [], alarms=[],
+            held={"monitor": {"source": torch.tensor([4.0, 0.0, 0.0])}}, starts=[started],
+        )  # fmt: skip
+
+    monkeypatch.setattr(runs, "_complete", complete)
+    for run in runs_of(options, (SOURCE, ORACLE), (0,)):
+        record = runs.record_of(run)
+        assert record is not None and (record["iou"], record["miou"]) == ({"road": 60.0}, 60.0)
 
 
 def test_resamples_of_images_pair_and_spread_about_the_score(tmp_path: Path) -> None:
