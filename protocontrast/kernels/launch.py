@@ -170,9 +170,18 @@ def arithmetic(features: Tensor, halved: torch.dtype | None = None) -> tuple[Any
     return _arithmetic(*_kind_of(features, halved))
 
 
-def _kind_of(features: Tensor, halved: torch.dtype | None) -> tuple[Any, ...]:
+class Kind(NamedTuple):
     """What arithmetic depends on; what triton calls a dtype would take long to look up."""
-    return features.dtype, halved, family(features), torch.get_float32_matmul_precision()
+
+    dtype: torch.dtype
+    halved: torch.dtype | None
+    family: str
+    wanted: str
+
+
+def _kind_of(features: Tensor, halved: torch.dtype | None) -> Kind:
+    wanted = torch.get_float32_matmul_precision()
+    return Kind(features.dtype, halved, family(features), wanted)
 
 
 @cache
@@ -203,7 +212,7 @@ def sizes(
 
 
 @cache
-def _sizes(kind: tuple[Any, ...], channels: int, classes: int, **constants: Any) -> Meta:
+def _sizes(kind: Kind, channels: int, classes: int, **constants: Any) -> Meta:
     row = -(-channels // 16) * 16
     meta = Meta(*_arithmetic(*kind), C=classes, D=channels, ROW=row, BLOCK_C=power_of_two(classes))
     return meta._replace(**constants)
@@ -254,8 +263,8 @@ def plan(
     are added.
     """
     width, channels, kind = features.element_size(), features.shape[1], _kind_of(features, halved)
-    keeps = keeps and (kind[2] == "interpreter" or is_aligned(features))
-    config = configuration(row, kind[2], width, channels, classes, keeps)
+    keeps = keeps and (kind.family == "interpreter" or is_aligned(features))
+    config = configuration(row, kind.family, width, channels, classes, keeps)
     if config.programs and crowded:
         config = config._replace(num_stages=config.num_stages - 1)
     return _planned(kind, channels, classes, width, config, **constants)
@@ -263,7 +272,7 @@ def plan(
 
 @cache
 def _planned(
-    kind: tuple[Any, ...], channels: int, classes: int, width: int, config: Config, **constants: Any
+    kind: Kind, channels: int, classes: int, width: int, config: Config, **constants: Any
 ) -> tuple[Meta, dict[str, Any]]:
     meta = _sizes(kind, channels, classes)
     exactly = config.exact == "thirds" or meta.PRECISION == "ieee"
