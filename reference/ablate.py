@@ -27,16 +27,14 @@ from reference.experiments.rows import (
     BESIDE_METHODS,
     BESIDE_ON_PRESETS,
     LABELS,
-    MAIN_ROWS,
     METHOD,
     ORACLE,
-    PRESET_ROWS,
     SOURCE,
-    TOY_ROWS,
     method_rows,
+    usual_rows,
 )
 from reference.experiments.runs import Run, record_of, rows_of
-from reference.experiments.targets import DUSK, NIGHT, TOY
+from reference.experiments.targets import NIGHT, TOY
 from reference.presets import PRESETS
 from reference.run.files import write_atomically
 from reference.settings import Settings
@@ -55,7 +53,7 @@ class Options:
 
     # of the drawn images, the weights and the batches; one experiment each
     seeds: tuple[int, ...] = (0, 1, 2)
-    # names of rows; by default all that make sense for the toy and presets, else the main ones
+    # names of rows; by default the main ones of the target's table
     rows: tuple[str, ...] = ()
     # toy, night, or a preset of reference.train
     target: str = TOY
@@ -80,6 +78,9 @@ class Options:
         require("ablate", "different seeds,", self.seeds, "at least one", differ)
         hint, ok = "give the folder of its sets with --root", self.target in (NIGHT, *PRESETS)
         require("ablate", "target", self.target, "toy, night or a preset", ok, hint)
+        drawn = not self.rendered or PRESETS[self.target][1].data.source_set == TOY
+        wanted = f"a folder with target {self.target}"
+        require("ablate", "root", self.root, wanted, drawn or self.root is not None, hint)
         got, ok = f"{self.method[:1]} with them", not (self.method and self.rows)
         require("ablate", "no rows", got, "beside method", ok, "give --method alone")
         steps = 1 if self.steps is None else self.steps
@@ -106,10 +107,7 @@ class Options:
     @property
     def wanted_rows(self) -> tuple[str, ...]:
         """The rows that are asked for, in the order of tables, with the source stage they need."""
-        usual = PRESET_ROWS if self.rendered else TOY_ROWS
-        usual = MAIN_ROWS if self.target == DUSK else usual
-        if self.methods:
-            usual = self.rows_of(self.methods)
+        usual = self.rows_of(self.methods) if self.methods else usual_rows(self.target)
         wanted = {SOURCE, *(self.rows or usual)}
         return tuple(row for row in LABELS if row in wanted)
 

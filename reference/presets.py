@@ -116,6 +116,7 @@ _AS_CAMVID: Final = (
 
 # Half of the log prior is what the class weights below leave to the head.
 _BALANCED: Final = replace(_BATCH, balance="class", prior=0.5)
+_ALIKE: Final = "classes alike: balance class, prior 0.5, no entropy."
 
 
 def _carla(target: str, contrast: Contrast = _BATCH, entropy_weight: float = 0.03) -> Settings:
@@ -161,9 +162,9 @@ PRESETS: Final[Mapping[str, tuple[str, Settings]]] = {
         SYNTHIA_RELEASED,
     ),
     "carla-to-camvid": ("Rendered streets to photographs, minutes on a laptop.", _carla("camvid")),
-    "carla-to-kitti": ("The same with a target for which nothing was chosen.", _carla("kitti")),
-    "carla-to-camvid-balanced": ("The same, classes alike.", _carla("camvid", _BALANCED, 0.0)),
-    "carla-to-kitti-balanced": ("The same, classes alike.", _carla("kitti", _BALANCED, 0.0)),
+    "carla-to-kitti": ("To KITTI, for which nothing was chosen.", _carla("kitti")),
+    "carla-to-camvid-balanced": (f"To CamVid, {_ALIKE}", _carla("camvid", _BALANCED, 0.0)),
+    "carla-to-kitti-balanced": (f"To KITTI, {_ALIKE}", _carla("kitti", _BALANCED, 0.0)),
     "day-to-dusk": ("One set of photographs: drives by day to a drive at dusk.", DUSK),
     "own": ("Your own two folders of images and one of labels (docs/data.md).", OWN),
 }

@@ -163,7 +163,8 @@ class Contrast:
         ok = low <= self.threshold <= 1
         require("Contrast", "threshold", self.threshold, f"within {low}..1", ok)
         ok = not self.prior or self.measure == "confidence"
-        require("Contrast", "prior", self.prior, f"0 with measure {self.measure}", ok)
+        hint = "the log of a share belongs to a softmax; take measure confidence"
+        require("Contrast", "prior", self.prior, f"0 with measure {self.measure}", ok, hint)
 
     @property
     def conditional(self) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from reference.data.settings import Colours, require
+from reference.experiments.targets import DUSK, NIGHT, TOY
 from reference.methods import METHODS
 from reference.settings import Contrast, Settings
 
@@ -196,7 +197,8 @@ TOY_ROWS: Final = tuple(
 )
 # Presets whose BiCL already has prototypes of the batch and static labels from the start.
 PRESET_ROWS: Final = (
-    *(SOURCE, CONTROL, "bicl", *VARIANTS, ORACLE),
+    *(SOURCE, CONTROL, "bicl", "balanced", "balanced_prior_no_entropy"),
+    *("balanced_static_no_entropy", "no_contrast_no_entropy", ORACLE),
     *(f"without_{name}" for name in INGREDIENTS if name not in ("bank", "delay")),
 )
 # Beside methods: what they start from, what they are held against, and the recipe's own settings.
@@ -206,6 +208,11 @@ BESIDE_ON_PRESETS: Final = (
 )
 # Rows that start from random weights and not from another row.
 STARTS: Final = (UNAUGMENTED, SOURCE, ORACLE)
+
+
+def usual_rows(target: str) -> tuple[str, ...]:
+    """What is trained for a target unless rows are named: toy, night or a preset."""
+    return {TOY: TOY_ROWS, NIGHT: TOY_ROWS, DUSK: MAIN_ROWS}.get(target, PRESET_ROWS)
 
 
 def _changed(stage: Any, changes: Changes) -> Any:

@@ -23,6 +23,7 @@ from reference.experiments.rows import (
     PAIRS,
     SOURCE,
     UNAUGMENTED,
+    usual_rows,
 )
 from reference.run.files import read_json, write_atomically
 
@@ -239,13 +240,20 @@ def _counts(summary: Summary) -> str:
     )
 
 
+def _command(summary: Summary) -> str:
+    """The command, and the rows that it trains only when they are named."""
+    rows = dict.fromkeys(record["row"] for record in summary["rows"])
+    more = " ".join(row for row in rows if row not in usual_rows(summary["target"]))
+    return f"`{summary['command']}`" + (f", and the same with `--rows {more}`" if more else "")
+
+
 def render(summary: Summary | None) -> str:
     """Compose the generated part of one target, None where nothing was stored."""
     if summary is None:
         return _NOTHING
     resampled = any(record.get("resampled") for record in summary["rows"])
     parts = [
-        f"Command: `{summary['command']}`. Target: {summary['target']}; {_counts(summary)}.\n"
+        f"Command: {_command(summary)}. Target: {summary['target']}; {_counts(summary)}.\n"
         f"Versions: {_listed(summary['versions'])}.\nMachine: {_listed(summary['machines'])}.",
         "Mean IoU in percent over the classes that occur in the test labels. *rmax* and *rmin* are "
         "the largest and smallest share of a class among the predictions on the target over its "
@@ -297,7 +305,9 @@ def render_methods(targets: Mapping[str, Summary]) -> str:
         return _NOTHING
     parts = []
     for name, summary in targets.items():
-        machines = "; or ".join(str(m["processor"]) for m in summary["machines"])
+        machines = "; or ".join(
+            f"{m['processor']}, backend {m.get('backend', 'eager')}" for m in summary["machines"]
+        )
         parts.append(
             f"{name}: `{summary['command']}`; {_counts(summary)}; torch "
             f"{summary['versions'][0]['torch']}, {machines}, one thread per run."

@@ -80,6 +80,21 @@ def test_the_main_table_holds_mean_spread_seeds_and_paired_gain() -> None:
     assert line[:6] == ["60.0", "", "60.0", "", "+10.0", "+10.0"]
 
 
+def test_a_table_names_the_rows_that_its_command_trains_only_by_name() -> None:
+    scores = {row: (50.0, 52.0) for row in ("source_only_continued", "bicl")}
+    assert "`python -m reference.ablate`. Target" in tables.render(summary(**scores))
+    more = tables.render(summary(**scores, balanced=(61.0, 63.0), balanced_bank=(60.0, 62.0)))
+    told = "`python -m reference.ablate`, and the same with `--rows balanced balanced_bank`. Target"
+    assert told in more
+
+
+@pytest.mark.parametrize("section", ["carla-to-camvid", "carla-to-kitti", "day-to-dusk"])
+def test_a_table_holds_what_its_command_trains(section: str) -> None:
+    stored = tables.load_summary(tables.DOCS, section)
+    assert stored is not None
+    assert {*tables.usual_rows(section)} <= {record["row"] for record in stored["rows"]}
+
+
 def test_ingredients_are_judged_by_every_seed() -> None:
     lines = lines_of(tables.ingredient_table(SUMMARY))
     assert lines["BiCL without entropy"] == ["+1.5", "+2.0 +1.0", "worse than BiCL in every seed"]
