@@ -13,7 +13,7 @@ from protocontrast.bank.domain_bias import BiasState, Warmup
 from protocontrast.bank.moments import Moments
 from protocontrast.bank.prototype_bank import BankState, Normalize
 from protocontrast.bicl.labels import GridLabels, at_grid
-from protocontrast.bicl.settings import BiCLSettings
+from protocontrast.bicl.settings import BiCLSettings, Held
 from protocontrast.bicl.silence import Silence
 from protocontrast.bicl.whole_step import whole_step
 from protocontrast.calls import ClassSumsCall, ContrastCall, Domain, TargetPassCall
@@ -140,6 +140,12 @@ class BiCL(Configured, WholeLoads):
 
     Settings = BiCLSettings
     settings: BiCLSettings
+    fixed = ("num_classes", "dim")
+    momentum = Held[float]("momentum", "source_bank", "target_bank")
+    normalize = Held[Normalize]("normalize", "source_bank", "target_bank")
+    process_group = Held["dist.ProcessGroup | None"]("process_group", "source_bank", "target_bank")
+    bias_momentum = Held[float]("momentum", "domain_bias")
+    bias_warmup = Held[Warmup]("warmup", "domain_bias")
 
     def __init__(
         self,
@@ -180,7 +186,6 @@ class BiCL(Configured, WholeLoads):
         self.domain_bias = DomainBias(num_classes, dim, momentum=bias_momentum, warmup=bias_warmup)
         self.silence = Silence()
         self.check()
-        self.weights = float(weights[0]), float(weights[1])
 
     @called("BiCL")
     def forward(
