@@ -115,9 +115,10 @@ class BiCL(Configured, WholeLoads):
         empty banks in eval the loss is 0. `update=False` and `eval()` change no state. Loss,
         coverage and class_share are local to the rank; banks and bias are global. A refused call
         changes no state. Where no target pixel has had a label in the first 20 updates, one
-        UserWarning says what helps. With balance="class" and "bank" prototypes, a step that updates
-        counts the pixels of a class on all ranks: the mean of their losses is then the loss of all
-        their images. "batch" prototypes are the rank's own, and so are their counts.
+        UserWarning says what helps; a later fall to 0 shows in `coverage` alone. With
+        balance="class" and "bank" prototypes, a step that updates counts the pixels of a class on
+        all ranks: the mean of their losses is then the loss of all their images. "batch" prototypes
+        are the rank's own, and so are their counts.
 
     Raises:
         ValueError: an unknown setting, a threshold that nothing reaches, an `ignore_index` that is
