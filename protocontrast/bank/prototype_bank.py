@@ -22,6 +22,7 @@ from protocontrast.checks import (
     called,
     check_choice,
     check_count,
+    check_device,
     check_flag,
     check_share,
     sentence,
@@ -32,6 +33,7 @@ from protocontrast.functional import (
     class_prototypes,
     class_statistics,
 )
+from protocontrast.functional.maps import check_dim
 from protocontrast.functional.precision import smallest, widest, widest_dtype
 
 RULES = ("ema", "cumulative", "replace")
@@ -294,7 +296,7 @@ class PrototypeBank(WideBuffers):
         self, features: Tensor, labels: Tensor, pixel_weight: Tensor | None, ignore_index: int
     ) -> ClassPrototypes | ClassStatistics:
         take = class_prototypes if self.variance is None else class_statistics
-        return take(
+        stats = take(
             features,
             labels,
             self.num_classes,
@@ -302,6 +304,13 @@ class PrototypeBank(WideBuffers):
             normalize=self.normalize == "features",
             ignore_index=ignore_index,
         )
+        self._check_fit(features)
+        return stats
+
+    @called("PrototypeBank")
+    def _check_fit(self, features: Tensor) -> None:
+        check_dim("features", features, self.dim)
+        check_device("features", features, self.prototypes, "the bank")
 
     def _read(self, stats: ClassPrototypes | ClassStatistics) -> Moments:
         return read_statistics(stats, self.prototypes, self.variance is not None)
