@@ -95,6 +95,26 @@ def test_a_bank_of_variances_keeps_them_and_a_replaced_number_is_a_float() -> No
     assert (bank.normalize, bank.momentum) == (False, 0.5)
 
 
+def test_what_a_caller_updates_is_not_frozen_by_eval() -> None:
+    features, labels = torch.ones(3, 4), torch.arange(3)
+    bank, queue = pc.PrototypeBank(3, 4).eval(), pc.ClassQueue(3, 2, 4).eval()
+    bank.update(features, labels)
+    queue.push(features, labels)
+    bicl = pc.BiCL(3, 4).eval()
+    bicl(features[None, :, :, None].movedim(2, 1), labels[None, :, None], torch.ones(1, 4, 1, 1))
+    assert bank.present.all()
+    assert queue.read().valid.any()
+    assert not bicl.source_bank.present.any()
+
+
+def test_an_annealed_temperature_is_a_setting_and_a_learnt_one_is_state() -> None:
+    for module in (pc.BiCL, pc.BidirectionalContrastLoss):
+        place = PLACES[module.__name__]
+        assert "temperature" not in module(*place, temperature=torch.tensor(0.2)).state_dict()
+        learnt = nn.Parameter(torch.tensor(0.2))
+        assert "temperature" in module(*place, temperature=learnt).state_dict()
+
+
 def test_what_torch_refuses_changes_no_setting() -> None:
     loss = pc.PairContrastLoss(temperature=nn.Parameter(torch.tensor(0.5)))
     with pytest.raises(TypeError, match="cannot assign"):

@@ -46,7 +46,8 @@ class ClassQueue(WideBuffers):
     """The `length` latest features of every class, first in first out, equal on all ranks.
 
     Features may be pixels, or class means of a batch with `torch.arange(C)` as their labels. A
-    feature that is not finite is left out and counted in `skipped`.
+    feature that is not finite is left out and counted in `skipped`. `eval()` freezes nothing: a
+    queue moves whenever `push` is called.
 
     Args:
         num_classes: C.

@@ -90,7 +90,8 @@ class PrototypeBank(WideBuffers):
 
         S_c <- (1 - a) S_c + a V_c + a (1 - a) (mean_c - p_c)^2,    a = 1 - momentum under "ema",
 
-    which under "cumulative" is the variance over everything seen.
+    which under "cumulative" is the variance over everything seen. `eval()` freezes nothing: a bank
+    moves whenever it is updated, unless a `BiCL` in eval holds it.
 
     Args:
         num_classes: C.

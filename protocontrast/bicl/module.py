@@ -77,6 +77,7 @@ class BiCL(Configured, WholeLoads):
         dim: D of the features.
         temperature: tau of contrast and confidence, > 0, a number or a tensor (). The attribute may
             be replaced between steps; compiled, a tensor is annealed without another compilation.
+            A setting as all others here: not in the state dict.
         threshold: a dynamic label needs this `measure`; in [0, 1] for a confidence, in [-1, 1] for
             a similarity. math.inf: no dynamic labels.
         measure: "confidence" or "similarity", see `transfer_labels`.
