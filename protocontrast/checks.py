@@ -53,6 +53,10 @@ class Sentence(str):
         """The same with this name, and no other, before it."""
         return Sentence(f"{function}: {self[self.index('expected ') :]}")
 
+    def naming(self, labels: str) -> "Sentence":
+        """The same of the argument that the caller gave the labels as."""
+        return Sentence(self.replace("expected labels ", f"expected {labels} ", 1))
+
 
 def sentence(argument: str, requirement: str, got: object, hint: str = "") -> Sentence:
     """The one form of every error message of this library."""
@@ -301,7 +305,8 @@ def refuse_wrong_values(function: str, labels: Tensor, num_classes: int, ignore_
         count = f"value {value} (first of {int(wrong.sum())} wrong among {labels.numel()} pixels)"
         hint = "the usual ignore values are 255 and -100; is ignore_index the one of these labels?"
         if value == num_classes:
-            hint = "is num_classes (the number of prototypes) too small by one? " + hint
+            classes = "the number of classes (num_classes, prototypes or channels of the logits)"
+            hint = f"is {classes} too small by one? {hint}"
         requirement = f"in 0..{num_classes - 1} or ignore_index = {ignore_index}"
         raise ValueError(sentence("labels", requirement, count, hint).said_by(function))
 

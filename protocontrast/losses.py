@@ -196,7 +196,8 @@ class PairContrastLoss(Configured):
         similarity: "cosine", "dot" or "euclidean".
         temperature: > 0, a number or a tensor (); an `nn.Parameter` is learnt.
         denominator: "negatives" or "all".
-        exclude_self: key i is anchor i itself, and no positive of its own.
+        exclude_self: key i is anchor i itself, and no positive of its own. It is to be asked for:
+            else anchors that are the keys, too, are each a positive of their own.
         ignore_index: label of rows without a class.
         reduction: "mean", "sum" or "none".
         backend: "auto", or an implementation by name.

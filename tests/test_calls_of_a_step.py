@@ -126,5 +126,5 @@ def test_labels_are_looked_at_again_after_a_step() -> None:
     bicl(*batch)
     batch[1][0, 0, 0] = 19
     for _ in range(2):
-        with pytest.raises(ValueError, match=r"^BiCL: expected labels in 0\.\.18 or"):
+        with pytest.raises(ValueError, match=r"^BiCL: expected source_labels in 0\.\.18 or"):
             bicl(*batch)

@@ -175,6 +175,15 @@ def test_drawn_rows_go_into_a_contrast() -> None:
     torch.testing.assert_close(*gradients)
 
 
+def test_a_small_grid_of_many_classes_gives_no_pixel_by_default() -> None:
+    labels = (torch.arange(2 * 24 * 24) % 19).reshape(2, 24, 24)
+    rows, prototypes = normal(0, (50, 5)), normal(1, (19, 5))
+    for fewest, share in ((100, 0), (20, 1)):
+        sample = sample_pixels(labels, 50, mode="per_class", num_classes=19, min_pixels=fewest)
+        assert ((sample.labels != 255).sum() > 0) == share
+        assert (pixel_prototype_contrast(rows, sample.labels, prototypes) > 0) == share
+
+
 @pytest.mark.parametrize("mode", ["random", "per_class", "hard_easy"])
 def test_compiled(mode: Any) -> None:
     labels = label_map(0, (2, 6, 5), 3)

@@ -255,9 +255,10 @@ def test_a_missing_kernel(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         assert re.fullmatch(text, what_is_said(call, {"backend": "triton"}))
 
 
+TOO_FEW = "the number of classes (num_classes, prototypes or channels of the logits)"
 WRONG_VALUES = [
     (7, 255, 2, ""),
-    (3, 255, 1, "is num_classes (the number of prototypes) too small by one? "),
+    (3, 255, 1, f"is {TOO_FEW} too small by one? "),
     (255, -100, 3, ""),
     (-100, 255, 12, ""),
     (-1, 255, 1, ""),
@@ -297,7 +298,8 @@ def test_values_of_labels(name: str, argument: str) -> None:
                 continue
             wrong = torch.zeros_like(labels[argument], dtype=dtype)
             wrong.view(-1)[-times:] = value
-            text = pattern(name, f"expected labels in 0..2 or ignore_index = {ignore_index}")
+            spoken = argument if name == "BiCL.forward" else "labels"
+            text = pattern(name, f"expected {spoken} in 0..2 or ignore_index = {ignore_index}")
             text += re.escape(f", got value {value} (first of {times} wrong among {wrong.numel()} ")
             text += re.escape(f"pixels). Hint: {hint}the usual ignore values are 255 and -100; ")
             text += re.escape("is ignore_index the one of these labels?")
@@ -313,7 +315,7 @@ def test_validation_reads_labels_first(side: str, settings: dict[str, Any]) -> N
     call = CALLS["BiCL.forward"]
     call = Call(pc.BiCL(3, 4, validate=True, **settings), call.arguments)
     labels = torch.where(call.arguments[side] == 1, 7, call.arguments[side])
-    text = "ValueError: BiCL: expected labels in 0..2 or ignore_index = 255, got value 7"
+    text = f"ValueError: BiCL: expected {side} in 0..2 or ignore_index = 255, got value 7"
     assert what_is_said(call, {side: labels}).startswith(text)
 
 

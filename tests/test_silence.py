@@ -46,6 +46,16 @@ def test_a_silent_start_is_said_once(settings: dict[str, Any]) -> None:
     assert steps(bicl, 2 * PATIENCE) == []
 
 
+def test_it_points_at_the_line_of_the_call() -> None:
+    bicl = unsure()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(PATIENCE):
+            bicl(SOURCE, LABELS, TARGET)
+    line = test_it_points_at_the_line_of_the_call.__code__.co_firstlineno
+    assert [(warning.filename, warning.lineno - line) for warning in caught] == [(__file__, 5)]
+
+
 def test_one_labelled_pixel_is_enough() -> None:
     bicl = unsure()
     assert steps(bicl, 1, STATIC) == []

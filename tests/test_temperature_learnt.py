@@ -120,3 +120,29 @@ def test_compiled(name: str) -> None:
         torch.testing.assert_close(found[1], found[0])
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
     torch.compiler.reset()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_held_until_backward_is_what_the_guide_says(dtype: torch.dtype) -> None:
+    images, channels, classes, side = 2, 16, 7, 32
+    features = torch.randn(images, channels, side, side, dtype=dtype).requires_grad_()
+    labels, prototypes = (
+        torch.randint(classes, (images, side, side)),
+        torch.randn(classes, channels),
+    )
+    held: dict[int, Tensor] = {}
+
+    def keep(value: Tensor) -> Tensor:
+        held[value.untyped_storage().data_ptr()] = value
+        return value
+
+    temperature = learnt(dtype=torch.float32)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+        loss = pc.pixel_prototype_contrast(features, labels, prototypes, temperature=temperature)
+    large = [one for one in held.values() if one.numel() >= classes * labels.numel()]
+    copies = [one for one in large if one.numel() == features.numel()]
+    assert loss.requires_grad
+    assert [one.dtype for one in copies] == [dtype]
+    assert features.untyped_storage().data_ptr() not in held
+    size = features.element_size() * channels + 14 * classes
+    assert sum(one.untyped_storage().nbytes() for one in large) == labels.numel() * size

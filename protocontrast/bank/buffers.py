@@ -10,7 +10,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from protocontrast.functional.precision import has_float64, widest_dtype
-from protocontrast.module import Module
+from protocontrast.module import Configured, Module
 
 
 def new_counts() -> torch.dtype:
@@ -40,7 +40,7 @@ class WholeLoads(Module):
             raise
 
 
-class WideBuffers(WholeLoads):
+class WideBuffers(Configured, WholeLoads):
     """A module without parameters whose floating buffers never lose precision.
 
     `.half()`, `.bfloat16()` and `.to(dtype)` leave prototypes and bias at float32 and counts at

@@ -1,5 +1,6 @@
 """The latest features of every class: `ClassQueue` (buffers keys, count, skipped)."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,20 @@ from protocontrast.checks import called, check_count, check_device, check_ignore
 from protocontrast.functional.class_members import members_of, spread_out
 from protocontrast.functional.maps import check_dim
 from protocontrast.functional.pixels import read_checked_labels, read_features
+
+
+@dataclass(frozen=True, eq=False)
+class QueueSettings:
+    """Of `ClassQueue`."""
+
+    num_classes: int
+    length: int
+    dim: int
+
+    def __post_init__(self) -> None:
+        check_count("num_classes", self.num_classes)
+        check_count("length", self.length)
+        check_count("dim", self.dim)
 
 
 class QueuedKeys(NamedTuple):
@@ -31,7 +46,8 @@ class ClassQueue(WideBuffers):
     """The `length` latest features of every class, first in first out, equal on all ranks.
 
     Features may be pixels, or class means of a batch with `torch.arange(C)` as their labels. A
-    feature that is not finite is left out and counted in `skipped`.
+    feature that is not finite is left out and counted in `skipped`. `eval()` freezes nothing: a
+    queue moves whenever `push` is called.
 
     Args:
         num_classes: C.
@@ -63,6 +79,8 @@ class ClassQueue(WideBuffers):
         ([[3.0], [2.0], [0.0], [0.0]], [0, 0, 255, 255])
     """
 
+    Settings = QueueSettings
+    fixed = ("num_classes", "length", "dim")
     keys: Tensor
     count: Tensor
     skipped: Tensor
@@ -77,12 +95,8 @@ class ClassQueue(WideBuffers):
         process_group: "dist.ProcessGroup | None" = None,
     ) -> None:
         super().__init__()
-        check_count("num_classes", num_classes)
-        check_count("length", length)
-        check_count("dim", dim)
-        self.num_classes = num_classes
-        self.length = length
-        self.dim = dim
+        self.num_classes, self.length, self.dim = num_classes, length, dim
+        self.check()
         self.process_group = process_group
         self.register_buffer("keys", torch.zeros(num_classes, length, dim, dtype=torch.float32))
         self.register_buffer("count", torch.zeros(num_classes, dtype=torch.int64))

@@ -1,6 +1,7 @@
 """Confidence thresholds per class over time: `ClassThresholds` (buffer mass)."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,6 +20,26 @@ HIGHEST = 80.0
 """Log-odds of the last bin: softmax in float32 has none much above, others round to 0 there."""
 PARTS = 2**16
 """What a pixel is divided into, since a momentum leaves fractions of pixels."""
+
+
+@dataclass(frozen=True, eq=False)
+class ThresholdsSettings:
+    """Of `ClassThresholds`."""
+
+    num_classes: int
+    share: float
+    cap: float
+    image_share: float
+    momentum: float | None
+
+    def __post_init__(self) -> None:
+        check_count("num_classes", self.num_classes)
+        for name in ("share", "cap", "image_share", "momentum"):
+            value = getattr(self, name)
+            if value is None and name == "momentum":
+                continue
+            check_share(name, value)
+            object.__setattr__(self, name, float(value))
 
 
 class ClassThresholds(WideBuffers):
@@ -64,6 +85,8 @@ class ClassThresholds(WideBuffers):
         [0.8, 0.6]
     """
 
+    Settings = ThresholdsSettings
+    fixed = ("num_classes",)
     mass: Tensor
     edges: Tensor
     counting = ("mass",)
@@ -80,17 +103,9 @@ class ClassThresholds(WideBuffers):
         process_group: "dist.ProcessGroup | None" = None,
     ) -> None:
         super().__init__()
-        check_count("num_classes", num_classes)
-        check_share("share", share)
-        check_share("cap", cap)
-        check_share("image_share", image_share)
-        if momentum is not None:
-            check_share("momentum", momentum)
-        self.num_classes = num_classes
-        self.share = float(share)
-        self.cap = float(cap)
-        self.image_share = float(image_share)
-        self.momentum = None if momentum is None else float(momentum)
+        self.num_classes, self.momentum = num_classes, momentum
+        self.share, self.cap, self.image_share = share, cap, image_share
+        self.check()
         self.process_group = process_group
         # The best of C classes has at least 1/C, but for rounding.
         lowest = -math.log(max(num_classes - 1, 1))

@@ -1,5 +1,6 @@
 """The class-wise shift between two domains: `DomainBias` (buffers bias, present, count)."""
 
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
@@ -23,6 +24,23 @@ from protocontrast.functional.precision import widest_dtype
 WARMUPS = ("zero", "copy")
 
 Warmup = Literal["zero", "copy"]
+
+
+@dataclass(frozen=True, eq=False)
+class BiasSettings:
+    """Of `DomainBias`."""
+
+    num_classes: int
+    dim: int
+    momentum: float
+    warmup: Warmup
+
+    def __post_init__(self) -> None:
+        check_count("num_classes", self.num_classes)
+        check_count("dim", self.dim)
+        check_share("momentum", self.momentum)
+        check_choice("warmup", self.warmup, WARMUPS)
+        object.__setattr__(self, "momentum", float(self.momentum))
 
 
 class BiasState(NamedTuple):
@@ -66,6 +84,8 @@ class DomainBias(WideBuffers):
         [[3.0, 1.0]]
     """
 
+    Settings = BiasSettings
+    fixed = ("num_classes", "dim")
     bias: Tensor
     present: Tensor
     count: Tensor
@@ -75,14 +95,9 @@ class DomainBias(WideBuffers):
         self, num_classes: int, dim: int, *, momentum: float = 0.99, warmup: Warmup = "zero"
     ) -> None:
         super().__init__()
-        check_count("num_classes", num_classes)
-        check_count("dim", dim)
-        check_share("momentum", momentum)
-        check_choice("warmup", warmup, WARMUPS)
-        self.num_classes = num_classes
-        self.dim = dim
-        self.momentum = float(momentum)
-        self.warmup = warmup
+        self.num_classes, self.dim = num_classes, dim
+        self.momentum, self.warmup = momentum, warmup
+        self.check()
         self.register_buffer("bias", torch.zeros(num_classes, dim, dtype=torch.float32))
         self.register_buffer("present", torch.zeros(num_classes, dtype=torch.bool))
         self.register_buffer("count", torch.zeros(num_classes, dtype=torch.int64))

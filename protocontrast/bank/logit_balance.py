@@ -1,6 +1,7 @@
 """Logits of all classes on one distribution: `LogitBalance` (tables, anchors, counts)."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -30,6 +31,30 @@ TILE = 2**18
 """Logits of a tile, so that what is worked out for each stays small."""
 
 Domain = Literal["source", "target"]
+
+
+@dataclass(frozen=True, eq=False)
+class BalanceSettings:
+    """Of `LogitBalance`."""
+
+    num_classes: int
+    components: int
+    momentum: float
+    ramp: int
+    strength: float
+    pixels: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        check_count("num_classes", self.num_classes)
+        check_count("components", self.components)
+        check_share("momentum", self.momentum)
+        check_count("ramp", self.ramp)
+        check_factor("strength", self.strength)
+        check_count("pixels", self.pixels)
+        check_integer_number("seed", self.seed)
+        object.__setattr__(self, "momentum", float(self.momentum))
+        object.__setattr__(self, "strength", float(self.strength))
 
 
 class LogitBalance(WideBuffers):
@@ -88,6 +113,8 @@ class LogitBalance(WideBuffers):
         [True, True, False, False]
     """
 
+    Settings = BalanceSettings
+    fixed = ("num_classes", "components")
     weight: Tensor
     mean: Tensor
     variance: Tensor
@@ -112,20 +139,10 @@ class LogitBalance(WideBuffers):
         process_group: "dist.ProcessGroup | None" = None,
     ) -> None:
         super().__init__()
-        check_count("num_classes", num_classes)
-        check_count("components", components)
-        check_share("momentum", momentum)
-        check_count("ramp", ramp)
-        check_factor("strength", strength)
-        check_count("pixels", pixels)
-        check_integer_number("seed", seed)
-        self.num_classes = num_classes
-        self.components = components
-        self.momentum = float(momentum)
-        self.ramp = ramp
-        self.strength = float(strength)
-        self.pixels = pixels
-        self.seed = seed
+        self.num_classes, self.components = num_classes, components
+        self.momentum, self.ramp, self.strength = momentum, ramp, strength
+        self.pixels, self.seed = pixels, seed
+        self.check()
         self.process_group = process_group
         for name, shape in (("", (2, num_classes, num_classes)), ("anchor_", (2,))):
             for part in Mixtures._fields:

@@ -1,6 +1,7 @@
 """Prototypes over time: `PrototypeBank` (buffers prototypes, count, present, skipped, variance)."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -21,6 +22,7 @@ from protocontrast.checks import (
     called,
     check_choice,
     check_count,
+    check_device,
     check_flag,
     check_share,
     sentence,
@@ -31,12 +33,38 @@ from protocontrast.functional import (
     class_prototypes,
     class_statistics,
 )
+from protocontrast.functional.maps import check_dim
 from protocontrast.functional.precision import smallest, widest, widest_dtype
 
 RULES = ("ema", "cumulative", "replace")
 NORMALIZE = (False, "features", "prototypes")
 Rule = Literal["ema", "cumulative", "replace"]
 Normalize = Literal[False, "features", "prototypes"]
+
+
+@dataclass(frozen=True, eq=False)
+class BankSettings:
+    """Of `PrototypeBank`."""
+
+    num_classes: int
+    dim: int
+    momentum: float
+    rule: Rule
+    normalize: Normalize
+    keeps_variance: bool
+
+    def __post_init__(self) -> None:
+        check_count("num_classes", self.num_classes)
+        check_count("dim", self.dim)
+        check_share("momentum", self.momentum)
+        check_choice("rule", self.rule, RULES)
+        check_choice("normalize", self.normalize, NORMALIZE)
+        check_flag("variance", self.keeps_variance)
+        if self.keeps_variance and self.normalize == "prototypes":
+            requirement = 'to be False with normalize="prototypes"'
+            hint = 'rows of unit length are no means; normalize="features" has a variance.'
+            raise ValueError(sentence("variance", requirement, self.keeps_variance, hint))
+        object.__setattr__(self, "momentum", float(self.momentum))
 
 
 class BankState(NamedTuple):
@@ -62,7 +90,8 @@ class PrototypeBank(WideBuffers):
 
         S_c <- (1 - a) S_c + a V_c + a (1 - a) (mean_c - p_c)^2,    a = 1 - momentum under "ema",
 
-    which under "cumulative" is the variance over everything seen.
+    which under "cumulative" is the variance over everything seen. `eval()` freezes nothing: a bank
+    moves whenever it is updated, unless a `BiCL` in eval holds it.
 
     Args:
         num_classes: C.
@@ -103,6 +132,8 @@ class PrototypeBank(WideBuffers):
         ([[11.0], [0.0]], [True, False])
     """
 
+    Settings = BankSettings
+    fixed = ("num_classes", "dim", "keeps_variance")
     prototypes: Tensor
     count: Tensor
     present: Tensor
@@ -126,21 +157,10 @@ class PrototypeBank(WideBuffers):
         process_group: "dist.ProcessGroup | None" = None,
     ) -> None:
         super().__init__()
-        check_count("num_classes", num_classes)
-        check_count("dim", dim)
-        check_share("momentum", momentum)
-        check_choice("rule", rule, RULES)
-        check_choice("normalize", normalize, NORMALIZE)
-        check_flag("variance", variance)
-        if variance and normalize == "prototypes":
-            requirement = 'to be False with normalize="prototypes"'
-            hint = 'rows of unit length are no means; normalize="features" has a variance.'
-            raise ValueError(sentence("variance", requirement, variance, hint))
-        self.num_classes = num_classes
-        self.dim = dim
-        self.momentum = float(momentum)
-        self.rule = rule
-        self.normalize = normalize
+        self.num_classes, self.dim = num_classes, dim
+        self.momentum, self.rule, self.normalize = momentum, rule, normalize
+        self.keeps_variance = variance
+        self.check()
         self.process_group = process_group
         self.register_buffer("prototypes", torch.zeros(num_classes, dim, dtype=torch.float32))
         wide = new_counts()
@@ -277,7 +297,7 @@ class PrototypeBank(WideBuffers):
         self, features: Tensor, labels: Tensor, pixel_weight: Tensor | None, ignore_index: int
     ) -> ClassPrototypes | ClassStatistics:
         take = class_prototypes if self.variance is None else class_statistics
-        return take(
+        stats = take(
             features,
             labels,
             self.num_classes,
@@ -285,6 +305,13 @@ class PrototypeBank(WideBuffers):
             normalize=self.normalize == "features",
             ignore_index=ignore_index,
         )
+        self._check_fit(features)
+        return stats
+
+    @called("PrototypeBank")
+    def _check_fit(self, features: Tensor) -> None:
+        check_dim("features", features, self.dim)
+        check_device("features", features, self.prototypes, "the bank")
 
     def _read(self, stats: ClassPrototypes | ClassStatistics) -> Moments:
         return read_statistics(stats, self.prototypes, self.variance is not None)

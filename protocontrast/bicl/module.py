@@ -13,7 +13,7 @@ from protocontrast.bank.domain_bias import BiasState, Warmup
 from protocontrast.bank.moments import Moments
 from protocontrast.bank.prototype_bank import BankState, Normalize
 from protocontrast.bicl.labels import GridLabels, at_grid
-from protocontrast.bicl.settings import BiCLSettings
+from protocontrast.bicl.settings import BiCLSettings, Held
 from protocontrast.bicl.silence import Silence
 from protocontrast.bicl.whole_step import whole_step
 from protocontrast.calls import ClassSumsCall, ContrastCall, Domain, TargetPassCall
@@ -77,6 +77,7 @@ class BiCL(Configured, WholeLoads):
         dim: D of the features.
         temperature: tau of contrast and confidence, > 0, a number or a tensor (). The attribute may
             be replaced between steps; compiled, a tensor is annealed without another compilation.
+            A setting as all others here: not in the state dict.
         threshold: a dynamic label needs this `measure`; in [0, 1] for a confidence, in [-1, 1] for
             a similarity. math.inf: no dynamic labels.
         measure: "confidence" or "similarity", see `transfer_labels`.
@@ -115,9 +116,10 @@ class BiCL(Configured, WholeLoads):
         empty banks in eval the loss is 0. `update=False` and `eval()` change no state. Loss,
         coverage and class_share are local to the rank; banks and bias are global. A refused call
         changes no state. Where no target pixel has had a label in the first 20 updates, one
-        UserWarning says what helps. With balance="class" and "bank" prototypes, a step that updates
-        counts the pixels of a class on all ranks: the mean of their losses is then the loss of all
-        their images. "batch" prototypes are the rank's own, and so are their counts.
+        UserWarning says what helps; a later fall to 0 shows in `coverage` alone. With
+        balance="class" and "bank" prototypes, a step that updates counts the pixels of a class on
+        all ranks: the mean of their losses is then the loss of all their images. "batch" prototypes
+        are the rank's own, and so are their counts.
 
     Raises:
         ValueError: an unknown setting, a threshold that nothing reaches, an `ignore_index` that is
@@ -140,6 +142,12 @@ class BiCL(Configured, WholeLoads):
 
     Settings = BiCLSettings
     settings: BiCLSettings
+    fixed = ("num_classes", "dim")
+    momentum = Held[float]("momentum", "source_bank", "target_bank")
+    normalize = Held[Normalize]("normalize", "source_bank", "target_bank")
+    process_group = Held["dist.ProcessGroup | None"]("process_group", "source_bank", "target_bank")
+    bias_momentum = Held[float]("momentum", "domain_bias")
+    bias_warmup = Held[Warmup]("warmup", "domain_bias")
 
     def __init__(
         self,
@@ -180,7 +188,6 @@ class BiCL(Configured, WholeLoads):
         self.domain_bias = DomainBias(num_classes, dim, momentum=bias_momentum, warmup=bias_warmup)
         self.silence = Silence()
         self.check()
-        self.weights = float(weights[0]), float(weights[1])
 
     @called("BiCL")
     def forward(

@@ -1,7 +1,10 @@
 """A step without any target label looks like a perfect one: said once, in a warning."""
 
 import math
+import os
+import sys
 import warnings
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +14,9 @@ from protocontrast.checks import sentence
 
 PATIENCE = 20
 """Updating steps without a labelled target pixel after which a module warns."""
+
+INSIDE = tuple(f"{Path(name).parent}{os.sep}" for name in (torch.__file__, Path(__file__).parent))
+"""Files between a user's call and its step: torch's modules and the library."""
 
 
 class Answer(NamedTuple):
@@ -40,7 +46,9 @@ def sent(number: Tensor) -> Answer | None:
 class Silence:
     """Counts a module's first updating steps until a target pixel has a label, or warns.
 
-    It is no state: copies and loaded modules begin to count anew where they are.
+    Then it asks no more, since on a device each answer costs the host a copy and an event: a later
+    fall to 0 shows in `coverage` alone. It is no state: copies and loaded modules begin to count
+    anew where they are.
     """
 
     def __init__(self) -> None:
@@ -83,4 +91,12 @@ class Silence:
             requirement = f"with a label in the first {PATIENCE} updates"
             got = "none: coverage and the loss are 0"
             text = sentence("target pixels", requirement, got, hint).said_by("BiCL")
-            warnings.warn(text, UserWarning, stacklevel=2)
+            warnings.warn(text, UserWarning, stacklevel=_level_of_the_user())
+
+
+def _level_of_the_user() -> int:
+    """The stack level, to the function that asks, of the first line outside of the library."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(INSIDE):
+        level, frame = level + 1, frame.f_back
+    return level

@@ -190,8 +190,8 @@ def class_statistics(
         other; ignored pixels are never read.
 
     Raises:
-        ValueError: shapes disagree, `per_image` with (N, D) features, backend="triton", or (CPU) a
-            label is no class.
+        ValueError: shapes disagree, `per_image` with (N, D) features, backend="triton" or "native",
+            or (CPU) a label is no class.
         TypeError: a wrong dtype.
 
     Source:

@@ -52,7 +52,8 @@ def pixel_prototype_contrast(
         loss_i = w_i sum_c t_ic cw_c (logsumexp_k z_ik - z_ic).
 
     Args:
-        features: pixels, any memory format; read in place, never copied whole.
+        features: pixels, any memory format; read in place, and copied for a learnt temperature
+            alone.
         labels: classes 0..C-1 or `ignore_index` in any integer dtype, or soft targets in a floating
             one.
         prototypes: one row per class. Rows of absent classes are never read and may hold NaN.
@@ -63,8 +64,9 @@ def pixel_prototype_contrast(
         similarity: "cosine" in [-1, 1], "dot", or "euclidean" (minus the distance).
         temperature: divides the similarity, > 0: a number, for each of which `torch.compile` has
             its program, or a tensor (), on the CPU or beside the features, which may be annealed
-            within one. A tensor that requires a gradient gets it; a handful of maps (B, C, P) and a
-            copy of the features are then held. What a tensor holds on a device is not checked.
+            within one. A tensor that requires a gradient gets it; a copy of the features, three
+            maps (B, C, P) and two boolean ones are then held until backward. What a tensor holds on
+            a device is not checked.
         absent: "mask" takes absent classes out of the denominator and ignores pixels labelled with
             one; "floor" (cosine only) keeps them in at cosine -1, and such pixels stay valid.
         ignore_index: label of pixels without a class, outside 0..C-1.

@@ -109,7 +109,8 @@ def pair_contrast(
             its program, or a tensor (), which may be annealed within one, or learnt. Copies of the
             rows are then held, at unit length under "cosine"; pairs never are.
         denominator: "negatives" or "all", as above.
-        exclude_self: key i is anchor i itself, and no positive of its own.
+        exclude_self: key i is anchor i itself, and no positive of its own. It is to be asked for:
+            else anchors that are the keys, too, are each a positive of their own.
         ignore_index: label of rows without a class. Other libraries number rows from 0: 255 is then
             the 256th, so name another one.
         reduction: "mean" divides by the summed weights of the anchors that count, "sum", or "none".

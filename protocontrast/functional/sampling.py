@@ -88,7 +88,9 @@ def sample_pixels(
         `SampledPixels`, of one size whatever the labels hold. The drawn
         rows of features (B, D, H, W) or (B, D, Z, H, W) are
         `features.movedim(1, -1).flatten(0, -2)[sample.positions]`; with `sample.labels` they go
-        into a contrast, which ignores the empty places.
+        into a contrast, which ignores the empty places. Where no class of an image has `min_pixels`
+        pixels, as 19 equally frequent ones on a grid of 24 x 24, all places are empty under
+        "per_class" and "hard_easy", and the contrast is 0.
 
     Raises:
         ValueError: shapes or settings disagree, something needed is missing, or (CPU) a label is no

@@ -146,7 +146,8 @@ def check_temperature(temperature: object) -> None:
     check_floating("temperature", temperature)
     if temperature.dim() != 0:
         requirement = "to be a number or a tensor of shape ()"
-        hint = "temperature.squeeze() has one."
+        one = temperature.numel() == 1
+        hint = "temperature.squeeze() has one." if one else "all classes share one temperature."
         raise ValueError(sentence("temperature", requirement, tuple(temperature.shape), hint))
     if _may_be_read(temperature):
         check_positive("temperature", float(temperature.detach()))

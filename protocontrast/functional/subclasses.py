@@ -94,7 +94,9 @@ def assign_subclasses(
     check_count("iterations", iterations)
     num_classes, each, _ = shape
     whole = f"the labels of {each} x {num_classes} sub-classes"
-    check_ignore_index(ignore_index, num_classes * each, whole, hint="")
+    check_ignore_index(ignore_index, num_classes)
+    hint = f"torch.where(labels == {ignore_index}, -100, labels.long()) with ignore_index=-100."
+    check_ignore_index(ignore_index, num_classes * each, whole, hint)
     chosen: Backend = choose(backend, "logits", features)  # type: ignore[assignment]
     index = read_checked_labels(pixels, labels, num_classes, ignore_index).long()
     valid = index != ignore_index

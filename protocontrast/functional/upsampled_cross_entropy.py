@@ -38,7 +38,9 @@ def _check_size(labels: tuple[int, ...], logits: tuple[int, ...]) -> None:
         and all(size % least == 0 for size, least in zip(labels[1:], logits[1:-1], strict=True))
     ):
         hint = hints.channels_last("logits", logits, logits[-1])
-    hint = hint or "labels_to_grid makes smaller labels; logits are never downsampled."
+    if not hint and alike:
+        mode = "bilinear" if len(grid) == 2 else "trilinear"
+        hint = f'F.interpolate(logits, labels.shape[1:], mode="{mode}") makes smaller logits.'
     raise ValueError(sentence("labels", requirement, labels, hint))
 
 
